@@ -1,0 +1,59 @@
+"""What the official release does differently: every deviation of `as_published`, in one place.
+
+`sound` is the default protocol. `as_published` repeats the official implementation's evaluation
+where it differs, so that published numbers can be compared with. It governs evaluation only,
+never training of the text-to-image models.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from workflow_scripts.common.errors import InputError
+
+PROTOCOLS: Final = ("sound", "as_published")
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """The switches of one protocol; every False is what `sound` does.
+
+    Attributes:
+        fidelity_squash_299: images are squashed to 299 x 299 (aspect lost) before an encoder's own
+            preprocessing.
+        fidelity_reference_unique_captions: the real side keeps one image per caption and no image
+            without one; `sound` keeps every test image.
+        privacy_squash_512: images are squashed to 512 x 512 (aspect lost) for latent and pixel
+            distance; `sound` resizes the shorter side and crops the centre.
+        reid_without_normalisation: the re-identification network sees 224-pixel images in [0, 1];
+            `sound` gives what it was trained on: 256 pixels, ImageNet mean and deviation.
+        pixel_wrapped_uint8: the pixel difference wraps modulo 256.
+        pixel_last_image_only: the last of a prompt's ten images is compared ten times.
+        classification_random_validation: validation images are drawn at random, not by patient.
+        classification_horizontal_flip: training images are flipped at random.
+    """
+
+    fidelity_squash_299: bool = False
+    fidelity_reference_unique_captions: bool = False
+    privacy_squash_512: bool = False
+    reid_without_normalisation: bool = False
+    pixel_wrapped_uint8: bool = False
+    pixel_last_image_only: bool = False
+    classification_random_validation: bool = False
+    classification_horizontal_flip: bool = False
+
+
+_DEVIATIONS: Final = {
+    "sound": Deviations(),
+    "as_published": Deviations(True, True, True, True, True, True, True, True),
+}
+
+
+def deviations(protocol: str) -> Deviations:
+    """Return the switches of a protocol.
+
+    Raises:
+        InputError: an unknown protocol.
+    """
+    if protocol not in _DEVIATIONS:
+        raise InputError(f"unknown protocol {protocol!r}", None, f"use one of {PROTOCOLS}")
+    return _DEVIATIONS[protocol]

@@ -1,0 +1,27 @@
+"""Which device a job computes on."""
+
+import torch
+
+from workflow_scripts.common.errors import InputError
+
+
+def pick_device(gpus: int) -> torch.device:
+    """Return the device for a job that was given `gpus` GPUs; call it before loading weights.
+
+    Raises:
+        InputError: the job asked for a GPU and finds none.
+    """
+    if gpus == 0:
+        return torch.device("cpu")
+    if torch.cuda.device_count() < gpus:
+        raise InputError(
+            f"the job asked for {gpus} GPU(s) and finds {torch.cuda.device_count()}",
+            "CUDA_VISIBLE_DEVICES, the driver and the CUDA build of torch",
+            "run on a GPU node, install envs/cuda.txt, or set the rule's `gpu` resource to 0",
+        )
+    return torch.device("cuda")
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device as records name it: `cpu` or `cuda:NVIDIA H200`."""
+    return f"cuda:{torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"

@@ -1,0 +1,47 @@
+"""Errors that a user can act on, and how a command-line script ends on one."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+class InputError(Exception):
+    """Bad input: what is wrong, where, and what to do about it.
+
+    Args:
+        what: the fault, in one sentence.
+        where: the file, row or config key that holds it.
+        remedy: what the user does next.
+    """
+
+    def __init__(self, what: str, where: str | Path | None = None, remedy: str | None = None):
+        self.what, self.where, self.remedy = what, where, remedy
+        super().__init__(what, where, remedy)
+
+    def __str__(self) -> str:
+        """Return the message, one line each for the fault, the place and the remedy."""
+        lines = [self.what]
+        if self.where is not None:
+            lines.append(f"  where: {self.where}")
+        if self.remedy is not None:
+            lines.append(f"  remedy: {self.remedy}")
+        return "\n".join(lines)
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's main function; an `InputError` ends it with its message and exit code 2.
+
+    Any other exception keeps its traceback: it is a bug or a broken machine, not bad input.
+    """
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+    )
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

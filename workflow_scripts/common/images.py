@@ -1,0 +1,178 @@
+"""Images between stages: decoding, and Parquet shards that `datasets` reads as an image column.
+
+A shard has the columns `prompt_id`, `image{bytes, path}`, `caption` (what the image was made from;
+for a control, the caption of the radiograph shown) and `source_image_id` (the radiograph that a
+control shows; null for generated images).
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.files import whole_file
+
+SHARD_SCHEMA: Final = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("source_image_id", pa.string()),
+    ],
+    metadata={
+        "huggingface": json.dumps(
+            {
+                "info": {
+                    "features": {
+                        "prompt_id": {"dtype": "string", "_type": "Value"},
+                        "image": {"_type": "Image"},
+                        "caption": {"dtype": "string", "_type": "Value"},
+                        "source_image_id": {"dtype": "string", "_type": "Value"},
+                    }
+                }
+            }
+        )
+    },
+)
+
+ROWS_PER_GROUP: Final = 64
+"""Rows of one Parquet row group: the unit of lazy reading (some 15 MB of 512-pixel PNGs)."""
+
+
+@dataclass(frozen=True)
+class ImageItem:
+    """One image of a collection: its id and either its encoded bytes or its file.
+
+    `caption` and `source_image_id` are those of the shard row; None for a plain file.
+    """
+
+    id: str
+    path: str
+    data: bytes | None = None
+    caption: str | None = None
+    source_image_id: str | None = None
+
+    def open(self) -> Image.Image:
+        """Decode to 8-bit RGB. See `decode_image`."""
+        return decode_image(self.data if self.data is not None else Path(self.path), self.name)
+
+    @property
+    def name(self) -> str:
+        """How errors name the image."""
+        return self.path if self.path == self.id else f"{self.path} ({self.id})"
+
+
+def decode_image(source: bytes | Path, name: str) -> Image.Image:
+    """Decode an image to 8-bit RGB; 16-bit grayscale is scaled by 1/257 (65535 becomes 255).
+
+    Raises:
+        InputError: the file is missing, truncated or no image; the message names it.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            image.load()
+            if image.mode.startswith("I"):
+                image = Image.fromarray((np.asarray(image, np.float64) / 257).round().astype("u1"))
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"cannot decode an image: {error}", name, "restore the file from its source"
+        ) from None
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """Encode as PNG; the same pixels always give the same bytes for one Pillow version."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def write_shard(items: Iterable[ImageItem], path: str | Path) -> int:
+    """Write one shard from items that carry `data` and `caption`; return the number of rows."""
+    count = 0
+    with whole_file(path) as temporary:
+        with pq.ParquetWriter(temporary, SHARD_SCHEMA, compression="none") as writer:
+            group: list[ImageItem] = []
+            for item in items:
+                group.append(item)
+                if len(group) == ROWS_PER_GROUP:
+                    writer.write_table(_table(group))
+                    count += len(group)
+                    group = []
+            if group or not count:
+                writer.write_table(_table(group))
+                count += len(group)
+    return count
+
+
+def read_shards(paths: Sequence[str | Path]) -> Iterator[ImageItem]:
+    """Iterate lazily over the rows of shards, in the order of `paths` and of the rows.
+
+    Raises:
+        InputError: a shard is missing, truncated or has another schema.
+    """
+    for path in paths:
+        with _open_shard(path) as file:
+            for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
+                for row in batch.to_pylist():
+                    yield ImageItem(
+                        row["prompt_id"],
+                        f"{path}:{row['image']['path']}",
+                        row["image"]["bytes"],
+                        row["caption"],
+                        row["source_image_id"],
+                    )
+
+
+def count_shards(paths: Sequence[str | Path]) -> int:
+    """Return the number of rows in all shards, from their footers."""
+    total = 0
+    for path in paths:
+        with _open_shard(path) as file:
+            total += file.metadata.num_rows
+    return total
+
+
+def read_shard_ids(paths: Sequence[str | Path]) -> list[str]:
+    """Return the prompt ids of all shards, in order, without reading image bytes."""
+    ids: list[str] = []
+    for path in paths:
+        with _open_shard(path) as file:
+            ids += file.read(columns=["prompt_id"]).column("prompt_id").to_pylist()
+    return ids
+
+
+def _open_shard(path: str | Path) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"cannot read an image shard: {error}", path, "delete it and rerun the generate stage"
+        ) from None
+    missing = [name for name in SHARD_SCHEMA.names if name not in file.schema_arrow.names]
+    if missing:
+        raise InputError(f"an image shard lacks the column(s) {', '.join(missing)}", path)
+    return file
+
+
+def _table(items: list[ImageItem]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {
+                "prompt_id": item.id,
+                "image": {"bytes": item.data, "path": Path(item.path).name},
+                "caption": item.caption,
+                "source_image_id": item.source_image_id,
+            }
+            for item in items
+        ],
+        schema=SHARD_SCHEMA,
+    )

@@ -1,0 +1,179 @@
+"""Records: the measured values of one stage, model and metric family, as validated JSON.
+
+Tables are a pure join of records, so a record says everything that a table shows: the value, its
+interval, how many images it rests on, which direction is better, and, where there is no value,
+why not.
+"""
+
+import datetime
+import functools
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.files import write_text
+
+SCHEMA_VERSION: Final = 1
+DIRECTIONS: Final = ("higher", "lower", "none")
+_LIBRARIES: Final = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy", "h5py")
+
+
+@dataclass(frozen=True)
+class Value:
+    """One measured value.
+
+    Attributes:
+        metric: its name, lower case (`fid`, `kid`, `reid_mean_of_max`, `auroc`, ...).
+        value: a finite number, or None where it cannot be computed (then `reason` says why).
+        direction: whether `higher` or `lower` is better; `none` for counts of things.
+        n: how many (generated) images, prompts or test images it rests on.
+        subset: `all`, or one of the 14 findings.
+        n_reference: how many reference images it was compared with, where there are any.
+        interval: lower and upper bound, or None; `interval_kind` says what they are
+            (`bootstrap 95%`).
+        reason: why `value` is None.
+    """
+
+    metric: str
+    value: float | None
+    direction: str
+    n: int
+    subset: str = "all"
+    n_reference: int | None = None
+    interval: tuple[float, float] | None = None
+    interval_kind: str | None = None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.direction not in DIRECTIONS:
+            raise ValueError(f"direction {self.direction!r} is none of {DIRECTIONS}")
+        if (self.value is None) != (self.reason is not None):
+            raise ValueError(f"{self.metric}: a value, or the reason why there is none")
+        numbers = [] if self.value is None else [self.value]
+        numbers += list(self.interval or ())
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError(f"{self.metric}/{self.subset}: {numbers} is not finite")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The values of one stage, model and metric family, with where they come from.
+
+    Attributes:
+        stage: `fidelity`, `privacy`, `downstream`, ...
+        model: the model's key in the config; `real` for real data alone.
+        family: the metric family (`rad_dino`, `pairwise`, `classification/augmented`, ...).
+        protocol: `sound` or `as_published`.
+        values: the measured values.
+        details: settings and by-products a reader may want (JSON types only).
+        provenance: see `provenance`.
+    """
+
+    stage: str
+    model: str
+    family: str
+    protocol: str
+    values: list[Value]
+    details: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def get(self, metric: str, subset: str = "all") -> Value:
+        """Return one value.
+
+        Raises:
+            KeyError: the record has no such metric and subset.
+        """
+        for value in self.values:
+            if (value.metric, value.subset) == (metric, subset):
+                return value
+        raise KeyError(f"{self.stage}/{self.model}: no {metric} for {subset}")
+
+
+def write_record(record: Record, path: str | Path) -> None:
+    """Write a record as JSON with sorted keys, whole or not at all."""
+    seen: set[tuple[str, str]] = set()
+    for value in record.values:
+        key = (value.metric, value.subset)
+        if key in seen:
+            raise ValueError(f"{key} stands twice in a record")
+        seen.add(key)
+    payload = {"schema": SCHEMA_VERSION, **asdict(record)}
+    write_text(path, json.dumps(payload, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_record(path: str | Path) -> Record:
+    """Read and validate a record.
+
+    Raises:
+        InputError: the file is no record of this schema version.
+    """
+    remedy = "delete it and rerun the stage that writes it"
+    try:
+        payload = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read a record: {error}", path, remedy) from None
+    if not isinstance(payload, dict) or payload.pop("schema", None) != SCHEMA_VERSION:
+        raise InputError(f"not a record of schema version {SCHEMA_VERSION}", path, remedy)
+    names = {f.name for f in fields(Record)}
+    if set(payload) != names:
+        raise InputError(
+            f"a record has the keys {sorted(names)}, this one {sorted(payload)}", path, remedy
+        )
+    try:
+        values = []
+        for entry in payload["values"]:
+            if entry.get("interval") is not None:
+                entry["interval"] = tuple(entry["interval"])
+            values.append(Value(**entry))
+        return Record(**{**payload, "values": values})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"an invalid record: {error}", path, remedy) from None
+
+
+def provenance(settings: dict[str, Any], device: str = "cpu") -> dict[str, Any]:
+    """Return what a record says of its making.
+
+    Args:
+        settings: the settings that the values depend on; their digest is kept.
+        device: the device that computed, for example `cuda:NVIDIA H200` or `cpu`.
+    """
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return {
+        "git_commit": _git_commit(),
+        "settings_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "versions": {name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+        "device": device,
+        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+@functools.cache
+def _git_commit() -> str | None:
+    root = Path(__file__).resolve().parents[2]
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

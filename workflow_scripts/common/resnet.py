@@ -1,0 +1,102 @@
+"""ResNet with bottleneck blocks in torchvision's key layout, sized by the weights it loads.
+
+The re-identification network, BioViL-T's image encoder and the classifier's initialisation are
+all ResNet-50 checkpoints in this layout. Depth and widths are read from the tensors' shapes, so a
+tiny network trained for a test and the published one take the same path. He et al., 2016; stride
+in the 3 x 3 convolution (the "v1.5" of torchvision and timm).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+_EXPANSION = 4
+
+
+class Bottleneck(nn.Module):
+    """1 x 1, 3 x 3, 1 x 1 convolutions with a shortcut; the output has 4 x `width` channels."""
+
+    def __init__(self, channels: int, width: int, stride: int):
+        super().__init__()
+        out = width * _EXPANSION
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or channels != out:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, channels, h, w) to (n, 4 * width, h / stride, w / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        return self.relu(self.bn3(self.conv3(y)) + shortcut)
+
+
+class ResNet(nn.Module):
+    """The network; `forward` gives logits, `features` the last feature map.
+
+    Args:
+        depths: blocks per stage, four numbers; ResNet-50 has (3, 4, 6, 3).
+        width: channels of the stem; stage i is `width * 2**i` wide; ResNet-50 has 64.
+        outputs: width of the final linear layer `fc`.
+    """
+
+    def __init__(self, depths: Sequence[int] = (3, 4, 6, 3), width: int = 64, outputs: int = 1000):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        channels = width
+        for i, depth in enumerate(depths):
+            blocks = []
+            for j in range(depth):
+                stride = 2 if i > 0 and j == 0 else 1
+                blocks.append(Bottleneck(channels, width * 2**i, stride))
+                channels = width * 2**i * _EXPANSION
+            setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
+        self.channels = channels
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels, outputs)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images (n, 3, h, w) to the last feature map (n, channels, h / 32, w / 32)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (n, 3, h, w) to logits (n, outputs)."""
+        return self.fc(torch.flatten(self.avgpool(self.features(x)), 1))
+
+
+def resnet_for(state: Mapping[str, Tensor], outputs: int | None = None) -> ResNet:
+    """Build the (randomly initialised) network whose shapes `state` has.
+
+    Args:
+        state: weights in torchvision's layout, without a prefix.
+        outputs: width of `fc`; None takes it from `state`.
+
+    Raises:
+        KeyError: `state` is no ResNet with bottleneck blocks.
+    """
+    depths = []
+    for i in range(1, 5):
+        found = {int(m[1]) for key in state if (m := re.match(rf"layer{i}\.(\d+)\.conv3\.", key))}
+        if not found:
+            raise KeyError(f"layer{i}.0.conv3.weight")
+        depths.append(max(found) + 1)
+    width = state["conv1.weight"].shape[0]
+    return ResNet(depths, width, state["fc.weight"].shape[0] if outputs is None else outputs)
