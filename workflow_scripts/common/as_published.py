@@ -30,6 +30,8 @@ class Deviations:
         pixel_last_image_only: the last of a prompt's ten images is compared ten times.
         classification_random_validation: validation images are drawn at random, not by patient.
         classification_horizontal_flip: training images are flipped at random.
+        classification_squash: images are squashed to a square (aspect lost); `sound` resizes the
+            shorter side and crops the centre.
     """
 
     fidelity_squash_299: bool = False
@@ -40,11 +42,12 @@ class Deviations:
     pixel_last_image_only: bool = False
     classification_random_validation: bool = False
     classification_horizontal_flip: bool = False
+    classification_squash: bool = False
 
 
 _DEVIATIONS: Final = {
     "sound": Deviations(),
-    "as_published": Deviations(True, True, True, True, True, True, True, True),
+    "as_published": Deviations(True, True, True, True, True, True, True, True, True),
 }
 
 

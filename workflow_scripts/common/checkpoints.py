@@ -27,7 +27,9 @@ def check_weight_file(path: str | Path) -> None:
     with path.open("rb") as stream:
         head = stream.read(64)
     if head.startswith(_LFS_MARK):
-        raise InputError("a Git LFS pointer stands where weights should", path, "run `git lfs pull`")
+        raise InputError(
+            "a Git LFS pointer stands where weights should", path, "run `git lfs pull`"
+        )
     if path.suffix == ".safetensors":
         safetensors_shapes(path)
     elif head[:2] == b"PK":

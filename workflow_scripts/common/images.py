@@ -23,7 +23,9 @@ from workflow_scripts.common.files import whole_file
 SHARD_SCHEMA: Final = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),
-        pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])),
+        pa.field(
+            "image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+        ),
         pa.field("caption", pa.string(), nullable=False),
         pa.field("source_image_id", pa.string()),
     ],
@@ -98,18 +100,20 @@ def png_bytes(image: Image.Image) -> bytes:
 def write_shard(items: Iterable[ImageItem], path: str | Path) -> int:
     """Write one shard from items that carry `data` and `caption`; return the number of rows."""
     count = 0
-    with whole_file(path) as temporary:
-        with pq.ParquetWriter(temporary, SHARD_SCHEMA, compression="none") as writer:
-            group: list[ImageItem] = []
-            for item in items:
-                group.append(item)
-                if len(group) == ROWS_PER_GROUP:
-                    writer.write_table(_table(group))
-                    count += len(group)
-                    group = []
-            if group or not count:
+    with (
+        whole_file(path) as temporary,
+        pq.ParquetWriter(temporary, SHARD_SCHEMA, compression="none") as writer,
+    ):
+        group: list[ImageItem] = []
+        for item in items:
+            group.append(item)
+            if len(group) == ROWS_PER_GROUP:
                 writer.write_table(_table(group))
                 count += len(group)
+                group = []
+        if group or not count:
+            writer.write_table(_table(group))
+            count += len(group)
     return count
 
 

@@ -31,7 +31,7 @@ FINDINGS: Final = (
     "Pneumothorax",
     "Support Devices",
 )
-"""The 14 CheXpert findings, alphabetical: 1 positive, 0 negative, -1 uncertain, null unmentioned."""
+"""The 14 CheXpert findings, alphabetical; 1 positive, 0 negative, -1 uncertain, null absent."""
 
 SPLITS: Final = ("train", "validate", "test")
 PROMPT_SETS: Final = ("test", "privacy", "augment")
@@ -112,9 +112,14 @@ def _read(path: str | Path, schema: pa.Schema, columns: Iterable[str] | None) ->
     try:
         table = pq.read_table(path, columns=names)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot read the table: {error}", path, "rerun the cohort stage") from None
+        raise InputError(
+            f"cannot read the table: {error}", path, "rerun the cohort stage"
+        ) from None
     for name in names:
-        if name not in table.column_names or table.schema.field(name).type != schema.field(name).type:
+        if (
+            name not in table.column_names
+            or table.schema.field(name).type != schema.field(name).type
+        ):
             raise InputError(
                 f"column {name!r} is missing or is not {schema.field(name).type}",
                 path,
@@ -177,9 +182,7 @@ def _check_unique(frame: pd.DataFrame, column: str, path: str | Path) -> None:
 def _check_domain(values: pd.Series, domain: tuple[str, ...], path: str | Path) -> None:
     wrong = values[~values.isin(domain)]
     if len(wrong):
-        raise InputError(
-            f"{values.name} {wrong.iloc[0]!r} is none of {', '.join(domain)}", path
-        )
+        raise InputError(f"{values.name} {wrong.iloc[0]!r} is none of {', '.join(domain)}", path)
 
 
 def _check_findings(frame: pd.DataFrame, path: str | Path) -> None:
@@ -187,4 +190,6 @@ def _check_findings(frame: pd.DataFrame, path: str | Path) -> None:
         wrong = frame[name].notna() & ~frame[name].isin([-1, 0, 1])
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
-            raise InputError(f"{name} is {frame[name].iloc[row]} at row {row}, not 1, 0 or -1", path)
+            raise InputError(
+                f"{name} is {frame[name].iloc[row]} at row {row}, not 1, 0 or -1", path
+            )

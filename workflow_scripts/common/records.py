@@ -149,7 +149,8 @@ def provenance(settings: dict[str, Any], device: str = "cpu") -> dict[str, Any]:
     return {
         "git_commit": _git_commit(),
         "settings_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "versions": {name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+        "versions": {name: _version(name) for name in _LIBRARIES}
+        | {"python": platform.python_version()},
         "device": device,
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

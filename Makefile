@@ -1,0 +1,90 @@
+# `make demo` and `make test` are all that a newcomer needs; `make help` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# FLAVOUR=cuda installs the GPU build of torch (envs/cuda.txt) instead of the CPU one.
+FLAVOUR ?= cpu
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE :=
+LOCKS := envs/core.lock.txt envs/cpu.txt envs/cuda.txt
+WORLD := results/world
+DEMO := snakemake --profile profiles/demo
+
+.PHONY: help env world demo test lint format check prompts profiles clean
+
+help:
+	@echo 'make demo      set up, build the embedded world, run the whole workflow on it'
+	@echo 'make test      set up, lint, run all tests'
+	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
+	@echo 'make check     is every file that config.yaml names there, whole and of the right shape?'
+	@echo 'make prompts   export the prompt sets of config.yaml as CSV'
+	@echo 'make profiles  link profiles/slurm_* so that snakemake --profile slurm_h200 finds them'
+	@echo 'make clean     remove the results of the demo'
+
+env: $(VENV)/installed-$(FLAVOUR)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo 'error: Python 3.11 is needed; set PYTHON=/path/to/python3.11'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes in alone and first: asked for by another package, its newest build would come.
+$(VENV)/installed-%: $(LOCKS) | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/$*.txt
+	rm -f $(VENV)/installed-cpu $(VENV)/installed-cuda
+	touch $@
+
+$(VENV)/installed-dev: envs/dev.txt $(LOCKS) | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/dev.txt
+	touch $@
+
+world: $(WORLD)/complete
+
+$(WORLD)/complete: $(wildcard workflow_scripts/world/*.py) | env
+	python -m workflow_scripts.world.build --out $(WORLD)
+	touch $@
+
+# The part of a user who brings images of a model of their own: prompts out, images in.
+$(WORLD)/my_model/metadata.csv: $(WORLD)/complete
+	$(DEMO) --quiet all prompts
+	python -m workflow_scripts.world.external_model --out $(WORLD)/my_model \
+	  --prompts results/cohort/prompts/test.csv results/cohort/prompts/privacy.csv
+
+demo: env $(WORLD)/complete $(WORLD)/my_model/metadata.csv
+	$(DEMO)
+	@echo "tables: results/tables/, report: file://$(CURDIR)/results/tables/report.html"
+
+test: $(VENV)/installed-dev lint
+	python -m pytest
+
+lint: $(VENV)/installed-dev
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile rules
+	snakemake --lint --quiet all
+
+format: $(VENV)/installed-dev
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile rules
+
+check: env
+	python -m workflow_scripts.preflight.check
+
+prompts: env
+	snakemake --cores 1 prompts
+
+profiles:
+	mkdir -p $(HOME)/.config/snakemake
+	for name in slurm_h200 slurm_a100; do \
+	  ln -sfn $(CURDIR)/profiles/$$name $(HOME)/.config/snakemake/$$name; \
+	done
+
+envs/core.yaml: envs/core.lock.txt envs/cuda.txt
+	python -m workflow_scripts.common.environments
+
+clean:
+	rm -rf results/*/ logs benchmarks .snakemake

@@ -1,0 +1,47 @@
+# CheXGenBench: data split -> caption join -> fine-tuning -> generation -> features -> fidelity,
+# privacy, downstream utility -> the paper's tables. This file is an index; each stage's rules say
+# what they need and what they make.
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/cohort.smk"
+include: "rules/finetune.smk"
+include: "rules/generate.smk"
+include: "rules/features.smk"
+include: "rules/fidelity.smk"
+include: "rules/privacy.smk"
+include: "rules/downstream.smk"
+include: "rules/tables.smk"
+
+
+localrules:
+    all,
+    prompts,
+    tables,
+
+
+rule all:
+    """Tables and report for every model of `run_models`."""
+    default_target: True
+    input:
+        rules.tables_build.output,
+        rules.tables_report.output,
+
+
+rule prompts:
+    """The prompt sets alone, as CSV, for people who generate with a model of their own."""
+    input:
+        expand("results/cohort/prompts/{prompt_set}.csv", prompt_set=PROMPT_SETS),
+
+
+rule tables:
+    """The tables without the report."""
+    input:
+        rules.tables_build.output,
+
+
+onstart:
+    preflight()

@@ -1,0 +1,56 @@
+# Needs: the data source named in config.yaml (cohort.source).
+# Makes: results/cohort/manifest.parquet (one row per radiograph), attrition.csv (what was dropped
+# and why) and prompts/{prompt_set}.parquet and .csv.
+
+
+rule cohort_manifest:
+    """Split the data, join the captions, count what was dropped."""
+    input:
+        code=code("cohort"),
+        sources=cohort_sources,
+    output:
+        manifest="results/cohort/manifest.parquet",
+        attrition="results/cohort/attrition.csv",
+    log:
+        "logs/cohort/manifest.log",
+    benchmark:
+        "benchmarks/cohort/manifest.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        version=VERSIONS["cohort"],
+        flags=cohort_flags,
+    shell:
+        "python -m workflow_scripts.cohort.build_manifest {params.flags}"
+        " --manifest {output.manifest} --attrition {output.attrition} 2> {log}"
+
+
+rule cohort_prompts:
+    """Draw one prompt set."""
+    input:
+        code=code("cohort"),
+        manifest="results/cohort/manifest.parquet",
+    output:
+        parquet="results/cohort/prompts/{prompt_set}.parquet",
+        csv="results/cohort/prompts/{prompt_set}.csv",
+    log:
+        "logs/cohort/prompts_{prompt_set}.log",
+    benchmark:
+        "benchmarks/cohort/prompts_{prompt_set}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    params:
+        version=VERSIONS["cohort"],
+        flags=prompt_flags,
+    shell:
+        "python -m workflow_scripts.cohort.draw_prompts --manifest {input.manifest}"
+        " --prompt-set {wildcards.prompt_set} {params.flags}"
+        " --out {output.parquet} --csv {output.csv} 2> {log}"

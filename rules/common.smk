@@ -1,0 +1,324 @@
+# Config validation and the helper functions of all rules; no other rule file has functions.
+
+import json
+import os
+import sys
+import tempfile
+from functools import partial
+
+sys.path.insert(0, workflow.basedir)
+
+from snakemake.exceptions import WorkflowError
+from workflow_scripts.common.config import prompt_sets_of, validate_config
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.manifest import PROMPT_SETS
+
+# `python` in a rule's shell is the Python that runs Snakemake, also in a SLURM job and without an
+# activated environment; with --sdm conda, the rule's environment comes before it.
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+# No library may ask a hub for anything: every path is local and in the config.
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+
+try:
+    validate_config(config)
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+# Explicit versions of what a stage computes: raise one to rerun the stage after a change that its
+# own modules do not show (a library, workflow_scripts/common). Fine-tuning and sampling cost days
+# of GPUs and declare no code: they rerun only for their version and their own block of the config.
+VERSIONS = {
+    "cohort": 1,
+    "finetune": 1,
+    "generate": 1,
+    "features": 1,
+    "fidelity": 1,
+    "privacy": 1,
+    "downstream": 1,
+    "tables": 1,
+}
+
+RUN_MODELS = config["run_models"]
+CONTROLS = [m for m in RUN_MODELS if config["models"][m]["family"] == "control"]
+EXTERNAL = [m for m in RUN_MODELS if config["models"][m]["family"] == "external"]
+SAMPLED = [m for m in RUN_MODELS if m not in CONTROLS + EXTERNAL]
+FINETUNED = [m for m in SAMPLED if config["models"][m].get("finetune")]
+
+# Which encoders the images pass through, all in one pass.
+FIDELITY_ENCODERS = ["rad_dino", "biovil_t_image", "biovil_t_text"]
+REFERENCE_ENCODERS = ["rad_dino"]
+PRIVACY_ENCODERS = ["rad_dino", "reid"]
+
+
+wildcard_constraints:
+    model="[a-z][a-z0-9_]*",
+    prompt_set="|".join(PROMPT_SETS),
+    setting="augmented|synthetic_only",
+    shard=r"\d{5}",
+    shards=r"\d{5}",
+
+
+def code(stage):
+    """A stage's own modules: as inputs, they rerun its jobs when their content changes."""
+    from pathlib import Path
+
+    folder = Path(workflow.basedir) / "workflow_scripts" / stage
+    return [
+        path.relative_to(workflow.basedir).as_posix()
+        for path in sorted(folder.rglob("*.py"))
+    ]
+
+
+def with_prompt_set(prompt_set):
+    """Models of the run that have images of a prompt set."""
+    return [m for m in RUN_MODELS if prompt_set in prompt_sets_of(config["models"][m])]
+
+
+def block(wildcards):
+    """The one model's block of the config, without what only tables show."""
+    return {
+        k: v for k, v in config["models"][wildcards.model].items() if k != "display"
+    }
+
+
+def flags(settings):
+    """Settings as command-line flags: `learning_rate: 1` becomes `--learning-rate 1`."""
+    words = []
+    for key, value in settings.items():
+        flag = "--" + key.replace("_", "-")
+        if value is True:
+            words.append(flag)
+        elif isinstance(value, (list, tuple)):
+            words += [flag, *[str(item) for item in value]]
+        elif value is not False and value is not None:
+            words += [flag, str(value)]
+    return [quote(word) for word in words]
+
+
+def quote(word):
+    """A word as the shell reads it back."""
+    import shlex
+
+    return shlex.quote(str(word))
+
+
+def cohort_flags(wildcards):
+    """Flags of the cohort's reader, from its own block of the config."""
+    cohort = config["cohort"]
+    settings = cohort[cohort["source"]]
+    words = [
+        cohort["source"],
+        "--dataset",
+        cohort["dataset"],
+        "--root",
+        settings["root"],
+    ]
+    for name, label in cohort["views"].items():
+        words += ["--view", f"{name}={label}"]
+    if cohort["source"] == "mimic_cxr_jpg":
+        words += ["--annotations", settings["annotations"]]
+        words += ["--caption-source", cohort["caption_source"]]
+    else:
+        words += ["--metadata", settings["metadata"]]
+        for column, name in settings["columns"].items():
+            words += ["--column", f"{column}={name}"]
+        findings = settings["findings"]
+        words += ["--finding-column", findings["column"]]
+        if "separator" in findings:
+            words += ["--finding-separator", findings["separator"]]
+        for label, finding in findings["values"].items():
+            words += ["--finding", f"{finding}={label}"]
+        if findings.get("absent") is not None:
+            words += ["--finding-absent", findings["absent"]]
+        for name in ("test_share", "validate_share", "split_seed", "exclude_nonempty"):
+            if name in settings:
+                words += ["--" + name.replace("_", "-"), settings[name]]
+    return [quote(word) for word in words]
+
+
+def cohort_sources(wildcards):
+    """The source's tables that are there; preflight names those that are missing."""
+    from pathlib import Path
+
+    cohort = config["cohort"]
+    settings = cohort[cohort["source"]]
+    if cohort["source"] == "image_folder":
+        found = [Path(settings["metadata"])]
+    else:
+        found = sorted(Path(settings["root"]).glob("mimic-cxr-2.0.0-*.csv*"))
+        found += sorted(Path(settings["annotations"]).glob("*.json"))
+        found += sorted(Path(settings["annotations"]).glob("*.csv"))
+    return [str(path) for path in found if path.is_file()]
+
+
+def prompt_flags(wildcards):
+    """Flags that draw a prompt set."""
+    settings = config["prompt_sets"][wildcards.prompt_set]
+    return flags({k: v for k, v in settings.items() if k != "shards"})
+
+
+def upstream(wildcards):
+    """What decides the cohort and its prompt sets, as far as the config and versions tell.
+
+    Fine-tuning and generation take their tables as `ancient` and these as params: an edited script
+    does not cost days of GPUs, a changed cohort does.
+    """
+    prompt_set = getattr(wildcards, "prompt_set", None)
+    own = {
+        k: v
+        for k, v in config["prompt_sets"].get(prompt_set, {}).items()
+        if k != "shards"
+    }
+    return {"version": VERSIONS["cohort"], "cohort": config["cohort"], "prompts": own}
+
+
+def finetune_flags(wildcards):
+    """Flags of fine-tuning, from the one model's block."""
+    settings = config["models"][wildcards.model]
+    return flags(
+        {"family": settings["family"], "base": settings["base"], **settings["finetune"]}
+    )
+
+
+def processes(wildcards, resources):
+    """How many processes `accelerate` starts: one per GPU, or one on the CPU."""
+    return max(1, resources.gpu)
+
+
+def checkpoint(wildcards):
+    """The fine-tuned pipeline; nothing for a model that runs as it was published."""
+    if wildcards.model in FINETUNED:
+        return f"results/finetune/{wildcards.model}/pipeline"
+    return []
+
+
+def generate_flags(wildcards):
+    """Flags of sampling: the checkpoint and the one model's generate block."""
+    settings = config["models"][wildcards.model]
+    path = checkpoint(wildcards) or settings["base"]
+    return flags(
+        {"family": settings["family"], "checkpoint": path, **settings["generate"]}
+    )
+
+
+def generate_block(wildcards):
+    """What decides a model's images beyond its checkpoint."""
+    settings = config["models"][wildcards.model]
+    return {
+        k: settings.get(k)
+        for k in ("family", "base", "generate", "control", "external")
+    }
+
+
+def control_flags(wildcards):
+    """Flags of a control."""
+    return flags(config["models"][wildcards.model]["control"])
+
+
+def external_flags(wildcards):
+    """Flags that import a user's images."""
+    return flags(config["models"][wildcards.model]["external"])
+
+
+def external_sources(wildcards):
+    """The user's table of images, if it is there; preflight names it if it is missing."""
+    path = config["models"][wildcards.model]["external"]["metadata"]
+    return [path] if os.path.isfile(path) else []
+
+
+def shards_of(model, prompt_set):
+    """The image shards of one model and prompt set."""
+    count = config["prompt_sets"][prompt_set]["shards"]
+    return [
+        f"results/generate/{model}/{prompt_set}/part-{k:05d}-of-{count:05d}.parquet"
+        for k in range(count)
+    ]
+
+
+def shards(wildcards, prompt_set=None):
+    """The image shards that a job reads; of the wildcard's prompt set, or of the one given."""
+    return shards_of(wildcards.model, prompt_set or wildcards.prompt_set)
+
+
+def encoder_flags(wildcards, names):
+    """The named encoders with their weights."""
+    words = [f"{name}={config['encoders'][name]['weights']}" for name in names]
+    return [word for name in words for word in ("--encoder", quote(name))]
+
+
+def output_folder(wildcards, output):
+    """The folder that a rule's outputs lie in."""
+    return os.path.dirname(output[0])
+
+
+def input_folder(wildcards, input, name):
+    """The folder that a rule's inputs of one name lie in."""
+    return os.path.dirname(input[name][0])
+
+
+def more_memory(wildcards, attempt, base):
+    """Memory in MB that grows with the attempt."""
+    return base * attempt
+
+
+def model_table(wildcards):
+    """What tables show of the models, as JSON."""
+    rows = []
+    for key in RUN_MODELS:
+        settings = config["models"][key]
+        tuned = settings.get("finetune")
+        missing = [s for s in PROMPT_SETS if s not in prompt_sets_of(settings)]
+        rows.append(
+            {
+                "key": key,
+                "family": settings["family"],
+                "display": settings["display"],
+                "finetuning": (
+                    "FFT" if tuned else ("-" if key in CONTROLS + EXTERNAL else "N/A")
+                ),
+                "missing": {
+                    s: f"no images of the prompt set `{s}` were given" for s in missing
+                },
+            }
+        )
+    return quote(json.dumps(rows))
+
+
+def records(kind):
+    """Every record of one kind that the run's models have."""
+    if kind == "fidelity":
+        return [f"results/fidelity/{m}.json" for m in with_prompt_set("test")]
+    if kind == "privacy":
+        return [f"results/privacy/{m}.json" for m in with_prompt_set("privacy")]
+    return ["results/downstream/classification/real_only/real.json"] + [
+        f"results/downstream/classification/{setting}/{m}.json"
+        for setting in ("augmented", "synthetic_only")
+        for m in with_prompt_set("augment")
+    ]
+
+
+def example_shards(wildcards):
+    """The first test shard of every model, for the report's example images."""
+    return [shards_of(m, "test")[0] for m in with_prompt_set("test")]
+
+
+def example_flags(wildcards):
+    """The example shards with their models' keys."""
+    pairs = [f"{m}={shards_of(m, 'test')[0]}" for m in with_prompt_set("test")]
+    return [word for pair in pairs for word in ("--images", quote(pair))]
+
+
+def preflight():
+    """Check every file that the planned jobs need, before the first of them."""
+    planned = list(workflow.dag.needrun_jobs())
+    stages = sorted({job.rule.name.split("_")[0] for job in planned})
+    models = sorted(
+        {job.wildcards.model for job in planned if "model" in job.wildcards.keys()}
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as resolved:
+        json.dump(config, resolved)
+        resolved.flush()
+        shell(
+            "python -m workflow_scripts.preflight.check --config {resolved.name}"
+            " --stages {stages} --models {models} >&2"
+        )

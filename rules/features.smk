@@ -1,0 +1,132 @@
+# Needs: the manifest, or a model's image shards; the encoders' weights.
+# Makes: results/features/{real or model}/{prompt_set}/{encoder}.h5, all encoders of a prompt set in
+# one pass over its images. As for fine-tuning, a killed job continues from its .progress folder.
+
+
+rule features_fidelity:
+    """Features of a model's test images and of their captions."""
+    input:
+        code=code("features"),
+        shards=partial(shards, prompt_set="test"),
+    output:
+        expand(
+            "results/features/{{model}}/test/{encoder}.h5", encoder=FIDELITY_ENCODERS
+        ),
+    log:
+        "logs/features/{model}_test.log",
+    benchmark:
+        "benchmarks/features/{model}_test.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=240,
+    params:
+        version=VERSIONS["features"],
+        protocol=config["protocol"],
+        folder=output_folder,
+        encoders=partial(encoder_flags, names=FIDELITY_ENCODERS),
+        progress="results/features/{model}/test/.progress",
+    shell:
+        "python -m workflow_scripts.features.extract --collection {wildcards.model}"
+        " --shards {input.shards} {params.encoders} --purpose fidelity"
+        " --protocol {params.protocol} --out {params.folder} --progress {params.progress}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule features_privacy:
+    """Features of the images that a model made from training captions."""
+    input:
+        code=code("features"),
+        shards=partial(shards, prompt_set="privacy"),
+    output:
+        expand(
+            "results/features/{{model}}/privacy/{encoder}.h5", encoder=PRIVACY_ENCODERS
+        ),
+    log:
+        "logs/features/{model}_privacy.log",
+    benchmark:
+        "benchmarks/features/{model}_privacy.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=240,
+    params:
+        version=VERSIONS["features"],
+        protocol=config["protocol"],
+        folder=output_folder,
+        encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
+        progress="results/features/{model}/privacy/.progress",
+    shell:
+        "python -m workflow_scripts.features.extract --collection {wildcards.model}"
+        " --shards {input.shards} {params.encoders} --purpose privacy"
+        " --protocol {params.protocol} --out {params.folder} --progress {params.progress}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule features_reference:
+    """Features of every test radiograph: the real side of fidelity."""
+    input:
+        code=code("features"),
+        manifest="results/cohort/manifest.parquet",
+    output:
+        expand("results/features/real/test/{encoder}.h5", encoder=REFERENCE_ENCODERS),
+    log:
+        "logs/features/real_test.log",
+    benchmark:
+        "benchmarks/features/real_test.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=240,
+    params:
+        version=VERSIONS["features"],
+        protocol=config["protocol"],
+        folder=output_folder,
+        encoders=partial(encoder_flags, names=REFERENCE_ENCODERS),
+        progress="results/features/real/test/.progress",
+    shell:
+        "python -m workflow_scripts.features.extract --collection real"
+        " --manifest {input.manifest} --image-split test {params.encoders} --purpose fidelity"
+        " --protocol {params.protocol} --out {params.folder} --progress {params.progress}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule features_training:
+    """Features of the training radiographs that the privacy prompts point to."""
+    input:
+        code=code("features"),
+        manifest="results/cohort/manifest.parquet",
+        prompts="results/cohort/prompts/privacy.parquet",
+    output:
+        expand("results/features/real/privacy/{encoder}.h5", encoder=PRIVACY_ENCODERS),
+    log:
+        "logs/features/real_privacy.log",
+    benchmark:
+        "benchmarks/features/real_privacy.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=240,
+    params:
+        version=VERSIONS["features"],
+        protocol=config["protocol"],
+        folder=output_folder,
+        encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
+        progress="results/features/real/privacy/.progress",
+    shell:
+        "python -m workflow_scripts.features.extract --collection real"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.encoders}"
+        " --purpose privacy --protocol {params.protocol} --out {params.folder}"
+        " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"

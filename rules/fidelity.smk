@@ -1,0 +1,37 @@
+# Needs: features of a model's test images and of the real test images.
+# Makes: results/fidelity/{model}.json: FID, KID, precision, recall, density, coverage, alignment,
+# for all images and for each of the 14 findings.
+
+
+rule fidelity_score:
+    """Fidelity of one model, from the cached features alone."""
+    input:
+        code=code("fidelity"),
+        manifest="results/cohort/manifest.parquet",
+        prompts="results/cohort/prompts/test.parquet",
+        real=rules.features_reference.output,
+        generated=rules.features_fidelity.output,
+    output:
+        "results/fidelity/{model}.json",
+        real=partial(input_folder, name="real"),
+        generated=partial(input_folder, name="generated"),
+    log:
+        "logs/fidelity/{model}.log",
+    benchmark:
+        "benchmarks/fidelity/{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=0,
+        mem_mb=partial(more_memory, base=16000),
+        runtime=120,
+    params:
+        version=VERSIONS["fidelity"],
+        protocol=config["protocol"],
+        flags=flags(config["fidelity"]),
+    shell:
+        "python -m workflow_scripts.fidelity.score --model {wildcards.model}"
+        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
+        " --real {params.real} --generated {params.generated} {params.flags}"
+        " --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"

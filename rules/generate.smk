@@ -1,0 +1,118 @@
+# Needs: a prompt set and a checkpoint, a user's own images, or (controls) the manifest.
+# Makes: results/generate/{model}/{prompt_set}/part-*.parquet, seeded images as Parquet shards.
+# An image depends on its model, prompt and seed, not on how many shards there are. As in
+# finetune.smk, only the config and the stage version rerun it.
+
+
+rule generate_sample:
+    """Sample one shard of a prompt set from a text-to-image model."""
+    input:
+        prompts=ancient("results/cohort/prompts/{prompt_set}.parquet"),
+        checkpoint=checkpoint,
+    output:
+        "results/generate/{model}/{prompt_set}/part-{shard}-of-{shards}.parquet",
+    log:
+        "logs/generate/{model}/{prompt_set}_{shard}_of_{shards}.log",
+    benchmark:
+        "benchmarks/generate/{model}/{prompt_set}_{shard}_of_{shards}.tsv"
+    wildcard_constraints:
+        model="|".join(SAMPLED) or "none",
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=64000),
+        runtime=720,
+    params:
+        version=VERSIONS["generate"],
+        upstream=upstream,
+        block=generate_block,
+        flags=generate_flags,
+        progress="results/generate/{model}/{prompt_set}/.progress-{shard}-of-{shards}",
+    shell:
+        "python -m workflow_scripts.generate.sample --model {wildcards.model} {params.flags}"
+        " --prompts {input.prompts} --shard {wildcards.shard} --shards {wildcards.shards}"
+        " --output {output} --progress {params.progress}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule generate_external:
+    """Import one shard of a user's own images."""
+    input:
+        code=code("generate"),
+        prompts="results/cohort/prompts/{prompt_set}.parquet",
+        sources=external_sources,
+    output:
+        "results/generate/{model}/{prompt_set}/part-{shard}-of-{shards}.parquet",
+    log:
+        "logs/generate/{model}/{prompt_set}_{shard}_of_{shards}.log",
+    benchmark:
+        "benchmarks/generate/{model}/{prompt_set}_{shard}_of_{shards}.tsv"
+    wildcard_constraints:
+        model="|".join(EXTERNAL) or "none",
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        version=VERSIONS["generate"],
+        flags=external_flags,
+    shell:
+        "python -m workflow_scripts.generate.import_external {params.flags}"
+        " --prompts {input.prompts} --shard {wildcards.shard} --shards {wildcards.shards}"
+        " --output {output} 2> {log}"
+
+
+rule generate_control:
+    """Make one shard of a control: real, copied, blurred or noise images."""
+    input:
+        code=code("generate"),
+        manifest="results/cohort/manifest.parquet",
+        prompts="results/cohort/prompts/{prompt_set}.parquet",
+    output:
+        "results/generate/{model}/{prompt_set}/part-{shard}-of-{shards}.parquet",
+    log:
+        "logs/generate/{model}/{prompt_set}_{shard}_of_{shards}.log",
+    benchmark:
+        "benchmarks/generate/{model}/{prompt_set}_{shard}_of_{shards}.tsv"
+    wildcard_constraints:
+        model="|".join(CONTROLS) or "none",
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        version=VERSIONS["generate"],
+        flags=control_flags,
+    shell:
+        "python -m workflow_scripts.generate.make_control {params.flags}"
+        " --manifest {input.manifest} --prompts {input.prompts}"
+        " --prompt-set {wildcards.prompt_set}"
+        " --shard {wildcards.shard} --shards {wildcards.shards} --output {output} 2> {log}"
+
+
+rule generate_export:
+    """A prompt set's images as a folder of PNGs with a metadata.csv, for people."""
+    input:
+        code=code("generate"),
+        shards=shards,
+    output:
+        directory("results/generate/{model}/{prompt_set}/images"),
+    log:
+        "logs/generate/{model}/{prompt_set}_export.log",
+    benchmark:
+        "benchmarks/generate/{model}/{prompt_set}_export.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    shell:
+        "python -m workflow_scripts.generate.export_images --shards-in {input.shards}"
+        " --out {output} 2> {log}"

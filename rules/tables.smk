@@ -1,0 +1,87 @@
+# Needs: every stage's records.
+# Makes: results/tables/table*.{csv,md,tex} and report.html; a pure join, nothing is computed anew.
+
+TABLES = [
+    "table01_fidelity",
+    "table02_fid_per_pathology",
+    "table03_privacy",
+    "table04_classification_augmented",
+    "table15_classification_synthetic_only",
+]
+
+
+rule tables_build:
+    """The paper's tables for the models of the run, as CSV, Markdown and LaTeX."""
+    input:
+        code=code("tables"),
+        manifest="results/cohort/manifest.parquet",
+        attrition="results/cohort/attrition.csv",
+        fidelity=records("fidelity"),
+        privacy=records("privacy"),
+        downstream=records("downstream"),
+    output:
+        expand(
+            "results/tables/{table}.{format}",
+            table=TABLES,
+            format=["csv", "md", "tex"],
+        ),
+    log:
+        "logs/tables/build.log",
+    benchmark:
+        "benchmarks/tables/build.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    params:
+        version=VERSIONS["tables"],
+        protocol=config["protocol"],
+        folder=output_folder,
+        dataset=quote(config["cohort"]["dataset"]),
+        models=model_table,
+    shell:
+        "python -m workflow_scripts.tables.build --fidelity {input.fidelity}"
+        " --privacy {input.privacy} --downstream {input.downstream} --models {params.models}"
+        " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
+        " --manifest {input.manifest} --out {params.folder} 2> {log}"
+
+
+rule tables_report:
+    """One HTML file with the tables, example images and where every number comes from."""
+    input:
+        code=code("tables"),
+        manifest="results/cohort/manifest.parquet",
+        prompts="results/cohort/prompts/test.parquet",
+        attrition="results/cohort/attrition.csv",
+        fidelity=records("fidelity"),
+        privacy=records("privacy"),
+        downstream=records("downstream"),
+        images=example_shards,
+        tables=rules.tables_build.output,
+    output:
+        "results/tables/report.html",
+    log:
+        "logs/tables/report.log",
+    benchmark:
+        "benchmarks/tables/report.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=20,
+    params:
+        version=VERSIONS["tables"],
+        protocol=config["protocol"],
+        folder=output_folder,
+        dataset=quote(config["cohort"]["dataset"]),
+        models=model_table,
+        images=example_flags,
+    shell:
+        "python -m workflow_scripts.tables.report --fidelity {input.fidelity}"
+        " --privacy {input.privacy} --downstream {input.downstream} --models {params.models}"
+        " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.images}"
+        " --tables {params.folder} --output {output} 2> {log}"

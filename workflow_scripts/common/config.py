@@ -1,0 +1,104 @@
+"""The config: validated against its schema before anything is planned.
+
+`config.schema.yaml` beside this file describes every key. Errors name the key, say what it is for
+and what to do. The files that the config points to are preflight's business, not this module's.
+"""
+
+import difflib
+import functools
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.manifest import PROMPT_SETS
+
+SCHEMA_PATH = Path(__file__).with_name("config.schema.yaml")
+
+
+@functools.cache
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the config."""
+    return yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
+
+
+def validate_config(config: dict[str, Any]) -> None:
+    """Check a config; nothing is changed.
+
+    Raises:
+        InputError: every fault found, each with its key, what the key is for and the remedy.
+    """
+    validator = jsonschema.Draft7Validator(schema())
+    faults = [_describe(error) for error in sorted(validator.iter_errors(config), key=_place)]
+    if not faults:
+        faults = _model_faults(config)
+    if faults:
+        plural = "s" if len(faults) > 1 else ""
+        raise InputError(
+            f"{len(faults)} fault{plural} in the config:\n  - " + "\n  - ".join(faults),
+            "config.yaml, the profile's overlay, or --config",
+            "mend the keys named above; workflow_scripts/common/config.schema.yaml describes each",
+        )
+
+
+def prompt_sets_of(block: dict[str, Any]) -> list[str]:
+    """Return the prompt sets that a model's block has images of, in the paper's order."""
+    given = block.get("prompt_sets", PROMPT_SETS)
+    return [name for name in PROMPT_SETS if name in given]
+
+
+def _place(error: jsonschema.ValidationError) -> str:
+    return "/".join(str(part) for part in error.absolute_path)
+
+
+def _describe(error: jsonschema.ValidationError) -> str:
+    place = ".".join(str(part) for part in error.absolute_path) or "the top level"
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = list(error.schema.get("properties", {}))
+        unknown = [key for key in error.instance if key not in known]
+        hints = [
+            f"{key!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+            for key in unknown
+            for close in [difflib.get_close_matches(str(key), known, n=1)]
+        ]
+        return f"{place}: unknown key {', '.join(hints)}; known: {', '.join(known)}"
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        notes = [
+            f"{key!r} ({error.schema['properties'].get(key, {}).get('description', '')})"
+            for key in missing
+        ]
+        return f"{place}: missing {', '.join(notes)}"
+    purpose = error.schema.get("description")
+    return f"{place}: {error.message}" + (f" ({purpose})" if purpose else "")
+
+
+def _model_faults(config: dict[str, Any]) -> list[str]:
+    faults = []
+    source = config["cohort"]["source"]
+    if source not in config["cohort"]:
+        faults.append(f"cohort.{source}: missing, although cohort.source names it")
+    models = config["models"]
+    for key in config["run_models"]:
+        if key not in models:
+            close = difflib.get_close_matches(key, models, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            faults.append(f"run_models: {key!r} is no key of models{hint}")
+    for key, block in models.items():
+        if key == "real":
+            faults.append("models.real: the name is taken by the real radiographs")
+        family = block["family"]
+        needed = {"control": ["control"], "external": ["external"]}.get(
+            family, ["base", "generate"]
+        )
+        for name in needed:
+            if name not in block:
+                faults.append(f"models.{key}: family {family!r} needs {name!r}")
+        if family == "control":
+            kind = block.get("control", {}).get("kind")
+            for name in {"blurred_real": ["blur", "size"], "noise": ["size"]}.get(kind, []):
+                if name not in block["control"]:
+                    faults.append(f"models.{key}.control: kind {kind!r} needs {name!r}")
+    return faults

@@ -1,0 +1,260 @@
+"""Preflight: is every file that a run needs there, whole and of the right shape?
+
+Runs in seconds, before the first job, so that a missing text encoder is found minutes before the
+GPUs are asked for and not hours after. It reads headers and tables of contents, not tensors.
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workflow_scripts.common.config import validate_config
+from workflow_scripts.common.errors import InputError, run_script
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the preflight table.
+
+    Attributes:
+        what: the config key that names the files.
+        path: where they should be.
+        fault: what is wrong, or None.
+    """
+
+    what: str
+    path: str
+    fault: InputError | None = None
+
+
+def preflight(config: dict[str, Any], stages: set[str], models: set[str]) -> list[Check]:
+    """Check the files of a config, as far as the planned stages and models need them.
+
+    Args:
+        config: the validated config.
+        stages: names of the stages that have jobs to run.
+        models: keys of the models that have jobs to run.
+    """
+    return [_checked(what, path, check) for what, path, check in _subjects(config, stages, models)]
+
+
+Subject = tuple[str, str, Callable[[Path], object]]
+
+
+def _subjects(config: dict[str, Any], stages: set[str], models: set[str]) -> Iterator[Subject]:
+    cohort = config["cohort"]
+    source = cohort[cohort["source"]]
+    if "cohort" in stages:
+        prefix = f"cohort.{cohort['source']}"
+        if cohort["source"] == "mimic_cxr_jpg":
+            yield f"{prefix}.root", source["root"], check_mimic_cxr_jpg
+            yield f"{prefix}.annotations", source["annotations"], check_annotations
+        else:
+            columns = [*source["columns"].values(), source["findings"]["column"]]
+            yield f"{prefix}.root", source["root"], check_folder
+            yield f"{prefix}.metadata", source["metadata"], lambda path: check_table(path, columns)
+    for key in config["run_models"]:
+        if key in models:
+            yield from _model_subjects(key, config["models"][key], stages)
+    for name, block in config["encoders"].items():
+        if "features" in stages:
+            yield f"encoders.{name}", block["weights"], _encoder_check(name)
+    if "downstream" in stages:
+        weights = config["downstream"]["classification"]["weights"]
+        yield "downstream.classification", weights, check_classifier
+
+
+def _model_subjects(key: str, block: dict[str, Any], stages: set[str]) -> Iterator[Subject]:
+    family = block["family"]
+    if family == "control" or not stages & {"finetune", "generate"}:
+        return
+    if family == "external":
+        external = block["external"]
+        yield f"models.{key}.external.images", external["images"], check_folder
+        wanted = ["file_name", "prompt_id"]
+        yield (
+            f"models.{key}.external.metadata",
+            external["metadata"],
+            lambda path: check_table(path, wanted),
+        )
+        return
+    yield f"models.{key}.base", block["base"], _family_check(family)
+
+
+def check_folder(path: Path) -> None:
+    """Check that a folder is there and not empty."""
+    if not path.is_dir():
+        raise InputError("the folder is missing", path, "correct the path in the config")
+    if not any(path.iterdir()):
+        raise InputError("the folder is empty", path, "correct the path, or fill it")
+
+
+def check_table(path: Path, columns: list[str]) -> None:
+    """Check that a CSV (or gzipped CSV) is there, whole and has the columns."""
+    if not path.is_file():
+        raise InputError("the table is missing", path, "correct the path in the config")
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path, "rb") as stream:  # the checksum stands at the very end
+                while stream.read(1 << 20):
+                    pass
+            with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
+                header = next(csv.reader(text), [])
+        else:
+            with path.open(encoding="utf-8", newline="") as text:
+                header = next(csv.reader(text), [])
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"the table is damaged: {error}", path, "download it again") from None
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise InputError(
+            f"the table lacks the column(s) {', '.join(missing)}", path, "correct the column names"
+        )
+
+
+def check_mimic_cxr_jpg(root: Path) -> None:
+    """Check MIMIC-CXR-JPG's tables and that `files/` is there."""
+    check_folder(root)
+    columns = {
+        "metadata": ["dicom_id", "subject_id", "study_id", "ViewPosition"],
+        "split": ["dicom_id", "subject_id", "study_id", "split"],
+        "chexpert": ["subject_id", "study_id"],
+    }
+    for name, wanted in columns.items():
+        plain = root / f"mimic-cxr-2.0.0-{name}.csv"
+        zipped = plain.with_suffix(".csv.gz")
+        check_table(plain if plain.is_file() else zipped, wanted)
+    check_folder(root / "files")
+
+
+def check_annotations(folder: Path) -> None:
+    """Check LLaVA-Rad's JSON arrays, or the official release's CSVs; no JSON is parsed."""
+    check_folder(folder)
+    arrays = sorted(folder.glob("chat_*_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"))
+    tables = [folder / f"LLAVARAD_ANNOTATIONS_{split}.csv" for split in ("TRAIN", "TEST")]
+    if not arrays:
+        if not any(table.is_file() for table in tables):
+            raise InputError(
+                "neither LLaVA-Rad's chat_*.json nor LLAVARAD_ANNOTATIONS_*.csv",
+                folder,
+                "download the annotations (README, section on data)",
+            )
+        for table in tables:
+            check_table(table, ["path", "annotated_prompt"])
+        return
+    for split in ("train", "test"):
+        if not any(array.name.startswith(f"chat_{split}_") for array in arrays):
+            raise InputError(
+                f"chat_{split}_*.json is missing", folder, "download all of the annotations"
+            )
+    for array in arrays:
+        with array.open("rb") as stream:
+            head = stream.read(64).lstrip()
+            stream.seek(max(0, array.stat().st_size - 64))
+            tail = stream.read().rstrip()
+        if not head.startswith(b"[") or not tail.endswith(b"]"):
+            raise InputError("not a whole JSON array", array, "download it again")
+
+
+def check_classifier(path: Path) -> None:
+    """Check the classifier's initialisation."""
+    from workflow_scripts.downstream.classifier import check
+
+    check(path)
+
+
+def _family_check(family: str) -> Callable[[Path], object]:
+    def check(path: Path) -> None:
+        from workflow_scripts.finetune.families import get_family
+
+        get_family(family).check(path)
+
+    return check
+
+
+def _encoder_check(name: str) -> Callable[[Path], object]:
+    def check(path: Path) -> None:
+        from workflow_scripts.features.encoders import check_encoder
+
+        check_encoder(name, path)
+
+    return check
+
+
+def _checked(what: str, path: str, check: Callable[[Path], object]) -> Check:
+    try:
+        check(Path(path))
+    except InputError as error:
+        return Check(what, path, error)
+    return Check(what, path)
+
+
+def format_checks(checks: list[Check]) -> str:
+    """Return the table, the faults below it with their place and remedy."""
+    width = max([len(check.what) for check in checks] + [4])
+    limit = max(40, shutil.get_terminal_size((120, 24)).columns - width - 10)
+    lines = []
+    for check in checks:
+        path = check.path if len(check.path) <= limit else "..." + check.path[3 - limit :]
+        lines.append(
+            f"{'ok   ' if check.fault is None else 'FAULT'}  {check.what:<{width}}  {path}"
+        )
+    for check in checks:
+        if check.fault is not None:
+            lines += ["", f"{check.what}: {check.fault}"]
+    return "\n".join(lines)
+
+
+def read_config(paths: list[str]) -> dict[str, Any]:
+    """Read config files as Snakemake does: later ones win, mappings merge, lists replace."""
+    merged: dict[str, Any] = {}
+    for path in paths:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+            part = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise InputError(f"cannot read the config: {error}", path) from None
+        _merge(merged, part)
+    return merged
+
+
+def _merge(into: dict[str, Any], part: dict[str, Any]) -> None:
+    for key, value in part.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the table; a fault ends with exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", nargs="+", default=["config.yaml"])
+    stages = ["cohort", "finetune", "generate", "features", "downstream"]
+    parser.add_argument("--stages", nargs="*", default=stages, help="stages that have jobs to run")
+    parser.add_argument("--models", nargs="*", help="models that have jobs to run; default all")
+    arguments = parser.parse_args(argv)
+    config = read_config(arguments.config)
+    validate_config(config)
+    models = config["run_models"] if arguments.models is None else arguments.models
+    checks = preflight(config, set(arguments.stages), set(models))
+    print(format_checks(checks))
+    faults = [check for check in checks if check.fault is not None]
+    if faults:
+        raise InputError(
+            f"{len(faults)} of {len(checks)} checks failed",
+            ", ".join(check.what for check in faults),
+            "see the table above; nothing has been run",
+        )
+
+
+if __name__ == "__main__":
+    run_script(main)
