@@ -15,7 +15,10 @@ from workflow_scripts.common.manifest import PROMPT_SETS
 
 # `python` in a rule's shell is the Python that runs Snakemake, also in a SLURM job and without an
 # activated environment; with --sdm conda, the rule's environment comes before it.
-os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+bin_folder = os.path.dirname(sys.executable)
+os.environ.update(
+    PATH=os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)])
+)
 # No library may ask a hub for anything: every path is local and in the config.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 

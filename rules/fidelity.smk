@@ -13,8 +13,6 @@ rule fidelity_score:
         generated=rules.features_fidelity.output,
     output:
         "results/fidelity/{model}.json",
-        real=partial(input_folder, name="real"),
-        generated=partial(input_folder, name="generated"),
     log:
         "logs/fidelity/{model}.log",
     benchmark:
@@ -30,6 +28,8 @@ rule fidelity_score:
         version=VERSIONS["fidelity"],
         protocol=config["protocol"],
         flags=flags(config["fidelity"]),
+        real=partial(input_folder, name="real"),
+        generated=partial(input_folder, name="generated"),
     shell:
         "python -m workflow_scripts.fidelity.score --model {wildcards.model}"
         " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"

@@ -14,8 +14,6 @@ rule privacy_score:
     output:
         record="results/privacy/{model}.json",
         pairs="results/privacy/{model}_pairs.parquet",
-        real=partial(input_folder, name="real"),
-        generated=partial(input_folder, name="generated"),
     log:
         "logs/privacy/{model}.log",
     benchmark:
@@ -31,6 +29,8 @@ rule privacy_score:
         version=VERSIONS["privacy"],
         protocol=config["protocol"],
         flags=flags(config["privacy"]),
+        real=partial(input_folder, name="real"),
+        generated=partial(input_folder, name="generated"),
     shell:
         "python -m workflow_scripts.privacy.score --model {wildcards.model}"
         " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
