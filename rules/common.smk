@@ -2,9 +2,11 @@
 
 import json
 import os
+import shlex
 import sys
 import tempfile
 from functools import partial
+from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
@@ -63,8 +65,6 @@ wildcard_constraints:
 
 def code(stage):
     """A stage's own modules: as inputs, they rerun its jobs when their content changes."""
-    from pathlib import Path
-
     folder = Path(workflow.basedir) / "workflow_scripts" / stage
     return [
         path.relative_to(workflow.basedir).as_posix()
@@ -88,7 +88,7 @@ def flags(settings):
     """Settings as command-line flags: `learning_rate: 1` becomes `--learning-rate 1`."""
     words = []
     for key, value in settings.items():
-        flag = "--" + key.replace("_", "-")
+        flag = f"--{key.replace('_', '-')}"
         if value is True:
             words.append(flag)
         elif isinstance(value, (list, tuple)):
@@ -100,8 +100,6 @@ def flags(settings):
 
 def quote(word):
     """A word as the shell reads it back."""
-    import shlex
-
     return shlex.quote(str(word))
 
 
@@ -135,14 +133,12 @@ def cohort_flags(wildcards):
             words += ["--finding-absent", findings["absent"]]
         for name in ("test_share", "validate_share", "split_seed", "exclude_nonempty"):
             if name in settings:
-                words += ["--" + name.replace("_", "-"), settings[name]]
+                words += flags({name: settings[name]})
     return [quote(word) for word in words]
 
 
 def cohort_sources(wildcards):
     """The source's tables that are there; preflight names those that are missing."""
-    from pathlib import Path
-
     cohort = config["cohort"]
     settings = cohort[cohort["source"]]
     if cohort["source"] == "image_folder":
