@@ -1,0 +1,173 @@
+"""How long the cohort stage takes at MIMIC-CXR's size, and how much memory.
+
+Generates metadata of that size (377,110 images of 65,379 patients, 237,388 + 5,034 captions of
+some 60 words; invented words, no images) in a temporary folder, runs the commands as the workflow
+does, and prints the wall time and the peak resident memory of each. Ends with exit code 1 where
+the sum of the times exceeds 120 s or a peak exceeds 6 GiB. From the repository root:
+
+    python tests/benchmarks/bench_cohort.py
+"""
+
+import gzip
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+IMAGES, PATIENTS = 377_110, 65_379
+TRAIN_CAPTIONS, TEST_GPT4, TEST_RULE_BASED = 237_388, 2_573, 2_461
+LIMIT_S, LIMIT_GIB = 120, 6
+FINDINGS = [
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+]
+
+
+def generate(root: Path) -> None:
+    """Write the three CSV files and the three annotation files, row by row."""
+    rng = random.Random(42)
+    words = [
+        "".join(rng.choices("abcdefghijklmnoprstuv", k=rng.randint(3, 11))) for _ in range(4000)
+    ]
+    test_patients = set(rng.sample(range(PATIENTS), 450))
+    train: list[str] = []
+    test: list[str] = []
+    with (
+        gzip.open(root / "mimic-cxr-2.0.0-metadata.csv.gz", "wt", 1) as metadata,
+        gzip.open(root / "mimic-cxr-2.0.0-split.csv.gz", "wt", 1) as split_table,
+        gzip.open(root / "mimic-cxr-2.0.0-chexpert.csv.gz", "wt", 1) as chexpert,
+    ):
+        metadata.write("dicom_id,subject_id,study_id,ViewPosition,Rows,Columns,StudyDate\n")
+        split_table.write("dicom_id,study_id,subject_id,split\n")
+        chexpert.write(f"subject_id,study_id,{','.join(FINDINGS)}\n")
+        study, previous = 50_000_000, -1
+        for i in range(IMAGES):
+            patient = i * PATIENTS // IMAGES
+            subject = 10_000_000 + patient * 152
+            if patient != previous or i % 5 not in (1, 3):  # some three studies to five images
+                study, previous = study + 17, patient
+                labels = ",".join(rng.choices(("", "1.0", "0.0", "-1.0"), (80, 12, 5, 3), k=14))
+                chexpert.write(f"{subject},{study},{labels}\n")
+            dicom = "-".join(f"{rng.getrandbits(32):08x}" for _ in range(5))
+            frontal = patient in test_patients or rng.random() < 0.66
+            view = rng.choice(("AP", "PA")) if frontal else rng.choice(("LATERAL", "LL", ""))
+            part = "test" if patient in test_patients else "train"
+            if part == "train" and patient % 130 == 7:
+                part = "validate"
+            metadata.write(f"{dicom},{subject},{study},{view},3056,2544,21800506\n")
+            split_table.write(f"{dicom},{study},{subject},{part}\n")
+            image = f"mimic/p{str(subject)[:2]}/p{subject}/s{study}/{dicom}.jpg"
+            if frontal and part == "test":
+                test.append(image)
+            elif frontal and part == "train":
+                train.append(image)
+    entries = {
+        "train": [(image, "gpt4") for image in train[:TRAIN_CAPTIONS]],
+        "dev": [],
+        "test": [(image, "rule-based") for image in test[:TEST_RULE_BASED]]
+        + [(image, "gpt4") for image in test[:TEST_GPT4]],
+    }
+    # Where the draw gave too few frontal images, some stand twice: the number of rows counts.
+    entries["train"] += entries["train"][: TRAIN_CAPTIONS - len(entries["train"])]
+    for name, items in entries.items():
+        path = root / f"chat_{name}_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"
+        with path.open("w") as stream:
+            stream.write("[")
+            for number, (image, method) in enumerate(items):
+                stream.write(",\n" if number else "\n")
+                json.dump(_entry(rng, words, image, method), stream)
+            stream.write("\n]\n")
+
+
+def _entry(rng: random.Random, words: list[str], image: str, method: str) -> dict[str, object]:
+    caption = " ".join(rng.choices(words, k=rng.randint(40, 80)))
+    reason = " ".join(rng.choices(words, k=12))
+    return {
+        "id": f"{rng.getrandbits(64):016x}",
+        "image": image,
+        "generate_method": method,
+        "reason": reason,
+        "impression": " ".join(rng.choices(words, k=20)),
+        "indication": reason,
+        "history": None,
+        "view": "AP",
+        "orientation": "Erect",
+        "chexpert_labels": dict.fromkeys(FINDINGS, None),
+        "conversations": [
+            {"from": "human", "value": f"<image>\nProvide a description of the findings: {reason}"},
+            {"from": "gpt", "value": caption},
+        ],
+    }
+
+
+def measured(command: list[str]) -> tuple[float, float]:
+    """Run a command; return its wall time in seconds and its peak resident memory in GiB."""
+    start = time.monotonic()
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    messages = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{messages}")
+    return time.monotonic() - start, usage.ru_maxrss / 2**20
+
+
+def main() -> None:
+    """Generate, run, print."""
+    with tempfile.TemporaryDirectory() as folder:
+        # In a process of its own: a child's peak memory starts from its parent's.
+        subprocess.run([sys.executable, __file__, "--generate", folder], check=True)
+        size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
+        print(f"generated {IMAGES} images, {TRAIN_CAPTIONS} training captions, {size:.0f} MB")
+        manifest, module = f"{folder}/manifest.parquet", "workflow_scripts.cohort."
+        build = f"--root {folder} --annotations {folder} --caption-source llava_rad --view AP=AP"
+        build += f" --view PA=PA --dataset generated --manifest {manifest} --no-check-files"
+        build += f" --attrition {folder}/attrition.csv"
+        draw = "--draw-seed 42 --captions"
+        sets = {
+            "test": "",
+            "privacy": f"{draw} 2000 --seeds 639 25 275 223 736 677 892 87 422 30",
+            "augment": f"{draw} 20000",
+        }
+        commands = {"build_manifest": [f"{module}build_manifest", "mimic_cxr_jpg", *build.split()]}
+        for name, flags in sets.items():
+            flags += f" --manifest {manifest} --prompt-set {name}"
+            flags += f" --out {folder}/{name}.parquet --csv {folder}/{name}.csv"
+            commands[f"draw_prompts {name}"] = [f"{module}draw_prompts", *flags.split()]
+        results = {
+            name: measured([sys.executable, "-m", *command]) for name, command in commands.items()
+        }
+        attrition = (Path(folder) / "attrition.csv").read_text()
+    total, peak = sum(s for s, _ in results.values()), max(gib for _, gib in results.values())
+    results["sum, peak"] = (total, peak)
+    print(f"{'':24}{'seconds':>8}{'GiB':>8}")
+    for name, (seconds, gib) in results.items():
+        print(f"{name:24}{seconds:8.1f}{gib:8.2f}")
+    print(attrition)
+    if total > LIMIT_S or peak > LIMIT_GIB:
+        raise SystemExit(f"over the limit of {LIMIT_S} s or {LIMIT_GIB} GiB")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--generate"]:
+        generate(Path(sys.argv[2]))
+    else:
+        main()

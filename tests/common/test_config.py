@@ -1,0 +1,92 @@
+import copy
+
+import pytest
+import yaml
+
+from workflow_scripts.common.config import prompt_sets_of, schema, validate_config
+from workflow_scripts.common.environments import ENVS, conda_environment, pins
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.preflight.check import read_config
+
+
+@pytest.fixture
+def config():
+    return read_config(["config.yaml"])
+
+
+@pytest.mark.parametrize("overlay", [[], ["profiles/demo/overlay.yaml"]])
+def test_the_shipped_configs_are_valid(overlay):
+    validate_config(read_config(["config.yaml", *overlay]))
+
+
+def change(config, path, value):
+    changed = copy.deepcopy(config)
+    *parents, last = path.split(".")
+    place = changed
+    for parent in parents:
+        place = place[parent]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("protcol", "sound", r"the top level: unknown key 'protcol' \(did you mean 'protocol'\?\)"),
+        ("models.sd_v1_4.generate.step", 5, r"'step' \(did you mean 'steps'\?\)"),
+        ("fidelity.nearest_k", 0, r"fidelity.nearest_k: 0 is less than.*Neighbours"),
+        ("privacy.threshold", "high", r"privacy.threshold: 'high' is not of type 'number'"),
+        ("cohort.dataset", None, r"cohort: missing 'dataset' \(Name of the data"),
+        ("run_models", ["sd_v1_5", "sd_v14"], r"'sd_v14' is no key.*mean 'sd_v1_4'"),
+        ("models.sd_v1_4.base", None, r"models.sd_v1_4: family 'stable_diffusion' needs 'base'"),
+        ("models.noise.control", {"kind": "noise", "seed": 1}, r"kind 'noise' needs 'size'"),
+        ("cohort.source", "image_folder", r"cohort.image_folder: missing"),
+        ("models.sd_v1_4.finetune.learning_rate", "5e-6", r"'5e-6' is not of type 'number'"),
+    ],
+)  # fmt: skip
+def test_a_fault_names_the_key_and_the_remedy(config, path, value, message):
+    with pytest.raises(InputError, match=message) as caught:
+        validate_config(change(config, path, value))
+    assert "remedy" in str(caught.value)
+
+
+def test_every_fault_is_told_at_once(config):
+    broken = change(change(config, "protocol", "best"), "fidelity.seed", -1)
+    with pytest.raises(InputError, match="2 faults"):
+        validate_config(broken)
+
+
+def test_every_key_of_the_schema_is_described():
+    def undescribed(node, place):
+        found = []
+        for key, child in node.get("properties", {}).items():
+            if "description" not in child:
+                found.append(f"{place}.{key}")
+            found += undescribed(child, f"{place}.{key}")
+        extra = node.get("additionalProperties")
+        return found + (undescribed(extra, f"{place}.*") if isinstance(extra, dict) else [])
+
+    assert undescribed(schema(), "") == []
+
+
+def test_prompt_sets_keep_the_papers_order():
+    assert prompt_sets_of({"prompt_sets": ["privacy", "test"]}) == ["test", "privacy"]
+    assert prompt_sets_of({}) == ["test", "privacy", "augment"]
+
+
+def test_the_two_flavours_differ_in_torch_and_its_companions_alone():
+    cpu, cuda = set(pins(ENVS / "cpu.txt")), set(pins(ENVS / "cuda.txt"))
+    assert cpu <= cuda
+    companions = {pin.split("==")[0] for pin in cuda - cpu}
+    assert all(name.startswith(("nvidia-", "cuda-", "triton")) for name in companions)
+    assert "torch==2.13.0" in cpu
+
+
+def test_the_conda_environment_is_the_lock():
+    text = (ENVS / "core.yaml").read_text()
+    assert text == conda_environment(), "run `make envs/core.yaml`"
+    packages = yaml.safe_load(text)["dependencies"][-1]["pip"]
+    assert packages == pins(ENVS / "cuda.txt")

@@ -1,0 +1,63 @@
+import json
+import math
+
+import pytest
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.records import Record, Value, provenance, read_record, write_record
+
+
+def record(**changes):
+    values = [
+        Value("fid", 1.25, "lower", 10, n_reference=20, interval=(1.0, 1.5), interval_kind="95%"),
+        Value("fid", None, "lower", 1, subset="Edema", reason="only 1 image"),
+    ]
+    fields = {"stage": "fidelity", "model": "m", "family": "rad_dino", "protocol": "sound"}
+    return Record(**(fields | {"values": values} | changes))
+
+
+def test_a_record_comes_back_equal(tmp_path):
+    written = record(provenance=provenance({"k": 5}), details={"a": [1, 2]})
+    write_record(written, tmp_path / "m.json")
+    assert read_record(tmp_path / "m.json") == written
+    assert written.get("fid", "Edema").reason == "only 1 image"
+    with pytest.raises(KeyError, match="no kid for all"):
+        written.get("kid")
+
+
+def test_a_value_is_a_number_or_a_reason():
+    with pytest.raises(ValueError, match="or the reason"):
+        Value("fid", None, "lower", 3)
+    with pytest.raises(ValueError, match="or the reason"):
+        Value("fid", 1.0, "lower", 3, reason="why")
+    with pytest.raises(ValueError, match="not finite"):
+        Value("fid", math.nan, "lower", 3)
+    with pytest.raises(ValueError, match="not finite"):
+        Value("fid", 1.0, "lower", 3, interval=(0.0, math.inf))
+    with pytest.raises(ValueError, match="direction"):
+        Value("fid", 1.0, "down", 3)
+
+
+def test_a_metric_stands_once(tmp_path):
+    twice = [Value("fid", 1.0, "lower", 3), Value("fid", 2.0, "lower", 3)]
+    with pytest.raises(ValueError, match="stands twice"):
+        write_record(record(values=twice), tmp_path / "m.json")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda payload: payload.pop("protocol"),
+        lambda payload: payload.update(schema=0),
+        lambda payload: payload["values"][0].update(value=None),
+        lambda payload: payload["values"][0].update(surprise=1),
+    ],
+)
+def test_a_damaged_record_is_refused(tmp_path, damage):
+    path = tmp_path / "m.json"
+    write_record(record(), path)
+    payload = json.loads(path.read_text())
+    damage(payload)
+    path.write_text(json.dumps(payload))
+    with pytest.raises(InputError, match=r"m\.json"):
+        read_record(path)

@@ -1,0 +1,272 @@
+"""Captions from LLaVA-Rad's annotations of MIMIC-CXR, as JSON or as the official release's CSV.
+
+LLaVA-Rad (PhysioNet, llava-rad-mimic-cxr-annotation 1.0.0) ships JSON arrays whose entries have
+`image`, `generate_method` (`gpt4` or `rule-based`), `impression` and `conversations`, the second
+turn of which is the findings section of the report. The benchmark's official release has the same
+entries as `LLAVARAD_ANNOTATIONS_{TRAIN,TEST}.csv`, with that turn in `annotated_prompt`.
+
+An image can be annotated by both methods. The manifest has one row per image; it keeps the gpt4
+caption, because the training captions that the official release publishes are gpt4's without
+exception, and one wording in training and test keeps style out of the comparison. The rule-based
+caption stands in where gpt4 has none.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from workflow_scripts.cohort.attrition import Attrition, tally
+from workflow_scripts.cohort.checked_csv import find_csv, read_csv, row_of
+from workflow_scripts.common.errors import InputError
+
+log = logging.getLogger(__name__)
+
+CAPTION_SOURCES: Final = ("llava_rad", "impression")
+
+_JSON_NAME: Final = "chat_{part}_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"
+_JSON_PARTS: Final = {"train": "train", "dev": "validate", "test": "test"}
+_CSV_PARTS: Final = {"TRAIN": "train", "TEST": "test"}
+_METHOD_RANK: Final = {"gpt4": 0, "rule-based": 1}
+_NO_TEXT: Final = {"", "nan", "none", "null"}  # how pandas and Python print a missing caption
+_CHUNK: Final = 1 << 23  # characters read at a time
+_LARGEST_ENTRY: Final = 1 << 26
+_REMEDY: Final = "download it again from PhysioNet (README, section on data)"
+
+
+def read_annotations(folder: str | Path, caption_source: str) -> pd.DataFrame:
+    """Read all annotations of a folder: the JSON files, or the CSV files where no JSON is there.
+
+    Args:
+        folder: holds `chat_{train,dev,test}_*.json` (`dev` may be absent: its captions are never
+            prompts) or `LLAVARAD_ANNOTATIONS_{TRAIN,TEST}.csv`.
+        caption_source: `llava_rad`, the findings section as LLaVA-Rad extracted it, or
+            `impression`.
+
+    Returns:
+        `image_id` (the DICOM id, from the image's file name), `caption` (stripped; None where it
+        is no text or empty), `method`, `file_split` (the split whose file holds the entry).
+
+    Raises:
+        InputError: a file is missing, truncated, no JSON array, or has entries of another shape.
+    """
+    if caption_source not in CAPTION_SOURCES:
+        raise InputError(
+            f"unknown caption source {caption_source!r}",
+            "cohort.caption_source",
+            f"use one of {', '.join(CAPTION_SOURCES)}",
+        )
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError("the folder of annotations is missing", folder, "check the config's path")
+    files = {part: folder / _JSON_NAME.format(part=part) for part in _JSON_PARTS}
+    if not any(path.is_file() for path in files.values()):
+        return _read_csvs(folder, caption_source)
+    rows: list[tuple[str, str | None, str, str]] = []
+    for part, split in _JSON_PARTS.items():
+        if not files[part].is_file():
+            if part == "dev":
+                log.warning("%s is not there: no captions for validation images", files[part])
+                continue
+            raise InputError("an annotation file is missing", files[part], _REMEDY)
+        before = len(rows)
+        for number, entry in enumerate(json_array(files[part]), start=1):
+            rows.append((*_caption_of(entry, caption_source, files[part], number), split))
+        log.info("%s: %d annotations", files[part].name, len(rows) - before)
+    return _as_frame(rows)
+
+
+def join_captions(
+    images: pd.DataFrame,
+    known: pd.Series,
+    annotations: pd.DataFrame,
+    caption_source: str,
+    attrition: Attrition,
+) -> pd.DataFrame:
+    """Return `caption` and `caption_source` for each row of `images`, null where there is none.
+
+    Args:
+        images: the cohort's images: `image_id` and `split`. The split is the split table's; the
+            annotation file that a caption stands in does not change it.
+        known: the image ids of the whole source, also of images that the cohort leaves out.
+        annotations: see `read_annotations`.
+        caption_source: the caption's source, as it stands in the manifest: `impression`, or
+            `llava_rad:gpt4` and `llava_rad:rule-based`.
+        attrition: takes the count of each kind of annotation that is not used.
+    """
+    attrition.add("annotations_read", "annotations", 0, len(annotations), "rows of all files")
+
+    def drop(wrong: pd.Series, step: str, reason: str) -> pd.DataFrame:
+        attrition.add(step, "annotations", int(wrong.sum()), int((~wrong).sum()), reason)
+        return annotations[~wrong]
+
+    annotations = drop(
+        annotations["caption"].isna(), "caption_is_text", "caption missing, empty or no string"
+    )
+    annotations = drop(
+        ~annotations["image_id"].isin(known), "image_known", "image not in the metadata"
+    )
+    annotations = drop(
+        ~annotations["image_id"].isin(images["image_id"]), "image_in_cohort", "no frontal image"
+    )
+    rank = annotations["method"].map(_METHOD_RANK).fillna(len(_METHOD_RANK))
+    best = rank.groupby(annotations["image_id"]).transform("min")
+    annotations = drop(
+        rank > best, "preferred_method", "the image has a caption of a preferred method (gpt4)"
+    )
+    repeated = annotations["image_id"].duplicated()
+    other_text = repeated & ~annotations.duplicated(["image_id", "caption"])
+    annotations = drop(
+        repeated,
+        "one_per_image",
+        f"a second annotation by the same method ({int(other_text.sum())} of another wording); "
+        "the first is kept",
+    )
+    joined = images[["image_id", "split"]].merge(
+        annotations, on="image_id", how="left", validate="1:1"
+    )
+    elsewhere = joined["caption"].notna() & (joined["file_split"] != joined["split"])
+    attrition.add(
+        "split_agrees",
+        "annotations",
+        0,
+        len(annotations),
+        f"{int(elsewhere.sum())} stand in the annotation file of another split; the split table "
+        "decides, the caption is kept",
+    )
+    if elsewhere.any():
+        log.warning(
+            "%d annotations stand in the file of another split than their image's, first %s",
+            elsewhere.sum(),
+            joined.loc[elsewhere, "image_id"].iloc[0],
+        )
+    named = "impression" if caption_source == "impression" else "llava_rad:{}"
+    joined["caption_source"] = joined["method"].map(named.format, na_action="ignore")
+    joined.index = images.index
+    joined = joined[["caption", "caption_source"]].astype(object)
+    return joined.where(joined.notna(), None)
+
+
+def json_array(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON array one by one, without holding the file in memory.
+
+    Raises:
+        InputError: the file is no array of objects, is cut short or is no valid JSON.
+    """
+    path = Path(path)
+    decoder = json.JSONDecoder()
+    count = 0
+
+    def fault(what: str) -> InputError:
+        return InputError(what, f"{path}, entry {count + 1}", _REMEDY)
+
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            buffer = ""
+            while not buffer and (chunk := stream.read(_CHUNK)):
+                buffer = chunk.lstrip()
+            if not buffer.startswith("["):
+                start = {"{": "an object", "": "an empty file"}.get(buffer[:1], "something else")
+                raise InputError(f"a JSON array was expected, not {start}", path, _REMEDY)
+            position, separated = 1, True
+            while True:
+                position = _skip_space(buffer, position)
+                if position == len(buffer):
+                    buffer, position = stream.read(_CHUNK), 0
+                    if not buffer:
+                        raise fault("the JSON array is cut short")
+                    continue
+                character = buffer[position]
+                if character == "]" and (not separated or count == 0):
+                    if (buffer[position + 1 :] + stream.read(_CHUNK)).strip():
+                        raise fault("something follows the end of the JSON array")
+                    return
+                if character == "," and not separated:
+                    position, separated = position + 1, True
+                    continue
+                if not separated or character != "{":
+                    raise fault(f"an object was expected, not {buffer[position : position + 20]!r}")
+                while True:
+                    try:
+                        entry, position = decoder.raw_decode(buffer, position)
+                        break
+                    except json.JSONDecodeError as error:  # damaged, or not yet read to its end
+                        more = stream.read(_CHUNK)
+                        if not more:
+                            raise fault(f"cut short or damaged JSON: {error.msg}") from None
+                        if len(buffer) - position > _LARGEST_ENTRY:
+                            raise fault(f"damaged JSON: {error.msg}") from None
+                        buffer, position = buffer[position:] + more, 0
+                yield entry
+                count, separated = count + 1, False
+    except UnicodeDecodeError as error:
+        raise fault(f"not UTF-8 text: {error.reason}") from None
+
+
+def _skip_space(buffer: str, position: int) -> int:
+    while position < len(buffer) and buffer[position] in " \t\r\n":
+        position += 1
+    return position
+
+
+def _caption_of(
+    entry: dict[str, Any], caption_source: str, path: Path, number: int
+) -> tuple[str, str | None, str]:
+    image, turns = entry.get("image"), entry.get("conversations")
+    if not isinstance(image, str) or not isinstance(turns, list):
+        raise InputError(
+            "an annotation needs `image` (a path) and `conversations` (a list)",
+            f"{path}, entry {number}",
+            _REMEDY,
+        )
+    caption = entry.get("impression")
+    if caption_source == "llava_rad":
+        answer = turns[1] if len(turns) > 1 else None
+        caption = answer.get("value") if isinstance(answer, dict) else None
+    return _stem(image), _text(caption), _method(entry.get("generate_method"))
+
+
+def _read_csvs(folder: Path, caption_source: str) -> pd.DataFrame:
+    column = "annotated_prompt" if caption_source == "llava_rad" else "impression"
+    rows: list[tuple[str, str | None, str, str]] = []
+    for part, split in _CSV_PARTS.items():
+        path = find_csv(
+            folder,
+            f"LLAVARAD_ANNOTATIONS_{part}",
+            f"put {_JSON_NAME.format(part='{train,dev,test}')} or "
+            "LLAVARAD_ANNOTATIONS_{TRAIN,TEST}.csv there",
+        )
+        frame = read_csv(path, ["path", column], optional=["generate_method"])
+        empty = frame["path"].str.strip() == ""
+        if empty.any():
+            raise InputError("path is empty", row_of(path, int(empty.argmax())), _REMEDY)
+        methods = frame.get("generate_method", pd.Series("", index=frame.index))
+        log.info("%s: %d annotations; methods: %s", path.name, len(frame), tally(methods))
+        rows += [
+            (_stem(image), _text(caption), _method(method), split)
+            for image, caption, method in zip(frame["path"], frame[column], methods, strict=True)
+        ]
+    return _as_frame(rows)
+
+
+def _as_frame(rows: list[tuple[str, str | None, str, str]]) -> pd.DataFrame:
+    columns = ["image_id", "caption", "method", "file_split"]
+    return pd.DataFrame(rows, columns=columns, dtype=object)
+
+
+def _stem(image: str) -> str:
+    """Return the DICOM id: prefixes such as `mimic/` or `files/` differ from release to release."""
+    return image.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+
+
+def _text(caption: object) -> str | None:
+    if not isinstance(caption, str) or caption.strip().lower() in _NO_TEXT:
+        return None
+    return caption.strip()
+
+
+def _method(method: object) -> str:
+    return method if isinstance(method, str) and method else "unstated"

@@ -1,0 +1,73 @@
+"""The attrition table: what was dropped on the way to the manifest, how much of it, and why."""
+
+import csv
+import io
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from workflow_scripts.common.files import write_text
+
+log = logging.getLogger(__name__)
+
+COLUMNS: Final = ("dataset", "step", "unit", "removed", "kept", "reason")
+UNITS: Final = ("images", "captions", "annotations")
+
+
+@dataclass
+class Attrition:
+    """An ordered funnel per unit: `images`, `annotations` (rows of a source) and `captions`.
+
+    A step that removes nothing but is worth knowing stands with `removed` = 0 and its count in
+    `reason`.
+    """
+
+    dataset: str
+    rows: list[tuple[str, str, str, int, int, str]] = field(default_factory=list)
+
+    def add(self, step: str, unit: str, removed: int, kept: int, reason: str) -> None:
+        """Append a step and log it."""
+        if unit not in UNITS:
+            raise ValueError(f"unit {unit!r} is none of {UNITS}")
+        self.rows.append((self.dataset, step, unit, int(removed), int(kept), reason))
+        log.info("%s: %d %s removed, %d kept (%s)", step, removed, unit, kept, reason)
+
+    def add_captions(self, manifest: pd.DataFrame) -> None:
+        """Append how many images of each split have a caption, and how many captions are unique."""
+        for split, part in manifest.groupby("split", sort=True):
+            captions = part["caption"].dropna()
+            self.add(
+                f"captioned_{split}",
+                "captions",
+                len(part) - len(captions),
+                len(captions),
+                f"{split} images without a caption stay in the manifest and become no prompt",
+            )
+            unique = captions.nunique()
+            self.add(
+                f"unique_{split}",
+                "captions",
+                len(captions) - unique,
+                unique,
+                "images that share their caption with another; prompts are unique captions",
+            )
+
+    def write(self, path: str | Path) -> None:
+        """Write the table as CSV, whole or not at all."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(self.rows)
+        write_text(path, text.getvalue())
+
+
+def tally(values: Iterable[str], most: int = 20) -> str:
+    """Return `'LATERAL' 12, '' 3`: how often each value occurs, the most frequent first."""
+    counts = pd.Series(list(values), dtype=object).value_counts()
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+    shown = ", ".join(f"{str(value)!r} {count}" for value, count in ordered[:most])
+    return shown + (f", and {len(ordered) - most} other values" if len(ordered) > most else "")

@@ -1,0 +1,190 @@
+"""Write the manifest of a cohort, one row per frontal radiograph, and its attrition table.
+
+python -m workflow_scripts.cohort.build_manifest mimic_cxr_jpg --root data/mimic-cxr-jpg/2.0.0
+    --annotations data/llava-rad --caption-source llava_rad --view AP=AP --view PA=PA
+    --dataset MIMIC-CXR --manifest manifest.parquet --attrition attrition.csv
+
+python -m workflow_scripts.cohort.build_manifest image_folder --root images
+    --metadata images/metadata.csv --column path=image --column patient_id=patient
+    --column view=view --column caption=text --view AP=AP
+    --finding-column labels --finding-separator '|' --finding 'Pleural Effusion=Effusion'
+    --test-share 0.2 --dataset "My films" --manifest manifest.parquet --attrition attrition.csv
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+
+from workflow_scripts.cohort.annotations import CAPTION_SOURCES
+from workflow_scripts.cohort.attrition import Attrition
+from workflow_scripts.cohort.image_folder import (
+    FIELDS,
+    FindingColumn,
+    FolderColumns,
+    SplitDraw,
+    image_folder,
+)
+from workflow_scripts.cohort.mimic_cxr_jpg import mimic_cxr_jpg
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.manifest import FINDINGS, write_manifest
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    args = _parser().parse_args(argv)
+    attrition = Attrition(args.dataset)
+    views = _pairs(args.view, "--view")
+    if args.source == "mimic_cxr_jpg":
+        manifest = mimic_cxr_jpg(
+            args.root, args.annotations, args.caption_source, views, attrition, args.check_files
+        )
+    else:
+        manifest = image_folder(
+            args.root,
+            args.metadata,
+            _columns(args),
+            views,
+            _split_draw(args),
+            attrition,
+            args.check_files,
+        )
+    write_manifest(manifest, args.manifest)
+    attrition.write(args.attrition)
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--root", required=True, help="folder of the images")
+    shared.add_argument("--dataset", required=True, help="the data's name in tables")
+    shared.add_argument("--manifest", required=True, help="Parquet file to write")
+    shared.add_argument("--attrition", required=True, help="CSV file to write")
+    shared.add_argument(
+        "--check-files",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="check that every image file is there (default)",
+    )
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sources = parser.add_subparsers(dest="source", required=True)
+
+    mimic = sources.add_parser("mimic_cxr_jpg", parents=[shared], help="MIMIC-CXR-JPG's layout")
+    mimic.add_argument("--annotations", required=True, help="folder of LLaVA-Rad's annotations")
+    mimic.add_argument("--caption-source", required=True, choices=CAPTION_SOURCES)
+    mimic.add_argument(
+        "--view", required=True, action="append", metavar="VIEWPOSITION=NAME", help="repeatable"
+    )
+
+    folder = sources.add_parser("image_folder", parents=[shared], help="images with a CSV")
+    folder.add_argument("--metadata", required=True, help="CSV file, one row per image")
+    folder.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help=f"repeatable; a field is a finding or one of {', '.join(FIELDS)}",
+    )
+    folder.add_argument(
+        "--view",
+        action="append",
+        default=[],
+        metavar="VALUE=NAME",
+        help="repeatable; none keeps every image",
+    )
+    folder.add_argument("--finding-column", help="one column that names all findings of an image")
+    folder.add_argument("--finding-separator", help="between the values of --finding-column")
+    folder.add_argument(
+        "--finding",
+        action="append",
+        default=[],
+        metavar="FINDING=VALUE",
+        help="repeatable, also per finding",
+    )
+    folder.add_argument(
+        "--finding-absent",
+        choices=("null", "0"),
+        default="null",
+        help="label of findings that a cell does not name (default: null, not mentioned)",
+    )
+    folder.add_argument("--test-share", type=float, help="draw the split by patient")
+    folder.add_argument("--validate-share", type=float, default=0.0)
+    folder.add_argument("--split-seed", type=int, default=42)
+    folder.add_argument(
+        "--exclude-nonempty",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="repeatable; drop such images",
+    )
+    return parser
+
+
+def _pairs(items: Iterable[str], flag: str) -> dict[str, str]:
+    """Parse `KEY=VALUE` items; the first equals sign separates."""
+    pairs: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key or not value:
+            raise InputError(f"{item!r} is no KEY=VALUE", flag, f"write {flag} KEY=VALUE")
+        if key in pairs:
+            raise InputError(f"{key!r} is given twice", flag, "give it once")
+        pairs[key] = value
+    return pairs
+
+
+def _columns(args: argparse.Namespace) -> FolderColumns:
+    pairs = _pairs(args.column, "--column")
+    for key in pairs:
+        if key not in FIELDS and key not in FINDINGS:
+            raise InputError(
+                f"unknown field {key!r}", "--column", f"one of {', '.join((*FIELDS, *FINDINGS))}"
+            )
+    finding_column = None
+    if args.finding_column is not None:
+        finding_column = FindingColumn(
+            args.finding_column,
+            _finding_values(args.finding),
+            args.finding_separator,
+            0 if args.finding_absent == "0" else None,
+        )
+    elif args.finding or args.finding_separator or args.finding_absent == "0":
+        raise InputError(
+            "findings are mapped, but no column holds them",
+            "--finding, --finding-separator, --finding-absent",
+            "give --finding-column",
+        )
+    return FolderColumns(
+        fields={key: value for key, value in pairs.items() if key in FIELDS},
+        findings={key: value for key, value in pairs.items() if key in FINDINGS},
+        finding_column=finding_column,
+        exclude_nonempty=args.exclude_nonempty,
+    )
+
+
+def _finding_values(items: Iterable[str]) -> dict[str, str]:
+    """Parse `FINDING=VALUE` items into a mapping from value to finding."""
+    values: dict[str, str] = {}
+    for item in items:
+        finding, _, value = item.partition("=")
+        if finding not in FINDINGS or not value:
+            raise InputError(
+                f"{item!r} is no FINDING=VALUE", "--finding", f"findings: {', '.join(FINDINGS)}"
+            )
+        if value in values:
+            raise InputError(f"{value!r} is mapped twice", "--finding", "map each value once")
+        values[value] = finding
+    if not values:
+        raise InputError("no value of the column is mapped", "--finding-column", "give --finding")
+    return values
+
+
+def _split_draw(args: argparse.Namespace) -> SplitDraw | None:
+    if args.test_share is None:
+        if args.validate_share:
+            raise InputError("a validation share without a test share", "--validate-share", None)
+        return None
+    return SplitDraw(args.test_share, args.validate_share, args.split_seed)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,198 @@
+"""CSV files read strictly, and the checks of a source's rows: each fault with its file and row.
+
+Rows are counted as a spreadsheet counts them: the header is row 1.
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.manifest import FINDINGS, SPLITS
+from workflow_scripts.common.progress import Progress
+
+_LABELS: Final = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
+_STAT_THREADS: Final = 32
+_STAT_CHUNK: Final = 256
+
+
+def find_csv(folder: str | Path, stem: str, remedy: str) -> Path:
+    """Return `folder/stem.csv.gz` or, where that is not there, `folder/stem.csv`.
+
+    Raises:
+        InputError: neither is there.
+    """
+    for suffix in (".csv.gz", ".csv"):
+        path = Path(folder) / (stem + suffix)
+        if path.is_file():
+            return path
+    raise InputError(f"{stem}.csv.gz (or .csv) is missing", Path(folder), remedy)
+
+
+def read_csv(
+    path: str | Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Read columns of a CSV file (gzip by its suffix) as text; an empty cell is "".
+
+    Args:
+        path: the file, UTF-8, with a header.
+        columns: the columns it must have.
+        optional: columns that are left out of the result where the file has none such.
+
+    Raises:
+        InputError: the file is missing, truncated, not UTF-8, has rows of another length than its
+            header, or lacks a column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("a CSV file is missing", path, "check the path in the config")
+    wanted = list(dict.fromkeys([*columns, *optional]))
+    try:
+        # One thread: only then does the parser name the row it cannot read.
+        table = pyarrow.csv.read_csv(
+            path,
+            read_options=pyarrow.csv.ReadOptions(use_threads=False),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={name: pa.string() for name in wanted},
+                include_columns=wanted,
+                include_missing_columns=True,
+                strings_can_be_null=False,
+            ),
+        )
+    except (OSError, EOFError, pa.ArrowException, ValueError) as error:
+        raise InputError(
+            f"cannot read the CSV file: {error}",
+            path,
+            "a truncated or damaged download? Fetch the file again and compare its checksum",
+        ) from None
+    absent = {name for name in wanted if table.num_rows and table[name].null_count}
+    if missing := [name for name in columns if name in absent]:
+        raise InputError(
+            f"missing column(s): {', '.join(missing)}", path, "map or rename the file's columns"
+        )
+    if table.num_rows == 0:
+        raise InputError("the CSV file has no rows", path, "use the complete file")
+    return table.select([name for name in wanted if name not in absent]).to_pandas()
+
+
+def row_of(path: str | Path, index: int) -> str:
+    """Return the place of a record in an error: the file and its row."""
+    return f"{path}, row {index + 2}"
+
+
+def check_filled(values: pd.Series, path: str | Path) -> None:
+    """Refuse empty cells of a column that every row needs."""
+    empty = values.str.strip() == ""
+    if empty.any():
+        index = int(empty.to_numpy().argmax())
+        raise InputError(
+            f"{values.name} is empty ({int(empty.sum())} rows)", row_of(path, index), "fill it in"
+        )
+
+
+def check_unique(values: pd.Series, path: str | Path, remedy: str) -> None:
+    """Refuse a value that stands in two rows, naming both rows."""
+    repeated = values.duplicated()
+    if repeated.any():
+        index = int(repeated.to_numpy().argmax())
+        first = int((values == values.iloc[index]).to_numpy().argmax())
+        raise InputError(
+            f"{values.name} {values.iloc[index]!r} stands twice (rows {first + 2} and {index + 2}; "
+            f"{int(repeated.sum())} repeated in all)",
+            path,
+            remedy,
+        )
+
+
+def check_splits(values: pd.Series, path: str | Path) -> None:
+    """Refuse a split that is none of train, validate and test."""
+    wrong = ~values.isin(SPLITS)
+    if wrong.any():
+        index = int(wrong.to_numpy().argmax())
+        raise InputError(
+            f"unknown split {values.iloc[index]!r} ({int(wrong.sum())} rows)",
+            row_of(path, index),
+            f"use {', '.join(SPLITS)}",
+        )
+
+
+def check_patients(patients: pd.Series, splits: pd.Series, path: str | Path) -> None:
+    """Refuse patients who stand in both train and test, naming up to ten of them."""
+    shared = sorted(set(patients[splits == "train"]) & set(patients[splits == "test"]))
+    if shared:
+        shown = ", ".join(shared[:10]) + (", ..." if len(shared) > 10 else "")
+        raise InputError(
+            f"train and test share {len(shared)} patient(s): {shown}",
+            path,
+            "assign every image of a patient to one split",
+        )
+
+
+def parse_labels(values: pd.Series, path: str | Path) -> pd.Series:
+    """Turn a finding's column of text into Int8: 1, 0, -1, and null where it is empty.
+
+    Raises:
+        InputError: another value, with its row.
+    """
+    text = values.str.strip()
+    parsed = text.map(_LABELS)
+    wrong = parsed.isna() & (text != "")
+    if wrong.any():
+        index = int(wrong.to_numpy().argmax())
+        raise InputError(
+            f"{values.name} is {values.iloc[index]!r} ({int(wrong.sum())} such rows)",
+            row_of(path, index),
+            "labels are 1 (positive), 0 (negative), -1 (uncertain) or empty (not mentioned)",
+        )
+    return parsed.astype("Int8")
+
+
+def no_findings(index: pd.Index) -> pd.DataFrame:
+    """Return the 14 findings, all null."""
+    return pd.DataFrame({name: pd.array([pd.NA] * len(index), "Int8") for name in FINDINGS}, index)
+
+
+def check_image_files(paths: Sequence[str], source: str | Path) -> None:
+    """Check that every image file is there and not empty; contents are read in later stages.
+
+    One `stat` per image, in threads: on a network filesystem each call waits for the server, and
+    listing folders would wait as often, since a study holds only one or two frontal images.
+
+    Args:
+        paths: the image files.
+        source: the table that lists them, for the error.
+
+    Raises:
+        InputError: naming the first missing and empty files.
+    """
+    chunks = [paths[start : start + _STAT_CHUNK] for start in range(0, len(paths), _STAT_CHUNK)]
+    progress = Progress("checking image files", len(paths), "files")
+    faults: list[str] = []
+    with ThreadPoolExecutor(_STAT_THREADS) as pool:
+        for chunk, found in zip(chunks, pool.map(_file_faults, chunks), strict=True):
+            faults += found
+            progress.update(len(chunk))
+    if faults:
+        shown = "\n    ".join(faults[:5]) + ("\n    ..." if len(faults) > 5 else "")
+        raise InputError(
+            f"{len(faults)} of {len(paths)} image files are missing or empty:\n    {shown}",
+            source,
+            "complete the download, or cut the table to the images that are there",
+        )
+
+
+def _file_faults(paths: Iterable[str]) -> list[str]:
+    faults = []
+    for path in paths:
+        try:
+            if Path(path).stat().st_size == 0:
+                faults.append(f"{path} (empty)")
+        except OSError as error:
+            faults.append(f"{path} ({error.strerror})")
+    return faults

@@ -1,0 +1,172 @@
+"""Draw a prompt set from the manifest.
+
+    python -m workflow_scripts.cohort.draw_prompts --manifest manifest.parquet --prompt-set privacy
+        --captions 2000 --draw-seed 42 --seeds 639 25 275 --out privacy.parquet --csv privacy.csv
+
+A caption stands for the first image that carries it, in the manifest's order; the prompt takes
+that image's id and findings. The three sets:
+
+- `test`: every unique caption of the test split, in the manifest's order;
+- `privacy`: `captions` of the unique training captions, each with every given seed;
+- `augment`: `captions` of the unique training captions.
+
+Training captions are drawn as the official release draws them: repeated captions dropped, then
+`DataFrame.sample(n=captions, random_state=draw_seed)`. The draw therefore depends on the manifest
+(its training captions and their order) and, with one seed, the smaller set lies within the larger.
+
+The seed of a test or augment prompt comes from the sha256 of the prompt set and the caption alone.
+So an image does not change with the batch, the shard or the other prompts of the set.
+"""
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.manifest import (
+    FINDINGS,
+    PROMPT_SCHEMA,
+    PROMPT_SETS,
+    read_manifest,
+    write_prompts,
+)
+
+CSV_COLUMNS = ["prompt_id", "caption", "seed", "replicate"]
+"""The export for models outside the workflow: nothing of it names an image or a patient."""
+
+
+def draw_test(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return one prompt for every unique test caption, in the manifest's order.
+
+    Raises:
+        InputError: no test image has a caption.
+    """
+    captions = unique_captions(manifest, "test")
+    if captions.empty:
+        raise InputError(
+            "no test image has a caption", "the manifest", "check the source of the captions"
+        )
+    return _prompts(captions, "test", None)
+
+
+def draw_privacy(
+    manifest: pd.DataFrame, captions: int, draw_seed: int, seeds: Sequence[int]
+) -> pd.DataFrame:
+    """Return `captions` training captions x `seeds`; replicate i has `seeds[i]`.
+
+    A caption's replicates stand together.
+
+    Raises:
+        InputError: too few captions; no seeds, a repeated or a negative seed.
+    """
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or len(seeds) > 100:
+        raise InputError(
+            f"the seeds {list(seeds)} are not 1 to 100 different numbers from 0",
+            "prompt_sets.privacy.seeds",
+            "the published ten are 639 25 275 223 736 677 892 87 422 30",
+        )
+    return _prompts(drawn_captions(manifest, captions, draw_seed), "privacy", seeds)
+
+
+def draw_augment(manifest: pd.DataFrame, captions: int, draw_seed: int) -> pd.DataFrame:
+    """Return `captions` training captions, one prompt each.
+
+    Raises:
+        InputError: too few captions.
+    """
+    return _prompts(drawn_captions(manifest, captions, draw_seed), "augment", None)
+
+
+def unique_captions(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return the first image of each caption of a split, in the manifest's order."""
+    part = manifest[(manifest["split"] == split) & manifest["caption"].notna()]
+    return part.drop_duplicates("caption")
+
+
+def drawn_captions(manifest: pd.DataFrame, captions: int, draw_seed: int) -> pd.DataFrame:
+    """Draw images with unique training captions, as the module's docstring says.
+
+    Raises:
+        InputError: fewer unique training captions than asked for.
+    """
+    unique = unique_captions(manifest, "train")
+    if captions < 1 or len(unique) < captions:
+        raise InputError(
+            f"{captions} training captions are asked for, and the manifest has {len(unique)} "
+            f"unique ones (on {int((manifest['split'] == 'train').sum())} training images)",
+            "prompt_sets.*.captions",
+            f"ask for 1 to {len(unique)}, or give more training images a caption",
+        )
+    return unique.sample(n=captions, random_state=draw_seed)
+
+
+def prompt_seed(prompt_set: str, caption: str) -> int:
+    """Return the seed of a caption's prompt in a set, from 0 to 2**31 - 1."""
+    digest = hashlib.sha256(f"{prompt_set}\0{caption}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 2**31
+
+
+def prompt_id(prompt_set: str, caption: str, replicate: int) -> str:
+    """Return a prompt's id: the set, 16 hex digits of the caption's sha256, the replicate."""
+    return f"{prompt_set}-{hashlib.sha256(caption.encode()).hexdigest()[:16]}-r{replicate:02d}"
+
+
+def _prompts(images: pd.DataFrame, prompt_set: str, seeds: Sequence[int] | None) -> pd.DataFrame:
+    replicates = 1 if seeds is None else len(seeds)
+    prompts = images[["image_id", "caption", *FINDINGS]]
+    prompts = prompts.loc[prompts.index.repeat(replicates)].reset_index(drop=True)
+    prompts["replicate"] = pd.array(list(range(replicates)) * len(images), "int32")
+    keys = list(zip(prompts["caption"], prompts["replicate"], strict=True))
+    prompts["prompt_id"] = [prompt_id(prompt_set, caption, number) for caption, number in keys]
+    prompts["seed"] = [
+        prompt_seed(prompt_set, caption) if seeds is None else int(seeds[number])
+        for caption, number in keys
+    ]
+    return prompts[PROMPT_SCHEMA.names]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--manifest", required=True, help="Parquet file to read")
+    parser.add_argument("--prompt-set", required=True, choices=PROMPT_SETS)
+    parser.add_argument("--captions", type=int, help="how many (privacy, augment)")
+    parser.add_argument("--draw-seed", type=int, help="seed of the draw (privacy, augment)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds of the replicates (privacy)")
+    parser.add_argument("--out", required=True, help="Parquet file to write")
+    parser.add_argument("--csv", required=True, help="CSV export to write, for external models")
+    args = parser.parse_args(argv)
+
+    wanted = {"test": (), "augment": ("captions", "draw_seed")}.get(
+        args.prompt_set, ("captions", "draw_seed", "seeds")
+    )
+    for name in ("captions", "draw_seed", "seeds"):
+        if (getattr(args, name) is not None) != (name in wanted):
+            verb = "needs" if name in wanted else "takes no"
+            parser.error(f"prompt set {args.prompt_set} {verb} --{name.replace('_', '-')}")
+
+    manifest = read_manifest(args.manifest)
+    if args.prompt_set == "test":
+        prompts = draw_test(manifest)
+    elif args.prompt_set == "privacy":
+        prompts = draw_privacy(manifest, args.captions, args.draw_seed, args.seeds)
+    else:
+        prompts = draw_augment(manifest, args.captions, args.draw_seed)
+    write_prompts(prompts, args.out)
+    write_prompt_csv(prompts, args.csv)
+
+
+def write_prompt_csv(prompts: pd.DataFrame, path: str | Path) -> None:
+    """Write the export for external models, see `CSV_COLUMNS`."""
+    with whole_file(path) as temporary:
+        prompts[CSV_COLUMNS].to_csv(temporary, index=False, lineterminator="\n")
+
+
+if __name__ == "__main__":
+    run_script(main)
