@@ -3,11 +3,16 @@ import pytest
 from workflow_scripts.common.files import sha256_of, whole_file, whole_folder, write_text
 
 
+def write_half(path):
+    path.write_text("half")
+    raise ZeroDivisionError
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     path = tmp_path / "a" / "table.csv"
     write_text(path, "old")
     with pytest.raises(ZeroDivisionError), whole_file(path) as temporary:
-        temporary.write_text(f"half {1 / 0}")
+        write_half(temporary)
     assert path.read_text() == "old"
     assert [p.name for p in path.parent.iterdir()] == ["table.csv"]
 
@@ -17,7 +22,7 @@ def test_a_failed_folder_leaves_the_old_folder_and_no_litter(tmp_path):
     with whole_folder(path) as temporary:
         (temporary / "config.json").write_text("old")
     with pytest.raises(ZeroDivisionError), whole_folder(path) as temporary:
-        (temporary / "config.json").write_text(f"half {1 / 0}")
+        write_half(temporary / "config.json")
     assert (path / "config.json").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["pipeline"]
 

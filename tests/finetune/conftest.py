@@ -1,0 +1,190 @@
+"""A world of a few tiny images, a tiny Stable Diffusion, and a toy family of the test's own."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from workflow_scripts.common.manifest import FINDINGS, write_manifest
+from workflow_scripts.finetune.families.base import Family
+from workflow_scripts.finetune.train import TrainSettings, finetune
+
+SIZE = 32
+
+
+def write_cohort(folder: Path, pictures: dict[str, np.ndarray], extra=()) -> Path:
+    """Write one training image per caption, and further rows, as a manifest."""
+    rows = []
+    for i, (caption, pixels) in enumerate(pictures.items()):
+        path = folder / f"image{i}.png"
+        Image.fromarray(pixels).save(path)
+        rows.append(
+            {
+                "image_id": f"image{i}",
+                "patient_id": f"patient{i}",
+                "study_id": f"study{i}",
+                "path": str(path),
+                "view": "PA",
+                "split": "train",
+                "caption": caption,
+                "caption_source": "test",
+            }
+        )
+    frame = pd.DataFrame([*rows, *extra])
+    for name in FINDINGS:
+        frame[name] = pd.array([None] * len(frame), dtype="Int8")
+    write_manifest(frame, folder / "manifest.parquet")
+    return folder / "manifest.parquet"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def two_images():
+    """Two pictures that differ everywhere, by caption."""
+    x = np.linspace(20, 235, SIZE)
+    across = np.broadcast_to(x, (SIZE, SIZE)).astype(np.uint8)
+    return {"the heart is large": across, "the lungs are clear": across.T[::-1].copy()}
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory, two_images):
+    """Folders of tiny SD 1 and 2 whose VAE was trained on the two images."""
+    from workflow_scripts.world.diffusion import (
+        clip_tokenizer_files,
+        tiny_pipeline,
+        train_vae,
+        write_clip_tokenizer,
+    )
+
+    root = tmp_path_factory.mktemp("tiny_sd")
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    pixels = torch.from_numpy(np.stack(list(two_images.values()))).float() / 127.5 - 1
+    vae = train_vae(pixels[:, None].expand(-1, 3, -1, -1), steps=60, batch=4)
+    files = clip_tokenizer_files(list(two_images), 60)
+    found = {}
+    for version in (1, 2):
+        torch.manual_seed(version)
+        folder = root / f"sd{version}"
+        tokenizer = write_clip_tokenizer(files, folder / "tokenizer")
+        tiny_pipeline(version, tokenizer, vae).save_pretrained(folder)
+        write_clip_tokenizer(files, folder / "tokenizer")
+        found[version] = folder
+    return found
+
+
+class ToyFamily(Family):
+    """One linear layer that learns an image's mean; small enough to look at every number."""
+
+    name, trained = "toy", "net"
+
+    def __init__(self):
+        self.captions, self.timesteps = [], []
+        self.poison = None
+
+    def check(self, base):
+        return [base / "weights.pt"]
+
+    def load(self, base):
+        net = nn.Linear(3, 3)
+        net.load_state_dict(torch.load(base / "weights.pt", weights_only=True))
+
+        def save_pretrained(folder, safe_serialization):
+            torch.save(net.state_dict(), Path(folder) / "weights.pt")
+
+        return SimpleNamespace(net=net, save_pretrained=save_pretrained)
+
+    def place(self, pipeline, device, frozen_dtype):
+        pipeline.net.to(device)
+
+    def encoded_shape(self, pipeline, size):
+        return (3,)
+
+    def encode_images(self, pipeline, pixels):
+        return pixels.mean(dim=(2, 3))
+
+    def encode_captions(self, pipeline, captions):
+        self.captions += captions
+        return {}
+
+    def loss(self, pipeline, network, encoded, conditions, draws):
+        timesteps = draws.integers(1000)
+        self.timesteps += timesteps.tolist()
+        noise = draws.normal((3,))
+        loss = (network(encoded + noise) - noise).square().mean(dim=1)
+        return loss if self.poison is None else torch.where(encoded[:, 0] > self.poison, torch.nan, loss)
+
+    def sample(self, pipeline, captions, seeds, settings):
+        raise NotImplementedError
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A toy family, its base folder and a manifest of 12 images."""
+    torch.manual_seed(0)
+    base = tmp_path / "base"
+    base.mkdir()
+    torch.save(nn.Linear(3, 3).state_dict(), base / "weights.pt")
+    pictures = {f"caption {i}": np.full((SIZE, SIZE), 20 * i, np.uint8) for i in range(12)}
+    manifest = write_cohort(tmp_path, pictures)
+    return SimpleNamespace(family=ToyFamily(), base=base, manifest=manifest, folder=tmp_path)
+
+
+@pytest.fixture
+def settings():
+    """Make settings from a few that matter to the test."""
+
+    def make(**changed):
+        chosen = {
+            "method": "full",
+            "learning_rate": 1e-3,
+            "epochs": 1.0,
+            "batch_size": 4,
+            "per_device_batch_size": 4,
+            "size": SIZE,
+            "caption_dropout": 0.0,
+            "weight_decay": 1e-2,
+            "max_grad_norm": 1.0,
+            "warmup_steps": 0,
+            "mixed_precision": "no",
+            "gradient_checkpointing": False,
+            "checkpoint_every": 1000,
+            "seed": 1,
+        }
+        return TrainSettings(**{**chosen, **changed})
+
+    return make
+
+
+@pytest.fixture
+def train_toy(toy, settings):
+    """Fine-tune the toy into a folder; return its weights."""
+
+    def run(name="out", **changed):
+        out = toy.folder / name
+        finetune(
+            toy.family,
+            toy.base,
+            toy.manifest,
+            out / "pipeline",
+            out / "training.csv",
+            toy.folder / "progress",
+            settings(**changed),
+        )
+        return torch.load(out / "pipeline" / "weights.pt", weights_only=True)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cohort_writer():
+    return write_cohort

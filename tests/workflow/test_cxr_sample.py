@@ -1,0 +1,74 @@
+"""The whole workflow on real radiographs, when their folder is there."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.workflow.checkouts import ROOT, make_checkout, run
+from workflow_scripts.common.manifest import read_manifest
+from workflow_scripts.common.records import read_record
+
+SAMPLE = Path(os.environ.get("CXR_SAMPLE", ROOT.parent / "shared" / "cxr_sample"))
+FLAGS = ["--profile", "profiles/demo", "--configfile", "config.yaml"]
+FLAGS += ["profiles/demo/overlay.yaml", "tests/workflow/cxr_sample.yaml"]
+
+pytestmark = [
+    pytest.mark.workflow,
+    pytest.mark.sample,
+    pytest.mark.skipif(
+        not (SAMPLE / "metadata.csv").is_file(), reason="CXR_SAMPLE names no folder of radiographs"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def sample(demo, tmp_path_factory):
+    """A checkout with the demo's world and the real radiographs; the workflow has run."""
+    folder = tmp_path_factory.mktemp("sample") / "checkout"
+    folder.mkdir()
+    make_checkout(folder)
+    (folder / "results").mkdir(exist_ok=True)
+    shutil.copytree(demo / "results/world/weights", folder / "results/world/weights")
+    (folder / "data").mkdir()
+    (folder / "data/cxr_sample").symlink_to(SAMPLE.resolve())
+    run(["snakemake", *FLAGS], folder)
+    return folder
+
+
+def test_every_image_is_kept_or_its_loss_is_counted(sample):
+    metadata = pd.read_csv(SAMPLE / "metadata.csv")
+    manifest = read_manifest(sample / "results/cohort/manifest.parquet")
+    attrition = pd.read_csv(sample / "results/cohort/attrition.csv")
+    dropped = int(metadata["near_duplicate_of"].notna().sum())
+    assert len(manifest) == len(metadata) - dropped
+    assert int(attrition.loc[attrition["unit"] == "images", "removed"].sum()) >= dropped
+    assert manifest["caption"].notna().sum() < len(manifest) / 2
+
+
+def test_real_radiographs_are_nearer_to_real_ones_than_anything_made(sample):
+    fid = {
+        path.stem: read_record(path).get("fid").value
+        for path in (sample / "results/fidelity").glob("*.json")
+    }
+    assert fid["training_copies"] < fid["held_out_real"]
+    assert fid["held_out_real"] < min(fid["tiny_sd"], fid["blurred_real"], fid["noise"])
+    assert fid["tiny_sd"] < fid["tiny_sd_base"]
+
+
+def test_training_copies_of_real_radiographs_read_zero(sample):
+    record = read_record(sample / "results/privacy/training_copies.json")
+    assert record.get("latent_mean_of_min").value == 0
+    assert record.get("pixel_mean_of_min").value == 0
+
+
+def test_every_record_of_the_run_is_whole(sample):
+    records = sorted((sample / "results").glob("*/**/*.json"))
+    records = [p for p in records if {"fidelity", "privacy", "downstream"} & set(p.parts)]
+    assert len(records) == 6 + 6 + 1 + 12
+    for path in records:
+        assert json.loads(path.read_text())["values"]
+    assert (sample / "results/tables/report.html").stat().st_size > 0

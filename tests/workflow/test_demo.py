@@ -1,0 +1,254 @@
+"""The demo tells the truth: what must hold of its tables, records and reruns.
+
+All tests look at one run of `make demo` in a fresh checkout.
+"""
+
+import json
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from tests.workflow.checkouts import jobs_in, planned_jobs, run
+from workflow_scripts.common.images import read_shards
+from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
+from workflow_scripts.common.records import read_record
+
+pytestmark = pytest.mark.workflow
+
+PROFILE = ["--profile", "profiles/demo"]
+TABLES = [
+    "table01_fidelity",
+    "table02_fid_per_pathology",
+    "table03_privacy",
+    "table04_classification_augmented",
+    "table15_classification_synthetic_only",
+]
+JOINS = {("tables_build", None), ("tables_report", None)}
+
+
+def value(demo, stage, model, metric, subset="all"):
+    return read_record(demo / f"results/{stage}/{model}.json").get(metric, subset).value
+
+
+def test_every_table_and_the_report_are_there(demo):
+    for table in TABLES:
+        for suffix in ("csv", "md", "tex"):
+            assert (demo / f"results/tables/{table}.{suffix}").stat().st_size > 0
+    assert "<html" in (demo / "results/tables/report.html").read_text()[:500]
+
+
+def test_no_half_written_file_is_left(demo):
+    left = [p for p in (demo / "results").rglob(".*") if p.name.endswith(".tmp")]
+    assert left == []
+    assert [p for p in (demo / "results").rglob(".progress*") if any(p.iterdir())] == []
+
+
+@pytest.mark.parametrize("metric", ["fid", "kid"])
+def test_real_beats_tuned_beats_untrained_beats_noise(demo, metric):
+    order = ["training_copies", "held_out_real", "tiny_sd", "tiny_sd_base", "noise"]
+    values = [value(demo, "fidelity", model, metric) for model in order]
+    assert values == sorted(values), dict(zip(order, values, strict=True))
+    assert len(set(values)) == len(values)
+
+
+@pytest.mark.parametrize("metric", ["fid", "kid"])
+def test_blurring_costs_fidelity(demo, metric):
+    sharp = value(demo, "fidelity", "held_out_real", metric)
+    assert value(demo, "fidelity", "blurred_real", metric) > 2 * sharp
+
+
+def test_training_copies_max_out_reidentification_and_held_out_images_do_not(demo):
+    copies = read_record(demo / "results/privacy/training_copies.json")
+    assert copies.get("latent_mean_of_min").value == 0
+    assert copies.get("pixel_mean_of_min").value == 0
+    assert copies.get("reid_mean_of_max").value > 0.95
+    assert copies.get("reid_count").value == copies.get("reid_count").n
+    held_out = read_record(demo / "results/privacy/held_out_real.json")
+    assert held_out.get("latent_mean_of_min").value > 0
+    assert held_out.get("pixel_mean_of_min").value > 5
+    assert held_out.get("reid_mean_of_max").value < copies.get("reid_mean_of_max").value
+    assert held_out.get("reid_count").value < 0.6 * held_out.get("reid_count").n
+
+
+def read_h5(path):
+    with h5py.File(path) as file:
+        return file["features"][:], file["image_id"].asstr()[:].tolist()
+
+
+@pytest.mark.parametrize("model", ["training_copies", "held_out_real"])
+def test_matched_captions_align_better_than_shuffled_ones(demo, model):
+    folder = demo / f"results/features/{model}/test"
+    images, image_ids = read_h5(folder / "biovil_t_image.h5")
+    texts, text_ids = read_h5(folder / "biovil_t_text.h5")
+    assert image_ids == text_ids
+    cosines = images @ texts.T
+    matched = np.diag(cosines).mean()
+    n = len(images)
+    shuffled = (cosines.sum() - np.trace(cosines)) / (n * (n - 1))
+    assert matched > shuffled + 0.05
+    assert value(demo, "fidelity", model, "alignment") == pytest.approx(matched, abs=1e-5)
+
+
+def test_a_rare_pathologys_row_says_how_few_images_it_rests_on(demo):
+    prompts = read_prompts(demo / "results/cohort/prompts/test.parquet")
+    manifest = read_manifest(demo / "results/cohort/manifest.parquet")
+    real = manifest[manifest["split"] == "test"]
+    record = read_record(demo / "results/fidelity/tiny_sd.json")
+    counts = {f: int((prompts[f] == 1).sum()) for f in FINDINGS}
+    rarest = min(counts, key=counts.get)
+    assert counts[rarest] < 20
+    for finding in FINDINGS:
+        fid = record.get("fid", finding)
+        assert fid.n == counts[finding]
+        assert fid.n_reference == int((real[finding] == 1).sum())
+        assert (fid.value is None) == (min(fid.n, fid.n_reference) < 2)
+        assert (
+            fid.value is not None or str(fid.n) in fid.reason or str(fid.n_reference) in fid.reason
+        )
+    assert (
+        counts[rarest]
+        in pd.read_csv(demo / "results/tables/table02_fid_per_pathology.csv").to_numpy()
+    )
+
+
+def test_a_prompt_set_that_was_not_given_leaves_dashes_with_the_reason(demo):
+    text = (demo / "results/tables/table04_classification_augmented.md").read_text()
+    row = next(line for line in text.split("\n") if "My model" in line)
+    assert "–" in row
+    assert "no images of the prompt set `augment` were given" in text.replace("\\", "")
+
+
+def test_published_values_never_stand_beside_the_embedded_worlds(demo):
+    for table in TABLES:
+        assert "ublished" not in (demo / f"results/tables/{table}.csv").read_text()
+
+
+def test_controls_are_what_they_say(demo):
+    manifest = read_manifest(demo / "results/cohort/manifest.parquet").set_index("image_id")
+    prompts = read_prompts(demo / "results/cohort/prompts/privacy.parquet").set_index("prompt_id")
+    train = set(manifest.loc[manifest["split"] == "train", "patient_id"])
+    shards = sorted((demo / "results/generate/held_out_real/privacy").glob("*.parquet"))
+    items = list(read_shards(shards))
+    assert [item.id for item in items] == prompts.index.tolist()
+    for item in items:
+        assert manifest.loc[item.source_image_id, "patient_id"] not in train
+        assert item.caption == manifest.loc[item.source_image_id, "caption"]
+    blurred = read_shards(
+        sorted((demo / "results/generate/blurred_real/privacy").glob("*.parquet"))
+    )
+    assert [i.source_image_id for i in blurred] == [i.source_image_id for i in items]
+
+
+def test_a_second_demo_does_no_job(demo):
+    output = run(["make", "demo"], demo).stdout
+    assert "Nothing to be done" in output
+    assert jobs_in(output) == set()
+
+
+def overlay(demo, change):
+    """Flags that plan the demo with a changed config."""
+    settings = yaml.safe_load((demo / "profiles/demo/overlay.yaml").read_text())
+    change(settings)
+    (demo / "results/changed.yaml").write_text(yaml.safe_dump(settings))
+    return [*PROFILE, "--configfile", "config.yaml", "results/changed.yaml"]
+
+
+def test_adding_a_model_plans_its_jobs_and_the_joins_alone(demo):
+    def add(settings):
+        settings["models"]["second_sd"] = json.loads(json.dumps(settings["models"]["tiny_sd"]))
+        settings["run_models"].insert(1, "second_sd")
+
+    jobs = planned_jobs(demo, *overlay(demo, add))
+    assert jobs - JOINS == {
+        (rule, "second_sd")
+        for rule in (
+            "finetune_train",
+            "generate_sample",
+            "features_fidelity",
+            "features_privacy",
+            "fidelity_score",
+            "privacy_score",
+            "downstream_classification",
+        )
+    }
+    assert jobs >= JOINS
+
+
+def test_removing_a_model_plans_the_joins_alone(demo):
+    jobs = planned_jobs(demo, *overlay(demo, lambda s: s["run_models"].remove("blurred_real")))
+    assert jobs == JOINS
+
+
+def test_changing_a_models_block_plans_that_model_alone(demo):
+    def slower(settings):
+        settings["models"]["tiny_sd_base"]["generate"]["steps"] = 21
+
+    jobs = planned_jobs(demo, *overlay(demo, slower))
+    assert {model for _, model in jobs - JOINS} == {"tiny_sd_base"}
+    assert ("generate_sample", "tiny_sd_base") in jobs
+
+    def longer(settings):
+        settings["models"]["tiny_sd"]["finetune"]["epochs"] += 1
+
+    jobs = planned_jobs(demo, *overlay(demo, longer))
+    assert {model for _, model in jobs - JOINS} == {"tiny_sd"}
+    assert ("finetune_train", "tiny_sd") in jobs
+
+
+def test_a_models_name_in_tables_plans_the_joins_alone(demo):
+    def rename(settings):
+        settings["models"]["tiny_sd"]["display"]["name"] = "Another name"
+
+    assert planned_jobs(demo, *overlay(demo, rename)) == JOINS
+
+
+def test_an_edited_script_never_costs_gpu_days(demo):
+    edited = [
+        "workflow_scripts/finetune/train.py",
+        "workflow_scripts/generate/sample.py",
+        "workflow_scripts/cohort/build_manifest.py",
+    ]
+    before = {name: (demo / name).read_text() for name in edited}
+    try:
+        for name in edited:
+            (demo / name).write_text(before[name] + "\n# a comment\n")
+        jobs = planned_jobs(demo, *PROFILE)
+    finally:
+        for name in edited:
+            (demo / name).write_text(before[name])
+    rules = {rule for rule, _ in jobs}
+    assert "cohort_manifest" in rules
+    assert not rules & {"finetune_train", "generate_sample"}
+
+
+def test_a_touched_script_reruns_nothing_and_an_edited_one_its_stage(demo):
+    script = demo / "workflow_scripts/fidelity/score.py"
+    text = script.read_text()
+    script.touch()
+    assert planned_jobs(demo, *PROFILE) == set()
+    try:
+        script.write_text(text + "\n# a comment\n")
+        rules = {rule for rule, _ in planned_jobs(demo, *PROFILE)}
+    finally:
+        script.write_text(text)
+    assert rules == {"fidelity_score", "tables_build", "tables_report"}
+
+
+def test_another_captions_source_does_retrain(demo):
+    def impressions(settings):
+        settings["cohort"]["caption_source"] = "impression"
+
+    rules = {rule for rule, _ in planned_jobs(demo, *overlay(demo, impressions))}
+    assert {"cohort_manifest", "finetune_train", "generate_sample"} <= rules
+
+
+def test_exported_images_are_a_folder_for_people(demo):
+    folder = "results/generate/held_out_real/test/images"
+    run(["snakemake", *PROFILE, folder], demo)
+    metadata = pd.read_csv(demo / folder / "metadata.csv")
+    assert set(metadata.columns) >= {"file_name", "prompt_id"}
+    assert all((demo / folder / name).is_file() for name in metadata["file_name"])
+    assert len(metadata) == len(read_prompts(demo / "results/cohort/prompts/test.parquet"))

@@ -1,0 +1,173 @@
+"""What is planned, submitted and refused before anything runs: on stub files, without weights."""
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.workflow.checkouts import planned_jobs, run
+from workflow_scripts.preflight.check import read_config
+
+# The paper's systems whose families a later version adds: planning must not need their code.
+LATER = {
+    "radedit": "radedit",
+    "pixart_sigma": "pixart_sigma",
+    "sana": "sana",
+    "sd_v3_5": "stable_diffusion_3",
+    "lumina_2": "lumina2",
+    "flux_1": "flux",
+    "llm_cxr": "llm_cxr",
+}
+
+
+def write_overlay(checkout, overlay):
+    (checkout / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+    return ["--configfile", "config.yaml", "overlay.yaml"]
+
+
+@pytest.fixture
+def stubs(checkout):
+    """Empty files where MIMIC-CXR-JPG and the annotations would lie."""
+    for name in ("metadata", "split", "chexpert"):
+        path = checkout / f"data/mimic-cxr-jpg/2.0.0/mimic-cxr-2.0.0-{name}.csv.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for split in ("train", "dev", "test"):
+        name = f"chat_{split}_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"
+        path = checkout / "data/llava-rad" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return checkout
+
+
+def test_the_paper_with_eleven_systems_is_planned_whole(stubs):
+    config = read_config(["config.yaml"])
+    template = config["models"]["sd_v1_4"]
+    models = {
+        key: template | {"family": family, "base": f"weights/{key}", "display": {"name": key}}
+        for key, family in LATER.items()
+    }
+    for key in ("radedit", "llm_cxr"):
+        models[key] = {k: v for k, v in models[key].items() if k != "finetune"}
+    run_models = [*config["run_models"][:4], *models, *config["run_models"][4:]]
+    flags = write_overlay(stubs, {"models": models, "run_models": run_models})
+    output = run(["snakemake", "--dry-run", "--quiet", "rules", *flags], stubs).stdout
+    counts = dict(line.split() for line in output.split("\n") if len(line.split()) == 2)
+    assert counts["finetune_train"] == "9"
+    assert counts["generate_sample"] == str(11 * (4 + 8 + 8))
+    assert counts["fidelity_score"] == counts["privacy_score"] == "15"
+    assert counts["downstream_classification"] == "30"
+    assert counts["downstream_real"] == "1"
+
+
+def test_a_faulty_config_is_refused_before_planning(checkout):
+    flags = write_overlay(checkout, {"fidelity": {"nearest_kk": 5}})
+    done = run(["snakemake", "--dry-run", *flags], checkout, check=False)
+    assert done.returncode
+    assert "unknown key 'nearest_kk' (did you mean 'nearest_k'?)" in done.stdout
+
+
+def test_preflight_names_what_is_missing_before_the_first_job(checkout):
+    done = run(["snakemake", "--cores", "2"], checkout, check=False)
+    assert done.returncode
+    assert "FAULT  models.sd_v2.base" in done.stdout
+    assert "FAULT  cohort.mimic_cxr_jpg.root" in done.stdout
+    assert "remedy: give the local folder" in done.stdout
+    assert not (checkout / "logs").exists(), "a job ran"
+
+
+def profile_rules(name):
+    profile = yaml.safe_load(Path(f"profiles/{name}/config.yaml").read_text())
+    return set(profile.get("set-resources", {})) | set(profile.get("set-threads", {}))
+
+
+@pytest.mark.parametrize("profile", ["demo", "slurm_h200", "slurm_a100"])
+def test_every_rule_that_a_profile_names_exists(checkout, profile):
+    listed = run(["snakemake", "--list-rules", "--quiet", "all"], checkout).stdout.split()
+    assert profile_rules(profile) <= set(listed)
+
+
+@pytest.mark.parametrize("profile", ["slurm_h200", "slurm_a100"])
+def test_the_bare_profile_name_works_after_make_profiles(stubs, tmp_path, profile):
+    home = tmp_path / "home"
+    run(["make", "profiles", f"HOME={home}"], stubs)
+    command = ["snakemake", "--dry-run", "--quiet", "all", "--profile", profile]
+    run(command, stubs, HOME=str(home), XDG_CONFIG_HOME=str(home / ".config"))
+
+
+def sbatch_stand_in(folder):
+    """Put stand-ins for SLURM's commands into a folder; `sbatch` notes its words and refuses."""
+    folder.mkdir()
+    notes = folder / "sbatch.jsonl"
+    scripts = {
+        "sbatch": "import json, sys\n"
+        f"open({str(notes)!r}, 'a').write(json.dumps(sys.argv) + '\\n')\n"
+        "sys.exit('stand-in')\n",
+        **dict.fromkeys(("squeue", "sacct", "sinfo", "scontrol", "sacctmgr", "sshare"), ""),
+    }
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/usr/bin/env python3\n{script}")
+        (folder / name).chmod(stat.S_IRWXU)
+    return notes
+
+
+def outputs_up_to(checkout, targets, flags):
+    """Make stub files for every output of the plan, so that targets can be forced one by one."""
+    output = run(["snakemake", "--dry-run", *flags], checkout).stdout
+    for line in output.split("\n"):
+        if line.strip().startswith("output: "):
+            for name in line.strip().removeprefix("output: ").split(", "):
+                path = checkout / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.mkdir(exist_ok=True) if name.endswith("pipeline") else path.touch()
+    assert all((checkout / target).exists() for target in targets)
+
+
+TARGETS = {
+    "finetune_train": "results/finetune/sd_v1_4/training.csv",
+    "generate_sample": "results/generate/sd_v1_5/test/part-00000-of-00004.parquet",
+    "generate_control": "results/generate/noise/test/part-00000-of-00004.parquet",
+    "features_fidelity": "results/features/sd_v2/test/rad_dino.h5",
+    "fidelity_score": "results/fidelity/sd_v2_1.json",
+    "privacy_score": "results/privacy/sd_v2_1.json",
+    "downstream_real": "results/downstream/classification/real_only/real.json",
+}
+
+
+@pytest.mark.parametrize(("profile", "trainers"), [("slurm_h200", "h200"), ("slurm_a100", "a100")])
+def test_jobs_are_submitted_to_their_partitions(stubs, tmp_path, profile, trainers):
+    flags = ["--configfile", "config.yaml"]
+    outputs_up_to(stubs, TARGETS.values(), flags)
+    notes = sbatch_stand_in(tmp_path / "bin")
+    command = ["snakemake", "--profile", f"profiles/{profile}", "--retries", "0", "--no-hooks"]
+    command += ["--force", *TARGETS.values()]
+    path = os.pathsep.join(
+        [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    )
+    done = run(command, stubs, check=False, PATH=path)
+    submitted = {}
+    for line in notes.read_text().splitlines() if notes.exists() else []:
+        words = json.loads(line)
+        comment = next(w for w in words if w.startswith("rule_"))
+        rule = next(rule for rule in TARGETS if comment.startswith(f"rule_{rule}"))
+        submitted[rule] = " ".join(words)
+    assert set(submitted) == set(TARGETS), done.stdout[-4000:]
+    for rule in ("finetune_train", "generate_sample"):
+        assert f"-p {trainers}" in submitted[rule]
+    assert f"--gpus={trainers}:4" in submitted["finetune_train"]
+    assert "--nodes=1" in submitted["finetune_train"]
+    assert f"--gpus={trainers}:1" in submitted["generate_sample"]
+    for rule in ("features_fidelity", "fidelity_score", "privacy_score", "downstream_real"):
+        assert "-p a100" in submitted[rule]
+        assert "--gpus=a100:1" in submitted[rule]
+    assert "-p cpu" in submitted["generate_control"]
+    assert "--gpus" not in submitted["generate_control"]
+
+
+def test_nothing_but_the_entry_points_is_planned_for_prompts(stubs):
+    jobs = planned_jobs(stubs, "prompts")
+    assert jobs == {("cohort_manifest", None), ("cohort_prompts", None), ("prompts", None)}

@@ -1,0 +1,181 @@
+"""The world on disk: MIMIC's layout, the same bytes from the same seed, whole or not at all."""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.files import sha256_of
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.world import build, external_model
+from workflow_scripts.world.build import build_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("world") / "w"
+    build.main(["--out", str(out), "--seed", "7", "--patients", "12", "--only", "radiographs"])
+    return out
+
+
+def table(world: Path, name: str) -> pd.DataFrame:
+    path = world / "mimic-cxr-jpg" / "2.0.0" / f"mimic-cxr-2.0.0-{name}.csv.gz"
+    return pd.read_csv(path, dtype={"subject_id": str, "study_id": str})
+
+
+def annotations(world: Path) -> dict[str, list[dict]]:
+    name = "chat_{}_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"
+    return {
+        split: json.loads((world / "llava-rad" / name.format(split)).read_text())
+        for split in ("train", "dev", "test")
+    }
+
+
+def test_the_tables_have_the_official_columns_and_agree(world: Path):
+    metadata, split, labels = (table(world, n) for n in ("metadata", "split", "chexpert"))
+    assert list(metadata.columns) == [
+        "dicom_id",
+        "subject_id",
+        "study_id",
+        "PerformedProcedureStepDescription",
+        "ViewPosition",
+        "Rows",
+        "Columns",
+        "StudyDate",
+        "StudyTime",
+        "ProcedureCodeSequence_CodeMeaning",
+        "ViewCodeSequence_CodeMeaning",
+        "PatientOrientationCodeSequence_CodeMeaning",
+    ]
+    assert list(split.columns) == ["dicom_id", "study_id", "subject_id", "split"]
+    assert list(labels.columns) == ["subject_id", "study_id", *FINDINGS]
+    assert set(metadata["dicom_id"]) == set(split["dicom_id"])
+    assert set(metadata["study_id"]) == set(labels["study_id"])
+    assert not labels["study_id"].duplicated().any()
+    values = labels[list(FINDINGS)].to_numpy(float)
+    assert set(np.unique(values[~np.isnan(values)])) <= {-1.0, 0.0, 1.0}
+    assert metadata["subject_id"].str.fullmatch(r"1999\d{4}").all()
+    assert metadata["study_id"].str.fullmatch(r"9999\d{4}").all()
+
+
+def test_every_row_has_its_picture_and_every_frontal_one_its_mask(world: Path):
+    metadata = table(world, "metadata")
+    for row in metadata.itertuples():
+        folder = f"files/p19/p{row.subject_id}/s{row.study_id}"
+        with Image.open(world / "mimic-cxr-jpg/2.0.0" / folder / f"{row.dicom_id}.jpg") as image:
+            assert (image.format, image.mode, image.size) == ("JPEG", "L", (256, 256))
+        mask = world / "masks" / f"{row.dicom_id}.png"
+        assert mask.exists() == (row.ViewPosition != "LATERAL")
+        if mask.exists():
+            assert set(np.unique(np.asarray(Image.open(mask)))) == {0, 1, 2}
+    count = len(list((world / "mimic-cxr-jpg/2.0.0/files").rglob("*.jpg")))
+    assert count == len(metadata)
+
+
+def test_annotations_point_to_pictures_of_their_split(world: Path):
+    split = table(world, "split").set_index("dicom_id")["split"]
+    for name, entries in annotations(world).items():
+        assert entries
+        for entry in entries:
+            path = entry["image"].removeprefix("mimic/")
+            assert (world / "mimic-cxr-jpg/2.0.0/files" / path).is_file()
+            assert split[entry["id"]] == {"dev": "validate"}.get(name, name)
+            assert [turn["from"] for turn in entry["conversations"]] == ["human", "gpt"]
+            assert entry["generate_method"] in ("rule-based", "gpt4")
+            assert entry["impression"]
+            assert entry["view"] in ("AP", "PA")
+            assert set(entry["chexpert_labels"]) == set(FINDINGS)
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_processes(world: Path, tmp_path: Path):
+    build_world(tmp_path / "two", seed=7, patients=12, threads=2, weights=False)
+    assert sha256_of(tmp_path / "two") == sha256_of(world)
+    build_world(tmp_path / "other", seed=8, patients=10, threads=1, weights=False)
+    assert sha256_of(tmp_path / "other") != sha256_of(world)
+
+
+def test_the_checkpoints_are_written_from_captioned_training_radiographs(
+    world: Path, tmp_path: Path, monkeypatch
+):
+    seen: dict = {}
+
+    def diffusion(images, captions, out_dir, seed):
+        seen["diffusion"] = (images, captions, seed)
+        (out_dir / "d").write_text("d")
+
+    def encoders(images, captions, findings, patients, out_dir, seed):
+        seen["encoders"] = (findings, patients)
+
+    fakes = {
+        "diffusion": {"write_diffusion_checkpoints": diffusion},
+        "encoders": {"write_encoder_checkpoints": encoders},
+    }
+    for name, content in fakes.items():
+        module = types.ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, f"workflow_scripts.world.{name}", module)
+    build_world(tmp_path / "w", seed=7, patients=12, threads=1)
+    images, captions, seed = seen["diffusion"]
+    findings, patients = seen["encoders"]
+    said = [e["conversations"][1]["value"] for e in annotations(world)["train"]]
+    assert sorted(captions) == sorted(text for text in said if text is not None)
+    assert (images.shape, images.dtype) == ((len(captions), 256, 256), np.uint8)
+    assert (findings.shape, findings.dtype) == ((len(captions), 14), np.int8)
+    assert set(np.unique(findings)) <= {0, 1}
+    assert len(patients) == len(captions)
+    assert seed == 7
+    assert (tmp_path / "w" / "weights" / "d").exists()
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("disk on fire")
+
+    monkeypatch.setattr(build, "_write_weights", broken)
+    with pytest.raises(RuntimeError, match="fire"):
+        build_world(tmp_path / "w", seed=7, patients=10, threads=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_small_a_world_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="3 patient"):
+        build_world(tmp_path / "w", seed=7, patients=3, threads=1)
+
+
+def write_prompts(path: Path, first: int, captions: list[str]) -> Path:
+    ids = [f"{path.stem}-{first + k:016x}-r00" for k in range(len(captions))]
+    frame = pd.DataFrame({"prompt_id": ids, "caption": captions, "seed": 3, "replicate": 0})
+    frame.to_csv(path, index=False)
+    return path
+
+
+def test_the_external_model_draws_one_new_patient_for_each_prompt(tmp_path: Path):
+    one = write_prompts(tmp_path / "test.csv", 0, ["Severe cardiomegaly.", "The lungs are clear."])
+    two = write_prompts(tmp_path / "privacy.csv", 9, ["Large left pleural effusion."])
+    arguments = ["--prompts", str(one), str(two), "--seed", "5"]
+    external_model.main([*arguments, "--out", str(tmp_path / "images")])
+    external_model.main([*arguments, "--out", str(tmp_path / "again")])
+    assert sha256_of(tmp_path / "images") == sha256_of(tmp_path / "again")
+    listed = pd.read_csv(tmp_path / "images" / "metadata.csv")
+    assert list(listed.columns) == ["file_name", "prompt_id"]
+    assert len(listed) == 3
+    pictures = [np.asarray(Image.open(tmp_path / "images" / f)) for f in listed["file_name"]]
+    assert all(picture.shape == (256, 256) for picture in pictures)
+    assert len({picture.tobytes() for picture in pictures}) == 3
+
+
+def test_the_external_model_refuses_bad_prompts(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("prompt_id,seed\nx,1\n")
+    with pytest.raises(InputError, match="caption"):
+        external_model.read_prompts_csv([tmp_path / "a.csv"])
+    good = write_prompts(tmp_path / "b.csv", 0, ["Normal chest radiograph."])
+    with pytest.raises(InputError, match="twice"):
+        external_model.read_prompts_csv([good, good])
+    with pytest.raises(InputError, match="cannot read"):
+        external_model.read_prompts_csv([tmp_path / "missing.csv"])

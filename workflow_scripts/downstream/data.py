@@ -1,0 +1,243 @@
+"""Images and labels of the downstream tasks, decoded once into memory.
+
+Images are kept as 8-bit luminance, (n, size, size): a radiograph has no colour, and 40,000 of them
+at 224 pixels take 2 GB. Networks that want three channels repeat it.
+"""
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.images import ImageItem, read_shard_ids, read_shards
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.progress import Progress
+
+log = logging.getLogger(__name__)
+
+_DECODE_AHEAD: Final = 16  # encoded images in memory per thread
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Decoded images with their labels, row by row.
+
+    Attributes:
+        ids: image_id of real images, prompt_id of synthetic ones.
+        patients: the patient an image shows; for a generated image, the patient of its prompt.
+        pixels: uint8, (n, size, size), luminance.
+        labels: float32, (n, 14), in the order of FINDINGS; see `labels_of`.
+    """
+
+    ids: list[str]
+    patients: np.ndarray
+    pixels: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def labels_of(findings: pd.DataFrame) -> np.ndarray:
+    """Return 0/1 labels, float32 (n, 14): 1 is positive; 0, -1 and null are not.
+
+    Uncertain and unmentioned findings count as absent in both protocols, as in the official
+    release and the paper's Table 4 (CheXpert's "U-zeros").
+    """
+    return findings[list(FINDINGS)].eq(1).fillna(False).to_numpy(dtype=np.float32)
+
+
+def real_collection(rows: pd.DataFrame, size: int, squash: bool, threads: int) -> Collection:
+    """Decode the radiographs of manifest rows.
+
+    Args:
+        rows: rows of the manifest.
+        size: side of the square, pixels.
+        squash: see `square`.
+        threads: how many decode at a time.
+
+    Raises:
+        InputError: an image cannot be decoded; the message names it.
+    """
+    items = (ImageItem(i, p) for i, p in zip(rows["image_id"], rows["path"], strict=True))
+    pixels = decode(items, len(rows), size, squash, threads, "reading radiographs")
+    patients = rows["patient_id"].to_numpy(dtype=object)
+    return Collection(rows["image_id"].tolist(), patients, pixels, labels_of(rows))
+
+
+def synthetic_collection(
+    shards: Sequence[str | Path],
+    prompts: pd.DataFrame,
+    manifest: pd.DataFrame,
+    size: int,
+    squash: bool,
+    threads: int,
+) -> Collection:
+    """Decode a model's images of a prompt set: one per prompt, none missing.
+
+    A generated image has the labels of its prompt, and its patient is the prompt's: it may show
+    what the model memorised of that radiograph. A control's image has the labels and the patient
+    of the radiograph it shows.
+
+    Raises:
+        InputError: a prompt without an image, an image without a prompt, two images of one
+            prompt, or an image that cannot be decoded.
+    """
+    ids = read_shard_ids(shards)
+    _check_complete(ids, prompts, shards)
+    sources: list[str | None] = []
+
+    def noting_sources() -> Iterator[ImageItem]:
+        for item in read_shards(shards):
+            sources.append(item.source_image_id)
+            yield item
+
+    label = "reading synthetic images"
+    pixels = decode(noting_sources(), len(ids), size, squash, threads, label)
+    of_prompt = prompts.set_index("prompt_id").loc[ids]
+    shown = [
+        image_id if source is None else source
+        for source, image_id in zip(sources, of_prompt["image_id"], strict=True)
+    ]
+    rows = manifest_rows(manifest, shown, "an image shard")
+    labels = labels_of(of_prompt)
+    is_control = np.array([source is not None for source in sources], dtype=bool)
+    labels[is_control] = labels_of(rows)[is_control]
+    return Collection(ids, rows["patient_id"].to_numpy(dtype=object), pixels, labels)
+
+
+def manifest_rows(manifest: pd.DataFrame, image_ids: Sequence[str], where: str) -> pd.DataFrame:
+    """Return the manifest's rows of these images, in this order (an id may come twice).
+
+    Raises:
+        InputError: an image is not in the manifest.
+    """
+    by_id = manifest.set_index("image_id", drop=False)
+    unknown = [image_id for image_id in image_ids if image_id not in by_id.index]
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} image(s) are not in the manifest, first {unknown[0]!r}",
+            where,
+            "manifest and prompts are of different runs: rerun the cohort stage and what follows",
+        )
+    return by_id.loc[list(image_ids)].reset_index(drop=True)
+
+
+def decode(
+    items: Iterable[ImageItem], count: int, size: int, squash: bool, threads: int, label: str
+) -> np.ndarray:
+    """Decode `count` images to uint8 (count, size, size), in their order, in threads."""
+    pixels = np.empty((count, size, size), np.uint8)
+    meter = Progress(label, count, "images")
+    stream = iter(items)
+    row = 0
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        # In pieces: an executor's map would read every shard into memory first.
+        while piece := list(itertools.islice(stream, _DECODE_AHEAD * max(1, threads))):
+            for image in pool.map(lambda item: square(item.open(), size, squash), piece):
+                pixels[row] = image
+                row += 1
+            meter.update(len(piece))
+    return pixels
+
+
+def square(image: Image.Image, size: int, squash: bool) -> np.ndarray:
+    """Return an image as uint8 luminance (size, size), bilinear with antialiasing.
+
+    Args:
+        image: any size.
+        size: side of the square, pixels.
+        squash: scale both sides to `size`; else keep the aspect and take the central square, as
+            the text-to-image models are trained on.
+    """
+    gray = image.convert("L")
+    width, height = gray.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = None if squash else (left, top, left + side, top + side)
+    return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def concatenate(collections: Sequence[Collection]) -> Collection:
+    """Put collections of one image size after one another."""
+    return Collection(
+        [i for collection in collections for i in collection.ids],
+        np.concatenate([collection.patients for collection in collections]),
+        np.concatenate([collection.pixels for collection in collections]),
+        np.concatenate([collection.labels for collection in collections]),
+    )
+
+
+def split_by_patient(
+    patients: np.ndarray, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows into training and validation rows so that no patient is on both sides.
+
+    Patients go to validation in the order of a hash of seed and id until their images are `share`
+    of all. So the same patients validate in every setting and for every model, as far as the
+    counts allow.
+
+    Returns:
+        Row numbers of training and of validation, ascending; neither is empty.
+
+    Raises:
+        InputError: fewer than two patients.
+    """
+    names, counts = np.unique(patients.astype(str), return_counts=True)
+    if len(names) < 2:
+        raise InputError(
+            f"a validation split by patient needs two patients or more, not {len(names)}",
+            "the images to train on",
+            "give more patients to the augment prompts",
+        )
+    hashes = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
+    order = sorted(range(len(names)), key=hashes.__getitem__)
+    wanted = share * len(patients)
+    taken = np.cumsum(counts[order])
+    number = min(max(1, int(np.searchsorted(taken, wanted)) + 1), len(names) - 1)
+    chosen = np.isin(patients.astype(str), names[order[:number]])
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def split_at_random(n: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split n rows at random, whoever the patient is, as the official release does.
+
+    Returns:
+        Row numbers of training and of validation, ascending; neither is empty.
+
+    Raises:
+        InputError: fewer than two rows.
+    """
+    if n < 2:
+        raise InputError(f"{n} image(s) cannot be split", "the images to train on")
+    order = np.random.default_rng(seed).permutation(n)
+    number = min(max(1, int(np.ceil(share * n))), n - 1)
+    return np.sort(order[number:]), np.sort(order[:number])
+
+
+def _check_complete(ids: list[str], prompts: pd.DataFrame, shards: Sequence[str | Path]) -> None:
+    expected = set(prompts["prompt_id"])
+    found = set(ids)
+    faults = {
+        "image(s) of unknown prompts": sorted(found - expected),
+        "prompt(s) without an image": sorted(expected - found),
+        "image(s) of a prompt that has one already": sorted(
+            pd.Series(ids, dtype=object)[pd.Series(ids, dtype=object).duplicated()]
+        ),
+    }
+    for fault, wrong in faults.items():
+        if wrong:
+            raise InputError(
+                f"{len(wrong)} {fault}, first {wrong[0]!r}",
+                ", ".join(str(path) for path in shards[:3]) + (", ..." if len(shards) > 3 else ""),
+                "delete the model's images of this prompt set and rerun the generate stage",
+            )

@@ -1,0 +1,235 @@
+"""The training loop of the downstream tasks: seeded, resumable, and the same for each of them.
+
+A task says what its loss is (`Task`); the loop does the rest. Everything random in an epoch depends
+on (seed, epoch, step) alone and never on what ran before, so a run that is killed and started again
+continues after its last whole epoch and ends with the same bytes on a CPU. The loop is written
+against accelerate: one process on one device runs as plain torch, and `accelerate launch` makes it
+data-parallel without another loop.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.progress import Progress
+
+log = logging.getLogger(__name__)
+
+_STATE: Final = "state.pt"
+_ORDER, _STEP = 0, 1  # the streams of random numbers that the loop itself draws
+
+
+class Task(Protocol):
+    """What the loop needs of a task.
+
+    Attributes:
+        n_train: number of training rows (images, pairs, reports).
+    """
+
+    n_train: int
+
+    def loss(self, network: nn.Module, rows: np.ndarray, epoch: int) -> Tensor:
+        """Return the mean training loss, a scalar, of rows in [0, n_train)."""
+
+    def validation_loss(self, network: nn.Module) -> float:
+        """Return the mean loss over all validation rows."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch left in the history; the losses are means over rows."""
+
+    epoch: int
+    training_loss: float
+    validation_loss: float
+    learning_rate: float
+
+
+def random_stream(seed: int, *place: int) -> np.random.Generator:
+    """Return the random numbers that belong to a seed and a place (epoch, step, purpose)."""
+    return np.random.default_rng([seed, *place])
+
+
+def epoch_batches(n: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Return the row numbers of an epoch's batches: a shuffle of all n rows, each used once.
+
+    Batches differ by at most one row. A last batch of one or two rows, as plain slicing leaves it,
+    would break batch normalisation and give these rows the weight of a whole batch.
+    """
+    order = random_stream(seed, epoch, _ORDER).permutation(n)
+    return np.array_split(order, max(1, -(-n // batch_size)))
+
+
+def train(
+    network: nn.Module,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    scheduler: ReduceLROnPlateau,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    progress: Path,
+    key: str,
+    accelerator: Accelerator,
+    label: str,
+) -> list[Epoch]:
+    """Train, and leave in `network` the weights of the epoch with the lowest validation loss.
+
+    Args:
+        network: on the accelerator's device already, as are the optimiser's parameters.
+        task: the losses.
+        optimizer: over the network's trainable parameters.
+        scheduler: stepped once per epoch with the validation loss.
+        epochs: how many.
+        batch_size: rows per optimiser step, over all processes together.
+        seed: of order, augmentation and dropout.
+        progress: folder of the checkpoint, written once per epoch; the caller removes it when its
+            outputs are in place.
+        key: digest of all that the result depends on; a checkpoint of another key is not continued.
+        accelerator: says how many processes share the batch.
+        label: names the run in the log.
+
+    Returns:
+        One entry per epoch.
+
+    Raises:
+        InputError: too few rows, or a loss that is not finite, with epoch and step.
+    """
+    world, rank = accelerator.num_processes, accelerator.process_index
+    if task.n_train < 2 * world:
+        raise InputError(f"{label}: {task.n_train} training images are too few to train on")
+    path = progress / _STATE
+    history, best = _resume(path, key, network, optimizer, scheduler)
+    wrapped, stepper = accelerator.prepare(network, optimizer)
+    steps = len(epoch_batches(task.n_train, batch_size, seed, 0))
+    meter = Progress(label, epochs * steps, "steps", done=len(history) * steps)
+    for epoch in range(len(history), epochs):
+        wrapped.train()
+        learning_rate = float(stepper.param_groups[0]["lr"])
+        total = 0.0
+        for step, batch in enumerate(epoch_batches(task.n_train, batch_size, seed, epoch)):
+            torch.manual_seed(_torch_seed(seed, epoch, step, rank))
+            share = batch[rank::world]
+            # Processes may hold one row more or less: the weight makes the mean of means the mean.
+            loss = task.loss(wrapped, share, epoch) * (len(share) * world / len(batch))
+            mean_loss = float(accelerator.reduce(loss.detach(), "mean"))
+            _check_finite(mean_loss, f"training loss of {label}", f"epoch {epoch + 1}, step {step}")
+            stepper.zero_grad()
+            accelerator.backward(loss)
+            stepper.step()
+            total += mean_loss * len(batch)
+            meter.update(note=f"epoch {epoch + 1}, loss {mean_loss:.4f}")
+        wrapped.eval()
+        with torch.no_grad():
+            own = torch.tensor(task.validation_loss(wrapped), dtype=torch.float64)
+        validation_loss = float(broadcast(own.to(accelerator.device)))
+        _check_finite(validation_loss, f"validation loss of {label}", f"epoch {epoch + 1}")
+        scheduler.step(validation_loss)
+        history.append(Epoch(epoch, total / task.n_train, validation_loss, learning_rate))
+        if best_epoch(history) == epoch:
+            best = _trained_state(network)
+        if accelerator.is_main_process:
+            _save(path, key, network, optimizer, scheduler, history, best)
+        accelerator.wait_for_everyone()
+        log.info(
+            "%s: epoch %d of %d, training loss %.4f, validation loss %.4f%s",
+            label,
+            epoch + 1,
+            epochs,
+            history[-1].training_loss,
+            validation_loss,
+            ", the best so far" if best_epoch(history) == epoch else "",
+        )
+    network.load_state_dict(best, strict=False)
+    network.eval()
+    return history
+
+
+def best_epoch(history: list[Epoch]) -> int:
+    """Return the number (from 0) of the epoch with the lowest validation loss, first of equals."""
+    return min(history, key=lambda entry: (entry.validation_loss, entry.epoch)).epoch
+
+
+def _torch_seed(*place: int) -> int:
+    seed, *rest = place
+    return int(random_stream(seed, *rest, _STEP).integers(2**63))
+
+
+def _check_finite(value: float, name: str, where: str) -> None:
+    if not np.isfinite(value):
+        raise InputError(
+            f"the {name} is {value}",
+            where,
+            "lower the learning rate; if it happens in the first step, check the initial weights",
+        )
+
+
+def _trained(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Iterate over what training changes: trainable parameters and buffers, not frozen weights."""
+    frozen = {name for name, value in network.named_parameters() if not value.requires_grad}
+    return ((name, value) for name, value in network.state_dict().items() if name not in frozen)
+
+
+def _trained_state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in _trained(network)}
+
+
+def _save(
+    path: Path,
+    key: str,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: ReduceLROnPlateau,
+    history: list[Epoch],
+    best: dict[str, Tensor],
+) -> None:
+    # Weights trained on patients' images are the owner's alone.
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    state = {
+        "key": key,
+        "history": [asdict(entry) for entry in history],
+        "network": _trained_state(network),
+        "best": best,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+    }
+    with whole_file(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _resume(
+    path: Path,
+    key: str,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: ReduceLROnPlateau,
+) -> tuple[list[Epoch], dict[str, Tensor]]:
+    """Load the checkpoint if it is there, whole, and of this run; return history and best state."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
+    if not path.exists():
+        return [], {}
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        log.warning("%s cannot be read (%s): training starts anew", path, error)
+        return [], {}
+    if state["key"] != key:
+        log.warning("%s belongs to other settings or data: training starts anew", path)
+        return [], {}
+    network.load_state_dict(state["network"], strict=False)
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    return [Epoch(**entry) for entry in state["history"]], state["best"]

@@ -1,0 +1,259 @@
+"""Train a multi-label classifier on real images, synthetic images or both; test it on real ones.
+
+Tables 4 and 15 of the paper. The real images are those that the augment prompts point to, the
+synthetic ones a model's images of the same prompts, the test images all of the test split.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import Accelerator
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from workflow_scripts.common.as_published import PROTOCOLS, deviations
+from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import sha256_of, whole_file
+from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
+from workflow_scripts.common.records import Record, provenance, write_record
+from workflow_scripts.downstream.classification_metrics import BOOTSTRAP, THRESHOLD, values
+from workflow_scripts.downstream.classifier import ClassificationTask, network_from, predict
+from workflow_scripts.downstream.data import (
+    Collection,
+    concatenate,
+    manifest_rows,
+    real_collection,
+    split_at_random,
+    split_by_patient,
+    synthetic_collection,
+)
+from workflow_scripts.downstream.loop import best_epoch, train
+
+log = logging.getLogger(__name__)
+
+SETTINGS: Final = ("real_only", "augmented", "synthetic_only")
+_SETTING_KEYS: Final = (
+    "setting",
+    "model",
+    "protocol",
+    "size",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "validation_share",
+    "scheduler_factor",
+    "scheduler_patience",
+    "rotation_degrees",
+    "seed",
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script; see `--help`."""
+    args = _arguments(argv)
+    device = pick_device(args.gpus)
+    torch.set_num_threads(args.threads)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    if args.gpus > accelerator.num_processes:
+        raise InputError(
+            f"{args.gpus} GPUs were asked for, one process was started",
+            "--gpus",
+            "give --gpus 1: the classifier trains on one GPU within minutes",
+        )
+    switches = deviations(args.protocol)
+    manifest = read_manifest(args.manifest)
+    test_rows = manifest[manifest["split"] == "test"]
+    images, n_real = training_images(args, manifest, switches.classification_squash)
+    check_disjoint(images, test_rows)
+    # Before training: a broken test image shows now, not after it.
+    test = real_collection(test_rows, args.size, switches.classification_squash, args.threads)
+    if switches.classification_random_validation:
+        training, validation = split_at_random(len(images), args.validation_share, args.seed)
+    else:
+        training, validation = split_by_patient(images.patients, args.validation_share, args.seed)
+    log.info("%d images to train on, %d to validate on", len(training), len(validation))
+
+    weights_sha256 = sha256_of(args.weights)
+    network = network_from(args.weights, args.seed).to(accelerator.device)
+    optimizer = torch.optim.Adam(
+        network.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay
+    )
+    scheduler = ReduceLROnPlateau(
+        optimizer, factor=args.scheduler_factor, patience=args.scheduler_patience
+    )
+    task = ClassificationTask(
+        images.pixels,
+        images.labels,
+        training,
+        validation,
+        batch_size=args.batch_size,
+        rotation_degrees=args.rotation_degrees,
+        flip=switches.classification_horizontal_flip,
+        seed=args.seed,
+        device=accelerator.device,
+    )
+    settings = {key: getattr(args, key) for key in _SETTING_KEYS}
+    settings["weights_sha256"] = weights_sha256
+    history = train(
+        network,
+        task,
+        optimizer,
+        scheduler,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        progress=args.progress,
+        key=run_key(settings, images, training, validation),
+        accelerator=accelerator,
+        label=f"classifier {args.setting}/{args.model}",
+    )
+    probabilities = predict(network, test.pixels, args.batch_size, accelerator.device)
+    if not accelerator.is_main_process:
+        return
+    details = {
+        "settings": settings,
+        "labels": "1 is positive; 0, -1 (uncertain) and unmentioned are negative",
+        "threshold": THRESHOLD,
+        "bootstrap": f"{BOOTSTRAP} draws of test patients",
+        "validation_split": "random" if switches.classification_random_validation else "by patient",
+        "n_train": len(training),
+        "n_train_real": int((training < n_real).sum()),
+        "n_train_synthetic": int((training >= n_real).sum()),
+        "n_validation": len(validation),
+        "n_test": len(test),
+        "n_test_patients": len(set(test.patients)),
+        "n_positive": _counts(test.labels),
+        "n_train_positive": _counts(images.labels[training]),
+        "best_epoch": best_epoch(history) + 1,
+        "curve": [
+            {
+                "epoch": entry.epoch + 1,
+                "training_loss": entry.training_loss,
+                "validation_loss": entry.validation_loss,
+                "learning_rate": entry.learning_rate,
+            }
+            for entry in history
+        ],
+    }
+    record = Record(
+        "downstream",
+        args.model,
+        f"classification/{args.setting}",
+        args.protocol,
+        values(test.labels, probabilities.astype(np.float64), test.patients, args.seed),
+        details,
+        provenance(settings, device_name(accelerator.device)),
+    )
+    write_predictions(test.ids, probabilities, args.predictions)
+    write_record(record, args.output)
+    shutil.rmtree(args.progress, ignore_errors=True)
+    mean = record.get("auroc").value
+    log.info("mean AUROC %s on %d images", "-" if mean is None else f"{mean:.3f}", len(test))
+
+
+def training_images(
+    args: argparse.Namespace, manifest: pd.DataFrame, squash: bool
+) -> tuple[Collection, int]:
+    """Return the images of a setting, real ones first, and how many of them are real."""
+    prompts = read_prompts(args.prompts)
+    parts: list[Collection] = []
+    n_real = 0
+    if args.setting != "synthetic_only":
+        ids = prompts["image_id"].drop_duplicates().tolist()
+        rows = manifest_rows(manifest, ids, str(args.prompts))
+        parts.append(real_collection(rows, args.size, squash, args.threads))
+        n_real = len(ids)
+    if args.setting != "real_only":
+        parts.append(
+            synthetic_collection(args.shards, prompts, manifest, args.size, squash, args.threads)
+        )
+    return (parts[0] if len(parts) == 1 else concatenate(parts)), n_real
+
+
+def check_disjoint(images: Collection, test_rows: pd.DataFrame) -> None:
+    """Check that there is a test split and that no image to train on shows one of its patients.
+
+    Raises:
+        InputError: a test patient among the images to train on, or no test image.
+    """
+    if test_rows.empty:
+        raise InputError("the manifest has no image in the test split", "the manifest")
+    shared = sorted(set(images.patients) & set(test_rows["patient_id"]))
+    if shared:
+        raise InputError(
+            f"{len(shared)} patient(s) of the test split are among the images to train on, "
+            f"first {shared[0]!r}",
+            "the augment prompts, or the radiographs that a control shows for them",
+            "training images must come from patients outside the test split",
+        )
+
+
+def run_key(
+    settings: dict[str, Any], images: Collection, training: np.ndarray, validation: np.ndarray
+) -> str:
+    """Return a digest of all that the trained weights depend on."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for array in (images.pixels, images.labels, training, validation):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def write_predictions(ids: list[str], probabilities: np.ndarray, path: Path) -> None:
+    """Write `image_id` and one probability per finding, readable by the owner alone."""
+    columns = {name: pa.array(probabilities[:, k]) for k, name in enumerate(FINDINGS)}
+    with whole_file(path) as temporary:
+        temporary.touch(mode=0o600)
+        pq.write_table(pa.table({"image_id": pa.array(ids), **columns}), temporary)
+
+
+def _counts(labels: np.ndarray) -> dict[str, int]:
+    return {name: int(labels[:, k].sum()) for k, name in enumerate(FINDINGS)}
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--setting", choices=SETTINGS, required=True)
+    parser.add_argument("--model", required=True, help="key of the model; `real` for real_only")
+    parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
+    parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--prompts", type=Path, required=True, help="the augment prompt set")
+    parser.add_argument("--shards", type=Path, nargs="*", default=[], help="the model's images")
+    parser.add_argument("--weights", type=Path, required=True, help="ImageNet initialisation")
+    parser.add_argument("--size", type=int, required=True, help="side of the images, pixels")
+    parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--learning-rate", type=float, required=True)
+    parser.add_argument("--weight-decay", type=float, required=True)
+    parser.add_argument("--validation-share", type=float, required=True, help="in (0, 1)")
+    parser.add_argument("--scheduler-factor", type=float, required=True)
+    parser.add_argument("--scheduler-patience", type=int, required=True, help="epochs")
+    parser.add_argument("--rotation-degrees", type=float, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--progress", type=Path, required=True, help="folder; removed at the end")
+    parser.add_argument("--gpus", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, required=True, help="the record, JSON")
+    parser.add_argument("--predictions", type=Path, required=True, help="Parquet")
+    args = parser.parse_args(argv)
+    if (args.setting == "real_only") != (not args.shards):
+        parser.error("--shards belongs to augmented and synthetic_only, and to them alone")
+    if args.epochs < 1:
+        parser.error("--epochs is 1 or more")
+    if not 0 < args.validation_share < 1:
+        parser.error("--validation-share lies between 0 and 1")
+    return args
+
+
+if __name__ == "__main__":
+    run_script(main)

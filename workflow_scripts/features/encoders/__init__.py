@@ -1,0 +1,103 @@
+"""The encoders, found by name; one file each, imported only when asked for.
+
+A module of this package has
+
+- `load(weights, device, switches, purpose)`, which returns an `Encoder`;
+- `check(weights)`, quick, which raises an `InputError` that names every fault of the weights;
+- `files(weights)`, the files that its features depend on, for the digest.
+"""
+
+import difflib
+import hashlib
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workflow_scripts.common.as_published import Deviations
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.files import sha256_of
+
+if TYPE_CHECKING:
+    import torch
+
+ENCODERS: Final = ("rad_dino", "biovil_t_image", "biovil_t_text", "reid")
+PURPOSES: Final = ("fidelity", "privacy")
+"""What the features are for: the official release prepares images differently for each."""
+
+
+class Encoder(Protocol):
+    """A network with its own preprocessing.
+
+    Attributes:
+        name: its key in the config.
+        dimension: length d of one feature vector.
+        preprocessing: all that happens to an input before the network, in words; two caches
+            compare only if it is the same.
+        reads: `image` (prepare takes a decoded RGB image) or `caption` (it takes a string).
+        extras: small arrays that a user of the features needs beside them (name -> array).
+    """
+
+    name: str
+    dimension: int
+    preprocessing: str
+    reads: str
+    extras: dict[str, NDArray[np.float32]]
+
+    def prepare(self, source: Any) -> "torch.Tensor":
+        """Turn one image or caption into the network's input, on the CPU; safe in threads."""
+
+    def encode(self, batch: "Sequence[torch.Tensor]") -> NDArray[np.float32]:
+        """Map prepared inputs to features (n, d), float32."""
+
+
+def encoder_module(name: str) -> Any:
+    """Import and return an encoder's module.
+
+    Raises:
+        InputError: there is no encoder of that name.
+    """
+    if name not in ENCODERS:
+        near = difflib.get_close_matches(name, ENCODERS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(ENCODERS)}"
+        raise InputError(f"unknown encoder {name!r}", "encoders", hint)
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def load_encoder(
+    name: str, weights: Path, device: "torch.device", switches: Deviations, purpose: str
+) -> Encoder:
+    """Load an encoder from local files; every key of its weights is checked.
+
+    Raises:
+        InputError: no such encoder or purpose, or faulty weights.
+    """
+    if purpose not in PURPOSES:
+        raise InputError(f"unknown purpose {purpose!r}", None, f"use one of {', '.join(PURPOSES)}")
+    return encoder_module(name).load(Path(weights), device, switches, purpose)
+
+
+def check_encoder(name: str, weights: Path) -> None:
+    """Check an encoder's weights without loading the network.
+
+    Raises:
+        InputError: files missing or damaged, keys missing, unexpected or of another shape.
+    """
+    encoder_module(name).check(Path(weights))
+
+
+def weights_sha256(name: str, weights: Path) -> str:
+    """Return the sha256 of the files that an encoder's features depend on.
+
+    One file: its own sha256, as published. Several: the sha256 over their names and digests.
+    """
+    files = encoder_module(name).files(Path(weights))
+    if len(files) == 1:
+        return sha256_of(files[0])
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{sha256_of(file)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,591 @@
+"""Embed a collection of images by several encoders in one pass.
+
+Needs a manifest (and a split, or the prompt set whose radiographs are wanted) or image shards, and
+the encoders' weights. Makes `OUT/{encoder}.h5`, see `cache.py`. An image that cannot be read ends
+the job and is named. Finished batches are kept under `--progress`, which is removed at the end; a
+killed job continues there if images, weights and settings are the same.
+
+The same images, weights, settings, batch size and threads give the same bytes on a CPU.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import logging
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from workflow_scripts.common.as_published import PROTOCOLS, deviations
+from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import whole_file, write_text
+from workflow_scripts.common.images import (
+    ImageItem,
+    count_shards,
+    decode_image,
+    read_shard_ids,
+    read_shards,
+)
+from workflow_scripts.common.manifest import SPLITS, read_manifest, read_prompts
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.features.cache import Features, write_features
+from workflow_scripts.features.encoders import (
+    PURPOSES,
+    Encoder,
+    check_encoder,
+    load_encoder,
+    weights_sha256,
+)
+
+log = logging.getLogger(__name__)
+
+_LIBRARIES: Final = ("torch", "transformers", "numpy", "pillow", "h5py")
+_BATCHES_AHEAD: Final = 4
+"""Batches that are decoded while one is computed."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Images to embed, in a fixed order.
+
+    Attributes:
+        ids: their ids, unique.
+        captions: their captions (None where there is none); None for shards, whose captions are
+            read with the images.
+        stamps: what changes when an image's file does (size and time), one per image.
+        read: gives the items from the n-th on.
+        generated: whether the items come from shards and so have a source.
+    """
+
+    ids: list[str]
+    captions: list[str | None] | None
+    stamps: list[str]
+    read: Callable[[int], Iterator[ImageItem]]
+    generated: bool
+
+
+@dataclass
+class Block:
+    """What is known of consecutive images [start, stop): features, digests, sources.
+
+    Attributes:
+        start, stop: positions in the collection.
+        image_sha256: of each image's encoded bytes, uint8 (n, 32).
+        caption_sha256: of each caption (zeros where there is none), uint8 (n, 32).
+        sources: each item's `source_image_id`, "" where there is none.
+        rows: by encoder, the positions that have features, int64.
+        features: by encoder, float32 (len(rows), d).
+    """
+
+    start: int
+    stop: int
+    image_sha256: NDArray[np.uint8]
+    caption_sha256: NDArray[np.uint8]
+    sources: list[str]
+    rows: dict[str, NDArray[np.int64]]
+    features: dict[str, NDArray[np.float32]]
+
+
+@dataclass
+class _Prepared:
+    """One image, ready for the encoders; `inputs` lacks those that it has nothing for."""
+
+    item: ImageItem
+    image_sha256: bytes
+    inputs: dict[str, torch.Tensor]
+
+
+def manifest_collection(
+    manifest: Path, split: str | None = None, prompts: Path | None = None
+) -> Collection:
+    """Return a split's radiographs, or those that a prompt set points to, in manifest order.
+
+    Raises:
+        InputError: an image that a prompt names is not in the manifest, there are no images, or
+            image files are missing.
+    """
+    frame = read_manifest(manifest)
+    if prompts is not None:
+        wanted = set(read_prompts(prompts)["image_id"])
+        unknown = sorted(wanted - set(frame["image_id"]))
+        if unknown:
+            raise InputError(
+                f"{len(unknown)} prompt(s) name an image that is not in {manifest}: {unknown[0]}",
+                prompts,
+                "rerun the cohort stage",
+            )
+        frame = frame[frame["image_id"].isin(wanted)]
+    else:
+        frame = frame[frame["split"] == split]
+    if frame.empty:
+        what = f"of split {split!r}" if prompts is None else "that the prompts point to"
+        raise InputError(f"no image {what}", manifest, "check the cohort's attrition table")
+    captions = frame["caption"].tolist()
+    rows = zip(frame["image_id"].tolist(), frame["path"].tolist(), captions, strict=True)
+    items = [ImageItem(image_id, path, caption=caption) for image_id, path, caption in rows]
+    missing = [item for item in items if not Path(item.path).is_file()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} image file(s) missing, first of {missing[0].id}",
+            missing[0].path,
+            "restore it, or take it out of the data source and rerun the cohort stage",
+        )
+    return Collection(
+        [item.id for item in items],
+        captions,
+        [_stamp(Path(item.path)) for item in items],
+        lambda start: iter(items[start:]),
+        generated=False,
+    )
+
+
+def shard_collection(shards: Sequence[Path]) -> Collection:
+    """Return the images of shards, in order.
+
+    Raises:
+        InputError: a shard cannot be read, an id stands twice, or there are no images.
+    """
+    ids = read_shard_ids(shards)
+    if not ids:
+        raise InputError("no image in the shards", str(shards[0]), "rerun the generate stage")
+    repeated = [name for name, count in Counter(ids).items() if count > 1]
+    if repeated:
+        raise InputError(
+            f"{len(repeated)} prompt_id(s) stand twice in the shards, first {repeated[0]}",
+            f"{shards[0]} to {shards[-1]}",
+            "rerun the generate stage",
+        )
+    stamps = [_stamp(Path(path)) for path in shards for _ in range(count_shards([path]))]
+    return Collection(
+        ids,
+        None,
+        stamps,
+        lambda start: itertools.islice(read_shards(shards), start, None),
+        generated=True,
+    )
+
+
+def embed(
+    collection: Collection,
+    encoders: Sequence[Encoder],
+    batch_size: int,
+    progress: Path,
+    key: dict[str, Any],
+    threads: int = 1,
+    save_every_s: float = 60.0,
+) -> list[Block]:
+    """Embed a collection in one pass, continuing from what `progress` holds.
+
+    Args:
+        collection: the images.
+        encoders: all of them see each image once it is decoded.
+        batch_size: images per forward pass; batches always start at multiples of it, so that a
+            continued run computes the same batches.
+        progress: the folder of finished blocks.
+        key: what the blocks depend on beside the images; blocks of another key are discarded.
+        threads: that read, decode and prepare, while the encoders compute.
+        save_every_s: seconds between two blocks.
+
+    Returns:
+        Blocks that cover the collection, in order.
+
+    Raises:
+        InputError: an image cannot be decoded, or a caption not be encoded; it is named, and the
+            batches before it are kept.
+    """
+    blocks = _finished_blocks(progress, key, collection, batch_size)
+    done = blocks[-1].stop if blocks else 0
+    total = len(collection.ids)
+    report = Progress("embed", total, "images", done=done)
+    pending: list[Block] = []
+    saved = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved
+        if pending:
+            blocks.append(_joined(pending))
+            _save_block(progress, blocks[-1], collection)
+            pending.clear()
+        saved = time.monotonic()
+
+    try:
+        for start, batch in _batches(collection, encoders, batch_size, done, threads):
+            pending.append(_compute(start, batch, encoders))
+            report.update(len(batch))
+            if time.monotonic() - saved >= save_every_s:
+                save()
+    finally:
+        save()
+    if (blocks[-1].stop if blocks else 0) != total:
+        raise InputError(
+            f"{total} images were listed and {blocks[-1].stop if blocks else 0} read",
+            "the image shards",
+            "they changed during the job: rerun it",
+        )
+    return blocks
+
+
+def collection_sha256(ids: Sequence[str], blocks: Sequence[Block]) -> str:
+    """Return the digest of a collection: its ids and images' bytes, in order."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        names = ids[block.start : block.stop]
+        for name, image in zip(names, block.image_sha256, strict=True):
+            digest.update(name.encode() + b"\0" + image.tobytes())
+    return digest.hexdigest()
+
+
+def extract(
+    collection: Collection,
+    weights: dict[str, Path],
+    out: Path,
+    progress: Path,
+    name: str,
+    purpose: str,
+    protocol: str,
+    batch_size: int,
+    gpus: int = 0,
+    threads: int = 1,
+    save_every_s: float = 60.0,
+) -> None:
+    """Embed a collection and write one cache file per encoder under `out`.
+
+    Args:
+        collection: the images.
+        weights: file or folder by encoder name.
+        out: folder of the cache files, `{encoder}.h5`.
+        progress: where finished batches are kept; removed at the end.
+        name: the collection's name in the cache (`real`, or a model's key).
+        purpose: `fidelity` or `privacy`.
+        protocol: `sound` or `as_published`.
+        batch_size: images per forward pass.
+        gpus: 0 computes on the CPU.
+        threads: of torch and of decoding.
+        save_every_s: seconds between two savings of progress.
+
+    Raises:
+        InputError: see `embed` and `encoders`.
+    """
+    device = pick_device(gpus)
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    for encoder_name, path in weights.items():  # all of them, before the first is loaded
+        check_encoder(encoder_name, path)
+    switches = deviations(protocol)
+    encoders = [
+        load_encoder(encoder_name, path, device, switches, purpose)
+        for encoder_name, path in weights.items()
+    ]
+    digests = {
+        encoder_name: weights_sha256(encoder_name, path) for encoder_name, path in weights.items()
+    }
+    versions = {library: importlib.metadata.version(library) for library in _LIBRARIES}
+    key = {
+        "encoders": {e.name: [digests[e.name], e.preprocessing, e.dimension] for e in encoders},
+        "batch_size": batch_size,
+        "threads": threads,
+        "device": device_name(device),
+        "versions": versions,
+    }
+    blocks = embed(collection, encoders, batch_size, progress, key, threads, save_every_s)
+    collection_digest = collection_sha256(collection.ids, blocks)
+    sources = list(itertools.chain.from_iterable(block.sources for block in blocks))
+    for encoder in encoders:
+        rows = np.concatenate([block.rows[encoder.name] for block in blocks])
+        if not len(rows):
+            raise InputError(
+                f"no image has a caption, and {encoder.name} reads captions",
+                f"collection {name}",
+                f"leave out --encoder {encoder.name} for it",
+            )
+        attrs = {
+            "encoder": encoder.name,
+            "weights_sha256": digests[encoder.name],
+            "preprocessing": encoder.preprocessing,
+            "collection": name,
+            "collection_sha256": collection_digest,
+            "purpose": purpose,
+            "protocol": protocol,
+            "device": device_name(device),
+            "versions": json.dumps(versions, sort_keys=True),
+        }
+        if encoder.reads == "caption":
+            captions = np.concatenate([block.caption_sha256 for block in blocks])[rows]
+            attrs["captions_sha256"] = hashlib.sha256(captions.tobytes()).hexdigest()
+        content = Features(
+            np.concatenate([block.features[encoder.name] for block in blocks]),
+            [collection.ids[i] for i in rows],
+            [sources[i] for i in rows] if collection.generated else None,
+            attrs,
+            dict(encoder.extras),
+        )
+        write_features(out / f"{encoder.name}.h5", content)
+        log.info("%s: %d x %d", out / f"{encoder.name}.h5", *content.features.shape)
+    shutil.rmtree(progress, ignore_errors=True)
+
+
+def _batches(
+    collection: Collection,
+    encoders: Sequence[Encoder],
+    batch_size: int,
+    start: int,
+    threads: int,
+) -> Iterator[tuple[int, list[_Prepared]]]:
+    """Yield (position, prepared batch), decoding ahead in threads, in order.
+
+    An image that cannot be prepared raises only once every full batch before it has been yielded.
+    """
+    items = collection.read(start)
+    ahead: deque[Future[_Prepared]] = deque()
+    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode") as pool:
+        try:
+            for item in itertools.islice(items, _BATCHES_AHEAD * batch_size):
+                ahead.append(pool.submit(_prepare, item, encoders))
+            while ahead:
+                batch = []
+                for _ in range(min(batch_size, len(ahead))):
+                    batch.append(ahead.popleft().result())
+                    for item in itertools.islice(items, 1):
+                        ahead.append(pool.submit(_prepare, item, encoders))
+                yield start, batch
+                start += len(batch)
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _prepare(item: ImageItem, encoders: Sequence[Encoder]) -> _Prepared:
+    """Read, decode once, and prepare for each encoder."""
+    try:
+        data = item.data if item.data is not None else Path(item.path).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read an image: {error}", item.name, "restore the file from its source"
+        ) from None
+    inputs: dict[str, torch.Tensor] = {}
+    if any(encoder.reads == "image" for encoder in encoders):
+        image = decode_image(data, item.name)
+        for encoder in encoders:
+            if encoder.reads == "image":
+                inputs[encoder.name] = encoder.prepare(image)
+    for encoder in encoders:
+        if encoder.reads == "caption" and item.caption is not None:
+            try:
+                inputs[encoder.name] = encoder.prepare(item.caption)
+            except InputError as error:
+                raise InputError(error.what, f"{item.id}: {error.where}", error.remedy) from None
+    light = ImageItem(item.id, item.path, None, item.caption, item.source_image_id)
+    return _Prepared(light, hashlib.sha256(data).digest(), inputs)
+
+
+def _compute(start: int, batch: Sequence[_Prepared], encoders: Sequence[Encoder]) -> Block:
+    rows, features = {}, {}
+    for encoder in encoders:
+        which = [i for i, prepared in enumerate(batch) if encoder.name in prepared.inputs]
+        rows[encoder.name] = np.array(which, np.int64) + start
+        features[encoder.name] = (
+            encoder.encode([batch[i].inputs[encoder.name] for i in which])
+            if which
+            else np.empty((0, encoder.dimension), np.float32)
+        )
+    captions = [
+        hashlib.sha256(p.item.caption.encode()).digest()
+        if p.item.caption is not None
+        else bytes(32)
+        for p in batch
+    ]
+    return Block(
+        start,
+        start + len(batch),
+        _digests(p.image_sha256 for p in batch),
+        _digests(captions),
+        [prepared.item.source_image_id or "" for prepared in batch],
+        rows,
+        features,
+    )
+
+
+def _digests(digests: Any) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+
+
+def _joined(blocks: Sequence[Block]) -> Block:
+    names = blocks[0].rows
+    return Block(
+        blocks[0].start,
+        blocks[-1].stop,
+        np.concatenate([block.image_sha256 for block in blocks]),
+        np.concatenate([block.caption_sha256 for block in blocks]),
+        list(itertools.chain.from_iterable(block.sources for block in blocks)),
+        {name: np.concatenate([block.rows[name] for block in blocks]) for name in names},
+        {name: np.concatenate([block.features[name] for block in blocks]) for name in names},
+    )
+
+
+def _save_block(progress: Path, block: Block, collection: Collection) -> None:
+    arrays: dict[str, Any] = {
+        "image_sha256": block.image_sha256,
+        "caption_sha256": block.caption_sha256,
+        "sources": np.array(block.sources, dtype=np.str_),
+        "members": np.array(_members(collection, block.start, block.stop)),
+    }
+    for name, rows in block.rows.items():
+        arrays[f"rows_{name}"], arrays[f"features_{name}"] = rows, block.features[name]
+    path = progress / f"block-{block.start:09d}-{block.stop:09d}.npz"
+    with whole_file(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def _finished_blocks(
+    progress: Path, key: dict[str, Any], collection: Collection, batch_size: int
+) -> list[Block]:
+    """Return the blocks of an earlier run, as far as they join and still hold; drop the others."""
+    key_file = progress / "key.json"
+    text = json.dumps(key, indent=1, sort_keys=True)
+    try:
+        same = key_file.read_text(encoding="utf-8") == text
+    except OSError:
+        same = False
+    if not same:
+        if progress.exists():
+            log.info("%s: progress of other settings or weights, begun anew", progress)
+            shutil.rmtree(progress)
+        write_text(key_file, text)
+        return []
+    blocks: list[Block] = []
+    total = len(collection.ids)
+    for path in sorted(progress.glob("block-*.npz")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            start, stop = (int(part) for part in path.stem.split("-")[1:])
+            joins = start == (blocks[-1].stop if blocks else 0) and stop <= total
+            if joins and (stop % batch_size == 0 or stop == total):
+                block = _load_block(path, start, stop, list(key["encoders"]), collection)
+                if block is not None:
+                    blocks.append(block)
+                    continue
+        log.info("%s: its images changed, computed anew", path)
+        path.unlink()
+    return blocks
+
+
+def _load_block(
+    path: Path, start: int, stop: int, names: Sequence[str], collection: Collection
+) -> Block | None:
+    with np.load(path, allow_pickle=False) as arrays:
+        if str(arrays["members"]) != _members(collection, start, stop):
+            return None
+        return Block(
+            start,
+            stop,
+            arrays["image_sha256"],
+            arrays["caption_sha256"],
+            arrays["sources"].tolist(),
+            {name: arrays[f"rows_{name}"] for name in names},
+            {name: arrays[f"features_{name}"] for name in names},
+        )
+
+
+def _members(collection: Collection, start: int, stop: int) -> str:
+    """Return a digest of which images [start, stop) are, without reading them."""
+    captions = collection.captions
+    members = [
+        [collection.ids[i], collection.stamps[i], captions[i] if captions is not None else None]
+        for i in range(start, stop)
+    ]
+    return hashlib.sha256(json.dumps(members).encode()).hexdigest()
+
+
+def _stamp(path: Path) -> str:
+    status = path.stat()
+    return f"{path}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m workflow_scripts.features.extract", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--manifest", type=Path, help="manifest.parquet, for radiographs")
+    parser.add_argument("--image-split", choices=SPLITS, help="which of its images")
+    parser.add_argument("--prompts", type=Path, help="or: the images that these prompts point to")
+    parser.add_argument(
+        "--shards", type=Path, nargs="+", help="image shards, instead of a manifest"
+    )
+    parser.add_argument(
+        "--encoder",
+        action="append",
+        required=True,
+        metavar="NAME=PATH",
+        help="encoder and its weights; repeat for more",
+    )
+    parser.add_argument("--purpose", choices=PURPOSES, required=True)
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="sound")
+    parser.add_argument("--collection", required=True, help="its name: real, or the model's key")
+    parser.add_argument("--out", type=Path, required=True, help="folder for {encoder}.h5")
+    parser.add_argument("--progress", type=Path, required=True, help="folder; not an output")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument("--gpus", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args(argv)
+    if (arguments.manifest is None) == (arguments.shards is None):
+        parser.error("give either --manifest or --shards")
+    if arguments.manifest is not None and (arguments.image_split is None) == (
+        arguments.prompts is None
+    ):
+        parser.error("with --manifest, give either --image-split or --prompts")
+    if arguments.shards is not None and (arguments.image_split or arguments.prompts):
+        parser.error("--image-split and --prompts belong to --manifest")
+    if arguments.batch_size < 1 or arguments.threads < 1:
+        parser.error("--batch-size and --threads are at least 1")
+    weights: dict[str, Path] = {}
+    for value in arguments.encoder:
+        name, _, path = value.partition("=")
+        if not path or name in weights:
+            parser.error(f"--encoder {value}: NAME=PATH, each name once")
+        weights[name] = Path(path)
+    arguments.weights = weights
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script."""
+    arguments = parse_arguments(argv)
+    if arguments.shards is not None:
+        collection = shard_collection(arguments.shards)
+    else:
+        collection = manifest_collection(
+            arguments.manifest, arguments.image_split, arguments.prompts
+        )
+    extract(
+        collection,
+        arguments.weights,
+        arguments.out,
+        arguments.progress,
+        arguments.collection,
+        arguments.purpose,
+        arguments.protocol,
+        arguments.batch_size,
+        arguments.gpus,
+        arguments.threads,
+        arguments.save_every,
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,45 @@
+"""Alignment: how well generated images agree with the captions they were made from."""
+
+import numpy as np
+from scipy import stats
+
+from workflow_scripts.fidelity.arrays import check_pair
+
+
+def cosine_alignment(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """Return the cosine of each image embedding with its text embedding, (n,) in -1..1.
+
+    The paper's alignment score: a CLIPScore without its factor and its cut at zero, in
+    BioViL-T's joint space. The embeddings are normalised here, whatever their length.
+
+    Args:
+        images: (n, d), row i the image of caption i.
+        texts: (n, d).
+
+    Raises:
+        ValueError: shapes that differ, values that are not finite, or an embedding of length 0.
+    """
+    check_pair(images, texts)
+    if len(images) != len(texts):
+        raise ValueError(f"{len(images)} image embeddings and {len(texts)} text embeddings")
+    images, texts = np.asarray(images, np.float64), np.asarray(texts, np.float64)
+    lengths = np.linalg.norm(images, axis=1) * np.linalg.norm(texts, axis=1)
+    if (lengths == 0).any():
+        raise ValueError(f"an embedding of length 0 in row {int((lengths == 0).argmax())}")
+    return (images * texts).sum(axis=1) / lengths
+
+
+def mean_with_interval(values: np.ndarray) -> tuple[float, tuple[float, float] | None]:
+    """Return the mean and its 95% t interval; no interval for a single value.
+
+    Raises:
+        ValueError: no values.
+    """
+    n = len(values)
+    if n == 0:
+        raise ValueError("no values to average")
+    mean = float(values.mean())
+    if n == 1:
+        return mean, None
+    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5)
+    return mean, (mean - half, mean + half)

@@ -1,0 +1,58 @@
+"""FID: the Fréchet distance between two Gaussians fitted to features.
+
+Heusel et al., 2017: |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2)), S the unbiased
+covariance. The trace of the root is taken without forming the root of a non-symmetric product:
+it is the nuclear norm of A1 A2^T, where S = A^T A, and the sum of the square roots of the
+eigenvalues of L^T S2 L, where S1 = L L^T. The first is exact however singular the covariances
+are (fewer images than dimensions); the second is the faster one otherwise.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workflow_scripts.fidelity.arrays import CPU, check_pair, to_float64
+
+
+def frechet_distance(
+    real: np.ndarray, generated: np.ndarray, device: torch.device = CPU
+) -> float:
+    """Return the FID of two sets of features, computed in float64.
+
+    FID is biased upwards by 1/n: compare values of equal n, or with the floor of `floor.py`.
+
+    Args:
+        real: (n, d), n >= 2.
+        generated: (m, d), m >= 2.
+        device: where to compute.
+
+    Returns:
+        The distance, >= 0 (rounding below zero is cut off).
+
+    Raises:
+        ValueError: fewer than two rows, another d, or features that are not finite.
+    """
+    check_pair(real, generated, minimum=2)
+    mean1, a1 = _mean_and_factor(to_float64(real, device))
+    mean2, a2 = _mean_and_factor(to_float64(generated, device))
+    means = (mean1 - mean2).square().sum()
+    traces = a1.square().sum() + a2.square().sum()
+    return max(0.0, float(means + traces - 2 * _trace_of_root(a1, a2)))
+
+
+def _mean_and_factor(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean (d,) and A (n, d) with A^T A the unbiased covariance."""
+    mean = features.mean(dim=0)
+    return mean, (features - mean) / (len(features) - 1) ** 0.5
+
+
+def _trace_of_root(a1: Tensor, a2: Tensor) -> Tensor:
+    if min(len(a1), len(a2)) < a1.shape[1]:
+        return torch.linalg.svdvals(a1 @ a2.T).sum()
+    s1 = a1.T @ a1
+    root, failed = torch.linalg.cholesky_ex(s1)
+    if failed:  # singular: a feature that is constant, or duplicated images
+        values, vectors = torch.linalg.eigh(s1)
+        root = vectors * values.clamp_min(0).sqrt()
+    half = a2 @ root
+    return torch.linalg.eigvalsh(half.T @ half).clamp_min(0).sqrt().sum()

@@ -1,0 +1,172 @@
+"""Precision, recall, density, coverage: overlap of two manifolds of k-nearest-neighbour balls.
+
+Kynkäänniemi et al., 2019; Naeem et al., 2020. The conventions are those of the `prdc` package
+0.2: the ball of a point reaches to its k-th neighbour other than itself, and a point lies inside
+if it is strictly nearer.
+
+Distances of all pairs come from float32 matrix products of centred features, block by block, so
+memory does not grow with the number of pairs. A product gives squared distances within a proven
+rounding bound; only where that bound leaves open on which side of a radius a pair lies is the
+pair recomputed in float64 by direct difference. Every membership is therefore exact.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workflow_scripts.fidelity.arrays import CPU, blocks, check_pair, to_float64
+
+_ROUNDING = 2.0**-24  # unit roundoff of float32
+_TIE = 1e-12  # distances this near to each other, relatively, are equal in float64
+_DENSE = 0.05  # share of a block from which recomputing all of it is the faster way
+
+
+@dataclass(frozen=True)
+class Manifolds:
+    """Who lies in whose balls; the four metrics are means of these arrays.
+
+    Attributes:
+        nearest_k: k.
+        balls_holding: (m,) how many real balls hold each generated point.
+        real_reached: (n,) whether each real point lies in any generated ball.
+        balls_filled: (n,) whether each real ball holds any generated point.
+    """
+
+    nearest_k: int
+    balls_holding: np.ndarray
+    real_reached: np.ndarray
+    balls_filled: np.ndarray
+
+    @property
+    def precision(self) -> float:
+        """Share of generated points inside the real manifold, 0 to 1."""
+        return float((self.balls_holding > 0).mean())
+
+    @property
+    def recall(self) -> float:
+        """Share of real points inside the generated manifold, 0 to 1."""
+        return float(self.real_reached.mean())
+
+    @property
+    def density(self) -> float:
+        """Real balls per generated point, divided by k: 1 in expectation for equal sets."""
+        return float(self.balls_holding.mean() / self.nearest_k)
+
+    @property
+    def coverage(self) -> float:
+        """Share of real balls that hold a generated point, 0 to 1."""
+        return float(self.balls_filled.mean())
+
+
+def manifold_overlap(
+    real: np.ndarray, generated: np.ndarray, nearest_k: int = 5, device: torch.device = CPU
+) -> Manifolds:
+    """Return the memberships behind precision, recall, density and coverage.
+
+    Args:
+        real: (n, d), n > nearest_k.
+        generated: (m, d), m > nearest_k.
+        nearest_k: which neighbour's distance is a ball's radius.
+        device: where to compute.
+
+    Raises:
+        ValueError: too few rows, another d, or features that are not finite.
+    """
+    check_pair(real, generated, minimum=nearest_k + 1)
+    x, y = to_float64(real, device), to_float64(generated, device)
+    radii_x, radii_y = _squared_radii(x, nearest_k), _squared_radii(y, nearest_k)
+    centre = (x.mean(dim=0) + y.mean(dim=0)) / 2
+    points_x, points_y = _Centred(x, centre), _Centred(y, centre)
+    holding = torch.zeros(len(y), dtype=torch.int64, device=device)
+    reached = torch.zeros(len(x), dtype=torch.bool, device=device)
+    filled = torch.zeros(len(x), dtype=torch.bool, device=device)
+    for rows in blocks(len(x), len(y)):
+        low, high = _bounds(points_x, points_y, rows)
+        row, column = _nearer(x, y, rows, low, high, radii_x[rows, None])
+        holding += column.bincount(minlength=len(y))
+        filled[rows.start + row] = True
+        row, _ = _nearer(x, y, rows, low, high, radii_y[None, :])
+        reached[rows.start + row] = True
+    return Manifolds(
+        nearest_k, holding.cpu().numpy(), reached.cpu().numpy(), filled.cpu().numpy()
+    )
+
+
+class _Centred:
+    """Points about a centre in float32, with their squared lengths."""
+
+    def __init__(self, points: Tensor, centre: Tensor):
+        self.points = (points - centre).float()
+        self.squares = self.points.double().square().sum(dim=1).float()
+
+
+def _bounds(x: _Centred, y: _Centred, rows: slice) -> tuple[Tensor, Tensor]:
+    """Return a lower and an upper bound of the squared distances of x[rows] and all of y.
+
+    |x|^2 + |y|^2 - 2 x.y in float32 is wrong by less than (d + 16) u (|x|^2 + |y|^2): d u for
+    the dot product (Higham, 2002, section 3.1), the rest for rounding the centred coordinates,
+    the squared lengths and the two sums.
+    """
+    slack = (x.points.shape[1] + 16) * _ROUNDING
+    product = x.points[rows] @ y.points.T
+    squares = x.squares[rows, None] + y.squares[None, :]
+    low = torch.add(squares * (1 - slack), product, alpha=-2)
+    return low, low + squares * (2 * slack)
+
+
+def _squared_radii(x: Tensor, nearest_k: int) -> Tensor:
+    """Return each point's squared distance to its k-th neighbour, (n,) float64.
+
+    A point is its own nearest neighbour, so that is the (k + 1)-th smallest of its row.
+    """
+    points = _Centred(x, x.mean(dim=0))
+    radii = x.new_empty(len(x))
+    for rows in blocks(len(x), len(x)):
+        low, high = _bounds(points, points, rows)
+        # The (k + 1)-th smallest upper bound is no less than the radius: whoever is surely
+        # farther away is no candidate.
+        reach = high.topk(nearest_k + 1, dim=1, largest=False).values[:, -1:]
+        row, column = (low <= reach).nonzero(as_tuple=True)
+        if len(row) > _DENSE * low.numel():
+            radii[rows] = _all_squared(x[rows], x).kthvalue(nearest_k + 1, dim=1).values
+            continue
+        exact = _pair_squared(x[rows], x, row, column)
+        order = exact.argsort()
+        order = order[row[order].argsort(stable=True)]
+        counts = row.bincount(minlength=len(low))
+        radii[rows] = exact[order[counts.cumsum(0) - counts + nearest_k]]
+    return radii
+
+
+def _nearer(
+    x: Tensor, y: Tensor, rows: slice, low: Tensor, high: Tensor, radii: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the pairs of x[rows] and y that are nearer than `radii` (squared, broadcast).
+
+    Row numbers count from the start of the block.
+    """
+    inside = high < (radii * (1 - 2 * _ROUNDING)).float()
+    possible = low < (radii * (1 + 2 * _ROUNDING)).float()
+    row, column = (possible & ~inside).nonzero(as_tuple=True)
+    limits = (radii * (1 - _TIE)).expand(low.shape)
+    if len(row) > _DENSE * low.numel():
+        return (_all_squared(x[rows], y) < limits).nonzero(as_tuple=True)
+    exact = _pair_squared(x[rows], y, row, column)
+    inside[row, column] = exact < limits[row, column]
+    return inside.nonzero(as_tuple=True)
+
+
+def _pair_squared(x: Tensor, y: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Return the squared distances of the pairs (x[row], y[column]) by direct difference."""
+    exact = x.new_empty(len(row))
+    for part in blocks(len(row), x.shape[1], 1 << 17):
+        exact[part] = (x[row[part]] - y[column[part]]).square_().sum(dim=1)
+    return exact
+
+
+def _all_squared(x: Tensor, y: Tensor) -> Tensor:
+    """Return the squared distances of all pairs by direct difference."""
+    mode = "donot_use_mm_for_euclid_dist"
+    return torch.cdist(x, y, compute_mode=mode).square_()

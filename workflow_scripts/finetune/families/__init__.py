@@ -1,0 +1,57 @@
+"""The text-to-image families, found by name and imported only when asked for."""
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Final
+
+from workflow_scripts.common.errors import InputError
+
+if TYPE_CHECKING:
+    from workflow_scripts.finetune.families.base import Family
+
+_FAMILIES: Final[dict[str, str]] = {
+    "stable_diffusion": "workflow_scripts.finetune.families.stable_diffusion:StableDiffusion",
+}
+
+
+def register(name: str, target: str) -> None:
+    """Register a family under a name.
+
+    Args:
+        name: as it stands in the config's `family:`.
+        target: `package.module:Class`, imported when the family is first used.
+    """
+    _FAMILIES[name] = target
+
+
+def family_names() -> tuple[str, ...]:
+    """Return the registered names."""
+    return tuple(_FAMILIES)
+
+
+def get_family(name: str) -> "Family":
+    """Return the family of a name; a name of the form `package.module:Class` needs no registering.
+
+    Raises:
+        InputError: an unknown name (with the most similar known ones), or a target that cannot be
+            imported or is no family.
+    """
+    from workflow_scripts.finetune.families.base import Family
+
+    target = name if ":" in name else _FAMILIES.get(name)
+    if target is None:
+        similar = difflib.get_close_matches(name, _FAMILIES, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(similar)}?" if similar else f"known: {list(_FAMILIES)}"
+        raise InputError(f"unknown model family {name!r}", None, hint)
+    module, _, attribute = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"the model family {name!r} cannot be imported: {error}",
+            target,
+            "check the module's path and PYTHONPATH",
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, Family)):
+        raise InputError(f"{target} is no subclass of Family", "finetune/families/base.py")
+    return found()

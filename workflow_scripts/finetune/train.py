@@ -1,0 +1,469 @@
+"""Fine-tune a text-to-image model on the captioned images of the train split.
+
+    accelerate launch --num_processes 4 -m workflow_scripts.finetune.train --model sd_v1_5 ...
+    python -m workflow_scripts.finetune.train --model sd_v1_5 ...
+
+The total batch is the protocol: devices x per-device batch x accumulation always make it up. What
+an image of the run is shown with (its place in the order, noise level, noise, dropped caption)
+depends on the seed, the step and its index in the batch alone, so a killed run continues to the
+same bits on a CPU, and the number of devices changes rounding only.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+
+from workflow_scripts.common.devices import pick_device
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import sha256_of, whole_folder, write_text
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.finetune.data import TrainingImages, read_training_rows
+from workflow_scripts.finetune.draws import Draws, batch_order
+from workflow_scripts.finetune.families import get_family
+from workflow_scripts.finetune.families.base import Family
+from workflow_scripts.finetune.resume import Checkpoint, clear, load_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+log = logging.getLogger(__name__)
+
+METHODS: Final = ("full",)
+PRECISIONS: Final = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_HARDWARE_KEYS: Final = ("per_device_batch_size", "gradient_checkpointing", "checkpoint_every")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The settings of a fine-tuning run (the paper's Table 11 in `config.yaml`).
+
+    Attributes:
+        method: `full`: all weights of the trained network.
+        learning_rate: constant after the warm-up.
+        epochs: how often each image is seen.
+        batch_size: in total, over devices and accumulation.
+        per_device_batch_size: what one device takes at a time.
+        size: side in pixels.
+        caption_dropout: share of images shown with an empty caption.
+        weight_decay: AdamW's.
+        max_grad_norm: gradients are clipped to this norm.
+        warmup_steps: of linear warm-up; 0 for none.
+        mixed_precision: `no`, `bf16` or `fp16`; the trained weights stay in float32.
+        gradient_checkpointing: recompute activations to save memory.
+        checkpoint_every: optimiser steps between two checkpoints of the progress.
+        seed: of order, noise and dropped captions.
+    """
+
+    method: str
+    learning_rate: float
+    epochs: float
+    batch_size: int
+    per_device_batch_size: int
+    size: int
+    caption_dropout: float
+    weight_decay: float
+    max_grad_norm: float
+    warmup_steps: int
+    mixed_precision: str
+    gradient_checkpointing: bool
+    checkpoint_every: int
+    seed: int
+
+
+def accumulation_steps(batch_size: int, devices: int, per_device: int) -> int:
+    """Return how many passes each device accumulates so that one step sees `batch_size` images.
+
+    Raises:
+        InputError: devices x per-device batch does not divide the total.
+    """
+    if per_device < 1 or devices < 1 or batch_size % (devices * per_device):
+        share = batch_size // devices if batch_size % devices == 0 else 0
+        fitting = [n for n in range(1, min(per_device, share) + 1) if share % n == 0]
+        raise InputError(
+            f"{devices} device(s) x {per_device} images do not divide the total batch of "
+            f"{batch_size}",
+            "--batch-size, --per-device-batch-size",
+            f"use a per-device batch of {fitting[-1]}"
+            if fitting
+            else f"use a number of devices that divides {batch_size}",
+        )
+    return batch_size // (devices * per_device)
+
+
+def total_steps(images: int, epochs: float, batch_size: int) -> int:
+    """Return the optimiser steps of a run: every image is seen at least `epochs` times."""
+    return max(1, math.ceil(images * epochs / batch_size))
+
+
+def learning_rate_at(step: int, learning_rate: float, warmup_steps: int) -> float:
+    """Return the learning rate of an optimiser step: linear warm-up, then constant."""
+    return learning_rate * min(1.0, (step + 1) / max(1, warmup_steps))
+
+
+def finetune(
+    family: Family,
+    base: Path,
+    manifest: Path,
+    output: Path,
+    curve: Path,
+    progress: Path,
+    settings: TrainSettings,
+    label: str = "model",
+    gpus: int = 0,
+    threads: int = 1,
+) -> None:
+    """Fine-tune `base` and write the whole pipeline to `output` and its losses to `curve`.
+
+    Args:
+        family: what kind of model it is.
+        base: local diffusers folder of the checkpoint to start from.
+        manifest: the cohort's; all captioned images of its train split are shown.
+        output: the diffusers folder to write (safetensors).
+        curve: CSV with `step, epoch, loss, learning_rate`.
+        progress: folder of checkpoints; a run killed before continues from there.
+        settings: see `TrainSettings`.
+        label: the model's key, for the log.
+        gpus: how many GPUs the job was given, over all processes.
+        threads: for torch and, per process, for decoding.
+
+    Raises:
+        InputError: unusable settings, manifest, base or image; a loss that is not finite.
+    """
+    _check_settings(settings)
+    files = family.check(base)
+    rows = read_training_rows(manifest)
+    device = pick_device(gpus)
+    torch.set_num_threads(threads)
+
+    from accelerate import Accelerator
+
+    _check_precision(settings.mixed_precision, device)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=settings.mixed_precision)
+    if gpus and accelerator.num_processes != gpus:
+        raise InputError(
+            f"{gpus} GPUs were given to {accelerator.num_processes} process(es)",
+            "--gpus",
+            f"start with `accelerate launch --num_processes {gpus} -m workflow_scripts.finetune.train`",
+        )
+    accumulate = accumulation_steps(
+        settings.batch_size, accelerator.num_processes, settings.per_device_batch_size
+    )
+    identity = _identity(family, files, base, rows, settings, device)
+
+    pipeline = family.load(base)
+    checkpoint = load_checkpoint(progress, identity)
+    accelerator.wait_for_everyone()
+    if checkpoint is None and accelerator.is_main_process:
+        clear(progress)
+    run = _Run(family, pipeline, rows, settings, accelerator, accumulate, threads, checkpoint)
+    if accelerator.is_main_process:
+        log.info(
+            "fine-tuning %s: %d images, %d steps of %d = %d device(s) x %d x %d, on %s",
+            label,
+            len(rows),
+            run.steps,
+            settings.batch_size,
+            accelerator.num_processes,
+            settings.per_device_batch_size,
+            accumulate,
+            accelerator.device,
+        )
+    shown = Progress(f"fine-tuning {label}", run.steps, "steps", done=run.step)
+    for batch in run.batches():
+        run.advance(batch)
+        if accelerator.is_main_process:
+            shown.update(note=run.summary())
+            if run.step % settings.checkpoint_every == 0 or run.step == run.steps:
+                save_checkpoint(progress, run.checkpoint(), identity)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        _write_outputs(family, base, run, output, curve)
+        clear(progress)
+    accelerator.end_training()
+
+
+class _Run:
+    """The state of a training run: network, optimiser, steps done, losses so far."""
+
+    def __init__(
+        self,
+        family: Family,
+        pipeline: Any,
+        rows: pd.DataFrame,
+        settings: TrainSettings,
+        accelerator: "Accelerator",
+        accumulate: int,
+        threads: int,
+        checkpoint: Checkpoint | None,
+    ):
+        self.family, self.pipeline, self.rows, self.settings = family, pipeline, rows, settings
+        self.accelerator, self.accumulate = accelerator, accumulate
+        self.steps = total_steps(len(rows), settings.epochs, settings.batch_size)
+        self.step = checkpoint.step if checkpoint else 0
+        self.curve = list(checkpoint.curve) if checkpoint else []
+
+        family.place(pipeline, accelerator.device, PRECISIONS[settings.mixed_precision])
+        network = family.network(pipeline)
+        if settings.gradient_checkpointing:
+            network.enable_gradient_checkpointing()
+        if checkpoint:
+            network.load_state_dict(checkpoint.weights, strict=True)
+        optimiser = torch.optim.AdamW(
+            [parameter for parameter in network.parameters() if parameter.requires_grad],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=settings.weight_decay,
+        )
+        if checkpoint:
+            optimiser.load_state_dict(checkpoint.optimiser)
+        self.network, self.optimiser = accelerator.prepare(network, optimiser)
+        if checkpoint and checkpoint.scaler is not None:
+            accelerator.scaler.load_state_dict(checkpoint.scaler)
+        self.captions = rows["caption"].tolist()
+        self.images = TrainingImages(
+            rows["path"].tolist(),
+            settings.size,
+            self._encode_images,
+            family.encoded_shape(pipeline, settings.size),
+            threads,
+            settings.per_device_batch_size,
+        )
+
+    def batches(self) -> Iterator[list[tuple[np.ndarray, np.ndarray, torch.Tensor]]]:
+        """Iterate over this process's share of each step left.
+
+        A share is a list of `accumulate` entries: the images' rows, their indices in the whole
+        batch, and the encoded images.
+        """
+        shares = (self._share(step) for step in range(self.step, self.steps))
+        flat = ((rows, indices) for share in shares for rows, indices in share)
+        waiting: list[tuple[np.ndarray, np.ndarray]] = []
+
+        def wanted() -> Iterator[np.ndarray]:
+            for entry in flat:
+                waiting.append(entry)
+                yield entry[0]
+
+        collected = []
+        for encoded in self.images.batches(wanted()):
+            rows, indices = waiting.pop(0)
+            collected.append((rows, indices, encoded))
+            if len(collected) == self.accumulate:
+                yield collected
+                collected = []
+        self.images.close()
+
+    def advance(self, batch: list[tuple[np.ndarray, np.ndarray, torch.Tensor]]) -> None:
+        """Do one optimiser step.
+
+        Raises:
+            InputError: the loss or the gradient is not finite.
+        """
+        settings, accelerator = self.settings, self.accelerator
+        # For what the network itself draws; everything else comes from `Draws`.
+        torch.manual_seed(settings.seed * 1_000_003 + self.step + accelerator.process_index)
+        rate = learning_rate_at(self.step, settings.learning_rate, settings.warmup_steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        losses = []
+        for i, (rows, indices, encoded) in enumerate(batch):
+            if i < self.accumulate - 1:
+                with accelerator.no_sync(self.network):
+                    losses.append(self._backward(rows, indices, encoded))
+            else:
+                losses.append(self._backward(rows, indices, encoded))
+        loss = float(accelerator.reduce(torch.cat(losses).mean(), "mean"))
+        if not math.isfinite(loss):
+            self._refuse("loss", loss, rate, [entry[0] for entry in batch], losses)
+        norm = float(accelerator.clip_grad_norm_(self.network.parameters(), settings.max_grad_norm))
+        # In fp16 the gradient scaler skips a step that overflowed and lowers the scale.
+        if not math.isfinite(norm) and settings.mixed_precision != "fp16":
+            self._refuse("gradient norm", norm, rate, [entry[0] for entry in batch], losses)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.step += 1
+        epoch = self.step * settings.batch_size / len(self.rows)
+        self.curve.append((self.step, epoch, loss, rate))
+
+    def summary(self) -> str:
+        """Return the recent loss and the learning rate, for the log."""
+        recent = [row[2] for row in self.curve[-20:]]
+        return f"loss {sum(recent) / len(recent):.4f}, learning rate {self.curve[-1][3]:.2e}"
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the trained network's state dict on the CPU."""
+        state = self.accelerator.unwrap_model(self.network).state_dict()
+        return {name: value.detach().cpu() for name, value in state.items()}
+
+    def checkpoint(self) -> Checkpoint:
+        """Return what is needed to continue from here."""
+        scaler = self.accelerator.scaler
+        return Checkpoint(
+            self.step,
+            self.weights(),
+            self.optimiser.state_dict(),
+            scaler.state_dict() if scaler is not None else None,
+            self.curve,
+        )
+
+    def _share(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        settings, accelerator = self.settings, self.accelerator
+        order = batch_order(settings.seed, len(self.rows), settings.batch_size, step)
+        indices = np.arange(settings.batch_size).reshape(
+            self.accumulate, accelerator.num_processes, settings.per_device_batch_size
+        )[:, accelerator.process_index]
+        return [(order[own], own) for own in indices]
+
+    def _encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.family.encode_images(self.pipeline, pixels)
+
+    def _backward(
+        self, rows: np.ndarray, indices: np.ndarray, encoded: torch.Tensor
+    ) -> torch.Tensor:
+        """Accumulate the gradient of one pass; return the images' losses, detached (n,)."""
+        settings, device = self.settings, self.accelerator.device
+        draws = Draws(settings.seed, self.step, indices.tolist(), device)
+        dropped = (draws.uniform() < settings.caption_dropout).tolist()
+        captions = [
+            "" if drop else self.captions[row] for row, drop in zip(rows, dropped, strict=True)
+        ]
+        with torch.no_grad():
+            conditions = self.family.encode_captions(self.pipeline, captions)
+        losses = self.family.loss(
+            self.pipeline, self.network, encoded.to(device), conditions, draws
+        )
+        self.accelerator.backward(losses.mean() / self.accumulate)
+        return losses.detach()
+
+    def _refuse(
+        self,
+        what: str,
+        value: float,
+        rate: float,
+        rows: list[np.ndarray],
+        losses: list[torch.Tensor],
+    ) -> None:
+        own = torch.cat(losses).cpu()
+        worst = np.concatenate(rows)[(~torch.isfinite(own)).numpy()]
+        names = ", ".join(self.rows["image_id"].iloc[worst[:5]])
+        before = ", ".join(f"{row[2]:.4g}" for row in self.curve[-5:]) or "none: it is the first"
+        raise InputError(
+            f"the {what} is {value} at step {self.step + 1} (learning rate {rate:.2e}); the losses "
+            f"before: {before}" + (f"; images: {names}" if names else ""),
+            "fine-tuning",
+            "lower the learning rate, clip harder, or use bf16 or no mixed precision; if the "
+            "images named are damaged, repair them",
+        )
+
+
+def _write_outputs(family: Family, base: Path, run: _Run, output: Path, curve: Path) -> None:
+    # The frozen components come from the base again: in memory they may be in half precision.
+    pipeline = family.load(base)
+    family.network(pipeline).load_state_dict(run.weights(), strict=True)
+    lines = ["step,epoch,loss,learning_rate"]
+    lines += [f"{step},{epoch:.4f},{loss:.6g},{rate:.6g}" for step, epoch, loss, rate in run.curve]
+    write_text(curve, "\n".join(lines) + "\n")
+    with whole_folder(output) as folder:
+        pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def _identity(
+    family: Family,
+    files: list[Path],
+    base: Path,
+    rows: pd.DataFrame,
+    settings: TrainSettings,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return what a checkpoint must have been made with to be continued."""
+    weights = {path.relative_to(base).as_posix(): sha256_of(path) for path in sorted(files)}
+    chosen = {key: value for key, value in asdict(settings).items() if key not in _HARDWARE_KEYS}
+    return {
+        "family": family.name,
+        "base": _digest(weights),
+        "images": _digest(rows.values.tolist()),
+        "device": device.type,
+        **chosen,
+    }
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _check_settings(settings: TrainSettings) -> None:
+    if settings.method not in METHODS:
+        raise InputError(f"fine-tuning method {settings.method!r}", "--method", f"use {METHODS}")
+    positive = ("learning_rate", "epochs", "batch_size", "max_grad_norm", "checkpoint_every")
+    for name in positive:
+        if not getattr(settings, name) > 0:
+            raise InputError(f"{name} must be above 0", f"--{name.replace('_', '-')}")
+    if not 0 <= settings.caption_dropout <= 1:
+        raise InputError("the share of dropped captions lies in [0, 1]", "--caption-dropout")
+    if settings.size < 8 or settings.size % 8:
+        raise InputError("the size is a multiple of 8 pixels", "--size")
+
+
+def _check_precision(precision: str, device: torch.device) -> None:
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("fp16 training needs a GPU", "--mixed-precision", "use no or bf16")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise InputError("this GPU has no bf16", "--mixed-precision", "use fp16 or no")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the flags and fine-tune."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", required=True, help="the model's key in the config")
+    parser.add_argument("--family", required=True)
+    parser.add_argument("--base", required=True, type=Path, help="local diffusers folder")
+    parser.add_argument("--manifest", required=True, type=Path)
+    parser.add_argument("--output", required=True, type=Path, help="diffusers folder to write")
+    parser.add_argument("--curve", required=True, type=Path, help="CSV of losses to write")
+    parser.add_argument("--progress", required=True, type=Path, help="folder of checkpoints")
+    parser.add_argument("--method", default="full", choices=METHODS)
+    parser.add_argument("--learning-rate", required=True, type=float)
+    parser.add_argument("--epochs", required=True, type=float)
+    parser.add_argument("--batch-size", required=True, type=int, help="in total")
+    parser.add_argument("--per-device-batch-size", required=True, type=int)
+    parser.add_argument("--size", required=True, type=int, help="side in pixels")
+    parser.add_argument("--caption-dropout", default=0.1, type=float)
+    parser.add_argument("--weight-decay", default=1e-2, type=float)
+    parser.add_argument("--max-grad-norm", default=1.0, type=float)
+    parser.add_argument("--warmup-steps", default=0, type=int)
+    parser.add_argument("--mixed-precision", default="no", choices=tuple(PRECISIONS))
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--checkpoint-every", default=500, type=int)
+    parser.add_argument("--seed", default=42, type=int)
+    parser.add_argument("--gpus", default=0, type=int)
+    parser.add_argument("--threads", default=1, type=int)
+    flags = vars(parser.parse_args(argv))
+    settings = TrainSettings(**{name: flags[name] for name in TrainSettings.__annotations__})
+    finetune(
+        get_family(flags["family"]),
+        flags["base"],
+        flags["manifest"],
+        flags["output"],
+        flags["curve"],
+        flags["progress"],
+        settings,
+        flags["model"],
+        flags["gpus"],
+        flags["threads"],
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

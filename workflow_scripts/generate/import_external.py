@@ -1,0 +1,140 @@
+"""Take one shard of a prompt set's images from a user's folder, made by any model anywhere.
+
+    python -m workflow_scripts.generate.import_external --images DIR --metadata CSV \\
+        --prompts P.parquet --shard 0 --shards 4 --output FILE
+
+The metadata has the columns `file_name` (relative to the folder) and `prompt_id`. Files are taken
+byte for byte. Rows for other prompt sets are left alone, so one metadata file serves all sets.
+"""
+
+import argparse
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.images import ImageItem, write_shard
+from workflow_scripts.common.manifest import PROMPT_SETS, read_prompts
+from workflow_scripts.generate.sharding import shard_rows
+
+_SHOWN = 10
+
+
+def read_metadata(metadata: Path) -> pd.DataFrame:
+    """Read the user's table of `file_name, prompt_id` (further columns are ignored).
+
+    Raises:
+        InputError: no readable CSV, a missing column or an empty field.
+    """
+    remedy = "write a UTF-8 CSV with the columns file_name,prompt_id"
+    try:
+        frame = pd.read_csv(metadata, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the metadata: {error}", metadata, remedy) from None
+    for column in ("file_name", "prompt_id"):
+        if column not in frame.columns:
+            raise InputError(f"the metadata has no column {column!r}", metadata, remedy)
+        empty = frame[column].str.strip() == ""
+        if empty.any():
+            row = int(empty.to_numpy().argmax())
+            raise InputError(f"{column} is empty in data row {row + 1}", metadata, remedy)
+    return frame
+
+
+def match_files(frame: pd.DataFrame, prompts: pd.DataFrame, images: Path) -> list[Path]:
+    """Return the image file of each prompt, in prompt order.
+
+    Raises:
+        InputError: prompts without an image or with several, prompt ids that are in no prompt set,
+            files that are not there; all faults are counted, the first ten named.
+    """
+    wanted = set(prompts["prompt_id"])
+    own = frame[frame["prompt_id"].isin(wanted)]
+    others = {f"{name}-" for name in PROMPT_SETS} - {
+        f"{prompt_id.split('-')[0]}-" for prompt_id in wanted
+    }
+    unknown = [
+        prompt_id
+        for prompt_id in frame.loc[~frame["prompt_id"].isin(wanted), "prompt_id"]
+        if not prompt_id.startswith(tuple(others))
+    ]
+    given = set(own["prompt_id"])
+    faults = [
+        f"{prompt_id}: no image" for prompt_id in prompts["prompt_id"] if prompt_id not in given
+    ]
+    repeated = own.loc[own["prompt_id"].duplicated(), "prompt_id"].unique()
+    faults += [f"{prompt_id}: several images" for prompt_id in repeated]
+    faults += [f"{prompt_id}: no such prompt" for prompt_id in unknown]
+    faults += [
+        f"{name}: no such file" for name in own["file_name"] if not (images / name).is_file()
+    ]
+    _refuse(faults, images)
+    by_prompt = dict(zip(own["prompt_id"], own["file_name"], strict=True))
+    return [images / by_prompt[prompt_id] for prompt_id in prompts["prompt_id"]]
+
+
+def import_shard(
+    images: Path,
+    metadata: Path,
+    prompts: Path,
+    output: Path,
+    shard: int = 0,
+    shards: int = 1,
+    threads: int = 1,
+) -> None:
+    """Write one shard from the user's files; every file of the shard is decoded once as a check.
+
+    Raises:
+        InputError: see `read_metadata` and `match_files`; unreadable images, named.
+    """
+    frame = read_prompts(prompts)
+    files = match_files(read_metadata(metadata), frame, images)
+    rows = shard_rows(len(frame), shard, shards)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        faults = [fault for fault in pool.map(_fault, [files[row] for row in rows]) if fault]
+    _refuse(faults, images)
+
+    def items() -> Iterator[ImageItem]:
+        for row in rows:
+            prompt = frame.iloc[row]
+            name = f"{prompt['prompt_id']}{files[row].suffix.lower()}"
+            yield ImageItem(prompt["prompt_id"], name, files[row].read_bytes(), prompt["caption"])
+
+    write_shard(items(), output)
+
+
+def _fault(file: Path) -> str | None:
+    try:
+        ImageItem(str(file), str(file)).open()
+    except InputError as error:
+        return f"{file.name}: {error.what}"
+    return None
+
+
+def _refuse(faults: list[str], where: Path) -> None:
+    if faults:
+        shown = "; ".join(faults[:_SHOWN]) + ("; ..." if len(faults) > _SHOWN else "")
+        raise InputError(
+            f"{len(faults)} fault(s) in the given images: {shown}",
+            where,
+            "give one readable image per prompt of the set; the exported prompt set lists them",
+        )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the flags and import a shard."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", required=True, type=Path, help="folder of image files")
+    parser.add_argument("--metadata", required=True, type=Path, help="CSV: file_name, prompt_id")
+    parser.add_argument("--prompts", required=True, type=Path)
+    parser.add_argument("--shard", default=0, type=int)
+    parser.add_argument("--shards", default=1, type=int)
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--threads", default=1, type=int)
+    import_shard(**vars(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,276 @@
+"""Make one shard of a control: images whose quality and origin are known.
+
+    python -m workflow_scripts.generate.make_control --kind held_out_real --manifest M \\
+        --prompts P.parquet --prompt-set test --seed 42 --shard 0 --shards 4 --output FILE
+
+- `training_copies`: the prompt's own image, byte for byte: the ceiling of every privacy risk.
+- `held_out_real`: real images of other patients than the reference, matched on findings, each with
+  its own caption, byte for byte: the floor of every distance.
+- `blurred_real`: the same images as held_out_real, blurred: texture lost, topology kept.
+- `noise`: uniform noise.
+
+Which image stands for which prompt is worked out over the whole set, so sharding changes nothing.
+"""
+
+import argparse
+import hashlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageFilter
+
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.images import ImageItem, decode_image, png_bytes, write_shard
+from workflow_scripts.common.manifest import FINDINGS, PROMPT_SETS, read_manifest, read_prompts
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.finetune.data import centre_square
+from workflow_scripts.generate.sharding import shard_rows
+
+log = logging.getLogger(__name__)
+
+KINDS: Final = ("held_out_real", "training_copies", "blurred_real", "noise")
+
+
+def held_out_pool(manifest: pd.DataFrame, prompts: pd.DataFrame, prompt_set: str) -> np.ndarray:
+    """Return the manifest rows whose images may stand for a prompt: captioned, of other patients.
+
+    The reference that they must share no patient with is, for `test`, the test split; for
+    `privacy`, the train split; for `augment`, the test split (on which the downstream networks are
+    judged) and the patients of the set's own images.
+
+    Raises:
+        InputError: there is no such image.
+    """
+    patients = manifest["patient_id"]
+    reference: set[str] = set()
+    if prompt_set in ("test", "augment"):
+        reference |= set(patients[manifest["split"] == "test"])
+    if prompt_set == "privacy":
+        reference |= set(patients[manifest["split"] == "train"])
+    if prompt_set == "augment":
+        reference |= set(patients[manifest["image_id"].isin(prompts["image_id"])])
+    rows = np.flatnonzero(manifest["caption"].notna() & ~patients.isin(reference))
+    if not len(rows):
+        raise InputError(
+            f"no captioned image of a patient outside the reference of the {prompt_set} set",
+            "held_out_real",
+            "enlarge the cohort, or leave the control out of run_models",
+        )
+    return rows
+
+
+def positive_masks(frame: pd.DataFrame) -> np.ndarray:
+    """Return each row's set of positive findings as a bit mask, uint16 (n,)."""
+    masks = np.zeros(len(frame), np.uint16)
+    for bit, name in enumerate(FINDINGS):
+        positive = frame[name].eq(1).fillna(False).to_numpy(dtype=bool)
+        masks |= positive.astype(np.uint16) << np.uint16(bit)
+    return masks
+
+
+def draw_matched(
+    wanted: np.ndarray, captions: list[str], pool: np.ndarray, seed: int
+) -> np.ndarray:
+    """Draw for each prompt an image of the pool with the same findings, or the nearest.
+
+    The pool is drawn from without replacement; once it is used up, it starts anew. One caption
+    never gets the same image twice. In every round exact matches are given first; the prompts left
+    get the image that differs in the fewest findings. Who comes first is drawn from the seed.
+
+    Args:
+        wanted: uint16 (n,), the prompts' positive findings.
+        captions: (n,), the prompts' captions, to tell replicates.
+        pool: uint16 (m,), the pool's positive findings.
+        seed: of the draw.
+
+    Returns:
+        int64 (n,), indices into `pool`.
+
+    Raises:
+        InputError: a caption has more replicates than the pool has images.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = np.full(len(wanted), -1, np.int64)
+    given: dict[str, set[int]] = {caption: set() for caption in captions}
+    left = rng.permutation(len(wanted))
+    while len(left):
+        stock = _Stock(pool, rng.permutation(len(pool)))
+        placed = 0
+        for exact in (True, False):
+            waiting = []
+            for i in left:
+                image = stock.take(int(wanted[i]), given[captions[i]], exact)
+                if image is None:
+                    waiting.append(i)
+                    continue
+                chosen[i] = image
+                given[captions[i]].add(image)
+                placed += 1
+            left = np.array(waiting, np.int64)
+        if not placed:
+            raise InputError(
+                f"a caption has more replicates than the pool has images ({len(pool)})",
+                "held_out_real",
+                "enlarge the cohort, or use fewer seeds",
+            )
+    return chosen
+
+
+class _Stock:
+    """The images of a pool not given away yet, by their positive findings."""
+
+    def __init__(self, pool: np.ndarray, order: np.ndarray):
+        self.masks, group = np.unique(pool, return_inverse=True)
+        self.images: list[list[int]] = [[] for _ in self.masks]
+        for i in order:
+            self.images[group[i]].append(int(i))
+        self.counts = np.array([len(images) for images in self.images])
+        self.group_of = {int(mask): i for i, mask in enumerate(self.masks)}
+
+    def take(self, mask: int, used: set[int], exact: bool) -> int | None:
+        """Take an image with these findings (or the nearest) that is not among `used`."""
+        if exact:
+            groups = [self.group_of[mask]] if mask in self.group_of else []
+        else:
+            distance = np.bitwise_count(self.masks ^ np.uint16(mask)).astype(np.int64)
+            distance[self.counts == 0] = 99
+            nearest = int(distance.argmin())
+            groups = [nearest]
+            if used and not self._has_unused(nearest, used):
+                groups = [int(i) for i in np.argsort(distance, kind="stable")]
+        for group in groups:
+            images = self.images[group]
+            for position in range(len(images) - 1, -1, -1):
+                if images[position] not in used:
+                    self.counts[group] -= 1
+                    return images.pop(position)
+        return None
+
+    def _has_unused(self, group: int, used: set[int]) -> bool:
+        return any(image not in used for image in self.images[group])
+
+
+def assign_held_out(
+    manifest: pd.DataFrame, prompts: pd.DataFrame, prompt_set: str, seed: int
+) -> np.ndarray:
+    """Return for each prompt the manifest row of the real image that stands for it, int64 (n,).
+
+    Raises:
+        InputError: see `held_out_pool` and `draw_matched`.
+    """
+    rows = held_out_pool(manifest, prompts, prompt_set)
+    pool, wanted = positive_masks(manifest.iloc[rows]), positive_masks(prompts)
+    drawn = draw_matched(wanted, prompts["caption"].tolist(), pool, seed)
+    repeats = len(drawn) - len(np.unique(drawn))
+    log.info(
+        "held-out images: %d prompts from %d images, %d with exactly the same findings, %d reused",
+        len(drawn),
+        len(rows),
+        int((pool[drawn] == wanted).sum()),
+        repeats,
+    )
+    if repeats and prompt_set == "augment":
+        log.warning("the pool is smaller than the set: %d of its images repeat", repeats)
+    return rows[drawn]
+
+
+def make_control(
+    kind: str,
+    manifest: Path,
+    prompts: Path,
+    prompt_set: str,
+    output: Path,
+    seed: int,
+    blur: float = 0.02,
+    size: int = 512,
+    shard: int = 0,
+    shards: int = 1,
+) -> None:
+    """Write one shard of a control.
+
+    Args:
+        kind: one of `KINDS`.
+        manifest: the cohort's.
+        prompts: the prompt set.
+        prompt_set: its name, which says what the reference is.
+        output: the Parquet shard to write.
+        seed: of the draw and of the noise.
+        blur: standard deviation of the Gaussian blur, as a share of the shorter side.
+        size: side in pixels of blurred images and noise.
+        shard: which shard, from 0.
+        shards: how many there are.
+
+    Raises:
+        InputError: an empty pool, a prompt whose image is not in the manifest, a missing or broken
+            image file.
+    """
+    frame = read_prompts(prompts)
+    rows = shard_rows(len(frame), shard, shards)
+    if kind == "noise":
+        write_shard(_noise(frame.iloc[rows.start : rows.stop], seed, size), output)
+        return
+    cohort = read_manifest(manifest)
+    if kind == "training_copies":
+        sources = pd.Index(cohort["image_id"]).get_indexer(frame["image_id"])
+        if (sources < 0).any():
+            lost = frame["image_id"].iloc[int((sources < 0).argmax())]
+            raise InputError(f"the prompts' image {lost!r} is not in the manifest", prompts)
+    else:
+        sources = assign_held_out(cohort, frame, prompt_set, seed)
+    shown = cohort.iloc[sources[rows.start : rows.stop]]
+    ids = frame["prompt_id"].iloc[rows.start : rows.stop].tolist()
+    write_shard(_real(ids, shown, kind, blur, size), output)
+
+
+def _real(
+    ids: list[str], shown: pd.DataFrame, kind: str, blur: float, size: int
+) -> Iterator[ImageItem]:
+    progress = Progress(f"control {kind}", len(ids), "images")
+    columns = (shown[name].tolist() for name in ("image_id", "path", "caption"))
+    for prompt_id, image_id, path, caption in zip(ids, *columns, strict=True):
+        file = Path(path)
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot read an image: {error.strerror}", file) from None
+        suffix = file.suffix.lower()
+        if kind == "blurred_real":
+            image = decode_image(data, path)
+            blurred = image.filter(ImageFilter.GaussianBlur(blur * min(image.size)))
+            data, suffix = png_bytes(centre_square(blurred, size)), ".png"
+        yield ImageItem(prompt_id, f"{prompt_id}{suffix}", data, caption or "", image_id)
+        progress.update()
+
+
+def _noise(prompts: pd.DataFrame, seed: int, size: int) -> Iterator[ImageItem]:
+    for prompt_id, caption in zip(prompts["prompt_id"], prompts["caption"], strict=True):
+        # Replicates of all captions share their ten seeds, so the prompt's id seeds the noise.
+        digest = hashlib.sha256(f"{seed}:{prompt_id}".encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        pixels = rng.integers(0, 256, (size, size), dtype=np.uint8)
+        data = png_bytes(Image.fromarray(pixels))
+        yield ImageItem(prompt_id, f"{prompt_id}.png", data, caption)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the flags and make a shard."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kind", required=True, choices=KINDS)
+    parser.add_argument("--manifest", required=True, type=Path)
+    parser.add_argument("--prompts", required=True, type=Path)
+    parser.add_argument("--prompt-set", required=True, choices=PROMPT_SETS)
+    parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument("--blur", default=0.02, type=float, help="sigma / shorter side")
+    parser.add_argument("--size", default=512, type=int, help="side in pixels")
+    parser.add_argument("--shard", default=0, type=int)
+    parser.add_argument("--shards", default=1, type=int)
+    parser.add_argument("--output", required=True, type=Path)
+    make_control(**vars(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,178 @@
+"""Sample one shard of a prompt set from a checkpoint.
+
+    python -m workflow_scripts.generate.sample --model sd_v1_5 --family stable_diffusion \\
+        --checkpoint results/finetune/sd_v1_5/pipeline --prompts P.parquet \\
+        --shard 0 --shards 4 --output FILE --progress DIR --steps 50 --guidance 7.5 --size 512 ...
+
+An image depends on the model, its prompt and its seed, not on the number of shards. Every finished
+batch is kept in the progress folder; a killed job continues after the last one.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import sha256_of, write_text
+from workflow_scripts.common.images import ImageItem, png_bytes, read_shards, write_shard
+from workflow_scripts.common.manifest import read_prompts
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.finetune.families import get_family
+from workflow_scripts.finetune.families.base import Family, SampleSettings
+from workflow_scripts.generate.sharding import shard_batches
+
+log = logging.getLogger(__name__)
+
+
+def sample_shard(
+    family: Family,
+    checkpoint: Path,
+    prompts: Path,
+    output: Path,
+    progress: Path,
+    settings: SampleSettings,
+    batch_size: int,
+    shard: int = 0,
+    shards: int = 1,
+    label: str = "model",
+    gpus: int = 0,
+    threads: int = 1,
+) -> None:
+    """Sample the images of one shard and write them to `output` (common/images.py).
+
+    Args:
+        family: what kind of model the checkpoint is.
+        checkpoint: local diffusers folder; always loaded from disk.
+        prompts: the prompt set.
+        output: the Parquet shard to write.
+        progress: folder of finished batches; removed once the output is in place.
+        settings: denoising steps, guidance, size in pixels.
+        batch_size: images denoised together; part of what the last bits of an image depend on.
+        shard: which shard, from 0.
+        shards: how many there are.
+        label: the model's key, for the log.
+        gpus: 0 for the CPU.
+        threads: of torch.
+
+    Raises:
+        InputError: an unusable checkpoint, prompt set or setting.
+    """
+    files = family.check(checkpoint)
+    frame = read_prompts(prompts)
+    batches = shard_batches(len(frame), batch_size, shard, shards)
+    if settings.steps < 1 or settings.size < 8 or settings.size % 8:
+        raise InputError(
+            f"{settings.steps} steps at {settings.size} pixels",
+            "--steps, --size",
+            "at least one step, and a size that is a multiple of 8",
+        )
+    identity = _identity(family, checkpoint, files, frame, settings, batch_size, gpus > 0)
+    _keep_only(progress, identity)
+    parts = [progress / f"batch-{batch.start:08d}.parquet" for batch in batches]
+    missing = [i for i, part in enumerate(parts) if not part.exists()]
+    if missing:
+        import torch
+
+        from workflow_scripts.common.devices import pick_device
+
+        device = pick_device(gpus)
+        torch.set_num_threads(threads)
+        pipeline = family.load(checkpoint)
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        pipeline.to(device, dtype)
+        pipeline.set_progress_bar_config(disable=True)
+        total = sum(len(batch) for batch in batches)
+        done = total - sum(len(batches[i]) for i in missing)
+        shown = Progress(f"sampling {label}, shard {shard}", total, "images", done=done)
+        for i in missing:
+            rows = frame.iloc[batches[i].start : batches[i].stop]
+            write_shard(_sample_batch(family, pipeline, rows, settings), parts[i])
+            shown.update(len(rows))
+    write_shard(read_shards(parts), output)
+    shutil.rmtree(progress, ignore_errors=True)
+
+
+def _sample_batch(
+    family: Family, pipeline: Any, rows: pd.DataFrame, settings: SampleSettings
+) -> Iterator[ImageItem]:
+    captions = rows["caption"].tolist()
+    images = family.sample(pipeline, captions, rows["seed"].tolist(), settings)
+    for prompt_id, caption, image in zip(rows["prompt_id"], captions, images, strict=True):
+        yield ImageItem(prompt_id, f"{prompt_id}.png", png_bytes(image.convert("RGB")), caption)
+
+
+def _identity(
+    family: Family,
+    checkpoint: Path,
+    files: list[Path],
+    frame: pd.DataFrame,
+    settings: SampleSettings,
+    batch_size: int,
+    on_gpu: bool,
+) -> str:
+    """Return a digest of all that a finished batch depends on."""
+    content = {
+        "family": family.name,
+        "checkpoint": {
+            path.relative_to(checkpoint).as_posix(): sha256_of(path) for path in sorted(files)
+        },
+        "prompts": frame[["prompt_id", "caption", "seed"]].values.tolist(),
+        "settings": vars(settings),
+        "batch_size": batch_size,
+        "gpu": on_gpu,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _keep_only(progress: Path, identity: str) -> None:
+    """Empty the progress folder unless what it holds was made from the same inputs."""
+    mark = progress / "identity"
+    if progress.exists() and not (mark.is_file() and mark.read_text().strip() == identity):
+        log.warning("progress in %s was made from other inputs and is not continued", progress)
+        shutil.rmtree(progress)
+    write_text(mark, identity + "\n")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the flags and sample a shard."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", required=True, help="the model's key in the config")
+    parser.add_argument("--family", required=True)
+    parser.add_argument("--checkpoint", required=True, type=Path, help="local diffusers folder")
+    parser.add_argument("--prompts", required=True, type=Path)
+    parser.add_argument("--shard", default=0, type=int)
+    parser.add_argument("--shards", default=1, type=int)
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--steps", required=True, type=int)
+    parser.add_argument("--guidance", required=True, type=float)
+    parser.add_argument("--size", required=True, type=int, help="side in pixels")
+    parser.add_argument("--batch-size", required=True, type=int)
+    parser.add_argument("--progress", required=True, type=Path, help="folder of finished batches")
+    parser.add_argument("--gpus", default=0, type=int)
+    parser.add_argument("--threads", default=1, type=int)
+    flags = parser.parse_args(argv)
+    sample_shard(
+        get_family(flags.family),
+        flags.checkpoint,
+        flags.prompts,
+        flags.output,
+        flags.progress,
+        SampleSettings(flags.steps, flags.guidance, flags.size),
+        flags.batch_size,
+        flags.shard,
+        flags.shards,
+        flags.model,
+        flags.gpus,
+        flags.threads,
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

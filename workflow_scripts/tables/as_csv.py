@@ -1,0 +1,90 @@
+"""A table as CSV for machines: the paper's columns first, every digit kept, `–` where absent.
+
+After the paper's columns stand, for each of them, `n`, `n reference`, `low` and `high`, then
+`published` where the paper's values may stand beside, and last `notes` with the reasons of the
+row's dashes. `pandas.read_csv(path, na_values="–")` reads it.
+"""
+
+import csv
+import io
+from collections.abc import Iterable
+
+from workflow_scripts.tables.assemble import Cell, Table
+
+DASH = "–"
+
+
+def to_csv(table: Table) -> str:
+    """Render a table as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows(_transposed(table) if table.layout.transposed else _plain(table))
+    return text.getvalue()
+
+
+def _plain(table: Table) -> list[list[str]]:
+    layout = table.layout
+    headers = [column.header for column in layout.columns]
+    first = ["Model", *layout.attributes]
+    rows = [[*first, *headers, *_extra_headers(headers, table), "Block", "Notes"]]
+    for row in table.rows:
+        attributes = row.attributes or ("",) * len(layout.attributes)
+        rows.append(
+            [
+                row.label,
+                *attributes,
+                *_values(row.cells),
+                *_extras(row.cells, table),
+                row.kind,
+                _reasons((cell.column.header, cell) for cell in row.cells),
+            ]
+        )
+    return rows
+
+
+def _transposed(table: Table) -> list[list[str]]:
+    names = [row.label for row in table.rows]
+    rows = [["Model", *names, *_extra_headers(names, table), "Notes"]]
+    for j, column in enumerate(table.layout.columns):
+        cells = [row.cells[j] for row in table.rows]
+        rows.append(
+            [
+                column.header,
+                *_values(cells),
+                *_extras(cells, table),
+                _reasons(zip(names, cells, strict=True)),
+            ]
+        )
+    return rows
+
+
+def _extra_headers(headers: list[str], table: Table) -> list[str]:
+    kinds = ["n", "n reference", "low", "high", *(["published"] if table.has_published else [])]
+    return [f"{header} [{kind}]" for header in headers for kind in kinds]
+
+
+def _values(cells: Iterable[Cell]) -> list[str]:
+    return [_number(cell.value, DASH) for cell in cells]
+
+
+def _extras(cells: Iterable[Cell], table: Table) -> list[str]:
+    fields = []
+    for cell in cells:
+        low, high = cell.interval or (None, None)
+        fields += [_number(number) for number in (cell.n, cell.n_reference, low, high)]
+        if table.has_published:
+            fields.append(cell.published.text if cell.published else "")
+    return fields
+
+
+def _number(number: float | None, absent: str = "") -> str:
+    return absent if number is None else repr(number)
+
+
+def _reasons(cells: Iterable[tuple[str, Cell]]) -> str:
+    """Return `reason (headers)` for each reason among the cells."""
+    by_reason: dict[str, list[str]] = {}
+    for header, cell in cells:
+        if cell.reason is not None:
+            by_reason.setdefault(cell.reason, []).append(header)
+    return "; ".join(f"{reason} ({', '.join(headers)})" for reason, headers in by_reason.items())

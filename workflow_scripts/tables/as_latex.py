@@ -1,0 +1,182 @@
+"""A table as LaTeX (booktabs), to be `\\input` as it is."""
+
+import re
+import unicodedata
+from typing import Final
+
+from workflow_scripts.tables.assemble import Cell, Foot, Row, Table
+
+_SPECIAL: Final = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "–": "--",
+    "—": "---",
+    "−": "$-$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "→": r"$\rightarrow$",
+    "✓": r"$\surd$",
+    "✗": r"$\times$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "·": r"$\cdot$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "δ": r"$\delta$",
+    "Σ": r"$\Sigma$",
+    "σ": r"$\sigma$",
+    "α": r"$\alpha$",
+    "μ": r"$\mu$",
+    "…": r"\ldots{}",
+    "’": "'",
+    "‘": "`",
+    "“": "``",
+    "”": "''",
+}
+
+_ACCENTS: Final = {
+    "\u0300": "`",
+    "\u0301": "'",
+    "\u0302": "^",
+    "\u0303": "~",
+    "\u0308": '"',
+    "\u030c": "v",
+    "\u0327": "c",
+}
+"""Combining marks and the accent commands for them."""
+
+_HEAD: Final = r"""% Needs \usepackage{booktabs}; with graphicx it shrinks to the text width.
+\begin{table}[tbp]
+\centering
+\ifdefined\resizebox\else\def\resizebox#1#2#3{#3}\fi
+"""
+
+
+def to_latex(table: Table) -> str:
+    """Render a table as a LaTeX float: caption, booktabs tabular, numbered notes."""
+    grid = _transposed(table) if table.layout.transposed else _plain(table)
+    columns, lines = grid
+    caption, label = escape(table.caption), table.layout.stem.replace("_", "-")
+    notes = "".join(
+        f"\\par\\textsuperscript{{{i}}}\\,{escape(note)}\n" for i, note in enumerate(table.notes, 1)
+    )
+    return (
+        _HEAD
+        + f"\\caption{{{caption}}}\n\\label{{tab:{label}}}\n"
+        + "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
+        + f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
+        + "\n".join(lines)
+        + "\n\\bottomrule\n\\end{tabular}}\n"
+        + (f"\\par\\smallskip\n{{\\footnotesize\\raggedright\n{notes}\\par}}\n" if notes else "")
+        + "\\end{table}\n"
+    )
+
+
+def escape(text: str) -> str:
+    """Escape LaTeX's special characters; accents and symbols become commands.
+
+    What pdfLaTeX's standard fonts may not have loses its accent, or becomes `?`.
+    """
+    return "".join(_SPECIAL.get(letter) or _ascii(letter) for letter in " ".join(text.split()))
+
+
+def _ascii(letter: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", letter)
+    base, marks = decomposed[0], decomposed[1:]
+    if not base.isascii():
+        return "?"
+    if marks in _ACCENTS:
+        return f"\\{_ACCENTS[marks]}{{{base}}}"
+    return base
+
+
+def _line(fields: list[str]) -> str:
+    return " & ".join(fields) + r" \\"
+
+
+def _plain(table: Table) -> tuple[str, list[str]]:
+    layout = table.layout
+    blank = [""] * len(layout.attributes)
+    headers = (*layout.attributes, *(column.header for column in layout.columns))
+    lines = [_line(["Model", *map(escape, headers)]), r"\midrule"]
+    kind = table.rows[0].kind if table.rows else ""
+    for row in table.rows:
+        if row.kind != kind:
+            lines.append(r"\midrule")
+            kind = row.kind
+        attributes = [escape(text) for text in row.attributes] or blank
+        lines.append(_line([_label(row), *attributes, *map(_cell, row.cells)]))
+        if any(cell.published for cell in row.cells):
+            lines.append(_line([r"\quad\itshape published", *blank, *map(_published, row.cells)]))
+    if table.feet:
+        lines.append(r"\midrule")
+    for foot in table.feet:
+        lines.append(_line([_foot_label(foot), *blank, *map(_foot_text, foot.texts)]))
+    return "l" + "l" * len(blank) + "r" * len(layout.columns), lines
+
+
+def _transposed(table: Table) -> tuple[str, list[str]]:
+    """Return the column letters and lines; a published column follows its model's."""
+    beside = [any(cell.published for cell in row.cells) for row in table.rows]
+    # Every model's column carries its own gap before it; the controls are set apart by more.
+    columns, header = "l", ["Metric"]
+    kind = table.rows[0].kind if table.rows else ""
+    for row, published in zip(table.rows, beside, strict=True):
+        columns += (r"@{\hspace{2em}}r" if row.kind != kind else "r") + ("r" if published else "")
+        kind = row.kind
+        header += [_label(row), *([r"\itshape published"] if published else [])]
+    lines = [_line(header), r"\midrule"]
+    for j, column in enumerate(table.layout.columns):
+        fields = [escape(column.header)]
+        for row, published in zip(table.rows, beside, strict=True):
+            fields += [_cell(row.cells[j]), *([_published(row.cells[j])] if published else [])]
+        lines.append(_line(fields))
+    if table.feet:
+        lines.append(r"\midrule")
+    for foot in table.feet:
+        fields = [_foot_label(foot)]
+        for text, published in zip(foot.texts, beside, strict=True):
+            fields += [_foot_text(text), *([""] if published else [])]
+        lines.append(_line(fields))
+    return columns, lines
+
+
+def _label(row: Row) -> str:
+    return rf"\textit{{{escape(row.label)}}}" if row.kind == "control" else escape(row.label)
+
+
+def _foot_label(foot: Foot) -> str:
+    return rf"\footnotesize {escape(foot.label)}"
+
+
+def _foot_text(text: str) -> str:
+    return rf"\footnotesize {escape(text)}"
+
+
+def _published(cell: Cell) -> str:
+    return rf"\itshape {cell.published.text}" if cell.published else ""
+
+
+def _cell(cell: Cell) -> str:
+    if cell.value is None:
+        return rf"--\textsuperscript{{{cell.note}}}"
+    text = re.sub(r"^-", "$-$", cell.text)
+    if cell.rank == "best":
+        text = rf"\textbf{{{text}}}"
+    elif cell.rank == "second":
+        text = rf"\underline{{{text}}}"
+    if cell.bounds is not None:  # upper bound over lower bound, small, beside the value
+        text += rf"$^{{{cell.bounds[1]}}}_{{{cell.bounds[0]}}}$"
+    return text

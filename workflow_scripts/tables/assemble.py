@@ -1,0 +1,342 @@
+"""Records joined to tables: rows, cells, best and second, notes. No number is computed here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.records import Record, Value
+from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.layout import LAYOUTS, REAL_FAMILY, Column, Layout
+from workflow_scripts.tables.models import NOT_RUN, ModelEntry
+from workflow_scripts.tables.published import PAPER_DATASET, Published, published_values
+from workflow_scripts.tables.records_in import REAL, Records
+
+_OPPOSITE: Final = {"higher": "lower", "lower": "higher"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of a table, or the reason why there is none.
+
+    Attributes:
+        column: what it is a value of.
+        value: with all its digits; None where there is none.
+        n: how many images or prompts it rests on; None without a record.
+        n_reference: how many reference images, where there are any.
+        interval: lower and upper bound, where there is one.
+        interval_kind: what the bounds are.
+        reason: why there is no value.
+        note: the number of the note that gives the reason.
+        published: the paper's number, where it may stand here.
+        rank: `best`, `second` or None.
+    """
+
+    column: Column
+    value: float | None
+    n: int | None = None
+    n_reference: int | None = None
+    interval: tuple[float, float] | None = None
+    interval_kind: str | None = None
+    reason: str | None = None
+    note: int | None = None
+    published: Published | None = None
+    rank: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The value as a reader sees it."""
+        return "–" if self.value is None else self.rounded(self.value)
+
+    @property
+    def bounds(self) -> tuple[str, str] | None:
+        """The interval as a reader sees it."""
+        if self.interval is None:
+            return None
+        return self.rounded(self.interval[0]), self.rounded(self.interval[1])
+
+    def rounded(self, number: float) -> str:
+        """Round to the column's decimals; zero has no sign."""
+        text = f"{number:.{self.column.decimals}f}"
+        return text.lstrip("-") if float(text) == 0 else text
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model's values. `kind` is `real`, `model`, `control` or `floor`."""
+
+    key: str
+    label: str
+    kind: str
+    attributes: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Foot:
+    """A row of counts under a table (a column where it is transposed)."""
+
+    label: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be rendered.
+
+    Attributes:
+        layout: what it shows.
+        rows: real data, models, controls and floor, in this order.
+        feet: counts that the values rest on.
+        caption: without the table's number.
+        notes: the reasons of the dashes; note i is notes[i - 1].
+    """
+
+    layout: Layout
+    rows: tuple[Row, ...]
+    feet: tuple[Foot, ...]
+    caption: str
+    notes: tuple[str, ...]
+
+    @property
+    def has_published(self) -> bool:
+        """Whether any published value stands in it."""
+        return any(cell.published for row in self.rows for cell in row.cells)
+
+
+def build_tables(
+    records: Records,
+    models: Sequence[ModelEntry],
+    dataset: str,
+    protocol: str,
+    cohort: dict[str, SplitCounts],
+    images_removed: int = 0,
+) -> dict[str, Table]:
+    """Join the records to the tables of the paper.
+
+    Args:
+        records: of all stages.
+        models: in the order of the rows.
+        dataset: the data's name; published values stand only beside MIMIC-CXR's.
+        protocol: of all records.
+        cohort: counts per split.
+        images_removed: how many images the cohort left out.
+
+    Returns:
+        The tables by stem, in the paper's order.
+    """
+    return {
+        stem: _build(layout, records, models, dataset, protocol, cohort, images_removed)
+        for stem, layout in LAYOUTS.items()
+    }
+
+
+def _build(
+    layout: Layout,
+    records: Records,
+    models: Sequence[ModelEntry],
+    dataset: str,
+    protocol: str,
+    cohort: dict[str, SplitCounts],
+    images_removed: int = 0,
+) -> Table:
+    printed = published_values(layout.stem) if dataset == PAPER_DATASET else {}
+    rows = []
+    if layout.real_row is not None:
+        record = records.find(layout.stage, REAL_FAMILY, REAL)
+        cells = tuple(_cell(column, record, NOT_RUN) for column in layout.columns)
+        rows.append(Row(REAL, layout.real_row, "real", (), cells))
+    for kind in ("model", "control"):
+        for model in models:
+            if model.is_control != (kind == "control"):
+                continue
+            record = records.find(layout.stage, layout.family, model.key)
+            why = model.why_missing(layout.stage)
+            cells = tuple(_cell(column, record, why) for column in layout.columns)
+            attributes = model.attributes if layout.attributes else ()
+            rows.append(Row(model.key, model.name, kind, attributes, cells))
+    if layout.floor is not None:
+        rows.append(_floor(layout, layout.floor, records, models))
+    rows = [_with_published(row, printed) for row in rows]
+    rows = _ranked(rows)
+    rows, notes = _noted(rows)
+    return Table(
+        layout,
+        tuple(rows),
+        _feet(layout, rows, cohort),
+        _caption(layout, rows, dataset, protocol, cohort, images_removed),
+        tuple(notes),
+    )
+
+
+def _cell(column: Column, record: Record | None, why_missing: str) -> Cell:
+    if record is None:
+        return Cell(column, None, reason=why_missing)
+    try:
+        value = record.get(column.metric, column.subset)
+    except KeyError:
+        return Cell(column, None, reason=f"the record has no {column.metric}")
+    if value.direction == _OPPOSITE.get(column.direction):
+        raise InputError(
+            f"{record.model}: {value.metric} says that {value.direction} is better, "
+            f"the table that {column.direction} is",
+            f"{record.stage} record of {record.model}",
+        )
+    return _cell_of(column, value)
+
+
+def _cell_of(column: Column, value: Value) -> Cell:
+    return Cell(
+        column,
+        value.value,
+        value.n,
+        value.n_reference,
+        value.interval,
+        value.interval_kind,
+        value.reason,
+    )
+
+
+def _floor(layout: Layout, metric: str, records: Records, models: Sequence[ModelEntry]) -> Row:
+    """Return the row of real against real: for each column the first record's that has it.
+
+    The floor depends on the number of images, which is the same for every model that generated
+    the whole prompt set; models come before controls.
+    """
+    ordered = sorted(models, key=lambda model: model.is_control)
+    found = [records.find(layout.stage, layout.family, model.key) for model in ordered]
+    cells = []
+    for column in layout.columns:
+        asked = replace(column, metric=metric)
+        own = [_cell(asked, record, NOT_RUN) for record in found]
+        valued = [cell for cell in own if cell.value is not None]
+        counted = [cell for cell in own if cell.n is not None]
+        cells.append((valued or counted or own or [Cell(asked, None, reason=NOT_RUN)])[0])
+    return Row("floor", "Floor: real against real", "floor", (), tuple(cells))
+
+
+def _with_published(row: Row, printed: dict[tuple[str, str, str], Published]) -> Row:
+    cells = tuple(
+        replace(cell, published=printed.get((row.key, cell.column.metric, cell.column.subset)))
+        for cell in row.cells
+    )
+    return replace(row, cells=cells)
+
+
+def _ranked(rows: list[Row]) -> list[Row]:
+    """Mark the best and the second value of each column among the models.
+
+    Values that a reader sees as equal share their mark, and the second is the next value after
+    the best. A column with one model has no best.
+    """
+    ranked = list(rows)
+    for j in range(len(rows[0].cells) if rows else 0):
+        shown = {
+            i: float(row.cells[j].text)
+            for i, row in enumerate(rows)
+            if row.kind == "model" and row.cells[j].value is not None
+        }
+        if len(shown) < 2:
+            continue
+        lower = rows[0].cells[j].column.direction == "lower"
+        order = sorted(set(shown.values()), reverse=not lower)
+        for i, value in shown.items():
+            place = order.index(value)
+            if place < 2:
+                cells = list(ranked[i].cells)
+                cells[j] = replace(cells[j], rank=("best", "second")[place])
+                ranked[i] = replace(ranked[i], cells=tuple(cells))
+    return ranked
+
+
+def _noted(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """Number the reasons in the order of their appearance, each once."""
+    notes: list[str] = []
+    noted = []
+    for row in rows:
+        cells = []
+        for cell in row.cells:
+            if cell.reason is not None:
+                if cell.reason not in notes:
+                    notes.append(cell.reason)
+                cell = replace(cell, note=notes.index(cell.reason) + 1)
+            cells.append(cell)
+        noted.append(replace(row, cells=tuple(cells)))
+    return noted, notes
+
+
+def _feet(layout: Layout, rows: list[Row], cohort: dict[str, SplitCounts]) -> tuple[Foot, ...]:
+    measured = [row for row in rows if row.kind != "floor"]
+    groups = (
+        [row.cells for row in measured]
+        if layout.transposed
+        else list(zip(*(row.cells for row in measured), strict=True))
+    )
+    feet = []
+    for label, counts in (
+        (layout.n_labels[0], [[cell.n for cell in group] for group in groups]),
+        (layout.n_labels[1], [[cell.n_reference for cell in group] for group in groups]),
+    ):
+        texts = tuple(_span([count for count in group if count is not None]) for group in counts)
+        if any(text != "–" for text in texts):
+            feet.append(Foot(label, texts))
+    if layout.positives and "test" in cohort:
+        positives = cohort["test"].positives
+        texts = tuple(
+            f"{positives[column.subset]:,}" if column.subset in positives else "–"
+            for column in layout.columns
+        )
+        feet.append(Foot("Positive test images", texts))
+    return tuple(feet)
+
+
+def _span(counts: list[int]) -> str:
+    if not counts:
+        return "–"
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+def _caption(
+    layout: Layout,
+    rows: list[Row],
+    dataset: str,
+    protocol: str,
+    cohort: dict[str, SplitCounts],
+    images_removed: int = 0,
+) -> str:
+    sizes = " and ".join(
+        f"{cohort[split].images:,} {word}"
+        for split, word in (("train", "training"), ("test", "test"))
+        if split in cohort
+    )
+    left_out = f"; {images_removed:,} left out" if images_removed else ""
+    parts = [
+        f"{layout.title}. {dataset} ({sizes} radiographs{left_out}), protocol {protocol}.",
+        layout.explanation,
+        "Best in bold and second underlined among the models, without the controls; "
+        "equal values share their mark.",
+    ]
+    kinds = _interval_kinds(layout, rows)
+    if kinds:
+        parts.append(f"Bounds: {kinds}.")
+    if any(cell.published for row in rows for cell in row.cells):
+        parts.append("Published: the paper's value, as printed.")
+        if protocol != "as_published":
+            parts.append(
+                "The protocols differ: the paper's values were measured under as_published, "
+                f"these under {protocol}, so that a difference need not be the model's."
+            )
+    return " ".join(parts)
+
+
+def _interval_kinds(layout: Layout, rows: list[Row]) -> str:
+    """Return what the intervals are, by column where they differ."""
+    by_kind: dict[str, list[str]] = {}
+    for j, column in enumerate(layout.columns):
+        for kind in dict.fromkeys(row.cells[j].interval_kind for row in rows):
+            if kind is not None:
+                by_kind.setdefault(kind, []).append(column.header)
+    if len(by_kind) == 1:
+        return next(iter(by_kind))
+    return "; ".join(f"{kind} ({', '.join(headers)})" for kind, headers in by_kind.items())

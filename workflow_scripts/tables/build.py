@@ -1,0 +1,55 @@
+"""Join the records of every stage to the paper's tables, as CSV, Markdown and LaTeX.
+
+python -m workflow_scripts.tables.build --fidelity results/fidelity/*.json
+    --privacy results/privacy/*.json --downstream results/downstream/classification/*/*.json
+    --models '[{"key": "sd_v1_4", "family": "stable_diffusion", ...}]' --dataset MIMIC-CXR
+    --protocol sound --manifest results/cohort/manifest.parquet
+    --attrition results/cohort/attrition.csv --out results/tables
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.files import write_text
+from workflow_scripts.tables.as_csv import to_csv
+from workflow_scripts.tables.as_latex import to_latex
+from workflow_scripts.tables.as_markdown import to_markdown
+from workflow_scripts.tables.assemble import Table, build_tables
+from workflow_scripts.tables.cohort_counts import count_cohort, read_attrition
+from workflow_scripts.tables.models import STAGES, parse_models
+from workflow_scripts.tables.records_in import add_arguments, read_records
+
+log = logging.getLogger(__name__)
+
+FORMATS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    parser.add_argument("--out", required=True, help="folder to write the tables to")
+    args = parser.parse_args(argv)
+    models = parse_models(args.models)
+    records = read_records({s: getattr(args, s) for s in STAGES}, models, args.protocol)
+    cohort = count_cohort(args.manifest)
+    removed = read_attrition(args.attrition).images_removed
+    tables = build_tables(records, models, args.dataset, args.protocol, cohort, removed)
+    write_tables(tables, args.out)
+    log.info("%d tables from %d records in %s", len(tables), len(records.all()), args.out)
+
+
+def write_tables(tables: dict[str, Table], out: str | Path) -> None:
+    """Write each table in every format as `{out}/{stem}.{csv,md,tex}`."""
+    for stem, table in tables.items():
+        for suffix, render in FORMATS.items():
+            write_text(Path(out) / f"{stem}.{suffix}", render(table))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,67 @@
+"""What the cohort holds and what was left out of it: the manifest and the attrition, counted."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.manifest import FINDINGS, SPLITS, read_manifest
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """The counts of one split; `positives` per finding are images labelled 1."""
+
+    split: str
+    images: int
+    patients: int
+    captioned: int
+    positives: dict[str, int]
+
+
+def count_cohort(manifest: str | Path) -> dict[str, SplitCounts]:
+    """Count the cohort's splits; a split without images is left out."""
+    frame = read_manifest(manifest, ["patient_id", "split", "caption", *FINDINGS])
+    return {
+        split: _count(split, frame[frame["split"] == split])
+        for split in SPLITS
+        if (frame["split"] == split).any()
+    }
+
+
+def _count(split: str, part: pd.DataFrame) -> SplitCounts:
+    return SplitCounts(
+        split,
+        len(part),
+        part["patient_id"].nunique(),
+        int(part["caption"].notna().sum()),
+        {name: int((part[name] == 1).sum()) for name in FINDINGS},
+    )
+
+
+@dataclass(frozen=True)
+class AttritionTable:
+    """The attrition table as it stands, and how many images were left out in all."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    images_removed: int
+
+
+def read_attrition(path: str | Path) -> AttritionTable:
+    """Read the cohort's attrition table.
+
+    Raises:
+        InputError: the file cannot be read or is no attrition table.
+    """
+    remedy = "delete it and rerun the cohort stage"
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as stream:
+            header, *rows = list(csv.reader(stream))
+        unit, removed = header.index("unit"), header.index("removed")
+        total = sum(int(row[removed]) for row in rows if row[unit] == "images")
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise InputError(f"cannot read the attrition table: {error}", path, remedy) from None
+    return AttritionTable(tuple(header), tuple(tuple(row) for row in rows), total)

@@ -1,0 +1,195 @@
+"""What the paper's tables show: attributes and metrics, and the words around them."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from workflow_scripts.common.manifest import FINDINGS
+
+ARROWS: Final = {"higher": "↑", "lower": "↓", "none": ""}
+
+_ABBREVIATED: Final = (
+    "EC: enlarged cardiomediastinum, LL: lung lesion, LO: lung opacity, NF: no finding, "
+    "PE: pleural effusion, PO: pleural other, PN: pneumonia, PT: pneumothorax, "
+    "SD: support devices."
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of a table (a row where the table is transposed).
+
+    Attributes:
+        header: as the paper has it.
+        metric: its name in records.
+        direction: `higher` or `lower` is better.
+        decimals: digits after the point, for readers; the CSV has all digits.
+        subset: `all` or a finding.
+    """
+
+    header: str
+    metric: str
+    direction: str
+    decimals: int
+    subset: str = "all"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One table of the paper.
+
+    Attributes:
+        stem: of its files.
+        number: in the paper.
+        title: what it compares; the caption opens with it.
+        stage: whose records it joins.
+        family: the records' family, or None where the stage has one family.
+        columns: its metrics, in the paper's order.
+        attributes: headers of what is said of a model before its metrics.
+        transposed: metrics are rows and models are columns.
+        n_labels: what `n` and `n_reference` count.
+        real_row: the label of the row of real data alone, where there is one.
+        floor: the metric of the row of real against real, where there is one.
+        positives: whether a foot row counts the positive test images per finding.
+        explanation: sentences of the caption on what the numbers are.
+    """
+
+    stem: str
+    number: int
+    title: str
+    stage: str
+    family: str | None
+    columns: tuple[Column, ...]
+    explanation: str
+    n_labels: tuple[str, str]
+    attributes: tuple[str, ...] = ()
+    transposed: bool = False
+    real_row: str | None = None
+    floor: str | None = None
+    positives: bool = False
+
+
+def _per_finding(headers: str, metric: str, direction: str, decimals: int) -> tuple[Column, ...]:
+    names = headers.split(",")
+    return tuple(
+        Column(header, metric, direction, decimals, finding)
+        for header, finding in zip(names, FINDINGS, strict=True)
+    )
+
+
+_FIDELITY: Final = Layout(
+    stem="table01_fidelity",
+    number=1,
+    title="Generation fidelity and mode coverage",
+    stage="fidelity",
+    family=None,
+    attributes=("Size", "Default Resolution", "Prev. Available For CXR?", "Fine-Tuning"),
+    columns=(
+        Column("FID ↓ (RadDino)", "fid", "lower", 3),
+        Column("KID ↓ (RadDino)", "kid", "lower", 3),
+        Column("Alignment Score ↑", "alignment", "higher", 3),
+        Column("Precision ↑", "precision", "higher", 3),
+        Column("Recall ↑", "recall", "higher", 3),
+        Column("Density ↑", "density", "higher", 3),
+        Column("Coverage ↑", "coverage", "higher", 3),
+    ),
+    n_labels=("Generated images", "Real images"),
+    explanation=(
+        "All metrics but alignment compare RAD-DINO features of the generated test images with "
+        "those of the real test images; alignment is the cosine of image and caption in BioViL-T."
+    ),
+)
+
+_PATHOLOGIES: Final = Layout(
+    stem="table02_fid_per_pathology",
+    number=2,
+    title="FID (RadDino) ↓ per pathology",
+    stage="fidelity",
+    family=None,
+    columns=_per_finding(
+        "Atelectasis,Cardiomegaly,Consolid.,Edema,EC,Fracture,LL,LO,NF,PE,PO,PN,PT,SD",
+        "fid",
+        "lower",
+        2,
+    ),
+    n_labels=("Generated images", "Real images"),
+    floor="fid_floor",
+    explanation=(
+        "The floor is the FID between two groups of real images of as many images, no patient in "
+        "both: what a perfect generator would score at this sample size. FID grows as images get "
+        "fewer, so a value says little beyond its floor. "
+    )
+    + _ABBREVIATED,
+)
+
+_PRIVACY: Final = Layout(
+    stem="table03_privacy",
+    number=3,
+    title="Re-identification risk and patient privacy",
+    stage="privacy",
+    family=None,
+    transposed=True,
+    columns=(
+        Column("Avg. Re-ID Score ↓", "reid_mean_of_max", "lower", 3),
+        Column("Avg. Latent Distance ↑", "latent_distance_mean_of_min", "higher", 3),
+        Column("Avg. Pixel Distance ↑", "pixel_distance_mean_of_min", "higher", 1),
+        Column("Max. Re-ID Score ↓", "reid_max", "lower", 3),
+        Column("Count Re-ID > δ ↓", "reid_count", "lower", 0),
+    ),
+    n_labels=("Prompts", "Training images"),
+    explanation=(
+        "Each prompt's generated images are compared with the training image that the prompt "
+        "describes; a prompt counts with its riskiest image (highest re-identification score, "
+        "smallest distance), and the averages are over prompts."
+    ),
+)
+
+_AUROC_NOTE: Final = (
+    "AUROC of a ResNet-50 on the real test images. Positive is a finding labelled 1. "
+)
+
+_AUGMENTED: Final = Layout(
+    stem="table04_classification_augmented",
+    number=4,
+    title="Classification (AUROC ↑), trained on real and synthetic images",
+    stage="downstream",
+    family="classification/augmented",
+    columns=(
+        *_per_finding(
+            "Atelec.,C.Megaly,Consol.,Edema,Enlarged C.,Frac.,LL,LO,NF,PE,PO,PN,PT,SD",
+            "auroc",
+            "higher",
+            2,
+        ),
+        Column("Average", "auroc", "higher", 2),
+    ),
+    n_labels=("Test images", "Reference images"),
+    real_row="Original",
+    positives=True,
+    explanation=_AUROC_NOTE + "Original is trained on the real images alone. " + _ABBREVIATED,
+)
+
+_SYNTHETIC_ONLY: Final = Layout(
+    stem="table15_classification_synthetic_only",
+    number=15,
+    title="Classification (AUROC ↑), trained on synthetic images only",
+    stage="downstream",
+    family="classification/synthetic_only",
+    columns=_per_finding(
+        "Atel-ectasis,Cardio-megaly,Consol-idation,Edema,EC,Fracture,LL,LO,NF,PE,PO,PN,PT,SD",
+        "auroc",
+        "higher",
+        2,
+    ),
+    n_labels=("Test images", "Reference images"),
+    real_row="Original (Real)",
+    positives=True,
+    explanation=_AUROC_NOTE + "Original (Real) is trained on real images. " + _ABBREVIATED,
+)
+
+REAL_FAMILY: Final = "classification/real_only"
+"""The family of the record behind `real_row`; its model is `real`."""
+
+LAYOUTS: Final = {
+    layout.stem: layout
+    for layout in (_FIDELITY, _PATHOLOGIES, _PRIVACY, _AUGMENTED, _SYNTHETIC_ONLY)
+}

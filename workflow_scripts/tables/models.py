@@ -1,0 +1,101 @@
+"""The models of the tables: their order, what is said of them, and why a value may be missing."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.manifest import PROMPT_SETS
+
+STAGES: Final = ("fidelity", "privacy", "downstream")
+"""The stages whose records the tables join."""
+
+PROMPT_SET_OF: Final = {"fidelity": "test", "privacy": "privacy", "downstream": "augment"}
+"""The prompt set whose images each stage measures; `missing` has these as keys."""
+
+NOT_RUN: Final = "not run"
+
+_DISPLAY: Final = {"name", "size", "default_resolution", "previously_available"}
+_KEYS: Final = {"key", "family", "display", "finetuning", "missing"}
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model as the tables show it.
+
+    Attributes:
+        key: in the config and in records.
+        family: `control` for a control, else the text-to-image family or `external`.
+        name: in tables.
+        attributes: size, default resolution, previously available, fine-tuning; – where unknown.
+        missing: for a prompt set without images, why.
+    """
+
+    key: str
+    family: str
+    name: str
+    attributes: tuple[str, str, str, str]
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it calibrates the tables rather than competes in them."""
+        return self.family == "control"
+
+    def why_missing(self, stage: str) -> str:
+        """Return why there is no record of a stage."""
+        return self.missing.get(PROMPT_SET_OF[stage], NOT_RUN)
+
+
+def parse_models(text: str) -> list[ModelEntry]:
+    """Parse the `--models` argument, a JSON list in the order of the tables' rows.
+
+    Raises:
+        InputError: no such list, an unknown key, or a repeated model.
+    """
+    where = "--models"
+    try:
+        entries = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"not JSON: {error}", where) from None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError("a JSON list of objects was expected", where)
+    models = [_model(entry, f"{where}[{i}]") for i, entry in enumerate(entries)]
+    keys = [model.key for model in models]
+    repeated = sorted({key for key in keys if keys.count(key) > 1})
+    if repeated:
+        raise InputError(f"repeated model(s): {', '.join(repeated)}", where)
+    return models
+
+
+def _model(entry: dict[str, Any], where: str) -> ModelEntry:
+    display, missing = entry.get("display") or {}, entry.get("missing") or {}
+    for found, allowed, what in (
+        (entry, _KEYS, "key"),
+        (display, _DISPLAY, "display key"),
+        (missing, set(PROMPT_SETS), "prompt set in `missing`"),
+    ):
+        unknown = sorted(set(found) - allowed)
+        if unknown:
+            raise InputError(
+                f"unknown {what}: {', '.join(unknown)}", where, f"known are {sorted(allowed)}"
+            )
+    if not entry.get("key") or not entry.get("family"):
+        raise InputError("a model has a `key` and a `family`", where)
+    available = {None: "–", True: "✓", False: "✗"}[display.get("previously_available")]
+    return ModelEntry(
+        entry["key"],
+        entry["family"],
+        str(display.get("name") or entry["key"]),
+        (
+            _text(display.get("size")),
+            _text(display.get("default_resolution")),
+            available,
+            _text(entry.get("finetuning")),
+        ),
+        {prompt_set: str(reason) for prompt_set, reason in missing.items()},
+    )
+
+
+def _text(value: Any) -> str:
+    return "–" if value in (None, "", "-") else str(value)

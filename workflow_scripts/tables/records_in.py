@@ -1,0 +1,100 @@
+"""The records that the tables join: read, checked, and found by what they hold."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from workflow_scripts.common.as_published import PROTOCOLS
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.records import Record, read_record
+from workflow_scripts.tables.layout import LAYOUTS, REAL_FAMILY
+from workflow_scripts.tables.models import ModelEntry
+
+REAL: Final = "real"
+"""The model key of records of real data alone."""
+
+
+class Records:
+    """The records by stage, family and model; a stage of one family is found without naming it."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str | None, str], Record] = {}
+
+    def add(self, record: Record) -> None:
+        """Add a record.
+
+        Raises:
+            InputError: the place is taken.
+        """
+        family = record.family if record.stage == "downstream" else None
+        place = (record.stage, family, record.model)
+        if place in self._found:
+            raise InputError(
+                f"two {record.stage} records ({record.family}) of model {record.model!r}"
+            )
+        self._found[place] = record
+
+    def find(self, stage: str, family: str | None, model: str) -> Record | None:
+        """Return a record, or None where there is none."""
+        return self._found.get((stage, family, model))
+
+    def all(self) -> list[Record]:
+        """Return the records in the order they were added."""
+        return list(self._found.values())
+
+
+def read_records(
+    paths: dict[str, Sequence[str | Path]], models: Iterable[ModelEntry], protocol: str
+) -> Records:
+    """Read the records of each stage and check that they belong together.
+
+    Args:
+        paths: files per stage.
+        models: the models of the tables.
+        protocol: the one that all records must have.
+
+    Raises:
+        InputError: a record of another stage, an unknown family or model, another protocol, or
+            two records of one model.
+    """
+    keys = {model.key for model in models}
+    families = {layout.family for layout in LAYOUTS.values() if layout.family} | {REAL_FAMILY}
+    records = Records()
+    for stage, files in paths.items():
+        for path in files:
+            record = read_record(path)
+            if record.stage != stage:
+                raise InputError(f"a {record.stage} record, given as --{stage}", path)
+            if stage == "downstream" and record.family not in families:
+                raise InputError(
+                    f"no table shows {record.family!r}", path, f"known are {sorted(families)}"
+                )
+            real = record.model == REAL and record.family == REAL_FAMILY
+            if record.model not in keys and not real:
+                raise InputError(
+                    f"a record of model {record.model!r}, which is not among the tables' models",
+                    path,
+                    "add the model to `run_models`, or leave its record out",
+                )
+            if record.protocol != protocol:
+                raise InputError(
+                    f"a record of protocol {record.protocol!r} for tables of {protocol!r}",
+                    path,
+                    "rerun the stage under one protocol",
+                )
+            records.add(record)
+    return records
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that `build` and `report` share."""
+    for stage in ("fidelity", "privacy", "downstream"):
+        parser.add_argument(
+            f"--{stage}", nargs="*", default=[], metavar="JSON", help=f"{stage} records"
+        )
+    parser.add_argument("--models", required=True, help="JSON list of models, in table order")
+    parser.add_argument("--dataset", required=True, help="name of the data")
+    parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
+    parser.add_argument("--manifest", required=True, help="manifest of the cohort (Parquet)")
+    parser.add_argument("--attrition", required=True, help="attrition table of the cohort (CSV)")

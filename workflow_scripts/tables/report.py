@@ -1,0 +1,281 @@
+"""Write the report: one HTML file that needs nothing beside it, neither network nor folder.
+
+python -m workflow_scripts.tables.report --fidelity results/fidelity/*.json
+    --privacy results/privacy/*.json --downstream results/downstream/classification/*/*.json
+    --models '[{"key": "sd_v1_4", ...}]' --dataset MIMIC-CXR --protocol sound
+    --manifest results/cohort/manifest.parquet --attrition results/cohort/attrition.csv
+    --prompts results/cohort/prompts/test.parquet
+    --images sd_v1_4=results/generate/sd_v1_4/test/part-00000-of-00004.parquet
+    --tables results/tables --output results/tables/report.html
+"""
+
+import argparse
+import base64
+import logging
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.records import Record
+from workflow_scripts.tables import dot_plot, figures
+from workflow_scripts.tables.assemble import Cell, Row, Table, build_tables
+from workflow_scripts.tables.cohort_counts import count_cohort, read_attrition
+from workflow_scripts.tables.examples import gallery, parse_images
+from workflow_scripts.tables.models import STAGES, ModelEntry, parse_models
+from workflow_scripts.tables.published import PAPER_DATASET
+from workflow_scripts.tables.records_in import add_arguments, read_records
+
+log = logging.getLogger(__name__)
+
+_TYPES: Final = {"csv": "text/csv", "md": "text/markdown", "tex": "application/x-tex"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    parser.add_argument("--prompts", required=True, help="test prompt set (Parquet)")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="MODEL=FILE",
+        help="image shards of the test prompt set",
+    )
+    parser.add_argument("--tables", required=True, help="folder that tables.build wrote")
+    parser.add_argument("--output", required=True, help="HTML file to write")
+    args = parser.parse_args(argv)
+    models = parse_models(args.models)
+    records = read_records({s: getattr(args, s) for s in STAGES}, models, args.protocol)
+    cohort = count_cohort(args.manifest)
+    attrition = read_attrition(args.attrition)
+    tables = build_tables(
+        records, models, args.dataset, args.protocol, cohort, attrition.images_removed
+    )
+    per_pathology = tables["table02_fid_per_pathology"]
+    context = {
+        "dataset": args.dataset,
+        "protocol": args.protocol,
+        "confidential": args.dataset == PAPER_DATASET,
+        "models": [model for model in models if not model.is_control],
+        "controls": [model for model in models if model.is_control],
+        "cohort": cohort,
+        "attrition": attrition,
+        "tables": [
+            {"table": table, "files": _downloads(args.tables, stem)}
+            for stem, table in tables.items()
+        ],
+        "headlines": headlines(tables),
+        "gallery": gallery(parse_images(args.images), models, args.prompts, args.manifest),
+        "figures": [
+            (Markup(svg), text)
+            for svg, text in (
+                (figures.fid_per_pathology(per_pathology, cohort), _PATHOLOGY_TEXT),
+                (figures.prevalence(per_pathology, cohort), _PREVALENCE_TEXT),
+            )
+            if svg is not None
+        ],
+        "dashes": _dashes(tables, models),
+        "provenance": provenance_rows(records.all()),
+        "plot": dot_plot,
+    }
+    write_private(render(context), args.output)
+    log.info("report of %d models in %s", len(models), args.output)
+
+
+_PATHOLOGY_TEXT: Final = (
+    "FID per pathology, the most frequent finding first. The gray bar is the floor: two groups of "
+    "real images of as many images, compared with each other. What a model can be blamed for is "
+    "the distance between its mark and the end of the bar. Lines are intervals."
+)
+_PREVALENCE_TEXT: Final = (
+    "FID against prevalence. A finding with few images has a high FID for every model; the dashed "
+    "floor shows how much of that is the sample size alone."
+)
+
+
+def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:
+    """Return the overview's three statements, each a title, a sentence and a dot plot."""
+    found = []
+    for stem, metric, title, plot_title, sentence in (
+        ("table01_fidelity", "fid", "Fidelity", "FID (RAD-DINO)", _fidelity_sentence),
+        (
+            "table03_privacy",
+            "reid_mean_of_max",
+            "Privacy",
+            "Average re-identification score",
+            _privacy_sentence,
+        ),
+        (
+            "table04_classification_augmented",
+            "auroc",
+            "Utility",
+            "Mean AUROC, real + synthetic",
+            _utility_sentence,
+        ),
+    ):
+        table = tables[stem]
+        found.append(
+            {
+                "title": title,
+                "sentence": sentence(table),
+                "plot": dot_plot.dot_plot(table, metric, "all", plot_title),
+            }
+        )
+    return found
+
+
+def _fidelity_sentence(table: Table) -> str:
+    ranked = _by_value(table, "fid", "model")
+    if not ranked:
+        return "No model has an FID; the notes say why."
+    row, cell = ranked[0]
+    subject = "has the lowest FID" if len(ranked) > 1 else "has an FID of"
+    text = f"{row.label} {subject}{',' if len(ranked) > 1 else ''} {_with_bounds(cell)}."
+    controls = _by_value(table, "fid", "control")
+    if controls:
+        listed = "; ".join(f"{other.label} {own.text}" for other, own in controls)
+        text += f" For scale: {listed}."
+    return text
+
+
+def _privacy_sentence(table: Table) -> str:
+    ranked = _by_value(table, "reid_mean_of_max", "model")
+    if not ranked:
+        return "No model has a re-identification score; the notes say why."
+    row, cell = ranked[-1]
+    count = next(own for own in row.cells if own.column.metric == "reid_count")
+    text = f"{'Riskiest is ' if len(ranked) > 1 else ''}{row.label}, with an average score of "
+    text += f"{_with_bounds(cell)}"
+    if count.value is not None:
+        text += f"; {count.text} of {count.n:,} prompts exceed the threshold δ"
+    return text + "."
+
+
+def _utility_sentence(table: Table) -> str:
+    ranked = _by_value(table, "auroc", "model")
+    if not ranked:
+        return "No model has a mean AUROC; the notes say why."
+    row, cell = ranked[0]
+    real = _by_value(table, "auroc", "real")
+    if not real:
+        return f"With {row.label}'s images the mean AUROC is {_with_bounds(cell)}."
+    return (
+        f"Adding {row.label}'s images to the real ones moves the mean AUROC from "
+        f"{real[0][1].text} to {_with_bounds(cell)}."
+    )
+
+
+def _by_value(table: Table, metric: str, kind: str) -> list[tuple[Row, Cell]]:
+    """Return the rows of a kind that have the metric's overall value, the best first."""
+    found = [
+        (row, cell)
+        for row in table.rows
+        if row.kind == kind
+        for cell in row.cells
+        if (cell.column.metric, cell.column.subset) == (metric, "all") and cell.value is not None
+    ]
+    sign = -1 if found and found[0][1].column.direction == "higher" else 1
+    return sorted(found, key=lambda pair: sign * (pair[1].value or 0.0))
+
+
+def _with_bounds(cell: Cell) -> str:
+    return cell.text + (f" ({cell.bounds[0]} to {cell.bounds[1]})" if cell.bounds else "")
+
+
+def provenance_rows(records: Sequence[Record]) -> list[dict[str, str]]:
+    """Return what made the records, each combination once, with the records it made."""
+    made: dict[tuple[str, str, str], list[str]] = {}
+    for record in records:
+        origin = record.provenance
+        versions = origin.get("versions") or {}
+        listed = ", ".join(
+            f"{name} {versions[name]}" for name in sorted(versions) if versions[name]
+        )
+        key = (
+            str(origin.get("git_commit") or "–"),
+            str(origin.get("device") or "–"),
+            listed or "–",
+        )
+        made.setdefault(key, []).append(f"{record.family} of {record.model}")
+    return [
+        {"commit": commit, "device": device, "versions": versions, "records": ", ".join(names)}
+        for (commit, device, versions), names in made.items()
+    ]
+
+
+def _dashes(tables: dict[str, Table], models: Sequence[ModelEntry]) -> list[dict[str, str]]:
+    """Return every dash: table, row, columns and reason; a model's columns of one reason once."""
+    order = {model.key: i for i, model in enumerate(models)}
+    found = []
+    for table in tables.values():
+        for row in sorted(table.rows, key=lambda row: order.get(row.key, -1)):
+            by_reason: dict[str, list[str]] = {}
+            for cell in row.cells:
+                if cell.reason is not None:
+                    by_reason.setdefault(cell.reason, []).append(cell.column.header)
+            for reason, headers in by_reason.items():
+                columns = "all" if len(headers) == len(row.cells) else ", ".join(headers)
+                found.append(
+                    {
+                        "table": str(table.layout.number),
+                        "row": row.label,
+                        "columns": columns,
+                        "reason": reason,
+                    }
+                )
+    return found
+
+
+def _downloads(folder: str | Path, stem: str) -> list[tuple[str, str, str]]:
+    """Return (file name, suffix, data URI) of a table's files, so that the report carries them."""
+    found = []
+    for suffix, kind in _TYPES.items():
+        path = Path(folder) / f"{stem}.{suffix}"
+        try:
+            data = base64.b64encode(path.read_bytes()).decode()
+        except OSError as error:
+            raise InputError(
+                f"cannot read a table: {error}", path, "run workflow_scripts.tables.build first"
+            ) from None
+        found.append((path.name, suffix, f"data:{kind};charset=utf-8;base64,{data}"))
+    return found
+
+
+def render(context: dict[str, Any]) -> str:
+    """Render the report from its template, style and script."""
+    folder = files("workflow_scripts.tables") / "templates"
+    parts = {name: (folder / name).read_text(encoding="utf-8") for name in _TEMPLATES}
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader({"report.html.j2": parts["report.html.j2"]}),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        **context, style=Markup(parts["report.css"]), script=Markup(parts["report.js"])
+    )
+
+
+_TEMPLATES: Final = ("report.html.j2", "report.css", "report.js")
+
+
+def write_private(text: str, path: str | Path) -> None:
+    """Write a file that only its owner may read: the report shows radiographs of the cohort."""
+    with whole_file(path) as temporary:
+        temporary.touch(mode=0o600)
+        temporary.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,115 @@
+"""Build the embedded world: radiographs, annotations, masks and tiny checkpoints."""
+
+import argparse
+import io
+import logging
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import whole_folder
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.world import mimic_layout
+from workflow_scripts.world.population import Exposure, draw_population
+from workflow_scripts.world.radiograph import render
+
+SIZE = 256
+log = logging.getLogger(__name__)
+
+
+def draw_pictures(exposure: Exposure) -> tuple[bytes, bytes]:
+    """Return the encoded radiograph of an exposure and its clavicle mask."""
+    drawn = render(exposure.patient, exposure.study, exposure.findings, SIZE)
+    return mimic_layout.jpeg_bytes(drawn.image), mimic_layout.mask_bytes(drawn.clavicles)
+
+
+def build_world(out: Path, seed: int, patients: int, threads: int, weights: bool = True) -> None:
+    """Build a world of `patients` at `out`, whole or not at all.
+
+    The same seed and number of patients give the same bytes, whatever `threads`.
+
+    Args:
+        out: folder of mimic-cxr-jpg/2.0.0/, llava-rad/, masks/ and weights/.
+        seed: of everything that is drawn.
+        patients: how many patients; 320 give about 800 frontal radiographs.
+        threads: processes that draw.
+        weights: whether the tiny checkpoints are trained and written, too.
+
+    Raises:
+        InputError: fewer than 10 patients or more than 2400, or no thread.
+    """
+    if not 10 <= patients <= 2400 or threads < 1:
+        raise InputError(
+            f"{patients} patient(s) and {threads} thread(s)",
+            "--patients, --threads",
+            "give 10 to 2400 patients (each split has some, ids keep 8 digits) and 1 thread",
+        )
+    exposures = draw_population(patients, seed)
+    with whole_folder(out) as folder:
+        root = folder / "mimic-cxr-jpg" / "2.0.0"
+        mimic_layout.write_tables(exposures, SIZE, root)
+        mimic_layout.write_annotations(exposures, folder / "llava-rad")
+        shown: list[Exposure] = []
+        images: list[np.ndarray] = []
+        progress = Progress("world", len(exposures), "radiographs")
+        for exposure, (jpeg, mask) in zip(exposures, _draw_all(exposures, threads), strict=True):
+            mimic_layout.write_pictures([(mimic_layout.image_path(exposure), jpeg)], root)
+            if exposure.study.view != "LATERAL":
+                name = f"masks/{exposure.image_id}.png"
+                mimic_layout.write_pictures([(name, mask)], folder)
+            if exposure.split == "train" and exposure.caption is not None:
+                shown.append(exposure)
+                images.append(np.asarray(Image.open(io.BytesIO(jpeg))))
+            progress.update()
+        if weights:
+            _write_weights(shown, np.stack(images), folder / "weights", seed)
+    log.info("world: %d radiographs of %d patients in %s", len(exposures), patients, out)
+
+
+def _draw_all(exposures: list[Exposure], threads: int) -> Iterator[tuple[bytes, bytes]]:
+    if threads == 1:
+        yield from map(draw_pictures, exposures)
+        return
+    with multiprocessing.get_context("spawn").Pool(threads) as pool:
+        yield from pool.imap(draw_pictures, exposures, chunksize=16)
+
+
+def _write_weights(shown: list[Exposure], images: np.ndarray, out: Path, seed: int) -> None:
+    from workflow_scripts.world.diffusion import write_diffusion_checkpoints
+    from workflow_scripts.world.encoders import write_encoder_checkpoints
+
+    captions = [exposure.caption or "" for exposure in shown]
+    findings = np.array([[e.labels[name] == 1 for name in FINDINGS] for e in shown], np.int8)
+    patients = [exposure.patient_id for exposure in shown]
+    out.mkdir()
+    log.info("world: training the tiny diffusion models")
+    write_diffusion_checkpoints(images, captions, out, seed)
+    log.info("world: training the tiny encoders")
+    write_encoder_checkpoints(images, captions, findings, patients, out, seed)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--patients", type=int, default=320)
+    parser.add_argument("--threads", type=int, default=1, help="processes that draw")
+    parser.add_argument("--only", choices=["radiographs"], help="leave the checkpoints out")
+    arguments = parser.parse_args(argv)
+    build_world(
+        arguments.out,
+        arguments.seed,
+        arguments.patients,
+        arguments.threads,
+        weights=arguments.only is None,
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

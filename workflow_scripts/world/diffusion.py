@@ -1,0 +1,251 @@
+"""Tiny Stable Diffusion checkpoints of the embedded world, in the layout of the published ones.
+
+`tiny-sd-v1` predicts the noise, as Stable Diffusion 1.x does; `tiny-sd-v2` predicts v and has a
+wider text encoder and linear projections, as 2.x. Both share a VAE that is trained for half a
+minute on the world's radiographs; UNet and text encoder are random: the untrained base that
+fine-tuning starts from. They work at 64 pixels.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from workflow_scripts.common.files import whole_folder, write_text
+from workflow_scripts.common.progress import Progress
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, StableDiffusionPipeline
+    from transformers import CLIPTokenizer
+
+PIXELS: Final = 64
+MERGES: Final = 600
+VAE_STEPS: Final = 650
+VAE_BATCH: Final = 4
+
+_NOISE_SCHEDULE: Final[dict[str, Any]] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+
+def write_diffusion_checkpoints(
+    images: np.ndarray, captions: Sequence[str], out_dir: Path, seed: int
+) -> None:
+    """Write `tiny-sd-v1` and `tiny-sd-v2` under `out_dir`.
+
+    Args:
+        images: uint8 (n, height, width), radiographs whose sides are multiples of 64 pixels.
+        captions: what the tokenizer's vocabulary is made from.
+        out_dir: where the two diffusers folders appear.
+        seed: of all weights and of the VAE's training.
+    """
+    tokenizer_files = clip_tokenizer_files(captions, MERGES)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = train_vae(_at_working_size(images), VAE_STEPS, VAE_BATCH)
+        for name, version in (("tiny-sd-v1", 1), ("tiny-sd-v2", 2)):
+            torch.manual_seed(seed + version)
+            with whole_folder(out_dir / name) as folder:
+                tokenizer = write_clip_tokenizer(tokenizer_files, folder / "tokenizer")
+                tiny_pipeline(version, tokenizer, vae).save_pretrained(folder)
+                write_clip_tokenizer(tokenizer_files, folder / "tokenizer")
+
+
+def tiny_pipeline(
+    version: int, tokenizer: "CLIPTokenizer", vae: "AutoencoderKL"
+) -> "StableDiffusionPipeline":
+    """Build a Stable Diffusion 1 or 2 of the tiniest useful size around a tokenizer and a VAE."""
+    from diffusers import (
+        DDIMScheduler,
+        PNDMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    width = 64 if version == 1 else 96
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=77,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=PIXELS // 2 ** (len(vae.config.block_out_channels) - 1),
+        in_channels=vae.config.latent_channels,
+        out_channels=vae.config.latent_channels,
+        block_out_channels=(32, 32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        cross_attention_dim=width,
+        attention_head_dim=4 if version == 1 else (4, 4, 4),
+        use_linear_projection=version == 2,
+        norm_num_groups=8,
+    )
+    scheduler = (
+        PNDMScheduler(**_NOISE_SCHEDULE, skip_prk_steps=True, prediction_type="epsilon")
+        if version == 1
+        else DDIMScheduler(**_NOISE_SCHEDULE, clip_sample=False, prediction_type="v_prediction")
+    )
+    return StableDiffusionPipeline(
+        vae=vae.eval(),
+        text_encoder=text_encoder.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def tiny_vae() -> "AutoencoderKL":
+    """Build an untrained VAE: RGB to 4 channels at a quarter of the side."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 16, 16),
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=1,
+        sample_size=PIXELS,
+    )
+
+
+def train_vae(pixels: Tensor, steps: int, batch: int) -> "AutoencoderKL":
+    """Train a VAE on images float (n, 3, 64, 64) in [-1, 1]; its latents get unit deviation.
+
+    The loss is the absolute error of pixels and of their differences to the neighbour (which keeps
+    ribs and noise texture), with a small Kullback-Leibler term.
+    """
+    vae = tiny_vae().train()
+    optimiser = torch.optim.Adam(vae.parameters(), betas=(0.9, 0.99))
+    progress = Progress("training the VAE", steps, "steps")
+    order = torch.randint(len(pixels), (steps, batch))
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = 5e-3 * min(1.0, (step + 1) / 20) * (1 - step / steps)
+        images = pixels[order[step]]
+        posterior = vae.encode(images).latent_dist
+        decoded = vae.decode(posterior.sample()).sample
+        loss = (
+            functional.l1_loss(decoded, images)
+            + 2 * functional.l1_loss(decoded.diff(dim=-1), images.diff(dim=-1))
+            + 2 * functional.l1_loss(decoded.diff(dim=-2), images.diff(dim=-2))
+            + 1e-4 * posterior.kl().mean() / posterior.mean[0].numel()
+        )
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step()
+        progress.update(note=f"loss {float(loss.detach()):.4f}")
+    vae.eval()
+    with torch.no_grad():
+        latents = torch.cat(
+            [vae.encode(chunk).latent_dist.mean for chunk in pixels[:128].split(32)]
+        )
+    vae.register_to_config(scaling_factor=float(1 / latents.std()))
+    return vae
+
+
+def clip_tokenizer_files(captions: Sequence[str], merges: int) -> dict[str, str]:
+    """Return vocab.json and merges.txt of a byte-pair encoding made from the captions.
+
+    Ties between equally frequent pairs go to the alphabetically first, and ids are given in a
+    fixed order (bytes, bytes that end a word, merges, the two special tokens), so that the same
+    captions always give the same files; the trainers of `tokenizers` do not promise that.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTokenizer
+
+    backend = CLIPTokenizer().backend_tokenizer  # empty, but with CLIP's own splitting into words
+    words = Counter(
+        word
+        for caption in captions
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(
+            backend.normalizer.normalize_str(caption)
+        )
+    )
+    pieces = {word: (*word[:-1], word[-1] + "</w>") for word in sorted(words)}
+    found: list[tuple[str, str]] = []
+    while len(found) < merges:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, parts in pieces.items():
+            for pair in zip(parts, parts[1:], strict=False):
+                pairs[pair] += words[word]
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        found.append(best)
+        pieces = {word: _merge(parts, best) for word, parts in pieces.items()}
+    alphabet = sorted(ByteLevel.alphabet())
+    tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *map("".join, found)]
+    tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
+    return {
+        "vocab.json": json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False),
+        "merges.txt": "\n".join(["#version: 0.2", *map(" ".join, found)]) + "\n",
+        "tokenizer_config.json": json.dumps(
+            {
+                "tokenizer_class": "CLIPTokenizer",
+                "model_max_length": 77,
+                "bos_token": "<|startoftext|>",
+                "eos_token": "<|endoftext|>",
+                "pad_token": "<|endoftext|>",
+                "unk_token": "<|endoftext|>",
+            },
+            indent=1,
+        ),
+    }
+
+
+def write_clip_tokenizer(files: dict[str, str], folder: Path) -> "CLIPTokenizer":
+    """Write the tokenizer's files as the published folders have them, and load it from there."""
+    import shutil
+
+    from transformers import CLIPTokenizer
+
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, text in files.items():
+        write_text(folder / name, text)
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _merge(parts: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    merged: list[str] = []
+    i = 0
+    while i < len(parts):
+        if parts[i : i + 2] == pair:
+            merged.append(parts[i] + parts[i + 1])
+            i += 2
+        else:
+            merged.append(parts[i])
+            i += 1
+    return tuple(merged)
+
+
+def _at_working_size(images: np.ndarray) -> Tensor:
+    """Shrink uint8 (n, height, width) by area averaging to float (n, 3, 64, 64) in [-1, 1]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1).float()
+    small = functional.interpolate(pixels, size=(PIXELS, PIXELS), mode="area") / 127.5 - 1
+    return small.expand(-1, 3, -1, -1).contiguous()
