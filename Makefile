@@ -48,7 +48,7 @@ $(WORLD)/complete: $(wildcard workflow_scripts/world/*.py) | env
 
 # The part of a user who brings images of a model of their own: prompts out, images in.
 $(WORLD)/my_model/metadata.csv: $(WORLD)/complete
-	$(DEMO) --quiet all prompts
+	$(DEMO) prompts
 	python -m workflow_scripts.world.external_model --out $(WORLD)/my_model \
 	  --prompts results/cohort/prompts/test.csv results/cohort/prompts/privacy.csv
 

@@ -25,7 +25,7 @@ CAPTIONS = (
     "No acute cardiopulmonary process!",
     "Small left pleural effusion, no pneumothorax",
 )
-WORDS = "mild cardiomegaly no acute cardiopulmonary process small left pleural effusion , . !".split()
+WORDS = "mild cardiomegaly no acute cardiopulmonary process small left pleural effusion , . !"
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +79,7 @@ def write_biovil_t_text(folder: Path) -> Path:
     from safetensors.torch import save_file
 
     folder.mkdir()
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
     config = {
         "auto_map": {"AutoModel": "modeling_cxrbert.CXRBertModel"},
         "attention_probs_dropout_prob": 0.25,

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import CAPTIONS, picture
 from PIL import Image
 from torch.nn import functional
 
@@ -29,6 +28,17 @@ from workflow_scripts.features.encoders import (
 )
 
 CPU = torch.device("cpu")
+
+CAPTIONS = (
+    "Mild cardiomegaly.",
+    "No acute cardiopulmonary process!",
+    "Small left pleural effusion, no pneumothorax",
+)
+
+
+def picture(seed: int, width: int = 45, height: int = 38) -> Image.Image:
+    small = np.random.default_rng(seed).integers(0, 256, (6, 7), np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def loaded(weights: SimpleNamespace, name: str, protocol: str = "sound", purpose: str = "fidelity"):
@@ -99,7 +109,9 @@ def test_text_layout_is_what_transformers_writes(weights: SimpleNamespace, tmp_p
     ours = biovil_t_text.expected_shapes(config, Path())
     heads = {key for key in ours if key.startswith("cls_projection_head.")}
     assert len(heads) == 6
-    assert {k: v for k, v in ours.items() if k not in heads | set(biovil_t_text.OPTIONAL)} == on_disk
+    assert {
+        k: v for k, v in ours.items() if k not in heads | set(biovil_t_text.OPTIONAL)
+    } == on_disk
 
 
 # Equality with independent constructions
@@ -136,20 +148,17 @@ def test_image_embedding_by_hand(weights: SimpleNamespace):
     state = torch.load(weights.biovil_t_image, weights_only=True)
     backbone = ResNet((1, 1, 1, 1), 2, 5).eval()
     prefix = "encoder.encoder."
-    backbone.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+    backbone.load_state_dict(
+        {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    )
     x = torch.stack([encoder.prepare(source) for source in sources(encoder)])
     with torch.no_grad():
-        patches = functional.conv2d(
-            backbone.features(x), state["encoder.backbone_to_vit.weight"]
-        )
+        patches = functional.conv2d(backbone.features(x), state["encoder.backbone_to_vit.weight"])
         n, _, h, w = patches.shape
         missing = state["encoder.missing_previous_emb"].repeat(n, 1, h, w)
-        y = functional.conv2d(
-            torch.cat([patches, missing], 1), state["projector.model.0.weight"]
-        )
-        y = functional.batch_norm(
-            y, *(state[f"projector.model.1.{k}"] for k in ("running_mean", "running_var", "weight", "bias"))
-        )
+        y = functional.conv2d(torch.cat([patches, missing], 1), state["projector.model.0.weight"])
+        names = ("running_mean", "running_var", "weight", "bias")
+        y = functional.batch_norm(y, *(state[f"projector.model.1.{name}"] for name in names))
         y = functional.conv2d(
             functional.relu(y), state["projector.model.3.weight"], state["projector.model.3.bias"]
         )
@@ -215,9 +224,7 @@ def test_text_weights_may_be_a_torch_file_with_tied_weights(
 
 
 @pytest.mark.parametrize("caption", ["mild " * 30, "mild [SEP] effusion"])
-def test_captions_that_the_network_cannot_take_are_refused(
-    weights: SimpleNamespace, caption: str
-):
+def test_captions_that_the_network_cannot_take_are_refused(weights: SimpleNamespace, caption: str):
     with pytest.raises(InputError, match=r"tokens|special token"):
         loaded(weights, "biovil_t_text").prepare(caption)
 
@@ -339,7 +346,9 @@ def test_faulty_keys_are_named(weights: SimpleNamespace, tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("key", ["conv1.weight", "fc.weight", "layer3.0.conv3.weight"])
-@pytest.mark.parametrize(("name", "prefix"), [("reid", "model."), ("biovil_t_image", "encoder.encoder.")])
+@pytest.mark.parametrize(
+    ("name", "prefix"), [("reid", "model."), ("biovil_t_image", "encoder.encoder.")]
+)
 def test_a_missing_key_that_tells_a_width_is_named(
     weights: SimpleNamespace, tmp_path: Path, name: str, prefix: str, key: str
 ):

@@ -40,9 +40,7 @@ def test_equals_the_processor_of_transformers_to_the_bit(width: int, height: int
         image_mean=[0.5307] * 3,
         image_std=[0.2583] * 3,
     )
-    ours = ImageTransform(
-        37, (37, 37), Resampling.BICUBIC, mean=(0.5307,) * 3, std=(0.2583,) * 3
-    )
+    ours = ImageTransform(37, (37, 37), Resampling.BICUBIC, mean=(0.5307,) * 3, std=(0.2583,) * 3)
     image = noise(seed, width, height)
     theirs = processor(images=image, return_tensors="pt")["pixel_values"][0]
     assert torch.equal(ours(image), theirs)

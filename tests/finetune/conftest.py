@@ -60,25 +60,21 @@ def tiny_sd(tmp_path_factory, two_images):
     """Folders of tiny SD 1 and 2 whose VAE was trained on the two images."""
     from workflow_scripts.world.diffusion import (
         clip_tokenizer_files,
-        tiny_pipeline,
         train_vae,
-        write_clip_tokenizer,
+        write_tiny_pipeline,
     )
 
     root = tmp_path_factory.mktemp("tiny_sd")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     pixels = torch.from_numpy(np.stack(list(two_images.values()))).float() / 127.5 - 1
-    vae = train_vae(pixels[:, None].expand(-1, 3, -1, -1), steps=60, batch=4)
+    vae = train_vae(pixels[:, None].expand(-1, 3, -1, -1), steps=100, batch=4)
     files = clip_tokenizer_files(list(two_images), 60)
     found = {}
     for version in (1, 2):
         torch.manual_seed(version)
-        folder = root / f"sd{version}"
-        tokenizer = write_clip_tokenizer(files, folder / "tokenizer")
-        tiny_pipeline(version, tokenizer, vae).save_pretrained(folder)
-        write_clip_tokenizer(files, folder / "tokenizer")
-        found[version] = folder
+        found[version] = root / f"sd{version}"
+        write_tiny_pipeline(version, files, vae, found[version])
     return found
 
 
@@ -121,7 +117,11 @@ class ToyFamily(Family):
         self.timesteps += timesteps.tolist()
         noise = draws.normal((3,))
         loss = (network(encoded + noise) - noise).square().mean(dim=1)
-        return loss if self.poison is None else torch.where(encoded[:, 0] > self.poison, torch.nan, loss)
+        return (
+            loss
+            if self.poison is None
+            else torch.where(encoded[:, 0] > self.poison, torch.nan, loss)
+        )
 
     def sample(self, pipeline, captions, seeds, settings):
         raise NotImplementedError

@@ -39,7 +39,7 @@ def test_overfits_until_samples_show_the_image_of_their_caption(
         shown = np.asarray(image.convert("L"), float)
         away = {key: np.abs(shown - wanted).mean() for key, wanted in two_images.items()}
         other = next(key for key in two_images if key != caption)
-        assert away[caption] < 20
+        assert away[caption] < 35
         assert away[caption] < away[other] / 2
 
 

@@ -17,6 +17,7 @@ import json
 import logging
 import shutil
 import time
+import zipfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -470,7 +471,7 @@ def _finished_blocks(
     blocks: list[Block] = []
     total = len(collection.ids)
     for path in sorted(progress.glob("block-*.npz")):
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
             start, stop = (int(part) for part in path.stem.split("-")[1:])
             joins = start == (blocks[-1].stop if blocks else 0) and stop <= total
             if joins and (stop % batch_size == 0 or stop == total):
@@ -478,7 +479,7 @@ def _finished_blocks(
                 if block is not None:
                     blocks.append(block)
                     continue
-        log.info("%s: its images changed, computed anew", path)
+        log.info("%s: damaged, or its images changed: computed anew", path)
         path.unlink()
     return blocks
 

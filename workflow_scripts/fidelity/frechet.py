@@ -14,9 +14,7 @@ from torch import Tensor
 from workflow_scripts.fidelity.arrays import CPU, check_pair, to_float64
 
 
-def frechet_distance(
-    real: np.ndarray, generated: np.ndarray, device: torch.device = CPU
-) -> float:
+def frechet_distance(real: np.ndarray, generated: np.ndarray, device: torch.device = CPU) -> float:
     """Return the FID of two sets of features, computed in float64.
 
     FID is biased upwards by 1/n: compare values of equal n, or with the floor of `floor.py`.

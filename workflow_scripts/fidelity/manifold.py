@@ -89,9 +89,7 @@ def manifold_overlap(
         filled[rows.start + row] = True
         row, _ = _nearer(x, y, rows, low, high, radii_y[None, :])
         reached[rows.start + row] = True
-    return Manifolds(
-        nearest_k, holding.cpu().numpy(), reached.cpu().numpy(), filled.cpu().numpy()
-    )
+    return Manifolds(nearest_k, holding.cpu().numpy(), reached.cpu().numpy(), filled.cpu().numpy())
 
 
 class _Centred:
@@ -128,7 +126,7 @@ def _squared_radii(x: Tensor, nearest_k: int) -> Tensor:
         # The (k + 1)-th smallest upper bound is no less than the radius: whoever is surely
         # farther away is no candidate.
         reach = high.topk(nearest_k + 1, dim=1, largest=False).values[:, -1:]
-        row, column = (low <= reach).nonzero(as_tuple=True)
+        row, column = _pairs(low <= reach)
         if len(row) > _DENSE * low.numel():
             radii[rows] = _all_squared(x[rows], x).kthvalue(nearest_k + 1, dim=1).values
             continue
@@ -149,13 +147,19 @@ def _nearer(
     """
     inside = high < (radii * (1 - 2 * _ROUNDING)).float()
     possible = low < (radii * (1 + 2 * _ROUNDING)).float()
-    row, column = (possible & ~inside).nonzero(as_tuple=True)
+    row, column = _pairs(possible & ~inside)
     limits = (radii * (1 - _TIE)).expand(low.shape)
     if len(row) > _DENSE * low.numel():
-        return (_all_squared(x[rows], y) < limits).nonzero(as_tuple=True)
+        return _pairs(_all_squared(x[rows], y) < limits)
     exact = _pair_squared(x[rows], y, row, column)
     inside[row, column] = exact < limits[row, column]
-    return inside.nonzero(as_tuple=True)
+    return _pairs(inside)
+
+
+def _pairs(chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the row and column numbers where `chosen` is true, row by row."""
+    row, column = chosen.nonzero(as_tuple=True)
+    return row, column
 
 
 def _pair_squared(x: Tensor, y: Tensor, row: Tensor, column: Tensor) -> Tensor:

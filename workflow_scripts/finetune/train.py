@@ -153,7 +153,7 @@ def finetune(
         raise InputError(
             f"{gpus} GPUs were given to {accelerator.num_processes} process(es)",
             "--gpus",
-            f"start with `accelerate launch --num_processes {gpus} -m workflow_scripts.finetune.train`",
+            f"start with `accelerate launch --num_processes {gpus} -m ...`",
         )
     accumulate = accumulation_steps(
         settings.batch_size, accelerator.num_processes, settings.per_device_batch_size
@@ -213,7 +213,7 @@ class _Run:
         self.curve = list(checkpoint.curve) if checkpoint else []
 
         family.place(pipeline, accelerator.device, PRECISIONS[settings.mixed_precision])
-        network = family.network(pipeline)
+        network: Any = family.network(pipeline)
         if settings.gradient_checkpointing:
             network.enable_gradient_checkpointing()
         if checkpoint:

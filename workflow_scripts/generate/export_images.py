@@ -25,18 +25,20 @@ def export_images(shards_in: Sequence[Path], out: Path) -> int:
         InputError: a shard or an image in it cannot be read.
     """
     progress = Progress("exporting", count_shards(shards_in), "images")
-    with whole_folder(out) as folder:
-        with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as stream:
-            table = csv.writer(stream)
-            table.writerow(["file_name", "prompt_id", "caption"])
-            for item in read_shards(shards_in):
-                data = item.data or b""
-                if not data.startswith(_PNG_MARK):
-                    data = png_bytes(item.open())
-                name = f"{item.id}.png"
-                (folder / name).write_bytes(data)
-                table.writerow([name, item.id, item.caption])
-                progress.update()
+    with (
+        whole_folder(out) as folder,
+        (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as stream,
+    ):
+        table = csv.writer(stream)
+        table.writerow(["file_name", "prompt_id", "caption"])
+        for item in read_shards(shards_in):
+            data = item.data or b""
+            if not data.startswith(_PNG_MARK):
+                data = png_bytes(item.open())
+            name = f"{item.id}.png"
+            (folder / name).write_bytes(data)
+            table.writerow([name, item.id, item.caption])
+            progress.update()
     return progress.done
 
 

@@ -312,7 +312,8 @@ def _caption(
     )
     left_out = f"; {images_removed:,} left out" if images_removed else ""
     parts = [
-        f"{layout.title}. {dataset} ({sizes} radiographs{left_out}), protocol {protocol}.",
+        f"{layout.title}. {dataset}{f' ({sizes} radiographs{left_out})' if sizes else ''}, "
+        f"protocol {protocol}.",
         layout.explanation,
         "Best in bold and second underlined among the models, without the controls; "
         "equal values share their mark.",

@@ -96,7 +96,7 @@ def _round_marks(low: float, high: float) -> Sequence[float]:
     """Return three to six evenly spaced round numbers that span low and high."""
     span = (high - low) or abs(high) or 1.0
     step = 10.0 ** math.floor(math.log10(span))
-    step = next(step * factor for factor in (0.2, 0.25, 0.5, 1, 2) if span / (step * factor) <= 4)
+    step = next(step * factor for factor in (0.25, 0.5, 1, 2, 2.5) if span / (step * factor) <= 4)
     first = math.floor(low / step + 1e-9)
     last = max(math.ceil(high / step - 1e-9), first + 1)
     return [round(k * step, 10) for k in range(first, last + 1)]

@@ -2,7 +2,7 @@
 
 import io
 import re
-from typing import Final
+from typing import Any, Final
 
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.tables.assemble import Row, Table
@@ -12,6 +12,19 @@ from workflow_scripts.tables.cohort_counts import SplitCounts
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS: Final = ("o", "s", "D", "^", "v", "P")
 _CONTROL_MARKERS: Final = ("x", "+", "1", "2")
+
+_CODES: Final = (
+    *("AT", "CM", "CD", "ED", "EC", "Frac.", "LL"),
+    *("LO", "NF", "PE", "PO", "PN", "PT", "SD"),
+)
+"""The paper's codes of FINDINGS (its Table 9)."""
+
+_FLOOR: Final[dict[str, Any]] = {
+    "color": "#9a9c9e",
+    "marker": "|",
+    "markersize": 15,
+    "markeredgewidth": 3.2,
+}
 
 # Stand-ins that become the page's colours.
 _INK, _MUTED, _RULE, _PAPER = "#101112", "#717273", "#d1d2d3", "#fdfefd"
@@ -24,7 +37,7 @@ _THEMED: Final = {
 
 
 def fid_per_pathology(table: Table, cohort: dict[str, SplitCounts]) -> str | None:
-    """Draw FID per finding: models with intervals, controls, and the floor as a bar.
+    """Draw FID per finding: models with intervals, controls, and the floor as a mark.
 
     Args:
         table: Table 2.
@@ -41,8 +54,9 @@ def fid_per_pathology(table: Table, cohort: dict[str, SplitCounts]) -> str | Non
     figure, axes = plt.subplots(figsize=(7.6, 6.4), layout="constrained")
     floor = next((row for row in table.rows if row.kind == "floor"), None)
     if floor is not None and _valued(floor):
-        heights = [floor.cells[j].value or 0.0 for j in order]
-        axes.barh(range(len(order)), heights, color=_RULE, height=0.72, label=floor.label, zorder=1)
+        known = [(y, floor.cells[j].value) for y, j in enumerate(order)]
+        marks = [(value, y) for y, value in known if value is not None]
+        axes.plot(*zip(*marks, strict=True), linestyle="", label=floor.label, zorder=1, **_FLOOR)
     step = 0.62 / max(len(rows), 1)
     for i, (row, style) in enumerate(zip(rows, _styles(rows), strict=True)):
         for y, j in enumerate(order):
@@ -63,7 +77,7 @@ def fid_per_pathology(table: Table, cohort: dict[str, SplitCounts]) -> str | Non
     axes.invert_yaxis()
     values = [cell.value for row in rows for cell in row.cells if cell.value is not None]
     if min(values) > 0 and max(values) / min(values) > 12:
-        axes.set_xscale("log")
+        _logarithmic(axes)
     axes.set_xlabel("FID (RAD-DINO), lower is better")
     axes.grid(axis="x", color=_RULE, linewidth=0.7, zorder=0)
     figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8.5)
@@ -86,9 +100,8 @@ def prevalence(table: Table, cohort: dict[str, SplitCounts]) -> str | None:
     floor = next((row for row in table.rows if row.kind == "floor"), None)
     series = [(row, style) for row, style in zip(rows, _styles(rows), strict=True)]
     if floor is not None and _valued(floor):
-        style = {"color": _MUTED, "marker": "|", "markersize": 9, "markeredgewidth": 1.4}
-        series.append((floor, style))
-    tops: dict[int, float] = {}
+        series.append((floor, {**_FLOOR, "marker": "_", "markersize": 11}))
+    tops: dict[int, tuple[float, list[str]]] = {}
     for row, style in series:
         points = [(j, row.cells[j].value) for j in counted]
         known = [(j, value) for j, value in points if value is not None]
@@ -97,16 +110,18 @@ def prevalence(table: Table, cohort: dict[str, SplitCounts]) -> str | None:
         linestyle = (0, (4, 3)) if row.kind == "floor" else ""
         axes.plot(xs, ys, linestyle=linestyle, linewidth=1.0, label=row.label, zorder=3, **style)
         for j, value in known:
-            tops[j] = max(value, tops.get(j, value))
-    axes.set_xscale("log")
+            count = _count(cohort, FINDINGS[j])
+            top, codes = tops.get(count, (value, []))
+            tops[count] = max(value, top), list(dict.fromkeys([*codes, _CODES[j]]))
+    _logarithmic(axes)
     axes.set_xlabel("Training images with the finding (logarithmic)")
     axes.set_ylabel("FID (RAD-DINO)")
     axes.grid(color=_RULE, linewidth=0.7, zorder=0)
     axes.margins(y=0.16)
-    for j, top in tops.items():
+    for count, (top, codes) in tops.items():
         axes.annotate(
-            _initials(FINDINGS[j]),
-            (_count(cohort, FINDINGS[j]), top),
+            ", ".join(codes),
+            (count, top),
             xytext=(0, 7),
             textcoords="offset points",
             ha="center",
@@ -117,9 +132,14 @@ def prevalence(table: Table, cohort: dict[str, SplitCounts]) -> str | None:
     return _svg(figure, "prevalence", "FID against the number of training images of a finding")
 
 
-def _initials(finding: str) -> str:
-    words = finding.split()
-    return "".join(word[0] for word in words) if len(words) > 1 else finding[:5]
+def _logarithmic(axes) -> None:  # type: ignore[no-untyped-def]
+    """Make the x axis logarithmic, its ticks 1, 2, 5, 10, ... in plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,g}"))
 
 
 def _count(cohort: dict[str, SplitCounts], finding: str) -> int:
@@ -130,9 +150,10 @@ def _valued(row: Row) -> bool:
     return any(cell.value is not None for cell in row.cells)
 
 
-def _styles(rows: list[Row]) -> list[dict]:
+def _styles(rows: list[Row]) -> list[dict[str, Any]]:
     """Return each row's marker and colour: models by palette, controls gray; never colour alone."""
-    styles, models, controls = [], 0, 0
+    styles: list[dict[str, Any]] = []
+    models = controls = 0
     for row in rows:
         if row.kind == "control":
             marker = _CONTROL_MARKERS[controls % len(_CONTROL_MARKERS)]

@@ -93,13 +93,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 _PATHOLOGY_TEXT: Final = (
-    "FID per pathology, the most frequent finding first. The gray bar is the floor: two groups of "
-    "real images of as many images, compared with each other. What a model can be blamed for is "
-    "the distance between its mark and the end of the bar. Lines are intervals."
+    "FID per pathology, the most frequent finding first. The thick gray mark is the floor: two "
+    "groups of real images of as many images, compared with each other. What a model can be blamed "
+    "for is the distance between its mark and the floor. Lines are intervals."
 )
 _PREVALENCE_TEXT: Final = (
-    "FID against prevalence. A finding with few images has a high FID for every model; the dashed "
-    "floor shows how much of that is the sample size alone."
+    "FID against prevalence. FID grows as images get fewer, for a perfect generator too: the "
+    "dashed floor shows how much of a rise the sample size alone explains."
 )
 
 

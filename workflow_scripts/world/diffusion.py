@@ -7,8 +7,10 @@ fine-tuning starts from. They work at 64 pixels.
 """
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +23,6 @@ from workflow_scripts.common.files import whole_folder, write_text
 from workflow_scripts.common.progress import Progress
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, StableDiffusionPipeline
     from transformers import CLIPTokenizer
 
 PIXELS: Final = 64
@@ -57,15 +58,27 @@ def write_diffusion_checkpoints(
         for name, version in (("tiny-sd-v1", 1), ("tiny-sd-v2", 2)):
             torch.manual_seed(seed + version)
             with whole_folder(out_dir / name) as folder:
-                tokenizer = write_clip_tokenizer(tokenizer_files, folder / "tokenizer")
-                tiny_pipeline(version, tokenizer, vae).save_pretrained(folder)
-                write_clip_tokenizer(tokenizer_files, folder / "tokenizer")
+                write_tiny_pipeline(version, tokenizer_files, vae, folder)
 
 
-def tiny_pipeline(
-    version: int, tokenizer: "CLIPTokenizer", vae: "AutoencoderKL"
-) -> "StableDiffusionPipeline":
-    """Build a Stable Diffusion 1 or 2 of the tiniest useful size around a tokenizer and a VAE."""
+def write_tiny_pipeline(
+    version: int, tokenizer_files: dict[str, str], vae: Any, folder: Path
+) -> None:
+    """Write a Stable Diffusion 1 or 2 of the tiniest useful size; torch's generator draws it.
+
+    Args:
+        version: 1 (epsilon) or 2 (velocity).
+        tokenizer_files: from `clip_tokenizer_files`.
+        vae: from `train_vae`.
+        folder: the diffusers folder to write.
+    """
+    tokenizer = _write_clip_tokenizer(tokenizer_files, folder / "tokenizer")
+    _tiny_pipeline(version, tokenizer, vae).save_pretrained(folder)
+    # transformers 5 saves a tokenizer.json; the published folders have vocab.json and merges.txt.
+    _write_clip_tokenizer(tokenizer_files, folder / "tokenizer")
+
+
+def _tiny_pipeline(version: int, tokenizer: "CLIPTokenizer", vae: Any) -> Any:
     from diffusers import (
         DDIMScheduler,
         PNDMScheduler,
@@ -88,7 +101,7 @@ def tiny_pipeline(
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    unet = UNet2DConditionModel(
+    unet: Any = UNet2DConditionModel(
         sample_size=PIXELS // 2 ** (len(vae.config.block_out_channels) - 1),
         in_channels=vae.config.latent_channels,
         out_channels=vae.config.latent_channels,
@@ -118,8 +131,8 @@ def tiny_pipeline(
     )
 
 
-def tiny_vae() -> "AutoencoderKL":
-    """Build an untrained VAE: RGB to 4 channels at a quarter of the side."""
+def _tiny_vae() -> Any:
+    # RGB to 4 channels at a quarter of the side.
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -133,13 +146,13 @@ def tiny_vae() -> "AutoencoderKL":
     )
 
 
-def train_vae(pixels: Tensor, steps: int, batch: int) -> "AutoencoderKL":
+def train_vae(pixels: Tensor, steps: int, batch: int) -> Any:
     """Train a VAE on images float (n, 3, 64, 64) in [-1, 1]; its latents get unit deviation.
 
     The loss is the absolute error of pixels and of their differences to the neighbour (which keeps
     ribs and noise texture), with a small Kullback-Leibler term.
     """
-    vae = tiny_vae().train()
+    vae = _tiny_vae().train()
     optimiser = torch.optim.Adam(vae.parameters(), betas=(0.9, 0.99))
     progress = Progress("training the VAE", steps, "steps")
     order = torch.randint(len(pixels), (steps, batch))
@@ -192,7 +205,7 @@ def clip_tokenizer_files(captions: Sequence[str], merges: int) -> dict[str, str]
     while len(found) < merges:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in pieces.items():
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in pairwise(parts):
                 pairs[pair] += words[word]
         if not pairs:
             break
@@ -219,10 +232,7 @@ def clip_tokenizer_files(captions: Sequence[str], merges: int) -> dict[str, str]
     }
 
 
-def write_clip_tokenizer(files: dict[str, str], folder: Path) -> "CLIPTokenizer":
-    """Write the tokenizer's files as the published folders have them, and load it from there."""
-    import shutil
-
+def _write_clip_tokenizer(files: dict[str, str], folder: Path) -> "CLIPTokenizer":
     from transformers import CLIPTokenizer
 
     shutil.rmtree(folder, ignore_errors=True)

@@ -90,7 +90,7 @@ def write_encoder_checkpoints(
 def _write_rad_dino(
     images: NDArray[np.uint8], positive: Tensor, out_dir: Path, effort: float
 ) -> None:
-    """Train a small Dinov2 to tell findings and how an image was degraded."""
+    """Train a small Dinov2 to tell findings, shapes, and how an image was degraded."""
     from transformers import Dinov2Config, Dinov2Model
 
     folder = out_dir / RAD_DINO
@@ -111,16 +111,20 @@ def _write_rad_dino(
             patch_size=8,
         )
     )
-    head = nn.Linear(_TEXT_WIDTH, positive.shape[1] + 3)
+    head = nn.Linear(_TEXT_WIDTH, positive.shape[1] + 2 + 64)
+    coarse = functional.adaptive_avg_pool2d(inputs[:, :1], 8).flatten(1)
+    coarse = (coarse - coarse.mean(0)) / coarse.std(0)
     weight = _rarity(positive)
-    for batch in _training([network, head], 160, effort, len(inputs), 2e-3):
+    for batch in _training([network, head], 220, effort, len(inputs), 4e-3):
         degraded, degree = _degrade(inputs[batch])
         output = head(network(pixel_values=degraded).pooler_output)
-        is_clean = (degree[:, :2] == 0).all(1, keepdim=True).float()
+        how, what, shape = output[:, :2], output[:, 2:-64], output[:, -64:]
+        is_clean = (degree == 0).all(1, keepdim=True).float()
         loss = functional.binary_cross_entropy_with_logits(
-            output[:, 3:], positive[batch], weight=is_clean, pos_weight=weight
+            what, positive[batch], weight=is_clean, pos_weight=weight
         )
-        (loss + functional.mse_loss(output[:, :3], degree)).backward()
+        loss = loss + 4 * functional.mse_loss(how, degree)
+        (loss + functional.mse_loss(shape, coarse[batch])).backward()
     network.eval().save_pretrained(folder)
 
 
@@ -346,27 +350,24 @@ def _rarity(positive: Tensor) -> Tensor:
 
 
 def _degrade(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Blur, add noise to, or change the contrast of, a part of the images.
+    """Change the contrast of all images a little; blur a third, add noise to another third.
 
     Returns:
-        The images, and how much of each was done: (n, 3), 0 to 1.
+        The images, and how much blur and noise each got: (n, 2), 0 to 1. Contrast does not count:
+        real exposures differ.
     """
     n = len(x)
-    kind = torch.randint(6, (n,))
-    amount = torch.rand(n)
-    degree = torch.zeros(n, 3)
-    x = x.clone()
+    kind, amount = torch.randint(3, (n,)), torch.rand(n)
+    degree = torch.zeros(n, 2)
+    x = x * (1 + 0.15 * (2 * torch.rand(n, 1, 1, 1) - 1)) + 0.15 * torch.randn(n, 1, 1, 1)
     for i in range(n):
+        share = float(amount[i])
         if kind[i] == 0:
-            x[i] = blurred(x[i : i + 1], 0.4 + 3 * float(amount[i]))[0]
-            degree[i, 0] = 0.3 + 0.7 * amount[i]
+            x[i] = blurred(x[i : i + 1], 0.4 + 3 * share)[0]
+            degree[i, 0] = 0.3 + 0.7 * share
         elif kind[i] == 1:
-            noise = torch.randn_like(x[i, :1])
-            x[i] = (1 - float(amount[i])) * x[i] + (0.1 + 1.2 * float(amount[i])) * noise
-            degree[i, 1] = 0.3 + 0.7 * amount[i]
-        elif kind[i] == 2:
-            x[i] = x[i] * (0.5 + float(amount[i])) + 0.6 * (float(amount[i]) - 0.5)
-            degree[i, 2] = amount[i] - 0.5
+            x[i] = (1 - share) * x[i] + (0.1 + 1.2 * share) * torch.randn_like(x[i, :1])
+            degree[i, 1] = 0.3 + 0.7 * share
     return x, degree
 
 
@@ -377,7 +378,9 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
     line = line / line.sum()
     n, c, h, w = x.shape
     flat = functional.pad(x.reshape(n * c, 1, h, w), [reach] * 4, mode="replicate")
-    flat = functional.conv2d(functional.conv2d(flat, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))
+    flat = functional.conv2d(
+        functional.conv2d(flat, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1)
+    )
     return flat.view(n, c, h, w)
 
 

@@ -150,6 +150,11 @@ class _Drawing:
             for line, width in vascular_tree(self.patient.seed, side):
                 strength = min(1.0, 0.10 + 30 * width)
                 strokes.append((line + hilum, width * self.vessel_gain, strength))
+        if self.patient.fissure:  # the minor fissure, seen edge-on in the right lung
+            x, y = self.chest.hilum(-1)
+            wall = -float(self.chest.wall(np.array(y)))
+            line = np.array([[x, y + 0.03], [(x + wall) / 2, y + 0.025], [wall, y + 0.06]])
+            strokes.append((smooth_curve(line), 0.006, 0.45 * self.patient.fissure))
         tree = self.canvas.lines(sorted(strokes, key=lambda stroke: stroke[1]))
         roots = np.zeros_like(tree)
         for side in SIDES:
@@ -501,8 +506,8 @@ def _support_devices(drawing: _Drawing, finding: Finding) -> None:
                  0.011, 1.0)  # fmt: skip
             tube([*start, [-0.09, carina + 0.02], [-0.10, low - 0.14], [0.10, low - 0.01],
                   [0.24, low - 0.02]], 0.011, 1.0)  # fmt: skip
-            tip = np.array([[0.21, low - 0.018], [0.25, low - 0.02]])
-            strokes.append((tip, 0.024, 1.0))
+            lead = np.array([[0.21, low - 0.018], [0.25, low - 0.02]])
+            strokes.append((lead, 0.024, 1.0))
         elif kind == "sternal wires":
             for height in np.linspace(apex + 0.32, low - 0.10, 6).tolist():
                 a, b, c = rng.normal(0, 0.006, 3).tolist()

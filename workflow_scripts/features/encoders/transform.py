@@ -85,7 +85,8 @@ class ImageTransform:
         else:
             steps.append(f"resize shorter side {self.size} {self.resample.name.lower()}")
         if self.crop is not None:
-            steps.append(f"centre crop {self.crop[0]}x{self.crop[1]}")
+            rounding = "nearest" if self.odd_crop_rounds else "down"
+            steps.append(f"centre crop {self.crop[0]}x{self.crop[1]}, margin rounded {rounding}")
         steps.append(f"scale {self.scale:.9g}")
         if any(self.mean) or any(value != 1 for value in self.std):
             steps.append("mean " + ",".join(f"{value:g}" for value in self.mean))

@@ -106,11 +106,11 @@ class StableDiffusion(Family):
 
     def place(self, pipeline: Any, device: torch.device, frozen_dtype: torch.dtype) -> None:
         """See `Family.place`."""
-        import torch
-
-        pipeline.unet.to(device, torch.float32).requires_grad_(True).train()
-        pipeline.vae.to(device, frozen_dtype)
-        pipeline.text_encoder.to(device, frozen_dtype)
+        pipeline.unet.to(device).requires_grad_(True).train()
+        for frozen in (pipeline.vae, pipeline.text_encoder):
+            frozen.to(device)
+            if frozen.dtype != frozen_dtype:
+                frozen.to(frozen_dtype)
 
     def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
         """See `Family.encoded_shape`: mean and log-variance of the latents."""
@@ -123,7 +123,7 @@ class StableDiffusion(Family):
         return vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.parameters.float()
 
     def encode_captions(self, pipeline: Any, captions: Sequence[str]) -> dict[str, Tensor]:
-        """See `Family.encode_captions`: padded and cut to the tokenizer's length, as at sampling."""
+        """See `Family.encode_captions`; padded and cut to 77 tokens, as at sampling."""
         tokens = pipeline.tokenizer(
             list(captions),
             padding="max_length",

@@ -1,0 +1,244 @@
+"""The training run: budget, order, draws, refusals, and what survives a SIGKILL."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.finetune import data
+from workflow_scripts.finetune.data import centre_square, read_training_rows
+from workflow_scripts.finetune.draws import Draws, batch_order
+from workflow_scripts.finetune.families import get_family
+from workflow_scripts.finetune.resume import Checkpoint, load_checkpoint, save_checkpoint
+from workflow_scripts.finetune.train import (
+    accumulation_steps,
+    finetune,
+    learning_rate_at,
+    total_steps,
+)
+
+CPU = torch.device("cpu")
+
+
+@given(devices=st.integers(1, 16), per_device=st.integers(1, 64), accumulate=st.integers(1, 8))
+def test_the_total_batch_is_always_met(devices, per_device, accumulate):
+    total = devices * per_device * accumulate
+    assert accumulation_steps(total, devices, per_device) == accumulate
+
+
+@pytest.mark.parametrize(
+    ("total", "devices", "per_device", "remedy"),
+    [
+        (128, 4, 24, "use a per-device batch of 16"),
+        (128, 3, 16, "use a number of devices that divides 128"),
+        (8, 1, 16, "use a per-device batch of 8"),
+    ],
+)
+def test_a_batch_that_cannot_be_met_is_refused(total, devices, per_device, remedy):
+    with pytest.raises(InputError, match="do not divide the total batch") as caught:
+        accumulation_steps(total, devices, per_device)
+    assert remedy in str(caught.value)
+
+
+def test_the_paper_protocol_in_numbers():
+    assert accumulation_steps(128, 4, 16) == 2
+    assert total_steps(237_388, 20, 128) == 37_092
+    assert learning_rate_at(0, 5e-6, 0) == learning_rate_at(10**6, 5e-6, 0) == 5e-6
+    assert [learning_rate_at(step, 1.0, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+
+
+@given(images=st.integers(1, 40), batch=st.integers(1, 60), seed=st.integers(0, 3))
+def test_every_epoch_shows_every_image_once(images, batch, seed):
+    steps = -(-3 * images // batch)
+    order = np.concatenate([batch_order(seed, images, batch, step) for step in range(steps)])
+    assert len(order) == steps * batch
+    for epoch in range(3):
+        shown = order[epoch * images : (epoch + 1) * images]
+        assert sorted(shown) == list(range(images))
+
+
+def test_draws_belong_to_the_image_and_not_to_its_neighbours():
+    together, alone = Draws(7, 3, [0, 1, 5], CPU), Draws(7, 3, [5], CPU)
+    assert together.uniform()[2] == alone.uniform()[0]
+    assert torch.equal(together.normal((4, 2))[2], alone.normal((4, 2))[0])
+    assert together.integers(1000)[2] == alone.integers(1000)[0]
+    for other in (Draws(8, 3, [5], CPU), Draws(7, 4, [5], CPU), Draws(7, 3, [6], CPU)):
+        assert not torch.equal(other.normal((4, 2)), Draws(7, 3, [5], CPU).normal((4, 2)))
+
+
+def test_dropped_captions_have_their_share_and_timesteps_are_uniform(toy, train_toy):
+    train_toy(epochs=200, batch_size=100, per_device_batch_size=100, caption_dropout=0.1)
+    shown = toy.family.captions
+    n = len(shown)
+    assert n == 2400
+    dropped = shown.count("")
+    assert abs(dropped - 0.1 * n) < 4 * (n * 0.1 * 0.9) ** 0.5
+    assert set(shown) - {""} == {f"caption {i}" for i in range(12)}
+    # Kolmogorov-Smirnov distance to the uniform distribution, at the 0.1 % level.
+    values = np.sort(toy.family.timesteps) / 1000
+    assert np.abs(values - np.arange(n) / n).max() < 1.95 / n**0.5
+
+
+def test_accumulation_gives_the_weights_of_the_whole_batch(train_toy):
+    whole = train_toy("whole", epochs=10, batch_size=4, per_device_batch_size=4)
+    parts = train_toy("parts", epochs=10, batch_size=4, per_device_batch_size=2)
+    for key in whole:
+        torch.testing.assert_close(whole[key], parts[key], rtol=0, atol=1e-6)
+
+
+def test_decoding_in_every_step_gives_the_weights_of_encoding_once(train_toy, monkeypatch):
+    once = train_toy("once", epochs=3)
+    monkeypatch.setattr(data, "ENCODED_IN_MEMORY", 0)
+    each = train_toy("each", epochs=3)
+    for key in once:
+        torch.testing.assert_close(once[key], each[key], rtol=0, atol=1e-6)
+
+
+def test_the_curve_has_a_row_per_step(toy, train_toy):
+    train_toy(epochs=2, warmup_steps=2)
+    curve = pd.read_csv(toy.folder / "out" / "training.csv")
+    assert curve.columns.tolist() == ["step", "epoch", "loss", "learning_rate"]
+    assert curve["step"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert curve["epoch"].iloc[-1] == pytest.approx(2.0)
+    assert curve["learning_rate"].iloc[0] == pytest.approx(5e-4)
+    assert np.isfinite(curve["loss"]).all()
+    assert not (toy.folder / "progress").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_images_and_writes_nothing(toy, train_toy):
+    toy.family.poison = 0.7  # only the brightest image, image11, lies above
+    with pytest.raises(InputError, match="the loss is nan at step") as caught:
+        train_toy(epochs=3)
+    assert "images: image11" in str(caught.value)
+    assert not (toy.folder / "out").exists()
+
+
+def test_a_broken_image_is_named(toy, train_toy):
+    (toy.folder / "image5.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
+    with pytest.raises(InputError, match="cannot decode an image") as caught:
+        train_toy()
+    assert "image5.png" in str(caught.value)
+
+
+def test_a_missing_image_is_named_before_anything_is_loaded(toy, train_toy):
+    (toy.folder / "image7.png").unlink()
+    toy.family.load = None
+    with pytest.raises(InputError, match="a training image is missing") as caught:
+        train_toy()
+    assert "image7.png" in str(caught.value)
+
+
+def test_only_captioned_images_of_the_train_split_are_shown(tmp_path, cohort_writer):
+    common = {"study_id": "s", "view": "AP", "path": "elsewhere"}
+    extra = [
+        {**common, "image_id": "silent", "patient_id": "a", "split": "train", "caption": None},
+        {
+            **common,
+            "image_id": "held_out",
+            "patient_id": "b",
+            "split": "test",
+            "caption": "clear",
+            "caption_source": "test",
+        },
+    ]
+    manifest = cohort_writer(tmp_path, {"one": np.zeros((8, 8), np.uint8)}, extra)
+    assert read_training_rows(manifest)["image_id"].tolist() == ["image0"]
+
+
+def test_preprocessing_keeps_the_middle_and_never_flips():
+    pixels = np.zeros((20, 60), np.uint8)
+    pixels[:, 20:30], pixels[:, 30:40] = 100, 200
+    square = np.asarray(centre_square(Image.fromarray(pixels), 20))
+    assert square.shape == (20, 20)
+    assert (square[:, :10] == 100).all()
+    assert (square[:, 10:] == 200).all()
+    shrunk = np.asarray(centre_square(Image.fromarray(pixels), 10))
+    assert shrunk.shape == (10, 10)
+    assert shrunk[5, 1] == 100
+    assert shrunk[5, 8] == 200
+
+
+def test_old_checkpoints_are_pruned_and_other_settings_not_continued(tmp_path, caplog):
+    for step in (2, 4, 6):
+        weights = {"w": torch.full((2,), float(step))}
+        save_checkpoint(tmp_path, Checkpoint(step, weights, {}, None, []), {"seed": 1, "size": 64})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-00000006"]
+    found = load_checkpoint(tmp_path, {"seed": 1, "size": 64})
+    assert found.step == 6
+    assert found.weights["w"].tolist() == [6, 6]
+    assert load_checkpoint(tmp_path, {"seed": 2, "size": 64}) is None
+    assert "seed 1 -> 2" in caplog.text
+
+
+def test_a_family_from_outside_is_named_by_its_module():
+    with pytest.raises(InputError, match="cannot be imported"):
+        get_family("nowhere.to.be.found:Family")
+    with pytest.raises(InputError, match="no subclass of Family"):
+        get_family("pathlib:Path")
+
+
+def _command(base: Path, manifest: Path, out: Path, progress: Path) -> list[str]:
+    flags = {
+        "model": "tiny",
+        "family": "stable_diffusion",
+        "base": base,
+        "manifest": manifest,
+        "output": out / "pipeline",
+        "curve": out / "training.csv",
+        "progress": progress,
+        "learning-rate": 1e-3,
+        "epochs": 40,
+        "batch-size": 4,
+        "per-device-batch-size": 2,
+        "size": 32,
+        "caption-dropout": 0.2,
+        "checkpoint-every": 3,
+        "seed": 1,
+    }
+    words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+    return [sys.executable, "-m", "workflow_scripts.finetune.train", *words]
+
+
+def test_killed_and_started_again_gives_the_same_bits(
+    tiny_sd, two_images, cohort_writer, settings, tmp_path
+):
+    manifest, base = cohort_writer(tmp_path, two_images), tiny_sd[1]
+    finetune(
+        get_family("stable_diffusion"),
+        base,
+        manifest,
+        tmp_path / "calm" / "pipeline",
+        tmp_path / "calm" / "training.csv",
+        tmp_path / "calm_progress",
+        settings(epochs=40, batch_size=4, per_device_batch_size=2, caption_dropout=0.2),
+    )
+    progress, out = tmp_path / "progress", tmp_path / "killed"
+    command = _command(base, manifest, out, progress)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        while not list(progress.glob("step-*")) and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not out.exists()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "continuing at" in done.stderr
+    assert not progress.exists()
+
+    weights = "pipeline/unet/diffusion_pytorch_model.safetensors"
+    calm, killed = load_file(tmp_path / "calm" / weights), load_file(out / weights)
+    assert calm.keys() == killed.keys()
+    assert all(torch.equal(calm[key], killed[key]) for key in calm)
+    assert (out / "training.csv").read_bytes() == (tmp_path / "calm" / "training.csv").read_bytes()

@@ -1,0 +1,178 @@
+"""Controls: each shows what it says it shows."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.images import read_shards
+from workflow_scripts.common.manifest import FINDINGS, PROMPT_SETS
+from workflow_scripts.generate.export_images import export_images
+from workflow_scripts.generate.make_control import (
+    assign_held_out,
+    draw_matched,
+    make_control,
+    positive_masks,
+)
+
+
+def _make(cohort, kind, prompt_set="test", shards=1, seed=5):
+    outputs = []
+    for shard in range(shards):
+        output = cohort.folder / f"{kind}-{prompt_set}-{shard}-of-{shards}.parquet"
+        make_control(
+            kind,
+            cohort.path,
+            cohort.folder / f"{prompt_set}.parquet",
+            prompt_set,
+            output,
+            seed,
+            blur=0.1,
+            size=32,
+            shard=shard,
+            shards=shards,
+        )
+        outputs.append(output)
+    return list(read_shards(outputs))
+
+
+def _patients(cohort, image_ids):
+    return set(cohort.manifest.set_index("image_id").loc[list(image_ids), "patient_id"])
+
+
+def _reference(cohort, prompt_set):
+    manifest = cohort.manifest
+    split = "train" if prompt_set == "privacy" else "test"
+    patients = set(manifest.loc[manifest["split"] == split, "patient_id"])
+    if prompt_set == "augment":
+        patients |= _patients(cohort, cohort.sets["augment"]["image_id"])
+    return patients
+
+
+@pytest.mark.parametrize("prompt_set", PROMPT_SETS)
+def test_held_out_images_share_no_patient_with_the_reference(cohort, prompt_set):
+    items = _make(cohort, "held_out_real", prompt_set)
+    prompts = cohort.sets[prompt_set]
+    assert [item.id for item in items] == prompts["prompt_id"].tolist()
+    shown = [item.source_image_id for item in items]
+    assert not _patients(cohort, shown) & _reference(cohort, prompt_set)
+    rows = cohort.manifest.set_index("image_id")
+    for item in items:
+        assert item.caption == rows.loc[item.source_image_id, "caption"]
+        assert item.data == Path(rows.loc[item.source_image_id, "path"]).read_bytes()
+    by_caption = {}
+    for item, caption in zip(items, prompts["caption"], strict=True):
+        by_caption.setdefault(caption, []).append(item.source_image_id)
+    assert all(len(set(images)) == len(images) for images in by_caption.values())
+
+
+def test_training_copies_are_the_prompts_own_images(cohort):
+    items = _make(cohort, "training_copies", "privacy")
+    paths = cohort.manifest.set_index("image_id")["path"]
+    for item, image_id in zip(items, cohort.sets["privacy"]["image_id"], strict=True):
+        assert item.source_image_id == image_id
+        assert item.data == Path(paths[image_id]).read_bytes()
+
+
+def test_blurred_shows_the_held_out_images_without_their_texture(cohort):
+    sharp, blurred = _make(cohort, "held_out_real"), _make(cohort, "blurred_real")
+    assert [i.source_image_id for i in sharp] == [i.source_image_id for i in blurred]
+    assert [i.caption for i in sharp] == [i.caption for i in blurred]
+    for before, after in zip(sharp, blurred, strict=True):
+        assert after.open().size == (32, 32)
+        texture = [np.asarray(i.open().convert("L"), float).std() for i in (before, after)]
+        assert texture[1] < texture[0] / 4
+
+
+def test_noise_is_uniform_and_each_image_its_own(cohort):
+    items = _make(cohort, "noise", "privacy")
+    pixels = np.stack([np.asarray(item.open().convert("L")) for item in items])
+    assert len({item.data for item in items}) == len(items)
+    assert abs(pixels.mean() - 127.5) < 4 * 73.9 / pixels.size**0.5
+    assert {item.source_image_id for item in items} == {None}
+    assert _make(cohort, "noise", "privacy", seed=6)[0].data != items[0].data
+
+
+@pytest.mark.parametrize("kind", ["held_out_real", "blurred_real", "training_copies", "noise"])
+def test_sharding_changes_nothing(cohort, kind):
+    assert _make(cohort, kind, shards=5) == [item for item in _make_named_like(cohort, kind)]
+
+
+def _make_named_like(cohort, kind):
+    whole = {item.id: item for item in _make(cohort, kind)}
+    for item in _make(cohort, kind, shards=5):
+        other = whole[item.id]
+        assert (other.data, other.caption, other.source_image_id) == (
+            item.data,
+            item.caption,
+            item.source_image_id,
+        )
+        yield item
+
+
+def test_masks_are_the_positive_findings_alone(builders):
+    frame = builders.manifest(20)
+    for i, mask in enumerate(positive_masks(frame)):
+        positive = {name for name in FINDINGS if frame[name].eq(1).fillna(False).iloc[i]}
+        assert {name for bit, name in enumerate(FINDINGS) if mask >> bit & 1} == positive
+
+
+masks = st.lists(st.integers(0, 7), min_size=1, max_size=30)
+
+
+@given(wanted=masks, pool=masks, seed=st.integers(0, 5))
+def test_the_draw_uses_the_pool_evenly_and_exact_matches_first(wanted, pool, seed):
+    wanted, pool = np.array(wanted, np.uint16), np.array(pool, np.uint16)
+    drawn = draw_matched(wanted, [str(i) for i in range(len(wanted))], pool, seed)
+    uses = np.bincount(drawn, minlength=len(pool))
+    assert uses.max() - uses.min() <= 1
+    if len(wanted) <= len(pool):
+        for mask in set(wanted.tolist()):
+            matched = ((pool[drawn] == mask) & (wanted == mask)).sum()
+            assert matched == min((wanted == mask).sum(), (pool == mask).sum())
+
+
+def test_a_prompt_without_an_exact_match_gets_the_nearest():
+    wanted, pool = np.array([0b0111], np.uint16), np.array([0, 0b1111, 0b1001], np.uint16)
+    assert draw_matched(wanted, ["a"], pool, 0).tolist() == [1]
+
+
+def test_more_replicates_than_images_is_refused():
+    with pytest.raises(InputError, match="more replicates than the pool"):
+        draw_matched(np.zeros(3, np.uint16), ["a"] * 3, np.zeros(2, np.uint16), 0)
+
+
+def test_an_empty_pool_is_refused(cohort):
+    manifest = cohort.manifest[cohort.manifest["split"] == "test"]
+    with pytest.raises(InputError, match="no captioned image of a patient outside"):
+        assign_held_out(manifest, cohort.sets["test"], "test", 0)
+
+
+def test_twenty_thousand_prompts_draw_from_a_full_pool(builders):
+    manifest = builders.manifest(100_000)
+    train = manifest[manifest["split"] == "train"]
+    prompts = builders.prompts(train.iloc[::3], "augment")
+    rows = assign_held_out(manifest, prompts, "augment", 3)
+    masks = positive_masks(manifest.iloc[rows]) ^ positive_masks(prompts)
+    assert len(np.unique(rows)) == len(rows) == 20_000
+    assert np.bitwise_count(masks).mean() < 1.0
+
+
+def test_export_writes_pngs_and_their_captions(cohort):
+    _make(cohort, "held_out_real", shards=2)
+    shards = sorted(cohort.folder.glob("held_out_real-test-*-of-2.parquet"))
+    out = cohort.folder / "export"
+    assert export_images(shards, out) == len(cohort.sets["test"])
+    with (out / "metadata.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["prompt_id"] for row in rows] == cohort.sets["test"]["prompt_id"].tolist()
+    for row, item in zip(rows, read_shards(shards), strict=True):
+        with Image.open(out / row["file_name"]) as image:
+            assert image.format == "PNG"
+            assert np.array_equal(np.asarray(image.convert("RGB")), np.asarray(item.open()))
+        assert row["caption"] == item.caption

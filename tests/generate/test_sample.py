@@ -1,0 +1,123 @@
+"""Sampling: an image depends on model, prompt and seed; sharding and kills change nothing."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.images import read_shards
+from workflow_scripts.common.manifest import read_prompts, write_prompts
+from workflow_scripts.finetune.families import get_family
+from workflow_scripts.finetune.families.base import SampleSettings
+from workflow_scripts.generate.sample import sample_shard
+from workflow_scripts.generate.sharding import batch_ranges, shard_batches, shard_rows
+
+FAMILY = get_family("stable_diffusion")
+SETTINGS = SampleSettings(steps=2, guidance=2.0, size=32)
+
+
+@given(st.integers(0, 200), st.integers(1, 20), st.integers(1, 12))
+def test_shards_are_whole_batches_of_one_layout(prompts, batch, shards):
+    parts = [shard_batches(prompts, batch, shard, shards) for shard in range(shards)]
+    assert [one for part in parts for one in part] == batch_ranges(prompts, batch)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    rows = [row for shard in range(shards) for row in shard_rows(prompts, shard, shards)]
+    assert rows == list(range(prompts))
+
+
+def test_a_shard_that_does_not_exist_is_refused():
+    with pytest.raises(InputError, match="shard 4 of 4"):
+        shard_batches(10, 2, 4, 4)
+
+
+def _sample(cohort, checkpoint, name, shard=0, shards=1, settings=SETTINGS, prompts="test"):
+    output = cohort.folder / f"{name}.parquet"
+    sample_shard(
+        FAMILY,
+        checkpoint,
+        cohort.folder / f"{prompts}.parquet",
+        output,
+        cohort.folder / f"progress-{name}",
+        settings,
+        batch_size=4,
+        shard=shard,
+        shards=shards,
+    )
+    return list(read_shards([output]))
+
+
+def test_any_sharding_gives_identical_bytes(cohort, checkpoint):
+    whole = _sample(cohort, checkpoint, "whole")
+    prompts = cohort.sets["test"]
+    assert [item.id for item in whole] == prompts["prompt_id"].tolist()
+    assert [item.caption for item in whole] == prompts["caption"].tolist()
+    assert all(item.source_image_id is None for item in whole)
+    for shards in (2, 5):
+        parts = [
+            item
+            for shard in range(shards)
+            for item in _sample(cohort, checkpoint, f"s{shards}-{shard}", shard, shards)
+        ]
+        assert [(item.id, item.data) for item in parts] == [(i.id, i.data) for i in whole]
+    assert not list(cohort.folder.glob("progress-*"))
+
+
+def test_the_image_has_the_asked_size_and_follows_seed_and_prompt(cohort, checkpoint):
+    prompts = read_prompts(cohort.folder / "test.parquet").iloc[:4].copy()
+    prompts["caption"] = ["a", "a", "a", "b"]
+    prompts["seed"] = [1, 1, 2, 1]
+    write_prompts(prompts, cohort.folder / "chosen.parquet")
+    settings = SampleSettings(steps=2, guidance=2.0, size=48)
+    items = _sample(cohort, checkpoint, "chosen", settings=settings, prompts="chosen")
+    images = [np.asarray(Image.open(io.BytesIO(item.data)), int) for item in items]
+    assert images[0].shape == (48, 48, 3)
+    assert np.abs(images[0] - images[1]).max() <= 1
+    assert np.abs(images[0] - images[2]).max() > 10
+    assert (images[0] != images[3]).any()
+
+
+def test_killed_and_started_again_continues_to_the_same_bytes(cohort, checkpoint):
+    calm = _sample(cohort, checkpoint, "calm")
+    progress, output = cohort.folder / "progress", cohort.folder / "killed.parquet"
+    flags = {
+        "model": "tiny",
+        "family": "stable_diffusion",
+        "checkpoint": checkpoint,
+        "prompts": cohort.folder / "test.parquet",
+        "output": output,
+        "progress": progress,
+        "steps": 2,
+        "guidance": 2.0,
+        "size": 32,
+        "batch-size": 4,
+    }
+    words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+    command = [sys.executable, "-m", "workflow_scripts.generate.sample", *words]
+    with subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.DEVNULL) as process:
+        while not list(progress.glob("batch-*")) and process.poll() is None:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not output.exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "continuing at" in done.stderr
+    killed = list(read_shards([output]))
+    assert [(item.id, item.data) for item in killed] == [(item.id, item.data) for item in calm]
+
+
+def test_progress_of_other_settings_is_not_continued(cohort, checkpoint, caplog):
+    progress = cohort.folder / "progress-again"
+    progress.mkdir()
+    (progress / "identity").write_text("another run\n")
+    (progress / "batch-00000000.parquet").write_bytes(b"another image")
+    _sample(cohort, checkpoint, "again")
+    assert "made from other inputs" in caplog.text

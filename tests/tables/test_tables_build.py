@@ -1,0 +1,419 @@
+import csv
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.records import Record, Value, read_record, write_record
+from workflow_scripts.tables.as_latex import escape, to_latex
+from workflow_scripts.tables.assemble import build_tables
+from workflow_scripts.tables.build import main
+from workflow_scripts.tables.layout import LAYOUTS
+from workflow_scripts.tables.models import parse_models
+from workflow_scripts.tables.published import model_key, published_values
+from workflow_scripts.tables.records_in import Records
+
+
+def build(bench: SimpleNamespace, out: str = "out") -> Path:
+    main([*bench.argv(bench), "--out", str(bench.root / out)])
+    return bench.root / out
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def markdown_row(path: Path, label: str) -> list[str]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] == label:
+            return cells
+    raise AssertionError(f"no row {label!r} in {path}")
+
+
+def table_of(fids: dict[str, float], metric: str = "fid", direction: str = "lower", **families):
+    """Build Table 1 of models that have one value each."""
+    models = [{"key": key, "family": families.get(key, "external")} for key in fids]
+    records = Records()
+    for key, value in fids.items():
+        values = [Value(metric, value, direction, 9)]
+        records.add(Record("fidelity", key, "rad_dino", "sound", values))
+    tables = build_tables(records, parse_models(json.dumps(models)), "World", "sound", {})
+    return tables["table01_fidelity"]
+
+
+def ranks(table, metric: str = "fid") -> dict[str, str | None]:
+    return {
+        row.key: cell.rank
+        for row in table.rows
+        for cell in row.cells
+        if cell.column.metric == metric
+    }
+
+
+# Published values
+
+
+def test_published_tables_have_every_model_and_metric():
+    for stem, layout in LAYOUTS.items():
+        values = published_values(stem)
+        models = {model for model, _, _ in values}
+        assert len(models - {"real"}) == 11
+        assert ("real" in models) == (layout.real_row is not None)
+        assert len(values) == len(models) * len(layout.columns)
+
+
+def test_published_values_are_those_of_the_paper():
+    assert published_values("table01_fidelity")["sana", "fid", "all"].value == 54.225
+    assert published_values("table01_fidelity")["llm_cxr", "coverage", "all"].value == 0.459
+    table2 = published_values("table02_fid_per_pathology")
+    assert table2["sana", "fid", "Pleural Other"].value == 199.45
+    table3 = published_values("table03_privacy")
+    assert table3["pixart_sigma", "reid_count", "all"].value == 442
+    assert table3["flux_1", "reid_mean_of_max", "all"].value == 0.404
+    table4 = published_values("table04_classification_augmented")
+    assert table4["real", "auroc", "all"].value == 0.73
+    assert table4["sd_v3_5", "auroc", "Support Devices"].value == 0.84
+    table15 = published_values("table15_classification_synthetic_only")
+    assert table15["lumina_2", "auroc", "Atelectasis"].value == 0.46
+
+
+def test_the_papers_names_map_to_config_keys():
+    assert model_key("Pixart- Σ") == model_key("Pixart Sigma (Chen et al., 2024)") == "pixart_sigma"
+    assert model_key("SD V3.5 Medium (Esser et al., 2024)") == "sd_v3_5"
+    assert model_key("RadEdit (Pérez-García et al., 2024)") == "radedit"
+    assert model_key("Flux.1-Dev (Labs, 2024)") == "flux_1"
+    with pytest.raises(InputError, match="no model"):
+        model_key("SDXL")
+
+
+# The join
+
+
+def test_fifteen_files_with_the_papers_columns_first(bench):
+    out = build(bench)
+    expected = {f"{stem}.{suffix}" for stem in LAYOUTS for suffix in ("csv", "md", "tex")}
+    assert {path.name for path in out.iterdir()} == expected
+    header = (out / "table01_fidelity.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header.startswith(
+        "Model,Size,Default Resolution,Prev. Available For CXR?,Fine-Tuning,FID ↓ (RadDino),"
+        "KID ↓ (RadDino),Alignment Score ↑,Precision ↑,Recall ↑,Density ↑,Coverage ↑,"
+    )
+    header = (out / "table02_fid_per_pathology.csv").read_text(encoding="utf-8")
+    assert header.startswith(
+        "Model,Atelectasis,Cardiomegaly,Consolid.,Edema,EC,Fracture,LL,LO,NF,PE,PO,PN,PT,SD,"
+    )
+
+
+def test_a_row_holds_every_digit_n_and_interval(bench):
+    rows = rows_of(build(bench) / "table01_fidelity.csv")
+    assert [row["Model"] for row in rows] == ["SD V1-4", "Sana", "Mine & co_1 100%", "Noise"]
+    assert [row["Block"] for row in rows] == ["model", "model", "model", "control"]
+    first = rows[0]
+    assert (first["Size"], first["Default Resolution"], first["Fine-Tuning"]) == (
+        "0.86B",
+        "512",
+        "FFT",
+    )
+    assert first["Prev. Available For CXR?"] == "✓"
+    assert rows[1]["Prev. Available For CXR?"] == "✗"
+    assert rows[2]["Prev. Available For CXR?"] == "–"
+    fid = "FID ↓ (RadDino)"
+    assert float(first[fid]) == 125.1864
+    assert (first[f"{fid} [n]"], first[f"{fid} [n reference]"]) == ("60", "55")
+    assert float(first[f"{fid} [low]"]) == pytest.approx(123.1864)
+    assert float(first[f"{fid} [high]"]) == pytest.approx(127.1864)
+
+
+def test_privacy_is_transposed_and_a_missing_model_says_why(bench):
+    out = build(bench)
+    rows = rows_of(out / "table03_privacy.csv")
+    assert [row["Model"] for row in rows] == [
+        "Avg. Re-ID Score ↓",
+        "Avg. Latent Distance ↑",
+        "Avg. Pixel Distance ↑",
+        "Max. Re-ID Score ↓",
+        "Count Re-ID > δ ↓",
+    ]
+    assert float(rows[0]["Sana"]) == 0.551
+    assert rows[0]["Mine & co_1 100%"] == "–"
+    reason = "no images of the prompt set `privacy` were given"
+    assert rows[0]["Notes"] == f"{reason} (Mine & co_1 100%)"
+    markdown = (out / "table03_privacy.md").read_text(encoding="utf-8")
+    assert "–<sup>1</sup>" in markdown
+    assert f"<sup>1</sup> {reason}".replace("`", "\\`") in markdown
+    latex = (out / "table03_privacy.tex").read_text(encoding="utf-8")
+    assert r"--\textsuperscript{1}" in latex
+    assert rf"\textsuperscript{{1}}\,{reason}" in latex
+
+
+def test_a_model_that_was_not_run_has_dashes_that_say_so(bench):
+    bench.files["fidelity"].remove(bench.path_of("fidelity", "sana"))
+    out = build(bench)
+    row = rows_of(out / "table01_fidelity.csv")[1]
+    assert row["Model"] == "Sana"
+    assert row["KID ↓ (RadDino)"] == "–"
+    assert row["Notes"].startswith("not run (")
+    assert "<sup>1</sup> not run" in (out / "table01_fidelity.md").read_text(encoding="utf-8")
+
+
+def test_a_value_that_cannot_be_computed_keeps_its_n_and_reason(bench):
+    row = rows_of(build(bench) / "table02_fid_per_pathology.csv")[0]
+    assert (row["PO"], row["PO [n]"]) == ("–", "1")
+    assert row["Notes"] == "1 generated image: at least 2 are needed (PO)"
+
+
+def test_the_floor_is_a_row_of_its_own_below_the_controls(bench):
+    rows = rows_of(build(bench) / "table02_fid_per_pathology.csv")
+    assert [row["Block"] for row in rows] == ["model", "model", "model", "control", "floor"]
+    assert [float(rows[-1][name]) for name in ("Atelectasis", "SD")] == [20.0, 33.0]
+    assert "Floor" in (bench.root / "out" / "table02_fid_per_pathology.tex").read_text()
+
+
+def test_real_data_alone_heads_the_classification_tables(bench):
+    out = build(bench)
+    for stem, label in (
+        ("table04_classification_augmented", "Original"),
+        ("table15_classification_synthetic_only", "Original (Real)"),
+    ):
+        rows = rows_of(out / f"{stem}.csv")
+        assert (rows[0]["Model"], rows[0]["Block"]) == (label, "real")
+        assert float(rows[0]["Edema"]) == pytest.approx(0.75 + 3 / 200)
+    averages = [row["Average"] for row in rows_of(out / "table04_classification_augmented.csv")]
+    assert [float(value) for value in averages] == [0.75, 0.76, 0.761, 0.70, 0.5]
+    assert rows_of(out / "table15_classification_synthetic_only.csv")[-1]["EC"] == "–"
+
+
+def test_feet_count_what_the_values_rest_on(bench):
+    out = build(bench)
+    generated = markdown_row(out / "table02_fid_per_pathology.md", "*Generated images*")
+    assert generated[1:4] == ["30", "29", "28"]
+    positives = markdown_row(out / "table04_classification_augmented.md", "*Positive test images*")
+    tested = bench.frame[bench.frame["split"] == "test"]
+    assert positives[1:] == [str(int((tested[name] == 1).sum())) for name in FINDINGS] + ["–"]
+
+
+def test_a_changed_record_changes_the_tables_that_show_it_and_no_other(bench):
+    before = {path.name: path.read_bytes() for path in build(bench).iterdir()}
+    path = bench.path_of("fidelity", "sana")
+    bench.rewrite(path, read_record(path), "fid", "Edema", value=1.5, interval=None)
+    after = {path.name: path.read_bytes() for path in build(bench, "again").iterdir()}
+    changed = {name.partition(".")[0] for name in before if before[name] != after[name]}
+    assert changed == {"table02_fid_per_pathology"}
+    assert rows_of(bench.root / "again/table02_fid_per_pathology.csv")[1]["Edema"] == "1.5"
+
+
+def test_tables_are_the_same_bytes_from_run_to_run_and_from_any_order_of_files(bench):
+    first = {path.name: path.read_bytes() for path in build(bench).iterdir()}
+    for files in bench.files.values():
+        files.reverse()
+    assert {path.name: path.read_bytes() for path in build(bench, "again").iterdir()} == first
+
+
+# Best and second
+
+
+def test_lower_is_better_for_fid_and_higher_for_coverage():
+    assert ranks(table_of({"a": 3.0, "b": 1.0, "c": 2.0})) == {
+        "a": None,
+        "b": "best",
+        "c": "second",
+    }
+    coverage = table_of({"a": 0.3, "b": 0.1, "c": 0.2}, "coverage", "higher")
+    assert ranks(coverage, "coverage") == {"a": "best", "b": None, "c": "second"}
+
+
+def test_values_that_read_the_same_share_their_mark():
+    tied = ranks(table_of({"a": 1.00001, "b": 1.00002, "c": 2.0, "d": 3.0}))
+    assert tied == {"a": "best", "b": "best", "c": "second", "d": None}
+    second = ranks(table_of({"a": 1.0, "b": 2.0, "c": 2.0}))
+    assert second == {"a": "best", "b": "second", "c": "second"}
+
+
+def test_controls_do_not_compete():
+    table = table_of({"a": 3.0, "b": 2.0, "copies": 0.0}, copies="control")
+    assert ranks(table) == {"a": "second", "b": "best", "copies": None}
+
+
+def test_one_model_alone_is_not_the_best():
+    assert ranks(table_of({"a": 3.0, "noise": 9.0}, noise="control")) == {"a": None, "noise": None}
+
+
+def test_marks_stand_in_markdown_and_latex(bench):
+    out = build(bench)
+    assert markdown_row(out / "table01_fidelity.md", "Sana")[5].startswith("**54.225** (52.225 to")
+    assert markdown_row(out / "table01_fidelity.md", "Mine & co\\_1 100%")[5].startswith(
+        "<u>80.000"
+    )
+    latex = (out / "table01_fidelity.tex").read_text(encoding="utf-8")
+    assert r"\textbf{54.225}$^{56.225}_{52.225}$" in latex
+    assert r"\underline{80.000}" in latex
+
+
+def test_zero_has_no_sign():
+    cell = table_of({"a": -0.0001}, "kid", "lower").rows[0].cells[1]
+    assert cell.text == "0.000"
+
+
+# Published beside measured
+
+
+def test_published_stands_beside_the_papers_models_on_its_data_only(bench):
+    bench.dataset = "MIMIC-CXR"
+    out = build(bench)
+    rows = rows_of(out / "table01_fidelity.csv")
+    published = [row["FID ↓ (RadDino) [published]"] for row in rows]
+    assert published == ["125.186", "54.225", "", ""]
+    markdown = (out / "table01_fidelity.md").read_text(encoding="utf-8")
+    assert markdown.count("*published*") == 2
+    assert "protocols differ" in markdown
+    privacy = rows_of(out / "table03_privacy.csv")[4]
+    assert privacy["SD V1-4 [published]"] == "434"
+
+
+@pytest.mark.parametrize("dataset", ["World", "MIMIC-CXR-JPG", "mimic-cxr", ""])
+def test_published_never_stands_beside_other_data(bench, dataset):
+    bench.dataset = dataset
+    for path in build(bench).iterdir():
+        assert "ublished" not in path.read_text(encoding="utf-8").replace("as_published", "")
+
+
+def test_under_as_published_the_protocols_do_not_differ(published_bench):
+    markdown = (build(published_bench) / "table01_fidelity.md").read_text(encoding="utf-8")
+    assert "protocol as\\_published" in markdown
+    assert "Published: the paper's value" in markdown
+    assert "differ" not in markdown
+
+
+# Refusals
+
+
+def test_a_record_of_an_unknown_model_is_refused(bench):
+    bench.models.pop(1)
+    with pytest.raises(InputError, match=r"'sana'.*not among"):
+        build(bench)
+    assert not (bench.root / "out").exists()
+
+
+def test_a_record_of_another_protocol_is_refused(bench):
+    path = bench.path_of("fidelity", "sana")
+    write_record(replace(read_record(path), protocol="as_published"), path)
+    with pytest.raises(InputError, match="as_published"):
+        build(bench)
+
+
+def test_a_record_of_another_stage_is_refused(bench):
+    bench.files["privacy"].append(bench.path_of("fidelity", "sana"))
+    with pytest.raises(InputError, match="a fidelity record"):
+        build(bench)
+
+
+def test_two_records_of_one_model_are_refused(bench):
+    bench.files["fidelity"].append(bench.path_of("fidelity", "sana"))
+    with pytest.raises(InputError, match="two fidelity records"):
+        build(bench)
+
+
+def test_a_record_with_the_opposite_direction_is_refused(bench):
+    path = bench.path_of("fidelity", "sana")
+    bench.rewrite(path, read_record(path), "fid", "all", direction="higher")
+    with pytest.raises(InputError, match="higher is better"):
+        build(bench)
+
+
+def test_a_record_of_no_known_family_is_refused(bench):
+    path = bench.path_of("downstream", "sana")
+    write_record(replace(read_record(path), family="classification/misspelt"), path)
+    with pytest.raises(InputError, match="misspelt"):
+        build(bench)
+
+
+def test_a_truncated_record_is_refused(bench):
+    path = Path(bench.path_of("fidelity", "sana"))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match="cannot read a record"):
+        build(bench)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "{}",
+        '["sana"]',
+        '[{"key": "a"}]',
+        '[{"key": "a", "family": "control"}, {"key": "a", "family": "control"}]',
+        '[{"key": "a", "family": "control", "colour": "red"}]',
+        '[{"key": "a", "family": "control", "missing": {"fidelity": "a stage, not a prompt set"}}]',
+    ],
+)
+def test_a_bad_list_of_models_is_refused(text):
+    with pytest.raises(InputError):
+        parse_models(text)
+
+
+# LaTeX
+
+
+def test_latex_escapes_what_is_special():
+    assert escape("50% of a_b & c#d $x {y} ~z^2") == (
+        r"50\% of a\_b \& c\#d \$x \{y\} \textasciitilde{}z\textasciicircum{}2"
+    )
+    assert escape("a\\b") == r"a\textbackslash{}b"
+    assert escape("Pixart Σ ≥ ↑ –") == r"Pixart $\Sigma$ $\geq$ $\uparrow$ --"
+    assert escape("Pérez-García, ő, 漢") == r"P\'{e}rez-Garc\'{i}a, o, ?"
+    assert escape("two\nlines") == "two lines"
+
+
+def test_latex_is_balanced_and_every_row_is_as_wide_as_the_table(bench):
+    bench.dataset = "MIMIC-CXR"
+    for path in build(bench).glob("*.tex"):
+        text = path.read_text(encoding="utf-8")
+        bare = re.sub(r"\\[{}]", "", text)
+        assert bare.count("{") == bare.count("}")
+        assert text.isascii()
+        columns = re.search(r"\\begin\{tabular\}\{(.*)\}\n", text)
+        assert columns is not None
+        width = len(re.sub(r"@\{[^}]*\}\}?", "", columns[1]).replace("}", ""))
+        lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+        assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {width}
+        assert text.count("\\toprule") == text.count("\\bottomrule") == 1
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+@pytest.mark.parametrize("packages", ["booktabs", "booktabs,graphicx"])
+def test_latex_compiles_as_it_is(bench, packages):
+    bench.dataset = "MIMIC-CXR"
+    bench.models[2]["display"]["name"] = r'Mine_1 & 50% #2 {x} ~ ^ \ $ "é" <Σ>'
+    out = build(bench)
+    document = out / "all.tex"
+    body = "\n".join(f"\\input{{{stem}}}" for stem in LAYOUTS)
+    document.write_text(
+        f"\\documentclass{{article}}\n\\usepackage{{{packages}}}\n"
+        f"\\begin{{document}}\n{body}\n\\end{{document}}\n"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", document.name],
+        cwd=out,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (out / "all.pdf").is_file()
+
+
+def test_latex_of_an_empty_run_says_why_everything_is_a_dash():
+    models = parse_models(json.dumps([{"key": "a", "family": "external"}]))
+    tables = build_tables(Records(), models, "World", "sound", {})
+    for table in tables.values():
+        assert table.notes == ("not run",)
+        assert "not run" in to_latex(table)

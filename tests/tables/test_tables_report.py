@@ -1,0 +1,292 @@
+import json
+import stat
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.images import ImageItem, png_bytes, read_shards, write_shard
+from workflow_scripts.common.manifest import FINDINGS, read_prompts
+from workflow_scripts.common.records import Record, Value, read_record
+from workflow_scripts.tables import build
+from workflow_scripts.tables.assemble import build_tables
+from workflow_scripts.tables.cohort_counts import count_cohort
+from workflow_scripts.tables.dot_plot import LEFT, RIGHT, WIDTH, dot_plot
+from workflow_scripts.tables.examples import choose, gallery, parse_images
+from workflow_scripts.tables.models import parse_models
+from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.report import headlines, main
+
+VOID = {"meta", "link", "img", "line", "circle", "path", "use", "br", "input"}
+
+
+class Page(HTMLParser):
+    """Text, tags and attributes of a page; a tag closed out of order fails."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] not in (["style"], ["script"]):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def report(bench: SimpleNamespace, name: str = "report.html") -> Path:
+    build.main([*bench.argv(bench), "--out", str(bench.root / "out")])
+    output = bench.root / name
+    images = [word for pair in bench.images for word in ("--images", pair)]
+    main(
+        [
+            *bench.argv(bench),
+            *("--prompts", str(bench.prompts)),
+            *images,
+            *("--tables", str(bench.root / "out")),
+            *("--output", str(output)),
+        ]
+    )
+    return output
+
+
+def page(path: Path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def tables_of(bench):
+    models = parse_models(json.dumps(bench.models))
+    records = Records()
+    for files in bench.files.values():
+        for path in files:
+            records.add(read_record(path))
+    return build_tables(records, models, "World", "sound", count_cohort(bench.manifest))
+
+
+@pytest.fixture
+def made(bench):
+    return report(bench)
+
+
+def test_the_page_is_well_formed_and_its_ids_are_unique(made):
+    read = page(made)
+    assert read.open == []
+    ids = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"][1:] for t, a in read.tags if t == "a" and a["href"].startswith("#")}
+    assert len(targets) >= 6
+    assert targets <= set(ids)
+
+
+def test_the_page_loads_nothing_from_elsewhere(made):
+    for tag, attributes in page(made).tags:
+        for name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:", "#")), (tag, name, value[:80])
+    text = made.read_text(encoding="utf-8")
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "@import" not in text
+
+
+def test_every_value_of_the_tables_stands_in_the_page(bench, made):
+    words = set(page(made).text.split())
+    for table in tables_of(bench).values():
+        for row in table.rows:
+            for cell in row.cells:
+                if cell.value is not None:
+                    assert cell.text in words
+
+
+def test_every_dash_has_its_reason_in_the_page(made):
+    text = page(made).text
+    assert "no images of the prompt set `privacy` were given" in text
+    assert "1 generated image: at least 2 are needed" in text
+    assert "not run" in text
+
+
+def test_names_and_captions_are_escaped(bench):
+    bench.models[2]["display"]["name"] = "<script>alert(1)</script> & co"
+    made = report(bench)
+    assert "<script>alert(1)" not in made.read_text(encoding="utf-8")
+    text = page(made).text
+    assert "<script>alert(1)</script> & co" in text
+    assert "Caption <" in text
+
+
+def test_the_attrition_and_the_provenance_are_shown(made):
+    text = page(made).text
+    assert "no caption, so no prompt" in text
+    assert "0123456789abcdef0123456789abcdef01234567" in text
+    assert "torch 2.13.0" in text
+    assert "h5py" not in text
+
+
+def test_only_the_owner_may_read_the_report(made):
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+
+
+def test_the_banner_stands_on_the_papers_data_only(bench):
+    assert "do not publish" not in page(report(bench)).text
+    bench.dataset = "MIMIC-CXR"
+    read = page(report(bench, "mimic.html"))
+    assert "contains images of the cohort: do not publish" in read.text
+    assert "paper 125.186" in read.text
+
+
+def test_the_report_is_the_same_bytes_from_run_to_run(bench):
+    assert report(bench).read_bytes() == report(bench, "again.html").read_bytes()
+
+
+def test_without_records_and_images_the_report_still_says_why(bench):
+    bench.files = {stage: [] for stage in bench.files}
+    bench.images = []
+    text = page(report(bench)).text
+    assert "No model has an FID" in text
+    assert "No images were given" in text
+
+
+def test_tables_that_were_not_built_are_refused(bench):
+    report(bench)
+    (bench.root / "out" / "table03_privacy.csv").unlink()
+    with pytest.raises(InputError, match="cannot read a table"):
+        main(
+            [
+                *bench.argv(bench),
+                *("--prompts", str(bench.prompts)),
+                *("--tables", str(bench.root / "out")),
+                *("--output", str(bench.root / "other.html")),
+            ]
+        )
+    assert not (bench.root / "other.html").exists()
+
+
+# Headlines and dot plots
+
+
+def test_headlines_name_the_best_the_riskiest_and_the_gain(bench):
+    fidelity, privacy, utility = (entry["sentence"] for entry in headlines(tables_of(bench)))
+    assert fidelity == (
+        "Sana has the lowest FID, 54.225 (52.225 to 56.225). For scale: Noise 900.500."
+    )
+    assert privacy.startswith("Riskiest is Sana, with an average score of 0.551 (0.541 to 0.561)")
+    assert "6 of 40 prompts" in privacy
+    assert utility.startswith(
+        "Adding Sana's images to the real ones moves the mean AUROC from 0.75"
+    )
+
+
+@pytest.mark.parametrize("values", [{"a": 1.0}, {"a": 0.0, "b": 0.0}, {"a": -3.0, "b": 900.0}])
+def test_dots_lie_inside_the_plot_in_the_order_of_their_values(values):
+    models = parse_models(json.dumps([{"key": key, "family": "external"} for key in values]))
+    records = Records()
+    for key, value in values.items():
+        bounds = (value - 0.5, value + 0.25)
+        fid = Value("fid", value, "lower", 5, interval=bounds, interval_kind="b")
+        records.add(Record("fidelity", key, "rad_dino", "sound", [fid]))
+    tables = build_tables(records, models, "World", "sound", {})
+    drawn = dot_plot(tables["table01_fidelity"], "fid", "all", "FID")
+    assert drawn is not None
+    for dot, value in zip(drawn.dots, values.values(), strict=True):
+        assert dot.text == f"{value:.3f}"
+        assert LEFT <= dot.low <= dot.x <= dot.high <= WIDTH - RIGHT
+    order = [dot.x for dot in sorted(drawn.dots, key=lambda dot: float(dot.text))]
+    assert order == sorted(order)
+
+
+def test_wide_ranges_are_drawn_on_a_logarithmic_axis(bench):
+    drawn = dot_plot(tables_of(bench)["table01_fidelity"], "fid", "all", "FID")
+    assert "logarithmic" in drawn.axis
+    assert [label for _, label in drawn.ticks] == ["10", "100", "1000"]
+
+
+# Example images
+
+
+def test_examples_are_shared_by_the_models_and_show_different_findings(bench):
+    prompts = read_prompts(bench.prompts)
+    models = parse_models(json.dumps(bench.models))[:2]
+    everything = set(prompts["prompt_id"])
+    ids = {"sd_v1_4": everything, "sana": everything - {prompts["prompt_id"][0]}}
+    chosen = choose(prompts, models, ids)
+    assert set(chosen) <= ids["sana"]
+    assert len(chosen) == len(set(chosen)) == 6
+    first = prompts.set_index("prompt_id").loc[chosen[0]]
+    assert first["No Finding"] == 1
+
+
+def test_the_gallery_shows_the_prompts_own_radiograph_and_each_models_image(bench):
+    models = parse_models(json.dumps(bench.models))
+    shown = gallery(parse_images(bench.images), models, bench.prompts, bench.manifest)
+    assert shown.left_out == ()
+    for example in shown.examples:
+        assert [image.label for image in example.images] == [
+            "Real",
+            "SD V1-4",
+            "Sana",
+            "Mine & co_1 100%",
+            "Noise",
+        ]
+        assert all(image.uri.startswith("data:image/jpeg;base64,") for image in example.images)
+        assert all(image.caption == example.caption for image in example.images)
+        row = bench.frame[bench.frame["caption"] == example.caption].iloc[0]
+        assert example.findings == tuple(name for name in FINDINGS if row[name] == 1)
+
+
+def test_a_control_with_its_own_caption_is_told_apart(bench):
+    pair = bench.images[-1]
+    path = Path(pair.partition("=")[2])
+    items = [
+        ImageItem(item.id, "x.png", png_bytes(item.open()), "another caption", "i3")
+        for item in read_shards([path])
+    ]
+    write_shard(items, path)
+    assert "(own caption)" in page(report(bench)).text
+
+
+def test_a_model_with_other_prompts_is_left_out_by_name(bench):
+    path = Path(bench.images[-1].partition("=")[2])
+    items = [
+        ImageItem(f"other-{i}", "x.png", png_bytes(item.open()), item.caption)
+        for i, item in enumerate(read_shards([path]))
+    ]
+    write_shard(items, path)
+    models = parse_models(json.dumps(bench.models))
+    shown = gallery(parse_images(bench.images), models, bench.prompts, bench.manifest)
+    assert shown.left_out == ("Noise",)
+    assert all(len(example.images) == 4 for example in shown.examples)
+
+
+def test_a_broken_real_image_is_named(bench):
+    for path in bench.frame["path"]:
+        Path(path).write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"cannot decode an image(.|\n)*\.png"):
+        report(bench)
+
+
+def test_images_of_an_unknown_model_are_refused(bench):
+    bench.images[0] = bench.images[0].replace("sd_v1_4=", "sd_v9=", 1)
+    with pytest.raises(InputError, match="sd_v9"):
+        report(bench)
+    with pytest.raises(InputError, match="MODEL=FILE"):
+        parse_images(["sana"])

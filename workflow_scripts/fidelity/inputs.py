@@ -1,0 +1,92 @@
+"""Feature files read for a comparison: of the right encoder, of one origin, in one order."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.features.cache import Features, read_features
+
+_ORIGIN: Final = ("encoder", "weights_sha256", "preprocessing")
+
+
+def read_encoder(folder: Path, encoder: str, protocol: str) -> Features:
+    """Read one encoder's file of a collection's folder.
+
+    Raises:
+        InputError: it is missing, damaged, or of another encoder or protocol.
+    """
+    return read_features(
+        folder / f"{encoder}.h5", expect={"encoder": encoder, "protocol": protocol}
+    )
+
+
+def read_comparable(
+    real_folder: Path, generated_folder: Path, encoder: str, protocol: str
+) -> tuple[Features, Features]:
+    """Read one encoder's files of a real and a generated collection.
+
+    Raises:
+        InputError: see `read_encoder`; or the two come from other weights or preprocessing, and
+            distances between them would mean nothing.
+    """
+    real = read_encoder(real_folder, encoder, protocol)
+    generated = read_encoder(generated_folder, encoder, protocol)
+    differing = [key for key in _ORIGIN if real.attrs[key] != generated.attrs[key]]
+    if real.features.shape[1] != generated.features.shape[1]:
+        differing.append("number of dimensions")
+    if differing:
+        told = "; ".join(
+            f"{key} {real.attrs[key]!r} and {generated.attrs[key]!r}"
+            for key in differing
+            if key in _ORIGIN
+        )
+        raise InputError(
+            f"features of another {', '.join(differing)} are not comparable: {told}",
+            f"{encoder}.h5 of {real_folder} and {generated_folder}",
+            "rerun the features stage for both with the same weights",
+        )
+    return real, generated
+
+
+def rows_of(
+    known: Iterable[str], wanted: Sequence[str], where: str | Path, table: str
+) -> np.ndarray:
+    """Return the row numbers of `wanted` among the unique ids `known`.
+
+    Raises:
+        InputError: an id is not there; the message names it, `table` and `where`.
+    """
+    position = {name: row for row, name in enumerate(known)}
+    rows = np.array([position.get(name, -1) for name in wanted], dtype=np.int64)
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        raise InputError(
+            f"{len(missing)} id(s) are not in the {table}, first {wanted[missing[0]]!r}",
+            where,
+            "the two come from different runs: rerun the stages from cohort on",
+        )
+    return rows
+
+
+def rows_in_order_of(leader: Features, other: Features, where: Path) -> np.ndarray:
+    """Return the rows of `other` in the order of the ids of `leader`.
+
+    Raises:
+        InputError: the two hold different images.
+    """
+    if len(leader.ids) != len(other.ids):
+        raise InputError(
+            f"{other.attrs['encoder']} has {len(other.ids)} images, "
+            f"{leader.attrs['encoder']} {len(leader.ids)}",
+            where,
+            "rerun the features stage for this collection",
+        )
+    return rows_of(other.ids, leader.ids, where, f"features of {other.attrs['encoder']}")
+
+
+def origin(features: Features) -> dict[str, Any]:
+    """Return what identifies a feature file, for a record's provenance."""
+    return {key: features.attrs[key] for key in (*_ORIGIN, "collection_sha256")}

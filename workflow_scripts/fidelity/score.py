@@ -1,0 +1,348 @@
+"""Score one model's fidelity: every metric, over all images and for each of the 14 findings.
+
+    python -m workflow_scripts.fidelity.score --model sd_v1_4 --protocol sound \\
+        --manifest results/cohort/manifest.parquet --prompts results/cohort/prompts/test.parquet \\
+        --real results/features/real/test --generated results/features/sd_v1_4/test \\
+        --output results/fidelity/sd_v1_4.json
+
+Needs rad_dino.h5 of the real and of the generated images, and biovil_t_image.h5 and
+biovil_t_text.h5 of the generated ones; makes one record.
+
+An image has a finding where its label is 1 (neither -1 nor missing): a generated image by the
+labels of its prompt, a control by those of the radiograph it shows.
+"""
+
+import argparse
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+
+from workflow_scripts.common.as_published import PROTOCOLS, deviations
+from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.features.cache import Features
+from workflow_scripts.fidelity.alignment import cosine_alignment, mean_with_interval
+from workflow_scripts.fidelity.arrays import CPU
+from workflow_scripts.fidelity.floor import REPEATS, fid_floor
+from workflow_scripts.fidelity.frechet import frechet_distance
+from workflow_scripts.fidelity.inputs import (
+    origin,
+    read_comparable,
+    read_encoder,
+    rows_in_order_of,
+    rows_of,
+)
+from workflow_scripts.fidelity.kernel import kernel_distance
+from workflow_scripts.fidelity.manifold import manifold_overlap
+
+log = logging.getLogger(__name__)
+
+ENCODER: Final = "rad_dino"
+SUBSETS: Final = ("all", *FINDINGS)
+METRICS: Final = {
+    "fid": "lower",
+    "fid_floor": "none",
+    "kid": "lower",
+    "precision": "higher",
+    "recall": "higher",
+    "density": "higher",
+    "coverage": "higher",
+    "alignment": "higher",
+}
+"""The metrics of a record and which direction is better."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the values depend on beside the features."""
+
+    nearest_k: int = 5
+    kid_bootstrap: int = 1000
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison.
+
+    Attributes:
+        features: (n, d) float32.
+        subsets: (n, 15) bool, the columns as in `SUBSETS`.
+    """
+
+    features: np.ndarray
+    subsets: np.ndarray
+
+
+def distribution_values(
+    real: Side,
+    generated: Side,
+    patients: np.ndarray,
+    settings: Settings,
+    device: torch.device = CPU,
+) -> tuple[list[Value], dict[str, Any]]:
+    """Compare two sets of images: FID and its floor, KID and the manifolds, for every subset.
+
+    Args:
+        real: the reference.
+        generated: what is judged.
+        patients: (n,) the patient of each real row, for the floor.
+        settings: k, bootstrap replicates and seed.
+        device: where to compute.
+
+    Returns:
+        The values, and per subset how the floor was measured. A subset with too few images on a
+        side has values of None with the reason.
+    """
+    values: list[Value] = []
+    floors: dict[str, Any] = {}
+    progress = Progress("fidelity", len(SUBSETS), "subsets")
+    for column, subset in enumerate(SUBSETS):
+        x = real.features[real.subsets[:, column]]
+        y = generated.features[generated.subsets[:, column]]
+        values += _overlap_values(x, y, subset, settings, device)
+        reason = _too_few(len(y), len(x), 2, subset)
+        if reason is not None:
+            absent = ("fid", "fid_floor", "kid")
+            values += [_value(name, None, subset, len(y), len(x), reason) for name in absent]
+            progress.update()
+            continue
+        # Every subset draws from its own stream, so that one subset never moves another's numbers.
+        kid_rng, floor_rng = np.random.default_rng([settings.seed, column]).spawn(2)
+        kid = kernel_distance(x, y, settings.kid_bootstrap, kid_rng, device)
+        values += [
+            _value("fid", frechet_distance(x, y, device), subset, len(y), len(x)),
+            Value(
+                "kid",
+                kid.value,
+                METRICS["kid"],
+                len(y),
+                subset,
+                len(x),
+                kid.interval,
+                None if kid.interval is None else "bootstrap 95%",
+            ),
+        ]
+        floor = fid_floor(real.features, patients, len(y), len(x), floor_rng, device=device)
+        if floor is None:
+            reason = f"{len(patients)} real image(s) give no two groups of different patients"
+            values.append(_value("fid_floor", None, subset, len(y), len(x), reason))
+        else:
+            floors[subset] = {"groups": list(floor.measured), "repeats": REPEATS}
+            values.append(_value("fid_floor", floor.value, subset, floor.n, floor.n_reference))
+        progress.update()
+    return values, floors
+
+
+def alignment_values(images: np.ndarray, texts: np.ndarray, subsets: np.ndarray) -> list[Value]:
+    """Return the mean alignment with its interval, for every subset.
+
+    Args:
+        images: (n, d) image embeddings.
+        texts: (n, d) embeddings of the captions, in the same order.
+        subsets: (n, 15) bool, the columns as in `SUBSETS`.
+    """
+    cosines = cosine_alignment(images, texts) if len(images) else np.zeros(0)
+    values = []
+    for column, subset in enumerate(SUBSETS):
+        chosen = cosines[subsets[:, column]]
+        if not len(chosen):
+            reason = _too_few(0, None, 1, subset)
+            values.append(_value("alignment", None, subset, 0, None, reason))
+            continue
+        mean, interval = mean_with_interval(chosen)
+        kind = None if interval is None else "t 95%"
+        direction = METRICS["alignment"]
+        values.append(
+            Value("alignment", mean, direction, len(chosen), subset, None, interval, kind)
+        )
+    return values
+
+
+def positive_subsets(findings: pd.DataFrame) -> np.ndarray:
+    """Return (n, 15) bool: all rows, then per finding the rows where it is 1 (-1 is not)."""
+    positive = findings[list(FINDINGS)].fillna(0).eq(1).to_numpy(bool)
+    return np.column_stack([np.ones(len(positive), dtype=bool), positive])
+
+
+def generated_findings(
+    features: Features, prompts: pd.DataFrame, manifest: pd.DataFrame, where: Path
+) -> pd.DataFrame:
+    """Return the findings of generated images, in the order of the features.
+
+    Those of the prompt; for a control, those of the radiograph it shows.
+
+    Args:
+        features: of a generated collection.
+        prompts: the prompt set.
+        manifest: `image_id` and the findings, at least.
+        where: the folder of the features, for errors.
+
+    Raises:
+        InputError: an id that is no prompt, or a shown radiograph that is not in the manifest.
+    """
+    names = list(FINDINGS)
+    rows = rows_of(prompts["prompt_id"], features.ids, where, "prompt set")
+    found = prompts[names].iloc[rows].reset_index(drop=True)
+    sources = np.array(features.source_ids or [""] * len(features.ids), dtype=object)
+    shown = np.array([bool(source) for source in sources], dtype=bool)
+    if shown.any():
+        rows = rows_of(manifest["image_id"], list(sources[shown]), where, "manifest")
+        found.loc[shown] = manifest[names].iloc[rows].set_axis(np.flatnonzero(shown))
+    return found
+
+
+def score(
+    model: str,
+    protocol: str,
+    manifest_path: Path,
+    prompts_path: Path,
+    real_folder: Path,
+    generated_folder: Path,
+    settings: Settings,
+    device: torch.device = CPU,
+) -> Record:
+    """Read a model's features and return its fidelity record.
+
+    Raises:
+        InputError: features that are missing, damaged, not comparable, or of images that the
+            manifest or the prompt set does not know.
+    """
+    switches = deviations(protocol)
+    columns = ["image_id", "patient_id", *FINDINGS]
+    manifest = read_manifest(manifest_path, columns)
+    prompts = read_prompts(prompts_path)
+    real, generated = read_comparable(real_folder, generated_folder, ENCODER, protocol)
+    images = read_encoder(generated_folder, "biovil_t_image", protocol)
+    texts = read_encoder(generated_folder, "biovil_t_text", protocol)
+
+    rows = rows_of(manifest["image_id"], real.ids, real_folder, "manifest")
+    reference, real_features = manifest.iloc[rows].reset_index(drop=True), real.features
+    if switches.fidelity_reference_unique_captions:
+        wanted = list(dict.fromkeys(prompts["image_id"]))
+        rows = rows_of(real.ids, wanted, real_folder, "features of real images")
+        reference, real_features = reference.iloc[rows].reset_index(drop=True), real.features[rows]
+    findings = generated_findings(generated, prompts, manifest, generated_folder)
+    subsets = positive_subsets(findings)
+    if len(generated.ids) < len(prompts):
+        log.warning("%s: %d of %d prompts have an image", model, len(generated.ids), len(prompts))
+
+    values, floors = distribution_values(
+        Side(real_features, positive_subsets(reference)),
+        Side(generated.features, subsets),
+        reference["patient_id"].to_numpy(str),
+        settings,
+        device,
+    )
+    values += alignment_values(
+        images.features[rows_in_order_of(generated, images, generated_folder)],
+        texts.features[rows_in_order_of(generated, texts, generated_folder)],
+        subsets,
+    )
+    return Record(
+        stage="fidelity",
+        model=model,
+        family=ENCODER,
+        protocol=protocol,
+        values=values,
+        details={
+            **asdict(settings),
+            "prompts": len(prompts),
+            "dimensions": int(real.features.shape[1]),
+            "fid_floors": floors,
+        },
+        provenance=provenance(
+            {
+                "protocol": protocol,
+                **asdict(settings),
+                "inputs": [origin(features) for features in (real, generated, images, texts)],
+            },
+            device_name(device),
+        ),
+    )
+
+
+def _overlap_values(
+    x: np.ndarray, y: np.ndarray, subset: str, settings: Settings, device: torch.device
+) -> list[Value]:
+    names = ("precision", "recall", "density", "coverage")
+    reason = _too_few(len(y), len(x), settings.nearest_k + 1, subset)
+    if reason is not None:
+        return [_value(name, None, subset, len(y), len(x), reason) for name in names]
+    overlap = manifold_overlap(x, y, settings.nearest_k, device)
+    return [_value(name, getattr(overlap, name), subset, len(y), len(x)) for name in names]
+
+
+def _value(
+    metric: str,
+    value: float | None,
+    subset: str,
+    n: int,
+    n_reference: int | None,
+    reason: str | None = None,
+) -> Value:
+    return Value(metric, value, METRICS[metric], n, subset, n_reference, reason=reason)
+
+
+def _too_few(n: int, n_reference: int | None, minimum: int, subset: str) -> str | None:
+    """Return why a subset is too small, or None where it is not."""
+    of = "" if subset == "all" else " with this finding"
+    needed = f" ({minimum} needed)" if minimum > 2 else ""
+    sides: list[tuple[int | None, str]] = [(n, "generated"), (n_reference, "reference")]
+    for count, side in sides:
+        if count is not None and count < minimum:
+            amount = f"only {count}" if count else "no"
+            return f"{amount} {side} image(s){of}{needed if count else ''}"
+    return None
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add: Callable[..., Any] = parser.add_argument
+    add("--model", required=True, help="the model's key in the config")
+    add("--protocol", required=True, choices=PROTOCOLS)
+    add("--manifest", required=True, type=Path)
+    add("--prompts", required=True, type=Path, help="the prompt set `test`")
+    add("--real", required=True, type=Path, help="folder of the real images' features")
+    add("--generated", required=True, type=Path, help="folder of the model's features")
+    add("--nearest-k", type=int, default=Settings.nearest_k)
+    add("--kid-bootstrap", type=int, default=Settings.kid_bootstrap, help="0: no interval")
+    add("--seed", type=int, default=Settings.seed)
+    add("--threads", type=int, default=1)
+    add("--gpus", type=int, default=0)
+    add("--output", required=True, type=Path)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Score one model from the command line."""
+    args = parse_arguments(argv)
+    torch.set_num_threads(args.threads)
+    device = pick_device(args.gpus)
+    record = score(
+        args.model,
+        args.protocol,
+        args.manifest,
+        args.prompts,
+        args.real,
+        args.generated,
+        Settings(args.nearest_k, args.kid_bootstrap, args.seed),
+        device,
+    )
+    write_record(record, args.output)
+    fid, kid = record.get("fid"), record.get("kid")
+    log.info("%s: FID %s, KID %s, n %d", args.model, fid.value, kid.value, fid.n)
+
+
+if __name__ == "__main__":
+    run_script(main)
