@@ -64,11 +64,11 @@ wildcard_constraints:
 
 
 def code(stage):
-    """A stage's own modules: as inputs, they rerun its jobs when their content changes."""
-    folder = Path(workflow.basedir) / "workflow_scripts" / stage
+    """A stage's own files: as inputs, they rerun its jobs when their content changes."""
+    root = Path(workflow.basedir)
+    files = sorted((root / "workflow_scripts" / stage).rglob("*.*"))
     return [
-        path.relative_to(workflow.basedir).as_posix()
-        for path in sorted(folder.rglob("*.py"))
+        f.relative_to(root).as_posix() for f in files if "__pycache__" not in f.parts
     ]
 
 

@@ -73,9 +73,9 @@ def test_shards_in_order_with_sources(weights: SimpleNamespace, shards: list[Pat
 def test_one_pass_for_all_equals_one_pass_each(
     weights: SimpleNamespace, shards: list[Path], tmp_path: Path
 ):
-    run(weights, tmp_path / "all", "--shards", *shards, threads=2)
+    run(weights, tmp_path / "all", "--shards", *shards)
     for name in ENCODERS:
-        run(weights, tmp_path / name, "--shards", *shards, encoders=[name], threads=2)
+        run(weights, tmp_path / name, "--shards", *shards, encoders=[name])
         together = (tmp_path / "all" / f"{name}.h5").read_bytes()
         assert together == (tmp_path / name / f"{name}.h5").read_bytes()
 

@@ -16,9 +16,12 @@ from workflow_scripts.finetune.train import finetune
 FAMILY = get_family("stable_diffusion")
 
 
-@pytest.mark.parametrize(("version", "prediction"), [(1, "epsilon"), (2, "v_prediction")])
+@pytest.mark.parametrize(
+    ("version", "prediction", "steps", "batch"),
+    [(1, "epsilon", 200, 16), (2, "v_prediction", 125, 8)],
+)
 def test_overfits_until_samples_show_the_image_of_their_caption(
-    version, prediction, tiny_sd, two_images, cohort_writer, settings, tmp_path
+    version, prediction, steps, batch, tiny_sd, two_images, cohort_writer, settings, tmp_path
 ):
     manifest = cohort_writer(tmp_path, two_images)
     finetune(
@@ -28,7 +31,12 @@ def test_overfits_until_samples_show_the_image_of_their_caption(
         tmp_path / "pipeline",
         tmp_path / "training.csv",
         tmp_path / "progress",
-        settings(epochs=500, batch_size=8, per_device_batch_size=8, learning_rate=3e-3),
+        settings(
+            epochs=steps * batch / 2,
+            batch_size=batch,
+            per_device_batch_size=batch,
+            learning_rate=3e-3,
+        ),
     )
     pipeline = FAMILY.load(tmp_path / "pipeline")
     pipeline.set_progress_bar_config(disable=True)

@@ -242,3 +242,37 @@ def test_killed_and_started_again_gives_the_same_bits(
     assert calm.keys() == killed.keys()
     assert all(torch.equal(calm[key], killed[key]) for key in calm)
     assert (out / "training.csv").read_bytes() == (tmp_path / "calm" / "training.csv").read_bytes()
+
+
+def test_two_processes_and_one_that_accumulates_give_the_same_weights(
+    tiny_sd, two_images, cohort_writer, settings, tmp_path
+):
+    manifest, base = cohort_writer(tmp_path, two_images), tiny_sd[2]
+    finetune(
+        get_family("stable_diffusion"),
+        base,
+        manifest,
+        tmp_path / "one" / "pipeline",
+        tmp_path / "one" / "training.csv",
+        tmp_path / "one_progress",
+        settings(epochs=6, batch_size=4, per_device_batch_size=2, caption_dropout=0.2),
+    )
+    command = _command(base, manifest, tmp_path / "two", tmp_path / "two_progress")
+    command[command.index("--epochs") + 1] = "6"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [command[0], *launcher, *command[1:]],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "4 = 2 device(s) x 2 x 1" in done.stderr
+    weights = "pipeline/unet/diffusion_pytorch_model.safetensors"
+    start = load_file(base / "unet" / "diffusion_pytorch_model.safetensors")
+    one, two = (load_file(tmp_path / name / weights) for name in ("one", "two"))
+    apart = sum(float((one[key] - two[key]).square().sum()) for key in one) ** 0.5
+    moved = sum(float((one[key] - start[key]).square().sum()) for key in one) ** 0.5
+    assert moved > 0
+    assert apart < 1e-4 * moved

@@ -1,4 +1,4 @@
-"""A cohort of tiny radiographs with findings, its prompt sets, and an untrained Stable Diffusion."""
+"""A cohort of tiny images with findings, its prompt sets, an untrained Stable Diffusion."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -43,7 +43,7 @@ def _import(cohort, rows, shard=0, shards=1):
 
 
 def test_files_are_taken_byte_for_byte_in_prompt_order(cohort, given_images):
-    shuffled = given_images[::-1] + [["whatever.png", "privacy-image0-r00"]]
+    shuffled = [*given_images[::-1], ["whatever.png", "privacy-image0-r00"]]
     items = [item for shard in range(3) for item in _import(cohort, shuffled, shard, 3)]
     assert [item.id for item in items] == cohort.sets["test"]["prompt_id"].tolist()
     for item, (name, _) in zip(items, given_images, strict=True):

@@ -85,8 +85,8 @@ def privacy(model: str, protocol: str = "sound") -> Record:
     score = PRIVACY[model]
     values = [
         Value("reid_mean_of_max", score, "lower", 40, interval=(score - 0.01, score + 0.01)),
-        Value("latent_distance_mean_of_min", 1 - score, "higher", 40),
-        Value("pixel_distance_mean_of_min", 60 * (1 - score), "higher", 40),
+        Value("latent_mean_of_min", 1 - score, "higher", 40),
+        Value("pixel_mean_of_min", 60 * (1 - score), "higher", 40),
         Value("reid_max", min(1.0, score + 0.4), "lower", 40),
         Value("reid_count", float(round(score * 10)), "none", 40),
     ]

@@ -60,14 +60,14 @@ def test_the_tables_have_the_official_columns_and_agree(world: Path):
     assert not labels["study_id"].duplicated().any()
     values = labels[list(FINDINGS)].to_numpy(float)
     assert set(np.unique(values[~np.isnan(values)])) <= {-1.0, 0.0, 1.0}
-    assert metadata["subject_id"].str.fullmatch(r"1999\d{4}").all()
+    assert metadata["subject_id"].str.fullmatch(r"9999\d{4}").all()
     assert metadata["study_id"].str.fullmatch(r"9999\d{4}").all()
 
 
 def test_every_row_has_its_picture_and_every_frontal_one_its_mask(world: Path):
     metadata = table(world, "metadata")
     for row in metadata.itertuples():
-        folder = f"files/p19/p{row.subject_id}/s{row.study_id}"
+        folder = f"files/p99/p{row.subject_id}/s{row.study_id}"
         with Image.open(world / "mimic-cxr-jpg/2.0.0" / folder / f"{row.dicom_id}.jpg") as image:
             assert (image.format, image.mode, image.size) == ("JPEG", "L", (256, 256))
         mask = world / "masks" / f"{row.dicom_id}.png"

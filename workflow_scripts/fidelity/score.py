@@ -300,8 +300,7 @@ def _too_few(n: int, n_reference: int | None, minimum: int, subset: str) -> str 
     sides: list[tuple[int | None, str]] = [(n, "generated"), (n_reference, "reference")]
     for count, side in sides:
         if count is not None and count < minimum:
-            amount = f"only {count}" if count else "no"
-            return f"{amount} {side} image(s){of}{needed if count else ''}"
+            return f"only {count} {side} image(s){of}{needed}"
     return None
 
 

@@ -57,9 +57,12 @@ _ACCENTS: Final = {
 }
 """Combining marks and the accent commands for them."""
 
+_HEADER_WIDTH: Final = 11
+
 _HEAD: Final = r"""% Needs \usepackage{booktabs}; with graphicx it shrinks to the text width.
 \begin{table}[tbp]
 \centering
+\renewcommand{\arraystretch}{1.2}
 \ifdefined\resizebox\else\def\resizebox#1#2#3{#3}\fi
 """
 
@@ -74,7 +77,7 @@ def to_latex(table: Table) -> str:
     )
     return (
         _HEAD
-        + f"\\caption{{{caption}}}\n\\label{{tab:{label}}}\n"
+        + f"\\caption{{{caption}}}\n\\label{{tab:{label}}}\n\\medskip\n"
         + "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
         + f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
         + "\n".join(lines)
@@ -110,7 +113,7 @@ def _plain(table: Table) -> tuple[str, list[str]]:
     layout = table.layout
     blank = [""] * len(layout.attributes)
     headers = (*layout.attributes, *(column.header for column in layout.columns))
-    lines = [_line(["Model", *map(escape, headers)]), r"\midrule"]
+    lines = [_line(["Model", *map(_stacked, headers)]), r"\midrule"]
     kind = table.rows[0].kind if table.rows else ""
     for row in table.rows:
         if row.kind != kind:
@@ -151,6 +154,20 @@ def _transposed(table: Table) -> tuple[str, list[str]]:
             fields += [_foot_text(text), *([""] if published else [])]
         lines.append(_line(fields))
     return columns, lines
+
+
+def _stacked(header: str) -> str:
+    """Break a long header into lines of some ten letters, so that its column stays narrow."""
+    lines: list[str] = []
+    for word in header.split():
+        if lines and len(lines[-1]) + len(word) < _HEADER_WIDTH:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    if len(lines) == 1:
+        return escape(header)
+    stacked = r" \\ ".join(map(escape, lines))
+    return rf"\shortstack[b]{{{stacked}}}"
 
 
 def _label(row: Row) -> str:

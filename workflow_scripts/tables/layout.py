@@ -130,8 +130,8 @@ _PRIVACY: Final = Layout(
     transposed=True,
     columns=(
         Column("Avg. Re-ID Score ↓", "reid_mean_of_max", "lower", 3),
-        Column("Avg. Latent Distance ↑", "latent_distance_mean_of_min", "higher", 3),
-        Column("Avg. Pixel Distance ↑", "pixel_distance_mean_of_min", "higher", 1),
+        Column("Avg. Latent Distance ↑", "latent_mean_of_min", "higher", 3),
+        Column("Avg. Pixel Distance ↑", "pixel_mean_of_min", "higher", 1),
         Column("Max. Re-ID Score ↓", "reid_max", "lower", 3),
         Column("Count Re-ID > δ ↓", "reid_count", "lower", 0),
     ),

@@ -115,7 +115,7 @@ def _write_rad_dino(
     coarse = functional.adaptive_avg_pool2d(inputs[:, :1], 8).flatten(1)
     coarse = (coarse - coarse.mean(0)) / coarse.std(0)
     weight = _rarity(positive)
-    for batch in _training([network, head], 220, effort, len(inputs), 4e-3):
+    for batch in _training([network, head], 180, effort, len(inputs), 4e-3):
         degraded, degree = _degrade(inputs[batch])
         output = head(network(pixel_values=degraded).pooler_output)
         how, what, shape = output[:, :2], output[:, 2:-64], output[:, -64:]

@@ -38,7 +38,7 @@ _QUESTION: Final = "<image>\nProvide a description of the findings in the radiol
 
 
 def image_path(exposure: Exposure) -> str:
-    """Return the image's path below the data set's root: files/p19/p19990000/s99990000/ID.jpg."""
+    """Return the image's path below the data set's root: files/p99/p99990000/s99990000/ID.jpg."""
     patient, study = exposure.patient_id, exposure.study_id
     return f"files/p{patient[:2]}/p{patient}/s{study}/{exposure.image_id}.jpg"
 

@@ -166,7 +166,7 @@ def draw_population(patients: int, seed: int) -> list[Exposure]:
                 caption = describe(findings, view, picture, denied)
             exposures.append(
                 Exposure(
-                    patient_id=f"1999{patient:04d}",
+                    patient_id=f"9999{patient:04d}",
                     study_id=f"9999{number:04d}",
                     image_id="-".join(["00000000", *(digits[i : i + 8] for i in range(0, 32, 8))]),
                     patient=anatomy,

@@ -1,0 +1,91 @@
+"""A small cohort, and feature files of it and of two models in the cache's layout."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
+
+PATIENTS, DIMENSIONS, JOINT = 60, 6, 4
+
+
+def write_h5(folder: Path, encoder: str, features, ids, sources=None, **attrs) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{encoder}.h5"
+    text = h5py.string_dtype()
+    with h5py.File(path, "w") as file:
+        file["features"] = np.asarray(features, np.float32)
+        file.create_dataset("image_id", data=np.array(ids, dtype=object), dtype=text)
+        if sources is not None:
+            file.create_dataset("source_image_id", data=np.array(sources, dtype=object), dtype=text)
+        file.attrs.update(
+            {
+                "encoder": encoder,
+                "weights_sha256": "w" * 64,
+                "preprocessing": "resize shorter side 14",
+                "collection_sha256": "c" * 64,
+                "protocol": "sound",
+                "versions": json.dumps({}),
+                **attrs,
+            }
+        )
+    return path
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> SimpleNamespace:
+    """Two test images per patient, the second without a caption, and a prompt per caption.
+
+    Cardiomegaly is frequent; Pneumonia has 8 positives, Fracture one, Edema only uncertain and
+    missing labels, Pleural Other none at all.
+    """
+    ids = [f"i{patient:02d}{view}" for patient in range(PATIENTS) for view in "ab"]
+    first = np.array([name.endswith("a") for name in ids])
+    patient = np.repeat(np.arange(PATIENTS), 2)
+    frame = pd.DataFrame(
+        {
+            "image_id": ids,
+            "patient_id": [f"p{number:02d}" for number in patient],
+            "study_id": ids,
+            "path": [f"{name}.png" for name in ids],
+            "view": "PA",
+            "split": "test",
+            "caption": [f"caption of {n}" if a else None for n, a in zip(ids, first, strict=True)],
+            "caption_source": ["made up" if a else None for a in first],
+        }
+    )
+    for finding in FINDINGS:
+        frame[finding] = pd.array([0] * len(ids), dtype="Int8")
+    frame["Cardiomegaly"] = pd.array((patient % 3 == 0).astype(int), dtype="Int8")
+    frame["Pneumonia"] = pd.array((patient < 4).astype(int), dtype="Int8")
+    frame["Fracture"] = pd.array([1, *[0] * (len(ids) - 1)], dtype="Int8")
+    frame["Edema"] = pd.array([-1, None] * PATIENTS, dtype="Int8")
+    prompts = frame[first].reset_index(drop=True)
+    prompts["prompt_id"] = [f"test-{name}-r00" for name in prompts["image_id"]]
+    prompts = prompts.assign(replicate=0, seed=1)
+    result = SimpleNamespace(
+        manifest_frame=frame,
+        prompt_frame=prompts,
+        manifest=tmp_path / "manifest.parquet",
+        prompts=tmp_path / "test.parquet",
+        real=tmp_path / "features/real/test",
+        generated=tmp_path / "features/model/test",
+        features=np.random.default_rng(0).standard_normal((len(ids), DIMENSIONS)),
+    )
+    write_manifest(frame, result.manifest)
+    write_prompts(prompts, result.prompts)
+    write_h5(result.real, "rad_dino", result.features, ids)
+    rng = np.random.default_rng(1)
+    own = list(prompts["prompt_id"])
+    write_h5(result.generated, "rad_dino", rng.standard_normal((len(own), DIMENSIONS)) + 1, own)
+    texts = rng.standard_normal((len(own), JOINT))
+    write_h5(result.generated, "biovil_t_text", texts, own)
+    # The image embeddings in another order: rows are matched by id.
+    turned = slice(None, None, -1)
+    write_h5(result.generated, "biovil_t_image", 2 * texts[turned], own[turned])
+    return result

@@ -1,0 +1,194 @@
+"""The fidelity record: which images a value rests on, and what is refused."""
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.fidelity.conftest import write_h5
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.records import read_record
+from workflow_scripts.fidelity.frechet import frechet_distance
+from workflow_scripts.fidelity.kernel import kernel_distance
+from workflow_scripts.fidelity.manifold import manifold_overlap
+from workflow_scripts.fidelity.score import METRICS, Settings, main, score
+
+
+def run(cohort, output, *flags):
+    main(
+        [
+            *("--model", "model", "--protocol", "sound", "--manifest", str(cohort.manifest)),
+            *("--prompts", str(cohort.prompts), "--real", str(cohort.real)),
+            *("--generated", str(cohort.generated), "--output", str(output)),
+            *("--kid-bootstrap", "50", *flags),
+        ]
+    )
+    return read_record(output)
+
+
+def rescore(cohort, protocol="sound"):
+    settings = Settings(kid_bootstrap=20)
+    folders = cohort.manifest, cohort.prompts, cohort.real, cohort.generated
+    return score("model", protocol, *folders, settings)
+
+
+def generated_features(cohort):
+    with h5py.File(cohort.generated / "rad_dino.h5") as file:
+        return file["features"][:]
+
+
+def test_a_record_holds_every_metric_for_all_images_and_each_finding(cohort, tmp_path):
+    record = run(cohort, tmp_path / "model.json")
+    keys = {(value.metric, value.subset) for value in record.values}
+    assert keys == {(metric, subset) for metric in METRICS for subset in ("all", *FINDINGS)}
+    assert (record.stage, record.model, record.family) == ("fidelity", "model", "rad_dino")
+    for value in record.values:
+        assert value.direction == METRICS[value.metric]
+    assert record.provenance["device"] == "cpu"
+
+
+@pytest.mark.parametrize("subset", ["all", "Cardiomegaly", "Pneumonia"])
+def test_values_are_those_of_the_images_with_the_finding(cohort, subset):
+    record = rescore(cohort)
+    real, generated = cohort.features.astype(np.float32), generated_features(cohort)
+    if subset != "all":
+        real = real[(cohort.manifest_frame[subset] == 1).to_numpy()]
+        generated = generated[(cohort.prompt_frame[subset] == 1).to_numpy()]
+    fid = record.get("fid", subset)
+    assert fid.value == frechet_distance(real, generated)
+    assert (fid.n, fid.n_reference) == (len(generated), len(real))
+    assert record.get("kid", subset).value == kernel_distance(real, generated).value
+    if subset != "Pneumonia":  # has 4 generated images, fewer than k
+        overlap = manifold_overlap(real, generated)
+        for name in ("precision", "recall", "density", "coverage"):
+            assert record.get(name, subset).value == getattr(overlap, name)
+        low, high = record.get("kid", subset).interval
+        assert low < record.get("kid", subset).value < high
+    floor = record.get("fid_floor", subset)
+    assert 0 < floor.value < fid.value
+
+
+def test_too_few_images_leave_the_reason(cohort):
+    record = rescore(cohort)
+    # Fracture: one real image, whose prompt made the one generated image.
+    for metric in ("fid", "fid_floor", "kid"):
+        value = record.get(metric, "Fracture")
+        assert value.value is None
+        assert value.reason == "only 1 generated image(s) with this finding"
+        assert (value.n, value.n_reference) == (1, 1)
+    alignment = record.get("alignment", "Fracture")
+    assert alignment.value == pytest.approx(1)
+    assert alignment.interval is None
+    # Four prompts: enough for FID, not for five neighbours, nor for an interval.
+    reason = "only 4 generated image(s) with this finding (6 needed)"
+    assert record.get("recall", "Pneumonia").reason == reason
+    assert record.get("kid", "Pneumonia").interval is None
+    # Uncertain (-1) and missing labels are not positive.
+    for finding in ("Edema", "Pleural Other"):
+        for metric in METRICS:
+            value = record.get(metric, finding)
+            assert value.value is None
+            assert "only 0 generated" in value.reason
+            assert value.n == 0
+
+
+def test_alignment_matches_rows_by_id(cohort):
+    record = rescore(cohort)
+    assert record.get("alignment").value == pytest.approx(1)
+    assert record.get("alignment").n == len(cohort.prompt_frame)
+    with h5py.File(cohort.generated / "biovil_t_image.h5", "r+") as file:
+        ids = file["image_id"].asstr()[:]
+        file["image_id"][...] = np.roll(ids, 1)  # each image beside another's caption
+    assert rescore(cohort).get("alignment").value < 0.5
+
+
+def test_a_control_has_the_findings_of_the_radiograph_it_shows(cohort):
+    ids = list(cohort.prompt_frame["prompt_id"])
+    # Every prompt shows a radiograph without findings, but two that show the one fracture.
+    sources = ["i05a"] * len(ids)
+    sources[10] = sources[20] = "i00a"
+    write_h5(cohort.generated, "rad_dino", generated_features(cohort), ids, sources)
+    record = rescore(cohort)
+    assert record.get("alignment", "Fracture").n == 2
+    assert record.get("fid", "Cardiomegaly").n == 2
+    assert record.get("fid", "Fracture").reason == "only 1 reference image(s) with this finding"
+    # An empty source is a generated image: the prompt's findings hold.
+    write_h5(cohort.generated, "rad_dino", generated_features(cohort), ids, [""] * len(ids))
+    assert rescore(cohort).get("alignment", "Fracture").n == 1
+
+
+def test_as_published_compares_with_the_prompts_own_images_only(cohort):
+    for path in (*cohort.real.iterdir(), *cohort.generated.iterdir()):
+        with h5py.File(path, "r+") as file:
+            file.attrs["protocol"] = "as_published"
+    fid = rescore(cohort, "as_published").get("fid")
+    own = cohort.features.astype(np.float32)[::2]
+    assert fid.n_reference == len(cohort.prompt_frame) == len(own)
+    assert fid.value == pytest.approx(frechet_distance(own, generated_features(cohort)), rel=1e-9)
+
+
+def test_the_same_features_and_seed_give_the_same_values(cohort, tmp_path):
+    first = run(cohort, tmp_path / "a.json")
+    assert run(cohort, tmp_path / "b.json").values == first.values
+    other = run(cohort, tmp_path / "c.json", "--seed", "7")
+    assert other.get("fid") == first.get("fid")
+    assert other.get("kid").interval != first.get("kid").interval
+
+
+@pytest.mark.parametrize(
+    ("attribute", "told"),
+    [
+        ("weights_sha256", "another weights_sha256"),
+        ("preprocessing", "another preprocessing"),
+        ("protocol", "protocol"),
+        ("encoder", "encoder"),
+    ],
+)
+def test_features_of_another_origin_are_refused(cohort, attribute, told):
+    with h5py.File(cohort.generated / "rad_dino.h5", "r+") as file:
+        file.attrs[attribute] = "another"
+    with pytest.raises(InputError, match=told):
+        rescore(cohort)
+
+
+def test_unknown_ids_are_refused_by_name(cohort):
+    ids = list(cohort.prompt_frame["prompt_id"])
+    features = generated_features(cohort)
+    write_h5(cohort.generated, "rad_dino", features, [*ids[:-1], "test-unknown-r00"])
+    with pytest.raises(InputError, match=r"prompt set, first 'test-unknown-r00'"):
+        rescore(cohort)
+    write_h5(cohort.generated, "rad_dino", features, ids)
+    write_h5(cohort.generated, "biovil_t_text", features, [*ids[:-1], "test-unknown-r00"])
+    with pytest.raises(InputError, match="features of biovil_t_text"):
+        rescore(cohort)
+    write_h5(cohort.generated, "biovil_t_text", features[1:], ids[1:])
+    with pytest.raises(InputError, match="59 images, rad_dino 60"):
+        rescore(cohort)
+    write_h5(cohort.real, "rad_dino", cohort.features[:3], ["i00a", "i00b", "nobody"])
+    with pytest.raises(InputError, match="manifest, first 'nobody'"):
+        rescore(cohort)
+
+
+def test_features_that_are_not_finite_are_refused_by_name(cohort):
+    features = generated_features(cohort)
+    features[7, 2] = np.nan
+    ids = list(cohort.prompt_frame["prompt_id"])
+    write_h5(cohort.generated, "rad_dino", features, ids)
+    with pytest.raises(InputError, match=ids[7]):
+        rescore(cohort)
+
+
+def test_fewer_images_than_prompts_count_as_what_they_are(cohort):
+    ids = list(cohort.prompt_frame["prompt_id"])
+    for encoder in ("rad_dino", "biovil_t_image", "biovil_t_text"):
+        write_h5(cohort.generated, encoder, generated_features(cohort)[:20], ids[:20])
+    record = rescore(cohort)
+    assert record.get("fid").n == record.get("alignment").n == 20
+    assert record.details["prompts"] == 60
+
+
+def test_nothing_is_written_when_it_fails(cohort, tmp_path):
+    (cohort.generated / "biovil_t_text.h5").unlink()
+    with pytest.raises(InputError, match="biovil_t_text"):
+        run(cohort, tmp_path / "model.json")
+    assert not list(tmp_path.glob("*model.json*"))

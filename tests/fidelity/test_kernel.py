@@ -1,0 +1,141 @@
+"""KID against the double loop of its definition, and what its interval is worth."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workflow_scripts.fidelity import kernel
+from workflow_scripts.fidelity.kernel import SMALLEST_FOR_INTERVAL, kernel_distance
+
+
+def by_definition(x, y):
+    def k(a, b):
+        return (float(a @ b) / len(a) + 1) ** 3
+
+    def within(z):
+        return np.mean([k(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j])
+
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    return within(x) + within(y) - 2 * np.mean([k(a, b) for a in x for b in y])
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (30, 30), (25, 40)])
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_equals_the_double_loop(n, m, offset, monkeypatch):
+    rng = np.random.default_rng(n)
+    x = (rng.standard_normal((n, 9)) + offset).astype(np.float32)
+    y = (rng.standard_normal((m, 9)) * 1.2 + offset).astype(np.float32)
+    expected = by_definition(x, y)
+    assert kernel_distance(x, y).value == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    # In blocks of a few rows, the last one shorter: the same.
+    monkeypatch.setattr(kernel, "_BLOCK_ELEMENTS", 7 * max(n, m))
+    assert kernel_distance(x, y).value == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def resampled(x, y, rows_x, rows_y):
+    """A replicate by definition: pairs of one original image, copies of it, do not count."""
+
+    def within(z, rows):
+        k = (z[rows] @ z[rows].T / z.shape[1] + 1) ** 3
+        other = rows[:, None] != rows[None, :]
+        return k[other].mean()
+
+    cross = (x[rows_x] @ y[rows_y].T / x.shape[1] + 1) ** 3
+    return within(x, rows_x) + within(y, rows_y) - 2 * cross.mean()
+
+
+@pytest.mark.parametrize("offset", [0.0, 20.0])
+def test_replicates_leave_out_pairs_of_copies(offset, monkeypatch):
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((20, 4)) + offset, rng.standard_normal((15, 4)) + offset
+    monkeypatch.setattr(kernel, "_BLOCK_ELEMENTS", 60)
+    result = kernel_distance(x, y, 50, np.random.default_rng(5))
+    draws = np.random.default_rng(5)
+    rows_x, rows_y = draws.integers(0, 20, (50, 20)), draws.integers(0, 15, (50, 15))
+    values = [resampled(x, y, a, b) for a, b in zip(rows_x, rows_y, strict=True)]
+    expected = np.quantile(values, [0.025, 0.975])
+    assert result.interval == pytest.approx(tuple(expected), rel=1e-5, abs=1e-5)
+    assert result.value == pytest.approx(by_definition(x, y), rel=1e-9, abs=1e-9)
+
+
+def test_is_unbiased_for_two_samples_of_one_distribution():
+    values = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        values.append(
+            kernel_distance(rng.standard_normal((30, 8)), rng.standard_normal((50, 8))).value
+        )
+    error = np.std(values) / len(values) ** 0.5
+    assert abs(np.mean(values)) < 3 * error
+    assert min(values) < 0
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_the_interval_covers_the_truth(shift):
+    truth = 0.0
+    if shift:  # from samples large enough to give it to 1%
+        x, y = np.random.default_rng(99).standard_normal((2, 4000, 8))
+        truth = kernel_distance(x, y + shift).value
+    covered, widths, values = 0, [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        x, y = rng.standard_normal((200, 8)), rng.standard_normal((200, 8)) + shift
+        result = kernel_distance(x, y, 200, rng)
+        low, high = result.interval
+        covered += low <= truth <= high
+        widths.append(high - low)
+        values.append(result.value)
+    assert covered >= 53  # of 60: less has a chance of 1 in 60 at 95%
+    # Near the truth's own spread; sqrt(3) times it where the distributions are equal.
+    assert np.mean(widths) < 2.1 * 3.92 * np.std(values)
+
+
+def test_an_interval_needs_some_images():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((50, 3)), rng.standard_normal((SMALLEST_FOR_INTERVAL - 1, 3))
+    assert kernel_distance(x, y, 100, rng).interval is None
+    assert kernel_distance(x, x, 100, rng).interval is not None
+    assert kernel_distance(x, x).interval is None
+
+
+def test_same_seed_same_interval():
+    x, y = np.random.default_rng(0).standard_normal((2, 40, 5))
+    first, again = (kernel_distance(x, y, 100, np.random.default_rng(7)) for _ in range(2))
+    assert first == again
+
+
+def test_constant_features():
+    x, y = np.full((5, 2), 1.0), np.full((4, 2), 3.0)
+    # k(x, x) = 8, k(y, y) = 1000, k(x, y) = 64.
+    assert kernel_distance(x, y).value == pytest.approx(8 + 1000 - 2 * 64)
+    assert kernel_distance(x, x).value == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (np.zeros((1, 3)), np.zeros((5, 3))),
+        (np.zeros((5, 3)), np.zeros((5, 2))),
+        (np.zeros((5, 3)), np.full((5, 3), np.nan)),
+    ],
+)
+def test_what_has_no_answer_is_refused(x, y):
+    with pytest.raises(ValueError, match="features"):
+        kernel_distance(x, y)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 25), st.integers(2, 25), st.integers(1, 8), st.integers(0, 2**32 - 1))
+def test_properties(n, m, d, seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((n, d)), rng.standard_normal((m, d)) + 1
+    kid = kernel_distance(x, y).value
+    close = {"rel": 1e-7, "abs": 1e-9}
+    assert kernel_distance(y, x).value == pytest.approx(kid, **close)
+    shuffled = kernel_distance(rng.permutation(x), rng.permutation(y)).value
+    assert shuffled == pytest.approx(kid, **close)
+    turn = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    assert kernel_distance(x @ turn, y @ turn).value == pytest.approx(kid, **close)
+    # Features written twice double the dot product and d: the kernel stays.
+    assert kernel_distance(np.tile(x, 2), np.tile(y, 2)).value == pytest.approx(kid, **close)

@@ -1,0 +1,160 @@
+"""Precision, recall, density, coverage against `prdc` and by their meaning."""
+
+import contextlib
+import io
+
+import numpy as np
+import prdc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workflow_scripts.fidelity import manifold
+from workflow_scripts.fidelity.manifold import manifold_overlap
+
+METRICS = ("precision", "recall", "density", "coverage")
+
+
+def peer(real, generated, k):
+    with contextlib.redirect_stdout(io.StringIO()):
+        return prdc.compute_prdc(real.astype(np.float64), generated.astype(np.float64), k)
+
+
+def assert_equals_peer(real, generated, k=5):
+    overlap, expected = manifold_overlap(real, generated, k), peer(real, generated, k)
+    assert {name: getattr(overlap, name) for name in METRICS} == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(300, 200, 16), (150, 400, 3), (60, 60, 200)])
+@pytest.mark.parametrize("offset", [0, 100, 1000])
+def test_equals_prdc_whatever_the_offset(n, m, d, offset):
+    rng = np.random.default_rng(n)
+    x = (rng.standard_normal((n, d)) + offset).astype(np.float32)
+    y = (rng.standard_normal((m, d)) * 0.8 + offset + 0.1).astype(np.float32)
+    assert_equals_peer(x, y)
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_blocks_do_not_change_memberships(step, monkeypatch):
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((90, 6)), rng.standard_normal((70, 6))
+    whole = manifold_overlap(x, y)
+    in_steps = manifold.blocks
+
+    def narrow(rows, columns, elements=0):
+        return in_steps(rows, columns, step * columns)
+
+    monkeypatch.setattr(manifold, "blocks", narrow)
+    parts = manifold_overlap(x, y)
+    for name in ("balls_holding", "real_reached", "balls_filled"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(8, 40),
+    st.integers(8, 40),
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.integers(0, 999),
+)
+def test_equals_prdc_on_a_grid_full_of_ties_and_duplicates(n, m, d, k, seed):
+    # Whole numbers: prdc's arithmetic is exact on them, so that equal distances are equal there.
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 4, (n, d)).astype(np.float32)
+    y = rng.integers(0, 4, (m, d)).astype(np.float32)
+    y[: m // 2] = x[rng.integers(0, n, m // 2)]
+    assert_equals_peer(x, y, k)
+
+
+def test_a_tie_is_outside_though_the_centre_is_no_float():
+    # Points on a line, k = 1: radii are 1; the generated points lie exactly on the balls' edges.
+    real = np.arange(0, 40, 2, dtype=np.float32)[:, None] * 0.1
+    generated = real.copy()
+    overlap = manifold_overlap(real, generated, 1)
+    # Every copy is inside its original's ball; a neighbour, at the radius, is not.
+    # 0.1 is no binary number, so some neighbours are nearer by rounding: count them exactly.
+    distances = np.abs(real.astype(np.float64) - generated.astype(np.float64).T)
+    radii = np.sort(distances, axis=1)[:, 1]
+    np.testing.assert_array_equal(
+        overlap.balls_holding, (distances < radii[:, None] * (1 - 1e-12)).sum(axis=0)
+    )
+
+
+def test_memberships_near_a_radius_are_those_of_float64():
+    # Pairs within 1e-6 of the radius, where float32 products cannot tell.
+    rng = np.random.default_rng(8)
+    real = (rng.standard_normal((80, 40)) * 3).astype(np.float32)
+    own = np.linalg.norm(real[:, None].astype(np.float64) - real[None], axis=2)
+    radii = np.sort(own, axis=1)[:, 5]
+    direction = rng.standard_normal((80, 40))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    factor = np.where(np.arange(80) % 2, 1 + 1e-6, 1 - 1e-6)
+    generated = (real + direction * (radii * factor)[:, None]).astype(np.float32)
+    exact = np.linalg.norm(real[:, None].astype(np.float64) - generated[None], axis=2)
+    overlap = manifold_overlap(real, generated)
+    np.testing.assert_array_equal(overlap.balls_holding, (exact < radii[:, None]).sum(axis=0))
+    assert 0 < (np.diag(exact) < radii).mean() < 1
+
+
+def test_mode_collapse_loses_recall_and_coverage_not_precision():
+    rng = np.random.default_rng(0)
+    real = np.concatenate([rng.standard_normal((200, 4)), rng.standard_normal((200, 4)) + 30])
+    collapsed = rng.standard_normal((400, 4))
+    overlap = manifold_overlap(real, collapsed)
+    assert overlap.precision > 0.9
+    assert overlap.recall < 0.55
+    assert overlap.coverage < 0.55
+    # The other way round, half of what is generated is nothing real.
+    overlap = manifold_overlap(collapsed, real)
+    assert overlap.precision < 0.55
+    assert overlap.recall > 0.9
+
+
+def test_one_outlier_does_not_raise_coverage_as_it_raises_precision():
+    rng = np.random.default_rng(1)
+    real = np.concatenate([rng.standard_normal((100, 3)), np.full((1, 3), 100.0)])
+    far = rng.standard_normal((100, 3)) + 50
+    overlap = manifold_overlap(real, far)
+    assert overlap.precision == 1  # the outlier's ball reaches everywhere
+    assert overlap.coverage < 0.05
+    assert overlap.density < 0.5
+
+
+def test_identical_sets_overlap_entirely():
+    x = np.random.default_rng(2).standard_normal((120, 10))
+    overlap = manifold_overlap(x, x)
+    assert (overlap.precision, overlap.recall, overlap.coverage) == (1, 1, 1)
+    # A ball holds its own point and the k - 1 nearer than its radius.
+    assert overlap.density == 1
+
+
+def test_sets_far_apart_do_not_overlap():
+    x = np.random.default_rng(2).standard_normal((50, 10))
+    overlap = manifold_overlap(x, x + 1e4)
+    assert [getattr(overlap, name) for name in METRICS] == [0, 0, 0, 0]
+
+
+def test_constant_features_have_balls_without_inside():
+    x = np.full((30, 4), 7.0)
+    overlap = manifold_overlap(x, x)
+    assert [getattr(overlap, name) for name in METRICS] == [0, 0, 0, 0]
+    spread = np.random.default_rng(0).standard_normal((30, 4)) + 7
+    overlap = manifold_overlap(spread, x)
+    assert overlap.recall == 0
+    assert overlap.precision in (0, 1)
+
+
+def test_the_smallest_set_has_one_point_more_than_k():
+    x = np.random.default_rng(0).standard_normal((6, 3))
+    assert manifold_overlap(x, x, 5).coverage == 1
+    with pytest.raises(ValueError, match=r"real features: 5 row.* 6 are needed"):
+        manifold_overlap(x[:5], x, 5)
+    with pytest.raises(ValueError, match="generated features: 5 row"):
+        manifold_overlap(x, x[:5], 5)
+
+
+@pytest.mark.parametrize("bad", [np.full((9, 3), np.nan), np.zeros((9, 4))])
+def test_what_has_no_answer_is_refused(bad):
+    with pytest.raises(ValueError, match="features"):
+        manifold_overlap(np.zeros((9, 3)), bad)

@@ -1,0 +1,117 @@
+import gzip
+import json
+
+import pytest
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.preflight.check import (
+    check_annotations,
+    check_mimic_cxr_jpg,
+    check_table,
+    format_checks,
+    main,
+    preflight,
+    read_config,
+)
+
+TABLES = {
+    "metadata": "dicom_id,subject_id,study_id,ViewPosition",
+    "split": "dicom_id,study_id,subject_id,split",
+    "chexpert": "subject_id,study_id,Edema",
+}
+
+
+@pytest.fixture
+def mimic(tmp_path):
+    (tmp_path / "files" / "p10").mkdir(parents=True)
+    for name, header in TABLES.items():
+        with gzip.open(tmp_path / f"mimic-cxr-2.0.0-{name}.csv.gz", "wt") as file:
+            file.write(header + "\n" + "0," * 2000 + "\n")
+    return tmp_path
+
+
+def test_a_whole_source_passes(mimic):
+    check_mimic_cxr_jpg(mimic)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "column", "files"])
+def test_a_damaged_source_is_named(mimic, damage):
+    path = mimic / "mimic-cxr-2.0.0-split.csv.gz"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-8])
+    elif damage == "column":
+        with gzip.open(path, "wt") as file:
+            file.write("dicom_id,study_id,subject_id\n")
+    else:
+        (mimic / "files" / "p10").rmdir()
+    with pytest.raises(InputError, match="files" if damage == "files" else "split"):
+        check_mimic_cxr_jpg(mimic)
+
+
+def test_annotations_are_whole_json_arrays_or_csvs(tmp_path):
+    with pytest.raises(InputError, match="empty"):
+        check_annotations(tmp_path)
+    for split in ("train", "test"):
+        name = f"chat_{split}_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"
+        (tmp_path / name).write_text(json.dumps([{"id": split}] * 20) + "\n")
+    check_annotations(tmp_path)
+    (tmp_path / name).write_text(json.dumps([{"id": split}] * 20)[:-5])
+    with pytest.raises(InputError, match=r"not a whole JSON array[\s\S]*chat_test"):
+        check_annotations(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=r"chat_test_\*\.json is missing"):
+        check_annotations(tmp_path)
+
+
+def test_the_official_csvs_are_an_alternative(tmp_path):
+    for split in ("TRAIN", "TEST"):
+        path = tmp_path / f"LLAVARAD_ANNOTATIONS_{split}.csv"
+        path.write_text("path,annotated_prompt,view\n")
+    check_annotations(tmp_path)
+    path.write_text("path,view\n")
+    with pytest.raises(InputError, match=r"lacks the column.* annotated_prompt"):
+        check_annotations(tmp_path)
+
+
+def test_a_table_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "metadata.csv").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(InputError, match="damaged"):
+        check_table(tmp_path / "metadata.csv", ["file_name"])
+
+
+def test_only_what_the_planned_jobs_need_is_checked():
+    config = read_config(["config.yaml"])
+    checks = preflight(config, {"generate"}, {"sd_v1_5", "noise"})
+    assert [check.what for check in checks] == ["models.sd_v1_5.base"]
+    assert preflight(config, {"tables", "fidelity"}, {"sd_v1_5"}) == []
+    everything = preflight(
+        config, {"cohort", "finetune", "generate", "features", "downstream"}, {"sd_v1_5"}
+    )
+    assert {check.what.split(".")[0] for check in everything} == {
+        "cohort",
+        "models",
+        "encoders",
+        "downstream",
+    }
+
+
+def test_every_missing_file_has_a_remedy(capsys):
+    with pytest.raises(InputError, match=r"\d+ of \d+ checks failed"):
+        main(["--config", "config.yaml"])
+    shown = capsys.readouterr().out
+    faults = [line for line in shown.split("\n") if line.startswith("FAULT")]
+    assert len(faults) == shown.count("remedy: ") == shown.count("where: ")
+
+
+def test_a_lacking_family_and_a_pointer_are_refused(tmp_path):
+    config = read_config(["config.yaml"])
+    config["models"]["sd_v1_5"]["family"] = "stable_difusion"
+    (check,) = preflight(config, {"generate"}, {"sd_v1_5"})
+    assert "stable_diffusion" in str(check.fault)
+    weights = tmp_path / "model.safetensors"
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    config["downstream"]["classification"]["weights"] = str(weights)
+    (check,) = preflight(config, {"downstream"}, set())
+    assert "Git LFS pointer" in format_checks([check])

@@ -1,0 +1,137 @@
+"""Radiographs on disk, prompts in three replicates, shards and feature files of two models."""
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from workflow_scripts.common.images import ImageItem, write_shard
+from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
+
+PATIENTS, REPLICATES = 6, 3
+
+
+def write_h5(folder: Path, encoder: str, features, ids, protocol="sound", **extras) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with h5py.File(folder / f"{encoder}.h5", "w") as file:
+        file["features"] = np.asarray(features, np.float32)
+        names = np.array(ids, dtype=object)
+        file.create_dataset("image_id", data=names, dtype=h5py.string_dtype())
+        for name, value in extras.items():
+            file[name] = np.asarray(value, np.float32)
+        file.attrs.update(
+            {
+                "encoder": encoder,
+                "weights_sha256": "w" * 64,
+                "preprocessing": "resize shorter side 14",
+                "collection_sha256": "c" * 64,
+                "protocol": protocol,
+                "versions": json.dumps({}),
+            }
+        )
+
+
+def radiograph(seed: int, width: int = 70, height: int = 60) -> Image.Image:
+    """Gray values without any structure: two of them differ by 255 / sqrt(6) = 104 on average."""
+    values = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    return Image.fromarray(values).convert("RGB")
+
+
+def encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+class World:
+    """The files of one model; `give` makes the images and features that it generated."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.images = [f"i{patient}" for patient in range(PATIENTS)]
+        for number, name in enumerate(self.images):
+            radiograph(number).save(root / f"{name}.png")
+        captions = [f"caption {name}" for name in self.images]
+        frame = pd.DataFrame(
+            {
+                "image_id": self.images,
+                "patient_id": [f"p{name}" for name in self.images],
+                "study_id": self.images,
+                "path": [str(root / f"{name}.png") for name in self.images],
+                "view": "PA",
+                "split": "train",
+                "caption": captions,
+                "caption_source": "made up",
+            }
+        )
+        for finding in FINDINGS:
+            frame[finding] = pd.array([0] * PATIENTS, dtype="Int8")
+        # Replicate by replicate, as shards may well hold them.
+        prompts = pd.concat([frame.assign(replicate=r, seed=r) for r in range(REPLICATES)])
+        prompts["prompt_id"] = [
+            f"privacy-{image}-r{r:02d}"
+            for image, r in zip(prompts["image_id"], prompts["replicate"], strict=True)
+        ]
+        self.pairs = prompts.reset_index(drop=True)
+        self.flags = SimpleNamespace(
+            manifest=root / "manifest.parquet",
+            prompts=root / "privacy.parquet",
+            real=root / "features/real",
+            generated=root / "features/model",
+            shards=[root / f"part-0000{i}-of-00002.parquet" for i in range(2)],
+        )
+        write_manifest(frame, self.flags.manifest)
+        write_prompts(self.pairs, self.flags.prompts)
+        rng = np.random.default_rng(0)
+        self.latent = rng.standard_normal((PATIENTS, 8)).astype(np.float32)
+        self.reid = rng.random((PATIENTS, 5)).astype(np.float32)
+        self.head = {"fc_end_weight": [[-9.0] * 5], "fc_end_bias": [4.0]}
+
+    def give(self, images, latent, reid, protocol: str = "sound") -> None:
+        """Write images (one per pair), their latent features and their branch features."""
+        ids = list(self.pairs["prompt_id"])
+        real, generated = self.flags.real, self.flags.generated
+        write_h5(real, "rad_dino", self.latent, self.images, protocol)
+        write_h5(real, "reid", self.reid, self.images, protocol, **self.head)
+        write_h5(generated, "rad_dino", latent, ids, protocol)
+        # The other encoder's file in another order: rows are matched by id.
+        write_h5(generated, "reid", np.asarray(reid)[::-1], ids[::-1], protocol, **self.head)
+        rows = range(len(ids))
+        for part, path in enumerate(self.flags.shards):
+            write_shard(
+                (
+                    ImageItem(ids[row], f"{ids[row]}.png", encoded(images[row]), "caption")
+                    for row in rows
+                    if row % 2 == part
+                ),
+                path,
+            )
+
+    @property
+    def own(self) -> np.ndarray:
+        """The row of each pair's own radiograph."""
+        return np.array([self.images.index(name) for name in self.pairs["image_id"]])
+
+    def give_copies(self, protocol: str = "sound") -> None:
+        """Generate each prompt's own radiograph."""
+        own = self.own
+        images = [radiograph(int(row)) for row in own]
+        self.give(images, self.latent[own], self.reid[own], protocol)
+
+    def give_unrelated(self, protocol: str = "sound") -> None:
+        """Generate images that have nothing to do with any radiograph."""
+        n, rng = len(self.pairs), np.random.default_rng(9)
+        images = [radiograph(1000 + row) for row in range(n)]
+        latent = rng.standard_normal((n, 8))
+        self.give(images, latent, 1 - self.reid[self.own], protocol)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)

@@ -1,0 +1,229 @@
+"""The privacy record: copies are caught, unrelated images are not, and counts are of prompts."""
+
+import stat
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.privacy.conftest import PATIENTS, REPLICATES, radiograph, write_h5
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.records import read_record
+from workflow_scripts.privacy.score import (
+    PAIR_SCHEMA,
+    Settings,
+    main,
+    privacy_values,
+    prompt_table,
+)
+
+
+def run(world, protocol="sound", *flags):
+    output, pairs = world.root / "model.json", world.root / "model_pairs.parquet"
+    paths = world.flags
+    main(
+        [
+            *("--model", "model", "--protocol", protocol, "--manifest", str(paths.manifest)),
+            *("--prompts", str(paths.prompts), "--real", str(paths.real)),
+            *("--generated", str(paths.generated), "--shards", *map(str, paths.shards)),
+            *("--output", str(output), "--pairs", str(pairs), "--bootstrap", "50", *flags),
+        ]
+    )
+    return read_record(output), pd.read_parquet(pairs)
+
+
+def logistic(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_copies_max_out_every_lens(world, threads):
+    world.give_copies()
+    record, pairs = run(world, "sound", "--threads", threads)
+    assert (pairs[["latent", "pixel"]] == 0).all(axis=None)
+    # |a - b| = 0: the highest score that the network gives, sigmoid of its bias.
+    np.testing.assert_allclose(pairs["reid"], logistic(4))
+    assert record.get("latent_mean_of_min").value == 0
+    assert record.get("pixel_mean_of_min").value == 0
+    assert record.get("reid_mean_of_max").value == pytest.approx(logistic(4))
+    assert record.get("reid_count").value == record.get("reid_count").n == PATIENTS
+    assert record.get("reid_share").value == 1
+
+
+def test_unrelated_images_do_not(world):
+    world.give_unrelated()
+    record, pairs = run(world)
+    difference = np.abs(1 - 2 * world.reid[world.own].astype(np.float64)).sum(axis=1)
+    np.testing.assert_allclose(pairs["reid"], logistic(4 - 9 * difference), rtol=1e-5)
+    assert record.get("reid_count").value == (pairs["reid"] > 0.85).sum() / REPLICATES == 0
+    assert record.get("latent_mean_of_min").value > 0.5
+    # Gray noise, smoothed by the enlargement to 512 pixels: 104 less some.
+    assert 70 < record.get("pixel_mean_of_min").value < 104
+    assert [value.n for value in record.values] == [PATIENTS] * len(record.values)
+
+
+def test_the_published_pixel_distance_of_unrelated_images_sits_at_147(world):
+    world.give_unrelated("as_published")
+    record, _ = run(world, "as_published")
+    assert record.get("pixel_mean_of_min").value == pytest.approx(147.2, abs=3)
+    world.give_copies("as_published")
+    record, _ = run(world, "as_published")
+    assert record.get("pixel_mean_of_min").value == 0
+
+
+def near_copy_in(world, replicate, protocol):
+    """Only one replicate is a copy; all others are unrelated."""
+    own = world.own
+    chosen = (world.pairs["replicate"] == replicate).to_numpy()
+    images = [
+        radiograph(int(row)) if copy else radiograph(1000 + number)
+        for number, (row, copy) in enumerate(zip(own, chosen, strict=True))
+    ]
+    latent = np.where(chosen[:, None], world.latent[own], 5)
+    reid = np.where(chosen[:, None], world.reid[own], 1 - world.reid[own])
+    world.give(images, latent, reid, protocol)
+
+
+@pytest.mark.parametrize("replicate", range(REPLICATES))
+def test_the_riskiest_replicate_counts_and_counts_once(world, replicate):
+    near_copy_in(world, replicate, "sound")
+    record, pairs = run(world)
+    assert record.get("reid_count").value == PATIENTS
+    assert record.get("reid_share").value == 1
+    assert record.get("pixel_mean_of_min").value == record.get("latent_mean_of_min").value == 0
+    assert record.get("pixel_mean").value == pytest.approx(pairs["pixel"].mean())
+    assert record.get("pixel_mean").value > 40
+    assert (pairs["pixel"] == 0).sum() == PATIENTS
+
+
+def test_as_published_compares_the_last_image_only(world):
+    near_copy_in(world, 0, "as_published")
+    record, pairs = run(world, "as_published")
+    assert record.get("pixel_mean_of_min").value == pytest.approx(147.2, abs=3)
+    assert (pairs.groupby("image_id")["pixel"].nunique() == 1).all()
+    assert record.get("latent_mean_of_min").value == 0  # the other lenses look at every image
+    near_copy_in(world, REPLICATES - 1, "as_published")
+    record, pairs = run(world, "as_published")
+    assert (pairs["pixel"] == 0).all()
+
+
+def test_pairs_are_those_of_each_prompt_and_its_own_radiograph(world):
+    world.give_unrelated()
+    _, pairs = run(world)
+    assert list(pairs.columns) == PAIR_SCHEMA.names
+    pd.testing.assert_frame_equal(
+        pairs[["prompt_id", "image_id"]].astype(object),
+        world.pairs[["prompt_id", "image_id"]].astype(object),
+    )
+    # The latent distance by hand for one pair.
+    with h5py.File(world.flags.generated / "rad_dino.h5") as file:
+        generated = file["features"][7]
+    difference = generated - world.latent[world.own[7]]
+    expected = np.linalg.norm(difference) / 8**0.5
+    assert pairs["latent"][7] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_table_of_pairs_is_for_its_owner_only(world, monkeypatch):
+    world.give_copies()
+    run(world)
+    path = world.root / "model_pairs.parquet"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    # Written over a file that others could read, it is closed to them as well.
+    path.chmod(0o644)
+    run(world)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_values_of_prompts_by_hand():
+    pairs = pd.DataFrame(
+        {
+            "image_id": ["a", "a", "b", "b"],
+            "reid": [0.9, 0.1, 0.85, 0.2],
+            "latent": [0.5, 0.3, 0.7, 0.9],
+            "pixel": [50.0, 60.0, 20.0, 10.0],
+        }
+    )
+    values = {v.metric: v for v in privacy_values(prompt_table(pairs), Settings(bootstrap=200))}
+    expected = {
+        "reid_mean_of_max": 0.875,
+        "latent_mean_of_min": 0.5,
+        "pixel_mean_of_min": 30,
+        "reid_mean": 0.5125,
+        "latent_mean": 0.6,
+        "pixel_mean": 35,
+        "reid_count": 1,  # 0.85 is not above 0.85
+        "reid_share": 0.5,
+        "reid_max": 0.9,
+    }
+    assert {name: value.value for name, value in values.items()} == pytest.approx(expected)
+    ways = {name: value.direction for name, value in values.items()}
+    assert {name for name in ways if ways[name] == "higher"} == {
+        *("latent_mean_of_min", "pixel_mean_of_min", "latent_mean", "pixel_mean")
+    }
+    assert values["reid_max"].interval is None
+    assert values["latent_mean_of_min"].interval == pytest.approx((0.3, 0.7))
+    assert values["reid_count"].interval == pytest.approx((0, 2))
+
+
+def test_the_bootstrap_over_prompts_covers_the_mean():
+    covered = 0
+    for seed in range(60):
+        draws = np.random.default_rng(seed).beta(2, 5, 80)
+        frame = pd.DataFrame(
+            {"image_id": range(80), "reid": draws, "latent": draws, "pixel": draws}
+        )
+        settings = Settings(bootstrap=200, seed=seed)
+        low, high = privacy_values(prompt_table(frame), settings)[0].interval
+        covered += low <= 2 / 7 <= high
+    assert 52 <= covered <= 60
+
+
+def test_threshold_and_no_bootstrap(world):
+    world.give_copies()
+    record, _ = run(world, "sound", "--threshold", "0.99", "--bootstrap", "0")
+    assert record.get("reid_count").value == 0  # a copy scores 0.982
+    assert record.get("reid_count").interval is None
+    assert record.details["threshold"] == 0.99
+
+
+def test_images_and_features_of_different_prompts_are_refused(world):
+    world.give_copies()
+    with pytest.raises(InputError, match="other images than the shards"):
+        world.flags.shards.pop()
+        run(world)
+
+
+def test_an_unreadable_radiograph_is_named(world):
+    world.give_copies()
+    path = world.root / "i3.png"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"i3\.png"):
+        run(world)
+    assert not (world.root / "model.json").exists()
+    assert not list(world.root.glob("*pairs*"))
+
+
+@pytest.mark.parametrize("attribute", ["weights_sha256", "preprocessing", "protocol"])
+@pytest.mark.parametrize("encoder", ["rad_dino", "reid"])
+def test_features_of_another_origin_are_refused(world, encoder, attribute):
+    world.give_copies()
+    with h5py.File(world.flags.real / f"{encoder}.h5", "r+") as file:
+        file.attrs[attribute] = "another"
+    with pytest.raises(InputError, match=attribute):
+        run(world)
+
+
+def test_a_radiograph_without_features_is_refused_by_name(world):
+    world.give_copies()
+    write_h5(world.flags.real, "rad_dino", world.latent[1:], world.images[1:])
+    with pytest.raises(InputError, match="first 'i0'"):
+        run(world)
+
+
+def test_features_without_the_networks_last_layer_are_refused(world):
+    world.give_copies()
+    with h5py.File(world.flags.generated / "reid.h5", "r+") as file:
+        del file["fc_end_weight"]
+    with pytest.raises(InputError, match="fc_end_weight"):
+        run(world)

@@ -1,0 +1,347 @@
+"""Score one model's privacy: each generated image against the radiograph its prompt came from.
+
+    python -m workflow_scripts.privacy.score --model sd_v1_4 --protocol sound \\
+        --manifest results/cohort/manifest.parquet \\
+        --prompts results/cohort/prompts/privacy.parquet \\
+        --real results/features/real/privacy --generated results/features/sd_v1_4/privacy \\
+        --shards results/generate/sd_v1_4/privacy/part-*.parquet \\
+        --output results/privacy/sd_v1_4.json --pairs results/privacy/sd_v1_4_pairs.parquet
+
+Needs rad_dino.h5 and reid.h5 of both collections and the images themselves; makes one record and
+the table of pairs, which names patients' images and is readable by its owner only.
+
+Three lenses: the re-identification score (high is a risk), the latent and the pixel distance (low
+is a risk). Of a prompt's replicates the riskiest counts, and a model's values are means over
+prompts of these (the paper's Table 17b shows that its Table 3 averages them so).
+"""
+
+import argparse
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from workflow_scripts.common.as_published import PROTOCOLS, Deviations, deviations
+from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.images import ImageItem, decode_image, read_shard_ids, read_shards
+from workflow_scripts.common.manifest import read_manifest, read_prompts
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.features.cache import Features
+from workflow_scripts.features.encoders.reid import pair_scores
+from workflow_scripts.fidelity.inputs import origin, read_comparable, rows_in_order_of, rows_of
+from workflow_scripts.privacy.distances import latent_distance, pixel_distance, pixels
+
+log = logging.getLogger(__name__)
+
+LENSES: Final = {"reid": "lower", "latent": "higher", "pixel": "higher"}
+"""The lenses and which direction is safer."""
+
+PAIR_SCHEMA: Final = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("replicate", pa.int32(), nullable=False),
+        pa.field("reid", pa.float64(), nullable=False),
+        pa.field("latent", pa.float64(), nullable=False),
+        pa.field("pixel", pa.float64(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the values depend on beside features and images."""
+
+    threshold: float = 0.85
+    bootstrap: int = 1000
+    seed: int = 42
+
+
+def pixel_distances(
+    pairs: pd.DataFrame,
+    files: dict[str, str],
+    shards: Sequence[Path],
+    switches: Deviations,
+    threads: int = 1,
+) -> np.ndarray:
+    """Return the pixel distance of every pair, in the order of `pairs`.
+
+    The radiographs are decoded once and kept at the compared size (0.26 MB each where gray); the
+    generated images stream through in blocks.
+
+    Args:
+        pairs: `prompt_id`, `image_id` and `replicate`.
+        files: the file of each `image_id`.
+        shards: the generated images; ids that are not in `pairs` are passed over.
+        switches: the protocol's; with `pixel_last_image_only` all pairs of a radiograph have the
+            distance of its last replicate.
+        threads: images decoded at the same time.
+
+    Raises:
+        InputError: an image cannot be decoded, or a pair's image is in no shard.
+    """
+    owner = dict(zip(pairs["prompt_id"], pairs["image_id"], strict=True))
+    if switches.pixel_last_image_only:
+        last = pairs.sort_values("replicate", kind="stable").drop_duplicates(
+            "image_id", keep="last"
+        )
+        owner = dict(zip(last["prompt_id"], last["image_id"], strict=True))
+
+    def of_file(name: str) -> np.ndarray:
+        return pixels(decode_image(Path(files[name]), files[name]), switches)
+
+    def of_item(item: ImageItem) -> tuple[str, float]:
+        generated = pixels(item.open(), switches)
+        return item.id, pixel_distance(real[owner[item.id]], generated, switches)
+
+    distances: dict[str, float] = {}
+    with ThreadPoolExecutor(threads) as pool:
+        names = list(dict.fromkeys(owner.values()))
+        progress = Progress("radiographs", len(names), "images")
+        real: dict[str, np.ndarray] = {}
+        for block in _in_blocks(iter(names), 8 * threads):
+            real.update(zip(block, pool.map(of_file, block), strict=True))
+            progress.update(len(block))
+        progress = Progress("pixel distance", len(owner), "images")
+        wanted = (item for item in read_shards(shards) if item.id in owner)
+        for items in _in_blocks(wanted, 8 * threads):
+            distances.update(pool.map(of_item, items))
+            progress.update(len(items))
+    missing = [name for name in owner if name not in distances]
+    if missing:
+        raise InputError(
+            f"{len(missing)} image(s) are in no shard, first {missing[0]!r}",
+            shards[0] if shards else None,
+            "rerun the generate stage for this prompt set",
+        )
+    if switches.pixel_last_image_only:
+        of_last = {image: distances[prompt] for prompt, image in owner.items()}
+        return pairs["image_id"].map(of_last).to_numpy(np.float64)
+    return pairs["prompt_id"].map(distances).to_numpy(np.float64)
+
+
+def prompt_table(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per radiograph whose caption was a prompt: extremes and means of its pairs.
+
+    Args:
+        pairs: `image_id`, `reid`, `latent`, `pixel`.
+
+    Returns:
+        Columns `reid_max`, `latent_min`, `pixel_min` and `{lens}_mean`, indexed by `image_id`.
+    """
+    groups = pairs.groupby("image_id", sort=False)
+    return groups.agg(
+        reid_max=("reid", "max"),
+        latent_min=("latent", "min"),
+        pixel_min=("pixel", "min"),
+        **{f"{lens}_mean": (lens, "mean") for lens in LENSES},
+    )
+
+
+def privacy_values(prompts: pd.DataFrame, settings: Settings) -> list[Value]:
+    """Return a model's values, means over prompts, with bootstrap intervals over prompts.
+
+    Args:
+        prompts: at least one row; see `prompt_table`.
+        settings: the threshold (a score above it is a re-identification), replicates and seed.
+    """
+    n = len(prompts)
+    above = (prompts["reid_max"] > settings.threshold).to_numpy(np.float64)
+    columns = {
+        "reid_mean_of_max": (prompts["reid_max"], "lower"),
+        "latent_mean_of_min": (prompts["latent_min"], "higher"),
+        "pixel_mean_of_min": (prompts["pixel_min"], "higher"),
+        **{f"{lens}_mean": (prompts[f"{lens}_mean"], way) for lens, way in LENSES.items()},
+        "reid_share": (above, "lower"),
+    }
+    table = np.column_stack([np.asarray(column, np.float64) for column, _ in columns.values()])
+    intervals = _bootstrap_of_means(table, settings)
+    kind = None if intervals is None else "bootstrap 95%"
+    values = []
+    for i, (name, (_, way)) in enumerate(columns.items()):
+        interval = None if intervals is None else (float(intervals[i, 0]), float(intervals[i, 1]))
+        mean = float(table[:, i].mean())
+        values.append(Value(name, mean, way, n, interval=interval, interval_kind=kind))
+    share = values[-1].interval
+    count = None if share is None else (n * share[0], n * share[1])
+    return [
+        *values,
+        Value("reid_count", above.sum().item(), "lower", n, interval=count, interval_kind=kind),
+        Value("reid_max", float(prompts["reid_max"].max()), "lower", n),
+    ]
+
+
+def write_pairs(pairs: pd.DataFrame, path: Path) -> None:
+    """Write the table of pairs, readable by its owner only from the first byte on."""
+    table = pa.Table.from_pandas(pairs[PAIR_SCHEMA.names], PAIR_SCHEMA, preserve_index=False)
+    with whole_file(path) as temporary:
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+        temporary.chmod(0o600)
+        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
+
+
+def score(
+    model: str,
+    protocol: str,
+    manifest_path: Path,
+    prompts_path: Path,
+    real_folder: Path,
+    generated_folder: Path,
+    shards: Sequence[Path],
+    settings: Settings,
+    threads: int = 1,
+    device: str = "cpu",
+) -> tuple[Record, pd.DataFrame]:
+    """Read a model's features and images and return its privacy record and its pairs.
+
+    Raises:
+        InputError: features or images that are missing, damaged, not comparable or of other
+            prompts.
+    """
+    switches = deviations(protocol)
+    prompts = read_prompts(prompts_path)
+    folders = (real_folder, generated_folder)
+    latent_real, latent = read_comparable(*folders, "rad_dino", protocol)
+    reid_real, reid = read_comparable(*folders, "reid", protocol)
+    rows = rows_of(prompts["prompt_id"], latent.ids, generated_folder, "prompt set")
+    pairs = prompts.iloc[rows][["prompt_id", "image_id", "replicate"]].reset_index(drop=True)
+    if pairs.empty:
+        raise InputError("a collection without images has no privacy", generated_folder)
+    if len(pairs) < len(prompts):
+        log.warning("%s: %d of %d prompts have an image", model, len(pairs), len(prompts))
+    shard_ids = read_shard_ids(shards)
+    if set(shard_ids) != set(latent.ids):
+        raise InputError(
+            "the features are of other images than the shards hold",
+            generated_folder,
+            "rerun the features stage for this collection",
+        )
+
+    own = list(pairs["image_id"])
+    in_real = rows_of(latent_real.ids, own, real_folder, "features of radiographs")
+    pairs["latent"] = latent_distance(latent_real.features[in_real], latent.features)
+    in_real = rows_of(reid_real.ids, own, real_folder, "features of radiographs")
+    in_generated = rows_in_order_of(latent, reid, generated_folder)
+    weight, bias = _siamese_head(reid, generated_folder)
+    pairs["reid"] = pair_scores(
+        reid_real.features[in_real], reid.features[in_generated], weight, bias
+    )
+    manifest = read_manifest(manifest_path, ["image_id", "path"])
+    files = dict(zip(manifest["image_id"], manifest["path"], strict=True))
+    rows_of(files, own, prompts_path, "manifest")
+    pairs["pixel"] = pixel_distances(pairs, files, shards, switches, threads)
+
+    per_prompt = prompt_table(pairs)
+    record = Record(
+        stage="privacy",
+        model=model,
+        family="pairwise",
+        protocol=protocol,
+        values=privacy_values(per_prompt, settings),
+        details={
+            **asdict(settings),
+            "pairs": len(pairs),
+            "prompts_asked": int(prompts["image_id"].nunique()),
+            "pixel_distance": "root mean square over 512 x 512 pixels, 0 to 255",
+        },
+        provenance=provenance(
+            {
+                "protocol": protocol,
+                **asdict(settings),
+                "inputs": [origin(file) for file in (latent_real, latent, reid_real, reid)],
+            },
+            device,
+        ),
+    )
+    return record, pairs
+
+
+def _siamese_head(features: Features, where: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weight (1, d) and the bias that turn |a - b| into the score's logit."""
+    try:
+        return features.extras["fc_end_weight"], features.extras["fc_end_bias"]
+    except KeyError as error:
+        raise InputError(
+            f"re-identification features without {error.args[0]!r}",
+            where,
+            "delete reid.h5 and rerun the features stage",
+        ) from None
+
+
+def _bootstrap_of_means(table: np.ndarray, settings: Settings) -> np.ndarray | None:
+    """Return (columns, 2): percentile bounds of the columns' means; None where there are none.
+
+    Rows are drawn together, so that the columns of one replicate rest on the same prompts.
+    """
+    if settings.bootstrap == 0 or len(table) < 2:
+        return None
+    rng = np.random.default_rng(settings.seed)
+    means = np.empty((settings.bootstrap, table.shape[1]))
+    for i in range(settings.bootstrap):
+        means[i] = table[rng.integers(0, len(table), len(table))].mean(axis=0)
+    return np.quantile(means, [0.025, 0.975], axis=0).T
+
+
+def _in_blocks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while block := list(islice(items, size)):
+        yield block
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add: Callable[..., Any] = parser.add_argument
+    add("--model", required=True, help="the model's key in the config")
+    add("--protocol", required=True, choices=PROTOCOLS)
+    add("--manifest", required=True, type=Path)
+    add("--prompts", required=True, type=Path, help="the prompt set `privacy`")
+    add("--real", required=True, type=Path, help="folder of the radiographs' features")
+    add("--generated", required=True, type=Path, help="folder of the model's features")
+    add("--shards", required=True, type=Path, nargs="+", help="the generated images")
+    add("--threshold", type=float, default=Settings.threshold, help="delta of the paper")
+    add("--bootstrap", type=int, default=Settings.bootstrap, help="0: no intervals")
+    add("--seed", type=int, default=Settings.seed)
+    add("--threads", type=int, default=1)
+    add("--gpus", type=int, default=0)
+    add("--output", required=True, type=Path)
+    add("--pairs", required=True, type=Path, help="the table of pairs, for its owner only")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Score one model from the command line."""
+    args = parse_arguments(argv)
+    torch.set_num_threads(args.threads)
+    record, pairs = score(
+        args.model,
+        args.protocol,
+        args.manifest,
+        args.prompts,
+        args.real,
+        args.generated,
+        args.shards,
+        Settings(args.threshold, args.bootstrap, args.seed),
+        args.threads,
+        device_name(pick_device(args.gpus)),
+    )
+    write_pairs(pairs, args.pairs)
+    write_record(record, args.output)
+    for value in record.values:
+        log.info("%s: %s %s (n %d)", args.model, value.metric, value.value, value.n)
+
+
+if __name__ == "__main__":
+    run_script(main)
