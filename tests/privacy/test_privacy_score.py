@@ -124,7 +124,7 @@ def test_pairs_are_those_of_each_prompt_and_its_own_radiograph(world):
     assert pairs["latent"][7] == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_table_of_pairs_is_for_its_owner_only(world, monkeypatch):
+def test_the_table_of_pairs_is_for_its_owner_only(world):
     world.give_copies()
     run(world)
     path = world.root / "model_pairs.parquet"
@@ -189,8 +189,8 @@ def test_threshold_and_no_bootstrap(world):
 
 def test_images_and_features_of_different_prompts_are_refused(world):
     world.give_copies()
+    world.flags.shards.pop()
     with pytest.raises(InputError, match="other images than the shards"):
-        world.flags.shards.pop()
         run(world)
 
 

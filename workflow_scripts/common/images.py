@@ -81,9 +81,10 @@ def decode_image(source: bytes | Path, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.load()
-            if image.mode.startswith("I"):
-                image = Image.fromarray((np.asarray(image, np.float64) / 257).round().astype("u1"))
-            return image.convert("RGB")
+            if not image.mode.startswith("I"):
+                return image.convert("RGB")
+            scaled = (np.asarray(image, np.float64) / 257).round().astype("u1")
+        return Image.fromarray(scaled).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
             f"cannot decode an image: {error}", name, "restore the file from its source"

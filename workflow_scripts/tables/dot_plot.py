@@ -7,9 +7,9 @@ from typing import Final
 
 from workflow_scripts.tables.assemble import Cell, Table
 
-LEFT: Final = 122.0
+LEFT: Final = 156.0
 """Width of the labels, in the plot's units."""
-WIDTH: Final = 360.0
+WIDTH: Final = 390.0
 RIGHT: Final = 64.0
 ROW: Final = 22.0
 

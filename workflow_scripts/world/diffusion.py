@@ -2,8 +2,9 @@
 
 `tiny-sd-v1` predicts the noise, as Stable Diffusion 1.x does; `tiny-sd-v2` predicts v and has a
 wider text encoder and linear projections, as 2.x. Both share a VAE that is trained for half a
-minute on the world's radiographs; UNet and text encoder are random: the untrained base that
-fine-tuning starts from. They work at 64 pixels.
+minute on the world's radiographs. The text encoder is random. The UNet has seen pictures of soft
+shapes for some seconds and never a radiograph: the base that fine-tuning starts from, as the
+published ones have seen photographs. They work at 64 pixels.
 """
 
 import json
@@ -29,6 +30,8 @@ PIXELS: Final = 64
 MERGES: Final = 600
 VAE_STEPS: Final = 650
 VAE_BATCH: Final = 4
+BASE_STEPS: Final = 150
+BASE_BATCH: Final = 16
 
 _NOISE_SCHEDULE: Final[dict[str, Any]] = {
     "beta_start": 0.00085,
@@ -58,11 +61,11 @@ def write_diffusion_checkpoints(
         for name, version in (("tiny-sd-v1", 1), ("tiny-sd-v2", 2)):
             torch.manual_seed(seed + version)
             with whole_folder(out_dir / name) as folder:
-                write_tiny_pipeline(version, tokenizer_files, vae, folder)
+                write_tiny_pipeline(version, tokenizer_files, vae, folder, BASE_STEPS)
 
 
 def write_tiny_pipeline(
-    version: int, tokenizer_files: dict[str, str], vae: Any, folder: Path
+    version: int, tokenizer_files: dict[str, str], vae: Any, folder: Path, base_steps: int = 0
 ) -> None:
     """Write a Stable Diffusion 1 or 2 of the tiniest useful size; torch's generator draws it.
 
@@ -71,9 +74,13 @@ def write_tiny_pipeline(
         tokenizer_files: from `clip_tokenizer_files`.
         vae: from `train_vae`.
         folder: the diffusers folder to write.
+        base_steps: steps that the UNet is trained on pictures of soft shapes.
     """
     tokenizer = _write_clip_tokenizer(tokenizer_files, folder / "tokenizer")
-    _tiny_pipeline(version, tokenizer, vae).save_pretrained(folder)
+    pipeline = _tiny_pipeline(version, tokenizer, vae)
+    if base_steps:
+        _train_base(pipeline, base_steps, BASE_BATCH)
+    pipeline.save_pretrained(folder)
     # transformers 5 saves a tokenizer.json; the published folders have vocab.json and merges.txt.
     _write_clip_tokenizer(tokenizer_files, folder / "tokenizer")
 
@@ -182,6 +189,53 @@ def train_vae(pixels: Tensor, steps: int, batch: int) -> Any:
         )
     vae.register_to_config(scaling_factor=float(1 / latents.std()))
     return vae
+
+
+def _train_base(pipeline: Any, steps: int, batch: int) -> None:
+    # Without captions: what the words mean is left to fine-tuning.
+    from diffusers import DDPMScheduler
+
+    schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+    velocity = schedule.config.prediction_type == "v_prediction"
+    pixels = soft_shapes(512)
+    with torch.no_grad():
+        encoded = torch.cat(
+            [pipeline.vae.encode(chunk).latent_dist.mean for chunk in pixels.split(32)]
+        )
+        empty = pipeline.tokenizer("", padding="max_length", return_tensors="pt").input_ids
+        condition = pipeline.text_encoder(empty)[0].expand(batch, -1, -1)
+    latents = encoded * pipeline.vae.config.scaling_factor
+    unet = pipeline.unet.train()
+    optimiser = torch.optim.AdamW(unet.parameters(), lr=2e-3)
+    progress = Progress("training the base on soft shapes", steps, "steps")
+    for _ in range(steps):
+        clean = latents[torch.randint(len(latents), (batch,))]
+        noise = torch.randn_like(clean)
+        times = torch.randint(schedule.config.num_train_timesteps, (batch,))
+        target = schedule.get_velocity(clean, noise, times) if velocity else noise
+        noisy = schedule.add_noise(clean, noise, times)
+        loss = functional.mse_loss(unet(noisy, times, condition).sample, target)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimiser.step()
+        progress.update(note=f"loss {float(loss.detach()):.4f}")
+    unet.eval()
+
+
+def soft_shapes(n: int) -> Tensor:
+    """Draw n grey pictures of soft ellipses and clouds, float (n, 3, 64, 64) in [-1, 1]."""
+    clouds = torch.randn(n, 1, 8, 8)
+    canvas = 0.5 * functional.interpolate(
+        clouds, size=(PIXELS, PIXELS), mode="bicubic", align_corners=False
+    )
+    rows, columns = torch.meshgrid(*[torch.linspace(-1, 1, PIXELS)] * 2, indexing="ij")
+    for _ in range(4):
+        centre_y, centre_x = torch.rand(2, n, 1, 1, 1) * 1.6 - 0.8
+        radius_y, radius_x = torch.rand(2, n, 1, 1, 1) * 0.6 + 0.15
+        inside = 1 - ((rows - centre_y) / radius_y) ** 2 - ((columns - centre_x) / radius_x) ** 2
+        canvas = canvas + torch.sigmoid(6 * inside) * (torch.rand(n, 1, 1, 1) * 2 - 1)
+    return canvas.clamp(-1, 1).expand(-1, 3, -1, -1).contiguous()
 
 
 def clip_tokenizer_files(captions: Sequence[str], merges: int) -> dict[str, str]:
