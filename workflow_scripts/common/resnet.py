@@ -28,17 +28,17 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(width, out, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out)
         self.relu = nn.ReLU(inplace=True)
-        shortcut = nn.Sequential(
-            nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out)
-        )
-        self.downsample = shortcut if stride != 1 or channels != out else None
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or channels != out:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, channels, h, w) to (n, 4 * width, h / stride, w / stride)."""
-        shortcut = x if self.downsample is None else self.downsample(x)
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
-        return self.relu(self.bn3(self.conv3(y)) + shortcut)
+        return self.relu(self.bn3(self.conv3(y)) + self.downsample(x))
 
 
 class ResNet(nn.Module):
