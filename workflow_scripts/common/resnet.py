@@ -74,7 +74,9 @@ class ResNet(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Map images (n, 3, h, w) to the last feature map (n, channels, h / 32, w / 32)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for i in range(1, 5):
+            x = self.get_submodule(f"layer{i}")(x)
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (n, 3, h, w) to logits (n, outputs)."""

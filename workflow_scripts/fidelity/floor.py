@@ -37,23 +37,27 @@ def fid_floor(
     features: np.ndarray,
     patients: np.ndarray,
     n: int,
-    n_reference: int,
+    reference: np.ndarray,
     rng: np.random.Generator,
     repeats: int = REPEATS,
     device: torch.device = CPU,
 ) -> Floor | None:
     """Return the FID of real against real, other patients, at the sizes of a comparison.
 
-    Two groups of `n` and `n_reference` images are drawn from all of `features`, no patient in
-    both. Where there are not enough images, the groups shrink in proportion. If they still have
-    more images than dimensions, where FID's bias follows 1/n + 1/n_reference, the value is
-    carried to the sizes asked for; otherwise it stands for the sizes drawn.
+    Two groups, as large as the comparison's sides, are drawn from all of `features`, no patient
+    in both: the images of one finding would not do for two groups of their number. That FID is
+    scaled by the total variance of the reference over that of all images, because the bias is
+    proportional to it and images of one finding differ less from each other.
+
+    Where there are not enough images, the groups shrink in proportion. If they still have more
+    images than dimensions, where FID's bias follows 1/n + 1/n_reference, the value is carried to
+    the sizes asked for; otherwise it stands for the sizes drawn.
 
     Args:
         features: (N, d) of real images.
         patients: (N,) the patient of each.
         n: generated images of the comparison, >= 2.
-        n_reference: reference images of the comparison, >= 2.
+        reference: (N,) bool, which of `features` are the comparison's reference; two or more.
         rng: draws the groups.
         repeats: independent draws to average.
         device: where to compute.
@@ -64,6 +68,7 @@ def fid_floor(
     Raises:
         ValueError: fewer than two images asked for, or features that are not finite.
     """
+    n_reference = int(reference.sum())
     if min(n, n_reference) < 2:
         raise ValueError(f"FID needs two images on each side, not {n} and {n_reference}")
     values, sizes = [], []
@@ -76,13 +81,17 @@ def fid_floor(
     if not values:
         return None
     drawn = np.array(sizes, dtype=np.float64)
+    value = np.array(values) * _spread(features[reference]) / max(_spread(features), 1e-300)
     measured = (int(drawn[:, 0].min()), int(drawn[:, 1].min()))
     if min(measured) <= features.shape[1]:
-        return Floor(float(np.mean(values)), *measured, measured)
-    bias = (1 / drawn).sum(axis=1)
-    return Floor(
-        float(np.mean(values / bias) * (1 / n + 1 / n_reference)), n, n_reference, measured
-    )
+        return Floor(float(value.mean()), *measured, measured)
+    value *= (1 / n + 1 / n_reference) / (1 / drawn).sum(axis=1)
+    return Floor(float(value.mean()), n, n_reference, measured)
+
+
+def _spread(features: np.ndarray) -> float:
+    """Return the total variance, the trace of the covariance."""
+    return float(features.var(axis=0, ddof=1, dtype=np.float64).sum())
 
 
 def disjoint_groups(

@@ -132,7 +132,9 @@ def distribution_values(
                 None if kid.interval is None else "bootstrap 95%",
             ),
         ]
-        floor = fid_floor(real.features, patients, len(y), len(x), floor_rng, device=device)
+        floor = fid_floor(
+            real.features, patients, len(y), real.subsets[:, column], floor_rng, device=device
+        )
         if floor is None:
             reason = f"{len(patients)} real image(s) give no two groups of different patients"
             values.append(_value("fid_floor", None, subset, len(y), len(x), reason))
