@@ -7,10 +7,12 @@ norm, linear), L2-normalised, 128 wide. The weights of masked-language modelling
 (`cls.predictions`) are checked and not used.
 
 A caption loses the marks `!?.` at its end, as in hi-ml's inference engine. A caption that holds a
-special token ([MASK], [SEP], ...) or has more tokens than the network has positions is refused, as
-there: cutting it off would score another caption.
+special token ([MASK], [SEP], ...) is refused, as there. One with more tokens than the network has
+positions is cut to its beginning, with a warning that names it; hi-ml refuses it, which would stop
+a benchmark of thousands of captions for one.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +31,8 @@ from workflow_scripts.common.checkpoints import (
 )
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.features.encoders.layout import check_shapes, read_json, read_number
+
+log = logging.getLogger(__name__)
 
 OPTIONAL: Final = (
     "cls.predictions.decoder.weight",
@@ -159,7 +163,7 @@ class BioVilTText:
         self.dimension = int(network.cls_projection_head.dense_to_output.out_features)
         self.preprocessing = (
             f"final !?. removed; BERT word pieces, lower case {tokenizer.do_lower_case}; "
-            f"at most {self.longest} tokens"
+            f"cut to {self.longest} tokens"
         )
         self.extras: dict[str, NDArray[np.float32]] = {}
 
@@ -167,7 +171,7 @@ class BioVilTText:
         """Map a caption to token ids, int64 (length,).
 
         Raises:
-            InputError: it holds a special token or is too long.
+            InputError: it holds a special token.
         """
         text = source.rstrip("!?.")
         special = [token for token in _SPECIAL if token in text]
@@ -177,11 +181,13 @@ class BioVilTText:
             )
         ids = self.tokenizer(text)["input_ids"]
         if len(ids) > self.longest:
-            raise InputError(
-                f"a caption has {len(ids)} tokens, more than the {self.longest} of the network",
-                repr(source[:80]),
-                "shorten it in the data source",
+            log.warning(
+                "a caption of %d tokens is cut to the %d of the network: %r",
+                len(ids),
+                self.longest,
+                source[:80],
             )
+            ids = [*ids[: self.longest - 1], self.tokenizer.sep_token_id]
         return torch.tensor(ids, dtype=torch.int64)
 
     @torch.inference_mode()
