@@ -77,17 +77,10 @@ def with_prompt_set(prompt_set):
     return [m for m in RUN_MODELS if prompt_set in prompt_sets_of(config["models"][m])]
 
 
-def block(wildcards):
-    """The one model's block of the config, without what only tables show."""
-    return {
-        k: v for k, v in config["models"][wildcards.model].items() if k != "display"
-    }
-
-
 def flags(settings):
-    """Settings as command-line flags: `learning_rate: 1` becomes `--learning-rate 1`."""
+    """Settings as command-line flags, sorted: `learning_rate: 1` becomes `--learning-rate 1`."""
     words = []
-    for key, value in settings.items():
+    for key, value in sorted(settings.items()):
         flag = f"--{key.replace('_', '-')}"
         if value is True:
             words.append(flag)
@@ -96,6 +89,11 @@ def flags(settings):
         elif value is not False and value is not None:
             words += [flag, str(value)]
     return [quote(word) for word in words]
+
+
+def canonical(settings):
+    """Settings as text that does not depend on the order of keys, to compare runs by."""
+    return json.dumps(settings, sort_keys=True)
 
 
 def quote(word):
@@ -168,7 +166,7 @@ def upstream(wildcards):
         for k, v in config["prompt_sets"].get(prompt_set, {}).items()
         if k != "shards"
     }
-    return {"version": VERSIONS["cohort"], "cohort": config["cohort"], "prompts": own}
+    return canonical([VERSIONS["cohort"], config["cohort"], own])
 
 
 def finetune_flags(wildcards):

@@ -12,7 +12,10 @@ import torch
 from workflow_scripts.fidelity.arrays import CPU
 from workflow_scripts.fidelity.frechet import frechet_distance
 
-REPEATS = 5
+FEWEST, MOST = 10, 100
+"""Draws to average: until the mean's standard error is within `PRECISION` of it."""
+
+PRECISION = 0.05
 
 
 @dataclass(frozen=True)
@@ -20,46 +23,43 @@ class Floor:
     """The mean FID of real against real, and the sizes it holds for.
 
     Attributes:
-        value: the mean over the repeats.
+        value: the mean over the draws.
         n: size of the group in the generated images' place.
         n_reference: size of the other group.
         measured: the sizes of the groups drawn; they differ from `n` and `n_reference` where the
             value was carried to these by the 1/n law.
+        draws: how many pairs of groups were drawn.
     """
 
     value: float
     n: int
     n_reference: int
     measured: tuple[int, int]
+    draws: int
 
 
 def fid_floor(
     features: np.ndarray,
     patients: np.ndarray,
     n: int,
-    reference: np.ndarray,
+    n_reference: int,
     rng: np.random.Generator,
-    repeats: int = REPEATS,
     device: torch.device = CPU,
 ) -> Floor | None:
     """Return the FID of real against real, other patients, at the sizes of a comparison.
 
-    Two groups, as large as the comparison's sides, are drawn from all of `features`, no patient
-    in both: the images of one finding would not do for two groups of their number. That FID is
-    scaled by the total variance of the reference over that of all images, because the bias is
-    proportional to it and images of one finding differ less from each other.
-
-    Where there are not enough images, the groups shrink in proportion. If they still have more
-    images than dimensions, where FID's bias follows 1/n + 1/n_reference, the value is carried to
-    the sizes asked for; otherwise it stands for the sizes drawn.
+    Two groups of `n` and `n_reference` images are drawn from all of `features`, no patient in
+    both: the images of one finding would not do for two groups of their number. Where there are
+    not enough images, the groups shrink in proportion. If they still have more images than
+    dimensions, where FID's bias follows 1/n + 1/n_reference, the value is carried to the sizes
+    asked for; otherwise it stands for the sizes drawn.
 
     Args:
         features: (N, d) of real images.
         patients: (N,) the patient of each.
         n: generated images of the comparison, >= 2.
-        reference: (N,) bool, which of `features` are the comparison's reference; two or more.
+        n_reference: reference images of the comparison, >= 2.
         rng: draws the groups.
-        repeats: independent draws to average.
         device: where to compute.
 
     Returns:
@@ -68,30 +68,31 @@ def fid_floor(
     Raises:
         ValueError: fewer than two images asked for, or features that are not finite.
     """
-    n_reference = int(reference.sum())
     if min(n, n_reference) < 2:
         raise ValueError(f"FID needs two images on each side, not {n} and {n_reference}")
-    values, sizes = [], []
-    for _ in range(repeats):
+    values: list[float] = []
+    sizes: list[tuple[int, int]] = []
+    for draw in range(MOST):
         first, second = disjoint_groups(patients, n, n_reference, rng)
-        if min(len(first), len(second)) < 2:
-            continue
-        sizes.append((len(first), len(second)))
-        values.append(frechet_distance(features[second], features[first], device))
+        if min(len(first), len(second)) >= 2:
+            sizes.append((len(first), len(second)))
+            values.append(frechet_distance(features[second], features[first], device))
+        if draw + 1 >= FEWEST and _settled(values):
+            break
     if not values:
         return None
     drawn = np.array(sizes, dtype=np.float64)
-    value = np.array(values) * _spread(features[reference]) / max(_spread(features), 1e-300)
     measured = (int(drawn[:, 0].min()), int(drawn[:, 1].min()))
     if min(measured) <= features.shape[1]:
-        return Floor(float(value.mean()), *measured, measured)
-    value *= (1 / n + 1 / n_reference) / (1 / drawn).sum(axis=1)
-    return Floor(float(value.mean()), n, n_reference, measured)
+        return Floor(float(np.mean(values)), *measured, measured, len(values))
+    carried = np.array(values) * (1 / n + 1 / n_reference) / (1 / drawn).sum(axis=1)
+    return Floor(float(carried.mean()), n, n_reference, measured, len(values))
 
 
-def _spread(features: np.ndarray) -> float:
-    """Return the total variance, the trace of the covariance."""
-    return float(features.var(axis=0, ddof=1, dtype=np.float64).sum())
+def _settled(values: list[float]) -> bool:
+    if len(values) < FEWEST:
+        return False
+    return float(np.std(values, ddof=1)) / len(values) ** 0.5 <= PRECISION * float(np.mean(values))
 
 
 def disjoint_groups(

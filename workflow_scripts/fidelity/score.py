@@ -32,7 +32,7 @@ from workflow_scripts.common.records import Record, Value, provenance, write_rec
 from workflow_scripts.features.cache import Features
 from workflow_scripts.fidelity.alignment import cosine_alignment, mean_with_interval
 from workflow_scripts.fidelity.arrays import CPU
-from workflow_scripts.fidelity.floor import REPEATS, fid_floor
+from workflow_scripts.fidelity.floor import fid_floor
 from workflow_scripts.fidelity.frechet import frechet_distance
 from workflow_scripts.fidelity.inputs import (
     origin,
@@ -132,14 +132,12 @@ def distribution_values(
                 None if kid.interval is None else "bootstrap 95%",
             ),
         ]
-        floor = fid_floor(
-            real.features, patients, len(y), real.subsets[:, column], floor_rng, device=device
-        )
+        floor = fid_floor(real.features, patients, len(y), len(x), floor_rng, device)
         if floor is None:
             reason = f"{len(patients)} real image(s) give no two groups of different patients"
             values.append(_value("fid_floor", None, subset, len(y), len(x), reason))
         else:
-            floors[subset] = {"groups": list(floor.measured), "repeats": REPEATS}
+            floors[subset] = {"groups": list(floor.measured), "draws": floor.draws}
             values.append(_value("fid_floor", floor.value, subset, floor.n, floor.n_reference))
         progress.update()
     return values, floors
