@@ -27,6 +27,18 @@ def test_a_failed_folder_leaves_the_old_folder_and_no_litter(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["pipeline"]
 
 
+def test_the_rest_of_a_killed_attempt_goes_with_the_next(tmp_path):
+    (tmp_path / ".pipeline.1.tmp").mkdir()
+    (tmp_path / ".pipeline.1.tmp" / "half").write_text("x")
+    (tmp_path / ".curve.csv.1.tmp").write_text("half")
+    (tmp_path / ".curve.csv.gz.1.tmp").write_text("another output's")
+    with whole_folder(tmp_path / "pipeline") as temporary:
+        (temporary / "config.json").write_text("new")
+    write_text(tmp_path / "curve.csv", "new")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".curve.csv.gz.1.tmp", "curve.csv", "pipeline"]
+
+
 def test_a_new_folder_replaces_the_old_one_wholly(tmp_path):
     path = tmp_path / "pipeline"
     for name in ("old.json", "new.json"):

@@ -10,51 +10,16 @@ import pytest
 import yaml
 
 from tests.workflow.checkouts import planned_jobs, run
-from workflow_scripts.preflight.check import read_config
-
-# The paper's systems whose families a later version adds: planning must not need their code.
-LATER = {
-    "radedit": "radedit",
-    "pixart_sigma": "pixart_sigma",
-    "sana": "sana",
-    "sd_v3_5": "stable_diffusion_3",
-    "lumina_2": "lumina2",
-    "flux_1": "flux",
-    "llm_cxr": "llm_cxr",
-}
-
-
-def write_overlay(checkout, overlay):
-    (checkout / "overlay.yaml").write_text(yaml.safe_dump(overlay))
-    return ["--configfile", "config.yaml", "overlay.yaml"]
+from tests.workflow.stubs import make_stub_sources, paper_overlay, write_overlay
 
 
 @pytest.fixture
 def stubs(checkout):
-    """Empty files where MIMIC-CXR-JPG and the annotations would lie."""
-    for name in ("metadata", "split", "chexpert"):
-        path = checkout / f"data/mimic-cxr-jpg/2.0.0/mimic-cxr-2.0.0-{name}.csv.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    for split in ("train", "dev", "test"):
-        name = f"chat_{split}_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"
-        path = checkout / "data/llava-rad" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return checkout
+    return make_stub_sources(checkout)
 
 
 def test_the_paper_with_eleven_systems_is_planned_whole(stubs):
-    config = read_config(["config.yaml"])
-    template = config["models"]["sd_v1_4"]
-    models = {
-        key: template | {"family": family, "base": f"weights/{key}", "display": {"name": key}}
-        for key, family in LATER.items()
-    }
-    for key in ("radedit", "llm_cxr"):
-        models[key] = {k: v for k, v in models[key].items() if k != "finetune"}
-    run_models = [*config["run_models"][:4], *models, *config["run_models"][4:]]
-    flags = write_overlay(stubs, {"models": models, "run_models": run_models})
+    flags = paper_overlay(stubs)
     output = run(["snakemake", "--dry-run", "--quiet", "rules", *flags], stubs).stdout
     counts = dict(line.split() for line in output.split("\n") if len(line.split()) == 2)
     assert counts["finetune_train"] == "9"

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     On an exception the temporary file is removed and `path` stays as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         _fsync(temporary)
@@ -33,9 +33,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     A folder that was at `path` before is replaced only once the new one is complete.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = _temporary(path)
     temporary.mkdir()
     try:
         yield temporary
@@ -73,6 +71,20 @@ def sha256_of(path: str | Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    # One job writes one output, so whatever else bears the name is the rest of a killed attempt.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    leftover = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
+    for rest in path.parent.iterdir():
+        if not leftover.fullmatch(rest.name):
+            continue
+        if rest.is_dir():
+            shutil.rmtree(rest, ignore_errors=True)
+        else:
+            rest.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _fsync(path: Path) -> None:

@@ -217,8 +217,6 @@ def _resume(
     scheduler: ReduceLROnPlateau,
 ) -> tuple[list[Epoch], dict[str, Tensor]]:
     """Load the checkpoint if it is there, whole, and of this run; return history and best state."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        leftover.unlink(missing_ok=True)
     if not path.exists():
         return [], {}
     try:
