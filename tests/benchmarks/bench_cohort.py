@@ -5,7 +5,7 @@ some 60 words; invented words, no images) in a temporary folder, runs the comman
 does, and prints the wall time and the peak resident memory of each. Ends with exit code 1 where
 the sum of the times exceeds 120 s or a peak exceeds 6 GiB. From the repository root:
 
-    python tests/benchmarks/bench_cohort.py
+    python -m tests.benchmarks.bench_cohort
 """
 
 import gzip
@@ -18,26 +18,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from workflow_scripts.common.manifest import FINDINGS
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGES, PATIENTS = 377_110, 65_379
 TRAIN_CAPTIONS, TEST_GPT4, TEST_RULE_BASED = 237_388, 2_573, 2_461
 LIMIT_S, LIMIT_GIB = 120, 6
-FINDINGS = [
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Enlarged Cardiomediastinum",
-    "Fracture",
-    "Lung Lesion",
-    "Lung Opacity",
-    "No Finding",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Pneumonia",
-    "Pneumothorax",
-    "Support Devices",
-]
 
 
 def generate(root: Path) -> None:
@@ -134,7 +120,10 @@ def main() -> None:
     """Generate, run, print."""
     with tempfile.TemporaryDirectory() as folder:
         # In a process of its own: a child's peak memory starts from its parent's.
-        subprocess.run([sys.executable, __file__, "--generate", folder], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "tests.benchmarks.bench_cohort", "--generate", folder],
+            check=True,
+        )
         size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
         print(f"generated {IMAGES} images, {TRAIN_CAPTIONS} training captions, {size:.0f} MB")
         manifest, module = f"{folder}/manifest.parquet", "workflow_scripts.cohort."
