@@ -201,10 +201,7 @@ def generate_flags(wildcards):
 def generate_block(wildcards):
     """What decides a model's images beyond its checkpoint."""
     settings = config["models"][wildcards.model]
-    return {
-        k: settings.get(k)
-        for k in ("family", "base", "generate", "control", "external")
-    }
+    return canonical({k: settings.get(k) for k in ("family", "base", "generate")})
 
 
 def control_flags(wildcards):
