@@ -1,12 +1,13 @@
 # Needs: the data source named in config.yaml (cohort.source).
 # Makes: results/cohort/manifest.parquet (one row per radiograph), attrition.csv (what was dropped
 # and why) and prompts/{prompt_set}.parquet and .csv.
+# No code is declared: everything follows from the cohort, so an edited comment here would rerun
+# every fine-tuning. The config, the source's tables and the stage version rerun it.
 
 
 rule cohort_manifest:
     """Split the data, join the captions, count what was dropped."""
     input:
-        code=code("cohort"),
         sources=cohort_sources,
     output:
         manifest="results/cohort/manifest.parquet",
@@ -32,7 +33,6 @@ rule cohort_manifest:
 rule cohort_prompts:
     """Draw one prompt set."""
     input:
-        code=code("cohort"),
         manifest="results/cohort/manifest.parquet",
     output:
         parquet="results/cohort/prompts/{prompt_set}.parquet",

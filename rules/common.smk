@@ -31,7 +31,8 @@ except InputError as error:
 
 # Explicit versions of what a stage computes: raise one to rerun the stage after a change that its
 # own modules do not show (a library, workflow_scripts/common). Fine-tuning and sampling cost days
-# of GPUs and declare no code: they rerun only for their version and their own block of the config.
+# of GPUs; they and the cohort, from which they follow, declare no code: only their version and
+# their own block of the config rerun them.
 VERSIONS = {
     "cohort": 1,
     "finetune": 1,
@@ -152,21 +153,6 @@ def prompt_flags(wildcards):
     """Flags that draw a prompt set."""
     settings = config["prompt_sets"][wildcards.prompt_set]
     return flags({k: v for k, v in settings.items() if k != "shards"})
-
-
-def upstream(wildcards):
-    """What decides the cohort and its prompt sets, as far as the config and versions tell.
-
-    Fine-tuning and generation take their tables as `ancient` and these as params: an edited script
-    does not cost days of GPUs, a changed cohort does.
-    """
-    prompt_set = getattr(wildcards, "prompt_set", None)
-    own = {
-        k: v
-        for k, v in config["prompt_sets"].get(prompt_set, {}).items()
-        if k != "shards"
-    }
-    return canonical([VERSIONS["cohort"], config["cohort"], own])
 
 
 def finetune_flags(wildcards):

@@ -8,7 +8,7 @@
 rule finetune_train:
     """Fine-tune one model on every captioned training image."""
     input:
-        manifest=ancient("results/cohort/manifest.parquet"),
+        manifest="results/cohort/manifest.parquet",
     output:
         pipeline=directory("results/finetune/{model}/pipeline"),
         curve="results/finetune/{model}/training.csv",
@@ -25,7 +25,6 @@ rule finetune_train:
         runtime=2880,
     params:
         version=VERSIONS["finetune"],
-        upstream=upstream,
         flags=finetune_flags,
         processes=processes,
         progress="results/finetune/{model}/.progress",

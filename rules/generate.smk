@@ -7,7 +7,7 @@
 rule generate_sample:
     """Sample one shard of a prompt set from a text-to-image model."""
     input:
-        prompts=ancient("results/cohort/prompts/{prompt_set}.parquet"),
+        prompts="results/cohort/prompts/{prompt_set}.parquet",
         checkpoint=checkpoint,
     output:
         "results/generate/{model}/{prompt_set}/part-{shard}-of-{shards}.parquet",
@@ -26,7 +26,6 @@ rule generate_sample:
         runtime=720,
     params:
         version=VERSIONS["generate"],
-        upstream=upstream,
         block=generate_block,
         flags=generate_flags,
         progress="results/generate/{model}/{prompt_set}/.progress-{shard}-of-{shards}",

@@ -220,8 +220,8 @@ def test_an_edited_script_never_costs_gpu_days(demo):
         for name in edited:
             (demo / name).write_text(before[name])
     rules = {rule for rule, _ in jobs}
-    assert "cohort_manifest" in rules
-    assert not rules & {"finetune_train", "generate_sample"}
+    assert "generate_control" in rules
+    assert not rules & {"cohort_manifest", "finetune_train", "generate_sample"}
 
 
 def test_a_touched_script_reruns_nothing_and_an_edited_one_its_stage(demo):
