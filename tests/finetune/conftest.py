@@ -11,7 +11,8 @@ from PIL import Image
 from torch import nn
 
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
-from workflow_scripts.finetune.families.base import Family
+from workflow_scripts.finetune.families.base import Family, SampleSettings
+from workflow_scripts.finetune.layout import Base
 from workflow_scripts.finetune.train import TrainSettings, finetune
 
 SIZE = 32
@@ -75,7 +76,52 @@ def tiny_sd(tmp_path_factory, two_images):
         torch.manual_seed(version)
         found[version] = root / f"sd{version}"
         write_tiny_pipeline(version, files, vae, found[version])
-    return found
+    return {version: Base(folder) for version, folder in found.items()}
+
+
+@pytest.fixture
+def check_overfits(two_images, settings, tmp_path):
+    """Train a family on two captioned images until its samples show the right one, or fail.
+
+    A wrong sign, target, noise level or condition cannot pass.
+    """
+
+    def check(family, base, steps, batch, sampling, size=SIZE, guidance=1.0, **changed):
+        pictures = {
+            caption: np.asarray(Image.fromarray(pixels).resize((size, size)))
+            for caption, pixels in two_images.items()
+        }
+        finetune(
+            family,
+            base,
+            write_cohort(tmp_path, pictures),
+            tmp_path / "trained",
+            tmp_path / "training.csv",
+            tmp_path / "progress",
+            settings(
+                epochs=steps * batch / 2,
+                batch_size=batch,
+                per_device_batch_size=batch,
+                size=size,
+                **changed,
+            ),
+        )
+        pipeline = family.load(Base(tmp_path / "trained"))
+        pipeline.set_progress_bar_config(disable=True)
+        captions = list(pictures) * 2
+        images = family.sample(
+            pipeline, captions, range(4), SampleSettings(sampling, guidance, size)
+        )
+        for caption, image in zip(captions, images, strict=True):
+            shown = np.asarray(image.convert("L"), float)
+            assert shown.shape == (size, size)
+            away = {key: np.abs(shown - wanted).mean() for key, wanted in pictures.items()}
+            other = next(key for key in pictures if key != caption)
+            assert away[caption] < 35, away
+            assert away[caption] < away[other] / 2, away
+        return pipeline
+
+    return check
 
 
 class ToyFamily(Family):
@@ -88,19 +134,15 @@ class ToyFamily(Family):
         self.poison = None
 
     def check(self, base):
-        return [base / "weights.pt"]
+        return [base.folder / "weights.pt"]
 
-    def load(self, base):
+    def load(self, base, dtype=None, network_dtype=None):
         net = nn.Linear(3, 3)
-        net.load_state_dict(torch.load(base / "weights.pt", weights_only=True))
+        net.load_state_dict(torch.load(base.folder / "weights.pt", weights_only=True))
+        return SimpleNamespace(net=net, to=net.to)
 
-        def save_pretrained(folder, safe_serialization):
-            torch.save(net.state_dict(), Path(folder) / "weights.pt")
-
-        return SimpleNamespace(net=net, save_pretrained=save_pretrained)
-
-    def place(self, pipeline, device, frozen_dtype):
-        pipeline.net.to(device)
+    def save(self, pipeline, base, folder):
+        torch.save(pipeline.net.state_dict(), folder / "weights.pt")
 
     def encoded_shape(self, pipeline, size):
         return (3,)
@@ -136,7 +178,7 @@ def toy(tmp_path):
     torch.save(nn.Linear(3, 3).state_dict(), base / "weights.pt")
     pictures = {f"caption {i}": np.full((SIZE, SIZE), 20 * i, np.uint8) for i in range(12)}
     manifest = write_cohort(tmp_path, pictures)
-    return SimpleNamespace(family=ToyFamily(), base=base, manifest=manifest, folder=tmp_path)
+    return SimpleNamespace(family=ToyFamily(), base=Base(base), manifest=manifest, folder=tmp_path)
 
 
 @pytest.fixture

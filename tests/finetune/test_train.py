@@ -21,6 +21,7 @@ from workflow_scripts.finetune import data
 from workflow_scripts.finetune.data import centre_square, read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order
 from workflow_scripts.finetune.families import get_family
+from workflow_scripts.finetune.layout import Base
 from workflow_scripts.finetune.resume import Checkpoint, load_checkpoint, save_checkpoint
 from workflow_scripts.finetune.train import (
     accumulation_steps,
@@ -189,11 +190,11 @@ def test_a_family_from_outside_is_named_by_its_module():
         get_family("pathlib:Path")
 
 
-def _command(base: Path, manifest: Path, out: Path, progress: Path) -> list[str]:
+def _command(base: Base, manifest: Path, out: Path, progress: Path) -> list[str]:
     flags = {
         "model": "tiny",
         "family": "stable_diffusion",
-        "base": base,
+        "base": base.folder,
         "manifest": manifest,
         "output": out / "pipeline",
         "curve": out / "training.csv",
@@ -270,7 +271,7 @@ def test_two_processes_and_one_that_accumulates_give_the_same_weights(
     )
     assert "4 = 2 device(s) x 2 x 1" in done.stderr
     weights = "pipeline/unet/diffusion_pytorch_model.safetensors"
-    start = load_file(base / "unet" / "diffusion_pytorch_model.safetensors")
+    start = load_file(base.folder / "unet" / "diffusion_pytorch_model.safetensors")
     one, two = (load_file(tmp_path / name / weights) for name in ("one", "two"))
     apart = sum(float((one[key] - two[key]).square().sum()) for key in one) ** 0.5
     moved = sum(float((one[key] - start[key]).square().sum()) for key in one) ** 0.5

@@ -1,7 +1,9 @@
 """The layout of a published diffusers folder, checked without importing torch or diffusers."""
 
+import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,53 @@ from workflow_scripts.common.checkpoints import check_weight_file
 from workflow_scripts.common.errors import InputError
 
 _REMEDY = "give the local folder of a complete diffusers checkpoint (README, section on weights)"
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where a checkpoint's components lie.
+
+    Attributes:
+        folder: the diffusers folder; a component is a folder of its own in it.
+        parts: folders of components that were published elsewhere, by component.
+    """
+
+    folder: Path
+    parts: Mapping[str, Path] = field(default_factory=dict)
+
+    def path(self, component: str) -> Path:
+        """Return the folder of a component."""
+        return self.parts.get(component, self.folder / component)
+
+    def component_of(self, file: Path) -> str:
+        """Return a file's place in a complete folder, `component/name`; "" if it is in none."""
+        for component, folder in self.parts.items():
+            if file.is_relative_to(folder):
+                return f"{component}/{file.relative_to(folder).as_posix()}"
+        if file.is_relative_to(self.folder):
+            place = file.relative_to(self.folder)
+            return place.as_posix() if len(place.parts) > 1 else ""
+        return ""
+
+
+def add_base_flags(parser: argparse.ArgumentParser) -> None:
+    """Add `--base FOLDER` and `--part COMPONENT=FOLDER`, which together make a `Base`."""
+    parser.add_argument("--base", required=True, type=Path, help="local diffusers folder")
+    parser.add_argument(
+        "--part",
+        action="append",
+        default=[],
+        type=_part,
+        metavar="COMPONENT=FOLDER",
+        help="a component that lies elsewhere",
+    )
+
+
+def _part(text: str) -> tuple[str, Path]:
+    component, separator, folder = text.partition("=")
+    if not (component and separator and folder):
+        raise argparse.ArgumentTypeError(f"{text!r} is not COMPONENT=FOLDER")
+    return component, Path(folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -28,15 +77,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_pipeline_index(base: Path, pipelines: Sequence[str], components: Sequence[str]) -> Path:
+def check_pipeline_index(
+    base: Base, pipelines: Sequence[str], components: Sequence[str]
+) -> list[Path]:
     """Check `model_index.json`: one of the pipeline classes, and all components named.
+
+    A base of which a component lies elsewhere needs no index.
+
+    Returns:
+        The index, where there is one.
 
     Raises:
         InputError: not a folder, not a diffusers checkpoint, or one of another pipeline.
     """
-    if not base.is_dir():
-        raise InputError("the checkpoint folder is missing", base, _REMEDY)
-    path = base / "model_index.json"
+    if not base.folder.is_dir():
+        raise InputError("the checkpoint folder is missing", base.folder, _REMEDY)
+    path = base.folder / "model_index.json"
+    if base.parts and not path.is_file():
+        return []
     index = read_json(path)
     if index.get("_class_name") not in pipelines:
         raise InputError(
@@ -44,10 +102,30 @@ def check_pipeline_index(base: Path, pipelines: Sequence[str], components: Seque
             path,
             "correct the model's `base` or its `family`",
         )
-    missing = [name for name in components if not index.get(name) or index[name][0] is None]
+    missing = [
+        name
+        for name in components
+        if name not in base.parts and (not index.get(name) or index[name][0] is None)
+    ]
     if missing:
         raise InputError(f"the checkpoint has no {', '.join(missing)}", path, _REMEDY)
-    return path
+    return [path]
+
+
+def component_files(base: Base, component: str, stem: str) -> tuple[dict[str, Any], list[Path]]:
+    """Return a component's config and its files: `config.json` and the checked weights.
+
+    Args:
+        base: the checkpoint.
+        component: `unet`, `vae`, `text_encoder_2`, ...
+        stem: as in `weight_files`.
+
+    Raises:
+        InputError: a missing or damaged file.
+    """
+    folder = base.path(component)
+    config = read_json(folder / "config.json")
+    return config, [folder / "config.json", *weight_files(folder, stem)]
 
 
 def weight_files(folder: Path, stem: str) -> list[Path]:
@@ -81,15 +159,33 @@ def tokenizer_files(folder: Path) -> tuple[list[Path], int | None]:
     """Return a tokenizer's files and the size of its vocabulary where a `vocab.json` tells it.
 
     Raises:
-        InputError: neither `vocab.json` with `merges.txt` nor `tokenizer.json` is there.
+        InputError: none of `vocab.json` with `merges.txt` (CLIP), `tokenizer.json` (any),
+            `spiece.model` (T5), `tokenizer.model` (Gemma) and `vocab.txt` (BERT) is there.
     """
-    names = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
+    names = (
+        "vocab.json",
+        "merges.txt",
+        "tokenizer.json",
+        "spiece.model",
+        "tokenizer.model",
+        "vocab.txt",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    )
     found = [folder / name for name in names if (folder / name).is_file()]
     present = {file.name for file in found}
-    if not ({"vocab.json", "merges.txt"} <= present or "tokenizer.json" in present):
+    alone = {"tokenizer.json", "spiece.model", "tokenizer.model", "vocab.txt"}
+    if not ({"vocab.json", "merges.txt"} <= present or alone & present):
         raise InputError(
-            "a tokenizer lacks vocab.json and merges.txt (or tokenizer.json)", folder, _REMEDY
+            "a tokenizer lacks vocab.json and merges.txt (or tokenizer.json, spiece.model, "
+            "tokenizer.model, vocab.txt)",
+            folder,
+            _REMEDY,
         )
+    for file in found:
+        if file.suffix == ".json":
+            read_json(file)
     size = None
     if "vocab.json" in present:
         size = max(read_json(folder / "vocab.json").values(), default=-1) + 1

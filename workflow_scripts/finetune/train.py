@@ -31,6 +31,7 @@ from workflow_scripts.finetune.data import TrainingImages, read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family
+from workflow_scripts.finetune.layout import Base, add_base_flags
 from workflow_scripts.finetune.resume import Checkpoint, clear, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def learning_rate_at(step: int, learning_rate: float, warmup_steps: int) -> floa
 
 def finetune(
     family: Family,
-    base: Path,
+    base: Base,
     manifest: Path,
     output: Path,
     curve: Path,
@@ -126,7 +127,7 @@ def finetune(
 
     Args:
         family: what kind of model it is.
-        base: local diffusers folder of the checkpoint to start from.
+        base: the checkpoint to start from.
         manifest: the cohort's; all captioned images of its train split are shown.
         output: the diffusers folder to write (safetensors).
         curve: CSV with `step, epoch, loss, learning_rate`.
@@ -160,7 +161,7 @@ def finetune(
     )
     identity = _identity(family, files, base, rows, settings, device)
 
-    pipeline = family.load(base)
+    pipeline = family.load(base, PRECISIONS[settings.mixed_precision], torch.float32)
     checkpoint = load_checkpoint(progress, identity)
     accelerator.wait_for_everyone()
     if checkpoint is None and accelerator.is_main_process:
@@ -212,8 +213,8 @@ class _Run:
         self.step = checkpoint.step if checkpoint else 0
         self.curve = list(checkpoint.curve) if checkpoint else []
 
-        family.place(pipeline, accelerator.device, PRECISIONS[settings.mixed_precision])
-        network: Any = family.network(pipeline)
+        family.place(pipeline, accelerator.device)
+        network: Any = family.network(pipeline).requires_grad_(True)
         if settings.gradient_checkpointing:
             network.enable_gradient_checkpointing()
         if checkpoint:
@@ -368,27 +369,24 @@ class _Run:
         )
 
 
-def _write_outputs(family: Family, base: Path, run: _Run, output: Path, curve: Path) -> None:
-    # The frozen components come from the base again: in memory they may be in half precision.
-    pipeline = family.load(base)
-    family.network(pipeline).load_state_dict(run.weights(), strict=True)
+def _write_outputs(family: Family, base: Base, run: _Run, output: Path, curve: Path) -> None:
     lines = ["step,epoch,loss,learning_rate"]
     lines += [f"{step},{epoch:.4f},{loss:.6g},{rate:.6g}" for step, epoch, loss, rate in run.curve]
     write_text(curve, "\n".join(lines) + "\n")
     with whole_folder(output) as folder:
-        pipeline.save_pretrained(folder, safe_serialization=True)
+        family.save(run.pipeline, base, folder)
 
 
 def _identity(
     family: Family,
     files: list[Path],
-    base: Path,
+    base: Base,
     rows: pd.DataFrame,
     settings: TrainSettings,
     device: torch.device,
 ) -> dict[str, Any]:
     """Return what a checkpoint must have been made with to be continued."""
-    weights = {path.relative_to(base).as_posix(): sha256_of(path) for path in sorted(files)}
+    weights = {base.component_of(path): sha256_of(path) for path in sorted(files)}
     chosen = {key: value for key, value in asdict(settings).items() if key not in _HARDWARE_KEYS}
     return {
         "family": family.name,
@@ -428,7 +426,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="the model's key in the config")
     parser.add_argument("--family", required=True)
-    parser.add_argument("--base", required=True, type=Path, help="local diffusers folder")
+    add_base_flags(parser)
     parser.add_argument("--manifest", required=True, type=Path)
     parser.add_argument("--output", required=True, type=Path, help="diffusers folder to write")
     parser.add_argument("--curve", required=True, type=Path, help="CSV of losses to write")
@@ -453,7 +451,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = TrainSettings(**{name: flags[name] for name in TrainSettings.__annotations__})
     finetune(
         get_family(flags["family"]),
-        flags["base"],
+        Base(flags["base"], dict(flags["part"])),
         flags["manifest"],
         flags["output"],
         flags["curve"],

@@ -140,28 +140,39 @@ def _tiny_pipeline(version: int, tokenizer: "CLIPTokenizer", vae: Any) -> Any:
     )
 
 
-def _tiny_vae() -> Any:
-    # RGB to 4 channels at a quarter of the side.
+def tiny_vae(latent_channels: int = 4, levels: int = 3, quantised: bool = True) -> Any:
+    """Return a random VAE that shrinks the side by 2 ** (levels - 1).
+
+    Args:
+        latent_channels: 4 for Stable Diffusion 1, 2 and PixArt; 16 for SD 3, Lumina 2 and FLUX.
+        levels: 3 for a quarter of the side, 4 for an eighth.
+        quantised: with the 1x1 convolutions around the latents that the 16-channel ones lack.
+    """
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(8, 16, 16),
-        down_block_types=["DownEncoderBlock2D"] * 3,
-        up_block_types=["UpDecoderBlock2D"] * 3,
+        block_out_channels=(8, 16, 16, 16)[:levels],
+        down_block_types=["DownEncoderBlock2D"] * levels,
+        up_block_types=["UpDecoderBlock2D"] * levels,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=latent_channels,
         norm_num_groups=1,
         sample_size=PIXELS,
+        use_quant_conv=quantised,
+        use_post_quant_conv=quantised,
+        shift_factor=None if quantised else 0.0,
     )
 
 
-def train_vae(pixels: Tensor, steps: int, batch: int) -> Any:
+def train_vae(pixels: Tensor, steps: int, batch: int, vae: Any = None) -> Any:
     """Train a VAE on images float (n, 3, 64, 64) in [-1, 1]; its latents get unit deviation.
+
+    `vae` is a random `tiny_vae`; by default that of Stable Diffusion 1.
 
     The loss is the absolute error of pixels and of their differences to the neighbour (which keeps
     ribs and noise texture), with a small Kullback-Leibler term.
     """
-    vae = _tiny_vae().train()
+    vae = (vae or tiny_vae()).train()
     optimiser = torch.optim.Adam(vae.parameters(), betas=(0.9, 0.99))
     progress = Progress("training the VAE", steps, "steps")
     order = torch.randint(len(pixels), (steps, batch))
@@ -188,6 +199,8 @@ def train_vae(pixels: Tensor, steps: int, batch: int) -> Any:
             [vae.encode(chunk).latent_dist.mean for chunk in pixels[:128].split(32)]
         )
     vae.register_to_config(scaling_factor=float(1 / latents.std()))
+    if vae.config.shift_factor is not None:
+        vae.register_to_config(shift_factor=float(latents.mean()))
     return vae
 
 

@@ -6,11 +6,15 @@ imported until weights are loaded, so that preflight can ask any family to check
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.finetune.layout import Base
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +26,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How images are sampled: denoising steps, guidance scale, and the side in pixels."""
+    """How images are sampled.
+
+    Attributes:
+        steps: denoising steps; 0 for a family that does not denoise.
+        guidance: classifier-free guidance scale.
+        size: side of the images in pixels.
+        options: what only this family has (`Family.options`).
+    """
 
     steps: int
     guidance: float
     size: int
+    options: Mapping[str, float | bool] = field(default_factory=dict)
 
 
 class Family(ABC):
@@ -34,26 +46,38 @@ class Family(ABC):
 
     Attributes:
         name: as it stands in the config.
-        trained: the pipeline component that fine-tuning trains (`unet`, `transformer`).
-        lora_targets: the modules that get LoRA weights by default; empty where the family is
-            always fine-tuned in full.
+        trained: the pipeline component that fine-tuning trains (`unet`, `transformer`); empty for
+            a family that is only sampled.
+        lora_positions: name of a place for LoRA weights (`attention`, `attention_mlp`, ...) to the
+            endings of the module names that it stands for; empty where LoRA cannot be saved.
+        options: sampling options beyond steps, guidance and size, with their defaults.
+        denoises: whether sampling takes denoising steps.
     """
 
     name: str
-    trained: str
-    lora_targets: tuple[str, ...] = ()
+    trained: str = ""
+    lora_positions: Mapping[str, tuple[str, ...]] = {}
+    options: Mapping[str, float | bool] = {}
+    denoises: bool = True
 
     @abstractmethod
-    def check(self, base: Path) -> list[Path]:
-        """Check a checkpoint folder without importing torch; return the files that will be read.
+    def check(self, base: Base) -> list[Path]:
+        """Check a checkpoint without importing torch; return the files that will be read.
 
         Raises:
             InputError: a file is missing or damaged, or components do not fit each other.
         """
 
     @abstractmethod
-    def load(self, base: Path) -> Any:
-        """Load the diffusers pipeline from a local folder: float32, on the CPU, eval mode.
+    def load(
+        self, base: Base, dtype: torch.dtype | None = None, network_dtype: torch.dtype | None = None
+    ) -> Any:
+        """Load the diffusers pipeline from local folders, on the CPU, frozen, in eval mode.
+
+        Args:
+            base: where the components lie.
+            dtype: of all components; float32 by default.
+            network_dtype: of the trained component, where it differs.
 
         Raises:
             InputError: as `check`, or keys are missing from or unexpected in a weight file.
@@ -63,26 +87,44 @@ class Family(ABC):
         """Return the component that is trained."""
         return getattr(pipeline, self.trained)
 
-    @abstractmethod
-    def place(self, pipeline: Any, device: torch.device, frozen_dtype: torch.dtype) -> None:
-        """Move to the device for training: the trained network in float32, the rest frozen."""
+    def encode_with(self, pipeline: Any) -> str:
+        """Return which component encodes images; its weights decide what is cached."""
+        return "vae"
 
-    @abstractmethod
+    def save(self, pipeline: Any, base: Base, folder: Path) -> None:
+        """Write a complete diffusers folder: the trained network anew, the rest copied as it was.
+
+        Args:
+            pipeline: whose network is saved, in safetensors.
+            base: what the pipeline was loaded from.
+            folder: an empty folder.
+        """
+        pipeline.save_config(folder)
+        for file in self.check(base):
+            component = base.component_of(file)
+            if component and component.split("/")[0] != self.trained:
+                target = folder / component
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+        if not (folder / "scheduler").exists():
+            pipeline.scheduler.save_pretrained(folder / "scheduler")
+        self.network(pipeline).save_pretrained(folder / self.trained, safe_serialization=True)
+
     def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
         """Return the shape of one image as `encode_images` gives it."""
+        raise self._untrained()
 
-    @abstractmethod
     def encode_images(self, pipeline: Any, pixels: Tensor) -> Tensor:
         """Encode images float (n, 3, size, size) in [-1, 1] into what does not change by epoch.
 
-        For a VAE these are the moments of its posterior, not a draw from it.
+        For a VAE these are the moments of its posterior, not a draw from it. Float32.
         """
+        raise self._untrained()
 
-    @abstractmethod
     def encode_captions(self, pipeline: Any, captions: Sequence[str]) -> dict[str, Tensor]:
         """Encode captions into the network's conditions; "" is the unconditional one."""
+        raise self._untrained()
 
-    @abstractmethod
     def loss(
         self,
         pipeline: Any,
@@ -100,6 +142,7 @@ class Family(ABC):
             conditions: from `encode_captions`.
             draws: the only source of randomness: one stream per image.
         """
+        raise self._untrained()
 
     @abstractmethod
     def sample(
@@ -110,3 +153,15 @@ class Family(ABC):
         settings: SampleSettings,
     ) -> list[Image.Image]:
         """Sample one 8-bit RGB image per caption, each from a CPU generator with its own seed."""
+
+    def place(self, pipeline: Any, device: torch.device) -> None:
+        """Move every component to the device for training; only the network leaves eval mode."""
+        pipeline.to(device)
+        self.network(pipeline).train()
+
+    def _untrained(self) -> InputError:
+        return InputError(
+            f"the family {self.name} is sampled as it was published, not fine-tuned",
+            "finetune",
+            "remove the model's `finetune` block",
+        )

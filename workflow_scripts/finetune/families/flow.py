@@ -1,0 +1,44 @@
+"""Flow matching: straight paths from the image (sigma 0) to noise (sigma 1).
+
+Lipman et al., 2023 (arXiv 2210.02747); Liu et al., 2023 (arXiv 2209.03003). How noise levels are
+drawn follows Esser et al., 2024 (arXiv 2403.03206): uniformly or logit-normally, then shifted
+towards noise for higher resolutions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from workflow_scripts.finetune.draws import Draws
+
+
+def uniform_sigma(draws: Draws) -> Tensor:
+    """Draw noise levels uniformly in (0, 1], float32 (n,)."""
+    return 1 - draws.uniform()
+
+
+def logit_normal_sigma(draws: Draws) -> Tensor:
+    """Draw noise levels whose logit is standard normal, float32 (n,) in (0, 1)."""
+    return torch.sigmoid(draws.normal(()))
+
+
+def shifted(sigma: Tensor, shift: float) -> Tensor:
+    """Shift noise levels: shift * sigma / (1 + (shift - 1) * sigma)."""
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def noised(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Return (1 - sigma) * clean + sigma * noise; sigma (n,)."""
+    level = sigma.view(-1, *[1] * (clean.ndim - 1))
+    return (1 - level) * clean + level * noise
+
+
+def velocity(clean: Tensor, noise: Tensor) -> Tensor:
+    """Return what the network predicts: noise - clean, the path's direction towards noise."""
+    return noise - clean
+
+
+def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Return each image's mean squared error, float32 (n,)."""
+    return (predicted.float() - target.float()).square().flatten(1).mean(dim=1)

@@ -1,0 +1,122 @@
+"""Tiny text encoders and tokenizers of the embedded world: CLIP, T5 and Gemma 2.
+
+Vocabularies are made from the world's captions by trainers that give the same files every time.
+The encoders are random: what a caption means is left to fine-tuning to find out.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+
+def t5_tokenizer(captions: Sequence[str], pieces: int = 200, max_length: int = 64) -> Any:
+    """Return a T5 tokenizer whose unigram pieces come from the captions."""
+    import sentencepiece
+    from transformers import T5TokenizerFast
+
+    written = io.BytesIO()
+    # One thread: with several, the pieces differ from run to run.
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(captions),
+        model_writer=written,
+        vocab_size=pieces,
+        model_type="unigram",
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    trained = sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
+    vocabulary = [
+        (trained.id_to_piece(i), trained.get_score(i)) for i in range(trained.get_piece_size())
+    ]
+    return T5TokenizerFast(vocab=vocabulary, extra_ids=0, model_max_length=max_length)
+
+
+def gemma_tokenizer(captions: Sequence[str], tokens: int = 500, max_length: int = 192) -> Any:
+    """Return a Gemma tokenizer (byte-pair encoding with byte fallback) from the captions."""
+    from tokenizers import Tokenizer, models, trainers
+    from transformers import GemmaTokenizerFast
+
+    backend = GemmaTokenizerFast().backend_tokenizer
+    trained = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    trained.normalizer, trained.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    special += [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=tokens, special_tokens=special, show_progress=False)
+    trained.train_from_iterator(captions, trainer)
+    model = json.loads(trained.to_str())["model"]
+    return GemmaTokenizerFast(
+        vocab=model["vocab"],
+        merges=[tuple(pair) for pair in model["merges"]],
+        model_max_length=max_length,
+        add_bos_token=True,
+    )
+
+
+def t5_encoder(tokenizer: Any, width: int = 32) -> Any:
+    """Return a random T5 encoder (v1.1 layout: gated GELU)."""
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=width,
+            d_kv=width // 4,
+            d_ff=2 * width,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+            pad_token_id=0,
+            eos_token_id=1,
+            decoder_start_token_id=0,
+        )
+    ).eval()
+
+
+def gemma_encoder(tokenizer: Any, width: int = 32) -> Any:
+    """Return a random Gemma 2 decoder, used as a text encoder."""
+    from transformers import Gemma2Config, Gemma2Model
+
+    return Gemma2Model(
+        Gemma2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=width // 2,
+            query_pre_attn_scalar=width // 2,
+            max_position_embeddings=1024,
+            sliding_window=64,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=2,
+            attn_implementation="eager",
+        )
+    ).eval()
+
+
+def clip_encoder(tokenizer: Any, width: int = 32, projected: bool = False) -> Any:
+    """Return a random CLIP text encoder; with a projection of the same width for SD 3."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        projection_dim=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=77,
+        initializer_factor=3.0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
