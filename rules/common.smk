@@ -87,9 +87,18 @@ def flags(settings):
             words.append(flag)
         elif isinstance(value, (list, tuple)):
             words += [flag, *[str(item) for item in value]]
+        elif isinstance(value, dict):
+            words += [
+                w for k, v in sorted(value.items()) for w in (flag, f"{k}={plain(v)}")
+            ]
         elif value is not False and value is not None:
             words += [flag, str(value)]
     return [quote(word) for word in words]
+
+
+def plain(value):
+    """A value as flags write it."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def canonical(settings):
@@ -158,9 +167,18 @@ def prompt_flags(wildcards):
 def finetune_flags(wildcards):
     """Flags of fine-tuning, from the one model's block."""
     settings = config["models"][wildcards.model]
-    return flags(
-        {"family": settings["family"], "base": settings["base"], **settings["finetune"]}
-    )
+    tuned = {k: v for k, v in settings["finetune"].items() if k != "lora"}
+    lora = {f"lora_{k}": v for k, v in settings["finetune"].get("lora", {}).items()}
+    return flags({**base_settings(settings), **tuned, **lora})
+
+
+def base_settings(settings):
+    """What says where a model's base checkpoint lies."""
+    return {
+        "family": settings["family"],
+        "base": settings["base"],
+        "part": settings.get("parts", {}),
+    }
 
 
 def processes(wildcards, resources):
@@ -169,25 +187,30 @@ def processes(wildcards, resources):
 
 
 def checkpoint(wildcards):
-    """The fine-tuned pipeline; nothing for a model that runs as it was published."""
+    """The fine-tuned checkpoint; nothing for a model that runs as it was published."""
     if wildcards.model in FINETUNED:
-        return f"results/finetune/{wildcards.model}/pipeline"
+        return f"results/finetune/{wildcards.model}/checkpoint"
     return []
 
 
 def generate_flags(wildcards):
-    """Flags of sampling: the checkpoint and the one model's generate block."""
+    """Flags of sampling: where the weights lie, and the one model's generate block."""
     settings = config["models"][wildcards.model]
-    path = checkpoint(wildcards) or settings["base"]
-    return flags(
-        {"family": settings["family"], "checkpoint": path, **settings["generate"]}
-    )
+    found = base_settings(settings)
+    if tuned := checkpoint(wildcards):
+        if settings["finetune"]["method"] == "lora":
+            found["lora"] = tuned
+        else:
+            found.update(base=tuned, part={})
+    sampled = {k: v for k, v in settings["generate"].items() if k != "options"}
+    return flags({**found, **sampled, "option": settings["generate"].get("options", {})})
 
 
 def generate_block(wildcards):
     """What decides a model's images beyond its checkpoint."""
     settings = config["models"][wildcards.model]
-    return canonical({k: settings.get(k) for k in ("family", "base", "generate")})
+    keys = ("family", "base", "parts", "generate")
+    return canonical({k: settings.get(k) for k in keys})
 
 
 def control_flags(wildcards):

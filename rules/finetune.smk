@@ -1,5 +1,5 @@
 # Needs: results/cohort/manifest.parquet and a base checkpoint (models.{model}.base).
-# Makes: results/finetune/{model}/pipeline (a diffusers folder) and training.csv.
+# Makes: results/finetune/{model}/checkpoint (a diffusers folder, or a LoRA adapter) and training.csv.
 # Progress lives in results/finetune/{model}/.progress, which Snakemake does not know and so does
 # not delete: a killed job continues from there. The script is no input: only the config and the
 # stage version rerun days of GPUs, never an edited comment.
@@ -10,7 +10,7 @@ rule finetune_train:
     input:
         manifest="results/cohort/manifest.parquet",
     output:
-        pipeline=directory("results/finetune/{model}/pipeline"),
+        checkpoint=directory("results/finetune/{model}/checkpoint"),
         curve="results/finetune/{model}/training.csv",
     log:
         "logs/finetune/{model}.log",
@@ -32,5 +32,5 @@ rule finetune_train:
         "python -m accelerate.commands.launch --num_processes {params.processes} --num_machines 1"
         " --mixed_precision no --dynamo_backend no --main_process_port 0"
         " -m workflow_scripts.finetune.train --model {wildcards.model} {params.flags}"
-        " --manifest {input.manifest} --output {output.pipeline} --curve {output.curve}"
+        " --manifest {input.manifest} --output {output.checkpoint} --curve {output.curve}"
         " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"

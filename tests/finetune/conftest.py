@@ -11,8 +11,10 @@ from PIL import Image
 from torch import nn
 
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
+from workflow_scripts.finetune.draws import Draws
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.layout import Base
+from workflow_scripts.finetune.lora import LORA_FILE, LoraSettings, load_lora
 from workflow_scripts.finetune.train import TrainSettings, finetune
 
 SIZE = 32
@@ -120,6 +122,55 @@ def check_overfits(two_images, settings, tmp_path):
             assert away[caption] < 35, away
             assert away[caption] < away[other] / 2, away
         return pipeline
+
+    return check
+
+
+@pytest.fixture
+def check_lora_lowers_the_loss(two_images, settings, tmp_path):
+    """Train an adapter on two captioned images; the loss on draws of its own must fall."""
+
+    def mean_loss(family, pipeline, pixels, captions):
+        n = 64
+        draws = Draws(5, 0, range(n), torch.device("cpu"))
+        with torch.no_grad():
+            encoded = family.encode_images(pipeline, pixels).repeat(n // 2, 1, 1, 1)
+            conditions = family.encode_captions(pipeline, captions * (n // 2))
+            return family.loss(
+                pipeline, family.network(pipeline), encoded, conditions, draws
+            ).mean()
+
+    def check(family, base, steps, size=SIZE, fall=0.98, **changed):
+        pictures = {
+            caption: np.asarray(Image.fromarray(pixels).resize((size, size)))
+            for caption, pixels in two_images.items()
+        }
+        lora = LoraSettings(rank=8, alpha=8, rslora=True, targets=("attention",))
+        finetune(
+            family,
+            base,
+            write_cohort(tmp_path, pictures),
+            tmp_path / "adapter",
+            tmp_path / "training.csv",
+            tmp_path / "progress",
+            settings(
+                method="lora",
+                lora=lora,
+                epochs=steps * 4,
+                batch_size=8,
+                per_device_batch_size=8,
+                size=size,
+                **{"learning_rate": 1e-2, **changed},
+            ),
+        )
+        assert [path.name for path in (tmp_path / "adapter").iterdir()] == [LORA_FILE]
+        pixels = torch.from_numpy(np.stack(list(pictures.values()))).float() / 127.5 - 1
+        shown = pixels[:, None].expand(-1, 3, -1, -1), list(pictures)
+        pipeline = family.load(base)
+        before = mean_loss(family, pipeline, *shown)
+        load_lora(family, pipeline, tmp_path / "adapter")
+        after = mean_loss(family, pipeline, *shown)
+        assert after < fall * before, (float(before), float(after))
 
     return check
 

@@ -22,6 +22,7 @@ from workflow_scripts.finetune.data import centre_square, read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.layout import Base
+from workflow_scripts.finetune.lora import LoraSettings
 from workflow_scripts.finetune.resume import Checkpoint, load_checkpoint, save_checkpoint
 from workflow_scripts.finetune.train import (
     accumulation_steps,
@@ -107,6 +108,18 @@ def test_decoding_in_every_step_gives_the_weights_of_encoding_once(train_toy, mo
         torch.testing.assert_close(once[key], each[key], rtol=0, atol=1e-6)
 
 
+def test_the_moving_average_is_what_is_saved(train_toy):
+    steps = [train_toy(f"s{n}", epochs=n, batch_size=12) for n in (1, 2, 3)]
+    kept = train_toy("kept", epochs=3, batch_size=12, ema_decay=0.75)
+    torch.manual_seed(0)
+    start = torch.nn.Linear(3, 3).state_dict()
+    for key, value in start.items():
+        for step in steps:
+            value = 0.75 * value + 0.25 * step[key]
+        torch.testing.assert_close(kept[key], value, rtol=0, atol=1e-6)
+        assert not torch.equal(kept[key], steps[-1][key])
+
+
 def test_the_curve_has_a_row_per_step(toy, train_toy):
     train_toy(epochs=2, warmup_steps=2)
     curve = pd.read_csv(toy.folder / "out" / "training.csv")
@@ -174,7 +187,8 @@ def test_preprocessing_keeps_the_middle_and_never_flips():
 def test_old_checkpoints_are_pruned_and_other_settings_not_continued(tmp_path, caplog):
     for step in (2, 4, 6):
         weights = {"w": torch.full((2,), float(step))}
-        save_checkpoint(tmp_path, Checkpoint(step, weights, {}, None, []), {"seed": 1, "size": 64})
+        checkpoint = Checkpoint(step, weights, None, {}, None, [])
+        save_checkpoint(tmp_path, checkpoint, {"seed": 1, "size": 64})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-00000006"]
     found = load_checkpoint(tmp_path, {"seed": 1, "size": 64})
     assert found.step == 6
@@ -190,7 +204,9 @@ def test_a_family_from_outside_is_named_by_its_module():
         get_family("pathlib:Path")
 
 
-def _command(base: Base, manifest: Path, out: Path, progress: Path) -> list[str]:
+def _command(
+    base: Base, manifest: Path, out: Path, progress: Path, more: dict[str, object] | None = None
+) -> list[str]:
     flags = {
         "model": "tiny",
         "family": "stable_diffusion",
@@ -207,13 +223,31 @@ def _command(base: Base, manifest: Path, out: Path, progress: Path) -> list[str]
         "caption-dropout": 0.2,
         "checkpoint-every": 3,
         "seed": 1,
+        **(more or {}),
     }
     words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
     return [sys.executable, "-m", "workflow_scripts.finetune.train", *words]
 
 
+_ADAPTER = {
+    "method": "lora",
+    "lora": LoraSettings(4, 4, False, ("attention",)),
+    "optimiser": "came",
+    "ema_decay": 0.9,
+}
+_ADAPTER_FLAGS = {"method": "lora", "lora-rank": 4, "optimiser": "came", "ema-decay": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words", "weights"),
+    [
+        ({}, {}, "pipeline/unet/diffusion_pytorch_model.safetensors"),
+        (_ADAPTER, _ADAPTER_FLAGS, "pipeline/pytorch_lora_weights.safetensors"),
+    ],
+    ids=["full", "lora with a moving average"],
+)
 def test_killed_and_started_again_gives_the_same_bits(
-    tiny_sd, two_images, cohort_writer, settings, tmp_path
+    chosen, words, weights, tiny_sd, two_images, cohort_writer, settings, tmp_path
 ):
     manifest, base = cohort_writer(tmp_path, two_images), tiny_sd[1]
     finetune(
@@ -223,10 +257,10 @@ def test_killed_and_started_again_gives_the_same_bits(
         tmp_path / "calm" / "pipeline",
         tmp_path / "calm" / "training.csv",
         tmp_path / "calm_progress",
-        settings(epochs=40, batch_size=4, per_device_batch_size=2, caption_dropout=0.2),
+        settings(epochs=40, batch_size=4, per_device_batch_size=2, caption_dropout=0.2, **chosen),
     )
     progress, out = tmp_path / "progress", tmp_path / "killed"
-    command = _command(base, manifest, out, progress)
+    command = _command(base, manifest, out, progress, words)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         while not list(progress.glob("step-*")) and process.poll() is None:
@@ -238,7 +272,6 @@ def test_killed_and_started_again_gives_the_same_bits(
     assert "continuing at" in done.stderr
     assert not progress.exists()
 
-    weights = "pipeline/unet/diffusion_pytorch_model.safetensors"
     calm, killed = load_file(tmp_path / "calm" / weights), load_file(out / weights)
     assert calm.keys() == killed.keys()
     assert all(torch.equal(calm[key], killed[key]) for key in calm)

@@ -18,6 +18,7 @@ from workflow_scripts.common.images import read_shards
 from workflow_scripts.common.manifest import read_prompts, write_prompts
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import SampleSettings
+from workflow_scripts.finetune.layout import Base
 from workflow_scripts.generate.sample import sample_shard
 from workflow_scripts.generate.sharding import batch_ranges, shard_batches, shard_rows
 
@@ -43,7 +44,7 @@ def _sample(cohort, checkpoint, name, shard=0, shards=1, settings=SETTINGS, prom
     output = cohort.folder / f"{name}.parquet"
     sample_shard(
         FAMILY,
-        checkpoint,
+        Base(checkpoint),
         cohort.folder / f"{prompts}.parquet",
         output,
         cohort.folder / f"progress-{name}",
@@ -91,7 +92,7 @@ def test_killed_and_started_again_continues_to_the_same_bytes(cohort, checkpoint
     flags = {
         "model": "tiny",
         "family": "stable_diffusion",
-        "checkpoint": checkpoint,
+        "base": checkpoint,
         "prompts": cohort.folder / "test.parquet",
         "output": output,
         "progress": progress,

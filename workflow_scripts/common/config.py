@@ -96,6 +96,9 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
         for name in needed:
             if name not in block:
                 faults.append(f"models.{key}: family {family!r} needs {name!r}")
+        tuned = block.get("finetune") or {}
+        if (tuned.get("method") == "lora") != ("lora" in tuned):
+            faults.append(f"models.{key}.finetune: the method lora and the key `lora` go together")
         if family == "control":
             kind = block.get("control", {}).get("kind")
             for name in {"blurred_real": ["blur", "size"], "noise": ["size"]}.get(kind, []):

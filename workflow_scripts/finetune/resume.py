@@ -23,7 +23,8 @@ class Checkpoint:
 
     Attributes:
         step: optimiser steps done.
-        weights: of the trained network.
+        weights: the trained parameters.
+        ema: their moving average, or None.
         optimiser: its state dict.
         scaler: the gradient scaler's state dict (fp16), else None.
         curve: one row (step, epoch, loss, learning rate) per step done.
@@ -31,6 +32,7 @@ class Checkpoint:
 
     step: int
     weights: dict[str, Tensor]
+    ema: dict[str, Tensor] | None
     optimiser: dict[str, Any]
     scaler: dict[str, Any] | None
     curve: list[tuple[int, float, float, float]]
@@ -43,6 +45,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, settings: dict[str, An
             {name: value.contiguous() for name, value in checkpoint.weights.items()},
             target / "weights.safetensors",
         )
+        if checkpoint.ema is not None:
+            save_file(
+                {name: value.contiguous() for name, value in checkpoint.ema.items()},
+                target / "ema.safetensors",
+            )
         state = {"optimiser": checkpoint.optimiser, "scaler": checkpoint.scaler}
         torch.save(state, target / "optimiser.pt")
         write_text(target / "curve.json", json.dumps(checkpoint.curve))
@@ -77,6 +84,9 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Checkpoint | None
         return Checkpoint(
             step=int(path.name.removeprefix("step-")),
             weights=load_file(path / "weights.safetensors"),
+            ema=load_file(path / "ema.safetensors")
+            if (path / "ema.safetensors").is_file()
+            else None,
             optimiser=state["optimiser"],
             scaler=state["scaler"],
             curve=[tuple(row) for row in curve],

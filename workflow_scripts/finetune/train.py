@@ -32,6 +32,13 @@ from workflow_scripts.finetune.draws import Draws, batch_order
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family
 from workflow_scripts.finetune.layout import Base, add_base_flags
+from workflow_scripts.finetune.lora import (
+    LoraSettings,
+    add_lora,
+    module_endings,
+    save_lora,
+    trained_parameters,
+)
 from workflow_scripts.finetune.resume import Checkpoint, clear, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
@@ -39,7 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-METHODS: Final = ("full",)
+METHODS: Final = ("full", "lora")
+OPTIMISERS: Final = ("adamw", "came")
 PRECISIONS: Final = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _HARDWARE_KEYS: Final = ("per_device_batch_size", "gradient_checkpointing", "checkpoint_every")
 
@@ -49,20 +57,23 @@ class TrainSettings:
     """The settings of a fine-tuning run (the paper's Table 11 in `config.yaml`).
 
     Attributes:
-        method: `full`: all weights of the trained network.
+        method: `full`: all weights of the trained network; `lora`: an adapter beside them.
         learning_rate: constant after the warm-up.
         epochs: how often each image is seen.
         batch_size: in total, over devices and accumulation.
         per_device_batch_size: what one device takes at a time.
         size: side in pixels.
         caption_dropout: share of images shown with an empty caption.
-        weight_decay: AdamW's.
+        optimiser: `adamw` (betas 0.9 and 0.999) or `came` (see came.py).
+        weight_decay: of the optimiser, decoupled.
         max_grad_norm: gradients are clipped to this norm.
         warmup_steps: of linear warm-up; 0 for none.
         mixed_precision: `no`, `bf16` or `fp16`; the trained weights stay in float32.
         gradient_checkpointing: recompute activations to save memory.
         checkpoint_every: optimiser steps between two checkpoints of the progress.
-        seed: of order, noise and dropped captions.
+        seed: of order, noise, dropped captions and the adapter's first weights.
+        ema_decay: the saved weights are their exponential moving average; None: the last ones.
+        lora: with the method `lora`.
     """
 
     method: str
@@ -79,6 +90,9 @@ class TrainSettings:
     gradient_checkpointing: bool
     checkpoint_every: int
     seed: int
+    optimiser: str = "adamw"
+    ema_decay: float | None = None
+    lora: LoraSettings | None = None
 
 
 def accumulation_steps(batch_size: int, devices: int, per_device: int) -> int:
@@ -123,13 +137,14 @@ def finetune(
     gpus: int = 0,
     threads: int = 1,
 ) -> None:
-    """Fine-tune `base` and write the whole pipeline to `output` and its losses to `curve`.
+    """Fine-tune `base` and write the result to `output` and its losses to `curve`.
 
     Args:
         family: what kind of model it is.
         base: the checkpoint to start from.
         manifest: the cohort's; all captioned images of its train split are shown.
-        output: the diffusers folder to write (safetensors).
+        output: the folder to write: a complete diffusers folder, or with the method `lora` the
+            adapter alone, `pytorch_lora_weights.safetensors`.
         curve: CSV with `step, epoch, loss, learning_rate`.
         progress: folder of checkpoints; a run killed before continues from there.
         settings: see `TrainSettings`.
@@ -141,6 +156,7 @@ def finetune(
         InputError: unusable settings, manifest, base or image; a loss that is not finite.
     """
     _check_settings(settings)
+    _check_method(family, settings)
     files = family.check(base)
     rows = read_training_rows(manifest)
     device = pick_device(gpus)
@@ -161,7 +177,11 @@ def finetune(
     )
     identity = _identity(family, files, base, rows, settings, device)
 
-    pipeline = family.load(base, PRECISIONS[settings.mixed_precision], torch.float32)
+    pipeline = family.load(
+        base,
+        PRECISIONS[settings.mixed_precision],
+        torch.float32 if settings.method == "full" else None,
+    )
     checkpoint = load_checkpoint(progress, identity)
     accelerator.wait_for_everyone()
     if checkpoint is None and accelerator.is_main_process:
@@ -213,19 +233,20 @@ class _Run:
         self.step = checkpoint.step if checkpoint else 0
         self.curve = list(checkpoint.curve) if checkpoint else []
 
+        network: Any = family.network(pipeline)
+        if settings.lora:
+            torch.manual_seed(settings.seed)
+            add_lora(network, family, settings.lora)
+        else:
+            network.requires_grad_(True)
         family.place(pipeline, accelerator.device)
-        network: Any = family.network(pipeline).requires_grad_(True)
         if settings.gradient_checkpointing:
             network.enable_gradient_checkpointing()
+        parameters = trained_parameters(network)
         if checkpoint:
-            network.load_state_dict(checkpoint.weights, strict=True)
-        optimiser = torch.optim.AdamW(
-            [parameter for parameter in network.parameters() if parameter.requires_grad],
-            lr=settings.learning_rate,
-            betas=(0.9, 0.999),
-            eps=1e-8,
-            weight_decay=settings.weight_decay,
-        )
+            _set(parameters, checkpoint.weights)
+        self.ema = _average_to_start_from(parameters, checkpoint) if settings.ema_decay else None
+        optimiser = _optimiser(list(parameters.values()), settings)
         if checkpoint:
             optimiser.load_state_dict(checkpoint.optimiser)
         self.network, self.optimiser = accelerator.prepare(network, optimiser)
@@ -293,6 +314,9 @@ class _Run:
             self._refuse("gradient norm", norm, rate, [entry[0] for entry in batch], losses)
         self.optimiser.step()
         self.optimiser.zero_grad()
+        if self.ema is not None and settings.ema_decay is not None:
+            for name, value in self._trained().items():
+                self.ema[name].lerp_(value.detach(), 1 - settings.ema_decay)
         self.step += 1
         epoch = self.step * settings.batch_size / len(self.rows)
         self.curve.append((self.step, epoch, loss, rate))
@@ -302,21 +326,26 @@ class _Run:
         recent = [row[2] for row in self.curve[-20:]]
         return f"loss {sum(recent) / len(recent):.4f}, learning rate {self.curve[-1][3]:.2e}"
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Return the trained network's state dict on the CPU."""
-        state = self.accelerator.unwrap_model(self.network).state_dict()
-        return {name: value.detach().cpu() for name, value in state.items()}
+    def finished(self) -> Any:
+        """Return the pipeline with the weights to save: their moving average where there is one."""
+        if self.ema is not None:
+            _set(self._trained(), self.ema)
+        return self.pipeline
 
     def checkpoint(self) -> Checkpoint:
         """Return what is needed to continue from here."""
         scaler = self.accelerator.scaler
         return Checkpoint(
             self.step,
-            self.weights(),
+            _on_cpu(self._trained()),
+            _on_cpu(self.ema) if self.ema is not None else None,
             self.optimiser.state_dict(),
             scaler.state_dict() if scaler is not None else None,
             self.curve,
         )
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        return trained_parameters(self.accelerator.unwrap_model(self.network))
 
     def _share(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
         settings, accelerator = self.settings, self.accelerator
@@ -373,8 +402,48 @@ def _write_outputs(family: Family, base: Base, run: _Run, output: Path, curve: P
     lines = ["step,epoch,loss,learning_rate"]
     lines += [f"{step},{epoch:.4f},{loss:.6g},{rate:.6g}" for step, epoch, loss, rate in run.curve]
     write_text(curve, "\n".join(lines) + "\n")
+    pipeline = run.finished()
     with whole_folder(output) as folder:
-        family.save(run.pipeline, base, folder)
+        if run.settings.lora:
+            save_lora(family, pipeline, folder)
+        else:
+            family.save(pipeline, base, folder)
+
+
+def _optimiser(parameters: list[torch.nn.Parameter], settings: TrainSettings) -> Any:
+    if settings.optimiser == "came":
+        from workflow_scripts.finetune.came import Came
+
+        return Came(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(
+        parameters,
+        lr=settings.learning_rate,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _average_to_start_from(
+    parameters: dict[str, torch.Tensor], checkpoint: Checkpoint | None
+) -> dict[str, torch.Tensor]:
+    average = {name: value.detach().clone() for name, value in parameters.items()}
+    if checkpoint:
+        assert checkpoint.ema is not None  # the settings are part of a checkpoint's identity
+        _set(average, checkpoint.ema)
+    return average
+
+
+def _set(parameters: dict[str, torch.Tensor], values: dict[str, torch.Tensor]) -> None:
+    if parameters.keys() != values.keys():
+        raise InputError("a checkpoint of another network", "--progress", "remove the folder")
+    with torch.no_grad():
+        for name, value in values.items():
+            parameters[name].copy_(value)
+
+
+def _on_cpu(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu() for name, value in parameters.items()}
 
 
 def _identity(
@@ -388,13 +457,14 @@ def _identity(
     """Return what a checkpoint must have been made with to be continued."""
     weights = {base.component_of(path): sha256_of(path) for path in sorted(files)}
     chosen = {key: value for key, value in asdict(settings).items() if key not in _HARDWARE_KEYS}
-    return {
+    identity = {
         "family": family.name,
         "base": _digest(weights),
         "images": _digest(rows.values.tolist()),
         "device": device.type,
         **chosen,
     }
+    return json.loads(json.dumps(identity))  # as it is read back: tuples are lists there
 
 
 def _digest(content: Any) -> str:
@@ -408,10 +478,33 @@ def _check_settings(settings: TrainSettings) -> None:
     for name in positive:
         if not getattr(settings, name) > 0:
             raise InputError(f"{name} must be above 0", f"--{name.replace('_', '-')}")
+    if settings.optimiser not in OPTIMISERS:
+        raise InputError(f"optimiser {settings.optimiser!r}", "--optimiser", f"use {OPTIMISERS}")
+    if settings.ema_decay is not None and not 0 < settings.ema_decay < 1:
+        raise InputError("the decay of the moving average lies in (0, 1)", "--ema-decay")
     if not 0 <= settings.caption_dropout <= 1:
         raise InputError("the share of dropped captions lies in [0, 1]", "--caption-dropout")
     if settings.size < 8 or settings.size % 8:
         raise InputError("the size is a multiple of 8 pixels", "--size")
+
+
+def _check_method(family: Family, settings: TrainSettings) -> None:
+    if not family.trained:
+        raise InputError(
+            f"the family {family.name} is sampled as it was published, not fine-tuned",
+            "finetune",
+            "remove the model's `finetune` block",
+        )
+    if (settings.method == "lora") != (settings.lora is not None):
+        raise InputError(
+            f"method {settings.method} {'with' if settings.lora else 'without'} LoRA settings",
+            "--method, --lora-rank",
+            "LoRA's settings belong to the method `lora`",
+        )
+    if settings.lora:
+        module_endings(family, settings.lora.targets)
+        if settings.lora.rank < 1 or settings.lora.alpha <= 0:
+            raise InputError("rank and alpha must be above 0", "--lora-rank, --lora-alpha")
 
 
 def _check_precision(precision: str, device: torch.device) -> None:
@@ -428,7 +521,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--family", required=True)
     add_base_flags(parser)
     parser.add_argument("--manifest", required=True, type=Path)
-    parser.add_argument("--output", required=True, type=Path, help="diffusers folder to write")
+    parser.add_argument("--output", required=True, type=Path, help="folder to write")
     parser.add_argument("--curve", required=True, type=Path, help="CSV of losses to write")
     parser.add_argument("--progress", required=True, type=Path, help="folder of checkpoints")
     parser.add_argument("--method", default="full", choices=METHODS)
@@ -445,10 +538,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--checkpoint-every", default=500, type=int)
     parser.add_argument("--seed", default=42, type=int)
+    parser.add_argument("--optimiser", default="adamw", choices=OPTIMISERS)
+    parser.add_argument("--ema-decay", default=None, type=float)
+    parser.add_argument("--lora-rank", default=None, type=int)
+    parser.add_argument("--lora-alpha", default=None, type=int, help="by default the rank")
+    parser.add_argument("--lora-rslora", action="store_true", help="scale by alpha / sqrt(rank)")
+    parser.add_argument("--lora-targets", default=["attention"], nargs="+")
     parser.add_argument("--gpus", default=0, type=int)
     parser.add_argument("--threads", default=1, type=int)
     flags = vars(parser.parse_args(argv))
-    settings = TrainSettings(**{name: flags[name] for name in TrainSettings.__annotations__})
+    lora = None
+    if flags["lora_rank"] is not None:
+        alpha = flags["lora_rank"] if flags["lora_alpha"] is None else flags["lora_alpha"]
+        targets = tuple(flags["lora_targets"])
+        lora = LoraSettings(flags["lora_rank"], alpha, flags["lora_rslora"], targets)
+    names = [name for name in TrainSettings.__annotations__ if name != "lora"]
+    settings = TrainSettings(**{name: flags[name] for name in names}, lora=lora)
     finetune(
         get_family(flags["family"]),
         Base(flags["base"], dict(flags["part"])),

@@ -1,7 +1,7 @@
 """Sample one shard of a prompt set from a checkpoint.
 
     python -m workflow_scripts.generate.sample --model sd_v1_5 --family stable_diffusion \\
-        --checkpoint results/finetune/sd_v1_5/pipeline --prompts P.parquet \\
+        --base results/finetune/sd_v1_5/checkpoint --prompts P.parquet \\
         --shard 0 --shards 4 --output FILE --progress DIR --steps 50 --guidance 7.5 --size 512 ...
 
 An image depends on the model, its prompt and its seed, not on the number of shards. Every finished
@@ -26,6 +26,8 @@ from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family, SampleSettings
+from workflow_scripts.finetune.layout import Base, add_base_flags
+from workflow_scripts.finetune.lora import check_lora, load_lora
 from workflow_scripts.generate.sharding import shard_batches
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 
 def sample_shard(
     family: Family,
-    checkpoint: Path,
+    base: Base,
     prompts: Path,
     output: Path,
     progress: Path,
@@ -44,36 +46,35 @@ def sample_shard(
     label: str = "model",
     gpus: int = 0,
     threads: int = 1,
+    lora: Path | None = None,
 ) -> None:
     """Sample the images of one shard and write them to `output` (common/images.py).
 
     Args:
         family: what kind of model the checkpoint is.
-        checkpoint: local diffusers folder; always loaded from disk.
+        base: the checkpoint; always loaded from disk.
         prompts: the prompt set.
         output: the Parquet shard to write.
         progress: folder of finished batches; removed once the output is in place.
-        settings: denoising steps, guidance, size in pixels.
+        settings: see `SampleSettings`.
         batch_size: images denoised together; part of what the last bits of an image depend on.
         shard: which shard, from 0.
         shards: how many there are.
         label: the model's key, for the log.
         gpus: 0 for the CPU.
         threads: of torch.
+        lora: folder of an adapter that was trained on the base.
 
     Raises:
         InputError: an unusable checkpoint, prompt set or setting.
     """
-    files = family.check(checkpoint)
+    _check_settings(family, settings)
+    files = {base.component_of(path) or path.name: path for path in family.check(base)}
+    if lora:
+        files["lora"] = check_lora(lora)
     frame = read_prompts(prompts)
     batches = shard_batches(len(frame), batch_size, shard, shards)
-    if settings.steps < 1 or settings.size < 8 or settings.size % 8:
-        raise InputError(
-            f"{settings.steps} steps at {settings.size} pixels",
-            "--steps, --size",
-            "at least one step, and a size that is a multiple of 8",
-        )
-    identity = _identity(family, checkpoint, files, frame, settings, batch_size, gpus > 0)
+    identity = _identity(family, files, frame, settings, batch_size, gpus > 0)
     _keep_only(progress, identity)
     parts = [progress / f"batch-{batch.start:08d}.parquet" for batch in batches]
     missing = [i for i, part in enumerate(parts) if not part.exists()]
@@ -84,8 +85,10 @@ def sample_shard(
 
         device = pick_device(gpus)
         torch.set_num_threads(threads)
-        pipeline = family.load(checkpoint)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        pipeline = family.load(base, dtype)
+        if lora:
+            load_lora(family, pipeline, lora)
         pipeline.to(device, dtype)
         pipeline.set_progress_bar_config(disable=True)
         total = sum(len(batch) for batch in batches)
@@ -108,10 +111,24 @@ def _sample_batch(
         yield ImageItem(prompt_id, f"{prompt_id}.png", png_bytes(image.convert("RGB")), caption)
 
 
+def _check_settings(family: Family, settings: SampleSettings) -> None:
+    if settings.size < 8 or settings.size % 8:
+        raise InputError(f"{settings.size} pixels", "--size", "use a multiple of 8")
+    if family.denoises and settings.steps < 1:
+        raise InputError(f"{settings.steps} denoising steps", "--steps", "use at least one")
+    unknown = sorted(settings.options.keys() - family.options.keys())
+    if unknown:
+        known = ", ".join(family.options) or "none"
+        raise InputError(
+            f"the family {family.name} has no sampling option {', '.join(unknown)}",
+            "generate.options",
+            f"known: {known}",
+        )
+
+
 def _identity(
     family: Family,
-    checkpoint: Path,
-    files: list[Path],
+    files: dict[str, Path],
     frame: pd.DataFrame,
     settings: SampleSettings,
     batch_size: int,
@@ -120,11 +137,9 @@ def _identity(
     """Return a digest of all that a finished batch depends on."""
     content = {
         "family": family.name,
-        "checkpoint": {
-            path.relative_to(checkpoint).as_posix(): sha256_of(path) for path in sorted(files)
-        },
+        "checkpoint": {place: sha256_of(path) for place, path in files.items()},
         "prompts": frame[["prompt_id", "caption", "seed"]].values.tolist(),
-        "settings": vars(settings),
+        "settings": {**vars(settings), "options": dict(settings.options)},
         "batch_size": batch_size,
         "gpu": on_gpu,
     }
@@ -145,13 +160,22 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="the model's key in the config")
     parser.add_argument("--family", required=True)
-    parser.add_argument("--checkpoint", required=True, type=Path, help="local diffusers folder")
+    add_base_flags(parser)
+    parser.add_argument("--lora", type=Path, help="folder of an adapter trained on the base")
     parser.add_argument("--prompts", required=True, type=Path)
     parser.add_argument("--shard", default=0, type=int)
     parser.add_argument("--shards", default=1, type=int)
     parser.add_argument("--output", required=True, type=Path)
-    parser.add_argument("--steps", required=True, type=int)
-    parser.add_argument("--guidance", required=True, type=float)
+    parser.add_argument("--steps", default=0, type=int)
+    parser.add_argument("--guidance", default=0.0, type=float)
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="NAME=VALUE",
+        help="a sampling option that only this family has",
+    )
     parser.add_argument("--size", required=True, type=int, help="side in pixels")
     parser.add_argument("--batch-size", required=True, type=int)
     parser.add_argument("--progress", required=True, type=Path, help="folder of finished batches")
@@ -160,18 +184,26 @@ def main(argv: list[str] | None = None) -> None:
     flags = parser.parse_args(argv)
     sample_shard(
         get_family(flags.family),
-        flags.checkpoint,
+        Base(flags.base, dict(flags.part)),
         flags.prompts,
         flags.output,
         flags.progress,
-        SampleSettings(flags.steps, flags.guidance, flags.size),
+        SampleSettings(flags.steps, flags.guidance, flags.size, dict(flags.option)),
         flags.batch_size,
         flags.shard,
         flags.shards,
         flags.model,
         flags.gpus,
         flags.threads,
+        flags.lora,
     )
+
+
+def _option(text: str) -> tuple[str, float | bool]:
+    name, _, value = text.partition("=")
+    if value in ("true", "false"):
+        return name, value == "true"
+    return name, float(value)
 
 
 if __name__ == "__main__":

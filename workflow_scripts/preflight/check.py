@@ -86,7 +86,7 @@ def _model_subjects(key: str, block: dict[str, Any], stages: set[str]) -> Iterat
             lambda path: check_table(path, wanted),
         )
         return
-    yield f"models.{key}.base", block["base"], _family_check(family)
+    yield f"models.{key}.base", block["base"], lambda path: check_model(path, block)
 
 
 def check_folder(path: Path) -> None:
@@ -171,13 +171,23 @@ def check_classifier(path: Path) -> None:
     check(path)
 
 
-def _family_check(family: str) -> Callable[[Path], object]:
-    def check(path: Path) -> None:
-        from workflow_scripts.finetune.families import get_family
+def check_model(path: Path, block: dict[str, Any]) -> None:
+    """Check a text-to-image model's files, and that it can be tuned as its block says."""
+    from workflow_scripts.finetune.families import get_family
+    from workflow_scripts.finetune.layout import Base
+    from workflow_scripts.finetune.lora import module_endings
 
-        get_family(family).check(path)
-
-    return check
+    family = get_family(block["family"])
+    family.check(Base(path, {name: Path(part) for name, part in block.get("parts", {}).items()}))
+    tuned = block.get("finetune")
+    if tuned and not family.trained:
+        raise InputError(
+            f"the family {family.name} is sampled as it was published, not fine-tuned",
+            "finetune",
+            "remove the model's `finetune` block",
+        )
+    if tuned and tuned["method"] == "lora":
+        module_endings(family, tuned["lora"]["targets"])
 
 
 def _encoder_check(name: str) -> Callable[[Path], object]:

@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from workflow_scripts.finetune.families.base import Family
 
 _FAMILIES: Final[dict[str, str]] = {
+    "flux": "workflow_scripts.finetune.families.flux:Flux",
+    "llm_cxr": "workflow_scripts.finetune.families.llm_cxr:LlmCxr",
+    "lumina2": "workflow_scripts.finetune.families.lumina2:Lumina2",
+    "pixart_sigma": "workflow_scripts.finetune.families.pixart_sigma:PixArtSigma",
+    "radedit": "workflow_scripts.finetune.families.radedit:RadEdit",
+    "sana": "workflow_scripts.finetune.families.sana:Sana",
     "stable_diffusion": "workflow_scripts.finetune.families.stable_diffusion:StableDiffusion",
+    "stable_diffusion_3": "workflow_scripts.finetune.families.stable_diffusion_3:StableDiffusion3",
 }
 
 

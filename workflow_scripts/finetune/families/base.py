@@ -108,7 +108,8 @@ class Family(ABC):
                 shutil.copyfile(file, target)
         if not (folder / "scheduler").exists():
             pipeline.scheduler.save_pretrained(folder / "scheduler")
-        self.network(pipeline).save_pretrained(folder / self.trained, safe_serialization=True)
+        network: Any = self.network(pipeline)
+        network.save_pretrained(folder / self.trained, safe_serialization=True)
 
     def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
         """Return the shape of one image as `encode_images` gives it."""

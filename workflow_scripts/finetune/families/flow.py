@@ -7,10 +7,12 @@ towards noise for higher resolutions.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from workflow_scripts.finetune.draws import Draws
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workflow_scripts.finetune.draws import Draws
 
 
 def uniform_sigma(draws: Draws) -> Tensor:
@@ -20,7 +22,7 @@ def uniform_sigma(draws: Draws) -> Tensor:
 
 def logit_normal_sigma(draws: Draws) -> Tensor:
     """Draw noise levels whose logit is standard normal, float32 (n,) in (0, 1)."""
-    return torch.sigmoid(draws.normal(()))
+    return draws.normal(()).sigmoid()
 
 
 def shifted(sigma: Tensor, shift: float) -> Tensor:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from workflow_scripts.common.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from workflow_scripts.finetune.draws import Draws
 
 _REMEDY = "use the published checkpoint, all of its components from one repository"
@@ -28,6 +28,8 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype | None = None, **
     Raises:
         InputError: not loadable; keys missing, unexpected or of another shape.
     """
+    import torch
+
     name = "torch_dtype" if kind.__module__.startswith("diffusers") else "dtype"
     try:
         component, info = kind.from_pretrained(

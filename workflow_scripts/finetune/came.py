@@ -1,0 +1,117 @@
+"""CAME, the memory-efficient optimiser of Luo et al., 2023 (arXiv 2307.02047, algorithm 2)."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Came(torch.optim.Optimizer):
+    """Confidence-guided adaptive memory-efficient optimisation.
+
+    Where Adam keeps a second moment per weight, CAME keeps, for a matrix, the running means of its
+    rows and columns; the step is then divided by how far the updates strayed from their momentum
+    (the instability), kept in the same way. Nothing is corrected for the zeros that the running
+    means start from, as in the paper, so the first steps are some ten times the learning rate:
+    warm up.
+
+    As in the authors' implementation, a weight of more than two dimensions (a convolution's) is a
+    stack of matrices over its last two, and one of fewer is not factored and takes no account of
+    instability: it moves by its momentum.
+
+    Args:
+        params: weights or groups of weights, float32 or float64.
+        lr: learning rate.
+        betas: decay of the momentum, of the squared gradient, and of the instability.
+        eps: added to the squared gradient and to the instability.
+        clip_threshold: root mean square that no weight's update exceeds before it enters the
+            momentum.
+        weight_decay: decoupled: a step first takes lr x weight_decay of the weight away.
+
+    Raises:
+        ValueError: an argument out of range, or weights in half precision.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+        eps: tuple[float, float] = (1e-30, 1e-16),
+        clip_threshold: float = 1.0,
+        weight_decay: float = 0.0,
+    ):
+        if lr < 0 or weight_decay < 0 or min(eps) < 0 or clip_threshold <= 0:
+            raise ValueError("lr, eps and weight_decay are at least 0, clip_threshold above 0")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"the betas lie in [0, 1), not {betas}")
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "clip_threshold": clip_threshold,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(params, defaults)
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.dtype not in (torch.float32, torch.float64):
+                    raise ValueError(
+                        f"CAME takes weights in float32 or float64, not {weight.dtype}"
+                    )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Do one step on every weight that has a gradient; return the closure's loss, if any."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    _update(weight, weight.grad, self.state[weight], group)
+        return loss
+
+
+def _update(weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Any) -> None:
+    beta1, beta2, beta3 = group["betas"]
+    factored = gradient.dim() >= 2
+    if not state:
+        state["momentum"] = torch.zeros_like(gradient)
+        if factored:
+            for name in ("square", "instability"):
+                state[f"{name}_rows"] = torch.zeros_like(gradient[..., 0])
+                state[f"{name}_columns"] = torch.zeros_like(gradient[..., 0, :])
+        else:
+            state["square"] = torch.zeros_like(gradient)
+
+    square = gradient.square() + group["eps"][0]
+    if factored:
+        update = gradient * _factored_rsqrt(state, "square", square, beta2)
+    else:
+        update = gradient * state["square"].lerp_(square, 1 - beta2).rsqrt()
+    root_mean_square = update.square().mean().sqrt()
+    update /= (root_mean_square / group["clip_threshold"]).clamp(min=1.0)
+
+    momentum = state["momentum"].lerp_(update, 1 - beta1)
+    if factored:
+        instability = (update - momentum).square() + group["eps"][1]
+        step = momentum * _factored_rsqrt(state, "instability", instability, beta3)
+    else:
+        step = momentum
+    weight.mul_(1 - group["lr"] * group["weight_decay"])
+    weight.add_(step, alpha=-group["lr"])
+
+
+def _factored_rsqrt(state: dict[str, Tensor], name: str, value: Tensor, beta: float) -> Tensor:
+    """Take `value` into the running means of rows and columns; return 1 / sqrt of their product.
+
+    The product is scaled as in Adafactor: rows x columns / mean of the rows.
+    """
+    rows = state[f"{name}_rows"].lerp_(value.mean(dim=-1), 1 - beta)
+    columns = state[f"{name}_columns"].lerp_(value.mean(dim=-2), 1 - beta)
+    # Rooted one by one: the product of two tiny means would underflow.
+    scaled = (rows / rows.mean(dim=-1, keepdim=True)).rsqrt()
+    return scaled[..., :, None] * columns.rsqrt()[..., None, :]

@@ -1,0 +1,167 @@
+"""Low-rank adaptation as the ecosystem has it: made by peft, saved and loaded by diffusers.
+
+Hu et al., 2022 (LoRA); Kalajdzievski, 2023, arXiv 2312.03732 (rsLoRA: scaled by alpha / sqrt(r)).
+`save_lora_weights` forgets alpha and rsLoRA unless it is given the adapter's own config, and a file
+without them loads at another scale in silence; so they are always written, and wanted on load.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from workflow_scripts.common.checkpoints import check_weight_file, safetensors_shapes
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.finetune.families.base import Family
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LORA_FILE: Final = "pytorch_lora_weights.safetensors"
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """A low-rank adapter.
+
+    Attributes:
+        rank: of the two factors.
+        alpha: the update is scaled by alpha / rank, or alpha / sqrt(rank) with rsLoRA.
+        rslora: rank-stabilised scaling.
+        targets: names of the family's `lora_positions`, or endings of module names.
+    """
+
+    rank: int
+    alpha: int
+    rslora: bool
+    targets: tuple[str, ...]
+
+
+def module_endings(family: Family, targets: Sequence[str]) -> tuple[str, ...]:
+    """Return the module-name endings that targets stand for, without repetitions.
+
+    Raises:
+        InputError: a family whose pipeline cannot save LoRA weights.
+    """
+    if not family.lora_positions:
+        raise InputError(
+            f"diffusers' pipeline of {family.name} cannot save LoRA weights",
+            "finetune.method",
+            "use `method: full`",
+        )
+    endings = [e for target in targets for e in family.lora_positions.get(target, (target,))]
+    return tuple(dict.fromkeys(endings))
+
+
+def add_lora(network: Any, family: Family, settings: LoraSettings) -> None:
+    """Freeze a network and add an adapter in float32; torch's generator draws its first factors.
+
+    The second factors are zero: the network's output does not change until it is trained.
+
+    Raises:
+        InputError: a target that matches no layer.
+    """
+    import torch
+    from peft import LoraConfig
+
+    endings = module_endings(family, settings.targets)
+    layers = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d))
+    ]
+    unmatched = [e for e in endings if not any(_ends(name, e) for name in layers)]
+    if unmatched:
+        raise InputError(
+            f"LoRA targets that match no layer of the {family.trained}: {', '.join(unmatched)}",
+            "finetune.lora.targets",
+            f"name {' or '.join(family.lora_positions)}, or endings such as "
+            f"{', '.join(sorted({name.rpartition('.')[2] for name in layers})[:8])}",
+        )
+    network.requires_grad_(False)
+    network.add_adapter(
+        LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            use_rslora=settings.rslora,
+            target_modules=list(endings),
+        )
+    )
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def save_lora(family: Family, pipeline: Any, folder: Path) -> None:
+    """Write the adapter by the pipeline's own `save_lora_weights`, with rank, alpha and rsLoRA."""
+    from peft import get_peft_model_state_dict
+
+    network: Any = family.network(pipeline)
+    pipeline.save_lora_weights(
+        folder,
+        weight_name=LORA_FILE,
+        **{
+            f"{family.trained}_lora_layers": get_peft_model_state_dict(network),
+            f"{family.trained}_lora_adapter_metadata": network.peft_config["default"].to_dict(),
+        },
+    )
+
+
+def check_lora(folder: Path) -> Path:
+    """Check an adapter's file without importing torch; return it.
+
+    Raises:
+        InputError: missing, damaged, or without rank and scale.
+    """
+    file = folder / LORA_FILE
+    check_weight_file(file)
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    if "lora_adapter_metadata" not in header.get("__metadata__", {}):
+        raise InputError(
+            "a LoRA file that does not say its rank, alpha and scaling",
+            file,
+            "save it with the adapter's metadata; diffusers would guess them",
+        )
+    return file
+
+
+def load_lora(family: Family, pipeline: Any, folder: Path) -> None:
+    """Load an adapter into a pipeline, with its own scale.
+
+    Raises:
+        InputError: as `check_lora`, or weights that fit no layer or the wrong one.
+    """
+    from peft import get_peft_model_state_dict
+
+    file = check_lora(folder)
+    try:
+        pipeline.load_lora_weights(
+            folder, weight_name=LORA_FILE, local_files_only=True, adapter_name="default"
+        )
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise InputError(
+            f"the LoRA weights do not fit the base: {str(error).splitlines()[0]}",
+            file,
+            "use the base that it was trained on",
+        ) from None
+    stored = len(safetensors_shapes(file))
+    loaded = len(get_peft_model_state_dict(family.network(pipeline)))
+    if stored != loaded:
+        raise InputError(
+            f"of {stored} LoRA tensors, {loaded} found their layer",
+            file,
+            "use the base that it was trained on",
+        )
+
+
+def trained_parameters(network: nn.Module) -> dict[str, Any]:
+    """Return the parameters that are trained, by name."""
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+def _ends(name: str, ending: str) -> bool:
+    return name == ending or name.endswith(f".{ending}")
