@@ -264,6 +264,14 @@ def more_memory(wildcards, attempt, base):
     return base * attempt
 
 
+def tuning(settings):
+    """How a model was fine-tuned, as Table 11 writes it."""
+    tuned = settings.get("finetune")
+    if not tuned:
+        return "N/A"
+    return f"LoRA (r={tuned['lora']['rank']})" if "lora" in tuned else "FFT"
+
+
 def model_table(wildcards):
     """What tables show of the models, as JSON."""
     rows = []
@@ -276,9 +284,7 @@ def model_table(wildcards):
                 "key": key,
                 "family": settings["family"],
                 "display": settings["display"],
-                "finetuning": (
-                    "FFT" if tuned else ("-" if key in CONTROLS + EXTERNAL else "N/A")
-                ),
+                "finetuning": "-" if key in CONTROLS + EXTERNAL else tuning(settings),
                 "missing": {
                     s: f"no images of the prompt set `{s}` were given" for s in missing
                 },

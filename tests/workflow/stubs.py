@@ -2,19 +2,6 @@
 
 import yaml
 
-from workflow_scripts.preflight.check import read_config
-
-# The paper's systems whose families a later version adds: planning must not need their code.
-LATER = {
-    "radedit": "radedit",
-    "pixart_sigma": "pixart_sigma",
-    "sana": "sana",
-    "sd_v3_5": "stable_diffusion_3",
-    "lumina_2": "lumina2",
-    "flux_1": "flux",
-    "llm_cxr": "llm_cxr",
-}
-
 
 def write_overlay(checkout, overlay):
     """Write a config overlay into a checkout; return the flags that use it."""
@@ -36,17 +23,3 @@ def make_stub_sources(checkout):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).touch()
     return checkout
-
-
-def paper_overlay(checkout):
-    """Write an overlay with the paper's eleven systems and the controls; return its flags."""
-    config = read_config([str(checkout / "config.yaml")])
-    template = config["models"]["sd_v1_4"]
-    models = {
-        key: template | {"family": family, "base": f"weights/{key}", "display": {"name": key}}
-        for key, family in LATER.items()
-    }
-    for key in ("radedit", "llm_cxr"):  # not fine-tuned
-        models[key] = {k: v for k, v in models[key].items() if k != "finetune"}
-    run_models = [*config["run_models"][:4], *models, *config["run_models"][4:]]
-    return write_overlay(checkout, {"models": models, "run_models": run_models})

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.workflow.checkouts import planned_jobs, run
-from tests.workflow.stubs import make_stub_sources, paper_overlay, write_overlay
+from tests.workflow.stubs import make_stub_sources, write_overlay
 
 
 @pytest.fixture
@@ -19,8 +19,7 @@ def stubs(checkout):
 
 
 def test_the_paper_with_eleven_systems_is_planned_whole(stubs):
-    flags = paper_overlay(stubs)
-    output = run(["snakemake", "--dry-run", "--quiet", "rules", *flags], stubs).stdout
+    output = run(["snakemake", "--dry-run", "--quiet", "rules"], stubs).stdout
     counts = dict(line.split() for line in output.split("\n") if len(line.split()) == 2)
     assert counts["finetune_train"] == "9"
     assert counts["generate_sample"] == str(11 * (4 + 8 + 8))
