@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import random
+import secrets
 import shutil
 import time
 import uuid
@@ -90,9 +90,9 @@ class TrainingImages:
     Without `cache` they are kept in memory if all fit in `ENCODED_IN_MEMORY`, else decoded ahead
     and encoded each time they are shown. With `cache` they are kept there as float32, as encoded:
     for the 4 latent channels of Stable Diffusion at 512 pixels, mean and log-variance take
-    2 x 4 x 64 x 64 x 4 B = 131 kB an image, 31 GB for the 237,388 of MIMIC-CXR. Not halved: float16 would
-    round a mean by up to 0.05%, and nobody has shown that to be harmless. Where all fit in memory
-    they are read into it.
+    2 x 4 x 64 x 64 x 4 B = 131 kB an image, 31 GB for the 237,388 of MIMIC-CXR. (Not halved:
+    float16 would round a mean by up to 0.05%, and nobody has shown that to be harmless.) Where all
+    fit in memory they are read into it.
 
     A cache serves all models that encode alike (same `key`), also at the same time: a block of
     images is written whole or not at all, and always to the same bytes.
@@ -182,13 +182,13 @@ class TrainingImages:
         """Encode the blocks of this process's share that are missing or damaged."""
         own = list(range(process, blocks.count, processes))
         missing, damaged = blocks.check(own)
-        left = [*missing, *damaged]
+        left = sorted(missing | damaged)
         if not left:
             return
         blocks.require_space(len(missing))
         # Another model's job may be filling the same folder: started at different places, the
         # two meet seldom, and what one has written the other leaves out.
-        start = random.Random(uuid.uuid4().int).randrange(len(left))
+        start = secrets.randbelow(len(left))
         left = left[start:] + left[:start]
         total = sum(len(blocks.rows(block)) for block in own)
         kept = total - sum(len(blocks.rows(block)) for block in left)
@@ -327,7 +327,8 @@ class _Blocks:
                 fletcher32=True,
             )
             for name, value in sorted(self._attributes(block).items()):
-                file.attrs[name] = value
+                # Of fixed length: those of variable length lie where HDF5 keeps no checksums.
+                file.attrs[name] = np.bytes_(value.encode())
         own.replace(self.path(block))
 
     def read(self, indices: np.ndarray) -> Tensor:
@@ -367,7 +368,7 @@ class _Blocks:
         # An image is one chunk, read once: to cache chunks would only take memory.
         file = h5py.File(self.path(block), "r", locking=False, rdcc_nbytes=0)
         try:
-            found = {name: str(value) for name, value in file.attrs.items()}
+            found = {name: bytes(value).decode() for name, value in file.attrs.items()}
             expected = self._attributes(block)
             for name in sorted(expected.keys() | found.keys()):
                 if found.get(name) != expected.get(name):

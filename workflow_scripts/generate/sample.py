@@ -89,7 +89,7 @@ def sample_shard(
         pipeline = family.load(base, dtype)
         if lora:
             load_lora(family, pipeline, lora)
-        pipeline.to(device, dtype)
+        pipeline.to(device)
         pipeline.set_progress_bar_config(disable=True)
         total = sum(len(batch) for batch in batches)
         done = total - sum(len(batches[i]) for i in missing)
