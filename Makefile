@@ -9,11 +9,14 @@ export PYTHONDONTWRITEBYTECODE :=
 LOCKS := envs/core.lock.txt envs/cpu.txt envs/cuda.txt
 WORLD := results/world
 DEMO := snakemake --profile profiles/demo
+ELEVEN := snakemake --profile profiles/demo \
+  --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
-.PHONY: help env world demo test lint format check prompts profiles clean
+.PHONY: help env world demo demo-eleven test lint format check prompts profiles clean
 
 help:
 	@echo 'make demo      set up, build the embedded world, run the whole workflow on it'
+	@echo 'make demo-eleven  all eleven systems, tiny, through the whole workflow'
 	@echo 'make test      set up, lint, run all tests'
 	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
 	@echo 'make check     is every file that config.yaml names there, whole and of the right shape?'
@@ -55,6 +58,13 @@ $(WORLD)/my_model/metadata.csv: $(WORLD)/complete
 demo: env $(WORLD)/complete $(WORLD)/my_model/metadata.csv
 	$(DEMO)
 	@echo "tables: results/tables/, report: file://$(CURDIR)/results/tables/report.html"
+
+# All eleven systems, tiny, through the whole workflow.
+demo-eleven: env $(WORLD)/complete
+	$(ELEVEN) results/cohort/manifest.parquet
+	test -d $(WORLD)/systems || python -m workflow_scripts.world.systems \
+	  --manifest results/cohort/manifest.parquet --weights $(WORLD)/weights --out $(WORLD)/systems
+	$(ELEVEN)
 
 test: $(VENV)/installed-dev lint
 	python -m pytest

@@ -211,7 +211,7 @@ def _other_vocabulary(root):
         (_other_text_width, "taken by the UNet: 96 and 48"),
         (_other_latents, "latent channels of the VAE, taken by the UNet: 16 and 4"),
         (_few_positions, "64 positions"),
-        (_other_vocabulary, "vocab.txt"),
+        (_other_vocabulary, "words of the tokenizer and of the text encoder"),
     ],
 )
 def test_a_wrong_part_is_refused_by_name(damage, told, tiny_radedit, tmp_path):

@@ -1,5 +1,6 @@
 """What fine-tuning shows the network: captioned training radiographs at the training size."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -47,6 +48,7 @@ _LIBRARIES: Final = ("torch", "diffusers", "numpy", "pillow")
 _DAMAGE: Final = (OSError, KeyError, ValueError, TypeError, RuntimeError, UnicodeDecodeError)
 """What h5py raises, depending on which byte of a file is wrong."""
 _REST_S: Final = 3600
+"""Seconds after which an unfinished file is a killed job's: writing one takes seconds."""
 
 T = TypeVar("T")
 
@@ -311,9 +313,10 @@ class _Blocks:
 
     def write(self, block: int, encoded: np.ndarray) -> None:
         """Write a block, whole or not at all; the same bytes whoever writes it."""
-        for rest in self.folder.glob(".block-*.tmp"):  # of killed jobs; writing one takes seconds
-            if time.time() - rest.stat().st_mtime > _REST_S:
-                rest.unlink(missing_ok=True)
+        for rest in self.folder.glob(".block-*.tmp"):
+            with contextlib.suppress(FileNotFoundError):  # another job has just finished it
+                if time.time() - rest.stat().st_mtime > _REST_S:
+                    rest.unlink()
         # `whole_file` takes one writer per name, and another job may be writing the same block.
         own = self.folder / f"block-{block:05d}.{uuid.uuid4().hex}.h5"
         with (

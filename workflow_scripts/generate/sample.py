@@ -83,6 +83,8 @@ def sample_shard(
 
         from workflow_scripts.common.devices import pick_device
 
+        # Pipelines log the end of a caption that is longer than their text encoder takes.
+        logging.getLogger("diffusers").setLevel(logging.ERROR)
         device = pick_device(gpus)
         torch.set_num_threads(threads)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32

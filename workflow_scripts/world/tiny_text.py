@@ -13,7 +13,7 @@ from typing import Any
 def t5_tokenizer(captions: Sequence[str], pieces: int = 200, max_length: int = 64) -> Any:
     """Return a T5 tokenizer whose unigram pieces come from the captions."""
     import sentencepiece
-    from transformers import T5TokenizerFast
+    from transformers import T5Tokenizer
 
     written = io.BytesIO()
     # One thread: with several, the pieces differ from run to run.
@@ -34,15 +34,15 @@ def t5_tokenizer(captions: Sequence[str], pieces: int = 200, max_length: int = 6
     vocabulary = [
         (trained.id_to_piece(i), trained.get_score(i)) for i in range(trained.get_piece_size())
     ]
-    return T5TokenizerFast(vocab=vocabulary, extra_ids=0, model_max_length=max_length)
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=max_length)
 
 
 def gemma_tokenizer(captions: Sequence[str], tokens: int = 500, max_length: int = 192) -> Any:
     """Return a Gemma tokenizer (byte-pair encoding with byte fallback) from the captions."""
     from tokenizers import Tokenizer, models, trainers
-    from transformers import GemmaTokenizerFast
+    from transformers import GemmaTokenizer
 
-    backend = GemmaTokenizerFast().backend_tokenizer
+    backend = GemmaTokenizer().backend_tokenizer
     trained = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     trained.normalizer, trained.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
@@ -50,7 +50,7 @@ def gemma_tokenizer(captions: Sequence[str], tokens: int = 500, max_length: int 
     trainer = trainers.BpeTrainer(vocab_size=tokens, special_tokens=special, show_progress=False)
     trained.train_from_iterator(captions, trainer)
     model = json.loads(trained.to_str())["model"]
-    return GemmaTokenizerFast(
+    return GemmaTokenizer(
         vocab=model["vocab"],
         merges=[tuple(pair) for pair in model["merges"]],
         model_max_length=max_length,
@@ -73,7 +73,6 @@ def t5_encoder(tokenizer: Any, width: int = 32) -> Any:
             feed_forward_proj="gated-gelu",
             pad_token_id=0,
             eos_token_id=1,
-            decoder_start_token_id=0,
         )
     ).eval()
 
@@ -97,7 +96,6 @@ def gemma_encoder(tokenizer: Any, width: int = 32) -> Any:
             pad_token_id=0,
             eos_token_id=1,
             bos_token_id=2,
-            attn_implementation="eager",
         )
     ).eval()
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from workflow_scripts.finetune.families.base import Family
 
 _FAMILIES: Final[dict[str, str]] = {
+    "diffusers": "workflow_scripts.finetune.families.diffusers_pipeline:DiffusersPipeline",
     "flux": "workflow_scripts.finetune.families.flux:Flux",
     "llm_cxr": "workflow_scripts.finetune.families.llm_cxr:LlmCxr",
     "lumina2": "workflow_scripts.finetune.families.lumina2:Lumina2",

@@ -1,8 +1,9 @@
-"""RadEdit: a Stable Diffusion UNet for chest radiographs (Perez-Garcia et al., 2024), only sampled.
+"""RadEdit: a Stable Diffusion UNet for chest radiographs, only sampled.
 
-microsoft/radedit publishes the UNet alone. The VAE is SDXL's (stabilityai/sdxl-vae), the text
-encoder BioViL-T's CXR-BERT (microsoft/BiomedVLP-BioViL-T); CheXGenBench's official release puts
-them together as here, with DDIM, 128 tokens, and no attention mask: the padding is attended too.
+Perez-Garcia et al., 2024 (arXiv 2312.12865). microsoft/radedit publishes the UNet alone. The VAE
+is SDXL's (stabilityai/sdxl-vae), the text encoder BioViL-T's CXR-BERT
+(microsoft/BiomedVLP-BioViL-T). They are put together as in CheXGenBench's official release: DDIM,
+captions padded to 128 tokens, and no attention mask, so that the padding is attended too.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ def _load_text_encoder(folder: Path, dtype: torch.dtype | None) -> Any:
     # Not the file's own `auto_map` and `model_type`: they ask for remote code.
     known = BertConfig().to_dict().keys() - {"model_type", "transformers_version"}
     config = read_json(folder / "config.json")
-    network = BertModel(
+    network: Any = BertModel(
         BertConfig(**{key: value for key, value in config.items() if key in known}),
         add_pooling_layer=False,
     )
@@ -170,7 +171,7 @@ def _load_text_encoder(folder: Path, dtype: torch.dtype | None) -> Any:
     state = {
         key.removeprefix("bert."): value
         for key, value in load_state(weights).items()
-        if not key.startswith("cls") and not key.endswith("position_ids")
+        if not key.startswith(("cls.", "cls_projection_head.")) and not key.endswith("position_ids")
     }
     load_exactly(network, state, weights)
     return network.to(dtype or torch.float32).requires_grad_(False).eval()

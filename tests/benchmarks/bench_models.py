@@ -1,0 +1,180 @@
+"""What this project's training and sampling cost beside diffusers alone, side by side in one run.
+
+Repeat it with `python -m tests.benchmarks.bench_models` from the repository root (about a minute on
+two cores). Both sides use the same tiny Stable Diffusion, images, batch and threads:
+
+- a fine-tuning step, against the loop of diffusers' text-to-image example, which decodes, encodes
+  with the VAE and encodes the caption in every step;
+- sampling a shard, against calling the pipeline.
+
+Loading is left out: two runs of different length are timed, and their difference is reported.
+"""
+
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
+from workflow_scripts.finetune.data import load_pixels
+from workflow_scripts.finetune.families import get_family
+from workflow_scripts.finetune.families.base import SampleSettings
+from workflow_scripts.finetune.layout import Base
+from workflow_scripts.finetune.train import TrainSettings, finetune
+from workflow_scripts.generate.sample import sample_shard
+from workflow_scripts.world.diffusion import clip_tokenizer_files, tiny_vae, write_tiny_pipeline
+
+BATCH, SIZE, IMAGES = 16, 64, 64
+FAMILY = get_family("stable_diffusion")
+
+
+def main() -> None:
+    """Time both pairs and print their ratios."""
+    logging.disable(logging.INFO)
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        base = make_world(folder)
+        ours = per_unit(lambda n: train_ours(folder, base, n), 5, 45)
+        plain = per_unit(lambda n: train_plainly(folder, base, n), 5, 45)
+        print(f"fine-tuning: {1 / ours:.1f} steps/s, plain loop {1 / plain:.1f}", end="; ")
+        print(f"ratio {plain / ours:.2f}")
+        ours = per_unit(lambda n: sample_ours(folder, base, n), 1, 9)
+        bare = per_unit(lambda n: sample_plainly(base, n), 1, 9)
+        print(f"sampling: {BATCH / ours:.1f} images/s, bare {BATCH / bare:.1f}", end="; ")
+        print(f"ratio {bare / ours:.2f}")
+
+
+def per_unit(work, few: int, many: int) -> float:
+    """Return the seconds of one unit of work: the median over three pairs of runs."""
+    seconds = []
+    for _ in range(3):
+        taken = []
+        for n in (few, many):
+            start = time.perf_counter()
+            work(n)
+            taken.append(time.perf_counter() - start)
+        seconds.append((taken[1] - taken[0]) / (many - few))
+    return float(np.median(seconds))
+
+
+def make_world(folder: Path) -> Base:
+    """Write images, a manifest and an untrained tiny Stable Diffusion."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(IMAGES):
+        path = folder / f"{i}.jpg"
+        Image.fromarray(rng.integers(0, 256, (256, 256), dtype=np.uint8)).save(path)
+        rows.append({"image_id": f"i{i}", "patient_id": f"p{i}", "path": str(path)})
+    frame = pd.DataFrame(rows).assign(
+        study_id="s", view="PA", split="train", caption_source="benchmark"
+    )
+    frame["caption"] = [f"caption number {i}" for i in range(IMAGES)]
+    for finding in FINDINGS:
+        frame[finding] = pd.array([None] * IMAGES, dtype="Int8")
+    write_manifest(frame, folder / "manifest.parquet")
+    torch.manual_seed(0)
+    write_tiny_pipeline(
+        1, clip_tokenizer_files(["caption number 1"], 20), tiny_vae(), folder / "sd"
+    )
+    return Base(folder / "sd")
+
+
+def train_ours(folder: Path, base: Base, steps: int) -> None:
+    """Fine-tune for some steps as the workflow does."""
+    settings = TrainSettings(
+        method="full",
+        learning_rate=1e-4,
+        epochs=steps * BATCH / IMAGES,
+        batch_size=BATCH,
+        per_device_batch_size=BATCH,
+        size=SIZE,
+        caption_dropout=0.1,
+        weight_decay=1e-2,
+        max_grad_norm=1.0,
+        warmup_steps=0,
+        mixed_precision="no",
+        gradient_checkpointing=False,
+        checkpoint_every=10_000,
+        seed=0,
+    )
+    names = ("checkpoint", "curve.csv", "progress")
+    output, curve, progress = (folder / f"{name}-{steps}" for name in names)
+    manifest = folder / "manifest.parquet"
+    finetune(FAMILY, base, manifest, output, curve, progress, settings, threads=2)
+
+
+def train_plainly(folder: Path, base: Base, steps: int) -> None:
+    """Fine-tune for some steps as diffusers' example does."""
+    from diffusers import DDPMScheduler
+
+    pipeline = FAMILY.load(base)
+    unet = pipeline.unet.requires_grad_(True).train()
+    schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+    optimiser = torch.optim.AdamW(unet.parameters(), lr=1e-4, weight_decay=1e-2)
+    rows = pd.read_parquet(folder / "manifest.parquet")
+    for step in range(steps):
+        chosen = rows.iloc[[i % IMAGES for i in range(step * BATCH, (step + 1) * BATCH)]]
+        pixels = np.stack([load_pixels(path, SIZE) for path in chosen["path"]])
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+        tokens = pipeline.tokenizer(
+            chosen["caption"].tolist(), padding="max_length", truncation=True, return_tensors="pt"
+        )
+        with torch.no_grad():
+            latents = pipeline.vae.encode(images).latent_dist.sample()
+            text = pipeline.text_encoder(tokens.input_ids)[0]
+        latents = latents * pipeline.vae.config.scaling_factor
+        noise = torch.randn_like(latents)
+        times = torch.randint(schedule.config.num_train_timesteps, (BATCH,))
+        predicted = unet(schedule.add_noise(latents, noise, times), times, text).sample
+        torch.nn.functional.mse_loss(predicted, noise).backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+
+
+def sample_ours(folder: Path, base: Base, batches: int) -> None:
+    """Sample a shard of so many batches."""
+    n = batches * BATCH
+    frame = pd.DataFrame(
+        {
+            "prompt_id": [f"p{i}" for i in range(n)],
+            "image_id": "i0",
+            "caption": "caption number 1",
+            "replicate": 0,
+            "seed": range(n),
+        }
+    )
+    for finding in FINDINGS:
+        frame[finding] = pd.array([None] * n, dtype="Int8")
+    prompts = folder / f"prompts-{batches}.parquet"
+    write_prompts(frame, prompts)
+    output, progress = folder / "shard.parquet", folder / "sampling"
+    settings = SampleSettings(20, 7.5, SIZE)
+    sample_shard(FAMILY, base, prompts, output, progress, settings, BATCH, threads=2)
+
+
+def sample_plainly(base: Base, batches: int) -> None:
+    """Call the pipeline so many times."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(base.folder, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    for batch in range(batches):
+        pipeline(
+            ["caption number 1"] * BATCH,
+            height=SIZE,
+            width=SIZE,
+            num_inference_steps=20,
+            guidance_scale=7.5,
+            generator=[torch.Generator().manual_seed(batch * BATCH + i) for i in range(BATCH)],
+        )
+
+
+if __name__ == "__main__":
+    main()

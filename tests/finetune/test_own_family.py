@@ -1,0 +1,41 @@
+"""A family from outside the package: the README's own example, trained and sampled."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+
+from tests.workflow.checkouts import ROOT
+
+
+def test_the_readmes_family_trains_and_is_refused_nothing(
+    tiny_sd, two_images, cohort_writer, tmp_path
+):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    source = next(block for block in blocks if "class MinSnr" in block)
+    assert source.count("\n") < 100
+    (tmp_path / "my_families.py").write_text(source)
+    manifest = cohort_writer(tmp_path, two_images)
+    flags = {
+        "model": "mine",
+        "family": "my_families:MinSnr",
+        "base": tiny_sd[1].folder,
+        "manifest": manifest,
+        "output": tmp_path / "checkpoint",
+        "curve": tmp_path / "training.csv",
+        "progress": tmp_path / "progress",
+        "learning-rate": 1e-3,
+        "epochs": 4,
+        "batch-size": 4,
+        "per-device-batch-size": 4,
+        "size": 32,
+    }
+    words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "workflow_scripts.finetune.train", *words]
+    subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
+    curve = np.genfromtxt(tmp_path / "training.csv", delimiter=",", names=True)
+    assert np.isfinite(curve["loss"]).all()
+    assert (tmp_path / "checkpoint" / "model_index.json").is_file()

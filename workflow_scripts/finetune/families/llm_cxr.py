@@ -1,0 +1,480 @@
+"""LLM-CXR: a language model whose vocabulary holds the codes of a VQGAN.
+
+Lee et al., 2024 (arXiv 2305.11490). A GPT-NeoX (dolly-v2-3b) is asked in words for a radiograph and
+answers with `<`, the 256 codes of its image in rows of 16, `>` and `### End`. The answer is drawn
+token by token; one that does not hold exactly as many codes as an image has is drawn anew.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from workflow_scripts.common.checkpoints import check_weight_file
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.finetune.families.base import Family, SampleSettings
+from workflow_scripts.finetune.families.parts import load_component, require_fit
+from workflow_scripts.finetune.families.taming import (
+    VqganConfig,
+    load_taming_vqgan,
+    read_vqgan_config,
+)
+from workflow_scripts.finetune.layout import Base, component_files, read_json, tokenizer_files
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+END: Final = "### End"
+IMAGE: Final = "<image>"  # in training, the codes took the place of its middle token
+# The first of the ten wordings that the authors drew from in training.
+INSTRUCTION: Final = (
+    "Generate a chest X-ray image that corresponds to the entered free-text radiology reports for "
+    "the chest X-ray image."
+)
+# The authors' evaluation lets an answer have 300 tokens, 256 of them codes.
+SPARE_TOKENS: Final = 44
+
+_REMEDY = "give a folder that holds the published llmcxr_*/ and vqgan_*/, unpacked"
+
+
+def prompt_text(caption: str) -> str:
+    """Return what the language model is asked, as in training (the authors' training/consts.py)."""
+    return (
+        "Below is an instruction that describes a task. "
+        "Write a response that appropriately completes the request.\n\n"
+        f"### Instruction:\n{INSTRUCTION}\n\nInput:\n{caption}\n\n### Response:\n"
+    )
+
+
+class LlmCxr(Family):
+    """See the module. Sampled as published; radiographs of the VQGAN's own resolution only.
+
+    The two parts are `llm` (a Hugging Face folder) and `vqgan` (a folder with taming's yaml and
+    ckpt). Options: `top_p` as the authors sample; `attempts` is how often an answer is drawn
+    before the language model is held to image tokens, so that a prompt set always ends.
+    """
+
+    name = "llm_cxr"
+    denoises = False
+    options = MappingProxyType({"top_p": 0.92, "attempts": 20})
+
+    def check(self, base: Base) -> list[Path]:
+        """See `Family.check`."""
+        llm, yaml_file, checkpoint = _find(base)
+        config, llm_files = component_files(Base(base.folder, {"llm": llm}), "llm", "model")
+        if config.get("model_type") != "gpt_neox":
+            raise InputError(
+                f"a language model of type {config.get('model_type')!r}, not 'gpt_neox'",
+                llm / "config.json",
+                _REMEDY,
+            )
+        tokens, _ = tokenizer_files(llm)
+        vqgan = read_vqgan_config(yaml_file)
+        check_weight_file(checkpoint)
+        if llm / "tokenizer.json" not in tokens:
+            raise InputError("the tokenizer has no tokenizer.json", llm, _REMEDY)
+        words = _words(llm / "tokenizer.json")
+        if END not in words:
+            raise InputError(
+                f"the tokenizer does not know {END!r}: not LLM-CXR's",
+                llm / "tokenizer.json",
+                _REMEDY,
+            )
+        _require_vocabulary(len(words), vqgan, config.get("vocab_size"), llm / "config.json")
+        return [*llm_files, *tokens, yaml_file, checkpoint]
+
+    def load(
+        self, base: Base, dtype: torch.dtype | None = None, network_dtype: torch.dtype | None = None
+    ) -> LlmCxrPipeline:
+        """See `Family.load`; returns an `LlmCxrPipeline`."""
+        self.check(base)
+        from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+        llm_folder, yaml_file, checkpoint = _find(base)
+        config = read_vqgan_config(yaml_file)
+        llm = load_component(GPTNeoXForCausalLM, llm_folder, network_dtype or dtype)
+        # tokenizer.json as it is, whatever class name the config gives it.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(llm_folder, local_files_only=True)
+        _require_vocabulary(
+            len(tokenizer), config, llm.config.vocab_size, llm_folder / "config.json"
+        )
+        return LlmCxrPipeline(llm, tokenizer, load_taming_vqgan(config, checkpoint), config)
+
+    def sample(
+        self,
+        pipeline: LlmCxrPipeline,
+        captions: Sequence[str],
+        seeds: Sequence[int],
+        settings: SampleSettings,
+    ) -> list[Image.Image]:
+        """See `Family.sample`.
+
+        Raises:
+            InputError: another size than the VQGAN's; options out of range.
+        """
+        import torch
+
+        options = {**self.options, **settings.options}
+        top_p, attempts = float(options["top_p"]), int(options["attempts"])
+        if settings.size != pipeline.vqgan_config.resolution:
+            raise InputError(
+                f"LLM-CXR makes images of {pipeline.vqgan_config.resolution} pixels, "
+                f"not {settings.size}",
+                "generate.size",
+                f"use {pipeline.vqgan_config.resolution}",
+            )
+        if not 0 < top_p <= 1 or attempts < 0 or attempts != options["attempts"]:
+            raise InputError(
+                f"top_p {options['top_p']} and attempts {options['attempts']}",
+                "generate.options",
+                "use 0 < top_p <= 1 and a whole number of attempts, at least 0",
+            )
+        answers = draw_images(
+            pipeline.llm,
+            [pipeline.prompt_tokens(caption) for caption in captions],
+            [torch.Generator().manual_seed(seed) for seed in seeds],
+            pipeline.image_tokens,
+            top_p,
+            attempts,
+        )
+        if answers.redrawn or answers.held:
+            log.log(
+                logging.WARNING if answers.held else logging.INFO,
+                "%d images: %d answers without exactly %d codes; %d images made by holding the "
+                "language model to image tokens",
+                len(captions),
+                answers.redrawn,
+                pipeline.image_tokens.count,
+                answers.held,
+            )
+        return pipeline.decode(answers.codes)
+
+
+class LlmCxrPipeline:
+    """The language model, its tokenizer and the VQGAN, with the calls of a diffusers pipeline.
+
+    Args:
+        llm: GPTNeoXForCausalLM; the ids after the tokenizer's are the VQGAN's codes.
+        tokenizer: of the text.
+        vqgan: diffusers' VQModel. It stays in float32, as the authors run it.
+        vqgan_config: its architecture.
+    """
+
+    def __init__(self, llm: Any, tokenizer: Any, vqgan: Any, vqgan_config: VqganConfig):
+        self.llm, self.tokenizer, self.vqgan = llm, tokenizer, vqgan
+        self.vqgan_config = vqgan_config
+        self.image_tokens = ImageTokens(
+            first=len(tokenizer),
+            count=vqgan_config.codes,
+            opening=tokenizer(IMAGE, add_special_tokens=False).input_ids[0],
+            end=tokenizer.convert_tokens_to_ids(END),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model lies."""
+        return self.llm.device
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> LlmCxrPipeline:
+        """Move to a device; the language model also to a dtype."""
+        self.llm.to(device, dtype) if dtype else self.llm.to(device)
+        self.vqgan.to(device)
+        return self
+
+    def set_progress_bar_config(self, **_: Any) -> None:
+        """Do nothing: there is no bar."""
+
+    def prompt_tokens(self, caption: str) -> list[int]:
+        """Return a caption's prompt; words are cut off its end where it leaves no room to answer.
+
+        Raises:
+            InputError: there is no room even without a caption.
+        """
+        longest = self.llm.config.max_position_embeddings - self.image_tokens.longest_answer
+        words = caption.split()
+        tokens = self._tokens(caption)
+        while len(tokens) > longest and words:
+            # Every token holds a word at most.
+            words = words[: -min(len(words), len(tokens) - longest)]
+            tokens = self._tokens(" ".join(words))
+            if len(tokens) <= longest:
+                log.warning("cut a caption to %d words: %.60s...", len(words), caption)
+        if len(tokens) > longest:
+            raise InputError(
+                f"the language model takes {self.llm.config.max_position_embeddings} tokens: too "
+                "few for the prompt and an image",
+                "config.json",
+                _REMEDY,
+            )
+        return tokens
+
+    def _tokens(self, caption: str) -> list[int]:
+        return self.tokenizer(prompt_text(caption), add_special_tokens=False).input_ids
+
+    def decode(self, codes: Tensor) -> list[Image.Image]:
+        """Decode images from their codes, int64 (n, codes), row by row."""
+        import torch
+        from PIL import Image
+
+        side, depth = self.vqgan_config.side, self.vqgan_config.embed_dim
+        with torch.inference_mode():
+            entries = self.vqgan.quantize.get_codebook_entry(
+                codes.to(self.vqgan.device).reshape(-1), (len(codes), side, side, depth)
+            )
+            pixels = self.vqgan.decode(entries, force_not_quantize=True).sample
+        levels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in levels]
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """What an answer that holds an image is made of.
+
+    Attributes:
+        first: id of code 0; all ids from here on are codes.
+        count: codes of an image.
+        opening: id of the token before the codes.
+        end: id of the token that ends an answer.
+    """
+
+    first: int
+    count: int
+    opening: int
+    end: int
+
+    @property
+    def longest_answer(self) -> int:
+        """How many tokens an answer may have."""
+        return self.count + SPARE_TOKENS
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was drawn for some captions.
+
+    Attributes:
+        codes: int64 (n, count), on the CPU.
+        redrawn: how many answers were thrown away.
+        held: how many images come from a model held to image tokens.
+    """
+
+    codes: Tensor
+    redrawn: int
+    held: int
+
+
+def draw_images(
+    llm: Any,
+    prompts: Sequence[list[int]],
+    generators: Sequence[torch.Generator],
+    tokens: ImageTokens,
+    top_p: float,
+    attempts: int,
+) -> Answers:
+    """Draw the codes of one image per prompt, each from its own generator.
+
+    An answer is taken if it holds exactly `tokens.count` codes. After `attempts` answers without,
+    the opening token is given and only codes may follow.
+    """
+    import torch
+
+    codes: dict[int, list[int]] = {}
+    redrawn = 0
+    waiting = list(range(len(prompts)))
+    for _ in range(attempts):
+        if not waiting:
+            break
+        drawn = draw_answers(
+            llm,
+            [prompts[i] for i in waiting],
+            [generators[i] for i in waiting],
+            tokens,
+            top_p,
+        )
+        for i, answer in zip(waiting, drawn, strict=True):
+            found = [token - tokens.first for token in answer if token >= tokens.first]
+            if len(found) == tokens.count:
+                codes[i] = found
+        waiting = [i for i in waiting if i not in codes]
+        redrawn += len(waiting)
+    if waiting:
+        drawn = draw_answers(
+            llm,
+            [[*prompts[i], tokens.opening] for i in waiting],
+            [generators[i] for i in waiting],
+            tokens,
+            top_p,
+            only_codes=True,
+        )
+        for i, answer in zip(waiting, drawn, strict=True):
+            codes[i] = [token - tokens.first for token in answer]
+    return Answers(
+        torch.tensor([codes[i] for i in range(len(prompts))]).view(-1, tokens.count),
+        redrawn,
+        len(waiting),
+    )
+
+
+def draw_answers(
+    llm: Any,
+    prompts: Sequence[list[int]],
+    generators: Sequence[torch.Generator],
+    tokens: ImageTokens,
+    top_p: float,
+    only_codes: bool = False,
+) -> list[list[int]]:
+    """Draw one answer per prompt, token by token, at temperature 1.
+
+    A row draws from its own generator and only while it lasts, so that what it draws does not
+    depend on the rows beside it. It lasts until `### End`, until `tokens.longest_answer`, or until
+    it holds more codes than an image.
+
+    Args:
+        llm: a causal language model.
+        prompts: token ids, of any lengths.
+        generators: one per prompt, on the CPU.
+        tokens: what the ids mean.
+        top_p: see `draw_tokens`.
+        only_codes: draw exactly `tokens.count` codes and nothing else.
+
+    Returns:
+        The answers' ids, without `### End`.
+    """
+    import torch
+
+    width = max(map(len, prompts))
+    ids = torch.tensor([[tokens.end] * (width - len(row)) + row for row in prompts])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])
+    # A prompt's first token has position 0, wherever the padding puts it.
+    places = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    ids, mask, places = ids.to(llm.device), mask.to(llm.device), places.to(llm.device)
+    answers: list[list[int]] = [[] for _ in prompts]
+    found = [0] * len(prompts)
+    lasts = [True] * len(prompts)
+    cache = None
+    with torch.inference_mode():
+        for _ in range(tokens.count if only_codes else tokens.longest_answer):
+            output = llm(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=places,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            cache = output.past_key_values
+            logits = output.logits[:, -1].float()
+            if only_codes:
+                logits[:, : tokens.first] = -torch.inf
+            levels = torch.tensor(
+                [
+                    float(torch.rand((), generator=generator)) if last else 0.0
+                    for generator, last in zip(generators, lasts, strict=True)
+                ],
+                dtype=torch.float64,
+            )
+            drawn = draw_tokens(logits, levels.to(logits.device), top_p)
+            for i, token in enumerate(drawn.tolist()):
+                if not lasts[i]:
+                    continue
+                found[i] += token >= tokens.first
+                lasts[i] = token != tokens.end and found[i] <= tokens.count
+                if token != tokens.end:
+                    answers[i].append(token)
+            if not any(lasts):
+                break
+            ids = drawn[:, None]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            places = places[:, -1:] + 1
+    return answers
+
+
+def draw_tokens(logits: Tensor, levels: Tensor, top_p: float) -> Tensor:
+    """Draw one token per row from its nucleus (Holtzman et al., 2020, arXiv 1904.09751).
+
+    The nucleus is the smallest set of most probable tokens whose probabilities sum to at least
+    `top_p`. Tokens share [0, 1) by id and not by rank, so that rounding, which may swap two tokens
+    of almost equal rank, moves the borders between them by no more than itself.
+
+    Args:
+        logits: float32 (n, vocabulary).
+        levels: float64 (n,), uniform in [0, 1), where in its nucleus each row's token lies.
+        top_p: in (0, 1].
+
+    Returns:
+        int64 (n,).
+    """
+    import torch
+
+    shares = logits.double().softmax(dim=-1)
+    ranked, order = shares.sort(dim=-1, descending=True, stable=True)
+    outside = ranked.cumsum(dim=-1) - ranked >= top_p
+    nucleus = shares.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), 0)
+    borders = nucleus.cumsum(dim=-1)
+    # At most one step of rounding below the sum, so that a token of the nucleus is always hit.
+    targets = levels[:, None] * borders[:, -1:]
+    return torch.searchsorted(borders, targets, right=True)[:, 0]
+
+
+def _find(base: Base) -> tuple[Path, Path, Path]:
+    """Return the language model's folder, the VQGAN's yaml and its ckpt."""
+    if not base.folder.is_dir() and not {"llm", "vqgan"} <= base.parts.keys():
+        raise InputError("the checkpoint folder is missing", base.folder, _REMEDY)
+    llm = base.parts.get("llm")
+    if llm is None:
+        llm = _only(base.folder, "llmcxr*/config.json", "llm").parent
+    vqgan = base.parts.get("vqgan")
+    within = "" if vqgan else "vqgan*/"
+    folder = vqgan or base.folder
+    return (
+        llm,
+        _only(folder, f"{within}*.yaml", "vqgan"),
+        _only(folder, f"{within}*.ckpt", "vqgan"),
+    )
+
+
+def _only(folder: Path, pattern: str, part: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(f"the checkpoint has no {pattern}", folder, _REMEDY)
+    names = ", ".join(str(path.relative_to(folder)) for path in found)
+    raise InputError(
+        f"the checkpoint has {len(found)} of {pattern}: {names}",
+        folder,
+        f"leave one, or name the folder of the right one in the model's `parts` as {part!r}",
+    )
+
+
+def _words(path: Path) -> set[str]:
+    """Return the tokens of a tokenizer.json, the added ones included."""
+    content = read_json(path)
+    try:
+        return {
+            *content["model"]["vocab"],
+            *(token["content"] for token in content["added_tokens"]),
+        }
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"no vocabulary in a tokenizer: {json.dumps(str(error))}", path, _REMEDY
+        ) from None
+
+
+def _require_vocabulary(words: int, vqgan: VqganConfig, vocabulary: Any, where: Path) -> None:
+    require_fit(
+        words + vqgan.n_embed,
+        vocabulary,
+        f"{words} tokens of the tokenizer and {vqgan.n_embed} codes of the VQGAN, known to the "
+        "language model",
+        where,
+    )
