@@ -16,6 +16,7 @@ is not faster than encoding, or the images read are not those encoded. From the 
 """
 
 import argparse
+import functools
 import statistics
 import tempfile
 import time
@@ -149,7 +150,7 @@ def main() -> None:
         seconds: dict[str, list[float]] = {name: [] for name in kinds}
         for number in range(steps + 1):
             for name, (encoded, text) in kinds.items():
-                took = timed(lambda e=encoded, t=text, n=number: step(e, t, n), device)
+                took = timed(functools.partial(step, encoded, text, number), device)
                 if number:  # the first one warms up
                     seconds[name].append(took)
         first = np.arange(data.ENCODED_TOGETHER)

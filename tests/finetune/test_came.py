@@ -195,7 +195,7 @@ def test_closure_and_weights_without_gradient():
         loss.backward()
         return loss
 
-    assert float(optimiser.step(closure)) == 4.0
+    assert optimiser.step(closure).item() == 4.0
     assert (used < 1).all()
     assert torch.equal(unused.detach(), torch.ones(2))
 

@@ -76,13 +76,13 @@ def write_tiny_pipeline(
         folder: the diffusers folder to write.
         base_steps: steps that the UNet is trained on pictures of soft shapes.
     """
-    tokenizer = _write_clip_tokenizer(tokenizer_files, folder / "tokenizer")
+    tokenizer = write_clip_tokenizer(tokenizer_files, folder / "tokenizer")
     pipeline = _tiny_pipeline(version, tokenizer, vae)
     if base_steps:
         _train_base(pipeline, base_steps, BASE_BATCH)
     pipeline.save_pretrained(folder)
     # transformers 5 saves a tokenizer.json; the published folders have vocab.json and merges.txt.
-    _write_clip_tokenizer(tokenizer_files, folder / "tokenizer")
+    write_clip_tokenizer(tokenizer_files, folder / "tokenizer")
 
 
 def _tiny_pipeline(version: int, tokenizer: "CLIPTokenizer", vae: Any) -> Any:
@@ -301,7 +301,8 @@ def clip_tokenizer_files(captions: Sequence[str], merges: int) -> dict[str, str]
     }
 
 
-def _write_clip_tokenizer(files: dict[str, str], folder: Path) -> "CLIPTokenizer":
+def write_clip_tokenizer(files: dict[str, str], folder: Path) -> "CLIPTokenizer":
+    """Write a tokenizer in the published form (vocab.json, merges.txt) and return it."""
     from transformers import CLIPTokenizer
 
     shutil.rmtree(folder, ignore_errors=True)

@@ -50,9 +50,10 @@ def gemma_tokenizer(captions: Sequence[str], tokens: int = 500, max_length: int 
     trainer = trainers.BpeTrainer(vocab_size=tokens, special_tokens=special, show_progress=False)
     trained.train_from_iterator(captions, trainer)
     model = json.loads(trained.to_str())["model"]
+    merges: Any = [tuple(pair) for pair in model["merges"]]
     return GemmaTokenizer(
         vocab=model["vocab"],
-        merges=[tuple(pair) for pair in model["merges"]],
+        merges=merges,
         model_max_length=max_length,
         add_bos_token=True,
     )

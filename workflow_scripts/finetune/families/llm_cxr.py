@@ -7,7 +7,6 @@ token by token; one that does not hold exactly as many codes as an image has is 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -202,12 +201,11 @@ class LlmCxrPipeline:
         longest = self.llm.config.max_position_embeddings - self.image_tokens.longest_answer
         words = caption.split()
         tokens = self._tokens(caption)
-        while len(tokens) > longest and words:
-            # Every token holds a word at most.
-            words = words[: -min(len(words), len(tokens) - longest)]
-            tokens = self._tokens(" ".join(words))
-            if len(tokens) <= longest:
-                log.warning("cut a caption to %d words: %.60s...", len(words), caption)
+        if len(tokens) > longest:
+            while len(tokens) > longest and words:
+                words.pop()
+                tokens = self._tokens(" ".join(words))
+            log.warning("a caption was cut to %d words: %.60s...", len(words), caption)
         if len(tokens) > longest:
             raise InputError(
                 f"the language model takes {self.llm.config.max_position_embeddings} tokens: too "
@@ -420,7 +418,7 @@ def draw_tokens(logits: Tensor, levels: Tensor, top_p: float) -> Tensor:
     outside = ranked.cumsum(dim=-1) - ranked >= top_p
     nucleus = shares.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), 0)
     borders = nucleus.cumsum(dim=-1)
-    # At most one step of rounding below the sum, so that a token of the nucleus is always hit.
+    # A border is passed by its own token only, so that none of probability 0 is ever drawn.
     targets = levels[:, None] * borders[:, -1:]
     return torch.searchsorted(borders, targets, right=True)[:, 0]
 
@@ -465,9 +463,7 @@ def _words(path: Path) -> set[str]:
             *(token["content"] for token in content["added_tokens"]),
         }
     except (KeyError, TypeError) as error:
-        raise InputError(
-            f"no vocabulary in a tokenizer: {json.dumps(str(error))}", path, _REMEDY
-        ) from None
+        raise InputError(f"no vocabulary in a tokenizer: {error!r}", path, _REMEDY) from None
 
 
 def _require_vocabulary(words: int, vqgan: VqganConfig, vocabulary: Any, where: Path) -> None:

@@ -114,3 +114,8 @@ def load_scheduler(folder: Path) -> Any:
     if kind is None or not issubclass(kind, diffusers.SchedulerMixin):
         raise InputError("diffusers has no scheduler of the name in `_class_name`", path, _REMEDY)
     return kind.from_pretrained(folder, local_files_only=True)
+
+
+def text_tokens(tokenizer: Any, most: int) -> int:
+    """Return to how many tokens captions are padded and cut: `most`, or fewer if it knows fewer."""
+    return min(most, tokenizer.model_max_length)

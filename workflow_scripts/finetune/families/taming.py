@@ -1,6 +1,6 @@
-"""VQGAN checkpoints of taming-transformers (Esser et al., 2021, arXiv 2012.09841) as diffusers' VQModel.
+"""VQGAN checkpoints of taming-transformers, read as diffusers' VQModel.
 
-The two have one architecture under two sets of names: `taming_key` says which is which.
+Esser et al., 2021 (arXiv 2012.09841). The two have one architecture under two sets of names: `taming_key` says which is which.
 """
 
 from __future__ import annotations

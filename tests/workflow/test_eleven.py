@@ -1,0 +1,79 @@
+"""All eleven systems of config.yaml, tiny, through the whole workflow."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.workflow.checkouts import make_checkout, run
+from workflow_scripts.common.images import read_shards
+from workflow_scripts.common.manifest import read_prompts
+from workflow_scripts.common.records import read_record
+
+pytestmark = pytest.mark.workflow
+
+FULL = ("sd_v1_4", "sd_v1_5", "sd_v2", "sd_v2_1", "pixart_sigma", "sana")
+LORA = ("sd_v3_5", "lumina_2", "flux_1_dev")
+SYSTEMS = (*FULL, *LORA, "radedit", "llm_cxr")
+
+
+@pytest.fixture(scope="module")
+def eleven(demo, tmp_path_factory):
+    """A checkout with the demo's world; `make demo-eleven` has run."""
+    folder = tmp_path_factory.mktemp("eleven") / "checkout"
+    folder.mkdir()
+    make_checkout(folder)
+    (folder / "results").mkdir(exist_ok=True)
+    shutil.copytree(demo / "results/world", folder / "results/world", copy_function=shutil.copy2)
+    run(["make", "demo-eleven"], folder)
+    return folder
+
+
+def test_every_system_stands_in_the_tables(eleven):
+    table = pd.read_csv(eleven / "results/tables/table01_fidelity.csv")
+    names = table.iloc[:, 0].tolist()
+    assert names[:11] == [
+        "SD V1-4",
+        "SD V1-5",
+        "SD V2",
+        "SD V2-1",
+        "RadEdit",
+        "Pixart Sigma",
+        "Sana",
+        "SD V3-5",
+        "Lumina 2.0",
+        "Flux.1-Dev",
+        "LLM-CXR",
+    ]
+    for system in SYSTEMS:
+        fid = read_record(eleven / f"results/fidelity/{system}.json").get("fid")
+        assert np.isfinite(fid.value)
+
+
+def test_systems_are_tuned_as_table_11_says(eleven):
+    folder = eleven / "results/finetune"
+    for system in FULL:
+        index = json.loads((folder / system / "checkpoint/model_index.json").read_text())
+        assert index["_class_name"].endswith("Pipeline")
+    for system in LORA:
+        files = [path.name for path in (folder / system / "checkpoint").iterdir()]
+        assert files == ["pytorch_lora_weights.safetensors"]
+    tuned = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    assert tuned == {*FULL, *LORA}
+    for system in tuned:
+        assert np.isfinite(pd.read_csv(folder / system / "training.csv")["loss"]).all()
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_prompt_has_its_image_and_images_differ(eleven, system):
+    prompts = read_prompts(eleven / "results/cohort/prompts/privacy.parquet")
+    shards = sorted((eleven / f"results/generate/{system}/privacy").glob("*.parquet"))
+    items = list(read_shards(shards))
+    assert [item.id for item in items] == prompts["prompt_id"].tolist()
+    pixels = [np.asarray(Image.open(io.BytesIO(item.data)), float) for item in items]
+    assert {image.shape for image in pixels} == {(64, 64, 3)}
+    assert np.abs(pixels[0] - pixels[1]).mean() > 1  # one caption, two seeds
