@@ -203,7 +203,9 @@ def generate_flags(wildcards):
         else:
             found.update(base=tuned, part={})
     sampled = {k: v for k, v in settings["generate"].items() if k != "options"}
-    return flags({**found, **sampled, "option": settings["generate"].get("options", {})})
+    return flags(
+        {**found, **sampled, "option": settings["generate"].get("options", {})}
+    )
 
 
 def generate_block(wildcards):

@@ -222,6 +222,7 @@ def _command(
         "size": 32,
         "caption-dropout": 0.2,
         "checkpoint-every": 3,
+        "cache": progress.parent / "encoded",
         "seed": 1,
         **(more or {}),
     }

@@ -29,7 +29,7 @@ class Draws:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Draw standard normal values, float32 (n, *shape)."""
-        drawn = [torch.randn(*shape, generator=generator) for generator in self._generators]
+        drawn = [torch.randn(tuple(shape), generator=generator) for generator in self._generators]
         return torch.stack(drawn).to(self.device)
 
     def uniform(self) -> Tensor:

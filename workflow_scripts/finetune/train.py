@@ -27,7 +27,7 @@ from workflow_scripts.common.devices import pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of, whole_folder, write_text
 from workflow_scripts.common.progress import Progress
-from workflow_scripts.finetune.data import TrainingImages, read_training_rows
+from workflow_scripts.finetune.data import TrainingImages, digest_of_files, read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family
@@ -136,6 +136,7 @@ def finetune(
     label: str = "model",
     gpus: int = 0,
     threads: int = 1,
+    cache: Path | None = None,
 ) -> None:
     """Fine-tune `base` and write the result to `output` and its losses to `curve`.
 
@@ -151,6 +152,8 @@ def finetune(
         label: the model's key, for the log.
         gpus: how many GPUs the job was given, over all processes.
         threads: for torch and, per process, for decoding.
+        cache: folder of encoded images, for this run and every other that encodes alike; without
+            it, they are kept in memory if they fit, else encoded in every step.
 
     Raises:
         InputError: unusable settings, manifest, base or image; a loss that is not finite.
@@ -186,7 +189,10 @@ def finetune(
     accelerator.wait_for_everyone()
     if checkpoint is None and accelerator.is_main_process:
         clear(progress)
-    run = _Run(family, pipeline, rows, settings, accelerator, accumulate, threads, checkpoint)
+    encoded = _EncodedCache(cache, _encoding_key(family, pipeline, files, base, rows, device))
+    run = _Run(
+        family, pipeline, rows, settings, accelerator, accumulate, threads, checkpoint, encoded
+    )
     if accelerator.is_main_process:
         log.info(
             "fine-tuning %s: %d images, %d steps of %d = %d device(s) x %d x %d, on %s",
@@ -213,6 +219,12 @@ def finetune(
     accelerator.end_training()
 
 
+@dataclass(frozen=True)
+class _EncodedCache:
+    folder: Path | None
+    key: dict[str, str]
+
+
 class _Run:
     """The state of a training run: network, optimiser, steps done, losses so far."""
 
@@ -226,6 +238,7 @@ class _Run:
         accumulate: int,
         threads: int,
         checkpoint: Checkpoint | None,
+        encoded: _EncodedCache,
     ):
         self.family, self.pipeline, self.rows, self.settings = family, pipeline, rows, settings
         self.accelerator, self.accumulate = accelerator, accumulate
@@ -259,7 +272,11 @@ class _Run:
             self._encode_images,
             family.encoded_shape(pipeline, settings.size),
             threads,
-            settings.per_device_batch_size,
+            cache=encoded.folder,
+            key=encoded.key,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+            barrier=accelerator.wait_for_everyone,
         )
 
     def batches(self) -> Iterator[list[tuple[np.ndarray, np.ndarray, torch.Tensor]]]:
@@ -446,6 +463,30 @@ def _on_cpu(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu() for name, value in parameters.items()}
 
 
+def _encoding_key(
+    family: Family,
+    pipeline: Any,
+    files: list[Path],
+    base: Base,
+    rows: pd.DataFrame,
+    device: torch.device,
+) -> dict[str, str]:
+    """Return what encoded images follow from, besides their size."""
+    component = family.encode_with(pipeline)
+    places = {base.component_of(path): path for path in sorted(files)}
+    weights = {
+        place: sha256_of(path)
+        for place, path in places.items()
+        if place.startswith(f"{component}/")
+    }
+    return {
+        "encoder": _digest(weights),
+        "precision": str(getattr(getattr(pipeline, component, None), "dtype", None)),
+        "device": device.type,
+        "images": digest_of_files(rows["path"].tolist()),
+    }
+
+
 def _identity(
     family: Family,
     files: list[Path],
@@ -524,6 +565,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     parser.add_argument("--curve", required=True, type=Path, help="CSV of losses to write")
     parser.add_argument("--progress", required=True, type=Path, help="folder of checkpoints")
+    parser.add_argument("--cache", type=Path, help="folder of encoded images, shared by runs")
     parser.add_argument("--method", default="full", choices=METHODS)
     parser.add_argument("--learning-rate", required=True, type=float)
     parser.add_argument("--epochs", required=True, type=float)
@@ -565,6 +607,7 @@ def main(argv: list[str] | None = None) -> None:
         flags["model"],
         flags["gpus"],
         flags["threads"],
+        flags["cache"],
     )
 
 
