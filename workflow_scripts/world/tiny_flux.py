@@ -37,7 +37,7 @@ def write_tiny_flux(captions: Sequence[str], vae: Any, folder: Path) -> None:
         guidance_embeds=True,
         axes_dims_rope=(4, 6, 6),
     )
-    FluxPipeline(
+    pipeline: Any = FluxPipeline(
         transformer=transformer.eval(),
         # As FLUX.1-dev's: the shift follows the number of tokens.
         scheduler=FlowMatchEulerDiscreteScheduler(
@@ -53,6 +53,7 @@ def write_tiny_flux(captions: Sequence[str], vae: Any, folder: Path) -> None:
         tokenizer=tokenizer,
         text_encoder_2=t5_encoder(t5_tokens, TEXT_WIDTH),
         tokenizer_2=t5_tokens,
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)
     # transformers 5 saves a tokenizer.json; the published folder has vocab.json and merges.txt.
     write_clip_tokenizer(files, folder / "tokenizer")

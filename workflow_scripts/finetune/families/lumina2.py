@@ -1,7 +1,9 @@
 """Lumina Image 2.0: a single-stream diffusion transformer with Gemma 2 text.
 
 Qin et al., 2025 (arXiv 2503.21758). Flow matching that runs the other way: the network's time is 1
-at the image, and it predicts the direction towards the image.
+at the image, and it predicts the direction towards the image. Noise levels are uniform and shifted
+by the checkpoint's own scheduler, as ai-toolkit's `timestep_type: lumina2_shift`, with which the
+paper's authors trained. Only the transformer is trained.
 """
 
 from __future__ import annotations
@@ -11,14 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import Family, SampleSettings
-from workflow_scripts.finetune.families.flow import (
-    noised,
-    shifted,
-    squared_error,
-    uniform_sigma,
-    velocity,
-)
+from workflow_scripts.finetune.families.flow import noised, shifted, squared_error, uniform_sigma
 from workflow_scripts.finetune.families.parts import (
     draw_latents,
     encode_moments,
@@ -44,15 +41,32 @@ if TYPE_CHECKING:
     from workflow_scripts.finetune.draws import Draws
 
 TEXT_TOKENS: Final = 256
-"""The pipeline's default, system prompt included."""
+"""The pipeline's default `max_sequence_length`; the system prompt's tokens are among them."""
+
+PATCH: Final = 2
+"""A token of the transformer is a square of this side in the latents."""
+
+VAE_LEVELS: Final = 4
+"""The pipeline takes an eighth of the side as given, whatever the VAE."""
+
+_ATTENTION: Final = ("to_q", "to_k", "to_v")
+_MLP: Final = ("feed_forward.linear_1", "feed_forward.linear_2", "feed_forward.linear_3")
+_REMEDY: Final = "use the published checkpoint, all of its components from one repository"
 
 
 class Lumina2(Family):
-    """See the module."""
+    """See the module.
+
+    The sampling options are the pipeline's: `cfg_trunc_ratio`, the share of the steps, from noise
+    on, that are guided; `cfg_normalization`, whether a guided prediction keeps the conditional
+    one's norm.
+    """
 
     name = "lumina2"
     trained = "transformer"
-    lora_positions = MappingProxyType({"attention": ("to_q", "to_k", "to_v")})
+    lora_positions = MappingProxyType(
+        {"attention": _ATTENTION, "attention_mlp": (*_ATTENTION, *_MLP)}
+    )
     options = MappingProxyType({"cfg_trunc_ratio": 1.0, "cfg_normalization": True})
 
     def check(self, base: Base) -> list[Path]:
@@ -65,7 +79,7 @@ class Lumina2(Family):
         text, text_files = component_files(base, "text_encoder", "model")
         tokens, _ = tokenizer_files(base.path("tokenizer"))
         schedule = base.path("scheduler") / "scheduler_config.json"
-        read_json(schedule)
+        _require_fixed_shift(schedule)
         where = base.path("transformer") / "config.json"
         require_fit(
             text.get("hidden_size"),
@@ -79,6 +93,18 @@ class Lumina2(Family):
             "latent channels of the VAE, taken by the transformer",
             where,
         )
+        require_fit(
+            len(vae.get("block_out_channels", ())),
+            VAE_LEVELS,
+            "levels of the VAE, taken by the pipeline",
+            base.path("vae") / "config.json",
+        )
+        if vae.get("shift_factor") is None:
+            raise InputError(
+                "the VAE has no `shift_factor`, which the pipeline adds to latents",
+                base.path("vae") / "config.json",
+                _REMEDY,
+            )
         return [*files, *network_files, *vae_files, *text_files, *tokens, schedule]
 
     def load(
@@ -103,7 +129,12 @@ class Lumina2(Family):
         )
 
     def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
-        """See `Family.encoded_shape`: mean and log-variance of the latents."""
+        """See `Family.encoded_shape`: mean and log-variance of the latents.
+
+        Raises:
+            InputError: a size whose latents are no whole number of patches.
+        """
+        _require_patches(pipeline, size)
         return moments_shape(pipeline.vae, size)
 
     def encode_images(self, pipeline: Any, pixels: Tensor) -> Tensor:
@@ -113,12 +144,23 @@ class Lumina2(Family):
     def encode_captions(self, pipeline: Any, captions: Sequence[str]) -> dict[str, Tensor]:
         """See `Family.encode_captions`: after the pipeline's system prompt, with the mask.
 
-        The pipeline gives its negative prompt no system prompt, so the empty caption has none.
+        The empty caption is encoded as the pipeline's negative prompt: without a system prompt.
+
+        Returns:
+            `text` (n, tokens, Gemma's width) and `mask` (n, tokens), 1 at tokens, 0 at padding.
         """
-        prompts = [f"{pipeline.system_prompt} <Prompt Start> {c}" if c else "" for c in captions]
-        text, mask = pipeline._get_gemma_prompt_embeds(
-            prompts, max_sequence_length=text_tokens(pipeline.tokenizer, TEXT_TOKENS)
+        import torch
+
+        dropped = torch.tensor([not caption for caption in captions])
+        text, mask, negative, negative_mask = pipeline.encode_prompt(
+            list(captions),
+            do_classifier_free_guidance=bool(dropped.any()),
+            max_sequence_length=text_tokens(pipeline.tokenizer, TEXT_TOKENS),
         )
+        if negative is not None:
+            dropped = dropped.to(text.device)
+            text = torch.where(dropped[:, None, None], negative, text)
+            mask = torch.where(dropped[:, None], negative_mask, mask)
         return {"text": text, "mask": mask}
 
     def loss(
@@ -129,7 +171,7 @@ class Lumina2(Family):
         conditions: dict[str, Tensor],
         draws: Draws,
     ) -> Tensor:
-        """See `Family.loss`: mean squared error to the velocity towards the image."""
+        """See `Family.loss`: mean squared error to the direction towards the image."""
         latents = draw_latents(pipeline.vae, encoded, draws)
         noise = draws.normal(latents.shape[1:])
         sigma = noise_levels(pipeline, draws)
@@ -141,7 +183,7 @@ class Lumina2(Family):
             encoder_attention_mask=conditions["mask"],
             return_dict=False,
         )[0]
-        return squared_error(-predicted, velocity(latents, noise))
+        return squared_error(predicted, latents - noise)
 
     def sample(
         self,
@@ -150,10 +192,15 @@ class Lumina2(Family):
         seeds: Sequence[int],
         settings: SampleSettings,
     ) -> list[Image.Image]:
-        """See `Family.sample`."""
-        options = {**self.options, **settings.options}
+        """See `Family.sample`.
+
+        Raises:
+            InputError: a size whose latents are no whole number of patches.
+        """
         import torch
 
+        _require_patches(pipeline, settings.size)
+        options = {**self.options, **settings.options}
         return pipeline(
             list(captions),
             height=settings.size,
@@ -168,5 +215,27 @@ class Lumina2(Family):
 
 
 def noise_levels(pipeline: Any, draws: Draws) -> Tensor:
-    """Draw noise levels, float32 (n,): uniform, shifted as the scheduler samples."""
+    """Draw noise levels in (0, 1], float32 (n,): uniform, then shifted as the scheduler samples."""
     return shifted(uniform_sigma(draws), pipeline.scheduler.config.shift)
+
+
+def _require_fixed_shift(schedule: Path) -> None:
+    config = read_json(schedule)
+    kind, shift = config.get("_class_name"), config.get("shift")
+    if not str(kind).startswith("FlowMatch"):
+        raise InputError(f"the scheduler {kind} does not match flows", schedule, _REMEDY)
+    number = isinstance(shift, (int, float)) and not isinstance(shift, bool)
+    if config.get("use_dynamic_shifting") or not (number and shift > 0):
+        raise InputError(
+            "the scheduler has no fixed `shift`, by which noise levels are drawn", schedule, _REMEDY
+        )
+
+
+def _require_patches(pipeline: Any, size: int) -> None:
+    side = pipeline.vae_scale_factor * PATCH
+    if size <= 0 or size % side:
+        raise InputError(
+            f"{size} pixels: Lumina works at multiples of {side}",
+            "size",
+            f"use {max(1, size // side) * side}",
+        )

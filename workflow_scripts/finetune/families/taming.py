@@ -1,6 +1,7 @@
 """VQGAN checkpoints of taming-transformers, read as diffusers' VQModel.
 
-Esser et al., 2021 (arXiv 2012.09841). The two have one architecture under two sets of names: `taming_key` says which is which.
+Esser et al., 2021 (arXiv 2012.09841). The two have one architecture under two sets of names:
+`taming_key` says which is which.
 """
 
 from __future__ import annotations
@@ -213,13 +214,13 @@ def load_taming_vqgan(config: VqganConfig, path: Path) -> Any:
             "if you trust the file, keep its weights only: torch.save({'state_dict': "
             "torch.load(FILE, map_location='cpu', weights_only=False)['state_dict']}, FILE)",
         ) from None
-    state = content.get("state_dict", content)
+    state: Any = content.get("state_dict", content)
     if not isinstance(state, Mapping):
         raise InputError("`state_dict` is no state dict", path, _REMEDY)
     model = build_vqmodel(config)
     own = model.state_dict()
-    names = {taming_key(key, len(config.ch_mult)): key for key in own}
-    renamed = {}
+    names: dict[str, Any] = {taming_key(key, len(config.ch_mult)): key for key in own}
+    renamed: dict[Any, Tensor] = {}
     for key, value in state.items():
         if not key.startswith("loss."):
             name = names.get(key, key)

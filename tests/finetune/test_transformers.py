@@ -1,0 +1,218 @@
+"""The diffusion transformers: what each learns, at which noise levels, and what it refuses."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.finetune.draws import Draws
+from workflow_scripts.finetune.families import flux, get_family, lumina2, sana, stable_diffusion_3
+from workflow_scripts.finetune.families.base import SampleSettings
+from workflow_scripts.finetune.layout import Base
+from workflow_scripts.world import tiny_transformers
+from workflow_scripts.world.diffusion import tiny_vae, train_vae
+
+CPU = torch.device("cpu")
+SIDE = 64
+FAMILIES = ("pixart_sigma", "sana", "stable_diffusion_3", "lumina2", "flux")
+LORA = ("sana", "stable_diffusion_3", "lumina2", "flux")
+
+
+@pytest.fixture(scope="module")
+def pixels(two_images):
+    """The two images as float (2, 3, 64, 64) in [-1, 1]."""
+    small = torch.from_numpy(np.stack(list(two_images.values()))).float() / 127.5 - 1
+    large = torch.nn.functional.interpolate(small[:, None], size=(SIDE, SIDE), mode="nearest")
+    return large.expand(-1, 3, -1, -1).contiguous()
+
+
+@pytest.fixture(scope="module")
+def autoencoders(pixels):
+    """One autoencoder of each kind, trained on the two images."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    wide = train_vae(pixels, 100, 4, tiny_vae(16, 4, False))
+    return {
+        "pixart_sigma": train_vae(pixels, 100, 4),
+        "sana": tiny_transformers.train_dc_ae(pixels, 100, 4),
+        **dict.fromkeys(("stable_diffusion_3", "lumina2", "flux"), wide),
+    }
+
+
+@pytest.fixture(scope="module")
+def bases(autoencoders, two_images, tmp_path_factory):
+    """A tiny checkpoint of every family."""
+    root = tmp_path_factory.mktemp("transformers")
+    for name, autoencoder in autoencoders.items():
+        torch.manual_seed(1)
+        write = getattr(tiny_transformers, f"write_tiny_{name}")
+        write(list(two_images), autoencoder, root / name)
+    return {name: Base(root / name) for name in autoencoders}
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "steps", "batch", "rate"),
+    [
+        ("pixart_sigma", 32, 400, 16, 3e-3),
+        ("sana", 64, 120, 8, 3e-3),
+        ("stable_diffusion_3", 64, 200, 8, 2e-3),
+        ("lumina2", 64, 150, 8, 2e-3),
+        ("flux", 64, 150, 8, 2e-3),
+    ],
+)
+def test_overfits_until_samples_show_the_image_of_their_caption(
+    name, size, steps, batch, rate, bases, check_overfits
+):
+    check_overfits(get_family(name), bases[name], steps, batch, 15, size=size, learning_rate=rate)
+
+
+@pytest.mark.parametrize("name", LORA)
+def test_lora_alone_lowers_the_loss(name, bases, check_lora_lowers_the_loss):
+    check_lora_lowers_the_loss(get_family(name), bases[name], 40, SIDE, ema_decay=0.9)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_images_follow_size_seed_and_prompt_and_repeat(name, bases, two_images):
+    family = get_family(name)
+    pipeline = family.load(bases[name])
+    pipeline.set_progress_bar_config(disable=True)
+    first, second = two_images
+
+    def sampled(captions, seeds, size=SIDE):
+        images = family.sample(pipeline, captions, seeds, SampleSettings(2, 4.0, size))
+        return np.stack([np.asarray(image, int) for image in images])
+
+    torch.manual_seed(3)
+    images = sampled([first, first, second], [1, 2, 1])
+    torch.manual_seed(4)
+    assert np.array_equal(images, sampled([first, first, second], [1, 2, 1]))
+    assert images.shape == (3, SIDE, SIDE, 3)
+    assert np.abs(images[0] - images[1]).max() > 10
+    assert np.abs(images[0] - images[2]).max() > 0
+    assert sampled([first], [1], 32).shape == (1, 32, 32, 3)
+
+
+def _quantiles(sigma, shares):
+    return np.quantile(sigma.numpy(), shares)
+
+
+@pytest.mark.parametrize(
+    ("module", "scheduler", "expected"),
+    [
+        # Uniform: quantiles are their shares.
+        (stable_diffusion_3, {"shift": 3.0}, [0.1, 0.5, 0.9]),
+        # Uniform, then 6 s / (1 + 5 s): 0.1 -> 0.4, 0.5 -> 6/7, 0.9 -> 5.4/5.5.
+        (lumina2, {"shift": 6.0}, [0.4, 6 / 7, 5.4 / 5.5]),
+        # Logit-normal: 1 / (1 + exp(1.2816)) = 0.2173 at 10 %.
+        (flux, {"shift": 3.0}, [0.2173, 0.5, 0.7827]),
+        # Logit-normal, then 3 s / (1 + 2 s): 0.2173 -> 0.4544, 0.5 -> 0.75, 0.7827 -> 0.9153.
+        (sana, {"flow_shift": 3.0}, [0.4544, 0.75, 0.9153]),
+    ],
+)
+def test_noise_levels_have_the_familys_distribution(module, scheduler, expected):
+    pipeline = SimpleNamespace(scheduler=SimpleNamespace(config=SimpleNamespace(**scheduler)))
+    sigma = module.noise_levels(pipeline, Draws(3, 0, range(8000), CPU))
+    assert sigma.shape == (8000,)
+    assert float(sigma.min()) > 0
+    assert float(sigma.max()) <= 1
+    np.testing.assert_allclose(_quantiles(sigma, [0.1, 0.5, 0.9]), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_captions_are_encoded_as_the_pipeline_encodes_its_prompts(name, bases, two_images):
+    """Sampling must see the conditions that training saw, the empty caption's too."""
+    family = get_family(name)
+    pipeline = family.load(bases[name])
+    caption = next(iter(two_images))
+    with torch.no_grad():
+        ours = family.encode_captions(pipeline, [caption, ""])
+        length = {"max_sequence_length": ours["text"].shape[1]}
+        if name == "stable_diffusion_3":
+            length = {"max_sequence_length": 64}
+            text, empty, *_ = pipeline.encode_prompt(caption, None, None, **length)
+        elif name == "flux":
+            text, _, _ = pipeline.encode_prompt(caption, None, **length)
+            empty, _, _ = pipeline.encode_prompt("", None, **length)
+        else:
+            plain = {"clean_caption": False} if name != "lumina2" else {}
+            if name == "sana":
+                plain["complex_human_instruction"] = None
+            text, _, empty, _ = pipeline.encode_prompt(caption, True, **length, **plain)
+    torch.testing.assert_close(ours["text"][0], text[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours["text"][1], empty[0], rtol=0, atol=1e-5)
+    assert not torch.equal(ours["text"][0], ours["text"][1])
+
+
+def _edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "component", "changes", "told"),
+    [
+        (
+            "pixart_sigma",
+            "transformer",
+            {"caption_channels": 48},
+            "32 and 48",
+        ),
+        ("sana", "transformer", {"in_channels": 4}, "latent channels of the autoencoder"),
+        (
+            "stable_diffusion_3",
+            "text_encoder_2",
+            {"projection_dim": 8},
+            "both CLIP",
+        ),
+        ("stable_diffusion_3", "text_encoder_3", {"d_model": 8}, "text_encoder_3"),
+        ("lumina2", "vae", {"latent_channels": 4}, "latent channels of the VAE"),
+        ("flux", "text_encoder", {"hidden_size": 8}, "pooled values of text_encoder"),
+        ("flux", "transformer", {"in_channels": 16}, "packed latent channels"),
+    ],
+)
+def test_components_that_do_not_fit_are_refused(name, component, changes, told, bases, tmp_path):
+    shutil.copytree(bases[name].folder, tmp_path / "base")
+    _edit(tmp_path / "base" / component / "config.json", **changes)
+    with pytest.raises(InputError) as caught:
+        get_family(name).check(Base(tmp_path / "base"))
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_missing_file_or_a_pointer_in_its_place_is_named(name, bases, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(bases[name].folder, folder)
+    family = get_family(name)
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(InputError, match="git lfs pull"):
+        family.check(Base(folder))
+    weights.unlink()
+    with pytest.raises(InputError, match=r"transformer/diffusion_pytorch_model\.safetensors"):
+        family.check(Base(folder))
+
+
+def test_pixart_is_put_together_from_two_repositories(bases, two_images, tmp_path):
+    whole = bases["pixart_sigma"].folder
+    shutil.copytree(whole / "transformer", tmp_path / "one" / "transformer")
+    names = ("vae", "text_encoder", "tokenizer")
+    parts = {part: tmp_path / "two" / part for part in names}
+    for part, folder in parts.items():
+        shutil.copytree(whole / part, folder)
+    family = get_family("pixart_sigma")
+    images = []
+    for base in (Base(whole), Base(tmp_path / "one", parts)):
+        pipeline = family.load(base)
+        pipeline.set_progress_bar_config(disable=True)
+        sampled = family.sample(pipeline, list(two_images), [1, 2], SampleSettings(2, 4.0, 32))
+        images.append(np.stack([np.asarray(image) for image in sampled]))
+    assert np.array_equal(*images)
+
+
+def test_flux_refuses_a_size_that_it_cannot_pack(bases):
+    family = get_family("flux")
+    with pytest.raises(InputError, match="40 pixels"):
+        family.encoded_shape(family.load(bases["flux"]), 40)
