@@ -19,9 +19,9 @@ from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.files import whole_folder
 from workflow_scripts.finetune.data import load_pixels, read_training_rows
 from workflow_scripts.world.diffusion import PIXELS, tiny_vae, train_vae
+from workflow_scripts.world.tiny_flux import write_tiny_flux
 from workflow_scripts.world.tiny_transformers import (
     train_dc_ae,
-    write_tiny_flux,
     write_tiny_lumina2,
     write_tiny_pixart_sigma,
     write_tiny_sana,

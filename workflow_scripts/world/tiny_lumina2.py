@@ -8,11 +8,11 @@ from workflow_scripts.world.tiny_text import gemma_encoder, gemma_tokenizer
 
 TEXT_WIDTH: Final = 32
 TEXT_TOKENS: Final = 192
-"""The tokenizer's longest text; the system prompt takes about a fifth of it."""
+"""Of the tokenizer: room for a report behind the system prompt."""
 
 _SYSTEM_PROMPT: Final = (
     "You are an assistant designed to generate superior images with the superior degree of "
-    "image-text alignment based on textual prompts or user prompts. <Prompt Start> "
+    "image-text alignment based on textual prompts or user prompts. <Prompt Start>"
 )
 
 
@@ -30,9 +30,11 @@ def write_tiny_lumina2(captions: Sequence[str], vae: Any, folder: Path) -> None:
         Lumina2Transformer2DModel,
     )
 
-    tokenizer = gemma_tokenizer(
-        [*captions, *[_SYSTEM_PROMPT] * len(captions)], max_length=TEXT_TOKENS
-    )
+    # Word by word: Gemma's splitting lets pairs merge across words, and few captions would each end
+    # up as one token. The system prompt counts as often as the captions, to be short enough.
+    texts = [*captions, *[_SYSTEM_PROMPT] * len(captions)]
+    words = [f" {word}" for text in texts for word in text.split()]
+    tokenizer = gemma_tokenizer(words, max_length=TEXT_TOKENS)
     transformer: Any = Lumina2Transformer2DModel(
         sample_size=8,
         patch_size=2,

@@ -1,4 +1,4 @@
-"""Tiny diffusion transformers in the published layouts: PixArt-Sigma, Sana, SD 3.5, Lumina 2, FLUX.
+"""Tiny diffusion transformers in the published layouts: PixArt-Sigma, Sana, SD 3.5, Lumina 2.
 
 All weights but the autoencoder's are random, from torch's generator. They work at 64 pixels.
 """
@@ -223,42 +223,3 @@ _LUMINA_WORDS = (
     "You are an assistant designed to generate superior images with the superior degree of "
     "image-text alignment based on textual prompts or user prompts. <Prompt Start>"
 )
-
-
-def write_tiny_flux(captions: Sequence[str], vae: Any, folder: Path) -> None:
-    """Write a tiny FLUX.1-dev over a 16-channel VAE."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-
-    files = clip_tokenizer_files(captions, MERGES)
-    clip = write_clip_tokenizer(files, folder / "tokenizer")
-    long = t5_tokenizer(captions)
-    transformer = FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=4 * vae.config.latent_channels,
-        num_layers=2,
-        num_single_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=4,
-        joint_attention_dim=WIDTH,
-        pooled_projection_dim=WIDTH,
-        axes_dims_rope=(4, 6, 6),
-        guidance_embeds=True,
-    )
-    scheduler = FlowMatchEulerDiscreteScheduler(
-        shift=3.0,
-        use_dynamic_shifting=True,
-        base_shift=0.5,
-        max_shift=1.15,
-        base_image_seq_len=256,
-        max_image_seq_len=4096,
-    )
-    FluxPipeline(
-        transformer=transformer.eval(),
-        scheduler=scheduler,
-        vae=vae,
-        text_encoder=clip_encoder(clip, WIDTH),
-        tokenizer=clip,
-        text_encoder_2=t5_encoder(long, WIDTH),
-        tokenizer_2=long,
-    ).save_pretrained(folder)
-    write_clip_tokenizer(files, folder / "tokenizer")
