@@ -189,6 +189,23 @@ def test_an_image_follows_from_its_prompt_seed_size_and_guidance(pipeline):
     assert _sampled(pipeline, captions, [1, 1], size=48).shape == (2, 48, 48, 3)
 
 
+def test_sampling_tells_the_network_what_training_told_it(pipeline, two_images):
+    told = []
+    hook = pipeline.transformer.register_forward_pre_hook(
+        lambda _, args, given: told.append(given), with_kwargs=True
+    )
+    _sampled(pipeline, list(two_images), [1, 2])
+    hook.remove()
+    with torch.no_grad():
+        conditions = FAMILY.encode_captions(pipeline, list(two_images))
+    assert len(told) == 2  # one pass per step: no second one without the caption
+    for given in told:
+        assert torch.equal(given["encoder_hidden_states"], conditions["text"])
+        assert torch.equal(given["pooled_projections"], conditions["pooled"])
+        assert given["guidance"].tolist() == [3.5, 3.5]
+    assert told[0]["timestep"].tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("size", [0, 40, 72])
 def test_a_size_that_cannot_be_packed_is_refused(size, pipeline):
     with pytest.raises(InputError, match="multiples of 16"):

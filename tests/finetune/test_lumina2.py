@@ -64,7 +64,7 @@ def folder(tiny_lumina2, tmp_path):
 
 
 def test_overfits_until_samples_show_the_image_of_their_caption(tiny_lumina2, check_overfits):
-    check_overfits(FAMILY, tiny_lumina2, 200, 8, sampling=15, size=SIDE, learning_rate=3e-3)
+    check_overfits(FAMILY, tiny_lumina2, 120, 8, sampling=15, size=SIDE, learning_rate=3e-3)
 
 
 def test_lora_alone_lowers_the_loss(tiny_lumina2, check_lora_lowers_the_loss):

@@ -49,10 +49,11 @@ def write_tiny_lumina2(captions: Sequence[str], vae: Any, folder: Path) -> None:
         axes_lens=(300, 64, 64),
         cap_feat_dim=TEXT_WIDTH,
     )
-    Lumina2Pipeline(
+    pipeline: Any = Lumina2Pipeline(
         transformer=transformer.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
         vae=vae.eval(),
         text_encoder=gemma_encoder(tokenizer, TEXT_WIDTH),
         tokenizer=tokenizer,
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)

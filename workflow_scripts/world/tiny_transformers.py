@@ -34,7 +34,7 @@ def write_tiny_pixart_sigma(captions: Sequence[str], vae: Any, folder: Path) -> 
     )
 
     tokenizer = t5_tokenizer(captions)
-    transformer = PixArtTransformer2DModel(
+    transformer: Any = PixArtTransformer2DModel(
         sample_size=16,
         num_layers=3,
         patch_size=2,
@@ -52,13 +52,14 @@ def write_tiny_pixart_sigma(captions: Sequence[str], vae: Any, folder: Path) -> 
         norm_eps=1e-6,
         use_additional_conditions=False,
     )
-    PixArtSigmaPipeline(
+    pipeline: Any = PixArtSigmaPipeline(
         tokenizer=tokenizer,
         text_encoder=t5_encoder(tokenizer, WIDTH),
         vae=vae,
         transformer=transformer.eval(),
         scheduler=DPMSolverMultistepScheduler(),
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)
 
 
 def tiny_dc_ae() -> Any:
@@ -113,7 +114,7 @@ def write_tiny_sana(captions: Sequence[str], autoencoder: Any, folder: Path) -> 
 
     tokenizer = gemma_tokenizer(captions, max_length=64)
     channels = autoencoder.config.latent_channels
-    transformer = SanaTransformer2DModel(
+    transformer: Any = SanaTransformer2DModel(
         patch_size=1,
         in_channels=channels,
         out_channels=channels,
@@ -135,13 +136,14 @@ def write_tiny_sana(captions: Sequence[str], autoencoder: Any, folder: Path) -> 
         use_flow_sigmas=True,
     )
     text_encoder = gemma_encoder(tokenizer, WIDTH)
-    SanaPipeline(
+    pipeline: Any = SanaPipeline(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         vae=autoencoder,
         transformer=transformer.eval(),
         scheduler=scheduler,
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)
 
 
 def write_tiny_stable_diffusion_3(captions: Sequence[str], vae: Any, folder: Path) -> None:
@@ -155,7 +157,7 @@ def write_tiny_stable_diffusion_3(captions: Sequence[str], vae: Any, folder: Pat
     files = clip_tokenizer_files(captions, MERGES)
     clip = write_clip_tokenizer(files, folder / "tokenizer")
     long = t5_tokenizer(captions)
-    transformer = SD3Transformer2DModel(
+    transformer: Any = SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,
         in_channels=vae.config.latent_channels,
@@ -170,7 +172,7 @@ def write_tiny_stable_diffusion_3(captions: Sequence[str], vae: Any, folder: Pat
         dual_attention_layers=(0,),
         qk_norm="rms_norm",
     )
-    StableDiffusion3Pipeline(
+    pipeline: Any = StableDiffusion3Pipeline(
         transformer=transformer.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae,
@@ -180,7 +182,8 @@ def write_tiny_stable_diffusion_3(captions: Sequence[str], vae: Any, folder: Pat
         tokenizer_2=clip,
         text_encoder_3=t5_encoder(long, WIDTH),
         tokenizer_3=long,
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)
     for name in ("tokenizer", "tokenizer_2"):
         write_clip_tokenizer(files, folder / name)
 
@@ -194,7 +197,7 @@ def write_tiny_lumina2(captions: Sequence[str], vae: Any, folder: Path) -> None:
     )
 
     tokenizer = gemma_tokenizer([*captions, *[_LUMINA_WORDS] * 8])
-    transformer = Lumina2Transformer2DModel(
+    transformer: Any = Lumina2Transformer2DModel(
         sample_size=8,
         patch_size=2,
         in_channels=vae.config.latent_channels,
@@ -210,13 +213,14 @@ def write_tiny_lumina2(captions: Sequence[str], vae: Any, folder: Path) -> None:
         norm_eps=1e-5,
     )
     text_encoder = gemma_encoder(tokenizer, WIDTH)
-    Lumina2Pipeline(
+    pipeline: Any = Lumina2Pipeline(
         transformer=transformer.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)
 
 
 _LUMINA_WORDS = (

@@ -228,7 +228,7 @@ class Flux(Family):
         seeds: Sequence[int],
         settings: SampleSettings,
     ) -> list[Image.Image]:
-        """See `Family.sample`. Guidance is the network's input; captions are not cut elsewhere.
+        """See `Family.sample`. Guidance is the network's input; as many text tokens as in training.
 
         Raises:
             InputError: a size whose latents cannot be packed; the pipeline would shrink it.

@@ -224,8 +224,8 @@ def _require_fixed_shift(schedule: Path) -> None:
     kind, shift = config.get("_class_name"), config.get("shift")
     if not str(kind).startswith("FlowMatch"):
         raise InputError(f"the scheduler {kind} does not match flows", schedule, _REMEDY)
-    number = isinstance(shift, (int, float)) and not isinstance(shift, bool)
-    if config.get("use_dynamic_shifting") or not (number and shift > 0):
+    fixed = isinstance(shift, (int, float)) and shift > 0
+    if not fixed or config.get("use_dynamic_shifting"):
         raise InputError(
             "the scheduler has no fixed `shift`, by which noise levels are drawn", schedule, _REMEDY
         )
