@@ -259,6 +259,7 @@ def test_killed_and_started_again_gives_the_same_bits(
         tmp_path / "calm" / "training.csv",
         tmp_path / "calm_progress",
         settings(epochs=40, batch_size=4, per_device_batch_size=2, caption_dropout=0.2, **chosen),
+        cache=tmp_path / "encoded",
     )
     progress, out = tmp_path / "progress", tmp_path / "killed"
     command = _command(base, manifest, out, progress, words)

@@ -6,11 +6,13 @@ scheduler's `flow_shift`. The autoencoder is deterministic and shrinks the side 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.flow import (
     logit_normal_sigma,
@@ -43,6 +45,11 @@ if TYPE_CHECKING:
 TEXT_TOKENS: Final = 300
 """Of Sana's published configuration (`model_max_length`) and its pipeline's default."""
 
+SIDE: Final = 32
+"""The pipeline takes multiples of it, whatever the autoencoder."""
+
+_REMEDY: Final = "use the published checkpoint, all of its components from one repository"
+
 
 class Sana(Family):
     """See the module.
@@ -64,7 +71,7 @@ class Sana(Family):
         text, text_files = component_files(base, "text_encoder", "model")
         tokens, _ = tokenizer_files(base.path("tokenizer"))
         schedule = base.path("scheduler") / "scheduler_config.json"
-        read_json(schedule)
+        _require_shifted_flow(schedule)
         where = base.path("transformer") / "config.json"
         require_fit(
             text.get("hidden_size"),
@@ -78,6 +85,18 @@ class Sana(Family):
             "latent channels of the autoencoder, taken by the transformer",
             where,
         )
+        require_fit(
+            network.get("in_channels"),
+            network.get("out_channels") or network.get("in_channels"),
+            "latent channels that the transformer takes and that it predicts",
+            where,
+        )
+        if network.get("guidance_embeds"):
+            raise InputError(
+                "a distilled transformer that is told the guidance scale (Sana-Sprint)",
+                where,
+                _REMEDY,
+            )
         return [*files, *network_files, *vae_files, *text_files, *tokens, schedule]
 
     def load(
@@ -102,7 +121,12 @@ class Sana(Family):
         )
 
     def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
-        """See `Family.encoded_shape`: the latent itself."""
+        """See `Family.encoded_shape`: the latent itself.
+
+        Raises:
+            InputError: a size that the pipeline does not sample.
+        """
+        _require_size(pipeline, size)
         side = size // pipeline.vae_scale_factor
         return (pipeline.vae.config.latent_channels, side, side)
 
@@ -151,9 +175,16 @@ class Sana(Family):
         seeds: Sequence[int],
         settings: SampleSettings,
     ) -> list[Image.Image]:
-        """See `Family.sample`. No binning: it would sample 512 pixels and enlarge them."""
+        """See `Family.sample`.
+
+        Without binning and with the size: by default, 512 pixels are sampled and enlarged to 1024.
+
+        Raises:
+            InputError: a size that the pipeline does not sample.
+        """
         import torch
 
+        _require_size(pipeline, settings.size)
         return pipeline(
             list(captions),
             height=settings.size,
@@ -171,3 +202,30 @@ class Sana(Family):
 def noise_levels(pipeline: Any, draws: Draws) -> Tensor:
     """Draw noise levels, float32 (n,): logit-normal, shifted as the scheduler samples."""
     return shifted(logit_normal_sigma(draws), pipeline.scheduler.config.flow_shift)
+
+
+def _require_shifted_flow(schedule: Path) -> None:
+    config = read_json(schedule)
+    prediction, shift = config.get("prediction_type"), config.get("flow_shift")
+    if prediction != "flow_prediction" or not config.get("use_flow_sigmas"):
+        kind = config.get("_class_name")
+        raise InputError(
+            f"the scheduler {kind} (prediction {prediction!r}) does not sample along flows",
+            schedule,
+            _REMEDY,
+        )
+    if not isinstance(shift, (int, float)) or shift <= 0:
+        raise InputError(
+            "the scheduler has no `flow_shift`, by which noise levels are drawn", schedule, _REMEDY
+        )
+
+
+def _require_size(pipeline: Any, size: int) -> None:
+    patch = pipeline.vae_scale_factor * pipeline.transformer.config.patch_size
+    side = math.lcm(SIDE, patch)
+    if size <= 0 or size % side:
+        raise InputError(
+            f"{size} pixels: Sana works at multiples of {side}",
+            "size",
+            f"use {max(1, size // side) * side}",
+        )
