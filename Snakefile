@@ -34,7 +34,7 @@ rule all:
 rule prompts:
     """The prompt sets alone, as CSV, for people who generate with a model of their own."""
     input:
-        expand("results/cohort/prompts/{prompt_set}.csv", prompt_set=PROMPT_SETS),
+        exported_prompts,
 
 
 rule tables:

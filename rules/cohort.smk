@@ -1,6 +1,7 @@
 # Needs: the data source named in config.yaml (cohort.source).
 # Makes: results/cohort/manifest.parquet (one row per radiograph), attrition.csv (what was dropped
-# and why) and prompts/{prompt_set}.parquet and .csv.
+# and why) and prompts/{prompt_set}.parquet and .csv; for models with captions from another source,
+# the same in results/cohort/captions_{source}/.
 # No code is declared: everything follows from the cohort, so an edited comment here would rerun
 # every fine-tuning. The config, the source's tables and the stage version rerun it.
 
@@ -10,12 +11,12 @@ rule cohort_manifest:
     input:
         sources=cohort_sources,
     output:
-        manifest="results/cohort/manifest.parquet",
-        attrition="results/cohort/attrition.csv",
+        manifest="results/cohort/{captions}manifest.parquet",
+        attrition="results/cohort/{captions}attrition.csv",
     log:
-        "logs/cohort/manifest.log",
+        "logs/cohort/{captions}manifest.log",
     benchmark:
-        "benchmarks/cohort/manifest.tsv"
+        "benchmarks/cohort/{captions}manifest.tsv"
     conda:
         "../envs/core.yaml"
     threads: 2
@@ -33,14 +34,14 @@ rule cohort_manifest:
 rule cohort_prompts:
     """Draw one prompt set."""
     input:
-        manifest="results/cohort/manifest.parquet",
+        manifest="results/cohort/{captions}manifest.parquet",
     output:
-        parquet="results/cohort/prompts/{prompt_set}.parquet",
-        csv="results/cohort/prompts/{prompt_set}.csv",
+        parquet="results/cohort/{captions}prompts/{prompt_set}.parquet",
+        csv="results/cohort/{captions}prompts/{prompt_set}.csv",
     log:
-        "logs/cohort/prompts_{prompt_set}.log",
+        "logs/cohort/{captions}prompts_{prompt_set}.log",
     benchmark:
-        "benchmarks/cohort/prompts_{prompt_set}.tsv"
+        "benchmarks/cohort/{captions}prompts_{prompt_set}.tsv"
     conda:
         "../envs/core.yaml"
     threads: 1

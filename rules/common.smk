@@ -11,7 +11,11 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from snakemake.exceptions import WorkflowError
-from workflow_scripts.common.config import prompt_sets_of, validate_config
+from workflow_scripts.common.config import (
+    caption_source_of,
+    prompt_sets_of,
+    validate_config,
+)
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import PROMPT_SETS
 
@@ -57,6 +61,7 @@ PRIVACY_ENCODERS = ["rad_dino", "reid"]
 
 
 wildcard_constraints:
+    captions=r"(captions_[\w.-]+/)?",
     model="[a-z][a-z0-9_]*",
     prompt_set="|".join(PROMPT_SETS),
     setting="augmented|synthetic_only",
@@ -75,7 +80,7 @@ def code(stage):
 
 def with_prompt_set(prompt_set):
     """Models of the run that have images of a prompt set."""
-    return [m for m in RUN_MODELS if prompt_set in prompt_sets_of(config["models"][m])]
+    return [m for m in RUN_MODELS if prompt_set in prompt_sets_of(config, m)]
 
 
 def flags(settings):
@@ -111,9 +116,48 @@ def quote(word):
     return shlex.quote(str(word))
 
 
+def captions(model):
+    """The folder, below results/cohort, of what a model's captions decide.
+
+    Empty for the cohort's own captions; `captions_{source}/` for a model with a caption source of
+    its own (Table 17). The radiographs and their labels are the same for all.
+    """
+    own = caption_source_of(config)
+    source = caption_source_of(config, model)
+    return "" if source == own else f"captions_{source}/"
+
+
+def manifest(wildcards):
+    """The manifest with a model's captions."""
+    return f"results/cohort/{captions(wildcards.model)}manifest.parquet"
+
+
+def prompts(wildcards, prompt_set=None):
+    """A model's prompts; of the wildcard's prompt set, or of the one given."""
+    prompt_set = prompt_set or wildcards.prompt_set
+    return f"results/cohort/{captions(wildcards.model)}prompts/{prompt_set}.parquet"
+
+
+def real_training_features(wildcards):
+    """Features of the radiographs that a model's privacy prompts point to."""
+    return expand(rules.features_training.output, captions=captions(wildcards.model))
+
+
+def exported_prompts(wildcards):
+    """The prompts of every caption source of the run, as CSV."""
+    folders = sorted({"", *map(captions, RUN_MODELS)})
+    return [
+        f"results/cohort/{folder}prompts/{prompt_set}.csv"
+        for folder in folders
+        for prompt_set in PROMPT_SETS
+    ]
+
+
 def cohort_flags(wildcards):
     """Flags of the cohort's reader, from its own block of the config."""
     cohort = config["cohort"]
+    folder = wildcards.captions.rstrip("/")
+    caption_source = folder.removeprefix("captions_") or caption_source_of(config)
     settings = cohort[cohort["source"]]
     words = [
         cohort["source"],
@@ -126,10 +170,13 @@ def cohort_flags(wildcards):
         words += ["--view", f"{name}={label}"]
     if cohort["source"] == "mimic_cxr_jpg":
         words += ["--annotations", settings["annotations"]]
-        words += ["--caption-source", cohort["caption_source"]]
+        words += ["--caption-source", caption_source]
     else:
         words += ["--metadata", settings["metadata"]]
-        for column, name in settings["columns"].items():
+        columns = settings["columns"] | (
+            {"caption": caption_source} if caption_source else {}
+        )
+        for column, name in columns.items():
             words += ["--column", f"{column}={name}"]
         findings = settings["findings"]
         words += ["--finding-column", findings["column"]]
@@ -274,22 +321,27 @@ def tuning(settings):
     return f"LoRA (r={tuned['lora']['rank']})" if "lora" in tuned else "FFT"
 
 
+def why_missing(model, prompt_set):
+    """Why a model has no images of a prompt set."""
+    if captions(model) and prompt_set == "augment":
+        return "its own captions point to other radiographs than the baseline's"
+    return f"no images of the prompt set `{prompt_set}` were given"
+
+
 def model_table(wildcards):
     """What tables show of the models, as JSON."""
     rows = []
     for key in RUN_MODELS:
         settings = config["models"][key]
         tuned = settings.get("finetune")
-        missing = [s for s in PROMPT_SETS if s not in prompt_sets_of(settings)]
+        missing = [s for s in PROMPT_SETS if s not in prompt_sets_of(config, key)]
         rows.append(
             {
                 "key": key,
                 "family": settings["family"],
                 "display": settings["display"],
                 "finetuning": "-" if key in CONTROLS + EXTERNAL else tuning(settings),
-                "missing": {
-                    s: f"no images of the prompt set `{s}` were given" for s in missing
-                },
+                "missing": {s: why_missing(key, s) for s in missing},
             }
         )
     return quote(json.dumps(rows))
@@ -308,14 +360,19 @@ def records(kind):
     ]
 
 
+def with_examples():
+    """Models that the report's example images compare: those with the cohort's captions."""
+    return [m for m in with_prompt_set("test") if not captions(m)]
+
+
 def example_shards(wildcards):
     """The first test shard of every model, for the report's example images."""
-    return [shards_of(m, "test")[0] for m in with_prompt_set("test")]
+    return [shards_of(m, "test")[0] for m in with_examples()]
 
 
 def example_flags(wildcards):
     """The example shards with their models' keys."""
-    pairs = [f"{m}={shards_of(m, 'test')[0]}" for m in with_prompt_set("test")]
+    pairs = [f"{m}={shards_of(m, 'test')[0]}" for m in with_examples()]
     return [word for pair in pairs for word in ("--images", quote(pair))]
 
 

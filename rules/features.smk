@@ -105,13 +105,16 @@ rule features_training:
     input:
         code=code("features"),
         manifest="results/cohort/manifest.parquet",
-        prompts="results/cohort/prompts/privacy.parquet",
+        prompts="results/cohort/{captions}prompts/privacy.parquet",
     output:
-        expand("results/features/real/privacy/{encoder}.h5", encoder=PRIVACY_ENCODERS),
+        expand(
+            "results/features/real/{{captions}}privacy/{encoder}.h5",
+            encoder=PRIVACY_ENCODERS,
+        ),
     log:
-        "logs/features/real_privacy.log",
+        "logs/features/{captions}real_privacy.log",
     benchmark:
-        "benchmarks/features/real_privacy.tsv"
+        "benchmarks/features/{captions}real_privacy.tsv"
     conda:
         "../envs/core.yaml"
     threads: 8
@@ -124,7 +127,7 @@ rule features_training:
         protocol=config["protocol"],
         folder=output_folder,
         encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
-        progress="results/features/real/privacy/.progress",
+        progress="results/features/real/{captions}privacy/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
         " --manifest {input.manifest} --prompts {input.prompts} {params.encoders}"

@@ -7,8 +7,8 @@ rule fidelity_score:
     """Fidelity of one model, from the cached features alone."""
     input:
         code=code("fidelity"),
-        manifest="results/cohort/manifest.parquet",
-        prompts="results/cohort/prompts/test.parquet",
+        manifest=manifest,
+        prompts=partial(prompts, prompt_set="test"),
         real=rules.features_reference.output,
         generated=rules.features_fidelity.output,
     output:

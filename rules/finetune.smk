@@ -10,7 +10,7 @@
 rule finetune_train:
     """Fine-tune one model on every captioned training image."""
     input:
-        manifest="results/cohort/manifest.parquet",
+        manifest=manifest,
     output:
         checkpoint=directory("results/finetune/{model}/checkpoint"),
         curve="results/finetune/{model}/training.csv",

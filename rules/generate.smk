@@ -7,7 +7,7 @@
 rule generate_sample:
     """Sample one shard of a prompt set from a text-to-image model."""
     input:
-        prompts="results/cohort/prompts/{prompt_set}.parquet",
+        prompts=prompts,
         checkpoint=checkpoint,
     output:
         "results/generate/{model}/{prompt_set}/part-{shard}-of-{shards}.parquet",
@@ -40,7 +40,7 @@ rule generate_external:
     """Import one shard of a user's own images."""
     input:
         code=code("generate"),
-        prompts="results/cohort/prompts/{prompt_set}.parquet",
+        prompts=prompts,
         sources=external_sources,
     output:
         "results/generate/{model}/{prompt_set}/part-{shard}-of-{shards}.parquet",
@@ -69,8 +69,8 @@ rule generate_control:
     """Make one shard of a control: real, copied, blurred or noise images."""
     input:
         code=code("generate"),
-        manifest="results/cohort/manifest.parquet",
-        prompts="results/cohort/prompts/{prompt_set}.parquet",
+        manifest=manifest,
+        prompts=prompts,
     output:
         "results/generate/{model}/{prompt_set}/part-{shard}-of-{shards}.parquet",
     log:

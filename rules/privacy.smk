@@ -6,10 +6,10 @@ rule privacy_score:
     """Re-identification, latent and pixel distance of one model against its prompts' own images."""
     input:
         code=code("privacy"),
-        manifest="results/cohort/manifest.parquet",
-        prompts="results/cohort/prompts/privacy.parquet",
+        manifest=manifest,
+        prompts=partial(prompts, prompt_set="privacy"),
         shards=partial(shards, prompt_set="privacy"),
-        real=rules.features_training.output,
+        real=real_training_features,
         generated=rules.features_privacy.output,
     output:
         record="results/privacy/{model}.json",

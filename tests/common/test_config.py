@@ -3,7 +3,12 @@ import copy
 import pytest
 import yaml
 
-from workflow_scripts.common.config import prompt_sets_of, schema, validate_config
+from workflow_scripts.common.config import (
+    caption_source_of,
+    prompt_sets_of,
+    schema,
+    validate_config,
+)
 from workflow_scripts.common.environments import ENVS, conda_environment, pins
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.preflight.check import read_config
@@ -72,9 +77,46 @@ def test_every_key_of_the_schema_is_described():
     assert undescribed(schema(), "") == []
 
 
-def test_prompt_sets_keep_the_papers_order():
-    assert prompt_sets_of({"prompt_sets": ["privacy", "test"]}) == ["test", "privacy"]
-    assert prompt_sets_of({}) == ["test", "privacy", "augment"]
+def test_prompt_sets_keep_the_papers_order(config):
+    config["models"]["sd_v2"]["prompt_sets"] = ["privacy", "test"]
+    assert prompt_sets_of(config, "sd_v2") == ["test", "privacy"]
+    assert prompt_sets_of(config, "sd_v1_4") == ["test", "privacy", "augment"]
+
+
+def test_a_model_with_captions_of_its_own_has_no_augment_images(config):
+    assert caption_source_of(config, "sd_v1_4") == "llava_rad"
+    assert caption_source_of(config, "sd_v1_4_impression") == "impression"
+    assert prompt_sets_of(config, "sd_v1_4_impression") == ["test", "privacy"]
+    config["cohort"]["caption_source"] = "impression"
+    assert prompt_sets_of(config, "sd_v1_4_impression") == ["test", "privacy", "augment"]
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"caption_source": "impresion"}, "'impresion' is none of llava_rad, impression"),
+        ({"caption_source": "../x"}, "caption_source"),
+        (
+            {"caption_source": "impression", "prompt_sets": ["test", "augment"]},
+            "no `augment` with a caption_source of its own",
+        ),
+    ],
+)
+def test_a_faulty_caption_source_of_a_model_is_refused(config, block, message):
+    config["models"]["sd_v1_4"] |= block
+    with pytest.raises(InputError, match=message):
+        validate_config(config)
+
+
+def test_a_caption_source_is_a_column_of_an_image_folder(config):
+    columns = {"path": "image", "patient_id": "patient", "caption": "text"}
+    findings = {"column": "labels", "values": {}}
+    folder = {"root": "x", "metadata": "x.csv", "columns": columns, "findings": findings}
+    config["cohort"] |= {"source": "image_folder", "image_folder": folder}
+    config["models"]["sd_v1_4"]["caption_source"] = "short_text"
+    validate_config(config)
+    assert caption_source_of(config) == caption_source_of(config, "sd_v2") == "text"
+    assert caption_source_of(config, "sd_v1_4") == "short_text"
 
 
 def test_the_two_flavours_differ_in_torch_and_its_companions_alone():

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from tests.workflow.checkouts import make_checkout, run
 from workflow_scripts.common.images import read_shards
-from workflow_scripts.common.manifest import read_prompts
+from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import read_record
 
 pytestmark = pytest.mark.workflow
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.workflow
 FULL = ("sd_v1_4", "sd_v1_5", "sd_v2", "sd_v2_1", "pixart_sigma", "sana")
 LORA = ("sd_v3_5", "lumina_2", "flux_1_dev")
 SYSTEMS = (*FULL, *LORA, "radedit", "llm_cxr")
+VARIANT = "sd_v1_5_impression"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def test_systems_are_tuned_as_table_11_says(eleven):
         files = {path.name for path in checkpoint.iterdir()} - {".snakemake_timestamp"}
         assert files == {"pytorch_lora_weights.safetensors"}
     tuned = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    assert tuned == {*FULL, *LORA}
+    assert tuned == {*FULL, *LORA, VARIANT}
     for system in tuned:
         assert np.isfinite(pd.read_csv(folder / system / "training.csv")["loss"]).all()
 
@@ -79,3 +81,37 @@ def test_every_prompt_has_its_image_and_images_differ(eleven, system):
     side = 32 if system == "llm_cxr" else 64
     assert {image.shape for image in pixels} == {(side, side, 3)}
     assert np.abs(pixels[0] - pixels[1]).mean() > 1  # one caption, two seeds
+
+
+def test_a_variant_with_captions_of_its_own_is_measured_on_them(eleven):
+    cohort = eleven / "results/cohort"
+    own = read_manifest(cohort / "captions_impression/manifest.parquet").set_index("image_id")
+    others = read_manifest(cohort / "manifest.parquet").set_index("image_id")
+    same = [name for name in own.columns if not name.startswith("caption")]
+    pd.testing.assert_frame_equal(own[same], others[same])
+    assert set(own["caption"].dropna()).isdisjoint(others["caption"].dropna())
+    assert set(own["caption_source"].dropna()) == {"impression"}
+
+    prompts = read_prompts(cohort / "captions_impression/prompts/test.parquet")
+    shards = sorted((eleven / f"results/generate/{VARIANT}/test").glob("*.parquet"))
+    assert [item.caption for item in read_shards(shards)] == prompts["caption"].tolist()
+    assert set(prompts["caption"]) == set(own.loc[own["split"] == "test", "caption"].dropna())
+    record = read_record(eleven / f"results/fidelity/{VARIANT}.json")
+    assert record.get("fid").n == len(prompts)
+
+    pointed = set(read_prompts(cohort / "captions_impression/prompts/privacy.parquet")["image_id"])
+    with h5py.File(eleven / "results/features/real/captions_impression/privacy/reid.h5") as file:
+        assert set(file["image_id"].asstr()[:]) == pointed
+    # The same training images, other captions: other weights.
+    curves = [
+        pd.read_csv(eleven / f"results/finetune/{name}/training.csv")["loss"]
+        for name in (VARIANT, "sd_v1_5")
+    ]
+    assert len(curves[0]) == len(curves[1])
+    assert not np.array_equal(*curves)
+
+
+def test_a_variant_with_captions_of_its_own_has_no_downstream_record(eleven):
+    assert not (eleven / f"results/downstream/classification/augmented/{VARIANT}.json").exists()
+    text = (eleven / "results/tables/table04_classification_augmented.md").read_text()
+    assert "other radiographs than the baseline's" in text

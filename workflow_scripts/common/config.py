@@ -43,9 +43,29 @@ def validate_config(config: dict[str, Any]) -> None:
         )
 
 
-def prompt_sets_of(block: dict[str, Any]) -> list[str]:
-    """Return the prompt sets that a model's block has images of, in the paper's order."""
-    given = block.get("prompt_sets", PROMPT_SETS)
+def caption_source_of(config: dict[str, Any], model: str | None = None) -> str | None:
+    """Return the source of a model's captions, or of the cohort's own.
+
+    A text of the annotations for `mimic_cxr_jpg`, a column of the table for `image_folder` (None
+    where the cohort maps none).
+    """
+    cohort = config["cohort"]
+    if model is not None and (given := config["models"][model].get("caption_source")):
+        return given
+    if cohort["source"] == "mimic_cxr_jpg":
+        return cohort["caption_source"]
+    return cohort["image_folder"]["columns"].get("caption")
+
+
+def prompt_sets_of(config: dict[str, Any], model: str) -> list[str]:
+    """Return the prompt sets that a model has images of, in the paper's order.
+
+    By default all; without `augment` for a model with captions of its own: they point to other
+    radiographs than the downstream baseline's.
+    """
+    own = caption_source_of(config, model) != caption_source_of(config)
+    default = [name for name in PROMPT_SETS if not (own and name == "augment")]
+    given = config["models"][model].get("prompt_sets", default)
     return [name for name in PROMPT_SETS if name in given]
 
 
@@ -99,6 +119,18 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
         tuned = block.get("finetune") or {}
         if (tuned.get("method") == "lora") != ("lora" in tuned):
             faults.append(f"models.{key}.finetune: the method lora and the key `lora` go together")
+        if (source := block.get("caption_source")) and not faults:
+            texts = schema()["properties"]["cohort"]["properties"]["caption_source"]["enum"]
+            known = texts if config["cohort"]["source"] == "mimic_cxr_jpg" else [source]
+            if source not in known:
+                faults.append(
+                    f"models.{key}.caption_source: {source!r} is none of {', '.join(known)}"
+                )
+            elif source != caption_source_of(config) and "augment" in block.get("prompt_sets", ()):
+                faults.append(
+                    f"models.{key}.prompt_sets: no `augment` with a caption_source of its own: its "
+                    "captions point to other radiographs than the downstream baseline's"
+                )
         if family == "control":
             kind = block.get("control", {}).get("kind")
             for name in {"blurred_real": ["blur", "size"], "noise": ["size"]}.get(kind, []):

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from workflow_scripts.common.config import validate_config
+from workflow_scripts.common.config import caption_source_of, validate_config
 from workflow_scripts.common.errors import InputError, run_script
 
 
@@ -58,7 +58,8 @@ def _subjects(config: dict[str, Any], stages: set[str], models: set[str]) -> Ite
             yield f"{prefix}.root", source["root"], check_mimic_cxr_jpg
             yield f"{prefix}.annotations", source["annotations"], check_annotations
         else:
-            columns = [*source["columns"].values(), source["findings"]["column"]]
+            captions = {caption_source_of(config, key) for key in config["run_models"]} - {None}
+            columns = [*source["columns"].values(), source["findings"]["column"], *sorted(captions)]
             yield f"{prefix}.root", source["root"], check_folder
             yield f"{prefix}.metadata", source["metadata"], lambda path: check_table(path, columns)
     for key in config["run_models"]:
