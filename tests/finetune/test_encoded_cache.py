@@ -125,6 +125,17 @@ def test_without_a_cache_a_batch_is_encoded_when_shown(opened, paths):
     assert encode.sizes == [len(indices) for indices in ORDER]
 
 
+def test_batches_are_laid_out_alike_wherever_they_come_from(opened, monkeypatch):
+    """A convolution's last bits follow from its input's strides."""
+    wanted = np.array([2, 5, 11])
+    batches = [next(opened(cache=cache).batches([wanted])) for cache in (None, "cache")]
+    monkeypatch.setattr(data, "ENCODED_IN_MEMORY", 1 << 20)
+    batches += [next(opened(cache=cache).batches([wanted])) for cache in (None, "cache")]
+    assert all(batch.is_contiguous() for batch in batches)
+    for batch in batches[1:]:
+        torch.testing.assert_close(batch, batches[0], rtol=0, atol=1e-6)
+
+
 def test_a_second_run_encodes_nothing(opened, tmp_path):
     opened()
     before = files(tmp_path / "cache")

@@ -162,7 +162,7 @@ class TrainingImages:
                 yield future.result()
         else:
             for pixels in self._decoded(wanted):
-                yield self._encode(pixels)
+                yield self._encoded_of(pixels)
 
     def close(self) -> None:
         """Stop the threads and close the files."""
@@ -176,7 +176,7 @@ class TrainingImages:
         progress = Progress("encoding training images", len(self._paths), "images")
         encoded = []
         for pixels in self._decoded(_chunks(range(len(self._paths)), self._chunk)):
-            encoded.append(self._encode(pixels).cpu())
+            encoded.append(self._encoded_of(pixels).cpu())
             progress.update(len(pixels))
         return torch.cat(encoded)
 
@@ -208,11 +208,16 @@ class TrainingImages:
 
         encoded: list[Tensor] = []
         for pixels in self._decoded(wanted()):
-            encoded.append(self._encode(pixels).float().cpu())
+            encoded.append(self._encoded_of(pixels).cpu())
             progress.update(len(pixels))
             if sum(map(len, encoded)) == len(blocks.rows(started[0])):
                 blocks.write(started.popleft(), torch.cat(encoded).numpy())
                 encoded = []
+
+    def _encoded_of(self, pixels: Tensor) -> Tensor:
+        # Laid out alike from wherever they are read: a network's convolutions choose their
+        # algorithm by the layout, and an autoencoder may return channels last.
+        return self._encode(pixels).float().contiguous()
 
     def _decoded(self, wanted: Iterable[np.ndarray]) -> Iterator[Tensor]:
         def submit(indices: np.ndarray) -> list[Future[np.ndarray]]:

@@ -180,6 +180,8 @@ def finetune(
     )
     identity = _identity(family, files, base, rows, settings, device)
 
+    # Pipelines log the end of a caption that is longer than their text encoder takes.
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
     pipeline = family.load(
         base,
         PRECISIONS[settings.mixed_precision],

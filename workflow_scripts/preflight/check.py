@@ -58,8 +58,9 @@ def _subjects(config: dict[str, Any], stages: set[str], models: set[str]) -> Ite
             yield f"{prefix}.root", source["root"], check_mimic_cxr_jpg
             yield f"{prefix}.annotations", source["annotations"], check_annotations
         else:
-            captions = {caption_source_of(config, key) for key in config["run_models"]} - {None}
-            columns = [*source["columns"].values(), source["findings"]["column"], *sorted(captions)]
+            captions = {caption_source_of(config, key) for key in config["run_models"]}
+            columns = [*source["columns"].values(), source["findings"]["column"]]
+            columns += sorted(column for column in captions if column and column not in columns)
             yield f"{prefix}.root", source["root"], check_folder
             yield f"{prefix}.metadata", source["metadata"], lambda path: check_table(path, columns)
     for key in config["run_models"]:

@@ -20,13 +20,10 @@ from workflow_scripts.common.files import whole_folder
 from workflow_scripts.finetune.data import load_pixels, read_training_rows
 from workflow_scripts.world.diffusion import PIXELS, tiny_vae, train_vae
 from workflow_scripts.world.tiny_flux import write_tiny_flux
-from workflow_scripts.world.tiny_transformers import (
-    train_dc_ae,
-    write_tiny_lumina2,
-    write_tiny_pixart_sigma,
-    write_tiny_sana,
-    write_tiny_stable_diffusion_3,
-)
+from workflow_scripts.world.tiny_lumina2 import write_tiny_lumina2
+from workflow_scripts.world.tiny_pixart_sigma import write_tiny_pixart_sigma
+from workflow_scripts.world.tiny_sana import train_dc_ae, write_tiny_sana
+from workflow_scripts.world.tiny_stable_diffusion_3 import write_tiny_stable_diffusion_3
 
 SHOWN = 256
 
