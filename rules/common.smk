@@ -55,14 +55,15 @@ SAMPLED = [m for m in RUN_MODELS if m not in CONTROLS + EXTERNAL]
 FINETUNED = [m for m in SAMPLED if config["models"][m].get("finetune")]
 
 # Which encoders the images pass through, all in one pass.
-FIDELITY_ENCODERS = ["rad_dino", "biovil_t_image", "biovil_t_text"]
-REFERENCE_ENCODERS = ["rad_dino"]
+REFERENCE_ENCODERS = config["fidelity"]["encoders"]
+FIDELITY_ENCODERS = [*REFERENCE_ENCODERS, "biovil_t_image", "biovil_t_text"]
 PRIVACY_ENCODERS = ["rad_dino", "reid"]
 
 
 wildcard_constraints:
     captions=r"(captions_[\w.-]+/)?",
     model="[a-z][a-z0-9_]*",
+    encoder="|".join(REFERENCE_ENCODERS),
     prompt_set="|".join(PROMPT_SETS),
     setting="augmented|synthetic_only",
     shard=r"\d{5}",
@@ -203,6 +204,11 @@ def cohort_sources(wildcards):
         found += sorted(Path(settings["annotations"]).glob("*.json"))
         found += sorted(Path(settings["annotations"]).glob("*.csv"))
     return [str(path) for path in found if path.is_file()]
+
+
+def fidelity_flags(wildcards):
+    """Flags of the fidelity metrics; the encoder is the wildcard's."""
+    return flags({k: v for k, v in config["fidelity"].items() if k != "encoders"})
 
 
 def prompt_flags(wildcards):
@@ -350,7 +356,11 @@ def model_table(wildcards):
 def records(kind):
     """Every record of one kind that the run's models have."""
     if kind == "fidelity":
-        return [f"results/fidelity/{m}.json" for m in with_prompt_set("test")]
+        return [
+            f"results/fidelity/{encoder}/{m}.json"
+            for encoder in REFERENCE_ENCODERS
+            for m in with_prompt_set("test")
+        ]
     if kind == "privacy":
         return [f"results/privacy/{m}.json" for m in with_prompt_set("privacy")]
     return ["results/downstream/classification/real_only/real.json"] + [

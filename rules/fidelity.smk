@@ -1,10 +1,10 @@
 # Needs: features of a model's test images and of the real test images.
-# Makes: results/fidelity/{model}.json: FID, KID, precision, recall, density, coverage, alignment,
+# Makes: results/fidelity/{encoder}/{model}.json: FID, KID, precision, recall, density, coverage, alignment,
 # for all images and for each of the 14 findings.
 
 
 rule fidelity_score:
-    """Fidelity of one model, from the cached features alone."""
+    """Fidelity of one model in one encoder's features, from the cache alone."""
     input:
         code=code("fidelity"),
         manifest=manifest,
@@ -12,11 +12,11 @@ rule fidelity_score:
         real=rules.features_reference.output,
         generated=rules.features_fidelity.output,
     output:
-        "results/fidelity/{model}.json",
+        "results/fidelity/{encoder}/{model}.json",
     log:
-        "logs/fidelity/{model}.log",
+        "logs/fidelity/{encoder}_{model}.log",
     benchmark:
-        "benchmarks/fidelity/{model}.tsv"
+        "benchmarks/fidelity/{encoder}_{model}.tsv"
     conda:
         "../envs/core.yaml"
     threads: 8
@@ -27,11 +27,11 @@ rule fidelity_score:
     params:
         version=VERSIONS["fidelity"],
         protocol=config["protocol"],
-        flags=flags(config["fidelity"]),
+        flags=fidelity_flags,
         real=partial(input_folder, name="real"),
         generated=partial(input_folder, name="generated"),
     shell:
-        "python -m workflow_scripts.fidelity.score --model {wildcards.model}"
+        "python -m workflow_scripts.fidelity.score --model {wildcards.model} --encoder {wildcards.encoder}"
         " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
         " --real {params.real} --generated {params.generated} {params.flags}"
         " --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"

@@ -6,6 +6,7 @@ TABLES = [
     "table02_fid_per_pathology",
     "table03_privacy",
     "table04_classification_augmented",
+    "table07_encoders",
     "table15_classification_synthetic_only",
 ]
 

@@ -17,7 +17,16 @@ from workflow_scripts.fidelity.score import METRICS, Settings, main, score
 def run(cohort, output, *flags):
     main(
         [
-            *("--model", "model", "--protocol", "sound", "--manifest", str(cohort.manifest)),
+            *(
+                "--model",
+                "model",
+                "--encoder",
+                "rad_dino",
+                "--protocol",
+                "sound",
+                "--manifest",
+                str(cohort.manifest),
+            ),
             *("--prompts", str(cohort.prompts), "--real", str(cohort.real)),
             *("--generated", str(cohort.generated), "--output", str(output)),
             *("--kid-bootstrap", "50", *flags),
@@ -29,7 +38,7 @@ def run(cohort, output, *flags):
 def rescore(cohort, protocol="sound"):
     settings = Settings(kid_bootstrap=20)
     folders = cohort.manifest, cohort.prompts, cohort.real, cohort.generated
-    return score("model", protocol, *folders, settings)
+    return score("model", "rad_dino", protocol, *folders, settings)
 
 
 def generated_features(cohort):

@@ -24,13 +24,15 @@ TABLES = [
     "table02_fid_per_pathology",
     "table03_privacy",
     "table04_classification_augmented",
+    "table07_encoders",
     "table15_classification_synthetic_only",
 ]
 JOINS = {("tables_build", None), ("tables_report", None)}
 
 
 def value(demo, stage, model, metric, subset="all"):
-    return read_record(demo / f"results/{stage}/{model}.json").get(metric, subset).value
+    folder = demo / "results" / stage / ("rad_dino" if stage == "fidelity" else "")
+    return read_record(folder / f"{model}.json").get(metric, subset).value
 
 
 def test_every_table_and_the_report_are_there(demo):
@@ -97,7 +99,7 @@ def test_a_rare_pathologys_row_says_how_few_images_it_rests_on(demo):
     prompts = read_prompts(demo / "results/cohort/prompts/test.parquet")
     manifest = read_manifest(demo / "results/cohort/manifest.parquet")
     real = manifest[manifest["split"] == "test"]
-    record = read_record(demo / "results/fidelity/tiny_sd.json")
+    record = read_record(demo / "results/fidelity/rad_dino/tiny_sd.json")
     counts = {f: int((prompts[f] == 1).sum()) for f in FINDINGS}
     rarest = min(counts, key=counts.get)
     assert counts[rarest] < 20

@@ -52,7 +52,7 @@ def test_every_system_stands_in_the_tables(eleven):
         "LLM-CXR",
     ]
     for system in SYSTEMS:
-        fid = read_record(eleven / f"results/fidelity/{system}.json").get("fid")
+        fid = read_record(eleven / f"results/fidelity/rad_dino/{system}.json").get("fid")
         assert np.isfinite(fid.value)
 
 
@@ -96,7 +96,7 @@ def test_a_variant_with_captions_of_its_own_is_measured_on_them(eleven):
     shards = sorted((eleven / f"results/generate/{VARIANT}/test").glob("*.parquet"))
     assert [item.caption for item in read_shards(shards)] == prompts["caption"].tolist()
     assert set(prompts["caption"]) == set(own.loc[own["split"] == "test", "caption"].dropna())
-    record = read_record(eleven / f"results/fidelity/{VARIANT}.json")
+    record = read_record(eleven / f"results/fidelity/rad_dino/{VARIANT}.json")
     assert record.get("fid").n == len(prompts)
 
     pointed = set(read_prompts(cohort / "captions_impression/prompts/privacy.parquet")["image_id"])

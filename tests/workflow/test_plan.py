@@ -96,7 +96,7 @@ TARGETS = {
     "generate_sample": "results/generate/sd_v1_5/test/part-00000-of-00004.parquet",
     "generate_control": "results/generate/noise/test/part-00000-of-00004.parquet",
     "features_fidelity": "results/features/sd_v2/test/rad_dino.h5",
-    "fidelity_score": "results/fidelity/sd_v2_1.json",
+    "fidelity_score": "results/fidelity/rad_dino/sd_v2_1.json",
     "privacy_score": "results/privacy/sd_v2_1.json",
     "downstream_real": "results/downstream/classification/real_only/real.json",
 }

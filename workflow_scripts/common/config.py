@@ -100,6 +100,9 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
     source = config["cohort"]["source"]
     if source not in config["cohort"]:
         faults.append(f"cohort.{source}: missing, although cohort.source names it")
+    for name in config["fidelity"]["encoders"]:
+        if name not in config["encoders"]:
+            faults.append(f"encoders.{name}: missing, although fidelity.encoders names it")
     models = config["models"]
     for key in config["run_models"]:
         if key not in models:

@@ -1,11 +1,11 @@
 """Score one model's fidelity: every metric, over all images and for each of the 14 findings.
 
-    python -m workflow_scripts.fidelity.score --model sd_v1_4 --protocol sound \\
+    python -m workflow_scripts.fidelity.score --model sd_v1_4 --encoder rad_dino --protocol sound \\
         --manifest results/cohort/manifest.parquet --prompts results/cohort/prompts/test.parquet \\
         --real results/features/real/test --generated results/features/sd_v1_4/test \\
-        --output results/fidelity/sd_v1_4.json
+        --output results/fidelity/rad_dino/sd_v1_4.json
 
-Needs rad_dino.h5 of the real and of the generated images, and biovil_t_image.h5 and
+Needs the encoder's file of the real and of the generated images, and biovil_t_image.h5 and
 biovil_t_text.h5 of the generated ones; makes one record.
 
 An image has a finding where its label is 1 (neither -1 nor missing): a generated image by the
@@ -46,7 +46,9 @@ from workflow_scripts.fidelity.manifold import manifold_overlap
 
 log = logging.getLogger(__name__)
 
-ENCODER: Final = "rad_dino"
+ENCODERS: Final = ("rad_dino", "inception_v3", "densenet_121")
+"""Whose features the distances may be taken in."""
+
 SUBSETS: Final = ("all", *FINDINGS)
 METRICS: Final = {
     "fid": "lower",
@@ -203,6 +205,7 @@ def generated_findings(
 
 def score(
     model: str,
+    encoder: str,
     protocol: str,
     manifest_path: Path,
     prompts_path: Path,
@@ -221,7 +224,7 @@ def score(
     columns = ["image_id", "patient_id", *FINDINGS]
     manifest = read_manifest(manifest_path, columns)
     prompts = read_prompts(prompts_path)
-    real, generated = read_comparable(real_folder, generated_folder, ENCODER, protocol)
+    real, generated = read_comparable(real_folder, generated_folder, encoder, protocol)
     images = read_encoder(generated_folder, "biovil_t_image", protocol)
     texts = read_encoder(generated_folder, "biovil_t_text", protocol)
 
@@ -251,7 +254,7 @@ def score(
     return Record(
         stage="fidelity",
         model=model,
-        family=ENCODER,
+        family=encoder,
         protocol=protocol,
         values=values,
         details={
@@ -309,6 +312,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add: Callable[..., Any] = parser.add_argument
     add("--model", required=True, help="the model's key in the config")
+    add("--encoder", required=True, choices=ENCODERS)
     add("--protocol", required=True, choices=PROTOCOLS)
     add("--manifest", required=True, type=Path)
     add("--prompts", required=True, type=Path, help="the prompt set `test`")
@@ -330,6 +334,7 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(args.gpus)
     record = score(
         args.model,
+        args.encoder,
         args.protocol,
         args.manifest,
         args.prompts,
@@ -340,7 +345,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     write_record(record, args.output)
     fid, kid = record.get("fid"), record.get("kid")
-    log.info("%s: FID %s, KID %s, n %d", args.model, fid.value, kid.value, fid.n)
+    log.info("%s, %s: FID %s, KID %s, n %d", args.model, args.encoder, fid.value, kid.value, fid.n)
 
 
 if __name__ == "__main__":

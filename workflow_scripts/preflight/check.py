@@ -66,8 +66,9 @@ def _subjects(config: dict[str, Any], stages: set[str], models: set[str]) -> Ite
     for key in config["run_models"]:
         if key in models:
             yield from _model_subjects(key, config["models"][key], stages)
+    optional = {"inception_v3", "densenet_121"} - set(config["fidelity"]["encoders"])
     for name, block in config["encoders"].items():
-        if "features" in stages:
+        if "features" in stages and name not in optional:
             yield f"encoders.{name}", block["weights"], _encoder_check(name)
     if "downstream" in stages:
         weights = config["downstream"]["classification"]["weights"]

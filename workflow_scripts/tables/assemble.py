@@ -150,9 +150,14 @@ def _build(
         for model in models:
             if model.is_control != (kind == "control"):
                 continue
-            record = records.find(layout.stage, layout.family, model.key)
-            why = model.why_missing(layout.stage)
-            cells = tuple(_cell(column, record, why) for column in layout.columns)
+            cells = tuple(
+                _cell(
+                    column,
+                    _record(records, layout, column, model),
+                    _why_missing(model, layout, column),
+                )
+                for column in layout.columns
+            )
             attributes = model.attributes if layout.attributes else ()
             rows.append(Row(model.key, model.name, kind, attributes, cells))
     if layout.floor is not None:
@@ -167,6 +172,17 @@ def _build(
         _caption(layout, rows, dataset, protocol, cohort, images_removed),
         tuple(notes),
     )
+
+
+def _record(records: Records, layout: Layout, column: Column, model: ModelEntry) -> Record | None:
+    return records.find(layout.stage, column.family or layout.family, model.key)
+
+
+def _why_missing(model: ModelEntry, layout: Layout, column: Column) -> str:
+    why = model.why_missing(layout.stage)
+    if why == NOT_RUN and column.family not in (None, layout.family):
+        return f"not run: `{layout.stage}.encoders` does not name {column.family}"
+    return why
 
 
 def _cell(column: Column, record: Record | None, why_missing: str) -> Cell:
@@ -204,10 +220,10 @@ def _floor(layout: Layout, metric: str, records: Records, models: Sequence[Model
     the whole prompt set; models come before controls.
     """
     ordered = sorted(models, key=lambda model: model.is_control)
-    found = [records.find(layout.stage, layout.family, model.key) for model in ordered]
     cells = []
     for column in layout.columns:
         asked = replace(column, metric=metric)
+        found = [_record(records, layout, column, model) for model in ordered]
         own = [_cell(asked, record, NOT_RUN) for record in found]
         valued = [cell for cell in own if cell.value is not None]
         counted = [cell for cell in own if cell.n is not None]
@@ -215,12 +231,13 @@ def _floor(layout: Layout, metric: str, records: Records, models: Sequence[Model
     return Row("floor", "Floor: real against real", "floor", (), tuple(cells))
 
 
-def _with_published(row: Row, printed: dict[tuple[str, str, str], Published]) -> Row:
-    cells = tuple(
-        replace(cell, published=printed.get((row.key, cell.column.metric, cell.column.subset)))
-        for cell in row.cells
-    )
-    return replace(row, cells=cells)
+def _with_published(row: Row, printed: dict[tuple[str, str, str, str], Published]) -> Row:
+    cells = []
+    for cell in row.cells:
+        of = cell.column
+        key = (row.key, of.metric, of.subset, of.family or "")
+        cells.append(replace(cell, published=printed.get(key)))
+    return replace(row, cells=tuple(cells))
 
 
 def _ranked(rows: list[Row]) -> list[Row]:

@@ -1,6 +1,6 @@
 """Join the records of every stage to the paper's tables, as CSV, Markdown and LaTeX.
 
-python -m workflow_scripts.tables.build --fidelity results/fidelity/*.json
+python -m workflow_scripts.tables.build --fidelity results/fidelity/*/*.json
     --privacy results/privacy/*.json --downstream results/downstream/classification/*/*.json
     --models '[{"key": "sd_v1_4", "family": "stable_diffusion", ...}]' --dataset MIMIC-CXR
     --protocol sound --manifest results/cohort/manifest.parquet

@@ -24,6 +24,7 @@ class Column:
         direction: `higher` or `lower` is better.
         decimals: digits after the point, for readers; the CSV has all digits.
         subset: `all` or a finding.
+        family: of its records, where it is not the table's.
     """
 
     header: str
@@ -31,6 +32,7 @@ class Column:
     direction: str
     decimals: int
     subset: str = "all"
+    family: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ _FIDELITY: Final = Layout(
     number=1,
     title="Generation fidelity and mode coverage",
     stage="fidelity",
-    family=None,
+    family="rad_dino",
     attributes=("Size", "Default Resolution", "Prev. Available For CXR?", "Fine-Tuning"),
     columns=(
         Column("FID ↓ (RadDino)", "fid", "lower", 3),
@@ -104,7 +106,7 @@ _PATHOLOGIES: Final = Layout(
     number=2,
     title="FID (RadDino) ↓ per pathology",
     stage="fidelity",
-    family=None,
+    family="rad_dino",
     columns=_per_finding(
         "Atelectasis,Cardiomegaly,Consolid.,Edema,EC,Fracture,LL,LO,NF,PE,PO,PN,PT,SD",
         "fid",
@@ -140,6 +142,30 @@ _PRIVACY: Final = Layout(
         "Each prompt's generated images are compared with the training image that the prompt "
         "describes; a prompt counts with its riskiest image (highest re-identification score, "
         "smallest distance), and the averages are over prompts."
+    ),
+)
+
+_ENCODERS: Final = Layout(
+    stem="table07_encoders",
+    number=7,
+    title="FID and KID in the features of other encoders",
+    stage="fidelity",
+    family="rad_dino",
+    transposed=True,
+    columns=tuple(
+        Column(f"{metric.upper()} ↓ ({name})", metric, "lower", 3, "all", family)
+        for metric in ("fid", "kid")
+        for name, family in (
+            ("DenseNet", "densenet_121"),
+            ("Inception", "inception_v3"),
+            ("RadDino", "rad_dino"),
+        )
+    ),
+    n_labels=("Generated images", "Real images"),
+    explanation=(
+        "The same images, compared in the features of a network trained on radiographs "
+        "(DenseNet-121), on photographs (InceptionV3) and on radiographs without labels "
+        "(RAD-DINO). Values of different encoders have different scales: compare their order. "
     ),
 )
 
@@ -191,5 +217,5 @@ REAL_FAMILY: Final = "classification/real_only"
 
 LAYOUTS: Final = {
     layout.stem: layout
-    for layout in (_FIDELITY, _PATHOLOGIES, _PRIVACY, _AUGMENTED, _SYNTHETIC_ONLY)
+    for layout in (_FIDELITY, _PATHOLOGIES, _PRIVACY, _AUGMENTED, _ENCODERS, _SYNTHETIC_ONLY)
 }

@@ -7,12 +7,13 @@ config, its columns to the metrics of records.
 import csv
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.tables.layout import LAYOUTS, Layout
+from workflow_scripts.tables.layout import LAYOUTS, Column, Layout
 
 PAPER_DATASET: Final = "MIMIC-CXR"
 """The one dataset beside whose values published ones may stand."""
@@ -31,8 +32,8 @@ _MODEL_KEYS: Final = {
     "SD V3-5": "sd_v3_5",
     "Lumina 2.0": "lumina_2",
     "Lum. 2.0": "lumina_2",
-    "Flux.1-Dev": "flux_1",
-    "Flux": "flux_1",
+    "Flux.1-Dev": "flux_1_dev",
+    "Flux": "flux_1_dev",
     "LLM-CXR": "llm_cxr",
     "Original": "real",
     "Original (Real)": "real",
@@ -42,11 +43,16 @@ _MODEL_KEYS: Final = {
 
 @dataclass(frozen=True)
 class Published:
-    """One printed number: model key, metric and subset as in records, and its printed digits."""
+    """One printed number, with its printed digits.
+
+    Model key, metric, subset and family are those of records; the family is empty where it is the
+    table's.
+    """
 
     model: str
     metric: str
     subset: str
+    family: str
     value: float
     text: str
 
@@ -64,8 +70,8 @@ def model_key(name: str) -> str:
 
 
 @functools.cache
-def published_values(stem: str) -> dict[tuple[str, str, str], Published]:
-    """Return a table's printed numbers by (model key, metric, subset).
+def published_values(stem: str) -> dict[tuple[str, str, str, str], Published]:
+    """Return a table's printed numbers by (model key, metric, subset, family).
 
     Args:
         stem: the table's file stem, for example `table01_fidelity`.
@@ -76,15 +82,34 @@ def published_values(stem: str) -> dict[tuple[str, str, str], Published]:
     layout = LAYOUTS[stem]
     path = files("workflow_scripts.tables") / "published" / f"{stem}.csv"
     rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    columns: Sequence[Column] = layout.columns
+    if rows[0][:2] == ["Metric", ""]:
+        rows, columns = _one_label(rows, columns)
     names, cells = _by_model(rows, layout)
     found = {}
     for name, texts in zip(names, cells, strict=True):
-        if len(texts) != len(layout.columns):
-            raise InputError(f"{name}: {len(texts)} values, {len(layout.columns)} metrics", stem)
-        for column, text in zip(layout.columns, texts, strict=True):
-            key = (model_key(name), column.metric, column.subset)
+        if len(texts) != len(columns):
+            raise InputError(f"{name}: {len(texts)} values, {len(columns)} metrics", stem)
+        for column, text in zip(columns, texts, strict=True):
+            key = (model_key(name), column.metric, column.subset, column.family or "")
             found[key] = Published(*key, float(text), text)
     return found
+
+
+def _one_label(
+    rows: list[list[str]], columns: Sequence[Column]
+) -> tuple[list[list[str]], list[Column]]:
+    """Return Table 7's rows with one label, and the columns of the layout that they print.
+
+    Its first cell names the metric, once for all of its encoders; its second the encoder.
+    """
+    plain, printed, metric = [[rows[0][0], *rows[0][2:]]], [], ""
+    for row in rows[1:]:
+        metric = row[0] or metric
+        header = f"{metric} ↓ ({row[1]})"
+        printed.append(next(column for column in columns if column.header == header))
+        plain.append([header, *row[2:]])
+    return plain, printed
 
 
 def _by_model(rows: list[list[str]], layout: Layout) -> tuple[list[str], list[list[str]]]:

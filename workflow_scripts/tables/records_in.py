@@ -16,7 +16,7 @@ REAL: Final = "real"
 
 
 class Records:
-    """The records by stage, family and model; a stage of one family is found without naming it."""
+    """The records by stage, family and model; privacy has one family and is found without it."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str | None, str], Record] = {}
@@ -27,7 +27,7 @@ class Records:
         Raises:
             InputError: the place is taken.
         """
-        family = record.family if record.stage == "downstream" else None
+        family = None if record.stage == "privacy" else record.family
         place = (record.stage, family, record.model)
         if place in self._found:
             raise InputError(
@@ -59,17 +59,25 @@ def read_records(
             two records of one model.
     """
     keys = {model.key for model in models}
-    families = {layout.family for layout in LAYOUTS.values() if layout.family} | {REAL_FAMILY}
+    families = {
+        ("downstream", REAL_FAMILY),
+        *((layout.stage, layout.family) for layout in LAYOUTS.values() if layout.family),
+        *(
+            (layout.stage, c.family)
+            for layout in LAYOUTS.values()
+            for c in layout.columns
+            if c.family
+        ),
+    }
     records = Records()
     for stage, files in paths.items():
         for path in files:
             record = read_record(path)
             if record.stage != stage:
                 raise InputError(f"a {record.stage} record, given as --{stage}", path)
-            if stage == "downstream" and record.family not in families:
-                raise InputError(
-                    f"no table shows {record.family!r}", path, f"known are {sorted(families)}"
-                )
+            if stage != "privacy" and (stage, record.family) not in families:
+                known = sorted(family for of, family in families if of == stage)
+                raise InputError(f"no table shows {record.family!r}", path, f"known are {known}")
             real = record.model == REAL and record.family == REAL_FAMILY
             if record.model not in keys and not real:
                 raise InputError(

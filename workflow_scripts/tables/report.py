@@ -1,6 +1,6 @@
 """Write the report: one HTML file that needs nothing beside it, neither network nor folder.
 
-python -m workflow_scripts.tables.report --fidelity results/fidelity/*.json
+python -m workflow_scripts.tables.report --fidelity results/fidelity/*/*.json
     --privacy results/privacy/*.json --downstream results/downstream/classification/*/*.json
     --models '[{"key": "sd_v1_4", ...}]' --dataset MIMIC-CXR --protocol sound
     --manifest results/cohort/manifest.parquet --attrition results/cohort/attrition.csv
