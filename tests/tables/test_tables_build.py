@@ -18,8 +18,11 @@ from workflow_scripts.tables.assemble import build_tables
 from workflow_scripts.tables.build import main
 from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
+from workflow_scripts.tables.prevalence import CORRELATION, PREVALENCE
 from workflow_scripts.tables.published import model_key, published_values
 from workflow_scripts.tables.records_in import Records
+
+STEMS = (*LAYOUTS, PREVALENCE.stem, CORRELATION.stem)
 
 
 def build(bench: SimpleNamespace, out: str = "out") -> Path:
@@ -65,6 +68,8 @@ def ranks(table, metric: str = "fid") -> dict[str, str | None]:
 
 def test_published_tables_have_every_model_and_metric():
     for stem, layout in LAYOUTS.items():
+        if not layout.in_paper:
+            continue
         values = published_values(stem)
         models = {model for model, *_ in values}
         assert len(models - {"real"}) == 11
@@ -105,9 +110,9 @@ def test_the_papers_names_map_to_config_keys():
 # The join
 
 
-def test_fifteen_files_with_the_papers_columns_first(bench):
+def test_every_table_in_three_formats_with_the_papers_columns_first(bench):
     out = build(bench)
-    expected = {f"{stem}.{suffix}" for stem in LAYOUTS for suffix in ("csv", "md", "tex")}
+    expected = {f"{stem}.{suffix}" for stem in STEMS for suffix in ("csv", "md", "tex")}
     assert {path.name for path in out.iterdir()} == expected
     header = (out / "table01_fidelity.csv").read_text(encoding="utf-8").splitlines()[0]
     assert header.startswith(
@@ -214,7 +219,8 @@ def test_a_changed_record_changes_the_tables_that_show_it_and_no_other(bench):
     bench.rewrite(path, read_record(path), "fid", "Edema", value=1.5, interval=None)
     after = {path.name: path.read_bytes() for path in build(bench, "again").iterdir()}
     changed = {name.partition(".")[0] for name in before if before[name] != after[name]}
-    assert changed == {"table02_fid_per_pathology"}
+    prevalence = {"table09_prevalence", "table09b_prevalence_correlation"}
+    assert changed == {"table02_fid_per_pathology"} | prevalence
     assert rows_of(bench.root / "again/table02_fid_per_pathology.csv")[1]["Edema"] == "1.5"
 
 
@@ -402,7 +408,7 @@ def test_latex_compiles_as_it_is(bench, packages):
     bench.models[2]["display"]["name"] = r'Mine_1 & 50% #2 {x} ~ ^ \ $ "é" <Σ>'
     out = build(bench)
     document = out / "all.tex"
-    body = "\n".join(f"\\input{{{stem}}}" for stem in LAYOUTS)
+    body = "\n".join(f"\\input{{{stem}}}" for stem in STEMS)
     document.write_text(
         f"\\documentclass{{article}}\n\\usepackage{{{packages}}}\n"
         f"\\begin{{document}}\n{body}\n\\end{{document}}\n"

@@ -22,9 +22,12 @@ PROFILE = ["--profile", "profiles/demo"]
 TABLES = [
     "table01_fidelity",
     "table02_fid_per_pathology",
+    "table02b_kid_per_pathology",
     "table03_privacy",
     "table04_classification_augmented",
     "table07_encoders",
+    "table09_prevalence",
+    "table09b_prevalence_correlation",
     "table15_classification_synthetic_only",
 ]
 JOINS = {("tables_build", None), ("tables_report", None)}

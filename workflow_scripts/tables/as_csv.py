@@ -25,7 +25,7 @@ def to_csv(table: Table) -> str:
 def _plain(table: Table) -> list[list[str]]:
     layout = table.layout
     headers = [column.header for column in layout.columns]
-    first = ["Model", *layout.attributes]
+    first = [layout.row_header, *layout.attributes]
     rows = [[*first, *headers, *_extra_headers(headers, table), "Block", "Notes"]]
     for row in table.rows:
         attributes = row.attributes or ("",) * len(layout.attributes)

@@ -113,7 +113,7 @@ def _plain(table: Table) -> tuple[str, list[str]]:
     layout = table.layout
     blank = [""] * len(layout.attributes)
     headers = (*layout.attributes, *(column.header for column in layout.columns))
-    lines = [_line(["Model", *map(_stacked, headers)]), r"\midrule"]
+    lines = [_line([layout.row_header, *map(_stacked, headers)]), r"\midrule"]
     kind = table.rows[0].kind if table.rows else ""
     for row in table.rows:
         if row.kind != kind:

@@ -27,7 +27,7 @@ def escape(text: str) -> str:
 def _plain(table: Table) -> list[list[str]]:
     layout = table.layout
     headers = (*layout.attributes, *(column.header for column in layout.columns))
-    rows = [["Model", *map(escape, headers)]]
+    rows = [[layout.row_header, *map(escape, headers)]]
     kind = table.rows[0].kind if table.rows else ""
     for row in table.rows:
         if row.kind != kind:  # Markdown has no rule inside a table: an empty row stands for it

@@ -63,7 +63,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A model's values. `kind` is `real`, `model`, `control` or `floor`."""
+    """A model's values. `kind` is `real`, `model`, `control`, `floor`, `average` or `finding`."""
 
     key: str
     label: str
@@ -140,7 +140,7 @@ def _build(
     cohort: dict[str, SplitCounts],
     images_removed: int = 0,
 ) -> Table:
-    printed = published_values(layout.stem) if dataset == PAPER_DATASET else {}
+    printed = published_values(layout.stem) if dataset == PAPER_DATASET and layout.in_paper else {}
     rows = []
     if layout.real_row is not None:
         record = records.find(layout.stage, REAL_FAMILY, REAL)
@@ -164,12 +164,12 @@ def _build(
         rows.append(_floor(layout, layout.floor, records, models))
     rows = [_with_published(row, printed) for row in rows]
     rows = _ranked(rows)
-    rows, notes = _noted(rows)
+    rows, notes = noted(rows)
     return Table(
         layout,
         tuple(rows),
         _feet(layout, rows, cohort),
-        _caption(layout, rows, dataset, protocol, cohort, images_removed),
+        caption_of(layout, rows, dataset, protocol, cohort, images_removed),
         tuple(notes),
     )
 
@@ -253,7 +253,7 @@ def _ranked(rows: list[Row]) -> list[Row]:
             for i, row in enumerate(rows)
             if row.kind == "model" and row.cells[j].value is not None
         }
-        if len(shown) < 2:
+        if len(shown) < 2 or rows[0].cells[j].column.direction == "none":
             continue
         lower = rows[0].cells[j].column.direction == "lower"
         order = sorted(set(shown.values()), reverse=not lower)
@@ -266,7 +266,7 @@ def _ranked(rows: list[Row]) -> list[Row]:
     return ranked
 
 
-def _noted(rows: list[Row]) -> tuple[list[Row], list[str]]:
+def noted(rows: list[Row]) -> tuple[list[Row], list[str]]:
     """Number the reasons in the order of their appearance, each once."""
     notes: list[str] = []
     noted = []
@@ -314,7 +314,7 @@ def _span(counts: list[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
-def _caption(
+def caption_of(
     layout: Layout,
     rows: list[Row],
     dataset: str,
@@ -322,6 +322,7 @@ def _caption(
     cohort: dict[str, SplitCounts],
     images_removed: int = 0,
 ) -> str:
+    """Return a table's caption: what it compares, in which data, and what its marks mean."""
     sizes = " and ".join(
         f"{cohort[split].images:,} {word}"
         for split, word in (("train", "training"), ("test", "test"))
@@ -332,9 +333,12 @@ def _caption(
         f"{layout.title}. {dataset}{f' ({sizes} radiographs{left_out})' if sizes else ''}, "
         f"protocol {protocol}.",
         layout.explanation,
-        "Best in bold and second underlined among the models, without the controls; "
-        "equal values share their mark.",
     ]
+    if any(cell.rank for row in rows for cell in row.cells):
+        parts.append(
+            "Best in bold and second underlined among the models, without the controls; "
+            "equal values share their mark."
+        )
     kinds = _interval_kinds(layout, rows)
     if kinds:
         parts.append(f"Bounds: {kinds}.")

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.files import write_text
+from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.as_csv import to_csv
 from workflow_scripts.tables.as_latex import to_latex
 from workflow_scripts.tables.as_markdown import to_markdown
-from workflow_scripts.tables.assemble import Table, build_tables
+from workflow_scripts.tables.assemble import Table
 from workflow_scripts.tables.cohort_counts import count_cohort, read_attrition
 from workflow_scripts.tables.models import STAGES, parse_models
 from workflow_scripts.tables.records_in import add_arguments, read_records
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = read_records({s: getattr(args, s) for s in STAGES}, models, args.protocol)
     cohort = count_cohort(args.manifest)
     removed = read_attrition(args.attrition).images_removed
-    tables = build_tables(records, models, args.dataset, args.protocol, cohort, removed)
+    tables = every_table(records, models, args.dataset, args.protocol, cohort, removed)
     write_tables(tables, args.out)
     log.info("%d tables from %d records in %s", len(tables), len(records.all()), args.out)
 

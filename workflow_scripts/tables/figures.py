@@ -1,23 +1,22 @@
 """The report's figures, as SVG that takes the page's font and its light or dark colours."""
 
 import io
+import itertools
 import re
+from collections.abc import Sequence
 from typing import Any, Final
+
+import numpy as np
 
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.tables.assemble import Row, Table
 from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.prevalence import MEASURES, Measured, correlation
 
 # Okabe and Ito's palette, without its yellow, which does not show on white.
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS: Final = ("o", "s", "D", "^", "v", "P")
 _CONTROL_MARKERS: Final = ("x", "+", "1", "2")
-
-_CODES: Final = (
-    *("AT", "CM", "CD", "ED", "EC", "Frac.", "LL"),
-    *("LO", "NF", "PE", "PO", "PN", "PT", "SD"),
-)
-"""The paper's codes of FINDINGS (its Table 9)."""
 
 _FLOOR: Final[dict[str, Any]] = {
     "color": "#9a9c9e",
@@ -84,52 +83,58 @@ def fid_per_pathology(table: Table, cohort: dict[str, SplitCounts]) -> str | Non
     return _svg(figure, "pathology", "FID per pathology with the floor of real images")
 
 
-def prevalence(table: Table, cohort: dict[str, SplitCounts]) -> str | None:
-    """Draw FID against the number of training images with the finding, with the floor.
+def prevalence(measured: Sequence[Measured], floor: np.ndarray, counts: np.ndarray) -> str | None:
+    """Draw FID, FID less its floor and KID against the training images with each finding.
+
+    Each panel's title has the mean rank correlation of the models; FID's also has the floor's.
+
+    Args:
+        measured: values per finding of models (controls are left out).
+        floor: of FID, (14,).
+        counts: training images with each finding, (14,).
 
     Returns:
-        An `<svg>` element, or None where no FID or no count is known.
+        An `<svg>` element, or None where no value or no count is known.
     """
-    rows = [row for row in table.rows if row.kind == "model" and _valued(row)]
-    counted = [j for j in range(len(FINDINGS)) if _count(cohort, FINDINGS[j]) > 0]
-    counted.sort(key=lambda j: (_count(cohort, FINDINGS[j]), j))
-    if not rows or not counted:
+    models = [entry for entry in measured if entry.kind == "model"]
+    shown = counts > 0
+    if not shown.any() or not any(np.isfinite(m.values["fid"][shown]).any() for m in models):
         return None
     plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(7.6, 4.4), layout="constrained")
-    floor = next((row for row in table.rows if row.kind == "floor"), None)
-    series = [(row, style) for row, style in zip(rows, _styles(rows), strict=True)]
-    if floor is not None and _valued(floor):
-        series.append((floor, {**_FLOOR, "marker": "_", "markersize": 11}))
-    tops: dict[int, tuple[float, list[str]]] = {}
-    for row, style in series:
-        points = [(j, row.cells[j].value) for j in counted]
-        known = [(j, value) for j, value in points if value is not None]
-        xs = [_count(cohort, FINDINGS[j]) for j, _ in known]
-        ys = [value for _, value in known]
-        linestyle = (0, (4, 3)) if row.kind == "floor" else ""
-        axes.plot(xs, ys, linestyle=linestyle, linewidth=1.0, label=row.label, zorder=3, **style)
-        for j, value in known:
-            count = _count(cohort, FINDINGS[j])
-            top, codes = tops.get(count, (value, []))
-            tops[count] = max(value, top), list(dict.fromkeys([*codes, _CODES[j]]))
-    _logarithmic(axes)
-    axes.set_xlabel("Training images with the finding (logarithmic)")
-    axes.set_ylabel("FID (RAD-DINO)")
-    axes.grid(color=_RULE, linewidth=0.7, zorder=0)
-    axes.margins(y=0.16)
-    for count, (top, codes) in tops.items():
-        axes.annotate(
-            ", ".join(codes),
-            (count, top),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="center",
-            fontsize=7.5,
-            color=_MUTED,
-        )
+    figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.9), layout="constrained")
+    order = [j for j in np.argsort(-counts, kind="stable") if shown[j]]
+    for axes, (key, name) in zip(panels, MEASURES.items(), strict=True):
+        if key == "fid" and np.isfinite(floor[order]).any():
+            style = {**_FLOOR, "marker": "_", "markersize": 11}
+            axes.plot(
+                counts[order],
+                floor[order],
+                linestyle=(0, (4, 3)),
+                linewidth=1.0,
+                label="Floor: real against real",
+                **style,
+            )
+        else:
+            axes.axhline(0, color=_MUTED, linewidth=0.8)
+        for entry, style in zip(models, _model_styles(len(models)), strict=True):
+            label = entry.label if key == "fid" else None
+            values = entry.values[key][order]
+            axes.plot(counts[order], values, linestyle="", label=label, zorder=3, **style)
+        _logarithmic(axes)
+        axes.set_title(f"{name}\n{_told(key, models, floor, counts)}", fontsize=9, loc="left")
+        axes.grid(color=_RULE, linewidth=0.7, zorder=0)
+        axes.tick_params(axis="x", labelsize=8)
+    panels[1].set_xlabel("Training images with the finding (logarithmic)")
     figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8.5)
-    return _svg(figure, "prevalence", "FID against the number of training images of a finding")
+    return _svg(figure, "prevalence", "Fidelity against the number of training images of a finding")
+
+
+def _told(key: str, models: Sequence[Measured], floor: np.ndarray, counts: np.ndarray) -> str:
+    found = [correlation(counts, model.values[key])[0] for model in models]
+    known = [value for value in found if value is not None]
+    text = f"mean rank correlation {np.mean(known):+.2f}" if known else "no rank correlation"
+    perfect = correlation(counts, floor)[0] if key == "fid" else None
+    return text + ("" if perfect is None else f"; floor {perfect:+.2f}")
 
 
 def _logarithmic(axes) -> None:  # type: ignore[no-untyped-def]
@@ -152,19 +157,26 @@ def _valued(row: Row) -> bool:
 
 def _styles(rows: list[Row]) -> list[dict[str, Any]]:
     """Return each row's marker and colour: models by palette, controls gray; never colour alone."""
-    styles: list[dict[str, Any]] = []
-    models = controls = 0
-    for row in rows:
-        if row.kind == "control":
-            marker = _CONTROL_MARKERS[controls % len(_CONTROL_MARKERS)]
-            styles.append({"color": _MUTED, "marker": marker, "markersize": 5.5})
-            controls += 1
-        else:
-            colour = _COLOURS[models % len(_COLOURS)]
-            marker = _MARKERS[(models + models // len(_COLOURS)) % len(_MARKERS)]
-            styles.append({"color": colour, "marker": marker, "markersize": 5.5})
-            models += 1
-    return styles
+    models = iter(_model_styles(len(rows)))
+    controls = itertools.cycle(_CONTROL_MARKERS)
+    return [
+        {"color": _MUTED, "marker": next(controls), "markersize": 5.5}
+        if row.kind == "control"
+        else next(models)
+        for row in rows
+    ]
+
+
+def _model_styles(n: int) -> list[dict[str, Any]]:
+    """Return n markers and colours; the marker shifts when the colours start again."""
+    return [
+        {
+            "color": _COLOURS[i % len(_COLOURS)],
+            "marker": _MARKERS[(i + i // len(_COLOURS)) % len(_MARKERS)],
+            "markersize": 5.5,
+        }
+        for i in range(n)
+    ]
 
 
 def _pyplot():  # type: ignore[no-untyped-def]

@@ -1,6 +1,6 @@
 """What the paper's tables show: attributes and metrics, and the words around them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from workflow_scripts.common.manifest import FINDINGS
@@ -41,7 +41,7 @@ class Layout:
 
     Attributes:
         stem: of its files.
-        number: in the paper.
+        number: in the paper; with a letter where the table is ours.
         title: what it compares; the caption opens with it.
         stage: whose records it joins.
         family: the records' family, or None where the stage has one family.
@@ -52,11 +52,12 @@ class Layout:
         real_row: the label of the row of real data alone, where there is one.
         floor: the metric of the row of real against real, where there is one.
         positives: whether a foot row counts the positive test images per finding.
+        row_header: what the rows of a table that is not transposed are.
         explanation: sentences of the caption on what the numbers are.
     """
 
     stem: str
-    number: int
+    number: str
     title: str
     stage: str
     family: str | None
@@ -68,6 +69,12 @@ class Layout:
     real_row: str | None = None
     floor: str | None = None
     positives: bool = False
+    row_header: str = "Model"
+
+    @property
+    def in_paper(self) -> bool:
+        """Whether the paper prints such a table."""
+        return self.number.isdigit()
 
 
 def _per_finding(headers: str, metric: str, direction: str, decimals: int) -> tuple[Column, ...]:
@@ -80,7 +87,7 @@ def _per_finding(headers: str, metric: str, direction: str, decimals: int) -> tu
 
 _FIDELITY: Final = Layout(
     stem="table01_fidelity",
-    number=1,
+    number="1",
     title="Generation fidelity and mode coverage",
     stage="fidelity",
     family="rad_dino",
@@ -103,7 +110,7 @@ _FIDELITY: Final = Layout(
 
 _PATHOLOGIES: Final = Layout(
     stem="table02_fid_per_pathology",
-    number=2,
+    number="2",
     title="FID (RadDino) ↓ per pathology",
     stage="fidelity",
     family="rad_dino",
@@ -123,9 +130,23 @@ _PATHOLOGIES: Final = Layout(
     + _ABBREVIATED,
 )
 
+_KID_PATHOLOGIES: Final = replace(
+    _PATHOLOGIES,
+    stem="table02b_kid_per_pathology",
+    number="2b",
+    title="KID (RadDino) ↓ per pathology",
+    columns=tuple(replace(c, metric="kid", decimals=3) for c in _PATHOLOGIES.columns),
+    floor=None,
+    explanation=(
+        "KID is free of FID's bias by sample size: a perfect generator's is zero in expectation "
+        "for every finding, and the interval says how far few images can tell. "
+    )
+    + _ABBREVIATED,
+)
+
 _PRIVACY: Final = Layout(
     stem="table03_privacy",
-    number=3,
+    number="3",
     title="Re-identification risk and patient privacy",
     stage="privacy",
     family=None,
@@ -147,7 +168,7 @@ _PRIVACY: Final = Layout(
 
 _ENCODERS: Final = Layout(
     stem="table07_encoders",
-    number=7,
+    number="7",
     title="FID and KID in the features of other encoders",
     stage="fidelity",
     family="rad_dino",
@@ -175,7 +196,7 @@ _AUROC_NOTE: Final = (
 
 _AUGMENTED: Final = Layout(
     stem="table04_classification_augmented",
-    number=4,
+    number="4",
     title="Classification (AUROC ↑), trained on real and synthetic images",
     stage="downstream",
     family="classification/augmented",
@@ -196,7 +217,7 @@ _AUGMENTED: Final = Layout(
 
 _SYNTHETIC_ONLY: Final = Layout(
     stem="table15_classification_synthetic_only",
-    number=15,
+    number="15",
     title="Classification (AUROC ↑), trained on synthetic images only",
     stage="downstream",
     family="classification/synthetic_only",
@@ -217,5 +238,13 @@ REAL_FAMILY: Final = "classification/real_only"
 
 LAYOUTS: Final = {
     layout.stem: layout
-    for layout in (_FIDELITY, _PATHOLOGIES, _PRIVACY, _AUGMENTED, _ENCODERS, _SYNTHETIC_ONLY)
+    for layout in (
+        _FIDELITY,
+        _PATHOLOGIES,
+        _KID_PATHOLOGIES,
+        _PRIVACY,
+        _AUGMENTED,
+        _ENCODERS,
+        _SYNTHETIC_ONLY,
+    )
 }

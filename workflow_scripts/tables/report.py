@@ -24,10 +24,12 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.records import Record
 from workflow_scripts.tables import dot_plot, figures
-from workflow_scripts.tables.assemble import Cell, Row, Table, build_tables
+from workflow_scripts.tables.all_tables import every_table
+from workflow_scripts.tables.assemble import Cell, Row, Table
 from workflow_scripts.tables.cohort_counts import count_cohort, read_attrition
 from workflow_scripts.tables.examples import gallery, parse_images
 from workflow_scripts.tables.models import STAGES, ModelEntry, parse_models
+from workflow_scripts.tables.prevalence import floor_of, measure, positives
 from workflow_scripts.tables.published import PAPER_DATASET
 from workflow_scripts.tables.records_in import add_arguments, read_records
 
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = read_records({s: getattr(args, s) for s in STAGES}, models, args.protocol)
     cohort = count_cohort(args.manifest)
     attrition = read_attrition(args.attrition)
-    tables = build_tables(
+    tables = every_table(
         records, models, args.dataset, args.protocol, cohort, attrition.images_removed
     )
     per_pathology = tables["table02_fid_per_pathology"]
@@ -80,7 +82,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             (Markup(svg), text)
             for svg, text in (
                 (figures.fid_per_pathology(per_pathology, cohort), _PATHOLOGY_TEXT),
-                (figures.prevalence(per_pathology, cohort), _PREVALENCE_TEXT),
+                (
+                    figures.prevalence(
+                        measure(records, models), floor_of(records, models), positives(cohort)
+                    ),
+                    _PREVALENCE_TEXT,
+                ),
             )
             if svg is not None
         ],
@@ -98,8 +105,10 @@ _PATHOLOGY_TEXT: Final = (
     "for is the distance between its mark and the floor. Lines are intervals."
 )
 _PREVALENCE_TEXT: Final = (
-    "FID against prevalence. FID grows as images get fewer, for a perfect generator too: the "
-    "dashed floor shows how much of a rise the sample size alone explains."
+    "Fidelity against prevalence, and the mean of the models' rank correlations (1: the rarer "
+    "finding is always the worse one). FID grows as images get fewer, for a perfect generator too: "
+    "the dashed floor rises by sample size alone. What is left when the floor is taken off, and "
+    "KID, which has no such bias, say whether rare findings are drawn worse."
 )
 
 

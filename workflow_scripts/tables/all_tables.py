@@ -1,0 +1,23 @@
+"""Every table of the run, in the paper's order."""
+
+from collections.abc import Sequence
+
+from workflow_scripts.tables.assemble import Table, build_tables
+from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.prevalence import prevalence_tables
+from workflow_scripts.tables.records_in import Records
+
+
+def every_table(
+    records: Records,
+    models: Sequence[ModelEntry],
+    dataset: str,
+    protocol: str,
+    cohort: dict[str, SplitCounts],
+    images_removed: int = 0,
+) -> dict[str, Table]:
+    """Join the records to every table, by stem; see `build_tables` for the arguments."""
+    tables = build_tables(records, models, dataset, protocol, cohort, images_removed)
+    tables |= prevalence_tables(records, models, dataset, protocol, cohort, images_removed)
+    return dict(sorted(tables.items()))
