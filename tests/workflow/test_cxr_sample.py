@@ -5,12 +5,16 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from tests.workflow.checkouts import ROOT, make_checkout, run
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.records import read_record
+from workflow_scripts.features.cache import read_features
+from workflow_scripts.fidelity.floor import disjoint_groups, fid_floor
+from workflow_scripts.fidelity.frechet import frechet_distance
 
 SAMPLE = Path(os.environ.get("CXR_SAMPLE", ROOT.parent / "shared" / "cxr_sample"))
 FLAGS = ["--profile", "profiles/demo", "--configfile", "config.yaml"]
@@ -58,6 +62,27 @@ def test_controls_and_models_stand_in_their_order(sample):
     # test images that have captions are far from it, and the controls say by how much.
     assert fid["training_copies"] < fid["held_out_real"] < fid["blurred_real"] < fid["noise"]
     assert fid["tiny_sd"] < fid["tiny_sd_base"]
+
+
+def test_real_films_stand_at_their_floor_and_another_population_far_from_it(sample):
+    """COVID-era films of adults against paediatric films, and each half against the other."""
+    features = read_features(sample / "results/features/real/test/rad_dino.h5")
+    metadata = pd.read_csv(SAMPLE / "metadata.csv")
+    known = metadata.set_index(metadata["image"].map(lambda name: Path(name).stem))
+    rows = known.loc[features.ids]
+    patients = rows["patient_id"].to_numpy(str)
+    children = (rows["view"] == "AP (paediatric)").to_numpy()
+    adults = rows["patient_id"].str.startswith("covid").to_numpy()
+    assert min(children.sum(), adults.sum()) > 30
+    apart = frechet_distance(features.features[children], features.features[adults])
+    rng = np.random.default_rng(0)
+    for group in (children, adults):
+        own, of = features.features[group], patients[group]
+        first, second = disjoint_groups(of, len(own) // 2, len(own) // 2, rng)
+        within = frechet_distance(own[first], own[second])
+        floor = fid_floor(own, of, len(first), len(second), rng)
+        assert 0.3 * floor.value < within < 3 * floor.value
+        assert apart > 2 * floor.value
 
 
 def test_training_copies_of_real_radiographs_read_zero(sample):
