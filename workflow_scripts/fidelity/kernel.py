@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from workflow_scripts.fidelity.arrays import CPU, blocks, check_pair, to_float64
@@ -21,10 +22,20 @@ _BLOCK_ELEMENTS = 1 << 22
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """KID and its 95% bootstrap interval (None when not asked for, or too few images)."""
+    """KID, its uncertainty, and what each image contributes to it.
+
+    Attributes:
+        value: the unbiased estimate.
+        interval: 95%; None when not asked for, or too few images.
+        real: (n,) contribution of each real image, float64: its mean kernel with the other real
+            ones less that with the generated ones.
+        generated: (m,) the same of each generated image. The means of both add up to `value`.
+    """
 
     value: float
     interval: tuple[float, float] | None
+    real: np.ndarray
+    generated: np.ndarray
 
 
 def kernel_distance(
@@ -36,11 +47,16 @@ def kernel_distance(
 ) -> KernelDistance:
     """Return KID over all pairs, in one pass over blocks of the kernel matrices.
 
-    The interval is the percentile interval of a multinomial bootstrap of both sides. Pairs of a
-    radiograph with its own copy within a replicate do not count: their kernel is that of an image
-    with itself, and they would bias every replicate upwards. The interval is conservative where
-    KID is near zero: up to sqrt(3) too wide for two samples of one distribution, about right from
-    a few standard errors on.
+    The interval is the percentile interval of a multinomial bootstrap of both sides, widened by
+    Student's quantile for the smaller one. Pairs of a radiograph with its own copy within a
+    replicate do not count: their kernel is that of an image with itself, and they would bias every
+    replicate upwards.
+
+    KID is a U-statistic: its variance has a part of first order, of the images' contributions, and
+    one of second order, of pairs, which alone is left for two samples of one distribution
+    (Hoeffding, 1948). There a bootstrap of pairs counts it three times. So where KID is no more
+    than its second-order standard error, the replicates are drawn together to the variance that
+    the two parts, estimated from the double-centred kernel matrices, have in sum.
 
     Args:
         real: (n, d), n >= 2.
@@ -66,15 +82,60 @@ def kernel_distance(
     xx, boot_xx = _within(x, drawn_x, shift)
     yy, boot_yy = _within(y, drawn_y, shift)
     xy, boot_xy = _between(x, y, drawn_x, drawn_y, shift)
-    value = xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m)
+    total = float(xy.rows.sum())
+    value = float(xx.rows.sum()) / (n * (n - 1)) + float(yy.rows.sum()) / (m * (m - 1))
+    value -= 2 * total / (n * m)
+    own_x = (xx.rows / (n - 1) - xy.rows / m).cpu().numpy()
+    own_y = (yy.rows / (m - 1) - xy.columns / n).cpu().numpy()
     if not replicates:
-        return KernelDistance(value, None)
+        return KernelDistance(value, None, own_x, own_y)
     # n^2 less the pairs of an image with its own copies: as many as were summed.
     boot_xx /= n * n - drawn_x.double().square().sum(dim=0)
     boot_yy /= m * m - drawn_y.double().square().sum(dim=0)
-    boot = boot_xx + boot_yy - 2 * boot_xy / (n * m)
-    low, high = np.quantile(boot.cpu().numpy(), [0.025, 0.975])
-    return KernelDistance(value, (float(low), float(high)))
+    boot = (boot_xx + boot_yy - 2 * boot_xy / (n * m)).cpu().numpy()
+    widening = stats.t.ppf(0.975, min(n, m) - 1) / stats.norm.ppf(0.975)
+    first, second = _variances(xx, yy, xy, own_x, own_y)
+    if value < second**0.5 and boot.std() > 0:
+        widening *= min(1.0, (first + second) ** 0.5 / boot.std())
+    low, high = value + widening * (np.quantile(boot, [0.025, 0.975]) - value)
+    return KernelDistance(value, (float(low), float(high)), own_x, own_y)
+
+
+def _variances(
+    xx: "_Sums", yy: "_Sums", xy: "_Sums", own_x: np.ndarray, own_y: np.ndarray
+) -> tuple[float, float]:
+    """Return the parts of KID's variance of first and of second order.
+
+    The plain variance of the contributions holds their own noise, which is of second order: it is
+    taken off, but the sum of both parts is no less than the plain estimate, the jackknife's.
+    """
+    n, m = len(own_x), len(own_y)
+    pairs_x, pairs_y, pairs_xy = _own_pairs(xx), _own_pairs(yy), _cross_pairs(xy)
+    plain = 4 * own_x.var(ddof=1) / n + 4 * own_y.var(ddof=1) / m
+    noise_x = pairs_x / (n - 1) + pairs_xy / m
+    noise_y = pairs_y / (m - 1) + pairs_xy / n
+    first = 4 * max(0.0, own_x.var(ddof=1) - noise_x) / n
+    first += 4 * max(0.0, own_y.var(ddof=1) - noise_y) / m
+    second = 2 * pairs_x / (n * (n - 1)) + 2 * pairs_y / (m * (m - 1)) + 4 * pairs_xy / (n * m)
+    second = max(second, 0.0)
+    return max(first, plain - second), second
+
+
+def _own_pairs(sums: "_Sums") -> float:
+    """Return the mean square of the U-centred kernel of one side (Szekely and Rizzo, 2014)."""
+    n, rows = len(sums.rows), sums.rows
+    total = float(rows.sum())
+    centred = sums.squares - 2 / (n - 2) * float(rows.square().sum())
+    return (centred + total**2 / ((n - 1) * (n - 2))) / (n * (n - 3))
+
+
+def _cross_pairs(sums: "_Sums") -> float:
+    """Return the mean square of the double-centred kernel between the sides."""
+    n, m = len(sums.rows), len(sums.columns)
+    total = float(sums.rows.sum())
+    centred = sums.squares - float(sums.rows.square().sum()) / m
+    centred += total**2 / (n * m) - float(sums.columns.square().sum()) / n
+    return centred / ((n - 1) * (m - 1))
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -89,31 +150,49 @@ def _resampling_counts(n: int, replicates: int, rng: np.random.Generator) -> Ten
     return torch.from_numpy(np.ascontiguousarray(counts.T, np.float32))
 
 
-def _within(x: Tensor, drawn: Tensor, shift: float) -> tuple[float, Tensor]:
+@dataclass
+class _Sums:
+    """Sums of a kernel matrix less a shift: of each row and column, and of all squares."""
+
+    rows: Tensor
+    columns: Tensor
+    squares: float = 0.0
+
+
+def _within(x: Tensor, drawn: Tensor, shift: float) -> tuple[_Sums, Tensor]:
     """Sum k - shift over ordered pairs i != j: once each, and as often as each replicate has them.
 
     The matrix is symmetric: a block of rows is multiplied with the columns from its own first
     row on, and what lies right of the block counts twice.
     """
-    total = torch.zeros((), dtype=torch.float64, device=x.device)
-    boot = total.new_zeros(drawn.shape[1])
+    rows_total = x.new_zeros(len(x))
+    sums = _Sums(rows_total, rows_total)
+    boot = x.new_zeros(drawn.shape[1])
     for rows in blocks(len(x), len(x), _BLOCK_ELEMENTS):
         kernel = _kernel(x[rows], x[rows.start :]) - shift
         kernel.diagonal().zero_()
-        kernel[:, rows.stop - rows.start :] *= 2
-        total += kernel.sum()
-        boot += (drawn[rows] * (kernel.float() @ drawn[rows.start :])).sum(0, dtype=torch.float64)
-    return float(total), boot
+        right = kernel[:, rows.stop - rows.start :]
+        sums.rows[rows] += kernel.sum(1)
+        sums.rows[rows.stop :] += right.sum(0)
+        if drawn.shape[1]:
+            sums.squares += float(kernel.square().sum() + right.square().sum())
+            right *= 2
+            product = kernel.float() @ drawn[rows.start :]
+            boot += (drawn[rows] * product).sum(0, dtype=torch.float64)
+    return sums, boot
 
 
 def _between(
     x: Tensor, y: Tensor, drawn_x: Tensor, drawn_y: Tensor, shift: float
-) -> tuple[float, Tensor]:
+) -> tuple[_Sums, Tensor]:
     """Sum k - shift over all pairs: once each, and as often as each replicate has them."""
-    total = torch.zeros((), dtype=torch.float64, device=x.device)
-    boot = total.new_zeros(drawn_x.shape[1])
+    sums = _Sums(x.new_zeros(len(x)), x.new_zeros(len(y)))
+    boot = x.new_zeros(drawn_x.shape[1])
     for rows in blocks(len(x), len(y), _BLOCK_ELEMENTS):
         kernel = _kernel(x[rows], y) - shift
-        total += kernel.sum()
-        boot += (drawn_x[rows] * (kernel.float() @ drawn_y)).sum(0, dtype=torch.float64)
-    return float(total), boot
+        sums.rows[rows] += kernel.sum(1)
+        sums.columns += kernel.sum(0)
+        if drawn_x.shape[1]:
+            sums.squares += float(kernel.square().sum())
+            boot += (drawn_x[rows] * (kernel.float() @ drawn_y)).sum(0, dtype=torch.float64)
+    return sums, boot
