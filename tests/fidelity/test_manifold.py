@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflow_scripts.fidelity import manifold
-from workflow_scripts.fidelity.manifold import manifold_overlap
+from workflow_scripts.fidelity.manifold import GROUPS, manifold_overlap
 
 METRICS = ("precision", "recall", "density", "coverage")
 
@@ -158,3 +158,58 @@ def test_the_smallest_set_has_one_point_more_than_k():
 def test_what_has_no_answer_is_refused(bad):
     with pytest.raises(ValueError, match="features"):
         manifold_overlap(np.zeros((9, 3)), bad)
+
+
+def test_counts_by_group_are_those_of_the_balls_of_the_group():
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((45, 3)), rng.standard_normal((30, 3)) + 0.5
+    found = manifold_overlap(x, y, 3)
+    radii_x = np.sort(np.linalg.norm(x[:, None] - x, axis=2), axis=1)[:, 3]
+    radii_y = np.sort(np.linalg.norm(y[:, None] - y, axis=2), axis=1)[:, 3]
+    distances = np.linalg.norm(x[:, None] - y, axis=2)
+    in_real, in_generated = distances < radii_x[:, None], distances < radii_y
+    group_x, group_y = np.arange(45) * GROUPS // 45, np.arange(30) * GROUPS // 30
+    for g in range(GROUPS):
+        assert np.array_equal(found.holding_by[:, g], in_real[group_x == g].sum(axis=0))
+        assert np.array_equal(found.reached_by[:, g], in_generated[:, group_y == g].sum(axis=1))
+        assert np.array_equal(found.filled_by[:, g], in_real[:, group_y == g].sum(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "d", "scale", "shift"),
+    [
+        (100, 100, 4, 1.0, 0.0),
+        (120, 300, 16, 1.0, 0.0),
+        (300, 120, 4, 1.0, 0.5),
+        (100, 100, 4, 1.5, 0.0),
+        (120, 300, 16, 0.5, 0.0),
+    ],
+)
+def test_intervals_cover_the_expected_value_and_are_not_much_wider_than_needed(
+    n, m, d, scale, shift
+):
+    """Fixed radii and all: over new samples of both sides the values fall into the intervals."""
+    names = ("precision", "recall", "coverage")
+    values, intervals = [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        x, y = rng.standard_normal((n, d)), scale * rng.standard_normal((m, d)) + shift
+        found = manifold_overlap(x, y)
+        values.append([getattr(found, name) for name in names])
+        intervals.append([found.intervals()[name] for name in names])
+    values, intervals = np.array(values), np.array(intervals)
+    truth, spread = values.mean(axis=0), values.std(axis=0)
+    covered = ((intervals[:, :, 0] <= truth) & (truth <= intervals[:, :, 1])).mean(axis=0)
+    widths = (intervals[:, :, 1] - intervals[:, :, 0]).mean(axis=0)
+    assert (covered >= 0.93).all(), dict(zip(names, covered, strict=True))
+    # A share near 0 or 1 has almost no spread; its interval is that of so many images without one.
+    inner = (truth > 0.05) & (truth < 0.95)
+    assert (widths[inner] < 2.2 * 3.92 * spread[inner]).all()
+
+
+def test_a_share_of_one_has_an_interval_below_it():
+    x = np.random.default_rng(0).standard_normal((60, 4))
+    low, high = manifold_overlap(x, x).intervals()["precision"]
+    assert high == 1
+    # Wilson's at 60 of 60.
+    assert low == pytest.approx(60 / (60 + 1.96**2))

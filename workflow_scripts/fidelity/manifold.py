@@ -23,21 +23,43 @@ _TIE = 1e-12  # distances this near to each other, relatively, are equal in floa
 _DENSE = 0.05  # share of a block from which recomputing all of it is the faster way
 
 
+GROUPS = 20
+"""Groups of images of which one at a time is left out, for the intervals."""
+
+
 @dataclass(frozen=True)
 class Manifolds:
     """Who lies in whose balls; the four metrics are means of these arrays.
 
+    The balls that hold a point are counted by the group of their centres, g groups a side of
+    consecutive rows (images of one patient stand together), to say what is left without a group.
+
     Attributes:
         nearest_k: k.
-        balls_holding: (m,) how many real balls hold each generated point.
-        real_reached: (n,) whether each real point lies in any generated ball.
-        balls_filled: (n,) whether each real ball holds any generated point.
+        holding_by: (m, g) how many real balls of each real group hold each generated point.
+        reached_by: (n, g) how many generated balls of each generated group hold each real point.
+        filled_by: (n, g) how many generated points of each generated group each real ball holds.
     """
 
     nearest_k: int
-    balls_holding: np.ndarray
-    real_reached: np.ndarray
-    balls_filled: np.ndarray
+    holding_by: np.ndarray
+    reached_by: np.ndarray
+    filled_by: np.ndarray
+
+    @property
+    def balls_holding(self) -> np.ndarray:
+        """How many real balls hold each generated point, (m,)."""
+        return self.holding_by.sum(axis=1)
+
+    @property
+    def real_reached(self) -> np.ndarray:
+        """Whether each real point lies in any generated ball, (n,)."""
+        return self.reached_by.sum(axis=1) > 0
+
+    @property
+    def balls_filled(self) -> np.ndarray:
+        """Whether each real ball holds any generated point, (n,)."""
+        return self.filled_by.sum(axis=1) > 0
 
     @property
     def precision(self) -> float:
@@ -59,6 +81,50 @@ class Manifolds:
         """Share of real balls that hold a generated point, 0 to 1."""
         return float(self.balls_filled.mean())
 
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return 95% intervals of precision, recall and coverage, with the balls' radii held fixed.
+
+        The variance has two parts: of the points that are judged (their plain variance over their
+        number) and of those whose balls judge them (the delete-a-group jackknife). The interval is
+        Wilson's at the number of images that gives this variance, so that a share of 0 or 1 has
+        one, too. What is covered is the expectation at these n and m: like the values, it depends
+        on them.
+
+        Density has none: it moves with the radii, which these intervals hold fixed. In simulations
+        at 16 dimensions such an interval held only 85% of the time.
+        """
+        return {
+            "precision": _share_interval(self.balls_holding > 0, _without_groups(self.holding_by)),
+            "recall": _share_interval(self.real_reached, _without_groups(self.reached_by)),
+            "coverage": _share_interval(self.balls_filled, _without_groups(self.filled_by)),
+        }
+
+
+def _without_groups(held_by: np.ndarray) -> np.ndarray:
+    """Return the share of points that any ball holds without each group's balls, (g,)."""
+    return (held_by.sum(axis=1, keepdims=True) > held_by).mean(axis=0)
+
+
+def _jackknife_variance(left: np.ndarray) -> float:
+    return float((len(left) - 1) * left.var())
+
+
+def _share_interval(inside: np.ndarray, left: np.ndarray) -> tuple[float, float]:
+    """Return Wilson's 95% interval of a share, at the effective number of points."""
+    n, share = float(len(inside)), float(inside.mean())
+    variance = share * (1 - share) / n + _jackknife_variance(left)
+    if 0 < share < 1:
+        n = min(n, share * (1 - share) / variance)
+    squared = 1.96**2
+    centre = (share + squared / (2 * n)) / (1 + squared / n)
+    half = 1.96 * (share * (1 - share) / n + squared / (4 * n**2)) ** 0.5 / (1 + squared / n)
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+
+
+def _groups(n: int, groups: int) -> np.ndarray:
+    """Return each row's group, (n,): consecutive rows, groups of equal size give or take one."""
+    return np.arange(n) * groups // n
+
 
 def manifold_overlap(
     real: np.ndarray, generated: np.ndarray, nearest_k: int = 5, device: torch.device = CPU
@@ -79,17 +145,21 @@ def manifold_overlap(
     radii_x, radii_y = _squared_radii(x, nearest_k), _squared_radii(y, nearest_k)
     centre = (x.mean(dim=0) + y.mean(dim=0)) / 2
     points_x, points_y = _Centred(x, centre), _Centred(y, centre)
-    holding = torch.zeros(len(y), dtype=torch.int64, device=device)
-    reached = torch.zeros(len(x), dtype=torch.bool, device=device)
-    filled = torch.zeros(len(x), dtype=torch.bool, device=device)
+    groups = min(GROUPS, len(x), len(y))
+    group_x = torch.from_numpy(_groups(len(x), groups)).to(device)
+    group_y = torch.from_numpy(_groups(len(y), groups)).to(device)
+    holding = torch.zeros(len(y) * groups, dtype=torch.int64, device=device)
+    reached, filled = [], []
     for rows in blocks(len(x), len(y)):
         low, high = _bounds(points_x, points_y, rows)
+        cells = (rows.stop - rows.start) * groups
         row, column = _nearer(x, y, rows, low, high, radii_x[rows, None])
-        holding += column.bincount(minlength=len(y))
-        filled[rows.start + row] = True
-        row, _ = _nearer(x, y, rows, low, high, radii_y[None, :])
-        reached[rows.start + row] = True
-    return Manifolds(nearest_k, holding.cpu().numpy(), reached.cpu().numpy(), filled.cpu().numpy())
+        holding += (column * groups + group_x[rows][row]).bincount(minlength=len(holding))
+        filled.append((row * groups + group_y[column]).bincount(minlength=cells))
+        row, column = _nearer(x, y, rows, low, high, radii_y[None, :])
+        reached.append((row * groups + group_y[column]).bincount(minlength=cells))
+    arrays = (holding, torch.cat(reached), torch.cat(filled))
+    return Manifolds(nearest_k, *(part.reshape(-1, groups).cpu().numpy() for part in arrays))
 
 
 class _Centred:

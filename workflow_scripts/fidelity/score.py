@@ -282,7 +282,20 @@ def _overlap_values(
     if reason is not None:
         return [_value(name, None, subset, len(y), len(x), reason) for name in names]
     overlap = manifold_overlap(x, y, settings.nearest_k, device)
-    return [_value(name, getattr(overlap, name), subset, len(y), len(x)) for name in names]
+    intervals = overlap.intervals()
+    return [
+        Value(
+            name,
+            getattr(overlap, name),
+            METRICS[name],
+            len(y),
+            subset,
+            len(x),
+            intervals.get(name),
+            "jackknife 95%, fixed radii" if name in intervals else None,
+        )
+        for name in names
+    ]
 
 
 def _value(
