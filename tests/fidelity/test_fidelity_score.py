@@ -4,11 +4,12 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.fidelity.conftest import write_h5
+from tests.fidelity.conftest import DIMENSIONS, write_h5
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import read_record
 from workflow_scripts.fidelity.frechet import frechet_distance
+from workflow_scripts.fidelity.jackknife import corrected_distance, fewest_images
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
 from workflow_scripts.fidelity.score import METRICS, Settings, main, score
@@ -73,6 +74,17 @@ def test_values_are_those_of_the_images_with_the_finding(cohort, subset):
             assert record.get(name, subset).value == getattr(overlap, name)
         low, high = record.get("kid", subset).interval
         assert low < record.get("kid", subset).value < high
+    corrected = record.get("fid_corrected", subset)
+    patients = cohort.manifest_frame["patient_id"].to_numpy(str)
+    if subset != "all":
+        patients = patients[(cohort.manifest_frame[subset] == 1).to_numpy()]
+    if len(generated) < fewest_images(DIMENSIONS):
+        assert corrected.value is None
+        assert corrected.reason.startswith(f"{len(generated)} images are too few")
+    else:
+        expected = corrected_distance(real, generated, patients)
+        assert (corrected.value, corrected.interval) == (expected.value, expected.interval)
+        assert corrected.value < fid.value
     floor = record.get("fid_floor", subset)
     assert 0 < floor.value < fid.value
 
@@ -80,7 +92,7 @@ def test_values_are_those_of_the_images_with_the_finding(cohort, subset):
 def test_too_few_images_leave_the_reason(cohort):
     record = rescore(cohort)
     # Fracture: one real image, whose prompt made the one generated image.
-    for metric in ("fid", "fid_floor", "kid"):
+    for metric in ("fid", "fid_floor", "fid_corrected", "kid"):
         value = record.get(metric, "Fracture")
         assert value.value is None
         assert value.reason == "only 1 generated image(s) with this finding"

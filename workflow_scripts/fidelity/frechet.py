@@ -38,6 +38,21 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray, device: torch.devi
     return max(0.0, float(means + traces - 2 * _trace_of_root(a1, a2)))
 
 
+def distance_of_moments(means: Tensor, covariance1: Tensor, covariance2: Tensor) -> float:
+    """Return the FID of two Gaussians; covariances of full rank are the fast case.
+
+    Args:
+        means: (d,) difference of the means, float64.
+        covariance1: (d, d) symmetric, float64.
+        covariance2: (d, d) symmetric, float64.
+    """
+    root = _root(covariance1)
+    product = root.T @ covariance2 @ root
+    trace = torch.linalg.eigvalsh(product).clamp_min(0).sqrt().sum()
+    total = means.square().sum() + covariance1.trace() + covariance2.trace() - 2 * trace
+    return max(0.0, float(total))
+
+
 def _mean_and_factor(features: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean (d,) and A (n, d) with A^T A the unbiased covariance."""
     mean = features.mean(dim=0)
@@ -47,10 +62,14 @@ def _mean_and_factor(features: Tensor) -> tuple[Tensor, Tensor]:
 def _trace_of_root(a1: Tensor, a2: Tensor) -> Tensor:
     if min(len(a1), len(a2)) < a1.shape[1]:
         return torch.linalg.svdvals(a1 @ a2.T).sum()
-    s1 = a1.T @ a1
-    root, failed = torch.linalg.cholesky_ex(s1)
-    if failed:  # singular: a feature that is constant, or duplicated images
-        values, vectors = torch.linalg.eigh(s1)
-        root = vectors * values.clamp_min(0).sqrt()
-    half = a2 @ root
+    half = a2 @ _root(a1.T @ a1)
     return torch.linalg.eigvalsh(half.T @ half).clamp_min(0).sqrt().sum()
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """Return L with L L^T the covariance."""
+    root, failed = torch.linalg.cholesky_ex(covariance)
+    if failed:  # singular: a feature that is constant, or duplicated images
+        values, vectors = torch.linalg.eigh(covariance)
+        root = vectors * values.clamp_min(0).sqrt()
+    return root

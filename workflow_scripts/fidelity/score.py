@@ -41,6 +41,7 @@ from workflow_scripts.fidelity.inputs import (
     rows_in_order_of,
     rows_of,
 )
+from workflow_scripts.fidelity.jackknife import corrected_distance, fewest_images
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
 
@@ -53,6 +54,7 @@ SUBSETS: Final = ("all", *FINDINGS)
 METRICS: Final = {
     "fid": "lower",
     "fid_floor": "none",
+    "fid_corrected": "lower",
     "kid": "lower",
     "precision": "higher",
     "recall": "higher",
@@ -114,7 +116,7 @@ def distribution_values(
         values += _overlap_values(x, y, subset, settings, device)
         reason = _too_few(len(y), len(x), 2, subset)
         if reason is not None:
-            absent = ("fid", "fid_floor", "kid")
+            absent = ("fid", "fid_floor", "fid_corrected", "kid")
             values += [_value(name, None, subset, len(y), len(x), reason) for name in absent]
             progress.update()
             continue
@@ -134,6 +136,8 @@ def distribution_values(
                 None if kid.interval is None else "bootstrap 95%",
             ),
         ]
+        own_patients = patients[real.subsets[:, column]]
+        values.append(_corrected_value(x, y, own_patients, subset, device))
         floor = fid_floor(real.features, patients, len(y), len(x), floor_rng, device)
         if floor is None:
             reason = f"{len(patients)} real image(s) give no two groups of different patients"
@@ -296,6 +300,30 @@ def _overlap_values(
         )
         for name in names
     ]
+
+
+def _corrected_value(
+    x: np.ndarray, y: np.ndarray, patients: np.ndarray, subset: str, device: torch.device
+) -> Value:
+    dimensions, (n, n_reference) = x.shape[1], (len(y), len(x))
+    needed = fewest_images(dimensions)
+    if min(n, n_reference) < needed:
+        reason = (
+            f"{min(n, n_reference)} images are too few to take FID's bias off in {dimensions} "
+            f"dimensions ({needed} needed)"
+        )
+        return _value("fid_corrected", None, subset, n, n_reference, reason)
+    found = corrected_distance(x, y, patients, device)
+    return Value(
+        "fid_corrected",
+        found.value,
+        METRICS["fid_corrected"],
+        n,
+        subset,
+        n_reference,
+        found.interval,
+        "jackknife 95%",
+    )
 
 
 def _value(

@@ -1,0 +1,65 @@
+"""FID's bias and what the jackknife leaves of it, on Gaussians whose distance is known."""
+
+import numpy as np
+import pytest
+
+from workflow_scripts.fidelity.frechet import frechet_distance
+from workflow_scripts.fidelity.jackknife import GROUPS, corrected_distance, fewest_images
+
+
+def gaussians(n, m, d, shift, scale, seed):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((n, d)), scale * rng.standard_normal((m, d)) + shift
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "d", "shift", "scale"),
+    [(200, 200, 16, 0.0, 1.0), (200, 300, 16, 0.5, 1.0), (120, 200, 64, 0.0, 1.3)],
+)
+def test_the_bias_goes_and_the_interval_covers_the_truth(n, m, d, shift, scale):
+    truth = d * shift**2 + d * (1 - scale) ** 2
+    plain, corrected, covered = [], [], 0
+    for seed in range(150):
+        x, y = gaussians(n, m, d, shift, scale, seed)
+        plain.append(frechet_distance(x, y))
+        found = corrected_distance(x, y)
+        corrected.append(found.value)
+        covered += found.interval[0] <= truth <= found.interval[1]
+    bias = np.mean(plain) - truth
+    assert bias > 5 * np.std(plain) / len(plain) ** 0.5
+    assert abs(np.mean(corrected) - truth) < 0.2 * bias
+    assert covered >= 0.93 * 150
+
+
+def test_is_the_definition_with_groups_left_out():
+    x, y = gaussians(60, 45, 4, 0.3, 1.0, 0)
+    x, y = x + 100, y + 100  # an offset costs no digits
+    group_x, group_y = np.arange(60) * GROUPS // 60, np.arange(45) * GROUPS // 45
+    left = [frechet_distance(x[group_x != g], y[group_y != g]) for g in range(GROUPS)]
+    expected = GROUPS * frechet_distance(x, y) - (GROUPS - 1) * np.mean(left)
+    found = corrected_distance(x, y)
+    assert found.value == pytest.approx(expected, rel=1e-8)
+    error = ((GROUPS - 1) / GROUPS * np.sum((np.array(left) - np.mean(left)) ** 2)) ** 0.5
+    low, high = found.interval
+    assert high - low == pytest.approx(2 * 2.093024 * error, rel=1e-6)
+
+
+def test_images_of_one_patient_are_left_out_together():
+    """Each image four times: groups of rows would take the copies for information."""
+    x, y = gaussians(60, 240, 4, 0.0, 1.0, 1)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(240)
+    copies, patients = np.repeat(x, 4, axis=0)[order], np.repeat(np.arange(60), 4)[order]
+    widths = {}
+    for name, labels in (("patients", patients), ("rows", None)):
+        low, high = corrected_distance(copies, y, labels).interval
+        widths[name] = high - low
+    assert widths["patients"] > 1.3 * widths["rows"]
+
+
+def test_too_few_images_are_refused():
+    x, y = gaussians(fewest_images(16) - 1, 100, 16, 0.0, 1.0, 0)
+    with pytest.raises(ValueError, match="at least"):
+        corrected_distance(x, y)
+    x, y = gaussians(fewest_images(16), 100, 16, 0.0, 1.0, 0)
+    assert np.isfinite(corrected_distance(x, y).value)
