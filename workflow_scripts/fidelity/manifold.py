@@ -150,14 +150,20 @@ def manifold_overlap(
     group_y = torch.from_numpy(_groups(len(y), groups)).to(device)
     holding = torch.zeros(len(y) * groups, dtype=torch.int64, device=device)
     reached, filled = [], []
-    for rows in blocks(len(x), len(y)):
+    for rows in blocks(len(x), len(y), 1 << 22):
         low, high = _bounds(points_x, points_y, rows)
         cells = (rows.stop - rows.start) * groups
+        # In place: where many pairs are near, their numbers are the largest thing in memory.
         row, column = _nearer(x, y, rows, low, high, radii_x[rows, None])
-        holding += (column * groups + group_x[rows][row]).bincount(minlength=len(holding))
-        filled.append((row * groups + group_y[column]).bincount(minlength=cells))
+        at = group_y[column].add_(row, alpha=groups)
+        filled.append(at.bincount(minlength=cells))
+        at = group_x[rows][row].add_(column, alpha=groups)
+        holding += at.bincount(minlength=len(holding))
+        del row, column, at
         row, column = _nearer(x, y, rows, low, high, radii_y[None, :])
-        reached.append((row * groups + group_y[column]).bincount(minlength=cells))
+        at = group_y[column].add_(row, alpha=groups)
+        reached.append(at.bincount(minlength=cells))
+        del row, column, at
     arrays = (holding, torch.cat(reached), torch.cat(filled))
     return Manifolds(nearest_k, *(part.reshape(-1, groups).cpu().numpy() for part in arrays))
 
@@ -191,7 +197,7 @@ def _squared_radii(x: Tensor, nearest_k: int) -> Tensor:
     """
     points = _Centred(x, x.mean(dim=0))
     radii = x.new_empty(len(x))
-    for rows in blocks(len(x), len(x)):
+    for rows in blocks(len(x), len(x), 1 << 22):
         low, high = _bounds(points, points, rows)
         # The (k + 1)-th smallest upper bound is no less than the radius: whoever is surely
         # farther away is no candidate.
