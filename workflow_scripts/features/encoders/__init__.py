@@ -24,7 +24,14 @@ from workflow_scripts.common.files import sha256_of
 if TYPE_CHECKING:
     import torch
 
-ENCODERS: Final = ("rad_dino", "biovil_t_image", "biovil_t_text", "reid")
+ENCODERS: Final = (
+    "rad_dino",
+    "biovil_t_image",
+    "biovil_t_text",
+    "reid",
+    "inception_v3",
+    "densenet_121",
+)
 PURPOSES: Final = ("fidelity", "privacy")
 """What the features are for: the official release prepares images differently for each."""
 
