@@ -200,6 +200,9 @@ def test_as_published_squashes_first_and_says_so(name, weights):
         for protocol in ("sound", "as_published")
     }
     assert "squash 299x299" in found["as_published"].preprocessing
+    prepared = found["sound"].prepare(image)
+    assert prepared.dtype == torch.float32
+    assert np.isfinite(found["sound"].encode([prepared])).all()
     squashed = image.resize((299, 299), Image.Resampling.BILINEAR)
     expected = found["sound"].prepare(squashed)
     assert torch.equal(found["as_published"].prepare(image), expected)
