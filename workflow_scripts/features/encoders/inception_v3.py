@@ -226,7 +226,8 @@ def resize_bilinear(pixels: NDArray[Any], side: int) -> NDArray[np.float32]:
         position = np.arange(side, dtype=np.float32) * np.float32(size / side)
         low = np.floor(position).astype(np.int64)
         high = np.minimum(low + 1, size - 1)
-        weight = (position - low.astype(np.float32)).reshape([-1, 1, 1] if axis == 0 else [1, -1, 1])
+        weight = position - low.astype(np.float32)
+        weight = weight.reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
         before, after = np.take(result, low, axis), np.take(result, high, axis)
         result = before + (after - before) * weight
     return result
