@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from workflow_scripts.fidelity.frechet import frechet_distance
-from workflow_scripts.fidelity.jackknife import GROUPS, corrected_distance, fewest_images
+from workflow_scripts.fidelity.jackknife import corrected_distance, fewest_images
+from workflow_scripts.fidelity.resample import GROUPS
 
 
 def gaussians(n, m, d, shift, scale, seed):
@@ -59,7 +60,15 @@ def test_images_of_one_patient_are_left_out_together():
 
 def test_too_few_images_are_refused():
     x, y = gaussians(fewest_images(16) - 1, 100, 16, 0.0, 1.0, 0)
-    with pytest.raises(ValueError, match="at least"):
+    with pytest.raises(ValueError, match="too few"):
         corrected_distance(x, y)
     x, y = gaussians(fewest_images(16), 100, 16, 0.0, 1.0, 0)
     assert np.isfinite(corrected_distance(x, y).value)
+
+
+def test_few_patients_make_no_standard_error():
+    x, y = gaussians(100, 100, 4, 0.0, 1.0, 0)
+    with pytest.raises(ValueError, match=r"9 group\(s\)"):
+        corrected_distance(x, y, np.arange(100) * 9 // 100)
+    found = corrected_distance(x, y, np.arange(100) * 12 // 100)
+    assert len(found.without_groups) == 12

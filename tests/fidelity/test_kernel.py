@@ -7,6 +7,11 @@ from hypothesis import strategies as st
 
 from workflow_scripts.fidelity import kernel
 from workflow_scripts.fidelity.kernel import SMALLEST_FOR_INTERVAL, kernel_distance
+from workflow_scripts.fidelity.resample import draw_resamples
+
+
+def with_interval(x, y, replicates, rng, patients=None):
+    return kernel_distance(x, y, draw_resamples(len(x), len(y), replicates, rng, patients))
 
 
 def by_definition(x, y):
@@ -50,14 +55,17 @@ def test_replicates_leave_out_pairs_of_copies(offset, monkeypatch):
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal((20, 4)) + offset, rng.standard_normal((15, 4)) + offset + 2
     monkeypatch.setattr(kernel, "_BLOCK_ELEMENTS", 60)
-    result = kernel_distance(x, y, 50, np.random.default_rng(5))
+    result = with_interval(x, y, 50, np.random.default_rng(5))
     draws = np.random.default_rng(5)
     rows_x, rows_y = draws.integers(0, 20, (50, 20)), draws.integers(0, 15, (50, 15))
     values = [resampled(x, y, a, b) for a, b in zip(rows_x, rows_y, strict=True)]
     value = by_definition(x, y)
     assert result.value == pytest.approx(value, rel=1e-9, abs=1e-9)
     # Widened by Student's quantile at 14 degrees of freedom over the normal one.
-    expected = value + 2.144787 / 1.959964 * (np.quantile(values, [0.025, 0.975]) - value)
+    around = np.array(values) - np.mean(values)
+    expected = value + 2.144787 / 1.959964 * around
+    np.testing.assert_allclose(result.replicates, expected, rtol=1e-5, atol=1e-5)
+    expected = np.quantile(expected, [0.025, 0.975])
     assert result.interval == pytest.approx(tuple(expected), rel=1e-5, abs=1e-5)
 
 
@@ -84,7 +92,7 @@ def test_variance_parts_come_from_the_centred_matrices(monkeypatch):
     monkeypatch.setattr(
         kernel, "_variances", lambda xx, yy, xy, *own: found.update(xx=xx, xy=xy) or (1.0, 1.0)
     )
-    kernel_distance(x, y, 10, rng)
+    with_interval(x, y, 10, rng)
     own, cross = (x @ x.T / 4 + 1) ** 3, (x @ y.T / 4 + 1) ** 3
     n, m = cross.shape
     np.fill_diagonal(own, 0)
@@ -130,7 +138,7 @@ def test_the_interval_covers_the_truth_and_is_not_much_wider_than_needed(n, m, d
     for seed in range(300):
         rng = np.random.default_rng(seed)
         x, y = rng.standard_normal((n, d)), rng.standard_normal((m, d)) + shift
-        result = kernel_distance(x, y, 200, rng)
+        result = with_interval(x, y, 200, rng)
         low, high = result.interval
         covered += low <= truth <= high
         widths.append(high - low)
@@ -140,17 +148,41 @@ def test_the_interval_covers_the_truth_and_is_not_much_wider_than_needed(n, m, d
     assert np.mean(widths) < (1.2 if shift else 1.5) * 3.92 * np.std(values)
 
 
+def clustered(rng, patients, d):
+    """Return four images of each patient that share half of their variance, and the patients."""
+    own = np.repeat(rng.standard_normal((patients, d)), 4, axis=0)
+    x = 0.5**0.5 * (own + rng.standard_normal((4 * patients, d)))
+    return x, np.repeat(np.arange(patients), 4)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_images_of_one_patient_are_one_unit(shift):
+    """With four images a patient the interval is that of the patients, not of the images."""
+    rng = np.random.default_rng(99)
+    truth = kernel_distance(rng.standard_normal((4000, 8)), rng.standard_normal((4000, 8)) + shift)
+    covered, as_images = 0, 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        (x, patients), y = clustered(rng, 40, 8), rng.standard_normal((160, 8)) + shift
+        low, high = with_interval(x, y, 200, rng, patients).interval
+        covered += low <= truth.value <= high
+        low, high = with_interval(x, y, 200, rng).interval
+        as_images += low <= truth.value <= high
+    assert covered >= 0.93 * 300
+    assert as_images < covered - 15
+
+
 def test_an_interval_needs_some_images():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((50, 3)), rng.standard_normal((SMALLEST_FOR_INTERVAL - 1, 3))
-    assert kernel_distance(x, y, 100, rng).interval is None
-    assert kernel_distance(x, x, 100, rng).interval is not None
+    assert with_interval(x, y, 100, rng).interval is None
+    assert with_interval(x, x, 100, rng).interval is not None
     assert kernel_distance(x, x).interval is None
 
 
 def test_same_seed_same_interval():
     x, y = np.random.default_rng(0).standard_normal((2, 40, 5))
-    first, again = (kernel_distance(x, y, 100, np.random.default_rng(7)) for _ in range(2))
+    first, again = (with_interval(x, y, 100, np.random.default_rng(7)) for _ in range(2))
     assert first.value == again.value
     assert first.interval == again.interval
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflow_scripts.fidelity import manifold
-from workflow_scripts.fidelity.manifold import GROUPS, manifold_overlap
+from workflow_scripts.fidelity.manifold import manifold_overlap
+from workflow_scripts.fidelity.resample import GROUPS
 
 METRICS = ("precision", "recall", "density", "coverage")
 
@@ -189,22 +190,64 @@ def test_intervals_cover_the_expected_value_and_are_not_much_wider_than_needed(
     n, m, d, scale, shift
 ):
     """Fixed radii and all: over new samples of both sides the values fall into the intervals."""
-    names = ("precision", "recall", "coverage")
     values, intervals = [], []
     for seed in range(200):
         rng = np.random.default_rng(seed)
         x, y = rng.standard_normal((n, d)), scale * rng.standard_normal((m, d)) + shift
         found = manifold_overlap(x, y)
-        values.append([getattr(found, name) for name in names])
-        intervals.append([found.intervals()[name] for name in names])
+        values.append([getattr(found, name) for name in METRICS])
+        intervals.append([found.intervals()[name] for name in METRICS])
     values, intervals = np.array(values), np.array(intervals)
     truth, spread = values.mean(axis=0), values.std(axis=0)
     covered = ((intervals[:, :, 0] <= truth) & (truth <= intervals[:, :, 1])).mean(axis=0)
     widths = (intervals[:, :, 1] - intervals[:, :, 0]).mean(axis=0)
-    assert (covered >= 0.93).all(), dict(zip(names, covered, strict=True))
+    assert (covered >= 0.93).all(), dict(zip(METRICS, covered, strict=True))
     # A share near 0 or 1 has almost no spread; its interval is that of so many images without one.
-    inner = (truth > 0.05) & (truth < 0.95)
+    inner = (truth > 0.05) & ((truth < 0.95) | (np.array(METRICS) == "density"))
     assert (widths[inner] < 2.2 * 3.92 * spread[inner]).all()
+
+
+def test_without_a_real_point_the_other_balls_hold_what_is_said():
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((25, 2)), rng.standard_normal((40, 2))
+    held = manifold_overlap(x, y, 3).filled_by.sum(axis=1)
+    for j in range(25):
+        without = manifold_overlap(np.delete(x, j, axis=0), y, 3).filled_by.sum()
+        assert without - np.delete(held, j).sum() == manifold_overlap(x, y, 3).gained[j]
+
+
+def test_values_without_a_group_are_those_of_its_absence():
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((60, 3)), rng.standard_normal((40, 3)) + 0.5
+    left = manifold_overlap(x, y, 3).without_groups()
+    radii_x = np.sort(np.linalg.norm(x[:, None] - x, axis=2), axis=1)[:, 3]
+    radii_y = np.sort(np.linalg.norm(y[:, None] - y, axis=2), axis=1)[:, 3]
+    distances = np.linalg.norm(x[:, None] - y, axis=2)
+    group_x, group_y = np.arange(60) * GROUPS // 60, np.arange(40) * GROUPS // 40
+    for g in range(GROUPS):
+        kept = np.ix_(group_x != g, group_y != g)
+        in_real = (distances < radii_x[:, None])[kept]
+        in_generated = (distances < radii_y)[kept]
+        assert left["precision"][g] == in_real.any(axis=0).mean()
+        assert left["recall"][g] == in_generated.any(axis=1).mean()
+        assert left["coverage"][g] == in_real.any(axis=1).mean()
+
+
+def test_two_spreads_say_the_same_of_density():
+    """A group at a time, both sides at once, or an image at a time: one standard error."""
+    rng = np.random.default_rng(6)
+    x, y = rng.standard_normal((600, 12)), rng.standard_normal((500, 12))
+    found = manifold_overlap(x, y)
+    left = found.without_groups()["density"]
+    low, high = found.intervals()["density"]
+    assert left.mean() == pytest.approx(found.density, rel=0.02)
+    by_group = (GROUPS - 1) ** 0.5 * left.std()
+    assert by_group == pytest.approx((high - low) / 3.92, rel=0.4)
+
+
+def test_density_without_anything_inside_has_no_interval():
+    x = np.random.default_rng(2).standard_normal((50, 10))
+    assert set(manifold_overlap(x, x + 1e4).intervals()) == {"precision", "recall", "coverage"}
 
 
 def test_a_share_of_one_has_an_interval_below_it():

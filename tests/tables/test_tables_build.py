@@ -18,11 +18,12 @@ from workflow_scripts.tables.assemble import build_tables
 from workflow_scripts.tables.build import main
 from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
+from workflow_scripts.tables.paired import PAIRED
 from workflow_scripts.tables.prevalence import CORRELATION, PREVALENCE
 from workflow_scripts.tables.published import model_key, published_values
 from workflow_scripts.tables.records_in import Records
 
-STEMS = (*LAYOUTS, PREVALENCE.stem, CORRELATION.stem)
+STEMS = (*LAYOUTS, PREVALENCE.stem, CORRELATION.stem, PAIRED.stem)
 
 
 def build(bench: SimpleNamespace, out: str = "out") -> Path:

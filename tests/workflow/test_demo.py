@@ -22,6 +22,7 @@ PROFILE = ["--profile", "profiles/demo"]
 TABLES = [
     "table01_fidelity",
     "table01b_fid_sample_size",
+    "table01c_paired_differences",
     "table02_fid_per_pathology",
     "table02b_kid_per_pathology",
     "table03_privacy",

@@ -1,5 +1,6 @@
 """Feature files read for a comparison: of the right encoder, of one origin, in one order."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -90,3 +91,8 @@ def rows_in_order_of(leader: Features, other: Features, where: Path) -> np.ndarr
 def origin(features: Features) -> dict[str, Any]:
     """Return what identifies a feature file, for a record's provenance."""
     return {key: features.attrs[key] for key in (*_ORIGIN, "collection_sha256")}
+
+
+def digest_of(ids: Sequence[str]) -> str:
+    """Return the hex sha256 of ids in their order: who was compared, without naming anybody."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from workflow_scripts.fidelity.arrays import CPU, check_pair, to_float64
 from workflow_scripts.fidelity.frechet import distance_of_moments
+from workflow_scripts.fidelity.resample import GROUPS, paired_groups
 
-GROUPS = 20
+FEWEST_GROUPS = 10
+"""Groups below which their spread is no standard error; patients with many images make fewer."""
 
 IMAGES_PER_DIMENSION = 1.25
 """Least images a side, over the dimensions. In simulations of one Gaussian against itself in 16 and
@@ -28,15 +30,36 @@ IMAGES_PER_DIMENSION = 1.25
 
 @dataclass(frozen=True)
 class CorrectedDistance:
-    """FID less its bias, and its 95% interval; both may fall below zero."""
+    """FID less its bias, and its 95% interval; both may fall below zero.
+
+    Attributes:
+        value: the corrected distance.
+        interval: 95%.
+        without_groups: (g,) FID without each group of both sides.
+    """
 
     value: float
     interval: tuple[float, float]
+    without_groups: np.ndarray
 
 
 def fewest_images(dimensions: int) -> int:
     """Return how many images each side needs for the correction."""
     return int(np.ceil(IMAGES_PER_DIMENSION * dimensions * GROUPS / (GROUPS - 1)))
+
+
+def why_withheld(n: int, m: int, dimensions: int, patients: np.ndarray | None) -> str | None:
+    """Return why FID cannot be corrected, or None where it can; see `corrected_distance`."""
+    needed = fewest_images(dimensions)
+    if min(n, m) < needed:
+        return (
+            f"{min(n, m)} images are too few to take FID's bias off in {dimensions} dimensions "
+            f"({needed} needed)"
+        )
+    groups = int(paired_groups(n, m, patients)[0].max()) + 1
+    if groups < FEWEST_GROUPS:
+        return f"the patients make {groups} group(s) of equal size ({FEWEST_GROUPS} needed)"
+    return None
 
 
 def corrected_distance(
@@ -45,7 +68,7 @@ def corrected_distance(
     patients: np.ndarray | None = None,
     device: torch.device = CPU,
 ) -> CorrectedDistance:
-    """Return FID without its bias, by the delete-a-group jackknife with 20 groups a side.
+    """Return FID without its bias, by the delete-a-group jackknife with up to 20 groups a side.
 
     Args:
         real: (n, d), n >= `fewest_images(d)`.
@@ -54,16 +77,19 @@ def corrected_distance(
         device: where to compute.
 
     Raises:
-        ValueError: too few rows, another d, or features that are not finite.
+        ValueError: too few rows or groups, another d, or features that are not finite.
     """
-    check_pair(real, generated, minimum=fewest_images(real.shape[1]))
+    check_pair(real, generated)
+    why = why_withheld(len(real), len(generated), real.shape[1], patients)
+    if why is not None:
+        raise ValueError(why)
     sides = []
-    for features, labels in ((real, patients), (generated, None)):
+    both = paired_groups(len(real), len(generated), patients)
+    count = int(both[0].max()) + 1
+    for features, groups in zip((real, generated), both, strict=True):
         rows = to_float64(features, device)
         rows = rows - rows.mean(dim=0)  # sums of squares lose digits to an offset
-        sides.append(
-            (features.mean(axis=0, dtype=np.float64), _Moments(rows, _groups(rows, labels)))
-        )
+        sides.append((features.mean(axis=0, dtype=np.float64), _Moments(rows, groups)))
     (mean1, first), (mean2, second) = sides
     offset = torch.from_numpy(mean1 - mean2).to(device)
 
@@ -73,31 +99,20 @@ def corrected_distance(
         return distance_of_moments(own - other + offset, covariance1, covariance2)
 
     whole = distance(None)
-    left = np.array([distance(group) for group in range(GROUPS)])
-    value = GROUPS * whole - (GROUPS - 1) * float(left.mean())
-    error = ((GROUPS - 1) * float(left.var())) ** 0.5
-    half = float(stats.t.ppf(0.975, GROUPS - 1)) * error
-    return CorrectedDistance(value, (value - half, value + half))
-
-
-def _groups(rows: Tensor, patients: np.ndarray | None) -> np.ndarray:
-    """Return each row's group: consecutive rows, or consecutive patients in the order of ids."""
-    if patients is None:
-        return np.arange(len(rows)) * GROUPS // len(rows)
-    codes = np.unique(patients, return_inverse=True)[1]
-    order = np.argsort(codes, kind="stable")
-    # A patient goes where its first row falls when all rows are laid out by patient.
-    first = np.searchsorted(codes[order], codes)
-    return first * GROUPS // len(rows)
+    left = np.array([distance(group) for group in range(count)])
+    value = count * whole - (count - 1) * float(left.mean())
+    error = ((count - 1) * float(left.var())) ** 0.5
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    return CorrectedDistance(value, (value - half, value + half), left)
 
 
 class _Moments:
     """Sums of rows and of their products, in all and by group."""
 
     def __init__(self, rows: Tensor, groups: np.ndarray):
-        self.sizes = [int((groups == group).sum()) for group in range(GROUPS)]
+        self.sizes = np.bincount(groups).tolist()
         self.sums, self.products = [], []
-        for group in range(GROUPS):
+        for group in range(len(self.sizes)):
             own = rows[torch.from_numpy(groups == group).to(rows.device)]
             self.sums.append(own.sum(dim=0))
             self.products.append(own.T @ own)

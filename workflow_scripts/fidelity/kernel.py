@@ -13,9 +13,10 @@ from scipy import stats
 from torch import Tensor
 
 from workflow_scripts.fidelity.arrays import CPU, blocks, check_pair, to_float64
+from workflow_scripts.fidelity.resample import Resamples, variance_of_mean
 
 SMALLEST_FOR_INTERVAL = 10
-"""Images per side below which a bootstrap says nothing of value."""
+"""Patients and generated images below which a bootstrap says nothing of value."""
 
 _BLOCK_ELEMENTS = 1 << 22
 
@@ -27,6 +28,8 @@ class KernelDistance:
     Attributes:
         value: the unbiased estimate.
         interval: 95%; None when not asked for, or too few images.
+        replicates: (r,) values that it would have had with other images, their spread that of the
+            interval; empty without one.
         real: (n,) contribution of each real image, float64: its mean kernel with the other real
             ones less that with the generated ones.
         generated: (m,) the same of each generated image. The means of both add up to `value`.
@@ -34,6 +37,7 @@ class KernelDistance:
 
     value: float
     interval: tuple[float, float] | None
+    replicates: np.ndarray
     real: np.ndarray
     generated: np.ndarray
 
@@ -41,16 +45,16 @@ class KernelDistance:
 def kernel_distance(
     real: np.ndarray,
     generated: np.ndarray,
-    replicates: int = 0,
-    rng: np.random.Generator | None = None,
+    resamples: Resamples | None = None,
     device: torch.device = CPU,
 ) -> KernelDistance:
     """Return KID over all pairs, in one pass over blocks of the kernel matrices.
 
-    The interval is the percentile interval of a multinomial bootstrap of both sides, widened by
-    Student's quantile for the smaller one. Pairs of a radiograph with its own copy within a
-    replicate do not count: their kernel is that of an image with itself, and they would bias every
-    replicate upwards.
+    The interval is the percentile interval of a multinomial bootstrap of both sides, the real one
+    by patient, widened by Student's quantile for the smaller one. Pairs of a radiograph with its
+    own copy within a replicate do not count: their kernel is that of an image with itself, and they
+    would bias every replicate upwards. What other images of one patient add is taken off their
+    mean.
 
     KID is a U-statistic: its variance has a part of first order, of the images' contributions, and
     one of second order, of pairs, which alone is left for two samples of one distribution
@@ -62,8 +66,7 @@ def kernel_distance(
     Args:
         real: (n, d), n >= 2.
         generated: (m, d), m >= 2.
-        replicates: bootstrap replicates; 0 for no interval.
-        rng: source of the replicates; None for a fresh, unseeded one.
+        resamples: of these n and m images; None for no interval.
         device: where to compute.
 
     Raises:
@@ -71,12 +74,17 @@ def kernel_distance(
     """
     check_pair(real, generated, minimum=2)
     n, m = len(real), len(generated)
-    if min(n, m) < SMALLEST_FOR_INTERVAL:
-        replicates = 0
-    rng = rng or np.random.default_rng()
+    if resamples is not None and resamples.fewest < SMALLEST_FOR_INTERVAL:
+        resamples = None
     x, y = to_float64(real, device), to_float64(generated, device)
-    drawn_x = _resampling_counts(n, replicates, rng).to(device)
-    drawn_y = _resampling_counts(m, replicates, rng).to(device)
+    drawn_x, drawn_y = (
+        torch.zeros(rows, 0) if drawn is None else torch.from_numpy(drawn)
+        for rows, drawn in (
+            (n, None if resamples is None else resamples.real),
+            (m, None if resamples is None else resamples.generated),
+        )
+    )
+    drawn_x, drawn_y = drawn_x.to(device), drawn_y.to(device)
     # A constant taken off all three matrices cancels in KID, and keeps the float32 products of
     # the bootstrap accurate when the features have a large offset.
     shift = float(_kernel(x[:64], y[:64]).mean())
@@ -88,22 +96,30 @@ def kernel_distance(
     value -= 2 * total / (n * m)
     own_x = (xx.rows / (n - 1) - xy.rows / m).cpu().numpy()
     own_y = (yy.rows / (m - 1) - xy.columns / n).cpu().numpy()
-    if not replicates:
-        return KernelDistance(value, None, own_x, own_y)
-    # n^2 less the pairs of an image with its own copies: as many as were summed.
-    boot_xx /= n * n - drawn_x.double().square().sum(dim=0)
-    boot_yy /= m * m - drawn_y.double().square().sum(dim=0)
-    boot = (boot_xx + boot_yy - 2 * boot_xy / (n * m)).cpu().numpy()
-    widening = stats.t.ppf(0.975, min(n, m) - 1) / stats.norm.ppf(0.975)
-    first, second = _variances(xx, yy, xy, own_x, own_y)
+    if resamples is None:
+        return KernelDistance(value, None, np.zeros(0), own_x, own_y)
+    # Pairs of an image with its own copies were not summed and do not count.
+    size_x, size_y = drawn_x.double().sum(dim=0), drawn_y.double().sum(dim=0)
+    boot_xx /= size_x.square() - drawn_x.double().square().sum(dim=0)
+    boot_yy /= size_y.square() - drawn_y.double().square().sum(dim=0)
+    boot = (boot_xx + boot_yy - 2 * boot_xy / (size_x * size_y)).cpu().numpy()
+    boot += value - boot.mean()
+    scale = stats.t.ppf(0.975, resamples.fewest - 1) / stats.norm.ppf(0.975)
+    first, second = _variances(xx, yy, xy, own_x, own_y, resamples.units)
     if value < second**0.5 and boot.std() > 0:
-        widening *= min(1.0, (first + second) ** 0.5 / boot.std())
-    low, high = value + widening * (np.quantile(boot, [0.025, 0.975]) - value)
-    return KernelDistance(value, (float(low), float(high)), own_x, own_y)
+        scale *= min(1.0, (first + second) ** 0.5 / boot.std())
+    boot = value + scale * (boot - value)
+    low, high = np.quantile(boot, [0.025, 0.975])
+    return KernelDistance(value, (float(low), float(high)), boot, own_x, own_y)
 
 
 def _variances(
-    xx: "_Sums", yy: "_Sums", xy: "_Sums", own_x: np.ndarray, own_y: np.ndarray
+    xx: "_Sums",
+    yy: "_Sums",
+    xy: "_Sums",
+    own_x: np.ndarray,
+    own_y: np.ndarray,
+    units: np.ndarray,
 ) -> tuple[float, float]:
     """Return the parts of KID's variance of first and of second order.
 
@@ -112,14 +128,12 @@ def _variances(
     """
     n, m = len(own_x), len(own_y)
     pairs_x, pairs_y, pairs_xy = _own_pairs(xx), _own_pairs(yy), _cross_pairs(xy)
-    plain = 4 * own_x.var(ddof=1) / n + 4 * own_y.var(ddof=1) / m
-    noise_x = pairs_x / (n - 1) + pairs_xy / m
-    noise_y = pairs_y / (m - 1) + pairs_xy / n
-    first = 4 * max(0.0, own_x.var(ddof=1) - noise_x) / n
-    first += 4 * max(0.0, own_y.var(ddof=1) - noise_y) / m
+    plain_x, plain_y = 4 * variance_of_mean(own_x, units), 4 * variance_of_mean(own_y)
+    first = max(0.0, plain_x - 4 * (pairs_x / (n - 1) + pairs_xy / m) / n)
+    first += max(0.0, plain_y - 4 * (pairs_y / (m - 1) + pairs_xy / n) / m)
     second = 2 * pairs_x / (n * (n - 1)) + 2 * pairs_y / (m * (m - 1)) + 4 * pairs_xy / (n * m)
     second = max(second, 0.0)
-    return max(first, plain - second), second
+    return max(first, plain_x + plain_y - second), second
 
 
 def _own_pairs(sums: "_Sums") -> float:
@@ -141,14 +155,6 @@ def _cross_pairs(sums: "_Sums") -> float:
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T).div_(x.shape[1]).add_(1).pow_(3)
-
-
-def _resampling_counts(n: int, replicates: int, rng: np.random.Generator) -> Tensor:
-    """Return (n, replicates): how often each row is drawn in each replicate, as float32."""
-    drawn = rng.integers(0, n, (replicates, n))
-    drawn += np.arange(replicates)[:, None] * n
-    counts = np.bincount(drawn.ravel(), minlength=n * replicates).reshape(replicates, n)
-    return torch.from_numpy(np.ascontiguousarray(counts.T, np.float32))
 
 
 @dataclass

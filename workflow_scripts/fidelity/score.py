@@ -35,15 +35,17 @@ from workflow_scripts.fidelity.arrays import CPU
 from workflow_scripts.fidelity.floor import fid_floor
 from workflow_scripts.fidelity.frechet import frechet_distance
 from workflow_scripts.fidelity.inputs import (
+    digest_of,
     origin,
     read_comparable,
     read_encoder,
     rows_in_order_of,
     rows_of,
 )
-from workflow_scripts.fidelity.jackknife import corrected_distance, fewest_images
+from workflow_scripts.fidelity.jackknife import corrected_distance, why_withheld
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
+from workflow_scripts.fidelity.resample import Resamples, draw_resamples
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,8 @@ METRICS: Final = {
     "alignment": "higher",
 }
 """The metrics of a record and which direction is better."""
+
+OVERLAPS: Final = ("precision", "recall", "density", "coverage")
 
 
 @dataclass(frozen=True)
@@ -87,77 +91,106 @@ class Side:
     subsets: np.ndarray
 
 
+@dataclass
+class Measured:
+    """Values as they are found, and what a reader of the record may want beside them.
+
+    Attributes:
+        values: of every subset.
+        floors: per subset how the floor was measured.
+        replicates: per metric over all images, `{"kind": "bootstrap" | "jackknife", "values"}`:
+            what it would have been with other images. Models with the same prompts have the same
+            resamples and groups, so that their differences have replicates, too.
+    """
+
+    values: list[Value]
+    floors: dict[str, Any]
+    replicates: dict[str, Any]
+
+
 def distribution_values(
     real: Side,
     generated: Side,
     patients: np.ndarray,
     settings: Settings,
     device: torch.device = CPU,
-) -> tuple[list[Value], dict[str, Any]]:
+) -> Measured:
     """Compare two sets of images: FID and its floor, KID and the manifolds, for every subset.
+
+    A subset with too few images on a side has values of None with the reason.
 
     Args:
         real: the reference.
         generated: what is judged.
-        patients: (n,) the patient of each real row, for the floor.
+        patients: (n,) the patient of each real row.
         settings: k, bootstrap replicates and seed.
         device: where to compute.
-
-    Returns:
-        The values, and per subset how the floor was measured. A subset with too few images on a
-        side has values of None with the reason.
     """
-    values: list[Value] = []
-    floors: dict[str, Any] = {}
+    found = Measured([], {}, {})
     progress = Progress("fidelity", len(SUBSETS), "subsets")
     for column, subset in enumerate(SUBSETS):
-        x = real.features[real.subsets[:, column]]
-        y = generated.features[generated.subsets[:, column]]
-        values += _overlap_values(x, y, subset, settings, device)
+        chosen = real.subsets[:, column]
+        x, y = real.features[chosen], generated.features[generated.subsets[:, column]]
+        own_patients = patients[chosen]
+        _add_overlap(found, x, y, own_patients, subset, settings, device)
         reason = _too_few(len(y), len(x), 2, subset)
         if reason is not None:
             absent = ("fid", "fid_floor", "fid_corrected", "kid")
-            values += [_value(name, None, subset, len(y), len(x), reason) for name in absent]
+            found.values += [_value(name, None, subset, len(y), len(x), reason) for name in absent]
             progress.update()
             continue
-        # Every subset draws from its own stream, so that one subset never moves another's numbers.
-        kid_rng, floor_rng = np.random.default_rng([settings.seed, column]).spawn(2)
-        kid = kernel_distance(x, y, settings.kid_bootstrap, kid_rng, device)
-        values += [
-            _value("fid", frechet_distance(x, y, device), subset, len(y), len(x)),
-            Value(
-                "kid",
-                kid.value,
-                METRICS["kid"],
-                len(y),
-                subset,
-                len(x),
-                kid.interval,
-                None if kid.interval is None else "bootstrap 95%",
-            ),
-        ]
-        own_patients = patients[real.subsets[:, column]]
-        values.append(_corrected_value(x, y, own_patients, subset, device))
-        floor = fid_floor(real.features, patients, len(y), len(x), floor_rng, device)
+        fid = frechet_distance(x, y, device)
+        found.values.append(_value("fid", fid, subset, len(y), len(x)))
+        resamples = None
+        if settings.kid_bootstrap:
+            resamples = resamples_of(column, own_patients, len(y), settings)
+        kid = kernel_distance(x, y, resamples, device)
+        kind = None if kid.interval is None else "bootstrap 95%"
+        value = Value("kid", kid.value, METRICS["kid"], len(y), subset, len(x), kid.interval, kind)
+        found.values.append(value)
+        if subset == "all" and kid.interval is not None:
+            found.replicates["kid"] = replicates("bootstrap", kid.replicates)
+        _add_corrected(found, x, y, own_patients, subset, device)
+        rng = np.random.default_rng([settings.seed, column, 1])
+        floor = fid_floor(real.features, patients, len(y), len(x), rng, device)
         if floor is None:
             reason = f"{len(patients)} real image(s) give no two groups of different patients"
-            values.append(_value("fid_floor", None, subset, len(y), len(x), reason))
+            found.values.append(_value("fid_floor", None, subset, len(y), len(x), reason))
         else:
-            floors[subset] = {"groups": list(floor.measured), "draws": floor.draws}
-            values.append(_value("fid_floor", floor.value, subset, floor.n, floor.n_reference))
+            found.floors[subset] = {"groups": list(floor.measured), "draws": floor.draws}
+            value = _value("fid_floor", floor.value, subset, floor.n, floor.n_reference)
+            found.values.append(value)
         progress.update()
-    return values, floors
+    return found
 
 
-def alignment_values(images: np.ndarray, texts: np.ndarray, subsets: np.ndarray) -> list[Value]:
+def resamples_of(column: int, patients: np.ndarray, m: int, settings: Settings) -> Resamples:
+    """Return the resamples of a subset, the same for all metrics and for all models of its size.
+
+    Every subset draws from its own stream, so that one subset never moves another's numbers.
+
+    Args:
+        column: of the subset in `SUBSETS`.
+        patients: (n,) the patient of each real row.
+        m: generated images.
+        settings: how many replicates, and the seed.
+    """
+    rng = np.random.default_rng([settings.seed, column, 0])
+    return draw_resamples(len(patients), m, settings.kid_bootstrap, rng, patients)
+
+
+def replicates(kind: str, values: np.ndarray) -> dict[str, Any]:
+    """Return a metric's replicates as a record holds them, to seven digits."""
+    return {"kind": kind, "values": [float(f"{value:.7g}") for value in values]}
+
+
+def alignment_values(cosines: np.ndarray, subsets: np.ndarray) -> list[Value]:
     """Return the mean alignment with its interval, for every subset.
 
     Args:
-        images: (n, d) image embeddings.
-        texts: (n, d) embeddings of the captions, in the same order.
+        cosines: (n,) of each image with its caption.
         subsets: (n, 15) bool, the columns as in `SUBSETS`.
     """
-    cosines = cosine_alignment(images, texts) if len(images) else np.zeros(0)
     values = []
     for column, subset in enumerate(SUBSETS):
         chosen = cosines[subsets[:, column]]
@@ -243,29 +276,41 @@ def score(
     if len(generated.ids) < len(prompts):
         log.warning("%s: %d of %d prompts have an image", model, len(generated.ids), len(prompts))
 
-    values, floors = distribution_values(
+    patients = reference["patient_id"].to_numpy(str)
+    found = distribution_values(
         Side(real_features, positive_subsets(reference)),
         Side(generated.features, subsets),
-        reference["patient_id"].to_numpy(str),
+        patients,
         settings,
         device,
     )
-    values += alignment_values(
-        images.features[rows_in_order_of(generated, images, generated_folder)],
-        texts.features[rows_in_order_of(generated, texts, generated_folder)],
-        subsets,
-    )
+    image_rows = rows_in_order_of(generated, images, generated_folder)
+    text_rows = rows_in_order_of(generated, texts, generated_folder)
+    cosines = np.zeros(0)
+    if len(generated.ids):
+        cosines = cosine_alignment(images.features[image_rows], texts.features[text_rows])
+    found.values += alignment_values(cosines, subsets)
+    if len(cosines) and settings.kid_bootstrap:
+        resamples = resamples_of(0, patients, len(cosines), settings)
+        found.replicates["alignment"] = replicates(
+            "bootstrap", cosines @ resamples.generated / len(cosines)
+        )
     return Record(
         stage="fidelity",
         model=model,
         family=encoder,
         protocol=protocol,
-        values=values,
+        values=found.values,
         details={
             **asdict(settings),
             "prompts": len(prompts),
             "dimensions": int(real.features.shape[1]),
-            "fid_floors": floors,
+            "fid_floors": found.floors,
+            "images_sha256": {
+                "real": digest_of(list(reference["image_id"])),
+                "generated": digest_of(generated.ids),
+            },
+            "replicates": found.replicates,
         },
         provenance=provenance(
             {
@@ -278,17 +323,24 @@ def score(
     )
 
 
-def _overlap_values(
-    x: np.ndarray, y: np.ndarray, subset: str, settings: Settings, device: torch.device
-) -> list[Value]:
-    names = ("precision", "recall", "density", "coverage")
+def _add_overlap(
+    found: Measured,
+    x: np.ndarray,
+    y: np.ndarray,
+    patients: np.ndarray,
+    subset: str,
+    settings: Settings,
+    device: torch.device,
+) -> None:
     reason = _too_few(len(y), len(x), settings.nearest_k + 1, subset)
     if reason is not None:
-        return [_value(name, None, subset, len(y), len(x), reason) for name in names]
-    overlap = manifold_overlap(x, y, settings.nearest_k, device)
+        found.values += [_value(name, None, subset, len(y), len(x), reason) for name in OVERLAPS]
+        return
+    overlap = manifold_overlap(x, y, settings.nearest_k, device, patients)
     intervals = overlap.intervals()
-    return [
-        Value(
+    for name in OVERLAPS:
+        kind = "jackknife 95%" if name == "density" else "jackknife 95%, fixed radii"
+        value = Value(
             name,
             getattr(overlap, name),
             METRICS[name],
@@ -296,34 +348,42 @@ def _overlap_values(
             subset,
             len(x),
             intervals.get(name),
-            "jackknife 95%, fixed radii" if name in intervals else None,
+            kind if name in intervals else None,
         )
-        for name in names
-    ]
+        found.values.append(value)
+    if subset == "all":
+        for name, left in overlap.without_groups().items():
+            found.replicates[name] = replicates("jackknife", left)
 
 
-def _corrected_value(
-    x: np.ndarray, y: np.ndarray, patients: np.ndarray, subset: str, device: torch.device
-) -> Value:
-    dimensions, (n, n_reference) = x.shape[1], (len(y), len(x))
-    needed = fewest_images(dimensions)
-    if min(n, n_reference) < needed:
-        reason = (
-            f"{min(n, n_reference)} images are too few to take FID's bias off in {dimensions} "
-            f"dimensions ({needed} needed)"
+def _add_corrected(
+    found: Measured,
+    x: np.ndarray,
+    y: np.ndarray,
+    patients: np.ndarray,
+    subset: str,
+    device: torch.device,
+) -> None:
+    n, n_reference = len(y), len(x)
+    reason = why_withheld(n_reference, n, x.shape[1], patients)
+    if reason is not None:
+        found.values.append(_value("fid_corrected", None, subset, n, n_reference, reason))
+        return
+    corrected = corrected_distance(x, y, patients, device)
+    found.values.append(
+        Value(
+            "fid_corrected",
+            corrected.value,
+            METRICS["fid_corrected"],
+            n,
+            subset,
+            n_reference,
+            corrected.interval,
+            "jackknife 95%",
         )
-        return _value("fid_corrected", None, subset, n, n_reference, reason)
-    found = corrected_distance(x, y, patients, device)
-    return Value(
-        "fid_corrected",
-        found.value,
-        METRICS["fid_corrected"],
-        n,
-        subset,
-        n_reference,
-        found.interval,
-        "jackknife 95%",
     )
+    if subset == "all":
+        found.replicates["fid_corrected"] = replicates("jackknife", corrected.without_groups)
 
 
 def _value(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from workflow_scripts.tables.assemble import Table, build_tables
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.paired import PAIRED, paired_table
 from workflow_scripts.tables.prevalence import prevalence_tables
 from workflow_scripts.tables.records_in import Records
 
@@ -20,4 +21,5 @@ def every_table(
     """Join the records to every table, by stem; see `build_tables` for the arguments."""
     tables = build_tables(records, models, dataset, protocol, cohort, images_removed)
     tables |= prevalence_tables(records, models, dataset, protocol, cohort, images_removed)
+    tables[PAIRED.stem] = paired_table(records, models, dataset, protocol, cohort, images_removed)
     return dict(sorted(tables.items()))

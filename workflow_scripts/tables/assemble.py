@@ -63,7 +63,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A model's values. `kind` is `real`, `model`, `control`, `floor`, `average` or `finding`."""
+    """The values of a model or of what `kind` says.
+
+    That is `real`, `model`, `control`, `floor`, `average`, `finding` or `pair`.
+    """
 
     key: str
     label: str
@@ -334,7 +337,7 @@ def caption_of(
         f"protocol {protocol}.",
         layout.explanation,
     ]
-    if any(cell.rank for row in rows for cell in row.cells):
+    if any(cell.rank for row in rows if row.kind == "model" for cell in row.cells):
         parts.append(
             "Best in bold and second underlined among the models, without the controls; "
             "equal values share their mark."

@@ -29,6 +29,7 @@ from workflow_scripts.tables.assemble import Cell, Row, Table
 from workflow_scripts.tables.cohort_counts import count_cohort, read_attrition
 from workflow_scripts.tables.examples import gallery, parse_images
 from workflow_scripts.tables.models import STAGES, ModelEntry, parse_models
+from workflow_scripts.tables.paired import PAIRED, matrices
 from workflow_scripts.tables.prevalence import floor_of, measure, positives
 from workflow_scripts.tables.published import PAPER_DATASET
 from workflow_scripts.tables.records_in import add_arguments, read_records
@@ -76,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             {"table": table, "files": _downloads(args.tables, stem)}
             for stem, table in tables.items()
         ],
+        "matrices": {PAIRED.stem: matrices(records, models)},
         "headlines": headlines(tables),
         "gallery": gallery(parse_images(args.images), models, args.prompts, args.manifest),
         "figures": [
