@@ -43,6 +43,12 @@ $(VENV)/installed-dev: envs/dev.txt $(LOCKS) | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/dev.txt
 	touch $@
 
+# The encoders' own libraries, seen by tests/originals alone (envs/originals.txt says why).
+$(VENV)/originals/installed: envs/originals.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target $(VENV)/originals -r envs/originals.txt
+	touch $@
+
 world: $(WORLD)/complete
 
 $(WORLD)/complete: $(wildcard workflow_scripts/world/*.py) | env
@@ -66,7 +72,7 @@ demo-eleven: env $(WORLD)/complete
 	  --manifest results/cohort/manifest.parquet --weights $(WORLD)/weights --out $(WORLD)/systems
 	$(ELEVEN)
 
-test: $(VENV)/installed-dev lint
+test: $(VENV)/installed-dev $(VENV)/originals/installed lint
 	python -m pytest
 
 lint: $(VENV)/installed-dev
