@@ -106,20 +106,8 @@ def test_biovil_t_image_is_hi_mls(folder: Path):
 
 
 def test_biovil_t_text_is_hi_mls(tmp_path: Path):
-    words = [
-        "mild",
-        "cardiomegaly",
-        "no",
-        "acute",
-        "process",
-        "small",
-        "left",
-        "effusion",
-        ",",
-        ".",
-        "!",
-        "##s",
-    ]
+    words = ["mild", "cardiomegaly", "no", "acute", "process", "small", "left", "effusion"]
+    words += [",", ".", "!", "##s"]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     (tmp_path / "vocab.txt").write_text("\n".join([*special, *words]))
     captions = ["Mild cardiomegaly.", "No acute process!", "Small left effusions, no process"]

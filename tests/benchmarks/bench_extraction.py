@@ -1,0 +1,108 @@
+"""How much of the bare networks' throughput is left when images are read, decoded and prepared.
+
+    python -m tests.benchmarks.bench_extraction             # InceptionV3 and DenseNet-121
+    python -m tests.benchmarks.bench_extraction --rad-dino  # and RAD-DINO (2 s an image on a CPU)
+
+Networks of the published size with random weights embed PNGs of 1024 x 1024 from one shard, the
+whole job against `encode` on batches that are prepared already, side by side in one run. The
+network computes with one thread, so that a second core is free to decode as it is beside a GPU;
+with `--threads 2` on two cores, decoding takes its time from the network.
+"""
+
+import argparse
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import Dinov2Config, Dinov2Model
+
+from workflow_scripts.common.as_published import deviations
+from workflow_scripts.common.images import ImageItem, decode_image, png_bytes, write_shard
+from workflow_scripts.features.encoders import Encoder, load_encoder
+from workflow_scripts.features.encoders.densenet_121 import DenseNet121
+from workflow_scripts.features.encoders.inception_v3 import InceptionV3
+from workflow_scripts.features.extract import embed, shard_collection
+
+BATCH = 8
+
+
+def main() -> None:
+    """Time both ways for each encoder and for all in one pass, and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rad-dino", action="store_true")
+    args = parser.parse_args()
+    logging.disable(logging.INFO)
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shard = write_images(folder, args.images)
+        encoders = make_encoders(folder, args.rad_dino)
+        sets = [[encoder] for encoder in encoders]
+        if len(encoders) > 1:
+            sets.append(encoders)
+        for chosen in sets:
+            measure(chosen, shard, folder, args.threads)
+
+
+def measure(encoders: list[Encoder], shard: Path, folder: Path, threads: int) -> None:
+    """Print the seconds an image of the whole job and of the networks alone: medians of three."""
+    collection = shard_collection([shard])
+    images = [decode_image(item.data, item.name) for item in collection.read(0)]
+    prepared = [[encoder.prepare(image) for image in images] for encoder in encoders]
+    whole, bare = [], []
+    for repeat in range(3):
+        start = time.perf_counter()
+        for encoder, inputs in zip(encoders, prepared, strict=True):
+            for first in range(0, len(inputs), BATCH):
+                encoder.encode(inputs[first : first + BATCH])
+        bare.append((time.perf_counter() - start) / len(images))
+        start = time.perf_counter()
+        progress = folder / f"progress{repeat}-{len(encoders)}-{encoders[0].name}"
+        embed(collection, encoders, BATCH, progress, {}, threads)
+        whole.append((time.perf_counter() - start) / len(images))
+    ours, theirs = float(np.median(whole)), float(np.median(bare))
+    names = " + ".join(encoder.name for encoder in encoders)
+    print(f"{names}: whole job {ours:.3f} s an image, bare {theirs:.3f}", end="; ")
+    print(f"ratio {theirs / ours:.2f}", flush=True)
+
+
+def write_images(folder: Path, count: int) -> Path:
+    """Write a shard of smooth 1024 x 1024 pictures with some noise, as radiographs have."""
+    rng = np.random.default_rng(0)
+    items = []
+    for i in range(count):
+        coarse = Image.fromarray(rng.integers(0, 240, (16, 16), np.uint8))
+        smooth = np.asarray(coarse.resize((1024, 1024), Image.Resampling.BICUBIC), np.int16)
+        noisy = np.clip(smooth + rng.integers(-3, 4, smooth.shape), 0, 255).astype(np.uint8)
+        data = png_bytes(Image.fromarray(noisy))
+        items.append(ImageItem(f"p{i}", f"p{i}.png", data, ""))
+    path = folder / "part-00000-of-00001.parquet"
+    write_shard(items, path)
+    return path
+
+
+def make_encoders(folder: Path, rad_dino: bool) -> list[Encoder]:
+    """Return the encoders with random weights in the published layouts."""
+    torch.manual_seed(0)
+    torch.save(InceptionV3().state_dict(), folder / "inception.pth")
+    save_file(DenseNet121().state_dict(), folder / "densenet.safetensors")
+    paths = {
+        "inception_v3": folder / "inception.pth",
+        "densenet_121": folder / "densenet.safetensors",
+    }
+    if rad_dino:
+        paths["rad_dino"] = folder / "rad_dino"
+        Dinov2Model(Dinov2Config(image_size=518, patch_size=14)).save_pretrained(paths["rad_dino"])
+    cpu, switches = torch.device("cpu"), deviations("sound")
+    return [load_encoder(name, path, cpu, switches, "fidelity") for name, path in paths.items()]
+
+
+if __name__ == "__main__":
+    main()
