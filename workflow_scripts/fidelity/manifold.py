@@ -18,9 +18,15 @@ from scipy import stats
 from torch import Tensor
 
 from workflow_scripts.fidelity.arrays import CPU, blocks, check_pair, to_float64
+from workflow_scripts.fidelity.distances import (
+    ROUNDING,
+    Centred,
+    all_squared,
+    bounds,
+    pair_squared,
+)
 from workflow_scripts.fidelity.resample import paired_groups, variance_of_mean
 
-_ROUNDING = 2.0**-24  # unit roundoff of float32
 _TIE = 1e-12  # distances this near to each other, relatively, are equal in float64
 _DENSE = 0.05  # share of a block from which recomputing all of it is the faster way
 
@@ -197,57 +203,35 @@ def manifold_overlap(
     (radii_x, next_x), nearest_x = _squared_radii(x, nearest_k)
     radii_y = _squared_radii(y, nearest_k)[0][0]
     centre = (x.mean(dim=0) + y.mean(dim=0)) / 2
-    points_x, points_y = _Centred(x, centre), _Centred(y, centre)
+    points_x, points_y = Centred(x, centre), Centred(y, centre)
     both = paired_groups(len(x), len(y), patients)
     groups = int(both[0].max()) + 1
     group_x, group_y = (torch.from_numpy(part).to(device) for part in both)
     holding = torch.zeros(len(y) * groups, dtype=torch.int64, device=device)
-    reached, filled, shells = [], [], []
-    for rows in blocks(len(x), len(y), 1 << 22):
-        low, high = _bounds(points_x, points_y, rows)
+    # Small arrays that outlive their block would keep the blocks' memory from being used again.
+    reached, filled = (torch.zeros(len(x), groups, dtype=torch.int64, device=device) for _ in "ab")
+    shells = torch.zeros(len(x), dtype=torch.int64, device=device)
+    for rows in blocks(len(x), len(y), 1 << 21):
+        low, high = bounds(points_x, points_y, rows)
         cells = (rows.stop - rows.start) * groups
         # In place: where many pairs are near, their numbers are the largest thing in memory.
         row, column = _nearer(x, y, rows, low, high, radii_x[rows, None])
         at = group_y[column].add_(row, alpha=groups)
-        filled.append(at.bincount(minlength=cells))
+        filled[rows] = at.bincount(minlength=cells).view(-1, groups)
         at = group_x[rows][row].add_(column, alpha=groups)
         holding += at.bincount(minlength=len(holding))
-        held = row.bincount(minlength=rows.stop - rows.start)
         del row, column, at
         row, _ = _nearer(x, y, rows, low, high, next_x[rows, None])
-        shells.append(row.bincount(minlength=rows.stop - rows.start) - held)
+        shells[rows] = row.bincount(minlength=rows.stop - rows.start) - filled[rows].sum(dim=1)
         row, column = _nearer(x, y, rows, low, high, radii_y[None, :])
         at = group_y[column].add_(row, alpha=groups)
-        reached.append(at.bincount(minlength=cells))
+        reached[rows] = at.bincount(minlength=cells).view(-1, groups)
         del row, column, at
     gained = torch.zeros(len(x), dtype=torch.int64, device=device)
-    gained.index_add_(0, nearest_x.flatten(), torch.cat(shells).repeat_interleave(nearest_k))
-    arrays = (holding, torch.cat(reached), torch.cat(filled))
-    counts = (part.reshape(-1, groups).cpu().numpy() for part in arrays)
+    gained.index_add_(0, nearest_x.flatten(), shells.repeat_interleave(nearest_k))
+    counts = (part.view(-1, groups).cpu().numpy() for part in (holding, reached, filled))
     units = np.arange(len(x)) if patients is None else np.unique(patients, return_inverse=True)[1]
     return Manifolds(nearest_k, units, both, *counts, gained.cpu().numpy())
-
-
-class _Centred:
-    """Points about a centre in float32, with their squared lengths."""
-
-    def __init__(self, points: Tensor, centre: Tensor):
-        self.points = (points - centre).float()
-        self.squares = self.points.double().square().sum(dim=1).float()
-
-
-def _bounds(x: _Centred, y: _Centred, rows: slice) -> tuple[Tensor, Tensor]:
-    """Return a lower and an upper bound of the squared distances of x[rows] and all of y.
-
-    |x|^2 + |y|^2 - 2 x.y in float32 is wrong by less than (d + 16) u (|x|^2 + |y|^2): d u for
-    the dot product (Higham, 2002, section 3.1), the rest for rounding the centred coordinates,
-    the squared lengths and the two sums.
-    """
-    slack = (x.points.shape[1] + 16) * _ROUNDING
-    product = x.points[rows] @ y.points.T
-    squares = x.squares[rows, None] + y.squares[None, :]
-    low = torch.add(squares * (1 - slack), product, alpha=-2)
-    return low, low + squares * (2 * slack)
 
 
 def _squared_radii(x: Tensor, nearest_k: int) -> tuple[Tensor, Tensor]:
@@ -257,12 +241,12 @@ def _squared_radii(x: Tensor, nearest_k: int) -> tuple[Tensor, Tensor]:
         (2, n) float64 squared distances to the k-th and the (k + 1)-th neighbour other than the
         point itself, the second equal to the first where there is none, and (n, k) row numbers.
     """
-    points = _Centred(x, x.mean(dim=0))
+    points = Centred(x, x.mean(dim=0))
     wanted = min(nearest_k + 1, len(x) - 1)
     radii = x.new_empty(2, len(x))
     nearest = torch.empty(len(x), nearest_k, dtype=torch.int64, device=x.device)
-    for rows in blocks(len(x), len(x), 1 << 22):
-        low, high = _bounds(points, points, rows)
+    for rows in blocks(len(x), len(x), 1 << 21):
+        low, high = bounds(points, points, rows)
         own = torch.arange(rows.start, rows.stop, device=x.device)
         low[own - rows.start, own] = high[own - rows.start, own] = torch.inf
         # The last wanted upper bound is no less than that distance: whoever is surely farther
@@ -270,11 +254,11 @@ def _squared_radii(x: Tensor, nearest_k: int) -> tuple[Tensor, Tensor]:
         reach = high.topk(wanted, dim=1, largest=False).values[:, -1:]
         row, column = _pairs(low <= reach)
         if len(row) > _DENSE * low.numel():
-            exact = _all_squared(x[rows], x)
+            exact = all_squared(x[rows], x)
             exact[own - rows.start, own] = torch.inf
             found, at = exact.topk(wanted, dim=1, largest=False)
         else:
-            exact = _pair_squared(x[rows], x, row, column)
+            exact = pair_squared(x[rows], x, row, column)
             order = exact.argsort()
             order = order[row[order].argsort(stable=True)]
             counts = row.bincount(minlength=len(low))
@@ -292,13 +276,13 @@ def _nearer(
 
     Row numbers count from the start of the block.
     """
-    inside = high < (radii * (1 - 2 * _ROUNDING)).float()
-    possible = low < (radii * (1 + 2 * _ROUNDING)).float()
+    inside = high < (radii * (1 - 2 * ROUNDING)).float()
+    possible = low < (radii * (1 + 2 * ROUNDING)).float()
     row, column = _pairs(possible & ~inside)
     limits = (radii * (1 - _TIE)).expand(low.shape)
     if len(row) > _DENSE * low.numel():
-        return _pairs(_all_squared(x[rows], y) < limits)
-    exact = _pair_squared(x[rows], y, row, column)
+        return _pairs(all_squared(x[rows], y) < limits)
+    exact = pair_squared(x[rows], y, row, column)
     inside[row, column] = exact < limits[row, column]
     return _pairs(inside)
 
@@ -307,17 +291,3 @@ def _pairs(chosen: Tensor) -> tuple[Tensor, Tensor]:
     """Return the row and column numbers where `chosen` is true, row by row."""
     row, column = chosen.nonzero(as_tuple=True)
     return row, column
-
-
-def _pair_squared(x: Tensor, y: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Return the squared distances of the pairs (x[row], y[column]) by direct difference."""
-    exact = x.new_empty(len(row))
-    for part in blocks(len(row), x.shape[1], 1 << 17):
-        exact[part] = (x[row[part]] - y[column[part]]).square_().sum(dim=1)
-    return exact
-
-
-def _all_squared(x: Tensor, y: Tensor) -> Tensor:
-    """Return the squared distances of all pairs by direct difference."""
-    mode = "donot_use_mm_for_euclid_dist"
-    return torch.cdist(x, y, compute_mode=mode).square_()

@@ -1,0 +1,57 @@
+"""Squared distances of many pairs: proven bounds from float32 products, exact ones where needed.
+
+Matrix products give the distances of all pairs at once, wrong by rounding; a direct difference in
+float64 is exact to its own rounding (a point and its copy are at 0) and a hundred times slower.
+Bounds say which pairs the products leave open, and only those are recomputed.
+"""
+
+import torch
+from torch import Tensor
+
+from workflow_scripts.fidelity.arrays import blocks
+
+ROUNDING = 2.0**-24
+"""Unit roundoff of float32."""
+
+
+class Centred:
+    """Points (n, d) about a centre (d,) in float32, with their squared lengths."""
+
+    def __init__(self, points: Tensor, centre: Tensor):
+        self.points = (points - centre).float()
+        self.squares = self.points.double().square().sum(dim=1).float()
+
+
+def bounds(x: Centred, y: Centred, rows: slice) -> tuple[Tensor, Tensor]:
+    """Return a lower and an upper bound of the squared distances of x[rows] and all of y, float32.
+
+    |x|^2 + |y|^2 - 2 x.y in float32 is wrong by less than (d + 16) u (|x|^2 + |y|^2): d u for
+    the dot product (Higham, 2002, section 3.1), the rest for rounding the centred coordinates,
+    the squared lengths and the two sums.
+    """
+    slack = (x.points.shape[1] + 16) * ROUNDING
+    product = x.points[rows] @ y.points.T
+    squares = x.squares[rows, None] + y.squares[None, :]
+    low = torch.add(squares * (1 - slack), product, alpha=-2)
+    return low, low + squares * (2 * slack)
+
+
+def pair_squared(x: Tensor, y: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Return the squared distances of the pairs (x[row], y[column]) by direct difference.
+
+    Args:
+        x: (n, d) float64.
+        y: (m, d) float64.
+        row: (p,) row numbers of x.
+        column: (p,) row numbers of y.
+    """
+    exact = x.new_empty(len(row))
+    for part in blocks(len(row), x.shape[1], 1 << 17):
+        exact[part] = (x[row[part]] - y[column[part]]).square_().sum(dim=1)
+    return exact
+
+
+def all_squared(x: Tensor, y: Tensor) -> Tensor:
+    """Return the squared distances (n, m) of all pairs of float64 points by direct difference."""
+    mode = "donot_use_mm_for_euclid_dist"
+    return torch.cdist(x, y, compute_mode=mode).square_()
