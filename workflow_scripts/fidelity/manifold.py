@@ -229,9 +229,13 @@ def manifold_overlap(
         del row, column, at
     gained = torch.zeros(len(x), dtype=torch.int64, device=device)
     gained.index_add_(0, nearest_x.flatten(), shells.repeat_interleave(nearest_k))
-    counts = (part.view(-1, groups).cpu().numpy() for part in (holding, reached, filled))
+    holding_by, reached_by, filled_by = (
+        part.view(-1, groups).cpu().numpy() for part in (holding, reached, filled)
+    )
     units = np.arange(len(x)) if patients is None else np.unique(patients, return_inverse=True)[1]
-    return Manifolds(nearest_k, units, both, *counts, gained.cpu().numpy())
+    return Manifolds(
+        nearest_k, units, both, holding_by, reached_by, filled_by, gained.cpu().numpy()
+    )
 
 
 def _squared_radii(x: Tensor, nearest_k: int) -> tuple[Tensor, Tensor]:

@@ -108,18 +108,18 @@ def difference(first: Record, second: Record, metric: str) -> Difference:
     sides = [record.details.get("replicates", {}).get(metric) for record in (first, second)]
     if sides[0] is None or sides[1] is None or own.value is None or other.value is None:
         return Difference(None, reason="too few images for an interval")
-    spread = np.subtract(*(np.array(side["values"]) for side in sides))
-    freedom = np.inf
-    error = float(spread.std(ddof=1))
+    spread = np.array(sides[0]["values"]) - np.array(sides[1]["values"])
+    freedom, deviation = np.inf, float(spread.std(ddof=1))
     if sides[0]["kind"] == "jackknife":
         freedom = len(spread) - 1
-        error = float((freedom * spread.var()) ** 0.5)
-    value, half = own.value - other.value, float(stats.t.ppf(0.975, freedom)) * error
-    p = 1.0 if error == 0 else 2 * float(stats.t.sf(abs(value) / error, freedom))
-    if error == 0 and value != 0:
+        deviation = float((freedom * spread.var()) ** 0.5)
+    found = own.value - other.value
+    if deviation == 0 and found != 0:
         return Difference(None, reason="the replicates have no spread")
-    interval = (value - half, value + half)
-    return Difference(value, interval, p, n=own.n, n_reference=own.n_reference)
+    p = 1.0 if deviation == 0 else 2 * float(stats.t.sf(abs(found) / deviation, freedom))
+    half = float(stats.t.ppf(0.975, freedom)) * deviation
+    interval = (found - half, found + half)
+    return Difference(found, interval, p, n=own.n, n_reference=own.n_reference)
 
 
 def differences(
