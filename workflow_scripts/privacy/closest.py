@@ -1,0 +1,257 @@
+"""The closest training image of each generated one, over all training images, exactly.
+
+Two lenses ask the same question: the distance of features, and the re-identification score. Float32
+finds the candidates in blocks, never all pairs at once: every pair that its proven rounding bound
+leaves open is a candidate, and those are recomputed by direct difference in float64. So the answer
+is that of comparing all pairs in float64, and a copy is at distance 0.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workflow_scripts.fidelity.arrays import CPU, check_pair
+from workflow_scripts.fidelity.distances import ROUNDING
+
+_QUERIES = 1024
+_REFERENCES = 4096
+_CHUNK = 64  # references whose smallest value is looked at together
+_MOST_CANDIDATES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Closest:
+    """The k closest references of each query, the closest first; ties by row number.
+
+    Attributes:
+        rows: (m, k) row numbers of the references.
+        values: (m, k) float64: distances, or scores.
+    """
+
+    rows: np.ndarray
+    values: np.ndarray
+
+
+def closest_by_distance(
+    queries: np.ndarray,
+    references: np.ndarray,
+    k: int = 1,
+    skip: np.ndarray | None = None,
+    device: torch.device = CPU,
+) -> Closest:
+    """Return the references at the smallest ||a - b||_2 / sqrt(d) of each query.
+
+    Args:
+        queries: (m, d).
+        references: (n, d), n >= k (k + 1 with `skip`).
+        k: how many.
+        skip: (m,) for each query a reference that does not count (its own row); None for none.
+        device: where to compute.
+
+    Raises:
+        ValueError: too few references, another d, or features that are not finite.
+    """
+    check_pair(references, queries)
+    dimensions = references.shape[1]
+    centre = references.mean(axis=0, dtype=np.float64)
+    x = _moved(queries, centre, device)
+    squares = x.double().square().sum(dim=1).float()
+    # |x|^2 + |y|^2 - 2 x.y in float32 is wrong by less than this times |x|^2 + |y|^2: see
+    # fidelity/distances.py.
+    slack = (dimensions + 16) * ROUNDING
+
+    def block(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        y = _moved(references[columns], centre, device)
+        lengths = y.double().square().sum(dim=1).float()
+        found = torch.addmm(lengths[None, :], x[rows], y.T, alpha=-2).add_(squares[rows, None])
+        return found, slack * (squares[rows] + lengths.max())
+
+    def exact(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        difference = queries[row].astype(np.float64) - references[column]
+        return np.square(difference).mean(axis=1)
+
+    found = _search(len(queries), len(references), k, skip, block, exact, dimensions, device)
+    return Closest(found.rows, np.sqrt(found.values))
+
+
+def closest_by_score(
+    queries: np.ndarray,
+    references: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    k: int = 1,
+    skip: np.ndarray | None = None,
+    device: torch.device = CPU,
+) -> Closest:
+    """Return the references of the highest re-identification score of each query.
+
+    The score is the logistic function of w.|a - b| + bias. Its logit is a difference of two sums of
+    absolute differences: of the dimensions with positive and with negative weight.
+
+    Args:
+        queries: (m, d) branch features.
+        references: (n, d), n >= k (k + 1 with `skip`).
+        weight: of `fc_end`, (1, d) or (d,).
+        bias: of `fc_end`, one number.
+        k: how many.
+        skip: (m,) for each query a reference that does not count; None for none.
+        device: where to compute.
+
+    Raises:
+        ValueError: too few references, another d, or features that are not finite.
+    """
+    check_pair(references, queries)
+    weights, offset = np.asarray(weight, np.float64).ravel(), float(np.asarray(bias).ravel()[0])
+    signs = [np.flatnonzero(sign * weights > 0) for sign in (1, -1)]
+    scales = [np.abs(weights[of]) for of in signs]
+    slack = (len(weights) + 8) * ROUNDING
+
+    def scaled(features: np.ndarray, part: int) -> Tensor:
+        values = features[:, signs[part]].astype(np.float64) * scales[part]
+        return torch.from_numpy(values.astype(np.float32)).to(device)
+
+    x = [scaled(queries, part) for part in (0, 1)]
+    largest = [np.abs(queries[:, of]).max(initial=0) for of in signs]
+
+    def block(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        sums, size = [], 0.0
+        for part in (0, 1):
+            y = scaled(references[columns], part)
+            sums.append(torch.cdist(x[part][rows], y, p=1))
+            reach = largest[part] + np.abs(references[columns][:, signs[part]]).max(initial=0)
+            size += float(reach * scales[part].sum())
+        # Smaller is closer here: the logit's negative.
+        return sums[1] - sums[0], torch.full((len(sums[0]),), slack * size, device=device)
+
+    def exact(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        difference = np.abs(queries[row].astype(np.float64) - references[column])
+        return -(difference @ weights)
+
+    found = _search(len(queries), len(references), k, skip, block, exact, 1, device)
+    return Closest(found.rows, 1 / (1 + np.exp(found.values - offset)))
+
+
+def _moved(features: np.ndarray, centre: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy((features - centre).astype(np.float32)).to(device)
+
+
+class _Block(Protocol):
+    def __call__(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        """Return values (r, c) float32 and how wrong each row's may be, (r,)."""
+
+
+class _Exact(Protocol):
+    def __call__(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """Return the values of pairs, (p,) float64, in a unit of `block`'s over `unit`."""
+
+
+def _search(
+    m: int,
+    n: int,
+    k: int,
+    skip: np.ndarray | None,
+    block: _Block,
+    exact: _Exact,
+    unit: float,
+    device: torch.device,
+) -> Closest:
+    """Find the k smallest exact values of each row.
+
+    Args:
+        m: queries.
+        n: references.
+        k: how many.
+        skip: (m,) a column that does not count in each row, or None.
+        block: approximate values of a block, and their error.
+        exact: exact values of pairs.
+        unit: what an exact value is multiplied with to compare with `block`'s.
+        device: where `block` computes.
+    """
+    if n < k + (skip is not None):
+        raise ValueError(f"{n} reference(s) have no {k} closest")
+    rows_of, values_of = np.empty((m, k), np.int64), np.empty((m, k))
+    for rows in _slices(m, _QUERIES):
+        table = _Table(rows, k, exact, unit, device)
+        own = None if skip is None else torch.from_numpy(skip[rows]).to(device)
+        for columns in _slices(n, _REFERENCES):
+            values, error = block(rows, columns)
+            if own is not None:
+                here = (own >= columns.start) & (own < columns.stop)
+                values[here.nonzero()[:, 0], own[here] - columns.start] = torch.inf
+            table.add(values, error, columns.start)
+        rows_of[rows], values_of[rows] = table.finish()
+    return Closest(rows_of, values_of)
+
+
+class _Table:
+    """The candidates of some queries: whoever may still be among their k closest."""
+
+    def __init__(self, rows: slice, k: int, exact: _Exact, unit: float, device: torch.device):
+        count = rows.stop - rows.start
+        self.first, self.k, self.exact, self.unit, self.device = rows.start, k, exact, unit, device
+        # No more than k values are surely below it.
+        self.reach = torch.full((count, k), torch.inf, device=device)
+        self.rows = np.full((count, k), -1)
+        self.values = np.full((count, k), np.inf)
+        self.open: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, values: Tensor, error: Tensor, start: int) -> None:
+        """Take the candidates of a block whose first column is `start`."""
+        width = values.shape[1]
+        if width % _CHUNK:
+            values = torch.nn.functional.pad(values, (0, -width % _CHUNK), value=torch.inf)
+        chunks = values.view(len(values), -1, _CHUNK)
+        least = chunks.amin(dim=2)
+        # Each chunk holds one value at least as small as its least: k chunks, k values.
+        upper = torch.cat([self.reach, least + error[:, None]], dim=1)
+        self.reach = upper.topk(self.k, dim=1, largest=False).values
+        limit = self.reach[:, -1] + error
+        row, chunk = (least <= limit[:, None]).nonzero(as_tuple=True)
+        if not len(row):
+            return
+        held = chunks[row, chunk]
+        which, place = ((held <= limit[row, None]) & held.isfinite()).nonzero(as_tuple=True)
+        found = row[which]
+        lower = held[which, place] - error[found]
+        self.open.append((found, chunk[which] * _CHUNK + place + start, lower))
+        if sum(len(part[0]) for part in self.open) > _MOST_CANDIDATES:
+            self.settle()
+
+    def settle(self) -> None:
+        """Recompute the open candidates that are still within reach, and keep the k closest."""
+        if not self.open:
+            return
+        row, column, lower = (torch.cat(parts) for parts in zip(*self.open, strict=True))
+        near = lower <= self.reach[row, -1]
+        self.open = []
+        own, other = row[near].cpu().numpy(), column[near].cpu().numpy()
+        for part in _slices(len(own), 1 << 14):
+            self._keep(own[part], other[part], self.exact(own[part] + self.first, other[part]))
+        # Exact values are sharper bounds; rounding to float32 must not pull them down.
+        known = self.values * self.unit
+        bound = torch.from_numpy(known + 4 * ROUNDING * np.abs(known)).float()
+        self.reach = torch.minimum(self.reach, bound.to(self.device))
+
+    def _keep(self, row: np.ndarray, column: np.ndarray, values: np.ndarray) -> None:
+        touched, position = np.unique(row, return_inverse=True)
+        rows = np.concatenate([np.repeat(np.arange(len(touched)), self.k), position])
+        columns = np.concatenate([self.rows[touched].ravel(), column])
+        both = np.concatenate([self.values[touched].ravel(), values])
+        order = np.lexsort((columns, both, rows))
+        first = np.searchsorted(rows[order], np.arange(len(touched)))
+        kept = order[first[:, None] + np.arange(self.k)]
+        self.rows[touched], self.values[touched] = columns[kept], both[kept]
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return row numbers and exact values, (r, k) each."""
+        self.settle()
+        return self.rows, self.values
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
