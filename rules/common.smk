@@ -139,11 +139,6 @@ def prompts(wildcards, prompt_set=None):
     return f"results/cohort/{captions(wildcards.model)}prompts/{prompt_set}.parquet"
 
 
-def real_training_features(wildcards):
-    """Features of the radiographs that a model's privacy prompts point to."""
-    return expand(rules.features_training.output, captions=captions(wildcards.model))
-
-
 def exported_prompts(wildcards):
     """The prompts of every caption source of the run, as CSV."""
     folders = sorted({"", *map(captions, RUN_MODELS)})
@@ -362,7 +357,11 @@ def records(kind):
             for m in with_prompt_set("test")
         ]
     if kind == "privacy":
-        return [f"results/privacy/{m}.json" for m in with_prompt_set("privacy")]
+        return [
+            f"results/privacy/{folder}{m}.json"
+            for folder in ("", "closest/")
+            for m in with_prompt_set("privacy")
+        ]
     return ["results/downstream/classification/real_only/real.json"] + [
         f"results/downstream/classification/{setting}/{m}.json"
         for setting in ("augmented", "synthetic_only")

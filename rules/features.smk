@@ -101,35 +101,31 @@ rule features_reference:
 
 
 rule features_training:
-    """Features of the training radiographs that the privacy prompts point to."""
+    """Features of every training radiograph, for the search of the closest one."""
     input:
         code=code("features"),
         manifest="results/cohort/manifest.parquet",
-        prompts="results/cohort/{captions}prompts/privacy.parquet",
     output:
-        expand(
-            "results/features/real/{{captions}}privacy/{encoder}.h5",
-            encoder=PRIVACY_ENCODERS,
-        ),
+        expand("results/features/real/train/{encoder}.h5", encoder=PRIVACY_ENCODERS),
     log:
-        "logs/features/{captions}real_privacy.log",
+        "logs/features/real_train.log",
     benchmark:
-        "benchmarks/features/{captions}real_privacy.tsv"
+        "benchmarks/features/real_train.tsv"
     conda:
         "../envs/core.yaml"
     threads: 8
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=240,
+        runtime=720,
     params:
         version=VERSIONS["features"],
         protocol=config["protocol"],
         folder=output_folder,
         encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
-        progress="results/features/real/{captions}privacy/.progress",
+        progress="results/features/real/train/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
-        " --manifest {input.manifest} --prompts {input.prompts} {params.encoders}"
+        " --manifest {input.manifest} --image-split train {params.encoders}"
         " --purpose privacy --protocol {params.protocol} --out {params.folder}"
         " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"

@@ -1,5 +1,7 @@
 # Needs: features and images that a model made from training captions; the training images.
-# Makes: results/privacy/{model}.json and {model}_pairs.parquet (one row per pair, owner only).
+# Makes: results/privacy/{model}.json (each image against its prompt's own radiograph) and
+# results/privacy/closest/{model}.json (against all training images), and beside each a table of
+# pairs, for its owner only.
 
 
 rule privacy_score:
@@ -9,7 +11,7 @@ rule privacy_score:
         manifest=manifest,
         prompts=partial(prompts, prompt_set="privacy"),
         shards=partial(shards, prompt_set="privacy"),
-        real=real_training_features,
+        real=rules.features_training.output,
         generated=rules.features_privacy.output,
     output:
         record="results/privacy/{model}.json",
@@ -35,5 +37,41 @@ rule privacy_score:
         "python -m workflow_scripts.privacy.score --model {wildcards.model}"
         " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
         " --shards {input.shards} --real {params.real} --generated {params.generated}"
+        " {params.flags} --output {output.record} --pairs {output.pairs}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule privacy_closest:
+    """The closest training image of each of a model's images, over all of them."""
+    input:
+        code=code("privacy"),
+        manifest=manifest,
+        prompts=partial(prompts, prompt_set="privacy"),
+        real=rules.features_training.output,
+        generated=rules.features_privacy.output,
+    output:
+        record="results/privacy/closest/{model}.json",
+        pairs="results/privacy/closest/{model}_pairs.parquet",
+    log:
+        "logs/privacy/closest_{model}.log",
+    benchmark:
+        "benchmarks/privacy/closest_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=0,
+        mem_mb=partial(more_memory, base=16000),
+        runtime=240,
+    params:
+        version=VERSIONS["privacy"],
+        protocol=config["protocol"],
+        flags=flags(config["privacy"]),
+        real=partial(input_folder, name="real"),
+        generated=partial(input_folder, name="generated"),
+    shell:
+        "python -m workflow_scripts.privacy.score_closest --model {wildcards.model}"
+        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
+        " --real {params.real} --generated {params.generated}"
         " {params.flags} --output {output.record} --pairs {output.pairs}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"

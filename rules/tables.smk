@@ -8,6 +8,7 @@ TABLES = [
     "table02_fid_per_pathology",
     "table02b_kid_per_pathology",
     "table03_privacy",
+    "table03b_closest_training_image",
     "table04_classification_augmented",
     "table07_encoders",
     "table09_prevalence",

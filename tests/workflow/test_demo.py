@@ -26,6 +26,7 @@ TABLES = [
     "table02_fid_per_pathology",
     "table02b_kid_per_pathology",
     "table03_privacy",
+    "table03b_closest_training_image",
     "table04_classification_augmented",
     "table07_encoders",
     "table09_prevalence",
@@ -179,6 +180,7 @@ def test_adding_a_model_plans_its_jobs_and_the_joins_alone(demo):
             "features_privacy",
             "fidelity_score",
             "privacy_score",
+            "privacy_closest",
             "downstream_classification",
         )
     }

@@ -3,7 +3,7 @@
     python -m workflow_scripts.privacy.score --model sd_v1_4 --protocol sound \\
         --manifest results/cohort/manifest.parquet \\
         --prompts results/cohort/prompts/privacy.parquet \\
-        --real results/features/real/privacy --generated results/features/sd_v1_4/privacy \\
+        --real results/features/real/train --generated results/features/sd_v1_4/privacy \\
         --shards results/generate/sd_v1_4/privacy/part-*.parquet \\
         --output results/privacy/sd_v1_4.json --pairs results/privacy/sd_v1_4_pairs.parquet
 
@@ -17,7 +17,6 @@ prompts of these (the paper's Table 17b shows that its Table 3 averages them so)
 
 import argparse
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -28,13 +27,11 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from workflow_scripts.common.as_published import PROTOCOLS, Deviations, deviations
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.images import ImageItem, decode_image, read_shard_ids, read_shards
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
@@ -43,6 +40,7 @@ from workflow_scripts.features.cache import Features
 from workflow_scripts.features.encoders.reid import pair_scores
 from workflow_scripts.fidelity.inputs import origin, read_comparable, rows_in_order_of, rows_of
 from workflow_scripts.privacy.distances import latent_distance, pixel_distance, pixels
+from workflow_scripts.privacy.tables import write_private_table
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +166,7 @@ def privacy_values(prompts: pd.DataFrame, settings: Settings) -> list[Value]:
         "reid_share": (above, "lower"),
     }
     table = np.column_stack([np.asarray(column, np.float64) for column, _ in columns.values()])
-    intervals = _bootstrap_of_means(table, settings)
+    intervals = bootstrap_of_means(table, settings)
     kind = None if intervals is None else "bootstrap 95%"
     values = []
     for i, (name, (_, way)) in enumerate(columns.items()):
@@ -182,15 +180,6 @@ def privacy_values(prompts: pd.DataFrame, settings: Settings) -> list[Value]:
         Value("reid_count", above.sum().item(), "lower", n, interval=count, interval_kind=kind),
         Value("reid_max", float(prompts["reid_max"].max()), "lower", n),
     ]
-
-
-def write_pairs(pairs: pd.DataFrame, path: Path) -> None:
-    """Write the table of pairs, readable by its owner only from the first byte on."""
-    table = pa.Table.from_pandas(pairs[PAIR_SCHEMA.names], PAIR_SCHEMA, preserve_index=False)
-    with whole_file(path) as temporary:
-        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
-        temporary.chmod(0o600)
-        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
 
 
 def score(
@@ -235,7 +224,7 @@ def score(
     pairs["latent"] = latent_distance(latent_real.features[in_real], latent.features)
     in_real = rows_of(reid_real.ids, own, real_folder, "features of radiographs")
     in_generated = rows_in_order_of(latent, reid, generated_folder)
-    weight, bias = _siamese_head(reid, generated_folder)
+    weight, bias = siamese_head(reid, generated_folder)
     pairs["reid"] = pair_scores(
         reid_real.features[in_real], reid.features[in_generated], weight, bias
     )
@@ -269,8 +258,12 @@ def score(
     return record, pairs
 
 
-def _siamese_head(features: Features, where: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weight (1, d) and the bias that turn |a - b| into the score's logit."""
+def siamese_head(features: Features, where: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weight (1, d) and the bias that turn |a - b| into the score's logit.
+
+    Raises:
+        InputError: the features were cached without them.
+    """
     try:
         return features.extras["fc_end_weight"], features.extras["fc_end_bias"]
     except KeyError as error:
@@ -281,10 +274,14 @@ def _siamese_head(features: Features, where: Path) -> tuple[np.ndarray, np.ndarr
         ) from None
 
 
-def _bootstrap_of_means(table: np.ndarray, settings: Settings) -> np.ndarray | None:
+def bootstrap_of_means(table: np.ndarray, settings: Settings) -> np.ndarray | None:
     """Return (columns, 2): percentile bounds of the columns' means; None where there are none.
 
     Rows are drawn together, so that the columns of one replicate rest on the same prompts.
+
+    Args:
+        table: (prompts, columns).
+        settings: replicates and seed.
     """
     if settings.bootstrap == 0 or len(table) < 2:
         return None
@@ -337,7 +334,7 @@ def main(argv: list[str] | None = None) -> None:
         args.threads,
         device_name(pick_device(args.gpus)),
     )
-    write_pairs(pairs, args.pairs)
+    write_private_table(pairs, PAIR_SCHEMA, args.pairs)
     write_record(record, args.output)
     for value in record.values:
         log.info("%s: %s %s (n %d)", args.model, value.metric, value.value, value.n)

@@ -169,7 +169,7 @@ _PRIVACY: Final = Layout(
     number="3",
     title="Re-identification risk and patient privacy",
     stage="privacy",
-    family=None,
+    family="pairwise",
     transposed=True,
     columns=(
         Column("Avg. Re-ID Score ↓", "reid_mean_of_max", "lower", 3),
@@ -183,6 +183,31 @@ _PRIVACY: Final = Layout(
         "Each prompt's generated images are compared with the training image that the prompt "
         "describes; a prompt counts with its riskiest image (highest re-identification score, "
         "smallest distance), and the averages are over prompts."
+    ),
+)
+
+_CLOSEST: Final = Layout(
+    stem="table03b_closest_training_image",
+    number="3b",
+    title="The closest of all training images",
+    stage="privacy",
+    family="closest",
+    columns=(
+        Column("Latent distance, mean ↑", "closest_latent_mean", "higher", 3),
+        Column("Latent distance, least ↑", "closest_latent_min", "higher", 3),
+        Column("AuthPct ↑", "authpct", "higher", 1),
+        Column("Own patient closest ↓", "own_patient_latent", "lower", 3),
+        Column("Re-ID score, mean ↓", "closest_reid_mean", "lower", 3),
+        Column("Re-ID score, highest ↓", "closest_reid_max", "lower", 3),
+        Column("Share Re-ID > δ ↓", "closest_reid_share", "lower", 3),
+        Column("Own patient highest ↓", "own_patient_reid", "lower", 3),
+    ),
+    n_labels=("Generated images", "Training images"),
+    explanation=(
+        "Each generated image is compared with every training image, by RAD-DINO distance and by "
+        "re-identification score. AuthPct: the percentage that is farther from its closest "
+        "training image than that one is from the closest other one (Alaa et al., 2022). Own "
+        "patient: the share whose closest training image shows the patient of the prompt. "
     ),
 )
 
@@ -264,6 +289,7 @@ LAYOUTS: Final = {
         _PATHOLOGIES,
         _KID_PATHOLOGIES,
         _PRIVACY,
+        _CLOSEST,
         _AUGMENTED,
         _ENCODERS,
         _SYNTHETIC_ONLY,

@@ -16,7 +16,7 @@ REAL: Final = "real"
 
 
 class Records:
-    """The records by stage, family and model; privacy has one family and is found without it."""
+    """The records by stage, family and model."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str | None, str], Record] = {}
@@ -27,8 +27,7 @@ class Records:
         Raises:
             InputError: the place is taken.
         """
-        family = None if record.stage == "privacy" else record.family
-        place = (record.stage, family, record.model)
+        place = (record.stage, record.family, record.model)
         if place in self._found:
             raise InputError(
                 f"two {record.stage} records ({record.family}) of model {record.model!r}"
@@ -75,7 +74,7 @@ def read_records(
             record = read_record(path)
             if record.stage != stage:
                 raise InputError(f"a {record.stage} record, given as --{stage}", path)
-            if stage != "privacy" and (stage, record.family) not in families:
+            if (stage, record.family) not in families:
                 known = sorted(family for of, family in families if of == stage)
                 raise InputError(f"no table shows {record.family!r}", path, f"known are {known}")
             real = record.model == REAL and record.family == REAL_FAMILY

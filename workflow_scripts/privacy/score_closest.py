@@ -1,0 +1,214 @@
+"""Score one model's memorisation: the closest training image of each generated one, over all.
+
+    python -m workflow_scripts.privacy.score_closest --model sd_v1_4 --protocol sound \\
+        --manifest results/cohort/manifest.parquet \\
+        --prompts results/cohort/prompts/privacy.parquet \\
+        --real results/features/real/train --generated results/features/sd_v1_4/privacy \\
+        --output results/privacy/closest/sd_v1_4.json \\
+        --pairs results/privacy/closest/sd_v1_4_pairs.parquet
+
+Needs rad_dino.h5 and reid.h5 of every training radiograph and of the generated images; makes one
+record and the table of closest pairs, which names patients' images and is readable by its owner
+only.
+
+The pairwise protocol asks whether an image resembles the radiograph of its own prompt. A model may
+as well give away another patient: here every training radiograph is compared with, by RAD-DINO
+distance and by re-identification score.
+"""
+
+import argparse
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from workflow_scripts.common.as_published import PROTOCOLS
+from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.manifest import read_manifest, read_prompts
+from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.fidelity.inputs import origin, read_comparable, rows_in_order_of, rows_of
+from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
+from workflow_scripts.privacy.score import Settings, bootstrap_of_means, siamese_head
+from workflow_scripts.privacy.tables import write_private_table
+
+log = logging.getLogger(__name__)
+
+PAIR_SCHEMA: Final = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string(), nullable=False),
+        pa.field("latent_image_id", pa.string(), nullable=False),
+        pa.field("latent_patient_id", pa.string(), nullable=False),
+        pa.field("latent", pa.float64(), nullable=False),
+        pa.field("training_latent", pa.float64(), nullable=False),
+        pa.field("reid_image_id", pa.string(), nullable=False),
+        pa.field("reid_patient_id", pa.string(), nullable=False),
+        pa.field("reid", pa.float64(), nullable=False),
+    ]
+)
+"""Of each generated image: its prompt's patient; the closest training image by distance, how far,
+and how far that one is from the closest other training image; the one of the highest score."""
+
+
+def closest_values(pairs: pd.DataFrame, prompts: pd.Series, settings: Settings) -> list[Value]:
+    """Return a model's values, means over generated images, with intervals over prompts.
+
+    Args:
+        pairs: see `PAIR_SCHEMA`, at least one row.
+        prompts: (n,) the radiograph whose caption made each image; its replicates are one unit.
+        settings: the threshold (a score above it is a re-identification), replicates and seed.
+    """
+    own = pairs["patient_id"]
+    columns = {
+        "closest_latent_mean": (pairs["latent"], "higher"),
+        # Alaa et al., 2022: authentic is what is farther from its closest training image than
+        # that one is from the closest other training image.
+        "authpct": (100 * (pairs["latent"] > pairs["training_latent"]), "higher"),
+        "own_patient_latent": (pairs["latent_patient_id"] == own, "lower"),
+        "closest_reid_mean": (pairs["reid"], "lower"),
+        "closest_reid_share": (pairs["reid"] > settings.threshold, "lower"),
+        "own_patient_reid": (pairs["reid_patient_id"] == own, "lower"),
+    }
+    table = pd.DataFrame({name: column.astype(float) for name, (column, _) in columns.items()})
+    means = table.groupby(prompts.to_numpy(), sort=False).mean()
+    sizes = table.groupby(prompts.to_numpy(), sort=False).size().to_numpy(float)
+    # Prompts may have lost images: a mean over images weighs each prompt by how many it has.
+    weighted = means.to_numpy() * (sizes / sizes.mean())[:, None]
+    intervals = bootstrap_of_means(weighted, settings)
+    values = []
+    for i, (name, (_, way)) in enumerate(columns.items()):
+        interval = None if intervals is None else (float(intervals[i, 0]), float(intervals[i, 1]))
+        kind = None if intervals is None else "bootstrap 95%"
+        mean = float(table[name].mean())
+        values.append(Value(name, mean, way, len(pairs), interval=interval, interval_kind=kind))
+    least, most = float(pairs["latent"].min()), float(pairs["reid"].max())
+    return [
+        *values,
+        Value("closest_latent_min", least, "higher", len(pairs)),
+        Value("closest_reid_max", most, "lower", len(pairs)),
+    ]
+
+
+def score(
+    model: str,
+    protocol: str,
+    manifest_path: Path,
+    prompts_path: Path,
+    real_folder: Path,
+    generated_folder: Path,
+    settings: Settings,
+    device: torch.device,
+) -> tuple[Record, pd.DataFrame]:
+    """Read features and return a model's record and its closest pairs.
+
+    Raises:
+        InputError: features that are missing, damaged, not comparable or of other prompts; or
+            fewer than two training images.
+    """
+    folders = (real_folder, generated_folder)
+    latent_real, latent = read_comparable(*folders, "rad_dino", protocol)
+    reid_real, reid = read_comparable(*folders, "reid", protocol)
+    if not latent.ids:
+        raise InputError("a collection without images has no privacy", generated_folder)
+    if len(latent_real.ids) < 2:
+        raise InputError("fewer than two training images", real_folder, "check the split")
+    prompts = read_prompts(prompts_path)
+    rows = rows_of(prompts["prompt_id"], latent.ids, generated_folder, "prompt set")
+    of_prompt = prompts["image_id"].iloc[rows].reset_index(drop=True)
+    manifest = read_manifest(manifest_path, ["image_id", "patient_id"])
+    patient_of = manifest.set_index("image_id")["patient_id"]
+    rows_of(patient_of.index, latent_real.ids, real_folder, "manifest")
+    rows_of(patient_of.index, list(of_prompt), prompts_path, "manifest")
+
+    log.info("%d images against %d training images", len(latent.ids), len(latent_real.ids))
+    nearest = closest_by_distance(latent.features, latent_real.features, device=device)
+    found = nearest.rows[:, 0]
+    named, back = np.unique(found, return_inverse=True)
+    other = closest_by_distance(
+        latent_real.features[named], latent_real.features, skip=named, device=device
+    )
+    weight, bias = siamese_head(reid, generated_folder)
+    queries = reid.features[rows_in_order_of(latent, reid, generated_folder)]
+    likeliest = closest_by_score(queries, reid_real.features, weight, bias, device=device)
+    ids, reid_ids = np.array(latent_real.ids), np.array(reid_real.ids)
+    pairs = pd.DataFrame(
+        {
+            "prompt_id": latent.ids,
+            "patient_id": patient_of[of_prompt].to_numpy(),
+            "latent_image_id": ids[found],
+            "latent_patient_id": patient_of[ids[found]].to_numpy(),
+            "latent": nearest.values[:, 0],
+            "training_latent": other.values[back, 0],
+            "reid_image_id": reid_ids[likeliest.rows[:, 0]],
+            "reid_patient_id": patient_of[reid_ids[likeliest.rows[:, 0]]].to_numpy(),
+            "reid": likeliest.values[:, 0],
+        }
+    )
+    record = Record(
+        stage="privacy",
+        model=model,
+        family="closest",
+        protocol=protocol,
+        values=closest_values(pairs, of_prompt, settings),
+        details={**asdict(settings), "training_images": len(latent_real.ids)},
+        provenance=provenance(
+            {
+                "protocol": protocol,
+                **asdict(settings),
+                "inputs": [origin(file) for file in (latent_real, latent, reid_real, reid)],
+            },
+            device_name(device),
+        ),
+    )
+    return record, pairs
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add: Callable[..., Any] = parser.add_argument
+    add("--model", required=True, help="the model's key in the config")
+    add("--protocol", required=True, choices=PROTOCOLS)
+    add("--manifest", required=True, type=Path)
+    add("--prompts", required=True, type=Path, help="the prompt set `privacy`")
+    add("--real", required=True, type=Path, help="folder of all training images' features")
+    add("--generated", required=True, type=Path, help="folder of the model's features")
+    add("--threshold", type=float, default=Settings.threshold, help="delta of the paper")
+    add("--bootstrap", type=int, default=Settings.bootstrap, help="0: no intervals")
+    add("--seed", type=int, default=Settings.seed)
+    add("--threads", type=int, default=1)
+    add("--gpus", type=int, default=0)
+    add("--output", required=True, type=Path)
+    add("--pairs", required=True, type=Path, help="the table of pairs, for its owner only")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Score one model from the command line."""
+    args = parse_arguments(argv)
+    torch.set_num_threads(args.threads)
+    record, pairs = score(
+        args.model,
+        args.protocol,
+        args.manifest,
+        args.prompts,
+        args.real,
+        args.generated,
+        Settings(args.threshold, args.bootstrap, args.seed),
+        pick_device(args.gpus),
+    )
+    write_private_table(pairs, PAIR_SCHEMA, args.pairs)
+    write_record(record, args.output)
+    for value in record.values:
+        log.info("%s: %s %s (n %d)", args.model, value.metric, value.value, value.n)
+
+
+if __name__ == "__main__":
+    run_script(main)

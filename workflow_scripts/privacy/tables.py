@@ -1,0 +1,25 @@
+"""Tables that name patients' images: readable by their owner only, from the first byte on."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workflow_scripts.common.files import whole_file
+
+
+def write_private_table(frame: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
+    """Write a table as Parquet, whole or not at all, with owner-only permissions.
+
+    Args:
+        frame: has the schema's columns, and may have others, which are left out.
+        schema: the columns in their order.
+        path: the file.
+    """
+    table = pa.Table.from_pandas(frame[schema.names], schema, preserve_index=False)
+    with whole_file(path) as temporary:
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+        temporary.chmod(0o600)
+        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
