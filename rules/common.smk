@@ -357,10 +357,12 @@ def records(kind):
             for m in with_prompt_set("test")
         ]
     if kind == "privacy":
-        return [
+        scored = with_prompt_set("privacy")
+        attacker = ["results/privacy/attacker/real.json"] if scored else []
+        return attacker + [
             f"results/privacy/{folder}{m}.json"
             for folder in ("", "closest/")
-            for m in with_prompt_set("privacy")
+            for m in scored
         ]
     return ["results/downstream/classification/real_only/real.json"] + [
         f"results/downstream/classification/{setting}/{m}.json"

@@ -129,3 +129,34 @@ rule features_training:
         " --manifest {input.manifest} --image-split train {params.encoders}"
         " --purpose privacy --protocol {params.protocol} --out {params.folder}"
         " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule features_held_out:
+    """Features of the test radiographs as the attacker sees them."""
+    input:
+        code=code("features"),
+        manifest="results/cohort/manifest.parquet",
+    output:
+        expand("results/features/real/held_out/{encoder}.h5", encoder=PRIVACY_ENCODERS),
+    log:
+        "logs/features/real_held_out.log",
+    benchmark:
+        "benchmarks/features/real_held_out.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=240,
+    params:
+        version=VERSIONS["features"],
+        protocol=config["protocol"],
+        folder=output_folder,
+        encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
+        progress="results/features/real/held_out/.progress",
+    shell:
+        "python -m workflow_scripts.features.extract --collection real"
+        " --manifest {input.manifest} --image-split test {params.encoders}"
+        " --purpose privacy --protocol {params.protocol} --out {params.folder}"
+        " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"

@@ -1,7 +1,7 @@
 # Needs: features and images that a model made from training captions; the training images.
 # Makes: results/privacy/{model}.json (each image against its prompt's own radiograph) and
 # results/privacy/closest/{model}.json (against all training images), and beside each a table of
-# pairs, for its owner only.
+# pairs, for its owner only; results/privacy/attacker/real.json: the attacker on real pairs.
 
 
 rule privacy_score:
@@ -75,3 +75,33 @@ rule privacy_closest:
         " --real {params.real} --generated {params.generated}"
         " {params.flags} --output {output.record} --pairs {output.pairs}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule privacy_attacker:
+    """How well the re-identification network tells patients apart, on real pairs."""
+    input:
+        code=code("privacy"),
+        manifest="results/cohort/manifest.parquet",
+        prompts="results/cohort/prompts/privacy.parquet",
+        real=rules.features_held_out.output,
+    output:
+        "results/privacy/attacker/real.json",
+    log:
+        "logs/privacy/attacker.log",
+    benchmark:
+        "benchmarks/privacy/attacker.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=partial(more_memory, base=8000),
+        runtime=120,
+    params:
+        version=VERSIONS["privacy"],
+        protocol=config["protocol"],
+        threshold=config["privacy"]["threshold"],
+        real=partial(input_folder, name="real"),
+    shell:
+        "python -m workflow_scripts.privacy.score_attacker --protocol {params.protocol}"
+        " --manifest {input.manifest} --prompts {input.prompts} --real {params.real}"
+        " --threshold {params.threshold} --output {output} 2> {log}"

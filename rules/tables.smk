@@ -9,6 +9,7 @@ TABLES = [
     "table02b_kid_per_pathology",
     "table03_privacy",
     "table03b_closest_training_image",
+    "table03c_attacker",
     "table04_classification_augmented",
     "table07_encoders",
     "table09_prevalence",

@@ -7,7 +7,7 @@ from typing import Final
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.tables.cohort_counts import SplitCounts
-from workflow_scripts.tables.layout import LAYOUTS, REAL_FAMILY, Column, Layout
+from workflow_scripts.tables.layout import LAYOUTS, Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry
 from workflow_scripts.tables.published import PAPER_DATASET, Published, published_values
 from workflow_scripts.tables.records_in import REAL, Records
@@ -146,11 +146,11 @@ def _build(
     printed = published_values(layout.stem) if dataset == PAPER_DATASET and layout.in_paper else {}
     rows = []
     if layout.real_row is not None:
-        record = records.find(layout.stage, REAL_FAMILY, REAL)
+        record = records.find(layout.stage, layout.real_family, REAL)
         cells = tuple(_cell(column, record, NOT_RUN) for column in layout.columns)
         rows.append(Row(REAL, layout.real_row, "real", (), cells))
     for kind in ("model", "control"):
-        for model in models:
+        for model in models if layout.models else ():
             if model.is_control != (kind == "control"):
                 continue
             cells = tuple(

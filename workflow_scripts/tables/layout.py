@@ -52,6 +52,8 @@ class Layout:
         real_row: the label of the row of real data alone, where there is one.
         floor: the metric of the row of real against real, where there is one.
         positives: whether a foot row counts the positive test images per finding.
+        real_family: of the record behind `real_row`; its model is `real`.
+        models: whether the models have rows.
         row_header: what the rows of a table that is not transposed are.
         explanation: sentences of the caption on what the numbers are.
     """
@@ -67,6 +69,8 @@ class Layout:
     attributes: tuple[str, ...] = ()
     transposed: bool = False
     real_row: str | None = None
+    real_family: str = "classification/real_only"
+    models: bool = True
     floor: str | None = None
     positives: bool = False
     row_header: str = "Model"
@@ -211,6 +215,31 @@ _CLOSEST: Final = Layout(
     ),
 )
 
+_ATTACKER: Final = Layout(
+    stem="table03c_attacker",
+    number="3c",
+    title="How good the attacker is, on real radiographs that no model saw",
+    stage="privacy",
+    family="attacker",
+    models=False,
+    real_row="Held-out real pairs",
+    real_family="attacker",
+    row_header="Pairs",
+    columns=(
+        Column("ROC AUC", "reid_auc", "none", 3),
+        Column("Found at δ", "reid_true_positive_rate", "none", 4),
+        Column("False alarms at δ", "reid_false_positive_rate", "none", 4),
+        Column("Share of prompts > δ by chance", "chance_share", "none", 4),
+        Column("Count of prompts > δ by chance", "chance_count", "none", 1),
+    ),
+    n_labels=("Pairs of one patient", "Pairs of two patients"),
+    explanation=(
+        "The re-identification network scores every pair of held-out radiographs: those of one "
+        "patient it should find, those of two patients it should not. By chance: what unrelated "
+        "real images would count in Table 3, as many for each prompt as a model makes. "
+    ),
+)
+
 _ENCODERS: Final = Layout(
     stem="table07_encoders",
     number="7",
@@ -278,9 +307,6 @@ _SYNTHETIC_ONLY: Final = Layout(
     explanation=_AUROC_NOTE + "Original (Real) is trained on real images. " + _ABBREVIATED,
 )
 
-REAL_FAMILY: Final = "classification/real_only"
-"""The family of the record behind `real_row`; its model is `real`."""
-
 LAYOUTS: Final = {
     layout.stem: layout
     for layout in (
@@ -290,6 +316,7 @@ LAYOUTS: Final = {
         _KID_PATHOLOGIES,
         _PRIVACY,
         _CLOSEST,
+        _ATTACKER,
         _AUGMENTED,
         _ENCODERS,
         _SYNTHETIC_ONLY,

@@ -8,7 +8,7 @@ from typing import Final
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import Record, read_record
-from workflow_scripts.tables.layout import LAYOUTS, REAL_FAMILY
+from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import ModelEntry
 
 REAL: Final = "real"
@@ -58,8 +58,9 @@ def read_records(
             two records of one model.
     """
     keys = {model.key for model in models}
+    real = {(x.stage, x.real_family) for x in LAYOUTS.values() if x.real_row is not None}
     families = {
-        ("downstream", REAL_FAMILY),
+        *real,
         *((layout.stage, layout.family) for layout in LAYOUTS.values() if layout.family),
         *(
             (layout.stage, c.family)
@@ -77,8 +78,8 @@ def read_records(
             if (stage, record.family) not in families:
                 known = sorted(family for of, family in families if of == stage)
                 raise InputError(f"no table shows {record.family!r}", path, f"known are {known}")
-            real = record.model == REAL and record.family == REAL_FAMILY
-            if record.model not in keys and not real:
+            of_real = record.model == REAL and (stage, record.family) in real
+            if record.model not in keys and not of_real:
                 raise InputError(
                     f"a record of model {record.model!r}, which is not among the tables' models",
                     path,

@@ -1,0 +1,96 @@
+"""The attacker's quality against scikit-learn, and what chance gives."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tests.privacy.conftest import write_h5
+from workflow_scripts.common.records import read_record
+from workflow_scripts.features.encoders.reid import pair_scores
+from workflow_scripts.privacy.score_attacker import attacker_values, auc, main, score_pairs
+
+WEIGHT, BIAS = -np.full((1, 6), 3.0), np.array([2.0])
+
+
+def held_out(patients, spread, seed=0):
+    rng = np.random.default_rng(seed)
+    own = np.repeat(rng.random((patients, 6)), 3, axis=0)
+    features = np.clip(own + spread * rng.standard_normal(own.shape), 0, 1)
+    return features.astype(np.float32), np.repeat(np.arange(patients), 3).astype(str)
+
+
+def by_definition(features, patients):
+    i, j = np.triu_indices(len(features), 1)
+    return patients[i] == patients[j], pair_scores(features[i], features[j], WEIGHT, BIAS)
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.3, 3.0])
+def test_all_pairs_are_scored(spread):
+    features, patients = held_out(20, spread)
+    same, scores = by_definition(features, patients)
+    pairs = score_pairs(features, patients, WEIGHT, BIAS, 0.6)
+    found = {v.metric: v for v in attacker_values(pairs, 2000, 10, len(features))}
+    assert found["reid_auc"].value == pytest.approx(roc_auc_score(same, scores), abs=1e-3)
+    assert found["reid_true_positive_rate"].value == pytest.approx((scores[same] > 0.6).mean())
+    assert found["reid_false_positive_rate"].value == pytest.approx((scores[~same] > 0.6).mean())
+    assert (found["reid_auc"].n, found["reid_auc"].n_reference) == (same.sum(), (~same).sum())
+    low, high = found["reid_auc"].interval
+    assert 0 <= low <= found["reid_auc"].value <= high <= 1
+
+
+def test_the_jackknife_leaves_out_all_pairs_of_a_group():
+    features, patients = held_out(20, 0.2)
+    pairs = score_pairs(features, patients, WEIGHT, BIAS, 0.6)
+    for group in range(20):  # twenty patients, a group each
+        kept = patients != np.unique(patients)[group]
+        same, scores = by_definition(features[kept], patients[kept])
+        assert pairs.same[group].sum() == same.sum()
+        assert pairs.other[group].sum() == (~same).sum()
+        expected = roc_auc_score(same, scores)
+        assert auc(pairs.same[group], pairs.other[group]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_chance_is_that_of_as_many_unrelated_images_as_a_prompt_has():
+    features, patients = held_out(20, 0.3)
+    pairs = score_pairs(features, patients, WEIGHT, BIAS, 0.25)
+    values = {v.metric: v.value for v in attacker_values(pairs, 50, 10, len(features))}
+    rng = np.random.default_rng(1)
+    hits = []
+    for _ in range(4000):
+        own = rng.integers(len(features))
+        others = np.flatnonzero(patients != patients[own])
+        drawn = rng.choice(others, 10)
+        hits.append((pair_scores(features[own], features[drawn], WEIGHT, BIAS) > 0.25).any())
+    assert 0.05 < np.mean(hits) < 0.95
+    assert values["chance_share"] == pytest.approx(np.mean(hits), abs=0.025)
+    assert values["chance_count"] == 50 * values["chance_share"]
+
+
+def test_shuffled_patients_cannot_be_told_apart():
+    features, patients = held_out(40, 0.02)
+    shuffled = np.random.default_rng(0).permutation(patients)
+    pairs = score_pairs(features, shuffled, WEIGHT, BIAS, 0.6)
+    low, high = attacker_values(pairs, 50, 10, 120)[0].interval
+    assert low < 0.5 < high
+
+
+def test_without_two_radiographs_of_a_patient_there_is_no_auc():
+    features, _ = held_out(5, 0.1)
+    pairs = score_pairs(features, np.arange(15).astype(str), WEIGHT, BIAS, 0.6)
+    values = {v.metric: v for v in attacker_values(pairs, 50, 10, 15)}
+    assert values["reid_auc"].reason == "no two radiographs of one patient are held out"
+    assert values["reid_true_positive_rate"].value is None
+    assert values["chance_share"].value is not None
+
+
+def test_the_record_from_the_command_line(world):
+    world.give_copies()
+    folder = world.root / "features/held_out"
+    write_h5(folder, "reid", world.reid, world.images, **world.head)
+    output = world.root / "real.json"
+    paths = ["--manifest", str(world.flags.manifest), "--prompts", str(world.flags.prompts)]
+    main(["--protocol", "sound", *paths, "--real", str(folder), "--output", str(output)])
+    record = read_record(output)
+    assert (record.model, record.family) == ("real", "attacker")
+    assert record.get("reid_auc").reason is not None  # a radiograph a patient
+    assert record.get("chance_count").n == len(world.images)
