@@ -83,6 +83,30 @@ def test_training_copies_max_out_reidentification_and_held_out_images_do_not(dem
     assert held_out.get("reid_count").value < 0.6 * held_out.get("reid_count").n
 
 
+def test_the_closest_training_image_of_a_copy_is_its_own_and_of_other_patients_is_not(demo):
+    copies = read_record(demo / "results/privacy/closest/training_copies.json")
+    assert copies.get("closest_latent_mean").value == copies.get("authpct").value == 0
+    assert copies.get("own_patient_latent").value == copies.get("own_patient_reid").value == 1
+    held_out = read_record(demo / "results/privacy/closest/held_out_real.json")
+    # Real images are as far from the training images as these are from one another.
+    low, high = held_out.get("authpct").interval
+    assert low < 60
+    assert high > 40
+    assert held_out.get("own_patient_latent").value < 0.1
+    manifest = read_manifest(demo / "results/cohort/manifest.parquet")
+    train = int((manifest["split"] == "train").sum())
+    assert copies.details["training_images"] == held_out.details["training_images"] == train
+
+
+def test_chance_explains_how_often_unrelated_radiographs_are_taken_for_a_patient(demo):
+    attacker = read_record(demo / "results/privacy/attacker/real.json")
+    assert attacker.get("reid_auc").interval[0] > 0.8
+    held_out = read_record(demo / "results/privacy/held_out_real.json").get("reid_count")
+    low, high = held_out.interval
+    assert low <= attacker.get("chance_count").value <= high + 3
+
+
+
 def read_h5(path):
     with h5py.File(path) as file:
         return file["features"][:], file["image_id"].asstr()[:].tolist()

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workflow_scripts.common.progress import Progress
 from workflow_scripts.fidelity.arrays import CPU, check_pair
 from workflow_scripts.fidelity.distances import ROUNDING
 
 _QUERIES = 1024
 _REFERENCES = 4096
-_CHUNK = 64  # references whose smallest value is looked at together
+_CHUNK = 64  # references of a block whose smallest value is looked at together
 _MOST_CANDIDATES = 1 << 20
 
 
@@ -59,22 +60,35 @@ def closest_by_distance(
     dimensions = references.shape[1]
     centre = references.mean(axis=0, dtype=np.float64)
     x = _moved(queries, centre, device)
-    squares = x.double().square().sum(dim=1).float()
-    # |x|^2 + |y|^2 - 2 x.y in float32 is wrong by less than this times |x|^2 + |y|^2: see
-    # fidelity/distances.py.
-    slack = (dimensions + 16) * ROUNDING
+    lengths = x.double().square().sum(dim=1)
+    squares = lengths.float()
+    # |x|^2 + |y|^2 - 2 x.y in float32 is wrong by less than (d + 16) u (|x|^2 + |y|^2), see
+    # fidelity/distances.py; |y|^2, summed in float32, by d u |y|^2 more. |x|^2, the same for all
+    # references of a query, is left out.
+    slack = (2 * dimensions + 16) * ROUNDING
+    # One piece of memory for all blocks: fresh pages cost a fifth of the product itself.
+    buffer = torch.empty(_QUERIES, _REFERENCES, device=device)
 
-    def block(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+    def block(columns: slice) -> _Rows:
         y = _moved(references[columns], centre, device)
-        lengths = y.double().square().sum(dim=1).float()
-        found = torch.addmm(lengths[None, :], x[rows], y.T, alpha=-2).add_(squares[rows, None])
-        return found, slack * (squares[rows] + lengths.max())
+        own = y.square().sum(dim=1)
+
+        def values(rows: slice) -> tuple[Tensor, Tensor]:
+            found = buffer[: rows.stop - rows.start]
+            if len(y) < _REFERENCES:
+                found = torch.empty(len(found), len(y), device=device)
+            torch.addmm(own[None, :], x[rows], y.T, alpha=-2, out=found)
+            return found, slack * (squares[rows] + own.max())
+
+        return values
 
     def exact(row: np.ndarray, column: np.ndarray) -> np.ndarray:
         difference = queries[row].astype(np.float64) - references[column]
         return np.square(difference).mean(axis=1)
 
-    found = _search(len(queries), len(references), k, skip, block, exact, dimensions, device)
+    shift = lengths.cpu().numpy()
+    like = _Scale(dimensions, shift)
+    found = _search(len(queries), len(references), k, skip, block, exact, like, device)
     return Closest(found.rows, np.sqrt(found.values))
 
 
@@ -117,21 +131,26 @@ def closest_by_score(
     x = [scaled(queries, part) for part in (0, 1)]
     largest = [np.abs(queries[:, of]).max(initial=0) for of in signs]
 
-    def block(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-        sums, size = [], 0.0
+    def block(columns: slice) -> _Rows:
+        y = [scaled(references[columns], part) for part in (0, 1)]
+        size = 0.0
         for part in (0, 1):
-            y = scaled(references[columns], part)
-            sums.append(torch.cdist(x[part][rows], y, p=1))
             reach = largest[part] + np.abs(references[columns][:, signs[part]]).max(initial=0)
             size += float(reach * scales[part].sum())
-        # Smaller is closer here: the logit's negative.
-        return sums[1] - sums[0], torch.full((len(sums[0]),), slack * size, device=device)
+
+        def values(rows: slice) -> tuple[Tensor, Tensor]:
+            positive, negative = (torch.cdist(x[part][rows], y[part], p=1) for part in (0, 1))
+            # Smaller is closer here: the logit's negative.
+            return negative - positive, torch.full((len(positive),), slack * size, device=device)
+
+        return values
 
     def exact(row: np.ndarray, column: np.ndarray) -> np.ndarray:
         difference = np.abs(queries[row].astype(np.float64) - references[column])
         return -(difference @ weights)
 
-    found = _search(len(queries), len(references), k, skip, block, exact, 1, device)
+    like = _Scale(1, np.zeros(len(queries)))
+    found = _search(len(queries), len(references), k, skip, block, exact, like, device)
     return Closest(found.rows, 1 / (1 + np.exp(found.values - offset)))
 
 
@@ -139,14 +158,27 @@ def _moved(features: np.ndarray, centre: np.ndarray, device: torch.device) -> Te
     return torch.from_numpy((features - centre).astype(np.float32)).to(device)
 
 
+class _Rows(Protocol):
+    def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return a block's values (r, c), float32, and how wrong each row's may be, (r,)."""
+
+
 class _Block(Protocol):
-    def __call__(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-        """Return values (r, c) float32 and how wrong each row's may be, (r,)."""
+    def __call__(self, columns: slice) -> _Rows:
+        """Prepare a block of references."""
 
 
 class _Exact(Protocol):
     def __call__(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """Return the values of pairs, (p,) float64, in a unit of `block`'s over `unit`."""
+        """Return the exact values of pairs, (p,) float64."""
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """What makes an exact value comparable with a block's: value x factor - shift of its row."""
+
+    factor: float
+    shift: np.ndarray
 
 
 def _search(
@@ -156,7 +188,7 @@ def _search(
     skip: np.ndarray | None,
     block: _Block,
     exact: _Exact,
-    unit: float,
+    like: _Scale,
     device: torch.device,
 ) -> Closest:
     """Find the k smallest exact values of each row.
@@ -168,47 +200,57 @@ def _search(
         skip: (m,) a column that does not count in each row, or None.
         block: approximate values of a block, and their error.
         exact: exact values of pairs.
-        unit: what an exact value is multiplied with to compare with `block`'s.
+        like: what makes exact values comparable with `block`'s.
         device: where `block` computes.
     """
     if n < k + (skip is not None):
         raise ValueError(f"{n} reference(s) have no {k} closest")
-    rows_of, values_of = np.empty((m, k), np.int64), np.empty((m, k))
-    for rows in _slices(m, _QUERIES):
-        table = _Table(rows, k, exact, unit, device)
-        own = None if skip is None else torch.from_numpy(skip[rows]).to(device)
-        for columns in _slices(n, _REFERENCES):
-            values, error = block(rows, columns)
+    own = None if skip is None else torch.from_numpy(np.asarray(skip)).to(device)
+    tables = [
+        _Table(rows, k, exact, _Scale(like.factor, like.shift[rows]), device)
+        for rows in _slices(m, _QUERIES)
+    ]
+    progress = Progress("closest", n, "references")
+    for columns in _slices(n, _REFERENCES):
+        values_of = block(columns)
+        for table in tables:
+            values, error = values_of(table.rows)
             if own is not None:
-                here = (own >= columns.start) & (own < columns.stop)
-                values[here.nonzero()[:, 0], own[here] - columns.start] = torch.inf
+                mine = own[table.rows]
+                here = (mine >= columns.start) & (mine < columns.stop)
+                values[here.nonzero()[:, 0], mine[here] - columns.start] = torch.inf
             table.add(values, error, columns.start)
-        rows_of[rows], values_of[rows] = table.finish()
-    return Closest(rows_of, values_of)
+        progress.update(columns.stop - columns.start)
+    found = [table.finish() for table in tables]
+    return Closest(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
 class _Table:
     """The candidates of some queries: whoever may still be among their k closest."""
 
-    def __init__(self, rows: slice, k: int, exact: _Exact, unit: float, device: torch.device):
+    def __init__(self, rows: slice, k: int, exact: _Exact, like: _Scale, device: torch.device):
         count = rows.stop - rows.start
-        self.first, self.k, self.exact, self.unit, self.device = rows.start, k, exact, unit, device
-        # No more than k values are surely below it.
+        self.rows, self.k, self.exact, self.like, self.device = rows, k, exact, like, device
+        # Upper bounds of k values of each row: whoever is surely above the last is not among them.
         self.reach = torch.full((count, k), torch.inf, device=device)
-        self.rows = np.full((count, k), -1)
+        self.columns = np.full((count, k), -1)
         self.values = np.full((count, k), np.inf)
         self.open: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, values: Tensor, error: Tensor, start: int) -> None:
         """Take the candidates of a block whose first column is `start`."""
-        width = values.shape[1]
-        if width % _CHUNK:
-            values = torch.nn.functional.pad(values, (0, -width % _CHUNK), value=torch.inf)
+        if values.shape[1] % _CHUNK:
+            missing = -values.shape[1] % _CHUNK
+            values = torch.nn.functional.pad(values, (0, missing), value=torch.inf)
         chunks = values.view(len(values), -1, _CHUNK)
         least = chunks.amin(dim=2)
         # Each chunk holds one value at least as small as its least: k chunks, k values.
-        upper = torch.cat([self.reach, least + error[:, None]], dim=1)
-        self.reach = upper.topk(self.k, dim=1, largest=False).values
+        if self.k == 1:
+            lowest = least.amin(dim=1, keepdim=True) + error[:, None]
+            self.reach = torch.minimum(self.reach, lowest)
+        else:
+            upper = torch.cat([self.reach, least + error[:, None]], dim=1)
+            self.reach = upper.topk(self.k, dim=1, largest=False).values
         limit = self.reach[:, -1] + error
         row, chunk = (least <= limit[:, None]).nonzero(as_tuple=True)
         if not len(row):
@@ -230,26 +272,27 @@ class _Table:
         self.open = []
         own, other = row[near].cpu().numpy(), column[near].cpu().numpy()
         for part in _slices(len(own), 1 << 14):
-            self._keep(own[part], other[part], self.exact(own[part] + self.first, other[part]))
+            self._keep(own[part], other[part], self.exact(own[part] + self.rows.start, other[part]))
         # Exact values are sharper bounds; rounding to float32 must not pull them down.
-        known = self.values * self.unit
-        bound = torch.from_numpy(known + 4 * ROUNDING * np.abs(known)).float()
+        known = self.values * self.like.factor - self.like.shift[:, None]
+        size = np.abs(self.values) * self.like.factor + np.abs(self.like.shift[:, None])
+        bound = torch.from_numpy(known + 4 * ROUNDING * size).float()
         self.reach = torch.minimum(self.reach, bound.to(self.device))
 
     def _keep(self, row: np.ndarray, column: np.ndarray, values: np.ndarray) -> None:
         touched, position = np.unique(row, return_inverse=True)
         rows = np.concatenate([np.repeat(np.arange(len(touched)), self.k), position])
-        columns = np.concatenate([self.rows[touched].ravel(), column])
+        columns = np.concatenate([self.columns[touched].ravel(), column])
         both = np.concatenate([self.values[touched].ravel(), values])
         order = np.lexsort((columns, both, rows))
         first = np.searchsorted(rows[order], np.arange(len(touched)))
         kept = order[first[:, None] + np.arange(self.k)]
-        self.rows[touched], self.values[touched] = columns[kept], both[kept]
+        self.columns[touched], self.values[touched] = columns[kept], both[kept]
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
         """Return row numbers and exact values, (r, k) each."""
         self.settle()
-        return self.rows, self.values
+        return self.columns, self.values
 
 
 def _slices(count: int, size: int) -> Iterator[slice]:

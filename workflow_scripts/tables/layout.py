@@ -232,7 +232,7 @@ _ATTACKER: Final = Layout(
         Column("Share of prompts > δ by chance", "chance_share", "none", 4),
         Column("Count of prompts > δ by chance", "chance_count", "none", 1),
     ),
-    n_labels=("Pairs of one patient", "Pairs of two patients"),
+    n_labels=("Rests on (pairs, images, prompts)", "Against pairs of two patients"),
     explanation=(
         "The re-identification network scores every pair of held-out radiographs: those of one "
         "patient it should find, those of two patients it should not. By chance: what unrelated "
