@@ -106,7 +106,6 @@ def test_chance_explains_how_often_unrelated_radiographs_are_taken_for_a_patient
     assert low <= attacker.get("chance_count").value <= high + 3
 
 
-
 def read_h5(path):
     with h5py.File(path) as file:
         return file["features"][:], file["image_id"].asstr()[:].tolist()
