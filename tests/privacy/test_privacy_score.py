@@ -163,7 +163,8 @@ def test_values_of_prompts_by_hand():
     }
     assert values["reid_max"].interval is None
     assert values["latent_mean_of_min"].interval == pytest.approx((0.3, 0.7))
-    assert values["reid_count"].interval == pytest.approx((0, 2))
+    # Wilson's of one in two.
+    assert values["reid_count"].interval == pytest.approx((0.1890573, 1.8109427))
 
 
 def test_the_bootstrap_over_prompts_covers_the_mean():
@@ -183,7 +184,9 @@ def test_threshold_and_no_bootstrap(world):
     world.give_copies()
     record, _ = run(world, "sound", "--threshold", "0.99", "--bootstrap", "0")
     assert record.get("reid_count").value == 0  # a copy scores 0.982
-    assert record.get("reid_count").interval is None
+    assert record.get("reid_mean_of_max").interval is None
+    # None of 6: Wilson's upper bound, 1.96^2 / (6 + 1.96^2), needs no bootstrap.
+    assert record.get("reid_count").interval == pytest.approx((0, 6 * 1.96**2 / (6 + 1.96**2)))
     assert record.details["threshold"] == 0.99
 
 

@@ -25,7 +25,7 @@ from workflow_scripts.fidelity.distances import (
     bounds,
     pair_squared,
 )
-from workflow_scripts.fidelity.resample import paired_groups, variance_of_mean
+from workflow_scripts.fidelity.resample import paired_groups, variance_of_mean, wilson_interval
 
 _TIE = 1e-12  # distances this near to each other, relatively, are equal in float64
 _DENSE = 0.05  # share of a block from which recomputing all of it is the faster way
@@ -173,10 +173,7 @@ def _share_interval(
         n = min(n, share * (1 - share) / variance)
     elif units is not None:
         n = float(units.max() + 1)
-    squared = 1.96**2
-    centre = (share + squared / (2 * n)) / (1 + squared / n)
-    half = 1.96 * (share * (1 - share) / n + squared / (4 * n**2)) ** 0.5 / (1 + squared / n)
-    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+    return wilson_interval(share, n)
 
 
 def manifold_overlap(

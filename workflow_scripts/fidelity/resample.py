@@ -102,3 +102,16 @@ def variance_of_mean(values: np.ndarray, units: np.ndarray | None = None) -> flo
     if count < 2:
         return float("inf")
     return float(count / (count - 1) * np.square(sums).sum() / len(values) ** 2)
+
+
+def wilson_interval(share: float, n: float) -> tuple[float, float]:
+    """Return the 95% interval of a share (Wilson, 1927); one of 0 or 1 has an interval, too.
+
+    Args:
+        share: 0 to 1.
+        n: how many independent units it is a share of, > 0.
+    """
+    squared = 1.96**2
+    centre = (share + squared / (2 * n)) / (1 + squared / n)
+    half = 1.96 * (share * (1 - share) / n + squared / (4 * n**2)) ** 0.5 / (1 + squared / n)
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))

@@ -39,6 +39,7 @@ from workflow_scripts.common.records import Record, Value, provenance, write_rec
 from workflow_scripts.features.cache import Features
 from workflow_scripts.features.encoders.reid import pair_scores
 from workflow_scripts.fidelity.inputs import origin, read_comparable, rows_in_order_of, rows_of
+from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.distances import latent_distance, pixel_distance, pixels
 from workflow_scripts.privacy.tables import write_private_table
 
@@ -150,7 +151,9 @@ def prompt_table(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def privacy_values(prompts: pd.DataFrame, settings: Settings) -> list[Value]:
-    """Return a model's values, means over prompts, with bootstrap intervals over prompts.
+    """Return a model's values, means over prompts, with intervals over prompts.
+
+    The bootstrap's; of the share and the count above the threshold Wilson's.
 
     Args:
         prompts: at least one row; see `prompt_table`.
@@ -163,7 +166,6 @@ def privacy_values(prompts: pd.DataFrame, settings: Settings) -> list[Value]:
         "latent_mean_of_min": (prompts["latent_min"], "higher"),
         "pixel_mean_of_min": (prompts["pixel_min"], "higher"),
         **{f"{lens}_mean": (prompts[f"{lens}_mean"], way) for lens, way in LENSES.items()},
-        "reid_share": (above, "lower"),
     }
     table = np.column_stack([np.asarray(column, np.float64) for column, _ in columns.values()])
     intervals = bootstrap_of_means(table, settings)
@@ -173,11 +175,13 @@ def privacy_values(prompts: pd.DataFrame, settings: Settings) -> list[Value]:
         interval = None if intervals is None else (float(intervals[i, 0]), float(intervals[i, 1]))
         mean = float(table[:, i].mean())
         values.append(Value(name, mean, way, n, interval=interval, interval_kind=kind))
-    share = values[-1].interval
-    count = None if share is None else (n * share[0], n * share[1])
+    # No prompt above the threshold does not mean that none ever is: a bootstrap would say so.
+    low, high = wilson_interval(float(above.mean()), n)
+    share, count = (low, high), (n * low, n * high)
     return [
         *values,
-        Value("reid_count", above.sum().item(), "lower", n, interval=count, interval_kind=kind),
+        Value("reid_share", above.mean().item(), "lower", n, "all", None, share, "Wilson 95%"),
+        Value("reid_count", above.sum().item(), "lower", n, "all", None, count, "Wilson 95%"),
         Value("reid_max", float(prompts["reid_max"].max()), "lower", n),
     ]
 

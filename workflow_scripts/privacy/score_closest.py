@@ -34,6 +34,7 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.fidelity.inputs import origin, read_comparable, rows_in_order_of, rows_of
+from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
 from workflow_scripts.privacy.score import Settings, bootstrap_of_means, siamese_head
 from workflow_scripts.privacy.tables import write_private_table
@@ -55,6 +56,14 @@ PAIR_SCHEMA: Final = pa.schema(
 )
 """Of each generated image: its prompt's patient; the closest training image by distance, how far,
 and how far that one is from the closest other training image; the one of the highest score."""
+
+SHARES: Final = {
+    "authpct": 100,
+    "own_patient_latent": 1,
+    "closest_reid_share": 1,
+    "own_patient_reid": 1,
+}
+"""Values that are shares, and their whole."""
 
 
 def closest_values(pairs: pd.DataFrame, prompts: pd.Series, settings: Settings) -> list[Value]:
@@ -87,6 +96,11 @@ def closest_values(pairs: pd.DataFrame, prompts: pd.Series, settings: Settings) 
         interval = None if intervals is None else (float(intervals[i, 0]), float(intervals[i, 1]))
         kind = None if intervals is None else "bootstrap 95%"
         mean = float(table[name].mean())
+        whole = SHARES.get(name)
+        if interval is not None and whole is not None and mean in (0, whole):
+            # All prompts alike: a bootstrap would call that certain.
+            low, high = wilson_interval(mean / whole, len(means))
+            interval, kind = (whole * low, whole * high), "Wilson 95%"
         values.append(Value(name, mean, way, len(pairs), interval=interval, interval_kind=kind))
     least, most = float(pairs["latent"].min()), float(pairs["reid"].max())
     return [
