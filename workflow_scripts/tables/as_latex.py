@@ -37,6 +37,7 @@ _SPECIAL: Final = {
     "δ": r"$\delta$",
     "Σ": r"$\Sigma$",
     "σ": r"$\sigma$",
+    "√": r"$\surd$",
     "α": r"$\alpha$",
     "μ": r"$\mu$",
     "…": r"\ldots{}",

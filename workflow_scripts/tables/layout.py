@@ -186,7 +186,10 @@ _PRIVACY: Final = Layout(
     explanation=(
         "Each prompt's generated images are compared with the training image that the prompt "
         "describes; a prompt counts with its riskiest image (highest re-identification score, "
-        "smallest distance), and the averages are over prompts."
+        "smallest distance), and the averages are over prompts. The paper's pixel distances stand "
+        "near 147 because its release subtracts 8-bit values, which wrap modulo 256: unrelated "
+        "images then score about 255 / √3 = 147 whatever they show. Under the protocol sound "
+        "nothing wraps. "
     ),
 )
 
