@@ -58,7 +58,8 @@ def closest_by_distance(
     """
     check_pair(references, queries)
     dimensions = references.shape[1]
-    centre = references.mean(axis=0, dtype=np.float64)
+    # Near to all points, so that the products lose no digits to an offset.
+    centre = queries.mean(axis=0, dtype=np.float64).astype(np.float32)
     x = _moved(queries, centre, device)
     lengths = x.double().square().sum(dim=1)
     squares = lengths.float()
@@ -155,7 +156,9 @@ def closest_by_score(
 
 
 def _moved(features: np.ndarray, centre: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy((features - centre).astype(np.float32)).to(device)
+    """Return features less the centre, rounded once, to float32."""
+    points, at = torch.from_numpy(features).to(device), torch.from_numpy(centre).to(device)
+    return (points - at).float()
 
 
 class _Rows(Protocol):
