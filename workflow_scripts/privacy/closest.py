@@ -18,8 +18,8 @@ from workflow_scripts.common.progress import Progress
 from workflow_scripts.fidelity.arrays import CPU, check_pair
 from workflow_scripts.fidelity.distances import ROUNDING
 
-_QUERIES = 1024
-_REFERENCES = 4096
+_QUERIES = 4096
+_REFERENCES = 2048
 _CHUNK = 64  # references of a block whose smallest value is looked at together
 _MOST_CANDIDATES = 1 << 20
 
