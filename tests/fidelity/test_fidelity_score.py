@@ -12,7 +12,7 @@ from workflow_scripts.fidelity.frechet import frechet_distance
 from workflow_scripts.fidelity.jackknife import corrected_distance, fewest_images
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
-from workflow_scripts.fidelity.score import METRICS, Settings, main, score
+from workflow_scripts.fidelity.score import METRICS, Settings, main, resamples_of, score
 
 
 def run(cohort, output, *flags):
@@ -87,6 +87,37 @@ def test_values_are_those_of_the_images_with_the_finding(cohort, subset):
         assert corrected.value < fid.value
     floor = record.get("fid_floor", subset)
     assert 0 < floor.value < fid.value
+
+
+def test_intervals_know_which_radiographs_are_of_one_patient(cohort):
+    real, generated = cohort.features.astype(np.float32), generated_features(cohort)
+    patients = cohort.manifest_frame["patient_id"].to_numpy(str)
+    record = rescore(cohort)
+    overlap = manifold_overlap(real, generated, patients=patients)
+    by_image = manifold_overlap(real, generated)
+    for name, interval in overlap.intervals().items():
+        assert record.get(name).interval == interval
+    assert overlap.intervals()["density"] != by_image.intervals()["density"]
+    settings = Settings(kid_bootstrap=20)
+    kid = kernel_distance(real, generated, resamples_of(0, patients, len(generated), settings))
+    assert record.get("kid").interval == kid.interval
+    kept = record.details["replicates"]
+    np.testing.assert_allclose(kept["kid"]["values"], kid.replicates, rtol=1e-6)
+    assert set(kept) == {
+        *("kid", "alignment", "fid_corrected", "precision", "recall", "density", "coverage")
+    }
+    assert len(kept["alignment"]["values"]) == 20
+    assert len(kept["recall"]["values"]) == 20  # groups of patients
+
+
+def test_the_digest_of_the_images_tells_other_prompts_apart(cohort):
+    first = rescore(cohort).details["images_sha256"]
+    ids = list(cohort.prompt_frame["prompt_id"])
+    for encoder, width in (("rad_dino", 6), ("biovil_t_image", 4), ("biovil_t_text", 4)):
+        write_h5(cohort.generated, encoder, np.ones((len(ids) - 1, width)), ids[:-1])
+    fewer = rescore(cohort).details["images_sha256"]
+    assert fewer["real"] == first["real"]
+    assert fewer["generated"] != first["generated"]
 
 
 def test_too_few_images_leave_the_reason(cohort):

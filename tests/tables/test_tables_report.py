@@ -125,6 +125,23 @@ def test_every_dash_has_its_reason_in_the_page(made):
     assert "not run" in text
 
 
+def test_differences_stand_in_a_matrix_that_says_which_way_is_better(made):
+    """KID: sana 0.054, mine 0.080, sd_v1_4 0.125, noise 0.9; replicates spread by about 0.01."""
+    matrix = page(made).text.split("Table 1c.")[1].split("Table 2.")[0]
+    assert "-0.071" in matrix  # sana less sd_v1_4
+    assert "+0.071" in matrix
+    cells = [
+        attributes["class"]
+        for tag, attributes in page(made).tags
+        if tag == "td" and attributes.get("class") in ("better", "worse", "alike", "self")
+    ]
+    # In each metric's matrix what is better one way is worse the other way.
+    assert cells.count("better") == cells.count("worse") >= 4
+    assert cells.count("self") == 4
+    first = cells[:4]  # sana, the best, has nobody better beside it
+    assert "worse" not in first
+
+
 def test_names_and_captions_are_escaped(bench):
     bench.models[2]["display"]["name"] = "<script>alert(1)</script> & co"
     made = report(bench)

@@ -10,14 +10,21 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path, owner_only: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`.
 
     On an exception the temporary file is removed and `path` stays as it was.
+
+    Args:
+        path: the file.
+        owner_only: nobody else may read it, from its first byte on: it names or shows patients.
     """
     path = Path(path)
     temporary = _temporary(path)
     try:
+        if owner_only:
+            temporary.touch(mode=0o600)
+            temporary.chmod(0o600)
         yield temporary
         _fsync(temporary)
         temporary.replace(path)

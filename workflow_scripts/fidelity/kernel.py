@@ -77,14 +77,10 @@ def kernel_distance(
     if resamples is not None and resamples.fewest < SMALLEST_FOR_INTERVAL:
         resamples = None
     x, y = to_float64(real, device), to_float64(generated, device)
-    drawn_x, drawn_y = (
-        torch.zeros(rows, 0) if drawn is None else torch.from_numpy(drawn)
-        for rows, drawn in (
-            (n, None if resamples is None else resamples.real),
-            (m, None if resamples is None else resamples.generated),
-        )
-    )
-    drawn_x, drawn_y = drawn_x.to(device), drawn_y.to(device)
+    drawn_x, drawn_y = torch.zeros(n, 0, device=device), torch.zeros(m, 0, device=device)
+    if resamples is not None:
+        drawn_x = torch.from_numpy(resamples.real).to(device)
+        drawn_y = torch.from_numpy(resamples.generated).to(device)
     # A constant taken off all three matrices cancels in KID, and keeps the float32 products of
     # the bootstrap accurate when the features have a large offset.
     shift = float(_kernel(x[:64], y[:64]).mean())

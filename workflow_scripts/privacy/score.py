@@ -41,7 +41,7 @@ from workflow_scripts.features.encoders.reid import pair_scores
 from workflow_scripts.fidelity.inputs import origin, read_comparable, rows_in_order_of, rows_of
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.distances import latent_distance, pixel_distance, pixels
-from workflow_scripts.privacy.tables import write_private_table
+from workflow_scripts.privacy.private_table import write_private_table
 
 log = logging.getLogger(__name__)
 
@@ -301,17 +301,16 @@ def _in_blocks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield block
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def model_arguments(description: str) -> argparse.ArgumentParser:
+    """Return the parser of what every score of a model is given."""
+    parser = argparse.ArgumentParser(description=description)
     add: Callable[..., Any] = parser.add_argument
     add("--model", required=True, help="the model's key in the config")
     add("--protocol", required=True, choices=PROTOCOLS)
     add("--manifest", required=True, type=Path)
     add("--prompts", required=True, type=Path, help="the prompt set `privacy`")
-    add("--real", required=True, type=Path, help="folder of the radiographs' features")
+    add("--real", required=True, type=Path, help="folder of the training radiographs' features")
     add("--generated", required=True, type=Path, help="folder of the model's features")
-    add("--shards", required=True, type=Path, nargs="+", help="the generated images")
     add("--threshold", type=float, default=Settings.threshold, help="delta of the paper")
     add("--bootstrap", type=int, default=Settings.bootstrap, help="0: no intervals")
     add("--seed", type=int, default=Settings.seed)
@@ -319,12 +318,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--gpus", type=int, default=0)
     add("--output", required=True, type=Path)
     add("--pairs", required=True, type=Path, help="the table of pairs, for its owner only")
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    args = parse_arguments(argv)
+    parser = model_arguments((__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--shards", required=True, type=Path, nargs="+", help="the generated images"
+    )
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     record, pairs = score(
         args.model,

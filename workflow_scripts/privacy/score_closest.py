@@ -16,19 +16,16 @@ as well give away another patient: here every training radiograph is compared wi
 distance and by re-identification score.
 """
 
-import argparse
 import logging
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
 
-from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
@@ -36,8 +33,13 @@ from workflow_scripts.common.records import Record, Value, provenance, write_rec
 from workflow_scripts.fidelity.inputs import origin, read_comparable, rows_in_order_of, rows_of
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
-from workflow_scripts.privacy.score import Settings, bootstrap_of_means, siamese_head
-from workflow_scripts.privacy.tables import write_private_table
+from workflow_scripts.privacy.private_table import write_private_table
+from workflow_scripts.privacy.score import (
+    Settings,
+    bootstrap_of_means,
+    model_arguments,
+    siamese_head,
+)
 
 log = logging.getLogger(__name__)
 
@@ -184,29 +186,9 @@ def score(
     return record, pairs
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add: Callable[..., Any] = parser.add_argument
-    add("--model", required=True, help="the model's key in the config")
-    add("--protocol", required=True, choices=PROTOCOLS)
-    add("--manifest", required=True, type=Path)
-    add("--prompts", required=True, type=Path, help="the prompt set `privacy`")
-    add("--real", required=True, type=Path, help="folder of all training images' features")
-    add("--generated", required=True, type=Path, help="folder of the model's features")
-    add("--threshold", type=float, default=Settings.threshold, help="delta of the paper")
-    add("--bootstrap", type=int, default=Settings.bootstrap, help="0: no intervals")
-    add("--seed", type=int, default=Settings.seed)
-    add("--threads", type=int, default=1)
-    add("--gpus", type=int, default=0)
-    add("--output", required=True, type=Path)
-    add("--pairs", required=True, type=Path, help="the table of pairs, for its owner only")
-    return parser.parse_args(argv)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    args = parse_arguments(argv)
+    args = model_arguments((__doc__ or "").splitlines()[0]).parse_args(argv)
     torch.set_num_threads(args.threads)
     record, pairs = score(
         args.model,

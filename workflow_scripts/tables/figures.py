@@ -35,15 +35,16 @@ _THEMED: Final = {
 }
 
 
-def fid_per_pathology(table: Table, cohort: dict[str, SplitCounts]) -> str | None:
-    """Draw FID per finding: models with intervals, controls, and the floor as a mark.
+def per_pathology(table: Table, cohort: dict[str, SplitCounts], metric: str) -> str | None:
+    """Draw a metric per finding: models with intervals, controls, and the floor as a mark.
 
     Args:
-        table: Table 2.
+        table: Table 2 or 2b.
         cohort: counts per split; findings are ordered by how many training images show them.
+        metric: what the table shows, for people.
 
     Returns:
-        An `<svg>` element, or None where no FID is known.
+        An `<svg>` element, or None where no value is known.
     """
     order = sorted(range(len(FINDINGS)), key=lambda j: (-_count(cohort, FINDINGS[j]), j))
     rows = [row for row in table.rows if row.kind in ("model", "control") and _valued(row)]
@@ -77,10 +78,10 @@ def fid_per_pathology(table: Table, cohort: dict[str, SplitCounts]) -> str | Non
     values = [cell.value for row in rows for cell in row.cells if cell.value is not None]
     if min(values) > 0 and max(values) / min(values) > 12:
         _logarithmic(axes)
-    axes.set_xlabel("FID (RAD-DINO), lower is better")
+    axes.set_xlabel(f"{metric} (RAD-DINO), lower is better")
     axes.grid(axis="x", color=_RULE, linewidth=0.7, zorder=0)
     figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8.5)
-    return _svg(figure, "pathology", "FID per pathology with the floor of real images")
+    return _svg(figure, f"pathology-{metric.lower()}", f"{metric} per pathology")
 
 
 def prevalence(measured: Sequence[Measured], floor: np.ndarray, counts: np.ndarray) -> str | None:

@@ -64,7 +64,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     tables = every_table(
         records, models, args.dataset, args.protocol, cohort, attrition.images_removed
     )
-    per_pathology = tables["table02_fid_per_pathology"]
     context = {
         "dataset": args.dataset,
         "protocol": args.protocol,
@@ -83,7 +82,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "figures": [
             (Markup(svg), text)
             for svg, text in (
-                (figures.fid_per_pathology(per_pathology, cohort), _PATHOLOGY_TEXT),
+                (
+                    figures.per_pathology(tables["table02b_kid_per_pathology"], cohort, "KID"),
+                    _KID_TEXT,
+                ),
+                (
+                    figures.per_pathology(tables["table02_fid_per_pathology"], cohort, "FID"),
+                    _FID_TEXT,
+                ),
                 (
                     figures.prevalence(
                         measure(records, models), floor_of(records, models), positives(cohort)
@@ -97,14 +103,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         "provenance": provenance_rows(records.all()),
         "plot": dot_plot,
     }
-    write_private(render(context), args.output)
+    # The report shows radiographs of the cohort.
+    with whole_file(args.output, owner_only=True) as temporary:
+        temporary.write_text(render(context), encoding="utf-8")
     log.info("report of %d models in %s", len(models), args.output)
 
 
-_PATHOLOGY_TEXT: Final = (
-    "FID per pathology, the most frequent finding first. The thick gray mark is the floor: two "
-    "groups of real images of as many images, compared with each other. What a model can be blamed "
-    "for is the distance between its mark and the floor. Lines are intervals."
+_KID_TEXT: Final = (
+    "KID per pathology, the most frequent finding first, with intervals. KID is free of the bias "
+    "by sample size, so that findings of different frequency can be compared; a perfect generator "
+    "stands around zero, at times below."
+)
+_FID_TEXT: Final = (
+    "FID per pathology, in the same order. The thick gray mark is the floor: two groups of real "
+    "images of as many images, compared with each other. What a model can be blamed for is the "
+    "distance between its mark and the floor."
 )
 _PREVALENCE_TEXT: Final = (
     "Fidelity against prevalence, and the mean of the models' rank correlations (1: the rarer "
@@ -279,13 +292,6 @@ def render(context: dict[str, Any]) -> str:
 
 
 _TEMPLATES: Final = ("report.html.j2", "report.css", "report.js")
-
-
-def write_private(text: str, path: str | Path) -> None:
-    """Write a file that only its owner may read: the report shows radiographs of the cohort."""
-    with whole_file(path) as temporary:
-        temporary.touch(mode=0o600)
-        temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Tables that name patients' images: readable by their owner only, from the first byte on."""
 
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +18,5 @@ def write_private_table(frame: pd.DataFrame, schema: pa.Schema, path: Path) -> N
         path: the file.
     """
     table = pa.Table.from_pandas(frame[schema.names], schema, preserve_index=False)
-    with whole_file(path) as temporary:
-        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
-        temporary.chmod(0o600)
+    with whole_file(path, owner_only=True) as temporary:
         pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
