@@ -25,6 +25,9 @@ bin_folder = os.path.dirname(sys.executable)
 os.environ.update(
     PATH=os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)])
 )
+# Images, captions, features, logs: what the workflow writes is its owner's alone, also in a SLURM
+# job. What may leave is what `make release` packs.
+os.umask(0o077)
 # No library may ask a hub for anything: every path is local and in the config.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 
@@ -361,7 +364,7 @@ def records(kind):
         attacker = ["results/privacy/attacker/real.json"] if scored else []
         return attacker + [
             f"results/privacy/{folder}{m}.json"
-            for folder in ("", "closest/")
+            for folder in ("", "closest/", "novelty/")
             for m in scored
         ]
     return ["results/downstream/classification/real_only/real.json"] + [

@@ -1,7 +1,8 @@
 # Needs: features and images that a model made from training captions; the training images.
 # Makes: results/privacy/{model}.json (each image against its prompt's own radiograph) and
 # results/privacy/closest/{model}.json (against all training images), and beside each a table of
-# pairs, for its owner only; results/privacy/attacker/real.json: the attacker on real pairs.
+# pairs, for its owner only; results/privacy/novelty/{model}.json: nearer to training or to unseen
+# radiographs; results/privacy/attacker/real.json: the attacker on real pairs.
 
 
 rule privacy_score:
@@ -75,6 +76,42 @@ rule privacy_closest:
         " --real {params.real} --generated {params.generated}"
         " {params.flags} --output {output.record} --pairs {output.pairs}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule privacy_novelty:
+    """Whether a model's images are nearer to training radiographs than to unseen ones."""
+    input:
+        code=code("privacy"),
+        manifest=manifest,
+        prompts=partial(prompts, prompt_set="privacy"),
+        real=rules.features_training.output,
+        held_out=rules.features_held_out.output,
+        generated=rules.features_privacy.output,
+    output:
+        "results/privacy/novelty/{model}.json",
+    log:
+        "logs/privacy/novelty_{model}.log",
+    benchmark:
+        "benchmarks/privacy/novelty_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=0,
+        mem_mb=partial(more_memory, base=16000),
+        runtime=60,
+    params:
+        version=VERSIONS["privacy"],
+        protocol=config["protocol"],
+        flags=flags(config["privacy"]),
+        real=partial(input_folder, name="real"),
+        held_out=partial(input_folder, name="held_out"),
+        generated=partial(input_folder, name="generated"),
+    shell:
+        "python -m workflow_scripts.privacy.score_novelty --model {wildcards.model}"
+        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
+        " --real {params.real} --held-out {params.held_out} --generated {params.generated}"
+        " {params.flags} --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 
 rule privacy_attacker:

@@ -10,6 +10,7 @@ TABLES = [
     "table03_privacy",
     "table03b_closest_training_image",
     "table03c_attacker",
+    "table03d_novelty",
     "table04_classification_augmented",
     "table07_encoders",
     "table09_prevalence",

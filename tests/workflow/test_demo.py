@@ -28,6 +28,7 @@ TABLES = [
     "table03_privacy",
     "table03b_closest_training_image",
     "table03c_attacker",
+    "table03d_novelty",
     "table04_classification_augmented",
     "table07_encoders",
     "table09_prevalence",
@@ -96,6 +97,24 @@ def test_the_closest_training_image_of_a_copy_is_its_own_and_of_other_patients_i
     manifest = read_manifest(demo / "results/cohort/manifest.parquet")
     train = int((manifest["split"] == "train").sum())
     assert copies.details["training_images"] == held_out.details["training_images"] == train
+
+
+def test_copies_are_nearer_to_training_and_unseen_radiographs_are_to_neither(demo):
+    copies = read_record(demo / "results/privacy/novelty/training_copies.json")
+    share = copies.get("nearer_to_training")
+    real = copies.get("nearer_to_training_real")
+    assert real.interval[0] < 0.5 < real.interval[1]
+    assert share.value > real.value
+    assert share.n_reference == copies.details["patients"] > 10
+
+
+def test_what_the_workflow_writes_is_its_owners_alone(demo):
+    for folder in ("cohort", "generate", "finetune", "features", "privacy", "downstream"):
+        files = [path for path in (demo / "results" / folder).rglob("*") if path.is_file()]
+        assert files
+        assert [path for path in files if path.stat().st_mode & 0o077] == []
+    logs = [path for path in (demo / "logs").rglob("*.log") if path.stat().st_mode & 0o077]
+    assert logs == []
 
 
 def test_chance_explains_how_often_unrelated_radiographs_are_taken_for_a_patient(demo):
@@ -205,6 +224,7 @@ def test_adding_a_model_plans_its_jobs_and_the_joins_alone(demo):
             "fidelity_score",
             "privacy_score",
             "privacy_closest",
+            "privacy_novelty",
             "downstream_classification",
         )
     }

@@ -24,7 +24,7 @@ def test_the_paper_with_eleven_systems_is_planned_whole(stubs):
     assert counts["finetune_train"] == "9"
     assert counts["generate_sample"] == str(11 * (4 + 8 + 8))
     assert counts["fidelity_score"] == counts["privacy_score"] == "15"
-    assert counts["privacy_closest"] == "15"
+    assert counts["privacy_closest"] == counts["privacy_novelty"] == "15"
     assert counts["features_training"] == "1"
     assert counts["downstream_classification"] == "30"
     assert counts["downstream_real"] == "1"

@@ -1,6 +1,7 @@
 """Errors that a user can act on, and how a command-line script ends on one."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,9 @@ def run_script(main: Callable[[], None]) -> None:
     """Run a script's main function; an `InputError` ends it with its message and exit code 2.
 
     Any other exception keeps its traceback: it is a bug or a broken machine, not bad input.
+    What the script writes is its owner's alone: nearly all of it holds or names patients' images.
     """
+    os.umask(0o077)
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,

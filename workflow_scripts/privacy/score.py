@@ -317,13 +317,20 @@ def model_arguments(description: str) -> argparse.ArgumentParser:
     add("--threads", type=int, default=1)
     add("--gpus", type=int, default=0)
     add("--output", required=True, type=Path)
-    add("--pairs", required=True, type=Path, help="the table of pairs, for its owner only")
+    return parser
+
+
+def pairs_argument(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the table of pairs to a parser."""
+    parser.add_argument(
+        "--pairs", required=True, type=Path, help="the table of pairs, for its owner only"
+    )
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    parser = model_arguments((__doc__ or "").splitlines()[0])
+    parser = pairs_argument(model_arguments((__doc__ or "").splitlines()[0]))
     parser.add_argument(
         "--shards", required=True, type=Path, nargs="+", help="the generated images"
     )

@@ -38,6 +38,7 @@ from workflow_scripts.privacy.score import (
     Settings,
     bootstrap_of_means,
     model_arguments,
+    pairs_argument,
     siamese_head,
 )
 
@@ -188,7 +189,7 @@ def score(
 
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    args = model_arguments((__doc__ or "").splitlines()[0]).parse_args(argv)
+    args = pairs_argument(model_arguments((__doc__ or "").splitlines()[0])).parse_args(argv)
     torch.set_num_threads(args.threads)
     record, pairs = score(
         args.model,
