@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workflow_scripts.features.encoders.reid import pair_scores
 from workflow_scripts.privacy import closest
 from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
+from workflow_scripts.privacy.products import InBfloat16, InFloat32
 
 
 def by_distance(queries, references, k=1, skip=None):
@@ -26,6 +28,16 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(closest, "_CHUNK", 16)
 
 
+ARITHMETICS = [InFloat32, InBfloat16]
+
+
+@pytest.fixture(params=ARITHMETICS)
+def arithmetic(request, monkeypatch):
+    """Both arithmetics, whichever this machine would choose; torch emulates what it lacks."""
+    monkeypatch.setattr(closest, "multiplies_bfloat16", lambda device: request.param is InBfloat16)
+
+
+@pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("offset", [0, 1000])
 @pytest.mark.parametrize("k", [1, 3])
 def test_is_the_closest_of_all_pairs(offset, k, small_blocks):
@@ -38,6 +50,7 @@ def test_is_the_closest_of_all_pairs(offset, k, small_blocks):
     np.testing.assert_array_equal(found.values, values)
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_a_copy_is_at_zero_and_a_near_copy_is_not_taken_for_it(small_blocks):
     """Two references differ from the query by less than float32 products can tell."""
     rng = np.random.default_rng(1)
@@ -54,7 +67,12 @@ def test_a_copy_is_at_zero_and_a_near_copy_is_not_taken_for_it(small_blocks):
     assert 0 < again.values[0, 0] < 1e-4
 
 
-@settings(max_examples=80, deadline=None)
+@pytest.mark.usefixtures("arithmetic")
+@settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     st.integers(1, 30), st.integers(4, 300), st.integers(1, 4), st.integers(1, 3), st.integers(0, 9)
 )
@@ -79,6 +97,34 @@ def test_more_candidates_than_are_kept_open(small_blocks, monkeypatch):
     assert (found.rows[:9] == [0, 1]).all()
     assert (found.rows[9:] == [390, 391]).all()
     assert (found.values == 0).all()
+
+
+@pytest.mark.parametrize("kind", ARITHMETICS)
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 400), st.integers(-20, 20), st.integers(0, 99))
+def test_products_are_wrong_by_less_than_their_bound(kind, d, spread, seed):
+    """Lengths over many orders of magnitude, copies among them."""
+    rng = np.random.default_rng(seed)
+    x, y = (rng.standard_normal((n, d)) * 2.0 ** rng.integers(-9, 9, (n, 1)) for n in (12, 20))
+    x, y = (torch.from_numpy(points * 2.0**spread).float() for points in (x, y))
+    y[:5] = x[:5]
+    products = kind(x, (12, 20))
+    found = products.compare(slice(2, 12), products.prepare(y))
+    exact = (x[2:, None].double() - y[None].double()).square().sum(dim=2)
+    exact -= x[2:, None].double().square().sum(dim=2)
+    wrong = (found.values.double() - exact).abs()
+    assert (wrong <= found.error[:, None] + found.grain * found.values.double().abs()).all()
+
+
+@pytest.mark.parametrize("kind", ARITHMETICS)
+def test_bounds_of_products_are_narrow(kind):
+    """Else every pair would be a candidate."""
+    rng = np.random.default_rng(0)
+    x, y = (torch.from_numpy(rng.standard_normal((50, 768))).float() for _ in range(2))
+    products = kind(x, (50, 50))
+    found = products.compare(slice(0, 50), products.prepare(y))
+    bound = found.error[:, None] + found.grain * found.values.double().abs()
+    assert (bound < 0.03 * torch.cdist(x, y).square()).all()
 
 
 @pytest.mark.parametrize("k", [1, 4])

@@ -17,6 +17,12 @@ from torch import Tensor
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.fidelity.arrays import CPU, check_pair
 from workflow_scripts.fidelity.distances import ROUNDING
+from workflow_scripts.privacy.products import (
+    InBfloat16,
+    InFloat32,
+    Products,
+    multiplies_bfloat16,
+)
 
 _QUERIES = 4096
 _REFERENCES = 2048
@@ -61,34 +67,18 @@ def closest_by_distance(
     # Near to all points, so that the products lose no digits to an offset.
     centre = queries.mean(axis=0, dtype=np.float64).astype(np.float32)
     x = _moved(queries, centre, device)
-    lengths = x.double().square().sum(dim=1)
-    squares = lengths.float()
-    # |x|^2 + |y|^2 - 2 x.y in float32 is wrong by less than (d + 16) u (|x|^2 + |y|^2), see
-    # fidelity/distances.py; |y|^2, summed in float32, by d u |y|^2 more. |x|^2, the same for all
-    # references of a query, is left out.
-    slack = (2 * dimensions + 16) * ROUNDING
-    # One piece of memory for all blocks: fresh pages cost a fifth of the product itself.
-    buffer = torch.empty(_QUERIES, _REFERENCES, device=device)
+    arithmetic = InBfloat16 if multiplies_bfloat16(device) else InFloat32
+    products = arithmetic(x, (_QUERIES, _REFERENCES))
 
     def block(columns: slice) -> _Rows:
-        y = _moved(references[columns], centre, device)
-        own = y.square().sum(dim=1)
-
-        def values(rows: slice) -> tuple[Tensor, Tensor]:
-            found = buffer[: rows.stop - rows.start]
-            if len(y) < _REFERENCES:
-                found = torch.empty(len(found), len(y), device=device)
-            torch.addmm(own[None, :], x[rows], y.T, alpha=-2, out=found)
-            return found, slack * (squares[rows] + own.max())
-
-        return values
+        prepared = products.prepare(_moved(references[columns], centre, device))
+        return lambda rows: products.compare(rows, prepared)
 
     def exact(row: np.ndarray, column: np.ndarray) -> np.ndarray:
         difference = queries[row].astype(np.float64) - references[column]
         return np.square(difference).mean(axis=1)
 
-    shift = lengths.cpu().numpy()
-    like = _Scale(dimensions, shift)
+    like = _Scale(dimensions, x.double().square().sum(dim=1).cpu().numpy())
     found = _search(len(queries), len(references), k, skip, block, exact, like, device)
     return Closest(found.rows, np.sqrt(found.values))
 
@@ -139,10 +129,11 @@ def closest_by_score(
             reach = largest[part] + np.abs(references[columns][:, signs[part]]).max(initial=0)
             size += float(reach * scales[part].sum())
 
-        def values(rows: slice) -> tuple[Tensor, Tensor]:
+        def values(rows: slice) -> Products:
             positive, negative = (torch.cdist(x[part][rows], y[part], p=1) for part in (0, 1))
             # Smaller is closer here: the logit's negative.
-            return negative - positive, torch.full((len(positive),), slack * size, device=device)
+            error = torch.full((len(positive),), slack * size, device=device)
+            return Products(negative - positive, error)
 
         return values
 
@@ -162,8 +153,8 @@ def _moved(features: np.ndarray, centre: np.ndarray, device: torch.device) -> Te
 
 
 class _Rows(Protocol):
-    def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Return a block's values (r, c), float32, and how wrong each row's may be, (r,)."""
+    def __call__(self, rows: slice) -> Products:
+        """Return a block's values of some queries, and how wrong they may be."""
 
 
 class _Block(Protocol):
@@ -217,15 +208,15 @@ def _search(
     for columns in _slices(n, _REFERENCES):
         values_of = block(columns)
         for table in tables:
-            values, error = values_of(table.rows)
+            found = values_of(table.rows)
             if own is not None:
                 mine = own[table.rows]
                 here = (mine >= columns.start) & (mine < columns.stop)
-                values[here.nonzero()[:, 0], mine[here] - columns.start] = torch.inf
-            table.add(values, error, columns.start)
+                found.values[here.nonzero()[:, 0], mine[here] - columns.start] = torch.inf
+            table.add(found, columns.start)
         progress.update(columns.stop - columns.start)
-    found = [table.finish() for table in tables]
-    return Closest(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    parts = zip(*(table.finish() for table in tables), strict=True)
+    return Closest(*(np.concatenate(part) for part in parts))
 
 
 class _Table:
@@ -240,29 +231,31 @@ class _Table:
         self.values = np.full((count, k), np.inf)
         self.open: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def add(self, values: Tensor, error: Tensor, start: int) -> None:
+    def add(self, found: Products, start: int) -> None:
         """Take the candidates of a block whose first column is `start`."""
+        values, error, grain = found.values, found.error, found.grain
         if values.shape[1] % _CHUNK:
             missing = -values.shape[1] % _CHUNK
             values = torch.nn.functional.pad(values, (0, missing), value=torch.inf)
         chunks = values.view(len(values), -1, _CHUNK)
-        least = chunks.amin(dim=2)
+        least = chunks.amin(dim=2).float()
         # Each chunk holds one value at least as small as its least: k chunks, k values.
-        if self.k == 1:
-            lowest = least.amin(dim=1, keepdim=True) + error[:, None]
-            self.reach = torch.minimum(self.reach, lowest)
-        else:
-            upper = torch.cat([self.reach, least + error[:, None]], dim=1)
-            self.reach = upper.topk(self.k, dim=1, largest=False).values
+        # What is padded or skipped is infinite and has no rounding.
+        coarse = (grain * least.abs()).nan_to_num(nan=0, posinf=0)
+        upper = least + coarse + error[:, None]
+        closer = (upper.amin(dim=1) < self.reach[:, -1]).nonzero()[:, 0]
+        both = torch.cat([self.reach[closer], upper[closer]], dim=1)
+        self.reach[closer] = both.topk(self.k, dim=1, largest=False).values
         limit = self.reach[:, -1] + error
-        row, chunk = (least <= limit[:, None]).nonzero(as_tuple=True)
+        row, chunk = (least - coarse <= limit[:, None]).nonzero(as_tuple=True)
         if not len(row):
             return
-        held = chunks[row, chunk]
+        held = chunks[row, chunk].float()
+        held -= grain * held.abs()
         which, place = ((held <= limit[row, None]) & held.isfinite()).nonzero(as_tuple=True)
-        found = row[which]
-        lower = held[which, place] - error[found]
-        self.open.append((found, chunk[which] * _CHUNK + place + start, lower))
+        of = row[which]
+        column = chunk[which] * _CHUNK + place + start
+        self.open.append((of, column, held[which, place] - error[of]))
         if sum(len(part[0]) for part in self.open) > _MOST_CANDIDATES:
             self.settle()
 
