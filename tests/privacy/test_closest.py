@@ -109,7 +109,7 @@ def test_products_are_wrong_by_less_than_their_bound(kind, d, spread, seed):
     x, y = (torch.from_numpy(points * 2.0**spread).float() for points in (x, y))
     y[:5] = x[:5]
     products = kind(x, (12, 20))
-    found = products.compare(slice(2, 12), products.prepare(y))
+    found = products.against(y)(slice(2, 12))
     exact = (x[2:, None].double() - y[None].double()).square().sum(dim=2)
     exact -= x[2:, None].double().square().sum(dim=2)
     wrong = (found.values.double() - exact).abs()
@@ -122,7 +122,7 @@ def test_bounds_of_products_are_narrow(kind):
     rng = np.random.default_rng(0)
     x, y = (torch.from_numpy(rng.standard_normal((50, 768))).float() for _ in range(2))
     products = kind(x, (50, 50))
-    found = products.compare(slice(0, 50), products.prepare(y))
+    found = products.against(y)(slice(0, 50))
     bound = found.error[:, None] + found.grain * found.values.double().abs()
     assert (bound < 0.03 * torch.cdist(x, y).square()).all()
 

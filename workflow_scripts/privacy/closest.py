@@ -6,7 +6,7 @@ leaves open is a candidate, and those are recomputed by direct difference in flo
 is that of comparing all pairs in float64, and a copy is at distance 0.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,9 +70,8 @@ def closest_by_distance(
     arithmetic = InBfloat16 if multiplies_bfloat16(device) else InFloat32
     products = arithmetic(x, (_QUERIES, _REFERENCES))
 
-    def block(columns: slice) -> _Rows:
-        prepared = products.prepare(_moved(references[columns], centre, device))
-        return lambda rows: products.compare(rows, prepared)
+    def block(columns: slice) -> Callable[[slice], Products]:
+        return products.against(_moved(references[columns], centre, device))
 
     def exact(row: np.ndarray, column: np.ndarray) -> np.ndarray:
         difference = queries[row].astype(np.float64) - references[column]
@@ -122,7 +121,7 @@ def closest_by_score(
     x = [scaled(queries, part) for part in (0, 1)]
     largest = [np.abs(queries[:, of]).max(initial=0) for of in signs]
 
-    def block(columns: slice) -> _Rows:
+    def block(columns: slice) -> Callable[[slice], Products]:
         y = [scaled(references[columns], part) for part in (0, 1)]
         size = 0.0
         for part in (0, 1):
@@ -152,14 +151,9 @@ def _moved(features: np.ndarray, centre: np.ndarray, device: torch.device) -> Te
     return (points - at).float()
 
 
-class _Rows(Protocol):
-    def __call__(self, rows: slice) -> Products:
-        """Return a block's values of some queries, and how wrong they may be."""
-
-
 class _Block(Protocol):
-    def __call__(self, columns: slice) -> _Rows:
-        """Prepare a block of references."""
+    def __call__(self, columns: slice) -> Callable[[slice], Products]:
+        """Prepare a block of references; return what compares some of the queries with it."""
 
 
 class _Exact(Protocol):

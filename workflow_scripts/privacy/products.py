@@ -5,6 +5,7 @@ be. Where the machine multiplies bfloat16 faster than float32, that arithmetic i
 larger and its bound as proven, so that a few more pairs are left to be recomputed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,17 +56,17 @@ class InFloat32:
         # One piece of memory for all blocks: fresh pages cost a fifth of the product itself.
         self.buffer = queries.new_empty(most)
 
-    def prepare(self, references: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `compare` takes of a block of references (c, d)."""
-        return references.T, references.square().sum(dim=1)
+    def against(self, references: Tensor) -> Callable[[slice], Products]:
+        """Return what compares some of the queries with a block of references (c, d)."""
+        squares = references.square().sum(dim=1)
+        slack = (2 * references.shape[1] + 16) * ROUNDING
 
-    def compare(self, rows: slice, prepared: tuple[Tensor, Tensor]) -> Products:
-        """Compare some queries with a prepared block."""
-        points, squares = prepared
-        out = _piece(self.buffer, rows.stop - rows.start, points.shape[1])
-        torch.addmm(squares[None, :], self.queries[rows], points, alpha=-2, out=out)
-        slack = (2 * len(points) + 16) * ROUNDING
-        return Products(out, slack * (self.squares[rows] + squares.max()))
+        def compare(rows: slice) -> Products:
+            out = _piece(self.buffer, rows.stop - rows.start, len(references))
+            torch.addmm(squares[None, :], self.queries[rows], references.T, alpha=-2, out=out)
+            return Products(out, slack * (self.squares[rows] + squares.max()))
+
+        return compare
 
 
 class InBfloat16:
@@ -87,8 +88,8 @@ class InBfloat16:
         self.squares, self.length, self.lost = _sizes(queries, rounded)
         self.buffer = self.points.new_empty(most)
 
-    def prepare(self, references: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return what `compare` takes of a block of references (c, d)."""
+    def against(self, references: Tensor) -> Callable[[slice], Products]:
+        """Return what compares some of the queries with a block of references (c, d)."""
         c, d = references.shape
         rounded = references.bfloat16()
         squares, length, lost = _sizes(references, rounded)
@@ -98,18 +99,18 @@ class InBfloat16:
         for i in range(3):
             points[:, d + i] = left.bfloat16()
             left = left - points[:, d + i].double()
-        return points.T, squares.max(), length.max(), lost.max()
+        most, longest, most_lost = squares.max(), length.max(), lost.max()
 
-    def compare(self, rows: slice, prepared: tuple[Tensor, Tensor, Tensor, Tensor]) -> Products:
-        """Compare some queries with a prepared block."""
-        points, squares, length, lost = prepared
-        out = _piece(self.buffer, rows.stop - rows.start, points.shape[1])
-        torch.mm(self.points[rows], points, out=out)
-        own, other = self.length[rows], self.lost[rows]
-        error = 2 * (own * lost + other * length + other * lost)
-        error += 4 * self.width * ROUNDING * (2 * own * length + squares)
-        error += 8 * ROUNDING * (self.squares[rows] + squares)
-        return Products(out, (error * (1 + 4 * ROUNDING)).float(), BFLOAT16)
+        def compare(rows: slice) -> Products:
+            out = _piece(self.buffer, rows.stop - rows.start, c)
+            torch.mm(self.points[rows], points.T, out=out)
+            own, own_lost = self.length[rows], self.lost[rows]
+            error = 2 * (own * most_lost + own_lost * longest + own_lost * most_lost)
+            error += 4 * self.width * ROUNDING * (2 * own * longest + most)
+            error += 8 * ROUNDING * (self.squares[rows] + most)
+            return Products(out, (error * (1 + 4 * ROUNDING)).float(), BFLOAT16)
+
+        return compare
 
 
 def _sizes(points: Tensor, rounded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
