@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from snakemake.exceptions import WorkflowError
+from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.config import (
     caption_source_of,
     prompt_sets_of,
@@ -57,6 +58,9 @@ EXTERNAL = [m for m in RUN_MODELS if config["models"][m]["family"] == "external"
 SAMPLED = [m for m in RUN_MODELS if m not in CONTROLS + EXTERNAL]
 FINETUNED = [m for m in SAMPLED if config["models"][m].get("finetune")]
 
+# Table 3 stands under both protocols, side by side: this is the one that the config does not name.
+OTHER_PROTOCOL = next(name for name in PROTOCOLS if name != config["protocol"])
+
 # Which encoders the images pass through, all in one pass.
 REFERENCE_ENCODERS = config["fidelity"]["encoders"]
 FIDELITY_ENCODERS = [*REFERENCE_ENCODERS, "biovil_t_image", "biovil_t_text"]
@@ -67,6 +71,7 @@ wildcard_constraints:
     captions=r"(captions_[\w.-]+/)?",
     model="[a-z][a-z0-9_]*",
     encoder="|".join(REFERENCE_ENCODERS),
+    other=f"({OTHER_PROTOCOL}/)?",
     prompt_set="|".join(PROMPT_SETS),
     setting="augmented|synthetic_only",
     shard=r"\d{5}",
@@ -140,6 +145,19 @@ def prompts(wildcards, prompt_set=None):
     """A model's prompts; of the wildcard's prompt set, or of the one given."""
     prompt_set = prompt_set or wildcards.prompt_set
     return f"results/cohort/{captions(wildcards.model)}prompts/{prompt_set}.parquet"
+
+
+def protocol(wildcards):
+    """The protocol of a job: the other one where its outputs lie in a folder of its name."""
+    return wildcards.other.rstrip("/") or config["protocol"]
+
+
+def own_radiographs(wildcards):
+    """Features that hold the radiographs of a model's privacy prompts."""
+    if not wildcards.other:
+        return rules.features_training.output
+    folder = f"results/features/real/{captions(wildcards.model)}prompts"
+    return expand(f"{folder}/{OTHER_PROTOCOL}/{{name}}.h5", name=PRIVACY_ENCODERS)
 
 
 def exported_prompts(wildcards):

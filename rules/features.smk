@@ -1,6 +1,7 @@
 # Needs: the manifest, or a model's image shards; the encoders' weights.
 # Makes: results/features/{real or model}/{prompt_set}/{encoder}.h5, all encoders of a prompt set in
-# one pass over its images. As for fine-tuning, a killed job continues from its .progress folder.
+# one pass over its images; for privacy the same under the other protocol, in a folder of its name.
+# As for fine-tuning, a killed job continues from its .progress folder.
 
 
 rule features_fidelity:
@@ -43,12 +44,13 @@ rule features_privacy:
         shards=partial(shards, prompt_set="privacy"),
     output:
         expand(
-            "results/features/{{model}}/privacy/{encoder}.h5", encoder=PRIVACY_ENCODERS
+            "results/features/{{model}}/privacy/{{other}}{encoder}.h5",
+            encoder=PRIVACY_ENCODERS,
         ),
     log:
-        "logs/features/{model}_privacy.log",
+        "logs/features/{other}{model}_privacy.log",
     benchmark:
-        "benchmarks/features/{model}_privacy.tsv"
+        "benchmarks/features/{other}{model}_privacy.tsv"
     conda:
         "../envs/core.yaml"
     threads: 8
@@ -58,10 +60,10 @@ rule features_privacy:
         runtime=240,
     params:
         version=VERSIONS["features"],
-        protocol=config["protocol"],
+        protocol=protocol,
         folder=output_folder,
         encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
-        progress="results/features/{model}/privacy/.progress",
+        progress="results/features/{model}/privacy/{other}.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection {wildcards.model}"
         " --shards {input.shards} {params.encoders} --purpose privacy"
@@ -131,17 +133,21 @@ rule features_training:
         " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 
-rule features_held_out:
-    """Features of the test radiographs as the attacker sees them."""
+rule features_prompts:
+    """Features of the prompts' own radiographs, where the whole training split is not needed."""
     input:
         code=code("features"),
-        manifest="results/cohort/manifest.parquet",
+        manifest="results/cohort/{captions}manifest.parquet",
+        prompts="results/cohort/{captions}prompts/privacy.parquet",
     output:
-        expand("results/features/real/held_out/{encoder}.h5", encoder=PRIVACY_ENCODERS),
+        expand(
+            "results/features/real/{{captions}}prompts/{{other}}{encoder}.h5",
+            encoder=PRIVACY_ENCODERS,
+        ),
     log:
-        "logs/features/real_held_out.log",
+        "logs/features/{captions}{other}real_prompts.log",
     benchmark:
-        "benchmarks/features/real_held_out.tsv"
+        "benchmarks/features/{captions}{other}real_prompts.tsv"
     conda:
         "../envs/core.yaml"
     threads: 8
@@ -151,12 +157,46 @@ rule features_held_out:
         runtime=240,
     params:
         version=VERSIONS["features"],
-        protocol=config["protocol"],
+        protocol=protocol,
         folder=output_folder,
         encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
-        progress="results/features/real/held_out/.progress",
+        progress="results/features/real/{captions}prompts/{other}.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
-        " --manifest {input.manifest} --image-split test {params.encoders}"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.encoders}"
+        " --purpose privacy --protocol {params.protocol} --out {params.folder}"
+        " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule features_held_out:
+    """Features of radiographs that no model was trained on, as the attacker sees them."""
+    input:
+        code=code("features"),
+        manifest="results/cohort/manifest.parquet",
+    output:
+        expand(
+            "results/features/real/held_out/{{other}}{encoder}.h5",
+            encoder=PRIVACY_ENCODERS,
+        ),
+    log:
+        "logs/features/{other}real_held_out.log",
+    benchmark:
+        "benchmarks/features/{other}real_held_out.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=240,
+    params:
+        version=VERSIONS["features"],
+        protocol=protocol,
+        folder=output_folder,
+        encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
+        progress="results/features/real/held_out/{other}.progress",
+    shell:
+        "python -m workflow_scripts.features.extract --collection real"
+        " --manifest {input.manifest} --image-split test validate {params.encoders}"
         " --purpose privacy --protocol {params.protocol} --out {params.folder}"
         " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"

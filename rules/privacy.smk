@@ -12,15 +12,15 @@ rule privacy_score:
         manifest=manifest,
         prompts=partial(prompts, prompt_set="privacy"),
         shards=partial(shards, prompt_set="privacy"),
-        real=rules.features_training.output,
+        real=own_radiographs,
         generated=rules.features_privacy.output,
     output:
-        record="results/privacy/{model}.json",
-        pairs="results/privacy/{model}_pairs.parquet",
+        record="results/privacy/{other}{model}.json",
+        pairs="results/privacy/{other}{model}_pairs.parquet",
     log:
-        "logs/privacy/{model}.log",
+        "logs/privacy/{other}{model}.log",
     benchmark:
-        "benchmarks/privacy/{model}.tsv"
+        "benchmarks/privacy/{other}{model}.tsv"
     conda:
         "../envs/core.yaml"
     threads: 8
@@ -30,7 +30,7 @@ rule privacy_score:
         runtime=240,
     params:
         version=VERSIONS["privacy"],
-        protocol=config["protocol"],
+        protocol=protocol,
         flags=flags(config["privacy"]),
         real=partial(input_folder, name="real"),
         generated=partial(input_folder, name="generated"),
@@ -49,7 +49,9 @@ rule privacy_closest:
         manifest=manifest,
         prompts=partial(prompts, prompt_set="privacy"),
         real=rules.features_training.output,
-        generated=rules.features_privacy.output,
+        generated=expand(
+            rules.features_privacy.output, other="", allow_missing=True
+        ),
     output:
         record="results/privacy/closest/{model}.json",
         pairs="results/privacy/closest/{model}_pairs.parquet",
@@ -85,8 +87,10 @@ rule privacy_novelty:
         manifest=manifest,
         prompts=partial(prompts, prompt_set="privacy"),
         real=rules.features_training.output,
-        held_out=rules.features_held_out.output,
-        generated=rules.features_privacy.output,
+        held_out=expand(rules.features_held_out.output, other=""),
+        generated=expand(
+            rules.features_privacy.output, other="", allow_missing=True
+        ),
     output:
         "results/privacy/novelty/{model}.json",
     log:
@@ -122,11 +126,11 @@ rule privacy_attacker:
         prompts="results/cohort/prompts/privacy.parquet",
         real=rules.features_held_out.output,
     output:
-        "results/privacy/attacker/real.json",
+        "results/privacy/{other}attacker/real.json",
     log:
-        "logs/privacy/attacker.log",
+        "logs/privacy/{other}attacker.log",
     benchmark:
-        "benchmarks/privacy/attacker.tsv"
+        "benchmarks/privacy/{other}attacker.tsv"
     conda:
         "../envs/core.yaml"
     threads: 1
@@ -135,7 +139,7 @@ rule privacy_attacker:
         runtime=120,
     params:
         version=VERSIONS["privacy"],
-        protocol=config["protocol"],
+        protocol=protocol,
         threshold=config["privacy"]["threshold"],
         real=partial(input_folder, name="real"),
     shell:

@@ -22,8 +22,8 @@ def manifest_of(captions: dict[str, list[str | None]]) -> pd.DataFrame:
         for i, text in enumerate(texts):
             source = None if text is None else "x"
             image = f"{split}-{i}"
-            rows.append([image, f"p-{image}", "s", f"/{image}", "AP", split, text, source])
-    names = ["image_id", "patient_id", "study_id", "path", "view", "split", "caption"]
+            rows.append([image, f"p-{image}", "s", f"/{image}", "AP", None, split, text, source])
+    names = ["image_id", "patient_id", "study_id", "path", "view", "site", "split", "caption"]
     frame = pd.DataFrame(rows, columns=[*names, "caption_source"], dtype=object)
     for name in FINDINGS:
         frame[name] = pd.array([pd.NA] * len(frame), "Int8")

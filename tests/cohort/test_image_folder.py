@@ -280,7 +280,7 @@ def sample_folder() -> Path:
 def test_real_radiographs(tmp_path):
     folder = sample_folder()
     flags = ["image_folder", "--root", str(folder), "--metadata", str(folder / "metadata.csv")]
-    for column in ("path=image", "caption=text"):
+    for column in ("path=image", "caption=text", "site=source"):
         flags += ["--column", column]
     for column in ("patient_id", "study_id", "view"):
         flags += ["--column", f"{column}={column}"]
@@ -300,6 +300,7 @@ def test_real_radiographs(tmp_path):
     assert len(manifest) == len(source)
     assert manifest["patient_id"].nunique() == len({row["patient_id"] for row in source})
     assert manifest["caption"].notna().sum() == sum(bool(row["text"].strip()) for row in source)
+    assert sorted(manifest["site"]) == sorted(row["source"] for row in source)
     assert (manifest["Pneumonia"] == 1).sum() == sum(
         row["finding_labels"] in pneumonias for row in source
     )

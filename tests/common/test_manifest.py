@@ -22,6 +22,7 @@ def manifest(n=4):
             "study_id": [f"s{k}" for k in range(n)],
             "path": [f"files/{k}.jpg" for k in range(n)],
             "view": "PA",
+            "site": None,
             "split": ["train", "validate", "test", "train"][:n],
             "caption": ["a", None, "b", "c"][:n],
             "caption_source": ["x", None, "x", "x"][:n],

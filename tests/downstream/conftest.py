@@ -115,6 +115,7 @@ def make_world(folder: Path, n_patients: int = 150, seed: int = 0) -> World:
                 "study_id": f"s{k:05d}",
                 "path": str(path),
                 "view": "AP",
+                "site": None,
                 "split": "test" if k // 2 % 4 == 0 else "train",
                 "caption": f"Findings of film {k}.",
                 "caption_source": "llava_rad",

@@ -166,6 +166,7 @@ def cohort(tmp_path: Path) -> SimpleNamespace:
                 "study_id": f"s{i}",
                 "path": str(path),
                 "view": "PA",
+                "site": None,
                 "split": "test" if i < 5 else "train",
                 "caption": CAPTIONS[i % 3] if captioned else None,
                 "caption_source": "impression" if captioned else None,

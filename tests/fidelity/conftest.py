@@ -54,6 +54,7 @@ def cohort(tmp_path: Path) -> SimpleNamespace:
             "study_id": ids,
             "path": [f"{name}.png" for name in ids],
             "view": "PA",
+            "site": None,
             "split": "test",
             "caption": [f"caption of {n}" if a else None for n, a in zip(ids, first, strict=True)],
             "caption_source": ["made up" if a else None for a in first],

@@ -33,6 +33,7 @@ def write_cohort(folder: Path, pictures: dict[str, np.ndarray], extra=()) -> Pat
                 "study_id": f"study{i}",
                 "path": str(path),
                 "view": "PA",
+                "site": None,
                 "split": "train",
                 "caption": caption,
                 "caption_source": "test",

@@ -26,6 +26,7 @@ def make_manifest(n: int, seed: int = 0, images_per_patient: int = 2) -> pd.Data
             "study_id": [f"study{i}" for i in range(n)],
             "path": [f"image{i}.jpg" for i in range(n)],
             "view": "PA",
+            "site": None,
             "split": split,
             "caption": [f"caption {i}" for i in range(n)],
             "caption_source": "test",

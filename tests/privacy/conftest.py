@@ -65,6 +65,7 @@ class World:
                 "study_id": self.images,
                 "path": [str(root / f"{name}.png") for name in self.images],
                 "view": "PA",
+                "site": None,
                 "split": "train",
                 "caption": captions,
                 "caption_source": "made up",
@@ -112,6 +113,33 @@ class World:
                 ),
                 path,
             )
+
+    def _add(self, patients, split: str) -> list[str]:
+        """Add radiographs of these patients to the manifest; return their ids."""
+        manifest = pd.read_parquet(self.flags.manifest)
+        ids = [f"{split}{i}" for i in range(len(patients))]
+        more = manifest.iloc[[0] * len(ids)].copy()
+        more = more.assign(image_id=ids, patient_id=patients, study_id=ids, split=split)
+        more["path"] = [f"{name}.png" for name in ids]
+        write_manifest(pd.concat([manifest, more], ignore_index=True), self.flags.manifest)
+        return ids
+
+    def hold_out(self, patients) -> Path:
+        """Add held-out radiographs of these patients; return the folder of their features."""
+        ids = self._add(patients, "test")
+        rng = np.random.default_rng(8)
+        folder = self.root / "features/held_out"
+        write_h5(folder, "rad_dino", rng.standard_normal((len(ids), 8)), ids)
+        write_h5(folder, "reid", rng.random((len(ids), 5)), ids, **self.head)
+        return folder
+
+    def train_on(self, patients) -> None:
+        """Add training radiographs that no prompt describes, of these patients."""
+        ids = self.images + self._add(patients, "train")
+        rng = np.random.default_rng(10)
+        latent, reid = rng.standard_normal((len(patients), 8)), rng.random((len(patients), 5))
+        write_h5(self.flags.real, "rad_dino", np.vstack([self.latent, latent]), ids)
+        write_h5(self.flags.real, "reid", np.vstack([self.reid, reid]), ids, **self.head)
 
     @property
     def own(self) -> np.ndarray:

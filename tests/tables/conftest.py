@@ -218,6 +218,7 @@ def _cohort(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 "study_id": f"s{i}",
                 "path": str(image),
                 "view": "AP",
+                "site": None,
                 "split": "test" if i < 10 else "train",
                 "caption": f"Caption <{i}> of the lungs." if i != 9 else None,
                 "caption_source": "report" if i != 9 else None,

@@ -22,7 +22,7 @@ from workflow_scripts.cohort.checked_csv import (
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, MANIFEST_SCHEMA
 
-FIELDS: Final = ("image_id", "path", "patient_id", "study_id", "view", "split", "caption")
+FIELDS: Final = ("image_id", "path", "patient_id", "study_id", "view", "site", "split", "caption")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class FolderColumns:
     Attributes:
         fields: from `FIELDS` to the column's name. `path` and `patient_id` are needed. Without
             `image_id` it is the file's name without its suffix; without `study_id` every image
-            is a study; without `view` all images count as frontal and their view is `unknown`.
+            is a study; without `view` all images count as frontal and their view is `unknown`;
+            without `site` all come from one.
         findings: from a finding to the column that holds its label (1, 0, -1 or empty).
         finding_column: one column that names them all, instead.
         exclude_nonempty: images with something in this column are left out.
@@ -258,6 +259,10 @@ def _identities(
             "view": frame[fields["view"]].str.strip() if "view" in fields else "unknown",
         }
     )
+    site = pd.Series(None, index=frame.index, dtype=object)
+    if "site" in fields:
+        check_filled(frame[fields["site"]], metadata)
+        site = frame[fields["site"]].str.strip().astype(object)
     caption = pd.Series(None, index=frame.index, dtype=object)
     source = caption.copy()
     if "caption" in fields:
@@ -265,7 +270,7 @@ def _identities(
         filled = text != ""
         caption = text.where(filled, None)
         source[filled] = f"column:{fields['caption']}"
-    return manifest.assign(caption=caption, caption_source=source)
+    return manifest.assign(site=site, caption=caption, caption_source=source)
 
 
 def _findings(

@@ -86,6 +86,7 @@ def mimic_cxr_jpg(
             "study_id": "s" + study,
             "path": f"{root / 'files'}/" + folder,
             "view": images["ViewPosition"].map(views),
+            "site": None,
             "split": images["split"],
             **{name: images[name] for name in FINDINGS},
         }

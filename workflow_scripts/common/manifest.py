@@ -38,6 +38,7 @@ PROMPT_SETS: Final = ("test", "privacy", "augment")
 
 _FINDING_FIELDS = [pa.field(name, pa.int8()) for name in FINDINGS]
 
+# `site`: the hospital or data set that a radiograph comes from; null where the cohort has one.
 MANIFEST_SCHEMA: Final = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -45,6 +46,7 @@ MANIFEST_SCHEMA: Final = pa.schema(
         pa.field("study_id", pa.string(), nullable=False),
         pa.field("path", pa.string(), nullable=False),
         pa.field("view", pa.string(), nullable=False),
+        pa.field("site", pa.string()),
         pa.field("split", pa.string(), nullable=False),
         pa.field("caption", pa.string()),
         pa.field("caption_source", pa.string()),
@@ -110,21 +112,23 @@ def _write(frame: pd.DataFrame, schema: pa.Schema, path: str | Path) -> None:
 def _read(path: str | Path, schema: pa.Schema, columns: Iterable[str] | None) -> pd.DataFrame:
     names = list(columns) if columns is not None else schema.names
     try:
-        table = pq.read_table(path, columns=names)
+        found = pq.read_schema(path)
+        wrong = [
+            name
+            for name in names
+            if name not in found.names or found.field(name).type != schema.field(name).type
+        ]
+        table = None if wrong else pq.read_table(path, columns=names)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"cannot read the table: {error}", path, "rerun the cohort stage"
         ) from None
-    for name in names:
-        if (
-            name not in table.column_names
-            or table.schema.field(name).type != schema.field(name).type
-        ):
-            raise InputError(
-                f"column {name!r} is missing or is not {schema.field(name).type}",
-                path,
-                "the file was written by another version: delete it and rerun the cohort stage",
-            )
+    if table is None:
+        raise InputError(
+            f"column {wrong[0]!r} is missing or is not {schema.field(wrong[0]).type}",
+            path,
+            "the file was written by another version: delete it and rerun the cohort stage",
+        )
     frame = table.to_pandas(types_mapper={pa.int8(): pd.Int8Dtype()}.get)
     for name in frame.columns:  # pandas 3 infers its own string type; None, not nan, is missing
         if schema.field(name).type == pa.string():

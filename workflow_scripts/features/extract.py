@@ -110,9 +110,9 @@ class _Prepared:
 
 
 def manifest_collection(
-    manifest: Path, split: str | None = None, prompts: Path | None = None
+    manifest: Path, splits: Sequence[str] = (), prompts: Path | None = None
 ) -> Collection:
-    """Return a split's radiographs, or those that a prompt set points to, in manifest order.
+    """Return the radiographs of splits, or those that a prompt set points to, in manifest order.
 
     Raises:
         InputError: an image that a prompt names is not in the manifest, there are no images, or
@@ -130,9 +130,9 @@ def manifest_collection(
             )
         frame = frame[frame["image_id"].isin(wanted)]
     else:
-        frame = frame[frame["split"] == split]
+        frame = frame[frame["split"].isin(splits)]
     if frame.empty:
-        what = f"of split {split!r}" if prompts is None else "that the prompts point to"
+        what = f"of split {' or '.join(splits)}" if prompts is None else "that the prompts point to"
         raise InputError(f"no image {what}", manifest, "check the cohort's attrition table")
     captions = frame["caption"].tolist()
     rows = zip(frame["image_id"].tolist(), frame["path"].tolist(), captions, strict=True)
@@ -522,7 +522,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m workflow_scripts.features.extract", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--manifest", type=Path, help="manifest.parquet, for radiographs")
-    parser.add_argument("--image-split", choices=SPLITS, help="which of its images")
+    parser.add_argument("--image-split", choices=SPLITS, nargs="+", help="which of its images")
     parser.add_argument("--prompts", type=Path, help="or: the images that these prompts point to")
     parser.add_argument(
         "--shards", type=Path, nargs="+", help="image shards, instead of a manifest"
@@ -571,7 +571,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         collection = shard_collection(arguments.shards)
     else:
         collection = manifest_collection(
-            arguments.manifest, arguments.image_split, arguments.prompts
+            arguments.manifest, arguments.image_split or (), arguments.prompts
         )
     extract(
         collection,

@@ -7,8 +7,9 @@
 
 Needs reid.h5 of held-out radiographs; makes one record. Every pair of two of them is scored: two
 radiographs of one patient are what the network should find, those of two patients what it should
-not. A count of prompts above the threshold says something of a model only as far as it exceeds what
-unrelated images give.
+not. Where radiographs come from several sites, the site alone gives patients away: pairs of two
+patients count within one site, and the AUC over all pairs stands beside. A count of prompts above
+the threshold says something of a model only as far as it exceeds what unrelated images give.
 """
 
 import argparse
@@ -23,12 +24,13 @@ from scipy import stats
 
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import run_script
-from workflow_scripts.common.manifest import read_manifest, read_prompts
+from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.features.encoders.reid import pair_scores
-from workflow_scripts.fidelity.inputs import origin, read_encoder, rows_of
+from workflow_scripts.fidelity.inputs import origin, read_encoder
 from workflow_scripts.fidelity.resample import paired_groups
+from workflow_scripts.privacy.held_out import held_out_rows
 from workflow_scripts.privacy.score import Settings, siamese_head
 
 log = logging.getLogger(__name__)
@@ -45,15 +47,17 @@ class Pairs:
     Attributes:
         same: (g + 1, b) pairs of one patient by score, the last row of all, row g of those that
             involve no image of group g.
-        other: (g + 1, b) pairs of two patients.
-        above: (n,) share of each image's pairs with other patients above the threshold; nan
-            without any.
+        other: (g + 1, b) pairs of two patients of one site.
+        apart: (g + 1, b) pairs of two patients of two sites.
+        above: (n,) share of each image's pairs with other patients of its site above the
+            threshold; nan without any.
         same_above: share of pairs of one patient above the threshold; nan without any.
-        other_above: the same of two patients.
+        other_above: the same of two patients of one site.
     """
 
     same: np.ndarray
     other: np.ndarray
+    apart: np.ndarray
     above: np.ndarray
     same_above: float
     other_above: float
@@ -62,6 +66,7 @@ class Pairs:
 def score_pairs(
     features: np.ndarray,
     patients: np.ndarray,
+    sites: np.ndarray,
     weight: np.ndarray,
     bias: np.ndarray,
     threshold: float,
@@ -71,29 +76,32 @@ def score_pairs(
     Args:
         features: (n, d) branch features.
         patients: (n,) the patient of each.
+        sites: (n,) where each comes from.
         weight: of `fc_end`.
         bias: of `fc_end`.
         threshold: delta.
     """
     n = len(features)
     codes = np.unique(patients, return_inverse=True)[1]
+    places = np.unique(sites, return_inverse=True)[1]
     groups = paired_groups(n, n, patients)[0]
     count = int(groups.max()) + 1
     edges = _edges(features, weight, bias)
-    kinds = np.zeros((2, count + 1, BINS), np.int64)
-    involved = np.zeros((2, count, BINS), np.int64)
+    kinds = np.zeros((3, count + 1, BINS), np.int64)
+    involved = np.zeros((3, count, BINS), np.int64)
     above = np.zeros(n)
-    totals = np.zeros((2, 2))  # other or same patient; above or all
+    totals = np.zeros((3, 2))  # above or all
     progress = Progress("pairs", n, "images")
     for row in range(n):
         scores = pair_scores(features[row], features, weight, bias)
         same = codes == codes[row]
         over = scores > threshold
-        others = int((~same).sum())
-        above[row] = (over & ~same).sum() / others if others else np.nan
+        others = ~same & (places == places[row])
+        above[row] = (over & others).sum() / others.sum() if others.any() else np.nan
         place = np.searchsorted(edges, scores, side="right")
         later = np.arange(n) > row
-        for kind, chosen in ((0, later & ~same), (1, later & same)):
+        for kind, chosen in enumerate((same, others, ~same & ~others)):
+            chosen = chosen & later
             found = place[chosen]
             np.add.at(kinds[kind, -1], found, 1)
             np.add.at(involved[kind, groups[row]], found, 1)
@@ -102,8 +110,8 @@ def score_pairs(
             totals[kind] += (over[chosen].sum(), len(found))
         progress.update()
     kinds[:, :-1] = kinds[:, -1:] - involved
-    shares = [float(over / number) if number else float("nan") for over, number in totals]
-    return Pairs(kinds[1], kinds[0], above, shares[1], shares[0])
+    shares = [float(over / number) if number else float("nan") for over, number in totals[:2]]
+    return Pairs(*kinds, above, *shares)
 
 
 def _edges(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -130,10 +138,30 @@ def auc(same: np.ndarray, other: np.ndarray) -> float:
     return float((same * (below + other / 2)).sum() / (same.sum() * other.sum()))
 
 
+def _area(name: str, same: np.ndarray, other: np.ndarray) -> Value:
+    """Return an AUC; its interval leaves out a group of patients at a time (the jackknife).
+
+    Args:
+        name: the metric's.
+        same: (g + 1, b), see `Pairs`.
+        other: (g + 1, b).
+    """
+    n, n_other = int(same[-1].sum()), int(other[-1].sum())
+    if not n or not n_other:
+        of = "no two radiographs of one patient" if not n else "radiographs of one patient only"
+        return Value(name, None, "none", n, "all", n_other, reason=f"{of} are held out")
+    value = auc(same[-1], other[-1])
+    left = [auc(a, b) for a, b in zip(same, other, strict=True) if a.sum() and b.sum()][:-1]
+    interval = kind = None
+    if len(left) > 1:
+        error = ((len(left) - 1) * np.var(left)) ** 0.5
+        half = float(stats.t.ppf(0.975, len(left) - 1) * error)
+        interval, kind = (max(0.0, value - half), min(1.0, value + half)), "jackknife 95%"
+    return Value(name, value, "none", n, "all", n_other, interval, kind)
+
+
 def attacker_values(pairs: Pairs, prompts: int, replicates: int, images: int) -> list[Value]:
     """Return the attacker's quality and what it would find by chance.
-
-    The intervals leave out a group of patients at a time (the jackknife).
 
     Args:
         pairs: see `score_pairs`.
@@ -142,21 +170,13 @@ def attacker_values(pairs: Pairs, prompts: int, replicates: int, images: int) ->
         images: held-out radiographs.
     """
     same, other = int(pairs.same[-1].sum()), int(pairs.other[-1].sum())
-    if not same or not other:
-        of = "no two radiographs of one patient" if not same else "radiographs of one patient only"
-        absent = f"{of} are held out"
-        area = Value("reid_auc", None, "none", same, "all", other, reason=absent)
+    every = pairs.other + pairs.apart
+    values = [_area("reid_auc", pairs.same, pairs.other)]
+    if pairs.apart[-1].any():
+        values.append(_area("reid_auc_all_sites", pairs.same, every))
     else:
-        value = auc(pairs.same[-1], pairs.other[-1])
-        left = [auc(a, b) for a, b in zip(pairs.same, pairs.other, strict=True) if a.sum()][:-1]
-        interval = None
-        if len(left) > 1:
-            error = ((len(left) - 1) * np.var(left)) ** 0.5
-            half = float(stats.t.ppf(0.975, len(left) - 1) * error)
-            interval = (max(0.0, value - half), min(1.0, value + half))
-        kind = None if interval is None else "jackknife 95%"
-        area = Value("reid_auc", value, "none", same, "all", other, interval, kind)
-    values = [area]
+        reason = "the radiographs come from one site"
+        values.append(Value("reid_auc_all_sites", None, "none", same, reason=reason))
     for name, share, n in (
         ("reid_true_positive_rate", pairs.same_above, same),
         ("reid_false_positive_rate", pairs.other_above, other),
@@ -183,19 +203,20 @@ def score(
         InputError: features that are missing, damaged, or of images not in the manifest.
     """
     reid = read_encoder(folder, "reid", protocol)
-    manifest = read_manifest(manifest_path, ["image_id", "patient_id"])
-    rows = rows_of(manifest["image_id"], reid.ids, folder, "manifest")
-    patients = manifest["patient_id"].to_numpy(str)[rows]
+    rows, held_out = held_out_rows(manifest_path, reid, folder)
+    patients = held_out["patient_id"].to_numpy(str)
+    sites = held_out["site"].fillna("").to_numpy(str)
     prompts = read_prompts(prompts_path)
     count = int(prompts["image_id"].nunique())
-    pairs = score_pairs(reid.features, patients, *siamese_head(reid, folder), settings.threshold)
+    head = siamese_head(reid, folder)
+    pairs = score_pairs(reid.features[rows], patients, sites, *head, settings.threshold)
     replicates = round(len(prompts) / max(count, 1))
     return Record(
         stage="privacy",
         model="real",
         family="attacker",
         protocol=protocol,
-        values=attacker_values(pairs, count, replicates, len(reid.ids)),
+        values=attacker_values(pairs, count, replicates, len(rows)),
         details={"threshold": settings.threshold, "replicates": replicates, "images": len(rows)},
         provenance=provenance({"protocol": protocol, **asdict(settings), "inputs": [origin(reid)]}),
     )

@@ -1,4 +1,4 @@
-"""Score one model's novelty: are its images nearer to training radiographs than to unseen ones?
+"""Score one model's novelty: are its images nearer to its training radiographs than to unseen ones?
 
     python -m workflow_scripts.privacy.score_novelty --model sd_v1_4 --protocol sound \\
         --manifest results/cohort/manifest.parquet \\
@@ -8,18 +8,20 @@
 
 Needs rad_dino.h5 of all three; makes one record.
 
-A model that learned the distribution and no single image is as near to radiographs that it never
-saw as to those it was trained on. The larger reference would win by its size alone, and one with
-several radiographs of a patient would be the poorer one: here both have one radiograph of each of
-as many patients, and none in common. References are drawn again and again. A third set, real
-radiographs of yet other held-out patients, shows what the share is where nothing was memorised.
+Two references: the radiographs whose captions are the prompts, which a model that memorises gives
+back, and as many held-out ones with the same findings; one radiograph of a patient, no patient in
+both. A model that learned no single image is as near to one reference as to the other, as far as
+captions say no more than findings. A third set, further training radiographs with the same findings
+again, of patients in neither reference, shows what the share is where nothing can be memorised.
 """
 
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from workflow_scripts.common.devices import device_name, pick_device
@@ -27,134 +29,221 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
-from workflow_scripts.fidelity.arrays import CPU
+from workflow_scripts.fidelity.arrays import CPU, blocks
 from workflow_scripts.fidelity.inputs import origin, read_comparable, read_encoder, rows_of
+from workflow_scripts.fidelity.resample import wilson_interval
+from workflow_scripts.generate.make_control import draw_matched, positive_masks
+from workflow_scripts.privacy.held_out import held_out_rows
 from workflow_scripts.privacy.score import Settings, model_arguments
 
 log = logging.getLogger(__name__)
 
 DRAWS = 100
+MATCHINGS = 4
+"""Of each draw's patients: which radiographs stand for them and are matched is a draw, too."""
+
 FEWEST_PATIENTS = 4
-"""Held out: half of them are the reference, the others the third set."""
+"""Of each kind: half of them are drawn at a time."""
+
+
+@dataclass(frozen=True)
+class Radiographs:
+    """Real radiographs to draw references from.
+
+    Attributes:
+        features: (n, d).
+        patients: (n,) the patient of each.
+        findings: (n,) uint16, see `positive_masks`.
+        numbers: (n,) a number of each, kept when some of them are taken.
+    """
+
+    features: np.ndarray
+    patients: np.ndarray
+    findings: np.ndarray
+    numbers: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> "Radiographs":
+        """Return some of them."""
+        return Radiographs(*(values[rows] for values in vars(self).values()))
+
+
+def radiographs(features: np.ndarray, manifest: pd.DataFrame) -> Radiographs:
+    """Return radiographs with what the manifest says of them, row by row, numbered from 0."""
+    patients = manifest["patient_id"].to_numpy(str)
+    return Radiographs(features, patients, positive_masks(manifest), np.arange(len(patients)))
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Generated images.
+
+    Attributes:
+        features: (m, d), m >= 1.
+        prompts: (m,) the number of each one's own radiograph among the prompts'.
+        shown: (m,) the patient that a control shows; "" of generated images.
+    """
+
+    features: np.ndarray
+    prompts: np.ndarray
+    shown: np.ndarray
 
 
 @dataclass(frozen=True)
 class Nearness:
-    """Shares of images that are nearer to training than to held-out radiographs, by draw.
+    """Shares of images that are nearer to the prompts' radiographs than to held-out ones, by draw.
 
     Attributes:
         generated: (draws,) of the generated images.
-        resampled: (draws,) the same of prompts drawn anew with replacement.
         third: (draws,) of the third set's real images.
         patients: in each reference.
     """
 
     generated: np.ndarray
-    resampled: np.ndarray
     third: np.ndarray
     patients: int
 
 
 def nearness(
-    generated: np.ndarray,
-    prompts: np.ndarray,
-    training: np.ndarray,
-    training_patients: np.ndarray,
-    held_out: np.ndarray,
-    held_out_patients: np.ndarray,
+    generated: Generated,
+    own: Radiographs,
+    held_out: Radiographs,
+    others: Radiographs,
     draws: int = DRAWS,
     seed: int = 0,
     device: torch.device = CPU,
 ) -> Nearness:
-    """Compare distances to a training and a held-out reference of as many patients.
+    """Compare distances to the prompts' radiographs and to as many held-out ones like them.
 
-    In each draw half of the held-out patients (and as many training patients) are the reference,
-    the other held-out patients the third set, each patient with one radiograph. An image as near
-    to one as to the other counts half.
+    Each draw takes half of each kind's patients. Of these, the prompts' patients (as many of them
+    as there are of the fewest kind) give one radiograph each, and each of those is matched with a
+    held-out radiograph and one of the third set, all of different patients, with the same findings
+    or the nearest. An image as near to one reference as to the other counts half. Where a control
+    shows a held-out patient, that patient's radiograph does not count, nor the one that it was
+    matched with.
 
     Args:
-        generated: (m, d), m >= 1.
-        prompts: (m,) the prompt of each; its replicates are drawn together.
-        training: (n, d).
-        training_patients: (n,).
-        held_out: (h, d), of at least `FEWEST_PATIENTS` patients, none of them a training patient.
-        held_out_patients: (h,).
-        draws: of references and of prompts.
+        generated: the images.
+        own: the prompts' radiographs.
+        held_out: radiographs of patients that the model never saw.
+        others: further training radiographs.
+        draws: of references.
         seed: of the draws.
         device: where to compute.
 
     Raises:
-        ValueError: a patient in both references, or too few patients.
+        ValueError: a patient in two of the sets, or too few patients.
     """
-    if set(training_patients.tolist()) & set(held_out_patients.tolist()):
-        raise ValueError("a patient is in both references")
-    unseen, known = _by_patient(held_out_patients), _by_patient(training_patients)
-    size = min(len(unseen) // 2, len(known))
-    if len(unseen) < FEWEST_PATIENTS or size < 1:
-        raise ValueError(f"{len(unseen)} held-out and {len(known)} training patients")
+    kinds = (own, held_out, others)
+    patients = [np.unique(kind.patients) for kind in kinds]
+    fewest = min(len(found) for found in patients)
+    if len(np.unique(np.concatenate(patients))) < sum(len(found) for found in patients):
+        raise ValueError("a patient is in two of the sets")
+    if fewest < FEWEST_PATIENTS:
+        raise ValueError(f"{fewest} patients, fewer than {FEWEST_PATIENTS}")
     rng = np.random.default_rng(seed)
-    images = torch.from_numpy(np.asarray(generated, np.float64)).to(device)
-    units = np.unique(prompts, return_inverse=True)[1]
-    own = np.empty(draws)
-    resampled, third = own.copy(), own.copy()
+    shares = np.zeros((2, draws))
     progress = Progress("novelty", draws, "draws")
     for draw in range(draws):
-        order = rng.permutation(len(unseen))
-        chosen = rng.permutation(len(known))[:size]
-        seen = _points(training, [known[i] for i in chosen], rng, device)
-        reference = _points(held_out, [unseen[i] for i in order[:size]], rng, device)
-        others = _points(held_out, [unseen[i] for i in order[size:]], rng, device)
-        nearer = _nearer(images, seen, reference)
-        weights = np.bincount(
-            rng.integers(0, units.max() + 1, units.max() + 1), minlength=units.max() + 1
-        )[units]
-        own[draw], resampled[draw] = nearer.mean(), np.average(nearer, weights=weights)
-        third[draw] = _nearer(others, seen, reference).mean()
+        halves = [kind[_half(kind.patients, rng)] for kind in kinds]
+        for _ in range(MATCHINGS):
+            shares[:, draw] += _shares(generated, *_matched(halves, fewest // 2, rng), device)
         progress.update()
-    return Nearness(own, resampled, third, size)
+    return Nearness(*(shares / MATCHINGS), fewest // 2)
 
 
-def _by_patient(patients: np.ndarray) -> list[np.ndarray]:
-    """Return each patient's rows."""
-    codes = np.unique(patients, return_inverse=True)[1]
-    order = np.argsort(codes, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+def _half(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the rows of half of the patients."""
+    names = np.unique(patients)
+    return np.flatnonzero(np.isin(patients, rng.choice(names, len(names) // 2, replace=False)))
 
 
-def _points(
-    features: np.ndarray, rows: list[np.ndarray], rng: np.random.Generator, device: torch.device
-) -> torch.Tensor:
-    """Return one point of each patient."""
-    chosen = [int(rng.choice(of)) for of in rows]
-    return torch.from_numpy(features[chosen].astype(np.float64)).to(device)
+def _matched(
+    kinds: Sequence[Radiographs], size: int, rng: np.random.Generator
+) -> list[Radiographs]:
+    """Return `size` prompts' radiographs, and as many of each other kind, matched with them."""
+    own, *rest = kinds
+    seen = own[rng.choice(_one_each(own.patients, rng), size, replace=False)]
+    found = [seen]
+    for kind in rest:
+        pool = kind[_one_each(kind.patients, rng)]
+        labels = [str(i) for i in range(size)]
+        found.append(
+            pool[draw_matched(seen.findings, labels, pool.findings, int(rng.integers(2**31)))]
+        )
+    return found
+
+
+def _one_each(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the row of one radiograph of each patient."""
+    order = rng.permutation(len(patients))
+    return order[np.unique(patients[order], return_index=True)[1]]
+
+
+def _shares(
+    generated: Generated,
+    seen: Radiographs,
+    unseen: Radiographs,
+    third: Radiographs,
+    device: torch.device,
+) -> tuple[float, float]:
+    """Return which shares of the prompts' images and of the third set are nearer to `seen`."""
+    asked = np.flatnonzero(np.isin(generated.prompts, seen.numbers))
+    shown = generated.shown[asked, None] == unseen.patients[None]
+    nearer = _nearer(generated.features[asked], seen, unseen, shown, device)
+    prompts = np.unique(generated.prompts[asked], return_inverse=True)[1]
+    own = (np.bincount(prompts, nearer) / np.bincount(prompts)).mean()
+    none = np.zeros((len(third.patients), len(seen.patients)), bool)
+    return float(own), float(_nearer(third.features, seen, unseen, none, device).mean())
 
 
 def _nearer(
-    images: torch.Tensor, seen: torch.Tensor, unseen: torch.Tensor, block: int = 4096
+    images: np.ndarray,
+    seen: Radiographs,
+    unseen: Radiographs,
+    left_out: np.ndarray,
+    device: torch.device,
 ) -> np.ndarray:
-    """Return for each image 1 where it is nearer to `seen`, 0 to `unseen`, 0.5 to neither."""
+    """Return for each image 1 where it is nearer to `seen`, 0 to `unseen`, 0.5 to neither.
+
+    Args:
+        images: (m, d).
+        seen: k radiographs.
+        unseen: k radiographs, each matched with the one of `seen` at its place.
+        left_out: (m, k) pairs of them that do not count for an image.
+        device: where to compute.
+    """
+    a, b = (torch.from_numpy(x.features.astype(np.float64)).to(device) for x in (seen, unseen))
     parts = []
-    for rows in images.split(block):
-        gap = torch.cdist(rows, seen).amin(dim=1) - torch.cdist(rows, unseen).amin(dim=1)
-        parts.append((1 - gap.sign()) / 2)
+    for rows in blocks(len(images), len(a)):
+        points = torch.from_numpy(images[rows].astype(np.float64)).to(device)
+        away = torch.from_numpy(left_out[rows]).to(device)
+        nearest = [torch.cdist(points, of).masked_fill(away, torch.inf).amin(1) for of in (a, b)]
+        parts.append((1 - (nearest[0] - nearest[1]).sign()) / 2)
     return torch.cat(parts).cpu().numpy()
 
 
 def novelty_values(found: Nearness, n: int) -> list[Value]:
-    """Return the share of the model's images and of the third set's, with intervals over draws.
+    """Return the shares of the model's images and of the third set's, and their difference.
 
-    Half of the patients, drawn without replacement, vary about as all of them would if they were
-    other patients; the prompts are drawn anew beside them.
+    A mean over half of the patients, drawn without replacement, varies as one over all of them
+    would if they were other patients: the intervals follow from the spread of the draws (at the
+    null some 1.8 times wider than needed, for the mean of all draws varies less). Model and third
+    set stand before the same references in each draw, so that what these have in common
+    cancels in the difference.
     """
     values = []
-    for name, shares, spread, way, count in (
-        ("nearer_to_training", found.generated, found.resampled, "lower", n),
-        ("nearer_to_training_real", found.third, found.third, "none", found.patients),
+    for name, shares, way, count in (
+        ("nearer_to_training", found.generated, "lower", n),
+        ("nearer_to_training_real", found.third, "none", found.patients),
+        ("nearer_to_training_excess", found.generated - found.third, "lower", n),
     ):
-        low, high = (float(bound) for bound in np.quantile(spread, [0.025, 0.975]))
-        mean = float(shares.mean())
-        interval = (min(low, mean), max(high, mean))
-        kind = "draws of patients and prompts 95%"
+        mean, half = float(shares.mean()), 1.96 * float(shares.std(ddof=1))
+        interval, kind = (mean - half, mean + half), "half samples of patients 95%"
+        if not name.endswith("excess"):
+            interval = (max(0.0, interval[0]), min(1.0, interval[1]))
+        if mean in (0, 1) and not name.endswith("excess"):
+            # All alike in every draw: the draws would call that certain.
+            interval, kind = wilson_interval(mean, 2 * found.patients), "Wilson 95%"
         values.append(Value(name, mean, way, count, "all", found.patients, interval, kind))
     return values
 
@@ -180,37 +269,36 @@ def score(
     if not generated.ids:
         raise InputError("a collection without images has no privacy", generated_folder)
     prompts = read_prompts(prompts_path)
-    rows = rows_of(prompts["prompt_id"], generated.ids, generated_folder, "prompt set")
-    manifest = read_manifest(manifest_path, ["image_id", "patient_id"])
-    patients = manifest["patient_id"].to_numpy(str)
-    known = patients[rows_of(manifest["image_id"], training.ids, real_folder, "manifest")]
-    unseen = patients[rows_of(manifest["image_id"], held_out.ids, held_out_folder, "manifest")]
-    both = sorted(set(known) & set(unseen))
-    if both:
-        raise InputError(
-            f"{len(both)} patient(s) are in training and held out, first {both[0]!r}",
-            held_out_folder,
-            "check the split",
-        )
+    asked = rows_of(prompts["prompt_id"], generated.ids, generated_folder, "prompt set")
+    manifest = read_manifest(manifest_path)
+    patient_of = manifest.set_index("image_id")["patient_id"]
+    known = manifest.iloc[rows_of(manifest["image_id"], training.ids, real_folder, "manifest")]
+    trained = radiographs(training.features, known)
+    names = prompts["image_id"].iloc[asked].tolist()
+    own_rows, prompt = np.unique(
+        rows_of(training.ids, names, real_folder, "training radiographs"), return_inverse=True
+    )
+    rows, unseen = held_out_rows(manifest_path, held_out, held_out_folder)
+    others = np.flatnonzero(~np.isin(trained.patients, trained.patients[own_rows]))
+    own = replace(trained[own_rows], numbers=np.arange(len(own_rows)))
+    kinds = own, radiographs(held_out.features[rows], unseen), trained[others]
+    shown = [patient_of.get(source, "") for source in generated.source_ids or [""] * len(names)]
     details: dict[str, int] = {"draws": DRAWS}
-    if len(set(unseen)) < FEWEST_PATIENTS:
-        reason = f"fewer than {FEWEST_PATIENTS} held-out patients"
+    fewest = [len(np.unique(kind.patients)) for kind in kinds]
+    if min(fewest) < FEWEST_PATIENTS:
+        of = ("prompts'", "held-out", "further training")[int(np.argmin(fewest))]
         values = [
-            Value(name, None, way, len(rows), reason=reason)
-            for name, way in (("nearer_to_training", "lower"), ("nearer_to_training_real", "none"))
+            Value(name, None, way, len(asked), reason=f"fewer than {FEWEST_PATIENTS} {of} patients")
+            for name, way in (
+                ("nearer_to_training", "lower"),
+                ("nearer_to_training_real", "none"),
+                ("nearer_to_training_excess", "lower"),
+            )
         ]
     else:
-        found = nearness(
-            generated.features,
-            prompts["image_id"].to_numpy(str)[rows],
-            training.features,
-            known,
-            held_out.features,
-            unseen,
-            seed=settings.seed,
-            device=device,
-        )
-        values = novelty_values(found, len(rows))
+        images = Generated(generated.features, prompt, np.array(shown, dtype=str))
+        found = nearness(images, *kinds, seed=settings.seed, device=device)
+        values = novelty_values(found, len(asked))
         details["patients"] = found.patients
     return Record(
         stage="privacy",
