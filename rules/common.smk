@@ -55,6 +55,11 @@ VERSIONS = {
 RUN_MODELS = config["run_models"]
 CONTROLS = [m for m in RUN_MODELS if config["models"][m]["family"] == "control"]
 EXTERNAL = [m for m in RUN_MODELS if config["models"][m]["family"] == "external"]
+# The control whose images show nobody that a model was trained on: what chance looks like.
+UNRELATED = next(
+    (m for m in CONTROLS if config["models"][m]["control"]["kind"] == "held_out_real"),
+    None,
+)
 SAMPLED = [m for m in RUN_MODELS if m not in CONTROLS + EXTERNAL]
 FINETUNED = [m for m in SAMPLED if config["models"][m].get("finetune")]
 
@@ -227,6 +232,11 @@ def fidelity_flags(wildcards):
     return flags({k: v for k, v in config["fidelity"].items() if k != "encoders"})
 
 
+def privacy_flags(wildcards):
+    """Flags of the privacy scores that keep no matches."""
+    return flags({k: v for k, v in config["privacy"].items() if k != "matches"})
+
+
 def prompt_flags(wildcards):
     """Flags that draw a prompt set."""
     settings = config["prompt_sets"][wildcards.prompt_set]
@@ -379,12 +389,12 @@ def records(kind):
         ]
     if kind == "privacy":
         scored = with_prompt_set("privacy")
-        attacker = ["results/privacy/attacker/real.json"] if scored else []
-        return attacker + [
-            f"results/privacy/{folder}{m}.json"
-            for folder in ("", "closest/", "novelty/")
-            for m in scored
-        ]
+        other = f"{OTHER_PROTOCOL}/"
+        folders = ["", other, "closest/", "novelty/"]
+        folders += ["lenses/"] if UNRELATED in scored else []
+        attackers = [f"{folder}attacker/real" for folder in ("", other) if scored]
+        models = [f"{folder}{m}" for folder in folders for m in scored]
+        return [f"results/privacy/{name}.json" for name in attackers + models]
     return ["results/downstream/classification/real_only/real.json"] + [
         f"results/downstream/classification/{setting}/{m}.json"
         for setting in ("augmented", "synthetic_only")

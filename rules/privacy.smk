@@ -1,8 +1,10 @@
 # Needs: features and images that a model made from training captions; the training images.
 # Makes: results/privacy/{model}.json (each image against its prompt's own radiograph) and
 # results/privacy/closest/{model}.json (against all training images), and beside each a table of
-# pairs, for its owner only; results/privacy/novelty/{model}.json: nearer to training or to unseen
-# radiographs; results/privacy/attacker/real.json: the attacker on real pairs.
+# pairs, for its owner only; results/privacy/novelty/{model}.json: nearer to the prompts' radiographs
+# or to unseen ones; results/privacy/lenses/{model}.json: which lens sees what;
+# results/privacy/attacker/real.json: the attacker on real pairs. The first and the last also under
+# the protocol that the config does not name, in a folder of its name.
 
 
 rule privacy_score:
@@ -31,7 +33,7 @@ rule privacy_score:
     params:
         version=VERSIONS["privacy"],
         protocol=protocol,
-        flags=flags(config["privacy"]),
+        flags=privacy_flags,
         real=partial(input_folder, name="real"),
         generated=partial(input_folder, name="generated"),
     shell:
@@ -49,9 +51,7 @@ rule privacy_closest:
         manifest=manifest,
         prompts=partial(prompts, prompt_set="privacy"),
         real=rules.features_training.output,
-        generated=expand(
-            rules.features_privacy.output, other="", allow_missing=True
-        ),
+        generated=expand(rules.features_privacy.output, other="", allow_missing=True),
     output:
         record="results/privacy/closest/{model}.json",
         pairs="results/privacy/closest/{model}_pairs.parquet",
@@ -88,9 +88,7 @@ rule privacy_novelty:
         prompts=partial(prompts, prompt_set="privacy"),
         real=rules.features_training.output,
         held_out=expand(rules.features_held_out.output, other=""),
-        generated=expand(
-            rules.features_privacy.output, other="", allow_missing=True
-        ),
+        generated=expand(rules.features_privacy.output, other="", allow_missing=True),
     output:
         "results/privacy/novelty/{model}.json",
     log:
@@ -107,7 +105,7 @@ rule privacy_novelty:
     params:
         version=VERSIONS["privacy"],
         protocol=config["protocol"],
-        flags=flags(config["privacy"]),
+        flags=privacy_flags,
         real=partial(input_folder, name="real"),
         held_out=partial(input_folder, name="held_out"),
         generated=partial(input_folder, name="generated"),
@@ -116,6 +114,33 @@ rule privacy_novelty:
         " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
         " --real {params.real} --held-out {params.held_out} --generated {params.generated}"
         " {params.flags} --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule privacy_lenses:
+    """Which lens sees a model's images resemble their prompts' radiographs."""
+    input:
+        code=code("privacy"),
+        pairs="results/privacy/{model}_pairs.parquet",
+        unrelated=f"results/privacy/{UNRELATED}_pairs.parquet",
+    output:
+        "results/privacy/lenses/{model}.json",
+    log:
+        "logs/privacy/lenses_{model}.log",
+    benchmark:
+        "benchmarks/privacy/lenses_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    params:
+        version=VERSIONS["privacy"],
+        protocol=config["protocol"],
+    shell:
+        "python -m workflow_scripts.privacy.score_lenses --model {wildcards.model}"
+        " --protocol {params.protocol} --pairs {input.pairs} --unrelated {input.unrelated}"
+        " --output {output} 2> {log}"
 
 
 rule privacy_attacker:

@@ -168,3 +168,18 @@ def test_export_writes_pngs_and_their_captions(cohort):
             assert image.format == "PNG"
             assert np.array_equal(np.asarray(image.convert("RGB")), np.asarray(item.open()))
         assert row["caption"] == item.caption
+
+
+@pytest.mark.parametrize("kind", ["flipped_copies", "brightened_copies"])
+def test_changed_copies_are_the_prompts_own_image_changed(cohort, kind):
+    items = _make(cohort, kind, "privacy")
+    copies = _make(cohort, "training_copies", "privacy")
+    assert [item.source_image_id for item in items] == [item.source_image_id for item in copies]
+    for item, copy in zip(items, copies, strict=True):
+        own = copy.open().convert("L")
+        scale = min(1, 32 / min(own.size))
+        own = own.resize([round(side * scale) for side in own.size], Image.Resampling.BICUBIC)
+        shown, own = (np.asarray(image.convert("L"), float) for image in (item.open(), own))
+        expected = own[:, ::-1] if kind == "flipped_copies" else np.minimum(255, own * 1.1)
+        np.testing.assert_allclose(shown, expected, atol=0.51)
+        assert item.caption == copy.caption

@@ -152,6 +152,9 @@ def test_values_of_prompts_by_hand():
         "reid_mean": 0.5125,
         "latent_mean": 0.6,
         "pixel_mean": 35,
+        "reid_sd_of_max": 0.05 / 2**0.5,
+        "latent_sd_of_min": 0.4 / 2**0.5,
+        "pixel_sd_of_min": 40 / 2**0.5,
         "reid_count": 1,  # 0.85 is not above 0.85
         "reid_share": 0.5,
         "reid_max": 0.9,
@@ -163,6 +166,8 @@ def test_values_of_prompts_by_hand():
     }
     assert values["reid_max"].interval is None
     assert values["latent_mean_of_min"].interval == pytest.approx((0.3, 0.7))
+    # Both prompts the same one, or one each.
+    assert values["latent_sd_of_min"].interval == pytest.approx((0, 0.4 / 2**0.5), abs=1e-7)
     # Wilson's of one in two.
     assert values["reid_count"].interval == pytest.approx((0.1890573, 1.8109427))
 

@@ -27,7 +27,8 @@ def run(world, *flags):
             *("--output", str(output), "--pairs", str(pairs), *flags),
         ]
     )
-    return read_record(output), pd.read_parquet(pairs)
+    found = pd.read_parquet(pairs)
+    return read_record(output), found[found["match"] == 0].reset_index(drop=True)
 
 
 def test_copies_name_their_patients_and_are_not_authentic(world):
@@ -46,6 +47,23 @@ def test_copies_name_their_patients_and_are_not_authentic(world):
     assert values["closest_reid_max"] == pytest.approx(1 / (1 + np.exp(-4)))
     assert record.family == "closest"
     assert record.details["training_images"] == PATIENTS
+
+
+def test_as_many_matches_as_asked_are_kept_the_closest_first(world):
+    world.give_copies()
+    run(world, "--matches", "3")
+    pairs = pd.read_parquet(world.root / "closest_pairs.parquet")
+    assert len(pairs) == 3 * PATIENTS * REPLICATES
+    for _, of in pairs.groupby("prompt_id"):
+        assert of["match"].tolist() == [0, 1, 2]
+        assert of["latent"].is_monotonic_increasing
+        assert of["reid"].is_monotonic_decreasing
+        assert of["latent_image_id"].nunique() == of["reid_image_id"].nunique() == 3
+        assert of["training_latent"].notna().tolist() == [True, False, False]
+    # More than there are training images: all of them.
+    run(world, "--matches", "50")
+    pairs = pd.read_parquet(world.root / "closest_pairs.parquet")
+    assert len(pairs) == PATIENTS * PATIENTS * REPLICATES
 
 
 def test_a_copy_of_another_patient_is_found_though_its_prompt_is_not(world):

@@ -7,7 +7,7 @@ and what to do. The files that the config points to are preflight's business, no
 import difflib
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import jsonschema
 import yaml
@@ -55,6 +55,14 @@ def caption_source_of(config: dict[str, Any], model: str | None = None) -> str |
     if cohort["source"] == "mimic_cxr_jpg":
         return cohort["caption_source"]
     return cohort["image_folder"]["columns"].get("caption")
+
+
+_CONTROL_NEEDS: Final = {
+    "blurred_real": ("blur", "size"),
+    "flipped_copies": ("size",),
+    "brightened_copies": ("brighten", "size"),
+    "noise": ("size",),
+}
 
 
 def prompt_sets_of(config: dict[str, Any], model: str) -> list[str]:
@@ -136,7 +144,7 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
                 )
         if family == "control":
             kind = block.get("control", {}).get("kind")
-            for name in {"blurred_real": ["blur", "size"], "noise": ["size"]}.get(kind, []):
+            for name in _CONTROL_NEEDS.get(kind, ()):
                 if name not in block["control"]:
                     faults.append(f"models.{key}.control: kind {kind!r} needs {name!r}")
     return faults

@@ -91,6 +91,12 @@ def decode_image(source: bytes | Path, name: str) -> Image.Image:
         ) from None
 
 
+def gray_if_colourless(image: Image.Image) -> Image.Image:
+    """Return one channel of an RGB image whose three are the same: a third of the bytes."""
+    red, green, blue = image.split()
+    return red if red.tobytes() == green.tobytes() == blue.tobytes() else image
+
+
 def png_bytes(image: Image.Image) -> bytes:
     """Encode as PNG; the same pixels always give the same bytes for one Pillow version."""
     buffer = io.BytesIO()

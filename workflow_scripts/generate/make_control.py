@@ -4,6 +4,8 @@
         --prompts P.parquet --prompt-set test --seed 42 --shard 0 --shards 4 --output FILE
 
 - `training_copies`: the prompt's own image, byte for byte: the ceiling of every privacy risk.
+- `flipped_copies`, `brightened_copies`: the prompt's own image, mirrored or a little brighter: what
+  each privacy lens misses.
 - `held_out_real`: real images of other patients than the reference, matched on findings, each with
   its own caption, byte for byte: the floor of every distance.
 - `blurred_real`: the same images as held_out_real, blurred: texture lost, topology kept.
@@ -16,15 +18,22 @@ import argparse
 import hashlib
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.images import ImageItem, decode_image, png_bytes, write_shard
+from workflow_scripts.common.images import (
+    ImageItem,
+    decode_image,
+    gray_if_colourless,
+    png_bytes,
+    write_shard,
+)
 from workflow_scripts.common.manifest import FINDINGS, PROMPT_SETS, read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.finetune.data import centre_square
@@ -32,7 +41,14 @@ from workflow_scripts.generate.sharding import shard_rows
 
 log = logging.getLogger(__name__)
 
-KINDS: Final = ("held_out_real", "training_copies", "blurred_real", "noise")
+KINDS: Final = (
+    "held_out_real",
+    "training_copies",
+    "flipped_copies",
+    "brightened_copies",
+    "blurred_real",
+    "noise",
+)
 
 
 def held_out_pool(manifest: pd.DataFrame, prompts: pd.DataFrame, prompt_set: str) -> np.ndarray:
@@ -186,6 +202,7 @@ def make_control(
     output: Path,
     seed: int,
     blur: float = 0.02,
+    brighten: float = 0.1,
     size: int = 512,
     shard: int = 0,
     shards: int = 1,
@@ -200,7 +217,9 @@ def make_control(
         output: the Parquet shard to write.
         seed: of the draw and of the noise.
         blur: standard deviation of the Gaussian blur, as a share of the shorter side.
-        size: side in pixels of blurred images and noise.
+        brighten: the share by which brightened copies' gray values are raised, cut off at white.
+        size: side in pixels of blurred images and noise; flipped and brightened copies whose
+            shorter side is longer are reduced to it.
         shard: which shard, from 0.
         shards: how many there are.
 
@@ -214,7 +233,7 @@ def make_control(
         write_shard(_noise(frame.iloc[rows.start : rows.stop], seed, size), output)
         return
     cohort = read_manifest(manifest)
-    if kind == "training_copies":
+    if kind.endswith("_copies"):
         sources = pd.Index(cohort["image_id"]).get_indexer(frame["image_id"])
         if (sources < 0).any():
             lost = frame["image_id"].iloc[int((sources < 0).argmax())]
@@ -223,12 +242,41 @@ def make_control(
         sources = assign_held_out(cohort, frame, prompt_set, seed)
     shown = cohort.iloc[sources[rows.start : rows.stop]]
     ids = frame["prompt_id"].iloc[rows.start : rows.stop].tolist()
-    write_shard(_real(ids, shown, kind, blur, size), output)
+    write_shard(_real(ids, shown, kind, Change(blur, brighten, size)), output)
 
 
-def _real(
-    ids: list[str], shown: pd.DataFrame, kind: str, blur: float, size: int
-) -> Iterator[ImageItem]:
+@dataclass(frozen=True)
+class Change:
+    """By how much controls change a radiograph; see `make_control`."""
+
+    blur: float
+    brighten: float
+    size: int
+
+
+def changed(image: Image.Image, kind: str, by: Change) -> Image.Image:
+    """Return a radiograph as a control of this kind shows it.
+
+    Args:
+        image: 8-bit RGB.
+        kind: `blurred_real`, `flipped_copies` or `brightened_copies`.
+        by: by how much.
+    """
+    if kind == "blurred_real":
+        blurred = image.filter(ImageFilter.GaussianBlur(by.blur * min(image.size)))
+        return centre_square(blurred, by.size)
+    image = gray_if_colourless(image)
+    scale = by.size / min(image.size)
+    if scale < 1:
+        width, height = (max(by.size, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    if kind == "flipped_copies":
+        return ImageOps.mirror(image)
+    levels = [min(255, round(level * (1 + by.brighten))) for level in range(256)]
+    return image.point(levels * len(image.getbands()))
+
+
+def _real(ids: list[str], shown: pd.DataFrame, kind: str, by: Change) -> Iterator[ImageItem]:
     progress = Progress(f"control {kind}", len(ids), "images")
     columns = (shown[name].tolist() for name in ("image_id", "path", "caption"))
     for prompt_id, image_id, path, caption in zip(ids, *columns, strict=True):
@@ -238,10 +286,8 @@ def _real(
         except OSError as error:
             raise InputError(f"cannot read an image: {error.strerror}", file) from None
         suffix = file.suffix.lower()
-        if kind == "blurred_real":
-            image = decode_image(data, path)
-            blurred = image.filter(ImageFilter.GaussianBlur(blur * min(image.size)))
-            data, suffix = png_bytes(centre_square(blurred, size)), ".png"
+        if kind not in ("held_out_real", "training_copies"):
+            data, suffix = png_bytes(changed(decode_image(data, path), kind, by)), ".png"
         yield ImageItem(prompt_id, f"{prompt_id}{suffix}", data, caption or "", image_id)
         progress.update()
 
@@ -265,6 +311,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--prompt-set", required=True, choices=PROMPT_SETS)
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--blur", default=0.02, type=float, help="sigma / shorter side")
+    parser.add_argument("--brighten", default=0.1, type=float, help="share added to gray values")
     parser.add_argument("--size", default=512, type=int, help="side in pixels")
     parser.add_argument("--shard", default=0, type=int)
     parser.add_argument("--shards", default=1, type=int)

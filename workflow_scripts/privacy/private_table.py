@@ -6,6 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 
 
@@ -20,3 +21,17 @@ def write_private_table(frame: pd.DataFrame, schema: pa.Schema, path: Path) -> N
     table = pa.Table.from_pandas(frame[schema.names], schema, preserve_index=False)
     with whole_file(path, owner_only=True) as temporary:
         pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
+
+
+def read_private_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
+    """Read such a table.
+
+    Raises:
+        InputError: it is missing, damaged or lacks a column of the schema.
+    """
+    try:
+        return pq.read_table(path, columns=schema.names, schema=schema).to_pandas()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"cannot read a table of pairs: {error}", path, "delete it and rerun the privacy stage"
+        ) from None

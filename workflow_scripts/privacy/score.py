@@ -151,31 +151,41 @@ def prompt_table(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def privacy_values(prompts: pd.DataFrame, settings: Settings) -> list[Value]:
-    """Return a model's values, means over prompts, with intervals over prompts.
+    """Return a model's values over prompts: means, standard deviations, shares, the maximum.
 
-    The bootstrap's; of the share and the count above the threshold Wilson's.
+    Intervals are over prompts: the bootstrap's, Wilson's of the share and the count above the
+    threshold, none of the maximum.
 
     Args:
         prompts: at least one row; see `prompt_table`.
         settings: the threshold (a score above it is a re-identification), replicates and seed.
     """
     n = len(prompts)
-    above = (prompts["reid_max"] > settings.threshold).to_numpy(np.float64)
+    extremes = {"reid": "max", "latent": "min", "pixel": "min"}
     columns = {
-        "reid_mean_of_max": (prompts["reid_max"], "lower"),
-        "latent_mean_of_min": (prompts["latent_min"], "higher"),
-        "pixel_mean_of_min": (prompts["pixel_min"], "higher"),
-        **{f"{lens}_mean": (prompts[f"{lens}_mean"], way) for lens, way in LENSES.items()},
+        **{f"{lens}_mean_of_{e}": (f"{lens}_{e}", LENSES[lens]) for lens, e in extremes.items()},
+        **{f"{lens}_mean": (f"{lens}_mean", way) for lens, way in LENSES.items()},
     }
-    table = np.column_stack([np.asarray(column, np.float64) for column, _ in columns.values()])
-    intervals = bootstrap_of_means(table, settings)
-    kind = None if intervals is None else "bootstrap 95%"
+    table = np.column_stack([prompts[name].to_numpy(np.float64) for name, _ in columns.values()])
+    draws = bootstrap_of_means(np.hstack([table, np.square(table)]), settings)
+    means, squares = np.hsplit(draws, 2) if draws is not None else (None, None)
     values = []
     for i, (name, (_, way)) in enumerate(columns.items()):
-        interval = None if intervals is None else (float(intervals[i, 0]), float(intervals[i, 1]))
         mean = float(table[:, i].mean())
-        values.append(Value(name, mean, way, n, interval=interval, interval_kind=kind))
+        drawn = None if means is None else means[:, i]
+        values.append(Value(name, mean, way, n, **percentile_interval(drawn)))
+    for i, (lens, extreme) in enumerate(extremes.items()):
+        deviation = float(table[:, i].std(ddof=1)) if n > 1 else None
+        drawn = None
+        if means is not None and squares is not None:
+            variance = squares[:, i] - np.square(means[:, i])
+            drawn = np.sqrt(np.maximum(variance, 0) * n / (n - 1))
+        reason = None if deviation is not None else "one prompt has no deviation"
+        name = f"{lens}_sd_of_{extreme}"
+        interval = percentile_interval(drawn)
+        values.append(Value(name, deviation, "none", n, reason=reason, **interval))
     # No prompt above the threshold does not mean that none ever is: a bootstrap would say so.
+    above = (prompts["reid_max"] > settings.threshold).to_numpy(np.float64)
     low, high = wilson_interval(float(above.mean()), n)
     share, count = (low, high), (n * low, n * high)
     return [
@@ -279,7 +289,7 @@ def siamese_head(features: Features, where: Path) -> tuple[np.ndarray, np.ndarra
 
 
 def bootstrap_of_means(table: np.ndarray, settings: Settings) -> np.ndarray | None:
-    """Return (columns, 2): percentile bounds of the columns' means; None where there are none.
+    """Return (replicates, columns): the columns' means over rows drawn anew; None without any.
 
     Rows are drawn together, so that the columns of one replicate rest on the same prompts.
 
@@ -293,7 +303,15 @@ def bootstrap_of_means(table: np.ndarray, settings: Settings) -> np.ndarray | No
     means = np.empty((settings.bootstrap, table.shape[1]))
     for i in range(settings.bootstrap):
         means[i] = table[rng.integers(0, len(table), len(table))].mean(axis=0)
-    return np.quantile(means, [0.025, 0.975], axis=0).T
+    return means
+
+
+def percentile_interval(draws: np.ndarray | None) -> dict[str, Any]:
+    """Return a value's interval and its kind from its bootstrap replicates (b,); {} without."""
+    if draws is None:
+        return {}
+    low, high = (float(bound) for bound in np.quantile(draws, [0.025, 0.975]))
+    return {"interval": (low, high), "interval_kind": "bootstrap 95%"}
 
 
 def _in_blocks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -39,6 +39,7 @@ from workflow_scripts.privacy.score import (
     bootstrap_of_means,
     model_arguments,
     pairs_argument,
+    percentile_interval,
     siamese_head,
 )
 
@@ -48,17 +49,19 @@ PAIR_SCHEMA: Final = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),
         pa.field("patient_id", pa.string(), nullable=False),
+        pa.field("match", pa.int32(), nullable=False),
         pa.field("latent_image_id", pa.string(), nullable=False),
         pa.field("latent_patient_id", pa.string(), nullable=False),
         pa.field("latent", pa.float64(), nullable=False),
-        pa.field("training_latent", pa.float64(), nullable=False),
+        pa.field("training_latent", pa.float64()),
         pa.field("reid_image_id", pa.string(), nullable=False),
         pa.field("reid_patient_id", pa.string(), nullable=False),
         pa.field("reid", pa.float64(), nullable=False),
     ]
 )
-"""Of each generated image: its prompt's patient; the closest training image by distance, how far,
-and how far that one is from the closest other training image; the one of the highest score."""
+"""Of each generated image `matches` rows, the closest first: its prompt's patient; the training
+image by distance, how far, and (of the closest) how far that one is from the closest other training
+image; the training image by score, and the score."""
 
 SHARES: Final = {
     "authpct": 100,
@@ -73,7 +76,7 @@ def closest_values(pairs: pd.DataFrame, prompts: pd.Series, settings: Settings) 
     """Return a model's values, means over generated images, with intervals over prompts.
 
     Args:
-        pairs: see `PAIR_SCHEMA`, at least one row.
+        pairs: the closest pair of each image, see `PAIR_SCHEMA`, at least one row.
         prompts: (n,) the radiograph whose caption made each image; its replicates are one unit.
         settings: the threshold (a score above it is a re-identification), replicates and seed.
     """
@@ -93,18 +96,17 @@ def closest_values(pairs: pd.DataFrame, prompts: pd.Series, settings: Settings) 
     sizes = table.groupby(prompts.to_numpy(), sort=False).size().to_numpy(float)
     # Prompts may have lost images: a mean over images weighs each prompt by how many it has.
     weighted = means.to_numpy() * (sizes / sizes.mean())[:, None]
-    intervals = bootstrap_of_means(weighted, settings)
+    draws = bootstrap_of_means(weighted, settings)
     values = []
     for i, (name, (_, way)) in enumerate(columns.items()):
-        interval = None if intervals is None else (float(intervals[i, 0]), float(intervals[i, 1]))
-        kind = None if intervals is None else "bootstrap 95%"
+        found = percentile_interval(None if draws is None else draws[:, i])
         mean = float(table[name].mean())
         whole = SHARES.get(name)
-        if interval is not None and whole is not None and mean in (0, whole):
+        if found and whole is not None and mean in (0, whole):
             # All prompts alike: a bootstrap would call that certain.
             low, high = wilson_interval(mean / whole, len(means))
-            interval, kind = (whole * low, whole * high), "Wilson 95%"
-        values.append(Value(name, mean, way, len(pairs), interval=interval, interval_kind=kind))
+            found = {"interval": (whole * low, whole * high), "interval_kind": "Wilson 95%"}
+        values.append(Value(name, mean, way, len(pairs), **found))
     least, most = float(pairs["latent"].min()), float(pairs["reid"].max())
     return [
         *values,
@@ -121,9 +123,10 @@ def score(
     real_folder: Path,
     generated_folder: Path,
     settings: Settings,
+    matches: int,
     device: torch.device,
 ) -> tuple[Record, pd.DataFrame]:
-    """Read features and return a model's record and its closest pairs.
+    """Read features and return a model's record and its closest pairs, `matches` of each image.
 
     Raises:
         InputError: features that are missing, damaged, not comparable or of other prompts; or
@@ -145,35 +148,40 @@ def score(
     rows_of(patient_of.index, list(of_prompt), prompts_path, "manifest")
 
     log.info("%d images against %d training images", len(latent.ids), len(latent_real.ids))
-    nearest = closest_by_distance(latent.features, latent_real.features, device=device)
-    found = nearest.rows[:, 0]
-    named, back = np.unique(found, return_inverse=True)
+    k = min(matches, len(latent_real.ids))
+    nearest = closest_by_distance(latent.features, latent_real.features, k, device=device)
+    named, back = np.unique(nearest.rows[:, 0], return_inverse=True)
     other = closest_by_distance(
         latent_real.features[named], latent_real.features, skip=named, device=device
     )
+    beside = np.full(nearest.rows.shape, np.nan)
+    beside[:, 0] = other.values[back, 0]
     weight, bias = siamese_head(reid, generated_folder)
     queries = reid.features[rows_in_order_of(latent, reid, generated_folder)]
-    likeliest = closest_by_score(queries, reid_real.features, weight, bias, device=device)
-    ids, reid_ids = np.array(latent_real.ids), np.array(reid_real.ids)
+    likeliest = closest_by_score(queries, reid_real.features, weight, bias, k, device=device)
+    by_distance = np.array(latent_real.ids)[nearest.rows].ravel()
+    by_score = np.array(reid_real.ids)[likeliest.rows].ravel()
     pairs = pd.DataFrame(
         {
-            "prompt_id": latent.ids,
-            "patient_id": patient_of[of_prompt].to_numpy(),
-            "latent_image_id": ids[found],
-            "latent_patient_id": patient_of[ids[found]].to_numpy(),
-            "latent": nearest.values[:, 0],
-            "training_latent": other.values[back, 0],
-            "reid_image_id": reid_ids[likeliest.rows[:, 0]],
-            "reid_patient_id": patient_of[reid_ids[likeliest.rows[:, 0]]].to_numpy(),
-            "reid": likeliest.values[:, 0],
+            "prompt_id": np.repeat(latent.ids, k),
+            "patient_id": np.repeat(patient_of[of_prompt].to_numpy(), k),
+            "match": np.tile(np.arange(k, dtype=np.int32), len(latent.ids)),
+            "latent_image_id": by_distance,
+            "latent_patient_id": patient_of[by_distance].to_numpy(),
+            "latent": nearest.values.ravel(),
+            "training_latent": beside.ravel(),
+            "reid_image_id": by_score,
+            "reid_patient_id": patient_of[by_score].to_numpy(),
+            "reid": likeliest.values.ravel(),
         }
     )
+    first = pairs[pairs["match"] == 0].reset_index(drop=True)
     record = Record(
         stage="privacy",
         model=model,
         family="closest",
         protocol=protocol,
-        values=closest_values(pairs, of_prompt, settings),
+        values=closest_values(first, of_prompt, settings),
         details={**asdict(settings), "training_images": len(latent_real.ids)},
         provenance=provenance(
             {
@@ -189,7 +197,9 @@ def score(
 
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    args = pairs_argument(model_arguments((__doc__ or "").splitlines()[0])).parse_args(argv)
+    parser = pairs_argument(model_arguments((__doc__ or "").splitlines()[0]))
+    parser.add_argument("--matches", type=int, default=5, help="closest training images kept")
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     record, pairs = score(
         args.model,
@@ -199,6 +209,7 @@ def main(argv: list[str] | None = None) -> None:
         args.real,
         args.generated,
         Settings(args.threshold, args.bootstrap, args.seed),
+        args.matches,
         pick_device(args.gpus),
     )
     write_private_table(pairs, PAIR_SCHEMA, args.pairs)

@@ -11,7 +11,12 @@ import pandas as pd
 from PIL import Image
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.images import decode_image, read_shard_ids, read_shards
+from workflow_scripts.common.images import (
+    decode_image,
+    gray_if_colourless,
+    read_shard_ids,
+    read_shards,
+)
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
 from workflow_scripts.tables.models import ModelEntry
 
@@ -154,9 +159,7 @@ def thumbnail(image: Image.Image) -> str:
     """Return a JPEG of at most 320 pixels a side as a data URI; gray images become gray."""
     small = image.copy()
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    red, green, blue = small.split()
-    if red.tobytes() == green.tobytes() == blue.tobytes():
-        small = red
+    small = gray_if_colourless(small)
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=_QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
