@@ -29,6 +29,7 @@ rule all:
     input:
         rules.tables_build.output,
         rules.tables_report.output,
+        rules.tables_riskiest.output,
 
 
 rule prompts:

@@ -154,7 +154,7 @@ def prompts(wildcards, prompt_set=None):
 
 def protocol(wildcards):
     """The protocol of a job: the other one where its outputs lie in a folder of its name."""
-    return wildcards.other.rstrip("/") or config["protocol"]
+    return os.path.dirname(wildcards.other) or config["protocol"]
 
 
 def own_radiographs(wildcards):
@@ -353,6 +353,22 @@ def tuning(settings):
     return f"LoRA (r={tuned['lora']['rank']})" if "lora" in tuned else "FFT"
 
 
+def model_settings(model):
+    """What made a model: two that differ in one setting alone are an ablation."""
+    settings = config["models"][model]
+    if model not in SAMPLED:
+        return {"control": settings["control"]["kind"]} if model in CONTROLS else {}
+    tuned = {k: v for k, v in (settings.get("finetune") or {}).items() if k != "lora"}
+    lora = (settings.get("finetune") or {}).get("lora", {})
+    return {
+        "base": canonical(base_settings(settings)),
+        "generate": canonical(settings["generate"]),
+        "finetune": canonical(tuned),
+        "caption_source": caption_source_of(config, model),
+        **{f"lora_{name}": canonical(value) for name, value in lora.items()},
+    }
+
+
 def why_missing(model, prompt_set):
     """Why a model has no images of a prompt set."""
     if captions(model) and prompt_set == "augment":
@@ -374,6 +390,7 @@ def model_table(wildcards):
                 "display": settings["display"],
                 "finetuning": "-" if key in CONTROLS + EXTERNAL else tuning(settings),
                 "missing": {s: why_missing(key, s) for s in missing},
+                "settings": model_settings(key),
             }
         )
     return quote(json.dumps(rows))
@@ -416,6 +433,26 @@ def example_flags(wildcards):
     """The example shards with their models' keys."""
     pairs = [f"{m}={shards_of(m, 'test')[0]}" for m in with_examples()]
     return [word for pair in pairs for word in ("--images", quote(pair))]
+
+
+def riskiest_pairs(wildcards):
+    """The tables of closest pairs of every model that has images of the privacy set."""
+    return [
+        f"results/privacy/closest/{m}_pairs.parquet" for m in with_prompt_set("privacy")
+    ]
+
+
+def privacy_shards(wildcards):
+    """Every model's images of the privacy set."""
+    return [s for m in with_prompt_set("privacy") for s in shards_of(m, "privacy")]
+
+
+def riskiest_flags(wildcards):
+    """The same with their models' keys."""
+    scored = with_prompt_set("privacy")
+    pairs = [f"{m}=results/privacy/closest/{m}_pairs.parquet" for m in scored]
+    images = [f"{m}={s}" for m in scored for s in shards_of(m, "privacy")]
+    return ["--pairs", *map(quote, pairs), "--images", *map(quote, images)]
 
 
 def preflight():

@@ -1,5 +1,6 @@
 # Needs: every stage's records.
 # Makes: results/tables/table*.{csv,md,tex} and report.html; a pure join, nothing is computed anew.
+# Beside them riskiest_pairs.html and .csv, which show and name patients: for their owner only.
 
 TABLES = [
     "table01_fidelity",
@@ -11,11 +12,15 @@ TABLES = [
     "table03b_closest_training_image",
     "table03c_attacker",
     "table03d_novelty",
+    "table03e_lenses",
+    "table03f_protocols",
     "table04_classification_augmented",
     "table07_encoders",
     "table09_prevalence",
     "table09b_prevalence_correlation",
     "table15_classification_synthetic_only",
+    "table17a_caption_fidelity",
+    "table17b_caption_privacy",
 ]
 
 
@@ -94,3 +99,34 @@ rule tables_report:
         " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
         " --manifest {input.manifest} --prompts {input.prompts} {params.images}"
         " --tables {params.folder} --output {output} 2> {log}"
+
+
+rule tables_riskiest:
+    """A page of the riskiest pairs: generated images beside their closest training images."""
+    input:
+        code=code("tables"),
+        manifest="results/cohort/manifest.parquet",
+        pairs=riskiest_pairs,
+        images=privacy_shards,
+    output:
+        page="results/tables/riskiest_pairs.html",
+        table="results/tables/riskiest_pairs.csv",
+    log:
+        "logs/tables/riskiest.log",
+    benchmark:
+        "benchmarks/tables/riskiest.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        version=VERSIONS["tables"],
+        dataset=quote(config["cohort"]["dataset"]),
+        models=model_table,
+        flags=riskiest_flags,
+    shell:
+        "python -m workflow_scripts.tables.riskiest --models {params.models}"
+        " --dataset {params.dataset} --manifest {input.manifest} {params.flags}"
+        " --output {output.page} --table {output.table} 2> {log}"

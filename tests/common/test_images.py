@@ -11,6 +11,7 @@ from workflow_scripts.common.images import (
     ImageItem,
     count_shards,
     decode_image,
+    find_in_shards,
     png_bytes,
     read_shard_ids,
     read_shards,
@@ -33,6 +34,15 @@ def test_shards_come_back_in_order_and_bytes(tmp_path):
     assert count_shards(paths) == len(items)
     assert read_shard_ids(paths) == [i.id for i in items]
     assert np.asarray(back[1].open())[0, 0].tolist() == [1, 1, 1]
+
+
+def test_wanted_items_are_found_wherever_they_stand(tmp_path):
+    items = [item(k) for k in range(3 * ROWS_PER_GROUP)]
+    write_shard(items[:5], tmp_path / "a.parquet")
+    write_shard(items[5:], tmp_path / "b.parquet")
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    found = list(find_in_shards(paths, {"test-2", "test-150", "nobody"}))
+    assert [(i.id, i.data) for i in found] == [(items[k].id, items[k].data) for k in (2, 150)]
 
 
 def test_the_same_items_give_the_same_bytes(tmp_path):

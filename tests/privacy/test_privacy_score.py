@@ -6,11 +6,13 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from tests.privacy.conftest import PATIENTS, REPLICATES, radiograph, write_h5
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import read_record
 from workflow_scripts.privacy.score import (
+    LENSES,
     PAIR_SCHEMA,
     Settings,
     main,
@@ -70,6 +72,17 @@ def test_the_published_pixel_distance_of_unrelated_images_sits_at_147(world):
     world.give_copies("as_published")
     record, _ = run(world, "as_published")
     assert record.get("pixel_mean_of_min").value == 0
+
+
+def test_a_flipped_copy_is_seen_in_the_mirror_alone(world):
+    own = world.own
+    images = [radiograph(int(row)).transpose(Image.Transpose.FLIP_LEFT_RIGHT) for row in own]
+    world.give(images, 5 + world.latent[own], 1 - world.reid[own])
+    record, pairs = run(world)
+    # The resize of an odd margin moves a mirrored image by less than a pixel.
+    assert (pairs["mirrored"] < 0.3 * pairs["pixel"]).all()
+    assert record.get("pixel_mean_of_min").value > 70
+    assert record.get("mirrored_mean_of_min").value < 20
 
 
 def near_copy_in(world, replicate, protocol):
@@ -142,6 +155,7 @@ def test_values_of_prompts_by_hand():
             "reid": [0.9, 0.1, 0.85, 0.2],
             "latent": [0.5, 0.3, 0.7, 0.9],
             "pixel": [50.0, 60.0, 20.0, 10.0],
+            "mirrored": [70.0, 60.0, 90.0, 80.0],
         }
     )
     values = {v.metric: v for v in privacy_values(prompt_table(pairs), Settings(bootstrap=200))}
@@ -149,12 +163,15 @@ def test_values_of_prompts_by_hand():
         "reid_mean_of_max": 0.875,
         "latent_mean_of_min": 0.5,
         "pixel_mean_of_min": 30,
+        "mirrored_mean_of_min": 70,
         "reid_mean": 0.5125,
         "latent_mean": 0.6,
         "pixel_mean": 35,
+        "mirrored_mean": 75,
         "reid_sd_of_max": 0.05 / 2**0.5,
         "latent_sd_of_min": 0.4 / 2**0.5,
         "pixel_sd_of_min": 40 / 2**0.5,
+        "mirrored_sd_of_min": 20 / 2**0.5,
         "reid_count": 1,  # 0.85 is not above 0.85
         "reid_share": 0.5,
         "reid_max": 0.9,
@@ -162,7 +179,9 @@ def test_values_of_prompts_by_hand():
     assert {name: value.value for name, value in values.items()} == pytest.approx(expected)
     ways = {name: value.direction for name, value in values.items()}
     assert {name for name in ways if ways[name] == "higher"} == {
-        *("latent_mean_of_min", "pixel_mean_of_min", "latent_mean", "pixel_mean")
+        f"{lens}_{kind}"
+        for lens in ("latent", "pixel", "mirrored")
+        for kind in ("mean", "mean_of_min")
     }
     assert values["reid_max"].interval is None
     assert values["latent_mean_of_min"].interval == pytest.approx((0.3, 0.7))
@@ -176,9 +195,7 @@ def test_the_bootstrap_over_prompts_covers_the_mean():
     covered = 0
     for seed in range(60):
         draws = np.random.default_rng(seed).beta(2, 5, 80)
-        frame = pd.DataFrame(
-            {"image_id": range(80), "reid": draws, "latent": draws, "pixel": draws}
-        )
+        frame = pd.DataFrame({"image_id": range(80), **dict.fromkeys(LENSES, draws)})
         settings = Settings(bootstrap=200, seed=seed)
         low, high = privacy_values(prompt_table(frame), settings)[0].interval
         covered += low <= 2 / 7 <= high

@@ -7,7 +7,7 @@ import pytest
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import read_record
 from workflow_scripts.privacy.private_table import write_private_table
-from workflow_scripts.privacy.score import PAIR_SCHEMA
+from workflow_scripts.privacy.score import LENSES, PAIR_SCHEMA
 from workflow_scripts.privacy.score_lenses import lens_values, main, risks
 
 
@@ -24,6 +24,7 @@ def pairs_of(prompts=100, replicates=3, seed=0, **lenses):
             "reid": rng.beta(2, 5, n),
             "latent": 1 + rng.random(n),
             "pixel": 60 + 10 * rng.random(n),
+            "mirrored": 60 + 10 * rng.random(n),
             **lenses,
         }
     )
@@ -36,10 +37,10 @@ def seen(model, unrelated):
 def test_unrelated_images_raise_the_alarm_for_a_twentieth_of_the_prompts():
     unrelated = pairs_of()
     itself = seen(unrelated, unrelated)
-    for lens in ("reid", "latent", "pixel"):
+    for lens in LENSES:
         assert itself[f"{lens}_seen"].value == pytest.approx(0.05, abs=0.011)
     draws = [seen(pairs_of(seed=seed), pairs_of(seed=100 + seed)) for seed in range(60)]
-    for lens in ("reid", "latent", "pixel"):
+    for lens in LENSES:
         shares = [values[f"{lens}_seen"].value for values in draws]
         assert np.mean(shares) == pytest.approx(0.05, abs=0.015)
 
@@ -64,7 +65,7 @@ def test_one_risky_image_of_a_prompt_is_enough():
 
 def test_a_lens_that_cannot_tell_sees_nothing():
     """All scores equal: nobody is riskier than the unrelated ones."""
-    same = pairs_of(50, reid=0.5, latent=1.0, pixel=3.0)
+    same = pairs_of(50, reid=0.5, latent=1.0, pixel=3.0, mirrored=3.0)
     assert {value.value for value in seen(same, same).values()} == {0}
 
 

@@ -48,7 +48,7 @@ def record(model, values, kept, images=IMAGES):
 
 
 def entry(key, family="stable_diffusion"):
-    return ModelEntry(key, family, key.upper(), ("–",) * 4)
+    return ModelEntry(key, family, key.upper(), {})
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.4])

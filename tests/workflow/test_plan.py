@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -23,8 +24,12 @@ def test_the_paper_with_eleven_systems_is_planned_whole(stubs):
     counts = dict(line.split() for line in output.split("\n") if len(line.split()) == 2)
     assert counts["finetune_train"] == "9"
     assert counts["generate_sample"] == str(11 * (4 + 8 + 8))
-    assert counts["fidelity_score"] == counts["privacy_score"] == "15"
-    assert counts["privacy_closest"] == counts["privacy_novelty"] == "15"
+    assert counts["fidelity_score"] == "15"
+    models = 11 + 6
+    assert counts["privacy_closest"] == counts["privacy_novelty"] == str(models)
+    assert counts["privacy_lenses"] == str(models)
+    assert counts["privacy_score"] == str(2 * models)  # under both protocols
+    assert counts["privacy_attacker"] == counts["features_held_out"] == "2"
     assert counts["features_training"] == "1"
     assert counts["downstream_classification"] == "30"
     assert counts["downstream_real"] == "1"
@@ -55,6 +60,16 @@ def profile_rules(name):
 def test_every_rule_that_a_profile_names_exists(checkout, profile):
     listed = run(["snakemake", "--list-rules", "--quiet", "all"], checkout).stdout.split()
     assert profile_rules(profile) <= set(listed)
+
+
+@pytest.mark.parametrize("profile", ["demo", "slurm_h200", "slurm_a100"])
+def test_every_rule_that_asks_for_a_gpu_has_its_place_in_the_profile(checkout, profile):
+    text = "".join(path.read_text() for path in sorted(Path("rules").glob("*.smk")))
+    blocks = re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", text, re.MULTILINE | re.DOTALL)
+    asking = {name for name, block in blocks if re.search(r"\bgpu=[1-9]", block)}
+    assert len(asking) > 6
+    settings = yaml.safe_load(Path(f"profiles/{profile}/config.yaml").read_text())
+    assert asking <= set(settings["set-resources"])
 
 
 @pytest.mark.parametrize("profile", ["slurm_h200", "slurm_a100"])

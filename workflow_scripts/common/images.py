@@ -133,14 +133,35 @@ def read_shards(paths: Sequence[str | Path]) -> Iterator[ImageItem]:
     for path in paths:
         with _open_shard(path) as file:
             for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
-                for row in batch.to_pylist():
-                    yield ImageItem(
-                        row["prompt_id"],
-                        f"{path}:{row['image']['path']}",
-                        row["image"]["bytes"],
-                        row["caption"],
-                        row["source_image_id"],
-                    )
+                yield from _items(path, batch)
+
+
+def find_in_shards(paths: Sequence[str | Path], ids: set[str]) -> Iterator[ImageItem]:
+    """Iterate over the rows of these prompt ids; only the row groups that hold any are read.
+
+    Raises:
+        InputError: see `read_shards`.
+    """
+    for path in paths:
+        with _open_shard(path) as file:
+            for group in range(file.num_row_groups):
+                names = file.read_row_group(group, columns=["prompt_id"]).column("prompt_id")
+                if ids.isdisjoint(names.to_pylist()):
+                    continue
+                for item in _items(path, file.read_row_group(group)):
+                    if item.id in ids:
+                        yield item
+
+
+def _items(path: str | Path, rows: pa.Table | pa.RecordBatch) -> Iterator[ImageItem]:
+    for row in rows.to_pylist():
+        yield ImageItem(
+            row["prompt_id"],
+            f"{path}:{row['image']['path']}",
+            row["image"]["bytes"],
+            row["caption"],
+            row["source_image_id"],
+        )
 
 
 def count_shards(paths: Sequence[str | Path]) -> int:

@@ -10,8 +10,9 @@
 Needs rad_dino.h5 and reid.h5 of both collections and the images themselves; makes one record and
 the table of pairs, which names patients' images and is readable by its owner only.
 
-Three lenses: the re-identification score (high is a risk), the latent and the pixel distance (low
-is a risk). Of a prompt's replicates the riskiest counts, and a model's values are means over
+Four lenses: the re-identification score (high is a risk), the latent and the pixel distance (low
+is a risk), and the pixel distance to the mirrored radiograph, for the other three can miss a copy
+that was flipped. Of a prompt's replicates the riskiest counts, and a model's values are means over
 prompts of these (the paper's Table 17b shows that its Table 3 averages them so).
 """
 
@@ -45,17 +46,18 @@ from workflow_scripts.privacy.private_table import write_private_table
 
 log = logging.getLogger(__name__)
 
-LENSES: Final = {"reid": "lower", "latent": "higher", "pixel": "higher"}
+LENSES: Final = {"reid": "lower", "latent": "higher", "pixel": "higher", "mirrored": "higher"}
 """The lenses and which direction is safer."""
+
+EXTREMES: Final = {lens: "max" if way == "lower" else "min" for lens, way in LENSES.items()}
+"""Which of a prompt's images counts, by lens: the riskiest."""
 
 PAIR_SCHEMA: Final = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("replicate", pa.int32(), nullable=False),
-        pa.field("reid", pa.float64(), nullable=False),
-        pa.field("latent", pa.float64(), nullable=False),
-        pa.field("pixel", pa.float64(), nullable=False),
+        *(pa.field(lens, pa.float64(), nullable=False) for lens in LENSES),
     ]
 )
 
@@ -76,7 +78,7 @@ def pixel_distances(
     switches: Deviations,
     threads: int = 1,
 ) -> np.ndarray:
-    """Return the pixel distance of every pair, in the order of `pairs`.
+    """Return every pair's pixel distance and that to the mirrored radiograph, (n, 2), in order.
 
     The radiographs are decoded once and kept at the compared size (0.26 MB each where gray); the
     generated images stream through in blocks.
@@ -102,11 +104,12 @@ def pixel_distances(
     def of_file(name: str) -> np.ndarray:
         return pixels(decode_image(Path(files[name]), files[name]), switches)
 
-    def of_item(item: ImageItem) -> tuple[str, float]:
-        generated = pixels(item.open(), switches)
-        return item.id, pixel_distance(real[owner[item.id]], generated, switches)
+    def of_item(item: ImageItem) -> tuple[str, tuple[float, float]]:
+        generated, own = pixels(item.open(), switches), real[owner[item.id]]
+        plain, mirrored = (pixel_distance(x, generated, switches) for x in (own, own[:, ::-1]))
+        return item.id, (plain, mirrored)
 
-    distances: dict[str, float] = {}
+    distances: dict[str, tuple[float, float]] = {}
     with ThreadPoolExecutor(threads) as pool:
         names = list(dict.fromkeys(owner.values()))
         progress = Progress("radiographs", len(names), "images")
@@ -128,24 +131,22 @@ def pixel_distances(
         )
     if switches.pixel_last_image_only:
         of_last = {image: distances[prompt] for prompt, image in owner.items()}
-        return pairs["image_id"].map(of_last).to_numpy(np.float64)
-    return pairs["prompt_id"].map(distances).to_numpy(np.float64)
+        return np.array([of_last[image] for image in pairs["image_id"]], np.float64)
+    return np.array([distances[prompt] for prompt in pairs["prompt_id"]], np.float64)
 
 
 def prompt_table(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return one row per radiograph whose caption was a prompt: extremes and means of its pairs.
 
     Args:
-        pairs: `image_id`, `reid`, `latent`, `pixel`.
+        pairs: `image_id` and a column per lens.
 
     Returns:
-        Columns `reid_max`, `latent_min`, `pixel_min` and `{lens}_mean`, indexed by `image_id`.
+        Columns `reid_max`, `{lens}_min` of the distances and `{lens}_mean`, indexed by `image_id`.
     """
     groups = pairs.groupby("image_id", sort=False)
     return groups.agg(
-        reid_max=("reid", "max"),
-        latent_min=("latent", "min"),
-        pixel_min=("pixel", "min"),
+        **{f"{lens}_{extreme}": (lens, extreme) for lens, extreme in EXTREMES.items()},
         **{f"{lens}_mean": (lens, "mean") for lens in LENSES},
     )
 
@@ -161,9 +162,8 @@ def privacy_values(prompts: pd.DataFrame, settings: Settings) -> list[Value]:
         settings: the threshold (a score above it is a re-identification), replicates and seed.
     """
     n = len(prompts)
-    extremes = {"reid": "max", "latent": "min", "pixel": "min"}
     columns = {
-        **{f"{lens}_mean_of_{e}": (f"{lens}_{e}", LENSES[lens]) for lens, e in extremes.items()},
+        **{f"{lens}_mean_of_{e}": (f"{lens}_{e}", LENSES[lens]) for lens, e in EXTREMES.items()},
         **{f"{lens}_mean": (f"{lens}_mean", way) for lens, way in LENSES.items()},
     }
     table = np.column_stack([prompts[name].to_numpy(np.float64) for name, _ in columns.values()])
@@ -174,7 +174,7 @@ def privacy_values(prompts: pd.DataFrame, settings: Settings) -> list[Value]:
         mean = float(table[:, i].mean())
         drawn = None if means is None else means[:, i]
         values.append(Value(name, mean, way, n, **percentile_interval(drawn)))
-    for i, (lens, extreme) in enumerate(extremes.items()):
+    for i, (lens, extreme) in enumerate(EXTREMES.items()):
         deviation = float(table[:, i].std(ddof=1)) if n > 1 else None
         drawn = None
         if means is not None and squares is not None:
@@ -245,7 +245,7 @@ def score(
     manifest = read_manifest(manifest_path, ["image_id", "path"])
     files = dict(zip(manifest["image_id"], manifest["path"], strict=True))
     rows_of(files, own, prompts_path, "manifest")
-    pairs["pixel"] = pixel_distances(pairs, files, shards, switches, threads)
+    pairs[["pixel", "mirrored"]] = pixel_distances(pairs, files, shards, switches, threads)
 
     per_prompt = prompt_table(pairs)
     record = Record(

@@ -111,7 +111,7 @@ def score_pairs(
         progress.update()
     kinds[:, :-1] = kinds[:, -1:] - involved
     shares = [float(over / number) if number else float("nan") for over, number in totals[:2]]
-    return Pairs(*kinds, above, *shares)
+    return Pairs(kinds[0], kinds[1], kinds[2], above, shares[0], shares[1])
 
 
 def _edges(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -160,6 +160,13 @@ def _area(name: str, same: np.ndarray, other: np.ndarray) -> Value:
     return Value(name, value, "none", n, "all", n_other, interval, kind)
 
 
+def _known(name: str, number: float, n: int) -> Value:
+    """Return a value, or that there is none where it is not a number."""
+    known = bool(np.isfinite(number))
+    reason = None if known else "there is no such pair"
+    return Value(name, number if known else None, "none", n, reason=reason)
+
+
 def attacker_values(pairs: Pairs, prompts: int, replicates: int, images: int) -> list[Value]:
     """Return the attacker's quality and what it would find by chance.
 
@@ -181,16 +188,12 @@ def attacker_values(pairs: Pairs, prompts: int, replicates: int, images: int) ->
         ("reid_true_positive_rate", pairs.same_above, same),
         ("reid_false_positive_rate", pairs.other_above, other),
     ):
-        known = np.isfinite(share)
-        reason = None if known else "there is no such pair"
-        values.append(Value(name, share if known else None, "none", n, reason=reason))
-    known = pairs.above[np.isfinite(pairs.above)]
+        values.append(_known(name, share, n))
     # Any of a prompt's unrelated images above the threshold: drawn anew for each radiograph.
-    chance = float((1 - (1 - known) ** replicates).mean()) if len(known) else None
-    reason = None if chance is not None else "there is no such pair"
-    values.append(Value("chance_share", chance, "none", images, reason=reason))
-    count = None if chance is None else chance * prompts
-    values.append(Value("chance_count", count, "none", prompts, reason=reason))
+    known = pairs.above[np.isfinite(pairs.above)]
+    chance = float((1 - (1 - known) ** replicates).mean()) if len(known) else float("nan")
+    values.append(_known("chance_share", chance, images))
+    values.append(_known("chance_count", chance * prompts, prompts))
     return values
 
 

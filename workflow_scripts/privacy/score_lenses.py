@@ -39,7 +39,9 @@ def risks(pairs: pd.DataFrame) -> dict[str, np.ndarray]:
     """Return the risk of each prompt's riskiest image, (prompts,) by lens: higher is riskier."""
     table = prompt_table(pairs)
     return {
-        lens: -table[f"{lens}_min"].to_numpy() if way == "higher" else table[f"{lens}_max"].to_numpy()
+        lens: -table[f"{lens}_min"].to_numpy()
+        if way == "higher"
+        else table[f"{lens}_max"].to_numpy()
         for lens, way in LENSES.items()
     }
 

@@ -146,9 +146,11 @@ def nearness(
     for draw in range(draws):
         halves = [kind[_half(kind.patients, rng)] for kind in kinds]
         for _ in range(MATCHINGS):
-            shares[:, draw] += _shares(generated, *_matched(halves, fewest // 2, rng), device)
+            references = _matched(halves, fewest // 2, rng)
+            shares[:, draw] += _shares(generated, references, device)
         progress.update()
-    return Nearness(*(shares / MATCHINGS), fewest // 2)
+    shares /= MATCHINGS
+    return Nearness(shares[0], shares[1], fewest // 2)
 
 
 def _half(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -180,13 +182,16 @@ def _one_each(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _shares(
-    generated: Generated,
-    seen: Radiographs,
-    unseen: Radiographs,
-    third: Radiographs,
-    device: torch.device,
+    generated: Generated, references: Sequence[Radiographs], device: torch.device
 ) -> tuple[float, float]:
-    """Return which shares of the prompts' images and of the third set are nearer to `seen`."""
+    """Return which shares of the prompts' images and of the third set are nearer to the first.
+
+    Args:
+        generated: the images.
+        references: the prompts' radiographs, held-out ones, the third set.
+        device: where to compute.
+    """
+    seen, unseen, third = references
     asked = np.flatnonzero(np.isin(generated.prompts, seen.numbers))
     shown = generated.shown[asked, None] == unseen.patients[None]
     nearer = _nearer(generated.features[asked], seen, unseen, shown, device)

@@ -8,7 +8,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.layout import LAYOUTS, Column, Layout
-from workflow_scripts.tables.models import NOT_RUN, ModelEntry
+from workflow_scripts.tables.models import NOT_RUN, ModelEntry, variants
 from workflow_scripts.tables.published import PAPER_DATASET, Published, published_values
 from workflow_scripts.tables.records_in import REAL, Records
 
@@ -143,14 +143,16 @@ def _build(
     cohort: dict[str, SplitCounts],
     images_removed: int = 0,
 ) -> Table:
-    printed = published_values(layout.stem) if dataset == PAPER_DATASET and layout.in_paper else {}
+    printed = {}
+    if dataset == PAPER_DATASET and (layout.in_paper or layout.printed):
+        printed = published_values(layout.printed or layout.stem)
     rows = []
-    if layout.real_row is not None:
-        record = records.find(layout.stage, layout.real_family, REAL)
+    for real in layout.real_rows:
+        record = records.find(layout.stage, real.family, REAL, real.protocol)
         cells = tuple(_cell(column, record, NOT_RUN) for column in layout.columns)
-        rows.append(Row(REAL, layout.real_row, "real", (), cells))
+        rows.append(Row(REAL, real.label, "real", (), cells))
     for kind in ("model", "control"):
-        for model in models if layout.models else ():
+        for model in _shown(layout, models):
             if model.is_control != (kind == "control"):
                 continue
             cells = tuple(
@@ -161,8 +163,10 @@ def _build(
                 )
                 for column in layout.columns
             )
-            attributes = model.attributes if layout.attributes else ()
+            attributes = tuple(model.attributes[header] for header in layout.attributes)
             rows.append(Row(model.key, model.name, kind, attributes, cells))
+    if layout.varies is not None and not rows:
+        rows.append(_no_variant(layout, layout.varies))
     if layout.floor is not None:
         rows.append(_floor(layout, layout.floor, records, models))
     rows = [_with_published(row, printed) for row in rows]
@@ -177,12 +181,30 @@ def _build(
     )
 
 
+def _shown(layout: Layout, models: Sequence[ModelEntry]) -> list[ModelEntry]:
+    """Return the models that have rows; a control that has no such images by design has none."""
+    if not layout.models:
+        return []
+    if layout.varies is not None:
+        return variants(models, layout.varies)
+    return [m for m in models if not (m.is_control and m.why_missing(layout.stage) != NOT_RUN)]
+
+
+def _no_variant(layout: Layout, setting: str) -> Row:
+    reason = f"not run: no two models differ in their {setting.replace('_', ' ')} alone"
+    cells = tuple(Cell(column, None, reason=reason) for column in layout.columns)
+    return Row("none", "–", "model", ("–",) * len(layout.attributes), cells)
+
+
 def _record(records: Records, layout: Layout, column: Column, model: ModelEntry) -> Record | None:
-    return records.find(layout.stage, column.family or layout.family, model.key)
+    family = column.family or layout.family
+    return records.find(layout.stage, family, model.key, column.protocol)
 
 
 def _why_missing(model: ModelEntry, layout: Layout, column: Column) -> str:
     why = model.why_missing(layout.stage)
+    if why == NOT_RUN and layout.family == "lenses":
+        return "not run: no control `held_out_real` says what unrelated images look like"
     if why == NOT_RUN and column.family not in (None, layout.family):
         return f"not run: `{layout.stage}.encoders` does not name {column.family}"
     return why
@@ -239,7 +261,8 @@ def _with_published(row: Row, printed: dict[tuple[str, str, str, str], Published
     for cell in row.cells:
         of = cell.column
         key = (row.key, of.metric, of.subset, of.family or "")
-        cells.append(replace(cell, published=printed.get(key)))
+        measured_alike = of.protocol in (None, "as_published")
+        cells.append(replace(cell, published=printed.get(key) if measured_alike else None))
     return replace(row, cells=tuple(cells))
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import (
     decode_image,
+    find_in_shards,
     gray_if_colourless,
     read_shard_ids,
-    read_shards,
 )
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
 from workflow_scripts.tables.models import ModelEntry
@@ -70,7 +70,7 @@ class Gallery:
     left_out: tuple[str, ...]
 
 
-def parse_images(pairs: Sequence[str]) -> dict[str, list[Path]]:
+def parse_images(pairs: Sequence[str], flag: str = "--images") -> dict[str, list[Path]]:
     """Parse `MODEL=FILE` arguments; a model's files keep their order.
 
     Raises:
@@ -80,7 +80,7 @@ def parse_images(pairs: Sequence[str]) -> dict[str, list[Path]]:
     for pair in pairs:
         model, equals, path = pair.partition("=")
         if not equals or not model or not path:
-            raise InputError(f"MODEL=FILE was expected, not {pair!r}", "--images")
+            raise InputError(f"MODEL=FILE was expected, not {pair!r}", flag)
         files.setdefault(model, []).append(Path(path))
     return files
 
@@ -166,13 +166,5 @@ def thumbnail(image: Image.Image) -> str:
 
 
 def _thumbnails(paths: Sequence[Path], wanted: set[str]) -> Iterator[tuple[str, tuple[str, str]]]:
-    left = set(wanted)
-    for path in paths:
-        if not left & set(read_shard_ids([path])):
-            continue
-        for item in read_shards([path]):
-            if item.id in left:
-                left.discard(item.id)
-                yield item.id, (thumbnail(item.open()), item.caption or "")
-            if not left:
-                return
+    for item in find_in_shards(paths, wanted):
+        yield item.id, (thumbnail(item.open()), item.caption or "")

@@ -7,6 +7,9 @@ from workflow_scripts.common.manifest import FINDINGS
 
 ARROWS: Final = {"higher": "↑", "lower": "↓", "none": ""}
 
+PROTOCOL_WORDS: Final = {"sound": "sound", "as_published": "as published"}
+"""The protocols as readers see them."""
+
 _ABBREVIATED: Final = (
     "EC: enlarged cardiomediastinum, LL: lung lesion, LO: lung opacity, NF: no finding, "
     "PE: pleural effusion, PO: pleural other, PN: pneumonia, PT: pneumothorax, "
@@ -25,6 +28,7 @@ class Column:
         decimals: digits after the point, for readers; the CSV has all digits.
         subset: `all` or a finding.
         family: of its records, where it is not the table's.
+        protocol: of its records, where a table shows both.
     """
 
     header: str
@@ -33,6 +37,22 @@ class Column:
     decimals: int
     subset: str = "all"
     family: str | None = None
+    protocol: str | None = None
+
+
+@dataclass(frozen=True)
+class RealRow:
+    """A row of real data alone: records of the model `real`.
+
+    Attributes:
+        label: of the row.
+        family: of the record.
+        protocol: of the record, where a table shows both.
+    """
+
+    label: str
+    family: str
+    protocol: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,14 +66,15 @@ class Layout:
         stage: whose records it joins.
         family: the records' family, or None where the stage has one family.
         columns: its metrics, in the paper's order.
-        attributes: headers of what is said of a model before its metrics.
+        attributes: headers of what is said of a model before its metrics, see `ModelEntry`.
         transposed: metrics are rows and models are columns.
         n_labels: what `n` and `n_reference` count.
-        real_row: the label of the row of real data alone, where there is one.
+        real_rows: the rows of real data alone.
         floor: the metric of the row of real against real, where there is one.
         positives: whether a foot row counts the positive test images per finding.
-        real_family: of the record behind `real_row`; its model is `real`.
         models: whether the models have rows.
+        varies: a setting: only models that differ from another one in it alone have rows.
+        printed: the stem of the paper's table whose values stand beside, where it is not its own.
         row_header: what the rows of a table that is not transposed are.
         explanation: sentences of the caption on what the numbers are.
     """
@@ -68,17 +89,18 @@ class Layout:
     n_labels: tuple[str, str]
     attributes: tuple[str, ...] = ()
     transposed: bool = False
-    real_row: str | None = None
-    real_family: str = "classification/real_only"
+    real_rows: tuple[RealRow, ...] = ()
     models: bool = True
+    varies: str | None = None
+    printed: str | None = None
     floor: str | None = None
     positives: bool = False
     row_header: str = "Model"
 
     @property
     def in_paper(self) -> bool:
-        """Whether the paper prints such a table."""
-        return self.number.isdigit()
+        """Whether the paper prints such a table (its Table 17 has two parts)."""
+        return self.number.isdigit() or self.number.startswith("17")
 
 
 def _per_finding(headers: str, metric: str, direction: str, decimals: int) -> tuple[Column, ...]:
@@ -225,11 +247,14 @@ _ATTACKER: Final = Layout(
     stage="privacy",
     family="attacker",
     models=False,
-    real_row="Held-out real pairs",
-    real_family="attacker",
+    real_rows=tuple(
+        RealRow(f"Held-out real pairs, {words}", "attacker", protocol)
+        for protocol, words in PROTOCOL_WORDS.items()
+    ),
     row_header="Pairs",
     columns=(
         Column("ROC AUC", "reid_auc", "none", 3),
+        Column("ROC AUC, all sites", "reid_auc_all_sites", "none", 3),
         Column("Found at δ", "reid_true_positive_rate", "none", 4),
         Column("False alarms at δ", "reid_false_positive_rate", "none", 4),
         Column("Share of prompts > δ by chance", "chance_share", "none", 4),
@@ -238,29 +263,117 @@ _ATTACKER: Final = Layout(
     n_labels=("Rests on (pairs, images, prompts)", "Against pairs of two patients"),
     explanation=(
         "The re-identification network scores every pair of held-out radiographs: those of one "
-        "patient it should find, those of two patients it should not. By chance: what unrelated "
-        "real images would count in Table 3, as many for each prompt as a model makes. "
+        "patient it should find, those of two patients it should not. Pairs of two patients are "
+        "of one site, since the site alone tells many apart: over all sites the network would "
+        "look better than it is. By chance: what unrelated real images would count in Table 3, as "
+        "many for each prompt as a model makes. "
     ),
 )
 
 _NOVELTY: Final = Layout(
     stem="table03d_novelty",
     number="3d",
-    title="Nearer to training than to unseen radiographs",
+    title="Nearer to the prompts' radiographs than to unseen ones",
     stage="privacy",
     family="novelty",
     columns=(
         Column("Nearer to training ↓", "nearer_to_training", "lower", 3),
         Column("A third real set", "nearer_to_training_real", "none", 3),
+        Column("Difference ↓", "nearer_to_training_excess", "lower", 3),
     ),
     n_labels=("Generated images, real images", "Patients in each reference"),
     explanation=(
-        "The share of images whose nearest radiograph (RAD-DINO) is a training image rather than a "
-        "held-out one, where both references hold one radiograph of each of as many patients, "
-        "drawn again and again. 0.5 is expected of a model that memorised nothing; the third set, "
-        "real radiographs of other held-out patients, shows what it is here. The references are "
-        "far smaller than the training set, so that this sees memorisation of many images, not of "
-        "a few: Table 3b does. "
+        "The share of images that are nearer (RAD-DINO) to one of the training radiographs whose "
+        "captions are the prompts than to one of as many held-out radiographs with the same "
+        "findings, one radiograph of a patient, no patient in both. 0.5 is expected of a model "
+        "that learned no single image, as far as captions say no more than findings. The third "
+        "set shows what real images get, of patients in neither reference: training radiographs "
+        "that are no prompt's, with the same findings again. "
+    ),
+)
+
+_LENSES: Final = Layout(
+    stem="table03e_lenses",
+    number="3e",
+    title="Which lens sees it: prompts with an alarm, at 5% false alarms",
+    stage="privacy",
+    family="lenses",
+    columns=(
+        Column("Re-ID score ↓", "reid_seen", "lower", 3),
+        Column("Latent distance ↓", "latent_seen", "lower", 3),
+        Column("Pixel distance ↓", "pixel_seen", "lower", 3),
+        Column("Pixel distance, mirrored ↓", "mirrored_seen", "lower", 3),
+        Column("Any of them ↓", "any_seen", "lower", 3),
+    ),
+    n_labels=("Prompts", "Prompts of held-out images"),
+    explanation=(
+        "The share of prompts whose riskiest image is riskier than all but 5% of the prompts are "
+        "with held-out real images, which show other patients. A lens that sees copies and misses "
+        "flipped or brightened ones says nothing of a model that flips or brightens. "
+    ),
+)
+
+_SIDE_BY_SIDE: Final = Layout(
+    stem="table03f_protocols",
+    number="3f",
+    title="Table 3 under both protocols",
+    stage="privacy",
+    family="pairwise",
+    printed=_PRIVACY.stem,
+    columns=tuple(
+        replace(column, header=f"{column.header} ({words})", protocol=protocol)
+        for column in _PRIVACY.columns
+        for protocol, words in PROTOCOL_WORDS.items()
+    ),
+    n_labels=("Prompts", "Training images"),
+    explanation=(
+        "Sound: re-identification on the network's own preprocessing, images cropped to a square, "
+        "pixels subtracted as numbers, every image compared. As published: no mean and deviation "
+        "at 224 pixels, images squashed, 8-bit pixels that wrap modulo 256, and a prompt's last "
+        "image compared in the place of all. "
+    ),
+)
+
+_CAPTION_FIDELITY: Final = Layout(
+    stem="table17a_caption_fidelity",
+    number="17a",
+    title="Captions of another source: fidelity",
+    stage="fidelity",
+    family="rad_dino",
+    attributes=("Prompt Type",),
+    varies="caption_source",
+    columns=(
+        Column("FID (RadDino) ↓", "fid", "lower", 3),
+        Column("KID (RadDino) ↓", "kid", "lower", 3),
+        Column("Alignment Score ↑", "alignment", "higher", 3),
+    ),
+    n_labels=("Generated images", "Real images"),
+    explanation=(
+        "The same model, trained, sampled and measured on captions of another source for the same "
+        "radiographs. "
+    ),
+)
+
+_CAPTION_PRIVACY: Final = replace(
+    _CAPTION_FIDELITY,
+    stem="table17b_caption_privacy",
+    number="17b",
+    title="Captions of another source: privacy",
+    stage="privacy",
+    family="pairwise",
+    columns=(
+        Column("Max. Re-ID Score (mean) ↓", "reid_mean_of_max", "lower", 3),
+        Column("Max. Re-ID Score (sd)", "reid_sd_of_max", "none", 3),
+        Column("Min. Latent Distance (mean) ↑", "latent_mean_of_min", "higher", 3),
+        Column("Min. Latent Distance (sd)", "latent_sd_of_min", "none", 3),
+        Column("Min. Pixel Distance (mean) ↑", "pixel_mean_of_min", "higher", 1),
+        Column("Min. Pixel Distance (sd)", "pixel_sd_of_min", "none", 1),
+    ),
+    n_labels=("Prompts", "Training images"),
+    explanation=(
+        "The same model, trained, sampled and measured on captions of another source for the same "
+        "radiographs. Of a prompt's images the riskiest counts; mean and standard deviation are "
+        "over prompts. "
     ),
 )
 
@@ -308,7 +421,7 @@ _AUGMENTED: Final = Layout(
         Column("Average", "auroc", "higher", 2),
     ),
     n_labels=("Test images", "Reference images"),
-    real_row="Original",
+    real_rows=(RealRow("Original", "classification/real_only"),),
     positives=True,
     explanation=_AUROC_NOTE + "Original is trained on the real images alone. " + _ABBREVIATED,
 )
@@ -326,7 +439,7 @@ _SYNTHETIC_ONLY: Final = Layout(
         2,
     ),
     n_labels=("Test images", "Reference images"),
-    real_row="Original (Real)",
+    real_rows=(RealRow("Original (Real)", "classification/real_only"),),
     positives=True,
     explanation=_AUROC_NOTE + "Original (Real) is trained on real images. " + _ABBREVIATED,
 )
@@ -342,8 +455,12 @@ LAYOUTS: Final = {
         _CLOSEST,
         _ATTACKER,
         _NOVELTY,
+        _LENSES,
+        _SIDE_BY_SIDE,
         _AUGMENTED,
         _ENCODERS,
         _SYNTHETIC_ONLY,
+        _CAPTION_FIDELITY,
+        _CAPTION_PRIVACY,
     )
 }

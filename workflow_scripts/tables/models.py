@@ -1,6 +1,7 @@
 """The models of the tables: their order, what is said of them, and why a value may be missing."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,8 +16,11 @@ PROMPT_SET_OF: Final = {"fidelity": "test", "privacy": "privacy", "downstream": 
 
 NOT_RUN: Final = "not run"
 
+CAPTION_SOURCES: Final = {"llava_rad": "LLaVA-Rad", "impression": "Original MIMIC"}
+"""MIMIC-CXR's caption sources as the paper names them."""
+
 _DISPLAY: Final = {"name", "size", "default_resolution", "previously_available"}
-_KEYS: Final = {"key", "family", "display", "finetuning", "missing"}
+_KEYS: Final = {"key", "family", "display", "finetuning", "missing", "settings"}
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,17 @@ class ModelEntry:
         key: in the config and in records.
         family: `control` for a control, else the text-to-image family or `external`.
         name: in tables.
-        attributes: size, default resolution, previously available, fine-tuning; – where unknown.
+        attributes: what is said of it, by the header of a table's column; – where unknown.
         missing: for a prompt set without images, why.
+        settings: what made it, as text; empty where the workflow did not.
     """
 
     key: str
     family: str
     name: str
-    attributes: tuple[str, str, str, str]
+    attributes: dict[str, str]
     missing: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_control(self) -> bool:
@@ -83,18 +89,39 @@ def _model(entry: dict[str, Any], where: str) -> ModelEntry:
     if not entry.get("key") or not entry.get("family"):
         raise InputError("a model has a `key` and a `family`", where)
     available = {None: "–", True: "✓", False: "✗"}[display.get("previously_available")]
+    settings = {name: str(value) for name, value in (entry.get("settings") or {}).items()}
+    source = settings.get("caption_source")
+    attributes = {
+        "Size": _text(display.get("size")),
+        "Default Resolution": _text(display.get("default_resolution")),
+        "Prev. Available For CXR?": available,
+        "Fine-Tuning": _text(entry.get("finetuning")),
+        "Prompt Type": _text(CAPTION_SOURCES.get(str(source), source)),
+    }
     return ModelEntry(
         entry["key"],
         entry["family"],
         str(display.get("name") or entry["key"]),
-        (
-            _text(display.get("size")),
-            _text(display.get("default_resolution")),
-            available,
-            _text(entry.get("finetuning")),
-        ),
+        attributes,
         {prompt_set: str(reason) for prompt_set, reason in missing.items()},
+        settings,
     )
+
+
+def variants(models: Sequence[ModelEntry], setting: str) -> list[ModelEntry]:
+    """Return the models that differ from another one in one setting alone, those together.
+
+    Groups stand in the order of their first model, and so do the models of a group.
+    """
+    groups: dict[tuple[tuple[str, str], ...], list[ModelEntry]] = {}
+    for model in models:
+        if setting in model.settings:
+            rest = tuple(sorted((k, v) for k, v in model.settings.items() if k != setting))
+            groups.setdefault(rest, []).append(model)
+    differing = [
+        group for group in groups.values() if len({m.settings[setting] for m in group}) > 1
+    ]
+    return [model for group in differing for model in group]
 
 
 def _text(value: Any) -> str:

@@ -35,6 +35,12 @@ _MODEL_KEYS: Final = {
     "Flux.1-Dev": "flux_1_dev",
     "Flux": "flux_1_dev",
     "LLM-CXR": "llm_cxr",
+    "SD-V1-4, LlaVA-Rad": "sd_v1_4",
+    "SD-V1-5, LlaVA-Rad": "sd_v1_5",
+    "SD-V2, LlaVA-Rad": "sd_v2",
+    "SD-V1-4, Original MIMIC": "sd_v1_4_impression",
+    "SD-V1-5, Original MIMIC": "sd_v1_5_impression",
+    "SD-V2, Original MIMIC": "sd_v2_impression",
     "Original": "real",
     "Original (Real)": "real",
 }
@@ -117,4 +123,7 @@ def _by_model(rows: list[list[str]], layout: Layout) -> tuple[list[str], list[li
     if layout.transposed:
         return rows[0][1:], [list(t) for t in zip(*(row[1:] for row in rows[1:]), strict=True)]
     first = 1 + len(layout.attributes)
-    return [row[0] for row in rows[1:]], [row[first:] for row in rows[1:]]
+    names = [row[0] for row in rows[1:]]
+    if layout.varies is not None:  # Table 17 tells a model's rows by their prompt type
+        names = [f"{row[0]}, {row[1]}" for row in rows[1:]]
+    return names, [row[first:] for row in rows[1:]]

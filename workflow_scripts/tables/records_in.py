@@ -15,11 +15,20 @@ REAL: Final = "real"
 """The model key of records of real data alone."""
 
 
-class Records:
-    """The records by stage, family and model."""
+BOTH_PROTOCOLS: Final = (("privacy", "pairwise"), ("privacy", "attacker"))
+"""Stage and family of the records that stand under both protocols, side by side."""
 
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, str | None, str], Record] = {}
+
+class Records:
+    """The records by stage, family, model and protocol.
+
+    Args:
+        protocol: of the tables; records of the other one are found only where it is asked for.
+    """
+
+    def __init__(self, protocol: str = PROTOCOLS[0]) -> None:
+        self.protocol = protocol
+        self._found: dict[tuple[str, str | None, str, str], Record] = {}
 
     def add(self, record: Record) -> None:
         """Add a record.
@@ -27,16 +36,18 @@ class Records:
         Raises:
             InputError: the place is taken.
         """
-        place = (record.stage, record.family, record.model)
+        place = (record.stage, record.family, record.model, record.protocol)
         if place in self._found:
             raise InputError(
                 f"two {record.stage} records ({record.family}) of model {record.model!r}"
             )
         self._found[place] = record
 
-    def find(self, stage: str, family: str | None, model: str) -> Record | None:
-        """Return a record, or None where there is none."""
-        return self._found.get((stage, family, model))
+    def find(
+        self, stage: str, family: str | None, model: str, protocol: str | None = None
+    ) -> Record | None:
+        """Return a record, or None where there is none; by default of the tables' protocol."""
+        return self._found.get((stage, family, model, protocol or self.protocol))
 
     def all(self) -> list[Record]:
         """Return the records in the order they were added."""
@@ -51,14 +62,14 @@ def read_records(
     Args:
         paths: files per stage.
         models: the models of the tables.
-        protocol: the one that all records must have.
+        protocol: the one that all records must have, but those of `BOTH_PROTOCOLS`.
 
     Raises:
         InputError: a record of another stage, an unknown family or model, another protocol, or
             two records of one model.
     """
     keys = {model.key for model in models}
-    real = {(x.stage, x.real_family) for x in LAYOUTS.values() if x.real_row is not None}
+    real = {(x.stage, row.family) for x in LAYOUTS.values() for row in x.real_rows}
     families = {
         *real,
         *((layout.stage, layout.family) for layout in LAYOUTS.values() if layout.family),
@@ -69,7 +80,7 @@ def read_records(
             if c.family
         ),
     }
-    records = Records()
+    records = Records(protocol)
     for stage, files in paths.items():
         for path in files:
             record = read_record(path)
@@ -85,7 +96,8 @@ def read_records(
                     path,
                     "add the model to `run_models`, or leave its record out",
                 )
-            if record.protocol != protocol:
+            both = (stage, record.family) in BOTH_PROTOCOLS
+            if record.protocol != protocol and not both:
                 raise InputError(
                     f"a record of protocol {record.protocol!r} for tables of {protocol!r}",
                     path,

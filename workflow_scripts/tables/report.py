@@ -13,11 +13,9 @@ import argparse
 import base64
 import logging
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 from markupsafe import Markup
 
 from workflow_scripts.common.errors import InputError, run_script
@@ -29,8 +27,10 @@ from workflow_scripts.tables.assemble import Cell, Row, Table
 from workflow_scripts.tables.cohort_counts import count_cohort, read_attrition
 from workflow_scripts.tables.examples import gallery, parse_images
 from workflow_scripts.tables.models import STAGES, ModelEntry, parse_models
+from workflow_scripts.tables.pages import render
 from workflow_scripts.tables.paired import PAIRED, matrices
 from workflow_scripts.tables.prevalence import floor_of, measure, positives
+from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
 from workflow_scripts.tables.published import PAPER_DATASET
 from workflow_scripts.tables.records_in import add_arguments, read_records
 
@@ -99,13 +99,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             if svg is not None
         ],
+        "lenses": lens_sentences(tables["table03e_lenses"], models),
+        "attacker": attacker_sentence(tables["table03c_attacker"]),
         "dashes": _dashes(tables, models),
         "provenance": provenance_rows(records.all()),
         "plot": dot_plot,
     }
     # The report shows radiographs of the cohort.
     with whole_file(args.output, owner_only=True) as temporary:
-        temporary.write_text(render(context), encoding="utf-8")
+        temporary.write_text(render("report.html.j2", context), encoding="utf-8")
     log.info("report of %d models in %s", len(models), args.output)
 
 
@@ -273,25 +275,6 @@ def _downloads(folder: str | Path, stem: str) -> list[tuple[str, str, str]]:
             ) from None
         found.append((path.name, suffix, f"data:{kind};charset=utf-8;base64,{data}"))
     return found
-
-
-def render(context: dict[str, Any]) -> str:
-    """Render the report from its template, style and script."""
-    folder = files("workflow_scripts.tables") / "templates"
-    parts = {name: (folder / name).read_text(encoding="utf-8") for name in _TEMPLATES}
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader({"report.html.j2": parts["report.html.j2"]}),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
-        **context, style=Markup(parts["report.css"]), script=Markup(parts["report.js"])
-    )
-
-
-_TEMPLATES: Final = ("report.html.j2", "report.css", "report.js")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,75 @@
+"""What the report says of lenses and of the attacker follows from the tables."""
+
+import json
+
+import pytest
+
+from workflow_scripts.common.records import Record, Value
+from workflow_scripts.tables.assemble import build_tables
+from workflow_scripts.tables.models import parse_models
+from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
+from workflow_scripts.tables.records_in import Records
+
+MODELS = [
+    {
+        "key": key,
+        "family": "control",
+        "display": {"name": key},
+        "settings": {"control": kind},
+    }
+    for key, kind in (("flips", "flipped_copies"), ("copies", "training_copies"), ("n", "noise"))
+]
+
+
+def tables(*records):
+    found = Records()
+    for record in records:
+        found.add(record)
+    return build_tables(found, parse_models(json.dumps(MODELS)), "World", "sound", {})
+
+
+def lenses(model, **seen):
+    values = [Value(f"{lens}_seen", share, "lower", 30) for lens, share in seen.items()]
+    return Record("privacy", model, "lenses", "sound", values)
+
+
+def test_a_sentence_for_each_kind_of_copies_says_who_sees_and_who_misses():
+    found = tables(
+        lenses("flips", reid=0.1, latent=0.5, pixel=0.0, mirrored=1.0, any=1.0),
+        lenses("copies", reid=1.0, latent=1.0, pixel=1.0, mirrored=1.0, any=1.0),
+        lenses("n", reid=0.0, latent=0.0, pixel=0.0, mirrored=0.0, any=0.0),
+    )
+    sentences = lens_sentences(found["table03e_lenses"], parse_models(json.dumps(MODELS)))
+    assert sentences == [
+        "Flipped copies are seen by the latent distance (50%) and the pixel distance in the "
+        "mirror (100%) and missed by the re-ID score (10%) and the pixel distance (0%).",
+        "Plain copies are seen by the re-ID score (100%), the latent distance (100%), the pixel "
+        "distance (100%) and the pixel distance in the mirror (100%).",
+    ]
+
+
+def test_copies_that_nobody_sees_are_said_to_be():
+    found = tables(lenses("flips", reid=0.1, latent=0.0, pixel=0.0, mirrored=0.0, any=0.1))
+    sentences = lens_sentences(found["table03e_lenses"], parse_models(json.dumps(MODELS)))
+    assert sentences == ["Flipped copies are seen by no lens."]
+
+
+@pytest.mark.parametrize("protocols", [["sound"], ["sound", "as_published"], []])
+def test_the_attacker_under_each_protocol_that_was_run(protocols):
+    records = [
+        Record(
+            *("privacy", "real", "attacker", protocol),
+            [
+                Value("reid_auc", 0.9, "none", 60),
+                Value("chance_count", 1.25, "none", 2000),
+            ],
+        )
+        for protocol in protocols
+    ]
+    sentence = attacker_sentence(tables(*records)["table03c_attacker"])
+    if not protocols:
+        assert sentence is None
+        return
+    assert sentence.count("AUC of 0.900") == len(protocols)
+    assert "put 1.2 of 2,000 prompts above δ" in sentence
+    assert ("protocol as published" in sentence) == ("as_published" in protocols)

@@ -1,0 +1,73 @@
+"""What the privacy tables say, in sentences for the report."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from workflow_scripts.tables.assemble import Cell, Table
+from workflow_scripts.tables.models import ModelEntry
+
+SEEN: Final = 0.5
+"""A lens that raises its alarm for fewer of the copies is no protection."""
+
+_LENSES: Final = {
+    "reid_seen": "the re-ID score",
+    "latent_seen": "the latent distance",
+    "pixel_seen": "the pixel distance",
+    "mirrored_seen": "the pixel distance in the mirror",
+}
+_COPIES: Final = {
+    "training_copies": "Plain copies",
+    "flipped_copies": "Flipped copies",
+    "brightened_copies": "Brightened copies",
+}
+
+
+def lens_sentences(table: Table, models: Sequence[ModelEntry]) -> list[str]:
+    """Return for each kind of copies which lens sees them and which misses them.
+
+    Args:
+        table: Table 3e.
+        models: of the run; the kind of a control is among its settings.
+    """
+    kinds = {model.key: model.settings.get("control") for model in models}
+    sentences = []
+    for row in table.rows:
+        words = _COPIES.get(str(kinds.get(row.key)))
+        lenses = [c for c in row.cells if c.column.metric in _LENSES and c.value is not None]
+        if words is None or not lenses:
+            continue
+        seen = [cell for cell in lenses if (cell.value or 0) >= SEEN]
+        missed = [cell for cell in lenses if (cell.value or 0) < SEEN]
+        parts = [f"are seen by {_listed(seen)}" if seen else "are seen by no lens"]
+        if missed and seen:
+            parts.append(f"missed by {_listed(missed)}")
+        sentences.append(f"{words} {' and '.join(parts)}.")
+    return sentences
+
+
+def attacker_sentence(table: Table) -> str | None:
+    """Return how good the attacker is and what chance gives, under the tables' own protocol.
+
+    Args:
+        table: Table 3c; its first row is `sound`.
+    """
+    sentences = []
+    for row in table.rows:
+        cells = {cell.column.metric: cell for cell in row.cells}
+        auc, chance = cells["reid_auc"], cells["chance_count"]
+        if auc.value is None or chance.value is None:
+            continue
+        protocol = row.label.split(", ")[-1]
+        sentences.append(
+            f"Under the protocol {protocol}, the re-identification network tells patients apart "
+            f"with an AUC of {auc.text}, and unrelated real radiographs put {chance.text} of "
+            f"{chance.n:,} prompts above δ."
+        )
+    if not sentences:
+        return None
+    return " ".join([*sentences, "A model's count says something only where it is larger."])
+
+
+def _listed(cells: Sequence[Cell]) -> str:
+    names = [f"{_LENSES[c.column.metric]} ({100 * (c.value or 0):.0f}%)" for c in cells]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,222 @@
+"""Write the page of the riskiest pairs: generated images beside their closest training images.
+
+python -m workflow_scripts.tables.riskiest --models '[{"key": "sd_v1_4", ...}]' --dataset MIMIC-CXR
+    --manifest results/cohort/manifest.parquet
+    --pairs sd_v1_4=results/privacy/closest/sd_v1_4_pairs.parquet
+    --images sd_v1_4=results/generate/sd_v1_4/privacy/part-00000-of-00008.parquet
+    --output results/tables/riskiest_pairs.html --table results/tables/riskiest_pairs.csv
+
+Makes one HTML file that needs nothing beside it, and the same pairs as CSV. Both show or name
+patients and are readable by their owner only.
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.images import decode_image, find_in_shards
+from workflow_scripts.common.manifest import read_manifest
+from workflow_scripts.privacy.private_table import read_private_table
+from workflow_scripts.privacy.score_closest import PAIR_SCHEMA
+from workflow_scripts.tables.examples import parse_images, thumbnail
+from workflow_scripts.tables.models import ModelEntry, parse_models
+from workflow_scripts.tables.pages import render
+
+log = logging.getLogger(__name__)
+
+MOST: Final = 12
+"""Pairs of each model and lens."""
+
+
+@dataclass(frozen=True)
+class Lens:
+    """How two images are compared; columns of the table of pairs begin with its name."""
+
+    name: str
+    title: str
+    riskier: str  # `low` or `high` values
+    decimals: int
+
+
+LENSES: Final = (
+    Lens("latent", "RAD-DINO distance", "low", 4),
+    Lens("reid", "Re-identification score", "high", 4),
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generated image beside a training image.
+
+    Attributes:
+        value: the lens's, as a reader sees it.
+        own: whether the training image shows the patient of the prompt.
+        caption: what the generated image was made from.
+        prompt_id, image_id, patient_id: of the generated image, the training image, its patient.
+        generated, training: data URIs.
+    """
+
+    value: str
+    own: bool
+    caption: str
+    prompt_id: str
+    image_id: str
+    patient_id: str
+    generated: str
+    training: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A model's riskiest pairs by one lens, the riskiest first."""
+
+    lens: Lens
+    pairs: tuple[Pair, ...]
+
+
+def riskiest(pairs: pd.DataFrame, lens: Lens, most: int = MOST) -> pd.DataFrame:
+    """Return a model's riskiest pairs by one lens, each training image once.
+
+    Args:
+        pairs: see `score_closest.PAIR_SCHEMA`.
+        lens: which.
+        most: how many.
+
+    Returns:
+        Columns `prompt_id, patient_id, image_id, training_patient_id, own_patient, value`.
+    """
+    renamed = {
+        f"{lens.name}_image_id": "image_id",
+        f"{lens.name}_patient_id": "training_patient_id",
+        lens.name: "value",
+    }
+    found = pairs[["prompt_id", "patient_id", *renamed]].rename(columns=renamed)
+    by = ["value", "prompt_id", "image_id"]
+    found = found.sort_values(by, ascending=[lens.riskier == "low", True, True], kind="stable")
+    found = found.drop_duplicates("image_id").head(most).reset_index(drop=True)
+    found["own_patient"] = found["training_patient_id"] == found["patient_id"]
+    return found
+
+
+def shown_of(
+    pairs: pd.DataFrame, shards: Sequence[Path], paths: dict[str, str], most: int
+) -> tuple[list[Shown], pd.DataFrame]:
+    """Return a model's riskiest pairs by every lens with their images, and as a table.
+
+    Args:
+        pairs: the model's table of closest pairs.
+        shards: its images of the prompt set `privacy`.
+        paths: the file of each training image.
+        most: pairs of each lens.
+
+    Raises:
+        InputError: an image is missing or cannot be decoded.
+    """
+    chosen = {lens: riskiest(pairs, lens, most) for lens in LENSES}
+    table = pd.concat(
+        [
+            frame.assign(lens=lens.name, rank=range(1, len(frame) + 1))
+            for lens, frame in chosen.items()
+        ],
+        ignore_index=True,
+    )
+    wanted = set(table["prompt_id"])
+    drawn = {
+        item.id: (thumbnail(item.open()), item.caption or "")
+        for item in find_in_shards(shards, wanted)
+    }
+    missing = sorted(wanted - set(drawn))
+    if missing:
+        raise InputError(
+            f"{len(missing)} image(s) are in no shard, first {missing[0]!r}",
+            shards[0] if shards else None,
+            "rerun the privacy stage for this model",
+        )
+    training = {}
+    for name in sorted(set(table["image_id"])):
+        if name not in paths:
+            raise InputError(f"{name!r} is not in the manifest", None, "rerun the privacy stage")
+        training[name] = thumbnail(decode_image(Path(paths[name]), paths[name]))
+    shown = []
+    for lens, frame in chosen.items():
+        found = tuple(
+            Pair(
+                f"{row['value']:.{lens.decimals}f}",
+                bool(row["own_patient"]),
+                drawn[row["prompt_id"]][1],
+                row["prompt_id"],
+                row["image_id"],
+                row["training_patient_id"],
+                drawn[row["prompt_id"]][0],
+                training[row["image_id"]],
+            )
+            for row in frame.to_dict("records")
+        )
+        shown.append(Shown(lens, found))
+    return shown, table
+
+
+def every_model(
+    pairs: dict[str, list[Path]],
+    shards: dict[str, list[Path]],
+    models: Sequence[ModelEntry],
+    manifest: str | Path,
+    most: int,
+) -> Iterator[tuple[ModelEntry, list[Shown], pd.DataFrame]]:
+    """Yield each model that has pairs, with what `shown_of` returns.
+
+    Raises:
+        InputError: an unknown model, or see `shown_of`.
+    """
+    unknown = sorted((set(pairs) | set(shards)) - {model.key for model in models})
+    if unknown:
+        raise InputError(f"pairs of unknown model(s): {', '.join(unknown)}", "--pairs, --images")
+    frame = read_manifest(manifest, ["image_id", "path"])
+    paths = dict(zip(frame["image_id"], frame["path"], strict=True))
+    for model in sorted(models, key=lambda model: model.is_control):
+        for path in pairs.get(model.key, []):
+            table = read_private_table(path, PAIR_SCHEMA)
+            yield model, *shown_of(table, shards.get(model.key, []), paths, most)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--models", required=True, help="JSON list of models, in table order")
+    add("--dataset", required=True, help="name of the data")
+    add("--manifest", required=True, help="manifest of the cohort (Parquet)")
+    add("--pairs", nargs="+", action="extend", default=[], metavar="MODEL=FILE")
+    add("--images", nargs="+", action="extend", default=[], metavar="MODEL=FILE")
+    add("--most", type=int, default=MOST, help="pairs of each model and lens")
+    add("--output", required=True, type=Path, help="HTML file to write")
+    add("--table", required=True, type=Path, help="CSV file to write")
+    args = parser.parse_args(argv)
+    models = parse_models(args.models)
+    sections, tables = [], []
+    pairs, shards = parse_images(args.pairs, "--pairs"), parse_images(args.images, "--images")
+    for model, shown, table in every_model(pairs, shards, models, args.manifest, args.most):
+        sections.append({"model": model, "lenses": shown})
+        tables.append(table.assign(model=model.key))
+    columns = ["model", "lens", "rank", "value", "own_patient", "prompt_id", "patient_id"]
+    columns += ["image_id", "training_patient_id"]
+    frame = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    with whole_file(args.table, owner_only=True) as temporary:
+        frame[columns].to_csv(temporary, index=False)
+    with whole_file(args.output, owner_only=True) as temporary:
+        page = render("riskiest.html.j2", {"dataset": args.dataset, "sections": sections})
+        temporary.write_text(page, encoding="utf-8")
+    log.info("%d pairs of %d models in %s", len(frame), len(sections), args.output)
+
+
+if __name__ == "__main__":
+    run_script(main)
