@@ -12,7 +12,7 @@ DEMO := snakemake --profile profiles/demo
 ELEVEN := snakemake --profile profiles/demo \
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
-.PHONY: help env world demo demo-eleven test lint format check prompts profiles clean
+.PHONY: help env world demo demo-eleven test lint format check prompts release profiles clean
 
 help:
 	@echo 'make demo      set up, build the embedded world, run the whole workflow on it'
@@ -21,6 +21,7 @@ help:
 	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
 	@echo 'make check     is every file that config.yaml names there, whole and of the right shape?'
 	@echo 'make prompts   export the prompt sets of config.yaml as CSV'
+	@echo 'make release   pack what may be published (PROFILE=profiles/demo for the demo)'
 	@echo 'make profiles  link profiles/slurm_* so that snakemake --profile slurm_h200 finds them'
 	@echo 'make clean     remove the results of the demo'
 
@@ -92,6 +93,10 @@ check: env
 
 prompts: env
 	snakemake --cores 1 prompts
+
+release: env
+	snakemake $(if $(PROFILE),--profile $(PROFILE),--cores 1) release
+	@echo "bundle: results/tables/release.tar.gz"
 
 profiles:
 	mkdir -p $(HOME)/.config/snakemake

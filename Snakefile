@@ -20,6 +20,7 @@ include: "rules/tables.smk"
 localrules:
     all,
     prompts,
+    release,
     tables,
 
 
@@ -36,6 +37,12 @@ rule prompts:
     """The prompt sets alone, as CSV, for people who generate with a model of their own."""
     input:
         exported_prompts,
+
+
+rule release:
+    """A bundle for publication: tables, the report without images, records, config."""
+    input:
+        rules.tables_release.output,
 
 
 rule tables:

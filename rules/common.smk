@@ -165,12 +165,26 @@ def own_radiographs(wildcards):
     return expand(f"{folder}/{OTHER_PROTOCOL}/{{name}}.h5", name=PRIVACY_ENCODERS)
 
 
+def caption_folders():
+    """The folders of every caption source of the run, see `captions`."""
+    return sorted({"", *map(captions, RUN_MODELS)})
+
+
 def exported_prompts(wildcards):
     """The prompts of every caption source of the run, as CSV."""
-    folders = sorted({"", *map(captions, RUN_MODELS)})
+    return [str(Path(name).with_suffix(".csv")) for name in every_prompt_set(wildcards)]
+
+
+def every_manifest(wildcards):
+    """The manifest with the captions of each source."""
+    return [f"results/cohort/{folder}manifest.parquet" for folder in caption_folders()]
+
+
+def every_prompt_set(wildcards):
+    """The prompts of every caption source of the run."""
     return [
-        f"results/cohort/{folder}prompts/{prompt_set}.csv"
-        for folder in folders
+        f"results/cohort/{folder}prompts/{prompt_set}.parquet"
+        for folder in caption_folders()
         for prompt_set in PROMPT_SETS
     ]
 

@@ -1,6 +1,7 @@
 # Needs: every stage's records.
 # Makes: results/tables/table*.{csv,md,tex} and report.html; a pure join, nothing is computed anew.
 # Beside them riskiest_pairs.html and .csv, which show and name patients: for their owner only.
+# On request release.tar.gz: what may be published, after a search for images, captions and ids.
 
 TABLES = [
     "table01_fidelity",
@@ -75,7 +76,8 @@ rule tables_report:
         images=example_shards,
         tables=rules.tables_build.output,
     output:
-        "results/tables/report.html",
+        report="results/tables/report.html",
+        public="results/tables/report_public.html",
     log:
         "logs/tables/report.log",
     benchmark:
@@ -98,7 +100,7 @@ rule tables_report:
         " --privacy {input.privacy} --downstream {input.downstream} --models {params.models}"
         " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
         " --manifest {input.manifest} --prompts {input.prompts} {params.images}"
-        " --tables {params.folder} --output {output} 2> {log}"
+        " --tables {params.folder} --output {output.report} --public {output.public} 2> {log}"
 
 
 rule tables_riskiest:
@@ -130,3 +132,36 @@ rule tables_riskiest:
         "python -m workflow_scripts.tables.riskiest --models {params.models}"
         " --dataset {params.dataset} --manifest {input.manifest} {params.flags}"
         " --output {output.page} --table {output.table} 2> {log}"
+
+
+rule tables_release:
+    """Pack what may be published, after a search for images, captions and ids."""
+    input:
+        code=code("tables"),
+        manifest=every_manifest,
+        prompts=every_prompt_set,
+        tables=rules.tables_build.output,
+        report=rules.tables_report.output.public,
+        records=records("fidelity") + records("privacy") + records("downstream"),
+        lock="envs/core.lock.txt",
+    output:
+        "results/tables/release.tar.gz",
+    log:
+        "logs/tables/release.log",
+    benchmark:
+        "benchmarks/tables/release.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        version=VERSIONS["tables"],
+        dataset=quote(config["cohort"]["dataset"]),
+        config=quote(canonical(config)),
+    shell:
+        "python -m workflow_scripts.tables.release --dataset {params.dataset}"
+        " --tables {input.tables} --records {input.records} --report {input.report}"
+        " --config {params.config} --lock {input.lock} --manifest {input.manifest}"
+        " --prompts {input.prompts} --output {output} 2> {log}"

@@ -94,8 +94,9 @@ def test_training_copies_of_real_radiographs_read_zero(sample):
 def test_every_record_of_the_run_is_whole(sample):
     records = sorted((sample / "results").glob("*/**/*.json"))
     records = [p for p in records if {"fidelity", "privacy", "downstream"} & set(p.parts)]
-    # Fidelity; pairwise, closest, novelty and attacker; real alone and two settings of downstream.
-    assert len(records) == 6 + (6 + 6 + 6 + 1) + (1 + 12)
+    # Fidelity; pairwise and attacker twice, closest, novelty, lenses; real alone and two settings
+    # of downstream.
+    assert len(records) == 6 + 2 * (6 + 1) + 3 * 6 + (1 + 12)
     for path in records:
         assert json.loads(path.read_text())["values"]
     assert (sample / "results/tables/report.html").stat().st_size > 0

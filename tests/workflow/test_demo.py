@@ -11,11 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
+from tests.tables import leaks
 from tests.workflow.checkouts import jobs_in, planned_jobs, run
 from workflow_scripts.common.images import read_shards
-from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
+from workflow_scripts.common.manifest import (
+    FINDINGS,
+    PROMPT_SETS,
+    read_manifest,
+    read_prompts,
+)
 from workflow_scripts.common.records import read_record
+from workflow_scripts.privacy.score import LENSES
 
 pytestmark = pytest.mark.workflow
 
@@ -40,7 +48,7 @@ TABLES = [
     "table17a_caption_fidelity",
     "table17b_caption_privacy",
 ]
-JOINS = {("tables_build", None), ("tables_report", None)}
+JOINS = {("tables_build", None), ("tables_report", None), ("tables_riskiest", None)}
 
 
 def value(demo, stage, model, metric, subset="all"):
@@ -106,15 +114,87 @@ def test_the_closest_training_image_of_a_copy_is_its_own_and_of_other_patients_i
 
 def test_copies_are_nearer_to_training_and_unseen_radiographs_are_to_neither(demo):
     copies = read_record(demo / "results/privacy/novelty/training_copies.json")
-    share = copies.get("nearer_to_training")
+    assert copies.get("nearer_to_training").value == 1
+    assert copies.get("nearer_to_training_excess").interval[0] > 0
     real = copies.get("nearer_to_training_real")
     assert real.interval[0] < 0.5 < real.interval[1]
-    assert share.value > real.value
-    assert share.n_reference == copies.details["patients"] > 10
+    held_out = read_record(demo / "results/privacy/novelty/held_out_real.json")
+    low, high = held_out.get("nearer_to_training").interval
+    assert low < 0.5 < high
+
+
+def test_flipped_and_brightened_copies_are_seen_by_some_lens_and_missed_by_others(demo):
+    seen = {
+        model: {
+            value.metric: value.value
+            for value in read_record(demo / f"results/privacy/lenses/{model}.json").values
+        }
+        for model in ("training_copies", "flipped_copies", "brightened_copies", "held_out_real")
+    }
+    assert max(seen["held_out_real"][f"{lens}_seen"] for lens in LENSES) <= 0.05
+    for lens in ("reid", "latent", "pixel"):
+        assert seen["training_copies"][f"{lens}_seen"] == 1
+    assert seen["flipped_copies"]["mirrored_seen"] == 1
+    assert seen["flipped_copies"]["pixel_seen"] < 0.3
+    assert seen["brightened_copies"]["pixel_seen"] == 1
+    assert seen["brightened_copies"]["reid_seen"] > 0.5
+    report = (demo / "results/tables/report.html").read_text()
+    assert "Flipped copies are seen by the pixel distance in the mirror (100%)" in report
+    assert "Brightened copies are seen by" in report
+
+
+def test_both_protocols_stand_side_by_side(demo):
+    sound, published = (
+        read_record(demo / f"results/privacy/{folder}held_out_real.json")
+        for folder in ("", "as_published/")
+    )
+    assert (sound.protocol, published.protocol) == ("sound", "as_published")
+    # Unrelated images: the wrapped subtraction scores 255 / sqrt(3) whatever they show.
+    assert published.get("pixel_mean_of_min").value == pytest.approx(147, abs=15)
+    assert sound.get("pixel_mean_of_min").value < 80
+    # Without the normalisation that the network was trained on, the attacker is worse.
+    attackers = [
+        read_record(demo / f"results/privacy/{folder}attacker/real.json").get("reid_auc").value
+        for folder in ("", "as_published/")
+    ]
+    assert attackers[0] > attackers[1] + 0.05
+
+
+def test_the_riskiest_pairs_of_copies_are_the_copies(demo):
+    pairs = pd.read_csv(demo / "results/tables/riskiest_pairs.csv")
+    copies = pairs[(pairs["model"] == "training_copies") & (pairs["lens"] == "latent")]
+    assert len(copies) == 12
+    assert (copies["value"] == 0).all()
+    assert copies["own_patient"].all()
+    page = (demo / "results/tables/riskiest_pairs.html").read_text()
+    assert page.count('class="pair"') == len(pairs)
+
+
+def test_the_bundle_for_publication_shows_no_patient(demo):
+    run(["make", "release", "PROFILE=profiles/demo"], demo)
+    data = (demo / "results/tables/release.tar.gz").read_bytes()
+    manifest = read_manifest(demo / "results/cohort/manifest.parquet")
+    cohort = np.stack([leaks.small(Image.open(demo / path)) for path in manifest["path"]])
+    assert not any(leaks.resembles(image, cohort) for image in leaks.images_in(data))
+    words = leaks.words_in(data)
+    for column in ("image_id", "patient_id", "study_id", "caption"):
+        found = [text for text in manifest[column].dropna().unique() if text.lower() in words]
+        assert found == []
+    for prompt_set in PROMPT_SETS:
+        prompts = read_prompts(demo / f"results/cohort/prompts/{prompt_set}.parquet")
+        assert not [name for name in prompts["prompt_id"] if name in words]
+    # The same search finds them all in what is not published.
+    for name in ("report.html", "riskiest_pairs.html"):
+        private = (demo / f"results/tables/{name}").read_bytes()
+        images = leaks.images_in(private)
+        assert len(images) > 40
+        assert sum(leaks.resembles(image, cohort) for image in images) > 5
+        assert any(text.lower() in leaks.words_in(private) for text in manifest["caption"].dropna())
+    assert any(name in leaks.words_in(private) for name in manifest["patient_id"])
 
 
 def test_what_the_workflow_writes_is_its_owners_alone(demo):
-    for folder in ("cohort", "generate", "finetune", "features", "privacy", "downstream"):
+    for folder in ("cohort", "generate", "finetune", "features", "privacy", "downstream", "tables"):
         files = [path for path in (demo / "results" / folder).rglob("*") if path.is_file()]
         assert files
         assert [path for path in files if path.stat().st_mode & 0o077] == []
@@ -231,6 +311,7 @@ def test_adding_a_model_plans_its_jobs_and_the_joins_alone(demo):
             "privacy_score",
             "privacy_closest",
             "privacy_novelty",
+            "privacy_lenses",
             "downstream_classification",
         )
     }

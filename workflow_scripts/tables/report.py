@@ -19,7 +19,7 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.files import whole_file, write_text
 from workflow_scripts.common.records import Record
 from workflow_scripts.tables import dot_plot, figures
 from workflow_scripts.tables.all_tables import every_table
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--tables", required=True, help="folder that tables.build wrote")
     parser.add_argument("--output", required=True, help="HTML file to write")
+    parser.add_argument("--public", help="HTML file to write without images, to be published")
     args = parser.parse_args(argv)
     models = parse_models(args.models)
     records = read_records({s: getattr(args, s) for s in STAGES}, models, args.protocol)
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     context = {
         "dataset": args.dataset,
         "protocol": args.protocol,
-        "confidential": args.dataset == PAPER_DATASET,
+        "confidential": args.dataset == PAPER_DATASET,  # as far as there are images
         "models": [model for model in models if not model.is_control],
         "controls": [model for model in models if model.is_control],
         "cohort": cohort,
@@ -108,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # The report shows radiographs of the cohort.
     with whole_file(args.output, owner_only=True) as temporary:
         temporary.write_text(render("report.html.j2", context), encoding="utf-8")
+    if args.public:
+        write_text(args.public, render("report.html.j2", context | {"gallery": None}))
     log.info("report of %d models in %s", len(models), args.output)
 
 

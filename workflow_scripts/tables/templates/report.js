@@ -71,5 +71,5 @@
     box.querySelector("p").textContent = image.alt;
     box.showModal();
   }));
-  box.addEventListener("click", (event) => { if (event.target === box) box.close(); });
+  box?.addEventListener("click", (event) => { if (event.target === box) box.close(); });
 })();

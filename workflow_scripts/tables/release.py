@@ -1,0 +1,241 @@
+"""Pack what may be published: tables, the report without images, records, the config, the lock.
+
+python -m workflow_scripts.tables.release --dataset MIMIC-CXR --tables results/tables/table*.csv
+    --records results/fidelity/*/*.json results/privacy/*.json
+    --report results/tables/report_public.html --config "$(cat resolved.json)"
+    --lock envs/core.lock.txt --manifest results/cohort/manifest.parquet
+    --prompts results/cohort/prompts/*.parquet --output results/tables/release.tar.gz
+
+Left out is whatever shows or names patients: radiographs, generated images (a model may have
+memorised one), captions, ids, features, tables of pairs. What is packed is searched for them first,
+and a bundle that holds any is not written. The same inputs give the same bytes.
+"""
+
+import argparse
+import base64
+import binascii
+import gzip
+import hashlib
+import io
+import json
+import logging
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.manifest import read_manifest, read_prompts
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.records import read_record
+
+log = logging.getLogger(__name__)
+
+FOLDER: Final = "chexgenbench-release"
+SHINGLE: Final = 6
+"""Words in a row that a caption and the bundle must not share."""
+
+SHORTEST_CAPTION: Final = 4
+"""Words; a shorter one ("clear lungs") says nothing of anybody."""
+
+SHORTEST_ID: Final = 5
+"""Characters; a shorter id cannot be told from a number of a table."""
+
+_LEFT_OUT: Final = (
+    "radiographs, generated images, captions, ids of patients and images, features, tables of "
+    "pairs, checkpoints"
+)
+_BETWEEN_TOKENS: Final = re.compile(r"[\s\"'<>()\[\]{},;:=/|\\&*]+")
+_WORD: Final = re.compile(r"[a-z0-9]+")
+_EMBEDDED: Final = re.compile(r"data:([\w.+/-]*)(?:;[\w=.-]+)*;base64,([A-Za-z0-9+/=\s]+)")
+_IMAGES: Final = re.compile(r"data:image/|<image\b|<img\b", re.IGNORECASE)
+_ENCODED: Final = re.compile(r"[A-Za-z0-9+/]{200,}={0,2}")
+_MAGIC: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
+"""How image files begin."""
+
+
+def texts_in(name: str, data: bytes) -> Iterator[tuple[str, str]]:
+    """Yield every text of a file: itself, and what it carries encoded.
+
+    Raises:
+        InputError: a file or an embedded part is no text, or shows an image.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError("only text is published", name, "leave the file out") from None
+    if "\0" in text:
+        raise InputError("only text is published", name, "leave the file out")
+    if found := _IMAGES.search(text):
+        raise InputError(
+            f"an image is embedded: {text[found.start() : found.start() + 40]!r}",
+            name,
+            "only files without images are published",
+        )
+    rest = _EMBEDDED.sub(" ", text)
+    for found in _ENCODED.finditer(rest):
+        start = base64.b64decode(found[0][: len(found[0]) // 4 * 4])
+        if start.startswith(_MAGIC):
+            raise InputError(
+                f"an image is encoded: {found[0][:24]!r}...",
+                name,
+                "only files without images are published",
+            )
+    yield name, rest
+    for number, found in enumerate(_EMBEDDED.finditer(text)):
+        try:
+            carried = base64.b64decode(found[2], validate=False)
+        except binascii.Error:
+            raise InputError(f"embedded part {number} cannot be decoded", name) from None
+        yield from texts_in(f"{name}, embedded part {number} ({found[1]})", carried)
+
+
+def ids_in(texts: Iterable[tuple[str, str]], ids: set[str]) -> list[tuple[str, str]]:
+    """Return (file, id) of every id that stands in a text as a word or as a part of one.
+
+    Args:
+        texts: see `texts_in`.
+        ids: to look for; those shorter than `SHORTEST_ID` are not.
+    """
+    wanted = {name for name in ids if len(name) >= SHORTEST_ID}
+    # A patient or a study may stand without its letter: p10000032, 10000032.
+    wanted |= {name[1:] for name in ids if re.fullmatch(r"[a-z]\d{7,}", name)}
+    found = []
+    for place, text in texts:
+        tokens = set(_BETWEEN_TOKENS.split(text))
+        parts = {part for token in tokens for part in re.split(r"[_.]+", token)}
+        stripped = {token.strip(".-_") for token in tokens}
+        found += [(place, name) for name in sorted((tokens | parts | stripped) & wanted)]
+    return found
+
+
+def captions_in(texts: Iterable[tuple[str, str]], captions: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (file, words) of every run of `SHINGLE` words that a text shares with a caption.
+
+    Captions of fewer words count as a whole, if they have `SHORTEST_CAPTION` at least.
+    """
+    runs: dict[tuple[str, ...], str] = {}
+    for place, text in texts:
+        words = _WORD.findall(text.lower())
+        for length in range(SHORTEST_CAPTION, SHINGLE + 1):
+            for start in range(len(words) - length + 1):
+                runs.setdefault(tuple(words[start : start + length]), place)
+    found: dict[tuple[str, str], None] = {}
+    progress = Progress("captions", len(captions), "captions")
+    for caption in captions:
+        words = _WORD.findall(caption.lower())
+        length = min(SHINGLE, len(words))
+        for start in range(len(words) - length + 1 if length >= SHORTEST_CAPTION else 0):
+            run = tuple(words[start : start + length])
+            if run in runs:
+                found[runs[run], " ".join(run)] = None
+        progress.update()
+    return list(found)
+
+
+def check(members: dict[str, bytes], ids: set[str], captions: Sequence[str]) -> None:
+    """Check that a bundle shows no image and holds no caption and no id.
+
+    Raises:
+        InputError: it does; places are named, nothing of the finding is repeated.
+    """
+    texts = [text for name, data in members.items() for text in texts_in(name, data)]
+    for what, leaks in (("ids", ids_in(texts, ids)), ("captions", captions_in(texts, captions))):
+        if leaks:
+            places = sorted({place for place, _ in leaks})
+            raise InputError(
+                f"{len(leaks)} {what} of the cohort would be published",
+                ", ".join(places[:5]) + (", ..." if len(places) > 5 else ""),
+                "nothing was written; this is a fault of the workflow: report it with the names "
+                "of these files only",
+            )
+
+
+def without_site(config: Any) -> Any:
+    """Return the config with absolute paths reduced to their last name."""
+    if isinstance(config, dict):
+        return {key: without_site(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [without_site(value) for value in config]
+    if isinstance(config, str) and Path(config).is_absolute():
+        return f".../{Path(config).name}"
+    return config
+
+
+def pack(members: dict[str, bytes]) -> bytes:
+    """Return a tar.gz of the members under `FOLDER`; the same members give the same bytes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in sorted(members):
+            entry = tarfile.TarInfo(f"{FOLDER}/{name}")
+            entry.size, entry.mode = len(members[name]), 0o644
+            archive.addfile(entry, io.BytesIO(members[name]))
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+def members_of(args: argparse.Namespace) -> dict[str, bytes]:
+    """Read what is packed, by its name in the bundle."""
+    members: dict[str, bytes] = {"report.html": _read(args.report)}
+    members |= {f"tables/{path.name}": _read(path) for path in args.tables}
+    for path in args.records:
+        record = read_record(path)
+        place = f"records/{record.protocol}/{record.stage}/{record.family}/{record.model}.json"
+        if place in members:
+            raise InputError(f"two records of {place.removesuffix('.json')}", path)
+        members[place] = _read(path)
+    config = without_site(json.loads(args.config))
+    members["config.yaml"] = yaml.safe_dump(config, sort_keys=True, allow_unicode=True).encode()
+    members[args.lock.name] = _read(args.lock)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(members.items())}
+    about = {"dataset": args.dataset, "left_out": _LEFT_OUT, "sha256": digests}
+    members["contents.json"] = (json.dumps(about, indent=1, sort_keys=True) + "\n").encode()
+    return members
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read a file to pack: {error}", path) from None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--dataset", required=True, help="name of the data")
+    add("--tables", required=True, nargs="+", type=Path)
+    add("--records", required=True, nargs="+", type=Path)
+    add("--report", required=True, type=Path, help="the report without images")
+    add("--config", required=True, help="the resolved config, JSON")
+    add("--lock", required=True, type=Path, help="the environment's lock")
+    add(
+        "--manifest", required=True, nargs="+", type=Path, help="whose ids and captions to look for"
+    )
+    add("--prompts", required=True, nargs="+", type=Path, help="likewise")
+    add("--output", required=True, type=Path, help="the tar.gz to write")
+    args = parser.parse_args(argv)
+    members = members_of(args)
+    ids: set[str] = set()
+    captions: dict[str, None] = {}
+    for path in args.manifest:
+        frame = read_manifest(path, ["image_id", "patient_id", "study_id", "caption"])
+        for column in ("image_id", "patient_id", "study_id"):
+            ids |= set(frame[column])
+        captions |= dict.fromkeys(frame["caption"].dropna())
+    for path in args.prompts:
+        ids |= set(read_prompts(path)["prompt_id"])
+    check(members, ids, list(captions))
+    with whole_file(args.output) as temporary:
+        temporary.write_bytes(pack(members))
+    log.info("%d files in %s", len(members), args.output)
+
+
+if __name__ == "__main__":
+    run_script(main)
