@@ -15,16 +15,18 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.downstream.classifier import (
-    ClassificationTask,
-    check,
-    mirror,
-    network_from,
-    rotate,
-)
-from workflow_scripts.downstream.loop import epoch_batches, train
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.pixels import mirror, rotate
+from workflow_scripts.common.resnet import check_pretrained as check
+from workflow_scripts.common.resnet import pretrained_resnet
+from workflow_scripts.common.training import epoch_batches, train
+from workflow_scripts.downstream.classifier import ClassificationTask
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def network_from(path, seed):
+    return pretrained_resnet(path, len(FINDINGS), seed)
 
 
 def test_everything_but_the_last_layer_comes_from_the_file(world):

@@ -8,9 +8,19 @@ in the 3 x 3 convolution (the "v1.5" of torchvision and timm).
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from workflow_scripts.common.checkpoints import (
+    check_weight_file,
+    load_exactly,
+    load_state,
+    safetensors_shapes,
+)
+from workflow_scripts.common.errors import InputError
 
 _EXPANSION = 4
 
@@ -101,3 +111,61 @@ def resnet_for(state: Mapping[str, Tensor], outputs: int | None = None) -> ResNe
         depths.append(max(found) + 1)
     width = state["conv1.weight"].shape[0]
     return ResNet(depths, width, state["fc.weight"].shape[0] if outputs is None else outputs)
+
+
+def check_pretrained(weights: str | Path) -> str:
+    """Check initial weights without computing: whole, and a ResNet in torchvision's layout.
+
+    Returns:
+        What the file holds, for a table: `ResNet-50, 320 tensors`.
+
+    Raises:
+        InputError: as `pretrained_resnet`.
+    """
+    path = Path(weights)
+    check_weight_file(path)
+    if path.suffix == ".safetensors":
+        shapes = safetensors_shapes(path)
+    else:
+        shapes = {key: tuple(value.shape) for key, value in load_state(path).items()}
+    with torch.device("meta"):
+        state = {key: torch.empty(shape) for key, shape in shapes.items()}
+        network = _fitted(state, path, 1)
+    depths = [len(getattr(network, f"layer{i}")) for i in range(1, 5)]
+    return f"ResNet-{3 * sum(depths) + 2}, {len(shapes)} tensors"
+
+
+def pretrained_resnet(weights: str | Path, outputs: int, seed: int) -> ResNet:
+    """Build a network with all but the last layer from a file and that one drawn anew.
+
+    Args:
+        weights: a ResNet with bottleneck blocks in timm's or torchvision's layout (the same
+            keys); its `fc` may be there or not.
+        outputs: width of the last layer.
+        seed: of the last layer.
+
+    Raises:
+        InputError: missing, unexpected or misshapen tensors, all named.
+    """
+    network = _fitted(load_state(weights), weights, outputs)
+    torch.manual_seed(seed)
+    network.fc.reset_parameters()
+    return network
+
+
+def _fitted(file_state: Mapping[str, Tensor], path: str | Path, outputs: int) -> ResNet:
+    state: dict[str, Any] = {k: v for k, v in file_state.items() if not k.startswith("fc.")}
+    try:
+        network = resnet_for(state, outputs)
+    except KeyError as error:
+        raise InputError(
+            f"no ResNet with bottleneck blocks: {error.args[0]} is missing",
+            path,
+            "use timm's or torchvision's resnet50; see the README, section on weights",
+        ) from None
+    own = network.state_dict()
+    counters = [key for key in own if key.endswith(".num_batches_tracked")]
+    if not any(key in state for key in counters):  # files older than torch 0.4.1 have none
+        state |= {key: own[key] for key in counters}
+    load_exactly(network, state | {k: v for k, v in own.items() if k.startswith("fc.")}, path)
+    return network

@@ -5,26 +5,17 @@ at 224 pixels take 2 GB. Networks that want three channels repeat it.
 """
 
 import hashlib
-import itertools
-import logging
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, read_shard_ids, read_shards
 from workflow_scripts.common.manifest import FINDINGS
-from workflow_scripts.common.progress import Progress
-
-log = logging.getLogger(__name__)
-
-_DECODE_AHEAD: Final = 16  # encoded images in memory per thread
+from workflow_scripts.common.pixels import decode_square
 
 
 @dataclass(frozen=True)
@@ -69,7 +60,7 @@ def real_collection(rows: pd.DataFrame, size: int, squash: bool, threads: int) -
         InputError: an image cannot be decoded; the message names it.
     """
     items = (ImageItem(i, p) for i, p in zip(rows["image_id"], rows["path"], strict=True))
-    pixels = decode(items, len(rows), size, squash, threads, "reading radiographs")
+    pixels = decode_square(items, len(rows), size, squash, threads, "reading radiographs")
     patients = rows["patient_id"].to_numpy(dtype=object)
     return Collection(rows["image_id"].tolist(), patients, pixels, labels_of(rows))
 
@@ -102,7 +93,7 @@ def synthetic_collection(
             yield item
 
     label = "reading synthetic images"
-    pixels = decode(noting_sources(), len(ids), size, squash, threads, label)
+    pixels = decode_square(noting_sources(), len(ids), size, squash, threads, label)
     of_prompt = prompts.set_index("prompt_id").loc[ids]
     shown = [
         image_id if source is None else source
@@ -130,41 +121,6 @@ def manifest_rows(manifest: pd.DataFrame, image_ids: Sequence[str], where: str) 
             "manifest and prompts are of different runs: rerun the cohort stage and what follows",
         )
     return by_id.loc[list(image_ids)].reset_index(drop=True)
-
-
-def decode(
-    items: Iterable[ImageItem], count: int, size: int, squash: bool, threads: int, label: str
-) -> np.ndarray:
-    """Decode `count` images to uint8 (count, size, size), in their order, in threads."""
-    pixels = np.empty((count, size, size), np.uint8)
-    meter = Progress(label, count, "images")
-    stream = iter(items)
-    row = 0
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        # In pieces: an executor's map would read every shard into memory first.
-        while piece := list(itertools.islice(stream, _DECODE_AHEAD * max(1, threads))):
-            for image in pool.map(lambda item: square(item.open(), size, squash), piece):
-                pixels[row] = image
-                row += 1
-            meter.update(len(piece))
-    return pixels
-
-
-def square(image: Image.Image, size: int, squash: bool) -> np.ndarray:
-    """Return an image as uint8 luminance (size, size), bilinear with antialiasing.
-
-    Args:
-        image: any size.
-        size: side of the square, pixels.
-        squash: scale both sides to `size`; else keep the aspect and take the central square, as
-            the text-to-image models are trained on.
-    """
-    gray = image.convert("L")
-    width, height = gray.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = None if squash else (left, top, left + side, top + side)
-    return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
 def concatenate(collections: Sequence[Collection]) -> Collection:

@@ -26,8 +26,10 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of, whole_file
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
 from workflow_scripts.common.records import Record, provenance, write_record
+from workflow_scripts.common.resnet import pretrained_resnet
+from workflow_scripts.common.training import best_epoch, train
 from workflow_scripts.downstream.classification_metrics import BOOTSTRAP, THRESHOLD, values
-from workflow_scripts.downstream.classifier import ClassificationTask, network_from, predict
+from workflow_scripts.downstream.classifier import ClassificationTask, predict
 from workflow_scripts.downstream.data import (
     Collection,
     concatenate,
@@ -37,7 +39,6 @@ from workflow_scripts.downstream.data import (
     split_by_patient,
     synthetic_collection,
 )
-from workflow_scripts.downstream.loop import best_epoch, train
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     log.info("%d images to train on, %d to validate on", len(training), len(validation))
 
     weights_sha256 = sha256_of(args.weights)
-    network = network_from(args.weights, args.seed).to(accelerator.device)
+    network = pretrained_resnet(args.weights, len(FINDINGS), args.seed).to(accelerator.device)
     optimizer = torch.optim.Adam(
         network.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay
     )

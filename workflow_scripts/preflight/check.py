@@ -169,9 +169,9 @@ def check_annotations(folder: Path) -> None:
 
 def check_classifier(path: Path) -> None:
     """Check the classifier's initialisation."""
-    from workflow_scripts.downstream.classifier import check
+    from workflow_scripts.common.resnet import check_pretrained
 
-    check(path)
+    check_pretrained(path)
 
 
 def check_model(path: Path, block: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The training loop of the downstream tasks: seeded, resumable, and the same for each of them.
+"""The training loop of the evaluation's own networks: seeded, resumable, the same for each of them.
 
 A task says what its loss is (`Task`); the loop does the rest. Everything random in an epoch depends
 on (seed, epoch, step) alone and never on what ran before, so a run that is killed and started again
