@@ -71,6 +71,9 @@ REFERENCE_ENCODERS = config["fidelity"]["encoders"]
 FIDELITY_ENCODERS = [*REFERENCE_ENCODERS, "biovil_t_image", "biovil_t_text"]
 PRIVACY_ENCODERS = ["rad_dino", "reid"]
 
+# How the re-identification network is trained on the cohort, where its weights are not published.
+REID_TRAINING = config["encoders"]["reid"].get("train")
+
 
 wildcard_constraints:
     captions=r"(captions_[\w.-]+/)?",
@@ -340,8 +343,20 @@ def shards(wildcards, prompt_set=None):
 
 def encoder_flags(wildcards, names):
     """The named encoders with their weights."""
-    words = [f"{name}={config['encoders'][name]['weights']}" for name in names]
+    words = [f"{name}={encoder_weights(name)}" for name in names]
     return [word for name in words for word in ("--encoder", quote(name))]
+
+
+def encoder_weights(name):
+    """The weights of an encoder: those of the config, or what training makes of them."""
+    if name == "reid" and REID_TRAINING:
+        return rules.features_train_reid.output.weights
+    return config["encoders"][name]["weights"]
+
+
+def trained_weights(wildcards):
+    """The encoders of privacy that the workflow trains itself."""
+    return [encoder_weights("reid")] if REID_TRAINING else []
 
 
 def output_folder(wildcards, output):

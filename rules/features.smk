@@ -1,7 +1,40 @@
 # Needs: the manifest, or a model's image shards; the encoders' weights.
 # Makes: results/features/{real or model}/{prompt_set}/{encoder}.h5, all encoders of a prompt set in
 # one pass over its images; for privacy the same under the other protocol, in a folder of its name.
-# As for fine-tuning, a killed job continues from its .progress folder.
+# Where the config asks for it, first of all a re-identification network, trained on the cohort
+# (results/features/reid/); as for fine-tuning, no code is declared for that.
+# A killed job continues from its .progress folder.
+
+
+rule features_train_reid:
+    """Train the re-identification network on the cohort's own patients."""
+    input:
+        manifest="results/cohort/manifest.parquet",
+    output:
+        weights="results/features/reid/weights.pth",
+        preprocessing="results/features/reid/preprocessor_config.json",
+        history="results/features/reid/training.csv",
+    log:
+        "logs/features/train_reid.log",
+    benchmark:
+        "benchmarks/features/train_reid.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 16
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=64000),
+        runtime=1440,
+    params:
+        version=VERSIONS["features"],
+        initial=quote(config["encoders"]["reid"]["weights"]),
+        flags=flags(REID_TRAINING or {}),
+        progress="results/features/reid/.progress",
+    shell:
+        "python -m workflow_scripts.features.train_reid --manifest {input.manifest}"
+        " --weights {params.initial} {params.flags} --progress {params.progress}"
+        " --output {output.weights} --history {output.history}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 
 rule features_fidelity:
@@ -42,6 +75,7 @@ rule features_privacy:
     input:
         code=code("features"),
         shards=partial(shards, prompt_set="privacy"),
+        trained=trained_weights,
     output:
         expand(
             "results/features/{{model}}/privacy/{{other}}{encoder}.h5",
@@ -107,6 +141,7 @@ rule features_training:
     input:
         code=code("features"),
         manifest="results/cohort/manifest.parquet",
+        trained=trained_weights,
     output:
         expand("results/features/real/train/{encoder}.h5", encoder=PRIVACY_ENCODERS),
     log:
@@ -139,6 +174,7 @@ rule features_prompts:
         code=code("features"),
         manifest="results/cohort/{captions}manifest.parquet",
         prompts="results/cohort/{captions}prompts/privacy.parquet",
+        trained=trained_weights,
     output:
         expand(
             "results/features/real/{{captions}}prompts/{{other}}{encoder}.h5",
@@ -173,6 +209,7 @@ rule features_held_out:
     input:
         code=code("features"),
         manifest="results/cohort/manifest.parquet",
+        trained=trained_weights,
     output:
         expand(
             "results/features/real/held_out/{{other}}{encoder}.h5",

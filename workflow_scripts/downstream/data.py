@@ -4,7 +4,6 @@ Images are kept as 8-bit luminance, (n, size, size): a radiograph has no colour,
 at 224 pixels take 2 GB. Networks that want three channels repeat it.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,53 +130,6 @@ def concatenate(collections: Sequence[Collection]) -> Collection:
         np.concatenate([collection.pixels for collection in collections]),
         np.concatenate([collection.labels for collection in collections]),
     )
-
-
-def split_by_patient(
-    patients: np.ndarray, share: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows into training and validation rows so that no patient is on both sides.
-
-    Patients go to validation in the order of a hash of seed and id until their images are `share`
-    of all. So the same patients validate in every setting and for every model, as far as the
-    counts allow.
-
-    Returns:
-        Row numbers of training and of validation, ascending; neither is empty.
-
-    Raises:
-        InputError: fewer than two patients.
-    """
-    names, counts = np.unique(patients.astype(str), return_counts=True)
-    if len(names) < 2:
-        raise InputError(
-            f"a validation split by patient needs two patients or more, not {len(names)}",
-            "the images to train on",
-            "give more patients to the augment prompts",
-        )
-    hashes = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
-    order = sorted(range(len(names)), key=hashes.__getitem__)
-    wanted = share * len(patients)
-    taken = np.cumsum(counts[order])
-    number = min(max(1, int(np.searchsorted(taken, wanted)) + 1), len(names) - 1)
-    chosen = np.isin(patients.astype(str), names[order[:number]])
-    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
-
-
-def split_at_random(n: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split n rows at random, whoever the patient is, as the official release does.
-
-    Returns:
-        Row numbers of training and of validation, ascending; neither is empty.
-
-    Raises:
-        InputError: fewer than two rows.
-    """
-    if n < 2:
-        raise InputError(f"{n} image(s) cannot be split", "the images to train on")
-    order = np.random.default_rng(seed).permutation(n)
-    number = min(max(1, int(np.ceil(share * n))), n - 1)
-    return np.sort(order[number:]), np.sort(order[:number])
 
 
 def _check_complete(ids: list[str], prompts: pd.DataFrame, shards: Sequence[str | Path]) -> None:

@@ -28,6 +28,7 @@ from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_promp
 from workflow_scripts.common.records import Record, provenance, write_record
 from workflow_scripts.common.resnet import pretrained_resnet
 from workflow_scripts.common.training import best_epoch, train
+from workflow_scripts.common.validation import split_at_random, split_by_patient
 from workflow_scripts.downstream.classification_metrics import BOOTSTRAP, THRESHOLD, values
 from workflow_scripts.downstream.classifier import ClassificationTask, predict
 from workflow_scripts.downstream.data import (
@@ -35,8 +36,6 @@ from workflow_scripts.downstream.data import (
     concatenate,
     manifest_rows,
     real_collection,
-    split_at_random,
-    split_by_patient,
     synthetic_collection,
 )
 

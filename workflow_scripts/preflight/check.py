@@ -69,7 +69,8 @@ def _subjects(config: dict[str, Any], stages: set[str], models: set[str]) -> Ite
     optional = {"inception_v3", "densenet_121"} - set(config["fidelity"]["encoders"])
     for name, block in config["encoders"].items():
         if "features" in stages and name not in optional:
-            yield f"encoders.{name}", block["weights"], _encoder_check(name)
+            check = check_reid_start if "train" in block else _encoder_check(name)
+            yield f"encoders.{name}", block["weights"], check
     if "downstream" in stages:
         weights = config["downstream"]["classification"]["weights"]
         yield "downstream.classification", weights, check_classifier
@@ -172,6 +173,13 @@ def check_classifier(path: Path) -> None:
     from workflow_scripts.common.resnet import check_pretrained
 
     check_pretrained(path)
+
+
+def check_reid_start(path: Path) -> None:
+    """Check what the training of the re-identification network starts from."""
+    from workflow_scripts.features.train_reid import check
+
+    check(path)
 
 
 def check_model(path: Path, block: dict[str, Any]) -> None:

@@ -60,7 +60,9 @@ class SiameseNetwork(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the logit, (n,), that x[i] and y[i] show one patient."""
-        return self.fc_end((self.branch(x) - self.branch(y)).abs())[:, 0]
+        # In one pass: batch normalisation sees both sides alike.
+        a, b = self.branch(torch.cat([x, y])).chunk(2)
+        return self.fc_end((a - b).abs())[:, 0]
 
 
 def pair_scores(

@@ -1,0 +1,360 @@
+"""Train a re-identification network on a cohort's own patients.
+
+    python -m workflow_scripts.features.train_reid --manifest results/cohort/manifest.parquet \\
+        --weights weights/resnet50.a1_in1k/model.safetensors --size 256 --epochs 11 \\
+        --batch-size 64 --learning-rate 1e-4 --validation-share 0.05 --rotation-degrees 5 \\
+        --contrast 0.1 --seed 42 --progress results/features/reid/.progress \\
+        --output results/features/reid/weights.pth --history results/features/reid/training.csv
+
+For data other than MIMIC-CXR, for which weights are published. Needs the training split's images
+and initial weights: a ResNet in torchvision's or timm's layout, or a re-identification network to
+go on from. Makes a state dict in the published layout, with its preprocessing beside it, and the
+losses of each epoch. Test and validation split stay unseen: on them the attacker is judged.
+
+Packhaeuser et al., 2022: a Siamese network, half of the pairs of one patient, binary cross-entropy,
+Adam. Here the two images of a negative pair come from one site: the site alone would tell most
+patients apart, and a network that learned sites would look good and be none.
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from workflow_scripts.common.checkpoints import load_exactly, load_state
+from workflow_scripts.common.devices import pick_device
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import sha256_of, whole_file, write_text
+from workflow_scripts.common.images import ImageItem
+from workflow_scripts.common.manifest import read_manifest
+from workflow_scripts.common.pixels import decode_square, normalise, rotate, to_unit
+from workflow_scripts.common.resnet import check_pretrained, pretrained_resnet
+from workflow_scripts.common.training import best_epoch, random_stream, train
+from workflow_scripts.common.validation import split_by_patient
+from workflow_scripts.features.encoders import reid
+from workflow_scripts.features.encoders.transform import SIDECAR
+
+log = logging.getLogger(__name__)
+
+WIDTH: Final = 128
+"""Of a branch, as published."""
+
+MOST_VALIDATION_PAIRS: Final = 10_000
+_PAIRS, _ANGLES, _LIGHT, _VALIDATION = 2, 3, 4, 5  # streams of random numbers beside the loop's own
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of images.
+
+    Attributes:
+        first, second: (p,) row numbers.
+        same: (p,) bool, whether they show one patient.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray
+
+
+class Population:
+    """Who can be paired with whom.
+
+    Args:
+        patients: (n,) the patient of each image.
+        sites: (n,) where each comes from; a patient's images come from one site.
+
+    Raises:
+        InputError: no two images of one patient, or no two patients of one site.
+    """
+
+    def __init__(self, patients: np.ndarray, sites: np.ndarray):
+        self.patients = np.unique(patients.astype(str), return_inverse=True)[1]
+        self.sites = np.unique(sites.astype(str), return_inverse=True)[1]
+        self.of_patient = _groups(self.patients)
+        self.of_site = _groups(self.sites)
+        sizes = np.bincount(self.patients)
+        self.paired = np.flatnonzero(sizes[self.patients] > 1)
+        # Rows whose site has another patient.
+        counts = [len(np.unique(self.patients[rows])) for rows in self.of_site]
+        self.opposed = np.flatnonzero(np.array(counts)[self.sites] > 1)
+        for rows, what in (
+            (self.paired, "patients with two images"),
+            (self.opposed, "sites with two patients"),
+        ):
+            if not len(rows):
+                raise InputError(f"there are no {what} to train on", "the training split")
+
+    def draw(self, count: int, rng: np.random.Generator) -> Pairs:
+        """Draw pairs, half of them of one patient: an image, and one that goes with it."""
+        same = rng.permutation(count) < count // 2
+        first = np.where(same, rng.choice(self.paired, count), rng.choice(self.opposed, count))
+        second = np.empty(count, np.int64)
+        for i, row in enumerate(first):
+            patient, site = self.patients[row], self.sites[row]
+            mates = self.of_patient[patient] if same[i] else self.of_site[site]
+            while True:
+                other = mates[rng.integers(len(mates))]
+                alike = self.patients[other] == patient
+                if other != row and alike == same[i]:
+                    break
+            second[i] = other
+        return Pairs(first, second, same)
+
+
+def _groups(codes: np.ndarray) -> list[np.ndarray]:
+    order = np.argsort(codes, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+
+
+class VerificationTask:
+    """Losses over pairs of images in memory; see `training.Task`.
+
+    Args:
+        pixels: uint8 (n, size, size).
+        training: who is paired in training; rows of `pixels`.
+        validation: pairs to validate on; rows of `pixels`.
+        n_train: pairs of an epoch.
+        batch_size: pairs at a time in validation.
+        rotation_degrees: training images are turned by up to this much, either way.
+        contrast: their contrast and brightness change by up to this share, either way.
+        seed: of pairs and augmentation, which depend on (seed, epoch) alone.
+        device: where the network is.
+    """
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        training: tuple[np.ndarray, Population],
+        validation: Pairs,
+        *,
+        n_train: int,
+        batch_size: int,
+        rotation_degrees: float,
+        contrast: float,
+        seed: int,
+        device: torch.device,
+    ):
+        self.pixels, self.validation = pixels, validation
+        self.rows, self.population = training
+        self.n_train, self.batch_size = n_train, batch_size
+        self.rotation_degrees, self.contrast = rotation_degrees, contrast
+        self.seed, self.device = seed, device
+        self._drawn: tuple[int, Pairs] | None = None
+
+    def _pairs(self, epoch: int) -> Pairs:
+        if self._drawn is None or self._drawn[0] != epoch:
+            rng = random_stream(self.seed, epoch, _PAIRS)
+            self._drawn = epoch, self.population.draw(self.n_train, rng)
+        return self._drawn[1]
+
+    def loss(self, network: nn.Module, rows: np.ndarray, epoch: int) -> Tensor:
+        """Return the mean binary cross-entropy of augmented training pairs."""
+        pairs = self._pairs(epoch)
+        sides = []
+        for side, members in enumerate((pairs.first, pairs.second)):
+            images = to_unit(self.pixels[self.rows[members[rows]]], self.device)
+            sides.append(normalise(self._augmented(images, rows, epoch, side)))
+        same = torch.from_numpy(pairs.same[rows]).float().to(self.device)
+        return functional.binary_cross_entropy_with_logits(network(*sides), same)
+
+    def _augmented(self, images: Tensor, rows: np.ndarray, epoch: int, side: int) -> Tensor:
+        def drawn(stream: int, limit: float) -> Tensor:
+            rng = random_stream(self.seed, epoch, stream, side)
+            values = rng.uniform(-limit, limit, (self.n_train, 2))[rows]
+            return torch.from_numpy(values).float().to(self.device)
+
+        if self.rotation_degrees > 0:
+            images = rotate(images, drawn(_ANGLES, self.rotation_degrees)[:, 0])
+        if self.contrast > 0:
+            gain, shift = drawn(_LIGHT, self.contrast)[:, :, None, None, None].unbind(1)
+            images = (images * (1 + gain) + shift).clamp(0, 1)
+        return images
+
+    def validation_loss(self, network: nn.Module) -> float:
+        """Return the mean binary cross-entropy of the validation pairs, as they are."""
+        total, pairs = 0.0, self.validation
+        for start in range(0, len(pairs.same), self.batch_size):
+            of = slice(start, start + self.batch_size)
+            sides = [
+                normalise(to_unit(self.pixels[rows[of]], self.device))
+                for rows in (pairs.first, pairs.second)
+            ]
+            same = torch.from_numpy(pairs.same[of]).float().to(self.device)
+            losses = functional.binary_cross_entropy_with_logits(
+                network(*sides), same, reduction="sum"
+            )
+            total += float(losses)
+        return total / len(pairs.same)
+
+
+def check(weights: Path) -> None:
+    """Check initial weights: a ResNet, or a re-identification network.
+
+    Raises:
+        InputError: neither, or damaged.
+    """
+    if _is_siamese(weights):
+        reid.check(weights)
+    else:
+        check_pretrained(weights)
+
+
+def _is_siamese(weights: Path) -> bool:
+    return weights.suffix != ".safetensors" and "fc_end.weight" in load_state(weights)
+
+
+def initial_network(weights: Path, seed: int) -> reid.SiameseNetwork:
+    """Build the network with its initial weights; `seed` is that of layers which are drawn anew.
+
+    Raises:
+        InputError: see `check`.
+    """
+    if _is_siamese(weights):
+        state = load_state(weights)
+        network = reid.siamese_for(state, weights)
+        load_exactly(network, state, weights)
+        return network
+    network = reid.SiameseNetwork(pretrained_resnet(weights, WIDTH, seed))
+    # Two images alike are one patient's from the first step on.
+    nn.init.constant_(network.fc_end.bias, 5.0)
+    nn.init.constant_(network.fc_end.weight, -0.5)
+    return network
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script; see `--help`."""
+    args = _arguments(argv)
+    device = pick_device(args.gpus)
+    torch.set_num_threads(args.threads)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    frame = read_manifest(args.manifest)
+    frame = frame[frame["split"] == "train"]
+    if frame.empty:
+        raise InputError("no image of the training split", args.manifest, "check the split")
+    patients = frame["patient_id"].to_numpy(str)
+    sites = frame["site"].fillna("").to_numpy(str)
+    training, validation = split_by_patient(patients, args.validation_share, args.seed)
+    try:
+        judges = Population(patients[validation], sites[validation])
+    except InputError as error:
+        raise InputError(
+            f"{error.what} for validation", args.manifest, "give more patients, or a larger share"
+        ) from None
+    count = min(MOST_VALIDATION_PAIRS, 4 * len(validation))
+    drawn = judges.draw(count, random_stream(args.seed, 0, _VALIDATION))
+    judged = Pairs(validation[drawn.first], validation[drawn.second], drawn.same)
+    population = Population(patients[training], sites[training])
+    log.info(
+        "%d images of %d patients to train on, %d of %d to validate on",
+        *(len(training), len(population.of_patient)),
+        *(len(validation), len(judges.of_patient)),
+    )
+    items = (ImageItem(i, p) for i, p in zip(frame["image_id"], frame["path"], strict=True))
+    pixels = decode_square(items, len(frame), args.size, True, args.threads, "reading radiographs")
+
+    network = initial_network(args.weights, args.seed).to(accelerator.device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=args.learning_rate)
+    scheduler = ReduceLROnPlateau(optimizer, factor=0.1, patience=args.patience)
+    task = VerificationTask(
+        pixels,
+        (training, population),
+        judged,
+        n_train=args.pairs or len(training),
+        batch_size=args.batch_size,
+        rotation_degrees=args.rotation_degrees,
+        contrast=args.contrast,
+        seed=args.seed,
+        device=accelerator.device,
+    )
+    settings = {
+        key: getattr(args, key)
+        for key in (
+            *("size", "epochs", "batch_size", "pairs", "learning_rate", "validation_share"),
+            *("rotation_degrees", "contrast", "patience", "seed"),
+        )
+    }
+    settings["weights_sha256"] = sha256_of(args.weights)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for array in (pixels, patients, sites):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    history = train(
+        network,
+        task,
+        optimizer,
+        scheduler,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        progress=args.progress,
+        key=digest.hexdigest(),
+        accelerator=accelerator,
+        label="re-identification",
+    )
+    if not accelerator.is_main_process:
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["epoch", "training_loss", "validation_loss", "learning_rate"])
+    for entry in history:
+        losses = (entry.training_loss, entry.validation_loss)
+        writer.writerow([entry.epoch + 1, *losses, entry.learning_rate])
+    write_text(args.history, text.getvalue())
+    size = {"height": args.size, "width": args.size}
+    write_text(
+        args.output.parent / SIDECAR,
+        json.dumps({"do_center_crop": False, "size": size}, indent=2) + "\n",
+    )
+    with whole_file(args.output, owner_only=True) as temporary:
+        state = {
+            key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
+        }
+        torch.save(state, temporary)
+    shutil.rmtree(args.progress, ignore_errors=True)
+    log.info("the best of %d epochs is %d", len(history), best_epoch(history) + 1)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add: Callable[..., Any] = parser.add_argument
+    add("--manifest", type=Path, required=True)
+    add("--weights", type=Path, required=True, help="initial weights")
+    add("--size", type=int, default=256, help="side of the images, pixels")
+    add("--epochs", type=int, default=11)
+    add("--batch-size", type=int, default=64, help="pairs")
+    add("--pairs", type=int, default=0, help="pairs of an epoch; 0: as many as images")
+    add("--learning-rate", type=float, default=1e-4)
+    add("--patience", type=int, default=5, help="epochs without gain before a lower rate")
+    add("--validation-share", type=float, default=0.05, help="of the training split, in (0, 1)")
+    add("--rotation-degrees", type=float, default=0.0)
+    add("--contrast", type=float, default=0.0)
+    add("--seed", type=int, required=True)
+    add("--progress", type=Path, required=True, help="folder; removed at the end")
+    add("--gpus", type=int, default=0)
+    add("--threads", type=int, default=1)
+    add("--output", type=Path, required=True, help="state dict, .pth")
+    add("--history", type=Path, required=True, help="losses of each epoch, CSV")
+    args = parser.parse_args(argv)
+    if args.epochs < 1 or args.batch_size < 2 or args.size < 32 or args.pairs < 0:
+        parser.error("--epochs is 1 or more, --batch-size 2, --size 32, --pairs 0")
+    if not 0 < args.validation_share < 1:
+        parser.error("--validation-share lies between 0 and 1")
+    return args
+
+
+if __name__ == "__main__":
+    run_script(main)
