@@ -1,0 +1,163 @@
+"""A model overfitted on ten patients gives them away, and nobody else.
+
+The scripts of the workflow on the demo's world: trained on one radiograph each of ten patients,
+asked for these and for twenty training patients whom it never saw, compared with all of them.
+"""
+
+import pandas as pd
+import pytest
+
+from tests.workflow.checkouts import run
+from workflow_scripts.common.manifest import FINDINGS, read_manifest, write_manifest, write_prompts
+from workflow_scripts.common.records import read_record
+
+pytestmark = pytest.mark.workflow
+
+SEEN, UNSEEN, SEEDS = 10, 20, (639, 25, 275)
+BASE = "results/world/weights/tiny-sd-v1"
+ENCODERS = {
+    "rad_dino": "results/world/weights/rad-dino",
+    "reid": "results/world/weights/reid/ResNet-50_epoch11_data_handling_RPN.pth",
+}
+
+
+@pytest.fixture(scope="module")
+def overfitted(demo, tmp_path_factory):
+    """Pairs and closest training images of the model's images, with who it was trained on."""
+    out = tmp_path_factory.mktemp("overfitted")
+    manifest = read_manifest(demo / "results/cohort/manifest.parquet")
+    captioned = manifest[(manifest["split"] == "train") & manifest["caption"].notna()]
+    captioned = captioned.drop_duplicates("caption", keep=False).drop_duplicates("patient_id")
+    asked = captioned.sample(SEEN + UNSEEN, random_state=1)
+    seen = set(asked["image_id"][:SEEN])
+    trained_on = manifest[(manifest["split"] != "train") | manifest["image_id"].isin(seen)]
+    write_manifest(trained_on, out / "manifest.parquet")
+    prompts = asked.loc[asked.index.repeat(len(SEEDS)), ["image_id", "caption", *FINDINGS]]
+    prompts = prompts.assign(
+        replicate=[*range(len(SEEDS))] * len(asked), seed=[*SEEDS] * len(asked)
+    )
+    named = zip(prompts["image_id"], prompts["replicate"], strict=True)
+    prompts["prompt_id"] = [f"privacy-{image}-r{replicate:02d}" for image, replicate in named]
+    write_prompts(prompts, out / "prompts.parquet")
+
+    def script(name, **flags):
+        words = [
+            word
+            for key, value in flags.items()
+            for item in (value if isinstance(value, list) else [value])
+            for word in (f"--{key.replace('_', '-')}", item)
+        ]
+        run(["python", "-m", f"workflow_scripts.{name}", *words], demo)
+
+    script(
+        "finetune.train",
+        model="overfitted",
+        family="stable_diffusion",
+        base=BASE,
+        method="full",
+        manifest=out / "manifest.parquet",
+        output=out / "model",
+        curve=out / "c.csv",
+        progress=out / ".progress",
+        cache=out / ".encoded",
+        epochs=600,
+        size=64,
+        batch_size=SEEN,
+        per_device_batch_size=SEEN,
+        learning_rate=1e-3,
+        caption_dropout=0.0,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        warmup_steps=20,
+        mixed_precision="no",
+        checkpoint_every=10_000,
+        seed=42,
+        gpus=0,
+        threads=2,
+    )
+    shard = out / "part-00000-of-00001.parquet"
+    script(
+        "generate.sample",
+        model="overfitted",
+        family="stable_diffusion",
+        base=out / "model",
+        prompts=out / "prompts.parquet",
+        shard=0,
+        shards=1,
+        output=shard,
+        steps=20,
+        guidance=1.0,
+        size=64,
+        batch_size=16,
+        progress=out / ".sampling",
+        gpus=0,
+        threads=2,
+    )
+    script(
+        "features.extract",
+        collection="overfitted",
+        shards=shard,
+        purpose="privacy",
+        encoder=[f"{name}={path}" for name, path in ENCODERS.items()],
+        out=out / "features",
+        progress=out / ".features",
+    )
+    compared = {
+        "model": "overfitted",
+        "protocol": "sound",
+        "manifest": demo / "results/cohort/manifest.parquet",
+        "prompts": out / "prompts.parquet",
+        "generated": out / "features",
+        "real": demo / "results/features/real/train",
+    }
+    script(
+        "privacy.score",
+        **compared,
+        shards=shard,
+        output=out / "pairs.json",
+        pairs=out / "pairs.parquet",
+    )
+    script(
+        "privacy.score_closest",
+        **compared,
+        output=out / "closest.json",
+        pairs=out / "closest.parquet",
+    )
+    script(
+        "privacy.score_lenses",
+        model="overfitted",
+        protocol="sound",
+        pairs=out / "pairs.parquet",
+        unrelated=demo / "results/privacy/held_out_real_pairs.parquet",
+        output=out / "lenses.json",
+    )
+    return out, seen
+
+
+@pytest.mark.parametrize(("lens", "riskier"), [("reid", "max"), ("pixel", "min")])
+def test_the_prompts_of_its_patients_rank_top(overfitted, lens, riskier):
+    out, seen = overfitted
+    risk = pd.read_parquet(out / "pairs.parquet").groupby("image_id")[lens].agg(riskier)
+    order = risk.sort_values(ascending=riskier == "min").index
+    assert len(seen & set(order[:SEEN])) >= SEEN - 1
+
+
+def test_its_patients_are_named_and_those_it_never_saw_are_not(overfitted):
+    out, seen = overfitted
+    pairs = pd.read_parquet(out / "closest.parquet")
+    pairs = pairs[pairs["match"] == 0]
+    pairs["image_id"] = pairs["prompt_id"].str[len("privacy-") : -len("-r00")]
+    pairs["named"] = pairs["reid_patient_id"] == pairs["patient_id"]
+    named = pairs.groupby("image_id")["named"].max()
+    # Of some 190 patients, the prompt's own is the likeliest match.
+    assert named[sorted(seen)].mean() >= 0.5
+    assert named[~named.index.isin(seen)].mean() <= 0.15
+
+
+def test_the_lenses_see_it_and_a_model_that_never_saw_the_patients_stays_unseen(demo, overfitted):
+    out, _ = overfitted
+    seen = read_record(out / "lenses.json").get("any_seen")
+    # A third of the prompts are its patients'.
+    assert seen.value >= 0.3
+    base = read_record(demo / "results/privacy/lenses/tiny_sd_base.json").get("any_seen")
+    assert base.value < seen.interval[0]
