@@ -25,7 +25,7 @@ def population(rng, patients, images, name, share=0.5):
     points = np.repeat(centres, images, axis=0)
     points = points + 0.2 * rng.standard_normal(points.shape)
     names = np.repeat([f"{name}{i}" for i in range(patients)], images)
-    return Radiographs(points, names, np.repeat(findings, images), np.arange(len(points)))
+    return Radiographs(points, np.arange(len(points)), names, np.repeat(findings, images))
 
 
 def sets(seed=3, held_out=80, shares=(0.5, 0.5, 0.5)):
@@ -103,9 +103,9 @@ def test_an_image_as_near_to_both_counts_half():
     kinds = [
         Radiographs(
             np.zeros((4, 3)),
+            np.arange(4),
             np.array([f"{name}{i}" for i in range(4)]),
             np.zeros(4, "u2"),
-            np.arange(4),
         )
         for name in "oht"
     ]
@@ -119,7 +119,7 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="in two of the sets"):
         nearness(images, own, held_out, held_out)
     with pytest.raises(ValueError, match="fewer than 4"):
-        nearness(images, own, held_out[:16], others)
+        nearness(images, own, held_out.take(np.arange(16)), others)
 
 
 def run(world, held_out):

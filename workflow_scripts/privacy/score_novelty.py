@@ -51,26 +51,33 @@ class Radiographs:
     """Real radiographs to draw references from.
 
     Attributes:
-        features: (n, d).
-        patients: (n,) the patient of each.
-        findings: (n,) uint16, see `positive_masks`.
-        numbers: (n,) a number of each, kept when some of them are taken.
+        features: (n, d), of which these are some rows.
+        rows: (r,) which.
+        patients: (r,) the patient of each.
+        findings: (r,) uint16, see `positive_masks`.
     """
 
     features: np.ndarray
+    rows: np.ndarray
     patients: np.ndarray
     findings: np.ndarray
-    numbers: np.ndarray
 
-    def __getitem__(self, rows: np.ndarray) -> "Radiographs":
-        """Return some of them."""
-        return Radiographs(*(values[rows] for values in vars(self).values()))
+    def take(self, which: np.ndarray) -> "Radiographs":
+        """Return some of them; features are not copied."""
+        return Radiographs(
+            self.features, self.rows[which], self.patients[which], self.findings[which]
+        )
+
+    @property
+    def points(self) -> np.ndarray:
+        """Their features, (r, d) float64."""
+        return self.features[self.rows].astype(np.float64)
 
 
 def radiographs(features: np.ndarray, manifest: pd.DataFrame) -> Radiographs:
-    """Return radiographs with what the manifest says of them, row by row, numbered from 0."""
+    """Return radiographs with what the manifest says of them, row by row."""
     patients = manifest["patient_id"].to_numpy(str)
-    return Radiographs(features, patients, positive_masks(manifest), np.arange(len(patients)))
+    return Radiographs(features, np.arange(len(patients)), patients, positive_masks(manifest))
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Generated:
 
     Attributes:
         features: (m, d), m >= 1.
-        prompts: (m,) the number of each one's own radiograph among the prompts'.
+        prompts: (m,) the feature row of each one's own radiograph.
         shown: (m,) the patient that a control shows; "" of generated images.
     """
 
@@ -134,23 +141,28 @@ def nearness(
         ValueError: a patient in two of the sets, or too few patients.
     """
     kinds = (own, held_out, others)
-    patients = [np.unique(kind.patients) for kind in kinds]
-    fewest = min(len(found) for found in patients)
-    if len(np.unique(np.concatenate(patients))) < sum(len(found) for found in patients):
+    everybody = np.concatenate([*(kind.patients for kind in kinds), generated.shown])
+    codes = np.unique(everybody, return_inverse=True)[1]
+    edges = np.cumsum([len(kind.patients) for kind in kinds])
+    coded = np.split(codes, edges)  # numbers instead of names: there are many
+    counts = [len(np.unique(found)) for found in coded[:3]]
+    if len(np.unique(np.concatenate(coded[:3]))) < sum(counts):
         raise ValueError("a patient is in two of the sets")
-    if fewest < FEWEST_PATIENTS:
-        raise ValueError(f"{fewest} patients, fewer than {FEWEST_PATIENTS}")
+    if min(counts) < FEWEST_PATIENTS:
+        raise ValueError(f"{min(counts)} patients, fewer than {FEWEST_PATIENTS}")
+    numbered = [replace(x, patients=found) for x, found in zip(kinds, coded[:3], strict=True)]
+    generated = replace(generated, shown=coded[3])
+    size = min(counts) // 2
     rng = np.random.default_rng(seed)
     shares = np.zeros((2, draws))
     progress = Progress("novelty", draws, "draws")
     for draw in range(draws):
-        halves = [kind[_half(kind.patients, rng)] for kind in kinds]
+        halves = [kind.take(_half(kind.patients, rng)) for kind in numbered]
         for _ in range(MATCHINGS):
-            references = _matched(halves, fewest // 2, rng)
-            shares[:, draw] += _shares(generated, references, device)
+            shares[:, draw] += _shares(generated, _matched(halves, size, rng), device)
         progress.update()
     shares /= MATCHINGS
-    return Nearness(shares[0], shares[1], fewest // 2)
+    return Nearness(shares[0], shares[1], size)
 
 
 def _half(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -164,14 +176,13 @@ def _matched(
 ) -> list[Radiographs]:
     """Return `size` prompts' radiographs, and as many of each other kind, matched with them."""
     own, *rest = kinds
-    seen = own[rng.choice(_one_each(own.patients, rng), size, replace=False)]
+    seen = own.take(rng.choice(_one_each(own.patients, rng), size, replace=False))
     found = [seen]
+    labels = [str(i) for i in range(size)]
     for kind in rest:
-        pool = kind[_one_each(kind.patients, rng)]
-        labels = [str(i) for i in range(size)]
-        found.append(
-            pool[draw_matched(seen.findings, labels, pool.findings, int(rng.integers(2**31)))]
-        )
+        pool = kind.take(_one_each(kind.patients, rng))
+        seed = int(rng.integers(2**31))
+        found.append(pool.take(draw_matched(seen.findings, labels, pool.findings, seed)))
     return found
 
 
@@ -192,13 +203,13 @@ def _shares(
         device: where to compute.
     """
     seen, unseen, third = references
-    asked = np.flatnonzero(np.isin(generated.prompts, seen.numbers))
+    asked = np.flatnonzero(np.isin(generated.prompts, seen.rows))
     shown = generated.shown[asked, None] == unseen.patients[None]
     nearer = _nearer(generated.features[asked], seen, unseen, shown, device)
     prompts = np.unique(generated.prompts[asked], return_inverse=True)[1]
     own = (np.bincount(prompts, nearer) / np.bincount(prompts)).mean()
     none = np.zeros((len(third.patients), len(seen.patients)), bool)
-    return float(own), float(_nearer(third.features, seen, unseen, none, device).mean())
+    return float(own), float(_nearer(third.points, seen, unseen, none, device).mean())
 
 
 def _nearer(
@@ -217,7 +228,7 @@ def _nearer(
         left_out: (m, k) pairs of them that do not count for an image.
         device: where to compute.
     """
-    a, b = (torch.from_numpy(x.features.astype(np.float64)).to(device) for x in (seen, unseen))
+    a, b = (torch.from_numpy(x.points).to(device) for x in (seen, unseen))
     parts = []
     for rows in blocks(len(images), len(a)):
         points = torch.from_numpy(images[rows].astype(np.float64)).to(device)
@@ -280,13 +291,14 @@ def score(
     known = manifest.iloc[rows_of(manifest["image_id"], training.ids, real_folder, "manifest")]
     trained = radiographs(training.features, known)
     names = prompts["image_id"].iloc[asked].tolist()
-    own_rows, prompt = np.unique(
-        rows_of(training.ids, names, real_folder, "training radiographs"), return_inverse=True
-    )
+    prompt = rows_of(training.ids, names, real_folder, "training radiographs")
     rows, unseen = held_out_rows(manifest_path, held_out, held_out_folder)
-    others = np.flatnonzero(~np.isin(trained.patients, trained.patients[own_rows]))
-    own = replace(trained[own_rows], numbers=np.arange(len(own_rows)))
-    kinds = own, radiographs(held_out.features[rows], unseen), trained[others]
+    prompted = np.isin(trained.patients, trained.patients[prompt])
+    kinds = (
+        trained.take(np.unique(prompt)),
+        radiographs(held_out.features[rows], unseen),
+        trained.take(np.flatnonzero(~prompted)),
+    )
     shown = [patient_of.get(source, "") for source in generated.source_ids or [""] * len(names)]
     details: dict[str, int] = {"draws": DRAWS}
     fewest = [len(np.unique(kind.patients)) for kind in kinds]
