@@ -53,7 +53,7 @@ $(VENV)/originals/installed: envs/originals.txt | $(VENV)/bin/python
 world: $(WORLD)/complete
 
 $(WORLD)/complete: $(wildcard workflow_scripts/world/*.py) | env
-	python -m workflow_scripts.world.build --out $(WORLD)
+	python -m workflow_scripts.world.build --out $(WORLD) --threads 2
 	touch $@
 
 # The part of a user who brings images of a model of their own: prompts out, images in.

@@ -4,8 +4,9 @@ import argparse
 import io
 import logging
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -37,7 +38,7 @@ def build_world(out: Path, seed: int, patients: int, threads: int, weights: bool
         out: folder of mimic-cxr-jpg/2.0.0/, llava-rad/, masks/ and weights/.
         seed: of everything that is drawn.
         patients: how many patients; 320 give about 800 frontal radiographs.
-        threads: processes that draw.
+        threads: processes that draw; with two or more, the checkpoints are trained side by side.
         weights: whether the tiny checkpoints are trained and written, too.
 
     Raises:
@@ -67,7 +68,7 @@ def build_world(out: Path, seed: int, patients: int, threads: int, weights: bool
                 images.append(np.asarray(Image.open(io.BytesIO(jpeg))))
             progress.update()
         if weights:
-            _write_weights(shown, np.stack(images), folder / "weights", seed)
+            _write_weights(shown, np.stack(images), folder / "weights", seed, threads)
     log.info("world: %d radiographs of %d patients in %s", len(exposures), patients, out)
 
 
@@ -77,19 +78,56 @@ def _draw_all(exposures: list[Exposure], threads: int) -> Iterator[tuple[bytes, 
         return
     with multiprocessing.get_context("spawn").Pool(threads) as pool:
         yield from pool.imap(draw_pictures, exposures, chunksize=16)
+        pool.close()
+        pool.join()
 
 
-def _write_weights(shown: list[Exposure], images: np.ndarray, out: Path, seed: int) -> None:
-    from workflow_scripts.world.diffusion import write_diffusion_checkpoints
-    from workflow_scripts.world.encoders import write_encoder_checkpoints
-
+def _write_weights(
+    shown: list[Exposure], images: np.ndarray, out: Path, seed: int, threads: int
+) -> None:
     captions = [exposure.caption or "" for exposure in shown]
     findings = np.array([[e.labels[name] == 1 for name in FINDINGS] for e in shown], np.int8)
     patients = [exposure.patient_id for exposure in shown]
     out.mkdir()
-    log.info("world: training the tiny diffusion models")
+    log.info("world: training the tiny diffusion models and encoders")
+    parts: tuple[tuple[Callable[..., None], tuple[Any, ...]], ...] = (
+        (_write_diffusion, (images, captions, out, seed)),
+        (_write_encoders, (images, captions, findings, patients, out, seed)),
+    )
+    if threads == 1:
+        for write, arguments in parts:
+            write(*arguments)
+        return
+    with multiprocessing.get_context("spawn").Pool(len(parts)) as pool:
+        waiting = [pool.apply_async(write, arguments) for write, arguments in parts]
+        for result in waiting:
+            result.get()
+        pool.close()
+        pool.join()
+
+
+def _write_diffusion(images: np.ndarray, captions: list[str], out: Path, seed: int) -> None:
+    import torch
+
+    from workflow_scripts.world.diffusion import write_diffusion_checkpoints
+
+    # A fixed number, so that a seed gives the same weights on any machine.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     write_diffusion_checkpoints(images, captions, out, seed)
-    log.info("world: training the tiny encoders")
+    torch.set_num_threads(threads)
+
+
+def _write_encoders(
+    images: np.ndarray,
+    captions: list[str],
+    findings: np.ndarray,
+    patients: list[str],
+    out: Path,
+    seed: int,
+) -> None:
+    from workflow_scripts.world.encoders import write_encoder_checkpoints
+
     write_encoder_checkpoints(images, captions, findings, patients, out, seed)
 
 
@@ -99,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--patients", type=int, default=320)
-    parser.add_argument("--threads", type=int, default=1, help="processes that draw")
+    parser.add_argument("--threads", type=int, default=1, help="processes at a time")
     parser.add_argument("--only", choices=["radiographs"], help="leave the checkpoints out")
     arguments = parser.parse_args(argv)
     build_world(
