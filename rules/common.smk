@@ -81,15 +81,23 @@ wildcard_constraints:
     encoder="|".join(REFERENCE_ENCODERS),
     other=f"({OTHER_PROTOCOL}/)?",
     prompt_set="|".join(PROMPT_SETS),
-    setting="augmented|synthetic_only",
+    repeat=r"\d+",
+    setting="real_only|augmented|synthetic_only",
     shard=r"\d{5}",
     shards=r"\d{5}",
 
 
-def code(stage):
-    """A stage's own files: as inputs, they rerun its jobs when their content changes."""
+def code(stage, part=None):
+    """A stage's own files: as inputs, they rerun its jobs when their content changes.
+
+    Of a stage in parts: the files of one part and those that its parts share.
+    """
     root = Path(workflow.basedir)
-    files = sorted((root / "workflow_scripts" / stage).rglob("*.*"))
+    folder = root / "workflow_scripts" / stage
+    if part is None:
+        files = sorted(folder.rglob("*.*"))
+    else:
+        files = sorted([*folder.glob("*.*"), *(folder / part).rglob("*.*")])
     return [
         f.relative_to(root).as_posix() for f in files if "__pycache__" not in f.parts
     ]
@@ -482,6 +490,48 @@ def riskiest_flags(wildcards):
     pairs = [f"{m}=results/privacy/closest/{m}_pairs.parquet" for m in scored]
     images = [f"{m}={s}" for m in scored for s in shards_of(m, "privacy")]
     return ["--pairs", *map(quote, pairs), "--images", *map(quote, images)]
+
+
+def training_shards(wildcards):
+    """The synthetic images that a downstream network is trained on; none for real data alone."""
+    return [] if wildcards.setting == "real_only" else shards(wildcards, "augment")
+
+
+def training_shards_flag(wildcards, input):
+    """The same as a flag."""
+    return ["--shards", *map(quote, input.shards)] if input.shards else []
+
+
+def downstream_settings(task):
+    """Settings of a task's training; the number of repeats and the bootstrap are no part of it."""
+    settings = config["downstream"][task]
+    return {k: v for k, v in settings.items() if k not in ("repeats", "seed")}
+
+
+def training_seed(wildcards, task):
+    """The seed of a training run: each repeat has its own."""
+    return config["downstream"][task]["seed"] + int(wildcards.repeat)
+
+
+def outcomes(wildcards, task, setting=None, model=None):
+    """What the training runs of an arm left, one file for each repeat."""
+    arm = f"{setting or wildcards.setting}/{model or wildcards.model}"
+    return [
+        f"results/downstream/{task}/{arm}/repeat-{k}.parquet"
+        for k in range(config["downstream"][task]["repeats"])
+    ]
+
+
+def baseline(wildcards, task):
+    """The outcomes of real data alone, which the gains are measured against."""
+    if wildcards.setting == "real_only":
+        return []
+    return outcomes(wildcards, task, "real_only", "real")
+
+
+def baseline_flag(wildcards, input):
+    """The same as a flag."""
+    return ["--baseline", *map(quote, input.baseline)] if input.baseline else []
 
 
 def preflight():

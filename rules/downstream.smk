@@ -1,21 +1,22 @@
 # Needs: the manifest, the augmentation prompts and a model's images of them; ImageNet weights.
-# Makes: results/downstream/classification/{setting}/{model}.json; real data alone is
-# real_only/real.json, made once for all models.
+# Makes: results/downstream/{task}/{setting}/{model}.json. Each arm (setting and model) is trained
+# once for each repeat, which leaves {model}/repeat-{k}.parquet, and scored together. Real data
+# alone is real_only/real, made once for all models.
 
 
-rule downstream_real:
-    """Train and test a classifier on real images alone: the baseline of every model."""
+rule downstream_train_classifier:
+    """Train a classifier on real images, on a model's, or on both; apply it to the test images."""
     input:
-        code=code("downstream"),
+        code=code("downstream", "classification"),
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/augment.parquet",
+        shards=training_shards,
     output:
-        record="results/downstream/classification/real_only/real.json",
-        predictions="results/downstream/classification/real_only/real_predictions.parquet",
+        "results/downstream/classification/{setting}/{model}/repeat-{repeat}.parquet",
     log:
-        "logs/downstream/classification_real_only_real.log",
+        "logs/downstream/classification_{setting}_{model}_{repeat}.log",
     benchmark:
-        "benchmarks/downstream/classification_real_only_real.tsv"
+        "benchmarks/downstream/classification_{setting}_{model}_{repeat}.tsv"
     conda:
         "../envs/core.yaml"
     threads: 16
@@ -26,44 +27,43 @@ rule downstream_real:
     params:
         version=VERSIONS["downstream"],
         protocol=config["protocol"],
-        flags=flags(config["downstream"]["classification"]),
-        progress="results/downstream/classification/real_only/.progress-real",
+        flags=flags(downstream_settings("classification")),
+        seed=partial(training_seed, task="classification"),
+        shards=training_shards_flag,
+        progress="results/downstream/classification/{setting}/{model}/.progress-{repeat}",
     shell:
-        "python -m workflow_scripts.downstream.train_classifier --setting real_only --model real"
-        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
-        " {params.flags} --progress {params.progress} --output {output.record}"
-        " --predictions {output.predictions} --gpus {resources.gpu} --threads {threads} 2> {log}"
+        "python -m workflow_scripts.downstream.classification.train"
+        " --setting {wildcards.setting} --model {wildcards.model} --protocol {params.protocol}"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.shards} {params.flags}"
+        " --seed {params.seed} --progress {params.progress} --output {output}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 
-rule downstream_classification:
-    """Train a classifier with one model's images, alone or beside the real ones."""
+rule downstream_score_classifier:
+    """AUROC, F1 and accuracy of an arm's classifiers, and the gain over real data alone."""
     input:
-        code=code("downstream"),
+        code=code("downstream", "classification"),
         manifest="results/cohort/manifest.parquet",
-        prompts="results/cohort/prompts/augment.parquet",
-        shards=partial(shards, prompt_set="augment"),
+        outcomes=partial(outcomes, task="classification"),
+        baseline=partial(baseline, task="classification"),
     output:
-        record="results/downstream/classification/{setting}/{model}.json",
-        predictions="results/downstream/classification/{setting}/{model}_predictions.parquet",
+        "results/downstream/classification/{setting}/{model}.json",
     log:
-        "logs/downstream/classification_{setting}_{model}.log",
+        "logs/downstream/score_classifier_{setting}_{model}.log",
     benchmark:
-        "benchmarks/downstream/classification_{setting}_{model}.tsv"
+        "benchmarks/downstream/score_classifier_{setting}_{model}.tsv"
     conda:
         "../envs/core.yaml"
-    threads: 16
+    threads: 1
     resources:
-        gpu=1,
-        mem_mb=partial(more_memory, base=64000),
-        runtime=720,
+        mem_mb=partial(more_memory, base=4000),
+        runtime=60,
     params:
         version=VERSIONS["downstream"],
-        protocol=config["protocol"],
-        flags=flags(config["downstream"]["classification"]),
-        progress="results/downstream/classification/{setting}/.progress-{model}",
+        bootstrap=config["downstream"]["bootstrap"],
+        seed=config["downstream"]["seed"],
+        baseline=baseline_flag,
     shell:
-        "python -m workflow_scripts.downstream.train_classifier --setting {wildcards.setting}"
-        " --model {wildcards.model} --protocol {params.protocol} --manifest {input.manifest}"
-        " --prompts {input.prompts} --shards {input.shards} {params.flags}"
-        " --progress {params.progress} --output {output.record}"
-        " --predictions {output.predictions} --gpus {resources.gpu} --threads {threads} 2> {log}"
+        "python -m workflow_scripts.downstream.classification.score --outcomes {input.outcomes}"
+        " {params.baseline} --manifest {input.manifest} --bootstrap {params.bootstrap}"
+        " --seed {params.seed} --output {output} 2> {log}"

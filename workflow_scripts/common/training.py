@@ -2,14 +2,15 @@
 
 A task says what its loss is (`Task`); the loop does the rest. Everything random in an epoch depends
 on (seed, epoch, step) alone and never on what ran before, so a run that is killed and started again
-continues after its last whole epoch and ends with the same bytes on a CPU. The loop is written
+continues after its last checkpoint and ends with the same bytes on a CPU. The loop is written
 against accelerate: one process on one device runs as plain torch, and `accelerate launch` makes it
 data-parallel without another loop.
 """
 
+import contextlib
 import logging
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -39,6 +40,9 @@ class Task(Protocol):
 
     n_train: int
 
+    def weight(self, rows: np.ndarray) -> int:
+        """Return over how many things (images, tokens) the loss of these rows is a mean."""
+
     def loss(self, network: nn.Module, rows: np.ndarray, epoch: int) -> Tensor:
         """Return the mean training loss, a scalar, of rows in [0, n_train)."""
 
@@ -48,7 +52,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch left in the history; the losses are means over rows."""
+    """What one epoch left in the history; the losses are means over what `Task.weight` counts."""
 
     epoch: int
     training_loss: float
@@ -75,7 +79,7 @@ def train(
     network: nn.Module,
     task: Task,
     optimizer: torch.optim.Optimizer,
-    scheduler: ReduceLROnPlateau,
+    scheduler: ReduceLROnPlateau | None,
     *,
     epochs: int,
     batch_size: int,
@@ -84,6 +88,10 @@ def train(
     key: str,
     accelerator: Accelerator,
     label: str,
+    rate: Callable[[float], float] | None = None,
+    per_device_batch_size: int | None = None,
+    checkpoint_every: int | None = None,
+    keep_best: bool = True,
 ) -> list[Epoch]:
     """Train, and leave in `network` the weights of the epoch with the lowest validation loss.
 
@@ -91,7 +99,7 @@ def train(
         network: on the accelerator's device already, as are the optimiser's parameters.
         task: the losses.
         optimizer: over the network's trainable parameters.
-        scheduler: stepped once per epoch with the validation loss.
+        scheduler: stepped once per epoch with the validation loss; None keeps the rate.
         epochs: how many.
         batch_size: rows per optimiser step, over all processes together.
         seed: of order, augmentation and dropout.
@@ -100,6 +108,11 @@ def train(
         key: digest of all that the result depends on; a checkpoint of another key is not continued.
         accelerator: says how many processes share the batch.
         label: names the run in the log.
+        rate: the learning rate's factor by the share of all steps that is done, in [0, 1), for
+            schedules that run by the step; not together with `scheduler`.
+        per_device_batch_size: rows of a process at once; its part of a larger batch is accumulated.
+        checkpoint_every: steps after which a checkpoint is written within an epoch, too.
+        keep_best: False leaves the last epoch's weights instead.
 
     Returns:
         One entry per epoch.
@@ -109,39 +122,63 @@ def train(
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     if task.n_train < 2 * world:
-        raise InputError(f"{label}: {task.n_train} training images are too few to train on")
+        raise InputError(f"{label}: {task.n_train} training rows are too few to train on")
     path = progress / _STATE
-    history, best = _resume(path, key, network, optimizer, scheduler)
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    state = _resume(path, key, network, optimizer, scheduler)
+    history = state.history
     wrapped, stepper = accelerator.prepare(network, optimizer)
     steps = len(epoch_batches(task.n_train, batch_size, seed, 0))
-    meter = Progress(label, epochs * steps, "steps", done=len(history) * steps)
+    done = len(history) * steps + state.step
+    meter = Progress(label, epochs * steps, "steps", done=done)
     for epoch in range(len(history), epochs):
         wrapped.train()
-        learning_rate = float(stepper.param_groups[0]["lr"])
-        total = 0.0
         for step, batch in enumerate(epoch_batches(task.n_train, batch_size, seed, epoch)):
+            if step < state.step:
+                continue
+            if rate is not None:
+                share_done = (epoch * steps + step) / (epochs * steps)
+                for group, base in zip(stepper.param_groups, base_rates, strict=True):
+                    group["lr"] = base * rate(share_done)
             torch.manual_seed(_torch_seed(seed, epoch, step, rank))
-            share = batch[rank::world]
-            # Processes may hold one row more or less: the weight makes the mean of means the mean.
-            loss = task.loss(wrapped, share, epoch) * (len(share) * world / len(batch))
-            mean_loss = float(accelerator.reduce(loss.detach(), "mean"))
-            _check_finite(mean_loss, f"training loss of {label}", f"epoch {epoch + 1}, step {step}")
+            own = batch[rank::world]
+            pieces = max(1, -(-len(own) // (per_device_batch_size or len(own) or 1)))
+            weight = task.weight(batch)
             stepper.zero_grad()
-            accelerator.backward(loss)
+            mean_loss = 0.0
+            for piece, rows in enumerate(np.array_split(own, pieces)):
+                # The gradients of the processes meet once, with the last piece.
+                apart = piece + 1 < pieces
+                with accelerator.no_sync(wrapped) if apart else contextlib.nullcontext():
+                    # Pieces and processes may differ in size: the weight makes the mean of means
+                    # the mean.
+                    loss = task.loss(wrapped, rows, epoch) * (task.weight(rows) * world / weight)
+                    accelerator.backward(loss)
+                mean_loss += float(accelerator.reduce(loss.detach(), "mean"))
+            _check_finite(mean_loss, f"training loss of {label}", f"epoch {epoch + 1}, step {step}")
             stepper.step()
-            total += mean_loss * len(batch)
+            state.total += mean_loss * weight
+            state.weight += weight
+            state.step = step + 1
             meter.update(note=f"epoch {epoch + 1}, loss {mean_loss:.4f}")
+            if checkpoint_every and state.step % checkpoint_every == 0 and state.step < steps:
+                if accelerator.is_main_process:
+                    _save(path, key, network, optimizer, scheduler, state)
+                accelerator.wait_for_everyone()
+        learning_rate = float(stepper.param_groups[0]["lr"])
         wrapped.eval()
         with torch.no_grad():
-            own = torch.tensor(task.validation_loss(wrapped), dtype=torch.float64)
-        validation_loss = float(broadcast(own.to(accelerator.device)))
+            validated = torch.tensor(task.validation_loss(wrapped), dtype=torch.float64)
+        validation_loss = float(broadcast(validated.to(accelerator.device)))
         _check_finite(validation_loss, f"validation loss of {label}", f"epoch {epoch + 1}")
-        scheduler.step(validation_loss)
-        history.append(Epoch(epoch, total / task.n_train, validation_loss, learning_rate))
-        if best_epoch(history) == epoch:
-            best = _trained_state(network)
+        if scheduler is not None:
+            scheduler.step(validation_loss)
+        history.append(Epoch(epoch, state.total / state.weight, validation_loss, learning_rate))
+        state.step, state.total, state.weight = 0, 0.0, 0
+        if not keep_best or best_epoch(history) == epoch:
+            state.best = _trained_state(network)
         if accelerator.is_main_process:
-            _save(path, key, network, optimizer, scheduler, history, best)
+            _save(path, key, network, optimizer, scheduler, state)
         accelerator.wait_for_everyone()
         log.info(
             "%s: epoch %d of %d, training loss %.4f, validation loss %.4f%s",
@@ -152,7 +189,7 @@ def train(
             validation_loss,
             ", the best so far" if best_epoch(history) == epoch else "",
         )
-    network.load_state_dict(best, strict=False)
+    network.load_state_dict(state.best, strict=False)
     network.eval()
     return history
 
@@ -160,6 +197,11 @@ def train(
 def best_epoch(history: list[Epoch]) -> int:
     """Return the number (from 0) of the epoch with the lowest validation loss, first of equals."""
     return min(history, key=lambda entry: (entry.validation_loss, entry.epoch)).epoch
+
+
+def curve(history: list[Epoch]) -> list[dict[str, float]]:
+    """Return the history as a record holds it: epochs counted from 1."""
+    return [asdict(entry) | {"epoch": entry.epoch + 1} for entry in history]
 
 
 def _torch_seed(*place: int) -> int:
@@ -186,27 +228,46 @@ def _trained_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in _trained(network)}
 
 
+@dataclass
+class _State:
+    """How far a run is.
+
+    Attributes:
+        history: of the whole epochs.
+        best: what training changed, in the epoch that is kept so far.
+        step, total, weight: of the epoch that has begun: steps done, losses summed, over how much.
+    """
+
+    history: list[Epoch] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+    total: float = 0.0
+    weight: int = 0
+
+
 def _save(
     path: Path,
     key: str,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scheduler: ReduceLROnPlateau,
-    history: list[Epoch],
-    best: dict[str, Tensor],
+    scheduler: ReduceLROnPlateau | None,
+    state: _State,
 ) -> None:
     # Weights trained on patients' images are the owner's alone.
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    state = {
+    saved = {
         "key": key,
-        "history": [asdict(entry) for entry in history],
+        "history": [asdict(entry) for entry in state.history],
         "network": _trained_state(network),
-        "best": best,
+        "best": state.best,
+        "step": state.step,
+        "total": state.total,
+        "weight": state.weight,
         "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict(),
+        "scheduler": None if scheduler is None else scheduler.state_dict(),
     }
     with whole_file(path) as temporary:
-        torch.save(state, temporary)
+        torch.save(saved, temporary)
 
 
 def _resume(
@@ -214,20 +275,22 @@ def _resume(
     key: str,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scheduler: ReduceLROnPlateau,
-) -> tuple[list[Epoch], dict[str, Tensor]]:
-    """Load the checkpoint if it is there, whole, and of this run; return history and best state."""
+    scheduler: ReduceLROnPlateau | None,
+) -> _State:
+    """Load the checkpoint if it is there, whole, and of this run; else start anew."""
     if not path.exists():
-        return [], {}
+        return _State()
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         log.warning("%s cannot be read (%s): training starts anew", path, error)
-        return [], {}
-    if state["key"] != key:
+        return _State()
+    if saved["key"] != key:
         log.warning("%s belongs to other settings or data: training starts anew", path)
-        return [], {}
-    network.load_state_dict(state["network"], strict=False)
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
-    return [Epoch(**entry) for entry in state["history"]], state["best"]
+        return _State()
+    network.load_state_dict(saved["network"], strict=False)
+    optimizer.load_state_dict(saved["optimizer"])
+    if scheduler is not None:
+        scheduler.load_state_dict(saved["scheduler"])
+    history = [Epoch(**entry) for entry in saved["history"]]
+    return _State(history, saved["best"], saved["step"], saved["total"], saved["weight"])

@@ -162,6 +162,10 @@ class VerificationTask:
             self._drawn = epoch, self.population.draw(self.n_train, rng)
         return self._drawn[1]
 
+    def weight(self, rows: np.ndarray) -> int:
+        """Return the number of rows: the loss is a mean over them."""
+        return len(rows)
+
     def loss(self, network: nn.Module, rows: np.ndarray, epoch: int) -> Tensor:
         """Return the mean binary cross-entropy of augmented training pairs."""
         pairs = self._pairs(epoch)

@@ -1,7 +1,8 @@
-"""Train a multi-label classifier on real images, synthetic images or both; test it on real ones.
+"""Train a multi-label classifier on real images, synthetic images or both; apply it to test images.
 
 Tables 4 and 15 of the paper. The real images are those that the augment prompts point to, the
-synthetic ones a model's images of the same prompts, the test images all of the test split.
+synthetic ones a model's images of the same prompts, the test images all of the test split. Makes
+one file: the probability of each finding for each test image; `score` makes the record of it.
 """
 
 import argparse
@@ -14,8 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -23,14 +22,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from workflow_scripts.common.as_published import PROTOCOLS, deviations
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.files import sha256_of, whole_file
+from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
-from workflow_scripts.common.records import Record, provenance, write_record
+from workflow_scripts.common.records import provenance
 from workflow_scripts.common.resnet import pretrained_resnet
-from workflow_scripts.common.training import best_epoch, train
+from workflow_scripts.common.training import best_epoch, curve, train
 from workflow_scripts.common.validation import split_at_random, split_by_patient
-from workflow_scripts.downstream.classification_metrics import BOOTSTRAP, THRESHOLD, values
-from workflow_scripts.downstream.classifier import ClassificationTask, predict
+from workflow_scripts.downstream.classification.network import ClassificationTask, predict
 from workflow_scripts.downstream.data import (
     Collection,
     concatenate,
@@ -38,6 +36,7 @@ from workflow_scripts.downstream.data import (
     real_collection,
     synthetic_collection,
 )
+from workflow_scripts.downstream.outcomes import write_outcomes
 
 log = logging.getLogger(__name__)
 
@@ -121,45 +120,30 @@ def main(argv: list[str] | None = None) -> None:
     probabilities = predict(network, test.pixels, args.batch_size, accelerator.device)
     if not accelerator.is_main_process:
         return
-    details = {
+    run = {
         "settings": settings,
+        "setting": args.setting,
+        "model": args.model,
+        "protocol": args.protocol,
+        "seed": args.seed,
         "labels": "1 is positive; 0, -1 (uncertain) and unmentioned are negative",
-        "threshold": THRESHOLD,
-        "bootstrap": f"{BOOTSTRAP} draws of test patients",
         "validation_split": "random" if switches.classification_random_validation else "by patient",
         "n_train": len(training),
         "n_train_real": int((training < n_real).sum()),
         "n_train_synthetic": int((training >= n_real).sum()),
         "n_validation": len(validation),
-        "n_test": len(test),
-        "n_test_patients": len(set(test.patients)),
-        "n_positive": _counts(test.labels),
-        "n_train_positive": _counts(images.labels[training]),
+        "n_train_positive": {
+            name: int(images.labels[training, k].sum()) for k, name in enumerate(FINDINGS)
+        },
         "best_epoch": best_epoch(history) + 1,
-        "curve": [
-            {
-                "epoch": entry.epoch + 1,
-                "training_loss": entry.training_loss,
-                "validation_loss": entry.validation_loss,
-                "learning_rate": entry.learning_rate,
-            }
-            for entry in history
-        ],
+        "curve": curve(history),
+        "provenance": provenance(settings, device_name(accelerator.device)),
     }
-    record = Record(
-        "downstream",
-        args.model,
-        f"classification/{args.setting}",
-        args.protocol,
-        values(test.labels, probabilities.astype(np.float64), test.patients, args.seed),
-        details,
-        provenance(settings, device_name(accelerator.device)),
-    )
-    write_predictions(test.ids, probabilities, args.predictions)
-    write_record(record, args.output)
+    scores = {name: probabilities[:, k] for k, name in enumerate(FINDINGS)}
+    columns = {"image_id": test.ids, "patient_id": test.patients, **scores}
+    write_outcomes(args.output, columns, run)
     shutil.rmtree(args.progress, ignore_errors=True)
-    mean = record.get("auroc").value
-    log.info("mean AUROC %s on %d images", "-" if mean is None else f"{mean:.3f}", len(test))
+    log.info("%d test images classified", len(test))
 
 
 def training_images(
@@ -209,18 +193,6 @@ def run_key(
     return digest.hexdigest()
 
 
-def write_predictions(ids: list[str], probabilities: np.ndarray, path: Path) -> None:
-    """Write `image_id` and one probability per finding, readable by the owner alone."""
-    columns = {name: pa.array(probabilities[:, k]) for k, name in enumerate(FINDINGS)}
-    with whole_file(path) as temporary:
-        temporary.touch(mode=0o600)
-        pq.write_table(pa.table({"image_id": pa.array(ids), **columns}), temporary)
-
-
-def _counts(labels: np.ndarray) -> dict[str, int]:
-    return {name: int(labels[:, k].sum()) for k, name in enumerate(FINDINGS)}
-
-
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--setting", choices=SETTINGS, required=True)
@@ -243,8 +215,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--progress", type=Path, required=True, help="folder; removed at the end")
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, required=True, help="the record, JSON")
-    parser.add_argument("--predictions", type=Path, required=True, help="Parquet")
+    parser.add_argument("--output", type=Path, required=True, help="outcomes, Parquet")
     args = parser.parse_args(argv)
     if (args.setting == "real_only") != (not args.shards):
         parser.error("--shards belongs to augmented and synthetic_only, and to them alone")

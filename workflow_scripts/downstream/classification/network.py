@@ -46,6 +46,10 @@ class ClassificationTask:
         self.seed, self.device = seed, device
         self.n_train = len(training)
 
+    def weight(self, rows: np.ndarray) -> int:
+        """Return the number of rows: the loss is a mean over them."""
+        return len(rows)
+
     def loss(self, network: nn.Module, rows: np.ndarray, epoch: int) -> Tensor:
         """Return the mean binary cross-entropy of augmented training images."""
         images = to_unit(self.pixels[self.training[rows]], self.device)

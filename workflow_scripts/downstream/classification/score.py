@@ -1,0 +1,180 @@
+"""Score the classifiers of one setting and model: AUROC, F1, accuracy, and the gain over real data.
+
+python -m workflow_scripts.downstream.classification.score
+    --outcomes results/downstream/classification/augmented/sd_v1_4/repeat-*.parquet
+    --baseline results/downstream/classification/real_only/real/repeat-*.parquet
+    --manifest results/cohort/manifest.parquet --bootstrap 1000 --seed 42
+    --output results/downstream/classification/augmented/sd_v1_4.json
+
+Needs the outcomes of every training run of the arm, and of the arm of real data alone (without
+which the arm is that one). Makes the record.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.manifest import FINDINGS, read_manifest
+from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.downstream.classification.metrics import (
+    METRICS,
+    THRESHOLD,
+    drawn,
+    points,
+    undefined,
+)
+from workflow_scripts.downstream.data import labels_of, manifest_rows
+from workflow_scripts.downstream.gains import Measured, patient_draws, values_of
+from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script; see `--help`."""
+    args = _arguments(argv)
+    own = read_repeats(args.outcomes)
+    baseline = read_repeats(args.baseline) if args.baseline else None
+    if baseline is not None:
+        check_same_test(baseline[0], own[0], args.outcomes[0])
+    labels = true_labels(own[0], read_manifest(args.manifest), str(args.outcomes[0]))
+    settings = {"bootstrap": args.bootstrap, "seed": args.seed}
+    patients = own[0].rows["patient_id"].to_numpy()
+    run = own[0].run
+    details: dict[str, Any] = {
+        "settings": settings,
+        "threshold": THRESHOLD,
+        "bootstrap": f"{args.bootstrap} draws of test patients",
+        "n_test": len(labels),
+        "n_test_patients": len(set(patients)),
+        "n_positive": {name: int(labels[:, k].sum()) for k, name in enumerate(FINDINGS)},
+        "runs": [outcomes.run for outcomes in own],
+    }
+    record = Record(
+        "downstream",
+        run["model"],
+        f"classification/{run['setting']}",
+        run["protocol"],
+        values(labels, patients, own, baseline, args.bootstrap, args.seed),
+        details,
+        provenance(settings, run["provenance"]["device"]),
+    )
+    write_record(record, args.output)
+    mean = record.get("auroc").value
+    log.info("mean AUROC %s on %d images", "-" if mean is None else f"{mean:.3f}", len(labels))
+
+
+def true_labels(outcomes: Outcomes, manifest: pd.DataFrame, where: str) -> np.ndarray:
+    """Return the test images' labels, (n, 14), in the outcomes' order."""
+    return labels_of(manifest_rows(manifest, outcomes.rows["image_id"].tolist(), where))
+
+
+def values(
+    labels: np.ndarray,
+    patients: np.ndarray,
+    own: list[Outcomes],
+    baseline: list[Outcomes] | None,
+    bootstrap: int,
+    seed: int,
+) -> list[Value]:
+    """Return AUROC, F1 and accuracy per finding and, as subset `all`, their means over findings.
+
+    Each with its spread over training runs and its gain over the baseline. The mean is over the
+    findings where the metric is defined.
+
+    Args:
+        labels: (n, 14), 1 or 0.
+        patients: (n,), who is shown.
+        own: the runs of the arm.
+        baseline: the runs of real data alone; None where the arm is that one.
+        bootstrap: how many test sets are drawn.
+        seed: of the draws, the same for all arms.
+    """
+    n = len(labels)
+    runs = _measure(labels, patients, own, bootstrap, seed)
+    runs_of_real = None
+    if baseline is not None:
+        runs_of_real = _measure(labels, patients, baseline, bootstrap, seed)
+    found: list[Value] = []
+    for metric in METRICS:
+        why = [undefined(metric, int(labels[:, k].sum()), n) for k in range(len(FINDINGS))]
+        defined = [k for k, reason in enumerate(why) if reason is None]
+        none = None if defined else "no finding with positive and negative test images"
+        subsets = [(name, [k], why[k]) for k, name in enumerate(FINDINGS)]
+        for subset, findings, reason in [*subsets, ("all", defined, none)]:
+            if reason is not None:
+                found += _without(metric, n, subset, reason)
+                continue
+            found += values_of(
+                metric,
+                _of(runs, metric, findings),
+                None if runs_of_real is None else _of(runs_of_real, metric, findings),
+                direction="higher",
+                n=n,
+                subset=subset,
+                seed=seed,
+            )
+    return found
+
+
+def _measure(
+    labels: np.ndarray, patients: np.ndarray, arm: list[Outcomes], bootstrap: int, seed: int
+) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """Return points and draws of each run."""
+    measured = []
+    for outcomes in arm:
+        probabilities = outcomes.rows[list(FINDINGS)].to_numpy(np.float64)
+        sets = patient_draws(patients, bootstrap, seed)
+        measured.append((points(labels, probabilities), drawn(labels, probabilities, sets)))
+    return measured
+
+
+def _of(
+    runs: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]],
+    metric: str,
+    findings: list[int],
+) -> Measured:
+    """Return a metric's mean over findings, of each run."""
+    return Measured(
+        np.array([point[metric][findings].mean() for point, _ in runs]),
+        np.stack([_row_means(draws[metric][:, findings]) for _, draws in runs]),
+    )
+
+
+def _row_means(draws: np.ndarray) -> np.ndarray:
+    """Return the mean of each row over what is defined in it; nan where nothing is."""
+    defined = np.isfinite(draws)
+    total = np.where(defined, draws, 0).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return total / defined.sum(axis=1)
+
+
+def _without(metric: str, n: int, subset: str, reason: str) -> list[Value]:
+    return [
+        Value(metric, None, "higher", n, subset, reason=reason),
+        Value(f"{metric}_sd", None, "none", n, subset, reason=reason),
+        Value(f"{metric}_gain", None, "higher", n, subset, reason=reason),
+    ]
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--outcomes", type=Path, nargs="+", required=True, help="of every run of the arm")
+    add("--baseline", type=Path, nargs="*", default=[], help="of every run of real data alone")
+    add("--manifest", type=Path, required=True)
+    add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
+    add("--seed", type=int, required=True, help="of the draws; the same for all arms")
+    add("--output", type=Path, required=True, help="the record, JSON")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_script(main)
