@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
 from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
 from workflow_scripts.common.resnet import ResNet
-from workflow_scripts.downstream import train_classifier
+from workflow_scripts.downstream.classification import score, train
 
 SIZE = 32
 DRAWN = ("Cardiomegaly", "Edema", "Pneumothorax")
@@ -79,8 +79,7 @@ class World:
             "seed": 7,
             "progress": folder / "progress",
             "threads": 1,
-            "output": folder / "record.json",
-            "predictions": folder / "predictions.parquet",
+            "output": folder / "outcomes.parquet",
         } | changes
         listed: list[str] = []
         for key, value in flags.items():
@@ -89,9 +88,19 @@ class World:
         return listed
 
     def run(self, name: str, **changes: object) -> Path:
-        """Run the script in this process; return the folder of its outputs."""
-        train_classifier.main(self.arguments(name, **changes))
-        return self.folder / "runs" / name
+        """Train in this process and score the run; return the folder of its outputs."""
+        train.main(self.arguments(name, **changes))
+        folder = self.folder / "runs" / name
+        self.score([folder], folder / "record.json")
+        return folder
+
+    def score(self, runs: list[Path], output: Path, baseline: list[Path] | None = None) -> None:
+        """Score runs together, beside those of real data alone where they are given."""
+        flags = ["--outcomes", *[str(run / "outcomes.parquet") for run in runs]]
+        if baseline:
+            flags += ["--baseline", *[str(run / "outcomes.parquet") for run in baseline]]
+        flags += ["--manifest", str(self.folder / "manifest.parquet"), "--bootstrap", "300"]
+        score.main([*flags, "--seed", "42", "--output", str(output)])
 
 
 def make_world(folder: Path, n_patients: int = 150, seed: int = 0) -> World:

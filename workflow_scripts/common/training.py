@@ -88,7 +88,7 @@ def train(
     key: str,
     accelerator: Accelerator,
     label: str,
-    rate: Callable[[float], float] | None = None,
+    schedule: Callable[[float], float] | None = None,
     per_device_batch_size: int | None = None,
     checkpoint_every: int | None = None,
     keep_best: bool = True,
@@ -108,7 +108,7 @@ def train(
         key: digest of all that the result depends on; a checkpoint of another key is not continued.
         accelerator: says how many processes share the batch.
         label: names the run in the log.
-        rate: the learning rate's factor by the share of all steps that is done, in [0, 1), for
+        schedule: the learning rate's factor by the share of all steps that is done, in [0, 1), for
             schedules that run by the step; not together with `scheduler`.
         per_device_batch_size: rows of a process at once; its part of a larger batch is accumulated.
         checkpoint_every: steps after which a checkpoint is written within an epoch, too.
@@ -136,10 +136,10 @@ def train(
         for step, batch in enumerate(epoch_batches(task.n_train, batch_size, seed, epoch)):
             if step < state.step:
                 continue
-            if rate is not None:
+            if schedule is not None:
                 share_done = (epoch * steps + step) / (epochs * steps)
                 for group, base in zip(stepper.param_groups, base_rates, strict=True):
-                    group["lr"] = base * rate(share_done)
+                    group["lr"] = base * schedule(share_done)
             torch.manual_seed(_torch_seed(seed, epoch, step, rank))
             own = batch[rank::world]
             pieces = max(1, -(-len(own) // (per_device_batch_size or len(own) or 1)))

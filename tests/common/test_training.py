@@ -1,5 +1,6 @@
-"""Initial weights, augmentation and the loop's own promises."""
+"""The training loop's own promises: what is kept, what continues, what a batch weighs."""
 
+import math
 import os
 import socket
 import subprocess
@@ -10,102 +11,13 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.manifest import FINDINGS
-from workflow_scripts.common.pixels import mirror, rotate
-from workflow_scripts.common.resnet import check_pretrained as check
-from workflow_scripts.common.resnet import pretrained_resnet
 from workflow_scripts.common.training import epoch_batches, train
-from workflow_scripts.downstream.classifier import ClassificationTask
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def network_from(path, seed):
-    return pretrained_resnet(path, len(FINDINGS), seed)
-
-
-def test_everything_but_the_last_layer_comes_from_the_file(world):
-    state = load_file(world.weights)
-    assert check(world.weights) == f"ResNet-14, {len(state)} tensors"
-    one, same, other = (network_from(world.weights, seed).state_dict() for seed in (1, 1, 2))
-    for key in one:
-        if not key.startswith("fc."):
-            assert torch.equal(one[key], state[key]), key
-    assert one["fc.weight"].shape[0] == 14
-    assert torch.equal(one["fc.weight"], same["fc.weight"])
-    assert not torch.equal(one["fc.weight"], other["fc.weight"])
-
-
-def test_files_without_last_layer_or_counters_and_torch_files_load(world, tmp_path):
-    state = load_file(world.weights)
-    lean = {
-        key: value
-        for key, value in state.items()
-        if not key.startswith("fc.") and not key.endswith("num_batches_tracked")
-    }
-    torch.save(lean, tmp_path / "lean.pth")
-    assert check(tmp_path / "lean.pth") == f"ResNet-14, {len(lean)} tensors"
-    loaded = network_from(tmp_path / "lean.pth", 0).state_dict()
-    assert torch.equal(loaded["layer4.0.conv3.weight"], state["layer4.0.conv3.weight"])
-
-
-@pytest.mark.parametrize("refuse", [check, lambda path: network_from(path, 0)])
-@pytest.mark.parametrize(
-    ("key", "change", "named"),
-    [
-        ("layer2.0.bn2.weight", None, "layer2.0.bn2.weight"),
-        ("layer3.0.conv3.weight", None, "layer3.0.conv3.weight"),
-        ("conv1.weight", None, "conv1.weight"),
-        ("layer1.0.conv2.weight", torch.zeros(3, 3), "layer1.0.conv2.weight"),
-        ("layer1.0.surplus", torch.zeros(1), "layer1.0.surplus"),
-    ],
-)
-def test_wrong_weights_are_refused_and_the_key_named(world, tmp_path, refuse, key, change, named):
-    state = load_file(world.weights)
-    if change is None:
-        del state[key]
-    else:
-        state[key] = change
-    save_file(state, tmp_path / "wrong.safetensors")
-    with pytest.raises(InputError, match=named.replace(".", r"\.")):
-        refuse(tmp_path / "wrong.safetensors")
-
-
-def test_quarter_turn_and_mirror():
-    image = torch.arange(16.0).reshape(1, 1, 4, 4)
-    turned = rotate(image, torch.tensor([90.0]))
-    torch.testing.assert_close(turned, torch.rot90(image, 1, (2, 3)), atol=1e-4, rtol=0)
-    torch.testing.assert_close(rotate(image, torch.tensor([0.0])), image, atol=1e-4, rtol=0)
-    both = mirror(image.repeat(2, 1, 1, 1), torch.tensor([True, False]))
-    assert torch.equal(both[0], image[0].flip(-1))
-    assert torch.equal(both[1], image[0])
-
-
-def test_augmentation_depends_on_epoch_and_image_not_on_the_batch():
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16), dtype=np.uint8)
-    labels = np.zeros((8, 14), np.float32)
-    rows = np.arange(8)
-    seen = []
-
-    class Spy(nn.Module):
-        def forward(self, x):
-            seen.append(x)
-            return torch.zeros(len(x), 14)
-
-    task = ClassificationTask(
-        pixels, labels, rows, rows,
-        batch_size=8, rotation_degrees=10, flip=True, seed=1, device=torch.device("cpu"),
-    )  # fmt: skip
-    task.loss(Spy(), rows, epoch=3)
-    task.loss(Spy(), rows[[5, 2]], epoch=3)
-    task.loss(Spy(), rows, epoch=4)
-    torch.testing.assert_close(seen[1], seen[0][[5, 2]])
-    assert not torch.allclose(seen[2], seen[0])
 
 
 @pytest.mark.parametrize(("n", "size"), [(65, 32), (10, 768), (33, 32), (7, 1)])
@@ -126,6 +38,9 @@ class Line:
         self.n_train, self.scripted = n, validation
         self.x = torch.linspace(-1, 1, n).unsqueeze(1)
 
+    def weight(self, rows):
+        return len(rows)
+
     def loss(self, network, rows, epoch):
         x = self.x[rows]
         return ((network(x) - 2 * x) ** 2).mean()
@@ -136,16 +51,16 @@ class Line:
         return float(((network(self.x) - 2 * self.x) ** 2).mean())
 
 
-def fit(task, progress, epochs=4, rate=0.1, key="k"):
+def fit(task, progress, epochs=4, rate=0.1, key="k", plateau=True, **changes):
     torch.manual_seed(0)
     accelerator = Accelerator(cpu=True)
     network = nn.Linear(1, 1, bias=False)
-    optimizer = torch.optim.SGD(network.parameters(), lr=rate)
-    scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=0) if plateau else None
     history = train(
         network, task, optimizer, scheduler,
         epochs=epochs, batch_size=4, seed=1, progress=progress, key=key,
-        accelerator=accelerator, label="line",
+        accelerator=accelerator, label="line", **changes,
     )  # fmt: skip
     return network.weight.item(), history
 
@@ -163,6 +78,85 @@ def test_continuing_equals_never_stopping(tmp_path):
     continued, continued_history = fit(Line(), tmp_path / "b", epochs=6)
     assert continued == straight
     assert continued_history == history
+
+
+def half_cosine(share):
+    return 0.5 * (1 + math.cos(math.pi * share))
+
+
+class Interrupted(Line):
+    """Stops after so many losses, as a killed job does."""
+
+    def __init__(self, losses):
+        super().__init__()
+        self.left = losses
+
+    def loss(self, network, rows, epoch):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return super().loss(network, rows, epoch)
+
+
+@pytest.mark.parametrize("losses", [1, 2, 4, 5, 8])
+def test_continuing_within_an_epoch_equals_never_stopping(tmp_path, losses):
+    """Three steps an epoch, a checkpoint after each of them, a rate that falls by the step."""
+    settings = {"plateau": False, "rate": 0.1, "checkpoint_every": 1}
+
+    def run(task, name):
+        return fit(task, tmp_path / name, 3, schedule=half_cosine, **settings)
+
+    straight, history = run(Line(), "a")
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(losses), "b")
+    rest = Interrupted(9 - losses)  # not one step is done twice
+    continued, continued_history = run(rest, "b")
+    assert continued == straight
+    assert continued_history == history
+    assert rest.left == 0
+
+
+def test_the_rate_follows_the_schedule_by_the_step(tmp_path):
+    _, history = fit(Line(), tmp_path, 3, plateau=False, schedule=half_cosine)
+    expected = [0.1 * half_cosine(step / 9) for step in (2, 5, 8)]  # of each epoch's last step
+    assert [entry.learning_rate for entry in history] == pytest.approx(expected)
+
+
+def test_accumulated_batches_fit_what_whole_ones_fit(tmp_path):
+    whole, history = fit(Line(), tmp_path / "a")
+    pieces, piece_history = fit(Line(), tmp_path / "b", per_device_batch_size=3)
+    assert pieces == pytest.approx(whole, abs=1e-6)
+    assert piece_history[-1].training_loss == pytest.approx(history[-1].training_loss, abs=1e-6)
+
+
+def test_a_loss_is_a_mean_over_what_the_task_counts(tmp_path):
+    """Rows of more tokens weigh more, in whatever pieces they come."""
+
+    class Tokens(Line):
+        tokens = np.arange(12) + 1
+
+        def weight(self, rows):
+            return int(self.tokens[rows].sum())
+
+        def loss(self, network, rows, epoch):
+            errors = (network(self.x[rows]) - 2 * self.x[rows]).squeeze(1) ** 2
+            share = torch.from_numpy(self.tokens[rows] / self.tokens[rows].sum())
+            return (errors * share).sum()
+
+    whole, history = fit(Tokens(), tmp_path / "a")
+    pieces, piece_history = fit(Tokens(), tmp_path / "b", per_device_batch_size=1)
+    assert pieces == pytest.approx(whole, abs=1e-6)
+    assert piece_history[0].training_loss == pytest.approx(history[0].training_loss, abs=1e-6)
+    assert whole != pytest.approx(fit(Line(), tmp_path / "c")[0], abs=1e-4)
+
+
+def test_the_last_epoch_is_kept_where_that_is_asked_for(tmp_path):
+    kept, _ = fit(Line(validation=[1.0, 3.0, 2.0]), tmp_path / "a", 3, keep_best=False)
+    best, _ = fit(Line(validation=[1.0, 3.0, 2.0]), tmp_path / "b", 3)
+    last, _ = fit(Line(validation=[3.0, 2.0, 1.0]), tmp_path / "c", 3)
+    assert kept != best
+    assert abs(kept - 2) < abs(best - 2)
+    assert last != best
 
 
 def test_a_damaged_checkpoint_starts_anew(tmp_path, caplog):

@@ -1,0 +1,121 @@
+"""The metrics of the test set and of drawn ones against scikit-learn, and what is undefined."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.downstream.classification.metrics import drawn, points
+from workflow_scripts.downstream.classification.score import values
+from workflow_scripts.downstream.gains import patient_draws
+from workflow_scripts.downstream.outcomes import Outcomes
+
+
+@given(st.lists(st.integers(0, 6), min_size=4, max_size=30), st.integers(0, 99))
+def test_drawn_metrics_equal_those_of_the_repeated_rows(scores, seed):
+    """Ties included: an image that counts three times is three images."""
+    generator = np.random.default_rng(seed)
+    n = len(scores)
+    labels = generator.integers(0, 2, (n, 1)).astype(np.float32)
+    labels[:2, 0] = [0, 1]
+    probabilities = np.array(scores, float)[:, None] / 6
+    weights = generator.integers(1, 4, (5, n)).astype(float)
+    found = drawn(labels, probabilities, [weights[:2], weights[2:]])
+    for b in range(5):
+        rows = np.repeat(np.arange(n), weights[b].astype(int))
+        truth, repeated = labels[rows, 0], probabilities[rows, 0]
+        assert found["auroc"][b, 0] == pytest.approx(roc_auc_score(truth, repeated), abs=1e-12)
+        assert found["f1"][b, 0] == pytest.approx(f1_score(truth, repeated >= 0.5), abs=1e-12)
+        assert found["accuracy"][b, 0] == pytest.approx(
+            accuracy_score(truth, repeated >= 0.5), abs=1e-12
+        )
+    ones = drawn(labels, probabilities, [np.ones((1, n))])
+    for metric, value in points(labels, probabilities).items():
+        assert ones[metric][0] == pytest.approx(value, abs=1e-12)
+
+
+def test_images_of_few_patients_widen_the_interval():
+    generator = np.random.default_rng(2)
+    quality = np.repeat(generator.normal(size=20), 15)  # shared by a patient's images
+    labels = np.repeat(generator.integers(0, 2, 20), 15)[:, None]
+    scores = 1 / (1 + np.exp(-(quality + labels[:, 0])))[:, None]
+    spread = {}
+    for name, patients in (("few", np.repeat(np.arange(20), 15)), ("many", np.arange(300))):
+        sets = patient_draws(patients, 500, seed=1)
+        spread[name] = np.nanstd(drawn(labels, scores, sets)["auroc"])
+    assert spread["few"] > 2 * spread["many"]
+
+
+def delong_variance(labels, scores):
+    """DeLong's variance of the AUROC, from all pairs (DeLong et al., Biometrics 1988)."""
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    better = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
+    return better.mean(1).var(ddof=1) / len(positive) + better.mean(0).var(ddof=1) / len(negative)
+
+
+def test_with_one_image_of_a_patient_the_spread_is_delongs():
+    generator = np.random.default_rng(3)
+    labels = (generator.random(400) < 0.3).astype(np.float32)
+    scores = generator.normal(labels)
+    sets = patient_draws(np.arange(400), 3000, seed=1)
+    spread = drawn(labels[:, None], scores[:, None], sets)["auroc"].std()
+    assert spread == pytest.approx(np.sqrt(delong_variance(labels, scores)), rel=0.05)
+
+
+def arm(probabilities, patients, seed=0):
+    columns = {name: probabilities[:, k] for k, name in enumerate(FINDINGS)}
+    rows = pd.DataFrame({"image_id": np.arange(len(patients)), "patient_id": patients, **columns})
+    return Outcomes(rows, {"seed": seed})
+
+
+def test_values_are_absent_with_their_reason_and_the_mean_is_over_the_rest():
+    generator = np.random.default_rng(3)
+    labels = np.zeros((80, 14), np.float32)
+    labels[:, 0] = generator.random(80) < 0.5
+    labels[:, 1] = 1
+    probabilities = np.clip(0.3 * labels + generator.random((80, 14)) * 0.7, 0, 1)
+    patients = np.arange(80).astype(str)
+    found = {
+        (v.metric, v.subset): v
+        for v in values(labels, patients, [arm(probabilities, patients)], None, 200, 0)
+    }
+    assert len(found) == 9 * 15
+    assert found["auroc", FINDINGS[1]].reason == "no negative test image"
+    assert found["auroc", FINDINGS[2]].reason == "no positive test image"
+    assert found["auroc", "all"].value == pytest.approx(found["auroc", FINDINGS[0]].value)
+    assert found["auroc", FINDINGS[0]].interval_kind == "bootstrap 95% over test patients"
+    assert "real data alone" in found["auroc_gain", "all"].reason
+    agree = (probabilities >= 0.5) == (labels == 1)
+    assert found["accuracy", "all"].value == pytest.approx(agree.mean())
+
+
+def test_nothing_defined_gives_a_mean_with_a_reason():
+    patients = np.arange(5).astype(str)
+    runs = [arm(np.full((5, 14), 0.1), patients)]
+    found = values(np.zeros((5, 14)), patients, runs, None, 100, 0)
+    mean = next(v for v in found if (v.metric, v.subset) == ("auroc", "all"))
+    assert mean.value is None
+    assert "no finding" in mean.reason
+
+
+def test_a_better_arm_gains_and_an_equal_one_gains_nothing():
+    """The same patients are drawn for both arms: what they share cancels."""
+    generator = np.random.default_rng(4)
+    n = 300
+    patients = np.repeat(np.arange(n // 3), 3).astype(str)
+    labels = (generator.random((n, 14)) < 0.4).astype(np.float32)
+    shared = generator.normal(size=(n, 14))
+    squash = lambda logits: 1 / (1 + np.exp(-logits))  # noqa: E731
+    weak = arm(squash(labels + shared), patients)
+    strong = arm(squash(1.4 * labels + shared), patients)
+    found = {(v.metric, v.subset): v for v in values(labels, patients, [strong], [weak], 500, 0)}
+    low, high = found["auroc_gain", "all"].interval
+    assert 0 < low < found["auroc_gain", "all"].value < high
+    own_low, own_high = found["auroc", "all"].interval
+    assert high - low < 0.7 * (own_high - own_low)
+    same = values(labels, patients, [weak], [weak], 500, 0)
+    gain = next(v for v in same if (v.metric, v.subset) == ("auroc_gain", "all"))
+    assert (gain.value, gain.interval) == (0.0, None)
