@@ -28,7 +28,7 @@ def simulated(generator, runs, n=150, patient_sd=1.0, run_sd=0.0, shift=0.0, pat
 
 @pytest.mark.parametrize(("runs", "run_sd"), [(1, 0.0), (5, 0.15)])
 def test_the_interval_covers_what_varies(runs, run_sd):
-    """Of one run the patients; of several the runs, too (5 runs: a percentile is a little short)."""
+    """Of one run the patients; of several the runs, too (of five it is a little short)."""
     generator = np.random.default_rng(0)
     covered = 0
     for k in range(300):

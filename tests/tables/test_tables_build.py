@@ -23,8 +23,10 @@ from workflow_scripts.tables.paired import PAIRED
 from workflow_scripts.tables.prevalence import CORRELATION, PREVALENCE
 from workflow_scripts.tables.published import model_key, published_values
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.task_ranks import CORRELATIONS, RANKS
 
-STEMS = (*LAYOUTS, PREVALENCE.stem, CORRELATION.stem, PAIRED.stem)
+TASK_RANKS = (RANKS.stem, CORRELATIONS.stem)
+STEMS = (*LAYOUTS, PREVALENCE.stem, CORRELATION.stem, PAIRED.stem, *TASK_RANKS)
 
 
 def build(bench: SimpleNamespace, out: str = "out") -> Path:

@@ -41,10 +41,16 @@ TABLES = [
     "table03e_lenses",
     "table03f_protocols",
     "table04_classification_augmented",
+    "table04b_classification_gains",
+    "table04c_classification_metrics",
     "table07_encoders",
     "table09_prevalence",
     "table09b_prevalence_correlation",
+    "table10_task_ranks",
+    "table10b_rank_correlations",
     "table15_classification_synthetic_only",
+    "table15b_classification_gains",
+    "table15c_classification_metrics",
     "table17a_caption_fidelity",
     "table17b_caption_privacy",
 ]
@@ -313,7 +319,8 @@ def test_adding_a_model_plans_its_jobs_and_the_joins_alone(demo):
             "privacy_closest",
             "privacy_novelty",
             "privacy_lenses",
-            "downstream_classification",
+            "downstream_train_classifier",
+            "downstream_score_classifier",
         )
     }
     assert jobs >= JOINS

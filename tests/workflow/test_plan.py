@@ -31,8 +31,9 @@ def test_the_paper_with_eleven_systems_is_planned_whole(stubs):
     assert counts["privacy_score"] == str(2 * models)  # under both protocols
     assert counts["privacy_attacker"] == counts["features_held_out"] == "2"
     assert counts["features_training"] == "1"
-    assert counts["downstream_classification"] == "30"
-    assert counts["downstream_real"] == "1"
+    arms = 2 * (models - 2) + 1  # flipped and brightened copies have no such images
+    assert counts["downstream_train_classifier"] == str(arms)
+    assert counts["downstream_score_classifier"] == str(arms)
 
 
 def test_a_faulty_config_is_refused_before_planning(checkout):
@@ -115,7 +116,9 @@ TARGETS = {
     "features_fidelity": "results/features/sd_v2/test/rad_dino.h5",
     "fidelity_score": "results/fidelity/rad_dino/sd_v2_1.json",
     "privacy_score": "results/privacy/sd_v2_1.json",
-    "downstream_real": "results/downstream/classification/real_only/real.json",
+    "downstream_train_classifier": (
+        "results/downstream/classification/real_only/real/repeat-0.parquet"
+    ),
 }
 
 
@@ -142,7 +145,12 @@ def test_jobs_are_submitted_to_their_partitions(stubs, tmp_path, profile, traine
     assert f"--gpus={trainers}:4" in submitted["finetune_train"]
     assert "--nodes=1" in submitted["finetune_train"]
     assert f"--gpus={trainers}:1" in submitted["generate_sample"]
-    for rule in ("features_fidelity", "fidelity_score", "privacy_score", "downstream_real"):
+    for rule in (
+        "features_fidelity",
+        "fidelity_score",
+        "privacy_score",
+        "downstream_train_classifier",
+    ):
         assert "-p a100" in submitted[rule]
         assert "--gpus=a100:1" in submitted[rule]
     assert "-p cpu" in submitted["generate_control"]

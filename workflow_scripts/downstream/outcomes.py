@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,14 +35,12 @@ class Outcomes:
     run: dict[str, Any]
 
 
-def write_outcomes(
-    path: str | Path, columns: Mapping[str, Sequence[Any] | np.ndarray], run: dict[str, Any]
-) -> None:
+def write_outcomes(path: str | Path, columns: Mapping[str, Any], run: dict[str, Any]) -> None:
     """Write a run's outcomes, whole or not at all, with owner-only permissions.
 
     Args:
         path: the file.
-        columns: of equal length; `image_id` and `patient_id` among them, test images in order.
+        columns: sequences or arrays of equal length; `image_id` and `patient_id` among them, test images in order.
         run: what made them; JSON types.
     """
     table = pa.table({name: pa.array(values) for name, values in columns.items()})

@@ -8,6 +8,7 @@ from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.paired import PAIRED, paired_table
 from workflow_scripts.tables.prevalence import prevalence_tables
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.task_ranks import task_rank_tables
 
 
 def every_table(
@@ -21,5 +22,6 @@ def every_table(
     """Join the records to every table, by stem; see `build_tables` for the arguments."""
     tables = build_tables(records, models, dataset, protocol, cohort, images_removed)
     tables |= prevalence_tables(records, models, dataset, protocol, cohort, images_removed)
+    tables |= task_rank_tables(records, models, dataset, protocol, cohort, images_removed)
     tables[PAIRED.stem] = paired_table(records, models, dataset, protocol, cohort, images_removed)
     return dict(sorted(tables.items()))

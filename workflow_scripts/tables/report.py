@@ -149,7 +149,7 @@ def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:
             "auroc",
             "Utility",
             "Mean AUROC, real + synthetic",
-            _utility_sentence,
+            lambda table: _utility_sentence(table, tables["table04b_classification_gains"]),
         ),
     ):
         table = tables[stem]
@@ -190,7 +190,7 @@ def _privacy_sentence(table: Table) -> str:
     return text + "."
 
 
-def _utility_sentence(table: Table) -> str:
+def _utility_sentence(table: Table, gains: Table) -> str:
     ranked = _by_value(table, "auroc", "model")
     if not ranked:
         return "No model has a mean AUROC; the notes say why."
@@ -198,10 +198,17 @@ def _utility_sentence(table: Table) -> str:
     real = _by_value(table, "auroc", "real")
     if not real:
         return f"With {row.label}'s images the mean AUROC is {_with_bounds(cell)}."
-    return (
+    text = (
         f"Adding {row.label}'s images to the real ones moves the mean AUROC from "
-        f"{real[0][1].text} to {_with_bounds(cell)}."
+        f"{real[0][1].text} to {cell.text}"
     )
+    gain = next((c for r, c in _by_value(gains, "auroc_gain", "model") if r.key == row.key), None)
+    if gain is None or gain.interval is None or gain.bounds is None:
+        return text + "."
+    text += f": a gain of {gain.text} ({gain.bounds[0]} to {gain.bounds[1]}"
+    if gain.interval[0] <= 0 <= gain.interval[1]:
+        return text + "), which is within its noise."
+    return text + ")."
 
 
 def _by_value(table: Table, metric: str, kind: str) -> list[tuple[Row, Cell]]:
