@@ -58,9 +58,9 @@ def square(image: Image.Image, size: int, squash: bool) -> np.ndarray:
     return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
-def to_unit(pixels: np.ndarray, device: torch.device) -> Tensor:
+def to_unit(pixels: np.ndarray | Tensor, device: torch.device) -> Tensor:
     """Map uint8 (n, h, w) to float32 (n, 1, h, w) in [0, 1] on a device."""
-    return torch.from_numpy(pixels).to(device).unsqueeze(1).float() / 255
+    return torch.as_tensor(pixels).to(device).unsqueeze(1).float() / 255
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -40,7 +40,8 @@ def write_outcomes(path: str | Path, columns: Mapping[str, Any], run: dict[str, 
 
     Args:
         path: the file.
-        columns: sequences or arrays of equal length; `image_id` and `patient_id` among them, test images in order.
+        columns: sequences or arrays of equal length, test images in order; `image_id` and
+            `patient_id` are among them.
         run: what made them; JSON types.
     """
     table = pa.table({name: pa.array(values) for name, values in columns.items()})

@@ -15,7 +15,8 @@ class ClassificationTask:
     """Losses of the classifier over images in memory; see `training.Task`.
 
     Args:
-        pixels: uint8 (n, size, size).
+        pixels: uint8 (n, size, size); they lie on the device (2 GB for 40,000 at 224 pixels), so
+            that no step waits for them.
         labels: float32 (n, 14).
         training: rows to train on.
         validation: rows to validate on.
@@ -40,7 +41,8 @@ class ClassificationTask:
         seed: int,
         device: torch.device,
     ):
-        self.pixels, self.labels = pixels, labels
+        self.pixels = torch.from_numpy(pixels).to(device)
+        self.labels = torch.from_numpy(labels).to(device)
         self.training, self.validation = training, validation
         self.batch_size, self.rotation_degrees, self.flip = batch_size, rotation_degrees, flip
         self.seed, self.device = seed, device
@@ -52,7 +54,8 @@ class ClassificationTask:
 
     def loss(self, network: nn.Module, rows: np.ndarray, epoch: int) -> Tensor:
         """Return the mean binary cross-entropy of augmented training images."""
-        images = to_unit(self.pixels[self.training[rows]], self.device)
+        chosen = torch.from_numpy(self.training[rows]).to(self.device)
+        images = to_unit(self.pixels[chosen], self.device)
         if self.flip:
             mirrored = random_stream(self.seed, epoch, _FLIPS).random(self.n_train)[rows] < 0.5
             images = mirror(images, torch.from_numpy(mirrored).to(self.device))
@@ -60,18 +63,21 @@ class ClassificationTask:
             limit = self.rotation_degrees
             angles = random_stream(self.seed, epoch, _ANGLES).uniform(-limit, limit, self.n_train)
             images = rotate(images, torch.from_numpy(angles[rows]).float().to(self.device))
-        labels = torch.from_numpy(self.labels[self.training[rows]]).to(self.device)
-        return functional.binary_cross_entropy_with_logits(network(normalise(images)), labels)
+        return functional.binary_cross_entropy_with_logits(
+            network(normalise(images)), self.labels[chosen]
+        )
 
     def validation_loss(self, network: nn.Module) -> float:
         """Return the mean binary cross-entropy over the validation images, as they are."""
         total = 0.0
         for start in range(0, len(self.validation), self.batch_size):
-            rows = self.validation[start : start + self.batch_size]
-            logits = network(normalise(to_unit(self.pixels[rows], self.device)))
-            labels = torch.from_numpy(self.labels[rows]).to(self.device)
+            chosen = torch.from_numpy(self.validation[start : start + self.batch_size])
+            chosen = chosen.to(self.device)
+            logits = network(normalise(to_unit(self.pixels[chosen], self.device)))
             total += float(
-                functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+                functional.binary_cross_entropy_with_logits(
+                    logits, self.labels[chosen], reduction="sum"
+                )
             )
         return total / (len(self.validation) * self.labels.shape[1])
 
