@@ -1,0 +1,56 @@
+"""Downstream tasks on real radiographs, when their folder is there."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from tests.workflow.checkouts import make_checkout, run
+from tests.workflow.test_cxr_sample import SAMPLE, pytestmark  # noqa: F401
+from workflow_scripts.common.manifest import read_manifest
+from workflow_scripts.common.records import read_record
+
+FLAGS = ["--profile", "profiles/demo", "--configfile", "config.yaml", "profiles/demo/overlay.yaml"]
+FLAGS += ["tests/workflow/cxr_sample.yaml", "tests/workflow/cxr_paediatric.yaml"]
+ARMS = ("real_only/real", "augmented/training_copies", "augmented/noise")
+
+
+@pytest.fixture(scope="module")
+def paediatric(demo, tmp_path_factory):
+    """A checkout in which classifiers were trained on the paediatric films."""
+    folder = tmp_path_factory.mktemp("paediatric") / "checkout"
+    folder.mkdir()
+    make_checkout(folder)
+    (folder / "results").mkdir(exist_ok=True)
+    shutil.copytree(demo / "results/world/weights", folder / "results/world/weights")
+    (folder / "data").mkdir()
+    (folder / "data/cxr_sample").symlink_to(SAMPLE.resolve())
+    films = pd.read_csv(SAMPLE / "metadata.csv")
+    films = films[films["view"] == "AP (paediatric)"].reset_index(drop=True)
+    films["caption"] = [f"Paediatric film {i}." for i in range(len(films))]
+    films.to_csv(folder / "data/paediatric.csv", index=False)
+    targets = [f"results/downstream/classification/{arm}.json" for arm in ARMS]
+    run(["snakemake", *FLAGS, "--", *targets], folder)
+    return folder
+
+
+def auroc(folder, arm, metric="auroc"):
+    record = read_record(folder / f"results/downstream/classification/{arm}.json")
+    return record.get(metric, "Pneumonia")
+
+
+def test_pneumonia_is_told_from_normal_in_children_never_seen(paediatric):
+    manifest = read_manifest(paediatric / "results/cohort/manifest.parquet")
+    patients = manifest.groupby("split")["patient_id"].agg(set)
+    assert not patients["train"] & patients["test"]
+    assert manifest["site"].nunique() == 1
+    value = auroc(paediatric, "real_only/real")
+    assert value.n > 60
+    assert value.interval[0] > 0.8
+    assert "training runs" in value.interval_kind
+    assert auroc(paediatric, "real_only/real", "auroc_sd").value > 0
+
+
+def test_copies_gain_nothing(paediatric):
+    low, high = auroc(paediatric, "augmented/training_copies", "auroc_gain").interval
+    assert low < 0 < high
