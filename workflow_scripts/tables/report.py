@@ -33,6 +33,7 @@ from workflow_scripts.tables.prevalence import floor_of, measure, positives
 from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
 from workflow_scripts.tables.published import PAPER_DATASET
 from workflow_scripts.tables.records_in import add_arguments, read_records
+from workflow_scripts.tables.utility_words import GAINS, correlation_sentence, gain_sentence
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         ],
         "lenses": lens_sentences(tables["table03e_lenses"], models),
         "attacker": attacker_sentence(tables["table03c_attacker"]),
+        "gains": gain_plots(tables),
+        "foretells": correlation_sentence(tables["table10b_rank_correlations"]),
         "dashes": _dashes(tables, models),
         "provenance": provenance_rows(records.all()),
         "plot": dot_plot,
@@ -130,6 +133,19 @@ _PREVALENCE_TEXT: Final = (
     "the dashed floor rises by sample size alone. What is left when the floor is taken off, and "
     "KID, which has no such bias, say whether rare findings are drawn worse."
 )
+
+
+def gain_plots(tables: dict[str, Table]) -> list[dict[str, Any]]:
+    """Return for each task what synthetic images add to real ones: a sentence and a dot plot."""
+    found = []
+    for gain in GAINS:
+        table = tables[gain.stem]
+        title = f"{gain.task}: gain in {gain.name}"
+        plot = dot_plot.dot_plot(table, gain.metric, "all", title)
+        sentence = gain_sentence(table, gain)
+        if plot is not None and sentence is not None:
+            found.append({"sentence": sentence, "plot": plot})
+    return found
 
 
 def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:

@@ -1,0 +1,100 @@
+"""What the downstream tables say, in sentences for the report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from workflow_scripts.tables.assemble import Row, Table
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The gain of a task that the report speaks of.
+
+    Attributes:
+        task: as a reader knows it.
+        stem: of the table that has it.
+        metric: its column.
+        name: of the metric, for readers.
+    """
+
+    task: str
+    stem: str
+    metric: str
+    name: str
+
+
+GAINS: Final = (
+    Gain("Classification", "table04b_classification_gains", "auroc_gain", "mean AUROC"),
+)
+
+
+def gain_sentence(table: Table, gain: Gain) -> str | None:
+    """Return which models' images help a task beyond noise and which harm; None without values.
+
+    Args:
+        table: that has the gains, with intervals.
+        gain: which of its columns.
+    """
+    helps: list[str] = []
+    harms: list[str] = []
+    open_: list[str] = []
+    for row in table.rows:
+        for cell in row.cells:
+            wanted = (cell.column.metric, cell.column.subset) == (gain.metric, "all")
+            if row.kind != "model" or not wanted or cell.value is None:
+                continue
+            low, high = cell.interval or (cell.value, cell.value)
+            group = helps if low > 0 else harms if high < 0 else open_
+            group.append(f"{row.label} ({_signed(cell.text)})")
+    if not helps and not harms and not open_:
+        return None
+    parts = []
+    if helps:
+        parts.append(f"the images of {_listed(helps)} add to the {gain.name} of real data alone")
+    if harms:
+        parts.append(f"those of {_listed(harms)} take from it" if helps else _harm(harms, gain))
+    if open_:
+        parts.append(
+            f"{_listed(open_)} {'makes' if len(open_) == 1 else 'make'} no difference beyond noise"
+        )
+    return f"{gain.task}: {'; '.join(parts)}."
+
+
+def correlation_sentence(table: Table) -> str | None:
+    """Return how far fidelity foretells utility over the models; None without values.
+
+    Args:
+        table: Table 10b.
+    """
+    parts = []
+    for row in table.rows:
+        words = _correlation(row)
+        if words is not None:
+            parts.append(words)
+    if not parts:
+        return None
+    return (
+        f"Does fidelity foretell utility? Over the models, Spearman's correlation of FID with "
+        f"{'; with '.join(parts)} (Table 10b)."
+    )
+
+
+def _correlation(row: Row) -> str | None:
+    cell = next(cell for cell in row.cells if cell.column.metric == "spearman")
+    if cell.value is None:
+        return None
+    bounds = f" ({cell.bounds[0]} to {cell.bounds[1]})" if cell.bounds else ""
+    return f"{row.label.lower()} is {cell.text}{bounds}, n = {cell.n}"
+
+
+def _harm(harms: Sequence[str], gain: Gain) -> str:
+    return f"the images of {_listed(harms)} take from the {gain.name} of real data alone"
+
+
+def _signed(text: str) -> str:
+    return text if text.startswith("-") else f"+{text}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
