@@ -16,6 +16,8 @@ TABLES = [
     "table03e_lenses",
     "table03f_protocols",
     "table04_classification_augmented",
+    "table05_segmentation",
+    "table05b_segmentation_gains",
     "table07_encoders",
     "table09_prevalence",
     "table09b_prevalence_correlation",
