@@ -110,9 +110,8 @@ class SegmentationTask:
         if self.rotation_degrees > 0:
             limit = self.rotation_degrees
             angles = random_stream(self.seed, epoch, _ANGLES).uniform(-limit, limit, self.n_train)
-            degrees = self._on_device(angles[rows])
-            images = rotate(images, degrees)
-            masks = (rotate(masks, degrees) >= 0.5).float()
+            turned = rotate(torch.cat([images, masks], dim=1), self._on_device(angles[rows]))
+            images, masks = turned[:, :1], (turned[:, 1:] >= 0.5).float()
         if self.contrast > 0:
             light = random_stream(self.seed, epoch, _LIGHT).uniform(
                 -self.contrast, self.contrast, (self.n_train, 2)
