@@ -82,6 +82,13 @@ def test_gain_and_spread(world, tmp_path):
     assert same.get("dice_gain").interval is None  # it does not vary
 
 
+def test_runs_that_were_compared_with_other_masks_are_refused(world, tmp_path):
+    arm = write(tmp_path / "arm" / "0.parquet")
+    real = write(tmp_path / "real" / "0.parquet", exact=([1] * 6, [0] * 6))
+    with pytest.raises(InputError, match=r"compared with other masks .*\(exact_true\)"):
+        world.score(arm, baseline=(real,))
+
+
 def test_masks_drawn_by_hand_count_where_there_are_any(world, tmp_path):
     exact = [None, 30, 20, 10, None, None], [None, 10, 20, 0, None, None]
     record = world.score(write(tmp_path / "arm" / "0.parquet", exact=exact))

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.downstream.gains import Measured, patient_draws, values_of
 from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     baseline = read_repeats(args.baseline) if args.baseline else None
     if baseline is not None:
         check_same_test(baseline[0], own[0], args.outcomes[0])
+    check_same_masks([*own, *(baseline or [])], [*args.outcomes, *args.baseline])
     settings = {"bootstrap": args.bootstrap, "seed": args.seed}
     rows, run = own[0].rows, own[0].run
     shown = rows["true"] > 0
@@ -70,6 +71,22 @@ def main(argv: list[str] | None = None) -> None:
     write_record(record, args.output)
     found = record.get("dice").value
     log.info("mean Dice %s on %d images", "-" if found is None else f"{found:.3f}", shown.sum())
+
+
+def check_same_masks(runs: Sequence[Outcomes], paths: Sequence[Path]) -> None:
+    """Check that runs were compared with the same masks of the test images.
+
+    Raises:
+        InputError: they were not; the first one that differs from `runs[0]` is named.
+    """
+    for outcomes, path in zip(runs, paths, strict=True):
+        for name in ("true", "exact_true"):
+            if not outcomes.rows[name].equals(runs[0].rows[name]):
+                raise InputError(
+                    f"compared with other masks of the test images than {paths[0]} ({name})",
+                    path,
+                    "delete both and rerun the downstream stage",
+                )
 
 
 def values(
