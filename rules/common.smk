@@ -71,6 +71,12 @@ REFERENCE_ENCODERS = config["fidelity"]["encoders"]
 FIDELITY_ENCODERS = [*REFERENCE_ENCODERS, "biovil_t_image", "biovil_t_text"]
 PRIVACY_ENCODERS = ["rad_dino", "reid"]
 
+# With which synthetic images each downstream task is trained, beside real data alone.
+SYNTHETIC_SETTINGS = {
+    "classification": ["augmented", "synthetic_only"],
+    "segmentation": ["augmented"],
+}
+
 # How the re-identification network is trained on the cohort, where its weights are not published.
 REID_TRAINING = config["encoders"]["reid"].get("train")
 
@@ -449,11 +455,17 @@ def records(kind):
         attackers = [f"{folder}attacker/real" for folder in ("", other) if scored]
         models = [f"{folder}{m}" for folder in folders for m in scored]
         return [f"results/privacy/{name}.json" for name in attackers + models]
-    return ["results/downstream/classification/real_only/real.json"] + [
-        f"results/downstream/classification/{setting}/{m}.json"
-        for setting in ("augmented", "synthetic_only")
-        for m in with_prompt_set("augment")
-    ]
+    found = []
+    for task in config["downstream"]["tasks"]:
+        found.append(f"results/downstream/{task}/real_only/real.json")
+        found += [
+            f"results/downstream/{task}/{setting}/{m}.json"
+            for setting in SYNTHETIC_SETTINGS[task]
+            for m in with_prompt_set("augment")
+        ]
+        if task == "segmentation":
+            found.append("results/downstream/segmentation/labeller/real.json")
+    return found
 
 
 def with_examples():
@@ -506,6 +518,43 @@ def downstream_settings(task):
     """Settings of a task's training; the number of repeats and the bootstrap are no part of it."""
     settings = config["downstream"][task]
     return {k: v for k, v in settings.items() if k not in ("repeats", "seed")}
+
+
+def labeller_flags(wildcards):
+    """Flags of the pseudo-labeller: its network, and which prompts are drawn."""
+    settings = config["downstream"]["segmentation"]
+    drawn = {k: settings[k] for k in ("images", "draw_seed")}
+    return flags({**settings["labeller"], **drawn})
+
+
+def segmenter_flags(wildcards):
+    """Flags of the U-Net's training; what the masks depend on comes with their files."""
+    settings = downstream_settings("segmentation")
+    of_masks = ("labeller", "images", "draw_seed")
+    return flags({k: v for k, v in settings.items() if k not in of_masks})
+
+
+def exact_masks_flags(wildcards):
+    """Flags that say where the masks drawn by hand lie and how masks are compared."""
+    settings = config["downstream"]["segmentation"]
+    return flags({k: settings[k] for k in ("exact_masks", "size")})
+
+
+def labelled_shards(wildcards):
+    """The images that get pseudo-masks; none for the radiographs, which the manifest names."""
+    return [] if wildcards.model == "real" else shards(wildcards, "augment")
+
+
+def masks_of_model(wildcards):
+    """The pseudo-masks of the synthetic images that a U-Net is trained on."""
+    if wildcards.setting == "real_only":
+        return []
+    return f"results/downstream/segmentation/masks/{wildcards.model}.parquet"
+
+
+def masks_flag(wildcards, input):
+    """The same as a flag."""
+    return ["--masks", quote(input.masks)] if input.masks else []
 
 
 def training_seed(wildcards, task):

@@ -1,4 +1,5 @@
-# Needs: the manifest, the augmentation prompts and a model's images of them; ImageNet weights.
+# Needs: the manifest, the augmentation prompts and a model's images of them; ImageNet weights for
+# classification, CXAS's for segmentation.
 # Makes: results/downstream/{task}/{setting}/{model}.json. Each arm (setting and model) is trained
 # once for each repeat, which leaves {model}/repeat-{k}.parquet, and scored together. Real data
 # alone is real_only/real, made once for all models.
@@ -67,3 +68,132 @@ rule downstream_score_classifier:
         "python -m workflow_scripts.downstream.classification.score --outcomes {input.outcomes}"
         " {params.baseline} --manifest {input.manifest} --bootstrap {params.bootstrap}"
         " --seed {params.seed} --output {output} 2> {log}"
+
+
+rule downstream_masks:
+    """CXAS's masks of the radiographs of segmentation (`real`), or of a model's images."""
+    input:
+        code=code("downstream", "segmentation"),
+        manifest="results/cohort/manifest.parquet",
+        prompts="results/cohort/prompts/augment.parquet",
+        shards=labelled_shards,
+    output:
+        "results/downstream/segmentation/masks/{model}.parquet",
+    log:
+        "logs/downstream/masks_{model}.log",
+    benchmark:
+        "benchmarks/downstream/masks_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 16
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=240,
+    params:
+        version=VERSIONS["downstream"],
+        flags=labeller_flags,
+        shards=training_shards_flag,
+    shell:
+        "python -m workflow_scripts.downstream.segmentation.label --model {wildcards.model}"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.shards} {params.flags}"
+        " --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule downstream_train_segmenter:
+    """Train a U-Net on masks of real images, or of real and a model's; apply it to the test images."""
+    input:
+        code=code("downstream", "segmentation"),
+        manifest="results/cohort/manifest.parquet",
+        prompts="results/cohort/prompts/augment.parquet",
+        real_masks="results/downstream/segmentation/masks/real.parquet",
+        masks=masks_of_model,
+        shards=training_shards,
+    output:
+        "results/downstream/segmentation/{setting}/{model}/repeat-{repeat}.parquet",
+    log:
+        "logs/downstream/segmentation_{setting}_{model}_{repeat}.log",
+    benchmark:
+        "benchmarks/downstream/segmentation_{setting}_{model}_{repeat}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 16
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=720,
+    params:
+        version=VERSIONS["downstream"],
+        protocol=config["protocol"],
+        flags=segmenter_flags,
+        seed=partial(training_seed, task="segmentation"),
+        masks=masks_flag,
+        shards=training_shards_flag,
+        progress="results/downstream/segmentation/{setting}/{model}/.progress-{repeat}",
+    shell:
+        "python -m workflow_scripts.downstream.segmentation.train"
+        " --setting {wildcards.setting} --model {wildcards.model} --protocol {params.protocol}"
+        " --manifest {input.manifest} --prompts {input.prompts} --real-masks {input.real_masks}"
+        " {params.masks} {params.shards} {params.flags} --seed {params.seed}"
+        " --progress {params.progress} --output {output}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule downstream_score_segmenter:
+    """Dice of an arm's U-Nets, and the gain over real data alone."""
+    input:
+        code=code("downstream", "segmentation"),
+        outcomes=partial(outcomes, task="segmentation"),
+        baseline=partial(baseline, task="segmentation"),
+    output:
+        "results/downstream/segmentation/{setting}/{model}.json",
+    log:
+        "logs/downstream/score_segmenter_{setting}_{model}.log",
+    benchmark:
+        "benchmarks/downstream/score_segmenter_{setting}_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=partial(more_memory, base=4000),
+        runtime=60,
+    params:
+        version=VERSIONS["downstream"],
+        bootstrap=config["downstream"]["bootstrap"],
+        seed=config["downstream"]["seed"],
+        baseline=baseline_flag,
+    shell:
+        "python -m workflow_scripts.downstream.segmentation.score --outcomes {input.outcomes}"
+        " {params.baseline} --bootstrap {params.bootstrap} --seed {params.seed}"
+        " --output {output} 2> {log}"
+
+
+rule downstream_score_labeller:
+    """The Dice of CXAS's masks of the test images against those drawn by hand, where there are any."""
+    input:
+        code=code("downstream", "segmentation"),
+        manifest="results/cohort/manifest.parquet",
+        masks="results/downstream/segmentation/masks/real.parquet",
+    output:
+        "results/downstream/segmentation/labeller/real.json",
+    log:
+        "logs/downstream/score_labeller.log",
+    benchmark:
+        "benchmarks/downstream/score_labeller.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=partial(more_memory, base=4000),
+        runtime=60,
+    params:
+        version=VERSIONS["downstream"],
+        protocol=config["protocol"],
+        flags=exact_masks_flags,
+        bootstrap=config["downstream"]["bootstrap"],
+        seed=config["downstream"]["seed"],
+    shell:
+        "python -m workflow_scripts.downstream.segmentation.score_labeller --masks {input.masks}"
+        " --manifest {input.manifest} {params.flags} --protocol {params.protocol}"
+        " --bootstrap {params.bootstrap} --seed {params.seed} --output {output}"
+        " --threads {threads} 2> {log}"

@@ -18,6 +18,8 @@ TABLES = [
     "table04_classification_augmented",
     "table04b_classification_gains",
     "table04c_classification_metrics",
+    "table05_segmentation",
+    "table05b_segmentation_gains",
     "table07_encoders",
     "table09_prevalence",
     "table09b_prevalence_correlation",

@@ -6,8 +6,11 @@ reads FOLDER/images/*.png and the weights there (or makes them, where they are a
 the library's own class), and writes FOLDER/expected.npy, or for `fid` FOLDER/expected.npz.
 """
 
+import importlib.util
 import sys
+import types
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -98,6 +101,34 @@ def biovil_t_text(folder: Path) -> np.ndarray:
             network.get_projected_text_embeddings(tokens["input_ids"], tokens["attention_mask"])
         )
     return torch.cat(rows).numpy()
+
+
+def cxas(folder: Path) -> np.ndarray:
+    place = Path(importlib.util.find_spec("cxas").submodule_search_locations[0])
+    for name in ("cxas", "cxas.models"):  # whose own __init__ asks for what is not installed
+        package = types.ModuleType(name)
+        package.__path__ = [str(place.joinpath(*name.split(".")[1:]))]
+        sys.modules[name] = package
+    for name in (  # that write predictions
+        "cxas.label_mapper",
+        "cxas.io_utils.create_annotations",
+        "cxas.io_utils.dicomseg_2d",
+        "cxas.io_utils.mask_to_coco",
+    ):
+        sys.modules[name] = mock.MagicMock()
+    from cxas.file_io import FileLoader
+    from cxas.models.UNet.backbone_unet import BackboneUNet
+
+    network = BackboneUNet("UNet_ResNet50_default", 159).eval()
+    state = torch.load(folder / "weights.pth", weights_only=True)["model"]
+    network.load_state_dict({k.removeprefix("module."): v for k, v in state.items()}, strict=True)
+    loader = FileLoader("cpu")
+    rows = []
+    for path in images_of(folder)[::2]:
+        found = network(loader.load_image(str(path)))
+        kept = [found["logits"], found["segmentation_preds"].float()]
+        rows.append(torch.stack([maps[0, [31, 32]] for maps in kept]))
+    return torch.stack(rows).numpy()
 
 
 def reid(folder: Path) -> np.ndarray:

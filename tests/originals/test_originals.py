@@ -1,4 +1,4 @@
-"""Our encoders and metrics against the original libraries, on the same files.
+"""Our encoders, pseudo-labeller and metrics against the original libraries, on the same files.
 
 The originals need torchvision; `make test` installs them into `.venv/originals`, which only the
 subprocess sees. Networks have their full published size and random weights, saved as published.
@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 
 from workflow_scripts.common.as_published import deviations
+from workflow_scripts.common.pixels import normalise
 from workflow_scripts.common.resnet import ResNet
+from workflow_scripts.downstream.segmentation.cxas import Cxas, draw_masks, load_cxas, prepare
 from workflow_scripts.features.convert_torchxrayvision import main as convert
 from workflow_scripts.features.encoders import load_encoder
 from workflow_scripts.features.encoders.inception_v3 import InceptionV3
@@ -129,6 +131,27 @@ def test_reid_is_torchvisions_resnet(folder: Path):
     torch.save(statistics_of(network).state_dict(), folder / "weights.pth")
     expected = original("reid", folder)
     assert_close(ours("reid", folder / "weights.pth", folder), expected)
+
+
+def test_the_pseudo_labeller_is_cxas(folder: Path):
+    """From the file to the mask, at the published size; every other picture."""
+    torch.manual_seed(0)
+    state = statistics_of(Cxas()).state_dict()
+    weights = folder / "weights.pth"
+    torch.save({"model": {f"module.{key}": value for key, value in state.items()}}, weights)
+    expected = original("cxas", folder)
+    logits, masks = expected[:, 0], expected[:, 1].astype(bool)
+    network = load_cxas(weights)
+    pictures = [Image.open(path).convert("RGB") for path in sorted((folder / "images").iterdir())]
+    prepared = torch.stack([prepare(picture, 512) for picture in pictures[::2]])
+    with torch.no_grad():
+        found = network(normalise(prepared.float() / 255), (31, 32)).numpy()
+    assert_close(found, logits)
+    assert 0.01 < masks.mean() < 0.99
+    clear = np.abs(logits).min(axis=1) > 1e-4 * np.abs(logits).max()
+    drawn = draw_masks(network, prepared, (31, 32))
+    assert (drawn == masks.any(axis=1))[clear].all()
+    assert clear.mean() > 0.99
 
 
 @pytest.mark.parametrize(("n", "m"), [(150, 150), (60, 200)])

@@ -113,5 +113,6 @@ def test_a_lacking_family_and_a_pointer_are_refused(tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     config["downstream"]["classification"]["weights"] = str(weights)
+    config["downstream"]["tasks"] = ["classification"]
     (check,) = preflight(config, {"downstream"}, set())
     assert "Git LFS pointer" in format_checks([check])

@@ -93,6 +93,10 @@ def test_published_values_are_those_of_the_paper():
     table4 = published_values("table04_classification_augmented")
     assert table4["real", "auroc", "all", ""].value == 0.73
     assert table4["sd_v3_5", "auroc", "Support Devices", ""].value == 0.84
+    table5 = published_values("table05_segmentation")
+    assert table5["real", "dice", "all", ""].value == 0.669
+    assert table5["flux_1_dev", "dice", "all", ""].value == 0.562
+    assert table5["sana", "n_images", "all", ""].value == 6000
     table7 = published_values("table07_encoders")
     assert table7["flux_1_dev", "kid", "all", "densenet_121"].value == 0.006
     assert table7["sana", "fid", "all", "rad_dino"].value == 54.22

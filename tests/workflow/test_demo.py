@@ -43,6 +43,8 @@ TABLES = [
     "table04_classification_augmented",
     "table04b_classification_gains",
     "table04c_classification_metrics",
+    "table05_segmentation",
+    "table05b_segmentation_gains",
     "table07_encoders",
     "table09_prevalence",
     "table09b_prevalence_correlation",
@@ -174,6 +176,21 @@ def test_the_riskiest_pairs_of_copies_are_the_copies(demo):
     assert copies["own_patient"].all()
     page = (demo / "results/tables/riskiest_pairs.html").read_text()
     assert page.count('class="pair"') == len(pairs)
+
+
+def test_blurred_images_cost_dice_copies_do_not_and_the_labeller_is_good(demo):
+    folder = demo / "results/downstream/segmentation"
+    labeller = read_record(folder / "labeller/real.json").get("dice_exact")
+    assert labeller.value > 0.8
+    real = read_record(folder / "real_only/real.json")
+    assert 0.6 < real.get("dice_exact").value < labeller.value
+    gains = {
+        model: read_record(folder / f"augmented/{model}.json").get("dice_gain")
+        for model in ("training_copies", "blurred_real", "noise")
+    }
+    assert gains["training_copies"].value == pytest.approx(0, abs=0.04)
+    for worse in ("blurred_real", "noise"):
+        assert gains[worse].interval[1] < min(0, gains["training_copies"].interval[0])
 
 
 def test_the_bundle_for_publication_shows_no_patient(demo):

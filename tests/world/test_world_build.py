@@ -112,9 +112,13 @@ def test_the_checkpoints_are_written_from_captioned_training_radiographs(
     def encoders(images, captions, findings, patients, out_dir, seed):
         seen["encoders"] = (findings, patients)
 
+    def cxas(images, masks, out_dir, seed):
+        seen["cxas"] = (images, masks)
+
     fakes = {
         "diffusion": {"write_diffusion_checkpoints": diffusion},
         "encoders": {"write_encoder_checkpoints": encoders},
+        "tiny_cxas": {"write_cxas_checkpoint": cxas},
     }
     for name, content in fakes.items():
         module = types.ModuleType(name)
@@ -123,6 +127,17 @@ def test_the_checkpoints_are_written_from_captioned_training_radiographs(
     build_world(tmp_path / "w", seed=7, patients=12, threads=1)
     images, captions, seed = seen["diffusion"]
     findings, patients = seen["encoders"]
+    pictures, masks = seen["cxas"]
+    assert (pictures == images).all()
+    assert (masks.shape, masks.dtype) == (images.shape, np.uint8)
+    root = world / "mimic-cxr-jpg/2.0.0/files"
+    pairs = set()
+    for entry in annotations(world)["train"]:
+        if entry["conversations"][1]["value"] is not None:
+            picture = Image.open(root / entry["image"].removeprefix("mimic/"))
+            mask = Image.open(world / "masks" / f"{entry['id']}.png")
+            pairs.add((picture.tobytes(), mask.tobytes()))
+    assert {(p.tobytes(), m.tobytes()) for p, m in zip(pictures, masks, strict=True)} == pairs
     said = [e["conversations"][1]["value"] for e in annotations(world)["train"]]
     assert sorted(captions) == sorted(text for text in said if text is not None)
     assert (images.shape, images.dtype) == ((len(captions), 256, 256), np.uint8)

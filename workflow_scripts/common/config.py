@@ -111,6 +111,12 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
     for name in config["fidelity"]["encoders"]:
         if name not in config["encoders"]:
             faults.append(f"encoders.{name}: missing, although fidelity.encoders names it")
+    unet = config["downstream"]["segmentation"]
+    if unet["size"] % 2 ** (len(unet["channels"]) - 1):
+        faults.append(
+            f"downstream.segmentation.size: {unet['size']} is not divisible by 2 for each of the "
+            f"{len(unet['channels'])} levels of `channels` but the first"
+        )
     models = config["models"]
     for key in config["run_models"]:
         if key not in models:

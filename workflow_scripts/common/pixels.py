@@ -51,11 +51,15 @@ def square(image: Image.Image, size: int, squash: bool) -> np.ndarray:
             the text-to-image models are trained on.
     """
     gray = image.convert("L")
-    width, height = gray.size
+    box = None if squash else central_square(*gray.size)
+    return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def central_square(width: int, height: int) -> tuple[float, float, float, float]:
+    """Return left, upper, right and lower edge of an image's central square, in pixels."""
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    box = None if squash else (left, top, left + side, top + side)
-    return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return left, top, left + side, top + side
 
 
 def to_unit(pixels: np.ndarray | Tensor, device: torch.device) -> Tensor:
@@ -64,7 +68,7 @@ def to_unit(pixels: np.ndarray | Tensor, device: torch.device) -> Tensor:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Map luminance (n, 1, h, w) in [0, 1] to the three channels that ImageNet weights expect."""
+    """Map luminance (n, 1, h, w) or RGB (n, 3, h, w) in [0, 1] to what ImageNet weights expect."""
     mean = torch.tensor(_MEAN, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(_STD, device=images.device).view(1, 3, 1, 1)
     return (images - mean) / std

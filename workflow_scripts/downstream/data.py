@@ -4,15 +4,18 @@ Images are kept as 8-bit luminance, (n, size, size): a radiograph has no colour,
 at 224 pixels take 2 GB. Networks that want three channels repeat it.
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.images import ImageItem, read_shard_ids, read_shards
+from workflow_scripts.common.images import ImageItem, find_in_shards, read_shard_ids
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.pixels import decode_square
 
@@ -71,6 +74,7 @@ def synthetic_collection(
     size: int,
     squash: bool,
     threads: int,
+    drawn: Container[str] | None = None,
 ) -> Collection:
     """Decode a model's images of a prompt set: one per prompt, none missing.
 
@@ -78,16 +82,26 @@ def synthetic_collection(
     what the model memorised of that radiograph. A control's image has the labels and the patient
     of the radiograph it shows.
 
+    Args:
+        shards: the model's images.
+        prompts: the prompt set.
+        manifest: of the cohort.
+        size: side of the square, pixels.
+        squash: see `square`.
+        threads: how many decode at a time.
+        drawn: prompts whose images are wanted; None for all.
+
     Raises:
         InputError: a prompt without an image, an image without a prompt, two images of one
             prompt, or an image that cannot be decoded.
     """
-    ids = read_shard_ids(shards)
-    _check_complete(ids, prompts, shards)
+    ids = check_complete(shards, prompts)
+    if drawn is not None:
+        ids = [name for name in ids if name in drawn]
     sources: list[str | None] = []
 
     def noting_sources() -> Iterator[ImageItem]:
-        for item in read_shards(shards):
+        for item in find_in_shards(shards, set(ids)):
             sources.append(item.source_image_id)
             yield item
 
@@ -132,7 +146,13 @@ def concatenate(collections: Sequence[Collection]) -> Collection:
     )
 
 
-def _check_complete(ids: list[str], prompts: pd.DataFrame, shards: Sequence[str | Path]) -> None:
+def check_complete(shards: Sequence[str | Path], prompts: pd.DataFrame) -> list[str]:
+    """Return the prompt ids of a model's images, in order, each prompt's once.
+
+    Raises:
+        InputError: a prompt without an image, an image without a prompt, or two of one prompt.
+    """
+    ids = read_shard_ids(shards)
     expected = set(prompts["prompt_id"])
     found = set(ids)
     faults = {
@@ -149,3 +169,30 @@ def _check_complete(ids: list[str], prompts: pd.DataFrame, shards: Sequence[str 
                 ", ".join(str(path) for path in shards[:3]) + (", ..." if len(shards) > 3 else ""),
                 "delete the model's images of this prompt set and rerun the generate stage",
             )
+    return ids
+
+
+def check_disjoint(images: Collection, test_rows: pd.DataFrame) -> None:
+    """Check that there is a test split and that no image to train on shows one of its patients.
+
+    Raises:
+        InputError: a test patient among the images to train on, or no test image.
+    """
+    if test_rows.empty:
+        raise InputError("the manifest has no image in the test split", "the manifest")
+    shared = sorted(set(images.patients) & set(test_rows["patient_id"]))
+    if shared:
+        raise InputError(
+            f"{len(shared)} patient(s) of the test split are among the images to train on, "
+            f"first {shared[0]!r}",
+            "the augment prompts, or the radiographs that a control shows for them",
+            "training images must come from patients outside the test split",
+        )
+
+
+def run_key(settings: dict[str, Any], *arrays: np.ndarray) -> str:
+    """Return a digest of all that trained weights depend on: settings, images, labels, rows."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -72,8 +72,22 @@ def _subjects(config: dict[str, Any], stages: set[str], models: set[str]) -> Ite
             check = check_reid_start if "train" in block else _encoder_check(name)
             yield f"encoders.{name}", block["weights"], check
     if "downstream" in stages:
-        weights = config["downstream"]["classification"]["weights"]
+        yield from _downstream_subjects(config["downstream"])
+
+
+def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
+    if "classification" in settings["tasks"]:
+        weights = settings["classification"]["weights"]
         yield "downstream.classification", weights, check_classifier
+    if "segmentation" in settings["tasks"]:
+        labeller = settings["segmentation"]["labeller"]
+        yield (
+            "downstream.segmentation.labeller",
+            labeller["weights"],
+            lambda path: check_labeller(path, labeller["classes"]),
+        )
+        if exact := settings["segmentation"]["exact_masks"]:
+            yield "downstream.segmentation.exact_masks", exact, check_exact_masks
 
 
 def _model_subjects(key: str, block: dict[str, Any], stages: set[str]) -> Iterator[Subject]:
@@ -173,6 +187,20 @@ def check_classifier(path: Path) -> None:
     from workflow_scripts.common.resnet import check_pretrained
 
     check_pretrained(path)
+
+
+def check_labeller(path: Path, classes: list[int]) -> None:
+    """Check the pseudo-labeller: every tensor of the file, and the classes."""
+    from workflow_scripts.downstream.segmentation.cxas import check_cxas
+
+    check_cxas(path, classes)
+
+
+def check_exact_masks(path: Path) -> None:
+    """Check that a folder holds masks."""
+    check_folder(path)
+    if not any(path.glob("*.png")):
+        raise InputError("no {image_id}.png in the folder", path, "correct the path, or fill it")
 
 
 def check_reid_start(path: Path) -> None:

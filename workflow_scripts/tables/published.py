@@ -31,6 +31,7 @@ _MODEL_KEYS: Final = {
     "SD V3.5 Medium": "sd_v3_5",
     "SD V3-5": "sd_v3_5",
     "Lumina 2.0": "lumina_2",
+    "Lumina 2": "lumina_2",
     "Lum. 2.0": "lumina_2",
     "Flux.1-Dev": "flux_1_dev",
     "Flux": "flux_1_dev",
@@ -41,7 +42,9 @@ _MODEL_KEYS: Final = {
     "SD-V1-4, Original MIMIC": "sd_v1_4_impression",
     "SD-V1-5, Original MIMIC": "sd_v1_5_impression",
     "SD-V2, Original MIMIC": "sd_v2_impression",
+    "Flux.1": "flux_1_dev",
     "Original": "real",
+    "Baseline (None)": "real",
     "Original (Real)": "real",
 }
 """How the paper names its models (each table a little differently), and their config keys."""
@@ -88,6 +91,7 @@ def published_values(stem: str) -> dict[tuple[str, str, str, str], Published]:
     layout = LAYOUTS[stem]
     path = files("workflow_scripts.tables") / "published" / f"{stem}.csv"
     rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    rows = [row for row in rows if any(row[1:])]  # Table 5 has a heading between its rows
     columns: Sequence[Column] = layout.columns
     if rows[0][:2] == ["Metric", ""]:
         rows, columns = _one_label(rows, columns)
@@ -98,7 +102,7 @@ def published_values(stem: str) -> dict[tuple[str, str, str, str], Published]:
             raise InputError(f"{name}: {len(texts)} values, {len(columns)} metrics", stem)
         for column, text in zip(columns, texts, strict=True):
             key = (model_key(name), column.metric, column.subset, column.family or "")
-            found[key] = Published(*key, float(text), text)
+            found[key] = Published(*key, float(text.replace(",", "")), text)
     return found
 
 

@@ -26,6 +26,7 @@ class Gain:
 
 GAINS: Final = (
     Gain("Classification", "table04b_classification_gains", "auroc_gain", "mean AUROC"),
+    Gain("Segmentation", "table05b_segmentation_gains", "dice_gain", "mean Dice"),
 )
 
 

@@ -57,6 +57,7 @@ def build_world(out: Path, seed: int, patients: int, threads: int, weights: bool
         mimic_layout.write_annotations(exposures, folder / "llava-rad")
         shown: list[Exposure] = []
         images: list[np.ndarray] = []
+        masks: list[np.ndarray] = []
         progress = Progress("world", len(exposures), "radiographs")
         for exposure, (jpeg, mask) in zip(exposures, _draw_all(exposures, threads), strict=True):
             mimic_layout.write_pictures([(mimic_layout.image_path(exposure), jpeg)], root)
@@ -66,9 +67,11 @@ def build_world(out: Path, seed: int, patients: int, threads: int, weights: bool
             if exposure.split == "train" and exposure.caption is not None:
                 shown.append(exposure)
                 images.append(np.asarray(Image.open(io.BytesIO(jpeg))))
+                masks.append(np.asarray(Image.open(io.BytesIO(mask))))
             progress.update()
         if weights:
-            _write_weights(shown, np.stack(images), folder / "weights", seed, threads)
+            pictures = np.stack(images), np.stack(masks)
+            _write_weights(shown, *pictures, folder / "weights", seed, threads)
     log.info("world: %d radiographs of %d patients in %s", len(exposures), patients, out)
 
 
@@ -83,22 +86,28 @@ def _draw_all(exposures: list[Exposure], threads: int) -> Iterator[tuple[bytes, 
 
 
 def _write_weights(
-    shown: list[Exposure], images: np.ndarray, out: Path, seed: int, threads: int
+    shown: list[Exposure],
+    images: np.ndarray,
+    masks: np.ndarray,
+    out: Path,
+    seed: int,
+    threads: int,
 ) -> None:
     captions = [exposure.caption or "" for exposure in shown]
     findings = np.array([[e.labels[name] == 1 for name in FINDINGS] for e in shown], np.int8)
     patients = [exposure.patient_id for exposure in shown]
     out.mkdir()
-    log.info("world: training the tiny diffusion models and encoders")
+    log.info("world: training the tiny diffusion models, encoders and pseudo-labeller")
     parts: tuple[tuple[Callable[..., None], tuple[Any, ...]], ...] = (
         (_write_diffusion, (images, captions, out, seed)),
         (_write_encoders, (images, captions, findings, patients, out, seed)),
+        (_write_cxas, (images, masks, out, seed)),
     )
     if threads == 1:
         for write, arguments in parts:
             write(*arguments)
         return
-    with multiprocessing.get_context("spawn").Pool(len(parts)) as pool:
+    with multiprocessing.get_context("spawn").Pool(min(threads, len(parts))) as pool:
         waiting = [pool.apply_async(write, arguments) for write, arguments in parts]
         for result in waiting:
             result.get()
@@ -129,6 +138,12 @@ def _write_encoders(
     from workflow_scripts.world.encoders import write_encoder_checkpoints
 
     write_encoder_checkpoints(images, captions, findings, patients, out, seed)
+
+
+def _write_cxas(images: np.ndarray, masks: np.ndarray, out: Path, seed: int) -> None:
+    from workflow_scripts.world.tiny_cxas import write_cxas_checkpoint
+
+    write_cxas_checkpoint(images, masks, out, seed)
 
 
 def main(argv: list[str] | None = None) -> None:

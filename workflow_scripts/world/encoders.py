@@ -76,7 +76,7 @@ def write_encoder_checkpoints(
         REID: lambda: _write_reid(images, patients, out_dir, effort),
         RESNET: lambda: _write_resnet(images, out_dir, effort),
     }
-    with _reproducible():
+    with reproducible():
         for i, (name, write) in enumerate(parts.items()):
             start = time.monotonic()
             torch.manual_seed(seed * len(parts) + i)
@@ -115,7 +115,7 @@ def _write_rad_dino(
     coarse = functional.adaptive_avg_pool2d(inputs[:, :1], 8).flatten(1)
     coarse = (coarse - coarse.mean(0)) / coarse.std(0)
     weight = _rarity(positive)
-    for batch in _training([network, head], 180, effort, len(inputs), 4e-3):
+    for batch in training_batches([network, head], 180, effort, len(inputs), 4e-3):
         degraded, degree = _degrade(inputs[batch])
         output = head(network(pixel_values=degraded).pooler_output)
         how, what, shape = output[:, :2], output[:, 2:-64], output[:, -64:]
@@ -158,8 +158,8 @@ def _write_biovil_t(
     findings = nn.Linear(128, positive.shape[1])
     temperature = 0.1
     weight = _rarity(positive)
-    for batch in _training([text, image, findings], 260, effort, len(inputs), 3e-3):
-        seen = _jitter(inputs[batch], 0.0, 1.0).expand(-1, 3, -1, -1)
+    for batch in training_batches([text, image, findings], 260, effort, len(inputs), 3e-3):
+        seen = jitter(inputs[batch], 0.0, 1.0).expand(-1, 3, -1, -1)
         a = image(seen)
         b = text(*_padded([tokens[int(i)] for i in batch], tokenizer.pad_token_id))
         labels = positive[batch]
@@ -258,14 +258,14 @@ def _write_reid(
     for i, patient in enumerate(patients):
         by_patient.setdefault(patient, []).append(i)
     groups = list(by_patient.values())
-    for chosen in _training([network], 300, effort, len(groups), 3e-3, 32):
+    for chosen in training_batches([network], 300, effort, len(groups), 3e-3, 32):
         pairs = [groups[int(g)] for g in chosen]
         first, second = [], []
         for group in pairs:
             order = torch.randperm(len(group)).tolist()
             first.append(group[order[0]])
             second.append(group[order[-1]])
-        x = _jitter(inputs[first + second], 0.15, 2.0) * slope + offset
+        x = jitter(inputs[first + second], 0.15, 2.0) * slope + offset
         features = network.branch(x)
         logits = network.fc_end((features[:, None] - features[None]).abs())[..., 0]
         owner = torch.cat([chosen, chosen])
@@ -289,7 +289,7 @@ def _write_resnet(images: NDArray[np.uint8], out_dir: Path, effort: float) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     inputs = _inputs(images, replace(reid.PUBLISHED, size=(_SIDE, _SIDE)))
     network = ResNet(_DEPTHS, _WIDTH, 1000)
-    for batch in _training([network], 60, effort, len(inputs), 2e-3):
+    for batch in training_batches([network], 60, effort, len(inputs), 2e-3):
         turn = torch.randint(4, (len(batch),))
         turned = torch.stack(
             [torch.rot90(inputs[int(i)], int(k), (1, 2)) for i, k in zip(batch, turn, strict=True)]
@@ -312,7 +312,7 @@ class _Schedule:
         return min((step + 1) / warm, 0.05 + 0.475 * (1 + math.cos(math.pi * step / self.steps)))
 
 
-def _training(
+def training_batches(
     modules: Sequence[nn.Module],
     steps: int,
     effort: float,
@@ -320,7 +320,16 @@ def _training(
     learning_rate: float,
     batch: int = _BATCH,
 ) -> Iterator[Tensor]:
-    """Yield batches of indices below n; after each, step with the gradients that were left."""
+    """Yield batches of indices below n; after each, step AdamW with the gradients that were left.
+
+    Args:
+        modules: what is trained.
+        steps: how many batches.
+        effort: multiplies them.
+        n: how many things there are to train on.
+        learning_rate: at its highest; see `_Schedule`.
+        batch: indices at a time.
+    """
     steps = max(2, round(steps * effort))
     parameters = [p for module in modules for p in module.parameters()]
     optimiser = torch.optim.AdamW(parameters, learning_rate, weight_decay=0.02)
@@ -384,7 +393,7 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
     return flat.view(n, c, h, w)
 
 
-def _jitter(x: Tensor, contrast: float, shift: float) -> Tensor:
+def jitter(x: Tensor, contrast: float, shift: float) -> Tensor:
     """Change contrast and brightness a little and move each image by up to `shift` pixels."""
     n = len(x)
     gain = 1 + contrast * (2 * torch.rand(n, 1, 1, 1) - 1)
@@ -427,7 +436,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _reproducible() -> Iterator[None]:
+def reproducible() -> Iterator[None]:
     """A fixed number of threads and torch's own random state, both put back afterwards."""
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(_THREADS)

@@ -6,14 +6,11 @@ one file: the probability of each finding for each test image; `score` makes the
 """
 
 import argparse
-import hashlib
-import json
 import logging
 import shutil
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
@@ -31,9 +28,11 @@ from workflow_scripts.common.validation import split_at_random, split_by_patient
 from workflow_scripts.downstream.classification.network import ClassificationTask, predict
 from workflow_scripts.downstream.data import (
     Collection,
+    check_disjoint,
     concatenate,
     manifest_rows,
     real_collection,
+    run_key,
     synthetic_collection,
 )
 from workflow_scripts.downstream.outcomes import write_outcomes
@@ -113,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         batch_size=args.batch_size,
         seed=args.seed,
         progress=args.progress,
-        key=run_key(settings, images, training, validation),
+        key=run_key(settings, images.pixels, images.labels, training, validation),
         accelerator=accelerator,
         label=f"classifier {args.setting}/{args.model}",
     )
@@ -140,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
         "provenance": provenance(settings, device_name(accelerator.device)),
     }
     scores = {name: probabilities[:, k] for k, name in enumerate(FINDINGS)}
-    columns = {"image_id": test.ids, "patient_id": test.patients, **scores}
+    columns: dict[str, Any] = {"image_id": test.ids, "patient_id": test.patients, **scores}
     write_outcomes(args.output, columns, run)
     shutil.rmtree(args.progress, ignore_errors=True)
     log.info("%d test images classified", len(test))
@@ -163,34 +162,6 @@ def training_images(
             synthetic_collection(args.shards, prompts, manifest, args.size, squash, args.threads)
         )
     return (parts[0] if len(parts) == 1 else concatenate(parts)), n_real
-
-
-def check_disjoint(images: Collection, test_rows: pd.DataFrame) -> None:
-    """Check that there is a test split and that no image to train on shows one of its patients.
-
-    Raises:
-        InputError: a test patient among the images to train on, or no test image.
-    """
-    if test_rows.empty:
-        raise InputError("the manifest has no image in the test split", "the manifest")
-    shared = sorted(set(images.patients) & set(test_rows["patient_id"]))
-    if shared:
-        raise InputError(
-            f"{len(shared)} patient(s) of the test split are among the images to train on, "
-            f"first {shared[0]!r}",
-            "the augment prompts, or the radiographs that a control shows for them",
-            "training images must come from patients outside the test split",
-        )
-
-
-def run_key(
-    settings: dict[str, Any], images: Collection, training: np.ndarray, validation: np.ndarray
-) -> str:
-    """Return a digest of all that the trained weights depend on."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for array in (images.pixels, images.labels, training, validation):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

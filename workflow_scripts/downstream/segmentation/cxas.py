@@ -1,0 +1,272 @@
+"""CXAS's anatomy segmentation network (UNet_ResNet50_default), which draws the pseudo-masks.
+
+Seibold et al., 2023. A ResNet-50 reads the image, a U-Net head draws 159 structures that may
+overlap. It is built here because CXAS's own loader takes a file that does not fit in silence; here
+every tensor of the file must be wanted and fit. Depth and widths are read from the shapes, so a
+tiny network of the embedded world takes the same path. Preprocessing is CXAS's: RGB, nearest
+neighbour to a square (the aspect is lost), ImageNet's mean and deviation.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workflow_scripts.common.checkpoints import load_exactly, load_state
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.pixels import normalise
+from workflow_scripts.common.resnet import ResNet, resnet_for
+
+SIZE: Final = 512
+"""Side of the published network's input, pixels."""
+
+_PREFIX: Final = "module."  # of a network that was trained on several GPUs
+_BACKBONE: Final = "backbone.backbone."
+_STEM: Final = {"layer0.0.": "conv1.", "layer0.1.": "bn1."}  # CXAS's names, torchvision's
+_REMEDY: Final = "use CXAS's UNet_ResNet50_default.pth (README, section on weights)"
+
+
+class _Backbone(nn.Module):
+    """A ResNet without its classifier; stem and stages are numbered as CXAS numbers them."""
+
+    def __init__(self, resnet: ResNet):
+        super().__init__()
+        stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
+        stages = [(f"layer{i}", resnet.get_submodule(f"layer{i}")) for i in range(1, 5)]
+        self.backbone = nn.Sequential(OrderedDict([("layer0", stem), *stages]))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map images (n, 3, h, w) to five maps: stem and stages 1 to 4."""
+        maps = []
+        for stage in self.backbone:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class _Convolutions(nn.Module):
+    """3 x 3 convolutions from each number of channels to the next, each with norm and ReLU.
+
+    Args:
+        name: of the sequence in the file's keys.
+        channels: before the first and after each convolution.
+    """
+
+    def __init__(self, name: str, *channels: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in pairwise(channels):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+        self.add_module(name, nn.Sequential(*layers))
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, first, h, w) to (n, last, h, w)."""
+        return self.get_submodule(self.name)(x)
+
+
+class _Up(nn.Module):
+    """Enlarge a map to the size of a finer one, join the two, convolve twice.
+
+    Args:
+        channels: of the joined maps; the first convolution leaves half of them.
+        out: channels of the result.
+    """
+
+    def __init__(self, channels: int, out: int):
+        super().__init__()
+        self.conv = _Convolutions("double_conv", channels, channels // 2, out)
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Map (n, c, h, w) and (n, d, 2 h, 2 w) to (n, out, 2 h, 2 w)."""
+        return self.conv(torch.cat([fine, _enlarged(coarse, fine)], dim=1))
+
+
+class _FirstUp(nn.Module):
+    """The same after a convolution that halves the channels of the deepest map."""
+
+    def __init__(self, channels: int, out: int):
+        super().__init__()
+        self.conv1 = _Convolutions("conv", channels, channels // 2)
+        self.conv2 = _Convolutions("double_conv", channels, channels // 2, out)
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """See `_Up`."""
+        return self.conv2(torch.cat([fine, _enlarged(self.conv1(coarse), fine)], dim=1))
+
+
+class _Last(nn.Module):
+    """The 1 x 1 convolution that gives the logits."""
+
+    def __init__(self, channels: int, classes: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, x: Tensor, classes: Sequence[int] | None) -> Tensor:
+        """Map (n, channels, h, w) to (n, classes, h, w), of the named classes or of all."""
+        if classes is None:
+            return self.conv(x)
+        rows = list(classes)
+        bias = None if self.conv.bias is None else self.conv.bias[rows]
+        return functional.conv2d(x, self.conv.weight[rows], bias)
+
+
+class _Head(nn.Module):
+    """From the five maps of the backbone to logits of the finest map's size."""
+
+    def __init__(self, width: int, filters: int, classes: int):
+        super().__init__()
+        self.up1 = _FirstUp(32 * width, 8 * width)
+        self.up2 = _Up(16 * width, 4 * width)
+        self.up3 = _Up(8 * width, width)
+        self.up4 = _Up(2 * width, filters)
+        self.out = _Last(filters, classes)
+
+    def forward(self, maps: Sequence[Tensor], classes: Sequence[int] | None) -> Tensor:
+        """Map (n, c_i, h_i, w_i), the finest first, to (n, classes, h_0, w_0)."""
+        y = self.up1(maps[4], maps[3])
+        y = self.up2(y, maps[2])
+        y = self.up3(y, maps[1])
+        return self.out(self.up4(y, maps[0]), classes)
+
+
+class Cxas(nn.Module):
+    """The network; `forward` gives logits of chosen classes.
+
+    Args:
+        depths: blocks per stage of the backbone; the published network has (3, 4, 6, 3).
+        width: channels of its stem; published 64.
+        filters: channels of the finest map of the head; published 128.
+        classes: of the last layer; published 159, of which 31 and 32 are the left and the right
+            clavicle.
+    """
+
+    def __init__(
+        self,
+        depths: Sequence[int] = (3, 4, 6, 3),
+        width: int = 64,
+        filters: int = 128,
+        classes: int = 159,
+    ):
+        super().__init__()
+        self.backbone = _Backbone(ResNet(depths, width, 1))
+        self.head = _Head(width, filters, classes)
+        self.classes = classes
+
+    def forward(self, x: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+        """Map images (n, 3, h, w) to logits (n, classes, h, w); all classes if none are named.
+
+        The last layer comes before the enlargement to the images' size, CXAS's after it: a 1 x 1
+        convolution and an interpolation may change places, and one class costs what one class is.
+        """
+        return _enlarged(self.head(self.backbone(x), classes), x)
+
+
+def _enlarged(x: Tensor, like: Tensor) -> Tensor:
+    return functional.interpolate(x, like.shape[2:], mode="bilinear", align_corners=False)
+
+
+def load_cxas(weights: str | Path) -> Cxas:
+    """Build the network that a published file holds, ready to draw.
+
+    Raises:
+        InputError: the file is missing or damaged, holds no such network, or has missing,
+            unexpected or misshapen tensors, all named.
+    """
+    state = _network_state(load_state(weights), weights)
+    network = _network_for(state, weights)
+    load_exactly(network, state, weights)
+    return network.eval()
+
+
+def check_cxas(weights: str | Path, classes: Sequence[int]) -> str:
+    """Check a weight file without computing: whole, every tensor wanted and of the right shape.
+
+    Returns:
+        What the file holds, for a table.
+
+    Raises:
+        InputError: see `load_cxas`; or a class that the network does not have.
+    """
+    state = _network_state(load_state(weights), weights)
+    with torch.device("meta"):
+        network = _network_for(state, weights)
+        load_exactly(network, {key: torch.empty(t.shape) for key, t in state.items()}, weights)
+    check_classes(network, classes, weights)
+    return f"CXAS with {network.classes} classes, {len(state)} tensors"
+
+
+def check_classes(network: Cxas, classes: Sequence[int], where: str | Path) -> None:
+    """Check that a network has these classes.
+
+    Raises:
+        InputError: it has fewer.
+    """
+    if not classes or not all(0 <= number < network.classes for number in classes):
+        raise InputError(
+            f"the classes {list(classes)}, of a network of {network.classes}",
+            where,
+            "name classes of the network in downstream.segmentation.labeller.classes",
+        )
+
+
+def prepare(image: Image.Image, size: int) -> Tensor:
+    """Return an RGB image as the network sees it, before normalisation: uint8 (3, size, size).
+
+    Nearest neighbour as torch takes it: row i of the result is row floor(i * height / size).
+    """
+    pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return functional.interpolate(pixels[None], (size, size), mode="nearest")[0]
+
+
+@torch.no_grad()
+def draw_masks(network: Cxas, prepared: Tensor, classes: Sequence[int]) -> np.ndarray:
+    """Return the union of classes, bool (n, size, size).
+
+    A pixel belongs to a class whose probability is above a half.
+
+    Args:
+        network: in evaluation mode.
+        prepared: uint8 (n, 3, size, size), on the network's device; see `prepare`.
+        classes: whose union is the foreground.
+    """
+    logits = network(normalise(prepared.float() / 255), classes)
+    return (torch.sigmoid(logits) > 0.5).any(dim=1).cpu().numpy()
+
+
+def _network_state(loaded: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors by the network's own keys."""
+    state = loaded.get("model", loaded)
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError("neither a state dict nor one under the key `model`", path, _REMEDY)
+    if state and all(key.startswith(_PREFIX) for key in state):
+        return {key.removeprefix(_PREFIX): value for key, value in state.items()}
+    return dict(state)
+
+
+def _network_for(state: Mapping[str, Tensor], path: str | Path) -> Cxas:
+    """Build the network whose shapes a state has."""
+    backbone = {}
+    for key, value in state.items():
+        if key.startswith(_BACKBONE):
+            name = key.removeprefix(_BACKBONE)
+            for own, torchvisions in _STEM.items():
+                name = name.replace(own, torchvisions)
+            backbone[name] = value
+    try:
+        with torch.device("meta"):
+            resnet = resnet_for(backbone, outputs=1)
+        classes, filters = state["head.out.conv.weight"].shape[:2]
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"no CXAS network: {error.args[0]} is missing or misshapen", path, _REMEDY
+        ) from None
+    depths = [len(resnet.get_submodule(f"layer{i}")) for i in range(1, 5)]  # type: ignore[arg-type]
+    return Cxas(depths, resnet.conv1.out_channels, filters, classes)

@@ -1,0 +1,197 @@
+"""Score the U-Nets of a setting and model: Dice, per image and pooled, and the gain over real data.
+
+python -m workflow_scripts.downstream.segmentation.score
+    --outcomes results/downstream/segmentation/augmented/sd_v1_4/repeat-*.parquet
+    --baseline results/downstream/segmentation/real_only/real/repeat-*.parquet
+    --bootstrap 1000 --seed 42 --output results/downstream/segmentation/augmented/sd_v1_4.json
+
+Needs the outcomes of every training run of the arm, and of the arm of real data alone (without
+which the arm is that one). Makes the record. A test image whose pseudo-mask is empty does not
+count: every frontal radiograph shows clavicles, so that CXAS has failed and nothing is known of
+the prediction. How many there are stands in the details; the same goes for masks drawn by hand.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.downstream.gains import Measured, patient_draws, values_of
+from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
+from workflow_scripts.downstream.segmentation.metrics import Counts, dice, drawn, pooled_dice
+
+log = logging.getLogger(__name__)
+
+METRICS: Final = ("dice", "dice_pooled")
+NO_EXACT: Final = "`downstream.segmentation.exact_masks` names no masks drawn by hand"
+EXACT_EMPTY: Final = "every mask drawn by hand is empty"
+
+_EMPTY: Final = "every test image has an empty pseudo-mask"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script; see `--help`."""
+    args = _arguments(argv)
+    own = read_repeats(args.outcomes)
+    baseline = read_repeats(args.baseline) if args.baseline else None
+    if baseline is not None:
+        check_same_test(baseline[0], own[0], args.outcomes[0])
+    check_same_masks([*own, *(baseline or [])], [*args.outcomes, *args.baseline])
+    settings = {"bootstrap": args.bootstrap, "seed": args.seed}
+    rows, run = own[0].rows, own[0].run
+    shown = rows["true"] > 0
+    details: dict[str, Any] = {
+        "settings": settings,
+        "bootstrap": f"{args.bootstrap} draws of test patients",
+        "n_test": len(rows),
+        "n_test_patients": int(rows["patient_id"].nunique()),
+        "n_test_empty": int((~shown).sum()),
+        "n_test_empty_predicted_empty": [
+            int((outcomes.rows["predicted"][~shown] == 0).sum()) for outcomes in own
+        ],
+        "empty": "test images whose pseudo-mask is empty do not count",
+        "n_test_exact": int(rows["exact_true"].notna().sum()),
+        "runs": [outcomes.run for outcomes in own],
+    }
+    record = Record(
+        "downstream",
+        run["model"],
+        f"segmentation/{run['setting']}",
+        run["protocol"],
+        values(own, baseline, args.bootstrap, args.seed),
+        details,
+        provenance(settings, run["provenance"]["device"]),
+    )
+    write_record(record, args.output)
+    found = record.get("dice").value
+    log.info("mean Dice %s on %d images", "-" if found is None else f"{found:.3f}", shown.sum())
+
+
+def check_same_masks(runs: Sequence[Outcomes], paths: Sequence[Path]) -> None:
+    """Check that runs were compared with the same masks of the test images.
+
+    Raises:
+        InputError: they were not; the first one that differs from `runs[0]` is named.
+    """
+    for outcomes, path in zip(runs, paths, strict=True):
+        for name in ("true", "exact_true"):
+            if not outcomes.rows[name].equals(runs[0].rows[name]):
+                raise InputError(
+                    f"compared with other masks of the test images than {paths[0]} ({name})",
+                    path,
+                    "delete both and rerun the downstream stage",
+                )
+
+
+def values(
+    own: Sequence[Outcomes], baseline: Sequence[Outcomes] | None, bootstrap: int, seed: int
+) -> list[Value]:
+    """Return the arm's Dice, per image and pooled, against pseudo-masks and those drawn by hand.
+
+    Each with its spread over training runs and its gain over the baseline; and how many images the
+    arm was given, to train and to validate on.
+
+    Args:
+        own: the runs of the arm.
+        baseline: the runs of real data alone; None where the arm is that one.
+        bootstrap: how many test sets are drawn.
+        seed: of the draws, the same for all arms.
+    """
+    given = own[0].run["n_images"]
+    found = [Value("n_images", float(given), "none", given)]
+    rows = own[0].rows
+    found += _compared(own, baseline, "true", "both", "", _EMPTY, bootstrap, seed)
+    if rows["exact_true"].isna().all():
+        return found + [
+            value for metric in METRICS for value in without(f"{metric}_exact", 0, NO_EXACT)
+        ]
+    names = ("exact_true", "exact_both", "_exact", EXACT_EMPTY)
+    return found + _compared(own, baseline, *names, bootstrap, seed)
+
+
+def _compared(
+    own: Sequence[Outcomes],
+    baseline: Sequence[Outcomes] | None,
+    true: str,
+    both: str,
+    suffix: str,
+    none: str,
+    bootstrap: int,
+    seed: int,
+) -> list[Value]:
+    """Return the values against the masks of one kind, of the images that have one."""
+    rows = np.flatnonzero((own[0].rows[true] > 0).to_numpy())
+    if not len(rows):
+        return [value for metric in METRICS for value in without(f"{metric}{suffix}", 0, none)]
+    patients = own[0].rows["patient_id"].to_numpy()[rows]
+
+    def measured(arm: Sequence[Outcomes]) -> dict[str, Measured]:
+        counts = [_counts(outcomes.rows, true, both).of(rows) for outcomes in arm]
+        return measure(counts, patients, bootstrap, seed)
+
+    ours = measured(own)
+    reals = None if baseline is None else measured(baseline)
+    return [
+        value
+        for metric in METRICS
+        for value in values_of(
+            f"{metric}{suffix}",
+            ours[metric],
+            None if reals is None else reals[metric],
+            direction="higher",
+            n=len(rows),
+            seed=seed,
+        )
+    ]
+
+
+def _counts(rows: pd.DataFrame, true: str, both: str) -> Counts:
+    names = ("predicted", true, both)
+    return Counts(*(rows[name].to_numpy(np.float64) for name in names))
+
+
+def measure(
+    runs: Sequence[Counts], patients: np.ndarray, bootstrap: int, seed: int
+) -> dict[str, Measured]:
+    """Return METRICS of training runs, on the test images as they are and on drawn ones."""
+    draws = [drawn(counts, patient_draws(patients, bootstrap, seed)) for counts in runs]
+    points = {
+        "dice": [float(dice(counts).mean()) for counts in runs],
+        "dice_pooled": [pooled_dice(counts) for counts in runs],
+    }
+    return {
+        metric: Measured(np.array(points[metric]), np.stack([draw[metric] for draw in draws]))
+        for metric in METRICS
+    }
+
+
+def without(metric: str, n: int, reason: str) -> list[Value]:
+    """Return a metric, its spread and its gain with the reason why there are none."""
+    return [
+        Value(metric, None, "higher", n, reason=reason),
+        Value(f"{metric}_sd", None, "none", n, reason=reason),
+        Value(f"{metric}_gain", None, "higher", n, reason=reason),
+    ]
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--outcomes", type=Path, nargs="+", required=True, help="of every run of the arm")
+    add("--baseline", type=Path, nargs="*", default=[], help="of every run of real data alone")
+    add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
+    add("--seed", type=int, required=True, help="of the draws; the same for all arms")
+    add("--output", type=Path, required=True, help="the record, JSON")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_script(main)
