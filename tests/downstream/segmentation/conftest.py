@@ -109,7 +109,7 @@ class World:
             "manifest": self.folder / "manifest.parquet",
             "prompts": self.folder / "augment.parquet",
             "real_masks": self.real_masks,
-            "exact_masks": None,
+            "exact_masks": self.folder / "exact",
             "size": SIZE,
             "steps": 120,
             "batch_size": 16,

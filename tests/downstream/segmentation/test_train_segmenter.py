@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def real_run(world) -> Path:
-    return world.run("real", exact_masks=world.folder / "exact")
+    return world.run("real")
 
 
 def test_bars_are_found_and_the_outcomes_are_private(world, real_run):
@@ -102,7 +102,7 @@ def test_a_real_image_and_its_twin_are_on_one_side(world, monkeypatch):
 
 
 def test_sigkill_and_continue_gives_identical_outcomes(world, caplog):
-    changes = {"steps": 90, "exact_masks": world.folder / "exact"}
+    changes = {"steps": 90}
     whole = world.run("uninterrupted", **changes)
     command = [sys.executable, "-m", "workflow_scripts.downstream.segmentation.train"]
     folder = world.folder / "runs" / "killed"
