@@ -1,37 +1,17 @@
 """The U-Net that learns the pseudo-masks: network, losses, predictions."""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 import torch
+from monai.losses import DiceCELoss, DiceLoss
+from monai.networks.nets import UNet
 from torch import Tensor, nn
 
 from workflow_scripts.common.pixels import rotate, to_unit
 from workflow_scripts.common.training import random_stream
 
-
-@contextmanager
-def _unseen(package: str) -> Iterator[None]:
-    """Hide a package from imports: MONAI looks for transformers, for a network that is not used.
-
-    Importing it would take 2 of the 5 seconds that the start of a training process takes.
-    """
-    loaded = package in sys.modules
-    if not loaded:
-        sys.modules[package] = None  # type: ignore[assignment]  # what Python takes for absent
-    try:
-        yield
-    finally:
-        if not loaded:
-            del sys.modules[package]
-
-
-with _unseen("transformers"):
-    from monai.losses import DiceCELoss, DiceLoss
-    from monai.networks.nets import UNet
 
 LOSSES: Final[dict[str, Callable[[], nn.Module]]] = {
     "dice_ce": lambda: DiceCELoss(sigmoid=True),
