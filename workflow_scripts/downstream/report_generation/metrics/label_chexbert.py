@@ -8,6 +8,7 @@ python -m workflow_scripts.downstream.report_generation.metrics.label_chexbert
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from workflow_scripts.common.devices import device_name, pick_device
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     reports = read_reports(args.outcomes)
     labeller = chexbert.load(args.weights, args.bert, device)
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for side, texts in (("reference", reports.references), ("generated", reports.generated)):
         classes = labeller.label(texts, BATCH, f"{side} reports")
         columns |= {f"{side}_{name}": classes[:, k] for k, name in enumerate(chexbert.HEADS)}

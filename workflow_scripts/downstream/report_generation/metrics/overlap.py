@@ -1,7 +1,8 @@
 """Words that a generated report shares with the reference: BLEU (sacrebleu) and ROUGE-L.
 
 Both as LLaVA-Rad's evaluation computes them: BLEU of the whole corpus on a scale to 100, with
-sacrebleu's tokens (13a), case and smoothing (exponential); ROUGE-L as the mean F-measure, unstemmed.
+sacrebleu's tokens (13a), case and smoothing (exponential); ROUGE-L as the mean F-measure, without
+stemming.
 """
 
 from collections.abc import Sequence

@@ -95,7 +95,7 @@ def write_scores(
     ids = reports.outcomes.rows[["image_id", "patient_id"]]
     write_outcomes(
         path,
-        {**{name: ids[name].tolist() for name in ids}, **columns},
+        {**{str(name): ids[name].tolist() for name in ids}, **columns},
         {**made, "metric": metric, "outcomes_sha256": reports.sha256},
     )
 

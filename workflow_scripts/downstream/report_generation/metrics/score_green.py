@@ -70,9 +70,7 @@ def load(weights: Path, gpu: bool) -> Any:
     from radeval.metrics.green_score.green import GREEN
 
     with tempfile.TemporaryDirectory() as folder:  # GREEN writes nothing there without a summary
-        return GREEN(
-            model_name=str(weights.resolve()), output_dir=folder, cpu=not gpu, num_gpus=1
-        )
+        return GREEN(model_name=str(weights.resolve()), output_dir=folder, cpu=not gpu, num_gpus=1)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -98,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
 
     @torch.inference_mode()
     def score(references: list[str], generated: list[str]) -> list[float]:
-        prompts = [make_prompt(one, other) for one, other in zip(references, generated, strict=True)]
+        prompts = list(map(make_prompt, references, generated))
         return [judge.compute_green(answer) for answer in judge.get_response({"prompt": prompts})]
 
     scores = score_in_batches(
