@@ -93,6 +93,7 @@ def _write_weights(
     parts: tuple[tuple[Callable[..., None], tuple[Any, ...]], ...] = (
         (_write_diffusion, (images, captions, out, seed)),
         (_write_encoders, (images, captions, findings, patients, out, seed)),
+        (_write_chexbert, (out, seed)),
     )
     if threads == 1:
         for write, arguments in parts:
@@ -129,6 +130,12 @@ def _write_encoders(
     from workflow_scripts.world.encoders import write_encoder_checkpoints
 
     write_encoder_checkpoints(images, captions, findings, patients, out, seed)
+
+
+def _write_chexbert(out: Path, seed: int) -> None:
+    from workflow_scripts.world.tiny_chexbert import write_chexbert
+
+    write_chexbert(out, seed)
 
 
 def main(argv: list[str] | None = None) -> None:

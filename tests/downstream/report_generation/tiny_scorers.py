@@ -12,7 +12,9 @@ from pathlib import Path
 
 import torch
 
-WORDS = "no the heart lungs are clear effusion pneumothorax mild cardiomegaly is there of left right"
+WORDS = (
+    "no the heart lungs are clear effusion pneumothorax mild cardiomegaly is there of left right"
+)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split(), *".,[]:()"]
 VOCABULARY += [*LETTERS, *(f"##{letter}" for letter in LETTERS)]
@@ -157,9 +159,7 @@ def expected(root: Path) -> dict[str, list[float]]:
     found["green"] = judge(references, generated)[2]
     spoken = [k for k, text in enumerate(generated) if text]
     rate = RaTEScore(str(root / "rate_ner"), str(root / "biolord"), use_gpu=False)
-    scores = rate.compute_score(
-        [generated[k] for k in spoken], [references[k] for k in spoken]
-    )
+    scores = rate.compute_score([generated[k] for k in spoken], [references[k] for k in spoken])
     found["ratescore"] = [0.5] * len(generated)
     for k, score in zip(spoken, scores, strict=True):
         found["ratescore"][k] = score
