@@ -71,6 +71,12 @@ REFERENCE_ENCODERS = config["fidelity"]["encoders"]
 FIDELITY_ENCODERS = [*REFERENCE_ENCODERS, "biovil_t_image", "biovil_t_text"]
 PRIVACY_ENCODERS = ["rad_dino", "reid"]
 
+# What is measured of generated reports: overlap of words, and by the networks that are configured.
+REPORT_METRICS = config["downstream"]["report_generation"]["metrics"]
+REPORT_SCORERS = ["overlap", *[name for name, files in REPORT_METRICS.items() if files]]
+# Where `make reports` puts the packages of those that cannot live beside the core's.
+REPORT_PACKAGES = os.path.join(sys.prefix, "reports")
+
 # How the re-identification network is trained on the cohort, where its weights are not published.
 REID_TRAINING = config["encoders"]["reid"].get("train")
 
@@ -82,7 +88,7 @@ wildcard_constraints:
     other=f"({OTHER_PROTOCOL}/)?",
     prompt_set="|".join(PROMPT_SETS),
     repeat=r"\d+",
-    setting="real_only|augmented|synthetic_only",
+    setting="real_only|augmented|synthetic_only|released",
     shard=r"\d{5}",
     shards=r"\d{5}",
 
@@ -449,11 +455,17 @@ def records(kind):
         attackers = [f"{folder}attacker/real" for folder in ("", other) if scored]
         models = [f"{folder}{m}" for folder in folders for m in scored]
         return [f"results/privacy/{name}.json" for name in attackers + models]
-    return ["results/downstream/classification/real_only/real.json"] + [
-        f"results/downstream/classification/{setting}/{m}.json"
+    arms = [("classification", "real_only", "real")]
+    arms += [
+        ("report_generation", setting, "real") for setting in ("real_only", "released")
+    ]
+    arms += [
+        (task, setting, m)
+        for task in ("classification", "report_generation")
         for setting in ("augmented", "synthetic_only")
         for m in with_prompt_set("augment")
     ]
+    return [f"results/downstream/{'/'.join(arm)}.json" for arm in arms]
 
 
 def with_examples():
@@ -514,11 +526,15 @@ def training_seed(wildcards, task):
 
 
 def outcomes(wildcards, task, setting=None, model=None):
-    """What the training runs of an arm left, one file for each repeat."""
-    arm = f"{setting or wildcards.setting}/{model or wildcards.model}"
+    """What the training runs of an arm left, one file for each repeat.
+
+    A released network has no training runs, and one file.
+    """
+    setting = setting or wildcards.setting
+    repeats = 1 if setting == "released" else config["downstream"][task]["repeats"]
+    arm = f"{setting}/{model or wildcards.model}"
     return [
-        f"results/downstream/{task}/{arm}/repeat-{k}.parquet"
-        for k in range(config["downstream"][task]["repeats"])
+        f"results/downstream/{task}/{arm}/repeat-{k}.parquet" for k in range(repeats)
     ]
 
 
@@ -527,6 +543,33 @@ def baseline(wildcards, task):
     if wildcards.setting == "real_only":
         return []
     return outcomes(wildcards, task, "real_only", "real")
+
+
+def report_baseline(wildcards):
+    """The reports that gains are measured against.
+
+    Of real data alone; for synthetic data alone those of the released generator that they continue.
+    """
+    if wildcards.setting == "released":
+        return []
+    if wildcards.setting == "synthetic_only":
+        return outcomes(wildcards, "report_generation", "released", "real")
+    return baseline(wildcards, "report_generation")
+
+
+def report_scores(wildcards):
+    """What the scorers leave of the reports of an arm and of its baseline."""
+    reports = outcomes(wildcards, "report_generation") + report_baseline(wildcards)
+    return [
+        path.replace("/repeat-", f"/{scorer}-")
+        for path in reports
+        for scorer in REPORT_SCORERS
+    ]
+
+
+def report_metric_flags(name):
+    """The files of one scorer as flags; none where the config names none."""
+    return flags(REPORT_METRICS.get(name) or {})
 
 
 def baseline_flag(wildcards, input):
