@@ -113,5 +113,19 @@ def test_a_lacking_family_and_a_pointer_are_refused(tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     config["downstream"]["classification"]["weights"] = str(weights)
-    (check,) = preflight(config, {"downstream"}, set())
+    checks = preflight(config, {"downstream"}, set())
+    (check,) = (check for check in checks if check.what == "downstream.classification")
     assert "Git LFS pointer" in format_checks([check])
+
+
+def test_networks_that_read_reports_are_checked_where_the_config_names_them(tmp_path):
+    config = read_config(["config.yaml"])
+    named = {"chexbert", "radgraph", "green", "ratescore"}
+    prefix = "downstream.report_generation.metrics."
+    found = [c for c in preflight(config, {"downstream"}, set()) if c.what.startswith(prefix)]
+    assert {check.what.removeprefix(prefix) for check in found} == named
+    assert all(check.fault and check.fault.remedy and check.fault.where for check in found)
+    metrics = config["downstream"]["report_generation"]["metrics"]
+    metrics.update(dict.fromkeys(named))
+    found = preflight(config, {"downstream"}, set())
+    assert not [check for check in found if check.what.startswith(prefix)]

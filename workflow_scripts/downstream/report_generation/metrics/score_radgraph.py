@@ -90,7 +90,9 @@ def _read_config(weights: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read RadGraph's settings: {error}", path) from None
+        raise InputError(
+            f"cannot read RadGraph's settings: {error}", path, "unpack radgraph.tar.gz"
+        ) from None
 
 
 def _model_names(config: dict[str, Any], weights: Path) -> list[dict[str, Any]]:
