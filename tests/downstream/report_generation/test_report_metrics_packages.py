@@ -11,11 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.downstream.report_generation.reports_by_hand import write_reports
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.downstream.report_generation.metrics import (
+    chexbert,
     score_green,
     score_radgraph,
     score_ratescore,
@@ -100,29 +102,54 @@ def test_green_is_the_packages_own(tiny: Path):
     assert "nltk" not in log  # its package asks for a download when it is imported
 
 
-ANSWER = """[Explanation]:
-The candidate misses the effusion.
+def test_greens_answer_is_read_as_matched_over_matched_and_significant_errors(tiny: Path):
+    # 3 findings matched, 2 significant errors and an insignificant one: see tiny_scorers.ANSWER.
+    assert json.loads((tiny / "expected.json").read_text())["answer"] == [pytest.approx(3 / 5)]
 
-[Clinically Significant Errors]:
-(b) Missing a finding present in the reference: 1. effusion
-(d) Misassessment of the severity of a finding: 1. cardiomegaly
 
-[Clinically Insignificant Errors]:
-(e) Mentioning a comparison that isn't in the reference: 1. stable
-
-[Matched Findings]:
-3. heart; lungs; bones
+ORIGINAL = """
+import json, sys
+import nltk
+nltk.download = lambda *_, **__: False
+import torch
+from radeval.metrics._chexbert_base import BaseBertLabeler, BaseCheXbertEvaluator
+from transformers import BertConfig, BertModel, BertTokenizer
+bert, weights, texts = sys.argv[1:]
+state = torch.load(weights, weights_only=True)["model_state_dict"]
+state = {key.removeprefix("module."): value for key, value in state.items()}
+network = BertModel(BertConfig.from_pretrained(bert))
+labeller = BaseBertLabeler(device="cpu", backbone=network, num_4way_heads=13, state_dict=state)
+judge = BaseCheXbertEvaluator()
+tokenizer = BertTokenizer(bert + "/vocab.txt")
+judge.CONDITION_NAMES, judge.NO_FINDING, judge.TOP5 = [str(k) for k in range(13)], "13", []
+judge._init_evaluator(model=labeller.eval(), tokenizer=tokenizer, device="cpu", batch_size=2)
+modes = ("classification", "rrg")
+print(json.dumps([judge.get_labels(json.loads(texts), mode) for mode in modes]))
 """
 
 
-def test_greens_answer_is_read_as_matched_over_matched_and_significant_errors(tiny: Path):
-    code = (
-        "from pathlib import Path\n"
-        "from workflow_scripts.downstream.report_generation.metrics.score_green import load\n"
-        f"print(load(Path({str(tiny / 'green')!r}), False).compute_green({ANSWER!r}))"
+def test_chexbert_agrees_with_radevals(tiny: Path, tmp_path: Path):
+    import torch
+
+    torch.manual_seed(0)
+    config = json.loads((tiny / "bert" / "config.json").read_text())
+    network = chexbert.CheXbert({**config, "initializer_range": 0.7})
+    for head in network.linear_heads:
+        torch.nn.init.normal_(head.weight)
+    saved = {f"module.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"model_state_dict": saved}, tmp_path / "chexbert.pth")
+    texts = [*REFERENCES, *GENERATED[:1], "there is  mild\ncardiomegaly", "left right . , heart"]
+    done = python(
+        "-c", ORIGINAL, str(tiny / "bert"), str(tmp_path / "chexbert.pth"), json.dumps(texts)
     )
-    done = python("-c", code)
-    assert float(done.stdout.splitlines()[-1]) == pytest.approx(3 / 5), done.stderr
+    assert done.returncode == 0, done.stderr
+    classification, rrg = np.array(json.loads(done.stdout.splitlines()[-1]))
+    labeller = chexbert.load(tmp_path / "chexbert.pth", tiny / "bert", torch.device("cpu"))
+    classes = labeller.label(texts, 4, "reports")
+    assert np.array_equal(chexbert.is_positive(classes, True), rrg == 1)
+    assert np.array_equal(chexbert.is_positive(classes, False), classification == 1)
+    assert np.array_equal(classes == chexbert.UNCERTAIN, classification == -1)
+    assert len(np.unique(classes)) == 4
 
 
 def test_missing_and_foreign_files_are_named_before_anything_is_loaded(tiny: Path, tmp_path: Path):

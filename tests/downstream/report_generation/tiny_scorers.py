@@ -28,6 +28,20 @@ SIZES = {
 }
 TYPES = ("ABNORMALITY", "NON-ABNORMALITY", "DISEASE", "NON-DISEASE", "ANATOMY")
 
+ANSWER = """[Explanation]:
+The candidate misses the effusion.
+
+[Clinically Significant Errors]:
+(b) Missing a finding present in the reference: 1. effusion
+(d) Misassessment of the severity of a finding: 1. cardiomegaly
+
+[Clinically Insignificant Errors]:
+(e) Mentioning a comparison that isn't in the reference: 1. stable
+
+[Matched Findings]:
+3. heart; lungs; bones
+"""
+
 
 def write_berts(root: Path) -> None:
     from transformers import BertConfig, BertForTokenClassification, BertModel
@@ -157,6 +171,7 @@ def expected(root: Path) -> dict[str, list[float]]:
         found["radgraph"] = scorer(refs=references, hyps=generated)[1]
     judge = GREEN(model_name=str(root / "green"), cpu=True, num_gpus=1)
     found["green"] = judge(references, generated)[2]
+    found["answer"] = [judge.compute_green(ANSWER)]
     spoken = [k for k, text in enumerate(generated) if text]
     rate = RaTEScore(str(root / "rate_ner"), str(root / "biolord"), use_gpu=False)
     scores = rate.compute_score([generated[k] for k in spoken], [references[k] for k in spoken])
