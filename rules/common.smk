@@ -515,9 +515,10 @@ def training_shards_flag(wildcards, input):
 
 
 def downstream_settings(task):
-    """Settings of a task's training; the number of repeats and the bootstrap are no part of it."""
+    """Settings of a task's training: how often it is repeated and what is measured is no part of it."""
     settings = config["downstream"][task]
-    return {k: v for k, v in settings.items() if k not in ("repeats", "seed")}
+    others = ("repeats", "seed", "bootstrap", "metrics")
+    return {k: v for k, v in settings.items() if k not in others}
 
 
 def training_seed(wildcards, task):
