@@ -12,13 +12,14 @@ DEMO := snakemake --profile profiles/demo
 ELEVEN := snakemake --profile profiles/demo \
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
-.PHONY: help env world demo demo-eleven test lint format check prompts release profiles clean
+.PHONY: help env reports world demo demo-eleven test lint format check prompts release profiles clean
 
 help:
 	@echo 'make demo      set up, build the embedded world, run the whole workflow on it'
 	@echo 'make demo-eleven  all eleven systems, tiny, through the whole workflow'
 	@echo 'make test      set up, lint, run all tests'
 	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
+	@echo 'make reports   the packages that score generated reports with RadGraph, RaTEScore and GREEN'
 	@echo 'make check     is every file that config.yaml names there, whole and of the right shape?'
 	@echo 'make prompts   export the prompt sets of config.yaml as CSV'
 	@echo 'make release   pack what may be published (PROFILE=profiles/demo for the demo)'
@@ -50,6 +51,14 @@ $(VENV)/originals/installed: envs/originals.txt | $(VENV)/bin/python
 	  --target $(VENV)/originals -r envs/originals.txt
 	touch $@
 
+# The packages of RadGraph, RaTEScore and GREEN, seen by their scorers alone (envs/reports.txt says why).
+reports: $(VENV)/reports/installed
+
+$(VENV)/reports/installed: envs/reports.txt | env
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target $(VENV)/reports -r envs/reports.txt
+	touch $@
+
 world: $(WORLD)/complete
 
 $(WORLD)/complete: $(wildcard workflow_scripts/world/*.py) | env
@@ -73,7 +82,7 @@ demo-eleven: env $(WORLD)/complete
 	  --manifest results/cohort/manifest.parquet --weights $(WORLD)/weights --out $(WORLD)/systems
 	$(ELEVEN)
 
-test: $(VENV)/installed-dev $(VENV)/originals/installed lint
+test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installed lint
 	python -m pytest
 
 lint: $(VENV)/installed-dev
@@ -104,7 +113,7 @@ profiles:
 	  ln -sfn $(CURDIR)/profiles/$$name $(HOME)/.config/snakemake/$$name; \
 	done
 
-envs/core.yaml: envs/core.lock.txt envs/cuda.txt
+envs/core.yaml: envs/core.lock.txt envs/cuda.txt envs/reports.txt
 	python -m workflow_scripts.common.environments
 
 clean:

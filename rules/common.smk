@@ -75,7 +75,13 @@ PRIVACY_ENCODERS = ["rad_dino", "reid"]
 SYNTHETIC_SETTINGS = {
     "classification": ["augmented", "synthetic_only"],
     "segmentation": ["augmented"],
+    "report_generation": ["augmented", "synthetic_only"],
 }
+# What is measured of generated reports: overlap of words, and by the networks that are configured.
+REPORT_METRICS = config["downstream"]["report_generation"]["metrics"]
+REPORT_SCORERS = ["overlap", *[name for name, files in REPORT_METRICS.items() if files]]
+# Where `make reports` puts the packages of those that cannot live beside the core's.
+REPORT_PACKAGES = os.path.join(sys.prefix, "reports")
 
 # How the re-identification network is trained on the cohort, where its weights are not published.
 REID_TRAINING = config["encoders"]["reid"].get("train")
@@ -88,7 +94,7 @@ wildcard_constraints:
     other=f"({OTHER_PROTOCOL}/)?",
     prompt_set="|".join(PROMPT_SETS),
     repeat=r"\d+",
-    setting="real_only|augmented|synthetic_only",
+    setting="real_only|augmented|synthetic_only|released",
     shard=r"\d{5}",
     shards=r"\d{5}",
 
@@ -465,6 +471,8 @@ def records(kind):
         ]
         if task == "segmentation":
             found.append("results/downstream/segmentation/labeller/real.json")
+        if task == "report_generation":
+            found.append("results/downstream/report_generation/released/real.json")
     return found
 
 
@@ -515,9 +523,10 @@ def training_shards_flag(wildcards, input):
 
 
 def downstream_settings(task):
-    """Settings of a task's training; the number of repeats and the bootstrap are no part of it."""
+    """Settings of a task's training: how often it is repeated and what is measured is no part of it."""
     settings = config["downstream"][task]
-    return {k: v for k, v in settings.items() if k not in ("repeats", "seed")}
+    others = ("repeats", "seed", "bootstrap", "metrics")
+    return {k: v for k, v in settings.items() if k not in others}
 
 
 def labeller_flags(wildcards):
@@ -563,11 +572,15 @@ def training_seed(wildcards, task):
 
 
 def outcomes(wildcards, task, setting=None, model=None):
-    """What the training runs of an arm left, one file for each repeat."""
-    arm = f"{setting or wildcards.setting}/{model or wildcards.model}"
+    """What the training runs of an arm left, one file for each repeat.
+
+    A released network has no training runs, and one file.
+    """
+    setting = setting or wildcards.setting
+    repeats = 1 if setting == "released" else config["downstream"][task]["repeats"]
+    arm = f"{setting}/{model or wildcards.model}"
     return [
-        f"results/downstream/{task}/{arm}/repeat-{k}.parquet"
-        for k in range(config["downstream"][task]["repeats"])
+        f"results/downstream/{task}/{arm}/repeat-{k}.parquet" for k in range(repeats)
     ]
 
 
@@ -576,6 +589,33 @@ def baseline(wildcards, task):
     if wildcards.setting == "real_only":
         return []
     return outcomes(wildcards, task, "real_only", "real")
+
+
+def report_baseline(wildcards):
+    """The reports that gains are measured against.
+
+    Of real data alone; for synthetic data alone those of the released generator that they continue.
+    """
+    if wildcards.setting == "released":
+        return []
+    if wildcards.setting == "synthetic_only":
+        return outcomes(wildcards, "report_generation", "released", "real")
+    return baseline(wildcards, "report_generation")
+
+
+def report_scores(wildcards):
+    """What the scorers leave of the reports of an arm and of its baseline."""
+    reports = outcomes(wildcards, "report_generation") + report_baseline(wildcards)
+    return [
+        path.replace("/repeat-", f"/{scorer}-")
+        for path in reports
+        for scorer in REPORT_SCORERS
+    ]
+
+
+def report_metric_flags(name):
+    """The files of one scorer as flags; none where the config names none."""
+    return flags(REPORT_METRICS.get(name) or {})
 
 
 def baseline_flag(wildcards, input):

@@ -151,6 +151,160 @@ rule downstream_score_segmenter:
         "logs/downstream/score_segmenter_{setting}_{model}.log",
     benchmark:
         "benchmarks/downstream/score_segmenter_{setting}_{model}.tsv"
+rule downstream_overlap:
+    """BLEU's counts and ROUGE-L of each report."""
+    input:
+        code=code("downstream", "report_generation/metrics"),
+        outcomes="results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",
+    output:
+        "results/downstream/report_generation/{setting}/{model}/overlap-{repeat}.parquet",
+    log:
+        "logs/downstream/overlap_{setting}_{model}_{repeat}.log",
+    benchmark:
+        "benchmarks/downstream/overlap_{setting}_{model}_{repeat}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=partial(more_memory, base=4000),
+        runtime=30,
+    params:
+        version=VERSIONS["downstream"],
+    shell:
+        "python -m workflow_scripts.downstream.report_generation.metrics.score_overlap"
+        " --outcomes {input.outcomes} --output {output} 2> {log}"
+
+
+rule downstream_chexbert:
+    """The findings of each reference and each generated report, by CheXbert."""
+    input:
+        code=code("downstream", "report_generation/metrics"),
+        outcomes="results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",
+    output:
+        "results/downstream/report_generation/{setting}/{model}/chexbert-{repeat}.parquet",
+    log:
+        "logs/downstream/chexbert_{setting}_{model}_{repeat}.log",
+    benchmark:
+        "benchmarks/downstream/chexbert_{setting}_{model}_{repeat}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=16000),
+        runtime=60,
+    params:
+        version=VERSIONS["downstream"],
+        flags=report_metric_flags("chexbert"),
+    shell:
+        "python -m workflow_scripts.downstream.report_generation.metrics.label_chexbert"
+        " --outcomes {input.outcomes} {params.flags} --output {output}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule downstream_radgraph:
+    """F1-RadGraph of each report."""
+    input:
+        code=code("downstream", "report_generation/metrics"),
+        outcomes="results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",
+    output:
+        "results/downstream/report_generation/{setting}/{model}/radgraph-{repeat}.parquet",
+    log:
+        "logs/downstream/radgraph_{setting}_{model}_{repeat}.log",
+    benchmark:
+        "benchmarks/downstream/radgraph_{setting}_{model}_{repeat}.tsv"
+    conda:
+        "../envs/reports.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=16000),
+        runtime=240,
+    params:
+        version=VERSIONS["downstream"],
+        packages=quote(REPORT_PACKAGES),
+        flags=report_metric_flags("radgraph"),
+        progress="results/downstream/report_generation/{setting}/{model}/.radgraph-{repeat}",
+    shell:
+        "PYTHONPATH={params.packages}"
+        " python -m workflow_scripts.downstream.report_generation.metrics.score_radgraph"
+        " --outcomes {input.outcomes} {params.flags} --progress {params.progress}"
+        " --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule downstream_green:
+    """GREEN of each report, as a language model of 7 billion parameters judges it."""
+    input:
+        code=code("downstream", "report_generation/metrics"),
+        outcomes="results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",
+    output:
+        "results/downstream/report_generation/{setting}/{model}/green-{repeat}.parquet",
+    log:
+        "logs/downstream/green_{setting}_{model}_{repeat}.log",
+    benchmark:
+        "benchmarks/downstream/green_{setting}_{model}_{repeat}.tsv"
+    conda:
+        "../envs/reports.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=64000),
+        runtime=1440,
+    params:
+        version=VERSIONS["downstream"],
+        packages=quote(REPORT_PACKAGES),
+        flags=report_metric_flags("green"),
+        progress="results/downstream/report_generation/{setting}/{model}/.green-{repeat}",
+    shell:
+        "PYTHONPATH={params.packages}"
+        " python -m workflow_scripts.downstream.report_generation.metrics.score_green"
+        " --outcomes {input.outcomes} {params.flags} --progress {params.progress}"
+        " --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule downstream_ratescore:
+    """RaTEScore of each report."""
+    input:
+        code=code("downstream", "report_generation/metrics"),
+        outcomes="results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",
+    output:
+        "results/downstream/report_generation/{setting}/{model}/ratescore-{repeat}.parquet",
+    log:
+        "logs/downstream/ratescore_{setting}_{model}_{repeat}.log",
+    benchmark:
+        "benchmarks/downstream/ratescore_{setting}_{model}_{repeat}.tsv"
+    conda:
+        "../envs/reports.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=16000),
+        runtime=240,
+    params:
+        version=VERSIONS["downstream"],
+        packages=quote(REPORT_PACKAGES),
+        flags=report_metric_flags("ratescore"),
+        progress="results/downstream/report_generation/{setting}/{model}/.ratescore-{repeat}",
+    shell:
+        "PYTHONPATH={params.packages}"
+        " python -m workflow_scripts.downstream.report_generation.metrics.score_ratescore"
+        " --outcomes {input.outcomes} {params.flags} --progress {params.progress}"
+        " --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule downstream_score_reports:
+    """BLEU, ROUGE-L, CheXbert, RadGraph, GREEN and RaTEScore of an arm's reports, and the gain."""
+    input:
+        code=code("downstream", "report_generation"),
+        outcomes=partial(outcomes, task="report_generation"),
+        baseline=report_baseline,
+        scores=report_scores,
+    output:
+        "results/downstream/report_generation/{setting}/{model}.json",
+    log:
+        "logs/downstream/score_reports_{setting}_{model}.log",
+    benchmark:
+        "benchmarks/downstream/score_reports_{setting}_{model}.tsv"
     conda:
         "../envs/core.yaml"
     threads: 1
@@ -197,3 +351,14 @@ rule downstream_score_labeller:
         " --manifest {input.manifest} {params.flags} --protocol {params.protocol}"
         " --bootstrap {params.bootstrap} --seed {params.seed} --output {output}"
         " --threads {threads} 2> {log}"
+        mem_mb=partial(more_memory, base=8000),
+        runtime=60,
+    params:
+        version=VERSIONS["downstream"],
+        bootstrap=config["downstream"]["report_generation"]["bootstrap"],
+        seed=config["downstream"]["seed"],
+        baseline=baseline_flag,
+    shell:
+        "python -m workflow_scripts.downstream.report_generation.score"
+        " --outcomes {input.outcomes} {params.baseline} --scores {input.scores}"
+        " --bootstrap {params.bootstrap} --seed {params.seed} --output {output} 2> {log}"

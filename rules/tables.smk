@@ -20,6 +20,8 @@ TABLES = [
     "table04c_classification_metrics",
     "table05_segmentation",
     "table05b_segmentation_gains",
+    "table06_rrg_augmented",
+    "table06b_rrg_augmented_gains",
     "table07_encoders",
     "table09_prevalence",
     "table09b_prevalence_correlation",
@@ -28,6 +30,8 @@ TABLES = [
     "table15_classification_synthetic_only",
     "table15b_classification_gains",
     "table15c_classification_metrics",
+    "table16_rrg_synthetic_only",
+    "table16b_rrg_synthetic_only_gains",
     "table17a_caption_fidelity",
     "table17b_caption_privacy",
 ]

@@ -9,7 +9,13 @@ from workflow_scripts.common.config import (
     schema,
     validate_config,
 )
-from workflow_scripts.common.environments import ENVS, conda_environment, pins
+from workflow_scripts.common.environments import (
+    ENVS,
+    conda_environment,
+    pins,
+    reports_environment,
+    reports_post_deploy,
+)
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.preflight.check import read_config
 
@@ -132,3 +138,13 @@ def test_the_conda_environment_is_the_lock():
     assert text == conda_environment(), "run `make envs/core.yaml`"
     packages = yaml.safe_load(text)["dependencies"][-1]["pip"]
     assert packages == pins(ENVS / "cuda.txt")
+
+
+def test_the_environment_of_the_report_scorers_is_its_lock_on_top_of_the_core():
+    assert (ENVS / "reports.yaml").read_text() == reports_environment(), "run `make envs/core.yaml`"
+    assert (ENVS / "reports.post-deploy.sh").read_text() == reports_post_deploy()
+    core = yaml.safe_load((ENVS / "core.yaml").read_text())
+    assert yaml.safe_load((ENVS / "reports.yaml").read_text()) == core
+    names = {pin.split("==")[0] for pin in pins(ENVS / "reports.txt")}
+    assert {"radgraph", "RaTEScore", "radeval"} <= names
+    assert not {"torch", "numpy", "pandas", "pyarrow"} & names  # those are the core's

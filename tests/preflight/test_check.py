@@ -116,3 +116,16 @@ def test_a_lacking_family_and_a_pointer_are_refused(tmp_path):
     config["downstream"]["tasks"] = ["classification"]
     (check,) = preflight(config, {"downstream"}, set())
     assert "Git LFS pointer" in format_checks([check])
+
+
+def test_networks_that_read_reports_are_checked_where_the_config_names_them(tmp_path):
+    config = read_config(["config.yaml"])
+    named = {"chexbert", "radgraph", "green", "ratescore"}
+    prefix = "downstream.report_generation.metrics."
+    found = [c for c in preflight(config, {"downstream"}, set()) if c.what.startswith(prefix)]
+    assert {check.what.removeprefix(prefix) for check in found} == named
+    assert all(check.fault and check.fault.remedy and check.fault.where for check in found)
+    metrics = config["downstream"]["report_generation"]["metrics"]
+    metrics.update(dict.fromkeys(named))
+    found = preflight(config, {"downstream"}, set())
+    assert not [check for check in found if check.what.startswith(prefix)]

@@ -13,6 +13,7 @@ from PIL import Image
 from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
 from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
 from workflow_scripts.common.records import Record, Value, write_record
+from workflow_scripts.tables.layout import LAYOUTS
 
 MODELS = [
     {
@@ -116,6 +117,26 @@ def classification(model: str, setting: str, protocol: str = "sound") -> Record:
     )
 
 
+def reports(model: str, setting: str, protocol: str = "sound") -> Record:
+    base = {"real": 0.25, "sd_v1_4": 0.22, "sana": 0.31, "mine": 0.2, "noise": 0.1}[model]
+    values = []
+    for metric in (column.metric for column in LAYOUTS["table06_rrg_augmented"].columns):
+        scale = 100 if metric.startswith("bleu") else 1
+        score, gain = base * scale, (base - 0.25) * scale
+        own = (score - 0.02 * scale, score + 0.02 * scale)
+        values.append(Value(metric, score, "higher", 55, interval=own, interval_kind="b"))
+        if setting in ("real_only", "released"):
+            values.append(Value(f"{metric}_gain", None, "higher", 55, reason="measured against"))
+        else:
+            values.append(
+                Value(f"{metric}_gain", gain, "higher", 55, interval=(gain - 1, gain + 1))
+            )
+    values.append(Value("distinct_share", 0.5, "none", 55))
+    return Record(
+        "downstream", model, f"report_generation/{setting}", protocol, values, {}, PROVENANCE
+    )
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> SimpleNamespace:
     """Records of three models and a control, their manifest, prompts and images."""
@@ -141,11 +162,15 @@ def make_bench(root: Path, protocol: str = "sound") -> SimpleNamespace:
     for model in FID:
         put(fidelity(model, protocol))
         put(classification(model, "augmented", protocol))
+        put(reports(model, "augmented", protocol))
         if model != "noise":
             put(classification(model, "synthetic_only", protocol))
+            put(reports(model, "synthetic_only", protocol))
     for model in PRIVACY:
         put(privacy(model, protocol))
     put(classification("real", "real_only", protocol))
+    for setting in ("real_only", "released"):
+        put(reports("real", setting, protocol))
 
     manifest, prompts = _cohort(root)
     attrition = root / "attrition.csv"

@@ -88,6 +88,11 @@ def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
         )
         if exact := settings["segmentation"]["exact_masks"]:
             yield "downstream.segmentation.exact_masks", exact, check_exact_masks
+    if "report_generation" in settings["tasks"]:
+        for name, files in settings["report_generation"]["metrics"].items():
+            if files:
+                check = _report_check(name, files)
+                yield f"downstream.report_generation.metrics.{name}", files["weights"], check
 
 
 def _model_subjects(key: str, block: dict[str, Any], stages: set[str]) -> Iterator[Subject]:
@@ -234,6 +239,27 @@ def _encoder_check(name: str) -> Callable[[Path], object]:
         from workflow_scripts.features.encoders import check_encoder
 
         check_encoder(name, path)
+
+    return check
+
+
+def _report_check(name: str, files: dict[str, str]) -> Callable[[Path], object]:
+    def check(path: Path) -> None:
+        from workflow_scripts.downstream.report_generation.metrics import (
+            chexbert,
+            score_green,
+            score_radgraph,
+            score_ratescore,
+        )
+
+        if name == "chexbert":
+            chexbert.check(path, Path(files["bert"]))
+        elif name == "radgraph":
+            score_radgraph.check(path, Path(files["bert"]))
+        elif name == "green":
+            score_green.check(path)
+        else:
+            score_ratescore.check(path, Path(files["encoder"]))
 
     return check
 

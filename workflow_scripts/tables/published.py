@@ -46,6 +46,12 @@ _MODEL_KEYS: Final = {
     "Original": "real",
     "Baseline (None)": "real",
     "Original (Real)": "real",
+    "Original (Real Data Only)": "real",
+    "Real Data + SD V1-4": "sd_v1_4",
+    "Real Data + SD V1-5": "sd_v1_5",
+    "Real Data + RadEdit": "radedit",
+    "Real Data + Pixart": "pixart_sigma",
+    "Real Data + Sana": "sana",
 }
 """How the paper names its models (each table a little differently), and their config keys."""
 
@@ -67,12 +73,14 @@ class Published:
 
 
 def model_key(name: str) -> str:
-    """Return the config key of a model as the paper names it, with or without its citation.
+    """Return the config key of a model as the paper names it.
+
+    With or without its citation, or the number of training images that Table 6 sets there.
 
     Raises:
         InputError: the paper has no such model.
     """
-    plain = re.sub(r"\s*\([^()]*\d{4}\)$", "", name.strip())
+    plain = re.sub(r"\s*\(([^()]*\d{4}|N=[\d,]+)\)$", "", name.strip())
     if plain not in _MODEL_KEYS:
         raise InputError(f"the paper has no model {name!r}", "workflow_scripts/tables/published")
     return _MODEL_KEYS[plain]

@@ -97,11 +97,12 @@ def _write_weights(
     findings = np.array([[e.labels[name] == 1 for name in FINDINGS] for e in shown], np.int8)
     patients = [exposure.patient_id for exposure in shown]
     out.mkdir()
-    log.info("world: training the tiny diffusion models, encoders and pseudo-labeller")
+    log.info("world: training the tiny diffusion models, encoders, pseudo-labeller and report reader")
     parts: tuple[tuple[Callable[..., None], tuple[Any, ...]], ...] = (
         (_write_diffusion, (images, captions, out, seed)),
         (_write_encoders, (images, captions, findings, patients, out, seed)),
         (_write_cxas, (images, masks, out, seed)),
+        (_write_chexbert, (out, seed)),
     )
     if threads == 1:
         for write, arguments in parts:
@@ -144,6 +145,12 @@ def _write_cxas(images: np.ndarray, masks: np.ndarray, out: Path, seed: int) -> 
     from workflow_scripts.world.tiny_cxas import write_cxas_checkpoint
 
     write_cxas_checkpoint(images, masks, out, seed)
+
+
+def _write_chexbert(out: Path, seed: int) -> None:
+    from workflow_scripts.world.tiny_chexbert import write_chexbert
+
+    write_chexbert(out, seed)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,0 +1,193 @@
+"""CheXbert (Smit et al., 2020): the 14 findings of a report, as a network reads them.
+
+A BERT with one linear head on the class token for each finding: four classes (not mentioned,
+positive, negative, uncertain), for "No Finding" two. Two files: `chexbert.pth`, whose
+`model_state_dict` was saved from a data-parallel module, and the folder of the BERT it was tuned
+from (bert-base-uncased), of which the configuration and the vocabulary are read, not the weights.
+A report's white space is collapsed; one of more tokens than the network has positions is cut.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workflow_scripts.common.checkpoints import check_weight_file, load_exactly, load_state
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.features.encoders.biovil_t_text import load_tokenizer
+from workflow_scripts.features.encoders.layout import read_json
+
+HEADS: Final = (
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+    "No Finding",
+)
+"""The findings in the order of the heads."""
+
+FIVE: Final = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+"""The findings of F1-5."""
+
+BLANK, POSITIVE, NEGATIVE, UNCERTAIN = 0, 1, 2, 3
+
+_OPTIONAL: Final = ("bert.embeddings.position_ids",)  # a buffer of old versions of transformers
+
+
+class CheXbert(nn.Module):
+    """BERT and its 14 heads, in the published key layout.
+
+    Args:
+        config: the contents of the BERT's config.json; widths and depths are its own.
+    """
+
+    def __init__(self, config: dict[str, Any]):
+        super().__init__()
+        from transformers import BertConfig, BertModel
+
+        known = BertConfig().to_dict().keys() - {"model_type", "transformers_version"}
+        given = BertConfig(**{key: value for key, value in config.items() if key in known})
+        self.bert = BertModel(given)
+        classes = [4] * (len(HEADS) - 1) + [2]
+        self.linear_heads = nn.ModuleList(nn.Linear(given.hidden_size, n) for n in classes)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+        """Map token ids (n, length) to the logits of each head, (n, 4) or (n, 2)."""
+        states = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return [head(states[:, 0]) for head in self.linear_heads]
+
+
+class Labeller:
+    """CheXbert with its tokenizer.
+
+    Args:
+        network: with its weights.
+        tokenizer: of the BERT.
+        device: where it computes.
+    """
+
+    def __init__(self, network: CheXbert, tokenizer: Any, device: torch.device):
+        self.network = network.eval().to(device)
+        self.tokenizer = tokenizer
+        self.device = device
+        self.longest = int(network.bert.config.max_position_embeddings)
+
+    def tokens(self, report: str) -> list[int]:
+        """Return a report's token ids, at most as many as the network has positions."""
+        pieces = self.tokenizer.tokenize(" ".join(report.split()))
+        ids = self.tokenizer.convert_tokens_to_ids(pieces)[: self.longest - 2]
+        return [self.tokenizer.cls_token_id, *ids, self.tokenizer.sep_token_id]
+
+    @torch.inference_mode()
+    def label(self, reports: Sequence[str], batch_size: int, what: str) -> np.ndarray:
+        """Return the class of each finding, int8 (n, 14), in the order of HEADS.
+
+        Args:
+            reports: texts; one without words mentions nothing that the network could read.
+            batch_size: reports at a time, padded to the longest; padding is masked.
+            what: is being labelled, for the log.
+        """
+        progress = Progress(f"CheXbert: {what}", len(reports), "reports")
+        found = []
+        for start in range(0, len(reports), batch_size):
+            rows = [torch.tensor(self.tokens(r)) for r in reports[start : start + batch_size]]
+            ids = nn.utils.rnn.pad_sequence(
+                rows, batch_first=True, padding_value=self.tokenizer.pad_token_id
+            )
+            lengths = torch.tensor([len(row) for row in rows])
+            mask = (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()
+            logits = self.network(ids.to(self.device), mask.to(self.device))
+            found.append(torch.stack([head.argmax(1) for head in logits], 1).to(torch.int8).cpu())
+            progress.update(len(rows))
+        return torch.cat(found).numpy() if found else np.zeros((0, len(HEADS)), np.int8)
+
+
+def check(weights: Path, bert: Path) -> None:
+    """Check that the files are there and whole; no tensor is read.
+
+    Raises:
+        InputError: missing, damaged, or vocabulary and configuration do not fit one another.
+    """
+    check_weight_file(weights)
+    load_tokenizer(bert)
+
+
+def load(weights: Path, bert: Path, device: torch.device) -> Labeller:
+    """Load the labeller from local files.
+
+    Args:
+        weights: `chexbert.pth`.
+        bert: folder with config.json, vocab.txt and, where there is one, tokenizer_config.json.
+        device: where it computes.
+
+    Raises:
+        InputError: see `check`; or missing, unexpected or misshapen keys, named.
+    """
+    tokenizer = load_tokenizer(bert)
+    content = load_state(weights)
+    state = content.get("model_state_dict")
+    if not isinstance(state, dict):
+        raise InputError(
+            f"no `model_state_dict` among {sorted(map(str, content))[:5]}",
+            weights,
+            "use the published chexbert.pth (README, section on weights)",
+        )
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    for key in _OPTIONAL:
+        state.pop(key, None)
+    network = CheXbert(read_json(bert / "config.json"))
+    load_exactly(network, state, weights)
+    return Labeller(network, tokenizer, device)
+
+
+def is_positive(classes: np.ndarray, uncertain_positive: bool) -> np.ndarray:
+    """Return which findings count as present, bool, of the shape of `classes`.
+
+    Args:
+        classes: see `Labeller.label`.
+        uncertain_positive: whether uncertain counts as present (the "+" variants of LLaVA-Rad's
+            evaluation, and what f1chexbert does) or, as in LLaVA-Rad's own numbers, as absent.
+    """
+    return (classes == POSITIVE) | (uncertain_positive & (classes == UNCERTAIN))
+
+
+def agreement(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
+    """Return what micro-F1 rests on, of each report: int64 (n, 3), hits, false alarms, misses.
+
+    Args:
+        reference: bool (n, findings), present in the reference.
+        generated: the same of the generated report.
+    """
+    return np.stack(
+        [
+            (reference & generated).sum(axis=1),
+            (~reference & generated).sum(axis=1),
+            (reference & ~generated).sum(axis=1),
+        ],
+        axis=1,
+    )
+
+
+def micro_f1(counts: np.ndarray) -> np.ndarray:
+    """Return F1 over all findings together, 0 to 1; nan where nothing is present on either side.
+
+    Args:
+        counts: (sets, 3), sums of rows of `agreement`.
+    """
+    hits, false_alarms, misses = np.moveaxis(counts.astype(np.float64), -1, 0)
+    total = 2 * hits + false_alarms + misses
+    with np.errstate(invalid="ignore"):
+        return np.where(total > 0, 2 * hits / total, np.nan)

@@ -1,0 +1,202 @@
+"""Reports as a generator left them, and one score for each of them: the files around a scorer.
+
+A scorer reads the outcomes of one training run and leaves what it says of each report in a file of
+its own, of the same kind (Parquet, readable by its owner alone): `image_id`, `patient_id` and its
+numbers; what made it travels in its metadata. So a scorer may live in an environment of its own,
+and the record can be made again without any network.
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.files import sha256_of, write_text
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.downstream.outcomes import Outcomes, read_outcomes, write_outcomes
+
+log = logging.getLogger(__name__)
+
+SCORE: Final = "score"
+"""The column of a scorer with one number for each report."""
+
+
+@dataclass(frozen=True)
+class Reports:
+    """The test reports of one training run.
+
+    Attributes:
+        outcomes: as they were read.
+        references: (n,), what radiologists wrote; none is empty.
+        generated: (n,), what the network wrote; may be empty.
+        sha256: of the file.
+    """
+
+    outcomes: Outcomes
+    references: list[str]
+    generated: list[str]
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+
+def read_reports(path: str | Path) -> Reports:
+    """Read the reports of a training run; white space around them is dropped.
+
+    Raises:
+        InputError: no file of outcomes, no reports in it, or a reference without words.
+    """
+    outcomes = read_outcomes(path)
+    remedy = "delete it and rerun the training that writes it"
+    rows = outcomes.rows
+    missing = [name for name in ("reference", "generated") if name not in rows.columns]
+    if missing:
+        raise InputError(f"no column {', '.join(missing)}: these are no reports", path, remedy)
+    if rows.empty or rows[["reference", "generated"]].isna().any(axis=None):
+        raise InputError("there are no reports, or some are null", path, remedy)
+    references = [str(text).strip() for text in rows["reference"]]
+    empty = [name for name, text in zip(rows["image_id"], references, strict=True) if not text]
+    if empty:
+        raise InputError(
+            f"{len(empty)} test report(s) without words, first of image {empty[0]!r}",
+            path,
+            "leave images without a report out of the test set",
+        )
+    generated = [str(text).strip() for text in rows["generated"]]
+    return Reports(outcomes, references, generated, sha256_of(path))
+
+
+def write_scores(
+    path: str | Path,
+    reports: Reports,
+    metric: str,
+    columns: Mapping[str, np.ndarray],
+    made: Mapping[str, Any],
+) -> None:
+    """Write what a scorer says of each report.
+
+    Args:
+        path: the file.
+        reports: of one training run.
+        metric: the scorer's name.
+        columns: numbers of each report, (n,).
+        made: how, JSON types.
+    """
+    ids = reports.outcomes.rows[["image_id", "patient_id"]]
+    write_outcomes(
+        path,
+        {**{str(name): ids[name].tolist() for name in ids}, **columns},
+        {**made, "metric": metric, "outcomes_sha256": reports.sha256},
+    )
+
+
+def read_scores(path: str | Path) -> Outcomes:
+    """Read a scorer's file.
+
+    Raises:
+        InputError: no such file, damaged, or a number that is not finite.
+    """
+    scores = read_outcomes(path)
+    remedy = "delete it and rerun the scorer that writes it"
+    if not {"metric", "outcomes_sha256"} <= set(scores.run):
+        raise InputError("not a scorer's file", path, remedy)
+    numbers = scores.rows.drop(columns=["image_id", "patient_id"])
+    if not np.isfinite(numbers.to_numpy(np.float64)).all():
+        raise InputError("a score is no finite number", path, remedy)
+    return scores
+
+
+def package_versions(names: Sequence[str]) -> dict[str, str]:
+    """Return the versions of installed packages.
+
+    Raises:
+        InputError: one is not installed.
+    """
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise InputError(
+                f"the package {name} is not installed",
+                "the environment of the report scorers (envs/reports.txt)",
+                "run `make reports`, or Snakemake with `--sdm conda`",
+            ) from None
+    return found
+
+
+def score_in_batches(
+    reports: Reports,
+    score: Callable[[list[str], list[str]], Sequence[float]],
+    *,
+    batch_size: int,
+    progress: Path,
+    key: Mapping[str, Any],
+    label: str,
+) -> np.ndarray:
+    """Score every report; a killed run continues after the last whole batch.
+
+    Args:
+        reports: of one training run.
+        score: (references, generated) to a number for each pair.
+        batch_size: pairs at a time.
+        progress: folder of the batches done so far; removed by `done` at the end.
+        key: what the scores depend on beside the reports; another key starts anew.
+        label: what is being done.
+
+    Returns:
+        float64, (n,).
+    """
+    text = json.dumps({**key, "outcomes": reports.sha256, "batch": batch_size}, sort_keys=True)
+    folder = progress / hashlib.sha256(text.encode()).hexdigest()[:16]
+    starts = range(0, len(reports), batch_size)
+    files = [folder / f"{start:08d}.json" for start in starts]
+    shown = Progress(label, len(reports), "reports", min(len(reports), batch_size * _made(files)))
+    found: list[float] = []
+    for start, file in zip(starts, files, strict=True):
+        rows = slice(start, start + batch_size)
+        if file.is_file():
+            found += json.loads(file.read_text(encoding="utf-8"))
+            continue
+        references, generated = reports.references[rows], reports.generated[rows]
+        numbers = [float(number) for number in score(references, generated)]
+        if len(numbers) != len(references):
+            raise RuntimeError(f"{len(numbers)} scores for {len(references)} reports")
+        write_text(file, json.dumps(numbers))
+        found += numbers
+        shown.update(len(numbers))
+    return np.array(found, dtype=np.float64)
+
+
+def done(progress: Path) -> None:
+    """Remove the progress of a run whose scores are written."""
+    shutil.rmtree(progress, ignore_errors=True)
+
+
+def scorer_arguments(description: str | None, resumes: bool = False) -> argparse.ArgumentParser:
+    """Return the flags that all scorers share; `resumes` adds the folder of their progress."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--outcomes", type=Path, required=True, help="reports of one training run")
+    add("--output", type=Path, required=True, help="scores, Parquet")
+    add("--gpus", type=int, default=0)
+    add("--threads", type=int, default=1)
+    if resumes:
+        add("--progress", type=Path, required=True, help="folder; removed at the end")
+    return parser
+
+
+def _made(files: Sequence[Path]) -> int:
+    return sum(file.is_file() for file in files)

@@ -1,0 +1,110 @@
+"""GREEN of each report of a training run: findings matched and errors, as a language model judges.
+
+PYTHONPATH=.venv/reports python -m
+    workflow_scripts.downstream.report_generation.metrics.score_green
+    --weights weights/green-radllama2-7b
+    --outcomes results/downstream/report_generation/augmented/sd_v1_4/repeat-0.parquet
+    --progress results/downstream/report_generation/augmented/sd_v1_4/.green-0
+    --output results/downstream/report_generation/augmented/sd_v1_4/green-0.parquet
+
+The score is matched findings over matched findings and significant errors (Ostmeier et al., 2024).
+Prompt, generation and the reading of the answer are those of the package `radeval`, which has
+GREEN's; it runs in the environment of the report scorers (envs/reports.txt). The model is a Llama.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from workflow_scripts.common.checkpoints import check_weight_file
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import sha256_of
+from workflow_scripts.downstream.report_generation.metrics.reports import (
+    SCORE,
+    done,
+    package_versions,
+    read_reports,
+    score_in_batches,
+    scorer_arguments,
+    write_scores,
+)
+
+_BATCH: Final = 8  # the package's
+
+
+def check(weights: Path) -> None:
+    """Check a folder with a Llama and its tokenizer; no tensor is read.
+
+    Raises:
+        InputError: missing, damaged, another network, or one that asks for remote code.
+    """
+    path = weights / "config.json"
+    remedy = "download the whole of StanfordAIMI/GREEN-RadLlama2-7b"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read GREEN's configuration: {error}", path, remedy) from None
+    if config.get("model_type") != "llama" or "auto_map" in config:
+        raise InputError("not a Llama, or one that asks for remote code", path, remedy)
+    files = sorted([*weights.glob("*.safetensors"), *weights.glob("pytorch_model*.bin")])
+    if not files:
+        raise InputError("there are no weights", weights, remedy)
+    for file in files:
+        check_weight_file(file)
+    if not any((weights / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        raise InputError("the tokenizer is missing", weights, remedy)
+
+
+def load(weights: Path, gpu: bool) -> Any:
+    """Return the package's GREEN over the local folder, on one GPU or the CPU.
+
+    Raises:
+        InputError: see `check`.
+    """
+    check(weights)
+    import nltk
+
+    # The package downloads a sentence splitter, which GREEN does not use, when it is imported.
+    nltk.download = lambda *_, **__: False
+    from radeval.metrics.green_score.green import GREEN
+
+    with tempfile.TemporaryDirectory() as folder:  # GREEN writes nothing there without a summary
+        return GREEN(model_name=str(weights.resolve()), output_dir=folder, cpu=not gpu, num_gpus=1)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script; see `--help`."""
+    parser = scorer_arguments(__doc__, resumes=True)
+    parser.add_argument("--weights", type=Path, required=True, help="folder of the model")
+    args = parser.parse_args(argv)
+    versions = package_versions(["radeval", "transformers", "torch"])
+    import torch
+
+    from workflow_scripts.common.devices import device_name, pick_device
+
+    device = pick_device(args.gpus)
+    torch.set_num_threads(args.threads)
+    reports = read_reports(args.outcomes)
+    made = {
+        "weights_sha256": sha256_of(args.weights),
+        "versions": versions,
+        "device": device_name(device),
+    }
+    judge = load(args.weights, args.gpus > 0)
+    from radeval.metrics.green_score.utils import make_prompt
+
+    @torch.inference_mode()
+    def score(references: list[str], generated: list[str]) -> list[float]:
+        prompts = list(map(make_prompt, references, generated))
+        return [judge.compute_green(answer) for answer in judge.get_response({"prompt": prompts})]
+
+    scores = score_in_batches(
+        reports, score, batch_size=_BATCH, progress=args.progress, key=made, label="GREEN"
+    )
+    write_scores(args.output, reports, "green", {SCORE: scores}, made)
+    done(args.progress)
+
+
+if __name__ == "__main__":
+    run_script(main)

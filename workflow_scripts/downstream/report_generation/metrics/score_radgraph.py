@@ -1,0 +1,150 @@
+"""F1-RadGraph of each report of a training run: entities and relations that both reports state.
+
+PYTHONPATH=.venv/reports python -m
+    workflow_scripts.downstream.report_generation.metrics.score_radgraph
+    --weights weights/radgraph --bert weights/biomednlp-pubmedbert
+    --outcomes results/downstream/report_generation/augmented/sd_v1_4/repeat-0.parquet
+    --progress results/downstream/report_generation/augmented/sd_v1_4/.radgraph-0
+    --output results/downstream/report_generation/augmented/sd_v1_4/radgraph-0.parquet
+
+The package `radgraph` computes it (Jain et al., 2021; Delbrouck et al., 2022), with the weights of
+2021 and the partial reward, as LLaVA-Rad's evaluation does. It needs transformers before 5, so it
+runs in an environment of its own (envs/reports.txt).
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from workflow_scripts.common.checkpoints import check_weight_file
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import sha256_of
+from workflow_scripts.downstream.report_generation.metrics.reports import (
+    SCORE,
+    done,
+    package_versions,
+    read_reports,
+    score_in_batches,
+    scorer_arguments,
+    write_scores,
+)
+
+REWARD: Final = "partial"
+_MODEL: Final = "radgraph"  # the package's name of the weights of 2021
+_BATCH: Final = 16  # reports between two entries of the progress; each is read by itself
+
+
+def check(weights: Path, bert: Path) -> None:
+    """Check the unpacked archive and the folder of its BERT; no tensor is read.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    check_weight_file(weights / "weights.th")
+    _model_names(_read_config(weights), weights)
+    remedy = "unpack the whole archive radgraph.tar.gz (README, section on weights)"
+    if not any((weights / "vocabulary").glob("*ner_labels.txt")):
+        raise InputError("the vocabulary of entities is missing", weights / "vocabulary", remedy)
+    for name in ("config.json", "vocab.txt"):
+        if not (bert / name).is_file():
+            raise InputError("a file of RadGraph's BERT is missing", bert / name, "download it")
+
+
+def load(weights: Path, bert: Path, gpu: bool) -> Any:
+    """Return the package's F1RadGraph over local files.
+
+    Its config.json names the BERT as a hub does; a copy of it names the local folder instead. Of
+    the BERT only configuration and vocabulary are read.
+
+    Raises:
+        InputError: see `check`.
+    """
+    check(weights, bert)
+    from radgraph import F1RadGraph
+
+    config = _read_config(weights)
+    for part in _model_names(config, weights):
+        part["model_name"] = str(bert.resolve())
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / _MODEL
+        own.mkdir()
+        (own / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        for name in ("vocabulary", "weights.th"):
+            (own / name).symlink_to((weights / name).resolve())
+        try:
+            return F1RadGraph(
+                reward_level=REWARD,
+                model_type=_MODEL,
+                model_cache_dir=folder,
+                cuda=0 if gpu else -1,
+            )
+        except RuntimeError as error:  # keys that are missing, unexpected or misshapen, named
+            raise InputError(
+                f"the weights do not fit: {error}", weights, "use the published radgraph.tar.gz"
+            ) from None
+
+
+def _read_config(weights: Path) -> dict[str, Any]:
+    path = weights / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read RadGraph's settings: {error}", path, "unpack radgraph.tar.gz"
+        ) from None
+
+
+def _model_names(config: dict[str, Any], weights: Path) -> list[dict[str, Any]]:
+    """Return the two places of the settings that name the BERT."""
+    try:
+        return [
+            config["dataset_reader"]["token_indexers"]["bert"],
+            config["model"]["embedder"]["token_embedders"]["bert"],
+        ]
+    except (KeyError, TypeError):
+        raise InputError(
+            "not the settings of RadGraph", weights / "config.json", "unpack radgraph.tar.gz"
+        ) from None
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script; see `--help`."""
+    parser = scorer_arguments(__doc__, resumes=True)
+    parser.add_argument("--weights", type=Path, required=True, help="folder of the archive")
+    parser.add_argument("--bert", type=Path, required=True, help="folder of the BERT it names")
+    args = parser.parse_args(argv)
+    versions = package_versions(["radgraph", "transformers", "torch"])
+    import torch
+
+    from workflow_scripts.common.devices import device_name, pick_device
+
+    device = pick_device(args.gpus)
+    torch.set_num_threads(args.threads)
+    reports = read_reports(args.outcomes)
+    made = {
+        "weights_sha256": sha256_of(args.weights),
+        "reward": REWARD,
+        "versions": versions,
+        "device": device_name(device),
+    }
+    scorer = load(args.weights, args.bert, args.gpus > 0)
+
+    @torch.inference_mode()
+    def score(references: list[str], generated: list[str]) -> list[float]:
+        return scorer(refs=references, hyps=generated)[1]
+
+    scores = score_in_batches(
+        reports,
+        score,
+        batch_size=_BATCH,
+        progress=args.progress,
+        key=made,
+        label="RadGraph",
+    )
+    write_scores(args.output, reports, "radgraph", {SCORE: scores}, made)
+    done(args.progress)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,244 @@
+"""Score the report generators of one setting and model, and their gain over what they started from.
+
+python -m workflow_scripts.downstream.report_generation.score
+    --outcomes results/downstream/report_generation/augmented/sd_v1_4/repeat-*.parquet
+    --baseline results/downstream/report_generation/real_only/real/repeat-*.parquet
+    --scores results/downstream/report_generation/{augmented/sd_v1_4,real_only/real}/*-0.parquet
+    --bootstrap 500 --seed 42
+    --output results/downstream/report_generation/augmented/sd_v1_4.json
+
+Needs the reports of every training run of the arm and of its baseline, and the scorers' files of
+all of them, in any order: each knows the reports that it is of. The baseline of `augmented` is real
+data alone, that of `synthetic_only` the released generator, which it continues. A scorer without
+files leaves its metrics empty. Makes the record; no network is loaded.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.downstream.gains import Measured, patient_draws, values_of
+from workflow_scripts.downstream.outcomes import check_same_test, read_repeats
+from workflow_scripts.downstream.report_generation.metrics.corpus import (
+    METRICS,
+    SCORERS,
+    Metric,
+)
+from workflow_scripts.downstream.report_generation.metrics.reports import (
+    Reports,
+    read_reports,
+    read_scores,
+)
+
+log = logging.getLogger(__name__)
+
+BASELINES: Final = {
+    "real_only": "real data alone is what the gains are measured against",
+    "released": "the released generator is what the gains are measured against",
+}
+"""Settings without a gain, and why."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run's reports, and the rows of every scorer that has seen them, by its name."""
+
+    reports: Reports
+    scores: dict[str, pd.DataFrame]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script; see `--help`."""
+    args = _arguments(argv)
+    own = _read_arm(args.outcomes)
+    baseline = _read_arm(args.baseline)
+    if baseline:
+        check_same_test(baseline[0].outcomes, own[0].outcomes, args.outcomes[0])
+    scores, made = _read_scores(args.scores, own + baseline)
+    runs = [Run(reports, scores[reports.sha256]) for reports in own]
+    runs_of_baseline = [Run(reports, scores[reports.sha256]) for reports in baseline]
+    run = own[0].outcomes.run
+    settings = {"bootstrap": args.bootstrap, "seed": args.seed}
+    found = values(runs, runs_of_baseline, args.bootstrap, args.seed)
+    details: dict[str, Any] = {
+        "settings": settings,
+        "bootstrap": f"{args.bootstrap} draws of test patients",
+        "n_test": len(own[0]),
+        "n_test_patients": int(own[0].outcomes.rows["patient_id"].nunique()),
+        "reports": [texts_in_short(reports) for reports in own],
+        "scorers": made,
+        "runs": [reports.outcomes.run for reports in own],
+    }
+    record = Record(
+        "downstream",
+        run["model"],
+        f"report_generation/{run['setting']}",
+        run["protocol"],
+        found,
+        details,
+        provenance(settings, run["provenance"]["device"]),
+    )
+    write_record(record, args.output)
+    log.info("BLEU-4 %.2f on %d reports", record.get("bleu_4").value, len(own[0]))
+
+
+def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> list[Value]:
+    """Return every metric with its spread over training runs and its gain over the baseline.
+
+    Args:
+        runs: of the arm, tested on the same images.
+        baseline: of what the arm is compared with; empty where it is a baseline itself.
+        bootstrap: how many test sets are drawn.
+        seed: of the draws, the same for all arms.
+    """
+    n = len(runs[0].reports)
+    found: list[Value] = []
+    for metric in METRICS:
+        if metric.scorer not in runs[0].scores:
+            reason = f"`downstream.report_generation.metrics.{metric.scorer}` names no weights"
+            found += _without(metric.name, n, reason)
+            continue
+        own = _measure(metric, runs, bootstrap, seed)
+        if not np.isfinite(own.points).all():
+            found += _without(metric.name, n, metric.undefined)
+            continue
+        other = _measure(metric, baseline, bootstrap, seed) if baseline else None
+        defined = other is not None and bool(np.isfinite(other.points).all())
+        mean, spread, gain = values_of(
+            metric.name, own, other if defined else None, direction="higher", n=n, seed=seed
+        )
+        if not defined:
+            setting = runs[0].reports.outcomes.run["setting"]
+            reason = metric.undefined if baseline else BASELINES.get(setting, "no baseline")
+            gain = replace(gain, reason=reason)
+        found += [mean, spread, gain]
+    return found + _shape(runs, n)
+
+
+def texts_in_short(reports: Reports) -> dict[str, Any]:
+    """Return how long and how varied reports are: a generator that ignores the image writes one.
+
+    Counts and shares alone; no text.
+    """
+    words = [len(text.split()) for text in reports.generated]
+    return {
+        "seed": reports.outcomes.run["seed"],
+        "words_mean": float(np.mean(words)),
+        "words_mean_of_references": float(np.mean([len(t.split()) for t in reports.references])),
+        "n_empty": sum(not text for text in reports.generated),
+        "distinct_share": len(set(reports.generated)) / len(reports),
+        "distinct_share_of_references": len(set(reports.references)) / len(reports),
+    }
+
+
+def _shape(runs: list[Run], n: int) -> list[Value]:
+    """Return length and variety of the generated reports and of the references."""
+    short = [texts_in_short(run.reports) for run in runs]
+    return [
+        Value(name, float(np.mean([one[name] for one in short])), "none", n)
+        for name in (
+            "words_mean",
+            "words_mean_of_references",
+            "distinct_share",
+            "distinct_share_of_references",
+        )
+    ]
+
+
+def _measure(metric: Metric, runs: Sequence[Run], bootstrap: int, seed: int) -> Measured:
+    """Return a metric of each run, on the test set and on the drawn ones."""
+    points, draws = [], []
+    for run in runs:
+        statistics = metric.statistics(run.scores[metric.scorer]).astype(np.float64)
+        patients = run.reports.outcomes.rows["patient_id"].to_numpy()
+        points.append(metric.value(statistics.sum(axis=0, keepdims=True))[0])
+        sets = patient_draws(patients, bootstrap, seed)
+        draws.append(np.concatenate([metric.value(times @ statistics) for times in sets]))
+    return Measured(np.array(points, dtype=np.float64), np.stack(draws))
+
+
+def _without(metric: str, n: int, reason: str) -> list[Value]:
+    return [
+        Value(metric, None, "higher", n, reason=reason),
+        Value(f"{metric}_sd", None, "none", n, reason=reason),
+        Value(f"{metric}_gain", None, "higher", n, reason=reason),
+    ]
+
+
+def _read_arm(paths: Sequence[Path]) -> list[Reports]:
+    if paths:
+        read_repeats(paths)  # the runs differ in their seed alone, or this says where they do not
+    return [read_reports(path) for path in paths]
+
+
+def _read_scores(
+    paths: Sequence[Path], arms: Sequence[Reports]
+) -> tuple[dict[str, dict[str, pd.DataFrame]], dict[str, Any]]:
+    """Return the scorers' rows by reports' digest and scorer, and how each scorer was made.
+
+    Raises:
+        InputError: a file of other reports, two of one scorer and run, a scorer made in two ways,
+            or one that has seen some of the runs and not the others.
+    """
+    remedy = "delete it and rerun the scorer that writes it"
+    found: dict[str, dict[str, pd.DataFrame]] = {reports.sha256: {} for reports in arms}
+    ids = {reports.sha256: reports.outcomes.rows["image_id"] for reports in arms}
+    made: dict[str, Any] = {}
+    for path in paths:
+        scores = read_scores(path)
+        metric, digest = scores.run["metric"], scores.run["outcomes_sha256"]
+        if metric not in SCORERS:
+            raise InputError(f"no scorer is called {metric!r}", path, f"known are {SCORERS}")
+        if digest not in found or not scores.rows["image_id"].equals(ids[digest]):
+            raise InputError(
+                "scores of other reports: the training has been run again since", path, remedy
+            )
+        if metric in found[digest]:
+            raise InputError(f"a second file of {metric} for one run", path, remedy)
+        how = {key: scores.run[key] for key in ("weights_sha256", "versions") if key in scores.run}
+        if made.setdefault(metric, how) != how:
+            raise InputError(
+                f"{metric} was made with other weights or versions than of the other runs",
+                path,
+                remedy,
+            )
+        found[digest][metric] = scores.rows
+    for metric in made:
+        lacking = [r for r in arms if metric not in found[r.sha256]]
+        if lacking:
+            run = lacking[0].outcomes.run
+            raise InputError(
+                f"{metric} has not seen {len(lacking)} of {len(arms)} runs, first "
+                f"{run['setting']}/{run['model']}, seed {run['seed']}",
+                "--scores",
+                "run the scorer on every run of the arm and of its baseline",
+            )
+    if "overlap" not in made:
+        raise InputError("no file of the scorer overlap", "--scores", "run score_overlap first")
+    return found, made
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--outcomes", type=Path, nargs="+", required=True, help="reports of every run of the arm")
+    add("--baseline", type=Path, nargs="*", default=[], help="those of its baseline's runs")
+    add("--scores", type=Path, nargs="+", required=True, help="the scorers' files of all of them")
+    add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
+    add("--seed", type=int, required=True, help="of the draws; the same for all arms")
+    add("--output", type=Path, required=True, help="the record, JSON")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_script(main)
