@@ -83,7 +83,7 @@ def synthetic_collection(
             prompt, or an image that cannot be decoded.
     """
     ids = read_shard_ids(shards)
-    _check_complete(ids, prompts, shards)
+    check_complete(ids, prompts, shards)
     sources: list[str | None] = []
 
     def noting_sources() -> Iterator[ImageItem]:
@@ -122,6 +122,22 @@ def manifest_rows(manifest: pd.DataFrame, image_ids: Sequence[str], where: str) 
     return by_id.loc[list(image_ids)].reset_index(drop=True)
 
 
+def check_no_test_patient(patients: np.ndarray, manifest: pd.DataFrame) -> None:
+    """Check that no image to train on shows a patient of the test split.
+
+    Raises:
+        InputError: some do; how many and the first.
+    """
+    shared = sorted(set(patients) & set(manifest.loc[manifest["split"] == "test", "patient_id"]))
+    if shared:
+        raise InputError(
+            f"{len(shared)} patient(s) of the test split are among the images to train on, "
+            f"first {shared[0]!r}",
+            "the augment prompts, or the radiographs that a control shows for them",
+            "training images must come from patients outside the test split",
+        )
+
+
 def concatenate(collections: Sequence[Collection]) -> Collection:
     """Put collections of one image size after one another."""
     return Collection(
@@ -132,7 +148,12 @@ def concatenate(collections: Sequence[Collection]) -> Collection:
     )
 
 
-def _check_complete(ids: list[str], prompts: pd.DataFrame, shards: Sequence[str | Path]) -> None:
+def check_complete(ids: list[str], prompts: pd.DataFrame, shards: Sequence[str | Path]) -> None:
+    """Check that a model's images are those of a prompt set: one per prompt, none missing.
+
+    Raises:
+        InputError: a prompt without an image, an image without a prompt, or two of one prompt.
+    """
     expected = set(prompts["prompt_id"])
     found = set(ids)
     faults = {

@@ -31,6 +31,7 @@ from workflow_scripts.common.validation import split_at_random, split_by_patient
 from workflow_scripts.downstream.classification.network import ClassificationTask, predict
 from workflow_scripts.downstream.data import (
     Collection,
+    check_no_test_patient,
     concatenate,
     manifest_rows,
     real_collection,
@@ -173,14 +174,7 @@ def check_disjoint(images: Collection, test_rows: pd.DataFrame) -> None:
     """
     if test_rows.empty:
         raise InputError("the manifest has no image in the test split", "the manifest")
-    shared = sorted(set(images.patients) & set(test_rows["patient_id"]))
-    if shared:
-        raise InputError(
-            f"{len(shared)} patient(s) of the test split are among the images to train on, "
-            f"first {shared[0]!r}",
-            "the augment prompts, or the radiographs that a control shows for them",
-            "training images must come from patients outside the test split",
-        )
+    check_no_test_patient(images.patients, test_rows)
 
 
 def run_key(
