@@ -30,7 +30,7 @@ from workflow_scripts.features.encoders.transform import (
     ImageTransform,
     read_transform,
 )
-from workflow_scripts.world.training import rarity, reproducible, training
+from workflow_scripts.world.training import jitter, rarity, reproducible, training
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def _write_biovil_t(
     temperature = 0.1
     weight = rarity(positive)
     for batch in training([text, image, findings], 260, effort, len(inputs), 3e-3):
-        seen = _jitter(inputs[batch], 0.0, 1.0).expand(-1, 3, -1, -1)
+        seen = jitter(inputs[batch], 0.0, 1.0).expand(-1, 3, -1, -1)
         a = image(seen)
         b = text(*_padded([tokens[int(i)] for i in batch], tokenizer.pad_token_id))
         labels = positive[batch]
@@ -263,7 +263,7 @@ def _write_reid(
             order = torch.randperm(len(group)).tolist()
             first.append(group[order[0]])
             second.append(group[order[-1]])
-        x = _jitter(inputs[first + second], 0.15, 2.0) * slope + offset
+        x = jitter(inputs[first + second], 0.15, 2.0) * slope + offset
         features = network.branch(x)
         logits = network.fc_end((features[:, None] - features[None]).abs())[..., 0]
         owner = torch.cat([chosen, chosen])
@@ -336,18 +336,6 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
         functional.conv2d(flat, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1)
     )
     return flat.view(n, c, h, w)
-
-
-def _jitter(x: Tensor, contrast: float, shift: float) -> Tensor:
-    """Change contrast and brightness a little and move each image by up to `shift` pixels."""
-    n = len(x)
-    gain = 1 + contrast * (2 * torch.rand(n, 1, 1, 1) - 1)
-    bias = contrast * (2 * torch.rand(n, 1, 1, 1) - 1)
-    theta = torch.eye(2, 3).repeat(n, 1, 1)
-    theta[:, :, 2] = (2 * torch.rand(n, 2) - 1) * 2 * shift / x.shape[-1]
-    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
-    moved = functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
-    return moved * gain + bias
 
 
 def _inputs(images: NDArray[np.uint8], transform: ImageTransform) -> Tensor:

@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ from workflow_scripts.downstream.report_generation.prompts import (
     QUESTION,
     ReportTokenizer,
 )
-from workflow_scripts.world.training import rarity, reproducible, training
+from workflow_scripts.world.training import jitter, rarity, reproducible, training
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +43,27 @@ CONVERTED: Final = "llava-rad"
 """Where they lie under the folder of weights."""
 
 _SIDE: Final = 64
-_PATCH: Final = 8
+_PATCH: Final = 16
 _WIDTH: Final = 64
 _HEAD: Final = 16
 _PIECES: Final = 900
 _RANK: Final = 8
+_JITTER: Final = (0.2, 3.0)  # contrast; pixels
+_COPIES: Final = 5  # of each image, as the language model is shown it
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """What is known of each image in words; see `write_tiny_llava_rad`."""
+
+    wordings: Sequence[Sequence[str]]
+    summaries: Sequence[str]
 
 
 def write_tiny_llava_rad(
     images: NDArray[np.uint8],
-    captions: Sequence[str],
+    wordings: Sequence[Sequence[str]],
+    summaries: Sequence[str],
     findings: NDArray[np.int8],
     out_dir: Path,
     seed: int,
@@ -61,7 +73,8 @@ def write_tiny_llava_rad(
 
     Args:
         images: radiographs, uint8 (n, side, side).
-        captions: one per image.
+        wordings: of each image the same number of captions that say the same.
+        summaries: its findings in a few words.
         findings: (n, 14); 1 is positive, everything else is not.
         out_dir: folder that gets the three folders.
         seed: of initialisation and training.
@@ -77,17 +90,17 @@ def write_tiny_llava_rad(
         pixels = tower_input(squares, PUBLISHED, torch.device("cpu"))
         tower = _trained_tower(pixels, torch.from_numpy(findings == 1).float(), effort)
         _write_tower(tower, folder)
-        features = _features(tower, pixels)
-        _write_tokenizer(captions, out_dir / VICUNA)
+        features, texts = _features(tower, pixels), _Texts(wordings, summaries)
+        _write_tokenizer([text for texts in wordings for text in texts], out_dir / VICUNA)
         tokenizer = published.read_tokenizer(out_dir / VICUNA)
-        tokens = ReportTokenizer(tokenizer, len(tokenizer), features.shape[1], 2048)
+        tokens = ReportTokenizer(tokenizer, len(tokenizer), features.shape[2], 2048)
         language_model = _language_model(len(tokenizer))
         teacher = _projector()
-        _learn(language_model, teacher, features, captions, tokens, 500, effort, 4e-3)
+        _learn(language_model, teacher, features, texts, tokens, 600, effort, 4e-3)
         _write_language_model(language_model, out_dir / VICUNA)
         torch.save(_projector_state(teacher, "model."), folder / published.PROJECTOR)
         factors = _add_adapter(language_model)
-        _learn(language_model, teacher, features, captions, tokens, 100, effort, 2e-3)
+        _learn(language_model, teacher, features, texts, tokens, 100, effort, 2e-3)
         _write_adapter(factors, folder)
         torch.save(
             _projector_state(teacher, "base_model.model.model."), folder / published.NON_LORA
@@ -110,7 +123,7 @@ def _trained_tower(pixels: Tensor, positive: Tensor, effort: float) -> Any:
     tower = Dinov2Model(
         Dinov2Config(
             hidden_size=_WIDTH,
-            num_hidden_layers=3,
+            num_hidden_layers=2,
             num_attention_heads=_WIDTH // _HEAD,
             mlp_ratio=2,
             image_size=_SIDE,
@@ -120,8 +133,8 @@ def _trained_tower(pixels: Tensor, positive: Tensor, effort: float) -> Any:
     )
     head = nn.Linear(2 * _WIDTH, positive.shape[1])
     weight = rarity(positive)
-    for batch in training([tower, head], 400, effort, len(pixels), 3e-3):
-        patches = _patches(tower, pixels[batch])
+    for batch in training([tower, head], 800, effort, len(pixels), 3e-3):
+        patches = _patches(tower, jitter(pixels[batch], *_JITTER))
         read = torch.cat([patches.mean(1), patches.amax(1)], 1)
         loss = functional.binary_cross_entropy_with_logits(
             head(read), positive[batch], pos_weight=weight
@@ -136,7 +149,11 @@ def _patches(tower: Any, pixels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _features(tower: Any, pixels: Tensor) -> Tensor:
-    return torch.cat([_patches(tower, batch) for batch in pixels.split(64)])
+    """Return the patches' features of each image and its copies, (copies, n, patches, width)."""
+    copies = [pixels, *(jitter(pixels, *_JITTER) for _ in range(_COPIES - 1))]
+    return torch.stack(
+        [torch.cat([_patches(tower, batch) for batch in copy.split(64)]) for copy in copies]
+    )
 
 
 def _write_tower(tower: Any, folder: Path) -> None:
@@ -260,24 +277,35 @@ def _learn(
     language_model: Any,
     projector: nn.Sequential,
     features: Tensor,
-    captions: Sequence[str],
+    texts: _Texts,
     tokens: ReportTokenizer,
     steps: int,
     effort: float,
     learning_rate: float,
 ) -> None:
-    """Train what is trainable to write each image's caption, in both forms of the prompt."""
-    written = {form: tokens.write(captions, form) for form in ("plain", "v1")}
+    """Train what is trainable to write each image's caption, in both forms of the prompt.
+
+    In every other step the places of the image hold the summary instead, in words: so the language
+    model learns to report what it is shown, whatever it is.
+    """
+    written = {
+        form: [tokens.write(captions, form) for captions in zip(*texts.wordings, strict=True)]
+        for form in ("plain", "v1")
+    }
+    width = features.shape[2]
+    summaries = tokens.write(texts.summaries, "plain").answers
+    words = torch.from_numpy(np.stack([np.resize(summary, width) for summary in summaries]))
     modules = [language_model, projector]
-    for step, batch in enumerate(
-        training(modules, steps, effort, len(captions), learning_rate, 16)
-    ):
-        prompt, answers = written["v1" if step % 4 else "plain"].prompt, []
-        answers = [written["v1" if step % 4 else "plain"].answers[int(i)] for i in batch]
+    batches = training(modules, steps, effort, len(words), learning_rate, 16)
+    for step, batch in enumerate(batches):
+        chosen = written["v1" if step % 4 else "plain"][step % len(texts.wordings[0])]
+        prompt, answers = chosen.prompt, [chosen.answers[int(i)] for i in batch]
         ids, mask = (torch.from_numpy(part) for part in padded(prompt, answers, tokens.eos))
         shown = ids == tokens.image_token
-        embedded = language_model.model.embed_tokens(ids.masked_fill(shown, 0))
-        embedded = embedded.masked_scatter(shown[..., None], projector(features[batch]))
+        embed = language_model.model.embed_tokens
+        in_words = step % 2 and len(list(embed.parameters())) and embed.weight.requires_grad
+        image = embed(words[batch]) if in_words else projector(features[step % _COPIES, batch])
+        embedded = embed(ids.masked_fill(shown, 0)).masked_scatter(shown[..., None], image)
         keep = ids.shape[1] - len(prompt) + 1
         logits = language_model(
             inputs_embeds=embedded, attention_mask=mask, logits_to_keep=keep, use_cache=False
@@ -285,8 +313,8 @@ def _learn(
         target = ids[:, len(prompt) :].masked_fill(mask[:, len(prompt) :] == 0, -100)
         loss = functional.cross_entropy(logits.flatten(0, 1), target.flatten())
         loss.backward()
-        if step % 50 == 0:
-            log.info("language model: step %d, loss %.3f", step, float(loss))
+        if step % 50 in (0, 1):
+            log.info("language model: step %d, loss %.3f", step, loss.item())
 
 
 def _write_language_model(language_model: Any, folder: Path) -> None:

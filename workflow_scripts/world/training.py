@@ -8,6 +8,7 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 _BATCH: Final = 48
 _THREADS: Final = 1  # a fixed number, so that a seed gives the same weights on any machine
@@ -44,6 +45,18 @@ def rarity(positive: Tensor) -> Tensor:
     """Return weights of the positives: rare findings count more, at most ten times."""
     share = positive.mean(0)
     return ((1 - share) / share.clamp(min=1e-3)).sqrt().clamp(1, 10)
+
+
+def jitter(x: Tensor, contrast: float, shift: float) -> Tensor:
+    """Change contrast and brightness a little and move each image by up to `shift` pixels."""
+    n = len(x)
+    gain = 1 + contrast * (2 * torch.rand(n, 1, 1, 1) - 1)
+    bias = contrast * (2 * torch.rand(n, 1, 1, 1) - 1)
+    theta = torch.eye(2, 3).repeat(n, 1, 1)
+    theta[:, :, 2] = (2 * torch.rand(n, 2) - 1) * 2 * shift / x.shape[-1]
+    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
+    moved = functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    return moved * gain + bias
 
 
 @contextmanager
