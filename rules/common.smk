@@ -82,7 +82,7 @@ wildcard_constraints:
     other=f"({OTHER_PROTOCOL}/)?",
     prompt_set="|".join(PROMPT_SETS),
     repeat=r"\d+",
-    setting="real_only|augmented|synthetic_only",
+    setting="real_only|augmented|synthetic_only|released",
     shard=r"\d{5}",
     shards=r"\d{5}",
 
@@ -283,6 +283,16 @@ def base_settings(settings):
         "base": settings["base"],
         "part": settings.get("parts", {}),
     }
+
+
+def launcher(wildcards, resources):
+    """How a script starts that trains on one GPU or several: `accelerate` costs a process of its own."""
+    if resources.gpu < 2:
+        return "python -m"
+    return (
+        f"python -m accelerate.commands.launch --num_processes {resources.gpu} --num_machines 1"
+        " --mixed_precision no --dynamo_backend no --main_process_port 0 -m"
+    )
 
 
 def processes(wildcards, resources):
@@ -493,8 +503,9 @@ def riskiest_flags(wildcards):
 
 
 def training_shards(wildcards):
-    """The synthetic images that a downstream network is trained on; none for real data alone."""
-    return [] if wildcards.setting == "real_only" else shards(wildcards, "augment")
+    """The synthetic images that a downstream network is trained on; none for the baselines."""
+    baselines = ("real_only", "released")
+    return [] if wildcards.setting in baselines else shards(wildcards, "augment")
 
 
 def training_shards_flag(wildcards, input):

@@ -1,7 +1,8 @@
-# Needs: the manifest, the augmentation prompts and a model's images of them; ImageNet weights.
+# Needs: the manifest, the augmentation prompts and a model's images of them; ImageNet weights; for
+# reports, a LLaVA to start from.
 # Makes: results/downstream/{task}/{setting}/{model}.json. Each arm (setting and model) is trained
 # once for each repeat, which leaves {model}/repeat-{k}.parquet, and scored together. Real data
-# alone is real_only/real, made once for all models.
+# alone is real_only/real, made once for all models; released/real is LLaVA-Rad as it was released.
 
 
 rule downstream_train_classifier:
@@ -67,3 +68,39 @@ rule downstream_score_classifier:
         "python -m workflow_scripts.downstream.classification.score --outcomes {input.outcomes}"
         " {params.baseline} --manifest {input.manifest} --bootstrap {params.bootstrap}"
         " --seed {params.seed} --output {output} 2> {log}"
+
+
+rule downstream_train_reporter:
+    """Train a report generator on real images, on a model's, or on both; it describes the test images."""
+    input:
+        code=code("downstream", "report_generation"),
+        manifest="results/cohort/manifest.parquet",
+        prompts="results/cohort/prompts/augment.parquet",
+        shards=training_shards,
+    output:
+        "results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",
+    log:
+        "logs/downstream/report_generation_{setting}_{model}_{repeat}.log",
+    benchmark:
+        "benchmarks/downstream/report_generation_{setting}_{model}_{repeat}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 32
+    resources:
+        gpu=4,
+        mem_mb=partial(more_memory, base=200000),
+        runtime=2880,
+    params:
+        version=VERSIONS["downstream"],
+        launcher=launcher,
+        protocol=config["protocol"],
+        flags=flags(downstream_settings("report_generation")),
+        seed=partial(training_seed, task="report_generation"),
+        shards=training_shards_flag,
+        progress="results/downstream/report_generation/{setting}/{model}/.progress-{repeat}",
+    shell:
+        "{params.launcher} workflow_scripts.downstream.report_generation.train"
+        " --setting {wildcards.setting} --model {wildcards.model} --protocol {params.protocol}"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.shards} {params.flags}"
+        " --seed {params.seed} --progress {params.progress} --output {output}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"

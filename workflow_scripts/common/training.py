@@ -100,7 +100,8 @@ def train(
         network: on the accelerator's device already, as are the optimiser's parameters.
         task: the losses.
         optimizer: over the network's trainable parameters.
-        scheduler: stepped once per epoch with the validation loss; None keeps the rate.
+        scheduler: stepped once per epoch with the validation loss, where there is one; None keeps
+            the rate.
         epochs: how many.
         batch_size: rows per optimiser step, over all processes together.
         seed: of order, augmentation and dropout.
@@ -177,7 +178,7 @@ def train(
             validated = torch.tensor(validation_loss, dtype=torch.float64)
             validation_loss = float(broadcast(validated.to(accelerator.device)))
             _check_finite(validation_loss, f"validation loss of {label}", f"epoch {epoch + 1}")
-        if scheduler is not None:
+        if scheduler is not None and validation_loss is not None:
             scheduler.step(validation_loss)
         history.append(Epoch(epoch, state.total / state.weight, validation_loss, learning_rate))
         state.step, state.total, state.weight = 0, 0.0, 0

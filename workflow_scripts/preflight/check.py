@@ -74,6 +74,9 @@ def _subjects(config: dict[str, Any], stages: set[str], models: set[str]) -> Ite
     if "downstream" in stages:
         weights = config["downstream"]["classification"]["weights"]
         yield "downstream.classification", weights, check_classifier
+        start = config["downstream"]["report_generation"]["start"]
+        for name in ("base", "released"):
+            yield f"downstream.report_generation, {name}", f"{start}/{name}", check_reporter
 
 
 def _model_subjects(key: str, block: dict[str, Any], stages: set[str]) -> Iterator[Subject]:
@@ -173,6 +176,13 @@ def check_classifier(path: Path) -> None:
     from workflow_scripts.common.resnet import check_pretrained
 
     check_pretrained(path)
+
+
+def check_reporter(path: Path) -> None:
+    """Check a LLaVA that report generation starts from."""
+    from workflow_scripts.downstream.report_generation.layout import check_start
+
+    check_start(path)
 
 
 def check_reid_start(path: Path) -> None:

@@ -14,7 +14,6 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.downstream.report_generation.images import Ahead, Squares, tower_input
 from workflow_scripts.downstream.report_generation.layout import IMAGE_TOKEN, check_start
 from workflow_scripts.downstream.report_generation.prompts import Written
-from workflow_scripts.features.encoders.transform import ImageTransform
 
 PRECISIONS: Final = {"no": torch.float32, "bf16": torch.bfloat16}
 _IGNORED: Final = -100
@@ -46,7 +45,7 @@ def load_llava(folder: Path, dtype: torch.dtype) -> Any:
 
     check_start(folder)
     try:
-        network, found = LlavaForConditionalGeneration.from_pretrained(
+        loaded: Any = LlavaForConditionalGeneration.from_pretrained(
             folder,
             dtype=dtype,
             local_files_only=True,
@@ -57,6 +56,7 @@ def load_llava(folder: Path, dtype: torch.dtype) -> Any:
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"cannot load a LLaVA: {str(error).splitlines()[0]}", folder) from None
+    network, found = loaded
     faults = {
         "missing": sorted(found["missing_keys"]),
         "unexpected": sorted(found["unexpected_keys"]),
@@ -151,43 +151,35 @@ class ReportTask:
     """Losses of one stage; see `training.Task`.
 
     Args:
-        squares: the images to train on.
+        images: those to train on.
         written: their reports, in the same order.
-        order: see `images.training_order`.
         validation: images and reports to validate on; there may be none.
-        transform: the tower's preprocessing.
         image_token: id of the image's placeholder; no answer holds it, and it takes no part in the
             softmax (it is not in the vocabulary that the language model was trained with).
         padding: id that fills up the shorter answers of a batch.
-        epochs: of the stage.
         batch_size: images at a time in validation.
-        threads: that decode.
-        ahead: images that wait decoded.
+        threads: that decode the validation images.
         device: where the network is.
     """
 
     def __init__(
         self,
-        squares: Squares,
+        images: Ahead,
         written: Written,
-        order: Any,
         validation: tuple[Squares, Written],
         *,
-        transform: ImageTransform,
         image_token: int,
         padding: int,
-        epochs: int,
         batch_size: int,
         threads: int,
-        ahead: int,
         device: torch.device,
     ):
-        self.written, self.validation = written, validation
-        self.transform, self.image_token, self.padding = transform, image_token, padding
+        self.images, self.written, self.validation = images, written, validation
+        self.transform = images.squares.transform
+        self.image_token, self.padding = image_token, padding
         self.batch_size, self.threads, self.device = batch_size, threads, device
-        self.n_train = len(squares)
+        self.n_train = len(images.squares)
         self.lengths = np.array([len(answer) for answer in written.answers])
-        self.images = Ahead(squares, order, epochs=epochs, threads=threads, ahead=ahead)
 
     def weight(self, rows: np.ndarray) -> int:
         """Return the number of answer tokens: the loss is a mean over them."""

@@ -43,10 +43,11 @@ from workflow_scripts.downstream.report_generation.data import (
     synthetic_pairs,
 )
 from workflow_scripts.downstream.report_generation.generate import generate_reports
-from workflow_scripts.downstream.report_generation.images import Squares, training_order
+from workflow_scripts.downstream.report_generation.images import Ahead, Squares, training_order
 from workflow_scripts.downstream.report_generation.layout import (
     BASE,
     RELEASED,
+    check_start,
     image_tokens,
     read_llava_config,
     transform,
@@ -151,7 +152,7 @@ def plan_of(args: argparse.Namespace, switches: Deviations) -> Plan:
 
 @dataclass(frozen=True)
 class _Data:
-    """Everything that is read before the network: pairs, and what their images pass through."""
+    """Everything that is read before the network."""
 
     pairs: Pairs
     n_real: int
@@ -173,90 +174,41 @@ def main(argv: list[str] | None = None) -> None:
         )
     plan = plan_of(args, deviations(args.protocol))
     folder = args.start / plan.start
-    manifest = read_manifest(args.manifest)
-    data = _read_data(args, manifest)
-    fit = transform(folder)
-    squares, validation, test = (
-        Squares(pairs.items, fit, memory)
-        for pairs, memory in (
-            (data.pairs, int(args.image_memory * 2**30)),
-            (data.validation, 2**28),
-            (data.test, 0),
-        )
-    )
-    config = read_llava_config(folder)
-    tokenizer = load_tokenizer(folder)
-    image_token = int(config["image_token_index"])
-    tokens = ReportTokenizer(tokenizer, image_token, image_tokens(config), args.max_length)
+    check_start(folder)
+    data = _read_data(args, read_manifest(args.manifest))
     settings = {key: getattr(args, key) for key in _SETTING_KEYS}
     settings |= {"plan": asdict(plan), "weights_sha256": sha256_of(folder)}
     key = run_key(settings, data)
 
+    config = read_llava_config(folder)
+    image_token = int(config["image_token_index"])
+    tokens = ReportTokenizer(
+        load_tokenizer(folder), image_token, image_tokens(config), args.max_length
+    )
     network = load_llava(folder, PRECISIONS[args.mixed_precision])
     if plan.new_projector:
         reset_projector(network, args.seed)
     network.to(accelerator.device)
     if args.gradient_checkpointing:
         network.gradient_checkpointing_enable({"use_reentrant": False})
-    lora = LoraSettings(args.lora_rank, args.lora_alpha, args.lora_dropout)
-    stages = []
-    for stage in plan.stages:
-        written = tokens.write(data.pairs.reports, stage.form)
-        if written.n_cut:
-            log.warning("%d reports exceed %d tokens and are cut", written.n_cut, args.max_length)
-        if stage.name == "projector":
-            parameters = train_projector_only(network)
-        else:
-            parameters = add_lora(network, lora, args.seed)
-        world, rank = accelerator.num_processes, accelerator.process_index
-        task = ReportTask(
-            squares,
-            written,
-            training_order(len(squares), stage.batch_size, args.seed, rank, world),
-            (validation, tokens.write(data.validation.reports, stage.form)),
-            transform=fit,
-            image_token=image_token,
-            padding=tokens.eos,
-            epochs=stage.epochs,
-            batch_size=args.per_device_batch_size,
-            threads=args.threads,
-            ahead=4 * args.per_device_batch_size,
-            device=accelerator.device,
-        )
-        history = train(
-            network,
-            task,
-            torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=args.weight_decay),
-            None,
-            epochs=stage.epochs,
-            batch_size=stage.batch_size,
-            seed=args.seed,
-            progress=args.progress / stage.name,
-            key=f"{stage.name} {key}",
-            accelerator=accelerator,
-            label=f"{stage.name} of {args.setting}/{args.model}",
-            rate=warmup_then_cosine(args.warmup_share),
-            per_device_batch_size=args.per_device_batch_size,
-            checkpoint_every=args.checkpoint_every,
-            keep_best=False,
-            max_grad_norm=args.max_grad_norm,
-        )
-        task.images.close()
-        accelerator.unwrap_model(network, keep_fp32_wrapper=False)
-        accelerator.free_memory()
-        stages.append(asdict(stage) | {"n_cut": written.n_cut, "curve": curve(history)})
+    fit = transform(folder)
+    squares = Squares(data.pairs.items, fit, int(args.image_memory * 2**30))
+    validation = Squares(data.validation.items, fit)
+    stages = [
+        _train_stage(stage, network, tokens, data, squares, validation, args, accelerator, key)
+        for stage in plan.stages
+    ]
     merge_lora(network)
     if args.gradient_checkpointing:
         network.gradient_checkpointing_disable()
-    network.to(PRECISIONS[args.mixed_precision])
     reports = generate_reports(
-        network,
+        network.to(PRECISIONS[args.mixed_precision]),
         tokens,
-        test,
+        Squares(data.test.items, fit),
         batch_size=args.generate_batch_size,
         max_new_tokens=args.max_new_tokens,
         progress=args.progress,
-        key=f"{key} {args.generate_batch_size}",
+        key=f"{key} in batches of {args.generate_batch_size}",
         accelerator=accelerator,
         threads=args.threads,
     )
@@ -276,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
         "indication": "none: the manifest holds none",
         "provenance": provenance(settings, device_name(accelerator.device)),
     }
-    columns = {
+    columns: dict[str, Any] = {
         "image_id": data.test.ids,
         "patient_id": data.test.patients,
         "reference": data.test.reports,
@@ -287,11 +239,76 @@ def main(argv: list[str] | None = None) -> None:
     log.info("%d test images described", len(data.test))
 
 
+def _train_stage(
+    stage: Stage,
+    network: Any,
+    tokens: ReportTokenizer,
+    data: _Data,
+    squares: Squares,
+    validation: Squares,
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    key: str,
+) -> dict[str, Any]:
+    """Train one stage, leave its weights in `network`, and return what a run says of it."""
+    written = tokens.write(data.pairs.reports, stage.form)
+    if written.n_cut:
+        log.warning("%d reports exceed %d tokens and are cut", written.n_cut, args.max_length)
+    if stage.name == "projector":
+        parameters = train_projector_only(network)
+    else:
+        lora = LoraSettings(args.lora_rank, args.lora_alpha, args.lora_dropout)
+        parameters = add_lora(network, lora, args.seed)
+    world, rank = accelerator.num_processes, accelerator.process_index
+    order = training_order(len(squares), stage.batch_size, args.seed, rank, world)
+    images = Ahead(
+        squares,
+        order,
+        epochs=stage.epochs,
+        threads=args.threads,
+        ahead=4 * args.per_device_batch_size,
+    )
+    task = ReportTask(
+        images,
+        written,
+        (validation, tokens.write(data.validation.reports, stage.form)),
+        image_token=tokens.image_token,
+        padding=tokens.eos,
+        batch_size=args.per_device_batch_size,
+        threads=args.threads,
+        device=accelerator.device,
+    )
+    history = train(
+        network,
+        task,
+        torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=args.weight_decay),
+        None,
+        epochs=stage.epochs,
+        batch_size=stage.batch_size,
+        seed=args.seed,
+        progress=args.progress / stage.name,
+        key=f"{stage.name} {key}",
+        accelerator=accelerator,
+        label=f"{stage.name} of {args.setting}/{args.model}",
+        rate=warmup_then_cosine(args.warmup_share),
+        per_device_batch_size=args.per_device_batch_size,
+        checkpoint_every=args.checkpoint_every,
+        keep_best=False,
+        max_grad_norm=args.max_grad_norm,
+    )
+    images.close()
+    # The next stage is wrapped anew, and so is not wrapped twice.
+    accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+    accelerator.free_memory()
+    return asdict(stage) | {"n_cut": written.n_cut, "curve": curve(history)}
+
+
 def _read_data(args: argparse.Namespace, manifest: pd.DataFrame) -> _Data:
-    test_rows = captioned(manifest, "test")
-    if test_rows.empty:
+    """Read what a setting trains on, what validates it (it chooses nothing) and what tests it."""
+    test = real_pairs(captioned(manifest, "test"))
+    if len(test) == 0:
         raise InputError("no test image has a caption to compare a report with", args.manifest)
-    real, synthetic = concatenate([]), concatenate([])
+    real, synthetic, validation = concatenate([]), concatenate([]), concatenate([])
     if args.setting in ("real_only", "augmented"):
         real = drawn_real_pairs(manifest, args.real_images, args.draw_seed)
         if len(real) < args.real_images:
@@ -300,12 +317,11 @@ def _read_data(args: argparse.Namespace, manifest: pd.DataFrame) -> _Data:
         synthetic = synthetic_pairs(args.shards, read_prompts(args.prompts), manifest)
     pairs = concatenate([real, synthetic])
     check_no_test_patient(pairs.patients, manifest)
-    validation = captioned(manifest, "validate").head(0 if not len(pairs) else None)
-    number = min(args.validation_images, len(validation))
-    drawn = np.random.default_rng(args.draw_seed).permutation(len(validation))[:number]
-    return _Data(
-        pairs, len(real), real_pairs(validation.iloc[np.sort(drawn)]), real_pairs(test_rows)
-    )
+    if len(pairs):
+        rows = captioned(manifest, "validate")
+        order = np.random.default_rng(args.draw_seed).permutation(len(rows))
+        validation = real_pairs(rows.iloc[np.sort(order[: args.validation_images])])
+    return _Data(pairs, len(real), validation, test)
 
 
 def run_key(settings: dict[str, Any], data: _Data) -> str:
