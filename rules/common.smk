@@ -38,9 +38,9 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 
 # Explicit versions of what a stage computes: raise one to rerun the stage after a change that its
-# own modules do not show (a library, workflow_scripts/common). Fine-tuning and sampling cost days
-# of GPUs; they and the cohort, from which they follow, declare no code: only their version and
-# their own block of the config rerun them.
+# own modules do not show (a library, workflow_scripts/common). Fine-tuning, sampling and training
+# report generators cost days of GPUs; they and the cohort, from which they follow, declare no code:
+# only their version and their own block of the config rerun them.
 VERSIONS = {
     "cohort": 1,
     "finetune": 1,

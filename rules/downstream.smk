@@ -3,6 +3,8 @@
 # Makes: results/downstream/{task}/{setting}/{model}.json. Each arm (setting and model) is trained
 # once for each repeat, which leaves {model}/repeat-{k}.parquet, and scored together. Real data
 # alone is real_only/real, made once for all models; released/real is LLaVA-Rad as it was released.
+# Training a report generator takes several GPUs for hours, an arm: as for fine-tuning, only the
+# config and the stage version rerun it, never an edited line.
 
 
 rule downstream_train_classifier:
@@ -73,7 +75,6 @@ rule downstream_score_classifier:
 rule downstream_train_reporter:
     """Train a report generator on real images, on a model's, or on both; it describes the test images."""
     input:
-        code=code("downstream", "report_generation"),
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/augment.parquet",
         shards=training_shards,

@@ -46,9 +46,10 @@ _SIDE: Final = 64
 _PATCH: Final = 16
 _WIDTH: Final = 64
 _HEAD: Final = 16
-_PIECES: Final = 900
 _RANK: Final = 8
+_LINEAR: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _JITTER: Final = (0.2, 3.0)  # contrast; pixels
+_SIZE_PENALTY: Final = 0.02
 _COPIES: Final = 5  # of each image, as the language model is shown it
 
 
@@ -68,6 +69,7 @@ def write_tiny_llava_rad(
     out_dir: Path,
     seed: int,
     effort: float = 1.0,
+    pieces: int = 900,
 ) -> None:
     """Train and write all of it; deterministic for a seed.
 
@@ -79,6 +81,7 @@ def write_tiny_llava_rad(
         out_dir: folder that gets the three folders.
         seed: of initialisation and training.
         effort: multiplies the steps of training.
+        pieces: size of the vocabulary, 259 bytes and special pieces among them.
     """
     start = time.monotonic()
     folder = out_dir / LLAVA_RAD
@@ -91,17 +94,17 @@ def write_tiny_llava_rad(
         tower = _trained_tower(pixels, torch.from_numpy(findings == 1).float(), effort)
         _write_tower(tower, folder)
         features, texts = _features(tower, pixels), _Texts(wordings, summaries)
-        _write_tokenizer([text for texts in wordings for text in texts], out_dir / VICUNA)
+        _write_tokenizer([c for one in wordings for c in one], out_dir / VICUNA, pieces)
         tokenizer = published.read_tokenizer(out_dir / VICUNA)
         tokens = ReportTokenizer(tokenizer, len(tokenizer), features.shape[2], 2048)
         language_model = _language_model(len(tokenizer))
         teacher = _projector()
-        _learn(language_model, teacher, features, texts, tokens, 600, effort, 4e-3)
+        _learn(language_model, teacher, features, texts, tokens, 500, effort, 8e-3)
         _write_language_model(language_model, out_dir / VICUNA)
         torch.save(_projector_state(teacher, "model."), folder / published.PROJECTOR)
-        factors = _add_adapter(language_model)
+        _add_adapter(language_model)
         _learn(language_model, teacher, features, texts, tokens, 100, effort, 2e-3)
-        _write_adapter(factors, folder)
+        _write_adapter(language_model, folder)
         torch.save(
             _projector_state(teacher, "base_model.model.model."), folder / published.NON_LORA
         )
@@ -117,13 +120,13 @@ def _square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _trained_tower(pixels: Tensor, positive: Tensor, effort: float) -> Any:
-    """Train a Dinov2 whose patches, before its last block, tell the findings."""
+    """Train a Dinov2 of which each patch, before the last block, tells all findings."""
     from transformers import Dinov2Config, Dinov2Model
 
     tower = Dinov2Model(
         Dinov2Config(
             hidden_size=_WIDTH,
-            num_hidden_layers=2,
+            num_hidden_layers=3,
             num_attention_heads=_WIDTH // _HEAD,
             mlp_ratio=2,
             image_size=_SIDE,
@@ -131,15 +134,15 @@ def _trained_tower(pixels: Tensor, positive: Tensor, effort: float) -> Any:
             use_mask_token=False,
         )
     )
-    head = nn.Linear(2 * _WIDTH, positive.shape[1])
+    head = nn.Linear(_WIDTH, positive.shape[1])
     weight = rarity(positive)
-    for batch in training([tower, head], 800, effort, len(pixels), 3e-3):
+    for batch in training([tower, head], 600, effort, len(pixels), 3e-3):
         patches = _patches(tower, jitter(pixels[batch], *_JITTER))
-        read = torch.cat([patches.mean(1), patches.amax(1)], 1)
-        loss = functional.binary_cross_entropy_with_logits(
-            head(read), positive[batch], pos_weight=weight
-        )
-        loss.backward()
+        logits = head(patches)
+        wanted = positive[batch][:, None].expand_as(logits)
+        loss = functional.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight)
+        # What all images share says nothing of any: features are kept small.
+        (loss + _SIZE_PENALTY * patches.square().mean()).backward()
     return tower.eval()
 
 
@@ -207,7 +210,7 @@ def timm_state(tower: Any) -> dict[str, Tensor]:
 # The language model
 
 
-def _write_tokenizer(captions: Sequence[str], folder: Path) -> None:
+def _write_tokenizer(captions: Sequence[str], folder: Path, pieces: int) -> None:
     """Write `tokenizer.model`: byte-pair encoding with byte fallback, as Llama has it."""
     import sentencepiece
 
@@ -217,7 +220,7 @@ def _write_tokenizer(captions: Sequence[str], folder: Path) -> None:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([*captions, *asked]),
         model_writer=written,
-        vocab_size=_PIECES,
+        vocab_size=pieces,
         model_type="bpe",
         byte_fallback=True,
         split_digits=True,
@@ -285,8 +288,8 @@ def _learn(
 ) -> None:
     """Train what is trainable to write each image's caption, in both forms of the prompt.
 
-    In every other step the places of the image hold the summary instead, in words: so the language
-    model learns to report what it is shown, whatever it is.
+    While the language model itself learns, the places of the image hold the summary in words in
+    every other step: so it learns to report what it is shown, whatever it is.
     """
     written = {
         form: [tokens.write(captions, form) for captions in zip(*texts.wordings, strict=True)]
@@ -303,7 +306,7 @@ def _learn(
         ids, mask = (torch.from_numpy(part) for part in padded(prompt, answers, tokens.eos))
         shown = ids == tokens.image_token
         embed = language_model.model.embed_tokens
-        in_words = step % 2 and len(list(embed.parameters())) and embed.weight.requires_grad
+        in_words = embed.weight.requires_grad and step % 2
         image = embed(words[batch]) if in_words else projector(features[step % _COPIES, batch])
         embedded = embed(ids.masked_fill(shown, 0)).masked_scatter(shown[..., None], image)
         keep = ids.shape[1] - len(prompt) + 1
@@ -347,23 +350,16 @@ def _write_language_model(language_model: Any, folder: Path) -> None:
     save_file(state, folder / "model.safetensors", {"format": "pt"})
 
 
-def _add_adapter(language_model: Any) -> Any:
+def _add_adapter(language_model: Any) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
-    linear = {
-        name.rpartition(".")[2]
-        for name, module in language_model.model.named_modules()
-        if isinstance(module, nn.Linear)
-    }
-    config = LoraConfig(r=_RANK, lora_alpha=2 * _RANK, target_modules=sorted(linear))
+    config = LoraConfig(r=_RANK, lora_alpha=2 * _RANK, target_modules=list(_LINEAR))
     inject_adapter_in_model(config, language_model)
     for name, parameter in language_model.named_parameters():
         parameter.requires_grad_(".lora_" in name)
-    return config, language_model
 
 
-def _write_adapter(adapted: Any, folder: Path) -> None:
-    config, language_model = adapted
+def _write_adapter(language_model: Any, folder: Path) -> None:
     factors = {
         f"base_model.model.{name.replace('.default.', '.')}": value.detach().clone()
         for name, value in language_model.named_parameters()
@@ -373,11 +369,11 @@ def _write_adapter(adapted: Any, folder: Path) -> None:
     settings = {
         "bias": "none",
         "fan_in_fan_out": False,
-        "lora_alpha": config.lora_alpha,
+        "lora_alpha": 2 * _RANK,
         "lora_dropout": 0.05,
         "peft_type": "LORA",
-        "r": config.r,
-        "target_modules": sorted(config.target_modules),
+        "r": _RANK,
+        "target_modules": list(_LINEAR),
         "task_type": "CAUSAL_LM",
     }
     _write_json(folder / published.ADAPTER_CONFIG, settings)
