@@ -99,7 +99,7 @@ def write_tiny_llava_rad(
         tokens = ReportTokenizer(tokenizer, len(tokenizer), features.shape[2], 2048)
         language_model = _language_model(len(tokenizer))
         teacher = _projector()
-        _learn(language_model, teacher, features, texts, tokens, 500, effort, 8e-3)
+        _learn(language_model, teacher, features, texts, tokens, 600, effort, 8e-3)
         _write_language_model(language_model, out_dir / VICUNA)
         torch.save(_projector_state(teacher, "model."), folder / published.PROJECTOR)
         _add_adapter(language_model)

@@ -1,4 +1,4 @@
-"""A world of three findings, each a bright blob in its corner, and a tiny LLaVA-Rad that knows it."""
+"""A world of three findings, each a blob in its corner, and a tiny LLaVA-Rad that knows it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,10 +173,7 @@ def make_world(folder: Path, n_patients: int = 120, seed: int = 0) -> World:
     write_tiny_llava_rad(
         np.stack([np.asarray(images[i]) for i in train_rows["image_id"]]),
         [[caption(labels, k) for k in range(2)] for labels in drawn],
-        [
-            ", ".join(w for w, p in zip(WORDS, labels, strict=True) if p) or "none"
-            for labels in drawn
-        ],
+        [" ".join(np.array(WORDS)[np.array(labels) == 1]) or "none" for labels in drawn],
         train_rows[list(FINDINGS)].eq(1).fillna(False).to_numpy(np.int8),
         folder / "weights",
         seed=3,
