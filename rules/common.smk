@@ -38,9 +38,9 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 
 # Explicit versions of what a stage computes: raise one to rerun the stage after a change that its
-# own modules do not show (a library, workflow_scripts/common). Fine-tuning and sampling cost days
-# of GPUs; they and the cohort, from which they follow, declare no code: only their version and
-# their own block of the config rerun them.
+# own modules do not show (a library, workflow_scripts/common). Fine-tuning, sampling and training
+# report generators cost days of GPUs; they and the cohort, from which they follow, declare no code:
+# only their version and their own block of the config rerun them.
 VERSIONS = {
     "cohort": 1,
     "finetune": 1,
@@ -297,6 +297,16 @@ def base_settings(settings):
     }
 
 
+def launcher(wildcards, resources):
+    """How a script starts that trains on one GPU or several: `accelerate` costs a process of its own."""
+    if resources.gpu < 2:
+        return "python -m"
+    return (
+        f"python -m accelerate.commands.launch --num_processes {resources.gpu} --num_machines 1"
+        " --mixed_precision no --dynamo_backend no --main_process_port 0 -m"
+    )
+
+
 def processes(wildcards, resources):
     """How many processes `accelerate` starts: one per GPU, or one on the CPU."""
     return max(1, resources.gpu)
@@ -513,8 +523,9 @@ def riskiest_flags(wildcards):
 
 
 def training_shards(wildcards):
-    """The synthetic images that a downstream network is trained on; none for real data alone."""
-    return [] if wildcards.setting == "real_only" else shards(wildcards, "augment")
+    """The synthetic images that a downstream network is trained on; none for the baselines."""
+    baselines = ("real_only", "released")
+    return [] if wildcards.setting in baselines else shards(wildcards, "augment")
 
 
 def training_shards_flag(wildcards, input):

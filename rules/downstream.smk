@@ -1,8 +1,10 @@
 # Needs: the manifest, the augmentation prompts and a model's images of them; ImageNet weights for
-# classification, CXAS's for segmentation.
+# classification, CXAS's for segmentation; for reports, a LLaVA to start from and what reads them.
 # Makes: results/downstream/{task}/{setting}/{model}.json. Each arm (setting and model) is trained
 # once for each repeat, which leaves {model}/repeat-{k}.parquet, and scored together. Real data
-# alone is real_only/real, made once for all models.
+# alone is real_only/real, made once for all models; released/real is LLaVA-Rad as it was released.
+# Training a report generator takes several GPUs for hours, an arm: as for fine-tuning, only the
+# config and the stage version rerun it, never an edited line.
 
 
 rule downstream_train_classifier:
@@ -151,6 +153,89 @@ rule downstream_score_segmenter:
         "logs/downstream/score_segmenter_{setting}_{model}.log",
     benchmark:
         "benchmarks/downstream/score_segmenter_{setting}_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=partial(more_memory, base=4000),
+        runtime=60,
+    params:
+        version=VERSIONS["downstream"],
+        bootstrap=config["downstream"]["bootstrap"],
+        seed=config["downstream"]["seed"],
+        baseline=baseline_flag,
+    shell:
+        "python -m workflow_scripts.downstream.segmentation.score --outcomes {input.outcomes}"
+        " {params.baseline} --bootstrap {params.bootstrap} --seed {params.seed}"
+        " --output {output} 2> {log}"
+
+
+rule downstream_score_labeller:
+    """The Dice of CXAS's masks of the test images against those drawn by hand, where there are any."""
+    input:
+        code=code("downstream", "segmentation"),
+        manifest="results/cohort/manifest.parquet",
+        masks="results/downstream/segmentation/masks/real.parquet",
+    output:
+        "results/downstream/segmentation/labeller/real.json",
+    log:
+        "logs/downstream/score_labeller.log",
+    benchmark:
+        "benchmarks/downstream/score_labeller.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=partial(more_memory, base=4000),
+        runtime=60,
+    params:
+        version=VERSIONS["downstream"],
+        protocol=config["protocol"],
+        flags=exact_masks_flags,
+        bootstrap=config["downstream"]["bootstrap"],
+        seed=config["downstream"]["seed"],
+    shell:
+        "python -m workflow_scripts.downstream.segmentation.score_labeller --masks {input.masks}"
+        " --manifest {input.manifest} {params.flags} --protocol {params.protocol}"
+        " --bootstrap {params.bootstrap} --seed {params.seed} --output {output}"
+        " --threads {threads} 2> {log}"
+
+
+rule downstream_train_reporter:
+    """Train a report generator on real images, on a model's, or on both; it describes the test images."""
+    input:
+        manifest="results/cohort/manifest.parquet",
+        prompts="results/cohort/prompts/augment.parquet",
+        shards=training_shards,
+    output:
+        "results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",
+    log:
+        "logs/downstream/report_generation_{setting}_{model}_{repeat}.log",
+    benchmark:
+        "benchmarks/downstream/report_generation_{setting}_{model}_{repeat}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 32
+    resources:
+        gpu=4,
+        mem_mb=partial(more_memory, base=200000),
+        runtime=2880,
+    params:
+        version=VERSIONS["downstream"],
+        launcher=launcher,
+        protocol=config["protocol"],
+        flags=flags(downstream_settings("report_generation")),
+        seed=partial(training_seed, task="report_generation"),
+        shards=training_shards_flag,
+        progress="results/downstream/report_generation/{setting}/{model}/.progress-{repeat}",
+    shell:
+        "{params.launcher} workflow_scripts.downstream.report_generation.train"
+        " --setting {wildcards.setting} --model {wildcards.model} --protocol {params.protocol}"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.shards} {params.flags}"
+        " --seed {params.seed} --progress {params.progress} --output {output}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
 rule downstream_overlap:
     """BLEU's counts and ROUGE-L of each report."""
     input:
@@ -309,48 +394,6 @@ rule downstream_score_reports:
         "../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=partial(more_memory, base=4000),
-        runtime=60,
-    params:
-        version=VERSIONS["downstream"],
-        bootstrap=config["downstream"]["bootstrap"],
-        seed=config["downstream"]["seed"],
-        baseline=baseline_flag,
-    shell:
-        "python -m workflow_scripts.downstream.segmentation.score --outcomes {input.outcomes}"
-        " {params.baseline} --bootstrap {params.bootstrap} --seed {params.seed}"
-        " --output {output} 2> {log}"
-
-
-rule downstream_score_labeller:
-    """The Dice of CXAS's masks of the test images against those drawn by hand, where there are any."""
-    input:
-        code=code("downstream", "segmentation"),
-        manifest="results/cohort/manifest.parquet",
-        masks="results/downstream/segmentation/masks/real.parquet",
-    output:
-        "results/downstream/segmentation/labeller/real.json",
-    log:
-        "logs/downstream/score_labeller.log",
-    benchmark:
-        "benchmarks/downstream/score_labeller.tsv"
-    conda:
-        "../envs/core.yaml"
-    threads: 1
-    resources:
-        mem_mb=partial(more_memory, base=4000),
-        runtime=60,
-    params:
-        version=VERSIONS["downstream"],
-        protocol=config["protocol"],
-        flags=exact_masks_flags,
-        bootstrap=config["downstream"]["bootstrap"],
-        seed=config["downstream"]["seed"],
-    shell:
-        "python -m workflow_scripts.downstream.segmentation.score_labeller --masks {input.masks}"
-        " --manifest {input.manifest} {params.flags} --protocol {params.protocol}"
-        " --bootstrap {params.bootstrap} --seed {params.seed} --output {output}"
-        " --threads {threads} 2> {log}"
         mem_mb=partial(more_memory, base=8000),
         runtime=60,
     params:

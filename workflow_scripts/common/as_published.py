@@ -1,11 +1,11 @@
 """What the official release does differently: every deviation of `as_published`, in one place.
 
 `sound` is the default protocol. `as_published` repeats the official implementation's evaluation
-where it differs, so that published numbers can be compared with. It governs evaluation only,
-never training of the text-to-image models.
+where it differs, so that published numbers can be compared with. It governs evaluation only (the
+downstream networks among it), never training of the text-to-image models.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from workflow_scripts.common.errors import InputError
@@ -32,6 +32,12 @@ class Deviations:
         classification_horizontal_flip: training images are flipped at random.
         classification_squash: images are squashed to a square (aspect lost); `sound` resizes the
             shorter side and crops the centre.
+        report_epochs_by_setting: a report generator's second stage takes 3 epochs on real images,
+            10 on real and synthetic ones, 5 on synthetic ones; `sound` takes the config's number
+            for all.
+        report_synthetic_from_base: on synthetic images alone, it starts from the language model
+            without LLaVA-Rad's adapter, and from LLaVA-Rad's pretrained projector; `sound`
+            continues the released LLaVA-Rad, as the paper says.
     """
 
     fidelity_squash_299: bool = False
@@ -43,11 +49,13 @@ class Deviations:
     classification_random_validation: bool = False
     classification_horizontal_flip: bool = False
     classification_squash: bool = False
+    report_epochs_by_setting: bool = False
+    report_synthetic_from_base: bool = False
 
 
 _DEVIATIONS: Final = {
     "sound": Deviations(),
-    "as_published": Deviations(True, True, True, True, True, True, True, True, True),
+    "as_published": Deviations(*[True] * len(fields(Deviations))),
 }
 
 

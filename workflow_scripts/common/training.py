@@ -46,8 +46,8 @@ class Task(Protocol):
     def loss(self, network: nn.Module, rows: np.ndarray, epoch: int) -> Tensor:
         """Return the mean training loss, a scalar, of rows in [0, n_train)."""
 
-    def validation_loss(self, network: nn.Module) -> float:
-        """Return the mean loss over all validation rows."""
+    def validation_loss(self, network: nn.Module) -> float | None:
+        """Return the mean loss over all validation rows; None where there are none."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Epoch:
 
     epoch: int
     training_loss: float
-    validation_loss: float
+    validation_loss: float | None
     learning_rate: float
 
 
@@ -92,6 +92,7 @@ def train(
     per_device_batch_size: int | None = None,
     checkpoint_every: int | None = None,
     keep_best: bool = True,
+    max_grad_norm: float | None = None,
 ) -> list[Epoch]:
     """Train, and leave in `network` the weights of the epoch with the lowest validation loss.
 
@@ -99,7 +100,8 @@ def train(
         network: on the accelerator's device already, as are the optimiser's parameters.
         task: the losses.
         optimizer: over the network's trainable parameters.
-        scheduler: stepped once per epoch with the validation loss; None keeps the rate.
+        scheduler: stepped once per epoch with the validation loss, where there is one; None keeps
+            the rate.
         epochs: how many.
         batch_size: rows per optimiser step, over all processes together.
         seed: of order, augmentation and dropout.
@@ -112,7 +114,8 @@ def train(
             schedules that run by the step; not together with `scheduler`.
         per_device_batch_size: rows of a process at once; its part of a larger batch is accumulated.
         checkpoint_every: steps after which a checkpoint is written within an epoch, too.
-        keep_best: False leaves the last epoch's weights instead.
+        keep_best: False leaves the last epoch's weights instead; needed where nothing validates.
+        max_grad_norm: gradients are clipped to this norm; None leaves them.
 
     Returns:
         One entry per epoch.
@@ -156,6 +159,8 @@ def train(
                     accelerator.backward(loss)
                 mean_loss += float(accelerator.reduce(loss.detach(), "mean"))
             _check_finite(mean_loss, f"training loss of {label}", f"epoch {epoch + 1}, step {step}")
+            if max_grad_norm is not None:
+                accelerator.clip_grad_norm_(wrapped.parameters(), max_grad_norm)
             stepper.step()
             state.total += mean_loss * weight
             state.weight += weight
@@ -168,10 +173,12 @@ def train(
         learning_rate = float(stepper.param_groups[0]["lr"])
         wrapped.eval()
         with torch.no_grad():
-            validated = torch.tensor(task.validation_loss(wrapped), dtype=torch.float64)
-        validation_loss = float(broadcast(validated.to(accelerator.device)))
-        _check_finite(validation_loss, f"validation loss of {label}", f"epoch {epoch + 1}")
-        if scheduler is not None:
+            validation_loss = task.validation_loss(wrapped)
+        if validation_loss is not None:
+            validated = torch.tensor(validation_loss, dtype=torch.float64)
+            validation_loss = float(broadcast(validated.to(accelerator.device)))
+            _check_finite(validation_loss, f"validation loss of {label}", f"epoch {epoch + 1}")
+        if scheduler is not None and validation_loss is not None:
             scheduler.step(validation_loss)
         history.append(Epoch(epoch, state.total / state.weight, validation_loss, learning_rate))
         state.step, state.total, state.weight = 0, 0.0, 0
@@ -181,13 +188,15 @@ def train(
             _save(path, key, network, optimizer, scheduler, state)
         accelerator.wait_for_everyone()
         log.info(
-            "%s: epoch %d of %d, training loss %.4f, validation loss %.4f%s",
+            "%s: epoch %d of %d, training loss %.4f, %s%s",
             label,
             epoch + 1,
             epochs,
             history[-1].training_loss,
-            validation_loss,
-            ", the best so far" if best_epoch(history) == epoch else "",
+            "no validation"
+            if validation_loss is None
+            else f"validation loss {validation_loss:.4f}",
+            ", the best so far" if keep_best and best_epoch(history) == epoch else "",
         )
     network.load_state_dict(state.best, strict=False)
     network.eval()
@@ -195,11 +204,19 @@ def train(
 
 
 def best_epoch(history: list[Epoch]) -> int:
-    """Return the number (from 0) of the epoch with the lowest validation loss, first of equals."""
-    return min(history, key=lambda entry: (entry.validation_loss, entry.epoch)).epoch
+    """Return the number (from 0) of the epoch with the lowest validation loss, first of equals.
+
+    An epoch without a validation loss comes after those that have one.
+    """
+
+    def rank(entry: Epoch) -> tuple[float, int]:
+        loss = entry.validation_loss
+        return (float("inf") if loss is None else loss), entry.epoch
+
+    return min(history, key=rank).epoch
 
 
-def curve(history: list[Epoch]) -> list[dict[str, float]]:
+def curve(history: list[Epoch]) -> list[dict[str, float | None]]:
     """Return the history as a record holds it: epochs counted from 1."""
     return [asdict(entry) | {"epoch": entry.epoch + 1} for entry in history]
 

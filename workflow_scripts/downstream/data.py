@@ -136,6 +136,22 @@ def manifest_rows(manifest: pd.DataFrame, image_ids: Sequence[str], where: str) 
     return by_id.loc[list(image_ids)].reset_index(drop=True)
 
 
+def check_no_test_patient(patients: np.ndarray, manifest: pd.DataFrame) -> None:
+    """Check that no image to train on shows a patient of the test split.
+
+    Raises:
+        InputError: some do; how many and the first.
+    """
+    shared = sorted(set(patients) & set(manifest.loc[manifest["split"] == "test", "patient_id"]))
+    if shared:
+        raise InputError(
+            f"{len(shared)} patient(s) of the test split are among the images to train on, "
+            f"first {shared[0]!r}",
+            "the augment prompts, or the radiographs that a control shows for them",
+            "training images must come from patients outside the test split",
+        )
+
+
 def concatenate(collections: Sequence[Collection]) -> Collection:
     """Put collections of one image size after one another."""
     return Collection(
@@ -180,14 +196,7 @@ def check_disjoint(images: Collection, test_rows: pd.DataFrame) -> None:
     """
     if test_rows.empty:
         raise InputError("the manifest has no image in the test split", "the manifest")
-    shared = sorted(set(images.patients) & set(test_rows["patient_id"]))
-    if shared:
-        raise InputError(
-            f"{len(shared)} patient(s) of the test split are among the images to train on, "
-            f"first {shared[0]!r}",
-            "the augment prompts, or the radiographs that a control shows for them",
-            "training images must come from patients outside the test split",
-        )
+    check_no_test_patient(images.patients, test_rows)
 
 
 def run_key(settings: dict[str, Any], *arrays: np.ndarray) -> str:

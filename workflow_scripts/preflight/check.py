@@ -89,6 +89,9 @@ def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
         if exact := settings["segmentation"]["exact_masks"]:
             yield "downstream.segmentation.exact_masks", exact, check_exact_masks
     if "report_generation" in settings["tasks"]:
+        start = settings["report_generation"]["start"]
+        for name in ("base", "released"):
+            yield f"downstream.report_generation, {name}", f"{start}/{name}", check_reporter
         for name, files in settings["report_generation"]["metrics"].items():
             if files:
                 check = _report_check(name, files)
@@ -206,6 +209,13 @@ def check_exact_masks(path: Path) -> None:
     check_folder(path)
     if not any(path.glob("*.png")):
         raise InputError("no {image_id}.png in the folder", path, "correct the path, or fill it")
+
+
+def check_reporter(path: Path) -> None:
+    """Check a LLaVA that report generation starts from."""
+    from workflow_scripts.downstream.report_generation.layout import check_start
+
+    check_start(path)
 
 
 def check_reid_start(path: Path) -> None:

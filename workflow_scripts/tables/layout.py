@@ -545,6 +545,8 @@ _SEGMENTATION_GAINS: Final = Layout(
         "Exact masks are drawn by hand; against them the labeller itself is measured, and a U-Net "
         "that only repeats it can do no better. "
     ),
+)
+
 _REPORT_METRICS: Final = (
     Column("BLEU-1 ↑", "bleu_1", "higher", 2),
     Column("BLEU-4 ↑", "bleu_4", "higher", 2),

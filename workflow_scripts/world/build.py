@@ -16,10 +16,12 @@ from workflow_scripts.common.files import whole_folder
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.world import mimic_layout
+from workflow_scripts.world.captions import describe, impression
 from workflow_scripts.world.population import Exposure, draw_population
 from workflow_scripts.world.radiograph import render
 
 SIZE = 256
+WORDINGS = 9  # captions of an image, for the language model
 log = logging.getLogger(__name__)
 
 
@@ -97,10 +99,11 @@ def _write_weights(
     findings = np.array([[e.labels[name] == 1 for name in FINDINGS] for e in shown], np.int8)
     patients = [exposure.patient_id for exposure in shown]
     out.mkdir()
-    log.info("world: training the tiny diffusion models, encoders, pseudo-labeller and report reader")
+    log.info("world: training the tiny networks")
     parts: tuple[tuple[Callable[..., None], tuple[Any, ...]], ...] = (
         (_write_diffusion, (images, captions, out, seed)),
         (_write_encoders, (images, captions, findings, patients, out, seed)),
+        (_write_llava_rad, (images, shown, findings, out, seed)),
         (_write_cxas, (images, masks, out, seed)),
         (_write_chexbert, (out, seed)),
     )
@@ -151,6 +154,25 @@ def _write_chexbert(out: Path, seed: int) -> None:
     from workflow_scripts.world.tiny_chexbert import write_chexbert
 
     write_chexbert(out, seed)
+
+
+def _write_llava_rad(
+    images: np.ndarray, shown: list[Exposure], findings: np.ndarray, out: Path, seed: int
+) -> None:
+    from workflow_scripts.world.tiny_llava_rad import write_tiny_llava_rad
+
+    wordings = [_wordings(exposure) for exposure in shown]
+    summaries = [impression(exposure.findings) for exposure in shown]
+    write_tiny_llava_rad(images, wordings, summaries, findings, out, seed)
+
+
+def _wordings(exposure: Exposure) -> list[str]:
+    """Return an exposure's caption and others that say the same in other words."""
+    absent = [name for name in FINDINGS if exposure.labels[name] == 0]
+    seeds = range(exposure.study.seed + 1, exposure.study.seed + WORDINGS)
+    view = exposure.study.view
+    others = [describe(exposure.findings, view, seed, absent) for seed in seeds]
+    return [exposure.caption or "", *others]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,9 +11,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +30,7 @@ from workflow_scripts.features.encoders.transform import (
     ImageTransform,
     read_transform,
 )
+from workflow_scripts.world.training import jitter, rarity, reproducible, training
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,6 @@ _SIDE: Final = 64
 _WIDTH: Final = 8
 _DEPTHS: Final = (1, 1, 1, 1)
 _TEXT_WIDTH: Final = 48
-_BATCH: Final = 48
-_THREADS: Final = 1  # a fixed number, so that a seed gives the same weights on any machine
 
 
 def write_encoder_checkpoints(
@@ -114,8 +112,8 @@ def _write_rad_dino(
     head = nn.Linear(_TEXT_WIDTH, positive.shape[1] + 2 + 64)
     coarse = functional.adaptive_avg_pool2d(inputs[:, :1], 8).flatten(1)
     coarse = (coarse - coarse.mean(0)) / coarse.std(0)
-    weight = _rarity(positive)
-    for batch in training_batches([network, head], 180, effort, len(inputs), 4e-3):
+    weight = rarity(positive)
+    for batch in training([network, head], 180, effort, len(inputs), 4e-3):
         degraded, degree = _degrade(inputs[batch])
         output = head(network(pixel_values=degraded).pooler_output)
         how, what, shape = output[:, :2], output[:, 2:-64], output[:, -64:]
@@ -157,8 +155,8 @@ def _write_biovil_t(
     # One linear layer reads the findings off either embedding: what makes them one space.
     findings = nn.Linear(128, positive.shape[1])
     temperature = 0.1
-    weight = _rarity(positive)
-    for batch in training_batches([text, image, findings], 260, effort, len(inputs), 3e-3):
+    weight = rarity(positive)
+    for batch in training([text, image, findings], 260, effort, len(inputs), 3e-3):
         seen = jitter(inputs[batch], 0.0, 1.0).expand(-1, 3, -1, -1)
         a = image(seen)
         b = text(*_padded([tokens[int(i)] for i in batch], tokenizer.pad_token_id))
@@ -258,7 +256,7 @@ def _write_reid(
     for i, patient in enumerate(patients):
         by_patient.setdefault(patient, []).append(i)
     groups = list(by_patient.values())
-    for chosen in training_batches([network], 300, effort, len(groups), 3e-3, 32):
+    for chosen in training([network], 300, effort, len(groups), 3e-3, 32):
         pairs = [groups[int(g)] for g in chosen]
         first, second = [], []
         for group in pairs:
@@ -289,7 +287,7 @@ def _write_resnet(images: NDArray[np.uint8], out_dir: Path, effort: float) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     inputs = _inputs(images, replace(reid.PUBLISHED, size=(_SIDE, _SIDE)))
     network = ResNet(_DEPTHS, _WIDTH, 1000)
-    for batch in training_batches([network], 60, effort, len(inputs), 2e-3):
+    for batch in training([network], 60, effort, len(inputs), 2e-3):
         turn = torch.randint(4, (len(batch),))
         turned = torch.stack(
             [torch.rot90(inputs[int(i)], int(k), (1, 2)) for i, k in zip(batch, turn, strict=True)]
@@ -301,61 +299,8 @@ def _write_resnet(images: NDArray[np.uint8], out_dir: Path, effort: float) -> No
 # Shared
 
 
-@dataclass
-class _Schedule:
-    """Learning rate over the steps: a tenth of them up, then a cosine down to a twentieth."""
-
-    steps: int
-
-    def __call__(self, step: int) -> float:
-        warm = max(1, self.steps // 10)
-        return min((step + 1) / warm, 0.05 + 0.475 * (1 + math.cos(math.pi * step / self.steps)))
-
-
-def training_batches(
-    modules: Sequence[nn.Module],
-    steps: int,
-    effort: float,
-    n: int,
-    learning_rate: float,
-    batch: int = _BATCH,
-) -> Iterator[Tensor]:
-    """Yield batches of indices below n; after each, step AdamW with the gradients that were left.
-
-    Args:
-        modules: what is trained.
-        steps: how many batches.
-        effort: multiplies them.
-        n: how many things there are to train on.
-        learning_rate: at its highest; see `_Schedule`.
-        batch: indices at a time.
-    """
-    steps = max(2, round(steps * effort))
-    parameters = [p for module in modules for p in module.parameters()]
-    optimiser = torch.optim.AdamW(parameters, learning_rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _Schedule(steps))
-    for module in modules:
-        module.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
-    order = torch.empty(0, dtype=torch.int64)
-    for _ in range(steps):
-        if len(order) < min(batch, n):
-            order = torch.cat([order, torch.randperm(n)])
-        yield order[:batch].unique()
-        order = order[batch:]
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        schedule.step()
-
-
 def _state(module: nn.Module) -> dict[str, Tensor]:
     return {key: value.contiguous() for key, value in module.state_dict().items()}
-
-
-def _rarity(positive: Tensor) -> Tensor:
-    """Return weights of the positives: rare findings count more, at most ten times."""
-    share = positive.mean(0)
-    return ((1 - share) / share.clamp(min=1e-3)).sqrt().clamp(1, 10)
 
 
 def _degrade(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -393,18 +338,6 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
     return flat.view(n, c, h, w)
 
 
-def jitter(x: Tensor, contrast: float, shift: float) -> Tensor:
-    """Change contrast and brightness a little and move each image by up to `shift` pixels."""
-    n = len(x)
-    gain = 1 + contrast * (2 * torch.rand(n, 1, 1, 1) - 1)
-    bias = contrast * (2 * torch.rand(n, 1, 1, 1) - 1)
-    theta = torch.eye(2, 3).repeat(n, 1, 1)
-    theta[:, :, 2] = (2 * torch.rand(n, 2) - 1) * 2 * shift / x.shape[-1]
-    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
-    moved = functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
-    return moved * gain + bias
-
-
 def _inputs(images: NDArray[np.uint8], transform: ImageTransform) -> Tensor:
     """Prepare gray images as the encoder will, float32 (n, 3, h, w)."""
     return torch.stack([transform(Image.fromarray(image).convert("RGB")) for image in images])
@@ -433,15 +366,3 @@ def _write_sidecar(
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def reproducible() -> Iterator[None]:
-    """A fixed number of threads and torch's own random state, both put back afterwards."""
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-    torch.set_num_threads(_THREADS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_rng_state(state)

@@ -27,6 +27,7 @@ from workflow_scripts.downstream.report_generation.metrics.chexbert import (
 from workflow_scripts.features.encoders.biovil_t_text import load_tokenizer
 from workflow_scripts.world.captions import describe
 from workflow_scripts.world.findings import draw_finding
+from workflow_scripts.world.training import reproducible
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +52,8 @@ def write_chexbert(out: Path, seed: int, steps: int = _STEPS) -> None:
         steps: of training.
     """
     start = time.monotonic()
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-    torch.set_num_threads(1)  # a fixed number: a seed gives the same weights on any machine
-    torch.manual_seed(seed)
-    try:
+    with reproducible():
+        torch.manual_seed(seed)
         captions, classes = draw_captions(_CAPTIONS, seed)
         bert = out / BERT
         bert.mkdir(parents=True)
@@ -66,9 +65,6 @@ def write_chexbert(out: Path, seed: int, steps: int = _STEPS) -> None:
         # As the original saves it: from a data-parallel module, with what training needed beside.
         saved = {f"module.{key}": value for key, value in network.state_dict().items()}
         torch.save({"epoch": 1, "model_state_dict": saved}, out / CHEXBERT)
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_rng_state(state)
     log.info("%s: %.0f s", out / CHEXBERT, time.monotonic() - start)
 
 

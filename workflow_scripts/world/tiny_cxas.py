@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from workflow_scripts.common.pixels import normalise
 from workflow_scripts.downstream.segmentation.cxas import Cxas, prepare
-from workflow_scripts.world.encoders import jitter, reproducible, training_batches
+from workflow_scripts.world.training import jitter, reproducible, training
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def write_cxas_checkpoint(
         torch.manual_seed(seed)
         network = Cxas((1, 1, 1, 1), width=4, filters=16)
         _never_draw_others(network)
-        for batch in training_batches([network], _STEPS, effort, len(images), 6e-3, _BATCH):
+        for batch in training([network], _STEPS, effort, len(images), 6e-3, _BATCH):
             seen = jitter(_coarsened(pictures[batch].float() / 255), 0.1, 0.0)
             _loss(network(normalise(seen), CLASSES), targets[batch]).backward()
     path = out_dir / CXAS

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from workflow_scripts.common.pixels import rotate, to_unit
 from workflow_scripts.common.training import random_stream
 
-
 LOSSES: Final[dict[str, Callable[[], nn.Module]]] = {
     "dice_ce": lambda: DiceCELoss(sigmoid=True),
     "dice": lambda: DiceLoss(sigmoid=True),

@@ -55,7 +55,13 @@ class ImageTransform:
         if self.squash is not None:
             side, resample = self.squash
             image = image.convert("RGB").resize((side, side), resample)
-        image = stretch_to_gray(image) if self.stretch_gray else image.convert("RGB")
+        pixels = self.fit(stretch_to_gray(image) if self.stretch_gray else image.convert("RGB"))
+        table = self._table()
+        channels = [pixels if pixels.ndim == 2 else pixels[..., i] for i in range(3)]
+        return torch.from_numpy(np.stack([table[i][channels[i]] for i in range(3)]))
+
+    def fit(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resize and crop an 8-bit image; return its pixels, (height, width) or with channels."""
         width, height = image.size
         if isinstance(self.size, tuple):
             target = self.size
@@ -69,9 +75,7 @@ class ImageTransform:
         if self.crop is not None:
             top, left = (self._margin(a - b) for a, b in zip(target, self.crop, strict=True))
             pixels = pixels[top : top + self.crop[0], left : left + self.crop[1]]
-        table = self._table()
-        channels = [pixels if pixels.ndim == 2 else pixels[..., i] for i in range(3)]
-        return torch.from_numpy(np.stack([table[i][channels[i]] for i in range(3)]))
+        return pixels
 
     def describe(self) -> str:
         """Return all of it in words, for the cache's key."""

@@ -1,0 +1,189 @@
+"""A world of three findings, each a blob in its corner, and a tiny LLaVA-Rad that knows it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
+from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
+from workflow_scripts.downstream.report_generation import train
+from workflow_scripts.world.tiny_llava_rad import CONVERTED, write_tiny_llava_rad
+
+SIZE = 64
+DRAWN = ("Cardiomegaly", "Edema", "Pneumothorax")
+WORDS = ("cardiomegaly", "edema", "pneumothorax")
+_CORNERS = ((18, 18), (18, 46), (46, 18))
+
+
+def blob_image(labels: tuple[int, ...], generator: np.random.Generator) -> Image.Image:
+    """Draw noise and, for each present finding of DRAWN, a blob in its corner."""
+    pixels = generator.normal(70, 12, (SIZE, SIZE))
+    y, x = np.mgrid[:SIZE, :SIZE]
+    for positive, (row, column) in zip(labels, _CORNERS, strict=True):
+        if positive:
+            pixels += 130 * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 72)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def caption(labels: tuple[int, ...], wording: int = 0) -> str:
+    """Name what is present, one sentence each, in one of two wordings."""
+    named = [word for word, positive in zip(WORDS, labels, strict=True) if positive]
+    if not named:
+        return "The lungs are clear."
+    if wording % 2:
+        return " ".join(f"Marked {word} is seen." for word in named)
+    return " ".join(f"There is {word}." for word in named)
+
+
+def found(reports: pd.Series) -> np.ndarray:
+    """Return which findings reports name, bool (n, 3)."""
+    return np.array([[word in report for word in WORDS] for report in reports])
+
+
+def agreement(outcomes: pd.DataFrame) -> float:
+    """Return the share of findings on which report and reference agree."""
+    return float((found(outcomes["generated"]) == found(outcomes["reference"])).mean())
+
+
+@dataclass
+class World:
+    """Files of a small cohort and how to run the script on them."""
+
+    folder: Path
+    manifest: pd.DataFrame
+    prompts: pd.DataFrame
+    images: dict[str, Image.Image]
+    start: Path
+
+    def shard(self, name: str, shown: dict[str, tuple[str, str | None]]) -> Path:
+        """Write prompt_id -> (image_id of the picture, source_image_id) as a shard."""
+        path = self.folder / f"{name}.parquet"
+        captions = self.manifest.set_index("image_id")["caption"]
+        of_prompt = self.prompts.set_index("prompt_id")["caption"]
+        write_shard(
+            (
+                ImageItem(
+                    prompt,
+                    f"{prompt}.png",
+                    png_bytes(self.images[image]),
+                    captions[source] if source else of_prompt[prompt],
+                    source,
+                )
+                for prompt, (image, source) in shown.items()
+            ),
+            path,
+        )
+        return path
+
+    def copies(self) -> Path:
+        """Write the training copies: each prompt's own radiograph."""
+        rows = zip(self.prompts["prompt_id"], self.prompts["image_id"], strict=True)
+        return self.shard("copies", {prompt: (image, image) for prompt, image in rows})
+
+    def arguments(self, name: str, **changes: object) -> list[str]:
+        """Return the script's flags; `shards` may be a list."""
+        folder = self.folder / "runs" / name
+        flags: dict[str, object] = {
+            "setting": "real_only",
+            "model": "real",
+            "protocol": "sound",
+            "manifest": self.folder / "manifest.parquet",
+            "prompts": self.folder / "augment.parquet",
+            "start": self.start,
+            "real_images": 100,
+            "draw_seed": 5,
+            "projector_epochs": 2,
+            "projector_batch_size": 8,
+            "projector_learning_rate": 1e-2,
+            "epochs": 2,
+            "batch_size": 16,
+            "learning_rate": 5e-3,
+            "lora_rank": 4,
+            "lora_alpha": 8,
+            "lora_dropout": 0.05,
+            "warmup_share": 0.03,
+            "weight_decay": 0.0,
+            "max_grad_norm": 1.0,
+            "max_length": 192,
+            "max_new_tokens": 24,
+            "validation_images": 8,
+            "per_device_batch_size": 8,
+            "generate_batch_size": 24,
+            "mixed_precision": "no",
+            "checkpoint_every": 3,
+            "image_memory": 1,
+            "seed": 7,
+            "progress": folder / "progress",
+            "threads": 1,
+            "output": folder / "repeat-0.parquet",
+        } | changes
+        listed: list[str] = []
+        for key, value in flags.items():
+            listed.append("--" + key.replace("_", "-"))
+            listed += [str(item) for item in value] if isinstance(value, list) else [str(value)]
+        return listed
+
+    def run(self, name: str, **changes: object) -> Path:
+        """Run the script in this process; return the file of outcomes."""
+        train.main(self.arguments(name, **changes))
+        return self.folder / "runs" / name / "repeat-0.parquet"
+
+
+def make_world(folder: Path, n_patients: int = 120, seed: int = 0) -> World:
+    """Make patients with two images each; every fourth is tested on, every tenth validates."""
+    generator = np.random.default_rng(seed)
+    rows, images = [], {}
+    (folder / "images").mkdir(parents=True)
+    for k in range(2 * n_patients):
+        patient, image_id = f"p{k // 2:04d}", f"i{k:05d}"
+        labels = tuple(int(value) for value in generator.random(3) < 0.4)
+        images[image_id] = blob_image(labels, generator)
+        path = folder / "images" / f"{image_id}.png"
+        images[image_id].save(path)
+        findings = dict.fromkeys(FINDINGS, pd.NA) | dict(zip(DRAWN, labels, strict=True))
+        split = "test" if k // 2 % 4 == 0 else "validate" if k // 2 % 10 == 1 else "train"
+        rows.append(
+            {
+                "image_id": image_id,
+                "patient_id": patient,
+                "study_id": f"s{k:05d}",
+                "path": str(path),
+                "view": "AP",
+                "site": None,
+                "split": split,
+                "caption": caption(labels),
+                "caption_source": "llava_rad",
+                **findings,
+            }
+        )
+    manifest = pd.DataFrame(rows).astype(dict.fromkeys(FINDINGS, "Int8"))
+    write_manifest(manifest, folder / "manifest.parquet")
+    train_rows = manifest[manifest["split"] == "train"].reset_index(drop=True)
+    prompts = train_rows.head(40)[["image_id", "caption", *FINDINGS]].assign(
+        replicate=0, seed=range(40)
+    )
+    prompts.insert(0, "prompt_id", [f"augment-{i:016x}-r00" for i in range(40)])
+    write_prompts(prompts, folder / "augment.parquet")
+    drawn = [tuple(labels) for labels in train_rows[list(DRAWN)].to_numpy(dtype=int).tolist()]
+    write_tiny_llava_rad(
+        np.stack([np.asarray(images[i]) for i in train_rows["image_id"]]),
+        [[caption(labels, k) for k in range(2)] for labels in drawn],
+        [" ".join(np.array(WORDS)[np.array(labels) == 1]) or "none" for labels in drawn],
+        train_rows[list(FINDINGS)].eq(1).fillna(False).to_numpy(np.int8),
+        folder / "weights",
+        seed=3,
+        effort=0.25,
+        pieces=400,
+    )
+    return World(folder, manifest, prompts, images, folder / "weights" / CONVERTED)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    torch.set_num_threads(1)
+    return make_world(tmp_path_factory.mktemp("blobs") / "world")

@@ -1,0 +1,102 @@
+"""Reports of test images, greedily, in batches that a killed run need not write again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.downstream.report_generation.images import Ahead, Squares, tower_input
+from workflow_scripts.downstream.report_generation.prompts import ReportTokenizer
+
+
+def generate_reports(
+    network: Any,
+    tokenizer: ReportTokenizer,
+    squares: Squares,
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    progress: Path,
+    key: str,
+    accelerator: Accelerator,
+    threads: int,
+) -> list[str]:
+    """Write a report for each image, the likeliest token at each step.
+
+    The batches do not depend on the number of processes, which share them out.
+
+    Args:
+        network: a LLaVA on the accelerator's device.
+        tokenizer: its tokens.
+        squares: the images.
+        batch_size: images at a time.
+        max_new_tokens: a report ends there at the latest.
+        progress: folder of the finished batches, readable by the owner alone.
+        key: digest of all that the reports depend on; batches of another key are not used.
+        accelerator: says how many processes there are.
+        threads: that decode.
+
+    Returns:
+        The reports, in the order of the images; only in the main process all of them.
+    """
+    rows = np.arange(len(squares))
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    files = [progress / f"reports-{number:05d}.json" for number in range(len(batches))]
+    own = range(accelerator.process_index, len(batches), accelerator.num_processes)
+    todo = [number for number in own if _read(files[number], key) is None]
+    progress.mkdir(parents=True, exist_ok=True, mode=0o700)
+    order = np.concatenate([rows[:0], *(batches[number] for number in todo)])
+    images = Ahead(squares, lambda _: order, epochs=1, threads=threads, ahead=2 * batch_size)
+    meter = Progress("writing reports", len(own), "batches", done=len(own) - len(todo))
+    network.eval()
+    for number in todo:
+        pixels = tower_input(images.read(batches[number], 0), squares.transform, accelerator.device)
+        reports = _batch(network, tokenizer, pixels, max_new_tokens)
+        with whole_file(files[number], owner_only=True) as temporary:
+            temporary.write_text(json.dumps({"key": key, "reports": reports}), encoding="utf-8")
+        meter.update()
+    images.close()
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        return []
+    found = [_read(file, key) for file in files]
+    if any(reports is None for reports in found):
+        raise InputError("reports that were just written are gone", progress, "run again")
+    return [report for reports in found for report in reports or []]
+
+
+@torch.no_grad()
+def _batch(
+    network: Any, tokenizer: ReportTokenizer, pixels: torch.Tensor, max_new_tokens: int
+) -> list[str]:
+    prompt = torch.from_numpy(tokenizer.prompt("v1")).to(pixels.device)
+    ids = prompt.expand(len(pixels), -1)
+    written = network.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        pixel_values=pixels,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=tokenizer.eos,
+        pad_token_id=tokenizer.eos,
+        suppress_tokens=[tokenizer.image_token],
+    )
+    return [tokenizer.read(row[len(prompt) :].tolist()) for row in written]
+
+
+def _read(path: Path, key: str) -> list[str] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content["reports"] if content.get("key") == key else None

@@ -1,0 +1,139 @@
+"""Images of report generation: decoded in threads ahead of use, never all in memory.
+
+70,000 squares of 518 pixels would take 19 GB for each process. Instead a few batches are decoded
+while the network computes; the order of the rows is known (`training.epoch_batches`). Where all fit
+into a budget they are decoded once.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workflow_scripts.common.images import ImageItem
+from workflow_scripts.common.training import epoch_batches
+from workflow_scripts.features.encoders.transform import ImageTransform
+
+
+class Squares:
+    """Images as the vision tower takes them: 8-bit luminance, resized and cropped.
+
+    Args:
+        items: the images.
+        transform: the tower's preprocessing.
+        memory: bytes of decoded images that are kept; later ones are decoded again when needed.
+    """
+
+    def __init__(self, items: Sequence[ImageItem], transform: ImageTransform, memory: int = 0):
+        self.items, self.transform = items, transform
+        self._kept: dict[int, np.ndarray] = {}
+        self._left = memory
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __call__(self, row: int) -> np.ndarray:
+        """Return one image, uint8 (side, side).
+
+        Raises:
+            InputError: it cannot be decoded; the message names it.
+        """
+        if row in self._kept:
+            return self._kept[row]
+        square = self.transform.fit(self.items[row].open().convert("L"))
+        if self._left >= square.nbytes:
+            self._kept[row] = square
+            self._left -= square.nbytes
+        return square
+
+
+class Ahead:
+    """Reads rows in a known order, the next ones in threads while the caller computes.
+
+    Args:
+        squares: the images.
+        order: rows of an epoch in the order in which they will be asked for.
+        epochs: how many epochs there are.
+        threads: how many decode at a time.
+        ahead: images that wait decoded.
+    """
+
+    def __init__(
+        self,
+        squares: Squares,
+        order: Callable[[int], np.ndarray],
+        *,
+        epochs: int,
+        threads: int,
+        ahead: int,
+    ):
+        self.squares, self.order, self.epochs = squares, order, epochs
+        self.ahead = max(1, ahead)
+        self._pool = ThreadPoolExecutor(max(1, threads))
+        self._coming: Iterator[tuple[int, int]] = iter(())
+        self._waiting: deque[tuple[tuple[int, int], Future[np.ndarray]]] = deque()
+
+    def read(self, rows: np.ndarray, epoch: int) -> np.ndarray:
+        """Return the images of rows, uint8 (n, side, side).
+
+        Rows out of order (a run that continues within an epoch) begin a new queue; they are decoded
+        all the same.
+        """
+        if len(self._waiting) == 0 or self._waiting[0][0] != (epoch, int(rows[0])):
+            self._begin(int(rows[0]), epoch)
+        images = []
+        for row in rows:
+            self._fill(1)
+            place, future = self._waiting.popleft() if self._waiting else (None, None)
+            if future is None or place != (epoch, int(row)):
+                raise ValueError(f"row {row} of epoch {epoch} was not to come next")
+            images.append(future.result())
+        self._fill(self.ahead)
+        return np.stack(images)
+
+    def close(self) -> None:
+        """Stop decoding."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._waiting.clear()
+
+    def _begin(self, row: int, epoch: int) -> None:
+        for _, future in self._waiting:
+            future.cancel()
+        self._waiting.clear()
+        start = int(np.flatnonzero(self.order(epoch) == row)[0])
+        rest = ((epoch, int(r)) for r in self.order(epoch)[start:])
+        later = ((e, int(r)) for e in range(epoch + 1, self.epochs) for r in self.order(e))
+        self._coming = itertools.chain(rest, later)
+
+    def _fill(self, number: int) -> None:
+        while len(self._waiting) < number:
+            place = next(self._coming, None)
+            if place is None:
+                return
+            self._waiting.append((place, self._pool.submit(self.squares, place[1])))
+
+
+def training_order(
+    n: int, batch_size: int, seed: int, process: int, processes: int
+) -> Callable[[int], np.ndarray]:
+    """Return the order in which `training.train` asks one process for its rows."""
+
+    def order(epoch: int) -> np.ndarray:
+        batches = epoch_batches(n, batch_size, seed, epoch)
+        return np.concatenate([batch[process::processes] for batch in batches])
+
+    return order
+
+
+def tower_input(squares: np.ndarray, transform: ImageTransform, device: torch.device) -> Tensor:
+    """Scale and normalise squares uint8 (n, h, w) to float32 (n, 3, h, w) on a device."""
+    mean, std = (
+        torch.tensor(values, device=device).view(1, 3, 1, 1)
+        for values in (transform.mean, transform.std)
+    )
+    gray = torch.from_numpy(squares).to(device, non_blocking=True).unsqueeze(1)
+    return (gray.float() * transform.scale - mean) / std

@@ -1,0 +1,251 @@
+"""The LLaVA: loading it whole, what each stage trains, and the loss on the answer's tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.downstream.report_generation.images import Ahead, Squares, tower_input
+from workflow_scripts.downstream.report_generation.layout import IMAGE_TOKEN, check_start
+from workflow_scripts.downstream.report_generation.prompts import Written
+
+PRECISIONS: Final = {"no": torch.float32, "bf16": torch.bfloat16}
+_IGNORED: Final = -100
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """A low-rank adapter on every linear layer of the language model, the head excepted.
+
+    Attributes:
+        rank: of the two factors.
+        alpha: the update is scaled by alpha / rank.
+        dropout: share of the adapter's inputs that are dropped in training.
+    """
+
+    rank: int
+    alpha: int
+    dropout: float
+
+
+def load_llava(folder: Path, dtype: torch.dtype) -> Any:
+    """Load a LLaVA folder; no parameter is trainable.
+
+    Raises:
+        InputError: see `check_start`; or weights that the network does not have, lacks, or has in
+            another shape, all named.
+    """
+    from transformers import LlavaForConditionalGeneration
+
+    check_start(folder)
+    try:
+        loaded: Any = LlavaForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to name them all, below
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(f"cannot load a LLaVA: {str(error).splitlines()[0]}", folder) from None
+    network, found = loaded
+    faults = {
+        "missing": sorted(found["missing_keys"]),
+        "unexpected": sorted(found["unexpected_keys"]),
+        "of another shape": sorted(str(entry[0]) for entry in found["mismatched_keys"]),
+    }
+    lines = [
+        f"{len(keys)} key(s) {fault}: {', '.join(keys[:5])}{', ...' * (len(keys) > 5)}"
+        for fault, keys in faults.items()
+        if keys
+    ]
+    if lines:
+        raise InputError("; ".join(lines), folder, "convert the published files again")
+    return network.requires_grad_(False)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of a LLaVA folder.
+
+    Raises:
+        InputError: it cannot be read or has no placeholder for the image.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load a tokenizer: {str(error).splitlines()[0]}", folder) from None
+    if IMAGE_TOKEN not in tokenizer.get_vocab():
+        raise InputError(f"the tokenizer has no token {IMAGE_TOKEN}", folder)
+    return tokenizer
+
+
+def reset_projector(network: Any, seed: int) -> None:
+    """Draw the projector's weights anew, as PyTorch initialises linear layers."""
+    torch.manual_seed(seed)
+    projector = network.model.multi_modal_projector
+    for layer in (projector.linear_1, projector.linear_2):
+        layer.to("cpu", torch.float32).reset_parameters()
+
+
+def train_projector_only(network: Any) -> list[nn.Parameter]:
+    """Make the projector trainable, in float32, and nothing else; return its parameters."""
+    network.requires_grad_(False)
+    projector = network.model.multi_modal_projector.float().requires_grad_(True)
+    return list(projector.parameters())
+
+
+def add_lora(network: Any, settings: LoraSettings, seed: int) -> list[nn.Parameter]:
+    """Add an adapter, in float32, that changes nothing yet; make it and the projector trainable.
+
+    Returns:
+        The trainable parameters.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    linear = [
+        f"model.language_model.{name}"
+        for name, module in network.model.language_model.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    torch.manual_seed(seed)
+    inject_adapter_in_model(
+        LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules=linear,
+        ),
+        network,
+    )
+    network.requires_grad_(False)
+    network.model.multi_modal_projector.float().requires_grad_(True)
+    for name, parameter in network.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def merge_lora(network: nn.Module) -> None:
+    """Add the adapter's update to the weights beneath it, and pass it over from then on."""
+    from peft.tuners.lora import LoraLayer
+
+    for module in network.modules():
+        if isinstance(module, LoraLayer) and not module.merged:
+            module.merge()
+
+
+class ReportTask:
+    """Losses of one stage; see `training.Task`.
+
+    Args:
+        images: those to train on.
+        written: their reports, in the same order.
+        validation: images and reports to validate on; there may be none.
+        image_token: id of the image's placeholder; no answer holds it, and it takes no part in the
+            softmax (it is not in the vocabulary that the language model was trained with).
+        padding: id that fills up the shorter answers of a batch.
+        batch_size: images at a time in validation.
+        threads: that decode the validation images.
+        device: where the network is.
+    """
+
+    def __init__(
+        self,
+        images: Ahead,
+        written: Written,
+        validation: tuple[Squares, Written],
+        *,
+        image_token: int,
+        padding: int,
+        batch_size: int,
+        threads: int,
+        device: torch.device,
+    ):
+        self.images, self.written, self.validation = images, written, validation
+        self.transform = images.squares.transform
+        self.image_token, self.padding = image_token, padding
+        self.batch_size, self.threads, self.device = batch_size, threads, device
+        self.n_train = len(images.squares)
+        self.lengths = np.array([len(answer) for answer in written.answers])
+
+    def weight(self, rows: np.ndarray) -> int:
+        """Return the number of answer tokens: the loss is a mean over them."""
+        return int(self.lengths[rows].sum())
+
+    def loss(self, network: nn.Module, rows: np.ndarray, epoch: int) -> Tensor:
+        """Return the mean cross-entropy of the answers' tokens."""
+        squares = self.images.read(rows, epoch)
+        return self._loss(network, squares, [self.written.answers[row] for row in rows])
+
+    def validation_loss(self, network: nn.Module) -> float | None:
+        """Return the mean cross-entropy of the answers' tokens over the validation images."""
+        squares, written = self.validation
+        if len(squares) == 0:
+            return None
+        rows = np.arange(len(squares))
+        images = Ahead(
+            squares, lambda _: rows, epochs=1, threads=self.threads, ahead=2 * self.batch_size
+        )
+        total, tokens = 0.0, 0
+        for start in range(0, len(rows), self.batch_size):
+            batch = rows[start : start + self.batch_size]
+            answers = [written.answers[row] for row in batch]
+            number = sum(len(answer) for answer in answers)
+            total += float(self._loss(network, images.read(batch, 0), answers)) * number
+            tokens += number
+        images.close()
+        return total / tokens
+
+    def _loss(
+        self, network: nn.Module, squares: np.ndarray, answers: Sequence[np.ndarray]
+    ) -> Tensor:
+        ids, mask = padded(self.written.prompt, answers, self.padding)
+        start = len(self.written.prompt)
+        labels = np.where(mask[:, start:], ids[:, start:], _IGNORED)
+        # Only the positions that predict the answer pass the head: an image has a thousand more.
+        logits = network(
+            input_ids=torch.from_numpy(ids).to(self.device),
+            attention_mask=torch.from_numpy(mask).to(self.device),
+            pixel_values=tower_input(squares, self.transform, self.device),
+            logits_to_keep=ids.shape[1] - start + 1,
+            use_cache=False,
+        ).logits[:, :-1]
+        return functional.cross_entropy(
+            _without(logits.float(), self.image_token).flatten(0, 1),
+            torch.from_numpy(labels).to(self.device).flatten(),
+            ignore_index=_IGNORED,
+        )
+
+
+def padded(
+    prompt: np.ndarray, answers: Sequence[np.ndarray], padding: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return ids int64 (n, length) of the prompt with each answer, and the mask of what is text."""
+    length = len(prompt) + max((len(answer) for answer in answers), default=0)
+    ids = np.full((len(answers), length), padding, np.int64)
+    mask = np.zeros((len(answers), length), np.int64)
+    for row, answer in enumerate(answers):
+        end = len(prompt) + len(answer)
+        ids[row, : len(prompt)], ids[row, len(prompt) : end] = prompt, answer
+        mask[row, :end] = 1
+    return ids, mask
+
+
+def _without(logits: Tensor, token: int) -> Tensor:
+    """Leave a token out of the softmax."""
+    if token == logits.shape[-1] - 1:
+        return logits[..., :token]
+    return logits.index_fill(-1, torch.tensor(token, device=logits.device), float("-inf"))

@@ -1,0 +1,392 @@
+"""Train a report generator on real images, synthetic ones or both; let it describe the test images.
+
+    accelerate launch --num_processes 4 -m workflow_scripts.downstream.report_generation.train ...
+    python -m workflow_scripts.downstream.report_generation.train ...
+
+Tables 6 and 16 of the paper, with the two stages and settings of LLaVA-Rad. `real_only` and
+`augmented` start from a radiology vision tower and a language model that never saw an image: first
+the projector between them is trained, then an adapter on the language model together with the
+projector. `synthetic_only` continues the released LLaVA-Rad by the second stage alone, and
+`released` is that model as it is, untrained. Makes one file: the report of each test image beside
+its reference; `score` makes the record of it.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+
+from workflow_scripts.common.as_published import PROTOCOLS, Deviations, deviations
+from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import sha256_of
+from workflow_scripts.common.manifest import read_manifest, read_prompts
+from workflow_scripts.common.records import provenance
+from workflow_scripts.common.training import curve, train
+from workflow_scripts.downstream.data import check_no_test_patient
+from workflow_scripts.downstream.outcomes import write_outcomes
+from workflow_scripts.downstream.report_generation.data import (
+    Pairs,
+    captioned,
+    concatenate,
+    drawn_real_pairs,
+    real_pairs,
+    synthetic_pairs,
+)
+from workflow_scripts.downstream.report_generation.generate import generate_reports
+from workflow_scripts.downstream.report_generation.images import Ahead, Squares, training_order
+from workflow_scripts.downstream.report_generation.layout import (
+    BASE,
+    RELEASED,
+    check_start,
+    image_tokens,
+    read_llava_config,
+    transform,
+)
+from workflow_scripts.downstream.report_generation.network import (
+    PRECISIONS,
+    LoraSettings,
+    ReportTask,
+    add_lora,
+    load_llava,
+    load_tokenizer,
+    merge_lora,
+    reset_projector,
+    train_projector_only,
+)
+from workflow_scripts.downstream.report_generation.prompts import ReportTokenizer
+from workflow_scripts.downstream.report_generation.schedule import warmup_then_cosine
+from workflow_scripts.finetune.data import digest_of_files
+
+log = logging.getLogger(__name__)
+
+SETTINGS: Final = ("real_only", "augmented", "synthetic_only", "released")
+_SETTING_KEYS: Final = (
+    "setting",
+    "model",
+    "protocol",
+    "real_images",
+    "draw_seed",
+    "projector_epochs",
+    "projector_batch_size",
+    "projector_learning_rate",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "warmup_share",
+    "weight_decay",
+    "max_grad_norm",
+    "max_length",
+    "max_new_tokens",
+    "validation_images",
+    "mixed_precision",
+    "seed",
+)
+_PUBLISHED_EPOCHS: Final = {"real_only": 3, "augmented": 10, "synthetic_only": 5}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    Attributes:
+        name: `projector` (the first) or `adapter` (the second).
+        form: of the prompt, see prompts.py.
+        epochs, batch_size, learning_rate: of the stage.
+    """
+
+    name: str
+    form: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a setting starts from and which stages it goes through.
+
+    Attributes:
+        start: the folder of the start, below `--start`.
+        new_projector: whether the projector is drawn anew.
+        stages: in order.
+    """
+
+    start: str
+    new_projector: bool
+    stages: tuple[Stage, ...]
+
+
+def plan_of(args: argparse.Namespace, switches: Deviations) -> Plan:
+    """Return how a setting is trained."""
+    epochs = args.epochs
+    if switches.report_epochs_by_setting:
+        epochs = _PUBLISHED_EPOCHS.get(args.setting, epochs)
+    projector = Stage(
+        "projector",
+        "plain",
+        args.projector_epochs,
+        args.projector_batch_size,
+        args.projector_learning_rate,
+    )
+    adapter = Stage("adapter", "v1", epochs, args.batch_size, args.learning_rate)
+    if args.setting == "released":
+        return Plan(RELEASED, False, ())
+    if args.setting == "synthetic_only":
+        start = BASE if switches.report_synthetic_from_base else RELEASED
+        return Plan(start, False, (adapter,))
+    return Plan(BASE, True, (projector, adapter))
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Everything that is read before the network."""
+
+    pairs: Pairs
+    n_real: int
+    validation: Pairs
+    test: Pairs
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script; see `--help`."""
+    args = _arguments(argv)
+    device = pick_device(args.gpus)
+    torch.set_num_threads(args.threads)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=args.mixed_precision)
+    if args.gpus and args.gpus != accelerator.num_processes:
+        raise InputError(
+            f"{args.gpus} GPUs were given to {accelerator.num_processes} process(es)",
+            "--gpus",
+            f"start with `accelerate launch --num_processes {args.gpus} -m ...`",
+        )
+    plan = plan_of(args, deviations(args.protocol))
+    folder = args.start / plan.start
+    check_start(folder)
+    data = _read_data(args, read_manifest(args.manifest))
+    settings = {key: getattr(args, key) for key in _SETTING_KEYS}
+    settings |= {"plan": asdict(plan), "weights_sha256": sha256_of(folder)}
+    key = run_key(settings, data)
+
+    config = read_llava_config(folder)
+    image_token = int(config["image_token_index"])
+    tokens = ReportTokenizer(
+        load_tokenizer(folder), image_token, image_tokens(config), args.max_length
+    )
+    network = load_llava(folder, PRECISIONS[args.mixed_precision])
+    if plan.new_projector:
+        reset_projector(network, args.seed)
+    network.to(accelerator.device)
+    if args.gradient_checkpointing:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+    fit = transform(folder)
+    squares = Squares(data.pairs.items, fit, int(args.image_memory * 2**30))
+    validation = Squares(data.validation.items, fit)
+    stages = [
+        _train_stage(stage, network, tokens, data, squares, validation, args, accelerator, key)
+        for stage in plan.stages
+    ]
+    merge_lora(network)
+    if args.gradient_checkpointing:
+        network.gradient_checkpointing_disable()
+    reports = generate_reports(
+        network.to(PRECISIONS[args.mixed_precision]),
+        tokens,
+        Squares(data.test.items, fit),
+        batch_size=args.generate_batch_size,
+        max_new_tokens=args.max_new_tokens,
+        progress=args.progress,
+        key=f"{key} in batches of {args.generate_batch_size}",
+        accelerator=accelerator,
+        threads=args.threads,
+    )
+    if not accelerator.is_main_process:
+        return
+    run = {
+        "settings": settings,
+        "setting": args.setting,
+        "model": args.model,
+        "protocol": args.protocol,
+        "seed": args.seed,
+        "stages": stages,
+        "n_train_real": data.n_real,
+        "n_train_synthetic": len(data.pairs) - data.n_real,
+        "n_real_asked_for": args.real_images,
+        "n_validation": len(data.validation),
+        "indication": "none: the manifest holds none",
+        "provenance": provenance(settings, device_name(accelerator.device)),
+    }
+    columns: dict[str, Any] = {
+        "image_id": data.test.ids,
+        "patient_id": data.test.patients,
+        "reference": data.test.reports,
+        "generated": reports,
+    }
+    write_outcomes(args.output, columns, run)
+    shutil.rmtree(args.progress, ignore_errors=True)
+    log.info("%d test images described", len(data.test))
+
+
+def _train_stage(
+    stage: Stage,
+    network: Any,
+    tokens: ReportTokenizer,
+    data: _Data,
+    squares: Squares,
+    validation: Squares,
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    key: str,
+) -> dict[str, Any]:
+    """Train one stage, leave its weights in `network`, and return what a run says of it."""
+    written = tokens.write(data.pairs.reports, stage.form)
+    if written.n_cut:
+        log.warning("%d reports exceed %d tokens and are cut", written.n_cut, args.max_length)
+    if stage.name == "projector":
+        parameters = train_projector_only(network)
+    else:
+        lora = LoraSettings(args.lora_rank, args.lora_alpha, args.lora_dropout)
+        parameters = add_lora(network, lora, args.seed)
+    world, rank = accelerator.num_processes, accelerator.process_index
+    order = training_order(len(squares), stage.batch_size, args.seed, rank, world)
+    images = Ahead(
+        squares,
+        order,
+        epochs=stage.epochs,
+        threads=args.threads,
+        ahead=4 * args.per_device_batch_size,
+    )
+    task = ReportTask(
+        images,
+        written,
+        (validation, tokens.write(data.validation.reports, stage.form)),
+        image_token=tokens.image_token,
+        padding=tokens.eos,
+        batch_size=args.per_device_batch_size,
+        threads=args.threads,
+        device=accelerator.device,
+    )
+    history = train(
+        network,
+        task,
+        torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=args.weight_decay),
+        None,
+        epochs=stage.epochs,
+        batch_size=stage.batch_size,
+        seed=args.seed,
+        progress=args.progress / stage.name,
+        key=f"{stage.name} {key}",
+        accelerator=accelerator,
+        label=f"{stage.name} of {args.setting}/{args.model}",
+        schedule=warmup_then_cosine(args.warmup_share),
+        per_device_batch_size=args.per_device_batch_size,
+        checkpoint_every=args.checkpoint_every,
+        keep_best=False,
+        max_grad_norm=args.max_grad_norm,
+    )
+    images.close()
+    # The next stage is wrapped anew, and so is not wrapped twice.
+    accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+    accelerator.free_memory()
+    return asdict(stage) | {"n_cut": written.n_cut, "curve": curve(history)}
+
+
+def _read_data(args: argparse.Namespace, manifest: pd.DataFrame) -> _Data:
+    """Read what a setting trains on, what validates it (it chooses nothing) and what tests it."""
+    test = real_pairs(captioned(manifest, "test"))
+    if len(test) == 0:
+        raise InputError("no test image has a caption to compare a report with", args.manifest)
+    real, synthetic, validation = concatenate([]), concatenate([]), concatenate([])
+    if args.setting in ("real_only", "augmented"):
+        real = drawn_real_pairs(manifest, args.real_images, args.draw_seed)
+        if len(real) < args.real_images:
+            log.warning("%d real images of %d: there are no more", len(real), args.real_images)
+    if args.setting in ("augmented", "synthetic_only"):
+        synthetic = synthetic_pairs(args.shards, read_prompts(args.prompts), manifest)
+    pairs = concatenate([real, synthetic])
+    check_no_test_patient(pairs.patients, manifest)
+    if len(pairs):
+        rows = captioned(manifest, "validate")
+        order = np.random.default_rng(args.draw_seed).permutation(len(rows))
+        validation = real_pairs(rows.iloc[np.sort(order[: args.validation_images])])
+    return _Data(pairs, len(real), validation, test)
+
+
+def run_key(settings: dict[str, Any], data: _Data) -> str:
+    """Return a digest of all that weights and reports depend on.
+
+    Of image files, names, sizes and times of change; of synthetic images, their bytes.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for pairs in (data.pairs, data.validation, data.test):
+        files = [item.path for item in pairs.items if item.data is None]
+        digest.update(json.dumps([pairs.ids, pairs.reports]).encode())
+        digest.update(digest_of_files(files).encode())
+        for item in pairs.items:
+            digest.update(item.data or b"")
+    return digest.hexdigest()
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--setting", choices=SETTINGS, required=True)
+    parser.add_argument(
+        "--model", required=True, help="key of the model; `real` for real_only and released"
+    )
+    parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
+    parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--prompts", type=Path, required=True, help="the augment prompt set")
+    parser.add_argument("--shards", type=Path, nargs="*", default=[], help="the model's images")
+    parser.add_argument("--start", type=Path, required=True, help="folder of base/ and released/")
+    parser.add_argument("--real-images", type=int, required=True, help="drawn for training")
+    parser.add_argument("--draw-seed", type=int, required=True, help="of this draw")
+    parser.add_argument("--projector-epochs", type=int, required=True, help="first stage")
+    parser.add_argument("--projector-batch-size", type=int, required=True, help="in total")
+    parser.add_argument("--projector-learning-rate", type=float, required=True)
+    parser.add_argument("--epochs", type=int, required=True, help="second stage")
+    parser.add_argument("--batch-size", type=int, required=True, help="in total")
+    parser.add_argument("--learning-rate", type=float, required=True)
+    parser.add_argument("--lora-rank", type=int, required=True)
+    parser.add_argument("--lora-alpha", type=int, required=True)
+    parser.add_argument("--lora-dropout", type=float, required=True)
+    parser.add_argument("--warmup-share", type=float, required=True, help="of all steps")
+    parser.add_argument("--weight-decay", type=float, required=True)
+    parser.add_argument("--max-grad-norm", type=float, required=True)
+    parser.add_argument("--max-length", type=int, required=True, help="tokens, image included")
+    parser.add_argument("--max-new-tokens", type=int, required=True)
+    parser.add_argument("--validation-images", type=int, required=True, help="at most")
+    parser.add_argument("--per-device-batch-size", type=int, required=True)
+    parser.add_argument("--generate-batch-size", type=int, required=True)
+    parser.add_argument("--mixed-precision", choices=tuple(PRECISIONS), required=True)
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--checkpoint-every", type=int, required=True, help="optimiser steps")
+    parser.add_argument("--image-memory", type=float, required=True, help="GB of decoded images")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--progress", type=Path, required=True, help="folder; removed at the end")
+    parser.add_argument("--gpus", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, required=True, help="outcomes, Parquet")
+    args = parser.parse_args(argv)
+    if (args.setting in ("augmented", "synthetic_only")) != bool(args.shards):
+        parser.error("--shards belongs to augmented and synthetic_only, and to them alone")
+    if min(args.epochs, args.projector_epochs, args.real_images, args.lora_rank) < 1:
+        parser.error("epochs, images and the rank are 1 or more")
+    if not 0 <= args.warmup_share < 1:
+        parser.error("--warmup-share lies in [0, 1)")
+    return args
+
+
+if __name__ == "__main__":
+    run_script(main)
