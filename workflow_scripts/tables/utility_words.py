@@ -27,6 +27,12 @@ class Gain:
 GAINS: Final = (
     Gain("Classification", "table04b_classification_gains", "auroc_gain", "mean AUROC"),
     Gain("Segmentation", "table05b_segmentation_gains", "dice_gain", "mean Dice"),
+    Gain(
+        "Report generation",
+        "table06b_rrg_augmented_gains",
+        "chexbert_micro_f1_14_gain",
+        "micro F1 of 14 findings",
+    ),
 )
 
 
