@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import get_cosine_schedule_with_warmup
+from transformers import (
+    CLIPVisionConfig,
+    Dinov2Config,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    ViTConfig,
+    get_cosine_schedule_with_warmup,
+)
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, png_bytes
@@ -312,6 +320,50 @@ def test_the_image_reaches_the_answer_and_the_padding_does_not(start, tokens, it
     mean = (float(alone) * weights[0] + float(second) * weights[1]) / sum(weights)
     assert float(two) == pytest.approx(mean, rel=1e-5)
     assert abs(float(black) - float(alone)) > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["dinov2", "vit", "clip"])
+def test_the_projector_takes_the_last_block_but_one_without_the_class_token(kind):
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    }
+    configs = {"dinov2": Dinov2Config, "vit": ViTConfig, "clip": CLIPVisionConfig}
+    text = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=30,
+    )
+    config = LlavaConfig(
+        vision_config=configs[kind](**sizes), text_config=text, image_token_index=29
+    )
+    network = LlavaForConditionalGeneration(config).eval()
+    assert image_tokens(config.to_dict()) == 4
+    tower = network.model.vision_tower
+    (blocks,) = [m for m in tower.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 3]
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(name):
+        def hook(module, given, returned):
+            found = returned if name == "block" else given[0]
+            seen[name] = found[0] if isinstance(found, tuple) else found
+
+        return hook
+
+    blocks[1].register_forward_hook(keep("block"))
+    network.model.multi_modal_projector.linear_1.register_forward_hook(keep("projector"))
+    ids = torch.full((1, 6), 29)
+    ids[:, 4:] = 3
+    network(input_ids=ids, pixel_values=torch.randn(1, 3, 16, 16))
+    assert seen["projector"].shape == (1, 4, 32)
+    assert torch.equal(seen["projector"], seen["block"][:, 1:])
 
 
 def test_weights_that_do_not_fit_are_named(start, tmp_path):
