@@ -113,9 +113,10 @@ def test_a_lacking_family_and_a_pointer_are_refused(tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     config["downstream"]["classification"]["weights"] = str(weights)
-    config["downstream"]["tasks"] = ["classification"]
-    (check,) = preflight(config, {"downstream"}, set())
-    assert "Git LFS pointer" in format_checks([check])
+    checks = {check.what: check for check in preflight(config, {"downstream"}, set())}
+    assert "Git LFS pointer" in format_checks([checks["downstream.classification"]])
+    for name in ("base", "released"):
+        assert "convert_llava_rad" in str(checks[f"downstream.report_generation, {name}"].fault)
 
 
 def test_networks_that_read_reports_are_checked_where_the_config_names_them(tmp_path):

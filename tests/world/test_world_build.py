@@ -15,6 +15,7 @@ from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.world import build, external_model
 from workflow_scripts.world.build import build_world
+from workflow_scripts.world.captions import read_findings
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,11 @@ def test_the_checkpoints_are_written_from_captioned_training_radiographs(
     def cxas(images, masks, out_dir, seed):
         seen["cxas"] = (images, masks)
 
+    def llava_rad(images, wordings, summaries, findings, out_dir, seed):
+        seen["llava_rad"] = (wordings, summaries)
+
     fakes = {
+        "tiny_llava_rad": {"write_tiny_llava_rad": llava_rad},
         "diffusion": {"write_diffusion_checkpoints": diffusion},
         "encoders": {"write_encoder_checkpoints": encoders},
         "tiny_cxas": {"write_cxas_checkpoint": cxas},
@@ -147,6 +152,14 @@ def test_the_checkpoints_are_written_from_captioned_training_radiographs(
     assert len(patients) == len(captions)
     assert seed == 7
     assert (tmp_path / "w" / "weights" / "d").exists()
+    wordings, summaries = seen["llava_rad"]
+    assert [one[0] for one in wordings] == captions
+    assert len({len(one) for one in wordings}) == 1
+    # Another wording says the same: it is denied or affirmed of the same findings.
+    for one in wordings:
+        said = [{f.name for f in read_findings(text, 0)} for text in one]
+        assert all(names == said[0] for names in said)
+    assert len(summaries) == len(captions)
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch):

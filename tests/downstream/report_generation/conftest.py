@@ -40,16 +40,6 @@ def caption(labels: tuple[int, ...], wording: int = 0) -> str:
     return " ".join(f"There is {word}." for word in named)
 
 
-def found(reports: pd.Series) -> np.ndarray:
-    """Return which findings reports name, bool (n, 3)."""
-    return np.array([[word in report for word in WORDS] for report in reports])
-
-
-def agreement(outcomes: pd.DataFrame) -> float:
-    """Return the share of findings on which report and reference agree."""
-    return float((found(outcomes["generated"]) == found(outcomes["reference"])).mean())
-
-
 @dataclass
 class World:
     """Files of a small cohort and how to run the script on them."""
@@ -177,7 +167,7 @@ def make_world(folder: Path, n_patients: int = 120, seed: int = 0) -> World:
         train_rows[list(FINDINGS)].eq(1).fillna(False).to_numpy(np.int8),
         folder / "weights",
         seed=3,
-        effort=0.25,
+        effort=0.3,
         pieces=400,
     )
     return World(folder, manifest, prompts, images, folder / "weights" / CONVERTED)

@@ -147,6 +147,22 @@ def merge_lora(network: nn.Module) -> None:
             module.merge()
 
 
+class StageNetwork(nn.Module):
+    """A network behind a module that is one stage's own.
+
+    accelerate marks what it prepares and replaces its `forward`, and would do neither a second
+    time: the second stage would run in float32.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, **inputs: Any) -> Any:
+        """Return what the network does."""
+        return self.network(**inputs)
+
+
 class ReportTask:
     """Losses of one stage; see `training.Task`.
 

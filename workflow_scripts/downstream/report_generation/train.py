@@ -56,6 +56,7 @@ from workflow_scripts.downstream.report_generation.network import (
     PRECISIONS,
     LoraSettings,
     ReportTask,
+    StageNetwork,
     add_lora,
     load_llava,
     load_tokenizer,
@@ -190,7 +191,7 @@ def main(argv: list[str] | None = None) -> None:
         reset_projector(network, args.seed)
     network.to(accelerator.device)
     if args.gradient_checkpointing:
-        network.gradient_checkpointing_enable({"use_reentrant": False})
+        network.activation_checkpointing_enable({"use_reentrant": False})
     fit = transform(folder)
     squares = Squares(data.pairs.items, fit, int(args.image_memory * 2**30))
     validation = Squares(data.validation.items, fit)
@@ -200,7 +201,7 @@ def main(argv: list[str] | None = None) -> None:
     ]
     merge_lora(network)
     if args.gradient_checkpointing:
-        network.gradient_checkpointing_disable()
+        network.activation_checkpointing_disable()
     reports = generate_reports(
         network.to(PRECISIONS[args.mixed_precision]),
         tokens,
@@ -279,7 +280,7 @@ def _train_stage(
         device=accelerator.device,
     )
     history = train(
-        network,
+        StageNetwork(network),
         task,
         torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=args.weight_decay),
         None,
@@ -297,8 +298,6 @@ def _train_stage(
         max_grad_norm=args.max_grad_norm,
     )
     images.close()
-    # The next stage is wrapped anew, and so is not wrapped twice.
-    accelerator.unwrap_model(network, keep_fp32_wrapper=False)
     accelerator.free_memory()
     return asdict(stage) | {"n_cut": written.n_cut, "curve": curve(history)}
 

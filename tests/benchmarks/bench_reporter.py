@@ -1,0 +1,126 @@
+"""How much of the bare network's rate is left when images are read and decoded while it trains.
+
+    python -m tests.benchmarks.bench_reporter
+
+A LLaVA of the published shape, narrowed and with random weights, takes steps of report generation's
+second stage on radiograph-like JPEGs of MIMIC-CXR's size (2544 x 3056), decoded to 518 pixels. The
+whole is `ReportTask.loss` with its queue of images; bare is the same on squares that are decoded
+already. The network computes with one thread, so that a second core is free to decode, as it is
+beside a GPU. Beside the ratio stand the seconds that decoding takes one thread, and so how many
+steps a second a number of threads can feed.
+"""
+
+import argparse
+import io
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import Dinov2Config, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from workflow_scripts.common.images import ImageItem
+from workflow_scripts.downstream.report_generation.images import Ahead, Squares
+from workflow_scripts.downstream.report_generation.layout import PUBLISHED
+from workflow_scripts.downstream.report_generation.network import (
+    LoraSettings,
+    ReportTask,
+    add_lora,
+)
+from workflow_scripts.downstream.report_generation.prompts import Written
+
+BATCH, STEPS = 2, 6
+PATCHES = 37 * 37
+
+
+def main() -> None:
+    """Time both ways, three times each, and print the ratio of the medians."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--width", type=int, default=192, help="of tower and language model")
+    args = parser.parse_args()
+    logging.disable(logging.INFO)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        items = write_images(Path(name), BATCH * STEPS)
+        network = make_network(args.width)
+        measure(network, items)
+
+
+def measure(network: LlavaForConditionalGeneration, items: list[ImageItem]) -> None:
+    """Print seconds a step of both, their ratio, and what decoding takes."""
+    kept = Squares(items, PUBLISHED, memory=2**30)
+    start = time.perf_counter()
+    for row in range(len(items)):
+        kept(row)
+    decoding = (time.perf_counter() - start) / len(items)
+    rates: dict[str, list[float]] = {"whole": [], "bare": []}
+    for _ in range(3):
+        for name, squares in (("bare", kept), ("whole", Squares(items, PUBLISHED))):
+            rates[name].append(seconds_a_step(network, squares))
+    whole, bare = (float(np.median(rates[name])) for name in ("whole", "bare"))
+    print(f"whole {whole:.2f} s a step of {BATCH}, bare {bare:.2f}; ratio {bare / whole:.2f}")
+    print(f"decoding: {decoding:.3f} s an image; 8 threads feed {8 / decoding:.0f} images a second")
+
+
+def seconds_a_step(network: LlavaForConditionalGeneration, squares: Squares) -> float:
+    """Train STEPS steps; the first, in which the queue fills, is not counted."""
+    rows = np.arange(len(squares))
+    images = Ahead(squares, lambda _: rows, epochs=1, threads=1, ahead=2 * BATCH)
+    answers = [np.full(60, 7) for _ in rows]
+    prompt = np.array([1, *[99] * PATCHES, *[5] * 60])
+    task = ReportTask(
+        images,
+        Written(prompt, answers, 0),
+        (Squares([], PUBLISHED), Written(prompt, [], 0)),
+        image_token=99,
+        padding=2,
+        batch_size=BATCH,
+        threads=1,
+        device=torch.device("cpu"),
+    )
+    parameters = [value for value in network.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
+    times = []
+    for step in range(STEPS):
+        start = time.perf_counter()
+        task.loss(network, rows[step * BATCH : (step + 1) * BATCH], 0).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - start)
+    images.close()
+    return float(np.mean(times[1:]))
+
+
+def make_network(width: int) -> LlavaForConditionalGeneration:
+    """Build a narrow LLaVA with an adapter; the number of tokens is the published one's."""
+    sizes = {"hidden_size": width, "num_hidden_layers": 4, "num_attention_heads": 4}
+    config = LlavaConfig(
+        vision_config=Dinov2Config(**sizes, image_size=518, patch_size=14, use_mask_token=False),
+        text_config=LlamaConfig(**sizes, intermediate_size=2 * width, vocab_size=100),
+        image_token_index=99,
+    )
+    network = LlavaForConditionalGeneration(config)
+    add_lora(network, LoraSettings(64, 128, 0.05), 0)
+    return network.train()
+
+
+def write_images(folder: Path, count: int) -> list[ImageItem]:
+    """Write smooth pictures with some noise, as radiographs have, at MIMIC-CXR's size."""
+    rng = np.random.default_rng(0)
+    items = []
+    for i in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 10), np.uint8))
+        smooth = np.asarray(coarse.resize((2544, 3056), Image.Resampling.BICUBIC), np.float32)
+        pixels = (smooth + rng.normal(0, 4, smooth.shape)).clip(0, 255).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format="JPEG", quality=95)
+        (folder / f"{i}.jpg").write_bytes(buffer.getvalue())
+        items.append(ImageItem(str(i), str(folder / f"{i}.jpg")))
+    return items
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,390 @@
+"""Prompts, the queue of images, the rate, what each stage trains and what its loss counts."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    CLIPVisionConfig,
+    Dinov2Config,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    ViTConfig,
+    get_cosine_schedule_with_warmup,
+)
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.images import ImageItem, png_bytes
+from workflow_scripts.common.training import epoch_batches
+from workflow_scripts.downstream.report_generation.images import (
+    Ahead,
+    Squares,
+    tower_input,
+    training_order,
+)
+from workflow_scripts.downstream.report_generation.layout import (
+    image_tokens,
+    read_llava_config,
+    transform,
+)
+from workflow_scripts.downstream.report_generation.network import (
+    LoraSettings,
+    ReportTask,
+    add_lora,
+    load_llava,
+    load_tokenizer,
+    merge_lora,
+    reset_projector,
+    train_projector_only,
+)
+from workflow_scripts.downstream.report_generation.prompts import ReportTokenizer
+from workflow_scripts.downstream.report_generation.schedule import warmup_then_cosine
+
+REPORTS = [
+    "There is edema.",
+    "There is cardiomegaly. There is pneumothorax.",
+    "The lungs are clear.",
+]
+
+
+@pytest.fixture(scope="module")
+def start(world):
+    return world.start / "base"
+
+
+@pytest.fixture(scope="module")
+def tokens(start):
+    config = read_llava_config(start)
+    image = int(config["image_token_index"])
+    return ReportTokenizer(load_tokenizer(start), image, image_tokens(config), 256)
+
+
+@pytest.fixture(scope="module")
+def items(world):
+    names = sorted(world.images)[:3]
+    return [ImageItem(name, f"{name}.png", png_bytes(world.images[name])) for name in names]
+
+
+def task_of(start, tokens, items, form="v1"):
+    squares = Squares(items, transform(start))
+    images = Ahead(squares, lambda _: np.arange(3), epochs=9, threads=1, ahead=2)
+    return ReportTask(
+        images,
+        tokens.write(REPORTS, form),
+        (Squares([], squares.transform), tokens.write([], form)),
+        image_token=tokens.image_token,
+        padding=tokens.eos,
+        batch_size=2,
+        threads=1,
+        device=torch.device("cpu"),
+    )
+
+
+# Prompts
+
+
+def test_the_second_form_is_vicunas_conversation_with_the_image_in_it(tokens):
+    written = tokens.write(REPORTS, "v1")
+    before = written.prompt[: list(written.prompt).index(tokens.image_token)]
+    after = [i for i in written.prompt[len(before) :] if i != tokens.image_token]
+    decode = tokens.tokenizer.decode
+    assert decode(before, skip_special_tokens=True).endswith("questions. USER: ")
+    assert decode(after).strip() == (
+        "Provide a description of the findings in the radiology image. ASSISTANT:"
+    )
+    assert (written.prompt == tokens.image_token).sum() == 16
+    assert before[0] == tokens.tokenizer.bos_token_id
+    for report, answer in zip(REPORTS, written.answers, strict=True):
+        assert answer[-1] == tokens.eos
+        assert tokens.read(answer.tolist()) == report
+        whole = (
+            f"\nProvide a description of the findings in the radiology image. ASSISTANT: {report}"
+        )
+        together = tokens.tokenizer(whole, add_special_tokens=False).input_ids
+        assert [*after, *answer[:-1]] == together
+
+
+def test_the_first_form_is_the_image_and_the_report(tokens):
+    written = tokens.write(REPORTS, "plain")
+    assert written.prompt.tolist() == [1] + [tokens.image_token] * 16
+    text = [tokens.tokenizer.decode(answer) for answer in written.answers]
+    assert text == [f"{report}\n" for report in REPORTS]
+
+
+def test_what_exceeds_the_length_is_cut_and_counted(start, tokens):
+    room = 4
+    short = ReportTokenizer(
+        tokens.tokenizer, tokens.image_token, 16, len(tokens.prompt("v1")) + room
+    )
+    written = short.write(REPORTS, "v1")
+    full = tokens.write(REPORTS, "v1").answers
+    assert written.n_cut == sum(len(answer) > room for answer in full) > 0
+    for cut, whole in zip(written.answers, full, strict=True):
+        assert cut.tolist() == whole[:room].tolist()
+    with pytest.raises(InputError, match="max_length"):
+        ReportTokenizer(tokens.tokenizer, tokens.image_token, 16, len(tokens.prompt("v1")))
+
+
+# Images
+
+
+class Counted(Squares):
+    """Squares that note what was decoded, and in which thread."""
+
+    def __init__(self, n: int, memory: int = 0, seconds: float = 0.0):
+        self.decoded: list[int] = []
+        self.names: set[str] = set()
+        self.n, self.seconds = n, seconds
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __call__(self, row: int) -> np.ndarray:
+        time.sleep(self.seconds)
+        self.decoded.append(row)
+        self.names.add(threading.current_thread().name)
+        return np.full((2, 2), row % 256, np.uint8)
+
+
+@pytest.mark.parametrize(("processes", "pieces"), [(1, 1), (1, 3), (3, 2)])
+def test_rows_come_in_the_order_of_training_and_are_decoded_once_an_epoch(processes, pieces):
+    n, batch, epochs = 23, 6, 3
+    for process in range(processes):
+        squares = Counted(n)
+        order = training_order(n, batch, 5, process, processes)
+        ahead = Ahead(squares, order, epochs=epochs, threads=2, ahead=4)
+        for epoch in range(epochs):
+            for rows in epoch_batches(n, batch, 5, epoch):
+                for part in np.array_split(rows[process::processes], pieces):
+                    if len(part):
+                        assert ahead.read(part, epoch)[:, 0, 0].tolist() == part.tolist()
+        ahead.close()
+        expected = np.concatenate([order(epoch) for epoch in range(epochs)])
+        assert sorted(squares.decoded) == sorted(expected.tolist())
+        assert threading.current_thread().name not in squares.names
+
+
+def test_the_next_images_are_decoded_while_the_network_computes():
+    squares = Counted(40)
+    ahead = Ahead(squares, lambda _: np.arange(40), epochs=1, threads=1, ahead=8)
+    ahead.read(np.arange(4), 0)
+    for _ in range(200):
+        if len(squares.decoded) == 12:
+            break
+        time.sleep(0.01)
+    assert squares.decoded == list(range(12))  # the next eight, and no more
+    ahead.close()
+
+
+def test_a_run_that_continues_within_an_epoch_finds_its_place():
+    squares = Counted(20)
+    order = training_order(20, 5, 3, 0, 1)
+    ahead = Ahead(squares, order, epochs=2, threads=1, ahead=3)
+    rows = order(1)[10:15]
+    assert ahead.read(rows, 1)[:, 0, 0].tolist() == rows.tolist()
+    assert ahead.read(order(0)[5:9], 0)[:, 0, 0].tolist() == order(0)[5:9].tolist()
+    with pytest.raises(ValueError, match="not to come next"):
+        ahead.read(np.array([order(0)[9], order(0)[3]]), 0)
+    ahead.close()
+
+
+def test_decoded_images_are_kept_within_the_budget(start, items):
+    opened: list[str] = []
+
+    class Noted(ImageItem):
+        def open(self):
+            opened.append(self.id)
+            return super().open()
+
+    noted = [Noted(item.id, item.path, item.data) for item in items]
+    squares = Squares(noted, transform(start), memory=2 * 64 * 64)
+    for _ in range(3):
+        for row in range(3):
+            squares(row)
+    assert [opened.count(item.id) for item in items] == [1, 1, 3]
+
+
+def test_squares_on_the_device_are_what_the_transform_makes_of_an_image(start, items):
+    fit = transform(start)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70), np.uint8))
+    square = np.array(fit.fit(picture))[None]
+    ours = tower_input(square, fit, torch.device("cpu"))[0]
+    torch.testing.assert_close(ours, fit(picture.convert("RGB")), rtol=1e-5, atol=1e-6)
+
+
+def test_a_broken_image_is_named(start):
+    squares = Squares([ImageItem("x", "x.png", b"no image")], transform(start))
+    ahead = Ahead(squares, lambda _: np.arange(1), epochs=1, threads=1, ahead=1)
+    with pytest.raises(InputError, match=r"x\.png"):
+        ahead.read(np.array([0]), 0)
+
+
+# The rate
+
+
+def test_the_rate_is_that_of_transformers():
+    steps = 200
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = get_cosine_schedule_with_warmup(optimizer, int(0.03 * steps), steps)
+    ours = warmup_then_cosine(0.03)
+    for step in range(steps):
+        assert ours(step / steps) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        theirs.step()
+    assert warmup_then_cosine(0.0)(0.0) == 1.0
+
+
+# The network
+
+
+def test_a_loss_is_the_mean_over_the_answers_tokens_alone(start, tokens, items):
+    network = load_llava(start, torch.float32).eval()
+    task = task_of(start, tokens, items)
+    with torch.no_grad():
+        together = float(task.loss(network, np.arange(3), 0))
+        total, count = 0.0, 0
+        for row, item in enumerate(items):
+            prompt, answer = task.written.prompt, task.written.answers[row]
+            pixels = transform(start)(item.open())[None]
+            ids = torch.from_numpy(np.concatenate([prompt, answer]))[None]
+            logits = network(input_ids=ids, pixel_values=pixels).logits[0, :, : tokens.image_token]
+            own = logits[len(prompt) - 1 : -1].log_softmax(-1)
+            total -= float(own[torch.arange(len(answer)), torch.from_numpy(answer)].sum())
+            count += len(answer)
+    assert together == pytest.approx(total / count, rel=1e-5)
+    assert task.weight(np.arange(3)) == count
+    assert task.validation_loss(network) is None
+
+
+def test_the_projector_alone_is_trained_first_then_the_adapter_with_it(start, tokens, items):
+    network = load_llava(start, torch.float32)
+    reset_projector(network, 1)
+    first = network.model.multi_modal_projector.linear_1.weight.clone()
+    reset_projector(network, 1)
+    assert torch.equal(first, network.model.multi_modal_projector.linear_1.weight)
+    train_projector_only(network)
+    trained = {name for name, value in network.named_parameters() if value.requires_grad}
+    assert {name.rpartition("projector.")[2] for name in trained} == {
+        "linear_1.weight",
+        "linear_1.bias",
+        "linear_2.weight",
+        "linear_2.bias",
+    }
+    task = task_of(start, tokens, items)
+    before = float(task.loss(network.eval(), np.arange(3), 0).detach())
+    add_lora(network, LoraSettings(4, 8, 0.0), 1)
+    trained = {name for name, value in network.named_parameters() if value.requires_grad}
+    adapted = {name for name in trained if ".lora_" in name}
+    layers = {
+        name
+        for name, module in network.model.language_model.named_modules()
+        if name.endswith("_proj") and hasattr(module, "lora_A")
+    }
+    assert len(adapted) == 2 * 7 * 2
+    assert {name.rpartition(".")[2] for name in layers} == {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    }
+    assert not any("vision_tower" in name or "lm_head" in name for name in trained)
+    assert len(trained - adapted) == 4
+    assert float(task.loss(network.eval(), np.arange(3), 1).detach()) == before
+    # Merged, the adapter is part of the weights.
+    for name, value in network.named_parameters():
+        if ".lora_B" in name:
+            value.data = 0.1 * torch.randn_like(value)
+    apart = float(task.loss(network.eval(), np.arange(3), 2).detach())
+    merge_lora(network)
+    assert apart != before
+    assert float(task.loss(network, np.arange(3), 3).detach()) == pytest.approx(apart, rel=1e-4)
+
+
+def test_the_image_reaches_the_answer_and_the_padding_does_not(start, tokens, items):
+    network = load_llava(start, torch.float32).eval()
+    task = task_of(start, tokens, items)
+    with torch.no_grad():
+        alone = task._loss(network, task.images.read(np.array([0]), 0), [task.written.answers[0]])
+        longer = [task.written.answers[0], task.written.answers[1]]
+        two = task._loss(network, np.stack([task.images.squares(0)] * 2), longer)
+        second = task._loss(network, task.images.squares(0)[None], longer[1:])
+        black = task._loss(network, np.zeros((1, 64, 64), np.uint8), [task.written.answers[0]])
+    weights = [len(answer) for answer in longer]
+    mean = (float(alone) * weights[0] + float(second) * weights[1]) / sum(weights)
+    assert float(two) == pytest.approx(mean, rel=1e-5)
+    assert abs(float(black) - float(alone)) > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["dinov2", "vit", "clip"])
+def test_the_projector_takes_the_last_block_but_one_without_the_class_token(kind):
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    }
+    configs = {"dinov2": Dinov2Config, "vit": ViTConfig, "clip": CLIPVisionConfig}
+    text = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=30,
+    )
+    config = LlavaConfig(
+        vision_config=configs[kind](**sizes), text_config=text, image_token_index=29
+    )
+    network = LlavaForConditionalGeneration(config).eval()
+    assert image_tokens(config.to_dict()) == 4
+    tower = network.model.vision_tower
+    (blocks,) = [m for m in tower.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 3]
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(name):
+        def hook(module, given, returned):
+            found = returned if name == "block" else given[0]
+            seen[name] = found[0] if isinstance(found, tuple) else found
+
+        return hook
+
+    blocks[1].register_forward_hook(keep("block"))
+    network.model.multi_modal_projector.linear_1.register_forward_hook(keep("projector"))
+    ids = torch.full((1, 6), 29)
+    ids[:, 4:] = 3
+    network(input_ids=ids, pixel_values=torch.randn(1, 3, 16, 16))
+    assert seen["projector"].shape == (1, 4, 32)
+    assert torch.equal(seen["projector"], seen["block"][:, 1:])
+
+
+def test_weights_that_do_not_fit_are_named(start, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "broken"
+    shutil.copytree(start, folder)
+    state = load_file(folder / "model.safetensors")
+    lost = next(name for name in state if name.endswith("layers.1.mlp.up_proj.weight"))
+    state["vision_tower.more.weight"] = state.pop(lost)
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"missing: .*up_proj[\s\S]*unexpected: .*more\.weight"):
+        load_llava(folder, torch.float32)
+
+
+def test_the_cross_entropy_leaves_the_placeholder_out(start, tokens, items):
+    network = load_llava(start, torch.float32).eval()
+    task = task_of(start, tokens, items)
+    with torch.no_grad():
+        before = float(task.loss(network, np.arange(3), 0))
+        network.lm_head.weight[tokens.image_token] = 50.0
+        assert float(task.loss(network, np.arange(3), 1)) == before

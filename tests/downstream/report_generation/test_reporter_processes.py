@@ -1,0 +1,94 @@
+"""Processes: killed and continued, several at once, half precision."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from workflow_scripts.downstream.outcomes import read_outcomes
+
+ROOT = Path(__file__).resolve().parents[3]
+COMMAND = [sys.executable, "-m", "workflow_scripts.downstream.report_generation.train"]
+SMALL = {"real_images": 48, "max_new_tokens": 12, "generate_batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def whole_run(world):
+    return world.run("whole", **SMALL)
+
+
+@pytest.mark.parametrize("where", ["projector", "adapter", "reports"])
+def test_a_killed_run_continues_to_the_same_bytes(world, whole_run, caplog, where):
+    folder = world.folder / "runs" / f"killed-{where}"
+    progress = folder / "progress"
+    mark = {
+        "projector": lambda: (progress / "projector" / "state.pt").exists(),
+        "adapter": lambda: (progress / "adapter" / "state.pt").exists(),
+        "reports": lambda: any(progress.glob("reports-*.json")),
+    }[where]
+    command = [*COMMAND, *world.arguments(folder.name, **SMALL)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        while not mark():
+            assert process.poll() is None
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (folder / "repeat-0.parquet").exists()
+    with caplog.at_level("INFO"):
+        world.run(folder.name, **SMALL)
+    assert "continuing at" in caplog.text
+    one, other = read_outcomes(folder / "repeat-0.parquet"), read_outcomes(whole_run)
+    pd.testing.assert_frame_equal(one.rows, other.rows)
+    assert one.run["stages"] == other.run["stages"]
+
+
+def test_two_processes_train_as_one(world):
+    """Data-parallel over gloo: the same losses up to rounding, and each image described once."""
+    small = {"real_images": 32, "lora_dropout": 0.0, "epochs": 1, "projector_epochs": 1}
+    alone = read_outcomes(world.run("alone", **small))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [*COMMAND, *world.arguments("together", **small)]
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ
+            | {
+                "WORLD_SIZE": "2",
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "ACCELERATE_USE_CPU": "true",
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    ends = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ends
+    together = read_outcomes(world.folder / "runs" / "together" / "repeat-0.parquet")
+    assert together.rows["image_id"].tolist() == alone.rows["image_id"].tolist()
+    for ours, theirs in zip(together.run["stages"], alone.run["stages"], strict=True):
+        for one, other in zip(ours["curve"], theirs["curve"], strict=True):
+            assert one["training_loss"] == pytest.approx(other["training_loss"], rel=1e-3)
+            assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-3)
+
+
+def test_half_precision_and_recomputed_activations_train_too(world):
+    arguments = world.arguments("bf16", mixed_precision="bf16", real_images=48)
+    # A process of its own: accelerate keeps the precision of the first run in this one.
+    subprocess.run([*COMMAND, *arguments, "--gradient-checkpointing"], cwd=ROOT, check=True)
+    outcomes = read_outcomes(world.folder / "runs" / "bf16" / "repeat-0.parquet")
+    curves = [entry for stage in outcomes.run["stages"] for entry in stage["curve"]]
+    assert curves[-1]["training_loss"] < curves[0]["training_loss"] / 2
+    assert outcomes.rows["generated"].str.len().gt(0).all()
