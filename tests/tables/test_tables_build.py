@@ -17,6 +17,7 @@ from workflow_scripts.preflight.check import read_config
 from workflow_scripts.tables.as_latex import escape, to_latex
 from workflow_scripts.tables.assemble import build_tables
 from workflow_scripts.tables.build import main
+from workflow_scripts.tables.downstream_settings import SETTINGS
 from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.paired import PAIRED
@@ -25,7 +26,7 @@ from workflow_scripts.tables.published import model_key, published_values
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.task_ranks import CORRELATIONS, RANKS
 
-TASK_RANKS = (RANKS.stem, CORRELATIONS.stem)
+TASK_RANKS = (RANKS.stem, CORRELATIONS.stem, SETTINGS.stem)
 STEMS = (*LAYOUTS, PREVALENCE.stem, CORRELATION.stem, PAIRED.stem, *TASK_RANKS)
 
 

@@ -52,6 +52,7 @@ TABLES = [
     "table09b_prevalence_correlation",
     "table10_task_ranks",
     "table10b_rank_correlations",
+    "table12_downstream_hyperparameters",
     "table15_classification_synthetic_only",
     "table15b_classification_gains",
     "table15c_classification_metrics",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from workflow_scripts.tables.assemble import Table, build_tables
 from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.downstream_settings import SETTINGS, settings_table
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.paired import PAIRED, paired_table
 from workflow_scripts.tables.prevalence import prevalence_tables
@@ -23,5 +24,6 @@ def every_table(
     tables = build_tables(records, models, dataset, protocol, cohort, images_removed)
     tables |= prevalence_tables(records, models, dataset, protocol, cohort, images_removed)
     tables |= task_rank_tables(records, models, dataset, protocol, cohort, images_removed)
+    tables[SETTINGS.stem] = settings_table(records, dataset, protocol, cohort, images_removed)
     tables[PAIRED.stem] = paired_table(records, models, dataset, protocol, cohort, images_removed)
     return dict(sorted(tables.items()))

@@ -57,15 +57,25 @@ class Cell:
 
     def rounded(self, number: float) -> str:
         """Round to the column's decimals; zero has no sign."""
+        if self.column.decimals is None:
+            return _short(number)
         text = f"{number:.{self.column.decimals}f}"
         return text.lstrip("-") if float(text) == 0 else text
+
+
+def _short(number: float) -> str:
+    """Write a setting as people do: 768, 0.05, 1e-4."""
+    if number == 0 or abs(number) >= 1e-2:
+        return f"{number:,.10g}"
+    mantissa, exponent = f"{number:.6e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 @dataclass(frozen=True)
 class Row:
     """The values of a model or of what `kind` says.
 
-    That is `real`, `model`, `control`, `floor`, `average`, `finding` or `pair`.
+    That is `real`, `model`, `control`, `floor`, `average`, `finding`, `pair` or `network`.
     """
 
     key: str

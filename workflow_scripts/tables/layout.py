@@ -25,7 +25,8 @@ class Column:
         header: as the paper has it.
         metric: its name in records.
         direction: `higher` or `lower` is better.
-        decimals: digits after the point, for readers; the CSV has all digits.
+        decimals: digits after the point, for readers; the CSV has all digits. None writes a number
+            as short as it is.
         subset: `all` or a finding.
         family: of its records, where it is not the table's.
         protocol: of its records, where a table shows both.
@@ -34,7 +35,7 @@ class Column:
     header: str
     metric: str
     direction: str
-    decimals: int
+    decimals: int | None
     subset: str = "all"
     family: str | None = None
     protocol: str | None = None

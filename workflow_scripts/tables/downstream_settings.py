@@ -1,0 +1,87 @@
+"""How the downstream networks were trained: the paper's Table 12, from the records of real data.
+
+The settings are those of the first training run of each task, which its record holds.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, noted
+from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.models import NOT_RUN
+from workflow_scripts.tables.records_in import REAL, Records
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A downstream network: its name, task, how it is tuned, and its settings by column."""
+
+    name: str
+    task: str
+    tuning: str
+    settings: dict[str, str]
+
+
+_NETWORKS: Final = (
+    _Network("ResNet-50 (Classification)", "classification", "FFT", {"length": "epochs"}),
+    _Network("U-Net (Segmentation)", "segmentation", "FFT", {"length": "steps"}),
+    _Network("LLaVA-Rad (RRG)", "report_generation", "LoRA", {"length": "epochs"}),
+)
+
+SETTINGS: Final = Layout(
+    stem="table12_downstream_hyperparameters",
+    number="12",
+    title="How the downstream networks are trained",
+    stage="downstream",
+    family=None,
+    row_header="Model",
+    attributes=("Fine-Tuning",),
+    columns=(
+        Column("Learning Rate", "learning_rate", "none", None),
+        Column("Batch size", "batch_size", "none", None),
+        Column("Epochs (steps for the U-Net)", "length", "none", None),
+        Column("Training runs of an arm", "runs", "none", None),
+    ),
+    n_labels=("Images", "Reference images"),
+    explanation=(
+        "Of every arm, as its record holds it; of LLaVA-Rad the second stage, after one in which "
+        "the projector alone is trained. "
+    ),
+)
+
+
+def settings_table(
+    records: Records,
+    dataset: str,
+    protocol: str,
+    cohort: dict[str, SplitCounts],
+    images_removed: int = 0,
+) -> Table:
+    """Return Table 12.
+
+    Args:
+        records: of all stages; those of real data alone are read.
+        dataset: the data's name.
+        protocol: of all records.
+        cohort: counts per split.
+        images_removed: how many images the cohort left out.
+    """
+    rows, notes = noted([_row(network, records) for network in _NETWORKS])
+    caption = caption_of(SETTINGS, rows, dataset, protocol, cohort, images_removed)
+    return Table(SETTINGS, tuple(rows), (), caption, tuple(notes))
+
+
+def _row(network: _Network, records: Records) -> Row:
+    record = records.find("downstream", f"{network.task}/real_only", REAL)
+    runs: list[dict[str, Any]] = [] if record is None else record.details.get("runs", [])
+    given: dict[str, Any] = runs[0]["settings"] if runs else {}
+    cells = []
+    for column in SETTINGS.columns:
+        key = network.settings.get(column.metric, column.metric)
+        value = len(runs) if column.metric == "runs" and runs else given.get(key)
+        if value is None:
+            cells.append(Cell(column, None, reason=NOT_RUN))
+        else:
+            cells.append(Cell(column, float(value)))
+    return Row(network.task, network.name, "network", (network.tuning,), tuple(cells))
