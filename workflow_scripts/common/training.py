@@ -145,17 +145,22 @@ def train(
                     group["lr"] = base * schedule(share_done)
             torch.manual_seed(_torch_seed(seed, epoch, step, rank))
             own = batch[rank::world]
-            pieces = max(1, -(-len(own) // (per_device_batch_size or len(own) or 1)))
+            # The first process has the largest share: all take as many pieces as it does.
+            largest = len(batch[::world])
+            pieces = -(-largest // (per_device_batch_size or largest))
             weight = task.weight(batch)
             stepper.zero_grad()
             mean_loss = 0.0
             for piece, rows in enumerate(np.array_split(own, pieces)):
+                share = task.weight(rows) * world / weight
+                if len(rows) == 0:  # still, the processes meet: a row that counts nothing
+                    rows, share = (own if len(own) else batch)[:1], 0.0
                 # The gradients of the processes meet once, with the last piece.
                 apart = piece + 1 < pieces
                 with accelerator.no_sync(wrapped) if apart else contextlib.nullcontext():
                     # Pieces and processes may differ in size: the weight makes the mean of means
                     # the mean.
-                    loss = task.loss(wrapped, rows, epoch) * (task.weight(rows) * world / weight)
+                    loss = task.loss(wrapped, rows, epoch) * share
                     accelerator.backward(loss)
                 mean_loss += float(accelerator.reduce(loss.detach(), "mean"))
             _check_finite(mean_loss, f"training loss of {label}", f"epoch {epoch + 1}, step {step}")

@@ -187,6 +187,12 @@ def test_a_run_that_continues_within_an_epoch_finds_its_place():
     rows = order(1)[10:15]
     assert ahead.read(rows, 1)[:, 0, 0].tolist() == rows.tolist()
     assert ahead.read(order(0)[5:9], 0)[:, 0, 0].tolist() == order(0)[5:9].tolist()
+    mine = training_order(20, 5, 3, 1, 2)
+    own = Ahead(squares, mine, epochs=1, threads=1, ahead=3)
+    foreign = np.setdiff1d(np.arange(20), mine(0))[:1]
+    assert own.read(foreign, 0)[:, 0, 0].tolist() == foreign.tolist()
+    assert own.read(mine(0)[:2], 0)[:, 0, 0].tolist() == mine(0)[:2].tolist()
+    own.close()
     with pytest.raises(ValueError, match="not to come next"):
         ahead.read(np.array([order(0)[9], order(0)[3]]), 0)
     ahead.close()

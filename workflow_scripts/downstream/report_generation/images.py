@@ -80,11 +80,14 @@ class Ahead:
     def read(self, rows: np.ndarray, epoch: int) -> np.ndarray:
         """Return the images of rows, uint8 (n, side, side).
 
-        Rows out of order (a run that continues within an epoch) begin a new queue; they are decoded
-        all the same.
+        Rows out of order (a run that continues within an epoch) begin a new queue; a row that this
+        process was not to ask for at all is decoded at once.
         """
         if len(self._waiting) == 0 or self._waiting[0][0] != (epoch, int(rows[0])):
-            self._begin(int(rows[0]), epoch)
+            places = np.flatnonzero(self.order(epoch) == rows[0])
+            if len(places) == 0:
+                return np.stack([self.squares(int(row)) for row in rows])
+            self._begin(int(places[0]), epoch)
         images = []
         for row in rows:
             self._fill(1)
@@ -100,11 +103,10 @@ class Ahead:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._waiting.clear()
 
-    def _begin(self, row: int, epoch: int) -> None:
+    def _begin(self, start: int, epoch: int) -> None:
         for _, future in self._waiting:
             future.cancel()
         self._waiting.clear()
-        start = int(np.flatnonzero(self.order(epoch) == row)[0])
         rest = ((epoch, int(r)) for r in self.order(epoch)[start:])
         later = ((e, int(r)) for e in range(epoch + 1, self.epochs) for r in self.order(e))
         self._coming = itertools.chain(rest, later)
