@@ -182,9 +182,9 @@ def test_blurred_images_cost_dice_copies_do_not_and_the_labeller_is_good(demo):
         model: read_record(folder / f"augmented/{model}.json").get("dice_gain")
         for model in ("training_copies", "blurred_real", "noise")
     }
-    assert gains["training_copies"].value == pytest.approx(0, abs=0.04)
-    for worse in ("blurred_real", "noise"):
-        assert gains[worse].interval[1] < min(0, gains["training_copies"].interval[0])
+    assert gains["training_copies"].value == pytest.approx(0, abs=0.06)
+    assert gains["blurred_real"].interval[1] < gains["training_copies"].interval[0] - 0.05
+    assert gains["noise"].interval[1] < 0
 
 
 def test_the_bundle_for_publication_shows_no_patient(demo):
