@@ -193,9 +193,9 @@ def test_blurred_images_cost_dice_copies_do_not_and_the_labeller_is_good(demo):
         model: read_record(folder / f"augmented/{model}.json").get("dice_gain")
         for model in ("training_copies", "blurred_real", "noise")
     }
-    assert gains["training_copies"].value == pytest.approx(0, abs=0.04)
-    for worse in ("blurred_real", "noise"):
-        assert gains[worse].interval[1] < min(0, gains["training_copies"].interval[0])
+    assert gains["training_copies"].value == pytest.approx(0, abs=0.06)
+    assert gains["blurred_real"].interval[1] < gains["training_copies"].interval[0] - 0.05
+    assert gains["noise"].interval[1] < 0
 
 
 def test_the_bundle_for_publication_shows_no_patient(demo):
@@ -343,6 +343,13 @@ def test_adding_a_model_plans_its_jobs_and_the_joins_alone(demo):
             "privacy_lenses",
             "downstream_train_classifier",
             "downstream_score_classifier",
+            "downstream_masks",
+            "downstream_train_segmenter",
+            "downstream_score_segmenter",
+            "downstream_train_reporter",
+            "downstream_overlap",
+            "downstream_chexbert",
+            "downstream_score_reports",
         )
     }
     assert jobs >= JOINS

@@ -34,6 +34,10 @@ def test_the_paper_with_eleven_systems_is_planned_whole(stubs):
     arms = 2 * (models - 2) + 1  # flipped and brightened copies have no such images
     assert counts["downstream_train_classifier"] == str(arms)
     assert counts["downstream_score_classifier"] == str(arms)
+    assert counts["downstream_train_segmenter"] == str(models - 2 + 1)
+    assert counts["downstream_train_reporter"] == str(arms + 1)  # and the released one
+    scorers = ("overlap", "chexbert", "radgraph", "green", "ratescore")
+    assert {counts[f"downstream_{name}"] for name in scorers} == {str(arms + 1)}
 
 
 def test_a_faulty_config_is_refused_before_planning(checkout):
