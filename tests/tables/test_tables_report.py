@@ -5,17 +5,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from markupsafe import escape
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, png_bytes, read_shards, write_shard
 from workflow_scripts.common.manifest import FINDINGS, read_prompts
 from workflow_scripts.common.records import Record, Value, read_record
 from workflow_scripts.tables import build
+from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.assemble import build_tables
 from workflow_scripts.tables.cohort_counts import count_cohort
 from workflow_scripts.tables.dot_plot import LEFT, RIGHT, WIDTH, dot_plot
 from workflow_scripts.tables.examples import choose, gallery, parse_images
 from workflow_scripts.tables.models import parse_models
+from workflow_scripts.tables.paired import PAIRED
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.report import headlines, main
 
@@ -75,12 +78,14 @@ def page(path: Path) -> Page:
 
 
 def tables_of(bench):
+    """Every table but the paired differences, which the page draws as matrices."""
     models = parse_models(json.dumps(bench.models))
     records = Records()
     for files in bench.files.values():
         for path in files:
             records.add(read_record(path))
-    return build_tables(records, models, "World", "sound", count_cohort(bench.manifest))
+    tables = every_table(records, models, "World", "sound", count_cohort(bench.manifest))
+    return {stem: table for stem, table in tables.items() if stem != PAIRED.stem}
 
 
 @pytest.fixture
@@ -196,6 +201,15 @@ def test_tables_that_were_not_built_are_refused(bench):
             ]
         )
     assert not (bench.root / "other.html").exists()
+
+
+def test_every_row_of_every_table_is_on_the_page(bench):
+    text = report(bench).read_text(encoding="utf-8")
+    for stem, table in tables_of(bench).items():
+        start = text.index(f'id="table-{table.layout.number}"')
+        shown = text[start : text.index("</figure>", start)]
+        for row in table.rows:
+            assert f">{escape(row.label)}</th>" in shown, (stem, row.label)
 
 
 # Headlines and dot plots

@@ -119,3 +119,19 @@ def test_a_better_arm_gains_and_an_equal_one_gains_nothing():
     same = values(labels, patients, [weak], [weak], 500, 0)
     gain = next(v for v in same if (v.metric, v.subset) == ("auroc_gain", "all"))
     assert (gain.value, gain.interval) == (0.0, None)
+
+
+def test_a_finding_of_few_patients_has_a_score_and_no_interval():
+    generator = np.random.default_rng(5)
+    labels = (generator.random((90, 14)) < 0.5).astype(np.float32)
+    labels[:, 2], labels[:3, 2] = 0, 1  # three images of one patient
+    labels[:, 3], labels[:15, 3] = 0, 1  # fifteen images of five
+    patients = np.repeat(np.arange(30), 3).astype(str)
+    probabilities = np.clip(0.3 * labels + 0.7 * generator.random((90, 14)), 0, 1)
+    runs = [arm(probabilities, patients)]
+    found = {(v.metric, v.subset): v for v in values(labels, patients, runs, runs, 200, 0)}
+    for metric in ("auroc", "f1"):
+        assert found[metric, FINDINGS[2]].value is not None
+        assert found[metric, FINDINGS[2]].interval is None
+        assert found[metric, FINDINGS[3]].interval is not None
+    assert found["accuracy", FINDINGS[2]].interval is not None

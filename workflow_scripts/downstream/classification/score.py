@@ -12,8 +12,9 @@ which the arm is that one). Makes the record.
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,9 @@ from workflow_scripts.downstream.gains import Measured, patient_draws, values_of
 from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
 
 log = logging.getLogger(__name__)
+
+FEWEST_PATIENTS: Final = 5
+"""Patients with and without a finding below which its AUROC and F1 have no interval."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -85,7 +89,7 @@ def values(
     """Return AUROC, F1 and accuracy per finding and, as subset `all`, their means over findings.
 
     Each with its spread over training runs and its gain over the baseline. The mean is over the
-    findings where the metric is defined.
+    findings where the metric is defined. A finding of few patients has no interval.
 
     Args:
         labels: (n, 14), 1 or 0.
@@ -100,6 +104,7 @@ def values(
     runs_of_real = None
     if baseline is not None:
         runs_of_real = _measure(labels, patients, baseline, bootstrap, seed)
+    few = too_few_patients(labels, patients)
     found: list[Value] = []
     for metric in METRICS:
         why = [undefined(metric, int(labels[:, k].sum()), n) for k in range(len(FINDINGS))]
@@ -110,7 +115,7 @@ def values(
             if reason is not None:
                 found += _without(metric, n, subset, reason)
                 continue
-            found += values_of(
+            own_values = values_of(
                 metric,
                 _of(runs, metric, findings),
                 None if runs_of_real is None else _of(runs_of_real, metric, findings),
@@ -119,7 +124,23 @@ def values(
                 subset=subset,
                 seed=seed,
             )
+            if subset != "all" and metric != "accuracy" and few[findings[0]]:
+                own_values = [replace(v, interval=None, interval_kind=None) for v in own_values]
+            found += own_values
     return found
+
+
+def too_few_patients(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Return for each finding, bool (k,), whether a side has fewer than FEWEST_PATIENTS patients.
+
+    Drawing patients anew shows how much a score depends on who is in the test set. Of one or two
+    patients that says next to nothing, and an interval would be far too narrow.
+    """
+    sides = [
+        [len(set(patients[labels[:, k] == side])) for side in (0, 1)]
+        for k in range(labels.shape[1])
+    ]
+    return np.array(sides).min(axis=1) < FEWEST_PATIENTS
 
 
 def _measure(
