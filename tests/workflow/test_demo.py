@@ -196,6 +196,23 @@ def test_blurred_images_cost_dice_copies_do_not_and_the_labeller_is_good(demo):
     assert gains["training_copies"].value == pytest.approx(0, abs=0.06)
     assert gains["blurred_real"].interval[1] < gains["training_copies"].interval[0] - 0.05
     assert gains["noise"].interval[1] < 0
+    # Topology survives the blur, texture does not: the findings are still told.
+    auroc = read_record(demo / "results/downstream/classification/augmented/blurred_real.json")
+    assert gains["blurred_real"].value < auroc.get("auroc_gain").value - 0.05
+
+
+def test_reports_name_more_findings_than_unrelated_images_teach(demo):
+    folder = demo / "results/downstream/report_generation"
+    f1 = {
+        arm: read_record(folder / f"{arm}.json").get("chexbert_micro_f1_14").value
+        for arm in ("released/real", "synthetic_only/training_copies", "synthetic_only/noise")
+    }
+    assert f1["synthetic_only/noise"] < min(
+        f1["released/real"], f1["synthetic_only/training_copies"]
+    )
+    record = read_record(folder / "synthetic_only/noise.json")
+    assert record.get("chexbert_micro_f1_14_gain").value < 0
+    assert "names no weights" in record.get("green").reason
 
 
 def test_the_bundle_for_publication_shows_no_patient(demo):
