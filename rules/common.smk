@@ -618,8 +618,8 @@ def report_scores(wildcards):
     """What the scorers leave of the reports of an arm and of its baseline."""
     reports = outcomes(wildcards, "report_generation") + report_baseline(wildcards)
     return [
-        path.replace("/repeat-", f"/{scorer}-")
-        for path in reports
+        str(path.with_name(path.name.replace("repeat-", f"{scorer}-")))
+        for path in map(Path, reports)
         for scorer in REPORT_SCORERS
     ]
 
