@@ -83,7 +83,7 @@ demo-eleven: env $(WORLD)/complete
 	$(ELEVEN)
 
 test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installed lint
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	ruff check .

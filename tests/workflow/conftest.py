@@ -1,6 +1,10 @@
 """One run of the demo, in a checkout of its own, that many tests look at."""
 
+import os
+import shutil
+
 import pytest
+from filelock import FileLock
 
 from tests.workflow.checkouts import make_checkout, run
 
@@ -14,9 +18,20 @@ def checkout(tmp_path):
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """`make demo`, run once in a fresh checkout; returns its folder."""
-    folder = tmp_path_factory.mktemp("demo") / "checkout"
-    folder.mkdir()
-    make_checkout(folder)
-    run(["make", "demo"], folder)
+    """`make demo`, run once in a fresh checkout; returns its folder.
+
+    Where the tests run in several processes, all of them look at the one run: the first makes it,
+    the others wait.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, made = shared / "demo" / "checkout", shared / "demo" / "made"
+    with FileLock(shared / "demo.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            make_checkout(folder)
+            run(["make", "demo"], folder)
+            made.touch()
     return folder
