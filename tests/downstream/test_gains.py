@@ -89,3 +89,13 @@ def test_no_interval_where_nothing_varies_and_undefined_draws_are_left_out():
     assert percentiles(np.full(10, np.nan)) is None
     low, high = percentiles(np.r_[np.nan, np.linspace(0, 1, 1001)])
     assert (low, high) == pytest.approx((0.025, 0.975))
+
+
+@pytest.mark.parametrize("runs", [2, 3, 8])
+def test_the_variance_of_the_mean_over_runs_is_unbiased(runs):
+    """s^2 / R, as the textbook has it; drawing all R runs would give (R - 1) / R of it."""
+    points = np.random.default_rng(runs).normal(size=runs)
+    measured = Measured(points, np.repeat(points[:, None], 40_000, axis=1))
+    drawn = measured.over_runs(seed=3)
+    assert drawn.mean() == pytest.approx(points.mean(), abs=0.02)
+    assert drawn.var() == pytest.approx(points.var(ddof=1) / runs, rel=0.05)
