@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from workflow_scripts.common.devices import device_name
 from workflow_scripts.privacy import closest
 
 DIMENSIONS = 768
@@ -44,9 +45,11 @@ def main() -> None:
     parser.add_argument("--references", type=int, default=237_388)
     parser.add_argument("--matches", type=int, default=5, help="closest references of each query")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="where ours computes")
     parser.add_argument("--float32", action="store_true")
     parser.add_argument("--flat", action="store_true")
     args = parser.parse_args()
+    device = torch.device(args.device)
     torch.set_num_threads(args.threads)
     faiss.omp_set_num_threads(args.threads)
     rng = np.random.default_rng(0)
@@ -60,12 +63,14 @@ def main() -> None:
     queries[: len(copied)] = references[copied]
     if args.float32:
         closest.multiplies_bfloat16 = lambda device: False
-    closest.closest_by_distance(queries[:64], references[:64])  # load the libraries' kernels
+    closest.closest_by_distance(
+        queries[:64], references[:64], device=device
+    )  # load the libraries' kernels
 
     forget_peak()
     before = memory("VmRSS")
     start = time.perf_counter()
-    ours = closest.closest_by_distance(queries, references, args.matches)
+    ours = closest.closest_by_distance(queries, references, args.matches, device=device)
     our_seconds = time.perf_counter() - start
     peak = (memory("VmHWM") - before) / 1024
     index = faiss.IndexFlatL2(DIMENSIONS)
@@ -78,7 +83,7 @@ def main() -> None:
     difference = queries - references[theirs[:, 0]].astype(np.float64)
     distances = np.sqrt(np.square(difference).mean(axis=1))
     print(f"{args.queries} x {args.references} x {DIMENSIONS}, {args.threads} thread(s)", end="")
-    print(f", {args.matches} matches")
+    print(f", {args.matches} matches; ours on {device_name(device)}")
     print(f"  ours {our_seconds:.1f} s, {peak:.0f} MiB above the features", end="; ")
     print(f"faiss {their_seconds:.1f} s; ratio {their_seconds / our_seconds:.2f}")
     print(f"  {(found != theirs[:, 0]).sum()} queries where faiss names another reference")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from tests.benchmarks.bench_closest import forget_peak, memory
+from workflow_scripts.common.devices import device_name
 from workflow_scripts.features.encoders.reid import pair_scores
 from workflow_scripts.privacy.closest import closest_by_score
 
@@ -29,7 +30,9 @@ def main() -> None:
     parser.add_argument("--references", type=int, default=237_388)
     parser.add_argument("--matches", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    device = torch.device(args.device)
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(0)
     references, queries = (
@@ -37,11 +40,11 @@ def main() -> None:
         for n in (args.references, args.queries)
     )
     weight, bias = rng.standard_normal((1, DIMENSIONS)) - 1, np.array([5.0])
-    closest_by_score(queries[:64], references[:64], weight, bias)  # load the kernels
+    closest_by_score(queries[:64], references[:64], weight, bias, device=device)  # load the kernels
     forget_peak()
     before = memory("VmRSS")
     start = time.perf_counter()
-    found = closest_by_score(queries, references, weight, bias, args.matches)
+    found = closest_by_score(queries, references, weight, bias, args.matches, device=device)
     seconds = time.perf_counter() - start
     peak = (memory("VmHWM") - before) / 1024
     start = time.perf_counter()
@@ -49,7 +52,8 @@ def main() -> None:
         int(pair_scores(references, query, weight, bias).argmax()) for query in queries[:PLAIN]
     ]
     plain_seconds = (time.perf_counter() - start) * args.queries / PLAIN
-    print(f"{args.queries} x {args.references} x {DIMENSIONS}, {args.threads} thread(s)")
+    print(f"{args.queries} x {args.references} x {DIMENSIONS}, {args.threads} thread(s)", end="")
+    print(f", {device_name(device)}")
     print(f"  in blocks {seconds:.0f} s, {peak:.0f} MiB above the features", end="; ")
     print(f"plain {plain_seconds:.0f} s (scaled); ratio {plain_seconds / seconds:.1f}")
     if found.rows[:PLAIN, 0].tolist() != plain:

@@ -179,6 +179,13 @@ def shard_collection(shards: Sequence[Path]) -> Collection:
     )
 
 
+def compute_exactly() -> None:
+    """Let float32 mean float32 on a GPU, and the same input the same features."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+
+
 def embed(
     collection: Collection,
     encoders: Sequence[Encoder],
@@ -282,9 +289,7 @@ def extract(
     """
     device = pick_device(gpus)
     torch.set_num_threads(threads)
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
+    compute_exactly()
     for encoder_name, path in weights.items():  # all of them, before the first is loaded
         check_encoder(encoder_name, path)
     switches = deviations(protocol)
