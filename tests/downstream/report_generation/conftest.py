@@ -148,6 +148,7 @@ def make_world(folder: Path, n_patients: int = 120, seed: int = 0) -> World:
                 "split": split,
                 "caption": caption(labels),
                 "caption_source": "llava_rad",
+                "indication": None,
                 **findings,
             }
         )
