@@ -33,7 +33,7 @@ from workflow_scripts.downstream.report_generation.network import (
     ReportTask,
     add_lora,
 )
-from workflow_scripts.downstream.report_generation.prompts import Written
+from workflow_scripts.downstream.report_generation.prompts import Prompts, Written
 
 PICTURES = 8
 PATCHES = 37 * 37
@@ -85,11 +85,12 @@ def seconds_a_step(
     rows = np.arange(len(squares))
     images = Ahead(squares, lambda _: rows, epochs=1, threads=threads, ahead=2 * batch)
     answers = [np.full(60, 7) for _ in rows]
-    prompt = np.array([1, *[99] * PATCHES, *[5] * 60])
+    shown = np.array([1, *[99] * PATCHES])
+    prompts = Prompts(shown, [np.full(60, 5) for _ in rows], 0, 0)
     task = ReportTask(
         images,
-        Written(prompt, answers, 0),
-        (Squares([], PUBLISHED), Written(prompt, [], 0)),
+        Written(prompts, answers, 0),
+        (Squares([], PUBLISHED), Written(Prompts(shown, [], 0, 0), [], 0)),
         image_token=99,
         padding=2,
         batch_size=batch,

@@ -22,9 +22,11 @@ def manifest_of(captions: dict[str, list[str | None]]) -> pd.DataFrame:
         for i, text in enumerate(texts):
             source = None if text is None else "x"
             image = f"{split}-{i}"
-            rows.append([image, f"p-{image}", "s", f"/{image}", "AP", None, split, text, source])
+            place = [f"p-{image}", "s", f"/{image}", "AP", None, split]
+            rows.append([image, *place, text, source, f"why {image}"])
     names = ["image_id", "patient_id", "study_id", "path", "view", "site", "split", "caption"]
-    frame = pd.DataFrame(rows, columns=[*names, "caption_source"], dtype=object)
+    names += ["caption_source", "indication"]
+    frame = pd.DataFrame(rows, columns=names, dtype=object)
     for name in FINDINGS:
         frame[name] = pd.array([pd.NA] * len(frame), "Int8")
     frame["Edema"] = pd.array([(1, 0, -1)[i % 3] for i in range(len(frame))], "Int8")

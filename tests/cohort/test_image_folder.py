@@ -88,6 +88,15 @@ def test_columns_are_mapped(tmp_path):
     assert rows["captioned_train"]["kept"] == "2"
 
 
+def test_an_indication_is_one_line_or_null(tmp_path):
+    write(tmp_path, ROWS)
+    manifest = build(tmp_path, columns=[*COLUMNS, *SPLIT, "indication=text"])
+    given = {"1": "One.", "3": 'Two, "two".', "4": "Side.", "5": "Three. Four."}
+    assert manifest["indication"].dropna().to_dict() == given
+    assert manifest.loc["2", "indication"] is None
+    assert build(tmp_path)["indication"].isna().all()
+
+
 def test_one_column_per_finding(tmp_path):
     write(tmp_path, ROWS)
     manifest = build(tmp_path, columns=[*COLUMNS, *SPLIT, "Lung Opacity=lung"])

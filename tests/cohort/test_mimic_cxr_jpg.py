@@ -163,18 +163,20 @@ def test_views_are_mapped(mimic):
     assert manifest.loc["d-e3", "view"] == "lateral"
 
 
-def official_csvs(mimic, **captions: str) -> None:
+def official_csvs(mimic, reasons: bool = True, **captions: str) -> None:
     """The official release's CSVs; its captions hold commas, quotes and line breaks."""
     for path in mimic.captions.glob("*"):
         path.unlink()
     columns = ["id", "path", "generate_method", "impression", "annotated_prompt"]
+    columns += ["reason"] * reasons
     for part, dicoms in (("TRAIN", ["d-a1", "d-a3"]), ("TEST", ["d-e1"])):
         with (mimic.captions / f"LLAVARAD_ANNOTATIONS_{part}.csv").open("w") as stream:
             writer = csv.writer(stream)
             writer.writerow(columns)
             for dicom in dicoms:
                 text = captions.get(dicom[-2:], 'Heart, "large".\nNo effusion.')
-                writer.writerow(["1", mimic.image(dicom, "files/"), "gpt4", "short", text])
+                row = ["1", mimic.image(dicom, "files/"), "gpt4", "short", text]
+                writer.writerow(row + ['Fever,\n "cough".' if dicom == "d-a1" else ""] * reasons)
 
 
 def test_official_csvs_where_there_is_no_json(mimic):
@@ -186,8 +188,24 @@ def test_official_csvs_where_there_is_no_json(mimic):
         "d-e1": 'Heart, "large".\nNo effusion.',
     }
     assert set(manifest["caption_source"].dropna()) == {"llava_rad:gpt4"}
+    assert manifest["indication"].dropna().to_dict() == {"d-a1": 'Fever, "cough".'}
     manifest = built(mimic, caption_source="impression")
     assert set(manifest["caption"].dropna()) == {"short"}
+    assert manifest["indication"].dropna().to_dict() == {"d-a1": 'Fever, "cough".'}
+    official_csvs(mimic, reasons=False)
+    assert built(mimic)["indication"].isna().all()
+
+
+@pytest.mark.parametrize("reason", [None, 3, float("nan"), ["a"], "", " \n", "NaN"])
+def test_an_indication_is_that_of_the_caption_on_one_line(mimic, reason):
+    rule, gpt4 = mimic.annotations["train"][:2]
+    rule["reason"], gpt4["reason"] = "Chest pain.", "  Fever\nand\t cough, ___-year-old. "
+    mimic.annotations["train"][3]["reason"] = reason
+    mimic.annotations["train"][4]["reason"] = "Of an image without a caption."
+    gpt4["indication"] = "another field"
+    manifest = built(mimic.write())
+    assert manifest["indication"].dropna().to_dict() == {"d-a1": "Fever and cough, ___-year-old."}
+    assert manifest.loc["d-a3", "indication"] is None
 
 
 @pytest.mark.parametrize("caption", [None, 3, float("nan"), ["a"], {"a": 1}, "", " \n"])

@@ -26,6 +26,7 @@ def manifest(n=4):
             "split": ["train", "validate", "test", "train"][:n],
             "caption": ["a", None, "b", "c"][:n],
             "caption_source": ["x", None, "x", "x"][:n],
+            "indication": ["why", None, None, "x"][:n],
         }
     )
     for k, name in enumerate(FINDINGS):
@@ -38,7 +39,8 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path):
     write_manifest(frame, tmp_path / "m.parquet")
     back = read_manifest(tmp_path / "m.parquet")
     assert back["caption"].tolist() == ["a", None, "b", "c"]
-    for name in frame.columns.drop(["caption", "caption_source"]):
+    assert back["indication"].tolist() == ["why", None, None, "x"]
+    for name in frame.columns.drop(["caption", "caption_source", "indication"]):
         assert back[name].astype(object).equals(frame[name].astype(object)), name
 
 
@@ -49,6 +51,7 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path):
         ({"split": ["train", "dev", "test", "train"]}, "split 'dev' is none of"),
         ({"patient_id": ["p0", "p1", "p0", "p3"]}, "share 1 patient.*p0"),
         ({"caption": ["a", None, " ", "c"]}, "an empty caption"),
+        ({"indication": ["a", None, " ", "c"]}, "an empty indication"),
         ({"caption_source": ["x", "x", "x", "x"]}, "must be present together"),
         ({"Edema": pd.array([1, 2, 0, None], dtype="Int8")}, "Edema is 2 at row 1"),
         ({"view": ["PA", None, "PA", "PA"]}, "column 'view' is empty at row 1"),
@@ -72,6 +75,9 @@ def test_a_table_with_another_schema_is_refused(tmp_path):
     wide = table.set_column(place, "Edema", table.column("Edema").cast("int64"))
     pq.write_table(wide, tmp_path / "m.parquet")
     with pytest.raises(InputError, match="'Edema' is missing or is not int8"):
+        read_manifest(tmp_path / "m.parquet")
+    pq.write_table(table.drop_columns(["indication"]), tmp_path / "m.parquet")
+    with pytest.raises(InputError, match=r"'indication' is missing(.|\n)*rerun the cohort stage"):
         read_manifest(tmp_path / "m.parquet")
     (tmp_path / "m.parquet").write_bytes(b"PAR1 truncated")
     with pytest.raises(InputError, match="cannot read the table"):

@@ -128,6 +128,7 @@ def make_world(folder: Path, n_patients: int = 150, seed: int = 0) -> World:
                 "split": "test" if k // 2 % 4 == 0 else "train",
                 "caption": f"Findings of film {k}.",
                 "caption_source": "llava_rad",
+                "indication": None,
                 **findings,
             }
         )

@@ -170,6 +170,7 @@ def cohort(tmp_path: Path) -> SimpleNamespace:
                 "split": "test" if i < 5 else "train",
                 "caption": CAPTIONS[i % 3] if captioned else None,
                 "caption_source": "impression" if captioned else None,
+                "indication": None,
             }
         )
     frame = pd.DataFrame(rows)

@@ -55,6 +55,7 @@ def cohort(tmp_path_factory):
                     "split": "train" if patient < 60 else "test",
                     "caption": None,
                     "caption_source": None,
+                    "indication": None,
                 }
             )
     frame = pd.DataFrame(rows)

@@ -58,6 +58,7 @@ def cohort(tmp_path: Path) -> SimpleNamespace:
             "split": "test",
             "caption": [f"caption of {n}" if a else None for n, a in zip(ids, first, strict=True)],
             "caption_source": ["made up" if a else None for a in first],
+            "indication": None,
         }
     )
     for finding in FINDINGS:

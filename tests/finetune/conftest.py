@@ -37,6 +37,7 @@ def write_cohort(folder: Path, pictures: dict[str, np.ndarray], extra=()) -> Pat
                 "split": "train",
                 "caption": caption,
                 "caption_source": "test",
+                "indication": None,
             }
         )
     frame = pd.DataFrame([*rows, *extra])

@@ -69,6 +69,7 @@ class World:
                 "split": "train",
                 "caption": captions,
                 "caption_source": "made up",
+                "indication": None,
             }
         )
         for finding in FINDINGS:

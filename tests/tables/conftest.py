@@ -255,6 +255,7 @@ def _cohort(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 "split": "test" if i < 10 else "train",
                 "caption": f"Caption <{i}> of the lungs." if i != 9 else None,
                 "caption_source": "report" if i != 9 else None,
+                "indication": f"Fall from height {i} days ago, now fever." if i % 2 else None,
                 **{name: int((i + k) % (2 + k) == 0) for k, name in enumerate(FINDINGS)},
             }
         )

@@ -18,7 +18,11 @@ from workflow_scripts.common.manifest import read_manifest, write_manifest
 from workflow_scripts.tables import report
 from workflow_scripts.tables.release import check, main, pack, without_site
 
-CAPTIONS = ["The lungs are clear. No pleural effusion or pneumothorax is seen.", "Clear lungs."]
+PASSAGES = [
+    "The lungs are clear. No pleural effusion or pneumothorax is seen.",
+    "Clear lungs.",
+    "Fall from a ladder, rule out fracture",
+]
 IDS = {"p10000032", "s50414267", "02aa804e-bde0afdd-112c0b34-7bc16630", "12"}
 
 
@@ -39,6 +43,7 @@ def jpeg(size=64):
         ("02aa804e-bde0afdd-112c0b34-7bc16630.jpg", "1 ids"),
         ("prefix_s50414267_suffix", "1 ids"),
         ("x THE LUNGS  are\nclear; no pleural x", "1 captions"),
+        ("asked: fall from a ladder; rule out", "1 captions or indications"),
         (f'<a href="data:text/csv;base64,{base64.b64encode(b"a,p10000032").decode()}">', "1 ids"),
         ('<img src="data:image/png;base64,AAAA">', "image is embedded"),
         ("<svg><image href='x.png'/></svg>", "image is embedded"),
@@ -50,7 +55,7 @@ def jpeg(size=64):
 def test_a_bundle_that_would_tell_is_refused(text, message):
     data = text if isinstance(text, bytes) else text.encode()
     with pytest.raises(InputError, match=message) as caught:
-        check({"good.txt": b"nothing here", "bad.txt": data}, IDS, CAPTIONS)
+        check({"good.txt": b"nothing here", "bad.txt": data}, IDS, PASSAGES)
     assert "bad.txt" in str(caught.value)
     assert "10000032" not in str(caught.value)
 
@@ -60,7 +65,7 @@ def test_a_bundle_that_would_tell_is_refused(text, message):
     ["12 of 2,000 prompts", "Clear lungs.", "the lungs are clear in 12", "p100000321", ""],
 )
 def test_what_tells_nothing_is_packed(text):
-    check({"good.txt": text.encode()}, IDS, CAPTIONS)
+    check({"good.txt": text.encode()}, IDS, PASSAGES)
 
 
 def test_absolute_paths_of_the_site_are_shortened():
@@ -119,8 +124,9 @@ def test_the_bundle_holds_tables_records_config_and_no_patient(bench, public):
     assert config == {"run_models": ["sana"], "root": f".../{bench.root.name}"}
     assert leaks.images_in(data) == []
     words = leaks.words_in(data)
-    for caption in bench.frame["caption"].dropna():
-        assert caption.lower() not in words
+    for column in ("caption", "indication"):
+        for text in bench.frame[column].dropna():
+            assert text.lower() not in words
 
 
 def test_the_whole_report_is_refused_and_the_search_finds_its_radiographs(bench, public):
@@ -154,3 +160,10 @@ def test_a_record_that_names_a_patient_is_refused(bench, public):
     flags[flags.index(str(bench.manifest))] = str(bench.root / "other.parquet")
     with pytest.raises(InputError, match=r"1 ids(.|\n)*core\.lock\.txt"):
         main(flags)
+
+
+def test_a_record_that_repeats_an_indication_is_refused(bench, public):
+    lock = bench.root / "core.lock.txt"
+    lock.write_text("asked for: fall from height 3 days ago\n")
+    with pytest.raises(InputError, match=r"1 captions or indications(.|\n)*core\.lock\.txt"):
+        main(flags_of(bench, public))

@@ -222,7 +222,7 @@ def test_the_bundle_for_publication_shows_no_patient(demo):
     cohort = np.stack([leaks.small(Image.open(demo / path)) for path in manifest["path"]])
     assert not any(leaks.resembles(image, cohort) for image in leaks.images_in(data))
     words = leaks.words_in(data)
-    for column in ("image_id", "patient_id", "study_id", "caption"):
+    for column in ("image_id", "patient_id", "study_id", "caption", "indication"):
         found = [text for text in manifest[column].dropna().unique() if text.lower() in words]
         assert found == []
     for prompt_set in PROMPT_SETS:

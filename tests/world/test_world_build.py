@@ -116,8 +116,8 @@ def test_the_checkpoints_are_written_from_captioned_training_radiographs(
     def cxas(images, masks, out_dir, seed):
         seen["cxas"] = (images, masks)
 
-    def llava_rad(images, wordings, summaries, findings, out_dir, seed):
-        seen["llava_rad"] = (wordings, summaries)
+    def llava_rad(images, wordings, summaries, indications, findings, out_dir, seed):
+        seen["llava_rad"] = (wordings, summaries, indications)
 
     fakes = {
         "tiny_llava_rad": {"write_tiny_llava_rad": llava_rad},
@@ -152,7 +152,7 @@ def test_the_checkpoints_are_written_from_captioned_training_radiographs(
     assert len(patients) == len(captions)
     assert seed == 7
     assert (tmp_path / "w" / "weights" / "d").exists()
-    wordings, summaries = seen["llava_rad"]
+    wordings, summaries, indications = seen["llava_rad"]
     assert [one[0] for one in wordings] == captions
     assert len({len(one) for one in wordings}) == 1
     # Another wording says the same: it is denied or affirmed of the same findings.
@@ -160,6 +160,9 @@ def test_the_checkpoints_are_written_from_captioned_training_radiographs(
         said = [{f.name for f in read_findings(text, 0)} for text in one]
         assert all(names == said[0] for names in said)
     assert len(summaries) == len(captions)
+    train = annotations(world)["train"]
+    captioned = [entry for entry in train if entry["conversations"][1]["value"] is not None]
+    assert indications == [entry["reason"] for entry in captioned]
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch):

@@ -19,7 +19,10 @@ def build(out: Path, seed: int = 5) -> Path:
     wordings = [[f"Opacity number {i} is seen.", f"There is opacity {i}."] for i in range(24)]
     out.mkdir()
     summaries = ["opacity"] * 24
-    write_tiny_llava_rad(images, wordings, summaries, findings, out, seed, effort=0.01, pieces=400)
+    indications = ["cough", None] * 12
+    write_tiny_llava_rad(
+        images, wordings, summaries, indications, findings, out, seed, effort=0.01, pieces=400
+    )
     return out
 
 

@@ -1,9 +1,10 @@
 """Captions from LLaVA-Rad's annotations of MIMIC-CXR, as JSON or as the official release's CSV.
 
 LLaVA-Rad (PhysioNet, llava-rad-mimic-cxr-annotation 1.0.0) ships JSON arrays whose entries have
-`image`, `generate_method` (`gpt4` or `rule-based`), `impression` and `conversations`, the second
-turn of which is the findings section of the report. The benchmark's official release has the same
-entries as `LLAVARAD_ANNOTATIONS_{TRAIN,TEST}.csv`, with that turn in `annotated_prompt`.
+`image`, `generate_method` (`gpt4` or `rule-based`), `impression`, `reason` (the indication that
+LLaVA-Rad is asked with; a field `indication` is there, too, and empty) and `conversations`, the
+second turn of which is the findings section of the report. The benchmark's official release has the
+same entries as `LLAVARAD_ANNOTATIONS_{TRAIN,TEST}.csv`, with that turn in `annotated_prompt`.
 
 An image can be annotated by both methods. The manifest has one row per image; it keeps the gpt4
 caption, because the training captions that the official release publishes are gpt4's without
@@ -36,6 +37,8 @@ _CHUNK: Final = 1 << 23  # characters read at a time
 _LARGEST_ENTRY: Final = 1 << 26
 _REMEDY: Final = "download it again from PhysioNet (README, section on data)"
 
+_Row = tuple[str, str | None, str | None, str, str]
+
 
 def read_annotations(folder: str | Path, caption_source: str) -> pd.DataFrame:
     """Read all annotations of a folder: the JSON files, or the CSV files where no JSON is there.
@@ -48,7 +51,8 @@ def read_annotations(folder: str | Path, caption_source: str) -> pd.DataFrame:
 
     Returns:
         `image_id` (the DICOM id, from the image's file name), `caption` (stripped; None where it
-        is no text or empty), `method`, `file_split` (the split whose file holds the entry).
+        is no text or empty), `indication` (on one line; None likewise), `method`, `file_split` (the
+        split whose file holds the entry).
 
     Raises:
         InputError: a file is missing, truncated, no JSON array, or has entries of another shape.
@@ -65,7 +69,7 @@ def read_annotations(folder: str | Path, caption_source: str) -> pd.DataFrame:
     files = {part: folder / _JSON_NAME.format(part=part) for part in _JSON_PARTS}
     if not any(path.is_file() for path in files.values()):
         return _read_csvs(folder, caption_source)
-    rows: list[tuple[str, str | None, str, str]] = []
+    rows: list[_Row] = []
     for part, split in _JSON_PARTS.items():
         if not files[part].is_file():
             if part == "dev":
@@ -74,7 +78,7 @@ def read_annotations(folder: str | Path, caption_source: str) -> pd.DataFrame:
             raise InputError("an annotation file is missing", files[part], _REMEDY)
         before = len(rows)
         for number, entry in enumerate(json_array(files[part]), start=1):
-            rows.append((*_caption_of(entry, caption_source, files[part], number), split))
+            rows.append((*_fields_of(entry, caption_source, files[part], number), split))
         log.info("%s: %d annotations", files[part].name, len(rows) - before)
     return _as_frame(rows)
 
@@ -86,7 +90,9 @@ def join_captions(
     caption_source: str,
     attrition: Attrition,
 ) -> pd.DataFrame:
-    """Return `caption` and `caption_source` for each row of `images`, null where there is none.
+    """Return `caption`, `caption_source` and `indication` for each row of `images`, else null.
+
+    All three come from one annotation: an image without a caption has no indication either.
 
     Args:
         images: the cohort's images: `image_id` and `split`. The split is the split table's; the
@@ -146,7 +152,7 @@ def join_captions(
     named = "impression" if caption_source == "impression" else "llava_rad:{}"
     joined["caption_source"] = joined["method"].map(named.format, na_action="ignore")
     joined.index = images.index
-    joined = joined[["caption", "caption_source"]].astype(object)
+    joined = joined[["caption", "caption_source", "indication"]].astype(object)
     return joined.where(joined.notna(), None)
 
 
@@ -212,9 +218,9 @@ def _skip_space(buffer: str, position: int) -> int:
     return position
 
 
-def _caption_of(
+def _fields_of(
     entry: dict[str, Any], caption_source: str, path: Path, number: int
-) -> tuple[str, str | None, str]:
+) -> tuple[str, str | None, str | None, str]:
     image, turns = entry.get("image"), entry.get("conversations")
     if not isinstance(image, str) or not isinstance(turns, list):
         raise InputError(
@@ -226,12 +232,13 @@ def _caption_of(
     if caption_source == "llava_rad":
         answer = turns[1] if len(turns) > 1 else None
         caption = answer.get("value") if isinstance(answer, dict) else None
-    return _stem(image), _text(caption), _method(entry.get("generate_method"))
+    method = _method(entry.get("generate_method"))
+    return _stem(image), _text(caption), _line(entry.get("reason")), method
 
 
 def _read_csvs(folder: Path, caption_source: str) -> pd.DataFrame:
     column = "annotated_prompt" if caption_source == "llava_rad" else "impression"
-    rows: list[tuple[str, str | None, str, str]] = []
+    rows: list[_Row] = []
     for part, split in _CSV_PARTS.items():
         path = find_csv(
             folder,
@@ -239,21 +246,26 @@ def _read_csvs(folder: Path, caption_source: str) -> pd.DataFrame:
             f"put {_JSON_NAME.format(part='{train,dev,test}')} or "
             "LLAVARAD_ANNOTATIONS_{TRAIN,TEST}.csv there",
         )
-        frame = read_csv(path, ["path", column], optional=["generate_method"])
+        frame = read_csv(path, ["path", column], optional=["generate_method", "reason"])
         empty = frame["path"].str.strip() == ""
         if empty.any():
             raise InputError("path is empty", row_of(path, int(empty.argmax())), _REMEDY)
-        methods = frame.get("generate_method", pd.Series("", index=frame.index))
+        nothing = pd.Series("", index=frame.index)
+        methods, reasons = frame.get("generate_method", nothing), frame.get("reason", nothing)
+        if "reason" not in frame:
+            log.warning("%s has no column `reason`: no indications", path)
         log.info("%s: %d annotations; methods: %s", path.name, len(frame), tally(methods))
         rows += [
-            (_stem(image), _text(caption), _method(method), split)
-            for image, caption, method in zip(frame["path"], frame[column], methods, strict=True)
+            (_stem(image), _text(caption), _line(reason), _method(method), split)
+            for image, caption, reason, method in zip(
+                frame["path"], frame[column], reasons, methods, strict=True
+            )
         ]
     return _as_frame(rows)
 
 
-def _as_frame(rows: list[tuple[str, str | None, str, str]]) -> pd.DataFrame:
-    columns = ["image_id", "caption", "method", "file_split"]
+def _as_frame(rows: list[_Row]) -> pd.DataFrame:
+    columns = ["image_id", "caption", "indication", "method", "file_split"]
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
@@ -266,6 +278,11 @@ def _text(caption: object) -> str | None:
     if not isinstance(caption, str) or caption.strip().lower() in _NO_TEXT:
         return None
     return caption.strip()
+
+
+def _line(reason: object) -> str | None:
+    text = _text(reason)
+    return None if text is None else " ".join(text.split())
 
 
 def _method(method: object) -> str:

@@ -22,7 +22,17 @@ from workflow_scripts.cohort.checked_csv import (
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, MANIFEST_SCHEMA
 
-FIELDS: Final = ("image_id", "path", "patient_id", "study_id", "view", "site", "split", "caption")
+FIELDS: Final = (
+    "image_id",
+    "path",
+    "patient_id",
+    "study_id",
+    "view",
+    "site",
+    "split",
+    "caption",
+    "indication",
+)
 
 
 @dataclass(frozen=True)
@@ -233,7 +243,7 @@ def _needed(columns: FolderColumns) -> list[str]:
 def _identities(
     frame: pd.DataFrame, root: str | Path, fields: Mapping[str, str], metadata: str | Path
 ) -> pd.DataFrame:
-    """Return ids, path, view and caption of every row, checked."""
+    """Return ids, path, view, caption and indication of every row, checked."""
     path, patient = frame[fields["path"]], frame[fields["patient_id"]]
     check_filled(path, metadata)
     check_filled(patient, metadata)
@@ -270,7 +280,11 @@ def _identities(
         filled = text != ""
         caption = text.where(filled, None)
         source[filled] = f"column:{fields['caption']}"
-    return manifest.assign(site=site, caption=caption, caption_source=source)
+    indication = pd.Series(None, index=frame.index, dtype=object)
+    if "indication" in fields:
+        lines = frame[fields["indication"]].str.split().str.join(" ").astype(object)
+        indication = lines.where(lines != "", None)
+    return manifest.assign(site=site, caption=caption, caption_source=source, indication=indication)
 
 
 def _findings(

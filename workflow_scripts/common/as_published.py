@@ -38,6 +38,9 @@ class Deviations:
         report_synthetic_from_base: on synthetic images alone, it starts from the language model
             without LLaVA-Rad's adapter, and from LLaVA-Rad's pretrained projector; `sound`
             continues the released LLaVA-Rad, as the paper says.
+        report_stored_question: the second stage asks the question that stands in the annotations,
+            without the indication, and only the test asks as LLaVA-Rad does; `sound` trains with
+            the question that it tests with.
     """
 
     fidelity_squash_299: bool = False
@@ -51,6 +54,7 @@ class Deviations:
     classification_squash: bool = False
     report_epochs_by_setting: bool = False
     report_synthetic_from_base: bool = False
+    report_stored_question: bool = False
 
 
 _DEVIATIONS: Final = {

@@ -39,6 +39,7 @@ PROMPT_SETS: Final = ("test", "privacy", "augment")
 _FINDING_FIELDS = [pa.field(name, pa.int8()) for name in FINDINGS]
 
 # `site`: the hospital or data set that a radiograph comes from; null where the cohort has one.
+# `indication`: why the study was asked for, on one line; null where nobody says.
 MANIFEST_SCHEMA: Final = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -50,6 +51,7 @@ MANIFEST_SCHEMA: Final = pa.schema(
         pa.field("split", pa.string(), nullable=False),
         pa.field("caption", pa.string()),
         pa.field("caption_source", pa.string()),
+        pa.field("indication", pa.string()),
         *_FINDING_FIELDS,
     ]
 )
@@ -142,8 +144,9 @@ def _check_manifest(frame: pd.DataFrame, path: str | Path) -> None:
     _check_domain(frame["split"], SPLITS, path)
     _check_findings(frame, path)
     captioned = frame["caption"].notna()
-    if (frame.loc[captioned, "caption"].str.strip() == "").any():
-        raise InputError("an empty caption: a missing caption is null", path)
+    for name in ("caption", "indication"):
+        if (frame[name].dropna().str.strip() == "").any():
+            raise InputError(f"an empty {name}: a missing {name} is null", path)
     if (captioned != frame["caption_source"].notna()).any():
         raise InputError("caption and caption_source must be present together", path)
     held_out = set(frame.loc[frame["split"] == "test", "patient_id"])

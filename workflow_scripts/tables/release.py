@@ -7,8 +7,8 @@ python -m workflow_scripts.tables.release --dataset MIMIC-CXR --tables results/t
     --prompts results/cohort/prompts/*.parquet --output results/tables/release.tar.gz
 
 Left out is whatever shows or names patients: radiographs, generated images (a model may have
-memorised one), captions, ids, features, tables of pairs. What is packed is searched for them first,
-and a bundle that holds any is not written. The same inputs give the same bytes.
+memorised one), captions, indications, ids, features, tables of pairs. What is packed is searched
+for them first, and a bundle that holds any is not written. The same inputs give the same bytes.
 """
 
 import argparse
@@ -37,17 +37,17 @@ log = logging.getLogger(__name__)
 
 FOLDER: Final = "chexgenbench-release"
 SHINGLE: Final = 6
-"""Words in a row that a caption and the bundle must not share."""
+"""Words in a row that a passage (a caption or an indication) and the bundle must not share."""
 
-SHORTEST_CAPTION: Final = 4
-"""Words; a shorter one ("clear lungs") says nothing of anybody."""
+SHORTEST_PASSAGE: Final = 4
+"""Words; a shorter one ("clear lungs", "chest pain") says nothing of anybody."""
 
 SHORTEST_ID: Final = 5
 """Characters; a shorter id cannot be told from a number of a table."""
 
 _LEFT_OUT: Final = (
-    "radiographs, generated images, captions, ids of patients and images, features, tables of "
-    "pairs, checkpoints"
+    "radiographs, generated images, captions, indications, ids of patients and images, features, "
+    "tables of pairs, checkpoints"
 )
 _BETWEEN_TOKENS: Final = re.compile(r"[\s\"'<>()\[\]{},;:=/|\\&*]+")
 _WORD: Final = re.compile(r"[a-z0-9]+")
@@ -113,23 +113,23 @@ def ids_in(texts: Iterable[tuple[str, str]], ids: set[str]) -> list[tuple[str, s
     return found
 
 
-def captions_in(texts: Iterable[tuple[str, str]], captions: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (file, words) of every run of `SHINGLE` words that a text shares with a caption.
+def passages_in(texts: Iterable[tuple[str, str]], passages: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (file, words) of every run of `SHINGLE` words that a text shares with a passage.
 
-    Captions of fewer words count as a whole, if they have `SHORTEST_CAPTION` at least.
+    Passages of fewer words count as a whole, if they have `SHORTEST_PASSAGE` at least.
     """
     runs: dict[tuple[str, ...], str] = {}
     for place, text in texts:
         words = _WORD.findall(text.lower())
-        for length in range(SHORTEST_CAPTION, SHINGLE + 1):
+        for length in range(SHORTEST_PASSAGE, SHINGLE + 1):
             for start in range(len(words) - length + 1):
                 runs.setdefault(tuple(words[start : start + length]), place)
     found: dict[tuple[str, str], None] = {}
-    progress = Progress("captions", len(captions), "captions")
-    for caption in captions:
-        words = _WORD.findall(caption.lower())
+    progress = Progress("captions and indications", len(passages), "passages")
+    for passage in passages:
+        words = _WORD.findall(passage.lower())
         length = min(SHINGLE, len(words))
-        for start in range(len(words) - length + 1 if length >= SHORTEST_CAPTION else 0):
+        for start in range(len(words) - length + 1 if length >= SHORTEST_PASSAGE else 0):
             run = tuple(words[start : start + length])
             if run in runs:
                 found[runs[run], " ".join(run)] = None
@@ -137,14 +137,18 @@ def captions_in(texts: Iterable[tuple[str, str]], captions: Sequence[str]) -> li
     return list(found)
 
 
-def check(members: dict[str, bytes], ids: set[str], captions: Sequence[str]) -> None:
-    """Check that a bundle shows no image and holds no caption and no id.
+def check(members: dict[str, bytes], ids: set[str], passages: Sequence[str]) -> None:
+    """Check that a bundle shows no image and holds no caption, no indication and no id.
 
     Raises:
         InputError: it does; places are named, nothing of the finding is repeated.
     """
     texts = [text for name, data in members.items() for text in texts_in(name, data)]
-    for what, leaks in (("ids", ids_in(texts, ids)), ("captions", captions_in(texts, captions))):
+    found = {
+        "ids": ids_in(texts, ids),
+        "captions or indications": passages_in(texts, passages),
+    }
+    for what, leaks in found.items():
         if leaks:
             places = sorted({place for place, _ in leaks})
             raise InputError(
@@ -215,23 +219,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--report", required=True, type=Path, help="the report without images")
     add("--config", required=True, help="the resolved config, JSON")
     add("--lock", required=True, type=Path, help="the environment's lock")
-    add(
-        "--manifest", required=True, nargs="+", type=Path, help="whose ids and captions to look for"
-    )
+    add("--manifest", required=True, nargs="+", type=Path, help="whose ids and texts to look for")
     add("--prompts", required=True, nargs="+", type=Path, help="likewise")
     add("--output", required=True, type=Path, help="the tar.gz to write")
     args = parser.parse_args(argv)
     members = members_of(args)
     ids: set[str] = set()
-    captions: dict[str, None] = {}
+    passages: dict[str, None] = {}
     for path in args.manifest:
-        frame = read_manifest(path, ["image_id", "patient_id", "study_id", "caption"])
+        frame = read_manifest(path, ["image_id", "patient_id", "study_id", "caption", "indication"])
         for column in ("image_id", "patient_id", "study_id"):
             ids |= set(frame[column])
-        captions |= dict.fromkeys(frame["caption"].dropna())
+        for column in ("caption", "indication"):
+            passages |= dict.fromkeys(frame[column].dropna())
     for path in args.prompts:
         ids |= set(read_prompts(path)["prompt_id"])
-    check(members, ids, list(captions))
+    check(members, ids, list(passages))
     with whole_file(args.output) as temporary:
         temporary.write_bytes(pack(members))
     log.info("%d files in %s", len(members), args.output)

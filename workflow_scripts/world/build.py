@@ -163,7 +163,8 @@ def _write_llava_rad(
 
     wordings = [_wordings(exposure) for exposure in shown]
     summaries = [impression(exposure.findings) for exposure in shown]
-    write_tiny_llava_rad(images, wordings, summaries, findings, out, seed)
+    indications = [mimic_layout.indication(exposure) for exposure in shown]
+    write_tiny_llava_rad(images, wordings, summaries, indications, findings, out, seed)
 
 
 def _wordings(exposure: Exposure) -> list[str]:

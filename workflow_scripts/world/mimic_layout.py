@@ -34,7 +34,7 @@ _INDICATIONS: Final = (
     "follow-up after surgery",
     "check of line position",
 )
-_QUESTION: Final = "<image>\nProvide a description of the findings in the radiology image"
+_QUESTION: Final = "<image>\nDescribe the findings of the chest x-ray.\n"
 
 
 def image_path(exposure: Exposure) -> str:
@@ -108,23 +108,27 @@ def write_pictures(pictures: Iterable[tuple[str, bytes]], root: Path) -> None:
         (root / path).write_bytes(data)
 
 
+def indication(exposure: Exposure) -> str | None:
+    """Return why a study was asked for, which says nothing of its findings."""
+    draw = exposure.study.seed
+    return _INDICATIONS[draw % 5] if draw % 4 else None
+
+
 def _annotation(exposure: Exposure) -> dict[str, Any]:
     draw = exposure.study.seed
-    reason = _INDICATIONS[draw % 5] if draw % 4 else None
-    question = f" given the following indication: {reason}." if reason else "."
     return {
         "id": exposure.image_id,
         "image": f"mimic/{image_path(exposure).removeprefix('files/')}",
         "generate_method": "rule-based" if exposure.split == "test" or draw % 3 == 0 else "gpt4",
-        "reason": reason,
+        "reason": indication(exposure),
         "view": exposure.study.view,
         "orientation": None,
-        "indication": reason,
+        "indication": None,
         "history": None,
         "impression": impression(exposure.findings),
         "chexpert_labels": {name: _number(exposure.labels[name]) for name in FINDINGS},
         "conversations": [
-            {"from": "human", "value": _QUESTION + question},
+            {"from": "human", "value": _QUESTION},
             {"from": "gpt", "value": exposure.caption},
         ],
     }

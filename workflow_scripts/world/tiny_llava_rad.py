@@ -30,8 +30,8 @@ from workflow_scripts.downstream.report_generation.layout import PUBLISHED
 from workflow_scripts.downstream.report_generation.network import padded
 from workflow_scripts.downstream.report_generation.prompts import (
     OPENING,
-    QUESTION,
     ReportTokenizer,
+    question,
 )
 from workflow_scripts.world.training import jitter, rarity, reproducible, training
 
@@ -59,12 +59,14 @@ class _Texts:
 
     wordings: Sequence[Sequence[str]]
     summaries: Sequence[str]
+    indications: Sequence[str | None]
 
 
 def write_tiny_llava_rad(
     images: NDArray[np.uint8],
     wordings: Sequence[Sequence[str]],
     summaries: Sequence[str],
+    indications: Sequence[str | None],
     findings: NDArray[np.int8],
     out_dir: Path,
     seed: int,
@@ -77,6 +79,7 @@ def write_tiny_llava_rad(
         images: radiographs, uint8 (n, side, side).
         wordings: of each image the same number of captions that say the same.
         summaries: its findings in a few words.
+        indications: why it was asked for, which says nothing of its findings.
         findings: (n, 14); 1 is positive, everything else is not.
         out_dir: folder that gets the three folders.
         seed: of initialisation and training.
@@ -93,8 +96,8 @@ def write_tiny_llava_rad(
         pixels = tower_input(squares, PUBLISHED, torch.device("cpu"))
         tower = _trained_tower(pixels, torch.from_numpy(findings == 1).float(), effort)
         _write_tower(tower, folder)
-        features, texts = _features(tower, pixels), _Texts(wordings, summaries)
-        _write_tokenizer([c for one in wordings for c in one], out_dir / VICUNA, pieces)
+        features, texts = _features(tower, pixels), _Texts(wordings, summaries, indications)
+        _write_tokenizer(texts, out_dir / VICUNA, pieces)
         tokenizer = published.read_tokenizer(out_dir / VICUNA)
         tokens = ReportTokenizer(tokenizer, len(tokenizer), features.shape[2], 2048)
         language_model = _language_model(len(tokenizer))
@@ -210,12 +213,13 @@ def timm_state(tower: Any) -> dict[str, Tensor]:
 # The language model
 
 
-def _write_tokenizer(captions: Sequence[str], folder: Path, pieces: int) -> None:
+def _write_tokenizer(texts: _Texts, folder: Path, pieces: int) -> None:
     """Write `tokenizer.model`: byte-pair encoding with byte fallback, as Llama has it."""
     import sentencepiece
 
     written = io.BytesIO()
-    asked = [QUESTION, OPENING] * (len(captions) // 8)
+    captions = [caption for one in texts.wordings for caption in one]
+    asked = [*map(question, texts.indications), *[OPENING] * len(texts.indications)]
     # One thread: with several, the pieces differ from run to run.
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([*captions, *asked]),
@@ -292,29 +296,33 @@ def _learn(
     every other step: so it learns to report what it is shown, whatever it is.
     """
     written = {
-        form: [tokens.write(captions, form) for captions in zip(*texts.wordings, strict=True)]
+        form: [
+            tokens.write(captions, texts.indications, form)
+            for captions in zip(*texts.wordings, strict=True)
+        ]
         for form in ("plain", "v1")
     }
     width = features.shape[2]
-    summaries = tokens.write(texts.summaries, "plain").answers
+    summaries = tokens.write(texts.summaries, texts.indications, "plain").answers
     words = torch.from_numpy(np.stack([np.resize(summary, width) for summary in summaries]))
     modules = [language_model, projector]
     batches = training(modules, steps, effort, len(words), learning_rate, 16)
     for step, batch in enumerate(batches):
         chosen = written["v1" if step % 4 else "plain"][step % len(texts.wordings[0])]
-        prompt, answers = chosen.prompt, [chosen.answers[int(i)] for i in batch]
-        ids, mask = (torch.from_numpy(part) for part in padded(prompt, answers, tokens.eos))
+        answers = [chosen.answers[int(i)] for i in batch]
+        rows = padded(chosen.prompts.of(batch.tolist()), answers, tokens.eos)
+        ids, mask = torch.from_numpy(rows.ids), torch.from_numpy(rows.mask)
         shown = ids == tokens.image_token
         embed = language_model.model.embed_tokens
         in_words = embed.weight.requires_grad and step % 2
         image = embed(words[batch]) if in_words else projector(features[step % _COPIES, batch])
         embedded = embed(ids.masked_fill(shown, 0)).masked_scatter(shown[..., None], image)
-        keep = ids.shape[1] - len(prompt) + 1
+        keep = ids.shape[1] - rows.start + 1
         logits = language_model(
             inputs_embeds=embedded, attention_mask=mask, logits_to_keep=keep, use_cache=False
-        ).logits[:, :-1]
-        target = ids[:, len(prompt) :].masked_fill(mask[:, len(prompt) :] == 0, -100)
-        loss = functional.cross_entropy(logits.flatten(0, 1), target.flatten())
+        ).logits
+        row, column = (torch.from_numpy(part) for part in rows.answered)
+        loss = functional.cross_entropy(logits[row, column - rows.start], ids[row, column])
         loss.backward()
         if step % 50 in (0, 1):
             log.info("language model: step %d, loss %.3f", step, loss.item())

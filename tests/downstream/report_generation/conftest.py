@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 
 from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
-from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
+from workflow_scripts.common.manifest import FINDINGS, read_manifest, write_manifest, write_prompts
 from workflow_scripts.downstream.report_generation import train
 from workflow_scripts.world.tiny_llava_rad import CONVERTED, write_tiny_llava_rad
 
 SIZE = 64
 DRAWN = ("Cardiomegaly", "Edema", "Pneumothorax")
 WORDS = ("cardiomegaly", "edema", "pneumothorax")
+INDICATIONS = (None, "Cough.", "Fever and pain for two days, evaluate.")
 _CORNERS = ((18, 18), (18, 46), (46, 18))
 
 
@@ -99,7 +100,7 @@ class World:
             "warmup_share": 0.03,
             "weight_decay": 0.0,
             "max_grad_norm": 1.0,
-            "max_length": 192,
+            "max_length": 320,
             "max_new_tokens": 24,
             "validation_images": 8,
             "per_device_batch_size": 8,
@@ -148,11 +149,14 @@ def make_world(folder: Path, n_patients: int = 120, seed: int = 0) -> World:
                 "split": split,
                 "caption": caption(labels),
                 "caption_source": "llava_rad",
+                "indication": INDICATIONS[k % 3],
                 **findings,
             }
         )
-    manifest = pd.DataFrame(rows).astype(dict.fromkeys(FINDINGS, "Int8"))
-    write_manifest(manifest, folder / "manifest.parquet")
+    write_manifest(
+        pd.DataFrame(rows).astype(dict.fromkeys(FINDINGS, "Int8")), folder / "manifest.parquet"
+    )
+    manifest = read_manifest(folder / "manifest.parquet")
     train_rows = manifest[manifest["split"] == "train"].reset_index(drop=True)
     prompts = train_rows.head(40)[["image_id", "caption", *FINDINGS]].assign(
         replicate=0, seed=range(40)
@@ -164,6 +168,7 @@ def make_world(folder: Path, n_patients: int = 120, seed: int = 0) -> World:
         np.stack([np.asarray(images[i]) for i in train_rows["image_id"]]),
         [[caption(labels, k) for k in range(2)] for labels in drawn],
         [" ".join(np.array(WORDS)[np.array(labels) == 1]) or "none" for labels in drawn],
+        train_rows["indication"].tolist(),
         train_rows[list(FINDINGS)].eq(1).fillna(False).to_numpy(np.int8),
         folder / "weights",
         seed=3,

@@ -6,6 +6,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from transformers import (
     CLIPVisionConfig,
@@ -20,6 +23,7 @@ from transformers import (
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, png_bytes
 from workflow_scripts.common.training import epoch_batches
+from workflow_scripts.downstream.report_generation.generate import _batch, generate_reports
 from workflow_scripts.downstream.report_generation.images import (
     Ahead,
     Squares,
@@ -49,6 +53,9 @@ REPORTS = [
     "There is cardiomegaly. There is pneumothorax.",
     "The lungs are clear.",
 ]
+INDICATIONS = ["Fever and pain for two days, evaluate.", None, "Cough."]
+QUESTION = "Provide a description of the findings in the radiology image"
+ASKED = f"\n{QUESTION}. ASSISTANT:"
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +67,7 @@ def start(world):
 def tokens(start):
     config = read_llava_config(start)
     image = int(config["image_token_index"])
-    return ReportTokenizer(load_tokenizer(start), image, image_tokens(config), 256)
+    return ReportTokenizer(load_tokenizer(start), image, image_tokens(config), 512)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +81,8 @@ def task_of(start, tokens, items, form="v1"):
     images = Ahead(squares, lambda _: np.arange(3), epochs=9, threads=1, ahead=2)
     return ReportTask(
         images,
-        tokens.write(REPORTS, form),
-        (Squares([], squares.transform), tokens.write([], form)),
+        tokens.write(REPORTS, INDICATIONS, form),
+        (Squares([], squares.transform), tokens.write([], [], form)),
         image_token=tokens.image_token,
         padding=tokens.eos,
         batch_size=2,
@@ -87,46 +94,114 @@ def task_of(start, tokens, items, form="v1"):
 # Prompts
 
 
-def test_the_second_form_is_vicunas_conversation_with_the_image_in_it(tokens):
-    written = tokens.write(REPORTS, "v1")
-    before = written.prompt[: list(written.prompt).index(tokens.image_token)]
-    after = [i for i in written.prompt[len(before) :] if i != tokens.image_token]
+def asked_of(tokens, form="v1"):
+    """Return each prompt as text, the image as one placeholder, and its ids behind the image."""
+    prompts = [list(ids) for ids in tokens.prompts(INDICATIONS, form).of(range(3))]
+    ends = [len(ids) - ids[::-1].index(tokens.image_token) for ids in prompts]
+    after = [ids[end:] for ids, end in zip(prompts, ends, strict=True)]
     decode = tokens.tokenizer.decode
-    assert decode(before, skip_special_tokens=True).endswith("questions. USER: ")
-    assert decode(after).strip() == (
-        "Provide a description of the findings in the radiology image. ASSISTANT:"
-    )
-    assert (written.prompt == tokens.image_token).sum() == 16
-    assert before[0] == tokens.tokenizer.bos_token_id
-    for report, answer in zip(REPORTS, written.answers, strict=True):
+    assert all(ids.count(tokens.image_token) == 16 for ids in prompts)
+    texts = []
+    for ids, end, rest in zip(prompts, ends, after, strict=True):
+        opening = decode(ids[: end - 16], skip_special_tokens=True)
+        texts.append(f"{opening}<image>{decode(rest).lstrip(' ')}")
+    return texts, after
+
+
+def test_each_image_is_asked_with_its_own_indication_in_vicunas_conversation(tokens):
+    texts, after = asked_of(tokens)
+    ends = [
+        f" given the following indication: {INDICATIONS[0]}",
+        ".",
+        " given the following indication: Cough.",
+    ]
+    for text, end in zip(texts, ends, strict=True):
+        opening, question = text.split("<image>")
+        assert opening.endswith("questions. USER: ")
+        assert question == f"\n{QUESTION}{end} ASSISTANT:"
+    written = tokens.write(REPORTS, INDICATIONS, "v1")
+    assert written.prompts.n_with_indication == 2
+    assert written.prompts.n_indications_cut == written.n_cut == 0
+    prompts = tokens.prompts(INDICATIONS, "v1").of(range(3))
+    for ids, own in zip(written.prompts.of(range(3)), prompts, strict=True):
+        assert ids[0] == tokens.tokenizer.bos_token_id
+        assert ids.tolist() == own.tolist()
+    for report, answer, end, ids in zip(REPORTS, written.answers, ends, after, strict=True):
         assert answer[-1] == tokens.eos
         assert tokens.read(answer.tolist()) == report
-        whole = (
-            f"\nProvide a description of the findings in the radiology image. ASSISTANT: {report}"
-        )
+        whole = f"\n{QUESTION}{end} ASSISTANT: {report}"
         together = tokens.tokenizer(whole, add_special_tokens=False).input_ids
-        assert [*after, *answer[:-1]] == together
+        assert [*ids, *answer[:-1]] == together
+
+
+def test_the_authors_training_asks_what_the_annotations_store(tokens):
+    texts, _ = asked_of(tokens, "v1_stored")
+    for text in texts:
+        assert text.endswith("<image>\nDescribe the findings of the chest x-ray. ASSISTANT:")
+    assert tokens.prompts(INDICATIONS, "v1_stored").n_with_indication == 0
 
 
 def test_the_first_form_is_the_image_and_the_report(tokens):
-    written = tokens.write(REPORTS, "plain")
-    assert written.prompt.tolist() == [1] + [tokens.image_token] * 16
+    written = tokens.write(REPORTS, INDICATIONS, "plain")
+    for ids in written.prompts.of(range(3)):
+        assert ids.tolist() == [1] + [tokens.image_token] * 16
     text = [tokens.tokenizer.decode(answer) for answer in written.answers]
     assert text == [f"{report}\n" for report in REPORTS]
 
 
-def test_what_exceeds_the_length_is_cut_and_counted(start, tokens):
+def test_what_exceeds_the_length_is_cut_and_counted(tokens):
     room = 4
-    short = ReportTokenizer(
-        tokens.tokenizer, tokens.image_token, 16, len(tokens.prompt("v1")) + room
-    )
-    written = short.write(REPORTS, "v1")
-    full = tokens.write(REPORTS, "v1").answers
+    plain = len(tokens.prompts([None], "v1").of([0])[0])
+    short = ReportTokenizer(tokens.tokenizer, tokens.image_token, 16, plain + room)
+    written = short.write(REPORTS, [None] * 3, "v1")
+    full = tokens.write(REPORTS, [None] * 3, "v1").answers
     assert written.n_cut == sum(len(answer) > room for answer in full) > 0
     for cut, whole in zip(written.answers, full, strict=True):
         assert cut.tolist() == whole[:room].tolist()
     with pytest.raises(InputError, match="max_length"):
-        ReportTokenizer(tokens.tokenizer, tokens.image_token, 16, len(tokens.prompt("v1")))
+        ReportTokenizer(tokens.tokenizer, tokens.image_token, 16, plain)
+
+
+@given(
+    indication=st.text(min_size=1, max_size=300).filter(str.strip),
+    room=st.integers(1, 200),
+)
+def test_an_indication_never_takes_the_answers_room(tokens, indication, room):
+    """It keeps its first words, as many as fit, and the answer keeps most of the room."""
+    plain = len(tokens.prompts([None], "v1").of([0])[0])
+    tokenizer = ReportTokenizer(tokens.tokenizer, tokens.image_token, 16, plain + room)
+    prompts = tokenizer.prompts([indication], "v1")
+    (ids,) = prompts.of([0])
+    assert len(ids) - plain <= room / 4
+    whole = tokenizer.tokenizer(
+        f"\n{QUESTION} given the following indication: {' '.join(indication.split())} ASSISTANT:",
+        add_special_tokens=False,
+    ).input_ids
+    fits = len(whole) - len(tokenizer.tokenizer(ASKED, add_special_tokens=False).input_ids)
+    assert prompts.n_indications_cut == (fits > room / 4)
+    (answer,) = tokenizer.write(["word " * 300], [indication], "v1").answers
+    assert len(answer) == plain + room - len(ids) >= 3 / 4 * room
+
+
+def test_a_long_indication_keeps_its_first_words(tokens):
+    words = [f"word{number}" for number in range(200)]
+    prompts = tokens.prompts([" ".join(words), None], "v1")
+    assert (prompts.n_with_indication, prompts.n_indications_cut) == (1, 1)
+    first, second = prompts.of([0, 1])
+    text = tokens.tokenizer.decode(first)
+    kept = text.split("indication: ")[1].removesuffix(" ASSISTANT:").split()
+    assert 0 < len(kept) < 200
+    assert kept == words[: len(kept)]
+    limit = (512 - len(second)) // 4
+    more = tokens.prompts([" ".join(words[: len(kept) + 1])], "v1")
+    assert more.n_indications_cut == 1
+    assert len(first) - len(second) <= limit
+
+
+def test_a_text_with_the_images_placeholder_is_refused(tokens):
+    for reports, indications in ((["<image>"], [None]), (["Clear."], ["see <image>"])):
+        with pytest.raises(InputError, match="placeholder"):
+            tokens.write(reports, indications, "v1")
 
 
 # Images
@@ -254,7 +329,7 @@ def test_a_loss_is_the_mean_over_the_answers_tokens_alone(start, tokens, items):
         together = float(task.loss(network, np.arange(3), 0))
         total, count = 0.0, 0
         for row, item in enumerate(items):
-            prompt, answer = task.written.prompt, task.written.answers[row]
+            prompt, answer = task.written.prompts.of([row])[0], task.written.answers[row]
             pixels = transform(start)(item.open())[None]
             ids = torch.from_numpy(np.concatenate([prompt, answer]))[None]
             logits = network(input_ids=ids, pixel_values=pixels).logits[0, :, : tokens.image_token]
@@ -316,13 +391,14 @@ def test_the_projector_alone_is_trained_first_then_the_adapter_with_it(start, to
 def test_the_image_reaches_the_answer_and_the_padding_does_not(start, tokens, items):
     network = load_llava(start, torch.float32).eval()
     task = task_of(start, tokens, items)
+    written, first = task.written, np.array([0])
     with torch.no_grad():
-        alone = task._loss(network, task.images.read(np.array([0]), 0), [task.written.answers[0]])
-        longer = [task.written.answers[0], task.written.answers[1]]
-        two = task._loss(network, np.stack([task.images.squares(0)] * 2), longer)
-        second = task._loss(network, task.images.squares(0)[None], longer[1:])
-        black = task._loss(network, np.zeros((1, 64, 64), np.uint8), [task.written.answers[0]])
-    weights = [len(answer) for answer in longer]
+        squares = np.stack([task.images.squares(0)] * 2)
+        alone = task._loss(network, squares[:1], written, first)
+        two = task._loss(network, squares, written, np.arange(2))
+        second = task._loss(network, squares[:1], written, np.array([1]))
+        black = task._loss(network, np.zeros((1, 64, 64), np.uint8), written, first)
+    weights = [len(answer) for answer in written.answers[:2]]
     mean = (float(alone) * weights[0] + float(second) * weights[1]) / sum(weights)
     assert float(two) == pytest.approx(mean, rel=1e-5)
     assert abs(float(black) - float(alone)) > 1e-3
@@ -370,6 +446,60 @@ def test_the_projector_takes_the_last_block_but_one_without_the_class_token(kind
     network(input_ids=ids, pixel_values=torch.randn(1, 3, 16, 16))
     assert seen["projector"].shape == (1, 4, 32)
     assert torch.equal(seen["projector"], seen["block"][:, 1:])
+
+
+@torch.no_grad()
+def test_reports_do_not_depend_on_who_is_in_the_batch(world, tokens, tmp_path):
+    """Greedy by hand, one image at a time, against batches of prompts of three lengths."""
+    folder = world.start / "released"
+    network = load_llava(folder, torch.float32).eval()
+    rows = world.manifest[world.manifest["split"] == "test"].head(7)
+    squares = Squares([ImageItem(r.image_id, r.path) for r in rows.itertuples()], transform(folder))
+    prompts = tokens.prompts(rows["indication"].tolist(), "v1")
+    assert len({len(ids) for ids in prompts.of(range(7))}) == 3
+    expected = []
+    for row, ids in enumerate(prompts.of(range(7))):
+        pixels = tower_input(np.stack([squares(row)]), squares.transform, torch.device("cpu"))
+        written: list[int] = []
+        while len(written) < 24 and tokens.eos not in written:
+            given = torch.tensor([[*ids, *written]])
+            logits = network(input_ids=given, pixel_values=pixels).logits[0, -1]
+            written.append(int(logits[: tokens.image_token].argmax()))
+        expected.append(tokens.read(written))
+    for size in (1, 3, 7):
+        reports = generate_reports(
+            network,
+            tokens,
+            prompts,
+            squares,
+            batch_size=size,
+            max_new_tokens=24,
+            progress=tmp_path / str(size),
+            key="key",
+            accelerator=Accelerator(cpu=True),
+            threads=1,
+        )
+        assert reports == expected
+
+
+@torch.no_grad()
+def test_padding_before_a_prompt_changes_no_logit(start, tokens, items):
+    """What `generate` computes of a padded row, to within rounding."""
+    network = load_llava(start, torch.float32).eval()
+    prompts = tokens.prompts(INDICATIONS, "v1").of(range(3))
+    squares = np.stack([transform(start).fit(item.open().convert("L")) for item in items])
+    pixels = tower_input(squares, transform(start), torch.device("cpu"))
+    steps: list[torch.Tensor] = []
+
+    def keep(module, given, returned):
+        steps.append(returned.logits[:, -1])
+
+    handle = network.register_forward_hook(keep)
+    _batch(network, tokens, prompts, pixels, 1)
+    handle.remove()
+    for row, ids in enumerate(prompts):
+        alone = network(input_ids=torch.from_numpy(ids)[None], pixel_values=pixels[row : row + 1])
+        torch.testing.assert_close(steps[0][row], alone.logits[0, -1], rtol=1e-4, atol=1e-4)
 
 
 def test_weights_that_do_not_fit_are_named(start, tmp_path):

@@ -36,6 +36,13 @@ def agreement(outcomes: pd.DataFrame) -> float:
     return float((found(outcomes["generated"]) == found(outcomes["reference"])).mean())
 
 
+def tokenizer_of(folder: Path) -> ReportTokenizer:
+    """Return the tokenizer of a start, as the script makes it."""
+    config = read_llava_config(folder)
+    image = int(config["image_token_index"])
+    return ReportTokenizer(load_tokenizer(folder), image, image_tokens(config), 320)
+
+
 @pytest.fixture(scope="module")
 def real_run(world):
     return world.run("real")
@@ -59,6 +66,11 @@ def test_every_captioned_test_image_is_described_once_and_privately(world, real_
     )
     assert (run["n_train_real"], run["n_train_synthetic"]) == (100, 0)
     assert [stage["name"] for stage in run["stages"]] == ["projector", "adapter"]
+    assert run["n_test_with_indication"] == test["indication"].notna().sum() > 0
+    assert run["n_test_indications_cut"] == 0
+    assert [stage["n_indications_cut"] for stage in run["stages"]] == [0, 0]
+    first, second = (stage["n_with_indication"] for stage in run["stages"])
+    assert first == 0 < second < 100
     assert [len(stage["curve"]) for stage in run["stages"]] == [2, 2]
     losses = [entry["training_loss"] for stage in run["stages"] for entry in stage["curve"]]
     assert losses[-1] < losses[0] / 2
@@ -75,7 +87,7 @@ def test_a_generator_that_sees_the_image_beats_one_that_does_not(world, real_run
     ]
     manifest = world.manifest.copy()
     train_rows = np.flatnonzero(manifest["split"] == "train")
-    captions = manifest["caption"].to_numpy(dtype=object)
+    captions = manifest["caption"].to_numpy(dtype=object).copy()
     captions[train_rows] = captions[generator.permutation(train_rows)]
     write_manifest(manifest.assign(caption=captions), tmp_path / "manifest.parquet")
     blind = agreement(
@@ -87,25 +99,38 @@ def test_a_generator_that_sees_the_image_beats_one_that_does_not(world, real_run
     assert seeing > blind + 0.15
 
 
+def test_a_generator_reads_the_indication(world, tmp_path):
+    """No image tells anything: reports, of the test images too, follow the indication alone."""
+    manifest = world.manifest.copy()
+    captions = np.random.default_rng(0).permutation(manifest["caption"])
+    told = [" ".join(w for w in WORDS if w in c) or None for c in captions]
+    manifest = manifest.assign(caption=captions, indication=told)
+    write_manifest(manifest, tmp_path / "manifest.parquet")
+    rows = read_outcomes(world.run("told", manifest=tmp_path / "manifest.parquet", epochs=8)).rows
+    reading = agreement(rows)
+    print(f"reading {reading:.3f}")
+    assert reading > 0.9
+
+
 def test_the_released_model_is_untouched(world):
     path = world.run("released", setting="released")
     outcomes = read_outcomes(path)
     assert outcomes.run["stages"] == []
     assert outcomes.run["n_train_real"] == outcomes.run["n_validation"] == 0
     folder = world.start / "released"
-    config = read_llava_config(folder)
-    image = int(config["image_token_index"])
-    tokens = ReportTokenizer(load_tokenizer(folder), image, image_tokens(config), 192)
+    tokens = tokenizer_of(folder)
     network = load_llava(folder, torch.float32).eval()
-    ids = list(tokens.prompt("v1"))
     name = outcomes.rows["image_id"][5]
+    indication = world.manifest.set_index("image_id")["indication"][name]
+    assert indication is not None
+    ids = list(tokens.prompts([indication], "v1").of([0])[0])
     pixels = transform(folder)(world.images[name].convert("RGB"))[None]
     written: list[int] = []
     with torch.no_grad():
         while len(written) < 24 and tokens.eos not in written:
             given = torch.tensor([ids + written])
-            logits = network(input_ids=given, pixel_values=pixels).logits[0, -1, :image]
-            written.append(int(logits.argmax()))
+            logits = network(input_ids=given, pixel_values=pixels).logits[0, -1]
+            written.append(int(logits[: tokens.image_token].argmax()))
     assert tokens.read(written) == outcomes.rows["generated"][5]
 
 
@@ -128,6 +153,9 @@ def test_both_are_put_together_and_a_controls_image_has_its_own_report(world):
     assert data.n_real == 100
     assert len(data.pairs) == 140
     assert data.pairs.reports[100:] == by_id.loc[others, "caption"].tolist()
+    assert data.pairs.indications[100:] == by_id.loc[others, "indication"].tolist()
+    assert data.pairs.indications[:100] == by_id.loc[data.pairs.ids[:100], "indication"].tolist()
+    assert data.test.indications == by_id.loc[data.test.ids, "indication"].tolist()
     assert list(data.pairs.patients[100:]) == by_id.loc[others, "patient_id"].tolist()
     real = train._read_data(train._arguments(world.arguments("y")), world.manifest)
     other_seed = train._read_data(train._arguments(world.arguments("y", seed=8)), world.manifest)
@@ -139,13 +167,13 @@ def test_both_are_put_together_and_a_controls_image_has_its_own_report(world):
 @pytest.mark.parametrize(
     ("setting", "protocol", "start", "stages"),
     [
-        ("real_only", "sound", "base", [("projector", 2), ("adapter", 2)]),
-        ("augmented", "sound", "base", [("projector", 2), ("adapter", 2)]),
-        ("synthetic_only", "sound", "released", [("adapter", 2)]),
+        ("real_only", "sound", "base", [("plain", 2), ("v1", 2)]),
+        ("augmented", "sound", "base", [("plain", 2), ("v1", 2)]),
+        ("synthetic_only", "sound", "released", [("v1", 2)]),
         ("released", "sound", "released", []),
-        ("real_only", "as_published", "base", [("projector", 2), ("adapter", 3)]),
-        ("augmented", "as_published", "base", [("projector", 2), ("adapter", 10)]),
-        ("synthetic_only", "as_published", "base", [("adapter", 5)]),
+        ("real_only", "as_published", "base", [("plain", 2), ("v1_stored", 3)]),
+        ("augmented", "as_published", "base", [("plain", 2), ("v1_stored", 10)]),
+        ("synthetic_only", "as_published", "base", [("v1_stored", 5)]),
         ("released", "as_published", "released", []),
     ],
 )
@@ -157,7 +185,7 @@ def test_what_each_setting_goes_through(world, setting, protocol, start, stages)
     )
     plan = train.plan_of(args, train.deviations(protocol))
     assert plan.start == start
-    assert [(stage.name, stage.epochs) for stage in plan.stages] == stages
+    assert [(stage.form, stage.epochs) for stage in plan.stages] == stages
     assert plan.new_projector == (len(stages) == 2)
 
 
@@ -176,10 +204,12 @@ def test_progress_of_other_settings_is_not_continued(world, caplog, monkeypatch)
 
 
 def test_long_reports_are_cut_and_the_run_says_so(world):
-    run = read_outcomes(
-        world.run("short", max_length=141, real_images=24, epochs=1, projector_epochs=1)
-    ).run
+    plain = len(tokenizer_of(world.start / "base").prompts([None], "v1").of([0])[0])
+    few = {"real_images": 24, "epochs": 1, "projector_epochs": 1}
+    run = read_outcomes(world.run("short", max_length=plain + 6, **few)).run
     assert [stage["n_cut"] > 0 for stage in run["stages"]] == [False, True]
+    assert [stage["n_indications_cut"] > 0 for stage in run["stages"]] == [False, True]
+    assert run["n_test_indications_cut"] > 0 == run["n_test_with_indication"]
 
 
 # Refusals

@@ -20,11 +20,13 @@ class Pairs:
     Attributes:
         items: the images; synthetic ones with their encoded bytes (a few GB for 20,000).
         reports: what the image is to be described by.
+        indications: why the study was asked for; None where nobody says.
         patients: whom it shows; for a generated image, the patient of its prompt.
     """
 
     items: list[ImageItem]
     reports: list[str]
+    indications: list[str | None]
     patients: np.ndarray
 
     def __len__(self) -> int:
@@ -44,7 +46,12 @@ def captioned(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
 def real_pairs(rows: pd.DataFrame) -> Pairs:
     """Return radiographs with their captions as reports."""
     items = [ImageItem(i, p) for i, p in zip(rows["image_id"], rows["path"], strict=True)]
-    return Pairs(items, rows["caption"].tolist(), rows["patient_id"].to_numpy(dtype=object))
+    return Pairs(
+        items,
+        rows["caption"].tolist(),
+        rows["indication"].tolist(),
+        rows["patient_id"].to_numpy(dtype=object),
+    )
 
 
 def drawn_real_pairs(manifest: pd.DataFrame, number: int, seed: int) -> Pairs:
@@ -69,7 +76,10 @@ def synthetic_pairs(
 ) -> Pairs:
     """Return a model's images of a prompt set with the captions they were made from.
 
-    A control's image has the caption and the patient of the radiograph that it shows.
+    An image has the indication and the patient of the radiograph whose caption was its prompt: the
+    caption reports on that study, which was asked for with that indication (the published prompts
+    come with it, as `reason`). A control's image has caption, indication and patient of the
+    radiograph that it shows.
 
     Raises:
         InputError: a prompt without an image, an image without a prompt, or two of one prompt.
@@ -80,9 +90,10 @@ def synthetic_pairs(
     shown = [
         item.source_image_id or image_id for item, image_id in zip(items, of_prompt, strict=True)
     ]
-    patients = manifest_rows(manifest, shown, "an image shard")["patient_id"]
+    rows = manifest_rows(manifest, shown, "an image shard")
     reports = [item.caption or "" for item in items]
-    return Pairs(items, reports, patients.to_numpy(dtype=object))
+    patients = rows["patient_id"].to_numpy(dtype=object)
+    return Pairs(items, reports, rows["indication"].tolist(), patients)
 
 
 def concatenate(parts: Sequence[Pairs]) -> Pairs:
@@ -90,5 +101,6 @@ def concatenate(parts: Sequence[Pairs]) -> Pairs:
     return Pairs(
         [item for part in parts for item in part.items],
         [report for part in parts for report in part.reports],
+        [indication for part in parts for indication in part.indications],
         np.concatenate([np.empty(0, dtype=object), *(part.patients for part in parts)]),
     )

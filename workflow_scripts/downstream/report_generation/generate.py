@@ -1,6 +1,7 @@
 """Reports of test images, greedily, in batches that a killed run need not write again."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.downstream.report_generation.images import Ahead, Squares, tower_input
-from workflow_scripts.downstream.report_generation.prompts import ReportTokenizer
+from workflow_scripts.downstream.report_generation.prompts import Prompts, ReportTokenizer
 
 
 def generate_reports(
     network: Any,
     tokenizer: ReportTokenizer,
+    prompts: Prompts,
     squares: Squares,
     *,
     batch_size: int,
@@ -34,6 +36,7 @@ def generate_reports(
     Args:
         network: a LLaVA on the accelerator's device.
         tokenizer: its tokens.
+        prompts: of the images.
         squares: the images.
         batch_size: images at a time.
         max_new_tokens: a report ends there at the latest.
@@ -57,7 +60,8 @@ def generate_reports(
     network.eval()
     for number in todo:
         pixels = tower_input(images.read(batches[number], 0), squares.transform, accelerator.device)
-        reports = _batch(network, tokenizer, pixels, max_new_tokens)
+        asked = prompts.of(batches[number])
+        reports = _batch(network, tokenizer, asked, pixels, max_new_tokens)
         with whole_file(files[number], owner_only=True) as temporary:
             temporary.write_text(json.dumps({"key": key, "reports": reports}), encoding="utf-8")
         meter.update()
@@ -73,13 +77,22 @@ def generate_reports(
 
 @torch.no_grad()
 def _batch(
-    network: Any, tokenizer: ReportTokenizer, pixels: torch.Tensor, max_new_tokens: int
+    network: Any,
+    tokenizer: ReportTokenizer,
+    prompts: Sequence[np.ndarray],
+    pixels: torch.Tensor,
+    max_new_tokens: int,
 ) -> list[str]:
-    prompt = torch.from_numpy(tokenizer.prompt("v1")).to(pixels.device)
-    ids = prompt.expand(len(pixels), -1)
+    # Shorter prompts are filled up before their beginning, so that all answers begin in one column;
+    # `generate` counts the positions of a row from where its mask begins.
+    length = max(len(prompt) for prompt in prompts)
+    ids = np.full((len(prompts), length), tokenizer.eos, np.int64)
+    mask = np.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, length - len(prompt) :], mask[row, length - len(prompt) :] = prompt, 1
     written = network.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
+        input_ids=torch.from_numpy(ids).to(pixels.device),
+        attention_mask=torch.from_numpy(mask).to(pixels.device),
         pixel_values=pixels,
         do_sample=False,
         temperature=None,
@@ -91,7 +104,7 @@ def _batch(
         pad_token_id=tokenizer.eos,
         suppress_tokens=[tokenizer.image_token],
     )
-    return [tokenizer.read(row[len(prompt) :].tolist()) for row in written]
+    return [tokenizer.read(row[length:].tolist()) for row in written]
 
 
 def _read(path: Path, key: str) -> list[str] | None:

@@ -16,7 +16,6 @@ from workflow_scripts.downstream.report_generation.layout import IMAGE_TOKEN, ch
 from workflow_scripts.downstream.report_generation.prompts import Written
 
 PRECISIONS: Final = {"no": torch.float32, "bf16": torch.bfloat16}
-_IGNORED: Final = -100
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ class ReportTask:
     def loss(self, network: nn.Module, rows: np.ndarray, epoch: int) -> Tensor:
         """Return the mean cross-entropy of the answers' tokens."""
         squares = self.images.read(rows, epoch)
-        return self._loss(network, squares, [self.written.answers[row] for row in rows])
+        return self._loss(network, squares, self.written, rows)
 
     def validation_loss(self, network: nn.Module) -> float | None:
         """Return the mean cross-entropy of the answers' tokens over the validation images."""
@@ -218,46 +217,60 @@ class ReportTask:
         total, tokens = 0.0, 0
         for start in range(0, len(rows), self.batch_size):
             batch = rows[start : start + self.batch_size]
-            answers = [written.answers[row] for row in batch]
-            number = sum(len(answer) for answer in answers)
-            total += float(self._loss(network, images.read(batch, 0), answers)) * number
+            number = sum(len(written.answers[row]) for row in batch)
+            total += float(self._loss(network, images.read(batch, 0), written, batch)) * number
             tokens += number
         images.close()
         return total / tokens
 
     def _loss(
-        self, network: nn.Module, squares: np.ndarray, answers: Sequence[np.ndarray]
+        self, network: nn.Module, squares: np.ndarray, written: Written, rows: np.ndarray
     ) -> Tensor:
-        ids, mask = padded(self.written.prompt, answers, self.padding)
-        start = len(self.written.prompt)
-        labels = np.where(mask[:, start:], ids[:, start:], _IGNORED)
-        # Only the positions that predict the answer pass the head: an image has a thousand more.
+        answers = [written.answers[row] for row in rows]
+        batch = padded(written.prompts.of(rows), answers, self.padding)
+        # Only positions from the first answer's on pass the head: an image has a thousand more.
         logits = network(
-            input_ids=torch.from_numpy(ids).to(self.device),
-            attention_mask=torch.from_numpy(mask).to(self.device),
+            input_ids=torch.from_numpy(batch.ids).to(self.device),
+            attention_mask=torch.from_numpy(batch.mask).to(self.device),
             pixel_values=tower_input(squares, self.transform, self.device),
-            logits_to_keep=ids.shape[1] - start + 1,
+            logits_to_keep=batch.ids.shape[1] - batch.start + 1,
             use_cache=False,
-        ).logits[:, :-1]
+        ).logits
+        # Of these, the end of a longer prompt and the padding predict no answer.
+        row, column = (torch.from_numpy(part).to(self.device) for part in batch.answered)
         return functional.cross_entropy(
-            _without(logits.float(), self.image_token).flatten(0, 1),
-            torch.from_numpy(labels).to(self.device).flatten(),
-            ignore_index=_IGNORED,
+            _without(logits[row, column - batch.start].float(), self.image_token),
+            torch.from_numpy(np.concatenate(answers)).to(self.device),
         )
 
 
-def padded(
-    prompt: np.ndarray, answers: Sequence[np.ndarray], padding: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return ids int64 (n, length) of the prompt with each answer, and the mask of what is text."""
-    length = len(prompt) + max((len(answer) for answer in answers), default=0)
-    ids = np.full((len(answers), length), padding, np.int64)
-    mask = np.zeros((len(answers), length), np.int64)
-    for row, answer in enumerate(answers):
-        end = len(prompt) + len(answer)
-        ids[row, : len(prompt)], ids[row, len(prompt) : end] = prompt, answer
-        mask[row, :end] = 1
-    return ids, mask
+@dataclass(frozen=True)
+class Batch:
+    """Prompts with their answers, filled up at the end.
+
+    Attributes:
+        ids: int64 (n, length).
+        mask: int64 (n, length), 1 where there is text.
+        start: column of the first token of any answer.
+        answered: row and column of every token of the answers, row by row.
+    """
+
+    ids: np.ndarray
+    mask: np.ndarray
+    start: int
+    answered: tuple[np.ndarray, np.ndarray]
+
+
+def padded(prompts: Sequence[np.ndarray], answers: Sequence[np.ndarray], padding: int) -> Batch:
+    """Put each answer behind its prompt, and `padding` behind the shorter ones."""
+    starts = np.array([len(prompt) for prompt in prompts])
+    ends = starts + [len(answer) for answer in answers]
+    columns = np.arange(ends.max())
+    mask = columns < ends[:, None]
+    ids = np.full(mask.shape, padding, np.int64)
+    ids[mask] = np.concatenate([part for row in zip(prompts, answers, strict=True) for part in row])
+    answered = np.nonzero(mask & (columns >= starts[:, None]))
+    return Batch(ids, mask.astype(np.int64), int(starts.min()), (answered[0], answered[1]))
 
 
 def _without(logits: Tensor, token: int) -> Tensor:

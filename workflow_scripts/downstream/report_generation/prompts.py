@@ -1,50 +1,93 @@
 """What the language model reads and is asked to write, in tokens.
 
-Two forms of LLaVA (Liu et al., NeurIPS 2023), as LLaVA-Rad uses them:
+Three forms of LLaVA (Liu et al., NeurIPS 2023):
 
 - `plain`, of the first stage: the image, then the report and a line break.
 - `v1`, of the second stage and of generation: Vicuna's conversation, in which the user shows the
-  image and asks for the findings, and the assistant answers with the report.
-
-LLaVA-Rad's question names the indication where a study has one. The cohort's manifest holds none,
-so that every image gets the question without it.
+  image and asks for the findings, and the assistant answers with the report. The question names the
+  study's indication where there is one.
+- `v1_stored`: the same with the question that stands in the annotations, whatever the indication.
+  The benchmark's authors train with it (and test with `v1`).
 
 Text before and after the image is tokenised apart, and each piece gets the leading space that the
 tokenizer gives to a text, as LLaVA does.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
 from workflow_scripts.common.errors import InputError
 
-FORMS: Final = ("plain", "v1")
+FORMS: Final = ("plain", "v1", "v1_stored")
+
 QUESTION: Final = "Provide a description of the findings in the radiology image."
+STORED_QUESTION: Final = "Describe the findings of the chest x-ray."
+
+INDICATION_SHARE: Final = 0.25
+"""An indication takes at most this much of the tokens that are left for it and the answer."""
 
 # What Vicuna was trained with, word for word: another opening is another prompt.
 OPENING: Final = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions. USER: "
 )
-_ASKED: Final = f"\n{QUESTION} ASSISTANT:"
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What comes before the answers, as tokens of one form.
+
+    Attributes:
+        shown: ids up to the image's placeholders and with them, the same for all.
+        questions: ids of each question (70,000 images' placeholders would take a GB).
+        n_with_indication: how many questions name an indication.
+        n_indications_cut: how many indications lost their end, or all, for want of room.
+    """
+
+    shown: np.ndarray
+    questions: list[np.ndarray]
+    n_with_indication: int
+    n_indications_cut: int
+
+    def of(self, rows: Iterable[int]) -> list[np.ndarray]:
+        """Return the ids of some prompts, each whole."""
+        return [np.concatenate([self.shown, self.questions[row]]) for row in rows]
 
 
 @dataclass(frozen=True)
 class Written:
-    """Reports as tokens of one form.
+    """Reports as tokens of one form, with their prompts.
 
     Attributes:
-        prompt: ids before the answer, the image's placeholders among them; the same for all.
+        prompts: what comes before each answer.
         answers: ids of each report; none is empty.
         n_cut: how many were longer than there was room for, and lost their end.
     """
 
-    prompt: np.ndarray
+    prompts: Prompts
     answers: list[np.ndarray]
     n_cut: int
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What stands between the image and the answer; `named` and `cut` are of the indication."""
+
+    text: str
+    ids: list[int]
+    named: bool = False
+    cut: bool = False
+
+
+def question(indication: str | None) -> str:
+    """Return LLaVA-Rad's question, word for word: with an indication it has no full stop."""
+    if indication is None:
+        return QUESTION
+    return f"{QUESTION.removesuffix('.')} given the following indication: {indication}"
 
 
 class ReportTokenizer:
@@ -66,31 +109,53 @@ class ReportTokenizer:
         self.tokenizer, self.max_length = tokenizer, max_length
         self.image_token, self.eos = image_token, int(tokenizer.eos_token_id)
         image = [image_token] * image_tokens
-        opening, self._asked = self._ids(OPENING), self._ids(_ASKED)
         begin = [int(tokenizer.bos_token_id)]
-        self._prompts = {"plain": begin + image, "v1": begin + opening + image + self._asked}
-        for form, prompt in self._prompts.items():
-            if len(prompt) >= max_length:
+        shown = begin + self._ids(OPENING) + image
+        self._shown = {"plain": begin + image, "v1": shown, "v1_stored": shown}
+        self._plain = {
+            "plain": _Question("", []),
+            "v1": self._question(QUESTION),
+            "v1_stored": self._question(STORED_QUESTION),
+        }
+        for form in FORMS:
+            if self._room(form) < 1:
                 raise InputError(
-                    f"the prompt of the form {form} takes {len(prompt)} tokens of {max_length}",
+                    f"the prompt of the form {form} takes {max_length - self._room(form)} tokens "
+                    f"of {max_length}",
                     "downstream.report_generation.max_length",
                     "raise it",
                 )
 
-    def prompt(self, form: str) -> np.ndarray:
-        """Return the ids before the answer."""
-        return np.array(self._prompts[form])
+    def prompts(self, indications: Sequence[str | None], form: str) -> Prompts:
+        """Tokenise what comes before the answers of images with these indications.
 
-    def write(self, reports: Sequence[str], form: str) -> Written:
+        An indication that takes more than `INDICATION_SHARE` loses its last words.
+        """
+        return self._prompts([self._asked(indication, form) for indication in indications], form)
+
+    def write(
+        self, reports: Sequence[str], indications: Sequence[str | None], form: str
+    ) -> Written:
         """Tokenise reports as answers; what exceeds `max_length` is cut off at the end.
 
+        Args:
+            reports: one of each image.
+            indications: of each image likewise; see `prompts`.
+            form: one of `FORMS`.
+
         Raises:
-            InputError: a tokenizer that joins the question's end with the report's beginning.
+            InputError: a tokenizer that joins the question's end with the report's beginning, or a
+                text that holds the image's placeholder.
         """
-        room = self.max_length - len(self._prompts[form])
-        answers = [self._answer(report, form) for report in reports]
-        cut = [np.array(answer[:room]) for answer in answers]
-        return Written(self.prompt(form), cut, sum(len(answer) > room for answer in answers))
+        questions = [self._asked(indication, form) for indication in indications]
+        prompts = self._prompts(questions, form)
+        answers, n_cut = [], 0
+        for report, asked in zip(reports, questions, strict=True):
+            answer = self._answer(report, asked, form)
+            room = self.max_length - len(self._shown[form]) - len(asked.ids)
+            answers.append(np.array(answer[:room]))
+            n_cut += len(answer) > room
+        return Written(prompts, answers, n_cut)
 
     def read(self, ids: Sequence[int]) -> str:
         """Return the text of generated ids, up to the end of sequence."""
@@ -99,17 +164,58 @@ class ReportTokenizer:
             kept = kept[: kept.index(self.eos)]
         return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
 
-    def _answer(self, report: str, form: str) -> list[int]:
+    def _room(self, form: str) -> int:
+        """Return how many tokens are left for an indication and the answer."""
+        return self.max_length - len(self._shown[form]) - len(self._plain[form].ids)
+
+    def _prompts(self, questions: Sequence[_Question], form: str) -> Prompts:
+        return Prompts(
+            np.array(self._shown[form]),
+            [np.array(asked.ids, np.int64) for asked in questions],
+            sum(asked.named for asked in questions),
+            sum(asked.cut for asked in questions),
+        )
+
+    def _asked(self, indication: str | None, form: str) -> _Question:
+        plain = self._plain[form]
+        if form != "v1" or indication is None:
+            return plain
+        limit = len(plain.ids) + int(INDICATION_SHARE * self._room(form))
+        words = indication.split()
+
+        def first(number: int) -> _Question:
+            asked = question(" ".join(words[:number]))
+            return self._question(asked, named=True, cut=number < len(words))
+
+        whole = first(len(words))
+        if len(whole.ids) <= limit:
+            return whole
+        numbers = range(1, len(words))
+        kept = bisect_right(numbers, limit, key=lambda number: len(first(number).ids))
+        return first(kept) if kept else replace(plain, cut=True)
+
+    def _question(self, asked: str, *, named: bool = False, cut: bool = False) -> _Question:
+        text = f"\n{asked} ASSISTANT:"
+        return _Question(text, self._ids(text), named, cut)
+
+    def _answer(self, report: str, asked: _Question, form: str) -> list[int]:
         if form == "plain":
             return self._ids(f"{report}\n")
-        whole = self._ids(f"{_ASKED} {report}")
-        if whole[: len(self._asked)] != self._asked:
+        whole = self._ids(f"{asked.text} {report}")
+        if whole[: len(asked.ids)] != asked.ids:
             raise InputError(
                 "the tokenizer joins the end of the question with the beginning of a report",
                 "tokenizer.json",
                 "use the tokenizer of a Llama or Vicuna",
             )
-        return [*whole[len(self._asked) :], self.eos]
+        return [*whole[len(asked.ids) :], self.eos]
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        ids = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        if self.image_token in ids:
+            raise InputError(
+                "a report or an indication holds the placeholder of an image",
+                "the manifest",
+                "take it out of the annotations",
+            )
+        return ids

@@ -64,7 +64,7 @@ from workflow_scripts.downstream.report_generation.network import (
     reset_projector,
     train_projector_only,
 )
-from workflow_scripts.downstream.report_generation.prompts import ReportTokenizer
+from workflow_scripts.downstream.report_generation.prompts import Prompts, ReportTokenizer
 from workflow_scripts.downstream.report_generation.schedule import warmup_then_cosine
 from workflow_scripts.finetune.data import digest_of_files
 
@@ -142,7 +142,8 @@ def plan_of(args: argparse.Namespace, switches: Deviations) -> Plan:
         args.projector_batch_size,
         args.projector_learning_rate,
     )
-    adapter = Stage("adapter", "v1", epochs, args.batch_size, args.learning_rate)
+    form = "v1_stored" if switches.report_stored_question else "v1"
+    adapter = Stage("adapter", form, epochs, args.batch_size, args.learning_rate)
     if args.setting == "released":
         return Plan(RELEASED, False, ())
     if args.setting == "synthetic_only":
@@ -202,9 +203,12 @@ def main(argv: list[str] | None = None) -> None:
     merge_lora(network)
     if args.gradient_checkpointing:
         network.activation_checkpointing_disable()
+    prompts = tokens.prompts(data.test.indications, "v1")
+    _warn_of_cut_indications(prompts)
     reports = generate_reports(
         network.to(PRECISIONS[args.mixed_precision]),
         tokens,
+        prompts,
         Squares(data.test.items, fit),
         batch_size=args.generate_batch_size,
         max_new_tokens=args.max_new_tokens,
@@ -226,7 +230,8 @@ def main(argv: list[str] | None = None) -> None:
         "n_train_synthetic": len(data.pairs) - data.n_real,
         "n_real_asked_for": args.real_images,
         "n_validation": len(data.validation),
-        "indication": "none: the manifest holds none",
+        "n_test_with_indication": prompts.n_with_indication,
+        "n_test_indications_cut": prompts.n_indications_cut,
         "provenance": provenance(settings, device_name(accelerator.device)),
     }
     columns: dict[str, Any] = {
@@ -252,7 +257,8 @@ def _train_stage(
     key: str,
 ) -> dict[str, Any]:
     """Train one stage, leave its weights in `network`, and return what a run says of it."""
-    written = tokens.write(data.pairs.reports, stage.form)
+    written = tokens.write(data.pairs.reports, data.pairs.indications, stage.form)
+    _warn_of_cut_indications(written.prompts)
     if written.n_cut:
         log.warning("%d reports exceed %d tokens and are cut", written.n_cut, args.max_length)
     if stage.name == "projector":
@@ -269,10 +275,11 @@ def _train_stage(
         threads=args.threads,
         ahead=4 * args.per_device_batch_size,
     )
+    rest = data.validation
     task = ReportTask(
         images,
         written,
-        (validation, tokens.write(data.validation.reports, stage.form)),
+        (validation, tokens.write(rest.reports, rest.indications, stage.form)),
         image_token=tokens.image_token,
         padding=tokens.eos,
         batch_size=args.per_device_batch_size,
@@ -299,7 +306,17 @@ def _train_stage(
     )
     images.close()
     accelerator.free_memory()
-    return asdict(stage) | {"n_cut": written.n_cut, "curve": curve(history)}
+    return asdict(stage) | {
+        "n_with_indication": written.prompts.n_with_indication,
+        "n_indications_cut": written.prompts.n_indications_cut,
+        "n_cut": written.n_cut,
+        "curve": curve(history),
+    }
+
+
+def _warn_of_cut_indications(prompts: Prompts) -> None:
+    if prompts.n_indications_cut:
+        log.warning("%d indications are too long and are cut", prompts.n_indications_cut)
 
 
 def _read_data(args: argparse.Namespace, manifest: pd.DataFrame) -> _Data:
@@ -331,7 +348,7 @@ def run_key(settings: dict[str, Any], data: _Data) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for pairs in (data.pairs, data.validation, data.test):
         files = [item.path for item in pairs.items if item.data is None]
-        digest.update(json.dumps([pairs.ids, pairs.reports]).encode())
+        digest.update(json.dumps([pairs.ids, pairs.reports, pairs.indications]).encode())
         digest.update(digest_of_files(files).encode())
         for item in pairs.items:
             digest.update(item.data or b"")
