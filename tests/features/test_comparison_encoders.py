@@ -209,6 +209,16 @@ def test_as_published_squashes_first_and_says_so(name, weights):
     assert not torch.equal(found["sound"].prepare(image), expected)
 
 
+@pytest.mark.parametrize("protocol", ["sound", "as_published"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_gray_image_is_the_same_with_one_channel_and_with_three(name, protocol, weights):
+    encoder = load_encoder(name, weights[name], CPU, deviations(protocol), "fidelity")
+    gray = Image.fromarray(np.random.default_rng(0).integers(0, 256, (320, 500), dtype=np.uint8))
+    one, three = encoder.prepare(gray), encoder.prepare(gray.convert("RGB"))
+    assert torch.equal(one, three)
+    assert np.array_equal(encoder.encode([one]), encoder.encode([three]))
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_faulty_weights_are_named(name, states, tmp_path):
     state = dict(states[name])

@@ -134,6 +134,29 @@ def test_rad_dino_is_the_class_token_of_transformers(weights: SimpleNamespace):
     assert np.allclose(got, output.last_hidden_state[:, 0].numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("protocol", ["sound", "as_published"])
+@pytest.mark.parametrize("name", [name for name in TINY if name != "biovil_t_text"])
+def test_a_gray_image_is_the_same_with_one_channel_and_with_three(
+    weights: SimpleNamespace, name: str, protocol: str
+):
+    encoder = loaded(weights, name, protocol)
+    rng = np.random.default_rng(1)
+    grays = [
+        Image.fromarray(rng.integers(low, high, (h, w), np.uint8))
+        for low, high, h, w in (
+            (0, 256, 61, 47),
+            (3, 200, 30, 90),
+            (0, 256, 64, 64),
+            (9, 10, 50, 50),
+        )
+    ]
+    one = [encoder.prepare(gray) for gray in grays]
+    three = [encoder.prepare(gray.convert("RGB")) for gray in grays]
+    for left, right in zip(one, three, strict=True):
+        assert torch.equal(left, right)
+    assert np.array_equal(encoder.encode(one), encoder.encode(three))
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_features_do_not_depend_on_the_batch(weights: SimpleNamespace, name: str):
     encoder = loaded(weights, name)

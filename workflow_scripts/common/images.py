@@ -72,8 +72,13 @@ class ImageItem:
         return self.path if self.path == self.id else f"{self.path} ({self.id})"
 
 
-def decode_image(source: bytes | Path, name: str) -> Image.Image:
+def decode_image(source: bytes | Path, name: str, *, keep_gray: bool = False) -> Image.Image:
     """Decode an image to 8-bit RGB; 16-bit grayscale is scaled by 1/257 (65535 becomes 255).
+
+    Args:
+        source: the file, or its bytes.
+        name: what an error calls it.
+        keep_gray: return a grayscale image with its one channel (mode L), a third of the bytes.
 
     Raises:
         InputError: the file is missing, truncated or no image; the message names it.
@@ -81,10 +86,12 @@ def decode_image(source: bytes | Path, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.load()
-            if not image.mode.startswith("I"):
-                return image.convert("RGB")
-            scaled = (np.asarray(image, np.float64) / 257).round().astype("u1")
-        return Image.fromarray(scaled).convert("RGB")
+            if image.mode.startswith("I"):
+                scaled = (np.asarray(image, np.float64) / 257).round().astype("u1")
+                decoded = Image.fromarray(scaled)
+            else:
+                decoded = image.copy() if image.mode in ("L", "RGB") else image.convert("RGB")
+        return decoded if keep_gray else decoded.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
             f"cannot decode an image: {error}", name, "restore the file from its source"

@@ -385,7 +385,7 @@ def _prepare(item: ImageItem, encoders: Sequence[Encoder]) -> _Prepared:
         ) from None
     inputs: dict[str, torch.Tensor] = {}
     if any(encoder.reads == "image" for encoder in encoders):
-        image = decode_image(data, item.name)
+        image = decode_image(data, item.name, keep_gray=True)
         for encoder in encoders:
             if encoder.reads == "image":
                 inputs[encoder.name] = encoder.prepare(image)

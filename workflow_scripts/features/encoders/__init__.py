@@ -44,7 +44,7 @@ class Encoder(Protocol):
         dimension: length d of one feature vector.
         preprocessing: all that happens to an input before the network, in words; two caches
             compare only if it is the same.
-        reads: `image` (prepare takes a decoded RGB image) or `caption` (it takes a string).
+        reads: `image` (prepare takes a decoded image, RGB or L) or `caption` (it takes a string).
         extras: small arrays that a user of the features needs beside them (name -> array).
     """
 

@@ -30,7 +30,12 @@ from workflow_scripts.common.as_published import Deviations
 from workflow_scripts.common.checkpoints import load_exactly, load_state
 from workflow_scripts.common.resnet import ResNet, resnet_for
 from workflow_scripts.features.encoders.layout import check_shapes, need, strip_prefix
-from workflow_scripts.features.encoders.transform import SIDECAR, ImageTransform, read_transform
+from workflow_scripts.features.encoders.transform import (
+    SIDECAR,
+    ImageTransform,
+    read_transform,
+    to_device,
+)
 
 PUBLISHED: Final = ImageTransform(
     size=512,
@@ -193,13 +198,13 @@ class BioVilTImage:
         self.extras: dict[str, NDArray[np.float32]] = {}
 
     def prepare(self, source: Any) -> Tensor:
-        """Map an RGB image to float32 (3, h, w) in [0, 1]."""
+        """Map an image to float32 (3, h, w) in [0, 1]."""
         return self.transform(source)
 
     @torch.inference_mode()
     def encode(self, batch: Sequence[Tensor]) -> NDArray[np.float32]:
         """Map n images to L2-normalised (n, 128)."""
-        return self.network(torch.stack(list(batch)).to(self.device)).float().cpu().numpy()
+        return self.network(to_device(batch, self.device)).float().cpu().numpy()
 
 
 def load(weights: Path, device: torch.device, switches: Deviations, purpose: str) -> BioVilTImage:

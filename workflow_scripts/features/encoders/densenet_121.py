@@ -28,7 +28,7 @@ from workflow_scripts.common.as_published import Deviations
 from workflow_scripts.common.checkpoints import load_exactly, load_state
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.features.encoders.layout import check_shapes
-from workflow_scripts.features.encoders.transform import published_squash
+from workflow_scripts.features.encoders.transform import published_squash, to_device
 
 SIDE: Final = 224
 LAYERS: Final = (6, 12, 24, 16)
@@ -162,16 +162,17 @@ class DenseNetEncoder:
         self.extras: dict[str, NDArray[np.float32]] = {}
 
     def prepare(self, source: Any) -> Tensor:
-        """Map an RGB image to float32 (1, 224, 224)."""
+        """Map an image to float32 (1, 224, 224)."""
         if self.squash is not None:
             side, resample = self.squash
-            source = source.convert("RGB").resize((side, side), resample)
+            source = source if source.mode == "L" else source.convert("RGB")
+            source = source.resize((side, side), resample)
         return torch.from_numpy(np.ascontiguousarray(prepare_gray(source)))[None]
 
     @torch.inference_mode()
     def encode(self, batch: Sequence[Tensor]) -> NDArray[np.float32]:
         """Map n images to (n, 1024), not negative."""
-        return self.network(torch.stack(list(batch)).to(self.device)).float().cpu().numpy()
+        return self.network(to_device(batch, self.device)).float().cpu().numpy()
 
 
 def load(

@@ -25,7 +25,7 @@ from torch.nn import functional
 from workflow_scripts.common.as_published import Deviations
 from workflow_scripts.common.checkpoints import load_exactly, load_state
 from workflow_scripts.features.encoders.layout import check_shapes
-from workflow_scripts.features.encoders.transform import published_squash
+from workflow_scripts.features.encoders.transform import published_squash, to_device
 
 SIDE: Final = 299
 CLASSES: Final = 1008
@@ -277,18 +277,19 @@ class InceptionEncoder:
         self.extras: dict[str, NDArray[np.float32]] = {}
 
     def prepare(self, source: Any) -> Tensor:
-        """Map an RGB image to float32 (3, 299, 299)."""
-        image = source.convert("RGB")
+        """Map an image to float32 (3, 299, 299)."""
+        image = source if source.mode == "L" else source.convert("RGB")
         if self.squash is not None:
             side, resample = self.squash
             image = image.resize((side, side), resample)
-        pixels = (resize_bilinear(np.asarray(image), SIDE) - 128) / 128
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        pixels = np.atleast_3d(np.asarray(image))
+        channels = ((resize_bilinear(pixels, SIDE) - 128) / 128).transpose(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(channels)).expand(3, -1, -1)
 
     @torch.inference_mode()
     def encode(self, batch: Sequence[Tensor]) -> NDArray[np.float32]:
         """Map n images to (n, 2048), not negative."""
-        return self.network(torch.stack(list(batch)).to(self.device)).float().cpu().numpy()
+        return self.network(to_device(batch, self.device)).float().cpu().numpy()
 
 
 def load(

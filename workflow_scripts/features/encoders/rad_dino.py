@@ -27,6 +27,7 @@ from workflow_scripts.features.encoders.transform import (
     ImageTransform,
     published_squash,
     read_transform,
+    to_device,
 )
 
 PUBLISHED: Final = ImageTransform(
@@ -111,13 +112,13 @@ class RadDino:
         self.extras: dict[str, NDArray[np.float32]] = {}
 
     def prepare(self, source: Any) -> torch.Tensor:
-        """Map an RGB image to float32 (3, h, w)."""
+        """Map an image to float32 (3, h, w)."""
         return self.transform(source)
 
     @torch.inference_mode()
     def encode(self, batch: Sequence[torch.Tensor]) -> NDArray[np.float32]:
         """Map n images to (n, hidden size)."""
-        pixels = torch.stack(list(batch)).to(self.device)
+        pixels = to_device(batch, self.device)
         return self.network(pixel_values=pixels).pooler_output.float().cpu().numpy()
 
 

@@ -31,6 +31,7 @@ from workflow_scripts.features.encoders.transform import (
     ImageTransform,
     published_squash,
     read_transform,
+    to_device,
 )
 
 PUBLISHED: Final = ImageTransform(
@@ -134,13 +135,13 @@ class ReId:
         }
 
     def prepare(self, source: Any) -> Tensor:
-        """Map an RGB image to float32 (3, h, w)."""
+        """Map an image to float32 (3, h, w)."""
         return self.transform(source)
 
     @torch.inference_mode()
     def encode(self, batch: Sequence[Tensor]) -> NDArray[np.float32]:
         """Map n images to branch features in (0, 1), (n, 128)."""
-        return self.network.branch(torch.stack(list(batch)).to(self.device)).float().cpu().numpy()
+        return self.network.branch(to_device(batch, self.device)).float().cpu().numpy()
 
 
 def load(weights: Path, device: torch.device, switches: Deviations, purpose: str) -> ReId:

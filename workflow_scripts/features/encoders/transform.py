@@ -51,12 +51,16 @@ class ImageTransform:
     squash: tuple[int, Resampling] | None = None
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Return float32 (3, height, width)."""
+        """Return float32 (3, height, width); for a gray image possibly one channel, expanded."""
+        if image.mode != "L":
+            image = image.convert("RGB")
         if self.squash is not None:
             side, resample = self.squash
-            image = image.convert("RGB").resize((side, side), resample)
-        pixels = self.fit(stretch_to_gray(image) if self.stretch_gray else image.convert("RGB"))
+            image = image.resize((side, side), resample)
+        pixels = self.fit(stretch_to_gray(image) if self.stretch_gray else image)
         table = self._table()
+        if pixels.ndim == 2 and (table == table[0]).all():
+            return torch.from_numpy(table[0][pixels]).expand(3, -1, -1)
         channels = [pixels if pixels.ndim == 2 else pixels[..., i] for i in range(3)]
         return torch.from_numpy(np.stack([table[i][channels[i]] for i in range(3)]))
 
@@ -107,18 +111,27 @@ class ImageTransform:
         return (levels - mean) / std
 
 
+def to_device(inputs: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """Stack inputs of one shape on a device; of expanded channels one is moved."""
+    if all(pixels.ndim == 3 and pixels.stride(0) == 0 for pixels in inputs):
+        one = torch.stack([pixels[:1] for pixels in inputs]).to(device)
+        return one.expand(-1, inputs[0].shape[0], -1, -1).contiguous()
+    return torch.stack(list(inputs)).to(device)
+
+
 def stretch_to_gray(image: Image.Image) -> Image.Image:
     """Stretch the range of all values to 0..255 (fractions cut off), then turn gray.
 
     hi-ml's `remap_to_uint8` and `convert("L")`. A constant image, where the original divides by
     zero, becomes black.
     """
-    pixels = np.asarray(image).astype(np.float64)
-    low, high = pixels.min(), pixels.max()
+    pixels = np.asarray(image)
+    low, high = float(pixels.min()), float(pixels.max())
     if high == low:
         return Image.new("L", image.size, 0)
-    levels = (pixels - low) / (high - low) * 255
-    return Image.fromarray(levels.astype(np.uint8)).convert("L")
+    levels = (np.arange(256, dtype=np.float64) - low) / (high - low) * 255
+    stretched = levels.clip(0, 255).astype(np.uint8)
+    return Image.fromarray(stretched[pixels]).convert("L")
 
 
 def published_squash(purpose: str, switches: Deviations) -> tuple[int, Resampling] | None:
