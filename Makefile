@@ -12,11 +12,13 @@ DEMO := snakemake --profile profiles/demo
 ELEVEN := snakemake --profile profiles/demo \
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
-.PHONY: help env reports world demo demo-eleven test lint format check prompts release profiles clean
+.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test lint format check \
+  prompts release profiles clean
 
 help:
 	@echo 'make demo      set up, build the embedded world, run the whole workflow on it'
 	@echo 'make demo-eleven  all eleven systems, tiny, through the whole workflow'
+	@echo 'make cluster-demo  the demo through a private SLURM on this machine (make cluster-stop ends that)'
 	@echo 'make test      set up, lint, run all tests'
 	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
 	@echo 'make reports   the packages that score generated reports with RadGraph, RaTEScore and GREEN'
@@ -81,6 +83,17 @@ demo-eleven: env $(WORLD)/complete
 	test -d $(WORLD)/systems || python -m workflow_scripts.world.systems \
 	  --manifest results/cohort/manifest.parquet --weights $(WORLD)/weights --out $(WORLD)/systems
 	$(ELEVEN)
+
+# A SLURM of one's own, to try the profiles on; everything of it lies in .cluster.
+cluster: env
+	python -m tests.cluster start
+
+cluster-stop: env
+	python -m tests.cluster stop
+
+cluster-demo: env $(WORLD)/complete $(WORLD)/my_model/metadata.csv
+	python -m tests.cluster demo
+	@echo "tables: results/tables/, report: file://$(CURDIR)/results/tables/report.html"
 
 test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installed lint
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile

@@ -308,8 +308,8 @@ def launcher(wildcards, resources):
 
 
 def processes(wildcards, resources):
-    """How many processes `accelerate` starts: one per GPU, or one on the CPU."""
-    return max(1, resources.gpu)
+    """How many processes `accelerate` starts: one per GPU; on the CPU one, if not asked for more."""
+    return resources.gpu or resources.get("cpu_processes", 1)
 
 
 def checkpoint(wildcards):

@@ -1,0 +1,70 @@
+"""A profile as it is shipped, made to fit a machine without GPUs.
+
+Everything that decides where a job goes stays: partition, CPUs, memory, runtime and GPUs, which
+SLURM grants as it would elsewhere. The jobs themselves are told that they have none (`gpu: 0`) and
+compute on the CPU; the request goes by `gres` instead. Waiting times shrink to those of a small
+cluster.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+import yte
+
+SMALLER: Final[dict[str, Any]] = {
+    "jobs": 3,  # they share two cores
+    "latency-wait": 20,
+    "slurm-init-seconds-before-status-checks": 4,
+}
+
+
+def read_profile(path: Path) -> dict[str, Any]:
+    """Return a profile as Snakemake reads it."""
+    with path.open() as stream:
+        return yte.process_yaml(stream, require_use_yte=True)
+
+
+def gpus_of_rules(rules: Path) -> dict[str, int]:
+    """Return how many GPUs each rule asks for, as the files of a folder say."""
+    text = "".join(path.read_text() for path in sorted(rules.glob("*.smk")))
+    blocks = re.findall(
+        r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^(?:rule|checkpoint) |\Z)", text, re.M | re.S
+    )
+    found = {name: re.search(r"\bgpu=(\d+)", block) for name, block in blocks}
+    return {name: int(match[1]) for name, match in found.items() if match and int(match[1])}
+
+
+def fit_to_machine(profile: dict[str, Any], gpus: dict[str, int]) -> dict[str, Any]:
+    """Return a profile that asks for the same and computes on the CPU.
+
+    Args:
+        profile: as shipped.
+        gpus: of each rule, where the profile does not say.
+    """
+    resources = {rule: dict(wanted) for rule, wanted in profile["set-resources"].items()}
+    for rule, wanted in resources.items():
+        if model := wanted.pop("gpu_model", None):
+            wanted["gres"] = f"gpu:{model}:{wanted.get('gpu') or gpus[rule]}"
+            wanted["gpu"] = 0
+    resources["finetune_train"]["cpu_processes"] = 2
+    threads = dict.fromkeys(resources, 1)  # the CPUs that are granted are not there
+    return profile | SMALLER | {"set-resources": resources, "set-threads": threads}
+
+
+def write_profile(shipped: Path, folder: Path, **changes: Any) -> Path:
+    """Write the fitted form of a shipped profile's folder to another; return that folder.
+
+    Args:
+        shipped: for example `profiles/slurm_h200`, in a checkout.
+        folder: is made.
+        changes: top-level keys to set otherwise, with `_` for `-`.
+    """
+    profile = fit_to_machine(
+        read_profile(shipped / "config.yaml"), gpus_of_rules(shipped.parents[1] / "rules")
+    )
+    profile |= {key.replace("_", "-"): value for key, value in changes.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(profile, sort_keys=False))
+    return folder

@@ -1,0 +1,127 @@
+"""Snakemake on a cluster for tests: started, watched, interrupted, killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.cluster import Cluster
+
+CONFIG = ("config.yaml", "profiles/demo/overlay.yaml", "tests/cluster/overlay.yaml")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that SLURM runs.
+
+    Attributes:
+        id: SLURM's.
+        rule: Snakemake's, with the wildcards' values behind it.
+        node: where it runs.
+    """
+
+    id: str
+    rule: str
+    node: str
+
+
+class Run:
+    """A run of Snakemake in a checkout; what it says goes to a file.
+
+    Args:
+        cluster: SLURM.
+        checkout: where to run.
+        profile: its folder, relative to the checkout.
+        targets: files or rules; nothing means all.
+        flags: of Snakemake.
+        tools: a folder of programs that are found before all others.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        checkout: Path,
+        profile: Path,
+        *targets: str,
+        flags: Sequence[str] = (),
+        tools: Path | None = None,
+    ):
+        self.cluster, self.checkout = cluster, checkout
+        self.output = checkout / "snakemake.out"
+        self.said_before = len(self.said())
+        env = cluster.environment()
+        first = [tools, cluster.folder / "bin", Path(sys.executable).parent]
+        env["PATH"] = ":".join([*(str(path) for path in first if path), env["PATH"]])
+        with self.output.open("a") as stream:
+            self.process = subprocess.Popen(
+                [
+                    "snakemake", "--profile", str(profile), *flags, "--quiet", "rules",
+                    "--configfile", *CONFIG, "--", *targets,
+                ],
+                cwd=checkout, env=env, stdout=stream, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def said(self) -> str:
+        """Return what this and earlier runs in the checkout have said."""
+        return self.output.read_text() if self.output.exists() else ""
+
+    def wait(self, seconds: float = 300) -> int:
+        """Return the exit code, in time or not at all."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"Snakemake still runs:\n{self.said()[-6000:]}") from None
+
+    def succeed(self, seconds: float = 300) -> None:
+        """Wait for its end, which is to be a good one."""
+        assert self.wait(seconds) == 0, self.said()[self.said_before :][-8000:]
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does."""
+        self.process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Kill Snakemake and what it started on this side of SLURM."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def job(self, rule: str, seconds: float = 120) -> Job:
+        """Wait until a job of a rule runs, and return it."""
+        found: list[Job] = []
+
+        def running() -> bool:
+            found[:] = [job for job in jobs(self.cluster) if job.rule.startswith(f"rule_{rule}")]
+            return bool(found)
+
+        self.until(running, seconds, f"a job of {rule}")
+        return found[0]
+
+    def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        """Wait for something while Snakemake runs."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            over = self.process.poll() is not None
+            if over or time.monotonic() > deadline:
+                said = self.said()[self.said_before :][-6000:]
+                raise AssertionError(f"in vain waited for {what}:\n{said}")
+            time.sleep(0.3)
+
+
+def jobs(cluster: Cluster, states: str = "R") -> list[Job]:
+    """Return the jobs that SLURM holds in some states."""
+    lines = cluster.run(["squeue", "-h", "-t", states, "-o", "%i|%k|%N"]).split("\n")
+    return [Job(*line.split("|")) for line in lines if line]
+
+
+def accounted(cluster: Cluster, fields: str, ids: list[str] | None = None) -> list[list[str]]:
+    """Return one row of sacct for each run of each job, requeued ones included."""
+    time.sleep(2)  # slurmctld tells slurmdbd a little later
+    chosen = ["-j", ",".join(ids)] if ids else []
+    command = ["sacct", "-X", "-n", "-P", "--duplicates", "-S", "now-1days", *chosen, "-o", fields]
+    return [line.split("|") for line in cluster.run(command).split("\n") if line]

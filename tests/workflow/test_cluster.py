@@ -1,0 +1,370 @@
+"""The workflow on a real SLURM: where its jobs run, and what faults cost it.
+
+A private cluster (tests/cluster) runs the profile as shipped, fitted to a machine without GPUs. One
+undisturbed run is the reference; every run that something happens to must leave the same bytes.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.cluster.cluster import INSTALL, Cluster, ClusterError, missing_programs
+from tests.cluster.profile import write_profile
+from tests.cluster.snakemake_runs import Run, accounted, jobs
+from tests.workflow.checkouts import make_checkout
+from workflow_scripts.common.records import read_record
+
+pytestmark = [
+    pytest.mark.workflow,
+    pytest.mark.skipif(bool(missing_programs()), reason=f"there is no SLURM here: {INSTALL}"),
+]
+
+MODEL = "tiny_sd_lora"
+TUNED = f"results/finetune/{MODEL}/training.csv"
+SHARD = f"results/generate/{MODEL}/test/part-00000-of-00001.parquet"
+FEATURES = f"results/features/{MODEL}/test/rad_dino.h5"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A cluster of four nodes."""
+    started = Cluster(tmp_path_factory.mktemp("cluster"))
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def reference(cluster, demo, tmp_path_factory):
+    """A checkout in which two models and a control have run through SLURM, undisturbed."""
+    folder = tmp_path_factory.mktemp("reference") / "checkout"
+    folder.mkdir()
+    make_checkout(folder)
+    (folder / "results").mkdir(exist_ok=True)
+    shutil.copytree(demo / "results/world", folder / "results/world", copy_function=shutil.copy2)
+    write_profile(folder / "profiles/slurm_h200", folder / "fitted")
+    Run(cluster, folder, Path("fitted")).succeed(900)
+    return folder
+
+
+@pytest.fixture
+def again(cluster, reference, tmp_path):
+    """Make a copy of the reference in which some results are missing."""
+    cluster.wait_for_nodes()
+
+    def copy(*missing: str) -> Path:
+        folder = tmp_path / "checkout"
+        shutil.copytree(
+            reference, folder, symlinks=True,
+            ignore=lambda path, names: ["world"] if path.endswith("results") else [],
+        )  # fmt: skip
+        (folder / "results/world").symlink_to(reference / "results/world")
+        (folder / "snakemake.out").unlink()
+        shutil.rmtree(folder / ".snakemake/slurm_logs")
+        for name in missing:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return folder
+
+    yield copy
+    for job in jobs(cluster, "all"):
+        with contextlib.suppress(ClusterError):
+            cluster.run(["scancel", job.id])
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every file below a folder, without what Snakemake keeps there."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".snakemake_timestamp"
+    }
+
+
+def assert_same_tuning(folder: Path, reference: Path) -> None:
+    tuned = f"results/finetune/{MODEL}"
+    assert digests(folder / tuned / "checkpoint") == digests(reference / tuned / "checkpoint")
+    assert (folder / TUNED).read_bytes() == (reference / TUNED).read_bytes()
+
+
+def assert_same_features(folder: Path, reference: Path) -> None:
+    with h5py.File(folder / FEATURES) as left, h5py.File(reference / FEATURES) as right:
+        assert set(left) == set(right)
+        for name in left:
+            assert np.array_equal(left[name][()], right[name][()]), name
+
+
+def training_has_begun(folder: Path):
+    """Whether fine-tuning has left a checkpoint of its progress."""
+    progress = folder / f"results/finetune/{MODEL}/.progress"
+    return lambda: any(path.is_file() for path in progress.rglob("*"))
+
+
+def log_says(folder: Path, name: str, word: str):
+    """Whether a log has come so far."""
+    path = folder / "logs" / name
+    return lambda: path.exists() and word in path.read_text()
+
+
+def states(cluster: Cluster, folder: Path, rule: str) -> list[str]:
+    """Return the states of all jobs of a rule, in order, as the executor's logs name them."""
+    found = (folder / f".snakemake/slurm_logs/rule_{rule}").rglob("*.log")
+    ids = sorted({path.stem for path in found}, key=int)
+    return [row[1].split()[0] for row in accounted(cluster, "JobIDRaw,State", ids)]
+
+
+# Where jobs run.
+
+
+def test_every_job_lands_where_the_profile_says(cluster, reference):
+    where = {}
+    for path in (reference / ".snakemake/slurm_logs").rglob("*.log"):
+        group = path.relative_to(reference / ".snakemake/slurm_logs").parts[0]
+        where[path.stem] = group.split("_", 1)[1]
+    rows = accounted(cluster, "JobIDRaw,State,Partition,AllocTRES,Timelimit,NNodes", list(where))
+    assert {row[0] for row in rows} == set(where)
+    wanted = {
+        "finetune_train": ("h200", "cpu=32", "mem=200000M", "gres/gpu:h200=4", "2-00:00:00"),
+        "generate_sample": ("h200", "cpu=8", "mem=64000M", "gres/gpu:h200=1", "12:00:00"),
+        "features_fidelity": ("a100", "cpu=8", "mem=32000M", "gres/gpu:a100=1", "04:00:00"),
+        "fidelity_score": ("a100", "cpu=8", "mem=16000M", "gres/gpu:a100=1", "02:00:00"),
+        "downstream_train_classifier": (
+            "a100", "cpu=16", "mem=64000M", "gres/gpu:a100=1", "12:00:00",
+        ),
+        "cohort_manifest": ("cpu", "cpu=2", "mem=8000M", None, "01:00:00"),
+        "tables_build": ("cpu", "cpu=1", "mem=4000M", None, "00:20:00"),
+    }  # fmt: skip
+    seen = set()
+    for job, state, partition, granted, limit, nodes in rows:
+        assert (state, nodes) == ("COMPLETED", "1"), where[job]
+        if where[job] not in wanted:
+            continue
+        seen.add(where[job])
+        right, cpus, memory, gpus, runtime = wanted[where[job]]
+        assert partition == right, where[job]
+        assert {cpus, memory} <= set(granted.split(",")), where[job]
+        assert (gpus in granted.split(",")) if gpus else ("gpu" not in granted), where[job]
+        assert limit == runtime, where[job]
+    assert seen == set(wanted)
+
+
+def test_training_on_four_gpus_is_one_job_whose_processes_share_the_work(cluster, reference):
+    """Two processes on the CPU stand for the four, and see all the devices that were granted."""
+    text = "".join(
+        path.read_text() for path in sorted((reference / "logs/finetune").rglob(f"{MODEL}*"))
+    )
+    assert re.search(r"steps of 32 = 2 device\(s\) x 16 x 1", text)
+    assert states(cluster, reference, "finetune_train") == ["COMPLETED"]
+    asked = ["srun", "-p", "h200", "--gpus=h200:4", "--nodes=1", "-n1", "printenv"]
+    assert cluster.run([*asked, "CUDA_VISIBLE_DEVICES"]) == "0,1,2,3\n"
+
+
+def test_short_jobs_share_a_job_and_none_of_them_has_a_gpu(cluster, reference):
+    logs = list((reference / ".snakemake/slurm_logs").glob("group_*"))
+    assert {path.name.split("_", 1)[1] for path in logs} >= {"generate_control"}
+    ids = [path.stem for folder in logs for path in folder.rglob("*.log")]
+    rows = accounted(cluster, "JobIDRaw,Partition,AllocTRES", ids)
+    assert {row[1] for row in rows} == {"cpu"}
+    assert not any("gpu" in row[2] for row in rows)
+
+
+def test_records_know_their_job(cluster, reference):
+    record = read_record(reference / f"results/fidelity/rad_dino/{MODEL}.json")
+    (row,) = accounted(cluster, "JobIDRaw,Partition,NodeList", [record.provenance["slurm_job_id"]])
+    assert row[1:] == ["a100", record.provenance["slurm_node"]]
+
+
+# What can happen. Where work can go on, its outputs are the undisturbed run's.
+
+
+def test_a_cancelled_job_is_tried_again_and_goes_on_and_a_new_controller_does_not_matter(
+    cluster, reference, again
+):
+    folder = again("results/finetune")
+    run = Run(cluster, folder, Path("fitted"), TUNED)
+    job = run.job("finetune_train")
+    run.until(training_has_begun(folder), 120, "a checkpoint")
+    cluster.run(["scancel", job.id])
+    run.until(lambda: any(j.id != job.id for j in jobs(cluster)), 120, "the next attempt")
+    cluster.kill_controller()
+    time.sleep(5)
+    cluster.start_controller()
+    run.succeed()
+    assert states(cluster, folder, "finetune_train") == ["CANCELLED", "COMPLETED"]
+    assert_same_tuning(folder, reference)
+
+
+def test_a_job_out_of_time_goes_on_in_the_next_attempt(cluster, reference, again):
+    folder = again("results/finetune")
+    run = Run(cluster, folder, Path("fitted"), TUNED)
+    job = run.job("finetune_train")
+    run.until(training_has_begun(folder), 120, "a checkpoint")
+    pids = cluster.pause_jobs(job.node)  # for as long as SLURM takes to see that the time is over
+    cluster.run(["scontrol", "update", f"JobId={job.id}", "TimeLimit=1"])
+    run.until(lambda: job.id not in {j.id for j in jobs(cluster)}, 150, "the time limit")
+    assert pids
+    run.succeed()
+    assert states(cluster, folder, "finetune_train") == ["TIMEOUT", "COMPLETED"]
+    assert_same_tuning(folder, reference)
+
+
+@pytest.mark.parametrize(
+    ("rule", "target", "missing", "begun"),
+    [
+        ("finetune_train", TUNED, "results/finetune", training_has_begun),
+        ("generate_sample", SHARD, str(Path(SHARD).parent), None),
+        ("features_fidelity", FEATURES, str(Path(FEATURES).parent), None),
+    ],
+)
+def test_a_lost_node_costs_no_result(cluster, reference, again, rule, target, missing, begun):
+    """SLURM runs the job again by itself; the attempt is not counted as a failure."""
+    folder = again(missing)
+    run = Run(cluster, folder, Path("fitted"), target, flags=("--retries", "0"))
+    job = run.job(rule)
+    if begun:
+        run.until(begun(folder), 120, "a checkpoint")
+    else:
+        run.until(lambda: any((folder / "logs").rglob(f"*{MODEL}*")), 60, "its log")
+    cluster.kill_node(job.node)
+    run.until(lambda: job.id in {j.id for j in jobs(cluster, "PD")}, 120, "SLURM to see it")
+    cluster.start_node(job.node)
+    cluster.wait_for_nodes()
+    cluster.run(["scontrol", "update", f"JobId={job.id}", "StartTime=now"])
+    run.succeed()
+    assert states(cluster, folder, rule) == ["NODE_FAIL", "COMPLETED"]
+    if rule == "finetune_train":
+        assert_same_tuning(folder, reference)
+    elif rule == "generate_sample":
+        assert digests(folder / missing) == digests(reference / missing)
+    else:
+        assert_same_features(folder, reference)
+
+
+def test_preempted_work_waits_and_goes_on(cluster, reference, again):
+    folder = again("results/finetune")
+    run = Run(cluster, folder, Path("fitted"), TUNED, flags=("--retries", "0"))
+    job = run.job("finetune_train")
+    run.until(training_has_begun(folder), 120, "a checkpoint")
+    urgent = ["sbatch", "--parsable", "-p", "urgent", "--gpus=h200:4", "--nodes=1", "-o/dev/null"]
+    others = [cluster.run([*urgent, "--wrap", "sleep 60"]).strip() for _ in range(2)]
+    run.until(lambda: job.id in {j.id for j in jobs(cluster, "PD")}, 60, "preemption")
+    cluster.run(["scancel", *others])
+    cluster.run(["scontrol", "update", f"JobId={job.id}", "StartTime=now"])
+    run.succeed()
+    assert states(cluster, folder, "finetune_train") == ["PREEMPTED", "COMPLETED"]
+    assert_same_tuning(folder, reference)
+
+
+def test_an_interrupted_snakemake_leaves_no_job_and_goes_on(cluster, reference, again):
+    folder = again("results/finetune")
+    run = Run(cluster, folder, Path("fitted"), TUNED)
+    run.job("finetune_train")
+    run.until(training_has_begun(folder), 120, "a checkpoint")
+    run.interrupt()
+    assert run.wait() != 0
+    assert not jobs(cluster, "R,PD")
+    Run(cluster, folder, Path("fitted"), TUNED).succeed()
+    assert_same_tuning(folder, reference)
+
+
+def test_a_killed_snakemake_is_taken_up_beside_the_job_that_it_left(cluster, reference, again):
+    """The job that nobody waits for goes on, and two attempts do not get into each other's way."""
+    folder = again("results/finetune")
+    run = Run(cluster, folder, Path("fitted"), TUNED)
+    run.job("finetune_train")
+    run.until(training_has_begun(folder), 120, "a checkpoint")
+    run.kill()
+    assert jobs(cluster)
+    locked = Run(cluster, folder, Path("fitted"), TUNED)
+    assert locked.wait() != 0
+    assert "--unlock" in locked.said()
+    Run(cluster, folder, Path("fitted"), flags=("--unlock",)).succeed()
+    Run(cluster, folder, Path("fitted"), TUNED).succeed()
+    assert_same_tuning(folder, reference)
+
+
+def test_after_an_outage_that_snakemake_does_not_survive_nothing_is_lost(cluster, reference, again):
+    """Where no answer comes for long, the executor forgets its jobs: stop, unlock, run again."""
+    folder = again("results/finetune")
+    run = Run(cluster, folder, Path("fitted"), TUNED)
+    run.job("finetune_train")
+    cluster.kill_controller()
+    time.sleep(45)
+    run.kill()
+    cluster.start_controller()
+    cluster.wait_for_nodes()
+    Run(cluster, folder, Path("fitted"), flags=("--unlock",)).succeed()
+    Run(cluster, folder, Path("fitted"), TUNED).succeed()
+    assert_same_tuning(folder, reference)
+
+
+def test_memory_grows_with_the_attempts_and_the_last_failure_shows_its_log(
+    cluster, reference, again, tmp_path
+):
+    """A program that is killed below 40 GB: the third attempt is the last, and would need more."""
+    folder = again(FEATURES)
+    shim = tmp_path / "bin" / "python"
+    shim.parent.mkdir()
+    shim.write_text(
+        "#!/bin/bash\n"
+        'if [[ "$*" == *features.extract* && ${SLURM_MEM_PER_NODE:-0} -lt 100000 ]]; then\n'
+        "  echo 'as if out of memory' >&2; kill -9 $$\nfi\n"
+        f'exec {sys.executable} "$@"\n'
+    )
+    shim.chmod(stat.S_IRWXU)
+    run = Run(cluster, folder, Path("fitted"), FEATURES, tools=shim.parent)
+    assert run.wait() != 0
+    ids = sorted((p.stem for p in (folder / ".snakemake/slurm_logs").rglob("*.log")), key=int)
+    rows = accounted(cluster, "State,ReqMem", ids)
+    assert [row[0] for row in rows] == ["FAILED"] * 3
+    assert [row[1] for row in rows] == ["32000M", "64000M", "96000M"]
+    assert "as if out of memory" in run.said()
+    assert not (folder / FEATURES).exists()
+
+
+def test_a_full_disk_is_said_and_what_fits_later_is_the_same(cluster, reference, again, tmp_path):
+    folder = again(str(Path(SHARD).parent))
+    place = folder / Path(SHARD).parent
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can give a folder a small disk of its own, and not everywhere")
+    try:
+        run = Run(cluster, folder, Path("fitted"), SHARD, flags=("--retries", "0"))
+        assert run.wait() != 0
+        assert "No space left on device" in run.said()
+        assert not list(place.iterdir())
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    Run(cluster, folder, Path("fitted"), SHARD).succeed()
+    assert digests(place) == digests(reference / Path(SHARD).parent)
+
+
+# The cluster itself.
+
+
+def test_nothing_stays_behind(tmp_path):
+    cluster = Cluster(tmp_path / "c")
+    cluster.start()
+    cluster.run(["sbatch", "-o/dev/null", "--wrap", "sleep 300"])
+    time.sleep(2)
+    conf = str(cluster.conf)
+    with pytest.raises(ClusterError, match="not empty"):
+        Cluster(tmp_path / "c").start()
+    cluster.stop()
+    assert not cluster.folder.exists()
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit():
+                assert conf.encode() not in (folder / "environ").read_bytes()
