@@ -6,6 +6,7 @@ import shlex
 import sys
 import tempfile
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
@@ -19,6 +20,7 @@ from workflow_scripts.common.config import (
 )
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import PROMPT_SETS
+from workflow_scripts.finetune.span import is_finished
 
 # `python` in a rule's shell is the Python that runs Snakemake, also in a SLURM job and without an
 # activated environment; with --sdm conda, the rule's environment comes before it.
@@ -286,6 +288,24 @@ def finetune_flags(wildcards):
     tuned = {k: v for k, v in settings["finetune"].items() if k != "lora"}
     lora = {f"lora_{k}": v for k, v in settings["finetune"].get("lora", {}).items()}
     return flags({**base_settings(settings), **tuned, **lora})
+
+
+def span_before(wildcards):
+    """The span that a span of fine-tuning continues; the first has none."""
+    if wildcards.span == "1":
+        return []
+    return f"results/finetune/{wildcards.model}/spans/{int(wildcards.span) - 1}"
+
+
+def last_span(wildcards):
+    """The span that finished a model's fine-tuning; until there is one, the next to be run.
+
+    `get` raises for a span that has not run, and Snakemake asks again once it has.
+    """
+    for span in count(1):
+        made = checkpoints.finetune_train.get(model=wildcards.model, span=span)
+        if is_finished(made.output[0]):
+            return made.output[0]
 
 
 def base_settings(settings):

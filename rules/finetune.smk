@@ -1,23 +1,25 @@
 # Needs: results/cohort/manifest.parquet and a base checkpoint (models.{model}.base).
 # Makes: results/finetune/{model}/checkpoint (a diffusers folder, or a LoRA adapter) and training.csv.
+# Training takes as many jobs as its time limit asks for: the spans 1, 2, ... of a model, each
+# ending well before its limit, with success. Snakemake asks after each whether it was the last.
 # Encoded images lie in results/finetune/.encoded, for all models that encode alike; delete it when
 # no more fine-tuning is planned.
 # Progress lives in results/finetune/{model}/.progress, which Snakemake does not know and so does
-# not delete: a killed job continues from there. The script is no input: only the config and the
-# stage version rerun days of GPUs, never an edited comment.
+# not delete: the next span, or a killed job's retry, continues from there. The script is no input:
+# only the config and the stage version rerun days of GPUs, never an edited comment.
 
 
-rule finetune_train:
-    """Fine-tune one model on every captioned training image."""
+checkpoint finetune_train:
+    """Fine-tune one model on every captioned training image, up to the end or the time limit."""
     input:
         manifest=manifest,
+        before=span_before,
     output:
-        checkpoint=directory("results/finetune/{model}/checkpoint"),
-        curve="results/finetune/{model}/training.csv",
+        directory("results/finetune/{model}/spans/{span}"),
     log:
-        "logs/finetune/{model}.log",
+        "logs/finetune/{model}/span_{span}.log",
     benchmark:
-        "benchmarks/finetune/{model}.tsv"
+        "benchmarks/finetune/{model}/span_{span}.tsv"
     conda:
         "../envs/core.yaml"
     threads: 32
@@ -35,5 +37,32 @@ rule finetune_train:
         "python -m accelerate.commands.launch --num_processes {params.processes} --num_machines 1"
         " --mixed_precision no --dynamo_backend no --main_process_port 0"
         " -m workflow_scripts.finetune.train --model {wildcards.model} {params.flags}"
-        " --manifest {input.manifest} --output {output.checkpoint} --curve {output.curve}"
-        " --progress {params.progress} --cache {params.cache} --gpus {resources.gpu} --threads {threads} 2> {log}"
+        " --manifest {input.manifest} --output {output} --progress {params.progress}"
+        " --cache {params.cache} --time-limit {resources.runtime}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule finetune_finish:
+    input:
+        last_span,
+    output:
+        checkpoint=directory("results/finetune/{model}/checkpoint"),
+        curve="results/finetune/{model}/training.csv",
+    log:
+        "logs/finetune/{model}/finish.log",
+    benchmark:
+        "benchmarks/finetune/{model}/finish.tsv"
+    """Put what the last span made in its place, without a second copy, and drop the progress."""
+    localrule: True
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        version=VERSIONS["finetune"],
+        progress="results/finetune/{model}/.progress",
+    shell:
+        "python -m workflow_scripts.finetune.finish --span {input} --checkpoint {output.checkpoint}"
+        " --curve {output.curve} --progress {params.progress} 2> {log}"

@@ -11,6 +11,7 @@ Loading is left out: two runs of different length are timed, and their differenc
 """
 
 import logging
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -103,10 +104,10 @@ def train_ours(folder: Path, base: Base, steps: int) -> None:
         checkpoint_every=10_000,
         seed=0,
     )
-    names = ("checkpoint", "curve.csv", "progress")
-    output, curve, progress = (folder / f"{name}-{steps}" for name in names)
+    output, progress = (folder / f"{name}-{steps}" for name in ("span", "progress"))
     manifest = folder / "manifest.parquet"
-    finetune(FAMILY, base, manifest, output, curve, progress, settings, threads=2)
+    shutil.rmtree(progress, ignore_errors=True)  # else the second run finds the first one's end
+    finetune(FAMILY, base, manifest, output, progress, settings, threads=2)
 
 
 def train_plainly(folder: Path, base: Base, steps: int) -> None:

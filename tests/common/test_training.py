@@ -14,8 +14,9 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.training import epoch_batches, train
+from workflow_scripts.common.training import begin_attempt, epoch_batches, train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,7 +60,7 @@ def fit(task, progress, epochs=4, rate=0.1, key="k", plateau=True, **changes):
     scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=0) if plateau else None
     history = train(
         network, task, optimizer, scheduler,
-        epochs=epochs, batch_size=4, seed=1, progress=progress, key=key,
+        epochs=epochs, batch_size=4, seed=1, attempt=begin_attempt(progress, accelerator), key=key,
         accelerator=accelerator, label="line", **changes,
     )  # fmt: skip
     return network.weight.item(), history
@@ -161,11 +162,29 @@ def test_the_last_epoch_is_kept_where_that_is_asked_for(tmp_path):
 
 def test_a_damaged_checkpoint_starts_anew(tmp_path, caplog):
     straight, _ = fit(Line(), tmp_path / "a")
-    path = tmp_path / "a" / "state.pt"
+    path = next((tmp_path / "a").glob("*/state.pt"))
     path.write_bytes(path.read_bytes()[:200])
     again, _ = fit(Line(), tmp_path / "a")
     assert again == straight
     assert "cannot be read" in caplog.text
+
+
+def test_a_run_that_was_given_up_ends_and_its_retry_equals_never_stopping(tmp_path):
+    straight, history = fit(Line(), tmp_path / "a", epochs=6)
+    retried = []
+
+    class Orphan(Line):
+        losses = 0
+
+        def loss(self, network, rows, epoch):
+            self.losses += 1
+            if self.losses == 8:  # in its third epoch
+                retried.append(fit(Line(), tmp_path / "b", epochs=6))
+            return super().loss(network, rows, epoch)
+
+    with pytest.raises(InputError, match="has taken over"):
+        fit(Orphan(), tmp_path / "b", epochs=6)
+    assert retried == [(straight, history)]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -179,12 +198,13 @@ def test_frozen_weights_stay_out_of_the_checkpoint(tmp_path):
     network = nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 1))
     network[0].requires_grad_(False)
     optimizer = torch.optim.SGD(network[1].parameters(), lr=0.1)
+    attempt = Attempt(tmp_path)
     train(
         network, Line(), optimizer, ReduceLROnPlateau(optimizer),
-        epochs=1, batch_size=4, seed=1, progress=tmp_path, key="k",
+        epochs=1, batch_size=4, seed=1, attempt=attempt, key="k",
         accelerator=Accelerator(cpu=True), label="frozen",
     )  # fmt: skip
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    state = torch.load(attempt.folder / "state.pt", weights_only=True)
     assert set(state["network"]) == {"1.weight", "1.bias"}
 
 

@@ -100,7 +100,6 @@ def check_overfits(two_images, settings, tmp_path):
             base,
             write_cohort(tmp_path, pictures),
             tmp_path / "trained",
-            tmp_path / "training.csv",
             tmp_path / "progress",
             settings(
                 epochs=steps * batch / 2,
@@ -110,7 +109,7 @@ def check_overfits(two_images, settings, tmp_path):
                 **changed,
             ),
         )
-        pipeline = family.load(Base(tmp_path / "trained"))
+        pipeline = family.load(Base(tmp_path / "trained" / "checkpoint"))
         pipeline.set_progress_bar_config(disable=True)
         captions = list(pictures) * 2
         images = family.sample(
@@ -152,8 +151,7 @@ def check_lora_lowers_the_loss(two_images, settings, tmp_path):
             family,
             base,
             write_cohort(tmp_path, pictures),
-            tmp_path / "adapter",
-            tmp_path / "training.csv",
+            tmp_path / "span",
             tmp_path / "progress",
             settings(
                 method="lora",
@@ -165,12 +163,13 @@ def check_lora_lowers_the_loss(two_images, settings, tmp_path):
                 **{"learning_rate": 1e-2, **changed},
             ),
         )
-        assert [path.name for path in (tmp_path / "adapter").iterdir()] == [LORA_FILE]
+        adapter = tmp_path / "span" / "checkpoint"
+        assert [path.name for path in adapter.iterdir()] == [LORA_FILE]
         pixels = torch.from_numpy(np.stack(list(pictures.values()))).float() / 127.5 - 1
         shown = pixels[:, None].expand(-1, 3, -1, -1), list(pictures)
         pipeline = family.load(base)
         before = mean_loss(family, pipeline, *shown)
-        load_lora(family, pipeline, tmp_path / "adapter")
+        load_lora(family, pipeline, adapter)
         after = mean_loss(family, pipeline, *shown)
         assert after < fall * before, (float(before), float(after))
 
@@ -270,12 +269,11 @@ def train_toy(toy, settings):
             toy.family,
             toy.base,
             toy.manifest,
-            out / "pipeline",
-            out / "training.csv",
-            toy.folder / "progress",
+            out,
+            toy.folder / f"{name}_progress",
             settings(**changed),
         )
-        return torch.load(out / "pipeline" / "weights.pt", weights_only=True)
+        return torch.load(out / "checkpoint" / "weights.pt", weights_only=True)
 
     return run
 

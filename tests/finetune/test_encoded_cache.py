@@ -293,10 +293,12 @@ def test_processes_share_the_work(opened, paths, tmp_path):
     barrier = threading.Barrier(2, timeout=30)
     encoders, batches = [Encoder(), Encoder()], [None, None]
 
+    def agree(said):
+        barrier.wait()
+        return said
+
     def run(process):
-        images = opened(
-            encoders[process], process=process, processes=2, barrier=lambda: barrier.wait()
-        )
+        images = opened(encoders[process], process=process, processes=2, agree=agree)
         batches[process] = list(images.batches(ORDER))
 
     threads = [threading.Thread(target=run, args=(process,)) for process in range(2)]

@@ -23,8 +23,7 @@ def test_the_readmes_family_trains_and_is_refused_nothing(
         "family": "my_families:MinSnr",
         "base": tiny_sd[1].folder,
         "manifest": manifest,
-        "output": tmp_path / "checkpoint",
-        "curve": tmp_path / "training.csv",
+        "output": tmp_path / "span",
         "progress": tmp_path / "progress",
         "learning-rate": 1e-3,
         "epochs": 4,
@@ -36,6 +35,6 @@ def test_the_readmes_family_trains_and_is_refused_nothing(
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "workflow_scripts.finetune.train", *words]
     subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
-    curve = np.genfromtxt(tmp_path / "training.csv", delimiter=",", names=True)
+    curve = np.genfromtxt(tmp_path / "span" / "training.csv", delimiter=",", names=True)
     assert np.isfinite(curve["loss"]).all()
-    assert (tmp_path / "checkpoint" / "model_index.json").is_file()
+    assert (tmp_path / "span" / "checkpoint" / "model_index.json").is_file()

@@ -35,20 +35,20 @@ def test_only_the_unet_changes_and_the_scheduler_stays(
         FAMILY,
         tiny_sd[1],
         cohort_writer(tmp_path, two_images),
-        tmp_path / "pipeline",
-        tmp_path / "training.csv",
+        tmp_path / "span",
         tmp_path / "progress",
         settings(epochs=4, gradient_checkpointing=True),
     )
+    tuned = tmp_path / "span" / "checkpoint"
     for part, stem in (("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
         before = load_file(tiny_sd[1].folder / part / f"{stem}.safetensors")
-        after = load_file(tmp_path / "pipeline" / part / f"{stem}.safetensors")
+        after = load_file(tuned / part / f"{stem}.safetensors")
         assert all(torch.equal(before[key], after[key]) for key in before)
     unet = "unet/diffusion_pytorch_model.safetensors"
-    before, after = load_file(tiny_sd[1].folder / unet), load_file(tmp_path / "pipeline" / unet)
+    before, after = load_file(tiny_sd[1].folder / unet), load_file(tuned / unet)
     assert before.keys() == after.keys()
     assert not torch.equal(before["conv_in.weight"], after["conv_in.weight"])
-    index = json.loads((tmp_path / "pipeline" / "model_index.json").read_text())
+    index = json.loads((tuned / "model_index.json").read_text())
     assert index["scheduler"] == ["diffusers", "PNDMScheduler"]
 
 

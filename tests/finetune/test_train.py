@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune import data
 from workflow_scripts.finetune.data import centre_square, read_training_rows
@@ -23,7 +24,7 @@ from workflow_scripts.finetune.draws import Draws, batch_order
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.finetune.lora import LoraSettings
-from workflow_scripts.finetune.resume import Checkpoint, load_checkpoint, save_checkpoint
+from workflow_scripts.finetune.resume import Checkpoint, save_checkpoint, take_over
 from workflow_scripts.finetune.train import (
     accumulation_steps,
     finetune,
@@ -128,7 +129,6 @@ def test_the_curve_has_a_row_per_step(toy, train_toy):
     assert curve["epoch"].iloc[-1] == pytest.approx(2.0)
     assert curve["learning_rate"].iloc[0] == pytest.approx(5e-4)
     assert np.isfinite(curve["loss"]).all()
-    assert not (toy.folder / "progress").exists()
 
 
 def test_a_loss_that_is_not_finite_names_the_images_and_writes_nothing(toy, train_toy):
@@ -185,16 +185,19 @@ def test_preprocessing_keeps_the_middle_and_never_flips():
 
 
 def test_old_checkpoints_are_pruned_and_other_settings_not_continued(tmp_path, caplog):
+    first = Attempt(tmp_path)
     for step in (2, 4, 6):
         weights = {"w": torch.full((2,), float(step))}
         checkpoint = Checkpoint(step, weights, None, {}, None, [])
-        save_checkpoint(tmp_path, checkpoint, {"seed": 1, "size": 64})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-00000006"]
-    found = load_checkpoint(tmp_path, {"seed": 1, "size": 64})
+        save_checkpoint(first, checkpoint, {"seed": 1, "size": 64})
+    names = sorted(path.name for path in first.folder.iterdir())
+    assert names == ["step-00000004", "step-00000006"]
+    assert take_over(Attempt(tmp_path), {"seed": 2, "size": 64}) is None
+    assert "seed 1 -> 2" in caplog.text
+    path, found = take_over(Attempt(tmp_path), {"seed": 1, "size": 64})
     assert found.step == 6
     assert found.weights["w"].tolist() == [6, 6]
-    assert load_checkpoint(tmp_path, {"seed": 2, "size": 64}) is None
-    assert "seed 1 -> 2" in caplog.text
+    assert [path.parent] == list(tmp_path.iterdir()), "earlier attempts' folders are left"
 
 
 def test_a_family_from_outside_is_named_by_its_module():
@@ -212,8 +215,7 @@ def _command(
         "family": "stable_diffusion",
         "base": base.folder,
         "manifest": manifest,
-        "output": out / "pipeline",
-        "curve": out / "training.csv",
+        "output": out,
         "progress": progress,
         "learning-rate": 1e-3,
         "epochs": 40,
@@ -242,8 +244,8 @@ _ADAPTER_FLAGS = {"method": "lora", "lora-rank": 4, "optimiser": "came", "ema-de
 @pytest.mark.parametrize(
     ("chosen", "words", "weights"),
     [
-        ({}, {}, "pipeline/unet/diffusion_pytorch_model.safetensors"),
-        (_ADAPTER, _ADAPTER_FLAGS, "pipeline/pytorch_lora_weights.safetensors"),
+        ({}, {}, "checkpoint/unet/diffusion_pytorch_model.safetensors"),
+        (_ADAPTER, _ADAPTER_FLAGS, "checkpoint/pytorch_lora_weights.safetensors"),
     ],
     ids=["full", "lora with a moving average"],
 )
@@ -255,8 +257,7 @@ def test_killed_and_started_again_gives_the_same_bits(
         get_family("stable_diffusion"),
         base,
         manifest,
-        tmp_path / "calm" / "pipeline",
-        tmp_path / "calm" / "training.csv",
+        tmp_path / "calm",
         tmp_path / "calm_progress",
         settings(epochs=40, batch_size=4, per_device_batch_size=2, caption_dropout=0.2, **chosen),
         cache=tmp_path / "encoded",
@@ -265,14 +266,14 @@ def test_killed_and_started_again_gives_the_same_bits(
     command = _command(base, manifest, out, progress, words)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        while not list(progress.glob("step-*")) and process.poll() is None:
+        while not list(progress.glob("*/step-*")) and process.poll() is None:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not out.exists()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "continuing at" in done.stderr
-    assert not progress.exists()
+    assert len(list(progress.iterdir())) == 1, "the killed attempt's folder is left"
 
     calm, killed = load_file(tmp_path / "calm" / weights), load_file(out / weights)
     assert calm.keys() == killed.keys()
@@ -288,8 +289,7 @@ def test_two_processes_and_one_that_accumulates_give_the_same_weights(
         get_family("stable_diffusion"),
         base,
         manifest,
-        tmp_path / "one" / "pipeline",
-        tmp_path / "one" / "training.csv",
+        tmp_path / "one",
         tmp_path / "one_progress",
         settings(epochs=6, batch_size=4, per_device_batch_size=2, caption_dropout=0.2),
     )
@@ -305,7 +305,7 @@ def test_two_processes_and_one_that_accumulates_give_the_same_weights(
         check=True,
     )
     assert "4 = 2 device(s) x 2 x 1" in done.stderr
-    weights = "pipeline/unet/diffusion_pytorch_model.safetensors"
+    weights = "checkpoint/unet/diffusion_pytorch_model.safetensors"
     start = load_file(base.folder / "unet" / "diffusion_pytorch_model.safetensors")
     one, two = (load_file(tmp_path / name / weights) for name in ("one", "two"))
     apart = sum(float((one[key] - two[key]).square().sum()) for key in one) ** 0.5

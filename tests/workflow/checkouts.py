@@ -47,7 +47,7 @@ def jobs_in(output):
     """The jobs that a dry run's output lists, as a set of (rule, model or None)."""
     jobs = set()
     for block in re.split(r"\n(?=\[)", output):
-        rule = re.search(r"^(?:local)?rule (\w+):$", block, re.MULTILINE)
+        rule = re.search(r"^(?:local)?(?:rule|checkpoint) (\w+):$", block, re.MULTILINE)
         if rule and rule[1] != "all":
             model = re.search(r"wildcards:.*\bmodel=(\w+)", block)
             jobs.add((rule[1], model[1] if model else None))

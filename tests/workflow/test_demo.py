@@ -350,6 +350,7 @@ def test_adding_a_model_plans_its_jobs_and_the_joins_alone(demo):
         (rule, "second_sd")
         for rule in (
             "finetune_train",
+            "finetune_finish",
             "generate_sample",
             "features_fidelity",
             "features_privacy",

@@ -10,7 +10,9 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: str | Path, owner_only: bool = False) -> Iterator[Path]:
+def whole_file(
+    path: str | Path, owner_only: bool = False, make_parents: bool = True
+) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`.
 
     On an exception the temporary file is removed and `path` stays as it was.
@@ -18,9 +20,13 @@ def whole_file(path: str | Path, owner_only: bool = False) -> Iterator[Path]:
     Args:
         path: the file.
         owner_only: nobody else may read it, from its first byte on: it names or shows patients.
+        make_parents: False: its folder is there already, or has been taken away on purpose.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and none is made.
     """
     path = Path(path)
-    temporary = _temporary(path)
+    temporary = _temporary(path, make_parents)
     try:
         if owner_only:
             temporary.touch(mode=0o600)
@@ -34,13 +40,20 @@ def whole_file(path: str | Path, owner_only: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def whole_folder(path: str | Path, make_parents: bool = True) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success its files are fsynced and it is renamed.
 
     A folder that was at `path` before is replaced only once the new one is complete.
+
+    Args:
+        path: the folder.
+        make_parents: False: the folder that it lies in is there, or has been taken away on purpose.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and none is made.
     """
     path = Path(path)
-    temporary = _temporary(path)
+    temporary = _temporary(path, make_parents)
     temporary.mkdir()
     try:
         yield temporary
@@ -58,6 +71,24 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name; where the file system has no links to it, copy it.
+
+    The two are one file then, so neither may be changed in place: whole files never are.
+
+    Raises:
+        FileExistsError: there is a `target`.
+        FileNotFoundError: there is no `source`, or no folder for `target`.
+    """
+    try:
+        os.link(source, target)
+    except (FileExistsError, FileNotFoundError):
+        raise
+    except OSError:  # across file systems, or on one without hard links
+        with target.open("xb") as copy, source.open("rb") as original:
+            shutil.copyfileobj(original, copy, 1 << 20)
 
 
 def sha256_of(path: str | Path) -> str:
@@ -80,9 +111,10 @@ def sha256_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _temporary(path: Path) -> Path:
+def _temporary(path: Path, make_parents: bool) -> Path:
     # One job writes one output, so whatever else bears the name is the rest of a killed attempt.
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if make_parents:
+        path.parent.mkdir(parents=True, exist_ok=True)
     leftover = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
     for rest in path.parent.iterdir():
         if not leftover.fullmatch(rest.name):

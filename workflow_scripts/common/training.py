@@ -4,7 +4,8 @@ A task says what its loss is (`Task`); the loop does the rest. Everything random
 on (seed, epoch, step) alone and never on what ran before, so a run that is killed and started again
 continues after its last checkpoint and ends with the same bytes on a CPU. The loop is written
 against accelerate: one process on one device runs as plain torch, and `accelerate launch` makes it
-data-parallel without another loop.
+data-parallel without another loop. The checkpoints are an attempt's (attempts.py): what is left of
+a job that was given up cannot meddle with its retry's.
 """
 
 import contextlib
@@ -12,22 +13,22 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, broadcast_object_list
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.progress import Progress
 
 log = logging.getLogger(__name__)
 
-_STATE: Final = "state.pt"
 _ORDER, _STEP = 0, 1  # the streams of random numbers that the loop itself draws
 
 
@@ -84,7 +85,7 @@ def train(
     epochs: int,
     batch_size: int,
     seed: int,
-    progress: Path,
+    attempt: Attempt | None,
     key: str,
     accelerator: Accelerator,
     label: str,
@@ -93,6 +94,7 @@ def train(
     checkpoint_every: int | None = None,
     keep_best: bool = True,
     max_grad_norm: float | None = None,
+    stage: str = "state",
 ) -> list[Epoch]:
     """Train, and leave in `network` the weights of the epoch with the lowest validation loss.
 
@@ -105,8 +107,8 @@ def train(
         epochs: how many.
         batch_size: rows per optimiser step, over all processes together.
         seed: of order, augmentation and dropout.
-        progress: folder of the checkpoint, written once per epoch; the caller removes it when its
-            outputs are in place.
+        attempt: see `begin_attempt`; it writes a checkpoint after each epoch. Before the caller
+            writes its outputs it asks it to `check`, and has it `end` when they are in place.
         key: digest of all that the result depends on; a checkpoint of another key is not continued.
         accelerator: says how many processes share the batch.
         label: names the run in the log.
@@ -116,19 +118,20 @@ def train(
         checkpoint_every: steps after which a checkpoint is written within an epoch, too.
         keep_best: False leaves the last epoch's weights instead; needed where nothing validates.
         max_grad_norm: gradients are clipped to this norm; None leaves them.
+        stage: names the checkpoint, for attempts that train more than once.
 
     Returns:
         One entry per epoch.
 
     Raises:
-        InputError: too few rows, or a loss that is not finite, with epoch and step.
+        InputError: too few rows, or a loss that is not finite, with epoch and step; another attempt
+            took over.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     if task.n_train < 2 * world:
         raise InputError(f"{label}: {task.n_train} training rows are too few to train on")
-    path = progress / _STATE
     base_rates = [group["lr"] for group in optimizer.param_groups]
-    state = _resume(path, key, network, optimizer, scheduler)
+    state = _resume(attempt, stage, key, network, optimizer, scheduler)
     history = state.history
     wrapped, stepper = accelerator.prepare(network, optimizer)
     steps = len(epoch_batches(task.n_train, batch_size, seed, 0))
@@ -172,8 +175,8 @@ def train(
             state.step = step + 1
             meter.update(note=f"epoch {epoch + 1}, loss {mean_loss:.4f}")
             if checkpoint_every and state.step % checkpoint_every == 0 and state.step < steps:
-                if accelerator.is_main_process:
-                    _save(path, key, network, optimizer, scheduler, state)
+                if attempt:
+                    _save(attempt, stage, key, network, optimizer, scheduler, state)
                 accelerator.wait_for_everyone()
         learning_rate = float(stepper.param_groups[0]["lr"])
         wrapped.eval()
@@ -189,8 +192,8 @@ def train(
         state.step, state.total, state.weight = 0, 0.0, 0
         if not keep_best or best_epoch(history) == epoch:
             state.best = _trained_state(network)
-        if accelerator.is_main_process:
-            _save(path, key, network, optimizer, scheduler, state)
+        if attempt:
+            _save(attempt, stage, key, network, optimizer, scheduler, state)
         accelerator.wait_for_everyone()
         log.info(
             "%s: epoch %d of %d, training loss %.4f, %s%s",
@@ -206,6 +209,26 @@ def train(
     network.load_state_dict(state.best, strict=False)
     network.eval()
     return history
+
+
+def begin_attempt(progress: Path, accelerator: Accelerator) -> Attempt | None:
+    """Begin this run's attempt with all that earlier ones left, which end.
+
+    Args:
+        progress: folder of the checkpoints.
+        accelerator: says which process is the main one.
+
+    Returns:
+        The attempt; None in all processes but the main one.
+
+    Raises:
+        InputError: another attempt took over.
+    """
+    if not accelerator.is_main_process:
+        return None
+    attempt = Attempt(progress)
+    attempt.inherit()
+    return attempt
 
 
 def best_epoch(history: list[Epoch]) -> int:
@@ -268,15 +291,14 @@ class _State:
 
 
 def _save(
-    path: Path,
+    attempt: Attempt,
+    stage: str,
     key: str,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: ReduceLROnPlateau | None,
     state: _State,
 ) -> None:
-    # Weights trained on patients' images are the owner's alone.
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     saved = {
         "key": key,
         "history": [asdict(entry) for entry in state.history],
@@ -288,18 +310,25 @@ def _save(
         "optimizer": optimizer.state_dict(),
         "scheduler": None if scheduler is None else scheduler.state_dict(),
     }
-    with whole_file(path) as temporary:
+    with (
+        attempt.writing() as folder,
+        whole_file(folder / f"{stage}.pt", make_parents=False) as temporary,
+    ):
         torch.save(saved, temporary)
 
 
 def _resume(
-    path: Path,
+    attempt: Attempt | None,
+    stage: str,
     key: str,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: ReduceLROnPlateau | None,
 ) -> _State:
     """Load the checkpoint if it is there, whole, and of this run; else start anew."""
+    # All processes read what the main one's attempt has inherited.
+    folder = broadcast_object_list([str(attempt.folder) if attempt else None])[0]
+    path = Path(folder) / f"{stage}.pt"
     if not path.exists():
         return _State()
     try:

@@ -22,7 +22,6 @@ import hashlib
 import io
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,7 @@ from workflow_scripts.common.images import ImageItem
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.pixels import decode_square, normalise, rotate, to_unit
 from workflow_scripts.common.resnet import check_pretrained, pretrained_resnet
-from workflow_scripts.common.training import best_epoch, random_stream, train
+from workflow_scripts.common.training import begin_attempt, best_epoch, random_stream, train
 from workflow_scripts.common.validation import split_by_patient
 from workflow_scripts.features.encoders import reid
 from workflow_scripts.features.encoders.transform import SIDECAR
@@ -296,6 +295,7 @@ def main(argv: list[str] | None = None) -> None:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for array in (pixels, patients, sites):
         digest.update(np.ascontiguousarray(array).tobytes())
+    attempt = begin_attempt(args.progress, accelerator)
     history = train(
         network,
         task,
@@ -304,13 +304,14 @@ def main(argv: list[str] | None = None) -> None:
         epochs=args.epochs,
         batch_size=args.batch_size,
         seed=args.seed,
-        progress=args.progress,
+        attempt=attempt,
         key=digest.hexdigest(),
         accelerator=accelerator,
         label="re-identification",
     )
-    if not accelerator.is_main_process:
+    if attempt is None:
         return
+    attempt.check()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["epoch", "training_loss", "validation_loss", "learning_rate"])
@@ -328,7 +329,7 @@ def main(argv: list[str] | None = None) -> None:
             key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
         }
         torch.save(state, temporary)
-    shutil.rmtree(args.progress, ignore_errors=True)
+    attempt.end()
     log.info("the best of %d epochs is %d", len(history), best_epoch(history) + 1)
 
 

@@ -111,7 +111,13 @@ class TrainingImages:
             precision, device, image files (`digest_of_files`).
         process: which of the processes of this run this one is; each encodes its share of blocks.
         processes: how many there are.
-        barrier: waits until all processes are here.
+        agree: waits until all processes are here, and returns whether all of them say True.
+        out_of_time: asked before each block is encoded; where it says True, encoding stops.
+
+    Attributes:
+        complete: False where time ran out, in this process or another, before all blocks were
+            encoded: there are no batches then, and the same again goes on.
+        encoded: how many blocks this process encoded.
 
     Raises:
         InputError: an image is damaged; blocks were made from something else; the disk is full.
@@ -129,8 +135,10 @@ class TrainingImages:
         key: Mapping[str, str] | None = None,
         process: int = 0,
         processes: int = 1,
-        barrier: Callable[[], None] = lambda: None,
+        agree: Callable[[bool], bool] = bool,
+        out_of_time: Callable[[], bool] = lambda: False,
     ):
+        self.complete, self.encoded = True, 0
         self._paths, self._size, self._encode, self._chunk = paths, size, encode, chunk
         self._decoders = ThreadPoolExecutor(max(1, threads))
         self._reader = ThreadPoolExecutor(1)
@@ -140,9 +148,9 @@ class TrainingImages:
         if cache is not None:
             made_from = {**(key or {}), "size": str(size), "chunk": str(chunk)}
             self._blocks = _Blocks(cache, made_from, len(paths), tuple(encoded_shape))
-            self._fill(self._blocks, process, processes)
-            barrier()
-            if fits:
+            filled = self._fill(self._blocks, process, processes, out_of_time)
+            self.complete = agree(filled)
+            if fits and self.complete:
                 self._encoded = self._blocks.read(np.arange(len(paths)))
         elif fits:
             self._encoded = self._encode_all()
@@ -180,13 +188,18 @@ class TrainingImages:
             progress.update(len(pixels))
         return torch.cat(encoded)
 
-    def _fill(self, blocks: "_Blocks", process: int, processes: int) -> None:
-        """Encode the blocks of this process's share that are missing or damaged."""
+    def _fill(
+        self, blocks: "_Blocks", process: int, processes: int, out_of_time: Callable[[], bool]
+    ) -> bool:
+        """Encode the blocks of this process's share that are missing or damaged.
+
+        Return whether all of them are encoded.
+        """
         own = list(range(process, blocks.count, processes))
         missing, damaged = blocks.check(own)
         left = sorted(missing | damaged)
         if not left:
-            return
+            return True
         blocks.require_space(len(missing))
         # Another model's job may be filling the same folder: started at different places, the
         # two meet seldom, and what one has written the other leaves out.
@@ -196,9 +209,13 @@ class TrainingImages:
         kept = total - sum(len(blocks.rows(block)) for block in left)
         progress = Progress("encoding training images", total, "images", done=kept)
         started: deque[int] = deque()
+        stopped = False
 
         def wanted() -> Iterator[np.ndarray]:
+            nonlocal stopped
             for block in left:
+                if stopped := out_of_time():
+                    return
                 if block in missing and blocks.path(block).exists():
                     progress.update(len(blocks.rows(block)), "encoded by another job")
                     continue
@@ -212,7 +229,9 @@ class TrainingImages:
             progress.update(len(pixels))
             if sum(map(len, encoded)) == len(blocks.rows(started[0])):
                 blocks.write(started.popleft(), torch.cat(encoded).numpy())
+                self.encoded += 1
                 encoded = []
+        return not stopped
 
     def _encoded_of(self, pixels: Tensor) -> Tensor:
         # Laid out alike from wherever they are read: a network's convolutions choose their

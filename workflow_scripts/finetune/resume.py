@@ -2,19 +2,27 @@
 
 import json
 import logging
+import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from workflow_scripts.common.files import whole_folder, write_text
+from workflow_scripts.common.attempts import Attempt
+from workflow_scripts.common.files import whole_folder
 
 log = logging.getLogger(__name__)
-KEPT = 2
+KEPT: Final = 2
+_DAMAGE: Final = (
+    *(OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError),
+    *(pickle.UnpicklingError, SafetensorError),
+)
+"""What a checkpoint's readers raise, depending on which byte is wrong."""
 
 
 @dataclass(frozen=True)
@@ -38,66 +46,99 @@ class Checkpoint:
     curve: list[tuple[int, float, float, float]]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
-    """Write a checkpoint under `folder`, whole or not at all, then remove all but the last two."""
-    with whole_folder(folder / f"step-{checkpoint.step:08d}") as target:
-        save_file(
-            {name: value.contiguous() for name, value in checkpoint.weights.items()},
-            target / "weights.safetensors",
-        )
-        if checkpoint.ema is not None:
-            save_file(
-                {name: value.contiguous() for name, value in checkpoint.ema.items()},
-                target / "ema.safetensors",
-            )
-        state = {"optimiser": checkpoint.optimiser, "scaler": checkpoint.scaler}
-        torch.save(state, target / "optimiser.pt")
-        write_text(target / "curve.json", json.dumps(checkpoint.curve))
-        write_text(target / "settings.json", json.dumps(settings, indent=1, sort_keys=True))
-    for old in _steps(folder)[:-KEPT]:
-        shutil.rmtree(old)
+def save_checkpoint(attempt: Attempt, checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
+    """Write a checkpoint in an attempt's folder, whole or not at all; keep it and the one before.
 
-
-def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Checkpoint | None:
-    """Load the newest checkpoint of a run with these settings; None where there is none.
-
-    Progress that was made with other settings is not continued; the log says what differs.
+    Raises:
+        InputError: another attempt took over.
     """
-    for path in reversed(_steps(folder)):
-        made_with = json.loads((path / "settings.json").read_text(encoding="utf-8"))
-        differing = sorted(
-            key
-            for key in made_with.keys() | settings.keys()
-            if made_with.get(key) != settings.get(key)
-        )
-        if differing:
-            log.warning(
-                "progress in %s was made with other settings and is not continued: %s",
-                path,
-                "; ".join(
-                    f"{key} {made_with.get(key)} -> {settings.get(key)}" for key in differing
-                ),
+    with attempt.writing() as folder:
+        with whole_folder(folder / f"step-{checkpoint.step:08d}", make_parents=False) as target:
+            save_file(
+                {name: value.contiguous() for name, value in checkpoint.weights.items()},
+                target / "weights.safetensors",
             )
-            continue
-        state = torch.load(path / "optimiser.pt", map_location="cpu", weights_only=True)
-        curve = json.loads((path / "curve.json").read_text(encoding="utf-8"))
-        return Checkpoint(
-            step=int(path.name.removeprefix("step-")),
-            weights=load_file(path / "weights.safetensors"),
-            ema=load_file(path / "ema.safetensors")
-            if (path / "ema.safetensors").is_file()
-            else None,
-            optimiser=state["optimiser"],
-            scaler=state["scaler"],
-            curve=[tuple(row) for row in curve],
-        )
+            if checkpoint.ema is not None:
+                save_file(
+                    {name: value.contiguous() for name, value in checkpoint.ema.items()},
+                    target / "ema.safetensors",
+                )
+            state = {"optimiser": checkpoint.optimiser, "scaler": checkpoint.scaler}
+            torch.save(state, target / "optimiser.pt")
+            # Plain writes, which make no missing parent.
+            (target / "curve.json").write_text(json.dumps(checkpoint.curve), encoding="utf-8")
+            text = json.dumps(settings, indent=1, sort_keys=True)
+            (target / "settings.json").write_text(text, encoding="utf-8")
+        for old in _steps([folder])[KEPT:]:
+            shutil.rmtree(old)
+
+
+def take_over(attempt: Attempt, settings: dict[str, Any]) -> tuple[Path, Checkpoint] | None:
+    """Go on where the furthest attempt with these settings is; None where there is none.
+
+    Its checkpoint is linked into this attempt's folder, and all earlier attempts end. Progress that
+    was made with other settings is not continued (the log says what differs), nor is what
+    is damaged; these stay until this attempt has a checkpoint of its own.
+
+    Returns:
+        The checkpoint's folder, now this attempt's, and what it holds.
+
+    Raises:
+        InputError: another attempt took over from this one.
+    """
+    for path in _steps(attempt.earlier()):
+        try:
+            # Linked first: an attempt that is still alive prunes its old checkpoints.
+            own = attempt.adopt(path)
+        except FileNotFoundError:
+            attempt.check()
+            if path.exists():
+                continue
+            return take_over(attempt, settings)  # it has written a newer one since
+        try:
+            checkpoint = read_checkpoint(own, settings)
+        except _DAMAGE as error:
+            log.warning("%s is damaged and not continued: %s", path, error)
+            checkpoint = None
+        if checkpoint is not None:
+            attempt.keep()
+            return own, checkpoint
+        shutil.rmtree(own)
     return None
 
 
-def clear(folder: Path) -> None:
-    """Remove all progress, and what a killed process left half-written."""
-    shutil.rmtree(folder, ignore_errors=True)
+def read_checkpoint(path: Path, settings: dict[str, Any]) -> Checkpoint | None:
+    """Read the checkpoint in a folder `step-...`; None where it was made with other settings.
+
+    Raises:
+        OSError, ValueError, KeyError, RuntimeError, UnpicklingError, SafetensorError: it is
+            damaged.
+    """
+    made_with = json.loads((path / "settings.json").read_text(encoding="utf-8"))
+    differing = sorted(
+        key for key in made_with.keys() | settings.keys() if made_with.get(key) != settings.get(key)
+    )
+    if differing:
+        log.warning(
+            "progress in %s was made with other settings and is not continued: %s",
+            path,
+            "; ".join(f"{key} {made_with.get(key)} -> {settings.get(key)}" for key in differing),
+        )
+        return None
+    state = torch.load(path / "optimiser.pt", map_location="cpu", weights_only=True)
+    curve = json.loads((path / "curve.json").read_text(encoding="utf-8"))
+    averaged = settings.get("ema_decay") is not None
+    return Checkpoint(
+        step=int(path.name.removeprefix("step-")),
+        weights=load_file(path / "weights.safetensors"),
+        ema=load_file(path / "ema.safetensors") if averaged else None,
+        optimiser=state["optimiser"],
+        scaler=state["scaler"],
+        curve=[tuple(row) for row in curve],
+    )
 
 
-def _steps(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"))
+def _steps(folders: list[Path]) -> list[Path]:
+    """Return the checkpoints in attempts' folders, the furthest first, of equals the newest."""
+    found = [path for folder in folders for path in folder.glob("step-*")]
+    return sorted(found, key=lambda path: (path.name, path.parent.name), reverse=True)

@@ -7,6 +7,9 @@ The total batch is the protocol: devices x per-device batch x accumulation alway
 an image of the run is shown with (its place in the order, noise level, noise, dropped caption)
 depends on the seed, the step and its index in the batch alone, so a killed run continues to the
 same bits on a CPU, and the number of devices changes rounding only.
+
+One job need not be enough: shortly before its time limit, training stops with a checkpoint and a
+`span.json` that says so, and the same command with another `--output` goes on (see span.py).
 """
 
 import argparse
@@ -15,17 +18,22 @@ import json
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast, broadcast_object_list
 
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.devices import pick_device
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.files import sha256_of, whole_folder, write_text
+from workflow_scripts.common.files import sha256_of, write_text
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.finetune.data import TrainingImages, digest_of_files, read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order
@@ -39,10 +47,14 @@ from workflow_scripts.finetune.lora import (
     save_lora,
     trained_parameters,
 )
-from workflow_scripts.finetune.resume import Checkpoint, clear, load_checkpoint, save_checkpoint
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from workflow_scripts.finetune.resume import (
+    Checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+    take_over,
+)
+from workflow_scripts.finetune.span import CHECKPOINT, CURVE, write_span
+from workflow_scripts.finetune.time_limit import TimeLimit
 
 log = logging.getLogger(__name__)
 
@@ -130,42 +142,45 @@ def finetune(
     base: Base,
     manifest: Path,
     output: Path,
-    curve: Path,
     progress: Path,
     settings: TrainSettings,
     label: str = "model",
     gpus: int = 0,
     threads: int = 1,
     cache: Path | None = None,
+    limit: TimeLimit | None = None,
 ) -> None:
-    """Fine-tune `base` and write the result to `output` and its losses to `curve`.
+    """Fine-tune `base`, until it is done or the time limit is near, and write a span to `output`.
 
     Args:
         family: what kind of model it is.
         base: the checkpoint to start from.
         manifest: the cohort's; all captioned images of its train split are shown.
-        output: the folder to write: a complete diffusers folder, or with the method `lora` the
-            adapter alone, `pytorch_lora_weights.safetensors`.
-        curve: CSV with `step, epoch, loss, learning_rate`.
-        progress: folder of checkpoints; a run killed before continues from there.
+        output: the folder to write, see span.py: how far training is; when it is done also
+            `checkpoint/`, a complete diffusers folder, or with the method `lora` the adapter alone,
+            `pytorch_lora_weights.safetensors`, and `training.csv` with
+            `step, epoch, loss, learning_rate`.
+        progress: folder of checkpoints; a run stopped or killed before continues from there. It
+            stays: whoever takes the result for done removes it (finish.py).
         settings: see `TrainSettings`.
         label: the model's key, for the log.
         gpus: how many GPUs the job was given, over all processes.
         threads: for torch and, per process, for decoding.
         cache: folder of encoded images, for this run and every other that encodes alike; without
             it, they are kept in memory if they fit, else encoded in every step.
+        limit: when to stop; None trains to the end.
 
     Raises:
-        InputError: unusable settings, manifest, base or image; a loss that is not finite.
+        InputError: unusable settings, manifest, base or image; a loss that is not finite; no step
+            fits in the time limit; another attempt at this run took over.
     """
+    limit = limit or TimeLimit(None)
     _check_settings(settings)
     _check_method(family, settings)
     files = family.check(base)
     rows = read_training_rows(manifest)
     device = pick_device(gpus)
     torch.set_num_threads(threads)
-
-    from accelerate import Accelerator
 
     _check_precision(settings.mixed_precision, device)
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=settings.mixed_precision)
@@ -187,13 +202,19 @@ def finetune(
         PRECISIONS[settings.mixed_precision],
         torch.float32 if settings.method == "full" else None,
     )
-    checkpoint = load_checkpoint(progress, identity)
-    accelerator.wait_for_everyone()
-    if checkpoint is None and accelerator.is_main_process:
-        clear(progress)
+    attempt, checkpoint = _begin(progress, identity, accelerator)
     encoded = _EncodedCache(cache, _encoding_key(family, pipeline, files, base, rows, device))
     run = _Run(
-        family, pipeline, rows, settings, accelerator, accumulate, threads, checkpoint, encoded
+        family,
+        pipeline,
+        rows,
+        settings,
+        accelerator,
+        accumulate,
+        threads,
+        checkpoint,
+        encoded,
+        limit,
     )
     if accelerator.is_main_process:
         log.info(
@@ -207,17 +228,18 @@ def finetune(
             accumulate,
             accelerator.device,
         )
-    shown = Progress(f"fine-tuning {label}", run.steps, "steps", done=run.step)
-    for batch in run.batches():
-        run.advance(batch)
-        if accelerator.is_main_process:
-            shown.update(note=run.summary())
-            if run.step % settings.checkpoint_every == 0 or run.step == run.steps:
-                save_checkpoint(progress, run.checkpoint(), identity)
+    with closing(run.images):
+        finished = _train(run, limit, attempt, identity, label)
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        _write_outputs(family, base, run, output, curve)
-        clear(progress)
+    if attempt:
+        attempt.check()  # before anything is written: a newer attempt may be writing the same
+        write_span(
+            output,
+            run.step,
+            run.steps,
+            (lambda folder: _write_result(family, base, run, folder)) if finished else None,
+            attempt.check,
+        )
     accelerator.end_training()
 
 
@@ -236,11 +258,12 @@ class _Run:
         pipeline: Any,
         rows: pd.DataFrame,
         settings: TrainSettings,
-        accelerator: "Accelerator",
+        accelerator: Accelerator,
         accumulate: int,
         threads: int,
         checkpoint: Checkpoint | None,
         encoded: _EncodedCache,
+        limit: TimeLimit,
     ):
         self.family, self.pipeline, self.rows, self.settings = family, pipeline, rows, settings
         self.accelerator, self.accumulate = accelerator, accumulate
@@ -268,6 +291,12 @@ class _Run:
         if checkpoint and checkpoint.scaler is not None:
             accelerator.scaler.load_state_dict(checkpoint.scaler)
         self.captions = rows["caption"].tolist()
+
+        def out_of_time() -> bool:
+            limit.step_done()  # a block of images, which is what encoding loses when it is killed
+            return limit.is_near()
+
+        limit.start()
         self.images = TrainingImages(
             rows["path"].tolist(),
             settings.size,
@@ -278,7 +307,8 @@ class _Run:
             key=encoded.key,
             process=accelerator.process_index,
             processes=accelerator.num_processes,
-            barrier=accelerator.wait_for_everyone,
+            agree=lambda said: _all_say(accelerator, said),
+            out_of_time=out_of_time,
         )
 
     def batches(self) -> Iterator[list[tuple[np.ndarray, np.ndarray, torch.Tensor]]]:
@@ -303,7 +333,6 @@ class _Run:
             if len(collected) == self.accumulate:
                 yield collected
                 collected = []
-        self.images.close()
 
     def advance(self, batch: list[tuple[np.ndarray, np.ndarray, torch.Tensor]]) -> None:
         """Do one optimiser step.
@@ -417,16 +446,89 @@ class _Run:
         )
 
 
-def _write_outputs(family: Family, base: Base, run: _Run, output: Path, curve: Path) -> None:
+def _begin(
+    progress: Path, identity: dict[str, Any], accelerator: Accelerator
+) -> tuple[Attempt | None, Checkpoint | None]:
+    """Return the attempt, in the main process, and the checkpoint to continue, in all."""
+    attempt, taken = None, None
+    if accelerator.is_main_process:
+        attempt = Attempt(progress)
+        taken = take_over(attempt, identity)
+    # The others read what the main process found, not what they find: they must agree.
+    path = broadcast_object_list([str(taken[0]) if taken else None])[0]
+    if accelerator.is_main_process or path is None:
+        return attempt, taken[1] if taken else None
+    return None, read_checkpoint(Path(path), identity)
+
+
+def _train(
+    run: _Run, limit: TimeLimit, attempt: Attempt | None, identity: dict[str, Any], label: str
+) -> bool:
+    """Do the steps that are left and that the time limit allows; return whether all are done."""
+    every, first = run.settings.checkpoint_every, run.step + 1
+    if run.step == run.steps:  # all that is left is to write the result
+        return True
+    encoded = not _all_say(run.accelerator, run.images.encoded == 0)
+    near = not run.images.complete or _main_says(run.accelerator, limit.is_near())
+    if near and not encoded:
+        raise InputError(
+            f"the time limit was near before the first step (step {first} of {run.steps}): loading "
+            "the weights and images leaves no time to train",
+            "--time-limit, the rule's `runtime`",
+            "raise `runtime` of finetune_train in the profile",
+        )
+    if near:
+        if attempt:
+            log.info("the time limit is near: stopped while encoding images, before step %d", first)
+        return False
+    shown = Progress(f"fine-tuning {label}", run.steps, "steps", done=run.step)
+    limit.start()
+    for batch in run.batches():
+        run.advance(batch)
+        limit.step_done()
+        # All processes stop at the same step: the main one decides.
+        stop = _main_says(run.accelerator, limit.is_near())
+        if attempt:
+            shown.update(note=run.summary())
+            # With a time limit also after the first step: how long a checkpoint takes to write is
+            # known then, and a disk that cannot take one found out.
+            due = run.step % every == 0 or (limit.limited and run.step == first)
+            if due or stop or run.step == run.steps:
+                with limit.writing():
+                    save_checkpoint(attempt, run.checkpoint(), identity)
+        if stop:
+            break
+    if stop and attempt:
+        log.info("the time limit is near: stopped after step %d of %d", run.step, run.steps)
+    return not stop
+
+
+def _main_says(accelerator: Accelerator, said: bool) -> bool:
+    """Return what the main process says, in all processes."""
+    if accelerator.num_processes == 1:
+        return said
+    return bool(broadcast(torch.tensor([int(said)], device=accelerator.device)).item())
+
+
+def _all_say(accelerator: Accelerator, said: bool) -> bool:
+    """Return whether all processes say True, in all of them."""
+    if accelerator.num_processes == 1:
+        return said
+    disagreeing = accelerator.reduce(torch.tensor([float(not said)], device=accelerator.device))
+    return not disagreeing.item()
+
+
+def _write_result(family: Family, base: Base, run: _Run, folder: Path) -> None:
     lines = ["step,epoch,loss,learning_rate"]
     lines += [f"{step},{epoch:.4f},{loss:.6g},{rate:.6g}" for step, epoch, loss, rate in run.curve]
-    write_text(curve, "\n".join(lines) + "\n")
+    write_text(folder / CURVE, "\n".join(lines) + "\n")
     pipeline = run.finished()
-    with whole_folder(output) as folder:
-        if run.settings.lora:
-            save_lora(family, pipeline, folder)
-        else:
-            family.save(pipeline, base, folder)
+    target = folder / CHECKPOINT
+    target.mkdir()
+    if run.settings.lora:
+        save_lora(family, pipeline, target)
+    else:
+        family.save(pipeline, base, target)
 
 
 def _optimiser(parameters: list[torch.nn.Parameter], settings: TrainSettings) -> Any:
@@ -564,8 +666,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--family", required=True)
     add_base_flags(parser)
     parser.add_argument("--manifest", required=True, type=Path)
-    parser.add_argument("--output", required=True, type=Path, help="folder to write")
-    parser.add_argument("--curve", required=True, type=Path, help="CSV of losses to write")
+    parser.add_argument("--output", required=True, type=Path, help="folder of the span to write")
     parser.add_argument("--progress", required=True, type=Path, help="folder of checkpoints")
     parser.add_argument("--cache", type=Path, help="folder of encoded images, shared by runs")
     parser.add_argument("--method", default="full", choices=METHODS)
@@ -590,7 +691,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--lora-targets", default=["attention"], nargs="+")
     parser.add_argument("--gpus", default=0, type=int)
     parser.add_argument("--threads", default=1, type=int)
+    parser.add_argument("--time-limit", default=None, type=float, help="minutes; stop before")
     flags = vars(parser.parse_args(argv))
+    limit = TimeLimit(flags["time_limit"], psutil.Process().create_time())
     lora = None
     if flags["lora_rank"] is not None:
         alpha = flags["lora_rank"] if flags["lora_alpha"] is None else flags["lora_alpha"]
@@ -603,13 +706,13 @@ def main(argv: list[str] | None = None) -> None:
         Base(flags["base"], dict(flags["part"])),
         flags["manifest"],
         flags["output"],
-        flags["curve"],
         flags["progress"],
         settings,
         flags["model"],
         flags["gpus"],
         flags["threads"],
         flags["cache"],
+        limit,
     )
 
 

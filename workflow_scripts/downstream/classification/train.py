@@ -7,7 +7,6 @@ one file: the probability of each finding for each test image; `score` makes the
 
 import argparse
 import logging
-import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
 from workflow_scripts.common.records import provenance
 from workflow_scripts.common.resnet import pretrained_resnet
-from workflow_scripts.common.training import best_epoch, curve, train
+from workflow_scripts.common.training import begin_attempt, best_epoch, curve, train
 from workflow_scripts.common.validation import split_at_random, split_by_patient
 from workflow_scripts.downstream.classification.network import ClassificationTask, predict
 from workflow_scripts.downstream.data import (
@@ -103,6 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     settings = {key: getattr(args, key) for key in _SETTING_KEYS}
     settings["weights_sha256"] = weights_sha256
+    attempt = begin_attempt(args.progress, accelerator)
     history = train(
         network,
         task,
@@ -111,13 +111,13 @@ def main(argv: list[str] | None = None) -> None:
         epochs=args.epochs,
         batch_size=args.batch_size,
         seed=args.seed,
-        progress=args.progress,
+        attempt=attempt,
         key=run_key(settings, images.pixels, images.labels, training, validation),
         accelerator=accelerator,
         label=f"classifier {args.setting}/{args.model}",
     )
     probabilities = predict(network, test.pixels, args.batch_size, accelerator.device)
-    if not accelerator.is_main_process:
+    if attempt is None:
         return
     run = {
         "settings": settings,
@@ -140,8 +140,9 @@ def main(argv: list[str] | None = None) -> None:
     }
     scores = {name: probabilities[:, k] for k, name in enumerate(FINDINGS)}
     columns: dict[str, Any] = {"image_id": test.ids, "patient_id": test.patients, **scores}
+    attempt.check()
     write_outcomes(args.output, columns, run)
-    shutil.rmtree(args.progress, ignore_errors=True)
+    attempt.end()
     log.info("%d test images classified", len(test))
 
 

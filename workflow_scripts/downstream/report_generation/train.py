@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import logging
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,12 +25,13 @@ import torch
 from accelerate import Accelerator
 
 from workflow_scripts.common.as_published import PROTOCOLS, Deviations, deviations
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import provenance
-from workflow_scripts.common.training import curve, train
+from workflow_scripts.common.training import begin_attempt, curve, train
 from workflow_scripts.downstream.data import check_no_test_patient
 from workflow_scripts.downstream.outcomes import write_outcomes
 from workflow_scripts.downstream.report_generation.data import (
@@ -196,8 +196,11 @@ def main(argv: list[str] | None = None) -> None:
     fit = transform(folder)
     squares = Squares(data.pairs.items, fit, int(args.image_memory * 2**30))
     validation = Squares(data.validation.items, fit)
+    attempt = begin_attempt(args.progress, accelerator)
     stages = [
-        _train_stage(stage, network, tokens, data, squares, validation, args, accelerator, key)
+        _train_stage(
+            stage, network, tokens, data, squares, validation, args, accelerator, attempt, key
+        )
         for stage in plan.stages
     ]
     merge_lora(network)
@@ -217,7 +220,7 @@ def main(argv: list[str] | None = None) -> None:
         accelerator=accelerator,
         threads=args.threads,
     )
-    if not accelerator.is_main_process:
+    if attempt is None:
         return
     run = {
         "settings": settings,
@@ -240,8 +243,9 @@ def main(argv: list[str] | None = None) -> None:
         "reference": data.test.reports,
         "generated": reports,
     }
+    attempt.check()
     write_outcomes(args.output, columns, run)
-    shutil.rmtree(args.progress, ignore_errors=True)
+    attempt.end()
     log.info("%d test images described", len(data.test))
 
 
@@ -254,6 +258,7 @@ def _train_stage(
     validation: Squares,
     args: argparse.Namespace,
     accelerator: Accelerator,
+    attempt: Attempt | None,
     key: str,
 ) -> dict[str, Any]:
     """Train one stage, leave its weights in `network`, and return what a run says of it."""
@@ -294,7 +299,8 @@ def _train_stage(
         epochs=stage.epochs,
         batch_size=stage.batch_size,
         seed=args.seed,
-        progress=args.progress / stage.name,
+        attempt=attempt,
+        stage=stage.name,
         key=f"{stage.name} {key}",
         accelerator=accelerator,
         label=f"{stage.name} of {args.setting}/{args.model}",

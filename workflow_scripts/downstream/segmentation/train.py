@@ -13,7 +13,6 @@ in epochs, twice the images would train twice as long, and copies of the real im
 
 import argparse
 import logging
-import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +26,7 @@ from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import provenance
-from workflow_scripts.common.training import best_epoch, curve, epoch_batches, train
+from workflow_scripts.common.training import begin_attempt, best_epoch, curve, epoch_batches, train
 from workflow_scripts.common.validation import split_by_patient
 from workflow_scripts.downstream.data import (
     Collection,
@@ -112,6 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     steps = len(epoch_batches(task.n_train, args.batch_size, args.seed, 0))
     epochs = max(1, round(args.steps / steps))
     settings = {key: getattr(args, key) for key in _SETTING_KEYS}
+    attempt = begin_attempt(args.progress, accelerator)
     history = train(
         network,
         task,
@@ -120,12 +120,12 @@ def main(argv: list[str] | None = None) -> None:
         epochs=epochs,
         batch_size=args.batch_size,
         seed=args.seed,
-        progress=args.progress,
+        attempt=attempt,
         key=run_key(settings, images.pixels, masks, training, validation),
         accelerator=accelerator,
         label=f"segmenter {args.setting}/{args.model}",
     )
-    if not accelerator.is_main_process:
+    if attempt is None:
         return
     predicted = predict(network, test.pixels, args.batch_size, accelerator.device)
     run = {
@@ -154,8 +154,9 @@ def main(argv: list[str] | None = None) -> None:
         "patient_id": test.patients,
         **outcome_columns(predicted, true, exact),
     }
+    attempt.check()
     write_outcomes(args.output, columns, run)
-    shutil.rmtree(args.progress, ignore_errors=True)
+    attempt.end()
     log.info("%d test images segmented", len(test))
 
 

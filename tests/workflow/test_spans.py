@@ -1,0 +1,124 @@
+"""Fine-tuning through the whole workflow under a time limit that three jobs need."""
+
+import json
+
+import pytest
+
+from tests.workflow.checkouts import jobs_in, make_checkout, run
+from tests.workflow.stubs import write_overlay
+
+pytestmark = pytest.mark.workflow
+
+FAMILIES = {"calm": "stable_diffusion", "slow": "tests.finetune.slow_family:SlowStableDiffusion"}
+TARGETS = [f"results/finetune/{model}/checkpoint" for model in FAMILIES]
+WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def trained(demo, tmp_path_factory):
+    """Two models alike; the steps of one take five minutes each by its clock.
+
+    Returns the checkout and the command that trained both.
+    """
+    checkout = make_checkout(tmp_path_factory.mktemp("spans"))
+    (checkout / "results").mkdir(exist_ok=True)
+    (checkout / "results/world").symlink_to(demo / "results/world")
+    tuned = {
+        "method": "lora",
+        "lora": {"rank": 4, "alpha": 4, "rslora": True, "targets": ["attention"]},
+        "learning_rate": 1.0e-3,
+        "epochs": 1,
+        "batch_size": 64,
+        "per_device_batch_size": 64,
+        "size": 32,
+        "caption_dropout": 0.1,
+        "weight_decay": 1.0e-2,
+        "max_grad_norm": 1.0,
+        "warmup_steps": 2,
+        "mixed_precision": "no",
+        "gradient_checkpointing": False,
+        "checkpoint_every": 100,
+        "seed": 42,
+    }
+    overlay = {
+        "run_models": list(FAMILIES),
+        "models": {
+            name: {
+                "family": family,
+                "base": "results/world/weights/tiny-sd-v1",
+                "finetune": tuned,
+                "generate": {"steps": 2, "guidance": 2.0, "size": 64, "batch_size": 16},
+                "display": {"name": name},
+            }
+            for name, family in FAMILIES.items()
+        },
+    }
+    write_overlay(checkout, overlay)
+    configs = ["config.yaml", "profiles/demo/overlay.yaml", "overlay.yaml"]
+    command = ["snakemake", "--profile", "profiles/demo", "--configfile", *configs]
+    resources = ["finetune_train:gpu=0", "finetune_train:runtime=30"]
+    command += ["--retries", "0", "--set-resources", *resources]
+    command += ["--set-threads", "finetune_train=1", "--", *TARGETS]
+    run(command, checkout)
+    return checkout, command
+
+
+def planned(command, checkout):
+    """The jobs that a command would run."""
+    return jobs_in(run([command[0], "--dry-run", *command[1:]], checkout).stdout)
+
+
+def test_as_many_jobs_as_it_takes_give_what_one_gives(trained):
+    checkout, _ = trained
+    states = {
+        model: [
+            json.loads((folder / str(n) / "span.json").read_text())
+            for n in range(1, len(list(folder.iterdir())) + 1)
+        ]
+        for model in FAMILIES
+        for folder in [checkout / f"results/finetune/{model}/spans"]
+    }
+    steps = states["calm"][0]["steps"]
+    assert states["calm"] == [{"finished": True, "step": steps, "steps": steps}]
+    assert [state["step"] for state in states["slow"]] == [3, 6, steps]
+    assert [state["finished"] for state in states["slow"]] == [False, False, True]
+    calm, slow = (checkout / "results/finetune" / model for model in FAMILIES)
+    for name in ("training.csv", f"checkpoint/{WEIGHTS}"):
+        assert (calm / name).read_bytes() == (slow / name).read_bytes()
+    # The weights are stored once, the progress is gone, and each job has its log.
+    assert (slow / "checkpoint" / WEIGHTS).samefile(slow / "spans/3/checkpoint" / WEIGHTS)
+    assert not (slow / ".progress").exists()
+    logs = {path.name for path in (checkout / "logs/finetune/slow").iterdir()}
+    assert logs == {"span_1.log", "span_2.log", "span_3.log", "finish.log"}
+
+
+def test_nothing_is_left_to_do_and_another_time_limit_changes_nothing(trained):
+    checkout, command = trained
+    other = [word.replace("runtime=30", "runtime=60") for word in command]
+    for again in (command, other):
+        assert planned(again, checkout) == set()
+
+
+def test_a_lost_checkpoint_is_linked_again_and_not_trained(trained):
+    checkout, command = trained
+    weights = checkout / "results/finetune/slow/checkpoint" / WEIGHTS
+    before = weights.read_bytes()
+    for path in weights.parent.iterdir():
+        path.unlink()
+    weights.parent.rmdir()
+    assert planned(command, checkout) == {("finetune_finish", "slow")}
+    run(command, checkout)
+    assert weights.read_bytes() == before
+
+
+def test_other_settings_train_anew_from_the_first_span(trained):
+    checkout, command = trained
+    path = checkout / "overlay.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("seed: 42", "seed: 43", 1))
+    try:
+        jobs = planned(command, checkout)
+    finally:
+        path.write_text(text)
+    assert len({model for _, model in jobs}) == 1
+    assert {rule for rule, _ in jobs} == {"finetune_train", "finetune_finish"}
