@@ -6,6 +6,10 @@
 configfile: "config.yaml"
 
 
+# Used with `--sdm apptainer` alone; envs/core.def says how to build it.
+container: "envs/chexgenbench.sif"
+
+
 include: "rules/common.smk"
 include: "rules/cohort.smk"
 include: "rules/finetune.smk"

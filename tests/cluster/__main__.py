@@ -1,8 +1,8 @@
 """`make cluster`, `make cluster-demo`, `make cluster-stop`: a private SLURM to try the workflow on.
 
-    python -m tests.cluster start
-    python -m tests.cluster demo    # start it where it does not run, and the demo through it
-    python -m tests.cluster stop
+python -m tests.cluster start
+python -m tests.cluster demo    # start it where it does not run, and the demo through it
+python -m tests.cluster stop
 """
 
 import argparse

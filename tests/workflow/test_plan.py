@@ -2,14 +2,13 @@
 
 import json
 import os
-import re
 import stat
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
+from tests.cluster.profile import gpus_of_rules, read_profile
 from tests.workflow.checkouts import planned_jobs, run
 from tests.workflow.stubs import make_stub_sources, write_overlay
 
@@ -57,7 +56,7 @@ def test_preflight_names_what_is_missing_before_the_first_job(checkout):
 
 
 def profile_rules(name):
-    profile = yaml.safe_load(Path(f"profiles/{name}/config.yaml").read_text())
+    profile = read_profile(Path(f"profiles/{name}/config.yaml"))
     return set(profile.get("set-resources", {})) | set(profile.get("set-threads", {}))
 
 
@@ -69,14 +68,44 @@ def test_every_rule_that_a_profile_names_exists(checkout, profile):
 
 @pytest.mark.parametrize("profile", ["demo", "slurm_h200", "slurm_a100"])
 def test_every_rule_that_asks_for_a_gpu_has_its_place_in_the_profile(checkout, profile):
-    text = "".join(path.read_text() for path in sorted(Path("rules").glob("*.smk")))
-    start = r"^(?:rule|checkpoint) "
-    blocks = re.findall(rf"{start}(\w+):\n(.*?)(?={start}|\Z)", text, re.MULTILINE | re.DOTALL)
-    asking = {name for name, block in blocks if re.search(r"\bgpu=[1-9]", block)}
+    asking = set(gpus_of_rules(Path("rules")))
     assert len(asking) > 6
     assert "finetune_train" in asking
-    settings = yaml.safe_load(Path(f"profiles/{profile}/config.yaml").read_text())
+    settings = read_profile(Path(f"profiles/{profile}/config.yaml"))
     assert asking <= set(settings["set-resources"])
+
+
+def test_the_slurm_profiles_differ_only_in_what_a_site_edits():
+    parts = [
+        Path(f"profiles/{name}/config.yaml").read_text().partition("\nexecutor: slurm\n")
+        for name in ("slurm_h200", "slurm_a100")
+    ]
+    assert parts[0][2] == parts[1][2]
+    assert "SITE" not in parts[0][2]
+    assert "__variables__" in parts[0][0]
+
+
+def test_a_site_is_set_in_one_place(tmp_path):
+    text = Path("profiles/slurm_h200/config.yaml").read_text()
+    site = {"account: null": "account: mine", "scratch: null": "scratch: /local"}
+    site |= {"{ slurm_partition: h200, gpu_model: h200 }": "{ slurm_partition: x, gpu_model: y }"}
+    for ours, theirs in site.items():
+        assert text.count(ours) == 1
+        text = text.replace(ours, theirs)
+    (tmp_path / "config.yaml").write_text(text)
+    profile = read_profile(tmp_path / "config.yaml")
+    assert profile["default-resources"]["slurm_account"] == "mine"
+    assert profile["default-resources"]["tmpdir"] == "/local"
+    tuning = profile["set-resources"]["finetune_train"]
+    assert tuning == {"slurm_partition": "x", "gpu_model": "y", "cpus_per_task": 32}
+
+
+@pytest.mark.parametrize("name", ["slurm_h200", "slurm_a100"])
+def test_no_group_holds_a_rule_with_a_gpu(name):
+    profile = read_profile(Path(f"profiles/{name}/config.yaml"))
+    asking = set(gpus_of_rules(Path("rules"))) | set(profile["set-resources"])
+    assert profile["groups"].keys() == profile["group-components"].keys()
+    assert not asking & set(profile["groups"])
 
 
 @pytest.mark.parametrize("profile", ["slurm_h200", "slurm_a100"])
