@@ -19,6 +19,7 @@ include: "rules/tables.smk"
 
 localrules:
     all,
+    finetune_finish,
     prompts,
     release,
     tables,

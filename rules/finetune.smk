@@ -43,6 +43,7 @@ checkpoint finetune_train:
 
 
 rule finetune_finish:
+    """Put what the last span made in its place, without a second copy, and drop the progress."""
     input:
         last_span,
     output:
@@ -52,8 +53,6 @@ rule finetune_finish:
         "logs/finetune/{model}/finish.log",
     benchmark:
         "benchmarks/finetune/{model}/finish.tsv"
-    """Put what the last span made in its place, without a second copy, and drop the progress."""
-    localrule: True
     conda:
         "../envs/core.yaml"
     threads: 1
