@@ -23,6 +23,7 @@ include: "rules/tables.smk"
 
 localrules:
     all,
+    finetune_finish,
     prompts,
     release,
     tables,

@@ -53,7 +53,6 @@ rule finetune_finish:
         "logs/finetune/{model}/finish.log",
     benchmark:
         "benchmarks/finetune/{model}/finish.tsv"
-    localrule: True
     conda:
         "../envs/core.yaml"
     threads: 1

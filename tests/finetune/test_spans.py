@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.finetune.weights import weights_in
 from workflow_scripts.common import files
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
@@ -86,9 +87,11 @@ def train(tiny_sd, two_images, cohort_writer, settings, tmp_path):
 
 
 def content(folder):
-    """Every file of a span but its state, by name."""
+    """Every file of a span but its state, by name: its bytes, or its tensors' bytes."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
+        path.relative_to(folder).as_posix(): (
+            weights_in(path) if path.suffix == ".safetensors" else path.read_bytes()
+        )
         for path in folder.rglob("*")
         if path.is_file() and path.name != "span.json"
     }

@@ -103,7 +103,7 @@ class Attempt:
         """Link a file or folder that an earlier attempt wrote whole to its place in this one's.
 
         Args:
-            path: in the folder of one of `earlier()`.
+            path: directly in the folder of one of `earlier()`; a folder holds files alone.
 
         Returns:
             Its path in this attempt's folder.
@@ -112,12 +112,8 @@ class Attempt:
             FileNotFoundError: the earlier attempt, still alive, has just removed it.
             InputError: another attempt took over.
         """
-        inside = path.relative_to(self.progress)
-        target = self.folder.joinpath(*inside.parts[1:])
+        target = self.folder / path.name
         self.check()
-        # Not with parents: a missing attempt folder stays missing.
-        for parent in reversed(target.relative_to(self.folder).parents[:-1]):
-            (self.folder / parent).mkdir(exist_ok=True)
         if path.is_dir():
             with whole_folder(target, make_parents=False) as folder:
                 for file in sorted(path.iterdir()):

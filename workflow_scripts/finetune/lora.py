@@ -100,12 +100,15 @@ def save_lora(family: Family, pipeline: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict
 
     network: Any = family.network(pipeline)
+    config = network.peft_config["default"].to_dict()
+    # A set, whose order is chance: the same adapter would be written differently each time.
+    config["target_modules"] = sorted(config["target_modules"])
     pipeline.save_lora_weights(
         folder,
         weight_name=LORA_FILE,
         **{
             f"{family.trained}_lora_layers": get_peft_model_state_dict(network),
-            f"{family.trained}_lora_adapter_metadata": network.peft_config["default"].to_dict(),
+            f"{family.trained}_lora_adapter_metadata": config,
         },
     )
 
