@@ -1,5 +1,6 @@
 """The training run: budget, order, draws, refusals, and what survives a SIGKILL."""
 
+import json
 import os
 import signal
 import subprocess
@@ -264,13 +265,15 @@ def test_killed_and_started_again_gives_the_same_bits(
     progress, out = tmp_path / "progress", tmp_path / "killed"
     command = _command(base, manifest, out, progress, words)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+    first = {**environment, "SLURM_JOB_ID": "41", "SLURMD_NODENAME": "n1"}
+    with subprocess.Popen(command, env=first, stderr=subprocess.DEVNULL) as process:
         while not list(progress.glob("step-*")) and process.poll() is None:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not out.exists()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    second = {**environment, "SLURM_JOB_ID": "42", "SLURMD_NODENAME": "n2"}
+    done = subprocess.run(command, env=second, capture_output=True, text=True, check=True)
     assert "continuing at" in done.stderr
     assert not progress.exists()
 
@@ -278,6 +281,9 @@ def test_killed_and_started_again_gives_the_same_bits(
     assert calm.keys() == killed.keys()
     assert all(torch.equal(calm[key], killed[key]) for key in calm)
     assert (out / "training.csv").read_bytes() == (tmp_path / "calm" / "training.csv").read_bytes()
+    made = json.loads((out / "pipeline" / "provenance.json").read_text())
+    jobs = [(job["slurm_job_id"], job["slurm_node"], job["device"]) for job in made["jobs"]]
+    assert jobs == [("41", "n1", "cpu"), ("42", "n2", "cpu")]
 
 
 def test_two_processes_and_one_that_accumulates_give_the_same_weights(

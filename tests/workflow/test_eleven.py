@@ -64,7 +64,7 @@ def test_systems_are_tuned_as_table_11_says(eleven):
     for system in LORA:
         checkpoint = folder / system / "checkpoint"
         files = {path.name for path in checkpoint.iterdir()} - {".snakemake_timestamp"}
-        assert files == {"pytorch_lora_weights.safetensors"}
+        assert files == {"pytorch_lora_weights.safetensors", "provenance.json"}
     tuned = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert tuned == {*FULL, *LORA, VARIANT}
     for system in tuned:

@@ -94,6 +94,16 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Checkpoint | None
     return None
 
 
+def note_job(folder: Path, job: dict[str, str | None]) -> list[dict[str, str | None]]:
+    """Note in `folder` that a job works on the run; return all that did, the first first."""
+    path = folder / "jobs.json"
+    jobs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if job not in jobs:
+        jobs.append(job)
+        write_text(path, json.dumps(jobs))
+    return jobs
+
+
 def clear(folder: Path) -> None:
     """Remove all progress, and what a killed process left half-written."""
     shutil.rmtree(folder, ignore_errors=True)

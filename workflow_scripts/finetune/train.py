@@ -23,10 +23,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from workflow_scripts.common.devices import pick_device
+from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of, whole_folder, write_text
 from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.records import provenance, slurm_job
 from workflow_scripts.finetune.data import TrainingImages, digest_of_files, read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order
 from workflow_scripts.finetune.families import get_family
@@ -39,7 +40,13 @@ from workflow_scripts.finetune.lora import (
     save_lora,
     trained_parameters,
 )
-from workflow_scripts.finetune.resume import Checkpoint, clear, load_checkpoint, save_checkpoint
+from workflow_scripts.finetune.resume import (
+    Checkpoint,
+    clear,
+    load_checkpoint,
+    note_job,
+    save_checkpoint,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -145,7 +152,8 @@ def finetune(
         base: the checkpoint to start from.
         manifest: the cohort's; all captioned images of its train split are shown.
         output: the folder to write: a complete diffusers folder, or with the method `lora` the
-            adapter alone, `pytorch_lora_weights.safetensors`.
+            adapter alone, `pytorch_lora_weights.safetensors`; and `provenance.json`, which names
+            the jobs.
         curve: CSV with `step, epoch, loss, learning_rate`.
         progress: folder of checkpoints; a run killed before continues from there.
         settings: see `TrainSettings`.
@@ -191,6 +199,10 @@ def finetune(
     accelerator.wait_for_everyone()
     if checkpoint is None and accelerator.is_main_process:
         clear(progress)
+    made = provenance(identity, device_name(device))
+    if accelerator.is_main_process:
+        # A job that was killed has its part in the checkpoint, too.
+        made["jobs"] = note_job(progress, {"device": made["device"], **slurm_job()})
     encoded = _EncodedCache(cache, _encoding_key(family, pipeline, files, base, rows, device))
     run = _Run(
         family, pipeline, rows, settings, accelerator, accumulate, threads, checkpoint, encoded
@@ -216,7 +228,7 @@ def finetune(
                 save_checkpoint(progress, run.checkpoint(), identity)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        _write_outputs(family, base, run, output, curve)
+        _write_outputs(family, base, run, output, curve, made)
         clear(progress)
     accelerator.end_training()
 
@@ -417,7 +429,9 @@ class _Run:
         )
 
 
-def _write_outputs(family: Family, base: Base, run: _Run, output: Path, curve: Path) -> None:
+def _write_outputs(
+    family: Family, base: Base, run: _Run, output: Path, curve: Path, made: dict[str, Any]
+) -> None:
     lines = ["step,epoch,loss,learning_rate"]
     lines += [f"{step},{epoch:.4f},{loss:.6g},{rate:.6g}" for step, epoch, loss, rate in run.curve]
     write_text(curve, "\n".join(lines) + "\n")
@@ -427,6 +441,7 @@ def _write_outputs(family: Family, base: Base, run: _Run, output: Path, curve: P
             save_lora(family, pipeline, folder)
         else:
             family.save(pipeline, base, folder)
+        write_text(folder / "provenance.json", json.dumps(made, indent=1, sort_keys=True) + "\n")
 
 
 def _optimiser(parameters: list[torch.nn.Parameter], settings: TrainSettings) -> Any:
