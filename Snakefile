@@ -27,6 +27,7 @@ localrules:
     prompts,
     release,
     tables,
+    tables_costs,
 
 
 rule all:
@@ -34,6 +35,7 @@ rule all:
     default_target: True
     input:
         rules.tables_build.output,
+        rules.tables_costs.output,
         rules.tables_report.output,
         rules.tables_riskiest.output,
 

@@ -475,6 +475,35 @@ def model_table(wildcards):
     return quote(json.dumps(rows))
 
 
+def job_patterns(wildcards):
+    """Of every rule that leaves a benchmark file, whose its files are, as JSON.
+
+    That is the rule's stage, the benchmark file as a regular expression, and the wildcards with
+    their constraints in the order of the output, by which the SLURM executor names logs.
+    """
+    patterns = []
+    for source in workflow.rules:
+        if source.benchmark is None:
+            continue
+        output = source.output[0]
+        place = Path(output).parts
+        constraints = output.wildcard_constraints()
+        gpu = source.resources.get("gpu")
+        patterns.append(
+            {
+                "name": source.name,
+                "stage": place[2] if place[1] == "downstream" else place[1],
+                "benchmark": source.benchmark.regex().pattern,
+                "wildcards": [
+                    [name, constraints[name].pattern if name in constraints else ".+"]
+                    for name in output.regex().groupindex
+                ],
+                "gpus": None if gpu.is_evaluable() else gpu.value or 0,
+            }
+        )
+    return quote(json.dumps(patterns))
+
+
 def records(kind):
     """Every record of one kind that the run's models have."""
     if kind == "fidelity":

@@ -1,5 +1,7 @@
 # Needs: every stage's records.
 # Makes: results/tables/table*.{csv,md,tex} and report.html; a pure join, nothing is computed anew.
+# Likewise costs.{csv,md,tex}, from Snakemake's benchmark files and SLURM's accounting, where the
+# workflow runs; jobs.csv beside it has every attempt of every job and names the cluster's nodes.
 # Beside them riskiest_pairs.html and .csv, which show and name patients: for their owner only.
 # On request release.tar.gz: what may be published, after a search for images, captions and ids.
 
@@ -76,6 +78,39 @@ rule tables_build:
         " --manifest {input.manifest} --out {params.folder} 2> {log}"
 
 
+rule tables_costs:
+    """What the run cost, by stage and model, over all attempts."""
+    input:
+        code=code("tables"),
+        # Every job but the tables' ends in a record: whatever was run again made one anew.
+        records=records("fidelity") + records("privacy") + records("downstream"),
+    output:
+        costs=expand("results/tables/costs.{format}", format=["csv", "md", "tex"]),
+        jobs="results/tables/jobs.csv",
+    log:
+        "logs/tables/costs.log",
+    benchmark:
+        "benchmarks/tables/costs.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        version=VERSIONS["tables"],
+        folder=output_folder,
+        dataset=quote(config["cohort"]["dataset"]),
+        models=model_table,
+        rules=job_patterns,
+        benchmarks="benchmarks",
+        logs=".snakemake/slurm_logs",
+    shell:
+        "python -m workflow_scripts.tables.build_costs --rules {params.rules}"
+        " --models {params.models} --dataset {params.dataset} --benchmarks {params.benchmarks}"
+        " --slurm-logs {params.logs} --jobs {output.jobs} --out {params.folder} 2> {log}"
+
+
 rule tables_report:
     """One HTML file with the tables, example images and where every number comes from."""
     input:
@@ -88,6 +123,8 @@ rule tables_report:
         downstream=records("downstream"),
         images=example_shards,
         tables=rules.tables_build.output,
+        costs=rules.tables_costs.output.costs,
+        jobs=rules.tables_costs.output.jobs,
     output:
         report="results/tables/report.html",
         public="results/tables/report_public.html",
@@ -113,7 +150,7 @@ rule tables_report:
         " --privacy {input.privacy} --downstream {input.downstream} --models {params.models}"
         " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
         " --manifest {input.manifest} --prompts {input.prompts} {params.images}"
-        " --tables {params.folder} --output {output.report} --public {output.public} 2> {log}"
+        " --tables {params.folder} --jobs {input.jobs} --output {output.report} --public {output.public} 2> {log}"
 
 
 rule tables_riskiest:
@@ -154,6 +191,7 @@ rule tables_release:
         manifest=every_manifest,
         prompts=every_prompt_set,
         tables=rules.tables_build.output,
+        costs=rules.tables_costs.output.costs,
         report=rules.tables_report.output.public,
         records=records("fidelity") + records("privacy") + records("downstream"),
         lock="envs/core.lock.txt",
@@ -175,6 +213,6 @@ rule tables_release:
         config=quote(canonical(config)),
     shell:
         "python -m workflow_scripts.tables.release --dataset {params.dataset}"
-        " --tables {input.tables} --records {input.records} --report {input.report}"
+        " --tables {input.tables} {input.costs} --records {input.records} --report {input.report}"
         " --config {params.config} --lock {input.lock} --manifest {input.manifest}"
         " --prompts {input.prompts} --output {output} 2> {log}"

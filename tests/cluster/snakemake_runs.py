@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from tests.cluster.cluster import Cluster
 
@@ -41,6 +42,8 @@ class Run:
         tools: a folder of programs that are found before all others.
     """
 
+    _all: ClassVar[list["Run"]] = []
+
     def __init__(
         self,
         cluster: Cluster,
@@ -65,6 +68,16 @@ class Run:
                 cwd=checkout, env=env, stdout=stream, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
+
+        self._all.append(self)
+
+    @classmethod
+    def end_all(cls) -> None:
+        """Kill those that still run, as after a test that failed."""
+        for run in cls._all:
+            if run.process.poll() is None:
+                run.kill()
+        cls._all.clear()
 
     def said(self) -> str:
         """Return what this and earlier runs in the checkout have said."""

@@ -15,6 +15,7 @@ from workflow_scripts.common.images import (
     png_bytes,
     read_shard_ids,
     read_shards,
+    shard_jobs,
     write_shard,
 )
 
@@ -49,6 +50,15 @@ def test_the_same_items_give_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         write_shard([item(k) for k in range(70)], tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_shard_names_the_jobs_that_made_it(tmp_path):
+    jobs = [{"device": "cpu", "slurm_job_id": "7", "slurm_node": None}]
+    write_shard([item(1)], tmp_path / "a.parquet", jobs)
+    write_shard([item(1)], tmp_path / "b.parquet")
+    assert shard_jobs(tmp_path / "a.parquet") == jobs
+    assert shard_jobs(tmp_path / "b.parquet") == []
+    assert [i.id for i in read_shards([tmp_path / "a.parquet"])] == ["test-1"]
 
 
 def test_datasets_reads_a_shard_as_an_image_column(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import math
+import socket
 
 import pytest
 
@@ -23,6 +24,19 @@ def test_a_record_comes_back_equal(tmp_path):
     assert written.get("fid", "Edema").reason == "only 1 image"
     with pytest.raises(KeyError, match="no kid for all"):
         written.get("kid")
+
+
+def test_provenance_names_the_slurm_job_its_node_and_the_gpu_and_no_other_machine(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    alone = provenance({})
+    assert (alone["slurm_job_id"], alone["slurm_node"]) == (None, None)
+    assert socket.gethostname() not in [value for value in alone.values() if value]
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.setenv("SLURMD_NODENAME", "gpu-17")
+    made = provenance({}, "cuda:NVIDIA H200")
+    assert (made["slurm_job_id"], made["slurm_node"]) == ("4711", "gpu-17")
+    assert made["device"] == "cuda:NVIDIA H200"
 
 
 def test_a_value_is_a_number_or_a_reason():

@@ -104,6 +104,20 @@ def test_a_split_of_the_manifest(weights: SimpleNamespace, cohort: SimpleNamespa
     assert texts.attrs["collection_sha256"] == images.attrs["collection_sha256"]
 
 
+def test_features_name_the_slurm_job_and_node(
+    weights: SimpleNamespace,
+    cohort: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    arguments = ("--manifest", cohort.manifest, "--prompts", cohort.prompts)
+    run(weights, tmp_path / "out", *arguments, encoders=["reid"], purpose="privacy")
+    attrs = read_features(tmp_path / "out" / "reid.h5").attrs
+    assert (attrs["slurm_job_id"], attrs["slurm_node"], attrs["device"]) == ("", "n1", "cpu")
+
+
 def test_the_images_that_prompts_point_to(
     weights: SimpleNamespace, cohort: SimpleNamespace, tmp_path: Path
 ):

@@ -98,7 +98,9 @@ def content(folder):
 
 
 def state(folder):
-    return json.loads((folder / "span.json").read_text())
+    found = json.loads((folder / "span.json").read_text())
+    assert {"slurm_job_id", "slurm_node", "device"} <= found.pop("provenance").keys()
+    return found
 
 
 def minutes(clock, n):

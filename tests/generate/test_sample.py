@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.images import read_shards
+from workflow_scripts.common.images import read_shards, shard_jobs
 from workflow_scripts.common.manifest import read_prompts, write_prompts
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import SampleSettings
@@ -103,16 +103,20 @@ def test_killed_and_started_again_continues_to_the_same_bytes(cohort, checkpoint
     }
     words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
     command = [sys.executable, "-m", "workflow_scripts.generate.sample", *words]
-    with subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.DEVNULL) as process:
+    first = {**os.environ, "SLURM_JOB_ID": "41", "SLURMD_NODENAME": "n1"}
+    with subprocess.Popen(command, env=first, stderr=subprocess.DEVNULL) as process:
         while not list(progress.glob("batch-*")) and process.poll() is None:
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not output.exists()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    second = {**os.environ, "SLURM_JOB_ID": "42", "SLURMD_NODENAME": "n2"}
+    done = subprocess.run(command, env=second, capture_output=True, text=True, check=True)
     assert "continuing at" in done.stderr
     killed = list(read_shards([output]))
     assert [(item.id, item.data) for item in killed] == [(item.id, item.data) for item in calm]
+    jobs = [(job["slurm_job_id"], job["slurm_node"], job["device"]) for job in shard_jobs(output)]
+    assert jobs == [("41", "n1", "cpu"), ("42", "n2", "cpu")]
 
 
 def test_progress_of_other_settings_is_not_continued(cohort, checkpoint, caplog):

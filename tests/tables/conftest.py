@@ -55,7 +55,8 @@ PROVENANCE = {
     "settings_sha256": "f" * 64,
     "versions": {"torch": "2.13.0", "python": "3.11.9", "h5py": None},
     "device": "cpu",
-    "slurm_job_id": None,
+    "slurm_job_id": "4711",
+    "slurm_node": "gpu-node-17",
     "written": "2026-01-01T00:00:00+00:00",
 }
 

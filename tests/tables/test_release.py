@@ -5,6 +5,7 @@ import html
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.tables.test_tables_build import build
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest, write_manifest
 from workflow_scripts.tables import report
-from workflow_scripts.tables.release import check, main, pack, without_site
+from workflow_scripts.tables.release import check, main, pack, without_nodes, without_site
 
 PASSAGES = [
     "The lungs are clear. No pleural effusion or pneumothorax is seen.",
@@ -127,6 +128,23 @@ def test_the_bundle_holds_tables_records_config_and_no_patient(bench, public):
     for column in ("caption", "indication"):
         for text in bench.frame[column].dropna():
             assert text.lower() not in words
+
+
+def test_the_bundle_names_no_node_but_the_job_and_the_gpu(bench, public):
+    assert "gpu-node-17" in Path(bench.files["privacy"][0]).read_text()
+    main(flags_of(bench, public))
+    with tarfile.open(bench.root / "release.tar.gz") as archive:
+        texts = {m.name: archive.extractfile(m).read().decode() for m in archive.getmembers()}
+    assert [name for name, text in texts.items() if "gpu-node-17" in text] == []
+    record = json.loads(texts["chexgenbench-release/records/sound/privacy/pairwise/sana.json"])
+    assert record["provenance"]["slurm_node"] is None
+    assert (record["provenance"]["slurm_job_id"], record["provenance"]["device"]) == ("4711", "cpu")
+
+
+def test_nodes_of_training_runs_inside_a_record_are_taken_out():
+    content = {"details": {"runs": [{"provenance": {"slurm_node": "n1", "device": "cpu"}}]}}
+    expected = {"details": {"runs": [{"provenance": {"slurm_node": None, "device": "cpu"}}]}}
+    assert without_nodes(content) == expected
 
 
 def test_the_whole_report_is_refused_and_the_search_finds_its_radiographs(bench, public):

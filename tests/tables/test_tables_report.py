@@ -14,7 +14,9 @@ from workflow_scripts.common.records import Record, Value, read_record
 from workflow_scripts.tables import build
 from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.assemble import build_tables
+from workflow_scripts.tables.attempts import Attempt, attempts_to_csv
 from workflow_scripts.tables.cohort_counts import count_cohort
+from workflow_scripts.tables.costs import cost_table
 from workflow_scripts.tables.dot_plot import LEFT, RIGHT, WIDTH, dot_plot
 from workflow_scripts.tables.examples import choose, gallery, parse_images
 from workflow_scripts.tables.models import parse_models
@@ -57,8 +59,16 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def report(bench: SimpleNamespace, name: str = "report.html") -> Path:
+def report(
+    bench: SimpleNamespace, name: str = "report.html", attempts: list[Attempt] | None = None
+) -> Path:
     build.main([*bench.argv(bench), "--out", str(bench.root / "out")])
+    jobs = []
+    if attempts is not None:
+        (bench.root / "jobs.csv").write_text(attempts_to_csv(attempts), encoding="utf-8")
+        costs = cost_table(attempts, parse_models(json.dumps(bench.models)), "World")
+        build.write_tables({"costs": costs}, bench.root / "out")
+        jobs = ["--jobs", str(bench.root / "jobs.csv")]
     output = bench.root / name
     images = [word for pair in bench.images for word in ("--images", pair)]
     main(
@@ -67,6 +77,7 @@ def report(bench: SimpleNamespace, name: str = "report.html") -> Path:
             *("--prompts", str(bench.prompts)),
             *images,
             *("--tables", str(bench.root / "out")),
+            *jobs,
             *("--output", str(output)),
         ]
     )
@@ -321,3 +332,37 @@ def test_images_of_an_unknown_model_are_refused(bench):
         report(bench)
     with pytest.raises(InputError, match="MODEL=FILE"):
         parse_images(["sana"])
+
+
+ATTEMPTS = [
+    Attempt("f", "finetune", "sana", "sana", source, state=state, elapsed_s=9000, gpus=4, node="n7")
+    for source, state in (("accounting", "TIMEOUT"), ("accounting", "COMPLETED"))
+]
+
+
+def test_the_cost_stands_in_a_sentence_a_figure_and_a_table_without_nodes(bench):
+    made = report(bench, attempts=ATTEMPTS)
+    read = page(made)
+    assert read.open == []
+    assert "20.00 GPU-hours and 5.000 hours of wall time for 1 job, in 2 attempts" in read.text
+    assert "Sana Fine-tuning 20.00 5.000" in read.text
+    assert 'aria-label="GPU-hours by model and stage"' in made.read_text(encoding="utf-8")
+    files = [a["download"] for tag, a in read.tags if tag == "a" and "download" in a]
+    assert {"costs.csv", "costs.md", "costs.tex"} <= set(files)
+    assert "n7" not in read.text.split()
+    ids = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("attempts", [None, []])
+def test_a_report_of_unknown_cost_says_so(bench, attempts):
+    assert "No job's cost is known." in page(report(bench, attempts=attempts)).text
+
+
+def test_the_cost_changes_no_other_table(bench):
+    report(bench)
+    before = {path.name: path.read_bytes() for path in (bench.root / "out").iterdir()}
+    report(bench, attempts=ATTEMPTS)
+    after = {path.name: path.read_bytes() for path in (bench.root / "out").iterdir()}
+    assert after.keys() - before.keys() == {"costs.csv", "costs.md", "costs.tex"}
+    assert all(after[name] == before[name] for name in before)

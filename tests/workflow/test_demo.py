@@ -61,7 +61,7 @@ TABLES = [
     "table17a_caption_fidelity",
     "table17b_caption_privacy",
 ]
-JOINS = {("tables_build", None), ("tables_report", None), ("tables_riskiest", None)}
+JOINS = {(f"tables_{name}", None) for name in ("build", "costs", "report", "riskiest")}
 
 
 def value(demo, stage, model, metric, subset="all"):
@@ -430,7 +430,7 @@ def test_a_touched_script_reruns_nothing_and_an_edited_one_its_stage(demo):
         rules = {rule for rule, _ in planned_jobs(demo, *PROFILE)}
     finally:
         script.write_text(text)
-    assert rules == {"fidelity_score", "tables_build", "tables_report"}
+    assert rules == {"fidelity_score", "tables_build", "tables_costs", "tables_report"}
 
 
 def test_another_captions_source_does_retrain(demo):

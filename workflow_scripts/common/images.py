@@ -2,12 +2,12 @@
 
 A shard has the columns `prompt_id`, `image{bytes, path}`, `caption` (what the image was made from;
 for a control, the caption of the radiograph shown) and `source_image_id` (the radiograph that a
-control shows; null for generated images).
+control shows; null for generated images). Its metadata name the jobs that made it.
 """
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,6 +44,9 @@ SHARD_SCHEMA: Final = pa.schema(
         )
     },
 )
+
+_JOBS: Final = "jobs"
+"""The key of a shard's metadata."""
 
 ROWS_PER_GROUP: Final = 64
 """Rows of one Parquet row group: the unit of lazy reading (some 15 MB of 512-pixel PNGs)."""
@@ -111,8 +114,16 @@ def png_bytes(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def write_shard(items: Iterable[ImageItem], path: str | Path) -> int:
-    """Write one shard from items that carry `data` and `caption`; return the number of rows."""
+def write_shard(
+    items: Iterable[ImageItem], path: str | Path, jobs: Sequence[Mapping[str, str | None]] = ()
+) -> int:
+    """Write one shard from items that carry `data` and `caption`; return the number of rows.
+
+    Args:
+        items: the rows.
+        path: the file.
+        jobs: what made the images, for each job its device and what `records.slurm_job` says.
+    """
     count = 0
     with (
         whole_file(path) as temporary,
@@ -128,7 +139,19 @@ def write_shard(items: Iterable[ImageItem], path: str | Path) -> int:
         if group or not count:
             writer.write_table(_table(group))
             count += len(group)
+        writer.add_key_value_metadata({_JOBS: json.dumps(list(map(dict, jobs)), sort_keys=True)})
     return count
+
+
+def shard_jobs(path: str | Path) -> list[dict[str, str | None]]:
+    """Return the jobs that made a shard, see `write_shard`; none where it does not say.
+
+    Raises:
+        InputError: see `read_shards`.
+    """
+    with _open_shard(path) as file:
+        found = (file.metadata.metadata or {}).get(_JOBS.encode())
+    return json.loads(found) if found else []
 
 
 def read_shards(paths: Sequence[str | Path]) -> Iterator[ImageItem]:

@@ -152,8 +152,20 @@ def provenance(settings: dict[str, Any], device: str = "cpu") -> dict[str, Any]:
         "versions": {name: _version(name) for name in _LIBRARIES}
         | {"python": platform.python_version()},
         "device": device,
-        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+        **slurm_job(),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def slurm_job() -> dict[str, str | None]:
+    """Return the SLURM job id and node of this process, None where SLURM did not start it.
+
+    The node is what SLURM calls it; the host name of a machine that SLURM does not manage is
+    nobody's business.
+    """
+    return {
+        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+        "slurm_node": os.environ.get("SLURMD_NODENAME"),
     }
 
 

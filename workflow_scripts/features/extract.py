@@ -42,6 +42,7 @@ from workflow_scripts.common.images import (
 )
 from workflow_scripts.common.manifest import SPLITS, read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.records import slurm_job
 from workflow_scripts.features.cache import Features, write_features
 from workflow_scripts.features.encoders import (
     PURPOSES,
@@ -328,6 +329,8 @@ def extract(
             "purpose": purpose,
             "protocol": protocol,
             "device": device_name(device),
+            # HDF5 has no null.
+            **{key: value or "" for key, value in slurm_job().items()},
             "versions": json.dumps(versions, sort_keys=True),
         }
         if encoder.reads == "caption":

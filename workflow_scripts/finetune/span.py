@@ -1,14 +1,14 @@
 """A span of fine-tuning: what one job leaves, between two time limits or at the end.
 
-The folder of a span holds `span.json`, which says how far training is, and of the last span
-the result: `checkpoint/` and `training.csv`. Snakemake reads it while it plans, so nothing heavy is
-imported here.
+The folder of a span holds `span.json`, which says how far training is and which job made it, and of
+the last span the result: `checkpoint/` and `training.csv`. Snakemake reads it while it plans, so
+nothing heavy is imported here.
 """
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_folder, write_text
@@ -24,6 +24,7 @@ def write_span(
     steps: int,
     write_result: Callable[[Path], None] | None,
     check: Callable[[], None],
+    made: dict[str, Any],
 ) -> None:
     """Write a span's folder, whole or not at all.
 
@@ -34,11 +35,13 @@ def write_span(
         write_result: writes `checkpoint/` and `training.csv` into the folder it gets; None where
             training is not finished.
         check: called just before the folder appears; what it raises leaves `folder` as it was.
+        made: the span's provenance, of `records.provenance`.
     """
     with whole_folder(folder) as temporary:
         if write_result is not None:
             write_result(temporary)
-        state = {"finished": write_result is not None, "step": step, "steps": steps}
+        state: dict[str, Any] = {"finished": write_result is not None, "step": step, "steps": steps}
+        state["provenance"] = made
         write_text(temporary / _STATE, json.dumps(state) + "\n")
         check()
 

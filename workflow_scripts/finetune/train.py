@@ -31,10 +31,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list
 
 from workflow_scripts.common.attempts import Attempt
-from workflow_scripts.common.devices import pick_device
+from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of, write_text
 from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.records import provenance
 from workflow_scripts.finetune.data import TrainingImages, digest_of_files, read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order
 from workflow_scripts.finetune.families import get_family
@@ -239,6 +240,7 @@ def finetune(
             run.steps,
             (lambda folder: _write_result(family, base, run, folder)) if finished else None,
             attempt.check,
+            provenance(identity, device_name(device)),
         )
     accelerator.end_training()
 

@@ -17,6 +17,7 @@ import pandas as pd
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.images import ImageItem, write_shard
 from workflow_scripts.common.manifest import PROMPT_SETS, read_prompts
+from workflow_scripts.common.records import slurm_job
 from workflow_scripts.generate.sharding import shard_rows
 
 _SHOWN = 10
@@ -102,7 +103,7 @@ def import_shard(
             name = f"{prompt['prompt_id']}{files[row].suffix.lower()}"
             yield ImageItem(prompt["prompt_id"], name, files[row].read_bytes(), prompt["caption"])
 
-    write_shard(items(), output)
+    write_shard(items(), output, [{"device": "cpu", **slurm_job()}])
 
 
 def _fault(file: Path) -> str | None:

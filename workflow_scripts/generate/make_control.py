@@ -36,6 +36,7 @@ from workflow_scripts.common.images import (
 )
 from workflow_scripts.common.manifest import FINDINGS, PROMPT_SETS, read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.records import slurm_job
 from workflow_scripts.finetune.data import centre_square
 from workflow_scripts.generate.sharding import shard_rows
 
@@ -230,7 +231,11 @@ def make_control(
     frame = read_prompts(prompts)
     rows = shard_rows(len(frame), shard, shards)
     if kind == "noise":
-        write_shard(_noise(frame.iloc[rows.start : rows.stop], seed, size), output)
+        write_shard(
+            _noise(frame.iloc[rows.start : rows.stop], seed, size),
+            output,
+            [{"device": "cpu", **slurm_job()}],
+        )
         return
     cohort = read_manifest(manifest)
     if kind.endswith("_copies"):
@@ -242,7 +247,11 @@ def make_control(
         sources = assign_held_out(cohort, frame, prompt_set, seed)
     shown = cohort.iloc[sources[rows.start : rows.stop]]
     ids = frame["prompt_id"].iloc[rows.start : rows.stop].tolist()
-    write_shard(_real(ids, shown, kind, Change(blur, brighten, size)), output)
+    write_shard(
+        _real(ids, shown, kind, Change(blur, brighten, size)),
+        output,
+        [{"device": "cpu", **slurm_job()}],
+    )
 
 
 @dataclass(frozen=True)

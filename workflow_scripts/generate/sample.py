@@ -21,9 +21,16 @@ import pandas as pd
 
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of, write_text
-from workflow_scripts.common.images import ImageItem, png_bytes, read_shards, write_shard
+from workflow_scripts.common.images import (
+    ImageItem,
+    png_bytes,
+    read_shards,
+    shard_jobs,
+    write_shard,
+)
 from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.records import slurm_job
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.layout import Base, add_base_flags
@@ -81,7 +88,7 @@ def sample_shard(
     if missing:
         import torch
 
-        from workflow_scripts.common.devices import pick_device
+        from workflow_scripts.common.devices import device_name, pick_device
 
         # Pipelines log the end of a caption that is longer than their text encoder takes.
         logging.getLogger("diffusers").setLevel(logging.ERROR)
@@ -96,11 +103,16 @@ def sample_shard(
         total = sum(len(batch) for batch in batches)
         done = total - sum(len(batches[i]) for i in missing)
         shown = Progress(f"sampling {label}, shard {shard}", total, "images", done=done)
+        own = {"device": device_name(device), **slurm_job()}
         for i in missing:
             rows = frame.iloc[batches[i].start : batches[i].stop]
-            write_shard(_sample_batch(family, pipeline, rows, settings), parts[i])
+            write_shard(_sample_batch(family, pipeline, rows, settings), parts[i], [own])
             shown.update(len(rows))
-    write_shard(read_shards(parts), output)
+    # A job that was killed has its part in the shard, too.
+    jobs = [job for part in parts for job in shard_jobs(part)]
+    write_shard(
+        read_shards(parts), output, [job for i, job in enumerate(jobs) if job not in jobs[:i]]
+    )
     shutil.rmtree(progress, ignore_errors=True)
 
 

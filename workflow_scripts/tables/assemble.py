@@ -75,7 +75,8 @@ def _short(number: float) -> str:
 class Row:
     """The values of a model or of what `kind` says.
 
-    That is `real`, `model`, `control`, `floor`, `average`, `finding`, `pair` or `network`.
+    That is `real`, `model`, `control`, `floor`, `average`, `finding`, `pair`, `network`, `shared`
+    or `total`.
     """
 
     key: str

@@ -8,7 +8,8 @@ python -m workflow_scripts.tables.release --dataset MIMIC-CXR --tables results/t
 
 Left out is whatever shows or names patients: radiographs, generated images (a model may have
 memorised one), captions, indications, ids, features, tables of pairs. What is packed is searched
-for them first, and a bundle that holds any is not written. The same inputs give the same bytes.
+for them first, and a bundle that holds any is not written. What names machines (absolute paths,
+nodes) is taken out, too. The same inputs give the same bytes.
 """
 
 import argparse
@@ -170,6 +171,15 @@ def without_site(config: Any) -> Any:
     return config
 
 
+def without_nodes(content: Any) -> Any:
+    """Return a record's content without the names of the nodes that made it."""
+    if isinstance(content, dict):
+        return {k: None if k == "slurm_node" else without_nodes(v) for k, v in content.items()}
+    if isinstance(content, list):
+        return [without_nodes(value) for value in content]
+    return content
+
+
 def pack(members: dict[str, bytes]) -> bytes:
     """Return a tar.gz of the members under `FOLDER`; the same members give the same bytes."""
     buffer = io.BytesIO()
@@ -190,7 +200,8 @@ def members_of(args: argparse.Namespace) -> dict[str, bytes]:
         place = f"records/{record.protocol}/{record.stage}/{record.family}/{record.model}.json"
         if place in members:
             raise InputError(f"two records of {place.removesuffix('.json')}", path)
-        members[place] = _read(path)
+        content = without_nodes(json.loads(_read(path)))
+        members[place] = (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
     config = without_site(json.loads(args.config))
     members["config.yaml"] = yaml.safe_dump(config, sort_keys=True, allow_unicode=True).encode()
     members[args.lock.name] = _read(args.lock)

@@ -6,7 +6,7 @@ python -m workflow_scripts.tables.report --fidelity results/fidelity/*/*.json
     --manifest results/cohort/manifest.parquet --attrition results/cohort/attrition.csv
     --prompts results/cohort/prompts/test.parquet
     --images sd_v1_4=results/generate/sd_v1_4/test/part-00000-of-00004.parquet
-    --tables results/tables --output results/tables/report.html
+    --tables results/tables --jobs results/tables/jobs.csv --output results/tables/report.html
 """
 
 import argparse
@@ -24,7 +24,9 @@ from workflow_scripts.common.records import Record
 from workflow_scripts.tables import dot_plot, figures
 from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.assemble import Cell, Row, Table
+from workflow_scripts.tables.attempts import read_attempts
 from workflow_scripts.tables.cohort_counts import count_cohort, read_attrition
+from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
 from workflow_scripts.tables.examples import gallery, parse_images
 from workflow_scripts.tables.models import STAGES, ModelEntry, parse_models
 from workflow_scripts.tables.pages import render
@@ -56,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="image shards of the test prompt set",
     )
     parser.add_argument("--tables", required=True, help="folder that tables.build wrote")
+    parser.add_argument(
+        "--jobs", help="attempts of every job (CSV), as tables.build_costs wrote them"
+    )
     parser.add_argument("--output", required=True, help="HTML file to write")
     parser.add_argument("--public", help="HTML file to write without images, to be published")
     args = parser.parse_args(argv)
@@ -105,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "attacker": attacker_sentence(tables["table03c_attacker"]),
         "gains": gain_plots(tables),
         "foretells": correlation_sentence(tables["table10b_rank_correlations"]),
+        "costs": cost_section(args.jobs, args.tables, models, args.dataset) if args.jobs else None,
         "dashes": _dashes(tables, models),
         "provenance": provenance_rows(records.all()),
         "plot": dot_plot,
@@ -133,6 +139,31 @@ _PREVALENCE_TEXT: Final = (
     "the dashed floor rises by sample size alone. What is left when the floor is taken off, and "
     "KID, which has no such bias, say whether rare findings are drawn worse."
 )
+
+
+def cost_section(
+    jobs: str | Path, folder: str | Path, models: Sequence[ModelEntry], dataset: str
+) -> dict[str, Any]:
+    """Return what the report says of the cost: a sentence, a figure with its caption, the table.
+
+    Args:
+        jobs: CSV of attempts.
+        folder: of the tables.
+        models: in the order of the rows.
+        dataset: the data's name.
+
+    Raises:
+        InputError: the attempts or the table's files are not there.
+    """
+    attempts = read_attempts(jobs)
+    table = cost_table(attempts, models, dataset)
+    drawn = figures.costs(table)
+    return {
+        "sentence": cost_sentence(table, attempts),
+        "figure": Markup(drawn[0]) if drawn else None,
+        "text": drawn[1] if drawn else None,
+        "entry": {"table": table, "files": _downloads(folder, COSTS.stem)},
+    }
 
 
 def gain_plots(tables: dict[str, Table]) -> list[dict[str, Any]]:

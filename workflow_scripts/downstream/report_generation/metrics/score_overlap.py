@@ -6,6 +6,7 @@ python -m workflow_scripts.downstream.report_generation.metrics.score_overlap
 """
 
 from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.records import slurm_job
 from workflow_scripts.downstream.report_generation.metrics.overlap import (
     COUNTS,
     bleu_counts,
@@ -26,7 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     counts = bleu_counts(reports.generated, reports.references)
     columns = {name: counts[:, k] for k, name in enumerate(COUNTS)}
     columns["rouge_l"] = rouge_l(reports.generated, reports.references)
-    made = {"versions": package_versions(["sacrebleu", "rouge_score"])}
+    versions = package_versions(["sacrebleu", "rouge_score"])
+    made = {"versions": versions, "device": "cpu", **slurm_job()}
     write_scores(args.output, reports, "overlap", columns, made)
 
 

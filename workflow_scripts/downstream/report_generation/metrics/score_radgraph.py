@@ -20,6 +20,7 @@ from typing import Any, Final
 from workflow_scripts.common.checkpoints import check_weight_file
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
+from workflow_scripts.common.records import slurm_job
 from workflow_scripts.downstream.report_generation.metrics.reports import (
     SCORE,
     done,
@@ -142,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
         key=made,
         label="RadGraph",
     )
-    write_scores(args.output, reports, "radgraph", {SCORE: scores}, made)
+    write_scores(args.output, reports, "radgraph", {SCORE: scores}, {**made, **slurm_job()})
     done(args.progress)
 
 

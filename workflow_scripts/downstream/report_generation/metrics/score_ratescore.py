@@ -20,6 +20,7 @@ from typing import Any, Final
 from workflow_scripts.common.checkpoints import check_weight_file
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
+from workflow_scripts.common.records import slurm_job
 from workflow_scripts.downstream.report_generation.metrics.reports import (
     SCORE,
     done,
@@ -111,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     scores = score_in_batches(
         reports, score, batch_size=_BATCH, progress=args.progress, key=made, label="RaTEScore"
     )
-    write_scores(args.output, reports, "ratescore", {SCORE: scores}, made)
+    write_scores(args.output, reports, "ratescore", {SCORE: scores}, {**made, **slurm_job()})
     done(args.progress)
 
 

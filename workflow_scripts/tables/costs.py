@@ -1,0 +1,209 @@
+"""What the run cost, by stage and model: attempts joined to a table and a sentence.
+
+- GPU-hours: the sum over attempts of elapsed time times allocated GPUs.
+- Wall time: the sum over attempts of elapsed time, hours; jobs that run at once add up.
+- Peak memory: the largest resident memory over attempts and tasks, GiB.
+- Jobs: of the workflow, each counted once. Attempts: how often they were tried or run again.
+- Failed: attempts that ended in another way than COMPLETED; those that still run do not count.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from workflow_scripts.tables.assemble import Cell, Row, Table, noted
+from workflow_scripts.tables.attempts import COMPLETED, OTHER, SHARED, UNFINISHED, Attempt
+from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.models import ModelEntry
+
+STAGES: Final = {
+    "cohort": "Cohort",
+    "finetune": "Fine-tuning",
+    "generate": "Generation",
+    "features": "Features",
+    "fidelity": "Fidelity",
+    "privacy": "Privacy",
+    "classification": "Classification",
+    "segmentation": "Segmentation",
+    "report_generation": "Report generation",
+}
+"""Stages, and the tasks of downstream, in the order in which they run, as readers see them."""
+
+ALL: Final = "All stages"
+BENCHMARKS_ALONE: Final = (
+    "not known: an attempt that fails leaves no benchmark file, and there is no accounting"
+)
+
+COSTS: Final = Layout(
+    stem="costs",
+    number="C",
+    title="What the run cost",
+    stage="tables",
+    family=None,
+    attributes=("Stage",),
+    columns=(
+        Column("GPU-hours", "gpu_hours", "none", 2),
+        Column("Wall time (h)", "wall_hours", "none", 3),
+        Column("Peak memory (GiB)", "peak_memory_gib", "none", 2),
+        Column("Jobs", "jobs", "none", 0),
+        Column("Attempts", "attempts", "none", 0),
+        Column("Failed attempts", "failed", "none", 0),
+    ),
+    n_labels=("", ""),
+    explanation=(
+        "GPU-hours: elapsed time times allocated GPUs; wall time: elapsed time, added up where "
+        "jobs ran at once; peak memory: the largest resident memory of any task. All count "
+        "every attempt, failed and repeated ones included. Shared: what no model has "
+        "to itself (the cohort, features of real images, networks trained on real data alone), "
+        "counted once. The jobs of a SLURM group bear its cost in equal parts. The tables "
+        "themselves are not counted."
+    ),
+)
+
+
+def cost_table(attempts: Sequence[Attempt], models: Sequence[ModelEntry], dataset: str) -> Table:
+    """Return the cost table: stages of each model, what is shared, and the sums.
+
+    Args:
+        attempts: all of them.
+        models: in the order of the rows; what other models cost is left out, as the caption says.
+        dataset: the data's name.
+    """
+    counted = [attempt for attempt in attempts if attempt.model != OTHER]
+    # Without any accounting the benchmark files are all there is: sums are over them, and what
+    # they cannot know has its reason. With accounting, a sum that lacks an attempt is no sum.
+    accounted = any(attempt.source == "accounting" for attempt in counted)
+    rows = []
+    groups = [
+        (model.key, model.name, kind)
+        for kind in ("model", "control")
+        for model in models
+        if model.is_control == (kind == "control")
+    ]
+    for key, label, kind in [*groups, (SHARED, "Shared", "shared")]:
+        own = [attempt for attempt in counted if attempt.model == key]
+        rows += _rows(own, key, label, kind, accounted)
+    rows += _rows(counted, "total", "Total", "total", accounted)
+    with_notes, notes = noted(rows)
+    caption = " ".join(
+        [f"{COSTS.title}. {dataset}.", COSTS.explanation, *_told_of_sources(attempts, accounted)]
+    )
+    return Table(COSTS, tuple(with_notes), (), caption, tuple(notes))
+
+
+def _rows(
+    attempts: Sequence[Attempt], key: str, label: str, kind: str, accounted: bool
+) -> list[Row]:
+    """Return a row for each stage that has any attempt, and for all of them where there are two."""
+    found = []
+    for stage, title in STAGES.items():
+        own = [attempt for attempt in attempts if attempt.stage == stage]
+        if own:
+            found.append(Row(key, label, kind, (title,), _cells(own, accounted)))
+    if len(found) > 1:
+        found.append(Row(key, label, kind, (ALL,), _cells(attempts, accounted)))
+    return found
+
+
+def _cells(attempts: Sequence[Attempt], accounted: bool) -> tuple[Cell, ...]:
+    timed = [attempt for attempt in attempts if attempt.elapsed_s is not None]
+    lost = [attempt for attempt in attempts if attempt.elapsed_s is None]
+    of_slurm = any(attempt.source == "accounting" for attempt in attempts)
+    n = len(attempts)
+    no_time = _why(lost, n) if accounted or not timed else ""
+    no_gpus = _why([a for a in timed if a.elapsed_s and a.gpus is None], n)
+    memory = [a.max_rss_mib for a in attempts if a.max_rss_mib is not None]
+    no_memory = "" if memory else "no job lasted long enough for its memory to be sampled"
+    untold = "" if of_slurm else BENCHMARKS_ALONE
+    failed = [a for a in attempts if a.state and a.state not in (COMPLETED, *UNFINISHED)]
+    found: dict[str, tuple[float, str]] = {
+        "gpu_hours": (sum(map(_gpu_hours, timed)), no_time or no_gpus),
+        "wall_hours": (sum(map(_hours, timed)), no_time),
+        "peak_memory_gib": (max(memory, default=0.0) / 1024, no_time or no_memory),
+        "jobs": (len({attempt.job for attempt in attempts}), ""),
+        "attempts": (n, untold),
+        "failed": (len(failed), (_why(lost, n) if accounted else "") or untold),
+    }
+    cells = []
+    for column in COSTS.columns:
+        value, reason = found[column.metric]
+        known = None if reason else float(value)
+        cells.append(Cell(column, known, reason=reason or None))
+    return tuple(cells)
+
+
+def _why(lacking: Sequence[Attempt], n: int) -> str:
+    """Return why a sum over n attempts is none, if any of them lack what is added up."""
+    if not lacking:
+        return ""
+    reason = Counter(attempt.reason for attempt in lacking).most_common(1)[0][0]
+    return f"{len(lacking)} of {n} attempts: {reason}" if n > 1 else reason
+
+
+def _hours(attempt: Attempt) -> float:
+    """Return a job's part of the time that its allocation lasted."""
+    return (attempt.elapsed_s or 0.0) / 3600 / attempt.members
+
+
+def _gpu_hours(attempt: Attempt) -> float:
+    return _hours(attempt) * (attempt.gpus or 0)
+
+
+def _told_of_sources(attempts: Sequence[Attempt], accounted: bool) -> list[str]:
+    """Return sentences on what the table stands on and what it leaves out."""
+    counted = [attempt for attempt in attempts if attempt.model != OTHER]
+    told = []
+    if not counted:
+        told.append("No job has run yet.")
+    elif not accounted:
+        reasons = Counter(a.reason for a in counted if a.job_id and a.reason)
+        why = f" ({reasons.most_common(1)[0][0]})" if reasons else ""
+        told.append(
+            f"There is no accounting of this run{why}: the table stands on Snakemake's benchmark "
+            "files alone, which only attempts that succeed leave, the last one of each job. GPUs "
+            "are those that the rules ask for."
+        )
+    else:
+        alone = [a for a in counted if a.source == "benchmark"]
+        if alone:
+            told.append(
+                f"Of {len({a.job for a in alone})} of {len({a.job for a in counted})} jobs, which "
+                "SLURM's accounting does not have, Snakemake's benchmark file is known alone, that "
+                "of the last attempt that succeeded."
+            )
+    others = {attempt.job for attempt in attempts if attempt.model == OTHER}
+    if others:
+        told.append(
+            f"Left out: {len(others)} {_plural('job', str(len(others)))} of models that are not in "
+            "this run, of rules that are no more, or of SLURM groups that ended before they said "
+            "what they were."
+        )
+    return told
+
+
+def cost_sentence(table: Table, attempts: Sequence[Attempt]) -> str | None:
+    """Return the sum in words; None where no attempt is known."""
+    total = [row for row in table.rows if row.kind == "total"]
+    if not total:
+        return None
+    cells = {cell.column.metric: cell for cell in total[-1].cells}
+    parts = [
+        f"{cells[metric].text} {words}"
+        for metric, words in (("gpu_hours", "GPU-hours"), ("wall_hours", "hours of wall time"))
+        if cells[metric].value is not None
+    ]
+    models = {a.gpu_model for a in attempts if a.gpu_model and a.model != OTHER}
+    jobs = cells["jobs"].text
+    text = f"{' and '.join(parts) or 'An unknown time'} for {jobs} {_plural('job', jobs)}"
+    if models:
+        text += f" on {' and '.join(sorted(models))}"
+    tried, failed = cells["attempts"], cells["failed"]
+    if tried.value is not None:
+        text += f", in {tried.text} {_plural('attempt', tried.text)}"
+        if failed.value is not None:
+            text += f", of which {failed.text} failed"
+    return text + "."
+
+
+def _plural(word: str, number: str) -> str:
+    return word if number == "1" else f"{word}s"
