@@ -39,6 +39,7 @@ class Run:
         profile: its folder, relative to the checkout.
         targets: files or rules; nothing means all.
         flags: of Snakemake.
+        config: config files, relative to the checkout.
         tools: a folder of programs that are found before all others.
     """
 
@@ -51,6 +52,7 @@ class Run:
         profile: Path,
         *targets: str,
         flags: Sequence[str] = (),
+        config: Sequence[str] = CONFIG,
         tools: Path | None = None,
     ):
         self.cluster, self.checkout = cluster, checkout
@@ -63,7 +65,7 @@ class Run:
             self.process = subprocess.Popen(
                 [
                     "snakemake", "--profile", str(profile), *flags, "--quiet", "rules",
-                    "--configfile", *CONFIG, "--", *targets,
+                    *(["--configfile", *config] if config else []), "--", *targets,
                 ],
                 cwd=checkout, env=env, stdout=stream, stderr=subprocess.STDOUT,
                 start_new_session=True,

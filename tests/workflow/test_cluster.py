@@ -19,12 +19,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from tests.cluster.cluster import INSTALL, Cluster, ClusterError, missing_programs
-from tests.cluster.profile import write_profile
+from tests.cluster.profile import SMALLER, read_profile, write_profile
 from tests.cluster.snakemake_runs import Run, accounted, jobs
-from tests.workflow.checkouts import make_checkout
+from tests.workflow.checkouts import ROOT, make_checkout
 from workflow_scripts.common.records import read_record
 
 pytestmark = [
@@ -189,6 +190,25 @@ def test_records_know_their_job(cluster, reference):
     record = read_record(reference / f"results/fidelity/rad_dino/{MODEL}.json")
     (row,) = accounted(cluster, "JobIDRaw,Partition,NodeList", [record.provenance["slurm_job_id"]])
     assert row[1:] == ["a100", record.provenance["slurm_node"]]
+
+
+def test_temporary_files_go_to_the_scratch_of_the_profile(cluster, tmp_path):
+    scratch, profile = tmp_path / "scratch", tmp_path / "profile"
+    scratch.mkdir()
+    text = (ROOT / "profiles/slurm_h200/config.yaml").read_text()
+    shipped = tmp_path / "shipped.yaml"
+    shipped.write_text(text.replace("scratch: null", f"scratch: {scratch}"))
+    settings = read_profile(shipped) | SMALLER
+    for key in ("set-resources", "groups", "group-components"):
+        del settings[key]  # of rules that are not in this workflow
+    profile.mkdir()
+    (profile / "config.yaml").write_text(yaml.safe_dump(settings))
+    where = "import tempfile; print(tempfile.gettempdir())"
+    (tmp_path / "Snakefile").write_text(
+        f"rule:\n    output: 'where.txt'\n    shell: 'python -c \"{where}\" > {{output}}'\n"
+    )
+    Run(cluster, tmp_path, profile, "where.txt", config=()).succeed()
+    assert (tmp_path / "where.txt").read_text() == f"{scratch}\n"
 
 
 # What can happen. Where work can go on, its outputs are the undisturbed run's.
