@@ -318,18 +318,19 @@ def base_settings(settings):
 
 
 def launcher(wildcards, resources):
-    """How a script starts that trains on one GPU or several: `accelerate` costs a process of its own."""
-    if resources.gpu < 2:
+    """How a script starts that trains in one process or several: one per GPU.
+
+    `accelerate` costs a process of its own, so only where it is needed; told that there are several,
+    it asks neither the machine nor a user's own settings. On the CPU the resource `cpu_processes`
+    may ask for more than one.
+    """
+    processes = resources.gpu or resources.get("cpu_processes", 1)
+    if processes == 1:
         return "python -m"
     return (
-        f"python -m accelerate.commands.launch --num_processes {resources.gpu} --num_machines 1"
-        " --mixed_precision no --dynamo_backend no --main_process_port 0 -m"
+        f"python -m accelerate.commands.launch --multi_gpu --num_processes {processes}"
+        " --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0 -m"
     )
-
-
-def processes(wildcards, resources):
-    """How many processes `accelerate` starts: one per GPU; on the CPU one, if not asked for more."""
-    return resources.gpu or resources.get("cpu_processes", 1)
 
 
 def checkpoint(wildcards):

@@ -30,13 +30,11 @@ checkpoint finetune_train:
     params:
         version=VERSIONS["finetune"],
         flags=finetune_flags,
-        processes=processes,
+        launcher=launcher,
         progress="results/finetune/{model}/.progress",
         cache="results/finetune/.encoded",
     shell:
-        "python -m accelerate.commands.launch --num_processes {params.processes} --num_machines 1"
-        " --mixed_precision no --dynamo_backend no --main_process_port 0"
-        " -m workflow_scripts.finetune.train --model {wildcards.model} {params.flags}"
+        "{params.launcher} workflow_scripts.finetune.train --model {wildcards.model} {params.flags}"
         " --manifest {input.manifest} --output {output} --progress {params.progress}"
         " --cache {params.cache} --time-limit {resources.runtime}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"

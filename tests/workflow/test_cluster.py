@@ -107,11 +107,11 @@ def assert_same_tuning(folder: Path, reference: Path) -> None:
     assert (folder / TUNED).read_bytes() == (reference / TUNED).read_bytes()
 
 
-def assert_same_features(folder: Path, reference: Path) -> None:
-    with h5py.File(folder / FEATURES) as left, h5py.File(reference / FEATURES) as right:
+def assert_same_features(folder: Path, reference: Path, name: str) -> None:
+    with h5py.File(folder / name) as left, h5py.File(reference / name) as right:
         assert set(left) == set(right)
-        for name in left:
-            assert np.array_equal(left[name][()], right[name][()]), name
+        for key in left:
+            assert np.array_equal(left[key][()], right[key][()]), key
 
 
 def training_has_begun(folder: Path):
@@ -179,7 +179,7 @@ def test_training_on_four_gpus_is_one_job_whose_processes_share_the_work(cluster
 
 def test_short_jobs_share_a_job_and_none_of_them_has_a_gpu(cluster, reference):
     logs = list((reference / ".snakemake/slurm_logs").glob("group_*"))
-    assert {path.name.split("_", 1)[1] for path in logs} >= {"generate_control"}
+    assert any(path.name.startswith("group_generate_control") for path in logs)
     ids = [path.stem for folder in logs for path in folder.rglob("*.log")]
     rows = accounted(cluster, "JobIDRaw,Partition,AllocTRES", ids)
     assert {row[1] for row in rows} == {"cpu"}
@@ -246,36 +246,27 @@ def test_a_job_out_of_time_goes_on_in_the_next_attempt(cluster, reference, again
     assert_same_tuning(folder, reference)
 
 
-@pytest.mark.parametrize(
-    ("rule", "target", "missing", "begun"),
-    [
-        ("finetune_train", TUNED, "results/finetune", training_has_begun),
-        ("generate_sample", SHARD, str(Path(SHARD).parent), None),
-        ("features_fidelity", FEATURES, str(Path(FEATURES).parent), None),
-    ],
-)
-def test_a_lost_node_costs_no_result(cluster, reference, again, rule, target, missing, begun):
-    """SLURM runs the job again by itself; the attempt is not counted as a failure."""
-    folder = again(missing)
-    run = Run(cluster, folder, Path("fitted"), target, flags=("--retries", "0"))
-    job = run.job(rule)
-    if begun:
-        run.until(begun(folder), 120, "a checkpoint")
-    else:
-        run.until(lambda: any((folder / "logs").rglob(f"*{MODEL}*")), 60, "its log")
-    cluster.kill_node(job.node)
-    run.until(lambda: job.id in {j.id for j in jobs(cluster, "PD")}, 120, "SLURM to see it")
-    cluster.start_node(job.node)
+def test_lost_nodes_cost_no_result(cluster, reference, again):
+    """SLURM runs the jobs again by itself; the attempts are not counted as failures."""
+    shard = "results/generate/tiny_sd_base/test/part-00000-of-00001.parquet"
+    features = "results/features/noise/test/rad_dino.h5"
+    targets = {"finetune_train": TUNED, "generate_sample": shard, "features_fidelity": features}
+    folder = again("results/finetune", shard, features)
+    run = Run(cluster, folder, Path("fitted"), *targets.values(), flags=("--retries", "0"))
+    lost = [run.job(rule) for rule in targets]
+    for node in {job.node for job in lost}:
+        cluster.kill_node(node)
+    ids = {job.id for job in lost}
+    run.until(lambda: ids <= {j.id for j in jobs(cluster, "PD")}, 120, "SLURM to see it")
+    for node in {job.node for job in lost}:
+        cluster.start_node(node)
     cluster.wait_for_nodes()
-    cluster.run(["scontrol", "update", f"JobId={job.id}", "StartTime=now"])
-    run.succeed()
-    assert states(cluster, folder, rule) == ["NODE_FAIL", "COMPLETED"]
-    if rule == "finetune_train":
-        assert_same_tuning(folder, reference)
-    elif rule == "generate_sample":
-        assert digests(folder / missing) == digests(reference / missing)
-    else:
-        assert_same_features(folder, reference)
+    run.succeed(400)  # SLURM lets two minutes pass before it runs a job again
+    for rule in targets:
+        assert states(cluster, folder, rule) == ["NODE_FAIL", "COMPLETED"]
+    assert_same_tuning(folder, reference)
+    assert (folder / shard).read_bytes() == (reference / shard).read_bytes()
+    assert_same_features(folder, reference, features)
 
 
 def test_preempted_work_waits_and_goes_on(cluster, reference, again):
@@ -287,8 +278,7 @@ def test_preempted_work_waits_and_goes_on(cluster, reference, again):
     others = [cluster.run([*urgent, "--wrap", "sleep 60"]).strip() for _ in range(2)]
     run.until(lambda: job.id in {j.id for j in jobs(cluster, "PD")}, 60, "preemption")
     cluster.run(["scancel", *others])
-    cluster.run(["scontrol", "update", f"JobId={job.id}", "StartTime=now"])
-    run.succeed()
+    run.succeed(400)
     assert states(cluster, folder, "finetune_train") == ["PREEMPTED", "COMPLETED"]
     assert_same_tuning(folder, reference)
 

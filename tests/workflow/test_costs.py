@@ -1,29 +1,26 @@
-"""The cost table's two ends: whose the SLURM executor's logs are, and the demo's own table."""
+"""Whose job each log of the SLURM executor is, as the table of costs takes it."""
 
 import csv
-import json
 import os
 import re
 import shlex
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.workflow.checkouts import planned_jobs, run
+from tests.cluster.profile import read_profile
+from tests.workflow.checkouts import run
 from tests.workflow.stubs import make_stub_sources
 from tests.workflow.test_plan import outputs_up_to, sbatch_stand_in
 from workflow_scripts.tables import build_costs
-from workflow_scripts.tables.attempts import OTHER, SHARED, parse_patterns, read_attempts
-from workflow_scripts.tables.costs import BENCHMARKS_ALONE, STAGES
+from workflow_scripts.tables.attempts import SHARED, parse_patterns, read_attempts
+from workflow_scripts.tables.costs import STAGES
 from workflow_scripts.tables.slurm_accounting import FIELDS
 
-PROFILE = ["--profile", "profiles/demo"]
-
 SUBMITTED = {
-    "results/finetune/sd_v1_4/training.csv": ("finetune", "sd_v1_4"),
+    "results/finetune/sd_v1_4/spans/1": ("finetune", "sd_v1_4"),
     "results/generate/sd_v1_5/test/part-00000-of-00004.parquet": ("generate", "sd_v1_5"),
     "results/generate/noise/privacy/part-00000-of-00008.parquet": ("generate", "noise"),
     "results/features/sd_v2/privacy/as_published/reid.h5": ("features", "sd_v2"),
@@ -62,7 +59,11 @@ def test_every_log_of_the_executor_is_its_jobs(checkout, tmp_path, monkeypatch):
         os.utime(path, (2e9, 2e9))  # none older than what it is made from: only targets run
     sbatch_stand_in(tmp_path / "bin")
     path = [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
-    command = ["snakemake", "--profile", "profiles/slurm_h200", "--retries", "0", "--no-hooks"]
+    alone = read_profile(Path("profiles/slurm_h200/config.yaml"))
+    del alone["groups"], alone["group-components"]  # the log of a group names its members
+    (checkout / "alone").mkdir()
+    (checkout / "alone/config.yaml").write_text(yaml.safe_dump(alone))
+    command = ["snakemake", "--profile", "alone", "--retries", "0", "--no-hooks"]
     run([*command, "--force", *SUBMITTED], checkout, check=False, PATH=os.pathsep.join(path))
 
     # The stand-in submits nothing, but the executor has made the folders of the logs by then.
@@ -105,59 +106,6 @@ def test_every_rule_leaves_a_benchmark_file_of_a_stage_and_says_its_gpus(checkou
 
 @pytest.mark.parametrize("profile", ["slurm_h200", "slurm_a100"])
 def test_the_profiles_keep_the_logs_that_say_whose_a_job_was(profile):
-    settings = yaml.safe_load(Path(f"profiles/{profile}/config.yaml").read_text())
+    settings = read_profile(Path(f"profiles/{profile}/config.yaml"))
     assert settings["slurm-keep-successful-logs"] is True
     assert settings["slurm-delete-logfiles-older-than"] == 0
-
-
-def benchmark_seconds(demo, folder="*"):
-    rows = [
-        row
-        for path in (demo / "benchmarks").glob(f"{folder}/**/*.tsv")
-        if path.relative_to(demo / "benchmarks").parts[0] != "tables"
-        for row in csv.DictReader(path.read_text().splitlines(), delimiter="\t")
-    ]
-    return sum(float(row["s"]) for row in rows)
-
-
-@pytest.mark.workflow
-def test_the_demos_wall_time_is_the_sum_of_its_benchmark_files(demo):
-    with (demo / "results/tables/costs.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    total = rows[-1]
-    assert (total["Model"], total["Stage"]) == ("Total", "All stages")
-    assert float(total["Wall time (h)"]) * 3600 == pytest.approx(benchmark_seconds(demo))
-    assert float(total["GPU-hours"]) == 0
-    assert total["Failed attempts"] == "–"
-    assert BENCHMARKS_ALONE in total["Notes"]
-    tuned = [row for row in rows if row["Stage"] == "Fine-tuning" and row["Block"] == "model"]
-    assert {row["Model"] for row in tuned} == {"Tiny SD (fine-tuned)", "Tiny SD (LoRA)"}
-    seconds = 3600 * sum(float(row["Wall time (h)"]) for row in tuned)
-    assert seconds == pytest.approx(benchmark_seconds(demo, "finetune"))
-    attempts = read_attempts(demo / "results/tables/jobs.csv")
-    assert OTHER not in {attempt.model for attempt in attempts}
-    assert "hours of wall time" in (demo / "results/tables/report.html").read_text()
-
-
-@pytest.mark.workflow
-def test_the_cost_makes_the_report_anew_and_no_other_table(demo):
-    jobs = planned_jobs(demo, *PROFILE, "--forcerun", "tables_costs")
-    assert jobs == {("tables_costs", None), ("tables_report", None)}
-
-
-@pytest.mark.workflow
-def test_the_bundle_has_the_cost_and_not_the_jobs(demo):
-    run(["snakemake", *PROFILE, "release"], demo)
-    with tarfile.open(demo / "results/tables/release.tar.gz") as archive:
-        names = {Path(name).name for name in archive.getnames()}
-    assert {"costs.csv", "costs.md", "costs.tex"} <= names
-    assert "jobs.csv" not in names
-
-
-@pytest.mark.workflow
-def test_what_the_demo_made_names_its_job(demo):
-    record = json.loads((demo / "results/fidelity/rad_dino/tiny_sd.json").read_text())
-    assert {"slurm_job_id", "slurm_node", "device"} <= record["provenance"].keys()
-    span = json.loads((demo / "results/finetune/tiny_sd/spans/1/span.json").read_text())
-    assert {"slurm_job_id", "slurm_node", "device"} <= span["provenance"].keys()
-    assert span["provenance"]["device"] == "cpu"

@@ -3,8 +3,11 @@
 All tests look at one run of `make demo` in a fresh checkout.
 """
 
+import csv
 import json
 import re
+import tarfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -24,6 +27,8 @@ from workflow_scripts.common.manifest import (
 )
 from workflow_scripts.common.records import read_record
 from workflow_scripts.privacy.score import LENSES
+from workflow_scripts.tables.attempts import OTHER, read_attempts
+from workflow_scripts.tables.costs import BENCHMARKS_ALONE
 
 pytestmark = pytest.mark.workflow
 
@@ -448,3 +453,55 @@ def test_exported_images_are_a_folder_for_people(demo):
     assert set(metadata.columns) >= {"file_name", "prompt_id"}
     assert all((demo / folder / name).is_file() for name in metadata["file_name"])
     assert len(metadata) == len(read_prompts(demo / "results/cohort/prompts/test.parquet"))
+
+
+def benchmark_seconds(demo, folder="*"):
+    rows = [
+        row
+        for path in (demo / "benchmarks").glob(f"{folder}/**/*.tsv")
+        if path.relative_to(demo / "benchmarks").parts[0] != "tables"
+        for row in csv.DictReader(path.read_text().splitlines(), delimiter="\t")
+    ]
+    return sum(float(row["s"]) for row in rows)
+
+
+def test_the_demos_wall_time_is_the_sum_of_its_benchmark_files(demo):
+    # Other tests have run jobs of the demo again since.
+    forced = ["--forcerun", "tables_costs", "--", "results/tables/report.html"]
+    run(["snakemake", *PROFILE, *forced], demo)
+    with (demo / "results/tables/costs.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    total = rows[-1]
+    assert (total["Model"], total["Stage"]) == ("Total", "All stages")
+    assert float(total["Wall time (h)"]) * 3600 == pytest.approx(benchmark_seconds(demo))
+    assert float(total["GPU-hours"]) == 0
+    assert total["Failed attempts"] == "–"
+    assert BENCHMARKS_ALONE in total["Notes"]
+    tuned = [row for row in rows if row["Stage"] == "Fine-tuning" and row["Block"] == "model"]
+    assert {row["Model"] for row in tuned} == {"Tiny SD (fine-tuned)", "Tiny SD (LoRA)"}
+    seconds = 3600 * sum(float(row["Wall time (h)"]) for row in tuned)
+    assert seconds == pytest.approx(benchmark_seconds(demo, "finetune"))
+    attempts = read_attempts(demo / "results/tables/jobs.csv")
+    assert OTHER not in {attempt.model for attempt in attempts}
+    assert "hours of wall time" in (demo / "results/tables/report.html").read_text()
+
+
+def test_the_cost_makes_the_report_anew_and_no_other_table(demo):
+    jobs = planned_jobs(demo, *PROFILE, "--forcerun", "tables_costs")
+    assert jobs == {("tables_costs", None), ("tables_report", None)}
+
+
+def test_the_bundle_has_the_cost_and_not_the_jobs(demo):
+    run(["snakemake", *PROFILE, "release"], demo)
+    with tarfile.open(demo / "results/tables/release.tar.gz") as archive:
+        names = {Path(name).name for name in archive.getnames()}
+    assert {"costs.csv", "costs.md", "costs.tex"} <= names
+    assert "jobs.csv" not in names
+
+
+def test_what_the_demo_made_names_its_job(demo):
+    record = json.loads((demo / "results/fidelity/rad_dino/tiny_sd.json").read_text())
+    assert {"slurm_job_id", "slurm_node", "device"} <= record["provenance"].keys()
+    span = json.loads((demo / "results/finetune/tiny_sd/spans/1/span.json").read_text())
+    assert {"slurm_job_id", "slurm_node", "device"} <= span["provenance"].keys()
+    assert span["provenance"]["device"] == "cpu"
