@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -40,7 +40,7 @@ class Run:
         targets: files or rules; nothing means all.
         flags: of Snakemake.
         config: config files, relative to the checkout.
-        tools: a folder of programs that are found before all others.
+        environment: variables to set, for the jobs, too.
     """
 
     _all: ClassVar[list["Run"]] = []
@@ -53,18 +53,19 @@ class Run:
         *targets: str,
         flags: Sequence[str] = (),
         config: Sequence[str] = CONFIG,
-        tools: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ):
         self.cluster, self.checkout = cluster, checkout
         self.output = checkout / "snakemake.out"
         self.said_before = len(self.said())
         env = cluster.environment()
-        first = [tools, cluster.folder / "bin", Path(sys.executable).parent]
-        env["PATH"] = ":".join([*(str(path) for path in first if path), env["PATH"]])
+        env |= environment or {}
+        first = [cluster.folder / "bin", Path(sys.executable).parent]
+        env["PATH"] = ":".join([*map(str, first), env["PATH"]])
         with self.output.open("a") as stream:
             self.process = subprocess.Popen(
                 [
-                    "snakemake", "--profile", str(profile), *flags, "--quiet", "rules",
+                    "snakemake", "--profile", str(profile), *flags,
                     *(["--configfile", *config] if config else []), "--", *targets,
                 ],
                 cwd=checkout, env=env, stdout=stream, stderr=subprocess.STDOUT,
