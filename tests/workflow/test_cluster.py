@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from tests.cluster.cluster import INSTALL, Cluster, ClusterError, missing_programs
 from tests.cluster.profile import SMALLER, read_profile, write_profile
-from tests.cluster.snakemake_runs import Run, accounted, jobs
+from tests.cluster.snakemake_runs import Job, Run, accounted, jobs
 from tests.workflow.checkouts import ROOT, make_checkout
 from workflow_scripts.common.records import read_record
 
@@ -108,10 +108,19 @@ def assert_same_features(folder: Path, reference: Path, name: str) -> None:
             assert np.array_equal(left[key][()], right[key][()]), key
 
 
-def training_has_begun(folder: Path):
-    """Whether fine-tuning has left a checkpoint of its progress."""
+def start_training(cluster: Cluster, folder: Path, *flags: str) -> tuple[Run, Job]:
+    """Start fine-tuning anew; return once there is a checkpoint to go on from."""
+    run = Run(cluster, folder, Path("fitted"), TUNED, flags=flags)
+    job = run.job("finetune_train")
     progress = folder / f"results/finetune/{MODEL}/.progress"
-    return lambda: any(path.is_file() for path in progress.rglob("*"))
+    run.until(lambda: any(progress.glob("attempt-*/step-*")), 120, "a checkpoint")
+    return run, job
+
+
+def assert_went_on(folder: Path, reference: Path) -> None:
+    """Fine-tuning did not begin anew, and gave what it gives undisturbed."""
+    assert "continuing at" in (folder / f"logs/finetune/{MODEL}/span_1.log").read_text()
+    assert_same_tuning(folder, reference)
 
 
 def megabytes(text: str) -> float:
@@ -212,9 +221,7 @@ def test_a_cancelled_job_is_tried_again_and_goes_on_and_a_new_controller_does_no
     cluster, reference, again
 ):
     folder = again("results/finetune")
-    run = Run(cluster, folder, Path("fitted"), TUNED)
-    job = run.job("finetune_train")
-    run.until(training_has_begun(folder), 120, "a checkpoint")
+    run, job = start_training(cluster, folder)
     cluster.run(["scancel", job.id])
     run.until(lambda: any(j.id != job.id for j in jobs(cluster)), 120, "the next attempt")
     time.sleep(6)  # what slurmctld learnt in its last five seconds, it forgets
@@ -223,21 +230,19 @@ def test_a_cancelled_job_is_tried_again_and_goes_on_and_a_new_controller_does_no
     cluster.start_controller()
     run.succeed()
     assert states(cluster, folder, "finetune_train") == ["CANCELLED", "COMPLETED"]
-    assert_same_tuning(folder, reference)
+    assert_went_on(folder, reference)
 
 
 def test_a_job_out_of_time_goes_on_in_the_next_attempt(cluster, reference, again):
     folder = again("results/finetune")
-    run = Run(cluster, folder, Path("fitted"), TUNED)
-    job = run.job("finetune_train")
-    run.until(training_has_begun(folder), 120, "a checkpoint")
+    run, job = start_training(cluster, folder)
     pids = cluster.pause_jobs(job.node)  # for as long as SLURM takes to see that the time is over
     cluster.run(["scontrol", "update", f"JobId={job.id}", "TimeLimit=1"])
     run.until(lambda: job.id not in {j.id for j in jobs(cluster)}, 150, "the time limit")
     assert pids
     run.succeed()
     assert states(cluster, folder, "finetune_train") == ["TIMEOUT", "COMPLETED"]
-    assert_same_tuning(folder, reference)
+    assert_went_on(folder, reference)
 
 
 def test_lost_nodes_cost_no_result(cluster, reference, again):
@@ -265,36 +270,30 @@ def test_lost_nodes_cost_no_result(cluster, reference, again):
 
 def test_preempted_work_waits_and_goes_on(cluster, reference, again):
     folder = again("results/finetune")
-    run = Run(cluster, folder, Path("fitted"), TUNED, flags=("--retries", "0"))
-    job = run.job("finetune_train")
-    run.until(training_has_begun(folder), 120, "a checkpoint")
+    run, job = start_training(cluster, folder, "--retries", "0")
     urgent = ["sbatch", "--parsable", "-p", "urgent", "--gpus=h200:4", "--nodes=1", "-o/dev/null"]
     others = [cluster.run([*urgent, "--wrap", "sleep 60"]).strip() for _ in range(2)]
     run.until(lambda: job.id in {j.id for j in jobs(cluster, "PD")}, 60, "preemption")
     cluster.run(["scancel", *others])
     run.succeed(400)
     assert states(cluster, folder, "finetune_train") == ["PREEMPTED", "COMPLETED"]
-    assert_same_tuning(folder, reference)
+    assert_went_on(folder, reference)
 
 
 def test_an_interrupted_snakemake_leaves_no_job_and_goes_on(cluster, reference, again):
     folder = again("results/finetune")
-    run = Run(cluster, folder, Path("fitted"), TUNED)
-    run.job("finetune_train")
-    run.until(training_has_begun(folder), 120, "a checkpoint")
+    run, _ = start_training(cluster, folder)
     run.interrupt()
     assert run.wait() != 0
     assert not jobs(cluster, "R,PD")
     Run(cluster, folder, Path("fitted"), TUNED).succeed()
-    assert_same_tuning(folder, reference)
+    assert_went_on(folder, reference)
 
 
 def test_a_killed_snakemake_is_taken_up_beside_the_job_that_it_left(cluster, reference, again):
     """The job that nobody waits for goes on, and two attempts do not get into each other's way."""
     folder = again("results/finetune")
-    run = Run(cluster, folder, Path("fitted"), TUNED)
-    run.job("finetune_train")
-    run.until(training_has_begun(folder), 120, "a checkpoint")
+    run, _ = start_training(cluster, folder)
     run.kill()
     assert jobs(cluster)
     locked = Run(cluster, folder, Path("fitted"), TUNED)
@@ -302,7 +301,7 @@ def test_a_killed_snakemake_is_taken_up_beside_the_job_that_it_left(cluster, ref
     assert "--unlock" in locked.said()
     Run(cluster, folder, Path("fitted"), flags=("--unlock",)).succeed()
     Run(cluster, folder, Path("fitted"), TUNED).succeed()
-    assert_same_tuning(folder, reference)
+    assert_went_on(folder, reference)
 
 
 def test_after_an_outage_that_snakemake_does_not_survive_nothing_is_lost(cluster, reference, again):
