@@ -20,6 +20,7 @@ from workflow_scripts.tables.leaderboard import (
 )
 from workflow_scripts.tables.metric_ranks import METRICS
 from workflow_scripts.tables.models import parse_models
+from workflow_scripts.tables.paired import replicates_of
 from workflow_scripts.tables.records_in import Records
 
 OWN = [metric for metric in METRICS if metric.family == "rad_dino"]
@@ -126,11 +127,12 @@ MIXED = np.random.default_rng(7).permuted(np.tile(np.arange(5), (len(OWN), 1)), 
 
 
 @pytest.mark.parametrize("expected", [ALL_EQUAL, CLOSE, TWO_EQUAL, MIXED])
-def test_all_intervals_hold_the_truth_together_as_often_as_they_promise(expected):
+def test_all_intervals_hold_the_truth_together_as_often_as_they_promise(expected, monkeypatch):
+    monkeypatch.setattr("workflow_scripts.tables.leaderboard.DRAWS", 2)  # the intervals need none
     by_metric = rank(expected * SIGNS)
     average = by_metric.mean(axis=1)
     final = rank(average)
-    rounds, held = 150, 0
+    rounds, held = 120, 0
     for seed in range(rounds):
         found = board(*simulated(expected, np.random.default_rng(seed)))
         inside = []
@@ -147,30 +149,20 @@ def test_all_intervals_hold_the_truth_together_as_often_as_they_promise(expected
 
 
 def test_percentiles_of_drawn_ranks_would_not_hold():
-    """Why the intervals are no percentiles: of close models they miss the best one's rank."""
+    """Why the intervals are no percentiles: they miss the average rank of the best of close models.
+
+    The next one is 0.7 standard errors of a difference behind; the truth is 1.
+    """
     missed = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        records, models = simulated(CLOSE, rng)
-        values = np.array(
-            [
-                [records.find("fidelity", "rad_dino", m.key).get(c.metric).value for c in OWN]
-                for m in models
-            ]
-        )
-        kept = [
-            [
-                records.find("fidelity", "rad_dino", m.key).details["replicates"][
-                    "fid_corrected" if c.metric == "fid" else c.metric
-                ]
-                for c in OWN
-            ]
-            for m in models
-        ]
+        records, _ = simulated(CLOSE / 2, rng)
+        kept = [[replicates_of(own, m.metric) for m in OWN] for own in records.all()]
+        values = np.array([[own.get(m.metric).value for m in OWN] for own in records.all()])
         drawn = drawn_values(values, kept, ["same"] * 5, 500, rng) * SIGNS
         averages = stats.rankdata(drawn, method="min", axis=1).mean(axis=2)
-        missed += np.quantile(averages[:, 0], 0.025) > 1  # the truth is 1
-    assert missed / 60 > 0.15
+        missed += np.quantile(averages[:, 0], 0.025) > 1
+    assert missed / 60 > 0.3
 
 
 def test_equal_models_share_ranks_and_far_ones_have_one_rank_each():
@@ -265,16 +257,16 @@ def test_draws_have_the_covariance_of_the_replicates():
         for i in range(2)
     ]
     values = np.array([[1.0, 2.0], [3.0, 4.0]])
-    drawn = drawn_values(values, kept, ["same", "same"], 200_000, rng)
+    drawn = drawn_values(values, kept, ["same", "same"], 50_000, rng)
     assert drawn.mean(axis=0) == pytest.approx(values, abs=0.05)
     assert np.cov(drawn[:, :, 0].T) == pytest.approx(np.cov(boot), rel=0.05, abs=0.02)
     # A jackknife's covariance is (g - 1) / g of the sum of products, with the tails of t(g - 1).
     spread = left - left.mean(axis=1, keepdims=True)
     expected = 11 / 12 * spread @ spread.T * 11 / 9
-    assert np.cov(drawn[:, :, 1].T) == pytest.approx(expected, rel=0.05)
+    assert np.cov(drawn[:, :, 1].T) == pytest.approx(expected, rel=0.05, abs=0.1)
     assert np.corrcoef(drawn[:, 0, 0], drawn[:, 0, 1])[0, 1] == pytest.approx(0, abs=0.02)
     # Models with other prompts are independent.
-    apart = drawn_values(values, kept, ["one", "other"], 200_000, rng)
+    apart = drawn_values(values, kept, ["one", "other"], 50_000, rng)
     assert np.corrcoef(apart[:, 0, 0], apart[:, 1, 0])[0, 1] == pytest.approx(0, abs=0.02)
 
 
