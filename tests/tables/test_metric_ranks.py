@@ -49,7 +49,9 @@ def cells(table):
 def test_ranks_averages_and_ties_by_hand():
     values = by_hand({"a": 3.0, "b": 1.0, "c": 1.0, "noise": 0.1}, {"a": 0.9, "b": 0.2, "c": 0.2})
     models = models_of(values, noise="control")
-    found = cells(rank_table(records_of(values), models, "World", "sound", {}))
+    table = rank_table(records_of(values), models, "World", "sound", {})
+    assert "Here the average is over 7 of the paper's 9 metrics." in table.caption
+    found = cells(table)
     assert list(found) == ["a", "b", "c"]  # the control neither has a rank nor takes one
     fid = {key: own["FID (RadDino)"].value for key, own in found.items()}
     assert fid == {"a": 3, "b": 1, "c": 1}
@@ -140,6 +142,7 @@ def test_the_papers_values_give_its_ranks_but_for_two_columns():
 
 def test_the_papers_averages_are_those_of_its_printed_ranks():
     table = papers_table(ranks_of_precision_and_recall=True)
+    assert "Here" not in table.caption
     for row in table.rows:
         assert all(cell.value == cell.published.value for cell in row.cells[: len(METRICS)])
         average, final = row.cells[-2:]

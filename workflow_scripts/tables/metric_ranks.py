@@ -7,6 +7,7 @@ recall, whose printed ranks are of other values.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -59,9 +60,9 @@ RANKS: Final = Layout(
     ),
     n_labels=("Models, metrics", "Reference"),
     explanation=(
-        "Rank 1 is the best; models with equal values share the lowest rank. The average is over "
-        "the metrics that there are, each with the same weight; a model that lacks one of them is "
-        "not ranked. The normalized rank is the rank of the average. "
+        "Rank 1 is the best; models with equal values share the lowest rank. The normalized "
+        "rank is the rank of the average, which is over the metrics that there are, each with the "
+        "same weight; a model that lacks one of them is not ranked. "
     ),
 )
 
@@ -111,12 +112,18 @@ def rank_table(
         reason = "the run has no model but controls"
         none = tuple(Cell(column, None, reason=reason) for column in RANKS.columns)
         rows = [Row("none", "–", "model", (), none)]
+    words = RANKS.explanation
+    counted = int(used_metrics(values).sum())
+    if 0 < counted < len(METRICS):
+        words += f"Here the average is over {counted} of the paper's {len(METRICS)} metrics. "
     if dataset == PAPER_DATASET:
         printed = printed_ranks()
         rows = [with_published(row, printed) for row in rows]
+        words += "The paper's ranks are among its eleven models. "
+    layout = replace(RANKS, explanation=words)
     with_notes, notes = noted(rows)
-    caption = caption_of(RANKS, with_notes, dataset, protocol, cohort, images_removed)
-    return Table(RANKS, tuple(with_notes), (), caption, tuple(notes))
+    caption = caption_of(layout, with_notes, dataset, protocol, cohort, images_removed)
+    return Table(layout, tuple(with_notes), (), caption, tuple(notes))
 
 
 def metric_cells(records: Records, models: Sequence[ModelEntry]) -> list[list[Cell]]:
