@@ -103,7 +103,7 @@ def agreement(stated: Printed, found: Exact) -> str:
         return REPRODUCED
     if cut_to(found.value, stated.decimals) == stated.exact:
         return ROUNDED
-    if abs(found.value - stated.exact) <= found.slack + stated.half:
+    if abs(found.value - stated.exact) < found.slack + stated.half:
         return ROUNDED
     return CONTRADICTED
 
