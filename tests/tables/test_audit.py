@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -286,6 +286,7 @@ def test_table_4_against_pandas(items):
 DECIMALS = st.decimals(-1000, 1000, places=6).map(Fraction)
 
 
+@settings(max_examples=60, deadline=None)
 @given(DECIMALS, st.integers(0, 4))
 def test_what_is_rounded_is_reproduced_and_what_is_cut_off_is_at_least_rounded(value, decimals):
     unit = Fraction(1, 10**decimals)
@@ -295,6 +296,7 @@ def test_what_is_rounded_is_reproduced_and_what_is_cut_off_is_at_least_rounded(v
     assert agreement(cut, Exact(value)) in (REPRODUCED, ROUNDED)
 
 
+@settings(max_examples=60, deadline=None)
 @given(DECIMALS, st.integers(0, 4), st.decimals(0, 2, places=3).map(Fraction))
 def test_a_number_beyond_every_digit_behind_the_printed_ones_is_contradicted(
     value, decimals, slack
@@ -314,6 +316,7 @@ def test_verdicts_by_hand():
     assert (printed("78,939").exact, printed("5e-6").exact) == (78939, Fraction(5, 10**6))
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.integers(0, 3))
 def test_no_scores_deviate_more_than_the_bound(scores, decimals):
     sample = np.resize(np.array(scores), SAMPLES)

@@ -1,6 +1,7 @@
 """The paper's tables as printed (`tables/published/*.csv`): every cell by its row and column."""
 
 import csv
+import functools
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -65,6 +66,7 @@ class Printed:
         return float(self.exact)
 
 
+@functools.cache
 def printed(text: str, where: str = "the text") -> Printed:
     """Parse a printed number: `118.932`, `78,939`, `5e-6`.
 
