@@ -157,7 +157,7 @@ def misprint_items(paper: Paper) -> list[Item]:
 def _broken(order: RowOrder, lowest: float, grid: Grid) -> Item:
     found = [f"Spearman's {order.correlation:.2f} (other rows {lowest:.2f} or more)"]
     if order.repeated:
-        found.append(f"printed twice: {', '.join(order.repeated)}")
+        found.append(f"printed twice: {', '.join(_places(order, grid))}")
     if order.moved:
         values = ", ".join(grid.text(order.row, column) for column in order.under)
         found.append(
@@ -173,6 +173,14 @@ def _broken(order: RowOrder, lowest: float, grid: Grid) -> Item:
         CONTRADICTED,
         len(grid.columns),
     )
+
+
+def _places(order: RowOrder, grid: Grid) -> list[str]:
+    """Return each repeated number with the headings under which it stands."""
+    return [
+        f"{text} ({', '.join(c for c in grid.columns if grid.text(order.row, c) == text)})"
+        for text in order.repeated
+    ]
 
 
 def _key(row: str) -> str:

@@ -220,14 +220,16 @@ def _task_ranks(paper: Paper) -> list[Item]:
                 f"{len(own)} ranks",
                 f"ranks of {source}, equal numbers {kind}",
                 {NAMES[m]: (own[m], exactly(kinds[kind][m])) for m in own},
-                f"{_inversions(own, numbers, lower)}{_as_in(own, normalised)}",
+                "; ".join(
+                    filter(None, (_inversions(own, numbers, lower), _as_in(own, normalised)))
+                ),
             )
         )
     return items
 
 
 def _inversions(own: Mapping[str, Printed], numbers: Mapping[str, Printed], lower: bool) -> str:
-    """Return which model is printed as better than another with a strictly better number."""
+    """Return how often a model ranks above one with a better number, and the worst case."""
     sign = 1 if lower else -1
     wrong = [
         (a, b)
@@ -248,7 +250,7 @@ def _as_in(own: Mapping[str, Printed], normalised: Mapping[str, Printed]) -> str
     """Return that a column is Table 8's last one instead, if it is."""
     if any(own[m].exact != number.exact for m, number in normalised.items()):
         return ""
-    return "; the column is Table 8's Normalized Rank, which averages nine metrics"
+    return "the column is Table 8's Normalized Rank, which averages nine metrics"
 
 
 def _correlations(paper: Paper) -> list[Item]:
