@@ -15,8 +15,9 @@ EXPLANATION: Final = (
     "Every number and statement of the paper that follows from other numbers in it, recomputed "
     "from its printed tables. Reproduced: the recomputed number, rounded, is the printed one. "
     "Rounded: so for some digits behind the printed ones, or cut off instead of rounded. "
-    "Contradicted: for no such digits. Impossible: no data could give it. An item of several "
-    "numbers has the verdict of the worst one."
+    "Contradicted: for no such digits. Impossible: no data could give it. Cannot be checked: the "
+    "paper does not print what it follows from. An item of several numbers has the verdict of the "
+    "worst one."
 )
 
 _HEADERS: Final = ("Where", "The paper says", "Recomputed from", "Found", "Verdict")
