@@ -30,6 +30,7 @@ _MODEL_KEYS: Final = {
     "Sana": "sana",
     "SD V3.5 Medium": "sd_v3_5",
     "SD V3-5": "sd_v3_5",
+    "SD v3.5": "sd_v3_5",
     "Lumina 2.0": "lumina_2",
     "Lumina 2": "lumina_2",
     "Lum. 2.0": "lumina_2",
