@@ -27,6 +27,7 @@ localrules:
     prompts,
     release,
     tables,
+    tables_audit,
     tables_costs,
 
 
@@ -36,6 +37,7 @@ rule all:
     input:
         rules.tables_build.output,
         rules.tables_costs.output,
+        rules.tables_audit.output,
         rules.tables_report.output,
         rules.tables_riskiest.output,
 
@@ -56,6 +58,7 @@ rule tables:
     """The tables without the report."""
     input:
         rules.tables_build.output,
+        rules.tables_audit.output,
 
 
 onstart:
