@@ -51,7 +51,7 @@ def test_settings_are_the_models_and_what_there_is_not_says_why():
     assert tuned.cells[0].text == "2e-5"
     assert published.attributes == ("N/A", "–", "–")
     assert published.cells[-1].value == 256
-    assert published.cells[0].reason == "used as it was published"
+    assert published.cells[0].reason == "not fine-tuned"
     assert published.cells[-3].reason == "its sampler has no such setting"
     assert {cell.reason for cell in mine.cells} == {"its images were made outside of the workflow"}
     assert "| 2e-5 | 128 | 20 | 1,000 | 0.1 | 512 | 20 | 4.5 | 256 |" in to_markdown(found)
