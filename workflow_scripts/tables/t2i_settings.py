@@ -88,8 +88,7 @@ def _row(model: ModelEntry) -> Row:
     made_here = bool(model.settings)
     elsewhere = "its images were made outside of the workflow"
     cells = [
-        _cell(column, tuned, "not fine-tuned" if made_here else elsewhere)
-        for column in _TUNED
+        _cell(column, tuned, "not fine-tuned" if made_here else elsewhere) for column in _TUNED
     ]
     cells += [
         _cell(column, sampled, "its sampler has no such setting" if made_here else elsewhere)
