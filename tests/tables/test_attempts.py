@@ -60,6 +60,9 @@ JOBS = [
     ("privacy_score", ["as_published/", "sd_test"], "privacy/as_published/sd_test"),
     ("features_privacy", ["sd", "as_published/"], "features/as_published/sd_privacy"),
     ("features_privacy", ["sd", ""], "features/sd_privacy"),
+    # In the order of the job that asked for it.
+    ("features_privacy", ["as_published/", "sd"], "features/as_published/sd_privacy"),
+    ("features_privacy", ["", "sd_test"], "features/sd_test_privacy"),
     ("cohort_manifest", ["captions_a-b.c/"], "cohort/captions_a-b.c/manifest"),
     ("features_reference", [], "features/real_test"),
     ("train", ["augmented", "sd_test", "0"], "downstream/classification_augmented_sd_test_0"),

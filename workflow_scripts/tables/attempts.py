@@ -7,6 +7,7 @@ of its members. An attempt that succeeded also leaves a benchmark file, with or 
 
 import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -181,13 +182,18 @@ def job_of_log(
     # The executor joins the wildcards' values by `_`, and puts `_` for their slashes: where the
     # model ends, only the models' names say.
     known = "|".join(re.escape(m) for m in sorted([_REAL, *models], key=len, reverse=True))
-    groups = (
+    groups = [
         f"(?P<{key}>{known if key == 'model' else constraint.replace('/', '_')})"
         for key, constraint in rule.wildcards
-    )
-    match = re.fullmatch("_".join(groups), wildcards)
-    model = OTHER if match is None else _model(match.groupdict(), set(models))
-    return Job(name, rule.stage, model, wildcards)
+    ]
+    # A job that another one asked for may have that one's order.
+    for order in itertools.permutations(groups):
+        match = re.fullmatch("_".join(order), wildcards)
+        if match is not None:
+            values = match.groupdict()
+            own = "_".join(values[key] for key, _ in rule.wildcards)
+            return Job(name, rule.stage, _model(values, set(models)), own)
+    return Job(name, rule.stage, OTHER, wildcards)
 
 
 def _model(values: Mapping[str, str], known: set[str]) -> str:
