@@ -1,8 +1,9 @@
-"""A table as CSV for machines: the paper's columns first, every digit kept, `–` where absent.
+"""A table as CSV for machines: the paper's columns first, 12 digits, `–` where absent.
 
 After the paper's columns stand, for each of them, `n`, `n reference`, `low` and `high`, then
 `published` where the paper's values may stand beside, and last `notes` with the reasons of the
-row's dashes. `pandas.read_csv(path, na_values="–")` reads it.
+row's dashes. `pandas.read_csv(path, na_values="–")` reads it. The records have all digits; here
+those are left out in which processors differ where a table adds or correlates.
 """
 
 import csv
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 from workflow_scripts.tables.assemble import Cell, Table
 
 DASH = "–"
+_DIGITS = 12
 
 
 def to_csv(table: Table) -> str:
@@ -78,7 +80,9 @@ def _extras(cells: Iterable[Cell], table: Table) -> list[str]:
 
 
 def _number(number: float | None, absent: str = "") -> str:
-    return absent if number is None else repr(number)
+    if number is None:
+        return absent
+    return repr(number if isinstance(number, int) else float(f"{number:.{_DIGITS}g}"))
 
 
 def _reasons(cells: Iterable[tuple[str, Cell]]) -> str:
