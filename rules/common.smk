@@ -21,6 +21,7 @@ from workflow_scripts.common.config import (
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import PROMPT_SETS
 from workflow_scripts.finetune.span import is_finished
+from workflow_scripts.tables.rule_graph import rule_graph, to_json
 
 # `python` in a rule's shell is the Python that runs Snakemake, also in a SLURM job and without an
 # activated environment; with --sdm conda, the rule's environment comes before it.
@@ -503,6 +504,11 @@ def job_patterns(wildcards):
             }
         )
     return quote(json.dumps(patterns))
+
+
+def rules_drawn(wildcards):
+    """The rules, which of them feed which, and how many jobs the run has of each, as JSON."""
+    return quote(to_json(rule_graph(workflow.rules)))
 
 
 def records(kind):

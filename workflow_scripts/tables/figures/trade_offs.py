@@ -1,0 +1,233 @@
+"""One family of metrics against another: fidelity and utility; fidelity, privacy and utility."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from workflow_scripts.tables.assemble import Cell, Table
+from workflow_scripts.tables.figures.rows import gain_cells
+from workflow_scripts.tables.figures.style import (
+    INK,
+    RULE,
+    SMALL,
+    WIDTH,
+    Drawing,
+    logarithmic,
+    pyplot,
+)
+from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.task_ranks import CORRELATIONS
+from workflow_scripts.tables.utility_words import GAINS
+
+_UTILITY_TITLE: Final = "Fidelity against utility"
+_PARETO_TITLE: Final = "Fidelity, privacy and utility"
+
+
+def draw_fidelity_utility(
+    tables: Mapping[str, Table],
+    models: Sequence[ModelEntry],
+    styles: Mapping[str, dict[str, Any]],
+) -> Drawing | None:
+    """Draw FID against the gain of each task, with both intervals and the rank correlation.
+
+    Args:
+        tables: by stem: Table 1, those of `GAINS` and Table 10b, whose correlations are repeated.
+        models: in the legend's order.
+        styles: mark of each model by key.
+
+    Returns:
+        The figure, or None where no model has both values.
+    """
+    fids = cells_of(tables["table01_fidelity"], "fid")
+    found = {
+        gain: [(key, cell) for key, cell in cells.items() if key in fids]
+        for gain in GAINS
+        if (cells := gain_cells(tables[gain.stem], gain))
+    }
+    found = {gain: points for gain, points in found.items() if points}
+    if not found:
+        return None
+    plt = pyplot()
+    named = [m for m in _ordered(models) if any(m.key == k for p in found.values() for k, _ in p)]
+    figure, panels = plt.subplots(
+        1,
+        len(found),
+        figsize=(WIDTH, 2.6 + 0.15 * -(-len(named) // 4)),
+        squeeze=False,
+        layout="constrained",
+    )
+    labelled: dict[str, Any] = {}
+    for axes, (gain, points) in zip(panels[0], found.items(), strict=True):
+        axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
+        for key, cell in points:
+            marks = _point(axes, fids[key], cell, styles[key])
+            labelled.setdefault(key, marks)
+        _spread(axes, [fids[key] for key, _ in points])
+        told = _correlation(tables[CORRELATIONS.stem], gain.task)
+        axes.set_title(f"{gain.task}\n{told}", loc="left", fontsize=SMALL)
+        axes.set_xlabel("FID, left is better")
+        axes.set_ylabel(f"Gain in {gain.name}")
+    handles = [labelled[model.key] for model in named]
+    figure.legend(
+        handles,
+        [model.name for model in named],
+        loc="outside upper left",
+        ncols=4,
+        frameon=False,
+    )
+    caption = (
+        f"{_UTILITY_TITLE}: FID (RAD-DINO) against what a model's images add to real ones, with "
+        "95% intervals of both. Above the line the images help. In the titles Spearman's "
+        "correlation over the models (1: the more faithful is always the more useful; Table 10b); "
+        "controls, gray, are not counted."
+    )
+    return Drawing(figure, "fidelity-utility", _UTILITY_TITLE, caption)
+
+
+def draw_pareto(
+    tables: Mapping[str, Table],
+    models: Sequence[ModelEntry],
+    styles: Mapping[str, dict[str, Any]],
+) -> Drawing | None:
+    """Draw FID against the average re-identification score, larger marks for larger gains.
+
+    Models that no other one beats in one of the three without losing in another are ringed.
+
+    Args:
+        tables: by stem: Tables 1, 3 and 4b.
+        models: in the legend's order.
+        styles: mark of each model by key.
+
+    Returns:
+        The figure, or None where no model has both distances.
+    """
+    fids = cells_of(tables["table01_fidelity"], "fid")
+    scores = cells_of(tables["table03_privacy"], "reid_mean_of_max")
+    gains = gain_cells(tables[GAINS[0].stem], GAINS[0])
+    shown = [m for m in _ordered(models) if m.key in fids and m.key in scores]
+    if not shown:
+        return None
+    judged = [m for m in shown if not m.is_control and m.key in gains]
+    points = np.array(
+        [[_value(fids[m.key]), _value(scores[m.key]), -_value(gains[m.key])] for m in judged]
+    ).reshape(len(judged), 3)
+    best = {m.key for m, beaten in zip(judged, dominated(points), strict=True) if not beaten}
+    sizes = _sizes({m.key: _value(gains[m.key]) for m in judged})
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")
+    handles, names = [], []
+    for model in shown:
+        style = styles[model.key] | {"markersize": sizes.get(model.key, 4.6)}
+        marks = _point(axes, fids[model.key], scores[model.key], style)
+        if model.key in best:
+            axes.plot(
+                [_value(fids[model.key])],
+                [_value(scores[model.key])],
+                linestyle="",
+                marker="o",
+                markersize=style["markersize"] + 6,
+                markerfacecolor="none",
+                markeredgecolor=INK,
+                markeredgewidth=0.9,
+                zorder=4,
+            )
+        handles.append(marks)
+        gain = gains.get(model.key)
+        told = "–" if gain is None else f"{'+' if _value(gain) > 0 else ''}{gain.text}"
+        names.append(f"{model.name} ({told})")
+    _spread(axes, [fids[model.key] for model in shown])
+    axes.set_xlabel("FID (RAD-DINO), left is more faithful")
+    axes.set_ylabel("Average re-ID score, low is safer")
+    figure.legend(
+        handles,
+        names,
+        loc="outside right upper",
+        frameon=False,
+        title="Gain in mean AUROC",
+        title_fontsize=SMALL,
+        alignment="left",
+        labelspacing=0.7,
+    )
+    caption = (
+        f"{_PARETO_TITLE}: FID against the average re-identification score, with 95% intervals; the "
+        "larger the mark, the more the model's images add to the mean AUROC of real ones (in "
+        "brackets). Ringed: no other model is as good in all three and better in one. Controls, "
+        "gray, do not compete; without all three values nor does a model."
+    )
+    return Drawing(figure, "pareto", _PARETO_TITLE, caption)
+
+
+def dominated(points: np.ndarray) -> np.ndarray:
+    """Return which points another one beats: as low in every column and lower in one.
+
+    Args:
+        points: (n, k), lower is better.
+
+    Returns:
+        bool (n,).
+    """
+    no_worse = (points[None, :, :] <= points[:, None, :]).all(axis=2)
+    better = (points[None, :, :] < points[:, None, :]).any(axis=2)
+    return (no_worse & better).any(axis=1)
+
+
+def cells_of(table: Table, metric: str) -> dict[str, Cell]:
+    """Return the overall values of a metric by model and control, those that are known."""
+    return {
+        row.key: cell
+        for row in table.rows
+        if row.kind in ("model", "control")
+        for cell in row.cells
+        if (cell.column.metric, cell.column.subset) == (metric, "all") and cell.value is not None
+    }
+
+
+def _point(axes, x: Cell, y: Cell, style: dict[str, Any]):  # type: ignore[no-untyped-def]
+    """Draw a mark with its intervals and return it."""
+    across, up = _value(x), _value(y)
+    if x.interval is not None:
+        axes.plot(x.interval, [up, up], color=style["color"], linewidth=0.8, alpha=0.7, zorder=2)
+    if y.interval is not None:
+        axes.plot(
+            [across, across], y.interval, color=style["color"], linewidth=0.8, alpha=0.7, zorder=2
+        )
+    return axes.plot([across], [up], linestyle="", zorder=3, **style)[0]
+
+
+def _spread(axes, xs: Sequence[Cell]) -> None:  # type: ignore[no-untyped-def]
+    """Set the grid, and a logarithmic FID where a control stands far from the models."""
+    values = [_value(cell) for cell in xs]
+    if min(values) > 0 and max(values) / min(values) > 12:
+        logarithmic(axes.xaxis)
+    axes.grid(color=RULE, linewidth=0.6, zorder=0)
+
+
+def _correlation(table: Table, task: str) -> str:
+    cell = next(
+        cell
+        for row in table.rows
+        if row.label == task
+        for cell in row.cells
+        if cell.column.metric == "spearman"
+    )
+    if cell.value is None:
+        return f"no correlation (n = {cell.n})"
+    return f"ρ = {cell.value:+.2f}, n = {cell.n}"
+
+
+def _sizes(gains: Mapping[str, float]) -> dict[str, float]:
+    """Return a mark's size in points, 3.5 to 9.5 from the smallest gain to the largest."""
+    low, high = min(gains.values(), default=0.0), max(gains.values(), default=0.0)
+    span = (high - low) or 1.0
+    return {key: 3.5 + 6.0 * (gain - low) / span for key, gain in gains.items()}
+
+
+def _value(cell: Cell) -> float:
+    if cell.value is None:
+        raise ValueError("a cell without a value cannot be drawn")
+    return cell.value
+
+
+def _ordered(models: Sequence[ModelEntry]) -> list[ModelEntry]:
+    return sorted(models, key=lambda model: model.is_control)
