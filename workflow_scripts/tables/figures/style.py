@@ -74,6 +74,7 @@ def pyplot():  # type: ignore[no-untyped-def]
     plt.rcParams.update(
         {
             "font.size": FONT,
+            "text.parse_math": False,  # names and captions are not formulas
             "axes.titlesize": FONT,
             "xtick.labelsize": SMALL,
             "ytick.labelsize": SMALL,
