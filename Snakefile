@@ -38,6 +38,7 @@ rule all:
         rules.tables_costs.output,
         rules.tables_report.output,
         rules.tables_riskiest.output,
+        rules.tables_figures.output,
 
 
 rule prompts:

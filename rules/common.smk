@@ -578,6 +578,45 @@ def riskiest_flags(wildcards):
     return ["--pairs", *map(quote, pairs), "--images", *map(quote, images)]
 
 
+def privacy_pairs(wildcards):
+    """The scores of each image against its prompt's radiograph, of every model that has any."""
+    return [f"results/privacy/{m}_pairs.parquet" for m in with_prompt_set("privacy")]
+
+
+def figure_flags(wildcards):
+    """Captions, scores, pairs and images of the figures, with their models' or sources' keys."""
+    own = caption_source_of(config)
+    words = ["--test-prompts", "results/cohort/prompts/test.parquet", "--prompts"]
+    for folder in caption_folders():
+        source = folder.rstrip("/").removeprefix("captions_") or own or "captions"
+        words += [
+            f"{source}=results/cohort/{folder}prompts/{prompt_set}.parquet"
+            for prompt_set in PROMPT_SETS
+        ]
+    scored = with_prompt_set("privacy")
+    words += ["--scores", *[f"{m}=results/privacy/{m}_pairs.parquet" for m in scored]]
+    closest = "results/privacy/closest"
+    words += ["--pairs", *[f"{m}={closest}/{m}_pairs.parquet" for m in scored]]
+    words += [
+        "--privacy-images",
+        *[f"{m}={s}" for m in scored for s in shards_of(m, "privacy")],
+    ]
+    return [*map(quote, words), *example_flags(wildcards)]
+
+
+def tokenizers(wildcards):
+    """Where the text encoders of the run's models lie, as JSON."""
+    found = {m: base_settings(config["models"][m]) for m in SAMPLED}
+    return quote(
+        json.dumps(
+            {
+                m: {"family": s["family"], "base": s["base"], "parts": s["part"]}
+                for m, s in found.items()
+            }
+        )
+    )
+
+
 def training_shards(wildcards):
     """The synthetic images that a downstream network is trained on; none for the baselines."""
     baselines = ("real_only", "released")

@@ -1,8 +1,8 @@
 """How long captions are in the tokens of each model's text encoders, and how many are cut.
 
-Counted with the tokenizers of the models' own checkpoints, with what the family puts around a caption
-and the special tokens, against the length that the family cuts at. Where no tokenizer lies on the
-disk words are counted, and what is cut is not known.
+Counted with the tokenizers of the models' own checkpoints, with what the family puts around a
+caption and the special tokens, against the length that the family cuts at. Where no tokenizer lies
+on the disk words are counted, and what is cut is not known.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -111,7 +111,7 @@ def caption_sets(prompts: Mapping[str, Sequence[str | Path]]) -> list[CaptionSet
 
 
 def text_encoders(family: str, base: Base) -> list[TextEncoder]:
-    """Return how a family reads captions; nothing for one that is not known or not text-to-image."""
+    """Return how a family reads captions; nothing for one that is not known."""
     known = {
         "stable_diffusion": lambda: [TextEncoder("CLIP", base.path("tokenizer"), None, CLIP)],
         "stable_diffusion_3": lambda: [
@@ -268,7 +268,7 @@ def _after_system_prompt(caption: str) -> str:
 def _system_prompt() -> str:
     from diffusers import Lumina2Pipeline
 
-    pipeline: Any = Lumina2Pipeline(*5 * (None,))  # type: ignore[arg-type]
+    pipeline: Any = Lumina2Pipeline(*5 * (None,))
     return str(pipeline.system_prompt)
 
 

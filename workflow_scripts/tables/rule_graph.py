@@ -1,8 +1,8 @@
 """The workflow as it is planned: its rules, which of them feed which, and how many jobs each has.
 
-Snakemake's own `--rulegraph` needs a second Snakemake; here the rules are walked within the one that
-runs, in the way that it plans: from the files of a target to the rules that make them, and on to
-their inputs.
+Snakemake's own `--rulegraph` needs a second Snakemake; here the rules are walked within the one
+that runs, in the way that it plans: from the files of a target to the rules that make them, and on
+to their inputs.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def draw_caption_lengths(
     )
     of_source = {source: i for i, source in enumerate(dict.fromkeys(s.source for s in sets))}
     of_set = {name: i for i, name in enumerate(dict.fromkeys(s.prompt_set for s in sets))}
-    handles = []
+    handles: list[Any] = []
     for i, axes in enumerate(panels.flat):
         if i >= len(found):
             axes.set_axis_off()

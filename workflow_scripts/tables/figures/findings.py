@@ -43,9 +43,7 @@ PREVALENCE_CAPTION: Final = (
 )
 
 
-def draw_per_pathology(
-    table: Table, cohort: dict[str, SplitCounts], metric: str
-) -> Drawing | None:
+def draw_per_pathology(table: Table, cohort: dict[str, SplitCounts], metric: str) -> Drawing | None:
     """Draw a metric per finding: models with intervals, controls, and the floor as a mark.
 
     Args:
@@ -65,7 +63,8 @@ def draw_per_pathology(
     if not rows:
         return None
     plt = pyplot()
-    pitch = max(0.36, 0.052 * (len(rows) + 2))
+    # Room for every mark, as far as the whole still fits on a page.
+    pitch = min(max(0.36, 0.052 * (len(rows) + 2)), 0.56)
     figure, axes = plt.subplots(
         figsize=(WIDTH, 1.0 + 0.14 * -(-len(rows) // 4) + pitch * len(order)),
         layout="constrained",
@@ -134,9 +133,7 @@ def draw_prevalence(
     styles = own if styles is None else styles
     plt = pyplot()
     lines = -(-(len(models) + 1) // 4)
-    figure, panels = plt.subplots(
-        1, 3, figsize=(WIDTH, 2.75 + 0.16 * lines), layout="constrained"
-    )
+    figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 2.75 + 0.16 * lines), layout="constrained")
     order = [j for j in np.argsort(-counts, kind="stable") if shown[j]]
     for axes, (key, name) in zip(panels, MEASURES.items(), strict=True):
         if key == "fid" and np.isfinite(floor[order]).any():

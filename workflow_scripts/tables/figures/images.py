@@ -62,11 +62,14 @@ def draw_examples(gallery: Gallery, table: Table) -> Drawing | None:
     columns = len(gallery.examples[0].images)
     side = (WIDTH - 1.75) / max(columns, 3)
     rows = len(gallery.examples)
-    figure = plt.figure(figsize=(1.75 + side * columns, 0.4 + (side + 0.04) * rows))
+    letters = int(side / 0.06)
+    heads = [textwrap.wrap(image.label, letters) for image in gallery.examples[0].images]
+    head = 0.12 * (2 + max(map(len, heads)))
+    figure = plt.figure(figsize=(1.75 + side * columns, head + 0.04 + (side + 0.04) * rows))
     height = figure.get_figheight()
     fids = {row.label: cells for row in table.rows if (cells := row.cells)}
     for i, example in enumerate(gallery.examples):
-        top = 0.38 + i * (side + 0.04)
+        top = head + i * (side + 0.04)
         figure.text(
             0.0,
             1 - (top + 0.02) / height,
@@ -90,8 +93,8 @@ def draw_examples(gallery: Gallery, table: Table) -> Drawing | None:
                 told = f"\nFID {cell.text}" if cell is not None and cell.value is not None else ""
                 figure.text(
                     (place[0] + (side - 0.04) / 2) / figure.get_figwidth(),
-                    1 - 0.34 / height,
-                    f"{image.label}{told}",
+                    1 - (head - 0.04) / height,
+                    "\n".join(heads[j]) + told,
                     ha="center",
                     va="bottom",
                     fontsize=SMALL,
@@ -143,7 +146,7 @@ def draw_riskiest(found: Sequence[tuple[ModelEntry, Sequence[Shown]]]) -> Drawin
                 figure.text(
                     (x + side) / WIDTH,
                     1 - (top + side + 0.015) / height,
-                    f"{one.value.rstrip('0')}{own}",
+                    f"{one.value}{own}",
                     ha="center",
                     va="top",
                     fontsize=SMALL,

@@ -5,6 +5,7 @@ A line over several layers bends at a waypoint in each, so that it passes betwee
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 SWEEPS: Final = 24
@@ -59,7 +60,7 @@ def place(
             chain.append(waypoint)
         chain.append(target)
         chains[source, target] = chain
-        for first, second in zip(chain[:-1], chain[1:], strict=True):
+        for first, second in pairwise(chain):
             below.setdefault(first, []).append(second)
             above.setdefault(second, []).append(first)
     rows = _ordered(rows, above, below)
@@ -100,7 +101,7 @@ def _ordered(rows: Rows, above: Beside, below: Beside) -> Rows:
 
 def _crossings(rows: Rows, below: Beside) -> int:
     total = 0
-    for upper, lower in zip(rows[:-1], rows[1:], strict=True):
+    for upper, lower in pairwise(rows):
         at = {node: i for i, node in enumerate(lower)}
         ends = [sorted(at[n] for n in below.get(node, ())) for node in upper]
         for i, left in enumerate(ends):
@@ -135,7 +136,7 @@ def _positions(
 def _apart(
     row: Sequence[Hashable], wanted: Sequence[float], widths: Mapping[Hashable, float], width: float
 ) -> list[float]:
-    """Return positions close to those wanted, in order, apart by the widths and within the whole."""
+    """Return positions close to those wanted: in order, apart by the widths, within the whole."""
     squeeze = min(1.0, width / max(sum(widths[node] for node in row), 1e-9))
     half = [widths[node] * squeeze / 2 for node in row]
     from_left: list[float] = []

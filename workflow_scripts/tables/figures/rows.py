@@ -169,7 +169,12 @@ def draw_privacy(
             axes.plot([low, high], [y, y], linestyle="", marker=".", color=color, markersize=2)
             axes.plot([five, most], [y, y], color=color, linewidth=0.9, zorder=2)
             axes.plot(
-                [quarter, three], [y, y], color=color, linewidth=3.2, alpha=0.45, zorder=2,
+                [quarter, three],
+                [y, y],
+                color=color,
+                linewidth=3.2,
+                alpha=0.45,
+                zorder=2,
                 solid_capstyle="butt",
             )
             axes.plot([half], [y], linestyle="", zorder=3, **styles[model.key])

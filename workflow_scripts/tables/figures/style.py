@@ -1,14 +1,15 @@
 """How every figure looks: sizes, colours, marks; and how it is written, within the report or alone.
 
-A figure is as wide as a page's text and its smallest letters are 7 points, so that it is printed as
-it is drawn. Colours are told apart by the colour-blind, and a mark's shape or a bar's hatch says the
-same as its colour.
+A figure is as wide as a page's text and its smallest letters are 7 points, so that it is printed
+as it is drawn. Colours are told apart by the colour-blind, and a mark's shape or a bar's hatch says
+the same as its colour.
 """
 
 import io
 import itertools
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -109,7 +110,7 @@ def model_styles(n: int) -> list[dict[str, Any]]:
     ]
 
 
-def control_styles() -> itertools.cycle:  # type: ignore[type-arg]
+def control_styles() -> Iterator[dict[str, Any]]:
     """Return the controls' marks: gray, none of them a model's."""
     return itertools.cycle(
         {"color": MUTED, "marker": marker, "markersize": 5.0} for marker in CONTROL_MARKERS
@@ -168,8 +169,8 @@ def inline_svg(drawing: Drawing) -> str:
 def write_figure(drawing: Drawing, stem: Path, owner_only: bool) -> list[Path]:
     """Write a figure as `{stem}.svg` and `{stem}.pdf`; neither needs anything beside it.
 
-    Letters are outlines in the SVG, for a page need not have the font, and an embedded TrueType font
-    in the PDF, whose text can be searched. The same figure gives the same bytes.
+    Letters are outlines in the SVG, for a page need not have the font; in the PDF the TrueType font
+    is embedded, and the text can be searched. The same figure gives the same bytes.
 
     Args:
         drawing: the figure; it is closed.
@@ -187,6 +188,7 @@ def write_figure(drawing: Drawing, stem: Path, owner_only: bool) -> list[Path]:
     text = text.replace("<svg", f'<svg role="img" aria-label="{drawing.title}"', 1)
     with whole_file(svg, owner_only=owner_only) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph
     about = {"Title": drawing.title, "CreationDate": None, "Creator": None}
     with matplotlib.rc_context({"pdf.fonttype": 42}), whole_file(pdf, owner_only) as temporary:
         drawing.figure.savefig(temporary, format="pdf", facecolor="white", metadata=about)

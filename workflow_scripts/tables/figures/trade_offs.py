@@ -150,8 +150,8 @@ def draw_pareto(
         labelspacing=0.7,
     )
     caption = (
-        f"{_PARETO_TITLE}: FID against the average re-identification score, with 95% intervals; the "
-        "larger the mark, the more the model's images add to the mean AUROC of real ones (in "
+        f"{_PARETO_TITLE}: FID against the average re-identification score, with 95% intervals; "
+        "the larger the mark, the more the model's images add to the mean AUROC of real ones (in "
         "brackets). Ringed: no other model is as good in all three and better in one. Controls, "
         "gray, do not compete; without all three values nor does a model."
     )
@@ -167,9 +167,9 @@ def dominated(points: np.ndarray) -> np.ndarray:
     Returns:
         bool (n,).
     """
-    no_worse = (points[None, :, :] <= points[:, None, :]).all(axis=2)
-    better = (points[None, :, :] < points[:, None, :]).any(axis=2)
-    return (no_worse & better).any(axis=1)
+    no_worse = np.all(points[None, :, :] <= points[:, None, :], axis=2)
+    better = np.any(points[None, :, :] < points[:, None, :], axis=2)
+    return np.asarray(np.logical_and(no_worse, better).any(axis=1))
 
 
 def cells_of(table: Table, metric: str) -> dict[str, Cell]:

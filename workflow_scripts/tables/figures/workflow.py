@@ -1,6 +1,7 @@
-"""The workflow as a figure: every rule in its stage, what feeds what, and how many jobs there are."""
+"""The workflow as a figure: every rule in its stage, what feeds what, and how many jobs."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from workflow_scripts.tables.figures.layers import place
@@ -31,9 +32,9 @@ STAGES: Final = (
 _TITLE: Final = "The workflow, drawn from its rules"
 _MARGIN: Final = 0.3
 """Inches: of the stages' names, left."""
-_BOX: Final = (0.7, 0.36)
-_PITCH: Final = 0.56
-_LETTERS: Final = 13
+_BOX: Final = (0.68, 0.42)
+_PITCH: Final = 0.58
+_LETTERS: Final = 11
 """Of a line in a box."""
 
 
@@ -49,7 +50,7 @@ def draw_workflow(nodes: Sequence[Node]) -> Drawing:
     layers = layers_of(nodes)
     edges = reduced(nodes)
     width = WIDTH - _MARGIN
-    placed = place(layers, edges, _BOX[0] + 0.08, 0.1, width)
+    placed = place(layers, edges, _BOX[0] + 0.06, 0.06, width)
     rows = max(layers.values()) + 1
     height = _PITCH * rows + 0.05
     plt = pyplot()
@@ -116,8 +117,8 @@ def draw_workflow(nodes: Sequence[Node]) -> Drawing:
     total = sum(node.jobs for node in nodes)
     caption = (
         f"{_TITLE}: {len(nodes)} rules, with the number of jobs of this run ({total:,} in all; "
-        "fine-tuning is counted once per model, however often it is continued). A line leads from a "
-        "rule to one that reads its outputs; where a longer path implies it, it is left out. "
+        "fine-tuning is counted once per model, however often it is continued). A line leads from "
+        "a rule to one that reads its outputs; where a longer path implies it, it is left out. "
         "Dashed: rules that this run does not need."
     )
     return Drawing(figure, "workflow", _TITLE, caption)
@@ -184,7 +185,7 @@ def _curve(points: Sequence[tuple[float, float]]) -> tuple[list[tuple[float, flo
     from matplotlib.path import Path
 
     vertices, codes = [points[0]], [Path.MOVETO]
-    for (x0, y0), (x1, y1) in zip(points[:-1], points[1:], strict=True):
+    for (x0, y0), (x1, y1) in pairwise(points):
         bend = (y1 - y0) * 0.5
         vertices += [(x0, y0 + bend), (x1, y1 - bend), (x1, y1)]
         codes += [Path.CURVE4] * 3
