@@ -62,7 +62,7 @@ _MAGIC: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0
 """How image files begin."""
 
 _PDF: Final = b"%PDF-"
-_STREAM: Final = re.compile(rb"/FlateDecode[^<>]*>>\s*stream\r?\n(.*?)\r?\nendstream", re.DOTALL)
+_STREAM: Final = re.compile(rb"/FlateDecode[^<>]*>>\s*stream\r?\n(.*?)\nendstream", re.DOTALL)
 _OTHER_FILTER: Final = re.compile(rb"/Filter(?!\s*/FlateDecode)")
 _IN_PDF: Final = re.compile(rb"/Subtype\s*/Image|/DCTDecode|/JPXDecode|/CCITTFaxDecode|\bBI\s+/")
 _LINES: Final = re.compile(r"<!-- (.*?) -->", re.DOTALL)
@@ -122,7 +122,7 @@ def _refuse_images(name: str, data: bytes) -> None:
     parts = [data]
     for found in _STREAM.finditer(data):
         try:
-            parts.append(zlib.decompress(found[1]))
+            parts.append(zlib.decompressobj().decompress(found[1]))
         except zlib.error:
             raise InputError("a part of a PDF cannot be read", name, "leave it out") from None
     if _OTHER_FILTER.search(data) or any(_IN_PDF.search(part) for part in parts):

@@ -135,5 +135,6 @@ def _percent(share: float) -> str:
 def _wrapped(lengths: Lengths, names: Mapping[str, str], across: int) -> str:
     if lengths.unit == WORDS:
         return ""
-    listed = ", ".join(names[key] for key in lengths.models)
+    # A name is not broken at its spaces.
+    listed = ", ".join(names[key].replace(" ", "\N{NO-BREAK SPACE}") for key in lengths.models)
     return textwrap.fill(listed, width=int(112 / across))

@@ -11,6 +11,7 @@ from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.figures.style import (
     FLOOR,
     FONT,
+    HEIGHT,
     MUTED,
     RULE,
     SMALL,
@@ -63,10 +64,11 @@ def draw_per_pathology(table: Table, cohort: dict[str, SplitCounts], metric: str
     if not rows:
         return None
     plt = pyplot()
+    around = 1.0 + 0.14 * -(-len(rows) // 4)
     # Room for every mark, as far as the whole still fits on a page.
-    pitch = min(max(0.36, 0.052 * (len(rows) + 2)), 0.56)
+    pitch = min(max(0.36, 0.052 * (len(rows) + 2)), (HEIGHT - around) / len(order))
     figure, axes = plt.subplots(
-        figsize=(WIDTH, 1.0 + 0.14 * -(-len(rows) // 4) + pitch * len(order)),
+        figsize=(WIDTH, around + pitch * len(order)),
         layout="constrained",
     )
     floor = next((row for row in table.rows if row.kind == "floor"), None)

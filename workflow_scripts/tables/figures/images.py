@@ -11,7 +11,7 @@ from PIL import Image
 
 from workflow_scripts.tables.assemble import Table
 from workflow_scripts.tables.examples import Gallery
-from workflow_scripts.tables.figures.style import INK, MUTED, SMALL, WIDTH, Drawing, pyplot
+from workflow_scripts.tables.figures.style import HEIGHT, INK, MUTED, SMALL, WIDTH, Drawing, pyplot
 from workflow_scripts.tables.figures.trade_offs import cells_of
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.riskiest import LENSES, Shown
@@ -123,7 +123,8 @@ def draw_riskiest(found: Sequence[tuple[ModelEntry, Sequence[Shown]]]) -> Drawin
     left, gap = 0.85, 0.12
     pair = (WIDTH - left - gap) / (len(LENSES) * PAIRS)
     side = (pair - 0.08) / 2
-    pitch = side + 0.2
+    pitch = min(side + 0.2, (HEIGHT - 0.3) / len(found))
+    side = pitch - 0.2
     figure = plt.figure(figsize=(WIDTH, 0.3 + pitch * len(found)))
     height = figure.get_figheight()
     for k, lens in enumerate(LENSES):

@@ -56,7 +56,7 @@ def draw_gains(
         return None
     figure, panels = _panels(shown, len(panels_of))
     for axes, gain in zip(panels, panels_of, strict=True):
-        axes.axvline(0, color=INK, linewidth=0.7, zorder=1)
+        axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
         for y, model in enumerate(shown):
             cell = found[gain].get(model.key)
             if cell is None:

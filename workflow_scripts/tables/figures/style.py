@@ -19,15 +19,18 @@ from workflow_scripts.tables.assemble import Row
 from workflow_scripts.tables.models import ModelEntry
 
 WIDTH: Final = 7.0
-"""Inches: the text's width on a page of A4 or letter size."""
+HEIGHT: Final = 9.2
+"""Inches: the text on a page of A4 or letter size."""
 FONT: Final = 8.0
 SMALL: Final = 7.0
 """Points: of what is read, and of what is looked up."""
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, without its yellow, which does not show on white."""
-MARKERS: Final = ("o", "s", "D", "^", "v", "P")
-CONTROL_MARKERS: Final = ("x", "+", "1", "2", "3", "4")
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "<", "X", ">", "*", "d", "p")
+"""As many as the paper has models, so that a shape alone tells which."""
+CONTROL_MARKERS: Final = ("x", "+", "o", "s", "D", "^", "v")
+"""Drawn hollow, so that none is a model's in a print in gray either."""
 DASHES: Final = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
 
 FLOOR: Final[dict[str, Any]] = {
@@ -113,7 +116,8 @@ def model_styles(n: int) -> list[dict[str, Any]]:
 def control_styles() -> Iterator[dict[str, Any]]:
     """Return the controls' marks: gray, none of them a model's."""
     return itertools.cycle(
-        {"color": MUTED, "marker": marker, "markersize": 5.0} for marker in CONTROL_MARKERS
+        {"color": MUTED, "marker": marker, "markersize": 4.6, "markerfacecolor": "none"}
+        for marker in CONTROL_MARKERS
     )
 
 

@@ -1,6 +1,7 @@
 """One family of metrics against another: fidelity and utility; fidelity, privacy and utility."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from workflow_scripts.tables.figures.style import (
     pyplot,
 )
 from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.task_ranks import CORRELATIONS
+from workflow_scripts.tables.task_ranks import CORRELATIONS, FEWEST_MODELS
 from workflow_scripts.tables.utility_words import GAINS
 
 _UTILITY_TITLE: Final = "Fidelity against utility"
@@ -49,6 +50,15 @@ def draw_fidelity_utility(
     if not found:
         return None
     plt = pyplot()
+    is_model = {model.key: not model.is_control for model in models}
+    windows = {
+        gain: _window([(fids[k], c) for k, c in points], [is_model[k] for k, _ in points])
+        for gain, points in found.items()
+    }
+    found = {
+        gain: [(k, c) for k, c in points if windows[gain].shows(fids[k], c)]
+        for gain, points in found.items()
+    }
     named = [m for m in _ordered(models) if any(m.key == k for p in found.values() for k, _ in p)]
     figure, panels = plt.subplots(
         1,
@@ -63,7 +73,7 @@ def draw_fidelity_utility(
         for key, cell in points:
             marks = _point(axes, fids[key], cell, styles[key])
             labelled.setdefault(key, marks)
-        _spread(axes, [fids[key] for key, _ in points])
+        windows[gain].set(axes)
         told = _correlation(tables[CORRELATIONS.stem], gain.task)
         axes.set_title(f"{gain.task}\n{told}", loc="left", fontsize=SMALL)
         axes.set_xlabel("FID, left is better")
@@ -80,7 +90,8 @@ def draw_fidelity_utility(
         f"{_UTILITY_TITLE}: FID (RAD-DINO) against what a model's images add to real ones, with "
         "95% intervals of both. Above the line the images help. In the titles Spearman's "
         "correlation over the models (1: the more faithful is always the more useful; Table 10b); "
-        "controls, gray, are not counted."
+        "controls, gray, are not counted, "
+        "and those far from the models are not shown."
     )
     return Drawing(figure, "fidelity-utility", _UTILITY_TITLE, caption)
 
@@ -108,6 +119,10 @@ def draw_pareto(
     shown = [m for m in _ordered(models) if m.key in fids and m.key in scores]
     if not shown:
         return None
+    window = _window(
+        [(fids[m.key], scores[m.key]) for m in shown], [not m.is_control for m in shown]
+    )
+    shown = [m for m in shown if window.shows(fids[m.key], scores[m.key])]
     judged = [m for m in shown if not m.is_control and m.key in gains]
     points = np.array(
         [[_value(fids[m.key]), _value(scores[m.key]), -_value(gains[m.key])] for m in judged]
@@ -136,7 +151,7 @@ def draw_pareto(
         gain = gains.get(model.key)
         told = "–" if gain is None else f"{'+' if _value(gain) > 0 else ''}{gain.text}"
         names.append(f"{model.name} ({told})")
-    _spread(axes, [fids[model.key] for model in shown])
+    window.set(axes)
     axes.set_xlabel("FID (RAD-DINO), left is more faithful")
     axes.set_ylabel("Average re-ID score, low is safer")
     figure.legend(
@@ -153,7 +168,8 @@ def draw_pareto(
         f"{_PARETO_TITLE}: FID against the average re-identification score, with 95% intervals; "
         "the larger the mark, the more the model's images add to the mean AUROC of real ones (in "
         "brackets). Ringed: no other model is as good in all three and better in one. Controls, "
-        "gray, do not compete; without all three values nor does a model."
+        "gray, do not compete; without all three values nor does a model. Controls far from the "
+        "models are not shown."
     )
     return Drawing(figure, "pareto", _PARETO_TITLE, caption)
 
@@ -195,12 +211,50 @@ def _point(axes, x: Cell, y: Cell, style: dict[str, Any]):  # type: ignore[no-un
     return axes.plot([across], [up], linestyle="", zorder=3, **style)[0]
 
 
-def _spread(axes, xs: Sequence[Cell]) -> None:  # type: ignore[no-untyped-def]
-    """Set the grid, and a logarithmic FID where a control stands far from the models."""
-    values = [_value(cell) for cell in xs]
-    if min(values) > 0 and max(values) / min(values) > 12:
-        logarithmic(axes.xaxis)
-    axes.grid(color=RULE, linewidth=0.6, zorder=0)
+@dataclass(frozen=True)
+class _Window:
+    """What a panel shows: bounds of x and y, and whether x is logarithmic."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    log: bool
+
+    def shows(self, x: Cell, y: Cell) -> bool:
+        """Return whether a point lies within."""
+        return self.x[0] <= _value(x) <= self.x[1] and self.y[0] <= _value(y) <= self.y[1]
+
+    def set(self, axes) -> None:  # type: ignore[no-untyped-def]
+        """Set the axes and their grid."""
+        axes.set_xlim(*self.x)
+        axes.set_ylim(*self.y)
+        if self.log:
+            logarithmic(axes.xaxis)
+        axes.grid(color=RULE, linewidth=0.6, zorder=0)
+
+
+def _window(points: Sequence[tuple[Cell, Cell]], of_models: Sequence[bool]) -> _Window:
+    """Return the window of all points, or of the models where a control would press them together.
+
+    Args:
+        points: x and y.
+        of_models: whether each is a model's; fewer than `FEWEST_MODELS` of them set no window.
+    """
+    competing = [point for point, model in zip(points, of_models, strict=True) if model]
+    shown = competing if len(competing) >= FEWEST_MODELS else list(points)
+    xs = [_value(x) for x, _ in shown]
+    log = min(xs) > 0 and max(xs) / min(xs) > 12
+    return _Window(_bounds([x for x, _ in shown], log), _bounds([y for _, y in shown], False), log)
+
+
+def _bounds(cells: Sequence[Cell], log: bool) -> tuple[float, float]:
+    """Return bounds around the values and their intervals, with some room."""
+    ends = [end for cell in cells for end in (_value(cell), *(cell.interval or ()))]
+    if log:
+        ends = [end for end in ends if end > 0]
+        room = (max(ends) / min(ends)) ** 0.08
+        return min(ends) / room, max(ends) * room
+    room = 0.08 * (max(ends) - min(ends)) or 0.05 * abs(ends[0]) or 1.0
+    return min(ends) - room, max(ends) + room
 
 
 def _correlation(table: Table, task: str) -> str:
