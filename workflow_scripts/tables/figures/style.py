@@ -66,6 +66,11 @@ class Drawing:
     title: str
     caption: str
 
+    def __post_init__(self) -> None:
+        import matplotlib.pyplot as plt
+
+        plt.close(self.figure)  # pyplot's list of open figures lets go of it; it can be written
+
 
 def pyplot():  # type: ignore[no-untyped-def]
     """Return pyplot, without a screen and with the style of every figure."""
@@ -106,7 +111,7 @@ def model_styles(n: int) -> list[dict[str, Any]]:
     return [
         {
             "color": COLOURS[i % len(COLOURS)],
-            "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+            "marker": MARKERS[(i + i // len(MARKERS)) % len(MARKERS)],
             "markersize": 4.6,
         }
         for i in range(n)
@@ -177,7 +182,7 @@ def write_figure(drawing: Drawing, stem: Path, owner_only: bool) -> list[Path]:
     is embedded, and the text can be searched. The same figure gives the same bytes.
 
     Args:
-        drawing: the figure; it is closed.
+        drawing: the figure.
         stem: path without a suffix.
         owner_only: whether it shows patients, so that nobody else may read it.
 
@@ -185,7 +190,6 @@ def write_figure(drawing: Drawing, stem: Path, owner_only: bool) -> list[Path]:
         The two files.
     """
     import matplotlib
-    import matplotlib.pyplot as plt
 
     svg, pdf = stem.with_suffix(".svg"), stem.with_suffix(".pdf")
     text = re.sub(r"<!DOCTYPE.*?>\s*", "", _svg_of(drawing, "path"), flags=re.DOTALL)
@@ -196,7 +200,6 @@ def write_figure(drawing: Drawing, stem: Path, owner_only: bool) -> list[Path]:
     about = {"Title": drawing.title, "CreationDate": None, "Creator": None}
     with matplotlib.rc_context({"pdf.fonttype": 42}), whole_file(pdf, owner_only) as temporary:
         drawing.figure.savefig(temporary, format="pdf", facecolor="white", metadata=about)
-    plt.close(drawing.figure)
     return [svg, pdf]
 
 
