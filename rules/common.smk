@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 import tempfile
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 
@@ -508,6 +508,12 @@ def job_patterns(wildcards):
 
 def rules_drawn(wildcards):
     """The rules, which of them feed which, and how many jobs the run has of each, as JSON."""
+    return rules_as_json()
+
+
+@cache
+def rules_as_json():
+    """The same, walked once: Snakemake asks for parameters many times, and the rules stay."""
     return quote(to_json(rule_graph(workflow.rules)))
 
 

@@ -18,6 +18,8 @@ from workflow_scripts.tables.riskiest import LENSES, Shown
 
 ENDS: Final = 2
 """Models shown of either end of the order by FID."""
+DOTS: Final = 300
+"""Per inch, in print."""
 PAIRS: Final = 3
 """Pairs of each model and lens."""
 
@@ -85,7 +87,7 @@ def draw_examples(gallery: Gallery, table: Table) -> Drawing | None:
             if image.uri is None:
                 axes.text(0.5, 0.5, "–", ha="center", va="center", color=MUTED)
             else:
-                _show(axes, image.uri)
+                _show(axes, image.uri, side)
             if i == 0:
                 cell = next(
                     (c for c in fids.get(image.label, ()) if c.column.metric == "fid"), None
@@ -142,7 +144,7 @@ def draw_riskiest(found: Sequence[tuple[ModelEntry, Sequence[Shown]]]) -> Drawin
                     place = (x + n * side, height - top - side, side - 0.015, side)
                     axes = figure.add_axes(_share(place, figure))
                     axes.set_axis_off()
-                    _show(axes, uri)
+                    _show(axes, uri, side)
                 own = " own" if one.own else ""
                 figure.text(
                     (x + side) / WIDTH,
@@ -167,10 +169,12 @@ def _share(place: tuple[float, float, float, float], figure: Any) -> tuple[float
     return place[0] / width, place[1] / height, place[2] / width, place[3] / height
 
 
-def _show(axes: Any, uri: str) -> None:
+def _show(axes: Any, uri: str, side: float) -> None:
+    """Show an image of a data URI, with no more pixels than print on `side` inches."""
     data = base64.b64decode(uri.split(",", 1)[1])
-    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    axes.imshow(pixels, interpolation="none", aspect="equal")
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    image.thumbnail(2 * (round(DOTS * side),), Image.Resampling.LANCZOS)
+    axes.imshow(np.asarray(image), interpolation="none", aspect="equal")
 
 
 def _shortened(caption: str, side: float) -> str:

@@ -88,10 +88,9 @@ def draw_fidelity_utility(
     )
     caption = (
         f"{_UTILITY_TITLE}: FID (RAD-DINO) against what a model's images add to real ones, with "
-        "95% intervals where there are any. Above the line the images help. In the titles Spearman's "
-        "correlation over the models (1: the more faithful is always the more useful; Table 10b); "
-        "controls, gray, are not counted, "
-        "and those far from the models are not shown."
+        "95% intervals where there are any. Above the line the images help. In the titles "
+        "Spearman's correlation over the models (1: the more faithful is always the more useful; "
+        "Table 10b); controls, gray, are not counted, and those far from the models are not shown."
     )
     return Drawing(figure, "fidelity-utility", _UTILITY_TITLE, caption)
 
