@@ -28,6 +28,7 @@ from workflow_scripts.tables.attempts import read_attempts
 from workflow_scripts.tables.cohort_counts import count_cohort, read_attrition
 from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
 from workflow_scripts.tables.examples import gallery, parse_images
+from workflow_scripts.tables.figures.findings import PATHOLOGY_CAPTIONS, PREVALENCE_CAPTION
 from workflow_scripts.tables.models import STAGES, ModelEntry, parse_models
 from workflow_scripts.tables.pages import render
 from workflow_scripts.tables.paired import PAIRED, matrices
@@ -91,17 +92,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             for svg, text in (
                 (
                     figures.per_pathology(tables["table02b_kid_per_pathology"], cohort, "KID"),
-                    _KID_TEXT,
+                    PATHOLOGY_CAPTIONS["KID"],
                 ),
                 (
                     figures.per_pathology(tables["table02_fid_per_pathology"], cohort, "FID"),
-                    _FID_TEXT,
+                    PATHOLOGY_CAPTIONS["FID"],
                 ),
                 (
                     figures.prevalence(
                         measure(records, models), floor_of(records, models), positives(cohort)
                     ),
-                    _PREVALENCE_TEXT,
+                    PREVALENCE_CAPTION,
                 ),
             )
             if svg is not None
@@ -121,24 +122,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.public:
         write_text(args.public, render("report.html.j2", context | {"gallery": None}))
     log.info("report of %d models in %s", len(models), args.output)
-
-
-_KID_TEXT: Final = (
-    "KID per pathology, the most frequent finding first, with intervals. KID is free of the bias "
-    "by sample size, so that findings of different frequency can be compared; a perfect generator "
-    "stands around zero, at times below."
-)
-_FID_TEXT: Final = (
-    "FID per pathology, in the same order. The thick gray mark is the floor: two groups of real "
-    "images of as many images, compared with each other. What a model can be blamed for is the "
-    "distance between its mark and the floor."
-)
-_PREVALENCE_TEXT: Final = (
-    "Fidelity against prevalence, and the mean of the models' rank correlations (1: the rarer "
-    "finding is always the worse one). FID grows as images get fewer, for a perfect generator too: "
-    "the dashed floor rises by sample size alone. What is left when the floor is taken off, and "
-    "KID, which has no such bias, say whether rare findings are drawn worse."
-)
 
 
 def cost_section(
