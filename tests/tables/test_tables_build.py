@@ -128,9 +128,9 @@ def test_the_papers_names_map_to_config_keys():
 # The join
 
 
-def test_every_table_in_three_formats_with_the_papers_columns_first(bench):
+def test_every_table_in_four_formats_with_the_papers_columns_first(bench):
     out = build(bench)
-    expected = {f"{stem}.{suffix}" for stem in STEMS for suffix in ("csv", "md", "tex")}
+    expected = {f"{stem}.{suffix}" for stem in STEMS for suffix in ("csv", "md", "tex", "html")}
     assert {path.name for path in out.iterdir()} == expected
     header = (out / "table01_fidelity.csv").read_text(encoding="utf-8").splitlines()[0]
     assert header.startswith(
