@@ -1,6 +1,6 @@
 # Needs: every stage's records.
-# Makes: results/tables/table*.{csv,md,tex} and report.html; a pure join, nothing is computed anew.
-# Likewise costs.{csv,md,tex}, from Snakemake's benchmark files and SLURM's accounting, where the
+# Makes: results/tables/table*.{csv,md,tex,html} and report.html; a pure join, nothing is computed anew.
+# Likewise costs.{csv,md,tex,html}, from Snakemake's benchmark files and SLURM's accounting, where the
 # workflow runs; jobs.csv beside it has every attempt of every job and names the cluster's nodes.
 # Beside them riskiest_pairs.html and .csv, which show and name patients: for their owner only.
 # On request release.tar.gz: what may be published, after a search for images, captions and ids.
@@ -39,9 +39,33 @@ TABLES = [
     "table17b_caption_privacy",
 ]
 
+# Where a table stands in Snakemake's own report, by its number; captions/ says how to read it. What
+# shows radiographs is not in there.
+SECTIONS = {
+    "01": "Fidelity",
+    "02": "Fidelity",
+    "03": "Privacy",
+    "04": "Classification",
+    "05": "Segmentation",
+    "06": "Report generation",
+    "07": "Fidelity",
+    "08": "Ranks",
+    "09": "Fidelity",
+    "10": "Ranks",
+    "11": "Settings",
+    "12": "Settings",
+    "13": "Settings",
+    "14": "Settings",
+    "15": "Classification",
+    "16": "Report generation",
+}
+SECTION_OF = {table: SECTIONS.get(table[5:7], "Other tables") for table in TABLES}
+SECTION_OF |= {"table17a_caption_fidelity": "Fidelity"}
+SECTION_OF |= {"table17b_caption_privacy": "Privacy"}
+
 
 rule tables_build:
-    """The paper's tables for the models of the run, as CSV, Markdown and LaTeX."""
+    """The paper's tables for the models of the run, as CSV, Markdown, LaTeX and HTML."""
     input:
         code=code("tables"),
         manifest="results/cohort/manifest.parquet",
@@ -55,6 +79,18 @@ rule tables_build:
             table=TABLES,
             format=["csv", "md", "tex"],
         ),
+        [
+            report(
+                f"results/tables/{table}.html",
+                caption=f"captions/{SECTION_OF[table].lower().replace(' ', '_')}.rst",
+                category=SECTION_OF[table],
+                labels={
+                    "table": table.partition("_")[0].removeprefix("table").lstrip("0"),
+                    "shows": table.partition("_")[2].replace("_", " "),
+                },
+            )
+            for table in TABLES
+        ],
     log:
         "logs/tables/build.log",
     benchmark:
@@ -85,7 +121,15 @@ rule tables_costs:
         # Every job but the tables' ends in a record: whatever was run again made one anew.
         records=records("fidelity") + records("privacy") + records("downstream"),
     output:
-        costs=expand("results/tables/costs.{format}", format=["csv", "md", "tex"]),
+        costs=[
+            *expand("results/tables/costs.{format}", format=["csv", "md", "tex"]),
+            report(
+                "results/tables/costs.html",
+                caption="captions/cost.rst",
+                category="Cost",
+                labels={"table": "C", "shows": "cost by stage and model"},
+            ),
+        ],
         jobs="results/tables/jobs.csv",
     log:
         "logs/tables/costs.log",
@@ -127,7 +171,15 @@ rule tables_report:
         jobs=rules.tables_costs.output.jobs,
     output:
         report="results/tables/report.html",
-        public="results/tables/report_public.html",
+        public=report(
+            "results/tables/report_public.html",
+            caption="captions/report.rst",
+            category="Report",
+            labels={
+                "table": "all",
+                "shows": "pages by stage and model, without images",
+            },
+        ),
     log:
         "logs/tables/report.log",
     benchmark:

@@ -366,7 +366,5 @@ def test_the_cost_changes_no_other_table(bench):
     before = {path.name: path.read_bytes() for path in (bench.root / "out").iterdir()}
     report(bench, attempts=ATTEMPTS)
     after = {path.name: path.read_bytes() for path in (bench.root / "out").iterdir()}
-    assert after.keys() - before.keys() == {
-        f"costs.{suffix}" for suffix in build.FORMATS
-    }
+    assert after.keys() - before.keys() == {f"costs.{suffix}" for suffix in build.FORMATS}
     assert all(after[name] == before[name] for name in before)

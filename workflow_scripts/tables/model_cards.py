@@ -8,7 +8,7 @@ from typing import Any, Final
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.tables.assemble import Cell, Row, Table
 from workflow_scripts.tables.examples import Gallery, Shown
-from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry
 from workflow_scripts.tables.report_pages import by_page
 
 _SETTINGS: Final = {
@@ -84,6 +84,7 @@ class ModelCard:
 
     Attributes:
         model: whose card it is.
+        glance: one number of each question.
         settings: what made it, as (name, value) with values that may be (name, value) again.
         samples: captions with their images.
         by_page: its numbers by the page that has their tables.
@@ -92,6 +93,7 @@ class ModelCard:
     """
 
     model: ModelEntry
+    glance: TableNumbers
     settings: tuple[tuple[str, Any], ...]
     samples: tuple[Sample, ...]
     by_page: dict[str, tuple[TableNumbers, ...]]
@@ -101,6 +103,7 @@ class ModelCard:
 
 def model_cards(
     tables: dict[str, Table],
+    glance: Table,
     models: Sequence[ModelEntry],
     gallery: Gallery | None,
     costs: Table | None,
@@ -109,6 +112,7 @@ def model_cards(
 
     Args:
         tables: all, by stem.
+        glance: one column of each question's table.
         models: in the order of the tables.
         gallery: example images; None shows none.
         costs: the cost table, where there is one.
@@ -128,6 +132,7 @@ def model_cards(
         cards.append(
             ModelCard(
                 model,
+                _numbers(glance, model.key),
                 tuple((_SETTINGS.get(k, _words(k)), _value(v)) for k, v in model.settings.items()),
                 tuple(_samples(gallery, model)) if gallery else (),
                 {page: found for page, found in numbers.items() if any(t.measured for t in found)},
@@ -199,6 +204,8 @@ def _words(key: str) -> str:
 
 def _value(text: str) -> Any:
     """Return a setting for readers: JSON becomes (name, value) pairs or a list in words."""
+    if text in CAPTION_SOURCES:
+        return CAPTION_SOURCES[text]
     try:
         value = json.loads(text)
     except ValueError:
@@ -215,4 +222,4 @@ def _plain(value: Any) -> str:
         return ", ".join(_plain(v) for v in value) or "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "–" if value is None else str(value)
+    return "–" if value in (None, "") else str(value)

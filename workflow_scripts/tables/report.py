@@ -85,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     shown = gallery(parse_images(args.images), models, args.prompts, args.manifest)
     costs = cost_section(args.jobs, args.tables, models, args.dataset) if args.jobs else None
     on_page = by_page(table.layout for table in tables.values())
+    glance = at_a_glance(tables, models)
     drawn = figures_of_pages(tables, records, models, cohort)
     context = {
         "dataset": args.dataset,
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "findings": FINDINGS,
         "attrition": attrition,
         "headlines": headlines(tables),
-        "glance": at_a_glance(tables, models),
+        "glance": glance,
         "on_page": {
             page: [
                 {"table": tables[layout.stem], "files": _downloads(args.tables, layout.stem)}
@@ -135,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "site_pages": pages,
                 "card_pages": [OVERVIEW_PAGE, *pages],
                 "navigation": navigation(pages, models),
-                "cards": model_cards(tables, models, gallery, cost_rows),
+                "cards": model_cards(tables, glance, models, gallery, cost_rows),
             },
         )
 
@@ -241,7 +242,7 @@ _GLANCE: Final = (
     ("table03_privacy", "reid_mean_of_max", "Privacy: avg. re-ID score ↓"),
     ("table04_classification_augmented", "auroc", "Classification: AUROC ↑"),
     ("table05_segmentation", "dice", "Segmentation: Dice ↑"),
-    ("table06_rrg_augmented", "chexbert_micro_f1_14", "Reports: micro F1-14 ↑"),
+    ("table06_rrg_augmented", "chexbert_micro_f1_14", "Reports: micro F1 ↑"),
 )
 """Of each question a table, one of its metrics, and its header among the others'."""
 
