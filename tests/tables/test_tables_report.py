@@ -79,7 +79,7 @@ def report(
             *images,
             *("--tables", str(bench.root / "out")),
             *jobs,
-            *("--output", str(output)),
+            *("--output", str(output), "--public", str(bench.root / f"public-{name}")),
         ]
     )
     return output

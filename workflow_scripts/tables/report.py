@@ -239,7 +239,7 @@ def _has_value(row: Row) -> bool:
 
 _GLANCE: Final = (
     ("table01_fidelity", "fid", "Fidelity: FID ↓"),
-    ("table03_privacy", "reid_mean_of_max", "Privacy: avg. re-ID score ↓"),
+    ("table03_privacy", "reid_mean_of_max", "Privacy: re-ID score ↓"),
     ("table04_classification_augmented", "auroc", "Classification: AUROC ↑"),
     ("table05_segmentation", "dice", "Segmentation: Dice ↑"),
     ("table06_rrg_augmented", "chexbert_micro_f1_14", "Reports: micro F1 ↑"),
