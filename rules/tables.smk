@@ -85,7 +85,7 @@ rule tables_build:
                 caption=f"captions/{SECTION_OF[table].lower().replace(' ', '_')}.rst",
                 category=SECTION_OF[table],
                 labels={
-                    "table": table.partition("_")[0].removeprefix("table").lstrip("0"),
+                    "table": table.partition("_")[0].removeprefix("table"),
                     "shows": table.partition("_")[2].replace("_", " "),
                 },
             )
