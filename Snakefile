@@ -31,6 +31,7 @@ localrules:
     prompts,
     release,
     tables,
+    tables_audit,
     tables_costs,
 
 
@@ -40,6 +41,7 @@ rule all:
     input:
         rules.tables_build.output,
         rules.tables_costs.output,
+        rules.tables_audit.output,
         rules.tables_report.output,
         rules.tables_riskiest.output,
 
@@ -60,6 +62,7 @@ rule tables:
     """The tables without the report."""
     input:
         rules.tables_build.output,
+        rules.tables_audit.output,
 
 
 onstart:

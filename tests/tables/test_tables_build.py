@@ -19,15 +19,22 @@ from workflow_scripts.tables.assemble import build_tables
 from workflow_scripts.tables.build import main
 from workflow_scripts.tables.downstream_settings import SETTINGS
 from workflow_scripts.tables.layout import LAYOUTS
+from workflow_scripts.tables.leaderboard import LEADERBOARD
+from workflow_scripts.tables.lora_ablations import LORA_POSITION, LORA_RANK
+from workflow_scripts.tables.metric_ranks import RANKS as RANKS_8
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.paired import PAIRED
+from workflow_scripts.tables.pareto import PARETO
 from workflow_scripts.tables.prevalence import CORRELATION, PREVALENCE
 from workflow_scripts.tables.published import model_key, published_values
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.t2i_settings import T2I_SETTINGS
 from workflow_scripts.tables.task_ranks import CORRELATIONS, RANKS
 
 TASK_RANKS = (RANKS.stem, CORRELATIONS.stem, SETTINGS.stem)
-STEMS = (*LAYOUTS, PREVALENCE.stem, CORRELATION.stem, PAIRED.stem, *TASK_RANKS)
+OTHERS = (RANKS_8.stem, LEADERBOARD.stem, PARETO.stem, T2I_SETTINGS.stem)
+LORA = (LORA_RANK.stem, LORA_POSITION.stem)
+STEMS = (*LAYOUTS, PREVALENCE.stem, CORRELATION.stem, PAIRED.stem, *TASK_RANKS, *OTHERS, *LORA)
 
 
 def build(bench: SimpleNamespace, out: str = "out") -> Path:

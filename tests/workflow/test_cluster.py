@@ -5,6 +5,7 @@ undisturbed run is the reference; every run that something happens to must leave
 """
 
 import contextlib
+import csv
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from tests.cluster.profile import SMALLER, read_profile, write_profile
 from tests.cluster.snakemake_runs import Job, Run, accounted, jobs
 from tests.workflow.checkouts import ROOT, make_checkout
 from workflow_scripts.common.records import read_record
+from workflow_scripts.tables.slurm_accounting import ask_accounting
 
 pytestmark = [
     pytest.mark.workflow,
@@ -135,6 +137,24 @@ def states(cluster: Cluster, folder: Path, rule: str) -> list[str]:
     return [row[1].split()[0] for row in accounted(cluster, "JobIDRaw,State", ids)]
 
 
+def sums_of(cluster: Cluster, folder: Path, rule: str) -> tuple[int, float]:
+    """Return how often SLURM ran a rule's jobs, and the GPU-hours, as sacct's own fields say."""
+    found = (folder / f".snakemake/slurm_logs/rule_{rule}").rglob("*.log")
+    rows = accounted(cluster, "ElapsedRaw,AllocTRES", sorted(path.stem for path in found))
+    gpus = [re.search(r"gres/gpu=(\d+)", granted) for _, granted in rows]
+    hours = [
+        int(row[0]) / 3600 * (int(n[1]) if n else 0) for row, n in zip(rows, gpus, strict=True)
+    ]
+    return len(rows), sum(hours)
+
+
+def cost_of(folder: Path, model: str, stage: str) -> dict[str, str]:
+    """Return a row of the cost table."""
+    with (folder / "results/tables/costs.csv").open(newline="") as stream:
+        (row,) = (r for r in csv.DictReader(stream) if (r["Model"], r["Stage"]) == (model, stage))
+    return row
+
+
 # Where jobs run.
 
 
@@ -195,6 +215,20 @@ def test_records_know_their_job(cluster, reference):
     assert row[1:] == ["a100", record.provenance["slurm_node"]]
 
 
+def test_the_cost_table_counts_what_slurm_accounts(cluster, reference):
+    with (reference / "results/tables/jobs.csv").open(newline="") as stream:
+        attempts = list(csv.DictReader(stream))
+    assert {row["source"] for row in attempts} == {"accounting"}
+    logs = reference / ".snakemake/slurm_logs"
+    ran = {path.stem for path in logs.rglob("*.log") if "_tables_" not in str(path)}
+    assert {row["job_id"] for row in attempts} == ran
+    runs, hours = sums_of(cluster, reference, "finetune_train")
+    cost = cost_of(reference, "Tiny SD (LoRA)", "Fine-tuning")
+    assert runs == 1
+    assert float(cost["GPU-hours"]) == pytest.approx(hours)
+    assert hours > 0
+
+
 def test_temporary_files_go_to_the_scratch_of_the_profile(cluster, tmp_path):
     scratch, profile = tmp_path / "scratch", tmp_path / "profile"
     scratch.mkdir()
@@ -245,7 +279,7 @@ def test_a_job_out_of_time_goes_on_in_the_next_attempt(cluster, reference, again
     assert_went_on(folder, reference)
 
 
-def test_lost_nodes_cost_no_result(cluster, reference, again):
+def test_lost_nodes_cost_no_result(cluster, reference, again, monkeypatch):
     """SLURM runs the jobs again by itself; the attempts are not counted as failures."""
     shard = "results/generate/tiny_sd_base/test/part-00000-of-00001.parquet"
     features = "results/features/noise/test/rad_dino.h5"
@@ -263,6 +297,12 @@ def test_lost_nodes_cost_no_result(cluster, reference, again):
     run.succeed(400)  # SLURM lets two minutes pass before it runs a job again
     for rule in targets:
         assert states(cluster, folder, rule) == ["NODE_FAIL", "COMPLETED"]
+    for name, value in cluster.environment().items():
+        monkeypatch.setenv(name, value)
+    both = ask_accounting(ids).runs  # as the cost table asks: what was lost has its cost, too
+    assert ids == set(both)
+    assert all([run.state for run in runs] == ["NODE_FAIL", "COMPLETED"] for runs in both.values())
+    assert all(run.elapsed_s > 0 and run.gpus for runs in both.values() for run in runs)
     assert_same_tuning(folder, reference)
     assert_same_images(folder, reference, shard)
     assert_same_features(folder, reference, features)

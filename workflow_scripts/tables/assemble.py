@@ -182,14 +182,14 @@ def _build(
     rows = []
     for real in layout.real_rows:
         record = records.find(layout.stage, real.family, REAL, real.protocol)
-        cells = tuple(_cell(column, record, NOT_RUN) for column in layout.columns)
+        cells = tuple(measured_cell(column, record, NOT_RUN) for column in layout.columns)
         rows.append(Row(REAL, real.label, "real", (), cells))
     for kind in ("model", "control"):
         for model in _shown(layout, models):
             if model.is_control != (kind == "control"):
                 continue
             cells = tuple(
-                _cell(
+                measured_cell(
                     column,
                     _record(records, layout, column, model),
                     _why_missing(model, layout, column),
@@ -202,13 +202,13 @@ def _build(
         rows.append(_no_variant(layout, layout.varies))
     if layout.floor is not None:
         rows.append(_floor(layout, layout.floor, records, models))
-    rows = [_with_published(row, printed, protocol) for row in rows]
+    rows = [with_published(row, printed, protocol) for row in rows]
     rows = _ranked(rows)
     rows, notes = noted(rows)
     return Table(
         layout,
         tuple(rows),
-        _feet(layout, rows, cohort),
+        feet_of(layout, rows, cohort),
         caption_of(layout, rows, dataset, protocol, cohort, images_removed),
         tuple(notes),
     )
@@ -243,7 +243,17 @@ def _why_missing(model: ModelEntry, layout: Layout, column: Column) -> str:
     return why
 
 
-def _cell(column: Column, record: Record | None, why_missing: str) -> Cell:
+def measured_cell(column: Column, record: Record | None, why_missing: str) -> Cell:
+    """Return the cell of a record's value, or the reason why there is none.
+
+    Args:
+        column: names the metric and the subset.
+        record: None where the model has none.
+        why_missing: the reason in that case.
+
+    Raises:
+        InputError: the record says that the opposite direction is better.
+    """
     if record is None:
         return Cell(column, None, reason=why_missing)
     try:
@@ -282,17 +292,25 @@ def _floor(layout: Layout, metric: str, records: Records, models: Sequence[Model
     for column in layout.columns:
         asked = replace(column, metric=metric)
         found = [_record(records, layout, column, model) for model in ordered]
-        own = [_cell(asked, record, NOT_RUN) for record in found]
+        own = [measured_cell(asked, record, NOT_RUN) for record in found]
         valued = [cell for cell in own if cell.value is not None]
         counted = [cell for cell in own if cell.n is not None]
         cells.append((valued or counted or own or [Cell(asked, None, reason=NOT_RUN)])[0])
     return Row("floor", "Floor: real against real", "floor", (), tuple(cells))
 
 
-def _with_published(
+def with_published(
     row: Row, printed: dict[tuple[str, str, str, str], Published], protocol: str
 ) -> Row:
-    """Set the paper's numbers beside; a difference is taken only within the paper's protocol."""
+    """Return a row with the paper's numbers beside its values.
+
+    A difference is taken only where both are of the paper's protocol.
+
+    Args:
+        row: of one model.
+        printed: by model key, metric, subset and family, see `published_values`.
+        protocol: of the values, where their columns name none.
+    """
     cells = []
     for cell in row.cells:
         of = cell.column
@@ -348,7 +366,8 @@ def noted(rows: list[Row]) -> tuple[list[Row], list[str]]:
     return noted, notes
 
 
-def _feet(layout: Layout, rows: list[Row], cohort: dict[str, SplitCounts]) -> tuple[Foot, ...]:
+def feet_of(layout: Layout, rows: list[Row], cohort: dict[str, SplitCounts]) -> tuple[Foot, ...]:
+    """Return the counts that a table's values rest on, by column."""
     measured = [row for row in rows if row.kind != "floor"]
     groups = (
         [row.cells for row in measured]

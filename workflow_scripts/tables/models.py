@@ -108,19 +108,29 @@ def _model(entry: dict[str, Any], where: str) -> ModelEntry:
     )
 
 
-def variants(models: Sequence[ModelEntry], setting: str) -> list[ModelEntry]:
-    """Return the models that differ from another one in one setting alone, those together.
+def alike(models: Sequence[ModelEntry], *settings: str) -> list[list[ModelEntry]]:
+    """Group the models that have the first of these settings and are the same in all others.
 
     Groups stand in the order of their first model, and so do the models of a group.
     """
     groups: dict[tuple[tuple[str, str], ...], list[ModelEntry]] = {}
     for model in models:
-        if setting in model.settings:
-            rest = tuple(sorted((k, v) for k, v in model.settings.items() if k != setting))
+        if settings[0] in model.settings:
+            rest = tuple(sorted((k, v) for k, v in model.settings.items() if k not in settings))
             groups.setdefault(rest, []).append(model)
-    differing = [
-        group for group in groups.values() if len({m.settings[setting] for m in group}) > 1
-    ]
+    return list(groups.values())
+
+
+def variants(models: Sequence[ModelEntry], *settings: str) -> list[ModelEntry]:
+    """Return the models that differ from another one in these settings alone, those together.
+
+    Args:
+        models: of the run.
+        settings: the one that differs, and those that follow it, such as the scale of a LoRA
+            adapter its rank.
+    """
+    groups = alike(models, *settings)
+    differing = [group for group in groups if len({m.settings[settings[0]] for m in group}) > 1]
     return [model for group in differing for model in group]
 
 

@@ -10,7 +10,7 @@ difference is the noise of the difference.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from scipy import stats
@@ -23,6 +23,10 @@ from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.records_in import Records
 
 LEVEL: Final = 0.05
+
+_KEPT_AS: Final = {"fid": "fid_corrected"}
+"""Metrics whose replicates stand under another one's name in the records: the values without a
+group, by which FID's bias is taken off, are FIDs."""
 
 PAIRED: Final = Layout(
     stem="table01c_paired_differences",
@@ -105,7 +109,7 @@ def difference(first: Record, second: Record, metric: str) -> Difference:
     if first.details.get("images_sha256") != second.details.get("images_sha256"):
         reason = "the two were not measured on the same prompts and the same real images"
         return Difference(None, reason=reason)
-    sides = [record.details.get("replicates", {}).get(metric) for record in (first, second)]
+    sides = [replicates_of(record, metric) for record in (first, second)]
     if sides[0] is None or sides[1] is None or own.value is None or other.value is None:
         return Difference(None, reason="too few images for an interval")
     spread = np.array(sides[0]["values"]) - np.array(sides[1]["values"])
@@ -122,13 +126,35 @@ def difference(first: Record, second: Record, metric: str) -> Difference:
     return Difference(found, interval, p, n=own.n, n_reference=own.n_reference)
 
 
+def replicates_of(record: Record, metric: str) -> dict[str, Any] | None:
+    """Return a metric's replicates: their `kind` (bootstrap, jackknife) and their `values`.
+
+    None where there are too few images for them.
+    """
+    kept: dict[str, Any] = record.details.get("replicates", {})
+    return kept.get(_KEPT_AS.get(metric, metric))
+
+
+def holm(p: Sequence[float]) -> list[bool]:
+    """Say which of these differences are larger than their noise: Holm's step-down (1979).
+
+    The probability that any difference of zero is among them is at most `LEVEL`.
+    """
+    apart = [False] * len(p)
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        if p[i] > LEVEL / (len(p) - rank):
+            break
+        apart[i] = True
+    return apart
+
+
 def differences(
     records: Records, models: Sequence[ModelEntry], column: Column
 ) -> dict[tuple[str, str], Difference]:
     """Return the difference of each pair that has records, by their keys in the models' order.
 
-    Holm's step-down correction (1979) says which are larger than their noise: among the pairs of
-    models, and apart from them among the pairs with a control.
+    Which are larger than their noise, `holm` says: among the pairs of models, and apart from them
+    among the pairs with a control.
     """
     family = column.family or PAIRED.family
     found = {}
@@ -139,11 +165,9 @@ def differences(
     controls = {model.key for model in models if model.is_control}
     for with_control in (False, True):
         keys = [key for key in found if bool(controls & set(key)) == with_control]
-        tested = sorted((found[key].p, key) for key in keys if found[key].p is not None)
-        for rank, (p, key) in enumerate(tested):
-            if p is None or p > LEVEL / (len(tested) - rank):
-                break
-            found[key] = replace(found[key], separated=True)
+        tested = {key: p for key in keys if (p := found[key].p) is not None}
+        for key, apart in zip(tested, holm(list(tested.values())), strict=True):
+            found[key] = replace(found[key], separated=apart)
     return found
 
 

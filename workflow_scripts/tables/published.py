@@ -30,6 +30,7 @@ _MODEL_KEYS: Final = {
     "Sana": "sana",
     "SD V3.5 Medium": "sd_v3_5",
     "SD V3-5": "sd_v3_5",
+    "SD v3.5": "sd_v3_5",
     "Lumina 2.0": "lumina_2",
     "Lumina 2": "lumina_2",
     "Lum. 2.0": "lumina_2",
@@ -86,6 +87,16 @@ def model_key(name: str) -> str:
     return _MODEL_KEYS[plain]
 
 
+def printed_rows(stem: str) -> list[list[str]]:
+    """Return the rows of a printed table as text, its headers first.
+
+    Args:
+        stem: the table's file stem, for example `table08_ranks`.
+    """
+    path = files("workflow_scripts.tables") / "published" / f"{stem}.csv"
+    return list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+
+
 @functools.cache
 def published_values(stem: str) -> dict[tuple[str, str, str, str], Published]:
     """Return a table's printed numbers by (model key, metric, subset, family).
@@ -97,9 +108,7 @@ def published_values(stem: str) -> dict[tuple[str, str, str, str], Published]:
         InputError: the file does not fit the table's layout.
     """
     layout = LAYOUTS[stem]
-    path = files("workflow_scripts.tables") / "published" / f"{stem}.csv"
-    rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
-    rows = [row for row in rows if any(row[1:])]  # Table 5 has a heading between its rows
+    rows = [row for row in printed_rows(stem) if any(row[1:])]  # Table 5 has a heading inside
     columns: Sequence[Column] = layout.columns
     if rows[0][:2] == ["Metric", ""]:
         rows, columns = _one_label(rows, columns)

@@ -27,6 +27,9 @@ from workflow_scripts.tables import dot_plot, figures
 from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.assemble import Cell, Row, Table, noted
 from workflow_scripts.tables.attempts import read_attempts
+from workflow_scripts.tables.audit.audit import audit_items
+from workflow_scripts.tables.audit.items import VERDICTS, summary
+from workflow_scripts.tables.audit.render import EXPLANATION
 from workflow_scripts.tables.cohort_counts import SplitCounts, count_cohort, read_attrition
 from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
 from workflow_scripts.tables.examples import Gallery, gallery, parse_images
@@ -86,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     costs = cost_section(args.jobs, args.tables, models, args.dataset) if args.jobs else None
     on_page = by_page(table.layout for table in tables.values())
     glance = at_a_glance(tables, models)
+    audited = audit_items()
     drawn = figures_of_pages(tables, records, models, cohort)
     context = {
         "dataset": args.dataset,
@@ -118,7 +122,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "costs": costs,
         "dashes": _dashes(tables, models),
         "provenance": provenance_rows(records.all()),
-        "audit": None,
+        "audit": {"sentence": summary(audited), "words": EXPLANATION, "items": audited},
+        "verdicts": VERDICTS,
         "plot": dot_plot,
         "card_keys": {model.key for model in models},
     }
@@ -126,7 +131,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def page_with(gallery: Gallery | None) -> str:
         hidden = {"images"} if gallery is None else set()
-        hidden |= {"audit"} if context["audit"] is None else set()
         pages = [page for page in PAGES if page.key not in hidden]
         return render(
             "report.html.j2",

@@ -150,8 +150,6 @@ def page_of(layout: Layout) -> str:
     number = layout.number.rstrip("abcdefghijklmnopqrstuvwxyz")
     if number in _BY_NUMBER:
         return _BY_NUMBER[number]
-    if layout.stem in ("leaderboard", "pareto"):
-        return "ranks"
     task = (layout.family or "").partition("/")[0]
     if layout.stage == "downstream":
         return _BY_FAMILY.get(task, OVERVIEW)

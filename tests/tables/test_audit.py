@@ -1,0 +1,519 @@
+"""The audit of the paper: its list, numbers by hand and by other means, and that it can fail."""
+
+import csv
+import io
+import math
+import random
+import re
+import shutil
+import subprocess
+from collections import Counter
+from fractions import Fraction
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.tables.audit.audit import audit_items
+from workflow_scripts.tables.audit.build import main
+from workflow_scripts.tables.audit.items import (
+    CONTRADICTED,
+    IMPOSSIBLE,
+    REPRODUCED,
+    ROUNDED,
+    UNCHECKED,
+    VERDICTS,
+    Exact,
+    agreement,
+    cut_to,
+    rounded_to,
+    summary,
+)
+from workflow_scripts.tables.audit.misprints import row_orders
+from workflow_scripts.tables.audit.printed import STEMS, Paper, Printed, printed, published_grid
+from workflow_scripts.tables.audit.privacy import COUNT, REID, SAMPLES, largest_deviation
+from workflow_scripts.tables.audit.render import to_csv, to_latex, to_markdown
+
+PUBLISHED = Path(str(files("workflow_scripts.tables") / "published"))
+
+NOT_REPRODUCED = {
+    "text-sd35-low": "contradicted",
+    "text-sd35-mirrors-llm-cxr": "contradicted",
+    "text-a6-sizes": "contradicted",
+    "table7-fid": "rounded",
+    "text-rad-dino-differentiates": "contradicted",
+    "table2-misprint-sd-v1-5": "contradicted",
+    "table2-misprint-sd-v2": "contradicted",
+    "text-sana-first": "contradicted",
+    "text-sana-first-intact": "contradicted",
+    "text-five-of-eleven": "contradicted",
+    "table9-average-all": "contradicted",
+    "table9-average-without-llm_cxr": "rounded",
+    "table9-fidelity-rank-intact": "contradicted",
+    "table9-correlation-intact": "contradicted",
+    "table8-precision": "contradicted",
+    "table8-recall": "contradicted",
+    "table8-average": "rounded",
+    "table8-average-table1": "contradicted",
+    "table10-fid": "contradicted",
+    "table10-classification": "contradicted",
+    "table10-segmentation": "contradicted",
+    "text-correlation-classification-again": "contradicted",
+    "text-correlation-segmentation-again": "contradicted",
+    "text-segmentation-mirrors": "contradicted",
+    "text-superior-is-lower": "contradicted",
+    "table17b-table3": "rounded",
+    "table17b-reid-sd-sd_v1_4-original": "impossible",
+    "table17b-reid-sd-sd_v1_5-original": "impossible",
+    "table4-average": "rounded",
+    "text-all-match-baseline": "rounded",
+    "text-po-low-fid": "contradicted",
+    "text-minority-benefit": "contradicted",
+    "text-high-fidelity-reaches": "contradicted",
+    "text-only-high-improves": "contradicted",
+    "text-limited-multimodal": "contradicted",
+    "text-alone-degrades": "rounded",
+    "table13-average": "contradicted",
+    "table13-table1": "rounded",
+    "text-place-future-work": "contradicted",
+    "table1-precision-density": "cannot be checked",
+    "table2-repair-sd-v1-5": "cannot be checked",
+    "table2-repair-sd-v2": "cannot be checked",
+    "table8-fid-inception": "cannot be checked",
+    "table8-kid-inception": "cannot be checked",
+    "table17b-equal-deviations": "cannot be checked",
+    "table17b-latent-sd": "cannot be checked",
+    "table12-from-scratch": "cannot be checked",
+}
+
+
+@pytest.fixture(scope="module")
+def items():
+    return {item.key: item for item in audit_items()}
+
+
+def changed(tmp_path: Path, *changes: tuple[str, str, str, str]) -> dict:
+    """Audit a copy of the tables in which cells (stem, row, column) have another text."""
+    folder = tmp_path / "published"
+    shutil.copytree(PUBLISHED, folder, dirs_exist_ok=True)  # what was changed before is put back
+    for stem, row, column, text in changes:
+        put(folder / f"{stem}.csv", stem, row, column, text)
+    return {item.key: item for item in audit_items(folder)}
+
+
+def put(path: Path, stem: str, row: str, column: str, text: str) -> None:
+    grid = published_grid(stem, path.parent)
+    lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    i = len(lines) - len(grid.rows) + grid.rows.index(row)
+    j = len(lines[0]) - len(grid.columns) + grid.columns.index(column)
+    assert lines[i][j] == grid.text(row, column)
+    lines[i][j] = text
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(lines)
+    path.write_text(written.getvalue(), encoding="utf-8")
+
+
+# The list
+
+
+def test_the_list_is_as_it_was_found(items):
+    assert {k: i.verdict for k, i in items.items() if i.verdict != REPRODUCED} == NOT_REPRODUCED
+    assert Counter(item.verdict for item in items.values()) == {
+        "reproduced": 81,
+        "rounded": 8,
+        "cannot be checked": 8,
+        "contradicted": 29,
+        "impossible": 2,
+    }
+
+
+def test_every_printed_table_is_there():
+    assert {path.stem for path in PUBLISHED.glob("*.csv")} == set(STEMS)
+    assert {re.sub(r"\D.*", "", stem[5:]) for stem in STEMS} == {f"{n:02d}" for n in range(1, 18)}
+
+
+def test_every_item_says_what_where_and_from_what(items):
+    for item in items.values():
+        assert item.where
+        assert item.claim
+        assert item.basis
+        assert item.verdict in VERDICTS
+        assert item.numbers >= 1
+        if item.verdict == "cannot be checked":
+            assert item.note
+
+
+def test_the_summary_counts_every_item(items):
+    text = summary(list(items.values()))
+    total, numbers, *by_verdict = map(int, re.findall(r"\d+", text))
+    assert total == len(items) == sum(by_verdict)
+    assert numbers == sum(item.numbers for item in items.values())
+    assert len(by_verdict) == 5
+
+
+# By hand
+
+
+def test_averages_by_hand(items):
+    assert (Fraction("74.58") + Fraction("88.28") + Fraction("95.17")) / 3 == Fraction("86.01")
+    assert "rank 128 86.01 (printed 85.68)" in items["table13-average"].found
+    # SD V3-5's ranks by Table 1: 5, 5, 10, 4, 6, 4, 7; with Inception's 5 and 5 they sum to 51.
+    assert f"SD V3-5 {51 / 9:.4f} (printed 6.00)" in items["table8-average-table1"].found
+    # SD V1-4's nine printed ranks: 9+9+9+9+4+8+5+7+8 = 68.
+    assert items["table8-average"].found.endswith(f"SD V1-4 {68 / 9:.4f} (printed 7.55, cut off)")
+
+
+def test_no_finding_by_hand_over_the_ten_models(items):
+    column = [106.34, 167.81, 193.99, 192.30, 67.88, 48.74, 44.60, 89.60, 95.66, 100.58]
+    assert sum(column) / 10 == pytest.approx(110.75)
+    item = items["table9-average-without-llm_cxr"]
+    assert item.basis.startswith("the same over 10 models, without LLM-CXR")
+    assert "NF" not in item.found
+    assert "LL 194.999 (printed 194.99, cut off)" in item.found
+
+
+def test_rank_correlation_by_hand(items):
+    squares = 1 + 1 + 2**2 + 3**2 + 2**2 + 2**2 + 1  # of NF, SD, PE, LO, AT, CM, ED
+    assert f"{1 - 6 * squares / (14 * (14**2 - 1)):.3f}" == "0.947"
+    assert items["table9-correlation"].found.startswith("0.947 (")
+
+
+def test_deviations_by_hand(items):
+    bound = math.sqrt(0.725 * 0.275)
+    assert bound < 0.71
+    item = items["table17b-reid-sd-sd_v1_4-original"]
+    assert float(re.findall(r"\d\.\d+", item.found)[0]) == pytest.approx(bound, abs=0.001)
+    assert items["table17b-reid-sd-sd_v2-original"].verdict == REPRODUCED
+
+
+def test_sana_is_first_in_eleven_as_printed_and_in_twelve_of_ten_models(items):
+    item = items["text-sana-first"]
+    beaten = "Fracture by LLM-CXR, LL by SD V1-5, PT by SD V1-5"
+    assert item.found == f"11 of 14; beaten in {beaten}"
+    assert item.note.endswith(": LLM-CXR")
+    assert items["text-five-of-eleven"].found.startswith("6 of 11: ")
+    assert items["text-five-of-eleven"].note.startswith("5 of the ten models")
+
+
+# By other means
+
+
+def frame(stem: str, **options) -> pd.DataFrame:
+    return pd.read_csv(PUBLISHED / f"{stem}.csv", thousands=",", **options)
+
+
+def differing(item) -> dict[str, float]:
+    """Return the recomputed numbers of an item that are not as printed, by label."""
+    found = re.findall(r"(?:^|[,;] )([^,;]+?) (-?\d+(?:\.\d+)?) \(printed", item.found)
+    return {label: float(number) for label, number in found}
+
+
+@pytest.mark.parametrize(
+    ("metric", "column", "ascending"),
+    [
+        ("fid", 5, True),
+        ("kid", 6, True),
+        ("alignment", 7, False),
+        ("precision", 8, False),
+        ("recall", 9, False),
+        ("density", 10, False),
+        ("coverage", 11, False),
+    ],
+)
+def test_table_8_against_pandas(items, metric, column, ascending):
+    table1 = frame("table01_fidelity")
+    table1.index = table1["Model"].str.replace(r" \(.*", "", regex=True)
+    table1.index = table1.index.str.replace("SD V3.5 Medium", "SD V3-5")
+    table8 = frame("table08_ranks", skiprows=1, index_col=0)
+    names = "inception fid inception_kid kid alignment precision recall density coverage"
+    table8.columns = pd.Index([*names.split(), "average", "normalised"])
+    ranks = table1.iloc[:, column].rank(ascending=ascending).reindex(table8.index)
+    off = ranks[ranks != table8[metric]]
+    assert differing(items[f"table8-{metric}"]) == off.to_dict()
+    average = table8.iloc[:, :9].mean(axis=1)
+    assert (average.rank() == table8["normalised"]).all()
+    assert (average - table8["average"]).abs().max() < 0.01
+
+
+def test_table_9_against_pandas(items):
+    table2 = frame("table02_fid_per_pathology", index_col=0)
+    table9 = frame("table09_prevalence", index_col=0)
+    short = {"AT": "Atelectasis", "CM": "Cardiomegaly", "ED": "Edema", "CD": "Consolid."}
+    columns = [short.get(code, code) for code in table9.index]
+    columns = ["Fracture" if code == "Frac." else code for code in columns]
+    means = table2.drop("LLM-CXR")[columns].mean()
+    cut = np.floor(means * 100 + 1e-6) / 100
+    assert np.allclose(cut.to_numpy(), table9["FID (RadDino)"])
+    intact = table2.drop(["SD V1-5", "SD V2"])[columns].mean()
+    rho, p = stats.spearmanr(-table9["Count (n)"], intact)
+    assert items["table9-correlation-intact"].found == f"{rho:.3f} (p = {p:.1g}, n = 14)"
+
+
+def test_correlations_of_table_10_against_scipy(items):
+    table10 = frame("table10_task_ranks", index_col=0)
+    fid = frame("table01_fidelity")["FID ↓ (RadDino)"]
+    auroc = frame("table04_classification_augmented")["Average"][1:]
+    dice = frame("table05_segmentation")["DICE"].dropna()[1:]
+    table4 = frame("table04_classification_augmented")["Model"][1:].str.replace("Σ", "Sigma")
+    assert table10.index.tolist() == table4.tolist()  # the order of all of them
+    for task, values in (("classification", auroc), ("segmentation", dice)):
+        own = table10[f"{task.title()} Rank"]
+        r = np.corrcoef(table10["FID Rank"], own)[0, 1]
+        again = np.corrcoef(fid.rank(method="min"), values.rank(method="min", ascending=False))
+        assert items[f"text-correlation-{task}"].found.startswith(f"{r:.2f} (")
+        assert items[f"text-correlation-{task}-again"].found.startswith(f"{again[0, 1]:.2f} (")
+    ranks = pd.Series(dice.rank(method="min", ascending=False).to_numpy(), table10.index)
+    off = ranks[ranks != table10["Segmentation Rank"]]
+    assert differing(items["table10-segmentation"]) == off.to_dict()
+
+
+def test_table_4_against_pandas(items):
+    table4 = frame("table04_classification_augmented", index_col=0)
+    means = table4.drop(columns="Average").mean(axis=1)
+    off = (means - table4["Average"]).abs() > 0.005
+    assert list(differing(items["table4-average"])) == table4.index[off].tolist() == ["Flux.1-Dev"]
+    assert differing(items["table4-average"])["Flux.1-Dev"] == round(means["Flux.1-Dev"], 4)
+
+
+# Numbers against numbers
+
+DECIMALS = st.decimals(-1000, 1000, places=6).map(Fraction)
+
+
+@settings(max_examples=60, deadline=None)
+@given(DECIMALS, st.integers(0, 4))
+def test_what_is_rounded_is_reproduced_and_what_is_cut_off_is_at_least_rounded(value, decimals):
+    unit = Fraction(1, 10**decimals)
+    stated = Printed("", rounded_to(value, decimals), unit / 2, decimals)
+    assert agreement(stated, Exact(value)) == REPRODUCED
+    cut = Printed("", cut_to(value, decimals), unit / 2, decimals)
+    assert agreement(cut, Exact(value)) in (REPRODUCED, ROUNDED)
+
+
+@settings(max_examples=60, deadline=None)
+@given(DECIMALS, st.integers(0, 4), st.decimals(0, 2, places=3).map(Fraction))
+def test_a_number_beyond_every_digit_behind_the_printed_ones_is_contradicted(
+    value, decimals, slack
+):
+    unit = Fraction(1, 10**decimals)
+    for far in (value + slack + 2 * unit, value - slack - 2 * unit):
+        stated = Printed("", rounded_to(far, decimals), unit / 2, decimals)
+        assert agreement(stated, Exact(value, slack)) == CONTRADICTED
+
+
+def test_verdicts_by_hand():
+    assert agreement(printed("86.01"), Exact(Fraction("86.0149"))) == REPRODUCED
+    assert agreement(printed("101.19"), Exact(Fraction("101.198"))) == ROUNDED
+    assert agreement(printed("101.18"), Exact(Fraction("101.198"))) == CONTRADICTED
+    assert agreement(printed("0.73"), Exact(Fraction("0.7236"), Fraction("0.005"))) == ROUNDED
+    assert agreement(printed("0.74"), Exact(Fraction("0.7236"), Fraction("0.005"))) == CONTRADICTED
+    assert (printed("78,939").exact, printed("5e-6").exact) == (78939, Fraction(5, 10**6))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.integers(0, 3))
+def test_no_scores_deviate_more_than_the_bound(scores, decimals):
+    sample = np.resize(np.array(scores), SAMPLES)
+    mean = printed(f"{sample.mean():.{decimals}f}")
+    assert sample.std(ddof=1) <= largest_deviation(mean, 1) + 1e-9
+
+
+def test_scores_at_both_ends_reach_the_bound():
+    sample = np.repeat([0.0, 1.0], [SAMPLES * 3 // 4, SAMPLES // 4])
+    bound = largest_deviation(Printed("", Fraction(1, 4), Fraction(0), 9), 1)
+    assert sample.std(ddof=1) == pytest.approx(bound)
+
+
+# Misprinted rows
+
+
+def test_a_row_with_numbers_moved_by_hand_is_found_and_read(tmp_path):
+    row = published_grid("table02_fid_per_pathology")
+    columns = row.columns
+    own = [row.text("Sana", column) for column in columns]
+    lo = columns.index("LO")
+    moved = own[:lo] + own[lo + 2 :] + own[lo : lo + 2]  # NF's, PE's columns get what follows them
+    stem = "table02_fid_per_pathology"
+    changes = [(stem, "Sana", c, t) for c, t in zip(columns, moved, strict=True)]
+    folder = tmp_path / "published"
+    shutil.copytree(PUBLISHED, folder)
+    for change in changes:
+        put(folder / f"{stem}.csv", *change)
+    order = {o.row: o for o in row_orders(published_grid(stem, folder))}["Sana"]
+    assert order.misprinted
+    assert order.repeated == ()
+    assert set(order.moved) >= {"PO", "PN", "PT"}
+    assert all(
+        columns.index(a) > columns.index(b) for a, b in zip(order.moved, order.under, strict=True)
+    )
+    # Numbers that lie close may be swapped, but none comes to stand far from its place.
+    back = np.array([float(order.rearranged[column]) for column in columns])
+    assert np.abs(back - np.array(own, float)).max() < 5
+
+
+def test_the_misprinted_rows_are_two_and_what_they_hold(items):
+    orders = row_orders(Paper()["2"])
+    broken = {order.row: order for order in orders if order.misprinted}
+    assert {row: order.repeated for row, order in broken.items()} == {
+        "SD V1-5": ("243.17",),
+        "SD V2": ("214.40", "193.99"),
+    }
+    assert broken["SD V1-5"].moved == broken["SD V2"].moved == ("PO", "PN", "PT")
+    assert broken["SD V1-5"].under == ("LO", "NF", "PE")
+    assert broken["SD V2"].under == ("PE", "PO", "PN")
+    assert all(order.correlation > 0.85 for order in orders if not order.misprinted)
+    assert "243.17 (Fracture, PO)" in items["table2-misprint-sd-v1-5"].found
+    assert "214.40 (Edema, EC)" in items["table2-misprint-sd-v2"].found
+
+
+# That it can fail
+
+T1, T2, T3 = "table01_fidelity", "table02_fid_per_pathology", "table03_privacy"
+T4, T5, T6 = "table04_classification_augmented", "table05_segmentation", "table06_rrg_augmented"
+T7, T8, T9 = "table07_encoders", "table08_ranks", "table09_prevalence"
+T10, T11, T13 = "table10_task_ranks", "table11_t2i_hyperparameters", "table13_lora_rank"
+T14, T15 = "table14_lora_position", "table15_classification_synthetic_only"
+T16, T17A, T17B = (
+    "table16_rrg_synthetic_only",
+    "table17a_caption_fidelity",
+    "table17b_caption_privacy",
+)
+LORA128 = "FID by LoRA Rank, Rank 128"
+ORIGINAL, LLAVA = "SD-V1-4, Original MIMIC", "SD-V1-4, LlaVA-Rad"
+REID_SD = "Max. Re-ID Distance (sd)"
+SANA, FLUX = "Sana (Xie et al., 2025)", "Flux.1-Dev (Labs, 2024)"
+FID, CLASSIFIED = "FID ↓ (RadDino)", "Classification Rank"
+BLEU4, PLUS_SANA = "BLEU-4 (\\uparrow)", "Real Data + Sana (N=70,000)"
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "verdict"),
+    [
+        ((T1, FLUX, "Recall ↑", "1.008"), "table1-possible", IMPOSSIBLE),
+        ((T1, SANA, FID, "84.225"), "text-sana-best", CONTRADICTED),
+        ((T1, FLUX, "Size", "1.2B"), "text-a6-sizes", REPRODUCED),
+        ((T2, "LLM-CXR", "Edema", "83.19"), "text-llm-cxr-quoted", CONTRADICTED),
+        ((T2, "Sana", "PO", "199.46"), "text-sana-range", CONTRADICTED),
+        ((T2, "LLM-CXR", "NF", "70.62"), "text-five-of-eleven", REPRODUCED),
+        ((T3, COUNT, "Flux", "150"), "text-share-at-risk", CONTRADICTED),
+        ((T3, REID, "Flux", "0.994"), "table3-possible", IMPOSSIBLE),
+        ((T4, "Sana", "Average", "0.78"), "table4-average", CONTRADICTED),
+        ((T4, "Flux.1-Dev", "Average", "0.72"), "text-all-match-baseline", CONTRADICTED),
+        ((T5, "Pixart Σ", "DICE", "0.673"), "text-dice-quoted", CONTRADICTED),
+        ((T6, BLEU4, PLUS_SANA, "11.27"), "text-report-quoted", CONTRADICTED),
+        ((T7, "KID, RadDino", "Sana", "0.017"), "table7-kid", CONTRADICTED),
+        ((T7, "FID, DenseNet", "SD V1-5", "0.076"), "table7-ranges", CONTRADICTED),
+        ((T8, "Sana", "Average Rank", "1.54"), "table8-average", CONTRADICTED),
+        ((T8, "Sana", "FID, Inception", "2"), "table8-fid-inception", CONTRADICTED),
+        ((T9, "PO", "Count (n)", "84,024"), "table9-prevalence-rank", CONTRADICTED),
+        ((T9, "SD", "Fidelity Rank", "14"), "table9-correlation", CONTRADICTED),
+        ((T9, "NF", "FID (RadDino)", "110.77"), "table9-average-without", UNCHECKED),
+        ((T10, "Sana", CLASSIFIED, "4"), "text-correlation-classification", CONTRADICTED),
+        ((T11, "Sana", "Fine-Tuning", "LoRA (r=16)"), "table11-table1", CONTRADICTED),
+        ((T13, "Average", LORA128, "86.01"), "table13-average", REPRODUCED),
+        ((T14, "FID", "All Layers", "89.19"), "text-place", CONTRADICTED),
+        ((T15, "Sana", "SD", "0.82"), "text-sana-10-of-13", CONTRADICTED),
+        ((T15, "Lumina 2.0", "Edema", "0.84"), "table15-underlined", CONTRADICTED),
+        ((T16, "BLEU-1 (\\uparrow)", "Sana", "39.11"), "text-alone-degrades", CONTRADICTED),
+        ((T17A, LLAVA, "KID (RadDino)", "0.173"), "table17a-table1", CONTRADICTED),
+        ((T17B, ORIGINAL, REID_SD, "0.41"), "table17b-reid-sd-sd_v1_4-original", REPRODUCED),
+        ((T17B, LLAVA, REID_SD, "0.52"), "table17b-reid-sd-sd_v1_4-llava-rad", IMPOSSIBLE),
+        ((T17B, LLAVA, "Min. Pixel Distance (mean)", "141.9"), "table17b-table3", CONTRADICTED),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)  # fmt: skip
+def test_a_changed_number_changes_the_verdict(items, tmp_path, change, key, verdict):
+    assert key not in items or items[key].verdict != verdict
+    assert changed(tmp_path, change)[key].verdict == verdict
+
+
+def test_ranks_put_right_are_reproduced(tmp_path):
+    right = [
+        (T8, model, "Precision", rank)
+        for model, rank in (("SD V3-5", "4"), ("Pixart Sigma", "3"), ("Sana", "2"))
+    ]
+    found = changed(tmp_path, *right)
+    assert found["table8-precision"].verdict == REPRODUCED
+    assert found["table8-recall"].verdict == CONTRADICTED
+    assert found["table8-average"].verdict == CONTRADICTED  # of the averages that are still old
+
+
+FREE = {
+    T1: {"Default Resolution", "Prev. Available For CXR?"},
+    T7: {"KID, DenseNet"},
+    T11: {"LR"},
+    T15: {"SD V1-5", "SD V2", "SD V2-1"},
+}
+"""Rows and columns of which the paper claims nothing that follows from them."""
+
+
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if not stem.startswith("table12")])
+def test_every_number_that_something_follows_from_matters(items, tmp_path, stem):
+    grid = published_grid(stem)
+    cells = [
+        (row, column)
+        for (row, column), text in grid.cells.items()
+        if re.fullmatch(r"[\d,.]+", text) and not {row, column} & FREE.get(stem, set())
+    ]
+    for cell in random.Random(stem).sample(cells, min(3, len(cells))):
+        was = grid.number(*cell)
+        texts = [f"{was.value * by:.{was.decimals}f}" for by in (3, 0.1)]
+        assert any(changed(tmp_path, (stem, *cell, text)) != items for text in texts), cell
+
+
+def test_a_table_that_lacks_a_cell_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no number"):
+        changed(tmp_path, (T2, "Sana", "PO", "n/a"))
+    with pytest.raises(InputError, match="no Table 18"):
+        Paper()["18"]
+
+
+# Files
+
+
+def test_files_are_whole_and_the_same_every_time(tmp_path, items):
+    for name in "ab":
+        main(["--out", str(tmp_path / name)])
+    for suffix in ("csv", "md", "tex"):
+        first, second = (tmp_path / name / f"audit.{suffix}" for name in "ab")
+        assert first.read_bytes() == second.read_bytes()
+    read = pd.read_csv(tmp_path / "a/audit.csv")
+    assert read["key"].tolist() == list(items)
+    assert read["verdict"].tolist() == [item.verdict for item in items.values()]
+    main(["--out", str(tmp_path / "c"), "--published", str(PUBLISHED)])
+    assert (tmp_path / "c/audit.csv").read_bytes() == (tmp_path / "a/audit.csv").read_bytes()
+
+
+def test_markdown_has_a_row_of_five_cells_for_each_item(items):
+    lines = to_markdown(list(items.values())).splitlines()[2:]
+    assert len(lines) == len(items) + 2
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {6}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles(tmp_path, items):
+    (tmp_path / "audit.tex").write_text(to_latex(list(items.values())))
+    (tmp_path / "all.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs,longtable}\n"
+        "\\begin{document}\n\\input{audit}\n\\end{document}\n"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull \\hbox" not in done.stdout
+
+
+def test_csv_keeps_every_attribute(items):
+    rows = list(csv.DictReader(io.StringIO(to_csv(list(items.values())))))
+    assert [row["note"] for row in rows] == [item.note for item in items.values()]

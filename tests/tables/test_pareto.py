@@ -1,0 +1,116 @@
+"""The Pareto front: by hand, and what must hold of any front."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workflow_scripts.common.records import Record, Value
+from workflow_scripts.tables.models import parse_models
+from workflow_scripts.tables.pareto import (
+    MEASURES,
+    dominators,
+    fidelity_privacy_utility,
+    pareto_table,
+)
+from workflow_scripts.tables.records_in import Records
+
+POINTS = st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12).map(np.array)
+
+
+@given(POINTS)
+def test_no_member_is_dominated_and_everyone_else_by_a_member(points):
+    found = dominators(points)
+    front = {i for i, beaten_by in enumerate(found) if not beaten_by}
+    assert front
+    for i, beaten_by in enumerate(found):
+        for k in beaten_by:
+            assert all(points[k] <= points[i])
+            assert any(points[k] < points[i])
+        if i not in front:
+            assert front & set(beaten_by)
+
+
+@given(POINTS, st.randoms(use_true_random=False))
+def test_the_order_does_not_matter(points, random):
+    order = list(range(len(points)))
+    random.shuffle(order)
+    shuffled = dominators(points[order])
+    own = dominators(points)
+    for place, i in enumerate(order):
+        assert {order[k] for k in shuffled[place]} == set(own[i])
+
+
+@given(POINTS)
+def test_equal_points_are_in_or_out_together(points):
+    twice = dominators(np.concatenate([points, points]))
+    n = len(points)
+    for i in range(n):
+        assert twice[i] == twice[n + i]
+        assert n + i not in twice[i]
+
+
+def records_of(values):
+    records = Records()
+    for model, own in values.items():
+        for (stage, column), value in zip(MEASURES, own, strict=True):
+            if value is not None:
+                held = Value(column.metric, value, "none", 9, interval=(value - 0.1, value + 0.1))
+                records.add(Record(stage, model, column.family, "sound", [held]))
+    return records
+
+
+@pytest.fixture
+def bench():
+    values = {
+        "faithful": (0.1, 0.9, 0.02),
+        "private": (0.5, 0.1, 0.01),
+        "worse": (0.6, 0.1, 0.01),  # than private
+        "worst": (0.9, 0.9, -0.1),  # than all three
+        "unknown": (0.0, 0.0, None),
+        "copies": (0.0, 1.0, 0.5),
+    }
+    models = parse_models(
+        json.dumps(
+            [
+                {
+                    "key": key,
+                    "family": "control" if key == "copies" else "sana",
+                    "display": {"name": key.title()},
+                    "missing": {"augment": "no such images"} if key == "unknown" else {},
+                }
+                for key in values
+            ]
+        )
+    )
+    return records_of(values), models
+
+
+def test_who_dominates_whom_by_hand(bench):
+    found = {own.model.key: own for own in fidelity_privacy_utility(*bench)}
+    assert {key: own.on_front for key, own in found.items()} == {
+        "faithful": True,
+        "private": True,
+        "worse": False,
+        "worst": False,
+        "unknown": None,
+        "copies": None,
+    }
+    assert found["worse"].dominated_by == ("Private",)
+    assert found["worst"].dominated_by == ("Faithful", "Private", "Worse")
+    assert found["copies"].dominated_by == ()
+    assert [cell.value for cell in found["private"].cells] == [0.5, 0.1, 0.01]
+    assert found["private"].cells[1].interval == (0.0, 0.2)
+    assert found["unknown"].cells[2].reason == "no such images"
+
+
+def test_the_table_says_who_is_on_the_front_and_why_a_model_is_not_compared(bench):
+    table = pareto_table(*bench, "World", "sound", {})
+    rows = {row.key: row for row in table.rows}
+    assert rows["faithful"].attributes == ("✓", "–")
+    assert rows["worst"].attributes == ("✗", "Faithful, Private, Worse")
+    assert rows["unknown"].attributes == ("–", "–")
+    assert rows["copies"].kind == "control"
+    assert table.notes == ("no such images",)

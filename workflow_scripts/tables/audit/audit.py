@@ -1,0 +1,44 @@
+"""The audit: what in the paper follows from other numbers in it, recomputed."""
+
+from pathlib import Path
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.tables.audit.encoders import encoder_items
+from workflow_scripts.tables.audit.fidelity import fidelity_items
+from workflow_scripts.tables.audit.items import Item
+from workflow_scripts.tables.audit.pathologies import pathology_items
+from workflow_scripts.tables.audit.prevalence import prevalence_items
+from workflow_scripts.tables.audit.printed import Paper
+from workflow_scripts.tables.audit.privacy import privacy_items
+from workflow_scripts.tables.audit.ranks import rank_items
+from workflow_scripts.tables.audit.reports import report_items
+from workflow_scripts.tables.audit.settings import setting_items
+from workflow_scripts.tables.audit.utility import utility_items
+
+
+def audit_items(folder: Path | None = None) -> list[Item]:
+    """Return every claim of the paper that follows from its tables, with its verdict.
+
+    Args:
+        folder: with the printed tables, where it is not the package's own.
+
+    Raises:
+        InputError: a printed table lacks what a claim follows from.
+    """
+    paper = Paper(folder)
+    items = [
+        *fidelity_items(paper),
+        *encoder_items(paper),
+        *pathology_items(paper),
+        *prevalence_items(paper),
+        *rank_items(paper),
+        *privacy_items(paper),
+        *utility_items(paper),
+        *report_items(paper),
+        *setting_items(paper),
+    ]
+    keys = [item.key for item in items]
+    if len(set(keys)) < len(keys):
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        raise InputError(f"items stand twice: {', '.join(twice)}", "workflow_scripts/tables/audit")
+    return items

@@ -1,0 +1,75 @@
+"""The audit as CSV for machines, as Markdown and LaTeX for readers."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import astuple, fields
+from typing import Final
+
+from workflow_scripts.tables.as_latex import escape as latex
+from workflow_scripts.tables.as_markdown import escape as markdown
+from workflow_scripts.tables.audit.items import REPRODUCED, UNCHECKED, Item, summary
+
+TITLE: Final = "Audit of the paper"
+EXPLANATION: Final = (
+    "Every number and statement of the paper that follows from other numbers in it, recomputed "
+    "from its printed tables. Reproduced: the recomputed number, rounded, is the printed one. "
+    "Rounded: so for some digits behind the printed ones, or cut off instead of rounded. "
+    "Contradicted: for no such digits. Impossible: no data could give it. Cannot be checked: the "
+    "paper does not print what it follows from. An item of several numbers has the verdict of the "
+    "worst one."
+)
+
+_HEADERS: Final = ("Where", "The paper says", "Recomputed from", "Found", "Verdict")
+_WIDTHS: Final = (0.12, 0.19, 0.21, 0.265, 0.145)
+"""Of the LaTeX columns, in widths of a line; what is left is the space between them."""
+
+
+def to_csv(items: Sequence[Item]) -> str:
+    """Render the items as CSV, a column for each of their attributes."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in fields(Item)])
+    writer.writerows(astuple(item) for item in items)
+    return text.getvalue()
+
+
+def to_markdown(items: Sequence[Item]) -> str:
+    """Render the items as a Markdown table."""
+    lines = [f"**{TITLE}.** {markdown(summary(items))} {markdown(EXPLANATION)}", ""]
+    lines += [f"| {' | '.join(_HEADERS)} |", "| :-- | :-- | :-- | :-- | :-- |"]
+    for item in items:
+        *texts, verdict = map(markdown, _texts(item))
+        strong = verdict if item.verdict in (REPRODUCED, UNCHECKED) else f"**{verdict}**"
+        lines.append(f"| {' | '.join([*texts, strong])} |")
+    return "\n".join(lines) + "\n"
+
+
+def to_latex(items: Sequence[Item]) -> str:
+    """Render the items as a LaTeX table over pages (booktabs and longtable)."""
+    columns = "@{}" + "".join(rf"p{{{width}\linewidth}}" for width in _WIDTHS) + "@{}"
+    head = _line([latex(header) for header in _HEADERS])
+    lines = []
+    for item in items:
+        *texts, verdict = map(latex, _texts(item))
+        strong = verdict if item.verdict in (REPRODUCED, UNCHECKED) else rf"\textbf{{{verdict}}}"
+        lines.append(_line([*texts, strong]) + r" \addlinespace")
+    return (
+        "% Needs \\usepackage{booktabs,longtable}.\n"
+        "{\\scriptsize\\sloppy\\setlength{\\tabcolsep}{3pt}\n"
+        f"\\begin{{longtable}}{{{columns}}}\n"
+        f"\\caption{{{latex(f'{TITLE}. {summary(items)} {EXPLANATION}')}}}\n"
+        "\\label{tab:audit}\\\\\n"
+        f"\\toprule\n{head}\n\\midrule\n\\endfirsthead\n"
+        f"\\toprule\n{head}\n\\midrule\n\\endhead\n"
+        "\\bottomrule\n\\endfoot\n" + "\n".join(lines) + "\n\\end{longtable}}\n"
+    )
+
+
+def _texts(item: Item) -> list[str]:
+    found = "; ".join(filter(None, (item.found, item.note)))
+    return [item.where, item.claim, item.basis, found, item.verdict]
+
+
+def _line(texts: list[str]) -> str:
+    return " & ".join(rf"\raggedright {text}" for text in texts) + r" \tabularnewline"

@@ -1,0 +1,219 @@
+"""What the rank and the place of LoRA change: the paper's Tables 13 and 14.
+
+Models that are the same but for one setting of LoRA share a row, which has a column for each value
+of it. The paper compares FIDs; KID, whose noise is known, stands beside.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from workflow_scripts.tables.assemble import (
+    Cell,
+    Row,
+    Table,
+    caption_of,
+    feet_of,
+    measured_cell,
+    noted,
+    with_published,
+)
+from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.models import ModelEntry, alike, variants
+from workflow_scripts.tables.published import PAPER_DATASET, Published, model_key, printed_rows
+from workflow_scripts.tables.records_in import Records
+
+_RANK: Final = ("lora_rank", "lora_alpha")
+"""The setting that Table 13 varies, and the scale that follows it."""
+_TARGETS: Final = ("lora_targets",)
+
+_PAPERS_RANKS: Final = (32, 64, 128)
+_PAPERS_PLACES: Final = {
+    '["attention"]': "Attn.",
+    '["attention_mlp"]': "Attn. + MLP",
+    '["attention_mlp_position"]': "All Layers",
+}
+"""The config's places of LoRA, as settings hold them, and the paper's names for them."""
+
+_METRICS: Final = (("fid", "FID", 2), ("kid", "KID", 3))
+
+_NOT_AMONG: Final = "not run: no such model is among the run's models"
+
+
+def _columns(names: dict[str, str]) -> tuple[Column, ...]:
+    return tuple(
+        Column(f"{shown} ↓, {name}", metric, "lower", decimals, value)
+        for metric, shown, decimals in _METRICS
+        for value, name in names.items()
+    )
+
+
+LORA_RANK: Final = Layout(
+    stem="table13_lora_rank",
+    number="13",
+    title="FID and KID (RadDino) by the rank of LoRA",
+    stage="fidelity",
+    family="rad_dino",
+    columns=_columns({str(rank): f"Rank {rank}" for rank in _PAPERS_RANKS}),
+    n_labels=("Generated images", "Real images"),
+    explanation=(
+        "A row is one model, fine-tuned alike but for the rank and the scale that follows it. The "
+        "average is over the models, where all of them have the value. "
+    ),
+)
+
+LORA_POSITION: Final = Layout(
+    stem="table14_lora_position",
+    number="14",
+    title="FID and KID (RadDino) by the layers that have LoRA",
+    stage="fidelity",
+    family="rad_dino",
+    columns=_columns(_PAPERS_PLACES),
+    attributes=("Fine-Tuning",),
+    n_labels=("Generated images", "Real images"),
+    explanation=(
+        "A row is one model, fine-tuned alike but for the layers: attention, attention and MLP, "
+        "or the embedding of positions, too. "
+    ),
+)
+
+
+def lora_tables(
+    records: Records,
+    models: Sequence[ModelEntry],
+    dataset: str,
+    protocol: str,
+    cohort: dict[str, SplitCounts],
+    images_removed: int = 0,
+) -> dict[str, Table]:
+    """Return Tables 13 and 14, by stem.
+
+    A value of the setting that no model of the run has is a dash, the paper's values included; a
+    value that the paper does not have gets a column of its own.
+
+    Args:
+        records: of all stages.
+        models: in the order of the rows.
+        dataset: the data's name; published values stand only beside MIMIC-CXR's.
+        protocol: of all records.
+        cohort: counts per split.
+        images_removed: how many images the cohort left out.
+    """
+    ranks = {str(rank) for rank in _PAPERS_RANKS} | _values(models, _RANK[0])
+    ranks_named = {rank: f"Rank {rank}" for rank in sorted(ranks, key=int)}
+    places = dict(_PAPERS_PLACES)
+    for place in sorted(_values(models, _TARGETS[0]) - set(places)):
+        places[place] = ", ".join(json.loads(place)).replace("_", " ")
+    tables = {}
+    for layout, names, own, other in (
+        (LORA_RANK, ranks_named, _RANK, _TARGETS),
+        (LORA_POSITION, places, _TARGETS, _RANK),
+    ):
+        layout = replace(layout, columns=_columns(names))
+        rows = [_row(records, layout, group) for group in _groups(models, names, own, other)]
+        if not rows:
+            rows = [_no_row(layout)]
+        elif layout.stem == LORA_RANK.stem and len(rows) > 1:
+            rows.append(_average(rows))
+        if dataset == PAPER_DATASET:
+            printed = _PRINTED[layout.stem]()
+            rows = [with_published(row, printed, protocol) for row in rows]
+        with_notes, notes = noted(rows)
+        caption = caption_of(layout, with_notes, dataset, protocol, cohort, images_removed)
+        feet = feet_of(layout, with_notes, cohort)
+        tables[layout.stem] = Table(layout, tuple(with_notes), feet, caption, tuple(notes))
+    return tables
+
+
+def printed_by_rank() -> dict[tuple[str, str, str, str], Published]:
+    """Return Table 13's printed FIDs, keyed as by `published_values`, the rank as the subset."""
+    _, ranks, *rows = printed_rows(LORA_RANK.stem)
+    found = {}
+    for name, *texts in rows:
+        model = "average" if name == "Average" else model_key(name)
+        for rank, text in zip(ranks[1:], texts, strict=True):
+            key = (model, "fid", rank.removeprefix("Rank "), "")
+            found[key] = Published(*key, float(text), text)
+    return found
+
+
+def printed_by_place() -> dict[tuple[str, str, str, str], Published]:
+    """Return Table 14's printed FIDs, keyed as by `published_values`, the place as the subset.
+
+    They are those of Stable Diffusion 3.5 at rank 32, as the paper's text says.
+    """
+    headers, _, (_, *texts) = printed_rows(LORA_POSITION.stem)
+    places = {name: place for place, name in _PAPERS_PLACES.items()}
+    found = {}
+    for name, text in zip(headers[1:], texts, strict=True):
+        key = ("sd_v3_5", "fid", places[name], "")
+        found[key] = Published(*key, float(text), text)
+    return found
+
+
+_PRINTED: Final = {LORA_RANK.stem: printed_by_rank, LORA_POSITION.stem: printed_by_place}
+
+
+def _values(models: Sequence[ModelEntry], setting: str) -> set[str]:
+    return {model.settings[setting] for model in models if setting in model.settings}
+
+
+def _groups(
+    models: Sequence[ModelEntry],
+    names: dict[str, str],
+    own: tuple[str, ...],
+    other: tuple[str, ...],
+) -> list[dict[str, ModelEntry]]:
+    """Return the models of each row by their value of the setting, in the order of the columns.
+
+    A model that differs from another one in the other setting alone, and from none in this one,
+    belongs to the other table.
+    """
+    elsewhere = {
+        model.key for group in alike(models, *other) for model in variants(group, *other)[1:]
+    }
+    rows = []
+    for group in alike(models, *own):
+        by_value: dict[str, ModelEntry] = {}
+        for model in group:
+            by_value.setdefault(model.settings[own[0]], model)
+        if len(by_value) > 1 or group[0].key not in elsewhere:
+            rows.append({value: by_value[value] for value in names if value in by_value})
+    return rows
+
+
+def _row(records: Records, layout: Layout, group: dict[str, ModelEntry]) -> Row:
+    """Return the row of a group; it is named after its first model."""
+    first = next(iter(group.values()))
+    cells = tuple(_cell(records, column, group.get(column.subset)) for column in layout.columns)
+    attributes = tuple(first.attributes[header] for header in layout.attributes)
+    return Row(first.key, first.name, "model", attributes, cells)
+
+
+def _cell(records: Records, column: Column, model: ModelEntry | None) -> Cell:
+    if model is None:
+        return Cell(column, None, reason=_NOT_AMONG)
+    record = records.find("fidelity", "rad_dino", model.key)
+    asked = replace(column, subset="all")
+    return replace(measured_cell(asked, record, model.why_missing("fidelity")), column=column)
+
+
+def _average(rows: Sequence[Row]) -> Row:
+    cells = []
+    for j, first in enumerate(rows[0].cells):
+        values = [row.cells[j].value for row in rows]
+        known = [value for value in values if value is not None]
+        if len(known) == len(values):
+            cells.append(Cell(first.column, sum(known) / len(known)))
+        else:
+            cells.append(Cell(first.column, None, reason="not known for every model"))
+    attributes = ("–",) * len(rows[0].attributes)
+    return Row("average", "Average", "average", attributes, tuple(cells))
+
+
+def _no_row(layout: Layout) -> Row:
+    reason = "not run: no model of the run is fine-tuned by LoRA"
+    cells = tuple(Cell(column, None, reason=reason) for column in layout.columns)
+    return Row("none", "–", "model", ("–",) * len(layout.attributes), cells)

@@ -1,0 +1,215 @@
+"""The models' ranks by every metric of fidelity: the paper's Table 8.
+
+The paper ranks the models by each of nine metrics, FID and KID in two encoders among them, averages
+the nine ranks with equal weight, and ranks the averages (it calls that the normalised rank). On the
+printed values of its Table 1 this gives its printed ranks but for two columns, precision and
+recall, whose printed ranks are of other values.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from scipy import stats
+
+from workflow_scripts.tables.assemble import (
+    Cell,
+    Row,
+    Table,
+    caption_of,
+    measured_cell,
+    noted,
+    with_published,
+)
+from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.published import PAPER_DATASET, Published, model_key, printed_rows
+from workflow_scripts.tables.records_in import Records
+
+METRICS: Final = (
+    Column("FID (Inception)", "fid", "lower", 3, family="inception_v3"),
+    Column("FID (RadDino)", "fid", "lower", 3, family="rad_dino"),
+    Column("KID (Inception)", "kid", "lower", 3, family="inception_v3"),
+    Column("KID (RadDino)", "kid", "lower", 3, family="rad_dino"),
+    Column("Alignment Score", "alignment", "higher", 3, family="rad_dino"),
+    Column("Precision", "precision", "higher", 3, family="rad_dino"),
+    Column("Recall", "recall", "higher", 3, family="rad_dino"),
+    Column("Density", "density", "higher", 3, family="rad_dino"),
+    Column("Coverage", "coverage", "higher", 3, family="rad_dino"),
+)
+"""What the models are ranked by, each with the weight of one."""
+
+_HEADLINE: Final = 1
+"""The metric that stands for all where there is none: FID (RadDino), which is always asked for."""
+
+RANKS: Final = Layout(
+    stem="table08_ranks",
+    number="8",
+    title="Ranks by every metric of fidelity and mode coverage",
+    stage="fidelity",
+    family="rad_dino",
+    columns=(
+        *(
+            Column(metric.header, f"{metric.metric}_rank", "none", 0, family=metric.family)
+            for metric in METRICS
+        ),
+        Column("Average Rank", "average_rank", "none", 2),
+        Column("Normalized Rank", "normalized_rank", "none", 0),
+    ),
+    n_labels=("Models, metrics", "Reference"),
+    explanation=(
+        "Rank 1 is the best; models with equal values share the lowest rank. The normalized "
+        "rank is the rank of the average, which is over the metrics that there are, each with the "
+        "same weight; a model that lacks one of them is not ranked. "
+    ),
+)
+
+
+def rank_table(
+    records: Records,
+    models: Sequence[ModelEntry],
+    dataset: str,
+    protocol: str,
+    cohort: dict[str, SplitCounts],
+    images_removed: int = 0,
+) -> Table:
+    """Return Table 8; the controls are not ranked.
+
+    Args:
+        records: of all stages.
+        models: in the order of the rows.
+        dataset: the data's name; published ranks, which are among the paper's eleven models,
+            stand only beside MIMIC-CXR's.
+        protocol: of all records.
+        cohort: counts per split.
+        images_removed: how many images the cohort left out.
+    """
+    entries = [model for model in models if not model.is_control]
+    cells = metric_cells(records, entries)
+    values = turned(cells)
+    ranks = ranks_of(values)
+    average = average_of(ranks)
+    final = ranks_of(average[:, None])[:, 0]
+    ranked = int(np.isfinite(average).sum())
+    rows = []
+    for i, model in enumerate(entries):
+        why = why_unranked(cells[i], values)
+        shown = []
+        for column, cell, rank in zip(RANKS.columns, cells[i], ranks[i], strict=False):
+            if np.isfinite(rank):
+                shown.append(Cell(column, float(rank), ranked))
+            else:
+                shown.append(Cell(column, None, reason=why or cell.reason))
+        metrics = int(np.isfinite(ranks[i]).sum())
+        for column, value, n in zip(
+            RANKS.columns[-2:], (average[i], final[i]), (metrics, ranked), strict=True
+        ):
+            shown.append(Cell(column, None, reason=why) if why else Cell(column, float(value), n))
+        rows.append(Row(model.key, model.name, "model", (), tuple(shown)))
+    if not rows:
+        reason = "the run has no model but controls"
+        none = tuple(Cell(column, None, reason=reason) for column in RANKS.columns)
+        rows = [Row("none", "–", "model", (), none)]
+    words = RANKS.explanation
+    counted = int(used_metrics(values).sum())
+    if 0 < counted < len(METRICS):
+        words += f"Here the average is over {counted} of the paper's {len(METRICS)} metrics. "
+    if dataset == PAPER_DATASET:
+        printed = printed_ranks()
+        rows = [with_published(row, printed, protocol) for row in rows]
+        words += "The paper's ranks are among its eleven models. "
+    layout = replace(RANKS, explanation=words)
+    with_notes, notes = noted(rows)
+    caption = caption_of(layout, with_notes, dataset, protocol, cohort, images_removed)
+    return Table(layout, tuple(with_notes), (), caption, tuple(notes))
+
+
+def metric_cells(records: Records, models: Sequence[ModelEntry]) -> list[list[Cell]]:
+    """Return for each model its value by each of `METRICS`, or why there is none."""
+    found = []
+    for model in models:
+        cells = []
+        for column in METRICS:
+            record = records.find("fidelity", column.family, model.key)
+            why = model.why_missing("fidelity")
+            if records.find("fidelity", "rad_dino", model.key) is not None:
+                why = f"not run: `fidelity.encoders` does not name {column.family}"
+            cells.append(measured_cell(column, record, why))
+        found.append(cells)
+    return found
+
+
+def turned(cells: Sequence[Sequence[Cell]]) -> np.ndarray:
+    """Return values as (models, metrics), turned so that lower is better; nan for none."""
+    values = [[np.nan if cell.value is None else cell.value for cell in own] for own in cells]
+    signs = [-1.0 if column.direction == "higher" else 1.0 for column in METRICS]
+    return np.array(values, dtype=float).reshape(-1, len(METRICS)) * signs
+
+
+def used_metrics(values: np.ndarray) -> np.ndarray:
+    """Return which metrics count, (metrics,) bool: those that any model has a value of.
+
+    Args:
+        values: (models, metrics), nan for none.
+    """
+    used: np.ndarray = np.isfinite(values).any(axis=0)
+    return used
+
+
+def ranks_of(values: np.ndarray) -> np.ndarray:
+    """Return ranks from 1 within each column, lower first; ties share the lowest.
+
+    Models that lack a metric which another one has are not ranked: their ranks are nan, as are
+    those by a metric that no model has.
+
+    Args:
+        values: (models, metrics), nan for none.
+    """
+    used = used_metrics(values)
+    complete = np.isfinite(values[:, used]).all(axis=1) & used.any()
+    found = np.full(values.shape, np.nan)
+    places = np.ix_(complete, used)
+    found[places] = stats.rankdata(values[places], method="min", axis=0)
+    return found
+
+
+def average_of(ranks: np.ndarray) -> np.ndarray:
+    """Return each model's mean rank over the metrics that count, (models,); nan if not ranked.
+
+    Args:
+        ranks: (models, metrics), of `ranks_of`.
+    """
+    used = used_metrics(ranks)
+    if not used.any():
+        return np.full(len(ranks), np.nan)
+    mean: np.ndarray = ranks[:, used].mean(axis=1)
+    return mean
+
+
+def why_unranked(cells: Sequence[Cell], values: np.ndarray) -> str | None:
+    """Return why a model is not ranked, or None where it is.
+
+    Args:
+        cells: of the model, by each of `METRICS`.
+        values: (models, metrics), of all models.
+    """
+    used = used_metrics(values)
+    if not used.any():
+        return cells[_HEADLINE].reason
+    lacking = [c for c, needed in zip(cells, used, strict=True) if needed and c.value is None]
+    reasons = {cell.reason for cell in lacking}
+    if len(reasons) > 1:
+        return f"it has no {', '.join(cell.column.header for cell in lacking)}"
+    return lacking[0].reason if lacking else None
+
+
+def printed_ranks() -> dict[tuple[str, str, str, str], Published]:
+    """Return the printed ranks, keyed as by `published_values`."""
+    found = {}
+    for name, *texts in printed_rows(RANKS.stem)[2:]:
+        for column, text in zip(RANKS.columns, texts, strict=True):
+            key = (model_key(name), column.metric, "all", column.family or "")
+            found[key] = Published(*key, float(text), text)
+    return found

@@ -1,0 +1,160 @@
+"""Fidelity, privacy and utility together: which models no other one beats.
+
+A model is dominated by one that is at least as good by all three measures and better by one. What
+is left is the Pareto front: its models are the possible choices, and which of them is the best
+depends on what the images are for.
+
+The measures are KID, which unlike FID has no bias by sample size and has an interval; the mean over
+prompts of the highest re-identification score; and the gain in mean AUROC of training on real and
+synthetic images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from workflow_scripts.tables.assemble import (
+    Cell,
+    Row,
+    Table,
+    caption_of,
+    feet_of,
+    measured_cell,
+    noted,
+)
+from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.records_in import Records
+
+MEASURES: Final = (
+    ("fidelity", Column("KID (RadDino) ↓", "kid", "lower", 3, family="rad_dino")),
+    ("privacy", Column("Avg. Re-ID Score ↓", "reid_mean_of_max", "lower", 3, family="pairwise")),
+    (
+        "downstream",
+        Column("Gain in AUROC ↑", "auroc_gain", "higher", 3, family="classification/augmented"),
+    ),
+)
+"""What is weighed, each with its stage."""
+
+PARETO: Final = Layout(
+    stem="table08c_pareto",
+    number="8c",
+    title="Fidelity, privacy and utility together",
+    stage="fidelity",
+    family="rad_dino",
+    attributes=("On the front", "Dominated by"),
+    columns=tuple(column for _, column in MEASURES),
+    n_labels=("Images, prompts, test images", "Real images"),
+    explanation=(
+        "A model is dominated by one that is at least as good by all three measures and better by "
+        "one; those that no model dominates are on the front (✓). What decides are the measured "
+        "values: an interval that holds another model's value leaves their order open. Controls "
+        "do not compete, and a model that lacks a measure is left out. "
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A model or control by the three measures.
+
+    Attributes:
+        model: whose.
+        cells: KID, re-identification score and gain, each with its interval, or why there is none.
+        dominated_by: names of the models that dominate it, in their order.
+        on_front: whether none does; None for a control and where a measure is missing.
+    """
+
+    model: ModelEntry
+    cells: tuple[Cell, ...]
+    dominated_by: tuple[str, ...] = ()
+    on_front: bool | None = None
+
+
+def fidelity_privacy_utility(records: Records, models: Sequence[ModelEntry]) -> list[Standing]:
+    """Return every model and control by the three measures, in the order given.
+
+    Args:
+        records: of all stages.
+        models: of the run.
+    """
+    cells = [
+        tuple(
+            measured_cell(
+                column,
+                records.find(stage, column.family, model.key),
+                model.why_missing(stage),
+            )
+            for stage, column in MEASURES
+        )
+        for model in models
+    ]
+    competing = [
+        i
+        for i, model in enumerate(models)
+        if not model.is_control and all(cell.value is not None for cell in cells[i])
+    ]
+    points = np.array([[_lower_is_better(cell) for cell in cells[i]] for i in competing])
+    found = [Standing(model, own) for model, own in zip(models, cells, strict=True)]
+    for i, beaten_by in zip(competing, dominators(points), strict=True):
+        names = tuple(models[competing[k]].name for k in beaten_by)
+        found[i] = Standing(models[i], cells[i], names, not names)
+    return found
+
+
+def dominators(points: np.ndarray) -> list[tuple[int, ...]]:
+    """Return for each point those that dominate it; the points of the front have none.
+
+    Args:
+        points: (n, measures), lower is better; equal points do not dominate each other.
+    """
+    found = []
+    for point in points:
+        beating = (points <= point).all(axis=1) & (points < point).any(axis=1)
+        found.append(tuple(int(k) for k in np.flatnonzero(beating)))
+    return found
+
+
+def pareto_table(
+    records: Records,
+    models: Sequence[ModelEntry],
+    dataset: str,
+    protocol: str,
+    cohort: dict[str, SplitCounts],
+    images_removed: int = 0,
+) -> Table:
+    """Return Table 8c.
+
+    Args:
+        records: of all stages.
+        models: in the order of the rows.
+        dataset: the data's name.
+        protocol: of all records.
+        cohort: counts per split.
+        images_removed: how many images the cohort left out.
+    """
+    standings = fidelity_privacy_utility(records, models)
+    rows = []
+    for kind in ("model", "control"):
+        for standing in standings:
+            if standing.model.is_control != (kind == "control"):
+                continue
+            if kind == "control" and any(cell.value is None for cell in standing.cells):
+                continue
+            mark = {True: "✓", False: "✗", None: "–"}[standing.on_front]
+            attributes = (mark, ", ".join(standing.dominated_by) or "–")
+            rows.append(
+                Row(standing.model.key, standing.model.name, kind, attributes, standing.cells)
+            )
+    with_notes, notes = noted(rows)
+    caption = caption_of(PARETO, with_notes, dataset, protocol, cohort, images_removed)
+    feet = feet_of(PARETO, with_notes, cohort)
+    return Table(PARETO, tuple(with_notes), feet, caption, tuple(notes))
+
+
+def _lower_is_better(cell: Cell) -> float:
+    value = cell.value if cell.value is not None else np.nan
+    return -value if cell.column.direction == "higher" else value

@@ -1,0 +1,117 @@
+"""How the text-to-image models were fine-tuned and sampled: the paper's Table 11, from the config.
+
+The paper prints how a model is fine-tuned and the learning rate; what else decides its images
+stands beside.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, noted, with_published
+from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.models import NOT_RUN, ModelEntry
+from workflow_scripts.tables.published import PAPER_DATASET, Published, model_key, printed_rows
+
+_TUNED: Final = (
+    Column("LR", "learning_rate", "none", None),
+    Column("Batch size", "batch_size", "none", None),
+    Column("Epochs", "epochs", "none", None),
+    Column("Warm-up steps", "warmup_steps", "none", None),
+    Column("Caption dropout", "caption_dropout", "none", None),
+    Column("Pixels, training", "size", "none", None),
+)
+_SAMPLED: Final = (
+    Column("Steps, sampling", "steps", "none", None),
+    Column("Guidance", "guidance", "none", None),
+    Column("Pixels, sampling", "size", "none", None),
+)
+
+T2I_SETTINGS: Final = Layout(
+    stem="table11_t2i_hyperparameters",
+    number="11",
+    title="How the text-to-image models are fine-tuned and sampled",
+    stage="finetune",
+    family=None,
+    attributes=("Fine-Tuning", "LoRA at", "Optimiser"),
+    columns=(*_TUNED, *_SAMPLED),
+    n_labels=("Images", "Reference images"),
+    explanation=(
+        "FFT trains every weight of the denoiser, LoRA an adapter of rank r. The batch is the "
+        "total over devices and accumulation, the learning rate constant after the warm-up, and "
+        "pixels are a side of the image. "
+    ),
+)
+
+
+def t2i_settings_table(
+    models: Sequence[ModelEntry],
+    dataset: str,
+    protocol: str,
+    cohort: dict[str, SplitCounts],
+    images_removed: int = 0,
+) -> Table:
+    """Return Table 11; controls have no row.
+
+    Args:
+        models: in the order of the rows.
+        dataset: the data's name.
+        protocol: of all records.
+        cohort: counts per split.
+        images_removed: how many images the cohort left out.
+    """
+    rows = [_row(model) for model in models if not model.is_control]
+    if not rows:
+        cells = tuple(Cell(column, None, reason=NOT_RUN) for column in T2I_SETTINGS.columns)
+        rows = [Row("none", "–", "model", ("–",) * len(T2I_SETTINGS.attributes), cells)]
+    if dataset == PAPER_DATASET:
+        printed = printed_rates()
+        rows = [with_published(row, printed, protocol) for row in rows]
+    with_notes, notes = noted(rows)
+    caption = caption_of(T2I_SETTINGS, with_notes, dataset, protocol, cohort, images_removed)
+    return Table(T2I_SETTINGS, tuple(with_notes), (), caption, tuple(notes))
+
+
+def printed_rates() -> dict[tuple[str, str, str, str], Published]:
+    """Return the printed learning rates, keyed as by `published_values`; two models have none."""
+    found = {}
+    for name, _, rate in printed_rows(T2I_SETTINGS.stem)[1:]:
+        if rate != "-":
+            key = (model_key(name), "learning_rate", "all", "")
+            found[key] = Published(*key, float(rate), rate)
+    return found
+
+
+def _row(model: ModelEntry) -> Row:
+    tuned, sampled = (_settings(model, part) for part in ("finetune", "generate"))
+    made_here = bool(model.settings)
+    elsewhere = "its images were made outside of the workflow"
+    cells = [
+        _cell(column, tuned, "used as it was published" if made_here else elsewhere)
+        for column in _TUNED
+    ]
+    cells += [
+        _cell(column, sampled, "its sampler has no such setting" if made_here else elsewhere)
+        for column in _SAMPLED
+    ]
+    targets = json.loads(model.settings.get("lora_targets", "[]"))
+    optimiser = str(tuned.get("optimiser", "adamw")).upper().replace("ADAM", "Adam")
+    attributes = (
+        model.attributes["Fine-Tuning"],
+        ", ".join(target.replace("_", " ") for target in targets) or "–",
+        optimiser if tuned else "–",
+    )
+    return Row(model.key, model.name, "model", attributes, tuple(cells))
+
+
+def _settings(model: ModelEntry, part: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(model.settings.get(part, "{}"))
+    return found
+
+
+def _cell(column: Column, settings: dict[str, Any], why_missing: str) -> Cell:
+    value = settings.get(column.metric)
+    if value is None:
+        return Cell(column, None, reason=why_missing)
+    return Cell(column, float(value))
