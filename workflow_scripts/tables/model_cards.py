@@ -217,7 +217,7 @@ def _value(text: str) -> Any:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{_words(str(k)).lower()} {_plain(v)}" for k, v in value.items())
+        return ", ".join(f"{_words(str(k)).lower()} {_plain(v)}" for k, v in value.items()) or "–"
     if isinstance(value, list):
         return ", ".join(_plain(v) for v in value) or "–"
     if isinstance(value, bool):
