@@ -6,6 +6,10 @@
 configfile: "config.yaml"
 
 
+# The opening words of `snakemake --report`.
+report: "rules/captions/workflow.rst"
+
+
 # Used with `--sdm apptainer` alone; envs/core.def says how to build it.
 container: "envs/chexgenbench.sif"
 

@@ -1,6 +1,6 @@
 # Needs: every stage's records.
-# Makes: results/tables/table*.{csv,md,tex} and report.html; a pure join, nothing is computed anew.
-# Likewise costs.{csv,md,tex}, from Snakemake's benchmark files and SLURM's accounting, where the
+# Makes: results/tables/table*.{csv,md,tex,html} and report.html; a pure join, nothing is computed anew.
+# Likewise costs.{csv,md,tex,html}, from Snakemake's benchmark files and SLURM's accounting, where the
 # workflow runs; jobs.csv beside it has every attempt of every job and names the cluster's nodes.
 # audit.{csv,md,tex}: the paper's own numbers recomputed from its printed tables; needs no record.
 # Beside them riskiest_pairs.html and .csv, which show and name patients: for their owner only.
@@ -67,9 +67,33 @@ FIGURE_DATA = [
 ]
 FIGURES_OF_PATIENTS = ["figure02_real_and_synthetic", "figure08_riskiest_pairs"]
 
+# Where a table stands in Snakemake's own report, by its number; captions/ says how to read it. What
+# shows radiographs is not in there.
+SECTIONS = {
+    "01": "Fidelity",
+    "02": "Fidelity",
+    "03": "Privacy",
+    "04": "Classification",
+    "05": "Segmentation",
+    "06": "Report generation",
+    "07": "Fidelity",
+    "08": "Ranks",
+    "09": "Fidelity",
+    "10": "Ranks",
+    "11": "Settings",
+    "12": "Settings",
+    "13": "Settings",
+    "14": "Settings",
+    "15": "Classification",
+    "16": "Report generation",
+}
+SECTION_OF = {table: SECTIONS.get(table[5:7], "Other tables") for table in TABLES}
+SECTION_OF |= {"table17a_caption_fidelity": "Fidelity"}
+SECTION_OF |= {"table17b_caption_privacy": "Privacy"}
+
 
 rule tables_build:
-    """The paper's tables for the models of the run, as CSV, Markdown and LaTeX."""
+    """The paper's tables for the models of the run, as CSV, Markdown, LaTeX and HTML."""
     input:
         code=code("tables"),
         manifest="results/cohort/manifest.parquet",
@@ -83,6 +107,18 @@ rule tables_build:
             table=TABLES,
             format=["csv", "md", "tex"],
         ),
+        [
+            report(
+                f"results/tables/{table}.html",
+                caption=f"captions/{SECTION_OF[table].lower().replace(' ', '_')}.rst",
+                category=SECTION_OF[table],
+                labels={
+                    "table": table.partition("_")[0].removeprefix("table"),
+                    "shows": table.partition("_")[2].replace("_", " "),
+                },
+            )
+            for table in TABLES
+        ],
     log:
         "logs/tables/build.log",
     benchmark:
@@ -113,7 +149,15 @@ rule tables_costs:
         # Every job but the tables' ends in a record: whatever was run again made one anew.
         records=records("fidelity") + records("privacy") + records("downstream"),
     output:
-        costs=expand("results/tables/costs.{format}", format=["csv", "md", "tex"]),
+        costs=[
+            *expand("results/tables/costs.{format}", format=["csv", "md", "tex"]),
+            report(
+                "results/tables/costs.html",
+                caption="captions/cost.rst",
+                category="Cost",
+                labels={"table": "C", "shows": "cost by stage and model"},
+            ),
+        ],
         jobs="results/tables/jobs.csv",
     log:
         "logs/tables/costs.log",
@@ -162,6 +206,62 @@ rule tables_audit:
         "python -m workflow_scripts.tables.audit.build --out {params.folder} 2> {log}"
 
 
+rule tables_figures:
+    """The figures as SVG and PDF, and what each shows."""
+    input:
+        code=code("tables"),
+        manifest="results/cohort/manifest.parquet",
+        prompts=every_prompt_set,
+        attrition="results/cohort/attrition.csv",
+        fidelity=records("fidelity"),
+        privacy=records("privacy"),
+        downstream=records("downstream"),
+        scores=privacy_pairs,
+        pairs=riskiest_pairs,
+        images=example_shards,
+        privacy_images=privacy_shards,
+        jobs=rules.tables_costs.output.jobs,
+    output:
+        svg=report(
+            expand("results/tables/{figure}.svg", figure=FIGURES),
+            caption="captions/figures.rst",
+            category="Figures",
+        ),
+        pdf=expand("results/tables/{figure}.pdf", figure=FIGURES),
+        data=expand("results/tables/{file}", file=FIGURE_DATA),
+        inline="results/tables/figures_inline.json",
+        of_patients=expand(
+            "results/tables/{figure}.{format}",
+            figure=FIGURES_OF_PATIENTS,
+            format=["svg", "pdf"],
+        ),
+    log:
+        "logs/tables/figures.log",
+    benchmark:
+        "benchmarks/tables/figures.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        version=VERSIONS["tables"],
+        protocol=config["protocol"],
+        folder=output_folder,
+        dataset=quote(config["cohort"]["dataset"]),
+        models=model_table,
+        flags=figure_flags,
+        tokenizers=tokenizers,
+        rules=rules_drawn,
+    shell:
+        "python -m workflow_scripts.tables.build_figures --fidelity {input.fidelity}"
+        " --privacy {input.privacy} --downstream {input.downstream} --models {params.models}"
+        " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
+        " --manifest {input.manifest} {params.flags} --tokenizers {params.tokenizers}"
+        " --rules {params.rules} --jobs {input.jobs} --out {params.folder} 2> {log}"
+
+
 rule tables_report:
     """One HTML file with the tables, example images and where every number comes from."""
     input:
@@ -176,9 +276,19 @@ rule tables_report:
         tables=rules.tables_build.output,
         costs=rules.tables_costs.output.costs,
         jobs=rules.tables_costs.output.jobs,
+        figures=rules.tables_figures.output.data,
+        inline=rules.tables_figures.output.inline,
     output:
         report="results/tables/report.html",
-        public="results/tables/report_public.html",
+        public=report(
+            "results/tables/report_public.html",
+            caption="captions/report.rst",
+            category="Report",
+            labels={
+                "table": "all",
+                "shows": "pages by stage and model, without images",
+            },
+        ),
     log:
         "logs/tables/report.log",
     benchmark:
@@ -201,7 +311,8 @@ rule tables_report:
         " --privacy {input.privacy} --downstream {input.downstream} --models {params.models}"
         " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
         " --manifest {input.manifest} --prompts {input.prompts} {params.images}"
-        " --tables {params.folder} --jobs {input.jobs} --output {output.report} --public {output.public} 2> {log}"
+        " --tables {params.folder} --jobs {input.jobs} --figures {params.folder}"
+        " --output {output.report} --public {output.public} 2> {log}"
 
 
 rule tables_riskiest:
@@ -235,58 +346,6 @@ rule tables_riskiest:
         " --output {output.page} --table {output.table} 2> {log}"
 
 
-rule tables_figures:
-    """The figures as SVG and PDF, and what each shows."""
-    input:
-        code=code("tables"),
-        manifest="results/cohort/manifest.parquet",
-        prompts=every_prompt_set,
-        attrition="results/cohort/attrition.csv",
-        fidelity=records("fidelity"),
-        privacy=records("privacy"),
-        downstream=records("downstream"),
-        scores=privacy_pairs,
-        pairs=riskiest_pairs,
-        images=example_shards,
-        privacy_images=privacy_shards,
-        jobs=rules.tables_costs.output.jobs,
-    output:
-        public=expand(
-            "results/tables/{figure}.{format}", figure=FIGURES, format=["svg", "pdf"]
-        ),
-        data=expand("results/tables/{file}", file=FIGURE_DATA),
-        of_patients=expand(
-            "results/tables/{figure}.{format}",
-            figure=FIGURES_OF_PATIENTS,
-            format=["svg", "pdf"],
-        ),
-    log:
-        "logs/tables/figures.log",
-    benchmark:
-        "benchmarks/tables/figures.tsv"
-    conda:
-        "../envs/core.yaml"
-    threads: 1
-    resources:
-        mem_mb=8000,
-        runtime=60,
-    params:
-        version=VERSIONS["tables"],
-        protocol=config["protocol"],
-        folder=output_folder,
-        dataset=quote(config["cohort"]["dataset"]),
-        models=model_table,
-        flags=figure_flags,
-        tokenizers=tokenizers,
-        rules=rules_drawn,
-    shell:
-        "python -m workflow_scripts.tables.build_figures --fidelity {input.fidelity}"
-        " --privacy {input.privacy} --downstream {input.downstream} --models {params.models}"
-        " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
-        " --manifest {input.manifest} {params.flags} --tokenizers {params.tokenizers}"
-        " --rules {params.rules} --jobs {input.jobs} --out {params.folder} 2> {log}"
-
-
 rule tables_release:
     """Pack what may be published, after a search for images, captions and ids."""
     input:
@@ -295,7 +354,9 @@ rule tables_release:
         prompts=every_prompt_set,
         tables=rules.tables_build.output,
         costs=rules.tables_costs.output.costs,
-        figures=rules.tables_figures.output.public + rules.tables_figures.output.data,
+        figures=rules.tables_figures.output.svg
+        + rules.tables_figures.output.pdf
+        + rules.tables_figures.output.data,
         report=rules.tables_report.output.public,
         records=records("fidelity") + records("privacy") + records("downstream"),
         lock="envs/core.lock.txt",

@@ -7,11 +7,13 @@ import re
 import pytest
 
 from tests.tables.cost_files import RULES, write_benchmark, write_log
-from workflow_scripts.tables import build_costs, figures
+from workflow_scripts.tables import build_costs
 from workflow_scripts.tables.as_latex import to_latex
 from workflow_scripts.tables.as_markdown import to_markdown
 from workflow_scripts.tables.attempts import OTHER, SHARED, UNTRACKED, Attempt, read_attempts
 from workflow_scripts.tables.costs import BENCHMARKS_ALONE, cost_sentence, cost_table
+from workflow_scripts.tables.figures.bars import draw_costs
+from workflow_scripts.tables.figures.style import inline_svg
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.slurm_accounting import NOT_KNOWN
 
@@ -133,7 +135,7 @@ def test_before_anything_ran_the_table_says_so():
     assert table.rows == ()
     assert "No job has run yet." in table.caption
     assert cost_sentence(table, []) is None
-    assert figures.costs(table) is None
+    assert draw_costs(table) is None
     assert "toprule" in to_latex(table)
     assert to_markdown(table).startswith("**Table C.**")
 
@@ -145,19 +147,25 @@ def test_the_sentence_has_the_sum_and_what_failed():
     )
 
 
+def drawn_costs(attempts):
+    """The figure's text and its caption."""
+    drawing = draw_costs(table_of(attempts))
+    return inline_svg(drawing), drawing.caption
+
+
 def test_the_figure_shows_gpu_hours_or_without_any_the_time():
-    drawn, text = figures.costs(table_of(ATTEMPTS))
+    drawn, text = drawn_costs(ATTEMPTS)
     assert "GPU-hours by model and stage" in text
     for word in ("SD", "Noise", "Shared", "Fine-tuning", "Generation", "Features"):
         assert f">{word}<" in drawn
-    assert figures.costs(table_of(ATTEMPTS))[0] == drawn
-    drawn, text = figures.costs(table_of([attempt("generate", "sd", hours=0.5)]))
+    assert drawn_costs(ATTEMPTS)[0] == drawn
+    drawn, text = drawn_costs([attempt("generate", "sd", hours=0.5)])
     assert "Wall time (min)" in text
     assert re.search(r">\s*30<", drawn)
     assert "not drawn" not in text
     assert "≥" not in drawn
     lost = attempt("finetune", "sd", "", None, None, "log", reason=NOT_KNOWN)
-    drawn, text = figures.costs(table_of([*ATTEMPTS, lost]))
+    drawn, text = drawn_costs([*ATTEMPTS, lost])
     assert re.search(r">\s*≥ 3<", drawn), "generation alone is known"
     assert "not drawn" in text
 

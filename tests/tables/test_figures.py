@@ -12,8 +12,6 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.tables.conftest import make_bench
 from workflow_scripts.common.manifest import FINDINGS
@@ -24,7 +22,6 @@ from workflow_scripts.tables import build_figures
 from workflow_scripts.tables.attempts import attempts_to_csv
 from workflow_scripts.tables.figures.rows import QUANTILES, spreads
 from workflow_scripts.tables.figures.style import COLOURS, MARKERS, model_styles
-from workflow_scripts.tables.figures.trade_offs import dominated
 
 RULES = [
     {"name": "cohort_manifest", "jobs": 1, "inputs": []},
@@ -115,7 +112,7 @@ def marks(svg, colour):
 def test_every_figure_is_written_and_listed(drawn):
     names = {path.name for path in drawn.out.iterdir()}
     listed = {name for entry in drawn.listed for name in (*entry["files"], *entry["data"])}
-    assert names == listed | {"figures.json"}
+    assert names == listed | {"figures.json", "figures_inline.json"}
     assert [entry["number"] for entry in drawn.listed] == [str(k) for k in range(1, 13)]
     for entry in drawn.listed:
         assert entry["title"]
@@ -234,20 +231,6 @@ def test_captions_are_counted_in_tokens_and_cut_at_the_limit(drawn):
     lengths = pd.read_csv(drawn.out / "figure03_caption_lengths.csv")
     assert lengths["captions"].sum() == len(captions)
     assert (lengths["length"] * lengths["captions"]).sum() == sum(tokens)
-
-
-@given(
-    st.integers(0, 7).flatmap(
-        lambda n: st.lists(st.tuples(*3 * (st.integers(0, 3),)), min_size=n, max_size=n)
-    )
-)
-def test_a_point_is_dominated_by_one_that_is_as_good_and_somewhere_better(points):
-    array = np.array(points, dtype=float).reshape(len(points), 3)
-    expected = [
-        any(all(b <= a for a, b in zip(p, q, strict=True)) and q != p for q in points)
-        for p in points
-    ]
-    assert dominated(array).tolist() == expected
 
 
 def test_without_any_record_each_figure_says_why(tmp_path):

@@ -135,9 +135,9 @@ def test_the_papers_names_map_to_config_keys():
 # The join
 
 
-def test_every_table_in_three_formats_with_the_papers_columns_first(bench):
+def test_every_table_in_four_formats_with_the_papers_columns_first(bench):
     out = build(bench)
-    expected = {f"{stem}.{suffix}" for stem in STEMS for suffix in ("csv", "md", "tex")}
+    expected = {f"{stem}.{suffix}" for stem in STEMS for suffix in ("csv", "md", "tex", "html")}
     assert {path.name for path in out.iterdir()} == expected
     header = (out / "table01_fidelity.csv").read_text(encoding="utf-8").splitlines()[0]
     assert header.startswith(
@@ -323,6 +323,32 @@ def test_published_never_stands_beside_other_data(bench, dataset):
     for path in build(bench).iterdir():
         text = re.sub(r"[Aa]s[ _\\]*published", "", path.read_text(encoding="utf-8"))
         assert "ublished" not in text
+        assert 'class="paper"' not in text
+
+
+def test_under_as_published_the_difference_to_the_paper_stands_beside(published_bench):
+    """Sana's KID: 0.0542251 measured, 0.016 printed; SD V1-4's FID: 125.1864 and 125.186."""
+    out = build(published_bench)
+    rows = rows_of(out / "table01_fidelity.csv")
+    kid, fid = "KID ↓ (RadDino)", "FID ↓ (RadDino)"
+    assert float(rows[1][f"{kid} [difference]"]) == pytest.approx(0.0382251)
+    assert float(rows[0][f"{fid} [difference]"]) == pytest.approx(0.0004)
+    assert rows[2][f"{fid} [difference]"] == ""  # the paper has no such model
+    assert markdown_row(out / "table01_fidelity.md", "*published*")[6] == "*0.172 (-0.047)*"
+    assert r"\itshape 0.172 ($-$0.047)" in (out / "table01_fidelity.tex").read_text()
+    assert "paper 0.016 (+0.038)" in (out / "table01_fidelity.html").read_text()
+    privacy = rows_of(out / "table03_privacy.csv")[4]
+    assert float(privacy["SD V1-4 [difference]"]) == 5 - 434
+
+
+def test_between_protocols_no_difference_is_taken(bench):
+    bench.dataset = "MIMIC-CXR"
+    out = build(bench)
+    assert "[difference]" not in (out / "table01_fidelity.csv").read_text()
+    assert markdown_row(out / "table01_fidelity.md", "*published*")[5] == "*125.186*"
+    text = (out / "table01_fidelity.html").read_text()
+    assert "paper 125.186<" in text
+    assert "The protocols differ" in text
 
 
 def test_both_protocols_stand_side_by_side_and_published_values_beside_theirs(bench):
@@ -338,6 +364,8 @@ def test_both_protocols_stand_side_by_side_and_published_values_beside_theirs(be
     assert (row[f"{header} (sound)"], row[f"{header} (as published)"]) == ("0.551", "0.4")
     assert row[f"{header} (as published) [published]"] == "0.551"
     assert row[f"{header} (sound) [published]"] == ""
+    # Under `sound` too, the columns of the paper's own protocol are set against the paper.
+    assert float(row[f"{header} (as published) [difference]"]) == pytest.approx(0.4 - 0.551)
     # Elsewhere the other protocol's record changes nothing.
     assert rows_of(bench.root / "out/table03_privacy.csv")[0]["Sana"] == "0.551"
 

@@ -7,6 +7,7 @@ import csv
 import json
 import re
 import tarfile
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -82,9 +83,23 @@ def value(demo, stage, model, metric, subset="all"):
 
 def test_every_table_and_the_report_are_there(demo):
     for table in TABLES:
-        for suffix in ("csv", "md", "tex"):
+        for suffix in ("csv", "md", "tex", "html"):
             assert (demo / f"results/tables/{table}.{suffix}").stat().st_size > 0
     assert "<html" in (demo / "results/tables/report.html").read_text()[:500]
+
+
+def test_snakemakes_own_report_has_the_tables_by_category_and_no_radiograph(demo):
+    run(["snakemake", *PROFILE, "--report", "snakemake.zip"], demo)
+    with zipfile.ZipFile(demo / "snakemake.zip") as archive:
+        packed = {Path(name).name: name for name in archive.namelist()}
+        index = archive.read(packed["report.html"]).decode()
+        public = archive.read(packed["report_public.html"])
+    for category in ("Fidelity", "Privacy", "Classification", "Segmentation", "Ranks", "Cost"):
+        assert f'"{category}"' in index
+    assert {f"{table}.html" for table in TABLES} | {"costs.html"} <= set(packed)
+    assert "protocol sound" in index
+    assert "riskiest_pairs.html" not in packed
+    assert leaks.images_in(public) == []
 
 
 def test_no_half_written_file_is_left(demo):
@@ -501,7 +516,7 @@ def test_the_bundle_has_the_cost_and_not_the_jobs(demo):
     run(["snakemake", *PROFILE, "release"], demo)
     with tarfile.open(demo / "results/tables/release.tar.gz") as archive:
         names = {Path(name).name for name in archive.getnames()}
-    assert {"costs.csv", "costs.md", "costs.tex"} <= names
+    assert {"costs.csv", "costs.md", "costs.tex", "costs.html"} <= names
     assert "jobs.csv" not in names
 
 

@@ -1,9 +1,10 @@
 """A table as CSV for machines: the paper's columns first, 12 digits, `–` where absent.
 
 After the paper's columns stand, for each of them, `n`, `n reference`, `low` and `high`, then
-`published` where the paper's values may stand beside, and last `notes` with the reasons of the
-row's dashes. `pandas.read_csv(path, na_values="–")` reads it. The records have all digits; here
-those are left out in which processors differ where a table adds or correlates.
+`published` where the paper's values may stand beside, `difference` (measured less published) where
+both are of the same protocol, and last `notes` with the reasons of the row's dashes.
+`pandas.read_csv(path, na_values="–")` reads it. The records have all digits; here those are left
+out in which processors differ where a table adds or correlates.
 """
 
 import csv
@@ -61,7 +62,9 @@ def _transposed(table: Table) -> list[list[str]]:
 
 
 def _extra_headers(headers: list[str], table: Table) -> list[str]:
-    kinds = ["n", "n reference", "low", "high", *(["published"] if table.has_published else [])]
+    kinds = ["n", "n reference", "low", "high"]
+    kinds += ["published"] if table.has_published else []
+    kinds += ["difference"] if table.has_differences else []
     return [f"{header} [{kind}]" for header in headers for kind in kinds]
 
 
@@ -76,6 +79,8 @@ def _extras(cells: Iterable[Cell], table: Table) -> list[str]:
         fields += [_number(number) for number in (cell.n, cell.n_reference, low, high)]
         if table.has_published:
             fields.append(cell.published.text if cell.published else "")
+        if table.has_differences:
+            fields.append(_number(cell.difference))
     return fields
 
 

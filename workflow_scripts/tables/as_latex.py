@@ -184,7 +184,8 @@ def _foot_text(text: str) -> str:
 
 
 def _published(cell: Cell) -> str:
-    return rf"\itshape {cell.published.text}" if cell.published else ""
+    text = escape(cell.published_text).replace("(-", "($-$")
+    return rf"\itshape {text}" if text else ""
 
 
 def _cell(cell: Cell) -> str:

@@ -74,7 +74,7 @@ def _label(row: Row) -> str:
 
 
 def _published(row: Row) -> list[str]:
-    return [f"*{cell.published.text}*" if cell.published else "" for cell in row.cells]
+    return [f"*{cell.published_text}*" if cell.published else "" for cell in row.cells]
 
 
 def _cell(cell: Cell) -> str:

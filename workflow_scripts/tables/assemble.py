@@ -29,6 +29,7 @@ class Cell:
         reason: why there is no value.
         note: the number of the note that gives the reason.
         published: the paper's number, where it may stand here.
+        difference: the value less the paper's number, where both are of the same protocol.
         rank: `best`, `second` or None.
     """
 
@@ -41,6 +42,7 @@ class Cell:
     reason: str | None = None
     note: int | None = None
     published: Published | None = None
+    difference: float | None = None
     rank: str | None = None
 
     @property
@@ -54,6 +56,16 @@ class Cell:
         if self.interval is None:
             return None
         return self.rounded(self.interval[0]), self.rounded(self.interval[1])
+
+    @property
+    def published_text(self) -> str:
+        """The paper's number as printed, and in brackets how far the value is from it."""
+        if self.published is None:
+            return ""
+        if self.difference is None:
+            return self.published.text
+        sign = "" if self.rounded(self.difference).startswith("-") else "+"
+        return f"{self.published.text} ({sign}{self.rounded(self.difference)})"
 
     def rounded(self, number: float) -> str:
         """Round to the column's decimals; zero has no sign."""
@@ -113,9 +125,19 @@ class Table:
     notes: tuple[str, ...]
 
     @property
+    def explained(self) -> str:
+        """The caption after the title: in which data, and what the numbers and marks mean."""
+        return self.caption.removeprefix(f"{self.layout.title}.").strip()
+
+    @property
     def has_published(self) -> bool:
         """Whether any published value stands in it."""
         return any(cell.published for row in self.rows for cell in row.cells)
+
+    @property
+    def has_differences(self) -> bool:
+        """Whether any value is set against a published one of its own protocol."""
+        return any(cell.difference is not None for row in self.rows for cell in row.cells)
 
 
 def build_tables(
@@ -180,7 +202,7 @@ def _build(
         rows.append(_no_variant(layout, layout.varies))
     if layout.floor is not None:
         rows.append(_floor(layout, layout.floor, records, models))
-    rows = [with_published(row, printed) for row in rows]
+    rows = [with_published(row, printed, protocol) for row in rows]
     rows = _ranked(rows)
     rows, notes = noted(rows)
     return Table(
@@ -277,19 +299,28 @@ def _floor(layout: Layout, metric: str, records: Records, models: Sequence[Model
     return Row("floor", "Floor: real against real", "floor", (), tuple(cells))
 
 
-def with_published(row: Row, printed: dict[tuple[str, str, str, str], Published]) -> Row:
+def with_published(
+    row: Row, printed: dict[tuple[str, str, str, str], Published], protocol: str
+) -> Row:
     """Return a row with the paper's numbers beside its values.
+
+    A difference is taken only where both are of the paper's protocol.
 
     Args:
         row: of one model.
         printed: by model key, metric, subset and family, see `published_values`.
+        protocol: of the values, where their columns name none.
     """
     cells = []
     for cell in row.cells:
         of = cell.column
         key = (row.key, of.metric, of.subset, of.family or "")
         measured_alike = of.protocol in (None, "as_published")
-        cells.append(replace(cell, published=printed.get(key) if measured_alike else None))
+        published = printed.get(key) if measured_alike else None
+        difference = None
+        if published and cell.value is not None and (of.protocol or protocol) == "as_published":
+            difference = cell.value - published.value
+        cells.append(replace(cell, published=published, difference=difference))
     return replace(row, cells=tuple(cells))
 
 
@@ -398,7 +429,12 @@ def caption_of(
         parts.append(f"Bounds: {kinds}.")
     if any(cell.published for row in rows for cell in row.cells):
         parts.append("Published: the paper's value, as printed.")
-        if protocol != "as_published":
+        if any(cell.difference is not None for row in rows for cell in row.cells):
+            parts.append("In brackets: the measured value less the published one.")
+        protocols = {
+            cell.column.protocol or protocol for row in rows for cell in row.cells if cell.published
+        }
+        if protocols != {"as_published"}:
             parts.append(
                 "The protocols differ: the paper's values were measured under as_published, "
                 f"these under {protocol}, so that a difference need not be the model's."

@@ -1,4 +1,4 @@
-"""Join the records of every stage to the paper's tables, as CSV, Markdown and LaTeX.
+"""Join the records of every stage to the paper's tables, as CSV, Markdown, LaTeX and HTML.
 
 python -m workflow_scripts.tables.build --fidelity results/fidelity/*/*.json
     --privacy results/privacy/*.json --downstream results/downstream/classification/*/*.json
@@ -16,6 +16,7 @@ from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.files import write_text
 from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.as_csv import to_csv
+from workflow_scripts.tables.as_html import to_html
 from workflow_scripts.tables.as_latex import to_latex
 from workflow_scripts.tables.as_markdown import to_markdown
 from workflow_scripts.tables.assemble import Table
@@ -25,7 +26,7 @@ from workflow_scripts.tables.records_in import add_arguments, read_records
 
 log = logging.getLogger(__name__)
 
-FORMATS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+FORMATS = {"csv": to_csv, "md": to_markdown, "tex": to_latex, "html": to_html}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def write_tables(tables: dict[str, Table], out: str | Path) -> None:
-    """Write each table in every format as `{out}/{stem}.{csv,md,tex}`."""
+    """Write each table in every format as `{out}/{stem}.{csv,md,tex,html}`."""
     for stem, table in tables.items():
         for suffix, render in FORMATS.items():
             write_text(Path(out) / f"{stem}.{suffix}", render(table))

@@ -5,7 +5,7 @@ python -m workflow_scripts.tables.build_costs --rules '[{"name": "finetune_train
     --benchmarks benchmarks --slurm-logs .snakemake/slurm_logs --jobs results/tables/jobs.csv
     --out results/tables
 
-Runs where sacct is. Writes the table as costs.{csv,md,tex} and every attempt of every job as
+Runs where sacct is. Writes the table as costs.{csv,md,tex,html} and every attempt of every job as
 jobs.csv, which names the nodes of the cluster.
 """
 

@@ -57,10 +57,17 @@ from workflow_scripts.tables.figures.images import (
     ends_by_fid,
 )
 from workflow_scripts.tables.figures.rows import draw_gains, draw_privacy, spread_table, spreads
-from workflow_scripts.tables.figures.style import Drawing, no_figure, styles_by_key, write_figure
+from workflow_scripts.tables.figures.style import (
+    Drawing,
+    inline_svg,
+    no_figure,
+    styles_by_key,
+    write_figure,
+)
 from workflow_scripts.tables.figures.trade_offs import draw_fidelity_utility, draw_pareto
 from workflow_scripts.tables.figures.workflow import draw_workflow
 from workflow_scripts.tables.models import CAPTION_SOURCES, STAGES, ModelEntry, parse_models
+from workflow_scripts.tables.pareto import fidelity_privacy_utility
 from workflow_scripts.tables.prevalence import floor_of, measure, positives
 from workflow_scripts.tables.records_in import Records, add_arguments, read_records
 from workflow_scripts.tables.riskiest import every_model
@@ -69,6 +76,8 @@ from workflow_scripts.tables.rule_graph import parse_nodes
 log = logging.getLogger(__name__)
 
 LIST: Final = "figures.json"
+INLINE: Final = "figures_inline.json"
+"""The figures as they stand in the report, by stem: those that show no patients."""
 LENGTHS: Final = "figure03_caption_lengths.csv"
 CUT: Final = "figure03_captions_cut.csv"
 SPREADS: Final = "figure07_privacy_distributions.csv"
@@ -82,15 +91,20 @@ class FigureEntry:
         stem: of its files.
         title: for a place where it cannot be drawn.
         missing: why it cannot, if it cannot.
-        owner_only: whether it shows patients.
+        page: of the report; None where it shows patients, which only their owner may see.
         data: the file of what it shows, where there is one.
     """
 
     stem: str
     title: str
     missing: str
-    owner_only: bool = False
+    page: str | None
     data: tuple[str, ...] = ()
+
+    @property
+    def owner_only(self) -> bool:
+        """Whether it shows patients."""
+        return self.page is None
 
     @property
     def number(self) -> str:
@@ -99,48 +113,59 @@ class FigureEntry:
 
 
 FIGURES: Final = (
-    FigureEntry("figure01_workflow", "The workflow", "no rules are known"),
+    FigureEntry("figure01_workflow", "The workflow", "no rules are known", "provenance"),
     FigureEntry(
         "figure02_real_and_synthetic",
         "Real beside synthetic radiographs",
         "no model has images of the test prompts",
-        owner_only=True,
+        None,
     ),
     FigureEntry(
         "figure03_caption_lengths",
         "Caption lengths",
         "there are no captions",
+        "cohort",
         data=(LENGTHS, CUT),
     ),
-    FigureEntry("figure04_fid_per_pathology", "FID per pathology", "no finding has an FID"),
-    FigureEntry("figure05_kid_per_pathology", "KID per pathology", "no finding has a KID"),
     FigureEntry(
-        "figure06_prevalence", "Prevalence and fidelity", "no finding has both a count and an FID"
+        "figure04_fid_per_pathology", "FID per pathology", "no finding has an FID", "fidelity"
+    ),
+    FigureEntry(
+        "figure05_kid_per_pathology", "KID per pathology", "no finding has a KID", "fidelity"
+    ),
+    FigureEntry(
+        "figure06_prevalence",
+        "Prevalence and fidelity",
+        "no finding has both a count and an FID",
+        "fidelity",
     ),
     FigureEntry(
         "figure07_privacy_distributions",
         "Privacy scores over prompts",
         "no model has privacy scores",
+        "privacy",
         data=(SPREADS,),
     ),
     FigureEntry(
         "figure08_riskiest_pairs",
         "The riskiest pairs",
         "no model has images of the privacy prompts",
-        owner_only=True,
+        None,
     ),
-    FigureEntry("figure09_downstream_gains", "Downstream gains", "no model has a gain"),
+    FigureEntry("figure09_downstream_gains", "Downstream gains", "no model has a gain", "ranks"),
     FigureEntry(
         "figure10_fidelity_and_utility",
         "Fidelity and utility",
         "no model has both an FID and a gain",
+        "ranks",
     ),
     FigureEntry(
         "figure11_fidelity_privacy_utility",
         "Fidelity, privacy and utility",
-        "no model has both an FID and a re-identification score",
+        "no model has both a KID and a re-identification score",
+        "overview",
     ),
-    FigureEntry("figure12_costs", "What each model cost", "no cost is known"),
+    FigureEntry("figure12_costs", "What each model cost", "no cost is known", "cost"),
 )
 
 
@@ -182,14 +207,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         "figure10_fidelity_and_utility": lambda: draw_fidelity_utility(
             tables, models, joined.styles
         ),
-        "figure11_fidelity_privacy_utility": lambda: draw_pareto(tables, models, joined.styles),
+        "figure11_fidelity_privacy_utility": lambda: draw_pareto(
+            fidelity_privacy_utility(records, models), joined.styles
+        ),
         "figure12_costs": lambda: draw_costs(
             cost_table(read_attempts(args.jobs), models, args.dataset)
         ),
     }
-    listed = [_write(entry, drawn[entry.stem](), args.out) for entry in FIGURES]
-    text = json.dumps(listed, indent=1, ensure_ascii=False) + "\n"
-    write_text(args.out / LIST, text)
+    listed, inline = [], {}
+    for entry in FIGURES:
+        drawing = drawn[entry.stem]()
+        listed.append(_write(entry, drawing, args.out))
+        if drawing is not None and not entry.owner_only:
+            inline[entry.stem] = inline_svg(drawing)
+    for name, content in ((LIST, listed), (INLINE, inline)):
+        write_text(args.out / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     log.info("%d figures in %s", len(listed), args.out)
 
 

@@ -119,7 +119,7 @@ def lora_tables(
             rows.append(_average(rows))
         if dataset == PAPER_DATASET:
             printed = _PRINTED[layout.stem]()
-            rows = [with_published(row, printed) for row in rows]
+            rows = [with_published(row, printed, protocol) for row in rows]
         with_notes, notes = noted(rows)
         caption = caption_of(layout, with_notes, dataset, protocol, cohort, images_removed)
         feet = feet_of(layout, with_notes, cohort)

@@ -118,7 +118,7 @@ def rank_table(
         words += f"Here the average is over {counted} of the paper's {len(METRICS)} metrics. "
     if dataset == PAPER_DATASET:
         printed = printed_ranks()
-        rows = [with_published(row, printed) for row in rows]
+        rows = [with_published(row, printed, protocol) for row in rows]
         words += "The paper's ranks are among its eleven models. "
     layout = replace(RANKS, explanation=words)
     with_notes, notes = noted(rows)

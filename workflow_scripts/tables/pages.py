@@ -1,5 +1,6 @@
-"""HTML pages from the templates: self-contained, with the house's style and script inside."""
+"""HTML pages from the templates: self-contained, with the house's style and scripts inside."""
 
+import functools
 from importlib.resources import files
 from typing import Any
 
@@ -8,19 +9,34 @@ from markupsafe import Markup
 
 
 def render(template: str, context: dict[str, Any]) -> str:
-    """Render `templates/{template}` with the style and the script as `style` and `script`."""
-    folder = files("workflow_scripts.tables") / "templates"
+    """Render `templates/{template}`.
 
-    def text(name: str) -> str:
-        return (folder / name).read_text(encoding="utf-8")
+    The template finds the style as `style`, what must run before the page is drawn as
+    `early_script`, and the rest as `script`.
+    """
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **context,
+            style=Markup(_text("report.css")),
+            early_script=Markup(_text("early.js")),
+            script=Markup(_text("report.js")),
+        )
+    )
 
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(text),
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(_text),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(
-        **context, style=Markup(text("report.css")), script=Markup(text("report.js"))
-    )
+
+
+def _text(name: str) -> str:
+    folder = files("workflow_scripts.tables") / "templates"
+    return (folder / name).read_text(encoding="utf-8")

@@ -6,36 +6,48 @@ python -m workflow_scripts.tables.report --fidelity results/fidelity/*/*.json
     --manifest results/cohort/manifest.parquet --attrition results/cohort/attrition.csv
     --prompts results/cohort/prompts/test.parquet
     --images sd_v1_4=results/generate/sd_v1_4/test/part-00000-of-00004.parquet
-    --tables results/tables --jobs results/tables/jobs.csv --output results/tables/report.html
+    --tables results/tables --jobs results/tables/jobs.csv --figures results/tables
+    --output results/tables/report.html
 """
 
 import argparse
 import base64
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from markupsafe import Markup
-
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file, write_text
+from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Record
-from workflow_scripts.tables import dot_plot, figures
+from workflow_scripts.tables import dot_plot
 from workflow_scripts.tables.all_tables import every_table
-from workflow_scripts.tables.assemble import Cell, Row, Table
+from workflow_scripts.tables.assemble import Cell, Row, Table, noted
 from workflow_scripts.tables.attempts import read_attempts
+from workflow_scripts.tables.audit.audit import audit_items
+from workflow_scripts.tables.audit.items import VERDICTS, summary
+from workflow_scripts.tables.audit.render import EXPLANATION
 from workflow_scripts.tables.cohort_counts import count_cohort, read_attrition
 from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
-from workflow_scripts.tables.examples import gallery, parse_images
-from workflow_scripts.tables.figures.findings import PATHOLOGY_CAPTIONS, PREVALENCE_CAPTION
+from workflow_scripts.tables.examples import Gallery, gallery, parse_images
+from workflow_scripts.tables.model_cards import model_cards
 from workflow_scripts.tables.models import STAGES, ModelEntry, parse_models
 from workflow_scripts.tables.pages import render
 from workflow_scripts.tables.paired import PAIRED, matrices
-from workflow_scripts.tables.prevalence import floor_of, measure, positives
 from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
 from workflow_scripts.tables.published import PAPER_DATASET
-from workflow_scripts.tables.records_in import add_arguments, read_records
+from workflow_scripts.tables.records_in import REAL, add_arguments, read_records
+from workflow_scripts.tables.report_figures import figures_by_page
+from workflow_scripts.tables.report_pages import (
+    DOWNSTREAM_NOTE,
+    OVERVIEW,
+    OVERVIEW_PAGE,
+    PAGES,
+    by_page,
+    navigation,
+)
 from workflow_scripts.tables.utility_words import GAINS, correlation_sentence, gain_sentence
 
 log = logging.getLogger(__name__)
@@ -62,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--jobs", help="attempts of every job (CSV), as tables.build_costs wrote them"
     )
+    parser.add_argument("--figures", help="folder that tables.build_figures wrote")
     parser.add_argument("--output", required=True, help="HTML file to write")
     parser.add_argument("--public", help="HTML file to write without images, to be published")
     args = parser.parse_args(argv)
@@ -72,6 +85,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     tables = every_table(
         records, models, args.dataset, args.protocol, cohort, attrition.images_removed
     )
+    shown = gallery(parse_images(args.images), models, args.prompts, args.manifest)
+    costs = cost_section(args.jobs, args.tables, models, args.dataset) if args.jobs else None
+    on_page = by_page(table.layout for table in tables.values())
+    glance = at_a_glance(tables, models)
+    audited = audit_items()
+    drawn = figures_by_page(args.figures) if args.figures else {}
     context = {
         "dataset": args.dataset,
         "protocol": args.protocol,
@@ -79,55 +98,118 @@ def main(argv: Sequence[str] | None = None) -> None:
         "models": [model for model in models if not model.is_control],
         "controls": [model for model in models if model.is_control],
         "cohort": cohort,
+        "findings": FINDINGS,
         "attrition": attrition,
-        "tables": [
-            {"table": table, "files": _downloads(args.tables, stem)}
-            for stem, table in tables.items()
-        ],
-        "matrices": {PAIRED.stem: matrices(records, models)},
         "headlines": headlines(tables),
-        "gallery": gallery(parse_images(args.images), models, args.prompts, args.manifest),
-        "figures": [
-            (Markup(svg), text)
-            for svg, text in (
-                (
-                    figures.per_pathology(tables["table02b_kid_per_pathology"], cohort, "KID"),
-                    PATHOLOGY_CAPTIONS["KID"],
-                ),
-                (
-                    figures.per_pathology(tables["table02_fid_per_pathology"], cohort, "FID"),
-                    PATHOLOGY_CAPTIONS["FID"],
-                ),
-                (
-                    figures.prevalence(
-                        measure(records, models), floor_of(records, models), positives(cohort)
-                    ),
-                    PREVALENCE_CAPTION,
-                ),
-            )
-            if svg is not None
-        ],
+        "glance": glance,
+        "on_page": {
+            page: [
+                {"table": tables[layout.stem], "files": _downloads(args.tables, layout.stem)}
+                for layout in on_page.get(page, [])
+            ]
+            for page in (OVERVIEW, *(page.key for page in PAGES))
+        },
+        "figures_on": {
+            page: drawn.get(page, []) for page in (OVERVIEW, *(page.key for page in PAGES))
+        },
+        "matrices": {PAIRED.stem: matrices(records, models)},
         "lenses": lens_sentences(tables["table03e_lenses"], models),
         "attacker": attacker_sentence(tables["table03c_attacker"]),
         "gains": gain_plots(tables),
+        "downstream_note": DOWNSTREAM_NOTE,
         "foretells": correlation_sentence(tables["table10b_rank_correlations"]),
-        "costs": cost_section(args.jobs, args.tables, models, args.dataset) if args.jobs else None,
+        "costs": costs,
         "dashes": _dashes(tables, models),
         "provenance": provenance_rows(records.all()),
+        "audit": {"sentence": summary(audited), "words": EXPLANATION, "items": audited},
+        "verdicts": VERDICTS,
         "plot": dot_plot,
+        "card_keys": {model.key for model in models},
     }
+    cost_rows = costs["entry"]["table"] if costs else None
+
+    def page_with(gallery: Gallery | None) -> str:
+        hidden = {"images"} if gallery is None else set()
+        pages = [page for page in PAGES if page.key not in hidden]
+        return render(
+            "report.html.j2",
+            context
+            | {
+                "gallery": gallery,
+                "site_pages": pages,
+                "card_pages": [OVERVIEW_PAGE, *pages],
+                "navigation": navigation(pages, models),
+                "cards": model_cards(tables, glance, models, gallery, cost_rows),
+            },
+        )
+
     # The report shows radiographs of the cohort.
     with whole_file(args.output, owner_only=True) as temporary:
-        temporary.write_text(render("report.html.j2", context), encoding="utf-8")
+        temporary.write_text(page_with(shown), encoding="utf-8")
     if args.public:
-        write_text(args.public, render("report.html.j2", context | {"gallery": None}))
+        write_text(args.public, page_with(None))
     log.info("report of %d models in %s", len(models), args.output)
+
+
+def at_a_glance(tables: dict[str, Table], models: Sequence[ModelEntry]) -> Table:
+    """Return one column of each question's table, a row for each model and for real data alone.
+
+    Args:
+        tables: all, by stem.
+        models: in the order of the rows.
+    """
+    own = [tables[stem] for stem, _, _ in _GLANCE]
+    columns = tuple(
+        replace(
+            next(c for c in table.layout.columns if (c.metric, c.subset) == (metric, "all")),
+            header=header,
+        )
+        for table, (_, metric, header) in zip(own, _GLANCE, strict=True)
+    )
+    layout = replace(own[0].layout, stem="at_a_glance", attributes=(), columns=columns)
+    names = [(REAL, "Real data alone", "real")]
+    names += [(model.key, model.name, "model") for model in models if not model.is_control]
+    names += [(model.key, model.name, "control") for model in models if model.is_control]
+    by_key = {model.key: model for model in models}
+    rows = []
+    for key, label, kind in names:
+        cells = []
+        for table, column, (_, metric, _) in zip(own, columns, _GLANCE, strict=True):
+            found = [
+                cell
+                for row in table.rows
+                if row.key == key
+                for cell in row.cells
+                if (cell.column.metric, cell.column.subset) == (metric, "all")
+            ]
+            why = "what the models' values are measured against has none of its own"
+            if key in by_key:
+                why = by_key[key].why_missing(table.layout.stage)
+            cell = found[0] if found else Cell(column, None, reason=why)
+            cells.append(replace(cell, column=column, published=None, difference=None))
+        rows.append(Row(key, label, kind, (), tuple(cells)))
+    with_notes, notes = noted([row for row in rows if row.kind != "real" or _has_value(row)])
+    return Table(layout, tuple(with_notes), (), "", tuple(notes))
+
+
+def _has_value(row: Row) -> bool:
+    return any(cell.value is not None for cell in row.cells)
+
+
+_GLANCE: Final = (
+    ("table01_fidelity", "fid", "Fidelity: FID ↓"),
+    ("table03_privacy", "reid_mean_of_max", "Privacy: re-ID score ↓"),
+    ("table04_classification_augmented", "auroc", "Classification: AUROC ↑"),
+    ("table05_segmentation", "dice", "Segmentation: Dice ↑"),
+    ("table06_rrg_augmented", "chexbert_micro_f1_14", "Reports: micro F1 ↑"),
+)
+"""Of each question a table, one of its metrics, and its header among the others'."""
 
 
 def cost_section(
     jobs: str | Path, folder: str | Path, models: Sequence[ModelEntry], dataset: str
 ) -> dict[str, Any]:
-    """Return what the report says of the cost: a sentence, a figure with its caption, the table.
+    """Return what the report says of the cost: a sentence and the table.
 
     Args:
         jobs: CSV of attempts.
@@ -140,17 +222,14 @@ def cost_section(
     """
     attempts = read_attempts(jobs)
     table = cost_table(attempts, models, dataset)
-    drawn = figures.costs(table)
     return {
         "sentence": cost_sentence(table, attempts),
-        "figure": Markup(drawn[0]) if drawn else None,
-        "text": drawn[1] if drawn else None,
         "entry": {"table": table, "files": _downloads(folder, COSTS.stem)},
     }
 
 
 def gain_plots(tables: dict[str, Table]) -> list[dict[str, Any]]:
-    """Return for each task what synthetic images add to real ones: a sentence and a dot plot."""
+    """Return what synthetic images add to real ones: each task, a sentence and a dot plot."""
     found = []
     for gain in GAINS:
         table = tables[gain.stem]
@@ -158,19 +237,27 @@ def gain_plots(tables: dict[str, Table]) -> list[dict[str, Any]]:
         plot = dot_plot.dot_plot(table, gain.metric, "all", title)
         sentence = gain_sentence(table, gain)
         if plot is not None and sentence is not None:
-            found.append({"sentence": sentence, "plot": plot})
+            found.append({"task": gain.task, "sentence": sentence, "plot": plot})
     return found
 
 
 def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:
-    """Return the overview's three statements, each a title, a sentence and a dot plot."""
+    """Return the overview's statements: title, the page that has more, sentence, dot plot."""
     found = []
-    for stem, metric, title, plot_title, sentence in (
-        ("table01_fidelity", "fid", "Fidelity", "FID (RAD-DINO)", _fidelity_sentence),
+    for stem, metric, title, page, plot_title, sentence in (
+        (
+            "table01_fidelity",
+            "fid",
+            "Fidelity",
+            "fidelity",
+            "FID (RAD-DINO)",
+            _fidelity_sentence,
+        ),
         (
             "table03_privacy",
             "reid_mean_of_max",
             "Privacy",
+            "privacy",
             "Average re-identification score",
             _privacy_sentence,
         ),
@@ -178,6 +265,7 @@ def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:
             "table04_classification_augmented",
             "auroc",
             "Utility",
+            "classification",
             "Mean AUROC, real + synthetic",
             lambda table: _utility_sentence(table, tables["table04b_classification_gains"]),
         ),
@@ -186,6 +274,7 @@ def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:
         found.append(
             {
                 "title": title,
+                "page": page,
                 "sentence": sentence(table),
                 "plot": dot_plot.dot_plot(table, metric, "all", plot_title),
             }

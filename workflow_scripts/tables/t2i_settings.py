@@ -67,7 +67,7 @@ def t2i_settings_table(
         rows = [Row("none", "–", "model", ("–",) * len(T2I_SETTINGS.attributes), cells)]
     if dataset == PAPER_DATASET:
         printed = printed_rates()
-        rows = [with_published(row, printed) for row in rows]
+        rows = [with_published(row, printed, protocol) for row in rows]
     with_notes, notes = noted(rows)
     caption = caption_of(T2I_SETTINGS, with_notes, dataset, protocol, cohort, images_removed)
     return Table(T2I_SETTINGS, tuple(with_notes), (), caption, tuple(notes))

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-
 from workflow_scripts.tables.assemble import Cell, Table
 from workflow_scripts.tables.figures.rows import gain_cells
 from workflow_scripts.tables.figures.style import (
@@ -18,6 +16,7 @@ from workflow_scripts.tables.figures.style import (
     pyplot,
 )
 from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.pareto import Standing
 from workflow_scripts.tables.task_ranks import CORRELATIONS, FEWEST_MODELS
 from workflow_scripts.tables.utility_words import GAINS
 
@@ -96,48 +95,39 @@ def draw_fidelity_utility(
 
 
 def draw_pareto(
-    tables: Mapping[str, Table],
-    models: Sequence[ModelEntry],
-    styles: Mapping[str, dict[str, Any]],
+    standings: Sequence[Standing], styles: Mapping[str, dict[str, Any]]
 ) -> Drawing | None:
-    """Draw FID against the average re-identification score, larger marks for larger gains.
+    """Draw KID against the average re-identification score, larger marks for larger gains.
 
-    Models that no other one beats in one of the three without losing in another are ringed.
+    Models that no other one dominates are ringed.
 
     Args:
-        tables: by stem: Tables 1, 3 and 4b.
-        models: in the legend's order.
+        standings: the models and controls of Table 8c, in the legend's order.
         styles: mark of each model by key.
 
     Returns:
-        The figure, or None where no model has both distances.
+        The figure, or None where no model has both a KID and a score.
     """
-    fids = cells_of(tables["table01_fidelity"], "fid")
-    scores = cells_of(tables["table03_privacy"], "reid_mean_of_max")
-    gains = gain_cells(tables[GAINS[0].stem], GAINS[0])
-    shown = [m for m in _ordered(models) if m.key in fids and m.key in scores]
+    shown = [s for s in standings if s.cells[0].value is not None and s.cells[1].value is not None]
+    shown.sort(key=lambda s: s.model.is_control)
     if not shown:
         return None
     window = _window(
-        [(fids[m.key], scores[m.key]) for m in shown], [not m.is_control for m in shown]
+        [(s.cells[0], s.cells[1]) for s in shown], [not s.model.is_control for s in shown]
     )
-    shown = [m for m in shown if window.shows(fids[m.key], scores[m.key])]
-    judged = [m for m in shown if not m.is_control and m.key in gains]
-    points = np.array(
-        [[_value(fids[m.key]), _value(scores[m.key]), -_value(gains[m.key])] for m in judged]
-    ).reshape(len(judged), 3)
-    best = {m.key for m, beaten in zip(judged, dominated(points), strict=True) if not beaten}
-    sizes = _sizes({m.key: _value(gains[m.key]) for m in judged})
+    shown = [s for s in shown if window.shows(s.cells[0], s.cells[1])]
+    sizes = _sizes({s.model.key: _value(s.cells[2]) for s in shown if s.on_front is not None})
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")
     handles, names = [], []
-    for model in shown:
-        style = styles[model.key] | {"markersize": sizes.get(model.key, 4.6)}
-        marks = _point(axes, fids[model.key], scores[model.key], style)
-        if model.key in best:
+    for standing in shown:
+        key, (kid, score, gain) = standing.model.key, standing.cells
+        style = styles[key] | {"markersize": sizes.get(key, 4.6)}
+        marks = _point(axes, kid, score, style)
+        if standing.on_front:
             axes.plot(
-                [_value(fids[model.key])],
-                [_value(scores[model.key])],
+                [_value(kid)],
+                [_value(score)],
                 linestyle="",
                 marker="o",
                 markersize=style["markersize"] + 6,
@@ -147,11 +137,10 @@ def draw_pareto(
                 zorder=4,
             )
         handles.append(marks)
-        gain = gains.get(model.key)
-        told = "–" if gain is None else f"{'+' if _value(gain) > 0 else ''}{gain.text}"
-        names.append(f"{model.name} ({told})")
+        told = gain.text if gain.value is None else f"{'+' if gain.value > 0 else ''}{gain.text}"
+        names.append(f"{standing.model.name} ({told})")
     window.set(axes)
-    axes.set_xlabel("FID (RAD-DINO), left is more faithful")
+    axes.set_xlabel("KID (RAD-DINO), left is more faithful")
     axes.set_ylabel("Average re-ID score, low is safer")
     figure.legend(
         handles,
@@ -164,27 +153,13 @@ def draw_pareto(
         labelspacing=0.7,
     )
     caption = (
-        f"{_PARETO_TITLE}: FID against the average re-identification score, with 95% intervals; "
+        f"{_PARETO_TITLE}: KID against the average re-identification score, with 95% intervals; "
         "the larger the mark, the more the model's images add to the mean AUROC of real ones (in "
-        "brackets). Ringed: no other model is as good in all three and better in one. Controls, "
-        "gray, do not compete; without all three values nor does a model. Controls far from the "
-        "models are not shown."
+        "brackets). Ringed: no other model is as good in all three and better in one (Table 8c). "
+        "Controls, gray, do not compete; without all three values nor does a model. Controls far "
+        "from the models are not shown."
     )
     return Drawing(figure, "pareto", _PARETO_TITLE, caption)
-
-
-def dominated(points: np.ndarray) -> np.ndarray:
-    """Return which points another one beats: as low in every column and lower in one.
-
-    Args:
-        points: (n, k), lower is better.
-
-    Returns:
-        bool (n,).
-    """
-    no_worse = np.all(points[None, :, :] <= points[:, None, :], axis=2)
-    better = np.any(points[None, :, :] < points[:, None, :], axis=2)
-    return np.asarray(np.logical_and(no_worse, better).any(axis=1))
 
 
 def cells_of(table: Table, metric: str) -> dict[str, Cell]:

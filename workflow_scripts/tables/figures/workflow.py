@@ -39,12 +39,17 @@ _LETTERS: Final = 11
 """Of a line in a box."""
 
 
-def draw_workflow(nodes: Sequence[Node]) -> Drawing:
+def draw_workflow(nodes: Sequence[Node]) -> Drawing | None:
     """Draw the rules, the stages from top to bottom; what a path implies has no line of its own.
 
     Args:
         nodes: see `rule_graph`.
+
+    Returns:
+        The figure, or None where there are no rules.
     """
+    if not nodes:
+        return None
     from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
     from matplotlib.path import Path
 

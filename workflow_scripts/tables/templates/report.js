@@ -1,23 +1,108 @@
 "use strict";
 (() => {
-  // Theme: the system's, until the reader chooses; #dark and #light in the address choose too.
   const root = document.documentElement;
-  const wanted = location.hash.slice(1);
-  if (wanted === "dark" || wanted === "light") root.dataset.theme = wanted;
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+  // Colours: the system's, until the reader chooses; the choice is kept where there is storage.
   const systemDark = matchMedia("(prefers-color-scheme: dark)");
-  document.getElementById("theme").addEventListener("click", () => {
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : systemDark.matches;
-    root.dataset.theme = dark ? "light" : "dark";
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : systemDark.matches);
+  const theme = document.getElementById("theme");
+  const tellTheme = () => theme?.setAttribute("aria-pressed", String(isDark()));
+  theme?.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    tellTheme();
+    try { localStorage.setItem("chexgenbench-theme", root.dataset.theme); } catch { /* for now */ }
+  });
+  systemDark.addEventListener("change", tellTheme);
+  tellTheme();
+
+  // Navigation on narrow windows: behind a button.
+  const menu = document.getElementById("menu");
+  const openMenu = (open) => {
+    menu?.setAttribute("aria-expanded", String(open));
+    document.getElementById("pages")?.classList.toggle("open", open);
+  };
+  menu?.addEventListener("click", () => openMenu(menu.getAttribute("aria-expanded") !== "true"));
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && menu?.getAttribute("aria-expanded") === "true") {
+      openMenu(false);
+      menu.focus();
+    }
+  });
+
+  // Pages: the address after # names an element; its page is shown, the others are not.
+  const pages = all(".page");
+  const named = () => {
+    try { return document.getElementById(decodeURIComponent(location.hash.slice(1))); } catch { return null; }
+  };
+  const route = (arriving) => {
+    const target = named();
+    if (target && !target.closest(".page") && !arriving) return;  // the skip link
+    const page = target?.closest(".page") ?? pages[0];
+    const changed = !page.classList.contains("current");
+    pages.forEach((other) => other.classList.toggle("current", other === page));
+    all("#pages a").forEach((link) => {
+      if (link.hash === `#${page.id}`) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    });
+    document.title = `${page.dataset.title} – ${root.dataset.title}`;
+    openMenu(false);
+    const inner = target && target !== page && page.contains(target) ? target : null;
+    for (let outer = inner; outer; outer = outer.parentElement?.closest("details")) {
+      if (outer.matches("details")) outer.open = true;
+    }
+    const kept = history.state?.y;
+    if (kept !== undefined) scrollTo(0, kept);
+    else if (inner) inner.scrollIntoView();
+    else if (changed || !arriving) scrollTo(0, 0);
+    if (!arriving) {
+      const focused = inner ?? page.querySelector("h1");
+      focused.tabIndex = -1;
+      focused.focus({ preventScroll: true });
+    }
+  };
+  if (pages.length) {
+    history.scrollRestoration = "manual";
+    let waiting = 0;
+    addEventListener("scroll", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => history.replaceState({ y: scrollY }, ""), 100);
+    }, { passive: true });
+    addEventListener("hashchange", () => { clearTimeout(waiting); route(false); });
+    route(true);
+  }
+  document.querySelector(".skip")?.addEventListener("click", (event) => {
+    event.preventDefault();
+    const main = document.querySelector("main");
+    main.focus();
+    main.scrollIntoView();
+  });
+
+  // Printing: what is folded is opened; the whole report where that was asked for.
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = all("details:not([open])");
+    folded.forEach((details) => { details.open = true; });
+  });
+  addEventListener("afterprint", () => {
+    folded.forEach((details) => { details.open = false; });
+    root.classList.remove("print-all");
+  });
+  document.getElementById("print")?.addEventListener("click", () => {
+    root.classList.add("print-all");
+    print();
   });
 
   // Sorting: dashes stay last in either direction; the blocks of a table never mix.
   const key = (cell) => {
-    if (cell.dataset.value === undefined) return cell.textContent.trim().toLowerCase();
+    if (cell.dataset.value === undefined) return cell.textContent.trim();
     return cell.dataset.value === "" ? null : Number(cell.dataset.value);
   };
+  const isDash = (value) => value === null || value === "–" || value === "";
   const compare = (a, b, sign) => {
-    if (a === null || b === null) return (a === null) - (b === null);
-    return sign * (a < b ? -1 : a > b ? 1 : 0);
+    if (isDash(a) || isDash(b)) return isDash(a) - isDash(b);
+    if (typeof a === "number") return sign * (a - b);
+    return sign * a.localeCompare(b, "en", { numeric: true });
   };
   const turn = (header, headers) => {
     const next = header.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
@@ -25,8 +110,8 @@
     header.setAttribute("aria-sort", next);
     return next === "ascending" ? 1 : -1;
   };
-  document.querySelectorAll('table[data-sort="rows"]').forEach((table) => {
-    const headers = [...table.querySelectorAll("thead th[aria-sort]")];
+  all('table[data-sort="rows"]').forEach((table) => {
+    const headers = all("thead th[aria-sort]", table);
     headers.forEach((header) => header.querySelector(".sort").addEventListener("click", () => {
       const sign = turn(header, headers);
       for (const body of table.tBodies) {
@@ -37,8 +122,8 @@
       }
     }));
   });
-  document.querySelectorAll('table[data-sort="columns"]').forEach((table) => {
-    const headers = [...table.querySelectorAll("tbody th[aria-sort]")];
+  all('table[data-sort="columns"]').forEach((table) => {
+    const headers = all("tbody th[aria-sort]", table);
     const markBlocks = () => {
       const kinds = [...table.tHead.rows[0].cells].map((cell) => cell.dataset.kind);
       for (const row of table.rows) {
@@ -62,14 +147,32 @@
     }));
   });
 
-  // An enlarged image; Escape and the button close it, a click outside does too.
+  // Enlarged images and figures: Escape, the button and a click outside close; focus goes back.
   const box = document.getElementById("lightbox");
-  document.querySelectorAll(".zoom").forEach((button) => button.addEventListener("click", () => {
-    const image = button.querySelector("img");
-    box.querySelector("img").src = image.src;
-    box.querySelector("img").alt = image.alt;
-    box.querySelector("p").textContent = image.alt;
+  const enlarge = (shown, words, from) => {
+    box.querySelector(".shown").replaceChildren(shown);
+    box.querySelector("p").textContent = words;
     box.showModal();
-  }));
-  box?.addEventListener("click", (event) => { if (event.target === box) box.close(); });
+    box.addEventListener("close", () => from.focus(), { once: true });
+  };
+  if (box) {
+    all(".zoom").forEach((button) => button.addEventListener("click", () => {
+      const image = button.firstElementChild;
+      enlarge(image.cloneNode(true), image.alt, button);
+    }));
+    all("figure.drawn").forEach((figure) => {
+      const drawing = figure.querySelector("svg");
+      const words = figure.querySelector("figcaption").textContent;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "enlarge";
+      button.setAttribute("aria-label", `Enlarge: ${drawing.getAttribute("aria-label")}`);
+      button.textContent = "Enlarge";
+      drawing.before(button);
+      const open = () => enlarge(drawing.cloneNode(true), words, button);
+      button.addEventListener("click", open);
+      drawing.addEventListener("click", open);
+    });
+    box.addEventListener("click", (event) => { if (event.target === box) box.close(); });
+  }
 })();

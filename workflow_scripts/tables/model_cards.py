@@ -1,0 +1,225 @@
+"""The report's cards: all that is known of one model, out of every table."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.tables.assemble import Cell, Row, Table
+from workflow_scripts.tables.examples import Gallery, Shown
+from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry
+from workflow_scripts.tables.report_pages import by_page
+
+_SETTINGS: Final = {
+    "base": "Base checkpoint",
+    "generate": "Generation",
+    "finetune": "Fine-tuning",
+    "caption_source": "Captions",
+    "control": "Control",
+}
+"""Names of settings for readers; others are named by their key."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """One value of a model.
+
+    Attributes:
+        name: of what was measured; a finding where the table has a column for each.
+        cell: the value, or why there is none.
+        rank: the place among the models, 1 is best; None where values have no better and worse.
+        ranked: how many models the rank is among.
+    """
+
+    name: str
+    cell: Cell
+    rank: int | None
+    ranked: int
+
+
+@dataclass(frozen=True)
+class TableNumbers:
+    """The values of a model in one table."""
+
+    table: Table
+    numbers: tuple[Number, ...]
+
+    @property
+    def measured(self) -> tuple[Number, ...]:
+        """Those that have a value."""
+        return tuple(number for number in self.numbers if number.cell.value is not None)
+
+    @property
+    def per_finding(self) -> bool:
+        """Whether the table has a column for each finding."""
+        return sum(number.name in FINDINGS for number in self.numbers) > 1
+
+    @property
+    def has_published(self) -> bool:
+        """Whether any published value stands beside."""
+        return any(number.cell.published for number in self.numbers)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A caption, the real radiograph and the model's image of it."""
+
+    caption: str
+    real: Shown
+    image: Shown
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Values that a model lacks for one reason: which of which tables."""
+
+    reason: str
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that is known of a model.
+
+    Attributes:
+        model: whose card it is.
+        glance: one number of each question.
+        settings: what made it, as (name, value) with values that may be (name, value) again.
+        samples: captions with their images.
+        by_page: its numbers by the page that has their tables.
+        missing: what was not measured, and why.
+        costs: its rows of the cost table.
+    """
+
+    model: ModelEntry
+    glance: TableNumbers
+    settings: tuple[tuple[str, Any], ...]
+    samples: tuple[Sample, ...]
+    by_page: dict[str, tuple[TableNumbers, ...]]
+    missing: tuple[Missing, ...]
+    costs: tuple[Row, ...]
+
+
+def model_cards(
+    tables: dict[str, Table],
+    glance: Table,
+    models: Sequence[ModelEntry],
+    gallery: Gallery | None,
+    costs: Table | None,
+) -> list[ModelCard]:
+    """Return a card for each model, competitors first, then controls.
+
+    Args:
+        tables: all, by stem.
+        glance: one column of each question's table.
+        models: in the order of the tables.
+        gallery: example images; None shows none.
+        costs: the cost table, where there is one.
+    """
+    pages = by_page(table.layout for table in tables.values())
+    cards = []
+    for model in sorted(models, key=lambda model: model.is_control):
+        numbers = {
+            page: tuple(
+                found
+                for layout in layouts
+                if (found := _numbers(tables[layout.stem], model.key)).numbers
+            )
+            for page, layouts in pages.items()
+        }
+        everything = [found for page in numbers.values() for found in page]
+        cards.append(
+            ModelCard(
+                model,
+                _numbers(glance, model.key),
+                tuple((_SETTINGS.get(k, _words(k)), _value(v)) for k, v in model.settings.items()),
+                tuple(_samples(gallery, model)) if gallery else (),
+                {page: found for page, found in numbers.items() if any(t.measured for t in found)},
+                tuple(_missing(everything)),
+                tuple(row for row in costs.rows if row.key == model.key) if costs else (),
+            )
+        )
+    return cards
+
+
+def rank_of(table: Table, row: Row, j: int) -> tuple[int | None, int]:
+    """Return a value's place among the models of its column, and how many have a value.
+
+    Values that read the same share the better place, as in the tables' marks; a control and a
+    column without better and worse have none.
+    """
+    column = table.layout.columns[j]
+    rows = [other for other in table.rows if other.kind == "model"]
+    alone = len({other.key for other in rows}) == len(rows)
+    if column.direction == "none" or row.kind != "model" or not alone:
+        return None, 0
+    values = [float(other.cells[j].text) for other in rows if other.cells[j].value is not None]
+    if row.cells[j].value is None:
+        return None, len(values)
+    own, sign = float(row.cells[j].text), 1 if column.direction == "lower" else -1
+    return 1 + sum(sign * value < sign * own for value in values), len(values)
+
+
+def _numbers(table: Table, key: str) -> TableNumbers:
+    found = []
+    own = [row for row in table.rows if row.key == key and row.kind in ("model", "control")]
+    for row in own:
+        for j, cell in enumerate(row.cells):
+            name = cell.column.subset if cell.column.subset in FINDINGS else cell.column.header
+            if len(own) > 1:
+                name = ", ".join([name, *row.attributes])
+            found.append(Number(name, cell, *rank_of(table, row, j)))
+    return TableNumbers(table, tuple(found))
+
+
+def _samples(gallery: Gallery, model: ModelEntry) -> list[Sample]:
+    return [
+        Sample(example.caption, example.images[0], image)
+        for example in gallery.examples
+        for image in example.images[1:]
+        if image.label == model.name and image.uri is not None
+    ]
+
+
+def _missing(tables: Sequence[TableNumbers]) -> list[Missing]:
+    by_reason: dict[str, list[str]] = {}
+    for found in tables:
+        lacking: dict[str, list[str]] = {}
+        for number in found.numbers:
+            if number.cell.reason is not None:
+                lacking.setdefault(number.cell.reason, []).append(number.name)
+        for reason, names in lacking.items():
+            place = f"Table {found.table.layout.number}"
+            if len(names) < len(found.numbers):
+                place += f" ({', '.join(names)})"
+            by_reason.setdefault(reason, []).append(place)
+    return [Missing(reason, tuple(places)) for reason, places in by_reason.items()]
+
+
+def _words(key: str) -> str:
+    words = key.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
+def _value(text: str) -> Any:
+    """Return a setting for readers: JSON becomes (name, value) pairs or a list in words."""
+    if text in CAPTION_SOURCES:
+        return CAPTION_SOURCES[text]
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    if isinstance(value, dict):
+        return tuple((_words(str(k)), _plain(v)) for k, v in value.items())
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{_words(str(k)).lower()} {_plain(v)}" for k, v in value.items()) or "–"
+    if isinstance(value, list):
+        return ", ".join(_plain(v) for v in value) or "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value in (None, "") else str(value)

@@ -1,0 +1,182 @@
+"""The pages of the report, and which table stands on which."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from workflow_scripts.tables.layout import Layout
+from workflow_scripts.tables.models import ModelEntry
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the report.
+
+    Attributes:
+        key: in its address, `#/{key}`.
+        title: of the page and in the navigation.
+        group: of the navigation.
+        lead: what the page answers, in a sentence or two.
+    """
+
+    key: str
+    title: str
+    group: str
+    lead: str
+
+
+OVERVIEW: Final = "overview"
+OVERVIEW_PAGE: Final = Page(OVERVIEW, "Other tables", "", "")
+
+PAGES: Final = tuple(
+    Page(key, title, group, lead)
+    for key, title, group, lead in (
+        (
+            "fidelity",
+            "Fidelity",
+            "Results",
+            "How near the generated images come to real ones of other patients: as a whole, for "
+            "each finding, and to what their captions say.",
+        ),
+        (
+            "privacy",
+            "Privacy",
+            "Results",
+            "How much the generated images give away of the patients that a model was trained on, "
+            "and how good the attacker is who asks.",
+        ),
+        (
+            "classification",
+            "Classification",
+            "Results",
+            "A classifier of 14 findings learns from real images, from both, or from synthetic "
+            "ones alone, and is tested on real patients.",
+        ),
+        (
+            "segmentation",
+            "Segmentation",
+            "Results",
+            "A network that outlines the clavicles learns from real images, or from real and "
+            "synthetic ones, and is tested on real patients.",
+        ),
+        (
+            "reports",
+            "Report generation",
+            "Results",
+            "A generator of reports learns from real images, from both, or from synthetic ones "
+            "alone; its reports are compared with those that radiologists wrote.",
+        ),
+        (
+            "ranks",
+            "Ranks",
+            "Results",
+            "The models in order, and whether one order foretells another.",
+        ),
+        (
+            "images",
+            "Images",
+            "Results",
+            "The same captions across models, the real radiograph first.",
+        ),
+        (
+            "cohort",
+            "Cohort",
+            "Method",
+            "The radiographs that models are trained on and compared with, and what was left out.",
+        ),
+        (
+            "settings",
+            "Settings",
+            "Method",
+            "How the models were fine-tuned and sampled, and how the networks that measure their "
+            "use were trained.",
+        ),
+        (
+            "cost",
+            "Cost",
+            "Method",
+            "What the run took, by stage and model.",
+        ),
+        (
+            "audit",
+            "Audit of the paper",
+            "Appendix",
+            "Every number of the paper that follows from others, computed again from the paper's "
+            "own tables.",
+        ),
+        (
+            "dashes",
+            "Reasons of dashes",
+            "Appendix",
+            "Every dash of the tables and why there is no value.",
+        ),
+        (
+            "provenance",
+            "Provenance",
+            "Appendix",
+            "What made the records that all of these numbers come from.",
+        ),
+    )
+)
+"""In the order of the navigation, after the overview and before the models."""
+
+DOWNSTREAM_NOTE: Final = (
+    "A difference whose interval crosses zero is no finding. With one training run of each arm "
+    "(repeats: 1) the intervals say nothing of what another seed would have given. What the "
+    "control of training copies gains, more training steps gave: it holds nothing new."
+)
+"""What the pages of downstream's tasks say of gains."""
+
+_BY_NUMBER: Final = {
+    "8": "ranks",
+    "10": "ranks",
+    "11": "settings",
+    "12": "settings",
+    "13": "settings",
+    "14": "settings",
+}
+"""Where tables stand that belong to no one stage, by the number without its letter."""
+
+_BY_FAMILY: Final = {
+    "classification": "classification",
+    "segmentation": "segmentation",
+    "report_generation": "reports",
+}
+"""The pages of downstream's tasks, by the first part of the records' family."""
+
+
+def page_of(layout: Layout) -> str:
+    """Return the key of the page on which a table stands; the overview where none is meant."""
+    number = layout.number.rstrip("abcdefghijklmnopqrstuvwxyz")
+    if number in _BY_NUMBER:
+        return _BY_NUMBER[number]
+    task = (layout.family or "").partition("/")[0]
+    if layout.stage == "downstream":
+        return _BY_FAMILY.get(task, OVERVIEW)
+    return layout.stage if layout.stage in ("fidelity", "privacy") else OVERVIEW
+
+
+def by_page(layouts: Iterable[Layout]) -> dict[str, list[Layout]]:
+    """Return the tables of each page, in the paper's order."""
+    found: dict[str, list[Layout]] = {}
+    for layout in sorted(layouts, key=lambda layout: _order(layout.number)):
+        found.setdefault(page_of(layout), []).append(layout)
+    return found
+
+
+def navigation(
+    pages: Sequence[Page], models: Sequence[ModelEntry]
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return groups of (address after `#/`, words): overview, results, models, the rest."""
+    groups: dict[str, list[tuple[str, str]]] = {"": [(OVERVIEW, "Overview")], "Results": []}
+    for title, control in (("Models", False), ("Controls", True)):
+        groups[title] = [(f"model/{m.key}", m.name) for m in models if m.is_control == control]
+    for page in pages:
+        groups.setdefault(page.group, []).append((page.key, page.title))
+    return [(group, links) for group, links in groups.items() if links]
+
+
+def _order(number: str) -> tuple[int, str]:
+    """Return what sorts 2b between 2 and 10; a table without a number stands last."""
+    digits = number.rstrip("abcdefghijklmnopqrstuvwxyz")
+    return (int(digits) if digits.isdigit() else 1000, number)
