@@ -91,6 +91,7 @@ def pyplot():  # type: ignore[no-untyped-def]
             "text.color": INK,
             "axes.labelcolor": INK,
             "axes.edgecolor": MUTED,
+            "axes.axisbelow": True,
             "axes.facecolor": "none",
             "axes.linewidth": 0.6,
             "figure.facecolor": "none",
