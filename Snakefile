@@ -44,6 +44,7 @@ rule all:
         rules.tables_audit.output,
         rules.tables_report.output,
         rules.tables_riskiest.output,
+        rules.tables_figures.output,
 
 
 rule prompts:

@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 import tempfile
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from workflow_scripts.common.config import (
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import PROMPT_SETS
 from workflow_scripts.finetune.span import is_finished
+from workflow_scripts.tables.rule_graph import rule_graph, to_json
 
 # `python` in a rule's shell is the Python that runs Snakemake, also in a SLURM job and without an
 # activated environment; with --sdm conda, the rule's environment comes before it.
@@ -505,6 +506,17 @@ def job_patterns(wildcards):
     return quote(json.dumps(patterns))
 
 
+def rules_drawn(wildcards):
+    """The rules, which of them feed which, and how many jobs the run has of each, as JSON."""
+    return rules_as_json()
+
+
+@cache
+def rules_as_json():
+    """The same, walked once: Snakemake asks for parameters many times, and the rules stay."""
+    return quote(to_json(rule_graph(workflow.rules)))
+
+
 def records(kind):
     """Every record of one kind that the run's models have."""
     if kind == "fidelity":
@@ -570,6 +582,45 @@ def riskiest_flags(wildcards):
     pairs = [f"{m}=results/privacy/closest/{m}_pairs.parquet" for m in scored]
     images = [f"{m}={s}" for m in scored for s in shards_of(m, "privacy")]
     return ["--pairs", *map(quote, pairs), "--images", *map(quote, images)]
+
+
+def privacy_pairs(wildcards):
+    """The scores of each image against its prompt's radiograph, of every model that has any."""
+    return [f"results/privacy/{m}_pairs.parquet" for m in with_prompt_set("privacy")]
+
+
+def figure_flags(wildcards):
+    """Captions, scores, pairs and images of the figures, with their models' or sources' keys."""
+    own = caption_source_of(config)
+    words = ["--test-prompts", "results/cohort/prompts/test.parquet", "--prompts"]
+    for folder in caption_folders():
+        source = folder.rstrip("/").removeprefix("captions_") or own or "captions"
+        words += [
+            f"{source}=results/cohort/{folder}prompts/{prompt_set}.parquet"
+            for prompt_set in PROMPT_SETS
+        ]
+    scored = with_prompt_set("privacy")
+    words += ["--scores", *[f"{m}=results/privacy/{m}_pairs.parquet" for m in scored]]
+    closest = "results/privacy/closest"
+    words += ["--pairs", *[f"{m}={closest}/{m}_pairs.parquet" for m in scored]]
+    words += [
+        "--privacy-images",
+        *[f"{m}={s}" for m in scored for s in shards_of(m, "privacy")],
+    ]
+    return [*map(quote, words), *example_flags(wildcards)]
+
+
+def tokenizers(wildcards):
+    """Where the text encoders of the run's models lie, as JSON."""
+    found = {m: base_settings(config["models"][m]) for m in SAMPLED}
+    return quote(
+        json.dumps(
+            {
+                m: {"family": s["family"], "base": s["base"], "parts": s["part"]}
+                for m, s in found.items()
+            }
+        )
+    )
 
 
 def training_shards(wildcards):

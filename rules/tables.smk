@@ -4,6 +4,7 @@
 # workflow runs; jobs.csv beside it has every attempt of every job and names the cluster's nodes.
 # audit.{csv,md,tex}: the paper's own numbers recomputed from its printed tables; needs no record.
 # Beside them riskiest_pairs.html and .csv, which show and name patients: for their owner only.
+# Figures as SVG and PDF; those of radiographs are for their owner only, too.
 # On request release.tar.gz: what may be published, after a search for images, captions and ids.
 
 TABLES = [
@@ -45,6 +46,26 @@ TABLES = [
     "table17a_caption_fidelity",
     "table17b_caption_privacy",
 ]
+
+FIGURES = [
+    "figure01_workflow",
+    "figure03_caption_lengths",
+    "figure04_fid_per_pathology",
+    "figure05_kid_per_pathology",
+    "figure06_prevalence",
+    "figure07_privacy_distributions",
+    "figure09_downstream_gains",
+    "figure10_fidelity_and_utility",
+    "figure11_fidelity_privacy_utility",
+    "figure12_costs",
+]
+FIGURE_DATA = [
+    "figure03_caption_lengths.csv",
+    "figure03_captions_cut.csv",
+    "figure07_privacy_distributions.csv",
+    "figures.json",
+]
+FIGURES_OF_PATIENTS = ["figure02_real_and_synthetic", "figure08_riskiest_pairs"]
 
 # Where a table stands in Snakemake's own report, by its number; captions/ says how to read it. What
 # shows radiographs is not in there.
@@ -266,6 +287,58 @@ rule tables_riskiest:
         " --output {output.page} --table {output.table} 2> {log}"
 
 
+rule tables_figures:
+    """The figures as SVG and PDF, and what each shows."""
+    input:
+        code=code("tables"),
+        manifest="results/cohort/manifest.parquet",
+        prompts=every_prompt_set,
+        attrition="results/cohort/attrition.csv",
+        fidelity=records("fidelity"),
+        privacy=records("privacy"),
+        downstream=records("downstream"),
+        scores=privacy_pairs,
+        pairs=riskiest_pairs,
+        images=example_shards,
+        privacy_images=privacy_shards,
+        jobs=rules.tables_costs.output.jobs,
+    output:
+        public=expand(
+            "results/tables/{figure}.{format}", figure=FIGURES, format=["svg", "pdf"]
+        ),
+        data=expand("results/tables/{file}", file=FIGURE_DATA),
+        of_patients=expand(
+            "results/tables/{figure}.{format}",
+            figure=FIGURES_OF_PATIENTS,
+            format=["svg", "pdf"],
+        ),
+    log:
+        "logs/tables/figures.log",
+    benchmark:
+        "benchmarks/tables/figures.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        version=VERSIONS["tables"],
+        protocol=config["protocol"],
+        folder=output_folder,
+        dataset=quote(config["cohort"]["dataset"]),
+        models=model_table,
+        flags=figure_flags,
+        tokenizers=tokenizers,
+        rules=rules_drawn,
+    shell:
+        "python -m workflow_scripts.tables.build_figures --fidelity {input.fidelity}"
+        " --privacy {input.privacy} --downstream {input.downstream} --models {params.models}"
+        " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
+        " --manifest {input.manifest} {params.flags} --tokenizers {params.tokenizers}"
+        " --rules {params.rules} --jobs {input.jobs} --out {params.folder} 2> {log}"
+
+
 rule tables_release:
     """Pack what may be published, after a search for images, captions and ids."""
     input:
@@ -274,6 +347,7 @@ rule tables_release:
         prompts=every_prompt_set,
         tables=rules.tables_build.output,
         costs=rules.tables_costs.output.costs,
+        figures=rules.tables_figures.output.public + rules.tables_figures.output.data,
         report=rules.tables_report.output.public,
         records=records("fidelity") + records("privacy") + records("downstream"),
         lock="envs/core.lock.txt",
@@ -295,6 +369,7 @@ rule tables_release:
         config=quote(canonical(config)),
     shell:
         "python -m workflow_scripts.tables.release --dataset {params.dataset}"
-        " --tables {input.tables} {input.costs} --records {input.records} --report {input.report}"
+        " --tables {input.tables} {input.costs} --figures {input.figures}"
+        " --records {input.records} --report {input.report}"
         " --config {params.config} --lock {input.lock} --manifest {input.manifest}"
         " --prompts {input.prompts} --output {output} 2> {log}"

@@ -5,6 +5,7 @@ import html
 import io
 import json
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,20 @@ import yaml
 from PIL import Image
 
 from tests.tables import leaks
+from tests.tables.test_figures import flags_of as figure_flags
 from tests.tables.test_tables_build import build
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest, write_manifest
-from workflow_scripts.tables import report
-from workflow_scripts.tables.release import check, main, pack, without_nodes, without_site
+from workflow_scripts.tables import build_figures, report
+from workflow_scripts.tables.attempts import attempts_to_csv
+from workflow_scripts.tables.release import (
+    check,
+    figures_of,
+    main,
+    pack,
+    without_nodes,
+    without_site,
+)
 
 PASSAGES = [
     "The lungs are clear. No pleural effusion or pneumothorax is seen.",
@@ -77,6 +87,68 @@ def test_absolute_paths_of_the_site_are_shortened():
 
 def test_the_same_members_give_the_same_bytes_in_any_order():
     assert pack({"a": b"1", "b": b"2"}) == pack({"b": b"2", "a": b"1"})
+
+
+def svg(*lines):
+    """An SVG whose letters are outlines, beside each line its text, as matplotlib writes it."""
+    return "<svg>" + "".join(f"<!-- {line} --><path d='M 0 1'/>" for line in lines) + "</svg>"
+
+
+def pdf(part, filters=b"/Filter /FlateDecode"):
+    return (
+        b"%PDF-1.4\n1 0 obj\n<< /Length 9 " + filters + b" >>\nstream\n" + part + b"\nendstream\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (svg("The lungs are", "clear. No pleural", "effusion").encode(), "captions or indications"),
+        (svg("of p10000032").encode(), r"\d ids"),
+        (pdf(zlib.compress(b"<< /Type /XObject /Subtype /Image /Width 8 >>")), "shows an image"),
+        (pdf(jpeg(), b"/Subtype /Image /Filter /DCTDecode"), "shows an image"),
+        (pdf(b"\0" * 40, b"/Filter /LZWDecode"), "shows an image"),
+        (pdf(b"not compressed"), "cannot be read"),
+    ],
+)
+def test_a_figure_that_would_tell_is_refused(data, message):
+    with pytest.raises(InputError, match=message):
+        check({"figure": data}, IDS, PASSAGES)
+
+
+def test_a_pdf_is_packed_only_beside_the_svg_that_says_the_same(tmp_path):
+    for name in ("a.svg", "a.pdf", "b.pdf"):
+        (tmp_path / name).write_bytes(b"x")
+    found = figures_of([tmp_path / "a.pdf", tmp_path / "a.svg"])
+    assert set(found) == {"figures/a.pdf", "figures/a.svg"}
+    with pytest.raises(InputError, match=r"only beside the SVG(.|\n)*b\.pdf"):
+        figures_of([tmp_path / "a.svg", tmp_path / "b.pdf"])
+
+
+def test_figures_are_packed_but_for_those_of_patients(bench, public):
+    out = bench.root / "figures"
+    bench.jobs = attempts_to_csv([])
+    build_figures.main(figure_flags(bench, out))
+    of_patients = ("figure02_real_and_synthetic", "figure08_riskiest_pairs")
+    files = [path for path in sorted(out.iterdir()) if path.stem not in of_patients]
+    flags = flags_of(bench, public)
+    main([*flags, "--figures", *map(str, files)])
+    data = (bench.root / "release.tar.gz").read_bytes()
+    with tarfile.open(bench.root / "release.tar.gz") as archive:
+        names = {Path(name).name for name in archive.getnames()}
+    assert {path.name for path in files} <= names
+    assert {"figure01_workflow.svg", "figure01_workflow.pdf", "figures.json"} <= names
+    assert not [name for name in names if name.startswith(of_patients)]
+    assert leaks.images_in(data) == []
+    words = leaks.words_in(data)
+    assert not [text for text in bench.frame["caption"].dropna() if text.lower() in words]
+    (bench.root / "release.tar.gz").unlink()
+    for stem in of_patients:
+        for taken in (["svg"], ["pdf", "svg"]):
+            paths = [str(out / f"{stem}.{suffix}") for suffix in taken]
+            with pytest.raises(InputError, match=r"image is embedded|shows an image"):
+                main([*flags, "--figures", *paths])
+    assert not (bench.root / "release.tar.gz").exists()
 
 
 def flags_of(bench, public):

@@ -165,7 +165,9 @@ def test_a_click_on_a_figure_enlarges_it_too_and_closing_leads_to_its_button(pag
     page.click(".current figure.drawn > svg")
     page.wait_for("document.getElementById('lightbox').open")
     words = page.do("document.querySelector('dialog p').textContent")
-    assert words == page.do("document.querySelector('.current figure.drawn figcaption').textContent")
+    assert words == page.do(
+        "document.querySelector('.current figure.drawn figcaption').textContent"
+    )
     page.click("#lightbox button")
     page.wait_for("!document.getElementById('lightbox').open")
     page.wait_for("document.activeElement.className === 'enlarge'")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import stat
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 from tests.cluster.profile import gpus_of_rules, read_profile
 from tests.workflow.checkouts import planned_jobs, run
 from tests.workflow.stubs import make_stub_sources, write_overlay
+from workflow_scripts.tables.figures.workflow import draw_workflow
+from workflow_scripts.tables.rule_graph import parse_nodes
 
 
 @pytest.fixture
@@ -37,6 +41,33 @@ def test_the_paper_with_eleven_systems_is_planned_whole(stubs):
     assert counts["downstream_train_reporter"] == str(arms + 1)  # and the released one
     scorers = ("overlap", "chexbert", "radgraph", "green", "ratescore")
     assert {counts[f"downstream_{name}"] for name in scorers} == {str(arms + 1)}
+
+
+def test_the_workflow_is_drawn_as_snakemake_plans_it(stubs):
+    output = run(["snakemake", "--dry-run", "--printshellcmds"], stubs).stdout
+    stats = output[output.index("Job stats:") :].split("total")[0]
+    planned = dict(line.split() for line in stats.split("\n") if len(line.split()) == 2)
+    command = next(
+        line for line in output.split("\n") if "tables.build_figures" in line and "-m" in line
+    )
+    words = shlex.split(command.split("python -m ")[1])
+    nodes = parse_nodes(words[words.index("--rules") + 1])
+    text = "".join(path.read_text() for path in Path("rules").glob("*.smk"))
+    assert {node.name for node in nodes} == set(
+        re.findall(r"^(?:rule|checkpoint) (\w+):", text, re.M)
+    )
+    assert {node.name: node.jobs for node in nodes if node.jobs} == {
+        name: int(count)
+        for name, count in planned.items()
+        if name not in ("all", "job", "-----") and count.isdigit()
+    }
+    inputs = {node.name: set(node.inputs) for node in nodes}
+    assert inputs["fidelity_score"] >= {"features_fidelity", "features_reference"}
+    assert inputs["finetune_finish"] == {"finetune_train"}
+    assert inputs["generate_sample"] == {"cohort_prompts", "finetune_finish"}
+    assert inputs["generate_external"] == set(), "no model of this run is of this kind"
+    gids = {artist.get_gid() for artist in draw_workflow(nodes).figure.axes[0].patches}
+    assert {f"rule-{node.name}" for node in nodes} <= gids
 
 
 def test_a_faulty_config_is_refused_before_planning(checkout):

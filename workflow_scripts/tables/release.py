@@ -1,6 +1,7 @@
-"""Pack what may be published: tables, the report without images, records, the config, the lock.
+"""Pack what may be published: tables, figures and report without images, records, config, lock.
 
 python -m workflow_scripts.tables.release --dataset MIMIC-CXR --tables results/tables/table*.csv
+    --figures results/tables/figure01_workflow.svg results/tables/figure01_workflow.pdf
     --records results/fidelity/*/*.json results/privacy/*.json
     --report results/tables/report_public.html --config "$(cat resolved.json)"
     --lock envs/core.lock.txt --manifest results/cohort/manifest.parquet
@@ -17,11 +18,13 @@ import base64
 import binascii
 import gzip
 import hashlib
+import html
 import io
 import json
 import logging
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -58,13 +61,25 @@ _ENCODED: Final = re.compile(r"[A-Za-z0-9+/]{200,}={0,2}")
 _MAGIC: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
 """How image files begin."""
 
+_PDF: Final = b"%PDF-"
+_STREAM: Final = re.compile(rb"/FlateDecode[^<>]*>>\s*stream\r?\n(.*?)\nendstream", re.DOTALL)
+_OTHER_FILTER: Final = re.compile(rb"/Filter(?!\s*/FlateDecode)")
+_IN_PDF: Final = re.compile(rb"/Subtype\s*/Image|/DCTDecode|/JPXDecode|/CCITTFaxDecode|\bBI\s+/")
+_LINES: Final = re.compile(r"<!-- (.*?) -->", re.DOTALL)
+
 
 def texts_in(name: str, data: bytes) -> Iterator[tuple[str, str]]:
     """Yield every text of a file: itself, and what it carries encoded.
 
+    A PDF has none here: its letters are numbers of glyphs. What it says stands in the SVG of the
+    same figure, without which it is not packed.
+
     Raises:
         InputError: a file or an embedded part is no text, or shows an image.
     """
+    if data.startswith(_PDF):
+        _refuse_images(name, data)
+        return
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -87,12 +102,31 @@ def texts_in(name: str, data: bytes) -> Iterator[tuple[str, str]]:
                 "only files without images are published",
             )
     yield name, rest
+    if "<svg" in text:
+        # Letters are outlines; beside each line stands its text. A passage may run over lines.
+        yield name, " ".join(html.unescape(line) for line in _LINES.findall(text))
     for number, found in enumerate(_EMBEDDED.finditer(text)):
         try:
             carried = base64.b64decode(found[2], validate=False)
         except binascii.Error:
             raise InputError(f"embedded part {number} cannot be decoded", name) from None
         yield from texts_in(f"{name}, embedded part {number} ({found[1]})", carried)
+
+
+def _refuse_images(name: str, data: bytes) -> None:
+    """Refuse a PDF that shows an image.
+
+    Raises:
+        InputError: it does, or a part of it cannot be read.
+    """
+    parts = [data]
+    for found in _STREAM.finditer(data):
+        try:
+            parts.append(zlib.decompressobj().decompress(found[1]))
+        except zlib.error:
+            raise InputError("a part of a PDF cannot be read", name, "leave it out") from None
+    if _OTHER_FILTER.search(data) or any(_IN_PDF.search(part) for part in parts):
+        raise InputError("a PDF shows an image", name, "only files without images are published")
 
 
 def ids_in(texts: Iterable[tuple[str, str]], ids: set[str]) -> list[tuple[str, str]]:
@@ -195,6 +229,7 @@ def members_of(args: argparse.Namespace) -> dict[str, bytes]:
     """Read what is packed, by its name in the bundle."""
     members: dict[str, bytes] = {"report.html": _read(args.report)}
     members |= {f"tables/{path.name}": _read(path) for path in args.tables}
+    members |= figures_of(args.figures)
     for path in args.records:
         record = read_record(path)
         place = f"records/{record.protocol}/{record.stage}/{record.family}/{record.model}.json"
@@ -209,6 +244,22 @@ def members_of(args: argparse.Namespace) -> dict[str, bytes]:
     about = {"dataset": args.dataset, "left_out": _LEFT_OUT, "sha256": digests}
     members["contents.json"] = (json.dumps(about, indent=1, sort_keys=True) + "\n").encode()
     return members
+
+
+def figures_of(paths: Sequence[Path]) -> dict[str, bytes]:
+    """Read the figures, by their name in the bundle.
+
+    Raises:
+        InputError: a PDF without the SVG that says the same.
+    """
+    names = {path.name for path in paths}
+    for path in paths:
+        if path.suffix == ".pdf" and f"{path.stem}.svg" not in names:
+            raise InputError(
+                "a PDF is packed only beside the SVG of the same figure, whose text is searched",
+                path,
+            )
+    return {f"figures/{path.name}": _read(path) for path in paths}
 
 
 def _read(path: Path) -> bytes:
@@ -226,6 +277,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--dataset", required=True, help="name of the data")
     add("--tables", required=True, nargs="+", type=Path)
+    add("--figures", nargs="*", default=[], type=Path, help="those without patients' images")
     add("--records", required=True, nargs="+", type=Path)
     add("--report", required=True, type=Path, help="the report without images")
     add("--config", required=True, help="the resolved config, JSON")

@@ -33,6 +33,10 @@ from workflow_scripts.tables.audit.render import EXPLANATION
 from workflow_scripts.tables.cohort_counts import SplitCounts, count_cohort, read_attrition
 from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
 from workflow_scripts.tables.examples import Gallery, gallery, parse_images
+from workflow_scripts.tables.figures.findings import PATHOLOGY_CAPTIONS, PREVALENCE_CAPTION
+from workflow_scripts.tables.figures.rows import draw_gains
+from workflow_scripts.tables.figures.style import inline_svg, styles_by_key
+from workflow_scripts.tables.figures.trade_offs import draw_fidelity_utility, draw_pareto
 from workflow_scripts.tables.model_cards import model_cards
 from workflow_scripts.tables.models import STAGES, ModelEntry, parse_models
 from workflow_scripts.tables.pages import render
@@ -152,24 +156,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     log.info("report of %d models in %s", len(models), args.output)
 
 
-_KID_TEXT: Final = (
-    "KID per pathology, the most frequent finding first, with intervals. KID is free of the bias "
-    "by sample size, so that findings of different frequency can be compared; a perfect generator "
-    "stands around zero, at times below."
-)
-_FID_TEXT: Final = (
-    "FID per pathology, in the same order. The thick gray mark is the floor: two groups of real "
-    "images of as many images, compared with each other. What a model can be blamed for is the "
-    "distance between its mark and the floor."
-)
-_PREVALENCE_TEXT: Final = (
-    "Fidelity against prevalence, and the mean of the models' rank correlations (1: the rarer "
-    "finding is always the worse one). FID grows as images get fewer, for a perfect generator too: "
-    "the dashed floor rises by sample size alone. What is left when the floor is taken off, and "
-    "KID, which has no such bias, say whether rare findings are drawn worse."
-)
-
-
 def figures_of_pages(
     tables: dict[str, Table],
     records: Records,
@@ -189,11 +175,19 @@ def figures_of_pages(
     )
     kid = figures.per_pathology(tables["table02b_kid_per_pathology"], cohort, "KID")
     fid = figures.per_pathology(tables["table02_fid_per_pathology"], cohort, "FID")
-    return [
-        ("fidelity", svg, text)
-        for svg, text in ((kid, _KID_TEXT), (fid, _FID_TEXT), (against, _PREVALENCE_TEXT))
-        if svg is not None
-    ]
+    styles = styles_by_key(models)
+    drawn = (
+        draw_fidelity_utility(tables, models, styles),
+        draw_pareto(tables, models, styles),
+        draw_gains(tables, models, styles),
+    )
+    found = (
+        ("fidelity", kid, PATHOLOGY_CAPTIONS["KID"]),
+        ("fidelity", fid, PATHOLOGY_CAPTIONS["FID"]),
+        ("fidelity", against, PREVALENCE_CAPTION),
+        *(("ranks", inline_svg(each), each.caption) for each in drawn if each is not None),
+    )
+    return [(page, svg, text) for page, svg, text in found if svg is not None]
 
 
 def at_a_glance(tables: dict[str, Table], models: Sequence[ModelEntry]) -> Table:

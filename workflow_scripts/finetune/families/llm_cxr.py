@@ -68,7 +68,7 @@ class LlmCxr(Family):
 
     def check(self, base: Base) -> list[Path]:
         """See `Family.check`."""
-        llm, yaml_file, checkpoint = _find(base)
+        llm, yaml_file, checkpoint = find_parts(base)
         config, llm_files = component_files(Base(base.folder, {"llm": llm}), "llm", "model")
         if config.get("model_type") != "gpt_neox":
             raise InputError(
@@ -98,7 +98,7 @@ class LlmCxr(Family):
         self.check(base)
         from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
-        llm_folder, yaml_file, checkpoint = _find(base)
+        llm_folder, yaml_file, checkpoint = find_parts(base)
         config = read_vqgan_config(yaml_file)
         llm = load_component(GPTNeoXForCausalLM, llm_folder, network_dtype or dtype)
         # tokenizer.json as it is, whatever class name the config gives it.
@@ -423,7 +423,7 @@ def draw_tokens(logits: Tensor, levels: Tensor, top_p: float) -> Tensor:
     return torch.searchsorted(borders, targets, right=True)[:, 0]
 
 
-def _find(base: Base) -> tuple[Path, Path, Path]:
+def find_parts(base: Base) -> tuple[Path, Path, Path]:
     """Return the language model's folder, the VQGAN's yaml and its ckpt."""
     if not base.folder.is_dir() and not {"llm", "vqgan"} <= base.parts.keys():
         raise InputError("the checkpoint folder is missing", base.folder, _REMEDY)

@@ -1,0 +1,267 @@
+"""The figures: each mark that ought to be there and no other, whole files, no patient in public."""
+
+import html
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.tables.conftest import make_bench
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.privacy.private_table import write_private_table
+from workflow_scripts.privacy.score import LENSES, PAIR_SCHEMA
+from workflow_scripts.privacy.score_closest import PAIR_SCHEMA as CLOSEST_SCHEMA
+from workflow_scripts.tables import build_figures
+from workflow_scripts.tables.attempts import attempts_to_csv
+from workflow_scripts.tables.figures.rows import QUANTILES, spreads
+from workflow_scripts.tables.figures.style import COLOURS, MARKERS, model_styles
+from workflow_scripts.tables.figures.trade_offs import dominated
+
+RULES = [
+    {"name": "cohort_manifest", "jobs": 1, "inputs": []},
+    {"name": "generate_sample", "jobs": 4, "inputs": ["cohort_manifest"]},
+    {"name": "generate_export", "jobs": 0, "inputs": ["generate_sample"]},
+    {"name": "tables_build", "jobs": 1, "inputs": ["cohort_manifest", "generate_sample"]},
+]
+NO_JOBS = attempts_to_csv([])
+
+
+def scores_of(prompts, seed):
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"prompt_id": f"{p}-r{k}", "image_id": f"i{i}", "replicate": k}
+        | {lens: float(rng.random()) for lens in LENSES}
+        for i, p in enumerate(prompts)
+        for k in range(3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def closest_of(prompts, seed):
+    rng = np.random.default_rng(seed)
+    n = len(prompts)
+    training = rng.integers(10, 30, n)
+    return pd.DataFrame(
+        {
+            "prompt_id": prompts,
+            "patient_id": [f"p{i}" for i in range(n)],
+            "match": np.zeros(n, np.int32),
+            "latent_image_id": [f"i{k}" for k in training],
+            "latent_patient_id": [f"p{k}" for k in training],
+            "latent": rng.random(n),
+            "training_latent": 0.5,
+            "reid_image_id": [f"i{k}" for k in training],
+            "reid_patient_id": [f"p{k}" for k in training],
+            "reid": rng.random(n),
+        }
+    )
+
+
+def flags_of(bench, out, models=("sd_v1_4", "sana", "noise")):
+    prompts = pd.read_parquet(bench.prompts)["prompt_id"].tolist()
+    flags = []
+    for seed, model in enumerate(models):
+        scores, pairs = bench.root / f"{model}_scores.parquet", bench.root / f"{model}.parquet"
+        write_private_table(scores_of(prompts, seed), PAIR_SCHEMA, scores)
+        write_private_table(closest_of(prompts, seed), CLOSEST_SCHEMA, pairs)
+        flags += ["--scores", f"{model}={scores}", "--pairs", f"{model}={pairs}"]
+        flags += ["--privacy-images", *[i for i in bench.images if i.startswith(f"{model}=")]]
+    vocabulary = bench.root / "radedit" / "text_encoder" / "vocab.txt"
+    vocabulary.parent.mkdir(parents=True, exist_ok=True)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "caption", "of", "the", "lungs"]
+    vocabulary.write_text("\n".join(words))
+    base = {"family": "radedit", "base": str(bench.root / "radedit"), "parts": {}}
+    jobs = bench.root / "jobs.csv"
+    jobs.write_text(bench.jobs)
+    return [
+        *bench.argv(bench),
+        *flags,
+        *("--images", *bench.images, "--test-prompts", str(bench.prompts)),
+        *("--prompts", f"llava_rad={bench.prompts}", "--tokenizers", json.dumps({"sana": base})),
+        *("--rules", json.dumps(RULES), "--jobs", str(jobs), "--out", str(out)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """The figures of the small benchmark, built once."""
+    bench = make_bench(tmp_path_factory.mktemp("bench"))
+    bench.jobs = NO_JOBS
+    bench.out = bench.root / "out"
+    bench.flags = flags_of(bench, bench.out)
+    build_figures.main(bench.flags)
+    bench.listed = json.loads((bench.out / "figures.json").read_text())
+    return bench
+
+
+def svg_of(drawn, stem):
+    return (drawn.out / f"{stem}.svg").read_text()
+
+
+def marks(svg, colour):
+    """How many marks an SVG has in a colour: lines and text are none."""
+    return len(re.findall(rf'<use [^>]*style="fill: {colour.lower()}[;"]', svg))
+
+
+def test_every_figure_is_written_and_listed(drawn):
+    names = {path.name for path in drawn.out.iterdir()}
+    listed = {name for entry in drawn.listed for name in (*entry["files"], *entry["data"])}
+    assert names == listed | {"figures.json"}
+    assert [entry["number"] for entry in drawn.listed] == [str(k) for k in range(1, 13)]
+    for entry in drawn.listed:
+        assert entry["title"]
+        assert len(entry["caption"]) > 20
+    # The small benchmark has no KID of a finding, and no job has run.
+    missing = {entry["stem"] for entry in drawn.listed if not entry["drawn"]}
+    assert missing == {"figure05_kid_per_pathology", "figure12_costs"}
+
+
+def test_the_same_inputs_give_the_same_bytes_in_another_process(drawn, tmp_path):
+    flags = list(drawn.flags)
+    flags[flags.index("--out") + 1] = str(tmp_path)
+    subprocess.run(
+        [sys.executable, "-m", "workflow_scripts.tables.build_figures", *flags],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONHASHSEED": "123"},
+    )
+    for path in drawn.out.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_patients_are_shown_to_the_owner_alone(drawn):
+    of_patients = {entry["stem"] for entry in drawn.listed if entry["owner_only"]}
+    assert of_patients == {"figure02_real_and_synthetic", "figure08_riskiest_pairs"}
+    for path in drawn.out.glob("figure*.svg"):
+        shows = "<image" in path.read_text()
+        assert shows == (path.stem in of_patients)
+        if shows:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert stat.S_IMODE(path.with_suffix(".pdf").stat().st_mode) == 0o600
+    shown = html.unescape(svg_of(drawn, "figure02_real_and_synthetic"))
+    captions = pd.read_parquet(drawn.prompts)["caption"]
+    assert sum(caption in shown for caption in captions) == 6
+
+
+def test_an_svg_needs_nothing_beside_it(drawn):
+    for path in drawn.out.glob("figure*.svg"):
+        text = path.read_text()
+        assert re.findall(r'href="(?!#|data:)[^"]*"', text) == []
+        assert "<!DOCTYPE" not in text
+        assert "<text" not in text, "a letter needs a font"
+        assert "<dc:date>" not in text
+
+
+@pytest.mark.skipif(shutil.which("pdffonts") is None, reason="poppler is not installed")
+def test_fonts_are_embedded_as_truetype(drawn):
+    for path in drawn.out.glob("figure*.pdf"):
+        lines = subprocess.run(
+            ["pdffonts", str(path)], check=True, capture_output=True, text=True
+        ).stdout.splitlines()[2:]
+        assert lines, path.name
+        for line in lines:
+            assert "TrueType" in line, line
+            assert "Type 3" not in line, line
+        assert b"CreationDate" not in path.read_bytes()
+
+
+def test_each_known_value_per_pathology_has_a_mark_and_a_missing_one_has_none(drawn):
+    svg = svg_of(drawn, "figure04_fid_per_pathology")
+    known = len(FINDINGS) - 1  # Pleural Other has too few images
+    for colour in COLOURS[:3]:
+        assert marks(svg, colour) == known + 1, "and one in the legend"
+    assert "<!-- Pleural Other" in svg
+
+
+def test_models_keep_their_mark_in_every_figure_and_without_colour():
+    styles = model_styles(24)
+    assert len({(s["color"], s["marker"]) for s in styles}) == 24
+    assert len({s["marker"] for s in styles[: len(MARKERS)]}) == 12, "the paper has eleven models"
+    assert {s["color"] for s in styles} == set(COLOURS)
+
+
+def test_the_workflow_names_every_rule_and_how_many_jobs_it_has(drawn):
+    svg = svg_of(drawn, "figure01_workflow")
+    for rule in RULES:
+        assert f'id="rule-{rule["name"]}"' in svg
+    assert "<!-- × 4 -->" in svg
+    assert "<!-- × 0 -->" not in svg
+    # tables_build reads the manifest, which the path over generate_sample implies.
+    lines = re.findall(r'<g id="patch_\d+">\s*<path d="[^"]*C[^"]*"[^>]*style="fill: none', svg)
+    assert len(lines) == 3
+
+
+def test_a_prompt_counts_with_its_riskiest_image():
+    frame = scores_of([f"x{i}" for i in range(40)], 5)
+    found = {spread.lens: spread for spread in spreads({"m": frame})}
+    for lens, worst in (("reid", max), ("latent", min), ("pixel", min), ("mirrored", min)):
+        values = [worst(group[lens]) for _, group in frame.groupby("image_id")]
+        assert found[lens].prompts == 40
+        expected = np.percentile(values, [100 * q for q in QUANTILES])
+        assert found[lens].quantiles == pytest.approx(expected)
+
+
+def test_distributions_and_gains_have_a_mark_for_each_model_that_has_them(drawn):
+    privacy = svg_of(drawn, "figure07_privacy_distributions")
+    # A median in each lens and the two extremes: `mine` has no images of the privacy prompts.
+    for colour, lenses in zip(COLOURS[:3], (4, 4, 0), strict=True):
+        assert marks(privacy, colour) == 3 * lenses
+    gains = svg_of(drawn, "figure09_downstream_gains")
+    for colour in COLOURS[:3]:
+        assert marks(gains, colour) == 2, "classification and report generation"
+    table = pd.read_csv(drawn.out / "figure07_privacy_distributions.csv")
+    assert len(table) == 3 * len(LENSES)
+    assert (table["q0"] <= table["q50"]).all()
+
+
+def test_captions_are_counted_in_tokens_and_cut_at_the_limit(drawn):
+    cut = pd.read_csv(drawn.out / "figure03_captions_cut.csv")
+    captions = pd.read_parquet(drawn.prompts)["caption"]
+    # One token a word or mark that the vocabulary has or has not, and two around them.
+    tokens = [len(re.findall(r"\w+|[^\w\s]", caption)) + 2 for caption in captions]
+    assert cut["mean_length"].tolist() == pytest.approx([np.mean(tokens)])
+    assert cut["longest"].tolist() == [max(tokens)]
+    assert cut[["model", "limit", "share_cut"]].values.tolist() == [["sana", 128, 0.0]]
+    lengths = pd.read_csv(drawn.out / "figure03_caption_lengths.csv")
+    assert lengths["captions"].sum() == len(captions)
+    assert (lengths["length"] * lengths["captions"]).sum() == sum(tokens)
+
+
+@given(
+    st.integers(0, 7).flatmap(
+        lambda n: st.lists(st.tuples(*3 * (st.integers(0, 3),)), min_size=n, max_size=n)
+    )
+)
+def test_a_point_is_dominated_by_one_that_is_as_good_and_somewhere_better(points):
+    array = np.array(points, dtype=float).reshape(len(points), 3)
+    expected = [
+        any(all(b <= a for a, b in zip(p, q, strict=True)) and q != p for q in points)
+        for p in points
+    ]
+    assert dominated(array).tolist() == expected
+
+
+def test_without_any_record_each_figure_says_why(tmp_path):
+    bench = make_bench(tmp_path)
+    bench.jobs, bench.images = NO_JOBS, []
+    bench.files = {stage: [] for stage in bench.files}
+    out = tmp_path / "out"
+    flags = flags_of(bench, out, models=())
+    build_figures.main(flags)
+    listed = {e["stem"]: e for e in json.loads((out / "figures.json").read_text())}
+    assert {s for s, e in listed.items() if e["drawn"]} == {
+        "figure01_workflow",
+        "figure03_caption_lengths",
+    }
+    text = (out / "figure06_prevalence.svg").read_text()
+    assert "<!-- Not drawn: no finding has both a count and an FID. -->" in text
+    assert (out / "figure02_real_and_synthetic.pdf").is_file()

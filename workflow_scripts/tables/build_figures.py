@@ -1,0 +1,314 @@
+"""Write the figures as SVG and PDF, what each shows, and the data behind two of them.
+
+python -m workflow_scripts.tables.build_figures --fidelity results/fidelity/*/*.json
+    --privacy results/privacy/*.json --downstream results/downstream/classification/*/*.json
+    --models '[{"key": "sd_v1_4", ...}]' --dataset MIMIC-CXR --protocol sound
+    --manifest results/cohort/manifest.parquet --attrition results/cohort/attrition.csv
+    --prompts llava_rad=results/cohort/prompts/test.parquet
+    --test-prompts results/cohort/prompts/test.parquet
+    --images sd_v1_4=results/generate/sd_v1_4/test/part-00000-of-00008.parquet
+    --scores sd_v1_4=results/privacy/sd_v1_4_pairs.parquet
+    --pairs sd_v1_4=results/privacy/closest/sd_v1_4_pairs.parquet
+    --privacy-images sd_v1_4=results/generate/sd_v1_4/privacy/part-00000-of-00008.parquet
+    --tokenizers '{"sd_v1_4": {"family": "stable_diffusion", "base": "...", "parts": {}}}'
+    --rules '[{"name": "cohort_manifest", "jobs": 1, "inputs": []}]'
+    --jobs results/tables/jobs.csv --out results/tables
+
+A figure for which there are no values says so in its place. `figures.json` has the title and the
+caption of each and whether it shows patients; those that do are readable by their owner only.
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import write_text
+from workflow_scripts.finetune.layout import Base
+from workflow_scripts.privacy.private_table import read_private_table
+from workflow_scripts.privacy.score import PAIR_SCHEMA
+from workflow_scripts.tables.all_tables import every_table
+from workflow_scripts.tables.assemble import Table
+from workflow_scripts.tables.attempts import read_attempts
+from workflow_scripts.tables.caption_lengths import (
+    TextEncoder,
+    caption_sets,
+    histogram,
+    lengths_of,
+    shares_cut,
+    text_encoders,
+)
+from workflow_scripts.tables.cohort_counts import count_cohort, read_attrition
+from workflow_scripts.tables.costs import cost_table
+from workflow_scripts.tables.examples import gallery, parse_images
+from workflow_scripts.tables.figures.bars import draw_costs
+from workflow_scripts.tables.figures.captions import draw_caption_lengths
+from workflow_scripts.tables.figures.findings import draw_per_pathology, draw_prevalence
+from workflow_scripts.tables.figures.images import (
+    PAIRS,
+    draw_examples,
+    draw_riskiest,
+    ends_by_fid,
+)
+from workflow_scripts.tables.figures.rows import draw_gains, draw_privacy, spread_table, spreads
+from workflow_scripts.tables.figures.style import Drawing, no_figure, styles_by_key, write_figure
+from workflow_scripts.tables.figures.trade_offs import draw_fidelity_utility, draw_pareto
+from workflow_scripts.tables.figures.workflow import draw_workflow
+from workflow_scripts.tables.models import CAPTION_SOURCES, STAGES, ModelEntry, parse_models
+from workflow_scripts.tables.prevalence import floor_of, measure, positives
+from workflow_scripts.tables.records_in import Records, add_arguments, read_records
+from workflow_scripts.tables.riskiest import every_model
+from workflow_scripts.tables.rule_graph import parse_nodes
+
+log = logging.getLogger(__name__)
+
+LIST: Final = "figures.json"
+LENGTHS: Final = "figure03_caption_lengths.csv"
+CUT: Final = "figure03_captions_cut.csv"
+SPREADS: Final = "figure07_privacy_distributions.csv"
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """A figure of the list.
+
+    Attributes:
+        stem: of its files.
+        title: for a place where it cannot be drawn.
+        missing: why it cannot, if it cannot.
+        owner_only: whether it shows patients.
+        data: the file of what it shows, where there is one.
+    """
+
+    stem: str
+    title: str
+    missing: str
+    owner_only: bool = False
+    data: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> str:
+        """Its number."""
+        return str(int(self.stem.removeprefix("figure").split("_")[0]))
+
+
+FIGURES: Final = (
+    FigureEntry("figure01_workflow", "The workflow", "no rules are known"),
+    FigureEntry(
+        "figure02_real_and_synthetic",
+        "Real beside synthetic radiographs",
+        "no model has images of the test prompts",
+        owner_only=True,
+    ),
+    FigureEntry(
+        "figure03_caption_lengths",
+        "Caption lengths",
+        "there are no captions",
+        data=(LENGTHS, CUT),
+    ),
+    FigureEntry("figure04_fid_per_pathology", "FID per pathology", "no finding has an FID"),
+    FigureEntry("figure05_kid_per_pathology", "KID per pathology", "no finding has a KID"),
+    FigureEntry(
+        "figure06_prevalence", "Prevalence and fidelity", "no finding has both a count and an FID"
+    ),
+    FigureEntry(
+        "figure07_privacy_distributions",
+        "Privacy scores over prompts",
+        "no model has privacy scores",
+        data=(SPREADS,),
+    ),
+    FigureEntry(
+        "figure08_riskiest_pairs",
+        "The riskiest pairs",
+        "no model has images of the privacy prompts",
+        owner_only=True,
+    ),
+    FigureEntry("figure09_downstream_gains", "Downstream gains", "no model has a gain"),
+    FigureEntry(
+        "figure10_fidelity_and_utility",
+        "Fidelity and utility",
+        "no model has both an FID and a gain",
+    ),
+    FigureEntry(
+        "figure11_fidelity_privacy_utility",
+        "Fidelity, privacy and utility",
+        "no model has both an FID and a re-identification score",
+    ),
+    FigureEntry("figure12_costs", "What each model cost", "no cost is known"),
+)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What the figures are drawn from, joined."""
+
+    models: list[ModelEntry]
+    records: Records
+    tables: dict[str, Table]
+    styles: dict[str, dict[str, Any]]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    args = _parse(argv)
+    models = parse_models(args.models)
+    records = read_records({s: getattr(args, s) for s in STAGES}, models, args.protocol)
+    cohort = count_cohort(args.manifest)
+    removed = read_attrition(args.attrition).images_removed
+    tables = every_table(records, models, args.dataset, args.protocol, cohort, removed)
+    joined = Joined(models, records, tables, styles_by_key(models))
+    drawn: dict[str, Callable[[], Drawing | None]] = {
+        "figure01_workflow": lambda: draw_workflow(parse_nodes(args.rules)),
+        "figure02_real_and_synthetic": lambda: _examples(args, joined),
+        "figure03_caption_lengths": lambda: _captions(args, models),
+        "figure04_fid_per_pathology": lambda: draw_per_pathology(
+            tables["table02_fid_per_pathology"], cohort, "FID"
+        ),
+        "figure05_kid_per_pathology": lambda: draw_per_pathology(
+            tables["table02b_kid_per_pathology"], cohort, "KID"
+        ),
+        "figure06_prevalence": lambda: draw_prevalence(
+            measure(records, models), floor_of(records, models), positives(cohort), joined.styles
+        ),
+        "figure07_privacy_distributions": lambda: _privacy(args, joined),
+        "figure08_riskiest_pairs": lambda: _riskiest(args, models),
+        "figure09_downstream_gains": lambda: draw_gains(tables, models, joined.styles),
+        "figure10_fidelity_and_utility": lambda: draw_fidelity_utility(
+            tables, models, joined.styles
+        ),
+        "figure11_fidelity_privacy_utility": lambda: draw_pareto(tables, models, joined.styles),
+        "figure12_costs": lambda: draw_costs(
+            cost_table(read_attempts(args.jobs), models, args.dataset)
+        ),
+    }
+    listed = [_write(entry, drawn[entry.stem](), args.out) for entry in FIGURES]
+    text = json.dumps(listed, indent=1, ensure_ascii=False) + "\n"
+    write_text(args.out / LIST, text)
+    log.info("%d figures in %s", len(listed), args.out)
+
+
+def _write(entry: FigureEntry, drawing: Drawing | None, folder: Path) -> dict[str, Any]:
+    """Write a figure, or why there is none, and return what the list says of it."""
+    shown = drawing or no_figure(entry.stem, entry.title, entry.missing)
+    written = write_figure(shown, folder / entry.stem, entry.owner_only)
+    return {
+        "number": entry.number,
+        "stem": entry.stem,
+        "title": shown.title,
+        "caption": shown.caption,
+        "drawn": drawing is not None,
+        "owner_only": entry.owner_only,
+        "files": [path.name for path in written],
+        "data": list(entry.data),
+    }
+
+
+def _examples(args: argparse.Namespace, joined: Joined) -> Drawing | None:
+    files = parse_images(args.images)
+    table = joined.tables["table01_fidelity"]
+    chosen = ends_by_fid(table, [model for model in joined.models if model.key in files])
+    own = {model.key: files[model.key] for model in chosen}
+    return draw_examples(gallery(own, chosen, args.test_prompts, args.manifest), table)
+
+
+def _captions(args: argparse.Namespace, models: Sequence[ModelEntry]) -> Drawing | None:
+    sets = caption_sets(parse_images(args.prompts, "--prompts"))
+    found = lengths_of(sets, parse_tokenizers(args.tokenizers))
+    write_text(args.out / LENGTHS, histogram(found, sets).to_csv(index=False))
+    write_text(args.out / CUT, shares_cut(found, sets).to_csv(index=False))
+    names = {model.key: model.name for model in models}
+    return draw_caption_lengths(found, sets, names, CAPTION_SOURCES)
+
+
+def _privacy(args: argparse.Namespace, joined: Joined) -> Drawing | None:
+    scores = dict(_scores(args.scores, joined.models))
+    found = spreads(scores)
+    write_text(args.out / SPREADS, spread_table(found).to_csv(index=False))
+    return draw_privacy(found, joined.models, joined.styles, threshold_of(joined))
+
+
+def _scores(
+    pairs: Sequence[str], models: Sequence[ModelEntry]
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    files = parse_images(pairs, "--scores")
+    unknown = sorted(set(files) - {model.key for model in models})
+    if unknown:
+        raise InputError(f"scores of unknown model(s): {', '.join(unknown)}", "--scores")
+    for model in models:
+        for path in files.get(model.key, []):
+            yield model.key, read_private_table(path, PAIR_SCHEMA)
+
+
+def threshold_of(joined: Joined) -> float | None:
+    """Return δ of the re-identification score, as the records have it; None without any."""
+    for model in joined.models:
+        record = joined.records.find("privacy", "pairwise", model.key)
+        if record is not None and "threshold" in record.details:
+            return float(record.details["threshold"])
+    return None
+
+
+def _riskiest(args: argparse.Namespace, models: Sequence[ModelEntry]) -> Drawing | None:
+    pairs = parse_images(args.pairs, "--pairs")
+    shards = parse_images(args.privacy_images, "--privacy-images")
+    found = [
+        (model, shown)
+        for model, shown, _ in every_model(pairs, shards, models, args.manifest, PAIRS)
+    ]
+    return draw_riskiest(found)
+
+
+def parse_tokenizers(text: str) -> dict[str, list[TextEncoder]]:
+    """Parse `--tokenizers`: of each model its family and where its checkpoint lies.
+
+    Raises:
+        InputError: it is no such object.
+    """
+    try:
+        entries: Mapping[str, Any] = json.loads(text)
+        return {
+            model: text_encoders(
+                entry["family"],
+                Base(
+                    Path(entry["base"]),
+                    {name: Path(folder) for name, folder in entry.get("parts", {}).items()},
+                ),
+            )
+            for model, entry in entries.items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"no object of models with `family` and `base`: {error!r}", "--tokenizers"
+        ) from None
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    add = parser.add_argument
+    for flag, value, what in (
+        ("--prompts", "SOURCE=FILE", "prompt sets of every caption source"),
+        ("--images", "MODEL=FILE", "image shards of the test prompt set"),
+        ("--scores", "MODEL=FILE", "privacy scores of each pair"),
+        ("--pairs", "MODEL=FILE", "closest training images"),
+        ("--privacy-images", "MODEL=FILE", "image shards of the privacy prompt set"),
+    ):
+        add(flag, nargs="*", action="extend", default=[], metavar=value, help=what)
+    add("--test-prompts", required=True, help="test prompt set of the cohort's own captions")
+    add("--tokenizers", default="{}", help="JSON: family, base and parts of each model")
+    add("--rules", required=True, help="JSON: the rules, see rule_graph")
+    add("--jobs", required=True, help="attempts of every job (CSV)")
+    add("--out", required=True, type=Path, help="folder of the figures")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_script(main)

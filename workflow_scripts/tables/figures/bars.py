@@ -1,0 +1,87 @@
+"""What each model cost: a bar of its stages."""
+
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.tables.assemble import Table
+from workflow_scripts.tables.costs import ALL, STAGES
+from workflow_scripts.tables.figures.style import (
+    COLOURS,
+    PAPER,
+    RULE,
+    SMALL,
+    WIDTH,
+    Drawing,
+    pyplot,
+)
+
+_HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "||||", "oooo", "----")
+
+
+def draw_costs(table: Table) -> Drawing | None:
+    """Draw what each model cost, a bar of its stages; GPU-hours, or wall time where there are none.
+
+    Args:
+        table: the cost table.
+
+    Returns:
+        The figure, or None where nothing is known.
+    """
+    parts = [row for row in table.rows if row.kind != "total" and row.attributes[0] != ALL]
+    for j in range(2):
+        bars = {(row.key, row.attributes[0]): row.cells[j].value for row in parts}
+        if any(bars.values()):
+            break
+    else:
+        return None
+    column = table.layout.columns[j]
+    owners = {row.key: row.label for row in parts if bars[row.key, row.attributes[0]]}
+    name, scale = column.header, 1.0
+    if column.metric == "wall_hours" and max(filter(None, bars.values())) < 1:
+        name, scale = "Wall time (min)", 60.0
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.2 + 0.25 * len(owners)), layout="constrained")
+    left = np.zeros(len(owners))
+    for stage, style in _stage_styles().items():
+        widths = scale * np.array([bars.get((key, stage)) or 0.0 for key in owners])
+        if widths.any():
+            axes.barh(range(len(owners)), widths, left=left, label=stage, **style)
+            left += widths
+    unknown = {key for (key, _), value in bars.items() if value is None}
+    for y, (key, width) in enumerate(zip(owners, left, strict=True)):
+        least = "≥ " if key in unknown else ""
+        axes.annotate(
+            f"{least}{width:,.3g}",
+            (width, y),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL,
+        )
+    axes.set_yticks(range(len(owners)), list(owners.values()))
+    axes.invert_yaxis()
+    axes.margins(x=0.09)
+    axes.set_xlabel(name)
+    axes.grid(axis="x", color=RULE, linewidth=0.7, zorder=0)
+    figure.legend(loc="outside upper left", ncols=5, frameon=False)
+    title = f"{name} by model and stage"
+    text = f"{title}, over all attempts; what models share stands last."
+    if unknown:
+        text += " What is not known, a dash in the table, is not drawn."
+    return Drawing(figure, "costs", title, text)
+
+
+def _stage_styles() -> dict[str, dict[str, Any]]:
+    """Return how each stage's part of a bar is drawn: colour and hatch, for a print in gray."""
+    return {
+        stage: {
+            "color": COLOURS[i % len(COLOURS)],
+            "hatch": _HATCHES[i % len(_HATCHES)],
+            "edgecolor": PAPER,
+            "linewidth": 0.6,
+            "height": 0.66,
+            "zorder": 2,
+        }
+        for i, stage in enumerate(STAGES.values())
+    }

@@ -1,0 +1,183 @@
+"""Fidelity per pathology, with its floor and intervals; and fidelity against prevalence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.tables.assemble import Row, Table
+from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.figures.style import (
+    FLOOR,
+    FONT,
+    HEIGHT,
+    MUTED,
+    RULE,
+    SMALL,
+    WIDTH,
+    Drawing,
+    logarithmic,
+    model_styles,
+    pyplot,
+    row_styles,
+)
+from workflow_scripts.tables.prevalence import MEASURES, Measured, correlation
+
+PATHOLOGY_CAPTIONS: Final = {
+    "KID": (
+        "KID per pathology, the most frequent finding first, with intervals. KID is free of the "
+        "bias by sample size, so that findings of different frequency can be compared; a perfect "
+        "generator stands around zero, at times below."
+    ),
+    "FID": (
+        "FID per pathology, in the same order. The thick gray mark is the floor: two groups of "
+        "real images of as many images, compared with each other. What a model can be blamed for "
+        "is the distance between its mark and the floor."
+    ),
+}
+PREVALENCE_CAPTION: Final = (
+    "Fidelity against prevalence, and the mean of the models' rank correlations (1: the rarer "
+    "finding is always the worse one). FID grows as images get fewer, for a perfect generator too: "
+    "the dashed floor rises by sample size alone. What is left when the floor is taken off, and "
+    "KID, which has no such bias, say whether rare findings are drawn worse."
+)
+
+
+def draw_per_pathology(table: Table, cohort: dict[str, SplitCounts], metric: str) -> Drawing | None:
+    """Draw a metric per finding: models with intervals, controls, and the floor as a mark.
+
+    Args:
+        table: Table 2 or 2b.
+        cohort: counts per split; findings are ordered by how many training images show them.
+        metric: what the table shows: `FID` or `KID`.
+
+    Returns:
+        The figure, or None where no value is known.
+    """
+    order = sorted(range(len(FINDINGS)), key=lambda j: (-_count(cohort, FINDINGS[j]), j))
+    every = [row for row in table.rows if row.kind in ("model", "control")]
+    styled = [
+        (row, style) for row, style in zip(every, row_styles(every), strict=True) if _valued(row)
+    ]
+    rows = [row for row, _ in styled]
+    if not rows:
+        return None
+    plt = pyplot()
+    around = 1.0 + 0.14 * -(-len(rows) // 4)
+    # Room for every mark, as far as the whole still fits on a page.
+    pitch = min(max(0.36, 0.052 * (len(rows) + 2)), (HEIGHT - around) / len(order))
+    figure, axes = plt.subplots(
+        figsize=(WIDTH, around + pitch * len(order)),
+        layout="constrained",
+    )
+    floor = next((row for row in table.rows if row.kind == "floor"), None)
+    if floor is not None and _valued(floor):
+        known = [(y, floor.cells[j].value) for y, j in enumerate(order)]
+        marks = [(value, y) for y, value in known if value is not None]
+        axes.plot(*zip(*marks, strict=True), linestyle="", label=floor.label, zorder=1, **FLOOR)
+    step = 0.8 / max(len(rows), 1)
+    for i, (row, style) in enumerate(styled):
+        for y, j in enumerate(order):
+            cell = row.cells[j]
+            if cell.value is None:
+                continue
+            at = y + (i - (len(rows) - 1) / 2) * step
+            if cell.interval is not None:
+                axes.plot(cell.interval, [at, at], color=style["color"], linewidth=0.9, zorder=2)
+            first = next(k for k in order if row.cells[k].value is not None)
+            label = row.label if j == first else None
+            small = style | {"markersize": min(style["markersize"], 72 * pitch * step * 1.5)}
+            axes.plot([cell.value], [at], linestyle="", label=label, zorder=3, **small)
+    labels = []
+    for j in order:
+        counts = [n for row in rows if (n := row.cells[j].n) is not None]
+        labels.append(f"{FINDINGS[j]} (n = {max(counts):,})" if counts else FINDINGS[j])
+    axes.set_yticks(range(len(order)), labels)
+    axes.tick_params(axis="y", length=0)
+    for y in range(1, len(order)):
+        axes.axhline(y - 0.5, color=RULE, linewidth=0.5, zorder=0)
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    values = [cell.value for row in rows for cell in row.cells if cell.value is not None]
+    if min(values) > 0 and max(values) / min(values) > 12:
+        logarithmic(axes.xaxis)
+    axes.set_xlabel(f"{metric} (RAD-DINO), lower is better")
+    axes.grid(axis="x", color=RULE, linewidth=0.6, zorder=0)
+    figure.legend(loc="outside upper left", ncols=4, frameon=False)
+    title = f"{metric} per pathology"
+    return Drawing(figure, f"pathology-{metric.lower()}", title, PATHOLOGY_CAPTIONS[metric])
+
+
+def draw_prevalence(
+    measured: Sequence[Measured],
+    floor: np.ndarray,
+    counts: np.ndarray,
+    styles: Mapping[str, dict[str, Any]] | None = None,
+) -> Drawing | None:
+    """Draw FID, FID less its floor and KID against the training images with each finding.
+
+    Each panel's title has the mean rank correlation of the models; FID's also has the floor's.
+
+    Args:
+        measured: values per finding of models (controls are left out).
+        floor: of FID, (14,).
+        counts: training images with each finding, (14,).
+        styles: mark of each model by key, where other figures have the same models.
+
+    Returns:
+        The figure, or None where no value or no count is known.
+    """
+    models = [entry for entry in measured if entry.kind == "model"]
+    shown = counts > 0
+    if not shown.any() or not any(np.isfinite(m.values["fid"][shown]).any() for m in models):
+        return None
+    own = {m.key: s for m, s in zip(models, model_styles(len(models)), strict=True)}
+    styles = own if styles is None else styles
+    plt = pyplot()
+    lines = -(-(len(models) + 1) // 4)
+    figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 2.75 + 0.16 * lines), layout="constrained")
+    order = [j for j in np.argsort(-counts, kind="stable") if shown[j]]
+    for axes, (key, name) in zip(panels, MEASURES.items(), strict=True):
+        if key == "fid" and np.isfinite(floor[order]).any():
+            style = {**FLOOR, "marker": "_", "markersize": 9}
+            axes.plot(
+                counts[order],
+                floor[order],
+                linestyle=(0, (4, 3)),
+                linewidth=1.0,
+                label="Floor: real against real",
+                **style,
+            )
+        else:
+            axes.axhline(0, color=MUTED, linewidth=0.8)
+        for entry in models:
+            label = entry.label if key == "fid" else None
+            values = entry.values[key][order]
+            axes.plot(
+                counts[order], values, linestyle="", label=label, zorder=3, **styles[entry.key]
+            )
+        logarithmic(axes.xaxis)
+        told = _told(key, models, floor, counts).replace("; ", ";\n")
+        axes.set_title(f"{name}\n{told}", fontsize=SMALL, loc="left", linespacing=1.35)
+        axes.grid(color=RULE, linewidth=0.6, zorder=0)
+        axes.tick_params(axis="x", rotation=0)
+    panels[1].set_xlabel("Training images with the finding (logarithmic)", fontsize=FONT)
+    figure.legend(loc="outside upper left", ncols=4, frameon=False)
+    title = "Fidelity against the number of training images of a finding"
+    return Drawing(figure, "prevalence", title, PREVALENCE_CAPTION)
+
+
+def _told(key: str, models: Sequence[Measured], floor: np.ndarray, counts: np.ndarray) -> str:
+    found = [correlation(counts, model.values[key])[0] for model in models]
+    known = [value for value in found if value is not None]
+    text = f"mean rank correlation {np.mean(known):+.2f}" if known else "no rank correlation"
+    perfect = correlation(counts, floor)[0] if key == "fid" else None
+    return text + ("" if perfect is None else f"; floor {perfect:+.2f}")
+
+
+def _count(cohort: dict[str, SplitCounts], finding: str) -> int:
+    return cohort["train"].positives[finding] if "train" in cohort else 0
+
+
+def _valued(row: Row) -> bool:
+    return any(cell.value is not None for cell in row.cells)

@@ -1,0 +1,224 @@
+"""A row a model: downstream gains with intervals, and how privacy scores are distributed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from workflow_scripts.privacy.score import EXTREMES, LENSES
+from workflow_scripts.tables.assemble import Cell, Row, Table
+from workflow_scripts.tables.figures.style import (
+    INK,
+    MUTED,
+    RULE,
+    SMALL,
+    WIDTH,
+    Drawing,
+    pyplot,
+)
+from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.utility_words import GAINS, Gain
+
+QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+"""Of a model's prompts: the extremes, a thin line's ends, a thick one's, and the mark."""
+
+_LENS_TITLES: Final = {
+    "reid": "Re-identification score\n(right is riskier)",
+    "latent": "Latent distance\n(left is riskier)",
+    "pixel": "Pixel distance\n(left is riskier)",
+    "mirrored": "Pixel distance, mirrored\n(left is riskier)",
+}
+_PRIVACY_TITLE: Final = "Privacy scores over prompts, models against controls"
+_GAINS_TITLE: Final = "What synthetic images add to real ones, by task"
+
+
+def draw_gains(
+    tables: Mapping[str, Table],
+    models: Sequence[ModelEntry],
+    styles: Mapping[str, dict[str, Any]],
+) -> Drawing | None:
+    """Draw the gain of each task over real data alone, with its interval.
+
+    Args:
+        tables: by stem; those that `GAINS` names.
+        models: in the order of the rows.
+        styles: mark of each model by key.
+
+    Returns:
+        The figure, or None where no gain is known.
+    """
+    found = {gain: gain_cells(tables[gain.stem], gain) for gain in GAINS}
+    shown = [m for m in _ordered(models) if any(m.key in cells for cells in found.values())]
+    panels_of = [gain for gain in GAINS if found[gain]]
+    if not shown:
+        return None
+    figure, panels = _panels(shown, len(panels_of))
+    for axes, gain in zip(panels, panels_of, strict=True):
+        axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
+        for y, model in enumerate(shown):
+            cell = found[gain].get(model.key)
+            if cell is None:
+                continue
+            if cell.interval is not None:
+                color = styles[model.key]["color"]
+                axes.plot(cell.interval, [y, y], color=color, linewidth=1.2, zorder=2)
+            axes.plot([cell.value], [y], linestyle="", zorder=3, **styles[model.key])
+        axes.set_title(f"{gain.task}\n", loc="left")
+        axes.set_xlabel(f"Gain in {gain.name}")
+    caption = (
+        f"{_GAINS_TITLE}: the difference to training on the real images alone, over the same draws "
+        "of test patients, with 95% intervals. Right of the line the images help. Controls are "
+        "gray."
+    )
+    return Drawing(figure, "gains", _GAINS_TITLE, caption)
+
+
+def gain_cells(table: Table, gain: Gain) -> dict[str, Cell]:
+    """Return the cell of a gain by model; those without a value are left out."""
+    return {
+        row.key: cell
+        for row in table.rows
+        if row.kind in ("model", "control")
+        and (cell := _cell(row, gain.metric)) is not None
+        and cell.value is not None
+    }
+
+
+def _cell(row: Row, metric: str) -> Cell | None:
+    for cell in row.cells:
+        if (cell.column.metric, cell.column.subset) == (metric, "all"):
+            return cell
+    return None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a model's prompts are spread in one lens, the riskiest image of each prompt counting.
+
+    Attributes:
+        lens: of `privacy.score.LENSES`.
+        model: its key.
+        prompts: how many.
+        quantiles: (7,), at `QUANTILES`.
+    """
+
+    lens: str
+    model: str
+    prompts: int
+    quantiles: tuple[float, ...]
+
+
+def spreads(pairs: Mapping[str, pd.DataFrame]) -> list[Spread]:
+    """Return the spread of every model in every lens.
+
+    Args:
+        pairs: by model, see `privacy.score.PAIR_SCHEMA`: a row for each generated image.
+    """
+    found = []
+    for lens in LENSES:
+        for model, frame in pairs.items():
+            # A prompt's replicates share the radiograph that their caption describes.
+            of_prompts = frame.groupby("image_id")[lens].agg(EXTREMES[lens])
+            points = np.quantile(of_prompts.to_numpy(), QUANTILES)
+            found.append(Spread(lens, model, len(of_prompts), tuple(map(float, points))))
+    return found
+
+
+def spread_table(found: Sequence[Spread]) -> pd.DataFrame:
+    """Return the spreads as a table, a row for each model and lens."""
+    names = [f"q{100 * q:g}" for q in QUANTILES]
+    rows = [
+        {"lens": s.lens, "model": s.model, "prompts": s.prompts}
+        | dict(zip(names, s.quantiles, strict=True))
+        for s in found
+    ]
+    return pd.DataFrame(rows, columns=["lens", "model", "prompts", *names])
+
+
+def draw_privacy(
+    found: Sequence[Spread],
+    models: Sequence[ModelEntry],
+    styles: Mapping[str, dict[str, Any]],
+    threshold: float | None,
+) -> Drawing | None:
+    """Draw each model's distribution over prompts, a panel for each lens.
+
+    Args:
+        found: see `spreads`.
+        models: in the order of the rows; controls follow.
+        styles: mark of each model by key.
+        threshold: δ of the re-identification score, where it is known.
+
+    Returns:
+        The figure, or None where there are no scores.
+    """
+    by_place = {(spread.lens, spread.model): spread for spread in found}
+    shown = [m for m in _ordered(models) if any(key == m.key for _, key in by_place)]
+    if not shown:
+        return None
+    figure, panels = _panels(shown, len(LENSES))
+    for axes, lens in zip(panels, LENSES, strict=True):
+        for y, model in enumerate(shown):
+            spread = by_place.get((lens, model.key))
+            if spread is None:
+                continue
+            low, five, quarter, half, three, most, high = spread.quantiles
+            color = styles[model.key]["color"]
+            axes.plot([low, high], [y, y], linestyle="", marker=".", color=color, markersize=2)
+            axes.plot([five, most], [y, y], color=color, linewidth=0.9, zorder=2)
+            axes.plot(
+                [quarter, three],
+                [y, y],
+                color=color,
+                linewidth=3.2,
+                alpha=0.45,
+                zorder=2,
+                solid_capstyle="butt",
+            )
+            axes.plot([half], [y], linestyle="", zorder=3, **styles[model.key])
+        axes.set_title(_LENS_TITLES[lens], loc="left", fontsize=SMALL)
+        if lens == "reid":
+            axes.set_xlim(-0.03, 1.03)
+            if threshold is not None:
+                axes.axvline(threshold, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+                axes.annotate(
+                    "δ", (threshold, -0.62), (2, 0), textcoords="offset points", fontsize=SMALL
+                )
+    counts = sorted({spread.prompts for spread in found})
+    n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    caption = (
+        f"{_PRIVACY_TITLE}. Each of {n} prompts counts with its riskiest image, compared with the "
+        "training radiograph that the prompt describes. Mark: the median prompt; thick line: the "
+        "middle half; thin line: 5% to 95%; dots: the extremes. Training copies are the ceiling of "
+        "risk, held-out real images show other patients."
+    )
+    return Drawing(figure, "privacy", _PRIVACY_TITLE, caption)
+
+
+def _ordered(models: Sequence[ModelEntry]) -> list[ModelEntry]:
+    return sorted(models, key=lambda model: model.is_control)
+
+
+def _panels(shown: Sequence[ModelEntry], n: int):  # type: ignore[no-untyped-def]
+    """Return a figure of n panels whose rows are the models."""
+    plt = pyplot()
+    figure, panels = plt.subplots(
+        1,
+        n,
+        figsize=(WIDTH, 0.95 + 0.19 * len(shown)),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    first_control = next((i for i, m in enumerate(shown) if m.is_control), 0)
+    for axes in panels[0]:
+        axes.grid(axis="x", color=RULE, linewidth=0.6, zorder=0)
+        axes.tick_params(axis="y", length=0)
+        axes.locator_params(axis="x", nbins=4)
+        if first_control:
+            axes.axhline(first_control - 0.5, color=MUTED, linewidth=0.6, zorder=0)
+    panels[0][0].set_yticks(range(len(shown)), [model.name for model in shown])
+    panels[0][0].set_ylim(len(shown) - 0.4, -0.75)
+    return figure, panels[0]

@@ -1,0 +1,286 @@
+"""One family of metrics against another: fidelity and utility; fidelity, privacy and utility."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from workflow_scripts.tables.assemble import Cell, Table
+from workflow_scripts.tables.figures.rows import gain_cells
+from workflow_scripts.tables.figures.style import (
+    INK,
+    RULE,
+    SMALL,
+    WIDTH,
+    Drawing,
+    logarithmic,
+    pyplot,
+)
+from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.task_ranks import CORRELATIONS, FEWEST_MODELS
+from workflow_scripts.tables.utility_words import GAINS
+
+_UTILITY_TITLE: Final = "Fidelity against utility"
+_PARETO_TITLE: Final = "Fidelity, privacy and utility"
+
+
+def draw_fidelity_utility(
+    tables: Mapping[str, Table],
+    models: Sequence[ModelEntry],
+    styles: Mapping[str, dict[str, Any]],
+) -> Drawing | None:
+    """Draw FID against the gain of each task, with both intervals and the rank correlation.
+
+    Args:
+        tables: by stem: Table 1, those of `GAINS` and Table 10b, whose correlations are repeated.
+        models: in the legend's order.
+        styles: mark of each model by key.
+
+    Returns:
+        The figure, or None where no model has both values.
+    """
+    fids = cells_of(tables["table01_fidelity"], "fid")
+    found = {
+        gain: [(key, cell) for key, cell in cells.items() if key in fids]
+        for gain in GAINS
+        if (cells := gain_cells(tables[gain.stem], gain))
+    }
+    found = {gain: points for gain, points in found.items() if points}
+    if not found:
+        return None
+    plt = pyplot()
+    is_model = {model.key: not model.is_control for model in models}
+    windows = {
+        gain: _window([(fids[k], c) for k, c in points], [is_model[k] for k, _ in points])
+        for gain, points in found.items()
+    }
+    found = {
+        gain: [(k, c) for k, c in points if windows[gain].shows(fids[k], c)]
+        for gain, points in found.items()
+    }
+    named = [m for m in _ordered(models) if any(m.key == k for p in found.values() for k, _ in p)]
+    figure, panels = plt.subplots(
+        1,
+        len(found),
+        figsize=(WIDTH, 2.6 + 0.15 * -(-len(named) // 4)),
+        squeeze=False,
+        layout="constrained",
+    )
+    labelled: dict[str, Any] = {}
+    for axes, (gain, points) in zip(panels[0], found.items(), strict=True):
+        axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
+        for key, cell in points:
+            marks = _point(axes, fids[key], cell, styles[key])
+            labelled.setdefault(key, marks)
+        windows[gain].set(axes)
+        told = _correlation(tables[CORRELATIONS.stem], gain.task)
+        axes.set_title(f"{gain.task}\n{told}", loc="left", fontsize=SMALL)
+        axes.set_xlabel("FID, left is better")
+        axes.set_ylabel(f"Gain in {gain.name}")
+    handles = [labelled[model.key] for model in named]
+    figure.legend(
+        handles,
+        [model.name for model in named],
+        loc="outside upper left",
+        ncols=4,
+        frameon=False,
+    )
+    caption = (
+        f"{_UTILITY_TITLE}: FID (RAD-DINO) against what a model's images add to real ones, with "
+        "95% intervals where there are any. Above the line the images help. In the titles "
+        "Spearman's correlation over the models (1: the more faithful is always the more useful; "
+        "Table 10b); controls, gray, are not counted, and those far from the models are not shown."
+    )
+    return Drawing(figure, "fidelity-utility", _UTILITY_TITLE, caption)
+
+
+def draw_pareto(
+    tables: Mapping[str, Table],
+    models: Sequence[ModelEntry],
+    styles: Mapping[str, dict[str, Any]],
+) -> Drawing | None:
+    """Draw FID against the average re-identification score, larger marks for larger gains.
+
+    Models that no other one beats in one of the three without losing in another are ringed.
+
+    Args:
+        tables: by stem: Tables 1, 3 and 4b.
+        models: in the legend's order.
+        styles: mark of each model by key.
+
+    Returns:
+        The figure, or None where no model has both distances.
+    """
+    fids = cells_of(tables["table01_fidelity"], "fid")
+    scores = cells_of(tables["table03_privacy"], "reid_mean_of_max")
+    gains = gain_cells(tables[GAINS[0].stem], GAINS[0])
+    shown = [m for m in _ordered(models) if m.key in fids and m.key in scores]
+    if not shown:
+        return None
+    window = _window(
+        [(fids[m.key], scores[m.key]) for m in shown], [not m.is_control for m in shown]
+    )
+    shown = [m for m in shown if window.shows(fids[m.key], scores[m.key])]
+    judged = [m for m in shown if not m.is_control and m.key in gains]
+    points = np.array(
+        [[_value(fids[m.key]), _value(scores[m.key]), -_value(gains[m.key])] for m in judged]
+    ).reshape(len(judged), 3)
+    best = {m.key for m, beaten in zip(judged, dominated(points), strict=True) if not beaten}
+    sizes = _sizes({m.key: _value(gains[m.key]) for m in judged})
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")
+    handles, names = [], []
+    for model in shown:
+        style = styles[model.key] | {"markersize": sizes.get(model.key, 4.6)}
+        marks = _point(axes, fids[model.key], scores[model.key], style)
+        if model.key in best:
+            axes.plot(
+                [_value(fids[model.key])],
+                [_value(scores[model.key])],
+                linestyle="",
+                marker="o",
+                markersize=style["markersize"] + 6,
+                markerfacecolor="none",
+                markeredgecolor=INK,
+                markeredgewidth=0.9,
+                zorder=4,
+            )
+        handles.append(marks)
+        gain = gains.get(model.key)
+        told = "–" if gain is None else f"{'+' if _value(gain) > 0 else ''}{gain.text}"
+        names.append(f"{model.name} ({told})")
+    window.set(axes)
+    axes.set_xlabel("FID (RAD-DINO), left is more faithful")
+    axes.set_ylabel("Average re-ID score, low is safer")
+    figure.legend(
+        handles,
+        names,
+        loc="outside right upper",
+        frameon=False,
+        title="Gain in mean AUROC",
+        title_fontsize=SMALL,
+        alignment="left",
+        labelspacing=0.7,
+    )
+    caption = (
+        f"{_PARETO_TITLE}: FID against the average re-identification score, with 95% intervals; "
+        "the larger the mark, the more the model's images add to the mean AUROC of real ones (in "
+        "brackets). Ringed: no other model is as good in all three and better in one. Controls, "
+        "gray, do not compete; without all three values nor does a model. Controls far from the "
+        "models are not shown."
+    )
+    return Drawing(figure, "pareto", _PARETO_TITLE, caption)
+
+
+def dominated(points: np.ndarray) -> np.ndarray:
+    """Return which points another one beats: as low in every column and lower in one.
+
+    Args:
+        points: (n, k), lower is better.
+
+    Returns:
+        bool (n,).
+    """
+    no_worse = np.all(points[None, :, :] <= points[:, None, :], axis=2)
+    better = np.any(points[None, :, :] < points[:, None, :], axis=2)
+    return np.asarray(np.logical_and(no_worse, better).any(axis=1))
+
+
+def cells_of(table: Table, metric: str) -> dict[str, Cell]:
+    """Return the overall values of a metric by model and control, those that are known."""
+    return {
+        row.key: cell
+        for row in table.rows
+        if row.kind in ("model", "control")
+        for cell in row.cells
+        if (cell.column.metric, cell.column.subset) == (metric, "all") and cell.value is not None
+    }
+
+
+def _point(axes, x: Cell, y: Cell, style: dict[str, Any]):  # type: ignore[no-untyped-def]
+    """Draw a mark with its intervals and return it."""
+    across, up = _value(x), _value(y)
+    if x.interval is not None:
+        axes.plot(x.interval, [up, up], color=style["color"], linewidth=0.8, alpha=0.7, zorder=2)
+    if y.interval is not None:
+        axes.plot(
+            [across, across], y.interval, color=style["color"], linewidth=0.8, alpha=0.7, zorder=2
+        )
+    return axes.plot([across], [up], linestyle="", zorder=3, **style)[0]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What a panel shows: bounds of x and y, and whether x is logarithmic."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    log: bool
+
+    def shows(self, x: Cell, y: Cell) -> bool:
+        """Return whether a point lies within."""
+        return self.x[0] <= _value(x) <= self.x[1] and self.y[0] <= _value(y) <= self.y[1]
+
+    def set(self, axes) -> None:  # type: ignore[no-untyped-def]
+        """Set the axes and their grid."""
+        axes.set_xlim(*self.x)
+        axes.set_ylim(*self.y)
+        if self.log:
+            logarithmic(axes.xaxis)
+        axes.grid(color=RULE, linewidth=0.6, zorder=0)
+
+
+def _window(points: Sequence[tuple[Cell, Cell]], of_models: Sequence[bool]) -> _Window:
+    """Return the window of all points, or of the models where a control would press them together.
+
+    Args:
+        points: x and y.
+        of_models: whether each is a model's; fewer than `FEWEST_MODELS` of them set no window.
+    """
+    competing = [point for point, model in zip(points, of_models, strict=True) if model]
+    shown = competing if len(competing) >= FEWEST_MODELS else list(points)
+    xs = [_value(x) for x, _ in shown]
+    log = min(xs) > 0 and max(xs) / min(xs) > 12
+    return _Window(_bounds([x for x, _ in shown], log), _bounds([y for _, y in shown], False), log)
+
+
+def _bounds(cells: Sequence[Cell], log: bool) -> tuple[float, float]:
+    """Return bounds around the values and their intervals, with some room."""
+    ends = [end for cell in cells for end in (_value(cell), *(cell.interval or ()))]
+    if log:
+        ends = [end for end in ends if end > 0]
+        room = (max(ends) / min(ends)) ** 0.08
+        return min(ends) / room, max(ends) * room
+    room = 0.08 * (max(ends) - min(ends)) or 0.05 * abs(ends[0]) or 1.0
+    return min(ends) - room, max(ends) + room
+
+
+def _correlation(table: Table, task: str) -> str:
+    cell = next(
+        cell
+        for row in table.rows
+        if row.label == task
+        for cell in row.cells
+        if cell.column.metric == "spearman"
+    )
+    if cell.value is None:
+        return f"no correlation (n = {cell.n})"
+    return f"ρ = {cell.value:+.2f}, n = {cell.n}"
+
+
+def _sizes(gains: Mapping[str, float]) -> dict[str, float]:
+    """Return a mark's size in points, 3.5 to 9.5 from the smallest gain to the largest."""
+    low, high = min(gains.values(), default=0.0), max(gains.values(), default=0.0)
+    span = (high - low) or 1.0
+    return {key: 3.5 + 6.0 * (gain - low) / span for key, gain in gains.items()}
+
+
+def _value(cell: Cell) -> float:
+    if cell.value is None:
+        raise ValueError("a cell without a value cannot be drawn")
+    return cell.value
+
+
+def _ordered(models: Sequence[ModelEntry]) -> list[ModelEntry]:
+    return sorted(models, key=lambda model: model.is_control)

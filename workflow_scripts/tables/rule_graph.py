@@ -1,0 +1,141 @@
+"""The workflow as it is planned: its rules, which of them feed which, and how many jobs each has.
+
+Snakemake's own `--rulegraph` needs a second Snakemake; here the rules are walked within the one
+that runs, in the way that it plans: from the files of a target to the rules that make them, and on
+to their inputs.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from workflow_scripts.common.errors import InputError
+
+DEFAULT: Final = "all"
+"""The target that a run without arguments has."""
+
+_ALIKE: Final = ("shard", "shards", "repeat", "span")
+"""Wildcards that change which files a job reads, but not which rules make them."""
+
+_DECIDED_LATER: Final = "span"
+"""The wildcard of a checkpoint: how often it runs is known once it has."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A rule.
+
+    Attributes:
+        name: of the rule.
+        jobs: how many jobs a run of the default target has of it, 0 where it has none; a checkpoint
+            counts once, however often it runs.
+        inputs: names of the rules whose outputs it reads.
+    """
+
+    name: str
+    jobs: int
+    inputs: tuple[str, ...]
+
+    @property
+    def stage(self) -> str:
+        """The stage that the rule belongs to: the name's first word."""
+        return self.name.split("_")[0]
+
+
+def rule_graph(rules: Iterable[Any]) -> list[Node]:
+    """Return the rules that make files, in the order of the Snakefile.
+
+    Args:
+        rules: Snakemake's rules (`workflow.rules`), targets included.
+    """
+    every = list(rules)
+    makers = [rule for rule in every if rule.output]
+    walk = _Walk(makers)
+    targets = [rule for rule in every if not rule.output]
+    for target in sorted(targets, key=lambda rule: rule.name != DEFAULT):
+        walk.follow(target, {}, counted=target.name == DEFAULT)
+    for rule in makers:
+        walk.follow_unasked(rule)
+    return [
+        Node(rule.name, len(walk.jobs[rule.name]), tuple(sorted(walk.inputs[rule.name])))
+        for rule in makers
+    ]
+
+
+class _Walk:
+    """What has been seen: jobs by rule, rules by what they read, and wildcards that jobs have."""
+
+    def __init__(self, makers: Sequence[Any]):
+        self.makers = makers
+        self.jobs: dict[str, set[str]] = {rule.name: set() for rule in makers}
+        self.inputs: dict[str, set[str]] = {rule.name: set() for rule in makers}
+        self.seen: set[tuple[str, str]] = set()
+        self.known: list[dict[str, str]] = []
+
+    def follow(self, rule: Any, wildcards: dict[str, str], counted: bool) -> None:
+        """Walk from a rule to all that it needs; `counted`: the jobs are those of the run."""
+        waiting = [(rule, wildcards)]
+        while waiting:
+            reader, own = waiting.pop()
+            files, _, named, _ = reader.expand_input(own)
+            for file in files:
+                maker = named.get(file) or self._maker(str(file))
+                if maker is None:
+                    continue
+                if reader.output and maker is not reader:
+                    self.inputs[reader.name].add(maker.name)
+                found = maker.get_wildcards(str(file))
+                if counted:
+                    self.jobs[maker.name].add(_key(found, (_DECIDED_LATER,)))
+                job = (maker.name, _key(found, _ALIKE))
+                if job not in self.seen:
+                    self.seen.add(job)
+                    self.known.append(found)
+                    waiting.append((maker, found))
+
+    def _maker(self, file: str) -> Any | None:
+        """Return the rule that makes a file; as in Snakemake, one without wildcards comes first."""
+        found = [rule for rule in self.makers if rule.is_producer(file)]
+        return min(found, key=lambda rule: rule.has_wildcards(), default=None)
+
+    def follow_unasked(self, rule: Any) -> None:
+        """Walk from a rule that no target needs, for the wildcards of a job that has them all."""
+        if any(name == rule.name for name, _ in self.seen):
+            return
+        for own in self.known:
+            if rule.wildcard_names <= own.keys():
+                given = {name: own[name] for name in rule.wildcard_names}
+                if rule.is_producer(str(rule.output[0].apply_wildcards(given))):
+                    self.follow(rule, given, counted=False)
+                    return
+
+
+def _key(wildcards: dict[str, str], without: Sequence[str]) -> str:
+    kept = {name: value for name, value in wildcards.items() if name not in without}
+    return json.dumps(kept, sort_keys=True)
+
+
+def to_json(nodes: Sequence[Node]) -> str:
+    """Return the nodes as JSON that `parse_nodes` reads."""
+    return json.dumps([asdict(node) for node in nodes])
+
+
+def parse_nodes(text: str, where: str = "--rules") -> list[Node]:
+    """Parse what `to_json` returned.
+
+    Raises:
+        InputError: it is no such list, or a rule reads from one that is not there.
+    """
+    try:
+        nodes = [
+            Node(str(entry["name"]), int(entry["jobs"]), tuple(entry["inputs"]))
+            for entry in json.loads(text)
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"no list of rules: {error!r}", where) from None
+    names = {node.name for node in nodes}
+    unknown = sorted({name for node in nodes for name in node.inputs} - names)
+    if unknown:
+        raise InputError(f"unknown rule(s): {', '.join(unknown)}", where)
+    return nodes
