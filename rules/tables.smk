@@ -303,9 +303,21 @@ rule tables_figures:
         privacy_images=privacy_shards,
         jobs=rules.tables_costs.output.jobs,
     output:
-        public=expand(
-            "results/tables/{figure}.{format}", figure=FIGURES, format=["svg", "pdf"]
-        ),
+        public=[
+            *expand("results/tables/{figure}.pdf", figure=FIGURES),
+            *[
+                report(
+                    f"results/tables/{figure}.svg",
+                    caption="captions/figures.rst",
+                    category="Figures",
+                    labels={
+                        "figure": figure.partition("_")[0].removeprefix("figure"),
+                        "shows": figure.partition("_")[2].replace("_", " "),
+                    },
+                )
+                for figure in FIGURES
+            ],
+        ],
         data=expand("results/tables/{file}", file=FIGURE_DATA),
         of_patients=expand(
             "results/tables/{figure}.{format}",
