@@ -222,11 +222,18 @@ rule tables_figures:
         privacy_images=privacy_shards,
         jobs=rules.tables_costs.output.jobs,
     output:
-        svg=report(
-            expand("results/tables/{figure}.svg", figure=FIGURES),
-            caption="captions/figures.rst",
-            category="Figures",
-        ),
+        svg=[
+            report(
+                f"results/tables/{figure}.svg",
+                caption="captions/figures.rst",
+                category="Figures",
+                labels={
+                    "figure": figure.partition("_")[0].removeprefix("figure"),
+                    "shows": figure.partition("_")[2].replace("_", " "),
+                },
+            )
+            for figure in FIGURES
+        ],
         pdf=expand("results/tables/{figure}.pdf", figure=FIGURES),
         data=expand("results/tables/{file}", file=FIGURE_DATA),
         inline="results/tables/figures_inline.json",
