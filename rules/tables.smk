@@ -361,12 +361,14 @@ rule tables_release:
         prompts=every_prompt_set,
         tables=rules.tables_build.output,
         costs=rules.tables_costs.output.costs,
+        audit=rules.tables_audit.output,
         figures=rules.tables_figures.output.svg
         + rules.tables_figures.output.pdf
         + rules.tables_figures.output.data,
         report=rules.tables_report.output.public,
         records=records("fidelity") + records("privacy") + records("downstream"),
         lock="envs/core.lock.txt",
+        citation="CITATION.cff",
     output:
         "results/tables/release.tar.gz",
     log:
@@ -385,7 +387,8 @@ rule tables_release:
         config=quote(canonical(config)),
     shell:
         "python -m workflow_scripts.tables.release --dataset {params.dataset}"
-        " --tables {input.tables} {input.costs} --figures {input.figures}"
+        " --tables {input.tables} {input.costs} {input.audit} --figures {input.figures}"
         " --records {input.records} --report {input.report}"
-        " --config {params.config} --lock {input.lock} --manifest {input.manifest}"
+        " --config {params.config} --lock {input.lock} --citation {input.citation}"
+        " --manifest {input.manifest}"
         " --prompts {input.prompts} --output {output} 2> {log}"

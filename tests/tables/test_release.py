@@ -16,6 +16,7 @@ from PIL import Image
 from tests.tables import leaks
 from tests.tables.test_figures import flags_of as figure_flags
 from tests.tables.test_tables_build import build
+from tests.workflow.checkouts import ROOT
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest, write_manifest
 from workflow_scripts.tables import build_figures, report
@@ -158,7 +159,8 @@ def flags_of(bench, public):
         *("--dataset", "World", "--tables", *map(str, sorted(out.iterdir()))),
         *("--records", *records, "--report", str(public)),
         *("--config", json.dumps({"run_models": ["sana"], "root": str(bench.root)})),
-        *("--lock", str(bench.root / "core.lock.txt"), "--manifest", str(bench.manifest)),
+        *("--lock", str(bench.root / "core.lock.txt"), "--citation", str(ROOT / "CITATION.cff")),
+        *("--manifest", str(bench.manifest)),
         *("--prompts", str(bench.prompts), "--output", str(bench.root / "release.tar.gz")),
     ]
 
@@ -189,7 +191,8 @@ def test_the_bundle_holds_tables_records_config_and_no_patient(bench, public):
     with tarfile.open(bench.root / "release.tar.gz") as archive:
         names = [name.removeprefix("chexgenbench-release/") for name in archive.getnames()]
         config = yaml.safe_load(archive.extractfile("chexgenbench-release/config.yaml"))
-    assert {"config.yaml", "contents.json", "report.html", "core.lock.txt"} <= set(names)
+    others = {"config.yaml", "contents.json", "report.html", "core.lock.txt", "CITATION.cff"}
+    assert others <= set(names)
     assert "tables/table01_fidelity.csv" in names
     records = [name for name in names if name.startswith("records/sound/")]
     assert "records/sound/downstream/classification/augmented/sana.json" in records

@@ -1,10 +1,10 @@
-"""Pack what may be published: tables, figures and report without images, records, config, lock.
+"""Pack what may be published: tables, figures, a report without images, records, config, lock.
 
 python -m workflow_scripts.tables.release --dataset MIMIC-CXR --tables results/tables/table*.csv
     --figures results/tables/figure01_workflow.svg results/tables/figure01_workflow.pdf
     --records results/fidelity/*/*.json results/privacy/*.json
     --report results/tables/report_public.html --config "$(cat resolved.json)"
-    --lock envs/core.lock.txt --manifest results/cohort/manifest.parquet
+    --lock envs/core.lock.txt --citation CITATION.cff --manifest results/cohort/manifest.parquet
     --prompts results/cohort/prompts/*.parquet --output results/tables/release.tar.gz
 
 Left out is whatever shows or names patients: radiographs, generated images (a model may have
@@ -240,6 +240,7 @@ def members_of(args: argparse.Namespace) -> dict[str, bytes]:
     config = without_site(json.loads(args.config))
     members["config.yaml"] = yaml.safe_dump(config, sort_keys=True, allow_unicode=True).encode()
     members[args.lock.name] = _read(args.lock)
+    members[args.citation.name] = _read(args.citation)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(members.items())}
     about = {"dataset": args.dataset, "left_out": _LEFT_OUT, "sha256": digests}
     members["contents.json"] = (json.dumps(about, indent=1, sort_keys=True) + "\n").encode()
@@ -282,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--report", required=True, type=Path, help="the report without images")
     add("--config", required=True, help="the resolved config, JSON")
     add("--lock", required=True, type=Path, help="the environment's lock")
+    add("--citation", required=True, type=Path, help="how to cite it (CITATION.cff)")
     add("--manifest", required=True, nargs="+", type=Path, help="whose ids and texts to look for")
     add("--prompts", required=True, nargs="+", type=Path, help="likewise")
     add("--output", required=True, type=Path, help="the tar.gz to write")
