@@ -104,7 +104,7 @@ lint: $(VENV)/installed-dev
 	ruff format --check .
 	mypy
 	snakefmt --check Snakefile rules
-	snakemake --lint --quiet all
+	snakemake --lint
 
 format: $(VENV)/installed-dev
 	ruff check --fix .

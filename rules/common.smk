@@ -594,7 +594,7 @@ def figure_flags(wildcards):
     own = caption_source_of(config)
     words = ["--test-prompts", "results/cohort/prompts/test.parquet", "--prompts"]
     for folder in caption_folders():
-        source = folder.rstrip("/").removeprefix("captions_") or own or "captions"
+        source = Path(folder).name.removeprefix("captions_") or own or "captions"
         words += [
             f"{source}=results/cohort/{folder}prompts/{prompt_set}.parquet"
             for prompt_set in PROMPT_SETS
