@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.tables.freeze import FROZEN, differences, regenerate
+from tests.tables.freeze import FROZEN, changes, differences, digest_of_weights, regenerate
 
 
 def test_the_committed_records_give_the_committed_tables(tmp_path):
@@ -48,3 +48,47 @@ def test_a_table_that_is_missing_is_shown(tmp_path):
     regenerate(FROZEN, tmp_path / "tables")
     (tmp_path / "tables/table05_segmentation.md").unlink()
     assert "table05_segmentation.md" in differences(FROZEN / "tables", tmp_path / "tables")
+
+
+@pytest.fixture
+def demo_like(tmp_path):
+    """A checkout whose records are the committed ones, and the committed ones to change."""
+    shutil.copytree(FROZEN / "inputs", tmp_path / "checkout/results")
+    shutil.copytree(FROZEN, tmp_path / "frozen")
+    return tmp_path / "checkout", tmp_path / "frozen"
+
+
+def change(checkout, record, metric, **fields):
+    path = checkout / "results" / record
+    content = json.loads(path.read_text())
+    (value,) = (v for v in content["values"] if (v["metric"], v["subset"]) == (metric, "all"))
+    for name, change in fields.items():
+        value[name] = change(value[name])
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("record", "metric", "fields", "where"),
+    [
+        ("fidelity/rad_dino/tiny_sd.json", "fid", {"value": lambda x: 1.001 * x}, "alike"),
+        ("privacy/tiny_sd.json", "reid_mean", {"value": lambda x: x + 1e-4}, "alike"),
+        ("fidelity/rad_dino/tiny_sd.json", "fid", {"value": lambda x: 5 * x}, "elsewhere"),
+        ("fidelity/rad_dino/tiny_sd.json", "recall", {"n": lambda n: n - 1}, "elsewhere"),
+        # The pixels of a control are the same on every processor.
+        ("privacy/noise.json", "pixel_mean", {"value": lambda x: x + 0.01}, "elsewhere"),
+    ],
+)
+def test_a_record_that_says_something_else_is_named(demo_like, record, metric, fields, where):
+    checkout, frozen = demo_like
+    if where == "alike":
+        (frozen / "weights.sha256").write_text(digest_of_weights(checkout))
+    assert changes(checkout, frozen) == []
+    change(checkout, record, metric, **fields)
+    (found,) = changes(checkout, frozen)
+    assert found.startswith(f"{record}: ")
+
+
+def test_another_processor_may_compute_a_little_otherwise(demo_like):
+    checkout, frozen = demo_like
+    change(checkout, "fidelity/rad_dino/tiny_sd.json", "fid", value=lambda x: 1.2 * x)
+    assert changes(checkout, frozen) == []

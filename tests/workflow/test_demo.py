@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 
 from tests.tables import leaks
+from tests.tables.freeze import FROZEN, changes
 from tests.workflow.checkouts import jobs_in, planned_jobs, run
 from workflow_scripts.common.images import read_shards
 from workflow_scripts.common.manifest import (
@@ -100,6 +101,10 @@ def test_snakemakes_own_report_has_the_tables_by_category_and_no_radiograph(demo
     assert "protocol sound" in index
     assert "riskiest_pairs.html" not in packed
     assert leaks.images_in(public) == []
+
+
+def test_the_records_are_the_committed_ones(demo):
+    assert changes(demo, FROZEN) == []
 
 
 def test_no_half_written_file_is_left(demo):
