@@ -23,6 +23,9 @@ FROZEN: Final = Path(__file__).parent / "frozen"
 """`inputs/` is what the tables are made of, `arguments.json` how, `tables/` what they are;
 `weights.sha256` is of the world's networks."""
 
+KEPT: Final = (".csv", ".md", ".tex")
+"""What is committed of a table: HTML would be the same numbers and the style, once more for each."""
+
 RESULTS: Final = "results/"
 SCRIPT: Final = "workflow_scripts.tables.build"
 TARGET: Final = "results/tables/table01_fidelity.csv"
@@ -99,6 +102,9 @@ def freeze(checkout: Path, frozen: Path) -> None:
     (frozen / "arguments.json").write_text(json.dumps(arguments, indent=1) + "\n")
     (frozen / "weights.sha256").write_text(digest_of_weights(checkout) + "\n")
     regenerate(frozen, frozen / "tables")
+    for path in (frozen / "tables").iterdir():
+        if path.suffix not in KEPT:
+            path.unlink()
 
 
 def build_arguments(checkout: Path) -> list[str]:
@@ -124,8 +130,9 @@ def regenerate(frozen: Path, out: Path) -> None:
 
 
 def differences(left: Path, right: Path) -> str:
-    """Return the unified diff of two folders of text files, empty where they are the same bytes."""
-    names = sorted({path.name for folder in (left, right) for path in folder.iterdir()})
+    """Return the unified diff of two folders of tables, empty where they are the same bytes."""
+    paths = [path for folder in (left, right) for path in folder.iterdir()]
+    names = sorted({path.name for path in paths if path.suffix in KEPT})
     found: list[str] = []
     for name in names:
         texts = [
