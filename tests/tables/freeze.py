@@ -24,7 +24,7 @@ FROZEN: Final = Path(__file__).parent / "frozen"
 `weights.sha256` is of the world's networks."""
 
 KEPT: Final = (".csv", ".md", ".tex")
-"""What is committed of a table: HTML would be the same numbers and the style, once more for each."""
+"""What is committed of a table: HTML is the same numbers, and the style once more for each."""
 
 RESULTS: Final = "results/"
 SCRIPT: Final = "workflow_scripts.tables.build"
