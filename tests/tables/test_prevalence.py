@@ -8,7 +8,8 @@ import pytest
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.tables.cohort_counts import SplitCounts
-from workflow_scripts.tables.figures import prevalence
+from workflow_scripts.tables.figures.findings import draw_prevalence
+from workflow_scripts.tables.figures.style import inline_svg
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.prevalence import (
     correlation,
@@ -131,8 +132,8 @@ def test_without_records_the_tables_say_so(cohort):
 def test_the_figure_names_the_correlations_and_the_floor(records, cohort):
     models = parse_models(json.dumps(MODELS))
     arguments = (measure(records, models), floor_of(records, models), positives(cohort))
-    svg = prevalence(*arguments)
+    svg = inline_svg(draw_prevalence(*arguments))
     assert "mean rank correlation +0.95;" in svg
     assert "floor +0.95" in svg
-    assert svg == prevalence(*arguments)
-    assert prevalence([], floor_of(Records(), models), positives(cohort)) is None
+    assert svg == inline_svg(draw_prevalence(*arguments))
+    assert draw_prevalence([], floor_of(Records(), models), positives(cohort)) is None

@@ -9,6 +9,21 @@ from filelock import FileLock
 from tests.workflow.checkouts import make_checkout, run
 
 
+@pytest.hookimpl(trylast=True)  # pytest itself puts together what shares a fixture
+def pytest_collection_modifyitems(items):
+    """Let the tests of the cluster begin, with the demo; the others that look at it come last.
+
+    In several processes everything else is tested meanwhile, instead of waiting for the demo.
+    """
+
+    def turn(item):
+        if item.path.name == "test_cluster.py":
+            return 0
+        return 2 if "demo" in getattr(item, "fixturenames", ()) else 1
+
+    items.sort(key=turn)
+
+
 @pytest.fixture
 def checkout(tmp_path):
     folder = tmp_path / "checkout"
