@@ -74,7 +74,7 @@ TABLES = [
     "table17a_caption_fidelity",
     "table17b_caption_privacy",
 ]
-JOINS = {(f"tables_{name}", None) for name in ("build", "costs", "report", "riskiest")}
+JOINS = {(f"tables_{name}", None) for name in ("build", "costs", "figures", "report", "riskiest")}
 
 
 def value(demo, stage, model, metric, subset="all"):
@@ -461,7 +461,8 @@ def test_a_touched_script_reruns_nothing_and_an_edited_one_its_stage(demo):
         rules = {rule for rule, _ in planned_jobs(demo, *PROFILE)}
     finally:
         script.write_text(text)
-    assert rules == {"fidelity_score", "tables_build", "tables_costs", "tables_report"}
+    joins = {"tables_build", "tables_costs", "tables_figures", "tables_report"}
+    assert rules == {"fidelity_score", *joins}
 
 
 def test_another_captions_source_does_retrain(demo):
@@ -512,9 +513,10 @@ def test_the_demos_wall_time_is_the_sum_of_its_benchmark_files(demo):
     assert "hours of wall time" in (demo / "results/tables/report.html").read_text()
 
 
-def test_the_cost_makes_the_report_anew_and_no_other_table(demo):
+def test_the_cost_makes_the_figures_and_the_report_anew_and_no_other_table(demo):
     jobs = planned_jobs(demo, *PROFILE, "--forcerun", "tables_costs")
-    assert jobs == {("tables_costs", None), ("tables_report", None)}
+    joins = {"tables_costs", "tables_figures", "tables_report"}  # a figure shows the cost
+    assert jobs == {(rule, None) for rule in joins}
 
 
 def test_the_bundle_has_the_cost_and_not_the_jobs(demo):
