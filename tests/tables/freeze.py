@@ -65,9 +65,9 @@ ELSEWHERE: Final[dict[str, tuple[float, float] | None]] = {
     r"n_images": (0, 0),
 }
 """The same where they are not: the tiny networks learn for seconds, and the last bits in which
-processors differ grow into other networks. These are twice the largest differences that were seen between
-AVX-512 and AVX2, rounded up; None is by anything. They tell a metric that is computed in another
-way from one that is measured on other images."""
+processors differ grow into other networks. These are twice the largest differences that were seen
+between AVX-512 and AVX2, rounded up; None is by anything. They tell a metric that is computed in
+another way from one that is measured on other images."""
 
 PIXELS_ALONE: Final = (
     "held_out_real",
