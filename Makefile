@@ -95,9 +95,8 @@ cluster-demo: env $(WORLD)/complete $(WORLD)/my_model/metadata.csv
 	python -m tests.cluster demo
 	@echo "tables: results/tables/, report: file://$(CURDIR)/results/tables/report.html"
 
-# Three processes on two cores: the tests of the cluster mostly wait.
 test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installed lint
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev
 	ruff check .

@@ -190,7 +190,7 @@ class Cluster:
             _kill(pid, signal.SIGSTOP)
         return paused
 
-    def wait_for_nodes(self, seconds: float = 60) -> None:
+    def wait_for_nodes(self, seconds: float = 300) -> None:
         """Wait until all nodes are up.
 
         Raises:
@@ -305,7 +305,7 @@ class Cluster:
         state["pids"][name] = process.pid
         self._write_state(state)
 
-    def _until(self, what: str, command: list[str], seconds: float = 60) -> None:
+    def _until(self, what: str, command: list[str], seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while True:
             with contextlib.suppress(ClusterError):

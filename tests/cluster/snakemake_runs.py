@@ -86,7 +86,7 @@ class Run:
         """Return what this and earlier runs in the checkout have said."""
         return self.output.read_text() if self.output.exists() else ""
 
-    def wait(self, seconds: float = 300) -> int:
+    def wait(self, seconds: float = 1200) -> int:
         """Return the exit code, in time or not at all."""
         try:
             return self.process.wait(seconds)
@@ -94,7 +94,7 @@ class Run:
             self.kill()
             raise AssertionError(f"Snakemake still runs:\n{self.said()[-6000:]}") from None
 
-    def succeed(self, seconds: float = 300) -> None:
+    def succeed(self, seconds: float = 1200) -> None:
         """Wait for its end, which is to be a good one."""
         assert self.wait(seconds) == 0, self.said()[self.said_before :][-8000:]
 
@@ -107,7 +107,7 @@ class Run:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def job(self, rule: str, seconds: float = 120) -> Job:
+    def job(self, rule: str, seconds: float = 600) -> Job:
         """Wait until a job of a rule runs, and return it."""
         found: list[Job] = []
 

@@ -57,7 +57,7 @@ def reference(cluster, demo, tmp_path_factory):
     (folder / "results").mkdir(exist_ok=True)
     shutil.copytree(demo / "results/world", folder / "results/world", copy_function=shutil.copy2)
     write_profile(folder / "profiles/slurm_h200", folder / "fitted")
-    Run(cluster, folder, Path("fitted")).succeed(900)
+    Run(cluster, folder, Path("fitted")).succeed(3000)
     return folder
 
 
@@ -115,7 +115,7 @@ def start_training(cluster: Cluster, folder: Path, *flags: str) -> tuple[Run, Jo
     run = Run(cluster, folder, Path("fitted"), TUNED, flags=flags)
     job = run.job("finetune_train")
     progress = folder / f"results/finetune/{MODEL}/.progress"
-    run.until(lambda: any(progress.glob("attempt-*/step-*")), 120, "a checkpoint")
+    run.until(lambda: any(progress.glob("attempt-*/step-*")), 600, "a checkpoint")
     return run, job
 
 
@@ -260,7 +260,7 @@ def test_a_cancelled_job_is_tried_again_and_goes_on_and_a_new_controller_does_no
     folder = again("results/finetune")
     run, job = start_training(cluster, folder)
     cluster.run(["scancel", job.id])
-    run.until(lambda: any(j.id != job.id for j in jobs(cluster)), 120, "the next attempt")
+    run.until(lambda: any(j.id != job.id for j in jobs(cluster)), 600, "the next attempt")
     time.sleep(6)  # what slurmctld learnt in its last five seconds, it forgets
     cluster.kill_controller()
     time.sleep(5)
@@ -275,7 +275,7 @@ def test_a_job_out_of_time_goes_on_in_the_next_attempt(cluster, reference, again
     run, job = start_training(cluster, folder)
     pids = cluster.pause_jobs(job.node)  # for as long as SLURM takes to see that the time is over
     cluster.run(["scontrol", "update", f"JobId={job.id}", "TimeLimit=1"])
-    run.until(lambda: job.id not in {j.id for j in jobs(cluster)}, 150, "the time limit")
+    run.until(lambda: job.id not in {j.id for j in jobs(cluster)}, 600, "the time limit")
     assert pids
     run.succeed()
     assert states(cluster, folder, "finetune_train") == ["TIMEOUT", "COMPLETED"]
@@ -293,11 +293,11 @@ def test_lost_nodes_cost_no_result(cluster, reference, again, monkeypatch):
     for node in {job.node for job in lost}:
         cluster.kill_node(node)
     ids = {job.id for job in lost}
-    run.until(lambda: ids <= {j.id for j in jobs(cluster, "PD")}, 120, "SLURM to see it")
+    run.until(lambda: ids <= {j.id for j in jobs(cluster, "PD")}, 600, "SLURM to see it")
     for node in {job.node for job in lost}:
         cluster.start_node(node)
     cluster.wait_for_nodes()
-    run.succeed(400)  # SLURM lets two minutes pass before it runs a job again
+    run.succeed()  # SLURM lets two minutes pass before it runs a job again
     for rule in targets:
         assert states(cluster, folder, rule) == ["NODE_FAIL", "COMPLETED"]
     for name, value in cluster.environment().items():
@@ -316,9 +316,9 @@ def test_preempted_work_waits_and_goes_on(cluster, reference, again):
     run, job = start_training(cluster, folder, "--retries", "0")
     urgent = ["sbatch", "--parsable", "-p", "urgent", "--gpus=h200:4", "--nodes=1", "-o/dev/null"]
     others = [cluster.run([*urgent, "--wrap", "sleep 60"]).strip() for _ in range(2)]
-    run.until(lambda: job.id in {j.id for j in jobs(cluster, "PD")}, 60, "preemption")
+    run.until(lambda: job.id in {j.id for j in jobs(cluster, "PD")}, 600, "preemption")
     cluster.run(["scancel", *others])
-    run.succeed(400)
+    run.succeed()
     assert states(cluster, folder, "finetune_train") == ["PREEMPTED", "COMPLETED"]
     assert_went_on(folder, reference)
 
