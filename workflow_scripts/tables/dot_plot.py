@@ -13,6 +13,9 @@ WIDTH: Final = 390.0
 RIGHT: Final = 64.0
 ROW: Final = 22.0
 
+_DECADES: Final = 4
+"""Labels that a logarithmic axis has room for, less one."""
+
 _LOG_FROM: Final = 12.0
 """Ratio of largest to smallest value from which the axis is logarithmic."""
 
@@ -86,7 +89,8 @@ def _scale(low: float, high: float, logarithmic: bool) -> tuple[_Scale, list[tup
     if logarithmic:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         scale = _Scale(10.0**first, 10.0**last, True)
-        return scale, [(scale(10.0**k), f"{10.0**k:g}") for k in range(first, last + 1)]
+        step = math.ceil((last - first) / _DECADES)
+        return scale, [(scale(10.0**k), f"{10.0**k:g}") for k in range(first, last + 1, step)]
     marks = _round_marks(low, high)
     scale = _Scale(marks[0], marks[-1], False)
     return scale, [(scale(mark), f"{mark:g}") for mark in marks]
