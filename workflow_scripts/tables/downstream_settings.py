@@ -6,10 +6,11 @@ The settings are those of the first training run of each task, which its record 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, noted
+from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, noted, with_published
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import NOT_RUN
+from workflow_scripts.tables.published import PAPER_DATASET, Published, printed_rows
 from workflow_scripts.tables.records_in import REAL, Records
 
 
@@ -67,9 +68,23 @@ def settings_table(
         cohort: counts per split.
         images_removed: how many images the cohort left out.
     """
-    rows, notes = noted([_row(network, records) for network in _NETWORKS])
+    rows = [_row(network, records) for network in _NETWORKS]
+    if dataset == PAPER_DATASET:
+        rows = [with_published(row, printed_rates(), protocol) for row in rows]
+    rows, notes = noted(rows)
     caption = caption_of(SETTINGS, rows, dataset, protocol, cohort, images_removed)
     return Table(SETTINGS, tuple(rows), (), caption, tuple(notes))
+
+
+def printed_rates() -> dict[tuple[str, str, str, str], Published]:
+    """Return Table 12's printed learning rates, keyed as by `published_values`, the task first."""
+    headers, _, (_, *texts) = printed_rows(SETTINGS.stem)
+    tasks = {network.name: network.task for network in _NETWORKS}
+    found = {}
+    for name, text in zip(headers[1:], texts, strict=True):
+        key = (tasks[name], "learning_rate", "all", "")
+        found[key] = Published(*key, float(text), text)
+    return found
 
 
 def _row(network: _Network, records: Records) -> Row:

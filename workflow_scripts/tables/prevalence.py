@@ -15,10 +15,11 @@ from scipy import stats
 
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Record
-from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, noted
+from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, noted, with_published
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry
+from workflow_scripts.tables.published import PAPER_DATASET, Published, printed_rows
 from workflow_scripts.tables.records_in import Records
 
 MEASURES: Final = {"fid": "FID (RadDino)", "excess": "FID less its floor", "kid": "KID (RadDino)"}
@@ -53,6 +54,25 @@ PREVALENCE: Final = Layout(
         "most frequent finding and the lowest value."
     ),
 )
+
+_PRINTED_COLUMNS: Final = ("count", "prevalence_rank", "fid", "fid_rank")
+_PAPERS_CODES: Final = {
+    "AT": "Atelectasis",
+    "CM": "Cardiomegaly",
+    "CD": "Consolidation",
+    "ED": "Edema",
+    "EC": "Enlarged Cardiomediastinum",
+    "Frac.": "Fracture",
+    "LL": "Lung Lesion",
+    "LO": "Lung Opacity",
+    "NF": "No Finding",
+    "PE": "Pleural Effusion",
+    "PO": "Pleural Other",
+    "PN": "Pneumonia",
+    "PT": "Pneumothorax",
+    "SD": "Support Devices",
+}
+"""The paper's Table 9: its columns, and how it names the findings."""
 
 CORRELATION: Final = Layout(
     stem="table09b_prevalence_correlation",
@@ -106,10 +126,22 @@ def prevalence_tables(
         (PREVALENCE, _finding_rows(counts, mean)),
         (CORRELATION, _correlation_rows(counts, measured, mean, floor_of(records, models))),
     ):
+        if dataset == PAPER_DATASET and layout is PREVALENCE:
+            rows = [with_published(row, printed_prevalence(), protocol) for row in rows]
         with_notes, notes = noted(rows)
         caption = caption_of(layout, with_notes, dataset, protocol, cohort, images_removed)
         tables[layout.stem] = Table(layout, tuple(with_notes), (), caption, tuple(notes))
     return tables
+
+
+def printed_prevalence() -> dict[tuple[str, str, str, str], Published]:
+    """Return Table 9's printed numbers, keyed as by `published_values`, a finding as the model."""
+    found = {}
+    for code, *texts in printed_rows(PREVALENCE.stem)[1:]:
+        for metric, text in zip(_PRINTED_COLUMNS, texts, strict=True):
+            key = (_PAPERS_CODES[code], metric, "all", "")
+            found[key] = Published(*key, float(text.replace(",", "")), text)
+    return found
 
 
 def positives(cohort: dict[str, SplitCounts]) -> np.ndarray:

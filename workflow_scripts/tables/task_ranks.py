@@ -14,10 +14,11 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, noted
+from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, noted, with_published
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry
+from workflow_scripts.tables.published import PAPER_DATASET, Published, model_key, printed_rows
 from workflow_scripts.tables.records_in import Records
 
 FEWEST_MODELS: Final = 4
@@ -131,10 +132,22 @@ def task_rank_tables(
         (RANKS, _rank_rows(records, ranked)),
         (CORRELATIONS, [_correlation_row(records, ranked, fidelity, task) for task in TASKS]),
     ):
+        if dataset == PAPER_DATASET and layout is RANKS:
+            rows = [with_published(row, printed_task_ranks(), protocol) for row in rows]
         with_notes, notes = noted(rows)
         caption = caption_of(layout, with_notes, dataset, protocol, cohort, images_removed)
         tables[layout.stem] = Table(layout, tuple(with_notes), (), caption, tuple(notes))
     return tables
+
+
+def printed_task_ranks() -> dict[tuple[str, str, str, str], Published]:
+    """Return Table 10's printed ranks, keyed as by `published_values`."""
+    found = {}
+    for name, *texts in printed_rows(RANKS.stem)[1:]:
+        for column, text in zip(RANKS.columns, texts, strict=True):
+            key = (model_key(name), column.metric, "all", "")
+            found[key] = Published(*key, float(text), text)
+    return found
 
 
 def measured(records: Records, models: Sequence[ModelEntry], measure: Measure) -> np.ndarray:
