@@ -60,10 +60,11 @@ rule release:
 
 
 rule tables:
-    """The tables without the report."""
+    """The tables, the audit and the figures, without the report."""
     input:
         rules.tables_build.output,
         rules.tables_audit.output,
+        rules.tables_figures.output,
 
 
 onstart:
