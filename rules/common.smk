@@ -318,14 +318,18 @@ def base_settings(settings):
     }
 
 
+def processes_of(resources):
+    """In how many processes a training job computes: one per GPU, or what the CPU is asked for."""
+    return resources.gpu or resources.get("cpu_processes", 1)
+
+
 def launcher(wildcards, resources):
     """How a script starts that trains in one process or several: one per GPU.
 
     `accelerate` costs a process of its own, so only where it is needed; told that there are several,
-    it asks neither the machine nor a user's own settings. On the CPU the resource `cpu_processes`
-    may ask for more than one.
+    it asks neither the machine nor a user's own settings.
     """
-    processes = resources.gpu or resources.get("cpu_processes", 1)
+    processes = processes_of(resources)
     if processes == 1:
         return "python -m"
     return (
@@ -742,10 +746,12 @@ def preflight():
     models = sorted(
         {job.wildcards.model for job in planned if "model" in job.wildcards.keys()}
     )
+    tuning = [job for job in planned if job.rule.name == "finetune_train"]
+    devices = f"--devices {processes_of(tuning[0].resources)}" if tuning else ""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as resolved:
         json.dump(config, resolved)
         resolved.flush()
         shell(
             "python -m workflow_scripts.preflight.check --config {resolved.name}"
-            " --stages {stages} --models {models} >&2"
+            " --stages {stages} --models {models} {devices} >&2"
         )

@@ -239,6 +239,9 @@ class Cluster:
             )
         )
         (etc / "gres.conf").write_text("\n".join(gres) + "\n")
+        # Nothing here uses cgroups, but slurmd makes one as it starts where it finds version 2, and
+        # does not start where systemd is not there, or does not let it.
+        (etc / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         slurmdbd = etc / "slurmdbd.conf"
         slurmdbd.write_text(
             _SLURMDBD_CONF.format(folder=self.folder, sockets=sockets, user=user, **ports)

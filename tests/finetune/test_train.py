@@ -20,13 +20,12 @@ from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune import data
 from workflow_scripts.finetune.data import centre_square, read_training_rows
-from workflow_scripts.finetune.draws import Draws, batch_order
+from workflow_scripts.finetune.draws import Draws, batch_order, divide_batch
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.finetune.lora import LoraSettings
 from workflow_scripts.finetune.resume import Checkpoint, save_checkpoint, take_over
 from workflow_scripts.finetune.train import (
-    accumulation_steps,
     finetune,
     learning_rate_at,
     total_steps,
@@ -35,28 +34,32 @@ from workflow_scripts.finetune.train import (
 CPU = torch.device("cpu")
 
 
-@given(devices=st.integers(1, 16), per_device=st.integers(1, 64), accumulate=st.integers(1, 8))
-def test_the_total_batch_is_always_met(devices, per_device, accumulate):
-    total = devices * per_device * accumulate
-    assert accumulation_steps(total, devices, per_device) == accumulate
+@given(devices=st.integers(1, 16), most=st.integers(1, 64), passes=st.integers(1, 8))
+def test_the_total_batch_is_always_met(devices, most, passes):
+    assert divide_batch(devices * most * passes, devices, most) == (most, passes)
+
+
+@given(devices=st.integers(1, 64), share=st.integers(1, 64), more=st.integers(0, 64))
+def test_a_device_takes_no_more_than_its_share(devices, share, more):
+    assert divide_batch(devices * share, devices, share + more) == (share, 1)
 
 
 @pytest.mark.parametrize(
-    ("total", "devices", "per_device", "remedy"),
+    ("total", "devices", "most", "remedy"),
     [
         (128, 4, 24, "use a per-device batch of 16"),
         (128, 3, 16, "use a number of devices that divides 128"),
-        (8, 1, 16, "use a per-device batch of 8"),
+        (4, 8, 16, "use a number of devices that divides 4"),
     ],
 )
-def test_a_batch_that_cannot_be_met_is_refused(total, devices, per_device, remedy):
+def test_a_batch_that_cannot_be_met_is_refused(total, devices, most, remedy):
     with pytest.raises(InputError, match="do not divide the total batch") as caught:
-        accumulation_steps(total, devices, per_device)
+        divide_batch(total, devices, most)
     assert remedy in str(caught.value)
 
 
 def test_the_paper_protocol_in_numbers():
-    assert accumulation_steps(128, 4, 16) == 2
+    assert divide_batch(128, 4, 16) == (16, 2)
     assert total_steps(237_388, 20, 128) == 37_092
     assert learning_rate_at(0, 5e-6, 0) == learning_rate_at(10**6, 5e-6, 0) == 5e-6
     assert [learning_rate_at(step, 1.0, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]

@@ -86,6 +86,15 @@ def test_preflight_names_what_is_missing_before_the_first_job(checkout):
     assert not (checkout / "logs").exists(), "a job ran"
 
 
+def test_a_batch_that_the_gpus_do_not_divide_is_refused_before_the_first_job(checkout):
+    command = ["snakemake", "--cores", "2", "--set-resources", "finetune_train:gpu=3"]
+    done = run(command, checkout, check=False)
+    assert done.returncode
+    assert "FAULT  models.sd_v2.finetune, 3 device(s)" in done.stdout
+    assert "use a number of devices that divides 128" in done.stdout
+    assert not (checkout / "logs").exists(), "a job ran"
+
+
 def profile_rules(name):
     profile = read_profile(Path(f"profiles/{name}/config.yaml"))
     return set(profile.get("set-resources", {})) | set(profile.get("set-threads", {}))

@@ -37,7 +37,7 @@ from workflow_scripts.common.files import sha256_of, write_text
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import provenance
 from workflow_scripts.finetune.data import TrainingImages, digest_of_files, read_training_rows
-from workflow_scripts.finetune.draws import Draws, batch_order
+from workflow_scripts.finetune.draws import Draws, batch_order, divide_batch
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family
 from workflow_scripts.finetune.layout import Base, add_base_flags
@@ -74,7 +74,7 @@ class TrainSettings:
         learning_rate: constant after the warm-up.
         epochs: how often each image is seen.
         batch_size: in total, over devices and accumulation.
-        per_device_batch_size: what one device takes at a time.
+        per_device_batch_size: the most that one device takes at a time.
         size: side in pixels.
         caption_dropout: share of images shown with an empty caption.
         optimiser: `adamw` (betas 0.9 and 0.999) or `came` (see came.py).
@@ -106,26 +106,6 @@ class TrainSettings:
     optimiser: str = "adamw"
     ema_decay: float | None = None
     lora: LoraSettings | None = None
-
-
-def accumulation_steps(batch_size: int, devices: int, per_device: int) -> int:
-    """Return how many passes each device accumulates so that one step sees `batch_size` images.
-
-    Raises:
-        InputError: devices x per-device batch does not divide the total.
-    """
-    if per_device < 1 or devices < 1 or batch_size % (devices * per_device):
-        share = batch_size // devices if batch_size % devices == 0 else 0
-        fitting = [n for n in range(1, min(per_device, share) + 1) if share % n == 0]
-        raise InputError(
-            f"{devices} device(s) x {per_device} images do not divide the total batch of "
-            f"{batch_size}",
-            "--batch-size, --per-device-batch-size",
-            f"use a per-device batch of {fitting[-1]}"
-            if fitting
-            else f"use a number of devices that divides {batch_size}",
-        )
-    return batch_size // (devices * per_device)
 
 
 def total_steps(images: int, epochs: float, batch_size: int) -> int:
@@ -191,7 +171,7 @@ def finetune(
             "--gpus",
             f"start with `accelerate launch --num_processes {gpus} -m ...`",
         )
-    accumulate = accumulation_steps(
+    images, accumulate = divide_batch(
         settings.batch_size, accelerator.num_processes, settings.per_device_batch_size
     )
     identity = _identity(family, files, base, rows, settings, device)
@@ -225,7 +205,7 @@ def finetune(
             run.steps,
             settings.batch_size,
             accelerator.num_processes,
-            settings.per_device_batch_size,
+            images,
             accumulate,
             accelerator.device,
         )
@@ -401,7 +381,7 @@ class _Run:
         settings, accelerator = self.settings, self.accelerator
         order = batch_order(settings.seed, len(self.rows), settings.batch_size, step)
         indices = np.arange(settings.batch_size).reshape(
-            self.accumulate, accelerator.num_processes, settings.per_device_batch_size
+            self.accumulate, accelerator.num_processes, -1
         )[:, accelerator.process_index]
         return [(order[own], own) for own in indices]
 

@@ -35,21 +35,27 @@ class Check:
     fault: InputError | None = None
 
 
-def preflight(config: dict[str, Any], stages: set[str], models: set[str]) -> list[Check]:
+def preflight(
+    config: dict[str, Any], stages: set[str], models: set[str], devices: int | None = None
+) -> list[Check]:
     """Check the files of a config, as far as the planned stages and models need them.
 
     Args:
         config: the validated config.
         stages: names of the stages that have jobs to run.
         models: keys of the models that have jobs to run.
+        devices: over which fine-tuning divides its batches; None leaves that to its jobs.
     """
-    return [_checked(what, path, check) for what, path, check in _subjects(config, stages, models)]
+    subjects = _subjects(config, stages, models, devices)
+    return [_checked(what, path, check) for what, path, check in subjects]
 
 
 Subject = tuple[str, str, Callable[[Path], object]]
 
 
-def _subjects(config: dict[str, Any], stages: set[str], models: set[str]) -> Iterator[Subject]:
+def _subjects(
+    config: dict[str, Any], stages: set[str], models: set[str], devices: int | None
+) -> Iterator[Subject]:
     cohort = config["cohort"]
     source = cohort[cohort["source"]]
     if "cohort" in stages:
@@ -65,7 +71,7 @@ def _subjects(config: dict[str, Any], stages: set[str], models: set[str]) -> Ite
             yield f"{prefix}.metadata", source["metadata"], lambda path: check_table(path, columns)
     for key in config["run_models"]:
         if key in models:
-            yield from _model_subjects(key, config["models"][key], stages)
+            yield from _model_subjects(key, config["models"][key], stages, devices)
     optional = {"inception_v3", "densenet_121"} - set(config["fidelity"]["encoders"])
     for name, block in config["encoders"].items():
         if "features" in stages and name not in optional:
@@ -98,7 +104,9 @@ def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
                 yield f"downstream.report_generation.metrics.{name}", files["weights"], check
 
 
-def _model_subjects(key: str, block: dict[str, Any], stages: set[str]) -> Iterator[Subject]:
+def _model_subjects(
+    key: str, block: dict[str, Any], stages: set[str], devices: int | None
+) -> Iterator[Subject]:
     family = block["family"]
     if family == "control" or not stages & {"finetune", "generate"}:
         return
@@ -113,6 +121,10 @@ def _model_subjects(key: str, block: dict[str, Any], stages: set[str]) -> Iterat
         )
         return
     yield f"models.{key}.base", block["base"], lambda path: check_model(path, block)
+    if devices and "finetune" in stages and "finetune" in block:
+        tuned = block["finetune"]
+        what = f"models.{key}.finetune, {devices} device(s)"
+        yield what, f"batches of {tuned['batch_size']}", lambda _: check_batch(tuned, devices)
 
 
 def check_folder(path: Path) -> None:
@@ -244,6 +256,13 @@ def check_model(path: Path, block: dict[str, Any]) -> None:
         module_endings(family, tuned["lora"]["targets"])
 
 
+def check_batch(tuned: dict[str, Any], devices: int) -> None:
+    """Check that the total batch can be divided over the devices."""
+    from workflow_scripts.finetune.draws import divide_batch
+
+    divide_batch(tuned["batch_size"], devices, tuned["per_device_batch_size"])
+
+
 def _encoder_check(name: str) -> Callable[[Path], object]:
     def check(path: Path) -> None:
         from workflow_scripts.features.encoders import check_encoder
@@ -326,11 +345,12 @@ def main(argv: list[str] | None = None) -> None:
     stages = ["cohort", "finetune", "generate", "features", "downstream"]
     parser.add_argument("--stages", nargs="*", default=stages, help="stages that have jobs to run")
     parser.add_argument("--models", nargs="*", help="models that have jobs to run; default all")
+    parser.add_argument("--devices", type=int, help="of a fine-tuning job, whose batch they share")
     arguments = parser.parse_args(argv)
     config = read_config(arguments.config)
     validate_config(config)
     models = config["run_models"] if arguments.models is None else arguments.models
-    checks = preflight(config, set(arguments.stages), set(models))
+    checks = preflight(config, set(arguments.stages), set(models), arguments.devices)
     print(format_checks(checks))
     faults = [check for check in checks if check.fault is not None]
     if faults:
