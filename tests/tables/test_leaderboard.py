@@ -22,6 +22,7 @@ from workflow_scripts.tables.metric_ranks import METRICS
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.paired import replicates_of
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 OWN = [metric for metric in METRICS if metric.family == "rad_dino"]
 SIGNS = np.array([-1 if metric.direction == "higher" else 1 for metric in OWN])
@@ -117,7 +118,7 @@ def cells_of(table):
 
 
 def board(records, models):
-    return cells_of(leaderboard(records, models, "World", "sound", {}))
+    return cells_of(leaderboard(Run(records, models, "World")))
 
 
 ALL_EQUAL = np.zeros((5, len(OWN)))
@@ -183,9 +184,9 @@ def test_equal_models_share_ranks_and_far_ones_have_one_rank_each():
 
 def test_the_board_has_the_best_first_and_is_the_same_each_time():
     records, models = simulated(np.array([60, 0, 30.0])[:, None] * SIGNS, np.random.default_rng(1))
-    table = leaderboard(records, models, "World", "sound", {})
+    table = leaderboard(Run(records, models, "World"))
     assert [row.key for row in table.rows] == ["m1", "m2", "m0"]
-    assert table == leaderboard(records, models, "World", "sound", {})
+    assert table == leaderboard(Run(records, models, "World"))
     turned = board(records, models[::-1])
     assert {key: own["Rank"].interval for key, own in turned.items()} == {
         row.key: row.cells[0].interval for row in table.rows

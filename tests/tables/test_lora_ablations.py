@@ -9,6 +9,7 @@ from workflow_scripts.preflight.check import read_config
 from workflow_scripts.tables.lora_ablations import lora_tables, printed_by_place, printed_by_rank
 from workflow_scripts.tables.models import parse_models, variants
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 
 def entry(key, rank, targets="attention", base="one"):
@@ -36,7 +37,7 @@ def tables_of(entries, fids, dataset="World"):
         values = [Value("fid", fid, "lower", 9, "all", 8)]
         values.append(Value("kid", fid / 10, "lower", 9, "all", 8, (0.0, fid), "b"))
         records.add(Record("fidelity", key, "rad_dino", "sound", values))
-    return lora_tables(records, parse_models(json.dumps(entries)), dataset, "sound", {})
+    return lora_tables(Run(records, parse_models(json.dumps(entries)), dataset))
 
 
 def shown(table):

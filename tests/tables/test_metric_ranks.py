@@ -10,6 +10,7 @@ from workflow_scripts.tables.metric_ranks import METRICS, RANKS, printed_ranks, 
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.published import published_values
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 
 def records_of(values):
@@ -49,7 +50,7 @@ def cells(table):
 def test_ranks_averages_and_ties_by_hand():
     values = by_hand({"a": 3.0, "b": 1.0, "c": 1.0, "noise": 0.1}, {"a": 0.9, "b": 0.2, "c": 0.2})
     models = models_of(values, noise="control")
-    table = rank_table(records_of(values), models, "World", "sound", {})
+    table = rank_table(Run(records_of(values), models, "World"))
     assert "Here the average is over 7 of the paper's 9 metrics." in table.caption
     found = cells(table)
     assert list(found) == ["a", "b", "c"]  # the control neither has a rank nor takes one
@@ -68,7 +69,7 @@ def test_ranks_averages_and_ties_by_hand():
 
 def test_a_model_that_lacks_a_metric_is_not_ranked_and_takes_no_rank():
     values = by_hand({"a": 3.0, "b": None, "c": 4.0})
-    found = cells(rank_table(records_of(values), models_of(values), "World", "sound", {}))
+    found = cells(rank_table(Run(records_of(values), models_of(values), "World")))
     assert [found[key]["FID (RadDino)"].value for key in "abc"] == [1, None, 2]
     assert found["b"]["Average Rank"].reason == "1 image"
     assert found["b"]["Coverage"].value is None
@@ -77,7 +78,7 @@ def test_a_model_that_lacks_a_metric_is_not_ranked_and_takes_no_rank():
 
 def test_without_a_record_the_row_says_why():
     models = models_of(["a"])
-    (row,) = rank_table(Records(), models, "World", "sound", {}).rows
+    (row,) = rank_table(Run(Records(), models, "World")).rows
     assert {cell.reason for cell in row.cells} == {"not run"}
 
 
@@ -128,7 +129,7 @@ def papers_records(ranks_of_precision_and_recall=False):
 def papers_table(**options):
     values = papers_records(**options)
     assert len(values) == 11
-    return rank_table(records_of(values), models_of(values), "MIMIC-CXR", "sound", {})
+    return rank_table(Run(records_of(values), models_of(values), "MIMIC-CXR"))
 
 
 def test_the_papers_values_give_its_ranks_but_for_two_columns():
@@ -164,6 +165,6 @@ def test_the_contradictions_move_averages_by_a_third_at_most_and_no_final_rank()
 def test_published_ranks_stand_beside_the_papers_data_alone():
     values = by_hand({"sana": 1.0, "radedit": 2.0})
     for dataset, shown in (("MIMIC-CXR", True), ("World", False)):
-        table = rank_table(records_of(values), models_of(values), dataset, "sound", {})
+        table = rank_table(Run(records_of(values), models_of(values), dataset))
         assert table.has_published == shown
     assert len(printed_ranks()) == 11 * len(RANKS.columns)

@@ -17,6 +17,7 @@ from workflow_scripts.tables.as_csv import to_csv
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.paired import PAIRED, difference, differences, matrices, paired_table
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 IMAGES = {"real": "r", "generated": "g"}
 METRICS = ("kid", "fid_corrected", *OVERLAPS)
@@ -153,11 +154,11 @@ def test_the_matrix_has_the_best_first_and_both_directions():
 
 def test_the_table_has_a_row_for_each_pair_of_models():
     records, models = made({"a": 1.0, "b": 3.0, "c": 1.01, "z": 9.0}, families={"z": "control"})
-    table = paired_table(records, models, "World", "sound", {})
+    table = paired_table(Run(records, models, "World"))
     rows = list(csv.DictReader(io.StringIO(to_csv(table))))
     assert [row["Pair"] for row in rows] == ["A − B", "A − C", "B − C"]
     assert float(rows[0]["KID ↓"]) == -2
     assert float(rows[0]["KID ↓ [low]"]) < -2 < float(rows[0]["KID ↓ [high]"])
     assert [row.cells[0].rank for row in table.rows] == ["best", None, "best"]
     assert "Best in bold" not in table.caption
-    assert paired_table(records, models[:1], "World", "sound", {}).rows == ()
+    assert paired_table(Run(records, models[:1], "World")).rows == ()

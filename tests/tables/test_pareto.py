@@ -16,6 +16,7 @@ from workflow_scripts.tables.pareto import (
     pareto_table,
 )
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 POINTS = st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12).map(np.array)
 
@@ -107,7 +108,7 @@ def test_who_dominates_whom_by_hand(bench):
 
 
 def test_the_table_says_who_is_on_the_front_and_why_a_model_is_not_compared(bench):
-    table = pareto_table(*bench, "World", "sound", {})
+    table = pareto_table(Run(*bench, "World"))
     rows = {row.key: row for row in table.rows}
     assert rows["faithful"].attributes == ("✓", "–")
     assert rows["worst"].attributes == ("✗", "Faithful, Private, Worse")

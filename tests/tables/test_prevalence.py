@@ -19,6 +19,7 @@ from workflow_scripts.tables.prevalence import (
     prevalence_tables,
 )
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 # Counts and mean FID of the paper's Table 9, in the order of FINDINGS.
 COUNTS = [47704, 46602, 11290, 28601, 7454, 4671, 6491, 53513, 78939, 56433, 2024, 16832, 10971]
@@ -61,7 +62,7 @@ def records():
 
 
 def tables(records, cohort):
-    return prevalence_tables(records, parse_models(json.dumps(MODELS)), "World", "sound", cohort)
+    return prevalence_tables(Run(records, parse_models(json.dumps(MODELS)), "World", cohort))
 
 
 def cells(table, key):

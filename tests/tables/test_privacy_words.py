@@ -9,6 +9,7 @@ from workflow_scripts.tables.assemble import build_tables
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 MODELS = [
     {
@@ -25,7 +26,7 @@ def tables(*records):
     found = Records()
     for record in records:
         found.add(record)
-    return build_tables(found, parse_models(json.dumps(MODELS)), "World", "sound", {})
+    return build_tables(Run(found, parse_models(json.dumps(MODELS)), "World"))
 
 
 def lenses(model, **seen):

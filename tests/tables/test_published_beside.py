@@ -10,6 +10,7 @@ from workflow_scripts.tables.downstream_settings import settings_table
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.prevalence import prevalence_tables, printed_prevalence
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 from workflow_scripts.tables.task_ranks import task_rank_tables
 
 MODELS = parse_models(
@@ -24,10 +25,8 @@ COHORT = {"train": SplitCounts("train", 200_000, 1, 1, dict.fromkeys(FINDINGS, 8
 
 
 def tables(dataset, protocol):
-    rest = (dataset, protocol, COHORT)
-    found = prevalence_tables(Records(protocol), MODELS, *rest)
-    found |= task_rank_tables(Records(protocol), MODELS, *rest)
-    return found | {"table12": settings_table(Records(protocol), *rest)}
+    run = Run(Records(protocol), MODELS, dataset, COHORT)
+    return prevalence_tables(run) | task_rank_tables(run) | {"table12": settings_table(run)}
 
 
 def cells(table):

@@ -5,6 +5,8 @@ import json
 from workflow_scripts.preflight.check import read_config
 from workflow_scripts.tables.as_markdown import to_markdown
 from workflow_scripts.tables.models import parse_models
+from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 from workflow_scripts.tables.t2i_settings import printed_rates, t2i_settings_table
 
 TUNED = {
@@ -39,7 +41,7 @@ MODELS = [
 
 
 def table(dataset="World"):
-    return t2i_settings_table(parse_models(json.dumps(MODELS)), dataset, "sound", {})
+    return t2i_settings_table(Run(Records(), parse_models(json.dumps(MODELS)), dataset))
 
 
 def test_settings_are_the_models_and_what_there_is_not_says_why():

@@ -28,6 +28,7 @@ from workflow_scripts.tables.pareto import PARETO
 from workflow_scripts.tables.prevalence import CORRELATION, PREVALENCE
 from workflow_scripts.tables.published import model_key, published_values
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 from workflow_scripts.tables.t2i_settings import T2I_SETTINGS
 from workflow_scripts.tables.task_ranks import CORRELATIONS, RANKS
 
@@ -62,7 +63,7 @@ def table_of(fids: dict[str, float], metric: str = "fid", direction: str = "lowe
     for key, value in fids.items():
         values = [Value(metric, value, direction, 9)]
         records.add(Record("fidelity", key, "rad_dino", "sound", values))
-    tables = build_tables(records, parse_models(json.dumps(models)), "World", "sound", {})
+    tables = build_tables(Run(records, parse_models(json.dumps(models)), "World"))
     return tables["table01_fidelity"]
 
 
@@ -535,7 +536,7 @@ def test_latex_compiles_as_it_is(bench, packages):
 
 def test_latex_of_an_empty_run_says_why_everything_is_a_dash():
     models = parse_models(json.dumps([{"key": "a", "family": "external"}]))
-    tables = build_tables(Records(), models, "World", "sound", {})
+    tables = build_tables(Run(Records(), models, "World"))
     for table in tables.values():
         assert all(note.startswith("not run") for note in table.notes)
         assert "not run" in to_latex(table)

@@ -24,6 +24,7 @@ from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.paired import PAIRED
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.report import headlines, main
+from workflow_scripts.tables.run import Run
 
 VOID = {"meta", "link", "img", "line", "circle", "path", "use", "br", "input"}
 
@@ -100,7 +101,7 @@ def tables_of(bench):
     for files in bench.files.values():
         for path in files:
             records.add(read_record(path))
-    tables = every_table(records, models, "World", "sound", count_cohort(bench.manifest))
+    tables = every_table(Run(records, models, "World", count_cohort(bench.manifest)))
     return {stem: table for stem, table in tables.items() if stem != PAIRED.stem}
 
 
@@ -252,7 +253,7 @@ def test_dots_lie_inside_the_plot_in_the_order_of_their_values(values):
         bounds = (value - 0.5, value + 0.25)
         fid = Value("fid", value, "lower", 5, interval=bounds, interval_kind="b")
         records.add(Record("fidelity", key, "rad_dino", "sound", [fid]))
-    tables = build_tables(records, models, "World", "sound", {})
+    tables = build_tables(Run(records, models, "World"))
     drawn = dot_plot(tables["table01_fidelity"], "fid", "all", "FID")
     assert drawn is not None
     for dot, value in zip(drawn.dots, values.values(), strict=True):

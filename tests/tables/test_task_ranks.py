@@ -7,6 +7,7 @@ from scipy import stats
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 from workflow_scripts.tables.task_ranks import ranks, task_rank_tables, with_interval
 
 MODELS = (
@@ -42,7 +43,7 @@ def records():
 
 
 def tables_of(records):
-    return task_rank_tables(records, parse_models(MODELS), "World", "sound", {})
+    return task_rank_tables(Run(records, parse_models(MODELS), "World"))
 
 
 def test_ranks_are_of_printed_values_and_ties_take_the_lowest(records):

@@ -6,6 +6,7 @@ from workflow_scripts.common.records import Record, Value
 from workflow_scripts.tables.assemble import build_tables
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 from workflow_scripts.tables.task_ranks import task_rank_tables
 from workflow_scripts.tables.utility_words import GAINS, correlation_sentence, gain_sentence
 
@@ -22,7 +23,7 @@ def table_of(**gains):
         bounds = (gain - half, gain + half)
         value = Value("auroc_gain", gain, "higher", 9, interval=bounds, interval_kind="b")
         records.add(Record("downstream", key, FAMILY, "sound", [value]))
-    tables = build_tables(records, parse_models(json.dumps(models)), "World", "sound", {})
+    tables = build_tables(Run(records, parse_models(json.dumps(models)), "World"))
     return tables["table04b_classification_gains"]
 
 
@@ -55,10 +56,10 @@ def test_the_correlation_names_its_interval_and_models():
             Record("downstream", key, FAMILY, "sound", [Value("auroc", auroc, "higher", 9)])
         )
     models = parse_models(json.dumps(entries))
-    table = task_rank_tables(records, models, "World", "sound", {})["table10b_rank_correlations"]
+    table = task_rank_tables(Run(records, models, "World"))["table10b_rank_correlations"]
     assert correlation_sentence(table) == (
         "Does fidelity foretell utility? Over the models, Spearman's correlation of FID with "
         "classification is 0.90 (-0.17 to 1.00), n = 5 (Table 10b)."
     )
-    empty = task_rank_tables(Records("sound"), models, "World", "sound", {})
+    empty = task_rank_tables(Run(Records("sound"), models, "World"))
     assert correlation_sentence(empty["table10b_rank_correlations"]) is None

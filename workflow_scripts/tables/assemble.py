@@ -9,8 +9,9 @@ from workflow_scripts.common.records import Record, Value
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.layout import LAYOUTS, Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry, variants
-from workflow_scripts.tables.published import PAPER_DATASET, Published, published_values
+from workflow_scripts.tables.published import Published, published_values
 from workflow_scripts.tables.records_in import REAL, Records
+from workflow_scripts.tables.run import Run
 
 _OPPOSITE: Final = {"higher": "lower", "lower": "higher"}
 
@@ -140,58 +141,42 @@ class Table:
         return any(cell.difference is not None for row in self.rows for cell in row.cells)
 
 
-def build_tables(
-    records: Records,
-    models: Sequence[ModelEntry],
-    dataset: str,
-    protocol: str,
-    cohort: dict[str, SplitCounts],
-    images_removed: int = 0,
-) -> dict[str, Table]:
-    """Join the records to the tables of the paper.
+def build_tables(run: Run) -> dict[str, Table]:
+    """Join the records to the tables whose cells are records' values, by stem."""
+    return {stem: _build(layout, run) for stem, layout in LAYOUTS.items()}
+
+
+def table_of(layout: Layout, rows: Sequence[Row], run: Run, *, counts: bool = True) -> Table:
+    """Return rows as a table: reasons numbered, counts below, caption above.
 
     Args:
-        records: of all stages.
-        models: in the order of the rows.
-        dataset: the data's name; published values stand only beside MIMIC-CXR's.
-        protocol: of all records.
-        cohort: counts per split.
-        images_removed: how many images the cohort left out.
-
-    Returns:
-        The tables by stem, in the paper's order.
+        layout: what the table shows.
+        rows: in order.
+        run: that the rows are of.
+        counts: whether the numbers of images that the values rest on stand below.
     """
-    return {
-        stem: _build(layout, records, models, dataset, protocol, cohort, images_removed)
-        for stem, layout in LAYOUTS.items()
-    }
+    with_notes, notes = noted(rows)
+    feet = feet_of(layout, with_notes, run.cohort) if counts else ()
+    return Table(layout, tuple(with_notes), feet, caption_of(layout, with_notes, run), tuple(notes))
 
 
-def _build(
-    layout: Layout,
-    records: Records,
-    models: Sequence[ModelEntry],
-    dataset: str,
-    protocol: str,
-    cohort: dict[str, SplitCounts],
-    images_removed: int = 0,
-) -> Table:
+def _build(layout: Layout, run: Run) -> Table:
     printed = {}
-    if dataset == PAPER_DATASET and (layout.in_paper or layout.printed):
+    if run.of_the_paper and (layout.in_paper or layout.printed):
         printed = published_values(layout.printed or layout.stem)
     rows = []
     for real in layout.real_rows:
-        record = records.find(layout.stage, real.family, REAL, real.protocol)
+        record = run.records.find(layout.stage, real.family, REAL, real.protocol)
         cells = tuple(measured_cell(column, record, NOT_RUN) for column in layout.columns)
         rows.append(Row(REAL, real.label, "real", (), cells))
     for kind in ("model", "control"):
-        for model in _shown(layout, models):
+        for model in _shown(layout, run.models):
             if model.is_control != (kind == "control"):
                 continue
             cells = tuple(
                 measured_cell(
                     column,
-                    _record(records, layout, column, model),
+                    _record(run.records, layout, column, model),
                     _why_missing(model, layout, column),
                 )
                 for column in layout.columns
@@ -201,17 +186,9 @@ def _build(
     if layout.varies is not None and not rows:
         rows.append(_no_variant(layout, layout.varies))
     if layout.floor is not None:
-        rows.append(_floor(layout, layout.floor, records, models))
-    rows = [with_published(row, printed, protocol) for row in rows]
-    rows = _ranked(rows)
-    rows, notes = noted(rows)
-    return Table(
-        layout,
-        tuple(rows),
-        feet_of(layout, rows, cohort),
-        caption_of(layout, rows, dataset, protocol, cohort, images_removed),
-        tuple(notes),
-    )
+        rows.append(_floor(layout, layout.floor, run))
+    rows = [with_published(row, printed, run.protocol) for row in rows]
+    return table_of(layout, _ranked(rows), run)
 
 
 def _shown(layout: Layout, models: Sequence[ModelEntry]) -> list[ModelEntry]:
@@ -281,17 +258,17 @@ def _cell_of(column: Column, value: Value) -> Cell:
     )
 
 
-def _floor(layout: Layout, metric: str, records: Records, models: Sequence[ModelEntry]) -> Row:
+def _floor(layout: Layout, metric: str, run: Run) -> Row:
     """Return the row of real against real: for each column the first record's that has it.
 
     The floor depends on the number of images, which is the same for every model that generated
     the whole prompt set; models come before controls.
     """
-    ordered = sorted(models, key=lambda model: model.is_control)
+    ordered = sorted(run.models, key=lambda model: model.is_control)
     cells = []
     for column in layout.columns:
         asked = replace(column, metric=metric)
-        found = [_record(records, layout, column, model) for model in ordered]
+        found = [_record(run.records, layout, column, model) for model in ordered]
         own = [measured_cell(asked, record, NOT_RUN) for record in found]
         valued = [cell for cell in own if cell.value is not None]
         counted = [cell for cell in own if cell.n is not None]
@@ -350,7 +327,7 @@ def _ranked(rows: list[Row]) -> list[Row]:
     return ranked
 
 
-def noted(rows: list[Row]) -> tuple[list[Row], list[str]]:
+def noted(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """Number the reasons in the order of their appearance, each once."""
     notes: list[str] = []
     noted = []
@@ -399,24 +376,17 @@ def _span(counts: list[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
-def caption_of(
-    layout: Layout,
-    rows: list[Row],
-    dataset: str,
-    protocol: str,
-    cohort: dict[str, SplitCounts],
-    images_removed: int = 0,
-) -> str:
+def caption_of(layout: Layout, rows: list[Row], run: Run) -> str:
     """Return a table's caption: what it compares, in which data, and what its marks mean."""
     sizes = " and ".join(
-        f"{cohort[split].images:,} {word}"
+        f"{run.cohort[split].images:,} {word}"
         for split, word in (("train", "training"), ("test", "test"))
-        if split in cohort
+        if split in run.cohort
     )
-    left_out = f"; {images_removed:,} left out" if images_removed else ""
+    left_out = f"; {run.images_removed:,} left out" if run.images_removed else ""
     parts = [
-        f"{layout.title}. {dataset}{f' ({sizes} radiographs{left_out})' if sizes else ''}, "
-        f"protocol {protocol}.",
+        f"{layout.title}. {run.dataset}{f' ({sizes} radiographs{left_out})' if sizes else ''}, "
+        f"protocol {run.protocol}.",
         layout.explanation,
     ]
     if any(cell.rank for row in rows if row.kind == "model" for cell in row.cells):
@@ -432,12 +402,15 @@ def caption_of(
         if any(cell.difference is not None for row in rows for cell in row.cells):
             parts.append("In brackets: the measured value less the published one.")
         protocols = {
-            cell.column.protocol or protocol for row in rows for cell in row.cells if cell.published
+            cell.column.protocol or run.protocol
+            for row in rows
+            for cell in row.cells
+            if cell.published
         }
         if protocols != {"as_published"}:
             parts.append(
                 "The protocols differ: the paper's values were measured under as_published, "
-                f"these under {protocol}, so that a difference need not be the model's."
+                f"these under {run.protocol}, so that a difference need not be the model's."
             )
     return " ".join(parts)
 

@@ -20,9 +20,7 @@ from workflow_scripts.tables.as_html import to_html
 from workflow_scripts.tables.as_latex import to_latex
 from workflow_scripts.tables.as_markdown import to_markdown
 from workflow_scripts.tables.assemble import Table
-from workflow_scripts.tables.cohort_counts import count_cohort, read_attrition
-from workflow_scripts.tables.models import STAGES, parse_models
-from workflow_scripts.tables.records_in import add_arguments, read_records
+from workflow_scripts.tables.run import add_arguments, read_run
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +35,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_arguments(parser)
     parser.add_argument("--out", required=True, help="folder to write the tables to")
     args = parser.parse_args(argv)
-    models = parse_models(args.models)
-    records = read_records({s: getattr(args, s) for s in STAGES}, models, args.protocol)
-    cohort = count_cohort(args.manifest)
-    removed = read_attrition(args.attrition).images_removed
-    tables = every_table(records, models, args.dataset, args.protocol, cohort, removed)
+    run = read_run(args)
+    tables = every_table(run)
     write_tables(tables, args.out)
-    log.info("%d tables from %d records in %s", len(tables), len(records.all()), args.out)
+    log.info("%d tables from %d records in %s", len(tables), len(run.records.all()), args.out)
 
 
 def write_tables(tables: dict[str, Table], out: str | Path) -> None:

@@ -44,7 +44,6 @@ from workflow_scripts.tables.caption_lengths import (
     shares_cut,
     text_encoders,
 )
-from workflow_scripts.tables.cohort_counts import count_cohort, read_attrition
 from workflow_scripts.tables.costs import cost_table
 from workflow_scripts.tables.examples import gallery, parse_images
 from workflow_scripts.tables.figures.bars import draw_costs
@@ -66,12 +65,13 @@ from workflow_scripts.tables.figures.style import (
 )
 from workflow_scripts.tables.figures.trade_offs import draw_fidelity_utility, draw_pareto
 from workflow_scripts.tables.figures.workflow import draw_workflow
-from workflow_scripts.tables.models import CAPTION_SOURCES, STAGES, ModelEntry, parse_models
+from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry
 from workflow_scripts.tables.pareto import fidelity_privacy_utility
 from workflow_scripts.tables.prevalence import floor_of, measure, positives
-from workflow_scripts.tables.records_in import Records, add_arguments, read_records
+from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.riskiest import every_model
 from workflow_scripts.tables.rule_graph import parse_nodes
+from workflow_scripts.tables.run import add_arguments, read_run
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ FIGURES: Final = (
 class Joined:
     """What the figures are drawn from, joined."""
 
-    models: list[ModelEntry]
+    models: Sequence[ModelEntry]
     records: Records
     tables: dict[str, Table]
     styles: dict[str, dict[str, Any]]
@@ -182,24 +182,25 @@ class Joined:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = _parse(argv)
-    models = parse_models(args.models)
-    records = read_records({s: getattr(args, s) for s in STAGES}, models, args.protocol)
-    cohort = count_cohort(args.manifest)
-    removed = read_attrition(args.attrition).images_removed
-    tables = every_table(records, models, args.dataset, args.protocol, cohort, removed)
+    run = read_run(args)
+    models, records = run.models, run.records
+    tables = every_table(run)
     joined = Joined(models, records, tables, styles_by_key(models))
     drawn: dict[str, Callable[[], Drawing | None]] = {
         "figure01_workflow": lambda: draw_workflow(parse_nodes(args.rules)),
         "figure02_real_and_synthetic": lambda: _examples(args, joined),
         "figure03_caption_lengths": lambda: _captions(args, models),
         "figure04_fid_per_pathology": lambda: draw_per_pathology(
-            tables["table02_fid_per_pathology"], cohort, "FID"
+            tables["table02_fid_per_pathology"], run.cohort, "FID"
         ),
         "figure05_kid_per_pathology": lambda: draw_per_pathology(
-            tables["table02b_kid_per_pathology"], cohort, "KID"
+            tables["table02b_kid_per_pathology"], run.cohort, "KID"
         ),
         "figure06_prevalence": lambda: draw_prevalence(
-            measure(records, models), floor_of(records, models), positives(cohort), joined.styles
+            measure(records, models),
+            floor_of(records, models),
+            positives(run.cohort),
+            joined.styles,
         ),
         "figure07_privacy_distributions": lambda: _privacy(args, joined),
         "figure08_riskiest_pairs": lambda: _riskiest(args, models),

@@ -6,12 +6,12 @@ The settings are those of the first training run of each task, which its record 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, noted, with_published
-from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.assemble import Cell, Row, Table, table_of, with_published
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import NOT_RUN
-from workflow_scripts.tables.published import PAPER_DATASET, Published, printed_rows
+from workflow_scripts.tables.published import Published, printed_rows
 from workflow_scripts.tables.records_in import REAL, Records
+from workflow_scripts.tables.run import Run
 
 
 @dataclass(frozen=True)
@@ -52,28 +52,12 @@ SETTINGS: Final = Layout(
 )
 
 
-def settings_table(
-    records: Records,
-    dataset: str,
-    protocol: str,
-    cohort: dict[str, SplitCounts],
-    images_removed: int = 0,
-) -> Table:
-    """Return Table 12.
-
-    Args:
-        records: of all stages; those of real data alone are read.
-        dataset: the data's name.
-        protocol: of all records.
-        cohort: counts per split.
-        images_removed: how many images the cohort left out.
-    """
-    rows = [_row(network, records) for network in _NETWORKS]
-    if dataset == PAPER_DATASET:
-        rows = [with_published(row, printed_rates(), protocol) for row in rows]
-    rows, notes = noted(rows)
-    caption = caption_of(SETTINGS, rows, dataset, protocol, cohort, images_removed)
-    return Table(SETTINGS, tuple(rows), (), caption, tuple(notes))
+def settings_table(run: Run) -> Table:
+    """Return Table 12, from the records of real data alone."""
+    rows = [_row(network, run.records) for network in _NETWORKS]
+    if run.of_the_paper:
+        rows = [with_published(row, printed_rates(), run.protocol) for row in rows]
+    return table_of(SETTINGS, rows, run, counts=False)
 
 
 def printed_rates() -> dict[tuple[str, str, str, str], Published]:

@@ -19,8 +19,7 @@ from typing import Any, Final
 import numpy as np
 from scipy import stats
 
-from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, feet_of, noted
-from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.assemble import Cell, Row, Table, table_of
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.metric_ranks import (
     METRICS,
@@ -34,6 +33,7 @@ from workflow_scripts.tables.metric_ranks import (
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.paired import difference, holm, replicates_of
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 DRAWS: Final = 10_000
 SEED: Final = 42
@@ -71,30 +71,14 @@ LEADERBOARD: Final = Layout(
 _KIND: Final = "95%, all of them together"
 
 
-def leaderboard(
-    records: Records,
-    models: Sequence[ModelEntry],
-    dataset: str,
-    protocol: str,
-    cohort: dict[str, SplitCounts],
-    images_removed: int = 0,
-) -> Table:
-    """Return Table 8b: the models by their average rank, those without one last.
-
-    Args:
-        records: of all stages.
-        models: in the order of the config; the controls are not ranked.
-        dataset: the data's name.
-        protocol: of all records.
-        cohort: counts per split.
-        images_removed: how many images the cohort left out.
-    """
-    entries = [model for model in models if not model.is_control]
-    cells = metric_cells(records, entries)
+def leaderboard(run: Run) -> Table:
+    """Return Table 8b: the models by their average rank, those without one last."""
+    entries = run.competing
+    cells = metric_cells(run.records, entries)
     values = turned(cells)
     why = [why_unranked(own, values) for own in cells]
     on_board = [i for i, reason in enumerate(why) if reason is None]
-    rows = _ranked_rows(records, [entries[i] for i in on_board], [cells[i] for i in on_board])
+    rows = _ranked_rows(run.records, [entries[i] for i in on_board], [cells[i] for i in on_board])
     for i, model in enumerate(entries):
         if i not in on_board:
             none = tuple(Cell(column, None, reason=why[i]) for column in LEADERBOARD.columns)
@@ -103,10 +87,7 @@ def leaderboard(
         reason = "the run has no model but controls"
         none = tuple(Cell(column, None, reason=reason) for column in LEADERBOARD.columns)
         rows = [Row("none", "–", "model", (), none)]
-    with_notes, notes = noted(rows)
-    caption = caption_of(LEADERBOARD, with_notes, dataset, protocol, cohort, images_removed)
-    feet = feet_of(LEADERBOARD, with_notes, cohort)
-    return Table(LEADERBOARD, tuple(with_notes), feet, caption, tuple(notes))
+    return table_of(LEADERBOARD, rows, run)
 
 
 @dataclass(frozen=True)

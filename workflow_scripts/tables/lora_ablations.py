@@ -13,17 +13,15 @@ from workflow_scripts.tables.assemble import (
     Cell,
     Row,
     Table,
-    caption_of,
-    feet_of,
     measured_cell,
-    noted,
+    table_of,
     with_published,
 )
-from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import ModelEntry, alike, variants
-from workflow_scripts.tables.published import PAPER_DATASET, Published, model_key, printed_rows
+from workflow_scripts.tables.published import Published, model_key, printed_rows
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 _RANK: Final = ("lora_rank", "lora_alpha")
 """The setting that Table 13 varies, and the scale that follows it."""
@@ -80,31 +78,16 @@ LORA_POSITION: Final = Layout(
 )
 
 
-def lora_tables(
-    records: Records,
-    models: Sequence[ModelEntry],
-    dataset: str,
-    protocol: str,
-    cohort: dict[str, SplitCounts],
-    images_removed: int = 0,
-) -> dict[str, Table]:
+def lora_tables(run: Run) -> dict[str, Table]:
     """Return Tables 13 and 14, by stem.
 
     A value of the setting that no model of the run has is a dash, the paper's values included; a
     value that the paper does not have gets a column of its own.
-
-    Args:
-        records: of all stages.
-        models: in the order of the rows.
-        dataset: the data's name; published values stand only beside MIMIC-CXR's.
-        protocol: of all records.
-        cohort: counts per split.
-        images_removed: how many images the cohort left out.
     """
-    ranks = {str(rank) for rank in _PAPERS_RANKS} | _values(models, _RANK[0])
+    ranks = {str(rank) for rank in _PAPERS_RANKS} | _values(run.models, _RANK[0])
     ranks_named = {rank: f"Rank {rank}" for rank in sorted(ranks, key=int)}
     places = dict(_PAPERS_PLACES)
-    for place in sorted(_values(models, _TARGETS[0]) - set(places)):
+    for place in sorted(_values(run.models, _TARGETS[0]) - set(places)):
         places[place] = ", ".join(json.loads(place)).replace("_", " ")
     tables = {}
     for layout, names, own, other in (
@@ -112,18 +95,16 @@ def lora_tables(
         (LORA_POSITION, places, _TARGETS, _RANK),
     ):
         layout = replace(layout, columns=_columns(names))
-        rows = [_row(records, layout, group) for group in _groups(models, names, own, other)]
+        groups = _groups(run.models, names, own, other)
+        rows = [_row(run.records, layout, group) for group in groups]
         if not rows:
             rows = [_no_row(layout)]
         elif layout.stem == LORA_RANK.stem and len(rows) > 1:
             rows.append(_average(rows))
-        if dataset == PAPER_DATASET:
+        if run.of_the_paper:
             printed = _PRINTED[layout.stem]()
-            rows = [with_published(row, printed, protocol) for row in rows]
-        with_notes, notes = noted(rows)
-        caption = caption_of(layout, with_notes, dataset, protocol, cohort, images_removed)
-        feet = feet_of(layout, with_notes, cohort)
-        tables[layout.stem] = Table(layout, tuple(with_notes), feet, caption, tuple(notes))
+            rows = [with_published(row, printed, run.protocol) for row in rows]
+        tables[layout.stem] = table_of(layout, rows, run)
     return tables
 
 

@@ -17,16 +17,15 @@ from workflow_scripts.tables.assemble import (
     Cell,
     Row,
     Table,
-    caption_of,
     measured_cell,
-    noted,
+    table_of,
     with_published,
 )
-from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.published import PAPER_DATASET, Published, model_key, printed_rows
+from workflow_scripts.tables.published import Published, model_key, printed_rows
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 METRICS: Final = (
     Column("FID (Inception)", "fid", "lower", 3, family="inception_v3"),
@@ -67,27 +66,13 @@ RANKS: Final = Layout(
 )
 
 
-def rank_table(
-    records: Records,
-    models: Sequence[ModelEntry],
-    dataset: str,
-    protocol: str,
-    cohort: dict[str, SplitCounts],
-    images_removed: int = 0,
-) -> Table:
+def rank_table(run: Run) -> Table:
     """Return Table 8; the controls are not ranked.
 
-    Args:
-        records: of all stages.
-        models: in the order of the rows.
-        dataset: the data's name; published ranks, which are among the paper's eleven models,
-            stand only beside MIMIC-CXR's.
-        protocol: of all records.
-        cohort: counts per split.
-        images_removed: how many images the cohort left out.
+    The paper's ranks, which are among its eleven models, stand only beside MIMIC-CXR's.
     """
-    entries = [model for model in models if not model.is_control]
-    cells = metric_cells(records, entries)
+    entries = run.competing
+    cells = metric_cells(run.records, entries)
     values = turned(cells)
     ranks = ranks_of(values)
     average = average_of(ranks)
@@ -116,14 +101,12 @@ def rank_table(
     counted = int(used_metrics(values).sum())
     if 0 < counted < len(METRICS):
         words += f"Here the average is over {counted} of the paper's {len(METRICS)} metrics. "
-    if dataset == PAPER_DATASET:
+    if run.of_the_paper:
         printed = printed_ranks()
-        rows = [with_published(row, printed, protocol) for row in rows]
+        rows = [with_published(row, printed, run.protocol) for row in rows]
         words += "The paper's ranks are among its eleven models. "
     layout = replace(RANKS, explanation=words)
-    with_notes, notes = noted(rows)
-    caption = caption_of(layout, with_notes, dataset, protocol, cohort, images_removed)
-    return Table(layout, tuple(with_notes), (), caption, tuple(notes))
+    return table_of(layout, rows, run, counts=False)
 
 
 def metric_cells(records: Records, models: Sequence[ModelEntry]) -> list[list[Cell]]:

@@ -16,11 +16,11 @@ import numpy as np
 from scipy import stats
 
 from workflow_scripts.common.records import Record
-from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, noted
-from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.assemble import Cell, Row, Table, table_of
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 LEVEL: Final = 0.05
 
@@ -194,27 +194,11 @@ def matrices(records: Records, models: Sequence[ModelEntry]) -> list[Matrix]:
     return made
 
 
-def paired_table(
-    records: Records,
-    models: Sequence[ModelEntry],
-    dataset: str,
-    protocol: str,
-    cohort: dict[str, SplitCounts],
-    images_removed: int = 0,
-) -> Table:
-    """Return Table 1c: a row for each pair of models that have records.
-
-    Args:
-        records: of all stages.
-        models: in the order of the pairs; controls are left out.
-        dataset: the data's name.
-        protocol: of all records.
-        cohort: counts per split.
-        images_removed: how many images the cohort left out.
-    """
-    entries = [model for model in models if not model.is_control]
+def paired_table(run: Run) -> Table:
+    """Return Table 1c: a row for each pair of models, without controls, that have records."""
+    entries = run.competing
     names = {model.key: model.name for model in entries}
-    by_column = [differences(records, entries, column) for column in PAIRED.columns]
+    by_column = [differences(run.records, entries, column) for column in PAIRED.columns]
     rows = []
     for first, second in by_column[0]:
         cells = tuple(
@@ -223,9 +207,7 @@ def paired_table(
         )
         label = f"{names[first]} − {names[second]}"
         rows.append(Row(f"{first}-{second}", label, "pair", (), cells))
-    with_notes, notes = noted(rows)
-    caption = caption_of(PAIRED, with_notes, dataset, protocol, cohort, images_removed)
-    return Table(PAIRED, tuple(with_notes), (), caption, tuple(notes))
+    return table_of(PAIRED, rows, run, counts=False)
 
 
 def _cell(column: Column, found: Difference) -> Cell:

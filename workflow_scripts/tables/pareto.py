@@ -15,19 +15,11 @@ from typing import Final
 
 import numpy as np
 
-from workflow_scripts.tables.assemble import (
-    Cell,
-    Row,
-    Table,
-    caption_of,
-    feet_of,
-    measured_cell,
-    noted,
-)
-from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.assemble import Cell, Row, Table, measured_cell, table_of
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 MEASURES: Final = (
     ("fidelity", Column("KID (RadDino) ↓", "kid", "lower", 3, family="rad_dino")),
@@ -118,25 +110,9 @@ def dominators(points: np.ndarray) -> list[tuple[int, ...]]:
     return found
 
 
-def pareto_table(
-    records: Records,
-    models: Sequence[ModelEntry],
-    dataset: str,
-    protocol: str,
-    cohort: dict[str, SplitCounts],
-    images_removed: int = 0,
-) -> Table:
-    """Return Table 8c.
-
-    Args:
-        records: of all stages.
-        models: in the order of the rows.
-        dataset: the data's name.
-        protocol: of all records.
-        cohort: counts per split.
-        images_removed: how many images the cohort left out.
-    """
-    standings = fidelity_privacy_utility(records, models)
+def pareto_table(run: Run) -> Table:
+    """Return Table 8c."""
+    standings = fidelity_privacy_utility(run.records, run.models)
     rows = []
     for kind in ("model", "control"):
         for standing in standings:
@@ -149,10 +125,7 @@ def pareto_table(
             rows.append(
                 Row(standing.model.key, standing.model.name, kind, attributes, standing.cells)
             )
-    with_notes, notes = noted(rows)
-    caption = caption_of(PARETO, with_notes, dataset, protocol, cohort, images_removed)
-    feet = feet_of(PARETO, with_notes, cohort)
-    return Table(PARETO, tuple(with_notes), feet, caption, tuple(notes))
+    return table_of(PARETO, rows, run)
 
 
 def _lower_is_better(cell: Cell) -> float:

@@ -15,12 +15,13 @@ from scipy import stats
 
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Record
-from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, noted, with_published
+from workflow_scripts.tables.assemble import Cell, Row, Table, table_of, with_published
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry
-from workflow_scripts.tables.published import PAPER_DATASET, Published, printed_rows
+from workflow_scripts.tables.published import Published, printed_rows
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 MEASURES: Final = {"fid": "FID (RadDino)", "excess": "FID less its floor", "kid": "KID (RadDino)"}
 """What is set against prevalence, and its name."""
@@ -100,37 +101,22 @@ class Measured:
     values: dict[str, np.ndarray]
 
 
-def prevalence_tables(
-    records: Records,
-    models: Sequence[ModelEntry],
-    dataset: str,
-    protocol: str,
-    cohort: dict[str, SplitCounts],
-    images_removed: int = 0,
-) -> dict[str, Table]:
+def prevalence_tables(run: Run) -> dict[str, Table]:
     """Return Table 9 and its correlations, by stem.
 
-    Args:
-        records: of all stages.
-        models: in the order of the rows; controls do not count in the mean.
-        dataset: the data's name.
-        protocol: of all records.
-        cohort: counts per split; prevalence is that of the training split.
-        images_removed: how many images the cohort left out.
+    Prevalence is that of the training split; controls do not count in the mean.
     """
-    counts = positives(cohort)
-    measured = measure(records, models)
+    counts = positives(run.cohort)
+    measured = measure(run.records, run.models)
     mean = average([entry for entry in measured if entry.kind == "model"])
     tables = {}
     for layout, rows in (
         (PREVALENCE, _finding_rows(counts, mean)),
-        (CORRELATION, _correlation_rows(counts, measured, mean, floor_of(records, models))),
+        (CORRELATION, _correlation_rows(counts, measured, mean, floor_of(run.records, run.models))),
     ):
-        if dataset == PAPER_DATASET and layout is PREVALENCE:
-            rows = [with_published(row, printed_prevalence(), protocol) for row in rows]
-        with_notes, notes = noted(rows)
-        caption = caption_of(layout, with_notes, dataset, protocol, cohort, images_removed)
-        tables[layout.stem] = Table(layout, tuple(with_notes), (), caption, tuple(notes))
+        if run.of_the_paper and layout is PREVALENCE:
+            rows = [with_published(row, printed_prevalence(), run.protocol) for row in rows]
+        tables[layout.stem] = table_of(layout, rows, run, counts=False)
     return tables
 
 

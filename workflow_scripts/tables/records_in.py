@@ -1,6 +1,5 @@
 """The records that the tables join: read, checked, and found by what they hold."""
 
-import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -105,16 +104,3 @@ def read_records(
                 )
             records.add(record)
     return records
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that `build` and `report` share."""
-    for stage in ("fidelity", "privacy", "downstream"):
-        parser.add_argument(
-            f"--{stage}", nargs="*", default=[], metavar="JSON", help=f"{stage} records"
-        )
-    parser.add_argument("--models", required=True, help="JSON list of models, in table order")
-    parser.add_argument("--dataset", required=True, help="name of the data")
-    parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
-    parser.add_argument("--manifest", required=True, help="manifest of the cohort (Parquet)")
-    parser.add_argument("--attrition", required=True, help="attrition table of the cohort (CSV)")

@@ -29,16 +29,16 @@ from workflow_scripts.tables.attempts import read_attempts
 from workflow_scripts.tables.audit.audit import audit_items
 from workflow_scripts.tables.audit.items import VERDICTS, summary
 from workflow_scripts.tables.audit.render import EXPLANATION
-from workflow_scripts.tables.cohort_counts import count_cohort, read_attrition
+from workflow_scripts.tables.cohort_counts import read_attrition
 from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
 from workflow_scripts.tables.examples import Gallery, gallery, parse_images
 from workflow_scripts.tables.model_cards import model_cards
-from workflow_scripts.tables.models import STAGES, ModelEntry, parse_models
+from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.pages import render
 from workflow_scripts.tables.paired import PAIRED, matrices
 from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
 from workflow_scripts.tables.published import PAPER_DATASET
-from workflow_scripts.tables.records_in import REAL, add_arguments, read_records
+from workflow_scripts.tables.records_in import REAL
 from workflow_scripts.tables.report_figures import figures_by_page
 from workflow_scripts.tables.report_pages import (
     DOWNSTREAM_NOTE,
@@ -48,6 +48,7 @@ from workflow_scripts.tables.report_pages import (
     by_page,
     navigation,
 )
+from workflow_scripts.tables.run import add_arguments, read_run
 from workflow_scripts.tables.utility_words import GAINS, correlation_sentence, gain_sentence
 
 log = logging.getLogger(__name__)
@@ -78,13 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, help="HTML file to write")
     parser.add_argument("--public", help="HTML file to write without images, to be published")
     args = parser.parse_args(argv)
-    models = parse_models(args.models)
-    records = read_records({s: getattr(args, s) for s in STAGES}, models, args.protocol)
-    cohort = count_cohort(args.manifest)
-    attrition = read_attrition(args.attrition)
-    tables = every_table(
-        records, models, args.dataset, args.protocol, cohort, attrition.images_removed
-    )
+    run = read_run(args)
+    models, records = run.models, run.records
+    tables = every_table(run)
     shown = gallery(parse_images(args.images), models, args.prompts, args.manifest)
     costs = cost_section(args.jobs, args.tables, models, args.dataset) if args.jobs else None
     on_page = by_page(table.layout for table in tables.values())
@@ -97,9 +94,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "confidential": args.dataset == PAPER_DATASET,  # as far as there are images
         "models": [model for model in models if not model.is_control],
         "controls": [model for model in models if model.is_control],
-        "cohort": cohort,
+        "cohort": run.cohort,
         "findings": FINDINGS,
-        "attrition": attrition,
+        "attrition": read_attrition(args.attrition),
         "headlines": headlines(tables),
         "glance": glance,
         "on_page": {

@@ -5,14 +5,13 @@ stands beside.
 """
 
 import json
-from collections.abc import Sequence
 from typing import Any, Final
 
-from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, noted, with_published
-from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.assemble import Cell, Row, Table, table_of, with_published
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry
-from workflow_scripts.tables.published import PAPER_DATASET, Published, model_key, printed_rows
+from workflow_scripts.tables.published import Published, model_key, printed_rows
+from workflow_scripts.tables.run import Run
 
 _TUNED: Final = (
     Column("LR", "learning_rate", "none", None),
@@ -45,32 +44,16 @@ T2I_SETTINGS: Final = Layout(
 )
 
 
-def t2i_settings_table(
-    models: Sequence[ModelEntry],
-    dataset: str,
-    protocol: str,
-    cohort: dict[str, SplitCounts],
-    images_removed: int = 0,
-) -> Table:
-    """Return Table 11; controls have no row.
-
-    Args:
-        models: in the order of the rows.
-        dataset: the data's name.
-        protocol: of all records.
-        cohort: counts per split.
-        images_removed: how many images the cohort left out.
-    """
-    rows = [_row(model) for model in models if not model.is_control]
+def t2i_settings_table(run: Run) -> Table:
+    """Return Table 11; controls have no row."""
+    rows = [_row(model) for model in run.competing]
     if not rows:
         cells = tuple(Cell(column, None, reason=NOT_RUN) for column in T2I_SETTINGS.columns)
         rows = [Row("none", "–", "model", ("–",) * len(T2I_SETTINGS.attributes), cells)]
-    if dataset == PAPER_DATASET:
+    if run.of_the_paper:
         printed = printed_rates()
-        rows = [with_published(row, printed, protocol) for row in rows]
-    with_notes, notes = noted(rows)
-    caption = caption_of(T2I_SETTINGS, with_notes, dataset, protocol, cohort, images_removed)
-    return Table(T2I_SETTINGS, tuple(with_notes), (), caption, tuple(notes))
+        rows = [with_published(row, printed, run.protocol) for row in rows]
+    return table_of(T2I_SETTINGS, rows, run, counts=False)
 
 
 def printed_rates() -> dict[tuple[str, str, str, str], Published]:

@@ -14,12 +14,12 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from workflow_scripts.tables.assemble import Cell, Row, Table, caption_of, noted, with_published
-from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.assemble import Cell, Row, Table, table_of, with_published
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry
-from workflow_scripts.tables.published import PAPER_DATASET, Published, model_key, printed_rows
+from workflow_scripts.tables.published import Published, model_key, printed_rows
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
 
 FEWEST_MODELS: Final = 4
 """Models below which a correlation has no interval (it needs n - 3 degrees of freedom)."""
@@ -107,36 +107,18 @@ CORRELATIONS: Final = Layout(
 )
 
 
-def task_rank_tables(
-    records: Records,
-    models: Sequence[ModelEntry],
-    dataset: str,
-    protocol: str,
-    cohort: dict[str, SplitCounts],
-    images_removed: int = 0,
-) -> dict[str, Table]:
-    """Return Table 10 and its correlations, by stem; the controls are not ranked.
-
-    Args:
-        records: of all stages.
-        models: in the order of the rows.
-        dataset: the data's name.
-        protocol: of all records.
-        cohort: counts per split.
-        images_removed: how many images the cohort left out.
-    """
-    ranked = [model for model in models if not model.is_control]
+def task_rank_tables(run: Run) -> dict[str, Table]:
+    """Return Table 10 and its correlations, by stem; the controls are not ranked."""
+    records, ranked = run.records, run.competing
     fidelity = measured(records, ranked, FIDELITY)
     tables = {}
     for layout, rows in (
         (RANKS, _rank_rows(records, ranked)),
         (CORRELATIONS, [_correlation_row(records, ranked, fidelity, task) for task in TASKS]),
     ):
-        if dataset == PAPER_DATASET and layout is RANKS:
-            rows = [with_published(row, printed_task_ranks(), protocol) for row in rows]
-        with_notes, notes = noted(rows)
-        caption = caption_of(layout, with_notes, dataset, protocol, cohort, images_removed)
-        tables[layout.stem] = Table(layout, tuple(with_notes), (), caption, tuple(notes))
+        if run.of_the_paper and layout is RANKS:
+            rows = [with_published(row, printed_task_ranks(), run.protocol) for row in rows]
+        tables[layout.stem] = table_of(layout, rows, run, counts=False)
     return tables
 
 
