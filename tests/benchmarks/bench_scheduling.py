@@ -1,7 +1,7 @@
 """What Snakemake itself computes while jobs wait: its own default against the profile's setting.
 
 Repeat it with `python -m tests.benchmarks.bench_scheduling` from the repository root; it takes two
-minutes and a half. 800 jobs that sleep for 5 s and read 30 files each have 80 places, once as
+minutes. 800 jobs that sleep for 5 s and read 30 files each have 80 places, once as
 Snakemake would have it and once with the profile's `max-jobs-per-timespan`. It prints the seconds
 of CPU that the process of Snakemake took, without those of its jobs, and the ratio of the two.
 """
