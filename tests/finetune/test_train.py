@@ -104,6 +104,18 @@ def test_accumulation_gives_the_weights_of_the_whole_batch(train_toy):
         torch.testing.assert_close(whole[key], parts[key], rtol=0, atol=1e-6)
 
 
+def test_a_device_that_could_take_more_trains_on_its_share(train_toy):
+    whole = train_toy("whole", epochs=3, batch_size=4, per_device_batch_size=4)
+    more = train_toy("more", epochs=3, batch_size=4, per_device_batch_size=64)
+    assert all(torch.equal(whole[key], more[key]) for key in whole)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "per_device_batch_size", "checkpoint_every"])
+def test_a_count_of_zero_is_refused(train_toy, name):
+    with pytest.raises(InputError, match=f"{name} must be above 0"):
+        train_toy(**{name: 0})
+
+
 def test_decoding_in_every_step_gives_the_weights_of_encoding_once(train_toy, monkeypatch):
     once = train_toy("once", epochs=3)
     monkeypatch.setattr(data, "ENCODED_IN_MEMORY", 0)

@@ -601,8 +601,8 @@ def _digest(content: Any) -> str:
 def _check_settings(settings: TrainSettings) -> None:
     if settings.method not in METHODS:
         raise InputError(f"fine-tuning method {settings.method!r}", "--method", f"use {METHODS}")
-    positive = ("learning_rate", "epochs", "batch_size", "max_grad_norm", "checkpoint_every")
-    for name in positive:
+    positive = ("learning_rate", "epochs", "batch_size", "per_device_batch_size")
+    for name in (*positive, "max_grad_norm", "checkpoint_every"):
         if not getattr(settings, name) > 0:
             raise InputError(f"{name} must be above 0", f"--{name.replace('_', '-')}")
     if settings.optimiser not in OPTIMISERS:
