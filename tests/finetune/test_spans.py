@@ -1,6 +1,7 @@
 """Training in spans: stopped by the clock, gone on, finished; and attempts that do not meet."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -145,10 +146,13 @@ def test_a_last_step_without_time_to_write_the_result_leaves_it_to_the_next_span
     assert content(second) == content(calm)
 
 
-def test_a_repeated_last_span_trains_nothing_and_gives_the_same(train, tmp_path):
+def test_a_repeated_last_span_trains_nothing_says_so_and_gives_the_same(train, caplog):
     """What a job leaves whose success was lost (its node with it): the retry has all of it."""
+    caplog.set_level(logging.INFO)
     first = content(train("1"))
+    assert "continuing" not in caplog.text
     assert content(train("1", Hooked(on_loss=pytest.fail))) == first
+    assert f"continuing at {STEPS} of {STEPS} steps" in caplog.text
 
 
 def test_a_span_without_a_step_fails_and_says_what_to_raise(train, clock, tmp_path):

@@ -9,6 +9,7 @@ import csv
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -334,17 +335,27 @@ def test_an_interrupted_snakemake_leaves_no_job_and_goes_on(cluster, reference, 
 
 
 def test_a_killed_snakemake_is_taken_up_beside_the_job_that_it_left(cluster, reference, again):
-    """The job that nobody waits for goes on, and two attempts do not get into each other's way."""
+    """The job that nobody waits for ends when it sees that the next has taken over from it."""
     folder = again("results/finetune")
-    run, _ = start_training(cluster, folder)
+    run, left = start_training(cluster, folder)
+    pids = cluster.pause_jobs(left.node)  # so that it is not done before the next has begun
     run.kill()
-    assert jobs(cluster)
     locked = Run(cluster, folder, Path("fitted"), TUNED)
     assert locked.wait() != 0
     assert "--unlock" in locked.said()
     Run(cluster, folder, Path("fitted"), flags=("--unlock",)).succeed()
-    Run(cluster, folder, Path("fitted"), TUNED).succeed()
+    run = Run(cluster, folder, Path("fitted"), TUNED)
+    progress = folder / f"results/finetune/{MODEL}/.progress"
+    run.until(lambda: any(progress.glob("attempt-000002-*/step-*")), 600, "the next attempt")
+    assert left.id in {job.id for job in jobs(cluster)}
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    run.succeed()
     assert_went_on(folder, reference)
+    deadline = time.monotonic() + 300
+    while left.id in {job.id for job in jobs(cluster, "R,CG")} and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert states(cluster, folder, "finetune_train") == ["FAILED", "COMPLETED"]
 
 
 def test_after_an_outage_that_snakemake_does_not_survive_nothing_is_lost(cluster, reference, again):

@@ -448,6 +448,7 @@ def _train(
 ) -> bool:
     """Do the steps that are left and that the time limit allows; return whether all are done."""
     every, first = run.settings.checkpoint_every, run.step + 1
+    shown = Progress(f"fine-tuning {label}", run.steps, "steps", done=run.step)
     if run.step == run.steps:  # all that is left is to write the result
         return True
     encoded = not _all_say(run.accelerator, run.images.encoded == 0)
@@ -463,7 +464,6 @@ def _train(
         if attempt:
             log.info("the time limit is near: stopped while encoding images, before step %d", first)
         return False
-    shown = Progress(f"fine-tuning {label}", run.steps, "steps", done=run.step)
     limit.start()
     for batch in run.batches():
         run.advance(batch)
