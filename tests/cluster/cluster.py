@@ -369,7 +369,8 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={sockets}/munge
+# Requeued jobs wait as long as their credentials last, two minutes where nothing is said.
+AuthInfo=socket={sockets}/munge,cred_expire=30
 SlurmctldPort={slurmctld}
 SlurmctldPidFile={folder}/state/slurmctld.pid
 SlurmctldLogFile={folder}/log/slurmctld.log

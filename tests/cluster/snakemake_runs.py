@@ -141,3 +141,15 @@ def accounted(cluster: Cluster, fields: str, ids: list[str] | None = None) -> li
     chosen = ["-j", ",".join(ids)] if ids else []
     command = ["sacct", "-X", "-n", "-P", "--duplicates", "-S", "now-1days", *chosen, "-o", fields]
     return [line.split("|") for line in cluster.run(command).split("\n") if line]
+
+
+def states_of(cluster: Cluster, folder: Path, rule: str) -> list[str]:
+    """Return the states of all jobs of a rule, in order, as the executor's logs name them."""
+    found = (folder / f".snakemake/slurm_logs/rule_{rule}").rglob("*.log")
+    ids = sorted({path.stem for path in found}, key=int)
+    return [row[1].split()[0] for row in accounted(cluster, "JobIDRaw,State", ids)]
+
+
+def megabytes(text: str) -> float:
+    """Return a size of sacct's in MB."""
+    return float(text[:-1]) * {"K": 1 / 1024, "M": 1, "G": 1024}[text[-1]]

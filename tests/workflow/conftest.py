@@ -1,25 +1,36 @@
-"""One run of the demo, in a checkout of its own, that many tests look at."""
+"""One run of the demo and one through SLURM, in checkouts of their own, that many tests look at.
 
+Where the tests run in several processes, all of them look at the same: the first that needs one
+makes it, the others wait.
+"""
+
+import contextlib
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from tests.cluster.cluster import INSTALL, Cluster, ClusterError, missing_programs
+from tests.cluster.profile import write_profile
+from tests.cluster.snakemake_runs import Run, jobs
 from tests.workflow.checkouts import make_checkout, run
 
 
 @pytest.hookimpl(trylast=True)  # pytest itself puts together what shares a fixture
 def pytest_collection_modifyitems(items):
-    """Let the tests of the cluster begin, with the demo; the others that look at it come last.
+    """Let the demo and the run through SLURM begin; the others that look at them come last.
 
-    In several processes everything else is tested meanwhile, instead of waiting for the demo.
+    In several processes everything else is tested meanwhile. What comes very last, the faults of a
+    cluster, mostly waits: two processes with a cluster each do not get into each other's way.
     """
 
     def turn(item):
         if item.path.name == "test_cluster.py":
             return 0
-        return 2 if "demo" in getattr(item, "fixturenames", ()) else 1
+        fixtures = getattr(item, "fixturenames", ())
+        return 3 if "cluster" in fixtures else 2 if "demo" in fixtures else 1
 
     items.sort(key=turn)
 
@@ -31,22 +42,84 @@ def checkout(tmp_path):
     return make_checkout(folder)
 
 
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory):
-    """`make demo`, run once in a fresh checkout; returns its folder.
-
-    Where the tests run in several processes, all of them look at the one run: the first makes it,
-    the others wait.
-    """
+@contextlib.contextmanager
+def made_once(tmp_path_factory, name):
+    """Yield a folder to make or to look at, and whether it is still to be made."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    folder, made = shared / "demo" / "checkout", shared / "demo" / "made"
-    with FileLock(shared / "demo.lock"):
-        if not made.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            make_checkout(folder)
+    folder, made = shared / name / "checkout", shared / name / "made"
+    with FileLock(shared / f"{name}.lock"):
+        if made.exists():
+            yield folder, False
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        make_checkout(folder)
+        yield folder, True
+        made.touch()
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """`make demo`, run once in a fresh checkout; returns its folder."""
+    with made_once(tmp_path_factory, "demo") as (folder, new):
+        if new:
             run(["make", "demo"], folder)
-            made.touch()
     return folder
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    """Skip a test where there is no SLURM."""
+    if missing_programs():
+        pytest.skip(f"there is no SLURM here: {INSTALL}")
+
+
+@pytest.fixture(scope="session")
+def cluster(slurm, tmp_path_factory):
+    """A cluster of four nodes, of this process alone: tests take its nodes away."""
+    started = Cluster(tmp_path_factory.mktemp("cluster"))
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def reference(cluster, demo, tmp_path_factory):
+    """A checkout in which two models and a control have run through SLURM, undisturbed."""
+    with made_once(tmp_path_factory, "reference") as (folder, new):
+        if new:
+            (folder / "results").mkdir(exist_ok=True)
+            world = "results/world"
+            shutil.copytree(demo / world, folder / world, copy_function=shutil.copy2)
+            write_profile(folder / "profiles/slurm_h200", folder / "fitted")
+            Run(cluster, folder, Path("fitted")).succeed(3000)
+            (folder / "ran_on").write_text(str(cluster.folder))
+    return folder
+
+
+@pytest.fixture
+def again(cluster, reference, tmp_path):
+    """Make a copy of the reference in which some results are missing."""
+    cluster.wait_for_nodes()
+
+    def copy(*missing: str) -> Path:
+        folder = tmp_path / "checkout"
+        shutil.copytree(
+            reference, folder, symlinks=True,
+            ignore=lambda path, names: ["world"] if path.endswith("results") else [],
+        )  # fmt: skip
+        (folder / "results/world").symlink_to(reference / "results/world")
+        (folder / "snakemake.out").unlink()
+        shutil.rmtree(folder / ".snakemake/slurm_logs")
+        for name in missing:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return folder
+
+    yield copy
+    Run.end_all()
+    for job in jobs(cluster, "R,PD"):
+        with contextlib.suppress(ClusterError):
+            cluster.run(["scancel", job.id])
