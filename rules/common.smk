@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import tempfile
+from dataclasses import asdict
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
@@ -21,6 +22,7 @@ from workflow_scripts.common.config import (
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import PROMPT_SETS
 from workflow_scripts.finetune.span import is_finished
+from workflow_scripts.preflight.site import request_of
 from workflow_scripts.tables.rule_graph import rule_graph, to_json
 
 # `python` in a rule's shell is the Python that runs Snakemake, also in a SLURM job and without an
@@ -739,8 +741,23 @@ def baseline_flag(wildcards, input):
     return ["--baseline", *map(quote, input.baseline)] if input.baseline else []
 
 
+def slurm_requests(jobs):
+    """What each rule's jobs ask of SLURM, for preflight; nothing where another executor runs them."""
+    if workflow.executor_plugin.name != "slurm":
+        return []
+    submitted = [job for job in jobs if not workflow.is_local(job.rule)]
+    requests = {
+        (job.rule.name, request_of(job.resources, job.threads)) for job in submitted
+    }
+    return [
+        (rule, asdict(request))
+        for rule, request in sorted(requests, key=str)
+        if request
+    ]
+
+
 def preflight():
-    """Check every file that the planned jobs need, before the first of them."""
+    """Check every file that the planned jobs need, and what they ask of SLURM, before the first."""
     planned = list(workflow.dag.needrun_jobs())
     stages = sorted({job.rule.name.split("_")[0] for job in planned})
     models = sorted(
@@ -748,10 +765,13 @@ def preflight():
     )
     tuning = [job for job in planned if job.rule.name == "finetune_train"]
     devices = f"--devices {processes_of(tuning[0].resources)}" if tuning else ""
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as resolved:
-        json.dump(config, resolved)
-        resolved.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        resolved, asked = Path(folder, "config.json"), Path(folder, "requests.json")
+        resolved.write_text(json.dumps(config))
+        requests = slurm_requests(planned)
+        asked.write_text(json.dumps(requests))
+        asking = f"--requests {asked}" if requests else ""
         shell(
-            "python -m workflow_scripts.preflight.check --config {resolved.name}"
-            " --stages {stages} --models {models} {devices} >&2"
+            "python -m workflow_scripts.preflight.check --config {resolved}"
+            " --stages {stages} --models {models} {devices} {asking} >&2"
         )

@@ -6,7 +6,9 @@ A private cluster (tests/cluster) runs the profile as shipped, fitted to a machi
 import contextlib
 import csv
 import re
+import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,9 @@ from tests.cluster.profile import SMALLER, read_profile
 from tests.cluster.same_results import MODEL
 from tests.cluster.snakemake_runs import Run, accounted, megabytes, states_of
 from tests.workflow.checkouts import ROOT
+from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import read_record
+from workflow_scripts.preflight.site import Nodes, Request, check_request, read_nodes
 
 pytestmark = pytest.mark.workflow
 
@@ -139,6 +143,42 @@ def test_temporary_files_go_to_the_scratch_of_the_profile(cluster, tmp_path):
     )
     Run(cluster, tmp_path, profile, "where.txt", config=()).succeed()
     assert (tmp_path / "where.txt").read_text() == f"{scratch}\n"
+
+
+def test_preflight_grants_and_refuses_what_sbatch_does(cluster, monkeypatch):
+    for name, value in cluster.environment().items():
+        monkeypatch.setenv(name, value)
+    nodes = read_nodes()
+    fits = Request("h200", 2880, 96, 1_500_000, 4, "h200")
+    cases = [fits, replace(fits, gpu_model=None)]
+    cases += [replace(fits, **{key: value}) for key, value in (
+        ("partition", "h100"), ("cpus", 97), ("mem_mb", 1_500_001), ("gpus", 5),
+        ("gpu_model", "a100"),
+    )]  # fmt: skip
+    verdicts = {}
+    for case in cases:
+        model = f"{case.gpu_model}:" if case.gpu_model else ""
+        asked = ["-p", case.partition, f"--gpus={model}{case.gpus}", "--nodes=1"]
+        asked += [f"--cpus-per-task={case.cpus}", f"--mem={case.mem_mb}", f"-t{case.minutes}"]
+        command = ["sbatch", "--test-only", *asked, "--wrap", "true"]
+        verdicts[case] = not subprocess.run(command, capture_output=True).returncode
+    assert verdicts == {case: granted(case, nodes) for case in cases}
+    assert [*verdicts.values()] == [True] * 2 + [False] * 5
+    # Too much time sbatch takes, and leaves it waiting for ever.
+    assert not granted(replace(fits, minutes=2881), nodes)
+    asked = ["sbatch", "--parsable", "-p", "h200", "-t2881", "-o/dev/null", "--wrap", "true"]
+    job = cluster.run(asked).strip()
+    time.sleep(5)  # it is looked at every two
+    assert cluster.run(["squeue", "-h", "-j", job, "-o", "%r"]).strip() == "PartitionTimeLimit"
+    cluster.run(["scancel", job])
+
+
+def granted(request: Request, nodes: list[Nodes]) -> bool:
+    try:
+        check_request(request, nodes)
+    except InputError:
+        return False
+    return True
 
 
 def test_nothing_stays_behind(slurm, tmp_path):

@@ -236,6 +236,24 @@ def test_jobs_are_submitted_to_their_partitions(stubs, tmp_path, profile, traine
     assert "--gpus" not in submitted["generate_control"]
 
 
+def test_what_slurm_can_never_grant_is_refused_before_the_first_job(checkout, tmp_path):
+    notes = sbatch_stand_in(tmp_path / "bin")
+    site = "h200|1-00:00:00|96|1500000|gpu:nvidia_h200:8\ncpu|infinite|64|500000|(null)"
+    (tmp_path / "bin/sinfo").write_text(f"#!/bin/sh\necho '{site}'\n")
+    path = os.pathsep.join(
+        [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    )
+    done = run(["snakemake", "--profile", "profiles/slurm_h200"], checkout, check=False, PATH=path)
+    assert done.returncode
+    said = done.stdout
+    assert re.search(r"FAULT  SLURM for finetune_train +h200: 4 x h200, 32 CPUs", said)
+    assert "2880 minutes are asked for, and partition h200 allows 1440" in said
+    assert "has 1 GPU(s) h200; there are 8 x nvidia_h200 a node" in said
+    assert said.count("there is no partition a100; SLURM has cpu, h200") == 1
+    assert re.search(r"ok     SLURM for cohort_manifest", said)
+    assert not notes.exists(), "a job was submitted"
+
+
 def test_nothing_but_the_entry_points_is_planned_for_prompts(stubs):
     jobs = planned_jobs(stubs, "prompts")
     assert jobs == {("cohort_manifest", None), ("cohort_prompts", None), ("prompts", None)}

@@ -1,14 +1,17 @@
 """Preflight: is every file that a run needs there, whole and of the right shape?
 
 Runs in seconds, before the first job, so that a missing text encoder is found minutes before the
-GPUs are asked for and not hours after. It reads headers and tables of contents, not tensors.
+GPUs are asked for and not hours after. It reads headers and tables of contents, not tensors. Where
+jobs go to SLURM, it also asks whether that has what they want.
 """
 
 import argparse
 import csv
 import gzip
 import json
+import logging
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,9 @@ import yaml
 
 from workflow_scripts.common.config import caption_source_of, validate_config
 from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.preflight.site import Request, check_request, read_nodes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,8 @@ class Check:
     """One line of the preflight table.
 
     Attributes:
-        what: the config key that names the files.
-        path: where they should be.
+        what: the config key that names the files, or the rule that asks.
+        path: where they should be, or what is asked for.
         fault: what is wrong, or None.
     """
 
@@ -48,6 +54,29 @@ def preflight(
     """
     subjects = _subjects(config, stages, models, devices)
     return [_checked(what, path, check) for what, path, check in subjects]
+
+
+def check_site(asked: dict[Request, list[str]]) -> list[Check]:
+    """Check what jobs ask of SLURM, as far as it says what it has.
+
+    Args:
+        asked: the rules that ask for it.
+    """
+    try:
+        nodes = read_nodes()
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        log.warning(
+            "SLURM does not say what it has, so what jobs ask for is not checked: %s", error
+        )
+        return []
+
+    def checked(request: Request, rules: list[str]) -> Check:
+        more = f" and {len(rules) - 1} more" if len(rules) > 1 else ""
+        return _checked(
+            f"SLURM for {rules[0]}{more}", str(request), lambda _: check_request(request, nodes)
+        )
+
+    return [checked(request, rules) for request, rules in asked.items()]
 
 
 Subject = tuple[str, str, Callable[[Path], object]]
@@ -311,9 +340,12 @@ def format_checks(checks: list[Check]) -> str:
         lines.append(
             f"{'ok   ' if check.fault is None else 'FAULT'}  {check.what:<{width}}  {path}"
         )
+    faults: dict[str, list[str]] = {}
     for check in checks:
         if check.fault is not None:
-            lines += ["", f"{check.what}: {check.fault}"]
+            faults.setdefault(str(check.fault), []).append(check.what)
+    for fault, found in faults.items():
+        lines += ["", f"{', '.join(found)}: {fault}"]
     return "\n".join(lines)
 
 
@@ -338,6 +370,14 @@ def _merge(into: dict[str, Any], part: dict[str, Any]) -> None:
             into[key] = value
 
 
+def read_requests(path: Path) -> dict[Request, list[str]]:
+    """Read what each rule's jobs ask of SLURM, a list of [rule, request]; return who asks alike."""
+    asked: dict[Request, list[str]] = {}
+    for rule, request in json.loads(path.read_text(encoding="utf-8")):
+        asked.setdefault(Request(**request), []).append(rule)
+    return asked
+
+
 def main(argv: list[str] | None = None) -> None:
     """Print the table; a fault ends with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -346,11 +386,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--stages", nargs="*", default=stages, help="stages that have jobs to run")
     parser.add_argument("--models", nargs="*", help="models that have jobs to run; default all")
     parser.add_argument("--devices", type=int, help="of a fine-tuning job, whose batch they share")
+    parser.add_argument("--requests", type=Path, help="JSON of what jobs ask of SLURM")
     arguments = parser.parse_args(argv)
     config = read_config(arguments.config)
     validate_config(config)
     models = config["run_models"] if arguments.models is None else arguments.models
     checks = preflight(config, set(arguments.stages), set(models), arguments.devices)
+    if arguments.requests:
+        checks += check_site(read_requests(arguments.requests))
     print(format_checks(checks))
     faults = [check for check in checks if check.fault is not None]
     if faults:
