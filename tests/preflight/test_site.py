@@ -194,3 +194,9 @@ def test_who_asks_alike_is_one_line_and_a_silent_slurm_refuses_nothing(monkeypat
     monkeypatch.setattr(check, "read_nodes", silent)
     assert check_site(asked) == []
     assert "is not checked: sinfo" in caplog.text
+
+
+def test_a_narrow_terminal_shows_requests_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = check.format_checks([check.Check("SLURM for " + 40 * "x", str(asking()))])
+    assert "h200: 4 x h200, 32 CPUs, 200000 MB, 2880 min" in shown

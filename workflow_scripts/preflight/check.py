@@ -336,7 +336,9 @@ def format_checks(checks: list[Check]) -> str:
     limit = max(40, shutil.get_terminal_size((120, 24)).columns - width - 10)
     lines = []
     for check in checks:
-        path = check.path if len(check.path) <= limit else "..." + check.path[3 - limit :]
+        path = check.path
+        if "/" in path and len(path) > limit:  # of a path the end says most; the rest is whole
+            path = "..." + path[3 - limit :]
         lines.append(
             f"{'ok   ' if check.fault is None else 'FAULT'}  {check.what:<{width}}  {path}"
         )

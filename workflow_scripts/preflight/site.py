@@ -2,7 +2,8 @@
 
 `sbatch` refuses some requests one by one, each after its retries, and takes others to let them
 wait for ever: a partition that is not there, a GPU that SLURM calls otherwise, more time than a
-partition allows. `sinfo` says what there is, whatever is down or drained today.
+partition allows. `sinfo` says what there is, whatever is down or drained today; `sbatch
+--test-only` would refuse what is only drained, and let pass what asks for too much time.
 """
 
 import re
