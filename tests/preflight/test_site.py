@@ -176,6 +176,12 @@ def test_gpus_that_may_lie_on_several_nodes_are_counted_by_node():
     assert request_of({"gpu": 8}, 1).gpus == 1
 
 
+def test_what_snakemake_does_not_know_yet_is_not_judged():
+    unknown = request_of({"slurm_partition": "cpu", "mem_mb": "<TBD>", "runtime": None}, 1)
+    assert (unknown.mem_mb, unknown.minutes) == (0, 0)
+    check_request(unknown, SITE)
+
+
 def test_jobs_for_another_cluster_are_not_judged_by_this_one():
     assert request_of({"clusters": "other", "slurm_partition": "p"}, 1) is None
 

@@ -25,9 +25,9 @@ class Request:
     Attributes:
         partition: one, or several with commas between; None leaves it to SLURM.
         minutes: wall time.
-        cpus: in all.
-        mem_mb: in all.
-        gpus: on one node.
+        cpus: on one node, as the two below.
+        mem_mb: at the first attempt; it grows with the next.
+        gpus: how many.
         gpu_model: as SLURM calls it; None takes any.
     """
 
@@ -65,21 +65,26 @@ class Nodes:
 def request_of(resources: Mapping[str, Any], threads: int) -> Request | None:
     """Return what Snakemake's executor asks for a job with these resources.
 
-    None where another cluster than the one at hand is asked.
+    What is not known yet (Snakemake's own guess of memory, before the inputs are there) is 0. None
+    where another cluster than the one at hand is asked.
     """
     if resources.get("cluster") or resources.get("clusters") or resources.get("slurm_cluster"):
         return None
+
+    def number(name: str, default: int = 0) -> int:
+        value = resources.get(name, default)
+        return value if isinstance(value, int) else 0
+
     model = resources.get("gpu_model") or ""
-    gpus = gpus_in(resources.get("gres") or "") or {model: resources.get("gpu", int(bool(model)))}
-    (model, number), *_ = gpus.items()
-    nodes = resources.get("nodes") or max(number, 1)  # they may lie on as many
-    cpus = resources.get("cpus_per_task") or number * resources.get("cpus_per_gpu", 0) or threads
+    asked = gpus_in(resources.get("gres") or "") or {model: number("gpu", int(bool(model)))}
+    (model, gpus), *_ = asked.items()
+    nodes = number("nodes") or max(gpus, 1)  # they may lie on as many
     return Request(
         partition=resources.get("slurm_partition"),
-        minutes=resources.get("runtime", 0),
-        cpus=cpus,
-        mem_mb=resources.get("mem_mb", 0),
-        gpus=-(-number // nodes),
+        minutes=number("runtime"),
+        cpus=number("cpus_per_task") or gpus * number("cpus_per_gpu") or threads,
+        mem_mb=number("mem_mb"),
+        gpus=-(-gpus // nodes),
         gpu_model=model or None,
     )
 
