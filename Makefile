@@ -61,27 +61,18 @@ $(VENV)/reports/installed: envs/reports.txt | env
 	  --target $(VENV)/reports -r envs/reports.txt
 	touch $@
 
-world: $(WORLD)/complete
+# The embedded world lies in a cache folder outside the checkout (workflow_scripts/world/store.py).
+world: env
+	python -m workflow_scripts.world.store world --link $(WORLD) --threads 2
 
-$(WORLD)/complete: $(wildcard workflow_scripts/world/*.py) | env
-	python -m workflow_scripts.world.build --out $(WORLD) --threads 2
-	touch $@
-
-# The part of a user who brings images of a model of their own: prompts out, images in.
-$(WORLD)/my_model/metadata.csv: $(WORLD)/complete
-	$(DEMO) prompts
-	python -m workflow_scripts.world.external_model --out $(WORLD)/my_model \
-	  --prompts results/cohort/prompts/test.csv results/cohort/prompts/privacy.csv
-
-demo: env $(WORLD)/complete $(WORLD)/my_model/metadata.csv
-	$(DEMO)
-	@echo "tables: results/tables/, report: file://$(CURDIR)/results/tables/report.html"
+demo: env
+	python -m workflow_scripts.world.demo
 
 # All eleven systems, tiny, through the whole workflow.
-demo-eleven: env $(WORLD)/complete
+demo-eleven: world
 	$(ELEVEN) results/cohort/manifest.parquet
-	test -d $(WORLD)/systems || python -m workflow_scripts.world.systems \
-	  --manifest results/cohort/manifest.parquet --weights $(WORLD)/weights --out $(WORLD)/systems
+	python -m workflow_scripts.world.store systems --link results/systems \
+	  --manifest results/cohort/manifest.parquet
 	$(ELEVEN)
 
 # A SLURM of one's own, to try the profiles on; everything of it lies in .cluster.
@@ -91,7 +82,8 @@ cluster: env
 cluster-stop: env
 	python -m tests.cluster stop
 
-cluster-demo: env $(WORLD)/complete $(WORLD)/my_model/metadata.csv
+cluster-demo: env
+	python -m workflow_scripts.world.demo --prepare
 	python -m tests.cluster demo
 	@echo "tables: results/tables/, report: file://$(CURDIR)/results/tables/report.html"
 

@@ -17,6 +17,7 @@ rule cohort_manifest:
         "logs/cohort/{captions}manifest.log",
     benchmark:
         "benchmarks/cohort/{captions}manifest.tsv"
+    priority: 110
     conda:
         "../envs/core.yaml"
     threads: 2
@@ -42,6 +43,7 @@ rule cohort_prompts:
         "logs/cohort/{captions}prompts_{prompt_set}.log",
     benchmark:
         "benchmarks/cohort/{captions}prompts_{prompt_set}.tsv"
+    priority: 110
     conda:
         "../envs/core.yaml"
     threads: 1

@@ -14,6 +14,7 @@ sys.path.insert(0, workflow.basedir)
 
 from snakemake.exceptions import WorkflowError
 from workflow_scripts.common.as_published import PROTOCOLS
+from workflow_scripts.common.code import Code
 from workflow_scripts.common.config import (
     caption_source_of,
     prompt_sets_of,
@@ -43,7 +44,7 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 
 # Explicit versions of what a stage computes: raise one to rerun the stage after a change that its
-# own modules do not show (a library, workflow_scripts/common). Fine-tuning, sampling and training
+# code does not show (a library). Fine-tuning, sampling, training re-identification and training
 # report generators cost days of GPUs; they and the cohort, from which they follow, declare no code:
 # only their version and their own block of the config rerun them.
 VERSIONS = {
@@ -82,9 +83,9 @@ SYNTHETIC_SETTINGS = {
     "segmentation": ["augmented"],
     "report_generation": ["augmented", "synthetic_only"],
 }
-# What is measured of generated reports: overlap of words, and by the networks that are configured.
+# The networks that read generated reports: those that are configured.
 REPORT_METRICS = config["downstream"]["report_generation"]["metrics"]
-REPORT_SCORERS = ["overlap", *[name for name, files in REPORT_METRICS.items() if files]]
+REPORT_SCORERS = [name for name, files in REPORT_METRICS.items() if files]
 # Where `make reports` puts the packages of those that cannot live beside the core's.
 REPORT_PACKAGES = os.path.join(sys.prefix, "reports")
 
@@ -92,11 +93,14 @@ REPORT_PACKAGES = os.path.join(sys.prefix, "reports")
 REID_TRAINING = config["encoders"]["reid"].get("train")
 
 
+# The scripts' code, as `code` reads it.
+CODE = Code(Path(workflow.basedir), known=Path(".snakemake/code.json"))
+
+
 wildcard_constraints:
     captions=r"(captions_[\w.-]+/)?",
     model="[a-z][a-z0-9_]*",
     encoder="|".join(REFERENCE_ENCODERS),
-    other=f"({OTHER_PROTOCOL}/)?",
     prompt_set="|".join(PROMPT_SETS),
     repeat=r"\d+",
     setting="real_only|augmented|synthetic_only|released",
@@ -104,20 +108,18 @@ wildcard_constraints:
     shards=r"\d{5}",
 
 
-def code(stage, part=None):
-    """A stage's own files: as inputs, they rerun its jobs when their content changes.
+def code(*modules):
+    """What scripts say, and all that they import: as parameters, they rerun jobs when it changes.
 
-    Of a stage in parts: the files of one part and those that its parts share.
+    One `file digest` for each file, so that Snakemake's reason names the one that was edited. A
+    comment or a docstring changes nothing.
     """
-    root = Path(workflow.basedir)
-    folder = root / "workflow_scripts" / stage
-    if part is None:
-        files = sorted(folder.rglob("*.*"))
-    else:
-        files = sorted([*folder.glob("*.*"), *(folder / part).rglob("*.*")])
-    return [
-        f.relative_to(root).as_posix() for f in files if "__pycache__" not in f.parts
-    ]
+    return CODE.digests(*modules)
+
+
+def encoder_modules(names):
+    """The modules of encoders, which scripts import by name."""
+    return [f"features.encoders.{name}" for name in names]
 
 
 def with_prompt_set(prompt_set):
@@ -180,15 +182,8 @@ def prompts(wildcards, prompt_set=None):
     return f"results/cohort/{captions(wildcards.model)}prompts/{prompt_set}.parquet"
 
 
-def protocol(wildcards):
-    """The protocol of a job: the other one where its outputs lie in a folder of its name."""
-    return os.path.dirname(wildcards.other) or config["protocol"]
-
-
 def own_radiographs(wildcards):
-    """Features that hold the radiographs of a model's privacy prompts."""
-    if not wildcards.other:
-        return rules.features_training.output
+    """Features of the radiographs of a model's privacy prompts, under the other protocol."""
     folder = f"results/features/real/{captions(wildcards.model)}prompts"
     return expand(f"{folder}/{OTHER_PROTOCOL}/{{name}}.h5", name=PRIVACY_ENCODERS)
 
@@ -275,7 +270,7 @@ def fidelity_flags(wildcards):
 
 
 def privacy_flags(wildcards):
-    """Flags of the privacy scores that keep no matches."""
+    """Flags of every privacy score of a model."""
     return flags({k: v for k, v in config["privacy"].items() if k != "matches"})
 
 
@@ -420,6 +415,11 @@ def trained_weights(wildcards):
 def output_folder(wildcards, output):
     """The folder that a rule's outputs lie in."""
     return os.path.dirname(output[0])
+
+
+def folder_of_outputs(wildcards, output, name):
+    """The folder that a rule's outputs of one name lie in."""
+    return os.path.dirname(output[name][0])
 
 
 def input_folder(wildcards, input, name):
@@ -729,6 +729,11 @@ def report_scores(wildcards):
         for path in map(Path, reports)
         for scorer in REPORT_SCORERS
     ]
+
+
+def scores_flag(wildcards, input):
+    """The same as a flag."""
+    return ["--scores", *map(quote, input.scores)] if input.scores else []
 
 
 def report_metric_flags(name):

@@ -10,7 +10,6 @@
 rule downstream_train_classifier:
     """Train a classifier on real images, on a model's, or on both; apply it to the test images."""
     input:
-        code=code("downstream", "classification"),
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/augment.parquet",
         shards=training_shards,
@@ -28,6 +27,7 @@ rule downstream_train_classifier:
         mem_mb=partial(more_memory, base=64000),
         runtime=720,
     params:
+        *code("downstream.classification.train"),
         version=VERSIONS["downstream"],
         protocol=config["protocol"],
         flags=flags(downstream_settings("classification")),
@@ -45,7 +45,6 @@ rule downstream_train_classifier:
 rule downstream_score_classifier:
     """AUROC, F1 and accuracy of an arm's classifiers, and the gain over real data alone."""
     input:
-        code=code("downstream", "classification"),
         manifest="results/cohort/manifest.parquet",
         outcomes=partial(outcomes, task="classification"),
         baseline=partial(baseline, task="classification"),
@@ -62,6 +61,7 @@ rule downstream_score_classifier:
         mem_mb=partial(more_memory, base=4000),
         runtime=60,
     params:
+        *code("downstream.classification.score"),
         version=VERSIONS["downstream"],
         bootstrap=config["downstream"]["bootstrap"],
         seed=config["downstream"]["seed"],
@@ -75,7 +75,6 @@ rule downstream_score_classifier:
 rule downstream_masks:
     """CXAS's masks of the radiographs of segmentation (`real`), or of a model's images."""
     input:
-        code=code("downstream", "segmentation"),
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/augment.parquet",
         shards=labelled_shards,
@@ -93,6 +92,7 @@ rule downstream_masks:
         mem_mb=partial(more_memory, base=32000),
         runtime=240,
     params:
+        *code("downstream.segmentation.label"),
         version=VERSIONS["downstream"],
         flags=labeller_flags,
         shards=training_shards_flag,
@@ -105,7 +105,6 @@ rule downstream_masks:
 rule downstream_train_segmenter:
     """Train a U-Net on masks of real images, or of real and a model's; apply it to the test images."""
     input:
-        code=code("downstream", "segmentation"),
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/augment.parquet",
         real_masks="results/downstream/segmentation/masks/real.parquet",
@@ -125,6 +124,7 @@ rule downstream_train_segmenter:
         mem_mb=partial(more_memory, base=32000),
         runtime=720,
     params:
+        *code("downstream.segmentation.train"),
         version=VERSIONS["downstream"],
         protocol=config["protocol"],
         flags=segmenter_flags,
@@ -144,7 +144,6 @@ rule downstream_train_segmenter:
 rule downstream_score_segmenter:
     """Dice of an arm's U-Nets, and the gain over real data alone."""
     input:
-        code=code("downstream", "segmentation"),
         outcomes=partial(outcomes, task="segmentation"),
         baseline=partial(baseline, task="segmentation"),
     output:
@@ -160,6 +159,7 @@ rule downstream_score_segmenter:
         mem_mb=partial(more_memory, base=4000),
         runtime=60,
     params:
+        *code("downstream.segmentation.score"),
         version=VERSIONS["downstream"],
         bootstrap=config["downstream"]["bootstrap"],
         seed=config["downstream"]["seed"],
@@ -173,7 +173,6 @@ rule downstream_score_segmenter:
 rule downstream_score_labeller:
     """The Dice of CXAS's masks of the test images against those drawn by hand, where there are any."""
     input:
-        code=code("downstream", "segmentation"),
         manifest="results/cohort/manifest.parquet",
         masks="results/downstream/segmentation/masks/real.parquet",
     output:
@@ -189,6 +188,7 @@ rule downstream_score_labeller:
         mem_mb=partial(more_memory, base=4000),
         runtime=60,
     params:
+        *code("downstream.segmentation.score_labeller"),
         version=VERSIONS["downstream"],
         protocol=config["protocol"],
         flags=exact_masks_flags,
@@ -236,34 +236,9 @@ rule downstream_train_reporter:
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 
-rule downstream_overlap:
-    """BLEU's counts and ROUGE-L of each report."""
-    input:
-        code=code("downstream", "report_generation/metrics"),
-        outcomes="results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",
-    output:
-        "results/downstream/report_generation/{setting}/{model}/overlap-{repeat}.parquet",
-    log:
-        "logs/downstream/overlap_{setting}_{model}_{repeat}.log",
-    benchmark:
-        "benchmarks/downstream/overlap_{setting}_{model}_{repeat}.tsv"
-    conda:
-        "../envs/core.yaml"
-    threads: 1
-    resources:
-        mem_mb=partial(more_memory, base=4000),
-        runtime=30,
-    params:
-        version=VERSIONS["downstream"],
-    shell:
-        "python -m workflow_scripts.downstream.report_generation.metrics.score_overlap"
-        " --outcomes {input.outcomes} --output {output} 2> {log}"
-
-
 rule downstream_chexbert:
     """The findings of each reference and each generated report, by CheXbert."""
     input:
-        code=code("downstream", "report_generation/metrics"),
         outcomes="results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",
     output:
         "results/downstream/report_generation/{setting}/{model}/chexbert-{repeat}.parquet",
@@ -279,6 +254,7 @@ rule downstream_chexbert:
         mem_mb=partial(more_memory, base=16000),
         runtime=60,
     params:
+        *code("downstream.report_generation.metrics.label_chexbert"),
         version=VERSIONS["downstream"],
         flags=report_metric_flags("chexbert"),
     shell:
@@ -290,7 +266,6 @@ rule downstream_chexbert:
 rule downstream_radgraph:
     """F1-RadGraph of each report."""
     input:
-        code=code("downstream", "report_generation/metrics"),
         outcomes="results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",
     output:
         "results/downstream/report_generation/{setting}/{model}/radgraph-{repeat}.parquet",
@@ -306,6 +281,7 @@ rule downstream_radgraph:
         mem_mb=partial(more_memory, base=16000),
         runtime=240,
     params:
+        *code("downstream.report_generation.metrics.score_radgraph"),
         version=VERSIONS["downstream"],
         packages=quote(REPORT_PACKAGES),
         flags=report_metric_flags("radgraph"),
@@ -320,7 +296,6 @@ rule downstream_radgraph:
 rule downstream_green:
     """GREEN of each report, as a language model of 7 billion parameters judges it."""
     input:
-        code=code("downstream", "report_generation/metrics"),
         outcomes="results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",
     output:
         "results/downstream/report_generation/{setting}/{model}/green-{repeat}.parquet",
@@ -336,6 +311,7 @@ rule downstream_green:
         mem_mb=partial(more_memory, base=64000),
         runtime=1440,
     params:
+        *code("downstream.report_generation.metrics.score_green"),
         version=VERSIONS["downstream"],
         packages=quote(REPORT_PACKAGES),
         flags=report_metric_flags("green"),
@@ -350,7 +326,6 @@ rule downstream_green:
 rule downstream_ratescore:
     """RaTEScore of each report."""
     input:
-        code=code("downstream", "report_generation/metrics"),
         outcomes="results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",
     output:
         "results/downstream/report_generation/{setting}/{model}/ratescore-{repeat}.parquet",
@@ -366,6 +341,7 @@ rule downstream_ratescore:
         mem_mb=partial(more_memory, base=16000),
         runtime=240,
     params:
+        *code("downstream.report_generation.metrics.score_ratescore"),
         version=VERSIONS["downstream"],
         packages=quote(REPORT_PACKAGES),
         flags=report_metric_flags("ratescore"),
@@ -380,7 +356,6 @@ rule downstream_ratescore:
 rule downstream_score_reports:
     """BLEU, ROUGE-L, CheXbert, RadGraph, GREEN and RaTEScore of an arm's reports, and the gain."""
     input:
-        code=code("downstream", "report_generation"),
         outcomes=partial(outcomes, task="report_generation"),
         baseline=report_baseline,
         scores=report_scores,
@@ -397,11 +372,13 @@ rule downstream_score_reports:
         mem_mb=partial(more_memory, base=8000),
         runtime=60,
     params:
+        *code("downstream.report_generation.score"),
         version=VERSIONS["downstream"],
         bootstrap=config["downstream"]["report_generation"]["bootstrap"],
         seed=config["downstream"]["seed"],
         baseline=baseline_flag,
+        scores=scores_flag,
     shell:
         "python -m workflow_scripts.downstream.report_generation.score"
-        " --outcomes {input.outcomes} {params.baseline} --scores {input.scores}"
+        " --outcomes {input.outcomes} {params.baseline} {params.scores}"
         " --bootstrap {params.bootstrap} --seed {params.seed} --output {output} 2> {log}"

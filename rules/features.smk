@@ -1,6 +1,7 @@
 # Needs: the manifest, or a model's image shards; the encoders' weights.
 # Makes: results/features/{real or model}/{prompt_set}/{encoder}.h5, all encoders of a prompt set in
-# one pass over its images; for privacy the same under the other protocol, in a folder of its name.
+# one pass over its images; for privacy the same under the other protocol, by the same job, in a folder
+# of its name.
 # Where the config asks for it, first of all a re-identification network, trained on the cohort
 # (results/features/reid/); as for fine-tuning, no code is declared for that.
 # A killed job continues from its .progress folder.
@@ -40,7 +41,6 @@ rule features_train_reid:
 rule features_fidelity:
     """Features of a model's test images and of their captions."""
     input:
-        code=code("features"),
         shards=partial(shards, prompt_set="test"),
     output:
         expand(
@@ -58,6 +58,7 @@ rule features_fidelity:
         mem_mb=partial(more_memory, base=32000),
         runtime=240,
     params:
+        *code("features.extract", *encoder_modules(FIDELITY_ENCODERS)),
         version=VERSIONS["features"],
         protocol=config["protocol"],
         folder=output_folder,
@@ -73,18 +74,20 @@ rule features_fidelity:
 rule features_privacy:
     """Features of the images that a model made from training captions."""
     input:
-        code=code("features"),
         shards=partial(shards, prompt_set="privacy"),
         trained=trained_weights,
     output:
-        expand(
-            "results/features/{{model}}/privacy/{{other}}{encoder}.h5",
+        features=expand(
+            "results/features/{{model}}/privacy/{encoder}.h5", encoder=PRIVACY_ENCODERS
+        ),
+        other=expand(
+            f"results/features/{{{{model}}}}/privacy/{OTHER_PROTOCOL}/{{encoder}}.h5",
             encoder=PRIVACY_ENCODERS,
         ),
     log:
-        "logs/features/{other}{model}_privacy.log",
+        "logs/features/{model}_privacy.log",
     benchmark:
-        "benchmarks/features/{other}{model}_privacy.tsv"
+        "benchmarks/features/{model}_privacy.tsv"
     conda:
         "../envs/core.yaml"
     threads: 8
@@ -93,22 +96,30 @@ rule features_privacy:
         mem_mb=partial(more_memory, base=32000),
         runtime=240,
     params:
+        *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
-        protocol=protocol,
-        folder=output_folder,
+        protocol=config["protocol"],
+        other=OTHER_PROTOCOL,
+        folder=partial(folder_of_outputs, name="features"),
+        other_folder=partial(folder_of_outputs, name="other"),
         encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
-        progress="results/features/{model}/privacy/{other}.progress",
+        progress="results/features/{model}/privacy/.progress",
+        other_progress="results/features/{model}/privacy/.progress-other",
     shell:
-        "python -m workflow_scripts.features.extract --collection {wildcards.model}"
-        " --shards {input.shards} {params.encoders} --purpose privacy"
-        " --protocol {params.protocol} --out {params.folder} --progress {params.progress}"
+        "python -m workflow_scripts.common.in_turn"
+        " features.extract --collection {wildcards.model} --shards {input.shards}"
+        " {params.encoders} --purpose privacy --protocol {params.protocol}"
+        " --out {params.folder} --progress {params.progress}"
+        " --gpus {resources.gpu} --threads {threads}"
+        " --then features.extract --collection {wildcards.model} --shards {input.shards}"
+        " {params.encoders} --purpose privacy --protocol {params.other}"
+        " --out {params.other_folder} --progress {params.other_progress}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 
 rule features_reference:
     """Features of every test radiograph: the real side of fidelity."""
     input:
-        code=code("features"),
         manifest="results/cohort/manifest.parquet",
     output:
         expand("results/features/real/test/{encoder}.h5", encoder=REFERENCE_ENCODERS),
@@ -124,6 +135,7 @@ rule features_reference:
         mem_mb=partial(more_memory, base=32000),
         runtime=240,
     params:
+        *code("features.extract", *encoder_modules(REFERENCE_ENCODERS)),
         version=VERSIONS["features"],
         protocol=config["protocol"],
         folder=output_folder,
@@ -139,7 +151,6 @@ rule features_reference:
 rule features_training:
     """Features of every training radiograph, for the search of the closest one."""
     input:
-        code=code("features"),
         manifest="results/cohort/manifest.parquet",
         trained=trained_weights,
     output:
@@ -156,6 +167,7 @@ rule features_training:
         mem_mb=partial(more_memory, base=32000),
         runtime=720,
     params:
+        *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
         protocol=config["protocol"],
         folder=output_folder,
@@ -169,21 +181,20 @@ rule features_training:
 
 
 rule features_prompts:
-    """Features of the prompts' own radiographs, where the whole training split is not needed."""
+    """Features of the prompts' own radiographs, under the other protocol: that needs no more of the training split."""
     input:
-        code=code("features"),
         manifest="results/cohort/{captions}manifest.parquet",
         prompts="results/cohort/{captions}prompts/privacy.parquet",
         trained=trained_weights,
     output:
         expand(
-            "results/features/real/{{captions}}prompts/{{other}}{encoder}.h5",
+            f"results/features/real/{{{{captions}}}}prompts/{OTHER_PROTOCOL}/{{encoder}}.h5",
             encoder=PRIVACY_ENCODERS,
         ),
     log:
-        "logs/features/{captions}{other}real_prompts.log",
+        "logs/features/{captions}real_prompts.log",
     benchmark:
-        "benchmarks/features/{captions}{other}real_prompts.tsv"
+        "benchmarks/features/{captions}real_prompts.tsv"
     conda:
         "../envs/core.yaml"
     threads: 8
@@ -192,11 +203,12 @@ rule features_prompts:
         mem_mb=partial(more_memory, base=32000),
         runtime=240,
     params:
+        *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
-        protocol=protocol,
+        protocol=OTHER_PROTOCOL,
         folder=output_folder,
         encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
-        progress="results/features/real/{captions}prompts/{other}.progress",
+        progress="results/features/real/{captions}prompts/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
         " --manifest {input.manifest} --prompts {input.prompts} {params.encoders}"
@@ -207,18 +219,20 @@ rule features_prompts:
 rule features_held_out:
     """Features of radiographs that no model was trained on, as the attacker sees them."""
     input:
-        code=code("features"),
         manifest="results/cohort/manifest.parquet",
         trained=trained_weights,
     output:
-        expand(
-            "results/features/real/held_out/{{other}}{encoder}.h5",
+        features=expand(
+            "results/features/real/held_out/{encoder}.h5", encoder=PRIVACY_ENCODERS
+        ),
+        other=expand(
+            f"results/features/real/held_out/{OTHER_PROTOCOL}/{{encoder}}.h5",
             encoder=PRIVACY_ENCODERS,
         ),
     log:
-        "logs/features/{other}real_held_out.log",
+        "logs/features/real_held_out.log",
     benchmark:
-        "benchmarks/features/{other}real_held_out.tsv"
+        "benchmarks/features/real_held_out.tsv"
     conda:
         "../envs/core.yaml"
     threads: 8
@@ -227,13 +241,22 @@ rule features_held_out:
         mem_mb=partial(more_memory, base=32000),
         runtime=240,
     params:
+        *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
-        protocol=protocol,
-        folder=output_folder,
+        protocol=config["protocol"],
+        other=OTHER_PROTOCOL,
+        folder=partial(folder_of_outputs, name="features"),
+        other_folder=partial(folder_of_outputs, name="other"),
         encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
-        progress="results/features/real/held_out/{other}.progress",
+        progress="results/features/real/held_out/.progress",
+        other_progress="results/features/real/held_out/.progress-other",
     shell:
-        "python -m workflow_scripts.features.extract --collection real"
-        " --manifest {input.manifest} --image-split test validate {params.encoders}"
-        " --purpose privacy --protocol {params.protocol} --out {params.folder}"
-        " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"
+        "python -m workflow_scripts.common.in_turn"
+        " features.extract --collection real --manifest {input.manifest} --image-split test validate"
+        " {params.encoders} --purpose privacy --protocol {params.protocol}"
+        " --out {params.folder} --progress {params.progress}"
+        " --gpus {resources.gpu} --threads {threads}"
+        " --then features.extract --collection real --manifest {input.manifest} --image-split test validate"
+        " {params.encoders} --purpose privacy --protocol {params.other}"
+        " --out {params.other_folder} --progress {params.other_progress}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"

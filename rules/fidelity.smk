@@ -6,7 +6,6 @@
 rule fidelity_score:
     """Fidelity of one model in one encoder's features, from the cache alone."""
     input:
-        code=code("fidelity"),
         manifest=manifest,
         prompts=partial(prompts, prompt_set="test"),
         real=rules.features_reference.output,
@@ -25,6 +24,7 @@ rule fidelity_score:
         mem_mb=partial(more_memory, base=16000),
         runtime=120,
     params:
+        *code("fidelity.score"),
         version=VERSIONS["fidelity"],
         protocol=config["protocol"],
         flags=fidelity_flags,

@@ -20,6 +20,7 @@ checkpoint finetune_train:
         "logs/finetune/{model}/span_{span}.log",
     benchmark:
         "benchmarks/finetune/{model}/span_{span}.tsv"
+    priority: 100
     conda:
         "../envs/core.yaml"
     threads: 32
@@ -51,6 +52,7 @@ rule finetune_finish:
         "logs/finetune/{model}/finish.log",
     benchmark:
         "benchmarks/finetune/{model}/finish.tsv"
+    priority: 100
     conda:
         "../envs/core.yaml"
     threads: 1

@@ -17,6 +17,7 @@ rule generate_sample:
         "benchmarks/generate/{model}/{prompt_set}_{shard}_of_{shards}.tsv"
     wildcard_constraints:
         model="|".join(SAMPLED) or "none",
+    priority: 90
     conda:
         "../envs/core.yaml"
     threads: 8
@@ -39,7 +40,6 @@ rule generate_sample:
 rule generate_external:
     """Import one shard of a user's own images."""
     input:
-        code=code("generate"),
         prompts=prompts,
         sources=external_sources,
     output:
@@ -57,6 +57,7 @@ rule generate_external:
         mem_mb=8000,
         runtime=120,
     params:
+        *code("generate.import_external"),
         version=VERSIONS["generate"],
         flags=external_flags,
     shell:
@@ -68,7 +69,6 @@ rule generate_external:
 rule generate_control:
     """Make one shard of a control: real, copied, blurred or noise images."""
     input:
-        code=code("generate"),
         manifest=manifest,
         prompts=prompts,
     output:
@@ -86,6 +86,7 @@ rule generate_control:
         mem_mb=8000,
         runtime=120,
     params:
+        *code("generate.make_control"),
         version=VERSIONS["generate"],
         flags=control_flags,
     shell:
@@ -98,7 +99,6 @@ rule generate_control:
 rule generate_export:
     """A prompt set's images as a folder of PNGs with a metadata.csv, for people."""
     input:
-        code=code("generate"),
         shards=shards,
     output:
         directory("results/generate/{model}/{prompt_set}/images"),
@@ -112,6 +112,8 @@ rule generate_export:
     resources:
         mem_mb=4000,
         runtime=120,
+    params:
+        *code("generate.export_images"),
     shell:
         "python -m workflow_scripts.generate.export_images --shards-in {input.shards}"
         " --out {output} 2> {log}"

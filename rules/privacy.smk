@@ -1,28 +1,35 @@
 # Needs: features and images that a model made from training captions; the training images.
-# Makes: results/privacy/{model}.json (each image against its prompt's own radiograph) and
+# Makes: results/privacy/{model}.json (each image against its prompt's own radiograph, under both
+# protocols: that of the one that the config does not name in a folder of its name) and
 # results/privacy/closest/{model}.json (against all training images), and beside each a table of
 # pairs, for its owner only; results/privacy/novelty/{model}.json: nearer to the prompts' radiographs
 # or to unseen ones; results/privacy/lenses/{model}.json: which lens sees what;
-# results/privacy/attacker/real.json: the attacker on real pairs. The first and the last also under
-# the protocol that the config does not name, in a folder of its name.
+# results/privacy/attacker/real.json: the attacker on real pairs, under both protocols too.
 
 
 rule privacy_score:
-    """Re-identification, latent and pixel distance of one model against its prompts' own images."""
+    """One model against its prompts' own radiographs, all training images, and unseen ones."""
     input:
-        code=code("privacy"),
         manifest=manifest,
         prompts=partial(prompts, prompt_set="privacy"),
         shards=partial(shards, prompt_set="privacy"),
-        real=own_radiographs,
-        generated=rules.features_privacy.output,
+        training=rules.features_training.output,
+        held_out=rules.features_held_out.output.features,
+        own=own_radiographs,
+        generated=rules.features_privacy.output.features,
+        other_generated=rules.features_privacy.output.other,
     output:
-        record="results/privacy/{other}{model}.json",
-        pairs="results/privacy/{other}{model}_pairs.parquet",
+        record="results/privacy/{model}.json",
+        pairs="results/privacy/{model}_pairs.parquet",
+        other_record=f"results/privacy/{OTHER_PROTOCOL}/{{model}}.json",
+        other_pairs=f"results/privacy/{OTHER_PROTOCOL}/{{model}}_pairs.parquet",
+        closest="results/privacy/closest/{model}.json",
+        closest_pairs="results/privacy/closest/{model}_pairs.parquet",
+        novelty="results/privacy/novelty/{model}.json",
     log:
-        "logs/privacy/{other}{model}.log",
+        "logs/privacy/{model}.log",
     benchmark:
-        "benchmarks/privacy/{other}{model}.tsv"
+        "benchmarks/privacy/{model}.tsv"
     conda:
         "../envs/core.yaml"
     threads: 8
@@ -31,95 +38,43 @@ rule privacy_score:
         mem_mb=partial(more_memory, base=16000),
         runtime=240,
     params:
-        version=VERSIONS["privacy"],
-        protocol=protocol,
-        flags=privacy_flags,
-        real=partial(input_folder, name="real"),
-        generated=partial(input_folder, name="generated"),
-    shell:
-        "python -m workflow_scripts.privacy.score --model {wildcards.model}"
-        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
-        " --shards {input.shards} --real {params.real} --generated {params.generated}"
-        " {params.flags} --output {output.record} --pairs {output.pairs}"
-        " --gpus {resources.gpu} --threads {threads} 2> {log}"
-
-
-rule privacy_closest:
-    """The closest training image of each of a model's images, over all of them."""
-    input:
-        code=code("privacy"),
-        manifest=manifest,
-        prompts=partial(prompts, prompt_set="privacy"),
-        real=rules.features_training.output,
-        generated=expand(rules.features_privacy.output, other="", allow_missing=True),
-    output:
-        record="results/privacy/closest/{model}.json",
-        pairs="results/privacy/closest/{model}_pairs.parquet",
-    log:
-        "logs/privacy/closest_{model}.log",
-    benchmark:
-        "benchmarks/privacy/closest_{model}.tsv"
-    conda:
-        "../envs/core.yaml"
-    threads: 8
-    resources:
-        gpu=0,
-        mem_mb=partial(more_memory, base=16000),
-        runtime=240,
-    params:
+        *code("privacy.score", "privacy.score_closest", "privacy.score_novelty"),
         version=VERSIONS["privacy"],
         protocol=config["protocol"],
-        flags=flags(config["privacy"]),
-        real=partial(input_folder, name="real"),
-        generated=partial(input_folder, name="generated"),
-    shell:
-        "python -m workflow_scripts.privacy.score_closest --model {wildcards.model}"
-        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
-        " --real {params.real} --generated {params.generated}"
-        " {params.flags} --output {output.record} --pairs {output.pairs}"
-        " --gpus {resources.gpu} --threads {threads} 2> {log}"
-
-
-rule privacy_novelty:
-    """Whether a model's images are nearer to training radiographs than to unseen ones."""
-    input:
-        code=code("privacy"),
-        manifest=manifest,
-        prompts=partial(prompts, prompt_set="privacy"),
-        real=rules.features_training.output,
-        held_out=expand(rules.features_held_out.output, other=""),
-        generated=expand(rules.features_privacy.output, other="", allow_missing=True),
-    output:
-        "results/privacy/novelty/{model}.json",
-    log:
-        "logs/privacy/novelty_{model}.log",
-    benchmark:
-        "benchmarks/privacy/novelty_{model}.tsv"
-    conda:
-        "../envs/core.yaml"
-    threads: 8
-    resources:
-        gpu=0,
-        mem_mb=partial(more_memory, base=16000),
-        runtime=60,
-    params:
-        version=VERSIONS["privacy"],
-        protocol=config["protocol"],
+        other=OTHER_PROTOCOL,
         flags=privacy_flags,
-        real=partial(input_folder, name="real"),
+        matches=config["privacy"]["matches"],
+        training=partial(input_folder, name="training"),
         held_out=partial(input_folder, name="held_out"),
+        own=partial(input_folder, name="own"),
         generated=partial(input_folder, name="generated"),
+        other_generated=partial(input_folder, name="other_generated"),
     shell:
-        "python -m workflow_scripts.privacy.score_novelty --model {wildcards.model}"
+        "python -m workflow_scripts.common.in_turn"
+        " privacy.score --model {wildcards.model}"
         " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
-        " --real {params.real} --held-out {params.held_out} --generated {params.generated}"
-        " {params.flags} --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"
+        " --shards {input.shards} --real {params.training} --generated {params.generated}"
+        " {params.flags} --output {output.record} --pairs {output.pairs} --threads {threads}"
+        " --then privacy.score --model {wildcards.model}"
+        " --protocol {params.other} --manifest {input.manifest} --prompts {input.prompts}"
+        " --shards {input.shards} --real {params.own} --generated {params.other_generated}"
+        " {params.flags} --output {output.other_record} --pairs {output.other_pairs}"
+        " --threads {threads}"
+        " --then privacy.score_closest --model {wildcards.model}"
+        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
+        " --real {params.training} --generated {params.generated} {params.flags}"
+        " --matches {params.matches} --output {output.closest} --pairs {output.closest_pairs}"
+        " --gpus {resources.gpu} --threads {threads}"
+        " --then privacy.score_novelty --model {wildcards.model}"
+        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
+        " --real {params.training} --held-out {params.held_out} --generated {params.generated}"
+        " {params.flags} --output {output.novelty} --gpus {resources.gpu} --threads {threads}"
+        " 2> {log}"
 
 
 rule privacy_lenses:
     """Which lens sees a model's images resemble their prompts' radiographs."""
     input:
-        code=code("privacy"),
         pairs="results/privacy/{model}_pairs.parquet",
         unrelated=f"results/privacy/{UNRELATED}_pairs.parquet",
     output:
@@ -135,6 +90,7 @@ rule privacy_lenses:
         mem_mb=4000,
         runtime=20,
     params:
+        *code("privacy.score_lenses"),
         version=VERSIONS["privacy"],
         protocol=config["protocol"],
     shell:
@@ -146,16 +102,17 @@ rule privacy_lenses:
 rule privacy_attacker:
     """How well the re-identification network tells patients apart, on real pairs."""
     input:
-        code=code("privacy"),
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/privacy.parquet",
-        real=rules.features_held_out.output,
+        real=rules.features_held_out.output.features,
+        other_real=rules.features_held_out.output.other,
     output:
-        "results/privacy/{other}attacker/real.json",
+        record="results/privacy/attacker/real.json",
+        other_record=f"results/privacy/{OTHER_PROTOCOL}/attacker/real.json",
     log:
-        "logs/privacy/{other}attacker.log",
+        "logs/privacy/attacker.log",
     benchmark:
-        "benchmarks/privacy/{other}attacker.tsv"
+        "benchmarks/privacy/attacker.tsv"
     conda:
         "../envs/core.yaml"
     threads: 1
@@ -163,11 +120,18 @@ rule privacy_attacker:
         mem_mb=partial(more_memory, base=8000),
         runtime=120,
     params:
+        *code("privacy.score_attacker"),
         version=VERSIONS["privacy"],
-        protocol=protocol,
+        protocol=config["protocol"],
+        other=OTHER_PROTOCOL,
         threshold=config["privacy"]["threshold"],
         real=partial(input_folder, name="real"),
+        other_real=partial(input_folder, name="other_real"),
     shell:
-        "python -m workflow_scripts.privacy.score_attacker --protocol {params.protocol}"
+        "python -m workflow_scripts.common.in_turn"
+        " privacy.score_attacker --protocol {params.protocol}"
         " --manifest {input.manifest} --prompts {input.prompts} --real {params.real}"
-        " --threshold {params.threshold} --output {output} 2> {log}"
+        " --threshold {params.threshold} --output {output.record}"
+        " --then privacy.score_attacker --protocol {params.other}"
+        " --manifest {input.manifest} --prompts {input.prompts} --real {params.other_real}"
+        " --threshold {params.threshold} --output {output.other_record} 2> {log}"

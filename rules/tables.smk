@@ -95,7 +95,6 @@ SECTION_OF |= {"table17b_caption_privacy": "Privacy"}
 rule tables_build:
     """The paper's tables for the models of the run, as CSV, Markdown, LaTeX and HTML."""
     input:
-        code=code("tables"),
         manifest="results/cohort/manifest.parquet",
         attrition="results/cohort/attrition.csv",
         fidelity=records("fidelity"),
@@ -130,6 +129,7 @@ rule tables_build:
         mem_mb=4000,
         runtime=20,
     params:
+        *code("tables.build"),
         version=VERSIONS["tables"],
         protocol=config["protocol"],
         folder=output_folder,
@@ -145,7 +145,6 @@ rule tables_build:
 rule tables_costs:
     """What the run cost, by stage and model, over all attempts."""
     input:
-        code=code("tables"),
         # Every job but the tables' ends in a record: whatever was run again made one anew.
         records=records("fidelity") + records("privacy") + records("downstream"),
     output:
@@ -170,6 +169,7 @@ rule tables_costs:
         mem_mb=2000,
         runtime=20,
     params:
+        *code("tables.build_costs"),
         version=VERSIONS["tables"],
         folder=output_folder,
         dataset=quote(config["cohort"]["dataset"]),
@@ -185,8 +185,6 @@ rule tables_costs:
 
 rule tables_audit:
     """What in the paper follows from other numbers in it, recomputed from its printed tables."""
-    input:
-        code=code("tables"),
     output:
         expand("results/tables/audit.{format}", format=["csv", "md", "tex"]),
     log:
@@ -200,6 +198,7 @@ rule tables_audit:
         mem_mb=2000,
         runtime=20,
     params:
+        *code("tables.audit.build"),
         version=VERSIONS["tables"],
         folder=output_folder,
     shell:
@@ -209,7 +208,6 @@ rule tables_audit:
 rule tables_figures:
     """The figures as SVG and PDF, and what each shows."""
     input:
-        code=code("tables"),
         manifest="results/cohort/manifest.parquet",
         prompts=every_prompt_set,
         attrition="results/cohort/attrition.csv",
@@ -253,6 +251,7 @@ rule tables_figures:
         mem_mb=8000,
         runtime=60,
     params:
+        *code("tables.build_figures"),
         version=VERSIONS["tables"],
         protocol=config["protocol"],
         folder=output_folder,
@@ -272,7 +271,6 @@ rule tables_figures:
 rule tables_report:
     """One HTML file with the tables, example images and where every number comes from."""
     input:
-        code=code("tables"),
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/test.parquet",
         attrition="results/cohort/attrition.csv",
@@ -307,6 +305,7 @@ rule tables_report:
         mem_mb=8000,
         runtime=20,
     params:
+        *code("tables.report"),
         version=VERSIONS["tables"],
         protocol=config["protocol"],
         folder=output_folder,
@@ -325,7 +324,6 @@ rule tables_report:
 rule tables_riskiest:
     """A page of the riskiest pairs: generated images beside their closest training images."""
     input:
-        code=code("tables"),
         manifest="results/cohort/manifest.parquet",
         pairs=riskiest_pairs,
         images=privacy_shards,
@@ -343,6 +341,7 @@ rule tables_riskiest:
         mem_mb=8000,
         runtime=60,
     params:
+        *code("tables.riskiest"),
         version=VERSIONS["tables"],
         dataset=quote(config["cohort"]["dataset"]),
         models=model_table,
@@ -356,7 +355,6 @@ rule tables_riskiest:
 rule tables_release:
     """Pack what may be published, after a search for images, captions and ids."""
     input:
-        code=code("tables"),
         manifest=every_manifest,
         prompts=every_prompt_set,
         tables=rules.tables_build.output,
@@ -382,6 +380,7 @@ rule tables_release:
         mem_mb=8000,
         runtime=60,
     params:
+        *code("tables.release"),
         version=VERSIONS["tables"],
         dataset=quote(config["cohort"]["dataset"]),
         config=quote(canonical(config)),

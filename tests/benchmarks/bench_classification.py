@@ -19,8 +19,9 @@ import torch
 from PIL import Image
 
 from workflow_scripts.common.images import ImageItem
-from workflow_scripts.common.pixels import decode_square, normalise, to_unit
+from workflow_scripts.common.pixels import normalise, to_unit
 from workflow_scripts.common.resnet import ResNet
+from workflow_scripts.common.squares import decode_square
 from workflow_scripts.downstream.classification.network import ClassificationTask
 
 SIZE, EPOCHS = 224, 20

@@ -17,7 +17,7 @@ import torch
 
 from tests.benchmarks.bench_closest import forget_peak, memory
 from workflow_scripts.common.devices import device_name
-from workflow_scripts.features.encoders.reid import pair_scores
+from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.privacy.closest import closest_by_score
 
 DIMENSIONS, PLAIN = 128, 20

@@ -9,7 +9,7 @@ from PIL import Image
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS
-from workflow_scripts.common.pixels import square
+from workflow_scripts.common.squares import square
 from workflow_scripts.common.validation import split_at_random, split_by_patient
 from workflow_scripts.downstream.data import (
     concatenate,

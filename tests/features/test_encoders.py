@@ -25,6 +25,7 @@ from workflow_scripts.features.encoders import (
     reid,
     weights_sha256,
 )
+from workflow_scripts.features.pair_scores import pair_scores
 
 TINY = ("rad_dino", "biovil_t_image", "biovil_t_text", "reid")
 """The encoders of which the world has tiny weights."""
@@ -273,13 +274,13 @@ def test_pair_scores_are_the_network_s(weights: SimpleNamespace):
     with torch.no_grad():
         want = torch.sigmoid(encoder.network(x[:4], x[4:8])).numpy()
     weight, bias = encoder.extras["fc_end_weight"], encoder.extras["fc_end_bias"]
-    got = reid.pair_scores(features[:4], features[4:8], weight, bias)
+    got = pair_scores(features[:4], features[4:8], weight, bias)
     assert np.allclose(got, want, atol=1e-6)
-    swapped = reid.pair_scores(features[4:8], features[:4], weight, bias)
+    swapped = pair_scores(features[4:8], features[:4], weight, bias)
     assert np.array_equal(got, swapped)
-    itself = reid.pair_scores(features[0], features[0], weight, bias)
+    itself = pair_scores(features[0], features[0], weight, bias)
     assert itself == pytest.approx(1 / (1 + np.exp(-float(bias[0]))))
-    assert np.isfinite(reid.pair_scores([1e4], [0], [1.0], 0)).all()
+    assert np.isfinite(pair_scores([1e4], [0], [1.0], 0)).all()
 
 
 # Protocols

@@ -18,6 +18,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
 from workflow_scripts.common.resnet import ResNet
 from workflow_scripts.features.encoders import reid
+from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.features.train_reid import Population, check, main
 
 IMAGES = 3
@@ -93,7 +94,7 @@ def auc(weights, frame):
     patients, sites = frame["patient_id"].to_numpy(), frame["site"].to_numpy()
     i, j = i[sites[i] == sites[j]], j[sites[i] == sites[j]]
     head = encoder.extras["fc_end_weight"], encoder.extras["fc_end_bias"]
-    scores = reid.pair_scores(features[i], features[j], *head)
+    scores = pair_scores(features[i], features[j], *head)
     return roc_auc_score(patients[i] == patients[j], scores)
 
 

@@ -16,7 +16,7 @@ from workflow_scripts.common.checkpoints import load_exactly, load_state
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.resnet import resnet_for
 from workflow_scripts.features.encoders import check_encoder, load_encoder
-from workflow_scripts.features.encoders.reid import pair_scores
+from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.world import encoders as world
 
 PLACES = {

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import write_manifest
 from workflow_scripts.common.records import read_record
-from workflow_scripts.features.encoders.reid import pair_scores
+from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.privacy.score_attacker import attacker_values, auc, main, score_pairs
 
 WEIGHT, BIAS = -np.full((1, 6), 3.0), np.array([2.0])

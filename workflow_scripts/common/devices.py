@@ -1,16 +1,21 @@
-"""Which device a job computes on."""
+"""Which device a job computes on. torch is imported by jobs that compute with it alone."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from workflow_scripts.common.errors import InputError
 
+if TYPE_CHECKING:
+    import torch
 
-def pick_device(gpus: int) -> torch.device:
+
+def pick_device(gpus: int) -> "torch.device":
     """Return the device for a job that was given `gpus` GPUs; call it before loading weights.
 
     Raises:
         InputError: the job asked for a GPU and finds none.
     """
+    import torch
+
     if gpus == 0:
         return torch.device("cpu")
     if torch.cuda.device_count() < gpus:
@@ -22,6 +27,10 @@ def pick_device(gpus: int) -> torch.device:
     return torch.device("cuda")
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: "torch.device") -> str:
     """Return the device as records name it: `cpu` or `cuda:NVIDIA H200`."""
-    return f"cuda:{torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"
+    if device.type != "cuda":
+        return "cpu"
+    import torch
+
+    return f"cuda:{torch.cuda.get_device_name(device)}"

@@ -101,6 +101,16 @@ def decode_image(source: bytes | Path, name: str, *, keep_gray: bool = False) ->
         ) from None
 
 
+def centre_square(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to `size` (bilinear, antialiased) and crop the centre."""
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
 def gray_if_colourless(image: Image.Image) -> Image.Image:
     """Return one channel of an RGB image whose three are the same: a third of the bytes."""
     red, green, blue = image.split()

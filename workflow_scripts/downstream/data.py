@@ -17,7 +17,7 @@ import pandas as pd
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, find_in_shards, read_shard_ids
 from workflow_scripts.common.manifest import FINDINGS
-from workflow_scripts.common.pixels import decode_square
+from workflow_scripts.common.squares import decode_square
 
 
 @dataclass(frozen=True)

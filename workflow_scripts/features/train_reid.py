@@ -40,8 +40,9 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of, whole_file, write_text
 from workflow_scripts.common.images import ImageItem
 from workflow_scripts.common.manifest import read_manifest
-from workflow_scripts.common.pixels import decode_square, normalise, rotate, to_unit
+from workflow_scripts.common.pixels import normalise, rotate, to_unit
 from workflow_scripts.common.resnet import check_pretrained, pretrained_resnet
+from workflow_scripts.common.squares import decode_square
 from workflow_scripts.common.training import begin_attempt, best_epoch, random_stream, train
 from workflow_scripts.common.validation import split_by_patient
 from workflow_scripts.features.encoders import reid

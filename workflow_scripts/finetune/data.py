@@ -19,12 +19,11 @@ import h5py
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
-from workflow_scripts.common.images import decode_image
+from workflow_scripts.common.images import centre_square, decode_image
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.progress import Progress
 
@@ -69,16 +68,6 @@ def read_training_rows(manifest: Path) -> pd.DataFrame:
         if not Path(path).is_file():
             raise InputError("a training image is missing", path, "restore it, or rerun cohort")
     return rows[["image_id", "path", "caption"]].reset_index(drop=True)
-
-
-def centre_square(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to `size` (bilinear, antialiased) and crop the centre."""
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
 
 
 def load_pixels(path: str, size: int) -> np.ndarray:

@@ -29,6 +29,7 @@ from PIL import Image, ImageFilter, ImageOps
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.images import (
     ImageItem,
+    centre_square,
     decode_image,
     gray_if_colourless,
     png_bytes,
@@ -37,7 +38,6 @@ from workflow_scripts.common.images import (
 from workflow_scripts.common.manifest import FINDINGS, PROMPT_SETS, read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
-from workflow_scripts.finetune.data import centre_square
 from workflow_scripts.generate.sharding import shard_rows
 
 log = logging.getLogger(__name__)

@@ -28,17 +28,15 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
 
 from workflow_scripts.common.as_published import PROTOCOLS, Deviations, deviations
-from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.images import ImageItem, decode_image, read_shard_ids, read_shards
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.features.cache import Features
-from workflow_scripts.features.encoders.reid import pair_scores
+from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.fidelity.inputs import origin, read_comparable, rows_in_order_of, rows_of
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.distances import latent_distance, pixel_distance, pixels
@@ -206,7 +204,6 @@ def score(
     shards: Sequence[Path],
     settings: Settings,
     threads: int = 1,
-    device: str = "cpu",
 ) -> tuple[Record, pd.DataFrame]:
     """Read a model's features and images and return its privacy record and its pairs.
 
@@ -265,8 +262,7 @@ def score(
                 "protocol": protocol,
                 **asdict(settings),
                 "inputs": [origin(file) for file in (latent_real, latent, reid_real, reid)],
-            },
-            device,
+            }
         ),
     )
     return record, pairs
@@ -353,7 +349,6 @@ def main(argv: list[str] | None = None) -> None:
         "--shards", required=True, type=Path, nargs="+", help="the generated images"
     )
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
     record, pairs = score(
         args.model,
         args.protocol,
@@ -364,7 +359,6 @@ def main(argv: list[str] | None = None) -> None:
         args.shards,
         Settings(args.threshold, args.bootstrap, args.seed),
         args.threads,
-        device_name(pick_device(args.gpus)),
     )
     write_private_table(pairs, PAIR_SCHEMA, args.pairs)
     write_record(record, args.output)

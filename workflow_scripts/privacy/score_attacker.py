@@ -27,7 +27,7 @@ from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
-from workflow_scripts.features.encoders.reid import pair_scores
+from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.fidelity.inputs import origin, read_encoder
 from workflow_scripts.fidelity.resample import paired_groups
 from workflow_scripts.privacy.held_out import held_out_rows

@@ -20,6 +20,9 @@ from workflow_scripts.world.captions import describe, impression
 from workflow_scripts.world.population import Exposure, draw_population
 from workflow_scripts.world.radiograph import render
 
+SEED, PATIENTS = 7, 320
+"""Of the world that the demo and the tests share."""
+
 SIZE = 256
 WORDINGS = 9  # captions of an image, for the language model
 log = logging.getLogger(__name__)
@@ -180,8 +183,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--patients", type=int, default=320)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--patients", type=int, default=PATIENTS)
     parser.add_argument("--threads", type=int, default=1, help="processes at a time")
     parser.add_argument("--only", choices=["radiographs"], help="leave the checkpoints out")
     arguments = parser.parse_args(argv)

@@ -5,8 +5,10 @@ that copies nobody.
 """
 
 import argparse
+import functools
 import hashlib
 import logging
+import multiprocessing
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +22,7 @@ from workflow_scripts.world.anatomy import draw_patient, draw_study
 from workflow_scripts.world.captions import read_findings
 from workflow_scripts.world.radiograph import render
 
+SIZE = 128
 _COLUMNS = ("prompt_id", "caption", "seed")
 log = logging.getLogger(__name__)
 
@@ -47,29 +50,41 @@ def read_prompts_csv(paths: list[Path]) -> pd.DataFrame:
     return prompts
 
 
-def draw_prompts(prompts: pd.DataFrame, out: Path, seed: int, size: int = 256) -> None:
+def draw_prompts(
+    prompts: pd.DataFrame, out: Path, seed: int, size: int = SIZE, threads: int = 1
+) -> None:
     """Write `images/{prompt_id}.png` for each prompt and `metadata.csv`, whole or not at all.
 
-    Each image is of a new patient, drawn from `seed`, the prompt's seed and its id.
+    Each image is of a new patient, drawn from `seed`, the prompt's seed and its id; `threads` is
+    how many processes draw.
     """
     with whole_folder(out) as folder:
         (folder / "images").mkdir()
         names = []
         progress = Progress("external model", len(prompts), "images")
         rows = prompts[list(_COLUMNS)].itertuples(index=False, name=None)
-        for prompt_id, caption, prompt_seed in rows:
-            key = f"{seed}/{prompt_id}/{prompt_seed}"
-            number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
-            view = "AP" if number % 2 else "PA"
-            picture = render(
-                draw_patient(number), draw_study(number, view), read_findings(caption, number), size
-            )
-            name = f"images/{prompt_id}.png"
-            (folder / name).write_bytes(png_bytes(Image.fromarray(picture.image)))
-            names.append(name)
-            progress.update()
+        with multiprocessing.get_context("spawn").Pool(threads) as pool:
+            drawn = pool.imap(functools.partial(_draw, seed=seed, size=size), rows, chunksize=8)
+            for prompt_id, png in zip(prompts["prompt_id"], drawn, strict=True):
+                name = f"images/{prompt_id}.png"
+                (folder / name).write_bytes(png)
+                names.append(name)
+                progress.update()
+            pool.close()
+            pool.join()
         table = pd.DataFrame({"file_name": names, "prompt_id": prompts["prompt_id"].tolist()})
         table.to_csv(folder / "metadata.csv", index=False, lineterminator="\n")
+
+
+def _draw(row: tuple[str, str, int], seed: int, size: int) -> bytes:
+    prompt_id, caption, prompt_seed = row
+    key = f"{seed}/{prompt_id}/{prompt_seed}"
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
+    view = "AP" if number % 2 else "PA"
+    picture = render(
+        draw_patient(number), draw_study(number, view), read_findings(caption, number), size
+    )
+    return png_bytes(Image.fromarray(picture.image))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,8 +93,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--prompts", type=Path, nargs="+", required=True, help="exported CSVs")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1, help="processes that draw")
     arguments = parser.parse_args(argv)
-    draw_prompts(read_prompts_csv(arguments.prompts), arguments.out, arguments.seed)
+    prompts = read_prompts_csv(arguments.prompts)
+    draw_prompts(prompts, arguments.out, arguments.seed, threads=arguments.threads)
 
 
 if __name__ == "__main__":

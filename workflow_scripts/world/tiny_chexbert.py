@@ -15,14 +15,13 @@ import torch
 from torch.nn import functional
 
 from workflow_scripts.common.manifest import FINDINGS
-from workflow_scripts.downstream.report_generation.metrics.chexbert import (
+from workflow_scripts.downstream.report_generation.metrics.chexbert import CheXbert, Labeller
+from workflow_scripts.downstream.report_generation.metrics.chexbert_classes import (
     BLANK,
     HEADS,
     NEGATIVE,
     POSITIVE,
     UNCERTAIN,
-    CheXbert,
-    Labeller,
 )
 from workflow_scripts.features.encoders.biovil_t_text import load_tokenizer
 from workflow_scripts.world.captions import describe

@@ -11,7 +11,11 @@ from transformers import BertConfig, BertModel
 
 from tests.downstream.report_generation.reports_by_hand import write_reports
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.downstream.report_generation.metrics import chexbert, label_chexbert
+from workflow_scripts.downstream.report_generation.metrics import (
+    chexbert,
+    chexbert_classes,
+    label_chexbert,
+)
 from workflow_scripts.downstream.report_generation.metrics.reports import read_scores
 
 WORDS = ["no", "the", "heart", "lungs", "are", "is", "clear", "effusion", "mild"]
@@ -160,36 +164,36 @@ def test_the_script_leaves_the_classes_of_both_sides(files: tuple[Path, Path], t
     scores = read_scores(output)
     labeller = chexbert.load(*files, torch.device("cpu"))
     for side, texts in (("reference", REPORTS[:2]), ("generated", ["", REPORTS[3]])):
-        columns = [f"{side}_{name}" for name in chexbert.HEADS]
+        columns = [f"{side}_{name}" for name in chexbert_classes.HEADS]
         assert scores.rows[columns].to_numpy().tolist() == labeller.label(texts, 2, "").tolist()
     assert len(scores.run["weights_sha256"]) == 64
 
 
 def test_uncertain_is_absent_or_present_as_the_convention_says():
     classes = np.array([[0, 1, 2, 3]])
-    assert chexbert.is_positive(classes, False).tolist() == [[False, True, False, False]]
-    assert chexbert.is_positive(classes, True).tolist() == [[False, True, False, True]]
+    assert chexbert_classes.is_positive(classes, False).tolist() == [[False, True, False, False]]
+    assert chexbert_classes.is_positive(classes, True).tolist() == [[False, True, False, True]]
 
 
 def test_micro_f1_of_two_reports_by_hand():
     reference = np.array([[1, 1, 0, 0], [0, 1, 0, 0]], bool)
     generated = np.array([[1, 0, 1, 0], [0, 1, 1, 0]], bool)
-    counts = chexbert.agreement(reference, generated)
+    counts = chexbert_classes.agreement(reference, generated)
     assert counts.tolist() == [[1, 1, 1], [1, 1, 0]]
-    assert chexbert.micro_f1(counts.sum(axis=0)) == pytest.approx(2 * 2 / (2 * 2 + 2 + 1))
-    assert np.isnan(chexbert.micro_f1(np.zeros(3)))
+    assert chexbert_classes.micro_f1(counts.sum(axis=0)) == pytest.approx(2 * 2 / (2 * 2 + 2 + 1))
+    assert np.isnan(chexbert_classes.micro_f1(np.zeros(3)))
 
 
 def test_micro_f1_agrees_with_scikit_learn_on_random_labels():
     rng = np.random.default_rng(0)
     reference, generated = rng.random((2, 40, 14)) < 0.3
-    counts = chexbert.agreement(reference, generated)
+    counts = chexbert_classes.agreement(reference, generated)
     expected = f1_score(reference, generated, average="micro")
-    assert chexbert.micro_f1(counts.sum(axis=0)) == pytest.approx(expected, abs=1e-12)
+    assert chexbert_classes.micro_f1(counts.sum(axis=0)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_five_findings_are_among_the_heads_and_those_of_the_manifest():
     from workflow_scripts.common.manifest import FINDINGS
 
-    assert set(chexbert.HEADS) == set(FINDINGS)
-    assert set(chexbert.FIVE) < set(chexbert.HEADS)
+    assert set(chexbert_classes.HEADS) == set(FINDINGS)
+    assert set(chexbert_classes.FIVE) < set(chexbert_classes.HEADS)

@@ -10,11 +10,11 @@ from sacrebleu.metrics import BLEU
 
 from tests.downstream.report_generation.reports_by_hand import write_reports
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.downstream.report_generation.metrics import score_overlap
 from workflow_scripts.downstream.report_generation.metrics.overlap import (
     COUNTS,
     bleu,
     bleu_counts,
+    overlap_rows,
     rouge_l,
 )
 from workflow_scripts.downstream.report_generation.metrics.reports import (
@@ -87,17 +87,11 @@ def test_rouge_l_is_the_longest_common_subsequence(texts):
     assert rouge_l([texts[0]], [texts[1]])[0] == pytest.approx(2 * table[-1, -1] / total)
 
 
-def test_the_script_leaves_counts_for_its_owner_alone(tmp_path: Path):
-    outcomes = write_reports(
-        tmp_path / "r.parquet", ["no effusion ", "the heart"], ["", "the heart"]
-    )
-    score_overlap.main(["--outcomes", str(outcomes), "--output", str(tmp_path / "o.parquet")])
-    scores = read_scores(tmp_path / "o.parquet")
-    assert scores.rows["rouge_l"].tolist() == [0, 1]
-    assert scores.rows["generated_words"].tolist() == [0, 2]
-    assert (tmp_path / "o.parquet").stat().st_mode & 0o077 == 0
-    assert scores.run["metric"] == "overlap"
-    assert scores.run["outcomes_sha256"] == read_reports(outcomes).sha256
+def test_what_a_report_adds_is_a_row():
+    rows = overlap_rows(["", "the heart"], ["no effusion", "the heart"])
+    assert rows["rouge_l"].tolist() == [0, 1]
+    assert rows["generated_words"].tolist() == [0, 2]
+    assert rows["reference_words"].tolist() == [2, 2]
 
 
 @pytest.mark.parametrize(

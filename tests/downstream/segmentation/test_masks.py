@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.pixels import square
+from workflow_scripts.common.squares import square
 from workflow_scripts.downstream.segmentation.masks import (
     Mask,
     encode_mask,

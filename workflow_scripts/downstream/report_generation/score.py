@@ -7,8 +7,9 @@ python -m workflow_scripts.downstream.report_generation.score
     --bootstrap 500 --seed 42
     --output results/downstream/report_generation/augmented/sd_v1_4.json
 
-Needs the reports of every training run of the arm and of its baseline, and the scorers' files of
-all of them, in any order: each knows the reports that it is of. The baseline of `augmented` is real
+Needs the reports of every training run of the arm and of its baseline, and what the scorers with a
+network (CheXbert, RadGraph, GREEN, RaTEScore) left of all of them, in any order: each file knows
+the reports that it is of. BLEU and ROUGE-L are counted here. The baseline of `augmented` is real
 data alone, that of `synthetic_only` the released generator, which it continues. A scorer without
 files leaves its metrics empty. Makes the record; no network is loaded.
 """
@@ -32,8 +33,13 @@ from workflow_scripts.downstream.report_generation.metrics.corpus import (
     SCORERS,
     Metric,
 )
+from workflow_scripts.downstream.report_generation.metrics.overlap import (
+    OVERLAP_PACKAGES,
+    overlap_rows,
+)
 from workflow_scripts.downstream.report_generation.metrics.reports import (
     Reports,
+    package_versions,
     read_reports,
     read_scores,
 )
@@ -63,6 +69,9 @@ def main(argv: list[str] | None = None) -> None:
     if baseline:
         check_same_test(baseline[0].outcomes, own[0].outcomes, args.outcomes[0])
     scores, made = _read_scores(args.scores, own + baseline)
+    for reports in own + baseline:
+        scores[reports.sha256]["overlap"] = overlap_rows(reports.generated, reports.references)
+    made["overlap"] = {"versions": package_versions(OVERLAP_PACKAGES)}
     runs = [Run(reports, scores[reports.sha256]) for reports in own]
     runs_of_baseline = [Run(reports, scores[reports.sha256]) for reports in baseline]
     run = own[0].outcomes.run
@@ -221,8 +230,6 @@ def _read_scores(
                 "--scores",
                 "run the scorer on every run of the arm and of its baseline",
             )
-    if "overlap" not in made:
-        raise InputError("no file of the scorer overlap", "--scores", "run score_overlap first")
     return found, made
 
 
@@ -233,7 +240,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--outcomes", type=Path, nargs="+", required=True, help="reports of every run of the arm")
     add("--baseline", type=Path, nargs="*", default=[], help="those of its baseline's runs")
-    add("--scores", type=Path, nargs="+", required=True, help="the scorers' files of all of them")
+    add("--scores", type=Path, nargs="*", default=[], help="the scorers' files of all of them")
     add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
     add("--seed", type=int, required=True, help="of the draws; the same for all arms")
     add("--output", type=Path, required=True, help="the record, JSON")

@@ -22,7 +22,7 @@ from PIL import Image
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.images import png_bytes
-from workflow_scripts.common.pixels import central_square
+from workflow_scripts.common.squares import central_square
 
 SCHEMA: Final = pa.schema(
     [

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL.Image import Resampling
 from torch import Tensor, nn
 
@@ -64,22 +64,6 @@ class SiameseNetwork(nn.Module):
         # In one pass: batch normalisation sees both sides alike.
         a, b = self.branch(torch.cat([x, y])).chunk(2)
         return self.fc_end((a - b).abs())[:, 0]
-
-
-def pair_scores(
-    a: ArrayLike, b: ArrayLike, weight: ArrayLike, bias: ArrayLike
-) -> NDArray[np.float64]:
-    """Return the probability that a[i] and b[i] show one patient, (n,), in float64.
-
-    Args:
-        a, b: branch features, (n, d) each, or one of them (d,).
-        weight: of `fc_end`, (1, d) or (d,).
-        bias: of `fc_end`, one number.
-    """
-    difference = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))
-    logit = difference @ np.asarray(weight, np.float64).reshape(-1)
-    logit = np.atleast_1d(logit + np.asarray(bias, np.float64).reshape(()))
-    return 0.5 * (1 + np.tanh(0.5 * logit))
 
 
 def siamese_for(state: Mapping[str, Tensor], path: Path) -> SiameseNetwork:

@@ -16,6 +16,7 @@ from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.records import provenance
 from workflow_scripts.downstream.report_generation.metrics import chexbert
+from workflow_scripts.downstream.report_generation.metrics.chexbert_classes import HEADS
 from workflow_scripts.downstream.report_generation.metrics.reports import (
     read_reports,
     scorer_arguments,
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     columns: dict[str, np.ndarray] = {}
     for side, texts in (("reference", reports.references), ("generated", reports.generated)):
         classes = labeller.label(texts, BATCH, f"{side} reports")
-        columns |= {f"{side}_{name}": classes[:, k] for k, name in enumerate(chexbert.HEADS)}
+        columns |= {f"{side}_{name}": classes[:, k] for k, name in enumerate(HEADS)}
     settings = {
         "weights_sha256": sha256_of(args.weights),
         "classes": "0 not mentioned, 1 positive, 2 negative, 3 uncertain",

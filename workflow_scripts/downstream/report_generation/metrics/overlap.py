@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import pandas as pd
 
 ORDERS: Final = 4
 
@@ -19,6 +20,15 @@ COUNTS: Final = (
     *(f"possible_{n}" for n in range(1, ORDERS + 1)),
 )
 """What BLEU rests on, of one report: lengths in tokens, n-grams that match, n-grams there are."""
+
+
+OVERLAP_PACKAGES: Final = ("sacrebleu", "rouge_score")
+
+
+def overlap_rows(generated: Sequence[str], references: Sequence[str]) -> pd.DataFrame:
+    """Return what BLEU and ROUGE-L rest on, of each report: `COUNTS` and `rouge_l`, n rows."""
+    rows = pd.DataFrame(bleu_counts(generated, references), columns=list(COUNTS))
+    return rows.assign(rouge_l=rouge_l(generated, references))
 
 
 def bleu_counts(generated: Sequence[str], references: Sequence[str]) -> np.ndarray:

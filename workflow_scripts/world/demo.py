@@ -1,0 +1,128 @@
+"""Run the whole workflow on the embedded world, anew where its results would be stale.
+
+    python -m workflow_scripts.world.demo [--threads 2] [-- further flags of Snakemake]
+
+Snakemake reruns what an edit changes, but for the jobs that cost days at real size: these rerun
+for their declared version alone. On the embedded world they cost seconds, so here an edit of their
+code, or another world, runs everything again. `results/demo.json` says what the results were made
+with.
+"""
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import write_text
+from workflow_scripts.world.store import digest_of_code, link, world
+
+log = logging.getLogger(__name__)
+
+WORLD: Final = Path("results/world")
+IMAGES: Final = Path("data/my_model")
+"""Of the external model: what a user brings."""
+
+PROMPTS: Final = ("test", "privacy")
+STAMP: Final = Path("results/demo.json")
+COMMAND: Final = ("snakemake", "--profile", "profiles/demo")
+
+COSTLY: Final = (
+    "cohort.build_manifest",
+    "cohort.draw_prompts",
+    "features.train_reid",
+    "finetune.train",
+    "finetune.families.stable_diffusion",
+    "generate.sample",
+    "downstream.report_generation.train",
+)
+"""Scripts whose jobs only their version reruns (`rules/*.smk` declare no code for them), with the
+family that the demo trains."""
+
+
+def made_with() -> dict[str, str]:
+    """Return what decides the demo's results beyond what Snakemake looks at, as digests."""
+    return {
+        "world": digest_of_code("world.build", "world.external_model"),
+        "costly": digest_of_code(*COSTLY),
+    }
+
+
+def is_stale(folder: Path = Path()) -> bool:
+    """Whether a checkout's results were made with another world or other costly code, or by nobody.
+
+    Args:
+        folder: the checkout.
+    """
+    try:
+        return json.loads((folder / STAMP).read_text(encoding="utf-8")) != made_with()
+    except (OSError, ValueError):
+        return True
+
+
+def prepare(threads: int) -> list[str]:
+    """Build the world and the external model's images in the working directory, where missing.
+
+    Args:
+        threads: processes that draw.
+
+    Returns:
+        The flags with which Snakemake makes everything anew, where the results are stale.
+
+    Raises:
+        InputError: a command failed; what it says stands above.
+    """
+    stale = is_stale()
+    anew = ["--forceall"] if stale and Path("results/cohort").exists() else []
+    link(world(threads), WORLD)
+    if stale or not (IMAGES / "metadata.csv").is_file():
+        tables = [f"results/cohort/prompts/{name}.csv" for name in PROMPTS]
+        _run([*COMMAND, *anew, "--", *tables])
+        module = "workflow_scripts.world.external_model"
+        words = ["--out", str(IMAGES), "--threads", str(threads), "--prompts", *tables]
+        _run([sys.executable, "-m", module, *words])
+    return anew
+
+
+def run_demo(threads: int, flags: Sequence[str] = ()) -> None:
+    """Prepare, and run the workflow in the working directory.
+
+    Args:
+        threads: processes that draw.
+        flags: further ones of Snakemake's.
+
+    Raises:
+        InputError: see `prepare`.
+    """
+    made = made_with()  # before: an edit meanwhile is not in the results
+    _run([*COMMAND, *prepare(threads), *flags])
+    if is_stale():
+        write_text(STAMP, json.dumps(made, indent=1) + "\n")
+
+
+def _run(command: Sequence[str]) -> None:
+    if subprocess.run(command).returncode:
+        raise InputError(f"{' '.join(command)} failed", None, "see its own words above")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--threads", type=int, default=2, help="processes that draw the world")
+    parser.add_argument("--prepare", action="store_true", help="world and images alone")
+    parser.add_argument("flags", nargs="*", help="further flags of Snakemake's, after --")
+    args = parser.parse_args(argv)
+    if args.prepare:
+        prepare(args.threads)
+        return
+    run_demo(args.threads, args.flags)
+    tables = Path("results/tables").resolve()
+    print(f"tables: {tables}, report: {(tables / 'report.html').as_uri()}")
+
+
+if __name__ == "__main__":
+    run_script(main)

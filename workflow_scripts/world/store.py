@@ -1,0 +1,150 @@
+"""The embedded world's files, made once for all checkouts that would make the same.
+
+    python -m workflow_scripts.world.store world --link results/world
+
+They lie in a cache folder, `$CHEXGENBENCH_CACHE` or else `chexgenbench` in the user's own cache
+folder, by a digest of what they follow from: the code that makes them (without its comments) and
+the locked libraries. The checkout has a link to them. `make clean-cache` empties the folder.
+
+Networks that were trained on another processor differ in their last digits; a cache folder that is
+shared between machines gives the first one's to all.
+"""
+
+import argparse
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock
+
+from workflow_scripts.common.code import Code
+from workflow_scripts.common.errors import InputError, run_script
+
+log = logging.getLogger(__name__)
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+LOCKS: Final = ("envs/core.lock.txt", "envs/cpu.txt")
+"""The libraries that the world is made with."""
+
+FOLDER: Final = "CHEXGENBENCH_CACHE"
+SCRIPTS: Final = {"world": "world.build", "systems": "world.systems"}
+"""What is kept, and the script whose code it follows from."""
+
+KEPT: Final = 3
+"""Of each kind, the most recently used: an edited renderer makes another 100 MB."""
+
+
+def cache_folder() -> Path:
+    """Return the folder that everything is kept in; it need not exist."""
+    given = os.environ.get(FOLDER)
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(given) if given else own / "chexgenbench"
+
+
+def digest_of_code(*modules: str, further: Sequence[str] = ()) -> str:
+    """Return a digest of what modules say, of the locked libraries, and of further text.
+
+    Args:
+        modules: below `workflow_scripts`; what they import counts, comments and docstrings do not.
+        further: more that the result follows from.
+    """
+    said = [*Code(ROOT, ROOT / ".snakemake/code.json").digests(*modules), *further]
+    for name in LOCKS:
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        said += [line for line in lines if line and not line.startswith("#")]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
+
+
+def stored(kind: str, key: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder of the cache, made now where it is not there.
+
+    Another process that wants the same waits. Older ones of the kind are removed, see `KEPT`.
+
+    Args:
+        kind: of folder.
+        key: digest of what it follows from.
+        make: writes it, whole or not at all.
+    """
+    folder = cache_folder() / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / key
+    with FileLock(folder / f"{key}.lock"):
+        if not path.is_dir():
+            log.info("%s: made once, and kept in %s", kind, path)
+            make(path)
+        os.utime(path)
+    others = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: -p.stat().st_mtime)
+    for old in others[KEPT:]:
+        log.info("%s: removed, not used lately", old)
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def link(target: Path, name: Path) -> None:
+    """Make `name` a link to a folder; a link to another one is replaced.
+
+    Raises:
+        InputError: there is a folder or file of that name.
+    """
+    if name.is_symlink():
+        if name.resolve() == target.resolve():
+            return
+        name.unlink()
+    elif name.exists():
+        raise InputError(
+            "there is a folder where a link to the cache belongs", name, "move it away or delete it"
+        )
+    name.parent.mkdir(parents=True, exist_ok=True)
+    name.symlink_to(target.resolve(), target_is_directory=True)
+
+
+def world(threads: int) -> Path:
+    """Return the folder of the embedded world, built now where it is not there."""
+
+    def make(path: Path) -> None:
+        from workflow_scripts.world.build import PATIENTS, SEED, build_world
+
+        build_world(path, SEED, PATIENTS, threads)
+
+    return stored("world", digest_of_code(SCRIPTS["world"]), make)
+
+
+def systems(manifest: Path) -> Path:
+    """Return the folder of the other systems' tiny checkpoints, made now where it is not there.
+
+    Args:
+        manifest: of the world's cohort.
+    """
+
+    def make(path: Path) -> None:
+        from workflow_scripts.world.systems import main as write
+
+        weights = world(1) / "weights"
+        write(["--manifest", str(manifest), "--weights", str(weights), "--out", str(path)])
+
+    from workflow_scripts.common.files import sha256_of
+
+    further = [world(1).name, sha256_of(manifest)]
+    return stored("systems", digest_of_code(SCRIPTS["systems"], further=further), make)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=SCRIPTS)
+    parser.add_argument("--link", type=Path, required=True, help="where the checkout sees it")
+    parser.add_argument("--manifest", type=Path, help="of the cohort, for the systems")
+    parser.add_argument("--threads", type=int, default=1, help="processes at a time")
+    args = parser.parse_args(argv)
+    if args.what == "systems" and args.manifest is None:
+        parser.error("the systems are made from a cohort: give --manifest")
+    found = world(args.threads) if args.what == "world" else systems(args.manifest)
+    link(found, args.link)
+
+
+if __name__ == "__main__":
+    run_script(main)
