@@ -4,10 +4,10 @@
     python -m tests.benchmarks.bench_closest            # the paper's: 20,000 x 237,388 x 768
 
 Features with a power-law spectrum; a tenth are copies of references. faiss (envs/bench.txt) answers
-in float32; ours is exact, in the fastest arithmetic of the processor (`--float32` for float32 there,
-too; `--flat` for a spectrum without structure, the hardest to bound). Ends with exit code 1 where a
-copy is not found at distance 0, or where faiss names another reference that is truly nearer. Memory
-is what the process takes above the features at its peak (Linux).
+in float32; ours is exact, in the fastest arithmetic of the processor (`--float32` for float32
+there, too; `--flat` for a spectrum without structure, the hardest to bound). Ends with exit code 1
+where a copy is not found at distance 0, or where faiss names another reference that is truly
+nearer. Memory is what the process takes above the features at its peak (Linux).
 """
 
 import sys

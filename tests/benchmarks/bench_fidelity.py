@@ -43,9 +43,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=5034)
     parser.add_argument("--dimensions", type=int, default=768)
     parser.add_argument("--threads", type=int, default=1)
-    args = parse(parser, argv, images=700, dimensions=64)
-    if round(min(PREVALENCE) * args.images) <= NEAREST_K:
-        parser.error(f"--images {args.images}: too few of the rarest finding; 700 are enough")
+    args = parse(parser, argv, images=800, dimensions=64)
+    if round(min(PREVALENCE) * args.images) <= NEAREST_K + 1:
+        parser.error(f"--images {args.images}: too few of the rarest finding; 800 are enough")
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(0)
     spectrum = (1 + np.arange(args.dimensions)) ** -0.7

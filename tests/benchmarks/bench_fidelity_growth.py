@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in METRICS}
     # Processes that come from one in which everything is imported, and which has computed nothing.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.benchmarks.bench_fidelity_growth"])
+    context.set_forkserver_preload([metric.__module__ for metric in METRICS.values()])
     print(f"{'images':>7}  " + "  ".join(f"{name:>14}" for name in METRICS))
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
         for n in sizes:

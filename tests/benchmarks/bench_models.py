@@ -51,18 +51,19 @@ class Load:
     images: int
     batch: int
     denoising_steps: int
+    threads: int
 
 
 def main(argv: list[str] | None = None) -> None:
     """Time both pairs and print their ratios."""
     args = parse(make_parser(__doc__), argv)
     steps, batches, repeats = ((0, 2), (0, 1), 1) if args.small else ((5, 45), (1, 9), 3)
-    load = Load(8, 4, 2) if args.small else Load(64, 16, 20)
+    load = Load(4, 2, 2, 1) if args.small else Load(64, 16, 20, 2)
     loading = "loading included" if args.small else "loading left out"
-    sizes = f"tiny Stable Diffusion, batches of {load.batch}, {SIZE} px, 2 threads, {loading}"
+    sizes = f"tiny Stable Diffusion, batches of {load.batch}, {SIZE} px, {load.threads} thread(s), {loading}"
     peer = f"diffusers {version('diffusers')}"
     logging.disable(logging.INFO)
-    torch.set_num_threads(2)
+    torch.set_num_threads(load.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         base = make_world(folder, load.images)
@@ -135,7 +136,7 @@ def train_ours(folder: Path, base: Base, steps: int, load: Load) -> None:
     output, progress = (folder / f"{name}-{steps}" for name in ("span", "progress"))
     manifest = folder / "manifest.parquet"
     shutil.rmtree(progress, ignore_errors=True)  # else the second run finds the first one's end
-    finetune(FAMILY, base, manifest, output, progress, settings, threads=2)
+    finetune(FAMILY, base, manifest, output, progress, settings, threads=load.threads)
 
 
 def train_plainly(folder: Path, base: Base, steps: int, load: Load) -> None:
@@ -185,7 +186,9 @@ def sample_ours(folder: Path, base: Base, batches: int, load: Load) -> None:
     write_prompts(with_nulls(frame, PROMPT_SCHEMA), prompts)
     output, progress = folder / "shard.parquet", folder / "sampling"
     settings = SampleSettings(load.denoising_steps, 7.5, SIZE)
-    sample_shard(FAMILY, base, prompts, output, progress, settings, load.batch, threads=2)
+    sample_shard(
+        FAMILY, base, prompts, output, progress, settings, load.batch, threads=load.threads
+    )
 
 
 def sample_plainly(base: Base, batches: int, load: Load) -> None:

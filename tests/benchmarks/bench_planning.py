@@ -29,13 +29,13 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkout = make_stub_sources(make_checkout(Path(folder)))
         if args.small:
-            few, many = with_models(checkout, 1), with_models(checkout, 2)
-            names, repeats = ("one model", "two models"), 1
+            sizes, names, repeats = (1, 2), ("one model", "two models"), 1
         else:
-            few, many = [], with_models(checkout, 100)
-            names, repeats = ("the paper", "100 models"), 3
-        fewer, less = measure(names[0], checkout, few, repeats)
-        more, longer = measure(names[1], checkout, many, repeats)
+            sizes, names, repeats = (None, 100), ("the paper", "100 models"), 3
+        (fewer, less), (more, longer) = (
+            measure(name, checkout, with_models(checkout, size) if size else [], repeats)
+            for name, size in zip(names, sizes, strict=True)
+        )
     compared = f"a dry run of {names[1]}, {more} jobs; of {names[0]}, {fewer} jobs"
     report(Result("growth", compared, longer, less, f"snakemake {version('snakemake')}"))
     if not args.small and (less >= 10 or longer >= 30):
