@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> None:
     steps, batches, repeats = ((0, 2), (0, 1), 1) if args.small else ((5, 45), (1, 9), 3)
     load = Load(4, 2, 2, 1) if args.small else Load(64, 16, 20, 2)
     loading = "loading included" if args.small else "loading left out"
-    sizes = f"tiny Stable Diffusion, batches of {load.batch}, {SIZE} px, {load.threads} thread(s), {loading}"
+    sizes = f"tiny Stable Diffusion, batches of {load.batch}, {SIZE} px, "
+    sizes += f"{load.threads} thread(s), {loading}"
     peer = f"diffusers {version('diffusers')}"
     logging.disable(logging.INFO)
     torch.set_num_threads(load.threads)
