@@ -12,7 +12,7 @@ DEMO := snakemake --profile profiles/demo
 ELEVEN := snakemake --profile profiles/demo \
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
-.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test lint format check \
+.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench lint format check \
   prompts release profiles clean
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make demo-eleven  all eleven systems, tiny, through the whole workflow'
 	@echo 'make cluster-demo  the demo through a private SLURM on this machine (make cluster-stop ends that)'
 	@echo 'make test      set up, lint, run all tests'
+	@echo 'make bench     set up, run all benchmarks, write bench.csv (BENCH=--small: only whether they run)'
 	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
 	@echo 'make reports   the packages that score generated reports with RadGraph, RaTEScore and GREEN'
 	@echo 'make check     is every file that config.yaml names there, whole and of the right shape?'
@@ -45,6 +46,10 @@ $(VENV)/installed-%: $(LOCKS) | $(VENV)/bin/python
 $(VENV)/installed-dev: envs/dev.txt $(LOCKS) | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/dev.txt
+	touch $@
+
+$(VENV)/installed-bench: envs/bench.txt $(VENV)/installed-dev
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/bench.txt
 	touch $@
 
 # The encoders' own libraries, seen by tests/originals alone (envs/originals.txt says why).
@@ -89,6 +94,10 @@ cluster-demo: env
 
 test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installed lint
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# BENCH: which, and how: BENCH='--small closest --out closest.csv'.
+bench: $(VENV)/installed-bench
+	python -m tests.benchmarks $(BENCH)
 
 lint: $(VENV)/installed-dev
 	ruff check .

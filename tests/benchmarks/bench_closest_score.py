@@ -8,14 +8,12 @@ is timed on a few queries and scaled. Ends with exit code 1 where the two name a
 Memory is what the process takes above the features at its peak (Linux).
 """
 
-import argparse
 import sys
-import time
 
 import numpy as np
 import torch
 
-from tests.benchmarks.bench_closest import forget_peak, memory
+from tests.benchmarks.measure import PeakMemory, Result, make_parser, parse, report, timed
 from workflow_scripts.common.devices import device_name
 from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.privacy.closest import closest_by_score
@@ -23,15 +21,15 @@ from workflow_scripts.privacy.closest import closest_by_score
 DIMENSIONS, PLAIN = 128, 20
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Time both and print their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--queries", type=int, default=20_000)
     parser.add_argument("--references", type=int, default=237_388)
     parser.add_argument("--matches", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
+    args = parse(parser, argv, queries=200, references=5000, threads=1)
     device = torch.device(args.device)
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(0)
@@ -41,23 +39,25 @@ def main() -> None:
     )
     weight, bias = rng.standard_normal((1, DIMENSIONS)) - 1, np.array([5.0])
     closest_by_score(queries[:64], references[:64], weight, bias, device=device)  # load the kernels
-    forget_peak()
-    before = memory("VmRSS")
-    start = time.perf_counter()
-    found = closest_by_score(queries, references, weight, bias, args.matches, device=device)
-    seconds = time.perf_counter() - start
-    peak = (memory("VmHWM") - before) / 1024
-    start = time.perf_counter()
-    plain = [
-        int(pair_scores(references, query, weight, bias).argmax()) for query in queries[:PLAIN]
-    ]
-    plain_seconds = (time.perf_counter() - start) * args.queries / PLAIN
-    print(f"{args.queries} x {args.references} x {DIMENSIONS}, {args.threads} thread(s)", end="")
-    print(f", {device_name(device)}")
-    print(f"  in blocks {seconds:.0f} s, {peak:.0f} MiB above the features", end="; ")
+    with PeakMemory() as peak:
+        found, seconds = timed(
+            lambda: closest_by_score(queries, references, weight, bias, args.matches, device=device)
+        )
+    plain, few_seconds = timed(
+        lambda: [
+            int(pair_scores(references, query, weight, bias).argmax()) for query in queries[:PLAIN]
+        ]
+    )
+    plain_seconds = few_seconds * args.queries / PLAIN
+    sizes = f"{args.queries} x {args.references} x {DIMENSIONS}, {args.threads} thread(s)"
+    sizes += f", {device_name(device)}"
+    print(sizes)
+    print(f"  in blocks {seconds:.0f} s, {peak.mib:.0f} MiB above the features", end="; ")
     print(f"plain {plain_seconds:.0f} s (scaled); ratio {plain_seconds / seconds:.1f}")
     if found.rows[:PLAIN, 0].tolist() != plain:
         sys.exit("error: another reference was named")
+    compared = f"{sizes}: in blocks; plain scoring of {PLAIN} queries, scaled to all"
+    report(Result("closest by score", compared, seconds, plain_seconds))
 
 
 if __name__ == "__main__":

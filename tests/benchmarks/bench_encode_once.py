@@ -9,17 +9,16 @@ in seconds. The same steps are timed in turn, side by side:
     read both       captions encoded beforehand as well: what a cache of captions would save
 
 and the ratios of their medians printed. Being smaller, the UNet makes encoding weigh more than it
-does in training with the whole one: `--whole-unet` times that. Ends with exit code 1 where reading
-is not faster than encoding, or the images read are not those encoded. From the repository root:
+does in training with the whole one: `--whole-unet` times that. Ends with exit code 1 where the
+images read are not those encoded, or reading is not faster than encoding (but for `--small`, whose
+networks are a fraction as wide). From the repository root:
 
     python -m tests.benchmarks.bench_encode_once --size 128
 """
 
-import argparse
 import functools
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +31,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from tests.benchmarks.measure import Result, in_turn, make_parser, parse, report, timed
+from workflow_scripts.common.devices import device_name
 from workflow_scripts.finetune import data
 from workflow_scripts.finetune.data import TrainingImages, load_pixels
 from workflow_scripts.finetune.draws import Draws, batch_order
@@ -40,13 +41,15 @@ from workflow_scripts.finetune.families.stable_diffusion import StableDiffusion
 IMAGES, TOKENS, VOCABULARY = 24, 77, 49_408
 
 
-def networks(size: int, whole_unet: bool, device: torch.device) -> Any:
+def networks(size: int, whole_unet: bool, small: bool, device: torch.device) -> Any:
     """Return the pipeline's parts with random weights, frozen but for the UNet."""
     torch.manual_seed(0)
     widths = (320, 640, 1280, 1280) if whole_unet else (80, 160, 320, 320)
-    text_width = 768 if whole_unet else 384
+    text_width, vae_widths = 768 if whole_unet else 384, (128, 256, 512, 512)
+    if small:
+        widths, text_width, vae_widths = (32, 32, 32, 32), 64, (32, 32, 32, 32)
     vae: Any = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
+        block_out_channels=vae_widths,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=2,
@@ -88,30 +91,19 @@ def write_images(folder: Path, size: int) -> list[str]:
     return paths
 
 
-def timed(work: Callable[[], None], device: torch.device) -> float:
-    """Return the seconds that `work` takes."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Encode, time the three kinds of steps in turn, print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--size", type=int, default=128, help="side in pixels")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--steps", type=int, default=6, help="of each kind")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--whole-unet", action="store_true")
     parser.add_argument("--device", default="cpu")
-    flags = parser.parse_args()
+    flags = parse(parser, argv, size=64, steps=2)
     torch.set_num_threads(flags.threads)
     device, size, steps = torch.device(flags.device), flags.size, flags.steps
-    family, parts = StableDiffusion(), networks(size, flags.whole_unet, device)
+    family, parts = StableDiffusion(), networks(size, flags.whole_unet, flags.small, device)
     optimiser = torch.optim.AdamW(parts.unet.parameters(), lr=1e-5)
     orders = [batch_order(0, IMAGES, flags.batch, step) for step in range(steps + 1)]
     tokens = torch.randint(VOCABULARY, (IMAGES, TOKENS), device=device)
@@ -136,9 +128,8 @@ def main() -> None:
         paths = write_images(Path(folder), size)
         shape = family.encoded_shape(parts, size)
         data.ENCODED_IN_MEMORY = 0  # as with a training set that does not fit
-        start = time.perf_counter()
-        cached = TrainingImages(paths, size, encode, shape, 1, cache=Path(folder) / "cache")
-        once = time.perf_counter() - start
+        cache = Path(folder) / "cache"
+        cached, once = timed(lambda: TrainingImages(paths, size, encode, shape, 1, cache=cache))
         fresh = TrainingImages(paths, size, encode, shape, 1)
         kept = captions(np.arange(IMAGES))
         kinds: dict[str, tuple[Iterator[Tensor], Callable[[np.ndarray], Tensor]]] = {
@@ -147,12 +138,10 @@ def main() -> None:
             # Reads one more copy of the same files: each iteration has its own two batches ahead.
             "read both": (cached.batches(orders), lambda rows: kept[torch.from_numpy(rows)]),
         }
-        seconds: dict[str, list[float]] = {name: [] for name in kinds}
-        for number in range(steps + 1):
-            for name, (encoded, text) in kinds.items():
-                took = timed(functools.partial(step, encoded, text, number), device)
-                if number:  # the first one warms up
-                    seconds[name].append(took)
+        seconds = in_turn(
+            {name: functools.partial(step, *kind) for name, kind in kinds.items()},
+            steps, warm_up=1, device=flags.device,
+        )  # fmt: skip
         first = np.arange(data.ENCODED_TOGETHER)
         (read,) = cached.batches([first])
         pixels = np.stack([load_pixels(path, size) for path in paths[: len(first)]])
@@ -165,7 +154,8 @@ def main() -> None:
         for name in ("vae", "text", "unet")
     }
     print(", ".join(f"{name} {count:.1f} M" for name, count in weights.items()))
-    print(f"{size} px, batch {flags.batch}, {flags.threads} thread(s), {device}, {steps} steps")
+    sizes = f"{size} px, batch {flags.batch}, {flags.threads} thread(s), {device_name(device)}"
+    print(f"{sizes}, {steps} steps")
     print(f"encoding once: {once / IMAGES:.3f} s an image, {4 * np.prod(shape) / 1e3:.1f} kB")
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     print(f"{'':16}{'s a step':>10}{'fastest':>10}{'slowest':>10}{'/ read':>8}")
@@ -176,7 +166,10 @@ def main() -> None:
     print(f"encoding once has paid after {once / IMAGES * flags.batch / saved:.1f} epochs")
     if not torch.equal(read, same):
         raise SystemExit("the images read are not those encoded")
-    if saved <= 0:
+    sizes = f"a step, UNet of {weights['unet']:.1f} M weights, {sizes}: images read"
+    for name in ("encode images", "read both"):
+        report(Result(name, f"{sizes}; {name}", medians["read"], medians[name]))
+    if saved <= 0 and not flags.small:
         raise SystemExit("reading is not faster than encoding")
 
 

@@ -11,19 +11,20 @@ network computes with one thread, so that a second core is free to decode as it 
 with `--threads 2` on two cores, decoding takes its time from the network.
 """
 
-import argparse
 import logging
 import tempfile
-import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from transformers import Dinov2Config, Dinov2Model
 
+from tests.benchmarks.inputs import radiograph
+from tests.benchmarks.measure import Result, in_turn, make_parser, parse, report
 from workflow_scripts.common.as_published import deviations
+from workflow_scripts.common.devices import device_name
 from workflow_scripts.common.images import ImageItem, decode_image, png_bytes, write_shard
 from workflow_scripts.features.encoders import Encoder, load_encoder
 from workflow_scripts.features.encoders.densenet_121 import DenseNet121
@@ -32,15 +33,16 @@ from workflow_scripts.features.encoders.transform import SIDECAR
 from workflow_scripts.features.extract import compute_exactly, embed, shard_collection
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Time both ways for each encoder and for all in one pass, and print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rad-dino", action="store_true")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parse(parser, argv, images=2, batch=2, repeats=1)
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
     compute_exactly()
@@ -52,29 +54,32 @@ def main() -> None:
         if len(encoders) > 1:
             sets.append(encoders)
         for chosen in sets:
-            measure(chosen, shard, folder, args.batch, args.threads)
+            measure(chosen, shard, folder, args)
 
 
-def measure(encoders: list[Encoder], shard: Path, folder: Path, batch: int, threads: int) -> None:
-    """Print the seconds an image of the whole job and of the networks alone: medians of three."""
+def measure(encoders: list[Encoder], shard: Path, folder: Path, args: Namespace) -> None:
+    """Print the seconds an image of the whole job and of the networks alone: medians."""
     collection = shard_collection([shard])
     images = [decode_image(item.data, item.name) for item in collection.read(0)]
     prepared = [[encoder.prepare(image) for image in images] for encoder in encoders]
-    whole, bare = [], []
-    for repeat in range(3):
-        start = time.perf_counter()
+
+    def bare(repeat: int) -> None:
         for encoder, inputs in zip(encoders, prepared, strict=True):
-            for first in range(0, len(inputs), batch):
-                encoder.encode(inputs[first : first + batch])
-        bare.append((time.perf_counter() - start) / len(images))
-        start = time.perf_counter()
+            for first in range(0, len(inputs), args.batch):
+                encoder.encode(inputs[first : first + args.batch])
+
+    def whole(repeat: int) -> None:
         progress = folder / f"progress{repeat}-{len(encoders)}-{encoders[0].name}"
-        embed(collection, encoders, batch, progress, {}, threads)
-        whole.append((time.perf_counter() - start) / len(images))
-    ours, theirs = float(np.median(whole)), float(np.median(bare))
+        embed(collection, encoders, args.batch, progress, {}, args.threads)
+
+    seconds = in_turn({"bare": bare, "whole": whole}, args.repeats, device=args.device)
+    ours, theirs = (float(np.median(seconds[way])) / len(images) for way in ("whole", "bare"))
     names = " + ".join(encoder.name for encoder in encoders)
     print(f"{names}: whole job {ours:.4f} s an image, bare {theirs:.4f}", end="; ")
     print(f"ratio {theirs / ours:.2f}", flush=True)
+    compared = f"an image of {len(images)}, {args.threads} thread(s), batches of {args.batch}, "
+    compared += f"{device_name(torch.device(args.device))}: the whole job; the networks alone"
+    report(Result(names, compared, ours, theirs))
 
 
 def write_images(folder: Path, count: int) -> Path:
@@ -82,10 +87,7 @@ def write_images(folder: Path, count: int) -> Path:
     rng = np.random.default_rng(0)
     items = []
     for i in range(count):
-        coarse = Image.fromarray(rng.integers(0, 240, (16, 16), np.uint8))
-        smooth = np.asarray(coarse.resize((1024, 1024), Image.Resampling.BICUBIC), np.int16)
-        noisy = np.clip(smooth + rng.integers(-3, 4, smooth.shape), 0, 255).astype(np.uint8)
-        data = png_bytes(Image.fromarray(noisy))
+        data = png_bytes(radiograph(rng, 1024, 1024, noise=2))
         items.append(ImageItem(f"p{i}", f"p{i}.png", data, ""))
     path = folder / "part-00000-of-00001.parquet"
     write_shard(items, path)

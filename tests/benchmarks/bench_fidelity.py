@@ -17,17 +17,15 @@ where the values differ. From the repository root (`--images 1000` for a quick l
     python -m tests.benchmarks.bench_fidelity --dimensions 2048
 """
 
-import argparse
 import contextlib
 import io
-import time
-from collections.abc import Callable
-from typing import Any
+from importlib.metadata import version
 
 import numpy as np
 import torch
 from prdc import compute_prdc
 
+from tests.benchmarks.measure import Result, make_parser, parse, report, timed
 from workflow_scripts.fidelity.frechet import frechet_distance
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
@@ -39,13 +37,15 @@ SHARES = (0.201, 0.196, 0.048, 0.120, 0.031, 0.020, 0.027, 0.225, 0.333, 0.238, 
 PREVALENCE = (*SHARES, 0.046, 0.301)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Time the three ways and print their ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--images", type=int, default=5034)
     parser.add_argument("--dimensions", type=int, default=768)
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = parse(parser, argv, images=800, dimensions=64)
+    if round(min(PREVALENCE) * args.images) <= NEAREST_K + 1:
+        parser.error(f"--images {args.images}: too few of the rarest finding; 800 are enough")
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(0)
     spectrum = (1 + np.arange(args.dimensions)) ** -0.7
@@ -68,15 +68,17 @@ def main() -> None:
         for name, value in other.items():
             assert abs(getattr(own, name) - value) < 2e-3, (name, getattr(own, name), value)
 
-    print(
-        f"n = {args.images}, d = {args.dimensions}, {args.threads} thread(s), 15 subsets; seconds"
-    )
-    for name, own_s, other_s in (
-        ("FID", fid_s, their_fid_s),
-        ("KID", kid_s, their_kid_s),
-        ("PRDC", prdc_s, their_prdc_s),
+    sizes = f"n = {args.images}, d = {args.dimensions}, {args.threads} thread(s)"
+    print(f"{sizes}, 15 subsets; seconds")
+    torch_version = f"torch {torch.__version__}"  # computes the formulas written out below
+    peer_of_prdc = f"prdc {version('prdc')}"
+    for name, own_s, other_s, peer in (
+        ("FID", fid_s, their_fid_s, torch_version),
+        ("KID", kid_s, their_kid_s, torch_version),
+        ("PRDC", prdc_s, their_prdc_s, peer_of_prdc),
     ):
         print(f"  {name:<5} ours {own_s:7.2f}   peer {other_s:7.2f}   x{other_s / own_s:.1f}")
+        report(Result(name, f"{sizes}, 15 subsets: ours; peer", own_s, other_s, peer))
     ours = fid_s + kid_s + prdc_s
     peers = their_fid_s + their_kid_s + their_prdc_s
     official = their_fid_s + SUBSETS * their_kid_s + their_prdc_s
@@ -85,18 +87,16 @@ def main() -> None:
     _, one = timed(lambda: frechet_distance(real, generated))
     _, other = timed(lambda: eigenvalue_fid(real, generated))
     print(f"  one FID: ours {one:.2f}, eigenvalues {other:.2f}, x{other / one:.1f}")
+    both, all_three = f"{torch_version}, {peer_of_prdc}", f"{sizes}, 15 subsets: FID, KID and PRDC"
+    report(Result("all", f"{all_three}; one after the other", ours, peers, both))
+    compared = f"{all_three}; the same with one KID counted {SUBSETS} times, as officially called"
+    report(Result("all, official", compared, ours, official, both))
+    report(Result("one FID", f"{sizes}: ours; eigenvalues", one, other, torch_version))
 
 
 def draw(rng: np.random.Generator, n: int, spectrum: np.ndarray) -> np.ndarray:
     """Draw features (n, d), float32, with the spectrum's deviations."""
     return (rng.standard_normal((n, len(spectrum))) * spectrum).astype(np.float32)
-
-
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """Return what the work returns and the seconds it took."""
-    start = time.perf_counter()
-    found = work()
-    return found, time.perf_counter() - start
 
 
 def eigenvalue_fid(real: np.ndarray, generated: np.ndarray) -> float:

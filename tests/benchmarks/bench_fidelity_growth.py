@@ -7,16 +7,13 @@ root (some minutes on one core up to 20,000):
     python -m tests.benchmarks.bench_fidelity_growth --images 5000 10000 20000 40000
 """
 
-import argparse
-import json
-import resource
-import subprocess
-import sys
-import time
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import torch
 
+from tests.benchmarks.measure import PeakMemory, Result, make_parser, parse, report, timed
 from workflow_scripts.fidelity.frechet import frechet_distance
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
@@ -25,29 +22,35 @@ METRICS = {"FID": frechet_distance, "KID": kernel_distance, "PRDC": manifold_ove
 DIMENSIONS = 768
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Measure each size and metric and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[5000, 10000, 20000])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--one", choices=METRICS, help="measure one metric and print JSON")
-    args = parser.parse_args()
-    if args.one:
-        print(json.dumps(measure(args.one, args.images[0], args.threads)))
-        return
+    args = parse(parser, argv, images=[200, 400])
+    if len(args.images) < 2:
+        parser.error("--images: two numbers at least")
+    sizes = sorted(args.images)
+    seconds: dict[str, list[float]] = {name: [] for name in METRICS}
+    # Processes that come from one in which everything is imported, and which has computed nothing.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([metric.__module__ for metric in METRICS.values()])
     print(f"{'images':>7}  " + "  ".join(f"{name:>14}" for name in METRICS))
-    for n in args.images:
-        cells = []
-        for name in METRICS:
-            command = [sys.executable, "-m", "tests.benchmarks.bench_fidelity_growth"]
-            command += ["--one", name, "--images", str(n), "--threads", str(args.threads)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            found = json.loads(done.stdout)
-            cells.append(f"{found['s']:6.1f} s {found['MiB']:4.0f} M")
-        print(f"{n:>7}  " + "  ".join(f"{cell:>14}" for cell in cells), flush=True)
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+        for n in sizes:
+            cells = []
+            for name in METRICS:
+                took, mib = pool.submit(measure, name, n, args.threads).result()
+                seconds[name].append(took)
+                cells.append(f"{took:6.1f} s {mib:4.0f} M")
+            print(f"{n:>7}  " + "  ".join(f"{cell:>14}" for cell in cells), flush=True)
+    compared = f"{sizes[-1]} images a side; {sizes[0]}; {DIMENSIONS} dimensions, "
+    compared += f"{args.threads} thread(s)"
+    for name, took in seconds.items():
+        report(Result(f"{name} growth", compared, took[-1], took[0]))
 
 
-def measure(name: str, n: int, threads: int) -> dict[str, float]:
+def measure(name: str, n: int, threads: int) -> tuple[float, float]:
     """Return the seconds of a metric at n images a side and its MiB above the features."""
     torch.set_num_threads(threads)
     rng = np.random.default_rng(0)
@@ -56,12 +59,9 @@ def measure(name: str, n: int, threads: int) -> dict[str, float]:
         rng.standard_normal((n, DIMENSIONS), dtype=np.float32) * spectrum for _ in range(2)
     )
     METRICS[name](real[:64], generated[:64])  # load the libraries' kernels
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    METRICS[name](real, generated)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"s": seconds, "MiB": (peak - before) / 1024}
+    with PeakMemory() as peak:
+        _, seconds = timed(lambda: METRICS[name](real, generated))
+    return seconds, peak.mib
 
 
 if __name__ == "__main__":

@@ -7,13 +7,16 @@ two cores). Both sides use the same tiny Stable Diffusion, images, batch and thr
   with the VAE and encodes the caption in every step;
 - sampling a shard, against calling the pipeline.
 
-Loading is left out: two runs of different length are timed, and their difference is reported.
+Loading is left out: two runs of different length are timed, and their difference is reported. With
+`--small` it is counted: one short run is timed, of less work.
 """
 
 import logging
 import shutil
 import tempfile
-import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,14 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
+from tests.benchmarks.inputs import with_nulls
+from tests.benchmarks.measure import Result, make_parser, parse, report, timed
+from workflow_scripts.common.manifest import (
+    MANIFEST_SCHEMA,
+    PROMPT_SCHEMA,
+    write_manifest,
+    write_prompts,
+)
 from workflow_scripts.finetune.data import load_pixels
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import SampleSettings
@@ -30,55 +40,75 @@ from workflow_scripts.finetune.train import TrainSettings, finetune
 from workflow_scripts.generate.sample import sample_shard
 from workflow_scripts.world.diffusion import clip_tokenizer_files, tiny_vae, write_tiny_pipeline
 
-BATCH, SIZE, IMAGES = 16, 64, 64
+SIZE = 64
 FAMILY = get_family("stable_diffusion")
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Load:
+    """How much both sides have to do."""
+
+    images: int
+    batch: int
+    denoising_steps: int
+    threads: int
+
+
+def main(argv: list[str] | None = None) -> None:
     """Time both pairs and print their ratios."""
+    args = parse(make_parser(__doc__), argv)
+    steps, batches, repeats = ((0, 2), (0, 1), 1) if args.small else ((5, 45), (1, 9), 3)
+    load = Load(4, 2, 2, 1) if args.small else Load(64, 16, 20, 2)
+    loading = "loading included" if args.small else "loading left out"
+    sizes = f"tiny Stable Diffusion, batches of {load.batch}, {SIZE} px, "
+    sizes += f"{load.threads} thread(s), {loading}"
+    peer = f"diffusers {version('diffusers')}"
     logging.disable(logging.INFO)
-    torch.set_num_threads(2)
+    torch.set_num_threads(load.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        base = make_world(folder)
-        ours = per_unit(lambda n: train_ours(folder, base, n), 5, 45)
-        plain = per_unit(lambda n: train_plainly(folder, base, n), 5, 45)
+        base = make_world(folder, load.images)
+        ours = per_unit(lambda n: train_ours(folder, base, n, load), *steps, repeats)
+        plain = per_unit(lambda n: train_plainly(folder, base, n, load), *steps, repeats)
         print(f"fine-tuning: {1 / ours:.1f} steps/s, plain loop {1 / plain:.1f}", end="; ")
         print(f"ratio {plain / ours:.2f}")
-        ours = per_unit(lambda n: sample_ours(folder, base, n), 1, 9)
-        bare = per_unit(lambda n: sample_plainly(base, n), 1, 9)
-        print(f"sampling: {BATCH / ours:.1f} images/s, bare {BATCH / bare:.1f}", end="; ")
+        report(Result("fine-tuning", f"a step, {sizes}: ours; plain loop", ours, plain, peer))
+        ours = per_unit(lambda n: sample_ours(folder, base, n, load), *batches, repeats)
+        bare = per_unit(lambda n: sample_plainly(base, n, load), *batches, repeats)
+        print(f"sampling: {load.batch / ours:.1f} images/s, bare {load.batch / bare:.1f}", end="; ")
         print(f"ratio {bare / ours:.2f}")
+        report(Result("sampling", f"a batch, {sizes}: a shard; bare pipeline", ours, bare, peer))
 
 
-def per_unit(work, few: int, many: int) -> float:
-    """Return the seconds of one unit of work: the median over three pairs of runs."""
+def per_unit(work: Callable[[int], None], few: int, many: int, repeats: int) -> float:
+    """Return the seconds of one unit of work: the median over pairs of runs.
+
+    Args:
+        work: does so many units.
+        few: of the shorter run, whose time is subtracted; 0 for no such run.
+        many: of the longer run.
+        repeats: how many pairs.
+    """
     seconds = []
-    for _ in range(3):
-        taken = []
-        for n in (few, many):
-            start = time.perf_counter()
-            work(n)
-            taken.append(time.perf_counter() - start)
-        seconds.append((taken[1] - taken[0]) / (many - few))
+    for _ in range(repeats):
+        less = timed(lambda: work(few))[1] if few else 0
+        seconds.append((timed(lambda: work(many))[1] - less) / (many - few))
     return float(np.median(seconds))
 
 
-def make_world(folder: Path) -> Base:
+def make_world(folder: Path, images: int) -> Base:
     """Write images, a manifest and an untrained tiny Stable Diffusion."""
     rng = np.random.default_rng(0)
     rows = []
-    for i in range(IMAGES):
+    for i in range(images):
         path = folder / f"{i}.jpg"
         Image.fromarray(rng.integers(0, 256, (256, 256), dtype=np.uint8)).save(path)
         rows.append({"image_id": f"i{i}", "patient_id": f"p{i}", "path": str(path)})
     frame = pd.DataFrame(rows).assign(
         study_id="s", view="PA", split="train", caption_source="benchmark"
     )
-    frame["caption"] = [f"caption number {i}" for i in range(IMAGES)]
-    for finding in FINDINGS:
-        frame[finding] = pd.array([None] * IMAGES, dtype="Int8")
-    write_manifest(frame, folder / "manifest.parquet")
+    frame["caption"] = [f"caption number {i}" for i in range(images)]
+    write_manifest(with_nulls(frame, MANIFEST_SCHEMA), folder / "manifest.parquet")
     torch.manual_seed(0)
     write_tiny_pipeline(
         1, clip_tokenizer_files(["caption number 1"], 20), tiny_vae(), folder / "sd"
@@ -86,14 +116,14 @@ def make_world(folder: Path) -> Base:
     return Base(folder / "sd")
 
 
-def train_ours(folder: Path, base: Base, steps: int) -> None:
+def train_ours(folder: Path, base: Base, steps: int, load: Load) -> None:
     """Fine-tune for some steps as the workflow does."""
     settings = TrainSettings(
         method="full",
         learning_rate=1e-4,
-        epochs=steps * BATCH / IMAGES,
-        batch_size=BATCH,
-        per_device_batch_size=BATCH,
+        epochs=steps * load.batch / load.images,
+        batch_size=load.batch,
+        per_device_batch_size=load.batch,
         size=SIZE,
         caption_dropout=0.1,
         weight_decay=1e-2,
@@ -107,10 +137,10 @@ def train_ours(folder: Path, base: Base, steps: int) -> None:
     output, progress = (folder / f"{name}-{steps}" for name in ("span", "progress"))
     manifest = folder / "manifest.parquet"
     shutil.rmtree(progress, ignore_errors=True)  # else the second run finds the first one's end
-    finetune(FAMILY, base, manifest, output, progress, settings, threads=2)
+    finetune(FAMILY, base, manifest, output, progress, settings, threads=load.threads)
 
 
-def train_plainly(folder: Path, base: Base, steps: int) -> None:
+def train_plainly(folder: Path, base: Base, steps: int, load: Load) -> None:
     """Fine-tune for some steps as diffusers' example does."""
     from diffusers import DDPMScheduler
 
@@ -120,7 +150,9 @@ def train_plainly(folder: Path, base: Base, steps: int) -> None:
     optimiser = torch.optim.AdamW(unet.parameters(), lr=1e-4, weight_decay=1e-2)
     rows = pd.read_parquet(folder / "manifest.parquet")
     for step in range(steps):
-        chosen = rows.iloc[[i % IMAGES for i in range(step * BATCH, (step + 1) * BATCH)]]
+        chosen = rows.iloc[
+            [i % load.images for i in range(step * load.batch, (step + 1) * load.batch)]
+        ]
         pixels = np.stack([load_pixels(path, SIZE) for path in chosen["path"]])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
         tokens = pipeline.tokenizer(
@@ -131,7 +163,7 @@ def train_plainly(folder: Path, base: Base, steps: int) -> None:
             text = pipeline.text_encoder(tokens.input_ids)[0]
         latents = latents * pipeline.vae.config.scaling_factor
         noise = torch.randn_like(latents)
-        times = torch.randint(schedule.config.num_train_timesteps, (BATCH,))
+        times = torch.randint(schedule.config.num_train_timesteps, (load.batch,))
         predicted = unet(schedule.add_noise(latents, noise, times), times, text).sample
         torch.nn.functional.mse_loss(predicted, noise).backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -139,9 +171,9 @@ def train_plainly(folder: Path, base: Base, steps: int) -> None:
         optimiser.zero_grad()
 
 
-def sample_ours(folder: Path, base: Base, batches: int) -> None:
+def sample_ours(folder: Path, base: Base, batches: int, load: Load) -> None:
     """Sample a shard of so many batches."""
-    n = batches * BATCH
+    n = batches * load.batch
     frame = pd.DataFrame(
         {
             "prompt_id": [f"p{i}" for i in range(n)],
@@ -151,16 +183,16 @@ def sample_ours(folder: Path, base: Base, batches: int) -> None:
             "seed": range(n),
         }
     )
-    for finding in FINDINGS:
-        frame[finding] = pd.array([None] * n, dtype="Int8")
     prompts = folder / f"prompts-{batches}.parquet"
-    write_prompts(frame, prompts)
+    write_prompts(with_nulls(frame, PROMPT_SCHEMA), prompts)
     output, progress = folder / "shard.parquet", folder / "sampling"
-    settings = SampleSettings(20, 7.5, SIZE)
-    sample_shard(FAMILY, base, prompts, output, progress, settings, BATCH, threads=2)
+    settings = SampleSettings(load.denoising_steps, 7.5, SIZE)
+    sample_shard(
+        FAMILY, base, prompts, output, progress, settings, load.batch, threads=load.threads
+    )
 
 
-def sample_plainly(base: Base, batches: int) -> None:
+def sample_plainly(base: Base, batches: int, load: Load) -> None:
     """Call the pipeline so many times."""
     from diffusers import StableDiffusionPipeline
 
@@ -168,12 +200,14 @@ def sample_plainly(base: Base, batches: int) -> None:
     pipeline.set_progress_bar_config(disable=True)
     for batch in range(batches):
         pipeline(
-            ["caption number 1"] * BATCH,
+            ["caption number 1"] * load.batch,
             height=SIZE,
             width=SIZE,
-            num_inference_steps=20,
+            num_inference_steps=load.denoising_steps,
             guidance_scale=7.5,
-            generator=[torch.Generator().manual_seed(batch * BATCH + i) for i in range(BATCH)],
+            generator=[
+                torch.Generator().manual_seed(batch * load.batch + i) for i in range(load.batch)
+            ],
         )
 
 

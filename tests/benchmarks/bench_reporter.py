@@ -12,18 +12,19 @@ core is free to decode, as it is beside a GPU. Beside the ratio stand the second
 takes one thread, and so how many steps a second a number of threads can feed.
 """
 
-import argparse
 import io
 import logging
 import tempfile
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import Dinov2Config, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from tests.benchmarks.inputs import radiograph
+from tests.benchmarks.measure import Result, make_parser, parse, report, timed
 from workflow_scripts.common.devices import device_name
 from workflow_scripts.common.images import ImageItem
 from workflow_scripts.downstream.report_generation.images import Ahead, Squares
@@ -39,43 +40,46 @@ PICTURES = 8
 PATCHES = 37 * 37
 
 
-def main() -> None:
-    """Time both ways, three times each, and print the ratio of the medians."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+def main(argv: list[str] | None = None) -> None:
+    """Time both ways, in turn, and print the ratio of the medians."""
+    parser = make_parser(__doc__)
     parser.add_argument("--width", type=int, default=192, help="of tower and language model")
     parser.add_argument("--published", action="store_true", help="LLaVA-Rad's own size, bfloat16")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="that decode")
     parser.add_argument("--steps", type=int, default=6, help="the first is not counted")
     parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parse(parser, argv, width=64, batch=1, steps=2, repeats=1)
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         items = write_images(Path(name), args.batch * args.steps)
         network = make_published() if args.published else make_network(args.width)
-        measure(network.to(args.device), items, args.batch, args.threads)
+        measure(network.to(args.device), items, args)
 
 
 def measure(
-    network: LlavaForConditionalGeneration, items: list[ImageItem], batch: int, threads: int
+    network: LlavaForConditionalGeneration, items: list[ImageItem], args: Namespace
 ) -> None:
     """Print seconds a step of both, their ratio, and what decoding takes."""
     kept = Squares(items, PUBLISHED, memory=2**30)
-    start = time.perf_counter()
-    for row in range(len(items)):
-        kept(row)
-    decoding = (time.perf_counter() - start) / len(items)
+    _, seconds = timed(lambda: [kept(row) for row in range(len(items))])
+    decoding = seconds / len(items)
     rates: dict[str, list[float]] = {"whole": [], "bare": []}
-    for _ in range(3):
+    for _ in range(args.repeats):
         for name, squares in (("bare", kept), ("whole", Squares(items, PUBLISHED))):
-            rates[name].append(seconds_a_step(network, squares, batch, threads))
+            rates[name].append(seconds_a_step(network, squares, args.batch, args.threads))
     whole, bare = (float(np.median(rates[name])) for name in ("whole", "bare"))
-    print(f"whole {whole:.2f} s a step of {batch}, bare {bare:.2f}; ratio {bare / whole:.2f}")
+    print(f"whole {whole:.2f} s a step of {args.batch}, bare {bare:.2f}; ratio {bare / whole:.2f}")
     print(f"decoding: {decoding:.3f} s an image; 8 threads feed {8 / decoding:.0f} images a second")
     if network.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**30
         print(f"{device_name(network.device)}: peak {peak:.1f} GiB")
+    size = "LLaVA-Rad's size" if args.published else f"width {args.width}"
+    compared = f"a step of {args.batch}, {size}, {device_name(network.device)}, images read by "
+    compared += f"{args.threads} thread(s): with reading and decoding; decoded already"
+    report(Result("step", compared, whole, bare))
 
 
 def seconds_a_step(
@@ -154,11 +158,8 @@ def write_images(folder: Path, count: int) -> list[ImageItem]:
     rng = np.random.default_rng(0)
     pictures = []
     for _ in range(min(count, PICTURES)):
-        coarse = Image.fromarray(rng.integers(0, 256, (12, 10), np.uint8))
-        smooth = np.asarray(coarse.resize((2544, 3056), Image.Resampling.BICUBIC), np.float32)
-        pixels = (smooth + rng.normal(0, 4, smooth.shape)).clip(0, 255).astype(np.uint8)
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, format="JPEG", quality=95)
+        radiograph(rng, 2544, 3056, noise=4).save(buffer, format="JPEG", quality=95)
         pictures.append(buffer.getvalue())
     items = []
     for i in range(count):

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,16 @@ PROGRAMS: Final = (
 )
 INSTALL: Final = "apt-get install slurm-wlm slurmdbd munge mariadb-server"
 _SBIN: Final = "/usr/sbin:/usr/local/sbin:/sbin"
+# slurmscriptd is slurmctld's child; each step of a job has a slurmstepd, which outlives its slurmd.
+_DAEMONS: Final = (
+    "munged",
+    "mariadbd",
+    "slurmdbd",
+    "slurmctld",
+    "slurmscriptd",
+    "slurmd",
+    "slurmstepd",
+)
 
 
 @dataclass(frozen=True)
@@ -127,20 +137,40 @@ class Cluster:
             self.stop(keep_logs=True)
             raise
 
-    def stop(self, *, keep_logs: bool = False) -> None:
+    def stop(self, *, keep_logs: bool = False, seconds: float = 30) -> None:
         """Stop what `start` started, with the jobs that run, and remove the folder.
 
-        Does nothing where no cluster was started; leaves logs of one that failed to start.
+        Returns when all these processes have gone. Does nothing where no cluster was started;
+        leaves logs of one that failed to start.
+
+        Args:
+            keep_logs: leave the logs where they are.
+            seconds: how long to wait for what SIGKILL was sent to.
+
+        Raises:
+            ClusterError: a process does not go. The folder stays, so that `stop` can be repeated.
         """
         if not self._state_file.exists():
             return
         state = self._state()
+        seen = self._processes()
         for process in self._processes_of_jobs():
             _kill(process, signal.SIGKILL)
         for name in reversed(list(state["pids"])):
-            _end(state["pids"][name])
-        for process in self._processes_of_jobs():
-            _kill(process, signal.SIGKILL)
+            _alive(state["pids"][name])  # reaps it where it is a child that has ended
+            # After a restart of the machine, its number may be another process's.
+            if state["pids"][name] in seen:
+                _end(state["pids"][name])
+        # What is left by now: steps of jobs, and what daemons have started in the meantime.
+        deadline = time.monotonic() + seconds
+        while left := {p: n for p, n in (seen | self._processes()).items() if _alive(p)}:
+            seen |= left
+            for process in left:
+                _kill(process, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                names = ", ".join(f"{name} ({process})" for process, name in sorted(left.items()))
+                raise ClusterError(f"not gone after SIGKILL: {names}")
+            time.sleep(0.05)
         shutil.rmtree(state["sockets"], ignore_errors=True)
         self._state_file.unlink()
         if keep_logs:
@@ -330,34 +360,51 @@ class Cluster:
         temporary.write_text(json.dumps(state, indent=1))
         temporary.replace(self._state_file)
 
+    def _processes(self) -> dict[int, str]:
+        """Return this cluster's processes by number, with their names: daemons, steps and jobs.
+
+        A shell or a Snakemake that merely speaks to the cluster is none of them.
+        """
+        return {
+            process: name
+            for process, name, variables in self._that_know_it()
+            if name in _DAEMONS or b"SLURM_JOB_ID" in variables
+        }
+
     def _processes_of_jobs(self, node: str | None = None) -> list[int]:
         """Return the processes of this cluster's jobs (of one node); those that report them first.
 
         A slurmstepd that outlives its job tells slurmctld that the job has ended, as no node does
         that is lost.
         """
-        conf = str(self.conf).encode()
         steps, processes = [], []
-        for folder in Path("/proc").iterdir():
-            if not folder.name.isdigit() or int(folder.name) in self._state()["pids"].values():
+        daemons = self._state()["pids"].values()
+        for process, name, variables in self._that_know_it():
+            if process in daemons:
                 continue
-            with contextlib.suppress(OSError):
+            if name == "slurmstepd":
+                with contextlib.suppress(OSError):
+                    if node is None or _node_of_step(Path(f"/proc/{process}")) == node:
+                        steps.append(process)
+            elif b"SLURM_JOB_ID" in variables and (
+                node is None or variables.get(b"SLURMD_NODENAME", b"").decode() == node
+            ):
+                processes.append(process)
+        return steps + processes
+
+    def _that_know_it(self) -> Iterator[tuple[int, str, dict[bytes, bytes]]]:
+        """Yield number, name and environment of processes whose SLURM_CONF is this cluster's."""
+        conf = str(self.conf).encode()
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
                 variables = dict(
                     entry.partition(b"=")[::2]
                     for entry in (folder / "environ").read_bytes().split(b"\0")
                 )
-                if variables.get(b"SLURM_CONF") != conf:
-                    continue
-                if _name(int(folder.name)) == "slurmstepd":
-                    where = _node_of_step(folder)
-                    chosen = steps
-                elif b"SLURM_JOB_ID" in variables:
-                    where, chosen = variables.get(b"SLURMD_NODENAME", b"").decode(), processes
-                else:
-                    continue
-                if node is None or where == node:
-                    chosen.append(int(folder.name))
-        return steps + processes
+                if variables.get(b"SLURM_CONF") == conf:
+                    yield int(folder.name), _name(int(folder.name)), variables
 
 
 _UP: Final = ("idle", "mix", "alloc", "comp")
@@ -468,13 +515,17 @@ def _kill(pid: int, signum: int) -> None:
 
 
 def _end(pid: int, signum: int = signal.SIGTERM, seconds: float = 15) -> None:
-    """End a process, in the last resort by force, and wait until it has gone."""
-    _kill(pid, signum)
-    deadline = time.monotonic() + seconds
-    while _alive(pid):
-        if time.monotonic() > deadline:
-            _kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
+    """End a process, by force where it takes too long, and wait until it has gone.
+
+    Gives up where it does not go by force either.
+    """
+    for last in (signum, signal.SIGKILL):
+        _kill(pid, last)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if not _alive(pid):
+                return
+            time.sleep(0.05)
 
 
 def _alive(pid: int) -> bool:

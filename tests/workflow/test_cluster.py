@@ -5,8 +5,10 @@ A private cluster (tests/cluster) runs the profile as shipped, fitted to a machi
 
 import contextlib
 import csv
+import json
 import re
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -184,14 +186,100 @@ def granted(request: Request, nodes: list[Nodes]) -> bool:
 def test_nothing_stays_behind(slurm, tmp_path):
     cluster = Cluster(tmp_path / "c")
     cluster.start()
-    cluster.run(["sbatch", "-o/dev/null", "--wrap", "sleep 300"])
-    time.sleep(2)
-    conf = str(cluster.conf)
+    cluster.run(["sbatch", "-o/dev/null", "--wrap", "srun sleep 300"])
+    until(lambda: sum(name == "slurmstepd" for name in processes_of(cluster)) == 2)
     with pytest.raises(ClusterError, match="not empty"):
         Cluster(tmp_path / "c").start()
+    daemons = {"munged", "mariadbd", "slurmdbd", "slurmctld", "slurmscriptd", "slurmd"}
+    assert daemons < set(processes_of(cluster))
     cluster.stop()
+    assert processes_of(cluster) == []
     assert not cluster.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["slurmctld", "slurmscriptd", "slurmd", "slurmdbd", "slurmstepd", "munged", "mariadbd"]
+)
+def test_stop_waits_for_daemons_that_do_not_heed_sigterm(pretended, name):
+    """Whether or not their numbers were noted: slurmctld and slurmd start others."""
+    pretended.run(name)
+    pretended.cluster.stop()
+    assert processes_of(pretended.cluster) == []
+    assert not pretended.cluster.folder.exists()
+
+
+def test_stop_says_what_does_not_go_and_can_be_repeated(pretended, monkeypatch):
+    process = pretended.run("slurmstepd")
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.cluster.cluster._kill", lambda pid, signum: None)
+        with pytest.raises(ClusterError, match=rf"not gone.*: slurmstepd \({process.pid}\)$"):
+            pretended.cluster.stop(seconds=0.2)
+    assert process.poll() is None
+    pretended.cluster.stop()
+    assert not pretended.cluster.folder.exists()
+
+
+def test_stop_leaves_processes_that_are_not_the_clusters(pretended):
+    """A shell that speaks to it, another cluster's daemon, who has an old daemon's number."""
+    shell = pretended.run("sh")
+    other = pretended.run("slurmd", SLURM_CONF="/another/slurm.conf")
+    recycled = pretended.run("sleep", SLURM_CONF="")
+    pretended.note_daemon("slurmctld", recycled.pid)
+    pretended.cluster.stop()
+    assert [process.poll() for process in (shell, other, recycled)] == [None] * 3
+
+
+@pytest.fixture
+def pretended(tmp_path):
+    """A cluster of which there is the note alone; `run` starts processes that could be its."""
+    made = Pretended(tmp_path)
+    yield made
+    for process in made.started:
+        process.kill()
+        process.wait()
+
+
+class Pretended:
+    def __init__(self, folder):
+        self.cluster = Cluster(folder / "c")
+        self.programs = folder / "programs"
+        self.started = []
+        for path in (self.cluster.folder, folder / "sockets", self.programs):
+            path.mkdir()
+        self._write({})
+
+    def run(self, name, **environment):
+        """Start a process of some name that ignores SIGTERM."""
+        program = self.programs / name
+        program.symlink_to(Path(sys.executable).resolve())
+        ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+        command = [program, "-c", f"{ignoring}; print(1, flush=True); time.sleep(300)"]
+        env = self.cluster.environment() | environment
+        self.started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE))
+        self.started[-1].stdout.readline()
+        return self.started[-1]
+
+    def note_daemon(self, name, pid):
+        self._write({name: pid})
+
+    def _write(self, pids):
+        sockets = str(self.programs.parent / "sockets")
+        state = {"sockets": sockets, "ports": {}, "pids": pids}
+        (self.cluster.folder / "cluster.json").write_text(json.dumps(state))
+
+
+def until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def processes_of(cluster):
+    """Return the names of all processes that know the cluster's configuration."""
+    conf, names = f"SLURM_CONF={cluster.conf}".encode(), []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if folder.name.isdigit():
-                assert conf.encode() not in (folder / "environ").read_bytes()
+            if folder.name.isdigit() and conf in (folder / "environ").read_bytes().split(b"\0"):
+                names.append((folder / "comm").read_text().strip())
+    return names
