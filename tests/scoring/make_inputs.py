@@ -13,7 +13,6 @@ or never there, and a control shows radiographs. Some generated images are copie
 
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
