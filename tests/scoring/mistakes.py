@@ -184,7 +184,7 @@ def _itself_counts(original: Any, *args: Any, **kw: Any) -> Any:
     return original(*args, **{**kw, "skip": None})
 
 
-def _farthest_score(
+def _other_sign(
     original: Any, queries: Any, references: Any, weight: Any, bias: Any, *rest: Any, **kw: Any
 ) -> Any:
     return original(queries, references, -weight, bias, *rest, **kw)
@@ -454,10 +454,10 @@ MISTAKES: Final = (
         wrapped(score_closest, "closest_by_distance", _itself_counts),
     ),
     Mistake(
-        "the training image of the lowest score",
+        "a score of the other sign",
         _CLOSEST,
         "values, closest_reid_mean of all, value",
-        wrapped(score_closest, "closest_by_score", _farthest_score),
+        wrapped(score_closest, "closest_by_score", _other_sign),
     ),
     Mistake(
         "the second closest training image",
