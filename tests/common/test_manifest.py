@@ -34,6 +34,25 @@ def manifest(n=4):
     return frame
 
 
+def test_the_findings_are_chexperts_fourteen():
+    assert FINDINGS == (
+        "Atelectasis",
+        "Cardiomegaly",
+        "Consolidation",
+        "Edema",
+        "Enlarged Cardiomediastinum",
+        "Fracture",
+        "Lung Lesion",
+        "Lung Opacity",
+        "No Finding",
+        "Pleural Effusion",
+        "Pleural Other",
+        "Pneumonia",
+        "Pneumothorax",
+        "Support Devices",
+    )
+
+
 def test_a_manifest_comes_back_as_it_was_written(tmp_path):
     frame = manifest()
     write_manifest(frame, tmp_path / "m.parquet")

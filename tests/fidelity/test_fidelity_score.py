@@ -12,7 +12,19 @@ from workflow_scripts.fidelity.frechet import frechet_distance
 from workflow_scripts.fidelity.jackknife import corrected_distance, fewest_images
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
-from workflow_scripts.fidelity.score import METRICS, Settings, main, resamples_of, score
+from workflow_scripts.fidelity.score import Settings, main, resamples_of, score
+
+DIRECTIONS = {
+    "fid": "lower",
+    "fid_floor": "none",
+    "fid_corrected": "lower",
+    "kid": "lower",
+    "precision": "higher",
+    "recall": "higher",
+    "density": "higher",
+    "coverage": "higher",
+    "alignment": "higher",
+}
 
 
 def run(cohort, output, *flags):
@@ -50,10 +62,10 @@ def generated_features(cohort):
 def test_a_record_holds_every_metric_for_all_images_and_each_finding(cohort, tmp_path):
     record = run(cohort, tmp_path / "model.json")
     keys = {(value.metric, value.subset) for value in record.values}
-    assert keys == {(metric, subset) for metric in METRICS for subset in ("all", *FINDINGS)}
+    assert keys == {(metric, subset) for metric in DIRECTIONS for subset in ("all", *FINDINGS)}
     assert (record.stage, record.model, record.family) == ("fidelity", "model", "rad_dino")
     for value in record.values:
-        assert value.direction == METRICS[value.metric]
+        assert value.direction == DIRECTIONS[value.metric]
     assert record.provenance["device"] == "cpu"
 
 
@@ -137,7 +149,7 @@ def test_too_few_images_leave_the_reason(cohort):
     assert record.get("kid", "Pneumonia").interval is None
     # Uncertain (-1) and missing labels are not positive.
     for finding in ("Edema", "Pleural Other"):
-        for metric in METRICS:
+        for metric in DIRECTIONS:
             value = record.get(metric, finding)
             assert value.value is None
             assert "only 0 generated" in value.reason

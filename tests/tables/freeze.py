@@ -9,14 +9,15 @@ import difflib
 import hashlib
 import json
 import os
-import re
 import shlex
 import shutil
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from tests.scoring import compare
 from tests.workflow.checkouts import ROOT, run
-from workflow_scripts.common.records import Record, Value, read_record
+from workflow_scripts.common.records import Record, read_record
 from workflow_scripts.tables import build
 
 FROZEN: Final = Path(__file__).parent / "frozen"
@@ -30,45 +31,6 @@ RESULTS: Final = "results/"
 SCRIPT: Final = "workflow_scripts.tables.build"
 TARGET: Final = "results/tables/table01_fidelity.csv"
 
-ALIKE: Final = (1e-9, 1e-6)
-"""How far a value may be from the committed one, absolutely and relatively, where the networks of
-the world are the same, bit for bit: the processor computes as the one of the committed records."""
-
-ELSEWHERE: Final[dict[str, tuple[float, float] | None]] = {
-    r"accuracy(_gain)?": (0.02, 0),
-    r"alignment": (0.07, 0),
-    r"auroc(_gain)?": (0.3, 0),
-    r"authpct": (70, 0),
-    r"bleu_1(_gain)?": (10, 0),
-    r"bleu_4(_gain)?": (5, 0),
-    r"chance_(count|share)": (0, 0.6),
-    r"chexbert_\w+_gain": (0.6, 0),
-    r"chexbert_\w+": (0.4, 0),
-    r"closest_latent_\w+": (0, 0.8),
-    r"closest_reid_\w+": (0.4, 0),
-    r"precision|density|coverage": (0.3, 0),
-    r"recall": (0.6, 0),
-    r"dice\w*": (0.16, 0),
-    r"distinct_share\w*": (0.15, 0),
-    r"f1(_gain)?": (0.1, 0),
-    r"fid(_corrected|_floor)?": (0, 0.7),
-    r"kid": (0, 0.9),
-    r"latent_(mean|mean_of_min|sd_of_min)": (0, 0.45),
-    r"(pixel|mirrored)_(mean|mean_of_min|sd_of_min)": (0, 0.4),
-    r"\w+_seen": (0.2, 0),
-    r"nearer_to_training\w*": (0.3, 0),
-    r"own_patient_\w+": (0.3, 0),
-    r"reid_auc": (0.06, 0),
-    r"reid_\w+": None,
-    r"rouge_l(_gain)?": (0.15, 0),
-    r"words_mean\w*": (8, 0),
-    r"n_images": (0, 0),
-}
-"""The same where they are not: the tiny networks learn for seconds, and the last bits in which
-processors differ grow into other networks. These are twice the largest differences that were seen
-between AVX-512 and AVX2, rounded up; None is by anything. They tell a metric that is computed in
-another way from one that is measured on other images."""
-
 PIXELS_ALONE: Final = (
     "held_out_real",
     "training_copies",
@@ -78,6 +40,12 @@ PIXELS_ALONE: Final = (
     "noise",
 )
 """Controls: what is measured on their pixels alone is the same on every processor."""
+
+OF_PIXELS: Final = ("pixel_", "mirrored_")
+"""Of such metrics' names the beginning."""
+
+COUNTED: Final = ("n_images", "words_mean_of_references", "distinct_share_of_references")
+"""Metrics of what a network is given: no network takes part."""
 
 
 def main() -> None:
@@ -158,53 +126,55 @@ def digest_of_weights(checkout: Path) -> str:
 def changes(checkout: Path, frozen: Path) -> list[str]:
     """Return what a finished demo's records say otherwise than the committed ones.
 
-    Which values there are, of how many images, and which there are not, is the same everywhere. How
-    far the values themselves may be from the committed ones is said at `ALIKE` and `ELSEWHERE`.
+    Where the networks of the world are the committed ones, bit for bit, the processor computes as
+    the one of the committed records: every part of every value is compared, to `compare.ABSOLUTE`
+    and `compare.RELATIVE`. Elsewhere the tiny networks have learned something else, since they
+    learn for seconds and the last bits in which processors differ grow. Then only what does not
+    depend on training is compared, see `independent`. That metrics are computed as they should be
+    is seen on every processor by `tests/scoring`, where nothing is trained.
     """
     alike = digest_of_weights(checkout) == (frozen / "weights.sha256").read_text().strip()
-    found = []
+    committed, found = {}, {}
     for path in sorted((frozen / "inputs").rglob("*.json")):
         name = str(path.relative_to(frozen / "inputs"))
-        committed, record = read_record(path), read_record(checkout / RESULTS / name)
-        if list(map(_place, committed.values)) != list(map(_place, record.values)):
-            found.append(f"{name}: other values, or of other images")
-            continue
-        for was, value in zip(committed.values, record.values, strict=True):
-            if was.value is None or value.value is None:
-                continue
-            allowed = tolerance(record, value, alike)
-            if allowed is not None:
-                absolute, relative = allowed
-                limit = absolute + relative * max(abs(was.value), abs(value.value))
-                if abs(value.value - was.value) > limit:
-                    place = f"{name}: {value.metric}, {value.subset}"
-                    found.append(f"{place}: {was.value:.6g} is now {value.value:.6g}")
-    return found
+        committed[name] = comparable(read_record(path), alike)
+        found[name] = comparable(read_record(checkout / RESULTS / name), alike)
+    return compare.differences(committed, found)
 
 
-def _place(value: Value) -> tuple[object, ...]:
-    none = value.value is None
-    return value.metric, value.subset, value.direction, value.n, value.n_reference, none
-
-
-def tolerance(record: Record, value: Value, alike: bool) -> tuple[float, float] | None:
-    """Return by how much a value may differ, absolutely and relatively; None is: by anything.
+def comparable(record: Record, alike: bool) -> dict[str, list[dict[str, Any]]]:
+    """Return what is compared of a record's values, as JSON types.
 
     Args:
-        record: the value's.
-        value: of which.
+        record: of the demo.
         alike: whether the world's networks are the committed ones, bit for bit.
     """
-    if alike or (record.model in PIXELS_ALONE and re.match("pixel_|mirrored_", value.metric)):
-        return ALIKE
-    if value.subset != "all":
-        return None  # of few images: a finding may have one
-    for name, limits in ELSEWHERE.items():
-        if re.fullmatch(name, value.metric):
-            return limits
-    raise LookupError(
-        f"ELSEWHERE does not say how far {value.metric} may be from the committed one"
-    )
+    every = [json.loads(json.dumps(asdict(value))) for value in record.values]
+    return {
+        "values": [
+            value if alike or independent(record, value["metric"]) else without_numbers(value)
+            for value in every
+        ]
+    }
+
+
+def independent(record: Record, metric: str) -> bool:
+    """Return whether a metric's value depends on no network of the world.
+
+    Those of a control's pixels alone do not, nor those of what a network is given.
+    """
+    of_pixels = record.model in PIXELS_ALONE and metric.startswith(OF_PIXELS)
+    return of_pixels or metric in COUNTED
+
+
+def without_numbers(value: dict[str, Any]) -> dict[str, Any]:
+    """Return what a value says beside its number and interval.
+
+    Which it is, of how many images, compared with how many, which direction is better, and why
+    there is none.
+    """
+    kept = ("metric", "subset", "direction", "n", "n_reference", "reason")
+    return {name: value[name] for name in kept}
 
 
 if __name__ == "__main__":

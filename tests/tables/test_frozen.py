@@ -67,15 +67,41 @@ def change(checkout, record, metric, **fields):
     path.write_text(json.dumps(content))
 
 
+FIDELITY = "fidelity/rad_dino/tiny_sd.json"
+PNEUMONIA = ("kid", "Pneumonia")
+
+
 @pytest.mark.parametrize(
     ("record", "metric", "fields", "where"),
     [
-        ("fidelity/rad_dino/tiny_sd.json", "fid", {"value": lambda x: 1.001 * x}, "alike"),
+        (FIDELITY, "fid", {"value": lambda x: 1.001 * x}, "alike"),
         ("privacy/tiny_sd.json", "reid_mean", {"value": lambda x: x + 1e-4}, "alike"),
-        ("fidelity/rad_dino/tiny_sd.json", "fid", {"value": lambda x: 5 * x}, "elsewhere"),
-        ("fidelity/rad_dino/tiny_sd.json", "recall", {"n": lambda n: n - 1}, "elsewhere"),
+        (FIDELITY, "kid", {"interval": lambda x: [x[0], 1.001 * x[1]]}, "alike"),
+        (FIDELITY, "coverage", {"interval_kind": lambda x: "Wilson 95%"}, "alike"),
+        (FIDELITY, "recall", {"n": lambda n: n - 1}, "elsewhere"),
+        (FIDELITY, "recall", {"n_reference": lambda n: n - 1}, "elsewhere"),
+        (FIDELITY, "fid", {"direction": lambda x: "higher"}, "elsewhere"),
         # The pixels of a control are the same on every processor.
         ("privacy/noise.json", "pixel_mean", {"value": lambda x: x + 0.01}, "elsewhere"),
+        (
+            "privacy/noise.json",
+            "mirrored_mean",
+            {"interval": lambda x: [x[0], x[1] + 0.01]},
+            "elsewhere",
+        ),
+        # So is what a network is given.
+        (
+            "downstream/segmentation/augmented/tiny_sd.json",
+            "n_images",
+            {"value": lambda x: x - 1},
+            "elsewhere",
+        ),
+        (
+            "downstream/report_generation/augmented/tiny_sd.json",
+            "words_mean_of_references",
+            {"value": lambda x: x + 0.1},
+            "elsewhere",
+        ),
     ],
 )
 def test_a_record_that_says_something_else_is_named(demo_like, record, metric, fields, where):
@@ -85,10 +111,25 @@ def test_a_record_that_says_something_else_is_named(demo_like, record, metric, f
     assert changes(checkout, frozen) == []
     change(checkout, record, metric, **fields)
     (found,) = changes(checkout, frozen)
-    assert found.startswith(f"{record}: ")
+    assert found.startswith(f"{record}: values, {metric} of all, {next(iter(fields))}")
 
 
-def test_another_processor_may_compute_a_little_otherwise(demo_like):
+def test_a_reason_or_a_value_that_is_lost_is_named_everywhere(demo_like):
     checkout, frozen = demo_like
-    change(checkout, "fidelity/rad_dino/tiny_sd.json", "fid", value=lambda x: 1.2 * x)
+    change(checkout, FIDELITY, "fid", value=lambda x: None, reason=lambda x: "lost")
+    (found,) = changes(checkout, frozen)
+    assert found == f"{FIDELITY}: values, fid of all, reason was None, is 'lost'"
+    path = checkout / "results" / FIDELITY
+    content = json.loads(path.read_text())
+    content["values"] = [v for v in content["values"] if (v["metric"], v["subset"]) != PNEUMONIA]
+    path.write_text(json.dumps(content))
+    assert f"{FIDELITY}: values, kid of Pneumonia is no longer there" in changes(checkout, frozen)
+
+
+def test_another_processor_trains_other_networks(demo_like):
+    """What they measure there is not compared; `tests/scoring` compares without them."""
+    checkout, frozen = demo_like
+    change(checkout, FIDELITY, "fid", value=lambda x: 5 * x)
+    change(checkout, FIDELITY, "kid", interval=lambda x: None, interval_kind=lambda x: None)
+    change(checkout, "privacy/tiny_sd.json", "pixel_mean", value=lambda x: 2 * x)
     assert changes(checkout, frozen) == []

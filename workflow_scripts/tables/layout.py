@@ -633,35 +633,45 @@ _REPORTS_SYNTHETIC_ONLY_GAINS: Final = replace(
     explanation=_REPORTS_AUGMENTED_GAINS.explanation,
 )
 
-LAYOUTS: Final = {
-    layout.stem: layout
-    for layout in (
-        _FIDELITY,
-        _CORRECTED,
-        _PATHOLOGIES,
-        _KID_PATHOLOGIES,
-        _PRIVACY,
-        _CLOSEST,
-        _ATTACKER,
-        _NOVELTY,
-        _LENSES,
-        _SIDE_BY_SIDE,
-        _AUGMENTED,
-        _AUGMENTED_GAINS,
-        _AUGMENTED_SUMMARY,
-        _SEGMENTATION,
-        _SEGMENTATION_GAINS,
-        _ENCODERS,
-        _SYNTHETIC_ONLY,
-        _SYNTHETIC_GAINS,
-        _SYNTHETIC_SUMMARY,
-        _REPORTS_AUGMENTED,
-        _REPORTS_AUGMENTED_GAINS,
-        _ENCODERS,
-        _SYNTHETIC_ONLY,
-        _REPORTS_SYNTHETIC_ONLY,
-        _REPORTS_SYNTHETIC_ONLY_GAINS,
-        _CAPTION_FIDELITY,
-        _CAPTION_PRIVACY,
-    )
-}
+
+def by_stem(*layouts: Layout) -> dict[str, Layout]:
+    """Return layouts by the stem of their files, in their order.
+
+    Raises:
+        ValueError: two layouts would write the same files.
+    """
+    found: dict[str, Layout] = {}
+    for layout in layouts:
+        if layout.stem in found:
+            raise ValueError(f"{layout.stem} is listed twice")
+        found[layout.stem] = layout
+    return found
+
+
+LAYOUTS: Final = by_stem(
+    _FIDELITY,
+    _CORRECTED,
+    _PATHOLOGIES,
+    _KID_PATHOLOGIES,
+    _PRIVACY,
+    _CLOSEST,
+    _ATTACKER,
+    _NOVELTY,
+    _LENSES,
+    _SIDE_BY_SIDE,
+    _AUGMENTED,
+    _AUGMENTED_GAINS,
+    _AUGMENTED_SUMMARY,
+    _SEGMENTATION,
+    _SEGMENTATION_GAINS,
+    _ENCODERS,
+    _SYNTHETIC_ONLY,
+    _SYNTHETIC_GAINS,
+    _SYNTHETIC_SUMMARY,
+    _REPORTS_AUGMENTED,
+    _REPORTS_AUGMENTED_GAINS,
+    _REPORTS_SYNTHETIC_ONLY,
+    _REPORTS_SYNTHETIC_ONLY_GAINS,
+    _CAPTION_FIDELITY,
+    _CAPTION_PRIVACY,
+)

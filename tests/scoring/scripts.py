@@ -1,0 +1,269 @@
+"""The scoring scripts as the workflow calls them, on the committed inputs.
+
+Each script runs through its `main` with the flags of the rules: `rules/fidelity.smk`,
+`rules/privacy.smk` and `rules/downstream.smk`. The flags' values are written by hand; only the
+draws are fewer than `config.yaml` says, for speed.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tests.scoring.paths import INPUTS
+from workflow_scripts.downstream.classification import score as classification
+from workflow_scripts.downstream.report_generation import score as reports
+from workflow_scripts.downstream.segmentation import score as segmentation
+from workflow_scripts.downstream.segmentation import score_labeller
+from workflow_scripts.fidelity import score as fidelity
+from workflow_scripts.privacy import (
+    score,
+    score_attacker,
+    score_closest,
+    score_lenses,
+    score_novelty,
+)
+
+DRAWS: Final = 200
+THREADS: Final = 1
+
+
+@dataclass(frozen=True)
+class Script:
+    """One call of a scoring script.
+
+    Attributes:
+        main: of the script.
+        flags: its flags but the output. In them `{made}` is the folder with what other scripts
+            have made; all other paths are relative to the inputs.
+        output: the file it makes, in the folder it is to write to.
+        pairs: the table of pairs it makes beside, where it makes one.
+        threads: whether the script takes `--threads`.
+    """
+
+    main: Callable[[list[str]], None]
+    flags: str
+    output: str
+    pairs: str | None = None
+    threads: bool = False
+
+    def run(self, made: Path, out: Path, threads: int = THREADS) -> dict[str, Any]:
+        """Run it and return what it has made, by name and as JSON types.
+
+        Args:
+            made: folder with what other scripts have made.
+            out: folder to write to.
+            threads: of the script, where it takes them.
+        """
+        files = {"--output": self.output} | ({"--pairs": self.pairs} if self.pairs else {})
+        words = [word.format(made=made) for word in self.flags.split()]
+        for flag, name in files.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            words += [flag, str(out / name)]
+        if self.threads:
+            words += ["--threads", str(threads)]
+        with contextlib.chdir(INPUTS):
+            self.main(words)
+        return {name: content(out / name) for name in files.values()}
+
+
+def run_all(out: Path, threads: int = THREADS) -> dict[str, Any]:
+    """Run every script in an empty folder; return what they have made, by name."""
+    made: dict[str, Any] = {}
+    for script in SCRIPTS.values():
+        made |= script.run(out, out, threads)
+    return made
+
+
+def content(path: Path) -> Any:
+    """Return a record without where it comes from, or the columns of a table, as JSON types."""
+    if path.suffix == ".json":
+        record = json.loads(path.read_text(encoding="utf-8"))
+        del record["provenance"]  # of this checkout, this day and these packages
+        return record
+    table = pq.read_table(path)
+    return {
+        name: [
+            None if isinstance(x, float) and not np.isfinite(x) else x
+            for x in table[name].to_pylist()
+        ]
+        for name in table.column_names
+    }
+
+
+def _fidelity(model: str, protocol: str) -> Script:
+    features = f"features/{protocol}"
+    return Script(
+        fidelity.main,
+        f"--model {model} --encoder rad_dino --protocol {protocol} --manifest manifest.parquet"
+        f" --prompts prompts/test.parquet --real {features}/real --generated {features}/{model}"
+        f" --kid-bootstrap {DRAWS} --nearest-k 5 --seed 42 --gpus 0",
+        f"fidelity/{protocol}/{model}.json",
+        threads=True,
+    )
+
+
+def _of_model(model: str, protocol: str = "sound") -> str:
+    features = f"features/{protocol}"
+    return (
+        f"--model {model} --protocol {protocol} --manifest manifest.parquet"
+        f" --prompts prompts/privacy.parquet --real {features}/train"
+        f" --generated {features}/{model}_privacy"
+        f" --bootstrap {DRAWS} --seed 42 --threshold 0.85 --gpus 0"
+    )
+
+
+def _privacy(model: str, protocol: str) -> Script:
+    shards = " ".join(f"shards/{model}/part-0000{part}-of-00002.parquet" for part in range(2))
+    return Script(
+        score.main,
+        f"{_of_model(model, protocol)} --shards {shards}",
+        f"privacy/{protocol}/{model}.json",
+        f"privacy/{protocol}/{model}_pairs.parquet",
+        threads=True,
+    )
+
+
+def _closest(model: str) -> Script:
+    return Script(
+        score_closest.main,
+        f"{_of_model(model)} --matches 5",
+        f"privacy/closest/{model}.json",
+        f"privacy/closest/{model}_pairs.parquet",
+        threads=True,
+    )
+
+
+def _novelty(model: str) -> Script:
+    return Script(
+        score_novelty.main,
+        f"{_of_model(model)} --held-out features/sound/held_out",
+        f"privacy/novelty/{model}.json",
+        threads=True,
+    )
+
+
+def _lenses(model: str) -> Script:
+    pairs = "{made}/privacy/sound"
+    return Script(
+        score_lenses.main,
+        f"--model {model} --protocol sound --pairs {pairs}/{model}_pairs.parquet"
+        f" --unrelated {pairs}/shown_pairs.parquet",
+        f"privacy/lenses/{model}.json",
+    )
+
+
+def _attacker(protocol: str) -> Script:
+    return Script(
+        score_attacker.main,
+        f"--protocol {protocol} --manifest manifest.parquet --prompts prompts/privacy.parquet"
+        f" --real features/{protocol}/held_out --threshold 0.85",
+        f"privacy/attacker/{protocol}.json",
+    )
+
+
+_ARMS: Final = {
+    "real_only": "real",
+    "augmented": "tiny",
+    "synthetic_only": "tiny",
+    "released": "real",
+}
+"""The model of each setting."""
+
+
+def _repeats(task: str, setting: str, count: int, stem: str = "repeat") -> str:
+    folder = f"outcomes/{task}/{setting}/{_ARMS[setting]}"
+    return " ".join(f"{folder}/{stem}-{k}.parquet" for k in range(count))
+
+
+def _classification(setting: str, count: int) -> Script:
+    baseline = f"--baseline {_repeats('classification', 'real_only', 2)}"
+    return Script(
+        classification.main,
+        f"--outcomes {_repeats('classification', setting, count)}"
+        f" {'' if setting == 'real_only' else baseline}"
+        f" --manifest manifest.parquet --bootstrap {DRAWS} --seed 42",
+        f"downstream/classification/{setting}.json",
+    )
+
+
+def _segmentation(setting: str) -> Script:
+    baseline = f"--baseline {_repeats('segmentation', 'real_only', 2)}"
+    return Script(
+        segmentation.main,
+        f"--outcomes {_repeats('segmentation', setting, 2)}"
+        f" {'' if setting == 'real_only' else baseline} --bootstrap {DRAWS} --seed 42",
+        f"downstream/segmentation/{setting}.json",
+    )
+
+
+def _labeller(name: str, by_hand: str) -> Script:
+    return Script(
+        score_labeller.main,
+        f"--masks masks.parquet --manifest manifest.parquet {by_hand} --size 24 --protocol sound"
+        f" --bootstrap {DRAWS} --seed 42",
+        f"downstream/segmentation/{name}.json",
+        threads=True,
+    )
+
+
+_REPORT_RUNS: Final = {"released": 1, "real_only": 2, "augmented": 2, "synthetic_only": 1}
+"""Training runs of each setting's arm."""
+
+
+def _reports(setting: str) -> Script:
+    # No scorer has seen the reports with GREEN: as where the config names no weights of it.
+    against = {"augmented": "real_only", "synthetic_only": "released"}.get(setting)
+    arms = [setting] if against is None else [setting, against]
+    scores = [
+        _repeats("report_generation", arm, _REPORT_RUNS[arm], scorer)
+        for arm in arms
+        for scorer in ("chexbert", "radgraph", "ratescore")
+    ]
+    baseline = (
+        ""
+        if against is None
+        else f"--baseline {_repeats('report_generation', against, _REPORT_RUNS[against])}"
+    )
+    return Script(
+        reports.main,
+        f"--outcomes {_repeats('report_generation', setting, _REPORT_RUNS[setting])} {baseline}"
+        f" --scores {' '.join(scores)} --bootstrap {DRAWS} --seed 42",
+        f"downstream/report_generation/{setting}.json",
+    )
+
+
+def _by_output(scripts: Iterable[Script]) -> dict[str, Script]:
+    return {script.output: script for script in scripts}
+
+
+SCRIPTS: Final[Mapping[str, Script]] = _by_output(
+    (
+        _fidelity("tiny", "sound"),
+        _fidelity("tiny", "as_published"),
+        _fidelity("shown", "sound"),
+        _privacy("tiny", "sound"),
+        _privacy("tiny", "as_published"),
+        _privacy("shown", "sound"),
+        _closest("tiny"),
+        _novelty("tiny"),
+        _novelty("shown"),
+        _lenses("tiny"),
+        _attacker("sound"),
+        _attacker("as_published"),
+        _classification("real_only", 2),
+        _classification("augmented", 3),
+        _classification("synthetic_only", 1),
+        _segmentation("real_only"),
+        _segmentation("augmented"),
+        _labeller("labeller", "--exact-masks by_hand"),
+        _labeller("labeller_alone", ""),
+        *(_reports(setting) for setting in _REPORT_RUNS),
+    )
+)
+"""Every call by the file it makes, what a script needs of another one after that one."""
