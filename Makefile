@@ -13,13 +13,14 @@ ELEVEN := snakemake --profile profiles/demo \
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
 .PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench lint format check \
-  prompts release profiles clean
+  prompts release profiles clean clean-cache
 
 help:
 	@echo 'make demo      set up, build the embedded world, run the whole workflow on it'
 	@echo 'make demo-eleven  all eleven systems, tiny, through the whole workflow'
 	@echo 'make cluster-demo  the demo through a private SLURM on this machine (make cluster-stop ends that)'
-	@echo 'make test      set up, lint, run all tests'
+	@echo 'make test      set up, lint, run the tests that everybody runs'
+	@echo 'make test-full the same, and what is heavy: SLURM, faults, eleven systems, real films'
 	@echo 'make bench     set up, run all benchmarks, write bench.csv (BENCH=--small: only whether they run)'
 	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
 	@echo 'make reports   the packages that score generated reports with RadGraph, RaTEScore and GREEN'
@@ -28,6 +29,7 @@ help:
 	@echo 'make release   pack what may be published (PROFILE=profiles/demo for the demo)'
 	@echo 'make profiles  link profiles/slurm_* so that snakemake --profile slurm_h200 finds them'
 	@echo 'make clean     remove the results of the demo'
+	@echo 'make clean-cache  remove the embedded world and the demo that tests look at, kept outside'
 
 env: $(VENV)/installed-$(FLAVOUR)
 
@@ -92,12 +94,17 @@ cluster-demo: env
 	python -m tests.cluster demo
 	@echo "tables: results/tables/, report: file://$(CURDIR)/results/tables/report.html"
 
-test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installed lint
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# BENCH: which, and how: BENCH='--small closest --out closest.csv'.
-bench: $(VENV)/installed-bench
-	python -m tests.benchmarks $(BENCH)
+# What everybody runs: units, properties, plans, and the demo, once.
+test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installed lint
+	$(PYTEST) -m "not full"
+
+# What is heavy: SLURM and its faults, all eleven systems, real radiographs, memorisation, benchmarks.
+test-heavy: $(VENV)/installed-dev $(VENV)/installed-bench
+	$(PYTEST) -m full
+
+test-full: test test-heavy
 
 lint: $(VENV)/installed-dev
 	ruff check .
@@ -129,6 +136,10 @@ profiles:
 
 envs/core.yaml: envs/core.lock.txt envs/cuda.txt envs/reports.txt
 	python -m workflow_scripts.common.environments
+
+# The embedded world and the tests' demo, kept for all checkouts (workflow_scripts/world/store.py).
+clean-cache:
+	rm -rf $(or $(CHEXGENBENCH_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chexgenbench)
 
 clean:
 	rm -rf results/*/ logs benchmarks .snakemake

@@ -1,4 +1,4 @@
-"""A checkout of one's own, commands run in it as a user would, and what a dry run plans."""
+"""Checkouts for tests: commands run in them as a user would, what a dry run plans, the demo."""
 
 import os
 import re
@@ -6,6 +6,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from filelock import FileLock
+
+from workflow_scripts.world.demo import is_stale
+from workflow_scripts.world.store import cache_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,8 +38,44 @@ def make_checkout(folder):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+    (folder / ".venv").unlink(missing_ok=True)
     (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
     return folder
+
+
+RESULTS = ("results", "data", "logs", "benchmarks", ".snakemake/metadata")
+"""What a finished run consists of; all but the first may be missing."""
+
+
+def finished_demo():
+    """Return a checkout in which `make demo` has run, with this code's world and trainings.
+
+    That is the one that the tests run from, where its demo is fresh, or one that is kept in the
+    cache folder and brought up to date here.
+    """
+    running = ROOT / ".snakemake/locks"
+    if not is_stale(ROOT) and not (running.is_dir() and any(running.iterdir())):
+        return ROOT
+    kept = cache_folder() / "demo"
+    kept.mkdir(parents=True, exist_ok=True)
+    checkout = kept / "checkout"
+    with FileLock(kept / "lock"):
+        if is_stale(checkout):
+            shutil.rmtree(checkout, ignore_errors=True)
+        for part in ("workflow_scripts", "rules", "profiles", "tests", "envs"):
+            shutil.rmtree(checkout / part, ignore_errors=True)
+        checkout.mkdir(exist_ok=True)
+        make_checkout(checkout)
+        run(["snakemake", "--unlock", "--profile", "profiles/demo"], checkout, check=False)
+        run(["make", "demo"], checkout)
+    return checkout
+
+
+def copy_results(source, target):
+    """Copy what a run has left to another checkout, times included: Snakemake goes by them."""
+    for name in RESULTS:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, symlinks=True, dirs_exist_ok=True)
 
 
 def planned_jobs(folder, *arguments, **options):

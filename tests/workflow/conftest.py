@@ -15,7 +15,7 @@ from filelock import FileLock
 from tests.cluster.cluster import INSTALL, Cluster, ClusterError, missing_programs
 from tests.cluster.profile import write_profile
 from tests.cluster.snakemake_runs import Run, jobs
-from tests.workflow.checkouts import make_checkout, run
+from tests.workflow.checkouts import copy_results, finished_demo, make_checkout, run
 
 
 @pytest.hookimpl(trylast=True)  # pytest itself puts together what shares a fixture
@@ -62,9 +62,14 @@ def made_once(tmp_path_factory, name):
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """`make demo`, run once in a fresh checkout; returns its folder."""
+    """A checkout of this session's in which `make demo` has run to its end; returns its folder.
+
+    It begins with the results of a demo that has run already (`finished_demo`), so that it does the
+    jobs alone whose code or config has changed since.
+    """
     with made_once(tmp_path_factory, "demo") as (folder, new):
         if new:
+            copy_results(finished_demo(), folder)
             run(["make", "demo"], folder)
     return folder
 
@@ -91,8 +96,7 @@ def reference(cluster, demo, tmp_path_factory):
     with made_once(tmp_path_factory, "reference") as (folder, new):
         if new:
             (folder / "results").mkdir(exist_ok=True)
-            world = "results/world"
-            shutil.copytree(demo / world, folder / world, copy_function=shutil.copy2)
+            (folder / "results/world").symlink_to((demo / "results/world").resolve())
             write_profile(folder / "profiles/slurm_h200", folder / "fitted")
             Run(cluster, folder, Path("fitted")).succeed(3000)
             (folder / "ran_on").write_text(str(cluster.folder))
@@ -110,7 +114,7 @@ def again(cluster, reference, tmp_path):
             reference, folder, symlinks=True,
             ignore=lambda path, names: ["world"] if path.endswith("results") else [],
         )  # fmt: skip
-        (folder / "results/world").symlink_to(reference / "results/world")
+        (folder / "results/world").symlink_to((reference / "results/world").resolve())
         (folder / "snakemake.out").unlink()
         shutil.rmtree(folder / ".snakemake/slurm_logs")
         for name in missing:

@@ -25,7 +25,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import read_record
 from workflow_scripts.preflight.site import Nodes, Request, check_request, read_nodes
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.full]
 
 
 @pytest.fixture(scope="module")

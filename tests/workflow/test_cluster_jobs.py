@@ -19,7 +19,7 @@ from tests.cluster.same_results import (
 )
 from tests.cluster.snakemake_runs import Run, accounted, jobs, megabytes, states_of
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.full]
 
 
 def test_a_cancelled_job_is_tried_again_and_goes_on_and_a_new_controller_does_not_matter(

@@ -22,7 +22,7 @@ from tests.cluster.same_results import (
 from tests.cluster.snakemake_runs import Run, jobs, states_of
 from workflow_scripts.tables.slurm_accounting import ask_accounting
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.full]
 
 
 def test_lost_nodes_cost_no_result(cluster, reference, again, monkeypatch):

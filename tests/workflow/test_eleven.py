@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 
 import h5py
 import numpy as np
@@ -15,7 +14,7 @@ from workflow_scripts.common.images import read_shards
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import read_record
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.full]
 
 FULL = ("sd_v1_4", "sd_v1_5", "sd_v2", "sd_v2_1", "pixart_sigma", "sana")
 LORA = ("sd_v3_5", "lumina_2", "flux_1_dev")
@@ -24,13 +23,11 @@ VARIANT = "sd_v1_5_impression"
 
 
 @pytest.fixture(scope="module")
-def eleven(demo, tmp_path_factory):
-    """A checkout with the demo's world; `make demo-eleven` has run."""
+def eleven(tmp_path_factory):
+    """A checkout in which `make demo-eleven` has run."""
     folder = tmp_path_factory.mktemp("eleven") / "checkout"
     folder.mkdir()
     make_checkout(folder)
-    (folder / "results").mkdir(exist_ok=True)
-    shutil.copytree(demo / "results/world", folder / "results/world", copy_function=shutil.copy2)
     run(["make", "demo-eleven"], folder)
     return folder
 

@@ -11,7 +11,7 @@ from tests.workflow.checkouts import run
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, write_manifest, write_prompts
 from workflow_scripts.common.records import read_record
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.full]
 
 SEEN, UNSEEN, SEEDS = 10, 20, (639, 25, 275)
 BASE = "results/world/weights/tiny-sd-v1"

@@ -9,7 +9,7 @@ from tests.finetune.weights import weights_in
 from tests.workflow.checkouts import jobs_in, make_checkout, run
 from tests.workflow.stubs import write_overlay
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.full]
 
 FAMILIES = {"calm": "stable_diffusion", "slow": "tests.finetune.slow_family:SlowStableDiffusion"}
 TARGETS = [f"results/finetune/{model}/checkpoint" for model in FAMILIES]
@@ -24,7 +24,7 @@ def trained(demo, tmp_path_factory):
     """
     checkout = make_checkout(tmp_path_factory.mktemp("spans"))
     (checkout / "results").mkdir(exist_ok=True)
-    (checkout / "results/world").symlink_to(demo / "results/world")
+    (checkout / "results/world").symlink_to((demo / "results/world").resolve())
     tuned = {
         "method": "lora",
         "lora": {"rank": 4, "alpha": 4, "rslora": True, "targets": ["attention"]},
