@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -9,7 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.common.test_code import HEAVY, LIGHT
 from tests.workflow.checkouts import make_checkout, run
+from workflow_scripts.common.code import Code
 from workflow_scripts.common.images import read_shards
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import read_record
@@ -28,7 +31,10 @@ def eleven(tmp_path_factory):
     folder = tmp_path_factory.mktemp("eleven") / "checkout"
     folder.mkdir()
     make_checkout(folder)
-    run(["make", "demo-eleven"], folder)
+    traces = folder / "traces"
+    traces.mkdir()
+    traced = {"PYTHONPATH": str(folder / "tests/trace"), "CHEXGENBENCH_TRACE": str(traces)}
+    run(["make", "demo-eleven"], folder, **traced)
     return folder
 
 
@@ -113,3 +119,35 @@ def test_a_variant_with_captions_of_its_own_has_no_downstream_record(eleven):
     assert not (eleven / f"results/downstream/classification/augmented/{VARIANT}.json").exists()
     text = (eleven / "results/tables/table04_classification_augmented.md").read_text()
     assert "other radiographs than the baseline's" in text
+
+
+def test_what_jobs_loaded_is_what_their_rules_declare(eleven):
+    """Encoders and families are imported by name; rules add the one, and the other reruns nothing."""
+    code = Code(eleven)
+    folder = Path("workflow_scripts")
+    by_name = {
+        "features.extract": sorted((folder / "features/encoders").glob("*.py")),
+        "finetune.train": sorted((folder / "finetune/families").glob("*.py")),
+        "generate.sample": sorted((folder / "finetune/families").glob("*.py")),
+    }
+    traces = [json.loads(path.read_text()) for path in (eleven / "traces").glob("*.json")]
+    assert {"fidelity.score", "privacy.score", "tables.report"} <= {
+        trace["scripts"][0] for trace in traces
+    }
+    for trace in traces:
+        named = [path for script in trace["scripts"] for path in by_name.get(script, [])]
+        modules = [str(p.relative_to(folder).with_suffix("")).replace("/", ".") for p in named]
+        modules = [name.removesuffix(".__init__") for name in modules]
+        files = set(code.files("common.in_turn", *trace["scripts"], *modules))
+        loaded = {name.replace(".", "/") for name in trace["modules"]}
+        declared = {f.removesuffix(".py").removesuffix("/__init__") for f in files}
+        assert loaded <= declared, trace["scripts"]
+        assert set(trace["data"]) <= files, trace["scripts"]
+
+
+def test_short_jobs_loaded_no_heavy_library(eleven):
+    traces = [json.loads(path.read_text()) for path in (eleven / "traces").glob("*.json")]
+    light = [t for t in traces if len(t["scripts"]) == 1 and t["scripts"][0] in LIGHT]
+    assert {t["scripts"][0] for t in light} >= {"generate.make_control", "cohort.draw_prompts"}
+    for trace in light:
+        assert not HEAVY & set(trace["libraries"]), trace["scripts"]

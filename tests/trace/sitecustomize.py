@@ -1,0 +1,51 @@
+"""Leave what a job of the workflow loaded, for tests: on PYTHONPATH, Python imports this first.
+
+Each process of a script writes one JSON file to the folder `CHEXGENBENCH_TRACE`: its scripts, the
+project's modules and data files that it loaded, and the libraries.
+"""
+
+import atexit
+import json
+import os
+import sys
+from pathlib import Path
+
+PACKAGE = "workflow_scripts"
+opened = set()
+
+
+def note_opened(event, arguments):
+    if event == "open" and isinstance(arguments[0], str) and f"/{PACKAGE}/" in arguments[0]:
+        opened.add(arguments[0])
+
+
+def scripts_of(arguments):
+    """The scripts of a process, below the package; more than one where they run in turn."""
+    main = sys.modules["__main__"].__spec__
+    if main is None or not main.name.startswith(f"{PACKAGE}."):
+        return []
+    name = main.name.removeprefix(f"{PACKAGE}.")
+    if name != "common.in_turn":
+        return [name]
+    starts = [0, *(i + 1 for i, word in enumerate(arguments) if word == "--then")]
+    return [arguments[i] for i in starts]
+
+
+def leave(folder):
+    scripts = scripts_of(sys.argv[1:])
+    if not scripts:
+        return
+    ours = [name for name in sys.modules if name.partition(".")[0] == PACKAGE]
+    data = [name for name in opened if Path(name).suffix not in (".py", ".pyc")]
+    said = {
+        "scripts": scripts,
+        "modules": sorted(ours),
+        "data": sorted(name[name.index(f"{PACKAGE}/") :] for name in data),
+        "libraries": sorted({name.partition(".")[0] for name in sys.modules}),
+    }
+    Path(folder, f"{scripts[0]}-{os.getpid()}.json").write_text(json.dumps(said))
+
+
+if folder := os.environ.get("CHEXGENBENCH_TRACE"):
+    sys.addaudithook(note_opened)
+    atexit.register(leave, folder)
