@@ -1,7 +1,7 @@
 """Tiny checkpoints of the systems beyond Stable Diffusion 1 and 2, in their published layouts.
 
     python -m workflow_scripts.world.systems --manifest results/cohort/manifest.parquet \\
-        --weights results/world/weights --out results/world/systems
+        --weights results/world/weights --out results/systems
 
 The cohort's training images train the autoencoders for some seconds, and its captions make the
 tokenizers. RadEdit's text encoder is the world's BioViL-T. The denoisers are random.
