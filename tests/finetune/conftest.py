@@ -77,7 +77,7 @@ def tiny_sd(tmp_path_factory, two_images):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     pixels = torch.from_numpy(np.stack(list(two_images.values()))).float() / 127.5 - 1
-    vae = train_vae(pixels[:, None].expand(-1, 3, -1, -1), steps=100, batch=4)
+    vae = train_vae(pixels[:, None].expand(-1, 3, -1, -1), steps=100, batch=2)
     files = clip_tokenizer_files(list(two_images), 60)
     found = {}
     for version in (1, 2):
@@ -117,15 +117,16 @@ def autoencoder_of(large_pixels):
 def base_of(autoencoder_of, two_images, tmp_path_factory):
     """Return the tiny checkpoint of a family of diffusion transformers, written when asked for.
 
-    Its autoencoder is random unless `sees`, which costs seconds: then it shows the two images.
+    Its autoencoder has had `seen` steps on the two images, which cost time. It takes 100 to show
+    them.
     """
     root = tmp_path_factory.mktemp("transformers")
 
     @functools.cache
-    def make(name, sees=False):
+    def make(name, seen=0):
         world = importlib.import_module(f"workflow_scripts.world.tiny_{name}")
-        autoencoder = autoencoder_of(name, 100 if sees else 0)
-        folder = root / (f"{name}_sees" if sees else name)
+        autoencoder = autoencoder_of(name, seen)
+        folder = root / f"{name}_{seen}"
         torch.manual_seed(1)
         getattr(world, f"write_tiny_{name}")(list(two_images), autoencoder, folder)
         return Base(folder)

@@ -19,7 +19,10 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 
 @pytest.mark.parametrize(
     ("version", "prediction", "steps", "batch"),
-    [(1, "epsilon", 200, 16), (2, "v_prediction", 125, 8)],
+    [
+        pytest.param(1, "epsilon", 200, 16, marks=pytest.mark.full),
+        (2, "v_prediction", 125, 8),
+    ],
 )
 def test_overfits_until_samples_show_the_image_of_their_caption(
     version, prediction, steps, batch, tiny_sd, check_overfits

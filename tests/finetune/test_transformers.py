@@ -53,7 +53,7 @@ def sample(family, pipeline, captions, seeds, size=SIDE, guidance=4.0):
 def test_overfits_until_samples_show_the_image_of_their_caption(
     name, size, steps, batch, rate, base_of, check_overfits
 ):
-    base = base_of(name, sees=True)
+    base = base_of(name, seen=100)
     check_overfits(get_family(name), base, steps, batch, 15, size=size, learning_rate=rate)
 
 
@@ -67,7 +67,7 @@ def test_overfits_until_samples_show_the_image_of_their_caption(
     ],
 )
 def test_lora_alone_lowers_the_loss(name, steps, changed, base_of, check_lora_lowers_the_loss):
-    base = base_of(name, sees=True)
+    base = base_of(name, seen=20)
     check_lora_lowers_the_loss(get_family(name), base, steps, SIDE, **changed)
 
 

@@ -99,6 +99,7 @@ def test_a_generator_that_sees_the_image_beats_one_that_does_not(world, real_run
     assert seeing > blind + 0.15
 
 
+@pytest.mark.full
 def test_a_generator_reads_the_indication(world, tmp_path):
     """No image tells anything: reports, of the test images too, follow the indication alone."""
     manifest = world.manifest.copy()
