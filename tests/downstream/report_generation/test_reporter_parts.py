@@ -59,11 +59,6 @@ ASKED = f"\n{QUESTION}. ASSISTANT:"
 
 
 @pytest.fixture(scope="module")
-def world(untaught_world):
-    return untaught_world
-
-
-@pytest.fixture(scope="module")
 def start(world):
     return world.start / "base"
 

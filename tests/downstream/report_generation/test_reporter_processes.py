@@ -18,8 +18,8 @@ SMALL = {"real_images": 48, "max_new_tokens": 12, "generate_batch_size": 8}
 
 
 @pytest.fixture(scope="module")
-def whole_run(untaught_world):
-    return untaught_world.run("whole", **SMALL)
+def whole_run(world):
+    return world.run("whole", **SMALL)
 
 
 @pytest.mark.parametrize("how", STOPS)
@@ -31,10 +31,8 @@ def whole_run(untaught_world):
         ("reports", "reports-*.json"),
     ],
 )
-def test_a_stopped_run_continues_to_the_same_bytes(
-    untaught_world, whole_run, caplog, where, awaited, how
-):
-    world, name = untaught_world, f"{how}-{where}"
+def test_a_stopped_run_continues_to_the_same_bytes(world, whole_run, caplog, where, awaited, how):
+    name = f"{how}-{where}"
     folder = world.folder / "runs" / name
     stop(
         how,
@@ -98,7 +96,8 @@ def test_two_processes_train_as_one(world):
 
 
 @pytest.mark.full
-def test_half_precision_and_recomputed_activations_train_too(world):
+def test_half_precision_and_recomputed_activations_train_too(taught_world):
+    world = taught_world
     arguments = world.arguments("bf16", mixed_precision="bf16", real_images=48)
     # A process of its own: accelerate keeps the precision of the first run in this one.
     subprocess.run([*COMMAND, *arguments, "--gradient-checkpointing"], cwd=ROOT, check=True)
