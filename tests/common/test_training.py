@@ -208,6 +208,7 @@ def test_frozen_weights_stay_out_of_the_checkpoint(tmp_path):
     assert set(state["network"]) == {"1.weight", "1.bias"}
 
 
+@pytest.mark.full
 def test_two_processes_fit_what_one_fits(tmp_path):
     single, _ = fit(Line(), tmp_path / "one")
     with socket.socket() as probe:

@@ -10,24 +10,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from tests.downstream.cohort import (
+    DRAWN,
+    blob_image,
+    image_id_of,
+    words_of,
+    write_cohort,
+    write_row,
+)
 from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
-from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
 from workflow_scripts.common.resnet import ResNet
 from workflow_scripts.downstream.classification import score, train
 
 SIZE = 32
-DRAWN = ("Cardiomegaly", "Edema", "Pneumothorax")
-_CORNERS = ((9, 9), (9, 23), (23, 9))
-
-
-def blob_image(labels: tuple[int, ...], generator: np.random.Generator) -> Image.Image:
-    """Draw noise and, for each present finding of DRAWN, a blob in its corner."""
-    pixels = generator.normal(70, 12, (SIZE, SIZE))
-    y, x = np.mgrid[:SIZE, :SIZE]
-    for positive, (row, column) in zip(labels, _CORNERS, strict=True):
-        if positive:
-            pixels += 130 * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 18)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 @dataclass
@@ -81,11 +76,7 @@ class World:
             "threads": 1,
             "output": folder / "outcomes.parquet",
         } | changes
-        listed: list[str] = []
-        for key, value in flags.items():
-            listed.append("--" + key.replace("_", "-"))
-            listed += [str(item) for item in value] if isinstance(value, list) else [str(value)]
-        return listed
+        return words_of(flags)
 
     def run(self, name: str, **changes: object) -> Path:
         """Train in this process and score the run; return the folder of its outputs."""
@@ -107,39 +98,13 @@ def make_world(folder: Path, n_patients: int = 150, seed: int = 0) -> World:
     """Make patients with two images each; every fourth is in the test split."""
     generator = np.random.default_rng(seed)
     rows, images = [], {}
-    (folder / "images").mkdir(parents=True)
     for k in range(2 * n_patients):
-        patient, image_id = f"p{k // 2:04d}", f"i{k:05d}"
         labels = tuple(int(value) for value in generator.random(3) < 0.4)
-        images[image_id] = blob_image(labels, generator)
-        path = folder / "images" / f"{image_id}.png"
-        images[image_id].save(path)
-        findings: dict[str, object] = dict.fromkeys(FINDINGS, pd.NA)
+        image = images[image_id_of(k)] = blob_image(labels, generator, SIZE)
         wrong = generator.random(3) < 0.03  # labels err, so that no score is perfect
-        findings |= {n: v ^ int(w) for n, v, w in zip(DRAWN, labels, wrong, strict=True)}
-        rows.append(
-            {
-                "image_id": image_id,
-                "patient_id": patient,
-                "study_id": f"s{k:05d}",
-                "path": str(path),
-                "view": "AP",
-                "site": None,
-                "split": "test" if k // 2 % 4 == 0 else "train",
-                "caption": f"Findings of film {k}.",
-                "caption_source": "llava_rad",
-                "indication": None,
-                **findings,
-            }
-        )
-    manifest = pd.DataFrame(rows).astype(dict.fromkeys(FINDINGS, "Int8"))
-    write_manifest(manifest, folder / "manifest.parquet")
-    prompts = manifest[manifest["split"] == "train"].reset_index(drop=True)
-    prompts = prompts[["image_id", "caption", *FINDINGS]].assign(
-        replicate=0, seed=range(len(prompts))
-    )
-    prompts.insert(0, "prompt_id", [f"augment-{i:016x}-r00" for i in range(len(prompts))])
-    write_prompts(prompts, folder / "augment.parquet")
+        findings = {n: v ^ int(w) for n, v, w in zip(DRAWN, labels, wrong, strict=True)}
+        rows.append(write_row(folder, k, image, findings))
+    manifest, prompts = write_cohort(folder, rows)
     weights = folder / "resnet.safetensors"
     torch.manual_seed(0)
     save_file(ResNet((1, 1, 1, 1), width=4, outputs=10).state_dict(), weights)

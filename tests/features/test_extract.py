@@ -2,10 +2,8 @@
 
 import hashlib
 import io
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.stops import kill
 from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, read_shards, write_shard
@@ -272,6 +271,8 @@ def test_a_damaged_block_is_computed_again(
     assert same_bytes(tmp_path / "whole", tmp_path / "out", ["rad_dino"])
 
 
+# Its light twin in the other tier: a damaged image stops the run, which then continues (above).
+@pytest.mark.full
 def test_killed_and_continued_gives_the_same_bytes(weights: SimpleNamespace, tmp_path: Path):
     """The real script, killed by SIGKILL once a block is on disk."""
     rng = np.random.default_rng(0)
@@ -293,12 +294,7 @@ def test_killed_and_continued_gives_the_same_bytes(weights: SimpleNamespace, tmp
         return [sys.executable, "-m", "workflow_scripts.features.extract", *arguments]
 
     out, progress = tmp_path / "out", tmp_path / "out.progress"
-    job = subprocess.Popen(process(out, 0), cwd=ROOT, stderr=subprocess.DEVNULL)
-    while job.poll() is None and not list(progress.glob("block-*.npz")):
-        time.sleep(0.01)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
-    assert job.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    kill(lambda: any(progress.glob("block-*.npz")), process(out, 0), cwd=ROOT)
     assert not out.exists()
 
     done = subprocess.run(process(out, 60), cwd=ROOT, capture_output=True, text=True, check=True)

@@ -117,6 +117,7 @@ def test_it_learns_to_tell_unseen_patients_apart(cohort, tmp_path):
     assert not (tmp_path / ".progress").exists()
 
 
+@pytest.mark.full
 def test_shuffled_patients_teach_nothing(cohort, tmp_path):
     frame = cohort.frame.copy()
     train = frame["split"] == "train"

@@ -1,5 +1,7 @@
 """A world of a few tiny images, a tiny Stable Diffusion, and a toy family of the test's own."""
 
+import functools
+import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,12 +14,14 @@ from torch import nn
 
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
 from workflow_scripts.finetune.draws import Draws
+from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.finetune.lora import LORA_FILE, LoraSettings, load_lora
 from workflow_scripts.finetune.train import TrainSettings, finetune
 
 SIZE = 32
+SIDE = 64  # of what the diffusion transformers are shown
 
 
 def write_cohort(folder: Path, pictures: dict[str, np.ndarray], extra=()) -> Path:
@@ -73,7 +77,7 @@ def tiny_sd(tmp_path_factory, two_images):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     pixels = torch.from_numpy(np.stack(list(two_images.values()))).float() / 127.5 - 1
-    vae = train_vae(pixels[:, None].expand(-1, 3, -1, -1), steps=100, batch=4)
+    vae = train_vae(pixels[:, None].expand(-1, 3, -1, -1), steps=100, batch=2)
     files = clip_tokenizer_files(list(two_images), 60)
     found = {}
     for version in (1, 2):
@@ -81,6 +85,71 @@ def tiny_sd(tmp_path_factory, two_images):
         found[version] = root / f"sd{version}"
         write_tiny_pipeline(version, files, vae, found[version])
     return {version: Base(folder) for version, folder in found.items()}
+
+
+@pytest.fixture(scope="session")
+def large_pixels(two_images):
+    """The two images as an autoencoder takes them, float (2, 3, 64, 64) in [-1, 1]."""
+    large = [Image.fromarray(image).resize((SIDE, SIDE)) for image in two_images.values()]
+    shown = torch.from_numpy(np.stack([np.asarray(image) for image in large])).float()
+    return (shown / 127.5 - 1)[:, None].repeat(1, 3, 1, 1)
+
+
+@pytest.fixture(scope="session")
+def autoencoder_of(large_pixels):
+    """Return a family's autoencoder after some steps on the two images; families share theirs."""
+    from workflow_scripts.world.diffusion import tiny_vae, train_vae
+    from workflow_scripts.world.tiny_sana import train_dc_ae
+
+    @functools.cache
+    def make(kind, steps):
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        if kind == "sana":
+            return train_dc_ae(large_pixels, steps, 2)
+        vae = tiny_vae() if kind == "pixart_sigma" else tiny_vae(16, 4, False)
+        return train_vae(large_pixels, steps, 2, vae)
+
+    return lambda name, steps: make(name if name in ("sana", "pixart_sigma") else "wide", steps)
+
+
+@pytest.fixture(scope="session")
+def base_of(autoencoder_of, two_images, tmp_path_factory):
+    """Return the tiny checkpoint of a family of diffusion transformers, written when asked for.
+
+    Its autoencoder has had `seen` steps on the two images, which cost time. It takes 100 to show
+    them.
+    """
+    root = tmp_path_factory.mktemp("transformers")
+
+    @functools.cache
+    def make(name, seen=0):
+        world = importlib.import_module(f"workflow_scripts.world.tiny_{name}")
+        autoencoder = autoencoder_of(name, seen)
+        folder = root / f"{name}_{seen}"
+        torch.manual_seed(1)
+        getattr(world, f"write_tiny_{name}")(list(two_images), autoencoder, folder)
+        return Base(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def load_quiet():
+    """Load a family's pipeline without its progress bar."""
+
+    def load(family, base):
+        pipeline = family.load(base)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def pipeline_of(base_of, load_quiet):
+    """Return the untrained pipeline of a family. Tests must leave it as it is."""
+    return functools.cache(lambda name: load_quiet(get_family(name), base_of(name)))
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """Any diffusers pipeline, by config alone."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 
+from tests.finetune.damage import edit
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import SampleSettings
@@ -40,10 +40,8 @@ def test_it_samples_what_the_models_own_family_samples(tiny_sd):
     ],
 )
 def test_what_cannot_be_loaded_or_sampled_is_refused(change, told, tiny_sd, tmp_path):
-    folder = tmp_path / "base"
-    shutil.copytree(tiny_sd[1].folder, folder)
-    index = folder / "model_index.json"
-    index.write_text(json.dumps(json.loads(index.read_text()) | change))
+    folder = shutil.copytree(tiny_sd[1].folder, tmp_path / "base")
+    edit(folder / "model_index.json", **change)
     with pytest.raises(InputError) as caught:
         FAMILY.load(Base(folder))
     assert told in str(caught.value)

@@ -1,6 +1,5 @@
 """LLM-CXR: its VQGAN against the architecture written anew, and how its answers are drawn."""
 
-import json
 import shutil
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import TopPLogitsWarper
 
+from tests.finetune.damage import check_refused, edited, pointer, removed, rename_key, truncated
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.families.llm_cxr import (
@@ -33,6 +33,7 @@ from workflow_scripts.finetune.layout import Base
 from workflow_scripts.world.tiny_llm_cxr import write_tiny_llm_cxr
 
 FAMILY = LlmCxr()
+LLM, PROJECT = "llmcxr_tiny/pytorch_model.bin", "vqgan_tiny/tiny-project.yaml"
 SETTINGS = SampleSettings(0, 0.0, 32)
 # configs/imagenet_vqgan.yaml of taming-transformers, with 1,024 codes.
 PUBLISHED = VqganConfig(256, 1024, 256, 256, 3, 3, 128, (1, 1, 2, 2, 4), 2, (16,))
@@ -410,6 +411,7 @@ def test_an_image_depends_on_its_own_seed_and_caption_only(random_pipeline):
 # --- The family.
 
 
+@pytest.mark.full
 def test_samples_show_the_image_of_their_caption(learnt_pipeline, two_images):
     captions = list(two_images) * 2
     # The last resort is not needed: the answers themselves are right.
@@ -474,10 +476,6 @@ def test_settings_that_cannot_be_are_refused(settings, told, random_pipeline):
         FAMILY.sample(random_pipeline, ["a"], [0], settings)
 
 
-def _change(path, **values):
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
 def _no_llm(folder):
     shutil.rmtree(folder / "llmcxr_tiny")
 
@@ -486,83 +484,60 @@ def _two_llms(folder):
     shutil.copytree(folder / "llmcxr_tiny", folder / "llmcxr_stage2")
 
 
-def _no_checkpoint(folder):
-    (folder / "vqgan_tiny" / "tiny.ckpt").unlink()
-
-
 def _two_yamls(folder):
-    shutil.copy(folder / "vqgan_tiny" / "tiny-project.yaml", folder / "vqgan_tiny" / "b.yaml")
+    shutil.copy(folder / PROJECT, folder / "vqgan_tiny" / "b.yaml")
 
 
-def _pointer(folder):
-    text = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-    (folder / "llmcxr_tiny" / "pytorch_model.bin").write_text(text)
+def replaced(name, ours, theirs):
+    """Return what replaces a text in a folder's file."""
+    return lambda folder: (folder / name).write_text(
+        (folder / name).read_text().replace(ours, theirs)
+    )
 
 
-def _cut(folder):
-    path = folder / "vqgan_tiny" / "tiny.ckpt"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def _other_model(folder):
-    _change(folder / "llmcxr_tiny" / "config.json", model_type="llama")
-
-
-def _other_vocabulary(folder):
-    _change(folder / "llmcxr_tiny" / "config.json", vocab_size=400)
-
-
-def _other_codebook(folder):
-    path = folder / "vqgan_tiny" / "tiny-project.yaml"
-    path.write_text(path.read_text().replace("n_embed: 64", "n_embed: 1024"))
-
-
-def _no_end(folder):
-    path = folder / "llmcxr_tiny" / "tokenizer.json"
-    path.write_text(path.read_text().replace("### End", "### Ende"))
+@pytest.fixture
+def folder(random_folder, tmp_path):
+    """A copy of a checkpoint to damage."""
+    return shutil.copytree(random_folder, tmp_path / "base")
 
 
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (_no_llm, r"no llmcxr\*/config\.json"),
-        (_two_llms, r"2 of llmcxr.*llmcxr_stage2.*(?s:.*)`parts` as 'llm'"),
-        (_no_checkpoint, r"no vqgan\*/\*\.ckpt"),
-        (_two_yamls, r"b\.yaml, .*tiny-project\.yaml"),
-        (_pointer, "git lfs pull"),
-        (_cut, "truncated"),
-        (_other_model, "'llama', not 'gpt_neox'"),
-        (_other_vocabulary, "64 codes of the VQGAN"),
-        (_other_codebook, "1024 codes of the VQGAN"),
-        (_no_end, "does not know '### End'"),
+        (_no_llm, "no llmcxr*/config.json"),
+        (_two_llms, "2 of llmcxr"),
+        (_two_llms, "llmcxr_stage2"),
+        (_two_llms, "`parts` as 'llm'"),
+        (removed("vqgan_tiny/tiny.ckpt"), "no vqgan*/*.ckpt"),
+        (_two_yamls, "b.yaml, "),
+        (_two_yamls, "tiny-project.yaml"),
+        (pointer(LLM), "git lfs pull"),
+        (truncated("vqgan_tiny/tiny.ckpt"), "truncated"),
+        (edited("llmcxr_tiny/config.json", model_type="llama"), "'llama', not 'gpt_neox'"),
+        (edited("llmcxr_tiny/config.json", vocab_size=400), "64 codes of the VQGAN"),
+        (replaced(PROJECT, "n_embed: 64", "n_embed: 1024"), "1024 codes of the VQGAN"),
+        (
+            replaced("llmcxr_tiny/tokenizer.json", "### End", "### Ende"),
+            "does not know '### End'",
+        ),
     ],
 )
-def test_a_wrong_checkpoint_is_refused_by_name(damage, told, random_folder, tmp_path):
-    folder = tmp_path / "base"
-    shutil.copytree(random_folder, folder)
-    FAMILY.check(Base(folder))
-    damage(folder)
-    with pytest.raises(InputError) as caught:
-        FAMILY.check(Base(folder))
-    assert caught.match(told)
+def test_a_wrong_checkpoint_is_refused_by_name(damage, told, folder):
+    check_refused(FAMILY, folder, damage, told)
 
 
-def test_missing_and_unexpected_keys_of_the_language_model_are_refused(random_folder, tmp_path):
-    folder = tmp_path / "base"
-    shutil.copytree(random_folder, folder)
-    path = folder / "llmcxr_tiny" / "pytorch_model.bin"
-    state = torch.load(path, weights_only=True)
-    assert "embed_out.weight" in state
-    state["gpt_neox.renamed.weight"] = state.pop("gpt_neox.final_layer_norm.weight")
-    torch.save(state, path)
+def test_missing_and_unexpected_keys_of_the_language_model_are_refused(folder):
+    path = folder / LLM
+    assert "embed_out.weight" in torch.load(path, weights_only=True)
+    rename_key(path, "gpt_neox.final_layer_norm.weight", "gpt_neox.renamed.weight")
     with pytest.raises(InputError, match=r"missing: .*final_layer_norm.*unexpected: .*renamed"):
         FAMILY.load(Base(folder))
 
 
-def test_parts_may_lie_elsewhere(learnt, random_folder):
-    base = Base(random_folder, {"llm": learnt / "llmcxr_tiny", "vqgan": learnt / "vqgan_tiny"})
-    assert all(path.is_relative_to(learnt) for path in FAMILY.check(base))
-    assert {path.parent.name for path in FAMILY.check(Base(learnt))} == {
+def test_parts_may_lie_elsewhere(random_folder, folder):
+    base = Base(random_folder, {"llm": folder / "llmcxr_tiny", "vqgan": folder / "vqgan_tiny"})
+    assert all(path.is_relative_to(folder) for path in FAMILY.check(base))
+    assert {path.parent.name for path in FAMILY.check(Base(folder))} == {
         "llmcxr_tiny",
         "vqgan_tiny",
     }

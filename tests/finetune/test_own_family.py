@@ -1,17 +1,15 @@
 """A family from outside the package: the README's own example, trained and sampled."""
 
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 
 from tests.workflow.checkouts import ROOT
+from workflow_scripts.finetune.train import main
 
 
 def test_the_readmes_family_trains_and_is_refused_nothing(
-    tiny_sd, two_images, cohort_writer, tmp_path
+    tiny_sd, two_images, cohort_writer, tmp_path, monkeypatch
 ):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     source = next(block for block in blocks if "class MinSnr" in block)
@@ -32,9 +30,8 @@ def test_the_readmes_family_trains_and_is_refused_nothing(
         "size": 32,
     }
     words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "workflow_scripts.finetune.train", *words]
-    subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    main(words)
     curve = np.genfromtxt(tmp_path / "span" / "training.csv", delimiter=",", names=True)
     assert np.isfinite(curve["loss"]).all()
     assert (tmp_path / "span" / "checkpoint" / "model_index.json").is_file()

@@ -1,13 +1,13 @@
 """RadEdit: put together from its published parts, and what its UNet is told about a caption."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from tests.finetune.damage import check_refused, edit, edited, pointer, removed, rename_key
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.features.encoders import biovil_t_text
 from workflow_scripts.finetune.families.base import SampleSettings
@@ -18,6 +18,7 @@ from workflow_scripts.world.encoders import BIOVIL_T, write_encoder_checkpoints
 from workflow_scripts.world.tiny_radedit import write_tiny_radedit
 
 FAMILY = RadEdit()
+UNET = "unet/diffusion_pytorch_model.safetensors"
 CAPTIONS = ["The heart is large.", "No pleural effusion."]
 SETTINGS = SampleSettings(steps=3, guidance=4.0, size=32)
 
@@ -140,7 +141,7 @@ def test_published_pickled_weights_and_tokenizer_config_load_alike(
     state["bert.embeddings.position_ids"] = torch.arange(512)[None]
     torch.save(state, text / "pytorch_model.bin")
     (text / "model.safetensors").unlink()
-    _edit(
+    edit(
         text / "tokenizer_config.json",
         tokenizer_class="CXRBertTokenizer",
         auto_map={"AutoTokenizer": ["configuration_cxrbert.CXRBertTokenizer", None]},
@@ -167,34 +168,8 @@ def test_it_is_not_fine_tuned():
         FAMILY.encode_captions(None, CAPTIONS)
 
 
-def _edit(path, **changed):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
-
-
 def _no_vae(root):
     shutil.rmtree(root / "sdxl-vae")
-
-
-def _no_unet(root):
-    (root / "radedit/unet/diffusion_pytorch_model.safetensors").unlink()
-
-
-def _pointer(root):
-    (root / BIOVIL_T / "model.safetensors").write_text(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-    )
-
-
-def _other_text_width(root):
-    _edit(root / BIOVIL_T / "config.json", hidden_size=96)
-
-
-def _other_latents(root):
-    _edit(root / "sdxl-vae/config.json", latent_channels=16)
-
-
-def _few_positions(root):
-    _edit(root / BIOVIL_T / "config.json", max_position_embeddings=64)
 
 
 def _other_vocabulary(root):
@@ -206,30 +181,26 @@ def _other_vocabulary(root):
     ("damage", "told"),
     [
         (_no_vae, "parts.vae"),
-        (_no_unet, "unet/diffusion_pytorch_model.safetensors"),
-        (_pointer, "git lfs pull"),
-        (_other_text_width, "taken by the UNet: 96 and 48"),
-        (_other_latents, "latent channels of the VAE, taken by the UNet: 16 and 4"),
-        (_few_positions, "64 positions"),
+        (removed(f"radedit/{UNET}"), UNET),
+        (pointer(f"{BIOVIL_T}/model.safetensors"), "git lfs pull"),
+        (edited(f"{BIOVIL_T}/config.json", hidden_size=96), "taken by the UNet: 96 and 48"),
+        (
+            edited("sdxl-vae/config.json", latent_channels=16),
+            "latent channels of the VAE, taken by the UNet: 16 and 4",
+        ),
+        (edited(f"{BIOVIL_T}/config.json", max_position_embeddings=64), "64 positions"),
         (_other_vocabulary, "words of the tokenizer and of the text encoder"),
     ],
 )
 def test_a_wrong_part_is_refused_by_name(damage, told, tiny_radedit, tmp_path):
-    root = tmp_path / "copy"
-    shutil.copytree(tiny_radedit, root)
-    FAMILY.check(base_of(root))
-    damage(root)
-    with pytest.raises(InputError) as caught:
-        FAMILY.check(base_of(root))
-    assert told in str(caught.value)
+    root = shutil.copytree(tiny_radedit, tmp_path / "copy")
+    check_refused(FAMILY, root, damage, told, base_of)
 
 
 def test_a_missing_and_an_unexpected_key_are_refused(tiny_radedit, tmp_path):
-    text = tmp_path / "biovil-t"
-    shutil.copytree(tiny_radedit / BIOVIL_T, text)
-    state = load_file(text / "model.safetensors")
-    state["bert.renamed.weight"] = state.pop("bert.embeddings.LayerNorm.weight")
-    save_file(state, text / "model.safetensors")
+    text = shutil.copytree(tiny_radedit / BIOVIL_T, tmp_path / "biovil-t")
+    path = text / "model.safetensors"
+    rename_key(path, "bert.embeddings.LayerNorm.weight", "bert.renamed.weight")
     with pytest.raises(
         InputError, match=r"missing: embeddings\.LayerNorm\.weight.*unexpected: renamed\.weight"
     ):

@@ -238,6 +238,7 @@ def test_the_end_of_time_is_what_slurm_says(clock, monkeypatch):
     assert not TimeLimit(None).is_near()
 
 
+@pytest.mark.full
 def test_all_processes_stop_at_the_same_step(tiny_sd, two_images, cohort_writer, tmp_path):
     """The first process's clock runs and the other's stands: left to itself it would train on."""
     manifest = cohort_writer(tmp_path, two_images)

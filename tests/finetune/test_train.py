@@ -1,10 +1,8 @@
 """The training run: budget, order, draws, refusals, and what survives a SIGKILL."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.stops import kill
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune import data
@@ -256,6 +255,8 @@ _ADAPTER = {
 _ADAPTER_FLAGS = {"method": "lora", "lora-rank": 4, "optimiser": "came", "ema-decay": 0.9}
 
 
+# The light twin of the other tier is a run that the clock stops: test_spans.py.
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("chosen", "words", "weights"),
     [
@@ -280,11 +281,7 @@ def test_killed_and_started_again_gives_the_same_bits(
     progress, out = tmp_path / "progress", tmp_path / "killed"
     command = _command(base, manifest, out, progress, words)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        while not list(progress.glob("*/step-*")) and process.poll() is None:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    kill(lambda: any(progress.glob("*/step-*")), command, env=environment)
     assert not out.exists()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "continuing at" in done.stderr
@@ -296,6 +293,7 @@ def test_killed_and_started_again_gives_the_same_bits(
     assert (out / "training.csv").read_bytes() == (tmp_path / "calm" / "training.csv").read_bytes()
 
 
+@pytest.mark.full
 def test_two_processes_and_one_that_accumulates_give_the_same_weights(
     tiny_sd, two_images, cohort_writer, settings, tmp_path
 ):

@@ -1,11 +1,7 @@
 """Sampling: an image depends on model, prompt and seed; sharding and kills change nothing."""
 
 import io
-import os
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -13,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.stops import STOPS, stop
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import read_shards, shard_jobs
 from workflow_scripts.common.manifest import read_prompts, write_prompts
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
+from workflow_scripts.generate import sample
 from workflow_scripts.generate.sample import sample_shard
 from workflow_scripts.generate.sharding import batch_ranges, shard_batches, shard_rows
 
@@ -86,9 +84,12 @@ def test_the_image_has_the_asked_size_and_follows_seed_and_prompt(cohort, checkp
     assert (images[0] != images[3]).any()
 
 
-def test_killed_and_started_again_continues_to_the_same_bytes(cohort, checkpoint):
-    calm = _sample(cohort, checkpoint, "calm")
-    progress, output = cohort.folder / "progress", cohort.folder / "killed.parquet"
+@pytest.mark.parametrize("how", STOPS)
+def test_stopped_and_started_again_continues_to_the_same_bytes(
+    how, cohort, checkpoint, monkeypatch, caplog
+):
+    calm = _sample(cohort, checkpoint, f"not-{how}")
+    progress, output = cohort.folder / f"progress-{how}", cohort.folder / f"{how}.parquet"
     flags = {
         "model": "tiny",
         "family": "stable_diffusion",
@@ -102,19 +103,22 @@ def test_killed_and_started_again_continues_to_the_same_bytes(cohort, checkpoint
         "batch-size": 4,
     }
     words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
-    command = [sys.executable, "-m", "workflow_scripts.generate.sample", *words]
-    first = {**os.environ, "SLURM_JOB_ID": "41", "SLURMD_NODENAME": "n1"}
-    with subprocess.Popen(command, env=first, stderr=subprocess.DEVNULL) as process:
-        while not list(progress.glob("batch-*")) and process.poll() is None:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    stop(
+        how,
+        lambda: any(progress.glob("batch-*.parquet")),
+        lambda: sample.main(words),
+        [sys.executable, "-m", "workflow_scripts.generate.sample", *words],
+    )
     assert not output.exists()
-    second = {**os.environ, "SLURM_JOB_ID": "42", "SLURMD_NODENAME": "n2"}
-    done = subprocess.run(command, env=second, capture_output=True, text=True, check=True)
-    assert "continuing at" in done.stderr
-    killed = list(read_shards([output]))
-    assert [(item.id, item.data) for item in killed] == [(item.id, item.data) for item in calm]
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("SLURMD_NODENAME", "n2")
+    with caplog.at_level("INFO"):
+        sample.main(words)
+    assert "continuing at" in caplog.text
+    continued = list(read_shards([output]))
+    assert [(item.id, item.data) for item in continued] == [(item.id, item.data) for item in calm]
     jobs = [(job["slurm_job_id"], job["slurm_node"], job["device"]) for job in shard_jobs(output)]
     assert jobs == [("41", "n1", "cpu"), ("42", "n2", "cpu")]
 

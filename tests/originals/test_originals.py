@@ -1,7 +1,7 @@
 """Our encoders, pseudo-labeller and metrics against the original libraries, on the same files.
 
-The originals need torchvision; `make test` installs them into `.venv/originals`, which only the
-subprocess sees. Networks have their full published size and random weights, saved as published.
+The originals need torchvision; `make test-full` installs them into `.venv/originals`, which only
+the subprocess sees. Networks have their full published size and random weights, saved as published.
 """
 
 import importlib.util
@@ -28,10 +28,13 @@ from workflow_scripts.fidelity.kernel import kernel_distance
 
 HERE = Path(__file__).resolve().parent
 INSTALLED = HERE.parents[1] / ".venv" / "originals"
-pytestmark = pytest.mark.skipif(
-    not (INSTALLED / "torchvision").is_dir(),
-    reason="the original libraries are not installed: make .venv/originals/installed",
-)
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(
+        not (INSTALLED / "torchvision").is_dir(),
+        reason="the original libraries are not installed: make .venv/originals/installed",
+    ),
+]
 
 
 def original(name: str, folder: Path):

@@ -56,9 +56,9 @@ def test_images_of_nobody_and_the_third_set_are_near_to_neither():
     assert values[0].n_reference == 30  # half of the fewest patients
 
 
-def test_the_interval_covers_one_half_when_nothing_is_memorised():
+@pytest.mark.parametrize("runs", [10, pytest.param(40, marks=pytest.mark.full)])
+def test_the_interval_covers_one_half_when_nothing_is_memorised(runs):
     covered = np.zeros(2)
-    runs = 40
     for seed in range(runs):
         own, held_out, others = sets(seed)
         generated = images_like(own, np.random.default_rng(100 + seed))

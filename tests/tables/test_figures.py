@@ -8,17 +8,22 @@ import shutil
 import stat
 import subprocess
 import sys
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.tables import leaks
 from tests.tables.conftest import make_bench
+from tests.tables.test_release import flags_of as release_flags
+from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.privacy.private_table import write_private_table
 from workflow_scripts.privacy.score import LENSES, PAIR_SCHEMA
 from workflow_scripts.privacy.score_closest import PAIR_SCHEMA as CLOSEST_SCHEMA
-from workflow_scripts.tables import build_figures
+from workflow_scripts.tables import build_figures, release
 from workflow_scripts.tables.attempts import attempts_to_csv
 from workflow_scripts.tables.figures.rows import QUANTILES, spreads
 from workflow_scripts.tables.figures.style import COLOURS, MARKERS, model_styles
@@ -122,6 +127,7 @@ def test_every_figure_is_written_and_listed(drawn):
     assert missing == {"figure05_kid_per_pathology", "figure12_costs"}
 
 
+@pytest.mark.full
 def test_the_same_inputs_give_the_same_bytes_in_another_process(drawn, tmp_path):
     flags = list(drawn.flags)
     flags[flags.index("--out") + 1] = str(tmp_path)
@@ -248,3 +254,28 @@ def test_without_any_record_each_figure_says_why(tmp_path):
     text = (out / "figure06_prevalence.svg").read_text()
     assert "<!-- Not drawn: no finding has both a count and an FID. -->" in text
     assert (out / "figure02_real_and_synthetic.pdf").is_file()
+
+
+def test_figures_are_packed_but_for_those_of_patients(drawn):
+    of_patients = ("figure02_real_and_synthetic", "figure08_riskiest_pairs")
+    files = [path for path in sorted(drawn.out.iterdir()) if path.stem not in of_patients]
+    (drawn.root / "core.lock.txt").write_text("torch==2.13.0\n")
+    (drawn.root / "table.csv").write_text("nothing of patients\n")
+    flags = release_flags(drawn, drawn.root / "table.csv", [drawn.root / "table.csv"])
+    release.main([*flags, "--figures", *map(str, files)])
+    data = (drawn.root / "release.tar.gz").read_bytes()
+    with tarfile.open(drawn.root / "release.tar.gz") as archive:
+        names = {Path(name).name for name in archive.getnames()}
+    assert {path.name for path in files} <= names
+    assert {"figure01_workflow.svg", "figure01_workflow.pdf", "figures.json"} <= names
+    assert not [name for name in names if name.startswith(of_patients)]
+    assert leaks.images_in(data) == []
+    words = leaks.words_in(data)
+    assert not [text for text in drawn.frame["caption"].dropna() if text.lower() in words]
+    (drawn.root / "release.tar.gz").unlink()
+    for stem in of_patients:
+        for taken in (["svg"], ["pdf", "svg"]):
+            paths = [str(drawn.out / f"{stem}.{suffix}") for suffix in taken]
+            with pytest.raises(InputError, match=r"image is embedded|shows an image"):
+                release.main([*flags, "--figures", *paths])
+    assert not (drawn.root / "release.tar.gz").exists()

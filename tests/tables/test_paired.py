@@ -52,11 +52,12 @@ def entry(key, family="stable_diffusion"):
     return ModelEntry(key, family, key.upper(), {})
 
 
+@pytest.mark.parametrize("rounds", [40, pytest.param(150, marks=pytest.mark.full)])
 @pytest.mark.parametrize("shift", [0.0, 0.4])
-def test_intervals_cover_the_expected_difference(shift):
+def test_intervals_cover_the_expected_difference(shift, rounds):
     """Two models that answer prompts with noise of their own, the second off by a shift."""
     found = {metric: [] for metric in METRICS}
-    for seed in range(150):
+    for seed in range(rounds):
         rng = np.random.default_rng(seed)
         real, prompts = rng.standard_normal((120, 8)), rng.standard_normal((100, 8))
         first, second = (

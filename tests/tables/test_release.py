@@ -14,13 +14,12 @@ import yaml
 from PIL import Image
 
 from tests.tables import leaks
-from tests.tables.test_figures import flags_of as figure_flags
+from tests.tables.conftest import make_bench
 from tests.tables.test_tables_build import build
 from tests.workflow.checkouts import ROOT
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest, write_manifest
-from workflow_scripts.tables import build_figures, report
-from workflow_scripts.tables.attempts import attempts_to_csv
+from workflow_scripts.tables import report
 from workflow_scripts.tables.release import (
     check,
     figures_of,
@@ -126,37 +125,11 @@ def test_a_pdf_is_packed_only_beside_the_svg_that_says_the_same(tmp_path):
         figures_of([tmp_path / "a.svg", tmp_path / "b.pdf"])
 
 
-def test_figures_are_packed_but_for_those_of_patients(bench, public):
-    out = bench.root / "figures"
-    bench.jobs = attempts_to_csv([])
-    build_figures.main(figure_flags(bench, out))
-    of_patients = ("figure02_real_and_synthetic", "figure08_riskiest_pairs")
-    files = [path for path in sorted(out.iterdir()) if path.stem not in of_patients]
-    flags = flags_of(bench, public)
-    main([*flags, "--figures", *map(str, files)])
-    data = (bench.root / "release.tar.gz").read_bytes()
-    with tarfile.open(bench.root / "release.tar.gz") as archive:
-        names = {Path(name).name for name in archive.getnames()}
-    assert {path.name for path in files} <= names
-    assert {"figure01_workflow.svg", "figure01_workflow.pdf", "figures.json"} <= names
-    assert not [name for name in names if name.startswith(of_patients)]
-    assert leaks.images_in(data) == []
-    words = leaks.words_in(data)
-    assert not [text for text in bench.frame["caption"].dropna() if text.lower() in words]
-    (bench.root / "release.tar.gz").unlink()
-    for stem in of_patients:
-        for taken in (["svg"], ["pdf", "svg"]):
-            paths = [str(out / f"{stem}.{suffix}") for suffix in taken]
-            with pytest.raises(InputError, match=r"image is embedded|shows an image"):
-                main([*flags, "--figures", *paths])
-    assert not (bench.root / "release.tar.gz").exists()
-
-
-def flags_of(bench, public):
-    out = bench.root / "out"
+def flags_of(bench, public, tables=None):
+    tables = tables or sorted((bench.root / "out").iterdir())
     records = [path for files in bench.files.values() for path in files]
     return [
-        *("--dataset", "World", "--tables", *map(str, sorted(out.iterdir()))),
+        *("--dataset", "World", "--tables", *map(str, tables)),
         *("--records", *records, "--report", str(public)),
         *("--config", json.dumps({"run_models": ["sana"], "root": str(bench.root)})),
         *("--lock", str(bench.root / "core.lock.txt"), "--citation", str(ROOT / "CITATION.cff")),
@@ -165,20 +138,38 @@ def flags_of(bench, public):
     ]
 
 
-@pytest.fixture
-def public(bench):
-    """The report without images, of built tables."""
-    out, path = build(bench), bench.root / "public.html"
-    (bench.root / "core.lock.txt").write_text("torch==2.13.0\n")
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A small benchmark and its report without images, of built tables."""
+    return publish(make_bench(tmp_path_factory.mktemp("published")))
+
+
+def publish(bench):
+    """Build a benchmark's tables and its reports, with images and without."""
+    out = build(bench)
+    bench.public = bench.root / "public.html"
     report.main(
         [
             *bench.argv(bench),
             *("--prompts", str(bench.prompts), "--tables", str(out)),
             *("--images", *bench.images),
-            *("--output", str(bench.root / "report.html"), "--public", str(path)),
+            *("--output", str(bench.root / "report.html"), "--public", str(bench.public)),
         ]
     )
-    return path
+    return bench
+
+
+@pytest.fixture
+def bench(published):
+    """The same without what other tests packed."""
+    (published.root / "core.lock.txt").write_text("torch==2.13.0\n")
+    (published.root / "release.tar.gz").unlink(missing_ok=True)
+    return published
+
+
+@pytest.fixture
+def public(bench):
+    return bench.public
 
 
 def cohort_of(bench):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from markupsafe import escape
 
+from tests.tables.conftest import make_bench
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, png_bytes, read_shards, write_shard
 from workflow_scripts.common.manifest import FINDINGS, read_prompts
@@ -62,7 +63,10 @@ class Page(HTMLParser):
 
 
 def report(
-    bench: SimpleNamespace, name: str = "report.html", attempts: list[Attempt] | None = None
+    bench: SimpleNamespace,
+    name: str = "report.html",
+    attempts: list[Attempt] | None = None,
+    figures: bool = True,
 ) -> Path:
     build.main([*bench.argv(bench), "--out", str(bench.root / "out")])
     jobs = []
@@ -71,6 +75,7 @@ def report(
         costs = cost_table(attempts, parse_models(json.dumps(bench.models)), "World")
         build.write_tables({"costs": costs}, bench.root / "out")
         jobs = ["--jobs", str(bench.root / "jobs.csv")]
+    if attempts is not None and figures:
         prompts = ["--test-prompts", str(bench.prompts), "--prompts", f"llava_rad={bench.prompts}"]
         out = ["--rules", "[]", "--out", str(bench.root / "out")]
         build_figures.main([*bench.argv(bench), *prompts, *jobs, *out])
@@ -105,9 +110,31 @@ def tables_of(bench):
     return {stem: table for stem, table in tables.items() if stem != PAIRED.stem}
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A small benchmark and its report, for tests that only read."""
+    bench = make_bench(tmp_path_factory.mktemp("written"))
+    bench.report = report(bench)
+    return bench
+
+
 @pytest.fixture
-def made(bench):
-    return report(bench)
+def made(written):
+    return written.report
+
+
+@pytest.fixture(scope="module")
+def costed(tmp_path_factory):
+    """The same with its costs, the tables' bytes without and with them, for tests that only read.
+
+    Its figures are drawn, which takes many seconds.
+    """
+    bench = make_bench(tmp_path_factory.mktemp("costed"))
+    report(bench)
+    bench.before = {path.name: path.read_bytes() for path in (bench.root / "out").iterdir()}
+    bench.report = report(bench, attempts=ATTEMPTS)
+    bench.after = {path.name: path.read_bytes() for path in (bench.root / "out").iterdir()}
+    return bench
 
 
 def test_the_page_is_well_formed_and_its_ids_are_unique(made):
@@ -131,9 +158,9 @@ def test_the_page_loads_nothing_from_elsewhere(made):
     assert "@import" not in text
 
 
-def test_every_value_of_the_tables_stands_in_the_page(bench, made):
+def test_every_value_of_the_tables_stands_in_the_page(written, made):
     words = set(page(made).text.split())
-    for table in tables_of(bench).values():
+    for table in tables_of(written).values():
         for row in table.rows:
             for cell in row.cells:
                 if cell.value is not None:
@@ -185,8 +212,8 @@ def test_only_the_owner_may_read_the_report(made):
     assert stat.S_IMODE(made.stat().st_mode) == 0o600
 
 
-def test_the_banner_stands_on_the_papers_data_only(bench):
-    assert "do not publish" not in page(report(bench)).text
+def test_the_banner_stands_on_the_papers_data_only(bench, made):
+    assert "do not publish" not in page(made).text
     bench.dataset = "MIMIC-CXR"
     read = page(report(bench, "mimic.html"))
     assert "contains images of the cohort: do not publish" in read.text
@@ -220,9 +247,9 @@ def test_tables_that_were_not_built_are_refused(bench):
     assert not (bench.root / "other.html").exists()
 
 
-def test_every_row_of_every_table_is_on_the_page(bench):
-    text = report(bench).read_text(encoding="utf-8")
-    for stem, table in tables_of(bench).items():
+def test_every_row_of_every_table_is_on_the_page(written, made):
+    text = made.read_text(encoding="utf-8")
+    for stem, table in tables_of(written).items():
         start = text.index(f'id="table-{table.layout.number}"')
         shown = text[start : text.index("</figure>", start)]
         headings = re.findall(r"<th scope=[^>]*>(.*?)</th>", shown)
@@ -347,13 +374,12 @@ ATTEMPTS = [
 ]
 
 
-def test_the_cost_stands_in_a_sentence_a_figure_and_a_table_without_nodes(bench):
-    made = report(bench, attempts=ATTEMPTS)
-    read = page(made)
+def test_the_cost_stands_in_a_sentence_a_figure_and_a_table_without_nodes(costed):
+    read = page(costed.report)
     assert read.open == []
     assert "20.00 GPU-hours and 5.000 hours of wall time for 1 job, in 2 attempts" in read.text
     assert "Sana Fine-tuning 20.00 5.000" in read.text
-    assert 'aria-label="GPU-hours by model and stage"' in made.read_text(encoding="utf-8")
+    assert 'aria-label="GPU-hours by model and stage"' in costed.report.read_text(encoding="utf-8")
     files = [a["download"] for tag, a in read.tags if tag == "a" and "download" in a]
     assert {"costs.csv", "costs.md", "costs.tex"} <= set(files)
     assert "n7" not in read.text.split()
@@ -361,16 +387,13 @@ def test_the_cost_stands_in_a_sentence_a_figure_and_a_table_without_nodes(bench)
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize("attempts", [None, []])
-def test_a_report_of_unknown_cost_says_so(bench, attempts):
-    assert "No job's cost is known." in page(report(bench, attempts=attempts)).text
+def test_a_report_of_unknown_cost_says_so(bench, made):
+    assert "No job's cost is known." in page(made).text
+    assert "No job's cost is known." in page(report(bench, attempts=[], figures=False)).text
 
 
-def test_the_cost_changes_no_other_table(bench):
-    report(bench)
-    before = {path.name: path.read_bytes() for path in (bench.root / "out").iterdir()}
-    report(bench, attempts=ATTEMPTS)
-    after = {path.name: path.read_bytes() for path in (bench.root / "out").iterdir()}
+def test_the_cost_changes_no_other_table(costed):
+    before, after = costed.before, costed.after
     new = {name for name in after.keys() - before.keys() if not name.startswith("figure")}
     assert new == {f"costs.{suffix}" for suffix in build.FORMATS}
     assert all(after[name] == before[name] for name in before)

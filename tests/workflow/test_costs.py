@@ -3,7 +3,6 @@
 import csv
 import os
 import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -12,12 +11,15 @@ import yaml
 
 from tests.cluster.profile import read_profile
 from tests.workflow.checkouts import run
+from tests.workflow.plans import make_stub_outputs
 from tests.workflow.stubs import make_stub_sources
-from tests.workflow.test_plan import outputs_up_to, sbatch_stand_in
+from tests.workflow.test_plan import sbatch_stand_in
 from workflow_scripts.tables import build_costs
 from workflow_scripts.tables.attempts import SHARED, parse_patterns, read_attempts
 from workflow_scripts.tables.costs import STAGES
 from workflow_scripts.tables.slurm_accounting import FIELDS
+
+pytest_plugins = ["tests.workflow.plans"]
 
 SUBMITTED = {
     "results/finetune/sd_v1_4/spans/1": ("finetune", "sd_v1_4"),
@@ -39,22 +41,13 @@ SUBMITTED = {
 }
 
 
-def words_of(checkout, script, *flags):
-    """The words of a script's command, as the workflow plans to run it."""
-    output = run(["snakemake", "--dry-run", "--printshellcmds", *flags], checkout).stdout
-    line = next(x for x in output.splitlines() if f"python -m workflow_scripts.{script} " in x)
-    return shlex.split(line[line.index("python -m") :].partition(" 2> ")[0])[3:]
-
-
 def value_of(words, flag):
     return words[words.index(flag) + 1]
 
 
-def test_every_log_of_the_executor_is_its_jobs(checkout, tmp_path, monkeypatch):
-    make_stub_sources(checkout)
-    flags = ["--configfile", "config.yaml"]
-    words = words_of(checkout, "tables.build_costs", *flags)
-    outputs_up_to(checkout, SUBMITTED, flags)
+def test_every_log_of_the_executor_is_its_jobs(paper_plan, checkout, tmp_path, monkeypatch):
+    words = paper_plan.words("tables.build_costs")
+    make_stub_outputs(paper_plan, make_stub_sources(checkout))
     for path in (checkout / "results").rglob("*"):
         os.utime(path, (2e9, 2e9))  # none older than what it is made from: only targets run
     sbatch_stand_in(tmp_path / "bin")
@@ -92,11 +85,10 @@ def test_every_log_of_the_executor_is_its_jobs(checkout, tmp_path, monkeypatch):
     assert float(total["GPU-hours"]) == float(total["Failed attempts"]) == len(SUBMITTED)
 
 
-def test_every_rule_leaves_a_benchmark_file_of_a_stage_and_says_its_gpus(checkout):
-    make_stub_sources(checkout)
-    words = words_of(checkout, "tables.build_costs", "--configfile", "config.yaml")
+def test_every_rule_leaves_a_benchmark_file_of_a_stage_and_says_its_gpus(paper_plan):
+    words = paper_plan.words("tables.build_costs")
     patterns = parse_patterns(value_of(words, "--rules"))
-    text = "".join(path.read_text() for path in (checkout / "rules").glob("*.smk"))
+    text = "".join(path.read_text() for path in (paper_plan.folder / "rules").glob("*.smk"))
     named = re.findall(r"^(?:rule|checkpoint) (\w+):$", text, re.MULTILINE)
     assert {rule.name for rule in patterns} == set(named)
     assert {rule.stage for rule in patterns} == {*STAGES, "tables"}

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import stat
 import sys
 from pathlib import Path
@@ -11,56 +10,44 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.profile import gpus_of_rules, read_profile
-from tests.workflow.checkouts import planned_jobs, run
-from tests.workflow.stubs import make_stub_sources, write_overlay
+from tests.workflow.checkouts import make_checkout, planned_jobs, run
+from tests.workflow.plans import make_stub_outputs
+from tests.workflow.stubs import make_stub_sources
 from workflow_scripts.tables.figures.workflow import draw_workflow
 from workflow_scripts.tables.rule_graph import parse_nodes
 
-
-@pytest.fixture
-def stubs(checkout):
-    return make_stub_sources(checkout)
+pytest_plugins = ["tests.workflow.plans"]
 
 
-def test_the_paper_with_eleven_systems_is_planned_whole(stubs):
-    output = run(["snakemake", "--dry-run", "--quiet", "rules"], stubs).stdout
-    counts = dict(line.split() for line in output.split("\n") if len(line.split()) == 2)
-    assert counts["finetune_train"] == counts["finetune_finish"] == "9"
-    assert counts["generate_sample"] == str(11 * (4 + 8 + 8))
-    assert counts["fidelity_score"] == "15"
+def test_the_paper_with_eleven_systems_is_planned_whole(paper_plan):
+    counts = paper_plan.counts
+    assert counts["finetune_train"] == counts["finetune_finish"] == 9
+    assert counts["generate_sample"] == 11 * (4 + 8 + 8)
+    assert counts["fidelity_score"] == 15
     models = 11 + 6
-    assert counts["privacy_closest"] == counts["privacy_novelty"] == str(models)
-    assert counts["privacy_lenses"] == str(models)
-    assert counts["privacy_score"] == str(2 * models)  # under both protocols
-    assert counts["privacy_attacker"] == counts["features_held_out"] == "2"
-    assert counts["features_training"] == "1"
+    assert counts["privacy_closest"] == counts["privacy_novelty"] == models
+    assert counts["privacy_lenses"] == models
+    assert counts["privacy_score"] == 2 * models  # under both protocols
+    assert counts["privacy_attacker"] == counts["features_held_out"] == 2
+    assert counts["features_training"] == 1
     arms = 2 * (models - 2) + 1  # flipped and brightened copies have no such images
-    assert counts["downstream_train_classifier"] == str(arms)
-    assert counts["downstream_score_classifier"] == str(arms)
-    assert counts["downstream_train_segmenter"] == str(models - 2 + 1)
-    assert counts["downstream_train_reporter"] == str(arms + 1)  # and the released one
+    assert counts["downstream_train_classifier"] == arms
+    assert counts["downstream_score_classifier"] == arms
+    assert counts["downstream_train_segmenter"] == models - 2 + 1
+    assert counts["downstream_train_reporter"] == arms + 1  # and the released one
     scorers = ("overlap", "chexbert", "radgraph", "green", "ratescore")
-    assert {counts[f"downstream_{name}"] for name in scorers} == {str(arms + 1)}
+    assert {counts[f"downstream_{name}"] for name in scorers} == {arms + 1}
 
 
-def test_the_workflow_is_drawn_as_snakemake_plans_it(stubs):
-    output = run(["snakemake", "--dry-run", "--printshellcmds"], stubs).stdout
-    stats = output[output.index("Job stats:") :].split("total")[0]
-    planned = dict(line.split() for line in stats.split("\n") if len(line.split()) == 2)
-    command = next(
-        line for line in output.split("\n") if "tables.build_figures" in line and "-m" in line
-    )
-    words = shlex.split(command.split("python -m ")[1])
+def test_the_workflow_is_drawn_as_snakemake_plans_it(paper_plan):
+    words = paper_plan.words("tables.build_figures")
     nodes = parse_nodes(words[words.index("--rules") + 1])
     text = "".join(path.read_text() for path in Path("rules").glob("*.smk"))
     assert {node.name for node in nodes} == set(
         re.findall(r"^(?:rule|checkpoint) (\w+):", text, re.M)
     )
-    assert {node.name: node.jobs for node in nodes if node.jobs} == {
-        name: int(count)
-        for name, count in planned.items()
-        if name not in ("all", "job", "-----") and count.isdigit()
-    }
+    planned = {name: count for name, count in paper_plan.counts.items() if name != "all"}
+    assert {node.name: node.jobs for node in nodes if node.jobs} == planned
     inputs = {node.name: set(node.inputs) for node in nodes}
     assert inputs["fidelity_score"] >= {"features_fidelity", "features_reference"}
     assert inputs["finetune_finish"] == {"finetune_train"}
@@ -70,29 +57,40 @@ def test_the_workflow_is_drawn_as_snakemake_plans_it(stubs):
     assert {f"rule-{node.name}" for node in nodes} <= gids
 
 
-def test_a_faulty_config_is_refused_before_planning(checkout):
-    flags = write_overlay(checkout, {"fidelity": {"nearest_kk": 5}})
-    done = run(["snakemake", "--dry-run", *flags], checkout, check=False)
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A checkout without a single file of the sources."""
+    return make_checkout(tmp_path_factory.mktemp("bare"))
+
+
+@pytest.fixture(scope="module")
+def refused(bare):
+    """A run of the paper that lacks its files and has a batch that its GPUs do not divide."""
+    command = ["snakemake", "--cores", "2", "--set-resources", "finetune_train:gpu=3"]
+    done = run(command, bare, check=False)
+    assert not (bare / "logs").exists(), "a job ran"
+    return done
+
+
+def test_a_faulty_config_is_refused_before_planning(bare, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("fidelity: {nearest_kk: 5}")
+    command = ["snakemake", "--dry-run", "--configfile", "config.yaml", overlay]
+    done = run(command, bare, check=False)
     assert done.returncode
     assert "unknown key 'nearest_kk' (did you mean 'nearest_k'?)" in done.stdout
 
 
-def test_preflight_names_what_is_missing_before_the_first_job(checkout):
-    done = run(["snakemake", "--cores", "2"], checkout, check=False)
-    assert done.returncode
-    assert "FAULT  models.sd_v2.base" in done.stdout
-    assert "FAULT  cohort.mimic_cxr_jpg.root" in done.stdout
-    assert "remedy: give the local folder" in done.stdout
-    assert not (checkout / "logs").exists(), "a job ran"
+def test_preflight_names_what_is_missing_before_the_first_job(refused):
+    assert refused.returncode
+    assert "FAULT  models.sd_v2.base" in refused.stdout
+    assert "FAULT  cohort.mimic_cxr_jpg.root" in refused.stdout
+    assert "remedy: give the local folder" in refused.stdout
 
 
-def test_a_batch_that_the_gpus_do_not_divide_is_refused_before_the_first_job(checkout):
-    command = ["snakemake", "--cores", "2", "--set-resources", "finetune_train:gpu=3"]
-    done = run(command, checkout, check=False)
-    assert done.returncode
-    assert "FAULT  models.sd_v2.finetune, 3 device(s)" in done.stdout
-    assert "use a number of devices that divides 128" in done.stdout
-    assert not (checkout / "logs").exists(), "a job ran"
+def test_a_batch_that_the_gpus_do_not_divide_is_refused_before_the_first_job(refused):
+    assert "FAULT  models.sd_v2.finetune, 3 device(s)" in refused.stdout
+    assert "use a number of devices that divides 128" in refused.stdout
 
 
 def profile_rules(name):
@@ -100,14 +98,19 @@ def profile_rules(name):
     return set(profile.get("set-resources", {})) | set(profile.get("set-threads", {}))
 
 
-@pytest.mark.parametrize("profile", ["demo", "slurm_h200", "slurm_a100"])
-def test_every_rule_that_a_profile_names_exists(checkout, profile):
-    listed = run(["snakemake", "--list-rules", "--quiet", "all"], checkout).stdout.split()
-    assert profile_rules(profile) <= set(listed)
+@pytest.fixture(scope="module")
+def listed_rules(paper_plan):
+    command = ["snakemake", "--list-rules", "--quiet", "all"]
+    return set(run(command, paper_plan.folder).stdout.split())
 
 
 @pytest.mark.parametrize("profile", ["demo", "slurm_h200", "slurm_a100"])
-def test_every_rule_that_asks_for_a_gpu_has_its_place_in_the_profile(checkout, profile):
+def test_every_rule_that_a_profile_names_exists(listed_rules, profile):
+    assert profile_rules(profile) <= listed_rules
+
+
+@pytest.mark.parametrize("profile", ["demo", "slurm_h200", "slurm_a100"])
+def test_every_rule_that_asks_for_a_gpu_has_its_place_in_the_profile(profile):
     asking = set(gpus_of_rules(Path("rules")))
     assert len(asking) > 6
     assert "finetune_train" in asking
@@ -148,14 +151,6 @@ def test_no_group_holds_a_rule_with_a_gpu(name):
     assert not asking & set(profile["groups"])
 
 
-@pytest.mark.parametrize("profile", ["slurm_h200", "slurm_a100"])
-def test_the_bare_profile_name_works_after_make_profiles(stubs, tmp_path, profile):
-    home = tmp_path / "home"
-    run(["make", "profiles", f"HOME={home}"], stubs)
-    command = ["snakemake", "--dry-run", "--quiet", "all", "--profile", profile]
-    run(command, stubs, HOME=str(home), XDG_CONFIG_HOME=str(home / ".config"))
-
-
 def sbatch_stand_in(folder):
     """Put stand-ins for SLURM's commands into a folder; `sbatch` notes its words and refuses."""
     folder.mkdir()
@@ -172,22 +167,6 @@ def sbatch_stand_in(folder):
     return notes
 
 
-def outputs_up_to(checkout, targets, flags):
-    """Make stub files for every output of the plan, so that targets can be forced one by one."""
-    output = run(["snakemake", "--dry-run", *flags], checkout).stdout
-    for line in output.split("\n"):
-        if line.strip().startswith("output: "):
-            for name in line.strip().removeprefix("output: ").split(", "):
-                path = checkout / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if path.parent.name == "spans":
-                    path.mkdir()
-                    (path / "span.json").write_text('{"finished": true, "step": 1, "steps": 1}')
-                else:
-                    path.touch()
-    assert all((checkout / target).exists() for target in targets)
-
-
 TARGETS = {
     "finetune_train": "results/finetune/sd_v1_4/spans/1",
     "generate_sample": "results/generate/sd_v1_5/test/part-00000-of-00004.parquet",
@@ -202,16 +181,20 @@ TARGETS = {
 
 
 @pytest.mark.parametrize(("profile", "trainers"), [("slurm_h200", "h200"), ("slurm_a100", "a100")])
-def test_jobs_are_submitted_to_their_partitions(stubs, tmp_path, profile, trainers):
-    flags = ["--configfile", "config.yaml"]
-    outputs_up_to(stubs, TARGETS.values(), flags)
+def test_the_bare_profile_name_submits_jobs_to_their_partitions(
+    paper_plan, checkout, tmp_path, profile, trainers
+):
+    make_stub_outputs(paper_plan, make_stub_sources(checkout))
+    home = tmp_path / "home"
+    run(["make", "profiles", f"HOME={home}"], checkout)
     notes = sbatch_stand_in(tmp_path / "bin")
-    command = ["snakemake", "--profile", f"profiles/{profile}", "--retries", "0", "--no-hooks"]
+    command = ["snakemake", "--profile", profile, "--retries", "0", "--no-hooks"]
     command += ["--force", *TARGETS.values()]
     path = os.pathsep.join(
         [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
     )
-    done = run(command, stubs, check=False, PATH=path)
+    homes = {"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config")}
+    done = run(command, checkout, check=False, PATH=path, **homes)
     submitted = {}
     for line in notes.read_text().splitlines() if notes.exists() else []:
         words = json.loads(line)
@@ -236,14 +219,14 @@ def test_jobs_are_submitted_to_their_partitions(stubs, tmp_path, profile, traine
     assert "--gpus" not in submitted["generate_control"]
 
 
-def test_what_slurm_can_never_grant_is_refused_before_the_first_job(checkout, tmp_path):
+def test_what_slurm_can_never_grant_is_refused_before_the_first_job(bare, tmp_path):
     notes = sbatch_stand_in(tmp_path / "bin")
     site = "h200|1-00:00:00|96|1500000|gpu:nvidia_h200:8\ncpu|infinite|64|500000|(null)"
     (tmp_path / "bin/sinfo").write_text(f"#!/bin/sh\necho '{site}'\n")
     path = os.pathsep.join(
         [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
     )
-    done = run(["snakemake", "--profile", "profiles/slurm_h200"], checkout, check=False, PATH=path)
+    done = run(["snakemake", "--profile", "profiles/slurm_h200"], bare, check=False, PATH=path)
     assert done.returncode
     said = done.stdout
     assert re.search(r"FAULT  SLURM for finetune_train +h200: 4 x h200, 32 CPUs", said)
@@ -254,6 +237,6 @@ def test_what_slurm_can_never_grant_is_refused_before_the_first_job(checkout, tm
     assert not notes.exists(), "a job was submitted"
 
 
-def test_nothing_but_the_entry_points_is_planned_for_prompts(stubs):
-    jobs = planned_jobs(stubs, "prompts")
+def test_nothing_but_the_entry_points_is_planned_for_prompts(paper_plan):
+    jobs = planned_jobs(paper_plan.folder, "prompts")
     assert jobs == {("cohort_manifest", None), ("cohort_prompts", None), ("prompts", None)}

@@ -28,6 +28,7 @@ def weights(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.full
 def test_it_labels_the_worlds_captions(weights: Path):
     exposures = [e for e in draw_population(120, 11) if e.caption is not None]
     labeller = chexbert.load(

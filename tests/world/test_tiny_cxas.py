@@ -28,7 +28,7 @@ def stand_ins() -> tuple[np.ndarray, np.ndarray]:
 def written(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "again", "other")]
     for folder, seed in zip(folders, (3, 3, 4), strict=True):
-        tiny_cxas.write_cxas_checkpoint(*stand_ins(), folder, seed, effort=0.05)
+        tiny_cxas.write_cxas_checkpoint(*stand_ins(), folder, seed, effort=0.02)
     return [folder / tiny_cxas.CXAS for folder in folders]
 
 

@@ -1,6 +1,7 @@
 """A radiograph shows what it is said to show."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ PATIENTS = range(200, 206)
 STRAIGHT = Study(seed=3)
 
 
+@functools.cache
 def shown(patient: int, *findings: Finding) -> np.ndarray:
     return render(draw_patient(patient), STRAIGHT, findings).image.astype(float)
 
 
+@functools.cache
 def lung(patient: int, side: int) -> np.ndarray:
     return Canvas(256).fill([Chest(draw_patient(patient), STRAIGHT).lung(side)]) > 0.9
 

@@ -1,10 +1,6 @@
 """The script on blobs: what it learns, what it must not, kills, leaks, refusals."""
 
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from tests.stops import STOPS, stop
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, write_manifest
 from workflow_scripts.common.records import read_record
@@ -20,6 +17,7 @@ from workflow_scripts.downstream.classification import train
 from workflow_scripts.downstream.outcomes import read_outcomes
 
 ROOT = Path(__file__).resolve().parents[3]
+COMMAND = [sys.executable, "-m", "workflow_scripts.downstream.classification.train"]
 DRAWN = ("Cardiomegaly", "Edema", "Pneumothorax")
 
 
@@ -132,25 +130,21 @@ def test_noise_teaches_nothing(world):
     assert read_record(run / "record.json").get("auroc").value < 0.7
 
 
-def test_sigkill_and_continue_gives_identical_predictions(world, caplog):
-    changes = {"epochs": 20, "learning_rate": 0.003}
-    whole = world.run("uninterrupted", **changes)
-    command = [
-        sys.executable,
-        "-m",
-        "workflow_scripts.downstream.classification.train",
-        *world.arguments("killed", **changes),
-    ]
-    folder = world.folder / "runs" / "killed"
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        while not any((folder / "progress").glob("*/state.pt")):
-            assert process.poll() is None
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+@pytest.mark.parametrize("how", STOPS)
+def test_a_stopped_run_continues_to_identical_predictions(world, caplog, how):
+    changes = {"epochs": 20 if how == "killed" else 5, "learning_rate": 0.003}
+    whole = world.run(f"not-{how}", **changes)
+    folder = world.folder / "runs" / how
+    stop(
+        how,
+        lambda: any((folder / "progress").glob("*/state.pt")),
+        lambda: world.run(how, **changes),
+        [*COMMAND, *world.arguments(how, **changes)],
+        cwd=ROOT,
+    )
     assert not (folder / "record.json").exists()
     with caplog.at_level("INFO"):
-        world.run("killed", **changes)
+        world.run(how, **changes)
     assert "continuing at" in caplog.text
     pd.testing.assert_frame_equal(
         read_outcomes(folder / "outcomes.parquet").rows,

@@ -9,26 +9,22 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.downstream.cohort import (
+    DRAWN,
+    blob_image,
+    image_id_of,
+    words_of,
+    write_cohort,
+    write_row,
+)
 from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
-from workflow_scripts.common.manifest import FINDINGS, read_manifest, write_manifest, write_prompts
+from workflow_scripts.common.manifest import FINDINGS, read_manifest
 from workflow_scripts.downstream.report_generation import train
 from workflow_scripts.world.tiny_llava_rad import CONVERTED, write_tiny_llava_rad
 
 SIZE = 64
-DRAWN = ("Cardiomegaly", "Edema", "Pneumothorax")
 WORDS = ("cardiomegaly", "edema", "pneumothorax")
 INDICATIONS = (None, "Cough.", "Fever and pain for two days, evaluate.")
-_CORNERS = ((18, 18), (18, 46), (46, 18))
-
-
-def blob_image(labels: tuple[int, ...], generator: np.random.Generator) -> Image.Image:
-    """Draw noise and, for each present finding of DRAWN, a blob in its corner."""
-    pixels = generator.normal(70, 12, (SIZE, SIZE))
-    y, x = np.mgrid[:SIZE, :SIZE]
-    for positive, (row, column) in zip(labels, _CORNERS, strict=True):
-        if positive:
-            pixels += 130 * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 72)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 def caption(labels: tuple[int, ...], wording: int = 0) -> str:
@@ -113,11 +109,7 @@ class World:
             "threads": 1,
             "output": folder / "repeat-0.parquet",
         } | changes
-        listed: list[str] = []
-        for key, value in flags.items():
-            listed.append("--" + key.replace("_", "-"))
-            listed += [str(item) for item in value] if isinstance(value, list) else [str(value)]
-        return listed
+        return words_of(flags)
 
     def run(self, name: str, **changes: object) -> Path:
         """Run the script in this process; return the file of outcomes."""
@@ -125,44 +117,24 @@ class World:
         return self.folder / "runs" / name / "repeat-0.parquet"
 
 
-def make_world(folder: Path, n_patients: int = 120, seed: int = 0) -> World:
-    """Make patients with two images each; every fourth is tested on, every tenth validates."""
+def make_world(folder: Path, effort: float, n_patients: int = 120, seed: int = 0) -> World:
+    """Make patients with two images each; every fourth is tested on, every tenth validates.
+
+    The effort is that of the training of the network to start from.
+    """
     generator = np.random.default_rng(seed)
     rows, images = [], {}
-    (folder / "images").mkdir(parents=True)
     for k in range(2 * n_patients):
-        patient, image_id = f"p{k // 2:04d}", f"i{k:05d}"
         labels = tuple(int(value) for value in generator.random(3) < 0.4)
-        images[image_id] = blob_image(labels, generator)
-        path = folder / "images" / f"{image_id}.png"
-        images[image_id].save(path)
-        findings = dict.fromkeys(FINDINGS, pd.NA) | dict(zip(DRAWN, labels, strict=True))
-        split = "test" if k // 2 % 4 == 0 else "validate" if k // 2 % 10 == 1 else "train"
-        rows.append(
-            {
-                "image_id": image_id,
-                "patient_id": patient,
-                "study_id": f"s{k:05d}",
-                "path": str(path),
-                "view": "AP",
-                "site": None,
-                "split": split,
-                "caption": caption(labels),
-                "caption_source": "llava_rad",
-                "indication": INDICATIONS[k % 3],
-                **findings,
-            }
-        )
-    write_manifest(
-        pd.DataFrame(rows).astype(dict.fromkeys(FINDINGS, "Int8")), folder / "manifest.parquet"
-    )
+        image = images[image_id_of(k)] = blob_image(labels, generator, SIZE)
+        own = {"caption": caption(labels), "indication": INDICATIONS[k % 3]}
+        if k // 2 % 10 == 1 and k // 2 % 4:
+            own["split"] = "validate"
+        findings = dict(zip(DRAWN, labels, strict=True))
+        rows.append(write_row(folder, k, image, findings, **own))
+    _, prompts = write_cohort(folder, rows, most=40)
     manifest = read_manifest(folder / "manifest.parquet")
     train_rows = manifest[manifest["split"] == "train"].reset_index(drop=True)
-    prompts = train_rows.head(40)[["image_id", "caption", *FINDINGS]].assign(
-        replicate=0, seed=range(40)
-    )
-    prompts.insert(0, "prompt_id", [f"augment-{i:016x}-r00" for i in range(40)])
-    write_prompts(prompts, folder / "augment.parquet")
     drawn = [tuple(labels) for labels in train_rows[list(DRAWN)].to_numpy(dtype=int).tolist()]
     write_tiny_llava_rad(
         np.stack([np.asarray(images[i]) for i in train_rows["image_id"]]),
@@ -172,7 +144,7 @@ def make_world(folder: Path, n_patients: int = 120, seed: int = 0) -> World:
         train_rows[list(FINDINGS)].eq(1).fillna(False).to_numpy(np.int8),
         folder / "weights",
         seed=3,
-        effort=0.3,
+        effort=effort,
         pieces=400,
     )
     return World(folder, manifest, prompts, images, folder / "weights" / CONVERTED)
@@ -180,5 +152,13 @@ def make_world(folder: Path, n_patients: int = 120, seed: int = 0) -> World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The cohort with a network to start from that has hardly learnt anything."""
     torch.set_num_threads(1)
-    return make_world(tmp_path_factory.mktemp("blobs") / "world")
+    return make_world(tmp_path_factory.mktemp("blobs") / "world", effort=0.01)
+
+
+@pytest.fixture(scope="session")
+def taught_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The same with a network that has learnt to see and to write, which costs many seconds."""
+    torch.set_num_threads(1)
+    return make_world(tmp_path_factory.mktemp("taught") / "world", effort=0.3)

@@ -28,10 +28,13 @@ from workflow_scripts.downstream.report_generation.metrics.reports import read_s
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 INSTALLED = ROOT / ".venv" / "reports"
-pytestmark = pytest.mark.skipif(
-    not (INSTALLED / "installed").exists(),
-    reason="the packages of the report scorers are not installed: make reports",
-)
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(
+        not (INSTALLED / "installed").exists(),
+        reason="the packages of the report scorers are not installed: make reports",
+    ),
+]
 
 REFERENCES = [
     "the heart is clear . no effusion .",

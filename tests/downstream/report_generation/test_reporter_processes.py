@@ -1,16 +1,15 @@
-"""Processes: killed and continued, several at once, half precision."""
+"""Processes: stopped and continued, several at once, half precision."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tests.stops import STOPS, stop
 from workflow_scripts.downstream.outcomes import read_outcomes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,31 +22,35 @@ def whole_run(world):
     return world.run("whole", **SMALL)
 
 
-@pytest.mark.parametrize("where", ["projector", "adapter", "reports"])
-def test_a_killed_run_continues_to_the_same_bytes(world, whole_run, caplog, where):
-    folder = world.folder / "runs" / f"killed-{where}"
-    progress = folder / "progress"
-    mark = {
-        "projector": lambda: any(progress.glob("*/projector.pt")),
-        "adapter": lambda: any(progress.glob("*/adapter.pt")),
-        "reports": lambda: any(progress.glob("reports-*.json")),
-    }[where]
-    command = [*COMMAND, *world.arguments(folder.name, **SMALL)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        while not mark():
-            assert process.poll() is None
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+@pytest.mark.parametrize("how", STOPS)
+@pytest.mark.parametrize(
+    ("where", "awaited"),
+    [
+        ("projector", "*/projector.pt"),
+        ("adapter", "*/adapter.pt"),
+        ("reports", "reports-*.json"),
+    ],
+)
+def test_a_stopped_run_continues_to_the_same_bytes(world, whole_run, caplog, where, awaited, how):
+    name = f"{how}-{where}"
+    folder = world.folder / "runs" / name
+    stop(
+        how,
+        lambda: any((folder / "progress").glob(awaited)),
+        lambda: world.run(name, **SMALL),
+        [*COMMAND, *world.arguments(name, **SMALL)],
+        cwd=ROOT,
+    )
     assert not (folder / "repeat-0.parquet").exists()
     with caplog.at_level("INFO"):
-        world.run(folder.name, **SMALL)
+        world.run(name, **SMALL)
     assert "continuing at" in caplog.text
     one, other = read_outcomes(folder / "repeat-0.parquet"), read_outcomes(whole_run)
     pd.testing.assert_frame_equal(one.rows, other.rows)
     assert one.run["stages"] == other.run["stages"]
 
 
+@pytest.mark.full
 def test_two_processes_train_as_one(world):
     """Data-parallel over gloo: the same losses up to rounding, and each image described once."""
     small = {
@@ -92,7 +95,9 @@ def test_two_processes_train_as_one(world):
             assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-3)
 
 
-def test_half_precision_and_recomputed_activations_train_too(world):
+@pytest.mark.full
+def test_half_precision_and_recomputed_activations_train_too(taught_world):
+    world = taught_world
     arguments = world.arguments("bf16", mixed_precision="bf16", real_images=48)
     # A process of its own: accelerate keeps the precision of the first run in this one.
     subprocess.run([*COMMAND, *arguments, "--gradient-checkpointing"], cwd=ROOT, check=True)

@@ -36,6 +36,11 @@ def agreement(outcomes: pd.DataFrame) -> float:
     return float((found(outcomes["generated"]) == found(outcomes["reference"])).mean())
 
 
+def losses_of(run: dict) -> list[float]:
+    """Return the training losses of all epochs, stage after stage."""
+    return [entry["training_loss"] for stage in run["stages"] for entry in stage["curve"]]
+
+
 def tokenizer_of(folder: Path) -> ReportTokenizer:
     """Return the tokenizer of a start, as the script makes it."""
     config = read_llava_config(folder)
@@ -72,13 +77,18 @@ def test_every_captioned_test_image_is_described_once_and_privately(world, real_
     first, second = (stage["n_with_indication"] for stage in run["stages"])
     assert first == 0 < second < 100
     assert [len(stage["curve"]) for stage in run["stages"]] == [2, 2]
-    losses = [entry["training_loss"] for stage in run["stages"] for entry in stage["curve"]]
-    assert losses[-1] < losses[0] / 2
+    assert losses_of(run)[-1] < losses_of(run)[0]
 
 
-def test_a_generator_that_sees_the_image_beats_one_that_does_not(world, real_run, tmp_path):
+# The light twin in the other tier: the image, and the prompt with its indication, reach the answer
+# (test_reporter_parts.py).
+@pytest.mark.full
+def test_a_generator_that_sees_the_image_beats_one_that_does_not(taught_world, tmp_path):
     """Blind twice: reports of other images, and training on reports of other images."""
-    rows = read_outcomes(real_run).rows
+    world = taught_world
+    outcomes = read_outcomes(world.run("real"))
+    rows, losses = outcomes.rows, losses_of(outcomes.run)
+    assert losses[-1] < losses[0] / 2
     seeing = agreement(rows)
     generator = np.random.default_rng(0)
     shuffled = [
@@ -99,8 +109,10 @@ def test_a_generator_that_sees_the_image_beats_one_that_does_not(world, real_run
     assert seeing > blind + 0.15
 
 
-def test_a_generator_reads_the_indication(world, tmp_path):
+@pytest.mark.full
+def test_a_generator_reads_the_indication(taught_world, tmp_path):
     """No image tells anything: reports, of the test images too, follow the indication alone."""
+    world = taught_world
     manifest = world.manifest.copy()
     captions = np.random.default_rng(0).permutation(manifest["caption"])
     told = [" ".join(w for w in WORDS if w in c) or None for c in captions]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
+from tests.downstream.cohort import image_id_of, words_of, write_cohort, write_row
 from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
-from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
 from workflow_scripts.common.records import Record, read_record
 from workflow_scripts.downstream.segmentation import score, train
 from workflow_scripts.downstream.segmentation.cxas import Cxas
@@ -100,7 +100,7 @@ class World:
         return {"setting": "augmented", "model": name, "shards": [shard], "masks": masks}
 
     def arguments(self, name: str, **changes: object) -> list[str]:
-        """Return the script's flags; a list gives several words, None leaves a flag out."""
+        """Return the script's flags, some of them changed: see `words_of`."""
         folder = self.folder / "runs" / name
         flags: dict[str, object] = {
             "setting": "real_only",
@@ -125,13 +125,7 @@ class World:
             "threads": 1,
             "output": folder / "outcomes.parquet",
         } | changes
-        words: list[str] = []
-        for key, value in flags.items():
-            if value is None:
-                continue
-            words.append("--" + key.replace("_", "-"))
-            words += [str(item) for item in value] if isinstance(value, list) else [str(value)]
-        return words
+        return words_of(flags)
 
     def run(self, name: str, **changes: object) -> Path:
         """Train in this process; return the file of outcomes."""
@@ -152,35 +146,11 @@ def make_world(folder: Path, n_patients: int = 64, seed: int = 0) -> World:
     """Make patients with two images each; every fourth is in the test split."""
     generator = np.random.default_rng(seed)
     rows, images, bars = [], {}, {}
-    (folder / "images").mkdir(parents=True)
     for k in range(2 * n_patients):
-        image_id = f"i{k:05d}"
+        image_id = image_id_of(k)
         images[image_id], bars[image_id] = draw_bar(generator)
-        path = folder / "images" / f"{image_id}.png"
-        images[image_id].save(path)
-        rows.append(
-            {
-                "image_id": image_id,
-                "patient_id": f"p{k // 2:04d}",
-                "study_id": f"s{k:05d}",
-                "path": str(path),
-                "view": "AP",
-                "site": None,
-                "split": "test" if k // 2 % 4 == 0 else "train",
-                "caption": f"Findings of film {k}.",
-                "caption_source": "llava_rad",
-                "indication": None,
-                **dict.fromkeys(FINDINGS, pd.NA),
-            }
-        )
-    manifest = pd.DataFrame(rows).astype(dict.fromkeys(FINDINGS, "Int8"))
-    write_manifest(manifest, folder / "manifest.parquet")
-    prompts = manifest[manifest["split"] == "train"].reset_index(drop=True)
-    prompts = prompts[["image_id", "caption", *FINDINGS]].assign(
-        replicate=0, seed=range(len(prompts))
-    )
-    prompts.insert(0, "prompt_id", [f"augment-{i:016x}-r00" for i in range(len(prompts))])
-    write_prompts(prompts, folder / "augment.parquet")
+        rows.append(write_row(folder, k, images[image_id], {}))
+    manifest, prompts = write_cohort(folder, rows)
     return World(folder, manifest, prompts, images, bars)
 
 

@@ -1,16 +1,14 @@
 """The script on bars: what it learns, what it must not, kills, leaks, refusals."""
 
 import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.stops import STOPS, stop
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.downstream.outcomes import read_outcomes
@@ -21,6 +19,7 @@ from workflow_scripts.downstream.segmentation.network import SegmentationTask, u
 from .conftest import SIZE, blurred, bright
 
 ROOT = Path(__file__).resolve().parents[3]
+COMMAND = [sys.executable, "-m", "workflow_scripts.downstream.segmentation.train"]
 
 
 @pytest.fixture(scope="module")
@@ -101,27 +100,24 @@ def test_a_real_image_and_its_twin_are_on_one_side(world, monkeypatch):
         assert (rows[rows >= half] - half).tolist() == rows[rows < half].tolist()
 
 
-def test_sigkill_and_continue_gives_identical_outcomes(world, caplog):
+@pytest.mark.parametrize("how", STOPS)
+def test_a_stopped_run_continues_to_identical_outcomes(world, caplog, how):
     changes = {"steps": 90}
-    whole = world.run("uninterrupted", **changes)
-    command = [sys.executable, "-m", "workflow_scripts.downstream.segmentation.train"]
-    folder = world.folder / "runs" / "killed"
-    with subprocess.Popen(
-        [*command, *world.arguments("killed", **changes)],
+    whole = world.run(f"not-{how}", **changes)
+    folder = world.folder / "runs" / how
+    stop(
+        how,
+        lambda: any((folder / "progress").glob("*/state.pt")),
+        lambda: world.run(how, **changes),
+        [*COMMAND, *world.arguments(how, **changes)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        while not any((folder / "progress").glob("*/state.pt")):
-            assert process.poll() is None
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    )
     assert not (folder / "outcomes.parquet").exists()
     with caplog.at_level("INFO"):
-        killed = world.run("killed", **changes)
+        continued = world.run(how, **changes)
     assert "continuing at" in caplog.text
-    one, other = read_outcomes(whole), read_outcomes(killed)
+    one, other = read_outcomes(whole), read_outcomes(continued)
     assert one.rows.equals(other.rows)
     assert one.run["curve"] == other.run["curve"]
 

@@ -1,0 +1,71 @@
+"""PixArt-Sigma: what its network is told, its captions, and its parts from two repositories."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from tests.finetune.recorder import Recorder
+from workflow_scripts.finetune.draws import Draws
+from workflow_scripts.finetune.families.base import SampleSettings
+from workflow_scripts.finetune.families.parts import draw_latents
+from workflow_scripts.finetune.families.pixart_sigma import PixArtSigma
+from workflow_scripts.finetune.layout import Base
+
+FAMILY = PixArtSigma()
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pipeline(pipeline_of):
+    return pipeline_of("pixart_sigma")
+
+
+def test_captions_are_encoded_as_the_pipeline_encodes_its_prompts(pipeline, two_images):
+    """Sampling must see the conditions that training saw, the empty caption's too."""
+    caption = next(iter(two_images))
+    with torch.no_grad():
+        ours = FAMILY.encode_captions(pipeline, [caption, ""])
+        text, _, empty, _ = pipeline.encode_prompt(
+            caption, True, max_sequence_length=ours["text"].shape[1], clean_caption=False
+        )
+    torch.testing.assert_close(ours["text"][0], text[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours["text"][1], empty[0], rtol=0, atol=1e-5)
+    assert not torch.equal(ours["text"][0], ours["text"][1])
+
+
+def test_it_learns_the_noise_and_leaves_its_variance_alone(pipeline, large_pixels, two_images):
+    """Of twice the channels, the second half is a variance that this loss says nothing of."""
+    with torch.no_grad():
+        encoded = FAMILY.encode_images(pipeline, large_pixels)
+        conditions = FAMILY.encode_captions(pipeline, list(two_images))
+    draws = Draws(5, 2, range(2), CPU)
+    clean = draw_latents(pipeline.vae, encoded, draws)
+    noise = draws.normal(clean.shape[1:])
+    network = Recorder(torch.cat([noise, torch.full_like(noise, 7.0)], dim=1))
+    loss = FAMILY.loss(pipeline, network, encoded, conditions, Draws(5, 2, range(2), CPU))
+    assert torch.equal(loss, torch.zeros(2))
+    kept = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 2e-2, 1000)))
+    kept = kept[network.given["timestep"].long()].float()[:, None, None, None]
+    torch.testing.assert_close(
+        network.given["hidden_states"],
+        kept.sqrt() * clean + (1 - kept).sqrt() * noise,
+        rtol=0,
+        atol=1e-4,
+    )
+
+
+def test_it_is_put_together_from_two_repositories(base_of, load_quiet, two_images, tmp_path):
+    whole = base_of("pixart_sigma").folder
+    shutil.copytree(whole / "transformer", tmp_path / "one" / "transformer")
+    names = ("vae", "text_encoder", "tokenizer")
+    parts = {part: tmp_path / "two" / part for part in names}
+    for part, folder in parts.items():
+        shutil.copytree(whole / part, folder)
+    images = []
+    for base in (Base(whole), Base(tmp_path / "one", parts)):
+        pipeline = load_quiet(FAMILY, base)
+        sampled = FAMILY.sample(pipeline, list(two_images), [1, 2], SampleSettings(2, 4.0, 32))
+        images.append(np.stack([np.asarray(image) for image in sampled]))
+    assert np.array_equal(*images)

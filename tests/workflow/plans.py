@@ -1,0 +1,61 @@
+"""The plan of the paper's whole config, made once for all tests of a process that read it.
+
+A plan costs Snakemake several seconds, and most tests look at the same one.
+"""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.checkouts import make_checkout, run
+from tests.workflow.stubs import make_stub_sources
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a dry run with its commands printed, and the checkout in which it ran."""
+
+    folder: Path
+    output: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of planned jobs by rule."""
+        table = self.output[self.output.index("Job stats:") :].split("total")[0]
+        rows = [line.split() for line in table.split("\n")]
+        return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
+
+    @property
+    def outputs(self) -> list[str]:
+        """Every file and folder that the planned jobs make."""
+        lines = (line.strip() for line in self.output.split("\n"))
+        listed = [line.removeprefix("output: ") for line in lines if line.startswith("output: ")]
+        return [name for line in listed for name in line.split(", ")]
+
+    def words(self, script: str) -> list[str]:
+        """The words of a script's command, as the workflow plans to run it."""
+        command = f"python -m workflow_scripts.{script} "
+        line = next(line for line in self.output.splitlines() if command in line)
+        return shlex.split(line[line.index(command) :].partition(" 2> ")[0])[3:]
+
+
+@pytest.fixture(scope="session")
+def paper_plan(tmp_path_factory):
+    """The plan of the whole paper on stub files. Tests must leave its checkout as it is."""
+    folder = make_stub_sources(make_checkout(tmp_path_factory.mktemp("paper")))
+    command = ["snakemake", "--dry-run", "--printshellcmds"]
+    return Plan(folder, run(command, folder).stdout)
+
+
+def make_stub_outputs(plan: Plan, checkout: Path) -> None:
+    """Make stub files for every output of the plan, so that targets can be forced one by one."""
+    for name in plan.outputs:
+        path = checkout / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent.name == "spans":
+            path.mkdir()
+            (path / "span.json").write_text('{"finished": true, "step": 1, "steps": 1}')
+        else:
+            path.touch()
