@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from tests.stops import kill
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.images import centre_square
 from workflow_scripts.finetune import data
-from workflow_scripts.finetune.data import centre_square, read_training_rows
+from workflow_scripts.finetune.data import read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order, divide_batch
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.layout import Base

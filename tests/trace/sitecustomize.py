@@ -36,7 +36,7 @@ def leave(folder):
     if not scripts:
         return
     ours = [name for name in sys.modules if name.partition(".")[0] == PACKAGE]
-    data = [name for name in opened if Path(name).suffix not in (".py", ".pyc")]
+    data = [name for name in opened if not name.endswith(".py") and "__pycache__" not in name]
     said = {
         "scripts": scripts,
         "modules": sorted(ours),

@@ -16,6 +16,7 @@ from tests.cluster.cluster import INSTALL, Cluster, ClusterError, missing_progra
 from tests.cluster.profile import write_profile
 from tests.cluster.snakemake_runs import Run, jobs
 from tests.workflow.checkouts import copy_results, finished_demo, make_checkout, run
+from tests.workflow.plans import paper_plan  # noqa: F401  a fixture
 
 
 @pytest.hookimpl(trylast=True)  # pytest itself puts together what shares a fixture

@@ -19,7 +19,6 @@ from workflow_scripts.tables.attempts import SHARED, parse_patterns, read_attemp
 from workflow_scripts.tables.costs import STAGES
 from workflow_scripts.tables.slurm_accounting import FIELDS
 
-pytest_plugins = ["tests.workflow.plans"]
 
 SUBMITTED = {
     "results/finetune/sd_v1_4/spans/1": ("finetune", "sd_v1_4"),
@@ -29,8 +28,8 @@ SUBMITTED = {
     "results/features/radedit/privacy/reid.h5": ("features", "radedit"),
     "results/features/real/held_out/as_published/reid.h5": ("features", SHARED),
     "results/fidelity/rad_dino/sd_v2_1.json": ("fidelity", "sd_v2_1"),
-    "results/privacy/as_published/sana.json": ("privacy", "sana"),
-    "results/privacy/closest/sana.json": ("privacy", "sana"),
+    "results/privacy/lenses/sana.json": ("privacy", "sana"),
+    "results/privacy/lenses/lumina_2.json": ("privacy", "lumina_2"),
     "results/downstream/classification/real_only/real/repeat-0.parquet": (
         *("classification", SHARED),
     ),

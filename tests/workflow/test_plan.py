@@ -16,8 +16,6 @@ from tests.workflow.stubs import make_stub_sources
 from workflow_scripts.tables.figures.workflow import draw_workflow
 from workflow_scripts.tables.rule_graph import parse_nodes
 
-pytest_plugins = ["tests.workflow.plans"]
-
 
 def test_the_paper_with_eleven_systems_is_planned_whole(paper_plan):
     counts = paper_plan.counts
@@ -25,17 +23,16 @@ def test_the_paper_with_eleven_systems_is_planned_whole(paper_plan):
     assert counts["generate_sample"] == 11 * (4 + 8 + 8)
     assert counts["fidelity_score"] == 15
     models = 11 + 6
-    assert counts["privacy_closest"] == counts["privacy_novelty"] == models
-    assert counts["privacy_lenses"] == models
-    assert counts["privacy_score"] == 2 * models  # under both protocols
-    assert counts["privacy_attacker"] == counts["features_held_out"] == 2
+    assert counts["privacy_score"] == counts["privacy_lenses"] == models
+    assert counts["features_privacy"] == models  # under both protocols
+    assert counts["privacy_attacker"] == counts["features_held_out"] == 1
     assert counts["features_training"] == 1
     arms = 2 * (models - 2) + 1  # flipped and brightened copies have no such images
     assert counts["downstream_train_classifier"] == arms
     assert counts["downstream_score_classifier"] == arms
     assert counts["downstream_train_segmenter"] == models - 2 + 1
     assert counts["downstream_train_reporter"] == arms + 1  # and the released one
-    scorers = ("overlap", "chexbert", "radgraph", "green", "ratescore")
+    scorers = ("chexbert", "radgraph", "green", "ratescore")
     assert {counts[f"downstream_{name}"] for name in scorers} == {arms + 1}
 
 
