@@ -19,16 +19,15 @@ from workflow_scripts.tables.attempts import SHARED, parse_patterns, read_attemp
 from workflow_scripts.tables.costs import STAGES
 from workflow_scripts.tables.slurm_accounting import FIELDS
 
-
 SUBMITTED = {
     "results/finetune/sd_v1_4/spans/1": ("finetune", "sd_v1_4"),
     "results/generate/sd_v1_5/test/part-00000-of-00004.parquet": ("generate", "sd_v1_5"),
     "results/generate/noise/privacy/part-00000-of-00008.parquet": ("generate", "noise"),
     "results/features/sd_v2/privacy/as_published/reid.h5": ("features", "sd_v2"),
     "results/features/radedit/privacy/reid.h5": ("features", "radedit"),
-    "results/features/real/held_out/as_published/reid.h5": ("features", SHARED),
     "results/fidelity/rad_dino/sd_v2_1.json": ("fidelity", "sd_v2_1"),
-    "results/privacy/lenses/sana.json": ("privacy", "sana"),
+    "results/privacy/attacker/real.json": ("privacy", SHARED),
+    "results/privacy/as_published/sana.json": ("privacy", "sana"),
     "results/privacy/lenses/lumina_2.json": ("privacy", "lumina_2"),
     "results/downstream/classification/real_only/real/repeat-0.parquet": (
         *("classification", SHARED),
