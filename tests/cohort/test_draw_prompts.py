@@ -6,7 +6,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflow_scripts.cohort import draw_prompts as prompts
@@ -89,6 +89,7 @@ def test_seeds_are_frozen():
     assert prompts.prompt_seed("augment", "No acute findings.") == 1880477285
 
 
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.text("abc \n\té", min_size=1).filter(str.strip), min_size=1, unique=True),
     st.data(),

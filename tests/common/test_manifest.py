@@ -1,8 +1,6 @@
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import (
@@ -113,9 +111,8 @@ def test_prompts_are_checked_on_write_and_read(tmp_path):
         write_prompts(frame.assign(seed=-1), tmp_path / "q.parquet")
 
 
-@given(st.lists(st.sampled_from([1, 0, -1, None]), min_size=4, max_size=4))
-def test_every_finding_value_survives(tmp_path_factory, values):
-    folder = tmp_path_factory.mktemp("findings")
-    write_manifest(manifest().assign(Edema=pd.array(values, dtype="Int8")), folder / "m.parquet")
-    table = pq.read_table(folder / "m.parquet")
+@pytest.mark.parametrize("values", [[1, 0, -1, None], [0, 0, 1, 1], [-1] * 4, [None] * 4])
+def test_every_finding_value_survives(tmp_path, values):
+    write_manifest(manifest().assign(Edema=pd.array(values, dtype="Int8")), tmp_path / "m.parquet")
+    table = pq.read_table(tmp_path / "m.parquet")
     assert table.column("Edema").to_pylist() == values

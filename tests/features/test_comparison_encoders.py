@@ -41,12 +41,13 @@ def states():
     return {name: randomised(name).state_dict() for name in NETWORKS}
 
 
-@pytest.fixture
-def weights(states, tmp_path):
+@pytest.fixture(scope="module")
+def weights(states, tmp_path_factory):
     """Both networks' files in the published layouts."""
-    paths = {"inception_v3": tmp_path / "pt_inception.pth"}
+    folder = tmp_path_factory.mktemp("weights")
+    paths = {"inception_v3": folder / "pt_inception.pth"}
     torch.save(states["inception_v3"], paths["inception_v3"])
-    paths["densenet_121"] = tmp_path / "densenet.safetensors"
+    paths["densenet_121"] = folder / "densenet.safetensors"
     save_file(states["densenet_121"], paths["densenet_121"])
     return paths
 

@@ -15,6 +15,9 @@ from workflow_scripts.fidelity.resample import GROUPS
 
 METRICS = ("precision", "recall", "density", "coverage")
 
+# How often an interval covers the truth: few draws here, all of them in the full tier.
+RUNS = pytest.mark.parametrize("runs", [80, pytest.param(200, marks=pytest.mark.full)])
+
 
 def peer(real, generated, k):
     with contextlib.redirect_stdout(io.StringIO()):
@@ -51,7 +54,7 @@ def test_blocks_do_not_change_memberships(step, monkeypatch):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(8, 40),
     st.integers(8, 40),
@@ -176,6 +179,7 @@ def test_counts_by_group_are_those_of_the_balls_of_the_group():
         assert np.array_equal(found.filled_by[:, g], in_real[:, group_y == g].sum(axis=1))
 
 
+@RUNS
 @pytest.mark.parametrize(
     ("n", "m", "d", "scale", "shift"),
     [
@@ -187,11 +191,11 @@ def test_counts_by_group_are_those_of_the_balls_of_the_group():
     ],
 )
 def test_intervals_cover_the_expected_value_and_are_not_much_wider_than_needed(
-    n, m, d, scale, shift
+    n, m, d, scale, shift, runs
 ):
     """Fixed radii and all: over new samples of both sides the values fall into the intervals."""
     values, intervals = [], []
-    for seed in range(200):
+    for seed in range(runs):
         rng = np.random.default_rng(seed)
         x, y = rng.standard_normal((n, d)), scale * rng.standard_normal((m, d)) + shift
         found = manifold_overlap(x, y)

@@ -65,8 +65,8 @@ def two_images():
 
 
 @pytest.fixture(scope="session")
-def tiny_sd(tmp_path_factory, two_images):
-    """Folders of tiny SD 1 and 2 whose VAE was trained on the two images."""
+def sd_of(tmp_path_factory, two_images):
+    """Return tiny SD 1 and 2 by version, whose VAE has had some steps on the two images."""
     from workflow_scripts.world.diffusion import (
         clip_tokenizer_files,
         train_vae,
@@ -74,17 +74,26 @@ def tiny_sd(tmp_path_factory, two_images):
     )
 
     root = tmp_path_factory.mktemp("tiny_sd")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    pixels = torch.from_numpy(np.stack(list(two_images.values()))).float() / 127.5 - 1
-    vae = train_vae(pixels[:, None].expand(-1, 3, -1, -1), steps=100, batch=2)
-    files = clip_tokenizer_files(list(two_images), 60)
-    found = {}
-    for version in (1, 2):
-        torch.manual_seed(version)
-        found[version] = root / f"sd{version}"
-        write_tiny_pipeline(version, files, vae, found[version])
-    return {version: Base(folder) for version, folder in found.items()}
+
+    @functools.cache
+    def make(steps):
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        pixels = torch.from_numpy(np.stack(list(two_images.values()))).float() / 127.5 - 1
+        vae = train_vae(pixels[:, None].expand(-1, 3, -1, -1), steps, batch=2)
+        files = clip_tokenizer_files(list(two_images), 60)
+        for version in (1, 2):
+            torch.manual_seed(version)
+            write_tiny_pipeline(version, files, vae, root / f"sd{version}_{steps}")
+        return {version: Base(root / f"sd{version}_{steps}") for version in (1, 2)}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(sd_of):
+    """Tiny SD 1 and 2 by version, whose VAE shows little."""
+    return sd_of(20)
 
 
 @pytest.fixture(scope="session")
@@ -201,7 +210,7 @@ def check_lora_lowers_the_loss(two_images, settings, tmp_path):
     """Train an adapter on two captioned images; the loss on draws of its own must fall."""
 
     def mean_loss(family, pipeline, pixels, captions):
-        n = 64
+        n = 32
         draws = Draws(5, 0, range(n), torch.device("cpu"))
         with torch.no_grad():
             encoded = family.encode_images(pipeline, pixels).repeat(n // 2, 1, 1, 1)
@@ -225,9 +234,9 @@ def check_lora_lowers_the_loss(two_images, settings, tmp_path):
             settings(
                 method="lora",
                 lora=lora,
-                epochs=steps * 4,
-                batch_size=8,
-                per_device_batch_size=8,
+                epochs=steps * 2,
+                batch_size=4,
+                per_device_batch_size=4,
                 size=size,
                 **{"learning_rate": 1e-2, **changed},
             ),

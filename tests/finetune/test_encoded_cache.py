@@ -224,13 +224,14 @@ def test_a_truncated_block_is_made_anew(opened, tmp_path, caplog, size):
     assert files(tmp_path / "cache") == before
 
 
-def test_any_wrong_byte_is_found_or_does_not_matter(opened, paths, tmp_path):
+@pytest.mark.parametrize("most", [40, pytest.param(120, marks=pytest.mark.full)])
+def test_any_wrong_byte_is_found_or_does_not_matter(most, opened, paths, tmp_path):
     opened()
     expected = by_chunks(paths)
     (block,) = (tmp_path / "cache").rglob("block-00001.h5")
     whole = block.read_bytes()
     rng = np.random.default_rng(0)
-    places = rng.choice(len(whole), 120, replace=False)
+    places = rng.choice(len(whole), most, replace=False)
     found = 0
     for place in places.tolist():
         wrong = bytearray(whole)
@@ -242,7 +243,7 @@ def test_any_wrong_byte_is_found_or_does_not_matter(opened, paths, tmp_path):
         assert torch.equal(batch, expected[8:16]), place
         assert encode.seen in (0, BLOCK)
         found += encode.seen == BLOCK
-    assert found > 60  # the others lie where HDF5 left gaps
+    assert found > most / 2  # the others lie where HDF5 left gaps
 
 
 def test_a_wrong_byte_in_an_image_is_found_at_the_start_and_when_read(opened, tmp_path):

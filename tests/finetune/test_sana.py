@@ -148,7 +148,7 @@ def test_sampling_tells_the_network_what_training_told_it(pipeline):
 
 
 def test_images_are_encoded_as_the_latents_that_the_autoencoder_decodes(base_of, large_pixels):
-    pipeline = FAMILY.load(base_of("sana", seen=100))
+    pipeline = FAMILY.load(base_of("sana", seen=40))
     with torch.no_grad():
         encoded = FAMILY.encode_images(pipeline, large_pixels)
         decoded = pipeline.vae.decode(encoded).sample

@@ -98,6 +98,20 @@ def content(folder):
     }
 
 
+@pytest.fixture(scope="module")
+def kept():
+    """What tests of this file keep for each other."""
+    return {}
+
+
+@pytest.fixture
+def calm(train, kept):
+    """The content of a span that nothing disturbed; trained once for all tests."""
+    if not kept:
+        kept.update(content(train("calm", progress="calm_progress")))
+    return kept
+
+
 def state(folder):
     found = json.loads((folder / "span.json").read_text())
     assert {"slurm_job_id", "slurm_node", "device"} <= found.pop("provenance").keys()
@@ -136,14 +150,15 @@ def test_stopped_twice_by_the_clock_gives_the_same_bits(chosen, train, clock):
     assert {"training.csv"} < content(calm).keys()
 
 
-def test_a_last_step_without_time_to_write_the_result_leaves_it_to_the_next_span(train, clock):
-    calm = train("calm", progress="calm_progress")
+def test_a_last_step_without_time_to_write_the_result_leaves_it_to_the_next_span(
+    train, calm, clock
+):
     slow = Hooked(on_loss=minutes(clock, 5))
     first = train("1", slow, limit=TimeLimit(48))
     assert state(first) == {"finished": False, "step": STEPS, "steps": STEPS}
     # Not one step is left, and time that is over does not keep the result from being written.
     second = train("2", Hooked(on_loss=pytest.fail), limit=TimeLimit(1, clock.now - 60))
-    assert content(second) == content(calm)
+    assert content(second) == calm
 
 
 def test_a_repeated_last_span_trains_nothing_says_so_and_gives_the_same(train, caplog):
@@ -165,8 +180,7 @@ def test_a_span_without_a_step_fails_and_says_what_to_raise(train, clock, tmp_pa
         train("2", limit=TimeLimit(10, started=clock.now - 9.5 * 60))
 
 
-def test_encoding_spans_time_limits_too(train, clock, monkeypatch, tmp_path):
-    calm = train("calm", progress="calm_progress", cache=tmp_path / "calm_cache")
+def test_encoding_spans_time_limits_too(train, calm, clock, monkeypatch, tmp_path):
     monkeypatch.setattr(data, "BLOCK", 1)
     monkeypatch.setattr(data, "ENCODED_TOGETHER", 1)
     monkeypatch.setattr(data, "_BATCHES_AHEAD", 0)
@@ -181,7 +195,7 @@ def test_encoding_spans_time_limits_too(train, clock, monkeypatch, tmp_path):
     assert len(list(cache.glob("*/block-*.h5"))) == 2
     third = train("3", Hooked(on_encode=pytest.fail), limit=TimeLimit(30), cache=cache)
     assert is_finished(third)
-    assert content(third).keys() == content(calm).keys()
+    assert content(third).keys() == calm.keys()
 
 
 def test_the_time_limit_is_a_flag_in_minutes(tiny_sd, two_images, cohort_writer, tmp_path):
@@ -286,8 +300,7 @@ def on_call(n, act):
     return hook
 
 
-def test_an_attempt_that_was_given_up_ends_when_a_newer_one_is_done(train, tmp_path):
-    calm = content(train("calm", progress="calm_progress"))
+def test_an_attempt_that_was_given_up_ends_when_a_newer_one_is_done(train, calm, tmp_path):
     older = Hooked(on_loss=on_call(6, lambda: train("out")))  # its newer twin, from step 4 on
     with pytest.raises(InputError, match=r"attempt-000002-\w+ has taken over from attempt-000001"):
         train("out", older)
@@ -295,8 +308,7 @@ def test_an_attempt_that_was_given_up_ends_when_a_newer_one_is_done(train, tmp_p
     assert [path.name[:14] for path in (tmp_path / "progress").iterdir()] == ["attempt-000002"]
 
 
-def test_an_attempt_that_was_given_up_ends_when_its_folder_is_gone(train, tmp_path):
-    calm = content(train("calm", progress="calm_progress"))
+def test_an_attempt_that_was_given_up_ends_when_its_folder_is_gone(train, calm, tmp_path):
 
     def newer():
         span = train("1")
@@ -308,8 +320,7 @@ def test_an_attempt_that_was_given_up_ends_when_its_folder_is_gone(train, tmp_pa
     assert not (tmp_path / "progress").exists()
 
 
-def test_an_attempt_that_was_given_up_leaves_the_next_what_it_wrote_last(train, tmp_path):
-    calm = content(train("calm", progress="calm_progress"))
+def test_an_attempt_that_was_given_up_leaves_the_next_what_it_wrote_last(train, calm, tmp_path):
     older = Hooked(on_loss=on_call(5, lambda: Attempt(tmp_path / "progress")))
     with pytest.raises(InputError, match="has taken over"):
         train("out", older)
@@ -329,9 +340,8 @@ def test_an_attempt_that_was_given_up_while_it_writes_its_result_publishes_nothi
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimiser.pt", "curve.json"])
 @pytest.mark.parametrize("damage", ["cut", "removed"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
-    name, damage, train, tmp_path, caplog
+    name, damage, train, calm, tmp_path, caplog
 ):
-    calm = content(train("calm", progress="calm_progress"))
     with pytest.raises(KeyboardInterrupt):
         train("out", Hooked(on_loss=on_call(6, _interrupt)))
     path = next((tmp_path / "progress").glob("*/step-00000004")) / name

@@ -40,6 +40,17 @@ class Plan:
         line = next(line for line in self.output.splitlines() if command in line)
         return shlex.split(line[line.index(command) :].partition(" 2> ")[0])[3:]
 
+    def make_stub_outputs(self, checkout: Path) -> None:
+        """Make stub files for every output in a checkout, so that targets can be forced alone."""
+        for name in self.outputs:
+            path = checkout / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.parent.name == "spans":
+                path.mkdir()
+                (path / "span.json").write_text('{"finished": true, "step": 1, "steps": 1}')
+            else:
+                path.touch()
+
 
 @pytest.fixture(scope="session")
 def paper_plan(tmp_path_factory):
@@ -47,15 +58,3 @@ def paper_plan(tmp_path_factory):
     folder = make_stub_sources(make_checkout(tmp_path_factory.mktemp("paper")))
     command = ["snakemake", "--dry-run", "--printshellcmds"]
     return Plan(folder, run(command, folder).stdout)
-
-
-def make_stub_outputs(plan: Plan, checkout: Path) -> None:
-    """Make stub files for every output of the plan, so that targets can be forced one by one."""
-    for name in plan.outputs:
-        path = checkout / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.parent.name == "spans":
-            path.mkdir()
-            (path / "span.json").write_text('{"finished": true, "step": 1, "steps": 1}')
-        else:
-            path.touch()

@@ -11,7 +11,6 @@ import yaml
 
 from tests.cluster.profile import read_profile
 from tests.workflow.checkouts import run
-from tests.workflow.plans import make_stub_outputs
 from tests.workflow.stubs import make_stub_sources
 from tests.workflow.test_plan import sbatch_stand_in
 from workflow_scripts.tables import build_costs
@@ -45,7 +44,7 @@ def value_of(words, flag):
 
 def test_every_log_of_the_executor_is_its_jobs(paper_plan, checkout, tmp_path, monkeypatch):
     words = paper_plan.words("tables.build_costs")
-    make_stub_outputs(paper_plan, make_stub_sources(checkout))
+    paper_plan.make_stub_outputs(make_stub_sources(checkout))
     for path in (checkout / "results").rglob("*"):
         os.utime(path, (2e9, 2e9))  # none older than what it is made from: only targets run
     sbatch_stand_in(tmp_path / "bin")

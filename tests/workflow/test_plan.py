@@ -11,7 +11,6 @@ import pytest
 
 from tests.cluster.profile import gpus_of_rules, read_profile
 from tests.workflow.checkouts import make_checkout, planned_jobs, run
-from tests.workflow.plans import make_stub_outputs
 from tests.workflow.stubs import make_stub_sources
 from workflow_scripts.tables.figures.workflow import draw_workflow
 from workflow_scripts.tables.rule_graph import parse_nodes
@@ -181,7 +180,7 @@ TARGETS = {
 def test_the_bare_profile_name_submits_jobs_to_their_partitions(
     paper_plan, checkout, tmp_path, profile, trainers
 ):
-    make_stub_outputs(paper_plan, make_stub_sources(checkout))
+    paper_plan.make_stub_outputs(make_stub_sources(checkout))
     home = tmp_path / "home"
     run(["make", "profiles", f"HOME={home}"], checkout)
     notes = sbatch_stand_in(tmp_path / "bin")

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
@@ -14,6 +14,7 @@ from workflow_scripts.downstream.gains import patient_draws
 from workflow_scripts.downstream.outcomes import Outcomes
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=4, max_size=30), st.integers(0, 99))
 def test_drawn_metrics_equal_those_of_the_repeated_rows(scores, seed):
     """Ties included: an image that counts three times is three images."""
