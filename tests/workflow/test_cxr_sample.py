@@ -138,7 +138,7 @@ def test_every_record_of_the_run_is_whole(sample):
     records = [p for p in records if {"fidelity", "privacy", "downstream"} & set(p.parts)]
     # Fidelity; pairwise and attacker twice, closest, novelty, lenses; real alone and two settings
     # of downstream.
-    assert len(records) == 6 + 2 * (8 + 1) + 3 * 8 + (1 + 12)
+    assert len(records) == 6 + 2 * (8 + 1) + 3 * 8 + (1 + 10)
     for path in records:
         assert json.loads(path.read_text())["values"]
     assert (sample / "results/tables/report.html").stat().st_size > 0
