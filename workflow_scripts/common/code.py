@@ -20,6 +20,10 @@ DIGITS: Final = 16
 """Hexadecimal digits of a digest: 64 bits tell two versions of a file apart."""
 
 
+_KNOWN: Final = {"path", "imports", "names", "digest"}
+"""What is kept of a file."""
+
+
 class Code:
     """The project's modules as they lie on the disk, each read once.
 
@@ -104,21 +108,24 @@ class Code:
         return self._modules[path]
 
     def _keep(self) -> None:
-        """Keep what was read, for the next process, where that is not what is kept already."""
+        """Keep what was read, for the next process, in place of what was known of these files."""
         if self._known_path is None or self._used.keys() <= self._known.keys():
             return
+        read = {said["path"] for said in self._used.values()}
+        others = {key: said for key, said in self._known.items() if said["path"] not in read}
+        self._known = others | self._used
         temporary = self._known_path.with_name(f"{self._known_path.name}.{os.getpid()}")
         with contextlib.suppress(OSError):  # it only saves parsing
             temporary.parent.mkdir(exist_ok=True)
-            temporary.write_text(json.dumps(self._used), encoding="utf-8")
+            temporary.write_text(json.dumps(self._known), encoding="utf-8")
             temporary.replace(self._known_path)
-        self._known = dict(self._used)
 
 
 def _parse(source: bytes, path: str) -> dict[str, Any]:
     tree = ast.parse(source, path)
     imports = sorted(set(_imports(tree, path)))
-    return {"imports": imports, "names": sorted(set(_strings(tree))), "digest": digest_of(tree)}
+    names = sorted(set(_strings(tree)))
+    return {"path": path, "imports": imports, "names": names, "digest": digest_of(tree)}
 
 
 def digest_of(tree: ast.Module) -> str:
@@ -198,6 +205,7 @@ def _data_beside(root: Path, folder: Path) -> dict[str, list[str]]:
 
 def _read_known(path: Path | None) -> dict[str, dict[str, Any]]:
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError):
+        known = json.loads(path.read_text(encoding="utf-8")) if path else {}
+        return {key: said for key, said in known.items() if said.keys() >= _KNOWN}
+    except (OSError, ValueError, AttributeError):
         return {}
