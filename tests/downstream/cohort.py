@@ -67,6 +67,21 @@ def write_cohort(
     return manifest, prompts
 
 
+def flags_for(folder: Path, name: str) -> dict[str, object]:
+    """Return the flags that all three scripts take, for a run on real images of a cohort."""
+    own = folder / "runs" / name
+    return {
+        "setting": "real_only",
+        "model": "real",
+        "protocol": "sound",
+        "manifest": folder / "manifest.parquet",
+        "prompts": folder / "augment.parquet",
+        "seed": 7,
+        "progress": own / "progress",
+        "threads": 1,
+    }
+
+
 def words_of(flags: dict[str, object]) -> list[str]:
     """Return flags as words; a list gives several words, None leaves a flag out."""
     words: list[str] = []

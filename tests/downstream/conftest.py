@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from tests.downstream.cohort import (
     DRAWN,
     blob_image,
+    flags_for,
     image_id_of,
     words_of,
     write_cohort,
@@ -54,28 +55,23 @@ class World:
 
     def arguments(self, name: str, **changes: object) -> list[str]:
         """Return the script's flags; `shards` may be a list."""
-        folder = self.folder / "runs" / name
-        flags: dict[str, object] = {
-            "setting": "real_only",
-            "model": "real",
-            "protocol": "sound",
-            "manifest": self.folder / "manifest.parquet",
-            "prompts": self.folder / "augment.parquet",
-            "weights": self.weights,
-            "size": SIZE,
-            "epochs": 12,
-            "batch_size": 32,
-            "learning_rate": 0.01,
-            "weight_decay": 1e-5,
-            "validation_share": 0.15,
-            "scheduler_factor": 0.1,
-            "scheduler_patience": 2,
-            "rotation_degrees": 10,
-            "seed": 7,
-            "progress": folder / "progress",
-            "threads": 1,
-            "output": folder / "outcomes.parquet",
-        } | changes
+        flags = (
+            flags_for(self.folder, name)
+            | {
+                "weights": self.weights,
+                "size": SIZE,
+                "epochs": 12,
+                "batch_size": 32,
+                "learning_rate": 0.01,
+                "weight_decay": 1e-5,
+                "validation_share": 0.15,
+                "scheduler_factor": 0.1,
+                "scheduler_patience": 2,
+                "rotation_degrees": 10,
+                "output": self.folder / "runs" / name / "outcomes.parquet",
+            }
+            | changes
+        )
         return words_of(flags)
 
     def run(self, name: str, **changes: object) -> Path:

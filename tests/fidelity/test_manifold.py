@@ -16,7 +16,9 @@ from workflow_scripts.fidelity.resample import GROUPS
 METRICS = ("precision", "recall", "density", "coverage")
 
 # How often an interval covers the truth: few draws here, all of them in the full tier.
-RUNS = pytest.mark.parametrize("runs", [80, pytest.param(200, marks=pytest.mark.full)])
+RUNS = pytest.mark.parametrize(
+    ("runs", "least"), [(80, 0.9), pytest.param(200, 0.93, marks=pytest.mark.full)]
+)
 
 
 def peer(real, generated, k):
@@ -191,7 +193,7 @@ def test_counts_by_group_are_those_of_the_balls_of_the_group():
     ],
 )
 def test_intervals_cover_the_expected_value_and_are_not_much_wider_than_needed(
-    n, m, d, scale, shift, runs
+    n, m, d, scale, shift, runs, least
 ):
     """Fixed radii and all: over new samples of both sides the values fall into the intervals."""
     values, intervals = [], []
@@ -205,7 +207,7 @@ def test_intervals_cover_the_expected_value_and_are_not_much_wider_than_needed(
     truth, spread = values.mean(axis=0), values.std(axis=0)
     covered = ((intervals[:, :, 0] <= truth) & (truth <= intervals[:, :, 1])).mean(axis=0)
     widths = (intervals[:, :, 1] - intervals[:, :, 0]).mean(axis=0)
-    assert (covered >= 0.93).all(), dict(zip(METRICS, covered, strict=True))
+    assert (covered >= least).all(), dict(zip(METRICS, covered, strict=True))
     # A share near 0 or 1 has almost no spread; its interval is that of so many images without one.
     inner = (truth > 0.05) & ((truth < 0.95) | (np.array(METRICS) == "density"))
     assert (widths[inner] < 2.2 * 3.92 * spread[inner]).all()

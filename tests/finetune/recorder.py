@@ -3,6 +3,8 @@
 import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
+from workflow_scripts.finetune.draws import Draws
+
 
 class Recorder:
     """A network that answers with what it is told to, and keeps what it was given."""
@@ -16,6 +18,15 @@ class Recorder:
         if not torch.is_tensor(answer):
             answer = torch.full_like(hidden_states, answer)
         return Transformer2DModelOutput(sample=answer)
+
+
+def told(family, pipeline, pixels, captions, network):
+    """Let a loss tell a network two images; return these encoded, their conditions and the loss."""
+    draws = Draws(5, 2, range(2), torch.device("cpu"))
+    with torch.no_grad():
+        encoded = family.encode_images(pipeline, pixels)
+        conditions = family.encode_captions(pipeline, captions)
+        return encoded, conditions, family.loss(pipeline, network, encoded, conditions, draws)
 
 
 def led_by(pipeline, answer, shape, **call):

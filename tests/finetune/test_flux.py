@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.finetune.conftest import SIDE
-from tests.finetune.recorder import Recorder
+from tests.finetune.recorder import Recorder, told
 from workflow_scripts.finetune.draws import Draws
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.families.flux import Flux, noise_levels
@@ -31,14 +31,6 @@ def test_noise_levels_are_logit_normal_without_shift():
     assert sigma.max() < 1
 
 
-def _told(pipeline, large_pixels, captions, network):
-    draws = Draws(5, 2, range(2), CPU)
-    with torch.no_grad():
-        encoded = FAMILY.encode_images(pipeline, large_pixels)
-        conditions = FAMILY.encode_captions(pipeline, captions)
-        return encoded, FAMILY.loss(pipeline, network, encoded, conditions, draws)
-
-
 def _by_hand(pipeline, encoded):
     """Draw what the loss drew, in its order, and pack it token by token."""
     draws = Draws(5, 2, range(2), CPU)
@@ -61,14 +53,14 @@ def test_the_network_is_told_sigma_and_asked_for_noise_minus_clean(
     pipeline, large_pixels, two_images
 ):
     network = Recorder()
-    encoded, loss = _told(pipeline, large_pixels, list(two_images), network)
+    encoded, _, loss = told(FAMILY, pipeline, large_pixels, list(two_images), network)
     clean, noise, sigma = _by_hand(pipeline, encoded)
     given = network.given
     assert torch.equal(given["timestep"], sigma)
     level = sigma[:, None, None]
     assert torch.allclose(given["hidden_states"], (1 - level) * clean + level * noise)
     assert torch.allclose(loss, (noise - clean).square().mean(dim=(1, 2)))
-    _, none_left = _told(pipeline, large_pixels, list(two_images), Recorder(noise - clean))
+    *_, none_left = told(FAMILY, pipeline, large_pixels, list(two_images), Recorder(noise - clean))
     assert torch.equal(none_left, torch.zeros(2))
 
 
@@ -76,7 +68,7 @@ def test_the_conditions_have_the_shapes_and_places_of_the_pipeline(
     pipeline, large_pixels, two_images
 ):
     network = Recorder()
-    _told(pipeline, large_pixels, list(two_images), network)
+    told(FAMILY, pipeline, large_pixels, list(two_images), network)
     given, tokens = network.given, pipeline.tokenizer_2.model_max_length
     assert given["guidance"].tolist() == [1.0, 1.0]
     assert given["encoder_hidden_states"].shape == (2, tokens, 32)
@@ -98,7 +90,7 @@ def test_a_network_without_guidance_is_not_told_any(pipeline, large_pixels, two_
         _pack_latents=pipeline._pack_latents,
         _prepare_latent_image_ids=pipeline._prepare_latent_image_ids,
     )
-    _told(schnell, large_pixels, list(two_images), network)
+    told(FAMILY, schnell, large_pixels, list(two_images), network)
     assert network.given["guidance"] is None
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.finetune.conftest import SIDE
-from tests.finetune.recorder import Recorder
+from tests.finetune.recorder import Recorder, told
 from workflow_scripts.finetune.draws import Draws
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.families.lumina2 import Lumina2, noise_levels
@@ -41,19 +41,11 @@ def test_noise_levels_are_uniform_and_shifted_as_the_scheduler_says(shift, expec
     assert sigma.max() <= 1
 
 
-def _told(pipeline, large_pixels, captions, network):
-    draws = Draws(5, 2, range(2), CPU)
-    with torch.no_grad():
-        encoded = FAMILY.encode_images(pipeline, large_pixels)
-        conditions = FAMILY.encode_captions(pipeline, captions)
-        return encoded, FAMILY.loss(pipeline, network, encoded, conditions, draws)
-
-
 def test_the_network_is_told_one_minus_sigma_and_asked_for_clean_minus_noise(
     pipeline, large_pixels, two_images
 ):
     network = Recorder()
-    encoded, loss = _told(pipeline, large_pixels, list(two_images), network)
+    encoded, _, loss = told(FAMILY, pipeline, large_pixels, list(two_images), network)
     draws = Draws(5, 2, range(2), CPU)
     clean = draw_latents(pipeline.vae, encoded, draws)
     noise = draws.normal(clean.shape[1:])
@@ -64,13 +56,13 @@ def test_the_network_is_told_one_minus_sigma_and_asked_for_clean_minus_noise(
     level = sigma[:, None, None, None]
     assert torch.allclose(given["hidden_states"], (1 - level) * clean + level * noise)
     assert torch.allclose(loss, (clean - noise).square().mean(dim=(1, 2, 3)))
-    _, none_left = _told(pipeline, large_pixels, list(two_images), Recorder(clean - noise))
+    *_, none_left = told(FAMILY, pipeline, large_pixels, list(two_images), Recorder(clean - noise))
     assert torch.equal(none_left, torch.zeros(2))
 
 
 def test_the_network_is_told_the_text_and_where_it_ends(pipeline, large_pixels, two_images):
     network = Recorder()
-    _told(pipeline, large_pixels, [next(iter(two_images)), ""], network)
+    told(FAMILY, pipeline, large_pixels, [next(iter(two_images)), ""], network)
     given = network.given
     assert given["encoder_hidden_states"].shape == (2, TEXT_TOKENS, TEXT_WIDTH)
     assert given["encoder_attention_mask"].shape == (2, TEXT_TOKENS)

@@ -8,7 +8,7 @@ import torch
 
 from tests.finetune.conftest import SIDE
 from tests.finetune.damage import edit
-from tests.finetune.recorder import Recorder
+from tests.finetune.recorder import Recorder, told
 from workflow_scripts.finetune.draws import Draws
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.families.sana import Sana, noise_levels
@@ -48,14 +48,6 @@ def test_noise_levels_are_logit_normal_and_shifted_as_the_scheduler_says(shift, 
     assert sigma.max() < 1
 
 
-def _told(pipeline, large_pixels, captions, network):
-    draws = Draws(5, 2, range(2), CPU)
-    with torch.no_grad():
-        encoded = FAMILY.encode_images(pipeline, large_pixels)
-        conditions = FAMILY.encode_captions(pipeline, captions)
-        return conditions, FAMILY.loss(pipeline, network, encoded, conditions, draws)
-
-
 def _by_hand(pipeline, large_pixels):
     """Draw what the loss drew, in its order."""
     draws = Draws(5, 2, range(2), CPU)
@@ -70,14 +62,14 @@ def test_the_network_is_told_1000_sigma_and_asked_for_noise_minus_clean(
     pipeline, large_pixels, two_images
 ):
     network = Recorder()
-    _, loss = _told(pipeline, large_pixels, list(two_images), network)
+    *_, loss = told(FAMILY, pipeline, large_pixels, list(two_images), network)
     clean, noise, sigma = _by_hand(pipeline, large_pixels)
     given = network.given
     torch.testing.assert_close(given["timestep"], 1000 * sigma)
     level = sigma[:, None, None, None]
     torch.testing.assert_close(given["hidden_states"], (1 - level) * clean + level * noise)
     torch.testing.assert_close(loss, (noise - clean).square().mean(dim=(1, 2, 3)))
-    _, none_left = _told(pipeline, large_pixels, list(two_images), Recorder(noise - clean))
+    *_, none_left = told(FAMILY, pipeline, large_pixels, list(two_images), Recorder(noise - clean))
     torch.testing.assert_close(none_left, torch.zeros(2))
 
 
@@ -85,14 +77,14 @@ def test_the_checkpoint_says_the_scale_of_time_and_the_shift(folder, large_pixel
     edit(folder / "transformer" / "config.json", timestep_scale=0.001)
     edit(folder / "scheduler" / "scheduler_config.json", flow_shift=1.0)
     network, pipeline = Recorder(), FAMILY.load(Base(folder))
-    _told(pipeline, large_pixels, list(two_images), network)
+    told(FAMILY, pipeline, large_pixels, list(two_images), network)
     shifted = _by_hand(pipeline, large_pixels)[2]
     torch.testing.assert_close(network.given["timestep"], shifted / (3 - 2 * shifted))
 
 
 def test_the_network_is_told_the_text_and_where_it_ends(pipeline, large_pixels):
     network = Recorder()
-    conditions, _ = _told(pipeline, large_pixels, ["the heart is large", ""], network)
+    _, conditions, _ = told(FAMILY, pipeline, large_pixels, ["the heart is large", ""], network)
     given = network.given
     assert torch.equal(given["encoder_hidden_states"], conditions["text"])
     assert given["encoder_hidden_states"].shape == (2, TEXT_TOKENS, TEXT_WIDTH)
@@ -160,7 +152,9 @@ def test_images_are_encoded_as_the_latents_that_the_autoencoder_decodes(base_of,
 
 def test_a_network_of_half_the_precision_gives_a_float32_loss(base_of, large_pixels, two_images):
     pipeline = FAMILY.load(base_of("sana"), dtype=torch.bfloat16)
-    conditions, loss = _told(pipeline, large_pixels, list(two_images), pipeline.transformer)
+    _, conditions, loss = told(
+        FAMILY, pipeline, large_pixels, list(two_images), pipeline.transformer
+    )
     assert conditions["text"].dtype == torch.bfloat16
     assert loss.dtype == torch.float32
     assert loss.shape == (2,)

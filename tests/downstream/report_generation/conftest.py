@@ -12,6 +12,7 @@ from PIL import Image
 from tests.downstream.cohort import (
     DRAWN,
     blob_image,
+    flags_for,
     image_id_of,
     words_of,
     write_cohort,
@@ -74,41 +75,36 @@ class World:
 
     def arguments(self, name: str, **changes: object) -> list[str]:
         """Return the script's flags; `shards` may be a list."""
-        folder = self.folder / "runs" / name
-        flags: dict[str, object] = {
-            "setting": "real_only",
-            "model": "real",
-            "protocol": "sound",
-            "manifest": self.folder / "manifest.parquet",
-            "prompts": self.folder / "augment.parquet",
-            "start": self.start,
-            "real_images": 100,
-            "draw_seed": 5,
-            "projector_epochs": 2,
-            "projector_batch_size": 8,
-            "projector_learning_rate": 1e-2,
-            "epochs": 2,
-            "batch_size": 16,
-            "learning_rate": 5e-3,
-            "lora_rank": 4,
-            "lora_alpha": 8,
-            "lora_dropout": 0.05,
-            "warmup_share": 0.03,
-            "weight_decay": 0.0,
-            "max_grad_norm": 1.0,
-            "max_length": 320,
-            "max_new_tokens": 24,
-            "validation_images": 8,
-            "per_device_batch_size": 8,
-            "generate_batch_size": 24,
-            "mixed_precision": "no",
-            "checkpoint_every": 3,
-            "image_memory": 1,
-            "seed": 7,
-            "progress": folder / "progress",
-            "threads": 1,
-            "output": folder / "repeat-0.parquet",
-        } | changes
+        flags = (
+            flags_for(self.folder, name)
+            | {
+                "start": self.start,
+                "real_images": 100,
+                "draw_seed": 5,
+                "projector_epochs": 2,
+                "projector_batch_size": 8,
+                "projector_learning_rate": 1e-2,
+                "epochs": 2,
+                "batch_size": 16,
+                "learning_rate": 5e-3,
+                "lora_rank": 4,
+                "lora_alpha": 8,
+                "lora_dropout": 0.05,
+                "warmup_share": 0.03,
+                "weight_decay": 0.0,
+                "max_grad_norm": 1.0,
+                "max_length": 320,
+                "max_new_tokens": 24,
+                "validation_images": 8,
+                "per_device_batch_size": 8,
+                "generate_batch_size": 24,
+                "mixed_precision": "no",
+                "checkpoint_every": 3,
+                "image_memory": 1,
+                "output": self.folder / "runs" / name / "repeat-0.parquet",
+            }
+            | changes
+        )
         return words_of(flags)
 
     def run(self, name: str, **changes: object) -> Path:

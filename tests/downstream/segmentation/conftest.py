@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from tests.downstream.cohort import image_id_of, words_of, write_cohort, write_row
+from tests.downstream.cohort import flags_for, image_id_of, words_of, write_cohort, write_row
 from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
 from workflow_scripts.common.records import Record, read_record
 from workflow_scripts.downstream.segmentation import score, train
@@ -101,30 +101,25 @@ class World:
 
     def arguments(self, name: str, **changes: object) -> list[str]:
         """Return the script's flags, some of them changed: see `words_of`."""
-        folder = self.folder / "runs" / name
-        flags: dict[str, object] = {
-            "setting": "real_only",
-            "model": "real",
-            "protocol": "sound",
-            "manifest": self.folder / "manifest.parquet",
-            "prompts": self.folder / "augment.parquet",
-            "real_masks": self.real_masks,
-            "exact_masks": self.folder / "exact",
-            "size": SIZE,
-            "steps": 120,
-            "batch_size": 16,
-            "learning_rate": 0.01,
-            "channels": [8, 16],
-            "residual_units": 0,
-            "loss": "dice_ce",
-            "validation_share": 0.15,
-            "rotation_degrees": 5,
-            "contrast": 0.1,
-            "seed": 7,
-            "progress": folder / "progress",
-            "threads": 1,
-            "output": folder / "outcomes.parquet",
-        } | changes
+        flags = (
+            flags_for(self.folder, name)
+            | {
+                "real_masks": self.real_masks,
+                "exact_masks": self.folder / "exact",
+                "size": SIZE,
+                "steps": 120,
+                "batch_size": 16,
+                "learning_rate": 0.01,
+                "channels": [8, 16],
+                "residual_units": 0,
+                "loss": "dice_ce",
+                "validation_share": 0.15,
+                "rotation_degrees": 5,
+                "contrast": 0.1,
+                "output": self.folder / "runs" / name / "outcomes.parquet",
+            }
+            | changes
+        )
         return words_of(flags)
 
     def run(self, name: str, **changes: object) -> Path:
