@@ -7,17 +7,16 @@ import pytest
 import torch
 
 from workflow_scripts.common.files import sha256_of
-from workflow_scripts.downstream.report_generation.metrics import chexbert
-from workflow_scripts.downstream.report_generation.metrics import chexbert_classes as classes
+from workflow_scripts.downstream.report_generation.metrics import chexbert, chexbert_classes
 from workflow_scripts.downstream.report_generation.metrics.chexbert_classes import HEADS
 from workflow_scripts.world import tiny_chexbert
 from workflow_scripts.world.population import draw_population
 
 CLASSES = {
-    1: classes.POSITIVE,
-    0: classes.NEGATIVE,
-    -1: classes.UNCERTAIN,
-    None: classes.BLANK,
+    1: chexbert_classes.POSITIVE,
+    0: chexbert_classes.NEGATIVE,
+    -1: chexbert_classes.UNCERTAIN,
+    None: chexbert_classes.BLANK,
 }
 
 
@@ -38,15 +37,15 @@ def test_it_labels_the_worlds_captions(weights: Path):
     truth = np.array([[CLASSES[e.labels[name]] for name in HEADS] for e in exposures])
     assert (found == truth).mean() > 0.97
     for uncertain in (False, True):
-        pair = (classes.is_positive(side, uncertain) for side in (truth, found))
-        assert classes.micro_f1(classes.agreement(*pair).sum(axis=0)) > 0.9
+        pair = (chexbert_classes.is_positive(side, uncertain) for side in (truth, found))
+        assert chexbert_classes.micro_f1(chexbert_classes.agreement(*pair).sum(axis=0)) > 0.9
 
 
 def test_drawn_captions_say_what_their_classes_say():
     captions, classes = tiny_chexbert.draw_captions(300, 1)
     column = list(HEADS).index("Pleural Effusion")
     for caption, row in zip(captions, classes, strict=True):
-        assert ("effusion" in caption.lower()) == (row[column] != classes.BLANK)
+        assert ("effusion" in caption.lower()) == (row[column] != chexbert_classes.BLANK)
     assert set(np.unique(classes)) == {0, 1, 2, 3}
     assert set(np.unique(classes[:, -1])) == {0, 1}
 

@@ -198,7 +198,7 @@ def test_the_external_model_draws_one_new_patient_for_each_prompt(tmp_path: Path
     assert list(listed.columns) == ["file_name", "prompt_id"]
     assert len(listed) == 3
     pictures = [np.asarray(Image.open(tmp_path / "images" / f)) for f in listed["file_name"]]
-    assert all(picture.shape == (256, 256) for picture in pictures)
+    assert all(picture.shape == (128, 128) for picture in pictures)
     assert len({picture.tobytes() for picture in pictures}) == 3
 
 
