@@ -48,7 +48,8 @@ HEAVY = {"torch", "diffusers", "transformers", "accelerate", "monai", "sklearn",
 
 def rules():
     """Return name and text of every rule."""
-    text = "\n".join(path.read_text() for path in sorted(RULES.glob("*.smk")))
+    files = [path for path in sorted(RULES.glob("*.smk")) if path.name != "common.smk"]
+    text = "\n".join(path.read_text() for path in files)
     parts = re.split(r"^(?:rule|checkpoint) (\w+):$", text, flags=re.M)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
