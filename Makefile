@@ -101,7 +101,7 @@ test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installe
 	$(PYTEST) -m "not full"
 
 # What is heavy: SLURM and its faults, all eleven systems, real radiographs, memorisation, benchmarks.
-test-heavy: $(VENV)/installed-dev $(VENV)/installed-bench
+test-heavy: $(VENV)/installed-bench $(VENV)/originals/installed $(VENV)/reports/installed
 	$(PYTEST) -m full
 
 test-full: test test-heavy
