@@ -138,8 +138,9 @@ envs/core.yaml: envs/core.lock.txt envs/cuda.txt envs/reports.txt
 	python -m workflow_scripts.common.environments
 
 # The embedded world and the tests' demo, kept for all checkouts (workflow_scripts/world/store.py).
+clean-cache: CACHE = $(or $(CHEXGENBENCH_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chexgenbench)
 clean-cache:
-	rm -rf $(or $(CHEXGENBENCH_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chexgenbench)
+	rm -rf $(CACHE)/world $(CACHE)/systems $(CACHE)/demo
 
 clean:
 	rm -rf results/*/ logs benchmarks .snakemake

@@ -114,7 +114,7 @@ def _of_model(model: str, protocol: str = "sound") -> str:
         f"--model {model} --protocol {protocol} --manifest manifest.parquet"
         f" --prompts prompts/privacy.parquet --real {features}/train"
         f" --generated {features}/{model}_privacy"
-        f" --bootstrap {DRAWS} --seed 42 --threshold 0.85 --gpus 0"
+        f" --bootstrap {DRAWS} --seed 42 --threshold 0.85"
     )
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.tables.conftest import privacy
+from tests.tables.stems import STEMS
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Record, Value, read_record, write_record
@@ -22,47 +23,6 @@ from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.published import model_key, published_values
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
-
-STEMS = (
-    "table01_fidelity",
-    "table01b_fid_sample_size",
-    "table01c_paired_differences",
-    "table02_fid_per_pathology",
-    "table02b_kid_per_pathology",
-    "table03_privacy",
-    "table03b_closest_training_image",
-    "table03c_attacker",
-    "table03d_novelty",
-    "table03e_lenses",
-    "table03f_protocols",
-    "table04_classification_augmented",
-    "table04b_classification_gains",
-    "table04c_classification_metrics",
-    "table05_segmentation",
-    "table05b_segmentation_gains",
-    "table06_rrg_augmented",
-    "table06b_rrg_augmented_gains",
-    "table07_encoders",
-    "table08_ranks",
-    "table08b_leaderboard",
-    "table08c_pareto",
-    "table09_prevalence",
-    "table09b_prevalence_correlation",
-    "table10_task_ranks",
-    "table10b_rank_correlations",
-    "table11_t2i_hyperparameters",
-    "table12_downstream_hyperparameters",
-    "table13_lora_rank",
-    "table14_lora_position",
-    "table15_classification_synthetic_only",
-    "table15b_classification_gains",
-    "table15c_classification_metrics",
-    "table16_rrg_synthetic_only",
-    "table16b_rrg_synthetic_only_gains",
-    "table17a_caption_fidelity",
-    "table17b_caption_privacy",
-)
-"""By hand: a table that is lost or listed twice in the code must differ from it."""
 
 
 def build(bench: SimpleNamespace, out: str = "out") -> Path:

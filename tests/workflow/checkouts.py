@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
 from filelock import FileLock
 
 from workflow_scripts.world.demo import is_stale
@@ -43,23 +44,23 @@ def make_checkout(folder):
     return folder
 
 
-RESULTS = ("results", "data", "logs", "benchmarks", ".snakemake/metadata")
+RESULTS = ("results", "data/my_model", "logs", "benchmarks", ".snakemake/metadata")
 """What a finished run consists of; all but the first may be missing."""
 
 
-def finished_demo():
-    """Return a checkout in which `make demo` has run, with this code's world and trainings.
+def copy_demo(target):
+    """Copy the results of a demo that has run, with this code's world and trainings.
 
-    That is the one that the tests run from, where its demo is fresh, or one that is kept in the
-    cache folder and brought up to date here.
+    It is that of the checkout that the tests run from, where it is fresh, or one that is kept in
+    the cache folder and brought up to date here.
     """
-    running = ROOT / ".snakemake/locks"
-    if not is_stale(ROOT) and not (running.is_dir() and any(running.iterdir())):
-        return ROOT
+    if holds_fresh_demo(ROOT):
+        copy_results(ROOT, target)
+        return
     kept = cache_folder() / "demo"
     kept.mkdir(parents=True, exist_ok=True)
     checkout = kept / "checkout"
-    with FileLock(kept / "lock"):
+    with FileLock(kept / "lock"):  # until it is copied: another session may bring it up to date
         if is_stale(checkout):
             shutil.rmtree(checkout, ignore_errors=True)
         for part in ("workflow_scripts", "rules", "profiles", "tests", "envs"):
@@ -68,7 +69,23 @@ def finished_demo():
         make_checkout(checkout)
         run(["snakemake", "--unlock", "--profile", "profiles/demo"], checkout, check=False)
         run(["make", "demo"], checkout)
-    return checkout
+        copy_results(checkout, target)
+
+
+def holds_fresh_demo(checkout):
+    """Whether a checkout's results are a demo's of this code, at rest, and nobody's beside it.
+
+    A user may have run the workflow on real data in the same checkout: that is never copied.
+    """
+    results, locks = checkout / "results", checkout / ".snakemake/locks"
+    overlay = yaml.safe_load((checkout / "profiles/demo/overlay.yaml").read_text())
+    images = results / "generate"
+    return (
+        not is_stale(checkout)
+        and (results / "tables/report.html").is_file()
+        and {path.name for path in images.iterdir()} <= set(overlay["run_models"])
+        and not (locks.is_dir() and any(locks.iterdir()))
+    )
 
 
 def copy_results(source, target):

@@ -15,7 +15,7 @@ from filelock import FileLock
 from tests.cluster.cluster import INSTALL, Cluster, ClusterError, missing_programs
 from tests.cluster.profile import write_profile
 from tests.cluster.snakemake_runs import Run, jobs
-from tests.workflow.checkouts import copy_results, finished_demo, make_checkout, run
+from tests.workflow.checkouts import copy_demo, make_checkout, run
 from tests.workflow.plans import paper_plan  # noqa: F401  a fixture
 
 
@@ -65,12 +65,12 @@ def made_once(tmp_path_factory, name):
 def demo(tmp_path_factory):
     """A checkout of this session's in which `make demo` has run to its end; returns its folder.
 
-    It begins with the results of a demo that has run already (`finished_demo`), so that it does the
+    It begins with the results of a demo that has run already (`copy_demo`), so that it does the
     jobs alone whose code or config has changed since.
     """
     with made_once(tmp_path_factory, "demo") as (folder, new):
         if new:
-            copy_results(finished_demo(), folder)
+            copy_demo(folder)
             run(["make", "demo"], folder)
     return folder
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.tables import leaks
 from tests.tables.freeze import FROZEN, changes
+from tests.tables.stems import STEMS
 from tests.workflow.checkouts import jobs_in, planned_jobs, run
 from workflow_scripts.common.images import read_shards
 from workflow_scripts.common.manifest import (
@@ -36,45 +37,6 @@ from workflow_scripts.tables.costs import BENCHMARKS_ALONE
 pytestmark = pytest.mark.workflow
 
 PROFILE = ["--profile", "profiles/demo"]
-TABLES = [
-    "table01_fidelity",
-    "table01b_fid_sample_size",
-    "table01c_paired_differences",
-    "table02_fid_per_pathology",
-    "table02b_kid_per_pathology",
-    "table03_privacy",
-    "table03b_closest_training_image",
-    "table03c_attacker",
-    "table03d_novelty",
-    "table03e_lenses",
-    "table03f_protocols",
-    "table04_classification_augmented",
-    "table04b_classification_gains",
-    "table04c_classification_metrics",
-    "table05_segmentation",
-    "table05b_segmentation_gains",
-    "table06_rrg_augmented",
-    "table06b_rrg_augmented_gains",
-    "table07_encoders",
-    "table08_ranks",
-    "table08b_leaderboard",
-    "table08c_pareto",
-    "table09_prevalence",
-    "table09b_prevalence_correlation",
-    "table10_task_ranks",
-    "table10b_rank_correlations",
-    "table11_t2i_hyperparameters",
-    "table12_downstream_hyperparameters",
-    "table13_lora_rank",
-    "table14_lora_position",
-    "table15_classification_synthetic_only",
-    "table15b_classification_gains",
-    "table15c_classification_metrics",
-    "table16_rrg_synthetic_only",
-    "table16b_rrg_synthetic_only_gains",
-    "table17a_caption_fidelity",
-    "table17b_caption_privacy",
-]
 JOINS = {(f"tables_{name}", None) for name in ("build", "costs", "figures", "report", "riskiest")}
 
 
@@ -84,7 +46,7 @@ def value(demo, stage, model, metric, subset="all"):
 
 
 def test_every_table_and_the_report_are_there(demo):
-    for table in TABLES:
+    for table in STEMS:
         for suffix in ("csv", "md", "tex", "html"):
             assert (demo / f"results/tables/{table}.{suffix}").stat().st_size > 0
     assert "<html" in (demo / "results/tables/report.html").read_text()[:500]
@@ -98,7 +60,7 @@ def test_snakemakes_own_report_has_the_tables_by_category_and_no_radiograph(demo
         public = archive.read(packed["report_public.html"])
     for category in ("Fidelity", "Privacy", "Classification", "Segmentation", "Ranks", "Cost"):
         assert f'"{category}"' in index
-    assert {f"{table}.html" for table in TABLES} | {"costs.html"} <= set(packed)
+    assert {f"{table}.html" for table in STEMS} | {"costs.html"} <= set(packed)
     assert "protocol sound" in index
     assert "riskiest_pairs.html" not in packed
     assert leaks.images_in(public) == []
@@ -337,7 +299,7 @@ def test_a_prompt_set_that_was_not_given_leaves_dashes_with_the_reason(demo):
 
 
 def test_published_values_never_stand_beside_the_embedded_worlds(demo):
-    for table in TABLES:
+    for table in STEMS:
         text = (demo / f"results/tables/{table}.csv").read_text()
         assert "ublished" not in re.sub("[Aa]s[ _]published", "", text)
 

@@ -329,8 +329,13 @@ def model_arguments(description: str) -> argparse.ArgumentParser:
     add("--bootstrap", type=int, default=Settings.bootstrap, help="0: no intervals")
     add("--seed", type=int, default=Settings.seed)
     add("--threads", type=int, default=1)
-    add("--gpus", type=int, default=0)
     add("--output", required=True, type=Path)
+    return parser
+
+
+def gpus_argument(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the number of GPUs to the parser of a score that computes on one."""
+    parser.add_argument("--gpus", type=int, default=0)
     return parser
 
 

@@ -37,6 +37,7 @@ from workflow_scripts.privacy.private_table import write_private_table
 from workflow_scripts.privacy.score import (
     Settings,
     bootstrap_of_means,
+    gpus_argument,
     model_arguments,
     pairs_argument,
     percentile_interval,
@@ -197,7 +198,8 @@ def score(
 
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    parser = pairs_argument(model_arguments((__doc__ or "").splitlines()[0]))
+    parser = model_arguments((__doc__ or "").splitlines()[0])
+    pairs_argument(gpus_argument(parser))
     parser.add_argument("--matches", type=int, default=5, help="closest training images kept")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)

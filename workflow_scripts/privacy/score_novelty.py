@@ -34,7 +34,7 @@ from workflow_scripts.fidelity.inputs import origin, read_comparable, read_encod
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.generate.make_control import draw_matched, positive_masks
 from workflow_scripts.privacy.held_out import held_out_rows
-from workflow_scripts.privacy.score import Settings, model_arguments
+from workflow_scripts.privacy.score import Settings, gpus_argument, model_arguments
 
 log = logging.getLogger(__name__)
 
@@ -337,7 +337,7 @@ def score(
 
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    parser = model_arguments((__doc__ or "").splitlines()[0])
+    parser = gpus_argument(model_arguments((__doc__ or "").splitlines()[0]))
     parser.add_argument(
         "--held-out", required=True, type=Path, help="folder of held-out radiographs' features"
     )

@@ -139,8 +139,8 @@ def parse_patterns(text: str) -> list[RulePattern]:
 def job_of_benchmark(name: str, patterns: Sequence[RulePattern], models: Iterable[str]) -> Job:
     """Return the job that a benchmark file is of.
 
-    Several rules may match (`closest_sd.tsv` is rule privacy_closest of `sd`, and would be
-    privacy_score of a model `closest_sd`): a model of the run comes first, then the rule that
+    Several rules may match (`lenses_sd.tsv` is rule privacy_lenses of `sd`, and would be
+    privacy_score of a model `lenses_sd`): a model of the run comes first, then the rule that
     says most of the name itself.
 
     Args:

@@ -1,6 +1,6 @@
 """Run the whole workflow on the embedded world, anew where its results would be stale.
 
-    python -m workflow_scripts.world.demo [--threads 2] [-- further flags of Snakemake]
+    python -m workflow_scripts.world.demo [--threads 2]
 
 Snakemake reruns what an edit changes, but for the jobs that cost days at real size: these rerun
 for their declared version alone. On the embedded world they cost seconds, so here an edit of their
@@ -79,7 +79,11 @@ def prepare(threads: int) -> list[str]:
         InputError: a command failed; what it says stands above.
     """
     stale = is_stale()
-    anew = ["--forceall"] if stale and Path("results/cohort").exists() else []
+    anew = []
+    if stale and Path("results/cohort").exists():
+        anew = ["--forceall"]
+    elif stale:  # all that there will be is made with this; a killed run goes on
+        _stamp()
     link(world(threads), WORLD)
     if stale or not (IMAGES / "metadata.csv").is_file():
         tables = [f"results/cohort/prompts/{name}.csv" for name in PROMPTS]
@@ -90,19 +94,22 @@ def prepare(threads: int) -> list[str]:
     return anew
 
 
-def run_demo(threads: int, flags: Sequence[str] = ()) -> None:
+def run_demo(threads: int) -> None:
     """Prepare, and run the workflow in the working directory.
 
     Args:
         threads: processes that draw.
-        flags: further ones of Snakemake's.
 
     Raises:
         InputError: see `prepare`.
     """
-    made = made_with()  # before: an edit meanwhile is not in the results
-    _run([*COMMAND, *prepare(threads), *flags])
-    write_text(STAMP, json.dumps(made, indent=1) + "\n")
+    made_with()  # before anything runs: an edit meanwhile is not in the results
+    _run([*COMMAND, *prepare(threads)])
+    _stamp()
+
+
+def _stamp() -> None:
+    write_text(STAMP, json.dumps(made_with(), indent=1) + "\n")
 
 
 def _run(command: Sequence[str]) -> None:
@@ -115,12 +122,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--threads", type=int, default=2, help="processes that draw the world")
     parser.add_argument("--prepare", action="store_true", help="world and images alone")
-    parser.add_argument("flags", nargs="*", help="further flags of Snakemake's, after --")
     args = parser.parse_args(argv)
     if args.prepare:
         prepare(args.threads)
         return
-    run_demo(args.threads, args.flags)
+    run_demo(args.threads)
     tables = Path("results/tables").resolve()
     print(f"tables: {tables}, report: {(tables / 'report.html').as_uri()}")
 

@@ -23,6 +23,7 @@ from filelock import FileLock
 
 from workflow_scripts.common.code import Code
 from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,9 @@ def stored(kind: str, key: str, make: Callable[[Path], None]) -> Path:
             log.info("%s: made once, and kept in %s", kind, path)
             make(path)
         os.utime(path)
-    others = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: -p.stat().st_mtime)
+    # What another process is building has a hidden name.
+    made = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    others = sorted(made, key=lambda p: -p.stat().st_mtime)
     for old in others[KEPT:]:
         log.info("%s: removed, not used lately", old)
         shutil.rmtree(old, ignore_errors=True)
@@ -125,8 +128,6 @@ def systems(manifest: Path) -> Path:
 
         weights = world(1) / "weights"
         write(["--manifest", str(manifest), "--weights", str(weights), "--out", str(path)])
-
-    from workflow_scripts.common.files import sha256_of
 
     further = [world(1).name, sha256_of(manifest)]
     return stored("systems", digest_of_code(SCRIPTS["systems"], further=further), make)

@@ -1,0 +1,64 @@
+"""Scripts that run in turn: in their order, with their own flags, up to the first that fails."""
+
+import pandas as pd
+import pytest
+
+from workflow_scripts.common import in_turn
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.privacy import score_lenses
+from workflow_scripts.privacy.private_table import write_private_table
+
+
+def test_each_script_gets_its_own_flags_in_order():
+    words = [
+        "privacy.score",
+        "--model",
+        "a",
+        "--then",
+        "privacy.score_closest",
+        "--model",
+        "b",
+        "--matches",
+        "5",
+    ]
+    assert in_turn.scripts_in(words) == [
+        ("privacy.score", ["--model", "a"]),
+        ("privacy.score_closest", ["--model", "b", "--matches", "5"]),
+    ]
+
+
+@pytest.mark.parametrize("words", [[], ["--then", "a.b"], ["a.b", "--then"], ["--model", "a"]])
+def test_a_part_without_a_script_is_refused_before_any_runs(words):
+    with pytest.raises(InputError, match="no script before"):
+        in_turn.main(words)
+
+
+@pytest.mark.parametrize("name", ["privacy.scroe", "privat.score", "privacy.score.lenses"])
+def test_an_unknown_script_is_named(name):
+    with pytest.raises(InputError, match=f"there is no script {name}"):
+        in_turn.main([name, "--model", "a"])
+
+
+def lenses(tmp_path, pairs, output):
+    files = {"--pairs": pairs, "--unrelated": tmp_path / "pairs.parquet", "--output": output}
+    words = ["privacy.score_lenses", "--model", "a", "--protocol", "sound"]
+    return words + [str(word) for pair in files.items() for word in pair]
+
+
+def test_what_ran_before_a_failure_stays_and_what_follows_does_not_run(tmp_path):
+    rows = {"prompt_id": [f"p{i}" for i in range(30)], "image_id": [f"i{i}" for i in range(30)]}
+    lens = {name: [i / 30 for i in range(30)] for name in score_lenses.LENSES}
+    table = pd.DataFrame({**rows, "replicate": 0, **lens})
+    pairs = tmp_path / "pairs.parquet"
+    write_private_table(table, score_lenses.PAIR_SCHEMA, pairs)
+    outputs = [tmp_path / f"{k}.json" for k in range(3)]
+    parts = [
+        lenses(tmp_path, pairs, outputs[0]),
+        lenses(tmp_path, tmp_path / "none.parquet", outputs[1]),
+        lenses(tmp_path, pairs, outputs[2]),
+    ]
+    with pytest.raises(InputError, match=r"none\.parquet"):
+        in_turn.main([*parts[0], "--then", *parts[1], "--then", *parts[2]])
+    assert [path.exists() for path in outputs] == [True, False, False]
+    in_turn.main([*parts[0], "--then", *parts[2]])
+    assert outputs[2].read_text().count('"metric"') == outputs[0].read_text().count('"metric"')

@@ -1,0 +1,94 @@
+"""When `make demo` goes on, when it begins anew, and when its results pass for fresh."""
+
+import json
+
+import pytest
+
+from tests.common.test_code import WITHOUT_CODE, rules, scripts_run_by
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.world import demo
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """The commands that a demo in an empty folder would run; those with a word in `fails` fail."""
+    ran = []
+
+    class Commands(list):
+        fails = ""
+
+    ran = Commands()
+
+    def run(command):
+        ran.append(" ".join(command))
+        if ran.fails and ran.fails in ran[-1]:
+            raise InputError("failed")
+        if "external_model" in ran[-1]:
+            demo.IMAGES.mkdir(parents=True)
+            (demo.IMAGES / "metadata.csv").touch()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "_run", run)
+    monkeypatch.setattr(demo, "world", lambda threads: tmp_path)
+    monkeypatch.setattr(demo, "link", lambda target, name: None)
+    monkeypatch.setattr(demo, "made_with", lambda: {"world": "w", "costly": "c"})
+    return ran
+
+
+def edit(monkeypatch, **changed):
+    monkeypatch.setattr(demo, "made_with", lambda: {"world": "w", "costly": "c"} | changed)
+
+
+def test_the_first_runs_all_and_the_second_asks_snakemake_alone(commands):
+    demo.run_demo(2)
+    prompts, images, whole = commands
+    assert prompts.endswith("results/cohort/prompts/test.csv results/cohort/prompts/privacy.csv")
+    assert "external_model" in images
+    assert whole == "snakemake --profile profiles/demo"
+    commands.clear()
+    demo.run_demo(2)
+    assert commands == ["snakemake --profile profiles/demo"]
+
+
+def test_a_first_run_that_was_killed_goes_on(commands):
+    commands.fails = "profiles/demo"
+    with pytest.raises(InputError):
+        demo.run_demo(2)
+    demo.Path("results/cohort").mkdir(parents=True)
+    commands.fails = ""
+    demo.run_demo(2)
+    assert not any("--forceall" in command for command in commands)
+
+
+@pytest.mark.parametrize("what", ["world", "costly"])
+def test_another_world_or_costly_code_runs_all_again_until_it_has_ended(
+    commands, monkeypatch, what
+):
+    demo.run_demo(2)
+    demo.Path("results/cohort").mkdir(parents=True)
+    edit(monkeypatch, **{what: "other"})
+    assert demo.is_stale()
+    commands.clear()
+    commands.fails = "--forceall"
+    with pytest.raises(InputError):
+        demo.run_demo(2)
+    assert demo.is_stale(), "half of the results are of the code before"
+    commands.fails = ""
+    commands.clear()
+    (demo.IMAGES / "metadata.csv").unlink()
+    demo.IMAGES.rmdir()
+    demo.run_demo(2)
+    assert [("--forceall" in c) for c in commands] == [True, False, True]
+    assert not demo.is_stale()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"world": "w"})])
+def test_a_damaged_stamp_is_no_stamp(commands, text):
+    demo.STAMP.parent.mkdir()
+    demo.STAMP.write_text(text)
+    assert demo.is_stale()
+
+
+def test_all_scripts_that_no_code_reruns_count_as_costly():
+    run = set().union(*(scripts_run_by(rules()[name]) for name in WITHOUT_CODE))
+    assert run - {"finetune.finish"} <= set(demo.COSTLY)  # which links files, and computes nothing
