@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 LOCKS := envs/core.lock.txt envs/cpu.txt envs/cuda.txt
 WORLD := results/world
 DEMO := snakemake --profile profiles/demo
-ELEVEN := snakemake --profile profiles/demo \
+ELEVEN := python -m workflow_scripts.world.warm_python snakemake --profile profiles/demo \
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
 .PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench lint format check \

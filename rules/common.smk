@@ -25,12 +25,16 @@ from workflow_scripts.common.manifest import PROMPT_SETS
 from workflow_scripts.finetune.span import is_finished
 from workflow_scripts.preflight.site import request_of
 from workflow_scripts.tables.rule_graph import rule_graph, to_json
+from workflow_scripts.world.warm_python import FOLDER as WARM_PYTHON
 
 # `python` in a rule's shell is the Python that runs Snakemake, also in a SLURM job and without an
-# activated environment; with --sdm conda, the rule's environment comes before it.
-bin_folder = os.path.dirname(sys.executable)
+# activated environment; with --sdm conda, the rule's environment comes before it. Before both comes
+# a Python that a caller has warmed up (workflow_scripts/world/warm_python.py).
+bin_folders = [os.environ.get(WARM_PYTHON, ""), os.path.dirname(sys.executable)]
 os.environ.update(
-    PATH=os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)])
+    PATH=os.pathsep.join(
+        [*filter(None, bin_folders), os.environ.get("PATH", os.defpath)]
+    )
 )
 # Images, captions, features, logs: what the workflow writes is its owner's alone, also in a SLURM
 # job. What may leave is what `make release` packs.

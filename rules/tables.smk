@@ -176,11 +176,13 @@ rule tables_costs:
         models=model_table,
         rules=job_patterns,
         benchmarks="benchmarks",
+        job_logs="logs",
         logs=".snakemake/slurm_logs",
     shell:
         "python -m workflow_scripts.tables.build_costs --rules {params.rules}"
         " --models {params.models} --dataset {params.dataset} --benchmarks {params.benchmarks}"
-        " --slurm-logs {params.logs} --jobs {output.jobs} --out {params.folder} 2> {log}"
+        " --job-logs {params.job_logs} --slurm-logs {params.logs} --jobs {output.jobs}"
+        " --out {params.folder} 2> {log}"
 
 
 rule tables_audit:

@@ -7,7 +7,7 @@ import pytest
 from snakemake_executor_plugin_slurm.utils import get_job_wildcards
 
 from tests.tables.cost_files import RULES, allocation, write_benchmark, write_log
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.errors import USAGE, InputError
 from workflow_scripts.tables.attempts import (
     OTHER,
     SHARED,
@@ -87,7 +87,7 @@ def test_logs_of_models_and_rules_that_are_no_more_are_others():
 
 @pytest.fixture
 def folders(tmp_path):
-    return tmp_path / "benchmarks", tmp_path / "logs"
+    return tmp_path / "benchmarks", tmp_path / "slurm_logs"
 
 
 def collect(folders, runs=None, reasons=None):
@@ -97,7 +97,9 @@ def collect(folders, runs=None, reasons=None):
         asked.extend(ids)
         return Accounting(runs or {}, reasons or {})
 
-    found = every_attempt(*folders, PATTERNS, MODELS, ask)
+    benchmarks, slurm_logs = folders
+    job_logs = benchmarks.parent / "logs"
+    found = every_attempt(benchmarks, job_logs, slurm_logs, PATTERNS, MODELS, ask)
     return found, asked
 
 
@@ -111,6 +113,25 @@ def test_without_slurm_nobody_is_asked_and_benchmark_files_are_what_is_known(fol
     assert (scored.elapsed_s, scored.max_rss_mib, scored.gpus) == (12.5, 300, 0)
     assert (sampled.elapsed_s, sampled.max_rss_mib, sampled.gpus) == (3600, None, 1)
     assert {a.source for a in found} == {"benchmark"}
+
+
+@pytest.mark.parametrize(
+    ("sampled", "said", "counted"),
+    [
+        (None, [512.0], 512.0),  # too short to be looked at
+        (14.0, [512.0], 512.0),  # it ran in a process that Snakemake does not see
+        (900.0, [512.0, 300.0], 900.0),  # several processes side by side
+        (14.0, [512.0, 640.5], 640.5),
+        (14.0, [], 14.0),
+    ],
+)
+def test_memory_is_the_largest_that_snakemake_saw_or_the_log_names(folders, sampled, said, counted):
+    write_benchmark(folders[0] / "privacy/sd.tsv", 12.5, sampled)
+    lines = [f"2026-01-01 10:00:00 {USAGE % (1.0, 2.0, memory)}" for memory in said]
+    text = "\n".join(["2026-01-01 09:00:00 at most 9999.0 MiB", *lines]) + "\n"
+    write_log(folders[0].parent / "logs/privacy/sd.log", text)
+    ((scored,), _) = collect(folders)
+    assert scored.max_rss_mib == counted
 
 
 def test_every_run_of_every_slurm_job_is_an_attempt_and_the_benchmark_is_not_one_more(folders):

@@ -194,6 +194,7 @@ def ran(tmp_path, monkeypatch):
         [
             *("--rules", json.dumps(RULES), "--models", json.dumps(MODELS), "--dataset", "World"),
             *("--benchmarks", str(tmp_path / "benchmarks"), "--slurm-logs", str(tmp_path / "logs")),
+            *("--job-logs", str(tmp_path / "job_logs")),
             *("--jobs", str(tmp_path / "out/jobs.csv"), "--out", str(tmp_path / "out")),
         ]
     )

@@ -1,7 +1,8 @@
 """Leave what a job of the workflow loaded, for tests: on PYTHONPATH, Python imports this first.
 
 Each process of a script writes one JSON file to the folder `CHEXGENBENCH_TRACE`: its scripts, the
-project's modules and data files that it loaded, and the libraries.
+project's modules and data files that it loaded, and the libraries. Of a script in a warm Python,
+which had libraries before it began, these are not known.
 """
 
 import atexit
@@ -12,6 +13,7 @@ from pathlib import Path
 
 PACKAGE = "workflow_scripts"
 opened = set()
+warm = "numpy" in sys.modules
 
 
 def note_opened(event, arguments):
@@ -41,7 +43,7 @@ def leave(folder):
         "scripts": scripts,
         "modules": sorted(ours),
         "data": sorted(name[name.index(f"{PACKAGE}/") :] for name in data),
-        "libraries": sorted({name.partition(".")[0] for name in sys.modules}),
+        "libraries": None if warm else sorted({name.partition(".")[0] for name in sys.modules}),
     }
     Path(folder, f"{scripts[0]}-{os.getpid()}.json").write_text(json.dumps(said))
 

@@ -15,6 +15,9 @@ from workflow_scripts.world.store import cache_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
+WARM = ("python", "-m", "workflow_scripts.world.warm_python")
+"""Before a command of many short jobs: what `make demo` runs it with."""
+
 
 def run(command, folder, check=True, **environment):
     """Run a command as a user would, in a checkout, with this interpreter's tools first."""

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from tests.workflow.checkouts import make_checkout, run
+from tests.workflow.checkouts import WARM, make_checkout, run
 from tests.workflow.test_cxr_sample import SAMPLE, pytestmark  # noqa: F401
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.records import read_record
@@ -33,7 +33,7 @@ def paediatric(demo, tmp_path_factory):
     films["caption"] = [f"Paediatric film {i}." for i in range(len(films))]
     films.to_csv(folder / "data/paediatric.csv", index=False)
     targets = [f"results/downstream/classification/{arm}.json" for arm in ARMS]
-    run(["snakemake", *FLAGS, "tests/workflow/cxr_paediatric.yaml", "--", *targets], folder)
+    run([*WARM, "snakemake", *FLAGS, "tests/workflow/cxr_paediatric.yaml", "--", *targets], folder)
     return folder
 
 
@@ -63,7 +63,7 @@ def test_a_generator_learns_from_clinical_notes_and_is_scored(demo, tmp_path):
     """The whole path on real text; a network of this size writes no sentence of it."""
     folder = checkout_with(demo, tmp_path / "checkout")
     target = "results/downstream/report_generation/real_only/real.json"
-    run(["snakemake", *FLAGS, "tests/workflow/cxr_notes.yaml", "--", target], folder)
+    run([*WARM, "snakemake", *FLAGS, "tests/workflow/cxr_notes.yaml", "--", target], folder)
     record = read_record(folder / target)
     manifest = read_manifest(folder / "results/cohort/manifest.parquet")
     noted = manifest[manifest["caption"].notna()]

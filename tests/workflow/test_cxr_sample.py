@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.workflow.checkouts import ROOT, make_checkout, run
+from tests.workflow.checkouts import ROOT, WARM, make_checkout, run
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.records import read_record
 from workflow_scripts.features.cache import read_features
@@ -39,7 +39,7 @@ def sample(demo, tmp_path_factory):
     (folder / "results/world").symlink_to((demo / "results/world").resolve())
     (folder / "data").mkdir()
     (folder / "data/cxr_sample").symlink_to(SAMPLE.resolve())
-    run(["snakemake", *FLAGS], folder)
+    run([*WARM, "snakemake", *FLAGS], folder)
     return folder
 
 

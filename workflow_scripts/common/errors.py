@@ -2,9 +2,17 @@
 
 import logging
 import os
+import resource
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+USAGE: Final = "took %.1f s, %.1f s of CPU, at most %.1f MiB"
+"""The last line of a script's log."""
 
 
 class InputError(Exception):
@@ -35,7 +43,9 @@ def run_script(main: Callable[[], None]) -> None:
 
     Any other exception keeps its traceback: it is a bug or a broken machine, not bad input.
     What the script writes is its owner's alone: nearly all of it holds or names patients' images.
+    The last line of a log says what the process took (`tables/attempts.py` reads it).
     """
+    began = time.monotonic()
     os.umask(0o077)
     logging.basicConfig(
         level=logging.INFO,
@@ -48,3 +58,19 @@ def run_script(main: Callable[[], None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    log.info(*usage_since(began))
+
+
+def usage_since(began: float) -> tuple[str, float, float, float]:
+    """Return what the process and its ended children took, as the arguments of a logger.
+
+    Args:
+        began: `time.monotonic()` when it began, seconds.
+
+    Returns:
+        The message, seconds, seconds of CPU, and the largest resident memory of one process (MiB).
+    """
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu = sum(usage.ru_utime + usage.ru_stime for usage in used)
+    memory = max(usage.ru_maxrss for usage in used) / 1024  # Linux counts KiB
+    return (USAGE, time.monotonic() - began, cpu, memory)

@@ -36,6 +36,11 @@ _REAL: Final = "real"
 _LEFT_OUT: Final = "tables"
 """The joins themselves are not counted: the table would count its own making."""
 
+_USAGE_LINE: Final = re.compile(
+    r"took [\d.]+ s, [\d.]+ s of CPU, at most ([\d.]+) MiB$", re.MULTILINE
+)
+"""See `USAGE` of `common/errors.py`."""
+
 _BENCHMARK_LINE: Final = re.compile(r"^\s+benchmark: (benchmarks/\S+)$", re.MULTILINE)
 
 
@@ -257,8 +262,25 @@ def read_benchmark(path: Path) -> Benchmark:
     return Benchmark(seconds, max(memory, default=None))
 
 
+def memory_in_log(path: Path) -> float | None:
+    """Return the largest resident memory that a job's own log names, in MiB; None: it names none.
+
+    Snakemake looks at processes below the job's shell, every few seconds: a short job may end
+    unseen, and a warm Python's script (`world/warm_python.py`) runs elsewhere.
+
+    Args:
+        path: the rule's `log:`; it need not be there.
+    """
+    try:
+        said = _USAGE_LINE.findall(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return max(map(float, said), default=None)
+
+
 def every_attempt(
     benchmarks: Path,
+    job_logs: Path,
     logs: Path,
     patterns: Sequence[RulePattern],
     models: Sequence[str],
@@ -268,6 +290,7 @@ def every_attempt(
 
     Args:
         benchmarks: Snakemake's folder of benchmark files.
+        job_logs: the folder of the rules' `log:` files, named as the benchmark files are.
         logs: the SLURM executor's folder of logs; without it, the run was without SLURM.
         patterns: of all rules.
         models: the run's.
@@ -281,7 +304,11 @@ def every_attempt(
         name = f"benchmarks/{path.relative_to(benchmarks).as_posix()}"
         job = job_of_benchmark(name, patterns, models)
         if job.stage != _LEFT_OUT:
+            own_log = job_logs / path.relative_to(benchmarks).with_suffix(".log")
             done[job] = read_benchmark(path)
+            memory = [done[job].max_rss_mib, memory_in_log(own_log)]
+            largest = max((mib for mib in memory if mib is not None), default=None)
+            done[job] = replace(done[job], max_rss_mib=largest)
     ids = {
         job_id: [job for job in jobs if job.stage != _LEFT_OUT]
         for job_id, jobs in logged_jobs(logs, patterns, models).items()

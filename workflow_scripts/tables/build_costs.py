@@ -2,8 +2,8 @@
 
 python -m workflow_scripts.tables.build_costs --rules '[{"name": "finetune_train", ...}]'
     --models '[{"key": "sd_v1_4", "family": "stable_diffusion", ...}]' --dataset MIMIC-CXR
-    --benchmarks benchmarks --slurm-logs .snakemake/slurm_logs --jobs results/tables/jobs.csv
-    --out results/tables
+    --benchmarks benchmarks --job-logs logs --slurm-logs .snakemake/slurm_logs
+    --jobs results/tables/jobs.csv --out results/tables
 
 Runs where sacct is. Writes the table as costs.{csv,md,tex,html} and every attempt of every job as
 jobs.csv, which names the nodes of the cluster.
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--models", required=True, help="JSON list of models, in table order")
     add("--dataset", required=True, help="name of the data")
     add("--benchmarks", required=True, type=Path, help="Snakemake's folder of benchmark files")
+    add("--job-logs", required=True, type=Path, help="folder of the rules' logs, named alike")
     add("--slurm-logs", required=True, type=Path, help="the SLURM executor's folder of logs")
     add("--jobs", required=True, type=Path, help="CSV of attempts to write")
     add("--out", required=True, help="folder to write the table to")
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     models = parse_models(args.models)
     attempts = every_attempt(
         args.benchmarks,
+        args.job_logs,
         args.slurm_logs,
         parse_patterns(args.rules),
         [model.key for model in models],

@@ -12,15 +12,17 @@ import argparse
 import functools
 import json
 import logging
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import write_text
 from workflow_scripts.world.store import digest_of_code, link, world
+from workflow_scripts.world.warm_python import FOLDER, warm_python
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +106,8 @@ def run_demo(threads: int) -> None:
         InputError: see `prepare`.
     """
     made_with()  # before anything runs: an edit meanwhile is not in the results
-    _run([*COMMAND, *prepare(threads)])
+    with warm_python() as folder:
+        _run([*COMMAND, *prepare(threads)], {FOLDER: str(folder)})
     _stamp()
 
 
@@ -112,8 +115,8 @@ def _stamp() -> None:
     write_text(STAMP, json.dumps(made_with(), indent=1) + "\n")
 
 
-def _run(command: Sequence[str]) -> None:
-    if subprocess.run(command).returncode:
+def _run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    if subprocess.run(command, env=os.environ | dict(environment or {})).returncode:
         raise InputError(f"{' '.join(command)} failed", None, "see its own words above")
 
 

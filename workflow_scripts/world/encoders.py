@@ -156,7 +156,7 @@ def _write_biovil_t(
     findings = nn.Linear(128, positive.shape[1])
     temperature = 0.1
     weight = rarity(positive)
-    for batch in training([text, image, findings], 260, effort, len(inputs), 3e-3):
+    for batch in training([text, image, findings], 180, effort, len(inputs), 3e-3):
         seen = jitter(inputs[batch], 0.0, 1.0).expand(-1, 3, -1, -1)
         a = image(seen)
         b = text(*_padded([tokens[int(i)] for i in batch], tokenizer.pad_token_id))

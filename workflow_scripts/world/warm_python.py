@@ -1,0 +1,454 @@
+"""Run a command whose scripts start in a Python that has already imported the large libraries.
+
+    python -m workflow_scripts.world.warm_python snakemake --profile profiles/demo
+
+Importing torch, diffusers and the like takes seconds, and the embedded world's jobs take no longer
+than that. While the command runs, one process imports them once and then forks for every
+`python -m workflow_scripts...` of a rule. A script sees the arguments, environment, folder and
+standard streams of whoever started it, and none of the project's own modules before it imports
+them. Where the process does not answer, `python` is plain Python.
+
+This file is also the `python` that rules find while the command runs, and the process that forks:
+both run it as a plain file, which therefore imports the standard library alone.
+"""
+
+import array
+import contextlib
+import gc
+import importlib
+import io
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn, TextIO
+
+PACKAGE: Final = "workflow_scripts"
+FOLDER: Final = "CHEXGENBENCH_PYTHON"
+"""Environment variable: the folder whose `python` the rules take before any other."""
+
+_NAME: Final = "chexgenbench-warm-python"
+_SOCKET: Final = "socket"
+_COLD: Final = "cold-starts"
+_STREAMS: Final = 3
+_OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+_ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+LIBRARIES: Final = (
+    "threadpoolctl",
+    "numpy",
+    "pandas",
+    "scipy.linalg",
+    "scipy.ndimage",
+    "scipy.spatial",
+    "scipy.stats",
+    "pyarrow.csv",
+    "pyarrow.parquet",
+    "h5py",
+    "jsonschema",
+    "PIL.Image",
+    "torch",
+    "torch.utils.data",
+    "safetensors.torch",
+    "tokenizers",
+    "sentencepiece",
+    "accelerate:Accelerator",
+    "peft:LoraConfig",
+    *(
+        f"transformers:{name}"
+        for name in (
+            "AutoTokenizer",
+            "BertModel",
+            "BertTokenizer",
+            "CLIPTextModel",
+            "CLIPTextModelWithProjection",
+            "CLIPTokenizer",
+            "Dinov2Model",
+            "Gemma2Model",
+            "GPTNeoXForCausalLM",
+            "LlamaForCausalLM",
+            "LlamaTokenizer",
+            "LlavaForConditionalGeneration",
+            "PreTrainedTokenizerFast",
+            "T5EncoderModel",
+        )
+    ),
+    *(
+        f"diffusers:{name}"
+        for name in (
+            "AutoencoderDC",
+            "AutoencoderKL",
+            "DPMSolverMultistepScheduler",
+            "FluxPipeline",
+            "Lumina2Pipeline",
+            "PixArtSigmaPipeline",
+            "SanaPipeline",
+            "StableDiffusion3Pipeline",
+            "StableDiffusionPipeline",
+            "VQModel",
+        )
+    ),
+    "monai.losses",
+    "monai.metrics",
+    "monai.networks.nets",
+    "nltk",
+    "sacrebleu.metrics",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_pdf",
+    "matplotlib.backends.backend_svg",
+    "jinja2",
+)
+"""What the process imports before it forks, `module` or `module:attribute` (which a library may
+import only when asked for); what is not there is left to the scripts."""
+
+
+def run(command: Sequence[str]) -> int:
+    """Run a command with warm Python for the rules' scripts; return its exit status.
+
+    Args:
+        command: the words of the command.
+    """
+    with warm_python() as folder:
+        return subprocess.run(command, env=os.environ | {FOLDER: str(folder)}).returncode
+
+
+@contextlib.contextmanager
+def warm_python(libraries: Sequence[str] = LIBRARIES, cold_starts: int = 3) -> Iterator[Path]:
+    """Give a folder with a `python` that starts scripts warm, as long as the context lasts.
+
+    Args:
+        libraries: see `LIBRARIES`.
+        cold_starts: so many scripts start in plain Python before libraries are imported for those
+            that follow: a run of few jobs does not pay for it.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"{_NAME}-") as name:
+        folder = Path(name)
+        shim = folder / "python"
+        # -I and -S: nothing of the environment or of site-packages is looked at, which takes time.
+        shim.write_text(
+            f'#!/bin/sh\nexec "{sys.executable}" -IS "{Path(__file__).resolve()}" ask "$0" "$@"\n',
+            encoding="utf-8",
+        )
+        shim.chmod(0o755)
+        ended = threading.Event()
+        starter = threading.Thread(
+            target=_serve_when_wanted, args=(folder, libraries, cold_starts, ended)
+        )
+        starter.start()
+        try:
+            yield folder
+        finally:
+            ended.set()
+            starter.join()
+
+
+def _serve_when_wanted(
+    folder: Path, libraries: Sequence[str], cold_starts: int, ended: threading.Event
+) -> None:
+    counted = folder / _COLD
+    counted.touch()
+    while counted.stat().st_size < cold_starts:
+        if ended.wait(0.2):
+            return
+    environment = os.environ | _OFFLINE | dict.fromkeys(_ONE_THREAD, "1")
+    environment.pop("PYTHONPATH", None)
+    words = [sys.executable, str(Path(__file__).resolve()), "serve", str(folder / _SOCKET)]
+    # It ends with this process, however that ends: nothing else holds the pipe's other end.
+    with subprocess.Popen([*words, *libraries], stdin=subprocess.PIPE, env=environment) as server:
+        ended.wait()
+        server.terminate()
+
+
+# ---- the process that forks
+
+
+def serve(address: str, libraries: Sequence[str]) -> None:
+    """Import the libraries, then fork for whoever asks at a socket, until standard input ends.
+
+    Args:
+        address: of the socket to make.
+        libraries: see `LIBRARIES`.
+
+    Raises:
+        RuntimeError: a library has started threads, which a fork would lose.
+    """
+    _import(libraries)
+    gc.collect()
+    gc.freeze()  # the collector of a script leaves these pages shared
+    if threading.active_count() != 1:
+        raise RuntimeError("an imported library has started threads")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it says when it ends
+    wake, woken = os.pipe()
+    os.set_blocking(wake, False)
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(woken)
+    signal.signal(signal.SIGCHLD, _nothing)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(f"{address}.new")
+    listener.listen(64)
+    Path(f"{address}.new").rename(address)  # it is there once it answers
+    running: dict[int, socket.socket] = {}
+    with selectors.DefaultSelector() as ready:
+        for source in (listener, wake, 0):
+            ready.register(source, selectors.EVENT_READ)
+        while True:
+            for key, _ in ready.select():
+                if key.fileobj == 0:
+                    return
+                if key.fileobj == wake:
+                    os.read(wake, 4096)
+                    _tell_ended(running, ready)
+                elif key.fileobj is listener:
+                    _start(listener, running, ready)
+                else:  # whoever asked is gone: what it asked for ends, too
+                    for pid, asker in running.items():
+                        if asker is key.fileobj:
+                            ready.unregister(asker)
+                            os.kill(pid, signal.SIGKILL)
+
+
+def _import(libraries: Sequence[str]) -> None:
+    """Import them; what they have to say about it the scripts' logs say in a cold start."""
+    shown = os.dup(2)
+    hidden = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(hidden, 2)
+    try:
+        for library in libraries:
+            module, _, attribute = library.partition(":")
+            with contextlib.suppress(ImportError, AttributeError):
+                loaded = importlib.import_module(module)
+                if attribute:
+                    getattr(loaded, attribute)
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+        os.close(hidden)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+def _tell_ended(running: dict[int, socket.socket], ready: selectors.BaseSelector) -> None:
+    for pid in list(running):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            asker = running.pop(pid)
+            with contextlib.suppress(OSError):
+                asker.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+            with contextlib.suppress(KeyError):
+                ready.unregister(asker)
+            asker.close()
+
+
+def _start(
+    listener: socket.socket, running: dict[int, socket.socket], ready: selectors.BaseSelector
+) -> None:
+    asker, _ = listener.accept()
+    descriptors: list[int] = []
+    try:
+        head, descriptors = _receive(asker)
+        request = json.loads(head)
+    except (OSError, ValueError):  # it died while it asked
+        for descriptor in descriptors:
+            os.close(descriptor)
+        asker.close()
+        return
+    pid = os.fork()
+    if not pid:
+        others = [asker, listener, *running.values()]
+        _become(request, descriptors, others)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    running[pid] = asker
+    ready.register(asker, selectors.EVENT_READ)
+    with contextlib.suppress(OSError):
+        asker.sendall(f"{pid}\n".encode())
+
+
+def _receive(asker: socket.socket) -> tuple[bytes, list[int]]:
+    numbers = array.array("i")
+    message, ancillary, _, _ = asker.recvmsg(65536, socket.CMSG_LEN(_STREAMS * numbers.itemsize))
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+    parts = [message]
+    while not parts[-1].endswith(b"\n"):
+        parts.append(asker.recv(65536))
+        if not parts[-1]:
+            raise OSError("the request ended early")
+    return b"".join(parts), list(numbers)
+
+
+def _become(request: dict, descriptors: Sequence[int], others: Sequence[socket.socket]) -> NoReturn:
+    """Run a script in this forked process as if whoever asked had started it; never return."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for other in others:
+        other.close()
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    with contextlib.suppress(OSError):  # of another session: signals to the asker's group miss it
+        os.setpgid(0, request["group"])
+    os.chdir(request["folder"])
+    os.umask(request["umask"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.stdout, sys.stderr = (_stream(sys.stdout, 1), _stream(sys.stderr, 2))
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:1] = [request["folder"], *filter(None, paths)]
+    sys.argv = [request["module"], *request["arguments"]]
+    _set_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+    code = 1
+    try:
+        for path in filter(None, paths):  # as Python does when it starts
+            if Path(path, "sitecustomize.py").is_file():
+                sys.modules.pop("sitecustomize", None)
+                importlib.import_module("sitecustomize")
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = _status(end)
+    except BaseException:
+        traceback.print_exc()
+    _leave(code)
+
+
+def _stream(old: TextIO, number: int) -> TextIO:
+    buffer = io.FileIO(number, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(buffer),
+        encoding=old.encoding,
+        errors=old.errors,
+        line_buffering=number == 2 or buffer.isatty(),
+    )
+
+
+def _set_threads(count: int) -> None:
+    """What libraries read from the environment when they load, told to them when they have."""
+    if "threadpoolctl" in sys.modules:
+        sys.modules["threadpoolctl"].threadpool_limits(limits=count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+
+
+def _status(end: SystemExit) -> int:
+    if end.code is None:
+        return 0
+    if isinstance(end.code, int):
+        return end.code & 0xFF
+    print(end.code, file=sys.stderr)
+    return 1
+
+
+def _leave(code: int) -> NoReturn:
+    """End as an interpreter does: threads joined, exit functions called, streams flushed."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        import atexit
+
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        code = code or 120
+    os._exit(code)
+
+
+# ---- the `python` that rules find
+
+
+def ask(shim: str, arguments: Sequence[str]) -> NoReturn:
+    """Have a script run by the process that forks, and end as it ends; or be plain Python.
+
+    Args:
+        shim: this `python`, beside the socket.
+        arguments: what it was called with.
+    """
+    name = arguments[1] if len(arguments) > 1 and arguments[0] == "-m" else ""
+    asked = None
+    if name.startswith(f"{PACKAGE}."):
+        folder = Path(shim).parent
+        asked = _request(folder / _SOCKET, name, arguments[2:])
+        if asked is None:
+            with contextlib.suppress(OSError), (folder / _COLD).open("a") as counted:
+                counted.write(".")
+    if asked is None:
+        os.execv(sys.executable, [sys.executable, *arguments])
+    with asked, asked.makefile("r", encoding="ascii") as answers:
+        pid = int(answers.readline() or 0)
+        if not pid:
+            raise SystemExit("error: warm Python ended before it started a script")
+
+        def forward(number: int, frame: FrameType | None) -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+        signal.signal(signal.SIGTERM, forward)
+        signal.signal(signal.SIGINT, _nothing)  # the script is of the same process group
+        answer = answers.readline()
+    if not answer:
+        raise SystemExit("error: warm Python ended while a script ran")
+    code = int(answer)
+    if code < 0:  # a signal ended it, which this one's parent is to see
+        with contextlib.suppress(OSError):  # SIGKILL cannot be handled anyway
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _request(address: Path, module: str, arguments: Sequence[str]) -> socket.socket | None:
+    umask = os.umask(0)
+    os.umask(umask)
+    request = {
+        "module": module,
+        "arguments": list(arguments),
+        "folder": str(Path.cwd()),
+        "environment": dict(os.environ),
+        "group": os.getpgrp(),
+        "umask": umask,
+    }
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(str(address))
+        # File descriptors travel with the first byte.
+        text = json.dumps(request).encode() + b"\n"
+        streams = array.array("i", range(_STREAMS))
+        sent = connection.sendmsg(
+            [text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams.tobytes())]
+        )
+        connection.sendall(text[sent:])
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        raise SystemExit((__doc__ or "").split("\n\n")[1])
+    if words[0] == "serve":
+        serve(words[1], words[2:])
+    elif words[0] == "ask":
+        ask(words[1], words[2:])
+    else:
+        raise SystemExit(run(words))
+
+
+if __name__ == "__main__":
+    main()
