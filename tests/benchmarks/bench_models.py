@@ -179,6 +179,8 @@ def sample_ours(folder: Path, base: Base, batches: int, load: Load) -> None:
             "prompt_id": [f"p{i}" for i in range(n)],
             "image_id": "i0",
             "caption": "caption number 1",
+            "caption_source": "llava_rad",
+            "second_wording": False,
             "replicate": 0,
             "seed": range(n),
         }

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflow_scripts.cohort import draw_prompts as prompts
+from workflow_scripts.cohort.annotations import GPT4, RULE_BASED
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.manifest import FINDINGS, read_prompts, write_manifest
+from workflow_scripts.common.manifest import FINDINGS, read_prompts, scored_prompts, write_manifest
 
 PUBLISHED = [639, 25, 275, 223, 736, 677, 892, 87, 422, 30]
 
@@ -23,9 +24,9 @@ def manifest_of(captions: dict[str, list[str | None]]) -> pd.DataFrame:
             source = None if text is None else "x"
             image = f"{split}-{i}"
             place = [f"p-{image}", "s", f"/{image}", "AP", None, split]
-            rows.append([image, *place, text, source, f"why {image}"])
+            rows.append([image, *place, text, source, f"why {image}", text])
     names = ["image_id", "patient_id", "study_id", "path", "view", "site", "split", "caption"]
-    names += ["caption_source", "indication"]
+    names += ["caption_source", "indication", "report"]
     frame = pd.DataFrame(rows, columns=names, dtype=object)
     for name in FINDINGS:
         frame[name] = pd.array([pd.NA] * len(frame), "Int8")
@@ -50,6 +51,77 @@ def test_test_set_is_every_unique_test_caption_of_its_first_image(manifest):
     pd.testing.assert_frame_equal(
         drawn[list(FINDINGS)], findings.reset_index(drop=True), check_dtype=True
     )
+
+
+def both_methods(texts):
+    """A test split of (caption, report) pairs; the caption is gpt4's where the report differs."""
+    frame = manifest_of({"train": ["x"], "test": [caption for caption, _ in texts]})
+    frame["report"] = ["x", *(report for _, report in texts)]
+    own = frame["caption"] == frame["report"]
+    frame["caption_source"] = own.map({True: RULE_BASED, False: GPT4})
+    frame.loc[frame["caption"].isna(), "caption_source"] = None
+    return frame
+
+
+def test_the_test_set_holds_both_wordings_and_the_captions_first():
+    texts = [("a", "a's report"), ("b", "b"), ("c", None), ("d", "b"), ("e", "a's report")]
+    drawn = prompts.draw_test(both_methods(texts))
+    assert list(zip(drawn["caption"], drawn["image_id"], drawn["second_wording"], strict=True)) == [
+        ("a", "test-0", False),
+        ("b", "test-1", False),  # d's report is b's caption: once
+        ("c", "test-2", False),
+        ("d", "test-3", False),
+        ("e", "test-4", False),
+        ("a's report", "test-0", True),
+    ]
+    assert drawn["caption_source"].to_list() == [GPT4, RULE_BASED, GPT4, GPT4, GPT4, RULE_BASED]
+    assert scored_prompts(drawn, "as_published").equals(drawn)
+    assert scored_prompts(drawn, "sound")["caption"].to_list() == ["a", "b", "c", "d", "e"]
+
+
+def test_second_wordings_change_no_prompt_of_a_caption():
+    texts = [("a", "a"), ("b", "b"), ("c", "c")]
+    alone = prompts.draw_test(both_methods(texts))
+    rewritten = prompts.draw_test(both_methods([(text, f"{text}'s report") for text, _ in texts]))
+    assert len(rewritten) == 6
+    columns = ["prompt_id", "image_id", "caption", "seed", "replicate"]
+    pd.testing.assert_frame_equal(alone[columns], rewritten[columns].head(3))
+
+
+def test_captions_that_are_no_rewriting_have_no_second_wording(manifest):
+    manifest["caption_source"] = manifest["caption_source"].replace({"x": "impression"})
+    manifest["report"] = "another text"
+    assert not prompts.draw_test(manifest)["second_wording"].any()
+
+
+def official(captions, sources, labels):
+    frame = manifest_of({"train": captions})
+    frame["caption_source"] = sources
+    frame["Edema"] = pd.array(labels, "Int8")
+    return frame
+
+
+def test_the_official_draw_takes_certain_gpt4_rows_and_drops_captions_that_recur():
+    captions = [f"c{i // 2}" for i in range(40)]
+    sources = [RULE_BASED if i % 10 == 9 else GPT4 for i in range(40)]
+    labels = [-1 if i % 8 == 0 else None for i in range(40)]
+    frame = official(captions, sources, labels)
+    eligible = [i for i in range(40) if i % 10 != 9 and i % 8]
+    drawn = prompts.draw_augment(frame, len(eligible), 42, "official")
+    assert len(drawn) == len({captions[i] for i in eligible}) < len(eligible)
+    assert set(drawn["caption_source"]) == {GPT4}
+    assert not (drawn[list(FINDINGS)] == -1).any(axis=None)
+    rows = frame.iloc[eligible].reset_index(drop=True)
+    order = np.random.RandomState(42).permutation(len(rows))[:12]
+    expected = list(dict.fromkeys(rows["caption"].iloc[order]))
+    assert prompts.draw_augment(frame, 12, 42, "official")["caption"].to_list() == expected
+
+
+def test_the_official_draw_says_what_it_cannot_take():
+    frame = official(["a", "b", "c"], [GPT4, RULE_BASED, GPT4], [-1, None, None])
+    with pytest.raises(InputError, match=r"1 have an uncertain label, 1 a rule-based caption") as e:
+        prompts.draw_augment(frame, 2, 42, "official")
+    assert "draw: unique" in str(e.value)
 
 
 def test_training_captions_are_drawn_as_the_official_release_draws_them(manifest):

@@ -105,6 +105,9 @@ def test_attrition_counts_every_loss(mimic):
     }
     assert counted == {
         "in_split_table": ("images", 0, 12),
+        "split_test": ("images", 0, 5),
+        "split_train": ("images", 0, 6),
+        "split_validate": ("images", 0, 1),
         "in_metadata": ("images", 0, 12),
         "frontal": ("images", 3, 9),
         "labelled": ("images", 0, 9),
@@ -112,6 +115,7 @@ def test_attrition_counts_every_loss(mimic):
         "caption_is_text": ("annotations", 2, 12),
         "image_known": ("annotations", 1, 11),
         "image_in_cohort": ("annotations", 1, 10),
+        "report_known": ("annotations", 0, 3),
         "preferred_method": ("annotations", 2, 8),
         "one_per_image": ("annotations", 1, 7),
         "split_agrees": ("annotations", 0, 7),
@@ -121,11 +125,45 @@ def test_attrition_counts_every_loss(mimic):
         "unique_train": ("captions", 1, 2),
         "captioned_validate": ("captions", 0, 1),
         "unique_validate": ("captions", 0, 1),
+        "test_frontal": ("images", 0, 4),
+        "test_reports": ("captions", 0, 1),
+        "test_prompts": ("captions", 0, 3),
     }
+    assert {row["published"] for row in rows.values()} == {""}, "nobody has published of `mini`"
     assert {row["dataset"] for row in rows.values()} == {"mini"}
     assert "'LATERAL' 1, 'LL' 1" in rows["frontal"]["reason"]
     assert rows["labelled"]["reason"].startswith("1 images")
     assert "(1 of another wording)" in rows["one_per_image"]["reason"]
+
+
+def test_the_report_is_the_radiologists_own_words_whatever_the_caption_is(mimic):
+    own = {"d-a1": "rule text", "d-c1": "Clear lungs.", "d-e1": "Left effusion."}
+    manifest = built(mimic.write())
+    assert manifest["report"].dropna().to_dict() == own
+    assert manifest.loc["d-a1", "caption"] == "The heart is enlarged."
+    impressions = built(mimic, caption_source="impression")
+    assert impressions["report"].dropna().to_dict() == own
+    for image in ("d-c1", "d-e1"):
+        assert impressions.loc[image, "caption"] is None
+
+
+def test_counts_stand_beside_the_published_ones_and_a_difference_is_warned_of(mimic, caplog):
+    built(mimic.write(), dataset="MIMIC-CXR")
+    rows = attrition(mimic)
+    published = {step: row["published"] for step, row in rows.items() if row["published"]}
+    assert published == {
+        "in_split_table": "377110",
+        "split_train": "368960",
+        "split_validate": "2991",
+        "split_test": "5159",
+        "test_frontal": "3403",
+        "test_reports": "2461",
+        "captioned_train": "237388",
+        "test_prompts": "5034",
+    }
+    warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "split_test: 5 images kept, where 5159 are published for MIMIC-CXR" in "\n".join(warned)
+    assert len([text for text in warned if "published" in text]) == len(published)
 
 
 def test_same_bytes_again_and_from_plain_csv_in_another_order(mimic):

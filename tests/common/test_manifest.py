@@ -25,6 +25,7 @@ def manifest(n=4):
             "caption": ["a", None, "b", "c"][:n],
             "caption_source": ["x", None, "x", "x"][:n],
             "indication": ["why", None, None, "x"][:n],
+            "report": ["a", None, "her words", None][:n],
         }
     )
     for k, name in enumerate(FINDINGS):
@@ -57,7 +58,7 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path):
     back = read_manifest(tmp_path / "m.parquet")
     assert back["caption"].tolist() == ["a", None, "b", "c"]
     assert back["indication"].tolist() == ["why", None, None, "x"]
-    for name in frame.columns.drop(["caption", "caption_source", "indication"]):
+    for name in frame.columns.drop(["caption", "caption_source", "indication", "report"]):
         assert back[name].astype(object).equals(frame[name].astype(object)), name
 
 
@@ -69,6 +70,7 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path):
         ({"patient_id": ["p0", "p1", "p0", "p3"]}, "share 1 patient.*p0"),
         ({"caption": ["a", None, " ", "c"]}, "an empty caption"),
         ({"indication": ["a", None, " ", "c"]}, "an empty indication"),
+        ({"report": ["a", None, " ", "c"]}, "an empty report"),
         ({"caption_source": ["x", "x", "x", "x"]}, "must be present together"),
         ({"Edema": pd.array([1, 2, 0, None], dtype="Int8")}, "Edema is 2 at row 1"),
         ({"view": ["PA", None, "PA", "PA"]}, "column 'view' is empty at row 1"),
@@ -104,6 +106,7 @@ def test_a_table_with_another_schema_is_refused(tmp_path):
 def test_prompts_are_checked_on_write_and_read(tmp_path):
     frame = manifest().rename(columns={"study_id": "prompt_id"})
     frame["caption"] = "a"
+    frame["caption_source"], frame["second_wording"] = "x", False
     frame["replicate"], frame["seed"] = 0, 2**31 - 1
     write_prompts(frame, tmp_path / "p.parquet")
     assert read_prompts(tmp_path / "p.parquet")["seed"].tolist() == [2**31 - 1] * 4

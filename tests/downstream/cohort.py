@@ -48,6 +48,7 @@ def write_row(
         "caption": f"Findings of film {k}.",
         "caption_source": "llava_rad",
         "indication": None,
+        "report": f"Findings of film {k}.",
         **dict.fromkeys(FINDINGS, pd.NA),
         **findings,
         **changes,
@@ -61,7 +62,9 @@ def write_cohort(
     manifest = pd.DataFrame(rows).astype(dict.fromkeys(FINDINGS, "Int8"))
     write_manifest(manifest, folder / "manifest.parquet")
     shown = manifest[manifest["split"] == "train"].reset_index(drop=True).head(most or len(rows))
-    prompts = shown[["image_id", "caption", *FINDINGS]].assign(replicate=0, seed=range(len(shown)))
+    prompts = shown[["image_id", "caption", *FINDINGS]].assign(
+        caption_source="llava_rad", second_wording=False, replicate=0, seed=range(len(shown))
+    )
     prompts.insert(0, "prompt_id", [f"augment-{i:016x}-r00" for i in range(len(shown))])
     write_prompts(prompts, folder / "augment.parquet")
     return manifest, prompts

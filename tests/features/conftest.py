@@ -171,6 +171,7 @@ def cohort(tmp_path: Path) -> SimpleNamespace:
                 "caption": CAPTIONS[i % 3] if captioned else None,
                 "caption_source": "impression" if captioned else None,
                 "indication": None,
+                "report": None,
             }
         )
     frame = pd.DataFrame(rows)
@@ -182,6 +183,7 @@ def cohort(tmp_path: Path) -> SimpleNamespace:
     prompts["caption"] = [CAPTIONS[2]] * 3
     prompts["prompt_id"] = [f"privacy-{i}" for i in range(3)]
     prompts["replicate"], prompts["seed"] = [0, 0, 1], [639, 639, 25]
+    prompts["caption_source"], prompts["second_wording"] = "llava_rad", False
     write_prompts(prompts, tmp_path / "privacy.parquet")
     return SimpleNamespace(
         manifest=tmp_path / "manifest.parquet", prompts=tmp_path / "privacy.parquet", images=folder

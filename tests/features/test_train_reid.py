@@ -57,6 +57,7 @@ def cohort(tmp_path_factory):
                     "caption": None,
                     "caption_source": None,
                     "indication": None,
+                    "report": None,
                 }
             )
     frame = pd.DataFrame(rows)

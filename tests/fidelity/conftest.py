@@ -59,6 +59,7 @@ def cohort(tmp_path: Path) -> SimpleNamespace:
             "caption": [f"caption of {n}" if a else None for n, a in zip(ids, first, strict=True)],
             "caption_source": ["made up" if a else None for a in first],
             "indication": None,
+            "report": None,
         }
     )
     for finding in FINDINGS:
@@ -69,7 +70,7 @@ def cohort(tmp_path: Path) -> SimpleNamespace:
     frame["Edema"] = pd.array([-1, None] * PATIENTS, dtype="Int8")
     prompts = frame[first].reset_index(drop=True)
     prompts["prompt_id"] = [f"test-{name}-r00" for name in prompts["image_id"]]
-    prompts = prompts.assign(replicate=0, seed=1)
+    prompts = prompts.assign(second_wording=False, replicate=0, seed=1)
     result = SimpleNamespace(
         manifest_frame=frame,
         prompt_frame=prompts,

@@ -223,7 +223,7 @@ def test_unknown_ids_are_refused_by_name(cohort):
         rescore(cohort)
     write_h5(cohort.generated, "rad_dino", features, ids)
     write_h5(cohort.generated, "biovil_t_text", features, [*ids[:-1], "test-unknown-r00"])
-    with pytest.raises(InputError, match="features of biovil_t_text"):
+    with pytest.raises(InputError, match=r"prompt set, first 'test-unknown-r00'"):
         rescore(cohort)
     write_h5(cohort.generated, "biovil_t_text", features[1:], ids[1:])
     with pytest.raises(InputError, match="59 images, rad_dino 60"):

@@ -42,6 +42,7 @@ def write_cohort(folder: Path, pictures: dict[str, np.ndarray], extra=()) -> Pat
                 "caption": caption,
                 "caption_source": "test",
                 "indication": None,
+                "report": None,
             }
         )
     frame = pd.DataFrame([*rows, *extra])

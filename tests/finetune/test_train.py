@@ -170,7 +170,14 @@ def test_a_missing_image_is_named_before_anything_is_loaded(toy, train_toy):
 
 
 def test_only_captioned_images_of_the_train_split_are_shown(tmp_path, cohort_writer):
-    common = {"study_id": "s", "view": "AP", "site": None, "indication": None, "path": "elsewhere"}
+    common = {
+        "study_id": "s",
+        "view": "AP",
+        "site": None,
+        "indication": None,
+        "report": None,
+        "path": "elsewhere",
+    }
     extra = [
         {**common, "image_id": "silent", "patient_id": "a", "split": "train", "caption": None},
         {

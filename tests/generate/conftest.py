@@ -47,6 +47,7 @@ def make_prompts(rows: pd.DataFrame, prompt_set: str, replicates: int = 1) -> pd
             0, "prompt_id", [f"{prompt_set}-{i}-r{replicate:02d}" for i in rows["image_id"]]
         )
         prompts["replicate"], prompts["seed"] = replicate, 100 + replicate
+        prompts["caption_source"], prompts["second_wording"] = "llava_rad", False
         frames.append(prompts)
     frame = pd.concat(frames).sort_values("prompt_id", kind="stable").reset_index(drop=True)
     if replicates == 1:

@@ -70,12 +70,15 @@ class World:
                 "caption": captions,
                 "caption_source": "made up",
                 "indication": None,
+                "report": None,
             }
         )
         for finding in FINDINGS:
             frame[finding] = pd.array([0] * PATIENTS, dtype="Int8")
         # Replicate by replicate, as shards may well hold them.
-        prompts = pd.concat([frame.assign(replicate=r, seed=r) for r in range(REPLICATES)])
+        prompts = pd.concat(
+            [frame.assign(second_wording=False, replicate=r, seed=r) for r in range(REPLICATES)]
+        )
         prompts["prompt_id"] = [
             f"privacy-{image}-r{r:02d}"
             for image, r in zip(prompts["image_id"], prompts["replicate"], strict=True)

@@ -116,6 +116,7 @@ def make_manifest(rng: np.random.Generator) -> pd.DataFrame:
     frame["caption"] = captions
     frame["caption_source"] = captions.map(lambda text: None if text is None else "made_up")
     frame["indication"] = None
+    frame["report"] = captions
     for name in FINDINGS:
         frame[name] = labels(RATES[name], n, rng)
     for split in ("test", "train"):
@@ -141,7 +142,7 @@ def make_prompts(manifest: pd.DataFrame, name: str, rng: np.random.Generator) ->
     """Write `prompts/{name}.parquet`: every unique test caption; training captions x seeds."""
     split = "train" if name == "privacy" else "test"
     known = manifest[(manifest["split"] == split) & manifest["caption"].notna()]
-    known = known.drop_duplicates("caption")[["image_id", "caption", *FINDINGS]]
+    known = known.drop_duplicates("caption")[["image_id", "caption", "caption_source", *FINDINGS]]
     seeds = SEEDS if name == "privacy" else (7,)
     if name == "privacy":
         known = known.iloc[rng.permutation(len(known))[:PROMPTS]]
@@ -151,6 +152,8 @@ def make_prompts(manifest: pd.DataFrame, name: str, rng: np.random.Generator) ->
         f"{name}-{image}-r{r:02d}"
         for image, r in zip(frame["image_id"], frame["replicate"], strict=True)
     ]
+    # The last test prompts are second wordings, which as_published alone scores.
+    frame["second_wording"] = (name == "test") & (frame.index >= len(frame) - 3)
     write_prompts(frame, INPUTS / f"prompts/{name}.parquet")
     return frame
 

@@ -257,6 +257,7 @@ def _cohort(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 "caption": f"Caption <{i}> of the lungs." if i != 9 else None,
                 "caption_source": "report" if i != 9 else None,
                 "indication": f"Fall from height {i} days ago, now fever." if i % 2 else None,
+                "report": None,
                 **{name: int((i + k) % (2 + k) == 0) for k, name in enumerate(FINDINGS)},
             }
         )
@@ -265,7 +266,7 @@ def _cohort(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     write_manifest(manifest, root / "manifest.parquet")
     prompts = manifest[(manifest["split"] == "test") & manifest["caption"].notna()].copy()
     prompts["prompt_id"] = [f"test-{i:016x}-r00" for i in range(len(prompts))]
-    prompts["replicate"], prompts["seed"] = 0, 7
+    prompts = prompts.assign(second_wording=False, replicate=0, seed=7)
     write_prompts(prompts, root / "test.parquet")
     return manifest, prompts
 

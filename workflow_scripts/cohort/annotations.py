@@ -6,10 +6,11 @@ LLaVA-Rad is asked with; a field `indication` is there, too, and empty) and `con
 second turn of which is the findings section of the report. The benchmark's official release has the
 same entries as `LLAVARAD_ANNOTATIONS_{TRAIN,TEST}.csv`, with that turn in `annotated_prompt`.
 
-An image can be annotated by both methods. The manifest has one row per image; it keeps the gpt4
-caption, because the training captions that the official release publishes are gpt4's without
+An image can be annotated by both methods. The manifest has one row per image; its caption is
+gpt4's, because the training captions that the official release publishes are gpt4's without
 exception, and one wording in training and test keeps style out of the comparison. The rule-based
-caption stands in where gpt4 has none.
+text stands in where gpt4 has none. It also stands in a column of its own, `report`: it is what the
+radiologist wrote, where gpt4's drops comparisons with earlier studies.
 """
 
 import json
@@ -31,13 +32,17 @@ CAPTION_SOURCES: Final = ("llava_rad", "impression")
 _JSON_NAME: Final = "chat_{part}_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"
 _JSON_PARTS: Final = {"train": "train", "dev": "validate", "test": "test"}
 _CSV_PARTS: Final = {"TRAIN": "train", "TEST": "test"}
+GPT4: Final = "llava_rad:gpt4"
+RULE_BASED: Final = "llava_rad:rule-based"
+"""Caption sources as they stand in the manifest."""
+
 _METHOD_RANK: Final = {"gpt4": 0, "rule-based": 1}
 _NO_TEXT: Final = {"", "nan", "none", "null"}  # how pandas and Python print a missing caption
 _CHUNK: Final = 1 << 23  # characters read at a time
 _LARGEST_ENTRY: Final = 1 << 26
 _REMEDY: Final = "download it again from PhysioNet (README, section on data)"
 
-_Row = tuple[str, str | None, str | None, str, str]
+_Row = tuple[str, str | None, str | None, str | None, str, str]
 
 
 def read_annotations(folder: str | Path, caption_source: str) -> pd.DataFrame:
@@ -51,8 +56,9 @@ def read_annotations(folder: str | Path, caption_source: str) -> pd.DataFrame:
 
     Returns:
         `image_id` (the DICOM id, from the image's file name), `caption` (stripped; None where it
-        is no text or empty), `indication` (on one line; None likewise), `method`, `file_split` (the
-        split whose file holds the entry).
+        is no text or empty), `findings` (the findings section, whatever the caption is; None
+        likewise), `indication` (on one line; None likewise), `method`, `file_split` (the split
+        whose file holds the entry).
 
     Raises:
         InputError: a file is missing, truncated, no JSON array, or has entries of another shape.
@@ -90,9 +96,10 @@ def join_captions(
     caption_source: str,
     attrition: Attrition,
 ) -> pd.DataFrame:
-    """Return `caption`, `caption_source` and `indication` for each row of `images`, else null.
+    """Return `caption`, `caption_source`, `indication` and `report` of each image, else null.
 
-    All three come from one annotation: an image without a caption has no indication either.
+    The first three come from one annotation: an image without a caption has no indication either.
+    The report is the findings section that the rule-based method cut out of the radiologist's text.
 
     Args:
         images: the cohort's images: `image_id` and `split`. The split is the split table's; the
@@ -104,6 +111,8 @@ def join_captions(
         attrition: takes the count of each kind of annotation that is not used.
     """
     attrition.add("annotations_read", "annotations", 0, len(annotations), "rows of all files")
+
+    reports = _reports(annotations[annotations["image_id"].isin(images["image_id"])], attrition)
 
     def drop(wrong: pd.Series, step: str, reason: str) -> pd.DataFrame:
         attrition.add(step, "annotations", int(wrong.sum()), int((~wrong).sum()), reason)
@@ -151,9 +160,24 @@ def join_captions(
         )
     named = "impression" if caption_source == "impression" else "llava_rad:{}"
     joined["caption_source"] = joined["method"].map(named.format, na_action="ignore")
+    joined["report"] = joined["image_id"].map(reports)
     joined.index = images.index
-    joined = joined[["caption", "caption_source", "indication"]].astype(object)
+    joined = joined[["caption", "caption_source", "indication", "report"]].astype(object)
     return joined.where(joined.notna(), None)
+
+
+def _reports(annotations: pd.DataFrame, attrition: Attrition) -> pd.Series:
+    """Return the radiologist's words of each image that has them, by image id."""
+    own = annotations[(annotations["method"] == "rule-based") & annotations["findings"].notna()]
+    own = own.drop_duplicates("image_id")
+    attrition.add(
+        "report_known",
+        "annotations",
+        0,
+        len(own),
+        "images with the radiologist's own findings section (rule-based)",
+    )
+    return own.set_index("image_id")["findings"]
 
 
 def json_array(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -220,7 +244,7 @@ def _skip_space(buffer: str, position: int) -> int:
 
 def _fields_of(
     entry: dict[str, Any], caption_source: str, path: Path, number: int
-) -> tuple[str, str | None, str | None, str]:
+) -> tuple[str, str | None, str | None, str | None, str]:
     image, turns = entry.get("image"), entry.get("conversations")
     if not isinstance(image, str) or not isinstance(turns, list):
         raise InputError(
@@ -228,12 +252,11 @@ def _fields_of(
             f"{path}, entry {number}",
             _REMEDY,
         )
-    caption = entry.get("impression")
-    if caption_source == "llava_rad":
-        answer = turns[1] if len(turns) > 1 else None
-        caption = answer.get("value") if isinstance(answer, dict) else None
+    answer = turns[1] if len(turns) > 1 else None
+    findings = _text(answer.get("value")) if isinstance(answer, dict) else None
+    caption = findings if caption_source == "llava_rad" else _text(entry.get("impression"))
     method = _method(entry.get("generate_method"))
-    return _stem(image), _text(caption), _line(entry.get("reason")), method
+    return _stem(image), caption, findings, _line(entry.get("reason")), method
 
 
 def _read_csvs(folder: Path, caption_source: str) -> pd.DataFrame:
@@ -246,26 +269,28 @@ def _read_csvs(folder: Path, caption_source: str) -> pd.DataFrame:
             f"put {_JSON_NAME.format(part='{train,dev,test}')} or "
             "LLAVARAD_ANNOTATIONS_{TRAIN,TEST}.csv there",
         )
-        frame = read_csv(path, ["path", column], optional=["generate_method", "reason"])
+        optional = ["generate_method", "reason", "annotated_prompt"]
+        frame = read_csv(path, ["path", column], [name for name in optional if name != column])
         empty = frame["path"].str.strip() == ""
         if empty.any():
             raise InputError("path is empty", row_of(path, int(empty.argmax())), _REMEDY)
         nothing = pd.Series("", index=frame.index)
         methods, reasons = frame.get("generate_method", nothing), frame.get("reason", nothing)
+        findings = frame.get("annotated_prompt", nothing)
         if "reason" not in frame:
             log.warning("%s has no column `reason`: no indications", path)
         log.info("%s: %d annotations; methods: %s", path.name, len(frame), tally(methods))
         rows += [
-            (_stem(image), _text(caption), _line(reason), _method(method), split)
-            for image, caption, reason, method in zip(
-                frame["path"], frame[column], reasons, methods, strict=True
+            (_stem(image), _text(caption), _text(said), _line(reason), _method(method), split)
+            for image, caption, said, reason, method in zip(
+                frame["path"], frame[column], findings, reasons, methods, strict=True
             )
         ]
     return _as_frame(rows)
 
 
 def _as_frame(rows: list[_Row]) -> pd.DataFrame:
-    columns = ["image_id", "caption", "indication", "method", "file_split"]
+    columns = ["image_id", "caption", "findings", "indication", "method", "file_split"]
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
 

@@ -14,8 +14,27 @@ from workflow_scripts.common.files import write_text
 
 log = logging.getLogger(__name__)
 
-COLUMNS: Final = ("dataset", "step", "unit", "removed", "kept", "reason")
+COLUMNS: Final = ("dataset", "step", "unit", "removed", "kept", "published", "reason")
 UNITS: Final = ("images", "captions", "annotations")
+
+PUBLISHED: Final = {
+    "MIMIC-CXR": {
+        "in_split_table": 377_110,
+        "split_train": 368_960,
+        "split_validate": 2_991,
+        "split_test": 5_159,
+        "test_frontal": 3_403,
+        "test_reports": 2_461,
+        "captioned_train": 237_388,
+        "test_prompts": 5_034,
+    }
+}
+"""What others count at a step, by the data's name.
+
+From MIMIC-CXR-JPG's documentation (splits), the card of LLaVA-Rad's annotations (frontal
+images, of 3,041 studies, and rule-based captions of the test split), and the paper (training and
+test samples).
+"""
 
 
 @dataclass
@@ -23,18 +42,25 @@ class Attrition:
     """An ordered funnel per unit: `images`, `annotations` (rows of a source) and `captions`.
 
     A step that removes nothing but is worth knowing stands with `removed` = 0 and its count in
-    `reason`.
+    `reason`. Where others have published how many are kept at a step, that number stands beside.
     """
 
     dataset: str
-    rows: list[tuple[str, str, str, int, int, str]] = field(default_factory=list)
+    rows: list[tuple[str, str, str, int, int, int | None, str]] = field(default_factory=list)
 
     def add(self, step: str, unit: str, removed: int, kept: int, reason: str) -> None:
         """Append a step and log it."""
         if unit not in UNITS:
             raise ValueError(f"unit {unit!r} is none of {UNITS}")
-        self.rows.append((self.dataset, step, unit, int(removed), int(kept), reason))
+        published = PUBLISHED.get(self.dataset, {}).get(step)
+        self.rows.append((self.dataset, step, unit, int(removed), int(kept), published, reason))
         log.info("%s: %d %s removed, %d kept (%s)", step, removed, unit, kept, reason)
+        if published is not None and published != kept:
+            log.warning(
+                "%s: %d %s kept, where %d are published for %s: is a file cut short, of another "
+                "version, or filtered?",
+                *(step, kept, unit, published, self.dataset),
+            )
 
     def add_captions(self, manifest: pd.DataFrame) -> None:
         """Append how many images of each split have a caption, and how many captions are unique."""

@@ -14,8 +14,11 @@ python -m workflow_scripts.cohort.build_manifest image_folder --root images
 import argparse
 from collections.abc import Iterable, Sequence
 
+import pandas as pd
+
 from workflow_scripts.cohort.annotations import CAPTION_SOURCES
 from workflow_scripts.cohort.attrition import Attrition
+from workflow_scripts.cohort.draw_prompts import draw_test
 from workflow_scripts.cohort.image_folder import (
     FIELDS,
     FindingColumn,
@@ -47,8 +50,35 @@ def main(argv: Sequence[str] | None = None) -> None:
             attrition,
             args.check_files,
         )
+    count_test_set(manifest, attrition)
     write_manifest(manifest, args.manifest)
     attrition.write(args.attrition)
+
+
+def count_test_set(manifest: pd.DataFrame, attrition: Attrition) -> None:
+    """Append what the test split holds, and how many prompts each protocol scores."""
+    test = manifest[manifest["split"] == "test"]
+    studies, reports = test["study_id"].nunique(), int(test["report"].notna().sum())
+    attrition.add("test_frontal", "images", 0, len(test), f"of {studies} studies")
+    attrition.add(
+        "test_reports",
+        "captions",
+        0,
+        reports,
+        "test images with a radiologist's own words: what generated reports are compared with",
+    )
+    if not test["caption"].notna().any():
+        return  # drawing the prompts will say so
+    prompts = draw_test(manifest)
+    second = int(prompts["second_wording"].sum())
+    attrition.add(
+        "test_prompts",
+        "captions",
+        0,
+        len(prompts),
+        f"{len(prompts) - second} unique captions and {second} second wordings of their reports; "
+        "as_published scores all of them, sound the captions alone",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,13 +6,15 @@
 A caption stands for the first image that carries it, in the manifest's order; the prompt takes
 that image's id and findings. The three sets:
 
-- `test`: every unique caption of the test split, in the manifest's order;
+- `test`: every unique caption of the test split, in the manifest's order; then, where the caption
+  is a rewriting, the unique reports that no prompt has yet (`second_wording`): the published list
+  of 5,034 test prompts is longer than the list of images, so it holds both wordings;
 - `privacy`: `captions` of the unique training captions, each with every given seed;
 - `augment`: `captions` of the unique training captions.
 
-Training captions are drawn as the official release draws them: repeated captions dropped, then
-`DataFrame.sample(n=captions, random_state=draw_seed)`. The draw therefore depends on the manifest
-(its training captions and their order) and, with one seed, the smaller set lies within the larger.
+Training captions are drawn by `DataFrame.sample(n=captions, random_state=draw_seed)` from the
+unique ones; `augment` may be drawn as the official release draws it instead (`draw_augment`). The
+draw depends on the manifest (its training captions and their order).
 
 The seed of a test or augment prompt comes from the sha256 of the prompt set and the caption alone.
 So an image does not change with the batch, the shard or the other prompts of the set.
@@ -20,11 +22,15 @@ So an image does not change with the batch, the shard or the other prompts of th
 
 import argparse
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
+import numpy as np
 import pandas as pd
 
+from workflow_scripts.cohort.annotations import GPT4, RULE_BASED
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.manifest import (
@@ -35,12 +41,19 @@ from workflow_scripts.common.manifest import (
     write_prompts,
 )
 
+log = logging.getLogger(__name__)
+
+DRAWS: Final = ("unique", "official")
+
 CSV_COLUMNS = ["prompt_id", "caption", "seed", "replicate"]
 """The export for models outside the workflow: nothing of it names an image or a patient."""
 
 
 def draw_test(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Return one prompt for every unique test caption, in the manifest's order.
+    """Return one prompt for every unique test caption and second wording, in the manifest's order.
+
+    Second wordings stand behind all captions: no image of a caption depends on whether there are
+    any. The impression has no second wording.
 
     Raises:
         InputError: no test image has a caption.
@@ -50,7 +63,15 @@ def draw_test(manifest: pd.DataFrame) -> pd.DataFrame:
         raise InputError(
             "no test image has a caption", "the manifest", "check the source of the captions"
         )
-    return _prompts(captions, "test", None)
+    rewritten = manifest[(manifest["split"] == "test") & (manifest["caption_source"] == GPT4)]
+    second = rewritten[rewritten["report"].notna() & ~rewritten["report"].isin(captions["caption"])]
+    second = second.drop_duplicates("report")
+    second = second.assign(caption=second["report"], caption_source=RULE_BASED)
+    both = pd.concat([captions, second], ignore_index=True)
+    prompts = _prompts(both, "test", None)
+    prompts["second_wording"] = np.arange(len(prompts)) >= len(captions)
+    log.info("%d test prompts of images, %d second wordings", len(captions), len(second))
+    return prompts
 
 
 def draw_privacy(
@@ -72,13 +93,42 @@ def draw_privacy(
     return _prompts(drawn_captions(manifest, captions, draw_seed), "privacy", seeds)
 
 
-def draw_augment(manifest: pd.DataFrame, captions: int, draw_seed: int) -> pd.DataFrame:
-    """Return `captions` training captions, one prompt each.
+def draw_augment(
+    manifest: pd.DataFrame, captions: int, draw_seed: int, draw: str = "unique"
+) -> pd.DataFrame:
+    """Return training captions, one prompt each.
+
+    Args:
+        manifest: the cohort's.
+        captions: how many are drawn.
+        draw_seed: of the draw.
+        draw: `unique` draws among unique captions, so that there are `captions` prompts. `official`
+            draws images as the released list of 20,000 holds them (no uncertain label, gpt4's
+            captions alone, captions that recur) and then drops captions that recur, as its sampler
+            does: the prompts are fewer than `captions` (there 18,575).
 
     Raises:
         InputError: too few captions.
     """
+    if draw == "official":
+        return _prompts(_official_draw(manifest, captions, draw_seed), "augment", None)
     return _prompts(drawn_captions(manifest, captions, draw_seed), "augment", None)
+
+
+def _official_draw(manifest: pd.DataFrame, captions: int, draw_seed: int) -> pd.DataFrame:
+    rows = manifest[(manifest["split"] == "train") & manifest["caption"].notna()]
+    certain = ~(rows[list(FINDINGS)] == -1).fillna(False).any(axis=1)
+    other = rows["caption_source"] == RULE_BASED
+    rows = rows[certain & ~other]
+    if len(rows) < captions:
+        raise InputError(
+            f"{captions} training images are asked for, and {len(rows)} have a caption that the "
+            f"official draw takes ({int((~certain).sum())} have an uncertain label, "
+            f"{int(other.sum())} a rule-based caption)",
+            "prompt_sets.augment",
+            f"ask for 1 to {len(rows)} captions, or set draw: unique",
+        )
+    return rows.sample(n=captions, random_state=draw_seed).drop_duplicates("caption")
 
 
 def unique_captions(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -117,8 +167,9 @@ def prompt_id(prompt_set: str, caption: str, replicate: int) -> str:
 
 def _prompts(images: pd.DataFrame, prompt_set: str, seeds: Sequence[int] | None) -> pd.DataFrame:
     replicates = 1 if seeds is None else len(seeds)
-    prompts = images[["image_id", "caption", *FINDINGS]]
+    prompts = images[["image_id", "caption", "caption_source", *FINDINGS]]
     prompts = prompts.loc[prompts.index.repeat(replicates)].reset_index(drop=True)
+    prompts["second_wording"] = False
     prompts["replicate"] = pd.array(list(range(replicates)) * len(images), "int32")
     keys = list(zip(prompts["caption"], prompts["replicate"], strict=True))
     prompts["prompt_id"] = [prompt_id(prompt_set, caption, number) for caption, number in keys]
@@ -138,15 +189,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--prompt-set", required=True, choices=PROMPT_SETS)
     parser.add_argument("--captions", type=int, help="how many (privacy, augment)")
     parser.add_argument("--draw-seed", type=int, help="seed of the draw (privacy, augment)")
+    parser.add_argument("--draw", choices=DRAWS, help="see `draw_augment` (augment)")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds of the replicates (privacy)")
     parser.add_argument("--out", required=True, help="Parquet file to write")
     parser.add_argument("--csv", required=True, help="CSV export to write, for external models")
     args = parser.parse_args(argv)
 
-    wanted = {"test": (), "augment": ("captions", "draw_seed")}.get(
-        args.prompt_set, ("captions", "draw_seed", "seeds")
-    )
-    for name in ("captions", "draw_seed", "seeds"):
+    wanted = {
+        "test": (),
+        "privacy": ("captions", "draw_seed", "seeds"),
+        "augment": ("captions", "draw_seed", "draw"),
+    }[args.prompt_set]
+    for name in ("captions", "draw_seed", "seeds", "draw"):
         if (getattr(args, name) is not None) != (name in wanted):
             verb = "needs" if name in wanted else "takes no"
             parser.error(f"prompt set {args.prompt_set} {verb} --{name.replace('_', '-')}")
@@ -157,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.prompt_set == "privacy":
         prompts = draw_privacy(manifest, args.captions, args.draw_seed, args.seeds)
     else:
-        prompts = draw_augment(manifest, args.captions, args.draw_seed)
+        prompts = draw_augment(manifest, args.captions, args.draw_seed, args.draw)
     write_prompts(prompts, args.out)
     write_prompt_csv(prompts, args.csv)
 

@@ -32,6 +32,7 @@ FIELDS: Final = (
     "split",
     "caption",
     "indication",
+    "report",
 )
 
 
@@ -243,7 +244,10 @@ def _needed(columns: FolderColumns) -> list[str]:
 def _identities(
     frame: pd.DataFrame, root: str | Path, fields: Mapping[str, str], metadata: str | Path
 ) -> pd.DataFrame:
-    """Return ids, path, view, caption and indication of every row, checked."""
+    """Return ids, path, view, caption, indication and report of every row, checked.
+
+    Without a column of reports the caption is the report.
+    """
     path, patient = frame[fields["path"]], frame[fields["patient_id"]]
     check_filled(path, metadata)
     check_filled(patient, metadata)
@@ -284,7 +288,17 @@ def _identities(
     if "indication" in fields:
         lines = frame[fields["indication"]].str.split().str.join(" ").astype(object)
         indication = lines.where(lines != "", None)
-    return manifest.assign(site=site, caption=caption, caption_source=source, indication=indication)
+    report = caption
+    if "report" in fields:
+        text = frame[fields["report"]].str.strip().astype(object)
+        report = text.where(text != "", None)
+    return manifest.assign(
+        site=site,
+        caption=caption,
+        caption_source=source,
+        indication=indication,
+        report=report,
+    )
 
 
 def _findings(

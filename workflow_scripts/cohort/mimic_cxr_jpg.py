@@ -148,6 +148,8 @@ def _with_split(
                 _REMEDY,
             )
     attrition.add("in_split_table", "images", 0, len(split), f"rows of {table['split'].name}")
+    for name, count in split["split"].value_counts().sort_index().items():
+        attrition.add(f"split_{name}", "images", 0, int(count), f"rows of {table['split'].name}")
     attrition.add(
         "in_metadata",
         "images",

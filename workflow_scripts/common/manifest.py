@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 
@@ -40,6 +41,8 @@ _FINDING_FIELDS = [pa.field(name, pa.int8()) for name in FINDINGS]
 
 # `site`: the hospital or data set that a radiograph comes from; null where the cohort has one.
 # `indication`: why the study was asked for, on one line; null where nobody says.
+# `report`: the radiologist's own words, which generated reports are compared with; null where the
+# caption is a rewriting and the words themselves are not there.
 MANIFEST_SCHEMA: Final = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -52,15 +55,19 @@ MANIFEST_SCHEMA: Final = pa.schema(
         pa.field("caption", pa.string()),
         pa.field("caption_source", pa.string()),
         pa.field("indication", pa.string()),
+        pa.field("report", pa.string()),
         *_FINDING_FIELDS,
     ]
 )
 
+# `second_wording`: the text is not the image's caption, but its report beside a rewritten caption.
 PROMPT_SCHEMA: Final = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("caption", pa.string(), nullable=False),
+        pa.field("caption_source", pa.string(), nullable=False),
+        pa.field("second_wording", pa.bool_(), nullable=False),
         pa.field("replicate", pa.int32(), nullable=False),
         pa.field("seed", pa.int64(), nullable=False),
         *_FINDING_FIELDS,
@@ -105,6 +112,22 @@ def read_prompts(path: str | Path) -> pd.DataFrame:
     return frame
 
 
+def scored_prompts(prompts: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """Return the prompts of a set that a protocol scores, in their order.
+
+    An image may have two wordings of one report. The published test set holds both, so
+    `as_published` scores both; `sound` scores each image's caption alone, for two wordings of one
+    report are no two reports.
+
+    Args:
+        prompts: a prompt set.
+        protocol: `sound` or `as_published`.
+    """
+    if deviations(protocol).both_wordings:
+        return prompts
+    return prompts[~prompts["second_wording"]].reset_index(drop=True)
+
+
 def _write(frame: pd.DataFrame, schema: pa.Schema, path: str | Path) -> None:
     table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
     with whole_file(path) as temporary:
@@ -144,7 +167,7 @@ def _check_manifest(frame: pd.DataFrame, path: str | Path) -> None:
     _check_domain(frame["split"], SPLITS, path)
     _check_findings(frame, path)
     captioned = frame["caption"].notna()
-    for name in ("caption", "indication"):
+    for name in ("caption", "indication", "report"):
         if (frame[name].dropna().str.strip() == "").any():
             raise InputError(f"an empty {name}: a missing {name} is null", path)
     if (captioned != frame["caption_source"].notna()).any():

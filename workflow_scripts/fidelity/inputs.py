@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.features.cache import Features, read_features
@@ -86,6 +88,35 @@ def rows_in_order_of(leader: Features, other: Features, where: Path) -> np.ndarr
             "rerun the features stage for this collection",
         )
     return rows_of(other.ids, leader.ids, where, f"features of {other.attrs['encoder']}")
+
+
+def of_prompts(
+    features: Features, prompts: pd.DataFrame, known: pd.DataFrame, where: Path
+) -> Features:
+    """Return the features of the images of some prompts, in their order in the file.
+
+    Args:
+        features: of a generated collection.
+        prompts: whose images are kept; one without an image is left out.
+        known: the whole prompt set.
+        where: the features' folder, for errors.
+
+    Raises:
+        InputError: an image of no prompt of the set.
+    """
+    rows_of(known["prompt_id"], features.ids, where, "prompt set")
+    wanted = set(prompts["prompt_id"])
+    rows = [row for row, name in enumerate(features.ids) if name in wanted]
+    if len(rows) == len(features.ids):
+        return features
+    sources = features.source_ids
+    return replace(
+        features,
+        features=features.features[rows],
+        ids=[features.ids[row] for row in rows],
+        source_ids=None if sources is None else [sources[row] for row in rows],
+        extras={name: values[rows] for name, values in features.extras.items()},
+    )
 
 
 def origin(features: Features) -> dict[str, Any]:

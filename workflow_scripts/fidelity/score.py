@@ -26,7 +26,12 @@ import torch
 from workflow_scripts.common.as_published import PROTOCOLS, deviations
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import run_script
-from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
+from workflow_scripts.common.manifest import (
+    FINDINGS,
+    read_manifest,
+    read_prompts,
+    scored_prompts,
+)
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.features.cache import Features
@@ -36,6 +41,7 @@ from workflow_scripts.fidelity.floor import fid_floor
 from workflow_scripts.fidelity.frechet import frechet_distance
 from workflow_scripts.fidelity.inputs import (
     digest_of,
+    of_prompts,
     origin,
     read_comparable,
     read_encoder,
@@ -260,10 +266,16 @@ def score(
     switches = deviations(protocol)
     columns = ["image_id", "patient_id", *FINDINGS]
     manifest = read_manifest(manifest_path, columns)
-    prompts = read_prompts(prompts_path)
-    real, generated = read_comparable(real_folder, generated_folder, encoder, protocol)
-    images = read_encoder(generated_folder, "biovil_t_image", protocol)
-    texts = read_encoder(generated_folder, "biovil_t_text", protocol)
+    every_prompt = read_prompts(prompts_path)
+    prompts = scored_prompts(every_prompt, protocol)
+    real, *made = read_comparable(real_folder, generated_folder, encoder, protocol)
+    made += [
+        read_encoder(generated_folder, name, protocol)
+        for name in ("biovil_t_image", "biovil_t_text")
+    ]
+    generated, images, texts = (
+        of_prompts(part, prompts, every_prompt, generated_folder) for part in made
+    )
 
     rows = rows_of(manifest["image_id"], real.ids, real_folder, "manifest")
     reference, real_features = manifest.iloc[rows].reset_index(drop=True), real.features

@@ -17,7 +17,12 @@ from workflow_scripts.common.images import (
     gray_if_colourless,
     read_shard_ids,
 )
-from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
+from workflow_scripts.common.manifest import (
+    FINDINGS,
+    read_manifest,
+    read_prompts,
+    scored_prompts,
+)
 from workflow_scripts.tables.models import ModelEntry
 
 CAPTIONS: Final = 6
@@ -107,7 +112,7 @@ def gallery(
         raise InputError(f"images of unknown model(s): {', '.join(unknown)}", "--images")
     shown = [model for model in models if model.key in files]
     ids = {model.key: set(read_shard_ids(files[model.key])) for model in shown}
-    table = read_prompts(prompts)
+    table = scored_prompts(read_prompts(prompts), "sound")
     chosen = choose(table, shown, ids)
     columns = [model for model in shown if ids[model.key] & set(chosen)]
     left_out = tuple(model.name for model in shown if model not in columns)

@@ -292,10 +292,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     ids: set[str] = set()
     passages: dict[str, None] = {}
     for path in args.manifest:
-        frame = read_manifest(path, ["image_id", "patient_id", "study_id", "caption", "indication"])
-        for column in ("image_id", "patient_id", "study_id"):
+        named, written = (
+            ["image_id", "patient_id", "study_id"],
+            ["caption", "indication", "report"],
+        )
+        frame = read_manifest(path, [*named, *written])
+        for column in named:
             ids |= set(frame[column])
-        for column in ("caption", "indication"):
+        for column in written:
             passages |= dict.fromkeys(frame[column].dropna())
     for path in args.prompts:
         ids |= set(read_prompts(path)["prompt_id"])

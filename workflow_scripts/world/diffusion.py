@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PIXELS: Final = 64
 MERGES: Final = 600
-VAE_STEPS: Final = 400
+VAE_STEPS: Final = 500
 VAE_BATCH: Final = 4
 BASE_STEPS: Final = 150
 BASE_BATCH: Final = 16
@@ -115,7 +115,7 @@ def _tiny_pipeline(version: int, tokenizer: "CLIPTokenizer", vae: Any) -> Any:
         sample_size=PIXELS // 2 ** (len(vae.config.block_out_channels) - 1),
         in_channels=vae.config.latent_channels,
         out_channels=vae.config.latent_channels,
-        block_out_channels=(16, 32, 64),
+        block_out_channels=(32, 32, 64),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),

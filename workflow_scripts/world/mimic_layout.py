@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from workflow_scripts.common.manifest import FINDINGS
-from workflow_scripts.world.captions import impression
+from workflow_scripts.world.captions import describe, impression
 from workflow_scripts.world.population import Exposure
 
 _ANNOTATION_SPLITS: Final = {"train": "train", "validate": "dev", "test": "test"}
@@ -34,6 +34,7 @@ _INDICATIONS: Final = (
     "follow-up after surgery",
     "check of line position",
 )
+_REWRITTEN: Final = 7919  # to the seed of a caption's wording
 _QUESTION: Final = "<image>\nDescribe the findings of the chest x-ray.\n"
 
 
@@ -93,10 +94,18 @@ def write_tables(exposures: Sequence[Exposure], size: int, root: Path) -> None:
 
 
 def write_annotations(exposures: Sequence[Exposure], folder: Path) -> None:
-    """Write LLaVA-Rad's three JSON arrays; an image whose caption is missing has a null answer."""
+    """Write LLaVA-Rad's three JSON arrays; an image whose caption is missing has a null answer.
+
+    Some test images are annotated by both methods.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for split, name in _ANNOTATION_SPLITS.items():
-        entries = [_annotation(e) for e in exposures if e.split == split and e.annotated]
+        entries = [
+            entry
+            for exposure in exposures
+            if exposure.split == split and exposure.annotated
+            for entry in _annotations(exposure)
+        ]
         path = folder / f"chat_{name}_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"
         path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
@@ -114,12 +123,23 @@ def indication(exposure: Exposure) -> str | None:
     return _INDICATIONS[draw % 5] if draw % 4 else None
 
 
-def _annotation(exposure: Exposure) -> dict[str, Any]:
+def _annotations(exposure: Exposure) -> list[dict[str, Any]]:
     draw = exposure.study.seed
+    if exposure.split != "test":
+        return [_annotation(exposure, "gpt4" if draw % 3 else "rule-based", exposure.caption)]
+    own = _annotation(exposure, "rule-based", exposure.caption)
+    if exposure.caption is None or draw % 6:
+        return [own]
+    absent = [name for name in FINDINGS if exposure.labels[name] == 0]
+    rewritten = describe(exposure.findings, exposure.study.view, draw + _REWRITTEN, absent)
+    return [_annotation(exposure, "gpt4", rewritten), own]
+
+
+def _annotation(exposure: Exposure, method: str, text: str | None) -> dict[str, Any]:
     return {
         "id": exposure.image_id,
         "image": f"mimic/{image_path(exposure).removeprefix('files/')}",
-        "generate_method": "rule-based" if exposure.split == "test" or draw % 3 == 0 else "gpt4",
+        "generate_method": method,
         "reason": indication(exposure),
         "view": exposure.study.view,
         "orientation": None,
@@ -129,7 +149,7 @@ def _annotation(exposure: Exposure) -> dict[str, Any]:
         "chexpert_labels": {name: _number(exposure.labels[name]) for name in FINDINGS},
         "conversations": [
             {"from": "human", "value": _QUESTION},
-            {"from": "gpt", "value": exposure.caption},
+            {"from": "gpt", "value": text},
         ],
     }
 

@@ -32,7 +32,7 @@ SIZE: Final = 192
 
 _LABELS: Final = (2, 1)  # of the left and the right clavicle in the world's masks
 _NEVER, _RARE = -12.0, -4.0  # logits
-_STEPS: Final = 480
+_STEPS: Final = 320
 _BATCH: Final = 4
 
 

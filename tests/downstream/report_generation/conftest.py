@@ -123,7 +123,10 @@ def make_world(folder: Path, effort: float, n_patients: int = 120, seed: int = 0
     for k in range(2 * n_patients):
         labels = tuple(int(value) for value in generator.random(3) < 0.4)
         image = images[image_id_of(k)] = blob_image(labels, generator, SIZE)
-        own = {"caption": caption(labels), "indication": INDICATIONS[k % 3]}
+        own = dict.fromkeys(("caption", "report"), caption(labels))
+        own["indication"] = INDICATIONS[k % 3]
+        if k // 2 % 4 == 0 and k % 3 == 0:  # a test image whose caption is a rewriting
+            own["caption"] += " All of it in other words."
         if k // 2 % 10 == 1 and k // 2 % 4:
             own["split"] = "validate"
         findings = dict(zip(DRAWN, labels, strict=True))

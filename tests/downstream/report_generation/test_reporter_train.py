@@ -13,6 +13,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest, write_manifest
 from workflow_scripts.downstream.outcomes import read_outcomes
 from workflow_scripts.downstream.report_generation import train
+from workflow_scripts.downstream.report_generation.data import reported
 from workflow_scripts.downstream.report_generation.layout import (
     image_tokens,
     read_llava_config,
@@ -58,7 +59,9 @@ def test_every_captioned_test_image_is_described_once_and_privately(world, real_
     test = world.manifest[world.manifest["split"] == "test"]
     assert outcomes.rows["image_id"].tolist() == test["image_id"].tolist()
     assert outcomes.rows["patient_id"].tolist() == test["patient_id"].tolist()
-    assert outcomes.rows["reference"].tolist() == test["caption"].tolist()
+    assert (
+        outcomes.rows["reference"].tolist() == test["report"].tolist() != test["caption"].tolist()
+    )
     assert list(outcomes.rows) == ["image_id", "patient_id", "reference", "generated"]
     assert real_run.stat().st_mode & 0o777 == 0o600
     assert not (real_run.parent / "progress").exists()
@@ -244,12 +247,19 @@ def test_a_prompt_without_an_image_is_refused(world):
         world.run("few", setting="synthetic_only", model="few", shards=[world.shard("few", shown)])
 
 
-def test_a_cohort_without_test_captions_is_refused(world, tmp_path):
+def test_only_test_images_with_a_radiologists_own_words_are_described(world):
     manifest = read_manifest(world.folder / "manifest.parquet")
     test = manifest["split"] == "test"
-    manifest.loc[test, ["caption", "caption_source"]] = None
+    named = manifest.loc[test, "image_id"].iloc[::2]
+    manifest.loc[~manifest["image_id"].isin(named), "report"] = None
+    assert reported(manifest)["image_id"].tolist() == named.tolist()
+
+
+def test_a_cohort_without_test_reports_is_refused(world, tmp_path):
+    manifest = read_manifest(world.folder / "manifest.parquet")
+    manifest.loc[manifest["split"] == "test", "report"] = None
     write_manifest(manifest, tmp_path / "manifest.parquet")
-    with pytest.raises(InputError, match="no test image has a caption"):
+    with pytest.raises(InputError, match="no test image has a report of a radiologist"):
         world.run("uncaptioned", manifest=tmp_path / "manifest.parquet")
 
 

@@ -43,12 +43,25 @@ def captioned(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
     return manifest[(manifest["split"] == split) & manifest["caption"].notna()]
 
 
-def real_pairs(rows: pd.DataFrame) -> Pairs:
-    """Return radiographs with their captions as reports."""
+def reported(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return the test rows with a radiologist's own words, in the manifest's order.
+
+    A rewritten caption is no reference: LLaVA-Rad's test keeps the rule-based annotations alone.
+    """
+    return manifest[(manifest["split"] == "test") & manifest["report"].notna()]
+
+
+def real_pairs(rows: pd.DataFrame, column: str = "caption") -> Pairs:
+    """Return radiographs with their reports.
+
+    Args:
+        rows: of the manifest.
+        column: whose text is the report, `caption` or `report`.
+    """
     items = [ImageItem(i, p) for i, p in zip(rows["image_id"], rows["path"], strict=True)]
     return Pairs(
         items,
-        rows["caption"].tolist(),
+        rows[column].tolist(),
         rows["indication"].tolist(),
         rows["patient_id"].to_numpy(dtype=object),
     )

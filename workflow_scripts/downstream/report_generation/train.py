@@ -40,6 +40,7 @@ from workflow_scripts.downstream.report_generation.data import (
     concatenate,
     drawn_real_pairs,
     real_pairs,
+    reported,
     synthetic_pairs,
 )
 from workflow_scripts.downstream.report_generation.generate import generate_reports
@@ -327,9 +328,13 @@ def _warn_of_cut_indications(prompts: Prompts) -> None:
 
 def _read_data(args: argparse.Namespace, manifest: pd.DataFrame) -> _Data:
     """Read what a setting trains on, what validates it (it chooses nothing) and what tests it."""
-    test = real_pairs(captioned(manifest, "test"))
+    test = real_pairs(reported(manifest), "report")
     if len(test) == 0:
-        raise InputError("no test image has a caption to compare a report with", args.manifest)
+        raise InputError(
+            "no test image has a report of a radiologist to compare with",
+            args.manifest,
+            "of LLaVA-Rad's annotations, these are the rule-based ones",
+        )
     real, synthetic, validation = concatenate([]), concatenate([]), concatenate([])
     if args.setting in ("real_only", "augmented"):
         real = drawn_real_pairs(manifest, args.real_images, args.draw_seed)
