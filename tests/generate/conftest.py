@@ -31,6 +31,7 @@ def make_manifest(n: int, seed: int = 0, images_per_patient: int = 2) -> pd.Data
             "caption": [f"caption {i}" for i in range(n)],
             "caption_source": "test",
             "indication": None,
+            "report": None,
         }
     )
     for name in FINDINGS:
