@@ -124,7 +124,7 @@ def _update(weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: A
     weight.add_(step.reshape(weight.shape), alpha=-group["lr"])
 
 
-def _factored_shape(shape: torch.Size, layout: str) -> torch.Size | None:
+def _factored_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...] | None:
     """Return the shape in which a weight is factored over its last two dimensions; None: not."""
     if layout == "stacks":
         return shape if len(shape) >= 2 else None

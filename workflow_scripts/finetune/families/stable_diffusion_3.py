@@ -6,7 +6,7 @@ fine-tuning of SD 3.5.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +19,7 @@ from workflow_scripts.finetune.families.flow import (
     uniform_sigma,
     velocity,
 )
+from workflow_scripts.finetune.families.options import Option
 from workflow_scripts.finetune.families.parts import (
     draw_latents,
     encode_moments,
@@ -37,6 +38,8 @@ from workflow_scripts.finetune.layout import (
 )
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import torch
     from PIL import Image
     from torch import Tensor, nn
@@ -77,6 +80,20 @@ class StableDiffusion3(Family):
         }
     )
     training_options = MappingProxyType({"text_tokens": float(TEXT_TOKENS)})
+
+    def trained_with(self, options: Mapping[str, Option]) -> Self:
+        """See `Family.trained_with`.
+
+        Raises:
+            InputError: also for a number of tokens out of range.
+        """
+        chosen = super().trained_with(options)
+        most = chosen.training_option("text_tokens")
+        if most not in range(1, TEXT_TOKENS + 1):
+            raise InputError(
+                f"text_tokens {most}", "finetune.options", f"use a whole number up to {TEXT_TOKENS}"
+            )
+        return chosen
 
     def check(self, base: Base) -> list[Path]:
         """See `Family.check`."""
@@ -161,22 +178,14 @@ class StableDiffusion3(Family):
         return encode_moments(pipeline.vae, pixels)
 
     def encode_captions(self, pipeline: Any, captions: Sequence[str]) -> dict[str, Tensor]:
-        """See `Family.encode_captions`: the tokens of all three encoders, and CLIP's pooled.
-
-        Raises:
-            InputError: a number of tokens out of range.
-        """
-        most = self.training_option("text_tokens")
-        if most not in range(1, TEXT_TOKENS + 1):
-            raise InputError(
-                f"text_tokens {most}", "finetune.options", f"use a whole number up to {TEXT_TOKENS}"
-            )
+        """See `Family.encode_captions`: the tokens of all three encoders, and CLIP's pooled."""
+        most = int(self.training_option("text_tokens"))
         text, _, pooled, _ = pipeline.encode_prompt(
             list(captions),
             None,
             None,
             do_classifier_free_guidance=False,
-            max_sequence_length=text_tokens(pipeline.tokenizer_3, int(most)),
+            max_sequence_length=text_tokens(pipeline.tokenizer_3, most),
         )
         return {"text": text, "pooled": pooled}
 
