@@ -53,8 +53,8 @@ except InputError as error:
 # only their version and their own block of the config rerun them.
 VERSIONS = {
     "cohort": 1,
-    "finetune": 1,
-    "generate": 1,
+    "finetune": 2,
+    "generate": 2,
     "features": 1,
     "fidelity": 1,
     "privacy": 1,
@@ -287,9 +287,11 @@ def prompt_flags(wildcards):
 def finetune_flags(wildcards):
     """Flags of fine-tuning, from the one model's block."""
     settings = config["models"][wildcards.model]
-    tuned = {k: v for k, v in settings["finetune"].items() if k != "lora"}
-    lora = {f"lora_{k}": v for k, v in settings["finetune"].get("lora", {}).items()}
-    return flags({**base_settings(settings), **tuned, **lora})
+    block = settings["finetune"]
+    tuned = {k: v for k, v in block.items() if k not in ("lora", "options")}
+    lora = {f"lora_{k}": v for k, v in block.get("lora", {}).items()}
+    option = {"option": block.get("options", {})}
+    return flags({**base_settings(settings), **tuned, **lora, **option})
 
 
 def span_before(wildcards):

@@ -1,4 +1,7 @@
-"""CAME against a transcription of the paper's algorithm, on matrices, vectors and convolutions."""
+"""CAME against a transcription of the paper's algorithm, on matrices, vectors and convolutions.
+
+In PixArt's trainer and in Sana's, which treat convolutions each in a way of its own.
+"""
 
 import io
 
@@ -114,6 +117,61 @@ def test_follows_the_papers_algorithm(name, ours, paper):
     np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
+def draw_many(shape, steps):
+    rng = np.random.default_rng(sum(shape))
+    drift = 0.1 * rng.normal(size=shape)
+    # Rows, columns and steps of unlike size: what is taken together shows.
+    size = np.exp(rng.normal(size=shape[:1] + (1,) * (len(shape) - 1)))
+    return rng.normal(size=shape), [
+        size * np.exp(0.3 * rng.normal()) * (drift + rng.normal(size=shape)) for _ in range(steps)
+    ]
+
+
+def moved(shape, gradients, layout):
+    weight = torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+    optimiser = Came([weight], lr=0.01, layout=layout)
+    run(optimiser, weight, gradients)
+    return weight.detach().numpy(), sum(value.numel() for value in optimiser.state[weight].values())
+
+
+def test_in_sanas_layout_a_convolution_of_one_pixel_moves_as_its_matrix():
+    _, gradients = draw_many((48, 32), 300)
+    pixels = [gradient[:, :, None, None] for gradient in gradients]
+    found, kept = moved((48, 32, 1, 1), pixels, "matrices")
+    as_matrix, kept_of_matrix = moved((48, 32), gradients, "matrices")
+    np.testing.assert_array_equal(found[:, :, 0, 0], as_matrix)
+    assert kept == kept_of_matrix == 48 * 32 + 2 * (48 + 32)
+    expected = by_the_paper(np.zeros((48, 32)), gradients, 0.01)
+    np.testing.assert_allclose(as_matrix, expected, rtol=1e-8, atol=1e-12)
+    # In the other layout it is a stack of matrices of one weight each, and goes elsewhere.
+    other, kept_by_other = moved((48, 32, 1, 1), pixels, "stacks")
+    away = np.linalg.norm(other[:, :, 0, 0] - as_matrix) / np.linalg.norm(as_matrix)
+    assert away > 0.1
+    assert kept_by_other == 5 * 48 * 32
+
+
+@pytest.mark.parametrize("shape", [(48, 1, 3, 3), (48, 4, 2, 2), (6, 5, 4), (6,), (2, 3, 1, 2)])
+def test_in_sanas_layout_no_other_weight_is_factored(shape):
+    _, gradients = draw_many(shape, 300)
+    found, kept = moved(shape, gradients, "matrices")
+    expected = vector_by_the_paper(np.zeros(shape), gradients, 0.01)
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12)
+    assert kept == 2 * found.size
+
+
+def test_weights_of_a_convolution_may_lie_in_any_order():
+    _, gradients = draw_many((8, 6, 1, 1), 5)
+    weight = torch.nn.Parameter(torch.zeros(8, 6, 1, 1, dtype=torch.float64))
+    weight.data = weight.data.to(memory_format=torch.channels_last)
+    optimiser = Came([weight], lr=0.01, layout="matrices")
+    for gradient in gradients:
+        weight.grad = torch.tensor(gradient).to(memory_format=torch.channels_last)
+        optimiser.step()
+    np.testing.assert_array_equal(
+        weight.detach().numpy(), moved((8, 6, 1, 1), gradients, "matrices")[0]
+    )
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_float32_stays_close_for_gradients_of_any_size(name):
     start, gradients = draw(SHAPES[name])
@@ -207,10 +265,11 @@ def test_closure_and_weights_without_gradient():
         {"lr": 0.1, "betas": (0.9, 1.0, 0.9)},
         {"lr": 0.1, "clip_threshold": 0.0},
         {"lr": 0.1, "eps": (-1e-9, 0.0)},
+        {"lr": 0.1, "layout": "rows"},
     ],
 )
 def test_refuses_settings_out_of_range(wrong):
-    with pytest.raises(ValueError, match=r"betas|clip_threshold"):
+    with pytest.raises(ValueError, match=r"betas|clip_threshold|layout"):
         Came([torch.nn.Parameter(torch.ones(2))], **wrong)
 
 

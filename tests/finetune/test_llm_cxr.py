@@ -15,6 +15,7 @@ from tests.finetune.damage import check_refused, edited, pointer, removed, renam
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.families.llm_cxr import (
+    INSTRUCTION,
     ImageTokens,
     LlmCxr,
     draw_answers,
@@ -444,6 +445,8 @@ def test_the_prompt_is_the_published_one(random_pipeline):
     )
     assert prompt_text("the heart is large") == text
     tokenizer = random_pipeline.tokenizer
+    other = prompt_text("the heart is large", "Draw a chest X-ray.")
+    assert other == text.replace(INSTRUCTION, "Draw a chest X-ray.") != text
     tokens = random_pipeline.prompt_tokens("the heart is large")
     assert tokenizer.decode(tokens) == text
     assert tokens[-1] == tokenizer.convert_tokens_to_ids("### Response:\n")

@@ -1,7 +1,5 @@
 """Lumina Image 2.0: its noise levels, what its network is told, its captions and its options."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -24,21 +22,38 @@ def pipeline(pipeline_of):
     return pipeline_of("lumina2")
 
 
-@pytest.mark.parametrize(
-    ("shift", "expected"),
-    [
-        # 6 u / (1 + 5 u) at u = 0.05, 0.25, 0.5, 0.75, 0.95.
-        (6.0, [0.24, 0.6667, 0.8571, 0.9474, 0.9913]),
-        (1.0, [0.05, 0.25, 0.5, 0.75, 0.95]),
-    ],
-)
-def test_noise_levels_are_uniform_and_shifted_as_the_scheduler_says(shift, expected):
-    scheduler = SimpleNamespace(config=SimpleNamespace(shift=shift))
-    sigma = noise_levels(SimpleNamespace(scheduler=scheduler), Draws(3, 7, range(4000), CPU))
-    found = sigma.quantile(torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95]))
-    assert torch.allclose(found, torch.tensor(expected), atol=0.025)
+QUANTILES = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
+
+
+def test_noise_levels_are_uniform_as_in_the_authors_tool():
+    """Theirs: 0.051, 0.251, 0.500, 0.750, 0.950 (a shift of 6 would give 0.24 to 0.99)."""
+    sigma = noise_levels(Draws(3, 7, range(20_000), CPU))
+    expected = torch.tensor([0.051, 0.251, 0.500, 0.750, 0.950])
+    assert torch.allclose(sigma.quantile(QUANTILES), expected, atol=0.01)
     assert sigma.min() > 0
     assert sigma.max() <= 1
+
+
+def test_lumina_s_own_trainer_shifts_by_the_size():
+    uniform = noise_levels(Draws(3, 7, range(4000), CPU)).double()
+    # 512 pixels are 32 x 32 tokens; the exponent is 0.5 + 0.65 x 768 / 3,840 = 0.63.
+    odds = np.exp(0.63) * uniform / (1 - uniform)
+    found = noise_levels(Draws(3, 7, range(4000), CPU), tokens=1024)
+    assert torch.allclose(found.double(), odds / (1 + odds), atol=1e-6)
+    assert np.exp(0.63) == pytest.approx(1.88, abs=0.005)
+
+
+def test_the_option_shifts_the_levels_of_training(pipeline, large_pixels, two_images):
+    plain, shifted = Recorder(), Recorder()
+    told(FAMILY, pipeline, large_pixels, list(two_images), plain)
+    chosen = FAMILY.trained_with({"shift_by_size": True})
+    told(chosen, pipeline, large_pixels, list(two_images), shifted)
+    # 64 pixels are 4 x 4 tokens.
+    shift = np.exp(0.5 - 0.65 * 240 / 3840)
+    sigma = 1 - plain.given["timestep"]
+    expected = shift * sigma / (1 + (shift - 1) * sigma)
+    assert torch.allclose(1 - shifted.given["timestep"], expected, atol=1e-6)
+    assert FAMILY.training_option("shift_by_size") is False
 
 
 def test_the_network_is_told_one_minus_sigma_and_asked_for_clean_minus_noise(
@@ -49,8 +64,7 @@ def test_the_network_is_told_one_minus_sigma_and_asked_for_clean_minus_noise(
     draws = Draws(5, 2, range(2), CPU)
     clean = draw_latents(pipeline.vae, encoded, draws)
     noise = draws.normal(clean.shape[1:])
-    uniform = 1 - draws.uniform()
-    sigma = 6 * uniform / (1 + 5 * uniform)
+    sigma = 1 - draws.uniform()  # uniform, whatever the scheduler's shift, which is 6
     given = network.given
     assert torch.allclose(given["timestep"], 1 - sigma)
     level = sigma[:, None, None, None]

@@ -69,3 +69,31 @@ def test_it_is_put_together_from_two_repositories(base_of, load_quiet, two_image
         sampled = FAMILY.sample(pipeline, list(two_images), [1, 2], SampleSettings(2, 4.0, 32))
         images.append(np.stack([np.asarray(image) for image in sampled]))
     assert np.array_equal(*images)
+
+
+def test_a_dropped_caption_keeps_its_mask_where_that_is_chosen(pipeline):
+    captions, dropped = ["the heart is large", "the lungs are clear"], [False, True]
+    kept = FAMILY.trained_with({"caption_mask_when_dropped": True})
+    with torch.no_grad():
+        shown = FAMILY.encode_shown(pipeline, captions, dropped)
+        as_in_the_trainer = kept.encode_shown(pipeline, captions, dropped)
+        whole = FAMILY.encode_captions(pipeline, captions)
+    assert torch.equal(as_in_the_trainer["text"], shown["text"])
+    assert torch.equal(as_in_the_trainer["mask"], whole["mask"])
+    assert shown["mask"].sum(dim=1).tolist() == [whole["mask"][0].sum(), 1]
+
+
+def test_images_are_decoded_in_float32_beside_half_the_precision(base_of, load_quiet):
+    assert FAMILY.decodes_in_float32
+    half = FAMILY.load(base_of("pixart_sigma"), torch.float16, vae_dtype=torch.float32)
+    half.set_progress_bar_config(disable=True)
+    seen = []
+    half.vae.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    settings = SampleSettings(2, 4.0, 32)
+    image = FAMILY.sample(half, ["the heart is large"], [1], settings)[0]
+    assert seen == [torch.float32]
+    assert half.transformer.dtype == torch.float16
+    whole = load_quiet(FAMILY, base_of("pixart_sigma"))
+    exact = FAMILY.sample(whole, ["the heart is large"], [1], settings)[0]
+    away = np.abs(np.asarray(image, float) - np.asarray(exact, float))
+    assert away.mean() < 1

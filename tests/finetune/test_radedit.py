@@ -87,6 +87,20 @@ def test_samples_have_the_size_and_depend_on_caption_and_seed_alone(pipeline):
     assert sampled(pipeline, CAPTIONS[:1], [7], SampleSettings(1, 1.0, 64))[0].shape == (64, 64, 3)
 
 
+def test_images_are_decoded_in_float32_beside_half_the_precision(tiny_radedit, pipeline):
+    assert FAMILY.decodes_in_float32
+    half = FAMILY.load(base_of(tiny_radedit), torch.bfloat16, vae_dtype=torch.float32)
+    half.set_progress_bar_config(disable=True)
+    seen = []
+    half.vae.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    found = sampled(half, CAPTIONS[:1], [7])[0]
+    assert seen == [torch.float32]
+    assert half.unet.dtype == torch.bfloat16
+    exact, other = sampled(pipeline, CAPTIONS[:1], [7])[0], sampled(pipeline, CAPTIONS[:1], [8])[0]
+    away = np.abs(found.astype(float) - exact).mean()
+    assert away < 0.2 * np.abs(other.astype(float) - exact).mean()
+
+
 def test_conditions_are_the_text_encoders_states_over_all_128_positions(pipeline, tiny_radedit):
     captions = [*CAPTIONS, "heart " * 200]
     given = seen_by_the_unet(pipeline, captions, guidance=1.0)

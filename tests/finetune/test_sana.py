@@ -1,17 +1,19 @@
 """Sana: its noise levels, what its network is told, its captions and its latents."""
 
+import inspect
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers.models.attention_processor import SanaLinearAttnProcessor2_0
 
 from tests.finetune.conftest import SIDE
 from tests.finetune.damage import edit
 from tests.finetune.recorder import Recorder, told
 from workflow_scripts.finetune.draws import Draws
 from workflow_scripts.finetune.families.base import SampleSettings
-from workflow_scripts.finetune.families.sana import Sana, noise_levels
+from workflow_scripts.finetune.families.sana import LinearAttention, Sana, noise_levels
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.world.tiny_sana import LATENT_CHANNELS, TEXT_TOKENS, TEXT_WIDTH
 
@@ -159,3 +161,101 @@ def test_a_network_of_half_the_precision_gives_a_float32_loss(base_of, large_pix
     assert loss.dtype == torch.float32
     assert loss.shape == (2,)
     assert torch.isfinite(loss).all()
+
+
+def _attended(pipeline, processor, dtype=None):
+    """Let the first block's linear attention see random tokens, under autocast where asked."""
+    attention = pipeline.transformer.transformer_blocks[0].attn1
+    width = attention.to_q.in_features
+    tokens = torch.randn(2, 64, width, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not None):
+        return processor(attention, tokens).float(), attention, tokens
+
+
+def test_the_linear_attention_is_diffusers_in_float32(pipeline):
+    ours = pipeline.transformer.transformer_blocks[0].attn1.processor
+    assert isinstance(ours, LinearAttention)
+    expected = _attended(pipeline, SanaLinearAttnProcessor2_0())[0]
+    torch.testing.assert_close(_attended(pipeline, ours)[0], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_the_linear_attentions_products_stay_in_float32(pipeline, dtype):
+    found, attention, tokens = _attended(pipeline, LinearAttention(), dtype)
+    with torch.no_grad(), torch.autocast("cpu", dtype):
+        projected = [layer(tokens) for layer in (attention.to_q, attention.to_k, attention.to_v)]
+    query, key, value = (
+        part.double().unflatten(2, (attention.heads, -1)).transpose(1, 2) for part in projected
+    )
+    weights = query.relu() @ key.relu().transpose(2, 3)
+    by_hand = (weights @ value / (weights.sum(-1, keepdim=True) + 1e-15)).transpose(1, 2)
+    with torch.no_grad(), torch.autocast("cpu", dtype):
+        by_hand = attention.to_out[0](by_hand.flatten(2).float()).float()
+    theirs = _attended(pipeline, SanaLinearAttnProcessor2_0(), dtype)[0]
+    assert (found - by_hand).abs().mean() < 0.2 * (theirs - by_hand).abs().mean()
+
+
+def test_training_encodes_images_in_float32_beside_half_the_precision(
+    pipeline, base_of, large_pixels
+):
+    assert FAMILY.encodes_in_float32
+    mixed = FAMILY.load(base_of("sana"), torch.bfloat16, vae_dtype=torch.float32)
+    assert mixed.vae.dtype == torch.float32
+    assert mixed.text_encoder.dtype == mixed.transformer.dtype == torch.bfloat16
+    with torch.no_grad():
+        found = FAMILY.encode_images(mixed, large_pixels)
+        assert torch.equal(found, FAMILY.encode_images(pipeline, large_pixels))
+
+
+def test_with_the_instruction_captions_are_encoded_as_the_pipelines_own(folder):
+    # The tiny tokenizer's 128 tokens would end within the instruction.
+    edit(folder / "tokenizer" / "tokenizer_config.json", model_max_length=300)
+    pipeline = FAMILY.load(Base(folder))
+    call = inspect.signature(type(pipeline).__call__).parameters
+    lines = call["complex_human_instruction"].default
+    instructed = FAMILY.trained_with({"instruction": True})
+    with torch.no_grad():
+        found = instructed.encode_captions(pipeline, ["the heart is large", ""])
+        text, mask, negative, negative_mask = pipeline.encode_prompt(
+            ["the heart is large", ""], complex_human_instruction=lines
+        )
+        plain = FAMILY.encode_captions(pipeline, ["the heart is large", ""])
+    assert torch.equal(found["text"][0], text[0])
+    assert torch.equal(found["mask"][0], mask[0])
+    assert torch.equal(found["text"][1], negative[1])
+    assert torch.equal(found["mask"][1], negative_mask[1])
+    assert not torch.equal(found["mask"][0], plain["mask"][0])
+    assert torch.equal(found["mask"][1], plain["mask"][1])
+
+
+def test_a_dropped_caption_keeps_its_mask_where_that_is_chosen(pipeline):
+    captions, dropped = ["the heart is large", "the lungs are clear"], [True, False]
+    kept = FAMILY.trained_with({"caption_mask_when_dropped": True})
+    with torch.no_grad():
+        shown = FAMILY.encode_shown(pipeline, captions, dropped)
+        as_in_the_trainer = kept.encode_shown(pipeline, captions, dropped)
+        empty = FAMILY.encode_captions(pipeline, ["", captions[1]])
+        whole = FAMILY.encode_captions(pipeline, captions)
+    assert torch.equal(shown["text"], empty["text"])
+    assert torch.equal(shown["mask"], empty["mask"])
+    assert torch.equal(as_in_the_trainer["text"], empty["text"])
+    assert torch.equal(as_in_the_trainer["mask"], whole["mask"])
+    assert not torch.equal(shown["mask"], whole["mask"])
+
+
+def test_the_instruction_is_an_option_of_sampling(pipeline):
+    told = []
+    encode = pipeline.encode_prompt
+
+    def note(*given, **named):
+        told.append(named["complex_human_instruction"])
+        return encode(*given, **{**named, "complex_human_instruction": None})
+
+    pipeline.encode_prompt = note
+    try:
+        for options in ({}, {"instruction": True}):
+            FAMILY.sample(pipeline, ["any"], [1], SampleSettings(1, 1.0, SIDE, options))
+    finally:
+        del pipeline.encode_prompt
+    assert told[0] is None
+    assert "Enhanced prompt" in "".join(told[1])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.finetune.recorder import Recorder
+from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.draws import Draws
 from workflow_scripts.finetune.families.parts import draw_latents
 from workflow_scripts.finetune.families.stable_diffusion_3 import StableDiffusion3, noise_levels
@@ -61,3 +62,18 @@ def test_the_network_is_told_sigma_and_asked_for_noise_minus_clean(
     opposite = Recorder(clean - noise)
     loss = FAMILY.loss(pipeline, opposite, encoded, conditions, Draws(5, 2, range(2), CPU))
     torch.testing.assert_close(loss, 4 * (clean - noise).square().mean(dim=(1, 2, 3)))
+
+
+def test_training_takes_as_many_tokens_of_t5_as_it_is_told(pipeline):
+    chosen = FAMILY.trained_with({"text_tokens": 16})
+    captions = ["the heart is large " * 9]
+    with torch.no_grad():
+        short = chosen.encode_captions(pipeline, captions)["text"]
+        expected = pipeline.encode_prompt(captions, None, None, max_sequence_length=16)[0]
+        long = FAMILY.encode_captions(pipeline, captions)["text"]
+    assert torch.equal(short, expected)
+    assert short.shape[1] == 77 + 16
+    assert long.shape[1] > short.shape[1]
+    for wrong in (0, 513, 16.5):
+        with pytest.raises(InputError, match="text_tokens"):
+            FAMILY.trained_with({"text_tokens": wrong})

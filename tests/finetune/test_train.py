@@ -22,6 +22,7 @@ from workflow_scripts.finetune import data
 from workflow_scripts.finetune.data import read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order, divide_batch
 from workflow_scripts.finetune.families import get_family
+from workflow_scripts.finetune.families.options import parse_option
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.finetune.lora import LoraSettings
 from workflow_scripts.finetune.resume import Checkpoint, save_checkpoint, take_over
@@ -58,11 +59,71 @@ def test_a_batch_that_cannot_be_met_is_refused(total, devices, most, remedy):
     assert remedy in str(caught.value)
 
 
-def test_the_paper_protocol_in_numbers():
+def test_the_paper_protocol_in_numbers(settings):
     assert divide_batch(128, 4, 16) == (16, 2)
     assert total_steps(237_388, 20, 128) == 37_092
-    assert learning_rate_at(0, 5e-6, 0) == learning_rate_at(10**6, 5e-6, 0) == 5e-6
-    assert [learning_rate_at(step, 1.0, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    constant = settings(learning_rate=5e-6)
+    assert learning_rate_at(0, constant) == learning_rate_at(10**6, constant) == 5e-6
+    warmed = settings(learning_rate=1.0, warmup_steps=4)
+    assert [learning_rate_at(step, warmed) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+
+
+def test_rates_by_the_batch_are_those_of_the_trainers_of_sana_and_pixart(settings):
+    def rate(learning_rate, batch_size):
+        chosen = settings(
+            learning_rate=learning_rate, batch_size=batch_size, auto_learning_rate=True
+        )
+        return learning_rate_at(0, chosen)
+
+    assert rate(1e-4, 128) == pytest.approx(7.07e-5, rel=1e-3)
+    assert rate(2e-5, 128) == pytest.approx(1.41e-5, rel=5e-3)
+    assert rate(2e-5, 256) == 2e-5
+
+
+def test_adams_epsilon_is_the_one_chosen(toy, train_toy):
+    """With an epsilon far above the gradients, weights hardly move."""
+    start = toy.family.load(toy.base).net.state_dict()
+    moved = {
+        epsilon: sum(
+            float((value - start[key]).norm())
+            for key, value in train_toy(f"e{epsilon}", adam_epsilon=epsilon, weight_decay=0).items()
+        )
+        for epsilon in (1e-8, 1e6)
+    }
+    assert moved[1e6] < 1e-3 * moved[1e-8]
+    with pytest.raises(InputError, match="adam_epsilon must be above 0"):
+        train_toy("wrong", adam_epsilon=0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"no_such": 1.0}, "has no option no_such"),
+        ({"shift_by_size": 1.0}, "is true or false, not 1.0"),
+    ],
+)
+def test_options_that_a_family_does_not_have_are_refused(options, fault, toy, settings):
+    toy.family.training_options = {"shift_by_size": False}
+    toy.family.load = None
+    with pytest.raises(InputError, match=fault):
+        finetune(
+            toy.family,
+            toy.base,
+            toy.manifest,
+            toy.folder / "out",
+            toy.folder / "progress",
+            settings(options=options),
+        )
+
+
+def test_options_are_read_from_the_command_line_as_they_are_meant():
+    words = ("a=true", "b=0.25", "c=Generate a chest X-ray = now", "d=false")
+    assert [parse_option(word)[1] for word in words] == [
+        True,
+        0.25,
+        "Generate a chest X-ray = now",
+        False,
+    ]
 
 
 @given(images=st.integers(1, 40), batch=st.integers(1, 60), seed=st.integers(0, 3))

@@ -38,7 +38,9 @@ def test_a_shard_that_does_not_exist_is_refused():
         shard_batches(10, 2, 4, 4)
 
 
-def _sample(cohort, checkpoint, name, shard=0, shards=1, settings=SETTINGS, prompts="test"):
+def _sample(
+    cohort, checkpoint, name, shard=0, shards=1, settings=SETTINGS, prompts="test", precision="fp32"
+):
     output = cohort.folder / f"{name}.parquet"
     sample_shard(
         FAMILY,
@@ -50,6 +52,7 @@ def _sample(cohort, checkpoint, name, shard=0, shards=1, settings=SETTINGS, prom
         batch_size=4,
         shard=shard,
         shards=shards,
+        precision=precision,
     )
     return list(read_shards([output]))
 
@@ -82,6 +85,31 @@ def test_the_image_has_the_asked_size_and_follows_seed_and_prompt(cohort, checkp
     assert np.abs(images[0] - images[1]).max() <= 1
     assert np.abs(images[0] - images[2]).max() > 10
     assert (images[0] != images[3]).any()
+
+
+def test_precision_changes_an_image_far_less_than_its_seed_does(cohort, checkpoint):
+    """The noise that an image starts from is the same in every precision."""
+    prompts = read_prompts(cohort.folder / "test.parquet").iloc[:4]
+    write_prompts(prompts, cohort.folder / "few.parquet")
+    shown = {}
+    for precision in ("fp32", "bf16", "fp16"):
+        items = _sample(cohort, checkpoint, precision, prompts="few", precision=precision)
+        shown[precision] = np.stack([np.asarray(Image.open(io.BytesIO(i.data))) for i in items])
+    exact = shown["fp32"].astype(float)
+    seeds = np.abs(exact - exact[::-1]).mean()
+    bf16, fp16 = (np.abs(shown[name] - exact).mean() for name in ("bf16", "fp16"))
+    assert 0 < fp16 < bf16 < 0.1 * seeds
+
+
+def test_a_precision_that_is_none_is_refused_and_another_one_is_not_continued(cohort, checkpoint):
+    with pytest.raises(InputError, match="precision 'fp8'"):
+        _sample(cohort, checkpoint, "none", precision="fp8")
+    frame = read_prompts(cohort.folder / "test.parquet")
+    digests = {
+        sample._identity(FAMILY, {}, frame, SETTINGS, 4, False, precision)
+        for precision in sample.PRECISIONS
+    }
+    assert len(digests) == 3
 
 
 @pytest.mark.parametrize("how", STOPS)

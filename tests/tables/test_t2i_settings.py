@@ -14,6 +14,7 @@ TUNED = {
     "learning_rate": 2e-5,
     "batch_size": 128,
     "epochs": 20,
+    "auto_learning_rate": True,
     "warmup_steps": 1000,
     "caption_dropout": 0.1,
     "size": 512,
@@ -48,7 +49,11 @@ def test_settings_are_the_models_and_what_there_is_not_says_why():
     found = table()
     assert [row.key for row in found.rows] == ["pixart_sigma", "llm_cxr", "mine"]
     tuned, published, mine = found.rows
-    assert tuned.attributes == ("LoRA (r=32)", "attention mlp", "CAME")
+    assert tuned.attributes == (
+        "LoRA (r=32)",
+        "attention mlp",
+        "CAME, LR times sqrt(batch / 256)",
+    )
     assert [cell.value for cell in tuned.cells] == [2e-5, 128, 20, 1000, 0.1, 512, 20, 4.5, 256]
     assert tuned.cells[0].text == "2e-5"
     assert published.attributes == ("N/A", "–", "–")

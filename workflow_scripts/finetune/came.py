@@ -1,10 +1,17 @@
-"""CAME, the memory-efficient optimiser of Luo et al., 2023 (arXiv 2307.02047, algorithm 2)."""
+"""CAME, the memory-efficient optimiser of Luo et al., 2023 (arXiv 2307.02047, algorithm 2).
+
+The paper speaks of matrices. What becomes of convolutions, PixArt's trainer (the package
+came-pytorch) and Sana's (a class of its own) say differently, and both are here. Our own code, as
+no library has Sana's: came-pytorch and pytorch-optimizer know the other alone.
+"""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
+
+LAYOUTS: Final = ("stacks", "matrices")
 
 
 class Came(torch.optim.Optimizer):
@@ -16,13 +23,18 @@ class Came(torch.optim.Optimizer):
     means start from, as in the paper, so the first steps are some ten times the learning rate:
     warm up.
 
-    As in the authors' implementation, a weight of more than two dimensions (a convolution's) is a
-    stack of matrices over its last two, and one of fewer is not factored and takes no account of
-    instability: it moves by its momentum.
+    A weight that is not factored takes no account of instability: it moves by its momentum. Which
+    ones are factored, the layout says:
+
+    - `stacks`, as came-pytorch: a weight of more than two dimensions (a convolution's) is a stack
+      of matrices over its last two; one of fewer is not factored.
+    - `matrices`, as Sana's trainer: a convolution of one pixel is the matrix (outputs, inputs);
+      any other weight that is no matrix is not factored.
 
     Args:
         params: weights or groups of weights, float32 or float64.
         lr: learning rate.
+        layout: `stacks` or `matrices`, see above.
         betas: decay of the momentum, of the squared gradient, and of the instability.
         eps: added to the squared gradient and to the instability.
         clip_threshold: root mean square that no weight's update exceeds before it enters the
@@ -37,6 +49,7 @@ class Came(torch.optim.Optimizer):
         self,
         params: Iterable[Any],
         lr: float,
+        layout: str = "stacks",
         betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
         eps: tuple[float, float] = (1e-30, 1e-16),
         clip_threshold: float = 1.0,
@@ -44,10 +57,13 @@ class Came(torch.optim.Optimizer):
     ):
         if lr < 0 or weight_decay < 0 or min(eps) < 0 or clip_threshold <= 0:
             raise ValueError("lr, eps and weight_decay are at least 0, clip_threshold above 0")
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout {layout!r} is none of {LAYOUTS}")
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"the betas lie in [0, 1), not {betas}")
         defaults = {
             "lr": lr,
+            "layout": layout,
             "betas": betas,
             "eps": eps,
             "clip_threshold": clip_threshold,
@@ -77,32 +93,44 @@ class Came(torch.optim.Optimizer):
 
 def _update(weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: Any) -> None:
     beta1, beta2, beta3 = group["betas"]
-    factored = gradient.dim() >= 2
+    shape = _factored_shape(gradient.shape, group["layout"])
     if not state:
-        state["momentum"] = torch.zeros_like(gradient)
-        if factored:
+        state["momentum"] = torch.zeros_like(gradient, memory_format=torch.contiguous_format)
+        if shape is not None:
             for name in ("square", "instability"):
-                state[f"{name}_rows"] = torch.zeros_like(gradient[..., 0])
-                state[f"{name}_columns"] = torch.zeros_like(gradient[..., 0, :])
+                state[f"{name}_rows"] = gradient.new_zeros(shape[:-1])
+                state[f"{name}_columns"] = gradient.new_zeros(*shape[:-2], shape[-1])
         else:
             state["square"] = torch.zeros_like(gradient)
 
+    momentum = state["momentum"]
+    if shape is not None:
+        gradient, momentum = gradient.reshape(shape), momentum.view(shape)
     square = gradient.square() + group["eps"][0]
-    if factored:
+    if shape is not None:
         update = gradient * _factored_rsqrt(state, "square", square, beta2)
     else:
         update = gradient * state["square"].lerp_(square, 1 - beta2).rsqrt()
     root_mean_square = update.square().mean().sqrt()
     update /= (root_mean_square / group["clip_threshold"]).clamp(min=1.0)
 
-    momentum = state["momentum"].lerp_(update, 1 - beta1)
-    if factored:
+    momentum.lerp_(update, 1 - beta1)
+    if shape is not None:
         instability = (update - momentum).square() + group["eps"][1]
         step = momentum * _factored_rsqrt(state, "instability", instability, beta3)
     else:
         step = momentum
     weight.mul_(1 - group["lr"] * group["weight_decay"])
-    weight.add_(step, alpha=-group["lr"])
+    weight.add_(step.reshape(weight.shape), alpha=-group["lr"])
+
+
+def _factored_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...] | None:
+    """Return the shape in which a weight is factored over its last two dimensions; None: not."""
+    if layout == "stacks":
+        return shape if len(shape) >= 2 else None
+    if len(shape) == 4 and shape[2:] == (1, 1):
+        return shape[:2]
+    return shape if len(shape) == 2 else None
 
 
 def _factored_rsqrt(state: dict[str, Tensor], name: str, value: Tensor, beta: float) -> Tensor:

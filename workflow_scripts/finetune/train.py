@@ -17,9 +17,9 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +40,7 @@ from workflow_scripts.finetune.data import TrainingImages, digest_of_files, read
 from workflow_scripts.finetune.draws import Draws, batch_order, divide_batch
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family
+from workflow_scripts.finetune.families.options import Option, parse_option
 from workflow_scripts.finetune.layout import Base, add_base_flags
 from workflow_scripts.finetune.lora import (
     LoraSettings,
@@ -60,8 +61,10 @@ from workflow_scripts.finetune.time_limit import TimeLimit
 log = logging.getLogger(__name__)
 
 METHODS: Final = ("full", "lora")
-OPTIMISERS: Final = ("adamw", "came")
+OPTIMISERS: Final = ("adamw", "came", "came_sana")
 PRECISIONS: Final = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTO_RATE_BATCH: Final = 256
+"""Total batch at which `auto_learning_rate` leaves the rate as it is."""
 _HARDWARE_KEYS: Final = ("per_device_batch_size", "gradient_checkpointing", "checkpoint_every")
 
 
@@ -72,12 +75,16 @@ class TrainSettings:
     Attributes:
         method: `full`: all weights of the trained network; `lora`: an adapter beside them.
         learning_rate: constant after the warm-up.
+        auto_learning_rate: the rate is multiplied by sqrt(batch_size / 256), as the trainers of
+            PixArt and Sana do with the rates of their configuration files.
         epochs: how often each image is seen.
         batch_size: in total, over devices and accumulation.
         per_device_batch_size: the most that one device takes at a time.
         size: side in pixels.
         caption_dropout: share of images shown with an empty caption.
-        optimiser: `adamw` (betas 0.9 and 0.999) or `came` (see came.py).
+        optimiser: `adamw` (betas 0.9 and 0.999), `came` or, as Sana's trainer has it, `came_sana`
+            (see came.py).
+        adam_epsilon: of `adamw`.
         weight_decay: of the optimiser, decoupled.
         max_grad_norm: gradients are clipped to this norm.
         warmup_steps: of linear warm-up; 0 for none.
@@ -87,6 +94,7 @@ class TrainSettings:
         seed: of order, noise, dropped captions and the adapter's first weights.
         ema_decay: the saved weights are their exponential moving average; None: the last ones.
         lora: with the method `lora`.
+        options: what only the family has (`Family.training_options`).
     """
 
     method: str
@@ -103,9 +111,12 @@ class TrainSettings:
     gradient_checkpointing: bool
     checkpoint_every: int
     seed: int
+    auto_learning_rate: bool = False
     optimiser: str = "adamw"
+    adam_epsilon: float = 1e-8
     ema_decay: float | None = None
     lora: LoraSettings | None = None
+    options: Mapping[str, Option] = field(default_factory=dict)
 
 
 def total_steps(images: int, epochs: float, batch_size: int) -> int:
@@ -113,9 +124,12 @@ def total_steps(images: int, epochs: float, batch_size: int) -> int:
     return max(1, math.ceil(images * epochs / batch_size))
 
 
-def learning_rate_at(step: int, learning_rate: float, warmup_steps: int) -> float:
+def learning_rate_at(step: int, settings: TrainSettings) -> float:
     """Return the learning rate of an optimiser step: linear warm-up, then constant."""
-    return learning_rate * min(1.0, (step + 1) / max(1, warmup_steps))
+    rate = settings.learning_rate
+    if settings.auto_learning_rate:
+        rate *= math.sqrt(settings.batch_size / AUTO_RATE_BATCH)
+    return rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
 
 
 def finetune(
@@ -158,6 +172,7 @@ def finetune(
     limit = limit or TimeLimit(None)
     _check_settings(settings)
     _check_method(family, settings)
+    family = family.trained_with(settings.options)
     files = family.check(base)
     rows = read_training_rows(manifest)
     device = pick_device(gpus)
@@ -182,6 +197,7 @@ def finetune(
         base,
         PRECISIONS[settings.mixed_precision],
         torch.float32 if settings.method == "full" else None,
+        **({"vae_dtype": torch.float32} if family.encodes_in_float32 else {}),
     )
     attempt, checkpoint = _begin(progress, identity, accelerator)
     encoded = _EncodedCache(cache, _encoding_key(family, pipeline, files, base, rows, device))
@@ -325,7 +341,7 @@ class _Run:
         settings, accelerator = self.settings, self.accelerator
         # For what the network itself draws; everything else comes from `Draws`.
         torch.manual_seed(settings.seed * 1_000_003 + self.step + accelerator.process_index)
-        rate = learning_rate_at(self.step, settings.learning_rate, settings.warmup_steps)
+        rate = learning_rate_at(self.step, settings)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         losses = []
@@ -396,11 +412,9 @@ class _Run:
         settings, device = self.settings, self.accelerator.device
         draws = Draws(settings.seed, self.step, indices.tolist(), device)
         dropped = (draws.uniform() < settings.caption_dropout).tolist()
-        captions = [
-            "" if drop else self.captions[row] for row, drop in zip(rows, dropped, strict=True)
-        ]
+        captions = [self.captions[row] for row in rows]
         with torch.no_grad():
-            conditions = self.family.encode_captions(self.pipeline, captions)
+            conditions = self.family.encode_shown(self.pipeline, captions, dropped)
         losses = self.family.loss(
             self.pipeline, self.network, encoded.to(device), conditions, draws
         )
@@ -514,15 +528,20 @@ def _write_result(family: Family, base: Base, run: _Run, folder: Path) -> None:
 
 
 def _optimiser(parameters: list[torch.nn.Parameter], settings: TrainSettings) -> Any:
-    if settings.optimiser == "came":
+    if settings.optimiser in ("came", "came_sana"):
         from workflow_scripts.finetune.came import Came
 
-        return Came(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        return Came(
+            parameters,
+            lr=settings.learning_rate,
+            layout="matrices" if settings.optimiser == "came_sana" else "stacks",
+            weight_decay=settings.weight_decay,
+        )
     return torch.optim.AdamW(
         parameters,
         lr=settings.learning_rate,
         betas=(0.9, 0.999),
-        eps=1e-8,
+        eps=settings.adam_epsilon,
         weight_decay=settings.weight_decay,
     )
 
@@ -602,7 +621,7 @@ def _check_settings(settings: TrainSettings) -> None:
     if settings.method not in METHODS:
         raise InputError(f"fine-tuning method {settings.method!r}", "--method", f"use {METHODS}")
     positive = ("learning_rate", "epochs", "batch_size", "per_device_batch_size")
-    for name in (*positive, "max_grad_norm", "checkpoint_every"):
+    for name in (*positive, "max_grad_norm", "checkpoint_every", "adam_epsilon"):
         if not getattr(settings, name) > 0:
             raise InputError(f"{name} must be above 0", f"--{name.replace('_', '-')}")
     if settings.optimiser not in OPTIMISERS:
@@ -665,12 +684,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--checkpoint-every", default=500, type=int)
     parser.add_argument("--seed", default=42, type=int)
+    parser.add_argument("--auto-learning-rate", action="store_true", help="x sqrt(batch / 256)")
     parser.add_argument("--optimiser", default="adamw", choices=OPTIMISERS)
+    parser.add_argument("--adam-epsilon", default=1e-8, type=float)
     parser.add_argument("--ema-decay", default=None, type=float)
     parser.add_argument("--lora-rank", default=None, type=int)
     parser.add_argument("--lora-alpha", default=None, type=int, help="by default the rank")
     parser.add_argument("--lora-rslora", action="store_true", help="scale by alpha / sqrt(rank)")
     parser.add_argument("--lora-targets", default=["attention"], nargs="+")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=parse_option,
+        metavar="NAME=VALUE",
+        help="what of training only this family has",
+    )
     parser.add_argument("--gpus", default=0, type=int)
     parser.add_argument("--threads", default=1, type=int)
     parser.add_argument("--time-limit", default=None, type=float, help="minutes; stop before")
@@ -681,8 +710,10 @@ def main(argv: list[str] | None = None) -> None:
         alpha = flags["lora_rank"] if flags["lora_alpha"] is None else flags["lora_alpha"]
         targets = tuple(flags["lora_targets"])
         lora = LoraSettings(flags["lora_rank"], alpha, flags["lora_rslora"], targets)
-    names = [name for name in TrainSettings.__annotations__ if name != "lora"]
-    settings = TrainSettings(**{name: flags[name] for name in names}, lora=lora)
+    names = [name for name in TrainSettings.__annotations__ if name not in ("lora", "options")]
+    settings = TrainSettings(
+        **{name: flags[name] for name in names}, lora=lora, options=dict(flags["option"])
+    )
     finetune(
         get_family(flags["family"]),
         Base(flags["base"], dict(flags["part"])),

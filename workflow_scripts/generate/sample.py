@@ -15,7 +15,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -33,11 +33,14 @@ from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family, SampleSettings
+from workflow_scripts.finetune.families.options import check_options, parse_option
 from workflow_scripts.finetune.layout import Base, add_base_flags
 from workflow_scripts.finetune.lora import check_lora, load_lora
 from workflow_scripts.generate.sharding import shard_batches
 
 log = logging.getLogger(__name__)
+
+PRECISIONS: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def sample_shard(
@@ -54,6 +57,7 @@ def sample_shard(
     gpus: int = 0,
     threads: int = 1,
     lora: Path | None = None,
+    precision: str = "fp32",
 ) -> None:
     """Sample the images of one shard and write them to `output` (common/images.py).
 
@@ -71,17 +75,21 @@ def sample_shard(
         gpus: 0 for the CPU.
         threads: of torch.
         lora: folder of an adapter that was trained on the base.
+        precision: `fp32`, `bf16` or `fp16`, of weights and arithmetic; of the autoencoder `fp32`
+            where the family says so. The noise that an image starts from is the same in all.
 
     Raises:
         InputError: an unusable checkpoint, prompt set or setting.
     """
     _check_settings(family, settings)
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r}", "--precision", f"use {', '.join(PRECISIONS)}")
     files = {base.component_of(path) or path.name: path for path in family.check(base)}
     if lora:
         files["lora"] = check_lora(lora)
     frame = read_prompts(prompts)
     batches = shard_batches(len(frame), batch_size, shard, shards)
-    identity = _identity(family, files, frame, settings, batch_size, gpus > 0)
+    identity = _identity(family, files, frame, settings, batch_size, gpus > 0, precision)
     _keep_only(progress, identity)
     parts = [progress / f"batch-{batch.start:08d}.parquet" for batch in batches]
     missing = [i for i, part in enumerate(parts) if not part.exists()]
@@ -94,8 +102,13 @@ def sample_shard(
         logging.getLogger("diffusers").setLevel(logging.ERROR)
         device = pick_device(gpus)
         torch.set_num_threads(threads)
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        pipeline = family.load(base, dtype)
+        if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise InputError("this GPU has no bf16", "--precision", "use fp16 or fp32")
+        pipeline = family.load(
+            base,
+            getattr(torch, PRECISIONS[precision]),
+            **({"vae_dtype": torch.float32} if family.decodes_in_float32 else {}),
+        )
         if lora:
             load_lora(family, pipeline, lora)
         pipeline.to(device)
@@ -130,14 +143,7 @@ def _check_settings(family: Family, settings: SampleSettings) -> None:
         raise InputError(f"{settings.size} pixels", "--size", "use a multiple of 8")
     if family.denoises and settings.steps < 1:
         raise InputError(f"{settings.steps} denoising steps", "--steps", "use at least one")
-    unknown = sorted(settings.options.keys() - family.options.keys())
-    if unknown:
-        known = ", ".join(family.options) or "none"
-        raise InputError(
-            f"the family {family.name} has no sampling option {', '.join(unknown)}",
-            "generate.options",
-            f"known: {known}",
-        )
+    check_options(family.name, settings.options, family.options, "generate.options")
 
 
 def _identity(
@@ -147,6 +153,7 @@ def _identity(
     settings: SampleSettings,
     batch_size: int,
     on_gpu: bool,
+    precision: str,
 ) -> str:
     """Return a digest of all that a finished batch depends on."""
     content = {
@@ -156,6 +163,7 @@ def _identity(
         "settings": {**vars(settings), "options": dict(settings.options)},
         "batch_size": batch_size,
         "gpu": on_gpu,
+        "precision": precision,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -186,12 +194,13 @@ def main(argv: list[str] | None = None) -> None:
         "--option",
         action="append",
         default=[],
-        type=_option,
+        type=parse_option,
         metavar="NAME=VALUE",
         help="a sampling option that only this family has",
     )
     parser.add_argument("--size", required=True, type=int, help="side in pixels")
     parser.add_argument("--batch-size", required=True, type=int)
+    parser.add_argument("--precision", default="fp32", choices=tuple(PRECISIONS))
     parser.add_argument("--progress", required=True, type=Path, help="folder of finished batches")
     parser.add_argument("--gpus", default=0, type=int)
     parser.add_argument("--threads", default=1, type=int)
@@ -210,14 +219,8 @@ def main(argv: list[str] | None = None) -> None:
         flags.gpus,
         flags.threads,
         flags.lora,
+        flags.precision,
     )
-
-
-def _option(text: str) -> tuple[str, float | bool]:
-    name, _, value = text.partition("=")
-    if value in ("true", "false"):
-        return name, value == "true"
-    return name, float(value)
 
 
 if __name__ == "__main__":

@@ -269,6 +269,7 @@ def check_reid_start(path: Path) -> None:
 def check_model(path: Path, block: dict[str, Any]) -> None:
     """Check a text-to-image model's files, and that it can be tuned as its block says."""
     from workflow_scripts.finetune.families import get_family
+    from workflow_scripts.finetune.families.options import check_options
     from workflow_scripts.finetune.layout import Base
     from workflow_scripts.finetune.lora import module_endings
 
@@ -283,6 +284,10 @@ def check_model(path: Path, block: dict[str, Any]) -> None:
         )
     if tuned and tuned["method"] == "lora":
         module_endings(family, tuned["lora"]["targets"])
+    if tuned:
+        family.trained_with(tuned.get("options", {}))
+    chosen = block.get("generate", {}).get("options", {})
+    check_options(family.name, chosen, family.options, "generate.options")
 
 
 def check_batch(tuned: dict[str, Any], devices: int) -> None:

@@ -27,6 +27,8 @@ _SAMPLED: Final = (
     Column("Pixels, sampling", "size", "none", None),
 )
 
+_OPTIMISERS: Final = {"adamw": "AdamW", "came": "CAME", "came_sana": "CAME as Sana's"}
+
 T2I_SETTINGS: Final = Layout(
     stem="table11_t2i_hyperparameters",
     number="11",
@@ -78,7 +80,9 @@ def _row(model: ModelEntry) -> Row:
         for column in _SAMPLED
     ]
     targets = json.loads(model.settings.get("lora_targets", "[]"))
-    optimiser = str(tuned.get("optimiser", "adamw")).upper().replace("ADAM", "Adam")
+    optimiser = _OPTIMISERS[str(tuned.get("optimiser", "adamw"))]
+    if tuned.get("auto_learning_rate"):
+        optimiser += ", LR times sqrt(batch / 256)"
     attributes = (
         model.attributes["Fine-Tuning"],
         ", ".join(target.replace("_", " ") for target in targets) or "–",

@@ -1,4 +1,8 @@
-"""The text-to-image families, found by name and imported only when asked for."""
+"""The text-to-image families, found by name and imported only when asked for.
+
+Where a family is trained or sampled otherwise than by its authors or by upstream's trainers, and
+why, stands in docs/families.md, choice by choice.
+"""
 
 import difflib
 import importlib

@@ -1,22 +1,28 @@
 """What a text-to-image family has to know: the interface that training and sampling talk to.
 
-A family is one class. It holds no state: the loaded pipeline is passed around. Nothing heavy is
-imported until weights are loaded, so that preflight can ask any family to check its files.
+A family is one class. It holds no state but the options that it is trained with: the loaded
+pipeline is passed around. Nothing heavy is imported until weights are loaded, so that preflight can
+ask any family to check its files.
 """
 
 from __future__ import annotations
 
+import copy
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.finetune.families.options import Option, check_options
 from workflow_scripts.finetune.layout import Base
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import torch
     from PIL import Image
     from torch import Tensor, nn
@@ -38,7 +44,7 @@ class SampleSettings:
     steps: int
     guidance: float
     size: int
-    options: Mapping[str, float | bool] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
 
 
 class Family(ABC):
@@ -51,14 +57,37 @@ class Family(ABC):
         lora_positions: name of a place for LoRA weights (`attention`, `attention_mlp`, ...) to the
             endings of the module names that it stands for; empty where LoRA cannot be saved.
         options: sampling options beyond steps, guidance and size, with their defaults.
+        training_options: what of training is to be chosen for this family alone, with the defaults.
         denoises: whether sampling takes denoising steps.
+        encodes_in_float32: whether training's autoencoder is in float32 whatever its precision.
+        decodes_in_float32: the same of sampling's.
     """
 
     name: str
     trained: str = ""
     lora_positions: Mapping[str, tuple[str, ...]] = {}
-    options: Mapping[str, float | bool] = {}
+    options: Mapping[str, Option] = {}
+    training_options: Mapping[str, Option] = {}
     denoises: bool = True
+    encodes_in_float32: bool = False
+    decodes_in_float32: bool = False
+
+    _chosen: Mapping[str, Option] = MappingProxyType({})
+
+    def trained_with(self, options: Mapping[str, Option]) -> Self:
+        """Return the family with options of training (`training_options`) chosen.
+
+        Raises:
+            InputError: an option that the family does not have, or a value of another kind.
+        """
+        check_options(self.name, options, self.training_options, "finetune.options")
+        chosen = copy.copy(self)
+        chosen._chosen = MappingProxyType(dict(options))
+        return chosen
+
+    def training_option(self, name: str) -> Option:
+        """Return the value of an option of training: the one chosen, or its default."""
+        return self._chosen.get(name, self.training_options[name])
 
     @abstractmethod
     def check(self, base: Base) -> list[Path]:
@@ -70,7 +99,11 @@ class Family(ABC):
 
     @abstractmethod
     def load(
-        self, base: Base, dtype: torch.dtype | None = None, network_dtype: torch.dtype | None = None
+        self,
+        base: Base,
+        dtype: torch.dtype | None = None,
+        network_dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
     ) -> Any:
         """Load the diffusers pipeline from local folders, on the CPU, frozen, in eval mode.
 
@@ -78,6 +111,8 @@ class Family(ABC):
             base: where the components lie.
             dtype: of all components; float32 by default.
             network_dtype: of the trained component, where it differs.
+            vae_dtype: of the autoencoder, where it differs; a family that neither encodes nor
+                decodes in float32 need not take it.
 
         Raises:
             InputError: as `check`, or keys are missing from or unexpected in a weight file.
@@ -125,6 +160,13 @@ class Family(ABC):
     def encode_captions(self, pipeline: Any, captions: Sequence[str]) -> dict[str, Tensor]:
         """Encode captions into the network's conditions; "" is the unconditional one."""
         raise self._untrained()
+
+    def encode_shown(
+        self, pipeline: Any, captions: Sequence[str], dropped: Sequence[bool]
+    ) -> dict[str, Tensor]:
+        """Encode captions as training shows them: those dropped as the empty caption."""
+        shown = ["" if drop else text for text, drop in zip(captions, dropped, strict=True)]
+        return self.encode_captions(pipeline, shown)
 
     def loss(
         self,

@@ -48,7 +48,11 @@ class DiffusersPipeline(Family):
         return files
 
     def load(
-        self, base: Base, dtype: torch.dtype | None = None, network_dtype: torch.dtype | None = None
+        self,
+        base: Base,
+        dtype: torch.dtype | None = None,
+        network_dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
     ) -> Any:
         """See `Family.load`."""
         self.check(base)
@@ -73,7 +77,8 @@ class DiffusersPipeline(Family):
             found = getattr(importlib.import_module(library), part)
             folder = base.path(component)
             if hasattr(found, "parameters"):
-                components[component] = load_component(found, folder, dtype)
+                own = vae_dtype if component == "vae" else None
+                components[component] = load_component(found, folder, own or dtype)
             else:
                 components[component] = found.from_pretrained(folder, local_files_only=True)
         return kind(**components)

@@ -7,6 +7,7 @@ towards noise for higher resolutions.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +29,14 @@ def logit_normal_sigma(draws: Draws) -> Tensor:
 def shifted(sigma: Tensor, shift: float) -> Tensor:
     """Shift noise levels: shift * sigma / (1 + (shift - 1) * sigma)."""
     return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def shift_by_size(tokens: int) -> float:
+    """Return the shift for an image of so many tokens, as FLUX and Lumina 2 have it.
+
+    The logarithm grows linearly from 0.5 at 256 tokens to 1.15 at 4,096.
+    """
+    return math.exp(0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))
 
 
 def noised(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:

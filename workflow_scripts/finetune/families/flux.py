@@ -135,7 +135,11 @@ class Flux(Family):
         return [*files, *network_files, *vae_files, *clip_files, *t5_files, *tokens, schedule]
 
     def load(
-        self, base: Base, dtype: torch.dtype | None = None, network_dtype: torch.dtype | None = None
+        self,
+        base: Base,
+        dtype: torch.dtype | None = None,
+        network_dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
     ) -> Any:
         """See `Family.load`."""
         self.check(base)
@@ -148,7 +152,7 @@ class Flux(Family):
         )
         return FluxPipeline(
             transformer=load_component(FluxTransformer2DModel, network, network_dtype or dtype),
-            vae=load_component(AutoencoderKL, base.path("vae"), dtype),
+            vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
             text_encoder=load_component(CLIPTextModel, base.path("text_encoder"), dtype),
             tokenizer=CLIPTokenizer.from_pretrained(base.path("tokenizer"), local_files_only=True),
             text_encoder_2=load_component(T5EncoderModel, base.path("text_encoder_2"), dtype),

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 END: Final = "### End"
 IMAGE: Final = "<image>"  # in training, the codes took the place of its middle token
-# The first of the ten wordings that the authors drew from in training.
+# The first of the ten wordings that the authors drew from in training; the option `instruction`.
 INSTRUCTION: Final = (
     "Generate a chest X-ray image that corresponds to the entered free-text radiology reports for "
     "the chest X-ray image."
@@ -45,12 +45,12 @@ SPARE_TOKENS: Final = 44
 _REMEDY = "give a folder that holds the published llmcxr_*/ and vqgan_*/, unpacked"
 
 
-def prompt_text(caption: str) -> str:
+def prompt_text(caption: str, instruction: str = INSTRUCTION) -> str:
     """Return what the language model is asked, as in training (the authors' training/consts.py)."""
     return (
         "Below is an instruction that describes a task. "
         "Write a response that appropriately completes the request.\n\n"
-        f"### Instruction:\n{INSTRUCTION}\n\nInput:\n{caption}\n\n### Response:\n"
+        f"### Instruction:\n{instruction}\n\nInput:\n{caption}\n\n### Response:\n"
     )
 
 
@@ -59,12 +59,13 @@ class LlmCxr(Family):
 
     The two parts are `llm` (a Hugging Face folder) and `vqgan` (a folder with taming's yaml and
     ckpt). Options: `top_p` as the authors sample; `attempts` is how often an answer is drawn
-    before the language model is held to image tokens, so that a prompt set always ends.
+    before the language model is held to image tokens, so that a prompt set always ends;
+    `instruction` is what the language model is asked to do.
     """
 
     name = "llm_cxr"
     denoises = False
-    options = MappingProxyType({"top_p": 0.92, "attempts": 20})
+    options = MappingProxyType({"top_p": 0.92, "attempts": 20, "instruction": INSTRUCTION})
 
     def check(self, base: Base) -> list[Path]:
         """See `Family.check`."""
@@ -92,9 +93,13 @@ class LlmCxr(Family):
         return [*llm_files, *tokens, yaml_file, checkpoint]
 
     def load(
-        self, base: Base, dtype: torch.dtype | None = None, network_dtype: torch.dtype | None = None
+        self,
+        base: Base,
+        dtype: torch.dtype | None = None,
+        network_dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
     ) -> LlmCxrPipeline:
-        """See `Family.load`; returns an `LlmCxrPipeline`."""
+        """See `Family.load`; returns an `LlmCxrPipeline`, whose VQGAN is always in float32."""
         self.check(base)
         from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
@@ -139,7 +144,7 @@ class LlmCxr(Family):
             )
         answers = draw_images(
             pipeline.llm,
-            [pipeline.prompt_tokens(caption) for caption in captions],
+            [pipeline.prompt_tokens(caption, str(options["instruction"])) for caption in captions],
             [torch.Generator().manual_seed(seed) for seed in seeds],
             pipeline.image_tokens,
             top_p,
@@ -192,7 +197,7 @@ class LlmCxrPipeline:
     def set_progress_bar_config(self, **_: Any) -> None:
         """Do nothing: there is no bar."""
 
-    def prompt_tokens(self, caption: str) -> list[int]:
+    def prompt_tokens(self, caption: str, instruction: str = INSTRUCTION) -> list[int]:
         """Return a caption's prompt; words are cut off its end where it leaves no room to answer.
 
         Raises:
@@ -200,11 +205,11 @@ class LlmCxrPipeline:
         """
         longest = self.llm.config.max_position_embeddings - self.image_tokens.longest_answer
         words = caption.split()
-        tokens = self._tokens(caption)
+        tokens = self._tokens(caption, instruction)
         if len(tokens) > longest:
             while len(tokens) > longest and words:
                 words.pop()
-                tokens = self._tokens(" ".join(words))
+                tokens = self._tokens(" ".join(words), instruction)
             log.warning("a caption was cut to %d words: %.60s...", len(words), caption)
         if len(tokens) > longest:
             raise InputError(
@@ -215,8 +220,8 @@ class LlmCxrPipeline:
             )
         return tokens
 
-    def _tokens(self, caption: str) -> list[int]:
-        return self.tokenizer(prompt_text(caption), add_special_tokens=False).input_ids
+    def _tokens(self, caption: str, instruction: str) -> list[int]:
+        return self.tokenizer(prompt_text(caption, instruction), add_special_tokens=False).input_ids
 
     def decode(self, codes: Tensor) -> list[Image.Image]:
         """Decode images from their codes, int64 (n, codes), row by row."""

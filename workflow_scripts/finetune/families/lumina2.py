@@ -1,9 +1,10 @@
 """Lumina Image 2.0: a single-stream diffusion transformer with Gemma 2 text.
 
 Qin et al., 2025 (arXiv 2503.21758). Flow matching that runs the other way: the network's time is 1
-at the image, and it predicts the direction towards the image. Noise levels are uniform and shifted
-by the checkpoint's own scheduler, as ai-toolkit's `timestep_type: lumina2_shift`, with which the
-paper's authors trained. Only the transformer is trained.
+at the image, and it predicts the direction towards the image. Noise levels are uniform, as in
+effect in ai-toolkit, with which the paper's authors trained: its `timestep_type: lumina2_shift`
+means to shift them as the checkpoint's scheduler does, whose `shift` of 6 its own scheduler loses
+(1 instead). Sampling shifts by 6. Only the transformer is trained.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import Family, SampleSettings
-from workflow_scripts.finetune.families.flow import noised, shifted, squared_error, uniform_sigma
+from workflow_scripts.finetune.families.flow import (
+    noised,
+    shift_by_size,
+    shifted,
+    squared_error,
+    uniform_sigma,
+)
 from workflow_scripts.finetune.families.parts import (
     draw_latents,
     encode_moments,
@@ -59,7 +66,7 @@ class Lumina2(Family):
 
     The sampling options are the pipeline's: `cfg_trunc_ratio`, the share of the steps, from noise
     on, that are guided; `cfg_normalization`, whether a guided prediction keeps the conditional
-    one's norm.
+    one's norm. The option of training is `shift_by_size`: noise levels as in Lumina's own trainer.
     """
 
     name = "lumina2"
@@ -68,6 +75,7 @@ class Lumina2(Family):
         {"attention": _ATTENTION, "attention_mlp": (*_ATTENTION, *_MLP)}
     )
     options = MappingProxyType({"cfg_trunc_ratio": 1.0, "cfg_normalization": True})
+    training_options = MappingProxyType({"shift_by_size": False})
 
     def check(self, base: Base) -> list[Path]:
         """See `Family.check`."""
@@ -108,7 +116,11 @@ class Lumina2(Family):
         return [*files, *network_files, *vae_files, *text_files, *tokens, schedule]
 
     def load(
-        self, base: Base, dtype: torch.dtype | None = None, network_dtype: torch.dtype | None = None
+        self,
+        base: Base,
+        dtype: torch.dtype | None = None,
+        network_dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
     ) -> Any:
         """See `Family.load`."""
         self.check(base)
@@ -122,7 +134,7 @@ class Lumina2(Family):
         text_encoder = load_component(Gemma2Model, base.path("text_encoder"), dtype)
         return Lumina2Pipeline(
             transformer=load_component(Lumina2Transformer2DModel, network, network_dtype or dtype),
-            vae=load_component(AutoencoderKL, base.path("vae"), dtype),
+            vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
             text_encoder=text_encoder,
             tokenizer=tokenizer,
             scheduler=load_scheduler(base.path("scheduler")),
@@ -174,7 +186,8 @@ class Lumina2(Family):
         """See `Family.loss`: mean squared error to the direction towards the image."""
         latents = draw_latents(pipeline.vae, encoded, draws)
         noise = draws.normal(latents.shape[1:])
-        sigma = noise_levels(pipeline, draws)
+        tokens = latents.shape[-2] * latents.shape[-1] // PATCH**2
+        sigma = noise_levels(draws, tokens if self.training_option("shift_by_size") else None)
         dtype = pipeline.transformer.dtype
         predicted = network(
             hidden_states=noised(latents, noise, sigma).to(dtype),
@@ -214,9 +227,16 @@ class Lumina2(Family):
         ).images
 
 
-def noise_levels(pipeline: Any, draws: Draws) -> Tensor:
-    """Draw noise levels in (0, 1], float32 (n,): uniform, then shifted as the scheduler samples."""
-    return shifted(uniform_sigma(draws), pipeline.scheduler.config.shift)
+def noise_levels(draws: Draws, tokens: int | None = None) -> Tensor:
+    """Draw noise levels in (0, 1], float32 (n,): uniform.
+
+    Args:
+        draws: one stream per image.
+        tokens: of an image, to shift by its size as Lumina's own trainer does: by e^0.63 = 1.88 at
+            the 1,024 of 512 pixels. None: no shift.
+    """
+    sigma = uniform_sigma(draws)
+    return sigma if tokens is None else shifted(sigma, shift_by_size(tokens))
 
 
 def _require_fixed_shift(schedule: Path) -> None:
@@ -227,7 +247,7 @@ def _require_fixed_shift(schedule: Path) -> None:
     fixed = isinstance(shift, (int, float)) and shift > 0
     if not fixed or config.get("use_dynamic_shifting"):
         raise InputError(
-            "the scheduler has no fixed `shift`, by which noise levels are drawn", schedule, _REMEDY
+            "the scheduler has no fixed `shift`, by which images are sampled", schedule, _REMEDY
         )
 
 

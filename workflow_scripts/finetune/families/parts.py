@@ -9,6 +9,7 @@ from workflow_scripts.common.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import Tensor
 
     from workflow_scripts.finetune.draws import Draws
@@ -114,6 +115,30 @@ def load_scheduler(folder: Path) -> Any:
     if kind is None or not issubclass(kind, diffusers.SchedulerMixin):
         raise InputError("diffusers has no scheduler of the name in `_class_name`", path, _REMEDY)
     return kind.from_pretrained(folder, local_files_only=True)
+
+
+def with_caption_mask(shown: dict[str, Tensor], captions: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return conditions of which a dropped caption keeps the mask that it had.
+
+    In the trainers of PixArt and Sana the network is shown the empty caption's text, and as many
+    tokens of it as the caption had. Otherwise it is shown the empty caption's own tokens, as
+    diffusers' pipelines show it when they sample with guidance.
+
+    Args:
+        shown: `text` (n, tokens, width) and `mask` (n, tokens), dropped captions as the empty one.
+        captions: the same with every caption as it is.
+    """
+    return {**shown, "mask": captions["mask"]}
+
+
+def decode_images(pipeline: Any, latents: Tensor) -> list[Image.Image]:
+    """Decode latents in the autoencoder's own precision, which its pipeline need not work in."""
+    import torch
+
+    vae = pipeline.vae
+    with torch.no_grad():
+        pixels = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
+    return pipeline.image_processor.postprocess(pixels, output_type="pil")
 
 
 def text_tokens(tokenizer: Any, most: int) -> int:

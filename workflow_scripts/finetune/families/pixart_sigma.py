@@ -1,14 +1,16 @@
 """PixArt-Sigma: a diffusion transformer over the SDXL VAE's latents, conditioned on T5-XXL.
 
 Chen et al., 2024 (arXiv 2403.04692). It predicts the noise and, in as many channels again, a
-variance that its samplers do not use; fine-tuning trains the noise. The transformer and the other
-components were published in two repositories, so parts may lie elsewhere than the base.
+variance that its samplers do not use; fine-tuning trains the noise, and leaves out the term of the
+variance that PixArt's own trainer adds (in the mean 0.0017 beside 0.089). The transformer and the
+other components were published in two repositories, so parts may lie elsewhere than the base.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.finetune.families.base import Family, SampleSettings
@@ -21,6 +23,7 @@ from workflow_scripts.finetune.families.parts import (
     moments_shape,
     require_fit,
     text_tokens,
+    with_caption_mask,
 )
 from workflow_scripts.finetune.layout import (
     Base,
@@ -42,10 +45,16 @@ TEXT_TOKENS: Final = 300
 
 
 class PixArtSigma(Family):
-    """See the module. Its pipeline cannot save LoRA weights."""
+    """See the module. Its pipeline cannot save LoRA weights.
+
+    The option of training is `caption_mask_when_dropped` (see `with_caption_mask`). Images are
+    decoded in float32: in float16, the SDXL VAE may overflow.
+    """
 
     name = "pixart_sigma"
     trained = "transformer"
+    training_options = MappingProxyType({"caption_mask_when_dropped": False})
+    decodes_in_float32 = True
 
     def check(self, base: Base) -> list[Path]:
         """See `Family.check`."""
@@ -75,7 +84,11 @@ class PixArtSigma(Family):
         return [*files, *network_files, *vae_files, *text_files, *tokens]
 
     def load(
-        self, base: Base, dtype: torch.dtype | None = None, network_dtype: torch.dtype | None = None
+        self,
+        base: Base,
+        dtype: torch.dtype | None = None,
+        network_dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
     ) -> Any:
         """See `Family.load`. Without a scheduler's folder, the published pipeline's own."""
         self.check(base)
@@ -93,7 +106,7 @@ class PixArtSigma(Family):
         )
         return PixArtSigmaPipeline(
             transformer=load_component(PixArtTransformer2DModel, network, network_dtype or dtype),
-            vae=load_component(AutoencoderKL, base.path("vae"), dtype),
+            vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
             text_encoder=load_component(T5EncoderModel, base.path("text_encoder"), dtype),
             tokenizer=tokenizer,
             scheduler=load_scheduler(base.path("scheduler"))
@@ -118,6 +131,15 @@ class PixArtSigma(Family):
             max_sequence_length=text_tokens(pipeline.tokenizer, TEXT_TOKENS),
         )
         return {"text": text, "mask": mask}
+
+    def encode_shown(
+        self, pipeline: Any, captions: Sequence[str], dropped: Sequence[bool]
+    ) -> dict[str, Tensor]:
+        """See `Family.encode_shown`."""
+        shown = super().encode_shown(pipeline, captions, dropped)
+        if self.training_option("caption_mask_when_dropped") and any(dropped):
+            return with_caption_mask(shown, self.encode_captions(pipeline, captions))
+        return shown
 
     def loss(
         self,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from workflow_scripts.common.checkpoints import load_exactly, load_state
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import Family, SampleSettings
-from workflow_scripts.finetune.families.parts import load_component, require_fit
+from workflow_scripts.finetune.families.parts import decode_images, load_component, require_fit
 from workflow_scripts.finetune.layout import (
     Base,
     component_files,
@@ -51,9 +51,13 @@ _REMEDY = "use the UNet of microsoft/radedit, stabilityai/sdxl-vae and BiomedVLP
 
 
 class RadEdit(Family):
-    """See the module. Parts: `vae`, `text_encoder`; `tokenizer` where it lies elsewhere."""
+    """See the module. Parts: `vae`, `text_encoder`; `tokenizer` where it lies elsewhere.
+
+    Images are decoded in float32: in float16, the SDXL VAE may overflow.
+    """
 
     name = "radedit"
+    decodes_in_float32 = True
 
     def check(self, base: Base) -> list[Path]:
         """See `Family.check`."""
@@ -100,7 +104,11 @@ class RadEdit(Family):
         return list(dict.fromkeys([*unet_files, *vae_files, *text_files, *tokens]))
 
     def load(
-        self, base: Base, dtype: torch.dtype | None = None, network_dtype: torch.dtype | None = None
+        self,
+        base: Base,
+        dtype: torch.dtype | None = None,
+        network_dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
     ) -> Any:
         """See `Family.load`."""
         self.check(base)
@@ -114,7 +122,7 @@ class RadEdit(Family):
 
         return StableDiffusionPipeline(
             unet=load_component(UNet2DConditionModel, base.path("unet"), network_dtype or dtype),
-            vae=load_component(AutoencoderKL, base.path("vae"), dtype),
+            vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
             text_encoder=_load_text_encoder(base.path("text_encoder"), dtype),
             tokenizer=BertTokenizer.from_pretrained(
                 _tokenizer_folder(base), local_files_only=True, model_max_length=TEXT_TOKENS
@@ -136,14 +144,16 @@ class RadEdit(Family):
         """See `Family.sample`."""
         import torch
 
-        return pipeline(
+        latents = pipeline(
             list(captions),
             height=settings.size,
             width=settings.size,
             num_inference_steps=settings.steps,
             guidance_scale=settings.guidance,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            output_type="latent",
         ).images
+        return decode_images(pipeline, latents)
 
 
 def _tokenizer_folder(base: Base) -> Path:

@@ -1,11 +1,13 @@
 """Sana: a linear diffusion transformer over the deep-compression autoencoder, with Gemma 2 text.
 
 Xie et al., 2025 (arXiv 2410.10629). Flow matching with logit-normal noise levels, shifted by the
-scheduler's `flow_shift`. The autoencoder is deterministic and shrinks the side by 32.
+scheduler's `flow_shift`. The autoencoder is deterministic and shrinks the side by 32. It encodes in
+float32, and the linear attention's scores are float32, as in Sana's own trainer.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +28,7 @@ from workflow_scripts.finetune.families.parts import (
     load_scheduler,
     require_fit,
     text_tokens,
+    with_caption_mask,
 )
 from workflow_scripts.finetune.layout import (
     Base,
@@ -54,13 +57,18 @@ _REMEDY: Final = "use the published checkpoint, all of its components from one r
 class Sana(Family):
     """See the module.
 
-    The pipeline's default puts an instruction for language models before the caption ("complex
-    human instruction"); the benchmark's authors trained without it, so sampling has none, too.
+    The option `instruction`, of sampling and of training, puts the pipeline's instruction for
+    language models before the caption ("complex human instruction"). Sana's published configuration
+    has it; the benchmark's authors trained without it, so that is the default of both. Another
+    option of training is `caption_mask_when_dropped` (see `with_caption_mask`).
     """
 
     name = "sana"
     trained = "transformer"
     lora_positions = MappingProxyType({"attention": ("to_q", "to_k", "to_v")})
+    options = MappingProxyType({"instruction": False})
+    training_options = MappingProxyType({"instruction": False, "caption_mask_when_dropped": False})
+    encodes_in_float32 = True
 
     def check(self, base: Base) -> list[Path]:
         """See `Family.check`."""
@@ -100,7 +108,11 @@ class Sana(Family):
         return [*files, *network_files, *vae_files, *text_files, *tokens, schedule]
 
     def load(
-        self, base: Base, dtype: torch.dtype | None = None, network_dtype: torch.dtype | None = None
+        self,
+        base: Base,
+        dtype: torch.dtype | None = None,
+        network_dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
     ) -> Any:
         """See `Family.load`."""
         self.check(base)
@@ -112,9 +124,12 @@ class Sana(Family):
             base.path("tokenizer"), local_files_only=True
         )
         text_encoder = load_component(Gemma2Model, base.path("text_encoder"), dtype)
+        transformer = load_component(SanaTransformer2DModel, network, network_dtype or dtype)
+        for block in transformer.transformer_blocks:
+            block.attn1.set_processor(LinearAttention())
         return SanaPipeline(
-            transformer=load_component(SanaTransformer2DModel, network, network_dtype or dtype),
-            vae=load_component(AutoencoderDC, base.path("vae"), dtype),
+            transformer=transformer,
+            vae=load_component(AutoencoderDC, base.path("vae"), vae_dtype or dtype),
             text_encoder=text_encoder,
             tokenizer=tokenizer,
             scheduler=load_scheduler(base.path("scheduler")),
@@ -136,15 +151,35 @@ class Sana(Family):
         return vae.encode(pixels.to(vae.device, vae.dtype)).latent.float()
 
     def encode_captions(self, pipeline: Any, captions: Sequence[str]) -> dict[str, Tensor]:
-        """See `Family.encode_captions`: padded and cut, with the mask of the padding."""
-        text, mask, *_ = pipeline.encode_prompt(
+        """See `Family.encode_captions`: padded and cut, with the mask of the padding.
+
+        The empty caption is encoded as the pipeline's negative prompt: without an instruction.
+        """
+        import torch
+
+        instructed = bool(self.training_option("instruction"))
+        dropped = torch.tensor([not caption for caption in captions])
+        text, mask, negative, negative_mask = pipeline.encode_prompt(
             list(captions),
-            do_classifier_free_guidance=False,
+            do_classifier_free_guidance=instructed and bool(dropped.any()),
             clean_caption=False,
             max_sequence_length=text_tokens(pipeline.tokenizer, TEXT_TOKENS),
-            complex_human_instruction=None,
+            complex_human_instruction=_instruction(pipeline) if instructed else None,
         )
+        if negative is not None:
+            dropped = dropped.to(text.device)
+            text = torch.where(dropped[:, None, None], negative, text)
+            mask = torch.where(dropped[:, None], negative_mask, mask)
         return {"text": text, "mask": mask}
+
+    def encode_shown(
+        self, pipeline: Any, captions: Sequence[str], dropped: Sequence[bool]
+    ) -> dict[str, Tensor]:
+        """See `Family.encode_shown`."""
+        shown = super().encode_shown(pipeline, captions, dropped)
+        if self.training_option("caption_mask_when_dropped") and any(dropped):
+            return with_caption_mask(shown, self.encode_captions(pipeline, captions))
+        return shown
 
     def loss(
         self,
@@ -185,6 +220,7 @@ class Sana(Family):
         import torch
 
         _require_size(pipeline, settings.size)
+        options = {**self.options, **settings.options}
         return pipeline(
             list(captions),
             height=settings.size,
@@ -195,13 +231,55 @@ class Sana(Family):
             max_sequence_length=text_tokens(pipeline.tokenizer, TEXT_TOKENS),
             use_resolution_binning=False,
             clean_caption=False,
-            complex_human_instruction=None,
+            complex_human_instruction=_instruction(pipeline) if options["instruction"] else None,
         ).images
+
+
+class LinearAttention:
+    """Sana's attention without softmax: relu(q) (relu(k)^T v), over its sum, token by token.
+
+    As diffusers' processor, but its two products are float32 under autocast, too, as in Sana's own
+    trainer: there, they lose what they sum over all tokens.
+    """
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attend; `hidden_states` (n, tokens, width). There is no mask: all tokens are seen."""
+        import torch
+        from torch.nn.functional import pad, relu
+
+        seen = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = attn.to_q(hidden_states), attn.to_k(seen), attn.to_v(seen)
+        query = query if attn.norm_q is None else attn.norm_q(query)
+        key = key if attn.norm_k is None else attn.norm_k(key)
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            query, key, value = (
+                part.float().transpose(1, 2).unflatten(1, (attn.heads, -1))
+                for part in (query, key, value)
+            )
+            # A row of ones beside the values sums the weights.
+            sums = pad(value, (0, 0, 0, 1), value=1.0) @ relu(key).transpose(2, 3)
+            products = sums @ relu(query)
+            attended = products[:, :, :-1] / (products[:, :, -1:] + 1e-15)
+        attended = attended.flatten(1, 2).transpose(1, 2).to(hidden_states.dtype)
+        attended = attn.to_out[1](attn.to_out[0](attended))
+        largest = torch.finfo(torch.float16).max
+        return attended.clip(-largest, largest) if attended.dtype == torch.float16 else attended
 
 
 def noise_levels(pipeline: Any, draws: Draws) -> Tensor:
     """Draw noise levels, float32 (n,): logit-normal, shifted as the scheduler samples."""
     return shifted(logit_normal_sigma(draws), pipeline.scheduler.config.flow_shift)
+
+
+def _instruction(pipeline: Any) -> list[str]:
+    """Return the lines that the pipeline puts before a caption by default."""
+    return inspect.signature(pipeline.__call__).parameters["complex_human_instruction"].default
 
 
 def _require_shifted_flow(schedule: Path) -> None:

@@ -86,7 +86,11 @@ class StableDiffusion(Family):
         return [*files, *unet_files, *vae_files, *text_files, *tokens, schedule]
 
     def load(
-        self, base: Base, dtype: torch.dtype | None = None, network_dtype: torch.dtype | None = None
+        self,
+        base: Base,
+        dtype: torch.dtype | None = None,
+        network_dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
     ) -> Any:
         """See `Family.load`. The safety checker is left out: it knows photographs."""
         self.check(base)
@@ -95,7 +99,7 @@ class StableDiffusion(Family):
 
         return StableDiffusionPipeline(
             unet=load_component(UNet2DConditionModel, base.path("unet"), network_dtype or dtype),
-            vae=load_component(AutoencoderKL, base.path("vae"), dtype),
+            vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
             text_encoder=load_component(CLIPTextModel, base.path("text_encoder"), dtype),
             tokenizer=CLIPTokenizer.from_pretrained(base.path("tokenizer"), local_files_only=True),
             scheduler=load_scheduler(base.path("scheduler")),

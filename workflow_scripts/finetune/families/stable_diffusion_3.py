@@ -6,11 +6,12 @@ fine-tuning of SD 3.5.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.flow import (
     noised,
@@ -18,6 +19,7 @@ from workflow_scripts.finetune.families.flow import (
     uniform_sigma,
     velocity,
 )
+from workflow_scripts.finetune.families.options import Option
 from workflow_scripts.finetune.families.parts import (
     draw_latents,
     encode_moments,
@@ -36,6 +38,8 @@ from workflow_scripts.finetune.layout import (
 )
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import torch
     from PIL import Image
     from torch import Tensor, nn
@@ -43,7 +47,8 @@ if TYPE_CHECKING:
     from workflow_scripts.finetune.draws import Draws
 
 TEXT_TOKENS: Final = 512
-"""Of T5, as the benchmark's authors sampled (the pipeline's default is 256); CLIP takes its 77."""
+"""Of T5, as the benchmark's authors sampled; CLIP takes its 77. The pipeline's default is 256, and
+so many the authors' training tool took: the training option `text_tokens`."""
 
 _ATTENTION = (
     "attn.to_q",
@@ -60,7 +65,10 @@ _MLP = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"
 
 
 class StableDiffusion3(Family):
-    """See the module. The LoRA positions are those of the paper's Table 14."""
+    """See the module. The LoRA positions are those of the paper's Table 14.
+
+    The option of training is `text_tokens`: to how many tokens of T5 captions are padded and cut.
+    """
 
     name = "stable_diffusion_3"
     trained = "transformer"
@@ -71,6 +79,21 @@ class StableDiffusion3(Family):
             "attention_mlp_position": (*_ATTENTION, *_MLP, "pos_embed.proj"),
         }
     )
+    training_options = MappingProxyType({"text_tokens": float(TEXT_TOKENS)})
+
+    def trained_with(self, options: Mapping[str, Option]) -> Self:
+        """See `Family.trained_with`.
+
+        Raises:
+            InputError: also for a number of tokens out of range.
+        """
+        chosen = super().trained_with(options)
+        most = chosen.training_option("text_tokens")
+        if most not in range(1, TEXT_TOKENS + 1):
+            raise InputError(
+                f"text_tokens {most}", "finetune.options", f"use a whole number up to {TEXT_TOKENS}"
+            )
+        return chosen
 
     def check(self, base: Base) -> list[Path]:
         """See `Family.check`."""
@@ -108,7 +131,11 @@ class StableDiffusion3(Family):
         return [*files, *network_files, *vae_files, schedule]
 
     def load(
-        self, base: Base, dtype: torch.dtype | None = None, network_dtype: torch.dtype | None = None
+        self,
+        base: Base,
+        dtype: torch.dtype | None = None,
+        network_dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
     ) -> Any:
         """See `Family.load`."""
         self.check(base)
@@ -133,7 +160,7 @@ class StableDiffusion3(Family):
         network = base.path("transformer")
         return StableDiffusion3Pipeline(
             transformer=load_component(SD3Transformer2DModel, network, network_dtype or dtype),
-            vae=load_component(AutoencoderKL, base.path("vae"), dtype),
+            vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
             scheduler=load_scheduler(base.path("scheduler")),
             **{name: load_component(kind, base.path(name), dtype) for name, kind in kinds.items()},
             **{
@@ -152,12 +179,13 @@ class StableDiffusion3(Family):
 
     def encode_captions(self, pipeline: Any, captions: Sequence[str]) -> dict[str, Tensor]:
         """See `Family.encode_captions`: the tokens of all three encoders, and CLIP's pooled."""
+        most = int(self.training_option("text_tokens"))
         text, _, pooled, _ = pipeline.encode_prompt(
             list(captions),
             None,
             None,
             do_classifier_free_guidance=False,
-            max_sequence_length=text_tokens(pipeline.tokenizer_3, TEXT_TOKENS),
+            max_sequence_length=text_tokens(pipeline.tokenizer_3, most),
         )
         return {"text": text, "pooled": pooled}
 
