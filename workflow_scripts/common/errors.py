@@ -30,6 +30,14 @@ class InputError(Exception):
         return "\n".join(lines)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message; its class where the message says little."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return f"{type(error).__name__}: {lines[0]}" if isinstance(error, LookupError) else lines[0]
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main function; an `InputError` ends it with its message and exit code 2.
 

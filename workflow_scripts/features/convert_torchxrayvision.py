@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from workflow_scripts.common.checkpoints import check_weight_file
-from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.errors import InputError, first_line, run_script
 from workflow_scripts.common.files import whole_file
 
 _TENSOR_PARTS: Final = {
@@ -90,7 +90,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             model = torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
     except Exception as error:
         raise InputError(
-            f"cannot read the model: {str(error).splitlines()[0]}", path, "download it again"
+            f"cannot read the model: {first_line(error)}", path, "download it again"
         ) from None
     found = dict(_tensors(model, ""))
     if not found:

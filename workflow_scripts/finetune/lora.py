@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.checkpoints import check_weight_file, safetensors_shapes
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.errors import InputError, first_line
 from workflow_scripts.finetune.families.base import Family
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def load_lora(family: Family, pipeline: Any, folder: Path) -> None:
         )
     except (RuntimeError, ValueError, KeyError) as error:
         raise InputError(
-            f"the LoRA weights do not fit the base: {str(error).splitlines()[0]}",
+            f"the LoRA weights do not fit the base: {first_line(error)}",
             file,
             "use the base that it was trained on",
         ) from None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.errors import InputError, first_line
 from workflow_scripts.downstream.report_generation.images import Ahead, Squares, tower_input
 from workflow_scripts.downstream.report_generation.layout import IMAGE_TOKEN, check_start
 from workflow_scripts.downstream.report_generation.prompts import Written
@@ -54,7 +54,7 @@ def load_llava(folder: Path, dtype: torch.dtype) -> Any:
             ignore_mismatched_sizes=True,  # to name them all, below
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"cannot load a LLaVA: {str(error).splitlines()[0]}", folder) from None
+        raise InputError(f"cannot load a LLaVA: {first_line(error)}", folder) from None
     network, found = loaded
     faults = {
         "missing": sorted(found["missing_keys"]),
@@ -84,7 +84,7 @@ def load_tokenizer(folder: Path) -> Any:
             folder, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot load a tokenizer: {str(error).splitlines()[0]}", folder) from None
+        raise InputError(f"cannot load a tokenizer: {first_line(error)}", folder) from None
     if IMAGE_TOKEN not in tokenizer.get_vocab():
         raise InputError(f"the tokenizer has no token {IMAGE_TOKEN}", folder)
     return tokenizer

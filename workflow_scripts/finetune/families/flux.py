@@ -25,6 +25,7 @@ from workflow_scripts.finetune.families.parts import (
     encode_moments,
     load_component,
     load_scheduler,
+    load_tokenizer,
     moments_shape,
     require_fit,
     text_tokens,
@@ -143,16 +144,13 @@ class Flux(Family):
         from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, T5EncoderModel
 
         network = base.path("transformer")
-        t5_tokenizer: Any = AutoTokenizer.from_pretrained(
-            base.path("tokenizer_2"), local_files_only=True
-        )
         return FluxPipeline(
             transformer=load_component(FluxTransformer2DModel, network, network_dtype or dtype),
             vae=load_component(AutoencoderKL, base.path("vae"), dtype),
             text_encoder=load_component(CLIPTextModel, base.path("text_encoder"), dtype),
-            tokenizer=CLIPTokenizer.from_pretrained(base.path("tokenizer"), local_files_only=True),
+            tokenizer=load_tokenizer(CLIPTokenizer, base.path("tokenizer")),
             text_encoder_2=load_component(T5EncoderModel, base.path("text_encoder_2"), dtype),
-            tokenizer_2=t5_tokenizer,
+            tokenizer_2=load_tokenizer(AutoTokenizer, base.path("tokenizer_2")),
             scheduler=load_scheduler(base.path("scheduler")),
         )
 

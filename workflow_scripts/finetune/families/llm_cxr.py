@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from workflow_scripts.common.checkpoints import check_weight_file
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import Family, SampleSettings
-from workflow_scripts.finetune.families.parts import load_component, require_fit
+from workflow_scripts.finetune.families.parts import load_component, load_tokenizer, require_fit
 from workflow_scripts.finetune.families.taming import (
     VqganConfig,
     load_taming_vqgan,
@@ -102,7 +102,7 @@ class LlmCxr(Family):
         config = read_vqgan_config(yaml_file)
         llm = load_component(GPTNeoXForCausalLM, llm_folder, network_dtype or dtype)
         # tokenizer.json as it is, whatever class name the config gives it.
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(llm_folder, local_files_only=True)
+        tokenizer = load_tokenizer(PreTrainedTokenizerFast, llm_folder)
         _require_vocabulary(
             len(tokenizer), config, llm.config.vocab_size, llm_folder / "config.json"
         )

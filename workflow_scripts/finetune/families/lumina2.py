@@ -21,6 +21,7 @@ from workflow_scripts.finetune.families.parts import (
     encode_moments,
     load_component,
     load_scheduler,
+    load_tokenizer,
     moments_shape,
     require_fit,
     text_tokens,
@@ -116,15 +117,12 @@ class Lumina2(Family):
         from transformers import AutoTokenizer, Gemma2Model
 
         network = base.path("transformer")
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            base.path("tokenizer"), local_files_only=True
-        )
         text_encoder = load_component(Gemma2Model, base.path("text_encoder"), dtype)
         return Lumina2Pipeline(
             transformer=load_component(Lumina2Transformer2DModel, network, network_dtype or dtype),
             vae=load_component(AutoencoderKL, base.path("vae"), dtype),
             text_encoder=text_encoder,
-            tokenizer=tokenizer,
+            tokenizer=load_tokenizer(AutoTokenizer, base.path("tokenizer")),
             scheduler=load_scheduler(base.path("scheduler")),
         )
 

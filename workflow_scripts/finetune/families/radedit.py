@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from workflow_scripts.common.checkpoints import load_exactly, load_state
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import Family, SampleSettings
-from workflow_scripts.finetune.families.parts import load_component, require_fit
+from workflow_scripts.finetune.families.parts import load_component, load_tokenizer, require_fit
 from workflow_scripts.finetune.layout import (
     Base,
     component_files,
@@ -116,8 +116,8 @@ class RadEdit(Family):
             unet=load_component(UNet2DConditionModel, base.path("unet"), network_dtype or dtype),
             vae=load_component(AutoencoderKL, base.path("vae"), dtype),
             text_encoder=_load_text_encoder(base.path("text_encoder"), dtype),
-            tokenizer=BertTokenizer.from_pretrained(
-                _tokenizer_folder(base), local_files_only=True, model_max_length=TEXT_TOKENS
+            tokenizer=load_tokenizer(
+                BertTokenizer, _tokenizer_folder(base), model_max_length=TEXT_TOKENS
             ),
             scheduler=DDIMScheduler(**NOISE_SCHEDULE),
             safety_checker=None,

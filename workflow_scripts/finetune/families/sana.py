@@ -24,6 +24,7 @@ from workflow_scripts.finetune.families.flow import (
 from workflow_scripts.finetune.families.parts import (
     load_component,
     load_scheduler,
+    load_tokenizer,
     require_fit,
     text_tokens,
 )
@@ -108,15 +109,12 @@ class Sana(Family):
         from transformers import AutoTokenizer, Gemma2Model
 
         network = base.path("transformer")
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            base.path("tokenizer"), local_files_only=True
-        )
         text_encoder = load_component(Gemma2Model, base.path("text_encoder"), dtype)
         return SanaPipeline(
             transformer=load_component(SanaTransformer2DModel, network, network_dtype or dtype),
             vae=load_component(AutoencoderDC, base.path("vae"), dtype),
             text_encoder=text_encoder,
-            tokenizer=tokenizer,
+            tokenizer=load_tokenizer(AutoTokenizer, base.path("tokenizer")),
             scheduler=load_scheduler(base.path("scheduler")),
         )
 

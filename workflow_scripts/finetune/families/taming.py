@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from workflow_scripts.common.checkpoints import load_exactly, load_state
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +106,7 @@ def read_vqgan_config(path: Path) -> VqganConfig:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
+        first = first_line(error)
         raise InputError(f"not readable as YAML: {first}", path, _REMEDY) from None
     try:
         params = content["model"]["params"]
