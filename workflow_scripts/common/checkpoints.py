@@ -3,7 +3,7 @@
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,13 @@ def headers_only() -> Iterator[None]:
 def reads_headers_only() -> bool:
     """Return whether weights are read without their values, see `headers_only`."""
     return _HEADERS_ONLY.get()
+
+
+def build_device() -> Any:
+    """Return a context in which networks are built: within `headers_only`, on the meta device."""
+    import torch
+
+    return torch.device("meta") if reads_headers_only() else nullcontext()
 
 
 def check_weight_file(path: str | Path) -> None:

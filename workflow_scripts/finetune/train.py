@@ -183,6 +183,7 @@ def finetune(
         PRECISIONS[settings.mixed_precision],
         torch.float32 if settings.method == "full" else None,
     )
+    family.check_size(pipeline, settings.size)
     attempt, checkpoint = _begin(progress, identity, accelerator)
     encoded = _EncodedCache(cache, _encoding_key(family, pipeline, files, base, rows, device))
     run = _Run(

@@ -75,7 +75,7 @@ def sample_shard(
     Raises:
         InputError: an unusable checkpoint, prompt set or setting.
     """
-    _check_settings(family, settings)
+    check_settings(family, settings)
     files = {base.component_of(path) or path.name: path for path in family.check(base)}
     if lora:
         files["lora"] = check_lora(lora)
@@ -98,6 +98,7 @@ def sample_shard(
         pipeline = family.load(base, dtype)
         if lora:
             load_lora(family, pipeline, lora)
+        family.check_size(pipeline, settings.size)
         pipeline.to(device)
         pipeline.set_progress_bar_config(disable=True)
         total = sum(len(batch) for batch in batches)
@@ -125,19 +126,17 @@ def _sample_batch(
         yield ImageItem(prompt_id, f"{prompt_id}.png", png_bytes(image.convert("RGB")), caption)
 
 
-def _check_settings(family: Family, settings: SampleSettings) -> None:
+def check_settings(family: Family, settings: SampleSettings) -> None:
+    """Check how images are to be sampled, as far as it can be told without the checkpoint.
+
+    Raises:
+        InputError: a size, steps or options that the family cannot do.
+    """
     if settings.size < 8 or settings.size % 8:
         raise InputError(f"{settings.size} pixels", "--size", "use a multiple of 8")
     if family.denoises and settings.steps < 1:
         raise InputError(f"{settings.steps} denoising steps", "--steps", "use at least one")
-    unknown = sorted(settings.options.keys() - family.options.keys())
-    if unknown:
-        known = ", ".join(family.options) or "none"
-        raise InputError(
-            f"the family {family.name} has no sampling option {', '.join(unknown)}",
-            "generate.options",
-            f"known: {known}",
-        )
+    family.check_options(settings.options)
 
 
 def _identity(

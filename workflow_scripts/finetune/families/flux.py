@@ -154,13 +154,17 @@ class Flux(Family):
             scheduler=load_scheduler(base.path("scheduler")),
         )
 
+    def check_size(self, pipeline: Any, size: int) -> None:
+        """See `Family.check_size`: latents are packed."""
+        self.require_multiple(size, pipeline.vae_scale_factor * PACKED)
+
     def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
         """See `Family.encoded_shape`: mean and log-variance of the latents.
 
         Raises:
             InputError: a size whose latents cannot be packed.
         """
-        _require_packable(pipeline, size)
+        self.check_size(pipeline, size)
         return moments_shape(pipeline.vae, size)
 
     def encode_images(self, pipeline: Any, pixels: Tensor) -> Tensor:
@@ -233,7 +237,7 @@ class Flux(Family):
         """
         import torch
 
-        _require_packable(pipeline, settings.size)
+        self.check_size(pipeline, settings.size)
         return pipeline(
             list(captions),
             height=settings.size,
@@ -263,13 +267,3 @@ def _padded(tokenizer: Any, captions: Sequence[str], length: int) -> Tensor:
         truncation=True,
         return_tensors="pt",
     ).input_ids
-
-
-def _require_packable(pipeline: Any, size: int) -> None:
-    side = pipeline.vae_scale_factor * PACKED
-    if size <= 0 or size % side:
-        raise InputError(
-            f"{size} pixels: FLUX works at multiples of {side}",
-            "size",
-            f"use {max(1, size // side) * side}",
-        )

@@ -126,13 +126,17 @@ class Lumina2(Family):
             scheduler=load_scheduler(base.path("scheduler")),
         )
 
+    def check_size(self, pipeline: Any, size: int) -> None:
+        """See `Family.check_size`."""
+        self.require_multiple(size, pipeline.vae_scale_factor * PATCH)
+
     def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
         """See `Family.encoded_shape`: mean and log-variance of the latents.
 
         Raises:
             InputError: a size whose latents are no whole number of patches.
         """
-        _require_patches(pipeline, size)
+        self.check_size(pipeline, size)
         return moments_shape(pipeline.vae, size)
 
     def encode_images(self, pipeline: Any, pixels: Tensor) -> Tensor:
@@ -197,7 +201,7 @@ class Lumina2(Family):
         """
         import torch
 
-        _require_patches(pipeline, settings.size)
+        self.check_size(pipeline, settings.size)
         options = {**self.options, **settings.options}
         return pipeline(
             list(captions),
@@ -226,14 +230,4 @@ def _require_fixed_shift(schedule: Path) -> None:
     if not fixed or config.get("use_dynamic_shifting"):
         raise InputError(
             "the scheduler has no fixed `shift`, by which noise levels are drawn", schedule, _REMEDY
-        )
-
-
-def _require_patches(pipeline: Any, size: int) -> None:
-    side = pipeline.vae_scale_factor * PATCH
-    if size <= 0 or size % side:
-        raise InputError(
-            f"{size} pixels: Lumina works at multiples of {side}",
-            "size",
-            f"use {max(1, size // side) * side}",
         )

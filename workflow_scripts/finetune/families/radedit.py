@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from workflow_scripts.common.checkpoints import load_exactly, load_state
+from workflow_scripts.common.checkpoints import build_device, load_exactly, load_state
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.parts import load_component, load_tokenizer, require_fit
@@ -162,10 +162,9 @@ def _load_text_encoder(folder: Path, dtype: torch.dtype | None) -> Any:
     # Not the file's own `auto_map` and `model_type`: they ask for remote code.
     known = BertConfig().to_dict().keys() - {"model_type", "transformers_version"}
     config = read_json(folder / "config.json")
-    network: Any = BertModel(
-        BertConfig(**{key: value for key, value in config.items() if key in known}),
-        add_pooling_layer=False,
-    )
+    settings = BertConfig(**{key: value for key, value in config.items() if key in known})
+    with build_device():
+        network: Any = BertModel(settings, add_pooling_layer=False)
     weights = weight_files(folder, "model")[0]
     # `cls.*`: the heads. Checkpoints of older transformers store the positions as a buffer.
     state = {

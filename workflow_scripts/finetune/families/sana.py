@@ -118,13 +118,18 @@ class Sana(Family):
             scheduler=load_scheduler(base.path("scheduler")),
         )
 
+    def check_size(self, pipeline: Any, size: int) -> None:
+        """See `Family.check_size`."""
+        patch = pipeline.vae_scale_factor * pipeline.transformer.config.patch_size
+        self.require_multiple(size, math.lcm(SIDE, patch))
+
     def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
         """See `Family.encoded_shape`: the latent itself.
 
         Raises:
             InputError: a size that the pipeline does not sample.
         """
-        _require_size(pipeline, size)
+        self.check_size(pipeline, size)
         side = size // pipeline.vae_scale_factor
         return (pipeline.vae.config.latent_channels, side, side)
 
@@ -182,7 +187,7 @@ class Sana(Family):
         """
         import torch
 
-        _require_size(pipeline, settings.size)
+        self.check_size(pipeline, settings.size)
         return pipeline(
             list(captions),
             height=settings.size,
@@ -215,15 +220,4 @@ def _require_shifted_flow(schedule: Path) -> None:
     if not isinstance(shift, (int, float)) or shift <= 0:
         raise InputError(
             "the scheduler has no `flow_shift`, by which noise levels are drawn", schedule, _REMEDY
-        )
-
-
-def _require_size(pipeline: Any, size: int) -> None:
-    patch = pipeline.vae_scale_factor * pipeline.transformer.config.patch_size
-    side = math.lcm(SIDE, patch)
-    if size <= 0 or size % side:
-        raise InputError(
-            f"{size} pixels: Sana works at multiples of {side}",
-            "size",
-            f"use {max(1, size // side) * side}",
         )

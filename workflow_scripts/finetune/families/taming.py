@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from workflow_scripts.common.checkpoints import load_exactly, load_state
+from workflow_scripts.common.checkpoints import build_device, load_exactly, load_state
 from workflow_scripts.common.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -217,7 +217,8 @@ def load_taming_vqgan(config: VqganConfig, path: Path) -> Any:
     state: Any = content.get("state_dict", content)
     if not isinstance(state, Mapping):
         raise InputError("`state_dict` is no state dict", path, _REMEDY)
-    model = build_vqmodel(config)
+    with build_device():
+        model = build_vqmodel(config)
     own = model.state_dict()
     names: dict[str, Any] = {taming_key(key, len(config.ch_mult)): key for key in own}
     renamed: dict[Any, Tensor] = {}
