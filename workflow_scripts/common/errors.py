@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from workflow_scripts.common.user_environment import REMOVED
+
 
 class InputError(Exception):
     """Bad input: what is wrong, where, and what to do about it.
@@ -51,6 +53,9 @@ def run_script(main: Callable[[], None]) -> None:
         format="%(asctime)s %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
     )
+    if REMOVED:
+        names = ", ".join(REMOVED)
+        logging.warning("not used, since it would change the numbers: %s", names)
     try:
         main()
     except InputError as error:
