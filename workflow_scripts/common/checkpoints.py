@@ -81,6 +81,23 @@ def check_weight_file(path: str | Path) -> None:
         raise InputError("neither safetensors nor a torch checkpoint", path, _DOWNLOAD)
 
 
+def refuse_remote_code(folder: str | Path, remedy: str) -> None:
+    """Refuse a folder of which a JSON file asks for code of its own (`auto_map`).
+
+    For a folder that a package will read: some packages run such code unasked.
+
+    Raises:
+        InputError: one does, or is not readable.
+    """
+    for path in sorted(Path(folder).rglob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"not readable as JSON: {error}", path, remedy) from None
+        if isinstance(content, dict) and "auto_map" in content:
+            raise InputError("it asks for code from its own folder (`auto_map`)", path, remedy)
+
+
 def safetensors_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """Return the tensor shapes of a safetensors file, from its header alone.
 
