@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import socket
 
 import pytest
@@ -37,6 +38,22 @@ def test_provenance_names_the_slurm_job_its_node_and_the_gpu_and_no_other_machin
     made = provenance({}, "cuda:NVIDIA H200")
     assert (made["slurm_job_id"], made["slurm_node"]) == ("4711", "gpu-17")
     assert made["device"] == "cuda:NVIDIA H200"
+
+
+def test_provenance_names_what_of_the_environment_may_change_a_digit(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"HOME": "/home/me"})
+    assert "environment" not in provenance({})
+    given = {
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "TORCH_HOME": "/x",
+        "TORCHINDUCTOR_CACHE_DIR": "/y",
+    }
+    monkeypatch.setattr(os, "environ", {**given, "ATEN_CPU_CAPABILITY": "avx2"})
+    assert provenance({})["environment"] == {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "TORCHINDUCTOR_CACHE_DIR": "a path",
+    }
 
 
 def test_a_value_is_a_number_or_a_reason():

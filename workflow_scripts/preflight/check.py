@@ -372,10 +372,20 @@ def _report_check(name: str, files: dict[str, str]) -> Callable[[Path], object]:
             score_radgraph.check(path, Path(files["bert"]))
         elif name == "green":
             score_green.check(path)
+            _build_llama(path)
         else:
             score_ratescore.check(path, Path(files["encoder"]))
 
     return check
+
+
+def _build_llama(folder: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    from workflow_scripts.finetune.families.parts import load_component
+
+    with headers_only():
+        load_component(LlamaForCausalLM, folder)
 
 
 def _checked(what: str, path: str, check: Callable[[Path], object]) -> Check:

@@ -185,7 +185,7 @@ class Ran:
 def test_a_training_checkpoint_is_refused_and_converted_without_its_code(
     state, higher, tmp_path, capsys
 ):
-    """Arguments, numpy objects and other layers stand beside the weights; some lie a level higher."""
+    """Arguments, numpy objects, other layers stand beside the weights; some lie a level higher."""
     source, target = tmp_path / "published.pth", tmp_path / "converted.safetensors"
     named = {
         f"module.{key.replace('backbone.backbone.', 'backbone.') if higher else key}": value

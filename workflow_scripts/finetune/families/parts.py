@@ -131,8 +131,10 @@ def _other_class(kind: Any, folder: Path) -> str:
     if kind.__module__.startswith("diffusers"):
         given, wanted = config.get("_class_name"), kind.__name__
     else:
-        given, wanted = config.get("model_type"), kind.config_class.model_type
-    return f", which the folder of {given} is not" if given and given != wanted else ""
+        wanted = getattr(kind.config_class, "model_type", None)
+        given = config.get("model_type")
+    told = given and wanted and given != wanted
+    return f", which the folder of {given} is not" if told else ""
 
 
 @contextmanager
