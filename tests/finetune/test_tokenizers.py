@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, CLIPTokenizer
 
 from tests.downloads import published
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.downstream.report_generation.convert_llava_rad import read_tokenizer
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.parts import load_tokenizer
 from workflow_scripts.finetune.layout import Base
@@ -75,6 +76,13 @@ def test_t5_loads_from_its_sentencepiece_model_alone(
     tokenizer = getattr(get_family(name).load(Base(folder)), component)
     original = sentencepiece.SentencePieceProcessor(str(folder / component / "spiece.model"))
     assert tokenizer(SENTENCES[0]).input_ids[:-1] == original.encode(SENTENCES[0])
+
+
+def test_any_pipeline_of_diffusers_loads_from_its_sentencepiece_model_alone(base_of):
+    pipeline = get_family("diffusers").load(base_of("pixart_sigma"))
+    folder = base_of("pixart_sigma").folder / "tokenizer"
+    original = sentencepiece.SentencePieceProcessor(str(folder / "spiece.model"))
+    assert pipeline.tokenizer(SENTENCES[0]).input_ids[:-1] == original.encode(SENTENCES[0])
 
 
 def test_a_class_that_reads_a_vocabulary_otherwise_is_refused(tmp_path):
@@ -147,6 +155,9 @@ def test_a_published_sentencepiece_model_is_read_as_sentencepiece_reads_it(tmp_p
     assert len(tokenizer) == original.get_piece_size() == 32000
     for sentence in SENTENCES:
         assert tokenizer(sentence).input_ids == [1, *original.encode(sentence)]
+        # Vicuna's folder has nothing but this file; the conversion of LLaVA-Rad reads it.
+        vicuna = read_tokenizer(folder)(sentence, add_special_tokens=False).input_ids
+        assert vicuna == original.encode(sentence)
     wrong = folder_of(tmp_path / "t5", model, "spiece.model", "T5Tokenizer")
     with pytest.raises(InputError, match="SentencePiece"):
         load_tokenizer(AutoTokenizer, wrong)
