@@ -24,7 +24,6 @@ python -m pip install --no-deps \
   multiprocess==0.70.18 \
   murmurhash==1.0.16 \
   preshed==3.0.15 \
-  protobuf==7.36.2 \
   PyFastNER==1.0.10 \
   PyRuSH==1.0.13 \
   pysbd==0.3.4 \

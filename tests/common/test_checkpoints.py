@@ -6,8 +6,10 @@ from safetensors.torch import save_file
 
 from workflow_scripts.common.checkpoints import (
     check_weight_file,
+    headers_only,
     load_exactly,
     load_state,
+    refuse_remote_code,
     safetensors_shapes,
 )
 from workflow_scripts.common.errors import InputError
@@ -59,3 +61,41 @@ def test_every_key_must_fit_and_be_wanted():
     assert "weight (3, 3), not (3, 2)" in str(caught.value)
     load_exactly(module, {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}, "w.pth")
     assert module.weight.sum() == 6
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.bin"])
+@pytest.mark.parametrize("page", ["<!DOCTYPE html><html>Quota exceeded", "\n <HTML>sign in</HTML>"])
+def test_a_page_in_the_place_of_weights_is_told_as_one(name, page, tmp_path):
+    (tmp_path / name).write_text(page)
+    with pytest.raises(InputError, match="a web page stands where weights should"):
+        check_weight_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "new.pth", "old.pth"])
+def test_headers_alone_say_what_the_weights_say(name, tmp_path):
+    module = torch.nn.Linear(2, 3)
+    state, path = module.state_dict(), tmp_path / name
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=name.startswith("new"))
+    with headers_only():
+        found = load_state(path)
+        assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in state.items()}
+        assert all(value.is_meta for value in found.values())
+        other = torch.nn.Linear(2, 3)
+        load_exactly(other, found, path)
+        assert other.weight.is_meta
+        with pytest.raises(InputError, match="of another shape"):
+            load_exactly(torch.nn.Linear(2, 4), found, path)
+    assert torch.equal(load_state(path)["weight"], module.weight)
+
+
+def test_code_that_any_json_of_a_folder_asks_for_is_refused(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "config.json").write_text('{"model_type": "bert"}')
+    refuse_remote_code(tmp_path, "take another")
+    (tmp_path / "deep" / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": 1}}')
+    with pytest.raises(InputError, match="auto_map") as caught:
+        refuse_remote_code(tmp_path, "take another")
+    assert "deep/tokenizer_config.json" in str(caught.value)

@@ -55,6 +55,10 @@ def change(config, path, value):
         ("models.sd_v1_4.base", None, r"models.sd_v1_4: family 'stable_diffusion' needs 'base'"),
         ("models.noise.control", {"kind": "noise", "seed": 1}, r"kind 'noise' needs 'size'"),
         ("cohort.source", "image_folder", r"cohort.image_folder: missing"),
+        ("models.sd_v1_4.generate.steps", 20.0, r"steps: 20.0 is not of type 'integer'"),
+        ("privacy.threshold", float("nan"), r"threshold: nan is not of type 'number'"),
+        ("models.sd_v1_4.finetune.caption_dropout", float("inf"), r"inf is not of type 'number'"),
+        ("models.sd_v1_4.generate.batch_size", True, r"True is not of type 'integer'"),
         ("models.sd_v1_4.finetune.learning_rate", "5e-6", r"'5e-6' is not of type 'number'"),
     ],
 )  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import Record, Value, provenance, read_record, write_record
+from workflow_scripts.common.user_environment import recorded_of
 
 
 def record(**changes):
@@ -37,6 +38,17 @@ def test_provenance_names_the_slurm_job_its_node_and_the_gpu_and_no_other_machin
     made = provenance({}, "cuda:NVIDIA H200")
     assert (made["slurm_job_id"], made["slurm_node"]) == ("4711", "gpu-17")
     assert made["device"] == "cuda:NVIDIA H200"
+
+
+def test_provenance_names_what_of_the_environment_may_change_a_digit(monkeypatch):
+    assert "environment" not in provenance({})
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    assert provenance({})["environment"] == {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    given = {"TORCH_HOME": "/x", "TORCHINDUCTOR_CACHE_DIR": "/y", "ATEN_CPU_CAPABILITY": "avx2"}
+    assert recorded_of({**given, "HOME": "/home/me"}) == {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "TORCHINDUCTOR_CACHE_DIR": "a path",
+    }
 
 
 def test_a_value_is_a_number_or_a_reason():

@@ -252,6 +252,18 @@ def test_the_end_of_time_is_what_slurm_says(clock, monkeypatch):
     assert not TimeLimit(None).is_near()
 
 
+def test_an_end_of_the_past_is_left_over_from_another_job(clock, monkeypatch, caplog):
+    """A shell of an allocation that has ended goes on, and so does what is started in it."""
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(clock.now) - 86400))
+    limit = TimeLimit(60, started=clock.now)
+    assert not limit.is_near()
+    assert "SLURM_JOB_END_TIME" in caplog.text
+    clock.now += 3600 - 61
+    assert not limit.is_near()
+    clock.now += 1
+    assert limit.is_near()
+
+
 @pytest.mark.full
 def test_all_processes_stop_at_the_same_step(tiny_sd, two_images, cohort_writer, tmp_path):
     """The first process's clock runs and the other's stands: left to itself it would train on."""

@@ -394,3 +394,11 @@ def test_two_processes_and_one_that_accumulates_give_the_same_weights(
     moved = sum(float((one[key] - start[key]).square().sum()) for key in one) ** 0.5
     assert moved > 0
     assert apart < 1e-4 * moved
+
+
+def test_a_users_accelerate_settings_move_no_weight(train_toy, monkeypatch):
+    """accelerate divides every gradient by a number that its variable says, whatever it is told."""
+    alone = train_toy("alone", epochs=5)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    within = train_toy("within", epochs=5)
+    assert all(torch.equal(within[name], value) for name, value in alone.items())

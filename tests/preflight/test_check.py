@@ -1,11 +1,14 @@
 import gzip
 import json
+import re
 
 import pytest
 
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.preflight.check import (
     check_annotations,
+    check_metadata,
     check_mimic_cxr_jpg,
     check_table,
     format_checks,
@@ -17,7 +20,7 @@ from workflow_scripts.preflight.check import (
 TABLES = {
     "metadata": "dicom_id,subject_id,study_id,ViewPosition",
     "split": "dicom_id,study_id,subject_id,split",
-    "chexpert": "subject_id,study_id,Edema",
+    "chexpert": ",".join(["subject_id", "study_id", *FINDINGS]),
 }
 
 
@@ -26,7 +29,7 @@ def mimic(tmp_path):
     (tmp_path / "files" / "p10").mkdir(parents=True)
     for name, header in TABLES.items():
         with gzip.open(tmp_path / f"mimic-cxr-2.0.0-{name}.csv.gz", "wt") as file:
-            file.write(header + "\n" + "0," * 2000 + "\n")
+            file.write(header + "\n" + (re.sub("[^,]+", "0", header) + "\n") * 2000)
     return tmp_path
 
 
@@ -43,7 +46,7 @@ def test_a_damaged_source_is_named(mimic, damage):
         path.write_bytes(path.read_bytes()[:-8])
     elif damage == "column":
         with gzip.open(path, "wt") as file:
-            file.write("dicom_id,study_id,subject_id\n")
+            file.write("dicom_id,study_id,subject_id\n0,0,0\n")
     else:
         (mimic / "files" / "p10").rmdir()
     with pytest.raises(InputError, match="files" if damage == "files" else "split"):
@@ -68,23 +71,53 @@ def test_annotations_are_whole_json_arrays_or_csvs(tmp_path):
 def test_the_official_csvs_are_an_alternative(tmp_path):
     for split in ("TRAIN", "TEST"):
         path = tmp_path / f"LLAVARAD_ANNOTATIONS_{split}.csv"
-        path.write_text("path,annotated_prompt,view\n")
+        path.write_text("path,annotated_prompt,view\na.jpg,clear lungs,PA\n")
     check_annotations(tmp_path)
-    path.write_text("path,view\n")
-    with pytest.raises(InputError, match=r"lacks the column.* annotated_prompt"):
+    path.write_text("path,view\na.jpg,PA\n")
+    with pytest.raises(InputError, match=r"missing column.* annotated_prompt"):
         check_annotations(tmp_path)
+    path.unlink()
+    with gzip.open(path.with_suffix(".csv.gz"), "wt") as file:  # the reader takes it, too
+        file.write("path,annotated_prompt\na.jpg,clear lungs\n")
+    check_annotations(tmp_path)
+
+
+def test_the_table_that_is_checked_is_the_table_that_is_read(mimic):
+    """A plain copy beside the archive is what nobody reads, whatever is in it."""
+    (mimic / "mimic-cxr-2.0.0-split.csv").write_text("left over from another release\n")
+    check_mimic_cxr_jpg(mimic)
+    (mimic / "mimic-cxr-2.0.0-split.csv.gz").write_bytes(b"no archive")
+    (mimic / "mimic-cxr-2.0.0-split.csv").write_text(TABLES["split"] + "\n0,0,0,train\n")
+    with pytest.raises(InputError, match=r"split\.csv\.gz"):
+        check_mimic_cxr_jpg(mimic)
+
+
+def test_a_byte_order_mark_is_no_fault(mimic, tmp_path):
+    path = mimic / "mimic-cxr-2.0.0-metadata.csv.gz"
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + content))
+    check_mimic_cxr_jpg(mimic)
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+    for split in ("train", "test"):
+        name = f"chat_{split}_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"
+        (folder / name).write_text(json.dumps([{"id": split}]), encoding="utf-8-sig")
+    check_annotations(folder)
+    (tmp_path / "own.csv").write_text("file_name,prompt_id\na.png,test-0\n", encoding="utf-8-sig")
+    check_metadata(tmp_path / "own.csv")
 
 
 def test_a_table_that_is_not_text_is_refused(tmp_path):
     (tmp_path / "metadata.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="cannot read the CSV"):
         check_table(tmp_path / "metadata.csv", ["file_name"])
 
 
 def test_only_what_the_planned_jobs_need_is_checked():
     config = read_config(["config.yaml"])
     checks = preflight(config, {"generate"}, {"sd_v1_5", "noise"})
-    assert [check.what for check in checks] == ["models.sd_v1_5.base"]
+    assert [check.what for check in checks] == ["models.sd_v1_5.generate", "models.sd_v1_5.base"]
+    assert checks[0].fault is None  # it says nothing of files
     assert preflight(config, {"tables", "fidelity"}, {"sd_v1_5"}) == []
     everything = preflight(
         config, {"cohort", "finetune", "generate", "features", "downstream"}, {"sd_v1_5"}
@@ -108,8 +141,8 @@ def test_every_missing_file_has_a_remedy(capsys):
 def test_a_lacking_family_and_a_pointer_are_refused(tmp_path):
     config = read_config(["config.yaml"])
     config["models"]["sd_v1_5"]["family"] = "stable_difusion"
-    (check,) = preflight(config, {"generate"}, {"sd_v1_5"})
-    assert "stable_diffusion" in str(check.fault)
+    for check in preflight(config, {"generate"}, {"sd_v1_5"}):
+        assert "stable_diffusion" in str(check.fault)
     weights = tmp_path / "model.safetensors"
     weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     config["downstream"]["classification"]["weights"] = str(weights)

@@ -2,14 +2,45 @@
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.errors import InputError, first_line
 
 _LFS_MARK = b"version https://git-lfs"
+_PAGE_MARKS = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 _DOWNLOAD = "download it again from its source (README, section on weights)"
+
+_HEADERS_ONLY: ContextVar[bool] = ContextVar("headers_only", default=False)
+
+
+@contextmanager
+def headers_only() -> Iterator[None]:
+    """Within it, weights are read without their values: names and shapes, on torch's meta device.
+
+    What loads networks by `load_state`, `load_exactly` and `load_component` then builds them with
+    every key checked, in seconds and without their memory. They cannot compute.
+    """
+    token = _HEADERS_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _HEADERS_ONLY.reset(token)
+
+
+def reads_headers_only() -> bool:
+    """Return whether weights are read without their values, see `headers_only`."""
+    return _HEADERS_ONLY.get()
+
+
+def build_device() -> Any:
+    """Return a context in which networks are built: within `headers_only`, on the meta device."""
+    import torch
+
+    return torch.device("meta") if reads_headers_only() else nullcontext()
 
 
 def check_weight_file(path: str | Path) -> None:
@@ -19,7 +50,7 @@ def check_weight_file(path: str | Path) -> None:
     `.ckpt`: a readable zip archive with a pickle inside, or a legacy torch pickle.
 
     Raises:
-        InputError: missing, empty, a Git LFS pointer, truncated, or no weight file.
+        InputError: missing, empty, a Git LFS pointer, a web page, truncated, or no weight file.
     """
     path = Path(path)
     if not path.is_file():
@@ -29,6 +60,13 @@ def check_weight_file(path: str | Path) -> None:
     if head.startswith(_LFS_MARK):
         raise InputError(
             "a Git LFS pointer stands where weights should", path, "run `git lfs pull`"
+        )
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE_MARKS):
+        raise InputError(
+            "a web page stands where weights should: a drive's question before the download, or a "
+            "page that asks to log in",
+            path,
+            "open the address in a browser, confirm, and save the file itself",
         )
     if path.suffix == ".safetensors":
         safetensors_shapes(path)
@@ -41,6 +79,23 @@ def check_weight_file(path: str | Path) -> None:
             raise InputError(f"a truncated checkpoint: {error}", path, _DOWNLOAD) from None
     elif head[:1] != b"\x80":
         raise InputError("neither safetensors nor a torch checkpoint", path, _DOWNLOAD)
+
+
+def refuse_remote_code(folder: str | Path, remedy: str) -> None:
+    """Refuse a folder of which a JSON file asks for code of its own (`auto_map`).
+
+    For a folder that a package will read: some packages run such code unasked.
+
+    Raises:
+        InputError: one does, or is not readable.
+    """
+    for path in sorted(Path(folder).rglob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"not readable as JSON: {error}", path, remedy) from None
+        if isinstance(content, dict) and "auto_map" in content:
+            raise InputError("it asks for code from its own folder (`auto_map`)", path, remedy)
 
 
 def safetensors_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
@@ -69,22 +124,32 @@ def safetensors_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 def load_state(path: str | Path) -> dict[str, Any]:
     """Load a state dict on the CPU: safetensors, or a torch file with `weights_only=True`.
 
+    Within `headers_only`, the tensors have no values.
+
     Raises:
         InputError: the file is damaged, or holds anything but tensors (a pickled model object).
     """
     check_weight_file(path)
     path = Path(path)
+    bare = reads_headers_only()
     if path.suffix == ".safetensors":
+        if bare:
+            return _without_values(safetensors_shapes(path))
         from safetensors.torch import load_file
 
         return load_file(path)
     import torch
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(
+            path,
+            map_location="meta" if bare else "cpu",
+            weights_only=True,
+            mmap=bare and zipfile.is_zipfile(path),
+        )
     except Exception as error:
         raise InputError(
-            f"not a plain state dict: {str(error).splitlines()[0]}",
+            f"not a plain state dict: {first_line(error)}",
             path,
             "only tensors are loaded, never pickled objects; see the README on converting weights",
         ) from None
@@ -121,4 +186,12 @@ def load_exactly(module: Any, state: Mapping[str, Any], path: str | Path) -> Non
     ]
     if found:
         raise InputError("; ".join(found), path, "use the published checkpoint of this network")
+    if reads_headers_only():
+        module.to("meta")
     module.load_state_dict(dict(state), strict=True)
+
+
+def _without_values(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    import torch
+
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}

@@ -6,6 +6,7 @@ and what to do. The files that the config points to are preflight's business, no
 
 import difflib
 import functools
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,24 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import PROMPT_SETS
 
 SCHEMA_PATH = Path(__file__).with_name("config.schema.yaml")
+
+
+def _is_whole(_: Any, value: Any) -> bool:
+    """Return whether a value is written as a whole number: `20.0` is not, for a job's flag."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(_: Any, value: Any) -> bool:
+    """Return whether a value is a number that can be compared: `.nan` is within every bound."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+
+
+_Validator: Final[Any] = jsonschema.validators.extend(
+    jsonschema.Draft7Validator,
+    type_checker=jsonschema.Draft7Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_whole, "number": _is_finite}
+    ),
+)
 
 
 @functools.cache
@@ -30,7 +49,7 @@ def validate_config(config: dict[str, Any]) -> None:
     Raises:
         InputError: every fault found, each with its key, what the key is for and the remedy.
     """
-    validator = jsonschema.Draft7Validator(schema())
+    validator = _Validator(schema())
     faults = [_describe(error) for error in sorted(validator.iter_errors(config), key=_place)]
     if not faults:
         faults = _model_faults(config)

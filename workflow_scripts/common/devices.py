@@ -1,11 +1,14 @@
 """Which device a job computes on. torch is imported by jobs that compute with it alone."""
 
+import os
 from typing import TYPE_CHECKING
 
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.user_environment import remove_from
 
 if TYPE_CHECKING:
     import torch
+    from accelerate import Accelerator
 
 
 def pick_device(gpus: int) -> "torch.device":
@@ -25,6 +28,23 @@ def pick_device(gpus: int) -> "torch.device":
             "run on a GPU node, install envs/cuda.txt, or set the rule's `gpu` resource to 0",
         )
     return torch.device("cuda")
+
+
+def accelerator_on(device: "torch.device", mixed_precision: str = "no") -> "Accelerator":
+    """Return accelerate's view of this process and its peers, set by its arguments alone.
+
+    accelerate prefers its variables to its arguments (`ACCELERATE_GRADIENT_ACCUMULATION_STEPS`), so
+    there must be none; gradients are accumulated by the training loops themselves.
+    """
+    remove_from(os.environ)
+    from accelerate import Accelerator
+
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision=mixed_precision,
+        gradient_accumulation_steps=1,
+        dynamo_backend="no",
+    )
 
 
 def device_name(device: "torch.device") -> str:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from workflow_scripts.common.user_environment import REMOVED
+
 log = logging.getLogger(__name__)
 
 USAGE: Final = "took %.1f s, %.1f s of CPU, at most %.1f MiB"
@@ -38,6 +40,14 @@ class InputError(Exception):
         return "\n".join(lines)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message; its class where the message says little."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return f"{type(error).__name__}: {lines[0]}" if isinstance(error, LookupError) else lines[0]
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main function; an `InputError` ends it with its message and exit code 2.
 
@@ -53,6 +63,9 @@ def run_script(main: Callable[[], None]) -> None:
         format="%(asctime)s %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
     )
+    if REMOVED:
+        names = ", ".join(REMOVED)
+        logging.warning("not used, since it would change the numbers: %s", names)
     try:
         main()
     except InputError as error:

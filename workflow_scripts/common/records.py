@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import write_text
+from workflow_scripts.common.user_environment import recorded_of
 
 SCHEMA_VERSION: Final = 1
 DIRECTIONS: Final = ("higher", "lower", "none")
@@ -152,6 +153,7 @@ def provenance(settings: dict[str, Any], device: str = "cpu") -> dict[str, Any]:
         "versions": {name: _version(name) for name in _LIBRARIES}
         | {"python": platform.python_version()},
         "device": device,
+        **({"environment": found} if (found := recorded_of(os.environ)) else {}),
         **slurm_job(),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -29,13 +29,12 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from workflow_scripts.common.checkpoints import load_exactly, load_state
-from workflow_scripts.common.devices import pick_device
+from workflow_scripts.common.devices import accelerator_on, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of, whole_file, write_text
 from workflow_scripts.common.images import ImageItem
@@ -245,7 +244,7 @@ def main(argv: list[str] | None = None) -> None:
     args = _arguments(argv)
     device = pick_device(args.gpus)
     torch.set_num_threads(args.threads)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    accelerator = accelerator_on(device)
     frame = read_manifest(args.manifest)
     frame = frame[frame["split"] == "train"]
     if frame.empty:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.checkpoints import check_weight_file, safetensors_shapes
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.errors import InputError, first_line
 from workflow_scripts.finetune.families.base import Family
 
 if TYPE_CHECKING:
@@ -64,10 +64,32 @@ def add_lora(network: Any, family: Family, settings: LoraSettings) -> None:
     Raises:
         InputError: a target that matches no layer.
     """
-    import torch
     from peft import LoraConfig
 
-    endings = module_endings(family, settings.targets)
+    endings = match_layers(network, family, settings.targets)
+    network.requires_grad_(False)
+    network.add_adapter(
+        LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            use_rslora=settings.rslora,
+            target_modules=list(endings),
+        )
+    )
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def match_layers(network: Any, family: Family, targets: Sequence[str]) -> tuple[str, ...]:
+    """Return the module-name endings that targets stand for, each of which ends some layer's name.
+
+    Raises:
+        InputError: as `module_endings`, or a target that matches no layer.
+    """
+    import torch
+
+    endings = module_endings(family, targets)
     layers = [
         name
         for name, module in network.named_modules()
@@ -81,18 +103,7 @@ def add_lora(network: Any, family: Family, settings: LoraSettings) -> None:
             f"name {' or '.join(family.lora_positions)}, or endings such as "
             f"{', '.join(sorted({name.rpartition('.')[2] for name in layers})[:8])}",
         )
-    network.requires_grad_(False)
-    network.add_adapter(
-        LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            use_rslora=settings.rslora,
-            target_modules=list(endings),
-        )
-    )
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    return endings
 
 
 def save_lora(family: Family, pipeline: Any, folder: Path) -> None:
@@ -147,7 +158,7 @@ def load_lora(family: Family, pipeline: Any, folder: Path) -> None:
         )
     except (RuntimeError, ValueError, KeyError) as error:
         raise InputError(
-            f"the LoRA weights do not fit the base: {str(error).splitlines()[0]}",
+            f"the LoRA weights do not fit the base: {first_line(error)}",
             file,
             "use the base that it was trained on",
         ) from None

@@ -1,10 +1,13 @@
 """When a training job has to stop so that its time limit does not kill it."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+
+log = logging.getLogger(__name__)
 
 _LEAST_MARGIN_S: Final = 60.0
 _SAFETY: Final = 3.0
@@ -19,17 +22,22 @@ class TimeLimit:
     Args:
         minutes: how long the job may run; None for as long as it takes.
         started: when it began, in seconds since the epoch; now by default. Where SLURM says when
-            the job ends (SLURM_JOB_END_TIME), that counts instead.
+            the job ends (SLURM_JOB_END_TIME), that counts instead; an end before it began is left
+            over from a job that is no more.
     """
 
     def __init__(self, minutes: float | None, started: float | None = None):
         self.limited = minutes is not None
         self._limit_s = float("inf") if minutes is None else 60 * minutes
         self._last = time.time()
-        self._end = (self._last if started is None else started) + self._limit_s
+        began = self._last if started is None else started
+        self._end = began + self._limit_s
         slurm = os.environ.get("SLURM_JOB_END_TIME", "")
         if self.limited and slurm.isdecimal():
-            self._end = float(slurm)
+            if float(slurm) > began:
+                self._end = float(slurm)
+            else:
+                log.warning("SLURM_JOB_END_TIME is that of a job that has ended: not used")
         self._longest_step_s = 0.0
         self._write_s = 0.0
 

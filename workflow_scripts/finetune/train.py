@@ -31,7 +31,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list
 
 from workflow_scripts.common.attempts import Attempt
-from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.devices import accelerator_on, device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of, write_text
 from workflow_scripts.common.progress import Progress
@@ -179,7 +179,7 @@ def finetune(
     torch.set_num_threads(threads)
 
     _check_precision(settings.mixed_precision, device)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=settings.mixed_precision)
+    accelerator = accelerator_on(device, settings.mixed_precision)
     if gpus and accelerator.num_processes != gpus:
         raise InputError(
             f"{gpus} GPUs were given to {accelerator.num_processes} process(es)",
@@ -199,6 +199,7 @@ def finetune(
         torch.float32 if settings.method == "full" else None,
         **({"vae_dtype": torch.float32} if family.encodes_in_float32 else {}),
     )
+    family.check_size(pipeline, settings.size)
     attempt, checkpoint = _begin(progress, identity, accelerator)
     encoded = _EncodedCache(cache, _encoding_key(family, pipeline, files, base, rows, device))
     run = _Run(

@@ -33,7 +33,7 @@ from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family, SampleSettings
-from workflow_scripts.finetune.families.options import check_options, parse_option
+from workflow_scripts.finetune.families.options import parse_option
 from workflow_scripts.finetune.layout import Base, add_base_flags
 from workflow_scripts.finetune.lora import check_lora, load_lora
 from workflow_scripts.generate.sharding import shard_batches
@@ -81,7 +81,7 @@ def sample_shard(
     Raises:
         InputError: an unusable checkpoint, prompt set or setting.
     """
-    _check_settings(family, settings)
+    check_settings(family, settings)
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r}", "--precision", f"use {', '.join(PRECISIONS)}")
     files = {base.component_of(path) or path.name: path for path in family.check(base)}
@@ -111,6 +111,7 @@ def sample_shard(
         )
         if lora:
             load_lora(family, pipeline, lora)
+        family.check_size(pipeline, settings.size)
         pipeline.to(device)
         pipeline.set_progress_bar_config(disable=True)
         total = sum(len(batch) for batch in batches)
@@ -138,12 +139,17 @@ def _sample_batch(
         yield ImageItem(prompt_id, f"{prompt_id}.png", png_bytes(image.convert("RGB")), caption)
 
 
-def _check_settings(family: Family, settings: SampleSettings) -> None:
+def check_settings(family: Family, settings: SampleSettings) -> None:
+    """Check how images are to be sampled, as far as it can be told without the checkpoint.
+
+    Raises:
+        InputError: a size, steps or options that the family cannot do.
+    """
     if settings.size < 8 or settings.size % 8:
         raise InputError(f"{settings.size} pixels", "--size", "use a multiple of 8")
     if family.denoises and settings.steps < 1:
         raise InputError(f"{settings.steps} denoising steps", "--steps", "use at least one")
-    check_options(family.name, settings.options, family.options, "generate.options")
+    family.check_options(settings.options)
 
 
 def _identity(

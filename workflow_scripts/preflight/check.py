@@ -1,26 +1,30 @@
 """Preflight: is every file that a run needs there, whole and of the right shape?
 
-Runs in seconds, before the first job, so that a missing text encoder is found minutes before the
-GPUs are asked for and not hours after. It reads headers and tables of contents, not tensors. Where
-jobs go to SLURM, it also asks whether that has what they want.
+Runs before the first job, so that a missing text encoder is found minutes before the GPUs are asked
+for and not hours after. Files are there is not enough: what jobs will load is loaded, by the same
+functions. Tables are read, tokenizers and schedulers made, and networks built from their configs on
+torch's meta device, with every key and shape held against the headers of the weights; no weights
+are read. Where jobs go to SLURM, it also asks whether that has what they want.
 """
 
 import argparse
-import csv
-import gzip
 import json
 import logging
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from workflow_scripts.common.checkpoints import headers_only
 from workflow_scripts.common.config import caption_source_of, validate_config
 from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.finetune.families.base import SampleSettings
+from workflow_scripts.finetune.layout import Base
 from workflow_scripts.preflight.site import Request, check_request, read_nodes
 
 log = logging.getLogger(__name__)
@@ -142,14 +146,12 @@ def _model_subjects(
     if family == "external":
         external = block["external"]
         yield f"models.{key}.external.images", external["images"], check_folder
-        wanted = ["file_name", "prompt_id"]
-        yield (
-            f"models.{key}.external.metadata",
-            external["metadata"],
-            lambda path: check_table(path, wanted),
-        )
+        yield f"models.{key}.external.metadata", external["metadata"], check_metadata
         return
-    yield f"models.{key}.base", block["base"], lambda path: check_model(path, block)
+    if "generate" in stages:
+        sampled = ", ".join(f"{name} {value}" for name, value in block["generate"].items())
+        yield f"models.{key}.generate", sampled, lambda _: check_sampling(block)
+    yield f"models.{key}.base", block["base"], lambda path: check_model(path, block, stages)
     if devices and "finetune" in stages and "finetune" in block:
         tuned = block["finetune"]
         what = f"models.{key}.finetune, {devices} device(s)"
@@ -165,56 +167,45 @@ def check_folder(path: Path) -> None:
 
 
 def check_table(path: Path, columns: list[str]) -> None:
-    """Check that a CSV (or gzipped CSV) is there, whole and has the columns."""
-    if not path.is_file():
-        raise InputError("the table is missing", path, "correct the path in the config")
-    try:
-        if path.suffix == ".gz":
-            with gzip.open(path, "rb") as stream:  # the checksum stands at the very end
-                while stream.read(1 << 20):
-                    pass
-            with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
-                header = next(csv.reader(text), [])
-        else:
-            with path.open(encoding="utf-8", newline="") as text:
-                header = next(csv.reader(text), [])
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"the table is damaged: {error}", path, "download it again") from None
-    missing = [name for name in columns if name not in header]
-    if missing:
-        raise InputError(
-            f"the table lacks the column(s) {', '.join(missing)}", path, "correct the column names"
-        )
+    """Check that a CSV (or gzipped CSV) is there, whole and has the columns, as its reader does."""
+    from workflow_scripts.cohort.checked_csv import read_csv
+
+    read_csv(path, columns)
+
+
+def check_metadata(path: Path) -> None:
+    """Check the table of somebody's own images, as its reader does."""
+    from workflow_scripts.generate.import_external import read_metadata
+
+    read_metadata(path)
 
 
 def check_mimic_cxr_jpg(root: Path) -> None:
-    """Check MIMIC-CXR-JPG's tables and that `files/` is there."""
+    """Check the tables of MIMIC-CXR-JPG that will be read, and that `files/` is there."""
+    from workflow_scripts.cohort.checked_csv import find_csv
+
     check_folder(root)
     columns = {
         "metadata": ["dicom_id", "subject_id", "study_id", "ViewPosition"],
         "split": ["dicom_id", "subject_id", "study_id", "split"],
-        "chexpert": ["subject_id", "study_id"],
+        "chexpert": ["subject_id", "study_id", *FINDINGS],
     }
     for name, wanted in columns.items():
-        plain = root / f"mimic-cxr-2.0.0-{name}.csv"
-        zipped = plain.with_suffix(".csv.gz")
-        check_table(plain if plain.is_file() else zipped, wanted)
+        remedy = "use the files of one MIMIC-CXR-JPG release (README, section on data)"
+        check_table(find_csv(root, f"mimic-cxr-2.0.0-{name}", remedy), wanted)
     check_folder(root / "files")
 
 
 def check_annotations(folder: Path) -> None:
     """Check LLaVA-Rad's JSON arrays, or the official release's CSVs; no JSON is parsed."""
+    from workflow_scripts.cohort.checked_csv import find_csv
+
     check_folder(folder)
     arrays = sorted(folder.glob("chat_*_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"))
-    tables = [folder / f"LLAVARAD_ANNOTATIONS_{split}.csv" for split in ("TRAIN", "TEST")]
     if not arrays:
-        if not any(table.is_file() for table in tables):
-            raise InputError(
-                "neither LLaVA-Rad's chat_*.json nor LLAVARAD_ANNOTATIONS_*.csv",
-                folder,
-                "download the annotations (README, section on data)",
-            )
-        for table in tables:
+        for split in ("TRAIN", "TEST"):
+            remedy = "download the annotations, chat_*.json or the CSVs (README, section on data)"
+            table = find_csv(folder, f"LLAVARAD_ANNOTATIONS_{split}", remedy)
             check_table(table, ["path", "annotated_prompt"])
         return
     for split in ("train", "test"):
@@ -224,7 +215,7 @@ def check_annotations(folder: Path) -> None:
             )
     for array in arrays:
         with array.open("rb") as stream:
-            head = stream.read(64).lstrip()
+            head = stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
             stream.seek(max(0, array.stat().st_size - 64))
             tail = stream.read().rstrip()
         if not head.startswith(b"[") or not tail.endswith(b"]"):
@@ -253,10 +244,17 @@ def check_exact_masks(path: Path) -> None:
 
 
 def check_reporter(path: Path) -> None:
-    """Check a LLaVA that report generation starts from."""
+    """Check a LLaVA that report generation starts from, by building it and its tokenizer."""
     from workflow_scripts.downstream.report_generation.layout import check_start
 
     check_start(path)
+    import torch
+
+    from workflow_scripts.downstream.report_generation.network import load_llava, load_tokenizer
+
+    with headers_only():
+        load_llava(path, torch.float32)
+    load_tokenizer(path)
 
 
 def check_reid_start(path: Path) -> None:
@@ -266,15 +264,40 @@ def check_reid_start(path: Path) -> None:
     check(path)
 
 
-def check_model(path: Path, block: dict[str, Any]) -> None:
-    """Check a text-to-image model's files, and that it can be tuned as its block says."""
+def check_sampling(block: dict[str, Any]) -> None:
+    """Check how a text-to-image model is to be sampled, as far as its block says."""
     from workflow_scripts.finetune.families import get_family
-    from workflow_scripts.finetune.families.options import check_options
-    from workflow_scripts.finetune.layout import Base
-    from workflow_scripts.finetune.lora import module_endings
+    from workflow_scripts.generate.sample import check_settings
 
     family = get_family(block["family"])
-    family.check(Base(path, {name: Path(part) for name, part in block.get("parts", {}).items()}))
+    check_settings(family, _sampling(block))
+    if family.denoises and "guidance" not in block["generate"]:
+        raise InputError(
+            "no guidance scale", "generate.guidance", "set one; 1 (FLUX: 0) is without guidance"
+        )
+
+
+def _sampling(block: dict[str, Any]) -> SampleSettings:
+    given = block["generate"]
+    return SampleSettings(
+        given.get("steps", 0), given.get("guidance", 0.0), given["size"], given.get("options", {})
+    )
+
+
+def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ()) -> None:
+    """Check a text-to-image model: build it, and see that it can be tuned and sampled as asked.
+
+    Args:
+        path: of the base.
+        block: the model's block of the config.
+        stages: that have jobs to run.
+    """
+    from workflow_scripts.finetune.families import get_family
+    from workflow_scripts.finetune.lora import match_layers, module_endings
+
+    family = get_family(block["family"])
+    base = Base(path, {name: Path(part) for name, part in block.get("parts", {}).items()})
+    family.check(base)
     tuned = block.get("finetune")
     if tuned and not family.trained:
         raise InputError(
@@ -282,12 +305,42 @@ def check_model(path: Path, block: dict[str, Any]) -> None:
             "finetune",
             "remove the model's `finetune` block",
         )
-    if tuned and tuned["method"] == "lora":
-        module_endings(family, tuned["lora"]["targets"])
+    targets = tuned["lora"]["targets"] if tuned and tuned["method"] == "lora" else None
+    if targets:
+        module_endings(family, targets)
     if tuned:
         family.trained_with(tuned.get("options", {}))
-    chosen = block.get("generate", {}).get("options", {})
-    check_options(family.name, chosen, family.options, "generate.options")
+    with headers_only():
+        pipeline = family.load(base)
+    _check_vocabularies(pipeline, base)
+    if targets:
+        match_layers(family.network(pipeline), family, targets)
+    if tuned and "finetune" in stages:
+        _at("finetune.size", lambda: family.check_size(pipeline, tuned["size"]))
+    if "generate" in stages:
+        _at("generate.size", lambda: family.check_size(pipeline, block["generate"]["size"]))
+
+
+def _check_vocabularies(pipeline: Any, base: Base) -> None:
+    """Refuse a tokenizer that knows tokens which its text encoder has no embedding of."""
+    for number in ("", "_2", "_3"):
+        tokenizer = getattr(pipeline, f"tokenizer{number}", None)
+        network = getattr(pipeline, f"text_encoder{number}", None)
+        known = getattr(getattr(network, "config", None), "vocab_size", None)
+        if tokenizer is not None and known is not None and len(tokenizer) > known:
+            raise InputError(
+                f"the tokenizer knows {len(tokenizer)} tokens, its text encoder {known}",
+                base.path(f"tokenizer{number}"),
+                "use the published checkpoint, all of its components from one repository",
+            )
+
+
+def _at(key: str, check: Callable[[], object]) -> None:
+    """Check something that a key of the config asks for, and name it if it is wrong."""
+    try:
+        check()
+    except InputError as error:
+        raise InputError(error.what, key, error.remedy) from None
 
 
 def check_batch(tuned: dict[str, Any], devices: int) -> None:
@@ -321,10 +374,20 @@ def _report_check(name: str, files: dict[str, str]) -> Callable[[Path], object]:
             score_radgraph.check(path, Path(files["bert"]))
         elif name == "green":
             score_green.check(path)
+            _build_llama(path)
         else:
             score_ratescore.check(path, Path(files["encoder"]))
 
     return check
+
+
+def _build_llama(folder: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    from workflow_scripts.finetune.families.parts import load_component
+
+    with headers_only():
+        load_component(LlamaForCausalLM, folder)
 
 
 def _checked(what: str, path: str, check: Callable[[Path], object]) -> Check:

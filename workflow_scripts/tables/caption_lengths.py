@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.errors import InputError, first_line
 from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.finetune.families import (
     flux,
@@ -245,7 +245,7 @@ def _count(
         )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"a tokenizer cannot be loaded: {str(error).splitlines()[0]}", encoder.folder
+            f"a tokenizer cannot be loaded: {first_line(error)}", encoder.folder
         ) from None
     own = tokenizer.model_max_length
     most = own if encoder.most is None else text_tokens(tokenizer, encoder.most)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from workflow_scripts.world.tiny_text import t5_encoder, t5_tokenizer
+from workflow_scripts.world.tiny_text import t5_encoder, write_t5_tokenizer
 
 TEXT_WIDTH: Final = 32
 
@@ -23,7 +23,7 @@ def write_tiny_pixart_sigma(captions: Sequence[str], vae: Any, folder: Path) -> 
         PixArtTransformer2DModel,
     )
 
-    tokenizer = t5_tokenizer(captions)
+    tokenizer = write_t5_tokenizer(captions, folder / "tokenizer")
     transformer: Any = PixArtTransformer2DModel(
         sample_size=16,
         num_layers=3,
@@ -50,3 +50,5 @@ def write_tiny_pixart_sigma(captions: Sequence[str], vae: Any, folder: Path) -> 
         scheduler=DPMSolverMultistepScheduler(),
     )
     pipeline.save_pretrained(folder)
+    # transformers 5 saves a tokenizer.json; the published folder has the SentencePiece model alone.
+    write_t5_tokenizer(captions, folder / "tokenizer")

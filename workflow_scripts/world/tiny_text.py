@@ -6,14 +6,52 @@ The encoders are random: what a caption means is left to fine-tuning to find out
 
 import io
 import json
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from workflow_scripts.common.files import write_text
 
 
 def t5_tokenizer(captions: Sequence[str], pieces: int = 200, max_length: int = 64) -> Any:
     """Return a T5 tokenizer whose unigram pieces come from the captions."""
     import sentencepiece
     from transformers import T5Tokenizer
+
+    trained = sentencepiece.SentencePieceProcessor(model_proto=_t5_pieces(captions, pieces))
+    vocabulary = [
+        (trained.id_to_piece(i), trained.get_score(i)) for i in range(trained.get_piece_size())
+    ]
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=max_length)
+
+
+def write_t5_tokenizer(
+    captions: Sequence[str], folder: Path, pieces: int = 200, max_length: int = 64
+) -> Any:
+    """Write a T5 tokenizer as PixArt-Sigma's was published, and return it: no tokenizer.json."""
+    from transformers import T5Tokenizer
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "spiece.model").write_bytes(_t5_pieces(captions, pieces))
+    special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    settings = {
+        "tokenizer_class": "T5Tokenizer",
+        "extra_ids": 0,
+        "legacy": True,
+        "model_max_length": max_length,
+        "sp_model_kwargs": {},
+        **special,
+    }
+    write_text(folder / "special_tokens_map.json", json.dumps(special, indent=1))
+    write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=1))
+    return T5Tokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _t5_pieces(captions: Sequence[str], pieces: int) -> bytes:
+    """Return a SentencePiece model of unigrams with T5's special tokens."""
+    import sentencepiece
 
     written = io.BytesIO()
     # One thread: with several, the pieces differ from run to run.
@@ -30,11 +68,7 @@ def t5_tokenizer(captions: Sequence[str], pieces: int = 200, max_length: int = 6
         num_threads=1,
         minloglevel=2,
     )
-    trained = sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
-    vocabulary = [
-        (trained.id_to_piece(i), trained.get_score(i)) for i in range(trained.get_piece_size())
-    ]
-    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=max_length)
+    return written.getvalue()
 
 
 def gemma_tokenizer(captions: Sequence[str], tokens: int = 500, max_length: int = 192) -> Any:

@@ -211,3 +211,23 @@ def test_the_heads_stand_in_the_order_of_the_published_weights():
     )
     five = {"Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"}
     assert set(chexbert_classes.FIVE) == five
+
+
+def test_wrong_keys_are_found_before_anything_is_loaded(files, monkeypatch):
+    """Preflight's check builds the network on the meta device; a job's loading says the same."""
+    weights, bert = files
+    chexbert.check(weights, bert)
+    content = torch.load(weights, weights_only=True)
+    content["model_state_dict"].pop("module.linear_heads.3.bias")
+    content["model_state_dict"]["module.bert.encoder.layer.2.output.dense.bias"] = torch.zeros(3)
+    torch.save(content, weights)
+    told = []
+    for find in (chexbert.check, lambda *paths: chexbert.load(*paths, torch.device("cpu"))):
+        with pytest.raises(InputError, match=r"1 missing: linear_heads\.3\.bias") as caught:
+            find(weights, bert)
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+    assert "1 of another shape: bert.encoder.layer.2.output.dense.bias (3,), not (12,)" in told[0]
+    torch.save(content["model_state_dict"], weights)
+    with pytest.raises(InputError, match="no `model_state_dict`"):
+        chexbert.check(weights, bert)

@@ -3,6 +3,7 @@
 `make reports` installs the packages into `.venv/reports`, which only the subprocesses see.
 """
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
+import torch
 
 from tests.downstream.report_generation.reports_by_hand import write_reports
 from workflow_scripts.common.errors import InputError
@@ -106,6 +109,79 @@ def test_green_is_the_packages_own(tiny: Path):
     assert "nltk" not in log  # its package asks for a download when it is imported
 
 
+def test_green_runs_no_code_of_its_folder(tiny: Path, tmp_path: Path):
+    """The published folder may hold a tokenizer's code; the package would run it."""
+    folder, ran = shutil.copytree(tiny / "green", tmp_path / "green"), tmp_path / "ran"
+    (folder / "tokenization_own.py").write_text(
+        f"open({str(ran)!r}, 'w').close()\n"
+        "from transformers import PreTrainedTokenizerFast as OwnTokenizer\n"
+    )
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    settings["auto_map"] = {"AutoTokenizer": [None, "tokenization_own.OwnTokenizer"]}
+    path.write_text(json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"}))
+    scores, _ = score(tiny, "green", "--weights", str(folder))
+    assert scores == json.loads((tiny / "expected.json").read_text())["green"]
+    assert not ran.exists()
+
+
+def test_green_reads_a_sentencepiece_model_as_llamas(tiny: Path, tmp_path: Path):
+    """A class of the folder's own gives way to Llama's, over tokenizer.model."""
+    folder, plain = shutil.copytree(tiny / "green", tmp_path / "green"), tmp_path / "plain"
+    (folder / "tokenizer.json").unlink()
+    write_llama_pieces(folder / "tokenizer.model")
+    settings = {"tokenizer_class": "ChexAgentTokenizer", "bos_token": "<s>", "eos_token": "</s>"}
+    settings["auto_map"] = {"AutoTokenizer": ["tokenization_own.OwnTokenizer", None]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    score_green.check(folder)
+    plain.mkdir()
+    score_green.write_plain_folder(folder, plain)
+    done = python("-c", PLAIN, str(plain), json.dumps(REFERENCES))
+    assert done.returncode == 0, done.stderr
+    original = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == [["LlamaTokenizerFast", original.encode(text)] for text in REFERENCES]
+    (folder / "tokenizer.model").write_bytes(b"no model")
+    with pytest.raises(InputError, match="no SentencePiece model"):
+        score_green.check(folder)
+
+
+PLAIN = """
+import json, sys
+from transformers import AutoTokenizer
+folder, texts = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=True)
+ids = [tokenizer(text, add_special_tokens=False).input_ids for text in json.loads(texts)]
+print(json.dumps([[type(tokenizer).__name__, found] for found in ids]))
+"""
+
+
+def write_llama_pieces(path: Path) -> None:
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(REFERENCES * 10),
+        model_writer=written,
+        model_type="bpe",
+        vocab_size=330,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    path.write_bytes(written.getvalue())
+
+
+def test_radgraphs_buffer_of_positions_changes_nothing(tiny: Path, tmp_path: Path):
+    """Old versions of transformers saved it with the weights; the package's refuses it."""
+    folder = shutil.copytree(tiny / "radgraph", tmp_path / "radgraph")
+    state = torch.load(folder / "weights.th", weights_only=True)
+    word = next(key for key in state if key.endswith("embeddings.word_embeddings.weight"))
+    buffer = word.replace("word_embeddings.weight", "position_ids")
+    torch.save({**state, buffer: torch.arange(512)[None]}, folder / "weights.th")
+    scores, _ = score(tiny, "radgraph", "--weights", str(folder), "--bert", str(tiny / "bert"))
+    assert scores == json.loads((tiny / "expected.json").read_text())["radgraph"]
+
+
 def test_greens_answer_is_read_as_matched_over_matched_and_significant_errors(tiny: Path):
     # 3 findings matched, 2 significant errors and an insignificant one: see tiny_scorers.ANSWER.
     assert json.loads((tiny / "expected.json").read_text())["answer"] == [pytest.approx(3 / 5)]
@@ -133,8 +209,6 @@ print(json.dumps([judge.get_labels(json.loads(texts), mode) for mode in modes]))
 
 
 def test_chexbert_agrees_with_radevals(tiny: Path, tmp_path: Path):
-    import torch
-
     torch.manual_seed(0)
     config = json.loads((tiny / "bert" / "config.json").read_text())
     network = chexbert.CheXbert({**config, "initializer_range": 0.7})
@@ -171,10 +245,16 @@ def test_missing_and_foreign_files_are_named_before_anything_is_loaded(tiny: Pat
     shutil.copytree(tiny / "radgraph", tmp_path / "radgraph")
     with pytest.raises(InputError, match="BERT"):
         score_radgraph.check(tmp_path / "radgraph", tmp_path)
+    bert = shutil.copytree(tiny / "bert", tmp_path / "bert")
+    (bert / "tokenizer_config.json").write_text(json.dumps({"auto_map": {}}))
+    with pytest.raises(InputError, match="auto_map"):
+        score_radgraph.check(tmp_path / "radgraph", bert)
+    with pytest.raises(InputError, match="auto_map"):
+        score_ratescore.check(tiny / "rate_ner", bert)
     (tmp_path / "radgraph" / "config.json").write_text("{}")
     with pytest.raises(InputError, match="not the settings"):
         score_radgraph.check(tmp_path / "radgraph", tiny / "bert")
-    with pytest.raises(InputError, match="cannot read a configuration"):
+    with pytest.raises(InputError, match="a configuration is missing"):
         score_ratescore.check(tiny / "rate_ner", tmp_path / "nowhere")
     score_ratescore.check(tiny / "rate_ner", tiny / "biolord")
     score_radgraph.check(tiny / "radgraph", tiny / "bert")

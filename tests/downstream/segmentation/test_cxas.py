@@ -3,6 +3,7 @@
 tests/originals compares it with CXAS's own code on the published size.
 """
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.downstream.segmentation.convert_cxas import convert
 from workflow_scripts.downstream.segmentation.cxas import (
     Cxas,
     check_cxas,
@@ -86,7 +88,7 @@ def test_files_that_are_no_weights_are_refused(state, tmp_path):
     with pytest.raises(InputError, match="truncated"):
         load_cxas(path)
     path.write_text("<html>Google Drive: quota exceeded</html>")
-    with pytest.raises(InputError, match="neither safetensors nor a torch checkpoint"):
+    with pytest.raises(InputError, match="a web page stands where weights should"):
         load_cxas(path)
     torch.save({"model": {"a": 1}}, path)
     with pytest.raises(InputError, match="neither a state dict"):
@@ -167,3 +169,53 @@ def test_images_are_prepared_as_cxas_does():
     rows = (np.arange(64) * 45 / 64).astype(int)
     columns = (np.arange(64) * 77 / 64).astype(int)
     assert (found.permute(1, 2, 0).numpy() == picture[rows][:, columns]).all()
+
+
+# Conversion
+
+
+class Ran:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return print, ("code of the file ran",)
+
+
+@pytest.mark.parametrize("higher", [False, True])
+def test_a_training_checkpoint_is_refused_and_converted_without_its_code(
+    state, higher, tmp_path, capsys
+):
+    """Arguments, numpy objects, other layers stand beside the weights; some lie a level higher."""
+    source, target = tmp_path / "published.pth", tmp_path / "converted.safetensors"
+    named = {
+        f"module.{key.replace('backbone.backbone.', 'backbone.') if higher else key}": value
+        for key, value in state.items()
+    }
+    more = {"module.auxiliary.weight": torch.zeros(2), "module.steps": 7}
+    beside = {"args": Namespace(lr=1e-3), "best": np.float64(0.5), "hook": Ran(), "epoch": 3}
+    torch.save({"model": named | more, **beside}, source)
+    with pytest.raises(InputError, match="convert_cxas"):
+        check_cxas(source, CLASSES)
+    assert convert(source, target) == ["auxiliary.weight"]
+    assert "code of the file ran" not in capsys.readouterr().out
+    assert check_cxas(target, CLASSES) == f"CXAS with 7 classes, {len(state)} tensors"
+    found = load_cxas(target).state_dict()
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], value) for key, value in state.items())
+
+
+def test_what_lacks_a_tensor_is_not_converted(state, tmp_path):
+    source, target = tmp_path / "published.pth", tmp_path / "converted.safetensors"
+    lacking = {k: v for k, v in state.items() if k != "head.up3.conv.double_conv.1.bias"}
+    with pytest.raises(InputError, match=r"1 missing: head\.up3"):
+        convert(saved(lacking, source), target)
+    source.write_text("<!DOCTYPE html><html><title>Virus scan warning</title></html>")
+    with pytest.raises(InputError, match="a web page"):
+        convert(source, target)
+    assert not target.exists()
+
+
+def test_a_backbone_one_level_higher_is_the_same_network(state, tmp_path):
+    higher = {k.replace("backbone.backbone.", "backbone."): v for k, v in state.items()}
+    found = load_cxas(saved(higher, tmp_path / "weights.pth", prefix="")).state_dict()
+    assert all(torch.equal(found[key], value) for key, value in state.items())

@@ -12,11 +12,10 @@ from typing import Any, Final
 
 import pandas as pd
 import torch
-from accelerate import Accelerator
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from workflow_scripts.common.as_published import PROTOCOLS, deviations
-from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.devices import accelerator_on, device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
@@ -61,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     args = _arguments(argv)
     device = pick_device(args.gpus)
     torch.set_num_threads(args.threads)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    accelerator = accelerator_on(device)
     if args.gpus > accelerator.num_processes:
         raise InputError(
             f"{args.gpus} GPUs were asked for, one process was started",

@@ -244,7 +244,7 @@ def read_language_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]
 def read_tokenizer(folder: Path) -> Any:
     """Read a Llama's tokenizer; `tokenizer.model` becomes transformers' own, and must agree.
 
-    transformers 5 reads `tokenizer.model` with protobuf alone; sentencepiece reads the pieces here.
+    sentencepiece reads the pieces, their merges are found by its scores, and it says what is right.
 
     Raises:
         InputError: there is none, or it cannot be converted.
@@ -252,7 +252,7 @@ def read_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer, LlamaTokenizer
 
     if (folder / "tokenizer.json").is_file():
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     path = folder / "tokenizer.model"
     if not path.is_file():
         raise InputError("neither tokenizer.json nor tokenizer.model", folder)

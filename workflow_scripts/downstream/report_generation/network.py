@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.checkpoints import reads_headers_only
+from workflow_scripts.common.errors import InputError, first_line
 from workflow_scripts.downstream.report_generation.images import Ahead, Squares, tower_input
 from workflow_scripts.downstream.report_generation.layout import IMAGE_TOKEN, check_start
 from workflow_scripts.downstream.report_generation.prompts import Written
@@ -36,6 +37,8 @@ class LoraSettings:
 def load_llava(folder: Path, dtype: torch.dtype) -> Any:
     """Load a LLaVA folder; no parameter is trainable.
 
+    Within `headers_only` it is built on the meta device.
+
     Raises:
         InputError: see `check_start`; or weights that the network does not have, lacks, or has in
             another shape, all named.
@@ -47,6 +50,7 @@ def load_llava(folder: Path, dtype: torch.dtype) -> Any:
         loaded: Any = LlavaForConditionalGeneration.from_pretrained(
             folder,
             dtype=dtype,
+            device_map="meta" if reads_headers_only() else None,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
@@ -54,7 +58,7 @@ def load_llava(folder: Path, dtype: torch.dtype) -> Any:
             ignore_mismatched_sizes=True,  # to name them all, below
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"cannot load a LLaVA: {str(error).splitlines()[0]}", folder) from None
+        raise InputError(f"cannot load a LLaVA: {first_line(error)}", folder) from None
     network, found = loaded
     faults = {
         "missing": sorted(found["missing_keys"]),
@@ -83,8 +87,8 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load a tokenizer: {str(error).splitlines()[0]}", folder) from None
+    except Exception as error:  # of several libraries, over any of its files
+        raise InputError(f"cannot load a tokenizer: {first_line(error)}", folder) from None
     if IMAGE_TOKEN not in tokenizer.get_vocab():
         raise InputError(f"the tokenizer has no token {IMAGE_TOKEN}", folder)
     return tokenizer

@@ -26,7 +26,7 @@ from accelerate import Accelerator
 
 from workflow_scripts.common.as_published import PROTOCOLS, Deviations, deviations
 from workflow_scripts.common.attempts import Attempt
-from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.devices import accelerator_on, device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import read_manifest, read_prompts
@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> None:
     args = _arguments(argv)
     device = pick_device(args.gpus)
     torch.set_num_threads(args.threads)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=args.mixed_precision)
+    accelerator = accelerator_on(device, args.mixed_precision)
     if args.gpus and args.gpus != accelerator.num_processes:
         raise InputError(
             f"{args.gpus} GPUs were given to {accelerator.num_processes} process(es)",

@@ -27,10 +27,14 @@ from workflow_scripts.common.resnet import ResNet, resnet_for
 SIZE: Final = 512
 """Side of the published network's input, pixels."""
 
-_PREFIX: Final = "module."  # of a network that was trained on several GPUs
+_PREFIXES: Final = ("module.", "model.", "net.")
+"""Of a network that was trained on several GPUs, or as a part of another module."""
+_KEYS: Final = ("model", "state_dict", "model_state_dict", "network", "net")
+"""Under which checkpoints hold a state dict."""
 _BACKBONE: Final = "backbone.backbone."
 _STEM: Final = {"layer0.0.": "conv1.", "layer0.1.": "bn1."}  # CXAS's names, torchvision's
-_REMEDY: Final = "use CXAS's UNet_ResNet50_default.pth (README, section on weights)"
+_REMEDY: Final = "use CXAS's UNet_ResNet50_default.pth or its mirror (README, section on weights)"
+_CONVERTER: Final = "workflow_scripts.downstream.segmentation.convert_cxas"
 
 
 class _Backbone(nn.Module):
@@ -180,10 +184,39 @@ def load_cxas(weights: str | Path) -> Cxas:
         InputError: the file is missing or damaged, holds no such network, or has missing,
             unexpected or misshapen tensors, all named.
     """
-    state = _network_state(load_state(weights), weights)
-    network = _network_for(state, weights)
+    network, state = network_and_state(_load_state(weights), weights)
     load_exactly(network, state, weights)
     return network.eval()
+
+
+def network_and_state(
+    loaded: Mapping[str, Any], path: str | Path, tensors_alone: bool = True
+) -> tuple[Cxas, dict[str, Tensor]]:
+    """Return the network whose shapes a checkpoint has, and its tensors by the network's own keys.
+
+    Args:
+        loaded: what the file holds.
+        path: the file, for the error.
+        tensors_alone: refuse a state dict that holds anything else; False leaves it out.
+
+    Raises:
+        InputError: there is no such network in it.
+    """
+    state = _network_state(loaded, path, tensors_alone)
+    return _network_for(state, path), state
+
+
+def _load_state(weights: str | Path) -> dict[str, Any]:
+    try:
+        return load_state(weights)
+    except InputError as error:
+        if not error.what.startswith("not a plain state dict"):
+            raise
+        raise InputError(
+            f"the file holds more than tensors: {error.what}",
+            weights,
+            f"run `python -m {_CONVERTER}` on it, and name its output in the config",
+        ) from None
 
 
 def check_cxas(weights: str | Path, classes: Sequence[int]) -> str:
@@ -195,7 +228,7 @@ def check_cxas(weights: str | Path, classes: Sequence[int]) -> str:
     Raises:
         InputError: see `load_cxas`; or a class that the network does not have.
     """
-    state = _network_state(load_state(weights), weights)
+    state = _network_state(_load_state(weights), weights)
     with torch.device("meta"):
         network = _network_for(state, weights)
         load_exactly(network, {key: torch.empty(t.shape) for key, t in state.items()}, weights)
@@ -241,14 +274,29 @@ def draw_masks(network: Cxas, prepared: Tensor, classes: Sequence[int]) -> np.nd
     return (torch.sigmoid(logits) > 0.5).any(dim=1).cpu().numpy()
 
 
-def _network_state(loaded: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
+def _network_state(
+    loaded: Mapping[str, Any], path: str | Path, tensors_alone: bool = True
+) -> dict[str, Tensor]:
     """Return the tensors by the network's own keys."""
-    state = loaded.get("model", loaded)
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError("neither a state dict nor one under the key `model`", path, _REMEDY)
-    if state and all(key.startswith(_PREFIX) for key in state):
-        return {key.removeprefix(_PREFIX): value for key, value in state.items()}
-    return dict(state)
+    state: Any = next(
+        (loaded[key] for key in _KEYS if isinstance(loaded.get(key), Mapping)), loaded
+    )
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors or (tensors_alone and len(tensors) < len(state)):
+        raise InputError(
+            f"neither a state dict nor one under a key of {', '.join(_KEYS)}", path, _REMEDY
+        )
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    # Some files have the backbone one level higher than CXAS's module does.
+    if not any(key.startswith(_BACKBONE) for key in tensors):
+        higher = _BACKBONE.partition(".")[0] + "."
+        tensors = {
+            _BACKBONE + key.removeprefix(higher) if key.startswith(higher) else key: value
+            for key, value in tensors.items()
+        }
+    return tensors
 
 
 def _network_for(state: Mapping[str, Tensor], path: str | Path) -> Cxas:

@@ -19,10 +19,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
 
 from workflow_scripts.common.as_published import PROTOCOLS
-from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.devices import accelerator_on, device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import provenance
@@ -73,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     args = _arguments(argv)
     device = pick_device(args.gpus)
     torch.set_num_threads(args.threads)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    accelerator = accelerator_on(device)
     if args.gpus > accelerator.num_processes:
         raise InputError(
             f"{args.gpus} GPUs were asked for, one process was started",

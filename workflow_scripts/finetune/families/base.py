@@ -8,6 +8,7 @@ ask any family to check its files.
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -114,6 +115,9 @@ class Family(ABC):
             vae_dtype: of the autoencoder, where it differs; a family that neither encodes nor
                 decodes in float32 need not take it.
 
+        Components and tokenizers are loaded by `parts.load_component` and `load_tokenizer`:
+        preflight loads every model that will run without the values of its weights.
+
         Raises:
             InputError: as `check`, or keys are missing from or unexpected in a weight file.
         """
@@ -145,6 +149,41 @@ class Family(ABC):
             pipeline.scheduler.save_pretrained(folder / "scheduler")
         network: Any = self.network(pipeline)
         network.save_pretrained(folder / self.trained, safe_serialization=True)
+
+    def check_size(self, pipeline: Any, size: int) -> None:
+        """Check a side in pixels, of training or of sampling.
+
+        By default it is a multiple of 8 and of what a token of the network covers: the pipeline's
+        `vae_scale_factor` times the patch of its transformer.
+
+        Raises:
+            InputError: the networks cannot work at it.
+        """
+        transformer: Any = getattr(pipeline, "transformer", None)
+        patch = getattr(getattr(transformer, "config", None), "patch_size", None)
+        token = getattr(pipeline, "vae_scale_factor", 1) * (patch if isinstance(patch, int) else 1)
+        self.require_multiple(size, math.lcm(8, token))
+
+    def require_multiple(self, size: int, side: int) -> None:
+        """Refuse a size that is no positive multiple of a side, both in pixels.
+
+        Raises:
+            InputError: it is none; with the nearest below that is one.
+        """
+        if size <= 0 or size % side:
+            raise InputError(
+                f"{size} pixels: {self.name} works at multiples of {side}",
+                "size",
+                f"use {max(1, size // side) * side}",
+            )
+
+    def check_options(self, options: Mapping[str, Option]) -> None:
+        """Check the sampling options that only this family has, before anything is loaded.
+
+        Raises:
+            InputError: one that it does not have, or a number where it takes a switch.
+        """
+        check_options(self.name, options, self.options, "generate.options")
 
     def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
         """Return the shape of one image as `encode_images` gives it."""

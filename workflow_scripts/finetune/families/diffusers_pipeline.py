@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import Family, SampleSettings
-from workflow_scripts.finetune.families.parts import load_component
+from workflow_scripts.finetune.families.parts import (
+    load_component,
+    load_scheduler,
+    load_tokenizer,
+)
 from workflow_scripts.finetune.layout import Base, read_json, tokenizer_files, weight_files
 
 if TYPE_CHECKING:
@@ -74,13 +78,17 @@ class DiffusersPipeline(Family):
             inspect.signature(kind.__init__).parameters.keys() & _absent(index)
         )
         for component, library, part in _components(index):
-            found = getattr(importlib.import_module(library), part)
+            found: Any = getattr(importlib.import_module(library), part, None)
+            if found is None:
+                raise InputError(f"{library} has no {part}", index, f"update {library}")
             folder = base.path(component)
             if hasattr(found, "parameters"):
                 own = vae_dtype if component == "vae" else None
                 components[component] = load_component(found, folder, own or dtype)
+            elif part.endswith("Scheduler"):
+                components[component] = load_scheduler(folder, part)
             else:
-                components[component] = found.from_pretrained(folder, local_files_only=True)
+                components[component] = load_tokenizer(found, folder)
         return kind(**components)
 
     def sample(

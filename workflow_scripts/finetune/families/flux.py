@@ -25,6 +25,7 @@ from workflow_scripts.finetune.families.parts import (
     encode_moments,
     load_component,
     load_scheduler,
+    load_tokenizer,
     moments_shape,
     require_fit,
     text_tokens,
@@ -147,18 +148,19 @@ class Flux(Family):
         from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, T5EncoderModel
 
         network = base.path("transformer")
-        t5_tokenizer: Any = AutoTokenizer.from_pretrained(
-            base.path("tokenizer_2"), local_files_only=True
-        )
         return FluxPipeline(
             transformer=load_component(FluxTransformer2DModel, network, network_dtype or dtype),
             vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
             text_encoder=load_component(CLIPTextModel, base.path("text_encoder"), dtype),
-            tokenizer=CLIPTokenizer.from_pretrained(base.path("tokenizer"), local_files_only=True),
+            tokenizer=load_tokenizer(CLIPTokenizer, base.path("tokenizer")),
             text_encoder_2=load_component(T5EncoderModel, base.path("text_encoder_2"), dtype),
-            tokenizer_2=t5_tokenizer,
+            tokenizer_2=load_tokenizer(AutoTokenizer, base.path("tokenizer_2")),
             scheduler=load_scheduler(base.path("scheduler")),
         )
+
+    def check_size(self, pipeline: Any, size: int) -> None:
+        """See `Family.check_size`: latents are packed."""
+        self.require_multiple(size, pipeline.vae_scale_factor * PACKED)
 
     def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
         """See `Family.encoded_shape`: mean and log-variance of the latents.
@@ -166,7 +168,7 @@ class Flux(Family):
         Raises:
             InputError: a size whose latents cannot be packed.
         """
-        _require_packable(pipeline, size)
+        self.check_size(pipeline, size)
         return moments_shape(pipeline.vae, size)
 
     def encode_images(self, pipeline: Any, pixels: Tensor) -> Tensor:
@@ -239,7 +241,7 @@ class Flux(Family):
         """
         import torch
 
-        _require_packable(pipeline, settings.size)
+        self.check_size(pipeline, settings.size)
         return pipeline(
             list(captions),
             height=settings.size,
@@ -269,13 +271,3 @@ def _padded(tokenizer: Any, captions: Sequence[str], length: int) -> Tensor:
         truncation=True,
         return_tensors="pt",
     ).input_ids
-
-
-def _require_packable(pipeline: Any, size: int) -> None:
-    side = pipeline.vae_scale_factor * PACKED
-    if size <= 0 or size % side:
-        raise InputError(
-            f"{size} pixels: FLUX works at multiples of {side}",
-            "size",
-            f"use {max(1, size // side) * side}",
-        )

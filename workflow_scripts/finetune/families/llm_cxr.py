@@ -8,7 +8,7 @@ token by token; one that does not hold exactly as many codes as an image has is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from workflow_scripts.common.checkpoints import check_weight_file
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import Family, SampleSettings
-from workflow_scripts.finetune.families.parts import load_component, require_fit
+from workflow_scripts.finetune.families.options import Option
+from workflow_scripts.finetune.families.parts import load_component, load_tokenizer, require_fit
 from workflow_scripts.finetune.families.taming import (
     VqganConfig,
     load_taming_vqgan,
@@ -107,11 +108,32 @@ class LlmCxr(Family):
         config = read_vqgan_config(yaml_file)
         llm = load_component(GPTNeoXForCausalLM, llm_folder, network_dtype or dtype)
         # tokenizer.json as it is, whatever class name the config gives it.
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(llm_folder, local_files_only=True)
+        tokenizer = load_tokenizer(PreTrainedTokenizerFast, llm_folder)
         _require_vocabulary(
             len(tokenizer), config, llm.config.vocab_size, llm_folder / "config.json"
         )
         return LlmCxrPipeline(llm, tokenizer, load_taming_vqgan(config, checkpoint), config)
+
+    def check_size(self, pipeline: LlmCxrPipeline, size: int) -> None:
+        """See `Family.check_size`: the VQGAN's own."""
+        if size != pipeline.vqgan_config.resolution:
+            raise InputError(
+                f"LLM-CXR makes images of {pipeline.vqgan_config.resolution} pixels, not {size}",
+                "generate.size",
+                f"use {pipeline.vqgan_config.resolution}",
+            )
+
+    def check_options(self, options: Mapping[str, Option]) -> None:
+        """See `Family.check_options`; also their ranges."""
+        super().check_options(options)
+        given = {**self.options, **options}
+        top_p, attempts = float(given["top_p"]), float(given["attempts"])
+        if not 0 < top_p <= 1 or attempts < 0 or attempts != int(attempts):
+            raise InputError(
+                f"top_p {top_p} and attempts {attempts}",
+                "generate.options",
+                "use 0 < top_p <= 1 and a whole number of attempts, at least 0",
+            )
 
     def sample(
         self,
@@ -129,19 +151,8 @@ class LlmCxr(Family):
 
         options = {**self.options, **settings.options}
         top_p, attempts = float(options["top_p"]), int(options["attempts"])
-        if settings.size != pipeline.vqgan_config.resolution:
-            raise InputError(
-                f"LLM-CXR makes images of {pipeline.vqgan_config.resolution} pixels, "
-                f"not {settings.size}",
-                "generate.size",
-                f"use {pipeline.vqgan_config.resolution}",
-            )
-        if not 0 < top_p <= 1 or attempts < 0 or attempts != options["attempts"]:
-            raise InputError(
-                f"top_p {options['top_p']} and attempts {options['attempts']}",
-                "generate.options",
-                "use 0 < top_p <= 1 and a whole number of attempts, at least 0",
-            )
+        self.check_size(pipeline, settings.size)
+        self.check_options(settings.options)
         answers = draw_images(
             pipeline.llm,
             [pipeline.prompt_tokens(caption, str(options["instruction"])) for caption in captions],

@@ -28,6 +28,7 @@ from workflow_scripts.finetune.families.parts import (
     encode_moments,
     load_component,
     load_scheduler,
+    load_tokenizer,
     moments_shape,
     require_fit,
     text_tokens,
@@ -128,17 +129,18 @@ class Lumina2(Family):
         from transformers import AutoTokenizer, Gemma2Model
 
         network = base.path("transformer")
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            base.path("tokenizer"), local_files_only=True
-        )
         text_encoder = load_component(Gemma2Model, base.path("text_encoder"), dtype)
         return Lumina2Pipeline(
             transformer=load_component(Lumina2Transformer2DModel, network, network_dtype or dtype),
             vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
             text_encoder=text_encoder,
-            tokenizer=tokenizer,
+            tokenizer=load_tokenizer(AutoTokenizer, base.path("tokenizer")),
             scheduler=load_scheduler(base.path("scheduler")),
         )
+
+    def check_size(self, pipeline: Any, size: int) -> None:
+        """See `Family.check_size`."""
+        self.require_multiple(size, pipeline.vae_scale_factor * PATCH)
 
     def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
         """See `Family.encoded_shape`: mean and log-variance of the latents.
@@ -146,7 +148,7 @@ class Lumina2(Family):
         Raises:
             InputError: a size whose latents are no whole number of patches.
         """
-        _require_patches(pipeline, size)
+        self.check_size(pipeline, size)
         return moments_shape(pipeline.vae, size)
 
     def encode_images(self, pipeline: Any, pixels: Tensor) -> Tensor:
@@ -212,7 +214,7 @@ class Lumina2(Family):
         """
         import torch
 
-        _require_patches(pipeline, settings.size)
+        self.check_size(pipeline, settings.size)
         options = {**self.options, **settings.options}
         return pipeline(
             list(captions),
@@ -248,14 +250,4 @@ def _require_fixed_shift(schedule: Path) -> None:
     if not fixed or config.get("use_dynamic_shifting"):
         raise InputError(
             "the scheduler has no fixed `shift`, by which images are sampled", schedule, _REMEDY
-        )
-
-
-def _require_patches(pipeline: Any, size: int) -> None:
-    side = pipeline.vae_scale_factor * PATCH
-    if size <= 0 or size % side:
-        raise InputError(
-            f"{size} pixels: Lumina works at multiples of {side}",
-            "size",
-            f"use {max(1, size // side) * side}",
         )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.checkpoints import load_state, reads_headers_only
+from workflow_scripts.common.errors import InputError, first_line
+from workflow_scripts.finetune.layout import read_json, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +25,9 @@ _REMEDY = "use the published checkpoint, all of its components from one reposito
 def load_component(kind: Any, folder: Path, dtype: torch.dtype | None = None, **more: Any) -> Any:
     """Load a frozen component in eval mode and make sure that every key was there and wanted.
 
+    Within `headers_only` (common/checkpoints.py), it is built on the meta device and its keys are
+    those of the files' headers.
+
     Args:
         kind: a model class of diffusers or transformers.
         folder: its local folder.
@@ -31,18 +39,28 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype | None = None, **
     """
     import torch
 
-    name = "torch_dtype" if kind.__module__.startswith("diffusers") else "dtype"
+    of_diffusers = kind.__module__.startswith("diffusers")
+    bare = reads_headers_only()
     try:
-        component, info = kind.from_pretrained(
-            folder,
-            local_files_only=True,
-            output_loading_info=True,
-            **{name: dtype or torch.float32},
-            **more,
-        )
-    except (OSError, RuntimeError, ValueError) as error:
+        if bare and of_diffusers:
+            component, info = _build_diffusers(kind, folder, **more)
+        else:
+            given: dict[str, Any] = {
+                "torch_dtype" if of_diffusers else "dtype": dtype or torch.float32,
+                **({"device_map": "meta"} if bare else {}),
+                **more,
+            }
+            with quiet_transformers() if bare else nullcontext():
+                component, info = kind.from_pretrained(
+                    folder, local_files_only=True, output_loading_info=True, **given
+                )
+    except InputError:
+        raise
+    except Exception as error:  # of libraries, over a config or a file: whatever kind it is
         raise InputError(
-            f"{kind.__name__} cannot be loaded: {str(error).splitlines()[0]}", folder, _REMEDY
+            f"{kind.__name__} cannot be loaded{_other_class(kind, folder)}: {first_line(error)}",
+            folder,
+            _REMEDY,
         ) from None
     # Checkpoints of older transformers store the positions as a buffer.
     unexpected = [key for key in info["unexpected_keys"] if not key.endswith("position_ids")]
@@ -57,8 +75,134 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype | None = None, **
         if keys
     ]
     if found:
-        raise InputError(f"keys of {kind.__name__}: {'; '.join(found)}", folder, _REMEDY)
+        raise InputError(
+            f"keys of {kind.__name__}{_other_class(kind, folder)}: {'; '.join(found)}",
+            folder,
+            _REMEDY,
+        )
     return component.requires_grad_(False).eval()
+
+
+def _build_diffusers(kind: Any, folder: Path, **more: Any) -> tuple[Any, dict[str, list[str]]]:
+    """Build a network of diffusers on the meta device; return it and how the headers differ.
+
+    `from_pretrained` would read every value: its `device_map` is where values go, not whether.
+    """
+    import torch
+    from diffusers.models.model_loading_utils import _fetch_remapped_cls_from_config
+    from diffusers.models.modeling_utils import LegacyModelMixin
+
+    config = kind.load_config(folder, local_files_only=True)
+    if issubclass(kind, LegacyModelMixin):
+        kind = _fetch_remapped_cls_from_config(config, kind)
+    with torch.device("meta"):
+        network = kind.from_config(config, **more)
+    files = weight_files(folder, "diffusion_pytorch_model")
+    state = {
+        name: value
+        for file in files
+        if file.suffix != ".json"
+        for name, value in load_state(file).items()
+    }
+    if files[-1].suffix != ".json":  # old names of attention layers, which no sharded file has
+        network._fix_state_dict_keys_on_load(state)
+    own = network.state_dict()
+    ignored = network._keys_to_ignore_on_load_unexpected or ()
+    return network, {
+        "missing_keys": [name for name in own if name not in state],
+        "unexpected_keys": [
+            name
+            for name in state
+            if name not in own and not any(re.search(pattern, name) for pattern in ignored)
+        ],
+        "mismatched_keys": [
+            f"{name} {tuple(state[name].shape)}, not {tuple(value.shape)}"
+            for name, value in own.items()
+            if name in state and state[name].shape != value.shape
+        ],
+    }
+
+
+def _other_class(kind: Any, folder: Path) -> str:
+    """Say of which class a folder is, where that is another than the one asked for."""
+    try:
+        config = read_json(folder / "config.json")
+    except InputError:
+        return ""
+    if kind.__module__.startswith("diffusers"):
+        given, wanted = config.get("_class_name"), kind.__name__
+    else:
+        wanted = getattr(kind.config_class, "model_type", None)
+        given = config.get("model_type")
+    told = given and wanted and given != wanted
+    return f", which the folder of {given} is not" if told else ""
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within it, transformers shows no progress and logs no table of keys: they are told here."""
+    from transformers.utils import logging as said
+
+    level, shown = said.get_verbosity(), said.is_progress_bar_enabled()
+    said.set_verbosity_error()
+    said.disable_progress_bar()
+    try:
+        yield
+    finally:
+        said.set_verbosity(level)
+        if shown:
+            said.enable_progress_bar()
+
+
+def load_tokenizer(kind: Any, folder: Path, **more: Any) -> Any:
+    """Load a tokenizer from its local folder, without running code that lies in it.
+
+    One that was published as a SentencePiece model alone is compared with what SentencePiece makes
+    of some sentences: transformers converts the model by rules of the class that the folder names.
+
+    Args:
+        kind: a tokenizer class of transformers, or AutoTokenizer, which asks the folder.
+        folder: its local folder.
+        more: further arguments of `from_pretrained`.
+
+    Raises:
+        InputError: not loadable, or converted otherwise than SentencePiece reads it.
+    """
+    if kind.__name__ == "AutoTokenizer":
+        more["trust_remote_code"] = False
+    try:
+        tokenizer = kind.from_pretrained(folder, local_files_only=True, **more)
+    except Exception as error:  # of several libraries, over any of its files
+        raise InputError(
+            f"{kind.__name__} cannot be loaded: {first_line(error)}", folder, _REMEDY
+        ) from None
+    models = [folder / name for name in ("spiece.model", "tokenizer.model")]
+    model = next((path for path in models if path.is_file()), None)
+    if model and not (folder / "tokenizer.json").is_file():
+        _require_pieces(tokenizer, model)
+    return tokenizer
+
+
+_SENTENCES = (
+    "Mild cardiomegaly. No pleural effusion or pneumothorax.",
+    "A 2.5 cm nodule in the right upper lobe, unchanged; the left lung is clear.",
+)
+
+
+def _require_pieces(tokenizer: Any, model: Path) -> None:
+    import sentencepiece
+
+    original = sentencepiece.SentencePieceProcessor(str(model))
+    for sentence in _SENTENCES:
+        found = tokenizer(sentence, add_special_tokens=False).input_ids
+        if found != original.encode(sentence):
+            raise InputError(
+                f"{type(tokenizer).__name__} reads {tokenizer.tokenize(sentence)[:8]} where the "
+                f"SentencePiece model has {original.encode(sentence, out_type=str)[:8]}",
+                model,
+                "correct `tokenizer_class` in tokenizer_config.json, or put the published "
+                "tokenizer.json beside it",
+            )
 
 
 def require_fit(given: Any, wanted: Any, what: str, where: Path) -> None:
@@ -100,21 +244,25 @@ def draw_latents(vae: Any, moments: Tensor, draws: Draws) -> Tensor:
     return (latents - shift) * vae.config.scaling_factor
 
 
-def load_scheduler(folder: Path) -> Any:
-    """Load the scheduler that a folder's `scheduler_config.json` names.
+def load_scheduler(folder: Path, name: str | None = None) -> Any:
+    """Load the scheduler of a name, or that a folder's own `scheduler_config.json` names.
 
     Raises:
-        InputError: no class of diffusers has that name.
+        InputError: no class of diffusers has that name, or it cannot be made from the file.
     """
     import diffusers
 
-    from workflow_scripts.finetune.layout import read_json
-
     path = folder / "scheduler_config.json"
-    kind = getattr(diffusers, str(read_json(path).get("_class_name")), None)
+    name = name or str(read_json(path).get("_class_name"))
+    kind = getattr(diffusers, name, None)
     if kind is None or not issubclass(kind, diffusers.SchedulerMixin):
-        raise InputError("diffusers has no scheduler of the name in `_class_name`", path, _REMEDY)
-    return kind.from_pretrained(folder, local_files_only=True)
+        raise InputError(f"diffusers has no scheduler {name!r}", path, _REMEDY)
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # over any value of the file
+        raise InputError(
+            f"{kind.__name__} cannot be made: {first_line(error)}", path, _REMEDY
+        ) from None
 
 
 def with_caption_mask(shown: dict[str, Tensor], captions: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from workflow_scripts.finetune.families.parts import (
     encode_moments,
     load_component,
     load_scheduler,
+    load_tokenizer,
     moments_shape,
     require_fit,
     text_tokens,
@@ -101,14 +102,11 @@ class PixArtSigma(Family):
         from transformers import AutoTokenizer, T5EncoderModel
 
         network = base.path("transformer")
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            base.path("tokenizer"), local_files_only=True
-        )
         return PixArtSigmaPipeline(
             transformer=load_component(PixArtTransformer2DModel, network, network_dtype or dtype),
             vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
             text_encoder=load_component(T5EncoderModel, base.path("text_encoder"), dtype),
-            tokenizer=tokenizer,
+            tokenizer=load_tokenizer(AutoTokenizer, base.path("tokenizer")),
             scheduler=load_scheduler(base.path("scheduler"))
             if base.path("scheduler").is_dir()
             else DPMSolverMultistepScheduler(),

@@ -13,10 +13,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from workflow_scripts.common.checkpoints import load_exactly, load_state
+from workflow_scripts.common.checkpoints import build_device, load_exactly, load_state
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import Family, SampleSettings
-from workflow_scripts.finetune.families.parts import decode_images, load_component, require_fit
+from workflow_scripts.finetune.families.parts import (
+    decode_images,
+    load_component,
+    load_tokenizer,
+    require_fit,
+)
 from workflow_scripts.finetune.layout import (
     Base,
     component_files,
@@ -124,8 +129,8 @@ class RadEdit(Family):
             unet=load_component(UNet2DConditionModel, base.path("unet"), network_dtype or dtype),
             vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
             text_encoder=_load_text_encoder(base.path("text_encoder"), dtype),
-            tokenizer=BertTokenizer.from_pretrained(
-                _tokenizer_folder(base), local_files_only=True, model_max_length=TEXT_TOKENS
+            tokenizer=load_tokenizer(
+                BertTokenizer, _tokenizer_folder(base), model_max_length=TEXT_TOKENS
             ),
             scheduler=DDIMScheduler(**NOISE_SCHEDULE),
             safety_checker=None,
@@ -172,10 +177,9 @@ def _load_text_encoder(folder: Path, dtype: torch.dtype | None) -> Any:
     # Not the file's own `auto_map` and `model_type`: they ask for remote code.
     known = BertConfig().to_dict().keys() - {"model_type", "transformers_version"}
     config = read_json(folder / "config.json")
-    network: Any = BertModel(
-        BertConfig(**{key: value for key, value in config.items() if key in known}),
-        add_pooling_layer=False,
-    )
+    settings = BertConfig(**{key: value for key, value in config.items() if key in known})
+    with build_device():
+        network: Any = BertModel(settings, add_pooling_layer=False)
     weights = weight_files(folder, "model")[0]
     # `cls.*`: the heads. Checkpoints of older transformers store the positions as a buffer.
     state = {

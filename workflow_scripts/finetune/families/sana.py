@@ -26,6 +26,7 @@ from workflow_scripts.finetune.families.flow import (
 from workflow_scripts.finetune.families.parts import (
     load_component,
     load_scheduler,
+    load_tokenizer,
     require_fit,
     text_tokens,
     with_caption_mask,
@@ -120,9 +121,6 @@ class Sana(Family):
         from transformers import AutoTokenizer, Gemma2Model
 
         network = base.path("transformer")
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            base.path("tokenizer"), local_files_only=True
-        )
         text_encoder = load_component(Gemma2Model, base.path("text_encoder"), dtype)
         transformer = load_component(SanaTransformer2DModel, network, network_dtype or dtype)
         for block in transformer.transformer_blocks:
@@ -131,9 +129,14 @@ class Sana(Family):
             transformer=transformer,
             vae=load_component(AutoencoderDC, base.path("vae"), vae_dtype or dtype),
             text_encoder=text_encoder,
-            tokenizer=tokenizer,
+            tokenizer=load_tokenizer(AutoTokenizer, base.path("tokenizer")),
             scheduler=load_scheduler(base.path("scheduler")),
         )
+
+    def check_size(self, pipeline: Any, size: int) -> None:
+        """See `Family.check_size`."""
+        patch = pipeline.vae_scale_factor * pipeline.transformer.config.patch_size
+        self.require_multiple(size, math.lcm(SIDE, patch))
 
     def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
         """See `Family.encoded_shape`: the latent itself.
@@ -141,7 +144,7 @@ class Sana(Family):
         Raises:
             InputError: a size that the pipeline does not sample.
         """
-        _require_size(pipeline, size)
+        self.check_size(pipeline, size)
         side = size // pipeline.vae_scale_factor
         return (pipeline.vae.config.latent_channels, side, side)
 
@@ -219,7 +222,7 @@ class Sana(Family):
         """
         import torch
 
-        _require_size(pipeline, settings.size)
+        self.check_size(pipeline, settings.size)
         options = {**self.options, **settings.options}
         return pipeline(
             list(captions),
@@ -295,15 +298,4 @@ def _require_shifted_flow(schedule: Path) -> None:
     if not isinstance(shift, (int, float)) or shift <= 0:
         raise InputError(
             "the scheduler has no `flow_shift`, by which noise levels are drawn", schedule, _REMEDY
-        )
-
-
-def _require_size(pipeline: Any, size: int) -> None:
-    patch = pipeline.vae_scale_factor * pipeline.transformer.config.patch_size
-    side = math.lcm(SIDE, patch)
-    if size <= 0 or size % side:
-        raise InputError(
-            f"{size} pixels: Sana works at multiples of {side}",
-            "size",
-            f"use {max(1, size // side) * side}",
         )

@@ -19,6 +19,7 @@ from workflow_scripts.finetune.families.parts import (
     encode_moments,
     load_component,
     load_scheduler,
+    load_tokenizer,
     moments_shape,
     require_fit,
 )
@@ -101,7 +102,7 @@ class StableDiffusion(Family):
             unet=load_component(UNet2DConditionModel, base.path("unet"), network_dtype or dtype),
             vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
             text_encoder=load_component(CLIPTextModel, base.path("text_encoder"), dtype),
-            tokenizer=CLIPTokenizer.from_pretrained(base.path("tokenizer"), local_files_only=True),
+            tokenizer=load_tokenizer(CLIPTokenizer, base.path("tokenizer")),
             scheduler=load_scheduler(base.path("scheduler")),
             safety_checker=None,
             feature_extractor=None,

@@ -25,6 +25,7 @@ from workflow_scripts.finetune.families.parts import (
     encode_moments,
     load_component,
     load_scheduler,
+    load_tokenizer,
     moments_shape,
     require_fit,
     text_tokens,
@@ -163,10 +164,7 @@ class StableDiffusion3(Family):
             vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
             scheduler=load_scheduler(base.path("scheduler")),
             **{name: load_component(kind, base.path(name), dtype) for name, kind in kinds.items()},
-            **{
-                name: kind.from_pretrained(base.path(name), local_files_only=True)
-                for name, kind in tokenizers.items()
-            },
+            **{name: load_tokenizer(kind, base.path(name)) for name, kind in tokenizers.items()},
         )
 
     def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from workflow_scripts.common.checkpoints import load_exactly, load_state
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.checkpoints import build_device, load_exactly, load_state
+from workflow_scripts.common.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +106,7 @@ def read_vqgan_config(path: Path) -> VqganConfig:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
+        first = first_line(error)
         raise InputError(f"not readable as YAML: {first}", path, _REMEDY) from None
     try:
         params = content["model"]["params"]
@@ -217,7 +217,8 @@ def load_taming_vqgan(config: VqganConfig, path: Path) -> Any:
     state: Any = content.get("state_dict", content)
     if not isinstance(state, Mapping):
         raise InputError("`state_dict` is no state dict", path, _REMEDY)
-    model = build_vqmodel(config)
+    with build_device():
+        model = build_vqmodel(config)
     own = model.state_dict()
     names: dict[str, Any] = {taming_key(key, len(config.ch_mult)): key for key in own}
     renamed: dict[Any, Tensor] = {}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workflow_scripts.common.checkpoints import check_weight_file, load_exactly, load_state
+from workflow_scripts.common.checkpoints import build_device, headers_only, load_exactly, load_state
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.downstream.report_generation.metrics.chexbert_classes import HEADS
@@ -94,13 +94,14 @@ class Labeller:
 
 
 def check(weights: Path, bert: Path) -> None:
-    """Check that the files are there and whole; no tensor is read.
+    """Check the files by building the labeller without the values of its weights.
 
     Raises:
-        InputError: missing, damaged, or vocabulary and configuration do not fit one another.
+        InputError: as `load`.
     """
-    check_weight_file(weights)
     load_tokenizer(bert)
+    with headers_only():
+        _network(weights, bert)
 
 
 def load(weights: Path, bert: Path, device: torch.device) -> Labeller:
@@ -112,9 +113,14 @@ def load(weights: Path, bert: Path, device: torch.device) -> Labeller:
         device: where it computes.
 
     Raises:
-        InputError: see `check`; or missing, unexpected or misshapen keys, named.
+        InputError: a file is missing or damaged; vocabulary and configuration do not fit one
+            another; missing, unexpected or misshapen keys, named.
     """
     tokenizer = load_tokenizer(bert)
+    return Labeller(_network(weights, bert), tokenizer, device)
+
+
+def _network(weights: Path, bert: Path) -> CheXbert:
     content = load_state(weights)
     state = content.get("model_state_dict")
     if not isinstance(state, dict):
@@ -126,6 +132,7 @@ def load(weights: Path, bert: Path, device: torch.device) -> Labeller:
     state = {key.removeprefix("module."): value for key, value in state.items()}
     for key in _OPTIONAL:
         state.pop(key, None)
-    network = CheXbert(read_json(bert / "config.json"))
+    with build_device():
+        network = CheXbert(read_json(bert / "config.json"))
     load_exactly(network, state, weights)
-    return Labeller(network, tokenizer, device)
+    return network

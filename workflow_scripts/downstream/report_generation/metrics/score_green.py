@@ -10,6 +10,10 @@ PYTHONPATH=.venv/reports python -m
 The score is matched findings over matched findings and significant errors (Ostmeier et al., 2024).
 Prompt, generation and the reading of the answer are those of the package `radeval`, which has
 GREEN's; it runs in the environment of the report scorers (envs/reports.txt). The model is a Llama.
+
+The package loads model and tokenizer with `trust_remote_code`, and the published folder may hold
+code. So the package reads a folder of ours: links to weights, configuration and vocabulary, with a
+tokenizer_config.json that names the plain tokenizer of Llama.
 """
 
 import json
@@ -17,8 +21,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from workflow_scripts.common.checkpoints import check_weight_file
-from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.checkpoints import check_weight_file, refuse_remote_code
+from workflow_scripts.common.errors import InputError, first_line, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.records import slurm_job
 from workflow_scripts.downstream.report_generation.metrics.reports import (
@@ -32,6 +36,14 @@ from workflow_scripts.downstream.report_generation.metrics.reports import (
 )
 
 _BATCH: Final = 8  # the package's
+_REMEDY: Final = "download the whole of StanfordAIMI/GREEN-RadLlama2-7b"
+_TOKENIZERS: Final = ("LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast")
+"""Classes of transformers' own that read a Llama's vocabulary; any other gives way to the first."""
+_LINKED: Final = (
+    *("config.json", "generation_config.json", "*.safetensors", "pytorch_model*.bin"),
+    *("*.safetensors.index.json", "pytorch_model.bin.index.json"),
+    *("tokenizer.model", "tokenizer.json", "special_tokens_map.json", "added_tokens.json"),
+)
 
 
 def check(weights: Path) -> None:
@@ -41,20 +53,56 @@ def check(weights: Path) -> None:
         InputError: missing, damaged, another network, or one that asks for remote code.
     """
     path = weights / "config.json"
-    remedy = "download the whole of StanfordAIMI/GREEN-RadLlama2-7b"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read GREEN's configuration: {error}", path, remedy) from None
+        raise InputError(f"cannot read GREEN's configuration: {error}", path, _REMEDY) from None
     if config.get("model_type") != "llama" or "auto_map" in config:
-        raise InputError("not a Llama, or one that asks for remote code", path, remedy)
+        raise InputError("not a Llama, or one that asks for remote code", path, _REMEDY)
     files = sorted([*weights.glob("*.safetensors"), *weights.glob("pytorch_model*.bin")])
     if not files:
-        raise InputError("there are no weights", weights, remedy)
+        raise InputError("there are no weights", weights, _REMEDY)
     for file in files:
         check_weight_file(file)
     if not any((weights / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        raise InputError("the tokenizer is missing", weights, remedy)
+        raise InputError("the tokenizer is missing", weights, _REMEDY)
+    with tempfile.TemporaryDirectory() as folder:
+        write_plain_folder(weights, Path(folder))
+    model = weights / "tokenizer.model"
+    if model.is_file():
+        import sentencepiece
+
+        try:
+            sentencepiece.SentencePieceProcessor(str(model))
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"no SentencePiece model: {first_line(error)}", model, _REMEDY
+            ) from None
+
+
+def write_plain_folder(weights: Path, folder: Path) -> None:
+    """Write what the package is to read: links to data alone, and a tokenizer of transformers' own.
+
+    Args:
+        weights: the published folder.
+        folder: an empty one.
+
+    Raises:
+        InputError: a JSON file that is needed is not readable or asks for code.
+    """
+    for pattern in _LINKED:
+        for file in weights.glob(pattern):
+            (folder / file.name).symlink_to(file.resolve())
+    path = weights / "tokenizer_config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the tokenizer's settings: {error}", path, _REMEDY) from None
+    settings.pop("auto_map", None)
+    if settings.get("tokenizer_class") not in _TOKENIZERS:
+        settings["tokenizer_class"] = _TOKENIZERS[0]
+    (folder / path.name).write_text(json.dumps(settings), encoding="utf-8")
+    refuse_remote_code(folder, _REMEDY)
 
 
 def load(weights: Path, gpu: bool) -> Any:
@@ -70,8 +118,12 @@ def load(weights: Path, gpu: bool) -> Any:
     nltk.download = lambda *_, **__: False
     from radeval.metrics.green_score.green import GREEN
 
-    with tempfile.TemporaryDirectory() as folder:  # GREEN writes nothing there without a summary
-        return GREEN(model_name=str(weights.resolve()), output_dir=folder, cpu=not gpu, num_gpus=1)
+    with tempfile.TemporaryDirectory() as folder:
+        plain, output = Path(folder) / "green", Path(folder) / "output"
+        plain.mkdir()
+        write_plain_folder(weights, plain)
+        # GREEN writes nothing to its output without a summary.
+        return GREEN(model_name=str(plain), output_dir=str(output), cpu=not gpu, num_gpus=1)
 
 
 def main(argv: list[str] | None = None) -> None:

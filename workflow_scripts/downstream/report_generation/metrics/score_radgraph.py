@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from workflow_scripts.common.checkpoints import check_weight_file
+from workflow_scripts.common.checkpoints import check_weight_file, load_state, refuse_remote_code
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.records import slurm_job
@@ -50,6 +50,7 @@ def check(weights: Path, bert: Path) -> None:
     for name in ("config.json", "vocab.txt"):
         if not (bert / name).is_file():
             raise InputError("a file of RadGraph's BERT is missing", bert / name, "download it")
+    refuse_remote_code(bert, "take configuration and vocabulary of the BERT alone")
 
 
 def load(weights: Path, bert: Path, gpu: bool) -> Any:
@@ -71,8 +72,8 @@ def load(weights: Path, bert: Path, gpu: bool) -> Any:
         own = Path(folder) / _MODEL
         own.mkdir()
         (own / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        for name in ("vocabulary", "weights.th"):
-            (own / name).symlink_to((weights / name).resolve())
+        (own / "vocabulary").symlink_to((weights / "vocabulary").resolve())
+        _write_weights(weights / "weights.th", own / "weights.th")
         try:
             return F1RadGraph(
                 reward_level=REWARD,
@@ -84,6 +85,20 @@ def load(weights: Path, bert: Path, gpu: bool) -> Any:
             raise InputError(
                 f"the weights do not fit: {error}", weights, "use the published radgraph.tar.gz"
             ) from None
+
+
+def _write_weights(source: Path, target: Path) -> None:
+    """Give the package the weights; without the buffer of positions that old transformers saved."""
+    state = load_state(source)
+    buffers = [key for key in state if key.endswith("embeddings.position_ids")]
+    if not buffers:
+        target.symlink_to(source.resolve())
+        return
+    import torch
+
+    for key in buffers:
+        del state[key]
+    torch.save(state, target)
 
 
 def _read_config(weights: Path) -> dict[str, Any]:

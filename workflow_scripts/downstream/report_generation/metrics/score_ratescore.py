@@ -13,11 +13,10 @@ environment of the report scorers (envs/reports.txt). A report in which it finds
 0.5, by the package's own rule; so does an empty one, which the package cannot take.
 """
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
-from workflow_scripts.common.checkpoints import check_weight_file
+from workflow_scripts.common.checkpoints import check_weight_file, refuse_remote_code
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.records import slurm_job
@@ -46,12 +45,9 @@ def check(weights: Path, encoder: Path) -> None:
     for folder in (weights, encoder):
         path = folder / "config.json"
         remedy = "download the whole folder (README, section on weights)"
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read a configuration: {error}", path, remedy) from None
-        if "auto_map" in config:
-            raise InputError("a network that asks for remote code", path, remedy)
+        if not path.is_file():
+            raise InputError("a configuration is missing", path, remedy)
+        refuse_remote_code(folder, remedy)
         files = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
         check_weight_file(next((file for file in files if file.is_file()), files[0]))
 

@@ -1,0 +1,100 @@
+"""Files of pickled objects, read without running code that they hold or name.
+
+Unpickling an object can run any code that its author put there. Here it runs none: of all that the
+file names, only what tensors are made of is called; every other class or function is replaced by an
+empty shell that keeps what it is given. The library whose objects they were is not needed.
+"""
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import torch
+
+from workflow_scripts.common.checkpoints import check_weight_file
+from workflow_scripts.common.errors import InputError, first_line
+
+_KINDS: Final = (
+    "Float",
+    "Double",
+    "Half",
+    "BFloat16",
+    "Long",
+    "Int",
+    "Short",
+    "Char",
+    "Byte",
+    "Bool",
+)
+_TENSOR_PARTS: Final = {
+    ("collections", "OrderedDict"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+    ("torch", "Size"),
+    ("builtins", "set"),
+    ("copyreg", "_reconstructor"),
+    ("builtins", "object"),
+    *(("torch", f"{kind}Storage") for kind in _KINDS),
+}
+"""All that is called while the file is read; none of it runs code of the file."""
+
+
+class _Shell:
+    """Stands for an object of any class: does nothing, keeps its state."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "_Shell":
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, Mapping):
+            self.__dict__.update(state)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, value: Any) -> None:
+        """Ignore an element, of an object that is filled like a list."""
+
+    def extend(self, values: Any) -> None:
+        """Ignore elements, of an object that is filled like a list."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        # Python 2 named it otherwise.
+        module = "builtins" if module == "__builtin__" else module
+        module = "copyreg" if module == "copy_reg" else module
+        if (module, name) in _TENSOR_PARTS:
+            return super().find_class(module, name)
+        return type(name, (_Shell,), {})
+
+
+def _load(file: Any, **kwargs: Any) -> Any:
+    return _Unpickler(file, **kwargs).load()
+
+
+def read_shells(path: Path) -> Any:
+    """Return what a torch file of pickled objects holds: tensors, containers, and shells.
+
+    A shell has the attributes of the object that it stands for.
+
+    Raises:
+        InputError: no checkpoint, or a damaged one.
+    """
+    check_weight_file(path)
+    reader: Any = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="shells")
+    try:
+        with warnings.catch_warnings():
+            # Old files carry their classes' source, which torch cannot compare with shells.
+            warnings.filterwarnings("ignore", "Couldn't retrieve source code")
+            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
+    except Exception as error:  # of whatever the file makes of the reader
+        raise InputError(
+            f"cannot read the checkpoint: {first_line(error)}", path, "download it again"
+        ) from None

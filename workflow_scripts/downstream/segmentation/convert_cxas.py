@@ -1,0 +1,68 @@
+"""Write the tensors of CXAS's network from a checkpoint that holds more than tensors, once.
+
+    python -m workflow_scripts.downstream.segmentation.convert_cxas \\
+        --input UNet_ResNet50_default.pth --output weights/cxas/unet_resnet50.safetensors
+
+A training checkpoint may have the run's arguments or numpy objects beside the weights, and layers
+that the network does not use. No code of the file is run (common/pickled.py). Every tensor that the
+network has must be there and fit; what else there is, is named and left out.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from workflow_scripts.common.checkpoints import load_exactly, load_state
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.pickled import read_shells
+from workflow_scripts.downstream.segmentation.cxas import network_and_state
+
+log = logging.getLogger(__name__)
+
+
+def convert(source: Path, target: Path) -> list[str]:
+    """Write the network's tensors as safetensors; return the names of those left out.
+
+    Raises:
+        InputError: the file is missing or damaged, or holds no such network; no file is written.
+    """
+    from safetensors.torch import save_file
+
+    loaded = load_state(source) if source.suffix == ".safetensors" else read_shells(source)
+    if not isinstance(loaded, dict):
+        raise InputError(
+            f"a checkpoint was expected, not {type(loaded).__name__}",
+            source,
+            "give CXAS's UNet_ResNet50_default.pth or its mirror (README, section on weights)",
+        )
+    network, state = network_and_state(loaded, source, tensors_alone=False)
+    wanted = network.state_dict().keys()
+    load_exactly(network, {name: state[name] for name in state if name in wanted}, source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target) as temporary:
+        save_file(
+            {key: value.contiguous() for key, value in network.state_dict().items()}, temporary
+        )
+    return [name for name in state if name not in wanted]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Convert one file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--input", type=Path, required=True, help="the published .pth")
+    parser.add_argument("--output", type=Path, required=True, help=".safetensors to write")
+    args = parser.parse_args(argv)
+    left_out = convert(args.input, args.output)
+    if left_out:
+        shown = ", ".join(left_out[:10]) + ", ..." * (len(left_out) > 10)
+        log.warning(
+            "%d tensors that the network does not have are left out: %s", len(left_out), shown
+        )
+    print(f"the network's tensors are in {args.output}")
+
+
+if __name__ == "__main__":
+    run_script(main)
