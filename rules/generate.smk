@@ -33,7 +33,7 @@ rule generate_sample:
     shell:
         "python -m workflow_scripts.generate.sample --model {wildcards.model} {params.flags}"
         " --prompts {input.prompts} --shard {wildcards.shard} --shards {wildcards.shards}"
-        " --output {output} --progress {params.progress}"
+        " --output {output} --progress {params.progress} --version {params.version}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 

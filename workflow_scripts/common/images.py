@@ -126,7 +126,10 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def write_shard(
-    items: Iterable[ImageItem], path: str | Path, jobs: Sequence[Mapping[str, str | None]] = ()
+    items: Iterable[ImageItem],
+    path: str | Path,
+    jobs: Sequence[Mapping[str, str | None]] = (),
+    make_parents: bool = True,
 ) -> int:
     """Write one shard from items that carry `data` and `caption`; return the number of rows.
 
@@ -134,10 +137,11 @@ def write_shard(
         items: the rows.
         path: the file.
         jobs: what made the images, for each job its device and what `records.slurm_job` says.
+        make_parents: False: see `whole_file`.
     """
     count = 0
     with (
-        whole_file(path) as temporary,
+        whole_file(path, make_parents=make_parents) as temporary,
         pq.ParquetWriter(temporary, SHARD_SCHEMA, compression="none") as writer,
     ):
         group: list[ImageItem] = []
