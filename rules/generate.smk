@@ -8,7 +8,9 @@ rule generate_sample:
     """Sample one shard of a prompt set from a text-to-image model."""
     input:
         prompts=prompts,
-        checkpoint=checkpoint,
+        # A folder has no checksum: what it holds is told by the curve, made by the same job.
+        checkpoint=ancient(checkpoint),
+        curve=curve,
     output:
         "results/generate/{model}/{prompt_set}/part-{shard}-of-{shards}.parquet",
     log:

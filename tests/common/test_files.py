@@ -35,9 +35,11 @@ def test_the_rest_of_a_killed_attempt_goes_with_the_next(tmp_path):
     killed = """
 import os, sys
 from workflow_scripts.common.files import whole_file, whole_folder
-for name in ("curve.csv", "curve.csv.gz"):
-    whole_file(f"{sys.argv[1]}/{name}").__enter__().write_text("half")
-(whole_folder(f"{sys.argv[1]}/pipeline").__enter__() / "half").write_text("x")
+files = [whole_file(f"{sys.argv[1]}/{name}") for name in ("curve.csv", "curve.csv.gz")]
+for file in files:
+    file.__enter__().write_text("half")
+folder = whole_folder(f"{sys.argv[1]}/pipeline")
+(folder.__enter__() / "half").write_text("x")
 os._exit(1)
 """
     assert subprocess.run([sys.executable, "-c", killed, str(tmp_path)]).returncode == 1

@@ -14,7 +14,7 @@ from workflow_scripts.common.files import write_text
 
 log = logging.getLogger(__name__)
 
-COLUMNS: Final = ("dataset", "step", "unit", "removed", "kept", "reason")
+COLUMNS: Final = ("step", "unit", "removed", "kept", "reason")
 UNITS: Final = ("images", "captions", "annotations")
 
 
@@ -26,14 +26,13 @@ class Attrition:
     `reason`.
     """
 
-    dataset: str
-    rows: list[tuple[str, str, str, int, int, str]] = field(default_factory=list)
+    rows: list[tuple[str, str, int, int, str]] = field(default_factory=list)
 
     def add(self, step: str, unit: str, removed: int, kept: int, reason: str) -> None:
         """Append a step and log it."""
         if unit not in UNITS:
             raise ValueError(f"unit {unit!r} is none of {UNITS}")
-        self.rows.append((self.dataset, step, unit, int(removed), int(kept), reason))
+        self.rows.append((step, unit, int(removed), int(kept), reason))
         log.info("%s: %d %s removed, %d kept (%s)", step, removed, unit, kept, reason)
 
     def add_captions(self, manifest: pd.DataFrame) -> None:

@@ -158,7 +158,7 @@ def _machine() -> str:
     names = [socket.gethostname()]
     with contextlib.suppress(OSError):  # not everywhere
         names.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-        names.append(os.readlink("/proc/self/ns/pid"))
+        names.append(str(Path("/proc/self/ns/pid").readlink()))
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
 
 

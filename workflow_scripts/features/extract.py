@@ -469,12 +469,10 @@ def _save_block(attempt: Attempt, name: str, block: Block, collection: Collectio
 
 
 def _digest_of_key(key: dict[str, Any]) -> str:
-    """Return a digest of what blocks depend on beside the images: also of the code that made them."""
-    modules = (
-        "features.extract",
-        *(f"features.encoders.{name}" for name in key.get("encoders", ())),
-    )
-    made_by = Code(_ROOT, known=_ROOT / ".snakemake/code.json").digests(*modules)
+    """Return a digest of what blocks depend on beside the images, the code among it."""
+    modules = [f"features.encoders.{name}" for name in key.get("encoders", ())]
+    code = Code(_ROOT, known=_ROOT / ".snakemake/code.json")
+    made_by = code.digests("features.extract", *modules)
     text = json.dumps({**key, "code": made_by}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -482,7 +480,7 @@ def _digest_of_key(key: dict[str, Any]) -> str:
 def _finished_blocks(
     attempt: Attempt, name: str, encoders: list[str], collection: Collection, batch_size: int
 ) -> list[Block]:
-    """Return the blocks of earlier attempts, as far as they join and still hold; drop the others."""
+    """Return earlier attempts' blocks, as far as they join and still hold; drop the others."""
     attempt.inherit()
     blocks: list[Block] = []
     total = len(collection.ids)
