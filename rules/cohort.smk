@@ -9,7 +9,7 @@
 rule cohort_manifest:
     """Split the data, join the captions, count what was dropped."""
     input:
-        sources=cohort_sources,
+        sources=ancient(cohort_sources),
     output:
         manifest="results/cohort/{captions}manifest.parquet",
         attrition="results/cohort/{captions}attrition.csv",
@@ -27,6 +27,7 @@ rule cohort_manifest:
     params:
         version=VERSIONS["cohort"],
         flags=cohort_flags,
+        contents=cohort_contents,
     shell:
         "python -m workflow_scripts.cohort.build_manifest {params.flags}"
         " --manifest {output.manifest} --attrition {output.attrition} 2> {log}"

@@ -20,6 +20,7 @@ from workflow_scripts.common.config import (
     prompt_sets_of,
     validate_config,
 )
+from workflow_scripts.common.contents import Contents
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import PROMPT_SETS
 from workflow_scripts.finetune.span import is_finished
@@ -52,7 +53,7 @@ except InputError as error:
 # report generators cost days of GPUs; they and the cohort, from which they follow, declare no code:
 # only their version and their own block of the config rerun them.
 VERSIONS = {
-    "cohort": 1,
+    "cohort": 2,
     "finetune": 2,
     "generate": 2,
     "features": 1,
@@ -99,6 +100,8 @@ REID_TRAINING = config["encoders"]["reid"].get("train")
 
 # The scripts' code, as `code` reads it.
 CODE = Code(Path(workflow.basedir), known=Path(".snakemake/code.json"))
+# What the data source's tables hold, as `cohort_contents` reads it.
+CONTENTS = Contents(Path(".snakemake/contents.json"))
 
 
 wildcard_constraints:
@@ -224,8 +227,6 @@ def cohort_flags(wildcards):
     settings = cohort[cohort["source"]]
     words = [
         cohort["source"],
-        "--dataset",
-        cohort["dataset"],
         "--root",
         settings["root"],
     ]
@@ -266,6 +267,12 @@ def cohort_sources(wildcards):
         found += sorted(Path(settings["annotations"]).glob("*.json"))
         found += sorted(Path(settings["annotations"]).glob("*.csv"))
     return [str(path) for path in found if path.is_file()]
+
+
+def cohort_contents(wildcards):
+    """What the source's tables hold: as parameters, they rerun the job when it changes, and a touch
+    or a copy reruns nothing, whatever their size."""
+    return CONTENTS.digests(cohort_sources(wildcards))
 
 
 def fidelity_flags(wildcards):
@@ -346,6 +353,12 @@ def checkpoint(wildcards):
     if wildcards.model in FINETUNED:
         return f"results/finetune/{wildcards.model}/checkpoint"
     return []
+
+
+def curve(wildcards):
+    """The training curve that lies beside a fine-tuned checkpoint, made with it."""
+    tuned = checkpoint(wildcards)
+    return str(Path(tuned).with_name("training.csv")) if tuned else []
 
 
 def generate_flags(wildcards):

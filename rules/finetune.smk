@@ -37,7 +37,7 @@ checkpoint finetune_train:
     shell:
         "{params.launcher} workflow_scripts.finetune.train --model {wildcards.model} {params.flags}"
         " --manifest {input.manifest} --output {output} --progress {params.progress}"
-        " --cache {params.cache} --time-limit {resources.runtime}"
+        " --cache {params.cache} --version {params.version} --time-limit {resources.runtime}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 

@@ -8,7 +8,9 @@ rule generate_sample:
     """Sample one shard of a prompt set from a text-to-image model."""
     input:
         prompts=prompts,
-        checkpoint=checkpoint,
+        # A folder has no checksum: what it holds is told by the curve, made by the same job.
+        checkpoint=ancient(checkpoint),
+        curve=curve,
     output:
         "results/generate/{model}/{prompt_set}/part-{shard}-of-{shards}.parquet",
     log:
@@ -33,7 +35,7 @@ rule generate_sample:
     shell:
         "python -m workflow_scripts.generate.sample --model {wildcards.model} {params.flags}"
         " --prompts {input.prompts} --shard {wildcards.shard} --shards {wildcards.shards}"
-        " --output {output} --progress {params.progress}"
+        " --output {output} --progress {params.progress} --version {params.version}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 

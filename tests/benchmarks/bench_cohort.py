@@ -152,7 +152,7 @@ def stage(part: int, small: bool) -> tuple[float, float]:
         print(f"{TRAIN_CAPTIONS // part} training captions, {size:.0f} MB")
         manifest, module = f"{folder}/manifest.parquet", "workflow_scripts.cohort."
         build = f"--root {folder} --annotations {folder} --caption-source llava_rad --view AP=AP"
-        build += f" --view PA=PA --dataset generated --manifest {manifest} --no-check-files"
+        build += f" --view PA=PA --manifest {manifest} --no-check-files"
         build += f" --attrition {folder}/attrition.csv"
         draw = "--draw-seed 42 --captions"
         seeds = "639 25 275 223 736 677 892 87 422 30"

@@ -24,6 +24,7 @@ from transformers import Dinov2Config, Dinov2Model
 from tests.benchmarks.inputs import radiograph
 from tests.benchmarks.measure import Result, in_turn, make_parser, parse, report
 from workflow_scripts.common.as_published import deviations
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.devices import device_name
 from workflow_scripts.common.images import ImageItem, decode_image, png_bytes, write_shard
 from workflow_scripts.features.encoders import Encoder, load_encoder
@@ -70,7 +71,7 @@ def measure(encoders: list[Encoder], shard: Path, folder: Path, args: Namespace)
 
     def whole(repeat: int) -> None:
         progress = folder / f"progress{repeat}-{len(encoders)}-{encoders[0].name}"
-        embed(collection, encoders, args.batch, progress, {}, args.threads)
+        embed(collection, encoders, args.batch, Attempt(progress), {}, args.threads)
 
     seconds = in_turn({"bare": bare, "whole": whole}, args.repeats, device=args.device)
     ours, theirs = (float(np.median(seconds[way])) / len(images) for way in ("whole", "bare"))

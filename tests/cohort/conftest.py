@@ -86,7 +86,6 @@ class MiniMimic:
             "--root": str(self.root),
             "--annotations": str(self.captions),
             "--caption-source": "llava_rad",
-            "--dataset": "mini",
             "--manifest": str(self.folder / "manifest.parquet"),
             "--attrition": str(self.folder / "attrition.csv"),
         }

@@ -51,7 +51,7 @@ def build(folder: Path, *extra: str, columns: list[str] | None = None) -> pd.Dat
     flags = ["image_folder", "--root", str(folder), "--metadata", str(folder / "metadata.csv")]
     for column in COLUMNS + SPLIT if columns is None else columns:
         flags += ["--column", column]
-    flags += ["--dataset", "mine", "--manifest", str(folder / "manifest.parquet")]
+    flags += ["--manifest", str(folder / "manifest.parquet")]
     main([*flags, "--attrition", str(folder / "attrition.csv"), *extra])
     return read_manifest(folder / "manifest.parquet").set_index("image_id")
 
@@ -300,7 +300,7 @@ def test_real_radiographs(tmp_path):
     for value in ("No Finding=No Finding", *(f"Pneumonia={name}" for name in pneumonias)):
         flags += ["--finding", value]
     flags += ["--exclude-nonempty", "near_duplicate_of", "--test-share", "0.3"]
-    flags += ["--dataset", "sample", "--manifest", str(tmp_path / "m.parquet")]
+    flags += ["--manifest", str(tmp_path / "m.parquet")]
     main([*flags, "--attrition", str(tmp_path / "attrition.csv")])
 
     with (folder / "metadata.csv").open(newline="") as stream:  # counted independently

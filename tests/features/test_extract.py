@@ -254,6 +254,50 @@ def test_progress_of_other_settings_is_not_used(
     assert sum(seen) == 5
 
 
+def test_progress_of_other_code_is_not_used(
+    weights: SimpleNamespace,
+    cohort: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    arguments = ("--manifest", cohort.manifest, "--image-split", "test")
+    good = (cohort.images / "4.png").read_bytes()
+    (cohort.images / "4.png").write_bytes(b"broken")
+    options = {"encoders": ["rad_dino"], "batch_size": 2}
+    with pytest.raises(InputError):
+        run(weights, tmp_path / "out", *arguments, **options)
+    (cohort.images / "4.png").write_bytes(good)
+    digests = script.Code.digests
+    edited = "features/encoders/rad_dino.py another"
+    monkeypatch.setattr(script.Code, "digests", lambda *a: [*digests(*a)[1:], edited])
+    seen = count_images(monkeypatch)
+    run(weights, tmp_path / "out", *arguments, **options)
+    assert sum(seen) == 5
+
+
+def test_an_attempt_that_was_given_up_ends_and_leaves_all_to_its_retry(
+    weights: SimpleNamespace, cohort: SimpleNamespace, tmp_path: Path
+):
+    """The retry begins, runs and ends while the first attempt is at its second batch."""
+    arguments = ("--manifest", cohort.manifest, "--image-split", "test")
+    options = {"encoders": ["rad_dino"], "batch_size": 2, "save_every": 0}
+    run(weights, tmp_path / "whole", *arguments, **options)
+    compute, batches = script._compute, []
+
+    def overtaken(*given):
+        batches.append(given)
+        if len(batches) == 2:
+            run(weights, tmp_path / "out", *arguments, **options)
+        return compute(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "_compute", overtaken)
+        with pytest.raises(InputError, match="another attempt took over"):
+            run(weights, tmp_path / "out", *arguments, **options)
+    assert same_bytes(tmp_path / "whole", tmp_path / "out", ["rad_dino"])
+    assert not (tmp_path / "out.progress").exists()
+
+
 def test_a_damaged_block_is_computed_again(
     weights: SimpleNamespace, cohort: SimpleNamespace, tmp_path: Path
 ):
@@ -265,7 +309,7 @@ def test_a_damaged_block_is_computed_again(
     with pytest.raises(InputError):
         run(weights, tmp_path / "out", *arguments, **options)
     (cohort.images / "4.png").write_bytes(good)
-    (block,) = (tmp_path / "out.progress").glob("block-*.npz")
+    (block,) = (tmp_path / "out.progress").glob("attempt-*/block-*.npz")
     block.write_bytes(block.read_bytes()[:-100])
     run(weights, tmp_path / "out", *arguments, **options)
     assert same_bytes(tmp_path / "whole", tmp_path / "out", ["rad_dino"])
@@ -294,7 +338,7 @@ def test_killed_and_continued_gives_the_same_bytes(weights: SimpleNamespace, tmp
         return [sys.executable, "-m", "workflow_scripts.features.extract", *arguments]
 
     out, progress = tmp_path / "out", tmp_path / "out.progress"
-    kill(lambda: any(progress.glob("block-*.npz")), process(out, 0), cwd=ROOT)
+    kill(lambda: any(progress.glob("attempt-*/block-*.npz")), process(out, 0), cwd=ROOT)
     assert not out.exists()
 
     done = subprocess.run(process(out, 60), cwd=ROOT, capture_output=True, text=True, check=True)

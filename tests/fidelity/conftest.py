@@ -1,40 +1,27 @@
 """A small cohort, and feature files of it and of two models in the cache's layout."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.feature_files import captions_sha256, write_file
 from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
 
 PATIENTS, DIMENSIONS, JOINT = 60, 6, 4
 
 
 def write_h5(folder: Path, encoder: str, features, ids, sources=None, **attrs) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{encoder}.h5"
-    text = h5py.string_dtype()
-    with h5py.File(path, "w") as file:
-        file["features"] = np.asarray(features, np.float32)
-        file.create_dataset("image_id", data=np.array(ids, dtype=object), dtype=text)
-        if sources is not None:
-            file.create_dataset("source_image_id", data=np.array(sources, dtype=object), dtype=text)
-        file.attrs.update(
-            {
-                "encoder": encoder,
-                "weights_sha256": "w" * 64,
-                "preprocessing": "resize shorter side 14",
-                "collection_sha256": "c" * 64,
-                "protocol": "sound",
-                "versions": json.dumps({}),
-                **attrs,
-            }
-        )
-    return path
+    """Write features of radiographs, or (in the folder of a model) of its images."""
+    if "real" not in folder.parts:
+        attrs = {"collection": "model", **attrs}
+    if encoder == "biovil_t_text":
+        # A prompt's caption is that of its radiograph.
+        captions = [f"caption of {name.split('-')[1]}" for name in ids]
+        attrs = {"captions_sha256": captions_sha256(captions), **attrs}
+    return write_file(folder, encoder, features, ids, sources, **attrs)
 
 
 @pytest.fixture

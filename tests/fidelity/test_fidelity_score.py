@@ -1,9 +1,13 @@
 """The fidelity record: which images a value rests on, and what is refused."""
 
+import shutil
+from functools import partial
+
 import h5py
 import numpy as np
 import pytest
 
+from tests.feature_files import captions_sha256, changed
 from tests.fidelity.conftest import DIMENSIONS, write_h5
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS
@@ -160,7 +164,7 @@ def test_alignment_matches_rows_by_id(cohort):
     record = rescore(cohort)
     assert record.get("alignment").value == pytest.approx(1)
     assert record.get("alignment").n == len(cohort.prompt_frame)
-    with h5py.File(cohort.generated / "biovil_t_image.h5", "r+") as file:
+    with changed(cohort.generated / "biovil_t_image.h5") as file:
         ids = file["image_id"].asstr()[:]
         file["image_id"][...] = np.roll(ids, 1)  # each image beside another's caption
     assert rescore(cohort).get("alignment").value < 0.5
@@ -183,7 +187,7 @@ def test_a_control_has_the_findings_of_the_radiograph_it_shows(cohort):
 
 def test_as_published_compares_with_the_prompts_own_images_only(cohort):
     for path in (*cohort.real.iterdir(), *cohort.generated.iterdir()):
-        with h5py.File(path, "r+") as file:
+        with changed(path) as file:
             file.attrs["protocol"] = "as_published"
     fid = rescore(cohort, "as_published").get("fid")
     own = cohort.features.astype(np.float32)[::2]
@@ -206,13 +210,61 @@ def test_the_same_features_and_seed_give_the_same_values(cohort, tmp_path):
         ("preprocessing", "another preprocessing"),
         ("protocol", "protocol"),
         ("encoder", "encoder"),
+        ("collection", "another collection: 'another' in the file, 'model' expected"),
+        ("collection_sha256", "are of other images"),
+        ("purpose", "purpose"),
     ],
 )
 def test_features_of_another_origin_are_refused(cohort, attribute, told):
-    with h5py.File(cohort.generated / "rad_dino.h5", "r+") as file:
+    with changed(cohort.generated / "rad_dino.h5") as file:
         file.attrs[attribute] = "another"
     with pytest.raises(InputError, match=told):
         rescore(cohort)
+
+
+def test_a_copied_file_of_another_collection_is_refused_by_name(cohort):
+    """A control's file in the place of a model's, and radiographs' features in that of images'."""
+    own = cohort.generated / "rad_dino.h5"
+    other = write_h5(
+        cohort.generated.parent / "noise",
+        "rad_dino",
+        generated_features(cohort),
+        list(cohort.prompt_frame["prompt_id"]),
+        collection="noise",
+    )
+    shutil.copy(other, own)
+    with pytest.raises(InputError, match="collection: 'noise' in the file, 'model' expected"):
+        rescore(cohort)
+    shutil.copy(cohort.real / "rad_dino.h5", own)
+    with pytest.raises(InputError, match="collection: 'real' in the file"):
+        rescore(cohort)
+
+
+def test_features_of_other_captions_are_refused(cohort):
+    with changed(cohort.generated / "biovil_t_text.h5") as file:
+        file.attrs["captions_sha256"] = "0" * 64
+    with pytest.raises(InputError, match=r"other captions.*captions_sha256"):
+        rescore(cohort)
+
+
+def test_features_of_a_controls_captions_are_of_the_radiographs_it_shows(cohort):
+    ids = list(cohort.prompt_frame["prompt_id"])
+    sources = [*cohort.manifest_frame["image_id"].iloc[2 : 2 + len(ids)]]
+    captions = cohort.manifest_frame["caption"].iloc[2 : 2 + len(ids)].fillna("")
+    texts = np.ones((len(ids), 4))
+    write = partial(write_h5, cohort.generated, "biovil_t_text", texts, ids)
+    write(sources, captions_sha256=captions_sha256(captions))
+    rescore(cohort)
+    write(sources)
+    with pytest.raises(InputError, match="other captions"):
+        rescore(cohort)
+
+
+def test_other_versions_of_a_library_are_told_and_compared(cohort, caplog):
+    with changed(cohort.generated / "rad_dino.h5") as file:
+        file.attrs["versions"] = '{"torch": "9.9"}'
+    assert rescore(cohort).get("fid").value is not None
+    assert "made with torch None and 9.9" in caplog.text
 
 
 def test_unknown_ids_are_refused_by_name(cohort):

@@ -19,6 +19,9 @@ from PIL import Image
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune import data
 from workflow_scripts.finetune.data import TrainingImages, digest_of_files
+from workflow_scripts.finetune.families.stable_diffusion import StableDiffusion
+from workflow_scripts.finetune.layout import Base
+from workflow_scripts.finetune.train import finetune
 
 SIZE, IMAGES, BLOCK, CHUNK = 8, 22, 8, 3
 SHAPE = (2, 4, 4)
@@ -403,3 +406,35 @@ def test_digest_of_files_follows_names_order_and_content(paths):
     assert digest_of_files(paths[::-1]) != first
     Image.fromarray(np.zeros((SIZE, 2 * SIZE), np.uint8)).save(paths[0])
     assert digest_of_files(paths) != first
+
+
+class Mirrored(StableDiffusion):
+    """Stable Diffusion that trains on the radiographs' mirror images, under the same name."""
+
+    def encode_images(self, pipeline, pixels):
+        return super().encode_images(pipeline, pixels.flip(-1))
+
+
+def test_a_family_that_encodes_otherwise_has_latents_of_its_own(
+    tiny_sd, two_images, cohort_writer, settings, tmp_path
+):
+    """Its losses with the cache of the family that it is made from are those without any."""
+    manifest = cohort_writer(tmp_path, two_images)
+    cache = tmp_path / "cache"
+
+    def losses(family, cache=None, version=1):
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        chosen = settings(epochs=2, batch_size=2, per_device_batch_size=2)
+        given = (family, Base(tiny_sd[1].folder), manifest, folder / "span", folder / "progress")
+        finetune(*given, chosen, cache=cache, version=version)
+        curve = np.genfromtxt(folder / "span/training.csv", delimiter=",", names=True)
+        return curve["loss"].tolist()
+
+    plain, mirrored = StableDiffusion(), Mirrored()
+    assert losses(plain, cache) == losses(plain)
+    assert losses(mirrored, cache) == losses(mirrored) != losses(plain)
+    assert len(list(cache.iterdir())) == 2
+    losses(plain, cache)
+    assert len(list(cache.iterdir())) == 2
+    losses(plain, cache, version=2)
+    assert len(list(cache.iterdir())) == 3

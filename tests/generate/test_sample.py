@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.stops import STOPS, stop
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import read_shards, shard_jobs
 from workflow_scripts.common.manifest import read_prompts, write_prompts
@@ -39,11 +40,20 @@ def test_a_shard_that_does_not_exist_is_refused():
 
 
 def _sample(
-    cohort, checkpoint, name, shard=0, shards=1, settings=SETTINGS, prompts="test", precision="fp32"
+    cohort,
+    checkpoint,
+    name,
+    shard=0,
+    shards=1,
+    settings=SETTINGS,
+    prompts="test",
+    family=FAMILY,
+    version=1,
+    precision="fp32",
 ):
     output = cohort.folder / f"{name}.parquet"
     sample_shard(
-        FAMILY,
+        family,
         Base(checkpoint),
         cohort.folder / f"{prompts}.parquet",
         output,
@@ -53,6 +63,7 @@ def _sample(
         shard=shard,
         shards=shards,
         precision=precision,
+        version=version,
     )
     return list(read_shards([output]))
 
@@ -135,7 +146,7 @@ def test_stopped_and_started_again_continues_to_the_same_bytes(
     monkeypatch.setenv("SLURMD_NODENAME", "n1")
     stop(
         how,
-        lambda: any(progress.glob("batch-*.parquet")),
+        lambda: any(progress.glob("attempt-*/batch-*.parquet")),
         lambda: sample.main(words),
         [sys.executable, "-m", "workflow_scripts.generate.sample", *words],
     )
@@ -152,9 +163,65 @@ def test_stopped_and_started_again_continues_to_the_same_bytes(
 
 
 def test_progress_of_other_settings_is_not_continued(cohort, checkpoint, caplog):
-    progress = cohort.folder / "progress-again"
-    progress.mkdir()
-    (progress / "identity").write_text("another run\n")
-    (progress / "batch-00000000.parquet").write_bytes(b"another image")
+    attempt = Attempt(cohort.folder / "progress-again")
+    (attempt.folder / "batch-0123456789abcdef-00000000.parquet").write_bytes(b"another image")
     _sample(cohort, checkpoint, "again")
     assert "made from other inputs" in caplog.text
+
+
+class Inverted(type(FAMILY)):
+    """Shows every image as its negative, under the name of the family that it is made from."""
+
+    def sample(self, *given):
+        return [ImageOps.invert(image.convert("RGB")) for image in super().sample(*given)]
+
+
+def test_batches_of_another_family_or_version_are_not_continued(cohort, checkpoint, monkeypatch):
+    sampled = []
+
+    def started(family, version):
+        """Sample until the second batch, and fail."""
+
+        def failing(*given):
+            if len(sampled) == 2:
+                raise ZeroDivisionError
+            sampled.append(given)
+            return batch(*given)
+
+        sampled.clear()
+        monkeypatch.setattr(sample, "_sample_batch", failing)
+        with pytest.raises(ZeroDivisionError):
+            _sample(cohort, checkpoint, "kept", family=family, version=version)
+
+    batch = sample._sample_batch
+    for family, version in ((FAMILY, 1), (FAMILY, 2), (Inverted(), 2)):
+        started(family, version)
+        assert len(sampled) == 2, "began anew"
+    monkeypatch.setattr(sample, "_sample_batch", batch)
+    inverted = _sample(cohort, checkpoint, "kept", family=Inverted(), version=2)
+    plain = _sample(cohort, checkpoint, "plain")
+    for one, other in zip(inverted, plain, strict=True):
+        pixels = [np.asarray(item.open(), int) for item in (one, other)]
+        assert (pixels[0] + pixels[1] == 255).all()
+
+
+def test_a_shards_attempt_that_was_given_up_ends_and_leaves_all_to_its_retry(
+    cohort, checkpoint, monkeypatch
+):
+    """The retry begins, runs and ends while the first attempt samples its second batch."""
+    calm = _sample(cohort, checkpoint, "calm")
+    batch, calls = sample._sample_batch, []
+
+    def overtaken(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            retried.extend(_sample(cohort, checkpoint, "twice"))
+        return batch(*given)
+
+    retried = []
+    monkeypatch.setattr(sample, "_sample_batch", overtaken)
+    with pytest.raises(InputError, match="another attempt took over"):
+        _sample(cohort, checkpoint, "twice")
+    assert [(item.id, item.data) for item in retried] == [(item.id, item.data) for item in calm]
+    assert list(read_shards([cohort.folder / "twice.parquet"])) != []
+    assert not (cohort.folder / "progress-twice").exists()

@@ -1,40 +1,26 @@
 """Radiographs on disk, prompts in three replicates, shards and feature files of two models."""
 
 import io
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.feature_files import images_sha256, write_file
 from workflow_scripts.common.images import ImageItem, write_shard
 from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
 
 PATIENTS, REPLICATES = 6, 3
 
 
-def write_h5(folder: Path, encoder: str, features, ids, protocol="sound", **extras) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with h5py.File(folder / f"{encoder}.h5", "w") as file:
-        file["features"] = np.asarray(features, np.float32)
-        names = np.array(ids, dtype=object)
-        file.create_dataset("image_id", data=names, dtype=h5py.string_dtype())
-        for name, value in extras.items():
-            file[name] = np.asarray(value, np.float32)
-        file.attrs.update(
-            {
-                "encoder": encoder,
-                "weights_sha256": "w" * 64,
-                "preprocessing": "resize shorter side 14",
-                "collection_sha256": "c" * 64,
-                "protocol": protocol,
-                "versions": json.dumps({}),
-            }
-        )
+def write_h5(folder: Path, encoder: str, features, ids, protocol="sound", **more) -> None:
+    """Write features of radiographs, or (in the folder `model`) of a model's images."""
+    attrs = {"collection": "model" if folder.name == "model" else "real", "purpose": "privacy"}
+    attrs |= {name: more.pop(name) for name in tuple(more) if isinstance(more[name], str)}
+    write_file(folder, encoder, features, ids, extras=more, protocol=protocol, **attrs)
 
 
 def radiograph(seed: int, width: int = 70, height: int = 60) -> Image.Image:
@@ -104,19 +90,14 @@ class World:
         real, generated = self.flags.real, self.flags.generated
         write_h5(real, "rad_dino", self.latent, self.images, protocol)
         write_h5(real, "reid", self.reid, self.images, protocol, **self.head)
-        write_h5(generated, "rad_dino", latent, ids, protocol)
+        files = [encoded(image) for image in images]
+        parts = [[(ids[row], files[row]) for row in range(k, len(ids), 2)] for k in range(2)]
+        of = {"collection_sha256": images_sha256(parts[0] + parts[1])}
+        write_h5(generated, "rad_dino", latent, ids, protocol, **of)
         # The other encoder's file in another order: rows are matched by id.
-        write_h5(generated, "reid", np.asarray(reid)[::-1], ids[::-1], protocol, **self.head)
-        rows = range(len(ids))
-        for part, path in enumerate(self.flags.shards):
-            write_shard(
-                (
-                    ImageItem(ids[row], f"{ids[row]}.png", encoded(images[row]), "caption")
-                    for row in rows
-                    if row % 2 == part
-                ),
-                path,
-            )
+        write_h5(generated, "reid", np.asarray(reid)[::-1], ids[::-1], protocol, **of, **self.head)
+        for part, path in zip(parts, self.flags.shards, strict=True):
+            write_shard((ImageItem(name, f"{name}.png", file, "") for name, file in part), path)
 
     def _add(self, patients, split: str) -> list[str]:
         """Add radiographs of these patients to the manifest; return their ids."""

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.feature_files import changed
 from tests.privacy.conftest import PATIENTS, REPLICATES, radiograph, write_h5
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import read_record
@@ -229,11 +230,31 @@ def test_an_unreadable_radiograph_is_named(world):
     assert not list(world.root.glob("*pairs*"))
 
 
-@pytest.mark.parametrize("attribute", ["weights_sha256", "preprocessing", "protocol"])
+def test_other_images_under_the_same_ids_are_refused(world):
+    world.give_copies()
+    features = {path: path.read_bytes() for path in world.flags.generated.iterdir()}
+    world.give_unrelated()
+    for path, data in features.items():
+        path.write_bytes(data)
+    with pytest.raises(InputError, match="other images than the shards"):
+        run(world)
+
+
+def test_two_encoders_of_other_radiographs_are_refused(world):
+    world.give_copies()
+    with changed(world.flags.real / "reid.h5") as file:
+        file.attrs["collection_sha256"] = "another"
+    with pytest.raises(InputError, match=r"rad_dino and reid are of other images: collection_sha"):
+        run(world)
+
+
+@pytest.mark.parametrize(
+    "attribute", ["weights_sha256", "preprocessing", "protocol", "collection", "purpose"]
+)
 @pytest.mark.parametrize("encoder", ["rad_dino", "reid"])
 def test_features_of_another_origin_are_refused(world, encoder, attribute):
     world.give_copies()
-    with h5py.File(world.flags.real / f"{encoder}.h5", "r+") as file:
+    with changed(world.flags.real / f"{encoder}.h5") as file:
         file.attrs[attribute] = "another"
     with pytest.raises(InputError, match=attribute):
         run(world)
@@ -248,7 +269,7 @@ def test_a_radiograph_without_features_is_refused_by_name(world):
 
 def test_features_without_the_networks_last_layer_are_refused(world):
     world.give_copies()
-    with h5py.File(world.flags.generated / "reid.h5", "r+") as file:
+    with changed(world.flags.generated / "reid.h5") as file:
         del file["fc_end_weight"]
     with pytest.raises(InputError, match="fc_end_weight"):
         run(world)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.feature_files import changed
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import read_record
 from workflow_scripts.privacy.score_novelty import (
@@ -146,6 +147,16 @@ def test_the_record_holds_the_share_and_what_real_images_show(world):
     assert excess.value == pytest.approx(share.value - real.value)
     assert share.interval[0] <= share.value <= share.interval[1]
     assert share.n_reference == record.details["patients"] == 3
+
+
+@pytest.mark.parametrize("attribute", ["weights_sha256", "collection", "purpose"])
+def test_held_out_features_of_another_origin_are_refused(world, attribute):
+    world.give_copies()
+    folder = world.hold_out([f"h{i}" for i in range(8)])
+    with changed(folder / "rad_dino.h5") as file:
+        file.attrs[attribute] = "another"
+    with pytest.raises(InputError, match=attribute):
+        run(world, folder)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from tests.feature_files import captions_sha256, changed, images_sha256
 from tests.scoring.paths import INPUTS
-from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
+from workflow_scripts.common.images import ImageItem, png_bytes, read_shards, write_shard
 from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
 from workflow_scripts.downstream.outcomes import write_outcomes
 from workflow_scripts.downstream.report_generation.metrics.chexbert import HEADS
@@ -87,6 +88,27 @@ def main() -> None:
     make_classification(test, rng)
     make_segmentation(test, rng)
     make_reports(test[test["caption"].notna()].reset_index(drop=True), rng)
+    set_digests(manifest, prompts["test"])
+
+
+def set_digests(manifest: pd.DataFrame, prompts: pd.DataFrame) -> None:
+    """Set what features say of the captions and of the shards that they are of."""
+    asked = dict(zip(prompts["prompt_id"], prompts["caption"], strict=True))
+    shown = dict(zip(manifest["image_id"], manifest["caption"], strict=True))
+    for path in sorted((INPUTS / "features").rglob("biovil_t_text.h5")):
+        with changed(path) as file:
+            names, sources = (file[name].asstr()[()] for name in ("image_id", "source_image_id"))
+            captions = [
+                (shown[source] if source else asked[name]) or ""
+                for name, source in zip(names, sources, strict=True)
+            ]
+            file.attrs["captions_sha256"] = captions_sha256(captions)
+    for model in ("tiny", "shown"):
+        images = read_shards(sorted((INPUTS / "shards" / model).iterdir()))
+        digest = images_sha256([(item.id, item.data or b"") for item in images])
+        for path in sorted((INPUTS / "features").glob(f"*/{model}_privacy/*.h5")):
+            with changed(path) as file:
+                file.attrs["collection_sha256"] = digest
 
 
 def make_manifest(rng: np.random.Generator) -> pd.DataFrame:
@@ -167,7 +189,11 @@ def write_encoder(
     rng: np.random.Generator,
     sources: Sequence[str] | None = None,
 ) -> None:
-    """Write one encoder's features, (n, d), of a collection, in an order of its own."""
+    """Write one encoder's features, (n, d), of a collection, in an order of its own.
+
+    A folder with a name of a model is of its images, one with `_privacy` for the stage `privacy`,
+    as those of training and held-out radiographs are.
+    """
     order = rng.permutation(len(ids))
     head = {"fc_end_weight": WEIGHT, "fc_end_bias": BIAS} if encoder == "reid" else {}
     content = Features(
@@ -178,7 +204,9 @@ def write_encoder(
             "encoder": encoder,
             "weights_sha256": "0" * 64,
             "preprocessing": f"none ({protocol})",
+            "collection": folder.removesuffix("_privacy") if sources is not None else "real",
             "collection_sha256": "1" * 64,
+            "purpose": "fidelity" if folder in ("real", "tiny", "shown") else "privacy",
             "protocol": protocol,
             "versions": "{}",
         },

@@ -176,9 +176,9 @@ def make_bench(root: Path, protocol: str = "sound") -> SimpleNamespace:
     manifest, prompts = _cohort(root)
     attrition = root / "attrition.csv"
     attrition.write_text(
-        "dataset,step,unit,removed,kept,reason\n"
-        "World,frontal,images,7,30,lateral views\n"
-        'World,captioned_test,captions,2,10,"no caption, so no prompt"\n',
+        "step,unit,removed,kept,reason\n"
+        "frontal,images,7,30,lateral views\n"
+        'captioned_test,captions,2,10,"no caption, so no prompt"\n',
         encoding="utf-8",
     )
     images = []

@@ -420,6 +420,48 @@ def test_a_record_of_an_unknown_model_is_refused(bench):
     assert not (bench.root / "out").exists()
 
 
+def read_of(encoder: str = "rad_dino", collection: str = "real", **changes: str) -> dict[str, str]:
+    """What a record says of a feature file that it rests on."""
+    own = {"weights_sha256": "w", "preprocessing": "resize", "collection_sha256": collection}
+    return {"encoder": encoder, "collection": collection, **own, **changes}
+
+
+def rests_on(bench: SimpleNamespace, stage: str, model: str, *inputs: dict[str, str]) -> None:
+    """Let a record say what feature files it rests on."""
+    path = bench.path_of(stage, model)
+    record = read_record(path)
+    said = {**record.provenance, "inputs": list(inputs)}
+    write_record(replace(record, provenance=said), path)
+
+
+def test_records_of_the_same_encoders_stand_in_one_table(bench):
+    for model in ("sd_v1_4", "sana"):
+        rests_on(bench, "fidelity", model, read_of(), read_of(collection=model))
+        # Privacy prepares images in its own way, and compares with other radiographs.
+        own = read_of(preprocessing="squash", collection_sha256="training")
+        rests_on(bench, "privacy", model, own, read_of("reid", weights_sha256="r"))
+    build(bench)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "told"),
+    [
+        ("fidelity", {"weights_sha256": "other"}, "another weights_sha256 of rad_dino.*'w' and"),
+        ("privacy", {"weights_sha256": "other"}, "another weights_sha256 of rad_dino"),
+        ("fidelity", {"preprocessing": "squash"}, "another preprocessing of rad_dino"),
+        ("fidelity", {"collection_sha256": "others"}, "another collection_sha256 of rad_dino"),
+    ],
+)
+def test_records_that_rest_on_other_weights_or_references_are_refused(bench, stage, changes, told):
+    rests_on(bench, "fidelity", "sd_v1_4", read_of())
+    rests_on(bench, stage, "sana", read_of(**changes))
+    with pytest.raises(InputError, match=told) as caught:
+        build(bench)
+    assert "fidelity/rad_dino of sd_v1_4" in str(caught.value.where)
+    assert f"{stage}/" in str(caught.value.where)
+    assert "of sana" in str(caught.value.where)
+
+
 def test_a_record_of_another_protocol_is_refused(bench):
     path = bench.path_of("fidelity", "sana")
     write_record(replace(read_record(path), protocol="as_published"), path)

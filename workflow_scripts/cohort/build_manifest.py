@@ -2,13 +2,13 @@
 
 python -m workflow_scripts.cohort.build_manifest mimic_cxr_jpg --root data/mimic-cxr-jpg/2.0.0
     --annotations data/llava-rad --caption-source llava_rad --view AP=AP --view PA=PA
-    --dataset MIMIC-CXR --manifest manifest.parquet --attrition attrition.csv
+    --manifest manifest.parquet --attrition attrition.csv
 
 python -m workflow_scripts.cohort.build_manifest image_folder --root images
     --metadata images/metadata.csv --column path=image --column patient_id=patient
     --column view=view --column caption=text --view AP=AP
     --finding-column labels --finding-separator '|' --finding 'Pleural Effusion=Effusion'
-    --test-share 0.2 --dataset "My films" --manifest manifest.parquet --attrition attrition.csv
+    --test-share 0.2 --manifest manifest.parquet --attrition attrition.csv
 """
 
 import argparse
@@ -34,7 +34,7 @@ from workflow_scripts.common.manifest import FINDINGS, write_manifest
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = _parser().parse_args(argv)
-    attrition = Attrition(args.dataset)
+    attrition = Attrition()
     views = _pairs(args.view, "--view")
     if args.source == "mimic_cxr_jpg":
         manifest = mimic_cxr_jpg(
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.check_files,
         )
     count_test_set(manifest, attrition)
+    attrition.warn_of_published()
     write_manifest(manifest, args.manifest)
     attrition.write(args.attrition)
 
@@ -84,7 +85,6 @@ def count_test_set(manifest: pd.DataFrame, attrition: Attrition) -> None:
 def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--root", required=True, help="folder of the images")
-    shared.add_argument("--dataset", required=True, help="the data's name in tables")
     shared.add_argument("--manifest", required=True, help="Parquet file to write")
     shared.add_argument("--attrition", required=True, help="CSV file to write")
     shared.add_argument(

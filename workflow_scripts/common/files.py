@@ -1,12 +1,23 @@
 """Files that appear whole or not at all, and their digests."""
 
+import contextlib
+import functools
 import hashlib
 import os
 import re
 import shutil
+import socket
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+import psutil
+
+_REST_S: Final = 3600
+"""Seconds after which an unfinished file of another machine is a killed job's."""
 
 
 @contextmanager
@@ -112,18 +123,43 @@ def sha256_of(path: str | Path) -> str:
 
 
 def _temporary(path: Path, make_parents: bool) -> Path:
-    # One job writes one output, so whatever else bears the name is the rest of a killed attempt.
+    # An attempt that Snakemake has given up may still be writing the same output, on this machine
+    # or another: each has a name of its own, and only what a killed one left is removed.
     if make_parents:
         path.parent.mkdir(parents=True, exist_ok=True)
-    leftover = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
+    named = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]+)-(\d+)-[0-9a-f]+\.tmp")
     for rest in path.parent.iterdir():
-        if not leftover.fullmatch(rest.name):
-            continue
-        if rest.is_dir():
-            shutil.rmtree(rest, ignore_errors=True)
-        else:
-            rest.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        found = named.fullmatch(rest.name)
+        if found and _is_left_over(rest, found[1], int(found[2])):
+            if rest.is_dir():
+                shutil.rmtree(rest, ignore_errors=True)
+            else:
+                rest.unlink(missing_ok=True)
+    own = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return path.with_name(f".{path.name}.{own}.tmp")
+
+
+def _is_left_over(rest: Path, machine: str, process: int) -> bool:
+    """Whether nobody writes a temporary file or folder any more.
+
+    Of this machine: its process is gone. Of another one: it has not changed for `_REST_S`.
+    """
+    if machine == _machine():
+        return not psutil.pid_exists(process)
+    with contextlib.suppress(FileNotFoundError):  # it has just been finished
+        files = [rest, *rest.rglob("*")]
+        return time.time() - max(file.stat().st_mtime for file in files) > _REST_S
+    return False
+
+
+@functools.cache
+def _machine() -> str:
+    """Return what tells this machine, boot and space of process numbers from others."""
+    names = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # not everywhere
+        names.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        names.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
 
 
 def _fsync(path: Path) -> None:

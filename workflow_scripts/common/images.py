@@ -5,6 +5,7 @@ for a control, the caption of the radiograph shown) and `source_image_id` (the r
 control shows; null for generated images). Its metadata name the jobs that made it.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -125,7 +126,10 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def write_shard(
-    items: Iterable[ImageItem], path: str | Path, jobs: Sequence[Mapping[str, str | None]] = ()
+    items: Iterable[ImageItem],
+    path: str | Path,
+    jobs: Sequence[Mapping[str, str | None]] = (),
+    make_parents: bool = True,
 ) -> int:
     """Write one shard from items that carry `data` and `caption`; return the number of rows.
 
@@ -133,10 +137,11 @@ def write_shard(
         items: the rows.
         path: the file.
         jobs: what made the images, for each job its device and what `records.slurm_job` says.
+        make_parents: False: see `whole_file`.
     """
     count = 0
     with (
-        whole_file(path) as temporary,
+        whole_file(path, make_parents=make_parents) as temporary,
         pq.ParquetWriter(temporary, SHARD_SCHEMA, compression="none") as writer,
     ):
         group: list[ImageItem] = []
@@ -220,6 +225,20 @@ def read_shard_ids(paths: Sequence[str | Path]) -> list[str]:
         with _open_shard(path) as file:
             ids += file.read(columns=["prompt_id"]).column("prompt_id").to_pylist()
     return ids
+
+
+def shards_sha256(paths: Sequence[str | Path]) -> str:
+    """Return the hex digest of shards' images: their ids and bytes, in order.
+
+    Features keep it of the collection that they are of (`collection_sha256`).
+
+    Raises:
+        InputError: see `read_shards`.
+    """
+    digest = hashlib.sha256()
+    for item in read_shards(paths):
+        digest.update(item.id.encode() + b"\0" + hashlib.sha256(item.data or b"").digest())
+    return digest.hexdigest()
 
 
 def _open_shard(path: str | Path) -> pq.ParquetFile:

@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -139,14 +140,19 @@ def read_record(path: str | Path) -> Record:
         raise InputError(f"an invalid record: {error}", path, remedy) from None
 
 
-def provenance(settings: dict[str, Any], device: str = "cpu") -> dict[str, Any]:
+def provenance(
+    settings: dict[str, Any], device: str = "cpu", inputs: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     """Return what a record says of its making.
 
     Args:
         settings: the settings that the values depend on; their digest is kept.
         device: the device that computed, for example `cuda:NVIDIA H200` or `cpu`.
+        inputs: what identifies each feature file that was read: encoder, digests, preprocessing.
+            They are kept as they are (the tables compare them), and are part of the digest.
     """
-    text = json.dumps(settings, sort_keys=True, default=str)
+    kept = {"inputs": list(inputs)} if inputs else {}
+    text = json.dumps({**settings, **kept}, sort_keys=True, default=str)
     return {
         "git_commit": _git_commit(),
         "settings_sha256": hashlib.sha256(text.encode()).hexdigest(),
@@ -154,6 +160,7 @@ def provenance(settings: dict[str, Any], device: str = "cpu") -> dict[str, Any]:
         | {"python": platform.python_version()},
         "device": device,
         **({"environment": found} if (found := recorded_of(os.environ)) else {}),
+        **kept,
         **slurm_job(),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

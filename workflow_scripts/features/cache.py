@@ -4,10 +4,13 @@ Datasets: `features` float32 (n, d), `image_id` (UTF-8, n); `source_image_id` (U
 generated collections, empty where the image was generated; further small arrays that the encoder
 adds (`fc_end_weight`, `fc_end_bias` of the re-identification network). Attributes: `encoder`,
 `weights_sha256`, `preprocessing`, `collection`, `collection_sha256`, `purpose`, `protocol`,
-`device`, `slurm_job_id` and `slurm_node` (empty without SLURM), `versions` (JSON). Not
-compressed: it would save 14% and cost 4 to 30 times the time.
+`device`, `slurm_job_id` and `slurm_node` (empty without SLURM), `versions` (JSON), and
+`content_sha256` of all the others together (see `content_sha256`). Not compressed: it would save
+14% and cost 4 to 30 times the time.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +27,13 @@ REQUIRED_ATTRS: Final = (
     "encoder",
     "weights_sha256",
     "preprocessing",
+    "collection",
     "collection_sha256",
+    "purpose",
+    "protocol",
     "versions",
 )
+_DIGEST: Final = "content_sha256"
 
 _REMEDY: Final = "delete it and rerun the features stage"
 _OWN: Final = ("features", "image_id", "source_image_id")
@@ -41,7 +48,7 @@ class Features:
         ids: n ids, unique: `prompt_id` of generated images, `image_id` of the manifest else.
         source_ids: for generated collections, the radiograph that a control shows, "" for
             generated images; None for radiographs.
-        attrs: the attributes, see the module.
+        attrs: the attributes, see the module; `content_sha256` is among those that were read.
         extras: further arrays by name.
     """
 
@@ -68,6 +75,7 @@ def write_features(path: str | Path, content: Features) -> None:
     if missing:
         raise ValueError(f"attributes missing: {', '.join(missing)}")
     _check(content.features, content.ids, path)
+    attrs = {**content.attrs, _DIGEST: content_sha256(content)}
     with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
         file.create_dataset("features", data=np.ascontiguousarray(content.features, np.float32))
         _write_strings(file, "image_id", content.ids)
@@ -75,7 +83,7 @@ def write_features(path: str | Path, content: Features) -> None:
             _write_strings(file, "source_image_id", content.source_ids)
         for name, value in sorted(content.extras.items()):
             file.create_dataset(name, data=value)
-        for name, value in sorted(content.attrs.items()):
+        for name, value in sorted(attrs.items()):
             file.attrs[name] = value
 
 
@@ -88,7 +96,8 @@ def read_features(path: str | Path, expect: Mapping[str, Any] | None = None) -> 
 
     Raises:
         InputError: the file is missing, truncated or no cache file; an attribute is not as
-            expected (both values are named); features are not finite.
+            expected (both values are named); features are not finite; features, ids or attributes
+            are not those that were written.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -105,7 +114,33 @@ def read_features(path: str | Path, expect: Mapping[str, Any] | None = None) -> 
     if features.ndim != 2 or features.dtype != np.float32 or len(lengths) != 1:
         raise InputError("features and ids do not fit each other", path, _REMEDY)
     _check(features, ids, path)
-    return Features(features, ids, sources, attrs, extras)
+    content = Features(features, ids, sources, attrs, extras)
+    if content_sha256(content) != attrs[_DIGEST]:
+        raise InputError(
+            "features, ids or attributes are not those that were written", path, _REMEDY
+        )
+    return content
+
+
+def content_sha256(content: Features) -> str:
+    """Return the hex digest of a file's features, ids, sources, extras and attributes.
+
+    It tells a file that was changed after it was written: other features under the same ids, the
+    same features under other ids, another digest of the weights.
+    """
+    arrays = {"features": content.features, **content.extras}
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    attrs = {name: _plain(value) for name, value in content.attrs.items() if name != _DIGEST}
+    said = {
+        "attrs": attrs,
+        "ids": content.ids,
+        "sources": content.source_ids,
+        "arrays": {name: [array.dtype.str, array.shape] for name, array in arrays.items()},
+    }
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for _, array in sorted(arrays.items()):
+        digest.update(memoryview(array.reshape(-1).view(np.uint8)))
+    return digest.hexdigest()
 
 
 def _check(features: NDArray[np.float32], ids: Sequence[str], path: str | Path) -> None:
@@ -122,7 +157,7 @@ def _check(features: NDArray[np.float32], ids: Sequence[str], path: str | Path) 
 
 
 def _check_expected(attrs: Mapping[str, Any], expect: Mapping[str, Any], path: str | Path) -> None:
-    wanted = dict.fromkeys(REQUIRED_ATTRS) | dict(expect)
+    wanted = dict.fromkeys((*REQUIRED_ATTRS, _DIGEST)) | dict(expect)
     for name, value in wanted.items():
         if name not in attrs:
             raise InputError(f"features without the attribute {name!r}", path, _REMEDY)

@@ -15,7 +15,6 @@ import importlib.metadata
 import itertools
 import json
 import logging
-import shutil
 import time
 import zipfile
 from collections import Counter, deque
@@ -30,9 +29,11 @@ import torch
 from numpy.typing import NDArray
 
 from workflow_scripts.common.as_published import PROTOCOLS, deviations
+from workflow_scripts.common.attempts import Attempt
+from workflow_scripts.common.code import Code
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.files import whole_file, write_text
+from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.images import (
     ImageItem,
     count_shards,
@@ -55,6 +56,7 @@ from workflow_scripts.features.encoders import (
 log = logging.getLogger(__name__)
 
 _LIBRARIES: Final = ("torch", "transformers", "numpy", "pillow", "h5py")
+_ROOT: Final = Path(__file__).resolve().parents[2]
 _BATCHES_AHEAD: Final = 4
 """Batches that are decoded while one is computed."""
 
@@ -191,19 +193,19 @@ def embed(
     collection: Collection,
     encoders: Sequence[Encoder],
     batch_size: int,
-    progress: Path,
+    attempt: Attempt,
     key: dict[str, Any],
     threads: int = 1,
     save_every_s: float = 60.0,
 ) -> list[Block]:
-    """Embed a collection in one pass, continuing from what `progress` holds.
+    """Embed a collection in one pass, continuing from what earlier attempts left.
 
     Args:
         collection: the images.
         encoders: all of them see each image once it is decoded.
         batch_size: images per forward pass; batches always start at multiples of it, so that a
             continued run computes the same batches.
-        progress: the folder of finished blocks.
+        attempt: at this job; it keeps the finished blocks.
         key: what the blocks depend on beside the images; blocks of another key are discarded.
         threads: that read, decode and prepare, while the encoders compute.
         save_every_s: seconds between two blocks.
@@ -213,9 +215,12 @@ def embed(
 
     Raises:
         InputError: an image cannot be decoded, or a caption not be encoded; it is named, and the
-            batches before it are kept.
+            batches before it are kept. Another attempt took over.
     """
-    blocks = _finished_blocks(progress, key, collection, batch_size)
+    name = _digest_of_key(key)
+    blocks = _finished_blocks(
+        attempt, name, [encoder.name for encoder in encoders], collection, batch_size
+    )
     done = blocks[-1].stop if blocks else 0
     total = len(collection.ids)
     report = Progress("embed", total, "images", done=done)
@@ -226,7 +231,7 @@ def embed(
         nonlocal saved
         if pending:
             blocks.append(_joined(pending))
-            _save_block(progress, blocks[-1], collection)
+            _save_block(attempt, name, blocks[-1], collection)
             pending.clear()
         saved = time.monotonic()
 
@@ -309,7 +314,9 @@ def extract(
         "device": device_name(device),
         "versions": versions,
     }
-    blocks = embed(collection, encoders, batch_size, progress, key, threads, save_every_s)
+    attempt = Attempt(progress)
+    blocks = embed(collection, encoders, batch_size, attempt, key, threads, save_every_s)
+    attempt.check()  # before anything is written: a newer attempt may be writing the same
     collection_digest = collection_sha256(collection.ids, blocks)
     sources = list(itertools.chain.from_iterable(block.sources for block in blocks))
     for encoder in encoders:
@@ -345,7 +352,7 @@ def extract(
         )
         write_features(out / f"{encoder.name}.h5", content)
         log.info("%s: %d x %d", out / f"{encoder.name}.h5", *content.features.shape)
-    shutil.rmtree(progress, ignore_errors=True)
+    attempt.end()
 
 
 def _batches(
@@ -446,48 +453,48 @@ def _joined(blocks: Sequence[Block]) -> Block:
     )
 
 
-def _save_block(progress: Path, block: Block, collection: Collection) -> None:
+def _save_block(attempt: Attempt, name: str, block: Block, collection: Collection) -> None:
     arrays: dict[str, Any] = {
         "image_sha256": block.image_sha256,
         "caption_sha256": block.caption_sha256,
         "sources": np.array(block.sources, dtype=np.str_),
         "members": np.array(_members(collection, block.start, block.stop)),
     }
-    for name, rows in block.rows.items():
-        arrays[f"rows_{name}"], arrays[f"features_{name}"] = rows, block.features[name]
-    path = progress / f"block-{block.start:09d}-{block.stop:09d}.npz"
-    with whole_file(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **arrays)
+    for encoder, rows in block.rows.items():
+        arrays[f"rows_{encoder}"], arrays[f"features_{encoder}"] = rows, block.features[encoder]
+    with attempt.writing() as folder:
+        path = folder / f"block-{name}-{block.start:09d}-{block.stop:09d}.npz"
+        with whole_file(path, make_parents=False) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **arrays)
+
+
+def _digest_of_key(key: dict[str, Any]) -> str:
+    """Return a digest of what blocks depend on beside the images, the code among it."""
+    modules = [f"features.encoders.{name}" for name in key.get("encoders", ())]
+    code = Code(_ROOT, known=_ROOT / ".snakemake/code.json")
+    made_by = code.digests("features.extract", *modules)
+    text = json.dumps({**key, "code": made_by}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _finished_blocks(
-    progress: Path, key: dict[str, Any], collection: Collection, batch_size: int
+    attempt: Attempt, name: str, encoders: list[str], collection: Collection, batch_size: int
 ) -> list[Block]:
-    """Return the blocks of an earlier run, as far as they join and still hold; drop the others."""
-    key_file = progress / "key.json"
-    text = json.dumps(key, indent=1, sort_keys=True)
-    try:
-        same = key_file.read_text(encoding="utf-8") == text
-    except OSError:
-        same = False
-    if not same:
-        if progress.exists():
-            log.info("%s: progress of other settings or weights, begun anew", progress)
-            shutil.rmtree(progress)
-        write_text(key_file, text)
-        return []
+    """Return earlier attempts' blocks, as far as they join and still hold; drop the others."""
+    attempt.inherit()
     blocks: list[Block] = []
     total = len(collection.ids)
-    for path in sorted(progress.glob("block-*.npz")):
+    for path in sorted(attempt.folder.iterdir()):
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
-            start, stop = (int(part) for part in path.stem.split("-")[1:])
+            _, of, *span = path.stem.split("-")
+            start, stop = map(int, span)
             joins = start == (blocks[-1].stop if blocks else 0) and stop <= total
-            if joins and (stop % batch_size == 0 or stop == total):
-                block = _load_block(path, start, stop, list(key["encoders"]), collection)
+            if of == name and joins and (stop % batch_size == 0 or stop == total):
+                block = _load_block(path, start, stop, encoders, collection)
                 if block is not None:
                     blocks.append(block)
                     continue
-        log.info("%s: damaged, or its images changed: computed anew", path)
+        log.info("%s: damaged, or of other settings, weights, code or images: computed anew", path)
         path.unlink()
     return blocks
 

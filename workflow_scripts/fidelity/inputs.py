@@ -1,6 +1,14 @@
-"""Feature files read for a comparison: of the right encoder, of one origin, in one order."""
+"""Feature files read for a comparison: of the right images and encoder, of one origin and order.
+
+Every attribute of a file is compared with what the reader expects or with the other files of the
+comparison, but those that say where and by which job it was computed. Other versions of the
+libraries are named in the log: a new one need not move anything, and files of several years may
+stand in one table.
+"""
 
 import hashlib
+import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,31 +20,65 @@ import pandas as pd
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.features.cache import Features, read_features
 
+log = logging.getLogger(__name__)
+
+REAL: Final = "real"
+"""The collection of radiographs."""
+
 _ORIGIN: Final = ("encoder", "weights_sha256", "preprocessing")
 
 
-def read_encoder(folder: Path, encoder: str, protocol: str) -> Features:
+def read_encoder(
+    folder: Path, encoder: str, protocol: str, collection: str, purpose: str
+) -> Features:
     """Read one encoder's file of a collection's folder.
 
+    Args:
+        folder: holds `{encoder}.h5`.
+        encoder: its name.
+        protocol: under which it was made.
+        collection: whose images: `real`, or a model's key.
+        purpose: what the images were prepared for (`fidelity` or `privacy`).
+
     Raises:
-        InputError: it is missing, damaged, or of another encoder or protocol.
+        InputError: it is missing, damaged, changed, or of another encoder, protocol, collection or
+            purpose.
     """
-    return read_features(
-        folder / f"{encoder}.h5", expect={"encoder": encoder, "protocol": protocol}
-    )
+    expect = {
+        "encoder": encoder,
+        "protocol": protocol,
+        "collection": collection,
+        "purpose": purpose,
+    }
+    return read_features(folder / f"{encoder}.h5", expect)
 
 
 def read_comparable(
-    real_folder: Path, generated_folder: Path, encoder: str, protocol: str
+    real_folder: Path,
+    generated_folder: Path,
+    encoder: str,
+    protocol: str,
+    model: str,
+    purpose: str,
 ) -> tuple[Features, Features]:
-    """Read one encoder's files of a real and a generated collection.
+    """Read one encoder's files of radiographs and of a model's images.
 
     Raises:
         InputError: see `read_encoder`; or the two come from other weights or preprocessing, and
             distances between them would mean nothing.
     """
-    real = read_encoder(real_folder, encoder, protocol)
-    generated = read_encoder(generated_folder, encoder, protocol)
+    real = read_encoder(real_folder, encoder, protocol, REAL, purpose)
+    generated = read_encoder(generated_folder, encoder, protocol, model, purpose)
+    require_comparable(real, generated, f"{encoder}.h5 of {real_folder} and {generated_folder}")
+    return real, generated
+
+
+def require_comparable(real: Features, generated: Features, where: str) -> None:
+    """Refuse two collections' features of one encoder that do not come from the same network.
+
+    Raises:
+        InputError: other weights, preprocessing or dimensions; each is named with both values.
+    """
     differing = [key for key in _ORIGIN if real.attrs[key] != generated.attrs[key]]
     if real.features.shape[1] != generated.features.shape[1]:
         differing.append("number of dimensions")
@@ -48,10 +90,31 @@ def read_comparable(
         )
         raise InputError(
             f"features of another {', '.join(differing)} are not comparable: {told}",
-            f"{encoder}.h5 of {real_folder} and {generated_folder}",
+            where,
             "rerun the features stage for both with the same weights",
         )
-    return real, generated
+    one, other = (json.loads(features.attrs["versions"]) for features in (real, generated))
+    for library in sorted(one.keys() | other.keys()):
+        if one.get(library) != other.get(library):
+            log.warning(
+                "%s: made with %s %s and %s", where, library, one.get(library), other.get(library)
+            )
+
+
+def require_same_images(first: Features, second: Features, where: Path) -> None:
+    """Refuse features of two encoders that are not of the same images.
+
+    Raises:
+        InputError: the digests of the two collections differ.
+    """
+    key = "collection_sha256"
+    if first.attrs[key] != second.attrs[key]:
+        raise InputError(
+            f"{first.attrs['encoder']} and {second.attrs['encoder']} are of other images: "
+            f"{key} {first.attrs[key]!r} and {second.attrs[key]!r}",
+            where,
+            "rerun the features stage for this collection",
+        )
 
 
 def rows_of(
@@ -80,6 +143,7 @@ def rows_in_order_of(leader: Features, other: Features, where: Path) -> np.ndarr
     Raises:
         InputError: the two hold different images.
     """
+    require_same_images(leader, other, where)
     if len(leader.ids) != len(other.ids):
         raise InputError(
             f"{other.attrs['encoder']} has {len(other.ids)} images, "
@@ -121,7 +185,7 @@ def of_prompts(
 
 def origin(features: Features) -> dict[str, Any]:
     """Return what identifies a feature file, for a record's provenance."""
-    return {key: features.attrs[key] for key in (*_ORIGIN, "collection_sha256")}
+    return {key: features.attrs[key] for key in (*_ORIGIN, "collection", "collection_sha256")}
 
 
 def digest_of(ids: Sequence[str]) -> str:

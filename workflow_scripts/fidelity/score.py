@@ -13,6 +13,7 @@ labels of its prompt, a control by those of the radiograph it shows.
 """
 
 import argparse
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ import torch
 
 from workflow_scripts.common.as_published import PROTOCOLS, deviations
 from workflow_scripts.common.devices import device_name, pick_device
-from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import (
     FINDINGS,
     read_manifest,
@@ -246,6 +247,38 @@ def generated_findings(
     return found
 
 
+def require_captions(
+    texts: Features, prompts: pd.DataFrame, manifest: pd.DataFrame, where: Path
+) -> None:
+    """Refuse features of other captions than those that the images were made from.
+
+    The caption of a prompt; for a control, that of the radiograph it shows.
+
+    Args:
+        texts: of the captions of a generated collection.
+        prompts: the prompt set.
+        manifest: `image_id` and `caption`, at least.
+        where: the folder of the features, for errors.
+
+    Raises:
+        InputError: the features' `captions_sha256` is another, or missing.
+    """
+    asked = dict(zip(prompts["prompt_id"], prompts["caption"], strict=True))
+    shown = dict(zip(manifest["image_id"], manifest["caption"], strict=True))
+    sources = texts.source_ids or [""] * len(texts.ids)
+    digest = hashlib.sha256()
+    for name, source in zip(texts.ids, sources, strict=True):
+        caption = shown.get(source) if source else asked.get(name)
+        digest.update(hashlib.sha256((caption or "").encode()).digest())
+    found, expected = texts.attrs.get("captions_sha256"), digest.hexdigest()
+    if found != expected:
+        raise InputError(
+            f"features of other captions: captions_sha256 {found!r}, {expected!r} expected",
+            where / f"{texts.attrs['encoder']}.h5",
+            "rerun the features stage for this collection",
+        )
+
+
 def score(
     model: str,
     encoder: str,
@@ -264,14 +297,14 @@ def score(
             manifest or the prompt set does not know.
     """
     switches = deviations(protocol)
-    columns = ["image_id", "patient_id", *FINDINGS]
+    columns = ["image_id", "patient_id", "caption", *FINDINGS]
     manifest = read_manifest(manifest_path, columns)
     every_prompt = read_prompts(prompts_path)
     prompts = scored_prompts(every_prompt, protocol)
-    real, *made = read_comparable(real_folder, generated_folder, encoder, protocol)
+    own = (protocol, model, "fidelity")
+    real, *made = read_comparable(real_folder, generated_folder, encoder, *own)
     made += [
-        read_encoder(generated_folder, name, protocol)
-        for name in ("biovil_t_image", "biovil_t_text")
+        read_encoder(generated_folder, name, *own) for name in ("biovil_t_image", "biovil_t_text")
     ]
     generated, images, texts = (
         of_prompts(part, prompts, every_prompt, generated_folder) for part in made
@@ -298,6 +331,7 @@ def score(
     )
     image_rows = rows_in_order_of(generated, images, generated_folder)
     text_rows = rows_in_order_of(generated, texts, generated_folder)
+    require_captions(texts, prompts, manifest, generated_folder)
     cosines = np.zeros(0)
     if len(generated.ids):
         cosines = cosine_alignment(images.features[image_rows], texts.features[text_rows])
@@ -325,12 +359,9 @@ def score(
             "replicates": found.replicates,
         },
         provenance=provenance(
-            {
-                "protocol": protocol,
-                **asdict(settings),
-                "inputs": [origin(features) for features in (real, generated, images, texts)],
-            },
+            {"protocol": protocol, **asdict(settings)},
             device_name(device),
+            [origin(features) for features in (real, generated, images, texts)],
         ),
     )
 

@@ -144,6 +144,7 @@ def finetune(
     threads: int = 1,
     cache: Path | None = None,
     limit: TimeLimit | None = None,
+    version: int = 1,
 ) -> None:
     """Fine-tune `base`, until it is done or the time limit is near, and write a span to `output`.
 
@@ -164,6 +165,7 @@ def finetune(
         cache: folder of encoded images, for this run and every other that encodes alike; without
             it, they are kept in memory if they fit, else encoded in every step.
         limit: when to stop; None trains to the end.
+        version: of the stage; neither checkpoints nor encoded images of another one are used.
 
     Raises:
         InputError: unusable settings, manifest, base or image; a loss that is not finite; no step
@@ -189,7 +191,7 @@ def finetune(
     images, accumulate = divide_batch(
         settings.batch_size, accelerator.num_processes, settings.per_device_batch_size
     )
-    identity = _identity(family, files, base, rows, settings, device)
+    identity = _identity(family, version, files, base, rows, settings, device)
 
     # Pipelines log the end of a caption that is longer than their text encoder takes.
     logging.getLogger("diffusers").setLevel(logging.ERROR)
@@ -201,7 +203,9 @@ def finetune(
     )
     family.check_size(pipeline, settings.size)
     attempt, checkpoint = _begin(progress, identity, accelerator)
-    encoded = _EncodedCache(cache, _encoding_key(family, pipeline, files, base, rows, device))
+    encoded = _EncodedCache(
+        cache, _encoding_key(family, version, pipeline, files, base, rows, device)
+    )
     run = _Run(
         family,
         pipeline,
@@ -571,6 +575,7 @@ def _on_cpu(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _encoding_key(
     family: Family,
+    version: int,
     pipeline: Any,
     files: list[Path],
     base: Base,
@@ -586,6 +591,8 @@ def _encoding_key(
         if place.startswith(f"{component}/")
     }
     return {
+        "family": family.identity,
+        "version": str(version),
         "encoder": _digest(weights),
         "precision": str(getattr(getattr(pipeline, component, None), "dtype", None)),
         "device": device.type,
@@ -595,6 +602,7 @@ def _encoding_key(
 
 def _identity(
     family: Family,
+    version: int,
     files: list[Path],
     base: Base,
     rows: pd.DataFrame,
@@ -605,7 +613,8 @@ def _identity(
     weights = {base.component_of(path): sha256_of(path) for path in sorted(files)}
     chosen = {key: value for key, value in asdict(settings).items() if key not in _HARDWARE_KEYS}
     identity = {
-        "family": family.name,
+        "family": family.identity,
+        "version": version,
         "base": _digest(weights),
         "images": _digest(rows.values.tolist()),
         "device": device.type,
@@ -703,6 +712,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--gpus", default=0, type=int)
     parser.add_argument("--threads", default=1, type=int)
+    parser.add_argument("--version", default=1, type=int, help="of the stage")
     parser.add_argument("--time-limit", default=None, type=float, help="minutes; stop before")
     flags = vars(parser.parse_args(argv))
     limit = TimeLimit(flags["time_limit"], psutil.Process().create_time())
@@ -727,6 +737,7 @@ def main(argv: list[str] | None = None) -> None:
         flags["threads"],
         flags["cache"],
         limit,
+        flags["version"],
     )
 
 

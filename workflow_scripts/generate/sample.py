@@ -5,22 +5,23 @@
         --shard 0 --shards 4 --output FILE --progress DIR --steps 50 --guidance 7.5 --size 512 ...
 
 An image depends on the model, its prompt and its seed, not on the number of shards. Every finished
-batch is kept in the progress folder; a killed job continues after the last one.
+batch is kept in the progress folder; a killed job continues after the last one. What is left of a
+job that was given up cannot meddle with its retry (attempts.py).
 """
 
 import argparse
 import hashlib
+import importlib.metadata
 import json
 import logging
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.files import sha256_of, write_text
+from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.images import (
     ImageItem,
     png_bytes,
@@ -41,6 +42,8 @@ from workflow_scripts.generate.sharding import shard_batches
 log = logging.getLogger(__name__)
 
 PRECISIONS: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_LIBRARIES: Final = ("torch", "diffusers", "transformers", "pillow")
+"""What a batch's last bits depend on beside the project's code."""
 
 
 def sample_shard(
@@ -58,6 +61,7 @@ def sample_shard(
     threads: int = 1,
     lora: Path | None = None,
     precision: str = "fp32",
+    version: int = 1,
 ) -> None:
     """Sample the images of one shard and write them to `output` (common/images.py).
 
@@ -77,9 +81,10 @@ def sample_shard(
         lora: folder of an adapter that was trained on the base.
         precision: `fp32`, `bf16` or `fp16`, of weights and arithmetic; of the autoencoder `fp32`
             where the family says so. The noise that an image starts from is the same in all.
+        version: of the stage; batches of another one are not continued.
 
     Raises:
-        InputError: an unusable checkpoint, prompt set or setting.
+        InputError: an unusable checkpoint, prompt set or setting; another attempt took over.
     """
     check_settings(family, settings)
     if precision not in PRECISIONS:
@@ -89,9 +94,17 @@ def sample_shard(
         files["lora"] = check_lora(lora)
     frame = read_prompts(prompts)
     batches = shard_batches(len(frame), batch_size, shard, shards)
-    identity = _identity(family, files, frame, settings, batch_size, gpus > 0, precision)
-    _keep_only(progress, identity)
-    parts = [progress / f"batch-{batch.start:08d}.parquet" for batch in batches]
+    identity = _identity(family, version, files, frame, settings, batch_size, gpus > 0, precision)
+    attempt = Attempt(progress)
+    attempt.inherit()
+    names = [f"batch-{identity}-{batch.start:08d}.parquet" for batch in batches]
+    if others := {path.name for path in attempt.folder.iterdir()} - set(names):
+        log.warning(
+            "%d batch(es) in %s were made from other inputs and are not continued",
+            len(others),
+            progress,
+        )
+    parts = [attempt.folder / name for name in names]
     missing = [i for i, part in enumerate(parts) if not part.exists()]
     if missing:
         import torch
@@ -120,23 +133,28 @@ def sample_shard(
         own = {"device": device_name(device), **slurm_job()}
         for i in missing:
             rows = frame.iloc[batches[i].start : batches[i].stop]
-            write_shard(_sample_batch(family, pipeline, rows, settings), parts[i], [own])
+            items = _sample_batch(family, pipeline, rows, settings)
+            with attempt.writing() as folder:
+                write_shard(items, folder / names[i], [own], make_parents=False)
             shown.update(len(rows))
+    attempt.check()  # before anything is written: a newer attempt may be writing the same
     # A job that was killed has its part in the shard, too.
     jobs = [job for part in parts for job in shard_jobs(part)]
     write_shard(
         read_shards(parts), output, [job for i, job in enumerate(jobs) if job not in jobs[:i]]
     )
-    shutil.rmtree(progress, ignore_errors=True)
+    attempt.end()
 
 
 def _sample_batch(
     family: Family, pipeline: Any, rows: pd.DataFrame, settings: SampleSettings
-) -> Iterator[ImageItem]:
+) -> list[ImageItem]:
     captions = rows["caption"].tolist()
     images = family.sample(pipeline, captions, rows["seed"].tolist(), settings)
-    for prompt_id, caption, image in zip(rows["prompt_id"], captions, images, strict=True):
-        yield ImageItem(prompt_id, f"{prompt_id}.png", png_bytes(image.convert("RGB")), caption)
+    return [
+        ImageItem(prompt_id, f"{prompt_id}.png", png_bytes(image.convert("RGB")), caption)
+        for prompt_id, caption, image in zip(rows["prompt_id"], captions, images, strict=True)
+    ]
 
 
 def check_settings(family: Family, settings: SampleSettings) -> None:
@@ -154,6 +172,7 @@ def check_settings(family: Family, settings: SampleSettings) -> None:
 
 def _identity(
     family: Family,
+    version: int,
     files: dict[str, Path],
     frame: pd.DataFrame,
     settings: SampleSettings,
@@ -163,7 +182,9 @@ def _identity(
 ) -> str:
     """Return a digest of all that a finished batch depends on."""
     content = {
-        "family": family.name,
+        "family": family.identity,
+        "version": version,
+        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "checkpoint": {place: sha256_of(path) for place, path in files.items()},
         "prompts": frame[["prompt_id", "caption", "seed"]].values.tolist(),
         "settings": {**vars(settings), "options": dict(settings.options)},
@@ -171,16 +192,7 @@ def _identity(
         "gpu": on_gpu,
         "precision": precision,
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _keep_only(progress: Path, identity: str) -> None:
-    """Empty the progress folder unless what it holds was made from the same inputs."""
-    mark = progress / "identity"
-    if progress.exists() and not (mark.is_file() and mark.read_text().strip() == identity):
-        log.warning("progress in %s was made from other inputs and is not continued", progress)
-        shutil.rmtree(progress)
-    write_text(mark, identity + "\n")
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -208,6 +220,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", required=True, type=int)
     parser.add_argument("--precision", default="fp32", choices=tuple(PRECISIONS))
     parser.add_argument("--progress", required=True, type=Path, help="folder of finished batches")
+    parser.add_argument("--version", default=1, type=int, help="of the stage")
     parser.add_argument("--gpus", default=0, type=int)
     parser.add_argument("--threads", default=1, type=int)
     flags = parser.parse_args(argv)
@@ -226,6 +239,7 @@ def main(argv: list[str] | None = None) -> None:
         flags.threads,
         flags.lora,
         flags.precision,
+        flags.version,
     )
 
 

@@ -31,13 +31,19 @@ import pyarrow as pa
 
 from workflow_scripts.common.as_published import PROTOCOLS, Deviations, deviations
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.images import ImageItem, decode_image, read_shard_ids, read_shards
+from workflow_scripts.common.images import ImageItem, decode_image, read_shards, shards_sha256
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.features.cache import Features
 from workflow_scripts.features.pair_scores import pair_scores
-from workflow_scripts.fidelity.inputs import origin, read_comparable, rows_in_order_of, rows_of
+from workflow_scripts.fidelity.inputs import (
+    origin,
+    read_comparable,
+    require_same_images,
+    rows_in_order_of,
+    rows_of,
+)
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.distances import latent_distance, pixel_distance, pixels
 from workflow_scripts.privacy.private_table import write_private_table
@@ -214,16 +220,17 @@ def score(
     switches = deviations(protocol)
     prompts = read_prompts(prompts_path)
     folders = (real_folder, generated_folder)
-    latent_real, latent = read_comparable(*folders, "rad_dino", protocol)
-    reid_real, reid = read_comparable(*folders, "reid", protocol)
+    own_images = (protocol, model, "privacy")
+    latent_real, latent = read_comparable(*folders, "rad_dino", *own_images)
+    reid_real, reid = read_comparable(*folders, "reid", *own_images)
+    require_same_images(latent_real, reid_real, real_folder)
     rows = rows_of(prompts["prompt_id"], latent.ids, generated_folder, "prompt set")
     pairs = prompts.iloc[rows][["prompt_id", "image_id", "replicate"]].reset_index(drop=True)
     if pairs.empty:
         raise InputError("a collection without images has no privacy", generated_folder)
     if len(pairs) < len(prompts):
         log.warning("%s: %d of %d prompts have an image", model, len(pairs), len(prompts))
-    shard_ids = read_shard_ids(shards)
-    if set(shard_ids) != set(latent.ids):
+    if shards_sha256(shards) != latent.attrs["collection_sha256"]:
         raise InputError(
             "the features are of other images than the shards hold",
             generated_folder,
@@ -258,11 +265,8 @@ def score(
             "pixel_distance": "root mean square over 512 x 512 pixels, 0 to 255",
         },
         provenance=provenance(
-            {
-                "protocol": protocol,
-                **asdict(settings),
-                "inputs": [origin(file) for file in (latent_real, latent, reid_real, reid)],
-            }
+            {"protocol": protocol, **asdict(settings)},
+            inputs=[origin(file) for file in (latent_real, latent, reid_real, reid)],
         ),
     )
     return record, pairs

@@ -28,7 +28,7 @@ from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.features.pair_scores import pair_scores
-from workflow_scripts.fidelity.inputs import origin, read_encoder
+from workflow_scripts.fidelity.inputs import REAL, origin, read_encoder
 from workflow_scripts.fidelity.resample import paired_groups
 from workflow_scripts.privacy.held_out import held_out_rows
 from workflow_scripts.privacy.score import Settings, siamese_head
@@ -205,7 +205,7 @@ def score(
     Raises:
         InputError: features that are missing, damaged, or of images not in the manifest.
     """
-    reid = read_encoder(folder, "reid", protocol)
+    reid = read_encoder(folder, "reid", protocol, REAL, "privacy")
     rows, held_out = held_out_rows(manifest_path, reid, folder)
     patients = held_out["patient_id"].to_numpy(str)
     sites = held_out["site"].fillna("").to_numpy(str)
@@ -221,7 +221,7 @@ def score(
         protocol=protocol,
         values=attacker_values(pairs, count, replicates, len(rows)),
         details={"threshold": settings.threshold, "replicates": replicates, "images": len(rows)},
-        provenance=provenance({"protocol": protocol, **asdict(settings), "inputs": [origin(reid)]}),
+        provenance=provenance({"protocol": protocol, **asdict(settings)}, inputs=[origin(reid)]),
     )
 
 

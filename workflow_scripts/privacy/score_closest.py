@@ -30,7 +30,13 @@ from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import Record, Value, provenance, write_record
-from workflow_scripts.fidelity.inputs import origin, read_comparable, rows_in_order_of, rows_of
+from workflow_scripts.fidelity.inputs import (
+    origin,
+    read_comparable,
+    require_same_images,
+    rows_in_order_of,
+    rows_of,
+)
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
 from workflow_scripts.privacy.private_table import write_private_table
@@ -134,8 +140,10 @@ def score(
             fewer than two training images.
     """
     folders = (real_folder, generated_folder)
-    latent_real, latent = read_comparable(*folders, "rad_dino", protocol)
-    reid_real, reid = read_comparable(*folders, "reid", protocol)
+    own_images = (protocol, model, "privacy")
+    latent_real, latent = read_comparable(*folders, "rad_dino", *own_images)
+    reid_real, reid = read_comparable(*folders, "reid", *own_images)
+    require_same_images(latent_real, reid_real, real_folder)
     if not latent.ids:
         raise InputError("a collection without images has no privacy", generated_folder)
     if len(latent_real.ids) < 2:
@@ -185,12 +193,9 @@ def score(
         values=closest_values(first, of_prompt, settings),
         details={**asdict(settings), "training_images": len(latent_real.ids)},
         provenance=provenance(
-            {
-                "protocol": protocol,
-                **asdict(settings),
-                "inputs": [origin(file) for file in (latent_real, latent, reid_real, reid)],
-            },
+            {"protocol": protocol, **asdict(settings)},
             device_name(device),
+            [origin(file) for file in (latent_real, latent, reid_real, reid)],
         ),
     )
     return record, pairs

@@ -30,7 +30,14 @@ from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.fidelity.arrays import CPU, blocks
-from workflow_scripts.fidelity.inputs import origin, read_comparable, read_encoder, rows_of
+from workflow_scripts.fidelity.inputs import (
+    REAL,
+    origin,
+    read_comparable,
+    read_encoder,
+    require_comparable,
+    rows_of,
+)
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.generate.make_control import draw_matched, positive_masks
 from workflow_scripts.privacy.held_out import held_out_rows
@@ -280,8 +287,12 @@ def score(
     Raises:
         InputError: features that are missing, damaged, not comparable or of other prompts.
     """
-    training, generated = read_comparable(real_folder, generated_folder, "rad_dino", protocol)
-    held_out = read_encoder(held_out_folder, "rad_dino", protocol)
+    encoder, purpose = "rad_dino", "privacy"
+    folders = (real_folder, generated_folder)
+    training, generated = read_comparable(*folders, encoder, protocol, model, purpose)
+    held_out = read_encoder(held_out_folder, encoder, protocol, REAL, purpose)
+    both = f"{encoder}.h5 of {held_out_folder} and {generated_folder}"
+    require_comparable(held_out, generated, both)
     if not generated.ids:
         raise InputError("a collection without images has no privacy", generated_folder)
     prompts = read_prompts(prompts_path)
@@ -325,12 +336,9 @@ def score(
         values=values,
         details=details,
         provenance=provenance(
-            {
-                "protocol": protocol,
-                **asdict(settings),
-                "inputs": [origin(file) for file in (training, held_out, generated)],
-            },
+            {"protocol": protocol, **asdict(settings)},
             device_name(device),
+            [origin(file) for file in (training, held_out, generated)],
         ),
     )
 

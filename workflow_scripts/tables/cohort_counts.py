@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from workflow_scripts.cohort.attrition import PUBLISHED
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, SPLITS, read_manifest
 
@@ -50,8 +51,12 @@ class AttritionTable:
     images_removed: int
 
 
-def read_attrition(path: str | Path) -> AttritionTable:
-    """Read the cohort's attrition table.
+def read_attrition(path: str | Path, dataset: str) -> AttritionTable:
+    """Read the cohort's attrition table; what others have published is set beside it.
+
+    Args:
+        path: the file.
+        dataset: the data's name.
 
     Raises:
         InputError: the file cannot be read or is no attrition table.
@@ -64,4 +69,8 @@ def read_attrition(path: str | Path) -> AttritionTable:
         total = sum(int(row[removed]) for row in rows if row[unit] == "images")
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise InputError(f"cannot read the attrition table: {error}", path, remedy) from None
+    published = PUBLISHED.get(dataset)
+    if published:
+        header = [*header, "published"]
+        rows = [[*row, str(published.get(row[0], ""))] for row in rows]
     return AttritionTable(tuple(header), tuple(tuple(row) for row in rows), total)

@@ -103,4 +103,38 @@ def read_records(
                     "rerun the stage under one protocol",
                 )
             records.add(record)
+    require_same_encoders(records.all())
     return records
+
+
+def require_same_encoders(records: Sequence[Record]) -> None:
+    """Refuse records that rest on different networks or references: they cannot stand in one table.
+
+    An encoder's weights are the same in all records; its preprocessing and, for fidelity, the
+    radiographs that models are compared with are those of all records of one kind and protocol.
+
+    Raises:
+        InputError: it names the encoder, the two records and what differs between them.
+    """
+    first: dict[tuple[str, ...], tuple[str, Record]] = {}
+    for record in records:
+        kind = (record.stage, record.family, record.protocol)
+        for read in record.provenance.get("inputs", ()):
+            encoder = str(read["encoder"])
+            said: dict[tuple[str, ...], str] = {("weights_sha256", encoder): read["weights_sha256"]}
+            said["preprocessing", encoder, *kind] = read["preprocessing"]
+            if record.stage == "fidelity" and read["collection"] == REAL:
+                said["collection_sha256", encoder, *kind] = read["collection_sha256"]
+            for place, value in said.items():
+                known, other = first.setdefault(place, (value, record))
+                if known != value:
+                    raise InputError(
+                        f"records that rest on another {place[0]} of {encoder} stand in no table "
+                        f"together: {known!r} and {value!r}",
+                        f"{_named(other)} and {_named(record)}",
+                        "rerun the features stage of both with the same weights and images",
+                    )
+
+
+def _named(record: Record) -> str:
+    return f"{record.stage}/{record.family} of {record.model}"

@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "controls": [model for model in models if model.is_control],
         "cohort": run.cohort,
         "findings": FINDINGS,
-        "attrition": read_attrition(args.attrition),
+        "attrition": read_attrition(args.attrition, args.dataset),
         "headlines": headlines(tables),
         "glance": glance,
         "on_page": {

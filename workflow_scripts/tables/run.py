@@ -70,5 +70,5 @@ def read_run(args: argparse.Namespace) -> Run:
         models,
         args.dataset,
         count_cohort(args.manifest),
-        read_attrition(args.attrition).images_removed,
+        read_attrition(args.attrition, args.dataset).images_removed,
     )

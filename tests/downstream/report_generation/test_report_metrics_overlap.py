@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU
 
 from tests.downstream.report_generation.reports_by_hand import write_reports
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.downstream.report_generation.metrics.overlap import (
     COUNTS,
@@ -136,7 +137,7 @@ def test_a_killed_scorer_continues_and_another_key_starts_anew(tmp_path: Path):
             reports,
             of,
             batch_size=2,
-            progress=tmp_path / "progress",
+            attempt=Attempt(tmp_path / "progress"),
             key={"weights": weights},
             label="test",
         )

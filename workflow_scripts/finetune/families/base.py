@@ -122,6 +122,16 @@ class Family(ABC):
             InputError: as `check`, or keys are missing from or unexpected in a weight file.
         """
 
+    @property
+    def identity(self) -> str:
+        """The family's name and class, for keys of caches.
+
+        A subclass that changes one method makes something else, whatever its name. (An edited
+        method is told by the stage's version, as everywhere in fine-tuning and sampling.)
+        """
+        own = type(self)
+        return f"{self.name} {own.__module__}:{own.__qualname__}"
+
     def network(self, pipeline: Any) -> nn.Module:
         """Return the component that is trained."""
         return getattr(pipeline, self.trained)

@@ -11,7 +11,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.files import sha256_of, write_text
+from workflow_scripts.common.files import sha256_of, whole_file
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.downstream.outcomes import Outcomes, read_outcomes, write_outcomes
 
@@ -140,7 +140,7 @@ def score_in_batches(
     score: Callable[[list[str], list[str]], Sequence[float]],
     *,
     batch_size: int,
-    progress: Path,
+    attempt: Attempt,
     key: Mapping[str, Any],
     label: str,
 ) -> np.ndarray:
@@ -150,17 +150,21 @@ def score_in_batches(
         reports: of one training run.
         score: (references, generated) to a number for each pair.
         batch_size: pairs at a time.
-        progress: folder of the batches done so far; removed by `done` at the end.
+        attempt: at this job; it keeps the batches done so far.
         key: what the scores depend on beside the reports; another key starts anew.
         label: what is being done.
 
     Returns:
         float64, (n,).
+
+    Raises:
+        InputError: another attempt took over.
     """
+    attempt.inherit()
     text = json.dumps({**key, "outcomes": reports.sha256, "batch": batch_size}, sort_keys=True)
-    folder = progress / hashlib.sha256(text.encode()).hexdigest()[:16]
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
     starts = range(0, len(reports), batch_size)
-    files = [folder / f"{start:08d}.json" for start in starts]
+    files = [attempt.folder / f"{name}-{start:08d}.json" for start in starts]
     shown = Progress(label, len(reports), "reports", min(len(reports), batch_size * _made(files)))
     found: list[float] = []
     for start, file in zip(starts, files, strict=True):
@@ -172,15 +176,12 @@ def score_in_batches(
         numbers = [float(number) for number in score(references, generated)]
         if len(numbers) != len(references):
             raise RuntimeError(f"{len(numbers)} scores for {len(references)} reports")
-        write_text(file, json.dumps(numbers))
+        with attempt.writing(), whole_file(file, make_parents=False) as temporary:
+            temporary.write_text(json.dumps(numbers), encoding="utf-8")
         found += numbers
         shown.update(len(numbers))
+    attempt.check()
     return np.array(found, dtype=np.float64)
-
-
-def done(progress: Path) -> None:
-    """Remove the progress of a run whose scores are written."""
-    shutil.rmtree(progress, ignore_errors=True)
 
 
 def scorer_arguments(description: str | None, resumes: bool = False) -> argparse.ArgumentParser:

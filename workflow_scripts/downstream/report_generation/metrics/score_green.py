@@ -21,13 +21,13 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.checkpoints import check_weight_file, refuse_remote_code
 from workflow_scripts.common.errors import InputError, first_line, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.records import slurm_job
 from workflow_scripts.downstream.report_generation.metrics.reports import (
     SCORE,
-    done,
     package_versions,
     read_reports,
     score_in_batches,
@@ -152,11 +152,12 @@ def main(argv: list[str] | None = None) -> None:
         prompts = list(map(make_prompt, references, generated))
         return [judge.compute_green(answer) for answer in judge.get_response({"prompt": prompts})]
 
+    attempt = Attempt(args.progress)
     scores = score_in_batches(
-        reports, score, batch_size=_BATCH, progress=args.progress, key=made, label="GREEN"
+        reports, score, batch_size=_BATCH, attempt=attempt, key=made, label="GREEN"
     )
     write_scores(args.output, reports, "green", {SCORE: scores}, {**made, **slurm_job()})
-    done(args.progress)
+    attempt.end()
 
 
 if __name__ == "__main__":

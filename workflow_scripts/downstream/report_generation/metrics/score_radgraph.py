@@ -17,13 +17,13 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.checkpoints import check_weight_file, load_state, refuse_remote_code
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.records import slurm_job
 from workflow_scripts.downstream.report_generation.metrics.reports import (
     SCORE,
-    done,
     package_versions,
     read_reports,
     score_in_batches,
@@ -150,16 +150,17 @@ def main(argv: list[str] | None = None) -> None:
     def score(references: list[str], generated: list[str]) -> list[float]:
         return scorer(refs=references, hyps=generated)[1]
 
+    attempt = Attempt(args.progress)
     scores = score_in_batches(
         reports,
         score,
         batch_size=_BATCH,
-        progress=args.progress,
+        attempt=attempt,
         key=made,
         label="RadGraph",
     )
     write_scores(args.output, reports, "radgraph", {SCORE: scores}, {**made, **slurm_job()})
-    done(args.progress)
+    attempt.end()
 
 
 if __name__ == "__main__":

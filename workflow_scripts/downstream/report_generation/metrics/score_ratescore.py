@@ -16,13 +16,13 @@ environment of the report scorers (envs/reports.txt). A report in which it finds
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.checkpoints import check_weight_file, refuse_remote_code
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.records import slurm_job
 from workflow_scripts.downstream.report_generation.metrics.reports import (
     SCORE,
-    done,
     package_versions,
     read_reports,
     score_in_batches,
@@ -105,11 +105,12 @@ def main(argv: list[str] | None = None) -> None:
             found += scorer.compute_score([other], [one])
         return found
 
+    attempt = Attempt(args.progress)
     scores = score_in_batches(
-        reports, score, batch_size=_BATCH, progress=args.progress, key=made, label="RaTEScore"
+        reports, score, batch_size=_BATCH, attempt=attempt, key=made, label="RaTEScore"
     )
     write_scores(args.output, reports, "ratescore", {SCORE: scores}, {**made, **slurm_job()})
-    done(args.progress)
+    attempt.end()
 
 
 if __name__ == "__main__":
