@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError
@@ -116,12 +116,13 @@ def require_same_encoders(records: Sequence[Record]) -> None:
     Raises:
         InputError: it names the encoder, the two records and what differs between them.
     """
-    first: dict[tuple[str, ...], tuple[str, Record]] = {}
+    first: dict[tuple[str, ...], tuple[Any, Record]] = {}
     for record in records:
         kind = (record.stage, record.family, record.protocol)
         for read in record.provenance.get("inputs", ()):
             encoder = str(read["encoder"])
-            said: dict[tuple[str, ...], str] = {("weights_sha256", encoder): read["weights_sha256"]}
+            said: dict[tuple[str, ...], Any] = {}
+            said["weights_sha256", encoder] = read["weights_sha256"]
             said["preprocessing", encoder, *kind] = read["preprocessing"]
             if record.stage == "fidelity" and read["collection"] == REAL:
                 said["collection_sha256", encoder, *kind] = read["collection_sha256"]
