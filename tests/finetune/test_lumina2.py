@@ -27,9 +27,9 @@ QUANTILES = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
 
 def test_noise_levels_are_uniform_as_in_the_authors_tool():
     """Theirs: 0.051, 0.251, 0.500, 0.750, 0.950 (a shift of 6 would give 0.24 to 0.99)."""
-    sigma = noise_levels(Draws(3, 7, range(20_000), CPU))
+    sigma = noise_levels(Draws(3, 7, range(4000), CPU))
     expected = torch.tensor([0.051, 0.251, 0.500, 0.750, 0.950])
-    assert torch.allclose(sigma.quantile(QUANTILES), expected, atol=0.01)
+    assert torch.allclose(sigma.quantile(QUANTILES), expected, atol=0.025)
     assert sigma.min() > 0
     assert sigma.max() <= 1
 
