@@ -139,7 +139,7 @@ def content_sha256(content: Features) -> str:
     }
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for _, array in sorted(arrays.items()):
-        digest.update(memoryview(array.reshape(-1).view(np.uint8)))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
