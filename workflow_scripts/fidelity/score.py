@@ -331,7 +331,7 @@ def score(
     )
     image_rows = rows_in_order_of(generated, images, generated_folder)
     text_rows = rows_in_order_of(generated, texts, generated_folder)
-    require_captions(texts, prompts, manifest, generated_folder)
+    require_captions(made[-1], every_prompt, manifest, generated_folder)
     cosines = np.zeros(0)
     if len(generated.ids):
         cosines = cosine_alignment(images.features[image_rows], texts.features[text_rows])
