@@ -28,6 +28,7 @@ BY_NAME = {
     "workflow_scripts/features/encoders/__init__.py",  # encoders: the rules name each
     "workflow_scripts/finetune/families/__init__.py",  # families: for rules without code
     "workflow_scripts/finetune/families/diffusers_pipeline.py",  # diffusers' own classes
+    "workflow_scripts/world/warm_python.py",  # libraries alone
 }
 """Modules that import others by a name that no syntax tree shows, and who knows the names."""
 

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import socket
 
 import pytest
@@ -41,6 +42,8 @@ def test_provenance_names_the_slurm_job_its_node_and_the_gpu_and_no_other_machin
 
 
 def test_provenance_names_what_of_the_environment_may_change_a_digit(monkeypatch):
+    for name in recorded_of(os.environ):
+        monkeypatch.delenv(name)
     assert "environment" not in provenance({})
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     assert provenance({})["environment"] == {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}

@@ -100,7 +100,7 @@ def test_a_key_of_a_transformer_is_missed_as_a_job_misses_it(name, base_of, tmp_
 
 def test_a_tensor_of_another_shape_is_named(sd):
     edit(sd / "vae/config.json", block_out_channels=[8, 16, 32])
-    with pytest.raises(InputError, match=r"keys of AutoencoderKL: \d+ of another shape: "):
+    with pytest.raises(InputError, match=r"keys of AutoencoderKL: .*\d+ of another shape: "):
         check_model(sd, block(), STAGES)
 
 
@@ -170,10 +170,10 @@ def test_a_tokenizer_with_more_tokens_than_the_encoder_knows_is_refused(base_of,
         ("stable_diffusion", {"size": 500}, "multiple of 8"),
         ("stable_diffusion", {"steps": None}, "0 denoising steps"),
         ("stable_diffusion", {"guidance": None}, "no guidance scale"),
-        ("stable_diffusion", {"options": {"eta": 1.0}}, "no sampling option eta"),
+        ("stable_diffusion", {"options": {"eta": 1.0}}, "no option eta"),
         ("lumina2", {"options": {"cfg_trunc_ration": 0.25}}, "known: cfg_trunc_ratio"),
-        ("lumina2", {"options": {"cfg_normalization": 0.5}}, "use true or false"),
-        ("lumina2", {"options": {"cfg_trunc_ratio": True}}, "use a number"),
+        ("lumina2", {"options": {"cfg_normalization": 0.5}}, "is true or false, not 0.5"),
+        ("lumina2", {"options": {"cfg_trunc_ratio": True}}, "is a number, not True"),
         ("llm_cxr", {"options": {"top_p": 1.5}}, "0 < top_p <= 1"),
     ],
 )

@@ -36,7 +36,12 @@ def clock(monkeypatch):
 
 
 class Hooked(StableDiffusion):
-    """Calls what it is given before every loss, and before it encodes or saves."""
+    """Calls what it is given before every loss, and before it encodes or saves.
+
+    What it trains is what Stable Diffusion trains: one continues what the other has begun.
+    """
+
+    identity = StableDiffusion().identity
 
     def __init__(self, on_loss=None, on_encode=None, on_save=None):
         super().__init__()

@@ -117,7 +117,7 @@ def test_a_precision_that_is_none_is_refused_and_another_one_is_not_continued(co
         _sample(cohort, checkpoint, "none", precision="fp8")
     frame = read_prompts(cohort.folder / "test.parquet")
     digests = {
-        sample._identity(FAMILY, {}, frame, SETTINGS, 4, False, precision)
+        sample._identity(FAMILY, 1, {}, frame, SETTINGS, 4, False, precision)
         for precision in sample.PRECISIONS
     }
     assert len(digests) == 3

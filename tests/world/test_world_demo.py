@@ -19,7 +19,7 @@ def commands(tmp_path, monkeypatch):
 
     ran = Commands()
 
-    def run(command):
+    def run(command, environment=None):
         ran.append(" ".join(command))
         if ran.fails and ran.fails in ran[-1]:
             raise InputError("failed")

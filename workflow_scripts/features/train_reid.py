@@ -328,7 +328,8 @@ def main(argv: list[str] | None = None) -> None:
         state = {
             key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
         }
-        torch.save(state, temporary)
+        with temporary.open("wb") as stream:  # by its path, torch would write the file's name in
+            torch.save(state, stream)
     attempt.end()
     log.info("the best of %d epochs is %d", len(history), best_epoch(history) + 1)
 
