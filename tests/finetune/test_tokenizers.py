@@ -131,16 +131,22 @@ def sentencepiece_of(tokenizer, prefix):
     proto.normalizer_spec.name = "identity"
     proto.normalizer_spec.add_dummy_prefix = prefix
     proto.normalizer_spec.remove_extra_whitespaces = False
-    kinds = {"<unk>": 2, **dict.fromkeys(special - {"<unk>"}, 3)}
-    for piece, number in sorted(said["model"]["vocab"].items(), key=lambda entry: entry[1]):
-        byte = len(piece) == 6 and piece.startswith("<0x")
-        proto.pieces.add(piece=piece, score=-float(number), type=6 if byte else kinds.get(piece, 1))
-    names = ("unk", "bos", "eos", "pad")
+    kinds = {token["content"]: 4 for token in said["added_tokens"]}  # the user's own
+    kinds |= {"<unk>": 2, **dict.fromkeys(special - {"<unk>"}, 3)}
     vocabulary = said["model"]["vocab"]
-    for name, token in zip(names, ("<unk>", None, None, "<pad>"), strict=True):
-        if token is not None:
-            setattr(proto.trainer_spec, f"{name}_id", vocabulary.get(token, -1))
-    for name, tokens in (("bos", ("<s>", "<bos>")), ("eos", ("</s>", "<eos>"))):
+    first = vocabulary["<0x00>"]  # the bytes follow; Gemma's has a tab in the place of its byte
+    for piece, number in sorted(vocabulary.items(), key=lambda entry: entry[1]):
+        if first <= number < first + 256:
+            proto.pieces.add(piece=f"<0x{number - first:02X}>", type=6)
+        else:
+            proto.pieces.add(piece=piece, score=-float(number), type=kinds.get(piece, 1))
+    names = {
+        "unk": ["<unk>"],
+        "bos": ["<s>", "<bos>"],
+        "eos": ["</s>", "<eos>"],
+        "pad": ["<pad>"],
+    }
+    for name, tokens in names.items():
         found = [vocabulary[token] for token in tokens if token in vocabulary]
         setattr(proto.trainer_spec, f"{name}_id", found[0] if found else -1)
     return proto.SerializeToString()
@@ -154,7 +160,8 @@ def test_a_published_sentencepiece_model_is_read_as_sentencepiece_reads_it(tmp_p
     original = sentencepiece.SentencePieceProcessor(model_proto=model)
     assert len(tokenizer) == original.get_piece_size() == 32000
     for sentence in SENTENCES:
-        assert tokenizer(sentence).input_ids == [1, *original.encode(sentence)]
+        ids = tokenizer(sentence, add_special_tokens=False).input_ids
+        assert ids == original.encode(sentence)
         # Vicuna's folder has nothing but this file; the conversion of LLaVA-Rad reads it.
         vicuna = read_tokenizer(folder)(sentence, add_special_tokens=False).input_ids
         assert vicuna == original.encode(sentence)

@@ -192,7 +192,10 @@ _SENTENCES = (
 def _require_pieces(tokenizer: Any, model: Path) -> None:
     import sentencepiece
 
-    original = sentencepiece.SentencePieceProcessor(str(model))
+    try:
+        original = sentencepiece.SentencePieceProcessor(str(model))
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"no SentencePiece model: {first_line(error)}", model, _REMEDY) from None
     for sentence in _SENTENCES:
         found = tokenizer(sentence, add_special_tokens=False).input_ids
         if found != original.encode(sentence):
