@@ -109,6 +109,7 @@ def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> l
         seed: of the draws, the same for all arms.
     """
     n = len(runs[0].reports)
+    patients = int(runs[0].reports.outcomes.rows["patient_id"].nunique())
     found: list[Value] = []
     for metric in METRICS:
         if metric.scorer not in runs[0].scores:
@@ -122,7 +123,13 @@ def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> l
         other = _measure(metric, baseline, bootstrap, seed) if baseline else None
         defined = other is not None and bool(np.isfinite(other.points).all())
         mean, spread, gain = values_of(
-            metric.name, own, other if defined else None, direction="higher", n=n, seed=seed
+            metric.name,
+            own,
+            other if defined else None,
+            direction="higher",
+            n=n,
+            patients=patients,
+            most=100.0 if metric.scorer == "overlap" and metric.name.startswith("bleu") else 1.0,
         )
         if not defined:
             setting = runs[0].reports.outcomes.run["setting"]
