@@ -262,3 +262,20 @@ def test_a_share_of_one_has_an_interval_below_it():
     assert high == 1
     # Wilson's at 60 of 60.
     assert low == pytest.approx(60 / (60 + 1.96**2))
+
+
+@pytest.mark.parametrize("scale", [1e-14, 1e14])
+def test_scales_within_reach_change_nothing(scale):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 5)), rng.standard_normal((30, 5)) + 0.5
+    plain, scaled = manifold_overlap(x, y), manifold_overlap(x * scale, y * scale)
+    for name in ("precision", "recall", "density", "coverage"):
+        assert getattr(scaled, name) == getattr(plain, name)
+
+
+@pytest.mark.parametrize("scale", [1e19, 1e-22])
+def test_a_scale_whose_squares_leave_float32_is_refused_by_name(scale):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 5)), rng.standard_normal((30, 5)) + 0.5
+    with pytest.raises(ValueError, match="precision, recall, density and coverage need"):
+        manifold_overlap(x * scale, y * scale)

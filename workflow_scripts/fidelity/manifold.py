@@ -23,6 +23,7 @@ from workflow_scripts.fidelity.distances import (
     Centred,
     all_squared,
     bounds,
+    check_scale,
     pair_squared,
 )
 from workflow_scripts.fidelity.resample import (
@@ -109,10 +110,10 @@ class Manifolds:
         simulations at 16 dimensions. So it leaves out a real point at a time and lets the balls
         grow, which holds, and is up to twice as wide as needed in 2 dimensions. It has none where
         no ball holds anything. What is covered is the expectation at these n and m: like the
-        values, it depends on them. One patient alone has no interval.
+        values, it depends on them. One patient alone, or one with nearly all images, has none.
         """
         fewest = self.units.fewest
-        if fewest < 2:
+        if fewest < 2 or self.holding_by.shape[1] < 2:
             return {}
         found = {}
         for name, inside, held_by, units in (
@@ -138,7 +139,7 @@ class Manifolds:
         group_x, group_y = self.groups
         count = self.holding_by.shape[1]
         lost = np.bincount(group_x, self._density_lost(), minlength=count)
-        kept = [self.balls_holding[group_y != group].mean() for group in range(count)]
+        kept = [_mean(self.balls_holding[group_y != group]) for group in range(count)]
         return {
             "precision": _shares_without(self.holding_by, group_y),
             "recall": _shares_without(self.reached_by, group_x),
@@ -160,7 +161,12 @@ def _without_groups(held_by: np.ndarray) -> np.ndarray:
 def _shares_without(held_by: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return the share of points outside a group that a ball of another group holds, (g,)."""
     held = held_by.sum(axis=1, keepdims=True) > held_by
-    return np.array([held[groups != group, group].mean() for group in range(held.shape[1])])
+    return np.array([_mean(held[groups != group, group]) for group in range(held.shape[1])])
+
+
+def _mean(values: np.ndarray) -> float:
+    """Return the mean; 0 of no points, which a group that holds all of a side leaves."""
+    return float(values.mean()) if len(values) else 0.0
 
 
 def _jackknife_variance(left: np.ndarray) -> float:
@@ -198,13 +204,15 @@ def manifold_overlap(
         units: the patients of the rows, for the intervals; None where each image is a unit.
 
     Raises:
-        ValueError: too few rows, another d, or features that are not finite.
+        ValueError: too few rows, another d, or features that are not finite or of a scale whose
+            squares are not.
     """
     check_pair(real, generated, minimum=nearest_k + 1)
     x, y = to_float64(real, device), to_float64(generated, device)
+    centre = (x.mean(dim=0) + y.mean(dim=0)) / 2
+    check_scale(max(float((side - centre).norm(dim=1).max()) for side in (x, y)))
     (radii_x, next_x), nearest_x = _squared_radii(x, nearest_k)
     radii_y = _squared_radii(y, nearest_k)[0][0]
-    centre = (x.mean(dim=0) + y.mean(dim=0)) / 2
     points_x, points_y = Centred(x, centre), Centred(y, centre)
     units = units or units_of(len(x), len(y))
     both = groups_of(units)

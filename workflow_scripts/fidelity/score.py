@@ -25,7 +25,7 @@ import torch
 
 from workflow_scripts.common.as_published import PROTOCOLS, deviations
 from workflow_scripts.common.devices import device_name, pick_device
-from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
@@ -370,7 +370,12 @@ def _add_overlap(
     if reason is not None:
         found.values += [_value(name, None, subset, len(y), len(x), reason) for name in OVERLAPS]
         return
-    overlap = manifold_overlap(x, y, settings.nearest_k, device, units)
+    try:
+        overlap = manifold_overlap(x, y, settings.nearest_k, device, units)
+    except ValueError as error:  # checked for all else before
+        raise InputError(
+            str(error), subset, "look at the weights of the encoder and its preprocessing"
+        ) from None
     intervals = overlap.intervals()
     for name in OVERLAPS:
         kind = "jackknife 95%" if name == "density" else "jackknife 95%, fixed radii"
@@ -385,7 +390,7 @@ def _add_overlap(
             kind if name in intervals else None,
         )
         found.values.append(value)
-    if subset == "all":
+    if subset == "all" and intervals:
         for name, left in overlap.without_groups().items():
             found.replicates[name] = replicates("jackknife", left, len(left))
 

@@ -129,14 +129,21 @@ def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> l
             direction="higher",
             n=n,
             patients=patients,
-            most=100.0 if metric.scorer == "overlap" and metric.name.startswith("bleu") else 1.0,
+            most=100.0 if metric.name.startswith("bleu") else 1.0,
+            baseline_is_trained=not baseline or setting_of(baseline[0]) != "released",
         )
         if not defined:
-            setting = runs[0].reports.outcomes.run["setting"]
-            reason = metric.undefined if baseline else BASELINES.get(setting, "no baseline")
+            none = BASELINES.get(setting_of(runs[0]), "no baseline")
+            reason = metric.undefined if baseline else none
             gain = replace(gain, reason=reason)
         found += [mean, spread, gain]
     return found + _shape(runs, n)
+
+
+def setting_of(run: Run) -> str:
+    """Return the setting of a run's arm."""
+    setting: str = run.reports.outcomes.run["setting"]
+    return setting
 
 
 def texts_in_short(reports: Reports) -> dict[str, Any]:
