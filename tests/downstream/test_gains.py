@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from tests.clustered import binomial_bound, correlated
 from workflow_scripts.downstream.gains import Measured, patient_draws, percentiles, values_of
 
 
@@ -18,43 +20,85 @@ def test_test_sets_are_drawn_by_patient_and_are_the_same_for_the_same_seed():
     assert (draws != np.concatenate(list(patient_draws(patients, 50, seed=4)))).any()
 
 
-def simulated(generator, runs, n=150, patient_sd=1.0, run_sd=0.0, shift=0.0, patient_effects=None):
-    """A mean over test images whose runs share a shift of their own."""
-    effects = generator.normal(0, patient_sd, n) if patient_effects is None else patient_effects
-    scores = effects + shift + generator.normal(0, run_sd, (runs, 1))
-    sets = np.concatenate(list(patient_draws(np.arange(n), 400, seed=5)))
-    return Measured(scores.mean(axis=1), (scores @ sets.T) / n)
+def arms(rng, runs, seed_sd, patient_sd, effects, sets):
+    """Two arms without a difference: `runs` trainings each, scores of the same patients' images.
+
+    Args:
+        rng: draws them.
+        runs: training runs of each arm.
+        seed_sd: what a seed adds to all scores of a run.
+        patient_sd: what an arm adds to a patient, beyond what all arms have in common.
+        effects: what all arms have in common, and whose image it is: (n,) and (n,).
+        sets: (draws, n) how often each image counts.
+    """
+    scores, patients = effects
+    for _ in range(2):
+        own = patient_sd * rng.standard_normal(patients.max() + 1)[patients]
+        seeds = seed_sd * rng.standard_normal((runs, 1))
+        images = 0.6 + 0.1 * scores + own + seeds
+        yield Measured(images.mean(axis=1), (images @ sets.T) / sets.sum(axis=1))
 
 
-@pytest.mark.parametrize(("runs", "run_sd"), [(1, 0.0), (5, 0.15)])
-def test_the_interval_covers_what_varies(runs, run_sd):
-    """Of one run the patients; of several the runs, too (of five it is a little short)."""
-    generator = np.random.default_rng(0)
-    covered = 0
-    for k in range(300):
-        own = simulated(generator, runs, run_sd=run_sd)
-        value = values_of("dice", own, None, direction="higher", n=150, seed=k)[0]
-        low, high = value.interval
-        covered += low <= 0 <= high
-    assert 0.88 < covered / 300 < 0.985
+def gains_of_equal_arms(runs, seed_sd, patient_sd, simulations):
+    """Yield the value and the gain of every simulation; the truth is 0.6 and 0."""
+    patients = np.repeat(np.arange(60), 3)
+    sets = np.concatenate(list(patient_draws(patients, 150, seed=5)))
+    for seed in range(simulations):
+        rng = np.random.default_rng(seed)
+        effects = correlated(rng, 60, 3, 0.4)
+        first, second = arms(rng, runs, seed_sd, patient_sd, effects, sets)
+        found = values_of("dice", first, second, direction="higher", n=180, patients=60)
+        yield found[0], found[2]
 
 
-def test_without_drawing_runs_their_spread_would_be_missed():
-    generator = np.random.default_rng(1)
-    covered = 0
-    for _ in range(200):
-        own = simulated(generator, 1, run_sd=0.3)
-        low, high = percentiles(own.draws[0])
-        covered += low <= 0 <= high
-    assert covered / 200 < 0.6
+@pytest.mark.parametrize("simulations", [120, pytest.param(1500, marks=pytest.mark.full)])
+@pytest.mark.parametrize("runs", [2, 3, 5, 10])
+@pytest.mark.parametrize(("seed_sd", "patient_sd"), [(0.05, 0.01), (0.005, 0.1), (0.02, 0.1)])
+def test_intervals_cover_and_no_direction_is_claimed(runs, seed_sd, patient_sd, simulations):
+    """Whether seeds or patients dominate, of few runs and of many."""
+    covered = np.zeros(2)
+    claimed = 0
+    for value, gain in gains_of_equal_arms(runs, seed_sd, patient_sd, simulations):
+        for k, (found, truth) in enumerate(((value, 0.6), (gain, 0.0))):
+            low, high = found.interval
+            covered[k] += low <= truth <= high
+        claimed += gain.p <= 0.05
+    # Three standard errors about 95%, or more: what runs and patients share counts twice.
+    least = 0.95 * simulations - 3 * (0.95 * 0.05 * simulations) ** 0.5
+    assert (covered >= least).all(), covered / simulations
+    assert claimed <= binomial_bound(simulations, 0.05)
+
+
+def test_with_one_run_the_seed_is_missed_and_nothing_can_be_claimed():
+    outside = 0
+    for _, gain in gains_of_equal_arms(1, 0.05, 0.01, 60):
+        assert gain.p is None
+        assert gain.interval_kind == "bootstrap 95% over test patients"
+        outside += not gain.interval[0] <= 0 <= gain.interval[1]
+    assert outside > 30
+
+
+def test_a_difference_that_is_there_is_found():
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(60), 3)
+    sets = np.concatenate(list(patient_draws(patients, 150, seed=5)))
+    first, second = arms(rng, 3, 0.005, 0.02, correlated(rng, 60, 3, 0.4), sets)
+    better = Measured(first.points + 0.05, first.draws + 0.05)
+    gain = values_of("dice", better, second, direction="higher", n=180, patients=60)[2]
+    assert gain.p < 0.01
+    assert gain.interval[0] > 0
 
 
 def test_what_two_arms_owe_to_the_same_patients_cancels():
     generator = np.random.default_rng(2)
-    effects = generator.normal(0, 1, 150)
-    one = simulated(generator, 1, patient_effects=effects)
-    other = simulated(generator, 1, patient_effects=effects + generator.normal(0.1, 0.05, 150))
-    found = {v.metric: v for v in values_of("dice", other, one, direction="higher", n=9, seed=0)}
+    sets = np.concatenate(list(patient_draws(np.arange(150), 400, seed=5)))
+    effects = generator.uniform(0, 0.8, (1, 150))
+    one, other = (
+        Measured(scores.mean(axis=1), (scores @ sets.T) / 150)
+        for scores in (effects, effects + generator.normal(0.1, 0.05, (1, 150)))
+    )
+    values = values_of("dice", other, one, direction="higher", n=9, patients=150)
+    found = {v.metric: v for v in values}
     low, high = found["dice_gain"].interval
     assert 0 < low < found["dice_gain"].value < high
     own_low, own_high = found["dice"].interval
@@ -64,21 +108,41 @@ def test_what_two_arms_owe_to_the_same_patients_cancels():
 def test_mean_spread_and_gain_by_hand():
     own = Measured(np.array([0.6, 0.8]), np.array([[0.5, 0.7], [0.7, 0.9]]))
     real = Measured(np.array([0.5]), np.array([[0.4, 0.6]]))
-    values = values_of("auroc", own, real, direction="higher", n=7, subset="Edema", seed=0)
+    values = values_of("auroc", own, real, direction="higher", n=7, patients=5, subset="Edema")
     found = {v.metric: v for v in values}
     assert found["auroc"].value == pytest.approx(0.7)
-    assert found["auroc"].interval_kind == "bootstrap 95% over test patients and training runs"
+    assert found["auroc"].interval_kind == "t 95% over test patients and training runs"
+    # Over runs the draws are 0.6 and 0.8, of variance 0.01, at 4 degrees of freedom: t is 2.776.
+    # That of the runs, 0.02, over two is 0.01, at one: t is 12.706. No AUROC is beyond 0 and 1.
+    assert found["auroc"].interval == (0, 1)
+    own = Measured(np.array([0.69, 0.71]), np.array([[0.68, 0.70], [0.70, 0.72]]))
+    half = 0.01 * (2.776445**2 + 12.706205**2) ** 0.5
+    found = values_of("auroc", own, None, direction="higher", n=7, patients=5)[0]
+    assert found.interval == pytest.approx((0.7 - half, 0.7 + half), abs=1e-6)
     assert found["auroc_sd"].value == pytest.approx(np.std([0.6, 0.8], ddof=1))
     assert found["auroc_sd"].n == 2
     assert found["auroc_gain"].value == pytest.approx(0.2)
-    # The baseline's runs cannot be drawn: its one seed stays as it is, and the kind says so.
+    # Nothing is known of the baseline's seeds: its one run stays as it is, and the kind says so.
+    assert found["auroc_gain"].p is None
     assert found["auroc_gain"].interval_kind == "bootstrap 95% over test patients"
     assert all(v.subset == "Edema" for v in values)
 
 
+def test_a_gain_has_satterthwaites_degrees_of_freedom_by_hand():
+    """The variances of patients, own and the baseline's seeds are 0.01, at 4, 1 and 1 degrees."""
+    own = Measured(np.array([0.4, 0.6]), np.array([[0.4, 0.6], [0.4, 0.6]]) + 0.1)
+    real = Measured(np.array([0.3, 0.5]), np.array([[0.4, 0.4], [0.4, 0.4]]))
+    gain = values_of("auroc", own, real, direction="higher", n=7, patients=5)[2]
+    freedom = 0.03**2 / (0.01**2 / 4 + 2 * 0.01**2)
+    half = stats.t.ppf(0.975, freedom) * 0.03**0.5
+    assert freedom == pytest.approx(4)
+    assert gain.interval == pytest.approx((0.1 - half, 0.1 + half))
+    assert gain.p == pytest.approx(2 * stats.t.sf(0.1 / 0.03**0.5, 4))
+
+
 def test_one_run_has_no_spread_and_says_why():
     one = Measured(np.array([0.6]), np.array([[0.5, 0.7]]))
-    found = {v.metric: v for v in values_of("f1", one, None, direction="higher", n=7, seed=0)}
+    found = {v.metric: v for v in values_of("f1", one, None, direction="higher", n=7, patients=5)}
     assert found["f1_sd"].value is None
     assert "`repeats` is 1" in found["f1_sd"].reason
     assert "real data alone" in found["f1_gain"].reason
@@ -91,11 +155,20 @@ def test_no_interval_where_nothing_varies_and_undefined_draws_are_left_out():
     assert (low, high) == pytest.approx((0.025, 0.975))
 
 
-@pytest.mark.parametrize("runs", [2, 3, 8])
-def test_the_variance_of_the_mean_over_runs_is_unbiased(runs):
-    """s^2 / R, as the textbook has it; drawing all R runs would give (R - 1) / R of it."""
-    points = np.random.default_rng(runs).normal(size=runs)
-    measured = Measured(points, np.repeat(points[:, None], 40_000, axis=1))
-    drawn = measured.over_runs(seed=3)
-    assert drawn.mean() == pytest.approx(points.mean(), abs=0.02)
-    assert drawn.var() == pytest.approx(points.var(ddof=1) / runs, rel=0.05)
+def test_a_baseline_that_nobody_trained_has_no_seed():
+    own = Measured(np.array([0.6, 0.8]), np.array([[0.5, 0.7], [0.7, 0.9]]))
+    released = Measured(np.array([0.5]), np.array([[0.4, 0.6]]))
+    trained, as_it_is = (
+        values_of(
+            "green", own, released, direction="higher", n=7, patients=5, baseline_is_trained=known
+        )[2]
+        for known in (True, False)
+    )
+    assert trained.p is None
+    # The difference does not vary over patients here: 0.2 in both draws.
+    assert as_it_is.interval_kind is None
+    varied = Measured(np.array([0.5]), np.array([[0.3, 0.6]]))
+    found = values_of(
+        "green", own, varied, direction="higher", n=7, patients=5, baseline_is_trained=False
+    )[2]
+    assert 0 < found.p < 1

@@ -32,5 +32,9 @@ def test_the_interval_of_the_mean():
     mean, interval = mean_with_interval(np.array([1.0, 2.0, 3.0, 4.0]))
     assert mean == 2.5
     assert interval == pytest.approx((2.5 - 2.054260, 2.5 + 2.054260), abs=1e-5)
+    # Two of each patient: sums of deviations -2 and 2, t(0.975, 1) = 12.706205.
+    mean, interval = mean_with_interval(np.array([1.0, 2.0, 3.0, 4.0]), np.array(list("aabb")))
+    assert interval == pytest.approx((2.5 - 12.706205, 2.5 + 12.706205), abs=1e-5)
+    assert mean_with_interval(np.array([1.0, 2.0]), np.array(["a", "a"])) == (1.5, None)
     with pytest.raises(ValueError, match="no values"):
         mean_with_interval(np.zeros(0))

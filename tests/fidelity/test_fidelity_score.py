@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from tests.feature_files import captions_sha256, changed
-from tests.fidelity.conftest import DIMENSIONS, write_h5
+from tests.fidelity.conftest import DIMENSIONS, JOINT, write_h5
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.manifest import FINDINGS, write_manifest
 from workflow_scripts.common.records import read_record
 from workflow_scripts.fidelity.frechet import frechet_distance
 from workflow_scripts.fidelity.jackknife import corrected_distance, fewest_images
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
+from workflow_scripts.fidelity.resample import units_of
 from workflow_scripts.fidelity.score import Settings, main, resamples_of, score
 
 DIRECTIONS = {
@@ -77,13 +78,18 @@ def test_a_record_holds_every_metric_for_all_images_and_each_finding(cohort, tmp
 def test_values_are_those_of_the_images_with_the_finding(cohort, subset):
     record = rescore(cohort)
     real, generated = cohort.features.astype(np.float32), generated_features(cohort)
+    patients = cohort.manifest_frame["patient_id"].to_numpy(str)
+    asked = cohort.prompt_frame["patient_id"].to_numpy(str)
     if subset != "all":
-        real = real[(cohort.manifest_frame[subset] == 1).to_numpy()]
-        generated = generated[(cohort.prompt_frame[subset] == 1).to_numpy()]
+        shown = (cohort.manifest_frame[subset] == 1).to_numpy()
+        prompted = (cohort.prompt_frame[subset] == 1).to_numpy()
+        real, patients = real[shown], patients[shown]
+        generated, asked = generated[prompted], asked[prompted]
+    units = units_of(patients, asked)
     fid = record.get("fid", subset)
     assert fid.value == frechet_distance(real, generated)
     assert (fid.n, fid.n_reference) == (len(generated), len(real))
-    assert record.get("kid", subset).value == kernel_distance(real, generated).value
+    assert record.get("kid", subset).value == kernel_distance(real, generated, units).value
     if subset != "Pneumonia":  # has 4 generated images, fewer than k
         overlap = manifold_overlap(real, generated)  # patients move the intervals alone
         for name in ("precision", "recall", "density", "coverage"):
@@ -91,14 +97,11 @@ def test_values_are_those_of_the_images_with_the_finding(cohort, subset):
         low, high = record.get("kid", subset).interval
         assert low < record.get("kid", subset).value < high
     corrected = record.get("fid_corrected", subset)
-    patients = cohort.manifest_frame["patient_id"].to_numpy(str)
-    if subset != "all":
-        patients = patients[(cohort.manifest_frame[subset] == 1).to_numpy()]
     if len(generated) < fewest_images(DIMENSIONS):
         assert corrected.value is None
         assert corrected.reason.startswith(f"{len(generated)} images are too few")
     else:
-        expected = corrected_distance(real, generated, patients)
+        expected = corrected_distance(real, generated, units)
         assert (corrected.value, corrected.interval) == (expected.value, expected.interval)
         assert corrected.value < fid.value
     floor = record.get("fid_floor", subset)
@@ -108,22 +111,44 @@ def test_values_are_those_of_the_images_with_the_finding(cohort, subset):
 def test_intervals_know_which_radiographs_are_of_one_patient(cohort):
     real, generated = cohort.features.astype(np.float32), generated_features(cohort)
     patients = cohort.manifest_frame["patient_id"].to_numpy(str)
+    units = units_of(patients, cohort.prompt_frame["patient_id"].to_numpy(str))
     record = rescore(cohort)
-    overlap = manifold_overlap(real, generated, patients=patients)
+    overlap = manifold_overlap(real, generated, units=units)
     by_image = manifold_overlap(real, generated)
     for name, interval in overlap.intervals().items():
         assert record.get(name).interval == interval
     assert overlap.intervals()["density"] != by_image.intervals()["density"]
     settings = Settings(kid_bootstrap=20)
-    kid = kernel_distance(real, generated, resamples_of(0, patients, len(generated), settings))
+    kid = kernel_distance(real, generated, units, resamples_of(0, units, settings))
     assert record.get("kid").interval == kid.interval
     kept = record.details["replicates"]
     np.testing.assert_allclose(kept["kid"]["values"], kid.replicates, rtol=1e-6)
     assert set(kept) == {
         *("kid", "alignment", "fid_corrected", "precision", "recall", "density", "coverage")
     }
-    assert len(kept["alignment"]["values"]) == 20
-    assert len(kept["recall"]["values"]) == 20  # groups of patients
+    assert kept["kid"]["units"] == len(kept["alignment"]["values"]) == 60  # patients
+    assert len(kept["recall"]["values"]) == kept["recall"]["units"] == 20  # groups of patients
+
+
+def test_prompts_of_one_patient_are_one_unit(cohort):
+    """All prompts go to three patients: too few for intervals of KID, and alignment's is wide."""
+    manifest = cohort.manifest_frame.copy()
+    manifest["patient_id"] = [f"p{i % 3}" for i in range(len(manifest))]
+    before = rescore(cohort)
+    write_manifest(manifest, cohort.manifest)
+    noisy = np.random.default_rng(5).standard_normal((60, JOINT))
+    write_h5(cohort.generated, "biovil_t_image", noisy, list(cohort.prompt_frame["prompt_id"]))
+    record = rescore(cohort)
+    assert before.get("kid").interval is not None
+    assert record.get("kid").interval is None
+    assert record.get("alignment").interval_kind == "t 95% over patients"
+    assert len(record.details["replicates"]["alignment"]["values"]) == 3
+    assert record.get("kid", "Pneumonia").value is not None
+    manifest["patient_id"] = "p0"
+    write_manifest(manifest, cohort.manifest)
+    record = rescore(cohort)
+    assert record.get("kid").reason == "the reference images are of one patient"
+    assert record.get("alignment").interval is None
 
 
 def test_the_digest_of_the_images_tells_other_prompts_apart(cohort):
@@ -189,10 +214,14 @@ def test_as_published_compares_with_the_prompts_own_images_only(cohort):
     for path in (*cohort.real.iterdir(), *cohort.generated.iterdir()):
         with changed(path) as file:
             file.attrs["protocol"] = "as_published"
-    fid = rescore(cohort, "as_published").get("fid")
+    record = rescore(cohort, "as_published")
+    fid = record.get("fid")
     own = cohort.features.astype(np.float32)[::2]
     assert fid.n_reference == len(cohort.prompt_frame) == len(own)
     assert fid.value == pytest.approx(frechet_distance(own, generated_features(cohort)), rel=1e-9)
+    # Every pair counts in its KID: of a radiograph and the image of its own caption, too.
+    every = kernel_distance(own, generated_features(cohort)).value
+    assert record.get("kid").value == pytest.approx(every, rel=1e-9)
 
 
 def test_the_same_features_and_seed_give_the_same_values(cohort, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from workflow_scripts.fidelity.frechet import frechet_distance
 from workflow_scripts.fidelity.jackknife import corrected_distance, fewest_images
-from workflow_scripts.fidelity.resample import GROUPS
+from workflow_scripts.fidelity.resample import GROUPS, groups_of, units_of
 
 # How often an interval covers the truth: few draws here, all of them in the full tier.
 RUNS = pytest.mark.parametrize("runs", [40, pytest.param(150, marks=pytest.mark.full)])
@@ -39,7 +39,7 @@ def test_the_bias_goes_and_the_interval_covers_the_truth(n, m, d, shift, scale, 
 def test_is_the_definition_with_groups_left_out():
     x, y = gaussians(60, 45, 4, 0.3, 1.0, 0)
     x, y = x + 100, y + 100  # an offset costs no digits
-    group_x, group_y = np.arange(60) * GROUPS // 60, np.arange(45) * GROUPS // 45
+    group_x, group_y = groups_of(units_of(60, 45))
     left = [frechet_distance(x[group_x != g], y[group_y != g]) for g in range(GROUPS)]
     expected = GROUPS * frechet_distance(x, y) - (GROUPS - 1) * np.mean(left)
     found = corrected_distance(x, y)
@@ -56,8 +56,8 @@ def test_images_of_one_patient_are_left_out_together():
     order = rng.permutation(240)
     copies, patients = np.repeat(x, 4, axis=0)[order], np.repeat(np.arange(60), 4)[order]
     widths = {}
-    for name, labels in (("patients", patients), ("rows", None)):
-        low, high = corrected_distance(copies, y, labels).interval
+    for name, units in (("patients", units_of(patients, 240)), ("rows", None)):
+        low, high = corrected_distance(copies, y, units).interval
         widths[name] = high - low
     assert widths["patients"] > 1.3 * widths["rows"]
 
@@ -73,6 +73,6 @@ def test_too_few_images_are_refused():
 def test_few_patients_make_no_standard_error():
     x, y = gaussians(100, 100, 4, 0.0, 1.0, 0)
     with pytest.raises(ValueError, match=r"9 group\(s\)"):
-        corrected_distance(x, y, np.arange(100) * 9 // 100)
-    found = corrected_distance(x, y, np.arange(100) * 12 // 100)
+        corrected_distance(x, y, units_of(np.arange(100) * 9 // 100, 100))
+    found = corrected_distance(x, y, units_of(np.arange(100) * 12 // 100, 100))
     assert len(found.without_groups) == 12

@@ -5,27 +5,39 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.clustered import World
 from workflow_scripts.fidelity import kernel
 from workflow_scripts.fidelity.kernel import SMALLEST_FOR_INTERVAL, kernel_distance
-from workflow_scripts.fidelity.resample import draw_resamples
+from workflow_scripts.fidelity.resample import draw_resamples, units_of
 
 # How often an interval covers the truth: few draws here, all of them in the full tier.
 RUNS = pytest.mark.parametrize("runs", [75, pytest.param(300, marks=pytest.mark.full)])
 
 
-def with_interval(x, y, replicates, rng, patients=None):
-    return kernel_distance(x, y, draw_resamples(len(x), len(y), replicates, rng, patients))
+def with_interval(x, y, replicates, rng, units=None):
+    units = units or units_of(len(x), len(y))
+    return kernel_distance(x, y, units, draw_resamples(units, replicates, rng))
 
 
-def by_definition(x, y):
+def by_definition(x, y, patients=None, asked=None):
+    """Every pair of two images, or of two images of two patients."""
+
     def k(a, b):
         return (float(a @ b) / len(a) + 1) ** 3
 
-    def within(z):
-        return np.mean([k(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j])
+    def mean(a, own, b, other):
+        pairs = [
+            k(one, two)
+            for one, who in zip(a, own, strict=True)
+            for two, whose in zip(b, other, strict=True)
+            if who != whose
+        ]
+        return np.mean(pairs)
 
     x, y = x.astype(np.float64), y.astype(np.float64)
-    return within(x) + within(y) - 2 * np.mean([k(a, b) for a in x for b in y])
+    own = [f"x{i}" for i in range(len(x))] if patients is None else list(patients)
+    other = [f"y{i}" for i in range(len(y))] if asked is None else list(asked)
+    return mean(x, own, x, own) + mean(y, other, y, other) - 2 * mean(x, own, y, other)
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 2), (30, 30), (25, 40)])
@@ -41,73 +53,81 @@ def test_equals_the_double_loop(n, m, offset, monkeypatch):
     assert kernel_distance(x, y).value == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
-def resampled(x, y, rows_x, rows_y):
-    """A replicate by definition: pairs of one original image, copies of it, do not count."""
-
-    def within(z, rows):
-        k = (z[rows] @ z[rows].T / z.shape[1] + 1) ** 3
-        other = rows[:, None] != rows[None, :]
-        return k[other].mean()
-
-    cross = (x[rows_x] @ y[rows_y].T / x.shape[1] + 1) ** 3
-    return within(x, rows_x) + within(y, rows_y) - 2 * cross.mean()
+PATIENTS = np.array([3, 1, 1, 0, 3, 5, 5, 5, 2, 4, 4, 9, 8, 7, 6, 10, 11, 12, 13, 13])
+ASKED = np.array([1, 0, 3, 3, 2, 4, 5, 6, 14, 9, 10, 11, 14, 8, 7])
 
 
+@pytest.mark.parametrize("elements", [1 << 22, 60])
+def test_pairs_of_one_patient_count_in_none_of_the_means(elements, monkeypatch):
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((20, 4)), rng.standard_normal((15, 4)) + 1
+    monkeypatch.setattr(kernel, "_BLOCK_ELEMENTS", elements)
+    units = units_of(PATIENTS, ASKED)
+    expected = by_definition(x, y, PATIENTS, ASKED)
+    assert kernel_distance(x, y, units).value == pytest.approx(expected)
+    assert with_interval(x, y, 20, rng, units).value == pytest.approx(expected)
+    # As everybody else computes it, patients do not matter.
+    everything = kernel_distance(x, y, units, within_units=True).value
+    assert everything == pytest.approx(by_definition(x, y))
+    assert everything != pytest.approx(expected)
+
+
+def resampled(x, y, rows_x, rows_y, own, other, within):
+    """A replicate by definition, of the drawn rows; copies of one image make no pair."""
+
+    def mean(a, rows, units, b, columns, others, same_side):
+        k = (a[rows] @ b[columns].T / a.shape[1] + 1) ** 3
+        counts = units[rows][:, None] != others[columns][None, :]
+        if within:
+            counts = rows[:, None] != columns[None, :] if same_side else np.ones_like(counts)
+        return k[counts].mean()
+
+    both = mean(x, rows_x, own, y, rows_y, other, False)
+    first = mean(x, rows_x, own, x, rows_x, own, True)
+    return first + mean(y, rows_y, other, y, rows_y, other, True) - 2 * both
+
+
+@pytest.mark.parametrize("within", [False, True])
 @pytest.mark.parametrize("offset", [0.0, 20.0])
-def test_replicates_leave_out_pairs_of_copies(offset, monkeypatch):
+def test_replicates_are_those_of_the_drawn_patients(offset, within, monkeypatch):
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal((20, 4)) + offset, rng.standard_normal((15, 4)) + offset + 2
     monkeypatch.setattr(kernel, "_BLOCK_ELEMENTS", 60)
-    result = with_interval(x, y, 50, np.random.default_rng(5))
-    draws = np.random.default_rng(5)
-    rows_x, rows_y = draws.integers(0, 20, (50, 20)), draws.integers(0, 15, (50, 15))
-    values = [resampled(x, y, a, b) for a, b in zip(rows_x, rows_y, strict=True)]
-    value = by_definition(x, y)
-    assert result.value == pytest.approx(value, rel=1e-9, abs=1e-9)
-    # Widened by Student's quantile at 14 degrees of freedom over the normal one.
-    around = np.array(values) - np.mean(values)
-    expected = value + 2.144787 / 1.959964 * around
-    np.testing.assert_allclose(result.replicates, expected, rtol=1e-5, atol=1e-5)
-    expected = np.quantile(expected, [0.025, 0.975])
-    assert result.interval == pytest.approx(tuple(expected), rel=1e-5, abs=1e-5)
+    units = units_of(PATIENTS, ASKED)
+    resamples = draw_resamples(units, 40, rng)
+    result = kernel_distance(x, y, units, resamples, within_units=within)
+    values = []
+    for k in range(40):
+        rows_x = np.repeat(np.arange(20), resamples.real[:, k].astype(int))
+        rows_y = np.repeat(np.arange(15), resamples.generated[:, k].astype(int))
+        drawn = resampled(x, y, rows_x, rows_y, units.real, units.generated, within)
+        values.append(drawn)
+    expected = result.value + np.array(values) - np.mean(values)
+    np.testing.assert_allclose(result.replicates, expected, rtol=2e-5, atol=2e-5)
+    # Widened by Student's quantile at 12 degrees of freedom (13 patients have prompts) over the
+    # normal one: KID is far from zero.
+    around = 2.178813 / 1.959964 * (expected - result.value)
+    low, high = np.quantile(result.value + around, [0.025, 0.975])
+    assert result.interval == pytest.approx((low, high), rel=1e-4, abs=1e-4)
 
 
-def test_contributions_are_the_definitions_and_add_up():
-    rng = np.random.default_rng(4)
-    x, y = rng.standard_normal((12, 4)), rng.standard_normal((9, 4)) + 1
-    result = kernel_distance(x, y)
-    assert result.real.mean() + result.generated.mean() == pytest.approx(result.value)
-
-    def k(a, b):
-        return (float(a @ b) / 4 + 1) ** 3
-
-    third = np.mean([k(y[2], b) for j, b in enumerate(y) if j != 2]) - np.mean(
-        [k(a, y[2]) for a in x]
-    )
-    assert result.generated[2] == pytest.approx(third)
-
-
-def test_variance_parts_come_from_the_centred_matrices(monkeypatch):
-    rng = np.random.default_rng(5)
-    x, y = rng.standard_normal((11, 4)), rng.standard_normal((12, 4)) + 1
-    monkeypatch.setattr(kernel, "_BLOCK_ELEMENTS", 30)
-    found = {}
-    monkeypatch.setattr(
-        kernel, "_variances", lambda xx, yy, xy, *own: found.update(xx=xx, xy=xy) or (1.0, 1.0)
-    )
-    with_interval(x, y, 10, rng)
-    own, cross = (x @ x.T / 4 + 1) ** 3, (x @ y.T / 4 + 1) ** 3
-    n, m = cross.shape
-    np.fill_diagonal(own, 0)
-    rows = own.sum(0)
-    centred = own - rows / (n - 2) - rows[:, None] / (n - 2) + rows.sum() / ((n - 1) * (n - 2))
-    np.fill_diagonal(centred, 0)
-    np.testing.assert_allclose(centred.sum(0), 0, atol=1e-9)
-    # Taking a constant off the kernel changes nothing: U-centring removes it.
-    assert kernel._own_pairs(found["xx"]) == pytest.approx(np.sum(centred**2) / (n * (n - 3)))
-    both = cross - cross.mean(0) - cross.mean(1, keepdims=True) + cross.mean()
-    expected = np.sum(both**2) / ((n - 1) * (m - 1))
-    assert kernel._cross_pairs(found["xy"]) == pytest.approx(expected)
+@pytest.mark.parametrize("patients", [None, 4])
+def test_at_the_null_the_variance_is_that_of_pairs(patients):
+    """Of second order, that is: what each unit contributes does not vary there."""
+    world = World(6, 0.3, 0.3 if patients else 0.0)
+    values, seconds = [], []
+    spied = kernel._variances
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        cohort = world.cohort(rng, 30, patients or 1)
+        y = world.answers(rng, cohort, together=True)
+        units = units_of(cohort.patients, cohort.asked) if patients else None
+        found = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernel, "_variances", lambda *a, f=found: f.append(spied(*a)) or f[0])
+            values.append(with_interval(cohort.features, y, 2, rng, units).value)
+        seconds.append(found[0][1])
+    assert np.mean(seconds) == pytest.approx(np.var(values), rel=0.25)
 
 
 def test_is_unbiased_for_two_samples_of_one_distribution():
@@ -150,31 +170,6 @@ def test_the_interval_covers_the_truth_and_is_not_much_wider_than_needed(n, m, d
     assert covered >= 0.93 * runs
     # Near zero KID is skewed, so that no interval of its spread would do.
     assert np.mean(widths) < (1.2 if shift else 1.5) * 3.92 * np.std(values)
-
-
-def clustered(rng, patients, d):
-    """Return four images of each patient that share half of their variance, and the patients."""
-    own = np.repeat(rng.standard_normal((patients, d)), 4, axis=0)
-    x = 0.5**0.5 * (own + rng.standard_normal((4 * patients, d)))
-    return x, np.repeat(np.arange(patients), 4)
-
-
-@RUNS
-@pytest.mark.parametrize("shift", [0.0, 0.5])
-def test_images_of_one_patient_are_one_unit(shift, runs):
-    """With four images a patient the interval is that of the patients, not of the images."""
-    rng = np.random.default_rng(99)
-    truth = kernel_distance(rng.standard_normal((4000, 8)), rng.standard_normal((4000, 8)) + shift)
-    covered, as_images = 0, 0
-    for seed in range(runs):
-        rng = np.random.default_rng(seed)
-        (x, patients), y = clustered(rng, 40, 8), rng.standard_normal((160, 8)) + shift
-        low, high = with_interval(x, y, 200, rng, patients).interval
-        covered += low <= truth.value <= high
-        low, high = with_interval(x, y, 200, rng).interval
-        as_images += low <= truth.value <= high
-    assert covered >= 0.93 * runs
-    assert as_images < covered - 0.05 * runs
 
 
 def test_an_interval_needs_some_images():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from workflow_scripts.fidelity import manifold
 from workflow_scripts.fidelity.manifold import manifold_overlap
-from workflow_scripts.fidelity.resample import GROUPS
+from workflow_scripts.fidelity.resample import GROUPS, groups_of, units_of
 
 METRICS = ("precision", "recall", "density", "coverage")
 
@@ -174,7 +174,7 @@ def test_counts_by_group_are_those_of_the_balls_of_the_group():
     radii_y = np.sort(np.linalg.norm(y[:, None] - y, axis=2), axis=1)[:, 3]
     distances = np.linalg.norm(x[:, None] - y, axis=2)
     in_real, in_generated = distances < radii_x[:, None], distances < radii_y
-    group_x, group_y = np.arange(45) * GROUPS // 45, np.arange(30) * GROUPS // 30
+    group_x, group_y = groups_of(units_of(45, 30))
     for g in range(GROUPS):
         assert np.array_equal(found.holding_by[:, g], in_real[group_x == g].sum(axis=0))
         assert np.array_equal(found.reached_by[:, g], in_generated[:, group_y == g].sum(axis=1))
@@ -229,7 +229,7 @@ def test_values_without_a_group_are_those_of_its_absence():
     radii_x = np.sort(np.linalg.norm(x[:, None] - x, axis=2), axis=1)[:, 3]
     radii_y = np.sort(np.linalg.norm(y[:, None] - y, axis=2), axis=1)[:, 3]
     distances = np.linalg.norm(x[:, None] - y, axis=2)
-    group_x, group_y = np.arange(60) * GROUPS // 60, np.arange(40) * GROUPS // 40
+    group_x, group_y = groups_of(units_of(60, 40))
     for g in range(GROUPS):
         kept = np.ix_(group_x != g, group_y != g)
         in_real = (distances < radii_x[:, None])[kept]
@@ -262,3 +262,20 @@ def test_a_share_of_one_has_an_interval_below_it():
     assert high == 1
     # Wilson's at 60 of 60.
     assert low == pytest.approx(60 / (60 + 1.96**2))
+
+
+@pytest.mark.parametrize("scale", [1e-14, 1e14])
+def test_scales_within_reach_change_nothing(scale):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 5)), rng.standard_normal((30, 5)) + 0.5
+    plain, scaled = manifold_overlap(x, y), manifold_overlap(x * scale, y * scale)
+    for name in ("precision", "recall", "density", "coverage"):
+        assert getattr(scaled, name) == getattr(plain, name)
+
+
+@pytest.mark.parametrize("scale", [1e19, 1e-22])
+def test_a_scale_whose_squares_leave_float32_is_refused_by_name(scale):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 5)), rng.standard_normal((30, 5)) + 0.5
+    with pytest.raises(ValueError, match="precision, recall, density and coverage need"):
+        manifold_overlap(x * scale, y * scale)

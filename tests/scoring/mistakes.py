@@ -20,6 +20,7 @@ from workflow_scripts.downstream.segmentation import score as segmentation
 from workflow_scripts.downstream.segmentation import score_labeller
 from workflow_scripts.fidelity import floor, frechet, kernel, manifold
 from workflow_scripts.fidelity import score as fidelity
+from workflow_scripts.fidelity.resample import Units
 from workflow_scripts.privacy import (
     score as privacy,
 )
@@ -112,8 +113,8 @@ def _findings_shifted(original: Any, findings: pd.DataFrame) -> np.ndarray:
     return np.hstack([subsets[:, :1], np.roll(subsets[:, 1:], 1, axis=1)])
 
 
-def _by_image(original: Any, n: int, m: int, count: int, rng: Any, patients: Any) -> Any:
-    return original(n, m, count, rng, None)
+def _by_image(original: Any, real: Any, generated: Any) -> Any:
+    return original(real, len(generated))
 
 
 def _texts_shifted(original: Any, images: Any, other: Any, where: Any) -> np.ndarray:
@@ -121,22 +122,22 @@ def _texts_shifted(original: Any, images: Any, other: Any, where: Any) -> np.nda
     return np.roll(rows, 1) if other.attrs["encoder"] == "biovil_t_text" else rows
 
 
-def _interval_of_90(original: Any, values: np.ndarray) -> Any:
-    mean, interval = original(values)
+def _interval_of_90(original: Any, values: np.ndarray, patients: np.ndarray) -> Any:
+    mean, interval = original(values, patients)
     if interval is None:
         return mean, None
-    degrees = len(values) - 1
+    degrees = len(set(patients)) - 1
     narrower = stats.t.ppf(0.95, degrees) / stats.t.ppf(0.975, degrees)
     return mean, tuple(mean + (bound - mean) * narrower for bound in interval)
 
 
-def _image_dropped(original: Any, real: Any, generated: Any, *rest: Any) -> Any:
-    fewer = fidelity.Side(generated.features[:-1], generated.subsets[:-1])
-    return original(real, fewer, *rest)
+def _image_dropped(original: Any, real: Any, generated: Any, *rest: Any, **named: Any) -> Any:
+    fewer = fidelity.Side(generated.features[:-1], generated.subsets[:-1], generated.patients[:-1])
+    return original(real, fewer, *rest, **named)
 
 
-def _sides_swapped(original: Any, x: Any, y: Any, k: int, device: Any, patients: Any) -> Any:
-    return original(y, x, k, device, None)
+def _sides_swapped(original: Any, x: Any, y: Any, k: int, device: Any, units: Any) -> Any:
+    return original(y, x, k, device, Units(units.generated, units.real))
 
 
 def _floor_of_one_patient(original: Any, patients: np.ndarray, *rest: Any) -> Any:
@@ -364,10 +365,10 @@ MISTAKES: Final = (
         wrapped(fidelity, "rows_in_order_of", _texts_shifted),
     ),
     Mistake(
-        "KID resampled by image",
+        "generated images taken for other patients'",
         _FIDELITY,
         "values, kid of all, interval[0]",
-        wrapped(fidelity, "draw_resamples", _by_image),
+        wrapped(fidelity, "units_of", _by_image),
     ),
     Mistake(
         "an interval of 90%",

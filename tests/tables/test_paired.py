@@ -11,7 +11,7 @@ from workflow_scripts.common.records import Record, Value
 from workflow_scripts.fidelity.jackknife import corrected_distance
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
-from workflow_scripts.fidelity.resample import draw_resamples
+from workflow_scripts.fidelity.resample import draw_resamples, units_of
 from workflow_scripts.fidelity.score import OVERLAPS, replicates
 from workflow_scripts.tables.as_csv import to_csv
 from workflow_scripts.tables.models import ModelEntry
@@ -25,15 +25,17 @@ METRICS = ("kid", "fid_corrected", *OVERLAPS)
 
 def measured(model, real, generated):
     """Return a model's record with the values and replicates that the fidelity stage keeps."""
-    resamples = draw_resamples(len(real), len(generated), 200, np.random.default_rng(1))
-    kid = kernel_distance(real, generated, resamples)
+    resamples = draw_resamples(units_of(len(real), len(generated)), 200, np.random.default_rng(1))
+    kid = kernel_distance(real, generated, resamples.units, resamples)
     corrected = corrected_distance(real, generated)
     overlap = manifold_overlap(real, generated)
     values = {"kid": kid.value, "fid_corrected": corrected.value}
     values |= {name: getattr(overlap, name) for name in OVERLAPS}
-    kept = {"kid": replicates("bootstrap", kid.replicates)}
-    kept["fid_corrected"] = replicates("jackknife", corrected.without_groups)
-    kept |= {name: replicates("jackknife", left) for name, left in overlap.without_groups().items()}
+    kept = {"kid": replicates("bootstrap", kid.replicates, 100)}
+    kept["fid_corrected"] = replicates("jackknife", corrected.without_groups, 20)
+    kept |= {
+        name: replicates("jackknife", left, 20) for name, left in overlap.without_groups().items()
+    }
     return record(model, values, kept)
 
 
@@ -79,19 +81,19 @@ def test_intervals_cover_the_expected_difference(shift, rounds):
 
 def normal(value, spread, seed, count=400):
     rng = np.random.default_rng(seed)
-    return replicates("bootstrap", value + spread * rng.standard_normal(count))
+    return replicates("bootstrap", value + spread * rng.standard_normal(count), 10_000)
 
 
 def test_the_difference_of_a_bootstrap_and_of_a_jackknife_by_hand():
     def found_of(kind):
-        first, second = (replicates(kind, np.array(part)) for part in ([1.0, 2, 4], [1.0, 1, 1]))
+        first, second = (replicates(kind, np.array(part), 3) for part in ([1.0, 2, 4], [1.0, 1, 1]))
         pair = record("a", {"kid": 2}, {"kid": first}), record("b", {"kid": 1}, {"kid": second})
         return difference(*pair, "kid")
 
     found = found_of("bootstrap")
-    # The spread of 0, 1, 3 is the root of 7/3.
+    # The spread of 0, 1, 3 is the root of 7/3; t(0.975, 2) = 4.302653, as of three patients.
     assert found.value == 1
-    assert found.interval == pytest.approx((1 - 1.959964 * 1.527525, 1 + 1.959964 * 1.527525))
+    assert found.interval == pytest.approx((1 - 4.302653 * 1.527525, 1 + 4.302653 * 1.527525))
     found = found_of("jackknife")
     # 2 x the mean square of 0, 1, 3 about its mean: 2 x 14/9; t(0.975, 2) = 4.302653.
     half = 4.302653 * (28 / 9) ** 0.5

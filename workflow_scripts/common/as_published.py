@@ -25,6 +25,8 @@ class Deviations:
         both_wordings: a test image whose report stands there twice, as the radiologist wrote it
             and as gpt4 rewrote it, counts with an image generated from each; `sound` scores the one
             that is its caption.
+        kid_pairs_within_patients: KID counts pairs of two images of one patient, which makes it
+            grow as patients get fewer; `sound` compares images of two patients only.
         privacy_squash_512: images are squashed to 512 x 512 (aspect lost) for latent and pixel
             distance; `sound` resizes the shorter side and crops the centre.
         reid_without_normalisation: the re-identification network sees 224-pixel images in [0, 1];
@@ -49,6 +51,7 @@ class Deviations:
     fidelity_squash_299: bool = False
     fidelity_reference_unique_captions: bool = False
     both_wordings: bool = False
+    kid_pairs_within_patients: bool = False
     privacy_squash_512: bool = False
     reid_without_normalisation: bool = False
     pixel_wrapped_uint8: bool = False

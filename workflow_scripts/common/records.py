@@ -23,7 +23,9 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import write_text
 from workflow_scripts.common.user_environment import recorded_of
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""Raised where a value no longer means what it did: records of both kinds in one table would be
+compared. 2: patients are the units on both sides, and training runs count in p."""
 DIRECTIONS: Final = ("higher", "lower", "none")
 _LIBRARIES: Final = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy", "h5py")
 
@@ -42,6 +44,8 @@ class Value:
         interval: lower and upper bound, or None; `interval_kind` says what they are
             (`bootstrap 95%`).
         reason: why `value` is None.
+        p: of a gain: how likely one of no gain is to be as far from zero, two-sided; None where
+            nobody can say.
     """
 
     metric: str
@@ -53,6 +57,7 @@ class Value:
     interval: tuple[float, float] | None = None
     interval_kind: str | None = None
     reason: str | None = None
+    p: float | None = None
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
@@ -123,7 +128,11 @@ def read_record(path: str | Path) -> Record:
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read a record: {error}", path, remedy) from None
     if not isinstance(payload, dict) or payload.pop("schema", None) != SCHEMA_VERSION:
-        raise InputError(f"not a record of schema version {SCHEMA_VERSION}", path, remedy)
+        raise InputError(
+            f"not a record of version {SCHEMA_VERSION}: an older one measured otherwise",
+            path,
+            remedy,
+        )
     names = {f.name for f in fields(Record)}
     if set(payload) != names:
         raise InputError(

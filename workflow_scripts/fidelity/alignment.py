@@ -4,6 +4,7 @@ import numpy as np
 from scipy import stats
 
 from workflow_scripts.fidelity.arrays import check_pair
+from workflow_scripts.fidelity.resample import variance_of_mean
 
 
 def cosine_alignment(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
@@ -29,17 +30,23 @@ def cosine_alignment(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     return (images * texts).sum(axis=1) / lengths
 
 
-def mean_with_interval(values: np.ndarray) -> tuple[float, tuple[float, float] | None]:
-    """Return the mean and its 95% t interval; no interval for a single value.
+def mean_with_interval(
+    values: np.ndarray, patients: np.ndarray | None = None
+) -> tuple[float, tuple[float, float] | None]:
+    """Return the mean and its 95% t interval over patients; no interval for a single one.
+
+    Args:
+        values: (n,).
+        patients: (n,) whose prompt each is of; None where each value is independent.
 
     Raises:
         ValueError: no values.
     """
-    n = len(values)
-    if n == 0:
+    if len(values) == 0:
         raise ValueError("no values to average")
     mean = float(values.mean())
-    if n == 1:
+    count = len(values) if patients is None else len(np.unique(patients))
+    if count == 1:
         return mean, None
-    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5)
+    half = float(stats.t.ppf(0.975, count - 1) * variance_of_mean(values, patients) ** 0.5)
     return mean, (mean - half, mean + half)

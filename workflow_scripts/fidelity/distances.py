@@ -14,6 +14,23 @@ ROUNDING = 2.0**-24
 """Unit roundoff of float32."""
 
 
+SMALLEST, LARGEST = 1e-15, 1e15
+"""How far the farthest point may lie from the centre: squares of less or more leave float32."""
+
+
+def check_scale(spread: float) -> None:
+    """Check that squared distances of points that lie so far from their centre fit into float32.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if spread and not SMALLEST <= spread <= LARGEST:
+        raise ValueError(
+            f"features lie up to {spread:.1e} from their centre: precision, recall, density and "
+            f"coverage need {SMALLEST:.0e} to {LARGEST:.0e}, scale both sides alike"
+        )
+
+
 class Centred:
     """Points (n, d) about a centre (d,) in float32, with their squared lengths."""
 

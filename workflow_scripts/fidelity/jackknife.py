@@ -2,8 +2,9 @@
 
 FID's bias falls as 1/n, so that what it grows by when a group of images is left out says what it
 would lose with endlessly many: g FID - (g - 1) mean(FID without a group) (Quenouille, 1956). Both
-sides lose a group at a time. The spread of the values without a group gives the standard error
-(Tukey, 1958), which a bootstrap of FID does not: its copies look like fewer images.
+sides lose the images of the same patients at a time. The spread of the values without a group gives
+the standard error (Tukey, 1958), which a bootstrap of FID does not: its copies look like fewer
+images.
 
 It holds where the covariances have full rank with some images to spare. With fewer images than
 dimensions FID does not fall as 1/n, and the correction is withheld.
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from workflow_scripts.fidelity.arrays import CPU, check_pair, to_float64
 from workflow_scripts.fidelity.frechet import distance_of_moments
-from workflow_scripts.fidelity.resample import GROUPS, paired_groups
+from workflow_scripts.fidelity.resample import GROUPS, Units, groups_of, units_of
 
 FEWEST_GROUPS = 10
 """Groups below which their spread is no standard error; patients with many images make fewer."""
@@ -48,15 +49,16 @@ def fewest_images(dimensions: int) -> int:
     return int(np.ceil(IMAGES_PER_DIMENSION * dimensions * GROUPS / (GROUPS - 1)))
 
 
-def why_withheld(n: int, m: int, dimensions: int, patients: np.ndarray | None) -> str | None:
+def why_withheld(units: Units, dimensions: int) -> str | None:
     """Return why FID cannot be corrected, or None where it can; see `corrected_distance`."""
+    n, m = len(units.real), len(units.generated)
     needed = fewest_images(dimensions)
     if min(n, m) < needed:
         return (
             f"{min(n, m)} images are too few to take FID's bias off in {dimensions} dimensions "
             f"({needed} needed)"
         )
-    groups = int(paired_groups(n, m, patients)[0].max()) + 1
+    groups = _groups(units)
     if groups < FEWEST_GROUPS:
         return f"the patients make {groups} group(s) of equal size ({FEWEST_GROUPS} needed)"
     return None
@@ -65,31 +67,32 @@ def why_withheld(n: int, m: int, dimensions: int, patients: np.ndarray | None) -
 def corrected_distance(
     real: np.ndarray,
     generated: np.ndarray,
-    patients: np.ndarray | None = None,
+    units: Units | None = None,
     device: torch.device = CPU,
 ) -> CorrectedDistance:
     """Return FID without its bias, by the delete-a-group jackknife with up to 20 groups a side.
 
     Args:
         real: (n, d), n >= `fewest_images(d)`.
-        generated: (m, d), m >= `fewest_images(d)`; groups are consecutive rows.
-        patients: (n,) the patient of each real row: images of one patient stay in one group.
+        generated: (m, d), m >= `fewest_images(d)`.
+        units: the patients of the rows, whose images stay in one group; None where each image is
+            a unit.
         device: where to compute.
 
     Raises:
         ValueError: too few rows or groups, another d, or features that are not finite.
     """
     check_pair(real, generated)
-    why = why_withheld(len(real), len(generated), real.shape[1], patients)
+    units = units or units_of(len(real), len(generated))
+    why = why_withheld(units, real.shape[1])
     if why is not None:
         raise ValueError(why)
     sides = []
-    both = paired_groups(len(real), len(generated), patients)
-    count = int(both[0].max()) + 1
+    both, count = groups_of(units), _groups(units)
     for features, groups in zip((real, generated), both, strict=True):
         rows = to_float64(features, device)
         rows = rows - rows.mean(dim=0)  # sums of squares lose digits to an offset
-        sides.append((features.mean(axis=0, dtype=np.float64), _Moments(rows, groups)))
+        sides.append((features.mean(axis=0, dtype=np.float64), _Moments(rows, groups, count)))
     (mean1, first), (mean2, second) = sides
     offset = torch.from_numpy(mean1 - mean2).to(device)
 
@@ -106,13 +109,17 @@ def corrected_distance(
     return CorrectedDistance(value, (value - half, value + half), left)
 
 
+def _groups(units: Units) -> int:
+    return int(max(side.max() for side in groups_of(units))) + 1
+
+
 class _Moments:
     """Sums of rows and of their products, in all and by group."""
 
-    def __init__(self, rows: Tensor, groups: np.ndarray):
-        self.sizes = np.bincount(groups).tolist()
+    def __init__(self, rows: Tensor, groups: np.ndarray, count: int):
+        self.sizes = np.bincount(groups, minlength=count).tolist()
         self.sums, self.products = [], []
-        for group in range(len(self.sizes)):
+        for group in range(count):
             own = rows[torch.from_numpy(groups == group).to(rows.device)]
             self.sums.append(own.sum(dim=0))
             self.products.append(own.T @ own)

@@ -3,6 +3,11 @@
 Binkowski et al., 2018: k(x, y) = (x.y / d + 1)^3 and the unbiased estimate, which is free of
 the sample-size bias of FID and may fall below zero. The usual implementations average it over
 random subsets; here every pair counts once, which is the same expectation with less noise.
+
+It is unbiased where images are independent. Images of one patient are not: their pairs are alike,
+and with few patients they would raise the mean of a side, and lower the mean between the sides
+where a generated image is compared with the radiograph whose caption it was made from. So no pair
+of one patient counts, in none of the three means: what is left compares different patients.
 """
 
 from dataclasses import dataclass
@@ -13,189 +18,301 @@ from scipy import stats
 from torch import Tensor
 
 from workflow_scripts.fidelity.arrays import CPU, blocks, check_pair, to_float64
-from workflow_scripts.fidelity.resample import Resamples, variance_of_mean
+from workflow_scripts.fidelity.resample import Resamples, Units, units_of
 
 SMALLEST_FOR_INTERVAL = 10
-"""Patients and generated images below which a bootstrap says nothing of value."""
+"""Patients of a side below which a bootstrap says nothing of value."""
 
 _BLOCK_ELEMENTS = 1 << 22
 
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """KID, its uncertainty, and what each image contributes to it.
+    """KID and its uncertainty.
 
     Attributes:
-        value: the unbiased estimate.
-        interval: 95%; None when not asked for, or too few images.
-        replicates: (r,) values that it would have had with other images, their spread that of the
-            interval; empty without one.
-        real: (n,) contribution of each real image, float64: its mean kernel with the other real
-            ones less that with the generated ones.
-        generated: (m,) the same of each generated image. The means of both add up to `value`.
+        value: the estimate.
+        interval: 95%; None when not asked for, or too few patients.
+        replicates: (r,) values that it would have had with other patients, for differences between
+            models; empty without an interval.
     """
 
     value: float
     interval: tuple[float, float] | None
     replicates: np.ndarray
-    real: np.ndarray
-    generated: np.ndarray
+
+
+def why_no_distance(units: Units) -> str | None:
+    """Return why no two patients can be compared on and between the sides, or None."""
+    for name, own in (("reference", units.real), ("generated", units.generated)):
+        if len(np.unique(own)) < 2:
+            return f"the {name} images are of one patient"
+    return None
 
 
 def kernel_distance(
     real: np.ndarray,
     generated: np.ndarray,
+    units: Units | None = None,
     resamples: Resamples | None = None,
     device: torch.device = CPU,
+    *,
+    within_units: bool = False,
 ) -> KernelDistance:
-    """Return KID over all pairs, in one pass over blocks of the kernel matrices.
+    """Return KID over the pairs of different units, in one pass over blocks of the kernel matrices.
 
-    The interval is the percentile interval of a multinomial bootstrap of both sides, the real one
-    by patient, widened by Student's quantile for the smaller one. Pairs of a radiograph with its
-    own copy within a replicate do not count: their kernel is that of an image with itself, and they
-    would bias every replicate upwards. What other images of one patient add is taken off their
-    mean.
+    The interval is the percentile interval of a multinomial bootstrap of units, widened by
+    Student's quantile for the smaller side. A unit drawn twice makes no pair with its own copy.
 
-    KID is a U-statistic: its variance has a part of first order, of the images' contributions, and
-    one of second order, of pairs, which alone is left for two samples of one distribution
-    (Hoeffding, 1948). There a bootstrap of pairs counts it three times. So where KID is no more
-    than its second-order standard error, the replicates are drawn together to the variance that
-    the two parts, estimated from the double-centred kernel matrices, have in sum. In simulations it
-    covers 93% and more, but for some 50 images of heavy-tailed features: there 90 to 92%.
+    KID is a U-statistic of units: its variance has a part of first order, of what each unit
+    contributes, and one of second order, of pairs, which alone is left for two samples of one
+    distribution (Hoeffding, 1948). There a bootstrap of pairs counts it three times. So where KID
+    is no more than its second-order standard error, the replicates are drawn together to the
+    variance that the two parts, estimated from the centred matrices of pairs, have in sum.
 
     Args:
         real: (n, d), n >= 2.
         generated: (m, d), m >= 2.
-        resamples: of these n and m images; None for no interval.
+        units: the patients of the rows; None where each image is a unit.
+        resamples: of these units; None for no interval.
         device: where to compute.
+        within_units: whether pairs of different images of one unit count, too: as everybody else
+            computes KID, see `Deviations.kid_pairs_within_patients`.
 
     Raises:
-        ValueError: fewer than two rows, another d, or features that are not finite.
+        ValueError: fewer than two rows, another d, features that are not finite, or units that
+            make no pair.
     """
     check_pair(real, generated, minimum=2)
-    n, m = len(real), len(generated)
-    if resamples is not None and resamples.fewest < SMALLEST_FOR_INTERVAL:
+    units = units or units_of(len(real), len(generated))
+    why = None if within_units else why_no_distance(units)
+    if why is not None:
+        raise ValueError(f"no features of two patients to compare: {why}")
+    if resamples is not None and units.fewest < SMALLEST_FOR_INTERVAL:
         resamples = None
-    x, y = to_float64(real, device), to_float64(generated, device)
-    drawn_x, drawn_y = torch.zeros(n, 0, device=device), torch.zeros(m, 0, device=device)
-    if resamples is not None:
-        drawn_x = torch.from_numpy(resamples.real).to(device)
-        drawn_y = torch.from_numpy(resamples.generated).to(device)
-    # A constant taken off all three matrices cancels in KID, and keeps the float32 products of
-    # the bootstrap accurate when the features have a large offset.
+    x, own = _side(real, units.real, device)
+    y, other = _side(generated, units.generated, device)
+    # A constant taken off all three matrices cancels in KID, and keeps sums accurate when the
+    # features have a large offset.
     shift = float(_kernel(x[:64], y[:64]).mean())
-    xx, boot_xx = _within(x, drawn_x, shift)
-    yy, boot_yy = _within(y, drawn_y, shift)
-    xy, boot_xy = _between(x, y, drawn_x, drawn_y, shift)
-    total = float(xy.rows.sum())
-    value = float(xx.rows.sum()) / (n * (n - 1)) + float(yy.rows.sum()) / (m * (m - 1))
-    value -= 2 * total / (n * m)
-    own_x = (xx.rows / (n - 1) - xy.rows / m).cpu().numpy()
-    own_y = (yy.rows / (m - 1) - xy.columns / n).cpu().numpy()
+    wanted = resamples is not None
+    parts = (
+        _within(x, own, shift, wanted, within_units),
+        _within(y, other, shift, wanted, within_units),
+        _between(x, y, own, other, shift, wanted, within_units),
+    )
+    value = parts[0].mean + parts[1].mean - 2 * parts[2].mean
     if resamples is None:
-        return KernelDistance(value, None, np.zeros(0), own_x, own_y)
-    # Pairs of an image with its own copies were not summed and do not count.
-    size_x, size_y = drawn_x.double().sum(dim=0), drawn_y.double().sum(dim=0)
-    boot_xx /= size_x.square() - drawn_x.double().square().sum(dim=0)
-    boot_yy /= size_y.square() - drawn_y.double().square().sum(dim=0)
-    boot = (boot_xx + boot_yy - 2 * boot_xy / (size_x * size_y)).cpu().numpy()
+        return KernelDistance(value, None, np.zeros(0))
+    drawn = torch.from_numpy(resamples.drawn).to(device)
+    means = [part.resampled(drawn) for part in parts]
+    boot = (means[0] + means[1] - 2 * means[2]).cpu().numpy()
     boot += value - boot.mean()
-    scale = stats.t.ppf(0.975, resamples.fewest - 1) / stats.norm.ppf(0.975)
-    first, second = _variances(xx, yy, xy, own_x, own_y, resamples.units)
+    scale = stats.t.ppf(0.975, units.fewest - 1) / stats.norm.ppf(0.975)
+    first, second = _variances(*parts, units)
     if value < second**0.5 and boot.std() > 0:
         scale *= min(1.0, (first + second) ** 0.5 / boot.std())
-    boot = value + scale * (boot - value)
-    low, high = np.quantile(boot, [0.025, 0.975])
-    return KernelDistance(value, (float(low), float(high)), boot, own_x, own_y)
-
-
-def _variances(
-    xx: "_Sums",
-    yy: "_Sums",
-    xy: "_Sums",
-    own_x: np.ndarray,
-    own_y: np.ndarray,
-    units: np.ndarray,
-) -> tuple[float, float]:
-    """Return the parts of KID's variance of first and of second order.
-
-    The plain variance of the contributions holds their own noise, which is of second order: it is
-    taken off, but the sum of both parts is no less than the plain estimate, the jackknife's.
-    """
-    n, m = len(own_x), len(own_y)
-    pairs_x, pairs_y, pairs_xy = _own_pairs(xx), _own_pairs(yy), _cross_pairs(xy)
-    plain_x, plain_y = 4 * variance_of_mean(own_x, units), 4 * variance_of_mean(own_y)
-    first = max(0.0, plain_x - 4 * (pairs_x / (n - 1) + pairs_xy / m) / n)
-    first += max(0.0, plain_y - 4 * (pairs_y / (m - 1) + pairs_xy / n) / m)
-    second = 2 * pairs_x / (n * (n - 1)) + 2 * pairs_y / (m * (m - 1)) + 4 * pairs_xy / (n * m)
-    second = max(second, 0.0)
-    return max(first, plain_x + plain_y - second), second
-
-
-def _own_pairs(sums: "_Sums") -> float:
-    """Return the mean square of the U-centred kernel of one side (Szekely and Rizzo, 2014)."""
-    n, rows = len(sums.rows), sums.rows
-    total = float(rows.sum())
-    centred = sums.squares - 2 / (n - 2) * float(rows.square().sum())
-    return (centred + total**2 / ((n - 1) * (n - 2))) / (n * (n - 3))
-
-
-def _cross_pairs(sums: "_Sums") -> float:
-    """Return the mean square of the double-centred kernel between the sides."""
-    n, m = len(sums.rows), len(sums.columns)
-    total = float(sums.rows.sum())
-    centred = sums.squares - float(sums.rows.square().sum()) / m
-    centred += total**2 / (n * m) - float(sums.columns.square().sum()) / n
-    return centred / ((n - 1) * (m - 1))
+    low, high = np.quantile(value + scale * (boot - value), [0.025, 0.975])
+    return KernelDistance(value, (float(low), float(high)), boot)
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T).div_(x.shape[1]).add_(1).pow_(3)
 
 
-@dataclass
-class _Sums:
-    """Sums of a kernel matrix less a shift: of each row and column, and of all squares."""
+@dataclass(frozen=True)
+class _Rows:
+    """Whose the rows of a side are, in the order of their units.
 
-    rows: Tensor
-    columns: Tensor
-    squares: float = 0.0
+    Attributes:
+        units: (u,) the units of this side, ascending.
+        codes: (n,) the unit of each row.
+        places: (n,) where it stands in `units`.
+        sizes: (u,) float64, rows of each unit.
+    """
+
+    units: np.ndarray
+    codes: Tensor
+    places: Tensor
+    sizes: Tensor
+
+    @property
+    def single(self) -> bool:
+        """Whether each row is a unit of its own."""
+        return len(self.units) == len(self.codes)
 
 
-def _within(x: Tensor, drawn: Tensor, shift: float) -> tuple[_Sums, Tensor]:
-    """Sum k - shift over ordered pairs i != j: once each, and as often as each replicate has them.
+def _side(features: np.ndarray, units: np.ndarray, device: torch.device) -> tuple[Tensor, _Rows]:
+    """Return the features in the order of their units, and whose they are."""
+    order = np.argsort(units, kind="stable")
+    names, places, sizes = np.unique(units[order], return_inverse=True, return_counts=True)
+    rows = _Rows(
+        names,
+        torch.from_numpy(units[order].astype(np.int32)).to(device),
+        torch.from_numpy(places).to(device),
+        torch.from_numpy(sizes.astype(np.float64)).to(device),
+    )
+    return to_float64(features[order], device), rows
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """A kernel matrix less a shift, in sums over pairs of units.
+
+    Attributes:
+        own: whose the rows are.
+        other: whose the columns are.
+        shared: (2, s) places of the units that both have, in `own` and in `other`.
+        left_out: (s,) float64, pairs of images within each of these that do not count.
+        total: the sum over the pairs that count.
+        sums: (u, v) float64, of the pairs that count; None where no resample asks for it.
+    """
+
+    own: _Rows
+    other: _Rows
+    shared: Tensor
+    left_out: Tensor
+    total: float
+    sums: Tensor | None
+
+    @property
+    def pairs(self) -> float:
+        """How many pairs count."""
+        pairs = self.own.sizes.sum() * self.other.sizes.sum() - self.left_out.sum()
+        return float(pairs)
+
+    @property
+    def mean(self) -> float:
+        """The mean over the pairs that count."""
+        return self.total / self.pairs
+
+    def resampled(self, drawn: Tensor) -> Tensor:
+        """Return the mean in each replicate, (r,); `drawn` is (all units, r)."""
+        assert self.sums is not None
+        rows, columns = drawn[self.own.units], drawn[self.other.units]
+        totals = (rows * (self.sums.float() @ columns)).sum(0, dtype=torch.float64)
+        rows, columns = rows.double(), columns.double()
+        pairs = (self.own.sizes @ rows) * (self.other.sizes @ columns)
+        both = rows[self.shared[0]] * columns[self.shared[1]]
+        return totals / (pairs - self.left_out @ both)
+
+    def counts(self) -> tuple[Tensor, Tensor]:
+        """Return how many pairs that count each unit's rows (u,) and columns (v,) have."""
+        rows = self.own.sizes * self.other.sizes.sum()
+        columns = self.other.sizes * self.own.sizes.sum()
+        rows[self.shared[0]] -= self.left_out
+        columns[self.shared[1]] -= self.left_out
+        return rows, columns
+
+    def influence(self) -> tuple[Tensor, Tensor]:
+        """Return how far each unit's rows (u,) and columns (v,) move the mean."""
+        assert self.sums is not None
+        rows, columns = self.counts()
+        found = (self.sums.sum(1) - self.mean * rows, self.sums.sum(0) - self.mean * columns)
+        return found[0] / self.pairs, found[1] / self.pairs
+
+    def centred(self) -> Tensor:
+        """Return what is left of the sums without each unit's own mean, over the pairs, (u, v)."""
+        assert self.sums is not None
+        rows, columns = self.counts()
+        own, other = self.sums.sum(1) / rows, self.sums.sum(0) / columns
+        left = (own[:, None] + (other - self.mean)).mul_(self.own.sizes[:, None])
+        left = self.sums - left.mul_(self.other.sizes)
+        left[self.shared[0], self.shared[1]] = 0
+        u, v = left.shape
+        # Means are of these very pairs, which takes from their squares.
+        lost = (u - 3) / (u - 1) if self.own is self.other else (u - 1) * (v - 1) / (u * v)
+        return left.div_(self.pairs * lost**0.5)
+
+
+def _within(x: Tensor, rows: _Rows, shift: float, wanted: bool, within_units: bool) -> _Pairs:
+    """Sum over ordered pairs of two images of one side.
 
     The matrix is symmetric: a block of rows is multiplied with the columns from its own first
     row on, and what lies right of the block counts twice.
     """
-    rows_total = x.new_zeros(len(x))
-    sums = _Sums(rows_total, rows_total)
-    boot = x.new_zeros(drawn.shape[1])
-    for rows in blocks(len(x), len(x), _BLOCK_ELEMENTS):
-        kernel = _kernel(x[rows], x[rows.start :]) - shift
-        kernel.diagonal().zero_()
-        right = kernel[:, rows.stop - rows.start :]
-        sums.rows[rows] += kernel.sum(1)
-        sums.rows[rows.stop :] += right.sum(0)
-        if drawn.shape[1]:
-            sums.squares += float(kernel.square().sum() + right.square().sum())
-            right *= 2
-            product = kernel.float() @ drawn[rows.start :]
-            boot += (drawn[rows] * product).sum(0, dtype=torch.float64)
-    return sums, boot
+    units = len(rows.units)
+    sums = x.new_zeros(units, units) if wanted else None
+    total = 0.0
+    for part in blocks(len(x), len(x), _BLOCK_ELEMENTS):
+        kernel = _kernel(x[part], x[part.start :]) - shift
+        if within_units or rows.single:
+            kernel.diagonal().zero_()
+        else:
+            kernel.masked_fill_(rows.codes[part, None] == rows.codes[None, part.start :], 0)
+        own = kernel[:, : part.stop - part.start]
+        own *= 0.5
+        total += 2 * float(kernel.sum())
+        if sums is not None:
+            _add(sums, kernel, rows.places[part], rows.places[part.start :])
+    if sums is not None:
+        sums = sums + sums.T
+    places = torch.arange(units, device=x.device)
+    left_out = rows.sizes if within_units else rows.sizes.square()
+    return _Pairs(rows, rows, torch.stack([places, places]), left_out, total, sums)
 
 
 def _between(
-    x: Tensor, y: Tensor, drawn_x: Tensor, drawn_y: Tensor, shift: float
-) -> tuple[_Sums, Tensor]:
-    """Sum k - shift over all pairs: once each, and as often as each replicate has them."""
-    sums = _Sums(x.new_zeros(len(x)), x.new_zeros(len(y)))
-    boot = x.new_zeros(drawn_x.shape[1])
-    for rows in blocks(len(x), len(y), _BLOCK_ELEMENTS):
-        kernel = _kernel(x[rows], y) - shift
-        sums.rows[rows] += kernel.sum(1)
-        sums.columns += kernel.sum(0)
-        if drawn_x.shape[1]:
-            sums.squares += float(kernel.square().sum())
-            boot += (drawn_x[rows] * (kernel.float() @ drawn_y)).sum(0, dtype=torch.float64)
-    return sums, boot
+    x: Tensor,
+    y: Tensor,
+    own: _Rows,
+    other: _Rows,
+    shift: float,
+    wanted: bool,
+    within_units: bool,
+) -> _Pairs:
+    """Sum over pairs of a real and a generated image."""
+    both = np.intersect1d(own.units, other.units, assume_unique=True)
+    shared = torch.from_numpy(
+        np.stack([np.searchsorted(side.units, both) for side in (own, other)])
+    ).to(x.device)
+    left_out = own.sizes[shared[0]] * other.sizes[shared[1]] * (not within_units)
+    sums = x.new_zeros(len(own.units), len(other.units)) if wanted else None
+    total = 0.0
+    for part in blocks(len(x), len(y), _BLOCK_ELEMENTS):
+        kernel = _kernel(x[part], y) - shift
+        if len(both) and not within_units:
+            kernel.masked_fill_(own.codes[part, None] == other.codes[None, :], 0)
+        total += float(kernel.sum())
+        if sums is not None:
+            _add(sums, kernel, own.places[part], other.places)
+    return _Pairs(own, other, shared, left_out, total, sums)
+
+
+def _add(sums: Tensor, kernel: Tensor, rows: Tensor, columns: Tensor) -> None:
+    """Add a block of a kernel matrix, whose rows and columns are ordered by unit, to their sums."""
+    first, last = int(rows[0]), int(rows[-1])
+    by_row = kernel
+    if last - first + 1 < len(rows):
+        by_row = kernel.new_zeros(last - first + 1, kernel.shape[1])
+        by_row.index_add_(0, rows - first, kernel)
+    left, right = int(columns[0]), int(columns[-1])
+    if right - left + 1 < len(columns):
+        _, sizes = torch.unique_consecutive(columns, return_counts=True)
+        ends = sizes.cumsum(0) - 1
+        by_row = by_row.cumsum(1)[:, ends]
+        by_row = torch.cat([by_row[:, :1], by_row.diff(dim=1)], dim=1)
+    sums[first : last + 1, left : right + 1] += by_row
+
+
+def _variances(xx: _Pairs, yy: _Pairs, xy: _Pairs, units: Units) -> tuple[float, float]:
+    """Return the parts of KID's variance of first and of second order, over units.
+
+    The plain variance of what the units contribute, the jackknife's, holds the noise of pairs
+    twice: it is taken off, but the sum of both parts is no less than the plain estimate.
+    """
+    moved = np.zeros(units.count)
+    for pairs, sign in ((xx, 1), (yy, 1), (xy, -2)):
+        for rows, by in zip((pairs.own, pairs.other), pairs.influence(), strict=True):
+            moved[rows.units] += sign * by.cpu().numpy()
+    plain = units.fewest / (units.fewest - 1) * float(np.square(moved).sum())
+    x, y, cross = xx.centred(), yy.centred(), xy.centred()
+    second = float(x.square().sum() + y.square().sum() + 2 * cross.square().sum())
+    if len(xy.left_out):
+        # A patient of both sides: the three parts of a pair of patients vary together.
+        i, j = xy.shared
+        x, y, cross = x[i][:, i], y[j][:, j], cross[i][:, j]
+        second += 2 * float((cross * cross.T).sum() + (x * y).sum() - 2 * ((x + y) * cross).sum())
+    second *= 2
+    first = max(0.0, plain - 2 * second)
+    return max(first, plain - second), second

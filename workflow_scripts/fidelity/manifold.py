@@ -23,9 +23,16 @@ from workflow_scripts.fidelity.distances import (
     Centred,
     all_squared,
     bounds,
+    check_scale,
     pair_squared,
 )
-from workflow_scripts.fidelity.resample import paired_groups, variance_of_mean, wilson_interval
+from workflow_scripts.fidelity.resample import (
+    Units,
+    groups_of,
+    units_of,
+    variance_of_mean,
+    wilson_interval,
+)
 
 _TIE = 1e-12  # distances this near to each other, relatively, are equal in float64
 _DENSE = 0.05  # share of a block from which recomputing all of it is the faster way
@@ -40,7 +47,7 @@ class Manifolds:
 
     Attributes:
         nearest_k: k.
-        units: (n,) the unit (patient) of each real point.
+        units: the patients of the points.
         groups: (n,) and (m,) the group of each real and each generated point.
         holding_by: (m, g) how many real balls of each real group hold each generated point.
         reached_by: (n, g) how many generated balls of each generated group hold each real point.
@@ -50,7 +57,7 @@ class Manifolds:
     """
 
     nearest_k: int
-    units: np.ndarray
+    units: Units
     groups: tuple[np.ndarray, np.ndarray]
     holding_by: np.ndarray
     reached_by: np.ndarray
@@ -103,22 +110,22 @@ class Manifolds:
         simulations at 16 dimensions. So it leaves out a real point at a time and lets the balls
         grow, which holds, and is up to twice as wide as needed in 2 dimensions. It has none where
         no ball holds anything. What is covered is the expectation at these n and m: like the
-        values, it depends on them. One patient alone has no interval.
+        values, it depends on them. One patient alone, or one with nearly all images, has none.
         """
-        fewest = min(int(self.units.max()) + 1, len(self.holding_by))
-        if fewest < 2:
+        fewest = self.units.fewest
+        if fewest < 2 or self.holding_by.shape[1] < 2:
             return {}
         found = {}
         for name, inside, held_by, units in (
-            ("precision", self.balls_holding > 0, self.holding_by, None),
-            ("recall", self.real_reached, self.reached_by, self.units),
-            ("coverage", self.balls_filled, self.filled_by, self.units),
+            ("precision", self.balls_holding > 0, self.holding_by, self.units.generated),
+            ("recall", self.real_reached, self.reached_by, self.units.real),
+            ("coverage", self.balls_filled, self.filled_by, self.units.real),
         ):
             found[name] = _share_interval(inside, _without_groups(held_by), units)
         if self.density > 0:
-            variance = variance_of_mean(self.balls_holding / self.nearest_k)
+            variance = variance_of_mean(self.balls_holding / self.nearest_k, self.units.generated)
             # Its mean is that of n times what is lost without each point.
-            variance += variance_of_mean(len(self.gained) * self._density_lost(), self.units)
+            variance += variance_of_mean(len(self.gained) * self._density_lost(), self.units.real)
             half = float(stats.t.ppf(0.975, fewest - 1) * variance**0.5)
             found["density"] = (max(0.0, self.density - half), self.density + half)
         return found
@@ -130,8 +137,9 @@ class Manifolds:
         without each of the real points.
         """
         group_x, group_y = self.groups
-        lost = np.bincount(group_x, self._density_lost())
-        kept = [self.balls_holding[group_y != group].mean() for group in range(len(lost))]
+        count = self.holding_by.shape[1]
+        lost = np.bincount(group_x, self._density_lost(), minlength=count)
+        kept = [_mean(self.balls_holding[group_y != group]) for group in range(count)]
         return {
             "precision": _shares_without(self.holding_by, group_y),
             "recall": _shares_without(self.reached_by, group_x),
@@ -153,16 +161,19 @@ def _without_groups(held_by: np.ndarray) -> np.ndarray:
 def _shares_without(held_by: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return the share of points outside a group that a ball of another group holds, (g,)."""
     held = held_by.sum(axis=1, keepdims=True) > held_by
-    return np.array([held[groups != group, group].mean() for group in range(held.shape[1])])
+    return np.array([_mean(held[groups != group, group]) for group in range(held.shape[1])])
+
+
+def _mean(values: np.ndarray) -> float:
+    """Return the mean; 0 of no points, which a group that holds all of a side leaves."""
+    return float(values.mean()) if len(values) else 0.0
 
 
 def _jackknife_variance(left: np.ndarray) -> float:
     return float((len(left) - 1) * left.var())
 
 
-def _share_interval(
-    inside: np.ndarray, left: np.ndarray, units: np.ndarray | None
-) -> tuple[float, float]:
+def _share_interval(inside: np.ndarray, left: np.ndarray, units: np.ndarray) -> tuple[float, float]:
     """Return Wilson's 95% interval of a share, at the effective number of points.
 
     A share of 0 or 1 has no spread to tell that number from: it is that of the units, then.
@@ -171,8 +182,8 @@ def _share_interval(
     if 0 < share < 1:
         variance = variance_of_mean(inside.astype(float), units) + _jackknife_variance(left)
         n = min(n, share * (1 - share) / variance)
-    elif units is not None:
-        n = float(units.max() + 1)
+    else:
+        n = float(len(np.unique(units)))
     return wilson_interval(share, n)
 
 
@@ -181,7 +192,7 @@ def manifold_overlap(
     generated: np.ndarray,
     nearest_k: int = 5,
     device: torch.device = CPU,
-    patients: np.ndarray | None = None,
+    units: Units | None = None,
 ) -> Manifolds:
     """Return the memberships behind precision, recall, density and coverage.
 
@@ -190,19 +201,22 @@ def manifold_overlap(
         generated: (m, d), m > nearest_k.
         nearest_k: which neighbour's distance is a ball's radius.
         device: where to compute.
-        patients: (n,) the patient of each real row, for the intervals; None where each is its own.
+        units: the patients of the rows, for the intervals; None where each image is a unit.
 
     Raises:
-        ValueError: too few rows, another d, or features that are not finite.
+        ValueError: too few rows, another d, or features that are not finite or of a scale whose
+            squares are not.
     """
     check_pair(real, generated, minimum=nearest_k + 1)
     x, y = to_float64(real, device), to_float64(generated, device)
+    centre = (x.mean(dim=0) + y.mean(dim=0)) / 2
+    check_scale(max(float((side - centre).norm(dim=1).max()) for side in (x, y)))
     (radii_x, next_x), nearest_x = _squared_radii(x, nearest_k)
     radii_y = _squared_radii(y, nearest_k)[0][0]
-    centre = (x.mean(dim=0) + y.mean(dim=0)) / 2
     points_x, points_y = Centred(x, centre), Centred(y, centre)
-    both = paired_groups(len(x), len(y), patients)
-    groups = int(both[0].max()) + 1
+    units = units or units_of(len(x), len(y))
+    both = groups_of(units)
+    groups = int(max(side.max() for side in both)) + 1
     group_x, group_y = (torch.from_numpy(part).to(device) for part in both)
     holding = torch.zeros(len(y) * groups, dtype=torch.int64, device=device)
     # Small arrays that outlive their block would keep the blocks' memory from being used again.
@@ -229,7 +243,6 @@ def manifold_overlap(
     holding_by, reached_by, filled_by = (
         part.view(-1, groups).cpu().numpy() for part in (holding, reached, filled)
     )
-    units = np.arange(len(x)) if patients is None else np.unique(patients, return_inverse=True)[1]
     return Manifolds(
         nearest_k, units, both, holding_by, reached_by, filled_by, gained.cpu().numpy()
     )

@@ -1,7 +1,9 @@
-"""Which images a resample or a group holds: units that belong together stay together.
+"""Which images a resample or a group holds: the images of one patient stay together, on both sides.
 
-The images of one patient are one unit of the real side: they resemble one another, and other
-patients, not other images of these, are what a value should hold for.
+A patient's radiographs resemble one another, and so do the images generated from their captions;
+what a value should hold for is other patients. So one draw of patients, or one group that is left
+out, takes the radiographs and the generated images of the same patients. A generated image's
+patient is its prompt's.
 """
 
 from dataclasses import dataclass
@@ -13,47 +15,102 @@ GROUPS = 20
 
 
 @dataclass(frozen=True)
-class Resamples:
-    """A multinomial bootstrap of both sides.
-
-    Drawn from the size of both sides and the seed alone: models with the same prompts, compared
-    with the same real images, have the same resamples.
+class Units:
+    """Whose images the rows of both sides are.
 
     Attributes:
-        units: (n,) the unit of each real image, numbers from 0 without gaps.
-        real: (n, r) float32, how often each real image is drawn in each replicate.
-        generated: (m, r) float32.
+        real: (n,) the unit of each real image; units are numbers from 0 without gaps, and the same
+            on both sides.
+        generated: (m,) the unit of each generated image.
     """
 
-    units: np.ndarray
     real: np.ndarray
     generated: np.ndarray
 
     @property
+    def count(self) -> int:
+        """Units of both sides together."""
+        return int(max(self.real.max(), self.generated.max())) + 1
+
+    @property
     def fewest(self) -> int:
         """Units of the smaller side."""
-        return min(int(self.units.max()) + 1, len(self.generated))
+        return min(len(np.unique(self.real)), len(np.unique(self.generated)))
 
 
-def draw_resamples(
-    n: int,
-    m: int,
-    replicates: int,
-    rng: np.random.Generator,
-    patients: np.ndarray | None = None,
-) -> Resamples:
-    """Draw as many patients and as many generated images as there are, with replacement.
+def units_of(real: np.ndarray | int, generated: np.ndarray | int) -> Units:
+    """Return the units of two sides from the patients of their rows.
 
     Args:
-        n: real images.
-        m: generated images.
-        replicates: r.
-        rng: draws them, the real side first.
-        patients: (n,) the patient of each real image; None where each image is a unit.
+        real: (n,) the patient of each real image; or n, where each image is a unit of its own.
+        generated: (m,) the patient of each prompt; or m.
     """
-    units = np.arange(n) if patients is None else np.unique(patients, return_inverse=True)[1]
-    real = _counts(int(units.max()) + 1, replicates, rng)[units]
-    return Resamples(units, real, _counts(m, replicates, rng))
+    if not isinstance(real, int | np.integer) and not isinstance(generated, int | np.integer):
+        both = np.unique(np.concatenate([real, generated]).astype(str), return_inverse=True)[1]
+        return Units(both[: len(real)], both[len(real) :])
+    sides = []
+    for side in (real, generated):
+        codes = (
+            np.arange(side)
+            if isinstance(side, int | np.integer)
+            else np.unique(side.astype(str), return_inverse=True)[1]
+        )
+        sides.append(codes)
+    # Numbered side by side, so that groups of consecutive units hold as much of either.
+    own, other = (int(codes.max()) + 1 for codes in sides)
+    places = np.concatenate([(np.arange(count) + 0.5) / count for count in (own, other)])
+    numbers = np.argsort(np.argsort(places, kind="stable"), kind="stable")
+    return Units(numbers[sides[0]], numbers[own + sides[1]])
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """A multinomial bootstrap of units.
+
+    Drawn from the units and the seed alone: models with the same prompts, compared with the same
+    real images, have the same resamples.
+
+    Attributes:
+        units: of both sides.
+        drawn: (u, r) float32, how often each unit is drawn in each replicate.
+    """
+
+    units: Units
+    drawn: np.ndarray
+
+    @property
+    def generated(self) -> np.ndarray:
+        """How often each generated image is drawn in each replicate, (m, r)."""
+        return self.drawn[self.units.generated]
+
+    @property
+    def real(self) -> np.ndarray:
+        """How often each real image is drawn in each replicate, (n, r)."""
+        return self.drawn[self.units.real]
+
+
+def draw_resamples(units: Units, replicates: int, rng: np.random.Generator) -> Resamples:
+    """Draw as many units as there are, with replacement.
+
+    A replicate with fewer than two units of a side has no pair of two units: it is drawn anew.
+
+    Args:
+        units: of both sides, at least two each.
+        replicates: r.
+        rng: draws them.
+
+    Raises:
+        ValueError: a side of one unit.
+    """
+    if units.fewest < 2:
+        raise ValueError("a side of one unit cannot be drawn anew")
+    sides = [np.isin(np.arange(units.count), own) for own in (units.real, units.generated)]
+    drawn = _counts(units.count, replicates, rng)
+    while True:
+        few = np.flatnonzero(np.min([(drawn[own] > 0).sum(axis=0) for own in sides], axis=0) < 2)
+        if not len(few):
+            return Resamples(units, drawn)
+        drawn[:, few] = _counts(units.count, len(few), rng)
 
 
 def _counts(units: int, replicates: int, rng: np.random.Generator) -> np.ndarray:
@@ -63,45 +120,54 @@ def _counts(units: int, replicates: int, rng: np.random.Generator) -> np.ndarray
     return np.ascontiguousarray(counts.T, np.float32)
 
 
-def paired_groups(
-    n: int, m: int, patients: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return each row's group, (n,) and (m,): as many on both sides, none empty, near equal size.
+def groups_of(units: Units) -> tuple[np.ndarray, np.ndarray]:
+    """Return the group of each row, (n,) and (m,): units stay together.
 
-    There are `GROUPS`, or fewer where there are not as many rows or patients. Groups are
-    consecutive rows, or patients in the order of their ids.
-
-    Args:
-        n: real images.
-        m: generated images.
-        patients: (n,) the patient of each real image; those of one patient stay in one group.
+    There are `GROUPS`, or fewer where there are not as many units or where one unit is larger than
+    a group. Groups are of consecutive units and of near equal size: a unit goes where its first row
+    falls when all rows, each side with the same weight, are laid out by unit.
     """
-    count = min(GROUPS, n, m)
-    if patients is None:
-        first = np.arange(n)
-    else:
-        codes = np.unique(patients, return_inverse=True)[1]
-        # A patient goes where its first row falls when all rows are laid out by patient.
-        first = np.searchsorted(np.sort(codes), codes)
-    real = np.unique(first * count // n, return_inverse=True)[1]
-    return real, np.arange(m) * (int(real.max()) + 1) // m
+    count = min(GROUPS, units.fewest)
+    sides = (units.real, units.generated)
+    shares = [np.bincount(own, minlength=units.count) / len(own) for own in sides]
+    sizes = (shares[0] + shares[1]) / 2
+    before = np.cumsum(sizes) - sizes
+    # Sums of shares are a rounding error below the whole numbers that they stand for.
+    groups = np.minimum((before * count + 1e-9).astype(int), count - 1)
+    groups = np.unique(groups, return_inverse=True)[1]
+    return groups[units.real], groups[units.generated]
 
 
 def variance_of_mean(values: np.ndarray, units: np.ndarray | None = None) -> float:
     """Return the variance of the mean of values whose units, not they, are independent.
 
-    With a unit for each value it is the usual variance over n.
+    The jackknife's, about the mean: it counts that large units weigh more. With a unit for each
+    value it is the usual variance over n.
 
     Args:
         values: (n,).
-        units: (n,) the unit of each value, numbers from 0 without gaps.
+        units: (n,) the unit of each value.
     """
-    deviations = values - values.mean()
-    sums = deviations if units is None else np.bincount(units, deviations)
-    count = len(sums)
+    moved = means_without(values, units) - values.mean()
+    count = len(moved)
     if count < 2:
         return float("inf")
-    return float(count / (count - 1) * np.square(sums).sum() / len(values) ** 2)
+    return float((count - 1) / count * np.square(moved).sum())
+
+
+def means_without(values: np.ndarray, units: np.ndarray | None = None) -> np.ndarray:
+    """Return the mean without each unit, (u,), in the order of the units; nan for the only one.
+
+    Args:
+        values: (n,).
+        units: (n,) the unit of each value; None where each value is one.
+    """
+    own = np.arange(len(values)) if units is None else np.unique(units, return_inverse=True)[1]
+    sizes = np.bincount(own)
+    sums = np.bincount(own, values - values.mean())
+    with np.errstate(invalid="ignore"):
+        moved: np.ndarray = sums / (len(values) - sizes)
+    return values.mean() - moved
 
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:

@@ -50,9 +50,15 @@ from workflow_scripts.fidelity.inputs import (
     rows_of,
 )
 from workflow_scripts.fidelity.jackknife import corrected_distance, why_withheld
-from workflow_scripts.fidelity.kernel import kernel_distance
+from workflow_scripts.fidelity.kernel import kernel_distance, why_no_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
-from workflow_scripts.fidelity.resample import Resamples, draw_resamples
+from workflow_scripts.fidelity.resample import (
+    Resamples,
+    Units,
+    draw_resamples,
+    means_without,
+    units_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +98,12 @@ class Side:
     Attributes:
         features: (n, d) float32.
         subsets: (n, 15) bool, the columns as in `SUBSETS`.
+        patients: (n,) who is shown; of a generated image, who its prompt is of.
     """
 
     features: np.ndarray
     subsets: np.ndarray
+    patients: np.ndarray
 
 
 @dataclass
@@ -118,9 +126,10 @@ class Measured:
 def distribution_values(
     real: Side,
     generated: Side,
-    patients: np.ndarray,
     settings: Settings,
     device: torch.device = CPU,
+    *,
+    kid_within_patients: bool = False,
 ) -> Measured:
     """Compare two sets of images: FID and its floor, KID and the manifolds, for every subset.
 
@@ -129,17 +138,17 @@ def distribution_values(
     Args:
         real: the reference.
         generated: what is judged.
-        patients: (n,) the patient of each real row.
         settings: k, bootstrap replicates and seed.
         device: where to compute.
+        kid_within_patients: see `Deviations.kid_pairs_within_patients`.
     """
     found = Measured([], {}, {})
     progress = Progress("fidelity", len(SUBSETS), "subsets")
     for column, subset in enumerate(SUBSETS):
-        chosen = real.subsets[:, column]
-        x, y = real.features[chosen], generated.features[generated.subsets[:, column]]
-        own_patients = patients[chosen]
-        _add_overlap(found, x, y, own_patients, subset, settings, device)
+        chosen, asked = real.subsets[:, column], generated.subsets[:, column]
+        x, y = real.features[chosen], generated.features[asked]
+        units = units_of(real.patients[chosen], generated.patients[asked])
+        _add_overlap(found, x, y, units, subset, settings, device)
         reason = _too_few(len(y), len(x), 2, subset)
         if reason is not None:
             absent = ("fid", "fid_floor", "fid_corrected", "kid")
@@ -148,20 +157,12 @@ def distribution_values(
             continue
         fid = frechet_distance(x, y, device)
         found.values.append(_value("fid", fid, subset, len(y), len(x)))
-        resamples = None
-        if settings.kid_bootstrap:
-            resamples = resamples_of(column, own_patients, len(y), settings)
-        kid = kernel_distance(x, y, resamples, device)
-        kind = None if kid.interval is None else "bootstrap 95%"
-        value = Value("kid", kid.value, METRICS["kid"], len(y), subset, len(x), kid.interval, kind)
-        found.values.append(value)
-        if subset == "all" and kid.interval is not None:
-            found.replicates["kid"] = replicates("bootstrap", kid.replicates)
-        _add_corrected(found, x, y, own_patients, subset, device)
+        _add_kid(found, x, y, units, column, settings, device, kid_within_patients)
+        _add_corrected(found, x, y, units, subset, device)
         rng = np.random.default_rng([settings.seed, column, 1])
-        floor = fid_floor(real.features, patients, len(y), len(x), rng, device)
+        floor = fid_floor(real.features, real.patients, len(y), len(x), rng, device)
         if floor is None:
-            reason = f"{len(patients)} real image(s) give no two groups of different patients"
+            reason = f"{len(real.patients)} real image(s) give no two groups of different patients"
             found.values.append(_value("fid_floor", None, subset, len(y), len(x), reason))
         else:
             found.floors[subset] = {"groups": list(floor.measured), "draws": floor.draws}
@@ -171,32 +172,44 @@ def distribution_values(
     return found
 
 
-def resamples_of(column: int, patients: np.ndarray, m: int, settings: Settings) -> Resamples:
+def resamples_of(column: int, units: Units, settings: Settings) -> Resamples | None:
     """Return the resamples of a subset, the same for all metrics and for all models of its size.
 
     Every subset draws from its own stream, so that one subset never moves another's numbers.
 
     Args:
         column: of the subset in `SUBSETS`.
-        patients: (n,) the patient of each real row.
-        m: generated images.
+        units: the patients of the rows.
         settings: how many replicates, and the seed.
+
+    Returns:
+        None where the settings ask for none, or one patient of a side cannot be drawn anew.
     """
+    if not settings.kid_bootstrap or units.fewest < 2:
+        return None
     rng = np.random.default_rng([settings.seed, column, 0])
-    return draw_resamples(len(patients), m, settings.kid_bootstrap, rng, patients)
+    return draw_resamples(units, settings.kid_bootstrap, rng)
 
 
-def replicates(kind: str, values: np.ndarray) -> dict[str, Any]:
-    """Return a metric's replicates as a record holds them, to seven digits."""
-    return {"kind": kind, "values": [float(f"{value:.7g}") for value in values]}
+def replicates(kind: str, values: np.ndarray, units: int) -> dict[str, Any]:
+    """Return a metric's replicates as a record holds them, to seven digits.
+
+    Args:
+        kind: `bootstrap` or `jackknife`.
+        values: (r,).
+        units: what was drawn or left out, of the smaller side: patients, or groups of them.
+    """
+    kept = [float(f"{value:.7g}") for value in values]
+    return {"kind": kind, "units": units, "values": kept}
 
 
-def alignment_values(cosines: np.ndarray, subsets: np.ndarray) -> list[Value]:
+def alignment_values(cosines: np.ndarray, subsets: np.ndarray, patients: np.ndarray) -> list[Value]:
     """Return the mean alignment with its interval, for every subset.
 
     Args:
         cosines: (n,) of each image with its caption.
         subsets: (n, 15) bool, the columns as in `SUBSETS`.
+        patients: (n,) who each image's prompt is of.
     """
     values = []
     for column, subset in enumerate(SUBSETS):
@@ -205,8 +218,8 @@ def alignment_values(cosines: np.ndarray, subsets: np.ndarray) -> list[Value]:
             reason = _too_few(0, None, 1, subset)
             values.append(_value("alignment", None, subset, 0, None, reason))
             continue
-        mean, interval = mean_with_interval(chosen)
-        kind = None if interval is None else "t 95%"
+        mean, interval = mean_with_interval(chosen, patients[subsets[:, column]])
+        kind = None if interval is None else "t 95% over patients"
         direction = METRICS["alignment"]
         values.append(
             Value("alignment", mean, direction, len(chosen), subset, None, interval, kind)
@@ -279,6 +292,28 @@ def require_captions(
         )
 
 
+def patients_of_prompts(
+    features: Features, prompts: pd.DataFrame, manifest: pd.DataFrame, where: Path
+) -> np.ndarray:
+    """Return the patient of each generated image's prompt, (n,), in the order of the features.
+
+    Of a control, too: what it shows was chosen for the prompt.
+
+    Args:
+        features: of a generated collection.
+        prompts: the prompt set.
+        manifest: `image_id` and `patient_id`, at least.
+        where: the folder of the features, for errors.
+
+    Raises:
+        InputError: an id that is no prompt, or a prompt of no radiograph in the manifest.
+    """
+    rows = rows_of(prompts["prompt_id"], features.ids, where, "prompt set")
+    asked = list(prompts["image_id"].iloc[rows])
+    found = rows_of(manifest["image_id"], asked, where, "manifest")
+    return manifest["patient_id"].iloc[found].to_numpy(str)
+
+
 def score(
     model: str,
     encoder: str,
@@ -322,12 +357,13 @@ def score(
         log.warning("%s: %d of %d prompts have an image", model, len(generated.ids), len(prompts))
 
     patients = reference["patient_id"].to_numpy(str)
+    asked = patients_of_prompts(generated, prompts, manifest, generated_folder)
     found = distribution_values(
-        Side(real_features, positive_subsets(reference)),
-        Side(generated.features, subsets),
-        patients,
+        Side(real_features, positive_subsets(reference), patients),
+        Side(generated.features, subsets, asked),
         settings,
         device,
+        kid_within_patients=switches.kid_pairs_within_patients,
     )
     image_rows = rows_in_order_of(generated, images, generated_folder)
     text_rows = rows_in_order_of(generated, texts, generated_folder)
@@ -335,12 +371,10 @@ def score(
     cosines = np.zeros(0)
     if len(generated.ids):
         cosines = cosine_alignment(images.features[image_rows], texts.features[text_rows])
-    found.values += alignment_values(cosines, subsets)
-    if len(cosines) and settings.kid_bootstrap:
-        resamples = resamples_of(0, patients, len(cosines), settings)
-        found.replicates["alignment"] = replicates(
-            "bootstrap", cosines @ resamples.generated / len(cosines)
-        )
+    found.values += alignment_values(cosines, subsets, asked)
+    if len(np.unique(asked)) > 1:
+        left = means_without(cosines, asked)
+        found.replicates["alignment"] = replicates("jackknife", left, len(left))
     return Record(
         stage="fidelity",
         model=model,
@@ -370,7 +404,7 @@ def _add_overlap(
     found: Measured,
     x: np.ndarray,
     y: np.ndarray,
-    patients: np.ndarray,
+    units: Units,
     subset: str,
     settings: Settings,
     device: torch.device,
@@ -379,7 +413,12 @@ def _add_overlap(
     if reason is not None:
         found.values += [_value(name, None, subset, len(y), len(x), reason) for name in OVERLAPS]
         return
-    overlap = manifold_overlap(x, y, settings.nearest_k, device, patients)
+    try:
+        overlap = manifold_overlap(x, y, settings.nearest_k, device, units)
+    except ValueError as error:  # checked for all else before
+        raise InputError(
+            str(error), subset, "look at the weights of the encoder and its preprocessing"
+        ) from None
     intervals = overlap.intervals()
     for name in OVERLAPS:
         kind = "jackknife 95%" if name == "density" else "jackknife 95%, fixed radii"
@@ -394,25 +433,49 @@ def _add_overlap(
             kind if name in intervals else None,
         )
         found.values.append(value)
-    if subset == "all":
+    if subset == "all" and intervals:
         for name, left in overlap.without_groups().items():
-            found.replicates[name] = replicates("jackknife", left)
+            found.replicates[name] = replicates("jackknife", left, len(left))
+
+
+def _add_kid(
+    found: Measured,
+    x: np.ndarray,
+    y: np.ndarray,
+    units: Units,
+    column: int,
+    settings: Settings,
+    device: torch.device,
+    within_patients: bool,
+) -> None:
+    subset = SUBSETS[column]
+    reason = None if within_patients else why_no_distance(units)
+    if reason is not None:
+        found.values.append(_value("kid", None, subset, len(y), len(x), reason))
+        return
+    resamples = resamples_of(column, units, settings)
+    kid = kernel_distance(x, y, units, resamples, device, within_units=within_patients)
+    kind = None if kid.interval is None else "bootstrap 95% over patients"
+    value = Value("kid", kid.value, METRICS["kid"], len(y), subset, len(x), kid.interval, kind)
+    found.values.append(value)
+    if subset == "all" and kid.interval is not None:
+        found.replicates["kid"] = replicates("bootstrap", kid.replicates, units.fewest)
 
 
 def _add_corrected(
     found: Measured,
     x: np.ndarray,
     y: np.ndarray,
-    patients: np.ndarray,
+    units: Units,
     subset: str,
     device: torch.device,
 ) -> None:
     n, n_reference = len(y), len(x)
-    reason = why_withheld(n_reference, n, x.shape[1], patients)
+    reason = why_withheld(units, x.shape[1])
     if reason is not None:
         found.values.append(_value("fid_corrected", None, subset, n, n_reference, reason))
         return
-    corrected = corrected_distance(x, y, patients, device)
+    corrected = corrected_distance(x, y, units, device)
     found.values.append(
         Value(
             "fid_corrected",
@@ -426,7 +489,9 @@ def _add_corrected(
         )
     )
     if subset == "all":
-        found.replicates["fid_corrected"] = replicates("jackknife", corrected.without_groups)
+        found.replicates["fid_corrected"] = replicates(
+            "jackknife", corrected.without_groups, len(corrected.without_groups)
+        )
 
 
 def _value(

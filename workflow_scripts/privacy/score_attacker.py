@@ -29,7 +29,7 @@ from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.fidelity.inputs import REAL, origin, read_encoder
-from workflow_scripts.fidelity.resample import paired_groups
+from workflow_scripts.fidelity.resample import groups_of, units_of
 from workflow_scripts.privacy.held_out import held_out_rows
 from workflow_scripts.privacy.score import Settings, siamese_head
 
@@ -84,7 +84,7 @@ def score_pairs(
     n = len(features)
     codes = np.unique(patients, return_inverse=True)[1]
     places = np.unique(sites, return_inverse=True)[1]
-    groups = paired_groups(n, n, patients)[0]
+    groups = groups_of(units_of(patients, patients))[0]
     count = int(groups.max()) + 1
     edges = _edges(features, weight, bias)
     kinds = np.zeros((3, count + 1, BINS), np.int64)

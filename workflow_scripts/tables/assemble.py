@@ -7,11 +7,15 @@ from typing import Final
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.holm import holm
 from workflow_scripts.tables.layout import LAYOUTS, Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry, variants
 from workflow_scripts.tables.published import Published, published_values
 from workflow_scripts.tables.records_in import REAL, Records
 from workflow_scripts.tables.run import Run
+
+FEWEST_RANKED: Final = 10
+"""Images of either side, or prompts, below which a value is not compared with other models'."""
 
 _OPPOSITE: Final = {"higher": "lower", "lower": "higher"}
 
@@ -31,7 +35,8 @@ class Cell:
         note: the number of the note that gives the reason.
         published: the paper's number, where it may stand here.
         difference: the value less the paper's number, where both are of the same protocol.
-        rank: `best`, `second` or None.
+        rank: `best`, `second` or None; of a gain `best` says that it is larger than its noise.
+        p: of a gain, see `Value.p`.
     """
 
     column: Column
@@ -45,6 +50,7 @@ class Cell:
     published: Published | None = None
     difference: float | None = None
     rank: str | None = None
+    p: float | None = None
 
     @property
     def text(self) -> str:
@@ -188,7 +194,29 @@ def _build(layout: Layout, run: Run) -> Table:
     if layout.floor is not None:
         rows.append(_floor(layout, layout.floor, run))
     rows = [with_published(row, printed, run.protocol) for row in rows]
-    return table_of(layout, _ranked(rows), run)
+    return table_of(layout, _told_apart(rows) if layout.has_gains else _ranked(rows), run)
+
+
+def _told_apart(rows: list[Row]) -> list[Row]:
+    """Mark the gains that are larger than their noise among all gains of a table, and nothing else.
+
+    Holm's correction holds over the models' gains, and apart from them over the controls'. A gain
+    over one training run has no p and no mark.
+    """
+    marked = list(rows)
+    for control in (False, True):
+        places = [
+            (i, j, cell.p)
+            for i, row in enumerate(rows)
+            for j, cell in enumerate(row.cells)
+            if (row.kind == "control") == control and cell.p is not None
+        ]
+        for (i, j, _), apart in zip(places, holm([p for *_, p in places]), strict=True):
+            if apart:
+                cells = list(marked[i].cells)
+                cells[j] = replace(cells[j], rank="best")
+                marked[i] = replace(marked[i], cells=tuple(cells))
+    return marked
 
 
 def _shown(layout: Layout, models: Sequence[ModelEntry]) -> list[ModelEntry]:
@@ -255,6 +283,7 @@ def _cell_of(column: Column, value: Value) -> Cell:
         value.interval,
         value.interval_kind,
         value.reason,
+        p=value.p,
     )
 
 
@@ -305,7 +334,8 @@ def _ranked(rows: list[Row]) -> list[Row]:
     """Mark the best and the second value of each column among the models.
 
     Values that a reader sees as equal share their mark, and the second is the next value after
-    the best. A column with one model has no best.
+    the best. A column with one model has no best. What rests on fewer than `FEWEST_RANKED` images
+    has no mark, and neither has what stands beside it.
     """
     ranked = list(rows)
     for j in range(len(rows[0].cells) if rows else 0):
@@ -314,7 +344,8 @@ def _ranked(rows: list[Row]) -> list[Row]:
             for i, row in enumerate(rows)
             if row.kind == "model" and row.cells[j].value is not None
         }
-        if len(shown) < 2 or rows[0].cells[j].column.direction == "none":
+        few = any(is_few(rows[i].cells[j]) for i in shown)
+        if few or len(shown) < 2 or rows[0].cells[j].column.direction == "none":
             continue
         lower = rows[0].cells[j].column.direction == "lower"
         order = sorted(set(shown.values()), reverse=not lower)
@@ -325,6 +356,12 @@ def _ranked(rows: list[Row]) -> list[Row]:
                 cells[j] = replace(cells[j], rank=("best", "second")[place])
                 ranked[i] = replace(ranked[i], cells=tuple(cells))
     return ranked
+
+
+def is_few(own: Cell | Value) -> bool:
+    """Return whether a value rests on fewer than `FEWEST_RANKED` images, of either side."""
+    counts = [count for count in (own.n, own.n_reference) if count is not None]
+    return min(counts, default=FEWEST_RANKED) < FEWEST_RANKED
 
 
 def noted(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
@@ -389,10 +426,13 @@ def caption_of(layout: Layout, rows: list[Row], run: Run) -> str:
         f"protocol {run.protocol}.",
         layout.explanation,
     ]
-    if any(cell.rank for row in rows if row.kind == "model" for cell in row.cells):
+    if layout.has_gains:
+        parts.append(_words_of_gains(rows))
+    elif any(cell.rank for row in rows if row.kind == "model" for cell in row.cells):
         parts.append(
             "Best in bold and second underlined among the models, without the controls; "
-            "equal values share their mark."
+            "equal values share their mark. Where a value rests on fewer than "
+            f"{FEWEST_RANKED} images nothing is marked."
         )
     kinds = _interval_kinds(layout, rows)
     if kinds:
@@ -412,7 +452,23 @@ def caption_of(layout: Layout, rows: list[Row], run: Run) -> str:
                 "The protocols differ: the paper's values were measured under as_published, "
                 f"these under {run.protocol}, so that a difference need not be the model's."
             )
-    return " ".join(parts)
+    return " ".join(part for part in parts if part)
+
+
+def _words_of_gains(rows: list[Row]) -> str:
+    """Return what the marks of a table of gains mean, or why there are none."""
+    gains = [cell for row in rows for cell in row.cells if cell.column.is_gain]
+    if any(cell.p is not None for cell in gains):
+        return (
+            "In bold the gains and losses that are larger than the noise of test patients and "
+            "training runs among all of the table (Holm's correction, 5%; the controls' apart)."
+        )
+    if any(cell.value is not None for cell in gains):
+        return (
+            "An arm was trained once (`repeats: 1`), so that no difference can be told from what "
+            "another seed would have given: none is called a gain or a loss."
+        )
+    return ""
 
 
 def _interval_kinds(layout: Layout, rows: list[Row]) -> str:

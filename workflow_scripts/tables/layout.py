@@ -40,6 +40,11 @@ class Column:
     family: str | None = None
     protocol: str | None = None
 
+    @property
+    def is_gain(self) -> bool:
+        """Whether it is a difference to training on real data alone."""
+        return self.metric.endswith("_gain")
+
 
 @dataclass(frozen=True)
 class RealRow:
@@ -97,6 +102,11 @@ class Layout:
     floor: str | None = None
     positives: bool = False
     row_header: str = "Model"
+
+    @property
+    def has_gains(self) -> bool:
+        """Whether it is a table of gains."""
+        return any(column.is_gain for column in self.columns)
 
     @property
     def in_paper(self) -> bool:
@@ -447,8 +457,7 @@ _SYNTHETIC_ONLY: Final = Layout(
 
 _GAIN_NOTE: Final = (
     "A gain is the difference to training on the real images alone, over the same draws of test "
-    "patients; an interval that does not cover the seeds says nothing of what another training "
-    "run would have given. "
+    "patients. "
 )
 
 _AUGMENTED_GAINS: Final = replace(

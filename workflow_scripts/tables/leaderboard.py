@@ -10,16 +10,15 @@ paired differences), so that with 95% probability all intervals hold at once, wh
 dependence between the metrics and whichever models are equal.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from scipy import stats
 
 from workflow_scripts.tables.assemble import Cell, Row, Table, table_of
+from workflow_scripts.tables.holm import holm
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.metric_ranks import (
     METRICS,
@@ -31,14 +30,9 @@ from workflow_scripts.tables.metric_ranks import (
     why_unranked,
 )
 from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.paired import difference, holm, replicates_of
+from workflow_scripts.tables.paired import difference
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
-
-DRAWS: Final = 10_000
-SEED: Final = 42
-_DIGITS: Final = 12
-"""Kept of drawn values, so that models that are the same stay the same."""
 
 LEADERBOARD: Final = Layout(
     stem="table08b_leaderboard",
@@ -49,7 +43,6 @@ LEADERBOARD: Final = Layout(
     columns=(
         Column("Rank", "rank", "none", 0),
         Column("Average Rank", "average_rank", "none", 2),
-        Column("First (probability)", "first", "none", 3),
         *(
             Column(metric.header, f"{metric.metric}_rank", "none", 0, family=metric.family)
             for metric in METRICS
@@ -61,10 +54,9 @@ LEADERBOARD: Final = Layout(
         "larger than its noise among all pairs and metrics (Holm's correction, 5%). An interval "
         "holds every rank that this leaves open, and all intervals hold together with 95% "
         "probability, which makes them wide. Ranks are of the values that are expected at this "
-        "number of images; equal ones share the lowest. First: how often a model has the lowest "
-        "average rank when values are drawn about the measured ones, with the covariance of the "
-        "replicates (normal for the bootstrap of KID and alignment, Student's t for the jackknife "
-        "of the others, the two taken as independent). "
+        "number of images; equal ones share the lowest. A rank whose interval starts at 1 may be "
+        "the first; how likely it is to be is not said, as no such number could be had that holds "
+        "where models are equal. "
     ),
 )
 
@@ -176,60 +168,6 @@ def better_beyond_noise(records: Records, models: Sequence[ModelEntry]) -> np.nd
     return better
 
 
-def first_shares(values: np.ndarray) -> np.ndarray:
-    """Return how often each model has the lowest average rank, (models,); ties share a draw.
-
-    Args:
-        values: (draws, models, metrics), lower is better.
-    """
-    average = stats.rankdata(values, method="min", axis=1).sum(axis=2)
-    lowest = average == average.min(axis=1, keepdims=True)
-    shares: np.ndarray = (lowest / lowest.sum(axis=1, keepdims=True)).mean(axis=0)
-    return shares
-
-
-def drawn_values(
-    values: np.ndarray,
-    replicates: Sequence[Sequence[dict[str, Any]]],
-    images: Sequence[str],
-    draws: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Draw values about the measured ones, with the covariance of their replicates.
-
-    Values with replicates over the same resamples or the same groups are drawn together; others
-    are independent. A jackknife's few groups give its covariance t tails.
-
-    Args:
-        values: (models, metrics).
-        replicates: of each model and metric, see `replicates_of`.
-        images: of each model, what its prompts and real images were.
-        draws: how many.
-        rng: the source of the draws.
-
-    Returns:
-        (draws, models, metrics).
-    """
-    blocks: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
-    for i, own in enumerate(replicates):
-        for j, kept in enumerate(own):
-            key = (images[i], str(kept["kind"]), len(kept["values"]))
-            blocks.setdefault(key, []).append((i, j))
-    drawn = np.broadcast_to(values, (draws, *values.shape)).copy()
-    for (_, kind, count), places in blocks.items():
-        spread = np.array([replicates[i][j]["values"] for i, j in places])
-        spread = spread - spread.mean(axis=1, keepdims=True)
-        noise = rng.standard_normal((draws, count))
-        if kind == "jackknife":
-            noise *= ((count - 1) / count) ** 0.5
-            noise /= (rng.chisquare(count - 1, (draws, 1)) / (count - 1)) ** 0.5
-        else:
-            noise /= (count - 1) ** 0.5
-        rows, columns = np.array(places).T
-        drawn[:, rows, columns] += noise @ spread.T
-    return drawn.round(_DIGITS)
-
-
 def _ranked_rows(
     records: Records, models: Sequence[ModelEntry], cells: Sequence[Sequence[Cell]]
 ) -> list[Row]:
@@ -242,26 +180,20 @@ def _ranked_rows(
     average = average_of(ranks)
     final = ranks_of(average[:, None])[:, 0]
     bounds = rank_bounds(better_beyond_noise(records, models)[used])
-    first = _first(records, models, values, used)
     rows = []
     for i, model in enumerate(models):
         shown = [
             _with_bounds(0, final[i], bounds.final_low[i], bounds.final_high[i]),
             _with_bounds(1, average[i], bounds.average_low[i], bounds.average_high[i]),
         ]
-        column = LEADERBOARD.columns[2]
-        if isinstance(first, str):
-            shown.append(Cell(column, None, reason=first))
-        else:
-            shown.append(Cell(column, float(first[i])))
         for j, cell in enumerate(cells[i]):
-            column = LEADERBOARD.columns[3 + j]
+            column = LEADERBOARD.columns[2 + j]
             if j not in used:
                 shown.append(Cell(column, None, reason=cell.reason))
                 continue
             place = int(np.searchsorted(used, j))
             low, high = bounds.low[i, place], bounds.high[i, place]
-            ranked = _with_bounds(3 + j, ranks[i, j], low, high)
+            ranked = _with_bounds(2 + j, ranks[i, j], low, high)
             shown.append(replace(ranked, n=cell.n, n_reference=cell.n_reference))
         rows.append(Row(model.key, model.name, "model", (), tuple(shown)))
     return [rows[i] for i in np.argsort(average, kind="stable")]
@@ -270,30 +202,3 @@ def _ranked_rows(
 def _with_bounds(j: int, value: float, low: float, high: float) -> Cell:
     interval = (float(low), float(high))
     return Cell(LEADERBOARD.columns[j], float(value), interval=interval, interval_kind=_KIND)
-
-
-def _first(
-    records: Records, models: Sequence[ModelEntry], values: np.ndarray, used: np.ndarray
-) -> np.ndarray | str:
-    """Return each model's probability of being first, (models,), or why it is not known."""
-    replicates, images = [], []
-    for model in models:
-        own = []
-        for j in used:
-            column = METRICS[j]
-            record = records.find("fidelity", column.family, model.key)
-            kept = None if record is None else replicates_of(record, column.metric)
-            if kept is None:
-                return f"too few images to know the noise of {column.header}"
-            own.append(kept)
-        replicates.append(own)
-        images.append(_images(records, model))
-    signs = np.array([-1.0 if METRICS[j].direction == "higher" else 1.0 for j in used])
-    rng = np.random.default_rng(SEED)
-    drawn = drawn_values(values[:, used] * signs, replicates, images, DRAWS, rng)
-    return first_shares(drawn * signs)
-
-
-def _images(records: Records, model: ModelEntry) -> str:
-    record = records.find("fidelity", "rad_dino", model.key)
-    return "" if record is None else json.dumps(record.details.get("images_sha256"), sort_keys=True)

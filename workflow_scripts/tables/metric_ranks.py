@@ -14,9 +14,11 @@ import numpy as np
 from scipy import stats
 
 from workflow_scripts.tables.assemble import (
+    FEWEST_RANKED,
     Cell,
     Row,
     Table,
+    is_few,
     measured_cell,
     table_of,
     with_published,
@@ -110,7 +112,7 @@ def rank_table(run: Run) -> Table:
 
 
 def metric_cells(records: Records, models: Sequence[ModelEntry]) -> list[list[Cell]]:
-    """Return for each model its value by each of `METRICS`, or why there is none."""
+    """Return for each model its value by each of `METRICS`, or why there is none to rank."""
     found = []
     for model in models:
         cells = []
@@ -119,7 +121,11 @@ def metric_cells(records: Records, models: Sequence[ModelEntry]) -> list[list[Ce
             why = model.why_missing("fidelity")
             if records.find("fidelity", "rad_dino", model.key) is not None:
                 why = f"not run: `fidelity.encoders` does not name {column.family}"
-            cells.append(measured_cell(column, record, why))
+            cell = measured_cell(column, record, why)
+            if cell.value is not None and is_few(cell):
+                few = f"of fewer than {FEWEST_RANKED} images: not ranked"
+                cell = replace(cell, value=None, interval=None, reason=few)
+            cells.append(cell)
         found.append(cells)
     return found
 

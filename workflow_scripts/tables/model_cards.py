@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from workflow_scripts.common.manifest import FINDINGS
-from workflow_scripts.tables.assemble import Cell, Row, Table
+from workflow_scripts.tables.assemble import Cell, Row, Table, is_few
 from workflow_scripts.tables.examples import Gallery, Shown
 from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry
 from workflow_scripts.tables.report_pages import by_page
@@ -146,8 +146,9 @@ def model_cards(
 def rank_of(table: Table, row: Row, j: int) -> tuple[int | None, int]:
     """Return a value's place among the models of its column, and how many have a value.
 
-    Values that read the same share the better place, as in the tables' marks; a control and a
-    column without better and worse have none.
+    Values that read the same share the better place, as in the tables' marks. A control, a column
+    without better and worse, one of gains, which stand against real data, and one in which a value
+    rests on too few images have none.
     """
     column = table.layout.columns[j]
     rows = [other for other in table.rows if other.kind == "model"]
@@ -155,7 +156,8 @@ def rank_of(table: Table, row: Row, j: int) -> tuple[int | None, int]:
     if column.direction == "none" or row.kind != "model" or not alone:
         return None, 0
     values = [float(other.cells[j].text) for other in rows if other.cells[j].value is not None]
-    if row.cells[j].value is None:
+    few = any(is_few(other.cells[j]) for other in rows if other.cells[j].value is not None)
+    if few or column.is_gain or row.cells[j].value is None:
         return None, len(values)
     own, sign = float(row.cells[j].text), 1 if column.direction == "lower" else -1
     return 1 + sum(sign * value < sign * own for value in values), len(values)

@@ -2,9 +2,9 @@
 
 Models that answer the same prompts and are compared with the same real images share what their
 values owe to both: a difference is known better than either value. The records hold replicates
-over the same resamples (a bootstrap), or over the same groups left out where a bootstrap is not
-valid (FID and the manifolds: a copied image is its own neighbour); the spread of the replicates'
-difference is the noise of the difference.
+over the same resamples of patients (a bootstrap), or over the same groups of patients left out
+where a bootstrap is not valid (FID and the manifolds: a copied image is its own neighbour); the
+spread of the replicates' difference is the noise of the difference.
 """
 
 import itertools
@@ -17,12 +17,11 @@ from scipy import stats
 
 from workflow_scripts.common.records import Record
 from workflow_scripts.tables.assemble import Cell, Row, Table, table_of
+from workflow_scripts.tables.holm import holm
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
-
-LEVEL: Final = 0.05
 
 _KEPT_AS: Final = {"fid": "fid_corrected"}
 """Metrics whose replicates stand under another one's name in the records: the values without a
@@ -113,9 +112,8 @@ def difference(first: Record, second: Record, metric: str) -> Difference:
     if sides[0] is None or sides[1] is None or own.value is None or other.value is None:
         return Difference(None, reason="too few images for an interval")
     spread = np.array(sides[0]["values"]) - np.array(sides[1]["values"])
-    freedom, deviation = np.inf, float(spread.std(ddof=1))
+    freedom, deviation = sides[0]["units"] - 1, float(spread.std(ddof=1))
     if sides[0]["kind"] == "jackknife":
-        freedom = len(spread) - 1
         deviation = float((freedom * spread.var()) ** 0.5)
     found = own.value - other.value
     if deviation == 0 and found != 0:
@@ -127,25 +125,12 @@ def difference(first: Record, second: Record, metric: str) -> Difference:
 
 
 def replicates_of(record: Record, metric: str) -> dict[str, Any] | None:
-    """Return a metric's replicates: their `kind` (bootstrap, jackknife) and their `values`.
+    """Return a metric's replicates: their `kind` (bootstrap, jackknife), `values` and `units`.
 
     None where there are too few images for them.
     """
     kept: dict[str, Any] = record.details.get("replicates", {})
     return kept.get(_KEPT_AS.get(metric, metric))
-
-
-def holm(p: Sequence[float]) -> list[bool]:
-    """Say which of these differences are larger than their noise: Holm's step-down (1979).
-
-    The probability that any difference of zero is among them is at most `LEVEL`.
-    """
-    apart = [False] * len(p)
-    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        if p[i] > LEVEL / (len(p) - rank):
-            break
-        apart[i] = True
-    return apart
 
 
 def differences(

@@ -43,7 +43,8 @@ PARETO: Final = Layout(
     explanation=(
         "A model is dominated by one that is at least as good by all three measures and better by "
         "one; those that no model dominates are on the front (✓). What decides are the measured "
-        "values: an interval that holds another model's value leaves their order open. Controls "
+        "values: an interval that holds another model's value leaves their order open, and a gain "
+        "over one training run says nothing of another seed's. Controls "
         "do not compete, and a model that lacks a measure is left out. "
     ),
 )

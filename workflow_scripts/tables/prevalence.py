@@ -15,7 +15,15 @@ from scipy import stats
 
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Record
-from workflow_scripts.tables.assemble import Cell, Row, Table, table_of, with_published
+from workflow_scripts.tables.assemble import (
+    FEWEST_RANKED,
+    Cell,
+    Row,
+    Table,
+    is_few,
+    table_of,
+    with_published,
+)
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry
@@ -189,7 +197,12 @@ def correlation(counts: np.ndarray, values: np.ndarray) -> tuple[float | None, i
 
 
 def _values(record: Record, metric: str) -> np.ndarray:
-    found = {value.subset: value.value for value in record.values if value.metric == metric}
+    """Return a metric per finding, (14,); nan where it rests on too few images to be ranked."""
+    found = {
+        value.subset: value.value
+        for value in record.values
+        if value.metric == metric and not is_few(value)
+    }
     return np.array([found.get(name) for name in FINDINGS], dtype=float)
 
 
@@ -202,7 +215,11 @@ def _finding_rows(counts: np.ndarray, mean: dict[str, np.ndarray]) -> list[Row]:
         for key in MEASURES:
             given |= {key: mean[key][j], f"{key}_rank": ranks[key][j]}
         cells = tuple(
-            _cell(column, given[column.metric], "not known for every model")
+            _cell(
+                column,
+                given[column.metric],
+                f"not known for every model on {FEWEST_RANKED} or more images",
+            )
             for column in PREVALENCE.columns
         )
         rows.append(Row(FINDINGS[j], FINDINGS[j], "finding", (), cells))

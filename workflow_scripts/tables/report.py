@@ -321,10 +321,14 @@ def _utility_sentence(table: Table, gains: Table) -> str:
     gain = next((c for r, c in _by_value(gains, "auroc_gain", "model") if r.key == row.key), None)
     if gain is None or gain.interval is None or gain.bounds is None:
         return text + "."
-    text += f": a gain of {gain.text} ({gain.bounds[0]} to {gain.bounds[1]}"
-    if gain.interval[0] <= 0 <= gain.interval[1]:
-        return text + "), which is within its noise."
-    return text + ")."
+    text += f": a difference of {gain.text} ({gain.bounds[0]} to {gain.bounds[1]})"
+    if gain.p is None:
+        return (
+            text + ", which one training run cannot tell from what another seed would have given."
+        )
+    if gain.rank != "best":
+        return text + ", which is within its noise."
+    return text + "."
 
 
 def _by_value(table: Table, metric: str, kind: str) -> list[tuple[Row, Cell]]:

@@ -121,9 +121,11 @@ PAGES: Final = tuple(
 """In the order of the navigation, after the overview and before the models."""
 
 DOWNSTREAM_NOTE: Final = (
-    "A difference whose interval crosses zero is no finding. With one training run of each arm "
-    "(repeats: 1) the intervals say nothing of what another seed would have given. What the "
-    "control of training copies gains, more training steps gave: it holds nothing new."
+    "A difference is a finding where it is larger than the noise of test patients and training "
+    "runs among all of its table (Holm's correction); there it stands in bold. With one training "
+    "run of an arm (repeats: 1) the seed's noise is not known, and nothing is called a gain or a "
+    "loss. What the control of training copies gains, more training steps gave: it holds nothing "
+    "new."
 )
 """What the pages of downstream's tasks say of gains."""
 

@@ -39,23 +39,27 @@ GAINS: Final = (
 def gain_sentence(table: Table, gain: Gain) -> str | None:
     """Return which models' images help a task beyond noise and which harm; None without values.
 
+    Where an arm was trained once nothing is said of a direction.
+
     Args:
-        table: that has the gains, with intervals.
+        table: that has the gains, marked where they are larger than their noise.
         gain: which of its columns.
     """
     helps: list[str] = []
     harms: list[str] = []
     open_: list[str] = []
+    once: list[str] = []
     for row in table.rows:
         for cell in row.cells:
             wanted = (cell.column.metric, cell.column.subset) == (gain.metric, "all")
             if row.kind != "model" or not wanted or cell.value is None:
                 continue
-            low, high = cell.interval or (cell.value, cell.value)
-            group = helps if low > 0 else harms if high < 0 else open_
+            group = open_
+            if cell.p is None:
+                group = once
+            elif cell.rank == "best":
+                group = helps if cell.value > 0 else harms
             group.append(f"{row.label} ({_signed(cell.text)})")
-    if not helps and not harms and not open_:
-        return None
     parts = []
     if helps:
         parts.append(f"the images of {_listed(helps)} add to the {gain.name} of real data alone")
@@ -65,7 +69,12 @@ def gain_sentence(table: Table, gain: Gain) -> str | None:
         parts.append(
             f"{_listed(open_)} {'makes' if len(open_) == 1 else 'make'} no difference beyond noise"
         )
-    return f"{gain.task}: {'; '.join(parts)}."
+    if once:
+        parts.append(
+            f"{_listed(once)} {'stands' if len(once) == 1 else 'stand'} open: with one training "
+            "run of an arm no difference can be told from what another seed would have given"
+        )
+    return f"{gain.task}: {'; '.join(parts)}." if parts else None
 
 
 def correlation_sentence(table: Table) -> str | None:

@@ -99,7 +99,7 @@ def test_nothing_defined_gives_a_mean_with_a_reason():
     found = values(np.zeros((5, 14)), patients, runs, None, 100, 0)
     mean = next(v for v in found if (v.metric, v.subset) == ("auroc", "all"))
     assert mean.value is None
-    assert "no finding" in mean.reason
+    assert mean.reason == "no finding with 10 positive and 10 negative patients"
 
 
 def test_a_better_arm_gains_and_an_equal_one_gains_nothing():
@@ -122,17 +122,47 @@ def test_a_better_arm_gains_and_an_equal_one_gains_nothing():
     assert (gain.value, gain.interval) == (0.0, None)
 
 
-def test_a_finding_of_few_patients_has_a_score_and_no_interval():
+def test_a_finding_of_few_patients_has_no_score_and_is_not_in_the_mean():
     generator = np.random.default_rng(5)
     labels = (generator.random((90, 14)) < 0.5).astype(np.float32)
-    labels[:, 2], labels[:3, 2] = 0, 1  # three images of one patient
-    labels[:, 3], labels[:15, 3] = 0, 1  # fifteen images of five
+    labels[:, 2], labels[:27, 2] = 0, 1  # images of nine patients
+    labels[:, 3], labels[:30, 3] = 0, 1  # of ten
+    labels[:, 4], labels[:27, 4] = 1, 0  # without the finding: nine
     patients = np.repeat(np.arange(30), 3).astype(str)
     probabilities = np.clip(0.3 * labels + 0.7 * generator.random((90, 14)), 0, 1)
     runs = [arm(probabilities, patients)]
     found = {(v.metric, v.subset): v for v in values(labels, patients, runs, runs, 200, 0)}
-    for metric in ("auroc", "f1"):
-        assert found[metric, FINDINGS[2]].value is not None
-        assert found[metric, FINDINGS[2]].interval is None
-        assert found[metric, FINDINGS[3]].interval is not None
+    kept = [k for k in range(14) if k not in (2, 4)]
+    for metric in ("auroc", "f1", "auroc_gain"):
+        for k in (2, 4):
+            assert found[metric, FINDINGS[k]].reason == (
+                "9 test patient(s) with or without the finding (10 needed)"
+            )
+        assert found[metric, FINDINGS[3]].value is not None
+        mean = np.mean([found[metric, FINDINGS[k]].value for k in kept])
+        assert found[metric, "all"].value == pytest.approx(mean)
+    assert found["auroc", FINDINGS[3]].interval is not None
     assert found["accuracy", FINDINGS[2]].interval is not None
+    # Every finding has an accuracy.
+    everything = np.mean([found["accuracy", name].value for name in FINDINGS])
+    assert found["accuracy", "all"].value == pytest.approx(everything)
+
+
+def auroc_interval(rng, positive, negative):
+    labels = np.zeros((positive + negative, 14), np.float32)
+    labels[:positive, 0] = 1
+    scores = rng.normal(labels[:, :1] * 1.0, size=(len(labels), 1))
+    probabilities = np.repeat(1 / (1 + np.exp(-scores)), 14, axis=1)
+    patients = np.arange(len(labels)).astype(str)
+    found = values(labels, patients, [arm(probabilities, patients)], None, 200, 0)
+    return next(v for v in found if (v.metric, v.subset) == ("auroc", FINDINGS[0])).interval
+
+
+@pytest.mark.parametrize("runs", [30, pytest.param(400, marks=pytest.mark.full)])
+def test_with_ten_positive_patients_the_interval_covers(runs):
+    """A shift of one standard deviation: the AUROC is Phi(1 / sqrt(2)) = 0.76025."""
+    covered = 0
+    for seed in range(runs):
+        low, high = auroc_interval(np.random.default_rng(seed), 10, 100)
+        covered += low <= 0.76025 <= high
+    assert covered >= 0.93 * runs - 3 * (0.07 * 0.93 * runs) ** 0.5

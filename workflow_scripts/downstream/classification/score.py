@@ -12,7 +12,6 @@ which the arm is that one). Makes the record.
 
 import argparse
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,8 +34,9 @@ from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read
 
 log = logging.getLogger(__name__)
 
-FEWEST_PATIENTS: Final = 5
-"""Patients with and without a finding below which its AUROC and F1 have no interval."""
+FEWEST_PATIENTS: Final = 10
+"""Patients with and without a finding below which it has no AUROC and no F1. In simulations the
+interval of an AUROC covered 74 to 88% of the time with five positive patients, 94.5% with ten."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -88,8 +88,8 @@ def values(
 ) -> list[Value]:
     """Return AUROC, F1 and accuracy per finding and, as subset `all`, their means over findings.
 
-    Each with its spread over training runs and its gain over the baseline. The mean is over the
-    findings where the metric is defined. A finding of few patients has no interval.
+    Each with its spread over training runs and its gain over the baseline. A finding of few
+    patients has no AUROC and no F1. The mean is over the findings that have the metric.
 
     Args:
         labels: (n, 14), 1 or 0.
@@ -104,43 +104,52 @@ def values(
     runs_of_real = None
     if baseline is not None:
         runs_of_real = _measure(labels, patients, baseline, bootstrap, seed)
-    few = too_few_patients(labels, patients)
+    fewest = fewest_patients(labels, patients)
     found: list[Value] = []
     for metric in METRICS:
-        why = [undefined(metric, int(labels[:, k].sum()), n) for k in range(len(FINDINGS))]
+        why = [
+            undefined(metric, int(labels[:, k].sum()), n) or _few(metric, int(fewest[k]))
+            for k in range(len(FINDINGS))
+        ]
         defined = [k for k, reason in enumerate(why) if reason is None]
-        none = None if defined else "no finding with positive and negative test images"
+        few = f"no finding with {FEWEST_PATIENTS} positive and {FEWEST_PATIENTS} negative patients"
+        none = None if defined else few
         subsets = [(name, [k], why[k]) for k, name in enumerate(FINDINGS)]
         for subset, findings, reason in [*subsets, ("all", defined, none)]:
             if reason is not None:
                 found += _without(metric, n, subset, reason)
                 continue
-            own_values = values_of(
+            alone = subset != "all" and metric != "accuracy"
+            found += values_of(
                 metric,
                 _of(runs, metric, findings),
                 None if runs_of_real is None else _of(runs_of_real, metric, findings),
                 direction="higher",
                 n=n,
                 subset=subset,
-                seed=seed,
+                patients=int(fewest[findings[0]]) if alone else len(set(patients)),
             )
-            if subset != "all" and metric != "accuracy" and few[findings[0]]:
-                own_values = [replace(v, interval=None, interval_kind=None) for v in own_values]
-            found += own_values
     return found
 
 
-def too_few_patients(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    """Return for each finding, bool (k,), whether a side has fewer than FEWEST_PATIENTS patients.
+def fewest_patients(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Return for each finding, (k,), the patients with or without it, whoever is fewer.
 
-    Drawing patients anew shows how much a score depends on who is in the test set. Of one or two
+    Drawing patients anew shows how much a score depends on who is in the test set. Of a few
     patients that says next to nothing, and an interval would be far too narrow.
     """
     sides = [
         [len(set(patients[labels[:, k] == side])) for side in (0, 1)]
         for k in range(labels.shape[1])
     ]
-    return np.array(sides).min(axis=1) < FEWEST_PATIENTS
+    fewest: np.ndarray = np.array(sides).min(axis=1)
+    return fewest
+
+
+def _few(metric: str, patients: int) -> str | None:
+    if metric == "accuracy" or patients >= FEWEST_PATIENTS:
+        return None
+    return f"{patients} test patient(s) with or without the finding ({FEWEST_PATIENTS} needed)"
 
 
 def _measure(

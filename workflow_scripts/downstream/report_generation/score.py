@@ -109,6 +109,7 @@ def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> l
         seed: of the draws, the same for all arms.
     """
     n = len(runs[0].reports)
+    patients = int(runs[0].reports.outcomes.rows["patient_id"].nunique())
     found: list[Value] = []
     for metric in METRICS:
         if metric.scorer not in runs[0].scores:
@@ -122,14 +123,27 @@ def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> l
         other = _measure(metric, baseline, bootstrap, seed) if baseline else None
         defined = other is not None and bool(np.isfinite(other.points).all())
         mean, spread, gain = values_of(
-            metric.name, own, other if defined else None, direction="higher", n=n, seed=seed
+            metric.name,
+            own,
+            other if defined else None,
+            direction="higher",
+            n=n,
+            patients=patients,
+            most=100.0 if metric.name.startswith("bleu") else 1.0,
+            baseline_is_trained=not baseline or setting_of(baseline[0]) != "released",
         )
         if not defined:
-            setting = runs[0].reports.outcomes.run["setting"]
-            reason = metric.undefined if baseline else BASELINES.get(setting, "no baseline")
+            none = BASELINES.get(setting_of(runs[0]), "no baseline")
+            reason = metric.undefined if baseline else none
             gain = replace(gain, reason=reason)
         found += [mean, spread, gain]
     return found + _shape(runs, n)
+
+
+def setting_of(run: Run) -> str:
+    """Return the setting of a run's arm."""
+    setting: str = run.reports.outcomes.run["setting"]
+    return setting
 
 
 def texts_in_short(reports: Reports) -> dict[str, Any]:

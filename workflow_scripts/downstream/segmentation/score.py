@@ -146,7 +146,7 @@ def _compared(
             None if reals is None else reals[metric],
             direction="higher",
             n=len(rows),
-            seed=seed,
+            patients=len(set(patients)),
         )
     ]
 

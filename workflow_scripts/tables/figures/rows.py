@@ -69,8 +69,8 @@ def draw_gains(
         axes.set_xlabel(f"Gain in {gain.name}")
     caption = (
         f"{_GAINS_TITLE}: the difference to training on the real images alone, over the same draws "
-        "of test patients, with 95% intervals. Right of the line the images help. Controls are "
-        "gray."
+        "of test patients, with 95% intervals, which hold the noise of training only where an arm "
+        "was trained more than once. Controls are gray."
     )
     return Drawing(figure, "gains", _GAINS_TITLE, caption)
 
