@@ -88,10 +88,10 @@ def _trace_without_root(original: Any, a1: Any, a2: Any) -> Any:
     return (a1 @ a2.T).square().sum()
 
 
-def _diagonal_kept(original: Any, x: Any, drawn: Any, shift: float) -> Any:
-    sums, boot = original(x, drawn, shift)
-    sums.rows += (x.square().sum(dim=1) / x.shape[1] + 1) ** 3 - shift
-    return sums, boot
+def _diagonal_kept(original: Any, x: Any, rows: Any, shift: float, *rest: Any) -> Any:
+    pairs = original(x, rows, shift, *rest)
+    own = (x.square().sum(dim=1) / x.shape[1] + 1) ** 3 - shift
+    return replace(pairs, total=pairs.total + float(own.sum()))
 
 
 def _next_k(original: Any, x: Any, y: Any, nearest_k: int, *rest: Any) -> Any:
@@ -114,7 +114,7 @@ def _findings_shifted(original: Any, findings: pd.DataFrame) -> np.ndarray:
 
 
 def _by_image(original: Any, real: Any, generated: Any) -> Any:
-    return original(real, len(generated))
+    return original(real, np.array([f"image {i}" for i in range(len(generated))]))
 
 
 def _texts_shifted(original: Any, images: Any, other: Any, where: Any) -> np.ndarray:
@@ -246,13 +246,6 @@ def _arms_swapped(original: Any, metric: str, own: Any, baseline: Any, **kw: Any
     if baseline is None:
         return values
     return [*values[:-1], original(metric, baseline, own, **kw)[-1]]
-
-
-def _percentiles_of_90(original: Any, draws: np.ndarray) -> Any:
-    if original(draws) is None:
-        return None
-    low, high = np.nanquantile(draws, [0.05, 0.95])
-    return float(low), float(high)
 
 
 def _spread_over_n(original: Any, metric: str, own: Any, *rest: Any, **kw: Any) -> Any:
@@ -545,10 +538,10 @@ MISTAKES: Final = (
         _last_finding_lost,
     ),
     Mistake(
-        "a bootstrap interval of 90%",
+        "an interval of 90% over patients and runs",
         _SEGMENTER,
         "values, dice of all, interval[0]",
-        wrapped(gains, "percentiles", _percentiles_of_90),
+        constant(gains, "LEVEL", 0.9),
     ),
     Mistake(
         "a spread over n",
