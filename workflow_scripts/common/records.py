@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import write_text
-from workflow_scripts.common.user_environment import recorded_of
+from workflow_scripts.common.user_environment import KEPT
 
 SCHEMA_VERSION: Final = 1
 DIRECTIONS: Final = ("higher", "lower", "none")
@@ -153,7 +153,7 @@ def provenance(settings: dict[str, Any], device: str = "cpu") -> dict[str, Any]:
         "versions": {name: _version(name) for name in _LIBRARIES}
         | {"python": platform.python_version()},
         "device": device,
-        **({"environment": found} if (found := recorded_of(os.environ)) else {}),
+        **({"environment": KEPT} if KEPT else {}),
         **slurm_job(),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
