@@ -24,7 +24,8 @@ def test_what_changes_the_arithmetic_is_gone_before_any_library_is_imported():
         "import logging, os, sys\n"
         "from workflow_scripts.common.errors import run_script\n"
         "assert 'torch' not in sys.modules\n"
-        "run_script(lambda: print(sorted(os.environ)))"
+        "from workflow_scripts.common.records import provenance\n"
+        "run_script(lambda: print(sorted(os.environ), provenance({})['environment']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -35,6 +36,7 @@ def test_what_changes_the_arithmetic_is_gone_before_any_library_is_imported():
     )
     assert not any(name in done.stdout for name in SET)
     assert all(name in done.stdout for name in KEPT)
+    assert "{'CUBLAS_WORKSPACE_CONFIG': ':16:8'" in done.stdout
     assert all(name in done.stderr for name in SET)  # and it is told what is not used
     assert not any(name in done.stderr for name in KEPT)
 

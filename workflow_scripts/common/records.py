@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import write_text
-from workflow_scripts.common.user_environment import recorded_of
+from workflow_scripts.common.user_environment import KEPT
 
 SCHEMA_VERSION: Final = 2
 """Raised where a value no longer means what it did: records of both kinds in one table would be
@@ -171,7 +171,7 @@ def provenance(
         "versions": {name: _version(name) for name in _LIBRARIES}
         | {"python": platform.python_version()},
         "device": device,
-        **({"environment": found} if (found := recorded_of(os.environ)) else {}),
+        **({"environment": KEPT} if KEPT else {}),
         **kept,
         **slurm_job(),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

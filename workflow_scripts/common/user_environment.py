@@ -61,3 +61,6 @@ def recorded_of(environment: Mapping[str, str]) -> dict[str, str]:
 
 REMOVED: Final = tuple(remove_from(os.environ))
 """What this process was started with and does without."""
+
+KEPT: Final = recorded_of(os.environ)
+"""What it was started with that may change a last digit; libraries set more for themselves."""
