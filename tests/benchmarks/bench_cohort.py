@@ -159,7 +159,7 @@ def stage(part: int, small: bool) -> tuple[float, float]:
         sets = {
             "test": "",
             "privacy": f"{draw} {PRIVACY // part} --seeds {seeds}",
-            "augment": f"{draw} {AUGMENT // part}",
+            "augment": f"{draw} {AUGMENT // part} --draw unique",
         }
         commands = {"build_manifest": [f"{module}build_manifest", "mimic_cxr_jpg", *build.split()]}
         for name, flags in list(sets.items())[-1 if small else 0 :]:
