@@ -18,7 +18,7 @@ from workflow_scripts.downstream.report_generation.metrics import corpus, overla
 from workflow_scripts.downstream.segmentation import metrics as segmentation_metrics
 from workflow_scripts.downstream.segmentation import score as segmentation
 from workflow_scripts.downstream.segmentation import score_labeller
-from workflow_scripts.fidelity import floor, frechet, kernel, manifold
+from workflow_scripts.fidelity import floor, frechet, manifold
 from workflow_scripts.fidelity import score as fidelity
 from workflow_scripts.fidelity.resample import Units
 from workflow_scripts.privacy import (
@@ -88,10 +88,8 @@ def _trace_without_root(original: Any, a1: Any, a2: Any) -> Any:
     return (a1 @ a2.T).square().sum()
 
 
-def _diagonal_kept(original: Any, x: Any, drawn: Any, shift: float) -> Any:
-    sums, boot = original(x, drawn, shift)
-    sums.rows += (x.square().sum(dim=1) / x.shape[1] + 1) ** 3 - shift
-    return sums, boot
+def _patients_ignored(original: Any, *rest: Any, within_units: bool) -> Any:
+    return original(*rest, within_units=True)
 
 
 def _next_k(original: Any, x: Any, y: Any, nearest_k: int, *rest: Any) -> Any:
@@ -114,7 +112,7 @@ def _findings_shifted(original: Any, findings: pd.DataFrame) -> np.ndarray:
 
 
 def _by_image(original: Any, real: Any, generated: Any) -> Any:
-    return original(real, len(generated))
+    return original(real, len(generated) or generated)
 
 
 def _texts_shifted(original: Any, images: Any, other: Any, where: Any) -> np.ndarray:
@@ -248,11 +246,8 @@ def _arms_swapped(original: Any, metric: str, own: Any, baseline: Any, **kw: Any
     return [*values[:-1], original(metric, baseline, own, **kw)[-1]]
 
 
-def _percentiles_of_90(original: Any, draws: np.ndarray) -> Any:
-    if original(draws) is None:
-        return None
-    low, high = np.nanquantile(draws, [0.05, 0.95])
-    return float(low), float(high)
+def _half_width_of_90(original: Any, parts: Any, beyond: float) -> Any:
+    return original(parts, min(1.0, 2 * beyond))
 
 
 def _spread_over_n(original: Any, metric: str, own: Any, *rest: Any, **kw: Any) -> Any:
@@ -317,10 +312,10 @@ MISTAKES: Final = (
         wrapped(frechet, "_trace_of_root", _trace_without_root),
     ),
     Mistake(
-        "KID with each image's kernel with itself",
+        "KID with pairs of one patient",
         _FIDELITY,
         "values, kid of all, value",
-        wrapped(kernel, "_within", _diagonal_kept),
+        wrapped(fidelity, "kernel_distance", _patients_ignored),
     ),
     Mistake(
         "the next k",
@@ -545,10 +540,10 @@ MISTAKES: Final = (
         _last_finding_lost,
     ),
     Mistake(
-        "a bootstrap interval of 90%",
+        "an interval over runs of 90%",
         _SEGMENTER,
         "values, dice of all, interval[0]",
-        wrapped(gains, "percentiles", _percentiles_of_90),
+        wrapped(gains, "_half_width", _half_width_of_90),
     ),
     Mistake(
         "a spread over n",
