@@ -18,7 +18,7 @@ from workflow_scripts.downstream.report_generation.metrics import corpus, overla
 from workflow_scripts.downstream.segmentation import metrics as segmentation_metrics
 from workflow_scripts.downstream.segmentation import score as segmentation
 from workflow_scripts.downstream.segmentation import score_labeller
-from workflow_scripts.fidelity import floor, frechet, kernel, manifold
+from workflow_scripts.fidelity import floor, frechet, manifold
 from workflow_scripts.fidelity import score as fidelity
 from workflow_scripts.fidelity.resample import Units
 from workflow_scripts.privacy import (
@@ -310,10 +310,10 @@ MISTAKES: Final = (
         wrapped(frechet, "_trace_of_root", _trace_without_root),
     ),
     Mistake(
-        "KID with each image's kernel with itself",
+        "KID with pairs of one patient",
         _FIDELITY,
         "values, kid of all, value",
-        wrapped(kernel, "_within", _diagonal_kept),
+        wrapped(fidelity, "kernel_distance", _patients_ignored),
     ),
     Mistake(
         "the next k",
