@@ -88,10 +88,8 @@ def _trace_without_root(original: Any, a1: Any, a2: Any) -> Any:
     return (a1 @ a2.T).square().sum()
 
 
-def _diagonal_kept(original: Any, x: Any, rows: Any, shift: float, *rest: Any) -> Any:
-    pairs = original(x, rows, shift, *rest)
-    own = (x.square().sum(dim=1) / x.shape[1] + 1) ** 3 - shift
-    return replace(pairs, total=pairs.total + float(own.sum()))
+def _patients_ignored(original: Any, *rest: Any, within_units: bool) -> Any:
+    return original(*rest, within_units=True)
 
 
 def _next_k(original: Any, x: Any, y: Any, nearest_k: int, *rest: Any) -> Any:
@@ -114,7 +112,7 @@ def _findings_shifted(original: Any, findings: pd.DataFrame) -> np.ndarray:
 
 
 def _by_image(original: Any, real: Any, generated: Any) -> Any:
-    return original(real, np.array([f"image {i}" for i in range(len(generated))]))
+    return original(real, len(generated) or generated)
 
 
 def _texts_shifted(original: Any, images: Any, other: Any, where: Any) -> np.ndarray:
@@ -246,6 +244,10 @@ def _arms_swapped(original: Any, metric: str, own: Any, baseline: Any, **kw: Any
     if baseline is None:
         return values
     return [*values[:-1], original(metric, baseline, own, **kw)[-1]]
+
+
+def _half_width_of_90(original: Any, parts: Any, beyond: float) -> Any:
+    return original(parts, min(1.0, 2 * beyond))
 
 
 def _spread_over_n(original: Any, metric: str, own: Any, *rest: Any, **kw: Any) -> Any:
@@ -538,10 +540,10 @@ MISTAKES: Final = (
         _last_finding_lost,
     ),
     Mistake(
-        "an interval of 90% over patients and runs",
+        "an interval over runs of 90%",
         _SEGMENTER,
         "values, dice of all, interval[0]",
-        constant(gains, "LEVEL", 0.9),
+        wrapped(gains, "_half_width", _half_width_of_90),
     ),
     Mistake(
         "a spread over n",

@@ -81,7 +81,7 @@ def fidelity(model: str, protocol: str = "sound") -> Record:
         )
         values.append(Value("fid_floor", 20.0 + i, "lower", 30 - i, finding, 28 - i))
     noise = np.random.default_rng(list(FID).index(model)).standard_normal(50)
-    kept = {"kid": {"kind": "bootstrap", "values": list((fid + 10 * noise) / 1000)}}
+    kept = {"kid": {"kind": "bootstrap", "units": 50, "values": list((fid + 10 * noise) / 1000)}}
     details = {"images_sha256": {"real": "r", "generated": "g"}, "replicates": kept}
     return Record("fidelity", model, "rad_dino", protocol, values, details, PROVENANCE)
 

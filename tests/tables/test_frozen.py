@@ -22,7 +22,7 @@ def test_the_committed_records_give_the_committed_tables(tmp_path):
         (
             "downstream/classification/augmented/tiny_sd.json",
             "auroc",
-            "Fracture",
+            "Support Devices",
             "table04_classification_augmented",
         ),
     ],
