@@ -34,8 +34,8 @@ FULL = {"key": "full", "family": "sana", "settings": {"base": "three"}}
 def tables_of(entries, fids, dataset="World"):
     records = Records()
     for key, fid in fids.items():
-        values = [Value("fid", fid, "lower", 9, "all", 8)]
-        values.append(Value("kid", fid / 10, "lower", 9, "all", 8, (0.0, fid), "b"))
+        values = [Value("fid", fid, "lower", 90, "all", 80)]
+        values.append(Value("kid", fid / 10, "lower", 90, "all", 80, (0.0, fid), "b"))
         records.add(Record("fidelity", key, "rad_dino", "sound", values))
     return lora_tables(Run(records, parse_models(json.dumps(entries)), dataset))
 
@@ -64,7 +64,7 @@ def test_models_that_differ_in_rank_alone_share_a_row_in_table_13():
     assert fid == {"b": [6, 5, None], "a": [4, 2, None], "average": [5, 3.5, None]}
     assert found["average"]["KID ↓, Rank 64"] == pytest.approx(0.35)
     own = table.rows[1].cells[0]
-    assert (own.n, own.n_reference, own.interval) == (9, 8, None)
+    assert (own.n, own.n_reference, own.interval) == (90, 80, None)
     assert table.rows[1].cells[3].interval == (0.0, 4.0)
     missing = table.rows[0].cells[2]
     assert missing.reason == "not run: no such model is among the run's models"

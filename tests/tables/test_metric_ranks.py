@@ -19,7 +19,7 @@ def records_of(values):
     for model, own in values.items():
         for family in dict.fromkeys(family for _, family in own):
             held = [
-                Value(metric, value, "none", 9, reason=None if value is not None else "1 image")
+                Value(metric, value, "none", 99, reason=None if value is not None else "1 image")
                 for (metric, of), value in own.items()
                 if of == family
             ]

@@ -37,9 +37,9 @@ def record(model, fids, floors, kids):
     values = []
     for name, fid, floor, kid in zip(FINDINGS, fids, floors, kids, strict=True):
         absent = {"reason": "too few"}
-        values.append(Value("fid", fid, "lower", 9, name, 9, **({} if fid else absent)))
-        values.append(Value("fid_floor", floor, "none", 9, name, 9))
-        values.append(Value("kid", kid, "lower", 9, name, 9))
+        values.append(Value("fid", fid, "lower", 90, name, 90, **({} if fid else absent)))
+        values.append(Value("fid_floor", floor, "none", 90, name, 90))
+        values.append(Value("kid", kid, "lower", 90, name, 90))
     return Record("fidelity", model, "rad_dino", "sound", values)
 
 
@@ -110,7 +110,7 @@ def test_a_finding_without_a_value_in_one_model_has_no_mean(records, cohort):
     both = tables(found, cohort)
     edema = cells(both["table09_prevalence"], "Edema")
     assert edema["fid"].value is None
-    assert edema["fid"].reason == "not known for every model"
+    assert edema["fid"].reason == "not known for every model on 10 or more images"
     assert edema["kid"].value is not None
     correlations = both["table09b_prevalence_correlation"]
     assert cells(correlations, "b")["fid"].n == 13

@@ -48,7 +48,7 @@ def table_of(fids: dict[str, float], metric: str = "fid", direction: str = "lowe
     models = [{"key": key, "family": families.get(key, "external")} for key in fids]
     records = Records()
     for key, value in fids.items():
-        values = [Value(metric, value, direction, 9)]
+        values = [Value(metric, value, direction, 90)]
         records.add(Record("fidelity", key, "rad_dino", "sound", values))
     tables = build_tables(Run(records, parse_models(json.dumps(models)), "World"))
     return tables["table01_fidelity"]
@@ -576,3 +576,25 @@ def test_latex_of_an_empty_run_says_why_everything_is_a_dash():
     for table in tables.values():
         assert all(note.startswith("not run") for note in table.notes)
         assert "not run" in to_latex(table)
+
+
+def test_what_rests_on_few_images_is_not_marked_and_neither_is_what_stands_beside_it():
+    """A KID of one or two images is the lowest by chance."""
+
+    def marks(n, n_reference):
+        found = []
+        for key, kid in (("a", -1.9), ("b", 0.2), ("c", 0.1)):
+            count = (n, n_reference) if key == "a" else (40, 40)
+            value = Value("kid", kid, "lower", count[0], "Fracture", count[1])
+            found.append(Record("fidelity", key, "rad_dino", "sound", [value]))
+        records = Records("sound")
+        for record in found:
+            records.add(record)
+        models = parse_models(json.dumps([{"key": key, "family": "external"} for key in "abc"]))
+        table = build_tables(Run(records, models, "World"))["table02b_kid_per_pathology"]
+        (j,) = (j for j, c in enumerate(table.layout.columns) if c.subset == "Fracture")
+        return [row.cells[j].rank for row in table.rows if row.kind == "model"]
+
+    assert marks(10, 10) == ["best", None, "second"]
+    assert marks(9, 40) == [None] * 3
+    assert marks(40, 9) == [None] * 3

@@ -278,7 +278,7 @@ def test_dots_lie_inside_the_plot_in_the_order_of_their_values(values):
     records = Records()
     for key, value in values.items():
         bounds = (value - 0.5, value + 0.25)
-        fid = Value("fid", value, "lower", 5, interval=bounds, interval_kind="b")
+        fid = Value("fid", value, "lower", 50, interval=bounds, interval_kind="b")
         records.add(Record("fidelity", key, "rad_dino", "sound", [fid]))
     tables = build_tables(Run(records, models, "World"))
     drawn = dot_plot(tables["table01_fidelity"], "fid", "all", "FID")

@@ -23,7 +23,7 @@ MODELS = (
 def put(records, stage, family, metric, values):
     for model, value in values.items():
         direction = "lower" if metric == "fid" else "higher"
-        own = Value(metric, value, direction, 9)
+        own = Value(metric, value, direction, 90)
         records.add(Record(stage, model, family, "sound", [own]))
 
 

@@ -153,11 +153,11 @@ def make_world(folder: Path, effort: float, n_patients: int = 120, seed: int = 0
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """The cohort with a network to start from that has hardly learnt anything."""
     torch.set_num_threads(1)
-    return make_world(tmp_path_factory.mktemp("blobs") / "world", effort=0.02)
+    return make_world(tmp_path_factory.mktemp("blobs") / "world", effort=0.01)
 
 
 @pytest.fixture(scope="session")
 def taught_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """The same with a network that has learnt to see and to write, which costs many seconds."""
     torch.set_num_threads(1)
-    return make_world(tmp_path_factory.mktemp("taught") / "world", effort=0.6)
+    return make_world(tmp_path_factory.mktemp("taught") / "world", effort=0.3)
