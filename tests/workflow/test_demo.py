@@ -28,6 +28,7 @@ from workflow_scripts.common.manifest import (
     PROMPT_SETS,
     read_manifest,
     read_prompts,
+    scored_prompts,
 )
 from workflow_scripts.common.records import read_record
 from workflow_scripts.privacy.score import LENSES
