@@ -23,6 +23,7 @@ print(json.dumps({{
     "arguments": sys.argv[1:],
     "main": __name__ == "__main__" and __spec__.name,
     "folder": os.getcwd(),
+    "script": sys.argv[0],
     "environment": dict(os.environ),
     "umask": os.umask(0o22),
     "read": sys.stdin.read(),
@@ -88,6 +89,7 @@ def test_a_script_sees_what_a_fresh_python_would_show_it(warm, project):
     assert seen["arguments"] == ["--a", "two words", "ä"]
     assert seen["main"] == "workflow_scripts.report"
     assert seen["folder"] == str(folder)
+    assert seen["script"] == str(folder / "workflow_scripts/report.py")
     assert {k: seen["environment"].get(k) for k in environment} == environment
     assert not {"HF_HUB_OFFLINE", "OMP_NUM_THREADS"} & set(seen["environment"]), "the forker's own"
     assert seen["read"] == "from the pipe"
@@ -140,11 +142,15 @@ def test_threads_exit_functions_and_unflushed_text_are_not_lost(warm, project):
     add(
         "late",
         "import atexit, sys, threading, time\n"
-        "atexit.register(lambda: print('exit function'))\n"
+        "atexit.register(lambda: print('exit function', sys.modules['__main__'].__spec__.name))\n"
         "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()\n"
         "print('begins'); print('err', file=sys.stderr)\n",
     )
-    assert finish(start(warm, folder, "late")) == (0, "begins\nthread\nexit function\n", "err\n")
+    assert finish(start(warm, folder, "late")) == (
+        0,
+        "begins\nthread\nexit function workflow_scripts.late\n",
+        "err\n",
+    )
 
 
 def test_scripts_run_side_by_side(warm, project):

@@ -30,7 +30,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Final, NoReturn, TextIO
 
 PACKAGE: Final = "workflow_scripts"
@@ -318,7 +318,9 @@ def _become(request: dict, descriptors: Sequence[int], others: Sequence[socket.s
             if Path(path, "sitecustomize.py").is_file():
                 sys.modules.pop("sitecustomize", None)
                 importlib.import_module("sitecustomize")
-        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+        # As `python -m` does it: the script is `__main__` to the end, for exit functions as well.
+        sys.modules["__main__"] = ModuleType("__main__")
+        runpy._run_module_as_main(request["module"])  # type: ignore[attr-defined]
         code = 0
     except SystemExit as end:
         code = _status(end)
