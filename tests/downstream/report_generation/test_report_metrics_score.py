@@ -122,7 +122,7 @@ def test_repeats_give_a_spread_and_intervals_over_runs(arms: Arms):
     assert record.get("rouge_l_sd").value == pytest.approx(np.std(points, ddof=1))
     assert record.get("rouge_l_sd").n == 3
     assert record.get("rouge_l_gain").interval_kind == (
-        "bootstrap 95% over test patients and training runs"
+        "t 95% over test patients and training runs"
     )
 
 
