@@ -44,7 +44,7 @@ def sample(family, pipeline, captions, seeds, size=SIDE, guidance=4.0):
     ("name", "size", "steps", "batch", "rate"),
     [
         ("flux", 64, 300, 8, 3e-3),
-        ("lumina2", 64, 120, 8, 3e-3),
+        ("lumina2", 64, 400, 8, 3e-3),
         ("pixart_sigma", 32, 700, 16, 3e-3),
         ("sana", 64, 120, 8, 3e-3),
         ("stable_diffusion_3", 64, 200, 8, 2e-3),
