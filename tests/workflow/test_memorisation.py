@@ -32,9 +32,11 @@ def overfitted(demo, tmp_path_factory):
     seen = set(asked["image_id"][:SEEN])
     trained_on = manifest[(manifest["split"] != "train") | manifest["image_id"].isin(seen)]
     write_manifest(trained_on, out / "manifest.parquet")
-    prompts = asked.loc[asked.index.repeat(len(SEEDS)), ["image_id", "caption", *FINDINGS]]
-    prompts = prompts.assign(
-        replicate=[*range(len(SEEDS))] * len(asked), seed=[*SEEDS] * len(asked)
+    taken = ["image_id", "caption", "caption_source", *FINDINGS]
+    prompts = asked.loc[asked.index.repeat(len(SEEDS)), taken].assign(
+        second_wording=False,
+        replicate=[*range(len(SEEDS))] * len(asked),
+        seed=[*SEEDS] * len(asked),
     )
     named = zip(prompts["image_id"], prompts["replicate"], strict=True)
     prompts["prompt_id"] = [f"privacy-{image}-r{replicate:02d}" for image, replicate in named]

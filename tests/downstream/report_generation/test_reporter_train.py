@@ -116,7 +116,7 @@ def test_a_generator_reads_the_indication(taught_world, tmp_path):
     """No image tells anything: reports, of the test images too, follow the indication alone."""
     world = taught_world
     manifest = world.manifest.copy()
-    captions = np.random.default_rng(0).permutation(manifest["caption"])
+    captions = np.random.default_rng(0).permutation(manifest["report"])
     told = [" ".join(w for w in WORDS if w in c) or None for c in captions]
     manifest = manifest.assign(caption=captions, report=captions, indication=told)
     write_manifest(manifest, tmp_path / "manifest.parquet")
