@@ -61,8 +61,10 @@ def kernel_distance(
 ) -> KernelDistance:
     """Return KID over the pairs of different units, in one pass over blocks of the kernel matrices.
 
-    The interval is the percentile interval of a multinomial bootstrap of units, widened by
-    Student's quantile for the smaller side. A unit drawn twice makes no pair with its own copy.
+    The interval is the percentile interval of a multinomial bootstrap of units. A unit drawn twice
+    makes no pair with its own copy. Such a bootstrap is too narrow where units are few or a few of
+    them hold most images: it is widened by Student's quantile for the smaller side, and to the
+    spread of the jackknife, which leaves each unit out with the weight that it has.
 
     KID is a U-statistic of units: its variance has a part of first order, of what each unit
     contributes, and one of second order, of pairs, which alone is left for two samples of one
@@ -109,7 +111,8 @@ def kernel_distance(
     boot = (means[0] + means[1] - 2 * means[2]).cpu().numpy()
     boot += value - boot.mean()
     scale = stats.t.ppf(0.975, units.fewest - 1) / stats.norm.ppf(0.975)
-    first, second = _variances(*parts, units)
+    first, second, widened = _variances(*parts, units)
+    scale *= widened
     if value < second**0.5 and boot.std() > 0:
         scale *= min(1.0, (first + second) ** 0.5 / boot.std())
     low, high = np.quantile(value + scale * (boot - value), [0.025, 0.975])
@@ -211,6 +214,11 @@ class _Pairs:
         found = (self.sums.sum(1) - self.mean * rows, self.sums.sum(0) - self.mean * columns)
         return found[0] / self.pairs, found[1] / self.pairs
 
+    def shares(self) -> tuple[Tensor, Tensor]:
+        """Return the share of the pairs that each unit's rows (u,) and columns (v,) are in."""
+        rows, columns = self.counts()
+        return rows / self.pairs, columns / self.pairs
+
     def centred(self) -> Tensor:
         """Return what is left of the sums without each unit's own mean, over the pairs, (u, v)."""
         assert self.sums is not None
@@ -295,17 +303,27 @@ def _add(sums: Tensor, kernel: Tensor, rows: Tensor, columns: Tensor) -> None:
     sums[first : last + 1, left : right + 1] += by_row
 
 
-def _variances(xx: _Pairs, yy: _Pairs, xy: _Pairs, units: Units) -> tuple[float, float]:
-    """Return the parts of KID's variance of first and of second order, over units.
+def _variances(xx: _Pairs, yy: _Pairs, xy: _Pairs, units: Units) -> tuple[float, float, float]:
+    """Return the parts of KID's variance of first and of second order, and the jackknife's width.
 
-    The plain variance of what the units contribute, the jackknife's, holds the noise of pairs
-    twice: it is taken off, but the sum of both parts is no less than the plain estimate.
+    The plain variance of what the units contribute holds the noise of pairs twice: it is taken off,
+    but the sum of both parts is no less than the plain estimate. The last is how many times as wide
+    the jackknife's spread is: a mean without a unit has fewer pairs, so that a unit of many images
+    moves it further than what it contributes.
     """
-    moved = np.zeros(units.count)
+    moved, left_out = np.zeros((2, units.count))
     for pairs, sign in ((xx, 1), (yy, 1), (xy, -2)):
-        for rows, by in zip((pairs.own, pairs.other), pairs.influence(), strict=True):
-            moved[rows.units] += sign * by.cpu().numpy()
+        own, share = np.zeros((2, units.count))
+        for rows, by, of in zip(
+            (pairs.own, pairs.other), pairs.influence(), pairs.shares(), strict=True
+        ):
+            own[rows.units] += by.cpu().numpy()
+            share[rows.units] += of.cpu().numpy()
+        moved += sign * own
+        # Of two units none is left to compare the other with.
+        left_out += sign * own / np.maximum(1 - share, 0.5)
     plain = units.fewest / (units.fewest - 1) * float(np.square(moved).sum())
+    widened = float(np.square(left_out).sum() / max(np.square(moved).sum(), 1e-300)) ** 0.5
     x, y, cross = xx.centred(), yy.centred(), xy.centred()
     second = float(x.square().sum() + y.square().sum() + 2 * cross.square().sum())
     if len(xy.left_out):
@@ -315,4 +333,4 @@ def _variances(xx: _Pairs, yy: _Pairs, xy: _Pairs, units: Units) -> tuple[float,
         second += 2 * float((cross * cross.T).sum() + (x * y).sum() - 2 * ((x + y) * cross).sum())
     second *= 2
     first = max(0.0, plain - 2 * second)
-    return max(first, plain - second), second
+    return max(first, plain - second), second, max(1.0, widened)
