@@ -95,6 +95,23 @@ def test_adams_epsilon_is_the_one_chosen(toy, train_toy):
         train_toy("wrong", adam_epsilon=0.0)
 
 
+@pytest.mark.parametrize("in_float32", [False, True])
+def test_the_autoencoder_is_loaded_in_float32_for_a_family_that_encodes_so(
+    in_float32, toy, train_toy
+):
+    toy.family.encodes_in_float32 = in_float32
+    loaded, plain = [], toy.family.load
+
+    def load(base, *dtypes, **named):
+        loaded.append((*dtypes, named))
+        return plain(base)
+
+    toy.family.load = load
+    train_toy(mixed_precision="bf16")
+    only = {"vae_dtype": torch.float32} if in_float32 else {}
+    assert loaded == [(torch.bfloat16, torch.float32, only)]
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [

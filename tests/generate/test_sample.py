@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -110,6 +111,25 @@ def test_precision_changes_an_image_far_less_than_its_seed_does(cohort, checkpoi
     seeds = np.abs(exact - exact[::-1]).mean()
     bf16, fp16 = (np.abs(shown[name] - exact).mean() for name in ("bf16", "fp16"))
     assert 0 < fp16 < bf16 < 0.1 * seeds
+
+
+@pytest.mark.parametrize("in_float32", [False, True])
+def test_the_autoencoder_is_loaded_in_float32_for_a_family_that_decodes_so(
+    cohort, checkpoint, in_float32
+):
+    loaded = []
+
+    class Noting(type(FAMILY)):
+        decodes_in_float32 = in_float32
+
+        def load(self, base, dtype, **named):
+            loaded.append((dtype, named))
+            return super().load(base, dtype)
+
+    prompts = read_prompts(cohort.folder / "test.parquet").iloc[:1]
+    write_prompts(prompts, cohort.folder / "one.parquet")
+    _sample(cohort, checkpoint, "in", prompts="one", precision="bf16", family=Noting())
+    assert loaded == [(torch.bfloat16, {"vae_dtype": torch.float32} if in_float32 else {})]
 
 
 def test_a_precision_that_is_none_is_refused_and_another_one_is_not_continued(cohort, checkpoint):
