@@ -456,13 +456,34 @@ def test_the_prompt_is_the_published_one(random_pipeline):
     assert parts.first == random_pipeline.llm.config.vocab_size - 64 == len(tokenizer)
 
 
-def test_a_caption_too_long_for_the_model_loses_its_last_words(random_pipeline):
+def test_the_instruction_that_is_chosen_is_what_the_model_reads(random_pipeline, monkeypatch):
+    read = []
+    tokens_of = random_pipeline.prompt_tokens
+    monkeypatch.setattr(
+        random_pipeline,
+        "prompt_tokens",
+        lambda *given: (
+            read.append(random_pipeline.tokenizer.decode(tokens := tokens_of(*given))) or tokens
+        ),
+    )
+    for chosen in ({}, {"instruction": "Draw a chest X-ray."}):
+        settings = SampleSettings(0, 0.0, 32, {"attempts": 1.0, **chosen})
+        FAMILY.sample(random_pipeline, ["the heart is large"], [5], settings)
+    assert read == [
+        prompt_text("the heart is large", instruction)
+        for instruction in (INSTRUCTION, "Draw a chest X-ray.")
+    ]
+
+
+def test_a_caption_too_long_for_the_model_loses_its_last_words(random_pipeline, caplog):
     caption = " ".join(f"word{i}" for i in range(600))
     tokens = random_pipeline.prompt_tokens(caption)
     longest = random_pipeline.llm.config.max_position_embeddings - 60
     assert longest - 12 < len(tokens) <= longest
     text = random_pipeline.tokenizer.decode(tokens)
     assert "Input:\nword0 word1 word2 " in text
+    assert "a caption was cut from 600 to" in caplog.text
+    assert "word0" not in caplog.text
     assert text.endswith("\n\n### Response:\n")
 
 

@@ -221,7 +221,8 @@ class LlmCxrPipeline:
             while len(tokens) > longest and words:
                 words.pop()
                 tokens = self._tokens(" ".join(words), instruction)
-            log.warning("a caption was cut to %d words: %.60s...", len(words), caption)
+            # Not which: logs are shown to people who may not read a patient's report.
+            log.warning("a caption was cut from %d to %d words", len(caption.split()), len(words))
         if len(tokens) > longest:
             raise InputError(
                 f"the language model takes {self.llm.config.max_position_embeddings} tokens: too "
