@@ -94,7 +94,7 @@ cluster-demo: env
 	python -m tests.cluster demo
 	@echo "tables: results/tables/, report: file://$(CURDIR)/results/tables/report.html"
 
-PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 # What everybody runs: units, properties, plans, and the demo, once.
 test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installed lint

@@ -232,7 +232,8 @@ rule downstream_train_reporter:
         "{params.launcher} workflow_scripts.downstream.report_generation.train"
         " --setting {wildcards.setting} --model {wildcards.model} --protocol {params.protocol}"
         " --manifest {input.manifest} --prompts {input.prompts} {params.shards} {params.flags}"
-        " --seed {params.seed} --progress {params.progress} --output {output}"
+        " --seed {params.seed} --version {params.version} --progress {params.progress}"
+        " --output {output}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 

@@ -33,7 +33,8 @@ rule features_train_reid:
         progress="results/features/reid/.progress",
     shell:
         "python -m workflow_scripts.features.train_reid --manifest {input.manifest}"
-        " --weights {params.initial} {params.flags} --progress {params.progress}"
+        " --weights {params.initial} {params.flags} --version {params.version}"
+        " --progress {params.progress}"
         " --output {output.weights} --history {output.history}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 

@@ -267,9 +267,9 @@ def test_progress_of_other_code_is_not_used(
     with pytest.raises(InputError):
         run(weights, tmp_path / "out", *arguments, **options)
     (cohort.images / "4.png").write_bytes(good)
-    digests = script.Code.digests
+    digests = script.own_digests
     edited = "features/encoders/rad_dino.py another"
-    monkeypatch.setattr(script.Code, "digests", lambda *a: [*digests(*a)[1:], edited])
+    monkeypatch.setattr(script, "own_digests", lambda *a: [*digests(*a)[1:], edited])
     seen = count_images(monkeypatch)
     run(weights, tmp_path / "out", *arguments, **options)
     assert sum(seen) == 5

@@ -17,6 +17,7 @@ from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
 from workflow_scripts.common.resnet import ResNet
+from workflow_scripts.features import train_reid
 from workflow_scripts.features.encoders import reid
 from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.features.train_reid import Population, check, main
@@ -160,6 +161,18 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(cohort, tmp_path
     for name in ("weights.pth", "training.csv"):
         whole, killed = ((tmp_path / run / name).read_bytes() for run in ("whole", "killed"))
         assert whole == killed
+
+
+def test_progress_of_another_version_is_not_continued(cohort, tmp_path, monkeypatch, caplog):
+    def die(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_reid, "write_text", die)
+        with pytest.raises(KilledError):
+            main(flags(cohort, tmp_path, epochs=1))
+    main(flags(cohort, tmp_path, epochs=1, version=2))
+    assert "starts anew" in caplog.text
 
 
 def test_training_goes_on_from_a_network_of_its_own_kind(cohort, tmp_path):

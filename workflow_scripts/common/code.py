@@ -20,6 +20,9 @@ DIGITS: Final = 16
 """Hexadecimal digits of a digest: 64 bits tell two versions of a file apart."""
 
 
+ROOT: Final = Path(__file__).resolve().parents[2]
+"""The checkout that this file lies in."""
+
 _KNOWN: Final = {"path", "imports", "names", "digest"}
 """What is kept of a file."""
 
@@ -119,6 +122,17 @@ class Code:
             temporary.parent.mkdir(exist_ok=True)
             temporary.write_text(json.dumps(self._known), encoding="utf-8")
             temporary.replace(self._known_path)
+
+
+def own_digests(*modules: str) -> list[str]:
+    """Return `file digest` for every file of this checkout that modules depend on.
+
+    For keys of what a killed run left: what other code made is not continued.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    return Code(ROOT, ROOT / ".snakemake/code.json").digests(*modules)
 
 
 def _parse(source: bytes, path: str) -> dict[str, Any]:

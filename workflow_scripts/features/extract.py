@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from workflow_scripts.common.as_published import PROTOCOLS, deviations
 from workflow_scripts.common.attempts import Attempt
-from workflow_scripts.common.code import Code
+from workflow_scripts.common.code import own_digests
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file
@@ -56,7 +56,6 @@ from workflow_scripts.features.encoders import (
 log = logging.getLogger(__name__)
 
 _LIBRARIES: Final = ("torch", "transformers", "numpy", "pillow", "h5py")
-_ROOT: Final = Path(__file__).resolve().parents[2]
 _BATCHES_AHEAD: Final = 4
 """Batches that are decoded while one is computed."""
 
@@ -471,8 +470,7 @@ def _save_block(attempt: Attempt, name: str, block: Block, collection: Collectio
 def _digest_of_key(key: dict[str, Any]) -> str:
     """Return a digest of what blocks depend on beside the images, the code among it."""
     modules = [f"features.encoders.{name}" for name in key.get("encoders", ())]
-    code = Code(_ROOT, known=_ROOT / ".snakemake/code.json")
-    made_by = code.digests("features.extract", *modules)
+    made_by = own_digests("features.extract", *modules)
     text = json.dumps({**key, "code": made_by}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -292,7 +292,8 @@ def main(argv: list[str] | None = None) -> None:
         )
     }
     settings["weights_sha256"] = sha256_of(args.weights)
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    made_by = {**settings, "version": args.version}
+    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
     for array in (pixels, patients, sites):
         digest.update(np.ascontiguousarray(array).tobytes())
     attempt = begin_attempt(args.progress, accelerator)
@@ -349,6 +350,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--rotation-degrees", type=float, default=0.0)
     add("--contrast", type=float, default=0.0)
     add("--seed", type=int, required=True)
+    add("--version", type=int, default=1, help="of the stage")
     add("--progress", type=Path, required=True, help="folder; removed at the end")
     add("--gpus", type=int, default=0)
     add("--threads", type=int, default=1)

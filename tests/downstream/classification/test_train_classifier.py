@@ -175,6 +175,19 @@ def test_progress_of_other_data_is_not_continued(world, caplog):
     )
 
 
+def test_progress_of_other_code_is_not_continued(world, caplog, monkeypatch):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "predict", stop)
+        patch.setattr(train, "own_digests", lambda module: [f"{module} before an edit"])
+        with pytest.raises(KeyboardInterrupt):
+            world.run("code", epochs=1)
+    world.run("code", epochs=1)
+    assert "starts anew" in caplog.text
+
+
 def test_as_published_flips_splits_at_random_and_says_so(world, monkeypatch):
     seen = {}
 

@@ -11,6 +11,7 @@ from sacrebleu.metrics import BLEU
 from tests.downstream.report_generation.reports_by_hand import write_reports
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.downstream.report_generation.metrics import reports as metric_reports
 from workflow_scripts.downstream.report_generation.metrics.overlap import (
     COUNTS,
     bleu,
@@ -121,7 +122,9 @@ def test_files_that_hold_no_reports_are_refused(tmp_path: Path):
         read_reports(path)
 
 
-def test_a_killed_scorer_continues_and_another_key_starts_anew(tmp_path: Path):
+def test_a_killed_scorer_continues_and_another_key_starts_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path = write_reports(tmp_path / "r.parquet", list("abcdefg"), list("xxxxxxx"))
     reports = read_reports(path)
     seen: list[str] = []
@@ -139,6 +142,7 @@ def test_a_killed_scorer_continues_and_another_key_starts_anew(tmp_path: Path):
             batch_size=2,
             attempt=Attempt(tmp_path / "progress"),
             key={"weights": weights},
+            module="downstream.report_generation.metrics.score_green",
             label="test",
         )
 
@@ -150,3 +154,6 @@ def test_a_killed_scorer_continues_and_another_key_starts_anew(tmp_path: Path):
     assert found.tolist() == [ord(text) / 3 for text in "abcdefg"]
     score(100, "other weights")
     assert len(seen) == 14
+    monkeypatch.setattr(metric_reports, "own_digests", lambda module: [f"{module} edited"])
+    score(100, "other weights")
+    assert len(seen) == 21

@@ -203,7 +203,8 @@ def test_what_each_setting_goes_through(world, setting, protocol, start, stages)
     assert plan.new_projector == (len(stages) == 2)
 
 
-def test_progress_of_other_settings_is_not_continued(world, caplog, monkeypatch):
+@pytest.mark.parametrize("changed", [{"lora_alpha": 4}, {"version": 2}])
+def test_progress_of_other_settings_is_not_continued(changed, world, caplog, monkeypatch):
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -213,7 +214,7 @@ def test_progress_of_other_settings_is_not_continued(world, caplog, monkeypatch)
         with pytest.raises(KeyboardInterrupt):
             world.run("changed", **small)
     with caplog.at_level("WARNING"):
-        world.run("changed", **small, lora_alpha=4)
+        world.run("changed", **small, **changed)
     assert "belongs to other settings" in caplog.text
 
 

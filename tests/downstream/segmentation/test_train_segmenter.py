@@ -132,6 +132,16 @@ def test_progress_of_other_masks_is_not_continued(world, caplog, monkeypatch):
     assert "starts anew" in caplog.text
 
 
+def test_progress_of_other_code_is_not_continued(world, caplog, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "predict", lambda *_: exec("raise KeyboardInterrupt"))
+        patch.setattr(train, "own_digests", lambda module: [f"{module} before an edit"])
+        with pytest.raises(KeyboardInterrupt):
+            world.run("code", steps=5)
+    world.run("code", steps=5)
+    assert "starts anew" in caplog.text
+
+
 def test_masks_turn_with_their_images():
     """A mask that is its image's bright half stays that after the augmentation."""
     pixels = np.zeros((6, SIZE, SIZE), np.uint8)

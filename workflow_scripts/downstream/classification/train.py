@@ -15,6 +15,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from workflow_scripts.common.as_published import PROTOCOLS, deviations
+from workflow_scripts.common.code import own_digests
 from workflow_scripts.common.devices import accelerator_on, device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
@@ -101,6 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     settings = {key: getattr(args, key) for key in _SETTING_KEYS}
     settings["weights_sha256"] = weights_sha256
+    code = own_digests("downstream.classification.train")
     attempt = begin_attempt(args.progress, accelerator)
     history = train(
         network,
@@ -111,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
         batch_size=args.batch_size,
         seed=args.seed,
         attempt=attempt,
-        key=run_key(settings, images.pixels, images.labels, training, validation),
+        key=run_key({**settings, "code": code}, images.pixels, images.labels, training, validation),
         accelerator=accelerator,
         label=f"classifier {args.setting}/{args.model}",
     )

@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
     data = _read_data(args, read_manifest(args.manifest))
     settings = {key: getattr(args, key) for key in _SETTING_KEYS}
     settings |= {"plan": asdict(plan), "weights_sha256": sha256_of(folder)}
-    key = run_key(settings, data)
+    key = run_key({**settings, "version": args.version}, data)
 
     config = read_llava_config(folder)
     image_token = int(config["image_token_index"])
@@ -402,6 +402,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--image-memory", type=float, required=True, help="GB of decoded images")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--progress", type=Path, required=True, help="folder; removed at the end")
+    parser.add_argument("--version", type=int, default=1, help="of the stage")
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, required=True, help="outcomes, Parquet")

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from workflow_scripts.common.as_published import PROTOCOLS
+from workflow_scripts.common.code import own_digests
 from workflow_scripts.common.devices import accelerator_on, device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
@@ -110,6 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     steps = len(epoch_batches(task.n_train, args.batch_size, args.seed, 0))
     epochs = max(1, round(args.steps / steps))
     settings = {key: getattr(args, key) for key in _SETTING_KEYS}
+    code = own_digests("downstream.segmentation.train")
     attempt = begin_attempt(args.progress, accelerator)
     history = train(
         network,
@@ -120,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
         batch_size=args.batch_size,
         seed=args.seed,
         attempt=attempt,
-        key=run_key(settings, images.pixels, masks, training, validation),
+        key=run_key({**settings, "code": code}, images.pixels, masks, training, validation),
         accelerator=accelerator,
         label=f"segmenter {args.setting}/{args.model}",
     )

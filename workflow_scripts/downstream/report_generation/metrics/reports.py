@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from workflow_scripts.common.attempts import Attempt
+from workflow_scripts.common.code import own_digests
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import sha256_of, whole_file
 from workflow_scripts.common.progress import Progress
@@ -142,6 +143,7 @@ def score_in_batches(
     batch_size: int,
     attempt: Attempt,
     key: Mapping[str, Any],
+    module: str,
     label: str,
 ) -> np.ndarray:
     """Score every report; a killed run continues after the last whole batch.
@@ -152,6 +154,7 @@ def score_in_batches(
         batch_size: pairs at a time.
         attempt: at this job; it keeps the batches done so far.
         key: what the scores depend on beside the reports; another key starts anew.
+        module: of the script that scores, below `workflow_scripts`; other code starts anew, too.
         label: what is being done.
 
     Returns:
@@ -161,7 +164,8 @@ def score_in_batches(
         InputError: another attempt took over.
     """
     attempt.inherit()
-    text = json.dumps({**key, "outcomes": reports.sha256, "batch": batch_size}, sort_keys=True)
+    made_by = {"outcomes": reports.sha256, "batch": batch_size, "code": own_digests(module)}
+    text = json.dumps({**key, **made_by}, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     starts = range(0, len(reports), batch_size)
     files = [attempt.folder / f"{name}-{start:08d}.json" for start in starts]

@@ -35,6 +35,7 @@ from workflow_scripts.downstream.report_generation.metrics.reports import (
     write_scores,
 )
 
+_MODULE: Final = "downstream.report_generation.metrics.score_green"
 _BATCH: Final = 8  # the package's
 _REMEDY: Final = "download the whole of StanfordAIMI/GREEN-RadLlama2-7b"
 _TOKENIZERS: Final = ("LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast")
@@ -154,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
 
     attempt = Attempt(args.progress)
     scores = score_in_batches(
-        reports, score, batch_size=_BATCH, attempt=attempt, key=made, label="GREEN"
+        reports, score, batch_size=_BATCH, attempt=attempt, key=made, module=_MODULE, label="GREEN"
     )
     write_scores(args.output, reports, "green", {SCORE: scores}, {**made, **slurm_job()})
     attempt.end()

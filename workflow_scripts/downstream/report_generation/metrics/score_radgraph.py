@@ -33,6 +33,7 @@ from workflow_scripts.downstream.report_generation.metrics.reports import (
 
 REWARD: Final = "partial"
 _MODEL: Final = "radgraph"  # the package's name of the weights of 2021
+_MODULE: Final = "downstream.report_generation.metrics.score_radgraph"
 _BATCH: Final = 16  # reports between two entries of the progress; each is read by itself
 
 
@@ -157,6 +158,7 @@ def main(argv: list[str] | None = None) -> None:
         batch_size=_BATCH,
         attempt=attempt,
         key=made,
+        module=_MODULE,
         label="RadGraph",
     )
     write_scores(args.output, reports, "radgraph", {SCORE: scores}, {**made, **slurm_job()})

@@ -33,6 +33,7 @@ from workflow_scripts.downstream.report_generation.metrics.reports import (
 NO_ENTITY: Final = 0.5
 """What the package scores where either report has no entity."""
 
+_MODULE: Final = "downstream.report_generation.metrics.score_ratescore"
 _BATCH: Final = 16  # reports between two entries of the progress; each is read by itself
 
 
@@ -107,7 +108,13 @@ def main(argv: list[str] | None = None) -> None:
 
     attempt = Attempt(args.progress)
     scores = score_in_batches(
-        reports, score, batch_size=_BATCH, attempt=attempt, key=made, label="RaTEScore"
+        reports,
+        score,
+        batch_size=_BATCH,
+        attempt=attempt,
+        key=made,
+        module=_MODULE,
+        label="RaTEScore",
     )
     write_scores(args.output, reports, "ratescore", {SCORE: scores}, {**made, **slurm_job()})
     attempt.end()
