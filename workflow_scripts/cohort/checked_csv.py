@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, SPLITS
 from workflow_scripts.common.progress import Progress
@@ -66,8 +67,9 @@ def read_csv(
             ),
         )
     except (OSError, EOFError, pa.ArrowException, ValueError) as error:
-        raise InputError(
-            f"cannot read the CSV file: {error}",
+        raise unreadable(
+            "cannot read the CSV file",
+            error,
             path,
             "a truncated or damaged download? Fetch the file again and compare its checksum",
         ) from None

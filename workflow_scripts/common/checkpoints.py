@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError, first_line
 
 _LFS_MARK = b"version https://git-lfs"
@@ -93,7 +94,7 @@ def refuse_remote_code(folder: str | Path, remedy: str) -> None:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"not readable as JSON: {error}", path, remedy) from None
+            raise unreadable("not readable as JSON", error, path, remedy) from None
         if isinstance(content, dict) and "auto_map" in content:
             raise InputError("it asks for code from its own folder (`auto_map`)", path, remedy)
 

@@ -52,7 +52,7 @@ def first_line(error: BaseException) -> str:
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main function; an `InputError` ends it with its message and exit code 2.
 
-    Any other exception keeps its traceback: it is a bug or a broken machine, not bad input.
+    So does a full disk. Any other exception keeps its traceback: it is a bug or a broken machine.
     What the script writes is its owner's alone: nearly all of it holds or names patients' images.
     The last line of a log says what the process took (`tables/attempts.py` reads it).
     """
@@ -72,6 +72,14 @@ def run_script(main: Callable[[], None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        from workflow_scripts.common.access import unwritable  # it needs `InputError`
+
+        told = unwritable(error, error.filename or Path.cwd() / "output")
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        raise SystemExit(2) from error
     log.info(*usage_since(began))
 
 

@@ -16,6 +16,8 @@ from typing import Final
 
 import psutil
 
+from workflow_scripts.common.access import unwritable
+
 _REST_S: Final = 3600
 """Seconds after which an unfinished file of another machine is a killed job's."""
 
@@ -35,10 +37,10 @@ def whole_file(
 
     Raises:
         FileNotFoundError: there is no such folder, and none is made.
+        InputError: there is no room, or no right, to write.
     """
     path = Path(path)
-    temporary = _temporary(path, make_parents)
-    try:
+    with _temporary(path, make_parents) as temporary:
         if owner_only:
             temporary.touch(mode=0o600)
             temporary.chmod(0o600)
@@ -46,8 +48,6 @@ def whole_file(
         _fsync(temporary)
         temporary.replace(path)
         _fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -62,11 +62,11 @@ def whole_folder(path: str | Path, make_parents: bool = True) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: there is no such folder, and none is made.
+        InputError: there is no room, or no right, to write.
     """
     path = Path(path)
-    temporary = _temporary(path, make_parents)
-    temporary.mkdir()
-    try:
+    with _temporary(path, make_parents) as temporary:
+        temporary.mkdir()
         yield temporary
         for file in sorted(temporary.rglob("*")):
             _fsync(file)
@@ -74,8 +74,6 @@ def whole_folder(path: str | Path, make_parents: bool = True) -> Iterator[Path]:
             shutil.rmtree(path)
         temporary.rename(path)
         _fsync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -122,7 +120,28 @@ def sha256_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _temporary(path: Path, make_parents: bool) -> Path:
+@contextmanager
+def _temporary(path: Path, make_parents: bool) -> Iterator[Path]:
+    """Yield a name beside `path` to write to; remove what is left there, and say why it failed."""
+    written = 0
+    try:
+        temporary = _free_name(path, make_parents)
+        try:
+            yield temporary
+        finally:
+            if temporary.is_dir():
+                written = sum(file.stat().st_size for file in temporary.rglob("*"))
+                shutil.rmtree(temporary, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                written = written or temporary.stat().st_size
+                temporary.unlink()
+    except Exception as error:
+        if told := unwritable(error, path, written):
+            raise told from error
+        raise
+
+
+def _free_name(path: Path, make_parents: bool) -> Path:
     # An attempt that Snakemake has given up may still be writing the same output, on this machine
     # or another: each has a name of its own, and only what a killed one left is removed.
     if make_parents:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 
@@ -97,8 +98,8 @@ def decode_image(source: bytes | Path, name: str, *, keep_gray: bool = False) ->
                 decoded = image.copy() if image.mode in ("L", "RGB") else image.convert("RGB")
         return decoded if keep_gray else decoded.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"cannot decode an image: {error}", name, "restore the file from its source"
+        raise unreadable(
+            "cannot decode an image", error, name, "restore the file from its source"
         ) from None
 
 
@@ -245,8 +246,8 @@ def _open_shard(path: str | Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"cannot read an image shard: {error}", path, "delete it and rerun the generate stage"
+        raise unreadable(
+            "cannot read an image shard", error, path, "delete it and rerun the generate stage"
         ) from None
     missing = [name for name in SHARD_SCHEMA.names if name not in file.schema_arrow.names]
     if missing:

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
@@ -145,9 +146,7 @@ def _read(path: str | Path, schema: pa.Schema, columns: Iterable[str] | None) ->
         ]
         table = None if wrong else pq.read_table(path, columns=names)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"cannot read the table: {error}", path, "rerun the cohort stage"
-        ) from None
+        raise unreadable("cannot read the table", error, path, "rerun the cohort stage") from None
     if table is None:
         raise InputError(
             f"column {wrong[0]!r} is missing or is not {schema.field(wrong[0]).type}",

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import write_text
 from workflow_scripts.common.user_environment import KEPT
@@ -129,7 +130,7 @@ def read_record(path: str | Path) -> Record:
     try:
         payload = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read a record: {error}", path, remedy) from None
+        raise unreadable("cannot read a record", error, path, remedy) from None
     if not isinstance(payload, dict) or payload.pop("schema", None) != SCHEMA_VERSION:
         raise InputError(
             f"not a record of version {SCHEMA_VERSION}: an older one measured otherwise",

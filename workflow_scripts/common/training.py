@@ -22,6 +22,7 @@ from accelerate.utils import broadcast, broadcast_object_list
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from workflow_scripts.common.access import require_access
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
@@ -334,6 +335,7 @@ def _resume(
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        require_access(error, path)
         log.warning("%s cannot be read (%s): training starts anew", path, error)
         return _State()
     if saved["key"] != key:

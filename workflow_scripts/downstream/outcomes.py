@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 
@@ -63,7 +64,7 @@ def read_outcomes(path: str | Path) -> Outcomes:
         if not {"image_id", "patient_id"} <= set(rows.columns):
             raise KeyError("image_id, patient_id")
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise InputError(f"cannot read outcomes: {error}", path, _REMEDY) from None
+        raise unreadable("cannot read outcomes", error, path, _REMEDY) from None
     return Outcomes(rows, run)
 
 

@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 
@@ -76,7 +77,7 @@ def write_features(path: str | Path, content: Features) -> None:
         raise ValueError(f"attributes missing: {', '.join(missing)}")
     _check(content.features, content.ids, path)
     attrs = {**content.attrs, _DIGEST: content_sha256(content)}
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+    with whole_file(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         file.create_dataset("features", data=np.ascontiguousarray(content.features, np.float32))
         _write_strings(file, "image_id", content.ids)
         if content.source_ids is not None:
@@ -100,7 +101,9 @@ def read_features(path: str | Path, expect: Mapping[str, Any] | None = None) -> 
             are not those that were written.
     """
     try:
-        with h5py.File(path, "r") as file:
+        # Files are renamed whole and then never written, so a lock protects nothing; on many file
+        # servers there is none to be had.
+        with h5py.File(path, "r", locking=False) as file:
             attrs = {name: _plain(value) for name, value in file.attrs.items()}
             _check_expected(attrs, expect or {}, path)
             features = file["features"][()]
@@ -109,7 +112,7 @@ def read_features(path: str | Path, expect: Mapping[str, Any] | None = None) -> 
             sources = _read_strings(file, "source_image_id") if has_sources else None
             extras = {name: file[name][()] for name in file if name not in _OWN}
     except (OSError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read features: {error}", path, _REMEDY) from None
+        raise unreadable("cannot read features", error, path, _REMEDY) from None
     lengths = {len(features), len(ids)} | ({len(sources)} if sources is not None else set())
     if features.ndim != 2 or features.dtype != np.float32 or len(lengths) != 1:
         raise InputError("features and ids do not fit each other", path, _REMEDY)

@@ -9,7 +9,6 @@ The same images, weights, settings, batch size and threads give the same bytes o
 """
 
 import argparse
-import contextlib
 import hashlib
 import importlib.metadata
 import itertools
@@ -28,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from workflow_scripts.common.access import require_access, unreadable
 from workflow_scripts.common.as_published import PROTOCOLS, deviations
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.code import own_digests
@@ -389,8 +389,8 @@ def _prepare(item: ImageItem, encoders: Sequence[Encoder]) -> _Prepared:
     try:
         data = item.data if item.data is not None else Path(item.path).read_bytes()
     except OSError as error:
-        raise InputError(
-            f"cannot read an image: {error}", item.name, "restore the file from its source"
+        raise unreadable(
+            "cannot read an image", error, item.name, "restore the file from its source"
         ) from None
     inputs: dict[str, torch.Tensor] = {}
     if any(encoder.reads == "image" for encoder in encoders):
@@ -483,7 +483,7 @@ def _finished_blocks(
     blocks: list[Block] = []
     total = len(collection.ids)
     for path in sorted(attempt.folder.iterdir()):
-        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+        try:
             _, of, *span = path.stem.split("-")
             start, stop = map(int, span)
             joins = start == (blocks[-1].stop if blocks else 0) and stop <= total
@@ -492,6 +492,8 @@ def _finished_blocks(
                 if block is not None:
                     blocks.append(block)
                     continue
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            require_access(error, path)
         log.info("%s: damaged, or of other settings, weights, code or images: computed anew", path)
         path.unlink()
     return blocks

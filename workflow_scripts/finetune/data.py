@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from workflow_scripts.common.access import require_access, unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.images import centre_square, decode_image
@@ -292,7 +293,7 @@ class _Blocks:
         """Read blocks through; return those that are missing and those that are damaged.
 
         Raises:
-            InputError: a block was made from something else.
+            InputError: a block was made from something else, or gives no access.
         """
         present = [block for block in blocks if self.path(block).exists()]
         total = sum(len(self.rows(block)) for block in present)
@@ -304,6 +305,7 @@ class _Blocks:
                     for chunk in _chunks(range(len(self.rows(block))), 64):
                         file["encoded"][chunk[0] : chunk[-1] + 1]
             except _DAMAGE as error:
+                require_access(error, self.path(block))
                 log.warning("%s is damaged and made anew: %s", self.path(block), error)
                 damaged.add(block)
             progress.update(len(self.rows(block)))
@@ -359,8 +361,9 @@ class _Blocks:
             try:
                 encoded[row] = self._opened(block)["encoded"][place]
             except _DAMAGE as error:
-                raise InputError(
-                    f"cannot read encoded images: {error}",
+                raise unreadable(
+                    "cannot read encoded images",
+                    error,
                     self.path(block),
                     "delete the file and run again: it is made anew",
                 ) from None

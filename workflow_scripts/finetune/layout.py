@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.checkpoints import check_weight_file
 from workflow_scripts.common.errors import InputError
 
@@ -71,7 +72,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError("a file of the checkpoint is missing", path, _REMEDY) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"not readable as JSON: {error}", path, _REMEDY) from None
+        raise unreadable("not readable as JSON", error, path, _REMEDY) from None
     if not isinstance(content, dict):
         raise InputError("not a JSON object", path, _REMEDY)
     return content

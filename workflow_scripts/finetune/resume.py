@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from workflow_scripts.common.access import require_access
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.files import whole_folder
 
@@ -84,7 +85,7 @@ def take_over(attempt: Attempt, settings: dict[str, Any]) -> tuple[Path, Checkpo
         The checkpoint's folder, now this attempt's, and what it holds.
 
     Raises:
-        InputError: another attempt took over from this one.
+        InputError: another attempt took over from this one, or a checkpoint gives no access.
     """
     for path in _steps(attempt.earlier()):
         try:
@@ -98,6 +99,7 @@ def take_over(attempt: Attempt, settings: dict[str, Any]) -> tuple[Path, Checkpo
         try:
             checkpoint = read_checkpoint(own, settings)
         except _DAMAGE as error:
+            require_access(error, own)
             log.warning("%s is damaged and not continued: %s", path, error)
             checkpoint = None
         if checkpoint is not None:

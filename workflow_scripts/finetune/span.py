@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.files import whole_folder, write_text
 
 CHECKPOINT: Final = "checkpoint"
@@ -56,8 +56,9 @@ def is_finished(folder: str | Path) -> bool:
     try:
         finished = json.loads(path.read_text(encoding="utf-8"))["finished"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"no state of a fine-tuning span: {error}",
+        raise unreadable(
+            "no state of a fine-tuning span",
+            error,
             path,
             f"delete the folder {folder}: the span continues from its progress",
         ) from None

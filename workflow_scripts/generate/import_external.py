@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.images import ImageItem, write_shard
 from workflow_scripts.common.manifest import PROMPT_SETS, read_prompts
@@ -33,7 +34,7 @@ def read_metadata(metadata: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(metadata, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the metadata: {error}", metadata, remedy) from None
+        raise unreadable("cannot read the metadata", error, metadata, remedy) from None
     for column in ("file_name", "prompt_id"):
         if column not in frame.columns:
             raise InputError(f"the metadata has no column {column!r}", metadata, remedy)

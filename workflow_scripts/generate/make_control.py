@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter, ImageOps
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.images import (
     ImageItem,
@@ -293,7 +294,7 @@ def _real(ids: list[str], shown: pd.DataFrame, kind: str, by: Change) -> Iterato
         try:
             data = file.read_bytes()
         except OSError as error:
-            raise InputError(f"cannot read an image: {error.strerror}", file) from None
+            raise unreadable("cannot read an image", error, file) from None
         suffix = file.suffix.lower()
         if kind not in ("held_out_real", "training_copies"):
             data, suffix = png_bytes(changed(decode_image(data, path), kind, by)), ".png"

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.checkpoints import headers_only
 from workflow_scripts.common.config import caption_source_of, validate_config
 from workflow_scripts.common.errors import InputError, run_script
@@ -427,7 +428,7 @@ def read_config(paths: list[str]) -> dict[str, Any]:
             text = Path(path).read_text(encoding="utf-8")
             part = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise InputError(f"cannot read the config: {error}", path) from None
+            raise unreadable("cannot read the config", error, path) from None
         _merge(merged, part)
     return merged
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.files import whole_file
 
 
@@ -32,6 +32,6 @@ def read_private_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     try:
         return pq.read_table(path, columns=schema.names, schema=schema).to_pandas()
     except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"cannot read a table of pairs: {error}", path, "delete it and rerun the privacy stage"
+        raise unreadable(
+            "cannot read a table of pairs", error, path, "delete it and rerun the privacy stage"
         ) from None

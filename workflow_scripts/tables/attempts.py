@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.tables.slurm_accounting import Accounting, Allocation
 
@@ -256,8 +257,8 @@ def read_benchmark(path: Path) -> Benchmark:
         # Of a job too short to be looked at Snakemake writes NA or -.
         memory = [float(row["max_rss"]) for row in rows if row["max_rss"] not in ("NA", "-")]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"cannot read a benchmark file: {error!r}", path, "delete it: its job is not counted"
+        raise unreadable(
+            "cannot read a benchmark file", error, path, "delete it: its job is not counted"
         ) from None
     return Benchmark(seconds, max(memory, default=None))
 
@@ -424,7 +425,7 @@ def read_attempts(path: str | Path) -> list[Attempt]:
     try:
         rows = list(csv.reader(Path(path).read_text(encoding="utf-8").splitlines()))
     except OSError as error:
-        raise InputError(f"cannot read the attempts: {error}", path, remedy) from None
+        raise unreadable("cannot read the attempts", error, path, remedy) from None
     if not rows or tuple(rows[0]) != _COLUMNS:
         raise InputError("no table of attempts", path, remedy)
     found = []

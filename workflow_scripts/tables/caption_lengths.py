@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.common.errors import InputError, first_line
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.finetune.families import (
     flux,
@@ -244,9 +244,7 @@ def _count(
             encoder.folder, local_files_only=True
         )
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"a tokenizer cannot be loaded: {first_line(error)}", encoder.folder
-        ) from None
+        raise unreadable("a tokenizer cannot be loaded", error, encoder.folder) from None
     own = tokenizer.model_max_length
     most = own if encoder.most is None else text_tokens(tokenizer, encoder.most)
     counts = []

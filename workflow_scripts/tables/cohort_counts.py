@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from workflow_scripts.cohort.attrition import PUBLISHED
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.manifest import FINDINGS, SPLITS, read_manifest
 
 
@@ -68,7 +68,7 @@ def read_attrition(path: str | Path, dataset: str) -> AttritionTable:
         unit, removed = header.index("unit"), header.index("removed")
         total = sum(int(row[removed]) for row in rows if row[unit] == "images")
     except (OSError, ValueError, IndexError, csv.Error) as error:
-        raise InputError(f"cannot read the attrition table: {error}", path, remedy) from None
+        raise unreadable("cannot read the attrition table", error, path, remedy) from None
     published = PUBLISHED.get(dataset)
     if published:
         header = [*header, "published"]

@@ -31,6 +31,7 @@ from typing import Any, Final
 
 import yaml
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.manifest import read_manifest, read_prompts
@@ -267,7 +268,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read a file to pack: {error}", path) from None
+        raise unreadable("cannot read a file to pack", error, path) from None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.access import unreadable
+from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.files import whole_file, write_text
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Record
@@ -400,8 +401,8 @@ def _downloads(folder: str | Path, stem: str) -> list[tuple[str, str, str]]:
         try:
             data = base64.b64encode(path.read_bytes()).decode()
         except OSError as error:
-            raise InputError(
-                f"cannot read a table: {error}", path, "run workflow_scripts.tables.build first"
+            raise unreadable(
+                "cannot read a table", error, path, "run workflow_scripts.tables.build first"
             ) from None
         found.append((path.name, suffix, f"data:{kind};charset=utf-8;base64,{data}"))
     return found

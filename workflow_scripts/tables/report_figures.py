@@ -6,7 +6,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.tables.build_figures import FIGURES, INLINE, LIST
 
 
@@ -40,8 +40,9 @@ def figures_by_page(folder: str | Path) -> dict[str, list[ShownFigure]]:
         try:
             texts.append(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"cannot read the figures: {error}",
+            raise unreadable(
+                "cannot read the figures",
+                error,
                 path,
                 "run workflow_scripts.tables.build_figures first",
             ) from None

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_folder
 from workflow_scripts.common.images import png_bytes
@@ -38,7 +39,7 @@ def read_prompts_csv(paths: list[Path]) -> pd.DataFrame:
         try:
             frame = pd.read_csv(path, dtype={"prompt_id": str, "caption": str})
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read prompts: {error}", path, "run `make prompts`") from None
+            raise unreadable("cannot read prompts", error, path, "run `make prompts`") from None
         missing = [name for name in _COLUMNS if name not in frame.columns]
         if missing:
             raise InputError(f"missing column(s): {', '.join(missing)}", path, "run `make prompts`")

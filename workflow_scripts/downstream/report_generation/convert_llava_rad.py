@@ -43,6 +43,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.checkpoints import load_exactly, load_state
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_folder
@@ -261,7 +262,7 @@ def read_tokenizer(folder: Path) -> Any:
     try:
         original = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
     except (OSError, RuntimeError) as error:
-        raise InputError(f"a damaged tokenizer: {error}", path, "download it again") from None
+        raise unreadable("cannot read the tokenizer", error, path, "download it again") from None
     vocabulary, merges = _merges(original)
     tokenizer = LlamaTokenizer(vocab=vocabulary, merges=merges)
     for text in (f"\n{QUESTION} ASSISTANT: Übersicht, 3.5 cm.", "The heart is normal in size."):

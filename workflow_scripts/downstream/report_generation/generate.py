@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from workflow_scripts.common.access import require_access
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.progress import Progress
@@ -110,6 +111,7 @@ def _batch(
 def _read(path: Path, key: str) -> list[str] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        require_access(error, path)
         return None
     return content["reports"] if content.get("key") == key else None

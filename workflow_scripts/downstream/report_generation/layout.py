@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from PIL.Image import Resampling
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.checkpoints import check_weight_file, safetensors_shapes
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.features.encoders.layout import read_json
@@ -128,7 +129,7 @@ def weight_files(folder: Path) -> list[Path]:
                 set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
             )
         except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise InputError(f"a damaged index of weights: {error}", index, _REMEDY) from None
+            raise unreadable("cannot read the index of weights", error, index, _REMEDY) from None
         return [folder / name for name in names]
     if not (folder / "model.safetensors").is_file():
         raise InputError("the weights are missing", folder / "model.safetensors", _REMEDY)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.checkpoints import reads_headers_only
 from workflow_scripts.common.errors import InputError, first_line
 from workflow_scripts.downstream.report_generation.images import Ahead, Squares, tower_input
@@ -58,7 +59,7 @@ def load_llava(folder: Path, dtype: torch.dtype) -> Any:
             ignore_mismatched_sizes=True,  # to name them all, below
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"cannot load a LLaVA: {first_line(error)}", folder) from None
+        raise unreadable("cannot load a LLaVA", error, folder) from None
     network, found = loaded
     faults = {
         "missing": sorted(found["missing_keys"]),

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.images import png_bytes
@@ -102,7 +103,7 @@ def open_mask(source: bytes | Path, name: str) -> Image.Image:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             values = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"cannot decode a mask: {error}", name) from None
+        raise unreadable("cannot decode a mask", error, name) from None
     drawn: np.ndarray = values.astype(bool)
     if drawn.ndim == 3:  # an alpha channel says nothing of what is drawn
         colours = drawn.shape[2] - (drawn.shape[2] in (2, 4))
@@ -154,7 +155,7 @@ def read_masks(path: str | Path) -> Masks:
             raise KeyError(", ".join(SCHEMA.names))
         rows = table.to_pylist()
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise InputError(f"cannot read masks: {error}", path, _REMEDY) from None
+        raise unreadable("cannot read masks", error, path, _REMEDY) from None
     found = [Mask(row["id"], row["mask"], (row["width"], row["height"])) for row in rows]
     return Masks({mask.id: mask for mask in found}, run)
 

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.as_published import Deviations
 from workflow_scripts.common.checkpoints import (
     check_weight_file,
@@ -253,7 +254,7 @@ def _read_vocabulary(weights: Path, size: int) -> list[str]:
     try:
         words = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the vocabulary: {error}", path, remedy) from None
+        raise unreadable("cannot read the vocabulary", error, path, remedy) from None
     missing = [token for token in _SPECIAL if token not in words]
     if missing or len(words) != size:
         fault = f"lacks {', '.join(missing)}" if missing else f"has {len(words)} words, not {size}"

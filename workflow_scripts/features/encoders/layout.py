@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -71,7 +72,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read a configuration: {error}", path, _REMEDY) from None
+        raise unreadable("cannot read a configuration", error, path, _REMEDY) from None
     if not isinstance(content, dict):
         raise InputError("a JSON object was expected", path, _REMEDY)
     return content

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.checkpoints import load_state, reads_headers_only
 from workflow_scripts.common.errors import InputError, first_line
 from workflow_scripts.finetune.layout import read_json, weight_files
@@ -195,7 +196,7 @@ def _require_pieces(tokenizer: Any, model: Path) -> None:
     try:
         original = sentencepiece.SentencePieceProcessor(str(model))
     except (OSError, RuntimeError) as error:
-        raise InputError(f"no SentencePiece model: {first_line(error)}", model, _REMEDY) from None
+        raise unreadable("no SentencePiece model", error, model, _REMEDY) from None
     for sentence in _SENTENCES:
         found = tokenizer(sentence, add_special_tokens=False).input_ids
         if found != original.encode(sentence):

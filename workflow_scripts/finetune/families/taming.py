@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.checkpoints import build_device, load_exactly, load_state
-from workflow_scripts.common.errors import InputError, first_line
+from workflow_scripts.common.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,8 +107,7 @@ def read_vqgan_config(path: Path) -> VqganConfig:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        first = first_line(error)
-        raise InputError(f"not readable as YAML: {first}", path, _REMEDY) from None
+        raise unreadable("not readable as YAML", error, path, _REMEDY) from None
     try:
         params = content["model"]["params"]
         details = dict(params["ddconfig"])

@@ -21,9 +21,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.checkpoints import check_weight_file, refuse_remote_code
-from workflow_scripts.common.errors import InputError, first_line, run_script
+from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.records import slurm_job
 from workflow_scripts.downstream.report_generation.metrics.reports import (
@@ -57,7 +58,7 @@ def check(weights: Path) -> None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read GREEN's configuration: {error}", path, _REMEDY) from None
+        raise unreadable("cannot read GREEN's configuration", error, path, _REMEDY) from None
     if config.get("model_type") != "llama" or "auto_map" in config:
         raise InputError("not a Llama, or one that asks for remote code", path, _REMEDY)
     files = sorted([*weights.glob("*.safetensors"), *weights.glob("pytorch_model*.bin")])
@@ -76,9 +77,7 @@ def check(weights: Path) -> None:
         try:
             sentencepiece.SentencePieceProcessor(str(model))
         except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"no SentencePiece model: {first_line(error)}", model, _REMEDY
-            ) from None
+            raise unreadable("no SentencePiece model", error, model, _REMEDY) from None
 
 
 def write_plain_folder(weights: Path, folder: Path) -> None:
@@ -98,7 +97,7 @@ def write_plain_folder(weights: Path, folder: Path) -> None:
     try:
         settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the tokenizer's settings: {error}", path, _REMEDY) from None
+        raise unreadable("cannot read the tokenizer's settings", error, path, _REMEDY) from None
     settings.pop("auto_map", None)
     if settings.get("tokenizer_class") not in _TOKENIZERS:
         settings["tokenizer_class"] = _TOKENIZERS[0]

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.checkpoints import check_weight_file, load_state, refuse_remote_code
 from workflow_scripts.common.errors import InputError, run_script
@@ -107,8 +108,8 @@ def _read_config(weights: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot read RadGraph's settings: {error}", path, "unpack radgraph.tar.gz"
+        raise unreadable(
+            "cannot read RadGraph's settings", error, path, "unpack radgraph.tar.gz"
         ) from None
 
 
