@@ -25,7 +25,7 @@ import logging
 import re
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,27 +35,16 @@ from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.manifest import read_manifest, read_prompts
-from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import read_record
+from workflow_scripts.tables.leak_search import folded_readings, ids_in, passages_in
 
 log = logging.getLogger(__name__)
 
 FOLDER: Final = "chexgenbench-release"
-SHINGLE: Final = 6
-"""Words in a row that a passage (a caption or an indication) and the bundle must not share."""
-
-SHORTEST_PASSAGE: Final = 4
-"""Words; a shorter one ("clear lungs", "chest pain") says nothing of anybody."""
-
-SHORTEST_ID: Final = 5
-"""Characters; a shorter id cannot be told from a number of a table."""
-
 _LEFT_OUT: Final = (
     "radiographs, generated images, captions, indications, ids of patients and images, features, "
     "tables of pairs, checkpoints"
 )
-_BETWEEN_TOKENS: Final = re.compile(r"[\s\"'<>()\[\]{},;:=/|\\&*]+")
-_WORD: Final = re.compile(r"[a-z0-9]+")
 _EMBEDDED: Final = re.compile(r"data:([\w.+/-]*)(?:;[\w=.-]+)*;base64,([A-Za-z0-9+/=\s]+)")
 _IMAGES: Final = re.compile(r"data:image/|<image\b|<img\b", re.IGNORECASE)
 _ENCODED: Final = re.compile(r"[A-Za-z0-9+/]{200,}={0,2}")
@@ -66,6 +55,15 @@ _PDF: Final = b"%PDF-"
 _STREAM: Final = re.compile(rb"/FlateDecode[^<>]*>>\s*stream\r?\n(.*?)\nendstream", re.DOTALL)
 _OTHER_FILTER: Final = re.compile(rb"/Filter(?!\s*/FlateDecode)")
 _IN_PDF: Final = re.compile(rb"/Subtype\s*/Image|/DCTDecode|/JPXDecode|/CCITTFaxDecode|\bBI\s+/")
+_SITE: Final = re.compile(
+    r"""(?<![\w.~$}/\\-])             # where a path begins
+    (?: file:/+ | (?<!:)/(?!/) | (?<=:)/(?!/)
+      | ~[\w.-]*(?=[/\\]|$) | ~[\w.-]+ | \$\{?\w+\}?(?=[/\\])
+      | [A-Za-z]:[/\\](?!/) | \\\\ | (?:\.\.[/\\])+ )
+    [^\s,;:"'|<>]*""",
+    re.VERBOSE,
+)
+_HOMES: Final = (["home"], ["Users"], ["users"])
 _LINES: Final = re.compile(r"<!-- (.*?) -->", re.DOTALL)
 
 
@@ -130,56 +128,13 @@ def _refuse_images(name: str, data: bytes) -> None:
         raise InputError("a PDF shows an image", name, "only files without images are published")
 
 
-def ids_in(texts: Iterable[tuple[str, str]], ids: set[str]) -> list[tuple[str, str]]:
-    """Return (file, id) of every id that stands in a text as a word or as a part of one.
-
-    Args:
-        texts: see `texts_in`.
-        ids: to look for; those shorter than `SHORTEST_ID` are not.
-    """
-    wanted = {name for name in ids if len(name) >= SHORTEST_ID}
-    # A patient or a study may stand without its letter: p10000032, 10000032.
-    wanted |= {name[1:] for name in ids if re.fullmatch(r"[a-z]\d{7,}", name)}
-    found = []
-    for place, text in texts:
-        tokens = set(_BETWEEN_TOKENS.split(text))
-        parts = {part for token in tokens for part in re.split(r"[_.]+", token)}
-        stripped = {token.strip(".-_") for token in tokens}
-        found += [(place, name) for name in sorted((tokens | parts | stripped) & wanted)]
-    return found
-
-
-def passages_in(texts: Iterable[tuple[str, str]], passages: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (file, words) of every run of `SHINGLE` words that a text shares with a passage.
-
-    Passages of fewer words count as a whole, if they have `SHORTEST_PASSAGE` at least.
-    """
-    runs: dict[tuple[str, ...], str] = {}
-    for place, text in texts:
-        words = _WORD.findall(text.lower())
-        for length in range(SHORTEST_PASSAGE, SHINGLE + 1):
-            for start in range(len(words) - length + 1):
-                runs.setdefault(tuple(words[start : start + length]), place)
-    found: dict[tuple[str, str], None] = {}
-    progress = Progress("captions and indications", len(passages), "passages")
-    for passage in passages:
-        words = _WORD.findall(passage.lower())
-        length = min(SHINGLE, len(words))
-        for start in range(len(words) - length + 1 if length >= SHORTEST_PASSAGE else 0):
-            run = tuple(words[start : start + length])
-            if run in runs:
-                found[runs[run], " ".join(run)] = None
-        progress.update()
-    return list(found)
-
-
 def check(members: dict[str, bytes], ids: set[str], passages: Sequence[str]) -> None:
     """Check that a bundle shows no image and holds no caption, no indication and no id.
 
     Raises:
         InputError: it does; places are named, nothing of the finding is repeated.
     """
-    texts = [text for name, data in members.items() for text in texts_in(name, data)]
+    texts = folded_readings(text for name, data in members.items() for text in texts_in(name, data))
     found = {
         "ids": ids_in(texts, ids),
         "captions or indications": passages_in(texts, passages),
@@ -196,14 +151,28 @@ def check(members: dict[str, bytes], ids: set[str], passages: Sequence[str]) -> 
 
 
 def without_site(config: Any) -> Any:
-    """Return the config with absolute paths reduced to their last name."""
+    """Return the config with paths that tell of a machine or a user reduced to their last name.
+
+    Absolute ones, those that begin with a user's home, a variable, a drive or a share, and those
+    that lead out of the checkout; also within a longer text.
+    """
     if isinstance(config, dict):
         return {key: without_site(value) for key, value in config.items()}
     if isinstance(config, list):
         return [without_site(value) for value in config]
-    if isinstance(config, str) and Path(config).is_absolute():
-        return f".../{Path(config).name}"
+    if isinstance(config, str):
+        # One that begins as a path is one, blanks in it or not.
+        if _SITE.match(config):
+            return _last_name(config)
+        return _SITE.sub(lambda found: _last_name(found[0]), config)
     return config
+
+
+def _last_name(path: str) -> str:
+    parts = [part for part in re.split(r"[/\\]+", path) if part]
+    # The name of a home folder is its user's.
+    told = not parts or parts[-1].startswith(("~", "$", "..")) or parts[-2:-1] in _HOMES
+    return "..." if told else f".../{parts[-1]}"
 
 
 def without_nodes(content: Any) -> Any:

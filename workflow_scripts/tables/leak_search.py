@@ -1,0 +1,317 @@
+"""The search for captions, indications and ids of a cohort in what is to be published.
+
+A text is read in several ways, so that neither markup nor an encoding hides what it says: as it is,
+without tags and with entities, escapes and percent signs resolved, and whatever stands in it in
+base64 or hexadecimal digits; each again, as often as something new comes out. What is compared has
+one form: Unicode's compatibility form (NFKC), folded case, no accents, one kind of dash.
+"""
+
+import base64
+import binascii
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+from urllib.parse import unquote
+
+import numpy as np
+
+from workflow_scripts.common.progress import Progress
+
+SHINGLE: Final = 6
+"""Words in a row that a passage (a caption or an indication) and the bundle must not share."""
+
+SHORTEST_PASSAGE: Final = 4
+"""Words; a shorter one ("clear lungs", "chest pain") says nothing of anybody."""
+
+SHORTEST_ID: Final = 5
+"""Characters; a shorter id cannot be told from a number of a table."""
+
+UNMISTAKABLE: Final = 12
+"""Letters and digits from which on an id is found whatever stands between them."""
+
+_DEPTH: Final = 3
+"""How many encodings within one another are resolved."""
+
+_UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+"""Scripts without spaces between words (Thai, Lao, Burmese, Khmer, Japanese, Chinese)."""
+
+_WORD: Final = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+_TAG: Final = re.compile(r"<[^<>]*>")
+_WITHIN: Final = re.compile(
+    r"</?(?:a|b|code|em|font|i|mark|s|small|span|strong|sub|sup|tspan|u)\b[^<>]*>", re.IGNORECASE
+)
+"""Tags that may stand within a word."""
+
+_ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
+_NAMED: Final = {"n": "\n", "r": "\r", "t": "\t", "f": " ", "b": " ", "v": " ", "0": " "}
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{7,}={0,2}")
+_MIXED: Final = re.compile(r"\d.*[A-Za-z]|[A-Za-z].*\d|[a-z].*[A-Z]|[A-Z].+[A-Z].*[a-z]")
+_HEX: Final = re.compile(r"(?<![0-9a-zA-Z])(?:[0-9a-fA-F]{2}){5,}(?![0-9a-zA-Z])")
+_DIGEST: Final = re.compile(r"(?<![0-9a-z])(?:[0-9a-f]{8}){2,8}(?![0-9a-z])")
+_BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7f]")
+_BASE: Final = np.uint64(0x9E3779B97F4A7C15)
+"""An odd number, which has an inverse modulo 2^64."""
+
+_SPREAD: Final = np.uint64(0xD6E8FEB86659FD93)
+
+
+def readings(text: str) -> Iterator[str]:
+    """Yield a text in all ways that it can be read (see the module), itself first."""
+    known, waiting = {text}, [(text, 0)]
+    while waiting:
+        read, depth = waiting.pop()
+        yield read
+        for decode in _DECODERS if depth < _DEPTH else ():
+            found = decode(read)
+            if found.strip() and found not in known:
+                known.add(found)
+                waiting.append((found, depth + 1))
+
+
+def fold(text: str) -> str:
+    """Return the form of a text that is compared."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).casefold()
+        text = _BEYOND_ASCII.sub(_plain, unicodedata.normalize("NFKD", text))
+    return " ".join(text.lower().split())
+
+
+def _plain(found: re.Match[str]) -> str:
+    kind = unicodedata.category(found[0])
+    if kind == "Pd" or found[0] == "\u2212":
+        return "-"
+    # Neither accents, nor soft hyphens and joiners.
+    return "" if kind in ("Mn", "Cf") else found[0]
+
+
+def folded_readings(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return (file, text) of all that texts say: their readings in the form that is compared.
+
+    Args:
+        texts: (file, what it says).
+    """
+    return list(dict.fromkeys((place, fold(r)) for place, text in texts for r in readings(text)))
+
+
+def ids_in(texts: Iterable[tuple[str, str]], ids: set[str]) -> list[tuple[str, str]]:
+    """Return (file, id) of every id that a text holds.
+
+    An id may be glued to other text, but not to a further digit where it begins or ends with one,
+    nor stand behind a decimal point: it would be part of a number. An id of letters alone stands
+    as a word. One of `UNMISTAKABLE` letters and digits is found whatever divides them.
+
+    Args:
+        texts: see `folded_readings`.
+        ids: to look for; those shorter than `SHORTEST_ID` are not.
+    """
+    wanted: dict[str, str] = {}
+    squeezed: dict[str, str] = {}
+    for name in ids:
+        if len(name) < SHORTEST_ID:
+            continue
+        folded = fold(name).strip()
+        wanted[folded] = name
+        # A patient or a study may stand without its letter: p10000032, 10000032.
+        if re.fullmatch(r"[a-z]\d{7,}", folded):
+            wanted.setdefault(folded[1:], name)
+        letters = _squeeze(folded)
+        if len(letters) >= UNMISTAKABLE and not letters.isdigit():
+            squeezed[letters] = name
+    seek, seek_squeezed = _finder(wanted), _finder(squeezed)
+    found: dict[tuple[str, str], None] = {}
+    for place, text in texts:
+        hits = {wanted[hit] for hit in seek(_DIGEST.sub(_keep_id(wanted), text), True)}
+        hits |= {squeezed[hit] for hit in seek_squeezed(_squeeze(text), False)}
+        found |= dict.fromkeys((place, name) for name in sorted(hits))
+    return list(found)
+
+
+def passages_in(texts: Iterable[tuple[str, str]], passages: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (file, words) of every run of `SHINGLE` words that a text shares with a passage.
+
+    Passages of fewer words count as a whole, if they have `SHORTEST_PASSAGE` at least.
+
+    Args:
+        texts: see `folded_readings`.
+        passages: what must not stand in them.
+    """
+    lengths = range(SHORTEST_PASSAGE, SHINGLE + 1)
+    codes: dict[str, int] = {}
+    places: list[str] = []
+    runs: dict[int, list[np.ndarray]] = {length: [] for length in lengths}
+    for place, text in texts:
+        own = [codes.setdefault(word, len(codes) + 1) for word in _WORD.findall(text)]
+        for length in lengths:
+            runs[length].append(_runs(own, length))
+        places.append(place)
+    known = {
+        length: np.sort(np.concatenate(found or [_runs([], length)]))
+        for length, found in runs.items()
+    }
+    found: dict[tuple[str, str], None] = {}
+    progress = Progress("captions and indications", len(passages), "passages")
+    for passage in passages:
+        words = _WORD.findall(fold(passage))
+        length = min(SHINGLE, len(words))
+        if length >= SHORTEST_PASSAGE:
+            own = [codes.get(word, 0) for word in words]
+            asked = _runs(own, length)
+            at = np.searchsorted(known[length], asked)
+            hits = at < len(known[length])
+            hits[hits] = known[length][at[hits]] == asked[hits]
+            for start in np.flatnonzero(hits).tolist():
+                if 0 not in own[start : start + length]:  # a word that no text has
+                    where = next(
+                        place
+                        for place, held in zip(places, runs[length], strict=True)
+                        if asked[start] in held
+                    )
+                    found[where, " ".join(words[start : start + length])] = None
+        progress.update()
+    return list(found)
+
+
+def _runs(codes: Sequence[int], length: int) -> np.ndarray:
+    """Return a number for each run of so many words, uint64 (n - length + 1,)."""
+    own = np.array(codes, np.uint64)
+    count = max(0, len(own) - length + 1)
+    total = np.zeros(count, np.uint64)
+    for place in range(length):
+        total = total * _BASE + own[place : place + count] * _SPREAD
+    return total
+
+
+def _without_tags(text: str) -> str:
+    return html.unescape(_TAG.sub(" ", text)) if "<" in text or "&" in text else ""
+
+
+def _joined_over_tags(text: str) -> str:
+    return html.unescape(_TAG.sub(" ", _WITHIN.sub("", text))) if "<" in text else ""
+
+
+def _unescaped(text: str) -> str:
+    def letter(found: re.Match[str]) -> str:
+        number = found[1] or found[2]
+        return chr(int(number, 16)) if number else _NAMED.get(found[3], found[3])
+
+    return _ESCAPE.sub(letter, text) if "\\" in text else ""
+
+
+def _unquoted(text: str) -> str:
+    return unquote(text.replace("+", " "), errors="replace") if "%" in text else ""
+
+
+def _out_of_base64(text: str) -> str:
+    parts = []
+    for found in _BASE64.finditer(text):
+        if not _MIXED.search(found[0]):  # a word
+            continue
+        letters = found[0].rstrip("=").replace("-", "+").replace("_", "/")
+        # It may be glued to something: one of four places is where it begins.
+        for start in range(4):
+            own = letters[start:]
+            own = own[: len(own) - (len(own) % 4 == 1)]
+            parts.append(_readable(base64.b64decode, own + "=" * (-len(own) % 4)))
+    return "\n".join(filter(None, parts))
+
+
+def _out_of_hexadecimals(text: str) -> str:
+    parts = (_readable(binascii.unhexlify, found[0]) for found in _HEX.finditer(text))
+    return "\n".join(filter(None, parts))
+
+
+def _readable(decode: Callable[[str], bytes], text: str) -> str:
+    """Return what was encoded, from where on and as far as it is text; empty where it is not."""
+    try:
+        decoded = decode(text)
+    except (ValueError, binascii.Error):
+        return ""
+    said = decoded.decode("utf-8", errors="replace")
+    good = sum(letter.isprintable() or letter.isspace() for letter in said) - said.count("\ufffd")
+    return said if good >= 0.9 * len(said) else ""
+
+
+_DECODERS: Final[tuple[Callable[[str], str], ...]] = (
+    _without_tags,
+    _joined_over_tags,
+    _unescaped,
+    _unquoted,
+    _out_of_base64,
+    _out_of_hexadecimals,
+)
+
+
+def _squeeze(text: str) -> str:
+    """Return letters and digits alone."""
+    return re.sub(r"[\W_]+", "", text)
+
+
+def _keep_id(wanted: dict[str, str]) -> Callable[[re.Match[str]], str]:
+    """Take digests of files out of a text, in which eight digits in a row are chance; not ids."""
+    return lambda found: found[0] if found[0] in wanted else " "
+
+
+def _finder(wanted: Iterable[str]) -> Callable[[str, bool], set[str]]:
+    """Return a function that finds which of many texts stand in one.
+
+    By a rolling hash: all places of a length at once, and texts are compared where hashes begin as
+    that of one of them does.
+    """
+    by_length: dict[int, set[str]] = {}
+    for text in wanted:
+        by_length.setdefault(len(text), set()).add(text)
+    tables = {}
+    for length, texts in by_length.items():
+        tables[length] = np.zeros(1 << _BITS, np.bool_)
+        tables[length][[_hash(text) >> (64 - _BITS) for text in texts]] = True
+
+    def seek(text: str, apart: bool) -> set[str]:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        powers = np.ones(len(codes) + 1, np.uint64)
+        np.cumprod(np.full(len(codes), _BASE), out=powers[1:])
+        inverse = np.ones(len(codes) + 1, np.uint64)
+        np.cumprod(np.full(len(codes), _INVERSE), out=inverse[1:])
+        sums = np.zeros(len(codes) + 1, np.uint64)
+        np.cumsum(codes.astype(np.uint64) * inverse[:-1], out=sums[1:])
+        found: set[str] = set()
+        for length, table in tables.items():
+            if length > len(codes):
+                continue
+            windows = (sums[length:] - sums[:-length]) * powers[: len(codes) - length + 1]
+            for start in np.flatnonzero(table[windows >> np.uint64(64 - _BITS)]).tolist():
+                own = text[start : start + length]
+                if own in by_length[length] and not (
+                    apart and _is_part(text, start, start + length)
+                ):
+                    found.add(own)
+        return found
+
+    return seek
+
+
+_INVERSE: Final = np.uint64(pow(int(_BASE), -1, 2**64))
+_BITS: Final = 22
+"""Of a hash, that are looked at first."""
+
+
+def _hash(text: str) -> int:
+    """Return the sum of code times `_INVERSE` to the power of its place, modulo 2^64."""
+    total, factor = 0, 1
+    for letter in text:
+        total += ord(letter) * factor
+        factor = factor * int(_INVERSE) % 2**64
+    return total % 2**64
+
+
+def _is_part(text: str, start: int, end: int) -> bool:
+    """Whether what stands there is part of a longer number or, of letters alone, of a word."""
+    before, after = text[max(0, start - 1) : start], text[end : end + 1]
+    own = text[start:end]
+    if not any(letter.isdigit() for letter in own):
+        return before.isalnum() or after.isalnum()
+    behind_point = before == "." and text[max(0, start - 2) : start - 1].isdigit()
+    if own[0].isdigit() and (before.isdigit() or behind_point):
+        return True
+    return own[-1].isdigit() and after.isdigit()
