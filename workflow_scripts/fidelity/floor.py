@@ -157,22 +157,21 @@ def matched_floor(
 ) -> Floor | None:
     """Return the caption-matched floor: partners of other patients, with the same findings.
 
-    Patients are drawn into two halves; images of the one half stand for prompts, and each gets an
-    image of the other half with the same findings, without replacement (`matched_groups`). No
-    image may stand on both sides: partners out of the whole reference would be the reference in
-    another order, and the distance 0. The value is carried to the sizes asked for as in
-    `fid_floor`.
+    Patients are drawn to two sides; images of the one stand for prompts, and each gets an image of
+    the other side with the same findings, without replacement (`matched_groups`). No image may
+    stand on both sides: partners out of the whole reference would be the reference in another
+    order, and the distance 0. The value is carried to the sizes asked for as in `fid_floor`.
 
     Args:
         images: that are drawn from, with findings.
         n: generated images of the comparison, >= 2.
         n_reference: reference images of the comparison, >= 2.
-        rng: draws the halves and the partners.
+        rng: draws the sides and the partners.
         device: where to compute.
         growth: see `fid_floor`.
 
     Returns:
-        The floor; None where fewer than `ENOUGH` images get a partner.
+        The floor; None where in any draw fewer than `ENOUGH` images get a partner.
 
     Raises:
         ValueError: images without findings, or features that are not finite.
@@ -180,10 +179,8 @@ def matched_floor(
     findings = images.findings
     if findings is None:
         raise ValueError("partners are matched on findings: none are given")
-    drawn = _draw(images, lambda: matched_groups(images.patients, findings, rng), device)
-    if drawn is None or drawn.sizes.min() < ENOUGH:
-        return None
-    return _carried(drawn, n, n_reference, rng, device, growth)
+    drawn = _draw(images, lambda: matched_groups(images.patients, findings, rng), device, ENOUGH)
+    return None if drawn is None else _carried(drawn, n, n_reference, rng, device, growth)
 
 
 def without_partner(images: RealImages) -> int:
@@ -217,14 +214,21 @@ def _draw(
     images: RealImages,
     groups: Callable[[], tuple[np.ndarray, np.ndarray]],
     device: torch.device,
+    enough: int = 0,
 ) -> _Drawn | None:
-    """Draw pairs of groups until the mean of their distances is known, see `FEWEST`."""
+    """Draw pairs of groups until the mean of their distances is known, see `FEWEST`.
+
+    Pairs with a group of one image do not count; None as soon as a group is smaller than `enough`.
+    """
     values: list[float] = []
     sizes: list[tuple[int, int]] = []
     features = images.features
     for draw in range(MOST):
         first, second = groups()
-        if min(len(first), len(second)) >= 2:
+        fewest = min(len(first), len(second))
+        if fewest < enough:
+            return None
+        if fewest >= 2:
             sizes.append((len(first), len(second)))
             values.append(frechet_distance(features[second], features[first], device))
         if draw + 1 >= FEWEST and _settled(values):
@@ -298,24 +302,36 @@ def matched_groups(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw pairs of rows of different patients with the same findings, no patient on both sides.
 
-    Patients are drawn into two halves. Of each set of findings as many rows are drawn from either
-    half as the half with fewer of them has.
+    Patients come in random order, and each goes to the side that leaves fewer rows without a
+    partner. Of each set of findings as many rows are drawn from either side as the side with fewer
+    of them has.
 
     Args:
         patients: (N,) the patient of each row.
         findings: (N,) a code of the set of findings of each row.
-        rng: draws halves and rows.
+        rng: draws the order and the rows.
 
     Returns:
         Two arrays of row numbers of equal length; row i of the one is the partner of row i of the
         other.
     """
-    half = len(patients) // 2
-    halves = disjoint_groups(patients, half, len(patients) - half, rng)
-    chosen: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for code in np.unique(findings):
-        own = [rng.permutation(rows[findings[rows] == code]) for rows in halves]
-        count = min(map(len, own))
-        for side, rows in zip(chosen, own, strict=True):
-            side.append(rows[:count])
-    return np.concatenate(chosen[0]), np.concatenate(chosen[1])
+    who = np.unique(patients, return_inverse=True)[1]
+    of = np.unique(findings, return_inverse=True)[1]
+    rows_of_patient = np.split(np.argsort(who, kind="stable"), np.cumsum(np.bincount(who))[:-1])
+    surplus = np.zeros(of.max() + 1, dtype=int)
+    on_first = np.zeros(len(who), dtype=bool)
+    for patient in rng.permutation(len(rows_of_patient)):
+        rows = rows_of_patient[patient]
+        codes, counts = np.unique(of[rows], return_counts=True)
+        more, fewer = surplus[codes] + counts, surplus[codes] - counts
+        gain = int(np.abs(more).sum() - np.abs(fewer).sum())
+        first = gain < 0 or (gain == 0 and rng.random() < 0.5)
+        surplus[codes] = more if first else fewer
+        on_first[rows] = first
+    # Rows of each set of findings side by side, in random order within a side.
+    group = 2 * of + on_first
+    sizes = np.bincount(group, minlength=2 * len(surplus))
+    order = np.lexsort((rng.random(len(of)), group))
+    place = np.arange(len(of)) - (np.cumsum(sizes) - sizes)[group[order]]
+    kept = order[place < sizes.reshape(-1, 2).min(axis=1)[of[order]]]
+    return kept[on_first[kept]], kept[~on_first[kept]]

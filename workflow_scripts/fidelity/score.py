@@ -587,12 +587,11 @@ def _add_floors(
         floor = floor_of_finding(images, chosen, n, m, rng, device)
     reason = f"{len(real.patients)} real image(s) give no two groups of different patients"
     _add_floor(found, "fid_floor", floor, subset, n, m, reason)
-    growth = None if subset == "all" else images
     rng = np.random.default_rng([settings.seed, column, 2])
-    floor = matched_floor(own, n, m, rng, device, growth)
+    floor = matched_floor(own, n, m, rng, device, images)
     reason = (
-        f"fewer than {ENOUGH} of {m} real image(s) have one of another patient with the same "
-        "findings beside them, when the patients are halved"
+        f"fewer than {ENOUGH} pairs of real images of two patients with the same findings, "
+        "no patient on both sides"
     )
     _add_floor(found, "fid_floor_matched", floor, subset, n, m, reason)
     alone = float(without_partner(own))
