@@ -11,6 +11,7 @@ TABLES = [
     "table01_fidelity",
     "table01b_fid_sample_size",
     "table01c_paired_differences",
+    "table01d_references",
     "table02_fid_per_pathology",
     "table02b_kid_per_pathology",
     "table03_privacy",

@@ -22,6 +22,8 @@ from workflow_scripts.fidelity.score import Settings, main, resamples_of, score
 DIRECTIONS = {
     "fid": "lower",
     "fid_floor": "none",
+    "fid_floor_matched": "none",
+    "prompts_without_partner": "none",
     "fid_corrected": "lower",
     "kid": "lower",
     "precision": "higher",
@@ -30,6 +32,9 @@ DIRECTIONS = {
     "coverage": "higher",
     "alignment": "higher",
 }
+
+
+OVERLAPS = ("precision", "recall", "density", "coverage")
 
 
 def run(cohort, output, *flags):
@@ -59,6 +64,11 @@ def rescore(cohort, protocol="sound"):
     return score("model", "rad_dino", protocol, *folders, settings)
 
 
+def own_radiographs(cohort):
+    """The features of the prompts' own radiographs: the first of each patient's two."""
+    return cohort.features.astype(np.float32)[::2]
+
+
 def generated_features(cohort):
     with h5py.File(cohort.generated / "rad_dino.h5") as file:
         return file["features"][:]
@@ -67,21 +77,28 @@ def generated_features(cohort):
 def test_a_record_holds_every_metric_for_all_images_and_each_finding(cohort, tmp_path):
     record = run(cohort, tmp_path / "model.json")
     keys = {(value.metric, value.subset) for value in record.values}
-    assert keys == {(metric, subset) for metric in DIRECTIONS for subset in ("all", *FINDINGS)}
+    subsets = ("all", *FINDINGS)
+    expected = {(metric, subset) for metric in DIRECTIONS for subset in subsets}
+    for other in ("studies", "test_set"):
+        expected |= {
+            (f"{metric}_{other}", subset) for metric in ("fid", "kid") for subset in subsets
+        }
+        expected |= {(f"{metric}_{other}", "all") for metric in OVERLAPS}
+    assert keys == expected
     assert (record.stage, record.model, record.family) == ("fidelity", "model", "rad_dino")
     for value in record.values:
-        assert value.direction == DIRECTIONS[value.metric]
+        metric = value.metric.removesuffix("_studies").removesuffix("_test_set")
+        assert value.direction == DIRECTIONS[metric]
     assert record.provenance["device"] == "cpu"
 
 
 @pytest.mark.parametrize("subset", ["all", "Cardiomegaly", "Pneumonia"])
 def test_values_are_those_of_the_images_with_the_finding(cohort, subset):
     record = rescore(cohort)
-    real, generated = cohort.features.astype(np.float32), generated_features(cohort)
-    patients = cohort.manifest_frame["patient_id"].to_numpy(str)
-    asked = cohort.prompt_frame["patient_id"].to_numpy(str)
+    real, generated = own_radiographs(cohort), generated_features(cohort)
+    patients = asked = cohort.prompt_frame["patient_id"].to_numpy(str)
     if subset != "all":
-        shown = (cohort.manifest_frame[subset] == 1).to_numpy()
+        shown = (cohort.prompt_frame[subset] == 1).to_numpy()
         prompted = (cohort.prompt_frame[subset] == 1).to_numpy()
         real, patients = real[shown], patients[shown]
         generated, asked = generated[prompted], asked[prompted]
@@ -106,12 +123,18 @@ def test_values_are_those_of_the_images_with_the_finding(cohort, subset):
         assert corrected.value < fid.value
     floor = record.get("fid_floor", subset)
     assert 0 < floor.value < fid.value
+    drawn_from = record.details["floors"]["fid_floor"][subset]["drawn_from"]
+    assert drawn_from == ("finding" if subset == "Cardiomegaly" else "all")
 
 
 def test_intervals_know_which_radiographs_are_of_one_patient(cohort):
-    real, generated = cohort.features.astype(np.float32), generated_features(cohort)
-    patients = cohort.manifest_frame["patient_id"].to_numpy(str)
-    units = units_of(patients, cohort.prompt_frame["patient_id"].to_numpy(str))
+    """Prompts of one radiograph each, of 30 patients."""
+    manifest = cohort.manifest_frame.copy()
+    manifest["patient_id"] = [f"p{number // 4:02d}" for number in range(len(manifest))]
+    write_manifest(manifest, cohort.manifest)
+    real, generated = own_radiographs(cohort), generated_features(cohort)
+    patients = manifest["patient_id"].to_numpy(str)[::2]
+    units = units_of(patients, patients)
     record = rescore(cohort)
     overlap = manifold_overlap(real, generated, units=units)
     by_image = manifold_overlap(real, generated)
@@ -126,7 +149,7 @@ def test_intervals_know_which_radiographs_are_of_one_patient(cohort):
     assert set(kept) == {
         *("kid", "alignment", "fid_corrected", "precision", "recall", "density", "coverage")
     }
-    assert kept["kid"]["units"] == len(kept["alignment"]["values"]) == 60  # patients
+    assert kept["kid"]["units"] == len(kept["alignment"]["values"]) == 30  # patients
     assert len(kept["recall"]["values"]) == kept["recall"]["units"] == 20  # groups of patients
 
 
@@ -157,14 +180,14 @@ def test_the_digest_of_the_images_tells_other_prompts_apart(cohort):
     for encoder, width in (("rad_dino", 6), ("biovil_t_image", 4), ("biovil_t_text", 4)):
         write_h5(cohort.generated, encoder, np.ones((len(ids) - 1, width)), ids[:-1])
     fewer = rescore(cohort).details["images_sha256"]
-    assert fewer["real"] == first["real"]
+    assert fewer["real"] != first["real"]  # an unanswered prompt's radiograph does not count
     assert fewer["generated"] != first["generated"]
 
 
 def test_too_few_images_leave_the_reason(cohort):
     record = rescore(cohort)
     # Fracture: one real image, whose prompt made the one generated image.
-    for metric in ("fid", "fid_floor", "fid_corrected", "kid"):
+    for metric in ("fid", "fid_floor", "fid_floor_matched", "fid_corrected", "kid"):
         value = record.get(metric, "Fracture")
         assert value.value is None
         assert value.reason == "only 1 generated image(s) with this finding"
@@ -210,13 +233,18 @@ def test_a_control_has_the_findings_of_the_radiograph_it_shows(cohort):
     assert rescore(cohort).get("alignment", "Fracture").n == 1
 
 
-def test_as_published_compares_with_the_prompts_own_images_only(cohort):
+def test_as_published_compares_with_the_radiographs_of_prompts_without_an_image_too(cohort):
+    ids = list(cohort.prompt_frame["prompt_id"])[:-5]
+    write_h5(cohort.generated, "rad_dino", generated_features(cohort)[:-5], ids)
+    for encoder in ("biovil_t_image", "biovil_t_text"):
+        write_h5(cohort.generated, encoder, np.ones((len(ids), JOINT)), ids)
+    assert rescore(cohort).get("fid").n_reference == len(ids)
     for path in (*cohort.real.iterdir(), *cohort.generated.iterdir()):
         with changed(path) as file:
             file.attrs["protocol"] = "as_published"
     record = rescore(cohort, "as_published")
     fid = record.get("fid")
-    own = cohort.features.astype(np.float32)[::2]
+    own = own_radiographs(cohort)
     assert fid.n_reference == len(cohort.prompt_frame) == len(own)
     assert fid.value == pytest.approx(frechet_distance(own, generated_features(cohort)), rel=1e-9)
     # Every pair counts in its KID: of a radiograph and the image of its own caption, too.
@@ -329,6 +357,8 @@ def test_fewer_images_than_prompts_count_as_what_they_are(cohort):
         write_h5(cohort.generated, encoder, generated_features(cohort)[:20], ids[:20])
     record = rescore(cohort)
     assert record.get("fid").n == record.get("alignment").n == 20
+    assert record.get("fid").n_reference == record.get("fid_studies").n_reference == 20
+    assert record.get("fid_test_set").n_reference == len(cohort.features)
     assert record.details["prompts"] == 60
 
 

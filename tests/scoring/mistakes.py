@@ -138,6 +138,14 @@ def _sides_swapped(original: Any, x: Any, y: Any, k: int, device: Any, units: An
     return original(y, x, k, device, Units(units.generated, units.real))
 
 
+def _whole_test_set(original: Any, real: Any, *rest: Any) -> Any:
+    return np.arange(len(real)), original(real, *rest)[1]
+
+
+def _floor_of_any_finding(original: Any, images: Any, has: np.ndarray, *rest: Any) -> Any:
+    return original(images, np.zeros_like(has), *rest)
+
+
 def _floor_of_one_patient(original: Any, patients: np.ndarray, *rest: Any) -> Any:
     return original(np.arange(len(patients)), *rest)
 
@@ -382,6 +390,18 @@ MISTAKES: Final = (
         _FIDELITY,
         "values, fid_floor of all, value",
         wrapped(floor, "disjoint_groups", _floor_of_one_patient),
+    ),
+    Mistake(
+        "a finding's floor drawn from all images",
+        _FIDELITY,
+        "values, fid_floor of Support Devices, value",
+        wrapped(fidelity, "floor_of_finding", _floor_of_any_finding),
+    ),
+    Mistake(
+        "the whole test set as the reference",
+        _FIDELITY,
+        "values, fid of all, n_reference",
+        wrapped(fidelity, "reference_rows", _whole_test_set),
     ),
     Mistake(
         "a direction turned",

@@ -4,6 +4,7 @@ STEMS = (
     "table01_fidelity",
     "table01b_fid_sample_size",
     "table01c_paired_differences",
+    "table01d_references",
     "table02_fid_per_pathology",
     "table02b_kid_per_pathology",
     "table03_privacy",

@@ -210,6 +210,33 @@ def test_the_floor_is_a_row_of_its_own_below_the_controls(bench):
     assert "Floor" in (bench.root / "out" / "table02_fid_per_pathology.tex").read_text()
 
 
+def test_a_floor_says_which_radiographs_it_is_drawn_from(bench):
+    label = "*Radiographs of the floor*"
+    assert label not in (build(bench) / "table02_fid_per_pathology.md").read_text()
+    for path in bench.files["fidelity"]:
+        floors = {"Atelectasis": {"drawn_from": "finding"}, "Edema": {"drawn_from": "all"}}
+        record = read_record(path)
+        own = replace(record, details=record.details | {"floors": {"fid_floor": floors}})
+        write_record(own, path)
+    out = build(bench, "again")
+    row = markdown_row(out / "table02_fid_per_pathology.md", label)
+    assert (row[1], row[4]) == ("with it", "all")
+    assert set(row[1:]) == {"with it", "all", "–"}
+    assert label not in (out / "table02b_kid_per_pathology.md").read_text()
+
+
+def test_other_references_stand_beside_the_prompts_radiographs(bench):
+    path = bench.path_of("fidelity", "sana")
+    record = read_record(path)
+    beside = [Value("fid_test_set", 99.0, "lower", 60, n_reference=75)]
+    write_record(replace(record, values=[*record.values, *beside]), path)
+    row = rows_of(build(bench) / "table01d_references.csv")[1]
+    assert float(row["FID ↓, prompts' radiographs"]) == record.get("fid").value
+    assert float(row["FID ↓, whole test set"]) == 99
+    assert row["FID ↓, whole test set [n reference]"] == "75"
+    assert "the record has no kid_studies" in row["Notes"]
+
+
 def test_real_data_alone_heads_the_classification_tables(bench):
     out = build(bench)
     for stem, label in (

@@ -12,7 +12,7 @@ from tests.workflow.checkouts import ROOT, WARM, make_checkout, run
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.records import read_record
 from workflow_scripts.features.cache import read_features
-from workflow_scripts.fidelity.floor import fid_floor
+from workflow_scripts.fidelity.floor import RealImages, fid_floor
 from workflow_scripts.fidelity.frechet import frechet_distance
 
 SAMPLE = Path(os.environ.get("CXR_SAMPLE", ROOT.parent / "shared" / "cxr_sample"))
@@ -53,15 +53,30 @@ def test_every_image_is_kept_or_its_loss_is_counted(sample):
     assert manifest["caption"].notna().sum() < len(manifest) / 2
 
 
-def test_controls_and_models_stand_in_their_order(sample):
-    fid = {
-        path.stem: read_record(path).get("fid").value
+@pytest.mark.parametrize("metric", ["fid", "kid"])
+def test_controls_and_models_stand_in_their_order(sample, metric):
+    """Only the COVID-era films have captions: the paediatric ones are nobody's reference.
+
+    52 test films, and a tiny RAD-DINO that hardly sees a blur on real ones: held-out films read a
+    FID of 1.17 sharp and 0.96 blurred, and other patients would move the difference from -0.8 to
+    0.3. So a blur need not read worse here, but may not read better than noise allows.
+    """
+    records = {
+        path.stem: read_record(path)
         for path in (sample / "results/fidelity/rad_dino").glob("*.json")
     }
-    # Only the COVID-era films have captions, and the reference holds paediatric ones too: even the
-    # test images that have captions are far from it, and the controls say by how much.
-    assert fid["training_copies"] < fid["held_out_real"] < fid["blurred_real"] < fid["noise"]
-    assert fid["tiny_sd"] < fid["tiny_sd_base"]
+    found = {model: record.get(metric).value for model, record in records.items()}
+    assert found["training_copies"] == pytest.approx(0, abs=1e-6)
+    for real in ("held_out_real", "blurred_real"):
+        assert found[real] < found["noise"] / 5
+        if metric == "fid":  # real images of other patients may read a KID below 0
+            assert found[real] > found["training_copies"] + 0.1
+    low, high = records["held_out_real"].get("kid").interval
+    assert low < 0 < high
+    assert records["blurred_real"].get("kid").value > low
+    assert found["tiny_sd"] < found["tiny_sd_base"]
+    copies = records["training_copies"]
+    assert copies.get("fid_test_set").value > 10 * copies.get("fid_studies").value
 
 
 def test_real_films_stand_at_their_floor_and_another_population_far_from_it(sample):
@@ -76,11 +91,12 @@ def test_real_films_stand_at_their_floor_and_another_population_far_from_it(samp
     assert min(children.sum(), adults.sum()) > 30
     apart = frechet_distance(features.features[children], features.features[adults])
     rng = np.random.default_rng(0)
-    mixed = fid_floor(features.features, patients, children.sum(), adults.sum(), rng)
+    every = RealImages(features.features, patients)
+    mixed = fid_floor(every, children.sum(), adults.sum(), rng)
     assert apart > 3 * mixed.value
     for group in (children, adults):
-        own, n = features.features[group], int(group.sum()) // 2
-        within = fid_floor(own, patients[group], n, n, np.random.default_rng(0))
+        n = int(group.sum()) // 2
+        within = fid_floor(every.only(group), n, n, np.random.default_rng(0))
         assert within.measured[0] > 30
         assert apart > 1.8 * within.value
 

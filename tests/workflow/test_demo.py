@@ -87,6 +87,19 @@ def test_real_beats_tuned_beats_untrained_beats_noise(demo, metric):
 
 
 @pytest.mark.parametrize("metric", ["fid", "kid"])
+def test_copies_of_what_the_prompts_ask_for_read_zero(demo, metric):
+    """The whole test set, which was not asked for, is farther."""
+    assert value(demo, "fidelity", "training_copies", metric) == pytest.approx(0, abs=1e-6)
+    assert abs(value(demo, "fidelity", "training_copies", f"{metric}_test_set")) > 1e-5
+
+
+def test_floors_lie_between_copies_and_a_blur(demo):
+    blurred = value(demo, "fidelity", "blurred_real", "fid")
+    for floor in ("fid_floor", "fid_floor_matched"):
+        assert 0 < value(demo, "fidelity", "tiny_sd", floor) < blurred / 2
+
+
+@pytest.mark.parametrize("metric", ["fid", "kid"])
 def test_blurring_costs_fidelity(demo, metric):
     sharp = value(demo, "fidelity", "held_out_real", metric)
     assert value(demo, "fidelity", "blurred_real", metric) > 2 * sharp
@@ -277,7 +290,7 @@ def test_matched_captions_align_better_than_shuffled_ones(demo, model):
 def test_a_rare_pathologys_row_says_how_few_images_it_rests_on(demo):
     prompts = scored_prompts(read_prompts(demo / "results/cohort/prompts/test.parquet"), "sound")
     manifest = read_manifest(demo / "results/cohort/manifest.parquet")
-    real = manifest[manifest["split"] == "test"]
+    real = manifest[manifest["image_id"].isin(prompts["image_id"])]
     record = read_record(demo / "results/fidelity/rad_dino/tiny_sd.json")
     counts = {f: int((prompts[f] == 1).sum()) for f in FINDINGS}
     rarest = min(counts, key=counts.get)

@@ -20,8 +20,8 @@ class Deviations:
     Attributes:
         fidelity_squash_299: images are squashed to 299 x 299 (aspect lost) before an encoder's own
             preprocessing.
-        fidelity_reference_unique_captions: the real side keeps one image per caption and no image
-            without one; `sound` keeps every test image.
+        fidelity_reference_of_all_prompts: the real side holds the radiograph of every prompt, with
+            or without a generated image; `sound` those of the prompts that a model answered.
         both_wordings: a test image whose report stands there twice, as the radiologist wrote it
             and as gpt4 rewrote it, counts with an image generated from each; `sound` scores the one
             that is its caption.
@@ -49,7 +49,7 @@ class Deviations:
     """
 
     fidelity_squash_299: bool = False
-    fidelity_reference_unique_captions: bool = False
+    fidelity_reference_of_all_prompts: bool = False
     both_wordings: bool = False
     kid_pairs_within_patients: bool = False
     privacy_squash_512: bool = False

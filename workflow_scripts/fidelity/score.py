@@ -8,6 +8,10 @@
 Needs the encoder's file of the real and of the generated images, and biovil_t_image.h5 and
 biovil_t_text.h5 of the generated ones; makes one record.
 
+The reference is each answered prompt's own radiograph, once; beside it stand all films of these
+studies and the whole test set, see `references.py`. Under `as_published` it is the radiograph of
+every prompt, answered or not.
+
 An image has a finding where its label is 1 (neither -1 nor missing): a generated image by the
 labels of its prompt, a control by those of the radiograph it shows.
 """
@@ -16,7 +20,7 @@ import argparse
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +42,15 @@ from workflow_scripts.common.records import Record, Value, provenance, write_rec
 from workflow_scripts.features.cache import Features
 from workflow_scripts.fidelity.alignment import cosine_alignment, mean_with_interval
 from workflow_scripts.fidelity.arrays import CPU
-from workflow_scripts.fidelity.floor import fid_floor
+from workflow_scripts.fidelity.floor import (
+    ENOUGH,
+    Floor,
+    RealImages,
+    fid_floor,
+    floor_of_finding,
+    matched_floor,
+    without_partner,
+)
 from workflow_scripts.fidelity.frechet import frechet_distance
 from workflow_scripts.fidelity.inputs import (
     digest_of,
@@ -52,6 +64,7 @@ from workflow_scripts.fidelity.inputs import (
 from workflow_scripts.fidelity.jackknife import corrected_distance, why_withheld
 from workflow_scripts.fidelity.kernel import kernel_distance, why_no_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
+from workflow_scripts.fidelity.references import OTHER_REFERENCES, answered, reference_rows
 from workflow_scripts.fidelity.resample import (
     Resamples,
     Units,
@@ -69,6 +82,8 @@ SUBSETS: Final = ("all", *FINDINGS)
 METRICS: Final = {
     "fid": "lower",
     "fid_floor": "none",
+    "fid_floor_matched": "none",
+    "prompts_without_partner": "none",
     "fid_corrected": "lower",
     "kid": "lower",
     "precision": "higher",
@@ -77,9 +92,12 @@ METRICS: Final = {
     "coverage": "higher",
     "alignment": "higher",
 }
-"""The metrics of a record and which direction is better."""
+"""The metrics of a record and which direction is better; see also `other_reference_values`."""
 
 OVERLAPS: Final = ("precision", "recall", "density", "coverage")
+
+FLOORS: Final = ("fid_floor", "fid_floor_matched", "prompts_without_partner")
+"""Of real images against real images; no generated image takes part."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +123,10 @@ class Side:
     subsets: np.ndarray
     patients: np.ndarray
 
+    def only(self, rows: np.ndarray) -> "Side":
+        """Return the images of some rows, (k,) numbers."""
+        return Side(self.features[rows], self.subsets[rows], self.patients[rows])
+
 
 @dataclass
 class Measured:
@@ -112,7 +134,7 @@ class Measured:
 
     Attributes:
         values: of every subset.
-        floors: per subset how the floor was measured.
+        floors: per floor and subset how it was measured.
         replicates: per metric over all images, `{"kind": "bootstrap" | "jackknife", "values"}`:
             what it would have been with other images. Models with the same prompts have the same
             resamples and groups, so that their differences have replicates, too.
@@ -131,7 +153,7 @@ def distribution_values(
     *,
     kid_within_patients: bool = False,
 ) -> Measured:
-    """Compare two sets of images: FID and its floor, KID and the manifolds, for every subset.
+    """Compare two sets of images: FID and its floors, KID and the manifolds, for every subset.
 
     A subset with too few images on a side has values of None with the reason.
 
@@ -142,7 +164,7 @@ def distribution_values(
         device: where to compute.
         kid_within_patients: see `Deviations.kid_pairs_within_patients`.
     """
-    found = Measured([], {}, {})
+    found = Measured([], {name: {} for name in ("fid_floor", "fid_floor_matched")}, {})
     progress = Progress("fidelity", len(SUBSETS), "subsets")
     for column, subset in enumerate(SUBSETS):
         chosen, asked = real.subsets[:, column], generated.subsets[:, column]
@@ -151,7 +173,7 @@ def distribution_values(
         _add_overlap(found, x, y, units, subset, settings, device)
         reason = _too_few(len(y), len(x), 2, subset)
         if reason is not None:
-            absent = ("fid", "fid_floor", "fid_corrected", "kid")
+            absent = ("fid", *FLOORS, "fid_corrected", "kid")
             found.values += [_value(name, None, subset, len(y), len(x), reason) for name in absent]
             progress.update()
             continue
@@ -159,17 +181,52 @@ def distribution_values(
         found.values.append(_value("fid", fid, subset, len(y), len(x)))
         _add_kid(found, x, y, units, column, settings, device, kid_within_patients)
         _add_corrected(found, x, y, units, subset, device)
-        rng = np.random.default_rng([settings.seed, column, 1])
-        floor = fid_floor(real.features, real.patients, len(y), len(x), rng, device)
-        if floor is None:
-            reason = f"{len(real.patients)} real image(s) give no two groups of different patients"
-            found.values.append(_value("fid_floor", None, subset, len(y), len(x), reason))
-        else:
-            found.floors[subset] = {"groups": list(floor.measured), "draws": floor.draws}
-            value = _value("fid_floor", floor.value, subset, floor.n, floor.n_reference)
-            found.values.append(value)
+        _add_floors(found, real, len(y), column, settings, device)
         progress.update()
     return found
+
+
+def other_reference_values(
+    name: str,
+    real: Side,
+    generated: Side,
+    settings: Settings,
+    device: torch.device = CPU,
+    *,
+    kid_within_patients: bool = False,
+) -> list[Value]:
+    """Compare the generated images with another reference than the prompts' own radiographs.
+
+    FID and KID for every subset; precision, recall, density, coverage and the interval of KID over
+    all images. A metric is called `fid_studies`, `kid_test_set`, ...
+
+    Args:
+        name: of the reference, a key of `OTHER_REFERENCES`.
+        real: the reference.
+        generated: what is judged.
+        settings: k, bootstrap replicates and seed.
+        device: where to compute.
+        kid_within_patients: see `Deviations.kid_pairs_within_patients`.
+    """
+    found = Measured([], {}, {})
+    for column, subset in enumerate(SUBSETS):
+        chosen, asked = real.subsets[:, column], generated.subsets[:, column]
+        x, y = real.features[chosen], generated.features[asked]
+        units = units_of(real.patients[chosen], generated.patients[asked])
+        if subset == "all":
+            _add_overlap(found, x, y, units, subset, settings, device)
+        reason = _too_few(len(y), len(x), 2, subset)
+        if reason is not None:
+            absent = ("fid", "kid")
+            found.values += [
+                _value(metric, None, subset, len(y), len(x), reason) for metric in absent
+            ]
+            continue
+        fid = frechet_distance(x, y, device)
+        found.values.append(_value("fid", fid, subset, len(y), len(x)))
+        own = settings if subset == "all" else replace(settings, kid_bootstrap=0)
+        _add_kid(found, x, y, units, column, own, device, kid_within_patients)
+    return [replace(value, metric=f"{value.metric}_{name}") for value in found.values]
 
 
 def resamples_of(column: int, units: Units, settings: Settings) -> Resamples | None:
@@ -332,7 +389,7 @@ def score(
             manifest or the prompt set does not know.
     """
     switches = deviations(protocol)
-    columns = ["image_id", "patient_id", "caption", *FINDINGS]
+    columns = ["image_id", "patient_id", "study_id", "caption", *FINDINGS]
     manifest = read_manifest(manifest_path, columns)
     every_prompt = read_prompts(prompts_path)
     prompts = scored_prompts(every_prompt, protocol)
@@ -346,25 +403,32 @@ def score(
     )
 
     rows = rows_of(manifest["image_id"], real.ids, real_folder, "manifest")
-    reference, real_features = manifest.iloc[rows].reset_index(drop=True), real.features
-    if switches.fidelity_reference_unique_captions:
-        wanted = list(dict.fromkeys(prompts["image_id"]))
-        rows = rows_of(real.ids, wanted, real_folder, "features of real images")
-        reference, real_features = reference.iloc[rows].reset_index(drop=True), real.features[rows]
+    test_set = manifest.iloc[rows].reset_index(drop=True)
+    asked_for = prompts
+    if not switches.fidelity_reference_of_all_prompts:
+        asked_for = answered(prompts, generated)
+    own_rows, other_rows = reference_rows(test_set, asked_for, str(real_folder))
     findings = generated_findings(generated, prompts, manifest, generated_folder)
     subsets = positive_subsets(findings)
     if len(generated.ids) < len(prompts):
         log.warning("%s: %d of %d prompts have an image", model, len(generated.ids), len(prompts))
 
-    patients = reference["patient_id"].to_numpy(str)
+    whole = Side(real.features, positive_subsets(test_set), test_set["patient_id"].to_numpy(str))
     asked = patients_of_prompts(generated, prompts, manifest, generated_folder)
+    judged = Side(generated.features, subsets, asked)
+    within = switches.kid_pairs_within_patients
     found = distribution_values(
-        Side(real_features, positive_subsets(reference), patients),
-        Side(generated.features, subsets, asked),
-        settings,
-        device,
-        kid_within_patients=switches.kid_pairs_within_patients,
+        whole.only(own_rows), judged, settings, device, kid_within_patients=within
     )
+    for name in OTHER_REFERENCES:
+        found.values += other_reference_values(
+            name,
+            whole.only(other_rows[name]),
+            judged,
+            settings,
+            device,
+            kid_within_patients=within,
+        )
     image_rows = rows_in_order_of(generated, images, generated_folder)
     text_rows = rows_in_order_of(generated, texts, generated_folder)
     require_captions(made[-1], every_prompt, manifest, generated_folder)
@@ -385,9 +449,9 @@ def score(
             **asdict(settings),
             "prompts": len(prompts),
             "dimensions": int(real.features.shape[1]),
-            "fid_floors": found.floors,
+            "floors": found.floors,
             "images_sha256": {
-                "real": digest_of(list(reference["image_id"])),
+                "real": digest_of(list(test_set["image_id"].iloc[own_rows])),
                 "generated": digest_of(generated.ids),
             },
             "replicates": found.replicates,
@@ -494,12 +558,71 @@ def _add_corrected(
         )
 
 
+def _add_floors(
+    found: Measured,
+    real: Side,
+    n: int,
+    column: int,
+    settings: Settings,
+    device: torch.device,
+) -> None:
+    """Add the floors of a subset, at the sizes of the comparison.
+
+    Args:
+        found: what they are added to.
+        real: the reference.
+        n: how many generated images are compared.
+        column: of the subset in `SUBSETS`.
+        settings: the seed.
+        device: where to compute.
+    """
+    subset, chosen = SUBSETS[column], real.subsets[:, column]
+    findings = np.unique(real.subsets[:, 1:], axis=0, return_inverse=True)[1].ravel()
+    images = RealImages(real.features, real.patients, findings)
+    own, m = images.only(chosen), int(chosen.sum())
+    rng = np.random.default_rng([settings.seed, column, 1])
+    if subset == "all":
+        floor = fid_floor(images, n, m, rng, device)
+    else:
+        floor = floor_of_finding(images, chosen, n, m, rng, device)
+    reason = f"{len(real.patients)} real image(s) give no two groups of different patients"
+    _add_floor(found, "fid_floor", floor, subset, n, m, reason)
+    rng = np.random.default_rng([settings.seed, column, 2])
+    floor = matched_floor(own, n, m, rng, device, images)
+    reason = (
+        f"fewer than {ENOUGH} pairs of real images of two patients with the same findings, "
+        "no patient on both sides"
+    )
+    _add_floor(found, "fid_floor_matched", floor, subset, n, m, reason)
+    alone = float(without_partner(own))
+    found.values.append(_value("prompts_without_partner", alone, subset, m))
+
+
+def _add_floor(
+    found: Measured,
+    metric: str,
+    floor: Floor | None,
+    subset: str,
+    n: int,
+    n_reference: int,
+    reason: str,
+) -> None:
+    if floor is None:
+        found.values.append(_value(metric, None, subset, n, n_reference, reason))
+        return
+    told = {"groups": list(floor.measured), "draws": floor.draws}
+    if metric == "fid_floor":
+        told["drawn_from"] = "finding" if floor.of_finding else "all"
+    found.floors[metric][subset] = told
+    found.values.append(_value(metric, floor.value, subset, floor.n, floor.n_reference))
+
+
 def _value(
     metric: str,
     value: float | None,
     subset: str,
     n: int,
-    n_reference: int | None,
+    n_reference: int | None = None,
     reason: str | None = None,
 ) -> Value:
     return Value(metric, value, METRICS[metric], n, subset, n_reference, reason=reason)

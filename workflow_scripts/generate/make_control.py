@@ -7,7 +7,8 @@
 - `flipped_copies`, `brightened_copies`: the prompt's own image, mirrored or a little brighter: what
   each privacy lens misses.
 - `held_out_real`: real images of other patients than the reference, matched on findings, each with
-  its own caption, byte for byte: the floor of every distance.
+  its own caption, byte for byte: what real images score. It is no bound: a model answers the
+  reference's own captions, and may come nearer to it.
 - `blurred_real`: the same images as held_out_real, blurred: texture lost, topology kept.
 - `noise`: uniform noise.
 

@@ -8,7 +8,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.holm import holm
-from workflow_scripts.tables.layout import LAYOUTS, Column, Layout
+from workflow_scripts.tables.layout import FLOOR_LABEL, LAYOUTS, Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry, variants
 from workflow_scripts.tables.published import Published, published_values
 from workflow_scripts.tables.records_in import REAL, Records
@@ -194,7 +194,10 @@ def _build(layout: Layout, run: Run) -> Table:
     if layout.floor is not None:
         rows.append(_floor(layout, layout.floor, run))
     rows = [with_published(row, printed, run.protocol) for row in rows]
-    return table_of(layout, _told_apart(rows) if layout.has_gains else _ranked(rows), run)
+    table = table_of(layout, _told_apart(rows) if layout.has_gains else _ranked(rows), run)
+    if layout.floor is None:
+        return table
+    return replace(table, feet=(*table.feet, *_floors_origin(layout, layout.floor, run)))
 
 
 def _told_apart(rows: list[Row]) -> list[Row]:
@@ -293,16 +296,37 @@ def _floor(layout: Layout, metric: str, run: Run) -> Row:
     The floor depends on the number of images, which is the same for every model that generated
     the whole prompt set; models come before controls.
     """
-    ordered = sorted(run.models, key=lambda model: model.is_control)
     cells = []
     for column in layout.columns:
         asked = replace(column, metric=metric)
-        found = [_record(run.records, layout, column, model) for model in ordered]
+        found = _models_first(layout, column, run)
         own = [measured_cell(asked, record, NOT_RUN) for record in found]
         valued = [cell for cell in own if cell.value is not None]
         counted = [cell for cell in own if cell.n is not None]
         cells.append((valued or counted or own or [Cell(asked, None, reason=NOT_RUN)])[0])
-    return Row("floor", "Floor: real against real", "floor", (), tuple(cells))
+    return Row("floor", FLOOR_LABEL, "floor", (), tuple(cells))
+
+
+def _floors_origin(layout: Layout, metric: str, run: Run) -> list[Foot]:
+    """Return which images each floor of `_floor` is drawn from, or nothing where no record says."""
+    texts = []
+    for column in layout.columns:
+        drawn_from = "–"
+        for record in _models_first(layout, column, run):
+            measured = record.details.get("floors", {}).get(metric, {}) if record else {}
+            if column.subset in measured:
+                of_finding = measured[column.subset]["drawn_from"] == "finding"
+                drawn_from = "with it" if of_finding else "all"
+                break
+        texts.append(drawn_from)
+    told = any(text != "–" for text in texts)
+    return [Foot("Radiographs of the floor", tuple(texts))] if told else []
+
+
+def _models_first(layout: Layout, column: Column, run: Run) -> list[Record | None]:
+    """Return the records of a column, those of models before those of controls."""
+    ordered = sorted(run.models, key=lambda model: model.is_control)
+    return [_record(run.records, layout, column, model) for model in ordered]
 
 
 def with_published(

@@ -10,6 +10,9 @@ ARROWS: Final = {"higher": "↑", "lower": "↓", "none": ""}
 PROTOCOL_WORDS: Final = {"sound": "sound", "as_published": "as published"}
 """The protocols as readers see them."""
 
+FLOOR_LABEL: Final = "Floor: real against other patients' real"
+"""The label of a row of floors."""
+
 _ABBREVIATED: Final = (
     "EC: enlarged cardiomediastinum, LL: lung lesion, LO: lung opacity, NF: no finding, "
     "PE: pleural effusion, PO: pleural other, PN: pneumonia, PT: pneumothorax, "
@@ -141,7 +144,8 @@ _FIDELITY: Final = Layout(
     n_labels=("Generated images", "Real images"),
     explanation=(
         "All metrics but alignment compare RAD-DINO features of the generated test images with "
-        "those of the real test images; alignment is the cosine of image and caption in BioViL-T."
+        "those of the radiographs that their prompts describe, each once (Table 1d has other "
+        "references); alignment is the cosine of image and caption in BioViL-T."
     ),
 )
 
@@ -153,15 +157,47 @@ _CORRECTED: Final = Layout(
     family="rad_dino",
     columns=(
         Column("FID ↓", "fid", "lower", 3),
-        Column("Floor (real against real)", "fid_floor", "none", 3),
+        Column("Floor: other patients", "fid_floor", "none", 3),
+        Column("Floor: caption-matched", "fid_floor_matched", "none", 3),
+        Column("Prompts without a match", "prompts_without_partner", "none", 0),
         Column("FID without its bias ↓", "fid_corrected", "lower", 3),
         Column("KID ↓", "kid", "lower", 3),
     ),
     n_labels=("Generated images", "Real images"),
     explanation=(
-        "The floor is what real images score against other patients' at as many images; the "
-        "jackknife takes the bias off that FID has at this sample size, so that a perfect "
-        "generator stands near zero, as it does in KID. "
+        "Floors are what the reference's radiographs score against each other at as many images, "
+        "no patient on both sides: those of other patients, whatever they show; and, "
+        "caption-matched, for each radiograph another patient's with the same findings, where "
+        "there is one. Neither is a bound: a generator that takes more from a caption than "
+        "findings may stand below both, as a copy does. A floor is carried to the sizes of the "
+        "comparison where it can be, and stands for fewer images otherwise, too high (n in the "
+        "CSV). The jackknife takes the bias off that FID "
+        "has at this sample size, so that a perfect generator stands near zero, as it does in "
+        "KID. "
+    ),
+)
+
+_REFERENCES: Final = Layout(
+    stem="table01d_references",
+    number="1d",
+    title="FID and KID (RadDino) against other references",
+    stage="fidelity",
+    family="rad_dino",
+    columns=tuple(
+        Column(f"{name} ↓, {words}", metric, "lower", 3)
+        for name in ("FID", "KID")
+        for words, metric in (
+            ("prompts' radiographs", name.lower()),
+            ("films of their studies", f"{name.lower()}_studies"),
+            ("whole test set", f"{name.lower()}_test_set"),
+        )
+    ),
+    n_labels=("Generated images", "Real images"),
+    explanation=(
+        "Prompts' radiographs: the reference of all other tables, which a copy of what was asked "
+        "for stands at zero from. Films of their studies: all test images of the same studies. "
+        "Whole test set: also the images that no prompt describes. Where these are another "
+        "population, the distance to them says nothing of a model. "
     ),
 )
 
@@ -180,9 +216,12 @@ _PATHOLOGIES: Final = Layout(
     n_labels=("Generated images", "Real images"),
     floor="fid_floor",
     explanation=(
-        "The floor is the FID between two groups of real images of as many images, no patient in "
-        "both: what a perfect generator would score at this sample size. FID grows as images get "
-        "fewer, so a value says little beyond its floor. "
+        "The floor is the FID between two groups of radiographs with the finding, no patient in "
+        "both, at as many images: what a generator scores that draws real radiographs with the "
+        "finding and takes no more from its caption. FID grows as images get fewer and as a "
+        "finding looks less alike, so a value says little beyond its floor. Where too "
+        "few radiographs or patients have the finding, its floor is drawn from all, whose spread "
+        "need not be the finding's: the last row says where. "
     )
     + _ABBREVIATED,
 )
@@ -660,6 +699,7 @@ def by_stem(*layouts: Layout) -> dict[str, Layout]:
 LAYOUTS: Final = by_stem(
     _FIDELITY,
     _CORRECTED,
+    _REFERENCES,
     _PATHOLOGIES,
     _KID_PATHOLOGIES,
     _PRIVACY,

@@ -1,9 +1,10 @@
 """Fidelity against prevalence: the paper's Table 9, and how much of it is the sample size.
 
 The paper ranks the findings by how frequent they are and by the models' mean FID, and finds a rank
-correlation of 0.947. FID grows as images get fewer, for a perfect generator too: the correlation of
-its floor (real against real at each finding's size) is near 1 by sample size alone. So FID less
-its floor and KID, which has no such bias, stand beside it.
+correlation of 0.947. FID grows as images get fewer, for a perfect generator too, and the ranks of
+any two things that go one way agree nearly wholly. So the correlation of the floor (real against
+real, at each finding's size), FID less its floor, and KID, which has no such bias, stand beside it.
+What the floor of MIMIC-CXR's findings gives has not been measured.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from workflow_scripts.tables.assemble import (
     with_published,
 )
 from workflow_scripts.tables.cohort_counts import SplitCounts
-from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.layout import FLOOR_LABEL, Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry
 from workflow_scripts.tables.published import Published, printed_rows
 from workflow_scripts.tables.records_in import Records
@@ -59,8 +60,8 @@ PREVALENCE: Final = Layout(
     n_labels=("Models", "Reference images"),
     explanation=(
         "Training images with the finding, and the mean over the models of FID, of FID less what "
-        "real images score against real images at the same sample size, and of KID; rank 1 is the "
-        "most frequent finding and the lowest value."
+        "real images score against other patients' at the same sample size (Table 2 says which), "
+        "and of KID; rank 1 is the most frequent finding and the lowest value."
     ),
 )
 
@@ -93,8 +94,9 @@ CORRELATION: Final = Layout(
     n_labels=("Findings", "Reference images"),
     explanation=(
         "Of the ranks of Table 9, for each model: 1 means that the rarer finding is always the "
-        "worse one. The floor's row is what a perfect generator shows by sample size alone; a "
-        "correlation of FID is evidence about a model only as far as it exceeds that."
+        "worse one. The floor's row is what real images show against real ones, by sample size "
+        "and by how much images with a finding differ; a correlation of FID is evidence about a "
+        "model only as far as it exceeds that."
     ),
 )
 
@@ -250,7 +252,7 @@ def _correlation_rows(
     cells += [Cell(column, None, reason=none) for column in others]
     if not measured:
         cells = [Cell(column, None, reason=NOT_RUN) for column in CORRELATION.columns]
-    rows.append(Row("floor", "Floor: real against real", "floor", (), tuple(cells)))
+    rows.append(Row("floor", FLOOR_LABEL, "floor", (), tuple(cells)))
     return rows
 
 

@@ -35,8 +35,8 @@ PAGES: Final = tuple(
             "fidelity",
             "Fidelity",
             "Results",
-            "How near the generated images come to real ones of other patients: as a whole, for "
-            "each finding, and to what their captions say.",
+            "How near the generated images come to the radiographs that their prompts describe: as "
+            "a whole, for each finding, and to what their captions say.",
         ),
         (
             "privacy",

@@ -22,6 +22,7 @@ from workflow_scripts.tables.figures.style import (
     pyplot,
     row_styles,
 )
+from workflow_scripts.tables.layout import FLOOR_LABEL
 from workflow_scripts.tables.prevalence import MEASURES, Measured, correlation
 
 PATHOLOGY_CAPTIONS: Final = {
@@ -32,15 +33,16 @@ PATHOLOGY_CAPTIONS: Final = {
     ),
     "FID": (
         "FID per pathology, in the same order. The thick gray mark is the floor: two groups of "
-        "real images of as many images, compared with each other. What a model can be blamed for "
-        "is the distance between its mark and the floor."
+        "radiographs with the finding (of all, where few have it), no patient in both, at as many "
+        "images. It is what real images of other patients score, not the least that is possible: "
+        "a generator that takes more from its caption may stand below it."
     ),
 }
 PREVALENCE_CAPTION: Final = (
     "Fidelity against prevalence, and the mean of the models' rank correlations (1: the rarer "
     "finding is always the worse one). FID grows as images get fewer, for a perfect generator too: "
-    "the dashed floor rises by sample size alone. What is left when the floor is taken off, and "
-    "KID, which has no such bias, say whether rare findings are drawn worse."
+    "the dashed floor is what real images score against other patients'. What is left when it is "
+    "taken off, and KID, which has no such bias, say whether rare findings are drawn worse."
 )
 
 
@@ -145,7 +147,7 @@ def draw_prevalence(
                 floor[order],
                 linestyle=(0, (4, 3)),
                 linewidth=1.0,
-                label="Floor: real against real",
+                label=FLOOR_LABEL,
                 **style,
             )
         else:
