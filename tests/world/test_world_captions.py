@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflow_scripts.world.captions import describe, read_findings
+from workflow_scripts.world.captions import describe, marked, read_findings
 from workflow_scripts.world.findings import DEVICES, Finding, draw_finding
 from workflow_scripts.world.population import DRAWN
 
@@ -72,3 +72,13 @@ def test_all_devices_have_sentences_that_are_read_back():
             caption = describe([Finding("Support Devices", devices=(device,))], "PA", seed)
             (finding,) = read_findings(caption, 0)
             assert finding.devices == (device,), caption
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_marks_of_deidentification_say_nothing_of_findings(seed: int):
+    caption = describe([draw_finding("Pneumonia", seed)], "PA", seed, ["Edema"])
+    text = marked(caption, seed)
+    assert caption in text
+    assert "___" in text
+    assert {f.name for f in read_findings(text, 3)} == {"Pneumonia"}
+    assert read_findings(marked("Clear lungs.", seed), 3) == ()

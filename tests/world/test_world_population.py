@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 
 from workflow_scripts.common.manifest import FINDINGS, SPLITS
+from workflow_scripts.world.anatomy import draw_study
 from workflow_scripts.world.population import (
     DRAWN,
     PREVALENCE,
     draw_labels,
     draw_population,
 )
+from workflow_scripts.world.radiograph import render
 
 
 @pytest.fixture(scope="module")
 def many() -> tuple[np.ndarray, np.ndarray]:
-    return draw_labels(30_000, 5)
+    return draw_labels(100_000, 5)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,14 @@ def test_labels_are_what_was_drawn(world):
     assert values == {1, 0, -1, None}
 
 
+def test_every_study_shows_what_was_drawn_for_it(world):
+    _, state = draw_labels(320, 7)
+    for exposure in world:
+        row = state[int(exposure.study_id.removeprefix("9999"))]
+        drawn = {name: value for name, value in zip(DRAWN, row.tolist(), strict=True) if value}
+        assert {f.name: 1 if f.certain else -1 for f in exposure.findings} == drawn
+
+
 def test_the_split_is_by_patient_and_has_every_finding_in_training(world):
     splits = defaultdict(set)
     for exposure in world:
@@ -96,11 +106,111 @@ def test_the_default_size_and_what_the_cohort_has_to_filter(world):
     assert 20 < len(world) - len(frontal) < 150
     assert all(e.caption is None for e in world if e.study.view == "LATERAL")
     missing = [e for e in frontal if e.caption is None]
-    assert 5 < len(missing) < 50
-    assert {e.annotated for e in missing} == {True, False}
-    captions = [e.caption for e in frontal if e.caption and e.labels["No Finding"] != 1]
-    assert len(set(captions)) > 0.95 * len(captions)
+    assert 20 < len(missing) < 90
+    assert {bool(e.annotations) for e in missing} == {True, False}
     assert len({e.image_id for e in world}) == len(world)
+
+
+# MIMIC's awkward shape
+
+
+def films(world, split: str) -> dict[str, list]:
+    """Return each patient's frontal films of a split."""
+    found = defaultdict(list)
+    for exposure in world:
+        if exposure.split == split and exposure.study.view != "LATERAL":
+            found[exposure.patient_id].append(exposure)
+    return found
+
+
+def test_most_test_films_are_of_few_patients_who_stay_long(world):
+    tested = films(world, "test")
+    studies = {patient: len({e.study_id for e in own}) for patient, own in tested.items()}
+    long = [patient for patient, n in studies.items() if n >= 5]
+    assert (len(tested), len(long)) == (64, 16)  # one of 20 patients, all of them tested on
+    assert sum(len(tested[p]) for p in long) > 0.55 * sum(map(len, tested.values()))
+    assert max(map(len, tested.values())) >= 8
+    assert all(n <= 2 for patient, n in studies.items() if patient not in long)
+    for split in ("train", "validate"):
+        assert all(len({e.study_id for e in own}) < 5 for own in films(world, split).values())
+
+
+def test_eight_findings_can_be_tested_on_ten_patients(world):
+    tested = films(world, "test")
+    positive = {
+        name: sum(any(e.labels[name] == 1 for e in own) for own in tested.values())
+        for name in FINDINGS
+    }
+    assert sum(n >= 10 for n in positive.values()) >= 8, positive
+
+
+def test_the_films_of_a_study_have_one_report(world):
+    said = defaultdict(set)
+    for exposure in world:
+        if exposure.caption is not None:
+            said[exposure.study_id].add(exposure.annotations)
+    assert all(len(found) == 1 for found in said.values())
+
+
+def test_captions_recur_within_a_patient_and_over_patients(world):
+    studies, patients = defaultdict(set), defaultdict(set)
+    shown = defaultdict(set)
+    for exposure in world:
+        if exposure.caption is not None:
+            studies[exposure.patient_id, exposure.caption].add(exposure.study_id)
+            patients[exposure.caption].add(exposure.patient_id)
+            if exposure.labels["No Finding"] != 1:
+                shown[exposure.patient_id, exposure.caption].add(exposure.findings)
+    assert sum(len(found) > 1 for found in studies.values()) > 30
+    assert sum(len(found) > 1 for found in patients.values()) > 5
+    # Where a patient's words recur, they are true of every film: the findings are the same.
+    assert all(len(found) == 1 for found in shown.values())
+
+
+def test_reports_stand_by_both_methods_and_only_the_radiologists_have_marks(world):
+    for split in SPLITS:
+        kinds = {
+            tuple(method for method, _ in e.annotations)
+            for own in films(world, split).values()
+            for e in own
+        }
+        alone = ("rule-based",) if split == "test" else ("gpt4",)
+        assert kinds >= {(), ("gpt4", "rule-based"), ("rule-based",), alone}
+        assert split != "test" or ("gpt4",) not in kinds
+    texts = [annotation for e in world for annotation in e.annotations if annotation[1]]
+    marks = {
+        name: np.mean(["___" in text for method, text in texts if method == name])
+        for name in ("gpt4", "rule-based")
+    }
+    assert marks["gpt4"] == 0
+    assert 0.3 < marks["rule-based"] < 0.7
+    both = [dict(e.annotations) for e in world if len(e.annotations) == 2 and e.caption]
+    assert np.mean([one["gpt4"] != one["rule-based"] for one in both]) > 0.8
+
+
+def test_another_sites_patients_have_no_report_and_look_otherwise(world):
+    frontal = [e for e in world if e.study.view != "LATERAL"]
+    silent = {e.patient_id for e in frontal} - {e.patient_id for e in frontal if e.annotations}
+    scale, contrast = (
+        {
+            there: np.median(
+                [getattr(e.study, what) for e in frontal if (e.patient_id in silent) == there]
+            )
+            for there in (False, True)
+        }
+        for what in ("scale", "contrast")
+    )
+    assert scale[True] < 0.95 * scale[False]
+    assert contrast[True] < 0.80 * contrast[False]
+    shares = {
+        split: np.mean([patient in silent for patient in films(world, split)]) for split in SPLITS
+    }
+    assert 0.08 < shares["test"] < 0.2
+    assert 0.03 < shares["train"] < shares["test"]
+    here = render(frontal[0].patient, draw_study(3, "PA")).image
+    there = render(frontal[0].patient, draw_study(3, "PA", elsewhere=True)).image
+    chest = np.s_[64:192, 64:192]
+    assert there[chest].std() < 0.85 * here[chest].std()
 
 
 def test_a_patient_keeps_anatomy_and_chronic_findings(world):

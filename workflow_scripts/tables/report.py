@@ -28,8 +28,9 @@ from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.assemble import Cell, Row, Table, noted
 from workflow_scripts.tables.attempts import read_attempts
 from workflow_scripts.tables.audit.audit import audit_items
-from workflow_scripts.tables.audit.items import VERDICTS, summary
+from workflow_scripts.tables.audit.items import summary
 from workflow_scripts.tables.audit.render import EXPLANATION
+from workflow_scripts.tables.audit.yardstick import VERDICTS
 from workflow_scripts.tables.cohort_counts import read_attrition
 from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
 from workflow_scripts.tables.examples import Gallery, gallery, parse_images

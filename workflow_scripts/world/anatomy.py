@@ -6,7 +6,7 @@ the picture) and +1.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,9 @@ from workflow_scripts.world.canvas import Points, band, smooth_curve
 
 SIDES: Final = (-1, 1)
 RIBS: Final = 10
+_ELSEWHERE_SCALE: Final = 0.88
+_ELSEWHERE_CONTRAST: Final = 0.70
+"""How another scanner's pictures differ from the usual ones."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +147,17 @@ def draw_patient(seed: int) -> Patient:
     )
 
 
-def draw_study(seed: int, view: str) -> Study:
-    """Return the pose and exposure of a seed; portable (AP) studies vary more."""
+def draw_study(seed: int, view: str, elsewhere: bool = False) -> Study:
+    """Return the pose and exposure of a seed; portable (AP) studies vary more.
+
+    Args:
+        seed: of the study.
+        view: see `Study`.
+        elsewhere: whether another scanner made it, which frames wider and shows it flatter.
+    """
     rng = np.random.default_rng([seed, 2])
     portable = 1.5 if view == "AP" else 1.0
-    return Study(
+    study = Study(
         seed=seed,
         view=view,
         shift=(rng.normal(0, 0.022) * portable, rng.normal(0, 0.025) * portable),
@@ -158,6 +167,10 @@ def draw_study(seed: int, view: str) -> Study:
         exposure=rng.normal(0, 0.10) * portable,
         contrast=float(np.exp(rng.normal(0, 0.06) * portable)) * (0.92 if view == "AP" else 1.0),
     )
+    if not elsewhere:
+        return study
+    scale, contrast = study.scale * _ELSEWHERE_SCALE, study.contrast * _ELSEWHERE_CONTRAST
+    return replace(study, scale=scale, contrast=contrast)
 
 
 @dataclass(frozen=True)

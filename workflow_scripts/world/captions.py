@@ -172,6 +172,18 @@ _DEVICE_KEYWORDS: Final = {
     "sternal wires": r"sternotomy|sternal wires",
     "chest tube": r"chest tube|pleural drain",
 }
+_MARKED_FIRST: Final = (
+    "Compared with the radiograph of ___.",
+    "The study of ___ is there to compare with.",
+    "___-year-old patient.",
+)
+_MARKED_LAST: Final = (
+    "Dr. ___ was told of this by telephone at ___.",
+    "Read by ___.",
+    "Followed since ___.",
+)
+"""Sentences with the mark ___ that de-identification leaves where a name, date or age stood."""
+
 _NEGATED: Final = re.compile(r"^(there (is|are) )?(no|without|neither)\b", re.IGNORECASE)
 _HEDGED: Final = re.compile(r"possible|may represent|cannot exclude|questionable", re.IGNORECASE)
 
@@ -202,6 +214,18 @@ def describe(findings: Iterable[Finding], view: str, seed: int, absent: Iterable
     if view == "AP" and disease and rng.random() < 0.3:
         sentences.insert(0, "Portable frontal view.")
     return " ".join(sentences)
+
+
+def marked(caption: str, seed: int) -> str:
+    """Return a caption with sentences that de-identification has left its mark ___ in.
+
+    One in front, one behind or both; they say nothing of findings.
+    """
+    rng = np.random.default_rng([seed, 7])
+    where = int(rng.integers(3))
+    first = [str(rng.choice(_MARKED_FIRST))] if where != 1 else []
+    last = [str(rng.choice(_MARKED_LAST))] if where != 0 else []
+    return " ".join([*first, caption, *last])
 
 
 def impression(findings: Iterable[Finding]) -> str:

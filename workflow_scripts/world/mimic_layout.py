@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from workflow_scripts.common.manifest import FINDINGS
-from workflow_scripts.world.captions import describe, impression
+from workflow_scripts.world.captions import impression
 from workflow_scripts.world.population import Exposure
 
 _ANNOTATION_SPLITS: Final = {"train": "train", "validate": "dev", "test": "test"}
@@ -30,11 +30,10 @@ _VIEW_CODES: Final = {
 _INDICATIONS: Final = (
     "shortness of breath",
     "cough and fever",
-    "chest pain",
-    "follow-up after surgery",
+    "___-year-old with chest pain",
+    "follow-up after surgery on ___",
     "check of line position",
 )
-_REWRITTEN: Final = 7919  # to the seed of a caption's wording
 _QUESTION: Final = "<image>\nDescribe the findings of the chest x-ray.\n"
 
 
@@ -96,15 +95,15 @@ def write_tables(exposures: Sequence[Exposure], size: int, root: Path) -> None:
 def write_annotations(exposures: Sequence[Exposure], folder: Path) -> None:
     """Write LLaVA-Rad's three JSON arrays; an image whose caption is missing has a null answer.
 
-    Some test images are annotated by both methods.
+    Some images are annotated by both methods, and have two entries.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for split, name in _ANNOTATION_SPLITS.items():
         entries = [
             entry
             for exposure in exposures
-            if exposure.split == split and exposure.annotated
-            for entry in _annotations(exposure)
+            if exposure.split == split
+            for entry in (_annotation(exposure, *own) for own in exposure.annotations)
         ]
         path = folder / f"chat_{name}_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"
         path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
@@ -121,18 +120,6 @@ def indication(exposure: Exposure) -> str | None:
     """Return why a study was asked for, which says nothing of its findings."""
     draw = exposure.study.seed
     return _INDICATIONS[draw % 5] if draw % 4 else None
-
-
-def _annotations(exposure: Exposure) -> list[dict[str, Any]]:
-    draw = exposure.study.seed
-    if exposure.split != "test":
-        return [_annotation(exposure, "gpt4" if draw % 3 else "rule-based", exposure.caption)]
-    own = _annotation(exposure, "rule-based", exposure.caption)
-    if exposure.caption is None or draw % 6:
-        return [own]
-    absent = [name for name in FINDINGS if exposure.labels[name] == 0]
-    rewritten = describe(exposure.findings, exposure.study.view, draw + _REWRITTEN, absent)
-    return [_annotation(exposure, "gpt4", rewritten), own]
 
 
 def _annotation(exposure: Exposure, method: str, text: str | None) -> dict[str, Any]:

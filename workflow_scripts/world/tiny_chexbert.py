@@ -24,7 +24,7 @@ from workflow_scripts.downstream.report_generation.metrics.chexbert_classes impo
     UNCERTAIN,
 )
 from workflow_scripts.features.encoders.biovil_t_text import load_tokenizer
-from workflow_scripts.world.captions import describe
+from workflow_scripts.world.captions import describe, marked
 from workflow_scripts.world.findings import draw_finding
 from workflow_scripts.world.training import reproducible
 
@@ -72,7 +72,7 @@ def draw_captions(n: int, seed: int) -> tuple[list[str], np.ndarray]:
     rng = np.random.default_rng([seed, 60])
     captions, classes = [], np.zeros((n, len(HEADS)), dtype=np.int64)
     drawable = [name for name in FINDINGS if name != "No Finding"]
-    for row in classes:
+    for number, row in enumerate(classes):
         some = rng.random(len(drawable)) < rng.choice([0.02, 0.15, 0.3])
         labels: dict[str, int | None] = {}
         drawn = []
@@ -85,7 +85,8 @@ def draw_captions(n: int, seed: int) -> tuple[list[str], np.ndarray]:
         if not set(labels) - {"Support Devices", *absent}:
             labels["No Finding"] = 1
         view = str(rng.choice(["AP", "PA"]))
-        captions.append(describe(drawn, view, int(rng.integers(2**31)), absent))
+        caption = describe(drawn, view, int(rng.integers(2**31)), absent)
+        captions.append(caption if number % 3 else marked(caption, number))
         row[:] = [_CLASSES[labels.get(name)] for name in HEADS]
     return captions, classes
 

@@ -1,13 +1,21 @@
 """FID and KID in the features of two encoders: Table 7 and Section A.1."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from workflow_scripts.tables.audit.fidelity import COLUMNS, LOWER
-from workflow_scripts.tables.audit.items import Item, compared, exactly, stated
+from workflow_scripts.tables.audit.items import Item, compared, stated
 from workflow_scripts.tables.audit.models import NAMES, spearman, values
 from workflow_scripts.tables.audit.printed import Paper, Printed, printed
+from workflow_scripts.tables.audit.yardstick import (
+    Truth,
+    below,
+    difference,
+    exactly,
+    in_all_readings,
+)
 
 
 def encoder_items(paper: Paper) -> list[Item]:
@@ -37,8 +45,17 @@ def encoder_items(paper: Paper) -> list[Item]:
         for end, text, choose in (("lowest", texts[0], min), ("highest", texts[1], max))
     }
     spread = {name: _variation(own) for name, (own, _) in ends.items()}
-    distinct = len({number.exact for number in dense.values()})
-    rho, p = spearman(values(dense), values(rad))
+    width = {
+        name: difference(*(exactly(f(own.values(), key=lambda n: n.exact)) for f in (max, min)))
+        for name, (own, _) in ends.items()
+    }
+    distinct = {name: len({n.exact for n in own.values()}) for name, (own, _) in ends.items()}
+    readings = {
+        "range": below(width["DenseNet"], width["RadDino"]),
+        "relative": _spread_further(spread["RadDino"], spread["DenseNet"]),
+        "distinct": distinct["RadDino"] > distinct["DenseNet"],
+    }
+    alike = spearman(values(dense), values(rad))
     return [
         *items,
         compared(
@@ -53,24 +70,44 @@ def encoder_items(paper: Paper) -> list[Item]:
             "Section A.1",
             "DenseNet's FID puts several models at one rank",
             "distinct printed values of Table 7's first row",
-            distinct < len(dense),
-            f"{distinct} distinct values for {len(dense)} models, printed to three decimals",
+            distinct["DenseNet"] < len(dense),
+            f"{distinct['DenseNet']} distinct values for {len(dense)} models, printed to three "
+            "decimals",
         ),
         stated(
             "text-rad-dino-differentiates",
             "Table 7, caption, and Section A.1",
             "RadDino's FID differs far more between models than DenseNet's",
-            "standard deviation over mean of Table 7's rows: FIDs of two encoders have no common "
-            "scale, so only relative spreads compare",
-            spread["RadDino"] > spread["DenseNet"],
-            f"{spread['RadDino']:.2f} (RadDino) against {spread['DenseNet']:.2f} (DenseNet)",
-            note=f"the two rank the models alike to Spearman's {rho:.2f} (p = {p:.2g}); in units "
-            "of FID the ranges are as the caption says",
+            "Table 7's rows, by range, by standard deviation over mean, and by distinct printed "
+            "values",
+            in_all_readings(readings.values()),
+            f"range {float(width['RadDino'].value):.2f} (RadDino) against "
+            f"{float(width['DenseNet'].value):.3f} (DenseNet); relative spread "
+            f"{_between(spread['RadDino'])} against {_between(spread['DenseNet'])}; distinct "
+            f"values {distinct['RadDino']} against {distinct['DenseNet']}",
+            note=f"the two rank the models alike to Spearman's {alike.text()}",
+            reason="FIDs of two encoders have no common scale",
         ),
     ]
 
 
-def _variation(numbers: Mapping[str, Printed]) -> float:
-    """Return the standard deviation over the mean."""
+def _variation(numbers: Mapping[str, Printed]) -> tuple[float, float]:
+    """Return the least and the largest standard deviation over mean that the digits allow.
+
+    Digits move every number by at most `half`: so the mean, and by at most half sqrt(n / (n - 1))
+    the standard deviation (a norm, whose triangle inequality holds).
+    """
     own = np.array(list(values(numbers).values()))
-    return float(own.std(ddof=1) / own.mean())
+    half = max(float(number.half) for number in numbers.values())
+    sd, mean = float(own.std(ddof=1)), float(own.mean())
+    moved = half * math.sqrt(len(own) / (len(own) - 1))
+    return max(sd - moved, 0.0) / (mean + half), (sd + moved) / (mean - half)
+
+
+def _spread_further(a: tuple[float, float], b: tuple[float, float]) -> Truth:
+    return True if a[0] > b[1] else False if a[1] < b[0] else None
+
+
+def _between(ends: tuple[float, float]) -> str:
+    low, high = (f"{end:.2f}" for end in ends)
+    return low if low == high else f"{low} to {high}"

@@ -11,12 +11,7 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from workflow_scripts.tables.audit.items import (
-    CONTRADICTED,
-    Item,
-    stated,
-    unchecked,
-)
+from workflow_scripts.tables.audit.items import Item, stated, unchecked
 from workflow_scripts.tables.audit.printed import Grid, Paper
 
 FEWEST: Final = 0.5
@@ -163,14 +158,14 @@ def _broken(order: RowOrder, lowest: float, grid: Grid) -> Item:
         found.append(
             f"{values} under {', '.join(order.under)} fit {', '.join(order.moved)} in that order"
         )
-    return Item(
+    return stated(
         f"table2-misprint-{_key(order.row)}",
         f"Table 2, row {order.row}",
         "numbers stand under their headings",
-        "Spearman's correlation with the median of the other rows; repeated numbers; the order of "
-        "the numbers against that of the intact rows' mean",
+        f"Spearman's correlation with the median of the other rows is {FEWEST} or more; repeated "
+        "numbers; the order of the numbers against that of the intact rows' mean",
+        not order.misprinted,
         "; ".join(found),
-        CONTRADICTED,
         len(grid.columns),
     )
 

@@ -5,18 +5,16 @@ from fractions import Fraction
 from typing import Final
 
 from workflow_scripts.tables.audit.fidelity import COLUMNS
-from workflow_scripts.tables.audit.items import (
-    IMPOSSIBLE,
-    REPRODUCED,
-    UNCHECKED,
-    Exact,
-    Item,
-    compared,
-    exactly,
-    stated,
-)
+from workflow_scripts.tables.audit.items import Item, compared, stated, unchecked
 from workflow_scripts.tables.audit.models import LARGER, NAMES, names, ranked, spearman, values
 from workflow_scripts.tables.audit.printed import Grid, Paper, Printed, printed
+from workflow_scripts.tables.audit.yardstick import (
+    Exact,
+    better,
+    every,
+    exactly,
+    has_place,
+)
 
 REID: Final = "Avg. Re-ID Score (\\downarrow)"
 LATENT: Final = "Avg. Latent Distance (\\uparrow)"
@@ -69,14 +67,14 @@ def _risks(grid: Grid) -> list[Item]:
         or n.exact > highest[m].exact + highest[m].half
     ]
     return [
-        Item(
+        stated(
             "table3-possible",
             "Table 3",
             "average, maximum and count of scores in [0, 1]",
             f"the mean is at least {float(THRESHOLD)} times the share above it, and at most the "
             "maximum",
+            not off,
             f"otherwise: {', '.join(off) or 'none'}",
-            IMPOSSIBLE if off else REPRODUCED,
             3 * len(scores),
         ),
         compared(
@@ -124,7 +122,7 @@ def _best(grid: Grid) -> list[Item]:
             "Section 3.2",
             "SD V3-5 has the lowest average Re-ID score",
             "Table 3",
-            lowest == "sd_v3_5",
+            has_place(scores, "sd_v3_5", True, 1),
             f"{NAMES[lowest]} {scores[lowest].text}",
         ),
         stated(
@@ -132,7 +130,7 @@ def _best(grid: Grid) -> list[Item]:
             "Section 3.2",
             "SD V3-5 (latent) and Sana (pixel) are superior",
             "Table 3: the largest distance of each kind",
-            (far_latent, far_pixel) == ("sd_v3_5", "sana"),
+            every([has_place(latent, "sd_v3_5", False, 1), has_place(pixel, "sana", False, 1)]),
             f"{NAMES[far_latent]} {latent[far_latent].text}, {NAMES[far_pixel]} "
             f"{pixel[far_pixel].text}",
             2,
@@ -142,7 +140,7 @@ def _best(grid: Grid) -> list[Item]:
             "Section 3.2",
             "superior means: lower average distances",
             "Table 3: ranks of these two, lowest distance first (its arrows say higher is better)",
-            set(ranks.values()) == {1},
+            every([has_place(latent, "sd_v3_5", True, 1), has_place(pixel, "sana", True, 1)]),
             ", ".join(f"{NAMES[m]} {rank} of {len(latent)}" for m, rank in ranks.items()),
             2,
         ),
@@ -160,20 +158,20 @@ def _unrelated(paper: Paper) -> Item:
         "Abstract, Sections 3.2 and 5",
         "privacy risk does not follow from fidelity",
         "Spearman's correlation of Table 1's FID with Table 3's average score and count",
-        all(p > 0.05 for _, p in found.values()),
-        ", ".join(f"{name} {rho:.2f} (p = {p:.2g})" for name, (rho, p) in found.items()),
+        every(one.absent for one in found.values()),
+        ", ".join(f"{name} {one.text()}" for name, one in found.items()),
         2,
-        "with 11 models only correlations beyond 0.6 could be told from none",
+        reason="the intervals hold none as well as a strong correlation: 11 models are too few",
     )
 
 
 def _captions(grid: Grid, table3: Grid) -> list[Item]:
-    pairs, better = {}, []
+    pairs, gains = {}, []
     sds: dict[str, list[str]] = {}
     for row, model in _MODELS.items():
         for name, (header, other) in _MEASURES.items():
             old, new = (_number(grid, row, source, header, "mean") for source in _SOURCES)
-            better.append(new.exact < old.exact if name == "Re-ID" else new.exact > old.exact)
+            gains.append(better(new, old, name == "Re-ID"))
             # The finer of the two is what the coarser one should be rounded from.
             coarse = table3.across_models(other)[model]
             pairs[f"{NAMES[model]} {name}"] = (coarse, exactly(new))
@@ -193,66 +191,61 @@ def _captions(grid: Grid, table3: Grid) -> list[Item]:
             "Table 17, caption, and Section A.8",
             "LLaVA-Rad captions improve all three privacy metrics",
             "Table 17b: the two rows of each model",
-            all(better),
-            f"better in {sum(better)} of {len(better)}",
-            len(better),
+            every(gains),
+            f"better in {gains.count(True)} of {len(gains)}",
+            len(gains),
         ),
-        Item(
+        unchecked(
             "table17b-equal-deviations",
             "Table 17b",
-            "standard deviations of pixel distances",
-            "are they equal for both captions of a model?",
+            "what stands behind ± of pixel distances, for either captions",
+            "two measurements that agree to all printed digits may be one that was copied",
+            2 * len(sds),
             f"equal for {len(alike)} of {len(sds)} models: "
             f"{', '.join(f'{row} {sds[row][0]}' for row in alike) or 'none'}",
-            UNCHECKED,
-            2 * len(sds),
-            "two measurements that agree to all printed digits may be one that was copied",
         ),
     ]
 
 
 def _deviations(grid: Grid) -> list[Item]:
+    """Return what ± can be in Table 17b; the paper does not say what it stands for."""
+    bound = f"the largest standard deviation of {SAMPLES} of them with their mean"
     items = []
-    for row, model in _MODELS.items():
-        for source in _SOURCES:
-            mean = _number(grid, row, source, "Max. Re-ID Distance", "mean")
-            sd = _number(grid, row, source, "Max. Re-ID Distance", "sd")
-            most = largest_deviation(mean, 1)
-            too_large = float(sd.exact - sd.half) > most
-            items.append(
-                Item(
-                    f"table17b-reid-sd-{model}-{source.split()[0].lower()}",
-                    f"Table 17b, {row}, {source}",
-                    f"Re-ID score {mean.text} with standard deviation {sd.text}",
-                    f"the largest of {SAMPLES} scores in [0, 1] with this mean: "
-                    "sqrt(m (1 - m) n / (n - 1))",
-                    f"at most {most:.3f}",
-                    IMPOSSIBLE if too_large else REPRODUCED,
-                )
+    for name, header, limits, kind in (
+        ("reid", "Max. Re-ID Distance", (1,), "scores in [0, 1]"),
+        ("latent", "Min Latent Distance", (1, 2), "distances in [0, b], b = 1 or 2"),
+    ):
+        over = {limit: _beyond(grid, header, limit) for limit in limits}
+        items.append(
+            unchecked(
+                f"table17b-{name}-spread",
+                f"Table 17b, {header}",
+                f"{2 * len(_MODELS)} numbers behind ±",
+                "the paper does not say what ± is, nor to what range latent distances are "
+                "normalised"
+                if name == "latent"
+                else "the paper does not say what ± is",
+                2 * len(_MODELS),
+                f"{kind}: beyond {bound}: "
+                + "; ".join(
+                    (f"for b = {limit} " if len(limits) > 1 else "") + (", ".join(rows) or "none")
+                    for limit, rows in over.items()
+                ),
             )
-    return [*items, _latent_deviations(grid)]
+        )
+    return items
 
 
-def _latent_deviations(grid: Grid) -> Item:
-    over: dict[int, list[str]] = {1: [], 2: []}
+def _beyond(grid: Grid, header: str, limit: int) -> list[str]:
+    """Return the rows whose ± is larger than any standard deviation in [0, limit]."""
+    rows = []
     for row in _MODELS:
         for source in _SOURCES:
-            mean = _number(grid, row, source, "Min Latent Distance", "mean")
-            sd = _number(grid, row, source, "Min Latent Distance", "sd")
-            for limit, rows in over.items():
-                if float(sd.exact - sd.half) > largest_deviation(mean, limit):
-                    rows.append(f"{row} {source} {mean.text} ± {sd.text}")
-    return Item(
-        "table17b-latent-sd",
-        "Table 17b, Min Latent Distance",
-        f"{2 * len(_MODELS)} standard deviations",
-        "the largest of distances in [0, b] with this mean: sqrt(m (b - m) n / (n - 1))",
-        f"too large for b = 1: {', '.join(over[1]) or 'none'}; for b = 2 (unit vectors): "
-        f"{', '.join(over[2]) or 'none'}",
-        UNCHECKED,
-        2 * len(_MODELS),
-        "the paper calls the distance normalised and does not say to what range",
-    )
+            mean, spread = (_number(grid, row, source, header, what) for what in ("mean", "sd"))
+            most = largest_deviation(mean, limit)
+            if float(spread.exact - spread.half) > most:
+                rows.append(f"{row} {source} {mean.text} ± {spread.text} (at most {most:.3f})")
+    return rows
 
 
 def largest_deviation(mean: Printed, limit: int) -> float:

@@ -8,16 +8,13 @@ from typing import Final
 
 from workflow_scripts.tables.as_latex import escape as latex
 from workflow_scripts.tables.as_markdown import escape as markdown
-from workflow_scripts.tables.audit.items import REPRODUCED, UNCHECKED, Item, summary
+from workflow_scripts.tables.audit.items import Item, summary
+from workflow_scripts.tables.audit.yardstick import CONTRADICTED, RULE
 
 TITLE: Final = "Audit of the paper"
 EXPLANATION: Final = (
     "Every number and statement of the paper that follows from other numbers in it, recomputed "
-    "from its printed tables. Reproduced: the recomputed number, rounded, is the printed one. "
-    "Rounded: so for some digits behind the printed ones, or cut off instead of rounded. "
-    "Contradicted: for no such digits. Impossible: no data could give it. Cannot be checked: the "
-    "paper does not print what it follows from. An item of several numbers has the verdict of the "
-    "worst one."
+    f"from its printed tables. {RULE}"
 )
 
 _HEADERS: Final = ("Where", "The paper says", "Recomputed from", "Found", "Verdict")
@@ -40,7 +37,7 @@ def to_markdown(items: Sequence[Item]) -> str:
     lines += [f"| {' | '.join(_HEADERS)} |", "| :-- | :-- | :-- | :-- | :-- |"]
     for item in items:
         *texts, verdict = map(markdown, _texts(item))
-        strong = verdict if item.verdict in (REPRODUCED, UNCHECKED) else f"**{verdict}**"
+        strong = f"**{verdict}**" if item.verdict == CONTRADICTED else verdict
         lines.append(f"| {' | '.join([*texts, strong])} |")
     return "\n".join(lines) + "\n"
 
@@ -52,7 +49,7 @@ def to_latex(items: Sequence[Item]) -> str:
     lines = []
     for item in items:
         *texts, verdict = map(latex, _texts(item))
-        strong = verdict if item.verdict in (REPRODUCED, UNCHECKED) else rf"\textbf{{{verdict}}}"
+        strong = rf"\textbf{{{verdict}}}" if item.verdict == CONTRADICTED else verdict
         lines.append(_line([*texts, strong]) + r" \addlinespace")
     return (
         "% Needs \\usepackage{booktabs,longtable}.\n"
