@@ -129,9 +129,9 @@ release: env
 	@echo "bundle: results/tables/release.tar.gz"
 
 profiles:
-	mkdir -p $(HOME)/.config/snakemake
+	mkdir -p "$$HOME/.config/snakemake"
 	for name in slurm_h200 slurm_a100; do \
-	  ln -sfn $(CURDIR)/profiles/$$name $(HOME)/.config/snakemake/$$name; \
+	  ln -sfn "$$PWD/profiles/$$name" "$$HOME/.config/snakemake/$$name"; \
 	done
 
 envs/core.yaml: envs/core.lock.txt envs/cuda.txt envs/reports.txt

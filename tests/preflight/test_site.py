@@ -71,6 +71,8 @@ def test_time_limits_are_read_as_sinfo_writes_them(text, minutes):
         ("lscratch:900,gpu:4", {"": 4}),
         ("gpu", {"": 1}),
         ("gpu:h200", {"h200": 1}),
+        ("gpu:a100:no_consume:4", {"a100": 4}),
+        ("gpu:no_consume:2", {"": 2}),
     ],
 )  # fmt: skip
 def test_gpus_are_read_as_sinfo_writes_them(text, gpus):

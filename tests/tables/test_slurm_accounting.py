@@ -2,7 +2,6 @@
 
 import pytest
 
-from workflow_scripts.common.errors import InputError
 from workflow_scripts.tables.slurm_accounting import (
     FIELDS,
     NOT_KNOWN,
@@ -34,7 +33,7 @@ SACCT = f"""\
 
 @pytest.fixture
 def runs():
-    return parse_sacct(SACCT)
+    return parse_sacct(SACCT).runs
 
 
 def test_the_memory_of_a_run_is_that_of_its_largest_step(runs):
@@ -87,16 +86,39 @@ def test_gpus_with_and_without_types(tres, expected):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("1048576K", 1024), ("512M", 512), ("1.50G", 1536), ("1T", 2**20), ("0", 0), ("", None)],
+    [
+        *(("1048576K", 1024), ("512M", 512), ("1.50G", 1536), ("1T", 2**20), ("0", 0), ("", None)),
+        *(("3.2P", 3.2 * 2**30), ("16E", 2**44), ("16X", None), ("-1K", None), ("many", None)),
+    ],
 )
 def test_sizes(text, expected):
     assert mib(text) == expected
 
 
-@pytest.mark.parametrize("text", ["101|name|COMPLETED\n", SACCT.replace("|7200|", "|soon|")])
-def test_what_sacct_never_writes_is_refused(text):
-    with pytest.raises(InputError):
-        parse_sacct(text)
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        ("101|", "101|a|"),
+        ("|7200|", "|soon|"),
+        ("gres/gpu=4", "gres/gpu=some"),
+        ("cpu=8", "cpu=eight"),
+    ],
+)
+def test_an_odd_cell_costs_its_job_alone(written, instead):
+    assert written in SACCT
+    before, found = parse_sacct(SACCT), parse_sacct(SACCT.replace(written, instead, 1))
+    (odd,) = found.reasons
+    assert "cannot be read here" in found.reasons[odd]
+    assert found.runs == {job: runs for job, runs in before.runs.items() if job != odd}
+    assert before.reasons == {}
+
+
+def test_an_odd_size_leaves_the_memory_unknown():
+    sizes = [line.split("|")[-1] for line in SACCT.splitlines()]
+    size = next(size for size in sizes if size)
+    found = parse_sacct(SACCT.replace(f"|{size}", "|16X"))
+    assert found.reasons == {}
+    assert any(run.max_rss_mib is None for runs in found.runs.values() for run in runs)
 
 
 def stand_in(folder, script):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.profile import gpus_of_rules, read_profile
-from tests.workflow.checkouts import make_checkout, planned_jobs, run
+from tests.workflow.checkouts import ROOT, make_checkout, planned_jobs, run
 from tests.workflow.stubs import make_stub_sources
 from workflow_scripts.tables.figures.workflow import draw_workflow
 from workflow_scripts.tables.rule_graph import parse_nodes
@@ -175,6 +176,17 @@ TARGETS = {
         "results/downstream/classification/real_only/real/repeat-0.parquet"
     ),
 }
+
+
+def test_profiles_are_found_where_paths_have_blanks(tmp_path):
+    folder, home = tmp_path / "my checkout", tmp_path / "my home"
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
+    shutil.copy(ROOT / "Makefile", folder)
+    run(["make", "profiles", f"HOME={home}"], folder)
+    for name in ("slurm_h200", "slurm_a100"):
+        found = home / ".config/snakemake" / name
+        assert found.resolve() == (folder / "profiles" / name).resolve()
+        assert (found / "config.yaml").is_file()
 
 
 @pytest.mark.parametrize(("profile", "trainers"), [("slurm_h200", "h200"), ("slurm_a100", "a100")])

@@ -114,6 +114,10 @@ def parse_nodes(line: str) -> Nodes:
     return Nodes(partition, parse_minutes(limit), int(cpus), int(memory), gpus_in(resources))
 
 
+_FLAGS: Final = ("no_consume",)
+"""Words among generic resources that name no model."""
+
+
 def gpus_in(resources: str) -> dict[str, int]:
     """Return how many GPUs of each model generic resources hold: `gpu:h200:8(S:0-1),nvme:1`.
 
@@ -125,7 +129,7 @@ def gpus_in(resources: str) -> dict[str, int]:
         name, *model = entry.split(":")
         if name == "gpu":
             number = int(model.pop()) if model and model[-1].isdigit() else 1
-            key = ":".join(model)
+            key = ":".join(part for part in model if part not in _FLAGS)
             gpus[key] = gpus.get(key, 0) + number
     return gpus
 

@@ -1,5 +1,6 @@
 """What SLURM's accounting knows of jobs: every run of them, how it ended and what it took."""
 
+import logging
 import os
 import re
 import subprocess
@@ -7,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from workflow_scripts.common.errors import InputError
+log = logging.getLogger(__name__)
 
 FIELDS: Final = (
     "JobIDRaw",
@@ -25,6 +26,8 @@ FIELDS: Final = (
 
 NOT_KNOWN: Final = "SLURM's accounting does not know the job"
 
+_ODD: Final = "SLURM's accounting cannot be read here"
+
 _BATCH: Final = 200
 """Jobs of one call: the command line stays short."""
 
@@ -32,8 +35,10 @@ _TIMEOUT_S: Final = 120
 """Without slurmdbd sacct may wait for ever."""
 
 _ID: Final = re.compile(r"(\d+)(?:\.(\w+))?")
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)")
-_MIB: Final = {"": 2.0**-20, "K": 2.0**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20}
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE]?)")
+_MIB: Final = {"": 2.0**-20} | {
+    unit: 2.0 ** (10 * power - 10) for power, unit in enumerate("KMGTPE")
+}
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,6 @@ def ask_accounting(job_ids: Iterable[str], command: str = "sacct") -> Accounting
         job_ids: SLURM's numbers.
         command: the program.
 
-    Raises:
-        InputError: sacct writes what it should not.
     """
     ids = sorted(set(job_ids), key=int)
     runs: dict[str, list[Allocation]] = {}
@@ -102,8 +105,12 @@ def ask_accounting(job_ids: Iterable[str], command: str = "sacct") -> Accounting
         batch = ids[start : start + _BATCH]
         text, reason = _run(command, batch)
         found = parse_sacct(text)
-        runs |= found
-        reasons |= {name: reason or NOT_KNOWN for name in batch if name not in found}
+        runs |= found.runs
+        reasons |= {
+            name: found.reasons.get(name) or reason or NOT_KNOWN
+            for name in batch
+            if name not in found.runs
+        }
     return Accounting(runs, reasons)
 
 
@@ -128,26 +135,28 @@ def _run(command: str, batch: Sequence[str]) -> tuple[str, str | None]:
     return done.stdout, None
 
 
-def parse_sacct(text: str) -> dict[str, list[Allocation]]:
+def parse_sacct(text: str) -> Accounting:
     """Parse `sacct --parsable2 --noheader --duplicates` with `FIELDS`.
 
     A run is a line of its own, followed by a line for each of its steps, which have the memory.
     A number that SLURM has given twice (its counter was reset) is told by the name, which
     Snakemake gives each of its runs: the last one's runs are kept.
 
-    Returns:
-        The runs of each job, in sacct's order.
+    What sacct should not write costs the job that it stands at, and no other: a size of memory is
+    unknown then, and of a job whose time or resources cannot be read nothing is known.
 
-    Raises:
-        InputError: another number of fields, or a field that is no number where one belongs.
+    Returns:
+        The runs of each job, in sacct's order, and the reasons of those that cannot be read.
     """
     runs: dict[str, list[Allocation]] = {}
+    reasons: dict[str, str] = {}
     for line in text.splitlines():
         fields = line.split("|")
         if len(fields) != len(FIELDS):
-            raise InputError(
-                f"{len(fields)} fields where {len(FIELDS)} were asked for: {line!r}", "sacct"
-            )
+            known = _ID.match(fields[0])
+            if known:
+                reasons[known[1]] = f"{_ODD}: {len(fields)} fields, not {len(FIELDS)}"
+            continue
         row = dict(zip(FIELDS, fields, strict=True))
         found = _ID.fullmatch(row["JobIDRaw"])
         if found is None:  # a part of a heterogeneous job, which Snakemake does not submit
@@ -155,23 +164,27 @@ def parse_sacct(text: str) -> dict[str, list[Allocation]]:
         job_id, step = found.groups()
         own = runs.setdefault(job_id, [])
         if step is None:
-            own.append(_allocation(job_id, row))
+            try:
+                own.append(_allocation(job_id, row))
+            except ValueError as error:
+                reasons[job_id] = f"{_ODD}: {error}"
         elif own:
             own[-1] = replace(own[-1], max_rss_mib=_larger(own[-1].max_rss_mib, mib(row["MaxRSS"])))
-    return {
+    for job_id, reason in reasons.items():
+        runs.pop(job_id, None)
+        log.warning("job %s: %s", job_id, reason)
+    known_runs = {
         job_id: [run for run in own if run.name == own[-1].name]
         for job_id, own in runs.items()
         if own
     }
+    return Accounting(known_runs, reasons)
 
 
 def _allocation(job_id: str, row: dict[str, str]) -> Allocation:
     gpus, gpu_model = gpus_in(row["AllocTRES"])
     cpus = _tres(row["AllocTRES"]).get("cpu")
-    try:
-        elapsed = float(row["ElapsedRaw"] or 0)
-    except ValueError:
-        raise InputError(f"no number of seconds: {row['ElapsedRaw']!r}", "sacct") from None
+    elapsed = float(row["ElapsedRaw"] or 0)
     start, end = ("" if t in ("Unknown", "None") else t for t in (row["Start"], row["End"]))
     node = "" if row["NodeList"] == "None assigned" else row["NodeList"]
     # "CANCELLED by 1000" names the user.
@@ -218,16 +231,14 @@ def _tres(text: str) -> dict[str, str]:
 def mib(size: str) -> float | None:
     """Return a size as sacct writes it (`1843200K`, `1.50G`, bytes without a unit) in MiB.
 
-    None where there is none.
-
-    Raises:
-        InputError: no size.
+    None where there is none, or what stands there is no size; the log says so.
     """
     if not size:
         return None
     found = _SIZE.fullmatch(size)
     if found is None:
-        raise InputError(f"no size: {size!r}", "sacct")
+        log.warning("%s: %r is no size of memory, which stays unknown", _ODD, size)
+        return None
     return float(found[1]) * _MIB[found[2]]
 
 
