@@ -13,6 +13,8 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from snakemake.exceptions import WorkflowError
+from workflow_scripts.cohort.reads import cohort_reads
+from workflow_scripts.cohort.refresh import CHANGED, changed_radiographs
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.code import Code
 from workflow_scripts.common.config import (
@@ -20,10 +22,12 @@ from workflow_scripts.common.config import (
     prompt_sets_of,
     validate_config,
 )
-from workflow_scripts.common.contents import Contents
+from workflow_scripts.common.contents import Contents, files_of
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.manifest import PROMPT_SETS
+from workflow_scripts.common.manifest import PROMPT_SETS, SPLITS
+from workflow_scripts.finetune.base_contents import base_contents
 from workflow_scripts.finetune.span import is_finished
+from workflow_scripts.generate.external_contents import external_contents
 from workflow_scripts.preflight.site import request_of
 from workflow_scripts.tables.rule_graph import rule_graph, to_json
 from workflow_scripts.world.warm_python import FOLDER as WARM_PYTHON
@@ -100,8 +104,9 @@ REID_TRAINING = config["encoders"]["reid"].get("train")
 
 # The scripts' code, as `code` reads it.
 CODE = Code(Path(workflow.basedir), known=Path(".snakemake/code.json"))
-# What the data source's tables hold, as `cohort_contents` reads it.
+# What tables and weights hold, and a user's own images.
 CONTENTS = Contents(Path(".snakemake/contents.json"))
+IMAGE_CONTENTS = Contents(Path(".snakemake/images.json"))
 
 
 wildcard_constraints:
@@ -273,6 +278,138 @@ def cohort_contents(wildcards):
     """What the source's tables hold: as parameters, they rerun the job when it changes, and a touch
     or a copy reruns nothing, whatever their size."""
     return CONTENTS.digests(cohort_sources(wildcards))
+
+
+@cache
+def reads_of(caption_source, *aspects):
+    """What decides aspects of the cohort, with its version: see `cohort_reads`."""
+    told = cohort_reads(config["cohort"], caption_source, aspects, CONTENTS)
+    return [f"cohort {VERSIONS['cohort']}", *told]
+
+
+def training_reads(wildcards):
+    """What fine-tuning reads of the cohort: no labels, no names."""
+    source = caption_source_of(config, wildcards.model)
+    return reads_of(source, "images", "captions")
+
+
+def patient_reads(wildcards):
+    """What training re-identification reads of the cohort."""
+    return reads_of(None, "images", "sites")
+
+
+def prompt_reads(wildcards):
+    """What sampling reads of the cohort, and how its prompts are drawn from that.
+
+    Labels count where prompts are drawn by them alone.
+    """
+    drawn = config["prompt_sets"][wildcards.prompt_set]
+    labels = ["findings"] if drawn.get("draw") == "official" else []
+    source = caption_source_of(config, wildcards.model)
+    return [
+        *prompt_flags(wildcards),
+        *reads_of(source, "images", "captions", *labels),
+    ]
+
+
+@cache
+def weights_of(path):
+    """`file digest` of a file of weights, or of the files of a folder."""
+
+    def tell():
+        files = files_of(path)
+        digests = CONTENTS.digests(files)
+        return digests if len(files) < 50 else [CONTENTS.condensed(files)]
+
+    return CONTENTS.last(path, tell)
+
+
+@cache
+def base_of(model):
+    """`file digest` of what a model's base holds, of the files that are loaded."""
+    return base_contents(config["models"][model], CONTENTS)
+
+
+def trained_base(wildcards):
+    """What the base holds that a model is fine-tuned from."""
+    return base_of(wildcards.model)
+
+
+def sampled_base(wildcards):
+    """What the base holds that a model is sampled from; a checkpoint trained in full has none."""
+    tuned = config["models"][wildcards.model].get("finetune")
+    return [] if tuned and tuned["method"] == "full" else base_of(wildcards.model)
+
+
+@cache
+def external_images(model, prompt_set):
+    """What a user's own images of a prompt set hold."""
+    external = config["models"][model]["external"]
+    return external_contents(external, prompt_set, IMAGE_CONTENTS)
+
+
+def imported_images(wildcards):
+    """The same, of a job."""
+    return external_images(wildcards.model, wildcards.prompt_set)
+
+
+def encoder_contents(wildcards, names):
+    """What the weights of encoders hold; those that the workflow trains are inputs."""
+    weights = config["encoders"]
+    own = [name for name in names if not (name == "reid" and REID_TRAINING)]
+    return [
+        f"{name} {file}"
+        for name in own
+        for file in weights_of(weights[name]["weights"])
+    ]
+
+
+def reid_start(wildcards):
+    """What the weights hold that the training of re-identification starts from."""
+    return weights_of(config["encoders"]["reid"]["weights"])
+
+
+def classifier_start(wildcards):
+    """What the weights hold that classifiers start from."""
+    return weights_of(config["downstream"]["classification"]["weights"])
+
+
+def labeller_contents(wildcards):
+    """What the pseudo-labeller's weights hold."""
+    return weights_of(config["downstream"]["segmentation"]["labeller"]["weights"])
+
+
+def exact_mask_contents(wildcards):
+    """What the folder of masks drawn by hand holds, where there is one."""
+    folder = config["downstream"]["segmentation"]["exact_masks"]
+    return weights_of(folder) if folder else []
+
+
+def reporter_start(wildcards):
+    """What the networks hold that a report generator starts from, or that is released."""
+    start = config["downstream"]["report_generation"]["start"]
+    # Which of them synthetic_only continues, the protocol says.
+    wanted = {"released": ["released"], "synthetic_only": ["base", "released"]}
+    folders = wanted.get(wildcards.setting, ["base"])
+    return [file for name in folders for file in weights_of(f"{start}/{name}")]
+
+
+def scorer_contents(wildcards, name):
+    """What the files of a scorer of reports hold; none where the config names none."""
+    files = REPORT_METRICS.get(name) or {}
+    return [f"{key} {file}" for key in sorted(files) for file in weights_of(files[key])]
+
+
+@cache
+def radiographs(*splits):
+    """Which splits' radiographs were replaced since they were first read, see `make refresh`.
+
+    Nothing, for as long as none was: no plan looks at the radiographs themselves.
+    """
+    try:
+        return changed_radiographs(CHANGED, splits)
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def fidelity_flags(wildcards):

@@ -12,7 +12,8 @@
 checkpoint finetune_train:
     """Fine-tune one model on every captioned training image, up to the end or the time limit."""
     input:
-        manifest=manifest,
+        # Its time and its labels count nothing: `reads` says what of it is read.
+        manifest=ancient(manifest),
         before=span_before,
     output:
         directory("results/finetune/{model}/spans/{span}"),
@@ -30,6 +31,9 @@ checkpoint finetune_train:
         runtime=2880,
     params:
         version=VERSIONS["finetune"],
+        reads=training_reads,
+        weights=trained_base,
+        radiographs=radiographs("train"),
         flags=finetune_flags,
         launcher=launcher,
         progress="results/finetune/{model}/.progress",

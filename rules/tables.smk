@@ -255,6 +255,7 @@ rule tables_figures:
     params:
         *code("tables.build_figures"),
         version=VERSIONS["tables"],
+        radiographs=radiographs(*SPLITS),
         protocol=config["protocol"],
         folder=output_folder,
         dataset=quote(config["cohort"]["dataset"]),
@@ -309,6 +310,7 @@ rule tables_report:
     params:
         *code("tables.report"),
         version=VERSIONS["tables"],
+        radiographs=radiographs(*SPLITS),
         protocol=config["protocol"],
         folder=output_folder,
         dataset=quote(config["cohort"]["dataset"]),
@@ -345,6 +347,7 @@ rule tables_riskiest:
     params:
         *code("tables.riskiest"),
         version=VERSIONS["tables"],
+        radiographs=radiographs("train"),
         dataset=quote(config["cohort"]["dataset"]),
         models=model_table,
         flags=riskiest_flags,
