@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from snakemake.exceptions import WorkflowError
-from workflow_scripts.cohort.reads import cohort_reads
+from workflow_scripts.cohort.reads import UNLABELLED, cohort_reads
 from workflow_scripts.cohort.refresh import CHANGED, changed_radiographs
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.code import Code
@@ -110,7 +110,7 @@ IMAGE_CONTENTS = Contents(Path(".snakemake/images.json"))
 
 
 wildcard_constraints:
-    captions=r"(captions_[\w.-]+/)?",
+    captions=r"(captions_[\w.-]+/)?(unlabelled/)?",
     model="[a-z][a-z0-9_]*",
     encoder="|".join(REFERENCE_ENCODERS),
     prompt_set="|".join(PROMPT_SETS),
@@ -194,6 +194,19 @@ def prompts(wildcards, prompt_set=None):
     return f"results/cohort/{captions(wildcards.model)}prompts/{prompt_set}.parquet"
 
 
+def unlabelled(wildcards):
+    """The manifest with a model's captions and without labels: relabelling makes no other one."""
+    return f"results/cohort/{captions(wildcards.model)}unlabelled/manifest.parquet"
+
+
+def asked(wildcards):
+    """A model's prompts as it is sampled from them: without labels, unless labels draw them."""
+    drawn = config["prompt_sets"][wildcards.prompt_set]
+    labels = "" if drawn.get("draw") == "official" else "unlabelled/"
+    folder = f"{captions(wildcards.model)}{labels}prompts"
+    return f"results/cohort/{folder}/{wildcards.prompt_set}.parquet"
+
+
 def own_radiographs(wildcards):
     """Features of the radiographs of a model's privacy prompts, under the other protocol."""
     folder = f"results/features/real/{captions(wildcards.model)}prompts"
@@ -224,11 +237,17 @@ def every_prompt_set(wildcards):
     ]
 
 
+def of_captions(wildcards):
+    """The caption source that a cohort's folder stands for, and whether it has labels."""
+    folder = wildcards.captions.removesuffix("unlabelled/")
+    source = folder.rstrip("/").removeprefix("captions_") or caption_source_of(config)
+    return source, folder == wildcards.captions
+
+
 def cohort_flags(wildcards):
     """Flags of the cohort's reader, from its own block of the config."""
     cohort = config["cohort"]
-    folder = wildcards.captions.rstrip("/")
-    caption_source = folder.removeprefix("captions_") or caption_source_of(config)
+    caption_source, labelled = of_captions(wildcards)
     settings = cohort[cohort["source"]]
     words = [
         cohort["source"],
@@ -236,29 +255,39 @@ def cohort_flags(wildcards):
         settings["root"],
     ]
     for name, label in cohort["views"].items():
-        words += ["--view", f"{name}={label}"]
+        words += ["--view", f"{name}={label if labelled else name}"]
+    if not labelled:
+        words.append("--no-check-files")  # the whole manifest's job does
     if cohort["source"] == "mimic_cxr_jpg":
         words += ["--annotations", settings["annotations"]]
         words += ["--caption-source", caption_source]
+        words += [] if labelled else ["--unlabelled"]
     else:
         words += ["--metadata", settings["metadata"]]
         columns = settings["columns"] | (
             {"caption": caption_source} if caption_source else {}
         )
         for column, name in columns.items():
-            words += ["--column", f"{column}={name}"]
-        findings = settings["findings"]
-        words += ["--finding-column", findings["column"]]
-        if "separator" in findings:
-            words += ["--finding-separator", findings["separator"]]
-        for label, finding in findings["values"].items():
-            words += ["--finding", f"{finding}={label}"]
-        if findings.get("absent") is not None:
-            words += ["--finding-absent", findings["absent"]]
+            if labelled or column in UNLABELLED:
+                words += ["--column", f"{column}={name}"]
+        if labelled:
+            words += finding_flags(settings["findings"])
         for name in ("test_share", "validate_share", "split_seed", "exclude_nonempty"):
             if name in settings:
                 words += flags({name: settings[name]})
     return [quote(word) for word in words]
+
+
+def finding_flags(findings):
+    """Flags that say which column of a table holds the findings, and how."""
+    words = ["--finding-column", findings["column"]]
+    if "separator" in findings:
+        words += ["--finding-separator", findings["separator"]]
+    for label, finding in findings["values"].items():
+        words += ["--finding", f"{finding}={label}"]
+    if findings.get("absent") is not None:
+        words += ["--finding-absent", findings["absent"]]
+    return words
 
 
 def cohort_sources(wildcards):
@@ -276,40 +305,12 @@ def cohort_sources(wildcards):
 
 def cohort_contents(wildcards):
     """What the source's tables hold: as parameters, they rerun the job when it changes, and a touch
-    or a copy reruns nothing, whatever their size."""
-    return CONTENTS.digests(cohort_sources(wildcards))
-
-
-@cache
-def reads_of(caption_source, *aspects):
-    """What decides aspects of the cohort, with its version: see `cohort_reads`."""
-    told = cohort_reads(config["cohort"], caption_source, aspects, CONTENTS)
-    return [f"cohort {VERSIONS['cohort']}", *told]
-
-
-def training_reads(wildcards):
-    """What fine-tuning reads of the cohort: no labels, no names."""
-    source = caption_source_of(config, wildcards.model)
-    return reads_of(source, "images", "captions")
-
-
-def patient_reads(wildcards):
-    """What training re-identification reads of the cohort."""
-    return reads_of(None, "images", "sites")
-
-
-def prompt_reads(wildcards):
-    """What sampling reads of the cohort, and how its prompts are drawn from that.
-
-    Labels count where prompts are drawn by them alone.
+    or a copy reruns nothing, whatever their size. Without labels, of what is read alone.
     """
-    drawn = config["prompt_sets"][wildcards.prompt_set]
-    labels = ["findings"] if drawn.get("draw") == "official" else []
-    source = caption_source_of(config, wildcards.model)
-    return [
-        *prompt_flags(wildcards),
-        *reads_of(source, "images", "captions", *labels),
-    ]
+    caption_source, labelled = of_captions(wildcards)
+    if labelled:
+        return CONTENTS.digests(cohort_sources(wildcards))
+    return cohort_reads(config["cohort"], caption_source, CONTENTS)
 
 
 @cache

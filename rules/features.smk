@@ -10,8 +10,7 @@
 rule features_train_reid:
     """Train the re-identification network on the cohort's own patients."""
     input:
-        # Its time and its labels count nothing: `reads` says what of it is read.
-        manifest=ancient("results/cohort/manifest.parquet"),
+        manifest="results/cohort/unlabelled/manifest.parquet",
     output:
         weights="results/features/reid/weights.pth",
         preprocessing="results/features/reid/preprocessor_config.json",
@@ -29,7 +28,6 @@ rule features_train_reid:
         runtime=1440,
     params:
         version=VERSIONS["features"],
-        reads=patient_reads,
         radiographs=radiographs("train"),
         contents=reid_start,
         initial=quote(config["encoders"]["reid"]["weights"]),

@@ -7,8 +7,7 @@
 rule generate_sample:
     """Sample one shard of a prompt set from a text-to-image model."""
     input:
-        # Neither its time nor its labels count: `reads` says what of it is read.
-        prompts=ancient(prompts),
+        prompts=asked,
         # A folder has no checksum: what it holds is told by the curve, made by the same job.
         checkpoint=ancient(checkpoint),
         curve=curve,
@@ -30,7 +29,6 @@ rule generate_sample:
         runtime=720,
     params:
         version=VERSIONS["generate"],
-        reads=prompt_reads,
         weights=sampled_base,
         block=generate_block,
         flags=generate_flags,
