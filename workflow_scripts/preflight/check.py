@@ -10,12 +10,13 @@ are read. Where jobs go to SLURM, it also asks whether that has what they want.
 import argparse
 import json
 import logging
+import math
 import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -25,7 +26,11 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
+from workflow_scripts.preflight.disk import Sizes, check_disk, planned_writes
 from workflow_scripts.preflight.site import Request, check_request, read_nodes
+
+if TYPE_CHECKING:
+    from workflow_scripts.finetune.families.base import Family
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +61,13 @@ def preflight(
         models: keys of the models that have jobs to run.
         devices: over which fine-tuning divides its batches; None leaves that to its jobs.
     """
-    subjects = _subjects(config, stages, models, devices)
-    return [_checked(what, path, check) for what, path, check in subjects]
+    sizes: dict[str, Sizes] = {}
+    subjects = _subjects(config, stages, models, devices, sizes)
+    checks = [_checked(what, path, check) for what, path, check in subjects]
+    if sizes:
+        writes = planned_writes(config, stages, models & set(config["run_models"]), sizes)
+        checks.append(_checked("disk", str(writes), lambda _: check_disk(writes)))
+    return checks
 
 
 def check_site(asked: dict[Request, list[str]]) -> list[Check]:
@@ -87,8 +97,13 @@ Subject = tuple[str, str, Callable[[Path], object]]
 
 
 def _subjects(
-    config: dict[str, Any], stages: set[str], models: set[str], devices: int | None
+    config: dict[str, Any],
+    stages: set[str],
+    models: set[str],
+    devices: int | None,
+    sizes: dict[str, Sizes],
 ) -> Iterator[Subject]:
+    """Yield what is checked; the sizes of models that could be built are added to `sizes`."""
     cohort = config["cohort"]
     source = cohort[cohort["source"]]
     if "cohort" in stages:
@@ -104,7 +119,7 @@ def _subjects(
             yield f"{prefix}.metadata", source["metadata"], lambda path: check_table(path, columns)
     for key in config["run_models"]:
         if key in models:
-            yield from _model_subjects(key, config["models"][key], stages, devices)
+            yield from _model_subjects(key, config["models"][key], stages, devices, sizes)
     optional = {"inception_v3", "densenet_121"} - set(config["fidelity"]["encoders"])
     for name, block in config["encoders"].items():
         if "features" in stages and name not in optional:
@@ -138,7 +153,11 @@ def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
 
 
 def _model_subjects(
-    key: str, block: dict[str, Any], stages: set[str], devices: int | None
+    key: str,
+    block: dict[str, Any],
+    stages: set[str],
+    devices: int | None,
+    sizes: dict[str, Sizes],
 ) -> Iterator[Subject]:
     family = block["family"]
     if family == "control" or not stages & {"finetune", "generate"}:
@@ -151,7 +170,11 @@ def _model_subjects(
     if "generate" in stages:
         sampled = ", ".join(f"{name} {value}" for name, value in block["generate"].items())
         yield f"models.{key}.generate", sampled, lambda _: check_sampling(block)
-    yield f"models.{key}.base", block["base"], lambda path: check_model(path, block, stages)
+
+    def check(path: Path) -> None:
+        sizes[key] = check_model(path, block, stages)
+
+    yield f"models.{key}.base", block["base"], check
     if devices and "finetune" in stages and "finetune" in block:
         tuned = block["finetune"]
         what = f"models.{key}.finetune, {devices} device(s)"
@@ -284,8 +307,11 @@ def _sampling(block: dict[str, Any]) -> SampleSettings:
     )
 
 
-def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ()) -> None:
+def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ()) -> Sizes:
     """Check a text-to-image model: build it, and see that it can be tuned and sampled as asked.
+
+    Returns:
+        What it says of its sizes; of one that is not to be tuned, zeros.
 
     Args:
         path: of the base.
@@ -297,7 +323,7 @@ def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ())
 
     family = get_family(block["family"])
     base = Base(path, {name: Path(part) for name, part in block.get("parts", {}).items()})
-    family.check(base)
+    files = family.check(base)
     tuned = block.get("finetune")
     if tuned and not family.trained:
         raise InputError(
@@ -319,6 +345,33 @@ def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ())
         _at("finetune.size", lambda: family.check_size(pipeline, tuned["size"]))
     if "generate" in stages:
         _at("generate.size", lambda: family.check_size(pipeline, block["generate"]["size"]))
+    if not (tuned and "finetune" in stages):
+        return Sizes(0, 0, ("", 0), 0)
+    return _sizes(family, pipeline, base, files, tuned)
+
+
+def _sizes(
+    family: "Family", pipeline: Any, base: Base, files: list[Path], tuned: dict[str, Any]
+) -> Sizes:
+    """Return the sizes of a model that is built on the meta device and to be tuned."""
+    from workflow_scripts.finetune.lora import LoraSettings, add_lora, trained_parameters
+
+    network = family.network(pipeline)
+    if tuned["method"] == "lora":
+        given = tuned["lora"]
+        lora = LoraSettings(given["rank"], given["alpha"], given["rslora"], tuple(given["targets"]))
+        add_lora(network, family, lora)
+        trained = sum(x.numel() for x in trained_parameters(network).values())
+    else:
+        trained = sum(x.numel() for x in network.parameters())
+    side = tuned["size"]
+    others = [file for file in files if base.component_of(file).split("/")[0] != family.trained]
+    return Sizes(
+        trained,
+        math.prod(family.encoded_shape(pipeline, side)),
+        (str(base.path("vae").resolve()), side),
+        sum(file.stat().st_size for file in others),
+    )
 
 
 def _check_vocabularies(pipeline: Any, base: Base) -> None:

@@ -4,10 +4,10 @@ Tables 4 and 15 of the paper. The real images are those that the augment prompts
 synthetic ones a model's images of the same prompts, the test images all of the test split. Makes
 one file: the probability of each finding for each test image; `score` makes the record of it.
 
-A step takes its batch in pieces of at most `--per-device-batch-size` images and sums gradients: loss
-and gradient are those of the whole batch, but for one thing. Batch normalisation takes its mean and
-variance over a piece, and its moving averages move once a piece. Only pieces as large as the batch
-repeat the unaccumulated training exactly.
+A step takes its batch in pieces of at most `--per-device-batch-size` images and sums the gradients:
+they are those of the whole batch, but for one thing. Batch normalisation takes mean and variance
+over a piece, and its moving averages move once a piece. Only pieces as large as the batch repeat
+the unaccumulated training exactly.
 """
 
 import argparse
