@@ -14,6 +14,7 @@ import math
 import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -275,7 +276,7 @@ def check_reporter(path: Path) -> None:
 
     from workflow_scripts.downstream.report_generation.network import load_llava, load_tokenizer
 
-    with headers_only():
+    with _without_weights():
         load_llava(path, torch.float32)
     load_tokenizer(path)
 
@@ -336,7 +337,7 @@ def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ())
         module_endings(family, targets)
     if tuned:
         family.trained_with(tuned.get("options", {}))
-    with headers_only():
+    with _without_weights():
         pipeline = family.load(base)
     _check_vocabularies(pipeline, base)
     if targets:
@@ -434,12 +435,32 @@ def _report_check(name: str, files: dict[str, str]) -> Callable[[Path], object]:
     return check
 
 
+@contextmanager
+def _without_weights() -> Iterator[None]:
+    """Within it, networks are built without their weights, and what is wrong is told here alone."""
+    import diffusers
+    import transformers
+
+    logs: list[Any] = [diffusers.utils.logging, transformers.utils.logging]
+    levels = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        with headers_only():
+            yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)
+            log.enable_progress_bar()
+
+
 def _build_llama(folder: Path) -> None:
     from transformers import LlamaForCausalLM
 
     from workflow_scripts.finetune.families.parts import load_component
 
-    with headers_only():
+    with _without_weights():
         load_component(LlamaForCausalLM, folder)
 
 
