@@ -240,7 +240,7 @@ def every_prompt_set(wildcards):
 def of_captions(wildcards):
     """The caption source that a cohort's folder stands for, and whether it has labels."""
     folder = wildcards.captions.removesuffix("unlabelled/")
-    source = folder.rstrip("/").removeprefix("captions_") or caption_source_of(config)
+    source = Path(folder).name.removeprefix("captions_") or caption_source_of(config)
     return source, folder == wildcards.captions
 
 
