@@ -85,13 +85,16 @@ def test_a_part_of_a_file_is_looked_at_when_the_file_has_changed(table, tmp_path
 
 
 def test_two_processes_keep_what_both_have_read(table, tmp_path, monkeypatch):
-    other = table.with_name("other.csv")
-    other.write_text("x")
+    second, third = table.with_name("second.csv"), table.with_name("third.csv")
+    second.write_text("x")
+    third.write_text("y")
     one, two = Contents(tmp_path / "known.json"), Contents(tmp_path / "known.json")
-    two.digests([other]), one.digests([table])  # both began with nothing
-    two.digests([other])
+    for each in (one, two):  # both know the same
+        each.digests([table])
+    one.digests([second])
+    two.digests([third])
     monkeypatch.setattr(contents, "sha256_of", None)
-    assert len(Contents(tmp_path / "known.json").digests([table, other])) == 2
+    assert len(Contents(tmp_path / "known.json").digests([table, second, third])) == 3
 
 
 def test_the_files_of_a_folder_are_those_that_its_digest_is_of(tmp_path):
