@@ -13,7 +13,7 @@ ELEVEN := python -m workflow_scripts.world.warm_python snakemake --profile profi
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
 .PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench lint format check \
-  prompts release profiles clean clean-cache
+  prompts refresh release profiles clean clean-cache
 
 help:
 	@echo 'make demo      set up, build the embedded world, run the whole workflow on it'
@@ -26,6 +26,7 @@ help:
 	@echo 'make reports   the packages that score generated reports with RadGraph, RaTEScore and GREEN'
 	@echo 'make check     is every file that config.yaml names there, whole and of the right shape?'
 	@echo 'make prompts   export the prompt sets of config.yaml as CSV'
+	@echo 'make refresh   read the radiographs that may have been replaced; what read them then runs again'
 	@echo 'make release   pack what may be published (PROFILE=profiles/demo for the demo)'
 	@echo 'make profiles  link profiles/slurm_* so that snakemake --profile slurm_h200 finds them'
 	@echo 'make clean     remove the results of the demo'
@@ -123,6 +124,9 @@ check: env
 
 prompts: env
 	snakemake --cores 1 prompts
+
+refresh: env
+	python -m workflow_scripts.cohort.refresh
 
 release: env
 	snakemake $(if $(PROFILE),--profile $(PROFILE),--cores 1) release

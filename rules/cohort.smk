@@ -1,7 +1,9 @@
 # Needs: the data source named in config.yaml (cohort.source).
 # Makes: results/cohort/manifest.parquet (one row per radiograph), attrition.csv (what was dropped
 # and why) and prompts/{prompt_set}.parquet and .csv; for models with captions from another source,
-# the same in results/cohort/captions_{source}/.
+# the same in results/cohort/captions_{source}/. In unlabelled/ of each lies the same without
+# findings and names: training and sampling read that, so that a relabelled radiograph trains nothing
+# anew.
 # No code is declared: everything follows from the cohort, so an edited comment here would rerun
 # every fine-tuning. The config, the source's tables and the stage version rerun it.
 

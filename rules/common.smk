@@ -13,6 +13,8 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from snakemake.exceptions import WorkflowError
+from workflow_scripts.cohort.reads import UNLABELLED, cohort_reads
+from workflow_scripts.cohort.refresh import CHANGED, changed_radiographs
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.code import Code
 from workflow_scripts.common.config import (
@@ -20,10 +22,12 @@ from workflow_scripts.common.config import (
     prompt_sets_of,
     validate_config,
 )
-from workflow_scripts.common.contents import Contents
+from workflow_scripts.common.contents import Contents, files_of
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.manifest import PROMPT_SETS
+from workflow_scripts.common.manifest import PROMPT_SETS, SPLITS
+from workflow_scripts.finetune.base_contents import base_contents
 from workflow_scripts.finetune.span import is_finished
+from workflow_scripts.generate.external_contents import external_contents
 from workflow_scripts.preflight.site import request_of
 from workflow_scripts.tables.rule_graph import rule_graph, to_json
 from workflow_scripts.world.warm_python import FOLDER as WARM_PYTHON
@@ -100,12 +104,13 @@ REID_TRAINING = config["encoders"]["reid"].get("train")
 
 # The scripts' code, as `code` reads it.
 CODE = Code(Path(workflow.basedir), known=Path(".snakemake/code.json"))
-# What the data source's tables hold, as `cohort_contents` reads it.
+# What tables and weights hold, and a user's own images.
 CONTENTS = Contents(Path(".snakemake/contents.json"))
+IMAGE_CONTENTS = Contents(Path(".snakemake/images.json"))
 
 
 wildcard_constraints:
-    captions=r"(captions_[\w.-]+/)?",
+    captions=r"(captions_[\w.-]+/)?(unlabelled/)?",
     model="[a-z][a-z0-9_]*",
     encoder="|".join(REFERENCE_ENCODERS),
     prompt_set="|".join(PROMPT_SETS),
@@ -189,6 +194,19 @@ def prompts(wildcards, prompt_set=None):
     return f"results/cohort/{captions(wildcards.model)}prompts/{prompt_set}.parquet"
 
 
+def unlabelled(wildcards):
+    """The manifest with a model's captions and without labels: relabelling makes no other one."""
+    return f"results/cohort/{captions(wildcards.model)}unlabelled/manifest.parquet"
+
+
+def asked(wildcards):
+    """A model's prompts as it is sampled from them: without labels, unless labels draw them."""
+    drawn = config["prompt_sets"][wildcards.prompt_set]
+    labels = "" if drawn.get("draw") == "official" else "unlabelled/"
+    folder = f"{captions(wildcards.model)}{labels}prompts"
+    return f"results/cohort/{folder}/{wildcards.prompt_set}.parquet"
+
+
 def own_radiographs(wildcards):
     """Features of the radiographs of a model's privacy prompts, under the other protocol."""
     folder = f"results/features/real/{captions(wildcards.model)}prompts"
@@ -219,11 +237,17 @@ def every_prompt_set(wildcards):
     ]
 
 
+def of_captions(wildcards):
+    """The caption source that a cohort's folder stands for, and whether it has labels."""
+    folder = wildcards.captions.removesuffix("unlabelled/")
+    source = Path(folder).name.removeprefix("captions_") or caption_source_of(config)
+    return source, folder == wildcards.captions
+
+
 def cohort_flags(wildcards):
     """Flags of the cohort's reader, from its own block of the config."""
     cohort = config["cohort"]
-    folder = wildcards.captions.rstrip("/")
-    caption_source = folder.removeprefix("captions_") or caption_source_of(config)
+    caption_source, labelled = of_captions(wildcards)
     settings = cohort[cohort["source"]]
     words = [
         cohort["source"],
@@ -231,29 +255,39 @@ def cohort_flags(wildcards):
         settings["root"],
     ]
     for name, label in cohort["views"].items():
-        words += ["--view", f"{name}={label}"]
+        words += ["--view", f"{name}={label if labelled else name}"]
+    if not labelled:
+        words.append("--no-check-files")  # the whole manifest's job does
     if cohort["source"] == "mimic_cxr_jpg":
         words += ["--annotations", settings["annotations"]]
         words += ["--caption-source", caption_source]
+        words += [] if labelled else ["--unlabelled"]
     else:
         words += ["--metadata", settings["metadata"]]
         columns = settings["columns"] | (
             {"caption": caption_source} if caption_source else {}
         )
         for column, name in columns.items():
-            words += ["--column", f"{column}={name}"]
-        findings = settings["findings"]
-        words += ["--finding-column", findings["column"]]
-        if "separator" in findings:
-            words += ["--finding-separator", findings["separator"]]
-        for label, finding in findings["values"].items():
-            words += ["--finding", f"{finding}={label}"]
-        if findings.get("absent") is not None:
-            words += ["--finding-absent", findings["absent"]]
+            if labelled or column in UNLABELLED:
+                words += ["--column", f"{column}={name}"]
+        if labelled:
+            words += finding_flags(settings["findings"])
         for name in ("test_share", "validate_share", "split_seed", "exclude_nonempty"):
             if name in settings:
                 words += flags({name: settings[name]})
     return [quote(word) for word in words]
+
+
+def finding_flags(findings):
+    """Flags that say which column of a table holds the findings, and how."""
+    words = ["--finding-column", findings["column"]]
+    if "separator" in findings:
+        words += ["--finding-separator", findings["separator"]]
+    for label, finding in findings["values"].items():
+        words += ["--finding", f"{finding}={label}"]
+    if findings.get("absent") is not None:
+        words += ["--finding-absent", findings["absent"]]
+    return words
 
 
 def cohort_sources(wildcards):
@@ -271,8 +305,112 @@ def cohort_sources(wildcards):
 
 def cohort_contents(wildcards):
     """What the source's tables hold: as parameters, they rerun the job when it changes, and a touch
-    or a copy reruns nothing, whatever their size."""
-    return CONTENTS.digests(cohort_sources(wildcards))
+    or a copy reruns nothing, whatever their size. Without labels, of what is read alone.
+    """
+    caption_source, labelled = of_captions(wildcards)
+    if labelled:
+        return CONTENTS.digests(cohort_sources(wildcards))
+    return cohort_reads(config["cohort"], caption_source, CONTENTS)
+
+
+@cache
+def weights_of(path):
+    """`file digest` of a file of weights, or of the files of a folder."""
+
+    def tell():
+        files = files_of(path)
+        digests = CONTENTS.digests(files)
+        return digests if len(files) < 50 else [CONTENTS.condensed(files)]
+
+    return CONTENTS.last(path, tell)
+
+
+@cache
+def base_of(model):
+    """`file digest` of what a model's base holds, of the files that are loaded."""
+    return base_contents(config["models"][model], CONTENTS)
+
+
+def trained_base(wildcards):
+    """What the base holds that a model is fine-tuned from."""
+    return base_of(wildcards.model)
+
+
+def sampled_base(wildcards):
+    """What the base holds that a model is sampled from; a checkpoint trained in full has none."""
+    tuned = config["models"][wildcards.model].get("finetune")
+    return [] if tuned and tuned["method"] == "full" else base_of(wildcards.model)
+
+
+@cache
+def external_images(model, prompt_set):
+    """What a user's own images of a prompt set hold."""
+    external = config["models"][model]["external"]
+    return external_contents(external, prompt_set, IMAGE_CONTENTS)
+
+
+def imported_images(wildcards):
+    """The same, of a job."""
+    return external_images(wildcards.model, wildcards.prompt_set)
+
+
+def encoder_contents(wildcards, names):
+    """What the weights of encoders hold; those that the workflow trains are inputs."""
+    weights = config["encoders"]
+    own = [name for name in names if not (name == "reid" and REID_TRAINING)]
+    return [
+        f"{name} {file}"
+        for name in own
+        for file in weights_of(weights[name]["weights"])
+    ]
+
+
+def reid_start(wildcards):
+    """What the weights hold that the training of re-identification starts from."""
+    return weights_of(config["encoders"]["reid"]["weights"])
+
+
+def classifier_start(wildcards):
+    """What the weights hold that classifiers start from."""
+    return weights_of(config["downstream"]["classification"]["weights"])
+
+
+def labeller_contents(wildcards):
+    """What the pseudo-labeller's weights hold."""
+    return weights_of(config["downstream"]["segmentation"]["labeller"]["weights"])
+
+
+def exact_mask_contents(wildcards):
+    """What the folder of masks drawn by hand holds, where there is one."""
+    folder = config["downstream"]["segmentation"]["exact_masks"]
+    return weights_of(folder) if folder else []
+
+
+def reporter_start(wildcards):
+    """What the networks hold that a report generator starts from, or that is released."""
+    start = config["downstream"]["report_generation"]["start"]
+    # Which of them synthetic_only continues, the protocol says.
+    wanted = {"released": ["released"], "synthetic_only": ["base", "released"]}
+    folders = wanted.get(wildcards.setting, ["base"])
+    return [file for name in folders for file in weights_of(f"{start}/{name}")]
+
+
+def scorer_contents(wildcards, name):
+    """What the files of a scorer of reports hold; none where the config names none."""
+    files = REPORT_METRICS.get(name) or {}
+    return [f"{key} {file}" for key in sorted(files) for file in weights_of(files[key])]
+
+
+@cache
+def radiographs(*splits):
+    """Which splits' radiographs were replaced since they were first read, see `make refresh`.
+
+    Nothing, for as long as none was: no plan looks at the radiographs themselves.
+    """
+    try:
+        return changed_radiographs(CHANGED, splits)
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def fidelity_flags(wildcards):

@@ -29,6 +29,8 @@ rule downstream_train_classifier:
     params:
         *code("downstream.classification.train"),
         version=VERSIONS["downstream"],
+        weights=classifier_start,
+        radiographs=radiographs("train", "test"),
         protocol=config["protocol"],
         flags=flags(downstream_settings("classification")),
         seed=partial(training_seed, task="classification"),
@@ -94,6 +96,8 @@ rule downstream_masks:
     params:
         *code("downstream.segmentation.label"),
         version=VERSIONS["downstream"],
+        weights=labeller_contents,
+        radiographs=radiographs("train", "test"),
         flags=labeller_flags,
         shards=training_shards_flag,
     shell:
@@ -126,6 +130,7 @@ rule downstream_train_segmenter:
     params:
         *code("downstream.segmentation.train"),
         version=VERSIONS["downstream"],
+        radiographs=radiographs("train", "test"),
         protocol=config["protocol"],
         flags=segmenter_flags,
         seed=partial(training_seed, task="segmentation"),
@@ -190,6 +195,7 @@ rule downstream_score_labeller:
     params:
         *code("downstream.segmentation.score_labeller"),
         version=VERSIONS["downstream"],
+        exact_masks=exact_mask_contents,
         protocol=config["protocol"],
         flags=exact_masks_flags,
         bootstrap=config["downstream"]["bootstrap"],
@@ -222,6 +228,8 @@ rule downstream_train_reporter:
         runtime=2880,
     params:
         version=VERSIONS["downstream"],
+        weights=reporter_start,
+        radiographs=radiographs(*SPLITS),
         launcher=launcher,
         protocol=config["protocol"],
         flags=flags(downstream_settings("report_generation")),
@@ -257,6 +265,7 @@ rule downstream_chexbert:
     params:
         *code("downstream.report_generation.metrics.label_chexbert"),
         version=VERSIONS["downstream"],
+        weights=partial(scorer_contents, name="chexbert"),
         flags=report_metric_flags("chexbert"),
     shell:
         "python -m workflow_scripts.downstream.report_generation.metrics.label_chexbert"
@@ -284,6 +293,7 @@ rule downstream_radgraph:
     params:
         *code("downstream.report_generation.metrics.score_radgraph"),
         version=VERSIONS["downstream"],
+        weights=partial(scorer_contents, name="radgraph"),
         packages=quote(REPORT_PACKAGES),
         flags=report_metric_flags("radgraph"),
         progress="results/downstream/report_generation/{setting}/{model}/.radgraph-{repeat}",
@@ -314,6 +324,7 @@ rule downstream_green:
     params:
         *code("downstream.report_generation.metrics.score_green"),
         version=VERSIONS["downstream"],
+        weights=partial(scorer_contents, name="green"),
         packages=quote(REPORT_PACKAGES),
         flags=report_metric_flags("green"),
         progress="results/downstream/report_generation/{setting}/{model}/.green-{repeat}",
@@ -344,6 +355,7 @@ rule downstream_ratescore:
     params:
         *code("downstream.report_generation.metrics.score_ratescore"),
         version=VERSIONS["downstream"],
+        weights=partial(scorer_contents, name="ratescore"),
         packages=quote(REPORT_PACKAGES),
         flags=report_metric_flags("ratescore"),
         progress="results/downstream/report_generation/{setting}/{model}/.ratescore-{repeat}",

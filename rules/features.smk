@@ -10,7 +10,7 @@
 rule features_train_reid:
     """Train the re-identification network on the cohort's own patients."""
     input:
-        manifest="results/cohort/manifest.parquet",
+        manifest="results/cohort/unlabelled/manifest.parquet",
     output:
         weights="results/features/reid/weights.pth",
         preprocessing="results/features/reid/preprocessor_config.json",
@@ -28,6 +28,8 @@ rule features_train_reid:
         runtime=1440,
     params:
         version=VERSIONS["features"],
+        radiographs=radiographs("train"),
+        contents=reid_start,
         initial=quote(config["encoders"]["reid"]["weights"]),
         flags=flags(REID_TRAINING or {}),
         progress="results/features/reid/.progress",
@@ -64,6 +66,7 @@ rule features_fidelity:
         protocol=config["protocol"],
         folder=output_folder,
         encoders=partial(encoder_flags, names=FIDELITY_ENCODERS),
+        weights=partial(encoder_contents, names=FIDELITY_ENCODERS),
         progress="results/features/{model}/test/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection {wildcards.model}"
@@ -104,6 +107,7 @@ rule features_privacy:
         folder=partial(folder_of_outputs, name="features"),
         other_folder=partial(folder_of_outputs, name="other"),
         encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
+        weights=partial(encoder_contents, names=PRIVACY_ENCODERS),
         progress="results/features/{model}/privacy/.progress",
         other_progress="results/features/{model}/privacy/.progress-other",
     shell:
@@ -141,6 +145,8 @@ rule features_reference:
         protocol=config["protocol"],
         folder=output_folder,
         encoders=partial(encoder_flags, names=REFERENCE_ENCODERS),
+        weights=partial(encoder_contents, names=REFERENCE_ENCODERS),
+        radiographs=radiographs("test"),
         progress="results/features/real/test/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
@@ -173,6 +179,8 @@ rule features_training:
         protocol=config["protocol"],
         folder=output_folder,
         encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
+        weights=partial(encoder_contents, names=PRIVACY_ENCODERS),
+        radiographs=radiographs("train"),
         progress="results/features/real/train/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
@@ -209,6 +217,8 @@ rule features_prompts:
         protocol=OTHER_PROTOCOL,
         folder=output_folder,
         encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
+        weights=partial(encoder_contents, names=PRIVACY_ENCODERS),
+        radiographs=radiographs("train"),
         progress="results/features/real/{captions}prompts/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
@@ -249,6 +259,8 @@ rule features_held_out:
         folder=partial(folder_of_outputs, name="features"),
         other_folder=partial(folder_of_outputs, name="other"),
         encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
+        weights=partial(encoder_contents, names=PRIVACY_ENCODERS),
+        radiographs=radiographs("test", "validate"),
         progress="results/features/real/held_out/.progress",
         other_progress="results/features/real/held_out/.progress-other",
     shell:

@@ -1,13 +1,13 @@
 # Needs: a prompt set and a checkpoint, a user's own images, or (controls) the manifest.
 # Makes: results/generate/{model}/{prompt_set}/part-*.parquet, seeded images as Parquet shards.
 # An image depends on its model, prompt and seed, not on how many shards there are. As in
-# finetune.smk, only the config and the stage version rerun it.
+# finetune.smk, only the config, the stage version and the contents of what is read rerun it.
 
 
 rule generate_sample:
     """Sample one shard of a prompt set from a text-to-image model."""
     input:
-        prompts=prompts,
+        prompts=asked,
         # A folder has no checksum: what it holds is told by the curve, made by the same job.
         checkpoint=ancient(checkpoint),
         curve=curve,
@@ -29,6 +29,7 @@ rule generate_sample:
         runtime=720,
     params:
         version=VERSIONS["generate"],
+        weights=sampled_base,
         block=generate_block,
         flags=generate_flags,
         progress="results/generate/{model}/{prompt_set}/.progress-{shard}-of-{shards}",
@@ -43,7 +44,7 @@ rule generate_external:
     """Import one shard of a user's own images."""
     input:
         prompts=prompts,
-        sources=external_sources,
+        sources=ancient(external_sources),
     output:
         "results/generate/{model}/{prompt_set}/part-{shard}-of-{shards}.parquet",
     log:
@@ -61,6 +62,7 @@ rule generate_external:
     params:
         *code("generate.import_external"),
         version=VERSIONS["generate"],
+        contents=imported_images,
         flags=external_flags,
     shell:
         "python -m workflow_scripts.generate.import_external {params.flags}"
@@ -90,6 +92,7 @@ rule generate_control:
     params:
         *code("generate.make_control"),
         version=VERSIONS["generate"],
+        radiographs=radiographs(*SPLITS),
         flags=control_flags,
     shell:
         "python -m workflow_scripts.generate.make_control {params.flags}"

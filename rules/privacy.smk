@@ -40,6 +40,7 @@ rule privacy_score:
     params:
         *code("privacy.score", "privacy.score_closest", "privacy.score_novelty"),
         version=VERSIONS["privacy"],
+        radiographs=radiographs("train"),
         protocol=config["protocol"],
         other=OTHER_PROTOCOL,
         flags=privacy_flags,

@@ -256,6 +256,7 @@ rule tables_figures:
     params:
         *code("tables.build_figures"),
         version=VERSIONS["tables"],
+        radiographs=radiographs(*SPLITS),
         protocol=config["protocol"],
         folder=output_folder,
         dataset=quote(config["cohort"]["dataset"]),
@@ -310,6 +311,7 @@ rule tables_report:
     params:
         *code("tables.report"),
         version=VERSIONS["tables"],
+        radiographs=radiographs(*SPLITS),
         protocol=config["protocol"],
         folder=output_folder,
         dataset=quote(config["cohort"]["dataset"]),
@@ -346,6 +348,7 @@ rule tables_riskiest:
     params:
         *code("tables.riskiest"),
         version=VERSIONS["tables"],
+        radiographs=radiographs("train"),
         dataset=quote(config["cohort"]["dataset"]),
         models=model_table,
         flags=riskiest_flags,

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from workflow_scripts.common import contents
-from workflow_scripts.common.contents import Contents
+from workflow_scripts.common.contents import Contents, files_of
 
 
 @pytest.fixture
@@ -50,3 +50,56 @@ def test_what_is_known_is_not_read_again(table, tmp_path, monkeypatch):
 def test_a_damaged_memory_is_forgotten(table, tmp_path, text):
     (tmp_path / "known.json").write_text(text)
     assert Contents(tmp_path / "known.json").digests([table]) == of(b"a,b\n1,2\n")
+
+
+def test_what_is_gone_says_what_it_said_last(table, tmp_path):
+    def tell():
+        return Contents(known).last("tables", lambda: Contents(known).digests([table]))
+
+    known = tmp_path / "known.json"
+    table.rename(tmp_path / "away.csv")
+    assert tell() == ["missing"]
+    (tmp_path / "away.csv").rename(table)
+    said = tell()
+    assert said == of(b"a,b\n1,2\n")
+    table.unlink()
+    assert tell() == said
+    table.write_bytes(b"other")
+    assert tell() == of(b"other")
+
+
+def test_a_part_of_a_file_is_looked_at_when_the_file_has_changed(table, tmp_path):
+    looked = []
+
+    def first_line(path):
+        looked.append(path)
+        return path.read_text().splitlines()[0]
+
+    def told():
+        return Contents(tmp_path / "known.json").derived(table, "first line", first_line)
+
+    assert (told(), told(), len(looked)) == ("a,b", "a,b", 1)
+    assert Contents(tmp_path / "known.json").derived(table, "other", lambda _: "x") == "x"
+    table.write_bytes(b"c,d\n1,2\n")
+    assert (told(), len(looked)) == ("c,d", 2)
+
+
+def test_two_processes_keep_what_both_have_read(table, tmp_path, monkeypatch):
+    second, third = table.with_name("second.csv"), table.with_name("third.csv")
+    second.write_text("x")
+    third.write_text("y")
+    one, two = Contents(tmp_path / "known.json"), Contents(tmp_path / "known.json")
+    for each in (one, two):  # both know the same
+        each.digests([table])
+    one.digests([second])
+    two.digests([third])
+    monkeypatch.setattr(contents, "sha256_of", None)
+    assert len(Contents(tmp_path / "known.json").digests([table, second, third])) == 3
+
+
+def test_the_files_of_a_folder_are_those_that_its_digest_is_of(tmp_path):
+    for name in ("b", "a/c", ".cache/d", "a/.e"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert [str(file.relative_to(tmp_path)) for file in files_of(tmp_path)] == ["a/c", "b"]
+    assert files_of(tmp_path / "b") == [tmp_path / "b"]

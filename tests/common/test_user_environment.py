@@ -21,11 +21,12 @@ KEPT = {"CUDA_VISIBLE_DEVICES": "0", "OMP_NUM_THREADS": "1", "CUBLAS_WORKSPACE_C
 
 def test_what_changes_the_arithmetic_is_gone_before_any_library_is_imported():
     code = (
-        "import logging, os, sys\n"
-        "from workflow_scripts.common.errors import run_script\n"
+        "import os, sys, workflow_scripts\n"
+        "found = sorted(os.environ)\n"  # a script may import torch before anything of the package
         "assert 'torch' not in sys.modules\n"
+        "from workflow_scripts.common.errors import run_script\n"
         "from workflow_scripts.common.records import provenance\n"
-        "run_script(lambda: print(sorted(os.environ), provenance({})['environment']))"
+        "run_script(lambda: print(found, provenance({})['environment']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -38,7 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     views = _pairs(args.view, "--view")
     if args.source == "mimic_cxr_jpg":
         manifest = mimic_cxr_jpg(
-            args.root, args.annotations, args.caption_source, views, attrition, args.check_files
+            args.root,
+            args.annotations,
+            args.caption_source,
+            views,
+            attrition,
+            args.check_files,
+            labelled=not args.unlabelled,
         )
     else:
         manifest = image_folder(
@@ -101,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     mimic = sources.add_parser("mimic_cxr_jpg", parents=[shared], help="MIMIC-CXR-JPG's layout")
     mimic.add_argument("--annotations", required=True, help="folder of LLaVA-Rad's annotations")
     mimic.add_argument("--caption-source", required=True, choices=CAPTION_SOURCES)
+    mimic.add_argument("--unlabelled", action="store_true", help="read no findings: all stay null")
     mimic.add_argument(
         "--view", required=True, action="append", metavar="VIEWPOSITION=NAME", help="repeatable"
     )

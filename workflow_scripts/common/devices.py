@@ -47,6 +47,18 @@ def accelerator_on(device: "torch.device", mixed_precision: str = "no") -> "Acce
     )
 
 
+def check_bf16(mixed_precision: str, device: "torch.device") -> None:
+    """Refuse bf16 on a GPU that has none.
+
+    Raises:
+        InputError: this GPU has no bf16.
+    """
+    import torch
+
+    if mixed_precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise InputError("this GPU has no bf16", "mixed_precision", "use no")
+
+
 def device_name(device: "torch.device") -> str:
     """Return the device as records name it: `cpu` or `cuda:NVIDIA H200`."""
     if device.type != "cuda":

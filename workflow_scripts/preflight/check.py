@@ -10,12 +10,14 @@ are read. Where jobs go to SLURM, it also asks whether that has what they want.
 import argparse
 import json
 import logging
+import math
 import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -26,7 +28,11 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
+from workflow_scripts.preflight.disk import Sizes, check_disk, planned_writes
 from workflow_scripts.preflight.site import Request, check_request, read_nodes
+
+if TYPE_CHECKING:
+    from workflow_scripts.finetune.families.base import Family
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +63,13 @@ def preflight(
         models: keys of the models that have jobs to run.
         devices: over which fine-tuning divides its batches; None leaves that to its jobs.
     """
-    subjects = _subjects(config, stages, models, devices)
-    return [_checked(what, path, check) for what, path, check in subjects]
+    sizes: dict[str, Sizes] = {}
+    subjects = _subjects(config, stages, models, devices, sizes)
+    checks = [_checked(what, path, check) for what, path, check in subjects]
+    if sizes:
+        writes = planned_writes(config, stages, models & set(config["run_models"]), sizes)
+        checks.append(_checked("disk", str(writes), lambda _: check_disk(writes)))
+    return checks
 
 
 def check_site(asked: dict[Request, list[str]]) -> list[Check]:
@@ -88,8 +99,13 @@ Subject = tuple[str, str, Callable[[Path], object]]
 
 
 def _subjects(
-    config: dict[str, Any], stages: set[str], models: set[str], devices: int | None
+    config: dict[str, Any],
+    stages: set[str],
+    models: set[str],
+    devices: int | None,
+    sizes: dict[str, Sizes],
 ) -> Iterator[Subject]:
+    """Yield what is checked; the sizes of models that could be built are added to `sizes`."""
     cohort = config["cohort"]
     source = cohort[cohort["source"]]
     if "cohort" in stages:
@@ -105,7 +121,7 @@ def _subjects(
             yield f"{prefix}.metadata", source["metadata"], lambda path: check_table(path, columns)
     for key in config["run_models"]:
         if key in models:
-            yield from _model_subjects(key, config["models"][key], stages, devices)
+            yield from _model_subjects(key, config["models"][key], stages, devices, sizes)
     optional = {"inception_v3", "densenet_121"} - set(config["fidelity"]["encoders"])
     for name, block in config["encoders"].items():
         if "features" in stages and name not in optional:
@@ -139,7 +155,11 @@ def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
 
 
 def _model_subjects(
-    key: str, block: dict[str, Any], stages: set[str], devices: int | None
+    key: str,
+    block: dict[str, Any],
+    stages: set[str],
+    devices: int | None,
+    sizes: dict[str, Sizes],
 ) -> Iterator[Subject]:
     family = block["family"]
     if family == "control" or not stages & {"finetune", "generate"}:
@@ -152,7 +172,11 @@ def _model_subjects(
     if "generate" in stages:
         sampled = ", ".join(f"{name} {value}" for name, value in block["generate"].items())
         yield f"models.{key}.generate", sampled, lambda _: check_sampling(block)
-    yield f"models.{key}.base", block["base"], lambda path: check_model(path, block, stages)
+
+    def check(path: Path) -> None:
+        sizes[key] = check_model(path, block, stages)
+
+    yield f"models.{key}.base", block["base"], check
     if devices and "finetune" in stages and "finetune" in block:
         tuned = block["finetune"]
         what = f"models.{key}.finetune, {devices} device(s)"
@@ -253,7 +277,7 @@ def check_reporter(path: Path) -> None:
 
     from workflow_scripts.downstream.report_generation.network import load_llava, load_tokenizer
 
-    with headers_only():
+    with _without_weights():
         load_llava(path, torch.float32)
     load_tokenizer(path)
 
@@ -285,8 +309,11 @@ def _sampling(block: dict[str, Any]) -> SampleSettings:
     )
 
 
-def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ()) -> None:
+def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ()) -> Sizes:
     """Check a text-to-image model: build it, and see that it can be tuned and sampled as asked.
+
+    Returns:
+        What it says of its sizes; of one that is not to be tuned, zeros.
 
     Args:
         path: of the base.
@@ -298,7 +325,7 @@ def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ())
 
     family = get_family(block["family"])
     base = Base(path, {name: Path(part) for name, part in block.get("parts", {}).items()})
-    family.check(base)
+    files = family.check(base)
     tuned = block.get("finetune")
     if tuned and not family.trained:
         raise InputError(
@@ -311,7 +338,7 @@ def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ())
         module_endings(family, targets)
     if tuned:
         family.trained_with(tuned.get("options", {}))
-    with headers_only():
+    with _without_weights():
         pipeline = family.load(base)
     _check_vocabularies(pipeline, base)
     if targets:
@@ -320,6 +347,33 @@ def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ())
         _at("finetune.size", lambda: family.check_size(pipeline, tuned["size"]))
     if "generate" in stages:
         _at("generate.size", lambda: family.check_size(pipeline, block["generate"]["size"]))
+    if not (tuned and "finetune" in stages):
+        return Sizes(0, 0, ("", 0), 0)
+    return _sizes(family, pipeline, base, files, tuned)
+
+
+def _sizes(
+    family: "Family", pipeline: Any, base: Base, files: list[Path], tuned: dict[str, Any]
+) -> Sizes:
+    """Return the sizes of a model that is built on the meta device and to be tuned."""
+    from workflow_scripts.finetune.lora import LoraSettings, add_lora, trained_parameters
+
+    network = family.network(pipeline)
+    if tuned["method"] == "lora":
+        given = tuned["lora"]
+        lora = LoraSettings(given["rank"], given["alpha"], given["rslora"], tuple(given["targets"]))
+        add_lora(network, family, lora)
+        trained = sum(x.numel() for x in trained_parameters(network).values())
+    else:
+        trained = sum(x.numel() for x in network.parameters())
+    side = tuned["size"]
+    others = [file for file in files if base.component_of(file).split("/")[0] != family.trained]
+    return Sizes(
+        trained,
+        math.prod(family.encoded_shape(pipeline, side)),
+        (str(base.path("vae").resolve()), side),
+        sum(file.stat().st_size for file in others),
+    )
 
 
 def _check_vocabularies(pipeline: Any, base: Base) -> None:
@@ -382,12 +436,32 @@ def _report_check(name: str, files: dict[str, str]) -> Callable[[Path], object]:
     return check
 
 
+@contextmanager
+def _without_weights() -> Iterator[None]:
+    """Within it, networks are built without their weights, and what is wrong is told here alone."""
+    import diffusers
+    import transformers
+
+    logs: list[Any] = [diffusers.utils.logging, transformers.utils.logging]
+    levels = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        with headers_only():
+            yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)
+            log.enable_progress_bar()
+
+
 def _build_llama(folder: Path) -> None:
     from transformers import LlamaForCausalLM
 
     from workflow_scripts.finetune.families.parts import load_component
 
-    with headers_only():
+    with _without_weights():
         load_component(LlamaForCausalLM, folder)
 
 

@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from workflow_scripts.common.devices import accelerator_on
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.pixels import mirror, rotate
 from workflow_scripts.common.resnet import check_pretrained as check
 from workflow_scripts.common.resnet import pretrained_resnet
+from workflow_scripts.common.training import begin_attempt, train
 from workflow_scripts.downstream.classification.network import ClassificationTask
 
 
@@ -95,3 +98,69 @@ def test_augmentation_depends_on_epoch_and_image_not_on_the_batch():
     task.loss(Spy(), rows, epoch=4)
     torch.testing.assert_close(seen[1], seen[0][[5, 2]])
     assert not torch.allclose(seen[2], seen[0])
+
+
+class Pooled(nn.Module):
+    """A convolution, batch normalisation or nothing, and a linear layer."""
+
+    def __init__(self, norm):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU())
+        self.head = nn.Linear(4, 14)
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)))
+
+
+def trained(norm, tmp_path, at_once, precision="no"):
+    """The state of a network after three steps of 12 images, `at_once` at a time."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (12, 16, 16), dtype=np.uint8)
+    labels = rng.integers(0, 2, (12, 14)).astype(np.float32)
+    rows = np.arange(12)
+    task = ClassificationTask(
+        pixels, labels, rows, rows,
+        batch_size=12, rotation_degrees=10, flip=True, seed=1, device=torch.device("cpu"),
+    )  # fmt: skip
+    AcceleratorState._reset_state(True)  # a process has one precision
+    accelerator = accelerator_on(torch.device("cpu"), precision)
+    network = Pooled(norm)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    attempt = begin_attempt(tmp_path / f"{norm}{at_once}{precision}", accelerator)
+    train(
+        network, task, optimizer, None, epochs=3, batch_size=12, seed=1, attempt=attempt, key="k",
+        accelerator=accelerator, label="x", per_device_batch_size=at_once, keep_best=False,
+    )  # fmt: skip
+    return network, {name: value.clone() for name, value in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 5])
+def test_pieces_of_a_batch_train_as_the_whole_batch_does(tmp_path, at_once):
+    _, whole = trained(nn.Identity(), tmp_path, 12)
+    _, pieces = trained(nn.Identity(), tmp_path, at_once)
+    for name, value in whole.items():
+        torch.testing.assert_close(pieces[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_batch_normalisation_alone_sees_the_pieces(tmp_path):
+    """Its statistics are a piece's, and move once a piece: the README and config.yaml say so."""
+    _, whole = trained(nn.BatchNorm2d(4), tmp_path, 12)
+    _, pieces = trained(nn.BatchNorm2d(4), tmp_path, 4)
+    assert (whole["body.1.num_batches_tracked"], pieces["body.1.num_batches_tracked"]) == (3, 9)
+    assert not torch.allclose(pieces["body.0.weight"], whole["body.0.weight"], atol=1e-6)
+
+
+def test_bf16_trains_near_float32_and_keeps_weights_and_test_passes_in_float32(tmp_path):
+    _, full = trained(nn.Identity(), tmp_path, 4)
+    network, half = trained(nn.Identity(), tmp_path, 4, "bf16")
+    assert {value.dtype for value in half.values()} == {torch.float32}
+    assert not torch.equal(half["head.weight"], full["head.weight"])
+    torch.testing.assert_close(half["head.weight"], full["head.weight"], atol=5e-3, rtol=0)
+    images = torch.rand(2, 3, 16, 16)
+    accelerator = accelerator_on(torch.device("cpu"), "bf16")
+    plain = accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+    again = Pooled(nn.Identity())
+    again.load_state_dict(half)
+    assert torch.equal(plain(images), again(images))
+    AcceleratorState._reset_state(True)

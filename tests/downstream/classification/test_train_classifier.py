@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from accelerate.state import AcceleratorState
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -220,6 +221,16 @@ def test_as_published_flips_splits_at_random_and_says_so(world, monkeypatch):
 def test_batch_larger_than_the_training_set(world):
     run = world.run("one_batch", batch_size=10_000, epochs=1)
     assert read_record(run / "record.json").details["runs"][0]["n_train"] < 10_000
+
+
+def test_a_batch_in_pieces_and_bf16_are_learned_from_and_recorded(world):
+    AcceleratorState._reset_state(True)  # a process has one precision
+    changes = {"per_device_batch_size": 11, "mixed_precision": "bf16", "epochs": 4}
+    (run,) = read_record(world.run("pieces", **changes) / "record.json").details["runs"]
+    settings = run["settings"]
+    assert (settings["per_device_batch_size"], settings["mixed_precision"]) == (11, "bf16")
+    assert run["curve"][-1]["training_loss"] < 0.7 * run["curve"][0]["training_loss"]
+    AcceleratorState._reset_state(True)
 
 
 def test_diverging_training_stops_with_the_reason_and_writes_nothing(world):

@@ -3,6 +3,11 @@
 Tables 4 and 15 of the paper. The real images are those that the augment prompts point to, the
 synthetic ones a model's images of the same prompts, the test images all of the test split. Makes
 one file: the probability of each finding for each test image; `score` makes the record of it.
+
+A step takes its batch in pieces of at most `--per-device-batch-size` images and sums the gradients:
+they are those of the whole batch, but for one thing. Batch normalisation takes mean and variance
+over a piece, and its moving averages move once a piece. Only pieces as large as the batch repeat
+the unaccumulated training exactly.
 """
 
 import argparse
@@ -16,7 +21,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from workflow_scripts.common.as_published import PROTOCOLS, deviations
 from workflow_scripts.common.code import own_digests
-from workflow_scripts.common.devices import accelerator_on, device_name, pick_device
+from workflow_scripts.common.devices import accelerator_on, check_bf16, device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
@@ -46,6 +51,8 @@ _SETTING_KEYS: Final = (
     "size",
     "epochs",
     "batch_size",
+    "per_device_batch_size",
+    "mixed_precision",
     "learning_rate",
     "weight_decay",
     "validation_share",
@@ -61,7 +68,9 @@ def main(argv: list[str] | None = None) -> None:
     args = _arguments(argv)
     device = pick_device(args.gpus)
     torch.set_num_threads(args.threads)
-    accelerator = accelerator_on(device)
+    check_bf16(args.mixed_precision, device)
+    accelerator = accelerator_on(device, args.mixed_precision)
+    at_once = min(args.batch_size, args.per_device_batch_size or args.batch_size)
     if args.gpus > accelerator.num_processes:
         raise InputError(
             f"{args.gpus} GPUs were asked for, one process was started",
@@ -94,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
         images.labels,
         training,
         validation,
-        batch_size=args.batch_size,
+        batch_size=at_once,
         rotation_degrees=args.rotation_degrees,
         flip=switches.classification_horizontal_flip,
         seed=args.seed,
@@ -116,8 +125,11 @@ def main(argv: list[str] | None = None) -> None:
         key=run_key({**settings, "code": code}, images.pixels, images.labels, training, validation),
         accelerator=accelerator,
         label=f"classifier {args.setting}/{args.model}",
+        per_device_batch_size=at_once,
     )
-    probabilities = predict(network, test.pixels, args.batch_size, accelerator.device)
+    # Test images are seen in float32, whatever the training was in.
+    network = accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+    probabilities = predict(network, test.pixels, at_once, accelerator.device)
     if attempt is None:
         return
     run = {
@@ -177,7 +189,13 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, required=True, help="ImageNet initialisation")
     parser.add_argument("--size", type=int, required=True, help="side of the images, pixels")
     parser.add_argument("--epochs", type=int, required=True)
-    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--batch-size", type=int, required=True, help="of an optimiser step")
+    parser.add_argument(
+        "--per-device-batch-size", type=int, help="images at once (default: the whole batch)"
+    )
+    parser.add_argument(
+        "--mixed-precision", choices=("no", "bf16"), default="no", help="arithmetic of training"
+    )
     parser.add_argument("--learning-rate", type=float, required=True)
     parser.add_argument("--weight-decay", type=float, required=True)
     parser.add_argument("--validation-share", type=float, required=True, help="in (0, 1)")
@@ -194,6 +212,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--shards belongs to augmented and synthetic_only, and to them alone")
     if args.epochs < 1:
         parser.error("--epochs is 1 or more")
+    if args.per_device_batch_size is not None and args.per_device_batch_size < 1:
+        parser.error("--per-device-batch-size is 1 or more")
     if not 0 < args.validation_share < 1:
         parser.error("--validation-share lies between 0 and 1")
     return args

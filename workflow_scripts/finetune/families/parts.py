@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +49,9 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype | None = None, **
                 **({"device_map": "meta"} if bare else {}),
                 **more,
             }
-            with quiet_transformers() if bare else nullcontext():
-                component, info = kind.from_pretrained(
-                    folder, local_files_only=True, output_loading_info=True, **given
-                )
+            component, info = kind.from_pretrained(
+                folder, local_files_only=True, output_loading_info=True, **given
+            )
     except InputError:
         raise
     except Exception as error:  # of libraries, over a config or a file: whatever kind it is
@@ -137,22 +134,6 @@ def _other_class(kind: Any, folder: Path) -> str:
         given = config.get("model_type")
     told = given and wanted and given != wanted
     return f", which the folder of {given} is not" if told else ""
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Within it, transformers shows no progress and logs no table of keys: they are told here."""
-    from transformers.utils import logging as said
-
-    level, shown = said.get_verbosity(), said.is_progress_bar_enabled()
-    said.set_verbosity_error()
-    said.disable_progress_bar()
-    try:
-        yield
-    finally:
-        said.set_verbosity(level)
-        if shown:
-            said.enable_progress_bar()
 
 
 def load_tokenizer(kind: Any, folder: Path, **more: Any) -> Any:

@@ -1,0 +1,170 @@
+"""Read the radiographs of the cohort, and say which hold something else than when first read.
+
+    python -m workflow_scripts.cohort.refresh
+
+No plan looks at MIMIC-CXR's radiographs: there are hundreds of thousands. So that one which was
+replaced under its name is noticed, this is run by hand (`make refresh`), once when the cohort is
+made and again after files were replaced. Files of which size or time have changed are read, the
+others are not. It writes, for each split, a digest of those images that hold something else than
+when they were first read; the workflow's plan takes these as parameters of the jobs that read
+radiographs of that split. Equal contents rerun nothing, whatever the files' times and folders, and
+so does putting the first contents back.
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+import pandas as pd
+
+from workflow_scripts.common.contents import READERS, digest_of, stamp
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import sha256_of, whole_file, write_text
+from workflow_scripts.common.manifest import read_manifest
+from workflow_scripts.common.progress import Progress
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MANIFEST: Final = Path("results/cohort/manifest.parquet")
+KNOWN: Final = Path("results/cohort/.radiographs.parquet")
+CHANGED: Final = Path("results/cohort/radiographs.json")
+
+_COLUMNS: Final = ["image_id", "path", "stamp", "first", "now"]
+_KEPT_EVERY: Final = 20_000
+"""Files after which what was read is kept: a stopped run goes on from there."""
+
+
+def refresh(
+    manifest: Path, known: Path, changed: Path, readers: int = READERS
+) -> dict[str, list[str]]:
+    """Read what may have changed; return the images of each split that hold something else.
+
+    Args:
+        manifest: the cohort's.
+        known: table of what the images held when they were first read, and hold now; it is made
+            where it is not there. Only its owner may read it.
+        changed: JSON to write, from each split with such images to a digest of them.
+        readers: files read at a time.
+
+    Raises:
+        InputError: radiographs are missing; then nothing is written.
+    """
+    rows = read_manifest(manifest, ["image_id", "path", "split"])
+    before = pd.read_parquet(known) if known.exists() else pd.DataFrame(columns=_COLUMNS)
+    found = rows.assign(stamp=_stamps(rows["path"], readers)).merge(
+        before, on="image_id", how="left", suffixes=("", "_before"), validate="1:1"
+    )
+    same = (found["path"] == found["path_before"]) & (found["stamp"] == found["stamp_before"])
+    if new := int(found["first"].isna().sum()):
+        log.info("%d radiographs are read for the first time", new)
+        _warn_of_younger(found, manifest)
+    todo = found.index[~same]
+    progress = Progress("reading radiographs", len(todo), "files")
+    others = before[~before["image_id"].isin(found["image_id"])]
+    for start in range(0, len(todo), _KEPT_EVERY):
+        part = todo[start : start + _KEPT_EVERY]
+        digests = _each(sha256_of, found.loc[part, "path"], readers)
+        for row, digest in zip(part, digests, strict=True):
+            found.at[row, "now"] = digest
+            progress.update()
+        # Not yet read: what is known of them is of files as they were before.
+        unread = todo[start + _KEPT_EVERY :]
+        found["first"] = found["first"].where(found["first"].notna(), found["now"])
+        kept = found.copy()
+        for name in ("path", "stamp"):
+            kept.loc[unread, name] = kept.loc[unread, f"{name}_before"]
+        kept = kept.loc[kept["now"].notna(), _COLUMNS]
+        _write(pd.concat([others, kept]) if len(others) else kept, known)
+    different = found[found["now"] != found["first"]].sort_values("image_id")
+    groups = {str(split): group for split, group in different.groupby("split")}
+    told = {
+        split: digest_of((group["image_id"] + " " + group["now"]).tolist())
+        for split, group in groups.items()
+    }
+    text = json.dumps(told, indent=1, sort_keys=True) + "\n"
+    if not changed.exists() or changed.read_text("utf-8") != text:
+        write_text(changed, text)
+    return {split: group["image_id"].tolist() for split, group in groups.items()}
+
+
+def changed_radiographs(changed: Path, splits: tuple[str, ...]) -> list[str]:
+    """Return `split digest` of the splits whose radiographs were replaced; see `refresh`.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not changed.exists():
+        return []
+    try:
+        told = dict(json.loads(changed.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"not readable: {error}", changed, "run `make refresh`") from None
+    return [f"{split} {told[split]}" for split in splits if split in told]
+
+
+def _stamps(paths: pd.Series, readers: int) -> list[str]:
+    """Return size and times of each file as a text: floats would round nanoseconds."""
+
+    def of(path: str) -> str:
+        try:
+            return " ".join(map(str, stamp(path)))
+        except OSError:
+            return ""
+
+    stamps = list(_each(of, paths, 4 * readers))
+    missing = [path for path, found in zip(paths, stamps, strict=True) if not found]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(paths)} radiographs are missing, first {missing[0]}",
+            "the manifest",
+            "restore them, or correct the path in the config and make the cohort anew",
+        )
+    return stamps
+
+
+def _each(do: Callable[[str], T], paths: pd.Series, readers: int) -> Iterator[T]:
+    with ThreadPoolExecutor(readers) as pool:
+        yield from pool.map(do, paths)
+
+
+def _warn_of_younger(found: pd.DataFrame, manifest: Path) -> None:
+    new = found.loc[found["first"].isna(), "stamp"]
+    younger = new.str.split().str[1].astype("int64") > manifest.stat().st_mtime_ns
+    if younger.any():
+        log.warning(
+            "%d of them are younger than the manifest: if others lay there before, what was made "
+            "with those is not known to be old; delete it",
+            int(younger.sum()),
+        )
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    with whole_file(path, owner_only=True) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the flags, read, and say what was replaced."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--manifest", type=Path, default=MANIFEST)
+    parser.add_argument("--known", type=Path, default=KNOWN, help="what images held before")
+    parser.add_argument("--changed", type=Path, default=CHANGED, help="JSON to write")
+    parser.add_argument("--readers", type=int, default=READERS, help="files read at a time")
+    args = parser.parse_args(argv)
+    if not args.manifest.exists():
+        raise InputError("there is no manifest yet", args.manifest, "make the cohort first")
+    different = refresh(args.manifest, args.known, args.changed, args.readers)
+    for split, images in different.items():
+        log.info("%s: %d radiographs hold something else than at first", split, len(images))
+    if not different:
+        log.info("every radiograph holds what it held when it was first read")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,158 @@
+"""Will what the planned jobs write fit on the disk? Counted before the first job, in estimates.
+
+Counted are encoded images, the progress and weights of fine-tuning (preflight/needs.py) and sampled
+images. Features, records and the cohort are small beside them.
+"""
+
+import logging
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from workflow_scripts.common.config import prompt_sets_of
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.manifest import read_manifest, read_prompts
+from workflow_scripts.preflight.needs import GB, checkpoint_bytes, encoded_bytes, image_bytes
+
+log = logging.getLogger(__name__)
+
+RESULTS: Final = Path("results")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a model's checkpoint says of its sizes.
+
+    Attributes:
+        trained: parameters that fine-tuning trains.
+        encoded: float32 values of an encoded image.
+        encoder: what says whether two models encode alike: the autoencoder's folder and the side.
+        copied: bytes of the base's other components, which a model trained in full gets a copy of.
+    """
+
+    trained: int
+    encoded: int
+    encoder: tuple[str, int]
+    copied: int
+
+
+@dataclass(frozen=True)
+class Writes:
+    """Bytes that planned jobs will write.
+
+    Attributes:
+        encoded: encoded images, for all models that train; None where it is not known how many
+            images there are, because the cohort is still to be made.
+        training: progress and weights of these models.
+        images: sampled ones; an assumption.
+    """
+
+    encoded: int | None
+    training: int
+    images: int
+
+    def __str__(self) -> str:
+        """Return what is written, in GB."""
+        encoded = (
+            "encoded images not known yet"
+            if self.encoded is None
+            else (f"encoded images {self.encoded / GB:.1f} GB")
+        )
+        return (
+            f"{encoded}, training {self.training / GB:.1f} GB, images about "
+            f"{self.images / GB:.1f} GB"
+        )
+
+
+def planned_writes(
+    config: Mapping[str, Any],
+    stages: Collection[str],
+    models: Collection[str],
+    sizes: Mapping[str, Sizes],
+    results: Path = RESULTS,
+) -> Writes:
+    """Return what the planned jobs will write, without what lies there already.
+
+    Args:
+        config: the validated config.
+        stages: with planned jobs.
+        models: with planned jobs.
+        sizes: of the models that could be built.
+        results: the folder of the workflow's results.
+    """
+    new = [key for key in models if not (results / f"finetune/{key}/checkpoint").exists()]
+    trained = [key for key in new if key in sizes and config["models"][key].get("finetune")]
+    trained = trained if "finetune" in stages else []
+    training = 0.0
+    for key in trained:
+        tuned = config["models"][key]["finetune"]
+        training += checkpoint_bytes(sizes[key].trained, tuned)
+        training += sizes[key].copied if tuned["method"] == "full" else 0
+    images = 0
+    if "generate" in stages:
+        images = sum(_images_left(config, key, results) for key in models)
+    return Writes(_encoded_left(trained, sizes, results), round(training), images)
+
+
+def check_disk(writes: Writes, results: Path = RESULTS) -> None:
+    """Refuse a disk that cannot hold what training writes; warn of one that images may fill.
+
+    Raises:
+        InputError: it cannot.
+    """
+    free = free_bytes(results)
+    certain = writes.training + (writes.encoded or 0)
+    if certain > free:
+        raise InputError(
+            f"the planned jobs write {writes}; free are {free / GB:.1f} GB",
+            results.absolute(),
+            "free some space, link results/finetune/.encoded to another disk, or run fewer models "
+            "at a time",
+        )
+    if certain + writes.images > free:
+        log.warning(
+            "the planned jobs write %s; free are %.1f GB in %s, which may not do",
+            writes, free / GB, results.absolute(),
+        )  # fmt: skip
+
+
+def free_bytes(folder: Path) -> int:
+    """Return how many bytes are free where a folder is or will be."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _encoded_left(trained: list[str], sizes: Mapping[str, Sizes], results: Path) -> int | None:
+    if not trained:
+        return 0
+    manifest = results / "cohort/unlabelled/manifest.parquet"
+    if not manifest.exists():
+        return None
+    rows = read_manifest(manifest, ["split", "caption"])
+    images = int(((rows["split"] == "train") & rows["caption"].notna()).sum())
+    each = {sizes[key].encoder: encoded_bytes(sizes[key].encoded, images) for key in trained}
+    there = sum(file.stat().st_size for file in (results / "finetune/.encoded").rglob("*.h5"))
+    return max(0, sum(each.values()) - there)
+
+
+def _images_left(config: Mapping[str, Any], key: str, results: Path) -> int:
+    """Return about how many bytes of a model's shards are still to be sampled."""
+    sampled = config["models"][key].get("generate")
+    if not sampled:
+        return 0
+    left = 0
+    for name in prompt_sets_of(dict(config), key):
+        drawn = config["prompt_sets"][name]
+        prompts = results / f"cohort/prompts/{name}.parquet"
+        if prompts.exists():
+            number = len(read_prompts(prompts))
+        else:  # of the test set nothing is known before the cohort is made
+            number = drawn.get("captions", 0) * len(drawn.get("seeds", [0]))
+        there = len(list((results / f"generate/{key}/{name}").glob("part-*.parquet")))
+        share = max(0.0, 1 - there / drawn["shards"])
+        left += round(share * image_bytes(sampled["size"], number))
+    return left

@@ -1,0 +1,204 @@
+"""What fine-tuning and sampling need at least of memory and disk: estimates, not measurements.
+
+    python -m workflow_scripts.preflight.needs --config config.yaml > docs/needs.md
+
+Counted is what follows from numbers of parameters and the config: weights, gradients, the
+optimiser's state, encoded images, checkpoints. Activations come on top of a GPU's memory; they
+depend on batch, kernels and checkpointing, and what an untried GPU takes is found by trying.
+"""
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from workflow_scripts.common.config import prompt_sets_of
+from workflow_scripts.finetune.families import get_family
+
+GB: Final = 1e9
+TRAINING_IMAGES: Final = 237_388
+"""Captioned training images of MIMIC-CXR, as the paper counts them."""
+TEST_PROMPTS: Final = 5_034
+
+_BYTES: Final = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2}
+_GRADIENT: Final = 4
+KEPT: Final = 2
+"""Checkpoints of the progress that are kept, as finetune/resume.py has it."""
+
+_STATE: Final = {"adamw": 8, "came": 4, "came_sana": 4}
+"""Bytes of an optimiser's state per trained parameter: two moments, or CAME's one and factors."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A published system.
+
+    Attributes:
+        network: millions of parameters of what is trained or denoises.
+        texts: of its text encoders together.
+        vae: of its autoencoder.
+        encoded: float32 values of an encoded image at 512 pixels; 0 where nothing is trained.
+        lora: of the adapter at rank 32 on the attention, where there is one.
+    """
+
+    network: float
+    texts: float
+    vae: float
+    encoded: int = 0
+    lora: float = 0.0
+
+
+_MOMENTS_4: Final = 2 * 4 * 64 * 64
+_MOMENTS_16: Final = 2 * 16 * 64 * 64
+_CLIP_L, _CLIP_H, _CLIP_G, _T5_XXL, _GEMMA_2 = 123.06, 340.39, 694.66, 4762.31, 2614.34
+
+PUBLISHED: Final[Mapping[str, Network]] = {
+    "sd_v1_4": Network(859.52, _CLIP_L, 83.65, _MOMENTS_4),
+    "sd_v1_5": Network(859.52, _CLIP_L, 83.65, _MOMENTS_4),
+    "sd_v2": Network(865.91, _CLIP_H, 83.65, _MOMENTS_4),
+    "sd_v2_1": Network(865.91, _CLIP_H, 83.65, _MOMENTS_4),
+    "radedit": Network(859.52, 109.48, 83.65),
+    "pixart_sigma": Network(611, _T5_XXL, 83.65, _MOMENTS_4),
+    "sana": Network(592, _GEMMA_2, 312, 32 * 16 * 16),
+    "sd_v3_5": Network(2240, _CLIP_L + _CLIP_G + _T5_XXL, 83.82, _MOMENTS_16, 17.99),
+    "lumina_2": Network(2610, _GEMMA_2, 83.82, _MOMENTS_16, 10.3),
+    "flux_1_dev": Network(11900, _CLIP_L + _T5_XXL, 83.82, _MOMENTS_16, 44.8),
+    "llm_cxr": Network(2780.33, 0, 0),
+}
+"""The paper's eleven. The networks' counts are those that tests/finetune/test_real_sizes.py holds
+to their published configs; the others follow likewise from the configs of CLIP, T5 1.1 XXL, Gemma 2
+2B, BERT and the autoencoders. Of Sana's autoencoder it is its publication's, and LLM-CXR's VQGAN is
+not in."""
+
+
+def training_memory(parts: Network, tuned: Mapping[str, Any], vae_in_float32: bool) -> float:
+    """Return the bytes on each GPU, without activations, that fine-tuning takes at least."""
+    low = _BYTES[tuned["mixed_precision"]]
+    trained = parts.lora if tuned["method"] == "lora" else parts.network
+    frozen = parts.texts + (parts.network if tuned["method"] == "lora" else 0)
+    state = 4 + _GRADIENT + _STATE[tuned.get("optimiser", "adamw")]
+    state += 4 if tuned.get("ema_decay") else 0
+    return 1e6 * (state * trained + low * frozen + (4 if vae_in_float32 else low) * parts.vae)
+
+
+def sampling_memory(parts: Network, precision: str, vae_in_float32: bool) -> float:
+    """Return the bytes on the GPU, without activations, that sampling takes at least."""
+    low = _BYTES[precision]
+    weights = low * (parts.network + parts.lora + parts.texts)
+    return 1e6 * (weights + (4 if vae_in_float32 else low) * parts.vae)
+
+
+def encoded_bytes(values: int, images: int) -> int:
+    """Return the bytes of encoded images, float32, in `results/finetune/.encoded`."""
+    return 4 * values * images
+
+
+def checkpoint_bytes(trained: float, tuned: Mapping[str, Any]) -> float:
+    """Return the most bytes of a model's training: its progress and the trained weights at the end.
+
+    Progress is weights and optimiser; those kept and the one that is being written lie there at a
+    time.
+
+    Args:
+        trained: number of parameters that are trained.
+        tuned: the model's block `finetune`.
+    """
+    each = 4 + _STATE[tuned.get("optimiser", "adamw")] + (4 if tuned.get("ema_decay") else 0)
+    return trained * ((KEPT + 1) * each + 4)
+
+
+def image_bytes(size: int, images: int) -> int:
+    """Return about how many bytes the PNGs of images take: assumed is one for each pixel."""
+    return size * size * images
+
+
+def images_of(config: Mapping[str, Any], model: str, test_prompts: int) -> int:
+    """Return how many images a model is sampled for, all its prompt sets together."""
+    sets = config["prompt_sets"]
+    numbers = {
+        "test": test_prompts,
+        "privacy": sets["privacy"]["captions"] * len(sets["privacy"]["seeds"]),
+        "augment": sets["augment"]["captions"],
+    }
+    return sum(numbers[name] for name in prompt_sets_of(dict(config), model))
+
+
+def table(config: Mapping[str, Any]) -> str:
+    """Return the page `docs/needs.md`: what each of the paper's systems needs at least."""
+    lines = [_HEAD]
+    for key, parts in PUBLISHED.items():
+        block = config["models"][key]
+        family, sampled, tuned = (
+            get_family(block["family"]),
+            block["generate"],
+            block.get("finetune"),
+        )
+        memory, host, encoded, progress = "–", "–", "–", "–"
+        if tuned:
+            trained = 1e6 * (parts.lora if tuned["method"] == "lora" else parts.network)
+            bytes_ = training_memory(parts, tuned, family.encodes_in_float32)
+            memory, host = _gb(bytes_), _gb(4 * bytes_)
+            encoded = _gb(encoded_bytes(parts.encoded, TRAINING_IMAGES))
+            progress = _gb(checkpoint_bytes(trained, tuned))
+        precision = sampled["precision"]
+        sampling = _gb(sampling_memory(parts, precision, family.decodes_in_float32))
+        images = _gb(image_bytes(sampled["size"], images_of(config, key, TEST_PROMPTS)))
+        name = block["display"]["name"]
+        cells = [name, memory, host, encoded, progress, f"{sampling} ({precision})", images]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _TAIL])
+
+
+def _gb(number: float) -> str:
+    """Write bytes as GB, rounded up: one decimal below 10."""
+    value = number / GB
+    return f"{math.ceil(value * 10) / 10:.1f}" if value < 10 else f"{math.ceil(value):,}"
+
+
+_HEAD: Final = """\
+# What the paper's systems need at least
+
+Estimates, not measurements: `python -m workflow_scripts.preflight.needs > docs/needs.md` computes
+them from numbers of parameters and `config.yaml`. GB are 10^9 bytes. **Activations come on top** of
+a GPU's memory; they grow with `per_device_batch_size`, `batch_size` and the image's side. Where a
+GPU is too small, lower `per_device_batch_size` (the total batch stays) or sampling's `batch_size`.
+
+- GPU, fine-tuning: weights, gradients and optimiser of what is trained in float32, all else in
+  `mixed_precision`, on each GPU. Copies that autocast keeps are not in.
+- Host: the same for each of four processes, through which the weights pass while they are loaded.
+- Encoded: `results/finetune/.encoded` for 237,388 images at 512 pixels. Models with the same
+  autoencoder's weights share them.
+- Progress: the checkpoints of an unfinished training that lie there at once, and the trained
+  weights. A model that is trained in full gets a copy of its base's other components, too.
+- Images: one byte for each pixel is assumed; all prompt sets, with 5,034 test prompts.
+
+All in GB:
+
+| model | GPU, fine-tuning | host | encoded | progress | GPU, sampling | images |
+|---|---|---|---|---|---|---|"""
+
+_TAIL: Final = """\
+The base checkpoints themselves are not in: their folders hold what was published. The other stages
+run on one GPU, but for report generation. ResNet-50 keeps 0.086 GB of activations for each image of
+224 pixels in float32 (counted from the tensors that its training step saves), so that the
+classifier's `per_device_batch_size: 256` takes 22 GB, less in bf16, and 768 at once 66 GB. Report
+generation and GREEN load networks of 7 billion parameters: 14 GB of weights in bf16, the former on
+each GPU, with activations and an adapter on top.
+
+Every run compares the free disk with what its planned fine-tuning and sampling will write, before
+its first job. Features, records and controls are not counted there.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the page."""
+    from workflow_scripts.preflight.check import read_config
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", nargs="+", default=["config.yaml"])
+    print(table(read_config(parser.parse_args(argv).config)), end="")
+
+
+if __name__ == "__main__":
+    main()
