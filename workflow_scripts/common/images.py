@@ -118,6 +118,12 @@ def gray_if_colourless(image: Image.Image) -> Image.Image:
     return red if red.tobytes() == green.tobytes() == blue.tobytes() else image
 
 
+def is_constant(image: Image.Image) -> bool:
+    """Return whether all pixels of an image have one value: nothing is shown."""
+    extremes = np.asarray(image.getextrema()).reshape(-1, 2)
+    return bool((extremes[:, 0] == extremes[:, 1]).all())
+
+
 def png_bytes(image: Image.Image) -> bytes:
     """Encode as PNG; the same pixels always give the same bytes for one Pillow version."""
     buffer = io.BytesIO()
