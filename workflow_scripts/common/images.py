@@ -20,6 +20,7 @@ from PIL import Image
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.levels import eight_bits, stored_as, upright
 
 SHARD_SCHEMA: Final = pa.schema(
     [
@@ -77,7 +78,7 @@ class ImageItem:
 
 
 def decode_image(source: bytes | Path, name: str, *, keep_gray: bool = False) -> Image.Image:
-    """Decode an image to 8-bit RGB; 16-bit grayscale is scaled by 1/257 (65535 becomes 255).
+    """Decode an image to 8-bit RGB, turned as its Exif orientation says. See `levels.eight_bits`.
 
     Args:
         source: the file, or its bytes.
@@ -85,16 +86,14 @@ def decode_image(source: bytes | Path, name: str, *, keep_gray: bool = False) ->
         keep_gray: return a grayscale image with its one channel (mode L), a third of the bytes.
 
     Raises:
-        InputError: the file is missing, truncated or no image; the message names it.
+        InputError: the file is missing, truncated or no image, or does not say what is black and
+            white in it; the message names it.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            stored = stored_as(image)
             image.load()
-            if image.mode.startswith("I"):
-                scaled = (np.asarray(image, np.float64) / 257).round().astype("u1")
-                decoded = Image.fromarray(scaled)
-            else:
-                decoded = image.copy() if image.mode in ("L", "RGB") else image.convert("RGB")
+            decoded = upright(eight_bits(image, stored, name), image)
         return decoded if keep_gray else decoded.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
