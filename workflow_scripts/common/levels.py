@@ -103,7 +103,7 @@ def upright(shown: Image.Image, source: Image.Image) -> Image.Image:
 
 
 def _white_is_zero(image: Image.Image) -> bool:
-    """Return whether a TIFF says that 0 is white (MinIsWhite), which Pillow minds in 8 bits only."""
+    """Return whether a TIFF says that 0 is white; Pillow inverts 8 bits of it, but not 16."""
     return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
 
 
