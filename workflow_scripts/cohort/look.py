@@ -129,8 +129,8 @@ def _look(path: str) -> Film:
     except InputError as error:
         return Film(np.zeros(256), False, error)
     if is_constant(film):
-        error = InputError("all pixels of an image have one value: it shows nothing", path)
-        return Film(np.zeros(256), False, error)
+        fault = InputError("all pixels of an image have one value: it shows nothing", path)
+        return Film(np.zeros(256), False, fault)
     levels = np.bincount(np.asarray(film).ravel(), minlength=256)
     return Film(levels / levels.sum(), looks_inverted(film))
 

@@ -40,9 +40,10 @@ _RESCALE: Final = (
 
 def stored_as(image: Image.Image) -> str:
     """Return how an opened image's samples are stored (`L`, `RGB;16B`, `I;12`), before loading."""
-    if not image.tile:
+    tiles = getattr(image, "tile", ())  # of an image from a file alone
+    if not tiles:
         return ""
-    arguments = image.tile[0][3]
+    arguments = tiles[0][3]
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
