@@ -78,7 +78,7 @@ class MiniMimic:
             for row in self.metadata:
                 path = self.root / "files" / self.image(row["dicom_id"], "")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("L", (8, 8)).save(path)
+                Image.linear_gradient("L").resize((8, 8)).save(path)
         return self
 
     def arguments(self, **changes: str) -> list[str]:

@@ -43,7 +43,7 @@ def write(folder: Path, rows: list[list[str]], header: list[str] = HEADER) -> Pa
     for row in rows:
         if row[0].startswith("img/"):
             (folder / row[0]).parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (8, 8)).save(folder / row[0])
+            Image.linear_gradient("L").resize((8, 8)).save(folder / row[0])
     return path
 
 

@@ -20,7 +20,7 @@ def given_images(cohort):
     rows = []
     for i, prompt_id in enumerate(cohort.sets["test"]["prompt_id"]):
         name = f"sub/{i}.jpg" if i % 2 else f"{i}.PNG"
-        Image.fromarray(np.full((8, 8), i, np.uint8)).save(folder / name)
+        Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) + i).save(folder / name)
         rows.append([name, prompt_id])
     return rows
 
@@ -55,8 +55,9 @@ def test_files_are_taken_byte_for_byte_in_prompt_order(cohort, given_images):
 def test_every_fault_is_named(cohort, given_images):
     rows = [list(row) for row in given_images]
     missing = rows.pop(0)[1]
-    rows.append(rows[3])
-    rows.append([rows[0][0], "test-nobody-asked"])
+    rows.append([f"./sub/../{missing}.png", rows[3][1]])
+    (cohort.folder / "mine" / f"{missing}.png").touch()
+    rows.append(["nobody.png", "test-nobody-asked"])
     rows[1][0] = "not_there.png"
     with pytest.raises(InputError) as caught:
         _import(cohort, rows)

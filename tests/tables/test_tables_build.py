@@ -63,6 +63,20 @@ def ranks(table, metric: str = "fid") -> dict[str, str | None]:
     }
 
 
+def test_the_caption_names_models_whose_images_are_no_draws_of_their_own():
+    models, records = [{"key": key, "family": "external"} for key in ("mine", "other")], Records()
+    for model, repeated in (("mine", 4), ("other", 0)):
+        read = {"encoder": "rad_dino", "repeated_images": repeated, "constant_images": 0}
+        for stage, family in (("fidelity", "rad_dino"), ("privacy", "pairwise")):
+            values = [Value("fid", 1.0, "lower", 90)] if stage == "fidelity" else []
+            given = {"inputs": [read] if stage == "fidelity" else []}
+            records.add(Record(stage, model, family, "sound", values, {}, given))
+    tables = build_tables(Run(records, parse_models(json.dumps(models)), "World"))
+    said = "no draws of their own, though intervals take them for such: mine: 4 repeat another."
+    assert said in tables["table01_fidelity"].caption
+    assert "no draws of their own" not in tables["table03_privacy"].caption
+
+
 # Published values
 
 

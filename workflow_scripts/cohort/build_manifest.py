@@ -26,6 +26,7 @@ from workflow_scripts.cohort.image_folder import (
     SplitDraw,
     image_folder,
 )
+from workflow_scripts.cohort.look import look_at_films
 from workflow_scripts.cohort.mimic_cxr_jpg import mimic_cxr_jpg
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             attrition,
             args.check_files,
         )
+    if args.check_files:
+        look_at_films(manifest, attrition, args.root)
     count_test_set(manifest, attrition)
     attrition.warn_of_published()
     write_manifest(manifest, args.manifest)

@@ -21,6 +21,7 @@ from PIL import Image
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.levels import eight_bits, stored_as, upright
 
 SHARD_SCHEMA: Final = pa.schema(
     [
@@ -78,7 +79,7 @@ class ImageItem:
 
 
 def decode_image(source: bytes | Path, name: str, *, keep_gray: bool = False) -> Image.Image:
-    """Decode an image to 8-bit RGB; 16-bit grayscale is scaled by 1/257 (65535 becomes 255).
+    """Decode an image to 8-bit RGB, turned as its Exif orientation says. See `levels.eight_bits`.
 
     Args:
         source: the file, or its bytes.
@@ -86,16 +87,14 @@ def decode_image(source: bytes | Path, name: str, *, keep_gray: bool = False) ->
         keep_gray: return a grayscale image with its one channel (mode L), a third of the bytes.
 
     Raises:
-        InputError: the file is missing, truncated or no image; the message names it.
+        InputError: the file is missing, truncated or no image, or does not say what is black and
+            white in it; the message names it.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            stored = stored_as(image)
             image.load()
-            if image.mode.startswith("I"):
-                scaled = (np.asarray(image, np.float64) / 257).round().astype("u1")
-                decoded = Image.fromarray(scaled)
-            else:
-                decoded = image.copy() if image.mode in ("L", "RGB") else image.convert("RGB")
+            decoded = upright(eight_bits(image, stored, name), image)
         return decoded if keep_gray else decoded.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise unreadable(
@@ -117,6 +116,12 @@ def gray_if_colourless(image: Image.Image) -> Image.Image:
     """Return one channel of an RGB image whose three are the same: a third of the bytes."""
     red, green, blue = image.split()
     return red if red.tobytes() == green.tobytes() == blue.tobytes() else image
+
+
+def is_constant(image: Image.Image) -> bool:
+    """Return whether all pixels of an image have one value: nothing is shown."""
+    extremes = np.asarray(image.getextrema()).reshape(-1, 2)
+    return bool((extremes[:, 0] == extremes[:, 1]).all())
 
 
 def png_bytes(image: Image.Image) -> bytes:

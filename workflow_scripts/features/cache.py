@@ -4,7 +4,8 @@ Datasets: `features` float32 (n, d), `image_id` (UTF-8, n); `source_image_id` (U
 generated collections, empty where the image was generated; further small arrays that the encoder
 adds (`fc_end_weight`, `fc_end_bias` of the re-identification network). Attributes: `encoder`,
 `weights_sha256`, `preprocessing`, `collection`, `collection_sha256`, `purpose`, `protocol`,
-`device`, `slurm_job_id` and `slurm_node` (empty without SLURM), `versions` (JSON), and
+`device`, `slurm_job_id` and `slurm_node` (empty without SLURM), `versions` (JSON), for generated
+collections `repeated_images` and `constant_images` (see `extract.count_copies`), and
 `content_sha256` of all the others together (see `content_sha256`). Not compressed: it would save
 14% and cost 4 to 30 times the time.
 """

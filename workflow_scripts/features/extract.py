@@ -38,6 +38,7 @@ from workflow_scripts.common.images import (
     ImageItem,
     count_shards,
     decode_image,
+    is_constant,
     read_shard_ids,
     read_shards,
 )
@@ -87,6 +88,9 @@ class Block:
     Attributes:
         start, stop: positions in the collection.
         image_sha256: of each image's encoded bytes, uint8 (n, 32).
+        pixels_sha256: of what each image shows, uint8 (n, 32); where no encoder reads images, of
+            its encoded bytes.
+        constant: whether all pixels of each image have one value, bool (n,).
         caption_sha256: of each caption (zeros where there is none), uint8 (n, 32).
         sources: each item's `source_image_id`, "" where there is none.
         rows: by encoder, the positions that have features, int64.
@@ -96,6 +100,8 @@ class Block:
     start: int
     stop: int
     image_sha256: NDArray[np.uint8]
+    pixels_sha256: NDArray[np.uint8]
+    constant: NDArray[np.bool_]
     caption_sha256: NDArray[np.uint8]
     sources: list[str]
     rows: dict[str, NDArray[np.int64]]
@@ -108,6 +114,8 @@ class _Prepared:
 
     item: ImageItem
     image_sha256: bytes
+    pixels_sha256: bytes
+    constant: bool
     inputs: dict[str, torch.Tensor]
 
 
@@ -261,6 +269,22 @@ def collection_sha256(ids: Sequence[str], blocks: Sequence[Block]) -> str:
     return digest.hexdigest()
 
 
+def count_copies(blocks: Sequence[Block]) -> dict[str, int]:
+    """Return how many images of a generated collection are no draws of their own.
+
+    Returns:
+        `repeated_images`: of the images that a model made, those whose pixels an earlier one has,
+        too; `constant_images`: those of one value throughout, which only a control may have.
+    """
+    pixels = np.concatenate([block.pixels_sha256 for block in blocks])
+    sources = itertools.chain.from_iterable(block.sources for block in blocks)
+    made = [digest.tobytes() for digest, source in zip(pixels, sources, strict=True) if not source]
+    return {
+        "repeated_images": len(made) - len(set(made)),
+        "constant_images": int(sum(block.constant.sum() for block in blocks)),
+    }
+
+
 def extract(
     collection: Collection,
     weights: dict[str, Path],
@@ -338,6 +362,7 @@ def extract(
             # HDF5 has no null.
             **{key: value or "" for key, value in slurm_job().items()},
             "versions": json.dumps(versions, sort_keys=True),
+            **(count_copies(blocks) if collection.generated else {}),
         }
         if encoder.reads == "caption":
             captions = np.concatenate([block.caption_sha256 for block in blocks])[rows]
@@ -393,8 +418,17 @@ def _prepare(item: ImageItem, encoders: Sequence[Encoder]) -> _Prepared:
             "cannot read an image", error, item.name, "restore the file from its source"
         ) from None
     inputs: dict[str, torch.Tensor] = {}
+    constant, shown = False, data
     if any(encoder.reads == "image" for encoder in encoders):
         image = decode_image(data, item.name, keep_gray=True)
+        constant, shown = is_constant(image), f"{image.size}".encode() + image.tobytes()
+        if constant and not item.source_image_id:
+            raise InputError(
+                "all pixels of an image have one value: it shows nothing",
+                item.name,
+                "a generated image: look at the model's checkpoint and precision, then rerun the "
+                "generate stage; a radiograph: restore it, or take it out of the data source",
+            )
         for encoder in encoders:
             if encoder.reads == "image":
                 inputs[encoder.name] = encoder.prepare(image)
@@ -405,7 +439,8 @@ def _prepare(item: ImageItem, encoders: Sequence[Encoder]) -> _Prepared:
             except InputError as error:
                 raise InputError(error.what, f"{item.id}: {error.where}", error.remedy) from None
     light = ImageItem(item.id, item.path, None, item.caption, item.source_image_id)
-    return _Prepared(light, hashlib.sha256(data).digest(), inputs)
+    digests = hashlib.sha256(data).digest(), hashlib.sha256(shown).digest()
+    return _Prepared(light, *digests, constant, inputs)
 
 
 def _compute(start: int, batch: Sequence[_Prepared], encoders: Sequence[Encoder]) -> Block:
@@ -428,6 +463,8 @@ def _compute(start: int, batch: Sequence[_Prepared], encoders: Sequence[Encoder]
         start,
         start + len(batch),
         _digests(p.image_sha256 for p in batch),
+        _digests(p.pixels_sha256 for p in batch),
+        np.array([p.constant for p in batch]),
         _digests(captions),
         [prepared.item.source_image_id or "" for prepared in batch],
         rows,
@@ -445,6 +482,8 @@ def _joined(blocks: Sequence[Block]) -> Block:
         blocks[0].start,
         blocks[-1].stop,
         np.concatenate([block.image_sha256 for block in blocks]),
+        np.concatenate([block.pixels_sha256 for block in blocks]),
+        np.concatenate([block.constant for block in blocks]),
         np.concatenate([block.caption_sha256 for block in blocks]),
         list(itertools.chain.from_iterable(block.sources for block in blocks)),
         {name: np.concatenate([block.rows[name] for block in blocks]) for name in names},
@@ -455,6 +494,8 @@ def _joined(blocks: Sequence[Block]) -> Block:
 def _save_block(attempt: Attempt, name: str, block: Block, collection: Collection) -> None:
     arrays: dict[str, Any] = {
         "image_sha256": block.image_sha256,
+        "pixels_sha256": block.pixels_sha256,
+        "constant": block.constant,
         "caption_sha256": block.caption_sha256,
         "sources": np.array(block.sources, dtype=np.str_),
         "members": np.array(_members(collection, block.start, block.stop)),
@@ -509,6 +550,8 @@ def _load_block(
             start,
             stop,
             arrays["image_sha256"],
+            arrays["pixels_sha256"],
+            arrays["constant"],
             arrays["caption_sha256"],
             arrays["sources"].tolist(),
             {name: arrays[f"rows_{name}"] for name in names},

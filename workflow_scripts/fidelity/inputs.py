@@ -27,6 +27,9 @@ REAL: Final = "real"
 
 _ORIGIN: Final = ("encoder", "weights_sha256", "preprocessing")
 
+COPIES: Final = ("repeated_images", "constant_images")
+"""What features of a generated collection say of images that are no draws of their own."""
+
 
 def read_encoder(
     folder: Path, encoder: str, protocol: str, collection: str, purpose: str
@@ -184,8 +187,9 @@ def of_prompts(
 
 
 def origin(features: Features) -> dict[str, Any]:
-    """Return what identifies a feature file, for a record's provenance."""
-    return {key: features.attrs[key] for key in (*_ORIGIN, "collection", "collection_sha256")}
+    """Return what identifies a feature file and counts its copies, for a record's provenance."""
+    said = {key: features.attrs[key] for key in (*_ORIGIN, "collection", "collection_sha256")}
+    return said | {key: features.attrs[key] for key in COPIES if key in features.attrs}
 
 
 def digest_of(ids: Sequence[str]) -> str:

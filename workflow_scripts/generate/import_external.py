@@ -8,6 +8,7 @@ byte for byte. Rows for other prompt sets are left alone, so one metadata file s
 """
 
 import argparse
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ import pandas as pd
 
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.images import ImageItem, write_shard
+from workflow_scripts.common.images import ImageItem, is_constant, write_shard
 from workflow_scripts.common.manifest import PROMPT_SETS, read_prompts
 from workflow_scripts.common.records import slurm_job
 from workflow_scripts.generate.sharding import shard_rows
@@ -28,7 +29,8 @@ def read_metadata(metadata: Path) -> pd.DataFrame:
     """Read the user's table of `file_name, prompt_id` (further columns are ignored).
 
     Raises:
-        InputError: no readable CSV, a missing column or an empty field.
+        InputError: no readable CSV, a missing column, an empty field, or one file for several rows:
+            copies of an image would count as independent draws.
     """
     remedy = "write a UTF-8 CSV with the columns file_name,prompt_id"
     try:
@@ -42,6 +44,18 @@ def read_metadata(metadata: Path) -> pd.DataFrame:
         if empty.any():
             row = int(empty.to_numpy().argmax())
             raise InputError(f"{column} is empty in data row {row + 1}", metadata, remedy)
+    # As paths: `a.png` and `./a.png` are one file.
+    names = pd.Series([os.path.normpath(name) for name in frame["file_name"]])
+    repeated = names.duplicated()
+    if repeated.any():
+        row = int(repeated.to_numpy().argmax())
+        first = int((names == names[row]).to_numpy().argmax())
+        raise InputError(
+            f"the file {names[row]!r} is named twice (data rows {first + 1} and {row + 1}; "
+            f"{int(repeated.sum())} repeated in all)",
+            metadata,
+            "give each prompt an image of its own: a copy is no independent draw",
+        )
     return frame
 
 
@@ -109,7 +123,8 @@ def import_shard(
 
 def _fault(file: Path) -> str | None:
     try:
-        ImageItem(str(file), str(file)).open()
+        if is_constant(ImageItem(str(file), str(file)).open()):
+            return f"{file.name}: all pixels have one value"
     except InputError as error:
         return f"{file.name}: {error.what}"
     return None

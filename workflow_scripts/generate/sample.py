@@ -24,6 +24,7 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.images import (
     ImageItem,
+    is_constant,
     png_bytes,
     read_shards,
     shard_jobs,
@@ -34,6 +35,7 @@ from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family, SampleSettings
+from workflow_scripts.finetune.families.finite import NotFiniteError, finite_decoding
 from workflow_scripts.finetune.families.options import parse_option
 from workflow_scripts.finetune.layout import Base, add_base_flags
 from workflow_scripts.finetune.lora import check_lora, load_lora
@@ -84,7 +86,8 @@ def sample_shard(
         version: of the stage; batches of another one are not continued.
 
     Raises:
-        InputError: an unusable checkpoint, prompt set or setting; another attempt took over.
+        InputError: an unusable checkpoint, prompt set or setting; another attempt took over; what
+            a prompt becomes is not finite or one gray value, and is no image.
     """
     check_settings(family, settings)
     if precision not in PRECISIONS:
@@ -149,12 +152,34 @@ def sample_shard(
 def _sample_batch(
     family: Family, pipeline: Any, rows: pd.DataFrame, settings: SampleSettings
 ) -> list[ImageItem]:
-    captions = rows["caption"].tolist()
-    images = family.sample(pipeline, captions, rows["seed"].tolist(), settings)
+    captions, seeds = rows["caption"].tolist(), rows["seed"].tolist()
+    try:
+        with finite_decoding(getattr(pipeline, family.decoder, None)):
+            images = family.sample(pipeline, captions, seeds, settings)
+    except NotFiniteError as error:
+        what = f"{error.what} are not finite (NaN or infinite)"
+        raise _not_an_image(rows, error.rows, what) from None
+    images = [image.convert("RGB") for image in images]
+    if constant := [row for row, image in enumerate(images) if is_constant(image)]:
+        raise _not_an_image(rows, constant, "all pixels have one value")
     return [
-        ImageItem(prompt_id, f"{prompt_id}.png", png_bytes(image.convert("RGB")), caption)
+        ImageItem(prompt_id, f"{prompt_id}.png", png_bytes(image), caption)
         for prompt_id, caption, image in zip(rows["prompt_id"], captions, images, strict=True)
     ]
+
+
+def _not_an_image(prompts: pd.DataFrame, rows: list[int], what: str) -> InputError:
+    """Return the error of a batch in which some rows became no image; it names the first ten."""
+    named = [
+        f"prompt {prompts['prompt_id'].iloc[row]}, seed {prompts['seed'].iloc[row]}"
+        for row in rows[:10]
+    ]
+    return InputError(
+        f"{len(rows)} of a batch of {len(prompts)} became no image: {what}",
+        "; ".join(named) + ("; ..." if len(rows) > 10 else ""),
+        "sample in fp32 or bf16 (the model's generate.precision), or look at the checkpoint: a "
+        "training that diverged, a damaged weight; finished batches are kept",
+    )
 
 
 def check_settings(family: Family, settings: SampleSettings) -> None:

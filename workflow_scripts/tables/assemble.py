@@ -7,6 +7,7 @@ from typing import Final
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.copies import words_of_copies
 from workflow_scripts.tables.holm import holm
 from workflow_scripts.tables.layout import FLOOR_LABEL, LAYOUTS, Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry, variants
@@ -461,6 +462,9 @@ def caption_of(layout: Layout, rows: list[Row], run: Run) -> str:
     kinds = _interval_kinds(layout, rows)
     if kinds:
         parts.append(f"Bounds: {kinds}.")
+    names = {row.key: row.label for row in rows if row.kind in ("model", "control")}
+    own = (r for r in run.records.all() if r.stage == layout.stage and r.model in names)
+    parts.append(words_of_copies((names[record.model], record) for record in own))
     if any(cell.published for row in rows for cell in row.cells):
         parts.append("Published: the paper's value, as printed.")
         if any(cell.difference is not None for row in rows for cell in row.cells):

@@ -23,6 +23,7 @@ from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.images import png_bytes
+from workflow_scripts.common.levels import upright
 from workflow_scripts.common.squares import central_square
 
 SCHEMA: Final = pa.schema(
@@ -94,14 +95,15 @@ def encode_mask(mask: np.ndarray) -> bytes:
 
 
 def open_mask(source: bytes | Path, name: str) -> Image.Image:
-    """Decode a mask to 8-bit gray: 255 where it is not zero, else 0.
+    """Decode a mask to 8-bit gray: 255 where it is not zero, else 0; turned as images are.
 
     Raises:
         InputError: the file is missing or no image; `name` is in the message.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            values = np.asarray(image)
+            image.load()
+            values = np.asarray(upright(image, image))
     except (OSError, SyntaxError, ValueError) as error:
         raise unreadable("cannot decode a mask", error, name) from None
     drawn: np.ndarray = values.astype(bool)

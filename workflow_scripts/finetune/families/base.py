@@ -62,6 +62,8 @@ class Family(ABC):
         denoises: whether sampling takes denoising steps.
         encodes_in_float32: whether training's autoencoder is in float32 whatever its precision.
         decodes_in_float32: the same of sampling's.
+        decoder: the pipeline's component whose `decode` turns latents into pixels; sampling refuses
+            what is not finite there (finite.py). Of a pipeline without it, nothing is looked at.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Family(ABC):
     denoises: bool = True
     encodes_in_float32: bool = False
     decodes_in_float32: bool = False
+    decoder: str = "vae"
 
     _chosen: Mapping[str, Option] = MappingProxyType({})
 

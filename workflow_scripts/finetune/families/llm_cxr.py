@@ -17,6 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 from workflow_scripts.common.checkpoints import check_weight_file
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.base import Family, SampleSettings
+from workflow_scripts.finetune.families.finite import (
+    NotFiniteError,
+    rows_named,
+    rows_not_finite,
+)
 from workflow_scripts.finetune.families.options import Option
 from workflow_scripts.finetune.families.parts import load_component, load_tokenizer, require_fit
 from workflow_scripts.finetune.families.taming import (
@@ -66,6 +71,7 @@ class LlmCxr(Family):
 
     name = "llm_cxr"
     denoises = False
+    decoder = "vqgan"
     options = MappingProxyType({"top_p": 0.92, "attempts": 20, "instruction": INSTRUCTION})
 
     def check(self, base: Base) -> list[Path]:
@@ -299,6 +305,9 @@ def draw_images(
 
     An answer is taken if it holds exactly `tokens.count` codes. After `attempts` answers without,
     the opening token is given and only codes may follow.
+
+    Raises:
+        NotFiniteError: the language model gives logits that are no numbers.
     """
     import torch
 
@@ -308,13 +317,14 @@ def draw_images(
     for _ in range(attempts):
         if not waiting:
             break
-        drawn = draw_answers(
-            llm,
-            [prompts[i] for i in waiting],
-            [generators[i] for i in waiting],
-            tokens,
-            top_p,
-        )
+        with rows_named(waiting):
+            drawn = draw_answers(
+                llm,
+                [prompts[i] for i in waiting],
+                [generators[i] for i in waiting],
+                tokens,
+                top_p,
+            )
         for i, answer in zip(waiting, drawn, strict=True):
             found = [token - tokens.first for token in answer if token >= tokens.first]
             if len(found) == tokens.count:
@@ -322,14 +332,15 @@ def draw_images(
         waiting = [i for i in waiting if i not in codes]
         redrawn += len(waiting)
     if waiting:
-        drawn = draw_answers(
-            llm,
-            [[*prompts[i], tokens.opening] for i in waiting],
-            [generators[i] for i in waiting],
-            tokens,
-            top_p,
-            only_codes=True,
-        )
+        with rows_named(waiting):
+            drawn = draw_answers(
+                llm,
+                [[*prompts[i], tokens.opening] for i in waiting],
+                [generators[i] for i in waiting],
+                tokens,
+                top_p,
+                only_codes=True,
+            )
         for i, answer in zip(waiting, drawn, strict=True):
             codes[i] = [token - tokens.first for token in answer]
     return Answers(
@@ -363,6 +374,9 @@ def draw_answers(
 
     Returns:
         The answers' ids, without `### End`.
+
+    Raises:
+        NotFiniteError: a row's logits hold NaN or infinity, of which any token would be drawn.
     """
     import torch
 
@@ -388,6 +402,9 @@ def draw_answers(
             )
             cache = output.past_key_values
             logits = output.logits[:, -1].float()
+            bad = [i for i in rows_not_finite(logits) if lasts[i]]
+            if bad:
+                raise NotFiniteError("logits", bad)
             if only_codes:
                 logits[:, : tokens.first] = -torch.inf
             levels = torch.tensor(

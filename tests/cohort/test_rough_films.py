@@ -1,0 +1,157 @@
+"""A cohort's films as they come: each line is a folder, and what is said of it before any GPU.
+
+A film is drawn from a few places: dark beside the body, lungs, a bright middle.
+"""
+
+import csv
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.cohort.test_image_folder import ROWS, build, write
+from workflow_scripts.cohort import look
+from workflow_scripts.cohort.attrition import Attrition
+from workflow_scripts.cohort.look import look_at_films, looks_inverted, percentiles
+from workflow_scripts.common.errors import InputError
+
+
+def film(body=140, lungs=70, middle=200, seed=0, size=(80, 96), noise=3):
+    """Return a frontal film, uint8 (h, w): levels of its body, its lungs and its mediastinum."""
+    height, width = size
+    y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
+    levels = np.full(size, float(body))
+    levels[(np.abs(x - 0.5) > 0.42) & (y < 0.8)] = 5
+    for centre in (0.27, 0.73):
+        levels[((x - centre) / 0.13) ** 2 + ((y - 0.45) / 0.28) ** 2 < 1] = lungs
+    levels[np.abs(x - 0.5) < 0.07] = middle
+    drawn = levels + np.random.default_rng(seed).normal(0, noise, size)
+    return drawn.clip(0, 255).round().astype(np.uint8)
+
+
+# name: the film, whether it looks inverted
+FILMS = {
+    "upright": (film(), False),
+    "its negative": (255 - film(), True),
+    "one white lung": (np.where(np.arange(96) < 48, film(lungs=220), film()), False),
+    "both lungs white": (film(lungs=210, middle=200), False),
+    "low contrast": (film(120, 110, 130), False),
+    "a negative of low contrast": (film(120, 145, 115), True),
+    "flipped": (film()[:, ::-1], False),
+    "a flipped negative": (255 - film()[:, ::-1], True),
+    "small": (film(size=(16, 16)), False),
+    "a small negative": (255 - film(size=(16, 16)), True),
+    "wide": (film(size=(60, 140)), False),
+    "noise": (np.random.default_rng(0).integers(0, 256, (90, 90), np.uint8), False),
+}
+
+DARK = "the films are dark: 99.9% of their pixels are at most"
+INVERTED = "look inverted"
+# name: the pixels of seven films (fewer: the last one stands for the rest), words of the log or
+# the refusal; () says nothing
+FOLDERS = {
+    "sound": ([film()], ()),
+    "in 16 bits": ([film().astype(np.uint16) * 257], ()),
+    "12 bits read as 16 on their way": ([film() // 16], (DARK, "99.9%: 1")),
+    "half the range": ([film() // 2], (DARK,)),
+    "one dark film among seven": ([film() // 16, film()], ()),
+    "one bright film among dark ones": ([film(), film() // 16], ()),
+    "all inverted": ([255 - film()], (INVERTED, "7 of 7 films")),
+    "two inverted": (
+        [255 - film(), film(), 255 - film(), film()], ("2 of 7 films", "negative: 1, 3")
+    ),
+}  # fmt: skip
+BROKEN = {
+    "one cut": (b"\x89PNG\r\n", ("1 of 7 films", "img/3.png: cannot decode an image")),
+    "12 bits in 16": (film().astype(np.uint16) * 16, ("no value above", "12-bit values times 16")),
+    "floating-point": (film() / np.float32(255), ("img/3.png: floating-point pixels",)),
+    "int32": (film().astype(np.int32) * 16, ("img/3.png: pixels of 32 bits",)),
+    "all black": (film() * 0, ("img/3.png: all pixels of an image have one value",)),
+    "all white": (film() * 0 + 255, ("img/3.png: all pixels of an image have one value",)),
+}
+
+
+def put(path, pixels):
+    if isinstance(pixels, bytes):
+        path.write_bytes(pixels)
+    else:
+        kind = "PNG" if pixels.dtype in (np.uint8, np.uint16) else "TIFF"
+        Image.fromarray(pixels).save(path, kind)
+
+
+def folder_of(tmp_path, films):
+    write(tmp_path, ROWS)
+    for i, row in enumerate(ROWS):
+        put(tmp_path / row[0], films[min(i, len(films) - 1)])
+
+
+@pytest.mark.parametrize("name", FILMS)
+def test_an_inverted_film_is_told(name):
+    pixels, wanted = FILMS[name]
+    assert looks_inverted(Image.fromarray(pixels)) is wanted
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_what_films_look_like_is_said_where_the_cohort_is_made(name, tmp_path, caplog):
+    films, words = FOLDERS[name]
+    folder_of(tmp_path, films)
+    with caplog.at_level("WARNING"):
+        build(tmp_path)
+    said = "\n".join(record.message for record in caplog.records)
+    for word in words:
+        assert word in said
+    assert (DARK in said) == (DARK in words)
+    count = sum(looks_inverted(Image.fromarray((f // 257 if f.max() > 255 else f).astype("u1")))
+                for f in (films[min(i, len(films) - 1)] for i in range(7)))  # fmt: skip
+    with (tmp_path / "attrition.csv").open() as stream:
+        row = {row["step"]: row for row in csv.DictReader(stream)}["looked_at"]
+    assert (row["unit"], row["removed"], row["kept"]) == ("images", "0", "7")
+    assert row["reason"].startswith(f"of 7 films decoded {count} look inverted")
+    assert ".png" not in row["reason"], "the table may be shown to others"
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_film_that_cannot_be_used_ends_the_cohort(name, tmp_path):
+    pixels, words = BROKEN[name]
+    folder_of(tmp_path, [film(), film(), pixels, film()])
+    with pytest.raises(InputError) as caught:
+        build(tmp_path)
+    for word in words:
+        assert word in str(caught.value)
+    assert not (tmp_path / "manifest.parquet").exists()
+
+
+def test_films_are_not_looked_at_where_files_are_not_checked(tmp_path):
+    folder_of(tmp_path, [b"no image"])
+    assert len(build(tmp_path, "--no-check-files")) == 7
+
+
+def test_of_many_films_some_are_looked_at_evenly(tmp_path, monkeypatch):
+    monkeypatch.setattr(look, "MOST", 5)
+    seen = []
+    sound = look._look
+    monkeypatch.setattr(look, "_look", lambda path: seen.append(path) or sound(path))
+    Image.fromarray(film()).save(tmp_path / "film.png")
+    frame = pd.DataFrame({"image_id": [f"i{i}" for i in range(41)], "path": ""})
+    frame["path"] = str(tmp_path / "film.png")
+    frame.loc[[1, 21, 39], "path"] = "nowhere"
+    attrition = Attrition()
+    look_at_films(frame, attrition, tmp_path)
+    assert len(seen) == 5, "rows 0, 10, 20, 30 and 40"
+    assert attrition.rows[0][3] == 41
+    assert attrition.rows[0][4].startswith("of 5 films decoded 0 look inverted")
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=300))
+def test_percentiles_are_levels_that_occur_in_order(levels):
+    """By their meaning: at least so many pixels are at most that bright, and at no lower level."""
+    shares = np.bincount(levels, minlength=256) / len(levels)
+    found = percentiles(shares)
+    assert found == sorted(found)
+    for percentile, level in zip(look.PERCENTILES, found, strict=True):
+        assert level in levels
+        assert np.mean(np.array(levels) <= level) >= percentile / 100 - 1e-6
+        assert np.mean(np.array(levels) < level) < percentile / 100
