@@ -195,6 +195,13 @@ def own_radiographs(wildcards):
     return expand(f"{folder}/{OTHER_PROTOCOL}/{{name}}.h5", name=PRIVACY_ENCODERS)
 
 
+def test_answers(wildcards):
+    """RAD-DINO's features of a model's test images, if it has any."""
+    if wildcards.model in with_prompt_set("test") and "rad_dino" in REFERENCE_ENCODERS:
+        return f"results/features/{wildcards.model}/test/rad_dino.h5"
+    return []
+
+
 def caption_folders():
     """The folders of every caption source of the run, see `captions`."""
     return sorted({"", *map(captions, RUN_MODELS)})
@@ -283,6 +290,11 @@ def fidelity_flags(wildcards):
 def privacy_flags(wildcards):
     """Flags of every privacy score of a model."""
     return flags({k: v for k, v in config["privacy"].items() if k != "matches"})
+
+
+def answers_flag(wildcards, input):
+    """The flag that says where the features of a model's test images are, if there are any."""
+    return flags({"answers": os.path.dirname(input.answers)}) if input.answers else []
 
 
 def prompt_flags(wildcards):

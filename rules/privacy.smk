@@ -1,9 +1,10 @@
-# Needs: features and images that a model made from training captions; the training images.
+# Needs: features and images that a model made from training captions; features of those that it made
+# from test captions, if there are any; the training images.
 # Makes: results/privacy/{model}.json (each image against its prompt's own radiograph, under both
 # protocols: that of the one that the config does not name in a folder of its name) and
 # results/privacy/closest/{model}.json (against all training images), and beside each a table of
 # pairs, for its owner only; results/privacy/novelty/{model}.json: nearer to the prompts' radiographs
-# or to unseen ones; results/privacy/lenses/{model}.json: which lens sees what;
+# than following captions makes it; results/privacy/lenses/{model}.json: which lens sees what;
 # results/privacy/attacker/real.json: the attacker on real pairs, under both protocols too.
 
 
@@ -18,6 +19,8 @@ rule privacy_score:
         own=own_radiographs,
         generated=rules.features_privacy.output.features,
         other_generated=rules.features_privacy.output.other,
+        held_out_prompts=partial(prompts, prompt_set="test"),
+        answers=test_answers,
     output:
         record="results/privacy/{model}.json",
         pairs="results/privacy/{model}_pairs.parquet",
@@ -49,6 +52,7 @@ rule privacy_score:
         own=partial(input_folder, name="own"),
         generated=partial(input_folder, name="generated"),
         other_generated=partial(input_folder, name="other_generated"),
+        answers=answers_flag,
     shell:
         "python -m workflow_scripts.common.in_turn"
         " privacy.score --model {wildcards.model}"
@@ -67,7 +71,8 @@ rule privacy_score:
         " --gpus {resources.gpu} --threads {threads}"
         " --then privacy.score_novelty --model {wildcards.model}"
         " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
-        " --real {params.training} --held-out {params.held_out} --generated {params.generated}"
+        " --held-out-prompts {input.held_out_prompts} --real {params.training}"
+        " --held-out {params.held_out} --generated {params.generated} {params.answers}"
         " {params.flags} --output {output.novelty} --gpus {resources.gpu} --threads {threads}"
         " 2> {log}"
 
