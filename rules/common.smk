@@ -66,11 +66,6 @@ VERSIONS = {
 RUN_MODELS = config["run_models"]
 CONTROLS = [m for m in RUN_MODELS if config["models"][m]["family"] == "control"]
 EXTERNAL = [m for m in RUN_MODELS if config["models"][m]["family"] == "external"]
-# The control whose images show nobody that a model was trained on: what chance looks like.
-UNRELATED = next(
-    (m for m in CONTROLS if config["models"][m]["control"]["kind"] == "held_out_real"),
-    None,
-)
 SAMPLED = [m for m in RUN_MODELS if m not in CONTROLS + EXTERNAL]
 FINETUNED = [m for m in SAMPLED if config["models"][m].get("finetune")]
 
@@ -565,8 +560,7 @@ def records(kind):
     if kind == "privacy":
         scored = with_prompt_set("privacy")
         other = f"{OTHER_PROTOCOL}/"
-        folders = ["", other, "closest/", "novelty/"]
-        folders += ["lenses/"] if UNRELATED in scored else []
+        folders = ["", other, "closest/", "novelty/", "lenses/"]
         attackers = [f"{folder}attacker/real" for folder in ("", other) if scored]
         models = [f"{folder}{m}" for folder in folders for m in scored]
         return [f"results/privacy/{name}.json" for name in attackers + models]

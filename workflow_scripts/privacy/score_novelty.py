@@ -210,20 +210,18 @@ def _own_shares(
         rng: draws the image of each caption.
         device: where to compute.
     """
-    references = [
-        side.radiographs[rows] for side, rows in zip((training, held_out), taken, strict=True)
-    ]
+    asked, other = training.radiographs[taken[0]], held_out.radiographs[taken[1]]
     seen, unseen = training.patients[taken[0]], held_out.patients[taken[1]]
     images = _one_image(training, taken[0], rng)
     left_out = training.shown[images, None] == unseen
-    own = _nearer(training.images[images], *references, left_out, device).mean()
+    own = _nearer(training.images[images], asked, other, left_out, device).mean()
     if not held_out.answered:
         return float(own), 0.0
     images = _one_image(held_out, taken[1], rng)
     shown = held_out.shown[images, None]
     left_out = (shown == unseen) | (shown == seen)
-    other = 1 - _nearer(held_out.images[images], *references, left_out, device).mean()
-    return float(own), float(other)
+    repeated = 1 - _nearer(held_out.images[images], asked, other, left_out, device).mean()
+    return float(own), float(repeated)
 
 
 def _one_image(side: Side, captions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
