@@ -213,9 +213,13 @@ def _nearer_is_farther(original: Any, *args: Any) -> np.ndarray:
     return 1 - original(*args)
 
 
-def _own_radiograph_counts(original: Any, images: Any, *rest: Any, **kw: Any) -> Any:
-    nobody = np.array([""] * len(images.shown), dtype=str)
-    return original(replace(images, shown=nobody), *rest, **kw)
+def _own_radiograph_counts(original: Any, *sides: Any, **kw: Any) -> Any:
+    nobody = [replace(s, shown=np.array([""] * len(s.shown), dtype=str)) for s in sides]
+    return original(*nobody, **kw)
+
+
+def _second_wordings_count(original: Any, prompts: Any, *rest: Any) -> Any:
+    return original(prompts.assign(second_wording=False), *rest)
 
 
 # Downstream
@@ -494,11 +498,17 @@ MISTAKES: Final = (
     Mistake(
         "a control near to the radiograph that it shows",
         "privacy/novelty/shown.json",
-        "values, nearer_to_training of all, value",
+        "values, nearer_to_held_out of all, value",
         wrapped(score_novelty, "nearness", _own_radiograph_counts),
     ),
     Mistake(
-        "alarms for a tenth of the unrelated prompts",
+        "second wordings among the held-out captions",
+        "privacy/novelty/tiny.json",
+        "values, nearer_to_held_out of all, n ",
+        wrapped(score_novelty, "held_out_prompts", _second_wordings_count),
+    ),
+    Mistake(
+        "alarms for a tenth of what chance gives",
         "privacy/lenses/tiny.json",
         "values, any_seen of all, value",
         constant(score_lenses, "FALSE_ALARMS", 0.1),
