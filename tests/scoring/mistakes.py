@@ -222,6 +222,11 @@ def _second_wordings_count(original: Any, prompts: Any, *rest: Any) -> Any:
     return original(prompts.assign(second_wording=False), *rest)
 
 
+def _any_at_five_percent_each(original: Any, alarms: Any, weights: np.ndarray) -> np.ndarray:
+    raised = original(alarms, weights)
+    return np.vstack([raised[:-1], raised[:-1].any(axis=0)])
+
+
 # Downstream
 
 
@@ -508,9 +513,15 @@ MISTAKES: Final = (
         wrapped(score_novelty, "held_out_prompts", _second_wordings_count),
     ),
     Mistake(
+        "any lens at 5% each",
+        "privacy/lenses/shown.json",
+        "values, any_seen of all, value",
+        wrapped(score_lenses.Alarms, "raised", _any_at_five_percent_each),
+    ),
+    Mistake(
         "alarms for a tenth of what chance gives",
         "privacy/lenses/tiny.json",
-        "values, any_seen of all, value",
+        "values, latent_seen of all, value",
         constant(score_lenses, "FALSE_ALARMS", 0.1),
     ),
     Mistake(

@@ -261,6 +261,7 @@ SCRIPTS: Final[Mapping[str, Script]] = _by_output(
         _novelty("tiny"),
         _novelty("shown"),
         _lenses("tiny"),
+        _lenses("shown"),
         _attacker("sound"),
         _attacker("as_published"),
         _classification("real_only", 2),
