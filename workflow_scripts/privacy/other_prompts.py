@@ -46,7 +46,7 @@ def other_radiographs(
     drawn = rng.permutation(n)
     order = drawn[np.lexsort(bits[:, np.argsort(bits.sum(axis=0), kind="stable")][drawn].T)]
     found = []
-    for rows in np.array_split(order, -(-n // _TOGETHER)) if n else []:
+    for rows in np.array_split(order, -(-n // _TOGETHER)) if n and others else []:
         differing = np.bitwise_count(findings[rows, None] ^ findings[rows]).astype(np.float64)
         differing += 0.01 * rng.random(differing.shape)
         differing[codes[rows, None] == codes[rows]] = _NEVER
