@@ -70,11 +70,6 @@ VERSIONS = {
 RUN_MODELS = config["run_models"]
 CONTROLS = [m for m in RUN_MODELS if config["models"][m]["family"] == "control"]
 EXTERNAL = [m for m in RUN_MODELS if config["models"][m]["family"] == "external"]
-# The control whose images show nobody that a model was trained on: what chance looks like.
-UNRELATED = next(
-    (m for m in CONTROLS if config["models"][m]["control"]["kind"] == "held_out_real"),
-    None,
-)
 SAMPLED = [m for m in RUN_MODELS if m not in CONTROLS + EXTERNAL]
 FINETUNED = [m for m in SAMPLED if config["models"][m].get("finetune")]
 
@@ -211,6 +206,13 @@ def own_radiographs(wildcards):
     """Features of the radiographs of a model's privacy prompts, under the other protocol."""
     folder = f"results/features/real/{captions(wildcards.model)}prompts"
     return expand(f"{folder}/{OTHER_PROTOCOL}/{{name}}.h5", name=PRIVACY_ENCODERS)
+
+
+def test_answers(wildcards):
+    """RAD-DINO's features of a model's test images, if it has any."""
+    if wildcards.model in with_prompt_set("test") and "rad_dino" in REFERENCE_ENCODERS:
+        return f"results/features/{wildcards.model}/test/rad_dino.h5"
+    return []
 
 
 def caption_folders():
@@ -421,6 +423,11 @@ def fidelity_flags(wildcards):
 def privacy_flags(wildcards):
     """Flags of every privacy score of a model."""
     return flags({k: v for k, v in config["privacy"].items() if k != "matches"})
+
+
+def answers_flag(wildcards, input):
+    """The flag that says where the features of a model's test images are, if there are any."""
+    return flags({"answers": os.path.dirname(input.answers)}) if input.answers else []
 
 
 def prompt_flags(wildcards):
@@ -691,8 +698,7 @@ def records(kind):
     if kind == "privacy":
         scored = with_prompt_set("privacy")
         other = f"{OTHER_PROTOCOL}/"
-        folders = ["", other, "closest/", "novelty/"]
-        folders += ["lenses/"] if UNRELATED in scored else []
+        folders = ["", other, "closest/", "novelty/", "lenses/"]
         attackers = [f"{folder}attacker/real" for folder in ("", other) if scored]
         models = [f"{folder}{m}" for folder in folders for m in scored]
         return [f"results/privacy/{name}.json" for name in attackers + models]

@@ -1,9 +1,11 @@
-# Needs: features and images that a model made from training captions; the training images.
+# Needs: features and images that a model made from training captions; features of those that it made
+# from test captions, if there are any; the training images.
 # Makes: results/privacy/{model}.json (each image against its prompt's own radiograph, under both
 # protocols: that of the one that the config does not name in a folder of its name) and
 # results/privacy/closest/{model}.json (against all training images), and beside each a table of
 # pairs, for its owner only; results/privacy/novelty/{model}.json: nearer to the prompts' radiographs
-# or to unseen ones; results/privacy/lenses/{model}.json: which lens sees what;
+# than following captions makes it; results/privacy/lenses/{model}.json: which lens sees what,
+# beside what the same images give before other prompts' radiographs ({model}_others.parquet);
 # results/privacy/attacker/real.json: the attacker on real pairs, under both protocols too.
 
 
@@ -18,9 +20,12 @@ rule privacy_score:
         own=own_radiographs,
         generated=rules.features_privacy.output.features,
         other_generated=rules.features_privacy.output.other,
+        held_out_prompts=partial(prompts, prompt_set="test"),
+        answers=test_answers,
     output:
         record="results/privacy/{model}.json",
         pairs="results/privacy/{model}_pairs.parquet",
+        others="results/privacy/{model}_others.parquet",
         other_record=f"results/privacy/{OTHER_PROTOCOL}/{{model}}.json",
         other_pairs=f"results/privacy/{OTHER_PROTOCOL}/{{model}}_pairs.parquet",
         closest="results/privacy/closest/{model}.json",
@@ -50,12 +55,14 @@ rule privacy_score:
         own=partial(input_folder, name="own"),
         generated=partial(input_folder, name="generated"),
         other_generated=partial(input_folder, name="other_generated"),
+        answers=answers_flag,
     shell:
         "python -m workflow_scripts.common.in_turn"
         " privacy.score --model {wildcards.model}"
         " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
         " --shards {input.shards} --real {params.training} --generated {params.generated}"
-        " {params.flags} --output {output.record} --pairs {output.pairs} --threads {threads}"
+        " {params.flags} --output {output.record} --pairs {output.pairs}"
+        " --others {output.others} --threads {threads}"
         " --then privacy.score --model {wildcards.model}"
         " --protocol {params.other} --manifest {input.manifest} --prompts {input.prompts}"
         " --shards {input.shards} --real {params.own} --generated {params.other_generated}"
@@ -68,7 +75,8 @@ rule privacy_score:
         " --gpus {resources.gpu} --threads {threads}"
         " --then privacy.score_novelty --model {wildcards.model}"
         " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
-        " --real {params.training} --held-out {params.held_out} --generated {params.generated}"
+        " --held-out-prompts {input.held_out_prompts} --real {params.training}"
+        " --held-out {params.held_out} --generated {params.generated} {params.answers}"
         " {params.flags} --output {output.novelty} --gpus {resources.gpu} --threads {threads}"
         " 2> {log}"
 
@@ -76,8 +84,9 @@ rule privacy_score:
 rule privacy_lenses:
     """Which lens sees a model's images resemble their prompts' radiographs."""
     input:
+        manifest=manifest,
         pairs="results/privacy/{model}_pairs.parquet",
-        unrelated=f"results/privacy/{UNRELATED}_pairs.parquet",
+        others="results/privacy/{model}_others.parquet",
     output:
         "results/privacy/lenses/{model}.json",
     log:
@@ -94,10 +103,11 @@ rule privacy_lenses:
         *code("privacy.score_lenses"),
         version=VERSIONS["privacy"],
         protocol=config["protocol"],
+        flags=flags({name: config["privacy"][name] for name in ("bootstrap", "seed")}),
     shell:
         "python -m workflow_scripts.privacy.score_lenses --model {wildcards.model}"
-        " --protocol {params.protocol} --pairs {input.pairs} --unrelated {input.unrelated}"
-        " --output {output} 2> {log}"
+        " --protocol {params.protocol} --manifest {input.manifest} --pairs {input.pairs}"
+        " --others {input.others} {params.flags} --output {output} 2> {log}"
 
 
 rule privacy_attacker:

@@ -96,6 +96,22 @@ class World:
             patient = patient[np.unique(cohort.asked, return_inverse=True)[1]]
         return self._mixed(patient, cohort.effects, rng) + shift
 
+    def repeats(
+        self, rng: np.random.Generator, cohort: Cohort, images: np.ndarray, share: float
+    ) -> np.ndarray:
+        """Return images of which some are near copies of the first radiograph of their caption.
+
+        Args:
+            rng: draws which, and what is new of a copy: a tenth of the radiographs' deviation.
+            cohort: whose captions are asked.
+            images: (c, d), one of each caption.
+            share: of the captions, 0 to 1: the same for all images only where it is 0 or 1.
+        """
+        first = np.unique(cohort.captions, return_index=True)[1]
+        copies = cohort.features[first] + 0.1 * self._noise(rng, len(images))
+        copied: np.ndarray = np.where(rng.random((len(images), 1)) < share, copies, images)
+        return copied
+
     def _mixed(
         self, patient: np.ndarray, caption: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:

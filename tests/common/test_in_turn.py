@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from tests.privacy.conftest import World
 from workflow_scripts.common import in_turn
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.privacy import score_lenses
@@ -40,17 +41,20 @@ def test_an_unknown_script_is_named(name):
 
 
 def lenses(tmp_path, pairs, output):
-    files = {"--pairs": pairs, "--unrelated": tmp_path / "pairs.parquet", "--output": output}
+    files = {"--manifest": tmp_path / "manifest.parquet", "--pairs": pairs}
+    files |= {"--others": tmp_path / "others.parquet", "--output": output}
     words = ["privacy.score_lenses", "--model", "a", "--protocol", "sound"]
     return words + [str(word) for pair in files.items() for word in pair]
 
 
 def test_what_ran_before_a_failure_stays_and_what_follows_does_not_run(tmp_path):
-    rows = {"prompt_id": [f"p{i}" for i in range(30)], "image_id": [f"i{i}" for i in range(30)]}
-    lens = {name: [i / 30 for i in range(30)] for name in score_lenses.LENSES}
-    table = pd.DataFrame({**rows, "replicate": 0, **lens})
+    images = World(tmp_path).images
+    lens = {name: [i / 6 for i in range(6)] for name in score_lenses.LENSES}
+    table = pd.DataFrame({"prompt_id": images, "image_id": images, "replicate": 0, **lens})
     pairs = tmp_path / "pairs.parquet"
     write_private_table(table, score_lenses.PAIR_SCHEMA, pairs)
+    table["other_image_id"] = images[::-1]
+    write_private_table(table, score_lenses.OTHERS_SCHEMA, tmp_path / "others.parquet")
     outputs = [tmp_path / f"{k}.json" for k in range(3)]
     parts = [
         lenses(tmp_path, pairs, outputs[0]),

@@ -109,13 +109,13 @@ class World:
         write_manifest(pd.concat([manifest, more], ignore_index=True), self.flags.manifest)
         return ids
 
-    def hold_out(self, patients) -> Path:
+    def hold_out(self, patients, protocol: str = "sound") -> Path:
         """Add held-out radiographs of these patients; return the folder of their features."""
         ids = self._add(patients, "test")
         rng = np.random.default_rng(8)
         folder = self.root / "features/held_out"
-        write_h5(folder, "rad_dino", rng.standard_normal((len(ids), 8)), ids)
-        write_h5(folder, "reid", rng.random((len(ids), 5)), ids, **self.head)
+        write_h5(folder, "rad_dino", rng.standard_normal((len(ids), 8)), ids, protocol)
+        write_h5(folder, "reid", rng.random((len(ids), 5)), ids, protocol, **self.head)
         return folder
 
     def train_on(self, patients) -> None:

@@ -10,10 +10,14 @@ from PIL import Image
 
 from tests.feature_files import changed
 from tests.privacy.conftest import PATIENTS, REPLICATES, radiograph, write_h5
+from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import read_record
+from workflow_scripts.privacy import score as privacy
+from workflow_scripts.privacy.distances import pixel_distance, pixels
 from workflow_scripts.privacy.score import (
     LENSES,
+    OTHERS_SCHEMA,
     PAIR_SCHEMA,
     Settings,
     main,
@@ -136,6 +140,52 @@ def test_pairs_are_those_of_each_prompt_and_its_own_radiograph(world):
     difference = generated - world.latent[world.own[7]]
     expected = np.linalg.norm(difference) / 8**0.5
     assert pairs["latent"][7] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("protocol", ["sound", "as_published"])
+def test_the_same_images_before_other_prompts_radiographs(world, protocol):
+    """Of copies, every lens then sees what the two radiographs have in common."""
+    world.give_copies(protocol)
+    path = world.root / "others.parquet"
+    _, pairs = run(world, protocol, "--others", str(path))
+    _, alone = run(world, protocol)
+    pd.testing.assert_frame_equal(pairs, alone)
+    others = pd.read_parquet(path)
+    assert list(others.columns) == OTHERS_SCHEMA.names
+    assert len(others) == PATIENTS * (PATIENTS - 1) * REPLICATES  # all five there are
+    assert (others["image_id"] != others["other_image_id"]).all()
+    first, second = (
+        np.array([world.images.index(name) for name in others[column]])
+        for column in ("image_id", "other_image_id")
+    )
+    away = np.linalg.norm(world.latent[first] - world.latent[second], axis=1) / 8**0.5
+    np.testing.assert_allclose(others["latent"], away, rtol=1e-6)
+    away = np.abs(world.reid[first] - world.reid[second].astype(np.float64)).sum(axis=1)
+    np.testing.assert_allclose(others["reid"], logistic(4 - 9 * away), rtol=1e-5)
+    switches = deviations(protocol)
+    shown = [pixels(radiograph(row), switches) for row in range(PATIENTS)]
+    for k in (0, 20, 77):
+        real, own = shown[second[k]], shown[first[k]]
+        assert others["pixel"][k] == pytest.approx(pixel_distance(real, own, switches))
+        assert others["mirrored"][k] == pytest.approx(pixel_distance(real[:, ::-1], own, switches))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_as_published_compares_the_last_image_with_other_radiographs_as_well(world):
+    near_copy_in(world, REPLICATES - 1, "as_published")
+    path = world.root / "others.parquet"
+    run(world, "as_published", "--others", str(path))
+    others = pd.read_parquet(path)
+    assert (others.groupby(["image_id", "other_image_id"])["pixel"].nunique() == 1).all()
+
+
+def test_few_pairs_at_a_time_change_nothing(world, monkeypatch):
+    world.give_unrelated()
+    record, pairs = run(world)
+    monkeypatch.setattr(privacy, "PAIRS_AT_ONCE", 4)
+    again, same = run(world)
+    pd.testing.assert_frame_equal(pairs, same)
+    assert record.values == again.values
 
 
 def test_the_table_of_pairs_is_for_its_owner_only(world):

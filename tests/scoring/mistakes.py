@@ -221,9 +221,18 @@ def _nearer_is_farther(original: Any, *args: Any) -> np.ndarray:
     return 1 - original(*args)
 
 
-def _own_radiograph_counts(original: Any, images: Any, *rest: Any, **kw: Any) -> Any:
-    nobody = np.array([""] * len(images.shown), dtype=str)
-    return original(replace(images, shown=nobody), *rest, **kw)
+def _own_radiograph_counts(original: Any, *sides: Any, **kw: Any) -> Any:
+    nobody = [replace(s, shown=np.array([""] * len(s.shown), dtype=str)) for s in sides]
+    return original(*nobody, **kw)
+
+
+def _second_wordings_count(original: Any, prompts: Any, *rest: Any) -> Any:
+    return original(prompts.assign(second_wording=False), *rest)
+
+
+def _any_at_five_percent_each(original: Any, alarms: Any, weights: np.ndarray) -> np.ndarray:
+    raised = original(alarms, weights)
+    return np.vstack([raised[:-1], raised[:-1].any(axis=0)])
 
 
 # Downstream
@@ -514,13 +523,25 @@ MISTAKES: Final = (
     Mistake(
         "a control near to the radiograph that it shows",
         "privacy/novelty/shown.json",
-        "values, nearer_to_training of all, value",
+        "values, nearer_to_held_out of all, value",
         wrapped(score_novelty, "nearness", _own_radiograph_counts),
     ),
     Mistake(
-        "alarms for a tenth of the unrelated prompts",
-        "privacy/lenses/tiny.json",
+        "second wordings among the held-out captions",
+        "privacy/novelty/tiny.json",
+        "values, nearer_to_held_out of all, n ",
+        wrapped(score_novelty, "held_out_prompts", _second_wordings_count),
+    ),
+    Mistake(
+        "any lens at 5% each",
+        "privacy/lenses/shown.json",
         "values, any_seen of all, value",
+        wrapped(score_lenses.Alarms, "raised", _any_at_five_percent_each),
+    ),
+    Mistake(
+        "alarms for a tenth of what chance gives",
+        "privacy/lenses/tiny.json",
+        "values, latent_seen of all, value",
         constant(score_lenses, "FALSE_ALARMS", 0.1),
     ),
     Mistake(

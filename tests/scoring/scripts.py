@@ -43,6 +43,7 @@ class Script:
             have made; all other paths are relative to the inputs.
         output: the file it makes, in the folder it is to write to.
         pairs: the table of pairs it makes beside, where it makes one.
+        others: the table of pairs with other prompts' radiographs, likewise.
         threads: whether the script takes `--threads`.
     """
 
@@ -50,6 +51,7 @@ class Script:
     flags: str
     output: str
     pairs: str | None = None
+    others: str | None = None
     threads: bool = False
 
     def run(self, made: Path, out: Path, threads: int = THREADS) -> dict[str, Any]:
@@ -60,7 +62,8 @@ class Script:
             out: folder to write to.
             threads: of the script, where it takes them.
         """
-        files = {"--output": self.output} | ({"--pairs": self.pairs} if self.pairs else {})
+        flags = {"--output": self.output, "--pairs": self.pairs, "--others": self.others}
+        files = {flag: name for flag, name in flags.items() if name}
         words = [word.format(made=made) for word in self.flags.split()]
         for flag, name in files.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -120,11 +123,13 @@ def _of_model(model: str, protocol: str = "sound") -> str:
 
 def _privacy(model: str, protocol: str) -> Script:
     shards = " ".join(f"shards/{model}/part-0000{part}-of-00002.parquet" for part in range(2))
+    stem = f"privacy/{protocol}/{model}"
     return Script(
         score.main,
         f"{_of_model(model, protocol)} --shards {shards}",
-        f"privacy/{protocol}/{model}.json",
-        f"privacy/{protocol}/{model}_pairs.parquet",
+        f"{stem}.json",
+        f"{stem}_pairs.parquet",
+        f"{stem}_others.parquet" if protocol == "sound" else None,
         threads=True,
     )
 
@@ -142,18 +147,20 @@ def _closest(model: str) -> Script:
 def _novelty(model: str) -> Script:
     return Script(
         score_novelty.main,
-        f"{_of_model(model)} --held-out features/sound/held_out",
+        f"{_of_model(model)} --held-out features/sound/held_out"
+        f" --held-out-prompts prompts/test.parquet --answers features/sound/{model}",
         f"privacy/novelty/{model}.json",
         threads=True,
     )
 
 
 def _lenses(model: str) -> Script:
-    pairs = "{made}/privacy/sound"
+    stem = f"{{made}}/privacy/sound/{model}"
     return Script(
         score_lenses.main,
-        f"--model {model} --protocol sound --pairs {pairs}/{model}_pairs.parquet"
-        f" --unrelated {pairs}/shown_pairs.parquet",
+        f"--model {model} --protocol sound --manifest manifest.parquet"
+        f" --pairs {stem}_pairs.parquet --others {stem}_others.parquet"
+        f" --bootstrap {DRAWS} --seed 42",
         f"privacy/lenses/{model}.json",
     )
 
@@ -254,6 +261,7 @@ SCRIPTS: Final[Mapping[str, Script]] = _by_output(
         _novelty("tiny"),
         _novelty("shown"),
         _lenses("tiny"),
+        _lenses("shown"),
         _attacker("sound"),
         _attacker("as_published"),
         _classification("real_only", 2),

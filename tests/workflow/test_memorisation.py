@@ -117,6 +117,7 @@ def overfitted(demo, tmp_path_factory):
         shards=shard,
         output=out / "pairs.json",
         pairs=out / "pairs.parquet",
+        others=out / "others.parquet",
     )
     script(
         "privacy.score_closest",
@@ -128,8 +129,9 @@ def overfitted(demo, tmp_path_factory):
         "privacy.score_lenses",
         model="overfitted",
         protocol="sound",
+        manifest=demo / "results/cohort/manifest.parquet",
         pairs=out / "pairs.parquet",
-        unrelated=demo / "results/privacy/held_out_real_pairs.parquet",
+        others=out / "others.parquet",
         output=out / "lenses.json",
     )
     return out, seen

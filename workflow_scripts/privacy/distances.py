@@ -56,10 +56,11 @@ def pixel_distance(real: np.ndarray, generated: np.ndarray, switches: Deviations
     if real.ndim != generated.ndim:
         real, generated = (x[..., None] if x.ndim == 2 else x for x in (real, generated))
     if switches.pixel_wrapped_uint8:
-        difference = (real - generated).astype(np.float32)
+        squares = np.square(real - generated, dtype=np.float32)
     else:
-        difference = real.astype(np.float32) - generated.astype(np.float32)
-    return float(np.sqrt(np.square(difference).mean(dtype=np.float64)))
+        squares = np.subtract(real, generated, dtype=np.float32)
+        np.square(squares, out=squares)
+    return float(np.sqrt(squares.mean(dtype=np.float64)))
 
 
 def latent_distance(real: np.ndarray, generated: np.ndarray) -> np.ndarray:

@@ -5,10 +5,13 @@
         --prompts results/cohort/prompts/privacy.parquet \\
         --real results/features/real/train --generated results/features/sd_v1_4/privacy \\
         --shards results/generate/sd_v1_4/privacy/part-*.parquet \\
-        --output results/privacy/sd_v1_4.json --pairs results/privacy/sd_v1_4_pairs.parquet
+        --output results/privacy/sd_v1_4.json --pairs results/privacy/sd_v1_4_pairs.parquet \\
+        --others results/privacy/sd_v1_4_others.parquet
 
 Needs rad_dino.h5 and reid.h5 of both collections and the images themselves; makes one record and
-the table of pairs, which names patients' images and is readable by its owner only.
+the table of pairs, which names patients' images and is readable by its owner only. Where it is
+asked for, also a table of the same images against other prompts' radiographs, see
+`other_prompts.py`: the lenses' measure of chance.
 
 Four lenses: the re-identification score (high is a risk), the latent and the pixel distance (low
 is a risk), and the pixel distance to the mirrored radiograph, for the other three can miss a copy
@@ -21,6 +24,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +49,9 @@ from workflow_scripts.fidelity.inputs import (
     rows_of,
 )
 from workflow_scripts.fidelity.resample import wilson_interval
+from workflow_scripts.generate.make_control import positive_masks
 from workflow_scripts.privacy.distances import latent_distance, pixel_distance, pixels
+from workflow_scripts.privacy.other_prompts import OTHERS, other_radiographs
 from workflow_scripts.privacy.private_table import write_private_table
 
 log = logging.getLogger(__name__)
@@ -56,14 +62,23 @@ LENSES: Final = {"reid": "lower", "latent": "higher", "pixel": "higher", "mirror
 EXTREMES: Final = {lens: "max" if way == "lower" else "min" for lens, way in LENSES.items()}
 """Which of a prompt's images counts, by lens: the riskiest."""
 
-PAIR_SCHEMA: Final = pa.schema(
-    [
-        pa.field("prompt_id", pa.string(), nullable=False),
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("replicate", pa.int32(), nullable=False),
-        *(pa.field(lens, pa.float64(), nullable=False) for lens in LENSES),
-    ]
+PAIRS_AT_ONCE: Final = 4096
+"""Pairs whose features are gathered together, in float64."""
+
+_PROMPT: Final = [
+    pa.field("prompt_id", pa.string(), nullable=False),
+    pa.field("image_id", pa.string(), nullable=False),
+    pa.field("replicate", pa.int32(), nullable=False),
+]
+_SEEN: Final = [pa.field(lens, pa.float64(), nullable=False) for lens in LENSES]
+
+PAIR_SCHEMA: Final = pa.schema([*_PROMPT, *_SEEN])
+"""A generated image and the radiograph of its prompt, `image_id`."""
+
+OTHERS_SCHEMA: Final = pa.schema(
+    [*_PROMPT, pa.field("other_image_id", pa.string(), nullable=False), *_SEEN]
 )
+"""A generated image and the radiograph of another prompt, `other_image_id`."""
 
 
 @dataclass(frozen=True)
@@ -84,71 +99,84 @@ def pixel_distances(
 ) -> np.ndarray:
     """Return every pair's pixel distance and that to the mirrored radiograph, (n, 2), in order.
 
+    A pair is of a generated image and a radiograph: `other_image_id`, or without such a column its
+    prompt's own, `image_id`.
+
     The radiographs are decoded once and kept at the compared size (0.26 MB each where gray); the
     generated images stream through in blocks.
 
     Args:
-        pairs: `prompt_id`, `image_id` and `replicate`.
-        files: the file of each `image_id`.
+        pairs: `prompt_id`, `image_id`, `replicate` and, it may be, `other_image_id`.
+        files: the file of each radiograph.
         shards: the generated images; ids that are not in `pairs` are passed over.
-        switches: the protocol's; with `pixel_last_image_only` all pairs of a radiograph have the
+        switches: the protocol's; with `pixel_last_image_only` all images of a prompt have the
             distance of its last replicate.
         threads: images decoded at the same time.
 
     Raises:
         InputError: an image cannot be decoded, or a pair's image is in no shard.
     """
-    owner = dict(zip(pairs["prompt_id"], pairs["image_id"], strict=True))
+    asked = pairs["prompt_id"]
     if switches.pixel_last_image_only:
-        last = pairs.sort_values("replicate", kind="stable").drop_duplicates(
-            "image_id", keep="last"
-        )
-        owner = dict(zip(last["prompt_id"], last["image_id"], strict=True))
+        in_order = pairs.sort_values("replicate", kind="stable")
+        last = in_order.drop_duplicates("image_id", keep="last").set_index("image_id")["prompt_id"]
+        asked = pairs["image_id"].map(last)
+    compared = pairs["other_image_id" if "other_image_id" in pairs else "image_id"]
+    keys = list(zip(asked, compared, strict=True))
+    radiographs_of: dict[str, list[str]] = {}
+    for prompt, name in dict.fromkeys(keys):
+        radiographs_of.setdefault(prompt, []).append(name)
 
     def of_file(name: str) -> np.ndarray:
         return pixels(decode_image(Path(files[name]), files[name]), switches)
 
-    def of_item(item: ImageItem) -> tuple[str, tuple[float, float]]:
-        generated, own = pixels(item.open(), switches), real[owner[item.id]]
-        plain, mirrored = (pixel_distance(x, generated, switches) for x in (own, own[:, ::-1]))
-        return item.id, (plain, mirrored)
+    def of_item(item: ImageItem) -> list[tuple[tuple[str, str], list[float]]]:
+        generated = pixels(item.open(), switches)
+        return [
+            (
+                (item.id, name),
+                [pixel_distance(x, generated, switches) for x in (real[name], real[name][:, ::-1])],
+            )
+            for name in radiographs_of[item.id]
+        ]
 
-    distances: dict[str, tuple[float, float]] = {}
+    distances: dict[tuple[str, str], list[float]] = {}
     with ThreadPoolExecutor(threads) as pool:
-        names = list(dict.fromkeys(owner.values()))
+        names = list(dict.fromkeys(compared))
         progress = Progress("radiographs", len(names), "images")
         real: dict[str, np.ndarray] = {}
         for block in _in_blocks(iter(names), 8 * threads):
             real.update(zip(block, pool.map(of_file, block), strict=True))
             progress.update(len(block))
-        progress = Progress("pixel distance", len(owner), "images")
-        wanted = (item for item in read_shards(shards) if item.id in owner)
+        progress = Progress("pixel distance", len(radiographs_of), "images")
+        wanted = (item for item in read_shards(shards) if item.id in radiographs_of)
         for items in _in_blocks(wanted, 8 * threads):
-            distances.update(pool.map(of_item, items))
+            for found in pool.map(of_item, items):
+                distances.update(found)
             progress.update(len(items))
-    missing = [name for name in owner if name not in distances]
+    missing = list(
+        dict.fromkeys(prompt for prompt, name in keys if (prompt, name) not in distances)
+    )
     if missing:
         raise InputError(
             f"{len(missing)} image(s) are in no shard, first {missing[0]!r}",
             shards[0] if shards else None,
             "rerun the generate stage for this prompt set",
         )
-    if switches.pixel_last_image_only:
-        of_last = {image: distances[prompt] for prompt, image in owner.items()}
-        return np.array([of_last[image] for image in pairs["image_id"]], np.float64)
-    return np.array([distances[prompt] for prompt in pairs["prompt_id"]], np.float64)
+    return np.array([distances[key] for key in keys], np.float64)
 
 
-def prompt_table(pairs: pd.DataFrame) -> pd.DataFrame:
+def prompt_table(pairs: pd.DataFrame, by: Sequence[str] = ("image_id",)) -> pd.DataFrame:
     """Return one row per radiograph whose caption was a prompt: extremes and means of its pairs.
 
     Args:
-        pairs: `image_id` and a column per lens.
+        pairs: `by` and a column per lens.
+        by: what a row stands for.
 
     Returns:
-        Columns `reid_max`, `{lens}_min` of the distances and `{lens}_mean`, indexed by `image_id`.
+        Columns `reid_max`, `{lens}_min` of the distances and `{lens}_mean`, indexed by `by`.
     """
-    groups = pairs.groupby("image_id", sort=False)
+    groups = pairs.groupby(list(by) if len(by) > 1 else by[0], sort=False)
     return groups.agg(
         **{f"{lens}_{extreme}": (lens, extreme) for lens, extreme in EXTREMES.items()},
         **{f"{lens}_mean": (lens, "mean") for lens in LENSES},
@@ -210,8 +238,11 @@ def score(
     shards: Sequence[Path],
     settings: Settings,
     threads: int = 1,
-) -> tuple[Record, pd.DataFrame]:
-    """Read a model's features and images and return its privacy record and its pairs.
+    others: int = 0,
+) -> tuple[Record, pd.DataFrame, pd.DataFrame]:
+    """Read a model's features and images; return its privacy record, its pairs and other pairs.
+
+    The latter are of its images and the radiographs of `others` other prompts each.
 
     Raises:
         InputError: features or images that are missing, damaged, not comparable or of other
@@ -237,20 +268,29 @@ def score(
             "rerun the features stage for this collection",
         )
 
-    own = list(pairs["image_id"])
-    in_real = rows_of(latent_real.ids, own, real_folder, "features of radiographs")
-    pairs["latent"] = latent_distance(latent_real.features[in_real], latent.features)
-    in_real = rows_of(reid_real.ids, own, real_folder, "features of radiographs")
-    in_generated = rows_in_order_of(latent, reid, generated_folder)
-    weight, bias = siamese_head(reid, generated_folder)
-    pairs["reid"] = pair_scores(
-        reid_real.features[in_real], reid.features[in_generated], weight, bias
+    manifest = read_manifest(manifest_path)
+    asked = list(dict.fromkeys(pairs["image_id"]))
+    known = manifest.iloc[rows_of(manifest["image_id"], asked, prompts_path, "manifest")]
+    patients = known.set_index("image_id")["patient_id"]
+    beside = other_radiographs(patients, positive_masks(known), others, settings.seed)
+    pairs["row"] = np.arange(len(pairs))
+    both = pd.concat(
+        [pairs.assign(other_image_id=pairs["image_id"]), pairs.merge(beside, on="image_id")],
+        ignore_index=True,
     )
-    manifest = read_manifest(manifest_path, ["image_id", "path"])
-    files = dict(zip(manifest["image_id"], manifest["path"], strict=True))
-    rows_of(files, own, prompts_path, "manifest")
-    pairs[["pixel", "mirrored"]] = pixel_distances(pairs, files, shards, switches, threads)
+    row, compared = both.pop("row").to_numpy(), list(both["other_image_id"])
+    in_real = rows_of(latent_real.ids, compared, real_folder, "features of radiographs")
+    both["latent"] = _in_parts(latent_distance, latent_real, in_real, latent, row)
+    in_real = rows_of(reid_real.ids, compared, real_folder, "features of radiographs")
+    in_generated = rows_in_order_of(latent, reid, generated_folder)[row]
+    weight, bias = siamese_head(reid, generated_folder)
+    scores = partial(pair_scores, weight=weight, bias=bias)
+    both["reid"] = _in_parts(scores, reid_real, in_real, reid, in_generated)
+    files = dict(zip(known["image_id"], known["path"], strict=True))
+    both[["pixel", "mirrored"]] = pixel_distances(both, files, shards, switches, threads)
 
+    count = len(pairs)
+    pairs, other_pairs = both.iloc[:count], both.iloc[count:].reset_index(drop=True)
     per_prompt = prompt_table(pairs)
     record = Record(
         stage="privacy",
@@ -269,7 +309,22 @@ def score(
             inputs=[origin(file) for file in (latent_real, latent, reid_real, reid)],
         ),
     )
-    return record, pairs
+    return record, pairs, other_pairs
+
+
+def _in_parts(
+    compare: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    real: Features,
+    in_real: np.ndarray,
+    generated: Features,
+    in_generated: np.ndarray,
+) -> np.ndarray:
+    """Compare features pair by pair, (n,), with few pairs' features in memory at a time."""
+    parts = []
+    for start in range(0, len(in_real), PAIRS_AT_ONCE):
+        rows = slice(start, start + PAIRS_AT_ONCE)
+        parts.append(compare(real.features[in_real[rows]], generated.features[in_generated[rows]]))
+    return np.concatenate(parts)
 
 
 def siamese_head(features: Features, where: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -357,8 +412,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--shards", required=True, type=Path, nargs="+", help="the generated images"
     )
+    parser.add_argument(
+        "--others", type=Path, help="the table of pairs with other prompts' radiographs, if wanted"
+    )
     args = parser.parse_args(argv)
-    record, pairs = score(
+    record, pairs, other_pairs = score(
         args.model,
         args.protocol,
         args.manifest,
@@ -368,8 +426,11 @@ def main(argv: list[str] | None = None) -> None:
         args.shards,
         Settings(args.threshold, args.bootstrap, args.seed),
         args.threads,
+        OTHERS if args.others else 0,
     )
     write_private_table(pairs, PAIR_SCHEMA, args.pairs)
+    if args.others:
+        write_private_table(other_pairs, OTHERS_SCHEMA, args.others)
     write_record(record, args.output)
     for value in record.values:
         log.info("%s: %s %s (n %d)", args.model, value.metric, value.value, value.n)

@@ -1,37 +1,47 @@
-"""Score one model's novelty: are its images nearer to its training radiographs than to unseen ones?
+"""Score one model's novelty: are its images nearer to training radiographs than captions make them?
 
     python -m workflow_scripts.privacy.score_novelty --model sd_v1_4 --protocol sound \\
         --manifest results/cohort/manifest.parquet \\
         --prompts results/cohort/prompts/privacy.parquet \\
+        --held-out-prompts results/cohort/prompts/test.parquet \\
         --real results/features/real/train --held-out results/features/real/held_out \\
-        --generated results/features/sd_v1_4/privacy --output results/privacy/novelty/sd_v1_4.json
+        --generated results/features/sd_v1_4/privacy --answers results/features/sd_v1_4/test \\
+        --output results/privacy/novelty/sd_v1_4.json
 
-Needs rad_dino.h5 of all three; makes one record.
+Needs rad_dino.h5 of all four folders; makes one record.
 
-Two references: the radiographs whose captions are the prompts, which a model that memorises gives
-back, and as many held-out ones with the same findings; one radiograph of a patient, no patient in
-both. A model that learned no single image is as near to one reference as to the other, as far as
-captions say no more than findings. A third set, further training radiographs with the same findings
-again, of patients in neither reference, shows what the share is where nothing can be memorised.
+A crossed design: two kinds of captions, training and held-out ones, and the radiographs of both.
+An image is nearer to its own side's radiographs where it repeats one, but also where it follows its
+caption. What answers a held-out caption can only do the latter. So the share of images that are
+nearer to their own side is taken of both kinds, and the excess is their difference: zero for a
+model that memorised nothing, however much its captions say of a radiograph.
+
+Both sides have as many patients, with the same findings: one radiograph of each, and one image of
+its caption. A test prompt has one seed and a privacy prompt several replicates, of which each draw
+takes one by chance.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import torch
 
+from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.features.cache import Features
 from workflow_scripts.fidelity.arrays import CPU, blocks
 from workflow_scripts.fidelity.inputs import (
     REAL,
+    of_prompts,
     origin,
     read_comparable,
     read_encoder,
@@ -40,136 +50,113 @@ from workflow_scripts.fidelity.inputs import (
 )
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.generate.make_control import draw_matched, positive_masks
-from workflow_scripts.privacy.held_out import held_out_rows
 from workflow_scripts.privacy.score import Settings, gpus_argument, model_arguments
 
 log = logging.getLogger(__name__)
 
+ENCODER: Final = "rad_dino"
 DRAWS = 100
 MATCHINGS = 4
-"""Of each draw's patients: which radiographs stand for them and are matched is a draw, too."""
+"""Of each draw's patients: which captions stand for them and are matched is a draw, too."""
 
 FEWEST_PATIENTS = 4
-"""Of each kind: half of them are drawn at a time."""
+"""Of each side: half of them are drawn at a time."""
 
 
 @dataclass(frozen=True)
-class Radiographs:
-    """Real radiographs to draw references from.
+class Side:
+    """Captions of one kind, their radiographs, and the images that answer them.
 
     Attributes:
-        features: (n, d), of which these are some rows.
-        rows: (r,) which.
-        patients: (r,) the patient of each.
-        findings: (r,) uint16, see `positive_masks`.
+        radiographs: (p, d), the radiograph of each caption.
+        patients: (p,) whom it shows.
+        findings: (p,) uint16, see `positive_masks`.
+        images: (m, d), each caption has at least one; or none at all, (0, d).
+        captions: (m,) the caption's number of each image.
+        shown: (m,) the patient that a control's image shows; "" of generated images.
     """
 
-    features: np.ndarray
-    rows: np.ndarray
+    radiographs: np.ndarray
     patients: np.ndarray
     findings: np.ndarray
-
-    def take(self, which: np.ndarray) -> "Radiographs":
-        """Return some of them; features are not copied."""
-        return Radiographs(
-            self.features, self.rows[which], self.patients[which], self.findings[which]
-        )
+    images: np.ndarray
+    captions: np.ndarray
+    shown: np.ndarray
 
     @property
-    def points(self) -> np.ndarray:
-        """Their features, (r, d) float64."""
-        return self.features[self.rows].astype(np.float64)
-
-
-def radiographs(features: np.ndarray, manifest: pd.DataFrame) -> Radiographs:
-    """Return radiographs with what the manifest says of them, row by row."""
-    patients = manifest["patient_id"].to_numpy(str)
-    return Radiographs(features, np.arange(len(patients)), patients, positive_masks(manifest))
-
-
-@dataclass(frozen=True)
-class Generated:
-    """Generated images.
-
-    Attributes:
-        features: (m, d), m >= 1.
-        prompts: (m,) the feature row of each one's own radiograph.
-        shown: (m,) the patient that a control shows; "" of generated images.
-    """
-
-    features: np.ndarray
-    prompts: np.ndarray
-    shown: np.ndarray
+    def answered(self) -> bool:
+        """Whether there are images."""
+        return len(self.images) > 0
 
 
 @dataclass(frozen=True)
 class Nearness:
-    """Shares of images that are nearer to the prompts' radiographs than to held-out ones, by draw.
+    """Shares of images that are nearer to their own side's radiographs, by draw.
 
     Attributes:
-        generated: (draws,) of the generated images.
-        third: (draws,) of the third set's real images.
-        patients: in each reference.
+        training: (draws,) of the images that answer training captions.
+        held_out: (draws,) of those that answer held-out captions; None without such images.
+        patients: of each side in a draw.
     """
 
-    generated: np.ndarray
-    third: np.ndarray
+    training: np.ndarray
+    held_out: np.ndarray | None
     patients: int
 
 
 def nearness(
-    generated: Generated,
-    own: Radiographs,
-    held_out: Radiographs,
-    others: Radiographs,
+    training: Side,
+    held_out: Side,
     draws: int = DRAWS,
     seed: int = 0,
     device: torch.device = CPU,
 ) -> Nearness:
-    """Compare distances to the prompts' radiographs and to as many held-out ones like them.
+    """Compare each side's images with the radiographs of both.
 
-    Each draw takes half of each kind's patients. Of these, the prompts' patients (as many of them
-    as there are of the fewest kind) give one radiograph each, and each of those is matched with a
-    held-out radiograph and one of the third set, all of different patients, with the same findings
-    or the nearest. An image as near to one reference as to the other counts half. Where a control
-    shows a held-out patient, that patient's radiograph does not count, nor the one that it was
-    matched with.
+    Each draw takes half of each side's patients, and one caption of a patient. All patients of the
+    side that has fewer are matched with as many of the other, with the same findings or the
+    nearest. Each caption has one image, which one is drawn. An image as near to one side as to the
+    other counts half.
+
+    A control shows a real patient. The answer to a held-out caption never counts against the
+    patient whom it shows, nor an answer to a training caption where this patient is held out, nor
+    whoever was matched with that patient: no model can repeat whom it did not see.
 
     Args:
-        generated: the images.
-        own: the prompts' radiographs.
-        held_out: radiographs of patients that the model never saw.
-        others: further training radiographs.
-        draws: of references.
+        training: captions that the model was trained on, answered.
+        held_out: captions of patients whom it never saw.
+        draws: of patients.
         seed: of the draws.
         device: where to compute.
 
     Raises:
-        ValueError: a patient in two of the sets, or too few patients.
+        ValueError: a patient on both sides, or too few patients.
     """
-    kinds = (own, held_out, others)
-    everybody = np.concatenate([*(kind.patients for kind in kinds), generated.shown])
-    codes = np.unique(everybody, return_inverse=True)[1]
-    edges = np.cumsum([len(kind.patients) for kind in kinds])
-    coded = np.split(codes, edges)  # numbers instead of names: there are many
-    counts = [len(np.unique(found)) for found in coded[:3]]
-    if len(np.unique(np.concatenate(coded[:3]))) < sum(counts):
-        raise ValueError("a patient is in two of the sets")
+    sides = (training, held_out)
+    edges = np.cumsum([len(x) for side in sides for x in (side.patients, side.shown)])[:-1]
+    names = np.concatenate([x for side in sides for x in (side.patients, side.shown)])
+    # Numbers instead of names: there are many.
+    codes = np.split(np.unique(names.astype(str), return_inverse=True)[1], edges)
+    training, held_out = (
+        replace(side, patients=codes[2 * k], shown=codes[2 * k + 1]) for k, side in enumerate(sides)
+    )
+    counts = [len(np.unique(side.patients)) for side in (training, held_out)]
+    if len(np.intersect1d(training.patients, held_out.patients)):
+        raise ValueError("a patient is on both sides")
     if min(counts) < FEWEST_PATIENTS:
         raise ValueError(f"{min(counts)} patients, fewer than {FEWEST_PATIENTS}")
-    numbered = [replace(x, patients=found) for x, found in zip(kinds, coded[:3], strict=True)]
-    generated = replace(generated, shown=coded[3])
     size = min(counts) // 2
     rng = np.random.default_rng(seed)
     shares = np.zeros((2, draws))
     progress = Progress("novelty", draws, "draws")
     for draw in range(draws):
-        halves = [kind.take(_half(kind.patients, rng)) for kind in numbered]
+        halves = [_half(side.patients, rng) for side in (training, held_out)]
         for _ in range(MATCHINGS):
-            shares[:, draw] += _shares(generated, _matched(halves, size, rng), device)
+            taken = _matched((training, held_out), halves, size, rng)
+            shares[:, draw] += _own_shares(training, held_out, taken, rng, device)
         progress.update()
     shares /= MATCHINGS
-    return Nearness(shares[0], shares[1], size)
+    return Nearness(shares[0], shares[1] if held_out.answered else None, size)
 
 
 def _half(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -179,50 +166,77 @@ def _half(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _matched(
-    kinds: Sequence[Radiographs], size: int, rng: np.random.Generator
-) -> list[Radiographs]:
-    """Return `size` prompts' radiographs, and as many of each other kind, matched with them."""
-    own, *rest = kinds
-    seen = own.take(rng.choice(_one_each(own.patients, rng), size, replace=False))
-    found = [seen]
+    sides: tuple[Side, Side], halves: list[np.ndarray], size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Return `size` captions of each side, of different patients, matched in their order.
+
+    Args:
+        sides: the training and the held-out one.
+        halves: the captions of each side to draw from.
+        size: how many.
+        rng: draws them.
+    """
+    pools = [
+        rows[_one_each(side.patients[rows], rng)] for side, rows in zip(sides, halves, strict=True)
+    ]
+    fewer = int(len(pools[1]) < len(pools[0]))
+    lead = rng.choice(pools[fewer], size, replace=False)
+    wanted, offered = sides[fewer].findings[lead], sides[1 - fewer].findings[pools[1 - fewer]]
     labels = [str(i) for i in range(size)]
-    for kind in rest:
-        pool = kind.take(_one_each(kind.patients, rng))
-        seed = int(rng.integers(2**31))
-        found.append(pool.take(draw_matched(seen.findings, labels, pool.findings, seed)))
-    return found
+    drawn = draw_matched(wanted, labels, offered, int(rng.integers(2**31)))
+    taken = [lead, pools[1 - fewer][drawn]]
+    return taken[::-1] if fewer else taken
 
 
 def _one_each(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the row of one radiograph of each patient."""
+    """Return the row of one caption of each patient."""
     order = rng.permutation(len(patients))
     return order[np.unique(patients[order], return_index=True)[1]]
 
 
-def _shares(
-    generated: Generated, references: Sequence[Radiographs], device: torch.device
+def _own_shares(
+    training: Side,
+    held_out: Side,
+    taken: list[np.ndarray],
+    rng: np.random.Generator,
+    device: torch.device,
 ) -> tuple[float, float]:
-    """Return which shares of the prompts' images and of the third set are nearer to the first.
+    """Return the share of each side's images that are nearer to their own side; 0 without images.
 
     Args:
-        generated: the images.
-        references: the prompts' radiographs, held-out ones, the third set.
+        training: see `nearness`.
+        held_out: likewise.
+        taken: (k,) captions of each side.
+        rng: draws the image of each caption.
         device: where to compute.
     """
-    seen, unseen, third = references
-    asked = np.flatnonzero(np.isin(generated.prompts, seen.rows))
-    shown = generated.shown[asked, None] == unseen.patients[None]
-    nearer = _nearer(generated.features[asked], seen, unseen, shown, device)
-    prompts = np.unique(generated.prompts[asked], return_inverse=True)[1]
-    own = (np.bincount(prompts, nearer) / np.bincount(prompts)).mean()
-    none = np.zeros((len(third.patients), len(seen.patients)), bool)
-    return float(own), float(_nearer(third.points, seen, unseen, none, device).mean())
+    asked, other = training.radiographs[taken[0]], held_out.radiographs[taken[1]]
+    seen, unseen = training.patients[taken[0]], held_out.patients[taken[1]]
+    images = _one_image(training, taken[0], rng)
+    left_out = training.shown[images, None] == unseen
+    own = _nearer(training.images[images], asked, other, left_out, device).mean()
+    if not held_out.answered:
+        return float(own), 0.0
+    images = _one_image(held_out, taken[1], rng)
+    shown = held_out.shown[images, None]
+    left_out = (shown == unseen) | (shown == seen)
+    repeated = 1 - _nearer(held_out.images[images], asked, other, left_out, device).mean()
+    return float(own), float(repeated)
+
+
+def _one_image(side: Side, captions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the row of one image of each caption."""
+    order = np.argsort(side.captions, kind="stable")
+    first, last = (
+        np.searchsorted(side.captions[order], captions, way) for way in ("left", "right")
+    )
+    return order[rng.integers(first, last)]
 
 
 def _nearer(
     images: np.ndarray,
-    seen: Radiographs,
-    unseen: Radiographs,
+    seen: np.ndarray,
+    unseen: np.ndarray,
     left_out: np.ndarray,
     device: torch.device,
 ) -> np.ndarray:
@@ -230,12 +244,12 @@ def _nearer(
 
     Args:
         images: (m, d).
-        seen: k radiographs.
-        unseen: k radiographs, each matched with the one of `seen` at its place.
+        seen: (k, d) radiographs.
+        unseen: (k, d) radiographs, each matched with the one of `seen` at its place.
         left_out: (m, k) pairs of them that do not count for an image.
         device: where to compute.
     """
-    a, b = (torch.from_numpy(x.points).to(device) for x in (seen, unseen))
+    a, b = (torch.from_numpy(x.astype(np.float64)).to(device) for x in (seen, unseen))
     parts = []
     for rows in blocks(len(images), len(a)):
         points = torch.from_numpy(images[rows].astype(np.float64)).to(device)
@@ -245,88 +259,178 @@ def _nearer(
     return torch.cat(parts).cpu().numpy()
 
 
-def novelty_values(found: Nearness, n: int) -> list[Value]:
-    """Return the shares of the model's images and of the third set's, and their difference.
+def novelty_values(found: Nearness, n: int, n_held_out: int, why_not: str = "") -> list[Value]:
+    """Return the share of each side's images that are nearer to their own side, and the excess.
 
     A mean over half of the patients, drawn without replacement, varies as one over all of them
-    would if they were other patients: the intervals follow from the spread of the draws (at the
-    null some 1.8 times wider than needed, for the mean of all draws varies less). Model and third
-    set stand before the same references in each draw, so that what these have in common
-    cancels in the difference.
+    would if they were other patients (Politis and Romano, 1994): the intervals follow from the
+    spread of the draws. They are wider than needed, for the mean of all draws varies less. Both
+    sides stand before the same references in each draw, so that what these have in common cancels
+    in the excess.
+
+    Args:
+        found: see `nearness`.
+        n: images that answer training captions.
+        n_held_out: images that answer held-out captions.
+        why_not: why there are none of the latter.
     """
-    values = []
-    for name, shares, way, count in (
-        ("nearer_to_training", found.generated, "lower", n),
-        ("nearer_to_training_real", found.third, "none", found.patients),
-        ("nearer_to_training_excess", found.generated - found.third, "lower", n),
-    ):
-        mean, half = float(shares.mean()), 1.96 * float(shares.std(ddof=1))
-        interval, kind = (mean - half, mean + half), "half samples of patients 95%"
-        if not name.endswith("excess"):
-            interval = (max(0.0, interval[0]), min(1.0, interval[1]))
-        if mean in (0, 1) and not name.endswith("excess"):
-            # All alike in every draw: the draws would call that certain.
-            interval, kind = wilson_interval(mean, 2 * found.patients), "Wilson 95%"
-        values.append(Value(name, mean, way, count, "all", found.patients, interval, kind))
-    return values
+    values = [_share("nearer_to_training", found.training, "lower", n, found.patients)]
+    if found.held_out is None:
+        return [
+            *values,
+            Value("nearer_to_held_out", None, "none", 0, "all", found.patients, reason=why_not),
+            Value(
+                "nearer_to_training_excess", None, "lower", n, "all", found.patients, reason=why_not
+            ),
+        ]
+    values.append(_share("nearer_to_held_out", found.held_out, "none", n_held_out, found.patients))
+    excess = found.training - found.held_out
+    mean, half = float(excess.mean()), 1.96 * float(excess.std(ddof=1))
+    interval = (max(-1.0, mean - half), min(1.0, mean + half))
+    if half == 0:
+        # All alike in every draw: the draws would call that certain.
+        (low, high), (other_low, other_high) = (value.interval or (0, 1) for value in values)
+        interval = (low - other_high, high - other_low)
+    kind = "half samples of patients 95%"
+    name = "nearer_to_training_excess"
+    return [*values, Value(name, mean, "lower", n, "all", found.patients, interval, kind)]
+
+
+def _share(name: str, shares: np.ndarray, way: str, n: int, patients: int) -> Value:
+    mean, half = float(shares.mean()), 1.96 * float(shares.std(ddof=1))
+    interval, kind = (max(0.0, mean - half), min(1.0, mean + half)), "half samples of patients 95%"
+    if half == 0:
+        # All alike in every draw: the draws would call that certain.
+        interval, kind = wilson_interval(mean, 2 * patients), "Wilson 95%"
+    return Value(name, mean, way, n, "all", patients, interval, kind)
+
+
+def held_out_prompts(prompts: pd.DataFrame, manifest: pd.DataFrame, where: Path) -> pd.DataFrame:
+    """Return the test prompts whose patients no model was trained on, one of each radiograph.
+
+    A second wording asks for the radiograph that its caption asks for already.
+
+    Args:
+        prompts: the prompt set `test`.
+        manifest: of the cohort.
+        where: the prompt set's file, for errors.
+
+    Raises:
+        InputError: a radiograph that is not in the manifest.
+    """
+    rows = rows_of(manifest["image_id"], list(prompts["image_id"]), where, "manifest")
+    trained_on = manifest.loc[manifest["split"] == "train", "patient_id"]
+    unseen = ~manifest["patient_id"].iloc[rows].isin(trained_on).to_numpy()
+    return prompts[unseen & ~prompts["second_wording"].to_numpy(bool)]
+
+
+def side_of(
+    prompts: pd.DataFrame,
+    manifest: pd.DataFrame,
+    real: Features,
+    generated: Features | None,
+    folders: tuple[Path, Path | None],
+) -> Side:
+    """Return one side's captions; where there are images, those that have one.
+
+    Args:
+        prompts: of one side.
+        manifest: of the cohort.
+        real: features of the radiographs, the prompts' own among them.
+        generated: features of the images that answer these prompts; None without any.
+        folders: of the two, for errors.
+
+    Raises:
+        InputError: a radiograph without features, or an image of no prompt.
+    """
+    if generated is not None:
+        where = folders[1] or folders[0]
+        prompts = prompts.iloc[rows_of(prompts["prompt_id"], generated.ids, where, "prompt set")]
+    named, captions = np.unique(prompts["image_id"].to_numpy(str), return_inverse=True)
+    own = rows_of(real.ids, list(named), folders[0], "features of radiographs")
+    known = manifest.iloc[rows_of(manifest["image_id"], list(named), folders[0], "manifest")]
+    side = Side(
+        real.features[own],
+        known["patient_id"].to_numpy(str),
+        positive_masks(known),
+        np.empty((0, real.features.shape[1]), np.float32),
+        np.empty(0, np.int64),
+        np.empty(0, "U1"),
+    )
+    if generated is None:
+        return side
+    patient_of = manifest.set_index("image_id")["patient_id"]
+    sources = generated.source_ids or [""] * len(captions)
+    shown = np.array([patient_of.get(source, "") for source in sources], dtype=str)
+    return replace(side, images=generated.features, captions=captions, shown=shown)
 
 
 def score(
     model: str,
     protocol: str,
     manifest_path: Path,
-    prompts_path: Path,
-    real_folder: Path,
-    held_out_folder: Path,
+    prompts_paths: tuple[Path, Path],
+    real_folders: tuple[Path, Path],
     generated_folder: Path,
+    answers_folder: Path | None,
     settings: Settings,
     device: torch.device,
 ) -> Record:
     """Read features and return a model's record.
 
+    Args:
+        model: its key.
+        protocol: `sound` or `as_published`.
+        manifest_path: of the cohort.
+        prompts_paths: the prompt sets `privacy` and `test`.
+        real_folders: of the training and of the held-out radiographs.
+        generated_folder: of the images that answer `privacy`.
+        answers_folder: of the images that answer `test`; None where the model has none.
+        settings: the seed.
+        device: where to compute.
+
     Raises:
         InputError: features that are missing, damaged, not comparable or of other prompts.
     """
-    encoder, purpose = "rad_dino", "privacy"
-    folders = (real_folder, generated_folder)
-    training, generated = read_comparable(*folders, encoder, protocol, model, purpose)
-    held_out = read_encoder(held_out_folder, encoder, protocol, REAL, purpose)
-    both = f"{encoder}.h5 of {held_out_folder} and {generated_folder}"
+    purpose = "privacy"
+    folders = (real_folders[0], generated_folder)
+    real, generated = read_comparable(*folders, ENCODER, protocol, model, purpose)
+    held_out = read_encoder(real_folders[1], ENCODER, protocol, REAL, purpose)
+    both = f"{ENCODER}.h5 of {real_folders[1]} and {generated_folder}"
     require_comparable(held_out, generated, both)
     if not generated.ids:
         raise InputError("a collection without images has no privacy", generated_folder)
-    prompts = read_prompts(prompts_path)
-    asked = rows_of(prompts["prompt_id"], generated.ids, generated_folder, "prompt set")
     manifest = read_manifest(manifest_path)
-    patient_of = manifest.set_index("image_id")["patient_id"]
-    known = manifest.iloc[rows_of(manifest["image_id"], training.ids, real_folder, "manifest")]
-    trained = radiographs(training.features, known)
-    names = prompts["image_id"].iloc[asked].tolist()
-    prompt = rows_of(training.ids, names, real_folder, "training radiographs")
-    rows, unseen = held_out_rows(manifest_path, held_out, held_out_folder)
-    prompted = np.isin(trained.patients, trained.patients[prompt])
-    kinds = (
-        trained.take(np.unique(prompt)),
-        radiographs(held_out.features[rows], unseen),
-        trained.take(np.flatnonzero(~prompted)),
-    )
-    shown = [patient_of.get(source, "") for source in generated.source_ids or [""] * len(names)]
+    prompts, every_test_prompt = (read_prompts(path) for path in prompts_paths)
+    asked = held_out_prompts(every_test_prompt, manifest, prompts_paths[1])
+    files = [real, held_out, generated]
+    answers, why_not = None, "the model has no test images with features of RAD-DINO"
+    if deviations(protocol).fidelity_squash_299:
+        why_not = f"under {protocol}, test images are prepared otherwise than those for privacy"
+    elif answers_folder is not None:
+        read = read_encoder(answers_folder, ENCODER, protocol, model, "fidelity")
+        require_comparable(read, generated, f"{ENCODER}.h5 of {answers_folder} and {folders[1]}")
+        answers = of_prompts(read, asked, every_test_prompt, answers_folder)
+        files.append(read)
+        if not answers.ids:
+            answers, why_not = None, "no held-out caption has an image"
+
+    training = side_of(prompts, manifest, real, generated, folders)
+    other = side_of(asked, manifest, held_out, answers, (real_folders[1], answers_folder))
     details: dict[str, int] = {"draws": DRAWS}
-    fewest = [len(np.unique(kind.patients)) for kind in kinds]
+    n, n_held_out = len(training.images), len(other.images)
+    fewest = [len(np.unique(side.patients)) for side in (training, other)]
     if min(fewest) < FEWEST_PATIENTS:
-        of = ("prompts'", "held-out", "further training")[int(np.argmin(fewest))]
+        of = ("training", "held-out")[int(np.argmin(fewest))]
+        reason = f"fewer than {FEWEST_PATIENTS} patients have {of} captions"
         values = [
-            Value(name, None, way, len(asked), reason=f"fewer than {FEWEST_PATIENTS} {of} patients")
-            for name, way in (
-                ("nearer_to_training", "lower"),
-                ("nearer_to_training_real", "none"),
-                ("nearer_to_training_excess", "lower"),
-            )
+            Value("nearer_to_training", None, "lower", n, reason=reason),
+            Value("nearer_to_held_out", None, "none", n_held_out, reason=reason),
+            Value("nearer_to_training_excess", None, "lower", n, reason=reason),
         ]
     else:
-        images = Generated(generated.features, prompt, np.array(shown, dtype=str))
-        found = nearness(images, *kinds, seed=settings.seed, device=device)
-        values = novelty_values(found, len(asked))
+        found = nearness(training, other, seed=settings.seed, device=device)
+        values = novelty_values(found, n, n_held_out, why_not)
         details["patients"] = found.patients
     return Record(
         stage="privacy",
@@ -338,7 +442,7 @@ def score(
         provenance=provenance(
             {"protocol": protocol, **asdict(settings)},
             device_name(device),
-            [origin(file) for file in (training, held_out, generated)],
+            [origin(file) for file in files],
         ),
     )
 
@@ -346,19 +450,20 @@ def score(
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
     parser = gpus_argument(model_arguments((__doc__ or "").splitlines()[0]))
-    parser.add_argument(
-        "--held-out", required=True, type=Path, help="folder of held-out radiographs' features"
-    )
+    add: Callable[..., Any] = parser.add_argument
+    add("--held-out-prompts", required=True, type=Path, help="the prompt set `test`")
+    add("--held-out", required=True, type=Path, help="folder of held-out radiographs' features")
+    add("--answers", type=Path, help="folder of the features of the model's test images, if any")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     record = score(
         args.model,
         args.protocol,
         args.manifest,
-        args.prompts,
-        args.real,
-        args.held_out,
+        (args.prompts, args.held_out_prompts),
+        (args.real, args.held_out),
         args.generated,
+        args.answers,
         Settings(args.threshold, args.bootstrap, args.seed),
         pick_device(args.gpus),
     )

@@ -245,8 +245,6 @@ def _record(records: Records, layout: Layout, column: Column, model: ModelEntry)
 
 def _why_missing(model: ModelEntry, layout: Layout, column: Column) -> str:
     why = model.why_missing(layout.stage)
-    if why == NOT_RUN and layout.family == "lenses":
-        return "not run: no control `held_out_real` says what unrelated images look like"
     if why == NOT_RUN and column.family not in (None, layout.family):
         return f"not run: `{layout.stage}.encoders` does not name {column.family}"
     return why

@@ -323,22 +323,23 @@ _ATTACKER: Final = Layout(
 _NOVELTY: Final = Layout(
     stem="table03d_novelty",
     number="3d",
-    title="Nearer to the prompts' radiographs than to unseen ones",
+    title="Nearer to training radiographs than following captions makes it",
     stage="privacy",
     family="novelty",
     columns=(
         Column("Nearer to training ↓", "nearer_to_training", "lower", 3),
-        Column("A third real set", "nearer_to_training_real", "none", 3),
-        Column("Difference ↓", "nearer_to_training_excess", "lower", 3),
+        Column("Nearer to held out", "nearer_to_held_out", "none", 3),
+        Column("Excess ↓", "nearer_to_training_excess", "lower", 3),
     ),
-    n_labels=("Generated images, real images", "Patients in each reference"),
+    n_labels=("Generated images", "Patients on each side"),
     explanation=(
-        "The share of images that are nearer (RAD-DINO) to one of the training radiographs whose "
-        "captions are the prompts than to one of as many held-out radiographs with the same "
-        "findings, one radiograph of a patient, no patient in both. 0.5 is expected of a model "
-        "that learned no single image, as far as captions say no more than findings. The third "
-        "set shows what real images get, of patients in neither reference: training radiographs "
-        "that are no prompt's, with the same findings again. "
+        "Of the images that answer training captions, the share that is nearer (RAD-DINO) to one "
+        "of these captions' radiographs than to one of the held-out captions'; of those that "
+        "answer held-out captions, the share that is nearer to one of the latter. An image that "
+        "follows its caption is nearer to its own side, and one that repeats a radiograph, too; "
+        "what was held out cannot be repeated. The excess, the first share less the second, is 0 "
+        "of a model that memorised nothing. Each side has one radiograph and one image of a "
+        "patient, with the same findings. The intervals are some 1.9 times wider than needed. "
     ),
 )
 
@@ -355,11 +356,13 @@ _LENSES: Final = Layout(
         Column("Pixel distance, mirrored ↓", "mirrored_seen", "lower", 3),
         Column("Any of them ↓", "any_seen", "lower", 3),
     ),
-    n_labels=("Prompts", "Prompts of held-out images"),
+    n_labels=("Prompts", "Pairs with other prompts' radiographs"),
     explanation=(
-        "The share of prompts whose riskiest image is riskier than all but 5% of the prompts are "
-        "with held-out real images, which show other patients. A lens that sees copies and misses "
-        "flipped or brightened ones says nothing of a model that flips or brightens. "
+        "The share of prompts whose riskiest image is riskier than all but 5% of what chance "
+        "gives: the same model's images before the radiographs of other prompts, with the same "
+        "findings or nearly so. Any of them: 5% in all, not 5% of each lens. Images that follow "
+        "what captions say beyond findings raise somewhat more than 5%. A lens that sees copies "
+        "and misses flipped or brightened ones says nothing of a model that flips or brightens. "
     ),
 )
 
