@@ -1,7 +1,5 @@
 """The attrition table: what was dropped on the way to the manifest, how much of it, and why."""
 
-import csv
-import io
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,6 +8,7 @@ from typing import Final
 
 import pandas as pd
 
+from workflow_scripts.common.csv_cells import csv_text
 from workflow_scripts.common.files import write_text
 
 log = logging.getLogger(__name__)
@@ -94,11 +93,7 @@ class Attrition:
 
     def write(self, path: str | Path) -> None:
         """Write the table as CSV, whole or not at all."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(self.rows)
-        write_text(path, text.getvalue())
+        write_text(path, csv_text([COLUMNS, *self.rows]))
 
 
 def tally(values: Iterable[str], most: int = 20) -> str:

@@ -36,15 +36,18 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "reid_count": (0, inf),
     "n_images": (0, inf),
 }
-"""The values that a metric can have. KID and the corrected FID are no part: their estimators have no
-bias and may be negative."""
+"""The values that a metric can have. KID and the corrected FID are no part: their estimators may be
+negative."""
 
 _ROUNDING: Final = 1e-6  # of a mean of single-precision numbers
 _KEYS: Final = frozenset(
-    "stage model family protocol values details provenance".split(),
+    ["stage", "model", "family", "protocol", "values", "details", "provenance"]
 )
 _NEEDED: Final = frozenset(
-    "metric value direction n subset n_reference interval interval_kind reason".split()
+    [
+        *("metric", "subset", "value", "reason", "direction"),
+        *("n", "n_reference", "interval", "interval_kind"),
+    ]
 )
 _KNOWN: Final = _NEEDED | {"p"}
 
