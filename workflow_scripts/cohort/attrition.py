@@ -53,6 +53,11 @@ class Attrition:
         self.rows.append((step, unit, int(removed), int(kept), reason))
         log.info("%s: %d %s removed, %d kept (%s)", step, removed, unit, kept, reason)
 
+    def warn(self, step: str, unit: str, kept: int, reason: str) -> None:
+        """Append something that removes nothing and looks wrong, and log it as a warning."""
+        self.rows.append((f"warning_{step}", unit, 0, int(kept), reason))
+        log.warning("%s: %s", step, reason)
+
     def warn_of_published(self, dataset: str = "MIMIC-CXR") -> None:
         """Warn of steps at which others keep another number, where the data look like theirs.
 

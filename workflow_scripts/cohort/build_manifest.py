@@ -27,6 +27,7 @@ from workflow_scripts.cohort.image_folder import (
     image_folder,
 )
 from workflow_scripts.cohort.mimic_cxr_jpg import mimic_cxr_jpg
+from workflow_scripts.cohort.shares import warn_of_shares
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
 
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             attrition,
             args.check_files,
         )
+    warn_of_shares(manifest, *_mapped(args), attrition)
     count_test_set(manifest, attrition)
     attrition.warn_of_published()
     write_manifest(manifest, args.manifest)
@@ -189,6 +191,18 @@ def _columns(args: argparse.Namespace) -> FolderColumns:
         finding_column=finding_column,
         exclude_nonempty=args.exclude_nonempty,
     )
+
+
+def _mapped(args: argparse.Namespace) -> tuple[list[str], list[str] | None]:
+    """Return the texts and the findings that the source is said to have, see `warn_of_shares`."""
+    if args.source == "mimic_cxr_jpg":
+        return ["caption"], None
+    columns = _columns(args)
+    findings = set(columns.findings)
+    if columns.finding_column is not None:
+        findings |= set(columns.finding_column.values.values())
+    texts = [name for name in ("caption", "indication", "report") if name in columns.fields]
+    return texts, sorted(findings)
 
 
 def _finding_values(items: Iterable[str]) -> dict[str, str]:
