@@ -232,6 +232,7 @@ def cohort_flags(wildcards):
         "--root",
         settings["root"],
     ]
+    words += flags(cohort.get("identical_images", {}))
     for name, label in cohort["views"].items():
         words += ["--view", f"{name}={label}"]
     if cohort["source"] == "mimic_cxr_jpg":

@@ -75,10 +75,10 @@ class MiniMimic:
         for name, content in self.annotations.items():
             (self.captions / ANNOTATIONS.format(name)).write_text(json.dumps(content))
         if images:
-            for row in self.metadata:
+            for shade, row in enumerate(self.metadata):
                 path = self.root / "files" / self.image(row["dicom_id"], "")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("L", (8, 8)).save(path)
+                Image.new("L", (8, 8), 10 * shade).save(path)
         return self
 
     def arguments(self, **changes: str) -> list[str]:

@@ -126,6 +126,7 @@ def test_attrition_counts_every_loss(mimic):
         "unique_train": ("captions", 1, 2),
         "captioned_validate": ("captions", 0, 1),
         "unique_validate": ("captions", 0, 1),
+        "identical_images": ("images", 0, 9),
         "test_frontal": ("images", 0, 4),
         "test_reports": ("captions", 0, 1),
         "test_prompts": ("captions", 0, 3),

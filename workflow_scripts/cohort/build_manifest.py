@@ -19,6 +19,7 @@ import pandas as pd
 from workflow_scripts.cohort.annotations import CAPTION_SOURCES
 from workflow_scripts.cohort.attrition import Attrition
 from workflow_scripts.cohort.draw_prompts import draw_test
+from workflow_scripts.cohort.identical import COMPARED, REFUSE_ABOVE, check_identical
 from workflow_scripts.cohort.image_folder import (
     FIELDS,
     FindingColumn,
@@ -52,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.check_files,
         )
     warn_of_shares(manifest, *_mapped(args), attrition)
+    if args.check_files:
+        compare = args.compare or ("files" if args.source == "mimic_cxr_jpg" else "pixels")
+        check_identical(manifest, compare, args.refuse_above, attrition, args.identical)
     count_test_set(manifest, attrition)
     attrition.warn_of_published()
     write_manifest(manifest, args.manifest)
@@ -93,7 +97,20 @@ def _parser() -> argparse.ArgumentParser:
         "--check-files",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="check that every image file is there (default)",
+        help="check that every image file is there, and look for copies (default)",
+    )
+    shared.add_argument("--identical", help="CSV file to write: images that are one image")
+    shared.add_argument(
+        "--compare",
+        choices=COMPARED,
+        help="what two images have in common that are one (default: files of MIMIC-CXR-JPG, whose "
+        "images one program has written, pixels of others)",
+    )
+    shared.add_argument(
+        "--refuse-above",
+        type=float,
+        default=REFUSE_ABOVE,
+        help="share of test images that may be in another split, too (default: %(default)s)",
     )
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
