@@ -5,7 +5,6 @@ and put one person into the training and the test split. Neither is mended silen
 are one person, the table's owner knows.
 """
 
-import re
 import unicodedata
 from typing import Final
 
@@ -15,8 +14,6 @@ MISSING: Final = frozenset(
     ["", "nan", "n/a", "na", "none", "null", "nil", "nat", "<na>", "#n/a", "#na", "#null!"]
 )
 """How pandas, Python, R and spreadsheets print that there is nothing, in lower case."""
-
-_BLANKS: Final = re.compile(r"\s+")
 
 
 def is_missing(text: str) -> bool:
@@ -44,28 +41,25 @@ def id_fault(values: pd.Series) -> tuple[str, int] | None:
     Args:
         values: ids as text, repeated or not.
     """
-    unique = values.drop_duplicates()
-    missing = missing_in(unique)
-    if missing.any():
-        found = str(unique[missing].iloc[0])
-        return f"{values.name} is {found!r}, which names nobody", _first(values, found)
-    odd = (unique != unique.str.strip()) | ~unique.map(str.isprintable).astype(bool)
-    if odd.any():
-        found = str(unique[odd].iloc[0])
-        what = f"{values.name} {found!r} has blanks around it or a character in it that nobody sees"
-        return what, _first(values, found)
-    plain = unique.map(_plain)
-    repeated = plain.duplicated()
-    if repeated.any():
-        found = str(unique[repeated].iloc[0])
-        other = str(unique[plain == _plain(found)].iloc[0])
-        count = int(repeated.sum())
-        what = (
-            f"{values.name} {found!r} and {other!r} differ only in blanks, case or the form of "
-            f"their characters ({count} such id{'s' if count > 1 else ''})"
-        )
-        return what, _first(values, found)
-    return None
+    unique: list[str] = values.drop_duplicates().tolist()
+    first: dict[str, str] = {}
+    alike = []
+    for text in unique:
+        if is_missing(text):
+            return f"{values.name} is {text!r}, which names nobody", _first(values, text)
+        if text != text.strip() or not text.isprintable():
+            what = f"{values.name} {text!r} has blanks around it or a character that nobody sees"
+            return what, _first(values, text)
+        if (other := first.setdefault(_plain(text), text)) != text:
+            alike.append((text, other))
+    if not alike:
+        return None
+    text, other = alike[0]
+    what = (
+        f"{values.name} {text!r} and {other!r} differ only in blanks, case or the form of their "
+        f"characters ({len(alike)} such id{'s' if len(alike) > 1 else ''})"
+    )
+    return what, _first(values, text)
 
 
 def _first(values: pd.Series, text: str) -> int:
@@ -73,4 +67,5 @@ def _first(values: pd.Series, text: str) -> int:
 
 
 def _plain(text: str) -> str:
-    return _BLANKS.sub("", unicodedata.normalize("NFKC", text).casefold())
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return "".join(plain.casefold().split())
