@@ -89,7 +89,7 @@ FAULTS: list[tuple[str, object, str]] = [
     ("details.replicates.kid.values", [None], "details.replicates.kid.values is [None], not a"),
     ("details.threshold", "0.85", "details.threshold is '0.85', not a number"),
     ("details.runs", {"seed": 1}, "details.runs is {'seed': 1}, not a list of training runs"),
-    ("details.runs", [{"seed": 1}], "details.runs is [{'seed': 1}], not a list of training runs"),
+    ("details.runs", [{"settings": None}], "details.runs is [{'settings': None}], not a list of"),
     ("details", GONE, "a record has the keys"),
     ("provenance", None, "provenance is null, not an object"),
     ("provenance.versions", "2.13", "provenance.versions is '2.13', not an object"),

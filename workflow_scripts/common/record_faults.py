@@ -153,7 +153,7 @@ def _details_faults(details: Mapping[str, Any]) -> Iterator[str]:
         yield f"threshold is {_shown(threshold)}, not a number"
     runs = details.get("runs", [])
     if not isinstance(runs, list) or not all(
-        isinstance(run, dict) and isinstance(run.get("settings"), dict) for run in runs
+        isinstance(run, dict) and isinstance(run.get("settings", {}), dict) for run in runs
     ):
         yield f"runs is {_shown(runs)}, not a list of training runs with their `settings`"
 
