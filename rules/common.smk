@@ -22,6 +22,7 @@ from workflow_scripts.common.config import (
     prompt_sets_of,
     validate_config,
 )
+from workflow_scripts.common.config_text import check_config_files
 from workflow_scripts.common.contents import Contents, files_of
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import PROMPT_SETS, SPLITS
@@ -48,6 +49,7 @@ os.umask(0o077)
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 
 try:
+    check_config_files(workflow.configfiles)
     validate_config(config)
 except InputError as error:
     raise WorkflowError(str(error)) from None
@@ -256,6 +258,7 @@ def cohort_flags(wildcards):
         "--root",
         settings["root"],
     ]
+    words += flags(cohort.get("identical_images", {}))
     for name, label in cohort["views"].items():
         words += ["--view", f"{name}={label if labelled else name}"]
     if not labelled:

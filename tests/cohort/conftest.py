@@ -75,10 +75,12 @@ class MiniMimic:
         for name, content in self.annotations.items():
             (self.captions / ANNOTATIONS.format(name)).write_text(json.dumps(content))
         if images:
-            for row in self.metadata:
+            for shade, row in enumerate(self.metadata):
                 path = self.root / "files" / self.image(row["dicom_id"], "")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.linear_gradient("L").resize((8, 8)).save(path)
+                image = Image.linear_gradient("L").resize((8, 8))
+                image.putpixel((0, 0), 10 * shade)  # no two images are the same
+                image.save(path)
         return self
 
     def arguments(self, **changes: str) -> list[str]:

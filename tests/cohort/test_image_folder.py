@@ -1,6 +1,7 @@
 """Any folder of images with a CSV becomes a manifest, or an error that says why not."""
 
 import csv
+import hashlib
 import os
 from pathlib import Path
 
@@ -43,7 +44,10 @@ def write(folder: Path, rows: list[list[str]], header: list[str] = HEADER) -> Pa
     for row in rows:
         if row[0].startswith("img/"):
             (folder / row[0]).parent.mkdir(parents=True, exist_ok=True)
-            Image.linear_gradient("L").resize((8, 8)).save(folder / row[0])
+            image = Image.linear_gradient("L").resize((8, 8)).convert("RGB")
+            shade = hashlib.sha256(row[0].encode()).digest()[:3]  # no two images are the same
+            image.putpixel((0, 0), tuple(shade))
+            image.save(folder / row[0])
     return path
 
 

@@ -127,6 +127,7 @@ def test_attrition_counts_every_loss(mimic):
         "captioned_validate": ("captions", 0, 1),
         "unique_validate": ("captions", 0, 1),
         "looked_at": ("images", 0, 9),
+        "identical_images": ("images", 0, 9),
         "test_frontal": ("images", 0, 4),
         "test_reports": ("captions", 0, 1),
         "test_prompts": ("captions", 0, 3),
@@ -434,3 +435,32 @@ def test_a_missing_column_in_the_official_csvs(mimic):
     with gzip.open(f"{path}.gz", "wt") as stream:
         stream.write(path.read_text().replace(",prompt", ",annotated_prompt"))
     assert built(mimic)["caption"].notna().sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "warning"),
+    [("chexpert", "study_id", "no_label"), ("annotations", "image", "no_caption")],
+)
+def test_ids_that_match_nothing_are_warned_of(mimic, table, column, warning):
+    files = [mimic.chexpert] if table == "chexpert" else mimic.annotations.values()
+    for number, row in enumerate(row for rows in files for row in rows):
+        row[column] = f"9{number}"
+    built(mimic.write())
+    assert {step for step in attrition(mimic) if step.startswith("warning_")} == {
+        f"warning_{warning}"
+    }
+
+
+def test_image_ids_that_could_be_one_are_refused(mimic):
+    mimic.metadata[1]["dicom_id"] = mimic.split[1]["dicom_id"] = "D-A1"
+    with pytest.raises(InputError, match="dicom_id 'D-A1' and 'd-a1' differ only in blanks, case"):
+        built(mimic.write())
+
+
+def test_one_file_under_a_training_and_a_test_patient_is_refused(mimic):
+    mimic.write()
+    files = {name: mimic.root / "files" / mimic.image(name, "") for name in ("d-a1", "d-e1")}
+    files["d-e1"].write_bytes(files["d-a1"].read_bytes())
+    with pytest.raises(InputError, match="1 of 4 test images have the same file") as caught:
+        built(mimic)
+    assert "d-e1 (p19000033, test) and d-a1 (p10000032, train)" in caught.value.what

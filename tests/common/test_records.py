@@ -68,7 +68,7 @@ def test_a_value_is_a_number_or_a_reason():
 
 def test_a_metric_stands_once(tmp_path):
     twice = [Value("fid", 1.0, "lower", 3), Value("fid", 2.0, "lower", 3)]
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="fid: stands twice"):
         write_record(record(values=twice), tmp_path / "m.json")
 
 

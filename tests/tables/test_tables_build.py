@@ -179,6 +179,14 @@ def test_a_row_holds_every_digit_n_and_interval(bench):
     assert float(first[f"{fid} [high]"]) == pytest.approx(127.1864)
 
 
+def test_a_name_that_is_a_formula_is_run_by_no_spreadsheet(bench):
+    bench.models[2]["display"]["name"] = "=HYPERLINK(A1)"
+    rows = rows_of(build(bench) / "table01_fidelity.csv")
+    assert rows[2]["Model"] == "'=HYPERLINK(A1)"
+    controls = {float(row["Alignment Score ↑"]) for row in rows if row["Block"] == "control"}
+    assert max(controls) < 0  # and a number below zero has no apostrophe
+
+
 def test_privacy_is_transposed_and_a_missing_model_says_why(bench):
     out = build(bench)
     rows = rows_of(out / "table03_privacy.csv")

@@ -70,13 +70,20 @@ def refused(bare):
     return done
 
 
-def test_a_faulty_config_is_refused_before_planning(bare, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("fidelity: {nearest_kk: 5}", "unknown key 'nearest_kk' (did you mean 'nearest_k'?)"),
+        ("fidelity: {seed: 1, seed: 2}", "fidelity.seed (lines 1 and 1)"),
+    ],
+)
+def test_a_faulty_config_is_refused_before_planning(bare, tmp_path, text, said):
     overlay = tmp_path / "overlay.yaml"
-    overlay.write_text("fidelity: {nearest_kk: 5}")
+    overlay.write_text(text)
     command = ["snakemake", "--dry-run", "--configfile", "config.yaml", overlay]
     done = run(command, bare, check=False)
     assert done.returncode
-    assert "unknown key 'nearest_kk' (did you mean 'nearest_k'?)" in done.stdout
+    assert said in done.stdout
 
 
 def test_preflight_names_what_is_missing_before_the_first_job(refused):

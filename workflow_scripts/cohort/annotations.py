@@ -23,6 +23,7 @@ import pandas as pd
 
 from workflow_scripts.cohort.attrition import Attrition, tally
 from workflow_scripts.cohort.checked_csv import find_csv, read_csv, row_of
+from workflow_scripts.cohort.texts import is_missing
 from workflow_scripts.common.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ RULE_BASED: Final = "llava_rad:rule-based"
 """Caption sources as they stand in the manifest."""
 
 _METHOD_RANK: Final = {"gpt4": 0, "rule-based": 1}
-_NO_TEXT: Final = {"", "nan", "none", "null"}  # how pandas and Python print a missing caption
 _CHUNK: Final = 1 << 23  # characters read at a time
 _LARGEST_ENTRY: Final = 1 << 26
 _REMEDY: Final = "download it again from PhysioNet (README, section on data)"
@@ -300,7 +300,7 @@ def _stem(image: str) -> str:
 
 
 def _text(caption: object) -> str | None:
-    if not isinstance(caption, str) or caption.strip().lower() in _NO_TEXT:
+    if not isinstance(caption, str) or is_missing(caption):
         return None
     return caption.strip()
 

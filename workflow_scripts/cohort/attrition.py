@@ -1,7 +1,5 @@
 """The attrition table: what was dropped on the way to the manifest, how much of it, and why."""
 
-import csv
-import io
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,6 +8,7 @@ from typing import Final
 
 import pandas as pd
 
+from workflow_scripts.common.csv_cells import csv_text
 from workflow_scripts.common.files import write_text
 
 log = logging.getLogger(__name__)
@@ -54,6 +53,11 @@ class Attrition:
         self.rows.append((step, unit, int(removed), int(kept), reason))
         log.info("%s: %d %s removed, %d kept (%s)", step, removed, unit, kept, reason)
 
+    def warn(self, step: str, unit: str, kept: int, reason: str) -> None:
+        """Append something that removes nothing and looks wrong, and log it as a warning."""
+        self.rows.append((f"warning_{step}", unit, 0, int(kept), reason))
+        log.warning("%s: %s", step, reason)
+
     def warn_of_published(self, dataset: str = "MIMIC-CXR") -> None:
         """Warn of steps at which others keep another number, where the data look like theirs.
 
@@ -94,11 +98,7 @@ class Attrition:
 
     def write(self, path: str | Path) -> None:
         """Write the table as CSV, whole or not at all."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(self.rows)
-        write_text(path, text.getvalue())
+        write_text(path, csv_text([COLUMNS, *self.rows]))
 
 
 def tally(values: Iterable[str], most: int = 20) -> str:

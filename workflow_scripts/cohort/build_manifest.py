@@ -19,6 +19,7 @@ import pandas as pd
 from workflow_scripts.cohort.annotations import CAPTION_SOURCES
 from workflow_scripts.cohort.attrition import Attrition
 from workflow_scripts.cohort.draw_prompts import draw_test
+from workflow_scripts.cohort.identical import COMPARED, REFUSE_ABOVE, check_identical
 from workflow_scripts.cohort.image_folder import (
     FIELDS,
     FindingColumn,
@@ -28,6 +29,7 @@ from workflow_scripts.cohort.image_folder import (
 )
 from workflow_scripts.cohort.look import look_at_films
 from workflow_scripts.cohort.mimic_cxr_jpg import mimic_cxr_jpg
+from workflow_scripts.cohort.shares import warn_of_shares
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
 
@@ -57,8 +59,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             attrition,
             args.check_files,
         )
+    warn_of_shares(manifest, *_mapped(args), attrition)
     if args.check_files:
         look_at_films(manifest, attrition, args.root)
+        compare = args.compare or ("files" if args.source == "mimic_cxr_jpg" else "pixels")
+        check_identical(manifest, compare, args.refuse_above, attrition, args.identical)
     count_test_set(manifest, attrition)
     attrition.warn_of_published()
     write_manifest(manifest, args.manifest)
@@ -100,7 +105,20 @@ def _parser() -> argparse.ArgumentParser:
         "--check-files",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="check that every image file is there (default)",
+        help="check that every image file is there, and look for copies (default)",
+    )
+    shared.add_argument("--identical", help="CSV file to write: images that are one image")
+    shared.add_argument(
+        "--compare",
+        choices=COMPARED,
+        help="what two images have in common that are one (default: files of MIMIC-CXR-JPG, whose "
+        "images one program has written, pixels of others)",
+    )
+    shared.add_argument(
+        "--refuse-above",
+        type=float,
+        default=REFUSE_ABOVE,
+        help="share of test images that may be in another split, too (default: %(default)s)",
     )
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -199,6 +217,18 @@ def _columns(args: argparse.Namespace) -> FolderColumns:
         finding_column=finding_column,
         exclude_nonempty=args.exclude_nonempty,
     )
+
+
+def _mapped(args: argparse.Namespace) -> tuple[list[str], list[str] | None]:
+    """Return the texts and the findings that the source is said to have, see `warn_of_shares`."""
+    if args.source == "mimic_cxr_jpg":
+        return ["caption"], None
+    columns = _columns(args)
+    findings = set(columns.findings)
+    if columns.finding_column is not None:
+        findings |= set(columns.finding_column.values.values())
+    texts = [name for name in ("caption", "indication", "report") if name in columns.fields]
+    return texts, sorted(findings)
 
 
 def _finding_values(items: Iterable[str]) -> dict[str, str]:

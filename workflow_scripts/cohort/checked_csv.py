@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
+from workflow_scripts.cohort.texts import id_fault
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, SPLITS
@@ -95,6 +96,19 @@ def check_filled(values: pd.Series, path: str | Path) -> None:
         index = int(empty.to_numpy().argmax())
         raise InputError(
             f"{values.name} is empty ({int(empty.sum())} rows)", row_of(path, index), "fill it in"
+        )
+
+
+def check_ids(values: pd.Series, path: str | Path) -> None:
+    """Refuse a column of ids in which one is empty or two could be one; see `id_fault`."""
+    check_filled(values, path)
+    if found := id_fault(values):
+        fault, index = found
+        raise InputError(
+            fault,
+            row_of(path, index),
+            "write every id in one way in the whole table: two ways are two patients (studies, "
+            "images), who may stand on both sides of a split",
         )
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from workflow_scripts.cohort.attrition import Attrition, tally
 from workflow_scripts.cohort.checked_csv import (
     check_filled,
+    check_ids,
     check_image_files,
     check_patients,
     check_splits,
@@ -19,6 +20,7 @@ from workflow_scripts.cohort.checked_csv import (
     parse_labels,
     read_csv,
 )
+from workflow_scripts.cohort.texts import missing_in, text_or_none
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, MANIFEST_SCHEMA
 
@@ -121,7 +123,7 @@ def image_folder(
     findings, values = _findings(frame, columns, metadata)
 
     for column in columns.exclude_nonempty:
-        filled = kept & (frame[column].str.strip() != "")
+        filled = kept & ~missing_in(frame[column])
         kept &= ~filled
         attrition.add(
             f"empty_{column}", "images", int(filled.sum()), int(kept.sum()), f"{column} is given"
@@ -250,11 +252,11 @@ def _identities(
     """
     path, patient = frame[fields["path"]], frame[fields["patient_id"]]
     check_filled(path, metadata)
-    check_filled(patient, metadata)
+    check_ids(patient, metadata)
     check_unique(path, metadata, "keep one row per image")
     if "image_id" in fields:
         image_id, remedy = frame[fields["image_id"]], "keep one row per image"
-        check_filled(image_id, metadata)
+        check_ids(image_id, metadata)
     else:
         stems = [PurePosixPath(text).stem for text in path]
         image_id = pd.Series(stems, index=frame.index, name="image_id (the file's stem)")
@@ -263,7 +265,7 @@ def _identities(
     study = image_id
     if "study_id" in fields:
         study = frame[fields["study_id"]]
-        check_filled(study, metadata)
+        check_ids(study, metadata)
     manifest = pd.DataFrame(
         {
             "image_id": image_id,
@@ -275,23 +277,19 @@ def _identities(
     )
     site = pd.Series(None, index=frame.index, dtype=object)
     if "site" in fields:
-        check_filled(frame[fields["site"]], metadata)
+        check_ids(frame[fields["site"]], metadata)
         site = frame[fields["site"]].str.strip().astype(object)
     caption = pd.Series(None, index=frame.index, dtype=object)
     source = caption.copy()
     if "caption" in fields:
-        text = frame[fields["caption"]].str.strip().astype(object)
-        filled = text != ""
-        caption = text.where(filled, None)
-        source[filled] = f"column:{fields['caption']}"
+        caption = text_or_none(frame[fields["caption"]])
+        source[caption.notna()] = f"column:{fields['caption']}"
     indication = pd.Series(None, index=frame.index, dtype=object)
     if "indication" in fields:
-        lines = frame[fields["indication"]].str.split().str.join(" ").astype(object)
-        indication = lines.where(lines != "", None)
+        indication = text_or_none(frame[fields["indication"]].str.split().str.join(" "))
     report = caption
     if "report" in fields:
-        text = frame[fields["report"]].str.strip().astype(object)
-        report = text.where(text != "", None)
+        report = text_or_none(frame[fields["report"]])
     return manifest.assign(
         site=site,
         caption=caption,

@@ -14,6 +14,7 @@ from workflow_scripts.cohort.annotations import join_captions, read_annotations
 from workflow_scripts.cohort.attrition import Attrition, tally
 from workflow_scripts.cohort.checked_csv import (
     check_filled,
+    check_ids,
     check_image_files,
     check_patients,
     check_splits,
@@ -118,6 +119,7 @@ def _read_keyed(path: Path, column: str) -> pd.DataFrame:
             raise InputError(
                 f"{key} {frame[key].iloc[index]!r} is no number", row_of(path, index), _REMEDY
             )
+    check_ids(frame["dicom_id"], path)
     check_unique(frame["dicom_id"], path, "keep one row per image")
     return frame
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import jsonschema
 import yaml
 
+from workflow_scripts.common.config_text import text_faults
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import PROMPT_SETS
 
@@ -50,7 +51,9 @@ def validate_config(config: dict[str, Any]) -> None:
         InputError: every fault found, each with its key, what the key is for and the remedy.
     """
     validator = _Validator(schema())
-    faults = [_describe(error) for error in sorted(validator.iter_errors(config), key=_place)]
+    faults = text_faults(config)
+    if not faults:
+        faults = [_describe(error) for error in sorted(validator.iter_errors(config), key=_place)]
     if not faults:
         faults = _model_faults(config)
     if faults:

@@ -15,19 +15,19 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import write_text
+from workflow_scripts.common.record_faults import DIRECTIONS, record_faults
 from workflow_scripts.common.user_environment import KEPT
 
 SCHEMA_VERSION: Final = 2
 """Raised where a value no longer means what it did: records of both kinds in one table would be
 compared. 2: patients are the units on both sides, and training runs count in p."""
-DIRECTIONS: Final = ("higher", "lower", "none")
 _LIBRARIES: Final = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy", "h5py")
 
 
@@ -106,30 +106,34 @@ class Record:
 
 
 def write_record(record: Record, path: str | Path) -> None:
-    """Write a record as JSON with sorted keys, whole or not at all."""
-    seen: set[tuple[str, str]] = set()
-    for value in record.values:
-        key = (value.metric, value.subset)
-        if key in seen:
-            raise ValueError(f"{key} stands twice in a record")
-        seen.add(key)
-    payload = {"schema": SCHEMA_VERSION, **asdict(record)}
-    for value in payload["values"]:
+    """Write a record as JSON with sorted keys, whole or not at all.
+
+    Raises:
+        ValueError: `read_record` would refuse it.
+    """
+    content = asdict(record)
+    for value in content["values"]:
         if value["p"] is None:  # but gains over several runs nothing has one
             del value["p"]
+    if faults := record_faults(content):
+        raise ValueError("; ".join(faults))
+    payload = {"schema": SCHEMA_VERSION, **content}
     write_text(path, json.dumps(payload, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_record(path: str | Path) -> Record:
-    """Read and validate a record.
+    """Read a record and check everything that a table may read of it.
 
     Raises:
-        InputError: the file is no record of this schema version.
+        InputError: the file is no record of this schema version, or something in it is none of what
+            `record_faults` allows; every fault is named by its metric.
     """
     remedy = "delete it and rerun the stage that writes it"
     try:
-        payload = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        payload = json.loads(
+            Path(path).read_text(encoding="utf-8"), object_pairs_hook=_without_repeated_keys
+        )
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable("cannot read a record", error, path, remedy) from None
     if not isinstance(payload, dict) or payload.pop("schema", None) != SCHEMA_VERSION:
         raise InputError(
@@ -137,20 +141,22 @@ def read_record(path: str | Path) -> Record:
             path,
             remedy,
         )
-    names = {f.name for f in fields(Record)}
-    if set(payload) != names:
-        raise InputError(
-            f"a record has the keys {sorted(names)}, this one {sorted(payload)}", path, remedy
-        )
-    try:
-        values = []
-        for entry in payload["values"]:
-            if entry.get("interval") is not None:
-                entry["interval"] = tuple(entry["interval"])
-            values.append(Value(**entry))
-        return Record(**{**payload, "values": values})
-    except (TypeError, ValueError) as error:
-        raise InputError(f"an invalid record: {error}", path, remedy) from None
+    if faults := record_faults(payload):
+        raise InputError("an invalid record:\n  - " + "\n  - ".join(faults), path, remedy)
+    for entry in payload["values"]:
+        if entry["interval"] is not None:
+            entry["interval"] = tuple(entry["interval"])
+    return Record(**{**payload, "values": [Value(**entry) for entry in payload["values"]]})
+
+
+def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's members; of a key that stands twice JSON keeps the last, silently."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"the key {', '.join(repeated)} stands twice in one object")
+    return found
 
 
 def provenance(

@@ -19,11 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.checkpoints import headers_only
 from workflow_scripts.common.config import caption_source_of, validate_config
+from workflow_scripts.common.config_text import read_config_file
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.finetune.families.base import SampleSettings
@@ -498,12 +496,7 @@ def read_config(paths: list[str]) -> dict[str, Any]:
     """Read config files as Snakemake does: later ones win, mappings merge, lists replace."""
     merged: dict[str, Any] = {}
     for path in paths:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-            part = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise unreadable("cannot read the config", error, path) from None
-        _merge(merged, part)
+        _merge(merged, read_config_file(path))
     return merged
 
 

@@ -4,13 +4,13 @@ After the paper's columns stand, for each of them, `n`, `n reference`, `low` and
 `published` where the paper's values may stand beside, `difference` (measured less published) where
 both are of the same protocol, and last `notes` with the reasons of the row's dashes.
 `pandas.read_csv(path, na_values="–")` reads it. The records have all digits; here those are left
-out in which processors differ where a table adds or correlates.
+out in which processors differ where a table adds or correlates. A name that a spreadsheet would run
+as a formula has an apostrophe before it.
 """
 
-import csv
-import io
 from collections.abc import Iterable
 
+from workflow_scripts.common.csv_cells import csv_text
 from workflow_scripts.tables.assemble import Cell, Table
 
 DASH = "–"
@@ -19,10 +19,7 @@ _DIGITS = 12
 
 def to_csv(table: Table) -> str:
     """Render a table as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(_transposed(table) if table.layout.transposed else _plain(table))
-    return text.getvalue()
+    return csv_text(_transposed(table) if table.layout.transposed else _plain(table))
 
 
 def _plain(table: Table) -> list[list[str]]:

@@ -6,7 +6,6 @@ of its members. An attempt that succeeded also leaves a benchmark file, with or 
 """
 
 import csv
-import io
 import itertools
 import json
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from workflow_scripts.common.access import unreadable
+from workflow_scripts.common.csv_cells import csv_text, plain_cell
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.tables.slurm_accounting import Accounting, Allocation
 
@@ -406,13 +406,8 @@ _NUMBERS: Final = {
 
 def attempts_to_csv(attempts: Iterable[Attempt]) -> str:
     """Render attempts as CSV, a row each; what is unknown is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for attempt in attempts:
-        values = [getattr(attempt, name) for name in _COLUMNS]
-        writer.writerow(["" if value is None else value for value in values])
-    return text.getvalue()
+    rows = [[getattr(attempt, name) for name in _COLUMNS] for attempt in attempts]
+    return csv_text([_COLUMNS, *rows])
 
 
 def read_attempts(path: str | Path) -> list[Attempt]:
@@ -430,7 +425,7 @@ def read_attempts(path: str | Path) -> list[Attempt]:
         raise InputError("no table of attempts", path, remedy)
     found = []
     for row in rows[1:]:
-        values: dict[str, Any] = dict(zip(_COLUMNS, row, strict=True))
+        values: dict[str, Any] = dict(zip(_COLUMNS, map(plain_cell, row), strict=True))
         for name, kind in _NUMBERS.items():
             values[name] = kind(values[name]) if values[name] else None
         found.append(Attempt(**values))

@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from workflow_scripts.common.csv_cells import safe_frame
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import write_text
 from workflow_scripts.finetune.layout import Base
@@ -253,8 +254,8 @@ def _examples(args: argparse.Namespace, joined: Joined) -> Drawing | None:
 def _captions(args: argparse.Namespace, models: Sequence[ModelEntry]) -> Drawing | None:
     sets = caption_sets(parse_images(args.prompts, "--prompts"))
     found = lengths_of(sets, parse_tokenizers(args.tokenizers))
-    write_text(args.out / LENGTHS, histogram(found, sets).to_csv(index=False))
-    write_text(args.out / CUT, shares_cut(found, sets).to_csv(index=False))
+    write_text(args.out / LENGTHS, safe_frame(histogram(found, sets)).to_csv(index=False))
+    write_text(args.out / CUT, safe_frame(shares_cut(found, sets)).to_csv(index=False))
     names = {model.key: model.name for model in models}
     return draw_caption_lengths(found, sets, names, CAPTION_SOURCES)
 
@@ -262,7 +263,7 @@ def _captions(args: argparse.Namespace, models: Sequence[ModelEntry]) -> Drawing
 def _privacy(args: argparse.Namespace, joined: Joined) -> Drawing | None:
     scores = dict(_scores(args.scores, joined.models))
     found = spreads(scores)
-    write_text(args.out / SPREADS, spread_table(found).to_csv(index=False))
+    write_text(args.out / SPREADS, safe_frame(spread_table(found)).to_csv(index=False))
     return draw_privacy(found, joined.models, joined.styles, threshold_of(joined))
 
 

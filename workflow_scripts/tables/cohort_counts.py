@@ -8,6 +8,7 @@ import pandas as pd
 
 from workflow_scripts.cohort.attrition import PUBLISHED
 from workflow_scripts.common.access import unreadable
+from workflow_scripts.common.csv_cells import plain_cell
 from workflow_scripts.common.manifest import FINDINGS, SPLITS, read_manifest
 
 
@@ -64,7 +65,7 @@ def read_attrition(path: str | Path, dataset: str) -> AttritionTable:
     remedy = "delete it and rerun the cohort stage"
     try:
         with Path(path).open(encoding="utf-8", newline="") as stream:
-            header, *rows = list(csv.reader(stream))
+            header, *rows = [list(map(plain_cell, row)) for row in csv.reader(stream)]
         unit, removed = header.index("unit"), header.index("removed")
         total = sum(int(row[removed]) for row in rows if row[unit] == "images")
     except (OSError, ValueError, IndexError, csv.Error) as error:

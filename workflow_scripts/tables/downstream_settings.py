@@ -74,7 +74,7 @@ def printed_rates() -> dict[tuple[str, str, str, str], Published]:
 def _row(network: _Network, records: Records) -> Row:
     record = records.find("downstream", f"{network.task}/real_only", REAL)
     runs: list[dict[str, Any]] = [] if record is None else record.details.get("runs", [])
-    given: dict[str, Any] = runs[0]["settings"] if runs else {}
+    given: dict[str, Any] = runs[0].get("settings", {}) if runs else {}
     cells = []
     for column in SETTINGS.columns:
         key = network.settings.get(column.metric, column.metric)

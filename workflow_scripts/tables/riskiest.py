@@ -19,6 +19,7 @@ from typing import Final
 
 import pandas as pd
 
+from workflow_scripts.common.csv_cells import safe_frame
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.images import decode_image, find_in_shards
@@ -211,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     columns += ["image_id", "training_patient_id"]
     frame = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
     with whole_file(args.table, owner_only=True) as temporary:
-        frame[columns].to_csv(temporary, index=False)
+        safe_frame(frame[columns]).to_csv(temporary, index=False)
     with whole_file(args.output, owner_only=True) as temporary:
         page = render("riskiest.html.j2", {"dataset": args.dataset, "sections": sections})
         temporary.write_text(page, encoding="utf-8")

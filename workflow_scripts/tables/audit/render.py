@@ -1,11 +1,10 @@
 """The audit as CSV for machines, as Markdown and LaTeX for readers."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 from typing import Final
 
+from workflow_scripts.common.csv_cells import csv_text
 from workflow_scripts.tables.as_latex import escape as latex
 from workflow_scripts.tables.as_markdown import escape as markdown
 from workflow_scripts.tables.audit.items import Item, summary
@@ -24,11 +23,7 @@ _WIDTHS: Final = (0.12, 0.19, 0.21, 0.265, 0.145)
 
 def to_csv(items: Sequence[Item]) -> str:
     """Render the items as CSV, a column for each of their attributes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Item)])
-    writer.writerows(astuple(item) for item in items)
-    return text.getvalue()
+    return csv_text([[field.name for field in fields(Item)], *map(astuple, items)])
 
 
 def to_markdown(items: Sequence[Item]) -> str:

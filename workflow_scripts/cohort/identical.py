@@ -1,0 +1,177 @@
+"""Radiographs that are one image: the same file, or the same pixels, under several ids.
+
+A copy of a training image under a test patient's id makes the test split no test, and no id shows
+it. Copies are counted and listed; too many of them across splits stop the cohort.
+
+Files are compared by size, then by 4 KiB from their middle, then whole: of an archive of JPEG files
+nearly none is read. Pixels are compared by decoding every image, which finds a copy that was saved
+anew without loss. Neither finds one that was scaled or compressed anew.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+from PIL import Image
+
+from workflow_scripts.cohort.attrition import Attrition
+from workflow_scripts.common.csv_cells import safe_frame
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.files import sha256_of, whole_file
+from workflow_scripts.common.images import gray_if_colourless
+from workflow_scripts.common.progress import Progress
+
+log = logging.getLogger(__name__)
+
+COMPARED: Final = ("files", "pixels")
+REFUSE_ABOVE: Final = 0.001
+"""Share of test images that are also in another split, above which a cohort is refused: three of
+MIMIC-CXR's 3,403 are too few to move a score, and of a small test split not one passes."""
+
+LISTED: Final = ("group", "image_id", "patient_id", "study_id", "split", "path")
+_MIDDLE: Final = 4096
+_THREADS: Final = 8
+_CHUNK: Final = 64
+_LOGGED: Final = 100
+
+
+def identical_images(manifest: pd.DataFrame, compare: str) -> pd.DataFrame:
+    """Return the images that are the same as another one, with what `LISTED` names.
+
+    Args:
+        manifest: of the cohort.
+        compare: `files` or `pixels`. A file that cannot be decoded is compared as a file; the
+            stages that read it say what is wrong with it.
+
+    Returns:
+        Sorted by group; groups are numbered from 1 in the manifest's order, and have two images or
+        more.
+
+    Raises:
+        InputError: `compare` is neither.
+    """
+    if compare not in COMPARED:
+        raise InputError(
+            f"unknown comparison {compare!r}", "--compare", f"one of {', '.join(COMPARED)}"
+        )
+    paths = manifest["path"]
+    if compare == "pixels":
+        keys = _keys(paths, _pixels, "comparing pixels")
+    else:
+        keys = _keys(paths, _size, "comparing sizes")
+        for look in (_middle, sha256_of):
+            alike = keys[keys.duplicated(keep=False)]
+            deeper = _keys(paths[alike.index], look, "comparing files of one size")
+            keys = pd.Series(zip(alike, deeper, strict=True), index=alike.index, dtype=object)
+    alike = keys[keys.duplicated(keep=False)]
+    numbers = pd.Series(pd.factorize(alike)[0] + 1, index=alike.index, dtype="int64")
+    found = manifest.loc[alike.index].assign(group=numbers)
+    return found[list(LISTED)].sort_values("group", kind="stable", ignore_index=True)
+
+
+def check_identical(
+    manifest: pd.DataFrame,
+    compare: str,
+    refuse_above: float,
+    attrition: Attrition,
+    table: str | Path | None = None,
+) -> None:
+    """Count and list the images that are the same as another one.
+
+    Args:
+        manifest: of the cohort.
+        compare: see `identical_images`.
+        refuse_above: the share of test images that may also be in another split.
+        attrition: takes the counts.
+        table: CSV file to write, its owner's alone: it names patients.
+
+    Raises:
+        InputError: more test images are in another split, too.
+    """
+    found = identical_images(manifest, compare)
+    across = _across(found)
+    tested = int((manifest["split"] == "test").sum())
+    same = {"files": "the same file as", "pixels": "the same pixels as"}[compare]
+    attrition.add(
+        "identical_images",
+        "images",
+        0,
+        len(manifest),
+        f"{len(found)} images have {same} another ({found['group'].nunique()} groups), of "
+        f"{found['patient_id'].nunique()} patients; {len(across)} of {tested} test images have one "
+        "in another split (identical_images.csv)",
+    )
+    if table is not None:
+        with whole_file(table, owner_only=True) as temporary:
+            safe_frame(found).to_csv(temporary, index=False, lineterminator="\n")
+    for pair in across[:_LOGGED]:
+        log.warning("identical: %s", pair)
+    if len(across) > refuse_above * tested:
+        shown = "\n    ".join(across[:5]) + ("\n    ..." if len(across) > 5 else "")
+        raise InputError(
+            f"{len(across)} of {tested} test images have {same} an image of another split:\n"
+            f"    {shown}",
+            "the cohort's images",
+            "keep one row of each, or put their patients into one split (they may be one person); "
+            "cohort.identical_images.refuse_above is the share that is let pass, now "
+            f"{refuse_above:g}",
+        )
+
+
+def _across(found: pd.DataFrame) -> list[str]:
+    """Return each test image that another split has, too, and the first such image there."""
+    pairs = []
+    for _, group in found.groupby("group"):
+        others = group[group["split"] != "test"]
+        if len(others):
+            other = others.iloc[0]
+            pairs += [
+                f"{row.image_id} ({row.patient_id}, test) and "
+                f"{other['image_id']} ({other['patient_id']}, {other['split']})"
+                for row in group[group["split"] == "test"].itertuples()
+            ]
+    return pairs
+
+
+def _keys(paths: pd.Series, look: Callable[[str], Hashable], label: str) -> pd.Series:
+    """Return what is seen of each file, in threads; they wait for the disk or decode."""
+    names = paths.tolist()
+    chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+    progress = Progress(label, len(names), "files")
+    keys: list[Hashable] = []
+
+    def see(chunk: Sequence[str]) -> list[Hashable]:
+        return [look(name) for name in chunk]
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for seen in pool.map(see, chunks):
+            keys += seen
+            progress.update(len(seen))
+    return pd.Series(keys, index=paths.index, dtype=object)
+
+
+def _size(path: str) -> int:
+    return Path(path).stat().st_size
+
+
+def _middle(path: str) -> bytes:
+    with Path(path).open("rb") as stream:
+        stream.seek(max(0, (Path(path).stat().st_size - _MIDDLE) // 2))
+        return stream.read(_MIDDLE)
+
+
+def _pixels(path: str) -> str:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            plain = image.convert("RGB") if image.mode == "P" else image
+            plain = gray_if_colourless(plain) if plain.mode == "RGB" else plain
+            digest = hashlib.sha256(f"{plain.mode} {plain.size}".encode())
+            digest.update(plain.tobytes())
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return f"file {sha256_of(path)}"
+    return digest.hexdigest()

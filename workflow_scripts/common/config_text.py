@@ -1,0 +1,119 @@
+"""The config as text: what YAML would take without a word and no validation can see afterwards.
+
+YAML lets a key stand twice in a mapping and keeps the last value, so a model's block that was
+copied and not renamed replaces the one it was copied from. It reads `1:` and `no:` as keys that are
+no text.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from workflow_scripts.common.errors import InputError
+
+_REMEDY: Final = "see config.yaml of the repository for a whole one"
+_LARGEST: Final = 2**63 - 1
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_config_file(path: str | Path) -> dict[str, Any]:
+    """Read one config file, YAML or JSON.
+
+    Raises:
+        InputError: it cannot be read, is empty, holds something else than keys and values, or a
+            mapping of it has a key twice.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        root = yaml.compose(text, Loader=_Loader)
+        repeated = list(_repeated_keys(root))
+        content = json.loads(text) if str(path).endswith(".json") else yaml.load(text, _Loader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"cannot read the config: {error}", path, _REMEDY) from None
+    if repeated:
+        raise InputError(
+            "keys that stand twice, of which YAML would keep the last:\n  - "
+            + "\n  - ".join(repeated),
+            path,
+            "rename or remove one of each pair",
+        )
+    if content is None:
+        raise InputError("the config is empty", path, _REMEDY)
+    if not isinstance(content, dict):
+        raise InputError(
+            f"the config is a {type(content).__name__}, not keys with values", path, _REMEDY
+        )
+    return content
+
+
+def check_config_files(paths: Iterable[str | Path]) -> None:
+    """Check config files that Snakemake has read already, see `read_config_file`."""
+    for path in paths:
+        read_config_file(path)
+
+
+def _repeated_keys(root: yaml.Node | None) -> Iterator[str]:
+    """Yield each key that a mapping has twice, with its place and both lines."""
+    waiting = [(root, "")]
+    seen: set[int] = set()  # an anchor's node stands wherever its aliases do
+    while waiting:
+        node, place = waiting.pop(0)
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(part, f"{place}[{number}]") for number, part in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else "a key that is no text"
+            line = key.start_mark.line + 1
+            full = f"{place}.{name}" if place else name
+            if name in lines and name != "<<":  # several mappings may be merged into one
+                yield f"{full} (lines {lines[name]} and {line})"
+            lines.setdefault(name, line)
+            waiting.append((value, full))
+
+
+def text_faults(config: object) -> list[str]:
+    """Return what no key of the config may be or hold, whatever it is for; empty where all is well.
+
+    Keys are text. Texts have no braces, which Snakemake takes for wildcards, and no line breaks or
+    other control characters; what goes to a model verbatim (`options`) and what separates labels
+    (`separator`) may have any but the null character. Whole numbers fit into 64 bits.
+    """
+    return list(_text_faults(config, ()))
+
+
+def _text_faults(value: object, place: tuple[str, ...]) -> Iterator[str]:
+    name = ".".join(place) or "the top level"
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if isinstance(key, str):
+                yield from (f"{name}: the key {key!r} {fault}" for fault in _faults_of(key, place))
+                yield from _text_faults(part, (*place, key))
+            else:
+                kind = {int: "a number", bool: "yes or no", type(None): "empty"}.get(type(key))
+                kind = kind or f"of type {type(key).__name__}"
+                yield f"{name}: the key {key!r} is {kind} for YAML: write it in quotes"
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _text_faults(part, (*place, str(number)))
+    elif isinstance(value, str):
+        yield from (f"{name}: {value!r} {fault}" for fault in _faults_of(value, place))
+    elif isinstance(value, int) and abs(value) > _LARGEST:
+        yield f"{name}: {value} does not fit into 64 bits"
+
+
+def _faults_of(text: str, place: tuple[str, ...]) -> Iterator[str]:
+    verbatim = "options" in place or place[-1:] == ("separator",)
+    if not verbatim and ("{" in text or "}" in text):
+        yield "has braces, which Snakemake takes for a wildcard: write it without them"
+    if "\0" in text or (not verbatim and _CONTROL.search(text)):
+        yield "has a line break or another control character: write it without"

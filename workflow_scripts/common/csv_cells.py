@@ -1,0 +1,52 @@
+"""CSV for machines that a spreadsheet may open, too: no cell of it is run as a formula.
+
+Excel, LibreOffice and Google Sheets take a cell that begins with `=`, `+`, `-` or `@` for a
+formula, whatever its quotes. A name, an id or a reason that begins so gets an apostrophe in front,
+as OWASP's page on CSV injection has it; numbers stay numbers. Captions that external models read
+are written verbatim elsewhere: there every character counts.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import pandas as pd
+
+_NUMBER: Final = re.compile(r"[+-]?(\d[\d,]*\.?\d*|\.\d+)([eE][+-]?\d+)?%?|[+-](inf|nan)")
+_STARTS: Final = "=+-@＝＋－＠"  # the wide ones count in Japanese and Chinese
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    r"""Return rows as CSV with `\n` at the end of lines; see `safe_cell`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([safe_cell(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def safe_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose columns of text hold safe cells; see `safe_cell`."""
+    texts = frame.select_dtypes(exclude=["number", "bool"]).columns
+    return frame.assign(**{name: frame[name].map(safe_cell) for name in texts})
+
+
+def safe_cell(cell: object) -> object:
+    """Return a cell that no spreadsheet runs: the cell, or a text with an apostrophe before it.
+
+    The apostrophe comes before a text that begins, after blanks, with `=`, `+`, `-` or `@` and is
+    no number. A sign alone is no formula, and `-` is how tables write that there is nothing.
+    """
+    if not isinstance(cell, str):
+        return cell
+    bare = cell.strip()
+    if len(bare) < 2 or bare[0] not in _STARTS or _NUMBER.fullmatch(bare):
+        return cell
+    return f"'{cell}"
+
+
+def plain_cell(cell: str) -> str:
+    """Return the text that `safe_cell` was given."""
+    bare = cell[1:]
+    return bare if cell.startswith("'") and safe_cell(bare) != bare else cell
