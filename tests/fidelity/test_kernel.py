@@ -87,6 +87,22 @@ def resampled(x, y, rows_x, rows_y, own, other, within):
     return first + mean(y, rows_y, other, y, rows_y, other, True) - 2 * both
 
 
+def weighted(x, y, weights, units, within):
+    """KID where each unit's images have a weight."""
+
+    def mean(a, own, b, other, same_side):
+        k = (a @ b.T / a.shape[1] + 1) ** 3
+        counts = own[:, None] != other[None, :]
+        if within:
+            counts = ~np.eye(len(a), dtype=bool) if same_side else np.ones_like(counts)
+        counts = counts * weights[own][:, None] * weights[other][None, :]
+        return (k * counts).sum() / counts.sum()
+
+    both = mean(x, units.real, y, units.generated, False)
+    first = mean(x, units.real, x, units.real, True)
+    return first + mean(y, units.generated, y, units.generated, True) - 2 * both
+
+
 @pytest.mark.parametrize("within", [False, True])
 @pytest.mark.parametrize("offset", [0.0, 20.0])
 def test_replicates_are_those_of_the_drawn_patients(offset, within, monkeypatch):
@@ -105,8 +121,17 @@ def test_replicates_are_those_of_the_drawn_patients(offset, within, monkeypatch)
     expected = result.value + np.array(values) - np.mean(values)
     np.testing.assert_allclose(result.replicates, expected, rtol=2e-5, atol=2e-5)
     # Widened by Student's quantile at 12 degrees of freedom (13 patients have prompts) over the
-    # normal one: KID is far from zero.
-    around = 2.178813 / 1.959964 * (expected - result.value)
+    # normal one, since KID is far from zero; and by what the jackknife is wider than derivatives.
+    count = units.count
+    plain = weighted(x, y, np.ones(count), units, within)
+    away = {"zero": 0.0, "a little less": 1 - 1e-5}
+    moved = {}
+    for name, weight in away.items():
+        others = [np.where(np.arange(count) == i, weight, 1.0) for i in range(count)]
+        moved[name] = [(plain - weighted(x, y, w, units, within)) / (1 - weight) for w in others]
+    wider = np.linalg.norm(moved["zero"]) / np.linalg.norm(moved["a little less"])
+    assert wider > 1.05
+    around = wider * 2.178813 / 1.959964 * (expected - result.value)
     low, high = np.quantile(result.value + around, [0.025, 0.975])
     assert result.interval == pytest.approx((low, high), rel=1e-4, abs=1e-4)
 

@@ -112,8 +112,9 @@ def kernel_distance(
     boot += value - boot.mean()
     scale = stats.t.ppf(0.975, units.fewest - 1) / stats.norm.ppf(0.975)
     first, second, widened = _variances(*parts, units)
-    scale *= widened
-    if value < second**0.5 and boot.std() > 0:
+    if value >= second**0.5:
+        scale *= widened
+    elif boot.std() > 0:
         scale *= min(1.0, (first + second) ** 0.5 / boot.std())
     low, high = np.quantile(value + scale * (boot - value), [0.025, 0.975])
     return KernelDistance(value, (float(low), float(high)), boot)
@@ -207,17 +208,33 @@ class _Pairs:
         columns[self.shared[1]] -= self.left_out
         return rows, columns
 
-    def influence(self) -> tuple[Tensor, Tensor]:
-        """Return how far each unit's rows (u,) and columns (v,) move the mean."""
-        assert self.sums is not None
-        rows, columns = self.counts()
-        found = (self.sums.sum(1) - self.mean * rows, self.sums.sum(0) - self.mean * columns)
-        return found[0] / self.pairs, found[1] / self.pairs
+    def moves(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return how far each unit moves the mean: by a little more weight, and by being there.
 
-    def shares(self) -> tuple[Tensor, Tensor]:
-        """Return the share of the pairs that each unit's rows (u,) and columns (v,) are in."""
+        The first is the derivative by the unit's weight, the second the mean less that without it.
+
+        Args:
+            count: units of both sides; those that have no pairs here move nothing.
+        """
+        assert self.sums is not None
+        total, pairs = np.zeros((2, count))
         rows, columns = self.counts()
-        return rows / self.pairs, columns / self.pairs
+        for of, sums, counted in (
+            (self.own.units, self.sums.sum(1), rows),
+            (self.other.units, self.sums.sum(0), columns),
+        ):
+            total[of] += sums.cpu().numpy()
+            pairs[of] += counted.cpu().numpy()
+        derivative = (total - self.mean * pairs) / self.pairs
+        # Pairs within a unit are among its rows and its columns.
+        i, j = self.shared
+        both = self.own.units[i.cpu().numpy()]
+        total[both] -= self.sums[i, j].cpu().numpy()
+        pairs[both] -= (self.own.sizes[i] * self.other.sizes[j] - self.left_out).cpu().numpy()
+        left = self.pairs - pairs
+        without = (total - self.mean * pairs) / np.maximum(left, 1)
+        # Of two units, none is left to compare the other with.
+        return derivative, np.where(left > 0, without, 2 * derivative)
 
     def centred(self) -> Tensor:
         """Return what is left of the sums without each unit's own mean, over the pairs, (u, v)."""
@@ -311,19 +328,10 @@ def _variances(xx: _Pairs, yy: _Pairs, xy: _Pairs, units: Units) -> tuple[float,
     the jackknife's spread is: a mean without a unit has fewer pairs, so that a unit of many images
     moves it further than what it contributes.
     """
-    moved, left_out = np.zeros((2, units.count))
-    for pairs, sign in ((xx, 1), (yy, 1), (xy, -2)):
-        own, share = np.zeros((2, units.count))
-        for rows, by, of in zip(
-            (pairs.own, pairs.other), pairs.influence(), pairs.shares(), strict=True
-        ):
-            own[rows.units] += by.cpu().numpy()
-            share[rows.units] += of.cpu().numpy()
-        moved += sign * own
-        # Of two units none is left to compare the other with.
-        left_out += sign * own / np.maximum(1 - share, 0.5)
+    parts = [pairs.moves(units.count) for pairs in (xx, yy, xy)]
+    moved, without = (of_xx + of_yy - 2 * of_xy for of_xx, of_yy, of_xy in zip(*parts, strict=True))
     plain = units.fewest / (units.fewest - 1) * float(np.square(moved).sum())
-    widened = float(np.square(left_out).sum() / max(np.square(moved).sum(), 1e-300)) ** 0.5
+    widened = float(np.square(without).sum() / max(np.square(moved).sum(), 1e-300)) ** 0.5
     x, y, cross = xx.centred(), yy.centred(), xy.centred()
     second = float(x.square().sum() + y.square().sum() + 2 * cross.square().sum())
     if len(xy.left_out):
