@@ -1,6 +1,6 @@
 # Needs: the data source named in config.yaml (cohort.source).
 # Makes: results/cohort/manifest.parquet (one row per radiograph), attrition.csv (what was dropped
-# and why), identical_images.csv (radiographs that are one image under several ids) and
+# and why), beside it identical_images.csv (radiographs that are one image under several ids), and
 # prompts/{prompt_set}.parquet and .csv; for models with captions from another source, the same in
 # results/cohort/captions_{source}/. In unlabelled/ of each lies the same without findings and names:
 # training and sampling read that, so that a relabelled radiograph trains nothing anew.
@@ -15,7 +15,6 @@ rule cohort_manifest:
     output:
         manifest="results/cohort/{captions}manifest.parquet",
         attrition="results/cohort/{captions}attrition.csv",
-        identical="results/cohort/{captions}identical_images.csv",
     log:
         "logs/cohort/{captions}manifest.log",
     benchmark:
@@ -33,8 +32,7 @@ rule cohort_manifest:
         contents=cohort_contents,
     shell:
         "python -m workflow_scripts.cohort.build_manifest {params.flags}"
-        " --manifest {output.manifest} --attrition {output.attrition}"
-        " --identical {output.identical} 2> {log}"
+        " --manifest {output.manifest} --attrition {output.attrition} 2> {log}"
 
 
 rule cohort_prompts:

@@ -258,10 +258,13 @@ def cohort_flags(wildcards):
         "--root",
         settings["root"],
     ]
-    words += flags(cohort.get("identical_images", {}))
     for name, label in cohort["views"].items():
         words += ["--view", f"{name}={label if labelled else name}"]
-    if not labelled:
+    if labelled:
+        # Not declared as an output: only the job that looks at the files writes it.
+        words += ["--identical", f"results/cohort/{wildcards.captions}identical_images.csv"]
+        words += flags(cohort.get("identical_images", {}))
+    else:
         words.append("--no-check-files")  # the whole manifest's job does
     if cohort["source"] == "mimic_cxr_jpg":
         words += ["--annotations", settings["annotations"]]

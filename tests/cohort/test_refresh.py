@@ -19,8 +19,6 @@ class Cohort:
 
     def __init__(self, source: MiniMimic):
         self.source = source.write()
-        for k, path in enumerate(sorted(source.root.rglob("*.jpg"))):
-            path.write_bytes(b"a picture, the %d" % k)
         build(source.arguments())
         self.manifest = source.folder / "manifest.parquet"
         self.known, self.changed = source.folder / "known.parquet", source.folder / "changed.json"

@@ -85,7 +85,11 @@ def put(path, pixels):
 def folder_of(tmp_path, films):
     write(tmp_path, ROWS)
     for i, row in enumerate(ROWS):
-        put(tmp_path / row[0], films[min(i, len(films) - 1)])
+        pixels = films[min(i, len(films) - 1)]
+        if not isinstance(pixels, bytes) and pixels.min() < pixels.max():
+            pixels = pixels.copy()
+            pixels[0, 0] = i * (257 if pixels.dtype == np.uint16 else 1)  # no two are the same
+        put(tmp_path / row[0], pixels)
 
 
 @pytest.mark.parametrize("name", FILMS)
