@@ -262,7 +262,10 @@ def cohort_flags(wildcards):
         words += ["--view", f"{name}={label if labelled else name}"]
     if labelled:
         # Not declared as an output: only the job that looks at the files writes it.
-        words += ["--identical", f"results/cohort/{wildcards.captions}identical_images.csv"]
+        words += [
+            "--identical",
+            f"results/cohort/{wildcards.captions}identical_images.csv",
+        ]
         words += flags(cohort.get("identical_images", {}))
     else:
         words.append("--no-check-files")  # the whole manifest's job does

@@ -5,6 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from tests.cohort.conftest import MiniMimic
 from workflow_scripts.cohort import refresh as module
@@ -88,7 +89,7 @@ def test_a_radiograph_that_is_new_was_not_replaced(cohort):
     cohort.source.write(images=False)
     path = cohort.source.root / "files" / cohort.source.image("d-g1", "")
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"new")
+    Image.linear_gradient("L").save(path)
     build(cohort.source.arguments())
     assert cohort.refresh() == {}
     path.write_bytes(b"newer")
