@@ -297,7 +297,7 @@ def test_missing_columns_and_rows(mimic):
     path.write_text(text.splitlines()[0] + "\n")
     refused(mimic, str(path), "no rows")
     path.write_bytes(text.replace("Edema", "Œdema").encode("latin-1", "replace") + b"\xff\xfe")
-    refused(mimic, str(path), "cannot read")
+    refused(mimic, str(path), "not UTF-8")
 
 
 @pytest.mark.parametrize("table", ["metadata", "split"])

@@ -4,6 +4,7 @@ A row is an input and what becomes of it.
 """
 
 import csv
+import gzip
 import hashlib
 import io
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 
 from workflow_scripts.cohort.attrition import Attrition
 from workflow_scripts.cohort.build_manifest import main
+from workflow_scripts.cohort.checked_csv import read_csv
 from workflow_scripts.cohort.identical import check_identical, identical_images
 from workflow_scripts.cohort.texts import id_fault, is_missing
 from workflow_scripts.common.csv_cells import csv_text, plain_cell, safe_cell, safe_frame
@@ -389,3 +391,40 @@ def test_a_copy_in_a_folder_stops_its_cohort(tmp_path):
     _, reasons = built(tmp_path, ROWS, *flags, "--refuse-above", "0.5")
     assert reasons["identical_images"].startswith("2 images have the same pixels as another")
     assert list(pd.read_csv(tmp_path / "identical.csv", dtype=str)["image_id"]) == ["1", "5"]
+
+
+HEAD, ROW = "file,person,größe", "a.png,Jörg,9"
+# name: the bytes of a CSV file of which `file` and `person` are read, words of the refusal
+FILES = {
+    "Latin-1": (f"{HEAD}\n{ROW}\n".encode("latin-1"), ("not UTF-8", "iconv -f WINDOWS-1252")),
+    "UTF-16": (f"{HEAD}\n{ROW}\n".encode("utf-16"), ("not UTF-8", "iconv -f UTF-16")),
+    "semicolons": (
+        f"{HEAD}\n{ROW}\n".replace(",", ";").encode(),
+        ("missing column(s): file, person; it has: file, person, größe", "';' stands between"),
+    ),
+    "tabs": (
+        f"{HEAD}\n{ROW}\n".replace(",", "\t").encode(),
+        ("it has: file, person, größe", "'\\t' stands between"),
+    ),
+    "semicolons after a byte order mark": (
+        f"\ufeff{HEAD}\n{ROW}\n".replace(",", ";").encode(),
+        ("it has: file, person, größe", "';' stands between"),
+    ),
+    "another name": (
+        f"{HEAD}\n{ROW}\n".replace("person", "patient").encode(),
+        ("missing column(s): person; it has: file, patient, größe", "map or rename"),
+    ),
+    "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff", ("missing column(s): file, person",)),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_table_is_instead_is_said(tmp_path, name, packed):
+    data, words = FILES[name]
+    path = tmp_path / ("table.csv.gz" if packed else "table.csv")
+    path.write_bytes(gzip.compress(data) if packed else data)
+    with pytest.raises(InputError) as caught:
+        read_csv(path, ["file", "person"])
+    for word in words:
+        assert word in str(caught.value)

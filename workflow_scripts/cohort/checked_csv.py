@@ -3,10 +3,13 @@
 Rows are counted as a spreadsheet counts them: the header is row 1.
 """
 
+import codecs
+import contextlib
+import gzip
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import pandas as pd
 import pyarrow as pa
@@ -68,6 +71,12 @@ def read_csv(
             ),
         )
     except (OSError, EOFError, pa.ArrowException, ValueError) as error:
+        if encoding := _other_encoding(path):
+            raise InputError(
+                f"the CSV file is not UTF-8 (it may be {encoding})",
+                path,
+                f"save it as UTF-8, by `iconv -f {encoding} -t UTF-8` for example",
+            ) from None
         raise unreadable(
             "cannot read the CSV file",
             error,
@@ -76,12 +85,43 @@ def read_csv(
         ) from None
     absent = {name for name in wanted if table.num_rows and table[name].null_count}
     if missing := [name for name in columns if name in absent]:
+        found, separator = _header(path)
         raise InputError(
-            f"missing column(s): {', '.join(missing)}", path, "map or rename the file's columns"
+            f"missing column(s): {', '.join(missing)}; it has: {', '.join(found)}",
+            path,
+            f"save it with commas: {separator!r} stands between its columns"
+            if separator
+            else "map or rename the file's columns",
         )
     if table.num_rows == 0:
         raise InputError("the CSV file has no rows", path, "use the complete file")
     return table.select([name for name in wanted if name not in absent]).to_pandas()
+
+
+def _header(path: Path) -> tuple[list[str], str | None]:
+    """Return the columns of a CSV file, and what stands between them where it is no comma."""
+    with _opened(path) as stream:
+        line = stream.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
+    separator = max(",;\t|", key=line.count)
+    names = [name.strip('"') for name in line.split(separator)]
+    return names, None if separator == "," or len(names) == 1 else separator
+
+
+def _other_encoding(path: Path) -> str | None:
+    """Return what a text that is no UTF-8 may be encoded in; None where it is, or no text."""
+    with contextlib.suppress(OSError, EOFError), _opened(path) as stream:
+        start = stream.read(1 << 20)
+        if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return "UTF-16"
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(start + stream.read())
+        except UnicodeDecodeError:
+            return None if b"\0" in start else "WINDOWS-1252"
+    return None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
 def row_of(path: str | Path, index: int) -> str:
