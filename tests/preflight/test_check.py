@@ -109,7 +109,7 @@ def test_a_byte_order_mark_is_no_fault(mimic, tmp_path):
 
 def test_a_table_that_is_not_text_is_refused(tmp_path):
     (tmp_path / "metadata.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(InputError, match="cannot read the CSV"):
+    with pytest.raises(InputError, match="not UTF-8"):
         check_table(tmp_path / "metadata.csv", ["file_name"])
 
 

@@ -21,6 +21,7 @@ from typing import Final, TypeVar
 
 import pandas as pd
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.contents import READERS, digest_of, stamp
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of, whole_file, write_text
@@ -104,7 +105,9 @@ def changed_radiographs(changed: Path, splits: tuple[str, ...]) -> list[str]:
     try:
         told = dict(json.loads(changed.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"not readable: {error}", changed, "run `make refresh`") from None
+        raise unreadable(
+            "cannot read what was refreshed", error, changed, "run `make refresh`"
+        ) from None
     return [f"{split} {told[split]}" for split in splits if split in told]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import yaml
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 
 _REMEDY: Final = "see config.yaml of the repository for a whole one"
@@ -34,7 +35,7 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
         repeated = list(_repeated_keys(root))
         content = json.loads(text) if str(path).endswith(".json") else yaml.load(text, _Loader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"cannot read the config: {error}", path, _REMEDY) from None
+        raise unreadable("cannot read the config", error, path, _REMEDY) from None
     if repeated:
         raise InputError(
             "keys that stand twice, of which YAML would keep the last:\n  - "
