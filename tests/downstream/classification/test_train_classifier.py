@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 from sklearn.metrics import roc_auc_score
@@ -223,10 +224,25 @@ def test_batch_larger_than_the_training_set(world):
     assert read_record(run / "record.json").details["runs"][0]["n_train"] < 10_000
 
 
-def test_a_batch_in_pieces_and_bf16_are_learned_from_and_recorded(world):
+def test_a_batch_in_pieces_and_bf16_are_learned_from_and_recorded(world, monkeypatch):
     AcceleratorState._reset_state(True)  # a process has one precision
     changes = {"per_device_batch_size": 11, "mixed_precision": "bf16", "epochs": 4}
+    seen: dict[str, set] = {"train": set(), "predict": set()}
+    for name in seen:
+
+        def watched(network, *given, _run=getattr(train, name), _seen=seen[name], **named):
+            hook = network.conv1.register_forward_hook(
+                lambda _, images, found: _seen.add((len(images[0]), found.dtype))
+            )
+            made = _run(network, *given, **named)
+            hook.remove()
+            return made
+
+        monkeypatch.setattr(train, name, watched)
     (run,) = read_record(world.run("pieces", **changes) / "record.json").details["runs"]
+    assert max(rows for rows, _ in seen["train"]) == 11
+    assert {dtype for _, dtype in seen["train"]} == {torch.bfloat16}
+    assert {dtype for _, dtype in seen["predict"]} == {torch.float32}
     settings = run["settings"]
     assert (settings["per_device_batch_size"], settings["mixed_precision"]) == (11, "bf16")
     assert run["curve"][-1]["training_loss"] < 0.7 * run["curve"][0]["training_loss"]
