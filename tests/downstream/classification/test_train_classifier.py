@@ -1,6 +1,7 @@
 """The script on blobs: what it learns, what it must not, kills, leaks, refusals."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -228,17 +229,17 @@ def test_a_batch_in_pieces_and_bf16_are_learned_from_and_recorded(world, monkeyp
     AcceleratorState._reset_state(True)  # a process has one precision
     changes = {"per_device_batch_size": 11, "mixed_precision": "bf16", "epochs": 4}
     seen: dict[str, set] = {"train": set(), "predict": set()}
+
+    def watched(name, plain, network, *given, **named):
+        hook = network.conv1.register_forward_hook(
+            lambda _, images, found: seen[name].add((len(images[0]), found.dtype))
+        )
+        made = plain(network, *given, **named)
+        hook.remove()
+        return made
+
     for name in seen:
-
-        def watched(network, *given, _run=getattr(train, name), _seen=seen[name], **named):
-            hook = network.conv1.register_forward_hook(
-                lambda _, images, found: _seen.add((len(images[0]), found.dtype))
-            )
-            made = _run(network, *given, **named)
-            hook.remove()
-            return made
-
-        monkeypatch.setattr(train, name, watched)
+        monkeypatch.setattr(train, name, partial(watched, name, getattr(train, name)))
     (run,) = read_record(world.run("pieces", **changes) / "record.json").details["runs"]
     assert max(rows for rows, _ in seen["train"]) == 11
     assert {dtype for _, dtype in seen["train"]} == {torch.bfloat16}
