@@ -78,11 +78,16 @@ def test_no_half_written_file_is_left(demo):
 
 @pytest.mark.parametrize("metric", ["fid", "kid"])
 def test_real_beats_tuned_beats_untrained_beats_noise(demo, metric):
-    order = ["training_copies", "held_out_real", "tiny_sd"]
-    order += ["tiny_sd_lora", "tiny_sd_base", "noise"]
+    order = ["held_out_real", "tiny_sd", "tiny_sd_lora", "tiny_sd_base", "noise"]
+    if metric == "fid":  # held-out radiographs' KID is about zero, on either side of it
+        order.insert(0, "training_copies")
     values = [value(demo, "fidelity", model, metric) for model in order]
     assert values == sorted(values), dict(zip(order, values, strict=True))
     assert len(set(values)) == len(values)
+    if metric == "kid":
+        record = read_record(demo / "results/fidelity/rad_dino/held_out_real.json")
+        low, high = record.get("kid").interval
+        assert low <= 0 <= high
 
 
 @pytest.mark.parametrize("metric", ["fid", "kid"])
@@ -158,9 +163,9 @@ def test_flipped_and_brightened_copies_are_seen_by_some_lens_and_missed_by_other
     for lens in ("reid", "latent", "pixel", "any"):
         assert seen["training_copies"][f"{lens}_seen"] == 1
     assert seen["flipped_copies"]["mirrored_seen"] == seen["flipped_copies"]["any_seen"] == 1
-    assert seen["flipped_copies"]["pixel_seen"] < 0.7
+    assert seen["flipped_copies"]["pixel_seen"] < 0.9
     assert seen["brightened_copies"]["pixel_seen"] == seen["brightened_copies"]["any_seen"] == 1
-    assert seen["brightened_copies"]["mirrored_seen"] < 0.7
+    assert seen["brightened_copies"]["mirrored_seen"] < 0.9
     for model in ("held_out_real", "blurred_real", "noise"):
         for value in read_record(demo / f"results/privacy/lenses/{model}.json").values:
             assert value.interval[0] <= 0.05 <= value.interval[1], (model, value)
@@ -264,9 +269,9 @@ def test_what_the_workflow_writes_is_its_owners_alone(demo):
 def test_chance_explains_how_often_unrelated_radiographs_are_taken_for_a_patient(demo):
     attacker = read_record(demo / "results/privacy/attacker/real.json")
     assert attacker.get("reid_auc").interval[0] > 0.8
-    held_out = read_record(demo / "results/privacy/held_out_real.json").get("reid_count")
-    low, high = held_out.interval
-    assert low <= attacker.get("chance_count").value <= high + 3
+    found = read_record(demo / "results/privacy/held_out_real.json").get("reid_count").value
+    chance = attacker.get("chance_count").value
+    assert abs(found - chance) <= 3 * max(1, chance) ** 0.5
 
 
 def read_h5(path):
@@ -475,11 +480,16 @@ OF_IMAGES = {
             | {"tables_riskiest", *FROM_RECORDS},
         ),
         # Novelty draws its references with it.
-        ("generate/make_control.py", {"generate_control", *OF_IMAGES, *FROM_RECORDS}),
+        (
+            "generate/make_control.py",
+            {"generate_control", "privacy_attacker", *OF_IMAGES, *FROM_RECORDS},
+        ),
         # CheXbert's tokenizer is loaded with it.
         (
             "features/encoders/biovil_t_text.py",
             {"features_fidelity", "fidelity_score", "downstream_chexbert"}
+            # Novelty reads the features of test images, which are made in one job.
+            | {"privacy_score", "privacy_lenses", "tables_riskiest"}
             | {"downstream_score_reports", *FROM_RECORDS},
         ),
         ("features/encoders/inception_v3.py", set()),  # the demo does not name it
