@@ -1,140 +1,23 @@
 """The real-size networks, built without weights on torch's meta device and counted.
 
-The configuration values are those of the published config.json; the counts that they must give are
-the published ones, to all digits that are known. What LoRA adds is worked out by hand beside it.
+The configuration values (tests/gpu/published.py) are those of the published config.json; the counts
+that they must give are the published ones, to all digits that are known. What LoRA adds is worked
+out by hand beside it.
 """
 
 import pytest
 import torch
 
+from tests.gpu.published import NETWORKS
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.lora import LoraSettings, add_lora, trained_parameters
-
-SD_UNET = {
-    "sample_size": 64,
-    "in_channels": 4,
-    "out_channels": 4,
-    "layers_per_block": 2,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
-}
-
-CONFIGS = {
-    # stable-diffusion-v1-4, stable-diffusion-v1-5: unet/config.json
-    "sd1": ("UNet2DConditionModel", SD_UNET),
-    # stable-diffusion-2, stable-diffusion-2-1
-    "sd2": (
-        "UNet2DConditionModel",
-        {
-            **SD_UNET,
-            "sample_size": 96,
-            "cross_attention_dim": 1024,
-            "attention_head_dim": (5, 10, 20, 20),
-            "use_linear_projection": True,
-        },
-    ),
-    # PixArt-Sigma-XL-2-512-MS
-    "pixart_sigma": (
-        "PixArtTransformer2DModel",
-        {
-            "num_attention_heads": 16,
-            "attention_head_dim": 72,
-            "in_channels": 4,
-            "out_channels": 8,
-            "num_layers": 28,
-            "cross_attention_dim": 1152,
-            "caption_channels": 4096,
-            "sample_size": 64,
-            "patch_size": 2,
-            "interpolation_scale": 1,
-            "use_additional_conditions": False,
-        },
-    ),
-    # Sana_600M_512px
-    "sana": (
-        "SanaTransformer2DModel",
-        {
-            "in_channels": 32,
-            "out_channels": 32,
-            "num_attention_heads": 36,
-            "attention_head_dim": 32,
-            "num_layers": 28,
-            "num_cross_attention_heads": 16,
-            "cross_attention_head_dim": 72,
-            "cross_attention_dim": 1152,
-            "caption_channels": 2304,
-            "mlp_ratio": 2.5,
-            "attention_bias": False,
-            "sample_size": 16,
-            "patch_size": 1,
-            "interpolation_scale": None,
-        },
-    ),
-    # stable-diffusion-3.5-medium
-    "stable_diffusion_3": (
-        "SD3Transformer2DModel",
-        {
-            "sample_size": 128,
-            "patch_size": 2,
-            "in_channels": 16,
-            "out_channels": 16,
-            "num_layers": 24,
-            "attention_head_dim": 64,
-            "num_attention_heads": 24,
-            "joint_attention_dim": 4096,
-            "caption_projection_dim": 1536,
-            "pooled_projection_dim": 2048,
-            "pos_embed_max_size": 384,
-            "dual_attention_layers": tuple(range(13)),
-            "qk_norm": "rms_norm",
-        },
-    ),
-    # Lumina-Image-2.0
-    "lumina2": (
-        "Lumina2Transformer2DModel",
-        {
-            "sample_size": 128,
-            "patch_size": 2,
-            "in_channels": 16,
-            "hidden_size": 2304,
-            "num_layers": 26,
-            "num_refiner_layers": 2,
-            "num_attention_heads": 24,
-            "num_kv_heads": 8,
-            "multiple_of": 256,
-            "ffn_dim_multiplier": None,
-            "norm_eps": 1e-5,
-            "scaling_factor": 1.0,
-            "axes_dim_rope": (32, 32, 32),
-            "axes_lens": (300, 512, 512),
-            "cap_feat_dim": 2304,
-        },
-    ),
-    # FLUX.1-dev
-    "flux": (
-        "FluxTransformer2DModel",
-        {
-            "patch_size": 1,
-            "in_channels": 64,
-            "num_layers": 19,
-            "num_single_layers": 38,
-            "attention_head_dim": 128,
-            "num_attention_heads": 24,
-            "joint_attention_dim": 4096,
-            "pooled_projection_dim": 768,
-            "guidance_embeds": True,
-            "axes_dims_rope": (16, 56, 56),
-        },
-    ),
-}
 
 
 def build(name):
     """Build a network on the meta device: shapes without memory."""
     import diffusers
 
-    kind, config = CONFIGS[name]
+    kind, config = NETWORKS[name]
     with torch.device("meta"):
         network = getattr(diffusers, kind)(**config)
     assert all(parameter.is_meta for parameter in network.parameters())
