@@ -8,7 +8,8 @@ out by hand beside it.
 import pytest
 import torch
 
-from tests.gpu.published import NETWORKS
+from tests.gpu.published import AUTOENCODERS, NETWORKS, SYSTEMS, TEXT_ENCODERS
+from tests.gpu.tiny import TINY
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.lora import LoraSettings, add_lora, trained_parameters
 
@@ -43,6 +44,58 @@ def count(parameters):
 )
 def test_networks_have_the_published_number_of_parameters(name, billions, digits):
     assert round(count(build(name).parameters()) / 1e9, digits) == billions
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("kl_sd", 83.65),
+        ("kl_sdxl", 83.65),
+        # Without the 1x1 convolutions around the latents, and with 16 channels of them.
+        ("kl_sd3", 83.82),
+        ("kl_flux", 83.82),
+        ("dc_sana", 312.25),
+    ],
+)
+def test_autoencoders_have_the_published_number_of_parameters(name, millions):
+    import diffusers
+
+    kind, config = AUTOENCODERS[name]
+    with torch.device("meta"):
+        network = getattr(diffusers, kind)(**config)
+    assert round(count(network.parameters()) / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("clip_l", 123.06),
+        ("clip_h", 340.39),
+        ("clip_l_projected", 123.65),
+        ("clip_g_projected", 694.66),
+        ("t5_xxl", 4762.31),
+        ("gemma2_2b", 2614.34),
+        ("cxr_bert", 109.48),
+    ],
+)
+def test_text_encoders_have_the_published_number_of_parameters(name, millions):
+    import transformers
+
+    kind, settings, config = TEXT_ENCODERS[name]
+    with torch.device("meta"):
+        network = getattr(transformers, kind)(getattr(transformers, settings)(**config))
+    assert round(count(network.parameters()) / 1e6, 2) == millions
+
+
+def test_systems_and_their_tiny_ones_name_networks_that_are_there():
+    known = {**NETWORKS, **AUTOENCODERS, **TEXT_ENCODERS}
+    assert TINY.keys() == known.keys()
+    for name, values in TINY.items():
+        # Another architecture would have other keys; a tiny one replaces sizes of the same.
+        assert values.keys() <= known[name][-1].keys(), name
+    for system in SYSTEMS.values():
+        assert {system.network[1], system.autoencoder, *system.texts} <= known.keys()
+        assert len(system.texts) == len(system.tokenizers)
 
 
 RANK = 32

@@ -4,11 +4,11 @@
     python -m tests.gpu --cpu                   # whether every part runs, on tiny networks
     python -m tests.gpu train:sana resume       # some parts alone
 
-Each part runs in a process of its own with a time limit: one that fails, runs out of memory or takes
-too long costs itself alone. Every value is one JSON line as it comes; the CSV is whole after each
-part. Neither network nor weights, results or lock are needed. A package that is missing is named, and
-the parts that need it are left out. The exit code is 1 where a part failed or a tolerance was not
-kept.
+Each part runs in a process of its own with a time limit: one that fails, runs out of memory or
+takes too long costs itself alone. Every value is one JSON line as it comes; the CSV is whole after
+each part. Neither network nor weights, results or lock are needed. A package that is missing is
+named, and the parts that need it are left out. The exit code is 1 where a part failed or a
+tolerance was not kept.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A system's pipeline with random weights, built where it computes, and its settings of config.yaml.
+"""A system's pipeline with random weights, built where it computes, and its config's settings.
 
 No weight is read or written: a network is built on the device in float32 and then rounded to the
 precision that it is used in, one after the other.
@@ -141,7 +141,8 @@ def build(
     parts["vae"] = _built(diffusers, kind, values, device, autoencoder_dtype)
     for i, (name, (tokens, most)) in enumerate(zip(system.texts, system.tokenizers, strict=True)):
         suffix = f"_{i + 1}" if i else ""
-        tokenizer = _tokenizer(tokens, most)
+        short = tiny and tokens != "clip"  # CLIP's positions are as many as its tokens
+        tokenizer = _tokenizer(tokens, min(most, SIZE) if short else most)
         kind, of_config, config = TEXT_ENCODERS[name]
         values = _values(name, config, tiny)
         if tokens == "clip":  # the pooled vector is that of the end token

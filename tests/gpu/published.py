@@ -15,6 +15,7 @@ _SD_UNET: Final[dict[str, Any]] = {
     "block_out_channels": (320, 640, 1280, 1280),
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
+    "norm_num_groups": 32,
 }
 
 NETWORKS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
@@ -393,4 +394,4 @@ SYSTEMS: Final = {
         ),
     )
 }
-"""By their block in config.yaml. LLM-CXR is not among them: its autoencoder's config is not public."""
+"""By their block in config.yaml. Not LLM-CXR: its autoencoder's configuration is not public."""

@@ -2,7 +2,8 @@
 
 The step is `train._Run.advance`, which fine-tuning itself does: captions encoded, noise drawn image
 by image, loss, gradient, clipping, optimiser, moving average. The bare step shows the same network
-the inputs that our step showed it, and does gradient, clipping and optimiser: no captions, no draws.
+the inputs that our step showed it, and does gradient, clipping and optimiser: neither captions nor
+draws.
 """
 
 import tempfile
