@@ -10,12 +10,12 @@ _MODELS: Final = ("torch", "diffusers", "transformers", "accelerate", "sentencep
 _TRAINING: Final = (*_MODELS, "tokenizers", "pandas", "h5py", "psutil", "yaml", "PIL")
 _LORA: Final = (*_TRAINING, "peft")
 _SCORES: Final = ("torch", "scipy", "numpy")
+_ENCODING: Final = ("torch", "transformers", "scipy", "pandas", "pyarrow", "h5py", "PIL")
 
 FULL: Final = ("sd_v1_5", "pixart_sigma", "sana", "sd_v2_1")
 ADAPTED: Final = ("flux_1_dev", "sd_v3_5", "lumina_2")
 LEFT_OUT: Final = {
     "sample:llm_cxr": "the configuration of its autoencoder is not public",
-    "encoders": "not written yet: decoding and preparing beside the bare network",
     "two GPUs": "not written yet",
 }
 
@@ -69,6 +69,10 @@ def _sampling(model: str, limit: float, precision: str | None = None) -> Part:
     return Part(name, limit, needs, "sampling", "time_sampling", (model,), after)
 
 
+def _encoding(name: str) -> Part:
+    return Part(f"encode:{name}", 40, _ENCODING, "encoding", "time_encoding", (name,))
+
+
 PARTS: Final = (
     Part("hardware", 40, ("torch",), "hardware", "measure_ceilings"),
     _training("sd_v1_5", 60),
@@ -87,6 +91,12 @@ PARTS: Final = (
     _sampling("sd_v3_5", 60),
     _sampling("lumina_2", 60),
     _sampling("sd_v2_1", 75),
+    _encoding("rad_dino"),
+    _encoding("inception_v3"),
+    _encoding("densenet_121"),
+    _encoding("biovil_t_image"),
+    _encoding("reid"),
+    _encoding("cxas"),
     Part("resume", 40, _TRAINING, "resuming", "compare_resumed"),
     _sampling("radedit", 75),
     _sampling("sd_v1_5", 40, "bf16"),

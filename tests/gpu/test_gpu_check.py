@@ -155,6 +155,7 @@ def test_every_part_runs_tiny_on_a_cpu(tmp_path):
         wanted = {
             "train": ("seconds per step", "peak memory", "bare / ours", "FLOP per step"),
             "sample": ("images per second", "peak memory"),
+            "encode": ("decoding", "preparing", "whole / bare"),
         }.get(part.name.split(":")[0], ())
         for name in wanted:
             assert (part.name, name) in found, (part.name, name)
