@@ -110,7 +110,7 @@ def run_all(
             elif left < LEAST_S:
                 say("state", None, "state", "left out: no time was left")
             else:
-                limit = min(part.limit, left)
+                limit = left if tiny else min(part.limit, left)  # limits are those of a GPU
                 why = _run(part, tiny, file, limit, forks)
                 taken = time.monotonic() - began
                 say("state", taken, "s", why or "done", failed=why is not None)

@@ -17,7 +17,7 @@ from workflow_scripts.fidelity.manifold import manifold_overlap
 from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
 
 CPU: Final = torch.device("cpu")
-FIRST_LOSSES: Final = 6
+FIRST_LOSSES: Final = 5
 
 
 def compare_scores(device: torch.device, tiny: bool, say: Writer) -> None:

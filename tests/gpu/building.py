@@ -194,6 +194,7 @@ def _tokenizer(kind: str, most: int) -> Any:
     of its sequence and its own vocabulary, which are the published ones.
     """
     from workflow_scripts.world.diffusion import clip_tokenizer_files, write_clip_tokenizer
+    from workflow_scripts.world.tiny_lumina2 import _SYSTEM_PROMPT
     from workflow_scripts.world.tiny_text import gemma_tokenizer, t5_tokenizer
 
     words = [f" {word}" for word in CAPTION.split()]
@@ -203,7 +204,9 @@ def _tokenizer(kind: str, most: int) -> Any:
     if kind == "t5":
         return t5_tokenizer(words, 120, max_length=most)
     if kind == "gemma":
-        return gemma_tokenizer(words, max_length=most)
+        # Lumina 2 is shown the caption's tokens alone, without padding: about one a word.
+        words += [f" {word}" for word in _SYSTEM_PROMPT.split()]
+        return gemma_tokenizer(words, tokens=900, max_length=most)
     return _bert_tokenizer(words, most)
 
 

@@ -17,8 +17,8 @@ from tests.gpu.training import make_run
 from workflow_scripts.finetune.resume import Checkpoint
 from workflow_scripts.finetune.train import _Run
 
-STEPS: Final = 6
-STOP: Final = 3
+STEPS: Final = 4
+STOP: Final = 2
 
 
 def compare_resumed(device: torch.device, tiny: bool, say: Writer) -> None:

@@ -65,7 +65,7 @@ def time_sampling(
             for args, named in calls:
                 network(*args, **named)
 
-    few, many = FEW_AND_MANY
+    few, many = (2, 4) if tiny else FEW_AND_MANY
     repeats = 1 if tiny else 2
     calls = {count: calls_of(count) for count in (few, many)}  # also the warm-up
     ours = {

@@ -61,7 +61,7 @@ def pretended(monkeypatch):
     module = ModuleType("tests.gpu.pretended")
 
     def good(device, tiny, say):
-        assert (device.type, tiny) == ("cpu", True)
+        assert (device.type, tiny) == ("cuda", False)
         say("seconds", 1.5, "s", "a note, with a comma")
 
     def fails(device, tiny, say):
@@ -93,7 +93,7 @@ def test_parts_that_fail_cost_themselves_alone(pretended, tmp_path):
         pretended("good", needs=("json", "no_such_package")),
         pretended("good"),
     ]
-    failed = driver.run_all(parts, True, 600, tmp_path / "new" / "out.csv", ABOUT)
+    failed = driver.run_all(parts, False, 600, tmp_path / "new" / "out.csv", ABOUT)
     assert failed == ["fails", "hangs", "crashes", "disagrees"]
     rows = rows_of(tmp_path / "new" / "out.csv")
     assert tuple(rows[0]) == lines.COLUMNS

@@ -43,7 +43,7 @@ def time_training(model: str, device: torch.device, tiny: bool, say: Writer) -> 
         batch = next(run.batches())
     images = settings.per_device_batch_size
     method = f"{settings.method}, {settings.mixed_precision}, {settings.size} px, {images} images"
-    repeats = 2 if tiny else 5
+    repeats = 1 if tiny else 5
     seen: dict[str, Any] = {}
 
     def keep(_: Any, args: Any, named: Any) -> None:
