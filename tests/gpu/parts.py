@@ -91,6 +91,7 @@ PARTS: Final = (
     _sampling("sd_v3_5", 60),
     _sampling("lumina_2", 60),
     _sampling("sd_v2_1", 75),
+    Part("search", 60, _SCORES, "searching", "time_search"),
     _encoding("rad_dino"),
     _encoding("inception_v3"),
     _encoding("densenet_121"),
