@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 _MODELS: Final = ("torch", "diffusers", "transformers", "accelerate", "sentencepiece")
-_TRAINING: Final = (*_MODELS, "tokenizers", "pandas", "h5py", "psutil", "yaml", "PIL")
+_FILES: Final = ("pandas", "pyarrow", "h5py", "PIL")
+_TRAINING: Final = (*_MODELS, *_FILES, "tokenizers", "safetensors", "psutil", "yaml")
 _LORA: Final = (*_TRAINING, "peft")
 _SCORES: Final = ("torch", "scipy", "numpy")
-_ENCODING: Final = ("torch", "transformers", "scipy", "pandas", "pyarrow", "h5py", "PIL")
+_ENCODING: Final = ("torch", "transformers", "scipy", *_FILES)
 
-FULL: Final = ("sd_v1_5", "pixart_sigma", "sana", "sd_v2_1")
 ADAPTED: Final = ("flux_1_dev", "sd_v3_5", "lumina_2")
 LEFT_OUT: Final = {
     "sample:llm_cxr": "the configuration of its autoencoder is not public",

@@ -11,10 +11,10 @@ SIZE: Final = 64
 _UNET: Final[dict[str, Any]] = {
     "sample_size": 8,
     "layers_per_block": 1,
-    "block_out_channels": (16, 16, 32, 32),
+    "block_out_channels": (8, 8, 16, 16),
     "cross_attention_dim": 32,
     "attention_head_dim": 4,
-    "norm_num_groups": 8,
+    "norm_num_groups": 4,
 }
 _KL: Final[dict[str, Any]] = {
     "block_out_channels": (8, 8, 8, 8),
