@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from tests.gpu.building import pipeline_for_training, train_settings
+from tests.gpu.encoding import PIXELS, make_encoder, radiographs
 from tests.gpu.lines import Writer
 from tests.gpu.training import make_run
+from workflow_scripts.features.extract import compute_exactly
 from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.fidelity.frechet import frechet_distance
 from workflow_scripts.fidelity.kernel import kernel_distance
@@ -79,6 +81,23 @@ def compare_losses(device: torch.device, tiny: bool, say: Writer) -> None:
     say.compare(
         "losses", away, 5e-3, f"relative, largest of {FIRST_LOSSES} steps of a tiny sd_v1_5"
     )
+
+
+def compare_features(device: torch.device, tiny: bool, say: Writer) -> None:
+    """Compare the features of some radiographs, of random networks of the published sizes."""
+    compute_exactly()
+    items = radiographs(4, (160, 200) if tiny else PIXELS)
+    for name in ("rad_dino", "reid", "densenet_121"):
+        torch.manual_seed(0)
+        encoder = make_encoder(name, CPU, tiny)
+        inputs = [encoder.prepare(item.open()) for item in items]
+        on_cpu = encoder.encode(inputs)
+        encoder.network.to(device)
+        encoder.device = device
+        away = np.linalg.norm(encoder.encode(inputs) - on_cpu, axis=1)
+        relative = (away / np.linalg.norm(on_cpu, axis=1)).max()
+        what = f"||a - b|| / ||a||, largest of {len(items)} images, float32"
+        say.compare(f"features, {name}", relative, 1e-4, what)
 
 
 def losses_on(device: torch.device) -> list[float]:

@@ -11,6 +11,7 @@ _FILES: Final = ("pandas", "pyarrow", "h5py", "PIL")
 _TRAINING: Final = (*_MODELS, *_FILES, "tokenizers", "safetensors", "psutil", "yaml")
 _LORA: Final = (*_TRAINING, "peft")
 _SCORES: Final = ("torch", "scipy", "numpy")
+_AGREEMENT: Final = (*_SCORES, *_FILES, "accelerate", "safetensors", "psutil", "yaml")
 _ENCODING: Final = ("torch", "transformers", "scipy", *_FILES)
 
 ADAPTED: Final = ("flux_1_dev", "sd_v3_5", "lumina_2")
@@ -79,8 +80,9 @@ PARTS: Final = (
     _training("flux_1_dev", 90),
     _sampling("sd_v1_5", 75),
     _sampling("flux_1_dev", 75),
-    Part("agree:scores", 60, _SCORES, "agreement", "compare_scores"),
+    Part("agree:scores", 60, _AGREEMENT, "agreement", "compare_scores"),
     Part("agree:losses", 40, _TRAINING, "agreement", "compare_losses"),
+    Part("agree:features", 40, (*_AGREEMENT, "transformers"), "agreement", "compare_features"),
     _training("pixart_sigma", 60),
     _training("sana", 60),
     _training("sd_v3_5", 60),

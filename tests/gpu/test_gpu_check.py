@@ -129,6 +129,12 @@ def test_unknown_part_is_refused():
     assert end.value.code == 2
 
 
+def test_without_a_gpu_it_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="names no GPU; `python -m tests.gpu --cpu` needs none"):
+        driver.main(["hardware"])
+
+
 @pytest.mark.full
 def test_a_part_runs_in_a_process_that_was_started_anew(tmp_path):
     hardware = next(part for part in PARTS if part.name == "hardware")
@@ -163,4 +169,5 @@ def test_every_part_runs_tiny_on_a_cpu(tmp_path):
     for name in ("FID", "KID", "memberships", "closest, rows", "closest, distances"):
         assert float(found["agree:scores", name]) == 0
     assert float(found["agree:losses", "losses"]) == 0
+    assert float(found["agree:features", "features, rad_dino"]) == 0
     assert float(found["resume", "resumed, weights"]) == 0
