@@ -12,7 +12,7 @@ DEMO := snakemake --profile profiles/demo
 ELEVEN := python -m workflow_scripts.world.warm_python snakemake --profile profiles/demo \
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
-.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench lint format check \
+.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check lint format check \
   prompts refresh release profiles clean clean-cache
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make test      set up, lint, run the tests that everybody runs'
 	@echo 'make test-full the same, and what is heavy: SLURM, faults, eleven systems, real films'
 	@echo 'make bench     set up, run all benchmarks, write bench.csv (BENCH=--small: only whether they run)'
+	@echo 'make gpu-check  on a GPU: what training, sampling and scoring take, within 8 minutes (GPU_CHECK=...)'
 	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
 	@echo 'make reports   the packages that score generated reports with RadGraph, RaTEScore and GREEN'
 	@echo 'make check     is every file that config.yaml names there, whole and of the right shape?'
@@ -106,6 +107,10 @@ test-heavy: $(VENV)/installed-bench $(VENV)/originals/installed $(VENV)/reports/
 	$(PYTEST) -m full
 
 test-full: test test-heavy
+
+# Needs no lock: it takes .venv where there is one, else whatever python3 has torch.
+gpu-check:
+	python3 -m tests.gpu $(GPU_CHECK)
 
 lint: $(VENV)/installed-dev
 	ruff check .

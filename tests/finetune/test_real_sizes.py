@@ -1,140 +1,24 @@
 """The real-size networks, built without weights on torch's meta device and counted.
 
-The configuration values are those of the published config.json; the counts that they must give are
-the published ones, to all digits that are known. What LoRA adds is worked out by hand beside it.
+The configuration values (tests/gpu/published.py) are those of the published config.json; the counts
+that they must give are the published ones, to all digits that are known. What LoRA adds is worked
+out by hand beside it.
 """
 
 import pytest
 import torch
 
+from tests.gpu.published import AUTOENCODERS, NETWORKS, SYSTEMS, TEXT_ENCODERS
+from tests.gpu.tiny import TINY
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.lora import LoraSettings, add_lora, trained_parameters
-
-SD_UNET = {
-    "sample_size": 64,
-    "in_channels": 4,
-    "out_channels": 4,
-    "layers_per_block": 2,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
-}
-
-CONFIGS = {
-    # stable-diffusion-v1-4, stable-diffusion-v1-5: unet/config.json
-    "sd1": ("UNet2DConditionModel", SD_UNET),
-    # stable-diffusion-2, stable-diffusion-2-1
-    "sd2": (
-        "UNet2DConditionModel",
-        {
-            **SD_UNET,
-            "sample_size": 96,
-            "cross_attention_dim": 1024,
-            "attention_head_dim": (5, 10, 20, 20),
-            "use_linear_projection": True,
-        },
-    ),
-    # PixArt-Sigma-XL-2-512-MS
-    "pixart_sigma": (
-        "PixArtTransformer2DModel",
-        {
-            "num_attention_heads": 16,
-            "attention_head_dim": 72,
-            "in_channels": 4,
-            "out_channels": 8,
-            "num_layers": 28,
-            "cross_attention_dim": 1152,
-            "caption_channels": 4096,
-            "sample_size": 64,
-            "patch_size": 2,
-            "interpolation_scale": 1,
-            "use_additional_conditions": False,
-        },
-    ),
-    # Sana_600M_512px
-    "sana": (
-        "SanaTransformer2DModel",
-        {
-            "in_channels": 32,
-            "out_channels": 32,
-            "num_attention_heads": 36,
-            "attention_head_dim": 32,
-            "num_layers": 28,
-            "num_cross_attention_heads": 16,
-            "cross_attention_head_dim": 72,
-            "cross_attention_dim": 1152,
-            "caption_channels": 2304,
-            "mlp_ratio": 2.5,
-            "attention_bias": False,
-            "sample_size": 16,
-            "patch_size": 1,
-            "interpolation_scale": None,
-        },
-    ),
-    # stable-diffusion-3.5-medium
-    "stable_diffusion_3": (
-        "SD3Transformer2DModel",
-        {
-            "sample_size": 128,
-            "patch_size": 2,
-            "in_channels": 16,
-            "out_channels": 16,
-            "num_layers": 24,
-            "attention_head_dim": 64,
-            "num_attention_heads": 24,
-            "joint_attention_dim": 4096,
-            "caption_projection_dim": 1536,
-            "pooled_projection_dim": 2048,
-            "pos_embed_max_size": 384,
-            "dual_attention_layers": tuple(range(13)),
-            "qk_norm": "rms_norm",
-        },
-    ),
-    # Lumina-Image-2.0
-    "lumina2": (
-        "Lumina2Transformer2DModel",
-        {
-            "sample_size": 128,
-            "patch_size": 2,
-            "in_channels": 16,
-            "hidden_size": 2304,
-            "num_layers": 26,
-            "num_refiner_layers": 2,
-            "num_attention_heads": 24,
-            "num_kv_heads": 8,
-            "multiple_of": 256,
-            "ffn_dim_multiplier": None,
-            "norm_eps": 1e-5,
-            "scaling_factor": 1.0,
-            "axes_dim_rope": (32, 32, 32),
-            "axes_lens": (300, 512, 512),
-            "cap_feat_dim": 2304,
-        },
-    ),
-    # FLUX.1-dev
-    "flux": (
-        "FluxTransformer2DModel",
-        {
-            "patch_size": 1,
-            "in_channels": 64,
-            "num_layers": 19,
-            "num_single_layers": 38,
-            "attention_head_dim": 128,
-            "num_attention_heads": 24,
-            "joint_attention_dim": 4096,
-            "pooled_projection_dim": 768,
-            "guidance_embeds": True,
-            "axes_dims_rope": (16, 56, 56),
-        },
-    ),
-}
 
 
 def build(name):
     """Build a network on the meta device: shapes without memory."""
     import diffusers
 
-    kind, config = CONFIGS[name]
+    kind, config = NETWORKS[name]
     with torch.device("meta"):
         network = getattr(diffusers, kind)(**config)
     assert all(parameter.is_meta for parameter in network.parameters())
@@ -160,6 +44,58 @@ def count(parameters):
 )
 def test_networks_have_the_published_number_of_parameters(name, billions, digits):
     assert round(count(build(name).parameters()) / 1e9, digits) == billions
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("kl_sd", 83.65),
+        ("kl_sdxl", 83.65),
+        # Without the 1x1 convolutions around the latents, and with 16 channels of them.
+        ("kl_sd3", 83.82),
+        ("kl_flux", 83.82),
+        ("dc_sana", 312.25),
+    ],
+)
+def test_autoencoders_have_the_published_number_of_parameters(name, millions):
+    import diffusers
+
+    kind, config = AUTOENCODERS[name]
+    with torch.device("meta"):
+        network = getattr(diffusers, kind)(**config)
+    assert round(count(network.parameters()) / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("clip_l", 123.06),
+        ("clip_h", 340.39),
+        ("clip_l_projected", 123.65),
+        ("clip_g_projected", 694.66),
+        ("t5_xxl", 4762.31),
+        ("gemma2_2b", 2614.34),
+        ("cxr_bert", 109.48),
+    ],
+)
+def test_text_encoders_have_the_published_number_of_parameters(name, millions):
+    import transformers
+
+    kind, settings, config = TEXT_ENCODERS[name]
+    with torch.device("meta"):
+        network = getattr(transformers, kind)(getattr(transformers, settings)(**config))
+    assert round(count(network.parameters()) / 1e6, 2) == millions
+
+
+def test_systems_and_their_tiny_ones_name_networks_that_are_there():
+    known = {**NETWORKS, **AUTOENCODERS, **TEXT_ENCODERS}
+    assert TINY.keys() == known.keys()
+    for name, values in TINY.items():
+        # Another architecture would have other keys; a tiny one replaces sizes of the same.
+        assert values.keys() <= known[name][-1].keys(), name
+    for system in SYSTEMS.values():
+        assert {system.network[1], system.autoencoder, *system.texts} <= known.keys()
+        assert len(system.texts) == len(system.tokenizers)
 
 
 RANK = 32

@@ -1,0 +1,149 @@
+"""The encoders and CXAS with reading, decoding and preparing, beside the bare network.
+
+JPEGs of MIMIC-CXR's size, in memory, go through `features.extract.embed` (and the labeller's own
+loop) with all cores; the bare network is given batches that are prepared already and lie on the
+device. What the cores can decode, what they can prepare, and the network with copying stand beside
+it: they say what the limit is.
+"""
+
+import argparse
+import io
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tests.benchmarks.inputs import radiograph
+from tests.gpu.lines import Writer
+from tests.gpu.measure import seconds_of
+from workflow_scripts.common.attempts import Attempt
+from workflow_scripts.common.images import ImageItem, decode_image
+from workflow_scripts.common.resnet import ResNet
+from workflow_scripts.features.encoders import biovil_t_image, rad_dino, reid
+from workflow_scripts.features.encoders.densenet_121 import DenseNet121, DenseNetEncoder
+from workflow_scripts.features.encoders.inception_v3 import InceptionEncoder, InceptionV3
+from workflow_scripts.features.extract import Collection, compute_exactly, embed
+
+PIXELS: Final = (2544, 3056)
+"""Width and height of many of MIMIC-CXR's radiographs."""
+
+BATCH: Final = 64
+FILES: Final = 4
+CLAVICLES: Final = (31, 32)
+
+
+def time_encoding(name: str, device: torch.device, tiny: bool, say: Writer) -> None:
+    """Measure one encoder, or `cxas`: images a second, whole and bare, and of the cores alone."""
+    compute_exactly()
+    torch.manual_seed(0)
+    batch, count = (2, 4) if tiny else (BATCH, 6 * BATCH)
+    cores = 1 if tiny else len(os.sched_getaffinity(0))
+    items = radiographs(count, (160, 200) if tiny else PIXELS)
+    if name == "cxas":
+        prepare, bare, whole = cxas_work(device, tiny, items, batch, cores)
+    else:
+        prepare, bare, whole = encoder_work(name, device, tiny, items, batch, cores)
+    how = (
+        f"float32, batches of {batch}, {count} JPEGs of {'x'.join(map(str, items[0].open().size))}"
+    )
+    few = items[: 4 * cores]
+    with ThreadPoolExecutor(cores) as pool:
+
+        def decoded() -> list[Image.Image]:
+            return list(pool.map(lambda item: decode_image(item.data or b"", item.name), few))
+
+        images = decoded()
+        say("decoding", len(few) / seconds_of(decoded, device, 1, 0), "1/s", f"{cores} core(s)")
+        taken = seconds_of(lambda: list(pool.map(prepare, images)), device, 1, 0)
+        say("preparing", len(few) / taken, "1/s", f"{cores} core(s), decoded images")
+    inputs = [prepare(images[i % len(images)]) for i in range(batch)]
+    repeats = 1 if tiny else 4
+    there = [one.to(device) for one in inputs]
+    bare_s = seconds_of(lambda: bare(there), device, repeats)
+    say("bare network", batch / bare_s, "1/s", f"float32, batches of {batch} on the device")
+    copied_s = seconds_of(lambda: bare(inputs), device, repeats, 0)
+    say("with copying", batch / copied_s, "1/s", "the same from the host's memory")
+    whole_s = seconds_of(whole, device, 1, 0)
+    say("whole", count / whole_s, "1/s", f"{how}, {cores} core(s)")
+    say("whole / bare", (count / whole_s) / (batch / bare_s), "1", "of images a second")
+
+
+def radiographs(count: int, size: tuple[int, int]) -> list[ImageItem]:
+    """Return so many radiographs as encoded JPEGs, which repeat a few."""
+    rng, files = np.random.default_rng(0), []
+    for _ in range(FILES):
+        buffer = io.BytesIO()
+        radiograph(rng, *size, noise=2).save(buffer, "JPEG", quality=95)
+        files.append(buffer.getvalue())
+    return [ImageItem(f"i{i}", f"i{i}.jpg", files[i % FILES]) for i in range(count)]
+
+
+def encoder_work(
+    name: str, device: torch.device, tiny: bool, items: list[ImageItem], batch: int, cores: int
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[], Any]]:
+    """Return what prepares an image, encodes a prepared batch, and does the whole job."""
+    encoder = make_encoder(name, device, tiny)
+    ids = [item.id for item in items]
+    stamps = [""] * len(ids)
+    collection = Collection(
+        ids, [None] * len(ids), stamps, lambda start: iter(items[start:]), False
+    )
+
+    def whole() -> None:
+        with TemporaryDirectory() as folder:
+            embed(collection, [encoder], batch, Attempt(Path(folder) / "progress"), {}, cores)
+
+    return encoder.prepare, encoder.encode, whole
+
+
+def make_encoder(name: str, device: torch.device, tiny: bool) -> Any:
+    """Return an encoder of the published size with random weights, and its published preparation.
+
+    InceptionV3 and DenseNet-121 have one size; a tiny ResNet has a block a stage.
+    """
+    depths, width = ((1, 1, 1, 1), 4) if tiny else ((3, 4, 6, 3), 64)
+    if name == "rad_dino":
+        from transformers import Dinov2Config, Dinov2Model
+
+        small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        config = Dinov2Config(image_size=518, patch_size=14, **(small if tiny else {}))
+        return rad_dino.RadDino(Dinov2Model(config), rad_dino.PUBLISHED, device)
+    if name == "biovil_t_image":
+        network = biovil_t_image.ImageModel(ResNet(depths, width))
+        return biovil_t_image.BioVilTImage(network, biovil_t_image.PUBLISHED, device)
+    if name == "reid":
+        siamese = reid.SiameseNetwork(ResNet(depths, width, 128))
+        return reid.ReId(siamese, reid.PUBLISHED, device)
+    if name == "inception_v3":
+        return InceptionEncoder(InceptionV3(), None, device)
+    if name == "densenet_121":
+        return DenseNetEncoder(DenseNet121(), None, device)
+    raise ValueError(f"no encoder {name!r}")
+
+
+def cxas_work(
+    device: torch.device, tiny: bool, items: list[ImageItem], batch: int, cores: int
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[], Any]]:
+    """Return the same of CXAS, which draws the clavicles."""
+    from workflow_scripts.downstream.segmentation.cxas import Cxas, draw_masks, prepare
+    from workflow_scripts.downstream.segmentation.label import _drawn
+
+    size = 64 if tiny else 512
+    network = Cxas((1, 1, 1, 1), 4, 8) if tiny else Cxas()
+    network = network.eval().to(device)
+    args = argparse.Namespace(threads=cores, size=size, batch_size=batch, classes=list(CLAVICLES))
+
+    def bare(inputs: list[torch.Tensor]) -> None:
+        draw_masks(network, torch.stack(inputs).to(device), args.classes)
+
+    def whole() -> None:
+        drawn = sum(len(found) for found in _drawn(network, iter(items), args, device))
+        assert drawn == len(items)
+
+    return lambda image: prepare(image, size), bare, whole

@@ -1,0 +1,109 @@
+"""The parts of the check, the most valuable first, and what each needs."""
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+_MODELS: Final = ("torch", "diffusers", "transformers", "accelerate", "sentencepiece")
+_FILES: Final = ("pandas", "pyarrow", "h5py", "PIL")
+_TRAINING: Final = (*_MODELS, *_FILES, "tokenizers", "safetensors", "psutil", "yaml")
+_LORA: Final = (*_TRAINING, "peft")
+_SCORES: Final = ("torch", "scipy", "numpy")
+_AGREEMENT: Final = (*_SCORES, *_FILES, "accelerate", "safetensors", "psutil", "yaml")
+_ENCODING: Final = ("torch", "transformers", "scipy", *_FILES)
+
+ADAPTED: Final = ("flux_1_dev", "sd_v3_5", "lumina_2")
+LEFT_OUT: Final = {
+    "sample:llm_cxr": "the configuration of its autoencoder is not public",
+    "two GPUs": "not written yet",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the check.
+
+    Attributes:
+        name: `subject` or `subject:model`.
+        limit: seconds after which it is ended.
+        needs: packages without which it is left out.
+        module: of `tests.gpu`, imported in the part's own process.
+        work: function there, called with `before`, device, tiny, say, `after`.
+        before: first arguments.
+        after: last arguments.
+    """
+
+    name: str
+    limit: float
+    needs: tuple[str, ...]
+    module: str
+    work: str
+    before: tuple[Any, ...] = ()
+    after: tuple[Any, ...] = ()
+
+    def missing(self) -> list[str]:
+        """Return the packages that it needs and that are not installed."""
+        return [name for name in self.needs if importlib.util.find_spec(name) is None]
+
+    def load(self) -> Callable[..., None]:
+        """Return what does the work on (device, tiny, say)."""
+        found = getattr(importlib.import_module(f"tests.gpu.{self.module}"), self.work)
+
+        @functools.wraps(found)
+        def work(device: Any, tiny: bool, say: Any) -> None:
+            found(*self.before, device, tiny, say, *self.after)
+
+        return work
+
+
+def _training(model: str, limit: float) -> Part:
+    needs = _LORA if model in ADAPTED else _TRAINING
+    return Part(f"train:{model}", limit, needs, "training", "time_training", (model,))
+
+
+def _sampling(model: str, limit: float, precision: str | None = None) -> Part:
+    needs = _LORA if model in ADAPTED else _TRAINING
+    name = f"sample:{model}" + (f":{precision}" if precision else "")
+    after = (precision,) if precision else ()
+    return Part(name, limit, needs, "sampling", "time_sampling", (model,), after)
+
+
+def _encoding(name: str) -> Part:
+    return Part(f"encode:{name}", 40, _ENCODING, "encoding", "time_encoding", (name,))
+
+
+PARTS: Final = (
+    Part("hardware", 40, ("torch",), "hardware", "measure_ceilings"),
+    _training("sd_v1_5", 60),
+    _training("flux_1_dev", 90),
+    _sampling("sd_v1_5", 75),
+    _sampling("flux_1_dev", 75),
+    Part("agree:scores", 60, _AGREEMENT, "agreement", "compare_scores"),
+    Part("agree:losses", 40, _TRAINING, "agreement", "compare_losses"),
+    Part("agree:features", 40, (*_AGREEMENT, "transformers"), "agreement", "compare_features"),
+    _training("pixart_sigma", 60),
+    _training("sana", 60),
+    _training("sd_v3_5", 60),
+    _training("lumina_2", 60),
+    _training("sd_v2_1", 60),
+    _sampling("pixart_sigma", 60),
+    _sampling("sana", 60),
+    _sampling("sd_v3_5", 60),
+    _sampling("lumina_2", 60),
+    _sampling("sd_v2_1", 75),
+    Part("search", 60, _SCORES, "searching", "time_search"),
+    _encoding("rad_dino"),
+    _encoding("inception_v3"),
+    _encoding("densenet_121"),
+    _encoding("biovil_t_image"),
+    _encoding("reid"),
+    _encoding("cxas"),
+    Part("resume", 40, _TRAINING, "resuming", "compare_resumed"),
+    _sampling("radedit", 75),
+    _sampling("sd_v1_5", 40, "bf16"),
+    _sampling("sd_v1_5", 40, "fp16"),
+    _sampling("pixart_sigma", 40, "bf16"),
+    _sampling("flux_1_dev", 60, "fp16"),
+)

@@ -1,0 +1,150 @@
+"""Our training step at the published size, and the bare network beside it.
+
+The step is `train._Run.advance`, which fine-tuning itself does: captions encoded, noise drawn image
+by image, loss, gradient, clipping, optimiser, moving average. The bare step shows the same network
+the inputs that our step showed it, and does gradient, clipping and optimiser: neither captions nor
+draws.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from tests.gpu.building import CAPTION, family_of, pipeline_for_training, train_settings
+from tests.gpu.lines import Writer
+from tests.gpu.measure import (
+    CAPACITIES,
+    MARGIN,
+    bf16_peak,
+    flops_of,
+    largest_batch,
+    peak_gib,
+    seconds_of,
+)
+from workflow_scripts.common.devices import accelerator_on
+from workflow_scripts.finetune.resume import Checkpoint
+from workflow_scripts.finetune.time_limit import TimeLimit
+from workflow_scripts.finetune.train import TrainSettings, _EncodedCache, _Run
+
+Batch = list[tuple[np.ndarray, np.ndarray, torch.Tensor]]
+
+
+def time_training(model: str, device: torch.device, tiny: bool, say: Writer) -> None:
+    """Measure a model's training step: seconds, memory, share of the peak, and the bare one's."""
+    settings = train_settings(model, tiny)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline = pipeline_for_training(model, device, tiny)
+        run = make_run(model, pipeline, settings, device, Path(folder))
+        batch = next(run.batches())
+    images = settings.per_device_batch_size
+    method = f"{settings.method}, {settings.mixed_precision}, {settings.size} px, {images} images"
+    repeats = 1 if tiny else 5
+    seen: dict[str, Any] = {}
+
+    def keep(_: Any, args: Any, named: Any) -> None:
+        seen.update(args=args, named=named)
+
+    hook = run.network.register_forward_pre_hook(keep, with_kwargs=True)
+    run.advance(batch)
+    hook.remove()
+    ours = seconds_of(lambda: run.advance(batch), device, repeats)
+    say("seconds per step", ours, "s", f"{method}, one pass a step")
+    say("images per second", images / ours, "1/s", method)
+    peaks = {images: peak_gib(lambda: run.advance(batch), device)}
+    say("peak memory", peaks[images], "GiB", method)
+    bare = seconds_of(lambda: bare_step(run, seen["args"], seen["named"]), device, repeats)
+    say("seconds per bare step", bare, "s", "the network on the same inputs, and the optimiser")
+    say("bare / ours", bare / ours, "1", "of the seconds of a step")
+    shown = [run.captions[row] for row in batch[0][0]]
+    say(
+        "seconds for captions",
+        seconds_of(lambda: encode(run, shown), device, repeats),
+        "s",
+        "of our step",
+    )
+    half = max(1, images // 2)
+    if half < images:
+        fewer = [(rows[:half], indices[:half], encoded[:half]) for rows, indices, encoded in batch]
+        peaks[half] = peak_gib(lambda: run.advance(fewer), device)
+        for name, capacity in CAPACITIES.items():
+            most = largest_batch(peaks, capacity)
+            line = f"a line through {half} and {images} images, {MARGIN:.0%} of the memory free"
+            say(f"largest batch, {name}", most, "images", line)
+    flops = flops_of(lambda: run.advance(batch))
+    if flops is not None:
+        say("FLOP per step", flops, "FLOP", "of products, what is recomputed included")
+        peak = bf16_peak(device)
+        if peak is not None:
+            note = f"of {peak / 1e12:.0f} TFLOP/s, the data sheet's"
+            say("share of the bf16 peak", flops / ours / peak, "1", note)
+    run.images.close()
+
+
+def make_run(
+    model: str,
+    pipeline: Any,
+    settings: TrainSettings,
+    device: torch.device,
+    folder: Path,
+    checkpoint: Checkpoint | None = None,
+    steps: int = 1,
+) -> _Run:
+    """Return fine-tuning's own state on images of noise, which are written to `folder`.
+
+    Args:
+        model: its block in config.yaml.
+        pipeline: from `pipeline_for_training`.
+        settings: from `train_settings`.
+        device: where the pipeline lies.
+        folder: gets the images.
+        checkpoint: to go on from.
+        steps: how many steps the images last for.
+    """
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(4):
+        side = settings.size // 8
+        small = Image.fromarray(rng.integers(0, 256, (side, side), dtype=np.uint8))
+        paths.append(folder / f"{i}.jpg")
+        small.resize((settings.size, settings.size), Image.Resampling.BICUBIC).save(paths[-1])
+    count = settings.batch_size * steps
+    rows = pd.DataFrame(
+        {
+            "image_id": [f"image{i}" for i in range(count)],
+            "path": [str(paths[i % len(paths)]) for i in range(count)],
+            "caption": CAPTION,
+        }
+    )
+    return _Run(
+        family_of(model),
+        pipeline,
+        rows,
+        settings,
+        accelerator_on(device, settings.mixed_precision),
+        1,
+        2,
+        checkpoint,
+        _EncodedCache(None, {}),
+        TimeLimit(None),
+    )
+
+
+def bare_step(run: _Run, args: Any, named: Any) -> None:
+    """Do one step of the network alone, on inputs that it was shown before."""
+    output = run.network(*args, **named)
+    predicted = output[0] if isinstance(output, tuple) else output.sample
+    predicted.float().square().mean().backward()
+    torch.nn.utils.clip_grad_norm_(run.network.parameters(), run.settings.max_grad_norm)
+    run.optimiser.step()
+    run.optimiser.zero_grad()
+
+
+def encode(run: _Run, captions: list[str]) -> None:
+    """Encode captions as our step does."""
+    with torch.no_grad():
+        run.family.encode_shown(run.pipeline, captions, [False] * len(captions))
