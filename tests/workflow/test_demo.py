@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from scipy.stats import binom
 
 from tests.tables import leaks
 from tests.tables.freeze import FROZEN, changes
@@ -168,7 +169,9 @@ def test_flipped_and_brightened_copies_are_seen_by_some_lens_and_missed_by_other
     assert seen["brightened_copies"]["mirrored_seen"] < 0.9
     for model in ("held_out_real", "blurred_real", "noise"):
         for value in read_record(demo / f"results/privacy/lenses/{model}.json").values:
-            assert value.interval[0] <= 0.05 <= value.interval[1], (model, value)
+            # Alarms among as many prompts by chance, at 5% over all 15 of these.
+            assert value.value * value.n <= binom.ppf(1 - 0.05 / 15, value.n, 0.05), (model, value)
+            assert value.interval[1] >= 0.05, (model, value)
     report = (demo / "results/tables/report.html").read_text()
     assert "the pixel distance in the mirror (100%)" in report
     assert "Brightened copies are seen by" in report
