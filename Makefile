@@ -13,7 +13,7 @@ ELEVEN := python -m workflow_scripts.world.warm_python snakemake --profile profi
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
 .PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check lint format check \
-  prompts refresh release profiles clean clean-cache
+  audit prompts refresh release profiles clean clean-cache
 
 help:
 	@echo 'make demo      set up, build the embedded world, run the whole workflow on it'
@@ -26,6 +26,7 @@ help:
 	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
 	@echo 'make reports   the packages that score generated reports with RadGraph, RaTEScore and GREEN'
 	@echo 'make check     is every file that config.yaml names there, whole and of the right shape?'
+	@echo 'make audit     recompute from the printed tables what follows from them'
 	@echo 'make prompts   export the prompt sets of config.yaml as CSV'
 	@echo 'make refresh   read the radiographs that may have been replaced; what read them then runs again'
 	@echo 'make release   pack what may be published (PROFILE=profiles/demo for the demo)'
@@ -126,6 +127,9 @@ format: $(VENV)/installed-dev
 
 check: env
 	python -m workflow_scripts.preflight.check
+
+audit: env
+	python -m workflow_scripts.paper_audit.build --out results/paper_audit
 
 prompts: env
 	snakemake --cores 1 prompts

@@ -22,16 +22,19 @@ include: "rules/features.smk"
 include: "rules/fidelity.smk"
 include: "rules/privacy.smk"
 include: "rules/downstream.smk"
+include: "rules/costs.smk"
+include: "rules/paper_audit.smk"
 include: "rules/tables.smk"
 
 
 localrules:
     all,
+    costs_jobs,
     finetune_finish,
+    paper_audit,
     prompts,
     release,
     tables,
-    tables_audit,
     tables_costs,
 
 
@@ -40,8 +43,9 @@ rule all:
     default_target: True
     input:
         rules.tables_build.output,
+        rules.costs_jobs.output,
         rules.tables_costs.output,
-        rules.tables_audit.output,
+        rules.paper_audit.output,
         rules.tables_report.output,
         rules.tables_riskiest.output,
         rules.tables_figures.output,
@@ -60,10 +64,9 @@ rule release:
 
 
 rule tables:
-    """The tables, the audit and the figures, without the report."""
+    """The tables and the figures, without the report."""
     input:
         rules.tables_build.output,
-        rules.tables_audit.output,
         rules.tables_figures.output,
 
 

@@ -1,8 +1,6 @@
-# Needs: every stage's records.
+# Needs: every stage's records; every attempt of every job; what the report shows of the audit.
 # Makes: results/tables/table*.{csv,md,tex,html} and report.html; a pure join, nothing is computed anew.
-# Likewise costs.{csv,md,tex,html}, from Snakemake's benchmark files and SLURM's accounting, where the
-# workflow runs; jobs.csv beside it has every attempt of every job and names the cluster's nodes.
-# audit.{csv,md,tex}: the paper's own numbers recomputed from its printed tables; needs no record.
+# Likewise costs.{csv,md,tex,html}, the attempts added up.
 # Beside them riskiest_pairs.html and .csv, which show and name patients: for their owner only.
 # Figures as SVG and PDF; those of radiographs are for their owner only, too.
 # On request release.tar.gz: what may be published, after a search for images, captions and ids.
@@ -146,10 +144,9 @@ rule tables_build:
 rule tables_costs:
     """What the run cost, by stage and model, over all attempts."""
     input:
-        # Every job but the tables' ends in a record: whatever was run again made one anew.
-        records=records("fidelity") + records("privacy") + records("downstream"),
+        jobs=rules.costs_jobs.output,
     output:
-        costs=[
+        [
             *expand("results/tables/costs.{format}", format=["csv", "md", "tex"]),
             report(
                 "results/tables/costs.html",
@@ -158,7 +155,6 @@ rule tables_costs:
                 labels={"table": "C", "shows": "cost by stage and model"},
             ),
         ],
-        jobs="results/tables/jobs.csv",
     log:
         "logs/tables/costs.log",
     benchmark:
@@ -175,37 +171,9 @@ rule tables_costs:
         folder=output_folder,
         dataset=quote(config["cohort"]["dataset"]),
         models=model_table,
-        rules=job_patterns,
-        benchmarks="benchmarks",
-        job_logs="logs",
-        logs=".snakemake/slurm_logs",
     shell:
-        "python -m workflow_scripts.tables.build_costs --rules {params.rules}"
-        " --models {params.models} --dataset {params.dataset} --benchmarks {params.benchmarks}"
-        " --job-logs {params.job_logs} --slurm-logs {params.logs} --jobs {output.jobs}"
-        " --out {params.folder} 2> {log}"
-
-
-rule tables_audit:
-    """What in the paper follows from other numbers in it, recomputed from its printed tables."""
-    output:
-        expand("results/tables/audit.{format}", format=["csv", "md", "tex"]),
-    log:
-        "logs/tables/audit.log",
-    benchmark:
-        "benchmarks/tables/audit.tsv"
-    conda:
-        "../envs/core.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=20,
-    params:
-        *code("tables.audit.build"),
-        version=VERSIONS["tables"],
-        folder=output_folder,
-    shell:
-        "python -m workflow_scripts.tables.audit.build --out {params.folder} 2> {log}"
+        "python -m workflow_scripts.tables.build_costs --jobs {input.jobs}"
+        " --models {params.models} --dataset {params.dataset} --out {params.folder} 2> {log}"
 
 
 rule tables_figures:
@@ -221,7 +189,7 @@ rule tables_figures:
         pairs=riskiest_pairs,
         images=example_shards,
         privacy_images=privacy_shards,
-        jobs=rules.tables_costs.output.jobs,
+        jobs=rules.costs_jobs.output,
     output:
         svg=[
             report(
@@ -283,10 +251,11 @@ rule tables_report:
         downstream=records("downstream"),
         images=example_shards,
         tables=rules.tables_build.output,
-        costs=rules.tables_costs.output.costs,
-        jobs=rules.tables_costs.output.jobs,
+        costs=rules.tables_costs.output,
+        jobs=rules.costs_jobs.output,
         figures=rules.tables_figures.output.data,
         inline=rules.tables_figures.output.inline,
+        audit=rules.paper_audit.output.page,
     output:
         report="results/tables/report.html",
         public=report(
@@ -322,7 +291,7 @@ rule tables_report:
         " --privacy {input.privacy} --downstream {input.downstream} --models {params.models}"
         " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
         " --manifest {input.manifest} --prompts {input.prompts} {params.images}"
-        " --tables {params.folder} --jobs {input.jobs} --figures {params.folder}"
+        " --tables {params.folder} --jobs {input.jobs} --figures {params.folder} --audit {input.audit}"
         " --output {output.report} --public {output.public} 2> {log}"
 
 
@@ -364,8 +333,8 @@ rule tables_release:
         manifest=every_manifest,
         prompts=every_prompt_set,
         tables=rules.tables_build.output,
-        costs=rules.tables_costs.output.costs,
-        audit=rules.tables_audit.output,
+        costs=rules.tables_costs.output,
+        audit=rules.paper_audit.output.files,
         figures=rules.tables_figures.output.svg
         + rules.tables_figures.output.pdf
         + rules.tables_figures.output.data,

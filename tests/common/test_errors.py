@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from workflow_scripts.tables.attempts import memory_in_log
+from workflow_scripts.costs.attempts import memory_in_log
 
 SCRIPT = """
 import logging

@@ -6,16 +6,19 @@ import re
 
 import pytest
 
-from tests.tables.cost_files import RULES, write_benchmark, write_log
+from tests.costs.cost_files import RULES, write_benchmark, write_log
+from workflow_scripts.costs import build
+from workflow_scripts.costs.attempts import UNTRACKED, Attempt, read_attempts
+from workflow_scripts.costs.jobs import OTHER, SHARED
+from workflow_scripts.costs.slurm_accounting import NOT_KNOWN
+from workflow_scripts.costs.sums import BENCHMARKS_ALONE
 from workflow_scripts.tables import build_costs
 from workflow_scripts.tables.as_latex import to_latex
 from workflow_scripts.tables.as_markdown import to_markdown
-from workflow_scripts.tables.attempts import OTHER, SHARED, UNTRACKED, Attempt, read_attempts
-from workflow_scripts.tables.costs import BENCHMARKS_ALONE, cost_sentence, cost_table
+from workflow_scripts.tables.costs import cost_sentence, cost_table
 from workflow_scripts.tables.figures.bars import draw_costs
 from workflow_scripts.tables.figures.style import inline_svg
 from workflow_scripts.tables.models import parse_models
-from workflow_scripts.tables.slurm_accounting import NOT_KNOWN
 
 MODELS = [
     {"key": "sd", "family": "stable_diffusion", "display": {"name": "SD"}, "finetuning": "FFT"},
@@ -190,14 +193,16 @@ def ran(tmp_path, monkeypatch):
     (tmp_path / "bin/sacct").write_text(f"#!/bin/sh\ncat {tmp_path / 'answer'}\n")
     (tmp_path / "bin/sacct").chmod(0o700)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    build_costs.main(
+    jobs = str(tmp_path / "out/jobs.csv")
+    build.main(
         [
-            *("--rules", json.dumps(RULES), "--models", json.dumps(MODELS), "--dataset", "World"),
+            *("--rules", json.dumps(RULES), "--models", *(model["key"] for model in MODELS)),
             *("--benchmarks", str(tmp_path / "benchmarks"), "--slurm-logs", str(tmp_path / "logs")),
-            *("--job-logs", str(tmp_path / "job_logs")),
-            *("--jobs", str(tmp_path / "out/jobs.csv"), "--out", str(tmp_path / "out")),
+            *("--job-logs", str(tmp_path / "job_logs"), "--output", jobs),
         ]
     )
+    shown = ["--models", json.dumps(MODELS), "--dataset", "World", "--out", str(tmp_path / "out")]
+    build_costs.main(["--jobs", jobs, *shown])
     return tmp_path
 
 

@@ -20,11 +20,11 @@ from tests.tables.conftest import make_bench
 from tests.tables.test_release import flags_of as release_flags
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.costs.attempts import attempts_to_csv
 from workflow_scripts.privacy.private_table import write_private_table
 from workflow_scripts.privacy.score import LENSES, PAIR_SCHEMA
 from workflow_scripts.privacy.score_closest import PAIR_SCHEMA as CLOSEST_SCHEMA
 from workflow_scripts.tables import build_figures, release
-from workflow_scripts.tables.attempts import attempts_to_csv
 from workflow_scripts.tables.figures.rows import QUANTILES, spreads
 from workflow_scripts.tables.figures.style import COLOURS, MARKERS, model_styles
 

@@ -13,10 +13,10 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, png_bytes, read_shards, write_shard
 from workflow_scripts.common.manifest import FINDINGS, read_prompts
 from workflow_scripts.common.records import Record, Value, read_record
+from workflow_scripts.costs.attempts import Attempt, attempts_to_csv
 from workflow_scripts.tables import build, build_figures
 from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.assemble import build_tables
-from workflow_scripts.tables.attempts import Attempt, attempts_to_csv
 from workflow_scripts.tables.cohort_counts import count_cohort
 from workflow_scripts.tables.costs import cost_table
 from workflow_scripts.tables.dot_plot import LEFT, RIGHT, WIDTH, dot_plot
@@ -67,6 +67,7 @@ def report(
     name: str = "report.html",
     attempts: list[Attempt] | None = None,
     figures: bool = True,
+    audit: Path | None = None,
 ) -> Path:
     build.main([*bench.argv(bench), "--out", str(bench.root / "out")])
     jobs = []
@@ -80,6 +81,7 @@ def report(
         out = ["--rules", "[]", "--out", str(bench.root / "out")]
         build_figures.main([*bench.argv(bench), *prompts, *jobs, *out])
         jobs += ["--figures", str(bench.root / "out")]
+    jobs += ["--audit", str(audit)] if audit else []
     output = bench.root / name
     images = [word for pair in bench.images for word in ("--images", pair)]
     main(

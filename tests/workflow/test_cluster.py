@@ -112,7 +112,7 @@ def test_records_know_their_job(cluster, reference):
 
 
 def test_the_cost_table_counts_what_slurm_accounts(cluster, reference):
-    with (reference / "results/tables/jobs.csv").open(newline="") as stream:
+    with (reference / "results/costs/jobs.csv").open(newline="") as stream:
         attempts = list(csv.DictReader(stream))
     of_slurm = [
         row for row in attempts if row["rule"] != "finetune_finish"

@@ -20,7 +20,7 @@ from tests.cluster.same_results import (
     start_training,
 )
 from tests.cluster.snakemake_runs import Run, jobs, states_of
-from workflow_scripts.tables.slurm_accounting import ask_accounting
+from workflow_scripts.costs.slurm_accounting import ask_accounting
 
 pytestmark = [pytest.mark.workflow, pytest.mark.full]
 

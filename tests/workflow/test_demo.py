@@ -32,8 +32,9 @@ from workflow_scripts.common.manifest import (
     scored_prompts,
 )
 from workflow_scripts.common.records import read_record
-from workflow_scripts.tables.attempts import OTHER, read_attempts
-from workflow_scripts.tables.costs import BENCHMARKS_ALONE
+from workflow_scripts.costs.attempts import LEFT_OUT, read_attempts
+from workflow_scripts.costs.jobs import OTHER
+from workflow_scripts.costs.sums import BENCHMARKS_ALONE
 
 pytestmark = pytest.mark.workflow
 
@@ -529,7 +530,7 @@ def benchmark_seconds(demo, folder="*"):
     rows = [
         row
         for path in (demo / "benchmarks").glob(f"{folder}/**/*.tsv")
-        if path.relative_to(demo / "benchmarks").parts[0] != "tables"
+        if path.relative_to(demo / "benchmarks").parts[0] not in LEFT_OUT
         for row in csv.DictReader(path.read_text().splitlines(), delimiter="\t")
     ]
     return sum(float(row["s"]) for row in rows)
@@ -537,7 +538,7 @@ def benchmark_seconds(demo, folder="*"):
 
 def test_the_demos_wall_time_is_the_sum_of_its_benchmark_files(demo):
     # Other tests have run jobs of the demo again since.
-    forced = ["--forcerun", "tables_costs", "--", "results/tables/report.html"]
+    forced = ["--forcerun", "costs_jobs", "--", "results/tables/report.html"]
     run(["snakemake", *PROFILE, *forced], demo)
     with (demo / "results/tables/costs.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -551,14 +552,14 @@ def test_the_demos_wall_time_is_the_sum_of_its_benchmark_files(demo):
     assert {row["Model"] for row in tuned} == {"Tiny SD (fine-tuned)", "Tiny SD (LoRA)"}
     seconds = 3600 * sum(float(row["Wall time (h)"]) for row in tuned)
     assert seconds == pytest.approx(benchmark_seconds(demo, "finetune"))
-    attempts = read_attempts(demo / "results/tables/jobs.csv")
+    attempts = read_attempts(demo / "results/costs/jobs.csv")
     assert OTHER not in {attempt.model for attempt in attempts}
     assert "hours of wall time" in (demo / "results/tables/report.html").read_text()
 
 
 def test_the_cost_makes_the_figures_and_the_report_anew_and_no_other_table(demo):
-    jobs = planned_jobs(demo, *PROFILE, "--forcerun", "tables_costs")
-    joins = {"tables_costs", "tables_figures", "tables_report"}  # a figure shows the cost
+    jobs = planned_jobs(demo, *PROFILE, "--forcerun", "costs_jobs")
+    joins = {"costs_jobs", "tables_costs", "tables_figures", "tables_report"}
     assert jobs == {(rule, None) for rule in joins}
 
 

@@ -12,7 +12,7 @@ python -m workflow_scripts.tables.build_figures --fidelity results/fidelity/*/*.
     --privacy-images sd_v1_4=results/generate/sd_v1_4/privacy/part-00000-of-00008.parquet
     --tokenizers '{"sd_v1_4": {"family": "stable_diffusion", "base": "...", "parts": {}}}'
     --rules '[{"name": "cohort_manifest", "jobs": 1, "inputs": []}]'
-    --jobs results/tables/jobs.csv --out results/tables
+    --jobs results/costs/jobs.csv --out results/tables
 
 A figure for which there are no values says so in its place. `figures.json` has the title and the
 caption of each and whether it shows patients; those that do are readable by their owner only.
@@ -31,12 +31,12 @@ import pandas as pd
 from workflow_scripts.common.csv_cells import safe_frame
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import write_text
+from workflow_scripts.costs.attempts import read_attempts
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.privacy.private_table import read_private_table
 from workflow_scripts.privacy.score import PAIR_SCHEMA
 from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.assemble import Table
-from workflow_scripts.tables.attempts import read_attempts
 from workflow_scripts.tables.caption_lengths import (
     TextEncoder,
     caption_sets,

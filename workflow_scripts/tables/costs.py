@@ -1,38 +1,17 @@
-"""What the run cost, by stage and model: attempts joined to a table and a sentence.
-
-- GPU-hours: the sum over attempts of elapsed time times allocated GPUs.
-- Wall time: the sum over attempts of elapsed time, hours; jobs that run at once add up.
-- Peak memory: the largest resident memory over attempts and tasks, GiB.
-- Jobs: of the workflow, each counted once. Attempts: how often they were tried or run again.
-- Failed: attempts that ended in another way than COMPLETED; those that still run do not count.
-"""
+"""What the run cost, by stage and model: the sums of `costs/sums.py` as a table and a sentence."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from workflow_scripts.costs.attempts import Attempt
+from workflow_scripts.costs.jobs import OTHER, SHARED
+from workflow_scripts.costs.sums import STAGES, cost_of, is_accounted
 from workflow_scripts.tables.assemble import Cell, Row, Table, noted
-from workflow_scripts.tables.attempts import COMPLETED, OTHER, SHARED, UNFINISHED, Attempt
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import ModelEntry
 
-STAGES: Final = {
-    "cohort": "Cohort",
-    "finetune": "Fine-tuning",
-    "generate": "Generation",
-    "features": "Features",
-    "fidelity": "Fidelity",
-    "privacy": "Privacy",
-    "classification": "Classification",
-    "segmentation": "Segmentation",
-    "report_generation": "Report generation",
-}
-"""Stages, and the tasks of downstream, in the order in which they run, as readers see them."""
-
 ALL: Final = "All stages"
-BENCHMARKS_ALONE: Final = (
-    "not known: an attempt that fails leaves no benchmark file, and there is no accounting"
-)
 
 COSTS: Final = Layout(
     stem="costs",
@@ -70,9 +49,7 @@ def cost_table(attempts: Sequence[Attempt], models: Sequence[ModelEntry], datase
         dataset: the data's name.
     """
     counted = [attempt for attempt in attempts if attempt.model != OTHER]
-    # Without any accounting the benchmark files are all there is: sums are over them, and what
-    # they cannot know has its reason. With accounting, a sum that lacks an attempt is no sum.
-    accounted = any(attempt.source == "accounting" for attempt in counted)
+    accounted = is_accounted(counted)
     rows = []
     groups = [
         (model.key, model.name, kind)
@@ -106,47 +83,13 @@ def _rows(
 
 
 def _cells(attempts: Sequence[Attempt], accounted: bool) -> tuple[Cell, ...]:
-    timed = [attempt for attempt in attempts if attempt.elapsed_s is not None]
-    lost = [attempt for attempt in attempts if attempt.elapsed_s is None]
-    of_slurm = any(attempt.source == "accounting" for attempt in attempts)
-    n = len(attempts)
-    no_time = _why(lost, n) if accounted or not timed else ""
-    no_gpus = _why([a for a in timed if a.elapsed_s and a.gpus is None], n)
-    memory = [a.max_rss_mib for a in attempts if a.max_rss_mib is not None]
-    no_memory = "" if memory else "no job lasted long enough for its memory to be sampled"
-    untold = "" if of_slurm else BENCHMARKS_ALONE
-    failed = [a for a in attempts if a.state and a.state not in (COMPLETED, *UNFINISHED)]
-    found: dict[str, tuple[float, str]] = {
-        "gpu_hours": (sum(map(_gpu_hours, timed)), no_time or no_gpus),
-        "wall_hours": (sum(map(_hours, timed)), no_time),
-        "peak_memory_gib": (max(memory, default=0.0) / 1024, no_time or no_memory),
-        "jobs": (len({attempt.job for attempt in attempts}), ""),
-        "attempts": (n, untold),
-        "failed": (len(failed), (_why(lost, n) if accounted else "") or untold),
-    }
+    cost = cost_of(attempts, accounted)
     cells = []
     for column in COSTS.columns:
-        value, reason = found[column.metric]
-        known = None if reason else float(value)
-        cells.append(Cell(column, known, reason=reason or None))
+        value = getattr(cost, column.metric)
+        known = None if value is None else float(value)
+        cells.append(Cell(column, known, reason=cost.reasons.get(column.metric)))
     return tuple(cells)
-
-
-def _why(lacking: Sequence[Attempt], n: int) -> str:
-    """Return why a sum over n attempts is none, if any of them lack what is added up."""
-    if not lacking:
-        return ""
-    reason = Counter(attempt.reason for attempt in lacking).most_common(1)[0][0]
-    return f"{len(lacking)} of {n} attempts: {reason}" if n > 1 else reason
-
-
-def _hours(attempt: Attempt) -> float:
-    """Return a job's part of the time that its allocation lasted."""
-    return (attempt.elapsed_s or 0.0) / 3600 / attempt.members
-
-
-def _gpu_hours(attempt: Attempt) -> float:
-    return _hours(attempt) * (attempt.gpus or 0)
 
 
 def _told_of_sources(attempts: Sequence[Attempt], accounted: bool) -> list[str]:

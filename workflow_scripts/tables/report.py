@@ -6,7 +6,7 @@ python -m workflow_scripts.tables.report --fidelity results/fidelity/*/*.json
     --manifest results/cohort/manifest.parquet --attrition results/cohort/attrition.csv
     --prompts results/cohort/prompts/test.parquet
     --images sd_v1_4=results/generate/sd_v1_4/test/part-00000-of-00004.parquet
-    --tables results/tables --jobs results/tables/jobs.csv --figures results/tables
+    --tables results/tables --jobs results/costs/jobs.csv --figures results/tables
     --output results/tables/report.html
 """
 
@@ -23,14 +23,11 @@ from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.files import whole_file, write_text
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Record
+from workflow_scripts.costs.attempts import read_attempts
 from workflow_scripts.tables import dot_plot
 from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.assemble import Cell, Row, Table, noted
-from workflow_scripts.tables.attempts import read_attempts
-from workflow_scripts.tables.audit.audit import audit_items
-from workflow_scripts.tables.audit.items import summary
-from workflow_scripts.tables.audit.render import EXPLANATION
-from workflow_scripts.tables.audit.yardstick import VERDICTS
+from workflow_scripts.tables.audit_page import read_audit
 from workflow_scripts.tables.cohort_counts import read_attrition
 from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
 from workflow_scripts.tables.examples import Gallery, gallery, parse_images
@@ -74,10 +71,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="image shards of the test prompt set",
     )
     parser.add_argument("--tables", required=True, help="folder that tables.build wrote")
-    parser.add_argument(
-        "--jobs", help="attempts of every job (CSV), as tables.build_costs wrote them"
-    )
+    parser.add_argument("--jobs", help="attempts of every job (CSV), as costs.build wrote them")
     parser.add_argument("--figures", help="folder that tables.build_figures wrote")
+    parser.add_argument(
+        "--audit", help="audit of the paper (JSON); without it, its page is left out"
+    )
     parser.add_argument("--output", required=True, help="HTML file to write")
     parser.add_argument("--public", help="HTML file to write without images, to be published")
     args = parser.parse_args(argv)
@@ -88,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     costs = cost_section(args.jobs, args.tables, models, args.dataset) if args.jobs else None
     on_page = by_page(table.layout for table in tables.values())
     glance = at_a_glance(tables, models)
-    audited = audit_items()
+    audit = read_audit(args.audit) if args.audit else None
     drawn = figures_by_page(args.figures) if args.figures else {}
     context = {
         "dataset": args.dataset,
@@ -120,8 +118,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "costs": costs,
         "dashes": _dashes(tables, models),
         "provenance": provenance_rows(records.all()),
-        "audit": {"sentence": summary(audited), "words": EXPLANATION, "items": audited},
-        "verdicts": VERDICTS,
+        "audit": audit,
+        "verdicts": audit["verdicts"] if audit else [],
         "plot": dot_plot,
         "card_keys": {model.key for model in models},
     }
@@ -129,6 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def page_with(gallery: Gallery | None) -> str:
         hidden = {"images"} if gallery is None else set()
+        hidden |= {"audit"} if audit is None else set()
         pages = [page for page in PAGES if page.key not in hidden]
         return render(
             "report.html.j2",

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from workflow_scripts.costs.sums import STAGES
 from workflow_scripts.tables.assemble import Table
-from workflow_scripts.tables.costs import ALL, STAGES
+from workflow_scripts.tables.costs import ALL
 from workflow_scripts.tables.figures.style import (
     COLOURS,
     PAPER,

@@ -26,6 +26,8 @@ STAGES: Final = (
     "fidelity",
     "privacy",
     "downstream",
+    "costs",
+    "paper",
     "tables",
 )
 """In the order in which data flow; a rule of another one follows."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from workflow_scripts.tables.slurm_accounting import (
+from workflow_scripts.costs.slurm_accounting import (
     FIELDS,
     NOT_KNOWN,
     ask_accounting,

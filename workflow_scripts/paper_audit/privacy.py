@@ -4,11 +4,11 @@ import math
 from fractions import Fraction
 from typing import Final
 
-from workflow_scripts.tables.audit.fidelity import COLUMNS
-from workflow_scripts.tables.audit.items import Item, compared, stated, unchecked
-from workflow_scripts.tables.audit.models import LARGER, NAMES, names, ranked, spearman, values
-from workflow_scripts.tables.audit.printed import Grid, Paper, Printed, printed
-from workflow_scripts.tables.audit.yardstick import (
+from workflow_scripts.paper_audit.fidelity import COLUMNS
+from workflow_scripts.paper_audit.items import Item, compared, stated, unchecked
+from workflow_scripts.paper_audit.models import LARGER, NAMES, names, ranked, spearman, values
+from workflow_scripts.paper_audit.printed import Grid, Paper, Printed, printed
+from workflow_scripts.paper_audit.yardstick import (
     Exact,
     better,
     every,

@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from workflow_scripts.tables.audit.items import Item, compared, stated, unchecked
-from workflow_scripts.tables.audit.models import EARLIER, LARGER, NAMES, ranked
-from workflow_scripts.tables.audit.printed import Grid, Paper, Printed, printed
-from workflow_scripts.tables.audit.yardstick import (
+from workflow_scripts.paper_audit.items import Item, compared, stated, unchecked
+from workflow_scripts.paper_audit.models import EARLIER, LARGER, NAMES, ranked
+from workflow_scripts.paper_audit.printed import Grid, Paper, Printed, printed
+from workflow_scripts.paper_audit.yardstick import (
     Truth,
     better,
     every,

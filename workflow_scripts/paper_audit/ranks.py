@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Final
 
-from workflow_scripts.tables.audit.fidelity import COLUMNS, LOWER
-from workflow_scripts.tables.audit.items import Item, compared, stated
-from workflow_scripts.tables.audit.models import (
+from workflow_scripts.paper_audit.fidelity import COLUMNS, LOWER
+from workflow_scripts.paper_audit.items import Item, compared, stated
+from workflow_scripts.paper_audit.models import (
     NAMES,
     displaced,
     names,
@@ -16,8 +16,8 @@ from workflow_scripts.tables.audit.models import (
     values,
     values_of,
 )
-from workflow_scripts.tables.audit.printed import Grid, Paper, Printed, printed
-from workflow_scripts.tables.audit.yardstick import (
+from workflow_scripts.paper_audit.printed import Grid, Paper, Printed, printed
+from workflow_scripts.paper_audit.yardstick import (
     Exact,
     Truth,
     agrees,

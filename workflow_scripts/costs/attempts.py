@@ -1,15 +1,8 @@
-"""Every attempt of every job: from Snakemake's benchmark files, its SLURM logs, SLURM's accounting.
-
-Which rule and wildcards a SLURM job had is known from where the executor put its log,
-`rule_{name}/{wildcards}/{job id}.log`; a group's log (`group_{name}/...`) names the benchmark files
-of its members. An attempt that succeeded also leaves a benchmark file, with or without SLURM.
-"""
+"""Every attempt of every job: from benchmark files, the SLURM executor's logs, the accounting."""
 
 import csv
-import itertools
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,13 +10,8 @@ from typing import Any, Final
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.csv_cells import csv_text, plain_cell
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.tables.slurm_accounting import Accounting, Allocation
-
-SHARED: Final = ""
-"""The model of a job that works for all of them."""
-
-OTHER: Final = "?"
-"""The model of a job whose model is not in the run, or cannot be told."""
+from workflow_scripts.costs.jobs import Job, RulePattern, job_of_benchmark, logged_jobs
+from workflow_scripts.costs.slurm_accounting import Accounting, Allocation
 
 COMPLETED: Final = "COMPLETED"
 UNFINISHED: Final = ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING")
@@ -33,45 +21,13 @@ UNTRACKED: Final = "SLURM's accounting does not track GPUs on this cluster"
 
 UNSAID: Final = "the rule does not say how many GPUs each of its jobs has"
 
-_REAL: Final = "real"
-_LEFT_OUT: Final = "tables"
-"""The joins themselves are not counted: the table would count its own making."""
+LEFT_OUT: Final = ("costs", "paper_audit", "tables")
+"""What is not counted: the joins, or the table would count its own making, and the audit."""
 
 _USAGE_LINE: Final = re.compile(
     r"took [\d.]+ s, [\d.]+ s of CPU, at most ([\d.]+) MiB$", re.MULTILINE
 )
 """See `USAGE` of `common/errors.py`."""
-
-_BENCHMARK_LINE: Final = re.compile(r"^\s+benchmark: (benchmarks/\S+)$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class RulePattern:
-    """What of a rule says which of its jobs a file belongs to.
-
-    Attributes:
-        name: the rule's.
-        stage: what its outputs belong to; of downstream rules the task.
-        benchmark: the benchmark file, wildcards as named groups.
-        wildcards: name and constraint of each, in the order of the rule's output.
-        gpus: how many it asks for; None where that is not the same for all of its jobs.
-    """
-
-    name: str
-    stage: str
-    benchmark: re.Pattern[str]
-    wildcards: tuple[tuple[str, str], ...]
-    gpus: int | None
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job of the workflow: its rule, its stage or task, its model, and its wildcards as text."""
-
-    rule: str
-    stage: str
-    model: str
-    wildcards: str
 
 
 @dataclass(frozen=True)
@@ -116,123 +72,6 @@ class Attempt:
     def job(self) -> Job:
         """The job that it is an attempt of."""
         return Job(self.rule, self.stage, self.model, self.wildcards)
-
-
-def parse_patterns(text: str) -> list[RulePattern]:
-    """Parse the `--rules` argument, a JSON list.
-
-    Raises:
-        InputError: no such list.
-    """
-    try:
-        entries = json.loads(text)
-        if not isinstance(entries, list):
-            raise TypeError("not a list")
-        return [
-            RulePattern(
-                entry["name"],
-                entry["stage"],
-                re.compile(entry["benchmark"]),
-                tuple((name, re.compile(rule).pattern) for name, rule in entry["wildcards"]),
-                entry["gpus"],
-            )
-            for entry in entries
-        ]
-    except (ValueError, TypeError, KeyError, re.error) as error:
-        raise InputError(f"no JSON list of rules: {error!r}", "--rules") from None
-
-
-def job_of_benchmark(name: str, patterns: Sequence[RulePattern], models: Iterable[str]) -> Job:
-    """Return the job that a benchmark file is of.
-
-    Several rules may match (`lenses_sd.tsv` is rule privacy_lenses of `sd`, and would be
-    privacy_score of a model `lenses_sd`): a model of the run comes first, then the rule that
-    says most of the name itself.
-
-    Args:
-        name: relative to the repository, `benchmarks/...`.
-        patterns: of all rules.
-        models: the run's.
-    """
-    known = set(models)
-    found = []
-    for rule in patterns:
-        match = rule.benchmark.fullmatch(name)
-        if match is not None:
-            values = match.groupdict()
-            model = _model(values, known)
-            free = sum(map(len, values.values()))
-            own = "_".join(values[name] for name, _ in rule.wildcards).replace("/", "_")
-            found.append((model == OTHER, free, Job(rule.name, rule.stage, model, own)))
-    if not found:
-        path = Path(name)
-        return Job("", path.parts[1], OTHER, "/".join(path.with_suffix("").parts[2:]))
-    return min(found, key=lambda entry: entry[:2])[2]
-
-
-def job_of_log(
-    folder: str, wildcards: str, patterns: Sequence[RulePattern], models: Iterable[str]
-) -> Job:
-    """Return the job that a log of the SLURM executor is of.
-
-    Args:
-        folder: `rule_{name}`.
-        wildcards: the folder in it, empty for a rule without wildcards.
-        patterns: of all rules.
-        models: the run's.
-    """
-    name = folder.removeprefix("rule_")
-    rule = next((rule for rule in patterns if rule.name == name), None)
-    if rule is None:
-        return Job(name, name.split("_")[0], OTHER, wildcards)
-    # The executor joins the wildcards' values by `_`, and puts `_` for their slashes: where the
-    # model ends, only the models' names say.
-    known = "|".join(re.escape(m) for m in sorted([_REAL, *models], key=len, reverse=True))
-    groups = [
-        f"(?P<{key}>{known if key == 'model' else constraint.replace('/', '_')})"
-        for key, constraint in rule.wildcards
-    ]
-    # A job that another one asked for may have that one's order.
-    for order in itertools.permutations(groups):
-        match = re.fullmatch("_".join(order), wildcards)
-        if match is not None:
-            values = match.groupdict()
-            own = "_".join(values[key] for key, _ in rule.wildcards)
-            return Job(name, rule.stage, _model(values, set(models)), own)
-    return Job(name, rule.stage, OTHER, wildcards)
-
-
-def _model(values: Mapping[str, str], known: set[str]) -> str:
-    model = values.get("model", _REAL)
-    return SHARED if model == _REAL else model if model in known else OTHER
-
-
-def logged_jobs(
-    logs: Path, patterns: Sequence[RulePattern], models: Sequence[str]
-) -> dict[str, list[Job]]:
-    """Return the jobs of the workflow that each SLURM job was, by its number.
-
-    A group's are those whose benchmark files its log names; one that ended before it said so is
-    one job of an unknown model.
-
-    Args:
-        logs: the executor's folder of logs; it need not be there.
-        patterns: of all rules.
-        models: the run's.
-    """
-    found: dict[str, list[Job]] = {}
-    for path in sorted(logs.glob("*/**/*.log")):
-        folder, *rest = path.relative_to(logs).parent.parts
-        if not path.stem.isdigit():
-            continue
-        if folder.startswith("group_"):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            names = dict.fromkeys(_BENCHMARK_LINE.findall(text))
-            jobs = [job_of_benchmark(name, patterns, models) for name in names]
-            found[path.stem] = jobs or [Job(folder, "group", OTHER, "")]
-        elif folder.startswith("rule_"):
-            found[path.stem] = [job_of_log(folder, "/".join(rest), patterns, models)]
-    return found
 
 
 @dataclass(frozen=True)
@@ -304,14 +143,14 @@ def every_attempt(
     for path in sorted(benchmarks.rglob("*.tsv")):
         name = f"benchmarks/{path.relative_to(benchmarks).as_posix()}"
         job = job_of_benchmark(name, patterns, models)
-        if job.stage != _LEFT_OUT:
+        if job.stage not in LEFT_OUT:
             own_log = job_logs / path.relative_to(benchmarks).with_suffix(".log")
             done[job] = read_benchmark(path)
             memory = [done[job].max_rss_mib, memory_in_log(own_log)]
             largest = max((mib for mib in memory if mib is not None), default=None)
             done[job] = replace(done[job], max_rss_mib=largest)
     ids = {
-        job_id: [job for job in jobs if job.stage != _LEFT_OUT]
+        job_id: [job for job in jobs if job.stage not in LEFT_OUT]
         for job_id, jobs in logged_jobs(logs, patterns, models).items()
     }
     ids = {job_id: jobs for job_id, jobs in ids.items() if jobs}
@@ -416,7 +255,7 @@ def read_attempts(path: str | Path) -> list[Attempt]:
     Raises:
         InputError: no such file.
     """
-    remedy = "delete it and run the tables again"
+    remedy = "delete it and run the workflow again"
     try:
         rows = list(csv.reader(Path(path).read_text(encoding="utf-8").splitlines()))
     except OSError as error:

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from workflow_scripts.tables.audit.printed import Printed
-from workflow_scripts.tables.audit.yardstick import Truth
+from workflow_scripts.paper_audit.printed import Printed
+from workflow_scripts.paper_audit.yardstick import Truth
 
 NAMES: Final = {
     "sd_v1_4": "SD V1-4",

@@ -1,6 +1,6 @@
 """Files and answers that the cost table is made of, by hand."""
 
-from workflow_scripts.tables.slurm_accounting import Allocation
+from workflow_scripts.costs.slurm_accounting import Allocation
 
 _CONSTRAINTS = {
     "model": "[a-z][a-z0-9_]*",

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from workflow_scripts.tables.audit.items import Item, stated, unchecked
-from workflow_scripts.tables.audit.printed import Grid, Paper
+from workflow_scripts.paper_audit.items import Item, stated, unchecked
+from workflow_scripts.paper_audit.printed import Grid, Paper
 
 FEWEST: Final = 0.5
 """Spearman's correlation with the other rows below which a row is misprinted."""

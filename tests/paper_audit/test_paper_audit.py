@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.tables.audit.audit import audit_items
-from workflow_scripts.tables.audit.build import main
-from workflow_scripts.tables.audit.items import summary
-from workflow_scripts.tables.audit.misprints import row_orders
-from workflow_scripts.tables.audit.models import Correlation, pearson, reach_of_ranks, spearman
-from workflow_scripts.tables.audit.printed import STEMS, Paper, Printed, printed, published_grid
-from workflow_scripts.tables.audit.privacy import COUNT, REID, SAMPLES, largest_deviation
-from workflow_scripts.tables.audit.render import to_csv, to_latex, to_markdown
-from workflow_scripts.tables.audit.yardstick import (
+from workflow_scripts.paper_audit.build import main
+from workflow_scripts.paper_audit.claims import audit_items
+from workflow_scripts.paper_audit.items import summary
+from workflow_scripts.paper_audit.misprints import row_orders
+from workflow_scripts.paper_audit.models import Correlation, pearson, reach_of_ranks, spearman
+from workflow_scripts.paper_audit.printed import STEMS, Paper, Printed, printed, published_grid
+from workflow_scripts.paper_audit.privacy import COUNT, REID, SAMPLES, largest_deviation
+from workflow_scripts.paper_audit.render import to_csv, to_latex, to_markdown
+from workflow_scripts.paper_audit.yardstick import (
     CONTRADICTED,
     HOLDS,
     UNCHECKED,
@@ -630,7 +630,7 @@ def test_a_table_that_lacks_a_cell_is_refused(tmp_path):
 def test_files_are_whole_and_the_same_every_time(tmp_path, items):
     for name in "ab":
         main(["--out", str(tmp_path / name)])
-    for suffix in ("csv", "md", "tex"):
+    for suffix in ("csv", "md", "tex", "json"):
         first, second = (tmp_path / name / f"audit.{suffix}" for name in "ab")
         assert first.read_bytes() == second.read_bytes()
     read = pd.read_csv(tmp_path / "a/audit.csv")

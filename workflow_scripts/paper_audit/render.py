@@ -1,14 +1,15 @@
-"""The audit as CSV for machines, as Markdown and LaTeX for readers."""
+"""The audit as CSV and JSON for machines, as Markdown and LaTeX for readers."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import astuple, fields
+from dataclasses import asdict, astuple, fields
 from typing import Final
 
 from workflow_scripts.common.csv_cells import csv_text
+from workflow_scripts.paper_audit.items import Item, summary
+from workflow_scripts.paper_audit.yardstick import CONTRADICTED, RULE, VERDICTS
 from workflow_scripts.tables.as_latex import escape as latex
 from workflow_scripts.tables.as_markdown import escape as markdown
-from workflow_scripts.tables.audit.items import Item, summary
-from workflow_scripts.tables.audit.yardstick import CONTRADICTED, RULE
 
 TITLE: Final = "Audit of the paper"
 EXPLANATION: Final = (
@@ -24,6 +25,21 @@ _WIDTHS: Final = (0.12, 0.19, 0.21, 0.265, 0.145)
 def to_csv(items: Sequence[Item]) -> str:
     """Render the items as CSV, a column for each of their attributes."""
     return csv_text([[field.name for field in fields(Item)], *map(astuple, items)])
+
+
+def to_json(items: Sequence[Item]) -> str:
+    """Render what the report's page shows (`tables/audit_page.py` reads it).
+
+    An object: `sentence` and `words` introduce the `items`, each an object of its attributes;
+    `verdicts` are ordered from best to worst.
+    """
+    page = {
+        "sentence": summary(items),
+        "words": EXPLANATION,
+        "verdicts": VERDICTS,
+        "items": [asdict(item) for item in items],
+    }
+    return json.dumps(page, indent=1, ensure_ascii=False) + "\n"
 
 
 def to_markdown(items: Sequence[Item]) -> str:

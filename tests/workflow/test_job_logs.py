@@ -13,10 +13,12 @@ from tests.cluster.profile import read_profile
 from tests.workflow.checkouts import run
 from tests.workflow.stubs import make_stub_sources
 from tests.workflow.test_plan import sbatch_stand_in
+from workflow_scripts.costs import build
+from workflow_scripts.costs.attempts import LEFT_OUT, read_attempts
+from workflow_scripts.costs.jobs import SHARED, parse_patterns
+from workflow_scripts.costs.slurm_accounting import FIELDS
+from workflow_scripts.costs.sums import STAGES
 from workflow_scripts.tables import build_costs
-from workflow_scripts.tables.attempts import SHARED, parse_patterns, read_attempts
-from workflow_scripts.tables.costs import STAGES
-from workflow_scripts.tables.slurm_accounting import FIELDS
 
 SUBMITTED = {
     "results/finetune/sd_v1_4/spans/1": ("finetune", "sd_v1_4"),
@@ -43,7 +45,7 @@ def value_of(words, flag):
 
 
 def test_every_log_of_the_executor_is_its_jobs(paper_plan, checkout, tmp_path, monkeypatch):
-    words = paper_plan.words("tables.build_costs")
+    words = paper_plan.words("costs.build")
     paper_plan.make_stub_outputs(make_stub_sources(checkout))
     for path in (checkout / "results").rglob("*"):
         os.utime(path, (2e9, 2e9))  # none older than what it is made from: only targets run
@@ -72,23 +74,24 @@ def test_every_log_of_the_executor_is_its_jobs(paper_plan, checkout, tmp_path, m
     (tmp_path / "bin/sacct").write_text(f"#!/bin/sh\ncat {tmp_path / 'answer'}\n")
     monkeypatch.setenv("PATH", os.pathsep.join(path))
     monkeypatch.chdir(checkout)
-    build_costs.main(words)
-    attempts = read_attempts(value_of(words, "--jobs"))
+    build.main(words)
+    attempts = read_attempts(value_of(words, "--output"))
     found = sorted((attempt.stage, attempt.model) for attempt in attempts)
     assert found == sorted(SUBMITTED.values())
     assert {attempt.state for attempt in attempts} == {"FAILED"}
+    build_costs.main(paper_plan.words("tables.build_costs"))
     text = Path("results/tables/costs.csv").read_text(encoding="utf-8")
     total = list(csv.DictReader(text.splitlines()))[-1]
     assert float(total["GPU-hours"]) == float(total["Failed attempts"]) == len(SUBMITTED)
 
 
 def test_every_rule_leaves_a_benchmark_file_of_a_stage_and_says_its_gpus(paper_plan):
-    words = paper_plan.words("tables.build_costs")
+    words = paper_plan.words("costs.build")
     patterns = parse_patterns(value_of(words, "--rules"))
     text = "".join(path.read_text() for path in (paper_plan.folder / "rules").glob("*.smk"))
     named = re.findall(r"^(?:rule|checkpoint) (\w+):$", text, re.MULTILINE)
     assert {rule.name for rule in patterns} == set(named)
-    assert {rule.stage for rule in patterns} == {*STAGES, "tables"}
+    assert {rule.stage for rule in patterns} == {*STAGES, *LEFT_OUT}
     gpus = {rule.name: rule.gpus for rule in patterns}
     assert (gpus["finetune_train"], gpus["generate_sample"], gpus["cohort_manifest"]) == (4, 1, 0)
 

@@ -6,21 +6,23 @@ from types import SimpleNamespace
 import pytest
 from snakemake_executor_plugin_slurm.utils import get_job_wildcards
 
-from tests.tables.cost_files import RULES, allocation, write_benchmark, write_log
+from tests.costs.cost_files import RULES, allocation, write_benchmark, write_log
 from workflow_scripts.common.errors import USAGE, InputError
-from workflow_scripts.tables.attempts import (
-    OTHER,
-    SHARED,
+from workflow_scripts.costs.attempts import (
     UNTRACKED,
     Attempt,
     attempts_to_csv,
     every_attempt,
+    read_attempts,
+)
+from workflow_scripts.costs.jobs import (
+    OTHER,
+    SHARED,
     job_of_benchmark,
     job_of_log,
     parse_patterns,
-    read_attempts,
 )
-from workflow_scripts.tables.slurm_accounting import NOT_KNOWN, Accounting
+from workflow_scripts.costs.slurm_accounting import NOT_KNOWN, Accounting
 
 MODELS = ["sd", "sd_test", "closest_sd_v2"]
 PATTERNS = parse_patterns(json.dumps(RULES))

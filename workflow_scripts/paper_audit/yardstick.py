@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from workflow_scripts.tables.audit.printed import Printed
+from workflow_scripts.paper_audit.printed import Printed
 
 Truth = bool | None
 """Whether a comparison is true for what may stand behind the printed digits; None: for some."""

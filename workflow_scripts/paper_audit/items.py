@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from workflow_scripts.tables.audit.printed import Printed
-from workflow_scripts.tables.audit.yardstick import (
+from workflow_scripts.paper_audit.printed import Printed
+from workflow_scripts.paper_audit.yardstick import (
     OPEN_DIGITS,
     UNCHECKED,
     VERDICTS,

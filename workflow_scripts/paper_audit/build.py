@@ -1,8 +1,9 @@
 """Audit the paper: recompute from its printed tables what follows from them.
 
-python -m workflow_scripts.tables.audit.build --out results/tables
+python -m workflow_scripts.paper_audit.build --out results/paper_audit
 
-Writes audit.csv, audit.md and audit.tex.
+Writes audit.csv, audit.md, audit.tex, and audit.json, which the report's page shows. Its input is
+constant, the paper's printed tables: no other stage needs it, and none imports it.
 """
 
 import argparse
@@ -12,13 +13,13 @@ from pathlib import Path
 
 from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.files import write_text
-from workflow_scripts.tables.audit.audit import audit_items
-from workflow_scripts.tables.audit.items import summary
-from workflow_scripts.tables.audit.render import to_csv, to_latex, to_markdown
+from workflow_scripts.paper_audit.claims import audit_items
+from workflow_scripts.paper_audit.items import summary
+from workflow_scripts.paper_audit.render import to_csv, to_json, to_latex, to_markdown
 
 log = logging.getLogger(__name__)
 
-FORMATS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+FORMATS = {"csv": to_csv, "md": to_markdown, "tex": to_latex, "json": to_json}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

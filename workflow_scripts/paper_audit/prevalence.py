@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Final
 
-from workflow_scripts.tables.audit.items import Item, compared, stated, unchecked
-from workflow_scripts.tables.audit.misprints import misprinted_rows
-from workflow_scripts.tables.audit.models import Correlation, pearson, ranked, values
-from workflow_scripts.tables.audit.pathologies import column_of
-from workflow_scripts.tables.audit.printed import Grid, Paper, Printed
-from workflow_scripts.tables.audit.yardstick import (
+from workflow_scripts.paper_audit.items import Item, compared, stated, unchecked
+from workflow_scripts.paper_audit.misprints import misprinted_rows
+from workflow_scripts.paper_audit.models import Correlation, pearson, ranked, values
+from workflow_scripts.paper_audit.pathologies import column_of
+from workflow_scripts.paper_audit.printed import Grid, Paper, Printed
+from workflow_scripts.paper_audit.yardstick import (
     Exact,
     Truth,
     agrees,

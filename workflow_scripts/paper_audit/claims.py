@@ -3,17 +3,17 @@
 from pathlib import Path
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.tables.audit.encoders import encoder_items
-from workflow_scripts.tables.audit.fidelity import fidelity_items
-from workflow_scripts.tables.audit.items import Item
-from workflow_scripts.tables.audit.pathologies import pathology_items
-from workflow_scripts.tables.audit.prevalence import prevalence_items
-from workflow_scripts.tables.audit.printed import Paper
-from workflow_scripts.tables.audit.privacy import privacy_items
-from workflow_scripts.tables.audit.ranks import rank_items
-from workflow_scripts.tables.audit.reports import report_items
-from workflow_scripts.tables.audit.settings import setting_items
-from workflow_scripts.tables.audit.utility import utility_items
+from workflow_scripts.paper_audit.encoders import encoder_items
+from workflow_scripts.paper_audit.fidelity import fidelity_items
+from workflow_scripts.paper_audit.items import Item
+from workflow_scripts.paper_audit.pathologies import pathology_items
+from workflow_scripts.paper_audit.prevalence import prevalence_items
+from workflow_scripts.paper_audit.printed import Paper
+from workflow_scripts.paper_audit.privacy import privacy_items
+from workflow_scripts.paper_audit.ranks import rank_items
+from workflow_scripts.paper_audit.reports import report_items
+from workflow_scripts.paper_audit.settings import setting_items
+from workflow_scripts.paper_audit.utility import utility_items
 
 
 def audit_items(folder: Path | None = None) -> list[Item]:
@@ -40,5 +40,5 @@ def audit_items(folder: Path | None = None) -> list[Item]:
     keys = [item.key for item in items]
     if len(set(keys)) < len(keys):
         twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise InputError(f"items stand twice: {', '.join(twice)}", "workflow_scripts/tables/audit")
+        raise InputError(f"items stand twice: {', '.join(twice)}", "workflow_scripts/paper_audit")
     return items

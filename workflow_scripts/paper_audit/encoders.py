@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from workflow_scripts.tables.audit.fidelity import COLUMNS, LOWER
-from workflow_scripts.tables.audit.items import Item, compared, stated
-from workflow_scripts.tables.audit.models import NAMES, spearman, values
-from workflow_scripts.tables.audit.printed import Paper, Printed, printed
-from workflow_scripts.tables.audit.yardstick import (
+from workflow_scripts.paper_audit.fidelity import COLUMNS, LOWER
+from workflow_scripts.paper_audit.items import Item, compared, stated
+from workflow_scripts.paper_audit.models import NAMES, spearman, values
+from workflow_scripts.paper_audit.printed import Paper, Printed, printed
+from workflow_scripts.paper_audit.yardstick import (
     Truth,
     below,
     difference,

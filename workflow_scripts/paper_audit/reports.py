@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Final
 
-from workflow_scripts.tables.audit.items import Item, compared, stated
-from workflow_scripts.tables.audit.models import NAMES, names, ranked
-from workflow_scripts.tables.audit.printed import Grid, Paper, Printed, printed
-from workflow_scripts.tables.audit.yardstick import (
+from workflow_scripts.paper_audit.items import Item, compared, stated
+from workflow_scripts.paper_audit.models import NAMES, names, ranked
+from workflow_scripts.paper_audit.printed import Grid, Paper, Printed, printed
+from workflow_scripts.paper_audit.yardstick import (
     below,
     every,
     exactly,

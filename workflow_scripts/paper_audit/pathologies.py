@@ -5,11 +5,11 @@ from fractions import Fraction
 from functools import partial
 from typing import Final
 
-from workflow_scripts.tables.audit.items import Item, compared, stated
-from workflow_scripts.tables.audit.misprints import misprint_items, misprinted_rows
-from workflow_scripts.tables.audit.models import EARLIER, ranked
-from workflow_scripts.tables.audit.printed import Grid, Paper, Printed, printed
-from workflow_scripts.tables.audit.yardstick import (
+from workflow_scripts.paper_audit.items import Item, compared, stated
+from workflow_scripts.paper_audit.misprints import misprint_items, misprinted_rows
+from workflow_scripts.paper_audit.models import EARLIER, ranked
+from workflow_scripts.paper_audit.printed import Grid, Paper, Printed, printed
+from workflow_scripts.paper_audit.yardstick import (
     Truth,
     below,
     every,

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
-from workflow_scripts.tables.audit.fidelity import COLUMNS
-from workflow_scripts.tables.audit.items import Item, compared, stated
-from workflow_scripts.tables.audit.models import NAMES, names, ranked, spearman
-from workflow_scripts.tables.audit.printed import Grid, Paper, Printed, printed
-from workflow_scripts.tables.audit.yardstick import (
+from workflow_scripts.paper_audit.fidelity import COLUMNS
+from workflow_scripts.paper_audit.items import Item, compared, stated
+from workflow_scripts.paper_audit.models import NAMES, names, ranked, spearman
+from workflow_scripts.paper_audit.printed import Grid, Paper, Printed, printed
+from workflow_scripts.paper_audit.yardstick import (
     Exact,
     below,
     difference,

@@ -1,0 +1,127 @@
+"""What attempts cost in sum: GPU-hours, wall time, memory, and how often jobs were tried.
+
+A plan of the cost (how many GPU-hours a stage of a model should take) has the same keys as
+`costs_by_stage`, the model and the stage, and can stand beside it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from workflow_scripts.costs.attempts import COMPLETED, UNFINISHED, Attempt
+from workflow_scripts.costs.jobs import OTHER
+
+STAGES: Final = {
+    "cohort": "Cohort",
+    "finetune": "Fine-tuning",
+    "generate": "Generation",
+    "features": "Features",
+    "fidelity": "Fidelity",
+    "privacy": "Privacy",
+    "classification": "Classification",
+    "segmentation": "Segmentation",
+    "report_generation": "Report generation",
+}
+"""Stages, and the tasks of downstream, in the order in which they run, as readers see them."""
+
+BENCHMARKS_ALONE: Final = (
+    "not known: an attempt that fails leaves no benchmark file, and there is no accounting"
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What some attempts cost; a number that cannot be known is None, for its reason.
+
+    Attributes:
+        gpu_hours: elapsed time times allocated GPUs, added up; what jobs of a SLURM group share is
+            divided by their number.
+        wall_hours: elapsed time, added up likewise.
+        peak_memory_gib: the largest resident memory of any attempt.
+        jobs: each counted once, however often it was tried.
+        attempts: how often they were tried or run again.
+        failed: attempts that ended in another way than COMPLETED; one that still runs has not.
+        reasons: why a number is None, by its name.
+    """
+
+    gpu_hours: float | None
+    wall_hours: float | None
+    peak_memory_gib: float | None
+    jobs: int
+    attempts: int | None
+    failed: int | None
+    reasons: dict[str, str]
+
+
+def is_accounted(attempts: Iterable[Attempt]) -> bool:
+    """Return whether SLURM's accounting knows any of the attempts.
+
+    Without it the benchmark files are all there is: sums are over them, and what they cannot know
+    has its reason. With it, a sum that lacks an attempt is no sum.
+    """
+    return any(attempt.source == "accounting" for attempt in attempts)
+
+
+def costs_by_stage(attempts: Sequence[Attempt]) -> dict[tuple[str, str], Cost]:
+    """Return what each stage of each model cost, by (model, stage).
+
+    Args:
+        attempts: of a run. Those of models that are not in it (`OTHER`) are left out; what all
+            models share is of the model `SHARED`. Stages are those of `STAGES`, and in its order.
+    """
+    counted = [attempt for attempt in attempts if attempt.model != OTHER]
+    accounted = is_accounted(counted)
+    parts: dict[tuple[str, str], list[Attempt]] = {}
+    for attempt in counted:
+        parts.setdefault((attempt.model, attempt.stage), []).append(attempt)
+    order = list(STAGES)
+    known = sorted(
+        (key for key in parts if key[1] in STAGES), key=lambda key: (key[0], order.index(key[1]))
+    )
+    return {key: cost_of(parts[key], accounted) for key in known}
+
+
+def cost_of(attempts: Sequence[Attempt], accounted: bool) -> Cost:
+    """Return what attempts cost in sum.
+
+    Args:
+        attempts: at least one.
+        accounted: whether SLURM's accounting knows any attempt of the run, see `is_accounted`.
+    """
+    n = len(attempts)
+    timed = [attempt for attempt in attempts if attempt.elapsed_s is not None]
+    untimed = [attempt for attempt in attempts if attempt.elapsed_s is None]
+    memory = [a.max_rss_mib for a in attempts if a.max_rss_mib is not None]
+    failed = [a for a in attempts if a.state and a.state not in (COMPLETED, *UNFINISHED)]
+    no_time = _why(untimed, n) if accounted or not timed else ""
+    no_gpus = _why([a for a in timed if a.elapsed_s and a.gpus is None], n)
+    no_memory = "" if memory else "no job lasted long enough for its memory to be sampled"
+    no_count = "" if is_accounted(attempts) else BENCHMARKS_ALONE
+    reasons = {
+        "gpu_hours": no_time or no_gpus,
+        "wall_hours": no_time,
+        "peak_memory_gib": no_time or no_memory,
+        "attempts": no_count,
+        "failed": (_why(untimed, n) if accounted else "") or no_count,
+    }
+    reasons = {name: reason for name, reason in reasons.items() if reason}
+    hours = [(a.elapsed_s or 0.0) / 3600 / a.members for a in timed]
+    gpu_hours = sum(h * (a.gpus or 0) for h, a in zip(hours, timed, strict=True))
+    return Cost(
+        gpu_hours=None if "gpu_hours" in reasons else gpu_hours,
+        wall_hours=None if "wall_hours" in reasons else sum(hours),
+        peak_memory_gib=None if "peak_memory_gib" in reasons else max(memory) / 1024,
+        jobs=len({attempt.job for attempt in attempts}),
+        attempts=None if "attempts" in reasons else n,
+        failed=None if "failed" in reasons else len(failed),
+        reasons=reasons,
+    )
+
+
+def _why(lacking: Sequence[Attempt], n: int) -> str:
+    """Return why a sum over n attempts cannot be known, if any of them lack what is added up."""
+    if not lacking:
+        return ""
+    reason = Counter(attempt.reason for attempt in lacking).most_common(1)[0][0]
+    return f"{len(lacking)} of {n} attempts: {reason}" if n > 1 else reason
