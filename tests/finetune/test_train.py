@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -212,6 +213,16 @@ def test_the_moving_average_is_what_is_saved(train_toy):
             value = 0.75 * value + 0.25 * step[key]
         torch.testing.assert_close(kept[key], value, rtol=0, atol=1e-6)
         assert not torch.equal(kept[key], steps[-1][key])
+    # diffusers' own average is that one where it is told to leave out its warm-up: else it forgets
+    # the start at its first step, and decays faster in the next ones.
+    parameters = {key: torch.nn.Parameter(value.clone()) for key, value in start.items()}
+    average = EMAModel(parameters.values(), decay=0.75, min_decay=0.75, update_after_step=-1)
+    for step in steps:
+        for key, parameter in parameters.items():
+            parameter.data.copy_(step[key])
+        average.step(parameters.values())
+    for key, value in zip(parameters, average.shadow_params, strict=True):
+        torch.testing.assert_close(kept[key], value, rtol=0, atol=1e-6)
 
 
 def test_the_curve_has_a_row_per_step(toy, train_toy):

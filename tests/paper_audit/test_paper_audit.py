@@ -24,6 +24,7 @@ from workflow_scripts.paper_audit.build import main
 from workflow_scripts.paper_audit.claims import audit_items
 from workflow_scripts.paper_audit.items import summary
 from workflow_scripts.paper_audit.misprints import row_orders
+from workflow_scripts.paper_audit.model_names import model_key
 from workflow_scripts.paper_audit.models import Correlation, pearson, reach_of_ranks, spearman
 from workflow_scripts.paper_audit.printed import STEMS, Paper, Printed, printed, published_grid
 from workflow_scripts.paper_audit.privacy import COUNT, REID, SAMPLES, largest_deviation
@@ -622,6 +623,14 @@ def test_a_table_that_lacks_a_cell_is_refused(tmp_path):
         changed(tmp_path, (T2, "Sana", "PO", "n/a"))
     with pytest.raises(InputError, match="no Table 18"):
         Paper()["18"]
+
+
+def test_models_have_their_config_keys_however_a_table_names_them():
+    assert model_key("Pixart- Σ") == model_key("Pixart Sigma (Chen et al., 2024)") == "pixart_sigma"
+    assert model_key("SD V3.5 Medium (Esser et al., 2024)") == "sd_v3_5"
+    assert model_key("Real Data + SD V1-4 (N=70,000)") == "sd_v1_4"
+    with pytest.raises(InputError, match="no model"):
+        model_key("SDXL")
 
 
 # Files

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from workflow_scripts.paper_audit.items import Item, compared, stated, unchecked
+from workflow_scripts.paper_audit.model_names import model_key
 from workflow_scripts.paper_audit.models import EARLIER, LARGER, NAMES, ranked
 from workflow_scripts.paper_audit.printed import Grid, Paper, Printed, printed
 from workflow_scripts.paper_audit.yardstick import (
@@ -19,7 +20,6 @@ from workflow_scripts.paper_audit.yardstick import (
     side_of_median,
     some,
 )
-from workflow_scripts.tables.published import model_key
 
 COLUMNS: Final = {
     "FID": "FID ↓ (RadDino)",

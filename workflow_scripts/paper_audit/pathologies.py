@@ -7,6 +7,7 @@ from typing import Final
 
 from workflow_scripts.paper_audit.items import Item, compared, stated
 from workflow_scripts.paper_audit.misprints import misprint_items, misprinted_rows
+from workflow_scripts.paper_audit.model_names import model_key
 from workflow_scripts.paper_audit.models import EARLIER, ranked
 from workflow_scripts.paper_audit.printed import Grid, Paper, Printed, printed
 from workflow_scripts.paper_audit.yardstick import (
@@ -22,7 +23,6 @@ from workflow_scripts.paper_audit.yardstick import (
     often,
     side_of_median,
 )
-from workflow_scripts.tables.published import model_key
 
 _QUOTED: Final = {("LLM-CXR", "Edema"): "83.18", ("LLM-CXR", "NF"): "64.62"}
 _RANGE: Final = {"NF": "44.60", "PO": "199.45"}

@@ -6,6 +6,7 @@ from typing import Final
 
 from workflow_scripts.paper_audit.items import Item, compared, stated, unchecked
 from workflow_scripts.paper_audit.misprints import misprinted_rows
+from workflow_scripts.paper_audit.model_names import model_key
 from workflow_scripts.paper_audit.models import Correlation, pearson, ranked, values
 from workflow_scripts.paper_audit.pathologies import column_of
 from workflow_scripts.paper_audit.printed import Grid, Paper, Printed
@@ -18,7 +19,6 @@ from workflow_scripts.paper_audit.yardstick import (
     has_place,
     mean_of,
 )
-from workflow_scripts.tables.published import model_key
 
 _CODES: Final = {
     "NF": "NF",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.tables.published import model_key
+from workflow_scripts.paper_audit.model_names import model_key
 
 STEMS: Final = (
     "table01_fidelity",

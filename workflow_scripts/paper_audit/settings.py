@@ -5,10 +5,10 @@ from typing import Final
 
 from workflow_scripts.paper_audit.fidelity import COLUMNS
 from workflow_scripts.paper_audit.items import Item, compared, stated, unchecked
+from workflow_scripts.paper_audit.model_names import model_key
 from workflow_scripts.paper_audit.models import NAMES
 from workflow_scripts.paper_audit.printed import Paper, printed
 from workflow_scripts.paper_audit.yardstick import below, every, exactly, mean_of
-from workflow_scripts.tables.published import model_key
 
 TRAINING_IMAGES: Final = 237388
 """Training samples, as Sections 2.1 and 3 say."""

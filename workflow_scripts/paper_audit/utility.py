@@ -6,6 +6,7 @@ from typing import Final
 
 from workflow_scripts.paper_audit.fidelity import COLUMNS
 from workflow_scripts.paper_audit.items import Item, compared, stated
+from workflow_scripts.paper_audit.model_names import model_key
 from workflow_scripts.paper_audit.models import NAMES, names, ranked, spearman
 from workflow_scripts.paper_audit.printed import Grid, Paper, Printed, printed
 from workflow_scripts.paper_audit.yardstick import (
@@ -19,7 +20,6 @@ from workflow_scripts.paper_audit.yardstick import (
     most,
     opposite,
 )
-from workflow_scripts.tables.published import model_key
 
 _HEADERS_15: Final = {
     "Atelec.": "Atel-ectasis",

@@ -165,20 +165,11 @@ def layers_of(nodes: Sequence[Node]) -> dict[str, int]:
 
 def reduced(nodes: Sequence[Node]) -> list[tuple[str, str]]:
     """Return the edges (source, target) that no longer path implies."""
-    inputs = {node.name: set(node.inputs) for node in nodes}
-    before: dict[str, set[str]] = {}
+    import networkx
 
-    def ancestors(name: str) -> set[str]:
-        if name not in before:
-            before[name] = set().union(*({n} | ancestors(n) for n in inputs[name]), set())
-        return before[name]
-
-    return [
-        (source, node.name)
-        for node in nodes
-        for source in node.inputs
-        if not any(source in ancestors(other) for other in node.inputs)
-    ]
+    edges = [(source, node.name) for node in nodes for source in node.inputs]
+    kept = networkx.transitive_reduction(networkx.DiGraph(edges)).edges
+    return [edge for edge in edges if edge in kept]
 
 
 def _stages(nodes: Sequence[Node]) -> list[str]:
