@@ -29,6 +29,20 @@ from workflow_scripts.common.manifest import PROMPT_SETS, SPLITS
 from workflow_scripts.finetune.base_contents import base_contents
 from workflow_scripts.finetune.span import is_finished
 from workflow_scripts.generate.external_contents import external_contents
+from workflow_scripts.planning.models import (
+    ablation_settings,
+    base_settings,
+    canonical,
+    launcher,
+    sampling_settings,
+    training_settings,
+    tuning,
+)
+from workflow_scripts.planning.records import (
+    downstream_records,
+    fidelity_records,
+    privacy_records,
+)
 from workflow_scripts.preflight.site import request_of
 from workflow_scripts.tables.rule_graph import rule_graph, to_json
 from workflow_scripts.world.warm_python import FOLDER as WARM_PYTHON
@@ -83,12 +97,6 @@ REFERENCE_ENCODERS = config["fidelity"]["encoders"]
 FIDELITY_ENCODERS = [*REFERENCE_ENCODERS, "biovil_t_image", "biovil_t_text"]
 PRIVACY_ENCODERS = ["rad_dino", "reid"]
 
-# With which synthetic images each downstream task is trained, beside real data alone.
-SYNTHETIC_SETTINGS = {
-    "classification": ["augmented", "synthetic_only"],
-    "segmentation": ["augmented"],
-    "report_generation": ["augmented", "synthetic_only"],
-}
 # The networks that read generated reports: those that are configured.
 REPORT_METRICS = config["downstream"]["report_generation"]["metrics"]
 REPORT_SCORERS = [name for name, files in REPORT_METRICS.items() if files]
@@ -157,11 +165,6 @@ def flags(settings):
 def plain(value):
     """A value as flags write it."""
     return str(value).lower() if isinstance(value, bool) else value
-
-
-def canonical(settings):
-    """Settings as text that does not depend on the order of keys, to compare runs by."""
-    return json.dumps(settings, sort_keys=True)
 
 
 def quote(word):
@@ -447,12 +450,7 @@ def prompt_flags(wildcards):
 
 def finetune_flags(wildcards):
     """Flags of fine-tuning, from the one model's block."""
-    settings = config["models"][wildcards.model]
-    block = settings["finetune"]
-    tuned = {k: v for k, v in block.items() if k not in ("lora", "options")}
-    lora = {f"lora_{k}": v for k, v in block.get("lora", {}).items()}
-    option = {"option": block.get("options", {})}
-    return flags({**base_settings(settings), **tuned, **lora, **option})
+    return flags(training_settings(config["models"][wildcards.model]))
 
 
 def span_before(wildcards):
@@ -473,33 +471,14 @@ def last_span(wildcards):
             return made.output[0]
 
 
-def base_settings(settings):
-    """What says where a model's base checkpoint lies."""
-    return {
-        "family": settings["family"],
-        "base": settings["base"],
-        "part": settings.get("parts", {}),
-    }
-
-
 def processes_of(resources):
     """In how many processes a training job computes: one per GPU, or what the CPU is asked for."""
     return resources.gpu or resources.get("cpu_processes", 1)
 
 
-def launcher(wildcards, resources):
-    """How a script starts that trains in one process or several: one per GPU.
-
-    `accelerate` costs a process of its own, so only where it is needed; told that there are several,
-    it asks neither the machine nor a user's own settings.
-    """
-    processes = processes_of(resources)
-    if processes == 1:
-        return "python -m"
-    return (
-        f"python -m accelerate.commands.launch --multi_gpu --num_processes {processes}"
-        " --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0 -m"
-    )
+def launch(wildcards, resources):
+    """How a script starts that trains in one process or several."""
+    return launcher(processes_of(resources))
 
 
 def checkpoint(wildcards):
@@ -518,16 +497,7 @@ def curve(wildcards):
 def generate_flags(wildcards):
     """Flags of sampling: where the weights lie, and the one model's generate block."""
     settings = config["models"][wildcards.model]
-    found = base_settings(settings)
-    if tuned := checkpoint(wildcards):
-        if settings["finetune"]["method"] == "lora":
-            found["lora"] = tuned
-        else:
-            found.update(base=tuned, part={})
-    sampled = {k: v for k, v in settings["generate"].items() if k != "options"}
-    return flags(
-        {**found, **sampled, "option": settings["generate"].get("options", {})}
-    )
+    return flags(sampling_settings(settings, checkpoint(wildcards)))
 
 
 def generate_block(wildcards):
@@ -605,30 +575,6 @@ def more_memory(wildcards, attempt, base):
     return base * attempt
 
 
-def tuning(settings):
-    """How a model was fine-tuned, as Table 11 writes it."""
-    tuned = settings.get("finetune")
-    if not tuned:
-        return "N/A"
-    return f"LoRA (r={tuned['lora']['rank']})" if "lora" in tuned else "FFT"
-
-
-def model_settings(model):
-    """What made a model: two that differ in one setting alone are an ablation."""
-    settings = config["models"][model]
-    if model not in SAMPLED:
-        return {"control": settings["control"]["kind"]} if model in CONTROLS else {}
-    tuned = {k: v for k, v in (settings.get("finetune") or {}).items() if k != "lora"}
-    lora = (settings.get("finetune") or {}).get("lora", {})
-    return {
-        "base": canonical(base_settings(settings)),
-        "generate": canonical(settings["generate"]),
-        "finetune": canonical(tuned),
-        "caption_source": caption_source_of(config, model),
-        **{f"lora_{name}": canonical(value) for name, value in lora.items()},
-    }
-
-
 def why_missing(model, prompt_set):
     """Why a model has no images of a prompt set."""
     if captions(model) and prompt_set == "augment":
@@ -641,16 +587,15 @@ def model_table(wildcards):
     rows = []
     for key in RUN_MODELS:
         settings = config["models"][key]
-        tuned = settings.get("finetune")
         missing = [s for s in PROMPT_SETS if s not in prompt_sets_of(config, key)]
         rows.append(
             {
                 "key": key,
                 "family": settings["family"],
                 "display": settings["display"],
-                "finetuning": "-" if key in CONTROLS + EXTERNAL else tuning(settings),
+                "finetuning": tuning(settings),
                 "missing": {s: why_missing(key, s) for s in missing},
-                "settings": model_settings(key),
+                "settings": ablation_settings(settings, caption_source_of(config, key)),
             }
         )
     return quote(json.dumps(rows))
@@ -699,31 +644,10 @@ def rules_as_json():
 def records(kind):
     """Every record of one kind that the run's models have."""
     if kind == "fidelity":
-        return [
-            f"results/fidelity/{encoder}/{m}.json"
-            for encoder in REFERENCE_ENCODERS
-            for m in with_prompt_set("test")
-        ]
+        return fidelity_records(REFERENCE_ENCODERS, with_prompt_set("test"))
     if kind == "privacy":
-        scored = with_prompt_set("privacy")
-        other = f"{OTHER_PROTOCOL}/"
-        folders = ["", other, "closest/", "novelty/", "lenses/"]
-        attackers = [f"{folder}attacker/real" for folder in ("", other) if scored]
-        models = [f"{folder}{m}" for folder in folders for m in scored]
-        return [f"results/privacy/{name}.json" for name in attackers + models]
-    found = []
-    for task in config["downstream"]["tasks"]:
-        found.append(f"results/downstream/{task}/real_only/real.json")
-        found += [
-            f"results/downstream/{task}/{setting}/{m}.json"
-            for setting in SYNTHETIC_SETTINGS[task]
-            for m in with_prompt_set("augment")
-        ]
-        if task == "segmentation":
-            found.append("results/downstream/segmentation/labeller/real.json")
-        if task == "report_generation":
-            found.append("results/downstream/report_generation/released/real.json")
-    return found
+        return privacy_records(with_prompt_set("privacy"), OTHER_PROTOCOL)
+    return downstream_records(config["downstream"]["tasks"], with_prompt_set("augment"))
 
 
 def with_examples():

@@ -230,7 +230,7 @@ rule downstream_train_reporter:
         version=VERSIONS["downstream"],
         weights=reporter_start,
         radiographs=radiographs(*SPLITS),
-        launcher=launcher,
+        launcher=launch,
         protocol=config["protocol"],
         flags=flags(downstream_settings("report_generation")),
         seed=partial(training_seed, task="report_generation"),

@@ -33,7 +33,7 @@ checkpoint finetune_train:
         weights=trained_base,
         radiographs=radiographs("train"),
         flags=finetune_flags,
-        launcher=launcher,
+        launcher=launch,
         progress="results/finetune/{model}/.progress",
         cache="results/finetune/.encoded",
     shell:

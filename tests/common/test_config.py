@@ -3,6 +3,7 @@ import copy
 import pytest
 import yaml
 
+from tests.nested import GONE, put
 from workflow_scripts.common.config import (
     caption_source_of,
     prompt_sets_of,
@@ -32,14 +33,7 @@ def test_the_shipped_configs_are_valid(overlay):
 
 def change(config, path, value):
     changed = copy.deepcopy(config)
-    *parents, last = path.split(".")
-    place = changed
-    for parent in parents:
-        place = place[parent]
-    if value is None:
-        del place[last]
-    else:
-        place[last] = value
+    put(changed, path, GONE if value is None else value)
     return changed
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from tests.nested import GONE, put
 from workflow_scripts.common.config import validate_config
 from workflow_scripts.common.config_text import check_config_files, read_config_file
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.preflight.check import read_config
 
-GONE = object()
 """Stands for a key that is taken out."""
 
 NAN, INF = float("nan"), float("inf")
@@ -118,14 +118,7 @@ FAULTS: list[tuple[str, object, str]] = [
 @pytest.mark.parametrize(("place", "value", "said"), FAULTS)
 def test_a_fault_names_its_key(shipped, place, value, said):
     config = copy.deepcopy(shipped)
-    *parents, last = place.split(".")
-    part = config
-    for parent in parents:
-        part = part[parent]
-    if value is GONE:
-        del part[last]
-    else:
-        part[last] = value
+    put(config, place, value)
     assert said in refused(config)
 
 

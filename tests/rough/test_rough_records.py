@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.nested import GONE, put
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import Record, Value, read_record, write_record
 
-GONE = object()
 """Stands for a key that is taken out."""
 
 ORIGIN = {"encoder": "rad_dino", "weights_sha256": "w", "preprocessing": "p"}
@@ -112,19 +112,9 @@ FAULTS: list[tuple[str, object, str]] = [
 
 @pytest.mark.parametrize(("place", "value", "said"), FAULTS)
 def test_a_fault_names_the_file_and_the_metric(sound, tmp_path, place, value, said):
-    changed(sound, place, value)
+    put(sound, place, value)
     (tmp_path / "m.json").write_text(json.dumps(sound))
     assert said in refused(tmp_path / "m.json")
-
-
-def changed(content: Any, place: str, value: object) -> None:
-    *parents, last = (int(part) if part.isdecimal() else part for part in place.split("."))
-    for part in parents:
-        content = content[part]
-    if value is GONE:
-        del content[last]
-    else:
-        content[last] = value
 
 
 def refused(path) -> str:

@@ -22,22 +22,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from workflow_scripts.common.access import unreadable
-from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.checkpoints import check_weight_file, refuse_remote_code
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.files import sha256_of
-from workflow_scripts.common.records import slurm_job
-from workflow_scripts.downstream.report_generation.metrics.reports import (
-    SCORE,
-    package_versions,
-    read_reports,
-    score_in_batches,
-    scorer_arguments,
-    write_scores,
+from workflow_scripts.downstream.report_generation.metrics.reports import scorer_arguments
+from workflow_scripts.downstream.report_generation.metrics.run_scorer import (
+    Score,
+    Scorer,
+    run_scorer,
 )
 
-_MODULE: Final = "downstream.report_generation.metrics.score_green"
-_BATCH: Final = 8  # the package's
 _REMEDY: Final = "download the whole of StanfordAIMI/GREEN-RadLlama2-7b"
 _TOKENIZERS: Final = ("LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast")
 """Classes of transformers' own that read a Llama's vocabulary; any other gives way to the first."""
@@ -45,6 +38,14 @@ _LINKED: Final = (
     *("config.json", "generation_config.json", "*.safetensors", "pytorch_model*.bin"),
     *("*.safetensors.index.json", "pytorch_model.bin.index.json"),
     *("tokenizer.model", "tokenizer.json", "special_tokens_map.json", "added_tokens.json"),
+)
+
+SCORER: Final = Scorer(
+    metric="green",
+    label="GREEN",
+    module="downstream.report_generation.metrics.score_green",
+    packages=("radeval", "transformers", "torch"),
+    batch_size=8,  # the package's
 )
 
 
@@ -126,25 +127,9 @@ def load(weights: Path, gpu: bool) -> Any:
         return GREEN(model_name=str(plain), output_dir=str(output), cpu=not gpu, num_gpus=1)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the script; see `--help`."""
-    parser = scorer_arguments(__doc__, resumes=True)
-    parser.add_argument("--weights", type=Path, required=True, help="folder of the model")
-    args = parser.parse_args(argv)
-    versions = package_versions(["radeval", "transformers", "torch"])
+def score_of(judge: Any) -> Score:
+    """Return what scores pairs of reports by the package's GREEN."""
     import torch
-
-    from workflow_scripts.common.devices import device_name, pick_device
-
-    device = pick_device(args.gpus)
-    torch.set_num_threads(args.threads)
-    reports = read_reports(args.outcomes)
-    made = {
-        "weights_sha256": sha256_of(args.weights),
-        "versions": versions,
-        "device": device_name(device),
-    }
-    judge = load(args.weights, args.gpus > 0)
     from radeval.metrics.green_score.utils import make_prompt
 
     @torch.inference_mode()
@@ -152,12 +137,15 @@ def main(argv: list[str] | None = None) -> None:
         prompts = list(map(make_prompt, references, generated))
         return [judge.compute_green(answer) for answer in judge.get_response({"prompt": prompts})]
 
-    attempt = Attempt(args.progress)
-    scores = score_in_batches(
-        reports, score, batch_size=_BATCH, attempt=attempt, key=made, module=_MODULE, label="GREEN"
-    )
-    write_scores(args.output, reports, "green", {SCORE: scores}, {**made, **slurm_job()})
-    attempt.end()
+    return score
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script; see `--help`."""
+    parser = scorer_arguments(__doc__, resumes=True)
+    parser.add_argument("--weights", type=Path, required=True, help="folder of the model")
+    args = parser.parse_args(argv)
+    run_scorer(SCORER, args, args.weights, lambda gpu: score_of(load(args.weights, gpu)))
 
 
 if __name__ == "__main__":

@@ -18,24 +18,26 @@ from pathlib import Path
 from typing import Any, Final
 
 from workflow_scripts.common.access import unreadable
-from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.checkpoints import check_weight_file, load_state, refuse_remote_code
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.files import sha256_of
-from workflow_scripts.common.records import slurm_job
-from workflow_scripts.downstream.report_generation.metrics.reports import (
-    SCORE,
-    package_versions,
-    read_reports,
-    score_in_batches,
-    scorer_arguments,
-    write_scores,
+from workflow_scripts.downstream.report_generation.metrics.reports import scorer_arguments
+from workflow_scripts.downstream.report_generation.metrics.run_scorer import (
+    Score,
+    Scorer,
+    run_scorer,
 )
 
 REWARD: Final = "partial"
 _MODEL: Final = "radgraph"  # the package's name of the weights of 2021
-_MODULE: Final = "downstream.report_generation.metrics.score_radgraph"
-_BATCH: Final = 16  # reports between two entries of the progress; each is read by itself
+
+SCORER: Final = Scorer(
+    metric="radgraph",
+    label="RadGraph",
+    module="downstream.report_generation.metrics.score_radgraph",
+    packages=("radgraph", "transformers", "torch"),
+    batch_size=16,  # each is read by itself
+    settings={"reward": REWARD},
+)
 
 
 def check(weights: Path, bert: Path) -> None:
@@ -126,44 +128,24 @@ def _model_names(config: dict[str, Any], weights: Path) -> list[dict[str, Any]]:
         ) from None
 
 
+def score_of(scorer: Any) -> Score:
+    """Return what scores pairs of reports by the package's F1RadGraph."""
+    import torch
+
+    @torch.inference_mode()
+    def score(references: list[str], generated: list[str]) -> list[float]:
+        return scorer(refs=references, hyps=generated)[1]
+
+    return score
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     parser = scorer_arguments(__doc__, resumes=True)
     parser.add_argument("--weights", type=Path, required=True, help="folder of the archive")
     parser.add_argument("--bert", type=Path, required=True, help="folder of the BERT it names")
     args = parser.parse_args(argv)
-    versions = package_versions(["radgraph", "transformers", "torch"])
-    import torch
-
-    from workflow_scripts.common.devices import device_name, pick_device
-
-    device = pick_device(args.gpus)
-    torch.set_num_threads(args.threads)
-    reports = read_reports(args.outcomes)
-    made = {
-        "weights_sha256": sha256_of(args.weights),
-        "reward": REWARD,
-        "versions": versions,
-        "device": device_name(device),
-    }
-    scorer = load(args.weights, args.bert, args.gpus > 0)
-
-    @torch.inference_mode()
-    def score(references: list[str], generated: list[str]) -> list[float]:
-        return scorer(refs=references, hyps=generated)[1]
-
-    attempt = Attempt(args.progress)
-    scores = score_in_batches(
-        reports,
-        score,
-        batch_size=_BATCH,
-        attempt=attempt,
-        key=made,
-        module=_MODULE,
-        label="RadGraph",
-    )
-    write_scores(args.output, reports, "radgraph", {SCORE: scores}, {**made, **slurm_job()})
-    attempt.end()
+    run_scorer(SCORER, args, args.weights, lambda gpu: score_of(load(args.weights, args.bert, gpu)))
 
 
 if __name__ == "__main__":

@@ -16,25 +16,26 @@ environment of the report scorers (envs/reports.txt). A report in which it finds
 from pathlib import Path
 from typing import Any, Final
 
-from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.checkpoints import check_weight_file, refuse_remote_code
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.files import sha256_of
-from workflow_scripts.common.records import slurm_job
-from workflow_scripts.downstream.report_generation.metrics.reports import (
-    SCORE,
-    package_versions,
-    read_reports,
-    score_in_batches,
-    scorer_arguments,
-    write_scores,
+from workflow_scripts.downstream.report_generation.metrics.reports import scorer_arguments
+from workflow_scripts.downstream.report_generation.metrics.run_scorer import (
+    Score,
+    Scorer,
+    run_scorer,
 )
 
 NO_ENTITY: Final = 0.5
 """What the package scores where either report has no entity."""
 
-_MODULE: Final = "downstream.report_generation.metrics.score_ratescore"
-_BATCH: Final = 16  # reports between two entries of the progress; each is read by itself
+
+SCORER: Final = Scorer(
+    metric="ratescore",
+    label="RaTEScore",
+    module="downstream.report_generation.metrics.score_ratescore",
+    packages=("RaTEScore", "medspacy", "spacy", "transformers", "torch"),
+    batch_size=16,  # each is read by itself
+)
 
 
 def check(weights: Path, encoder: Path) -> None:
@@ -70,29 +71,8 @@ def load(weights: Path, encoder: Path, gpu: bool) -> Any:
     )
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the script; see `--help`."""
-    parser = scorer_arguments(__doc__, resumes=True)
-    parser.add_argument("--weights", type=Path, required=True, help="folder of RaTE-NER")
-    parser.add_argument("--encoder", type=Path, required=True, help="folder of BioLORD")
-    args = parser.parse_args(argv)
-    versions = package_versions(["RaTEScore", "medspacy", "spacy", "transformers", "torch"])
-    import torch
-
-    from workflow_scripts.common.devices import device_name, pick_device
-
-    device = pick_device(args.gpus)
-    torch.set_num_threads(args.threads)
-    reports = read_reports(args.outcomes)
-    made = {
-        "weights_sha256": {
-            "entities": sha256_of(args.weights),
-            "encoder": sha256_of(args.encoder),
-        },
-        "versions": versions,
-        "device": device_name(device),
-    }
-    scorer = load(args.weights, args.encoder, args.gpus > 0)
+def score_of(scorer: Any) -> Score:
+    """Return what scores pairs of reports by the package's RaTEScore."""
     from RaTEScore.utils import sentence_split
 
     def score(references: list[str], generated: list[str]) -> list[float]:
@@ -106,18 +86,17 @@ def main(argv: list[str] | None = None) -> None:
             found += scorer.compute_score([other], [one])
         return found
 
-    attempt = Attempt(args.progress)
-    scores = score_in_batches(
-        reports,
-        score,
-        batch_size=_BATCH,
-        attempt=attempt,
-        key=made,
-        module=_MODULE,
-        label="RaTEScore",
-    )
-    write_scores(args.output, reports, "ratescore", {SCORE: scores}, {**made, **slurm_job()})
-    attempt.end()
+    return score
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script; see `--help`."""
+    parser = scorer_arguments(__doc__, resumes=True)
+    parser.add_argument("--weights", type=Path, required=True, help="folder of RaTE-NER")
+    parser.add_argument("--encoder", type=Path, required=True, help="folder of BioLORD")
+    args = parser.parse_args(argv)
+    weights = {"entities": args.weights, "encoder": args.encoder}
+    run_scorer(SCORER, args, weights, lambda gpu: score_of(load(args.weights, args.encoder, gpu)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""Where records lie, by hand."""
+
+from workflow_scripts.planning.records import (
+    downstream_records,
+    fidelity_records,
+    privacy_records,
+)
+
+
+def test_fidelity_has_a_record_of_each_encoder_and_model():
+    assert fidelity_records(["rad_dino", "inception"], ["a", "b"]) == [
+        "results/fidelity/rad_dino/a.json",
+        "results/fidelity/rad_dino/b.json",
+        "results/fidelity/inception/a.json",
+        "results/fidelity/inception/b.json",
+    ]
+
+
+def test_privacy_has_both_protocols_and_an_attacker_where_there_are_models():
+    found = privacy_records(["a"], "as_published")
+    assert found == [
+        f"results/privacy/{name}.json"
+        for name in (
+            "attacker/real",
+            "as_published/attacker/real",
+            "a",
+            "as_published/a",
+            "closest/a",
+            "novelty/a",
+            "lenses/a",
+        )
+    ]
+    assert privacy_records([], "as_published") == []
+
+
+def test_downstream_has_the_baselines_of_a_task_without_any_model():
+    assert downstream_records(["segmentation"], ["a"]) == [
+        "results/downstream/segmentation/real_only/real.json",
+        "results/downstream/segmentation/augmented/a.json",
+        "results/downstream/segmentation/labeller/real.json",
+    ]
+    assert downstream_records(["classification", "report_generation"], []) == [
+        "results/downstream/classification/real_only/real.json",
+        "results/downstream/report_generation/real_only/real.json",
+        "results/downstream/report_generation/released/real.json",
+    ]
+    both = downstream_records(["classification"], ["a"])
+    assert "results/downstream/classification/synthetic_only/a.json" in both
