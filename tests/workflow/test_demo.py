@@ -262,7 +262,8 @@ def test_the_bundle_for_publication_shows_no_patient(demo):
 
 
 def test_what_the_workflow_writes_is_its_owners_alone(demo):
-    for folder in ("cohort", "generate", "finetune", "features", "privacy", "downstream", "tables"):
+    stages = ("cohort", "generate", "finetune", "features", "privacy", "downstream")
+    for folder in (*stages, "costs", "paper_audit", "tables"):
         files = [path for path in (demo / "results" / folder).rglob("*") if path.is_file()]
         assert files
         assert [path for path in files if path.stat().st_mode & 0o077] == []
