@@ -19,6 +19,7 @@ from workflow_scripts.preflight.cost_model import (
     cohort_of,
     estimate,
     margin_minutes,
+    shard_minutes,
     works,
 )
 from workflow_scripts.preflight.rates import Rate, newest, read_rates
@@ -245,6 +246,42 @@ def test_minutes_are_the_estimate_with_a_margin():
     assert margin_minutes(3.0, otherwise=2880) == 360  # twice
     assert margin_minutes(3.001, otherwise=2880) == 361
     assert margin_minutes(0.01, otherwise=2880) == 30
+
+
+def test_a_shard_asks_for_what_the_slowest_gpu_takes_twice():
+    def minutes(*found, attempt=1, cohort=PAPER, prompt_set="privacy"):
+        return shard_minutes(CONFIG, cohort, found, "sd_v1_4", prompt_set, 720, attempt)
+
+    settings = "fp32, 50 steps, guidance 7.5, 512 px, batches of 16"
+    fast = dataclasses.replace(STEP, part="sample:sd_v1_5", note=settings, value=1.0)
+    slow = dataclasses.replace(fast, kind="A100", value=0.25)
+    # A shard of eight has 2,500 images: 2,500 s, or 10,000 s on the slower GPU.
+    assert minutes(fast) == 84
+    assert minutes(fast, slow) == 334
+    assert minutes(fast, slow, attempt=2) == 668
+    assert minutes() == minutes(attempt=2) == 720
+    assert minutes(STEP) == 720
+    unknown = dataclasses.replace(PAPER, test_prompts=None)
+    assert minutes(fast, cohort=unknown, prompt_set="test") == 720
+
+
+def test_what_work_takes_at_least_follows_from_its_operations():
+    found = works(CONFIG, PAPER)
+    full = of(found, "sd_v1_4", "finetune", "images shown")
+    once = cost_model.forward_flop(CONFIG["models"]["sd_v1_4"], "sd_v1_4", 512)
+    # Stable Diffusion's U-Net does 0.34 T multiply-adds for an image of 512 pixels.
+    assert once == pytest.approx(2 * 0.34e12, rel=0.02)
+    assert full.flop == 3 * once
+    sampled = of(found, "sd_v1_4", "generate", "privacy")
+    assert sampled.flop == 50 * 2 * once  # guided: two passes a step
+    flux = of(found, "flux_1_dev", "generate", "privacy")
+    own = cost_model.forward_flop(CONFIG["models"]["flux_1_dev"], "flux_1_dev", 512)
+    assert flux.flop == 50 * own  # its guidance is an input
+    assert of(found, "flux_1_dev", "finetune", "images shown").flop == 2 * own
+    bound = estimate(full, [], "H100").bound
+    assert bound == pytest.approx(37_092 * 128 * 3 * once / 989e12 / 3600)
+    assert estimate(full, [], "unheard of").bound is None
+    assert cost_model.forward_flop(CONFIG["models"]["sd_v1_4"], "sd_v1_4", 256) is None
 
 
 def test_every_stage_of_the_plan_is_one_of_the_cost_table():

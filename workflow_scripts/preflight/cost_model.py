@@ -10,6 +10,7 @@ gradients costs has not been measured); nothing waits for a place in a queue.
 """
 
 import argparse
+import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +50,15 @@ MEASURES: Final[Mapping[str, str]] = {
 }
 """A base's folder to the model whose part of gpu-check measures its network."""
 
+PEAKS: Final[Mapping[str, float]] = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
+"""Dense bf16 FLOP/s of the fastest card of a kind, by NVIDIA's data sheets."""
+
+COUNTED: Final = Path(__file__).with_name("counted.csv")
+"""Operations and activations of the published networks, written by `python -m tests.gpu.count`."""
+
+_GUIDED: Final = ("stable_diffusion", "pixart_sigma", "sana", "stable_diffusion_3")
+"""Families that pass each image through the network twice a step where they are guided."""
+
 PRECISIONS: Final = {"no": "float32", "fp32": "float32", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -85,6 +95,7 @@ class Work:
         name: of the rate within its part.
         settings: with which the rate must have been measured.
         jobs: how many jobs share the work equally, one GPU each.
+        flop: floating-point operations that a piece takes at least, where they were counted.
         spread: numbers of GPUs over which ONE job divides each step as the rate was measured; None
             for work that is divided by jobs.
     """
@@ -99,6 +110,7 @@ class Work:
     settings: str
     jobs: int = 1
     spread: frozenset[int] | None = None
+    flop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,8 @@ class Estimate:
         near: the newest rate of the same part with other settings, for people alone.
         gpu_hours: None where the rate is missing or the count is not known.
         hours: by number of GPUs; None also where a step would be divided otherwise than measured.
+        bound: GPU-hours that it takes at least: the network's operations at the GPU's peak. No
+            estimate; None where they were not counted.
     """
 
     work: Work
@@ -118,6 +132,7 @@ class Estimate:
     near: Rate | None
     gpu_hours: float | None
     hours: Mapping[int, float | None] = field(default_factory=dict)
+    bound: float | None = None
 
 
 def training_settings(tuned: Mapping[str, Any], images: int) -> str:
@@ -228,10 +243,13 @@ def estimate(work: Work, rates: Sequence[Rate], kind: str, gpus: Sequence[int] =
     rate = newest(rates, kind, work.parts, work.name, work.settings)
     alike = [r for r in reversed(rates) if r.part in work.parts and r != rate]
     near = next((r for r in alike if r.name == work.name), next(iter(alike), None))
+    bound, peak = None, PEAKS.get(kind)
+    if work.count is not None and work.flop is not None and peak is not None:
+        bound = work.count * work.flop / peak / 3600
     if rate is None or work.count is None:
-        return Estimate(work, rate, None if rate else near, None, dict.fromkeys(gpus))
+        return Estimate(work, rate, None if rate else near, None, dict.fromkeys(gpus), bound)
     whole = work.count * rate.seconds / 3600
-    return Estimate(work, rate, None, whole, {n: _hours(work, whole, n) for n in gpus})
+    return Estimate(work, rate, None, whole, {n: _hours(work, whole, n) for n in gpus}, bound)
 
 
 def _hours(work: Work, whole: float, gpus: int) -> float | None:
@@ -255,6 +273,55 @@ def margin_minutes(
     return otherwise if hours is None else max(least, math.ceil(60 * margin * hours))
 
 
+def shard_minutes(
+    config: Mapping[str, Any],
+    cohort: Cohort,
+    rates: Sequence[Rate],
+    model: str,
+    prompt_set: str,
+    otherwise: int,
+    attempt: int = 1,
+) -> int:
+    """Return the minutes that one shard of sampling asks for.
+
+    The slowest kind of GPU that was measured counts, for a rule does not know on which its jobs
+    will run. A retry asks for more where the minutes follow from a rate.
+
+    Args:
+        config: the validated config.
+        cohort: how many images there are.
+        rates: all that were measured.
+        model: that is sampled.
+        prompt_set: of which the shard is one.
+        otherwise: minutes where there is no rate.
+        attempt: the job's, from 1.
+    """
+    own = [one for one in _sampling(config, cohort, [model]) if one.what == f"{prompt_set} images"]
+    hours = [
+        found
+        for kind in {rate.kind for rate in rates}
+        for one in own
+        if (found := estimate(one, rates, kind, (one.jobs,)).hours[one.jobs]) is not None
+    ]
+    slowest = max(hours, default=None)
+    return margin_minutes(slowest, otherwise) * (1 if slowest is None else attempt)
+
+
+def forward_flop(block: Mapping[str, Any], key: str, size: int) -> float | None:
+    """Return the operations of one pass of an image through a model's network.
+
+    Args:
+        block: the model's block of the config.
+        key: the model.
+        size: side in pixels; only at the one that was counted are they known.
+    """
+    with COUNTED.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            if row["model"] == measured_as(block, key) and f", {size} px," in row["settings"]:
+                return float(row["forward_flop_per_image"])
+    return None
+
+
 def _finetuning(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
     encoders = set()
     for key in config["run_models"]:
@@ -276,10 +343,14 @@ def _finetuning(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
         count = None
         if cohort.training is not None:
             count = max(1, math.ceil(cohort.training * tuned["epochs"] / batch)) * batch
+        once = forward_flop(block, key, tuned["size"])
+        # The backward pass has two products for each of the forward's, one for a frozen weight.
+        passes = 2 if tuned["method"] == "lora" else 3
         yield Work(
             "finetune", key, "images shown", count, "images", parts, "images per second",
             training_settings(tuned, images),
             spread=frozenset(n for n in GPUS if _pass(batch, n, most) == images),
+            flop=None if once is None else passes * once,
         )  # fmt: skip
 
 
@@ -310,11 +381,15 @@ def _sampling(config: Mapping[str, Any], cohort: Cohort, models: Sequence[str]) 
         given, measured = block["generate"], measured_as(block, key)
         parts = (f"sample:{measured}", f"sample:{measured}:{given.get('precision', 'fp32')}")
         settings = sampling_settings(given, given["size"], given["batch_size"])
+        flop = forward_flop(block, key, given["size"])
+        if flop is not None:
+            guided = block["family"] in _GUIDED and given["guidance"] > 1
+            flop *= given["steps"] * (2 if guided else 1)
         for name in prompt_sets_of(dict(config), key):
             count, shards = _prompts(config, cohort, name), config["prompt_sets"][name]["shards"]
             yield Work(
                 "generate", key, f"{name} images", count, "images", parts, "images per second",
-                settings, shards,
+                settings, shards, flop=flop,
             )  # fmt: skip
 
 

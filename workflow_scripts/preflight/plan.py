@@ -56,6 +56,7 @@ UNMEASURED: Final[Mapping[str, str]] = {
 
 COLUMNS: Final = (
     "model", "stage", "what", "count", "unit", "gpu_hours", *(f"hours_{n}_gpus" for n in GPUS),
+    "bound_gpu_hours",
     "rate", "rate_unit", "gpu", "date", "torch", "source", "missing", "measured_otherwise",
 )  # fmt: skip
 
@@ -113,6 +114,7 @@ def rows_of(estimates: Iterable[Estimate]) -> list[dict[str, Any]]:
                     (
                         work.model, work.stage, work.what, work.count, work.unit, one.gpu_hours,
                         *(one.hours.get(n) for n in GPUS),
+                        one.bound,
                         *((rate.value, rate.unit, rate.kind, rate.date, rate.torch, rate.file)
                           if rate else (None,) * 6),
                         why, str(one.near) if one.near else None,
@@ -190,6 +192,9 @@ def text(
         "",
         *_table(_groups(estimates), sources),
         "",
+        "* No estimate: GPU-hours that work without a rate takes at least, the operations of the",
+        "  network alone at the GPU's bf16 peak by its data sheet. Real rates are a part of that.",
+        "",
         *_totals(estimates),
         "",
         "Rates, measured:",
@@ -222,14 +227,14 @@ def _groups(estimates: Sequence[Estimate]) -> list[tuple[str, str, list[Estimate
 
 
 def _table(groups: Sequence[tuple[str, str, list[Estimate]]], sources: Sequence[Rate]) -> list[str]:
-    head = ["model", "stage", "work", "GPU-hours", *(f"on {n}" for n in GPUS), "rate"]
+    head = ["model", "stage", "work", "GPU-hours", *(f"on {n}" for n in GPUS), "bound*", "rate"]
     rows = [head]
     for model, stage, own in groups:
         known = [one for one in own if one.gpu_hours is not None]
         hours = [_sum(known, own, n) for n in (None, *GPUS)]
-        rows.append([model, stage, _work(own), *hours, _rates(own, sources)])
+        rows.append([model, stage, _work(own), *hours, _bound(own), _rates(own, sources)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    right = range(3, 4 + len(GPUS))
+    right = range(3, 5 + len(GPUS))
     return [
         "  ".join(
             cell.rjust(width) if i in right else cell.ljust(width)
@@ -248,6 +253,12 @@ def _sum(known: Sequence[Estimate], own: Sequence[Estimate], gpus: int | None) -
     whole = sum(there)
     shown = f"{whole:.1f}" if whole >= 0.1 else f"{whole:.1g}"
     return f"{'>' if len(there) < len(own) else ''}{shown}"
+
+
+def _bound(own: Sequence[Estimate]) -> str:
+    """Return the least GPU-hours of the work without a rate, as far as its operations are known."""
+    bounds = [one.bound for one in own if one.rate is None and one.bound is not None]
+    return f"{sum(bounds):.1f}" if bounds else "-"
 
 
 def _work(own: Sequence[Estimate]) -> str:
