@@ -265,23 +265,26 @@ def test_a_shard_asks_for_what_the_slowest_gpu_takes_twice():
     assert minutes(fast, cohort=unknown, prompt_set="test") == 720
 
 
-def test_what_work_takes_at_least_follows_from_its_operations():
-    found = works(CONFIG, PAPER)
-    full = of(found, "sd_v1_4", "finetune", "images shown")
+def test_what_work_takes_at_least_follows_from_its_operations(tmp_path, monkeypatch):
     once = cost_model.forward_flop(CONFIG["models"]["sd_v1_4"], "sd_v1_4", 512)
     # Stable Diffusion's U-Net does 0.34 T multiply-adds for an image of 512 pixels.
     assert once == pytest.approx(2 * 0.34e12, rel=0.02)
-    assert full.flop == 3 * once
-    sampled = of(found, "sd_v1_4", "generate", "privacy")
-    assert sampled.flop == 50 * 2 * once  # guided: two passes a step
-    flux = of(found, "flux_1_dev", "generate", "privacy")
-    own = cost_model.forward_flop(CONFIG["models"]["flux_1_dev"], "flux_1_dev", 512)
-    assert flux.flop == 50 * own  # its guidance is an input
-    assert of(found, "flux_1_dev", "finetune", "images shown").flop == 2 * own
-    bound = estimate(full, [], "H100").bound
-    assert bound == pytest.approx(37_092 * 128 * 3 * once / 989e12 / 3600)
-    assert estimate(full, [], "unheard of").bound is None
     assert cost_model.forward_flop(CONFIG["models"]["sd_v1_4"], "sd_v1_4", 256) is None
+    counted = tmp_path / "counted.csv"
+    head = "model,settings,fixed_gb,image_gb,forward_flop_per_image,torch"
+    rows = [f'{name},"x, 512 px, y",1,1,1e12,2' for name in ("sd_v1_5", "flux_1_dev")]
+    counted.write_text("\n".join([head, *rows]) + "\n")
+    monkeypatch.setattr(cost_model, "COUNTED", counted)
+    found = works(CONFIG, PAPER)
+    full = of(found, "sd_v1_4", "finetune", "images shown")
+    assert full.flop == 3e12
+    assert of(found, "sd_v1_4", "generate", "privacy").flop == 100e12  # guided: twice a step
+    assert of(found, "flux_1_dev", "generate", "privacy").flop == 50e12  # its guidance is an input
+    assert of(found, "flux_1_dev", "finetune", "images shown").flop == 2e12  # an adapter
+    assert of(found, "sana", "finetune", "images shown").flop is None
+    bound = estimate(full, [], "H100").bound
+    assert bound == pytest.approx(37_092 * 128 * 3e12 / 989e12 / 3600)
+    assert estimate(full, [], "unheard of").bound is None
 
 
 def test_every_stage_of_the_plan_is_one_of_the_cost_table():
