@@ -140,7 +140,7 @@ def training_phases(
     }
     # Autocast casts float32 weights for each pass and keeps the copies until it ends.
     copies = {"autocast's copies": low * parts.trained} if low < 4 else {}
-    more = dict(copies)
+    more: dict[str, float] = dict(copies)
     if activations:
         shown = images or min(tuned["per_device_batch_size"], tuned["batch_size"])
         more["activations"] = GB * (activations.fixed + shown * activations.image)
