@@ -12,7 +12,7 @@ DEMO := snakemake --profile profiles/demo
 ELEVEN := python -m workflow_scripts.world.warm_python snakemake --profile profiles/demo \
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
-.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check lint format check \
+.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check plan lint format check \
   audit prompts refresh release profiles clean clean-cache
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo 'make test-full the same, and what is heavy: SLURM, faults, eleven systems, real films'
 	@echo 'make bench     set up, run all benchmarks, write bench.csv (BENCH=--small: only whether they run)'
 	@echo 'make gpu-check  on a GPU: what training, sampling and scoring take, within 8 minutes (GPU_CHECK=...)'
+	@echo 'make plan      hours and disk of config.yaml by model and stage, before anything runs (PLAN=...)'
 	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
 	@echo 'make reports   the packages that score generated reports with RadGraph, RaTEScore and GREEN'
 	@echo 'make check     is every file that config.yaml names there, whole and of the right shape?'
@@ -130,6 +131,10 @@ check: env
 
 audit: env
 	python -m workflow_scripts.paper_audit.build --out results/paper_audit
+
+# PLAN="--config config.yaml profiles/demo/overlay.yaml --csv plan.csv" and the like.
+plan: env
+	@python -m workflow_scripts.preflight.plan $(PLAN)
 
 prompts: env
 	snakemake --cores 1 prompts

@@ -43,6 +43,8 @@ from workflow_scripts.planning.records import (
     fidelity_records,
     privacy_records,
 )
+from workflow_scripts.preflight.cost_model import cohort_of, shard_minutes
+from workflow_scripts.preflight.rates import read_rates
 from workflow_scripts.preflight.site import request_of
 from workflow_scripts.tables.rule_graph import rule_graph, to_json
 from workflow_scripts.world.warm_python import FOLDER as WARM_PYTHON
@@ -575,6 +577,18 @@ def more_memory(wildcards, attempt, base):
     return base * attempt
 
 
+@cache
+def measured():
+    """What the cost model knows: the cohort's size, and rates measured on GPUs."""
+    return cohort_of(config), read_rates()
+
+
+def sampling_minutes(wildcards, attempt, otherwise):
+    """Minutes of one shard of sampling, by the cost model; where it has no rate, as the rule says."""
+    asked = (wildcards.model, wildcards.prompt_set, otherwise, attempt)
+    return shard_minutes(config, *measured(), *asked)
+
+
 def why_missing(model, prompt_set):
     """Why a model has no images of a prompt set."""
     if captions(model) and prompt_set == "augment":
@@ -857,6 +871,17 @@ def slurm_requests(jobs):
     ]
 
 
+def gpu_memory(jobs):
+    """GB of the smallest GPU that each stage's jobs ask for, as flags, where the profile says it."""
+    found = {}
+    for job in jobs:
+        size = job.resources.get("gpu_memory_gb")
+        if size and job.rule.name in ("finetune_train", "generate_sample"):
+            found.setdefault(job.rule.name.split("_")[0], []).append(size)
+    sizes = [f"{stage}={min(asked)}" for stage, asked in sorted(found.items())]
+    return " ".join(["--gpu-memory", *sizes] if sizes else [])
+
+
 def preflight():
     """Check every file that the planned jobs need, and what they ask of SLURM, before the first."""
     planned = list(workflow.dag.needrun_jobs())
@@ -872,7 +897,8 @@ def preflight():
         requests = slurm_requests(planned)
         asked.write_text(json.dumps(requests))
         asking = f"--requests {asked}" if requests else ""
+        memory = gpu_memory(planned)
         shell(
             "python -m workflow_scripts.preflight.check --config {resolved}"
-            " --stages {stages} --models {models} {devices} {asking} >&2"
+            " --stages {stages} --models {models} {devices} {memory} {asking} >&2"
         )

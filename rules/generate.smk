@@ -26,7 +26,7 @@ rule generate_sample:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=64000),
-        runtime=720,
+        runtime=partial(sampling_minutes, otherwise=720),
     params:
         version=VERSIONS["generate"],
         weights=sampled_base,

@@ -31,7 +31,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from tests.gpu.lines import Writer, read_lines, write_csv
-from tests.gpu.parts import LEFT_OUT, PARTS, Part
+from tests.gpu.parts import PARTS, Part
 
 RESULTS: Final = Path(__file__).parent / "results"
 LEAST_S: Final = 12.0
@@ -100,8 +100,6 @@ def run_all(
     with TemporaryDirectory() as name:
         file = Path(name) / "lines.jsonl"
         forks = _can_fork(tiny)
-        for part, why in LEFT_OUT.items():
-            Writer(part, file)("state", None, "state", f"left out: {why}")
         for part in parts:
             say = Writer(part.name, file)
             began, left = time.monotonic(), end - time.monotonic()

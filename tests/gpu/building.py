@@ -159,7 +159,7 @@ def build(
         )
         parts[f"tokenizer{suffix}"] = tokenizer
     schedule, values = system.scheduler
-    parts["scheduler"] = getattr(diffusers, schedule)(**values)
+    parts["scheduler"] = _scheduler(schedule, values)
     if system.pipeline == "StableDiffusionPipeline":
         parts |= {"safety_checker": None, "feature_extractor": None}
         parts["requires_safety_checker"] = False
@@ -172,6 +172,12 @@ def _values(name: str, config: dict[str, Any], tiny: bool) -> dict[str, Any]:
 
 def _built(library: Any, kind: str, values: dict[str, Any], device: Any, dtype: Any) -> Any:
     return _placed(lambda: getattr(library, kind)(**values), device, dtype)
+
+
+def _scheduler(kind: str, values: dict[str, Any]) -> Any:
+    import diffusers
+
+    return getattr(diffusers, kind)(**values)
 
 
 def _placed(make: Any, device: torch.device, dtype: torch.dtype) -> Any:

@@ -23,12 +23,13 @@ from tests.benchmarks.inputs import radiograph
 from tests.gpu.lines import Writer
 from tests.gpu.measure import seconds_of
 from workflow_scripts.common.attempts import Attempt
-from workflow_scripts.common.images import ImageItem, decode_image
+from workflow_scripts.common.images import ImageItem, decode_image, png_bytes
 from workflow_scripts.common.resnet import ResNet
 from workflow_scripts.features.encoders import biovil_t_image, rad_dino, reid
 from workflow_scripts.features.encoders.densenet_121 import DenseNet121, DenseNetEncoder
 from workflow_scripts.features.encoders.inception_v3 import InceptionEncoder, InceptionV3
 from workflow_scripts.features.extract import Collection, compute_exactly, embed
+from workflow_scripts.preflight.cost_model import GENERATED
 
 PIXELS: Final = (2544, 3056)
 """Width and height of many of MIMIC-CXR's radiographs."""
@@ -72,6 +73,13 @@ def time_encoding(name: str, device: torch.device, tiny: bool, say: Writer) -> N
     whole_s = seconds_of(whole, device, 1, 0)
     say("whole", count / whole_s, "1/s", f"{how}, {cores} core(s)")
     say("whole / bare", (count / whole_s) / (batch / bare_s), "1", "of images a second")
+    made = generated(count, 64 if tiny else 512)
+    if name == "cxas":
+        whole = cxas_work(device, tiny, made, batch, cores)[2]
+    else:
+        whole = encoder_work(name, device, tiny, made, batch, cores)[2]
+    how = f"float32, batches of {batch}, {count} PNGs of {made[0].open().size[0]} pixels"
+    say(GENERATED, count / seconds_of(whole, device, 1, 0), "1/s", f"{how}, {cores} core(s)")
 
 
 def radiographs(count: int, size: tuple[int, int]) -> list[ImageItem]:
@@ -82,6 +90,14 @@ def radiographs(count: int, size: tuple[int, int]) -> list[ImageItem]:
         radiograph(rng, *size, noise=2).save(buffer, "JPEG", quality=95)
         files.append(buffer.getvalue())
     return [ImageItem(f"i{i}", f"i{i}.jpg", files[i % FILES]) for i in range(count)]
+
+
+def generated(count: int, side: int) -> list[ImageItem]:
+    """Return so many images as shards hold them, PNGs of three equal channels; a few repeat."""
+    rng, files = np.random.default_rng(0), []
+    for _ in range(FILES):
+        files.append(png_bytes(radiograph(rng, side, side, noise=2).convert("RGB")))
+    return [ImageItem(f"g{i}", f"g{i}.png", files[i % FILES]) for i in range(count)]
 
 
 def encoder_work(

@@ -12,13 +12,10 @@ _TRAINING: Final = (*_MODELS, *_FILES, "tokenizers", "safetensors", "psutil", "y
 _LORA: Final = (*_TRAINING, "peft")
 _SCORES: Final = ("torch", "scipy", "numpy")
 _AGREEMENT: Final = (*_SCORES, *_FILES, "accelerate", "safetensors", "psutil", "yaml")
+_STEPS: Final = ("torch", "numpy", "scipy", "accelerate", *_TRAINING)
 _ENCODING: Final = ("torch", "transformers", "scipy", *_FILES)
 
 ADAPTED: Final = ("flux_1_dev", "sd_v3_5", "lumina_2")
-LEFT_OUT: Final = {
-    "sample:llm_cxr": "the configuration of its autoencoder is not public",
-    "two GPUs": "not written yet",
-}
 
 
 @dataclass(frozen=True)
@@ -106,4 +103,10 @@ PARTS: Final = (
     _sampling("sd_v1_5", 40, "fp16"),
     _sampling("pixart_sigma", 40, "bf16"),
     _sampling("flux_1_dev", 60, "fp16"),
+    Part("sample:llm_cxr", 75, _TRAINING, "answering", "time_llm_cxr"),
+    Part("classify", 30, _STEPS, "downstream", "time_classifier"),
+    Part("unet", 30, (*_STEPS, "monai"), "downstream", "time_segmenter"),
+    Part("read:chexbert", 30, _TRAINING, "downstream", "time_chexbert"),
+    Part("read:green", 90, _TRAINING, "downstream", "time_green"),
+    Part("together", 120, _TRAINING, "together", "compare_together"),
 )

@@ -394,4 +394,4 @@ SYSTEMS: Final = {
         ),
     )
 }
-"""By their block in config.yaml. Not LLM-CXR: its autoencoder's configuration is not public."""
+"""By their block in config.yaml. LLM-CXR, which is no pipeline of diffusers, is in answering.py."""

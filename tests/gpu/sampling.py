@@ -19,6 +19,7 @@ from tests.gpu.building import (
 from tests.gpu.lines import Writer
 from tests.gpu.measure import at_steps, peak_gib, seconds_of
 from tests.gpu.published import SYSTEMS
+from workflow_scripts.preflight.cost_model import sampling_settings
 
 FEW_AND_MANY: Final = (4, 8)
 """Steps of the two runs. Lumina 2 guides a quarter of them, so both are multiples of four."""
@@ -76,8 +77,8 @@ def time_sampling(
         count: seconds_of(lambda shown=shown: replay(shown), device, repeats, warm_up=0)
         for count, shown in calls.items()
     }
-    guidance = sample_settings(model, steps, tiny).guidance
-    how = f"{precision}, {steps} steps, guidance {guidance:g}, batches of {images}"
+    size = sample_settings(model, steps, tiny).size
+    how = sampling_settings({**block, "precision": precision}, size, images)
     ours_s, bare_s = (
         at_steps((few, found[few]), (many, found[many]), steps) for found in (ours, bare)
     )

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from tests.gpu.lines import Writer
+from workflow_scripts.preflight.cost_model import search_settings
 from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
 
 GENERATED: Final = 20_000
@@ -32,5 +33,5 @@ def time_search(device: torch.device, tiny: bool, say: Writer) -> None:
             )
         taken = time.perf_counter() - start
         assert found.rows.shape == (m, CLOSEST)
-        how = f"the {CLOSEST} closest of {n} for each of {m}, {dimensions} dimensions"
+        how = search_settings(CLOSEST, m, n, dimensions)
         say(f"closest by {name}", taken, "s", how)

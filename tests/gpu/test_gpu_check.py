@@ -150,7 +150,7 @@ def test_every_part_runs_tiny_on_a_cpu(tmp_path):
     out = tmp_path / "out.csv"
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpu", "--cpu", "--minutes", "60", "--out", str(out)],
-        cwd=driver.RESULTS.parents[2], capture_output=True, text=True, timeout=900,
+        cwd=driver.RESULTS.parents[2], capture_output=True, text=True, timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     rows = rows_of(out)
@@ -159,9 +159,19 @@ def test_every_part_runs_tiny_on_a_cpu(tmp_path):
     for part in PARTS:
         assert states[part.name] == "done"
         wanted = {
-            "train": ("seconds per step", "peak memory", "bare / ours", "FLOP per step"),
+            "train": (
+                "seconds per step",
+                "images encoded per second",
+                "peak memory",
+                "bare / ours",
+                "FLOP per step",
+            ),
             "sample": ("images per second", "peak memory"),
-            "encode": ("decoding", "preparing", "whole / bare"),
+            "encode": ("decoding", "preparing", "whole / bare", "whole, generated"),
+            "classify": ("images per second",),
+            "unet": ("seconds per step",),
+            "read": ("reports per second",),
+            "together": ("losses", "weights"),
         }.get(part.name.split(":")[0], ())
         for name in wanted:
             assert (part.name, name) in found, (part.name, name)

@@ -15,7 +15,13 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from tests.gpu.building import CAPTION, family_of, pipeline_for_training, train_settings
+from tests.gpu.building import (
+    CAPTION,
+    config_of,
+    family_of,
+    pipeline_for_training,
+    train_settings,
+)
 from tests.gpu.lines import Writer
 from tests.gpu.measure import (
     CAPACITIES,
@@ -27,9 +33,12 @@ from tests.gpu.measure import (
     seconds_of,
 )
 from workflow_scripts.common.devices import accelerator_on
+from workflow_scripts.finetune.data import ENCODED_TOGETHER
+from workflow_scripts.finetune.draws import divide_batch
 from workflow_scripts.finetune.resume import Checkpoint
 from workflow_scripts.finetune.time_limit import TimeLimit
 from workflow_scripts.finetune.train import TrainSettings, _EncodedCache, _Run
+from workflow_scripts.preflight.cost_model import training_settings
 
 Batch = list[tuple[np.ndarray, np.ndarray, torch.Tensor]]
 
@@ -42,7 +51,8 @@ def time_training(model: str, device: torch.device, tiny: bool, say: Writer) -> 
         run = make_run(model, pipeline, settings, device, Path(folder))
         batch = next(run.batches())
     images = settings.per_device_batch_size
-    method = f"{settings.method}, {settings.mixed_precision}, {settings.size} px, {images} images"
+    tuned = config_of(model)["finetune"] | {"size": settings.size}
+    method = training_settings(tuned, images)
     repeats = 1 if tiny else 5
     seen: dict[str, Any] = {}
 
@@ -67,6 +77,13 @@ def time_training(model: str, device: torch.device, tiny: bool, say: Writer) -> 
         "s",
         "of our step",
     )
+    autoencoder: Any = getattr(pipeline, run.family.encode_with(pipeline))
+    autoencoder.to(device)  # training has moved it off, once all images were encoded
+    pixels = torch.zeros(ENCODED_TOGETHER, 3, settings.size, settings.size, device=device)
+    encoding = seconds_of(lambda: run._encode_images(pixels), device, repeats)
+    note = f"{settings.size} px, {ENCODED_TOGETHER} at a time, by the autoencoder alone"
+    autoencoder.to("cpu")
+    say("images encoded per second", ENCODED_TOGETHER / encoding, "1/s", note)
     half = max(1, images // 2)
     if half < images:
         fewer = [(rows[:half], indices[:half], encoded[:half]) for rows, indices, encoded in batch]
@@ -120,13 +137,17 @@ def make_run(
             "caption": CAPTION,
         }
     )
+    accelerator = accelerator_on(device, settings.mixed_precision)
+    _, accumulate = divide_batch(
+        settings.batch_size, accelerator.num_processes, settings.per_device_batch_size
+    )
     return _Run(
         family_of(model),
         pipeline,
         rows,
         settings,
-        accelerator_on(device, settings.mixed_precision),
-        1,
+        accelerator,
+        accumulate,
         2,
         checkpoint,
         _EncodedCache(None, {}),

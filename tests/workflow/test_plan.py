@@ -136,7 +136,8 @@ def test_the_slurm_profiles_differ_only_in_what_a_site_edits():
 def test_a_site_is_set_in_one_place(tmp_path):
     text = Path("profiles/slurm_h200/config.yaml").read_text()
     site = {"account: null": "account: mine", "scratch: null": "scratch: /local"}
-    site |= {"{ slurm_partition: h200, gpu_model: h200 }": "{ slurm_partition: x, gpu_model: y }"}
+    site |= {"slurm_partition: h200, gpu_model: h200": "slurm_partition: x, gpu_model: y"}
+    site |= {"gpu_memory_gb: 141": "gpu_memory_gb: 80"}
     for ours, theirs in site.items():
         assert text.count(ours) == 1
         text = text.replace(ours, theirs)
@@ -145,7 +146,8 @@ def test_a_site_is_set_in_one_place(tmp_path):
     assert profile["default-resources"]["slurm_account"] == "mine"
     assert profile["default-resources"]["tmpdir"] == "/local"
     tuning = profile["set-resources"]["finetune_train"]
-    assert tuning == {"slurm_partition": "x", "gpu_model": "y", "cpus_per_task": 32}
+    wanted = {"slurm_partition": "x", "gpu_model": "y", "gpu_memory_gb": 80, "cpus_per_task": 32}
+    assert tuning == wanted
 
 
 @pytest.mark.parametrize("name", ["slurm_h200", "slurm_a100"])

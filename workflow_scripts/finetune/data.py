@@ -145,6 +145,11 @@ class TrainingImages:
         elif fits:
             self._encoded = self._encode_all()
 
+    @property
+    def all_encoded(self) -> bool:
+        """Whether what encodes is needed no more: all images lie encoded in memory or the cache."""
+        return self.complete and (self._encoded is not None or self._blocks is not None)
+
     def batches(self, wanted: Iterable[np.ndarray]) -> Iterator[Tensor]:
         """Iterate over encoded batches (n, *encoded_shape); the next two are got ready meanwhile.
 

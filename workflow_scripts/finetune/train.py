@@ -313,6 +313,10 @@ class _Run:
             agree=lambda said: _all_say(accelerator, said),
             out_of_time=out_of_time,
         )
+        if self.images.all_encoded:  # the steps need its configuration alone
+            encoder = getattr(pipeline, family.encode_with(pipeline), None)
+            if isinstance(encoder, torch.nn.Module) and encoder is not family.network(pipeline):
+                encoder.to("cpu")
 
     def batches(self) -> Iterator[list[tuple[np.ndarray, np.ndarray, torch.Tensor]]]:
         """Iterate over this process's share of each step left.

@@ -13,9 +13,9 @@ import logging
 import math
 import shutil
 import subprocess
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,16 @@ from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.preflight.disk import Sizes, check_disk, planned_writes
+from workflow_scripts.preflight.gpu_memory import (
+    GB,
+    Parts,
+    Phase,
+    activations_of,
+    check_fits,
+    parts_of,
+    sampling_phase,
+    training_phases,
+)
 from workflow_scripts.preflight.site import Request, check_request, read_nodes
 
 if TYPE_CHECKING:
@@ -51,7 +61,11 @@ class Check:
 
 
 def preflight(
-    config: dict[str, Any], stages: set[str], models: set[str], devices: int | None = None
+    config: dict[str, Any],
+    stages: set[str],
+    models: set[str],
+    devices: int | None = None,
+    gpu_memory: Mapping[str, float] | None = None,
 ) -> list[Check]:
     """Check the files of a config, as far as the planned stages and models need them.
 
@@ -60,14 +74,67 @@ def preflight(
         stages: names of the stages that have jobs to run.
         models: keys of the models that have jobs to run.
         devices: over which fine-tuning divides its batches; None leaves that to its jobs.
+        gpu_memory: GB of the GPUs that a stage's jobs ask for; stages without are not checked.
     """
     sizes: dict[str, Sizes] = {}
     subjects = _subjects(config, stages, models, devices, sizes)
     checks = [_checked(what, path, check) for what, path, check in subjects]
+    checks += check_gpus(config, sizes, gpu_memory or {}, devices)
     if sizes:
         writes = planned_writes(config, stages, models & set(config["run_models"]), sizes)
         checks.append(_checked("disk", str(writes), lambda _: check_disk(writes)))
     return checks
+
+
+def check_gpus(
+    config: dict[str, Any],
+    sizes: Mapping[str, Sizes],
+    gpu_memory: Mapping[str, float],
+    devices: int | None,
+) -> list[Check]:
+    """Check that what lies on a GPU fits it; warn of what may not.
+
+    Args:
+        config: the validated config.
+        sizes: of the models that could be built.
+        gpu_memory: GB of a GPU by stage, `finetune` and `generate`.
+        devices: as in `preflight`.
+    """
+    checks = []
+    for key, found in sizes.items():
+        block = config["models"][key]
+        if found.parts is None:
+            continue
+        for stage, gigabytes in gpu_memory.items():
+            # Only of a model that is to be tuned is it known what is trained.
+            if block.get(stage) and (stage != "finetune" or found.parts.trained):
+                phases = _phases(block, key, stage, found.parts, devices or 1)
+                checks.append(_memory_check(f"models.{key}.{stage}", phases, gigabytes))
+    return checks
+
+
+def _memory_check(where: str, phases: list[Phase], gigabytes: float) -> Check:
+    def check(_: Path) -> None:
+        for doubt in check_fits(phases, gigabytes, where):
+            log.warning("%s", doubt)
+
+    most = max(phase.total for phase in phases) / GB
+    said = f"{most:.1f} GB and more, of {gigabytes:g} GB"
+    return _checked(f"{where}, a GPU's memory", said, check)
+
+
+def _phases(block: dict[str, Any], key: str, stage: str, parts: Parts, devices: int) -> list[Phase]:
+    from workflow_scripts.finetune.families import get_family
+
+    family = get_family(block["family"])
+    if stage == "generate":
+        precision = block["generate"].get("precision", "fp32")
+        return [sampling_phase(parts, precision, family.decodes_in_float32)]
+    tuned = block["finetune"]
+    images = min(tuned["per_device_batch_size"], max(1, tuned["batch_size"] // devices))
+    return training_phases(
+        parts, tuned, family.encodes_in_float32, activations_of(block, key), images
+    )
 
 
 def check_site(asked: dict[Request, list[str]]) -> list[Check]:
@@ -345,13 +412,19 @@ def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ())
         _at("finetune.size", lambda: family.check_size(pipeline, tuned["size"]))
     if "generate" in stages:
         _at("generate.size", lambda: family.check_size(pipeline, block["generate"]["size"]))
+    parts = parts_of(pipeline, family.network(pipeline), family.encode_with(pipeline))
     if not (tuned and "finetune" in stages):
-        return Sizes(0, 0, ("", 0), 0)
-    return _sizes(family, pipeline, base, files, tuned)
+        return Sizes(0, 0, ("", 0), 0, parts)
+    return _sizes(family, pipeline, base, files, tuned, parts)
 
 
 def _sizes(
-    family: "Family", pipeline: Any, base: Base, files: list[Path], tuned: dict[str, Any]
+    family: "Family",
+    pipeline: Any,
+    base: Base,
+    files: list[Path],
+    tuned: dict[str, Any],
+    parts: Parts,
 ) -> Sizes:
     """Return the sizes of a model that is built on the meta device and to be tuned."""
     from workflow_scripts.finetune.lora import LoraSettings, add_lora, trained_parameters
@@ -371,6 +444,7 @@ def _sizes(
         math.prod(family.encoded_shape(pipeline, side)),
         (str(base.path("vae").resolve()), side),
         sum(file.stat().st_size for file in others),
+        replace(parts, trained=trained),
     )
 
 
@@ -508,6 +582,23 @@ def _merge(into: dict[str, Any], part: dict[str, Any]) -> None:
             into[key] = value
 
 
+def parse_memory(text: str) -> tuple[str, float]:
+    """Return stage and GB of `finetune=80`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no such thing.
+    """
+    stage, _, size = text.partition("=")
+    try:
+        gigabytes = float(size)
+        if stage not in ("finetune", "generate") or not 0 < gigabytes < math.inf:
+            raise ValueError
+    except ValueError:
+        message = f"{text!r}: write finetune=GB or generate=GB"
+        raise argparse.ArgumentTypeError(message) from None
+    return stage, gigabytes
+
+
 def read_requests(path: Path) -> dict[Request, list[str]]:
     """Read what each rule's jobs ask of SLURM, a list of [rule, request]; return who asks alike."""
     asked: dict[Request, list[str]] = {}
@@ -524,12 +615,26 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--stages", nargs="*", default=stages, help="stages that have jobs to run")
     parser.add_argument("--models", nargs="*", help="models that have jobs to run; default all")
     parser.add_argument("--devices", type=int, help="of a fine-tuning job, whose batch they share")
+    parser.add_argument(
+        "--gpu-memory",
+        nargs="+",
+        default=[],
+        type=parse_memory,
+        metavar="STAGE=GB",
+        help="of the GPUs that finetune or generate ask for",
+    )
     parser.add_argument("--requests", type=Path, help="JSON of what jobs ask of SLURM")
     arguments = parser.parse_args(argv)
     config = read_config(arguments.config)
     validate_config(config)
     models = config["run_models"] if arguments.models is None else arguments.models
-    checks = preflight(config, set(arguments.stages), set(models), arguments.devices)
+    checks = preflight(
+        config,
+        set(arguments.stages),
+        set(models),
+        arguments.devices,
+        dict(arguments.gpu_memory),
+    )
     if arguments.requests:
         checks += check_site(read_requests(arguments.requests))
     print(format_checks(checks))

@@ -14,6 +14,7 @@ from typing import Any, Final
 from workflow_scripts.common.config import prompt_sets_of
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest, read_prompts
+from workflow_scripts.preflight.gpu_memory import Parts
 from workflow_scripts.preflight.needs import GB, checkpoint_bytes, encoded_bytes, image_bytes
 
 log = logging.getLogger(__name__)
@@ -30,12 +31,14 @@ class Sizes:
         encoded: float32 values of an encoded image.
         encoder: what says whether two models encode alike: the autoencoder's folder and the side.
         copied: bytes of the base's other components, which a model trained in full gets a copy of.
+        parts: numbers of parameters of its networks, for the GPU's memory.
     """
 
     trained: int
     encoded: int
     encoder: tuple[str, int]
     copied: int
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True)

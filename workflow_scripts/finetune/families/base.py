@@ -231,7 +231,8 @@ class Family(ABC):
         """Return the training loss of each image, float32 (n,).
 
         Args:
-            pipeline: as loaded and placed.
+            pipeline: as loaded and placed; of what encodes images only the configuration is to be
+                used, for it leaves the device once all of them are encoded.
             network: the trained network, possibly wrapped for several devices.
             encoded: from `encode_images`.
             conditions: from `encode_captions`.

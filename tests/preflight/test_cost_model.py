@@ -1,0 +1,294 @@
+"""The plan: counts by hand, rates by their settings, hours by arithmetic; nothing is guessed."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.gpu.lines import COLUMNS
+from tests.gpu.parts import PARTS
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.preflight import cost_model, plan, rates
+from workflow_scripts.preflight.check import read_config
+from workflow_scripts.preflight.cost_model import (
+    SHARED,
+    Cohort,
+    Work,
+    cohort_of,
+    estimate,
+    margin_minutes,
+    shard_minutes,
+    works,
+)
+from workflow_scripts.preflight.rates import Rate, newest, read_rates
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = read_config([str(ROOT / "config.yaml")])
+DEMO = read_config([str(ROOT / "config.yaml"), str(ROOT / "profiles/demo/overlay.yaml")])
+PAPER = cohort_of(CONFIG, Path("no_results"))
+STEP = Rate("H100", "2030-01-01", "2", "train:x", "images per second", 8.0, "1/s", "a, b", "f.csv")
+
+
+def of(found, model, stage, start=""):
+    one = [w for w in found if (w.model, w.stage) == (model, stage) and w.what.startswith(start)]
+    assert len(one) == 1, one
+    return one[0]
+
+
+def test_counts_of_the_paper_by_hand():
+    assert (PAPER.training, PAPER.test_prompts) == (237_388, 5_034)
+    found = works(CONFIG, PAPER)
+    # 37,091.9 steps of 128 show every image 20 times; the last one is whole.
+    assert of(found, "sd_v1_5", "finetune", "images shown").count == 37_092 * 128
+    assert of(found, "sd_v1_5", "generate", "privacy").count == 20_000
+    assert of(found, "sd_v1_5", "generate", "privacy").jobs == 8
+    assert of(found, "flux_1_dev", "generate", "test").count == 5_034
+    # Each image under both protocols.
+    assert of(found, "sana", "features", "privacy, both protocols: reid").count == 40_000
+    # 20,000 real and as many synthetic images, 95 % of them, 20 times in each of three runs.
+    augmented = of(found, "sana", "classification", "augmented")
+    assert augmented.count == pytest.approx(40_000 * 0.95 * 20 * 3)
+    assert of(found, SHARED, "classification", "real_only").count == pytest.approx(20_000 * 57)
+    assert of(found, "sana", "segmentation", "augmented").count == 30_000
+    assert of(found, SHARED, "segmentation", "pseudo-masks").count == 5_034 + 3_000
+    # 50,000 real and 20,000 synthetic pairs: once for the projector, three times after it.
+    adapter = of(found, "sana", "report_generation", "augmented: adapter")
+    assert (adapter.count, adapter.settings) == (210_000, "r=64, bf16, batches of 16")
+    assert of(found, "sana", "report_generation", "augmented: projector").count == 70_000
+    # What was released continues by the second stage alone.
+    own = [w.what for w in found if w.model == "sana" and "synthetic_only: " in w.what]
+    assert "synthetic_only: adapter, images shown" in own
+    assert not any("projector" in what for what in own)
+    # The controls are neither trained nor sampled; two of them have no images to train others on.
+    assert not [w for w in found if w.model == "noise" and w.stage in ("finetune", "generate")]
+    assert {w.stage for w in found if w.model == "flipped_copies"} == {"features", "privacy"}
+
+
+def test_all_images_are_encoded_once_for_models_with_the_same_autoencoder():
+    config = json.loads(json.dumps(CONFIG))
+    config["run_models"] = ["sd_v3_5", "sd_v3_5_r64", "sana"]
+    found = [w for w in works(config, PAPER) if w.what == "images encoded once"]
+    assert [w.model for w in found] == ["sd_v3_5", "sana"]
+
+
+def test_published_epochs_follow_the_protocol():
+    config = {**CONFIG, "protocol": "as_published"}
+    found = works(config, PAPER)
+    assert of(found, "sana", "report_generation", "augmented: adapter").count == 10 * 70_000
+
+
+def test_variants_are_measured_by_the_part_of_their_network():
+    config = json.loads(json.dumps(CONFIG))
+    config["run_models"] = ["sd_v1_4", "sd_v3_5_r64"]
+    found = works(config, PAPER)
+    assert of(found, "sd_v1_4", "finetune", "images shown").parts == ("train:sd_v1_5",)
+    adapted = of(found, "sd_v3_5_r64", "finetune", "images shown")
+    assert adapted.parts == ("train:sd_v3_5",)
+    assert adapted.settings.startswith("lora r=64 on attention, bf16, 512 px, 16 images")
+
+
+def test_hours_are_count_over_rate():
+    work = Work("finetune", "m", "w", 28_800, "images", ("train:x",), "images per second", "a")
+    spread = dataclasses.replace(work, spread=frozenset({1, 4}))
+    found = estimate(spread, [STEP], "H100")
+    assert found.gpu_hours == 1.0  # 28,800 / 8 a second
+    assert found.hours == {1: 1.0, 4: 0.25, 8: None}  # at eight a step is divided otherwise
+    shards = estimate(dataclasses.replace(work, jobs=6), [STEP], "H100")
+    assert shards.hours == pytest.approx({1: 1.0, 4: 2 / 6, 8: 1 / 6})  # two rounds on four
+    slow = dataclasses.replace(STEP, value=0.5, unit="s")
+    assert estimate(dataclasses.replace(work, count=7200), [slow], "H100").gpu_hours == 1.0
+
+
+def test_nothing_is_guessed():
+    work = Work("finetune", "m", "w", 100, "images", ("train:x",), "images per second", "a")
+    for rate in (
+        dataclasses.replace(STEP, note="ab"),
+        dataclasses.replace(STEP, kind="H200"),
+        dataclasses.replace(STEP, part="train:y"),
+        dataclasses.replace(STEP, name="other"),
+    ):
+        found = estimate(work, [rate], "H100")
+        assert found.rate is None
+        assert found.gpu_hours is None
+        assert set(found.hours.values()) == {None}
+    near = estimate(work, [dataclasses.replace(STEP, note="ab")], "H100").near
+    assert near is not None
+    assert near.note == "ab"
+    unknown = estimate(dataclasses.replace(work, count=None), [STEP], "H100")
+    assert unknown.rate == STEP
+    assert unknown.gpu_hours is None
+
+
+def test_the_newest_rate_counts():
+    later = dataclasses.replace(STEP, date="2030-02-01", value=9.0)
+    assert newest([STEP, later], "H100", ("train:x",), "images per second", "a, b") == later
+
+
+def test_what_is_kept_is_read_and_was_measured_on_a_gpu():
+    found = read_rates()
+    assert {rate.kind for rate in found} >= {"H100"}
+    by_part = {(rate.part, rate.name): rate for rate in found}
+    assert by_part["search", "closest by score"].seconds == 14
+    used = [one for one in plan_of(CONFIG) if one.rate]
+    assert {one.work.parts[0] for one in used} >= {"search", "report:adapter"}
+
+
+def plan_of(config, kind="H100"):
+    cohort = cohort_of(config, Path("no_results"))
+    return [estimate(work, read_rates(), kind) for work in works(config, cohort)]
+
+
+def write_csv(folder, *rows):
+    folder.mkdir(exist_ok=True)
+    with (folder / "one.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+    return folder
+
+
+def row(part, name, value, unit, note, gpu="NVIDIA H200", day="2030-05-06"):
+    return [day, gpu, "580", "2.13", "3.11", part, name, value, unit, note]
+
+
+def test_a_csv_of_gpu_check_fills_the_plan(tmp_path):
+    note = "full, bf16, 512 px, 16 images, with checkpointing, one pass a step"
+    folder = write_csv(
+        tmp_path / "results",
+        row("train:sd_v1_5", "images per second", 50, "1/s", note),
+        row("train:sd_v1_5", "peak memory", 40, "GiB", note),
+        row("train:sd_v1_5", "state", 60, "s", "done"),
+        row("train:sana", "images per second", 50, "1/s", note, gpu="cpu"),
+        row("train:sana", "images per second", "", "1/s", note),
+    )
+    (rate,) = read_rates([folder])
+    assert (rate.kind, rate.date, rate.torch) == ("H200", "2030-05-06", "2.13")
+    work = of(works(CONFIG, PAPER), "sd_v1_4", "finetune", "images shown")
+    found = estimate(work, [rate], "H200")
+    assert found.gpu_hours == pytest.approx(work.count / 50 / 3600)
+    assert found.hours[8] == pytest.approx(found.gpu_hours / 8)  # 16 images are a pass there, too
+    out = tmp_path / "plan.csv"
+    plan.main(["--config", str(ROOT / "config.yaml"), "--rates", str(folder), "--csv", str(out)])
+    rows = list(csv.DictReader(out.open()))
+    (own,) = [r for r in rows if r["model"] == "sd_v1_4" and r["what"] == "images shown"]
+    assert float(own["gpu_hours"]) == pytest.approx(found.gpu_hours, rel=1e-5)
+    assert (own["gpu"], own["date"], own["missing"]) == ("H200", "2030-05-06", "")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        row("p", "n", 0, "s", ""),
+        row("p", "n", "x", "s", ""),
+        row("p", "n", "inf", "s", ""),
+        row("p", "n", 1, "s", "", day="today"),
+    ],
+)
+def test_numbers_that_are_no_rates_are_refused(tmp_path, bad):
+    with pytest.raises(InputError, match="p, n"):
+        read_rates([write_csv(tmp_path, bad)])
+
+
+def test_another_table_is_refused(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="not a table of rates"):
+        read_rates([tmp_path])
+
+
+def test_a_demo_has_counts_only_when_its_cohort_is_made(tmp_path):
+    cohort = cohort_of(DEMO, tmp_path)
+    assert cohort == Cohort(None, None, None, None, "not known before the cohort is made")
+    found = plan_of(DEMO)
+    assert of([one.work for one in found], "tiny_sd", "finetune", "images shown").count is None
+    assert of([one.work for one in found], "tiny_sd", "generate", "augment").count == 200
+    assert "not known before the cohort is made" in plan.text(DEMO, cohort, "H100", found)
+
+
+def test_the_plan_says_what_is_missing_and_what_measures_it(capsys):
+    plan.main(["--config", str(ROOT / "config.yaml"), "--gpu", "H100", "--results", "no_results"])
+    said = capsys.readouterr().out
+    assert "Captioned training images: 237,388; test prompts: 5,034 (the paper)" in said
+    assert 'measured by: make gpu-check GPU_CHECK="sample:flux_1_dev"' in said
+    assert "search, closest by distance: 2.7 s on H100, 2026-11-26" in said
+    # Measured in float32, in batches of 768: not what the config asks for.
+    assert "not used: 1850 1/s on H100" in said
+    assert "classification: no rate; 31 of 31 pieces of work without" in said
+
+
+def test_rates_that_gpu_check_measures_are_its_parts():
+    names = {part.name for part in PARTS}
+    assert names >= rates.PARTS
+    assert rates.COLUMNS == COLUMNS
+    for one in plan_of(CONFIG):
+        known = set(one.work.parts) & (rates.PARTS | plan.UNMEASURED.keys())
+        assert known, one.work
+    assert not rates.PARTS & plan.UNMEASURED.keys()
+
+
+def test_kinds_of_gpus():
+    assert rates.kind_of("NVIDIA H100 80GB HBM3") == "H100"
+    assert rates.kind_of("nvidia a100-sxm4-80gb") == "A100"
+    assert rates.kind_of("h200") == "H200"
+    assert rates.kind_of("NVIDIA B200") == "NVIDIA B200"
+
+
+def test_the_kind_with_most_rates_is_planned_for():
+    found = works(CONFIG, PAPER)
+    lone = dataclasses.replace(STEP, kind="A100", date="2040-01-01")
+    assert plan.choose_kind(found, [*read_rates(), lone]) == "H100"
+    assert plan.choose_kind(found, []) is None
+
+
+def test_minutes_are_the_estimate_with_a_margin():
+    assert margin_minutes(None, otherwise=2880) == 2880
+    assert margin_minutes(3.0, otherwise=2880) == 360  # twice
+    assert margin_minutes(3.001, otherwise=2880) == 361
+    assert margin_minutes(0.01, otherwise=2880) == 30
+
+
+def test_a_shard_asks_for_what_the_slowest_gpu_takes_twice():
+    def minutes(*found, attempt=1, cohort=PAPER, prompt_set="privacy"):
+        return shard_minutes(CONFIG, cohort, found, "sd_v1_4", prompt_set, 720, attempt)
+
+    settings = "fp32, 50 steps, guidance 7.5, 512 px, batches of 16"
+    fast = dataclasses.replace(STEP, part="sample:sd_v1_5", note=settings, value=1.0)
+    slow = dataclasses.replace(fast, kind="A100", value=0.25)
+    # A shard of eight has 2,500 images: 2,500 s, or 10,000 s on the slower GPU.
+    assert minutes(fast) == 84
+    assert minutes(fast, slow) == 334
+    assert minutes(fast, slow, attempt=2) == 668
+    assert minutes() == minutes(attempt=2) == 720
+    assert minutes(STEP) == 720
+    unknown = dataclasses.replace(PAPER, test_prompts=None)
+    assert minutes(fast, cohort=unknown, prompt_set="test") == 720
+
+
+def test_what_work_takes_at_least_follows_from_its_operations(tmp_path, monkeypatch):
+    once = cost_model.forward_flop(CONFIG["models"]["sd_v1_4"], "sd_v1_4", 512)
+    # Stable Diffusion's U-Net does 0.34 T multiply-adds for an image of 512 pixels.
+    assert once == pytest.approx(2 * 0.34e12, rel=0.02)
+    assert cost_model.forward_flop(CONFIG["models"]["sd_v1_4"], "sd_v1_4", 256) is None
+    counted = tmp_path / "counted.csv"
+    head = "model,settings,fixed_gb,image_gb,forward_flop_per_image,torch"
+    rows = [f'{name},"x, 512 px, y",1,1,1e12,2' for name in ("sd_v1_5", "flux_1_dev")]
+    counted.write_text("\n".join([head, *rows]) + "\n")
+    monkeypatch.setattr(cost_model, "COUNTED", counted)
+    found = works(CONFIG, PAPER)
+    full = of(found, "sd_v1_4", "finetune", "images shown")
+    assert full.flop == 3e12
+    assert of(found, "sd_v1_4", "generate", "privacy").flop == 100e12  # guided: twice a step
+    assert of(found, "flux_1_dev", "generate", "privacy").flop == 50e12  # its guidance is an input
+    assert of(found, "flux_1_dev", "finetune", "images shown").flop == 2e12  # an adapter
+    assert of(found, "sana", "finetune", "images shown").flop is None
+    bound = estimate(full, [], "H100").bound
+    assert bound == pytest.approx(37_092 * 128 * 3e12 / 989e12 / 3600)
+    assert estimate(full, [], "unheard of").bound is None
+
+
+def test_every_stage_of_the_plan_is_one_of_the_cost_table():
+    from workflow_scripts.tables.costs import STAGES
+
+    assert {work.stage for work in works(CONFIG, PAPER)} <= STAGES.keys()
+    assert cost_model.SHARED == "shared"

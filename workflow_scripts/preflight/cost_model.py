@@ -1,0 +1,528 @@
+"""What a config's run takes on GPUs: measured rates times the config's counts.
+
+`works` says what there is to do, stage by stage and model by model, in counts that follow from the
+config and the cohort. `estimate` joins each piece of work with the newest rate that was measured on
+a kind of GPU with the same settings. A rate that was measured with other settings is named, and
+never used: nothing is guessed. Where there is no rate, there are no hours.
+
+Assumed: a rate holds for all images; several GPUs do not slow each other down (what exchanging
+gradients costs has not been measured); nothing waits for a place in a queue.
+"""
+
+import argparse
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from workflow_scripts.common.as_published import deviations
+from workflow_scripts.common.config import prompt_sets_of
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.preflight.rates import Rate, newest
+
+GPUS: Final = (1, 4, 8)
+"""Numbers of GPUs that hours are given for."""
+
+SHARED: Final = "shared"
+"""Stands for a model where work is done once for all of them."""
+
+PAPER: Final = "MIMIC-CXR"
+TRAINING_IMAGES, TEST_PROMPTS = 237_388, 5_034
+
+NOT_PLANNED: Final = (
+    "the cohort, fidelity's metrics, intervals, controls and tables, which need no GPU"
+)
+
+MEASURES: Final[Mapping[str, str]] = {
+    "stable-diffusion-v1-4": "sd_v1_5",
+    "stable-diffusion-v1-5": "sd_v1_5",
+    "stable-diffusion-2": "sd_v2_1",
+    "stable-diffusion-2-1": "sd_v2_1",
+    "radedit": "radedit",
+    "pixart-sigma-xl-2-512-ms": "pixart_sigma",
+    "sana-600m-512px": "sana",
+    "stable-diffusion-3.5-medium": "sd_v3_5",
+    "lumina-image-2.0": "lumina_2",
+    "flux.1-dev": "flux_1_dev",
+    "llm-cxr": "llm_cxr",
+}
+"""A base's folder to the model whose part of gpu-check measures its network."""
+
+PEAKS: Final[Mapping[str, float]] = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
+"""Dense bf16 FLOP/s of the fastest card of a kind, by NVIDIA's data sheets."""
+
+COUNTED: Final = Path(__file__).with_name("counted.csv")
+"""Operations and activations of the published networks, written by `python -m tests.gpu.count`."""
+
+_GUIDED: Final = ("stable_diffusion", "pixart_sigma", "sana", "stable_diffusion_3")
+"""Families that pass each image through the network twice a step where they are guided."""
+
+PRECISIONS: Final = {"no": "float32", "fp32": "float32", "bf16": "bf16", "fp16": "fp16"}
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """How many images there are; None where it is not known before the cohort is made.
+
+    Attributes:
+        training: captioned images of the train split.
+        test: images of the test split.
+        test_prompts: unique captions of it.
+        held_out: images of the test and validate splits.
+        source: where the numbers are from, for people.
+    """
+
+    training: int | None
+    test: int | None
+    test_prompts: int | None
+    held_out: int | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """A number of equal pieces of work that one rate is for.
+
+    Attributes:
+        stage: `finetune`, `generate`, ...; of downstream its task.
+        model: its key, or `SHARED`.
+        what: for people, `test images`.
+        count: of pieces; None where it is not known yet.
+        unit: of what the count counts.
+        parts: of gpu-check; the rate of any of them will do.
+        name: of the rate within its part.
+        settings: with which the rate must have been measured.
+        jobs: how many jobs share the work equally, one GPU each.
+        flop: floating-point operations that a piece takes at least, where they were counted.
+        spread: numbers of GPUs over which ONE job divides each step as the rate was measured; None
+            for work that is divided by jobs.
+    """
+
+    stage: str
+    model: str
+    what: str
+    count: float | None
+    unit: str
+    parts: tuple[str, ...]
+    name: str
+    settings: str
+    jobs: int = 1
+    spread: frozenset[int] | None = None
+    flop: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a piece of work takes.
+
+    Attributes:
+        work: what is done.
+        rate: measured with the same settings; None where there is none.
+        near: the newest rate of the same part with other settings, for people alone.
+        gpu_hours: None where the rate is missing or the count is not known.
+        hours: by number of GPUs; None also where a step would be divided otherwise than measured.
+        bound: GPU-hours that it takes at least: the network's operations at the GPU's peak. No
+            estimate; None where they were not counted.
+    """
+
+    work: Work
+    rate: Rate | None
+    near: Rate | None
+    gpu_hours: float | None
+    hours: Mapping[int, float | None] = field(default_factory=dict)
+    bound: float | None = None
+
+
+def training_settings(tuned: Mapping[str, Any], images: int) -> str:
+    """Return with which settings a training step is measured; gpu-check writes the same.
+
+    Args:
+        tuned: the model's block `finetune`.
+        images: that are shown at once.
+    """
+    lora = tuned.get("lora")
+    method = f"lora r={lora['rank']} on {'+'.join(lora['targets'])}" if lora else tuned["method"]
+    kept = "with" if tuned["gradient_checkpointing"] else "without"
+    return (
+        f"{method}, {tuned['mixed_precision']}, {tuned['size']} px, {images} images, "
+        f"{kept} checkpointing"
+    )
+
+
+def sampling_settings(sampled: Mapping[str, Any], size: int, images: int) -> str:
+    """Return with which settings sampling is measured; gpu-check writes the same.
+
+    Args:
+        sampled: the model's block `generate`.
+        size: side in pixels.
+        images: that are sampled at once.
+    """
+    words = [sampled.get("precision", "fp32")]
+    if "steps" in sampled:
+        words += [f"{sampled['steps']} steps", f"guidance {sampled['guidance']:g}"]
+    return ", ".join([*words, f"{size} px", f"batches of {images}"])
+
+
+def classifier_settings(task: Mapping[str, Any]) -> str:
+    """Return with which settings a classifier's step is measured."""
+    batch = min(task["batch_size"], task.get("per_device_batch_size", task["batch_size"]))
+    return f"{PRECISIONS[task['mixed_precision']]}, {task['size']} px, batches of {batch}"
+
+
+def segmenter_settings(task: Mapping[str, Any]) -> str:
+    """Return with which settings a U-Net's step is measured."""
+    channels = "-".join(map(str, task["channels"]))
+    return f"float32, {task['size']} px, batches of {task['batch_size']}, channels {channels}"
+
+
+def reporter_settings(task: Mapping[str, Any]) -> str:
+    """Return with which settings report generation's second stage is measured."""
+    precision, batch = PRECISIONS[task["mixed_precision"]], task["per_device_batch_size"]
+    return f"r={task['lora_rank']}, {precision}, batches of {batch}"
+
+
+def search_settings(matches: int, queries: int, references: int, dimensions: int) -> str:
+    """Return with which settings the search for the closest training images is measured."""
+    return f"the {matches} closest of {references} for each of {queries}, {dimensions} dimensions"
+
+
+def cohort_of(config: Mapping[str, Any], results: Path = Path("results")) -> Cohort:
+    """Return how many images there are: by the cohort, where it is made, else as the paper says."""
+    manifest, prompts = results / "cohort/manifest.parquet", results / "cohort/prompts/test.parquet"
+    if manifest.exists():
+        from workflow_scripts.common.manifest import read_manifest, read_prompts
+
+        rows = read_manifest(manifest, ["split", "caption"])
+        split = rows["split"]
+        return Cohort(
+            int(((split == "train") & rows["caption"].notna()).sum()),
+            int((split == "test").sum()),
+            len(read_prompts(prompts)) if prompts.exists() else None,
+            int((split != "train").sum()),
+            str(manifest),
+        )
+    if config["cohort"]["dataset"] == PAPER:
+        return Cohort(TRAINING_IMAGES, TEST_PROMPTS, TEST_PROMPTS, None, "the paper")
+    return Cohort(None, None, None, None, "not known before the cohort is made")
+
+
+def measured_as(block: Mapping[str, Any], key: str) -> str:
+    """Return the model whose parts of gpu-check measure a model's network; by its base's folder."""
+    return MEASURES.get(Path(block.get("base", "")).name, key)
+
+
+def works(config: Mapping[str, Any], cohort: Cohort) -> list[Work]:
+    """Return all work on GPUs of a config's models, in the order of stages.
+
+    Args:
+        config: the validated config.
+        cohort: how many images there are.
+    """
+    sampled = [key for key in config["run_models"] if config["models"][key].get("generate")]
+    found = [*_finetuning(config, cohort), *_sampling(config, cohort, sampled)]
+    found += [*_features(config, cohort), *_search(config, cohort)]
+    tasks = {"classification": _classification, "segmentation": _segmentation}
+    tasks["report_generation"] = _reports
+    for task, of_task in tasks.items():
+        if task in config["downstream"]["tasks"]:
+            found += of_task(config, cohort)
+    return found
+
+
+def estimate(work: Work, rates: Sequence[Rate], kind: str, gpus: Sequence[int] = GPUS) -> Estimate:
+    """Return what a piece of work takes on a kind of GPU.
+
+    Args:
+        work: what is done.
+        rates: all that were measured.
+        kind: of GPU.
+        gpus: numbers of GPUs.
+    """
+    rate = newest(rates, kind, work.parts, work.name, work.settings)
+    alike = [r for r in reversed(rates) if r.part in work.parts and r != rate]
+    near = next((r for r in alike if r.name == work.name), next(iter(alike), None))
+    bound, peak = None, PEAKS.get(kind)
+    if work.count is not None and work.flop is not None and peak is not None:
+        bound = work.count * work.flop / peak / 3600
+    if rate is None or work.count is None:
+        return Estimate(work, rate, None if rate else near, None, dict.fromkeys(gpus), bound)
+    whole = work.count * rate.seconds / 3600
+    return Estimate(work, rate, None, whole, {n: _hours(work, whole, n) for n in gpus}, bound)
+
+
+def _hours(work: Work, whole: float, gpus: int) -> float | None:
+    if work.spread is not None:
+        return whole / gpus if gpus in work.spread else None
+    rounds = math.ceil(work.jobs / min(gpus, work.jobs))
+    return rounds * whole / work.jobs
+
+
+def margin_minutes(
+    hours: float | None, otherwise: int, margin: float = 2.0, least: int = 30
+) -> int:
+    """Return the minutes that a rule asks for: the estimate times a margin, or what it asks else.
+
+    Args:
+        hours: estimated; None where no rate is there.
+        otherwise: minutes where there is no estimate.
+        margin: for a busier node, a slower filesystem, loading and writing.
+        least: minutes, whatever the estimate.
+    """
+    return otherwise if hours is None else max(least, math.ceil(60 * margin * hours))
+
+
+def shard_minutes(
+    config: Mapping[str, Any],
+    cohort: Cohort,
+    rates: Sequence[Rate],
+    model: str,
+    prompt_set: str,
+    otherwise: int,
+    attempt: int = 1,
+) -> int:
+    """Return the minutes that one shard of sampling asks for.
+
+    The slowest kind of GPU that was measured counts, for a rule does not know on which its jobs
+    will run. A retry asks for more where the minutes follow from a rate.
+
+    Args:
+        config: the validated config.
+        cohort: how many images there are.
+        rates: all that were measured.
+        model: that is sampled.
+        prompt_set: of which the shard is one.
+        otherwise: minutes where there is no rate.
+        attempt: the job's, from 1.
+    """
+    own = [one for one in _sampling(config, cohort, [model]) if one.what == f"{prompt_set} images"]
+    hours = [
+        found
+        for kind in {rate.kind for rate in rates}
+        for one in own
+        if (found := estimate(one, rates, kind, (one.jobs,)).hours[one.jobs]) is not None
+    ]
+    slowest = max(hours, default=None)
+    return margin_minutes(slowest, otherwise) * (1 if slowest is None else attempt)
+
+
+def forward_flop(block: Mapping[str, Any], key: str, size: int) -> float | None:
+    """Return the operations of one pass of an image through a model's network.
+
+    Args:
+        block: the model's block of the config.
+        key: the model.
+        size: side in pixels; only at the one that was counted are they known.
+    """
+    with COUNTED.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            if row["model"] == measured_as(block, key) and f", {size} px," in row["settings"]:
+                return float(row["forward_flop_per_image"])
+    return None
+
+
+def _finetuning(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
+    encoders = set()
+    for key in config["run_models"]:
+        block = config["models"][key]
+        tuned = block.get("finetune")
+        if not tuned:
+            continue
+        parts = (f"train:{measured_as(block, key)}",)
+        encoder = (block.get("parts", {}).get("vae", f"{block['base']}/vae"), tuned["size"])
+        if encoder not in encoders:
+            encoders.add(encoder)
+            yield Work(
+                "finetune", key, "images encoded once", cohort.training, "images", parts,
+                "images encoded per second", f"{tuned['size']} px",
+                spread=frozenset(GPUS),
+            )  # fmt: skip
+        batch, most = tuned["batch_size"], tuned["per_device_batch_size"]
+        images = min(batch, most)
+        count = None
+        if cohort.training is not None:
+            count = max(1, math.ceil(cohort.training * tuned["epochs"] / batch)) * batch
+        once = forward_flop(block, key, tuned["size"])
+        # The backward pass has two products for each of the forward's, one for a frozen weight.
+        passes = 2 if tuned["method"] == "lora" else 3
+        yield Work(
+            "finetune", key, "images shown", count, "images", parts, "images per second",
+            training_settings(tuned, images),
+            spread=frozenset(n for n in GPUS if _pass(batch, n, most) == images),
+            flop=None if once is None else passes * once,
+        )  # fmt: skip
+
+
+def _pass(batch: int, devices: int, most: int) -> int | None:
+    from workflow_scripts.finetune.draws import divide_batch
+
+    try:
+        return divide_batch(batch, devices, most)[0]
+    except InputError:
+        return None
+
+
+def _prompts(config: Mapping[str, Any], cohort: Cohort, name: str) -> int | None:
+    drawn = config["prompt_sets"][name]
+    if name == "test":
+        return cohort.test_prompts
+    return drawn["captions"] * len(drawn.get("seeds", [0]))
+
+
+def _with(config: Mapping[str, Any], prompt_set: str) -> list[str]:
+    models = config["run_models"]
+    return [key for key in models if prompt_set in prompt_sets_of(dict(config), key)]
+
+
+def _sampling(config: Mapping[str, Any], cohort: Cohort, models: Sequence[str]) -> Iterator[Work]:
+    for key in models:
+        block = config["models"][key]
+        given, measured = block["generate"], measured_as(block, key)
+        parts = (f"sample:{measured}", f"sample:{measured}:{given.get('precision', 'fp32')}")
+        settings = sampling_settings(given, given["size"], given["batch_size"])
+        flop = forward_flop(block, key, given["size"])
+        if flop is not None:
+            guided = block["family"] in _GUIDED and given["guidance"] > 1
+            flop *= given["steps"] * (2 if guided else 1)
+        for name in prompt_sets_of(dict(config), key):
+            count, shards = _prompts(config, cohort, name), config["prompt_sets"][name]["shards"]
+            yield Work(
+                "generate", key, f"{name} images", count, "images", parts, "images per second",
+                settings, shards, flop=flop,
+            )  # fmt: skip
+
+
+GENERATED: Final = "whole, generated"
+REAL: Final = "whole"
+_FLOAT32: Final = "float32"
+
+
+def _encoding(encoder: str, model: str, what: str, count: int | None, stage: str) -> Work:
+    name = GENERATED if model != SHARED else REAL
+    unit = "captions" if encoder == "biovil_t_text" else "images"
+    part = f"encode:{encoder}"
+    return Work(stage, model, f"{what}: {encoder}", count, unit, (part,), name, _FLOAT32)
+
+
+def _features(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
+    reference = config["fidelity"]["encoders"]
+    for key in _with(config, "test"):
+        for encoder in (*reference, "biovil_t_image", "biovil_t_text"):
+            yield _encoding(encoder, key, "test", cohort.test_prompts, "features")
+    twice = _times(_prompts(config, cohort, "privacy"), 2)
+    for key in _with(config, "privacy"):
+        for encoder in ("rad_dino", "reid"):
+            yield _encoding(encoder, key, "privacy, both protocols", twice, "features")
+    for encoder in reference:
+        yield _encoding(encoder, SHARED, "test radiographs", cohort.test, "features")
+    captions = config["prompt_sets"]["privacy"]["captions"]
+    for encoder in ("rad_dino", "reid"):
+        for what, count in (
+            ("training radiographs", cohort.training),
+            ("held out, both protocols", _times(cohort.held_out, 2)),
+            ("prompts' radiographs", captions),
+        ):
+            yield _encoding(encoder, SHARED, what, count, "features")
+
+
+def _times(count: int | None, factor: int) -> int | None:
+    return None if count is None else factor * count
+
+
+def _search(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
+    queries, matches = _prompts(config, cohort, "privacy"), config["privacy"]["matches"]
+    for key in _with(config, "privacy"):
+        for name, dimensions in (("closest by distance", 768), ("closest by score", 128)):
+            known = queries is not None and cohort.training is not None
+            settings = search_settings(matches, queries or 0, cohort.training or 0, dimensions)
+            yield Work(
+                "privacy", key, name, 1 if known else None, "searches", ("search",), name, settings
+            )
+
+
+def _arms(config: Mapping[str, Any], settings: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield setting and model: real data alone, once, and each model's images."""
+    yield "real_only", SHARED
+    for key in _with(config, "augment"):
+        for setting in settings:
+            yield setting, key
+
+
+_BOTH: Final = ("augmented", "synthetic_only")
+
+
+def _classification(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
+    task, n = config["downstream"]["classification"], config["prompt_sets"]["augment"]["captions"]
+    for setting, key in _arms(config, _BOTH):
+        images = n * (2 if setting == "augmented" else 1) * (1 - task["validation_share"])
+        count = images * task["epochs"] * task["repeats"]
+        yield Work(
+            "classification", key, f"{setting}: images shown", count, "images", ("classify",),
+            "images per second", classifier_settings(task), task["repeats"],
+        )  # fmt: skip
+
+
+def _segmentation(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
+    task = config["downstream"]["segmentation"]
+    test = cohort.test
+    drawn = min(task["images"], config["prompt_sets"]["augment"]["captions"])
+    real = None if test is None else test + drawn
+    yield _encoding("cxas", SHARED, "pseudo-masks of radiographs", real, "segmentation")
+    for key in _with(config, "augment"):
+        yield _encoding("cxas", key, "pseudo-masks", drawn, "segmentation")
+    for setting, key in _arms(config, ("augmented",)):
+        yield Work(
+            "segmentation", key, f"{setting}: steps", task["steps"] * task["repeats"], "steps",
+            ("unet",), "seconds per step", segmenter_settings(task), task["repeats"],
+        )  # fmt: skip
+
+
+def _reports(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
+    task, n = (
+        config["downstream"]["report_generation"],
+        config["prompt_sets"]["augment"]["captions"],
+    )
+    real, settings = task["real_images"], reporter_settings(task)
+    together = min(task["batch_size"], task["per_device_batch_size"])
+    batch, most = task["batch_size"], task["per_device_batch_size"]
+    spread = frozenset(n for n in GPUS if _pass(batch, n, most) == together)
+    sizes = {"real_only": real, "augmented": real + n, "synthetic_only": n}
+    arms = [("released", SHARED), *_arms(config, _BOTH)]
+    for setting, key in arms:
+        repeats = 1 if setting == "released" else task["repeats"]
+
+        def work(
+            what: str, count: float | None, part: str, name: str, trains: bool, given: str,
+            setting: str = setting, key: str = key, repeats: int = repeats,
+        ) -> Work:  # fmt: skip
+            return Work(
+                "report_generation", key, f"{setting}: {what}",
+                None if count is None else count * repeats, "images" if trains else "reports",
+                (part,), name, given, repeats, spread if trains else None,
+            )  # fmt: skip
+
+        for stage, epochs in _report_epochs(config, setting):
+            shown = sizes[setting] * epochs
+            yield work(
+                f"{stage}, images shown", shown, f"report:{stage}", "images per second", True,
+                settings,
+            )  # fmt: skip
+        writing = f"{PRECISIONS[task['mixed_precision']]}, batches of {task['generate_batch_size']}"
+        tests = cohort.test_prompts
+        yield work("test reports", tests, "report:write", "reports per second", False, writing)
+        for scorer, files in task["metrics"].items():
+            if files:
+                read = f"reports that {scorer} reads"
+                part = f"read:{scorer}"
+                yield work(read, tests, part, "reports per second", False, "published size")
+
+
+def _report_epochs(config: Mapping[str, Any], setting: str) -> list[tuple[str, int]]:
+    """Return the stages of a setting with their epochs, as the training script has them."""
+    from workflow_scripts.downstream.report_generation.train import plan_of
+
+    task = config["downstream"]["report_generation"]
+    args = argparse.Namespace(**task, setting=setting)
+    plan = plan_of(args, deviations(config["protocol"]))
+    return [(stage.name, stage.epochs) for stage in plan.stages]

@@ -1,0 +1,139 @@
+"""Measured rates: what a GPU did in a second, with date, versions and where the number stands.
+
+All files have the columns that `make gpu-check` writes, so that its CSV, dropped into one of
+`FOLDERS`, is all that the cost model and the plan need. `measured/` beside this module has what was
+measured before there was a gpu-check. Nothing in here is estimated.
+"""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from math import isfinite
+from pathlib import Path
+from typing import Final
+
+from workflow_scripts.common.errors import InputError
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+FOLDERS: Final = (Path(__file__).with_name("measured"), ROOT / "tests/gpu/results")
+"""Where files of rates lie, below the repository's root."""
+
+COLUMNS: Final = (
+    "date", "gpu", "driver", "torch", "python", "part", "name", "value", "unit", "note",
+)  # fmt: skip
+
+_MODELS: Final = (
+    "sd_v1_5", "sd_v2_1", "pixart_sigma", "sana", "sd_v3_5", "lumina_2", "flux_1_dev",
+)  # fmt: skip
+_ENCODERS: Final = ("rad_dino", "inception_v3", "densenet_121", "biovil_t_image", "reid", "cxas")
+PARTS: Final = frozenset(
+    [
+        *(f"train:{name}" for name in _MODELS),
+        *(f"sample:{name}" for name in (*_MODELS, "radedit", "llm_cxr")),
+        *(f"encode:{name}" for name in _ENCODERS),
+        *("search", "classify", "unet", "read:chexbert", "read:green"),
+    ]
+)
+"""Parts of gpu-check that measure rates which the plan asks for."""
+
+KINDS: Final = ("H200", "H100", "A100", "L40S", "V100")
+"""GPUs by the word that their names hold; another GPU is a kind of its own."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One measured number.
+
+    Attributes:
+        kind: of GPU, `H100`; see `kind_of`.
+        date: of the measurement, ISO.
+        torch: its version; empty where it was not noted.
+        part: of gpu-check, `train:sd_v1_5`.
+        name: of the value within its part, `images per second`.
+        value: above 0.
+        unit: `s` or `1/s`.
+        note: the settings, with which it begins, and how it was measured.
+        file: where it stands.
+    """
+
+    kind: str
+    date: str
+    torch: str
+    part: str
+    name: str
+    value: float
+    unit: str
+    note: str
+    file: str
+
+    def has(self, settings: str) -> bool:
+        """Return whether it was measured with settings: whether the note begins with them."""
+        return self.note == settings or self.note.startswith((f"{settings}, ", f"{settings}; "))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of one piece of work."""
+        return self.value if self.unit == "s" else 1 / self.value
+
+    def __str__(self) -> str:
+        return f"{self.value:g} {self.unit} on {self.kind}, {self.date} ({self.file})"
+
+
+def kind_of(gpu: str) -> str:
+    """Return a GPU's kind by the name that `nvidia-smi`, a CSV or a profile gives it."""
+    return next((kind for kind in KINDS if kind in gpu.upper()), gpu)
+
+
+def read_rates(folders: Iterable[Path] = FOLDERS) -> list[Rate]:
+    """Return all rates, the newest last; seconds and numbers a second are rates, states are not.
+
+    Raises:
+        InputError: a file without the columns, or a number that is none.
+    """
+    files = [file for folder in folders for file in sorted(folder.glob("*.csv"))]
+    found = [rate for file in files for rate in _read(file)]
+    return sorted(found, key=lambda rate: rate.date)
+
+
+def newest(
+    rates: Sequence[Rate], kind: str, parts: Sequence[str], name: str, settings: str
+) -> Rate | None:
+    """Return the newest rate of a kind of GPU that was measured with some settings, if any.
+
+    Args:
+        rates: as `read_rates` returns them.
+        kind: of GPU.
+        parts: of gpu-check, whichever of them.
+        name: of the value.
+        settings: with which the note begins.
+    """
+    fitting = (r for r in reversed(rates) if r.kind == kind and r.part in parts and r.name == name)
+    return next((rate for rate in fitting if rate.has(settings)), None)
+
+
+def _read(file: Path) -> list[Rate]:
+    where = str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else str(file)
+    with file.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise InputError(
+                f"not a table of rates: its columns are {reader.fieldnames}",
+                where,
+                f"use what `make gpu-check` wrote, with the columns {', '.join(COLUMNS)}",
+            )
+        rows = [row for row in reader if row["unit"] in ("s", "1/s") and row["value"]]
+    return [_rate(row, where) for row in rows if row["name"] != "state" and row["gpu"] != "cpu"]
+
+
+def _rate(row: dict[str, str], where: str) -> Rate:
+    try:
+        value, day = float(row["value"]), date.fromisoformat(row["date"]).isoformat()
+        if not (value > 0 and isfinite(value)):
+            raise ValueError(f"{value} is no rate")
+    except ValueError as error:
+        raise InputError(f"{row['part']}, {row['name']}: {error}", where, "mend the row") from None
+    return Rate(
+        kind_of(row["gpu"]), day, row["torch"], row["part"], row["name"], value, row["unit"],
+        row["note"], where,
+    )  # fmt: skip
