@@ -21,7 +21,7 @@ from workflow_scripts.privacy.score_lenses import (
 )
 
 # Few draws here, many in the full tier.
-RUNS = pytest.mark.parametrize("runs", [50, pytest.param(400, marks=pytest.mark.full)])
+RUNS = pytest.mark.parametrize("runs", [50, pytest.param(150, marks=pytest.mark.full)])
 DIMENSIONS = 6
 """Features that one lens sees."""
 
@@ -84,9 +84,9 @@ def test_unrelated_images_raise_the_alarm_for_a_twentieth_of_the_prompts(sharp, 
 def test_the_interval_covers_what_many_prompts_give(patients, copied):
     """By a model of which some images are copies, at the alarm that 5% of chance would raise."""
     how = {"copied": copied, "sees": ("latent",)}
-    runs = 200 if patients < 300 else 60
+    runs = 100 if patients < 300 else 40
     many = [values_of(*risks_of(9000 + k, 1500, **how), bootstrap=0)[1].value for k in range(6)]
-    found = [values_of(*risks_of(seed, patients, **how), bootstrap=200) for seed in range(runs)]
+    found = [values_of(*risks_of(seed, patients, **how), bootstrap=100) for seed in range(runs)]
     covered = [v[1].interval[0] <= np.mean(many) <= v[1].interval[1] for v in found]
     assert sum(covered) >= least(runs)
 
