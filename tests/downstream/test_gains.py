@@ -51,7 +51,7 @@ def gains_of_equal_arms(runs, seed_sd, patient_sd, simulations):
         yield found[0], found[2]
 
 
-@pytest.mark.parametrize("simulations", [60, pytest.param(1500, marks=pytest.mark.full)])
+@pytest.mark.parametrize("simulations", [60, pytest.param(500, marks=pytest.mark.full)])
 @pytest.mark.parametrize("runs", [2, 3, 5, 10])
 @pytest.mark.parametrize(("seed_sd", "patient_sd"), [(0.05, 0.01), (0.005, 0.1), (0.02, 0.1)])
 def test_intervals_cover_and_no_direction_is_claimed(runs, seed_sd, patient_sd, simulations):

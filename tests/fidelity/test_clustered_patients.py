@@ -10,7 +10,7 @@ from workflow_scripts.fidelity.manifold import manifold_overlap
 from workflow_scripts.fidelity.resample import draw_resamples, units_of
 
 # Few draws here, many in the full tier.
-RUNS = pytest.mark.parametrize("runs", [60, pytest.param(400, marks=pytest.mark.full)])
+RUNS = pytest.mark.parametrize("runs", [60, pytest.param(200, marks=pytest.mark.full)])
 
 
 def least(runs):
@@ -134,7 +134,7 @@ def test_kids_interval_covers_a_distance_that_is_there(icc, caption, runs):
     assert covered >= least(runs)
 
 
-@pytest.mark.parametrize("runs", [200, pytest.param(2000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("runs", [200, pytest.param(1000, marks=pytest.mark.full)])
 @pytest.mark.parametrize("icc", [0.0, 0.05, 0.2, 0.4])
 @pytest.mark.parametrize(("patients", "images"), [(30, 8), (293, 17)])
 def test_alignments_interval_covers_at_mimics_shape(patients, images, icc, runs):

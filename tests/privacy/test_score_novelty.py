@@ -15,7 +15,7 @@ from workflow_scripts.common.records import read_record
 from workflow_scripts.privacy.score_novelty import Side, main, nearness, novelty_values
 
 # Few draws here, many in the full tier.
-RUNS = pytest.mark.parametrize("runs", [25, pytest.param(400, marks=pytest.mark.full)])
+RUNS = pytest.mark.parametrize("runs", [25, pytest.param(150, marks=pytest.mark.full)])
 
 
 def side(world, rng, name, patients, images, replicates, memorised=0.0, shift=0.0):
@@ -73,7 +73,7 @@ def test_images_far_from_all_radiographs_are_not_called_memorised(runs):
     assert sum(v.interval[0] > 0 for v in found) <= binomial_bound(runs, 0.05)
 
 
-@pytest.mark.parametrize("runs", [6, pytest.param(100, marks=pytest.mark.full)])
+@pytest.mark.parametrize("runs", [6, pytest.param(40, marks=pytest.mark.full)])
 def test_what_is_memorised_is_found(runs):
     found = [values_of(*both_sides(seed, 0.36, memorised=0.9))[2] for seed in range(runs)]
     assert all(value.interval[0] > 0 for value in found)

@@ -15,25 +15,46 @@ from filelock import FileLock
 from tests.cluster.cluster import INSTALL, Cluster, ClusterError, missing_programs
 from tests.cluster.profile import write_profile
 from tests.cluster.snakemake_runs import Run, jobs
-from tests.workflow.checkouts import copy_demo, make_checkout, run
+from tests.workflow.checkouts import ROOT, copy_demo, make_checkout, run
 from tests.workflow.plans import paper_plan  # noqa: F401  a fixture
+
+LONGEST = (
+    "workflow/test_cluster.py",
+    "workflow/test_eleven.py",
+    "workflow/test_demo.py",
+    "workflow/test_cluster_outages.py",
+    "workflow/test_cxr_sample.py",
+    "workflow/test_cluster_jobs.py",
+    "privacy/test_score_novelty.py",
+    "privacy/test_score_lenses.py",
+    "workflow/test_memorisation.py",
+    "workflow/test_cxr_downstream.py",
+    "workflow/test_spans.py",
+    "workflow/test_plan.py",
+    "benchmarks/test_benchmarks.py",
+    "gpu/test_gpu_check.py",
+    "finetune/test_transformers.py",
+    "tables/test_equal_models.py",
+    "downstream/test_gains.py",
+    "fidelity/test_clustered_patients.py",
+    "workflow/test_touched_sources.py",
+    "tables/test_figures.py",
+    "scoring/test_scoring.py",
+    "workflow/test_costs.py",
+)
+"""Files that take over half a minute alone, below `tests/`, in the order in which they begin.
+
+Two processes then both have work until the end. What mostly waits for SLURM begins beside what runs
+the workflow on both cores. `test_cluster.py` begins: its own cluster has to make the run that the
+other two look at.
+"""
 
 
 @pytest.hookimpl(trylast=True)  # pytest itself puts together what shares a fixture
 def pytest_collection_modifyitems(items):
-    """Let the demo and the run through SLURM begin; the others that look at them come last.
-
-    In several processes everything else is tested meanwhile. What comes very last, the faults of a
-    cluster, mostly waits: two processes with a cluster each do not get into each other's way.
-    """
-
-    def turn(item):
-        if item.path.name == "test_cluster.py":
-            return 0
-        fixtures = getattr(item, "fixturenames", ())
-        return 3 if "cluster" in fixtures else 2 if "demo" in fixtures else 1
-
-    items.sort(key=turn)
+    """Let the longest files begin; the others keep their order."""
+    turns = {ROOT / "tests" / name: turn for turn, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: turns.get(item.path, len(turns)))
 
 
 @pytest.fixture

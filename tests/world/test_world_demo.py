@@ -41,13 +41,63 @@ def edit(monkeypatch, **changed):
 
 def test_the_first_runs_all_and_the_second_asks_snakemake_alone(commands):
     demo.run_demo(2)
-    prompts, images, whole = commands
+    prompts, images, whole, second_look = commands
+    assert second_look == "snakemake --profile profiles/demo --quiet all"
     assert prompts.endswith("results/cohort/prompts/test.csv results/cohort/prompts/privacy.csv")
     assert "external_model" in images
     assert whole == "snakemake --profile profiles/demo"
     commands.clear()
+    demo.Path("config.yaml").touch()
     demo.run_demo(2)
     assert commands == ["snakemake --profile profiles/demo"]
+
+
+def test_snakemake_is_not_asked_once_it_has_found_nothing_to_do(commands, monkeypatch):
+    asked = []
+
+    def run(command, environment=None):
+        """Snakemake, which makes what is missing."""
+        asked.append(command)
+        demo.Path("results").mkdir(exist_ok=True)
+        if not made.exists():
+            made.touch()
+
+    made = demo.Path("results/table.csv")
+    demo.IMAGES.mkdir(parents=True)
+    (demo.IMAGES / "metadata.csv").touch()
+    demo.Path("results").mkdir()
+    demo._stamp()
+    monkeypatch.setattr(demo, "_run", run)
+    demo.run_demo(2)
+    assert [command[3:] for command in asked] == [[], ["--quiet", "all"]]
+    asked.clear()
+    demo.run_demo(2)
+    assert not asked
+    made.unlink()
+    demo.run_demo(2)
+    assert made.exists()
+    asked.clear()
+    demo.run_demo(2)
+    assert not asked
+
+
+def test_what_changes_while_snakemake_runs_is_not_taken_for_done(commands, monkeypatch):
+    """Whatever is edited then, even in the second look, the next run asks Snakemake again."""
+    asked = []
+
+    def run(command, environment=None):
+        asked.append(command)
+        demo.Path("config.yaml").write_text(f"edited {len(asked)} times")
+
+    monkeypatch.setattr(demo, "_run", run)
+    (demo.IMAGES).mkdir(parents=True)
+    (demo.IMAGES / "metadata.csv").touch()
+    demo.Path("results").mkdir()
+    demo._stamp()
+    for _ in range(2):
+        asked.clear()
+        demo.run_demo(2)
+        assert len(asked) == 2
 
 
 def test_a_first_run_that_was_killed_goes_on(commands):
@@ -78,7 +128,7 @@ def test_another_world_or_costly_code_runs_all_again_until_it_has_ended(
     (demo.IMAGES / "metadata.csv").unlink()
     demo.IMAGES.rmdir()
     demo.run_demo(2)
-    assert [("--forceall" in c) for c in commands] == [True, False, True]
+    assert [("--forceall" in c) for c in commands] == [True, False, True, False]
     assert not demo.is_stale()
 
 

@@ -23,6 +23,8 @@ def pixels(image: Image.Image, switches: Deviations) -> np.ndarray:
         switches: the protocol's.
     """
     side = PIXEL_SIDE
+    if _is_gray(np.asarray(image)):
+        image = image.getchannel(0)  # one channel to resize instead of three that are alike
     width, height = image.size
     if switches.privacy_squash_512:
         if image.size != (side, side):
@@ -35,9 +37,13 @@ def pixels(image: Image.Image, switches: Deviations) -> np.ndarray:
         left, top = (target[0] - side) // 2, (target[1] - side) // 2
         image = image.crop((left, top, left + side, top + side))
     array = np.asarray(image)
-    if (array == array[..., :1]).all():
+    if array.ndim == 3 and _is_gray(array):
         array = array[..., 0]
     return np.ascontiguousarray(array)
+
+
+def _is_gray(array: np.ndarray) -> bool:
+    return bool((array == array[..., :1]).all())
 
 
 def pixel_distance(real: np.ndarray, generated: np.ndarray, switches: Deviations) -> float:

@@ -124,7 +124,9 @@ def _edges(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.nda
             for a, b in zip(np.array_split(first, 32), np.array_split(second, 32), strict=True)
         ]
     )
-    return np.quantile(scores, np.arange(1, BINS) / BINS)
+    # As `np.quantile`, which looks for each of the many places by itself, and takes seconds.
+    places = np.arange(1, BINS) / BINS * (len(scores) - 1)
+    return np.interp(places, np.arange(len(scores)), np.sort(scores))
 
 
 def auc(same: np.ndarray, other: np.ndarray) -> float:

@@ -2,6 +2,9 @@
 
     python -m workflow_scripts.world.demo [--threads 2]
 
+Where nothing has changed since a run that found nothing to do, Snakemake is not asked
+(`workflow_scripts/world/unchanged.py`).
+
 Snakemake reruns what an edit changes, but for the jobs that cost days at real size: these rerun
 for their declared version alone. On the embedded world they cost seconds, so here an edit of their
 code, or another world, runs everything again. `results/demo.json` says what the results were made
@@ -21,6 +24,7 @@ from typing import Final
 
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import write_text
+from workflow_scripts.world import unchanged
 from workflow_scripts.world.store import digest_of_code, link, world
 from workflow_scripts.world.warm_python import FOLDER, warm_python
 
@@ -97,7 +101,7 @@ def prepare(threads: int) -> list[str]:
 
 
 def run_demo(threads: int) -> None:
-    """Prepare, and run the workflow in the working directory.
+    """Prepare, and run the workflow in the working directory, where something has changed.
 
     Args:
         threads: processes that draw.
@@ -105,10 +109,22 @@ def run_demo(threads: int) -> None:
     Raises:
         InputError: see `prepare`.
     """
+    if not is_stale() and unchanged.is_at_rest():
+        log.info("demo: nothing has changed since it was made")
+        return
     made_with()  # before anything runs: an edit meanwhile is not in the results
+    before = unchanged.state()
     with warm_python() as folder:
         _run([*COMMAND, *prepare(threads)], {FOLDER: str(folder)})
-    _stamp()
+    if is_stale():
+        _stamp()
+    after = unchanged.state()
+    if before != after:
+        # What was edited or deleted while it ran is found now, and done.
+        _run([*COMMAND, "--quiet", "all"])
+        before, after = after, unchanged.state()
+    if before == after:
+        unchanged.note(after)
 
 
 def _stamp() -> None:
