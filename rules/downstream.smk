@@ -4,7 +4,7 @@
 # once for each repeat, which leaves {model}/repeat-{k}.parquet, and scored together. Real data
 # alone is real_only/real, made once for all models; released/real is LLaVA-Rad as it was released.
 # Training a report generator takes several GPUs for hours, an arm: as for fine-tuning, only the
-# config and the stage version rerun it, never an edited line.
+# config, the stage version and the content of what is read rerun it, never an edited line.
 
 
 rule downstream_train_classifier:
@@ -210,8 +210,8 @@ rule downstream_score_labeller:
 rule downstream_train_reporter:
     """Train a report generator on real images, on a model's, or on both; it describes the test images."""
     input:
-        manifest="results/cohort/manifest.parquet",
-        prompts="results/cohort/prompts/augment.parquet",
+        manifest="results/cohort/reports/manifest.parquet",
+        prompts=drawn_from_part("", "augment"),
         shards=training_shards,
     output:
         "results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",

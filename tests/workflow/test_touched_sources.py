@@ -104,6 +104,7 @@ TARGETS = [
 ]
 TUNED = {("finetune_train", "tuned"), ("finetune_finish", "tuned"), ("generate_sample", "tuned")}
 ADAPTED = {(rule, "adapted") for rule, _ in TUNED}
+TRAINED = {("finetune_train", "tuned"), ("finetune_finish", "tuned")}
 IMPORTED = {("generate_external", "my_model")}
 REFERENCE = {("features_reference", None)}
 
@@ -196,13 +197,20 @@ def test_only_another_content_of_what_is_read_reruns_what_reads_it(ran):
         replace(path, last_byte)  # back
 
     captions = copy.deepcopy(source.annotations)
+
+    def recaption(part, number):
+        source.annotations = copy.deepcopy(captions)
+        source.annotations[part][number]["conversations"][1]["value"] = "Another caption."
+        source.write(gz=False, images=False)
+
     source.chexpert[0]["Edema"] = "0.0"
-    source.write(gz=False, images=False)
-    relabelled = planned()
-    assert {rule for rule, _ in relabelled} >= {"cohort_manifest", "cohort_prompts"}
-    assert not relabelled & (TUNED | ADAPTED)  # though the manifest and the prompts are made anew
-    source.annotations["train"][0]["conversations"][1]["value"] = "Another caption."
-    source.write(gz=False, images=False)
+    recaption("test", 1)
+    jobs = planned()
+    assert jobs >= COHORT | {("cohort_prompts", None)} | {("generate_sample", "tuned")}
+    assert not jobs & (ADAPTED | TRAINED), "of a test caption and a label nothing is trained"
+    recaption("train", 0)  # the radiologist's words behind a caption that gpt4 wrote
+    assert not planned() & (TUNED | ADAPTED)
+    recaption("train", 1)
     assert planned() >= COHORT | TUNED | ADAPTED
     source.chexpert[0]["Edema"] = "-1.0"
     source.annotations = captions
