@@ -132,6 +132,7 @@ rule downstream_train_segmenter:
         version=VERSIONS["downstream"],
         radiographs=radiographs("train", "test"),
         protocol=config["protocol"],
+        exact_masks=exact_mask_contents,
         flags=segmenter_flags,
         seed=partial(training_seed, task="segmentation"),
         masks=masks_flag,

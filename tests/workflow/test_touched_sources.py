@@ -6,6 +6,7 @@ All files count as large: no checksum of Snakemake's is asked (`--max-checksum-f
 import copy
 import gzip
 import os
+import re
 import shutil
 import sys
 
@@ -14,7 +15,7 @@ import pytest
 
 from tests.cohort.conftest import ANNOTATIONS, mimic  # noqa: F401  a fixture
 from tests.generate.conftest import checkpoint  # noqa: F401  a fixture
-from tests.workflow.checkouts import make_checkout, planned_jobs, run
+from tests.workflow.checkouts import ROOT, make_checkout, planned_jobs, run
 from tests.workflow.stubs import write_overlay
 
 MANIFEST = "results/cohort/manifest.parquet"
@@ -69,6 +70,34 @@ def test_only_another_content_of_the_tables_reruns_the_cohort(made):
     with gzip.open(table, "at") as stream:
         stream.write("x,1,1,train\n")
     assert planned() == COHORT
+
+
+CONTENTS_OF = {
+    "finetune_flags": "trained_base",
+    "generate_flags": "sampled_base",
+    "external_flags": "imported_images",
+    "encoder_flags": "encoder_contents",
+    'encoders"]["reid"]["weights"]': "reid_start",
+    'downstream_settings("classification")': "classifier_start",
+    'downstream_settings("report_generation")': "reporter_start",
+    "labeller_flags": "labeller_contents",
+    "segmenter_flags": "exact_mask_contents",
+    "exact_masks_flags": "exact_mask_contents",
+    "report_metric_flags": "scorer_contents",
+    "cohort_flags": "cohort_contents",
+}
+"""Whatever gives a job the path of a user's files, and what tells what they hold."""
+
+
+def test_every_job_that_is_given_a_users_files_has_what_they_hold_as_a_parameter():
+    text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    seen = set()
+    for block in re.split(r"^(?:rule|checkpoint) ", text, flags=re.MULTILINE)[1:]:
+        for flags, contents in CONTENTS_OF.items():
+            if re.search(rf"=(partial\()?.*{re.escape(flags)}", block):
+                seen.add(flags)
+                assert re.search(rf"=(partial\()?{contents}\b", block), block.split(":")[0]
+    assert seen == set(CONTENTS_OF)
 
 
 STAND_IN = """\

@@ -23,7 +23,7 @@ So an image does not change with the batch, the shard or the other prompts of th
 import argparse
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,8 +62,9 @@ def draw_prompts(
     Raises:
         InputError: the manifest does not hold such a set.
     """
-    draw = {"test": draw_test, "privacy": draw_privacy, "augment": draw_augment}[prompt_set]
-    return draw(manifest, **settings)
+    draws: dict[str, Callable[..., pd.DataFrame]]
+    draws = {"test": draw_test, "privacy": draw_privacy, "augment": draw_augment}
+    return draws[prompt_set](manifest, **settings)
 
 
 def draw_test(manifest: pd.DataFrame) -> pd.DataFrame:
