@@ -83,9 +83,9 @@ def _fake(module: nn.Module) -> None:
         if given is not None:
             fake = torch.empty(given.shape, dtype=given.dtype)
             module._parameters[name] = nn.Parameter(fake, requires_grad=given.requires_grad)
-    for name, given in module._buffers.items():
-        if given is not None:
-            module._buffers[name] = torch.empty(given.shape, dtype=given.dtype)
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
 class _Fused(torch.autograd.Function):
@@ -100,7 +100,7 @@ class _Fused(torch.autograd.Function):
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
-    given = (query, key, value)
+    given: tuple[Tensor, ...] = (query, key, value)
     if torch.is_autocast_enabled("cpu"):
         given = tuple(part.to(torch.get_autocast_dtype("cpu")) for part in given)
     out: Tensor = _Fused.apply(*given)
