@@ -2,8 +2,9 @@
 # Makes: results/cohort/manifest.parquet (one row per radiograph), attrition.csv (what was dropped
 # and why), beside it identical_images.csv (radiographs that are one image under several ids), and
 # prompts/{prompt_set}.parquet and .csv; for models with captions from another source, the same in
-# results/cohort/captions_{source}/. In unlabelled/ of each lies the same without findings and names:
-# training and sampling read that, so that a relabelled radiograph trains nothing anew.
+# results/cohort/captions_{source}/.
+# training/, test/, ... of each hold what fine-tuning, sampling and report generators read of it, so
+# that a label or a test caption trains nothing anew (workflow_scripts/cohort/parts.py).
 # No code is declared: everything follows from the cohort, so an edited comment here would rerun
 # every fine-tuning. The config, the source's tables and the stage version rerun it.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from snakemake.exceptions import WorkflowError
-from workflow_scripts.cohort.reads import UNLABELLED, cohort_reads
+from workflow_scripts.cohort.parts import LABELLED, PARTS, part_digests
 from workflow_scripts.cohort.refresh import CHANGED, changed_radiographs
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.code import Code
@@ -117,7 +117,7 @@ IMAGE_CONTENTS = Contents(Path(".snakemake/images.json"))
 
 
 wildcard_constraints:
-    captions=r"(captions_[\w.-]+/)?(unlabelled/)?",
+    captions=rf"(captions_[\w.-]+/)?(({'|'.join(PARTS)})/)?",
     model="[a-z][a-z0-9_]*",
     encoder="|".join(REFERENCE_ENCODERS),
     prompt_set="|".join(PROMPT_SETS),
@@ -148,6 +148,11 @@ def with_prompt_set(prompt_set):
 
 def flags(settings):
     """Settings as command-line flags, sorted: `learning_rate: 1` becomes `--learning-rate 1`."""
+    return [quote(word) for word in unquoted_flags(settings)]
+
+
+def unquoted_flags(settings):
+    """The same as words that the shell does not see."""
     words = []
     for key, value in sorted(settings.items()):
         flag = f"--{key.replace('_', '-')}"
@@ -161,7 +166,7 @@ def flags(settings):
             ]
         elif value is not False and value is not None:
             words += [flag, str(value)]
-    return [quote(word) for word in words]
+    return words
 
 
 def plain(value):
@@ -196,17 +201,22 @@ def prompts(wildcards, prompt_set=None):
     return f"results/cohort/{captions(wildcards.model)}prompts/{prompt_set}.parquet"
 
 
-def unlabelled(wildcards):
-    """The manifest with a model's captions and without labels: relabelling makes no other one."""
-    return f"results/cohort/{captions(wildcards.model)}unlabelled/manifest.parquet"
+def read_training(wildcards):
+    """The training split with a model's captions, which no label or test caption makes anew."""
+    return f"results/cohort/{captions(wildcards.model)}training/manifest.parquet"
 
 
 def asked(wildcards):
-    """A model's prompts as it is sampled from them: without labels, unless labels draw them."""
-    drawn = config["prompt_sets"][wildcards.prompt_set]
-    labels = "" if drawn.get("draw") == "official" else "unlabelled/"
-    folder = f"{captions(wildcards.model)}{labels}prompts"
-    return f"results/cohort/{folder}/{wildcards.prompt_set}.parquet"
+    """A model's prompts as it is sampled from them."""
+    return drawn_from_part(captions(wildcards.model), wildcards.prompt_set)
+
+
+def drawn_from_part(folder, prompt_set):
+    """A prompt set, made of the part of the manifest that it is drawn from."""
+    labelled = config["prompt_sets"][prompt_set].get("draw") == "official"
+    training = "labelled_training" if labelled else "training"
+    part = "test" if prompt_set == "test" else training
+    return f"results/cohort/{folder}{part}/prompts/{prompt_set}.parquet"
 
 
 def own_radiographs(wildcards):
@@ -247,16 +257,31 @@ def every_prompt_set(wildcards):
 
 
 def of_captions(wildcards):
-    """The caption source that a cohort's folder stands for, and whether it has labels."""
-    folder = wildcards.captions.removesuffix("unlabelled/")
-    source = Path(folder).name.removeprefix("captions_") or caption_source_of(config)
-    return source, folder == wildcards.captions
+    """The folder of the caption source that a cohort's folder stands for, and its part."""
+    path = Path(wildcards.captions)
+    part = path.name if path.name in PARTS else ""
+    return wildcards.captions.removesuffix(f"{part}/"), part
 
 
 def cohort_flags(wildcards):
-    """Flags of the cohort's reader, from its own block of the config."""
+    """Flags of the cohort's job: how its source is read, and what is looked at beside."""
+    folder, part = of_captions(wildcards)
+    words = cohort_words(folder, part)
+    if part:
+        words += ["--part", part, "--no-check-files"]  # the whole manifest's job checks
+    else:
+        # Not declared as an output: only the job that looks at the files writes it.
+        words += ["--identical", f"results/cohort/{folder}identical_images.csv"]
+        words += unquoted_flags(config["cohort"].get("identical_images", {}))
+    return [quote(word) for word in words]
+
+
+def cohort_words(folder, part=""):
+    """How the source is read, from its own block of the config; of a part what it holds alone."""
     cohort = config["cohort"]
-    caption_source, labelled = of_captions(wildcards)
+    caption_source = Path(folder).name.removeprefix("captions_") or caption_source_of(
+        config
+    )
     settings = cohort[cohort["source"]]
     words = [
         cohort["source"],
@@ -264,34 +289,23 @@ def cohort_flags(wildcards):
         settings["root"],
     ]
     for name, label in cohort["views"].items():
-        words += ["--view", f"{name}={label if labelled else name}"]
-    if labelled:
-        # Not declared as an output: only the job that looks at the files writes it.
-        words += [
-            "--identical",
-            f"results/cohort/{wildcards.captions}identical_images.csv",
-        ]
-        words += flags(cohort.get("identical_images", {}))
-    else:
-        words.append("--no-check-files")  # the whole manifest's job does
+        words += ["--view", f"{name}={name if part else label}"]
     if cohort["source"] == "mimic_cxr_jpg":
         words += ["--annotations", settings["annotations"]]
         words += ["--caption-source", caption_source]
-        words += [] if labelled else ["--unlabelled"]
     else:
         words += ["--metadata", settings["metadata"]]
         columns = settings["columns"] | (
             {"caption": caption_source} if caption_source else {}
         )
         for column, name in columns.items():
-            if labelled or column in UNLABELLED:
-                words += ["--column", f"{column}={name}"]
-        if labelled:
+            words += ["--column", f"{column}={name}"]
+        if not part or part in LABELLED:
             words += finding_flags(settings["findings"])
         for name in ("test_share", "validate_share", "split_seed", "exclude_nonempty"):
             if name in settings:
-                words += flags({name: settings[name]})
-    return [quote(word) for word in words]
+                words += unquoted_flags({name: settings[name]})
+    return [str(word) for word in words]
 
 
 def finding_flags(findings):
@@ -321,12 +335,18 @@ def cohort_sources(wildcards):
 
 def cohort_contents(wildcards):
     """What the source's tables hold: as parameters, they rerun the job when it changes, and a touch
-    or a copy reruns nothing, whatever their size. Without labels, of what is read alone.
+    or a copy reruns nothing, whatever their size. Of a part, what it will hold of them.
     """
-    caption_source, labelled = of_captions(wildcards)
-    if labelled:
-        return CONTENTS.digests(cohort_sources(wildcards))
-    return cohort_reads(config["cohort"], caption_source, CONTENTS)
+    folder, part = of_captions(wildcards)
+    tables = cohort_sources(wildcards)
+    return cohort_parts(folder)[part] if part else CONTENTS.digests(tables)
+
+
+@cache
+def cohort_parts(folder):
+    """What each part of a manifest will hold."""
+    tables = cohort_sources(None)
+    return part_digests(cohort_words(folder), tables, VERSIONS["cohort"], CONTENTS)
 
 
 @cache

@@ -4,7 +4,7 @@
 # once for each repeat, which leaves {model}/repeat-{k}.parquet, and scored together. Real data
 # alone is real_only/real, made once for all models; released/real is LLaVA-Rad as it was released.
 # Training a report generator takes several GPUs for hours, an arm: as for fine-tuning, only the
-# config and the stage version rerun it, never an edited line.
+# config, the stage version and the content of what is read rerun it, never an edited line.
 
 
 rule downstream_train_classifier:
@@ -132,6 +132,7 @@ rule downstream_train_segmenter:
         version=VERSIONS["downstream"],
         radiographs=radiographs("train", "test"),
         protocol=config["protocol"],
+        exact_masks=exact_mask_contents,
         flags=segmenter_flags,
         seed=partial(training_seed, task="segmentation"),
         masks=masks_flag,
@@ -210,8 +211,8 @@ rule downstream_score_labeller:
 rule downstream_train_reporter:
     """Train a report generator on real images, on a model's, or on both; it describes the test images."""
     input:
-        manifest="results/cohort/manifest.parquet",
-        prompts="results/cohort/prompts/augment.parquet",
+        manifest="results/cohort/reports/manifest.parquet",
+        prompts=drawn_from_part("", "augment"),
         shards=training_shards,
     output:
         "results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",

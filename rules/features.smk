@@ -10,7 +10,7 @@
 rule features_train_reid:
     """Train the re-identification network on the cohort's own patients."""
     input:
-        manifest="results/cohort/unlabelled/manifest.parquet",
+        manifest="results/cohort/training/manifest.parquet",
     output:
         weights="results/features/reid/weights.pth",
         preprocessing="results/features/reid/preprocessor_config.json",

@@ -1,4 +1,4 @@
-# Needs: results/cohort/unlabelled/manifest.parquet and a base checkpoint (models.{model}.base).
+# Needs: results/cohort/training/manifest.parquet and a base checkpoint (models.{model}.base).
 # Makes: results/finetune/{model}/checkpoint (a diffusers folder, or a LoRA adapter) and training.csv.
 # Training takes as many jobs as its time limit asks for: the spans 1, 2, ... of a model, each
 # ending well before its limit, with success. Snakemake asks after each whether it was the last.
@@ -12,7 +12,7 @@
 checkpoint finetune_train:
     """Fine-tune one model on every captioned training image, up to the end or the time limit."""
     input:
-        manifest=unlabelled,
+        manifest=read_training,
         before=span_before,
     output:
         directory("results/finetune/{model}/spans/{span}"),

@@ -68,20 +68,25 @@ def test_what_is_gone_says_what_it_said_last(table, tmp_path):
     assert tell() == of(b"other")
 
 
-def test_a_part_of_a_file_is_looked_at_when_the_file_has_changed(table, tmp_path):
-    looked = []
+def test_what_files_tell_is_asked_again_when_they_hold_something_else(table, tmp_path):
+    asked = []
 
-    def first_line(path):
-        looked.append(path)
-        return path.read_text().splitlines()[0]
+    def first_line():
+        asked.append(table)
+        return table.read_text().splitlines()[:1]
 
-    def told():
-        return Contents(tmp_path / "known.json").derived(table, "first line", first_line)
+    def told(subject="first line"):
+        return Contents(tmp_path / "known.json").once(subject, [table], first_line)
 
-    assert (told(), told(), len(looked)) == ("a,b", "a,b", 1)
-    assert Contents(tmp_path / "known.json").derived(table, "other", lambda _: "x") == "x"
+    assert (told(), told(), len(asked)) == (["a,b"], ["a,b"], 1)
+    os.utime(table)
+    assert (told(), len(asked)) == (["a,b"], 1)
+    assert (told("another"), len(asked)) == (["a,b"], 2)
     table.write_bytes(b"c,d\n1,2\n")
-    assert (told(), len(looked)) == ("c,d", 2)
+    assert (told(), len(asked)) == (["c,d"], 3)
+    table.unlink()
+    with pytest.raises(FileNotFoundError):
+        told()
 
 
 def test_two_processes_keep_what_both_have_read(table, tmp_path, monkeypatch):

@@ -85,9 +85,9 @@ def config_of(*keys):
 def results(tmp_path):
     """A cohort of 60 images, of which some train, and ten test prompts."""
     manifest = make_manifest(60)
-    (tmp_path / "cohort/unlabelled").mkdir(parents=True)
+    (tmp_path / "cohort/training").mkdir(parents=True)
     (tmp_path / "cohort/prompts").mkdir()
-    write_manifest(manifest, tmp_path / "cohort/unlabelled/manifest.parquet")
+    write_manifest(manifest, tmp_path / "cohort/training/manifest.parquet")
     test = make_prompts(manifest[manifest["split"] == "test"].iloc[:4], "test")
     write_prompts(test, tmp_path / "cohort/prompts/test.parquet")
     rows = manifest[(manifest["split"] == "train") & manifest["caption"].notna()]
@@ -117,7 +117,7 @@ def test_planned_writes_are_what_is_not_there_yet(results):
     assert planned(models=("a",)) == expected
     (folder / "finetune/a/checkpoint").mkdir(parents=True)
     assert planned(models=("a",)) == Writes(0, 0, sampled - 100 * 2)
-    (folder / "cohort/unlabelled/manifest.parquet").unlink()
+    (folder / "cohort/training/manifest.parquet").unlink()
     assert planned(models=("b",)).encoded is None
 
 

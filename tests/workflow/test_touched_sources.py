@@ -6,6 +6,7 @@ All files count as large: no checksum of Snakemake's is asked (`--max-checksum-f
 import copy
 import gzip
 import os
+import re
 import shutil
 import sys
 
@@ -14,7 +15,7 @@ import pytest
 
 from tests.cohort.conftest import ANNOTATIONS, mimic  # noqa: F401  a fixture
 from tests.generate.conftest import checkpoint  # noqa: F401  a fixture
-from tests.workflow.checkouts import make_checkout, planned_jobs, run
+from tests.workflow.checkouts import ROOT, make_checkout, planned_jobs, run
 from tests.workflow.stubs import write_overlay
 
 MANIFEST = "results/cohort/manifest.parquet"
@@ -71,6 +72,34 @@ def test_only_another_content_of_the_tables_reruns_the_cohort(made):
     assert planned() == COHORT
 
 
+CONTENTS_OF = {
+    "finetune_flags": "trained_base",
+    "generate_flags": "sampled_base",
+    "external_flags": "imported_images",
+    "encoder_flags": "encoder_contents",
+    'encoders"]["reid"]["weights"]': "reid_start",
+    'downstream_settings("classification")': "classifier_start",
+    'downstream_settings("report_generation")': "reporter_start",
+    "labeller_flags": "labeller_contents",
+    "segmenter_flags": "exact_mask_contents",
+    "exact_masks_flags": "exact_mask_contents",
+    "report_metric_flags": "scorer_contents",
+    "cohort_flags": "cohort_contents",
+}
+"""Whatever gives a job the path of a user's files, and what tells what they hold."""
+
+
+def test_every_job_that_is_given_a_users_files_has_what_they_hold_as_a_parameter():
+    text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    seen = set()
+    for block in re.split(r"^(?:rule|checkpoint) ", text, flags=re.MULTILINE)[1:]:
+        for flags, contents in CONTENTS_OF.items():
+            if re.search(rf"=(partial\()?.*{re.escape(flags)}", block):
+                seen.add(flags)
+                assert re.search(rf"=(partial\()?{contents}\b", block), block.split(":")[0]
+    assert seen == set(CONTENTS_OF)
+
+
 STAND_IN = """\
 import os, pathlib, sys
 words = sys.argv[1:]
@@ -104,6 +133,7 @@ TARGETS = [
 ]
 TUNED = {("finetune_train", "tuned"), ("finetune_finish", "tuned"), ("generate_sample", "tuned")}
 ADAPTED = {(rule, "adapted") for rule, _ in TUNED}
+TRAINED = {("finetune_train", "tuned"), ("finetune_finish", "tuned")}
 IMPORTED = {("generate_external", "my_model")}
 REFERENCE = {("features_reference", None)}
 
@@ -196,13 +226,20 @@ def test_only_another_content_of_what_is_read_reruns_what_reads_it(ran):
         replace(path, last_byte)  # back
 
     captions = copy.deepcopy(source.annotations)
+
+    def recaption(part, number):
+        source.annotations = copy.deepcopy(captions)
+        source.annotations[part][number]["conversations"][1]["value"] = "Another caption."
+        source.write(gz=False, images=False)
+
     source.chexpert[0]["Edema"] = "0.0"
-    source.write(gz=False, images=False)
-    relabelled = planned()
-    assert {rule for rule, _ in relabelled} >= {"cohort_manifest", "cohort_prompts"}
-    assert not relabelled & (TUNED | ADAPTED)  # though the manifest and the prompts are made anew
-    source.annotations["train"][0]["conversations"][1]["value"] = "Another caption."
-    source.write(gz=False, images=False)
+    recaption("test", 1)
+    jobs = planned()
+    assert jobs >= COHORT | {("cohort_prompts", None)} | {("generate_sample", "tuned")}
+    assert not jobs & (ADAPTED | TRAINED), "of a test caption and a label nothing is trained"
+    recaption("train", 0)  # the radiologist's words behind a caption that gpt4 wrote
+    assert not planned() & (TUNED | ADAPTED)
+    recaption("train", 1)
     assert planned() >= COHORT | TUNED | ADAPTED
     source.chexpert[0]["Edema"] = "-1.0"
     source.annotations = captions

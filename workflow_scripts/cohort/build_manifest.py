@@ -29,6 +29,7 @@ from workflow_scripts.cohort.image_folder import (
 )
 from workflow_scripts.cohort.look import look_at_films
 from workflow_scripts.cohort.mimic_cxr_jpg import mimic_cxr_jpg
+from workflow_scripts.cohort.parts import PARTS, part_of
 from workflow_scripts.cohort.shares import warn_of_shares
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
@@ -36,29 +37,9 @@ from workflow_scripts.common.manifest import FINDINGS, write_manifest
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    args = _parser().parse_args(argv)
+    args = parse(argv)
     attrition = Attrition()
-    views = _pairs(args.view, "--view")
-    if args.source == "mimic_cxr_jpg":
-        manifest = mimic_cxr_jpg(
-            args.root,
-            args.annotations,
-            args.caption_source,
-            views,
-            attrition,
-            args.check_files,
-            labelled=not args.unlabelled,
-        )
-    else:
-        manifest = image_folder(
-            args.root,
-            args.metadata,
-            _columns(args),
-            views,
-            _split_draw(args),
-            attrition,
-            args.check_files,
-        )
+    manifest = read_source(args, attrition)
     warn_of_shares(manifest, *_mapped(args), attrition)
     if args.check_files:
         look_at_films(manifest, attrition, args.root)
@@ -66,8 +47,35 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_identical(manifest, compare, args.refuse_above, attrition, args.identical)
     count_test_set(manifest, attrition)
     attrition.warn_of_published()
-    write_manifest(manifest, args.manifest)
+    write_manifest(part_of(manifest, args.part) if args.part else manifest, args.manifest)
     attrition.write(args.attrition)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    return _parser().parse_args(argv)
+
+
+def read_source(args: argparse.Namespace, attrition: Attrition) -> pd.DataFrame:
+    """Return the manifest that a command line asks for, see `mimic_cxr_jpg` and `image_folder`.
+
+    Raises:
+        InputError: a flag or the source is unusable.
+    """
+    views = _pairs(args.view, "--view")
+    if args.source == "mimic_cxr_jpg":
+        return mimic_cxr_jpg(
+            args.root, args.annotations, args.caption_source, views, attrition, args.check_files
+        )
+    return image_folder(
+        args.root,
+        args.metadata,
+        _columns(args),
+        views,
+        _split_draw(args),
+        attrition,
+        args.check_files,
+    )
 
 
 def count_test_set(manifest: pd.DataFrame, attrition: Attrition) -> None:
@@ -107,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         default=True,
         help="check that every image file is there, and look for copies (default)",
     )
+    shared.add_argument("--part", choices=PARTS, help="write a part alone, see parts.py")
     shared.add_argument("--identical", help="CSV file to write: images that are one image")
     shared.add_argument(
         "--compare",
@@ -128,7 +137,6 @@ def _parser() -> argparse.ArgumentParser:
     mimic = sources.add_parser("mimic_cxr_jpg", parents=[shared], help="MIMIC-CXR-JPG's layout")
     mimic.add_argument("--annotations", required=True, help="folder of LLaVA-Rad's annotations")
     mimic.add_argument("--caption-source", required=True, choices=CAPTION_SOURCES)
-    mimic.add_argument("--unlabelled", action="store_true", help="read no findings: all stay null")
     mimic.add_argument(
         "--view", required=True, action="append", metavar="VIEWPOSITION=NAME", help="repeatable"
     )

@@ -23,9 +23,9 @@ So an image does not change with the batch, the shard or the other prompts of th
 import argparse
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,24 @@ DRAWS: Final = ("unique", "official")
 
 CSV_COLUMNS = ["prompt_id", "caption", "seed", "replicate"]
 """The export for models outside the workflow: nothing of it names an image or a patient."""
+
+
+def draw_prompts(
+    manifest: pd.DataFrame, prompt_set: str, settings: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Return a prompt set as the config asks for it.
+
+    Args:
+        manifest: the cohort's.
+        prompt_set: `test`, `privacy` or `augment`.
+        settings: the arguments of `draw_privacy` or `draw_augment`; none of `draw_test`.
+
+    Raises:
+        InputError: the manifest does not hold such a set.
+    """
+    draws: dict[str, Callable[..., pd.DataFrame]]
+    draws = {"test": draw_test, "privacy": draw_privacy, "augment": draw_augment}
+    return draws[prompt_set](manifest, **settings)
 
 
 def draw_test(manifest: pd.DataFrame) -> pd.DataFrame:
@@ -206,12 +224,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(f"prompt set {args.prompt_set} {verb} --{name.replace('_', '-')}")
 
     manifest = read_manifest(args.manifest)
-    if args.prompt_set == "test":
-        prompts = draw_test(manifest)
-    elif args.prompt_set == "privacy":
-        prompts = draw_privacy(manifest, args.captions, args.draw_seed, args.seeds)
-    else:
-        prompts = draw_augment(manifest, args.captions, args.draw_seed, args.draw)
+    settings = {name: getattr(args, name) for name in wanted}
+    prompts = draw_prompts(manifest, args.prompt_set, settings)
     write_prompts(prompts, args.out)
     write_prompt_csv(prompts, args.csv)
 

@@ -20,7 +20,6 @@ from workflow_scripts.cohort.checked_csv import (
     check_splits,
     check_unique,
     find_csv,
-    no_findings,
     parse_labels,
     read_csv,
     row_of,
@@ -39,7 +38,6 @@ def mimic_cxr_jpg(
     views: Mapping[str, str],
     attrition: Attrition,
     check_files: bool = True,
-    labelled: bool = True,
 ) -> pd.DataFrame:
     """Return the manifest of MIMIC-CXR-JPG's frontal radiographs, sorted by patient, study, image.
 
@@ -50,7 +48,6 @@ def mimic_cxr_jpg(
         views: `ViewPosition` values that count as frontal, and what the manifest calls them.
         attrition: takes what is dropped, and why.
         check_files: check that every image file is there.
-        labelled: False leaves all findings null, and their table unread.
 
     Raises:
         InputError: a file is missing, truncated or malformed; a DICOM id stands twice; an image
@@ -58,7 +55,7 @@ def mimic_cxr_jpg(
             1, 0, -1 and empty; image files are missing.
     """
     root = Path(root)
-    names = ("metadata", "split", "chexpert") if labelled else ("metadata", "split")
+    names = ("metadata", "split", "chexpert")
     table = {name: find_csv(root, f"mimic-cxr-2.0.0-{name}", _REMEDY) for name in names}
     metadata = _read_keyed(table["metadata"], "ViewPosition")
     images = _with_split(metadata, table, attrition)
@@ -77,10 +74,7 @@ def mimic_cxr_jpg(
         raise InputError(
             f"no image has a view among {', '.join(views)}", table["metadata"], "check cohort.views"
         )
-    if labelled:
-        images = _with_findings(images, table["chexpert"], attrition)
-    else:
-        images = images.join(no_findings(images.index))
+    images = _with_findings(images, table["chexpert"], attrition)
 
     subject, study, dicom = images["subject_id"], images["study_id"], images["dicom_id"]
     folder = "p" + subject.str[:2] + "/p" + subject + "/s" + study + "/" + dicom + ".jpg"

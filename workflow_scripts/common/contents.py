@@ -62,21 +62,25 @@ class Contents:
         """
         return digest_of(self.digests(paths))
 
-    def derived(self, path: str | Path, what: str, derive: Callable[[Path], str]) -> str:
-        """Return what a function says of a file, asked again only when the file has changed.
+    def once(
+        self, subject: str, paths: Iterable[str | Path], tell: Callable[[], Sequence[str]]
+    ) -> list[str]:
+        """Return what is told of files, asked again only when they hold something else.
 
         Args:
-            path: the file.
-            what: tells what the function says from what others say of the same file.
-            derive: from the file to a text, such as a digest of a part of it.
+            subject: tells it from what else is told of the same files.
+            paths: the files.
+            tell: reads them; what it raises is raised.
 
         Raises:
-            OSError: there is no such file; whatever `derive` raises.
+            OSError: there is no such file.
         """
-        place, now = f"{what} of {Path(path).absolute()}", stamp(path)
-        if self._kept(place, now) is None:
-            self._learn({place: [*now, derive(Path(path))]})
-        return str(self._kept(place, now))
+        subject = f"{subject}, of files that hold {self.condensed(paths)}"
+        kept = self._known.get(subject)
+        if not isinstance(kept, list):
+            kept = list(tell())
+            self._learn({subject: kept})
+        return [str(line) for line in kept]
 
     def last(self, subject: str, tell: Callable[[], Sequence[str]]) -> list[str]:
         """Return what is told of a subject; where its files are gone, what was told of it last.

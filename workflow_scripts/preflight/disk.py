@@ -132,7 +132,7 @@ def free_bytes(folder: Path) -> int:
 def _encoded_left(trained: list[str], sizes: Mapping[str, Sizes], results: Path) -> int | None:
     if not trained:
         return 0
-    manifest = results / "cohort/unlabelled/manifest.parquet"
+    manifest = results / "cohort/training/manifest.parquet"
     if not manifest.exists():
         return None
     rows = read_manifest(manifest, ["split", "caption"])

@@ -1,10 +1,10 @@
-"""What fine-tuning and sampling need at least of memory and disk: estimates, not measurements.
+"""What the paper's systems and stages need at least of memory and disk: estimates, no measurements.
 
     python -m workflow_scripts.preflight.needs --config config.yaml > docs/needs.md
 
 Counted is what follows from numbers of parameters and the config: weights, gradients, the
-optimiser's state, encoded images, checkpoints. Activations come on top of a GPU's memory; they
-depend on batch, kernels and checkpointing, and what an untried GPU takes is found by trying.
+optimiser's state, encoded images, checkpoints; of activations, what a training step saves
+(network_sizes.py). What a GPU's kernels and allocator take beside that is found by trying.
 """
 
 import argparse
@@ -15,14 +15,17 @@ from typing import Any, Final
 
 from workflow_scripts.common.config import prompt_sets_of
 from workflow_scripts.finetune.families import get_family
+from workflow_scripts.preflight.stage_needs import BASE, TEST_PROMPTS, stage_needs
 
 GB: Final = 1e9
 TRAINING_IMAGES: Final = 237_388
 """Captioned training images of MIMIC-CXR, as the paper counts them."""
-TEST_PROMPTS: Final = 5_034
 
 _BYTES: Final = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2}
 _GRADIENT: Final = 4
+PROCESSES: Final = 4
+"""Of a training job in `rules/finetune.smk`, one for each GPU."""
+
 KEPT: Final = 2
 """Checkpoints of the progress that are kept, as finetune/resume.py has it."""
 
@@ -40,6 +43,7 @@ class Network:
         vae: of its autoencoder.
         encoded: float32 values of an encoded image at 512 pixels; 0 where nothing is trained.
         lora: of the adapter at rank 32 on the attention, where there is one.
+        saved: bytes that a step of fine-tuning saves at the published settings, where there is one.
     """
 
     network: float
@@ -47,6 +51,7 @@ class Network:
     vae: float
     encoded: int = 0
     lora: float = 0.0
+    saved: float = 0.0
 
 
 _MOMENTS_4: Final = 2 * 4 * 64 * 64
@@ -54,16 +59,16 @@ _MOMENTS_16: Final = 2 * 16 * 64 * 64
 _CLIP_L, _CLIP_H, _CLIP_G, _T5_XXL, _GEMMA_2 = 123.06, 340.39, 694.66, 4762.31, 2614.34
 
 PUBLISHED: Final[Mapping[str, Network]] = {
-    "sd_v1_4": Network(859.52, _CLIP_L, 83.65, _MOMENTS_4),
-    "sd_v1_5": Network(859.52, _CLIP_L, 83.65, _MOMENTS_4),
-    "sd_v2": Network(865.91, _CLIP_H, 83.65, _MOMENTS_4),
-    "sd_v2_1": Network(865.91, _CLIP_H, 83.65, _MOMENTS_4),
+    "sd_v1_4": Network(859.52, _CLIP_L, 83.65, _MOMENTS_4, saved=3.97e9),
+    "sd_v1_5": Network(859.52, _CLIP_L, 83.65, _MOMENTS_4, saved=3.97e9),
+    "sd_v2": Network(865.91, _CLIP_H, 83.65, _MOMENTS_4, saved=3.97e9),
+    "sd_v2_1": Network(865.91, _CLIP_H, 83.65, _MOMENTS_4, saved=3.97e9),
     "radedit": Network(859.52, 109.48, 83.65),
-    "pixart_sigma": Network(611, _T5_XXL, 83.65, _MOMENTS_4),
-    "sana": Network(592, _GEMMA_2, 312, 32 * 16 * 16),
-    "sd_v3_5": Network(2240, _CLIP_L + _CLIP_G + _T5_XXL, 83.82, _MOMENTS_16, 17.99),
-    "lumina_2": Network(2610, _GEMMA_2, 83.82, _MOMENTS_16, 10.3),
-    "flux_1_dev": Network(11900, _CLIP_L + _T5_XXL, 83.82, _MOMENTS_16, 44.8),
+    "pixart_sigma": Network(611, _T5_XXL, 83.65, _MOMENTS_4, saved=7.15e9),
+    "sana": Network(592, _GEMMA_2, 312, 32 * 16 * 16, saved=2.38e9),
+    "sd_v3_5": Network(2240, _CLIP_L + _CLIP_G + _T5_XXL, 83.82, _MOMENTS_16, 17.99, 3.59e9),
+    "lumina_2": Network(2610, _GEMMA_2, 83.82, _MOMENTS_16, 10.3, 13.38e9),
+    "flux_1_dev": Network(11900, _CLIP_L + _T5_XXL, 83.82, _MOMENTS_16, 44.8, 2.84e9),
     "llm_cxr": Network(2780.33, 0, 0),
 }
 """The paper's eleven. The networks' counts are those that tests/finetune/test_real_sizes.py holds
@@ -80,6 +85,20 @@ def training_memory(parts: Network, tuned: Mapping[str, Any], vae_in_float32: bo
     state = 4 + _GRADIENT + _STATE[tuned.get("optimiser", "adamw")]
     state += 4 if tuned.get("ema_decay") else 0
     return 1e6 * (state * trained + low * frozen + (4 if vae_in_float32 else low) * parts.vae)
+
+
+def host_memory(parts: Network, tuned: Mapping[str, Any], vae_in_float32: bool) -> float:
+    """Return the bytes of host memory that fine-tuning takes at least, its four processes together.
+
+    The weights pass through it in each, as they are loaded; the first process holds a checkpoint
+    while it writes it.
+    """
+    low = _BYTES[tuned["mixed_precision"]]
+    full = tuned["method"] == "full"
+    vae = 4 if vae_in_float32 else low
+    weights = (4 if full else low) * parts.network + low * parts.texts + vae * parts.vae
+    trained = 1e6 * (parts.network if full else parts.lora)
+    return PROCESSES * (BASE + 1e6 * weights) + checkpoint_bytes(trained, tuned) / (KEPT + 1)
 
 
 def sampling_memory(parts: Network, precision: str, vae_in_float32: bool) -> float:
@@ -134,18 +153,36 @@ def table(config: Mapping[str, Any]) -> str:
             block["generate"],
             block.get("finetune"),
         )
-        memory, host, encoded, progress = "–", "–", "–", "–"
+        memory, saved, together, host, encoded, progress = ("–",) * 6
         if tuned:
             trained = 1e6 * (parts.lora if tuned["method"] == "lora" else parts.network)
             bytes_ = training_memory(parts, tuned, family.encodes_in_float32)
-            memory, host = _gb(bytes_), _gb(4 * bytes_)
+            memory, saved, together = map(_gb, (bytes_, parts.saved, bytes_ + parts.saved))
+            host = _gb(host_memory(parts, tuned, family.encodes_in_float32))
             encoded = _gb(encoded_bytes(parts.encoded, TRAINING_IMAGES))
             progress = _gb(checkpoint_bytes(trained, tuned))
         precision = sampled["precision"]
         sampling = _gb(sampling_memory(parts, precision, family.decodes_in_float32))
         images = _gb(image_bytes(sampled["size"], images_of(config, key, TEST_PROMPTS)))
         name = block["display"]["name"]
-        cells = [name, memory, host, encoded, progress, f"{sampling} ({precision})", images]
+        cells = [
+            name,
+            memory,
+            saved,
+            together,
+            host,
+            encoded,
+            progress,
+            f"{sampling} ({precision})",
+            images,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", _STAGES]
+    for need in stage_needs(config):
+        gpu = [need.gpu, need.activations, need.gpu + need.activations]
+        shown = [_gb(size) if need.parameters else "–" for size in gpu]
+        millions = f"{need.parameters / 1e6:,.1f}" if need.parameters else "–"
+        cells = [need.stage, need.network, millions, *shown, _gb(need.host), _gb(need.disk)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", _TAIL])
 
@@ -157,34 +194,67 @@ def _gb(number: float) -> str:
 
 
 _HEAD: Final = """\
-# What the paper's systems need at least
+# What the paper's systems and stages need at least
 
-Estimates, not measurements: `python -m workflow_scripts.preflight.needs > docs/needs.md` computes
-them from numbers of parameters and `config.yaml`. GB are 10^9 bytes. **Activations come on top** of
-a GPU's memory; they grow with `per_device_batch_size`, `batch_size` and the image's side. Where a
-GPU is too small, lower `per_device_batch_size` (the total batch stays) or sampling's `batch_size`.
+`python -m workflow_scripts.preflight.needs > docs/needs.md` computes this page from numbers of
+parameters and `config.yaml`. **Nothing on it is measured.** Of each number it says whether it is
+counted or estimated. GB are 10^9 bytes. `make gpu-check` measures what a GPU really takes.
 
-- GPU, fine-tuning: weights, gradients and optimiser of what is trained in float32, all else in
-  `mixed_precision`, on each GPU. Copies that autocast keeps are not in.
-- Host: the same for each of four processes, through which the weights pass while they are loaded.
-- Encoded: `results/finetune/.encoded` for 237,388 images at 512 pixels. Models with the same
-  autoencoder's weights share them.
-- Progress: the checkpoints of an unfinished training that lie there at once, and the trained
-  weights. A model that is trained in full gets a copy of its base's other components, too.
-- Images: one byte for each pixel is assumed; all prompt sets, with 5,034 test prompts.
+## Fine-tuning and sampling
+
+- Weights, state, counted: weights, gradients and optimiser of what is trained in float32, all
+  else in `mixed_precision`, on each GPU.
+- Saved, counted without a GPU: what autograd saves in a step of `per_device_batch_size` images with
+  gradient checkpointing, and what the largest recomputed block saves; copies of weights that
+  autocast makes are in, as far as they are saved. Each storage counts once.
+- GPU, an estimate: both together. Gradients of activations, what kernels need for themselves and
+  what the allocator rounds up come on top. Where a GPU is too small, lower `per_device_batch_size`
+  (the total batch stays) or sampling's `batch_size`.
+- Host, an estimate, for all four processes: in each 4 GB of libraries (assumed) and the weights as
+  they are loaded; in the first the checkpoint that it writes.
+- Encoded, counted: `results/finetune/.encoded` for 237,388 images at 512 pixels. Models with the
+  same autoencoder's weights share them.
+- Progress, counted: the checkpoints of an unfinished training that lie there at once, and the
+  trained weights. A model that is trained in full gets a copy of its base's other components, too.
+- GPU, sampling, counted: weights alone, without activations.
+- Images, an estimate: one byte for each pixel; all prompt sets, with 5,034 test prompts.
 
 All in GB:
 
-| model | GPU, fine-tuning | host | encoded | progress | GPU, sampling | images |
-|---|---|---|---|---|---|---|"""
+| model | weights, state | saved | GPU | host | encoded | progress | GPU, sampling | images |
+|---|---|---|---|---|---|---|---|---|"""
+
+_STAGES: Final = """\
+The base checkpoints themselves are not in: their folders hold what was published.
+
+## The other stages
+
+One GPU each; training report generators takes four, and each needs what the row says. Scores of
+fidelity and privacy are computed on the CPU.
+
+- Parameters, in millions, counted.
+- Weights and state, counted, in float32, the networks of 7 billion parameters in 16 bits: weights;
+  in training, gradients and the state of Adam of what is trained; images that lie on the GPU.
+- Activations, estimates. In training what autograd saves (counted, as above) with the settings of
+  `config.yaml`; report generators with their longest texts, 2,048 tokens. Otherwise what the widest
+  module is given and gives (counted), or what a language model keeps of the tokens that it has read
+  and written.
+- Host, an estimate: 4 GB of libraries (assumed), weights, images and features that are held. The
+  rules ask for more than that (a test compares them).
+- Disk, an estimate: what the job writes, its progress included. Features of RAD-DINO and
+  re-identification are those of 237,388 training images, of the other encoders those of 5,034 test
+  images. A published radiograph counts as 1.5 MB. Re-identification is trained only where
+  `encoders.reid.train` asks for it; the row has 64 pairs of 256 pixels.
+
+Sizes in GB:
+
+| stage | network | parameters | weights and state | activations | GPU | host | disk |
+|---|---|---|---|---|---|---|---|"""
 
 _TAIL: Final = """\
-The base checkpoints themselves are not in: their folders hold what was published. The other stages
-run on one GPU, but for report generation. ResNet-50 keeps 0.086 GB of activations for each image of
-224 pixels in float32 (counted from the tensors that its training step saves), so that the
-classifier's `per_device_batch_size: 256` takes 22 GB, less in bf16, and 768 at once 66 GB. Report
-generation and GREEN load networks of 7 billion parameters: 14 GB of weights in bf16, the former on
-each GPU, with activations and an adapter on top.
+All encoders of a job lie on the GPU together. ResNet-50 saves 0.086 GB for each image of 224 pixels
+in float32: 768 at once take 66 GB, so that `per_device_batch_size` is 256, in bf16. A report
+generator on a GPU of 40 GB needs `per_device_batch_size: 8` and `generate_batch_size: 16`.
 
 Every run compares the free disk with what its planned fine-tuning and sampling will write, before
 its first job. Features, records and controls are not counted there.

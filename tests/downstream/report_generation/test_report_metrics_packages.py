@@ -125,6 +125,17 @@ def test_green_runs_no_code_of_its_folder(tiny: Path, tmp_path: Path):
     assert not ran.exists()
 
 
+def test_green_refuses_any_other_file_that_asks_for_code(tmp_path: Path):
+    """What is linked to the package's folder is read with trust in its code."""
+    folder, plain = tmp_path / "green", tmp_path / "plain"
+    folder.mkdir()
+    plain.mkdir()
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({"auto_map": {"AutoModelForCausalLM": "own.Own"}}))
+    with pytest.raises(InputError, match="asks for code"):
+        score_green.write_plain_folder(folder, plain)
+
+
 def test_green_reads_a_sentencepiece_model_as_llamas(tiny: Path, tmp_path: Path):
     """A class of the folder's own gives way to Llama's, over tokenizer.model."""
     folder, plain = shutil.copytree(tiny / "green", tmp_path / "green"), tmp_path / "plain"
