@@ -269,9 +269,7 @@ def test_headlines_name_the_best_the_riskiest_and_the_gain(bench):
     )
     assert privacy.startswith("Riskiest is Sana, with an average score of 0.551 (0.541 to 0.561)")
     assert "6 of 40 prompts" in privacy
-    assert utility.startswith(
-        "Adding Sana's images to the real ones moves the mean AUROC from 0.75"
-    )
+    assert utility.startswith("With Sana's images beside the real ones the mean AUROC is ")
 
 
 @pytest.mark.parametrize("values", [{"a": 1.0}, {"a": 0.0, "b": 0.0}, {"a": -3.0, "b": 900.0}])

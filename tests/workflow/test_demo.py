@@ -164,15 +164,18 @@ def test_flipped_and_brightened_copies_are_seen_by_some_lens_and_missed_by_other
     }
     for lens in ("reid", "latent", "pixel", "any"):
         assert seen["training_copies"][f"{lens}_seen"] == 1
-    assert seen["flipped_copies"]["mirrored_seen"] == seen["flipped_copies"]["any_seen"] == 1
-    assert seen["flipped_copies"]["pixel_seen"] < 0.9
-    assert seen["brightened_copies"]["pixel_seen"] == seen["brightened_copies"]["any_seen"] == 1
-    assert seen["brightened_copies"]["mirrored_seen"] < 0.9
+    for model, sees, misses in (
+        ("flipped_copies", "mirrored", "pixel"),
+        ("brightened_copies", "pixel", "mirrored"),
+    ):
+        assert seen[model][f"{sees}_seen"] == seen[model]["any_seen"] == 1
+        missed = records[model].get(f"{misses}_seen")
+        # Were both lenses as good, each prompt that one of them misses might be either's.
+        assert 0.5 ** round(missed.n * (1 - missed.value)) < 0.05, (model, missed)
     for model in ("held_out_real", "blurred_real", "noise"):
         for value in read_record(demo / f"results/privacy/lenses/{model}.json").values:
             # Alarms among as many prompts by chance, at 5% over all 15 of these.
             assert value.value * value.n <= binom.ppf(1 - 0.05 / 15, value.n, 0.05), (model, value)
-            assert value.interval[1] >= 0.05, (model, value)
     report = (demo / "results/tables/report.html").read_text()
     assert "the pixel distance in the mirror (100%)" in report
     assert "Brightened copies are seen by" in report
@@ -274,9 +277,11 @@ def test_what_the_workflow_writes_is_its_owners_alone(demo):
 def test_chance_explains_how_often_unrelated_radiographs_are_taken_for_a_patient(demo):
     attacker = read_record(demo / "results/privacy/attacker/real.json")
     assert attacker.get("reid_auc").interval[0] > 0.8
-    found = read_record(demo / "results/privacy/held_out_real.json").get("reid_count").value
-    chance = attacker.get("chance_count").value
-    assert abs(found - chance) <= 3 * max(1, chance) ** 0.5
+    found = read_record(demo / "results/privacy/held_out_real.json").get("reid_count")
+    chance = attacker.get("chance_share").value
+    assert 0 < chance < 0.05
+    assert binom.sf(found.value - 1, found.n, chance) > 0.025
+    assert binom.cdf(found.value, found.n, chance) > 0.025
 
 
 def read_h5(path):

@@ -315,11 +315,11 @@ def _utility_sentence(table: Table, gains: Table) -> str:
     real = _by_value(table, "auroc", "real")
     if not real:
         return f"With {row.label}'s images the mean AUROC is {_with_bounds(cell)}."
-    text = (
-        f"Adding {row.label}'s images to the real ones moves the mean AUROC from "
-        f"{real[0][1].text} to {cell.text}"
-    )
     gain = next((c for r, c in _by_value(gains, "auroc_gain", "model") if r.key == row.key), None)
+    text = (
+        f"With {row.label}'s images beside the real ones the mean AUROC is {cell.text}, with the "
+        f"real ones alone {real[0][1].text}"
+    )
     if gain is None or gain.interval is None or gain.bounds is None:
         return text + "."
     text += f": a difference of {gain.text} ({gain.bounds[0]} to {gain.bounds[1]})"
