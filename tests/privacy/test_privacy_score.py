@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.stats import norm
 
+from tests.clustered import correlated, long_stays
 from tests.feature_files import changed
 from tests.privacy.conftest import PATIENTS, REPLICATES, radiograph, write_h5
 from workflow_scripts.common.as_published import deviations
@@ -20,6 +22,7 @@ from workflow_scripts.privacy.score import (
     OTHERS_SCHEMA,
     PAIR_SCHEMA,
     Settings,
+    effective_number,
     main,
     privacy_values,
     prompt_table,
@@ -209,7 +212,9 @@ def test_values_of_prompts_by_hand():
             "mirrored": [70.0, 60.0, 90.0, 80.0],
         }
     )
-    values = {v.metric: v for v in privacy_values(prompt_table(pairs), Settings(bootstrap=200))}
+    patients = np.array(["p", "q"])
+    found = privacy_values(prompt_table(pairs), patients, Settings(bootstrap=200))
+    values = {v.metric: v for v in found}
     expected = {
         "reid_mean_of_max": 0.875,
         "latent_mean_of_min": 0.5,
@@ -242,15 +247,37 @@ def test_values_of_prompts_by_hand():
     assert values["reid_count"].interval == pytest.approx((0.1890573, 1.8109427))
 
 
-def test_the_bootstrap_over_prompts_covers_the_mean():
-    covered = 0
-    for seed in range(60):
-        draws = np.random.default_rng(seed).beta(2, 5, 80)
-        frame = pd.DataFrame({"image_id": range(80), **dict.fromkeys(LENSES, draws)})
-        settings = Settings(bootstrap=200, seed=seed)
-        low, high = privacy_values(prompt_table(frame), settings)[0].interval
-        covered += low <= 2 / 7 <= high
-    assert 52 <= covered <= 60
+def coverage(icc, runs=150):
+    """Return how often the intervals of a mean and of a share cover, of patients who stay long."""
+    covered = np.zeros(2)
+    for seed in range(runs):
+        rng = np.random.default_rng(seed)
+        risks, patients = correlated(rng, 60, long_stays(rng, 60, 5), icc)
+        frame = pd.DataFrame({"image_id": range(len(risks)), **dict.fromkeys(LENSES, risks)})
+        settings = Settings(threshold=0.5, bootstrap=200, seed=seed)
+        values = {v.metric: v for v in privacy_values(prompt_table(frame), patients, settings)}
+        for place, (metric, truth) in enumerate(
+            [("reid_mean_of_max", 0.0), ("reid_share", norm.sf(0.5))]
+        ):
+            low, high = values[metric].interval
+            covered[place] += low <= truth <= high
+    return covered / runs
+
+
+@pytest.mark.parametrize("icc", [0.0, 0.5])
+def test_intervals_cover_where_patients_have_many_prompts(icc):
+    # 95% less three standard errors of 150 runs, and what 60 patients cost a percentile.
+    assert (coverage(icc) > 0.95 - 3 * (0.05 * 0.95 / 150) ** 0.5 - 0.02).all()
+
+
+def test_prompts_of_one_patient_that_differ_count_as_they_are():
+    values = np.array([0.0, 1.0, 0.0, 1.0, 1.0, 0.0])
+    patients = np.array(["p", "p", "q", "q", "r", "r"])
+    # All patients alike: their means do not vary, yet there are not more prompts than six.
+    assert effective_number(values, patients) == 6
+    # Each patient's prompts alike: as many as there are patients, but for n - 1.
+    assert effective_number(np.array([0.0, 0, 1, 1, 0, 0]), patients) == pytest.approx(2.4)
+    assert effective_number(np.zeros(6), patients) == 3
 
 
 def test_threshold_and_no_bootstrap(world):

@@ -179,12 +179,14 @@ def _pixels_wrap(original: Any, real: Any, generated: Any, switches: Any) -> flo
     return original(real, generated, deviations("as_published"))
 
 
-def _prompt_dropped(original: Any, prompts: pd.DataFrame, settings: Any) -> Any:
-    return original(prompts.iloc[1:], settings)
+def _prompt_dropped(
+    original: Any, prompts: pd.DataFrame, patients: np.ndarray, settings: Any
+) -> Any:
+    return original(prompts.iloc[1:], patients[1:], settings)
 
 
-def _images_drawn(original: Any, pairs: pd.DataFrame, prompts: pd.Series, settings: Any) -> Any:
-    return original(pairs, pd.Series(range(len(prompts))), settings)
+def _images_drawn(original: Any, table: np.ndarray, patients: np.ndarray, settings: Any) -> Any:
+    return original(table, np.arange(len(patients)), settings)
 
 
 def _itself_counts(original: Any, *args: Any, **kw: Any) -> Any:
@@ -467,10 +469,10 @@ MISTAKES: Final = (
         wrapped(privacy, "privacy_values", _prompt_dropped),
     ),
     Mistake(
-        "images drawn instead of prompts",
+        "images drawn instead of patients",
         _CLOSEST,
         "values, authpct of all, interval[0]",
-        wrapped(score_closest, "closest_values", _images_drawn),
+        wrapped(score_closest, "bootstrap_of_means", _images_drawn),
     ),
     Mistake(
         "a training image closest to itself",

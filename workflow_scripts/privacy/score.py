@@ -48,7 +48,7 @@ from workflow_scripts.fidelity.inputs import (
     rows_in_order_of,
     rows_of,
 )
-from workflow_scripts.fidelity.resample import wilson_interval
+from workflow_scripts.fidelity.resample import variance_of_mean, wilson_interval
 from workflow_scripts.generate.make_control import positive_masks
 from workflow_scripts.privacy.distances import latent_distance, pixel_distance, pixels
 from workflow_scripts.privacy.other_prompts import OTHERS, other_radiographs
@@ -183,14 +183,15 @@ def prompt_table(pairs: pd.DataFrame, by: Sequence[str] = ("image_id",)) -> pd.D
     )
 
 
-def privacy_values(prompts: pd.DataFrame, settings: Settings) -> list[Value]:
+def privacy_values(prompts: pd.DataFrame, patients: np.ndarray, settings: Settings) -> list[Value]:
     """Return a model's values over prompts: means, standard deviations, shares, the maximum.
 
-    Intervals are over prompts: the bootstrap's, Wilson's of the share and the count above the
-    threshold, none of the maximum.
+    Intervals are over patients, whose prompts belong together: the bootstrap's, Wilson's of the
+    share and the count above the threshold, none of the maximum.
 
     Args:
         prompts: at least one row; see `prompt_table`.
+        patients: (n,) whose radiograph each row is.
         settings: the threshold (a score above it is a re-identification), replicates and seed.
     """
     n = len(prompts)
@@ -199,7 +200,7 @@ def privacy_values(prompts: pd.DataFrame, settings: Settings) -> list[Value]:
         **{f"{lens}_mean": (f"{lens}_mean", way) for lens, way in LENSES.items()},
     }
     table = np.column_stack([prompts[name].to_numpy(np.float64) for name, _ in columns.values()])
-    draws = bootstrap_of_means(np.hstack([table, np.square(table)]), settings)
+    draws = bootstrap_of_means(np.hstack([table, np.square(table)]), patients, settings)
     means, squares = np.hsplit(draws, 2) if draws is not None else (None, None)
     values = []
     for i, (name, (_, way)) in enumerate(columns.items()):
@@ -218,7 +219,7 @@ def privacy_values(prompts: pd.DataFrame, settings: Settings) -> list[Value]:
         values.append(Value(name, deviation, "none", n, reason=reason, **interval))
     # No prompt above the threshold does not mean that none ever is: a bootstrap would say so.
     above = (prompts["reid_max"] > settings.threshold).to_numpy(np.float64)
-    low, high = wilson_interval(float(above.mean()), n)
+    low, high = wilson_interval(float(above.mean()), effective_number(above, patients))
     share, count = (low, high), (n * low, n * high)
     return [
         *values,
@@ -297,7 +298,7 @@ def score(
         model=model,
         family="pairwise",
         protocol=protocol,
-        values=privacy_values(per_prompt, settings),
+        values=privacy_values(per_prompt, patients[per_prompt.index].to_numpy(str), settings),
         details={
             **asdict(settings),
             "pairs": len(pairs),
@@ -343,22 +344,49 @@ def siamese_head(features: Features, where: Path) -> tuple[np.ndarray, np.ndarra
         ) from None
 
 
-def bootstrap_of_means(table: np.ndarray, settings: Settings) -> np.ndarray | None:
-    """Return (replicates, columns): the columns' means over rows drawn anew; None without any.
+def bootstrap_of_means(
+    table: np.ndarray, patients: np.ndarray, settings: Settings
+) -> np.ndarray | None:
+    """Return (replicates, columns): the columns' means with patients drawn anew; None without any.
 
-    Rows are drawn together, so that the columns of one replicate rest on the same prompts.
+    All rows of a patient are drawn together, and all columns: those of one replicate rest on the
+    same prompts.
 
     Args:
-        table: (prompts, columns).
+        table: (rows, columns).
+        patients: (rows,) whose each row is.
         settings: replicates and seed.
     """
-    if settings.bootstrap == 0 or len(table) < 2:
+    own = np.unique(patients, return_inverse=True)[1]
+    sizes = np.bincount(own).astype(np.float64)
+    if settings.bootstrap == 0 or len(sizes) < 2:
         return None
+    sums = np.zeros((len(sizes), table.shape[1]))
+    np.add.at(sums, own, table)
     rng = np.random.default_rng(settings.seed)
     means = np.empty((settings.bootstrap, table.shape[1]))
     for i in range(settings.bootstrap):
-        means[i] = table[rng.integers(0, len(table), len(table))].mean(axis=0)
+        drawn = rng.integers(0, len(sizes), len(sizes))
+        means[i] = sums[drawn].sum(axis=0) / sizes[drawn].sum()
     return means
+
+
+def effective_number(values: np.ndarray, patients: np.ndarray) -> float:
+    """Return how many independent rows' mean varies as much as that of these.
+
+    The rows over their design effect (Kish, 1965), never more than there are. Where all values are
+    alike nothing is known of it, and it is the number of patients.
+
+    Args:
+        values: (n,) one of each row.
+        patients: (n,) whose each row is.
+    """
+    alone = variance_of_mean(values)
+    count = len(np.unique(patients))
+    if count < 2 or alone == 0:
+        return count
+    together = variance_of_mean(values, patients)
+    return len(values) * (alone / together if together > alone else 1.0)
 
 
 def percentile_interval(draws: np.ndarray | None) -> dict[str, Any]:

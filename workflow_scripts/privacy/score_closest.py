@@ -79,12 +79,13 @@ SHARES: Final = {
 """Values that are shares, and their whole."""
 
 
-def closest_values(pairs: pd.DataFrame, prompts: pd.Series, settings: Settings) -> list[Value]:
-    """Return a model's values, means over generated images, with intervals over prompts.
+def closest_values(pairs: pd.DataFrame, settings: Settings) -> list[Value]:
+    """Return a model's values, means over generated images, with intervals over patients.
+
+    The unit is the patient of the prompt: its replicates and the other prompts of that patient.
 
     Args:
         pairs: the closest pair of each image, see `PAIR_SCHEMA`, at least one row.
-        prompts: (n,) the radiograph whose caption made each image; its replicates are one unit.
         settings: the threshold (a score above it is a re-identification), replicates and seed.
     """
     own = pairs["patient_id"]
@@ -99,19 +100,15 @@ def closest_values(pairs: pd.DataFrame, prompts: pd.Series, settings: Settings) 
         "own_patient_reid": (pairs["reid_patient_id"] == own, "lower"),
     }
     table = pd.DataFrame({name: column.astype(float) for name, (column, _) in columns.items()})
-    means = table.groupby(prompts.to_numpy(), sort=False).mean()
-    sizes = table.groupby(prompts.to_numpy(), sort=False).size().to_numpy(float)
-    # Prompts may have lost images: a mean over images weighs each prompt by how many it has.
-    weighted = means.to_numpy() * (sizes / sizes.mean())[:, None]
-    draws = bootstrap_of_means(weighted, settings)
+    draws = bootstrap_of_means(table.to_numpy(), own.to_numpy(str), settings)
     values = []
     for i, (name, (_, way)) in enumerate(columns.items()):
         found = percentile_interval(None if draws is None else draws[:, i])
         mean = float(table[name].mean())
         whole = SHARES.get(name)
         if found and whole is not None and mean in (0, whole):
-            # All prompts alike: a bootstrap would call that certain.
-            low, high = wilson_interval(mean / whole, len(means))
+            # All images alike: a bootstrap would call that certain.
+            low, high = wilson_interval(mean / whole, own.nunique())
             found = {"interval": (whole * low, whole * high), "interval_kind": "Wilson 95%"}
         values.append(Value(name, mean, way, len(pairs), **found))
     least, most = float(pairs["latent"].min()), float(pairs["reid"].max())
@@ -190,7 +187,7 @@ def score(
         model=model,
         family="closest",
         protocol=protocol,
-        values=closest_values(first, of_prompt, settings),
+        values=closest_values(first, settings),
         details={**asdict(settings), "training_images": len(latent_real.ids)},
         provenance=provenance(
             {"protocol": protocol, **asdict(settings)},
