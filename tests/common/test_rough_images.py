@@ -13,7 +13,9 @@ from PIL import Image, ImageOps
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import decode_image, is_constant
+from workflow_scripts.common.levels import BITS_USED
 from workflow_scripts.downstream.segmentation.masks import open_mask
+from workflow_scripts.finetune.data import digest_of_files
 
 RAMP = np.tile(np.array([0, 85, 170, 255]), (2, 1))
 COLOUR = np.stack([RAMP, RAMP[:, ::-1], np.full_like(RAMP, 9)], axis=2)
@@ -222,6 +224,80 @@ def test_is_refused_with_its_reason(name, tmp_path):
             decode_image(source, "film.png")
         assert "where: film.png" in str(caught.value)
         assert "remedy: " in str(caught.value)
+
+
+def of_bits(bits, array=RAMP):
+    """The values of an array of 8 bits in so many."""
+    return np.round(array * (2**bits - 1) / 255)
+
+
+# name: the file, how many of 16 bits are used as the config says, what is shown or refused
+OF_BITS = {
+    **{
+        f"{bits} bits in a 16-bit {kind}": (saved(of_bits(bits), kind, np.uint16), bits, RAMP)
+        for bits in (10, 12, 14, 15)
+        for kind in ("PNG", "TIFF")
+    },
+    "12 bits in a big-endian TIFF": (
+        encoded(Image.fromarray(of_bits(12).astype(">u2")), "TIFF"), 12, RAMP
+    ),
+    "12 bits of a TIFF, 0 is white": (tiff((4095 - of_bits(12)).astype("<u2"), 16, 0), 12, RAMP),
+    "a dark film of 12 bits": (saved(of_bits(12) // 16, "PNG", np.uint16), 12, RAMP // 16),
+    "a turned one": (
+        saved(of_bits(12, CORNER), "PNG", np.uint16, exif=exif(6)), 12, TURNED[6](CORNER)
+    ),
+    "8 bits stay": (saved(RAMP, "PNG"), 12, RAMP),
+    "8 bits of colour stay": (saved(COLOUR, "PNG"), 12, COLOUR),
+    "a file that says its white": (pgm(4095, of_bits(12)), 10, RAMP),
+    "14 bits, 12 said": (
+        saved(of_bits(14), "PNG", np.uint16), 12,
+        "a value of 16383, though cohort.bits_used is 12: no value is above 4095",
+    ),
+    "16 bits, 15 said": (saved(RAMP * 257, "TIFF", np.uint16), 15, "a value of 65535, though"),
+    "one above": (
+        saved(np.where(RAMP == 255, 4096, 0), "PNG", np.uint16), 12, "value of 4096, though"
+    ),
+    "16 bits of colour": (deep_png(COLOUR * 16), 12, "16 bits of colour.*cohort.bits_used is 12"),
+    "int32": (saved(RAMP * 16, "TIFF", np.int32), 12, "32 bits or with a sign"),
+    "floating-point": (saved(RAMP, "TIFF", np.float32), 12, "floating-point"),
+    "8 bits said": (saved(RAMP, "PNG", np.uint16), 8, "'8' bits of 16 cannot be"),
+    "16 bits said": (saved(RAMP * 257, "PNG", np.uint16), 16, "'16' bits of 16 cannot be"),
+    "a word": (saved(RAMP * 257, "PNG", np.uint16), "twelve", "'twelve' bits of 16 cannot be"),
+    "a superscript": (saved(RAMP * 257, "PNG", np.uint16), "\u00b9\u00b2", "bits of 16 cannot be"),
+    "a sign": (saved(RAMP * 257, "PNG", np.uint16), "+12", "bits of 16 cannot be"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_BITS)
+def test_how_many_bits_are_used_may_be_said(name, monkeypatch):
+    data, bits, expected = OF_BITS[name]
+    monkeypatch.setenv(BITS_USED, str(bits))
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=expected) as caught:
+            decode_image(data, "film.png")
+        assert "remedy: " in str(caught.value)
+        return
+    wanted = expected if expected.ndim == 3 else np.stack([expected] * 3, axis=2)
+    assert np.abs(np.asarray(decode_image(data, "film.png")).astype(int) - wanted).max() <= (
+        1 if name == "a dark film of 12 bits" else 0
+    )
+
+
+def test_what_is_refused_for_its_bits_names_the_key_that_would_say_them():
+    with pytest.raises(InputError) as caught:
+        decode_image(saved(RAMP * 16, "PNG", np.uint16), "film.png")
+    assert "cohort.bits_used" in str(caught.value.remedy)
+
+
+def test_digests_of_contents_change_with_the_bits_that_are_said(monkeypatch, tmp_path):
+    (tmp_path / "film.png").write_bytes(saved(RAMP * 16, "PNG", np.uint16))
+    seen = []
+    for bits in ("", "12", "14", "12", ""):
+        monkeypatch.setenv(BITS_USED, bits)
+        seen.append(digest_of_files([str(tmp_path / "film.png")]))
+    assert seen[0] == seen[4]
+    assert seen[1] == seen[3]
+    assert len(set(seen)) == 3
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
