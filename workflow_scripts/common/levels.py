@@ -49,6 +49,10 @@ run by hand without it, an image that needs it is refused."""
 
 BITS: Final = range(9, 16)
 
+LONGEST: Final = 32
+"""How many times its shorter side an image's longer one may be: scaled to 512 pixels on the shorter
+side, one of 1 x 20000 would take 5 GB."""
+
 
 def bits_used() -> int | None:
     """Return how many bits the samples of images that are stored in 16 use; None where all 16 are.
@@ -131,6 +135,33 @@ def eight_bits(image: Image.Image, stored: str, name: str) -> Image.Image:
             )
         _white_level(256 * int(np.asarray(image).max()), name)
     return image.copy() if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def require_one_picture(image: Image.Image, name: str) -> None:
+    """Refuse a file of several pictures, and one that is a strip: no radiograph is.
+
+    Of a camera's MPO the first picture is the photograph, the others are previews.
+
+    Args:
+        image: opened, before it is loaded.
+        name: what an error calls it.
+
+    Raises:
+        InputError: it is one of both.
+    """
+    pictures = getattr(image, "n_frames", 1)
+    if pictures > 1 and image.format != "MPO":
+        raise InputError(
+            f"{pictures} pictures in one file: which of them is meant is not said",
+            name,
+            "save the one that is meant as a file of its own",
+        )
+    if max(image.size) > LONGEST * min(image.size):
+        raise InputError(
+            f"{image.width} x {image.height} pixels: a strip, no radiograph",
+            name,
+            f"restore the image; its longer side may be {LONGEST} times the shorter",
+        )
 
 
 def upright(shown: Image.Image, source: Image.Image) -> Image.Image:
