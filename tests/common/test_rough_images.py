@@ -109,6 +109,18 @@ def palette(transparency=None):
     return encoded(image, **({} if transparency is None else {"transparency": transparency}))
 
 
+def several(kind, count=2):
+    """Write a file of several pictures that differ."""
+    first, *others = (
+        Image.fromarray(((RAMP + 50 * i) % 256).astype(np.uint8)) for i in range(count)
+    )
+    return encoded(first.convert("RGB"), kind, save_all=True, append_images=others)
+
+
+def turned_bit(data, place):
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
 HALF = np.where(RAMP > 100, 255, 0)  # an alpha that hides half of the picture
 UNSAID = "how many bits are used is not said"
 
@@ -145,6 +157,13 @@ DECODED = {
     "opaque colour alpha": (encoded(with_alpha(RAMP, 255, "RGBA")), RAMP),
     "opaque palette": (palette(bytes([255] * 4)), RAMP),
     "a transparent gray level that no pixel has": (saved(RAMP, "PNG", transparency=7), RAMP),
+    "more bytes behind the picture": (saved(RAMP, "PNG") + b"note", RAMP),
+    "a camera's file with a preview": (
+        encoded(Image.fromarray(np.full((8, 8, 3), 90, np.uint8)), "MPO", save_all=True,
+                append_images=[Image.new("RGB", (8, 8))]),
+        np.full((8, 8), 90),
+    ),
+    "just no strip": (saved(np.arange(32).reshape(1, 32), "PNG"), np.arange(32).reshape(1, 32)),
     "orientation 1": (saved(RAMP, "PNG", exif=exif(1)), RAMP),
     "orientation 9 is none": (saved(RAMP, "PNG", exif=exif(9)), RAMP),
     "a damaged Exif turns nothing": (saved(RAMP, "PNG", exif=b"Exif\0\0II*\0\xff"), RAMP),
@@ -194,6 +213,21 @@ REFUSED = {
     "alpha in TIFF": (encoded(with_alpha(RAMP, HALF, "RGBA"), "TIFF"), "are transparent"),
     "a transparent colour of a palette": (palette(0), "25.0% of the pixels"),
     "a transparent gray level": (saved(RAMP, "PNG", transparency=85), "25.0% of the pixels"),
+    "a TIFF of three pages": (several("TIFF", 3), "3 pictures in one file"),
+    "a moving GIF": (several("GIF"), "2 pictures in one file: which of them is meant"),
+    "a moving PNG": (several("PNG"), "2 pictures in one file"),
+    "a moving WebP": (several("WEBP"), "2 pictures in one file"),
+    "a strip": (saved(np.arange(40).reshape(1, 40), "PNG"), "40 x 1 pixels: a strip"),
+    "an upright strip": (saved(np.arange(66).reshape(66, 1), "PNG"), "1 x 66 pixels: a strip"),
+    "an SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "cannot decode an image"),
+    "a web page": (b"<!DOCTYPE html>", "cannot decode an image"),
+    "NIfTI": (struct.pack("<i", 348) + bytes(344), "cannot decode an image"),
+    "an array of numpy": (b"\x93NUMPY\x01\0" + bytes(120), "cannot decode an image"),
+    "a zip": (b"PK\x03\x04" + bytes(30), "cannot decode an image"),
+    "40,000 million pixels": (png(200_000, 200_000, 8, 0, [b""]), "cannot decode an image"),
+    "no pixels": (b"P5 0 0 255\n", "cannot decode an image"),
+    "a bit that turned": (turned_bit(saved(RAMP, "PNG"), 50), "cannot decode an image"),
+    "a PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot decode"),
     "truncated": (saved(np.tile(RAMP, (50, 50)), "JPEG")[:300], "cannot decode an image"),
     "empty": (b"", "cannot decode an image"),
     "a text": (b"P001;image.png\n", "cannot decode an image"),
