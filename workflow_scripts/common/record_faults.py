@@ -7,7 +7,7 @@ traceback nor, worse, in a table. Records are checked when they are written and 
 import re
 from collections.abc import Iterator, Mapping
 from math import inf, isfinite
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.manifest import FINDINGS
@@ -204,7 +204,7 @@ def _provenance_faults(provenance: Mapping[str, Any]) -> Iterator[str]:
                 yield f"inputs[{place}].{key} is {_shown(read[key])}, not a number of images"
 
 
-def _is_name(value: object) -> bool:
+def _is_name(value: object) -> TypeGuard[str]:
     """Return whether a value is a text of one line, without blanks around it."""
     return isinstance(value, str) and value != "" and value == value.strip() and value.isprintable()
 
