@@ -1,6 +1,7 @@
 # Needs: the data source named in config.yaml (cohort.source).
 # Makes: results/cohort/manifest.parquet (one row per radiograph), attrition.csv (what was dropped
-# and why), beside it identical_images.csv (radiographs that are one image under several ids), and
+# and why), identical_images.csv (radiographs that are one image under several ids),
+# similar_images.csv (test images that another split shows, too), and
 # prompts/{prompt_set}.parquet and .csv; for models with captions from another source, the same in
 # results/cohort/captions_{source}/.
 # training/, test/, ... of each hold what fine-tuning, sampling and report generators read of it, so
@@ -10,7 +11,40 @@
 
 
 rule cohort_manifest:
-    """Split the data, join the captions, count what was dropped."""
+    """Split the data, join the captions, count what was dropped; look at every film."""
+    input:
+        sources=ancient(cohort_sources),
+    output:
+        manifest="results/cohort/{captions}manifest.parquet",
+        attrition="results/cohort/{captions}attrition.csv",
+        identical="results/cohort/{captions}identical_images.csv",
+        similar="results/cohort/{captions}similar_images.csv",
+    log:
+        "logs/cohort/{captions}manifest.log",
+    benchmark:
+        "benchmarks/cohort/{captions}manifest.tsv"
+    wildcard_constraints:
+        captions=r"(captions_[\w.-]+/)?",
+    priority: 110
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        version=VERSIONS["cohort"],
+        flags=cohort_flags,
+        contents=cohort_contents,
+        bits=bits(),
+    shell:
+        "python -m workflow_scripts.cohort.build_manifest {params.flags}"
+        " --manifest {output.manifest} --attrition {output.attrition}"
+        " --identical {output.identical} --similar {output.similar} --threads {threads} 2> {log}"
+
+
+rule cohort_part:
+    """What training, sampling or report generators read of the manifest; no film is looked at again."""
     input:
         sources=ancient(cohort_sources),
     output:
@@ -20,10 +54,12 @@ rule cohort_manifest:
         "logs/cohort/{captions}manifest.log",
     benchmark:
         "benchmarks/cohort/{captions}manifest.tsv"
+    wildcard_constraints:
+        captions=rf"(captions_[\w.-]+/)?({'|'.join(PARTS)})/",
     priority: 110
     conda:
         "../envs/core.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=8000,
         runtime=60,

@@ -15,6 +15,7 @@ sys.path.insert(0, workflow.basedir)
 from snakemake.exceptions import WorkflowError
 from workflow_scripts.cohort.parts import LABELLED, PARTS, part_digests
 from workflow_scripts.cohort.refresh import CHANGED, changed_radiographs
+from workflow_scripts.cohort.similar import ALIKE
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.code import Code
 from workflow_scripts.common.config import (
@@ -25,6 +26,7 @@ from workflow_scripts.common.config import (
 from workflow_scripts.common.config_text import check_config_files
 from workflow_scripts.common.contents import Contents, files_of
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.levels import BITS_USED, said_of_bits
 from workflow_scripts.common.manifest import PROMPT_SETS, SPLITS
 from workflow_scripts.finetune.base_contents import base_contents
 from workflow_scripts.finetune.span import is_finished
@@ -69,6 +71,8 @@ try:
     validate_config(config)
 except InputError as error:
     raise WorkflowError(str(error)) from None
+# Every job that decodes images reads it; what the user's own environment says counts for nothing.
+os.environ[BITS_USED] = str(config["cohort"].get("bits_used") or "")
 
 # Explicit versions of what a stage computes: raise one to rerun the stage after a change that its
 # code does not show (a library). Fine-tuning, sampling, training re-identification and training
@@ -270,9 +274,8 @@ def cohort_flags(wildcards):
     if part:
         words += ["--part", part, "--no-check-files"]  # the whole manifest's job checks
     else:
-        # Not declared as an output: only the job that looks at the files writes it.
-        words += ["--identical", f"results/cohort/{folder}identical_images.csv"]
-        words += unquoted_flags(config["cohort"].get("identical_images", {}))
+        settings = config["cohort"].get("identical_images", {})
+        words += unquoted_flags({"alike": ALIKE, **settings})
     return [quote(word) for word in words]
 
 
@@ -382,7 +385,7 @@ def sampled_base(wildcards):
 def external_images(model, prompt_set):
     """What a user's own images of a prompt set hold."""
     external = config["models"][model]["external"]
-    return external_contents(external, prompt_set, IMAGE_CONTENTS)
+    return external_contents(external, prompt_set, IMAGE_CONTENTS) + bits()
 
 
 def imported_images(wildcards):
@@ -437,14 +440,20 @@ def scorer_contents(wildcards, name):
     return [f"{key} {file}" for key in sorted(files) for file in weights_of(files[key])]
 
 
+def bits():
+    """How many bits of 16 images use, where the config says it: what is read of them follows."""
+    return [f"{name} {value}" for name, value in said_of_bits().items()]
+
+
 @cache
 def radiographs(*splits):
-    """Which splits' radiographs were replaced since they were first read, see `make refresh`.
+    """Which splits' radiographs were replaced since they were first read, see `make refresh`; and
+    how many of their bits are used.
 
-    Nothing, for as long as none was: no plan looks at the radiographs themselves.
+    Nothing, for as long as none was and all are: no plan looks at the radiographs themselves.
     """
     try:
-        return changed_radiographs(CHANGED, splits)
+        return changed_radiographs(CHANGED, splits) + bits()
     except InputError as error:
         raise WorkflowError(str(error)) from None
 

@@ -67,6 +67,7 @@ rule features_fidelity:
         folder=output_folder,
         encoders=partial(encoder_flags, names=FIDELITY_ENCODERS),
         weights=partial(encoder_contents, names=FIDELITY_ENCODERS),
+        bits=bits(),
         progress="results/features/{model}/test/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection {wildcards.model}"
@@ -108,6 +109,7 @@ rule features_privacy:
         other_folder=partial(folder_of_outputs, name="other"),
         encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
         weights=partial(encoder_contents, names=PRIVACY_ENCODERS),
+        bits=bits(),
         progress="results/features/{model}/privacy/.progress",
         other_progress="results/features/{model}/privacy/.progress-other",
     shell:

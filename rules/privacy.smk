@@ -87,6 +87,7 @@ rule privacy_lenses:
         manifest=manifest,
         pairs="results/privacy/{model}_pairs.parquet",
         others="results/privacy/{model}_others.parquet",
+        record="results/privacy/{model}.json",
     output:
         "results/privacy/lenses/{model}.json",
     log:
@@ -107,7 +108,7 @@ rule privacy_lenses:
     shell:
         "python -m workflow_scripts.privacy.score_lenses --model {wildcards.model}"
         " --protocol {params.protocol} --manifest {input.manifest} --pairs {input.pairs}"
-        " --others {input.others} {params.flags} --output {output} 2> {log}"
+        " --others {input.others} --record {input.record} {params.flags} --output {output} 2> {log}"
 
 
 rule privacy_attacker:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -78,9 +79,8 @@ class MiniMimic:
             for shade, row in enumerate(self.metadata):
                 path = self.root / "files" / self.image(row["dicom_id"], "")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                image = Image.linear_gradient("L").resize((8, 8))
-                image.putpixel((0, 0), 10 * shade)  # no two images are the same
-                image.save(path)
+                pixels = np.random.default_rng(shade).integers(0, 256, (8, 8), np.uint8)
+                Image.fromarray(pixels).save(path)  # no two images are alike
         return self
 
     def arguments(self, **changes: str) -> list[str]:

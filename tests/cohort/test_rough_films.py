@@ -4,6 +4,7 @@ A film is drawn from a few places: dark beside the body, lungs, a bright middle.
 """
 
 import csv
+import math
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,9 @@ from tests.cohort.test_image_folder import ROWS, build, write
 from workflow_scripts.cohort import look
 from workflow_scripts.cohort.attrition import Attrition
 from workflow_scripts.cohort.look import look_at_films, looks_inverted, percentiles
+from workflow_scripts.cohort.similar import steps_of
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.images import decode_image
 
 
 def film(body=140, lungs=70, middle=200, seed=0, size=(80, 96), noise=3):
@@ -133,20 +136,75 @@ def test_films_are_not_looked_at_where_files_are_not_checked(tmp_path):
     assert len(build(tmp_path, "--no-check-files")) == 7
 
 
-def test_of_many_films_some_are_looked_at_evenly(tmp_path, monkeypatch):
-    monkeypatch.setattr(look, "MOST", 5)
-    seen = []
-    sound = look._look
-    monkeypatch.setattr(look, "_look", lambda path: seen.append(path) or sound(path))
+def many(tmp_path, count, unread=()):
+    """A manifest of so many images, all of one file, and some of none."""
     Image.fromarray(film()).save(tmp_path / "film.png")
-    frame = pd.DataFrame({"image_id": [f"i{i}" for i in range(41)], "path": ""})
+    frame = pd.DataFrame({"image_id": [f"i{i}" for i in range(count)], "path": ""})
     frame["path"] = str(tmp_path / "film.png")
-    frame.loc[[1, 21, 39], "path"] = "nowhere"
+    frame.loc[list(unread), "path"] = "nowhere"
+    return frame
+
+
+def test_of_many_films_some_are_drawn_and_what_they_say_of_all_has_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(look, "MOST", 5)
+    drawn = np.sort(np.random.default_rng(look.DRAW_SEED).choice(41, 5, replace=False))
+    others = sorted(set(range(41)) - set(drawn))
     attrition = Attrition()
-    look_at_films(frame, attrition, tmp_path)
-    assert len(seen) == 5, "rows 0, 10, 20, 30 and 40"
+    frame = many(tmp_path, 41, others)
+    assert look_at_films(frame, attrition, tmp_path) is None
     assert attrition.rows[0][3] == 41
-    assert attrition.rows[0][4].startswith("of 5 films decoded 0 look inverted")
+    reason = attrition.rows[0][4]
+    assert reason.startswith("of 5 films decoded 0 look inverted")
+    assert "with 95% confidence at most 45.07% of all do" in reason  # 1 - 0.05 ** (1 / 5)
+    with pytest.raises(InputError, match=r"36 of 41 films that were looked at cannot be used"):
+        look_at_films(frame, Attrition(), tmp_path, every=True)
+
+
+@pytest.mark.parametrize(("found", "of"), [(0, 500), (3, 500), (10, 20), (499, 500)])
+def test_the_bound_of_a_share_is_where_so_few_would_be_a_twentieth(found, of):
+    """By its meaning: at that share, drawing `found` or fewer has a probability of 5%."""
+    share = look.highest_share(found, of)
+    at_most = sum(math.comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(found + 1))
+    assert at_most == pytest.approx(0.05, rel=1e-6)
+    assert look.highest_share(0, 500) < 0.006
+    assert look.highest_share(of, of) == 1
+
+
+def test_where_every_film_is_looked_at_each_inverted_one_is_named(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(look, "MOST", 2)
+    folder_of(tmp_path, [film(), 255 - film(), film(), film(), 255 - film(), film()])
+    with caplog.at_level("WARNING"):
+        build(tmp_path, "--alike", "1", "--refuse-above", "1")
+    said = "\n".join(record.message for record in caplog.records)
+    assert "2 of 7 films look inverted" in said
+    assert "negative: 2, 5" in said
+    with (tmp_path / "attrition.csv").open() as stream:
+        row = {row["step"]: row for row in csv.DictReader(stream)}["looked_at"]
+    assert "of 7 films decoded 2 look inverted" in row["reason"]
+    assert "confidence" not in row["reason"]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_where_every_film_is_looked_at_any_broken_one_ends_the_cohort(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(look, "MOST", 1)
+    pixels, words = BROKEN[name]
+    folder_of(tmp_path, [film(), film(), pixels, film()])
+    with pytest.raises(InputError) as caught:
+        build(tmp_path, "--alike", "0.9")
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_jpeg_that_is_decoded_in_small_shows_the_same_in_small(tmp_path):
+    pixels = film(size=(1024, 1200), noise=12)
+    Image.fromarray(pixels).save(tmp_path / "film.jpg", quality=92)
+    whole = look._look(str(tmp_path / "film.jpg"))
+    part = look._look(str(tmp_path / "film.jpg"), 4 * look.SIDE)
+    one, other = steps_of(np.stack([whole.small, part.small]))
+    assert one @ other > 0.98
+    assert np.median(np.abs(whole.small.astype(int) - part.small.astype(int))) <= 1
+    assert decode_image(tmp_path / "film.jpg", "film", at_least=256).size == (300, 256)
+    assert looks_inverted(Image.fromarray(255 - pixels))
 
 
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=300))

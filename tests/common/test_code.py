@@ -15,6 +15,7 @@ RULES = Path("rules")
 WITHOUT_CODE = {
     "cohort_manifest",
     "cohort_prompts",
+    "cohort_part",
     "finetune_train",
     "finetune_finish",
     "generate_sample",

@@ -13,7 +13,9 @@ from PIL import Image, ImageOps
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import decode_image, is_constant
+from workflow_scripts.common.levels import BITS_USED
 from workflow_scripts.downstream.segmentation.masks import open_mask
+from workflow_scripts.finetune.data import digest_of_files
 
 RAMP = np.tile(np.array([0, 85, 170, 255]), (2, 1))
 COLOUR = np.stack([RAMP, RAMP[:, ::-1], np.full_like(RAMP, 9)], axis=2)
@@ -107,6 +109,18 @@ def palette(transparency=None):
     return encoded(image, **({} if transparency is None else {"transparency": transparency}))
 
 
+def several(kind, count=2):
+    """Write a file of several pictures that differ."""
+    first, *others = (
+        Image.fromarray(((RAMP + 50 * i) % 256).astype(np.uint8)) for i in range(count)
+    )
+    return encoded(first.convert("RGB"), kind, save_all=True, append_images=others)
+
+
+def turned_bit(data, place):
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
 HALF = np.where(RAMP > 100, 255, 0)  # an alpha that hides half of the picture
 UNSAID = "how many bits are used is not said"
 
@@ -143,6 +157,13 @@ DECODED = {
     "opaque colour alpha": (encoded(with_alpha(RAMP, 255, "RGBA")), RAMP),
     "opaque palette": (palette(bytes([255] * 4)), RAMP),
     "a transparent gray level that no pixel has": (saved(RAMP, "PNG", transparency=7), RAMP),
+    "more bytes behind the picture": (saved(RAMP, "PNG") + b"note", RAMP),
+    "a camera's file with a preview": (
+        encoded(Image.fromarray(np.full((8, 8, 3), 90, np.uint8)), "MPO", save_all=True,
+                append_images=[Image.new("RGB", (8, 8))]),
+        np.full((8, 8), 90),
+    ),
+    "just no strip": (saved(np.arange(32).reshape(1, 32), "PNG"), np.arange(32).reshape(1, 32)),
     "orientation 1": (saved(RAMP, "PNG", exif=exif(1)), RAMP),
     "orientation 9 is none": (saved(RAMP, "PNG", exif=exif(9)), RAMP),
     "a damaged Exif turns nothing": (saved(RAMP, "PNG", exif=b"Exif\0\0II*\0\xff"), RAMP),
@@ -192,6 +213,21 @@ REFUSED = {
     "alpha in TIFF": (encoded(with_alpha(RAMP, HALF, "RGBA"), "TIFF"), "are transparent"),
     "a transparent colour of a palette": (palette(0), "25.0% of the pixels"),
     "a transparent gray level": (saved(RAMP, "PNG", transparency=85), "25.0% of the pixels"),
+    "a TIFF of three pages": (several("TIFF", 3), "3 pictures in one file"),
+    "a moving GIF": (several("GIF"), "2 pictures in one file: which of them is meant"),
+    "a moving PNG": (several("PNG"), "2 pictures in one file"),
+    "a moving WebP": (several("WEBP"), "2 pictures in one file"),
+    "a strip": (saved(np.arange(40).reshape(1, 40), "PNG"), "40 x 1 pixels: a strip"),
+    "an upright strip": (saved(np.arange(66).reshape(66, 1), "PNG"), "1 x 66 pixels: a strip"),
+    "an SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "cannot decode an image"),
+    "a web page": (b"<!DOCTYPE html>", "cannot decode an image"),
+    "NIfTI": (struct.pack("<i", 348) + bytes(344), "cannot decode an image"),
+    "an array of numpy": (b"\x93NUMPY\x01\0" + bytes(120), "cannot decode an image"),
+    "a zip": (b"PK\x03\x04" + bytes(30), "cannot decode an image"),
+    "40,000 million pixels": (png(200_000, 200_000, 8, 0, [b""]), "cannot decode an image"),
+    "no pixels": (b"P5 0 0 255\n", "cannot decode an image"),
+    "a bit that turned": (turned_bit(saved(RAMP, "PNG"), 50), "cannot decode an image"),
+    "a PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot decode"),
     "truncated": (saved(np.tile(RAMP, (50, 50)), "JPEG")[:300], "cannot decode an image"),
     "empty": (b"", "cannot decode an image"),
     "a text": (b"P001;image.png\n", "cannot decode an image"),
@@ -222,6 +258,80 @@ def test_is_refused_with_its_reason(name, tmp_path):
             decode_image(source, "film.png")
         assert "where: film.png" in str(caught.value)
         assert "remedy: " in str(caught.value)
+
+
+def of_bits(bits, array=RAMP):
+    """The values of an array of 8 bits in so many."""
+    return np.round(array * (2**bits - 1) / 255)
+
+
+# name: the file, how many of 16 bits are used as the config says, what is shown or refused
+OF_BITS = {
+    **{
+        f"{bits} bits in a 16-bit {kind}": (saved(of_bits(bits), kind, np.uint16), bits, RAMP)
+        for bits in (10, 12, 14, 15)
+        for kind in ("PNG", "TIFF")
+    },
+    "12 bits in a big-endian TIFF": (
+        encoded(Image.fromarray(of_bits(12).astype(">u2")), "TIFF"), 12, RAMP
+    ),
+    "12 bits of a TIFF, 0 is white": (tiff((4095 - of_bits(12)).astype("<u2"), 16, 0), 12, RAMP),
+    "a dark film of 12 bits": (saved(of_bits(12) // 16, "PNG", np.uint16), 12, RAMP // 16),
+    "a turned one": (
+        saved(of_bits(12, CORNER), "PNG", np.uint16, exif=exif(6)), 12, TURNED[6](CORNER)
+    ),
+    "8 bits stay": (saved(RAMP, "PNG"), 12, RAMP),
+    "8 bits of colour stay": (saved(COLOUR, "PNG"), 12, COLOUR),
+    "a file that says its white": (pgm(4095, of_bits(12)), 10, RAMP),
+    "14 bits, 12 said": (
+        saved(of_bits(14), "PNG", np.uint16), 12,
+        "a value of 16383, though cohort.bits_used is 12: no value is above 4095",
+    ),
+    "16 bits, 15 said": (saved(RAMP * 257, "TIFF", np.uint16), 15, "a value of 65535, though"),
+    "one above": (
+        saved(np.where(RAMP == 255, 4096, 0), "PNG", np.uint16), 12, "value of 4096, though"
+    ),
+    "16 bits of colour": (deep_png(COLOUR * 16), 12, "16 bits of colour.*cohort.bits_used is 12"),
+    "int32": (saved(RAMP * 16, "TIFF", np.int32), 12, "32 bits or with a sign"),
+    "floating-point": (saved(RAMP, "TIFF", np.float32), 12, "floating-point"),
+    "8 bits said": (saved(RAMP, "PNG", np.uint16), 8, "'8' bits of 16 cannot be"),
+    "16 bits said": (saved(RAMP * 257, "PNG", np.uint16), 16, "'16' bits of 16 cannot be"),
+    "a word": (saved(RAMP * 257, "PNG", np.uint16), "twelve", "'twelve' bits of 16 cannot be"),
+    "a superscript": (saved(RAMP * 257, "PNG", np.uint16), "\u00b9\u00b2", "bits of 16 cannot be"),
+    "a sign": (saved(RAMP * 257, "PNG", np.uint16), "+12", "bits of 16 cannot be"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_BITS)
+def test_how_many_bits_are_used_may_be_said(name, monkeypatch):
+    data, bits, expected = OF_BITS[name]
+    monkeypatch.setenv(BITS_USED, str(bits))
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=expected) as caught:
+            decode_image(data, "film.png")
+        assert "remedy: " in str(caught.value)
+        return
+    wanted = expected if expected.ndim == 3 else np.stack([expected] * 3, axis=2)
+    assert np.abs(np.asarray(decode_image(data, "film.png")).astype(int) - wanted).max() <= (
+        1 if name == "a dark film of 12 bits" else 0
+    )
+
+
+def test_what_is_refused_for_its_bits_names_the_key_that_would_say_them():
+    with pytest.raises(InputError) as caught:
+        decode_image(saved(RAMP * 16, "PNG", np.uint16), "film.png")
+    assert "cohort.bits_used" in str(caught.value.remedy)
+
+
+def test_digests_of_contents_change_with_the_bits_that_are_said(monkeypatch, tmp_path):
+    (tmp_path / "film.png").write_bytes(saved(RAMP * 16, "PNG", np.uint16))
+    seen = []
+    for bits in ("", "12", "14", "12", ""):
+        monkeypatch.setenv(BITS_USED, bits)
+        seen.append(digest_of_files([str(tmp_path / "film.png")]))
+    assert seen[0] == seen[4]
+    assert seen[1] == seen[3]
+    assert len(set(seen)) == 3
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

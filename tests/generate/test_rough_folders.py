@@ -6,8 +6,10 @@ prompts' ids.
 
 import io
 import json
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +22,7 @@ from workflow_scripts.common.records import Record
 from workflow_scripts.features import extract
 from workflow_scripts.features.cache import read_features
 from workflow_scripts.fidelity.inputs import origin
-from workflow_scripts.generate.import_external import import_shard, read_metadata
+from workflow_scripts.generate.import_external import import_shard, match_files, read_metadata
 from workflow_scripts.preflight.check import check_metadata
 from workflow_scripts.tables.copies import words_of_copies
 
@@ -78,6 +80,21 @@ METADATA = {
     "another column": ("image,prompt_id\na.png,p\n", "no column 'file_name'"),
     "no column of prompts": ("file_name\na.png\n", "no column 'prompt_id'"),
     "an empty file": ("", "cannot read the metadata"),
+    "semicolons": (
+        "file_name;prompt_id\na.png;p\n", "it has: file_name, prompt_id.*\n.*\n.*';' stands between"
+    ),
+    "tabs": ("file_name\tprompt_id\na.png\tp\n", "'\\\\t' stands between its columns"),
+    "two columns of one name": (
+        "file_name,file_name,prompt_id\na.png,b.png,p\n", "two columns 'file_name'"
+    ),
+    "rows longer than the header": (HEAD + "a.png,p,x\n", "more cells than the metadata have"),
+    "one row longer": (HEAD + "a.png,p\nb.png,q,x\n", "cannot read the metadata"),
+    "an open quotation": (HEAD + '"a.png,p\n', "cannot read the metadata"),
+    "blanks in the header": ("file_name, prompt_id\na.png,p\n", "no column 'prompt_id'; it has"),
+    "Excel's first line": ("sep=,\n" + HEAD + "a.png,p\n", "no column 'file_name'"),
+    "Latin-1": ((HEAD + "ö.png,p\n").encode("latin-1"), "not UTF-8 \\(it may be WINDOWS-1252"),
+    "UTF-16": ((HEAD + "a.png,p\n").encode("utf-16"), "not UTF-8 \\(it may be UTF-16"),
+    "a zip": (b"PK\x03\x04abc", "no column 'file_name'"),
 }  # fmt: skip
 
 # name: files that differ from the sound ones, words of the fault (None: they are taken)
@@ -93,6 +110,8 @@ FOLDERS = {
     "cut": ({5: "cut"}, "5.png: cannot decode an image"),
     "a text": ({5: "an image"}, "5.png: cannot decode an image"),
     "missing": ({5: None}, "5.png: no such file"),
+    "a web page": ({5: "<!DOCTYPE html>"}, "5.png: cannot decode an image"),
+    "a pointer of Git LFS": ({5: "version https://git-lfs"}, "5.png: cannot decode an image"),
 }
 
 # name: the images in order as (kind, seed, what a control shows), what is counted or the fault
@@ -130,7 +149,7 @@ WORDS = {
 def test_a_table_of_images_is_taken_or_refused_before_any_job(name, tmp_path):
     text, fault = METADATA[name]
     path = tmp_path / "metadata.csv"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     if fault is None:
         assert len(read_metadata(path)) == text.count("\n") - 1
         check_metadata(path)
@@ -161,6 +180,17 @@ def test_a_folder_is_taken_or_refused_by_its_files(name, cohort):
     with pytest.raises(InputError, match=fault):
         import_shard(*given)
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a" * 300 + ".png", "s/../" * 900 + "a.png", ".", "..", "http://host/a.png", "a\\b.png"],
+)
+def test_a_name_that_no_file_can_have_is_named(name, cohort):
+    frame = cohort.sets["test"].iloc[:1]
+    rows = pd.DataFrame({"file_name": [name], "prompt_id": [frame.iloc[0]["prompt_id"]]})
+    with pytest.raises(InputError, match=re.escape(f"{name}: no such file")):
+        match_files(rows, frame, cohort.folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What each lens sees: alarms beyond those that other prompts' radiographs raise."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from tests.clustered import World, binomial_bound
 from tests.privacy.conftest import World as Files
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.records import read_record
+from workflow_scripts.common.records import Record, read_record, write_record
 from workflow_scripts.privacy.other_prompts import other_radiographs
 from workflow_scripts.privacy.private_table import write_private_table
 from workflow_scripts.privacy.score import LENSES, OTHERS_SCHEMA, PAIR_SCHEMA, Settings
@@ -21,6 +22,7 @@ from workflow_scripts.privacy.score_lenses import (
     main,
     risks,
 )
+from workflow_scripts.tables.copies import words_of_copies
 
 # Few draws here, many in the full tier.
 RUNS = pytest.mark.parametrize("runs", [50, pytest.param(150, marks=pytest.mark.full)])
@@ -218,14 +220,26 @@ def test_the_record_from_the_command_line(tmp_path):
     paths = [tmp_path / "pairs.parquet", tmp_path / "others.parquet"]
     write_private_table(own, PAIR_SCHEMA, paths[0])
     write_private_table(others, OTHERS_SCHEMA, paths[1])
-    output = tmp_path / "lenses.json"
+    output, beside = tmp_path / "lenses.json", tmp_path / "m.json"
+    read = dict.fromkeys(("encoder", "weights_sha256", "preprocessing", "collection"), "x")
+    read |= {"collection_sha256": "c", "repeated_images": 12, "constant_images": 3}
+    pairwise = Record("privacy", "m", "pairwise", "sound", [], provenance={"inputs": [read]})
+    write_record(pairwise, beside)
     words = ["--model", "m", "--protocol", "sound", "--manifest", str(files.flags.manifest)]
     words += ["--pairs", str(paths[0]), "--others", str(paths[1]), "--output", str(output)]
+    words += ["--record", str(beside)]
     main(words)
     record = read_record(output)
     assert (record.stage, record.family) == ("privacy", "lenses")
     seen = record.get("latent_seen")
     assert (seen.value, seen.n, seen.n_reference) == (1, 30, 120)
+    assert record.provenance["inputs"] == [read]
+    assert words_of_copies([("M", record)]).endswith(": M: 12 repeat another, 3 blank.")
+    for other in ({"model": "n"}, {"protocol": "as_published"}, {"family": "closest"}):
+        write_record(replace(pairwise, **other), beside)
+        with pytest.raises(InputError, match=r"a record of privacy, .*, not of privacy, pairwise"):
+            main(words)
+    write_record(pairwise, beside)
     write_private_table(others.assign(image_id="another"), OTHERS_SCHEMA, paths[1])
     with pytest.raises(InputError, match="of other prompts than the pairs"):
         main(words)

@@ -1,6 +1,7 @@
 """The config as people write it. A row is a change and what is said of it."""
 
 import copy
+import datetime
 from typing import Any
 
 import pytest
@@ -38,10 +39,31 @@ FAULTS: list[tuple[str, object, str]] = [
     ("cohort.dataset", "two\nlines", r"cohort.dataset: 'two\nlines' " + CONTROL),
     ("cohort.dataset", "null\0", r"cohort.dataset: 'null\x00' " + CONTROL),
     ("cohort.dataset", "half\ud800", CONTROL),
-    ("cohort.dataset", "", "cohort.dataset: '' does not match"),
-    ("cohort.dataset", "  ", "cohort.dataset: '  ' does not match"),
+    ("cohort.dataset", "", "cohort.dataset: '' is empty"),
+    ("cohort.dataset", "  ", "cohort.dataset: '  ' is empty"),
     ("cohort.dataset", None, "cohort.dataset: None is not of type 'string'"),
     ("cohort.dataset", 2024, "cohort.dataset: 2024 is not of type 'string'"),
+    ("cohort.dataset", "\u202eX-rays", "turns the direction of reading"),
+    ("cohort.dataset", datetime.date(2024, 1, 1), "is not of type 'string'"),
+    ("cohort.dataset", b"MIMIC", "is not of type 'string'"),
+    ("cohort.bits_used", 8, "cohort.bits_used: 8 is less than the minimum of 9"),
+    ("cohort.bits_used", 16, "cohort.bits_used: 16 is greater than the maximum of 15"),
+    ("cohort.bits_used", 12.5, "cohort.bits_used: 12.5 is not of type 'integer'"),
+    ("cohort.bits_used", "12", "cohort.bits_used: '12' is not of type 'integer'"),
+    ("cohort.bits_used", True, "cohort.bits_used: True is not of type 'integer'"),
+    ("cohort.identical_images", {"alike": 0}, "alike: 0 is less than or equal to the minimum of 0"),
+    ("cohort.identical_images", {"alike": 2}, "alike: 2 is greater than the maximum of 1"),
+    ("cohort.identical_images", {"alike": NAN}, "alike: nan is not of type 'number', 'null'"),
+    ("cohort.identical_images", {"alike": "0.9"}, "alike: '0.9' is not of type 'number', 'null'"),
+    ("cohort.identical_images", {"refuse_above": NAN}, "refuse_above: nan is not of type 'number'"),
+    ("cohort.identical_images", {"compare": "looks"}, "compare: 'looks' is not one of"),
+    ("cohort.identical_images", {"similar": 1}, "unknown key 'similar'"),
+    ("cohort.mimic_cxr_jpg.root", "", "cohort.mimic_cxr_jpg.root: '' is empty"),
+    ("cohort.mimic_cxr_jpg.root", " ", "cohort.mimic_cxr_jpg.root: ' ' is empty"),
+    ("cohort.views", {"": "AP"}, "cohort.views: the key '' is empty"),
+    ("cohort.views", {"AP": ""}, "cohort.views.AP: '' is empty"),
+    ("encoders.reid.weights", "", "encoders.reid.weights: '' is empty"),
+    ("models.sd_v1_4.base", "", "models.sd_v1_4.base: '' is empty"),
     ("cohort.views", {}, "cohort.views: {} "),
     ("cohort.views", {1: "AP"}, "cohort.views: the key 1 is a number for YAML: write it in quotes"),
     ("cohort.views", {False: "AP"}, "cohort.views: the key False is yes or no for YAML"),
@@ -56,7 +78,7 @@ FAULTS: list[tuple[str, object, str]] = [
     ("cohort.mimic_cxr_jpg.root", 5, "root: 5 is not of type 'string'"),
     ("models.noise.display.name", "{noise}", "models.noise.display.name: '{noise}' " + BRACES),
     ("models.noise.display.name", "a\tb", CONTROL),
-    ("models.noise.display.name", " ", "models.noise.display.name: ' ' does not match"),
+    ("models.noise.display.name", " ", "models.noise.display.name: ' ' is empty"),
     ("models.noise.display.name", 7, "models.noise.display.name: 7 is not of type 'string'"),
     ("models.noise.display", None, "models.noise.display: None is not of type 'object'"),
     ("models.7", {}, "'7' does not match"),
@@ -161,6 +183,9 @@ def test_a_fault_of_an_image_folder_names_its_key(shipped, key, value, said):
         ("models.noise.display.name", "=Noise <b>"),
         ("models.sd_v1_4.generate.options", {"instruction": "{\n  a list\n}"}),
         ("models.noise.control.seed", 2**31 - 1),
+        ("models.sd_v1_4.generate.options", {"instruction": ""}),
+        ("cohort.identical_images", {"alike": None}),
+        ("cohort.bits_used", 12),
     ],
 )
 def test_what_is_odd_and_sound_is_taken(shipped, place, value):
@@ -207,6 +232,12 @@ TEXTS = [
     ("c.yaml", b"a: &x\n  b: 1\n  b: 2\nc: *x\n", "a.b (lines 2 and 3)"),
     ("c.yaml", b"a:\n  - { b: 1, b: 1 }\n", "a[0].b (lines 2 and 2)"),
     ("c.yaml", b"a: 1\n'a': 2\n", "a (lines 1 and 2)"),
+    ("c.yaml", b"<<<<<<< HEAD\na: 1\n", "cannot read the config: "),
+    ("c.yaml", b"a: " + b"[" * 5000, "cannot read the config: "),
+    ("c.yaml", b"? [1, 2]\n: 3\n", "cannot read the config: "),
+    ("c.yaml", b"a: 2024-13-45\n", "cannot read the config: "),
+    ("c.yaml", b"{a: 1}}", "cannot read the config: "),
+    ("c.yaml", b"a: 1\n\0", "cannot read the config: "),
     ("c.json", b'{"a": 1, "a": 2}', "a (lines 1 and 1)"),
     ("c.json", b'{"a": 1', "cannot read the config: "),
     ("c.json", b"[]", "the config is a list, not keys with values"),

@@ -414,6 +414,23 @@ FILES = {
         f"{HEAD}\n{ROW}\n".replace("person", "patient").encode(),
         ("missing column(s): person; it has: file, patient, größe", "map or rename"),
     ),
+    "two columns of one name": (
+        b"file,person,file\na.png,p,b.png\n",
+        ("two columns are called 'file'", "rename one"),
+    ),
+    "a merge that was left": (b"<<<<<<< HEAD\nfile,person\na,b\n", ("cannot read the CSV file",)),
+    "a longer row": (b"file,person\na,b\nc,d,e\n", ("Expected 2 columns, got 3",)),
+    "a shorter row": (b"file,person\na\n", ("Expected 2 columns, got 1",)),
+    "an open quotation": (b'file,person\n"a,b\n', ("cannot read the CSV file",)),
+    "a header alone": (b"file,person\n", ("the CSV file has no rows",)),
+    "blanks in the header": (b"file, person\na,b\n", ("missing column(s): person",)),
+    "Excel's first line": (b"sep=,\nfile,person\na,b\n", ("missing column(s): file, person",)),
+    "a pointer of Git LFS": (
+        b"version https://git-lfs.github.com/spec/v1\noid x\n",
+        ("it has: version https",),
+    ),
+    "nothing": (b"", ("Empty CSV file",)),
+    "a letter that was cut": (b"file,person\na,b\xc3", ("cannot read the CSV file",)),
     "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff", ("missing column(s): file, person",)),
 }
 

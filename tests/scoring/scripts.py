@@ -160,7 +160,7 @@ def _lenses(model: str) -> Script:
         score_lenses.main,
         f"--model {model} --protocol sound --manifest manifest.parquet"
         f" --pairs {stem}_pairs.parquet --others {stem}_others.parquet"
-        f" --bootstrap {DRAWS} --seed 42",
+        f" --record {stem}.json --bootstrap {DRAWS} --seed 42",
         f"privacy/lenses/{model}.json",
     )
 

@@ -69,7 +69,7 @@ def test_every_job_lands_where_the_profile_says(cluster, reference):
         "downstream_train_classifier": (
             "a100", "cpu=16", 64000, "gres/gpu:a100=1", "12:00:00",
         ),
-        "cohort_manifest": ("cpu", "cpu=2", 8000, None, "01:00:00"),
+        "cohort_manifest": ("cpu", "cpu=8", 8000, None, "04:00:00"),
         "tables_build": ("cpu", "cpu=1", 4000, None, "00:20:00"),
     }  # fmt: skip
     seen = set()

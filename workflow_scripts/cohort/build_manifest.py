@@ -31,6 +31,7 @@ from workflow_scripts.cohort.look import look_at_films
 from workflow_scripts.cohort.mimic_cxr_jpg import mimic_cxr_jpg
 from workflow_scripts.cohort.parts import PARTS, part_of
 from workflow_scripts.cohort.shares import warn_of_shares
+from workflow_scripts.cohort.similar import check_similar
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
 
@@ -42,9 +43,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     manifest = read_source(args, attrition)
     warn_of_shares(manifest, *_mapped(args), attrition)
     if args.check_files:
-        look_at_films(manifest, attrition, args.root)
+        every = args.alike is not None
+        films = look_at_films(manifest, attrition, args.root, args.threads, every)
         compare = args.compare or ("files" if args.source == "mimic_cxr_jpg" else "pixels")
         check_identical(manifest, compare, args.refuse_above, attrition, args.identical)
+        if films is not None:
+            above = args.refuse_above
+            check_similar(manifest, films, args.alike, above, attrition, args.similar)
     count_test_set(manifest, attrition)
     attrition.warn_of_published()
     write_manifest(part_of(manifest, args.part) if args.part else manifest, args.manifest)
@@ -123,6 +128,14 @@ def _parser() -> argparse.ArgumentParser:
         help="what two images have in common that are one (default: files of MIMIC-CXR-JPG, whose "
         "images one program has written, pixels of others)",
     )
+    shared.add_argument("--similar", help="CSV file to write: images that show the same")
+    shared.add_argument(
+        "--alike",
+        type=float,
+        help="likeness from which a test image counts as one of another split; every film is "
+        "decoded for it. Without it none is compared, and 500 films drawn at random are looked at",
+    )
+    shared.add_argument("--threads", type=int, default=2, help="films decoded at the same time")
     shared.add_argument(
         "--refuse-above",
         type=float,

@@ -71,7 +71,7 @@ def read_csv(
             ),
         )
     except (OSError, EOFError, pa.ArrowException, ValueError) as error:
-        if encoding := _other_encoding(path):
+        if encoding := other_encoding(path):
             raise InputError(
                 f"the CSV file is not UTF-8 (it may be {encoding})",
                 path,
@@ -85,7 +85,7 @@ def read_csv(
         ) from None
     absent = {name for name in wanted if table.num_rows and table[name].null_count}
     if missing := [name for name in columns if name in absent]:
-        found, separator = _header(path)
+        found, separator = header(path)
         raise InputError(
             f"missing column(s): {', '.join(missing)}; it has: {', '.join(found)}",
             path,
@@ -95,10 +95,17 @@ def read_csv(
         )
     if table.num_rows == 0:
         raise InputError("the CSV file has no rows", path, "use the complete file")
+    names, _ = header(path)
+    if twice := [name for name in wanted if names.count(name) > 1]:
+        raise InputError(
+            f"two columns are called {twice[0]!r}: which is meant is not said",
+            path,
+            "rename one of them",
+        )
     return table.select([name for name in wanted if name not in absent]).to_pandas()
 
 
-def _header(path: Path) -> tuple[list[str], str | None]:
+def header(path: Path) -> tuple[list[str], str | None]:
     """Return the columns of a CSV file, and what stands between them where it is no comma."""
     with _opened(path) as stream:
         line = stream.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
@@ -107,7 +114,7 @@ def _header(path: Path) -> tuple[list[str], str | None]:
     return names, None if separator == "," or len(names) == 1 else separator
 
 
-def _other_encoding(path: Path) -> str | None:
+def other_encoding(path: Path) -> str | None:
     """Return what a text that is no UTF-8 may be encoded in; None where it is, or no text."""
     with contextlib.suppress(OSError, EOFError), _opened(path) as stream:
         start = stream.read(1 << 20)

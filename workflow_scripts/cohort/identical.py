@@ -5,7 +5,7 @@ it. Copies are counted and listed; too many of them across splits stop the cohor
 
 Files are compared by size, then by 4 KiB from their middle, then whole: of an archive of JPEG files
 nearly none is read. Pixels are compared by decoding every image, which finds a copy that was saved
-anew without loss. Neither finds one that was scaled or compressed anew.
+anew without loss. Neither finds one that was scaled or compressed anew: see `similar.py`.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """Weight files: read without running code in them, and checked before they are trusted."""
 
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -14,6 +15,17 @@ from workflow_scripts.common.errors import InputError, first_line
 _LFS_MARK = b"version https://git-lfs"
 _PAGE_MARKS = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 _DOWNLOAD = "download it again from its source (README, section on weights)"
+
+_BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}
+"""Bits of one value, by the type's name in a safetensors header."""
 
 _HEADERS_ONLY: ContextVar[bool] = ContextVar("headers_only", default=False)
 
@@ -56,8 +68,11 @@ def check_weight_file(path: str | Path) -> None:
     path = Path(path)
     if not path.is_file():
         raise InputError("a weight file is missing", path, _DOWNLOAD)
-    with path.open("rb") as stream:
-        head = stream.read(64)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(64)
+    except OSError as error:
+        raise unreadable("cannot read weights", error, path, _DOWNLOAD) from None
     if head.startswith(_LFS_MARK):
         raise InputError(
             "a Git LFS pointer stands where weights should", path, "run `git lfs pull`"
@@ -93,7 +108,7 @@ def refuse_remote_code(folder: str | Path, remedy: str) -> None:
     for path in sorted(Path(folder).rglob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise unreadable("not readable as JSON", error, path, remedy) from None
         if isinstance(content, dict) and "auto_map" in content:
             raise InputError("it asks for code from its own folder (`auto_map`)", path, remedy)
@@ -105,21 +120,58 @@ def safetensors_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     Raises:
         InputError: the header does not parse or the file is not as long as it says.
     """
-    path = Path(path)
-    size = path.stat().st_size
+    return {name: tuple(entry["shape"]) for name, entry in _safetensors_header(Path(path)).items()}
+
+
+def _safetensors_header(path: Path) -> dict[str, Any]:
+    """Return the entries of a safetensors header: `dtype`, `shape` and `data_offsets` by tensor.
+
+    They are checked to say what the library that reads the tensors takes, which itself says it
+    without a file's name: each as long as its type and shape, one behind the other, to the end.
+    """
     try:
+        size = path.stat().st_size
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if length > size:
                 raise ValueError("header longer than the file")
-            header: dict[str, Any] = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            header = json.loads(stream.read(length), object_pairs_hook=_without_repeats)
+        if not isinstance(header, dict):
+            raise ValueError("the header is no JSON object")
+        notes = header.pop("__metadata__", {})
+        if not isinstance(notes, dict) or not all(isinstance(n, str) for n in notes.values()):
+            raise ValueError("its metadata are no texts")
+        end = 0
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            start, stop = entry["data_offsets"]
+            shape, bits = entry["shape"], _BITS.get(entry["dtype"])
+            if bits is None:
+                raise ValueError(f"{name} has values of type {entry['dtype']!r}")
+            if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+                raise ValueError(f"{name} has the shape {shape!r}")
+            if start != end or 8 * (stop - start) != bits * math.prod(shape):
+                raise ValueError(
+                    f"{name}, {entry['dtype']} {tuple(shape)}, stands from byte {start} to {stop}, "
+                    f"where {end} to {end + bits * math.prod(shape) // 8} were due"
+                )
+            end = stop
         if 8 + length + end != size:
             raise ValueError(f"{size} bytes, where the header says {8 + length + end}")
-        return {name: tuple(entry["shape"]) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"a damaged safetensors file: {error}", path, _DOWNLOAD) from None
+    except OSError as error:
+        raise unreadable("cannot read weights", error, path, _DOWNLOAD) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        told = first_line(error)
+        raise InputError(f"a damaged safetensors file: {told}", path, _DOWNLOAD) from None
+    return header
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{repeated} stands twice in the header")
+    return found
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
@@ -135,7 +187,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
     bare = reads_headers_only()
     if path.suffix == ".safetensors":
         if bare:
-            return _without_values(safetensors_shapes(path))
+            return _without_values(_safetensors_header(path))
         from safetensors.torch import load_file
 
         return load_file(path)
@@ -170,14 +222,26 @@ def load_exactly(module: Any, state: Mapping[str, Any], path: str | Path) -> Non
     Raises:
         InputError: missing keys, unexpected keys or other shapes, all named.
     """
+    import torch
+
     own = module.state_dict()
+    odd = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
     faults = {
         "missing": [key for key in own if key not in state],
-        "unexpected": [key for key in state if key not in own],
+        "unexpected": [str(key) for key in state if key not in own],
+        "no tensor": [f"{key} ({type(state[key]).__name__})" for key in odd if key in own],
+        "of whole numbers or another type, where weights are floating-point": [
+            f"{key} ({str(state[key].dtype).removeprefix('torch.')})"
+            for key in own
+            if key in state
+            and key not in odd
+            and own[key].is_floating_point()
+            and not (state[key].is_floating_point() and state[key].layout is torch.strided)
+        ],
         "of another shape": [
             f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
             for key in own
-            if key in state and state[key].shape != own[key].shape
+            if key in state and key not in odd and state[key].shape != own[key].shape
         ],
     }
     found = [
@@ -192,7 +256,15 @@ def load_exactly(module: Any, state: Mapping[str, Any], path: str | Path) -> Non
     module.load_state_dict(dict(state), strict=True)
 
 
-def _without_values(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def _without_values(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tensors on the meta device: floats of any length as float32, others as bytes."""
     import torch
 
-    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    return {
+        name: torch.empty(
+            entry["shape"],
+            dtype=torch.float32 if "F" in entry["dtype"] else torch.uint8,
+            device="meta",
+        )
+        for name, entry in header.items()
+    }

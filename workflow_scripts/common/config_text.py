@@ -18,6 +18,7 @@ from workflow_scripts.common.errors import InputError
 
 _REMEDY: Final = "see config.yaml of the repository for a whole one"
 _LARGEST: Final = 2**63 - 1
+_DIRECTION: Final = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -85,9 +86,10 @@ def _repeated_keys(root: yaml.Node | None) -> Iterator[str]:
 def text_faults(config: object) -> list[str]:
     """Return what no key of the config may be or hold, whatever it is for; empty where all is well.
 
-    Keys are text. Texts have no braces, which Snakemake takes for wildcards, and no line breaks or
-    other control characters; what goes to a model verbatim (`options`) and what separates labels
-    (`separator`) may have any but the null character. Whole numbers fit into 64 bits.
+    Keys are text. Texts are not empty, and have no braces, which Snakemake takes for wildcards, no
+    line breaks or other control characters, and none that turn the direction of reading; what goes
+    to a model verbatim (`options`) and what separates labels (`separator`) may have any but the
+    null character. Whole numbers fit into 64 bits.
     """
     return list(_text_faults(config, ()))
 
@@ -118,3 +120,7 @@ def _faults_of(text: str, place: tuple[str, ...]) -> Iterator[str]:
         yield "has braces, which Snakemake takes for a wildcard: write it without them"
     if "\0" in text or (not verbatim and _CONTROL.search(text)):
         yield "has a line break or another control character: write it without"
+    if not verbatim and not text.strip() and place:
+        yield "is empty: take the key out, or write what it is for"
+    if not verbatim and _DIRECTION.search(text):
+        yield "has a character that turns the direction of reading: write it without"

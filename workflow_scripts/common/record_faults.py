@@ -4,9 +4,10 @@ A record that was cut, merged or edited by hand must stop the tables with its na
 traceback nor, worse, in a table. Records are checked when they are written and when they are read.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from math import inf, isfinite
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.manifest import FINDINGS
@@ -39,6 +40,9 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
 """The values that a metric can have. KID and the corrected FID are no part: their estimators may be
 negative."""
 
+_VARIANT: Final = re.compile(r"_(studies|test_set)$")
+"""Of a metric that is taken once more, over other images."""
+
 _ROUNDING: Final = 1e-6  # of a mean of single-precision numbers
 _KEYS: Final = frozenset(
     ["stage", "model", "family", "protocol", "values", "details", "provenance"]
@@ -62,7 +66,7 @@ def record_faults(payload: Mapping[str, Any]) -> list[str]:
         return [f"a record has the keys {sorted(_KEYS)}, this one {sorted(payload)}"]
     faults = []
     for key in ("stage", "model", "family"):
-        if not isinstance(payload[key], str) or not payload[key].strip():
+        if not _is_name(payload[key]):
             faults.append(f"{key} is {_shown(payload[key])}, not a name")
     if payload["protocol"] not in PROTOCOLS:
         known = " or ".join(PROTOCOLS)
@@ -90,7 +94,7 @@ def _values_faults(values: list[Any]) -> Iterator[str]:
             yield f"values[{place}] is {_shown(entry)}, not an object"
             continue
         metric, subset = entry.get("metric"), entry.get("subset")
-        if not isinstance(metric, str) or not metric.strip():
+        if not _is_name(metric):
             found = f"metric is {_shown(metric)}" if "metric" in entry else "no metric"
             yield f"values[{place}]: {found}, so nobody can say what was measured"
             continue
@@ -117,7 +121,7 @@ def _value_faults(metric: str, entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"the reason is {_shown(reason)}, not a sentence"
     if (value is None) != (reason is not None):
         yield "a value, or the reason why there is none"
-    low, high = RANGES.get(metric, (-inf, inf))
+    low, high = RANGES.get(_VARIANT.sub("", metric), (-inf, inf))
     if _is_number(value) and not low - _ROUNDING <= value <= high + _ROUNDING:
         bound = f"between {low:g} and {high:g}" if isfinite(high) else f"at least {low:g}"
         yield f"the value is {value}, though it is {bound} by definition"
@@ -191,14 +195,28 @@ def _provenance_faults(provenance: Mapping[str, Any]) -> Iterator[str]:
         missing = sorted(needed - set(read)) if isinstance(read, dict) else sorted(needed)
         if missing:
             yield f"inputs[{place}]: no {', '.join(missing)}"
+            continue
+        for key in sorted(needed):
+            if not isinstance(read[key], str):
+                yield f"inputs[{place}].{key} is {_shown(read[key])}, not a text"
+        for key in ("repeated_images", "constant_images"):
+            if key in read and not (_is_whole(read[key]) and read[key] >= 0):
+                yield f"inputs[{place}].{key} is {_shown(read[key])}, not a number of images"
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    """Return whether a value is a text of one line, without blanks around it."""
+    return isinstance(value, str) and value != "" and value == value.strip() and value.isprintable()
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+    if isinstance(value, int):  # of any length: one that is no float overflows
+        return _is_whole(value)
+    return isinstance(value, float) and isfinite(value)
 
 
 def _shown(value: object) -> str:

@@ -38,6 +38,8 @@ REQUIRED_ATTRS: Final = (
 _DIGEST: Final = "content_sha256"
 
 _REMEDY: Final = "delete it and rerun the features stage"
+COUNTS: Final = ("repeated_images", "constant_images")
+"""Attributes of generated collections: images that are no draws of their own."""
 _OWN: Final = ("features", "image_id", "source_image_id")
 
 
@@ -106,17 +108,25 @@ def read_features(path: str | Path, expect: Mapping[str, Any] | None = None) -> 
         # servers there is none to be had.
         with h5py.File(path, "r", locking=False) as file:
             attrs = {name: _plain(value) for name, value in file.attrs.items()}
+            _check_attributes(attrs, path)
             _check_expected(attrs, expect or {}, path)
             features = file["features"][()]
             ids = _read_strings(file, "image_id")
             has_sources = "source_image_id" in file
             sources = _read_strings(file, "source_image_id") if has_sources else None
-            extras = {name: file[name][()] for name in file if name not in _OWN}
+            extras = {name: np.asarray(file[name][()]) for name in file if name not in _OWN}
     except (OSError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise unreadable("cannot read features", error, path, _REMEDY) from None
-    lengths = {len(features), len(ids)} | ({len(sources)} if sources is not None else set())
-    if features.ndim != 2 or features.dtype != np.float32 or len(lengths) != 1:
+    named = [ids, *([] if sources is None else [sources])]
+    is_table = isinstance(features, np.ndarray) and features.ndim == 2
+    if not is_table or features.dtype != np.float32 or {len(n) for n in named} != {len(features)}:
         raise InputError("features and ids do not fit each other", path, _REMEDY)
+    if not features.size or not all(ids):
+        what = "an image without a name" if features.size else "features of no image"
+        raise InputError(what, path, _REMEDY)
+    odd = [name for name, array in extras.items() if array.dtype.kind not in "fiu"]
+    if odd:
+        raise InputError(f"the array {odd[0]!r} holds no numbers", path, _REMEDY)
     _check(features, ids, path)
     content = Features(features, ids, sources, attrs, extras)
     if content_sha256(content) != attrs[_DIGEST]:
@@ -160,6 +170,32 @@ def _check(features: NDArray[np.float32], ids: Sequence[str], path: str | Path) 
         raise InputError(f"{len(ids) - len(set(ids))} id(s) stand twice", path, _REMEDY)
 
 
+def _check_attributes(attrs: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse attributes of which a reader could make nothing."""
+    texts = (*REQUIRED_ATTRS, _DIGEST)
+    for name, value in attrs.items():
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if name in texts and not isinstance(value, str):
+            fault = "not a text"
+        elif name in COUNTS and not whole:
+            fault = "not a number of images"
+        elif not isinstance(value, (str, int, float)):
+            fault = "neither a text nor a number"
+        else:
+            continue
+        raise InputError(f"the attribute {name!r} is {value!r}: {fault}", path, _REMEDY)
+    try:
+        versions = json.loads(attrs.get("versions", "{}"))
+    except (ValueError, RecursionError):
+        versions = None
+    if not isinstance(versions, dict):
+        raise InputError(
+            f"the attribute 'versions' is {attrs['versions']!r}: not an object of JSON",
+            path,
+            _REMEDY,
+        )
+
+
 def _check_expected(attrs: Mapping[str, Any], expect: Mapping[str, Any], path: str | Path) -> None:
     wanted = dict.fromkeys((*REQUIRED_ATTRS, _DIGEST)) | dict(expect)
     for name, value in wanted.items():
@@ -178,7 +214,10 @@ def _write_strings(file: h5py.File, name: str, values: Sequence[str]) -> None:
 
 
 def _read_strings(file: h5py.File, name: str) -> list[str]:
-    return file[name].asstr()[()].tolist()
+    values = file[name].asstr()[()]
+    if values.ndim != 1:
+        raise TypeError(f"{name} is no list of texts")
+    return values.tolist()
 
 
 def _plain(value: Any) -> Any:

@@ -42,6 +42,7 @@ from workflow_scripts.common.images import (
     read_shard_ids,
     read_shards,
 )
+from workflow_scripts.common.levels import said_of_bits
 from workflow_scripts.common.manifest import SPLITS, read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
@@ -336,6 +337,7 @@ def extract(
         "threads": threads,
         "device": device_name(device),
         "versions": versions,
+        **said_of_bits(),
     }
     attempt = Attempt(progress)
     blocks = embed(collection, encoders, batch_size, attempt, key, threads, save_every_s)
@@ -353,7 +355,7 @@ def extract(
         attrs = {
             "encoder": encoder.name,
             "weights_sha256": digests[encoder.name],
-            "preprocessing": encoder.preprocessing,
+            "preprocessing": _preprocessing(encoder),
             "collection": name,
             "collection_sha256": collection_digest,
             "purpose": purpose,
@@ -377,6 +379,12 @@ def extract(
         write_features(out / f"{encoder.name}.h5", content)
         log.info("%s: %d x %d", out / f"{encoder.name}.h5", *content.features.shape)
     attempt.end()
+
+
+def _preprocessing(encoder: Encoder) -> str:
+    """Return how images become an encoder's input; which of 16 bits are used is part of it."""
+    said = said_of_bits() if encoder.reads == "image" else {}
+    return "; ".join([encoder.preprocessing, *(f"{name} {bits}" for name, bits in said.items())])
 
 
 def _batches(

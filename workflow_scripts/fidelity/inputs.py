@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.features.cache import Features, read_features
+from workflow_scripts.features.cache import COUNTS, Features, read_features
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +26,6 @@ REAL: Final = "real"
 """The collection of radiographs."""
 
 _ORIGIN: Final = ("encoder", "weights_sha256", "preprocessing")
-
-COPIES: Final = ("repeated_images", "constant_images")
-"""What features of a generated collection say of images that are no draws of their own."""
 
 
 def read_encoder(
@@ -189,7 +186,7 @@ def of_prompts(
 def origin(features: Features) -> dict[str, Any]:
     """Return what identifies a feature file and counts its copies, for a record's provenance."""
     said = {key: features.attrs[key] for key in (*_ORIGIN, "collection", "collection_sha256")}
-    return said | {key: features.attrs[key] for key in COPIES if key in features.attrs}
+    return said | {key: features.attrs[key] for key in COUNTS if key in features.attrs}
 
 
 def digest_of(ids: Sequence[str]) -> str:

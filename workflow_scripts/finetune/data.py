@@ -25,6 +25,7 @@ from workflow_scripts.common.access import require_access, unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.images import centre_square, decode_image
+from workflow_scripts.common.levels import said_of_bits
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.progress import Progress
 
@@ -248,9 +249,10 @@ class TrainingImages:
 def digest_of_files(paths: Sequence[str]) -> str:
     """Return a hex digest of image files, in order: names, sizes in bytes and times of change.
 
-    (Not of their content: MIMIC-CXR-JPG has half a terabyte.)
+    (Not of their content: MIMIC-CXR-JPG has half a terabyte.) How many of their bits are used
+    counts, where the config says it.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(json.dumps(bits).encode() if (bits := said_of_bits()) else b"")
     for path in paths:
         status = Path(path).stat()
         digest.update(json.dumps([str(path), status.st_size, status.st_mtime_ns]).encode())

@@ -71,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError("a file of the checkpoint is missing", path, _REMEDY) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable("not readable as JSON", error, path, _REMEDY) from None
     if not isinstance(content, dict):
         raise InputError("not a JSON object", path, _REMEDY)
@@ -104,13 +104,16 @@ def check_pipeline_index(
             "correct the model's `base` or its `family`",
         )
     missing = [
-        name
-        for name in components
-        if name not in base.parts and (not index.get(name) or index[name][0] is None)
+        name for name in components if name not in base.parts and not _is_component(index.get(name))
     ]
     if missing:
         raise InputError(f"the checkpoint has no {', '.join(missing)}", path, _REMEDY)
     return [path]
+
+
+def _is_component(said: object) -> bool:
+    """Return whether an entry of `model_index.json` is a library and a class in it."""
+    return isinstance(said, list) and len(said) == 2 and all(isinstance(x, str) for x in said)
 
 
 def component_files(base: Base, component: str, stem: str) -> tuple[dict[str, Any], list[Path]]:
@@ -144,8 +147,7 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
     for name in (f"{stem}.safetensors", f"{pickled}.bin"):
         index = folder / f"{name}.index.json"
         if index.is_file():
-            shards = sorted(set(read_json(index).get("weight_map", {}).values()))
-            files = [folder / shard for shard in shards]
+            files = [folder / shard for shard in _shards_of(index)]
         elif (folder / name).is_file():
             files = [folder / name]
         else:
@@ -154,6 +156,19 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
             check_weight_file(file)
         return [*files, index] if index.is_file() else files
     raise InputError("a component has no weights", folder / f"{stem}.safetensors", _REMEDY)
+
+
+def _shards_of(index: Path) -> list[str]:
+    """Return the files that an index of weights names, each once, sorted."""
+    named = read_json(index).get("weight_map")
+    files = list(named.values()) if isinstance(named, dict) else []
+    odd = [name for name in files if not isinstance(name, str) or Path(name).name != name]
+    if not files or odd:
+        said = f"it names {odd[0]!r}" if odd else "it names no file"
+        raise InputError(
+            f"an index of weights without a sound `weight_map`: {said}", index, _REMEDY
+        )
+    return sorted(set(files))
 
 
 def tokenizer_files(folder: Path) -> tuple[list[Path], int | None]:
@@ -189,5 +204,11 @@ def tokenizer_files(folder: Path) -> tuple[list[Path], int | None]:
             read_json(file)
     size = None
     if "vocab.json" in present:
-        size = max(read_json(folder / "vocab.json").values(), default=-1) + 1
+        path = folder / "vocab.json"
+        numbers = list(read_json(path).values())
+        odd = [n for n in numbers if isinstance(n, bool) or not isinstance(n, int) or n < 0]
+        if odd or not numbers:
+            said = f"the number of a token is {odd[0]!r}" if odd else "no token is in it"
+            raise InputError(f"a vocabulary in which {said}", path, _REMEDY)
+        size = max(numbers) + 1
     return found, size

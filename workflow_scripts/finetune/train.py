@@ -34,6 +34,7 @@ from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.devices import accelerator_on, device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of, write_text
+from workflow_scripts.common.levels import said_of_bits
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import provenance
 from workflow_scripts.finetune.data import TrainingImages, digest_of_files, read_training_rows
@@ -622,6 +623,7 @@ def _identity(
         "base": _digest(weights),
         "images": _digest(rows.values.tolist()),
         "device": device.type,
+        **said_of_bits(),
         **chosen,
     }
     return json.loads(json.dumps(identity))  # as it is read back: tuples are lists there

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from workflow_scripts.cohort.checked_csv import header, other_encoding
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.images import ImageItem, is_constant, write_shard
@@ -33,13 +34,34 @@ def read_metadata(metadata: Path) -> pd.DataFrame:
             copies of an image would count as independent draws.
     """
     remedy = "write a UTF-8 CSV with the columns file_name,prompt_id"
+    wanted = ("file_name", "prompt_id")
     try:
         frame = pd.read_csv(metadata, dtype=str, keep_default_na=False)
+    except UnicodeDecodeError:
+        encoding = other_encoding(metadata)
+        raise InputError(
+            "cannot read the metadata: they are not UTF-8"
+            + (f" (it may be {encoding})" if encoding else ""),
+            metadata,
+            remedy,
+        ) from None
     except (OSError, ValueError) as error:
         raise unreadable("cannot read the metadata", error, metadata, remedy) from None
-    for column in ("file_name", "prompt_id"):
+    found, separator = header(metadata)
+    for column in wanted:
         if column not in frame.columns:
-            raise InputError(f"the metadata has no column {column!r}", metadata, remedy)
+            raise InputError(
+                f"the metadata has no column {column!r}; it has: {', '.join(found)}",
+                metadata,
+                f"save it with commas: {separator!r} stands between its columns"
+                if separator
+                else remedy,
+            )
+        if found.count(column) > 1:
+            raise InputError(f"the metadata has two columns {column!r}", metadata, remedy)
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first cells for an index
+        raise InputError("rows have more cells than the metadata have columns", metadata, remedy)
+    for column in wanted:
         empty = frame[column].str.strip() == ""
         if empty.any():
             row = int(empty.to_numpy().argmax())
@@ -83,12 +105,17 @@ def match_files(frame: pd.DataFrame, prompts: pd.DataFrame, images: Path) -> lis
     repeated = own.loc[own["prompt_id"].duplicated(), "prompt_id"].unique()
     faults += [f"{prompt_id}: several images" for prompt_id in repeated]
     faults += [f"{prompt_id}: no such prompt" for prompt_id in unknown]
-    faults += [
-        f"{name}: no such file" for name in own["file_name"] if not (images / name).is_file()
-    ]
+    faults += [f"{name}: no such file" for name in own["file_name"] if not _is_file(images / name)]
     _refuse(faults, images)
     by_prompt = dict(zip(own["prompt_id"], own["file_name"], strict=True))
     return [images / by_prompt[prompt_id] for prompt_id in prompts["prompt_id"]]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for any file
+        return False
 
 
 def import_shard(

@@ -4,14 +4,16 @@
         --manifest results/cohort/manifest.parquet \\
         --pairs results/privacy/flipped_copies_pairs.parquet \\
         --others results/privacy/flipped_copies_others.parquet \\
+        --record results/privacy/flipped_copies.json \\
         --output results/privacy/lenses/flipped_copies.json
 
-Needs the model's table of pairs and that of the same images with other prompts' radiographs; makes
-one record. A re-identification score of 0.9 and a distance of 0.2 cannot be compared as they are.
-Here each lens raises its alarm where a prompt's riskiest image is riskier than all but 5% of what
-chance gives: how many prompts it then sees is the same question to all lenses. Chance is the same
-model's images before other prompts' radiographs, so that smooth images, which are near to any
-radiograph, raise no alarm for that. Copies that were flipped or brightened tell what a lens misses.
+Needs the model's table of pairs, that of the same images with other prompts' radiographs, and the
+record that was made with them; makes one record. A re-identification score of 0.9 and a distance of
+0.2 cannot be compared as they are. Here each lens raises its alarm where a prompt's riskiest image
+is riskier than all but 5% of what chance gives: how many prompts it then sees is the same question
+to all lenses. Chance is the same model's images before other prompts' radiographs, so that smooth
+images, which are near to any radiograph, raise no alarm for that. Copies that were flipped or
+brightened tell what a lens misses.
 """
 
 import argparse
@@ -28,7 +30,13 @@ import pyarrow as pa
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest
-from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.records import (
+    Record,
+    Value,
+    provenance,
+    read_record,
+    write_record,
+)
 from workflow_scripts.fidelity.inputs import rows_of
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.private_table import read_private_table
@@ -187,6 +195,26 @@ def read_pairs(path: Path, schema: pa.Schema) -> pd.DataFrame:
     return pairs
 
 
+def inputs_of(path: Path, model: str, protocol: str) -> list[dict[str, Any]]:
+    """Return what a model's record of pairs says of the features that pairs and record rest on.
+
+    It counts the images that are no draws of their own (`repeated_images`, `constant_images`).
+
+    Raises:
+        InputError: the record is missing or damaged, or of something else.
+    """
+    record = read_record(path)
+    of = (record.stage, record.family, record.model, record.protocol)
+    wanted = ("privacy", "pairwise", model, protocol)
+    if of != wanted:
+        raise InputError(
+            f"a record of {', '.join(of)}, not of {', '.join(wanted)}",
+            path,
+            "give the record that was made with the pairs",
+        )
+    return list(record.provenance.get("inputs", ()))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Score one model from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -196,11 +224,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--manifest", required=True, type=Path)
     add("--pairs", required=True, type=Path, help="the model's table of pairs")
     add("--others", required=True, type=Path, help="that with other prompts' radiographs")
+    add("--record", required=True, type=Path, help="the model's record of the same pairs")
     add("--bootstrap", type=int, default=Settings.bootstrap, help="replicates of the intervals")
     add("--seed", type=int, default=Settings.seed)
     add("--output", required=True, type=Path)
     args = parser.parse_args(argv)
     settings = Settings(bootstrap=args.bootstrap, seed=args.seed)
+    inputs = inputs_of(args.record, args.model, args.protocol)
     own = read_pairs(args.pairs, PAIR_SCHEMA)
     others = read_pairs(args.others, OTHERS_SCHEMA)
     patient_of = read_manifest(args.manifest).set_index("image_id")["patient_id"]
@@ -225,7 +255,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "protocol": args.protocol,
                 "false_alarms": FALSE_ALARMS,
                 **{k: v for k, v in asdict(settings).items() if k != "threshold"},
-            }
+            },
+            inputs=inputs,
         ),
     )
     write_record(record, args.output)

@@ -71,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable("cannot read a configuration", error, path, _REMEDY) from None
     if not isinstance(content, dict):
         raise InputError("a JSON object was expected", path, _REMEDY)

@@ -58,7 +58,7 @@ def check(weights: Path) -> None:
     path = weights / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable("cannot read GREEN's configuration", error, path, _REMEDY) from None
     if config.get("model_type") != "llama" or "auto_map" in config:
         raise InputError("not a Llama, or one that asks for remote code", path, _REMEDY)
@@ -97,7 +97,7 @@ def write_plain_folder(weights: Path, folder: Path) -> None:
     path = weights / "tokenizer_config.json"
     try:
         settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable("cannot read the tokenizer's settings", error, path, _REMEDY) from None
     settings.pop("auto_map", None)
     if settings.get("tokenizer_class") not in _TOKENIZERS:

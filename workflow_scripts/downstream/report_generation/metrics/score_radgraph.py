@@ -109,7 +109,7 @@ def _read_config(weights: Path) -> dict[str, Any]:
     path = weights / "config.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable(
             "cannot read RadGraph's settings", error, path, "unpack radgraph.tar.gz"
         ) from None
