@@ -12,7 +12,7 @@ DEMO := snakemake --profile profiles/demo
 ELEVEN := python -m workflow_scripts.world.warm_python snakemake --profile profiles/demo \
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
-.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check lint format check \
+.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check docs lint format check \
   prompts refresh release profiles clean clean-cache
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo 'make test-full the same, and what is heavy: SLURM, faults, eleven systems, real films'
 	@echo 'make bench     set up, run all benchmarks, write bench.csv (BENCH=--small: only whether they run)'
 	@echo 'make gpu-check  on a GPU: what training, sampling and scoring take, within 8 minutes (GPU_CHECK=...)'
+	@echo 'make docs      the documentation as a website (.venv/docs-site), warnings as errors'
 	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
 	@echo 'make reports   the packages that score generated reports with RadGraph, RaTEScore and GREEN'
 	@echo 'make check     is every file that config.yaml names there, whole and of the right shape?'
@@ -70,6 +71,17 @@ $(VENV)/reports/installed: envs/reports.txt | env
 	  --target $(VENV)/reports -r envs/reports.txt
 	touch $@
 
+# What builds docs/, seen by that alone (envs/docs.txt says why).
+$(VENV)/docs/installed: envs/docs.txt | env
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target $(VENV)/docs -r envs/docs.txt
+	touch $@
+
+docs: $(VENV)/docs/installed
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(VENV)/docs python -m mkdocs build --quiet --strict \
+	  --config-file docs/site/mkdocs.yml --site-dir $(CURDIR)/$(VENV)/docs-site
+	@echo "documentation: file://$(CURDIR)/$(VENV)/docs-site/index.html"
+
 # The embedded world lies in a cache folder outside the checkout (workflow_scripts/world/store.py).
 world: env
 	python -m workflow_scripts.world.store world --link $(WORLD) --threads 2
@@ -107,6 +119,9 @@ test-heavy: $(VENV)/installed-bench $(VENV)/originals/installed $(VENV)/reports/
 	$(PYTEST) -m full
 
 test-full: test test-heavy
+
+bench: $(VENV)/installed-bench
+	python -m tests.benchmarks $(BENCH)
 
 # Needs no lock: it takes .venv where there is one, else whatever python3 has torch.
 gpu-check:
