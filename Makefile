@@ -12,7 +12,7 @@ DEMO := snakemake --profile profiles/demo
 ELEVEN := python -m workflow_scripts.world.warm_python snakemake --profile profiles/demo \
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
-.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check docs lint format check \
+.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check docs dist lint format check \
   prompts refresh release profiles clean clean-cache
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo 'make prompts   export the prompt sets of config.yaml as CSV'
 	@echo 'make refresh   read the radiographs that may have been replaced; what read them then runs again'
 	@echo 'make release   pack what may be published (PROFILE=profiles/demo for the demo)'
+	@echo 'make dist      check that version, citation and changelog agree; pack the source (.venv/dist)'
 	@echo 'make profiles  link profiles/slurm_* so that snakemake --profile slurm_h200 finds them'
 	@echo 'make clean     remove the results of the demo'
 	@echo 'make clean-cache  remove the embedded world and the demo that tests look at, kept outside'
@@ -151,6 +152,9 @@ refresh: env
 release: env
 	snakemake $(if $(PROFILE),--profile $(PROFILE),--cores 1) release
 	@echo "bundle: results/tables/release.tar.gz"
+
+dist: env
+	python -m tests.dist --output $(VENV)/dist
 
 profiles:
 	mkdir -p "$$HOME/.config/snakemake"

@@ -26,7 +26,8 @@ def code_blocks(page: Path, language: str) -> list[str]:
     text = page.read_text(encoding="utf-8")
     found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
     return [
-        "\n".join(line.removeprefix(indent) for line in block.split("\n")) for indent, block in found
+        "\n".join(line.removeprefix(indent) for line in block.split("\n"))
+        for indent, block in found
     ]
 
 

@@ -16,7 +16,9 @@ def test_the_site_is_built_and_needs_no_network():
     assert len(text) > 30
     for path, page in text.items():
         loaded = re.findall(r'<(?:script|img|iframe)[^>]*\bsrc="(https?:[^"]+)"', page)
-        loaded += re.findall(r'<link[^>]*rel="(?:stylesheet|preload)"[^>]*href="(https?:[^"]+)"', page)
+        loaded += re.findall(
+            r'<link[^>]*rel="(?:stylesheet|preload)"[^>]*href="(https?:[^"]+)"', page
+        )
         assert not loaded, f"{path.name}: {loaded}"
     assert "mixed_precision" in text[site / "reference/config.html"]
     assert "python -m workflow_scripts.finetune.train" in text[site / "reference/commands.html"]

@@ -11,7 +11,9 @@ from workflow_scripts.finetune.train import main
 def test_the_docs_family_trains_and_is_refused_nothing(
     tiny_sd, two_images, cohort_writer, tmp_path, monkeypatch
 ):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/new-model.md").read_text(), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/how-to/new-model.md").read_text(), re.DOTALL
+    )
     source = next(block for block in blocks if "class MinSnr" in block)
     assert source.count("\n") < 100
     (tmp_path / "my_families.py").write_text(source)
