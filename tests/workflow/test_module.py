@@ -71,9 +71,7 @@ def apart(tmp_path, monkeypatch):
 def test_the_same_jobs_are_planned_elsewhere_and_an_edit_of_the_checkouts_code_is_seen(apart):
     checkout, folder = apart
     make_stub_sources(checkout)
-    here, elsewhere = (
-        run(["snakemake", "--dry-run"], place).stdout for place in (checkout, folder)
-    )
+    here, elsewhere = (run(PLAN, place).stdout for place in (checkout, folder))
     assert jobs_of(elsewhere) == jobs_of(here)
     assert ("fidelity_score", "2") in jobs_of(here)
     scorers = re.findall(r"PYTHONPATH=(\S+)", elsewhere)  # they have packages of their own
