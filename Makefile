@@ -78,8 +78,9 @@ $(VENV)/docs/installed: envs/docs.txt | env
 	  --target $(VENV)/docs -r envs/docs.txt
 	touch $@
 
+# Without --quiet, which would hide the warnings from --strict as well.
 docs: $(VENV)/docs/installed
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(VENV)/docs python -m mkdocs build --quiet --strict \
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(VENV)/docs python -m mkdocs build --strict \
 	  --config-file docs/site/mkdocs.yml --site-dir $(CURDIR)/$(VENV)/docs-site
 	@echo "documentation: file://$(CURDIR)/$(VENV)/docs-site/index.html"
 

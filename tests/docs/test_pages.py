@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.docs.blocks import DOCS, GENERATED, code_blocks, inline_code, links, name_of, pages
+from tests.docs.blocks import (
+    DOCS,
+    GENERATED,
+    code_blocks,
+    inline_code,
+    links,
+    name_of,
+    pages,
+    prose,
+)
 from tests.workflow.checkouts import ROOT, run
 from workflow_scripts.common.config import validate_config
 from workflow_scripts.common.manifest import FINDINGS, MANIFEST_SCHEMA, PROMPT_SCHEMA
@@ -35,15 +44,27 @@ def test_the_readme_fits_a_screen_or_two():
 @pytest.mark.parametrize("page", pages(), ids=name_of)
 def test_links_lead_somewhere(page):
     for target in links(page):
-        path, _, _ = target.partition("#")
-        if not path or target.startswith("https://"):
+        path, _, anchor = target.partition("#")
+        if target.startswith("https://"):
             continue
-        place = (page.parent / path).resolve()
+        place = (page.parent / path).resolve() if path else page
         made = place.is_relative_to(DOCS) and place.relative_to(DOCS).as_posix() in GENERATED
         if page.name == "README.md":
             assert place.exists(), target  # it is read where nothing is built
         else:
             assert place.exists() or made, target
+        if anchor and not made:
+            assert anchor in {anchor_of(heading) for heading in headings(place)}, target
+
+
+def headings(page):
+    """The headings of a page."""
+    return re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+
+
+def anchor_of(heading):
+    """The anchor that the site gives a heading."""
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
 
 
 def test_every_file_and_make_target_that_is_named_exists():
