@@ -12,7 +12,7 @@ DEMO := snakemake --profile profiles/demo
 ELEVEN := python -m workflow_scripts.world.warm_python snakemake --profile profiles/demo \
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
-.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check plan lint format check \
+.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check plan docs dist lint format check \
   audit prompts refresh release profiles clean clean-cache
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make bench     set up, run all benchmarks, write bench.csv (BENCH=--small: only whether they run)'
 	@echo 'make gpu-check  on a GPU: what training, sampling and scoring take, within 8 minutes (GPU_CHECK=...)'
 	@echo 'make plan      hours and disk of config.yaml by model and stage, before anything runs (PLAN=...)'
+	@echo 'make docs      the documentation as a website (.venv/docs-site), warnings as errors'
 	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
 	@echo 'make reports   the packages that score generated reports with RadGraph, RaTEScore and GREEN'
 	@echo 'make check     is every file that config.yaml names there, whole and of the right shape?'
@@ -31,6 +32,7 @@ help:
 	@echo 'make prompts   export the prompt sets of config.yaml as CSV'
 	@echo 'make refresh   read the radiographs that may have been replaced; what read them then runs again'
 	@echo 'make release   pack what may be published (PROFILE=profiles/demo for the demo)'
+	@echo 'make dist      check that version, citation and changelog agree; pack the source (.venv/dist)'
 	@echo 'make profiles  link profiles/slurm_* so that snakemake --profile slurm_h200 finds them'
 	@echo 'make clean     remove the results of the demo'
 	@echo 'make clean-cache  remove the embedded world and the demo that tests look at, kept outside'
@@ -72,6 +74,18 @@ $(VENV)/reports/installed: envs/reports.txt | env
 	  --target $(VENV)/reports -r envs/reports.txt
 	touch $@
 
+# What builds docs/, seen by that alone (envs/docs.txt says why).
+$(VENV)/docs/installed: envs/docs.txt | env
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target $(VENV)/docs -r envs/docs.txt
+	touch $@
+
+# Without --quiet, which would hide the warnings from --strict as well.
+docs: $(VENV)/docs/installed
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(VENV)/docs python -m mkdocs build --strict \
+	  --config-file docs/site/mkdocs.yml --site-dir $(CURDIR)/$(VENV)/docs-site
+	@echo "documentation: file://$(CURDIR)/$(VENV)/docs-site/index.html"
+
 # The embedded world lies in a cache folder outside the checkout (workflow_scripts/world/store.py).
 world: env
 	python -m workflow_scripts.world.store world --link $(WORLD) --threads 2
@@ -110,6 +124,9 @@ test-heavy: $(VENV)/installed-bench $(VENV)/originals/installed $(VENV)/reports/
 
 test-full: test test-heavy
 
+bench: $(VENV)/installed-bench
+	python -m tests.benchmarks $(BENCH)
+
 # Needs no lock: it takes .venv where there is one, else whatever python3 has torch.
 gpu-check:
 	python3 -m tests.gpu $(GPU_CHECK)
@@ -145,6 +162,9 @@ refresh: env
 release: env
 	snakemake $(if $(PROFILE),--profile $(PROFILE),--cores 1) release
 	@echo "bundle: results/tables/release.tar.gz"
+
+dist: env
+	python -m tests.dist --output $(VENV)/dist
 
 profiles:
 	mkdir -p "$$HOME/.config/snakemake"

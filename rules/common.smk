@@ -10,9 +10,20 @@ from functools import cache, partial
 from itertools import count
 from pathlib import Path
 
-sys.path.insert(0, workflow.basedir)
-
 from snakemake.exceptions import WorkflowError
+
+# The folder that holds rules/ and workflow_scripts/: another one than the working directory, and
+# than the main Snakefile's, where this workflow is a module of another one. The commands of the
+# rules and the jobs on other nodes find the package there.
+CHECKOUT = os.path.dirname(
+    str(workflow.current_basedir.get_path_or_uri(secret_free=True))
+)
+sys.path.insert(0, CHECKOUT)
+own_paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+if CHECKOUT not in own_paths:
+    own_paths = [CHECKOUT, *filter(None, own_paths)]
+    os.environ.update(PYTHONPATH=os.pathsep.join(own_paths))
+
 from workflow_scripts.cohort.parts import LABELLED, PARTS, part_digests
 from workflow_scripts.cohort.refresh import CHANGED, changed_radiographs
 from workflow_scripts.cohort.similar import ALIKE
@@ -108,13 +119,17 @@ REPORT_METRICS = config["downstream"]["report_generation"]["metrics"]
 REPORT_SCORERS = [name for name, files in REPORT_METRICS.items() if files]
 # Where `make reports` puts the packages of those that cannot live beside the core's.
 REPORT_PACKAGES = os.path.join(sys.prefix, "reports")
+if not os.path.samefile(
+    CHECKOUT, os.curdir
+):  # their commands set PYTHONPATH themselves
+    REPORT_PACKAGES = os.pathsep.join([REPORT_PACKAGES, CHECKOUT])
 
 # How the re-identification network is trained on the cohort, where its weights are not published.
 REID_TRAINING = config["encoders"]["reid"].get("train")
 
 
 # The scripts' code, as `code` reads it.
-CODE = Code(Path(workflow.basedir), known=Path(".snakemake/code.json"))
+CODE = Code(Path(CHECKOUT), known=Path(".snakemake/code.json"))
 # What tables and weights hold, and a user's own images.
 CONTENTS = Contents(Path(".snakemake/contents.json"))
 IMAGE_CONTENTS = Contents(Path(".snakemake/images.json"))
@@ -129,6 +144,12 @@ wildcard_constraints:
     setting="real_only|augmented|synthetic_only|released",
     shard=r"\d{5}",
     shards=r"\d{5}",
+
+
+def of_checkout(name):
+    """A file of the repository, as a rule's input: by its name alone where that is the work folder."""
+    path = os.path.join(CHECKOUT, name)
+    return name if os.path.realpath(name) == os.path.realpath(path) else path
 
 
 def code(*modules):

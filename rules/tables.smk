@@ -340,8 +340,8 @@ rule tables_release:
         + rules.tables_figures.output.data,
         report=rules.tables_report.output.public,
         records=records("fidelity") + records("privacy") + records("downstream"),
-        lock="envs/core.lock.txt",
-        citation="CITATION.cff",
+        lock=of_checkout("envs/core.lock.txt"),
+        citation=of_checkout("CITATION.cff"),
     output:
         "results/tables/release.tar.gz",
     log:

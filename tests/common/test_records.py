@@ -8,6 +8,7 @@ from workflow_scripts.common import records
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import Record, Value, provenance, read_record, write_record
 from workflow_scripts.common.user_environment import recorded_of
+from workflow_scripts.common.version import is_version, major, version
 
 
 def record(**changes):
@@ -100,3 +101,34 @@ def test_what_an_older_version_measured_is_refused_by_its_version(tmp_path):
     path.write_text(json.dumps(payload))
     with pytest.raises(InputError, match="not a record of version 2: an older one measured other"):
         read_record(path)
+
+
+def test_what_another_major_version_measured_is_refused_and_named(tmp_path, monkeypatch):
+    path = tmp_path / "m.json"
+    write_record(record(provenance=provenance({})), path)
+    assert json.loads(path.read_text())["provenance"]["version"] == version()
+    for other, message in (
+        ("1.7.3", None),
+        ("2.0.0", "m was measured by version"),
+        ("0.9.0", "m was"),
+    ):
+        monkeypatch.setattr(records, "version", lambda other=other: other)
+        if message is None:
+            assert read_record(path).model == "m"  # a minor version may change numbers, and says so
+        else:
+            with pytest.raises(InputError, match=message) as raised:
+                read_record(path)
+            assert raised.value.where == path
+            assert "nothing is trained or sampled" in raised.value.remedy
+
+
+def test_a_version_is_three_numbers_and_a_record_before_the_first_has_none(tmp_path):
+    path = tmp_path / "m.json"
+    write_record(record(provenance={"device": "cpu"}), path)
+    assert "version" not in read_record(path).provenance
+    for wrong in ("1.0", "v1.0.0", 1, None):
+        with pytest.raises(ValueError, match=r"provenance\.version is .*, not one such as 1\.0\.0"):
+            write_record(record(provenance={"version": wrong}), path)
+    assert (is_version("10.2.33"), major("10.2.33")) == (True, 10)
+    with pytest.raises(ValueError, match="no version"):
+        major("1.0")

@@ -1,4 +1,4 @@
-"""A family from outside the package: the README's own example, trained and sampled."""
+"""A family from outside the package: the docs' own example, trained and sampled."""
 
 import re
 
@@ -8,10 +8,12 @@ from tests.workflow.checkouts import ROOT
 from workflow_scripts.finetune.train import main
 
 
-def test_the_readmes_family_trains_and_is_refused_nothing(
+def test_the_docs_family_trains_and_is_refused_nothing(
     tiny_sd, two_images, cohort_writer, tmp_path, monkeypatch
 ):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/how-to/new-model.md").read_text(), re.DOTALL
+    )
     source = next(block for block in blocks if "class MinSnr" in block)
     assert source.count("\n") < 100
     (tmp_path / "my_families.py").write_text(source)

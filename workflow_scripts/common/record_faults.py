@@ -11,6 +11,7 @@ from typing import Any, Final, TypeGuard
 
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.version import is_version
 
 DIRECTIONS: Final = ("higher", "lower", "none")
 SUBSETS: Final = ("all", *FINDINGS)
@@ -183,6 +184,8 @@ def _fidelity_details_faults(details: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _provenance_faults(provenance: Mapping[str, Any]) -> Iterator[str]:
+    if "version" in provenance and not is_version(provenance["version"]):
+        yield f"version is {_shown(provenance['version'])}, not one such as 1.0.0"
     versions = provenance.get("versions", {})
     if versions is not None and not isinstance(versions, dict):
         yield f"versions is {_shown(versions)}, not an object"

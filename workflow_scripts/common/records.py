@@ -24,6 +24,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import write_text
 from workflow_scripts.common.record_faults import DIRECTIONS, record_faults
 from workflow_scripts.common.user_environment import KEPT
+from workflow_scripts.common.version import major, version
 
 SCHEMA_VERSION: Final = 2
 """Raised where a value no longer means what it did: records of both kinds in one table would be
@@ -125,8 +126,9 @@ def read_record(path: str | Path) -> Record:
     """Read a record and check everything that a table may read of it.
 
     Raises:
-        InputError: the file is no record of this schema version, or something in it is none of what
-            `record_faults` allows; every fault is named by its metric.
+        InputError: the file is no record of this schema version, something in it is none of what
+            `record_faults` allows (every fault is named by its metric), or another major version of
+            the workflow measured it. Records from before 1.0.0 name none.
     """
     remedy = "delete it and rerun the stage that writes it"
     try:
@@ -143,6 +145,14 @@ def read_record(path: str | Path) -> Record:
         )
     if faults := record_faults(payload):
         raise InputError("an invalid record:\n  - " + "\n  - ".join(faults), path, remedy)
+    measured_by = payload["provenance"].get("version", version())
+    if major(measured_by) != major(version()):
+        raise InputError(
+            f"{payload['model']} was measured by version {measured_by} of the workflow: its values "
+            f"mean something else than those of version {version()}",
+            path,
+            f"{remedy}; nothing is trained or sampled for it",
+        )
     for entry in payload["values"]:
         if entry["interval"] is not None:
             entry["interval"] = tuple(entry["interval"])
@@ -173,6 +183,7 @@ def provenance(
     kept = {"inputs": list(inputs)} if inputs else {}
     text = json.dumps({**settings, **kept}, sort_keys=True, default=str)
     return {
+        "version": version(),
         "git_commit": _git_commit(),
         "settings_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "versions": {name: _version(name) for name in _LIBRARIES}

@@ -144,7 +144,7 @@ def test_pieces_of_a_batch_train_as_the_whole_batch_does(tmp_path, at_once):
 
 
 def test_batch_normalisation_alone_sees_the_pieces(tmp_path):
-    """Its statistics are a piece's, and move once a piece: the README and config.yaml say so."""
+    """Its statistics are a piece's, and move once a piece: the docs and config.yaml say so."""
     _, whole = trained(nn.BatchNorm2d(4), tmp_path, 12)
     _, pieces = trained(nn.BatchNorm2d(4), tmp_path, 4)
     assert (whole["body.1.num_batches_tracked"], pieces["body.1.num_batches_tracked"]) == (3, 9)
