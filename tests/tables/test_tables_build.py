@@ -304,6 +304,8 @@ def test_published_stands_beside_the_papers_models_on_its_data_only(bench):
 def test_published_never_stands_beside_other_data(bench, dataset):
     bench.dataset = dataset
     for path in build(bench).iterdir():
+        if path.name == MEASUREMENTS:  # has no column for them
+            continue
         text = re.sub(r"[Aa]s[ _\\]*published", "", path.read_text(encoding="utf-8"))
         assert "ublished" not in text
         assert 'class="paper"' not in text
