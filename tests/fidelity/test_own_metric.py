@@ -77,6 +77,7 @@ def column(path, name):
         return [row[name] for row in csv.DictReader(stream)]
 
 
+@pytest.mark.full  # it copies the code and starts a Python of its own; see also test_metrics
 def test_a_metric_is_one_file_and_one_line(checkout, cohort, tmp_path):
     bench = make_bench(tmp_path / "bench")
     scored = []
