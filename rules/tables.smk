@@ -1,50 +1,14 @@
 # Needs: every stage's records; every attempt of every job; what the report shows of the audit.
-# Makes: results/tables/table*.{csv,md,tex,html} and report.html; a pure join, nothing is computed anew.
+# Makes: results/tables/table*.{csv,md,tex,html} and report.html. tables_build joins the records, once:
+# tables.json has every table for the figures and the report, measurements.parquet is the long table.
 # Likewise costs.{csv,md,tex,html}, the attempts added up.
 # Beside them riskiest_pairs.html and .csv, which show and name patients: for their owner only.
 # Figures as SVG and PDF; those of radiographs are for their owner only, too.
 # On request release.tar.gz: what may be published, after a search for images, captions and ids.
 
-TABLES = [
-    "table01_fidelity",
-    "table01b_fid_sample_size",
-    "table01c_paired_differences",
-    "table01d_references",
-    "table02_fid_per_pathology",
-    "table02b_kid_per_pathology",
-    "table03_privacy",
-    "table03b_closest_training_image",
-    "table03c_attacker",
-    "table03d_novelty",
-    "table03e_lenses",
-    "table03f_protocols",
-    "table04_classification_augmented",
-    "table04b_classification_gains",
-    "table04c_classification_metrics",
-    "table05_segmentation",
-    "table05b_segmentation_gains",
-    "table06_rrg_augmented",
-    "table06b_rrg_augmented_gains",
-    "table07_encoders",
-    "table08_ranks",
-    "table08b_leaderboard",
-    "table08c_pareto",
-    "table09_prevalence",
-    "table09b_prevalence_correlation",
-    "table10_task_ranks",
-    "table10b_rank_correlations",
-    "table11_t2i_hyperparameters",
-    "table12_downstream_hyperparameters",
-    "table13_lora_rank",
-    "table14_lora_position",
-    "table15_classification_synthetic_only",
-    "table15b_classification_gains",
-    "table15c_classification_metrics",
-    "table16_rrg_synthetic_only",
-    "table16b_rrg_synthetic_only_gains",
-    "table17a_caption_fidelity",
-    "table17b_caption_privacy",
-]
+from workflow_scripts.tables.layout import LAYOUTS
+
+TABLES = list(LAYOUTS)  # a spec each, workflow_scripts/tables/specs/
 
 FIGURES = [
     "figure01_workflow",
@@ -66,29 +30,9 @@ FIGURE_DATA = [
 ]
 FIGURES_OF_PATIENTS = ["figure02_real_and_synthetic", "figure08_riskiest_pairs"]
 
-# Where a table stands in Snakemake's own report, by its number; captions/ says how to read it. What
-# shows radiographs is not in there.
-SECTIONS = {
-    "01": "Fidelity",
-    "02": "Fidelity",
-    "03": "Privacy",
-    "04": "Classification",
-    "05": "Segmentation",
-    "06": "Report generation",
-    "07": "Fidelity",
-    "08": "Ranks",
-    "09": "Fidelity",
-    "10": "Ranks",
-    "11": "Settings",
-    "12": "Settings",
-    "13": "Settings",
-    "14": "Settings",
-    "15": "Classification",
-    "16": "Report generation",
-}
-SECTION_OF = {table: SECTIONS.get(table[5:7], "Other tables") for table in TABLES}
-SECTION_OF |= {"table17a_caption_fidelity": "Fidelity"}
-SECTION_OF |= {"table17b_caption_privacy": "Privacy"}
+# In Snakemake's own report a table stands in the section that its spec names; captions/ says how to
+# read it. What shows radiographs is not in there.
+SECTION_OF = {stem: layout.section for stem, layout in LAYOUTS.items()}
 
 
 rule tables_build:
@@ -100,23 +44,27 @@ rule tables_build:
         privacy=records("privacy"),
         downstream=records("downstream"),
     output:
-        expand(
-            "results/tables/{table}.{format}",
-            table=TABLES,
-            format=["csv", "md", "tex"],
-        ),
-        [
-            report(
-                f"results/tables/{table}.html",
-                caption=f"captions/{SECTION_OF[table].lower().replace(' ', '_')}.rst",
-                category=SECTION_OF[table],
-                labels={
-                    "table": table.partition("_")[0].removeprefix("table"),
-                    "shows": table.partition("_")[2].replace("_", " "),
-                },
-            )
-            for table in TABLES
+        tables=[
+            *expand(
+                "results/tables/{table}.{format}",
+                table=TABLES,
+                format=["csv", "md", "tex"],
+            ),
+            *[
+                report(
+                    f"results/tables/{table}.html",
+                    caption=f"captions/{SECTION_OF[table].lower().replace(' ', '_')}.rst",
+                    category=SECTION_OF[table],
+                    labels={
+                        "table": table.partition("_")[0].removeprefix("table"),
+                        "shows": table.partition("_")[2].replace("_", " "),
+                    },
+                )
+                for table in TABLES
+            ],
         ],
+        results="results/tables/tables.json",
+        measurements="results/tables/measurements.parquet",
     log:
         "logs/tables/build.log",
     benchmark:
@@ -180,11 +128,9 @@ rule tables_figures:
     """The figures as SVG and PDF, and what each shows."""
     input:
         manifest="results/cohort/manifest.parquet",
+        results="results/tables/tables.json",
+        measurements="results/tables/measurements.parquet",
         prompts=every_prompt_set,
-        attrition="results/cohort/attrition.csv",
-        fidelity=records("fidelity"),
-        privacy=records("privacy"),
-        downstream=records("downstream"),
         scores=privacy_pairs,
         pairs=riskiest_pairs,
         images=example_shards,
@@ -225,17 +171,13 @@ rule tables_figures:
         *code("tables.build_figures"),
         version=VERSIONS["tables"],
         radiographs=radiographs(*SPLITS),
-        protocol=config["protocol"],
         folder=output_folder,
-        dataset=quote(config["cohort"]["dataset"]),
-        models=model_table,
         flags=figure_flags,
         tokenizers=tokenizers,
         rules=rules_drawn,
     shell:
-        "python -m workflow_scripts.tables.build_figures --fidelity {input.fidelity}"
-        " --privacy {input.privacy} --downstream {input.downstream} --models {params.models}"
-        " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
+        "python -m workflow_scripts.tables.build_figures --results {input.results}"
+        " --measurements {input.measurements}"
         " --manifest {input.manifest} {params.flags} --tokenizers {params.tokenizers}"
         " --rules {params.rules} --jobs {input.jobs} --out {params.folder} 2> {log}"
 
@@ -244,13 +186,10 @@ rule tables_report:
     """One HTML file with the tables, example images and where every number comes from."""
     input:
         manifest="results/cohort/manifest.parquet",
+        results="results/tables/tables.json",
         prompts="results/cohort/prompts/test.parquet",
-        attrition="results/cohort/attrition.csv",
-        fidelity=records("fidelity"),
-        privacy=records("privacy"),
-        downstream=records("downstream"),
         images=example_shards,
-        tables=rules.tables_build.output,
+        tables=rules.tables_build.output.tables,
         costs=rules.tables_costs.output,
         jobs=rules.costs_jobs.output,
         figures=rules.tables_figures.output.data,
@@ -281,15 +220,10 @@ rule tables_report:
         *code("tables.report"),
         version=VERSIONS["tables"],
         radiographs=radiographs(*SPLITS),
-        protocol=config["protocol"],
         folder=output_folder,
-        dataset=quote(config["cohort"]["dataset"]),
-        models=model_table,
         images=example_flags,
     shell:
-        "python -m workflow_scripts.tables.report --fidelity {input.fidelity}"
-        " --privacy {input.privacy} --downstream {input.downstream} --models {params.models}"
-        " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
+        "python -m workflow_scripts.tables.report --results {input.results}"
         " --manifest {input.manifest} --prompts {input.prompts} {params.images}"
         " --tables {params.folder} --jobs {input.jobs} --figures {params.folder} --audit {input.audit}"
         " --output {output.report} --public {output.public} 2> {log}"
@@ -332,7 +266,7 @@ rule tables_release:
     input:
         manifest=every_manifest,
         prompts=every_prompt_set,
-        tables=rules.tables_build.output,
+        tables=rules.tables_build.output.tables,
         costs=rules.tables_costs.output,
         audit=rules.paper_audit.output.files,
         figures=rules.tables_figures.output.svg

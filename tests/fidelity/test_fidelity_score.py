@@ -12,12 +12,13 @@ from tests.fidelity.conftest import DIMENSIONS, JOINT, write_h5
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
 from workflow_scripts.common.records import read_record
+from workflow_scripts.fidelity.comparison import resamples_of
 from workflow_scripts.fidelity.frechet import frechet_distance
 from workflow_scripts.fidelity.jackknife import corrected_distance, fewest_images
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
 from workflow_scripts.fidelity.resample import units_of
-from workflow_scripts.fidelity.score import Settings, main, resamples_of, score
+from workflow_scripts.fidelity.score import Settings, main, score
 
 DIRECTIONS = {
     "fid": "lower",

@@ -55,7 +55,7 @@ from workflow_scripts.paper_audit.yardstick import (
     verdict,
 )
 
-PUBLISHED = Path(str(files("workflow_scripts.tables") / "published"))
+PUBLISHED = Path(str(files("workflow_scripts.paper_audit") / "published"))
 
 CONTRADICTIONS = {
     "text-sd35-low",

@@ -18,8 +18,9 @@ from workflow_scripts.downstream.report_generation.metrics import corpus, overla
 from workflow_scripts.downstream.segmentation import metrics as segmentation_metrics
 from workflow_scripts.downstream.segmentation import score as segmentation
 from workflow_scripts.downstream.segmentation import score_labeller
-from workflow_scripts.fidelity import floor, frechet, manifold
+from workflow_scripts.fidelity import alignment, comparison, floor, frechet, kernel, manifold
 from workflow_scripts.fidelity import score as fidelity
+from workflow_scripts.fidelity.metrics import kid
 from workflow_scripts.fidelity.resample import Units
 from workflow_scripts.privacy import (
     score as privacy,
@@ -334,13 +335,13 @@ MISTAKES: Final = (
         "KID with pairs of one patient",
         _FIDELITY,
         "values, kid of all, value",
-        wrapped(fidelity, "kernel_distance", _patients_ignored),
+        wrapped(kernel, "kernel_distance", _patients_ignored),
     ),
     Mistake(
         "the next k",
         _FIDELITY,
         "values, coverage of all, value",
-        wrapped(fidelity, "manifold_overlap", _next_k),
+        wrapped(manifold, "manifold_overlap", _next_k),
     ),
     Mistake(
         "precision and recall swapped",
@@ -352,7 +353,7 @@ MISTAKES: Final = (
         "real and generated swapped",
         _FIDELITY,
         "values, density of all, value",
-        wrapped(fidelity, "manifold_overlap", _sides_swapped),
+        wrapped(manifold, "manifold_overlap", _sides_swapped),
     ),
     Mistake(
         "a finding lost",
@@ -382,13 +383,13 @@ MISTAKES: Final = (
         "generated images taken for other patients'",
         _FIDELITY,
         "values, kid of all, interval[0]",
-        wrapped(fidelity, "units_of", _by_image),
+        wrapped(comparison, "units_of", _by_image),
     ),
     Mistake(
         "an interval of 90%",
         _FIDELITY,
         "values, alignment of all, interval[1]",
-        wrapped(fidelity, "mean_with_interval", _interval_of_90),
+        wrapped(alignment, "mean_with_interval", _interval_of_90),
     ),
     Mistake(
         "an image dropped",
@@ -406,7 +407,7 @@ MISTAKES: Final = (
         "a finding's floor drawn from all images",
         _FIDELITY,
         "values, fid_floor of Support Devices, value",
-        wrapped(fidelity, "floor_of_finding", _floor_of_any_finding),
+        wrapped(floor, "floor_of_finding", _floor_of_any_finding),
     ),
     Mistake(
         "the whole test set as the reference",
@@ -418,7 +419,7 @@ MISTAKES: Final = (
         "a direction turned",
         _FIDELITY,
         "values, kid of all, direction",
-        lambda patch: patch.setitem(fidelity.METRICS, "kid", "higher"),
+        lambda patch: patch.setattr(kid, "KID", replace(kid.KID, direction="higher")),
     ),
     Mistake(
         "another reference than was published",

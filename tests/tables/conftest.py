@@ -13,7 +13,9 @@ from PIL import Image
 from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
 from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
 from workflow_scripts.common.records import Record, Value, write_record
+from workflow_scripts.tables import build
 from workflow_scripts.tables.layout import LAYOUTS
+from workflow_scripts.tables.results import RESULTS
 
 MODELS = [
     {
@@ -208,7 +210,15 @@ def make_bench(root: Path, protocol: str = "sound") -> SimpleNamespace:
         ),
         rewrite=_rewrite,
         argv=_argv,
+        built=_built,
     )
+
+
+def _built(bench: SimpleNamespace, folder: str = "out") -> list[str]:
+    """Build the tables and return the flags of whoever reads `tables.json`."""
+    out = bench.root / folder
+    build.main([*bench.argv(bench), "--out", str(out)])
+    return ["--results", str(out / RESULTS), "--manifest", str(bench.manifest)]
 
 
 def _argv(bench: SimpleNamespace) -> list[str]:

@@ -5,15 +5,18 @@ import pytest
 
 from tests.clustered import World, binomial_bound
 from workflow_scripts.common.records import Record, Value
+from workflow_scripts.fidelity.comparison import replicates
 from workflow_scripts.fidelity.jackknife import corrected_distance
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
+from workflow_scripts.fidelity.metrics import manifolds
 from workflow_scripts.fidelity.resample import draw_resamples, means_without, units_of
-from workflow_scripts.fidelity.score import OVERLAPS, replicates
 from workflow_scripts.tables.leaderboard import better_beyond_noise
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.paired import PAIRED, differences
 from workflow_scripts.tables.records_in import Records
+
+OVERLAPS = tuple(metric.key for metric in manifolds.METRICS)
 
 MODELS = [ModelEntry(f"m{i}", "sana", f"M{i}", {}) for i in range(5)]
 

@@ -27,6 +27,7 @@ from workflow_scripts.privacy.score_closest import PAIR_SCHEMA as CLOSEST_SCHEMA
 from workflow_scripts.tables import build_figures, release
 from workflow_scripts.tables.figures.rows import QUANTILES, spreads
 from workflow_scripts.tables.figures.style import COLOURS, MARKERS, model_styles
+from workflow_scripts.tables.results import MEASUREMENTS
 
 RULES = [
     {"name": "cohort_manifest", "jobs": 1, "inputs": []},
@@ -85,7 +86,8 @@ def flags_of(bench, out, models=("sd_v1_4", "sana", "noise")):
     jobs = bench.root / "jobs.csv"
     jobs.write_text(bench.jobs)
     return [
-        *bench.argv(bench),
+        *bench.built(bench, "built"),
+        *("--measurements", str(bench.root / "built" / MEASUREMENTS)),
         *flags,
         *("--images", *bench.images, "--test-prompts", str(bench.prompts)),
         *("--prompts", f"llava_rad={bench.prompts}", "--tokenizers", json.dumps({"sana": base})),

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from workflow_scripts.common.records import Record, Value
-from workflow_scripts.fidelity.score import replicates
+from workflow_scripts.fidelity.comparison import replicates
 from workflow_scripts.tables.leaderboard import (
     LEADERBOARD,
     better_beyond_noise,

@@ -6,8 +6,9 @@ import pytest
 
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.preflight.check import read_config
-from workflow_scripts.tables.lora_ablations import lora_tables, printed_by_place, printed_by_rank
+from workflow_scripts.tables.lora_ablations import LORA_POSITION, LORA_RANK, lora_tables
 from workflow_scripts.tables.models import parse_models, variants
+from workflow_scripts.tables.published import published_values
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
 
@@ -131,16 +132,16 @@ def test_the_papers_values_stand_beside_its_own_data():
 
 
 def test_the_printed_averages_are_means_of_the_printed_values_but_for_one():
-    printed = printed_by_rank()
+    printed = published_values(LORA_RANK.stem)
     for rank, correct in (("32", 104.96), ("64", 95.31), ("128", 86.01)):
         values = [
-            own.value for key, own in printed.items() if key[2] == rank and key[0] != "average"
+            own.value for key, own in printed.items() if key[3] == rank and key[0] != "average"
         ]
         assert len(values) == 3
         assert sum(values) / 3 == pytest.approx(correct, abs=0.005)
-        own = printed["average", "fid", rank, ""].value
+        own = printed["average", "fid", "all", rank].value
         assert own == (85.68 if rank == "128" else correct)  # rank 128's is printed too low
-    assert len(printed_by_place()) == 3
+    assert len(published_values(LORA_POSITION.stem)) == 3
 
 
 def test_the_config_has_the_papers_variants():

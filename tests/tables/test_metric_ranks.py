@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from workflow_scripts.common.records import Record, Value
-from workflow_scripts.tables.metric_ranks import METRICS, RANKS, printed_ranks, rank_table, ranks_of
+from workflow_scripts.tables.metric_ranks import METRICS, RANKS, rank_table, ranks_of
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.published import published_values
 from workflow_scripts.tables.records_in import Records
@@ -111,7 +111,7 @@ def papers_records(ranks_of_precision_and_recall=False):
     Inception's values are printed nowhere: their printed ranks stand for them. So do, on request,
     those of the two columns that contradict Table 1.
     """
-    table1, table8 = published_values("table01_fidelity"), printed_ranks()
+    table1, table8 = published_values("table01_fidelity"), published_values(RANKS.stem)
     values = {}
     for model, metric, *_ in table1:
         values.setdefault(model, {})[metric, "rad_dino"] = table1[model, metric, "all", ""].value
@@ -167,4 +167,4 @@ def test_published_ranks_stand_beside_the_papers_data_alone():
     for dataset, shown in (("MIMIC-CXR", True), ("World", False)):
         table = rank_table(Run(records_of(values), models_of(values), dataset))
         assert table.has_published == shown
-    assert len(printed_ranks()) == 11 * len(RANKS.columns)
+    assert len(published_values(RANKS.stem)) == 11 * len(RANKS.columns)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from workflow_scripts.common.records import Record, Value
-from workflow_scripts.tables.assemble import build_tables
+from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.records_in import Records
@@ -13,7 +13,10 @@ from workflow_scripts.tables.report import headlines
 from workflow_scripts.tables.run import Run
 from workflow_scripts.tables.utility_words import GAINS, gain_sentence
 
-WITH_GAINS = sorted(stem for stem, layout in LAYOUTS.items() if layout.has_gains)
+WITH_GAINS = sorted(
+    stem for stem, layout in LAYOUTS.items() if layout.has_gains and stem != "table08c_pareto"
+)
+"""The tables of measured gains; what is on the Pareto front follows from these."""
 KEYS = ("a", "b", "copies")
 
 
@@ -46,7 +49,7 @@ def tables_of(p):
             records.add(Record(stage, key, family, "sound", values))
     real = Value("auroc", 0.5, "higher", 100)
     records.add(Record("downstream", "real", "classification/real_only", "sound", [real]))
-    return build_tables(Run(records, parse_models(json.dumps(models)), "World"))
+    return every_table(Run(records, parse_models(json.dumps(models)), "World"))
 
 
 def test_all_tasks_have_tables_of_gains():

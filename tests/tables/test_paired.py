@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 
 from workflow_scripts.common.records import Record, Value
+from workflow_scripts.fidelity.comparison import replicates
 from workflow_scripts.fidelity.jackknife import corrected_distance
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
+from workflow_scripts.fidelity.metrics import manifolds
 from workflow_scripts.fidelity.resample import draw_resamples, units_of
-from workflow_scripts.fidelity.score import OVERLAPS, replicates
 from workflow_scripts.tables.as_csv import to_csv
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.paired import PAIRED, difference, differences, matrices, paired_table
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
+
+OVERLAPS = tuple(metric.key for metric in manifolds.METRICS)
 
 IMAGES = {"real": "r", "generated": "g"}
 METRICS = ("kid", "fid_corrected", *OVERLAPS)

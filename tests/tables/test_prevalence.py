@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.measurement import Measurements
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.figures.findings import draw_prevalence
@@ -132,9 +133,12 @@ def test_without_records_the_tables_say_so(cohort):
 
 def test_the_figure_names_the_correlations_and_the_floor(records, cohort):
     models = parse_models(json.dumps(MODELS))
-    arguments = (measure(records, models), floor_of(records, models), positives(cohort))
+    long_table = Run(records, models, "World").measurements
+    arguments = (measure(long_table, models), floor_of(long_table, models), positives(cohort))
     svg = inline_svg(draw_prevalence(*arguments))
     assert "mean rank correlation +0.95;" in svg
     assert "floor +0.95" in svg
     assert svg == inline_svg(draw_prevalence(*arguments))
-    assert draw_prevalence([], floor_of(Records(), models), positives(cohort)) is None
+    assert (
+        draw_prevalence([], floor_of(Measurements([], "sound"), models), positives(cohort)) is None
+    )

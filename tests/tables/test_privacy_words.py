@@ -5,7 +5,8 @@ import json
 import pytest
 
 from workflow_scripts.common.records import Record, Value
-from workflow_scripts.tables.assemble import build_tables
+from workflow_scripts.tables.assemble import joined_table
+from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
 from workflow_scripts.tables.records_in import Records
@@ -26,7 +27,9 @@ def tables(*records):
     found = Records()
     for record in records:
         found.add(record)
-    return build_tables(Run(found, parse_models(json.dumps(MODELS)), "World"))
+    run = Run(found, parse_models(json.dumps(MODELS)), "World")
+    stems = ("table03c_attacker", "table03e_lenses")
+    return {stem: joined_table(LAYOUTS[stem], run) for stem in stems}
 
 
 def lenses(model, **seen):

@@ -8,7 +8,8 @@ from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.downstream_settings import settings_table
 from workflow_scripts.tables.models import parse_models
-from workflow_scripts.tables.prevalence import prevalence_tables, printed_prevalence
+from workflow_scripts.tables.prevalence import PREVALENCE, prevalence_tables
+from workflow_scripts.tables.published import published_values
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
 from workflow_scripts.tables.task_ranks import task_rank_tables
@@ -49,7 +50,7 @@ def test_the_papers_numbers_stand_where_they_belong():
 
 
 def test_every_finding_is_named():
-    assert {finding for finding, *_ in printed_prevalence()} == set(FINDINGS)
+    assert {finding for finding, *_ in published_values(PREVALENCE.stem)} == set(FINDINGS)
 
 
 @pytest.mark.parametrize(("protocol", "difference"), [("as_published", 1061), ("sound", None)])

@@ -15,7 +15,6 @@ from PIL import Image
 
 from tests.tables import leaks
 from tests.tables.conftest import make_bench
-from tests.tables.test_tables_build import build
 from tests.workflow.checkouts import ROOT
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest, write_manifest
@@ -126,7 +125,7 @@ def test_a_pdf_is_packed_only_beside_the_svg_that_says_the_same(tmp_path):
 
 
 def flags_of(bench, public, tables=None):
-    tables = tables or sorted((bench.root / "out").iterdir())
+    tables = tables or sorted((bench.root / "out").glob("table[0-9]*"))
     records = [path for files in bench.files.values() for path in files]
     return [
         *("--dataset", "World", "--tables", *map(str, tables)),
@@ -146,11 +145,11 @@ def published(tmp_path_factory):
 
 def publish(bench):
     """Build a benchmark's tables and its reports, with images and without."""
-    out = build(bench)
+    built, out = bench.built(bench), bench.root / "out"
     bench.public = bench.root / "public.html"
     report.main(
         [
-            *bench.argv(bench),
+            *built,
             *("--prompts", str(bench.prompts), "--tables", str(out)),
             *("--images", *bench.images),
             *("--output", str(bench.root / "report.html"), "--public", str(bench.public)),

@@ -5,9 +5,10 @@ import json
 from workflow_scripts.preflight.check import read_config
 from workflow_scripts.tables.as_markdown import to_markdown
 from workflow_scripts.tables.models import parse_models
+from workflow_scripts.tables.published import published_values
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
-from workflow_scripts.tables.t2i_settings import printed_rates, t2i_settings_table
+from workflow_scripts.tables.t2i_settings import T2I_SETTINGS, t2i_settings_table
 
 TUNED = {
     "optimiser": "came",
@@ -73,7 +74,7 @@ def test_the_papers_rates_stand_beside_its_own_data():
 
 def test_the_config_has_the_printed_learning_rates():
     models = read_config(["config.yaml"])["models"]
-    printed = printed_rates()
+    printed = published_values(T2I_SETTINGS.stem)
     tuned = {key for key, *_ in printed}
     assert len(tuned) == 9
     for model, metric, *rest in printed:

@@ -16,15 +16,17 @@ from workflow_scripts.common.records import Record, Value, read_record
 from workflow_scripts.costs.attempts import Attempt, attempts_to_csv
 from workflow_scripts.tables import build, build_figures
 from workflow_scripts.tables.all_tables import every_table
-from workflow_scripts.tables.assemble import build_tables
+from workflow_scripts.tables.assemble import joined_table
 from workflow_scripts.tables.cohort_counts import count_cohort
 from workflow_scripts.tables.costs import cost_table
 from workflow_scripts.tables.dot_plot import LEFT, RIGHT, WIDTH, dot_plot
 from workflow_scripts.tables.examples import choose, gallery, parse_images
+from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.paired import PAIRED
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.report import headlines, main
+from workflow_scripts.tables.results import MEASUREMENTS, RESULTS
 from workflow_scripts.tables.run import Run
 
 VOID = {"meta", "link", "img", "line", "circle", "path", "use", "br", "input"}
@@ -69,7 +71,7 @@ def report(
     figures: bool = True,
     audit: Path | None = None,
 ) -> Path:
-    build.main([*bench.argv(bench), "--out", str(bench.root / "out")])
+    built = bench.built(bench)
     jobs = []
     if attempts is not None:
         (bench.root / "jobs.csv").write_text(attempts_to_csv(attempts), encoding="utf-8")
@@ -79,14 +81,15 @@ def report(
     if attempts is not None and figures:
         prompts = ["--test-prompts", str(bench.prompts), "--prompts", f"llava_rad={bench.prompts}"]
         out = ["--rules", "[]", "--out", str(bench.root / "out")]
-        build_figures.main([*bench.argv(bench), *prompts, *jobs, *out])
+        measured = ["--measurements", str(bench.root / "out" / MEASUREMENTS)]
+        build_figures.main([*built, *measured, *prompts, *jobs, *out])
         jobs += ["--figures", str(bench.root / "out")]
     jobs += ["--audit", str(audit)] if audit else []
     output = bench.root / name
     images = [word for pair in bench.images for word in ("--images", pair)]
     main(
         [
-            *bench.argv(bench),
+            *built,
             *("--prompts", str(bench.prompts)),
             *images,
             *("--tables", str(bench.root / "out")),
@@ -240,7 +243,8 @@ def test_tables_that_were_not_built_are_refused(bench):
     with pytest.raises(InputError, match="cannot read a table"):
         main(
             [
-                *bench.argv(bench),
+                *("--results", str(bench.root / "out" / RESULTS)),
+                *("--manifest", str(bench.manifest)),
                 *("--prompts", str(bench.prompts)),
                 *("--tables", str(bench.root / "out")),
                 *("--output", str(bench.root / "other.html")),
@@ -280,8 +284,8 @@ def test_dots_lie_inside_the_plot_in_the_order_of_their_values(values):
         bounds = (value - 0.5, value + 0.25)
         fid = Value("fid", value, "lower", 50, interval=bounds, interval_kind="b")
         records.add(Record("fidelity", key, "rad_dino", "sound", [fid]))
-    tables = build_tables(Run(records, models, "World"))
-    drawn = dot_plot(tables["table01_fidelity"], "fid", "all", "FID")
+    table = joined_table(LAYOUTS["table01_fidelity"], Run(records, models, "World"))
+    drawn = dot_plot(table, "fid", "all", "FID")
     assert drawn is not None
     for dot, value in zip(drawn.dots, values.values(), strict=True):
         assert dot.text == f"{value:.3f}"

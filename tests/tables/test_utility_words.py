@@ -3,7 +3,8 @@
 import json
 
 from workflow_scripts.common.records import Record, Value
-from workflow_scripts.tables.assemble import build_tables
+from workflow_scripts.tables.assemble import joined_table
+from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
@@ -22,8 +23,8 @@ def table_of(**gains):
         models.append({"key": key, "family": family, "display": {"name": key.title()}})
         value = Value("auroc_gain", gain, "higher", 9, p=p)
         records.add(Record("downstream", key, FAMILY, "sound", [value]))
-    tables = build_tables(Run(records, parse_models(json.dumps(models)), "World"))
-    return tables["table04b_classification_gains"]
+    run = Run(records, parse_models(json.dumps(models)), "World")
+    return joined_table(LAYOUTS["table04b_classification_gains"], run)
 
 
 def test_gains_are_told_from_losses_and_both_from_noise():

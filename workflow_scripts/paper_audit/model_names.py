@@ -54,5 +54,7 @@ def model_key(name: str) -> str:
     """
     plain = re.sub(r"\s*\(([^()]*\d{4}|N=[\d,]+)\)$", "", name.strip())
     if plain not in _MODEL_KEYS:
-        raise InputError(f"the paper has no model {name!r}", "workflow_scripts/tables/published")
+        raise InputError(
+            f"the paper has no model {name!r}", "workflow_scripts/paper_audit/published"
+        )
     return _MODEL_KEYS[plain]

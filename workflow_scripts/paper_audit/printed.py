@@ -1,4 +1,4 @@
-"""The paper's tables as printed (`tables/published/*.csv`): every cell by its row and column."""
+"""The paper's tables as printed (`published/*.csv`): every cell by its row and column."""
 
 import csv
 import functools
@@ -145,7 +145,7 @@ def published_grid(stem: str, folder: Path | None = None) -> Grid:
         InputError: two cells of the table would have one name.
     """
     name = f"{stem}.csv"
-    source = (folder or files("workflow_scripts.tables") / "published") / name
+    source = (folder or files("workflow_scripts.paper_audit") / "published") / name
     lines = list(csv.reader(source.read_text(encoding="utf-8").splitlines()))
     n_headers = _HEADERS.get(stem, 1)
     n_labels = _LABELS.get(stem, 1)

@@ -1,17 +1,18 @@
 """Records joined to tables: rows, cells, best and second, notes. No number is computed here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.records import Record, Value
+from workflow_scripts.common.measurement import Measurement, Measurements
+from workflow_scripts.common.records import Record
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.copies import words_of_copies
 from workflow_scripts.tables.holm import holm
-from workflow_scripts.tables.layout import FLOOR_LABEL, LAYOUTS, Column, Layout
+from workflow_scripts.tables.layout import FLOOR_LABEL, Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry, variants
-from workflow_scripts.tables.published import Published, published_values
+from workflow_scripts.tables.published import Key, Published, published_values
 from workflow_scripts.tables.records_in import REAL, Records
 from workflow_scripts.tables.run import Run
 
@@ -148,13 +149,8 @@ class Table:
         return any(cell.difference is not None for row in self.rows for cell in row.cells)
 
 
-def build_tables(run: Run) -> dict[str, Table]:
-    """Join the records to the tables whose cells are records' values, by stem."""
-    return {stem: _build(layout, run) for stem, layout in LAYOUTS.items()}
-
-
 def table_of(layout: Layout, rows: Sequence[Row], run: Run, *, counts: bool = True) -> Table:
-    """Return rows as a table: reasons numbered, counts below, caption above.
+    """Return rows as a table: the paper's values beside, reasons numbered, counts and caption.
 
     Args:
         layout: what the table shows.
@@ -162,19 +158,28 @@ def table_of(layout: Layout, rows: Sequence[Row], run: Run, *, counts: bool = Tr
         run: that the rows are of.
         counts: whether the numbers of images that the values rest on stand below.
     """
+    printed = published_values(layout.printed or layout.stem) if run.of_the_paper else {}
+    rows = [with_published(row, printed, run.protocol) for row in rows]
     with_notes, notes = noted(rows)
     feet = feet_of(layout, with_notes, run.cohort) if counts else ()
     return Table(layout, tuple(with_notes), feet, caption_of(layout, with_notes, run), tuple(notes))
 
 
-def _build(layout: Layout, run: Run) -> Table:
-    printed = {}
-    if run.of_the_paper and (layout.in_paper or layout.printed):
-        printed = published_values(layout.printed or layout.stem)
+def joined_table(layout: Layout, run: Run) -> Table:
+    """Return a table whose cells are measurements: real data, models, controls and floor."""
     rows = []
     for real in layout.real_rows:
-        record = run.records.find(layout.stage, real.family, REAL, real.protocol)
-        cells = tuple(measured_cell(column, record, NOT_RUN) for column in layout.columns)
+        cells = tuple(
+            measured_cell(
+                replace(column, protocol=real.protocol or column.protocol),
+                run.measurements,
+                layout.stage,
+                real.family,
+                REAL,
+                NOT_RUN,
+            )
+            for column in layout.columns
+        )
         rows.append(Row(REAL, real.label, "real", (), cells))
     for kind in ("model", "control"):
         for model in _shown(layout, run.models):
@@ -183,7 +188,10 @@ def _build(layout: Layout, run: Run) -> Table:
             cells = tuple(
                 measured_cell(
                     column,
-                    _record(run.records, layout, column, model),
+                    run.measurements,
+                    layout.stage,
+                    column.family or layout.family,
+                    model.key,
                     _why_missing(model, layout, column),
                 )
                 for column in layout.columns
@@ -194,7 +202,6 @@ def _build(layout: Layout, run: Run) -> Table:
         rows.append(_no_variant(layout, layout.varies))
     if layout.floor is not None:
         rows.append(_floor(layout, layout.floor, run))
-    rows = [with_published(row, printed, run.protocol) for row in rows]
     table = table_of(layout, _told_apart(rows) if layout.has_gains else _ranked(rows), run)
     if layout.floor is None:
         return table
@@ -250,42 +257,49 @@ def _why_missing(model: ModelEntry, layout: Layout, column: Column) -> str:
     return why
 
 
-def measured_cell(column: Column, record: Record | None, why_missing: str) -> Cell:
-    """Return the cell of a record's value, or the reason why there is none.
+def measured_cell(
+    column: Column,
+    measurements: Measurements,
+    stage: str,
+    family: str | None,
+    model: str,
+    why_missing: str,
+) -> Cell:
+    """Return the cell of a measurement, or the reason why there is none.
 
     Args:
-        column: names the metric and the subset.
-        record: None where the model has none.
-        why_missing: the reason in that case.
+        column: names the metric and the subset, and the protocol where it is not the tables'.
+        measurements: of all stages.
+        stage: that measures it.
+        family: of the measurement.
+        model: its key.
+        why_missing: the reason where nothing was measured there.
 
     Raises:
-        InputError: the record says that the opposite direction is better.
+        InputError: the measurement says that the opposite direction is better.
     """
-    if record is None:
+    if not measurements.has(stage, family or "", model, column.protocol):
         return Cell(column, None, reason=why_missing)
-    try:
-        value = record.get(column.metric, column.subset)
-    except KeyError:
+    found = measurements.find(
+        stage, family or "", model, column.metric, column.subset, column.protocol
+    )
+    if found is None:
         return Cell(column, None, reason=f"the record has no {column.metric}")
-    if value.direction == _OPPOSITE.get(column.direction):
+    if found.direction == _OPPOSITE.get(column.direction):
         raise InputError(
-            f"{record.model}: {value.metric} says that {value.direction} is better, "
+            f"{model}: {found.metric} says that {found.direction} is better, "
             f"the table that {column.direction} is",
-            f"{record.stage} record of {record.model}",
+            f"{stage} record of {model}",
         )
-    return _cell_of(column, value)
-
-
-def _cell_of(column: Column, value: Value) -> Cell:
     return Cell(
         column,
-        value.value,
-        value.n,
-        value.n_reference,
-        value.interval,
-        value.interval_kind,
-        value.reason,
-        p=value.p,
+        found.value,
+        found.n,
+        found.n_reference,
+        found.interval,
+        found.interval_kind,
+        found.reason,
+        p=found.p,
     )
 
 
@@ -295,11 +309,14 @@ def _floor(layout: Layout, metric: str, run: Run) -> Row:
     The floor depends on the number of images, which is the same for every model that generated
     the whole prompt set; models come before controls.
     """
+    ordered = sorted(run.models, key=lambda model: model.is_control)
     cells = []
     for column in layout.columns:
         asked = replace(column, metric=metric)
-        found = _models_first(layout, column, run)
-        own = [measured_cell(asked, record, NOT_RUN) for record in found]
+        own = [
+            measured_cell(asked, run.measurements, layout.stage, layout.family, model.key, NOT_RUN)
+            for model in ordered
+        ]
         valued = [cell for cell in own if cell.value is not None]
         counted = [cell for cell in own if cell.n is not None]
         cells.append((valued or counted or own or [Cell(asked, None, reason=NOT_RUN)])[0])
@@ -328,22 +345,20 @@ def _models_first(layout: Layout, column: Column, run: Run) -> list[Record | Non
     return [_record(run.records, layout, column, model) for model in ordered]
 
 
-def with_published(
-    row: Row, printed: dict[tuple[str, str, str, str], Published], protocol: str
-) -> Row:
+def with_published(row: Row, printed: Mapping[Key, Published], protocol: str) -> Row:
     """Return a row with the paper's numbers beside its values.
 
     A difference is taken only where both are of the paper's protocol.
 
     Args:
         row: of one model.
-        printed: by model key, metric, subset and family, see `published_values`.
+        printed: of the table, see `published_values`.
         protocol: of the values, where their columns name none.
     """
     cells = []
     for cell in row.cells:
         of = cell.column
-        key = (row.key, of.metric, of.subset, of.family or "")
+        key = (row.key, of.metric, of.subset, of.variant)
         measured_alike = of.protocol in (None, "as_published")
         published = printed.get(key) if measured_alike else None
         difference = None
@@ -381,7 +396,7 @@ def _ranked(rows: list[Row]) -> list[Row]:
     return ranked
 
 
-def is_few(own: Cell | Value) -> bool:
+def is_few(own: Cell | Measurement) -> bool:
     """Return whether a value rests on fewer than `FEWEST_RANKED` images, of either side."""
     counts = [count for count in (own.n, own.n_reference) if count is not None]
     return min(counts, default=FEWEST_RANKED) < FEWEST_RANKED

@@ -1,5 +1,8 @@
 """Join the records of every stage to the paper's tables, as CSV, Markdown, LaTeX and HTML.
 
+Beside them stand `tables.json`, which has all of them for the figures and the report, and
+`measurements.parquet`, the long table of every measurement, for people who plot.
+
 python -m workflow_scripts.tables.build --fidelity results/fidelity/*/*.json
     --privacy results/privacy/*.json --downstream results/downstream/classification/*/*.json
     --models '[{"key": "sd_v1_4", "family": "stable_diffusion", ...}]' --dataset MIMIC-CXR
@@ -14,12 +17,15 @@ from pathlib import Path
 
 from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.files import write_text
-from workflow_scripts.tables.all_tables import every_table
+from workflow_scripts.common.measurement import write_measurements
+from workflow_scripts.tables.all_tables import results_of
 from workflow_scripts.tables.as_csv import to_csv
 from workflow_scripts.tables.as_html import to_html
 from workflow_scripts.tables.as_latex import to_latex
 from workflow_scripts.tables.as_markdown import to_markdown
 from workflow_scripts.tables.assemble import Table
+from workflow_scripts.tables.cohort_counts import read_attrition
+from workflow_scripts.tables.results import MEASUREMENTS, RESULTS, write_results
 from workflow_scripts.tables.run import add_arguments, read_run
 
 log = logging.getLogger(__name__)
@@ -36,9 +42,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="folder to write the tables to")
     args = parser.parse_args(argv)
     run = read_run(args)
-    tables = every_table(run)
-    write_tables(tables, args.out)
-    log.info("%d tables from %d records in %s", len(tables), len(run.records.all()), args.out)
+    results = results_of(run, read_attrition(args.attrition, args.dataset))
+    write_tables(results.tables, args.out)
+    write_results(results, Path(args.out) / RESULTS)
+    write_measurements(run.measurements.rows, Path(args.out) / MEASUREMENTS)
+    log.info(
+        "%d tables of %d measurements in %s",
+        len(results.tables),
+        len(run.measurements.rows),
+        args.out,
+    )
 
 
 def write_tables(tables: dict[str, Table], out: str | Path) -> None:

@@ -1,9 +1,7 @@
 """Write the figures as SVG and PDF, what each shows, and the data behind two of them.
 
-python -m workflow_scripts.tables.build_figures --fidelity results/fidelity/*/*.json
-    --privacy results/privacy/*.json --downstream results/downstream/classification/*/*.json
-    --models '[{"key": "sd_v1_4", ...}]' --dataset MIMIC-CXR --protocol sound
-    --manifest results/cohort/manifest.parquet --attrition results/cohort/attrition.csv
+python -m workflow_scripts.tables.build_figures --results results/tables/tables.json
+    --measurements results/tables/measurements.parquet --manifest results/cohort/manifest.parquet
     --prompts llava_rad=results/cohort/prompts/test.parquet
     --test-prompts results/cohort/prompts/test.parquet
     --images sd_v1_4=results/generate/sd_v1_4/test/part-00000-of-00008.parquet
@@ -31,12 +29,11 @@ import pandas as pd
 from workflow_scripts.common.csv_cells import safe_frame
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import write_text
+from workflow_scripts.common.measurement import read_measurements
 from workflow_scripts.costs.attempts import read_attempts
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.privacy.private_table import read_private_table
 from workflow_scripts.privacy.score import PAIR_SCHEMA
-from workflow_scripts.tables.all_tables import every_table
-from workflow_scripts.tables.assemble import Table
 from workflow_scripts.tables.caption_lengths import (
     TextEncoder,
     caption_sets,
@@ -69,10 +66,9 @@ from workflow_scripts.tables.figures.workflow import draw_workflow
 from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry
 from workflow_scripts.tables.pareto import fidelity_privacy_utility
 from workflow_scripts.tables.prevalence import floor_of, measure, positives
-from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.results import Results, read_results
 from workflow_scripts.tables.riskiest import every_model
 from workflow_scripts.tables.rule_graph import parse_nodes
-from workflow_scripts.tables.run import add_arguments, read_run
 
 log = logging.getLogger(__name__)
 
@@ -170,50 +166,38 @@ FIGURES: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Joined:
-    """What the figures are drawn from, joined."""
-
-    models: Sequence[ModelEntry]
-    records: Records
-    tables: dict[str, Table]
-    styles: dict[str, dict[str, Any]]
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = _parse(argv)
-    run = read_run(args)
-    models, records = run.models, run.records
-    tables = every_table(run)
-    joined = Joined(models, records, tables, styles_by_key(models))
+    results = read_results(args.results)
+    measurements = read_measurements(args.measurements, results.protocol)
+    models, tables = results.models, results.tables
+    styles = styles_by_key(models)
     drawn: dict[str, Callable[[], Drawing | None]] = {
         "figure01_workflow": lambda: draw_workflow(parse_nodes(args.rules)),
-        "figure02_real_and_synthetic": lambda: _examples(args, joined),
+        "figure02_real_and_synthetic": lambda: _examples(args, results),
         "figure03_caption_lengths": lambda: _captions(args, models),
         "figure04_fid_per_pathology": lambda: draw_per_pathology(
-            tables["table02_fid_per_pathology"], run.cohort, "FID"
+            tables["table02_fid_per_pathology"], results.cohort, "FID"
         ),
         "figure05_kid_per_pathology": lambda: draw_per_pathology(
-            tables["table02b_kid_per_pathology"], run.cohort, "KID"
+            tables["table02b_kid_per_pathology"], results.cohort, "KID"
         ),
         "figure06_prevalence": lambda: draw_prevalence(
-            measure(records, models),
-            floor_of(records, models),
-            positives(run.cohort),
-            joined.styles,
+            measure(measurements, models),
+            floor_of(measurements, models),
+            positives(results.cohort),
+            styles,
         ),
-        "figure07_privacy_distributions": lambda: _privacy(args, joined),
+        "figure07_privacy_distributions": lambda: _privacy(args, results, styles),
         "figure08_riskiest_pairs": lambda: _riskiest(args, models),
-        "figure09_downstream_gains": lambda: draw_gains(tables, models, joined.styles),
-        "figure10_fidelity_and_utility": lambda: draw_fidelity_utility(
-            tables, models, joined.styles
-        ),
+        "figure09_downstream_gains": lambda: draw_gains(tables, models, styles),
+        "figure10_fidelity_and_utility": lambda: draw_fidelity_utility(tables, models, styles),
         "figure11_fidelity_privacy_utility": lambda: draw_pareto(
-            fidelity_privacy_utility(records, models), joined.styles
+            fidelity_privacy_utility(measurements, models), styles
         ),
         "figure12_costs": lambda: draw_costs(
-            cost_table(read_attempts(args.jobs), models, args.dataset)
+            cost_table(read_attempts(args.jobs), models, results.dataset)
         ),
     }
     listed, inline = [], {}
@@ -243,10 +227,10 @@ def _write(entry: FigureEntry, drawing: Drawing | None, folder: Path) -> dict[st
     }
 
 
-def _examples(args: argparse.Namespace, joined: Joined) -> Drawing | None:
+def _examples(args: argparse.Namespace, results: Results) -> Drawing | None:
     files = parse_images(args.images)
-    table = joined.tables["table01_fidelity"]
-    chosen = ends_by_fid(table, [model for model in joined.models if model.key in files])
+    table = results.tables["table01_fidelity"]
+    chosen = ends_by_fid(table, [model for model in results.models if model.key in files])
     own = {model.key: files[model.key] for model in chosen}
     return draw_examples(gallery(own, chosen, args.test_prompts, args.manifest), table)
 
@@ -260,11 +244,13 @@ def _captions(args: argparse.Namespace, models: Sequence[ModelEntry]) -> Drawing
     return draw_caption_lengths(found, sets, names, CAPTION_SOURCES)
 
 
-def _privacy(args: argparse.Namespace, joined: Joined) -> Drawing | None:
-    scores = dict(_scores(args.scores, joined.models))
+def _privacy(
+    args: argparse.Namespace, results: Results, styles: Mapping[str, dict[str, Any]]
+) -> Drawing | None:
+    scores = dict(_scores(args.scores, results.models))
     found = spreads(scores)
     write_text(args.out / SPREADS, safe_frame(spread_table(found)).to_csv(index=False))
-    return draw_privacy(found, joined.models, joined.styles, threshold_of(joined))
+    return draw_privacy(found, results.models, styles, results.reid_threshold)
 
 
 def _scores(
@@ -277,15 +263,6 @@ def _scores(
     for model in models:
         for path in files.get(model.key, []):
             yield model.key, read_private_table(path, PAIR_SCHEMA)
-
-
-def threshold_of(joined: Joined) -> float | None:
-    """Return δ of the re-identification score, as the records have it; None without any."""
-    for model in joined.models:
-        record = joined.records.find("privacy", "pairwise", model.key)
-        if record is not None and "threshold" in record.details:
-            return float(record.details["threshold"])
-    return None
 
 
 def _riskiest(args: argparse.Namespace, models: Sequence[ModelEntry]) -> Drawing | None:
@@ -326,8 +303,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser)
     add = parser.add_argument
+    add("--results", required=True, help="tables.json, as tables.build wrote it")
+    add("--measurements", required=True, help="measurements.parquet, likewise")
+    add("--manifest", required=True, help="manifest of the cohort (Parquet)")
     for flag, value, what in (
         ("--prompts", "SOURCE=FILE", "prompt sets of every caption source"),
         ("--images", "MODEL=FILE", "image shards of the test prompt set"),

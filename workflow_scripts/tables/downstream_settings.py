@@ -6,10 +6,9 @@ The settings are those of the first training run of each task, which its record 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from workflow_scripts.tables.assemble import Cell, Row, Table, table_of, with_published
-from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.assemble import Cell, Row, Table, table_of
+from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import NOT_RUN
-from workflow_scripts.tables.published import Published, printed_rows
 from workflow_scripts.tables.records_in import REAL, Records
 from workflow_scripts.tables.run import Run
 
@@ -30,45 +29,13 @@ _NETWORKS: Final = (
     _Network("LLaVA-Rad (RRG)", "report_generation", "LoRA", {"length": "epochs"}),
 )
 
-SETTINGS: Final = Layout(
-    stem="table12_downstream_hyperparameters",
-    number="12",
-    title="How the downstream networks are trained",
-    stage="downstream",
-    family=None,
-    row_header="Model",
-    attributes=("Fine-Tuning",),
-    columns=(
-        Column("Learning Rate", "learning_rate", "none", None),
-        Column("Batch size", "batch_size", "none", None),
-        Column("Epochs (steps for the U-Net)", "length", "none", None),
-        Column("Training runs of an arm", "runs", "none", None),
-    ),
-    n_labels=("Images", "Reference images"),
-    explanation=(
-        "Of every arm, as its record holds it; of LLaVA-Rad the second stage, after one in which "
-        "the projector alone is trained. "
-    ),
-)
+SETTINGS: Final = LAYOUTS["table12_downstream_hyperparameters"]
 
 
 def settings_table(run: Run) -> Table:
     """Return Table 12, from the records of real data alone."""
     rows = [_row(network, run.records) for network in _NETWORKS]
-    if run.of_the_paper:
-        rows = [with_published(row, printed_rates(), run.protocol) for row in rows]
     return table_of(SETTINGS, rows, run, counts=False)
-
-
-def printed_rates() -> dict[tuple[str, str, str, str], Published]:
-    """Return Table 12's printed learning rates, keyed as by `published_values`, the task first."""
-    headers, _, (_, *texts) = printed_rows(SETTINGS.stem)
-    tasks = {network.name: network.task for network in _NETWORKS}
-    found = {}
-    for name, text in zip(headers[1:], texts, strict=True):
-        key = (tasks[name], "learning_rate", "all", "")
-        found[key] = Published(*key, float(text), text)
-    return found
 
 
 def _row(network: _Network, records: Records) -> Row:

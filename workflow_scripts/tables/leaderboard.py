@@ -19,9 +19,10 @@ import numpy as np
 
 from workflow_scripts.tables.assemble import Cell, Row, Table, table_of
 from workflow_scripts.tables.holm import holm
-from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.metric_ranks import (
     METRICS,
+    RANKS,
     average_of,
     metric_cells,
     ranks_of,
@@ -34,31 +35,14 @@ from workflow_scripts.tables.paired import difference
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
 
-LEADERBOARD: Final = Layout(
-    stem="table08b_leaderboard",
-    number="8b",
-    title="Leaderboard: the ranks of Table 8 with their uncertainty",
-    stage="fidelity",
-    family="rad_dino",
+LEADERBOARD: Final = replace(
+    LAYOUTS["table08b_leaderboard"],
     columns=(
-        Column("Rank", "rank", "none", 0),
-        Column("Average Rank", "average_rank", "none", 2),
-        *(
-            Column(metric.header, f"{metric.metric}_rank", "none", 0, family=metric.family)
-            for metric in METRICS
-        ),
-    ),
-    n_labels=("Generated images", "Real images"),
-    explanation=(
-        "Two models are told apart by a metric where their difference over the same prompts is "
-        "larger than its noise among all pairs and metrics (Holm's correction, 5%). An interval "
-        "holds every rank that this leaves open, and all intervals hold together with 95% "
-        "probability, which makes them wide. Ranks are of the values that are expected at this "
-        "number of images; equal ones share the lowest. A rank whose interval starts at 1 may be "
-        "the first; how likely it is to be is not said, as no such number could be had that holds "
-        "where models are equal. "
+        *LAYOUTS["table08b_leaderboard"].columns,
+        *(column for column in RANKS.columns if column.rank_of is not None),
     ),
 )
+"""The rank, and then the ranks of Table 8 that it averages."""
 
 _KIND: Final = "95%, all of them together"
 
@@ -66,7 +50,7 @@ _KIND: Final = "95%, all of them together"
 def leaderboard(run: Run) -> Table:
     """Return Table 8b: the models by their average rank, those without one last."""
     entries = run.competing
-    cells = metric_cells(run.records, entries)
+    cells = metric_cells(run.measurements, entries)
     values = turned(cells)
     why = [why_unranked(own, values) for own in cells]
     on_board = [i for i, reason in enumerate(why) if reason is None]

@@ -9,18 +9,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from workflow_scripts.common.measurement import Measurements
 from workflow_scripts.tables.assemble import (
     Cell,
     Row,
     Table,
     measured_cell,
     table_of,
-    with_published,
 )
-from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.layout import LAYOUTS, Column, Layout
 from workflow_scripts.tables.models import ModelEntry, alike, variants
-from workflow_scripts.tables.published import Published, model_key, printed_rows
-from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
 
 _RANK: Final = ("lora_rank", "lora_alpha")
@@ -35,47 +33,20 @@ _PAPERS_PLACES: Final = {
 }
 """The config's places of LoRA, as settings hold them, and the paper's names for them."""
 
-_METRICS: Final = (("fid", "FID", 2), ("kid", "KID", 3))
-
 _NOT_AMONG: Final = "not run: no such model is among the run's models"
 
 
-def _columns(names: dict[str, str]) -> tuple[Column, ...]:
+LORA_RANK: Final = LAYOUTS["table13_lora_rank"]
+LORA_POSITION: Final = LAYOUTS["table14_lora_position"]
+
+
+def _columns(layout: Layout, names: dict[str, str]) -> tuple[Column, ...]:
+    """Return the columns of each metric: one for each value of the setting, by its name."""
     return tuple(
-        Column(f"{shown} ↓, {name}", metric, "lower", decimals, value)
-        for metric, shown, decimals in _METRICS
+        replace(column, header=f"{column.header}, {name}", setting=value)
+        for column in layout.columns
         for value, name in names.items()
     )
-
-
-LORA_RANK: Final = Layout(
-    stem="table13_lora_rank",
-    number="13",
-    title="FID and KID (RadDino) by the rank of LoRA",
-    stage="fidelity",
-    family="rad_dino",
-    columns=_columns({str(rank): f"Rank {rank}" for rank in _PAPERS_RANKS}),
-    n_labels=("Generated images", "Real images"),
-    explanation=(
-        "A row is one model, fine-tuned alike but for the rank and the scale that follows it. The "
-        "average is over the models, where all of them have the value. "
-    ),
-)
-
-LORA_POSITION: Final = Layout(
-    stem="table14_lora_position",
-    number="14",
-    title="FID and KID (RadDino) by the layers that have LoRA",
-    stage="fidelity",
-    family="rad_dino",
-    columns=_columns(_PAPERS_PLACES),
-    attributes=("Fine-Tuning",),
-    n_labels=("Generated images", "Real images"),
-    explanation=(
-        "A row is one model, fine-tuned alike but for the layers: attention, attention and MLP, "
-        "or the embedding of positions, too. "
-    ),
-)
 
 
 def lora_tables(run: Run) -> dict[str, Table]:
@@ -94,47 +65,15 @@ def lora_tables(run: Run) -> dict[str, Table]:
         (LORA_RANK, ranks_named, _RANK, _TARGETS),
         (LORA_POSITION, places, _TARGETS, _RANK),
     ):
-        layout = replace(layout, columns=_columns(names))
+        layout = replace(layout, columns=_columns(layout, names))
         groups = _groups(run.models, names, own, other)
-        rows = [_row(run.records, layout, group) for group in groups]
+        rows = [_row(run.measurements, layout, group) for group in groups]
         if not rows:
             rows = [_no_row(layout)]
         elif layout.stem == LORA_RANK.stem and len(rows) > 1:
             rows.append(_average(rows))
-        if run.of_the_paper:
-            printed = _PRINTED[layout.stem]()
-            rows = [with_published(row, printed, run.protocol) for row in rows]
         tables[layout.stem] = table_of(layout, rows, run)
     return tables
-
-
-def printed_by_rank() -> dict[tuple[str, str, str, str], Published]:
-    """Return Table 13's printed FIDs, keyed as by `published_values`, the rank as the subset."""
-    _, ranks, *rows = printed_rows(LORA_RANK.stem)
-    found = {}
-    for name, *texts in rows:
-        model = "average" if name == "Average" else model_key(name)
-        for rank, text in zip(ranks[1:], texts, strict=True):
-            key = (model, "fid", rank.removeprefix("Rank "), "")
-            found[key] = Published(*key, float(text), text)
-    return found
-
-
-def printed_by_place() -> dict[tuple[str, str, str, str], Published]:
-    """Return Table 14's printed FIDs, keyed as by `published_values`, the place as the subset.
-
-    They are those of Stable Diffusion 3.5 at rank 32, as the paper's text says.
-    """
-    headers, _, (_, *texts) = printed_rows(LORA_POSITION.stem)
-    places = {name: place for place, name in _PAPERS_PLACES.items()}
-    found = {}
-    for name, text in zip(headers[1:], texts, strict=True):
-        key = ("sd_v3_5", "fid", places[name], "")
-        found[key] = Published(*key, float(text), text)
-    return found
-
-
-_PRINTED: Final = {LORA_RANK.stem: printed_by_rank, LORA_POSITION.stem: printed_by_place}
 
 
 def _values(models: Sequence[ModelEntry], setting: str) -> set[str]:
@@ -165,20 +104,21 @@ def _groups(
     return rows
 
 
-def _row(records: Records, layout: Layout, group: dict[str, ModelEntry]) -> Row:
+def _row(measurements: Measurements, layout: Layout, group: dict[str, ModelEntry]) -> Row:
     """Return the row of a group; it is named after its first model."""
     first = next(iter(group.values()))
-    cells = tuple(_cell(records, column, group.get(column.subset)) for column in layout.columns)
+    cells = tuple(
+        _cell(measurements, column, group.get(column.setting or "")) for column in layout.columns
+    )
     attributes = tuple(first.attributes[header] for header in layout.attributes)
     return Row(first.key, first.name, "model", attributes, cells)
 
 
-def _cell(records: Records, column: Column, model: ModelEntry | None) -> Cell:
+def _cell(measurements: Measurements, column: Column, model: ModelEntry | None) -> Cell:
     if model is None:
         return Cell(column, None, reason=_NOT_AMONG)
-    record = records.find("fidelity", "rad_dino", model.key)
-    asked = replace(column, subset="all")
-    return replace(measured_cell(asked, record, model.why_missing("fidelity")), column=column)
+    why = model.why_missing("fidelity")
+    return measured_cell(column, measurements, "fidelity", "rad_dino", model.key, why)
 
 
 def _average(rows: Sequence[Row]) -> Row:

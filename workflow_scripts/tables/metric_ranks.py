@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
+from workflow_scripts.common.measurement import Measurements
 from workflow_scripts.tables.assemble import (
     FEWEST_RANKED,
     Cell,
@@ -21,51 +22,30 @@ from workflow_scripts.tables.assemble import (
     is_few,
     measured_cell,
     table_of,
-    with_published,
 )
-from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.layout import LAYOUTS, Column
+from workflow_scripts.tables.metrics import METRICS as METRICS_BY_KEY
 from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.published import Published, model_key, printed_rows
-from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
 
-METRICS: Final = (
-    Column("FID (Inception)", "fid", "lower", 3, family="inception_v3"),
-    Column("FID (RadDino)", "fid", "lower", 3, family="rad_dino"),
-    Column("KID (Inception)", "kid", "lower", 3, family="inception_v3"),
-    Column("KID (RadDino)", "kid", "lower", 3, family="rad_dino"),
-    Column("Alignment Score", "alignment", "higher", 3, family="rad_dino"),
-    Column("Precision", "precision", "higher", 3, family="rad_dino"),
-    Column("Recall", "recall", "higher", 3, family="rad_dino"),
-    Column("Density", "density", "higher", 3, family="rad_dino"),
-    Column("Coverage", "coverage", "higher", 3, family="rad_dino"),
-)
-"""What the models are ranked by, each with the weight of one."""
+RANKS: Final = LAYOUTS["table08_ranks"]
 
-_HEADLINE: Final = 1
-"""The metric that stands for all where there is none: FID (RadDino), which is always asked for."""
-
-RANKS: Final = Layout(
-    stem="table08_ranks",
-    number="8",
-    title="Ranks by every metric of fidelity and mode coverage",
-    stage="fidelity",
-    family="rad_dino",
-    columns=(
-        *(
-            Column(metric.header, f"{metric.metric}_rank", "none", 0, family=metric.family)
-            for metric in METRICS
-        ),
-        Column("Average Rank", "average_rank", "none", 2),
-        Column("Normalized Rank", "normalized_rank", "none", 0),
-    ),
-    n_labels=("Models, metrics", "Reference"),
-    explanation=(
-        "Rank 1 is the best; models with equal values share the lowest rank. The normalized "
-        "rank is the rank of the average, which is over the metrics that there are, each with the "
-        "same weight; a model that lacks one of them is not ranked. "
-    ),
+METRICS: Final = tuple(
+    Column(
+        column.header,
+        column.rank_of,
+        METRICS_BY_KEY[column.rank_of].direction,
+        METRICS_BY_KEY[column.rank_of].decimals,
+        family=column.family or RANKS.family,
+    )
+    for column in RANKS.columns
+    if column.rank_of is not None
 )
+"""What the models are ranked by, each with the weight of one: the columns of Table 8's spec."""
+
+_HEADLINE: Final = next(j for j, column in enumerate(METRICS) if column.family == RANKS.family)
+"""The metric whose reason stands for all where none has a value: the first in the encoder that is
+always asked for."""
 
 
 def rank_table(run: Run) -> Table:
@@ -74,7 +54,7 @@ def rank_table(run: Run) -> Table:
     The paper's ranks, which are among its eleven models, stand only beside MIMIC-CXR's.
     """
     entries = run.competing
-    cells = metric_cells(run.records, entries)
+    cells = metric_cells(run.measurements, entries)
     values = turned(cells)
     ranks = ranks_of(values)
     average = average_of(ranks)
@@ -102,26 +82,23 @@ def rank_table(run: Run) -> Table:
     words = RANKS.explanation
     counted = int(used_metrics(values).sum())
     if 0 < counted < len(METRICS):
-        words += f"Here the average is over {counted} of the paper's {len(METRICS)} metrics. "
+        words += f" Here the average is over {counted} of the paper's {len(METRICS)} metrics."
     if run.of_the_paper:
-        printed = printed_ranks()
-        rows = [with_published(row, printed, run.protocol) for row in rows]
-        words += "The paper's ranks are among its eleven models. "
+        words += " The paper's ranks are among its eleven models."
     layout = replace(RANKS, explanation=words)
     return table_of(layout, rows, run, counts=False)
 
 
-def metric_cells(records: Records, models: Sequence[ModelEntry]) -> list[list[Cell]]:
+def metric_cells(measurements: Measurements, models: Sequence[ModelEntry]) -> list[list[Cell]]:
     """Return for each model its value by each of `METRICS`, or why there is none to rank."""
     found = []
     for model in models:
         cells = []
         for column in METRICS:
-            record = records.find("fidelity", column.family, model.key)
             why = model.why_missing("fidelity")
-            if records.find("fidelity", "rad_dino", model.key) is not None:
+            if measurements.has("fidelity", "rad_dino", model.key):
                 why = f"not run: `fidelity.encoders` does not name {column.family}"
-            cell = measured_cell(column, record, why)
+            cell = measured_cell(column, measurements, "fidelity", column.family, model.key, why)
             if cell.value is not None and is_few(cell):
                 few = f"of fewer than {FEWEST_RANKED} images: not ranked"
                 cell = replace(cell, value=None, interval=None, reason=few)
@@ -192,13 +169,3 @@ def why_unranked(cells: Sequence[Cell], values: np.ndarray) -> str | None:
     if len(reasons) > 1:
         return f"it has no {', '.join(cell.column.header for cell in lacking)}"
     return lacking[0].reason if lacking else None
-
-
-def printed_ranks() -> dict[tuple[str, str, str, str], Published]:
-    """Return the printed ranks, keyed as by `published_values`."""
-    found = {}
-    for name, *texts in printed_rows(RANKS.stem)[2:]:
-        for column, text in zip(RANKS.columns, texts, strict=True):
-            key = (model_key(name), column.metric, "all", column.family or "")
-            found[key] = Published(*key, float(text), text)
-    return found

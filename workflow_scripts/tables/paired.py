@@ -18,7 +18,7 @@ from scipy import stats
 from workflow_scripts.common.records import Record
 from workflow_scripts.tables.assemble import Cell, Row, Table, table_of
 from workflow_scripts.tables.holm import holm
-from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.layout import LAYOUTS, Column
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
@@ -27,29 +27,7 @@ _KEPT_AS: Final = {"fid": "fid_corrected"}
 """Metrics whose replicates stand under another one's name in the records: the values without a
 group, by which FID's bias is taken off, are FIDs."""
 
-PAIRED: Final = Layout(
-    stem="table01c_paired_differences",
-    number="1c",
-    title="Differences between models, on the same prompts",
-    stage="fidelity",
-    family="rad_dino",
-    row_header="Pair",
-    columns=(
-        Column("KID ↓", "kid", "lower", 3),
-        Column("FID without its bias ↓", "fid_corrected", "lower", 3),
-        Column("Alignment Score ↑", "alignment", "higher", 3),
-        Column("Precision ↑", "precision", "higher", 3),
-        Column("Recall ↑", "recall", "higher", 3),
-        Column("Density ↑", "density", "higher", 3),
-        Column("Coverage ↑", "coverage", "higher", 3),
-    ),
-    n_labels=("Generated images", "Real images"),
-    explanation=(
-        "The first model's value less the second's, with the interval of this one difference. In "
-        "bold what is larger than its noise among all the pairs of a column (Holm's correction, "
-        "5%)."
-    ),
-)
+PAIRED: Final = LAYOUTS["table01c_paired_differences"]
 
 
 @dataclass(frozen=True)

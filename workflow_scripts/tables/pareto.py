@@ -15,39 +15,17 @@ from typing import Final
 
 import numpy as np
 
+from workflow_scripts.common.measurement import Measurements
 from workflow_scripts.tables.assemble import Cell, Row, Table, measured_cell, table_of
-from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
 
-MEASURES: Final = (
-    ("fidelity", Column("KID (RadDino) ↓", "kid", "lower", 3, family="rad_dino")),
-    ("privacy", Column("Avg. Re-ID Score ↓", "reid_mean_of_max", "lower", 3, family="pairwise")),
-    (
-        "downstream",
-        Column("Gain in AUROC ↑", "auroc_gain", "higher", 3, family="classification/augmented"),
-    ),
-)
-"""What is weighed, each with its stage."""
+PARETO: Final = LAYOUTS["table08c_pareto"]
 
-PARETO: Final = Layout(
-    stem="table08c_pareto",
-    number="8c",
-    title="Fidelity, privacy and utility together",
-    stage="fidelity",
-    family="rad_dino",
-    attributes=("On the front", "Dominated by"),
-    columns=tuple(column for _, column in MEASURES),
-    n_labels=("Images, prompts, test images", "Real images"),
-    explanation=(
-        "A model is dominated by one that is at least as good by all three measures and better by "
-        "one; those that no model dominates are on the front (✓). What decides are the measured "
-        "values: an interval that holds another model's value leaves their order open, and a gain "
-        "over one training run says nothing of another seed's. Controls "
-        "do not compete, and a model that lacks a measure is left out. "
-    ),
-)
+_STAGES: Final = ("fidelity", "privacy", "downstream")
+MEASURES: Final = tuple(zip(_STAGES, PARETO.columns, strict=True))
+"""What is weighed, each with its stage."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +45,19 @@ class Standing:
     on_front: bool | None = None
 
 
-def fidelity_privacy_utility(records: Records, models: Sequence[ModelEntry]) -> list[Standing]:
+def fidelity_privacy_utility(
+    measurements: Measurements, models: Sequence[ModelEntry]
+) -> list[Standing]:
     """Return every model and control by the three measures, in the order given.
 
     Args:
-        records: of all stages.
+        measurements: of all stages.
         models: of the run.
     """
     cells = [
         tuple(
             measured_cell(
-                column,
-                records.find(stage, column.family, model.key),
-                model.why_missing(stage),
+                column, measurements, stage, column.family, model.key, model.why_missing(stage)
             )
             for stage, column in MEASURES
         )
@@ -113,7 +91,7 @@ def dominators(points: np.ndarray) -> list[tuple[int, ...]]:
 
 def pareto_table(run: Run) -> Table:
     """Return Table 8c."""
-    standings = fidelity_privacy_utility(run.records, run.models)
+    standings = fidelity_privacy_utility(run.measurements, run.models)
     rows = []
     for kind in ("model", "control"):
         for standing in standings:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from workflow_scripts.common.manifest import FINDINGS
-from workflow_scripts.common.records import Record
+from workflow_scripts.common.measurement import Measurements
 from workflow_scripts.tables.assemble import (
     FEWEST_RANKED,
     Cell,
@@ -23,13 +23,10 @@ from workflow_scripts.tables.assemble import (
     Table,
     is_few,
     table_of,
-    with_published,
 )
 from workflow_scripts.tables.cohort_counts import SplitCounts
-from workflow_scripts.tables.layout import FLOOR_LABEL, Column, Layout
+from workflow_scripts.tables.layout import FLOOR_LABEL, LAYOUTS, Column
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry
-from workflow_scripts.tables.published import Published, printed_rows
-from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
 
 MEASURES: Final = {"fid": "FID (RadDino)", "excess": "FID less its floor", "kid": "KID (RadDino)"}
@@ -38,67 +35,8 @@ MEASURES: Final = {"fid": "FID (RadDino)", "excess": "FID less its floor", "kid"
 FEWEST_FINDINGS: Final = 3
 """Findings below which a rank correlation says nothing."""
 
-PREVALENCE: Final = Layout(
-    stem="table09_prevalence",
-    number="9",
-    title="Prevalence and fidelity",
-    stage="fidelity",
-    family="rad_dino",
-    row_header="Pathology",
-    columns=(
-        Column("Count (n)", "count", "none", 0),
-        Column("Prevalence Rank", "prevalence_rank", "none", 0),
-        *(
-            column
-            for key, name in MEASURES.items()
-            for column in (
-                Column(name, key, "lower", 3 if key == "kid" else 2),
-                Column(f"Rank by {name.split(' (')[0]}", f"{key}_rank", "none", 0),
-            )
-        ),
-    ),
-    n_labels=("Models", "Reference images"),
-    explanation=(
-        "Training images with the finding, and the mean over the models of FID, of FID less what "
-        "real images score against other patients' at the same sample size (Table 2 says which), "
-        "and of KID; rank 1 is the most frequent finding and the lowest value."
-    ),
-)
-
-_PRINTED_COLUMNS: Final = ("count", "prevalence_rank", "fid", "fid_rank")
-_PAPERS_CODES: Final = {
-    "AT": "Atelectasis",
-    "CM": "Cardiomegaly",
-    "CD": "Consolidation",
-    "ED": "Edema",
-    "EC": "Enlarged Cardiomediastinum",
-    "Frac.": "Fracture",
-    "LL": "Lung Lesion",
-    "LO": "Lung Opacity",
-    "NF": "No Finding",
-    "PE": "Pleural Effusion",
-    "PO": "Pleural Other",
-    "PN": "Pneumonia",
-    "PT": "Pneumothorax",
-    "SD": "Support Devices",
-}
-"""The paper's Table 9: its columns, and how it names the findings."""
-
-CORRELATION: Final = Layout(
-    stem="table09b_prevalence_correlation",
-    number="9b",
-    title="Rank correlation of prevalence and fidelity (Spearman)",
-    stage="fidelity",
-    family="rad_dino",
-    columns=tuple(Column(name, key, "none", 3) for key, name in MEASURES.items()),
-    n_labels=("Findings", "Reference images"),
-    explanation=(
-        "Of the ranks of Table 9, for each model: 1 means that the rarer finding is always the "
-        "worse one. The floor's row is what real images show against real ones, by sample size "
-        "and by how much images with a finding differ; a correlation of FID is evidence about a "
-        "model only as far as it exceeds that."
-    ),
-)
+PREVALENCE: Final = LAYOUTS["table09_prevalence"]
+CORRELATION: Final = LAYOUTS["table09b_prevalence_correlation"]
 
 
 @dataclass(frozen=True)
@@ -117,27 +55,19 @@ def prevalence_tables(run: Run) -> dict[str, Table]:
     Prevalence is that of the training split; controls do not count in the mean.
     """
     counts = positives(run.cohort)
-    measured = measure(run.records, run.models)
+    measured = measure(run.measurements, run.models)
     mean = average([entry for entry in measured if entry.kind == "model"])
+    floor = floor_of(run.measurements, run.models)
     tables = {}
     for layout, rows in (
         (PREVALENCE, _finding_rows(counts, mean)),
-        (CORRELATION, _correlation_rows(counts, measured, mean, floor_of(run.records, run.models))),
+        (
+            CORRELATION,
+            _correlation_rows(counts, measured, mean, floor),
+        ),
     ):
-        if run.of_the_paper and layout is PREVALENCE:
-            rows = [with_published(row, printed_prevalence(), run.protocol) for row in rows]
         tables[layout.stem] = table_of(layout, rows, run, counts=False)
     return tables
-
-
-def printed_prevalence() -> dict[tuple[str, str, str, str], Published]:
-    """Return Table 9's printed numbers, keyed as by `published_values`, a finding as the model."""
-    found = {}
-    for code, *texts in printed_rows(PREVALENCE.stem)[1:]:
-        for metric, text in zip(_PRINTED_COLUMNS, texts, strict=True):
-            key = (_PAPERS_CODES[code], metric, "all", "")
-            found[key] = Published(*key, float(text.replace(",", "")), text)
-    return found
 
 
 def positives(cohort: dict[str, SplitCounts]) -> np.ndarray:
@@ -146,15 +76,14 @@ def positives(cohort: dict[str, SplitCounts]) -> np.ndarray:
     return np.array([found.get(name, 0) for name in FINDINGS])
 
 
-def measure(records: Records, models: Sequence[ModelEntry]) -> list[Measured]:
-    """Return the per-finding values of every model and control that has a fidelity record."""
+def measure(measurements: Measurements, models: Sequence[ModelEntry]) -> list[Measured]:
+    """Return the per-finding values of every model and control whose fidelity was measured."""
     found = []
     for model in models:
-        record = records.find("fidelity", "rad_dino", model.key)
-        if record is None:
+        if not measurements.has("fidelity", "rad_dino", model.key):
             continue
-        fid, kid = _values(record, "fid"), _values(record, "kid")
-        excess = fid - _values(record, "fid_floor")
+        fid, kid = (_values(measurements, model, metric) for metric in ("fid", "kid"))
+        excess = fid - _values(measurements, model, "fid_floor")
         kind = "control" if model.is_control else "model"
         values = {"fid": fid, "excess": excess, "kid": kid}
         found.append(Measured(model.key, model.name, kind, values))
@@ -168,13 +97,12 @@ def average(measured: Sequence[Measured]) -> dict[str, np.ndarray]:
     return {key: np.mean([entry.values[key] for entry in measured], axis=0) for key in MEASURES}
 
 
-def floor_of(records: Records, models: Sequence[ModelEntry]) -> np.ndarray:
-    """Return the floor of FID per finding, (14,), of the first model that has a record."""
+def floor_of(measurements: Measurements, models: Sequence[ModelEntry]) -> np.ndarray:
+    """Return the floor of FID per finding, (14,), of the first model that was measured."""
     ordered = sorted(models, key=lambda model: model.is_control)
     for model in ordered:
-        record = records.find("fidelity", "rad_dino", model.key)
-        if record is not None:
-            return _values(record, "fid_floor")
+        if measurements.has("fidelity", "rad_dino", model.key):
+            return _values(measurements, model, "fid_floor")
     return np.full(len(FINDINGS), np.nan)
 
 
@@ -198,14 +126,12 @@ def correlation(counts: np.ndarray, values: np.ndarray) -> tuple[float | None, i
     return float(stats.spearmanr(-counts[known], values[known]).statistic), n, None
 
 
-def _values(record: Record, metric: str) -> np.ndarray:
+def _values(measurements: Measurements, model: ModelEntry, metric: str) -> np.ndarray:
     """Return a metric per finding, (14,); nan where it rests on too few images to be ranked."""
-    found = {
-        value.subset: value.value
-        for value in record.values
-        if value.metric == metric and not is_few(value)
-    }
-    return np.array([found.get(name) for name in FINDINGS], dtype=float)
+    found = [
+        measurements.find("fidelity", "rad_dino", model.key, metric, name) for name in FINDINGS
+    ]
+    return np.array([row.value if row and not is_few(row) else None for row in found], dtype=float)
 
 
 def _finding_rows(counts: np.ndarray, mean: dict[str, np.ndarray]) -> list[Row]:

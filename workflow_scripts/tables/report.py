@@ -1,10 +1,7 @@
 """Write the report: one HTML file that needs nothing beside it, neither network nor folder.
 
-python -m workflow_scripts.tables.report --fidelity results/fidelity/*/*.json
-    --privacy results/privacy/*.json --downstream results/downstream/classification/*/*.json
-    --models '[{"key": "sd_v1_4", ...}]' --dataset MIMIC-CXR --protocol sound
-    --manifest results/cohort/manifest.parquet --attrition results/cohort/attrition.csv
-    --prompts results/cohort/prompts/test.parquet
+python -m workflow_scripts.tables.report --results results/tables/tables.json
+    --manifest results/cohort/manifest.parquet --prompts results/cohort/prompts/test.parquet
     --images sd_v1_4=results/generate/sd_v1_4/test/part-00000-of-00004.parquet
     --tables results/tables --jobs results/costs/jobs.csv --figures results/tables
     --output results/tables/report.html
@@ -22,19 +19,16 @@ from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.files import whole_file, write_text
 from workflow_scripts.common.manifest import FINDINGS
-from workflow_scripts.common.records import Record
 from workflow_scripts.costs.attempts import read_attempts
 from workflow_scripts.tables import dot_plot
-from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.assemble import Cell, Row, Table, noted
 from workflow_scripts.tables.audit_page import read_audit
-from workflow_scripts.tables.cohort_counts import read_attrition
 from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
 from workflow_scripts.tables.examples import Gallery, gallery, parse_images
 from workflow_scripts.tables.model_cards import model_cards
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.pages import render
-from workflow_scripts.tables.paired import PAIRED, matrices
+from workflow_scripts.tables.paired import PAIRED
 from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
 from workflow_scripts.tables.published import PAPER_DATASET
 from workflow_scripts.tables.records_in import REAL
@@ -47,7 +41,7 @@ from workflow_scripts.tables.report_pages import (
     by_page,
     navigation,
 )
-from workflow_scripts.tables.run import add_arguments, read_run
+from workflow_scripts.tables.results import read_results
 from workflow_scripts.tables.utility_words import GAINS, correlation_sentence, gain_sentence
 
 log = logging.getLogger(__name__)
@@ -60,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser)
+    parser.add_argument("--results", required=True, help="tables.json, as tables.build wrote it")
+    parser.add_argument("--manifest", required=True, help="manifest of the cohort (Parquet)")
     parser.add_argument("--prompts", required=True, help="test prompt set (Parquet)")
     parser.add_argument(
         "--images",
@@ -79,24 +74,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, help="HTML file to write")
     parser.add_argument("--public", help="HTML file to write without images, to be published")
     args = parser.parse_args(argv)
-    run = read_run(args)
-    models, records = run.models, run.records
-    tables = every_table(run)
+    results = read_results(args.results)
+    models, tables = results.models, results.tables
     shown = gallery(parse_images(args.images), models, args.prompts, args.manifest)
-    costs = cost_section(args.jobs, args.tables, models, args.dataset) if args.jobs else None
+    costs = cost_section(args.jobs, args.tables, models, results.dataset) if args.jobs else None
     on_page = by_page(table.layout for table in tables.values())
     glance = at_a_glance(tables, models)
     audit = read_audit(args.audit) if args.audit else None
     drawn = figures_by_page(args.figures) if args.figures else {}
     context = {
-        "dataset": args.dataset,
-        "protocol": args.protocol,
-        "confidential": args.dataset == PAPER_DATASET,  # as far as there are images
+        "dataset": results.dataset,
+        "protocol": results.protocol,
+        "confidential": results.dataset == PAPER_DATASET,  # as far as there are images
         "models": [model for model in models if not model.is_control],
         "controls": [model for model in models if model.is_control],
-        "cohort": run.cohort,
+        "cohort": results.cohort,
         "findings": FINDINGS,
-        "attrition": read_attrition(args.attrition, args.dataset),
+        "attrition": results.attrition,
         "headlines": headlines(tables),
         "glance": glance,
         "on_page": {
@@ -109,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "figures_on": {
             page: drawn.get(page, []) for page in (OVERVIEW, *(page.key for page in PAGES))
         },
-        "matrices": {PAIRED.stem: matrices(records, models)},
+        "matrices": {PAIRED.stem: results.matrices},
         "lenses": lens_sentences(tables["table03e_lenses"], models),
         "attacker": attacker_sentence(tables["table03c_attacker"]),
         "gains": gain_plots(tables),
@@ -117,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "foretells": correlation_sentence(tables["table10b_rank_correlations"]),
         "costs": costs,
         "dashes": _dashes(tables, models),
-        "provenance": provenance_rows(records.all()),
+        "provenance": results.origins,
         "audit": audit,
         "verdicts": audit["verdicts"] if audit else [],
         "plot": dot_plot,
@@ -347,27 +341,6 @@ def _by_value(table: Table, metric: str, kind: str) -> list[tuple[Row, Cell]]:
 
 def _with_bounds(cell: Cell) -> str:
     return cell.text + (f" ({cell.bounds[0]} to {cell.bounds[1]})" if cell.bounds else "")
-
-
-def provenance_rows(records: Sequence[Record]) -> list[dict[str, str]]:
-    """Return what made the records, each combination once, with the records it made."""
-    made: dict[tuple[str, str, str], list[str]] = {}
-    for record in records:
-        origin = record.provenance
-        versions = origin.get("versions") or {}
-        listed = ", ".join(
-            f"{name} {versions[name]}" for name in sorted(versions) if versions[name]
-        )
-        key = (
-            str(origin.get("git_commit") or "–"),
-            str(origin.get("device") or "–"),
-            listed or "–",
-        )
-        made.setdefault(key, []).append(f"{record.family} of {record.model}")
-    return [
-        {"commit": commit, "device": device, "versions": versions, "records": ", ".join(names)}
-        for (commit, device, versions), names in made.items()
-    ]
 
 
 def _dashes(tables: dict[str, Table], models: Sequence[ModelEntry]) -> list[dict[str, str]]:

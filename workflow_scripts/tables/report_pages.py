@@ -129,40 +129,12 @@ DOWNSTREAM_NOTE: Final = (
 )
 """What the pages of downstream's tasks say of gains."""
 
-_BY_NUMBER: Final = {
-    "8": "ranks",
-    "10": "ranks",
-    "11": "settings",
-    "12": "settings",
-    "13": "settings",
-    "14": "settings",
-}
-"""Where tables stand that belong to no one stage, by the number without its letter."""
-
-_BY_FAMILY: Final = {
-    "classification": "classification",
-    "segmentation": "segmentation",
-    "report_generation": "reports",
-}
-"""The pages of downstream's tasks, by the first part of the records' family."""
-
-
-def page_of(layout: Layout) -> str:
-    """Return the key of the page on which a table stands; the overview where none is meant."""
-    number = layout.number.rstrip("abcdefghijklmnopqrstuvwxyz")
-    if number in _BY_NUMBER:
-        return _BY_NUMBER[number]
-    task = (layout.family or "").partition("/")[0]
-    if layout.stage == "downstream":
-        return _BY_FAMILY.get(task, OVERVIEW)
-    return layout.stage if layout.stage in ("fidelity", "privacy") else OVERVIEW
-
 
 def by_page(layouts: Iterable[Layout]) -> dict[str, list[Layout]]:
     """Return the tables of each page, in the paper's order."""
     found: dict[str, list[Layout]] = {}
     for layout in sorted(layouts, key=lambda layout: _order(layout.number)):
-        found.setdefault(page_of(layout), []).append(layout)
+        found.setdefault(layout.page, []).append(layout)
     return found
 
 

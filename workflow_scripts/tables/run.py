@@ -3,8 +3,11 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from workflow_scripts.common.as_published import PROTOCOLS
+from workflow_scripts.common.measurement import Measurements, measurements_of
+from workflow_scripts.common.records import Record
 from workflow_scripts.tables.cohort_counts import SplitCounts, count_cohort, read_attrition
 from workflow_scripts.tables.models import STAGES, ModelEntry, parse_models
 from workflow_scripts.tables.published import PAPER_DATASET
@@ -28,6 +31,23 @@ class Run:
     dataset: str
     cohort: dict[str, SplitCounts] = field(default_factory=dict)
     images_removed: int = 0
+
+    @cached_property
+    def measurements(self) -> Measurements:
+        """The records' values as one long table."""
+        rows = (row for record in self.ordered() for row in measurements_of(record))
+        return Measurements(rows, self.protocol)
+
+    def ordered(self) -> list[Record]:
+        """Return the records by stage and family, the models in the tables' order.
+
+        Real data alone comes first. In whichever order their files are named, it is the same.
+        """
+        place = {model.key: i for i, model in enumerate(self.models)}
+        return sorted(
+            self.records.all(),
+            key=lambda r: (STAGES.index(r.stage), r.family, place.get(r.model, -1), r.protocol),
+        )
 
     @property
     def protocol(self) -> str:

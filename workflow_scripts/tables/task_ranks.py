@@ -14,11 +14,10 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from workflow_scripts.tables.assemble import Cell, Row, Table, table_of, with_published
-from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.common.measurement import Measurements
+from workflow_scripts.tables.assemble import Cell, Row, Table, table_of
+from workflow_scripts.tables.layout import LAYOUTS, Column
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry
-from workflow_scripts.tables.published import Published, model_key, printed_rows
-from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
 
 FEWEST_MODELS: Final = 4
@@ -68,78 +67,32 @@ TASKS: Final = (
 )
 """The tasks whose correlation with fidelity is computed."""
 
-RANKS: Final = Layout(
-    stem="table10_task_ranks",
-    number="10",
-    title="Ranks by fidelity and by downstream task",
-    stage="downstream",
-    family=None,
-    columns=tuple(
-        Column(f"{measure.name} Rank", f"{measure.key}_rank", "none", 0)
-        for measure in (FIDELITY, *RANKED)
-    ),
-    n_labels=("Models", "Reference"),
-    explanation=(
-        "By FID (Table 1), mean AUROC (Table 4) and Dice (Table 5) of training with real and "
-        "synthetic images, as these tables print them; models with equal values share the lowest "
-        "rank. "
-    ),
-)
-
-CORRELATIONS: Final = Layout(
-    stem="table10b_rank_correlations",
-    number="10b",
-    title="Correlation of fidelity with utility, over models",
-    stage="downstream",
-    family=None,
-    row_header="Task",
-    columns=(
-        Column("Pearson, of ranks", "pearson_of_ranks", "none", 2),
-        Column("Spearman", "spearman", "none", 2),
-    ),
-    n_labels=("Models", "Reference"),
-    explanation=(
-        "1: the more faithful model is always the more useful one, by mean AUROC, mean Dice and "
-        "CheXbert's micro F1 of 14 findings. Pearson's is of the ranks of Table 10, as the paper "
-        "computes it; Spearman's of all digits, ties taking their mean rank. The intervals take "
-        "the models for a random sample of models. "
-    ),
-)
+RANKS: Final = LAYOUTS["table10_task_ranks"]
+CORRELATIONS: Final = LAYOUTS["table10b_rank_correlations"]
 
 
 def task_rank_tables(run: Run) -> dict[str, Table]:
     """Return Table 10 and its correlations, by stem; the controls are not ranked."""
-    records, ranked = run.records, run.competing
-    fidelity = measured(records, ranked, FIDELITY)
+    measurements, ranked = run.measurements, run.competing
+    fidelity = measured(measurements, ranked, FIDELITY)
     tables = {}
     for layout, rows in (
-        (RANKS, _rank_rows(records, ranked)),
-        (CORRELATIONS, [_correlation_row(records, ranked, fidelity, task) for task in TASKS]),
+        (RANKS, _rank_rows(measurements, ranked)),
+        (CORRELATIONS, [_correlation_row(measurements, ranked, fidelity, task) for task in TASKS]),
     ):
-        if run.of_the_paper and layout is RANKS:
-            rows = [with_published(row, printed_task_ranks(), run.protocol) for row in rows]
         tables[layout.stem] = table_of(layout, rows, run, counts=False)
     return tables
 
 
-def printed_task_ranks() -> dict[tuple[str, str, str, str], Published]:
-    """Return Table 10's printed ranks, keyed as by `published_values`."""
-    found = {}
-    for name, *texts in printed_rows(RANKS.stem)[1:]:
-        for column, text in zip(RANKS.columns, texts, strict=True):
-            key = (model_key(name), column.metric, "all", "")
-            found[key] = Published(*key, float(text), text)
-    return found
-
-
-def measured(records: Records, models: Sequence[ModelEntry], measure: Measure) -> np.ndarray:
+def measured(
+    measurements: Measurements, models: Sequence[ModelEntry], measure: Measure
+) -> np.ndarray:
     """Return a measure of each model, (models,), turned so that lower is better; nan for none."""
-    found = np.full(len(models), np.nan)
-    for i, model in enumerate(models):
-        record = records.find(measure.stage, measure.family, model.key)
-        if record is not None:
-            value = record.get(measure.metric).value
-            found[i] = np.nan if value is None else value
+    rows = [
+        measurements.find(measure.stage, measure.family, model.key, measure.metric)
+        for model in models
+    ]
+    found = np.array([row.value if row else None for row in rows], dtype=float)
     return found if measure.lower else -found
 
 
@@ -166,10 +119,10 @@ def with_interval(
     return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
 
 
-def _rank_rows(records: Records, models: Sequence[ModelEntry]) -> list[Row]:
+def _rank_rows(measurements: Measurements, models: Sequence[ModelEntry]) -> list[Row]:
     columns = []
     for measure in (FIDELITY, *RANKED):
-        columns.append(ranks(measured(records, models, measure), measure.decimals))
+        columns.append(ranks(measured(measurements, models, measure), measure.decimals))
     rows = []
     for i, model in enumerate(models):
         cells = []
@@ -179,24 +132,24 @@ def _rank_rows(records: Records, models: Sequence[ModelEntry]) -> list[Row]:
             if np.isfinite(of_models[i]):
                 cells.append(Cell(column, float(of_models[i])))
             else:
-                cells.append(Cell(column, None, reason=_why(records, model, measure)))
+                cells.append(Cell(column, None, reason=_why(measurements, model, measure)))
         rows.append(Row(model.key, model.name, "model", (), tuple(cells)))
     return rows or [
         Row("none", "–", "model", (), tuple(Cell(c, None, reason=NOT_RUN) for c in RANKS.columns))
     ]
 
 
-def _why(records: Records, model: ModelEntry, measure: Measure) -> str:
-    record = records.find(measure.stage, measure.family, model.key)
-    if record is None:
+def _why(measurements: Measurements, model: ModelEntry, measure: Measure) -> str:
+    if not measurements.has(measure.stage, measure.family, model.key):
         return model.why_missing(measure.stage)
-    return record.get(measure.metric).reason or NOT_RUN
+    found = measurements.find(measure.stage, measure.family, model.key, measure.metric)
+    return (found.reason if found else f"the record has no {measure.metric}") or NOT_RUN
 
 
 def _correlation_row(
-    records: Records, models: Sequence[ModelEntry], fidelity: np.ndarray, task: Measure
+    measurements: Measurements, models: Sequence[ModelEntry], fidelity: np.ndarray, task: Measure
 ) -> Row:
-    values = measured(records, models, task)
+    values = measured(measurements, models, task)
     known = np.isfinite(values) & np.isfinite(fidelity)
     n = int(known.sum())
     pearson, spearman = CORRELATIONS.columns

@@ -1,0 +1,75 @@
+"""The floors of FID: real images against real images of other patients, at as many images."""
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from workflow_scripts.common.measurement import Metric
+from workflow_scripts.common.records import Value
+from workflow_scripts.fidelity.comparison import SIDES
+
+if TYPE_CHECKING:
+    from workflow_scripts.fidelity.comparison import Comparison, Found
+    from workflow_scripts.fidelity.floor import Floor
+
+OTHERS: Final = Metric("fid_floor", "Floor: other patients", "none", 3, SIDES)
+MATCHED: Final = Metric("fid_floor_matched", "Floor: caption-matched", "none", 3, SIDES)
+ALONE: Final = Metric("prompts_without_partner", "Prompts without a match", "none", 0, SIDES)
+METRICS: Final = (OTHERS, MATCHED, ALONE)
+"""No generated image takes part in them."""
+
+
+def measure(comparison: "Comparison", found: "Found") -> None:
+    """Add the floors at the sizes of the comparison, and how many images have no partner."""
+    from workflow_scripts.fidelity import floor as floors
+
+    for metric in (OTHERS, MATCHED):
+        found.floors.setdefault(metric.key, {})
+    reason = comparison.too_few(2)
+    if reason is not None:
+        for metric in METRICS:
+            found.add_none(metric, comparison, reason)
+        return
+    real, subset, chosen = comparison.real, comparison.subset, comparison.chosen
+    column, seed, device = comparison.column, comparison.settings.seed, comparison.device
+    findings = np.unique(real.subsets[:, 1:], axis=0, return_inverse=True)[1].ravel()
+    images = floors.RealImages(real.features, real.patients, findings)
+    own, n, m = images.only(chosen), len(comparison.y), len(comparison.x)
+    rng = np.random.default_rng([seed, column, 1])
+    if subset == "all":
+        others = floors.fid_floor(images, n, m, rng, device)
+    else:
+        others = floors.floor_of_finding(images, chosen, n, m, rng, device)
+    reason = f"{len(real.patients)} real image(s) give no two groups of different patients"
+    _add(found, OTHERS, others, comparison, reason)
+    rng = np.random.default_rng([seed, column, 2])
+    matched = floors.matched_floor(own, n, m, rng, device, images)
+    reason = (
+        f"fewer than {floors.ENOUGH} pairs of real images of two patients with the same findings, "
+        "no patient on both sides"
+    )
+    _add(found, MATCHED, matched, comparison, reason)
+    alone = float(floors.without_partner(own))
+    found.values.append(Value(ALONE.key, alone, ALONE.direction, m, subset))
+
+
+def _add(
+    found: "Found", metric: Metric, floor: "Floor | None", comparison: "Comparison", reason: str
+) -> None:
+    if floor is None:
+        found.add_none(metric, comparison, reason)
+        return
+    told = {"groups": list(floor.measured), "draws": floor.draws}
+    if metric is OTHERS:
+        told["drawn_from"] = "finding" if floor.of_finding else "all"
+    found.floors[metric.key][comparison.subset] = told
+    found.values.append(
+        Value(
+            metric.key,
+            floor.value,
+            metric.direction,
+            floor.n,
+            comparison.subset,
+            floor.n_reference,
+        )
+    )

@@ -1,0 +1,49 @@
+"""What the stage measures: its metrics, for whoever shows them."""
+
+from typing import Final
+
+from workflow_scripts.common.measurement import Metric
+
+_PROMPTS: Final = ("Prompts", "Training images")
+_IMAGES: Final = ("Generated images", "Training images")
+_PAIRS: Final = ("Rests on (pairs, images, prompts)", "Against pairs of two patients")
+_HALVES: Final = ("Generated images", "Patients on each side")
+_CHANCE: Final = ("Prompts", "Pairs with other prompts' radiographs")
+
+METRICS: Final = (
+    # A prompt's images against the training radiograph that it describes (score.py).
+    Metric("reid_mean_of_max", "Avg. Re-ID Score", "lower", 3, _PROMPTS),
+    Metric("reid_sd_of_max", "Re-ID Score, sd over prompts", "none", 3, _PROMPTS),
+    Metric("latent_mean_of_min", "Avg. Latent Distance", "higher", 3, _PROMPTS),
+    Metric("latent_sd_of_min", "Latent Distance, sd over prompts", "none", 3, _PROMPTS),
+    Metric("pixel_mean_of_min", "Avg. Pixel Distance", "higher", 1, _PROMPTS),
+    Metric("pixel_sd_of_min", "Pixel Distance, sd over prompts", "none", 1, _PROMPTS),
+    Metric("reid_max", "Max. Re-ID Score", "lower", 3, _PROMPTS),
+    Metric("reid_count", "Count Re-ID > δ", "lower", 0, _PROMPTS),
+    # Each image against every training radiograph (score_closest.py).
+    Metric("closest_latent_mean", "Latent distance, mean", "higher", 3, _IMAGES),
+    Metric("closest_latent_min", "Latent distance, least", "higher", 3, _IMAGES),
+    Metric("authpct", "AuthPct", "higher", 1, _IMAGES),
+    Metric("own_patient_latent", "Own patient closest", "lower", 3, _IMAGES),
+    Metric("closest_reid_mean", "Re-ID score, mean", "lower", 3, _IMAGES),
+    Metric("closest_reid_max", "Re-ID score, highest", "lower", 3, _IMAGES),
+    Metric("closest_reid_share", "Share Re-ID > δ", "lower", 3, _IMAGES),
+    Metric("own_patient_reid", "Own patient highest", "lower", 3, _IMAGES),
+    # The re-identification network on held-out radiographs (score_attacker.py).
+    Metric("reid_auc", "ROC AUC", "none", 3, _PAIRS),
+    Metric("reid_auc_all_sites", "ROC AUC, all sites", "none", 3, _PAIRS),
+    Metric("reid_true_positive_rate", "Found at δ", "none", 4, _PAIRS),
+    Metric("reid_false_positive_rate", "False alarms at δ", "none", 4, _PAIRS),
+    Metric("chance_share", "Share of prompts > δ by chance", "none", 4, _PAIRS),
+    Metric("chance_count", "Count of prompts > δ by chance", "none", 1, _PAIRS),
+    # Training captions against held-out ones (score_novelty.py).
+    Metric("nearer_to_training", "Nearer to training", "lower", 3, _HALVES),
+    Metric("nearer_to_held_out", "Nearer to held out", "none", 3, _HALVES),
+    Metric("nearer_to_training_excess", "Excess", "lower", 3, _HALVES),
+    # Alarms at 5% false alarms (score_lenses.py).
+    Metric("reid_seen", "Re-ID score", "lower", 3, _CHANCE),
+    Metric("latent_seen", "Latent distance", "lower", 3, _CHANCE),
+    Metric("pixel_seen", "Pixel distance", "lower", 3, _CHANCE),
+    Metric("mirrored_seen", "Pixel distance, mirrored", "lower", 3, _CHANCE),
+    Metric("any_seen", "Any of them", "lower", 3, _CHANCE),
+)
