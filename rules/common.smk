@@ -58,7 +58,7 @@ from workflow_scripts.planning.records import (
     fidelity_records,
     privacy_records,
 )
-from workflow_scripts.preflight.cost_model import cohort_of, shard_minutes
+from workflow_scripts.preflight.cost_model import expected_cohort, shard_minutes
 from workflow_scripts.preflight.rates import read_rates
 from workflow_scripts.preflight.site import request_of
 from workflow_scripts.tables.rule_graph import rule_graph, to_json
@@ -637,8 +637,8 @@ def more_memory(wildcards, attempt, base):
 
 @cache
 def measured():
-    """What the cost model knows: the cohort's size, and rates measured on GPUs."""
-    return cohort_of(config), read_rates()
+    """What the cost model knows without reading the cohort: its size, and rates measured on GPUs."""
+    return expected_cohort(config), read_rates()
 
 
 def sampling_minutes(wildcards, attempt, otherwise):

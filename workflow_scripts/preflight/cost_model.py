@@ -203,6 +203,11 @@ def cohort_of(config: Mapping[str, Any], results: Path = Path("results")) -> Coh
             int((split != "train").sum()),
             str(manifest),
         )
+    return expected_cohort(config)
+
+
+def expected_cohort(config: Mapping[str, Any]) -> Cohort:
+    """Return how many images there are before the cohort is made; no file is read."""
     if config["cohort"]["dataset"] == PAPER:
         return Cohort(TRAINING_IMAGES, TEST_PROMPTS, TEST_PROMPTS, None, "the paper")
     return Cohort(None, None, None, None, "not known before the cohort is made")
