@@ -170,7 +170,8 @@ def test_a_csv_of_gpu_check_fills_the_plan(tmp_path):
     assert found.gpu_hours == pytest.approx(work.count / 50 / 3600)
     assert found.hours[8] == pytest.approx(found.gpu_hours / 8)  # 16 images are a pass there, too
     out = tmp_path / "plan.csv"
-    plan.main(["--config", str(ROOT / "config.yaml"), "--rates", str(folder), "--csv", str(out)])
+    words = ["--config", str(ROOT / "config.yaml"), "--rates", str(folder), "--csv", str(out)]
+    plan.main([*words, "--results", "no_results"])
     rows = list(csv.DictReader(out.open()))
     (own,) = [r for r in rows if r["model"] == "sd_v1_4" and r["what"] == "images shown"]
     assert float(own["gpu_hours"]) == pytest.approx(found.gpu_hours, rel=1e-5)
