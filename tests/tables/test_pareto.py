@@ -53,26 +53,30 @@ def test_equal_points_are_in_or_out_together(points):
         assert n + i not in twice[i]
 
 
-def records_of(values):
+def records_of(values, p=0.2):
     records = Records()
     for model, own in values.items():
         for (stage, column), value in zip(MEASURES, own, strict=True):
             if value is not None:
-                held = Value(column.metric, value, "none", 9, interval=(value - 0.1, value + 0.1))
+                interval = (value - 0.1, value + 0.1)
+                own_p = p if column.is_gain else None
+                held = Value(column.metric, value, "none", 9, interval=interval, p=own_p)
                 records.add(Record(stage, model, column.family, "sound", [held]))
     return records
 
 
+VALUES = {
+    "faithful": (0.1, 0.9, 0.02),
+    "private": (0.5, 0.1, 0.01),
+    "worse": (0.6, 0.1, 0.01),  # than private
+    "worst": (0.9, 0.9, -0.1),  # than all three
+    "unknown": (0.0, 0.0, None),
+    "copies": (0.0, 1.0, 0.5),
+}
+
+
 @pytest.fixture
 def bench():
-    values = {
-        "faithful": (0.1, 0.9, 0.02),
-        "private": (0.5, 0.1, 0.01),
-        "worse": (0.6, 0.1, 0.01),  # than private
-        "worst": (0.9, 0.9, -0.1),  # than all three
-        "unknown": (0.0, 0.0, None),
-        "copies": (0.0, 1.0, 0.5),
-    }
     models = parse_models(
         json.dumps(
             [
@@ -82,11 +86,11 @@ def bench():
                     "display": {"name": key.title()},
                     "missing": {"augment": "no such images"} if key == "unknown" else {},
                 }
-                for key in values
+                for key in VALUES
             ]
         )
     )
-    return records_of(values), models
+    return records_of(VALUES), models
 
 
 def standings(bench):
@@ -120,3 +124,10 @@ def test_the_table_says_who_is_on_the_front_and_why_a_model_is_not_compared(benc
     assert rows["unknown"].attributes == ("–", "–")
     assert rows["copies"].kind == "control"
     assert table.notes == ("no such images",)
+
+
+def test_a_gain_of_one_training_run_puts_nobody_on_the_front(bench):
+    _, models = bench
+    found = standings((records_of(VALUES, p=None), models))
+    assert {own.on_front for own in found} == {None}
+    assert {own.dominated_by for own in found} == {()}

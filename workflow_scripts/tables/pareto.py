@@ -36,7 +36,8 @@ class Standing:
         model: whose.
         cells: KID, re-identification score and gain, each with its interval, or why there is none.
         dominated_by: names of the models that dominate it, in their order.
-        on_front: whether none does; None for a control and where a measure is missing.
+        on_front: whether none does; None for a control, and where a measure is missing or decides
+            nothing.
     """
 
     model: ModelEntry
@@ -66,7 +67,7 @@ def fidelity_privacy_utility(
     competing = [
         i
         for i, model in enumerate(models)
-        if not model.is_control and all(cell.value is not None for cell in cells[i])
+        if not model.is_control and all(decides(cell) for cell in cells[i])
     ]
     points = np.array([[_lower_is_better(cell) for cell in cells[i]] for i in competing])
     found = [Standing(model, own) for model, own in zip(models, cells, strict=True)]
@@ -74,6 +75,14 @@ def fidelity_privacy_utility(
         names = tuple(models[competing[k]].name for k in beaten_by)
         found[i] = Standing(models[i], cells[i], names, not names)
     return found
+
+
+def decides(cell: Cell) -> bool:
+    """Return whether a measure says anything: a gain of one training run, without p, does not.
+
+    Another seed might have given the opposite.
+    """
+    return cell.value is not None and (not cell.column.is_gain or cell.p is not None)
 
 
 def dominators(points: np.ndarray) -> list[tuple[int, ...]]:

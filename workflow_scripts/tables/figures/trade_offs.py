@@ -156,8 +156,8 @@ def draw_pareto(
         f"{_PARETO_TITLE}: KID against the average re-identification score, with 95% intervals; "
         "the larger the mark, the more the model's images add to the mean AUROC of real ones (in "
         "brackets). Ringed: no other model is as good in all three and better in one (Table 8c). "
-        "Controls, gray, do not compete; without all three values nor does a model. Controls far "
-        "from the models are not shown."
+        "Controls, gray, do not compete; nor does a model that lacks a value or whose gain is of "
+        "one training run. Controls far from the models are not shown."
     )
     return Drawing(figure, "pareto", _PARETO_TITLE, caption)
 
