@@ -129,6 +129,7 @@ def test_attrition_counts_every_loss(mimic):
         "looked_at": ("images", 0, 9),
         "identical_images": ("images", 0, 9),
         "test_frontal": ("images", 0, 4),
+        "test_studies": ("studies", 0, 4),
         "test_reports": ("captions", 0, 1),
         "test_prompts": ("captions", 0, 3),
     }

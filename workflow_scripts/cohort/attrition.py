@@ -14,7 +14,7 @@ from workflow_scripts.common.files import write_text
 log = logging.getLogger(__name__)
 
 COLUMNS: Final = ("step", "unit", "removed", "kept", "reason")
-UNITS: Final = ("images", "captions", "annotations")
+UNITS: Final = ("images", "captions", "annotations", "studies")
 
 PUBLISHED: Final = {
     "MIMIC-CXR": {
@@ -23,6 +23,7 @@ PUBLISHED: Final = {
         "split_validate": 2_991,
         "split_test": 5_159,
         "test_frontal": 3_403,
+        "test_studies": 3_041,
         "test_reports": 2_461,
         "captioned_train": 237_388,
         "test_prompts": 5_034,
@@ -31,14 +32,14 @@ PUBLISHED: Final = {
 """What others keep at a step, by the data's name.
 
 From MIMIC-CXR-JPG's documentation (splits), the card of LLaVA-Rad's annotations (frontal
-images, of 3,041 studies, and rule-based captions of the test split), and the paper (training and
-test samples).
+images, their studies and rule-based captions of the test split), and the paper (training and test
+samples).
 """
 
 
 @dataclass
 class Attrition:
-    """An ordered funnel per unit: `images`, `annotations` (rows of a source) and `captions`.
+    """An ordered funnel per unit: `images`, `annotations` (rows of a source), `captions`, `studies`.
 
     A step that removes nothing but is worth knowing stands with `removed` = 0 and its count in
     `reason`.

@@ -88,6 +88,7 @@ def count_test_set(manifest: pd.DataFrame, attrition: Attrition) -> None:
     test = manifest[manifest["split"] == "test"]
     studies, reports = test["study_id"].nunique(), int(test["report"].notna().sum())
     attrition.add("test_frontal", "images", 0, len(test), f"of {studies} studies")
+    attrition.add("test_studies", "studies", 0, studies, "with a frontal image in the test split")
     attrition.add(
         "test_reports",
         "captions",
