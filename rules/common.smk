@@ -9,7 +9,6 @@ from dataclasses import asdict
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
-from pkgutil import iter_modules
 
 from snakemake.exceptions import WorkflowError
 
@@ -40,7 +39,6 @@ from workflow_scripts.common.contents import Contents, files_of
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.levels import BITS_USED, said_of_bits
 from workflow_scripts.common.manifest import PROMPT_SETS, SPLITS
-from workflow_scripts.fidelity import metrics as fidelity_metrics
 from workflow_scripts.finetune.base_contents import base_contents
 from workflow_scripts.finetune.span import is_finished
 from workflow_scripts.generate.external_contents import external_contents
@@ -166,12 +164,6 @@ def code(*modules):
 def encoder_modules(names):
     """The modules of encoders, which scripts import by name."""
     return [f"features.encoders.{name}" for name in names]
-
-
-def metric_modules():
-    """The modules of fidelity's metrics, which its script finds by their being there."""
-    names = [module.name for module in iter_modules(fidelity_metrics.__path__)]
-    return [f"fidelity.metrics.{name}" for name in names]
 
 
 def with_prompt_set(prompt_set):

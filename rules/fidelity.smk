@@ -24,7 +24,7 @@ rule fidelity_score:
         mem_mb=partial(more_memory, base=16000),
         runtime=120,
     params:
-        *code("fidelity.score", *metric_modules()),
+        *code("fidelity.score"),
         version=VERSIONS["fidelity"],
         protocol=config["protocol"],
         flags=fidelity_flags,

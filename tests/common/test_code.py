@@ -27,6 +27,7 @@ WITHOUT_CODE = {
 BY_NAME = {
     "workflow_scripts/common/in_turn.py",  # scripts: the rules name each
     "workflow_scripts/features/encoders/__init__.py",  # encoders: the rules name each
+    "workflow_scripts/fidelity/metrics/__init__.py",  # all modules of the package: `Code` sees it
     "workflow_scripts/finetune/families/__init__.py",  # families: for rules without code
     "workflow_scripts/finetune/families/diffusers_pipeline.py",  # diffusers' own classes
     "workflow_scripts/world/warm_python.py",  # libraries alone

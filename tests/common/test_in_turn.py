@@ -6,6 +6,7 @@ import pytest
 from tests.privacy.conftest import World
 from workflow_scripts.common import in_turn
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.records import Record, Value, write_record
 from workflow_scripts.privacy import score_lenses
 from workflow_scripts.privacy.private_table import write_private_table
 
@@ -43,6 +44,7 @@ def test_an_unknown_script_is_named(name):
 def lenses(tmp_path, pairs, output):
     files = {"--manifest": tmp_path / "manifest.parquet", "--pairs": pairs}
     files |= {"--others": tmp_path / "others.parquet", "--output": output}
+    files |= {"--record": tmp_path / "model.json"}
     words = ["privacy.score_lenses", "--model", "a", "--protocol", "sound"]
     return words + [str(word) for pair in files.items() for word in pair]
 
@@ -55,6 +57,8 @@ def test_what_ran_before_a_failure_stays_and_what_follows_does_not_run(tmp_path)
     write_private_table(table, score_lenses.PAIR_SCHEMA, pairs)
     table["other_image_id"] = images[::-1]
     write_private_table(table, score_lenses.OTHERS_SCHEMA, tmp_path / "others.parquet")
+    own = Record("privacy", "a", "pairwise", "sound", [Value("reid_max", 0.5, "lower", 6)])
+    write_record(own, tmp_path / "model.json")
     outputs = [tmp_path / f"{k}.json" for k in range(3)]
     parts = [
         lenses(tmp_path, pairs, outputs[0]),

@@ -61,6 +61,7 @@ def checkout(tmp_path):
     shutil.copytree(
         ROOT / "workflow_scripts", package, ignore=shutil.ignore_patterns("__pycache__")
     )
+    shutil.copy(ROOT / "pyproject.toml", package.parent)
     (package / "fidelity/metrics/mean_distance.py").write_text(METRIC)
     specs = package / "tables/specs"
     with_line(specs / "table01_fidelity.yaml", "  - coverage\n", "  - mean_distance")

@@ -165,10 +165,13 @@ def test_memory_flags_are_checked(text):
 
 
 def test_the_encoder_leaves_once_all_images_are_encoded(tmp_path, monkeypatch):
+    from accelerate.state import AcceleratorState
+
     from tests.gpu.building import pipeline_for_training, train_settings
     from tests.gpu.training import make_run
     from workflow_scripts.finetune import data
 
+    AcceleratorState._reset_state(True)  # a process has one precision
     settings = train_settings("sd_v1_5", tiny=True)
     for memory, moved in ((2**30, ["cpu"]), (0, [])):
         pipeline = pipeline_for_training("sd_v1_5", torch.device("cpu"), tiny=True)
@@ -188,3 +191,4 @@ def test_the_encoder_leaves_once_all_images_are_encoded(tmp_path, monkeypatch):
         assert places == moved
         run.advance(next(run.batches()))
         run.images.close()
+    AcceleratorState._reset_state(True)

@@ -132,6 +132,8 @@ def _interval_of_90(original: Any, values: np.ndarray, patients: np.ndarray) -> 
 
 def _image_dropped(original: Any, real: Any, generated: Any, *rest: Any, **named: Any) -> Any:
     fewer = fidelity.Side(generated.features[:-1], generated.subsets[:-1], generated.patients[:-1])
+    if named.get("cosines") is not None:
+        named["cosines"] = named["cosines"][:-1]
     return original(real, fewer, *rest, **named)
 
 

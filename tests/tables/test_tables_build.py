@@ -14,9 +14,10 @@ from tests.tables.stems import STEMS
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Record, Value, read_record, write_record
-from workflow_scripts.tables.as_latex import escape, to_latex
+from workflow_scripts.tables.as_latex import to_latex
 from workflow_scripts.tables.assemble import joined_table
 from workflow_scripts.tables.build import main
+from workflow_scripts.tables.escapes import latex
 from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.records_in import Records
@@ -506,13 +507,13 @@ def test_a_bad_list_of_models_is_refused(text):
 
 
 def test_latex_escapes_what_is_special():
-    assert escape("50% of a_b & c#d $x {y} ~z^2") == (
+    assert latex("50% of a_b & c#d $x {y} ~z^2") == (
         r"50\% of a\_b \& c\#d \$x \{y\} \textasciitilde{}z\textasciicircum{}2"
     )
-    assert escape("a\\b") == r"a\textbackslash{}b"
-    assert escape("Pixart Σ ≥ ↑ –") == r"Pixart $\Sigma$ $\geq$ $\uparrow$ --"
-    assert escape("Pérez-García, ő, 漢") == r"P\'{e}rez-Garc\'{i}a, o, ?"
-    assert escape("two\nlines") == "two lines"
+    assert latex("a\\b") == r"a\textbackslash{}b"
+    assert latex("Pixart Σ ≥ ↑ –") == r"Pixart $\Sigma$ $\geq$ $\uparrow$ --"
+    assert latex("Pérez-García, ő, 漢") == r"P\'{e}rez-Garc\'{i}a, o, ?"
+    assert latex("two\nlines") == "two lines"
 
 
 def test_latex_is_balanced_and_every_row_is_as_wide_as_the_table(bench):

@@ -40,7 +40,7 @@ LONGEST = (
     "workflow/test_touched_sources.py",
     "tables/test_figures.py",
     "scoring/test_scoring.py",
-    "workflow/test_costs.py",
+    "workflow/test_job_logs.py",
 )
 """Files that take over half a minute alone, below `tests/`, in the order in which they begin.
 

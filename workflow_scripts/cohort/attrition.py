@@ -39,7 +39,7 @@ samples).
 
 @dataclass
 class Attrition:
-    """An ordered funnel per unit: `images`, `annotations` (rows of a source), `captions`, `studies`.
+    """An ordered funnel per unit: `images`, `annotations` (rows of a source), `captions`, studies.
 
     A step that removes nothing but is worth knowing stands with `removed` = 0 and its count in
     `reason`.

@@ -1,8 +1,9 @@
 """Which of the project's files a script's results depend on, and what they say.
 
 A script depends on the modules that it imports, at its top or within a function, on what those
-import, and on the data files that they name. Comments, docstrings and blank lines are no part of
-what a module says: editing them changes no digest.
+import, and on the data files that they name. A package that looks for its own modules
+(`pkgutil.iter_modules(__path__)`) imports all of them. Comments, docstrings and blank lines are no
+part of what a module says: editing them changes no digest.
 """
 
 import ast
@@ -23,7 +24,7 @@ DIGITS: Final = 16
 ROOT: Final = Path(__file__).resolve().parents[2]
 """The checkout that this file lies in."""
 
-_KNOWN: Final = {"path", "imports", "names", "digest"}
+_KNOWN: Final = {"path", "imports", "names", "digest", "finds"}
 """What is kept of a file."""
 
 
@@ -105,7 +106,10 @@ class Code:
             data = [file for name in said["names"] for file in self._beside[folder].get(name, ())]
             # Importing a.b.c runs a and a.b, too; of `from a import b`, b may be no module.
             name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-            targets = {x for target in (name, *said["imports"]) for x in lineage(target)}
+            named = [name, *said["imports"]]
+            if said["finds"]:
+                named += [f"{name}.{file.stem}" for file in (self._root / folder).glob("*.py")]
+            targets = {x for target in named for x in lineage(target)}
             imports = [x for x in targets if self._path_of(x) is not None]
             self._modules[path] = {**said, "data": data, "imports": imports}
         return self._modules[path]
@@ -139,7 +143,9 @@ def _parse(source: bytes, path: str) -> dict[str, Any]:
     tree = ast.parse(source, path)
     imports = sorted(set(_imports(tree, path)))
     names = sorted(set(_strings(tree)))
-    return {"path": path, "imports": imports, "names": names, "digest": digest_of(tree)}
+    finds = any(map(_finds_modules, ast.walk(tree)))
+    digest = digest_of(tree)
+    return {"path": path, "imports": imports, "names": names, "digest": digest, "finds": finds}
 
 
 def digest_of(tree: ast.Module) -> str:
@@ -187,6 +193,11 @@ def _imports(tree: ast.Module, path: str) -> Iterator[str]:
                 yield node.module
                 yield from (f"{node.module}.{x.name}" for x in node.names)
         waiting += ast.iter_child_nodes(node)
+
+
+def _finds_modules(node: ast.AST) -> bool:
+    """Whether this is a package's search for its own modules."""
+    return isinstance(node, ast.Call) and ast.unparse(node) == "pkgutil.iter_modules(__path__)"
 
 
 def _is_ours(name: str) -> bool:

@@ -8,8 +8,7 @@ from typing import Final
 from workflow_scripts.common.csv_cells import csv_text
 from workflow_scripts.paper_audit.items import Item, summary
 from workflow_scripts.paper_audit.yardstick import CONTRADICTED, RULE, VERDICTS
-from workflow_scripts.tables.as_latex import escape as latex
-from workflow_scripts.tables.as_markdown import escape as markdown
+from workflow_scripts.tables.escapes import latex, markdown
 
 TITLE: Final = "Audit of the paper"
 EXPLANATION: Final = (

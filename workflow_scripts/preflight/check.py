@@ -412,7 +412,8 @@ def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ())
         _at("finetune.size", lambda: family.check_size(pipeline, tuned["size"]))
     if "generate" in stages:
         _at("generate.size", lambda: family.check_size(pipeline, block["generate"]["size"]))
-    parts = parts_of(pipeline, family.network(pipeline), family.encode_with(pipeline))
+    network = family.network(pipeline) if family.trained else None
+    parts = parts_of(pipeline, network, family.encode_with(pipeline))
     if not (tuned and "finetune" in stages):
         return Sizes(0, 0, ("", 0), 0, parts)
     return _sizes(family, pipeline, base, files, tuned, parts)

@@ -96,7 +96,8 @@ def parts_of(pipeline: Any, network: Any, autoencoder: str) -> Parts:
 
     Args:
         pipeline: of a family.
-        network: its component that is trained or denoises.
+        network: its component that is trained; None of a family that is only sampled, whose
+            networks all count among the texts.
         autoencoder: the name of the component that encodes images.
     """
     components = getattr(pipeline, "components", None) or vars(pipeline)
@@ -105,7 +106,9 @@ def parts_of(pipeline: Any, network: Any, autoencoder: str) -> Parts:
         for name, part in components.items()
         if hasattr(part, "parameters")
     }
-    own = next((name for name, part in components.items() if part is network), None)
+    own = None
+    if network is not None:
+        own = next((name for name, part in components.items() if part is network), None)
     texts = {name: n for name, n in counts.items() if name not in (own, autoencoder)}
     return Parts(counts.get(own or "", 0), texts, counts.get(autoencoder, 0))
 

@@ -1,62 +1,10 @@
 """A table as LaTeX (booktabs), to be `\\input` as it is."""
 
 import re
-import unicodedata
 from typing import Final
 
 from workflow_scripts.tables.assemble import Cell, Foot, Row, Table
-
-_SPECIAL: Final = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "–": "--",
-    "—": "---",
-    "−": "$-$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "→": r"$\rightarrow$",
-    "✓": r"$\surd$",
-    "✗": r"$\times$",
-    "×": r"$\times$",
-    "±": r"$\pm$",
-    "·": r"$\cdot$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "δ": r"$\delta$",
-    "Σ": r"$\Sigma$",
-    "σ": r"$\sigma$",
-    "√": r"$\surd$",
-    "α": r"$\alpha$",
-    "μ": r"$\mu$",
-    "…": r"\ldots{}",
-    "’": "'",
-    "‘": "`",
-    "“": "``",
-    "”": "''",
-}
-
-_ACCENTS: Final = {
-    "\u0300": "`",
-    "\u0301": "'",
-    "\u0302": "^",
-    "\u0303": "~",
-    "\u0308": '"',
-    "\u030c": "v",
-    "\u0327": "c",
-}
-"""Combining marks and the accent commands for them."""
+from workflow_scripts.tables.escapes import latex as escape
 
 _HEADER_WIDTH: Final = 11
 
@@ -86,24 +34,6 @@ def to_latex(table: Table) -> str:
         + (f"\\par\\smallskip\n{{\\footnotesize\\raggedright\n{notes}\\par}}\n" if notes else "")
         + "\\end{table}\n"
     )
-
-
-def escape(text: str) -> str:
-    """Escape LaTeX's special characters; accents and symbols become commands.
-
-    What pdfLaTeX's standard fonts may not have loses its accent, or becomes `?`.
-    """
-    return "".join(_SPECIAL.get(letter) or _ascii(letter) for letter in " ".join(text.split()))
-
-
-def _ascii(letter: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", letter)
-    base, marks = decomposed[0], decomposed[1:]
-    if not base.isascii():
-        return "?"
-    if marks in _ACCENTS:
-        return f"\\{_ACCENTS[marks]}{{{base}}}"
-    return base
 
 
 def _line(fields: list[str]) -> str:

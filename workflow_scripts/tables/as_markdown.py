@@ -1,8 +1,7 @@
 """A table as Markdown (GitHub's), for readers."""
 
-import re
-
 from workflow_scripts.tables.assemble import Cell, Row, Table
+from workflow_scripts.tables.escapes import markdown as escape
 
 
 def to_markdown(table: Table) -> str:
@@ -17,11 +16,6 @@ def to_markdown(table: Table) -> str:
             *(f"<sup>{i}</sup> {escape(note)}  " for i, note in enumerate(table.notes, 1)),
         ]
     return "\n".join(lines) + "\n"
-
-
-def escape(text: str) -> str:
-    """Escape what Markdown or a table in it would take for markup."""
-    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def _plain(table: Table) -> list[list[str]]:
