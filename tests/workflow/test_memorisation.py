@@ -132,6 +132,7 @@ def overfitted(demo, tmp_path_factory):
         manifest=demo / "results/cohort/manifest.parquet",
         pairs=out / "pairs.parquet",
         others=out / "others.parquet",
+        record=out / "pairs.json",
         output=out / "lenses.json",
     )
     return out, seen
