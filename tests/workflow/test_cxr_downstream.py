@@ -63,7 +63,8 @@ def test_a_generator_learns_from_clinical_notes_and_is_scored(demo, tmp_path):
     """The whole path on real text; a network of this size writes no sentence of it."""
     folder = checkout_with(demo, tmp_path / "checkout")
     target = "results/downstream/report_generation/real_only/real.json"
-    run([*WARM, "snakemake", *FLAGS, "tests/workflow/cxr_notes.yaml", "--", target], folder)
+    targets = [target, "results/cohort/manifest.parquet"]
+    run([*WARM, "snakemake", *FLAGS, "tests/workflow/cxr_notes.yaml", "--", *targets], folder)
     record = read_record(folder / target)
     manifest = read_manifest(folder / "results/cohort/manifest.parquet")
     noted = manifest[manifest["caption"].notna()]
