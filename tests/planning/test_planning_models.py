@@ -44,7 +44,8 @@ def test_training_has_the_base_and_lora_on_one_level():
         "lora_targets": ["q"],
         "option": {"flow_shift": 3.0},
     }
-    assert training_settings(FULL)["option"] == {}
+    assert training_settings(FULL)["method"] == "full"
+    assert "option" not in training_settings(FULL)
 
 
 def test_an_adapter_is_sampled_over_its_base_and_a_full_checkpoint_instead_of_it():

@@ -1,11 +1,13 @@
 """The config: validated against its schema before anything is planned.
 
-`config.schema.yaml` beside this file describes every key. Errors name the key, say what it is for
-and what to do. The files that the config points to are preflight's business, not this module's.
+`config.schema.yaml` beside this file describes every key, or names the settings class that does
+(settings.py). Errors name the key, say what it is for and what to do. The files that the config
+points to are preflight's business, not this module's.
 """
 
 import difflib
 import functools
+import importlib
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +18,12 @@ import yaml
 from workflow_scripts.common.config_text import text_faults
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import PROMPT_SETS
+from workflow_scripts.common.settings import schema_of
 
 SCHEMA_PATH = Path(__file__).with_name("config.schema.yaml")
+
+SETTINGS: Final = "x-settings"
+"""In the schema: the classes, `stage.module:Class`, whose keys a block has beside its own."""
 
 
 def _is_whole(_: Any, value: Any) -> bool:
@@ -40,8 +46,25 @@ _Validator: Final[Any] = jsonschema.validators.extend(
 
 @functools.cache
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of the config."""
-    return yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
+    """Return the JSON schema of the config, with the keys of the scripts' settings classes."""
+    return _assembled(yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8")))
+
+
+def _assembled(node: Any) -> Any:
+    """Return a part of the schema in which settings classes stand as the keys that they have."""
+    if isinstance(node, list):
+        return [_assembled(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    own = {name: _assembled(value) for name, value in node.items() if name != SETTINGS}
+    for place in node.get(SETTINGS, ()):
+        module, _, name = place.partition(":")
+        cls = getattr(importlib.import_module(f"workflow_scripts.{module}"), name)
+        derived = schema_of(cls)
+        own["required"] = own.get("required", []) + derived["required"]
+        own["properties"] = own.get("properties", {}) | derived["properties"]
+        own = {**derived, **own}
+    return own
 
 
 def validate_config(config: dict[str, Any]) -> None:
@@ -61,7 +84,7 @@ def validate_config(config: dict[str, Any]) -> None:
         raise InputError(
             f"{len(faults)} fault{plural} in the config:\n  - " + "\n  - ".join(faults),
             "config.yaml, the profile's overlay, or --config",
-            "mend the keys named above; workflow_scripts/common/config.schema.yaml describes each",
+            "mend the keys named above; the reference of the config (`make docs`) describes each",
         )
 
 

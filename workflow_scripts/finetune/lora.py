@@ -9,35 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.checkpoints import check_weight_file, safetensors_shapes
 from workflow_scripts.common.errors import InputError, first_line
 from workflow_scripts.finetune.families.base import Family
+from workflow_scripts.finetune.settings import LoraSettings
 
 if TYPE_CHECKING:
     from torch import nn
 
 LORA_FILE: Final = "pytorch_lora_weights.safetensors"
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """A low-rank adapter.
-
-    Attributes:
-        rank: of the two factors.
-        alpha: the update is scaled by alpha / rank, or alpha / sqrt(rank) with rsLoRA.
-        rslora: rank-stabilised scaling.
-        targets: names of the family's `lora_positions`, or endings of module names.
-    """
-
-    rank: int
-    alpha: int
-    rslora: bool
-    targets: tuple[str, ...]
 
 
 def module_endings(family: Family, targets: Sequence[str]) -> tuple[str, ...]:

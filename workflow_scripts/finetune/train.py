@@ -17,9 +17,9 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,14 +37,13 @@ from workflow_scripts.common.files import sha256_of, write_text
 from workflow_scripts.common.levels import said_of_bits
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import provenance
+from workflow_scripts.common.settings import add_flags, check_settings, settings_of_flags
 from workflow_scripts.finetune.data import TrainingImages, digest_of_files, read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order, divide_batch
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family
-from workflow_scripts.finetune.families.options import Option, parse_option
 from workflow_scripts.finetune.layout import Base, add_base_flags
 from workflow_scripts.finetune.lora import (
-    LoraSettings,
     add_lora,
     module_endings,
     save_lora,
@@ -56,68 +55,16 @@ from workflow_scripts.finetune.resume import (
     save_checkpoint,
     take_over,
 )
+from workflow_scripts.finetune.settings import TrainSettings
 from workflow_scripts.finetune.span import CHECKPOINT, CURVE, write_span
 from workflow_scripts.finetune.time_limit import TimeLimit
 
 log = logging.getLogger(__name__)
 
-METHODS: Final = ("full", "lora")
-OPTIMISERS: Final = ("adamw", "came", "came_sana")
 PRECISIONS: Final = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 AUTO_RATE_BATCH: Final = 256
 """Total batch at which `auto_learning_rate` leaves the rate as it is."""
 _HARDWARE_KEYS: Final = ("per_device_batch_size", "gradient_checkpointing", "checkpoint_every")
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """The settings of a fine-tuning run (the paper's Table 11 in `config.yaml`).
-
-    Attributes:
-        method: `full`: all weights of the trained network; `lora`: an adapter beside them.
-        learning_rate: constant after the warm-up.
-        auto_learning_rate: the rate is multiplied by sqrt(batch_size / 256), as the trainers of
-            PixArt and Sana do with the rates of their configuration files.
-        epochs: how often each image is seen.
-        batch_size: in total, over devices and accumulation.
-        per_device_batch_size: the most that one device takes at a time.
-        size: side in pixels.
-        caption_dropout: share of images shown with an empty caption.
-        optimiser: `adamw` (betas 0.9 and 0.999), `came` or, as Sana's trainer has it, `came_sana`
-            (see came.py).
-        adam_epsilon: of `adamw`.
-        weight_decay: of the optimiser, decoupled.
-        max_grad_norm: gradients are clipped to this norm.
-        warmup_steps: of linear warm-up; 0 for none.
-        mixed_precision: `no`, `bf16` or `fp16`; the trained weights stay in float32.
-        gradient_checkpointing: recompute activations to save memory.
-        checkpoint_every: optimiser steps between two checkpoints of the progress.
-        seed: of order, noise, dropped captions and the adapter's first weights.
-        ema_decay: the saved weights are their exponential moving average; None: the last ones.
-        lora: with the method `lora`.
-        options: what only the family has (`Family.training_options`).
-    """
-
-    method: str
-    learning_rate: float
-    epochs: float
-    batch_size: int
-    per_device_batch_size: int
-    size: int
-    caption_dropout: float
-    weight_decay: float
-    max_grad_norm: float
-    warmup_steps: int
-    mixed_precision: str
-    gradient_checkpointing: bool
-    checkpoint_every: int
-    seed: int
-    auto_learning_rate: bool = False
-    optimiser: str = "adamw"
-    adam_epsilon: float = 1e-8
-    ema_decay: float | None = None
-    lora: LoraSettings | None = None
-    options: Mapping[str, Option] = field(default_factory=dict)
 
 
 def total_steps(images: int, epochs: float, batch_size: int) -> int:
@@ -173,7 +120,8 @@ def finetune(
             fits in the time limit; another attempt at this run took over.
     """
     limit = limit or TimeLimit(None)
-    _check_settings(settings)
+    check_settings(settings)
+    _check_size(settings.size)
     _check_method(family, settings)
     family = family.trained_with(settings.options)
     files = family.check(base)
@@ -633,20 +581,8 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _check_settings(settings: TrainSettings) -> None:
-    if settings.method not in METHODS:
-        raise InputError(f"fine-tuning method {settings.method!r}", "--method", f"use {METHODS}")
-    positive = ("learning_rate", "epochs", "batch_size", "per_device_batch_size")
-    for name in (*positive, "max_grad_norm", "checkpoint_every", "adam_epsilon"):
-        if not getattr(settings, name) > 0:
-            raise InputError(f"{name} must be above 0", f"--{name.replace('_', '-')}")
-    if settings.optimiser not in OPTIMISERS:
-        raise InputError(f"optimiser {settings.optimiser!r}", "--optimiser", f"use {OPTIMISERS}")
-    if settings.ema_decay is not None and not 0 < settings.ema_decay < 1:
-        raise InputError("the decay of the moving average lies in (0, 1)", "--ema-decay")
-    if not 0 <= settings.caption_dropout <= 1:
-        raise InputError("the share of dropped captions lies in [0, 1]", "--caption-dropout")
-    if settings.size < 8 or settings.size % 8:
+def _check_size(size: int) -> None:
+    if size % 8:
         raise InputError("the size is a multiple of 8 pixels", "--size")
 
 
@@ -665,8 +601,6 @@ def _check_method(family: Family, settings: TrainSettings) -> None:
         )
     if settings.lora:
         module_endings(family, settings.lora.targets)
-        if settings.lora.rank < 1 or settings.lora.alpha <= 0:
-            raise InputError("rank and alpha must be above 0", "--lora-rank, --lora-alpha")
 
 
 def _check_precision(precision: str, device: torch.device) -> None:
@@ -686,64 +620,25 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder of the span to write")
     parser.add_argument("--progress", required=True, type=Path, help="folder of checkpoints")
     parser.add_argument("--cache", type=Path, help="folder of encoded images, shared by runs")
-    parser.add_argument("--method", default="full", choices=METHODS)
-    parser.add_argument("--learning-rate", required=True, type=float)
-    parser.add_argument("--epochs", required=True, type=float)
-    parser.add_argument("--batch-size", required=True, type=int, help="in total")
-    parser.add_argument("--per-device-batch-size", required=True, type=int)
-    parser.add_argument("--size", required=True, type=int, help="side in pixels")
-    parser.add_argument("--caption-dropout", default=0.1, type=float)
-    parser.add_argument("--weight-decay", default=1e-2, type=float)
-    parser.add_argument("--max-grad-norm", default=1.0, type=float)
-    parser.add_argument("--warmup-steps", default=0, type=int)
-    parser.add_argument("--mixed-precision", default="no", choices=tuple(PRECISIONS))
-    parser.add_argument("--gradient-checkpointing", action="store_true")
-    parser.add_argument("--checkpoint-every", default=500, type=int)
-    parser.add_argument("--seed", default=42, type=int)
-    parser.add_argument("--auto-learning-rate", action="store_true", help="x sqrt(batch / 256)")
-    parser.add_argument("--optimiser", default="adamw", choices=OPTIMISERS)
-    parser.add_argument("--adam-epsilon", default=1e-8, type=float)
-    parser.add_argument("--ema-decay", default=None, type=float)
-    parser.add_argument("--lora-rank", default=None, type=int)
-    parser.add_argument("--lora-alpha", default=None, type=int, help="by default the rank")
-    parser.add_argument("--lora-rslora", action="store_true", help="scale by alpha / sqrt(rank)")
-    parser.add_argument("--lora-targets", default=["attention"], nargs="+")
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        type=parse_option,
-        metavar="NAME=VALUE",
-        help="what of training only this family has",
-    )
+    add_flags(parser, TrainSettings)
     parser.add_argument("--gpus", default=0, type=int)
     parser.add_argument("--threads", default=1, type=int)
     parser.add_argument("--version", default=1, type=int, help="of the stage")
     parser.add_argument("--time-limit", default=None, type=float, help="minutes; stop before")
-    flags = vars(parser.parse_args(argv))
-    limit = TimeLimit(flags["time_limit"], psutil.Process().create_time())
-    lora = None
-    if flags["lora_rank"] is not None:
-        alpha = flags["lora_rank"] if flags["lora_alpha"] is None else flags["lora_alpha"]
-        targets = tuple(flags["lora_targets"])
-        lora = LoraSettings(flags["lora_rank"], alpha, flags["lora_rslora"], targets)
-    names = [name for name in TrainSettings.__annotations__ if name not in ("lora", "options")]
-    settings = TrainSettings(
-        **{name: flags[name] for name in names}, lora=lora, options=dict(flags["option"])
-    )
+    flags = parser.parse_args(argv)
     finetune(
-        get_family(flags["family"]),
-        Base(flags["base"], dict(flags["part"])),
-        flags["manifest"],
-        flags["output"],
-        flags["progress"],
-        settings,
-        flags["model"],
-        flags["gpus"],
-        flags["threads"],
-        flags["cache"],
-        limit,
-        flags["version"],
+        get_family(flags.family),
+        Base(flags.base, dict(flags.part)),
+        manifest=flags.manifest,
+        output=flags.output,
+        progress=flags.progress,
+        settings=settings_of_flags(TrainSettings, flags, parser),
+        label=flags.model,
+        gpus=flags.gpus,
+        threads=flags.threads,
+        cache=flags.cache,
+        limit=TimeLimit(flags.time_limit, psutil.Process().create_time()),
+        version=flags.version,
     )
 
 

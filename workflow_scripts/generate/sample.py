@@ -33,12 +33,13 @@ from workflow_scripts.common.images import (
 from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
+from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.finite import NotFiniteError, finite_decoding
-from workflow_scripts.finetune.families.options import parse_option
 from workflow_scripts.finetune.layout import Base, add_base_flags
 from workflow_scripts.finetune.lora import check_lora, load_lora
+from workflow_scripts.generate.settings import BatchSettings
 from workflow_scripts.generate.sharding import shard_batches
 
 log = logging.getLogger(__name__)
@@ -231,40 +232,30 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--shard", default=0, type=int)
     parser.add_argument("--shards", default=1, type=int)
     parser.add_argument("--output", required=True, type=Path)
-    parser.add_argument("--steps", default=0, type=int)
-    parser.add_argument("--guidance", default=0.0, type=float)
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        type=parse_option,
-        metavar="NAME=VALUE",
-        help="a sampling option that only this family has",
-    )
-    parser.add_argument("--size", required=True, type=int, help="side in pixels")
-    parser.add_argument("--batch-size", required=True, type=int)
-    parser.add_argument("--precision", default="fp32", choices=tuple(PRECISIONS))
+    add_flags(parser, SampleSettings)
+    add_flags(parser, BatchSettings)
     parser.add_argument("--progress", required=True, type=Path, help="folder of finished batches")
     parser.add_argument("--version", default=1, type=int, help="of the stage")
     parser.add_argument("--gpus", default=0, type=int)
     parser.add_argument("--threads", default=1, type=int)
     flags = parser.parse_args(argv)
+    batches = settings_of_flags(BatchSettings, flags, parser)
     sample_shard(
         get_family(flags.family),
         Base(flags.base, dict(flags.part)),
-        flags.prompts,
-        flags.output,
-        flags.progress,
-        SampleSettings(flags.steps, flags.guidance, flags.size, dict(flags.option)),
-        flags.batch_size,
-        flags.shard,
-        flags.shards,
-        flags.model,
-        flags.gpus,
-        flags.threads,
-        flags.lora,
-        flags.precision,
-        flags.version,
+        prompts=flags.prompts,
+        output=flags.output,
+        progress=flags.progress,
+        settings=settings_of_flags(SampleSettings, flags, parser),
+        batch_size=batches.batch_size,
+        shard=flags.shard,
+        shards=flags.shards,
+        label=flags.model,
+        gpus=flags.gpus,
+        threads=flags.threads,
+        lora=flags.lora,
+        precision=batches.precision,
+        version=flags.version,
     )
 
 

@@ -7,6 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from workflow_scripts.common.settings import flag_values
+from workflow_scripts.finetune.families.base import SampleSettings
+from workflow_scripts.finetune.settings import TrainSettings
+from workflow_scripts.generate.settings import BatchSettings
+
 Block = Mapping[str, Any]
 """A model's block of the config, as its schema describes it."""
 
@@ -22,18 +27,12 @@ def base_settings(block: Block) -> dict[str, Any]:
 
 
 def training_settings(block: Block) -> dict[str, Any]:
-    """Return the settings of fine-tuning: the base, and the block's `finetune` on one level.
-
-    Keys of `lora` get the prefix `lora_`; the family's own options are `option`.
-    """
-    tuned = block["finetune"]
-    plain = {key: value for key, value in tuned.items() if key not in ("lora", "options")}
-    lora = {f"lora_{key}": value for key, value in tuned.get("lora", {}).items()}
-    return {**base_settings(block), **plain, **lora, "option": tuned.get("options", {})}
+    """Return the settings of fine-tuning by their flags: the base, and the block's `finetune`."""
+    return base_settings(block) | flag_values(TrainSettings, block["finetune"])
 
 
 def sampling_settings(block: Block, checkpoint: str | None) -> dict[str, Any]:
-    """Return the settings of sampling: where the weights lie, and the block's `generate`.
+    """Return the settings of sampling by their flags: where the weights lie, and `generate`.
 
     Args:
         block: the model's.
@@ -44,8 +43,9 @@ def sampling_settings(block: Block, checkpoint: str | None) -> dict[str, Any]:
         weights["lora"] = checkpoint
     elif checkpoint:
         weights |= {"base": checkpoint, "part": {}}
-    sampled = {key: value for key, value in block["generate"].items() if key != "options"}
-    return {**weights, **sampled, "option": block["generate"].get("options", {})}
+    for cls in (SampleSettings, BatchSettings):
+        weights |= flag_values(cls, block["generate"])
+    return weights
 
 
 def ablation_settings(block: Block, caption_source: str) -> dict[str, str]:

@@ -24,8 +24,10 @@ from workflow_scripts.common.config import caption_source_of, validate_config
 from workflow_scripts.common.config_text import read_config_file
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.settings import settings_of_block
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
+from workflow_scripts.finetune.settings import LoraSettings
 from workflow_scripts.preflight.disk import Sizes, check_disk, planned_writes
 from workflow_scripts.preflight.gpu_memory import (
     GB,
@@ -360,18 +362,11 @@ def check_sampling(block: dict[str, Any]) -> None:
     from workflow_scripts.generate.sample import check_settings
 
     family = get_family(block["family"])
-    check_settings(family, _sampling(block))
+    check_settings(family, settings_of_block(SampleSettings, block["generate"]))
     if family.denoises and "guidance" not in block["generate"]:
         raise InputError(
             "no guidance scale", "generate.guidance", "set one; 1 (FLUX: 0) is without guidance"
         )
-
-
-def _sampling(block: dict[str, Any]) -> SampleSettings:
-    given = block["generate"]
-    return SampleSettings(
-        given.get("steps", 0), given.get("guidance", 0.0), given["size"], given.get("options", {})
-    )
 
 
 def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ()) -> Sizes:
@@ -428,13 +423,11 @@ def _sizes(
     parts: Parts,
 ) -> Sizes:
     """Return the sizes of a model that is built on the meta device and to be tuned."""
-    from workflow_scripts.finetune.lora import LoraSettings, add_lora, trained_parameters
+    from workflow_scripts.finetune.lora import add_lora, trained_parameters
 
     network = family.network(pipeline)
     if tuned["method"] == "lora":
-        given = tuned["lora"]
-        lora = LoraSettings(given["rank"], given["alpha"], given["rslora"], tuple(given["targets"]))
-        add_lora(network, family, lora)
+        add_lora(network, family, settings_of_block(LoraSettings, tuned["lora"]))
         trained = sum(x.numel() for x in trained_parameters(network).values())
     else:
         trained = sum(x.numel() for x in network.parameters())

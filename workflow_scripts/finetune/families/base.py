@@ -15,10 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.finetune.families.options import Option, check_options
+from workflow_scripts.common.settings import Key
+from workflow_scripts.finetune.families.options import (
+    OPTIONS_SCHEMA,
+    Option,
+    check_options,
+    parse_option,
+)
 from workflow_scripts.finetune.layout import Base
 
 if TYPE_CHECKING:
@@ -33,19 +39,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How images are sampled.
+    """How images are sampled: what of it is the family's business.
 
-    Attributes:
-        steps: denoising steps; 0 for a family that does not denoise.
-        guidance: classifier-free guidance scale.
-        size: side of the images in pixels.
-        options: what only this family has (`Family.options`).
+    `steps` is 0 for a family that does not denoise; `options` are those of `Family.options`.
     """
 
-    steps: int
-    guidance: float
-    size: int
-    options: Mapping[str, Option] = field(default_factory=dict)
+    steps: Annotated[
+        int,
+        Key("Denoising steps.", minimum=0, absent=0, schema={"type": "integer", "minimum": 1}),
+    ]
+    guidance: Annotated[float, Key("Classifier-free guidance scale.", minimum=0, absent=0.0)]
+    size: Annotated[
+        int,
+        Key("Side of the images in pixels.", schema={"type": "integer", "minimum": 16}),
+    ]
+    options: Annotated[
+        Mapping[str, Option],
+        Key(
+            "What only the family has: cfg_trunc_ratio and cfg_normalization of lumina2, "
+            "instruction of sana, top_p, attempts and instruction of llm_cxr. See "
+            "docs/families.md.",
+            optional=True,
+            flag="option",
+            parse=parse_option,
+            schema=OPTIONS_SCHEMA,
+        ),
+    ] = field(default_factory=dict)
 
 
 class Family(ABC):

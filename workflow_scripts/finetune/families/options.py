@@ -1,10 +1,17 @@
 """What only one family has to choose, in training or in sampling, and the check of it."""
 
 from collections.abc import Mapping
+from typing import Any, Final
 
 from workflow_scripts.common.errors import InputError
 
 Option = float | bool | str
+
+OPTIONS_SCHEMA: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "additionalProperties": {"type": ["number", "boolean", "string"]},
+}
+"""What the config's schema says of options; which there are, the family says."""
 
 
 def parse_option(text: str) -> tuple[str, Option]:

@@ -1,0 +1,125 @@
+"""The settings of fine-tuning (the paper's Table 11 in `config.yaml`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from workflow_scripts.common.settings import LARGEST_SEED, Key
+from workflow_scripts.finetune.families.options import OPTIONS_SCHEMA, Option, parse_option
+
+Method = Literal["full", "lora"]
+Optimiser = Literal["adamw", "came", "came_sana"]
+Precision = Literal["no", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """A low-rank adapter."""
+
+    rank: Annotated[int, Key("Of the two factors.", minimum=1)]
+    alpha: Annotated[
+        int, Key("The update is scaled by alpha / rank, or alpha / sqrt(rank).", minimum=1)
+    ]
+    rslora: Annotated[bool, Key("Rank-stabilised scaling (alpha / sqrt(rank)).")] = False
+    targets: Annotated[
+        tuple[str, ...],
+        Key(
+            "Positions that the family names (attention, attention_mlp, ...), or endings of module "
+            "names.",
+            min_items=1,
+        ),
+    ] = ("attention",)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The settings of a fine-tuning run."""
+
+    learning_rate: Annotated[float, Key("Constant after the warm-up.", above=0)]
+    epochs: Annotated[
+        float,
+        Key(
+            "Passes over the captioned training images.",
+            above=0,
+            schema={"type": "integer", "minimum": 1},
+        ),
+    ]
+    batch_size: Annotated[int, Key("Total over devices and accumulation.", minimum=1)]
+    per_device_batch_size: Annotated[
+        int,
+        Key(
+            "The most that one device takes at once; the rest of its share of a batch is "
+            "accumulated.",
+            minimum=1,
+        ),
+    ]
+    size: Annotated[
+        int,
+        Key(
+            "Side of training images in pixels.",
+            minimum=8,
+            schema={"type": "integer", "minimum": 16},
+        ),
+    ]
+    method: Annotated[Method, Key("full trains every weight of the denoiser, lora an adapter.")] = (
+        "full"
+    )
+    caption_dropout: Annotated[
+        float, Key("Share of captions emptied for guidance.", minimum=0, maximum=1)
+    ] = 0.1
+    weight_decay: Annotated[float, Key("Decoupled.", minimum=0)] = 1e-2
+    max_grad_norm: Annotated[float, Key("Gradients are clipped to this norm.", above=0)] = 1.0
+    warmup_steps: Annotated[int, Key("Steps of linear warm-up.", minimum=0)] = 0
+    mixed_precision: Annotated[Precision, Key("Arithmetic on a GPU.")] = "no"
+    gradient_checkpointing: Annotated[bool, Key("Less memory for more time.")] = False
+    checkpoint_every: Annotated[int, Key("Optimiser steps between two checkpoints.", minimum=1)] = (
+        500
+    )
+    seed: Annotated[int, Key("Seed of the stage.", minimum=0, maximum=LARGEST_SEED)] = 42
+    auto_learning_rate: Annotated[
+        bool,
+        Key(
+            "Multiply the rate by sqrt(batch_size / 256), as the trainers of PixArt and Sana do; "
+            "false by default.",
+            optional=True,
+        ),
+    ] = False
+    optimiser: Annotated[
+        Optimiser,
+        Key(
+            "adamw (the default), came as PixArt's trainer has it, or came_sana as Sana's.",
+            optional=True,
+        ),
+    ] = "adamw"
+    adam_epsilon: Annotated[
+        float,
+        Key(
+            "Of adamw, 1e-8 by default; the 8-bit AdamW of ai-toolkit has 1e-6.",
+            above=0,
+            optional=True,
+        ),
+    ] = 1e-8
+    ema_decay: Annotated[
+        float | None,
+        Key(
+            "The saved weights are their moving average with this decay; null for the last.",
+            above=0,
+            below=1,
+            optional=True,
+        ),
+    ] = None
+    lora: Annotated[LoraSettings | None, Key("The adapter of the method lora.", optional=True)] = (
+        None
+    )
+    options: Annotated[
+        Mapping[str, Option],
+        Key(
+            "What of training only the family has: shift_by_size of lumina2, text_tokens of "
+            "stable_diffusion_3, caption_mask_when_dropped of pixart_sigma and sana, instruction "
+            "of sana. See docs/families.md.",
+            optional=True,
+            flag="option",
+            parse=parse_option,
+            schema=OPTIONS_SCHEMA,
+        ),
+    ] = field(default_factory=dict)
