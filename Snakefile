@@ -54,7 +54,7 @@ rule all:
 rule prompts:
     """The prompt sets alone, as CSV, for people who generate with a model of their own."""
     input:
-        exported_prompts,
+        RUN.exported_prompts(),
 
 
 rule release:

@@ -13,7 +13,7 @@
 rule cohort_manifest:
     """Split the data, join the captions, count what was dropped; look at every film."""
     input:
-        sources=ancient(cohort_sources),
+        sources=ancient(per_job(cohort_tables, config=config)),
     output:
         manifest="results/cohort/{captions}manifest.parquet",
         attrition="results/cohort/{captions}attrition.csv",
@@ -34,9 +34,9 @@ rule cohort_manifest:
         runtime=240,
     params:
         version=VERSIONS["cohort"],
-        flags=cohort_flags,
-        contents=cohort_contents,
-        bits=bits(),
+        flags=per_job(cohort_flags, config=config),
+        contents=per_job(READS.cohort),
+        bits=READS.bits(),
     shell:
         "python -m workflow_scripts.cohort.build_manifest {params.flags}"
         " --manifest {output.manifest} --attrition {output.attrition}"
@@ -46,7 +46,7 @@ rule cohort_manifest:
 rule cohort_part:
     """What training, sampling or report generators read of the manifest; no film is looked at again."""
     input:
-        sources=ancient(cohort_sources),
+        sources=ancient(per_job(cohort_tables, config=config)),
     output:
         manifest="results/cohort/{captions}manifest.parquet",
         attrition="results/cohort/{captions}attrition.csv",
@@ -65,8 +65,8 @@ rule cohort_part:
         runtime=60,
     params:
         version=VERSIONS["cohort"],
-        flags=cohort_flags,
-        contents=cohort_contents,
+        flags=per_job(cohort_flags, config=config),
+        contents=per_job(READS.cohort),
     shell:
         "python -m workflow_scripts.cohort.build_manifest {params.flags}"
         " --manifest {output.manifest} --attrition {output.attrition} 2> {log}"
@@ -92,7 +92,7 @@ rule cohort_prompts:
         runtime=20,
     params:
         version=VERSIONS["cohort"],
-        flags=prompt_flags,
+        flags=per_job(arguments.prompt_flags, run=RUN),
     shell:
         "python -m workflow_scripts.cohort.draw_prompts --manifest {input.manifest}"
         " --prompt-set {wildcards.prompt_set} {params.flags}"

@@ -22,7 +22,7 @@ rule costs_jobs:
     params:
         *code("costs.build"),
         version=VERSIONS["tables"],
-        models=RUN_MODELS,
+        models=RUN.models,
         rules=job_patterns,
         benchmarks="benchmarks",
         job_logs="logs",

@@ -12,7 +12,7 @@ rule downstream_train_classifier:
     input:
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/augment.parquet",
-        shards=training_shards,
+        shards=per_job(RUN.training_shards),
     output:
         "results/downstream/classification/{setting}/{model}/repeat-{repeat}.parquet",
     log:
@@ -29,12 +29,12 @@ rule downstream_train_classifier:
     params:
         *code("downstream.classification.train"),
         version=VERSIONS["downstream"],
-        weights=classifier_start,
+        weights=per_job(READS.classifier_start),
         radiographs=radiographs("train", "test"),
         protocol=config["protocol"],
-        flags=flags(downstream_settings("classification")),
-        seed=partial(training_seed, task="classification"),
-        shards=training_shards_flag,
+        flags=arguments.classifier_flags(RUN),
+        seed=per_job(RUN.training_seed, task="classification"),
+        shards=flag("shards"),
         progress="results/downstream/classification/{setting}/{model}/.progress-{repeat}",
     shell:
         "python -m workflow_scripts.downstream.classification.train"
@@ -48,8 +48,8 @@ rule downstream_score_classifier:
     """AUROC, F1 and accuracy of an arm's classifiers, and the gain over real data alone."""
     input:
         manifest="results/cohort/manifest.parquet",
-        outcomes=partial(outcomes, task="classification"),
-        baseline=partial(baseline, task="classification"),
+        outcomes=per_job(RUN.outcomes, task="classification"),
+        baseline=per_job(RUN.baseline, task="classification"),
     output:
         "results/downstream/classification/{setting}/{model}.json",
     log:
@@ -67,7 +67,7 @@ rule downstream_score_classifier:
         version=VERSIONS["downstream"],
         bootstrap=config["downstream"]["bootstrap"],
         seed=config["downstream"]["seed"],
-        baseline=baseline_flag,
+        baseline=flag("baseline"),
     shell:
         "python -m workflow_scripts.downstream.classification.score --outcomes {input.outcomes}"
         " {params.baseline} --manifest {input.manifest} --bootstrap {params.bootstrap}"
@@ -79,7 +79,7 @@ rule downstream_masks:
     input:
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/augment.parquet",
-        shards=labelled_shards,
+        shards=per_job(RUN.labelled_shards),
     output:
         "results/downstream/segmentation/masks/{model}.parquet",
     log:
@@ -96,10 +96,10 @@ rule downstream_masks:
     params:
         *code("downstream.segmentation.label"),
         version=VERSIONS["downstream"],
-        weights=labeller_contents,
+        weights=per_job(READS.labeller),
         radiographs=radiographs("train", "test"),
-        flags=labeller_flags,
-        shards=training_shards_flag,
+        flags=arguments.labeller_flags(RUN),
+        shards=flag("shards"),
     shell:
         "python -m workflow_scripts.downstream.segmentation.label --model {wildcards.model}"
         " --manifest {input.manifest} --prompts {input.prompts} {params.shards} {params.flags}"
@@ -112,8 +112,8 @@ rule downstream_train_segmenter:
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/augment.parquet",
         real_masks="results/downstream/segmentation/masks/real.parquet",
-        masks=masks_of_model,
-        shards=training_shards,
+        masks=per_job(RUN.masks),
+        shards=per_job(RUN.training_shards),
     output:
         "results/downstream/segmentation/{setting}/{model}/repeat-{repeat}.parquet",
     log:
@@ -132,11 +132,11 @@ rule downstream_train_segmenter:
         version=VERSIONS["downstream"],
         radiographs=radiographs("train", "test"),
         protocol=config["protocol"],
-        exact_masks=exact_mask_contents,
-        flags=segmenter_flags,
-        seed=partial(training_seed, task="segmentation"),
-        masks=masks_flag,
-        shards=training_shards_flag,
+        exact_masks=per_job(READS.exact_masks),
+        flags=arguments.segmenter_flags(RUN),
+        seed=per_job(RUN.training_seed, task="segmentation"),
+        masks=flag("masks"),
+        shards=flag("shards"),
         progress="results/downstream/segmentation/{setting}/{model}/.progress-{repeat}",
     shell:
         "python -m workflow_scripts.downstream.segmentation.train"
@@ -150,8 +150,8 @@ rule downstream_train_segmenter:
 rule downstream_score_segmenter:
     """Dice of an arm's U-Nets, and the gain over real data alone."""
     input:
-        outcomes=partial(outcomes, task="segmentation"),
-        baseline=partial(baseline, task="segmentation"),
+        outcomes=per_job(RUN.outcomes, task="segmentation"),
+        baseline=per_job(RUN.baseline, task="segmentation"),
     output:
         "results/downstream/segmentation/{setting}/{model}.json",
     log:
@@ -169,7 +169,7 @@ rule downstream_score_segmenter:
         version=VERSIONS["downstream"],
         bootstrap=config["downstream"]["bootstrap"],
         seed=config["downstream"]["seed"],
-        baseline=baseline_flag,
+        baseline=flag("baseline"),
     shell:
         "python -m workflow_scripts.downstream.segmentation.score --outcomes {input.outcomes}"
         " {params.baseline} --bootstrap {params.bootstrap} --seed {params.seed}"
@@ -196,9 +196,9 @@ rule downstream_score_labeller:
     params:
         *code("downstream.segmentation.score_labeller"),
         version=VERSIONS["downstream"],
-        exact_masks=exact_mask_contents,
+        exact_masks=per_job(READS.exact_masks),
         protocol=config["protocol"],
-        flags=exact_masks_flags,
+        flags=arguments.exact_mask_flags(RUN),
         bootstrap=config["downstream"]["bootstrap"],
         seed=config["downstream"]["seed"],
     shell:
@@ -212,8 +212,8 @@ rule downstream_train_reporter:
     """Train a report generator on real images, on a model's, or on both; it describes the test images."""
     input:
         manifest="results/cohort/reports/manifest.parquet",
-        prompts=drawn_from_part("", "augment"),
-        shards=training_shards,
+        prompts=RUN.prompts_of_part("", "augment"),
+        shards=per_job(RUN.training_shards),
     output:
         "results/downstream/report_generation/{setting}/{model}/repeat-{repeat}.parquet",
     log:
@@ -229,13 +229,13 @@ rule downstream_train_reporter:
         runtime=2880,
     params:
         version=VERSIONS["downstream"],
-        weights=reporter_start,
+        weights=per_job(READS.reporter_start),
         radiographs=radiographs(*SPLITS),
         launcher=launch,
         protocol=config["protocol"],
-        flags=flags(downstream_settings("report_generation")),
-        seed=partial(training_seed, task="report_generation"),
-        shards=training_shards_flag,
+        flags=arguments.reporter_flags(RUN),
+        seed=per_job(RUN.training_seed, task="report_generation"),
+        shards=flag("shards"),
         progress="results/downstream/report_generation/{setting}/{model}/.progress-{repeat}",
     shell:
         "{params.launcher} workflow_scripts.downstream.report_generation.train"
@@ -266,8 +266,8 @@ rule downstream_chexbert:
     params:
         *code("downstream.report_generation.metrics.label_chexbert"),
         version=VERSIONS["downstream"],
-        weights=partial(scorer_contents, name="chexbert"),
-        flags=report_metric_flags("chexbert"),
+        weights=per_job(READS.scorer, name="chexbert"),
+        flags=arguments.scorer_flags(RUN, "chexbert"),
     shell:
         "python -m workflow_scripts.downstream.report_generation.metrics.label_chexbert"
         " --outcomes {input.outcomes} {params.flags} --output {output}"
@@ -294,9 +294,9 @@ rule downstream_radgraph:
     params:
         *code("downstream.report_generation.metrics.score_radgraph"),
         version=VERSIONS["downstream"],
-        weights=partial(scorer_contents, name="radgraph"),
+        weights=per_job(READS.scorer, name="radgraph"),
         packages=quote(REPORT_PACKAGES),
-        flags=report_metric_flags("radgraph"),
+        flags=arguments.scorer_flags(RUN, "radgraph"),
         progress="results/downstream/report_generation/{setting}/{model}/.radgraph-{repeat}",
     shell:
         "PYTHONPATH={params.packages}"
@@ -325,9 +325,9 @@ rule downstream_green:
     params:
         *code("downstream.report_generation.metrics.score_green"),
         version=VERSIONS["downstream"],
-        weights=partial(scorer_contents, name="green"),
+        weights=per_job(READS.scorer, name="green"),
         packages=quote(REPORT_PACKAGES),
-        flags=report_metric_flags("green"),
+        flags=arguments.scorer_flags(RUN, "green"),
         progress="results/downstream/report_generation/{setting}/{model}/.green-{repeat}",
     shell:
         "PYTHONPATH={params.packages}"
@@ -356,9 +356,9 @@ rule downstream_ratescore:
     params:
         *code("downstream.report_generation.metrics.score_ratescore"),
         version=VERSIONS["downstream"],
-        weights=partial(scorer_contents, name="ratescore"),
+        weights=per_job(READS.scorer, name="ratescore"),
         packages=quote(REPORT_PACKAGES),
-        flags=report_metric_flags("ratescore"),
+        flags=arguments.scorer_flags(RUN, "ratescore"),
         progress="results/downstream/report_generation/{setting}/{model}/.ratescore-{repeat}",
     shell:
         "PYTHONPATH={params.packages}"
@@ -370,9 +370,9 @@ rule downstream_ratescore:
 rule downstream_score_reports:
     """BLEU, ROUGE-L, CheXbert, RadGraph, GREEN and RaTEScore of an arm's reports, and the gain."""
     input:
-        outcomes=partial(outcomes, task="report_generation"),
-        baseline=report_baseline,
-        scores=report_scores,
+        outcomes=per_job(RUN.outcomes, task="report_generation"),
+        baseline=per_job(RUN.baseline, task="report_generation"),
+        scores=per_job(RUN.report_scores),
     output:
         "results/downstream/report_generation/{setting}/{model}.json",
     log:
@@ -390,8 +390,8 @@ rule downstream_score_reports:
         version=VERSIONS["downstream"],
         bootstrap=config["downstream"]["report_generation"]["bootstrap"],
         seed=config["downstream"]["seed"],
-        baseline=baseline_flag,
-        scores=scores_flag,
+        baseline=flag("baseline"),
+        scores=flag("scores"),
     shell:
         "python -m workflow_scripts.downstream.report_generation.score"
         " --outcomes {input.outcomes} {params.baseline} {params.scores}"

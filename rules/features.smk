@@ -12,7 +12,7 @@ rule features_train_reid:
     input:
         manifest="results/cohort/training/manifest.parquet",
     output:
-        weights="results/features/reid/weights.pth",
+        weights=REID_WEIGHTS,
         preprocessing="results/features/reid/preprocessor_config.json",
         history="results/features/reid/training.csv",
     log:
@@ -29,9 +29,9 @@ rule features_train_reid:
     params:
         version=VERSIONS["features"],
         radiographs=radiographs("train"),
-        contents=reid_start,
+        contents=per_job(READS.reid_start),
         initial=quote(config["encoders"]["reid"]["weights"]),
-        flags=flags(REID_TRAINING or {}),
+        flags=arguments.reid_flags(RUN),
         progress="results/features/reid/.progress",
     shell:
         "python -m workflow_scripts.features.train_reid --manifest {input.manifest}"
@@ -44,10 +44,11 @@ rule features_train_reid:
 rule features_fidelity:
     """Features of a model's test images and of their captions."""
     input:
-        shards=partial(shards, prompt_set="test"),
+        shards=per_job(RUN.shards, prompt_set="test"),
     output:
         expand(
-            "results/features/{{model}}/test/{encoder}.h5", encoder=FIDELITY_ENCODERS
+            "results/features/{{model}}/test/{encoder}.h5",
+            encoder=RUN.fidelity_encoders,
         ),
     log:
         "logs/features/{model}_test.log",
@@ -61,13 +62,13 @@ rule features_fidelity:
         mem_mb=partial(more_memory, base=32000),
         runtime=240,
     params:
-        *code("features.extract", *encoder_modules(FIDELITY_ENCODERS)),
+        *code("features.extract", *encoder_modules(RUN.fidelity_encoders)),
         version=VERSIONS["features"],
         protocol=config["protocol"],
         folder=output_folder,
-        encoders=partial(encoder_flags, names=FIDELITY_ENCODERS),
-        weights=partial(encoder_contents, names=FIDELITY_ENCODERS),
-        bits=bits(),
+        encoders=arguments.encoder_flags(RUN, RUN.fidelity_encoders),
+        weights=per_job(READS.encoders, names=RUN.fidelity_encoders),
+        bits=READS.bits(),
         progress="results/features/{model}/test/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection {wildcards.model}"
@@ -79,14 +80,14 @@ rule features_fidelity:
 rule features_privacy:
     """Features of the images that a model made from training captions."""
     input:
-        shards=partial(shards, prompt_set="privacy"),
-        trained=trained_weights,
+        shards=per_job(RUN.shards, prompt_set="privacy"),
+        trained=RUN.trained_weights(),
     output:
         features=expand(
             "results/features/{{model}}/privacy/{encoder}.h5", encoder=PRIVACY_ENCODERS
         ),
         other=expand(
-            f"results/features/{{{{model}}}}/privacy/{OTHER_PROTOCOL}/{{encoder}}.h5",
+            f"results/features/{{{{model}}}}/privacy/{RUN.other_protocol}/{{encoder}}.h5",
             encoder=PRIVACY_ENCODERS,
         ),
     log:
@@ -104,12 +105,12 @@ rule features_privacy:
         *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
         protocol=config["protocol"],
-        other=OTHER_PROTOCOL,
+        other=RUN.other_protocol,
         folder=partial(folder_of_outputs, name="features"),
         other_folder=partial(folder_of_outputs, name="other"),
-        encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
-        weights=partial(encoder_contents, names=PRIVACY_ENCODERS),
-        bits=bits(),
+        encoders=arguments.encoder_flags(RUN, PRIVACY_ENCODERS),
+        weights=per_job(READS.encoders, names=PRIVACY_ENCODERS),
+        bits=READS.bits(),
         progress="results/features/{model}/privacy/.progress",
         other_progress="results/features/{model}/privacy/.progress-other",
     shell:
@@ -129,7 +130,9 @@ rule features_reference:
     input:
         manifest="results/cohort/manifest.parquet",
     output:
-        expand("results/features/real/test/{encoder}.h5", encoder=REFERENCE_ENCODERS),
+        expand(
+            "results/features/real/test/{encoder}.h5", encoder=RUN.reference_encoders
+        ),
     log:
         "logs/features/real_test.log",
     benchmark:
@@ -142,12 +145,12 @@ rule features_reference:
         mem_mb=partial(more_memory, base=32000),
         runtime=240,
     params:
-        *code("features.extract", *encoder_modules(REFERENCE_ENCODERS)),
+        *code("features.extract", *encoder_modules(RUN.reference_encoders)),
         version=VERSIONS["features"],
         protocol=config["protocol"],
         folder=output_folder,
-        encoders=partial(encoder_flags, names=REFERENCE_ENCODERS),
-        weights=partial(encoder_contents, names=REFERENCE_ENCODERS),
+        encoders=arguments.encoder_flags(RUN, RUN.reference_encoders),
+        weights=per_job(READS.encoders, names=RUN.reference_encoders),
         radiographs=radiographs("test"),
         progress="results/features/real/test/.progress",
     shell:
@@ -161,7 +164,7 @@ rule features_training:
     """Features of every training radiograph, for the search of the closest one."""
     input:
         manifest="results/cohort/manifest.parquet",
-        trained=trained_weights,
+        trained=RUN.trained_weights(),
     output:
         expand("results/features/real/train/{encoder}.h5", encoder=PRIVACY_ENCODERS),
     log:
@@ -180,8 +183,8 @@ rule features_training:
         version=VERSIONS["features"],
         protocol=config["protocol"],
         folder=output_folder,
-        encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
-        weights=partial(encoder_contents, names=PRIVACY_ENCODERS),
+        encoders=arguments.encoder_flags(RUN, PRIVACY_ENCODERS),
+        weights=per_job(READS.encoders, names=PRIVACY_ENCODERS),
         radiographs=radiographs("train"),
         progress="results/features/real/train/.progress",
     shell:
@@ -196,10 +199,10 @@ rule features_prompts:
     input:
         manifest="results/cohort/{captions}manifest.parquet",
         prompts="results/cohort/{captions}prompts/privacy.parquet",
-        trained=trained_weights,
+        trained=RUN.trained_weights(),
     output:
         expand(
-            f"results/features/real/{{{{captions}}}}prompts/{OTHER_PROTOCOL}/{{encoder}}.h5",
+            f"results/features/real/{{{{captions}}}}prompts/{RUN.other_protocol}/{{encoder}}.h5",
             encoder=PRIVACY_ENCODERS,
         ),
     log:
@@ -216,10 +219,10 @@ rule features_prompts:
     params:
         *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
-        protocol=OTHER_PROTOCOL,
+        protocol=RUN.other_protocol,
         folder=output_folder,
-        encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
-        weights=partial(encoder_contents, names=PRIVACY_ENCODERS),
+        encoders=arguments.encoder_flags(RUN, PRIVACY_ENCODERS),
+        weights=per_job(READS.encoders, names=PRIVACY_ENCODERS),
         radiographs=radiographs("train"),
         progress="results/features/real/{captions}prompts/.progress",
     shell:
@@ -233,13 +236,13 @@ rule features_held_out:
     """Features of radiographs that no model was trained on, as the attacker sees them."""
     input:
         manifest="results/cohort/manifest.parquet",
-        trained=trained_weights,
+        trained=RUN.trained_weights(),
     output:
         features=expand(
             "results/features/real/held_out/{encoder}.h5", encoder=PRIVACY_ENCODERS
         ),
         other=expand(
-            f"results/features/real/held_out/{OTHER_PROTOCOL}/{{encoder}}.h5",
+            f"results/features/real/held_out/{RUN.other_protocol}/{{encoder}}.h5",
             encoder=PRIVACY_ENCODERS,
         ),
     log:
@@ -257,11 +260,11 @@ rule features_held_out:
         *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
         protocol=config["protocol"],
-        other=OTHER_PROTOCOL,
+        other=RUN.other_protocol,
         folder=partial(folder_of_outputs, name="features"),
         other_folder=partial(folder_of_outputs, name="other"),
-        encoders=partial(encoder_flags, names=PRIVACY_ENCODERS),
-        weights=partial(encoder_contents, names=PRIVACY_ENCODERS),
+        encoders=arguments.encoder_flags(RUN, PRIVACY_ENCODERS),
+        weights=per_job(READS.encoders, names=PRIVACY_ENCODERS),
         radiographs=radiographs("test", "validate"),
         progress="results/features/real/held_out/.progress",
         other_progress="results/features/real/held_out/.progress-other",

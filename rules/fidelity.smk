@@ -6,8 +6,8 @@
 rule fidelity_score:
     """Fidelity of one model in one encoder's features, from the cache alone."""
     input:
-        manifest=manifest,
-        prompts=partial(prompts, prompt_set="test"),
+        manifest=per_job(RUN.manifest),
+        prompts=per_job(RUN.prompts, prompt_set="test"),
         real=rules.features_reference.output,
         generated=rules.features_fidelity.output,
     output:
@@ -27,7 +27,7 @@ rule fidelity_score:
         *code("fidelity.score"),
         version=VERSIONS["fidelity"],
         protocol=config["protocol"],
-        flags=fidelity_flags,
+        flags=arguments.fidelity_flags(RUN),
         real=partial(input_folder, name="real"),
         generated=partial(input_folder, name="generated"),
     shell:

@@ -12,7 +12,7 @@
 checkpoint finetune_train:
     """Fine-tune one model on every captioned training image, up to the end or the time limit."""
     input:
-        manifest=read_training,
+        manifest=per_job(RUN.training_manifest),
         before=span_before,
     output:
         directory("results/finetune/{model}/spans/{span}"),
@@ -30,9 +30,9 @@ checkpoint finetune_train:
         runtime=2880,
     params:
         version=VERSIONS["finetune"],
-        weights=trained_base,
+        weights=per_job(READS.base),
         radiographs=radiographs("train"),
-        flags=finetune_flags,
+        flags=per_job(arguments.finetune_flags, run=RUN),
         launcher=launch,
         progress="results/finetune/{model}/.progress",
         cache="results/finetune/.encoded",

@@ -7,10 +7,10 @@
 rule generate_sample:
     """Sample one shard of a prompt set from a text-to-image model."""
     input:
-        prompts=asked,
+        prompts=per_job(RUN.sampled_prompts),
         # A folder has no checksum: what it holds is told by the curve, made by the same job.
-        checkpoint=ancient(checkpoint),
-        curve=curve,
+        checkpoint=ancient(per_job(RUN.checkpoint)),
+        curve=per_job(RUN.curve),
     output:
         "results/generate/{model}/{prompt_set}/part-{shard}-of-{shards}.parquet",
     log:
@@ -18,7 +18,7 @@ rule generate_sample:
     benchmark:
         "benchmarks/generate/{model}/{prompt_set}_{shard}_of_{shards}.tsv"
     wildcard_constraints:
-        model="|".join(SAMPLED) or "none",
+        model="|".join(RUN.sampled) or "none",
     priority: 90
     conda:
         "../envs/core.yaml"
@@ -29,9 +29,9 @@ rule generate_sample:
         runtime=partial(sampling_minutes, otherwise=720),
     params:
         version=VERSIONS["generate"],
-        weights=sampled_base,
-        block=generate_block,
-        flags=generate_flags,
+        weights=per_job(READS.sampled_base),
+        block=per_job(arguments.sampled_block, run=RUN),
+        flags=per_job(arguments.sample_flags, run=RUN),
         progress="results/generate/{model}/{prompt_set}/.progress-{shard}-of-{shards}",
     shell:
         "python -m workflow_scripts.generate.sample --model {wildcards.model} {params.flags}"
@@ -43,8 +43,8 @@ rule generate_sample:
 rule generate_external:
     """Import one shard of a user's own images."""
     input:
-        prompts=prompts,
-        sources=ancient(external_sources),
+        prompts=per_job(RUN.prompts),
+        sources=ancient(per_job(RUN.external_tables)),
     output:
         "results/generate/{model}/{prompt_set}/part-{shard}-of-{shards}.parquet",
     log:
@@ -52,7 +52,7 @@ rule generate_external:
     benchmark:
         "benchmarks/generate/{model}/{prompt_set}_{shard}_of_{shards}.tsv"
     wildcard_constraints:
-        model="|".join(EXTERNAL) or "none",
+        model="|".join(RUN.external) or "none",
     conda:
         "../envs/core.yaml"
     threads: 1
@@ -62,8 +62,8 @@ rule generate_external:
     params:
         *code("generate.import_external"),
         version=VERSIONS["generate"],
-        contents=imported_images,
-        flags=external_flags,
+        contents=per_job(READS.external_images),
+        flags=per_job(arguments.external_flags, run=RUN),
     shell:
         "python -m workflow_scripts.generate.import_external {params.flags}"
         " --prompts {input.prompts} --shard {wildcards.shard} --shards {wildcards.shards}"
@@ -73,8 +73,8 @@ rule generate_external:
 rule generate_control:
     """Make one shard of a control: real, copied, blurred or noise images."""
     input:
-        manifest=manifest,
-        prompts=prompts,
+        manifest=per_job(RUN.manifest),
+        prompts=per_job(RUN.prompts),
     output:
         "results/generate/{model}/{prompt_set}/part-{shard}-of-{shards}.parquet",
     log:
@@ -82,7 +82,7 @@ rule generate_control:
     benchmark:
         "benchmarks/generate/{model}/{prompt_set}_{shard}_of_{shards}.tsv"
     wildcard_constraints:
-        model="|".join(CONTROLS) or "none",
+        model="|".join(RUN.controls) or "none",
     conda:
         "../envs/core.yaml"
     threads: 1
@@ -93,7 +93,7 @@ rule generate_control:
         *code("generate.make_control"),
         version=VERSIONS["generate"],
         radiographs=radiographs(*SPLITS),
-        flags=control_flags,
+        flags=per_job(arguments.control_flags, run=RUN),
     shell:
         "python -m workflow_scripts.generate.make_control {params.flags}"
         " --manifest {input.manifest} --prompts {input.prompts}"
@@ -104,7 +104,7 @@ rule generate_control:
 rule generate_export:
     """A prompt set's images as a folder of PNGs with a metadata.csv, for people."""
     input:
-        shards=shards,
+        shards=per_job(RUN.shards),
     output:
         directory("results/generate/{model}/{prompt_set}/images"),
     log:

@@ -12,22 +12,22 @@
 rule privacy_score:
     """One model against its prompts' own radiographs, all training images, and unseen ones."""
     input:
-        manifest=manifest,
-        prompts=partial(prompts, prompt_set="privacy"),
-        shards=partial(shards, prompt_set="privacy"),
+        manifest=per_job(RUN.manifest),
+        prompts=per_job(RUN.prompts, prompt_set="privacy"),
+        shards=per_job(RUN.shards, prompt_set="privacy"),
         training=rules.features_training.output,
         held_out=rules.features_held_out.output.features,
-        own=own_radiographs,
+        own=per_job(RUN.own_features),
         generated=rules.features_privacy.output.features,
         other_generated=rules.features_privacy.output.other,
-        held_out_prompts=partial(prompts, prompt_set="test"),
-        answers=test_answers,
+        held_out_prompts=per_job(RUN.prompts, prompt_set="test"),
+        answers=per_job(RUN.test_answers),
     output:
         record="results/privacy/{model}.json",
         pairs="results/privacy/{model}_pairs.parquet",
         others="results/privacy/{model}_others.parquet",
-        other_record=f"results/privacy/{OTHER_PROTOCOL}/{{model}}.json",
-        other_pairs=f"results/privacy/{OTHER_PROTOCOL}/{{model}}_pairs.parquet",
+        other_record=f"results/privacy/{RUN.other_protocol}/{{model}}.json",
+        other_pairs=f"results/privacy/{RUN.other_protocol}/{{model}}_pairs.parquet",
         closest="results/privacy/closest/{model}.json",
         closest_pairs="results/privacy/closest/{model}_pairs.parquet",
         novelty="results/privacy/novelty/{model}.json",
@@ -47,8 +47,8 @@ rule privacy_score:
         version=VERSIONS["privacy"],
         radiographs=radiographs("train"),
         protocol=config["protocol"],
-        other=OTHER_PROTOCOL,
-        flags=privacy_flags,
+        other=RUN.other_protocol,
+        flags=arguments.privacy_flags(RUN),
         matches=config["privacy"]["matches"],
         training=partial(input_folder, name="training"),
         held_out=partial(input_folder, name="held_out"),
@@ -84,7 +84,7 @@ rule privacy_score:
 rule privacy_lenses:
     """Which lens sees a model's images resemble their prompts' radiographs."""
     input:
-        manifest=manifest,
+        manifest=per_job(RUN.manifest),
         pairs="results/privacy/{model}_pairs.parquet",
         others="results/privacy/{model}_others.parquet",
         record="results/privacy/{model}.json",
@@ -104,7 +104,7 @@ rule privacy_lenses:
         *code("privacy.score_lenses"),
         version=VERSIONS["privacy"],
         protocol=config["protocol"],
-        flags=flags({name: config["privacy"][name] for name in ("bootstrap", "seed")}),
+        flags=arguments.privacy_flags(RUN, only=("bootstrap", "seed")),
     shell:
         "python -m workflow_scripts.privacy.score_lenses --model {wildcards.model}"
         " --protocol {params.protocol} --manifest {input.manifest} --pairs {input.pairs}"
@@ -120,7 +120,7 @@ rule privacy_attacker:
         other_real=rules.features_held_out.output.other,
     output:
         record="results/privacy/attacker/real.json",
-        other_record=f"results/privacy/{OTHER_PROTOCOL}/attacker/real.json",
+        other_record=f"results/privacy/{RUN.other_protocol}/attacker/real.json",
     log:
         "logs/privacy/attacker.log",
     benchmark:
@@ -135,7 +135,7 @@ rule privacy_attacker:
         *code("privacy.score_attacker"),
         version=VERSIONS["privacy"],
         protocol=config["protocol"],
-        other=OTHER_PROTOCOL,
+        other=RUN.other_protocol,
         threshold=config["privacy"]["threshold"],
         real=partial(input_folder, name="real"),
         other_real=partial(input_folder, name="other_real"),

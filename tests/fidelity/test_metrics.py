@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from workflow_scripts.fidelity import metrics
-from workflow_scripts.fidelity.comparison import SUBSETS, Settings, Side
+from workflow_scripts.fidelity.comparison import SUBSETS, Side
 from workflow_scripts.fidelity.score import distribution_values
+from workflow_scripts.fidelity.settings import Settings
 
 MINE = """
 from workflow_scripts.common.measurement import Metric

@@ -12,6 +12,7 @@ from PIL import Image
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import read_shards
 from workflow_scripts.common.manifest import FINDINGS, PROMPT_SETS
+from workflow_scripts.generate.controls import ControlSettings
 from workflow_scripts.generate.export_images import export_images
 from workflow_scripts.generate.make_control import (
     assign_held_out,
@@ -26,14 +27,11 @@ def _make(cohort, kind, prompt_set="test", shards=1, seed=5):
     for shard in range(shards):
         output = cohort.folder / f"{kind}-{prompt_set}-{shard}-of-{shards}.parquet"
         make_control(
-            kind,
+            ControlSettings(kind, seed, blur=0.1, size=32),
             cohort.path,
             cohort.folder / f"{prompt_set}.parquet",
             prompt_set,
             output,
-            seed,
-            blur=0.1,
-            size=32,
             shard=shard,
             shards=shards,
         )

@@ -6,7 +6,6 @@ device. What the cores can decode, what they can prepare, and the network with c
 it: they say what the limit is.
 """
 
-import argparse
 import io
 import os
 from collections.abc import Callable
@@ -149,17 +148,18 @@ def cxas_work(
     """Return the same of CXAS, which draws the clavicles."""
     from workflow_scripts.downstream.segmentation.cxas import Cxas, draw_masks, prepare
     from workflow_scripts.downstream.segmentation.label import _drawn
+    from workflow_scripts.downstream.segmentation.settings import LabellerSettings
 
     size = 64 if tiny else 512
     network = Cxas((1, 1, 1, 1), 4, 8) if tiny else Cxas()
     network = network.eval().to(device)
-    args = argparse.Namespace(threads=cores, size=size, batch_size=batch, classes=list(CLAVICLES))
+    labeller = LabellerSettings(Path(), tuple(CLAVICLES), size, batch)
 
     def bare(inputs: list[torch.Tensor]) -> None:
-        draw_masks(network, torch.stack(inputs).to(device), args.classes)
+        draw_masks(network, torch.stack(inputs).to(device), labeller.classes)
 
     def whole() -> None:
-        drawn = sum(len(found) for found in _drawn(network, iter(items), args, device))
+        drawn = sum(len(found) for found in _drawn(network, iter(items), labeller, cores, device))
         assert drawn == len(items)
 
     return lambda image: prepare(image, size), bare, whole

@@ -23,7 +23,7 @@ import io
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,11 +41,13 @@ from workflow_scripts.common.images import ImageItem
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.pixels import normalise, rotate, to_unit
 from workflow_scripts.common.resnet import check_pretrained, pretrained_resnet
+from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.common.squares import decode_square
 from workflow_scripts.common.training import begin_attempt, best_epoch, random_stream, train
 from workflow_scripts.common.validation import split_by_patient
 from workflow_scripts.features.encoders import reid
 from workflow_scripts.features.encoders.transform import SIDECAR
+from workflow_scripts.features.settings import ReidSettings
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +243,7 @@ def initial_network(weights: Path, seed: int) -> reid.SiameseNetwork:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
-    args = _arguments(argv)
+    args, settings = _arguments(argv)
     device = pick_device(args.gpus)
     torch.set_num_threads(args.threads)
     accelerator = accelerator_on(device)
@@ -251,7 +253,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("no image of the training split", args.manifest, "check the split")
     patients = frame["patient_id"].to_numpy(str)
     sites = frame["site"].fillna("").to_numpy(str)
-    training, validation = split_by_patient(patients, args.validation_share, args.seed)
+    training, validation = split_by_patient(patients, settings.validation_share, settings.seed)
     try:
         judges = Population(patients[validation], sites[validation])
     except InputError as error:
@@ -259,7 +261,7 @@ def main(argv: list[str] | None = None) -> None:
             f"{error.what} for validation", args.manifest, "give more patients, or a larger share"
         ) from None
     count = min(MOST_VALIDATION_PAIRS, 4 * len(validation))
-    drawn = judges.draw(count, random_stream(args.seed, 0, _VALIDATION))
+    drawn = judges.draw(count, random_stream(settings.seed, 0, _VALIDATION))
     judged = Pairs(validation[drawn.first], validation[drawn.second], drawn.same)
     population = Population(patients[training], sites[training])
     log.info(
@@ -268,31 +270,29 @@ def main(argv: list[str] | None = None) -> None:
         *(len(validation), len(judges.of_patient)),
     )
     items = (ImageItem(i, p) for i, p in zip(frame["image_id"], frame["path"], strict=True))
-    pixels = decode_square(items, len(frame), args.size, True, args.threads, "reading radiographs")
+    pixels = decode_square(
+        items, len(frame), settings.size, True, args.threads, "reading radiographs"
+    )
 
-    network = initial_network(args.weights, args.seed).to(accelerator.device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=args.learning_rate)
-    scheduler = ReduceLROnPlateau(optimizer, factor=0.1, patience=args.patience)
+    network = initial_network(args.weights, settings.seed).to(accelerator.device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    scheduler = ReduceLROnPlateau(optimizer, factor=0.1, patience=settings.patience)
     task = VerificationTask(
         pixels,
         (training, population),
         judged,
-        n_train=args.pairs or len(training),
-        batch_size=args.batch_size,
-        rotation_degrees=args.rotation_degrees,
-        contrast=args.contrast,
-        seed=args.seed,
+        n_train=settings.pairs or len(training),
+        batch_size=settings.batch_size,
+        rotation_degrees=settings.rotation_degrees,
+        contrast=settings.contrast,
+        seed=settings.seed,
         device=accelerator.device,
     )
-    settings = {
-        key: getattr(args, key)
-        for key in (
-            *("size", "epochs", "batch_size", "pairs", "learning_rate", "validation_share"),
-            *("rotation_degrees", "contrast", "patience", "seed"),
-        )
+    made_by = {
+        **asdict(settings),
+        "weights_sha256": sha256_of(args.weights),
+        "version": args.version,
     }
-    settings["weights_sha256"] = sha256_of(args.weights)
-    made_by = {**settings, "version": args.version}
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
     for array in (pixels, patients, sites):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -302,9 +302,9 @@ def main(argv: list[str] | None = None) -> None:
         task,
         optimizer,
         scheduler,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        seed=args.seed,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
         attempt=attempt,
         key=digest.hexdigest(),
         accelerator=accelerator,
@@ -320,7 +320,7 @@ def main(argv: list[str] | None = None) -> None:
         losses = (entry.training_loss, entry.validation_loss)
         writer.writerow([entry.epoch + 1, *losses, entry.learning_rate])
     write_text(args.history, text.getvalue())
-    size = {"height": args.size, "width": args.size}
+    size = {"height": settings.size, "width": settings.size}
     write_text(
         args.output.parent / SIDECAR,
         json.dumps({"do_center_crop": False, "size": size}, indent=2) + "\n",
@@ -335,21 +335,12 @@ def main(argv: list[str] | None = None) -> None:
     log.info("the best of %d epochs is %d", len(history), best_epoch(history) + 1)
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
+def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ReidSettings]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add: Callable[..., Any] = parser.add_argument
     add("--manifest", type=Path, required=True)
     add("--weights", type=Path, required=True, help="initial weights")
-    add("--size", type=int, default=256, help="side of the images, pixels")
-    add("--epochs", type=int, default=11)
-    add("--batch-size", type=int, default=64, help="pairs")
-    add("--pairs", type=int, default=0, help="pairs of an epoch; 0: as many as images")
-    add("--learning-rate", type=float, default=1e-4)
-    add("--patience", type=int, default=5, help="epochs without gain before a lower rate")
-    add("--validation-share", type=float, default=0.05, help="of the training split, in (0, 1)")
-    add("--rotation-degrees", type=float, default=0.0)
-    add("--contrast", type=float, default=0.0)
-    add("--seed", type=int, required=True)
+    add_flags(parser, ReidSettings)
     add("--version", type=int, default=1, help="of the stage")
     add("--progress", type=Path, required=True, help="folder; removed at the end")
     add("--gpus", type=int, default=0)
@@ -357,11 +348,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--output", type=Path, required=True, help="state dict, .pth")
     add("--history", type=Path, required=True, help="losses of each epoch, CSV")
     args = parser.parse_args(argv)
-    if args.epochs < 1 or args.batch_size < 2 or args.size < 32 or args.pairs < 0:
-        parser.error("--epochs is 1 or more, --batch-size 2, --size 32, --pairs 0")
-    if not 0 < args.validation_share < 1:
-        parser.error("--validation-share lies between 0 and 1")
-    return args
+    return args, settings_of_flags(ReidSettings, args, parser)
 
 
 if __name__ == "__main__":

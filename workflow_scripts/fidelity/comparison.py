@@ -10,6 +10,7 @@ from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.measurement import Metric
 from workflow_scripts.common.records import Value
 from workflow_scripts.fidelity.resample import Resamples, Units, draw_resamples, units_of
+from workflow_scripts.fidelity.settings import Settings
 
 if TYPE_CHECKING:
     import torch
@@ -18,15 +19,6 @@ SUBSETS: Final = ("all", *FINDINGS)
 
 SIDES: Final = ("Generated images", "Real images")
 """What `n` and `n_reference` count."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the values depend on beside the features."""
-
-    nearest_k: int = 5
-    kid_bootstrap: int = 1000
-    seed: int = 42
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,11 @@ from workflow_scripts.common.manifest import (
 )
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.features.cache import Features
 from workflow_scripts.fidelity.alignment import cosine_alignment
 from workflow_scripts.fidelity.arrays import CPU
-from workflow_scripts.fidelity.comparison import SUBSETS, Comparison, Found, Settings, Side
+from workflow_scripts.fidelity.comparison import SUBSETS, Comparison, Found, Side
 from workflow_scripts.fidelity.inputs import (
     digest_of,
     of_prompts,
@@ -54,6 +55,7 @@ from workflow_scripts.fidelity.inputs import (
 )
 from workflow_scripts.fidelity.metrics import fid, kid, manifolds, metric_modules
 from workflow_scripts.fidelity.references import OTHER_REFERENCES, answered, reference_rows
+from workflow_scripts.fidelity.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -306,7 +308,7 @@ def score(
     )
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, Settings]:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add: Callable[..., Any] = parser.add_argument
@@ -317,18 +319,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--prompts", required=True, type=Path, help="the prompt set `test`")
     add("--real", required=True, type=Path, help="folder of the real images' features")
     add("--generated", required=True, type=Path, help="folder of the model's features")
-    add("--nearest-k", type=int, default=Settings.nearest_k)
-    add("--kid-bootstrap", type=int, default=Settings.kid_bootstrap, help="0: no interval")
-    add("--seed", type=int, default=Settings.seed)
+    add_flags(parser, Settings)
     add("--threads", type=int, default=1)
     add("--gpus", type=int, default=0)
     add("--output", required=True, type=Path)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    return args, settings_of_flags(Settings, args, parser)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    args = parse_arguments(argv)
+    args, settings = parse_arguments(argv)
     torch.set_num_threads(args.threads)
     device = pick_device(args.gpus)
     record = score(
@@ -339,7 +340,7 @@ def main(argv: list[str] | None = None) -> None:
         args.prompts,
         args.real,
         args.generated,
-        Settings(args.nearest_k, args.kid_bootstrap, args.seed),
+        settings,
         device,
     )
     write_record(record, args.output)

@@ -19,9 +19,7 @@ import argparse
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -40,18 +38,11 @@ from workflow_scripts.common.images import (
 from workflow_scripts.common.manifest import FINDINGS, PROMPT_SETS, read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
+from workflow_scripts.common.settings import add_flags, settings_of_flags
+from workflow_scripts.generate.controls import ControlSettings
 from workflow_scripts.generate.sharding import shard_rows
 
 log = logging.getLogger(__name__)
-
-KINDS: Final = (
-    "held_out_real",
-    "training_copies",
-    "flipped_copies",
-    "brightened_copies",
-    "blurred_real",
-    "noise",
-)
 
 
 def held_out_pool(manifest: pd.DataFrame, prompts: pd.DataFrame, prompt_set: str) -> np.ndarray:
@@ -198,31 +189,22 @@ def assign_held_out(
 
 
 def make_control(
-    kind: str,
+    settings: ControlSettings,
     manifest: Path,
     prompts: Path,
     prompt_set: str,
     output: Path,
-    seed: int,
-    blur: float = 0.02,
-    brighten: float = 0.1,
-    size: int = 512,
     shard: int = 0,
     shards: int = 1,
 ) -> None:
     """Write one shard of a control.
 
     Args:
-        kind: one of `KINDS`.
+        settings: what it shows; the seed is that of the draw and of the noise.
         manifest: the cohort's.
         prompts: the prompt set.
         prompt_set: its name, which says what the reference is.
         output: the Parquet shard to write.
-        seed: of the draw and of the noise.
-        blur: standard deviation of the Gaussian blur, as a share of the shorter side.
-        brighten: the share by which brightened copies' gray values are raised, cut off at white.
-        size: side in pixels of blurred images and noise; flipped and brightened copies whose
-            shorter side is longer are reduced to it.
         shard: which shard, from 0.
         shards: how many there are.
 
@@ -230,11 +212,12 @@ def make_control(
         InputError: an empty pool, a prompt whose image is not in the manifest, a missing or broken
             image file.
     """
+    kind = settings.kind
     frame = read_prompts(prompts)
     rows = shard_rows(len(frame), shard, shards)
     if kind == "noise":
         write_shard(
-            _noise(frame.iloc[rows.start : rows.stop], seed, size),
+            _noise(frame.iloc[rows.start : rows.stop], settings.seed, settings.size),
             output,
             [{"device": "cpu", **slurm_job()}],
         )
@@ -246,34 +229,25 @@ def make_control(
             lost = frame["image_id"].iloc[int((sources < 0).argmax())]
             raise InputError(f"the prompts' image {lost!r} is not in the manifest", prompts)
     else:
-        sources = assign_held_out(cohort, frame, prompt_set, seed)
+        sources = assign_held_out(cohort, frame, prompt_set, settings.seed)
     shown = cohort.iloc[sources[rows.start : rows.stop]]
     ids = frame["prompt_id"].iloc[rows.start : rows.stop].tolist()
     write_shard(
-        _real(ids, shown, kind, Change(blur, brighten, size)),
+        _real(ids, shown, settings),
         output,
         [{"device": "cpu", **slurm_job()}],
     )
 
 
-@dataclass(frozen=True)
-class Change:
-    """By how much controls change a radiograph; see `make_control`."""
-
-    blur: float
-    brighten: float
-    size: int
-
-
-def changed(image: Image.Image, kind: str, by: Change) -> Image.Image:
-    """Return a radiograph as a control of this kind shows it.
+def changed(image: Image.Image, by: ControlSettings) -> Image.Image:
+    """Return a radiograph as a control shows it.
 
     Args:
         image: 8-bit RGB.
-        kind: `blurred_real`, `flipped_copies` or `brightened_copies`.
-        by: by how much.
+        by: of the kind `blurred_real`, `flipped_copies` or `brightened_copies`, and by how much.
+            Flipped and brightened ones whose shorter side is longer than `size` are reduced to it.
     """
-    if kind == "blurred_real":
+    if by.kind == "blurred_real":
         blurred = image.filter(ImageFilter.GaussianBlur(by.blur * min(image.size)))
         return centre_square(blurred, by.size)
     image = gray_if_colourless(image)
@@ -281,13 +255,14 @@ def changed(image: Image.Image, kind: str, by: Change) -> Image.Image:
     if scale < 1:
         width, height = (max(by.size, round(side * scale)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    if kind == "flipped_copies":
+    if by.kind == "flipped_copies":
         return ImageOps.mirror(image)
     levels = [min(255, round(level * (1 + by.brighten))) for level in range(256)]
     return image.point(levels * len(image.getbands()))
 
 
-def _real(ids: list[str], shown: pd.DataFrame, kind: str, by: Change) -> Iterator[ImageItem]:
+def _real(ids: list[str], shown: pd.DataFrame, settings: ControlSettings) -> Iterator[ImageItem]:
+    kind = settings.kind
     progress = Progress(f"control {kind}", len(ids), "images")
     columns = (shown[name].tolist() for name in ("image_id", "path", "caption"))
     for prompt_id, image_id, path, caption in zip(ids, *columns, strict=True):
@@ -298,7 +273,7 @@ def _real(ids: list[str], shown: pd.DataFrame, kind: str, by: Change) -> Iterato
             raise unreadable("cannot read an image", error, file) from None
         suffix = file.suffix.lower()
         if kind not in ("held_out_real", "training_copies"):
-            data, suffix = png_bytes(changed(decode_image(data, path), kind, by)), ".png"
+            data, suffix = png_bytes(changed(decode_image(data, path), settings)), ".png"
         yield ImageItem(prompt_id, f"{prompt_id}{suffix}", data, caption or "", image_id)
         progress.update()
 
@@ -316,18 +291,23 @@ def _noise(prompts: pd.DataFrame, seed: int, size: int) -> Iterator[ImageItem]:
 def main(argv: list[str] | None = None) -> None:
     """Parse the flags and make a shard."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kind", required=True, choices=KINDS)
     parser.add_argument("--manifest", required=True, type=Path)
     parser.add_argument("--prompts", required=True, type=Path)
     parser.add_argument("--prompt-set", required=True, choices=PROMPT_SETS)
-    parser.add_argument("--seed", required=True, type=int)
-    parser.add_argument("--blur", default=0.02, type=float, help="sigma / shorter side")
-    parser.add_argument("--brighten", default=0.1, type=float, help="share added to gray values")
-    parser.add_argument("--size", default=512, type=int, help="side in pixels")
+    add_flags(parser, ControlSettings)
     parser.add_argument("--shard", default=0, type=int)
     parser.add_argument("--shards", default=1, type=int)
     parser.add_argument("--output", required=True, type=Path)
-    make_control(**vars(parser.parse_args(argv)))
+    flags = parser.parse_args(argv)
+    make_control(
+        settings_of_flags(ControlSettings, flags, parser),
+        flags.manifest,
+        flags.prompts,
+        flags.prompt_set,
+        flags.output,
+        flags.shard,
+        flags.shards,
+    )
 
 
 if __name__ == "__main__":

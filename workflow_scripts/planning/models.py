@@ -48,12 +48,13 @@ def sampling_settings(block: Block, checkpoint: str | None) -> dict[str, Any]:
     return weights
 
 
-def ablation_settings(block: Block, caption_source: str) -> dict[str, str]:
+def ablation_settings(block: Block, caption_source: str | None) -> dict[str, str | None]:
     """Return what made a model, as text by name: two that differ in one of them are an ablation.
 
     Args:
         block: the model's.
-        caption_source: where the captions come from that it is trained and prompted with.
+        caption_source: where the captions come from that it is trained and prompted with; None
+            where the cohort has none.
     """
     if block["family"] == "control":
         return {"control": block["control"]["kind"]}

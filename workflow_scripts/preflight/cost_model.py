@@ -9,7 +9,6 @@ Assumed: a rate holds for all images; several GPUs do not slow each other down (
 gradients costs has not been measured); nothing waits for a place in a queue.
 """
 
-import argparse
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,8 @@ from typing import Any, Final
 from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.config import prompt_sets_of
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.settings import settings_of_block
+from workflow_scripts.downstream.report_generation.settings import ReporterSettings
 from workflow_scripts.preflight.rates import Rate, newest
 
 GPUS: Final = (1, 4, 8)
@@ -527,7 +528,6 @@ def _report_epochs(config: Mapping[str, Any], setting: str) -> list[tuple[str, i
     """Return the stages of a setting with their epochs, as the training script has them."""
     from workflow_scripts.downstream.report_generation.train import plan_of
 
-    task = config["downstream"]["report_generation"]
-    args = argparse.Namespace(**task, setting=setting)
-    plan = plan_of(args, deviations(config["protocol"]))
+    settings = settings_of_block(ReporterSettings, config["downstream"]["report_generation"])
+    plan = plan_of(setting, settings, deviations(config["protocol"]))
     return [(stage.name, stage.epochs) for stage in plan.stages]

@@ -23,7 +23,7 @@ import argparse
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -39,6 +39,7 @@ from workflow_scripts.common.images import ImageItem, decode_image, read_shards,
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.settings import add_flags
 from workflow_scripts.features.cache import Features
 from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.fidelity.inputs import (
@@ -53,6 +54,7 @@ from workflow_scripts.generate.make_control import positive_masks
 from workflow_scripts.privacy.distances import latent_distance, pixel_distance, pixels
 from workflow_scripts.privacy.other_prompts import OTHERS, other_radiographs
 from workflow_scripts.privacy.private_table import write_private_table
+from workflow_scripts.privacy.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -79,15 +81,6 @@ OTHERS_SCHEMA: Final = pa.schema(
     [*_PROMPT, pa.field("other_image_id", pa.string(), nullable=False), *_SEEN]
 )
 """A generated image and the radiograph of another prompt, `other_image_id`."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the values depend on beside features and images."""
-
-    threshold: float = 0.85
-    bootstrap: int = 1000
-    seed: int = 42
 
 
 def pixel_distances(
@@ -412,9 +405,7 @@ def model_arguments(description: str) -> argparse.ArgumentParser:
     add("--prompts", required=True, type=Path, help="the prompt set `privacy`")
     add("--real", required=True, type=Path, help="folder of the training radiographs' features")
     add("--generated", required=True, type=Path, help="folder of the model's features")
-    add("--threshold", type=float, default=Settings.threshold, help="delta of the paper")
-    add("--bootstrap", type=int, default=Settings.bootstrap, help="0: no intervals")
-    add("--seed", type=int, default=Settings.seed)
+    add_flags(parser, Settings)
     add("--threads", type=int, default=1)
     add("--output", required=True, type=Path)
     return parser

@@ -27,11 +27,13 @@ from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.settings import add_flags
 from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.fidelity.inputs import REAL, origin, read_encoder
 from workflow_scripts.fidelity.resample import groups_of, units_of
 from workflow_scripts.privacy.held_out import held_out_rows
-from workflow_scripts.privacy.score import Settings, siamese_head
+from workflow_scripts.privacy.score import siamese_head
+from workflow_scripts.privacy.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +237,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--manifest", required=True, type=Path)
     add("--prompts", required=True, type=Path, help="the prompt set `privacy`")
     add("--real", required=True, type=Path, help="folder of held-out radiographs' features")
-    add("--threshold", type=float, default=Settings.threshold, help="delta of the paper")
+    add_flags(parser, Settings, only=("threshold",))
     add("--output", required=True, type=Path)
     return parser.parse_args(argv)
 

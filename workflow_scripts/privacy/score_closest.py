@@ -30,6 +30,7 @@ from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.settings import add_flags
 from workflow_scripts.fidelity.inputs import (
     origin,
     read_comparable,
@@ -41,7 +42,6 @@ from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
 from workflow_scripts.privacy.private_table import write_private_table
 from workflow_scripts.privacy.score import (
-    Settings,
     bootstrap_of_means,
     gpus_argument,
     model_arguments,
@@ -49,6 +49,7 @@ from workflow_scripts.privacy.score import (
     percentile_interval,
     siamese_head,
 )
+from workflow_scripts.privacy.settings import ClosestSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
     parser = model_arguments((__doc__ or "").splitlines()[0])
     pairs_argument(gpus_argument(parser))
-    parser.add_argument("--matches", type=int, default=5, help="closest training images kept")
+    add_flags(parser, ClosestSettings)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     record, pairs = score(

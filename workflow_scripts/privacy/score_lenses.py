@@ -37,6 +37,7 @@ from workflow_scripts.common.records import (
     read_record,
     write_record,
 )
+from workflow_scripts.common.settings import add_flags
 from workflow_scripts.fidelity.inputs import rows_of
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.private_table import read_private_table
@@ -44,9 +45,9 @@ from workflow_scripts.privacy.score import (
     LENSES,
     OTHERS_SCHEMA,
     PAIR_SCHEMA,
-    Settings,
     prompt_table,
 )
+from workflow_scripts.privacy.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -225,8 +226,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--pairs", required=True, type=Path, help="the model's table of pairs")
     add("--others", required=True, type=Path, help="that with other prompts' radiographs")
     add("--record", required=True, type=Path, help="the model's record of the same pairs")
-    add("--bootstrap", type=int, default=Settings.bootstrap, help="replicates of the intervals")
-    add("--seed", type=int, default=Settings.seed)
+    add_flags(parser, Settings, only=("bootstrap", "seed"))
     add("--output", required=True, type=Path)
     args = parser.parse_args(argv)
     settings = Settings(bootstrap=args.bootstrap, seed=args.seed)

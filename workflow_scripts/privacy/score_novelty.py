@@ -50,7 +50,8 @@ from workflow_scripts.fidelity.inputs import (
 )
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.generate.make_control import draw_matched, positive_masks
-from workflow_scripts.privacy.score import Settings, gpus_argument, model_arguments
+from workflow_scripts.privacy.score import gpus_argument, model_arguments
+from workflow_scripts.privacy.settings import Settings
 
 log = logging.getLogger(__name__)
 

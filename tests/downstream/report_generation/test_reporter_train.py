@@ -162,7 +162,7 @@ def test_both_are_put_together_and_a_controls_image_has_its_own_report(world):
     others = world.manifest[world.manifest["split"] == "train"]["image_id"].tolist()[-40:]
     shard = world.shard("others", {p: (i, i) for p, i in zip(prompts, others, strict=True)})
     args = train._arguments(world.arguments("x", setting="augmented", model="c", shards=[shard]))
-    data = train._read_data(args, world.manifest)
+    data = train._read_data(*args, world.manifest)
     by_id = world.manifest.set_index("image_id")
     assert data.n_real == 100
     assert len(data.pairs) == 140
@@ -171,10 +171,10 @@ def test_both_are_put_together_and_a_controls_image_has_its_own_report(world):
     assert data.pairs.indications[:100] == by_id.loc[data.pairs.ids[:100], "indication"].tolist()
     assert data.test.indications == by_id.loc[data.test.ids, "indication"].tolist()
     assert list(data.pairs.patients[100:]) == by_id.loc[others, "patient_id"].tolist()
-    real = train._read_data(train._arguments(world.arguments("y")), world.manifest)
-    other_seed = train._read_data(train._arguments(world.arguments("y", seed=8)), world.manifest)
+    real = train._read_data(*train._arguments(world.arguments("y")), world.manifest)
+    other_seed = train._read_data(*train._arguments(world.arguments("y", seed=8)), world.manifest)
     assert real.pairs.ids == data.pairs.ids[:100] == other_seed.pairs.ids
-    few = train._read_data(train._arguments(world.arguments("y", real_images=999)), world.manifest)
+    few = train._read_data(*train._arguments(world.arguments("y", real_images=999)), world.manifest)
     assert len(few.pairs) == (world.manifest["split"] == "train").sum()
 
 
@@ -194,10 +194,10 @@ def test_both_are_put_together_and_a_controls_image_has_its_own_report(world):
 def test_what_each_setting_goes_through(world, setting, protocol, start, stages):
     shards = ["s.parquet"] if setting in ("augmented", "synthetic_only") else []
     changes = {"setting": setting, "protocol": protocol}
-    args = train._arguments(
+    args, settings = train._arguments(
         world.arguments("x", **changes, **({"shards": shards} if shards else {}))
     )
-    plan = train.plan_of(args, train.deviations(protocol))
+    plan = train.plan_of(args.setting, settings, train.deviations(protocol))
     assert plan.start == start
     assert [(stage.form, stage.epochs) for stage in plan.stages] == stages
     assert plan.new_projector == (len(stages) == 2)

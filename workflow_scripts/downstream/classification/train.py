@@ -12,6 +12,7 @@ the unaccumulated training exactly.
 
 import argparse
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,9 +28,11 @@ from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
 from workflow_scripts.common.records import provenance
 from workflow_scripts.common.resnet import pretrained_resnet
+from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.common.training import begin_attempt, best_epoch, curve, train
 from workflow_scripts.common.validation import split_at_random, split_by_patient
 from workflow_scripts.downstream.classification.network import ClassificationTask, predict
+from workflow_scripts.downstream.classification.settings import ClassifierSettings
 from workflow_scripts.downstream.data import (
     Collection,
     check_disjoint,
@@ -44,33 +47,16 @@ from workflow_scripts.downstream.outcomes import write_outcomes
 log = logging.getLogger(__name__)
 
 SETTINGS: Final = ("real_only", "augmented", "synthetic_only")
-_SETTING_KEYS: Final = (
-    "setting",
-    "model",
-    "protocol",
-    "size",
-    "epochs",
-    "batch_size",
-    "per_device_batch_size",
-    "mixed_precision",
-    "learning_rate",
-    "weight_decay",
-    "validation_share",
-    "scheduler_factor",
-    "scheduler_patience",
-    "rotation_degrees",
-    "seed",
-)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
-    args = _arguments(argv)
+    args, settings = _arguments(argv)
     device = pick_device(args.gpus)
     torch.set_num_threads(args.threads)
-    check_bf16(args.mixed_precision, device)
-    accelerator = accelerator_on(device, args.mixed_precision)
-    at_once = min(args.batch_size, args.per_device_batch_size or args.batch_size)
+    check_bf16(settings.mixed_precision, device)
+    accelerator = accelerator_on(device, settings.mixed_precision)
+    at_once = min(settings.batch_size, settings.per_device_batch_size or settings.batch_size)
     if args.gpus > accelerator.num_processes:
         raise InputError(
             f"{args.gpus} GPUs were asked for, one process was started",
@@ -80,23 +66,29 @@ def main(argv: list[str] | None = None) -> None:
     switches = deviations(args.protocol)
     manifest = read_manifest(args.manifest)
     test_rows = manifest[manifest["split"] == "test"]
-    images, n_real = training_images(args, manifest, switches.classification_squash)
+    images, n_real = training_images(args, settings, manifest, switches.classification_squash)
     check_disjoint(images, test_rows)
     # Before training: a broken test image shows now, not after it.
-    test = real_collection(test_rows, args.size, switches.classification_squash, args.threads)
+    test = real_collection(test_rows, settings.size, switches.classification_squash, args.threads)
     if switches.classification_random_validation:
-        training, validation = split_at_random(len(images), args.validation_share, args.seed)
+        training, validation = split_at_random(
+            len(images), settings.validation_share, settings.seed
+        )
     else:
-        training, validation = split_by_patient(images.patients, args.validation_share, args.seed)
+        training, validation = split_by_patient(
+            images.patients, settings.validation_share, settings.seed
+        )
     log.info("%d images to train on, %d to validate on", len(training), len(validation))
 
-    weights_sha256 = sha256_of(args.weights)
-    network = pretrained_resnet(args.weights, len(FINDINGS), args.seed).to(accelerator.device)
+    weights_sha256 = sha256_of(settings.weights)
+    network = pretrained_resnet(settings.weights, len(FINDINGS), settings.seed).to(
+        accelerator.device
+    )
     optimizer = torch.optim.Adam(
-        network.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
     scheduler = ReduceLROnPlateau(
-        optimizer, factor=args.scheduler_factor, patience=args.scheduler_patience
+        optimizer, factor=settings.scheduler_factor, patience=settings.scheduler_patience
     )
     task = ClassificationTask(
         images.pixels,
@@ -104,13 +96,14 @@ def main(argv: list[str] | None = None) -> None:
         training,
         validation,
         batch_size=at_once,
-        rotation_degrees=args.rotation_degrees,
+        rotation_degrees=settings.rotation_degrees,
         flip=switches.classification_horizontal_flip,
-        seed=args.seed,
+        seed=settings.seed,
         device=accelerator.device,
     )
-    settings = {key: getattr(args, key) for key in _SETTING_KEYS}
-    settings["weights_sha256"] = weights_sha256
+    noted = {"setting": args.setting, "model": args.model, "protocol": args.protocol}
+    noted |= {name: value for name, value in asdict(settings).items() if name != "weights"}
+    noted["weights_sha256"] = weights_sha256
     code = own_digests("downstream.classification.train")
     attempt = begin_attempt(args.progress, accelerator)
     history = train(
@@ -118,11 +111,11 @@ def main(argv: list[str] | None = None) -> None:
         task,
         optimizer,
         scheduler,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        seed=args.seed,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
         attempt=attempt,
-        key=run_key({**settings, "code": code}, images.pixels, images.labels, training, validation),
+        key=run_key({**noted, "code": code}, images.pixels, images.labels, training, validation),
         accelerator=accelerator,
         label=f"classifier {args.setting}/{args.model}",
         per_device_batch_size=at_once,
@@ -133,11 +126,11 @@ def main(argv: list[str] | None = None) -> None:
     if attempt is None:
         return
     run = {
-        "settings": settings,
+        "settings": noted,
         "setting": args.setting,
         "model": args.model,
         "protocol": args.protocol,
-        "seed": args.seed,
+        "seed": settings.seed,
         "labels": "1 is positive; 0, -1 (uncertain) and unmentioned are negative",
         "validation_split": "random" if switches.classification_random_validation else "by patient",
         "n_train": len(training),
@@ -149,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
         },
         "best_epoch": best_epoch(history) + 1,
         "curve": curve(history),
-        "provenance": provenance(settings, device_name(accelerator.device)),
+        "provenance": provenance(noted, device_name(accelerator.device)),
     }
     scores = {name: probabilities[:, k] for k, name in enumerate(FINDINGS)}
     columns: dict[str, Any] = {"image_id": test.ids, "patient_id": test.patients, **scores}
@@ -160,7 +153,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def training_images(
-    args: argparse.Namespace, manifest: pd.DataFrame, squash: bool
+    args: argparse.Namespace, settings: ClassifierSettings, manifest: pd.DataFrame, squash: bool
 ) -> tuple[Collection, int]:
     """Return the images of a setting, real ones first, and how many of them are real."""
     prompts = read_prompts(args.prompts)
@@ -169,16 +162,18 @@ def training_images(
     if args.setting != "synthetic_only":
         ids = prompts["image_id"].drop_duplicates().tolist()
         rows = manifest_rows(manifest, ids, str(args.prompts))
-        parts.append(real_collection(rows, args.size, squash, args.threads))
+        parts.append(real_collection(rows, settings.size, squash, args.threads))
         n_real = len(ids)
     if args.setting != "real_only":
         parts.append(
-            synthetic_collection(args.shards, prompts, manifest, args.size, squash, args.threads)
+            synthetic_collection(
+                args.shards, prompts, manifest, settings.size, squash, args.threads
+            )
         )
     return (parts[0] if len(parts) == 1 else concatenate(parts)), n_real
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
+def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ClassifierSettings]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--setting", choices=SETTINGS, required=True)
     parser.add_argument("--model", required=True, help="key of the model; `real` for real_only")
@@ -186,23 +181,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--prompts", type=Path, required=True, help="the augment prompt set")
     parser.add_argument("--shards", type=Path, nargs="*", default=[], help="the model's images")
-    parser.add_argument("--weights", type=Path, required=True, help="ImageNet initialisation")
-    parser.add_argument("--size", type=int, required=True, help="side of the images, pixels")
-    parser.add_argument("--epochs", type=int, required=True)
-    parser.add_argument("--batch-size", type=int, required=True, help="of an optimiser step")
-    parser.add_argument(
-        "--per-device-batch-size", type=int, help="images at once (default: the whole batch)"
-    )
-    parser.add_argument(
-        "--mixed-precision", choices=("no", "bf16"), default="no", help="arithmetic of training"
-    )
-    parser.add_argument("--learning-rate", type=float, required=True)
-    parser.add_argument("--weight-decay", type=float, required=True)
-    parser.add_argument("--validation-share", type=float, required=True, help="in (0, 1)")
-    parser.add_argument("--scheduler-factor", type=float, required=True)
-    parser.add_argument("--scheduler-patience", type=int, required=True, help="epochs")
-    parser.add_argument("--rotation-degrees", type=float, required=True)
-    parser.add_argument("--seed", type=int, required=True)
+    add_flags(parser, ClassifierSettings)
     parser.add_argument("--progress", type=Path, required=True, help="folder; removed at the end")
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -210,13 +189,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.setting == "real_only") != (not args.shards):
         parser.error("--shards belongs to augmented and synthetic_only, and to them alone")
-    if args.epochs < 1:
-        parser.error("--epochs is 1 or more")
-    if args.per_device_batch_size is not None and args.per_device_batch_size < 1:
-        parser.error("--per-device-batch-size is 1 or more")
-    if not 0 < args.validation_share < 1:
-        parser.error("--validation-share lies between 0 and 1")
-    return args
+    return args, settings_of_flags(ClassifierSettings, args, parser)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import provenance
+from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.common.training import begin_attempt, curve, train
 from workflow_scripts.downstream.data import check_no_test_patient
 from workflow_scripts.downstream.outcomes import write_outcomes
@@ -67,35 +68,22 @@ from workflow_scripts.downstream.report_generation.network import (
 )
 from workflow_scripts.downstream.report_generation.prompts import Prompts, ReportTokenizer
 from workflow_scripts.downstream.report_generation.schedule import warmup_then_cosine
+from workflow_scripts.downstream.report_generation.settings import ReporterSettings
 from workflow_scripts.finetune.data import digest_of_files
 
 log = logging.getLogger(__name__)
 
 SETTINGS: Final = ("real_only", "augmented", "synthetic_only", "released")
-_SETTING_KEYS: Final = (
-    "setting",
-    "model",
-    "protocol",
-    "real_images",
-    "draw_seed",
-    "projector_epochs",
-    "projector_batch_size",
-    "projector_learning_rate",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "lora_rank",
-    "lora_alpha",
-    "lora_dropout",
-    "warmup_share",
-    "weight_decay",
-    "max_grad_norm",
-    "max_length",
-    "max_new_tokens",
-    "validation_images",
-    "mixed_precision",
-    "seed",
+_DECIDE_NOTHING: Final = (
+    "start",
+    "per_device_batch_size",
+    "generate_batch_size",
+    "checkpoint_every",
+    "image_memory",
+    "gradient_checkpointing",
 )
+"""Settings that change no weight and no report; what `start` holds is told by its digest."""
+
 _PUBLISHED_EPOCHS: Final = {"real_only": 3, "augmented": 10, "synthetic_only": 5}
 
 
@@ -131,23 +119,23 @@ class Plan:
     stages: tuple[Stage, ...]
 
 
-def plan_of(args: argparse.Namespace, switches: Deviations) -> Plan:
-    """Return how a setting is trained."""
-    epochs = args.epochs
+def plan_of(setting: str, settings: ReporterSettings, switches: Deviations) -> Plan:
+    """Return how an arm with a setting (`SETTINGS`) is trained."""
+    epochs = settings.epochs
     if switches.report_epochs_by_setting:
-        epochs = _PUBLISHED_EPOCHS.get(args.setting, epochs)
+        epochs = _PUBLISHED_EPOCHS.get(setting, epochs)
     projector = Stage(
         "projector",
         "plain",
-        args.projector_epochs,
-        args.projector_batch_size,
-        args.projector_learning_rate,
+        settings.projector_epochs,
+        settings.projector_batch_size,
+        settings.projector_learning_rate,
     )
     form = "v1_stored" if switches.report_stored_question else "v1"
-    adapter = Stage("adapter", form, epochs, args.batch_size, args.learning_rate)
-    if args.setting == "released":
+    adapter = Stage("adapter", form, epochs, settings.batch_size, settings.learning_rate)
+    if setting == "released":
         return Plan(RELEASED, False, ())
-    if args.setting == "synthetic_only":
+    if setting == "synthetic_only":
         start = BASE if switches.report_synthetic_from_base else RELEASED
         return Plan(start, False, (adapter,))
     return Plan(BASE, True, (projector, adapter))
@@ -165,78 +153,89 @@ class _Data:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
-    args = _arguments(argv)
+    args, settings = _arguments(argv)
     device = pick_device(args.gpus)
     torch.set_num_threads(args.threads)
-    accelerator = accelerator_on(device, args.mixed_precision)
+    accelerator = accelerator_on(device, settings.mixed_precision)
     if args.gpus and args.gpus != accelerator.num_processes:
         raise InputError(
             f"{args.gpus} GPUs were given to {accelerator.num_processes} process(es)",
             "--gpus",
             f"start with `accelerate launch --num_processes {args.gpus} -m ...`",
         )
-    plan = plan_of(args, deviations(args.protocol))
-    folder = args.start / plan.start
+    plan = plan_of(args.setting, settings, deviations(args.protocol))
+    folder = settings.start / plan.start
     check_start(folder)
-    data = _read_data(args, read_manifest(args.manifest))
-    settings = {key: getattr(args, key) for key in _SETTING_KEYS}
-    settings |= {"plan": asdict(plan), "weights_sha256": sha256_of(folder)}
-    key = run_key({**settings, "version": args.version}, data)
+    data = _read_data(args, settings, read_manifest(args.manifest))
+    noted = {"setting": args.setting, "model": args.model, "protocol": args.protocol}
+    noted |= {k: v for k, v in asdict(settings).items() if k not in _DECIDE_NOTHING}
+    noted |= {"plan": asdict(plan), "weights_sha256": sha256_of(folder)}
+    key = run_key({**noted, "version": args.version}, data)
 
     config = read_llava_config(folder)
     image_token = int(config["image_token_index"])
     tokens = ReportTokenizer(
-        load_tokenizer(folder), image_token, image_tokens(config), args.max_length
+        load_tokenizer(folder), image_token, image_tokens(config), settings.max_length
     )
-    network = load_llava(folder, PRECISIONS[args.mixed_precision])
+    network = load_llava(folder, PRECISIONS[settings.mixed_precision])
     if plan.new_projector:
-        reset_projector(network, args.seed)
+        reset_projector(network, settings.seed)
     network.to(accelerator.device)
-    if args.gradient_checkpointing:
+    if settings.gradient_checkpointing:
         network.activation_checkpointing_enable({"use_reentrant": False})
     fit = transform(folder)
-    squares = Squares(data.pairs.items, fit, int(args.image_memory * 2**30))
+    squares = Squares(data.pairs.items, fit, int(settings.image_memory * 2**30))
     validation = Squares(data.validation.items, fit)
     attempt = begin_attempt(args.progress, accelerator)
     stages = [
         _train_stage(
-            stage, network, tokens, data, squares, validation, args, accelerator, attempt, key
+            stage,
+            network,
+            tokens,
+            data,
+            squares,
+            validation,
+            args,
+            settings,
+            accelerator,
+            attempt,
+            key,
         )
         for stage in plan.stages
     ]
     merge_lora(network)
-    if args.gradient_checkpointing:
+    if settings.gradient_checkpointing:
         network.activation_checkpointing_disable()
     prompts = tokens.prompts(data.test.indications, "v1")
     _warn_of_cut_indications(prompts)
     reports = generate_reports(
-        network.to(PRECISIONS[args.mixed_precision]),
+        network.to(PRECISIONS[settings.mixed_precision]),
         tokens,
         prompts,
         Squares(data.test.items, fit),
-        batch_size=args.generate_batch_size,
-        max_new_tokens=args.max_new_tokens,
+        batch_size=settings.generate_batch_size,
+        max_new_tokens=settings.max_new_tokens,
         progress=args.progress,
-        key=f"{key} in batches of {args.generate_batch_size}",
+        key=f"{key} in batches of {settings.generate_batch_size}",
         accelerator=accelerator,
         threads=args.threads,
     )
     if attempt is None:
         return
     run = {
-        "settings": settings,
+        "settings": noted,
         "setting": args.setting,
         "model": args.model,
         "protocol": args.protocol,
-        "seed": args.seed,
+        "seed": settings.seed,
         "stages": stages,
         "n_train_real": data.n_real,
         "n_train_synthetic": len(data.pairs) - data.n_real,
-        "n_real_asked_for": args.real_images,
+        "n_real_asked_for": settings.real_images,
         "n_validation": len(data.validation),
         "n_test_with_indication": prompts.n_with_indication,
         "n_test_indications_cut": prompts.n_indications_cut,
-        "provenance": provenance(settings, device_name(accelerator.device)),
+        "provenance": provenance(noted, device_name(accelerator.device)),
     }
     columns: dict[str, Any] = {
         "image_id": data.test.ids,
@@ -258,6 +257,7 @@ def _train_stage(
     squares: Squares,
     validation: Squares,
     args: argparse.Namespace,
+    settings: ReporterSettings,
     accelerator: Accelerator,
     attempt: Attempt | None,
     key: str,
@@ -266,20 +266,20 @@ def _train_stage(
     written = tokens.write(data.pairs.reports, data.pairs.indications, stage.form)
     _warn_of_cut_indications(written.prompts)
     if written.n_cut:
-        log.warning("%d reports exceed %d tokens and are cut", written.n_cut, args.max_length)
+        log.warning("%d reports exceed %d tokens and are cut", written.n_cut, settings.max_length)
     if stage.name == "projector":
         parameters = train_projector_only(network)
     else:
-        lora = LoraSettings(args.lora_rank, args.lora_alpha, args.lora_dropout)
-        parameters = add_lora(network, lora, args.seed)
+        lora = LoraSettings(settings.lora_rank, settings.lora_alpha, settings.lora_dropout)
+        parameters = add_lora(network, lora, settings.seed)
     world, rank = accelerator.num_processes, accelerator.process_index
-    order = training_order(len(squares), stage.batch_size, args.seed, rank, world)
+    order = training_order(len(squares), stage.batch_size, settings.seed, rank, world)
     images = Ahead(
         squares,
         order,
         epochs=stage.epochs,
         threads=args.threads,
-        ahead=4 * args.per_device_batch_size,
+        ahead=4 * settings.per_device_batch_size,
     )
     rest = data.validation
     task = ReportTask(
@@ -288,28 +288,28 @@ def _train_stage(
         (validation, tokens.write(rest.reports, rest.indications, stage.form)),
         image_token=tokens.image_token,
         padding=tokens.eos,
-        batch_size=args.per_device_batch_size,
+        batch_size=settings.per_device_batch_size,
         threads=args.threads,
         device=accelerator.device,
     )
     history = train(
         StageNetwork(network),
         task,
-        torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=args.weight_decay),
+        torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=settings.weight_decay),
         None,
         epochs=stage.epochs,
         batch_size=stage.batch_size,
-        seed=args.seed,
+        seed=settings.seed,
         attempt=attempt,
         stage=stage.name,
         key=f"{stage.name} {key}",
         accelerator=accelerator,
         label=f"{stage.name} of {args.setting}/{args.model}",
-        schedule=warmup_then_cosine(args.warmup_share),
-        per_device_batch_size=args.per_device_batch_size,
-        checkpoint_every=args.checkpoint_every,
+        schedule=warmup_then_cosine(settings.warmup_share),
+        per_device_batch_size=settings.per_device_batch_size,
+        checkpoint_every=settings.checkpoint_every,
         keep_best=False,
-        max_grad_norm=args.max_grad_norm,
+        max_grad_norm=settings.max_grad_norm,
     )
     images.close()
     accelerator.free_memory()
@@ -326,7 +326,9 @@ def _warn_of_cut_indications(prompts: Prompts) -> None:
         log.warning("%d indications are too long and are cut", prompts.n_indications_cut)
 
 
-def _read_data(args: argparse.Namespace, manifest: pd.DataFrame) -> _Data:
+def _read_data(
+    args: argparse.Namespace, settings: ReporterSettings, manifest: pd.DataFrame
+) -> _Data:
     """Read what a setting trains on, what validates it (it chooses nothing) and what tests it."""
     test = real_pairs(reported(manifest), "report")
     if len(test) == 0:
@@ -337,17 +339,17 @@ def _read_data(args: argparse.Namespace, manifest: pd.DataFrame) -> _Data:
         )
     real, synthetic, validation = concatenate([]), concatenate([]), concatenate([])
     if args.setting in ("real_only", "augmented"):
-        real = drawn_real_pairs(manifest, args.real_images, args.draw_seed)
-        if len(real) < args.real_images:
-            log.warning("%d real images of %d: there are no more", len(real), args.real_images)
+        real = drawn_real_pairs(manifest, settings.real_images, settings.draw_seed)
+        if len(real) < settings.real_images:
+            log.warning("%d real images of %d: there are no more", len(real), settings.real_images)
     if args.setting in ("augmented", "synthetic_only"):
         synthetic = synthetic_pairs(args.shards, read_prompts(args.prompts), manifest)
     pairs = concatenate([real, synthetic])
     check_no_test_patient(pairs.patients, manifest)
     if len(pairs):
         rows = captioned(manifest, "validate")
-        order = np.random.default_rng(args.draw_seed).permutation(len(rows))
-        validation = real_pairs(rows.iloc[np.sort(order[: args.validation_images])])
+        order = np.random.default_rng(settings.draw_seed).permutation(len(rows))
+        validation = real_pairs(rows.iloc[np.sort(order[: settings.validation_images])])
     return _Data(pairs, len(real), validation, test)
 
 
@@ -366,7 +368,7 @@ def run_key(settings: dict[str, Any], data: _Data) -> str:
     return digest.hexdigest()
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
+def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ReporterSettings]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--setting", choices=SETTINGS, required=True)
     parser.add_argument(
@@ -376,31 +378,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--prompts", type=Path, required=True, help="the augment prompt set")
     parser.add_argument("--shards", type=Path, nargs="*", default=[], help="the model's images")
-    parser.add_argument("--start", type=Path, required=True, help="folder of base/ and released/")
-    parser.add_argument("--real-images", type=int, required=True, help="drawn for training")
-    parser.add_argument("--draw-seed", type=int, required=True, help="of this draw")
-    parser.add_argument("--projector-epochs", type=int, required=True, help="first stage")
-    parser.add_argument("--projector-batch-size", type=int, required=True, help="in total")
-    parser.add_argument("--projector-learning-rate", type=float, required=True)
-    parser.add_argument("--epochs", type=int, required=True, help="second stage")
-    parser.add_argument("--batch-size", type=int, required=True, help="in total")
-    parser.add_argument("--learning-rate", type=float, required=True)
-    parser.add_argument("--lora-rank", type=int, required=True)
-    parser.add_argument("--lora-alpha", type=int, required=True)
-    parser.add_argument("--lora-dropout", type=float, required=True)
-    parser.add_argument("--warmup-share", type=float, required=True, help="of all steps")
-    parser.add_argument("--weight-decay", type=float, required=True)
-    parser.add_argument("--max-grad-norm", type=float, required=True)
-    parser.add_argument("--max-length", type=int, required=True, help="tokens, image included")
-    parser.add_argument("--max-new-tokens", type=int, required=True)
-    parser.add_argument("--validation-images", type=int, required=True, help="at most")
-    parser.add_argument("--per-device-batch-size", type=int, required=True)
-    parser.add_argument("--generate-batch-size", type=int, required=True)
-    parser.add_argument("--mixed-precision", choices=tuple(PRECISIONS), required=True)
-    parser.add_argument("--gradient-checkpointing", action="store_true")
-    parser.add_argument("--checkpoint-every", type=int, required=True, help="optimiser steps")
-    parser.add_argument("--image-memory", type=float, required=True, help="GB of decoded images")
-    parser.add_argument("--seed", type=int, required=True)
+    add_flags(parser, ReporterSettings)
     parser.add_argument("--progress", type=Path, required=True, help="folder; removed at the end")
     parser.add_argument("--version", type=int, default=1, help="of the stage")
     parser.add_argument("--gpus", type=int, default=0)
@@ -409,11 +387,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.setting in ("augmented", "synthetic_only")) != bool(args.shards):
         parser.error("--shards belongs to augmented and synthetic_only, and to them alone")
-    if min(args.epochs, args.projector_epochs, args.real_images, args.lora_rank) < 1:
-        parser.error("epochs, images and the rank are 1 or more")
-    if not 0 <= args.warmup_share < 1:
-        parser.error("--warmup-share lies in [0, 1)")
-    return args
+    return args, settings_of_flags(ReporterSettings, args, parser)
 
 
 if __name__ == "__main__":

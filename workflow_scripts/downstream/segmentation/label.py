@@ -16,6 +16,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ from workflow_scripts.common.images import ImageItem, find_in_shards
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import provenance
+from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.downstream.data import check_complete, manifest_rows
 from workflow_scripts.downstream.segmentation.cxas import (
     Cxas,
@@ -40,6 +42,7 @@ from workflow_scripts.downstream.segmentation.cxas import (
     prepare,
 )
 from workflow_scripts.downstream.segmentation.masks import Mask, encode_mask, write_masks
+from workflow_scripts.downstream.segmentation.settings import DrawSettings, LabellerSettings
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +52,14 @@ _BATCHES_AHEAD: Final = 2  # decoded while one is computed
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
-    args = _arguments(argv)
+    args, labeller, draw = _arguments(argv)
     device = pick_device(args.gpus)
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32
     torch.backends.cudnn.deterministic = True
-    network = load_cxas(args.weights).to(device)
-    check_classes(network, args.classes, args.weights)
-    prompts = drawn_prompts(read_prompts(args.prompts), args.images, args.draw_seed)
+    network = load_cxas(labeller.weights).to(device)
+    check_classes(network, labeller.classes, labeller.weights)
+    prompts = drawn_prompts(read_prompts(args.prompts), draw.images, draw.draw_seed)
     if args.model == REAL:
         rows = real_rows(read_manifest(args.manifest), prompts, str(args.prompts))
         items = [ImageItem(i, p) for i, p in zip(rows["image_id"], rows["path"], strict=True)]
@@ -67,31 +70,31 @@ def main(argv: list[str] | None = None) -> None:
         total, stream = len(wanted), find_in_shards(args.shards, wanted)
     masks, empty, share = [], 0, 0.0
     meter = Progress(f"masks of {args.model}", total, "images")
-    for batch in _drawn(network, stream, args, device):
+    for batch in _drawn(network, stream, labeller, args.threads, device):
         for item, shown, mask in batch:
             masks.append(Mask(item.id, encode_mask(mask), shown))
             empty += not mask.any()
             share += float(mask.mean())
         meter.update(len(batch))
-    labeller = {
-        "weights_sha256": sha256_of(args.weights),
-        "classes": args.classes,
-        "size": args.size,
+    drawn_by = {
+        "weights_sha256": sha256_of(labeller.weights),
+        "classes": list(labeller.classes),
+        "size": labeller.size,
     }
-    draw = {
+    drawn = {
         "images": len(prompts),
-        "asked_for": args.images,
-        "seed": args.draw_seed,
+        "asked_for": draw.images,
+        "seed": draw.draw_seed,
         "prompts_sha256": hashlib.sha256("\n".join(prompts["prompt_id"]).encode()).hexdigest(),
     }
     run = {
         "model": args.model,
-        "labeller": labeller,
-        "draw": draw,
+        "labeller": drawn_by,
+        "draw": drawn,
         "n": len(masks),
         "n_empty": empty,
         "mean_share": share / len(masks),
-        "provenance": provenance({**labeller, **draw}, device_name(device)),
+        "provenance": provenance({**drawn_by, **drawn}, device_name(device)),
     }
     write_masks(args.output, masks, run)
     log.info("%d masks, %d of them empty", len(masks), empty)
@@ -124,20 +127,24 @@ def real_rows(manifest: pd.DataFrame, prompts: pd.DataFrame, where: str) -> pd.D
 
 
 def _drawn(
-    network: Cxas, items: Iterator[ImageItem], args: argparse.Namespace, device: torch.device
+    network: Cxas,
+    items: Iterator[ImageItem],
+    labeller: LabellerSettings,
+    threads: int,
+    device: torch.device,
 ) -> Iterator[list[tuple[ImageItem, tuple[int, int], np.ndarray]]]:
     """Yield batches of images, their sizes and masks; decoding runs ahead in threads."""
 
     def decode(item: ImageItem) -> tuple[ImageItem, tuple[int, int], Tensor]:
         image = item.open()
         light = ImageItem(item.id, item.path)
-        return light, image.size, prepare(image, args.size)
+        return light, image.size, prepare(image, labeller.size)
 
     waiting: deque[list[Future[tuple[ImageItem, tuple[int, int], Tensor]]]] = deque()
-    with ThreadPoolExecutor(max(1, args.threads)) as pool:
+    with ThreadPoolExecutor(max(1, threads)) as pool:
         while True:
             while len(waiting) <= _BATCHES_AHEAD:
-                batch = list(itertools.islice(items, args.batch_size))
+                batch = list(itertools.islice(items, labeller.batch_size))
                 if not batch:
                     break
                 waiting.append([pool.submit(decode, item) for item in batch])
@@ -145,11 +152,13 @@ def _drawn(
                 return
             done = [future.result() for future in waiting.popleft()]
             prepared = torch.stack([tensor for _, _, tensor in done]).to(device)
-            masks = draw_masks(network, prepared, args.classes)
+            masks = draw_masks(network, prepared, labeller.classes)
             yield [(item, shown, m) for (item, shown, _), m in zip(done, masks, strict=True)]
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
+def _arguments(
+    argv: list[str] | None,
+) -> tuple[argparse.Namespace, LabellerSettings, DrawSettings]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -158,21 +167,16 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--manifest", type=Path, required=True)
     add("--prompts", type=Path, required=True, help="the augment prompt set")
     add("--shards", type=Path, nargs="*", default=[], help="the model's images")
-    add("--weights", type=Path, required=True, help="CXAS's published network")
-    add("--classes", type=int, nargs="+", required=True, help="whose union is the foreground")
-    add("--size", type=int, required=True, help="side of the network's input, pixels")
-    add("--batch-size", type=int, required=True)
-    add("--images", type=int, required=True, help="how many prompts are drawn")
-    add("--draw-seed", type=int, required=True)
+    add_flags(parser, LabellerSettings)
+    add_flags(parser, DrawSettings)
     add("--gpus", type=int, default=0)
     add("--threads", type=int, default=1)
     add("--output", type=Path, required=True, help="the masks, Parquet")
     args = parser.parse_args(argv)
     if (args.model == REAL) != (not args.shards):
         parser.error("--shards belongs to a model, and to it alone")
-    if args.images < 2 or args.size < 32 or args.batch_size < 1:
-        parser.error("--images is 2 or more, --size 32 or more, --batch-size 1 or more")
-    return args
+    read = partial(settings_of_flags, flags=args, parser=parser)
+    return args, read(LabellerSettings), read(DrawSettings)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.settings import add_flags
 from workflow_scripts.downstream.gains import LEVEL, percentiles
 from workflow_scripts.downstream.segmentation.masks import exact_squares, read_masks
 from workflow_scripts.downstream.segmentation.metrics import count
@@ -31,6 +32,7 @@ from workflow_scripts.downstream.segmentation.score import (
     measure,
     without,
 )
+from workflow_scripts.downstream.segmentation.settings import SegmenterSettings
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +114,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--masks", type=Path, required=True, help="of the radiographs; see `label`")
     add("--manifest", type=Path, required=True)
-    add("--exact-masks", type=Path, help="folder of masks drawn by hand, {image_id}.png")
-    add("--size", type=int, required=True, help="side of the U-Nets' input, pixels")
+    add_flags(parser, SegmenterSettings, only=("exact_masks", "size"))
     add("--protocol", choices=PROTOCOLS, required=True, help="it is noted; nothing differs")
     add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
     add("--seed", type=int, required=True, help="of the draws; the same for all arms")

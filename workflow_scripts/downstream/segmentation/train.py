@@ -13,6 +13,7 @@ in epochs, twice the images would train twice as long, and copies of the real im
 
 import argparse
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from workflow_scripts.common.devices import accelerator_on, device_name, pick_de
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import provenance
+from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.common.training import begin_attempt, best_epoch, curve, epoch_batches, train
 from workflow_scripts.common.validation import split_by_patient
 from workflow_scripts.downstream.data import (
@@ -40,37 +42,17 @@ from workflow_scripts.downstream.data import (
 from workflow_scripts.downstream.outcomes import write_outcomes
 from workflow_scripts.downstream.segmentation.masks import Masks, exact_squares, read_masks
 from workflow_scripts.downstream.segmentation.metrics import count
-from workflow_scripts.downstream.segmentation.network import (
-    LOSSES,
-    SegmentationTask,
-    predict,
-    unet,
-)
+from workflow_scripts.downstream.segmentation.network import SegmentationTask, predict, unet
+from workflow_scripts.downstream.segmentation.settings import SegmenterSettings
 
 log = logging.getLogger(__name__)
 
 SETTINGS: Final = ("real_only", "augmented")
-_SETTING_KEYS: Final = (
-    "setting",
-    "model",
-    "protocol",
-    "size",
-    "steps",
-    "batch_size",
-    "learning_rate",
-    "channels",
-    "residual_units",
-    "loss",
-    "validation_share",
-    "rotation_degrees",
-    "contrast",
-    "seed",
-)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
-    args = _arguments(argv)
+    args, settings = _arguments(argv)
     device = pick_device(args.gpus)
     torch.set_num_threads(args.threads)
     accelerator = accelerator_on(device)
@@ -83,58 +65,61 @@ def main(argv: list[str] | None = None) -> None:
     manifest = read_manifest(args.manifest)
     test_rows = manifest[manifest["split"] == "test"]
     real_masks = read_masks(args.real_masks)
-    images, masks, n_real = training_pairs(args, manifest, real_masks)
+    images, masks, n_real = training_pairs(args, settings, manifest, real_masks)
     check_disjoint(images, test_rows)
     # Before training: a broken test image or mask shows now, not after it.
-    test = real_collection(test_rows, args.size, False, args.threads)
-    true = real_masks.squares(test.ids, args.size, args.threads, str(args.real_masks))
+    test = real_collection(test_rows, settings.size, False, args.threads)
+    true = real_masks.squares(test.ids, settings.size, args.threads, str(args.real_masks))
     exact = None
-    if args.exact_masks is not None:
+    if settings.exact_masks is not None:
         of_test = [real_masks.by_id[name] for name in test.ids]
-        exact = exact_squares(args.exact_masks, of_test, args.size, args.threads)
-    training, validation = split_by_patient(images.patients, args.validation_share, args.seed)
+        exact = exact_squares(settings.exact_masks, of_test, settings.size, args.threads)
+    training, validation = split_by_patient(
+        images.patients, settings.validation_share, settings.seed
+    )
     log.info("%d images to train on, %d to validate on", len(training), len(validation))
 
-    network = unet(args.channels, args.residual_units, args.seed).to(accelerator.device)
+    network = unet(settings.channels, settings.residual_units, settings.seed).to(accelerator.device)
     task = SegmentationTask(
         images.pixels,
         masks,
         training,
         validation,
-        loss=args.loss,
-        batch_size=args.batch_size,
-        rotation_degrees=args.rotation_degrees,
-        contrast=args.contrast,
-        seed=args.seed,
+        loss=settings.loss,
+        batch_size=settings.batch_size,
+        rotation_degrees=settings.rotation_degrees,
+        contrast=settings.contrast,
+        seed=settings.seed,
         device=accelerator.device,
     )
-    steps = len(epoch_batches(task.n_train, args.batch_size, args.seed, 0))
-    epochs = max(1, round(args.steps / steps))
-    settings = {key: getattr(args, key) for key in _SETTING_KEYS}
+    steps = len(epoch_batches(task.n_train, settings.batch_size, settings.seed, 0))
+    epochs = max(1, round(settings.steps / steps))
+    noted = {"setting": args.setting, "model": args.model, "protocol": args.protocol}
+    noted |= {name: value for name, value in asdict(settings).items() if name != "exact_masks"}
     code = own_digests("downstream.segmentation.train")
     attempt = begin_attempt(args.progress, accelerator)
     history = train(
         network,
         task,
-        torch.optim.Adam(network.parameters(), lr=args.learning_rate),
+        torch.optim.Adam(network.parameters(), lr=settings.learning_rate),
         None,
         epochs=epochs,
-        batch_size=args.batch_size,
-        seed=args.seed,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
         attempt=attempt,
-        key=run_key({**settings, "code": code}, images.pixels, masks, training, validation),
+        key=run_key({**noted, "code": code}, images.pixels, masks, training, validation),
         accelerator=accelerator,
         label=f"segmenter {args.setting}/{args.model}",
     )
     if attempt is None:
         return
-    predicted = predict(network, test.pixels, args.batch_size, accelerator.device)
+    predicted = predict(network, test.pixels, settings.batch_size, accelerator.device)
     run = {
-        "settings": settings,
+        "settings": noted,
         "setting": args.setting,
         "model": args.model,
         "protocol": args.protocol,
-        "seed": args.seed,
+        "seed": settings.seed,
         "labeller": real_masks.run["labeller"],
         "draw": real_masks.run["draw"],
         "validation_split": "by patient",
@@ -148,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
         "steps_per_epoch": steps,
         "best_epoch": best_epoch(history) + 1,
         "curve": curve(history),
-        "provenance": provenance(settings, device_name(accelerator.device)),
+        "provenance": provenance(noted, device_name(accelerator.device)),
     }
     columns: dict[str, Any] = {
         "image_id": test.ids,
@@ -162,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def training_pairs(
-    args: argparse.Namespace, manifest: pd.DataFrame, real_masks: Masks
+    args: argparse.Namespace, settings: SegmenterSettings, manifest: pd.DataFrame, real_masks: Masks
 ) -> tuple[Collection, np.ndarray, int]:
     """Return the images of a setting, real ones first, their masks, and how many are real.
 
@@ -174,8 +159,8 @@ def training_pairs(
     known = manifest_rows(manifest, list(real_masks.by_id), where)["image_id"].tolist()
     ids = [name for name in known if split[name] != "test"]
     rows = manifest_rows(manifest, ids, where)
-    parts = [real_collection(rows, args.size, False, args.threads)]
-    masks = [real_masks.squares(ids, args.size, args.threads, where)]
+    parts = [real_collection(rows, settings.size, False, args.threads)]
+    masks = [real_masks.squares(ids, settings.size, args.threads, where)]
     if not masks[0].any():
         raise InputError(
             f"none of the {len(ids)} pseudo-masks to train on shows anything",
@@ -195,10 +180,10 @@ def training_pairs(
         drawn = set(of_model.by_id)
         parts.append(
             synthetic_collection(
-                args.shards, prompts, manifest, args.size, False, args.threads, drawn
+                args.shards, prompts, manifest, settings.size, False, args.threads, drawn
             )
         )
-        masks.append(of_model.squares(parts[1].ids, args.size, args.threads, str(args.masks)))
+        masks.append(of_model.squares(parts[1].ids, settings.size, args.threads, str(args.masks)))
     images = parts[0] if len(parts) == 1 else concatenate(parts)
     return images, np.concatenate(masks), len(ids)
 
@@ -233,7 +218,7 @@ def outcome_columns(
     return columns
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
+def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, SegmenterSettings]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -246,18 +231,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--real-masks", type=Path, required=True, help="of the radiographs; see `label`")
     add("--masks", type=Path, help="of the model's images")
     add("--shards", type=Path, nargs="*", default=[], help="the model's images")
-    add("--exact-masks", type=Path, help="folder of masks drawn by hand, {image_id}.png")
-    add("--size", type=int, required=True, help="side of the images, pixels")
-    add("--steps", type=int, required=True, help="optimiser steps, rounded to whole epochs")
-    add("--batch-size", type=int, required=True)
-    add("--learning-rate", type=float, required=True)
-    add("--channels", type=int, nargs="+", required=True, help="of the U-Net's levels")
-    add("--residual-units", type=int, required=True, help="convolutions of a level")
-    add("--loss", choices=sorted(LOSSES), required=True)
-    add("--validation-share", type=float, required=True, help="in (0, 1)")
-    add("--rotation-degrees", type=float, required=True)
-    add("--contrast", type=float, required=True)
-    add("--seed", type=int, required=True)
+    add_flags(parser, SegmenterSettings)
     add("--progress", type=Path, required=True, help="folder; removed at the end")
     add("--gpus", type=int, default=0)
     add("--threads", type=int, default=1)
@@ -266,13 +240,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     synthetic = args.setting == "augmented"
     if synthetic != bool(args.shards) or synthetic != (args.masks is not None):
         parser.error("--shards and --masks belong to augmented, and to it alone")
-    if args.steps < 1:
-        parser.error("--steps is 1 or more")
-    if not 0 < args.validation_share < 1:
-        parser.error("--validation-share lies between 0 and 1")
-    if len(args.channels) < 2 or args.size % 2 ** (len(args.channels) - 1):
-        parser.error("--size is divisible by 2 for each of --channels (two or more) but the first")
-    return args
+    settings = settings_of_flags(SegmenterSettings, args, parser)
+    if settings.size % 2 ** (len(settings.channels) - 1):
+        parser.error("--size is divisible by 2 for each of --channels but the first")
+    return args, settings
 
 
 if __name__ == "__main__":

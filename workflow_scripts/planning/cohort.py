@@ -1,0 +1,94 @@
+"""The cohort's command line and sources, from its block of the config. Nothing needs Snakemake."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.cohort.parts import LABELLED, PARTS
+from workflow_scripts.cohort.similar import ALIKE
+from workflow_scripts.common.config import caption_source_of
+from workflow_scripts.planning.flags import quoted, words
+
+Config = Mapping[str, Any]
+
+
+def folder_and_part(captions: str) -> tuple[str, str]:
+    """Return the folder of the captions and the part that a folder of the cohort stands for.
+
+    `captions_impression/training/` is of the captions `captions_impression/` and the part
+    `training`; the whole manifest is of the part "".
+    """
+    path = Path(captions)
+    part = path.name if path.name in PARTS else ""
+    return captions.removesuffix(f"{part}/"), part
+
+
+def cohort_flags(config: dict[str, Any], captions: str) -> list[str]:
+    """Return the flags of the cohort's job: how its source is read, and what else is looked at.
+
+    Args:
+        config: the whole of it.
+        captions: the folder below results/cohort that the job writes.
+    """
+    folder, part = folder_and_part(captions)
+    found = cohort_words(config, folder, part)
+    if part:
+        found += ["--part", part, "--no-check-files"]  # the whole manifest's job checks
+    else:
+        settings = config["cohort"].get("identical_images", {})
+        found += words({"alike": ALIKE, **settings})
+    return quoted(found)
+
+
+def cohort_words(config: dict[str, Any], folder: str, part: str = "") -> list[str]:
+    """Return how the source is read, from its own block; of a part what the part alone holds."""
+    cohort = config["cohort"]
+    caption_source = caption_source_in(config, folder)
+    settings = cohort[cohort["source"]]
+    found = [cohort["source"], "--root", settings["root"]]
+    for name, label in cohort["views"].items():
+        found += ["--view", f"{name}={name if part else label}"]
+    if cohort["source"] == "mimic_cxr_jpg":
+        found += ["--annotations", settings["annotations"]]
+        found += ["--caption-source", caption_source]
+    else:
+        found += ["--metadata", settings["metadata"]]
+        caption = {"caption": caption_source} if caption_source else {}
+        for column, name in (settings["columns"] | caption).items():
+            found += ["--column", f"{column}={name}"]
+        if not part or part in LABELLED:
+            found += _finding_words(settings["findings"])
+        for name in ("test_share", "validate_share", "split_seed", "exclude_nonempty"):
+            if name in settings:
+                found += words({name: settings[name]})
+    return [str(word) for word in found]
+
+
+def caption_source_in(config: dict[str, Any], folder: str) -> str | None:
+    """Return the source of the captions in a folder below results/cohort."""
+    return Path(folder).name.removeprefix("captions_") or caption_source_of(config)
+
+
+def _finding_words(findings: Mapping[str, Any]) -> list[Any]:
+    """Return flags that say which column of a table holds the findings, and how."""
+    found = ["--finding-column", findings["column"]]
+    if "separator" in findings:
+        found += ["--finding-separator", findings["separator"]]
+    for label, finding in findings["values"].items():
+        found += ["--finding", f"{finding}={label}"]
+    if findings.get("absent") is not None:
+        found += ["--finding-absent", findings["absent"]]
+    return found
+
+
+def cohort_tables(config: Config) -> list[str]:
+    """Return the source's tables that are there; preflight names those that are missing."""
+    cohort = config["cohort"]
+    settings = cohort[cohort["source"]]
+    if cohort["source"] == "image_folder":
+        found = [Path(settings["metadata"])]
+    else:
+        found = sorted(Path(settings["root"]).glob("mimic-cxr-2.0.0-*.csv*"))
+        found += sorted(Path(settings["annotations"]).glob("*.json"))
+        found += sorted(Path(settings["annotations"]).glob("*.csv"))
+    return [str(path) for path in found if path.is_file()]

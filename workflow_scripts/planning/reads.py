@@ -1,0 +1,144 @@
+"""What jobs read that is no output of another job: weights, tables, a user's images, as digests.
+
+As parameters of a job, they rerun it when the content changes; a touched, copied or renamed file
+reruns nothing. Nothing here needs Snakemake.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.cohort.parts import part_digests
+from workflow_scripts.cohort.refresh import CHANGED, changed_radiographs
+from workflow_scripts.common.contents import Contents, files_of
+from workflow_scripts.common.levels import said_of_bits
+from workflow_scripts.finetune.base_contents import base_contents
+from workflow_scripts.generate.external_contents import external_contents
+from workflow_scripts.planning.cohort import cohort_tables, cohort_words, folder_and_part
+from workflow_scripts.planning.run import Run
+
+MANY_FILES = 50
+"""A folder with so many files or more has one digest of all of them."""
+
+
+class Reads:
+    """The digests, each worked out once.
+
+    Args:
+        run: whose jobs read.
+        versions: of the stages.
+        folder: where what was digested is kept, so that the next plan need not read it.
+    """
+
+    def __init__(self, run: Run, versions: Mapping[str, int], folder: Path) -> None:
+        self._run, self._versions = run, versions
+        self._contents = Contents(folder / "contents.json")
+        self._images = Contents(folder / "images.json")
+        # Cached by instance: Snakemake asks for the parameters of a job many times.
+        self.weights = cache(self._weights)
+        self.base = cache(self._base)
+        self.external_images = cache(self._external_images)
+        self.radiographs = cache(self._radiographs)
+        self._parts = cache(self._read_parts)
+
+    def cohort(self, captions: str) -> Any:
+        """Return what the source's tables hold, or what a part will hold of them.
+
+        Args:
+            captions: the folder below results/cohort that a job writes.
+        """
+        folder, part = folder_and_part(captions)
+        if part:
+            return self._parts(folder)[part]
+        return self._contents.digests(cohort_tables(self._run.config))
+
+    def _read_parts(self, folder: str) -> Any:
+        config = self._run.config
+        flags, tables = cohort_words(config, folder), cohort_tables(config)
+        return part_digests(flags, tables, self._versions["cohort"], self._contents)
+
+    def _weights(self, path: str) -> list[str]:
+        """Return `file digest` of a file of weights, or of the files of a folder."""
+
+        def tell() -> list[str]:
+            files = files_of(path)
+            digests = self._contents.digests(files)
+            return digests if len(files) < MANY_FILES else [self._contents.condensed(files)]
+
+        return self._contents.last(path, tell)
+
+    def _base(self, model: str) -> Any:
+        """Return `file digest` of what a model's base holds, of the files that are loaded."""
+        return base_contents(self._run.block(model), self._contents)
+
+    def sampled_base(self, model: str) -> Any:
+        """Return what the base holds that a model is sampled from.
+
+        A checkpoint that was trained in full has none.
+        """
+        tuned = self._run.block(model).get("finetune")
+        return [] if tuned and tuned["method"] == "full" else self.base(model)
+
+    def _external_images(self, model: str, prompt_set: str) -> list[str]:
+        """Return what a user's own images of a prompt set hold."""
+        external = self._run.block(model)["external"]
+        return external_contents(external, prompt_set, self._images) + self.bits()
+
+    def encoders(self, names: Sequence[str]) -> list[str]:
+        """Return what the weights of encoders hold; those that the workflow trains are inputs."""
+        trained = ("reid",) if self._run.trains_reid() else ()
+        blocks = self._run.config["encoders"]
+        return [
+            f"{name} {file}"
+            for name in names
+            if name not in trained
+            for file in self.weights(blocks[name]["weights"])
+        ]
+
+    def reid_start(self) -> list[str]:
+        """Return what the weights hold that the training of re-identification starts from."""
+        return self.weights(self._run.config["encoders"]["reid"]["weights"])
+
+    def classifier_start(self) -> list[str]:
+        """Return what the weights hold that classifiers start from."""
+        return self.weights(self._run.config["downstream"]["classification"]["weights"])
+
+    def labeller(self) -> list[str]:
+        """Return what the pseudo-labeller's weights hold."""
+        return self.weights(self._run.config["downstream"]["segmentation"]["labeller"]["weights"])
+
+    def exact_masks(self) -> list[str]:
+        """Return what the folder of masks drawn by hand holds, where there is one."""
+        folder = self._run.config["downstream"]["segmentation"]["exact_masks"]
+        return self.weights(folder) if folder else []
+
+    def reporter_start(self, setting: str) -> list[str]:
+        """Return what the networks hold that a report generator starts from, or that is released.
+
+        Which of them `synthetic_only` continues, the protocol says.
+        """
+        start = self._run.config["downstream"]["report_generation"]["start"]
+        wanted = {"released": ["released"], "synthetic_only": ["base", "released"]}
+        folders = wanted.get(setting, ["base"])
+        return [file for name in folders for file in self.weights(f"{start}/{name}")]
+
+    def scorer(self, name: str) -> list[str]:
+        """Return what the files of a scorer of reports hold; none where the config names none."""
+        files = self._run.scorer_files(name)
+        return [f"{key} {file}" for key in sorted(files) for file in self.weights(files[key])]
+
+    def bits(self) -> list[str]:
+        """Return how many bits of 16 images use, where the config says it."""
+        return [f"{name} {value}" for name, value in said_of_bits().items()]
+
+    def _radiographs(self, *splits: str) -> list[str]:
+        """Return which splits' radiographs were replaced since they were first read, and the bits.
+
+        See `make refresh`. Nothing, for as long as none was and all bits are used: no plan looks at
+        the radiographs themselves.
+
+        Raises:
+            InputError: what is known of them is unreadable.
+        """
+        return changed_radiographs(CHANGED, splits) + self.bits()

@@ -1,0 +1,271 @@
+"""A run of the workflow: its models, and where what they are made from and make lies.
+
+Paths are relative to the working folder. No function here needs Snakemake.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from workflow_scripts.common.as_published import PROTOCOLS
+from workflow_scripts.common.config import caption_source_of, prompt_sets_of
+from workflow_scripts.common.manifest import PROMPT_SETS
+from workflow_scripts.planning.records import (
+    downstream_records,
+    fidelity_records,
+    privacy_records,
+)
+
+PRIVACY_ENCODERS: Final = ("rad_dino", "reid")
+"""In whose features privacy compares images."""
+
+REID_WEIGHTS: Final = "results/features/reid/weights.pth"
+"""What the training of the re-identification network makes."""
+
+
+class Run:
+    """What a valid config says of a run.
+
+    Args:
+        config: the whole of it.
+
+    Attributes:
+        config: the same.
+        models: keys of the models that run, in the order of the tables' rows.
+        controls, external, sampled, finetuned: those of them that are controls, a user's own
+            images, sampled, and fine-tuned before.
+        other_protocol: the protocol that the config does not name. Table 3 stands under both.
+        reference_encoders: whose features fidelity compares real and generated images in.
+        fidelity_encoders: those, and the two of the alignment of image and caption.
+        scorers: the networks that read generated reports, those that are configured.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        blocks = config["models"]
+        self.models: list[str] = config["run_models"]
+        self.controls = [m for m in self.models if blocks[m]["family"] == "control"]
+        self.external = [m for m in self.models if blocks[m]["family"] == "external"]
+        others = (*self.controls, *self.external)
+        self.sampled = [m for m in self.models if m not in others]
+        self.finetuned = [m for m in self.sampled if blocks[m].get("finetune")]
+        self.other_protocol = next(name for name in PROTOCOLS if name != config["protocol"])
+        self.reference_encoders: list[str] = config["fidelity"]["encoders"]
+        self.fidelity_encoders = [*self.reference_encoders, "biovil_t_image", "biovil_t_text"]
+        metrics = config["downstream"]["report_generation"]["metrics"]
+        self.scorers = [name for name, files in metrics.items() if files]
+
+    def block(self, model: str) -> dict[str, Any]:
+        """Return a model's block of the config."""
+        return self.config["models"][model]
+
+    def with_images(self, prompt_set: str) -> list[str]:
+        """Return the models of the run that have images of a prompt set."""
+        return [m for m in self.models if prompt_set in prompt_sets_of(self.config, m)]
+
+    # The cohort: the radiographs and their labels are the same for all models, the captions not.
+
+    def captions(self, model: str) -> str:
+        """Return the folder, below results/cohort, of what a model's captions decide.
+
+        Empty for the cohort's own captions; `captions_{source}/` for a model with a caption source
+        of its own (Table 17).
+        """
+        source = caption_source_of(self.config, model)
+        return "" if source == caption_source_of(self.config) else f"captions_{source}/"
+
+    def caption_folders(self) -> list[str]:
+        """Return the folders of every caption source of the run, see `captions`."""
+        return sorted({"", *map(self.captions, self.models)})
+
+    def manifest(self, model: str) -> str:
+        """Return the manifest with a model's captions."""
+        return f"results/cohort/{self.captions(model)}manifest.parquet"
+
+    def prompts(self, model: str, prompt_set: str) -> str:
+        """Return a model's prompts of a prompt set."""
+        return f"results/cohort/{self.captions(model)}prompts/{prompt_set}.parquet"
+
+    def training_manifest(self, model: str) -> str:
+        """Return the training split with a model's captions.
+
+        No label and no test caption makes it anew.
+        """
+        return f"results/cohort/{self.captions(model)}training/manifest.parquet"
+
+    def sampled_prompts(self, model: str, prompt_set: str) -> str:
+        """Return a model's prompts as it is sampled from them."""
+        return self.prompts_of_part(self.captions(model), prompt_set)
+
+    def prompts_of_part(self, folder: str, prompt_set: str) -> str:
+        """Return a prompt set, made of the part of the manifest that it is drawn from.
+
+        Args:
+            folder: of the captions.
+            prompt_set: its name.
+        """
+        labelled = self.config["prompt_sets"][prompt_set].get("draw") == "official"
+        training = "labelled_training" if labelled else "training"
+        part = "test" if prompt_set == "test" else training
+        return f"results/cohort/{folder}{part}/prompts/{prompt_set}.parquet"
+
+    def every_manifest(self) -> list[str]:
+        """Return the manifest with the captions of each source."""
+        return [f"results/cohort/{folder}manifest.parquet" for folder in self.caption_folders()]
+
+    def every_prompt_set(self) -> list[str]:
+        """Return the prompts of every caption source of the run."""
+        return [
+            f"results/cohort/{folder}prompts/{prompt_set}.parquet"
+            for folder in self.caption_folders()
+            for prompt_set in PROMPT_SETS
+        ]
+
+    def exported_prompts(self) -> list[str]:
+        """Return the prompts of every caption source of the run, as CSV."""
+        return [str(Path(name).with_suffix(".csv")) for name in self.every_prompt_set()]
+
+    # Checkpoints and images.
+
+    def checkpoint(self, model: str) -> str | None:
+        """Return the fine-tuned checkpoint; None for a model that runs as it was published."""
+        return f"results/finetune/{model}/checkpoint" if model in self.finetuned else None
+
+    def curve(self, model: str) -> str | None:
+        """Return the training curve beside a fine-tuned checkpoint, made with it."""
+        return f"results/finetune/{model}/training.csv" if model in self.finetuned else None
+
+    def external_tables(self, model: str) -> list[str]:
+        """Return the user's table of images, if it is there; preflight names it if it is not."""
+        path = self.block(model)["external"]["metadata"]
+        return [path] if Path(path).is_file() else []
+
+    def shards(self, model: str, prompt_set: str) -> list[str]:
+        """Return the image shards of one model and prompt set."""
+        count = self.config["prompt_sets"][prompt_set]["shards"]
+        return [
+            f"results/generate/{model}/{prompt_set}/part-{k:05d}-of-{count:05d}.parquet"
+            for k in range(count)
+        ]
+
+    # Features.
+
+    def trains_reid(self) -> bool:
+        """Return whether the re-identification network is trained on the cohort."""
+        return bool(self.config["encoders"]["reid"].get("train"))
+
+    def encoder_weights(self, name: str) -> str:
+        """Return the weights of an encoder: those of the config, or what training makes of them."""
+        if name == "reid" and self.trains_reid():
+            return REID_WEIGHTS
+        return self.config["encoders"][name]["weights"]
+
+    def trained_weights(self) -> list[str]:
+        """Return the weights of encoders that the workflow trains itself."""
+        return [REID_WEIGHTS] if self.trains_reid() else []
+
+    def own_features(self, model: str) -> list[str]:
+        """Return features of a model's privacy prompts' radiographs, under the other protocol."""
+        folder = f"results/features/real/{self.captions(model)}prompts/{self.other_protocol}"
+        return [f"{folder}/{name}.h5" for name in PRIVACY_ENCODERS]
+
+    def test_answers(self, model: str) -> str | None:
+        """Return RAD-DINO's features of a model's test images, if it has any."""
+        if model in self.with_images("test") and "rad_dino" in self.reference_encoders:
+            return f"results/features/{model}/test/rad_dino.h5"
+        return None
+
+    # Downstream. An arm is a setting (real_only, augmented, ...) and a model.
+
+    def training_shards(self, setting: str, model: str) -> list[str]:
+        """Return the synthetic images that a network is trained on; none for the baselines."""
+        return [] if setting in ("real_only", "released") else self.shards(model, "augment")
+
+    def labelled_shards(self, model: str) -> list[str]:
+        """Return the images that get pseudo-masks; the manifest names the radiographs that do."""
+        return [] if model == "real" else self.shards(model, "augment")
+
+    def masks(self, setting: str, model: str) -> str | None:
+        """Return the pseudo-masks of the synthetic images that a U-Net is trained on."""
+        if setting == "real_only":
+            return None
+        return f"results/downstream/segmentation/masks/{model}.parquet"
+
+    def outcomes(self, task: str, setting: str, model: str) -> list[str]:
+        """Return what the training runs of an arm leave, one file for each repeat.
+
+        A released network has no training runs, and one file.
+        """
+        repeats = 1 if setting == "released" else self.config["downstream"][task]["repeats"]
+        arm = f"results/downstream/{task}/{setting}/{model}"
+        return [f"{arm}/repeat-{k}.parquet" for k in range(repeats)]
+
+    def baseline(self, task: str, setting: str) -> list[str]:
+        """Return the outcomes that an arm's gains are measured against.
+
+        Those of real data alone; for reports of synthetic data alone those of the released
+        generator that they continue. None for the baselines themselves.
+        """
+        if setting in ("real_only", "released"):
+            return []
+        if task == "report_generation" and setting == "synthetic_only":
+            return self.outcomes(task, "released", "real")
+        return self.outcomes(task, "real_only", "real")
+
+    def report_scores(self, setting: str, model: str) -> list[str]:
+        """Return what the scorers leave of the reports of an arm and of its baseline."""
+        task = "report_generation"
+        reports = self.outcomes(task, setting, model) + self.baseline(task, setting)
+        return [
+            str(path.with_name(path.name.replace("repeat-", f"{scorer}-")))
+            for path in map(Path, reports)
+            for scorer in self.scorers
+        ]
+
+    def training_seed(self, task: str, repeat: str) -> int:
+        """Return the seed of a training run: each repeat has its own."""
+        return self.config["downstream"][task]["seed"] + int(repeat)
+
+    # Records and what tables show of the models.
+
+    def records(self, kind: str) -> list[str]:
+        """Return every record of one kind (`fidelity`, `privacy`, `downstream`)."""
+        if kind == "fidelity":
+            return fidelity_records(self.reference_encoders, self.with_images("test"))
+        if kind == "privacy":
+            return privacy_records(self.with_images("privacy"), self.other_protocol)
+        tasks: Sequence[str] = self.config["downstream"]["tasks"]
+        return downstream_records(tasks, self.with_images("augment"))
+
+    def with_examples(self) -> list[str]:
+        """Return the models that the report's example images compare.
+
+        Those with the cohort's captions.
+        """
+        return [m for m in self.with_images("test") if not self.captions(m)]
+
+    def example_shards(self) -> list[str]:
+        """Return the first test shard of every model, for the report's example images."""
+        return [self.shards(m, "test")[0] for m in self.with_examples()]
+
+    def privacy_shards(self) -> list[str]:
+        """Return every model's images of the privacy set."""
+        return [shard for m in self.with_images("privacy") for shard in self.shards(m, "privacy")]
+
+    def closest_pairs(self) -> list[str]:
+        """Return the tables of closest pairs of every model with images of the privacy set."""
+        return [f"results/privacy/closest/{m}_pairs.parquet" for m in self.with_images("privacy")]
+
+    def privacy_pairs(self) -> list[str]:
+        """Return the scores of each image against its prompt's radiograph, of every such model."""
+        return [f"results/privacy/{m}_pairs.parquet" for m in self.with_images("privacy")]
+
+    def why_missing(self, model: str, prompt_set: str) -> str:
+        """Return why a model has no images of a prompt set."""
+        if self.captions(model) and prompt_set == "augment":
+            return "its own captions point to other radiographs than the baseline's"
+        return f"no images of the prompt set `{prompt_set}` were given"
+
+    def scorer_files(self, name: str) -> Mapping[str, str]:
+        """Return the files of one scorer of reports; none where the config names none."""
+        return self.config["downstream"]["report_generation"]["metrics"].get(name) or {}
