@@ -1,4 +1,4 @@
-"""The reference of the config, from its schema and `config.yaml`.
+"""The reference of the config, from its schema (with the scripts' settings) and `config.yaml`.
 
 One section for each block of the schema, one row for each key: type and limits, whether it is
 needed, the value of `config.yaml`, and the schema's description.
@@ -12,25 +12,25 @@ import yaml
 
 _HEAD = """# Every key of the config
 
-This page is made from the config's schema (`workflow_scripts/common/config.schema.yaml`) when the
-site is built. A key that is not here is refused. `config.yaml` is the paper's config; a profile or
-`--configfile` puts an overlay on it: mappings are merged, lists and values are replaced.
+This page is made when the site is built, from the config's schema: from
+`workflow_scripts/common/config.schema.yaml` and the scripts' settings classes, from which their
+command lines follow, too. A key that is not here is refused. `config.yaml` is the paper's config; a profile
+or `--configfile` puts an overlay on it: mappings are merged, lists and values are replaced.
 
 `{model}` stands for the key of any model. "Paper" is the value in `config.yaml`, where it has one.
 """
 
 
-def config_reference(schema: Path, config: Path) -> str:
+def config_reference(schema: Mapping[str, Any], config: Path) -> str:
     """Return the page as Markdown.
 
     Args:
-        schema: the JSON schema of the config, as YAML.
+        schema: the JSON schema of the config.
         config: `config.yaml`, whose values stand beside the keys.
     """
-    described = yaml.safe_load(schema.read_text(encoding="utf-8"))
     values = yaml.safe_load(config.read_text(encoding="utf-8"))
     lines = [_HEAD]
-    for path, block in blocks(described):
+    for path, block in blocks(schema):
         lines += [f"## {path or 'Top level'}", "", _sentence(block.get("description", "")), ""]
         lines += ["| key | type | needed | paper | meaning |", "|---|---|---|---|---|"]
         needed = block.get("required", ())

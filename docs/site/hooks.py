@@ -15,15 +15,16 @@ from command_reference import command_reference  # noqa: E402
 from config_reference import config_reference  # noqa: E402
 from mkdocs.structure.files import File  # noqa: E402
 
+from workflow_scripts.common.config import schema  # noqa: E402
+
 # Names of keys and files are not broken at any letter.
 STYLE = ".md-typeset table code { word-break: normal; overflow-wrap: anywhere; }\n"
-SCHEMA = ROOT / "workflow_scripts/common/config.schema.yaml"
 
 
 def on_files(files: Any, config: Any) -> Any:
     """Add the generated pages to the site's files."""
     pages = {
-        "reference/config.md": config_reference(SCHEMA, ROOT / "config.yaml"),
+        "reference/config.md": config_reference(schema(), ROOT / "config.yaml"),
         "reference/commands.md": command_reference(ROOT),
         "assets/site.css": STYLE,
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),

@@ -25,6 +25,7 @@ WITHOUT_CODE = {
 """Rules that only their version and config rerun: they cost days of GPUs, or everything follows."""
 
 BY_NAME = {
+    "workflow_scripts/common/config.py",  # settings classes: no script of a rule reads the schema
     "workflow_scripts/common/in_turn.py",  # scripts: the rules name each
     "workflow_scripts/features/encoders/__init__.py",  # encoders: the rules name each
     "workflow_scripts/fidelity/metrics/__init__.py",  # all modules of the package: `Code` sees it

@@ -8,8 +8,7 @@ import yaml
 
 from tests.docs.blocks import DOCS
 from tests.workflow.checkouts import ROOT
-
-SCHEMA = ROOT / "workflow_scripts/common/config.schema.yaml"
+from workflow_scripts.common.config import schema
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +30,7 @@ def keys_of(value, path=""):
 def test_every_key_of_the_papers_config_has_its_row():
     from config_reference import config_reference
 
-    page = config_reference(SCHEMA, ROOT / "config.yaml")
+    page = config_reference(schema(), ROOT / "config.yaml")
     sections = dict(re.findall(r"^## (\S+).*?\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE))
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     for key in keys_of(config):
@@ -45,7 +44,7 @@ def test_every_key_of_the_papers_config_has_its_row():
 def test_every_key_of_the_schema_says_what_it_means():
     from config_reference import blocks
 
-    for path, block in blocks(yaml.safe_load(SCHEMA.read_text())):
+    for path, block in blocks(schema()):
         for name, key in block["properties"].items():
             assert key.get("description"), f"{path}.{name}"
 

@@ -20,7 +20,7 @@ def folder_and_part(captions: str) -> tuple[str, str]:
     """
     path = Path(captions)
     part = path.name if path.name in PARTS else ""
-    return captions.removesuffix(f"{part}/"), part
+    return (captions.removesuffix(f"{part}/") if part else captions), part
 
 
 def cohort_flags(config: dict[str, Any], captions: str) -> list[str]:
