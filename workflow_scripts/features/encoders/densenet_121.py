@@ -27,6 +27,7 @@ from torch.nn import functional
 from workflow_scripts.common.as_published import Deviations
 from workflow_scripts.common.checkpoints import load_exactly, load_state
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.speed import Takes
 from workflow_scripts.features.encoders.layout import check_shapes
 from workflow_scripts.features.encoders.transform import published_squash, to_device
 
@@ -149,12 +150,18 @@ class DenseNetEncoder:
 
     name = "densenet_121"
     reads = "image"
+    takes = Takes(
+        compile=("network",),
+        channels_last=True,
+        why="it has no attention, and no blocks that are alike",
+    )
     dimension = 1024
 
     def __init__(
         self, network: DenseNet121, squash: tuple[int, Resampling] | None, device: torch.device
     ):
         self.network, self.squash, self.device = network.eval().to(device), squash, device
+        self.computes = network
         squashed = "" if squash is None else f"squash {squash[0]}x{squash[0]} bilinear; "
         self.preprocessing = (
             f"{squashed}gray; -1024..1024; centre square; scikit-image resize {SIDE} antialiased"

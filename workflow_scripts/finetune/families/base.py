@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.speed import Takes
 from workflow_scripts.finetune.families.options import Option, check_options
 from workflow_scripts.finetune.layout import Base
 
@@ -64,6 +65,9 @@ class Family(ABC):
         decodes_in_float32: the same of sampling's.
         decoder: the pipeline's component whose `decode` turns latents into pixels; sampling refuses
             what is not finite there (finite.py). Of a pipeline without it, nothing is looked at.
+        takes: which switches of speed its network takes (common/speed.py); none by default.
+        denoiser: the component that sampling passes images through step by step; by default the
+            one that is trained.
     """
 
     name: str
@@ -75,6 +79,8 @@ class Family(ABC):
     encodes_in_float32: bool = False
     decodes_in_float32: bool = False
     decoder: str = "vae"
+    takes: Takes = Takes()
+    denoiser: str = ""
 
     _chosen: Mapping[str, Option] = MappingProxyType({})
 
@@ -138,6 +144,10 @@ class Family(ABC):
     def network(self, pipeline: Any) -> nn.Module:
         """Return the component that is trained."""
         return getattr(pipeline, self.trained)
+
+    def sampled_network(self, pipeline: Any) -> nn.Module:
+        """Return the component that sampling passes images through step by step."""
+        return getattr(pipeline, self.denoiser or self.trained)
 
     def encode_with(self, pipeline: Any) -> str:
         """Return which component encodes images; its weights decide what is cached."""
