@@ -149,6 +149,21 @@ def check_speed(speed: Speed, takes: Takes, name: str, device: str, precision: s
         raise InputError(f"{name} does not take the switch {switch}: {why}", "speed", usable)
 
 
+def check_kernel(speed: Speed, optimiser: str) -> None:
+    """Refuse to choose a kernel of an optimiser that has but one.
+
+    Raises:
+        InputError: the optimiser is not `adamw`.
+    """
+    if speed.optimiser != "auto" and optimiser != "adamw":
+        raise InputError(
+            f"the optimiser {optimiser} does not take the switch optimiser {speed.optimiser}: only "
+            "AdamW has several kernels",
+            "speed",
+            "leave it out",
+        )
+
+
 def apply_speed(network: Any, speed: Speed, backend: str | None = None) -> None:
     """Lay out and compile a network that is in its place, as the switches say.
 
@@ -163,8 +178,8 @@ def apply_speed(network: Any, speed: Speed, backend: str | None = None) -> None:
         network.to(memory_format=torch.channels_last)
     if speed.compile == "none":
         return
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
     parts = [network] if speed.compile == "network" else repeated_blocks(network)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
     for part in parts:
         part.compile(dynamic=False, backend=backend or BACKEND)
 

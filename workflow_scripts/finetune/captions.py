@@ -76,10 +76,14 @@ class CaptionsAhead:
     @contextmanager
     def _on_device(self) -> Iterator[None]:
         for tensor, host in self._host:
-            tensor.data = host.to(self._device)
+            tensor.data = _copied(host, self._device)
         yield
         for tensor, host in self._host:
             tensor.data = host
+
+
+def _copied(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.to(device)
 
 
 def text_encoders(pipeline: Any, *others: nn.Module | None) -> list[nn.Module]:

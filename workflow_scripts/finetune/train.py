@@ -44,6 +44,7 @@ from workflow_scripts.common.speed import (
     add_speed_flag,
     apply_speed,
     attending,
+    check_kernel,
     check_speed,
     load_optimiser,
     plain_layout,
@@ -718,13 +719,7 @@ def _check_method(family: Family, settings: TrainSettings) -> None:
 def _check_speed(family: Family, settings: TrainSettings, device: str) -> None:
     precision = str(PRECISIONS[settings.mixed_precision]).removeprefix("torch.")
     check_speed(settings.speed, family.takes, f"the family {family.name}", device, precision)
-    if settings.speed.optimiser != "auto" and settings.optimiser != "adamw":
-        raise InputError(
-            f"the optimiser {settings.optimiser} does not take the switch optimiser "
-            f"{settings.speed.optimiser}: only AdamW has several kernels",
-            "speed",
-            "leave it out",
-        )
+    check_kernel(settings.speed, settings.optimiser)
 
 
 def _check_precision(precision: str, device: torch.device) -> None:
