@@ -90,8 +90,8 @@ class Block:
     Attributes:
         start, stop: positions in the collection.
         image_sha256: of each image's encoded bytes, uint8 (n, 32).
-        pixels_sha256: of what each image shows, uint8 (n, 32); where no encoder reads images, of
-            its encoded bytes.
+        pixels_sha256: of what each image shows, uint8 (n, 32); of its encoded bytes where no
+            encoder reads images, and of radiographs, whose copies nobody counts.
         constant: whether all pixels of each image have one value, bool (n,).
         caption_sha256: of each caption (zeros where there is none), uint8 (n, 32).
         sources: each item's `source_image_id`, "" where there is none.
@@ -409,13 +409,13 @@ def _batches(
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode") as pool:
         try:
             for item in itertools.islice(items, _BATCHES_AHEAD * batch_size):
-                ahead.append(pool.submit(_prepare, item, encoders))
+                ahead.append(pool.submit(_prepare, item, encoders, collection.generated))
             while ahead:
                 batch = []
                 for _ in range(min(batch_size, len(ahead))):
                     batch.append(ahead.popleft().result())
                     for item in itertools.islice(items, 1):
-                        ahead.append(pool.submit(_prepare, item, encoders))
+                        ahead.append(pool.submit(_prepare, item, encoders, collection.generated))
                 yield start, batch
                 start += len(batch)
         finally:
@@ -423,7 +423,7 @@ def _batches(
                 future.cancel()
 
 
-def _prepare(item: ImageItem, encoders: Sequence[Encoder]) -> _Prepared:
+def _prepare(item: ImageItem, encoders: Sequence[Encoder], generated: bool) -> _Prepared:
     """Read, decode once, and prepare for each encoder."""
     try:
         data = item.data if item.data is not None else Path(item.path).read_bytes()
@@ -435,7 +435,9 @@ def _prepare(item: ImageItem, encoders: Sequence[Encoder]) -> _Prepared:
     constant, shown = False, data
     if any(encoder.reads == "image" for encoder in encoders):
         image = decode_image(data, item.name, keep_gray=True)
-        constant, shown = is_constant(image), f"{image.size}".encode() + image.tobytes()
+        constant = is_constant(image)
+        if generated:
+            shown = f"{image.size}".encode() + image.tobytes()
         if constant and not item.source_image_id:
             raise InputError(
                 "all pixels of an image have one value: it shows nothing",
