@@ -105,9 +105,8 @@ def scaled(files: list[bytes], repeats: int) -> None:
         mean = statistics.mean(float(one.mean()) for one in away)
         most = max(float(one.max()) for one in away)
         size = "x".join(map(str, at_scale(files[0]).size))
-        print(
-            f"decoded at {size}: {saved:.1f} ms less; {mean:.2f} gray levels away, at most {most:.0f}"
-        )
+        moved = f"{mean:.2f} gray levels away, at most {most:.0f}"
+        print(f"decoded at {size}: {saved:.1f} ms less; {moved}")
 
 
 def read_films(folder: Path | None, count: int, side: int) -> list[Image.Image]:
