@@ -56,7 +56,12 @@ from workflow_scripts.planning.records import (
     fidelity_records,
     privacy_records,
 )
-from workflow_scripts.preflight.cost_model import expected_cohort, shard_minutes
+from workflow_scripts.preflight.cost_model import (
+    expected_cohort,
+    job_minutes,
+    shard_minutes,
+    works_while_planning,
+)
 from workflow_scripts.preflight.rates import read_rates
 from workflow_scripts.preflight.site import request_of
 from workflow_scripts.tables.rule_graph import rule_graph, to_json
@@ -637,6 +642,24 @@ def sampling_minutes(wildcards, attempt, otherwise):
     """Minutes of one shard of sampling, by the cost model; where it has no rate, as the rule says."""
     asked = (wildcards.model, wildcards.prompt_set, otherwise, attempt)
     return shard_minutes(config, *measured(), *asked)
+
+
+@cache
+def planned_works(stage):
+    """A stage's work on GPUs, by the cost model."""
+    return works_while_planning(config, measured()[0], stage)
+
+
+def job_minutes_of(wildcards, attempt, stage, what, otherwise):
+    """Minutes of one job, by the cost model; where a rate is missing, as the rule says.
+
+    `what` are beginnings of `Work.what`, in which {setting} is the job's.
+    """
+    starts = [start.format(**wildcards) for start in what]
+    model = wildcards.get("model", "shared")
+    rates = measured()[1]
+    asked = (stage, model, starts, otherwise, attempt)
+    return job_minutes(planned_works(stage), rates, *asked)
 
 
 def why_missing(model, prompt_set):

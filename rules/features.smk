@@ -59,7 +59,12 @@ rule features_fidelity:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=240,
+        runtime=partial(
+            job_minutes_of,
+            stage="features",
+            what=["test: "],
+            otherwise=240,
+        ),
     params:
         *code("features.extract", *encoder_modules(FIDELITY_ENCODERS)),
         version=VERSIONS["features"],
@@ -99,7 +104,12 @@ rule features_privacy:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=240,
+        runtime=partial(
+            job_minutes_of,
+            stage="features",
+            what=["privacy"],
+            otherwise=240,
+        ),
     params:
         *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
@@ -140,7 +150,12 @@ rule features_reference:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=240,
+        runtime=partial(
+            job_minutes_of,
+            stage="features",
+            what=["test radiographs"],
+            otherwise=240,
+        ),
     params:
         *code("features.extract", *encoder_modules(REFERENCE_ENCODERS)),
         version=VERSIONS["features"],
@@ -174,7 +189,12 @@ rule features_training:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=720,
+        runtime=partial(
+            job_minutes_of,
+            stage="features",
+            what=["training radiographs"],
+            otherwise=720,
+        ),
     params:
         *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
@@ -212,7 +232,12 @@ rule features_prompts:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=240,
+        runtime=partial(
+            job_minutes_of,
+            stage="features",
+            what=["prompts"],
+            otherwise=240,
+        ),
     params:
         *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
@@ -252,7 +277,12 @@ rule features_held_out:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=240,
+        runtime=partial(
+            job_minutes_of,
+            stage="features",
+            what=["held out"],
+            otherwise=240,
+        ),
     params:
         *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],

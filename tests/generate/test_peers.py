@@ -3,6 +3,10 @@
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +17,7 @@ from workflow_scripts.common.speed import Speed
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
-from workflow_scripts.generate.peers import Peers, peers_of
+from workflow_scripts.generate.peers import Peers, peers_of, run_in_peers
 from workflow_scripts.generate.sample import sample_shard
 
 FAMILY = get_family("stable_diffusion")
@@ -48,7 +52,7 @@ def test_processes_are_counted_against_gpus():
     assert peers_of({}, 1) == peers_of({}, 0) == Peers()
     with pytest.raises(InputError, match=r"4 GPUs were given to 1 process") as caught:
         peers_of({}, 4)
-    assert "accelerate launch --num_processes 4" in str(caught.value)
+    assert "torchrun --nproc-per-node 4" in str(caught.value)
 
 
 def _peer(rank, port, cohort, checkpoint):
@@ -104,3 +108,40 @@ def test_switches_leave_images_as_they_are(cohort, checkpoint):
     assert np.abs(plain - fast).max() <= 1  # of 256 levels
     with pytest.raises(InputError, match="stable_diffusion does not take the switch attention eff"):
         sample(cohort, checkpoint, "none", Speed(attention="efficient"))
+
+
+def test_where_one_process_fails_all_end(monkeypatch, tmp_path):
+    (tmp_path / "failing_peer.py").write_text(
+        "import os, sys, time\nsys.exit(3) if os.environ['RANK'] == '1' else time.sleep(120)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    began = time.monotonic()
+    assert run_in_peers("failing_peer", [], 2) == 3
+    assert time.monotonic() - began < 100
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    child = (
+        "import os, sys, time; from workflow_scripts.common.lifeline import started; started();"
+        "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(120)"
+    )
+    parent = (
+        "import os, subprocess, sys, time\n"
+        "from workflow_scripts.common.lifeline import environment, lifeline\n"
+        "with lifeline() as (end, _):\n"
+        f"    subprocess.Popen([sys.executable, '-c', {child!r}, sys.argv[1]],"
+        " env=os.environ | environment(end), pass_fds=(end,))\n"
+        "    time.sleep(120)\n"
+    )
+    note = tmp_path / "pid"
+    process = subprocess.Popen([sys.executable, "-c", parent, str(note)])
+    while not (note.exists() and note.read_text()):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    for _ in range(600):
+        status = Path(f"/proc/{note.read_text()}/stat")
+        if not status.exists() or status.read_text().split(")")[1].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("the child lives on")

@@ -30,9 +30,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from tests.gpu.lifeline import environment, forked, lifeline, started
 from tests.gpu.lines import Writer, read_lines, write_csv
 from tests.gpu.parts import PARTS, Part
+from workflow_scripts.common.lifeline import environment, forked, lifeline, started
 
 RESULTS: Final = Path(__file__).parent / "results"
 LEAST_S: Final = 12.0

@@ -20,11 +20,10 @@ import pandas as pd
 import torch
 
 from tests.gpu.building import CAPTION, pipeline_for_training, train_settings
-from tests.gpu.lifeline import environment, lifeline, started
 from tests.gpu.lines import Writer
 from tests.gpu.measure import seconds_of
 from tests.gpu.training import make_run
-from workflow_scripts.planning.models import launcher
+from workflow_scripts.common.lifeline import environment, lifeline, started
 
 MODEL: Final = "sd_v1_5"
 STEPS: Final = 3
@@ -103,19 +102,19 @@ def write_shard_inputs(folder: Path) -> None:
 
 
 def sample_in(processes: int, folder: Path, device: str) -> None:
-    """Sample the shard in so many processes, started as the workflow starts them.
+    """Sample the shard in so many processes, as the workflow does.
 
     Raises:
         RuntimeError: one of them failed.
     """
     gpus = 0 if device == "cpu" else processes
     command = [
-        *(sys.executable if word == "python" else word for word in launcher(processes).split()),
-        "workflow_scripts.generate.sample", "--model", "tiny", "--family", "stable_diffusion",
+        sys.executable, "-m", "workflow_scripts.generate.sample",
+        "--model", "tiny", "--family", "stable_diffusion",
         "--base", str(folder / "base"), "--prompts", str(folder / "prompts.parquet"),
         "--output", str(_shard(folder, processes)), "--progress", str(folder / f"p{processes}"),
         "--steps", "2", "--guidance", "2", "--size", "32", "--batch-size", "2",
-        "--gpus", str(gpus),
+        "--gpus", str(gpus), "--processes", str(processes),
     ]  # fmt: skip
     done = subprocess.run(command, stderr=subprocess.PIPE, timeout=LIMIT_S)
     if done.returncode:

@@ -1,10 +1,16 @@
 """The processes of one sampling job, one for each GPU, and what they agree on.
 
-`accelerate launch` or `torchrun` starts them and says in the environment which one each is. They
-exchange a folder's name and wait for each other at the end, through gloo: no image passes between
-them, for each writes its batches to the folder that all share.
+The job's first process starts them (or `torchrun` does) and says in the environment which one each
+is. They exchange a folder's name and wait for each other at the end, through gloo: no image passes
+between them, for each writes its batches to the folder that all share. Where one fails, all end;
+where the first one is killed, too.
 """
 
+import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +18,16 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.lifeline import environment as hanging
+from workflow_scripts.common.lifeline import lifeline
 
 T = TypeVar("T")
 
+_NAMES: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _LONGEST: Final = timedelta(days=14)
 """That one process may have to wait for another; a job's own time limit comes before."""
+
+_POLL_S: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -70,9 +81,8 @@ def peers_of(environment: Mapping[str, str], gpus: int) -> Peers:
     Raises:
         InputError: there are not as many processes as GPUs.
     """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if all(environment.get(name, "").isdecimal() for name in names):
-        rank, count, local = (int(environment[name]) for name in names)
+    if is_peer(environment):
+        rank, count, local = (int(environment[name]) for name in _NAMES)
         found = Peers(rank, count, local)
     else:
         found = Peers()
@@ -80,9 +90,53 @@ def peers_of(environment: Mapping[str, str], gpus: int) -> Peers:
         raise InputError(
             f"{gpus} GPUs were given to {found.count} process(es)",
             "--gpus",
-            f"start with `accelerate launch --num_processes {gpus} -m ...`",
+            f"start with `torchrun --nproc-per-node {gpus} -m ...`",
         )
     return found
+
+
+def is_peer(environment: Mapping[str, str]) -> bool:
+    """Return whether a process was told which of a job's processes it is."""
+    return all(environment.get(name, "").isdecimal() for name in _NAMES)
+
+
+def run_in_peers(module: str, arguments: Sequence[str], count: int) -> int:
+    """Run a module in several processes on this node; return the first exit code that is not 0.
+
+    Args:
+        module: as `python -m` takes it.
+        arguments: of each.
+        count: how many processes.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    command = [sys.executable, "-m", module, *arguments]
+    with lifeline() as (child, _):
+        running = [
+            subprocess.Popen(
+                command,
+                env=os.environ
+                | shared
+                | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                | hanging(child),
+                pass_fds=(child,),
+            )
+            for rank in range(count)
+        ]
+        try:
+            while True:
+                codes = [process.poll() for process in running]
+                if failed := [code for code in codes if code]:
+                    return failed[0]
+                if None not in codes:
+                    return 0
+                time.sleep(_POLL_S)
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
 
 
 @contextmanager

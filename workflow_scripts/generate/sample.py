@@ -5,10 +5,9 @@
         --shard 0 --shards 4 --output FILE --progress DIR --steps 50 --guidance 7.5 --size 512 ...
 
 An image depends on the model, its prompt and its seed, not on the number of shards, nor on how many
-processes share one: `accelerate launch --num_processes 4 -m workflow_scripts.generate.sample ...`
-divides its batches among four GPUs. Every finished batch is kept in the progress folder; a killed
-job continues after the last one. What is left of a job that was given up cannot meddle with its
-retry (attempts.py).
+processes share one: with `--gpus 4`, four divide its batches. Every finished batch is kept in the
+progress folder; a killed job continues after the last one. What is left of a job that was given up
+cannot meddle with its retry (attempts.py).
 """
 
 import argparse
@@ -17,6 +16,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from workflow_scripts.common.images import (
     shard_jobs,
     write_shard,
 )
+from workflow_scripts.common.lifeline import started
 from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
@@ -51,7 +52,13 @@ from workflow_scripts.finetune.families.finite import NotFiniteError, finite_dec
 from workflow_scripts.finetune.families.options import parse_option
 from workflow_scripts.finetune.layout import Base, add_base_flags
 from workflow_scripts.finetune.lora import check_lora, load_lora
-from workflow_scripts.generate.peers import Peers, peers_of, together
+from workflow_scripts.generate.peers import (
+    Peers,
+    is_peer,
+    peers_of,
+    run_in_peers,
+    together,
+)
 from workflow_scripts.generate.sharding import shard_batches
 
 log = logging.getLogger(__name__)
@@ -310,8 +317,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--version", default=1, type=int, help="of the stage")
     add_speed_flag(parser, COMPUTING)
     parser.add_argument("--gpus", default=0, type=int)
-    parser.add_argument("--threads", default=1, type=int)
+    parser.add_argument("--processes", default=1, type=int, help="on a CPU; one for each GPU")
+    parser.add_argument("--threads", default=1, type=int, help="of each process")
     flags = parser.parse_args(argv)
+    started()
+    processes = flags.gpus or flags.processes
+    if processes > 1 and not is_peer(os.environ):
+        words = sys.argv[1:] if argv is None else argv
+        if code := run_in_peers("workflow_scripts.generate.sample", words, processes):
+            sys.exit(code if code > 0 else 1)
+        return
     sample_shard(
         get_family(flags.family),
         Base(flags.base, dict(flags.part)),

@@ -8,8 +8,9 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
-_VARIABLE = "GPU_CHECK_LIFELINE"
+_VARIABLE: Final = "LIFELINE_OF_PARENT"
 
 
 @contextmanager
