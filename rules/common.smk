@@ -564,6 +564,22 @@ def generate_block(wildcards):
     return canonical({k: settings.get(k) for k in keys})
 
 
+def speed_flags(wildcards, stage):
+    """Flags of a model's switches of speed: a resource, since none makes anything anew."""
+    settings = config["models"][wildcards.model].get("speed", {})
+    return " ".join(flags({"speed": settings.get(stage, {})}))
+
+
+def encoder_speed_flags(wildcards, names):
+    """Flags of encoders' switches of speed."""
+    switches = {
+        f"{name}.{switch}": value
+        for name in names
+        for switch, value in config["encoders"][name].get("speed", {}).items()
+    }
+    return " ".join(flags({"speed": switches}))
+
+
 def control_flags(wildcards):
     """Flags of a control."""
     return flags(config["models"][wildcards.model]["control"])

@@ -59,6 +59,7 @@ rule features_fidelity:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
+        speed=partial(encoder_speed_flags, names=FIDELITY_ENCODERS),
         runtime=partial(
             job_minutes_of,
             stage="features",
@@ -76,7 +77,7 @@ rule features_fidelity:
         progress="results/features/{model}/test/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection {wildcards.model}"
-        " --shards {input.shards} {params.encoders} --purpose fidelity"
+        " --shards {input.shards} {params.encoders} {resources.speed} --purpose fidelity"
         " --protocol {params.protocol} --out {params.folder} --progress {params.progress}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -104,6 +105,7 @@ rule features_privacy:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
+        speed=partial(encoder_speed_flags, names=PRIVACY_ENCODERS),
         runtime=partial(
             job_minutes_of,
             stage="features",
@@ -125,11 +127,11 @@ rule features_privacy:
     shell:
         "python -m workflow_scripts.common.in_turn"
         " features.extract --collection {wildcards.model} --shards {input.shards}"
-        " {params.encoders} --purpose privacy --protocol {params.protocol}"
+        " {params.encoders} {resources.speed} --purpose privacy --protocol {params.protocol}"
         " --out {params.folder} --progress {params.progress}"
         " --gpus {resources.gpu} --threads {threads}"
         " --then features.extract --collection {wildcards.model} --shards {input.shards}"
-        " {params.encoders} --purpose privacy --protocol {params.other}"
+        " {params.encoders} {resources.speed} --purpose privacy --protocol {params.other}"
         " --out {params.other_folder} --progress {params.other_progress}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -150,6 +152,7 @@ rule features_reference:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
+        speed=partial(encoder_speed_flags, names=REFERENCE_ENCODERS),
         runtime=partial(
             job_minutes_of,
             stage="features",
@@ -167,7 +170,7 @@ rule features_reference:
         progress="results/features/real/test/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
-        " --manifest {input.manifest} --image-split test {params.encoders} --purpose fidelity"
+        " --manifest {input.manifest} --image-split test {params.encoders} {resources.speed} --purpose fidelity"
         " --protocol {params.protocol} --out {params.folder} --progress {params.progress}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -189,6 +192,7 @@ rule features_training:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
+        speed=partial(encoder_speed_flags, names=PRIVACY_ENCODERS),
         runtime=partial(
             job_minutes_of,
             stage="features",
@@ -206,7 +210,7 @@ rule features_training:
         progress="results/features/real/train/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
-        " --manifest {input.manifest} --image-split train {params.encoders}"
+        " --manifest {input.manifest} --image-split train {params.encoders} {resources.speed}"
         " --purpose privacy --protocol {params.protocol} --out {params.folder}"
         " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -232,6 +236,7 @@ rule features_prompts:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
+        speed=partial(encoder_speed_flags, names=PRIVACY_ENCODERS),
         runtime=partial(
             job_minutes_of,
             stage="features",
@@ -249,7 +254,7 @@ rule features_prompts:
         progress="results/features/real/{captions}prompts/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
-        " --manifest {input.manifest} --prompts {input.prompts} {params.encoders}"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.encoders} {resources.speed}"
         " --purpose privacy --protocol {params.protocol} --out {params.folder}"
         " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -277,6 +282,7 @@ rule features_held_out:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
+        speed=partial(encoder_speed_flags, names=PRIVACY_ENCODERS),
         runtime=partial(
             job_minutes_of,
             stage="features",
@@ -298,10 +304,10 @@ rule features_held_out:
     shell:
         "python -m workflow_scripts.common.in_turn"
         " features.extract --collection real --manifest {input.manifest} --image-split test validate"
-        " {params.encoders} --purpose privacy --protocol {params.protocol}"
+        " {params.encoders} {resources.speed} --purpose privacy --protocol {params.protocol}"
         " --out {params.folder} --progress {params.progress}"
         " --gpus {resources.gpu} --threads {threads}"
         " --then features.extract --collection real --manifest {input.manifest} --image-split test validate"
-        " {params.encoders} --purpose privacy --protocol {params.other}"
+        " {params.encoders} {resources.speed} --purpose privacy --protocol {params.other}"
         " --out {params.other_folder} --progress {params.other_progress}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
