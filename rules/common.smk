@@ -39,7 +39,12 @@ from workflow_scripts.planning.flags import quote, quoted
 from workflow_scripts.planning.models import canonical, launcher
 from workflow_scripts.planning.reads import Reads
 from workflow_scripts.planning.run import PRIVACY_ENCODERS, REID_WEIGHTS, Run
-from workflow_scripts.preflight.cost_model import expected_cohort, shard_minutes
+from workflow_scripts.preflight.cost_model import (
+    expected_cohort,
+    job_minutes,
+    shard_minutes,
+    works_while_planning,
+)
 from workflow_scripts.preflight.rates import read_rates
 from workflow_scripts.preflight.site import request_of
 from workflow_scripts.tables.rule_graph import rule_graph, to_json
@@ -189,6 +194,7 @@ def more_memory(wildcards, attempt, base):
     return base * attempt
 
 
+@cache
 def measured():
     """What the cost model knows without reading the cohort: its size, and rates measured on GPUs."""
     return expected_cohort(config), read_rates()
@@ -198,6 +204,24 @@ def sampling_minutes(wildcards, attempt, otherwise):
     """Minutes of one shard of sampling, by the cost model; where it has no rate, as the rule says."""
     asked = (wildcards.model, wildcards.prompt_set, otherwise, attempt)
     return shard_minutes(config, *measured(), *asked)
+
+
+@cache
+def planned_works(stage):
+    """A stage's work on GPUs, by the cost model."""
+    return works_while_planning(config, measured()[0], stage)
+
+
+def job_minutes_of(wildcards, attempt, stage, what, otherwise):
+    """Minutes of one job, by the cost model; where a rate is missing, as the rule says.
+
+    `what` are beginnings of `Work.what`, in which {setting} is the job's.
+    """
+    starts = [start.format(**wildcards) for start in what]
+    model = wildcards.get("model", "shared")
+    rates = measured()[1]
+    asked = (stage, model, starts, otherwise, attempt)
+    return job_minutes(planned_works(stage), rates, *asked)
 
 
 def span_before(wildcards):

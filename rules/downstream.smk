@@ -25,7 +25,12 @@ rule downstream_train_classifier:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=64000),
-        runtime=720,
+        runtime=partial(
+            job_minutes_of,
+            stage="classification",
+            what=["{setting}: "],
+            otherwise=720,
+        ),
     params:
         *code("downstream.classification.train"),
         version=VERSIONS["downstream"],
@@ -92,7 +97,12 @@ rule downstream_masks:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=240,
+        runtime=partial(
+            job_minutes_of,
+            stage="segmentation",
+            what=["pseudo-masks"],
+            otherwise=240,
+        ),
     params:
         *code("downstream.segmentation.label"),
         version=VERSIONS["downstream"],
@@ -126,7 +136,12 @@ rule downstream_train_segmenter:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=720,
+        runtime=partial(
+            job_minutes_of,
+            stage="segmentation",
+            what=["{setting}: "],
+            otherwise=720,
+        ),
     params:
         *code("downstream.segmentation.train"),
         version=VERSIONS["downstream"],
@@ -262,7 +277,12 @@ rule downstream_chexbert:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=16000),
-        runtime=60,
+        runtime=partial(
+            job_minutes_of,
+            stage="report_generation",
+            what=["{setting}: reports that chexbert"],
+            otherwise=60,
+        ),
     params:
         *code("downstream.report_generation.metrics.label_chexbert"),
         version=VERSIONS["downstream"],
@@ -290,7 +310,12 @@ rule downstream_radgraph:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=16000),
-        runtime=240,
+        runtime=partial(
+            job_minutes_of,
+            stage="report_generation",
+            what=["{setting}: reports that radgraph"],
+            otherwise=240,
+        ),
     params:
         *code("downstream.report_generation.metrics.score_radgraph"),
         version=VERSIONS["downstream"],
@@ -321,7 +346,12 @@ rule downstream_green:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=64000),
-        runtime=1440,
+        runtime=partial(
+            job_minutes_of,
+            stage="report_generation",
+            what=["{setting}: reports that green"],
+            otherwise=1440,
+        ),
     params:
         *code("downstream.report_generation.metrics.score_green"),
         version=VERSIONS["downstream"],
@@ -352,7 +382,12 @@ rule downstream_ratescore:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=16000),
-        runtime=240,
+        runtime=partial(
+            job_minutes_of,
+            stage="report_generation",
+            what=["{setting}: reports that ratescore"],
+            otherwise=240,
+        ),
     params:
         *code("downstream.report_generation.metrics.score_ratescore"),
         version=VERSIONS["downstream"],

@@ -60,7 +60,13 @@ rule features_fidelity:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=240,
+        speed=arguments.encoder_speed_flags(RUN, RUN.fidelity_encoders),
+        runtime=partial(
+            job_minutes_of,
+            stage="features",
+            what=["test: "],
+            otherwise=240,
+        ),
     params:
         *code("features.extract", *encoder_modules(RUN.fidelity_encoders)),
         version=VERSIONS["features"],
@@ -72,7 +78,7 @@ rule features_fidelity:
         progress="results/features/{model}/test/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection {wildcards.model}"
-        " --shards {input.shards} {params.encoders} --purpose fidelity"
+        " --shards {input.shards} {params.encoders} {resources.speed} --purpose fidelity"
         " --protocol {params.protocol} --out {params.folder} --progress {params.progress}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -100,7 +106,13 @@ rule features_privacy:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=240,
+        speed=arguments.encoder_speed_flags(RUN, PRIVACY_ENCODERS),
+        runtime=partial(
+            job_minutes_of,
+            stage="features",
+            what=["privacy"],
+            otherwise=240,
+        ),
     params:
         *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
@@ -116,11 +128,11 @@ rule features_privacy:
     shell:
         "python -m workflow_scripts.common.in_turn"
         " features.extract --collection {wildcards.model} --shards {input.shards}"
-        " {params.encoders} --purpose privacy --protocol {params.protocol}"
+        " {params.encoders} {resources.speed} --purpose privacy --protocol {params.protocol}"
         " --out {params.folder} --progress {params.progress}"
         " --gpus {resources.gpu} --threads {threads}"
         " --then features.extract --collection {wildcards.model} --shards {input.shards}"
-        " {params.encoders} --purpose privacy --protocol {params.other}"
+        " {params.encoders} {resources.speed} --purpose privacy --protocol {params.other}"
         " --out {params.other_folder} --progress {params.other_progress}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -143,7 +155,13 @@ rule features_reference:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=240,
+        speed=arguments.encoder_speed_flags(RUN, RUN.reference_encoders),
+        runtime=partial(
+            job_minutes_of,
+            stage="features",
+            what=["test radiographs"],
+            otherwise=240,
+        ),
     params:
         *code("features.extract", *encoder_modules(RUN.reference_encoders)),
         version=VERSIONS["features"],
@@ -155,7 +173,7 @@ rule features_reference:
         progress="results/features/real/test/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
-        " --manifest {input.manifest} --image-split test {params.encoders} --purpose fidelity"
+        " --manifest {input.manifest} --image-split test {params.encoders} {resources.speed} --purpose fidelity"
         " --protocol {params.protocol} --out {params.folder} --progress {params.progress}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -177,7 +195,13 @@ rule features_training:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=720,
+        speed=arguments.encoder_speed_flags(RUN, PRIVACY_ENCODERS),
+        runtime=partial(
+            job_minutes_of,
+            stage="features",
+            what=["training radiographs"],
+            otherwise=720,
+        ),
     params:
         *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
@@ -189,7 +213,7 @@ rule features_training:
         progress="results/features/real/train/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
-        " --manifest {input.manifest} --image-split train {params.encoders}"
+        " --manifest {input.manifest} --image-split train {params.encoders} {resources.speed}"
         " --purpose privacy --protocol {params.protocol} --out {params.folder}"
         " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -215,7 +239,13 @@ rule features_prompts:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=240,
+        speed=arguments.encoder_speed_flags(RUN, PRIVACY_ENCODERS),
+        runtime=partial(
+            job_minutes_of,
+            stage="features",
+            what=["prompts"],
+            otherwise=240,
+        ),
     params:
         *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
@@ -227,7 +257,7 @@ rule features_prompts:
         progress="results/features/real/{captions}prompts/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
-        " --manifest {input.manifest} --prompts {input.prompts} {params.encoders}"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.encoders} {resources.speed}"
         " --purpose privacy --protocol {params.protocol} --out {params.folder}"
         " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -255,7 +285,13 @@ rule features_held_out:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=240,
+        speed=arguments.encoder_speed_flags(RUN, PRIVACY_ENCODERS),
+        runtime=partial(
+            job_minutes_of,
+            stage="features",
+            what=["held out"],
+            otherwise=240,
+        ),
     params:
         *code("features.extract", *encoder_modules(PRIVACY_ENCODERS)),
         version=VERSIONS["features"],
@@ -271,10 +307,10 @@ rule features_held_out:
     shell:
         "python -m workflow_scripts.common.in_turn"
         " features.extract --collection real --manifest {input.manifest} --image-split test validate"
-        " {params.encoders} --purpose privacy --protocol {params.protocol}"
+        " {params.encoders} {resources.speed} --purpose privacy --protocol {params.protocol}"
         " --out {params.folder} --progress {params.progress}"
         " --gpus {resources.gpu} --threads {threads}"
         " --then features.extract --collection real --manifest {input.manifest} --image-split test validate"
-        " {params.encoders} --purpose privacy --protocol {params.other}"
+        " {params.encoders} {resources.speed} --purpose privacy --protocol {params.other}"
         " --out {params.other_folder} --progress {params.other_progress}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"

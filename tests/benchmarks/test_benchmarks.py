@@ -24,6 +24,7 @@ PAIRS = {
     "fidelity_growth": ["FID growth", "KID growth", "PRDC growth"],
     "models": ["fine-tuning", "sampling"],
     "planning": ["growth"],
+    "preparing": ["densenet_121", "stretch"],
     "reporter": ["step"],
     "scheduling": ["scheduling"],
 }

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from tests.benchmarks.bench_preparing import scipy_gray
 from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.features.convert_torchxrayvision import main as convert
@@ -189,6 +190,14 @@ def test_gray_levels_and_squares_of_densenet():
     np.testing.assert_allclose(
         exact[5], (np.arange(224) / 255 * 2 - 1) * 1024, rtol=1e-4, atol=0.01
     )
+
+
+@pytest.mark.parametrize("size", [(224, 224), (100, 150), (225, 300), (299, 299), (700, 512)])
+def test_densenets_input_is_that_of_scipys_blur_and_zoom(size):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, size[::-1], dtype=np.uint8))
+    away = np.abs(prepare_gray(image) - scipy_gray(image))
+    assert away.max() < 0.01  # of -1024..1024
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -5,10 +5,10 @@
     python -m tests.gpu train:sana resume       # some parts alone
 
 Each part runs in a process of its own with a time limit: one that fails, runs out of memory or
-takes too long costs itself alone. Every value is one JSON line as it comes; the CSV is whole after
-each part. Neither network nor weights, results or lock are needed. A package that is missing is
-named, and the parts that need it are left out. The exit code is 1 where a part failed or a
-tolerance was not kept.
+takes too long costs itself alone, and all end with the process that started them. Every value is
+one JSON line as it comes; the CSV is whole after each part. Neither network nor weights, results or
+lock are needed. A package that is missing is named, and the parts that need it are left out. The
+exit code is 1 where a part failed or a tolerance was not kept.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from typing import Any, Final
 
 from tests.gpu.lines import Writer, read_lines, write_csv
 from tests.gpu.parts import PARTS, Part
+from workflow_scripts.common.lifeline import environment, forked, lifeline, started
 
 RESULTS: Final = Path(__file__).parent / "results"
 LEAST_S: Final = 12.0
@@ -69,6 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--lines", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     os.environ |= QUIET
+    started()
     if args.only:  # a part's own process
         run_part(next(part for part in PARTS if part.name == args.only), args.cpu, args.lines)
         return
@@ -149,28 +151,38 @@ def circumstances(cpu: bool) -> dict[str, str]:
 
 def _run(part: Part, tiny: bool, file: Path, limit: float, forks: bool) -> str | None:
     """Run a part in a process of its own; return why it failed, or None."""
-    if forks:
-        process: Any = multiprocessing.get_context("fork").Process(
-            target=run_part, args=(part, tiny, file)
-        )
-        process.start()
-        process.join(limit)
-        code = process.exitcode
-        if code is None:
-            process.kill()
-            process.join()
-    else:
-        command = [sys.executable, "-m", "tests.gpu", "--only", part.name, "--lines", str(file)]
-        own = subprocess.Popen([*command, *(["--cpu"] if tiny else [])])
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            own.wait(limit)
-        code = own.poll()
-        if code is None:
-            own.kill()
-            own.wait()
+    with lifeline() as ends:
+        if forks:
+            process: Any = multiprocessing.get_context("fork").Process(
+                target=_run_forked, args=(ends, part, tiny, file)
+            )
+            process.start()
+            process.join(limit)
+            code = process.exitcode
+            if code is None:
+                process.kill()
+                process.join()
+        else:
+            command = [sys.executable, "-m", "tests.gpu", "--only", part.name, "--lines", str(file)]
+            own = subprocess.Popen(
+                [*command, *(["--cpu"] if tiny else [])],
+                env=os.environ | environment(ends[0]),
+                pass_fds=ends[:1],
+            )
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                own.wait(limit)
+            code = own.poll()
+            if code is None:
+                own.kill()
+                own.wait()
     if code is None:
         return f"ended after {limit:.0f} s: over its time limit"
     return None if code == 0 else f"failed: exit code {code}"
+
+
+def _run_forked(ends: tuple[int, int], part: Part, tiny: bool, file: Path) -> None:
+    forked(ends)
+    run_part(part, tiny, file)
 
 
 def _can_fork(tiny: bool) -> bool:

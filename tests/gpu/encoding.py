@@ -81,6 +81,32 @@ def time_encoding(name: str, device: torch.device, tiny: bool, say: Writer) -> N
     say(GENERATED, count / seconds_of(whole, device, 1, 0), "1/s", f"{how}, {cores} core(s)")
 
 
+def time_captions(device: torch.device, tiny: bool, say: Writer) -> None:
+    """Measure how many captions BioViL-T's text encoder embeds a second, tokenizing included."""
+    from tests.gpu.building import CAPTION, _bert_tokenizer
+    from workflow_scripts.features.encoders.biovil_t_text import BioVilTText, TextModel
+
+    sizes = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = {
+        **(small if tiny else sizes),
+        "intermediate_size": 64 if tiny else 3072,
+        "vocab_size": 30522,
+        "projection_size": 128,
+    }
+    torch.manual_seed(0)
+    encoder = BioVilTText(TextModel(config), _bert_tokenizer(CAPTION.split(), 512), device)
+    batch, count = (2, 4) if tiny else (32, 1024)
+
+    def whole() -> None:
+        for _ in range(0, count, batch):
+            encoder.encode([encoder.prepare(CAPTION) for _ in range(batch)])
+
+    taken = seconds_of(whole, device, 1)
+    note = f"float32, batches of {batch}, {len(encoder.prepare(CAPTION))} tokens each"
+    say(GENERATED, count / taken, "1/s", note)
+
+
 def radiographs(count: int, size: tuple[int, int]) -> list[ImageItem]:
     """Return so many radiographs as encoded JPEGs, which repeat a few."""
     rng, files = np.random.default_rng(0), []

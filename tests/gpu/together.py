@@ -1,8 +1,9 @@
-"""Two processes that share each step's batch, on two GPUs (or, with gloo, on a CPU).
+"""Two processes that share a step's batch or a shard's images, on two GPUs (or a CPU, by gloo).
 
 A tiny Stable Diffusion trained by two processes is compared with one process that accumulates, and
-the published one's step is timed in both: what exchanging gradients costs. With fewer than two GPUs
-the part says so and does nothing.
+the published one's step is timed in both: what exchanging gradients costs. A shard that two
+processes sample is compared with one process's, byte by byte. With fewer than two GPUs the parts
+say so and do nothing.
 """
 
 import dataclasses
@@ -10,26 +11,29 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import pandas as pd
 import torch
 
-from tests.gpu.building import pipeline_for_training, train_settings
+from tests.gpu.building import CAPTION, pipeline_for_training, train_settings
 from tests.gpu.lines import Writer
 from tests.gpu.measure import seconds_of
 from tests.gpu.training import make_run
+from workflow_scripts.common.lifeline import environment, lifeline, started
 
 MODEL: Final = "sd_v1_5"
 STEPS: Final = 3
+IMAGES: Final = 6
 LIMIT_S: Final = 600
 
 
 def compare_together(device: torch.device, tiny: bool, say: Writer) -> None:
     """Compare two processes with one, and time a step of both."""
-    if device.type == "cuda" and torch.cuda.device_count() < 2:
-        say("left out", None, "state", f"{torch.cuda.device_count()} GPU: two are needed")
+    if _too_few(device, say):
         return
     with TemporaryDirectory() as name:
         alone, together = (start(processes, Path(name), device.type) for processes in (1, 2))
@@ -43,6 +47,89 @@ def compare_together(device: torch.device, tiny: bool, say: Writer) -> None:
     for count, found in ((1, alone), (2, together)):
         if found["seconds"] is not None:
             say(f"seconds per step, {count} GPU(s)", found["seconds"], "s", found["settings"])
+
+
+def compare_sampling(device: torch.device, tiny: bool, say: Writer) -> None:
+    """Compare a shard that two processes sample with one process's: the images' bytes."""
+    from workflow_scripts.common.images import read_shards
+
+    if _too_few(device, say):
+        return
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_shard_inputs(folder)
+        shown, seconds = {}, {}
+        for processes in (1, 2):
+            began = time.perf_counter()
+            sample_in(processes, folder, device.type)
+            seconds[processes] = time.perf_counter() - began
+            shown[processes] = {
+                item.id: item.data for item in read_shards([_shard(folder, processes)])
+            }
+    assert len(shown[1]) == IMAGES, len(shown[1])
+    differ = sum(shown[1][key] != shown[2].get(key) for key in shown[1])
+    say.compare("images", differ, 0, f"of {IMAGES} of a tiny {MODEL}, whose bytes differ")
+    for processes, taken in seconds.items():
+        say(f"seconds, {processes} process(es)", taken, "s", "starting and loading included")
+
+
+def write_shard_inputs(folder: Path) -> None:
+    """Write a tiny Stable Diffusion and a prompt set of `IMAGES` captions."""
+    from workflow_scripts.common.manifest import FINDINGS, write_prompts
+    from workflow_scripts.world.diffusion import (
+        clip_tokenizer_files,
+        train_vae,
+        write_tiny_pipeline,
+    )
+
+    torch.manual_seed(0)
+    vae = train_vae(torch.rand(2, 3, 32, 32) * 2 - 1, 1, batch=2)
+    write_tiny_pipeline(1, clip_tokenizer_files([CAPTION], 60), vae, folder / "base")
+    rows = pd.DataFrame(
+        {
+            "prompt_id": [f"test-{i:03d}" for i in range(IMAGES)],
+            "image_id": [f"image{i}" for i in range(IMAGES)],
+            "caption": [f"{CAPTION} {i}" for i in range(IMAGES)],
+            "replicate": 0,
+            "seed": range(IMAGES),
+            "caption_source": "llava_rad",
+            "second_wording": False,
+        }
+    )
+    for finding in FINDINGS:
+        rows[finding] = pd.array([None] * IMAGES, dtype="Int8")
+    write_prompts(rows, folder / "prompts.parquet")
+
+
+def sample_in(processes: int, folder: Path, device: str) -> None:
+    """Sample the shard in so many processes, as the workflow does.
+
+    Raises:
+        RuntimeError: one of them failed.
+    """
+    gpus = 0 if device == "cpu" else processes
+    command = [
+        sys.executable, "-m", "workflow_scripts.generate.sample",
+        "--model", "tiny", "--family", "stable_diffusion",
+        "--base", str(folder / "base"), "--prompts", str(folder / "prompts.parquet"),
+        "--output", str(_shard(folder, processes)), "--progress", str(folder / f"p{processes}"),
+        "--steps", "2", "--guidance", "2", "--size", "32", "--batch-size", "2",
+        "--gpus", str(gpus), "--processes", str(processes),
+    ]  # fmt: skip
+    done = subprocess.run(command, stderr=subprocess.PIPE, timeout=LIMIT_S)
+    if done.returncode:
+        raise RuntimeError(done.stderr.decode(errors="replace").strip().splitlines()[-1][:300])
+
+
+def _shard(folder: Path, processes: int) -> Path:
+    return folder / f"by{processes}.parquet"
+
+
+def _too_few(device: torch.device, say: Writer) -> bool:
+    if device.type != "cuda" or torch.cuda.device_count() >= 2:
+        return False
+    say("left out", None, "state", f"{torch.cuda.device_count()} GPU: two are needed")
+    return True
 
 
 def start(processes: int, folder: Path, device: str) -> dict[str, Any]:
@@ -59,15 +146,19 @@ def start(processes: int, folder: Path, device: str) -> dict[str, Any]:
     shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     more = {"ACCELERATE_USE_CPU": "true"} if device == "cpu" else {}
     running = []
-    for rank in range(processes):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        environment = os.environ | ({**shared, **own, **more} if processes > 1 else {})
-        running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE))
-    try:
-        ends = [process.communicate(timeout=LIMIT_S) for process in running]
-    finally:
-        for process in running:
-            process.kill()
+    with lifeline() as (child, _):
+        for rank in range(processes):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            given = {**shared, **own, **more} if processes > 1 else {}
+            given = os.environ | given | environment(child)
+            running.append(
+                subprocess.Popen(command, env=given, stderr=subprocess.PIPE, pass_fds=(child,))
+            )
+        try:
+            ends = [process.communicate(timeout=LIMIT_S) for process in running]
+        finally:
+            for process in running:
+                process.kill()
     for process, (_, said) in zip(running, ends, strict=True):
         if process.returncode:
             raise RuntimeError(said.decode(errors="replace").strip().splitlines()[-1][:300])
@@ -124,4 +215,5 @@ def _timed(device: torch.device) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    started()
     work(sys.argv[1], Path(sys.argv[2]))

@@ -18,6 +18,7 @@ from workflow_scripts.preflight.cost_model import (
     Work,
     cohort_of,
     estimate,
+    job_minutes,
     margin_minutes,
     shard_minutes,
     works,
@@ -293,3 +294,54 @@ def test_every_stage_of_the_plan_is_one_of_the_cost_table():
 
     assert {work.stage for work in works(CONFIG, PAPER)} <= STAGES.keys()
     assert cost_model.SHARED == "shared"
+
+
+def test_a_jobs_minutes_follow_from_all_its_work_or_from_none():
+    def work(what, count, part, jobs=1, spread=None):
+        return Work("s", "m", what, count, "x", (part,), "rate", "a", jobs, spread)
+
+    planned = [
+        work("one: a", 7200, "p"),  # an hour at two a second
+        work("one: b", 3600, "q", jobs=3),  # an hour at one a second, in three jobs
+        work("two: c", 7200, "p", jobs=2, spread=frozenset({1, 4})),
+        dataclasses.replace(work("one: a", 14_400, "p"), model=SHARED),
+    ]
+    rates = [
+        dataclasses.replace(STEP, part="p", name="rate", value=2.0, note="a, b"),
+        dataclasses.replace(STEP, part="q", name="rate", value=1.0, note="a, b"),
+    ]
+    asked = ("s", "m", ["one: "], 240)
+    assert job_minutes(planned, rates, *asked) == 2 * (60 + 20)
+    assert job_minutes(planned, rates, *asked, attempt=2) == 4 * (60 + 20)
+    # Another kind of GPU that lacks a rate says nothing; a slower one that has all of them counts.
+    other = [dataclasses.replace(rate, kind="A100", value=rate.value / 2) for rate in rates]
+    assert job_minutes(planned, rates + other[:1], *asked) == 160
+    assert job_minutes(planned, rates + other, *asked) == 320
+    # A rate is missing, or there is no such work: as the rule says, whatever the attempt.
+    assert job_minutes(planned, rates[:1], *asked, attempt=3) == 240
+    assert job_minutes(planned, rates, "s", "m", ["three"], 240) == 240
+    # One of two jobs, over four GPUs; over two the step is divided otherwise than measured.
+    assert job_minutes(planned, rates, "s", "m", ["two"], 240, gpus=4) == 30
+    assert job_minutes(planned, rates, "s", "m", ["two"], 240, gpus=1) == 60
+    assert job_minutes(planned, rates, "s", "m", ["two"], 240, gpus=2) == 240
+    # A model of no work of its own is what is done once for all.
+    assert job_minutes(planned, rates, "s", "real", ["one"], 240) == 2 * 120
+
+
+def test_every_missing_rate_has_a_part_of_gpu_check_or_a_reason():
+    estimates = [estimate(work, [], "H200") for work in works(CONFIG, PAPER)]
+    lacking = {part for part, *_ in plan.missing_rates(estimates)}
+    without = lacking - {part.name for part in PARTS}
+    assert without == {"read:radgraph", "read:ratescore"}
+    assert without == set(plan.UNMEASURED)
+    assert all("make gpu-check" in plan.how_to_measure(part) for part in lacking - without)
+
+
+def test_work_that_is_known_while_planning_is_that_of_the_plan():
+    whole = works(CONFIG, PAPER)
+    for stage in ("features", "classification", "segmentation", "report_generation"):
+        known = cost_model.works_while_planning(CONFIG, PAPER, stage)
+        own = [work for work in whole if work.stage == stage]
+        assert known == [
+            work for work in own if "images shown" not in work.what or stage == "classification"
+        ]

@@ -54,6 +54,19 @@ def test_full_fine_tuning_by_hand():
     assert plain.least == 4 * (1000 + 400 + 10)
 
 
+def test_text_encoders_leave_where_captions_are_encoded_ahead():
+    one, two, three = training_phases(
+        PARTS, FULL, False, Activations(1e-9, 2e-9), captions_ahead=True
+    )
+    assert one.certain == {"autoencoder": 20, "network": 4000}
+    assert two.certain == {
+        "text_encoder": 200, "text_encoder_2": 600, "network": 4000, "gradients": 4000,
+        "optimiser": 8000,
+    }  # fmt: skip
+    assert three.certain == {"network": 4000, "gradients": 4000, "optimiser": 8000}
+    assert three.estimated == pytest.approx({"autocast's copies": 2000, "activations": 9})
+
+
 def test_an_adapter_by_hand():
     parts = Parts(1000, {"text_encoder": 100}, 10, 50)
     tuned = FULL | {"method": "lora", "ema_decay": 0.99}

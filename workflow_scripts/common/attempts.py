@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import link_or_copy, whole_folder
@@ -35,7 +35,7 @@ _TRIES: Final = 100
 class Attempt:
     """One process's attempt at a job, and its folder.
 
-    Of a job in several processes, the main one alone makes an attempt.
+    Of a job in several processes, the main one alone makes an attempt; others may join it.
 
     Attributes:
         folder: where this attempt writes. Write only inside `writing()`, whole files and folders
@@ -55,6 +55,17 @@ class Attempt:
                 self.folder.mkdir(mode=0o700)
                 return
         raise InputError("the progress folder vanishes again and again", progress)
+
+    @classmethod
+    def joined(cls, folder: Path) -> Self:
+        """Return another process's attempt, to write into its folder: a job's processes share it.
+
+        Args:
+            folder: of the attempt that the job's main process made.
+        """
+        attempt = cls.__new__(cls)
+        attempt.progress, attempt.folder = folder.parent, folder
+        return attempt
 
     def earlier(self) -> list[Path]:
         """Return the folders of the attempts before this one, the newest first."""

@@ -40,6 +40,9 @@ from workflow_scripts.common.errors import InputError
 LARGEST_SEED: Final = 2**31 - 1
 """Every library that draws numbers takes a seed up to this."""
 
+APART: Final = {"apart": True}
+"""The metadata of a field that is no setting: scripts fill it from elsewhere."""
+
 _NO_VALUE: Final = object()
 _JSON_TYPES: Final = {
     int: "integer",
@@ -141,7 +144,11 @@ def settings_in(cls: Any) -> tuple[Setting, ...]:
 @functools.cache
 def _read(cls: Any) -> tuple[Setting, ...]:
     hints = get_type_hints(cls, include_extras=True)
-    return tuple(_setting(field, hints[field.name]) for field in dataclasses.fields(cls))
+    return tuple(
+        _setting(field, hints[field.name])
+        for field in dataclasses.fields(cls)
+        if not field.metadata.get("apart")
+    )
 
 
 def _setting(field: Any, hint: Any) -> Setting:

@@ -17,7 +17,7 @@ import logging
 import time
 import zipfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ from workflow_scripts.common.levels import said_of_bits
 from workflow_scripts.common.manifest import SPLITS, read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
+from workflow_scripts.common.speed import COMPUTING, Speed, add_speed_flag, speed_of
 from workflow_scripts.features.cache import Features, write_features
 from workflow_scripts.features.encoders import (
     PURPOSES,
@@ -89,8 +90,8 @@ class Block:
     Attributes:
         start, stop: positions in the collection.
         image_sha256: of each image's encoded bytes, uint8 (n, 32).
-        pixels_sha256: of what each image shows, uint8 (n, 32); where no encoder reads images, of
-            its encoded bytes.
+        pixels_sha256: of what each image shows, uint8 (n, 32); of its encoded bytes where no
+            encoder reads images, and of radiographs, whose copies nobody counts.
         constant: whether all pixels of each image have one value, bool (n,).
         caption_sha256: of each caption (zeros where there is none), uint8 (n, 32).
         sources: each item's `source_image_id`, "" where there is none.
@@ -298,6 +299,7 @@ def extract(
     gpus: int = 0,
     threads: int = 1,
     save_every_s: float = 60.0,
+    speeds: Mapping[str, Speed] | None = None,
 ) -> None:
     """Embed a collection and write one cache file per encoder under `out`.
 
@@ -313,6 +315,7 @@ def extract(
         gpus: 0 computes on the CPU.
         threads: of torch and of decoding.
         save_every_s: seconds between two savings of progress.
+        speeds: by encoder name, switches that change rounding alone.
 
     Raises:
         InputError: see `embed` and `encoders`.
@@ -323,8 +326,9 @@ def extract(
     for encoder_name, path in weights.items():  # all of them, before the first is loaded
         check_encoder(encoder_name, path)
     switches = deviations(protocol)
+    speeds = speeds or {}
     encoders = [
-        load_encoder(encoder_name, path, device, switches, purpose)
+        load_encoder(encoder_name, path, device, switches, purpose, speeds.get(encoder_name))
         for encoder_name, path in weights.items()
     ]
     digests = {
@@ -337,6 +341,8 @@ def extract(
         "threads": threads,
         "device": device_name(device),
         "versions": versions,
+        # Blocks of one file come from one way to compute.
+        "speeds": {encoder_name: speed.chosen for encoder_name, speed in speeds.items()},
         **said_of_bits(),
     }
     attempt = Attempt(progress)
@@ -403,13 +409,13 @@ def _batches(
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode") as pool:
         try:
             for item in itertools.islice(items, _BATCHES_AHEAD * batch_size):
-                ahead.append(pool.submit(_prepare, item, encoders))
+                ahead.append(pool.submit(_prepare, item, encoders, collection.generated))
             while ahead:
                 batch = []
                 for _ in range(min(batch_size, len(ahead))):
                     batch.append(ahead.popleft().result())
                     for item in itertools.islice(items, 1):
-                        ahead.append(pool.submit(_prepare, item, encoders))
+                        ahead.append(pool.submit(_prepare, item, encoders, collection.generated))
                 yield start, batch
                 start += len(batch)
         finally:
@@ -417,7 +423,7 @@ def _batches(
                 future.cancel()
 
 
-def _prepare(item: ImageItem, encoders: Sequence[Encoder]) -> _Prepared:
+def _prepare(item: ImageItem, encoders: Sequence[Encoder], generated: bool) -> _Prepared:
     """Read, decode once, and prepare for each encoder."""
     try:
         data = item.data if item.data is not None else Path(item.path).read_bytes()
@@ -429,7 +435,9 @@ def _prepare(item: ImageItem, encoders: Sequence[Encoder]) -> _Prepared:
     constant, shown = False, data
     if any(encoder.reads == "image" for encoder in encoders):
         image = decode_image(data, item.name, keep_gray=True)
-        constant, shown = is_constant(image), f"{image.size}".encode() + image.tobytes()
+        constant = is_constant(image)
+        if generated:
+            shown = f"{image.size}".encode() + image.tobytes()
         if constant and not item.source_image_id:
             raise InputError(
                 "all pixels of an image have one value: it shows nothing",
@@ -607,6 +615,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--progress", type=Path, required=True, help="folder; not an output")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS")
+    add_speed_flag(parser, tuple(f"ENCODER.{name}" for name in COMPUTING))
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args(argv)
@@ -627,7 +636,29 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"--encoder {value}: NAME=PATH, each name once")
         weights[name] = Path(path)
     arguments.weights = weights
+    arguments.speeds = speeds_of(arguments.speed, list(weights))
     return arguments
+
+
+def speeds_of(given: Sequence[tuple[str, Any]], encoders: Sequence[str]) -> dict[str, Speed]:
+    """Return each encoder's switches from `ENCODER.NAME` and its value.
+
+    Raises:
+        InputError: no such encoder here, or an unknown switch or value.
+    """
+    switches: dict[str, dict[str, Any]] = {}
+    for name, value in given:
+        encoder, _, switch = name.partition(".")
+        if encoder not in encoders:
+            raise InputError(
+                f"a switch of {encoder!r}, which is not among the encoders",
+                "--speed",
+                f"use {' or '.join(f'{known}.{switch}' for known in encoders)}",
+            )
+        switches.setdefault(encoder, {})[switch] = value
+    return {
+        encoder: speed_of(own, COMPUTING, f"--speed {encoder}") for encoder, own in switches.items()
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -651,6 +682,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.gpus,
         arguments.threads,
         arguments.save_every,
+        arguments.speeds,
     )
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from workflow_scripts.common.settings import LARGEST_SEED, Key
+from workflow_scripts.common.settings import APART, LARGEST_SEED, Key
+from workflow_scripts.common.speed import Speed
 from workflow_scripts.finetune.families.options import OPTIONS_SCHEMA, Option, parse_option
 
 Method = Literal["full", "lora"]
@@ -123,3 +124,5 @@ class TrainSettings:
             schema=OPTIONS_SCHEMA,
         ),
     ] = field(default_factory=dict)
+    speed: Speed = field(default_factory=Speed, metadata=APART)
+    """Switches that change rounding alone; the config has them beside the block (speed.py)."""

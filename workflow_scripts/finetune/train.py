@@ -13,6 +13,7 @@ One job need not be enough: shortly before its time limit, training stops with a
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import logging
@@ -38,6 +39,19 @@ from workflow_scripts.common.levels import said_of_bits
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import provenance
 from workflow_scripts.common.settings import add_flags, check_settings, settings_of_flags
+from workflow_scripts.common.speed import (
+    TRAINING,
+    adamw_flags,
+    add_speed_flag,
+    apply_speed,
+    attending,
+    check_kernel,
+    check_speed,
+    load_optimiser,
+    plain_layout,
+    speed_of,
+)
+from workflow_scripts.finetune.captions import CaptionsAhead, Conditions, text_encoders
 from workflow_scripts.finetune.data import TrainingImages, digest_of_files, read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order, divide_batch
 from workflow_scripts.finetune.families import get_family
@@ -64,7 +78,12 @@ log = logging.getLogger(__name__)
 PRECISIONS: Final = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 AUTO_RATE_BATCH: Final = 256
 """Total batch at which `auto_learning_rate` leaves the rate as it is."""
-_HARDWARE_KEYS: Final = ("per_device_batch_size", "gradient_checkpointing", "checkpoint_every")
+_HARDWARE_KEYS: Final = (
+    "per_device_batch_size",
+    "gradient_checkpointing",
+    "checkpoint_every",
+    "speed",
+)
 
 
 def total_steps(images: int, epochs: float, batch_size: int) -> int:
@@ -130,6 +149,7 @@ def finetune(
     torch.set_num_threads(threads)
 
     _check_precision(settings.mixed_precision, device)
+    _check_speed(family, settings, device.type)
     accelerator = accelerator_on(device, settings.mixed_precision)
     if gpus and accelerator.num_processes != gpus:
         raise InputError(
@@ -235,14 +255,21 @@ class _Run:
         parameters = trained_parameters(network)
         if checkpoint:
             _set(parameters, checkpoint.weights)
+        apply_speed(network, settings.speed)
         self.ema = _average_to_start_from(parameters, checkpoint) if settings.ema_decay else None
         optimiser = _optimiser(list(parameters.values()), settings)
         if checkpoint:
-            optimiser.load_state_dict(checkpoint.optimiser)
+            load_optimiser(optimiser, checkpoint.optimiser)
         self.network, self.optimiser = accelerator.prepare(network, optimiser)
         if checkpoint and checkpoint.scaler is not None:
             accelerator.scaler.load_state_dict(checkpoint.scaler)
         self.captions = rows["caption"].tolist()
+        autoencoder: Any = getattr(pipeline, family.encode_with(pipeline), None)
+        self.ahead: CaptionsAhead | None = None
+        if settings.speed.captions_ahead:
+            encoders = text_encoders(pipeline, network, autoencoder)
+            device = accelerator.device
+            self.ahead = CaptionsAhead(encoders, self._conditions_of_step, self.steps, device)
 
         def out_of_time() -> bool:
             limit.step_done()  # a block of images, which is what encoding loses when it is killed
@@ -262,10 +289,9 @@ class _Run:
             agree=lambda said: _all_say(accelerator, said),
             out_of_time=out_of_time,
         )
-        if self.images.all_encoded:  # the steps need its configuration alone
-            encoder = getattr(pipeline, family.encode_with(pipeline), None)
-            if isinstance(encoder, torch.nn.Module) and encoder is not family.network(pipeline):
-                encoder.to("cpu")
+        encodes = isinstance(autoencoder, torch.nn.Module) and autoencoder is not network
+        if encodes and self.images.all_encoded:  # the steps need its configuration alone
+            autoencoder.to("cpu")
 
     def batches(self) -> Iterator[list[tuple[np.ndarray, np.ndarray, torch.Tensor]]]:
         """Iterate over this process's share of each step left.
@@ -303,12 +329,12 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         losses = []
-        for i, (rows, indices, encoded) in enumerate(batch):
+        for i, shown in enumerate(batch):
             if i < self.accumulate - 1:
                 with accelerator.no_sync(self.network):
-                    losses.append(self._backward(rows, indices, encoded))
+                    losses.append(self._backward(i, *shown))
             else:
-                losses.append(self._backward(rows, indices, encoded))
+                losses.append(self._backward(i, *shown))
         loss = float(accelerator.reduce(torch.cat(losses).mean(), "mean"))
         if not math.isfinite(loss):
             self._refuse("loss", loss, rate, [entry[0] for entry in batch], losses)
@@ -363,20 +389,37 @@ class _Run:
         with torch.no_grad():
             return self.family.encode_images(self.pipeline, pixels)
 
-    def _backward(
-        self, rows: np.ndarray, indices: np.ndarray, encoded: torch.Tensor
-    ) -> torch.Tensor:
-        """Accumulate the gradient of one pass; return the images' losses, detached (n,)."""
-        settings, device = self.settings, self.accelerator.device
-        draws = Draws(settings.seed, self.step, indices.tolist(), device)
-        dropped = (draws.uniform() < settings.caption_dropout).tolist()
+    def _conditions(self, rows: np.ndarray, uniform: torch.Tensor) -> Conditions:
+        """Encode the captions of one pass; `uniform` is each image's first draw."""
+        dropped = (uniform < self.settings.caption_dropout).tolist()
         captions = [self.captions[row] for row in rows]
         with torch.no_grad():
-            conditions = self.family.encode_shown(self.pipeline, captions, dropped)
-        losses = self.family.loss(
-            self.pipeline, self.network, encoded.to(device), conditions, draws
-        )
-        self.accelerator.backward(losses.mean() / self.accumulate)
+            return self.family.encode_shown(self.pipeline, captions, dropped)
+
+    def _conditions_of_step(self, step: int) -> list[Conditions]:
+        """Encode the captions of this process's share of a step, pass by pass."""
+        seed, device = self.settings.seed, self.accelerator.device
+        return [
+            self._conditions(rows, Draws(seed, step, indices.tolist(), device).uniform())
+            for rows, indices in self._share(step)
+        ]
+
+    def _backward(
+        self, number: int, rows: np.ndarray, indices: np.ndarray, encoded: torch.Tensor
+    ) -> torch.Tensor:
+        """Accumulate the gradient of a step's pass; return the images' losses, detached (n,)."""
+        settings, device = self.settings, self.accelerator.device
+        draws = Draws(settings.seed, self.step, indices.tolist(), device)
+        uniform = draws.uniform()
+        if self.ahead is None:
+            conditions = self._conditions(rows, uniform)
+        else:
+            conditions = self.ahead.of(self.step, number)
+        with attending(settings.speed):  # the backward pass may compute blocks anew
+            losses = self.family.loss(
+                self.pipeline, self.network, encoded.to(device), conditions, draws
+            )
+            self.accelerator.backward(losses.mean() / self.accumulate)
         return losses.detach()
 
     def _refuse(
@@ -479,10 +522,11 @@ def _write_result(family: Family, base: Base, run: _Run, folder: Path) -> None:
     pipeline = run.finished()
     target = folder / CHECKPOINT
     target.mkdir()
-    if run.settings.lora:
-        save_lora(family, pipeline, target)
-    else:
-        family.save(pipeline, base, target)
+    with plain_layout(family.network(pipeline), run.settings.speed):
+        if run.settings.lora:
+            save_lora(family, pipeline, target)
+        else:
+            family.save(pipeline, base, target)
 
 
 def _optimiser(parameters: list[torch.nn.Parameter], settings: TrainSettings) -> Any:
@@ -501,6 +545,7 @@ def _optimiser(parameters: list[torch.nn.Parameter], settings: TrainSettings) ->
         betas=(0.9, 0.999),
         eps=settings.adam_epsilon,
         weight_decay=settings.weight_decay,
+        **adamw_flags(settings.speed),
     )
 
 
@@ -603,6 +648,12 @@ def _check_method(family: Family, settings: TrainSettings) -> None:
         module_endings(family, settings.lora.targets)
 
 
+def _check_speed(family: Family, settings: TrainSettings, device: str) -> None:
+    precision = str(PRECISIONS[settings.mixed_precision]).removeprefix("torch.")
+    check_speed(settings.speed, family.takes, f"the family {family.name}", device, precision)
+    check_kernel(settings.speed, settings.optimiser)
+
+
 def _check_precision(precision: str, device: torch.device) -> None:
     if precision == "fp16" and device.type == "cpu":
         raise InputError("fp16 training needs a GPU", "--mixed-precision", "use no or bf16")
@@ -621,18 +672,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--progress", required=True, type=Path, help="folder of checkpoints")
     parser.add_argument("--cache", type=Path, help="folder of encoded images, shared by runs")
     add_flags(parser, TrainSettings)
+    add_speed_flag(parser, TRAINING)
     parser.add_argument("--gpus", default=0, type=int)
     parser.add_argument("--threads", default=1, type=int)
     parser.add_argument("--version", default=1, type=int, help="of the stage")
     parser.add_argument("--time-limit", default=None, type=float, help="minutes; stop before")
     flags = parser.parse_args(argv)
+    settings = settings_of_flags(TrainSettings, flags, parser)
+    speed = speed_of(dict(flags.speed), TRAINING, "--speed")
     finetune(
         get_family(flags.family),
         Base(flags.base, dict(flags.part)),
         manifest=flags.manifest,
         output=flags.output,
         progress=flags.progress,
-        settings=settings_of_flags(TrainSettings, flags, parser),
+        settings=dataclasses.replace(settings, speed=speed),
         label=flags.model,
         gpus=flags.gpus,
         threads=flags.threads,

@@ -4,9 +4,10 @@
         --base results/finetune/sd_v1_5/checkpoint --prompts P.parquet \\
         --shard 0 --shards 4 --output FILE --progress DIR --steps 50 --guidance 7.5 --size 512 ...
 
-An image depends on the model, its prompt and its seed, not on the number of shards. Every finished
-batch is kept in the progress folder; a killed job continues after the last one. What is left of a
-job that was given up cannot meddle with its retry (attempts.py).
+An image depends on the model, its prompt and its seed, not on the number of shards, nor on how many
+processes share one: with `--gpus 4`, four divide its batches. Every finished batch is kept in the
+progress folder; a killed job continues after the last one. What is left of a job that was given up
+cannot meddle with its retry (attempts.py).
 """
 
 import argparse
@@ -14,6 +15,8 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,15 +33,32 @@ from workflow_scripts.common.images import (
     shard_jobs,
     write_shard,
 )
+from workflow_scripts.common.lifeline import started
 from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
 from workflow_scripts.common.settings import add_flags, settings_of_flags
+from workflow_scripts.common.speed import (
+    COMPUTING,
+    Speed,
+    add_speed_flag,
+    apply_speed,
+    attend_with,
+    check_speed,
+    speed_of,
+)
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.finite import NotFiniteError, finite_decoding
 from workflow_scripts.finetune.layout import Base, add_base_flags
 from workflow_scripts.finetune.lora import check_lora, load_lora
+from workflow_scripts.generate.peers import (
+    Peers,
+    is_peer,
+    peers_of,
+    run_in_peers,
+    together,
+)
 from workflow_scripts.generate.settings import BatchSettings
 from workflow_scripts.generate.sharding import shard_batches
 
@@ -65,6 +85,7 @@ def sample_shard(
     lora: Path | None = None,
     precision: str = "fp32",
     version: int = 1,
+    speed: Speed | None = None,
 ) -> None:
     """Sample the images of one shard and write them to `output` (common/images.py).
 
@@ -79,12 +100,13 @@ def sample_shard(
         shard: which shard, from 0.
         shards: how many there are.
         label: the model's key, for the log.
-        gpus: 0 for the CPU.
+        gpus: how many GPUs the job was given, over all its processes; 0 for the CPU.
         threads: of torch.
         lora: folder of an adapter that was trained on the base.
         precision: `fp32`, `bf16` or `fp16`, of weights and arithmetic; of the autoencoder `fp32`
             where the family says so. The noise that an image starts from is the same in all.
         version: of the stage; batches of another one are not continued.
+        speed: switches that change rounding alone.
 
     Raises:
         InputError: an unusable checkpoint, prompt set or setting; another attempt took over; what
@@ -93,54 +115,45 @@ def sample_shard(
     check_settings(family, settings)
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r}", "--precision", f"use {', '.join(PRECISIONS)}")
+    speed = speed or Speed()
+    check_speed(
+        speed,
+        family.takes,
+        f"the family {family.name}",
+        "cuda" if gpus else "cpu",
+        PRECISIONS[precision],
+    )
+    peers = peers_of(os.environ, gpus)
     files = {base.component_of(path) or path.name: path for path in family.check(base)}
     if lora:
         files["lora"] = check_lora(lora)
     frame = read_prompts(prompts)
     batches = shard_batches(len(frame), batch_size, shard, shards)
     identity = _identity(family, version, files, frame, settings, batch_size, gpus > 0, precision)
-    attempt = Attempt(progress)
-    attempt.inherit()
     names = [f"batch-{identity}-{batch.start:08d}.parquet" for batch in batches]
-    if others := {path.name for path in attempt.folder.iterdir()} - set(names):
-        log.warning(
-            "%d batch(es) in %s were made from other inputs and are not continued",
-            len(others),
-            progress,
-        )
-    parts = [attempt.folder / name for name in names]
-    missing = [i for i, part in enumerate(parts) if not part.exists()]
-    if missing:
-        import torch
-
-        from workflow_scripts.common.devices import device_name, pick_device
-
-        # Pipelines log the end of a caption that is longer than their text encoder takes.
-        logging.getLogger("diffusers").setLevel(logging.ERROR)
-        device = pick_device(gpus)
-        torch.set_num_threads(threads)
-        if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-            raise InputError("this GPU has no bf16", "--precision", "use fp16 or fp32")
-        pipeline = family.load(
-            base,
-            getattr(torch, PRECISIONS[precision]),
-            **({"vae_dtype": torch.float32} if family.decodes_in_float32 else {}),
-        )
-        if lora:
-            load_lora(family, pipeline, lora)
-        family.check_size(pipeline, settings.size)
-        pipeline.to(device)
-        pipeline.set_progress_bar_config(disable=True)
-        total = sum(len(batch) for batch in batches)
-        done = total - sum(len(batches[i]) for i in missing)
-        shown = Progress(f"sampling {label}, shard {shard}", total, "images", done=done)
-        own = {"device": device_name(device), **slurm_job()}
-        for i in missing:
-            rows = frame.iloc[batches[i].start : batches[i].stop]
-            items = _sample_batch(family, pipeline, rows, settings)
-            with attempt.writing() as folder:
-                write_shard(items, folder / names[i], [own], make_parents=False)
-            shown.update(len(rows))
+    with together(peers):
+        attempt = _begin(progress, names, peers)
+        parts = [attempt.folder / name for name in names]
+        # All look before any writes, and the main process says what it saw.
+        missing = peers.told([i for i, part in enumerate(parts) if not part.exists()])
+        if own := peers.share(missing):
+            pipeline, device = _placed(
+                family, base, lora, settings, precision, speed, gpus, threads, peers
+            )
+            done = sum(len(batch) for i, batch in enumerate(batches) if i not in missing)
+            total = done + sum(len(batches[i]) for i in own)
+            share = f", process {peers.rank + 1} of {peers.count}" if peers.count > 1 else ""
+            shown = Progress(f"sampling {label}, shard {shard}{share}", total, "images", done=done)
+            made_by = {"device": device, **slurm_job()}
+            for i in own:
+                rows = frame.iloc[batches[i].start : batches[i].stop]
+                items = _sample_batch(family, pipeline, rows, settings)
+                with attempt.writing() as folder:
+                    write_shard(items, folder / names[i], [made_by], make_parents=False)
+                shown.update(len(rows))
+        peers.wait()
+    if not peers.main:
+        return
     attempt.check()  # before anything is written: a newer attempt may be writing the same
     # A job that was killed has its part in the shard, too.
     jobs = [job for part in parts for job in shard_jobs(part)]
@@ -148,6 +161,62 @@ def sample_shard(
         read_shards(parts), output, [job for i, job in enumerate(jobs) if job not in jobs[:i]]
     )
     attempt.end()
+
+
+def _begin(progress: Path, names: list[str], peers: Peers) -> Attempt:
+    """Return the job's attempt, which the main process makes and the others join."""
+    attempt = Attempt(progress) if peers.main else None
+    if attempt:
+        attempt.inherit()
+        if others := {path.name for path in attempt.folder.iterdir()} - set(names):
+            log.warning(
+                "%d batch(es) in %s were made from other inputs and are not continued",
+                len(others),
+                progress,
+            )
+    folder = peers.told(str(attempt.folder) if attempt else None)
+    return attempt or Attempt.joined(Path(folder))
+
+
+def _placed(
+    family: Family,
+    base: Base,
+    lora: Path | None,
+    settings: SampleSettings,
+    precision: str,
+    speed: Speed,
+    gpus: int,
+    threads: int,
+    peers: Peers,
+) -> tuple[Any, str]:
+    """Return the pipeline on this process's device, ready to sample, and the device's name."""
+    import torch
+
+    from workflow_scripts.common.devices import device_name, pick_device
+
+    # Pipelines log the end of a caption that is longer than their text encoder takes.
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    device = pick_device(gpus)
+    if device.type == "cuda":
+        torch.cuda.set_device(peers.local)
+    torch.set_num_threads(threads)
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise InputError("this GPU has no bf16", "--precision", "use fp16 or fp32")
+    pipeline = family.load(
+        base,
+        getattr(torch, PRECISIONS[precision]),
+        **({"vae_dtype": torch.float32} if family.decodes_in_float32 else {}),
+    )
+    if lora:
+        load_lora(family, pipeline, lora)
+    family.check_size(pipeline, settings.size)
+    pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    if speed.chosen:
+        network = family.sampled_network(pipeline)
+        apply_speed(network, speed)
+        attend_with(network, speed)
+    return pipeline, device_name(device)
 
 
 def _sample_batch(
@@ -236,9 +305,18 @@ def main(argv: list[str] | None = None) -> None:
     add_flags(parser, BatchSettings)
     parser.add_argument("--progress", required=True, type=Path, help="folder of finished batches")
     parser.add_argument("--version", default=1, type=int, help="of the stage")
+    add_speed_flag(parser, COMPUTING)
     parser.add_argument("--gpus", default=0, type=int)
-    parser.add_argument("--threads", default=1, type=int)
+    parser.add_argument("--processes", default=1, type=int, help="on a CPU; one for each GPU")
+    parser.add_argument("--threads", default=1, type=int, help="of each process")
     flags = parser.parse_args(argv)
+    started()
+    processes = flags.gpus or flags.processes
+    if processes > 1 and not is_peer(os.environ):
+        words = sys.argv[1:] if argv is None else argv
+        if code := run_in_peers("workflow_scripts.generate.sample", words, processes):
+            sys.exit(code if code > 0 else 1)
+        return
     batches = settings_of_flags(BatchSettings, flags, parser)
     sample_shard(
         get_family(flags.family),
@@ -256,6 +334,7 @@ def main(argv: list[str] | None = None) -> None:
         lora=flags.lora,
         precision=batches.precision,
         version=flags.version,
+        speed=speed_of(dict(flags.speed), COMPUTING, "--speed"),
     )
 
 

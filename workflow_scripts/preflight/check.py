@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,8 +135,9 @@ def _phases(block: dict[str, Any], key: str, stage: str, parts: Parts, devices: 
         return [sampling_phase(parts, precision, family.decodes_in_float32)]
     tuned = block["finetune"]
     images = min(tuned["per_device_batch_size"], max(1, tuned["batch_size"] // devices))
+    ahead = bool(block.get("speed", {}).get("finetune", {}).get("captions_ahead"))
     return training_phases(
-        parts, tuned, family.encodes_in_float32, activations_of(block, key), images
+        parts, tuned, family.encodes_in_float32, activations_of(block, key), images, ahead
     )
 
 
@@ -243,11 +245,56 @@ def _model_subjects(
     def check(path: Path) -> None:
         sizes[key] = check_model(path, block, stages)
 
+    for stage in sorted(stages & block.get("speed", {}).keys()):
+        chosen = ", ".join(f"{name} {value}" for name, value in block["speed"][stage].items())
+        yield (
+            f"models.{key}.speed.{stage}",
+            chosen,
+            partial(_check_switches_of, block, stage, bool(devices)),
+        )
+
     yield f"models.{key}.base", block["base"], check
     if devices and "finetune" in stages and "finetune" in block:
         tuned = block["finetune"]
         what = f"models.{key}.finetune, {devices} device(s)"
         yield what, f"batches of {tuned['batch_size']}", lambda _: check_batch(tuned, devices)
+
+
+def _check_switches_of(block: dict[str, Any], stage: str, on_gpus: bool, _: Any) -> None:
+    check_switches(block, stage, on_gpus)
+
+
+def check_switches(block: dict[str, Any], stage: str, on_gpus: bool = True) -> None:
+    """Check the switches of speed of a model's stage, `finetune` or `generate`.
+
+    Args:
+        block: the model's block of the config.
+        stage: that has switches in it.
+        on_gpus: whether GPUs will compute; how many is not asked.
+
+    Raises:
+        InputError: a switch that the family cannot take.
+    """
+    from workflow_scripts.common.speed import (
+        COMPUTING,
+        TRAINING,
+        check_kernel,
+        check_speed,
+        speed_of,
+    )
+    from workflow_scripts.finetune.families import get_family
+
+    if not block.get(stage):
+        return
+    family = get_family(block["family"])
+    allowed = TRAINING if stage == "finetune" else COMPUTING
+    speed = speed_of(block["speed"][stage], allowed, f"speed.{stage}")
+    names = {"no": "float32", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    given = block[stage].get("mixed_precision" if stage == "finetune" else "precision", "fp32")
+    device = "cuda" if on_gpus else "cpu"
+    check_speed(speed, family.takes, f"the family {family.name}", device, names[given])
+    if stage == "finetune":
+        check_kernel(speed, block[stage].get("optimiser", "adamw"))
 
 
 def check_folder(path: Path) -> None:

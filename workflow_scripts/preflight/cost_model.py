@@ -237,6 +237,26 @@ def works(config: Mapping[str, Any], cohort: Cohort) -> list[Work]:
     return found
 
 
+def works_while_planning(config: Mapping[str, Any], cohort: Cohort, stage: str) -> list[Work]:
+    """Return a stage's work, as far as it is known without importing torch.
+
+    Left out is the training of report generators: its script alone says in which stages it trains.
+
+    Args:
+        config: the validated config.
+        cohort: how many images there are.
+        stage: of `features`, `classification`, `segmentation`, `report_generation`.
+    """
+    if stage == "report_generation":
+        return list(_reports(config, cohort, trains=False))
+    makers = {
+        "features": _features,
+        "classification": _classification,
+        "segmentation": _segmentation,
+    }
+    return list(makers[stage](config, cohort))
+
+
 def estimate(work: Work, rates: Sequence[Rate], kind: str, gpus: Sequence[int] = GPUS) -> Estimate:
     """Return what a piece of work takes on a kind of GPU.
 
@@ -311,6 +331,53 @@ def shard_minutes(
     ]
     slowest = max(hours, default=None)
     return margin_minutes(slowest, otherwise) * (1 if slowest is None else attempt)
+
+
+def job_minutes(
+    planned: Sequence[Work],
+    rates: Sequence[Rate],
+    stage: str,
+    model: str,
+    starts: Sequence[str],
+    otherwise: int,
+    attempt: int = 1,
+    gpus: int = 1,
+) -> int:
+    """Return the minutes that one job asks for, from all the work that it does.
+
+    As `shard_minutes`: twice what it takes on the slowest kind of GPU that has a rate for all of
+    it, growing with the attempt; where a rate is missing, what the rule says.
+
+    Args:
+        planned: of `works`.
+        rates: all that were measured.
+        stage: of the job.
+        model: its key; work of no model of the run is `SHARED`.
+        starts: with which `Work.what` begins, of the job's work.
+        otherwise: minutes where a rate is missing.
+        attempt: the job's, from 1.
+        gpus: over which the job divides each step.
+    """
+    models = {work.model for work in planned}
+    key = model if model in models else SHARED
+    own = [
+        work
+        for work in planned
+        if (work.stage, work.model) == (stage, key) and work.what.startswith(tuple(starts))
+    ]
+    found = [_job_hours(own, rates, kind, gpus) for kind in {rate.kind for rate in rates}]
+    slowest = max((hours for hours in found if hours is not None), default=None)
+    return margin_minutes(slowest, otherwise) * (1 if slowest is None else attempt)
+
+
+def _job_hours(own: Sequence[Work], rates: Sequence[Rate], kind: str, gpus: int) -> float | None:
+    hours = 0.0
+    for work in own:
+        whole = estimate(work, rates, kind).gpu_hours
+        if whole is None or (work.spread is not None and gpus not in work.spread):
+            return None
+        hours += whole / work.jobs / (1 if work.spread is None else gpus)
+    return hours if own else None
 
 
 def forward_flop(block: Mapping[str, Any], key: str, size: int) -> float | None:
@@ -484,7 +551,7 @@ def _segmentation(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
         )  # fmt: skip
 
 
-def _reports(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
+def _reports(config: Mapping[str, Any], cohort: Cohort, trains: bool = True) -> Iterator[Work]:
     task, n = (
         config["downstream"]["report_generation"],
         config["prompt_sets"]["augment"]["captions"],
@@ -492,7 +559,7 @@ def _reports(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
     real, settings = task["real_images"], reporter_settings(task)
     together = min(task["batch_size"], task["per_device_batch_size"])
     batch, most = task["batch_size"], task["per_device_batch_size"]
-    spread = frozenset(n for n in GPUS if _pass(batch, n, most) == together)
+    spread = frozenset(n for n in GPUS if trains and _pass(batch, n, most) == together)
     sizes = {"real_only": real, "augmented": real + n, "synthetic_only": n}
     arms = [("released", SHARED), *_arms(config, _BOTH)]
     for setting, key in arms:
@@ -508,7 +575,7 @@ def _reports(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
                 (part,), name, given, repeats, spread if trains else None,
             )  # fmt: skip
 
-        for stage, epochs in _report_epochs(config, setting):
+        for stage, epochs in _report_epochs(config, setting) if trains else []:
             shown = sizes[setting] * epochs
             yield work(
                 f"{stage}, images shown", shown, f"report:{stage}", "images per second", True,

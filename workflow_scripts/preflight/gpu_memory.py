@@ -6,9 +6,9 @@ from what autograd saves of the published networks (`counted.csv`, written by
 `python -m tests.gpu.count`): an estimate, without what kernels need while they work.
 
 While images are encoded, everything but gradients and activations is there. During the steps the
-autoencoder is in the host's memory (`finetune.train`), since all images are encoded by then; the
-text encoders stay, for captions are encoded in every step: moving them costs more than they take
-where the model fits.
+autoencoder is in the host's memory (`finetune.train`), since all images are encoded by then. The
+text encoders stay, for captions are encoded in every step, unless the switch `captions_ahead` is on
+(`finetune.captions`): then they are there while captions are encoded, without activations.
 """
 
 import csv
@@ -119,6 +119,7 @@ def training_phases(
     encodes_in_float32: bool,
     activations: Activations | None = None,
     images: int | None = None,
+    captions_ahead: bool = False,
 ) -> list[Phase]:
     """Return what lies on each GPU while images are encoded, and during the steps.
 
@@ -128,6 +129,7 @@ def training_phases(
         encodes_in_float32: whether the autoencoder is in float32 whatever the precision.
         activations: of its networks with these settings, where they were counted.
         images: that are shown at once; by default the per-device batch.
+        captions_ahead: whether captions are encoded by themselves, many steps ahead.
     """
     low = _BYTES[tuned["mixed_precision"]]
     lora = tuned["method"] == "lora"
@@ -147,9 +149,16 @@ def training_phases(
     if activations:
         shown = images or min(tuned["per_device_batch_size"], tuned["batch_size"])
         more["activations"] = GB * (activations.fixed + shown * activations.image)
+    known = activations is not None
+    if captions_ahead:
+        return [
+            Phase("images encoded", {**autoencoder, **network, **average}, {}, False),
+            Phase("captions encoded", {**texts, **network, **state, **average}, {}, False),
+            Phase("steps", {**network, **state, **average}, more, known),
+        ]
     return [
         Phase("images encoded", {**texts, **autoencoder, **network, **average}, {}, False),
-        Phase("steps", {**texts, **network, **state, **average}, more, activations is not None),
+        Phase("steps", {**texts, **network, **state, **average}, more, known),
     ]
 
 

@@ -45,10 +45,6 @@ MISSING: Final = "missing"
 UNKNOWN: Final = "not known"
 
 UNMEASURED: Final[Mapping[str, str]] = {
-    "encode:biovil_t_text": "no part of gpu-check measures it: some thousand short texts",
-    "report:projector": "no part of gpu-check measures it yet",
-    "report:adapter": "python -m tests.benchmarks.bench_reporter --published --device cuda",
-    "report:write": "no part of gpu-check measures it yet",
     "read:radgraph": "no part of gpu-check measures it: a package of `make reports`",
     "read:ratescore": "no part of gpu-check measures it: a package of `make reports`",
 }

@@ -26,12 +26,15 @@ COLUMNS: Final = (
 _MODELS: Final = (
     "sd_v1_5", "sd_v2_1", "pixart_sigma", "sana", "sd_v3_5", "lumina_2", "flux_1_dev",
 )  # fmt: skip
-_ENCODERS: Final = ("rad_dino", "inception_v3", "densenet_121", "biovil_t_image", "reid", "cxas")
+_ENCODERS: Final = (
+    "rad_dino", "inception_v3", "densenet_121", "biovil_t_image", "biovil_t_text", "reid", "cxas",
+)  # fmt: skip
 PARTS: Final = frozenset(
     [
         *(f"train:{name}" for name in _MODELS),
         *(f"sample:{name}" for name in (*_MODELS, "radedit", "llm_cxr")),
         *(f"encode:{name}" for name in _ENCODERS),
+        *(f"report:{name}" for name in ("projector", "adapter", "write")),
         *("search", "classify", "unet", "read:chexbert", "read:green"),
     ]
 )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from workflow_scripts.common.as_published import Deviations
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import sha256_of
+from workflow_scripts.common.speed import Speed, Takes, apply_speed, attend_with, check_speed
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,8 @@ class Encoder(Protocol):
         preprocessing: all that happens to an input before the network, in words; two caches
             compare only if it is the same.
         reads: `image` (prepare takes a decoded image, RGB or L) or `caption` (it takes a string).
+        takes: which switches of speed its network takes (common/speed.py).
+        computes: the part of its network that images pass through, where the switches apply.
         extras: small arrays that a user of the features needs beside them (name -> array).
     """
 
@@ -52,6 +55,8 @@ class Encoder(Protocol):
     dimension: int
     preprocessing: str
     reads: str
+    takes: Takes
+    computes: Any
     extras: dict[str, NDArray[np.float32]]
 
     def prepare(self, source: Any) -> "torch.Tensor":
@@ -75,16 +80,34 @@ def encoder_module(name: str) -> Any:
 
 
 def load_encoder(
-    name: str, weights: Path, device: "torch.device", switches: Deviations, purpose: str
+    name: str,
+    weights: Path,
+    device: "torch.device",
+    switches: Deviations,
+    purpose: str,
+    speed: Speed | None = None,
 ) -> Encoder:
     """Load an encoder from local files; every key of its weights is checked.
 
     Raises:
-        InputError: no such encoder or purpose, or faulty weights.
+        InputError: no such encoder or purpose, faulty weights, or switches that it cannot take.
     """
     if purpose not in PURPOSES:
         raise InputError(f"unknown purpose {purpose!r}", None, f"use one of {', '.join(PURPOSES)}")
-    return encoder_module(name).load(Path(weights), device, switches, purpose)
+    encoder = encoder_module(name).load(Path(weights), device, switches, purpose)
+    hasten(encoder, speed or Speed(), device.type)
+    return encoder
+
+
+def hasten(encoder: Encoder, speed: Speed, device: str) -> None:
+    """Set the switches of an encoder whose network is in its place.
+
+    Raises:
+        InputError: it cannot take one.
+    """
+    check_speed(speed, encoder.takes, f"the encoder {encoder.name}", device, "float32")
+    apply_speed(encoder.computes, speed)
+    attend_with(encoder.computes, speed)
 
 
 def check_encoder(name: str, weights: Path) -> None:

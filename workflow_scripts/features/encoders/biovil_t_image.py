@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from workflow_scripts.common.as_published import Deviations
 from workflow_scripts.common.checkpoints import load_exactly, load_state
 from workflow_scripts.common.resnet import ResNet, resnet_for
+from workflow_scripts.common.speed import Takes
 from workflow_scripts.features.encoders.layout import check_shapes, need, strip_prefix
 from workflow_scripts.features.encoders.transform import (
     SIDECAR,
@@ -188,9 +189,15 @@ class BioVilTImage:
 
     name = "biovil_t_image"
     reads = "image"
+    takes = Takes(
+        compile=("network",),
+        channels_last=True,
+        why="it has no attention, and no blocks that are alike",
+    )
 
     def __init__(self, network: ImageModel, transform: ImageTransform, device: torch.device):
         self.network = network.eval().to(device)
+        self.computes = network
         self.transform = transform
         self.device = device
         self.dimension = network.dimension

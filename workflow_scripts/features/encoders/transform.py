@@ -125,13 +125,13 @@ def stretch_to_gray(image: Image.Image) -> Image.Image:
     hi-ml's `remap_to_uint8` and `convert("L")`. A constant image, where the original divides by
     zero, becomes black.
     """
-    pixels = np.asarray(image)
-    low, high = float(pixels.min()), float(pixels.max())
+    extremes = np.asarray(image.getextrema()).reshape(-1, 2)
+    low, high = float(extremes[:, 0].min()), float(extremes[:, 1].max())
     if high == low:
         return Image.new("L", image.size, 0)
     levels = (np.arange(256, dtype=np.float64) - low) / (high - low) * 255
-    stretched = levels.clip(0, 255).astype(np.uint8)
-    return Image.fromarray(stretched[pixels]).convert("L")
+    stretched = levels.clip(0, 255).astype(np.uint8).tolist()
+    return image.point(stretched * len(image.getbands())).convert("L")
 
 
 def published_squash(purpose: str, switches: Deviations) -> tuple[int, Resampling] | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.settings import Key
+from workflow_scripts.common.speed import Takes
 from workflow_scripts.finetune.families.options import (
     OPTIONS_SCHEMA,
     Option,
@@ -83,6 +84,9 @@ class Family(ABC):
         decodes_in_float32: the same of sampling's.
         decoder: the pipeline's component whose `decode` turns latents into pixels; sampling refuses
             what is not finite there (finite.py). Of a pipeline without it, nothing is looked at.
+        takes: which switches of speed its network takes (common/speed.py); none by default.
+        denoiser: the component that sampling passes images through step by step; by default the
+            one that is trained.
     """
 
     name: str
@@ -94,6 +98,8 @@ class Family(ABC):
     encodes_in_float32: bool = False
     decodes_in_float32: bool = False
     decoder: str = "vae"
+    takes: Takes = Takes()
+    denoiser: str = ""
 
     _chosen: Mapping[str, Option] = MappingProxyType({})
 
@@ -157,6 +163,10 @@ class Family(ABC):
     def network(self, pipeline: Any) -> nn.Module:
         """Return the component that is trained."""
         return getattr(pipeline, self.trained)
+
+    def sampled_network(self, pipeline: Any) -> nn.Module:
+        """Return the component that sampling passes images through step by step."""
+        return getattr(pipeline, self.denoiser or self.trained)
 
     def encode_with(self, pipeline: Any) -> str:
         """Return which component encodes images; its weights decide what is cached."""

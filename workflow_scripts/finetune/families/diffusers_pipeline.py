@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.speed import Takes
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.parts import (
     load_component,
@@ -33,6 +34,7 @@ class DiffusersPipeline(Family):
     """See the module."""
 
     name = "diffusers"
+    takes = Takes(why="which network its folder holds is not known before it is loaded")
 
     def check(self, base: Base) -> list[Path]:
         """See `Family.check`."""

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.speed import ATTENTIONS, Takes
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.flow import (
     logit_normal_sigma,
@@ -81,6 +82,7 @@ class Flux(Family):
 
     name = "flux"
     trained = "transformer"
+    takes = Takes(compile=("blocks", "network"), attention=ATTENTIONS)
     lora_positions = MappingProxyType(
         {"attention": _ATTENTION, "attention_mlp": (*_ATTENTION, *_MLP)}
     )

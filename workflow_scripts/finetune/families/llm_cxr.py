@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.checkpoints import check_weight_file
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.speed import Takes
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.finite import (
     NotFiniteError,
@@ -70,6 +71,7 @@ class LlmCxr(Family):
     """
 
     name = "llm_cxr"
+    takes = Takes(why="a language model answers token by token, in shapes that grow")
     denoises = False
     decoder = "vqgan"
     options = MappingProxyType({"top_p": 0.92, "attempts": 20, "instruction": INSTRUCTION})

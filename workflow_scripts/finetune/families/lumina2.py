@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.speed import MASKED, Takes
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.flow import (
     noised,
@@ -72,6 +73,11 @@ class Lumina2(Family):
 
     name = "lumina2"
     trained = "transformer"
+    takes = Takes(
+        attention=MASKED,
+        why="it reads captions' lengths from their mask, which is padding in its attention, and "
+        "has other shapes in each batch",
+    )
     lora_positions = MappingProxyType(
         {"attention": _ATTENTION, "attention_mlp": (*_ATTENTION, *_MLP)}
     )

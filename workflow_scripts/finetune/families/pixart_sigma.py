@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from workflow_scripts.common.speed import MASKED, Takes
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.flow import squared_error
 from workflow_scripts.finetune.families.parts import (
@@ -54,6 +55,11 @@ class PixArtSigma(Family):
 
     name = "pixart_sigma"
     trained = "transformer"
+    takes = Takes(
+        compile=("blocks", "network"),
+        attention=MASKED,
+        why="its attention to captions masks padding",
+    )
     training_options = MappingProxyType({"caption_mask_when_dropped": False})
     decodes_in_float32 = True
 

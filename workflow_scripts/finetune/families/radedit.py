@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.checkpoints import build_device, load_exactly, load_state
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.speed import ATTENTIONS, Takes
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.parts import (
     decode_images,
@@ -62,6 +63,8 @@ class RadEdit(Family):
     """
 
     name = "radedit"
+    denoiser = "unet"
+    takes = Takes(compile=("blocks", "network"), channels_last=True, attention=ATTENTIONS)
     decodes_in_float32 = True
 
     def check(self, base: Base) -> list[Path]:

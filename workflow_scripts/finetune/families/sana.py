@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.speed import MASKED, Takes
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.flow import (
     logit_normal_sigma,
@@ -66,6 +67,11 @@ class Sana(Family):
 
     name = "sana"
     trained = "transformer"
+    takes = Takes(
+        compile=("blocks", "network"),
+        attention=MASKED,
+        why="its attention to captions masks padding",
+    )
     lora_positions = MappingProxyType({"attention": ("to_q", "to_k", "to_v")})
     options = MappingProxyType({"instruction": False})
     training_options = MappingProxyType({"instruction": False, "caption_mask_when_dropped": False})

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.speed import ATTENTIONS, Takes
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.flow import squared_error
 from workflow_scripts.finetune.families.parts import (
@@ -46,6 +47,7 @@ class StableDiffusion(Family):
 
     name = "stable_diffusion"
     trained = "unet"
+    takes = Takes(compile=("blocks", "network"), channels_last=True, attention=ATTENTIONS)
     lora_positions = MappingProxyType({"attention": ("to_q", "to_k", "to_v")})
 
     def check(self, base: Base) -> list[Path]:

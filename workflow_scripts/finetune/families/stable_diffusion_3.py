@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.speed import ATTENTIONS, Takes
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.flow import (
     noised,
@@ -73,6 +74,7 @@ class StableDiffusion3(Family):
 
     name = "stable_diffusion_3"
     trained = "transformer"
+    takes = Takes(compile=("blocks", "network"), attention=ATTENTIONS)
     lora_positions = MappingProxyType(
         {
             "attention": _ATTENTION,
