@@ -6,6 +6,7 @@
 # Figures as SVG and PDF; those of radiographs are for their owner only, too.
 # On request release.tar.gz: what may be published, after a search for images, captions and ids.
 
+from workflow_scripts.finetune.families import modules_of
 from workflow_scripts.tables.layout import LAYOUTS
 
 TABLES = list(LAYOUTS)  # a spec each, workflow_scripts/tables/specs/
@@ -28,6 +29,7 @@ FIGURE_DATA = [
     "figure07_privacy_distributions.csv",
     "figures.json",
 ]
+FAMILY_MODULES = modules_of(config["models"][m]["family"] for m in SAMPLED)
 FIGURES_OF_PATIENTS = ["figure02_real_and_synthetic", "figure08_riskiest_pairs"]
 
 # In Snakemake's own report a table stands in the section that its spec names; captions/ says how to
@@ -168,7 +170,7 @@ rule tables_figures:
         mem_mb=8000,
         runtime=60,
     params:
-        *code("tables.build_figures"),
+        *code("tables.build_figures", *FAMILY_MODULES),
         version=VERSIONS["tables"],
         radiographs=radiographs(*SPLITS),
         folder=output_folder,

@@ -31,16 +31,17 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import write_text
 from workflow_scripts.common.measurement import read_measurements
 from workflow_scripts.costs.attempts import read_attempts
+from workflow_scripts.finetune.families import get_family
+from workflow_scripts.finetune.families.text_encoders import TextEncoder
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.privacy.private_table import read_private_table
 from workflow_scripts.privacy.score import PAIR_SCHEMA
 from workflow_scripts.tables.caption_lengths import (
-    TextEncoder,
     caption_sets,
     histogram,
     lengths_of,
+    not_counted,
     shares_cut,
-    text_encoders,
 )
 from workflow_scripts.tables.costs import cost_table
 from workflow_scripts.tables.examples import gallery, parse_images
@@ -237,11 +238,12 @@ def _examples(args: argparse.Namespace, results: Results) -> Drawing | None:
 
 def _captions(args: argparse.Namespace, models: Sequence[ModelEntry]) -> Drawing | None:
     sets = caption_sets(parse_images(args.prompts, "--prompts"))
-    found = lengths_of(sets, parse_tokenizers(args.tokenizers))
-    write_text(args.out / LENGTHS, safe_frame(histogram(found, sets)).to_csv(index=False))
-    write_text(args.out / CUT, safe_frame(shares_cut(found, sets)).to_csv(index=False))
+    encoders = parse_tokenizers(args.tokenizers)
+    counted = lengths_of(sets, encoders)
+    write_text(args.out / LENGTHS, safe_frame(histogram(counted, sets)).to_csv(index=False))
+    write_text(args.out / CUT, safe_frame(shares_cut(counted, sets)).to_csv(index=False))
     names = {model.key: model.name for model in models}
-    return draw_caption_lengths(found, sets, names, CAPTION_SOURCES)
+    return draw_caption_lengths(counted, sets, names, CAPTION_SOURCES, not_counted(encoders))
 
 
 def _privacy(
@@ -276,27 +278,26 @@ def _riskiest(args: argparse.Namespace, models: Sequence[ModelEntry]) -> Drawing
 
 
 def parse_tokenizers(text: str) -> dict[str, list[TextEncoder]]:
-    """Parse `--tokenizers`: of each model its family and where its checkpoint lies.
+    """Parse `--tokenizers` and return the text encoders of each model, as its family names them.
 
     Raises:
-        InputError: it is no such object.
+        InputError: it is no object of models with `family` and `base`, or there is no such family.
     """
     try:
         entries: Mapping[str, Any] = json.loads(text)
-        return {
-            model: text_encoders(
-                entry["family"],
-                Base(
-                    Path(entry["base"]),
-                    {name: Path(folder) for name, folder in entry.get("parts", {}).items()},
-                ),
+        bases = {
+            model: Base(
+                Path(entry["base"]),
+                {name: Path(folder) for name, folder in entry.get("parts", {}).items()},
             )
             for model, entry in entries.items()
         }
+        families = {model: str(entry["family"]) for model, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"no object of models with `family` and `base`: {error!r}", "--tokenizers"
         ) from None
+    return {model: get_family(families[model]).text_encoders(base) for model, base in bases.items()}
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.families.options import Option, check_options
+from workflow_scripts.finetune.families.text_encoders import TextEncoder, indexed_text_encoders
 from workflow_scripts.finetune.layout import Base
 
 if TYPE_CHECKING:
@@ -124,6 +125,14 @@ class Family(ABC):
         Raises:
             InputError: as `check`, or keys are missing from or unexpected in a weight file.
         """
+
+    def text_encoders(self, base: Base) -> list[TextEncoder]:
+        """Return how captions are read, one entry for each text encoder.
+
+        By default these are the tokenizers that the checkpoint's `model_index.json` names, each
+        cutting at its own length. The list is empty where nothing is known.
+        """
+        return indexed_text_encoders(base)
 
     @property
     def identity(self) -> str:
