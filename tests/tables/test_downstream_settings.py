@@ -3,11 +3,11 @@
 import pytest
 
 from workflow_scripts.common.records import Record, Value
-from workflow_scripts.tables.as_markdown import to_markdown
 from workflow_scripts.tables.assemble import Cell
 from workflow_scripts.tables.downstream_settings import settings_table
 from workflow_scripts.tables.layout import Column
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.render.as_markdown import to_markdown
 from workflow_scripts.tables.run import Run
 
 

@@ -14,10 +14,10 @@ from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
 from workflow_scripts.fidelity.metrics import manifolds
 from workflow_scripts.fidelity.resample import draw_resamples, units_of
-from workflow_scripts.tables.as_csv import to_csv
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.paired import PAIRED, difference, differences, matrices, paired_table
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.render.as_csv import to_csv
 from workflow_scripts.tables.run import Run
 
 OVERLAPS = tuple(metric.key for metric in manifolds.METRICS)
@@ -165,6 +165,6 @@ def test_the_table_has_a_row_for_each_pair_of_models():
     assert [row["Pair"] for row in rows] == ["A − B", "A − C", "B − C"]
     assert float(rows[0]["KID ↓"]) == -2
     assert float(rows[0]["KID ↓ [low]"]) < -2 < float(rows[0]["KID ↓ [high]"])
-    assert [row.cells[0].rank for row in table.rows] == ["best", None, "best"]
+    assert [row.cells[0].beyond_noise for row in table.rows] == [True, False, True]
     assert "Best in bold" not in table.caption
     assert paired_table(Run(records, models[:1], "World")).rows == ()

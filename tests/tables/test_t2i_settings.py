@@ -3,10 +3,10 @@
 import json
 
 from workflow_scripts.preflight.check import read_config
-from workflow_scripts.tables.as_markdown import to_markdown
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.published import published_values
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.render.as_markdown import to_markdown
 from workflow_scripts.tables.run import Run
 from workflow_scripts.tables.t2i_settings import T2I_SETTINGS, t2i_settings_table
 

@@ -37,7 +37,8 @@ class Cell:
         note: the number of the note that gives the reason.
         published: the paper's number, where it may stand here.
         difference: the value less the paper's number, where both are of the same protocol.
-        rank: `best`, `second` or None; of a gain `best` says that it is larger than its noise.
+        rank: `best` or `second` among the models of its column; None for all others.
+        beyond_noise: of a difference, whether it is larger than its noise.
         p: of a gain, see `Value.p`.
     """
 
@@ -52,7 +53,15 @@ class Cell:
     published: Published | None = None
     difference: float | None = None
     rank: str | None = None
+    beyond_noise: bool = False
     p: float | None = None
+
+    @property
+    def mark(self) -> str | None:
+        """How a reader sees it marked: `bold`, `underlined` or not at all."""
+        if self.beyond_noise or self.rank == "best":
+            return "bold"
+        return "underlined" if self.rank == "second" else None
 
     @property
     def text(self) -> str:
@@ -225,7 +234,7 @@ def _told_apart(rows: list[Row]) -> list[Row]:
         for (i, j, _), apart in zip(places, holm([p for *_, p in places]), strict=True):
             if apart:
                 cells = list(marked[i].cells)
-                cells[j] = replace(cells[j], rank="best")
+                cells[j] = replace(cells[j], beyond_noise=True)
                 marked[i] = replace(marked[i], cells=tuple(cells))
     return marked
 

@@ -182,7 +182,7 @@ def _cell(column: Column, found: Difference) -> Cell:
         found.interval,
         None if found.interval is None else "95%, paired",
         found.reason,
-        rank="best" if found.separated else None,
+        beyond_noise=found.separated,
     )
 
 

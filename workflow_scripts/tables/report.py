@@ -321,7 +321,7 @@ def _utility_sentence(table: Table, gains: Table) -> str:
         return (
             text + ", which one training run cannot tell from what another seed would have given."
         )
-    if gain.rank != "best":
+    if not gain.beyond_noise:
         return text + ", which is within its noise."
     return text + "."
 
