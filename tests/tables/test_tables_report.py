@@ -22,8 +22,8 @@ from workflow_scripts.tables.costs import cost_table
 from workflow_scripts.tables.dot_plot import LEFT, RIGHT, WIDTH, dot_plot
 from workflow_scripts.tables.examples import choose, gallery, parse_images
 from workflow_scripts.tables.layout import LAYOUTS
+from workflow_scripts.tables.matrices import PAIRED
 from workflow_scripts.tables.models import parse_models
-from workflow_scripts.tables.paired import PAIRED
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.render.files import FORMATS, write_tables
 from workflow_scripts.tables.report import headlines, main

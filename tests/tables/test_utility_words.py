@@ -3,12 +3,12 @@
 import json
 
 from workflow_scripts.common.records import Record, Value
+from workflow_scripts.tables.all_tables import one_table
 from workflow_scripts.tables.assemble import joined_table
 from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
-from workflow_scripts.tables.task_ranks import task_rank_tables
 from workflow_scripts.tables.utility_words import GAINS, correlation_sentence, gain_sentence
 
 FAMILY = "classification/augmented"
@@ -83,10 +83,10 @@ def test_the_correlation_names_its_interval_and_models():
             Record("downstream", key, FAMILY, "sound", [Value("auroc", auroc, "higher", 9)])
         )
     models = parse_models(json.dumps(entries))
-    table = task_rank_tables(Run(records, models, "World"))["table10b_rank_correlations"]
+    table = one_table("table10b_rank_correlations", Run(records, models, "World"))
     assert correlation_sentence(table) == (
         "Does fidelity foretell utility? Over the models, Spearman's correlation of FID with "
         "classification is 0.90 (-0.17 to 1.00), n = 5 (Table 10b)."
     )
-    empty = task_rank_tables(Run(Records("sound"), models, "World"))
-    assert correlation_sentence(empty["table10b_rank_correlations"]) is None
+    empty = one_table("table10b_rank_correlations", Run(Records("sound"), models, "World"))
+    assert correlation_sentence(empty) is None

@@ -2,24 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
-from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.measurement import Measurement, Measurements
+from workflow_scripts.common.measurement import Measurements
 from workflow_scripts.common.records import Record
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.copies import words_of_copies
-from workflow_scripts.tables.holm import holm
-from workflow_scripts.tables.layout import FLOOR_LABEL, Column, Layout
+from workflow_scripts.tables.derive.holm import holm
+from workflow_scripts.tables.derive.long_table import (
+    FEWEST_RANKED,
+    FLOOR_LABEL,
+    Head,
+    LongTable,
+    Number,
+    few,
+    measured,
+)
+from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry, variants
 from workflow_scripts.tables.published import Key, Published, published_values
 from workflow_scripts.tables.records_in import REAL, Records
 from workflow_scripts.tables.run import Run
-
-FEWEST_RANKED: Final = 10
-"""Images of either side, or prompts, below which a value is not compared with other models'."""
-
-_OPPOSITE: Final = {"higher": "lower", "lower": "higher"}
 
 
 @dataclass(frozen=True)
@@ -287,29 +289,56 @@ def measured_cell(
     Raises:
         InputError: the measurement says that the opposite direction is better.
     """
-    if not measurements.has(stage, family or "", model, column.protocol):
-        return Cell(column, None, reason=why_missing)
-    found = measurements.find(
-        stage, family or "", model, column.metric, column.subset, column.protocol
+    number = measured(
+        measurements,
+        stage,
+        family,
+        model,
+        column.metric,
+        why_missing,
+        direction=column.direction,
+        subset=column.subset,
+        protocol=column.protocol,
     )
-    if found is None:
-        return Cell(column, None, reason=f"the record has no {column.metric}")
-    if found.direction == _OPPOSITE.get(column.direction):
-        raise InputError(
-            f"{model}: {found.metric} says that {found.direction} is better, "
-            f"the table that {column.direction} is",
-            f"{stage} record of {model}",
-        )
+    return cell_of(column, number)
+
+
+def cell_of(column: Column, number: Number) -> Cell:
+    """Return a number as the cell of a column."""
     return Cell(
         column,
-        found.value,
-        found.n,
-        found.n_reference,
-        found.interval,
-        found.interval_kind,
-        found.reason,
-        p=found.p,
+        number.value,
+        number.n,
+        number.n_reference,
+        number.interval,
+        number.interval_kind,
+        number.reason,
+        beyond_noise=number.beyond_noise,
+        p=number.p,
     )
+
+
+def derived_table(layout: Layout, numbers: LongTable, run: Run, *, counts: bool) -> Table:
+    """Return the table of a long table that is computed of measurements.
+
+    Args:
+        layout: what it shows.
+        numbers: the long table; its rows are the table's.
+        run: that it is of.
+        counts: see `table_of`.
+    """
+    rows = [_derived_row(layout, head, numbers) for head in numbers.heads]
+    words = f"{layout.explanation} {numbers.note}".strip()
+    return table_of(replace(layout, explanation=words), rows, run, counts=counts)
+
+
+def _derived_row(layout: Layout, head: Head, numbers: LongTable) -> Row:
+    cells = tuple(
+        cell_of(column, numbers.number((head.key, column.metric, column.subset, column.variant)))
+        for column in layout.columns
+    )
+    attributes = tuple(head.attributes.get(header, "–") for header in layout.attributes)
+    return Row(head.key, head.label, head.kind, attributes, cells)
 
 
 def _floor(layout: Layout, metric: str, run: Run) -> Row:
@@ -405,10 +434,9 @@ def _ranked(rows: list[Row]) -> list[Row]:
     return ranked
 
 
-def is_few(own: Cell | Measurement) -> bool:
+def is_few(cell: Cell) -> bool:
     """Return whether a value rests on fewer than `FEWEST_RANKED` images, of either side."""
-    counts = [count for count in (own.n, own.n_reference) if count is not None]
-    return min(counts, default=FEWEST_RANKED) < FEWEST_RANKED
+    return few(cell.n, cell.n_reference)
 
 
 def noted(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:

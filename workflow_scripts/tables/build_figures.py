@@ -44,6 +44,7 @@ from workflow_scripts.tables.caption_lengths import (
     shares_cut,
 )
 from workflow_scripts.tables.costs import cost_table
+from workflow_scripts.tables.derive.prevalence import floor_of, measure, positives
 from workflow_scripts.tables.examples import gallery, parse_images
 from workflow_scripts.tables.figures.bars import draw_costs
 from workflow_scripts.tables.figures.captions import draw_caption_lengths
@@ -65,8 +66,6 @@ from workflow_scripts.tables.figures.style import (
 from workflow_scripts.tables.figures.trade_offs import draw_fidelity_utility, draw_pareto
 from workflow_scripts.tables.figures.workflow import draw_workflow
 from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry
-from workflow_scripts.tables.pareto import fidelity_privacy_utility
-from workflow_scripts.tables.prevalence import floor_of, measure, positives
 from workflow_scripts.tables.results import Results, read_results
 from workflow_scripts.tables.riskiest import every_model
 from workflow_scripts.tables.rule_graph import parse_nodes
@@ -195,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "figure09_downstream_gains": lambda: draw_gains(tables, models, styles),
         "figure10_fidelity_and_utility": lambda: draw_fidelity_utility(tables, models, styles),
         "figure11_fidelity_privacy_utility": lambda: draw_pareto(
-            fidelity_privacy_utility(measurements, models), styles
+            results.standings, tables["table08c_pareto"].layout.columns, styles
         ),
         "figure12_costs": lambda: draw_costs(
             cost_table(read_attempts(args.jobs), models, results.dataset)

@@ -28,9 +28,6 @@ from workflow_scripts.tables.metrics import METRICS
 PROTOCOL_WORDS: Final = {"sound": "sound", "as_published": "as published"}
 """The protocols as readers see them."""
 
-FLOOR_LABEL: Final = "Floor: real against other patients' real"
-"""The label of a row of floors."""
-
 
 @dataclass(frozen=True)
 class Column:

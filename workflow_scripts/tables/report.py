@@ -25,10 +25,10 @@ from workflow_scripts.tables.assemble import Cell, Row, Table, noted
 from workflow_scripts.tables.audit_page import read_audit
 from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
 from workflow_scripts.tables.examples import Gallery, gallery, parse_images
+from workflow_scripts.tables.matrices import PAIRED
 from workflow_scripts.tables.model_cards import model_cards
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.pages import render
-from workflow_scripts.tables.paired import PAIRED
 from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
 from workflow_scripts.tables.published import PAPER_DATASET
 from workflow_scripts.tables.records_in import REAL

@@ -8,6 +8,8 @@ import numpy as np
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.tables.assemble import Row, Table
 from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.derive.long_table import FLOOR_LABEL
+from workflow_scripts.tables.derive.prevalence import MEASURES, Measured, correlation
 from workflow_scripts.tables.figures.style import (
     FLOOR,
     FONT,
@@ -22,8 +24,6 @@ from workflow_scripts.tables.figures.style import (
     pyplot,
     row_styles,
 )
-from workflow_scripts.tables.layout import FLOOR_LABEL
-from workflow_scripts.tables.prevalence import MEASURES, Measured, correlation
 
 PATHOLOGY_CAPTIONS: Final = {
     "KID": (

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from workflow_scripts.tables.assemble import Cell, Table
+from workflow_scripts.tables.assemble import Cell, Table, cell_of
+from workflow_scripts.tables.derive.pareto import Standing
+from workflow_scripts.tables.derive.task_ranks import FEWEST_MODELS
 from workflow_scripts.tables.figures.rows import gain_cells
 from workflow_scripts.tables.figures.style import (
     INK,
@@ -15,9 +17,8 @@ from workflow_scripts.tables.figures.style import (
     logarithmic,
     pyplot,
 )
+from workflow_scripts.tables.layout import Column
 from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.pareto import Standing
-from workflow_scripts.tables.task_ranks import CORRELATIONS, FEWEST_MODELS
 from workflow_scripts.tables.utility_words import GAINS
 
 _UTILITY_TITLE: Final = "Fidelity against utility"
@@ -73,7 +74,7 @@ def draw_fidelity_utility(
             marks = _point(axes, fids[key], cell, styles[key])
             labelled.setdefault(key, marks)
         windows[gain].set(axes)
-        told = _correlation(tables[CORRELATIONS.stem], gain.task)
+        told = _correlation(tables["table10b_rank_correlations"], gain.task)
         axes.set_title(f"{gain.task}\n{told}", loc="left", fontsize=SMALL)
         axes.set_xlabel("FID, left is better")
         axes.set_ylabel(f"Gain in {gain.name}")
@@ -95,33 +96,39 @@ def draw_fidelity_utility(
 
 
 def draw_pareto(
-    standings: Sequence[Standing], styles: Mapping[str, dict[str, Any]]
+    standings: Sequence[Standing],
+    columns: Sequence[Column],
+    styles: Mapping[str, dict[str, Any]],
 ) -> Drawing | None:
     """Draw KID against the average re-identification score, larger marks for larger gains.
 
     Models that no other one dominates are ringed.
 
     Args:
-        standings: the models and controls of Table 8c, in the legend's order.
+        standings: the models and controls by KID, score and gain, in the legend's order.
+        columns: of Table 8c, which say how these three are written.
         styles: mark of each model by key.
 
     Returns:
         The figure, or None where no model has both a KID and a score.
     """
-    shown = [s for s in standings if s.cells[0].value is not None and s.cells[1].value is not None]
-    shown.sort(key=lambda s: s.model.is_control)
+    placed = [(s, tuple(map(cell_of, columns, s.numbers))) for s in standings]
+    shown = [
+        (standing, cells)
+        for standing, cells in sorted(placed, key=lambda entry: entry[0].model.is_control)
+        if cells[0].value is not None and cells[1].value is not None
+    ]
     if not shown:
         return None
-    window = _window(
-        [(s.cells[0], s.cells[1]) for s in shown], [not s.model.is_control for s in shown]
-    )
-    shown = [s for s in shown if window.shows(s.cells[0], s.cells[1])]
-    sizes = _sizes({s.model.key: _value(s.cells[2]) for s in shown if s.on_front is not None})
+    points = [(kid, score) for _, (kid, score, _) in shown]
+    window = _window(points, [not standing.model.is_control for standing, _ in shown])
+    shown = [(standing, cells) for standing, cells in shown if window.shows(cells[0], cells[1])]
+    sizes = _sizes({s.model.key: _value(cells[2]) for s, cells in shown if s.on_front is not None})
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")
     handles, names = [], []
-    for standing in shown:
-        key, (kid, score, gain) = standing.model.key, standing.cells
+    for standing, (kid, score, gain) in shown:
+        key = standing.model.key
         style = styles[key] | {"markersize": sizes.get(key, 4.6)}
         marks = _point(axes, kid, score, style)
         if standing.on_front:

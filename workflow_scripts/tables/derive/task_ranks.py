@@ -15,10 +15,9 @@ import numpy as np
 from scipy import stats
 
 from workflow_scripts.common.measurement import Measurements
-from workflow_scripts.tables.assemble import Cell, Row, Table, table_of
-from workflow_scripts.tables.layout import LAYOUTS, Column
+from workflow_scripts.tables.derive.long_table import Head, LongTable, Number, without_rows
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry
-from workflow_scripts.tables.run import Run
+from workflow_scripts.tables.published import Key
 
 FEWEST_MODELS: Final = 4
 """Models below which a correlation has no interval (it needs n - 3 degrees of freedom)."""
@@ -67,21 +66,32 @@ TASKS: Final = (
 )
 """The tasks whose correlation with fidelity is computed."""
 
-RANKS: Final = LAYOUTS["table10_task_ranks"]
-CORRELATIONS: Final = LAYOUTS["table10b_rank_correlations"]
+
+def task_ranks(measurements: Measurements, models: Sequence[ModelEntry]) -> LongTable:
+    """Return the models' ranks by FID and by each task of the paper's table."""
+    if not models:
+        return without_rows(NOT_RUN)
+    numbers: dict[Key, Number] = {}
+    for measure in (FIDELITY, *RANKED):
+        by_model = ranks(measured(measurements, models, measure), measure.decimals)
+        for model, rank in zip(models, by_model, strict=True):
+            numbers[model.key, f"{measure.key}_rank", "all", ""] = (
+                Number(float(rank))
+                if np.isfinite(rank)
+                else Number(None, reason=_why_missing(measurements, model, measure))
+            )
+    return LongTable(tuple(Head(m.key, m.name, "model") for m in models), numbers)
 
 
-def task_rank_tables(run: Run) -> dict[str, Table]:
-    """Return Table 10 and its correlations, by stem; the controls are not ranked."""
-    measurements, ranked = run.measurements, run.competing
-    fidelity = measured(measurements, ranked, FIDELITY)
-    tables = {}
-    for layout, rows in (
-        (RANKS, _rank_rows(measurements, ranked)),
-        (CORRELATIONS, [_correlation_row(measurements, ranked, fidelity, task) for task in TASKS]),
-    ):
-        tables[layout.stem] = table_of(layout, rows, run, counts=False)
-    return tables
+def correlations(measurements: Measurements, models: Sequence[ModelEntry]) -> LongTable:
+    """Return the correlations of fidelity with each task over the models."""
+    fidelity = measured(measurements, models, FIDELITY)
+    numbers: dict[Key, Number] = {}
+    for task in TASKS:
+        pearson, spearman = _correlated(fidelity, measured(measurements, models, task), task)
+        numbers[task.key, "pearson_of_ranks", "all", ""] = pearson
+        numbers[task.key, "spearman", "all", ""] = spearman
+    return LongTable(tuple(Head(task.key, task.name, "pair") for task in TASKS), numbers)
 
 
 def measured(
@@ -92,17 +102,17 @@ def measured(
         measurements.find(measure.stage, measure.family, model.key, measure.metric)
         for model in models
     ]
-    found = np.array([row.value if row else None for row in rows], dtype=float)
-    return found if measure.lower else -found
+    values = np.array([row.value if row else None for row in rows], dtype=float)
+    return values if measure.lower else -values
 
 
 def ranks(values: np.ndarray, decimals: int) -> np.ndarray:
     """Return ranks from 1 of values as printed, lower first; ties share the lowest, nan stays."""
-    found = np.full(len(values), np.nan)
+    by_value = np.full(len(values), np.nan)
     known = np.isfinite(values)
     printed = [float(f"{value:.{decimals}f}") for value in values[known]]
-    found[known] = stats.rankdata(printed, method="min")
-    return found
+    by_value[known] = stats.rankdata(printed, method="min")
+    return by_value
 
 
 def with_interval(
@@ -119,58 +129,35 @@ def with_interval(
     return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
 
 
-def _rank_rows(measurements: Measurements, models: Sequence[ModelEntry]) -> list[Row]:
-    columns = []
-    for measure in (FIDELITY, *RANKED):
-        columns.append(ranks(measured(measurements, models, measure), measure.decimals))
-    rows = []
-    for i, model in enumerate(models):
-        cells = []
-        for column, of_models, measure in zip(
-            RANKS.columns, columns, (FIDELITY, *RANKED), strict=True
-        ):
-            if np.isfinite(of_models[i]):
-                cells.append(Cell(column, float(of_models[i])))
-            else:
-                cells.append(Cell(column, None, reason=_why(measurements, model, measure)))
-        rows.append(Row(model.key, model.name, "model", (), tuple(cells)))
-    return rows or [
-        Row("none", "–", "model", (), tuple(Cell(c, None, reason=NOT_RUN) for c in RANKS.columns))
-    ]
-
-
-def _why(measurements: Measurements, model: ModelEntry, measure: Measure) -> str:
+def _why_missing(measurements: Measurements, model: ModelEntry, measure: Measure) -> str:
     if not measurements.has(measure.stage, measure.family, model.key):
         return model.why_missing(measure.stage)
-    found = measurements.find(measure.stage, measure.family, model.key, measure.metric)
-    return (found.reason if found else f"the record has no {measure.metric}") or NOT_RUN
+    row = measurements.find(measure.stage, measure.family, model.key, measure.metric)
+    return (row.reason if row else f"the record has no {measure.metric}") or NOT_RUN
 
 
-def _correlation_row(
-    measurements: Measurements, models: Sequence[ModelEntry], fidelity: np.ndarray, task: Measure
-) -> Row:
-    values = measured(measurements, models, task)
+def _correlated(fidelity: np.ndarray, values: np.ndarray, task: Measure) -> tuple[Number, Number]:
+    """Return Pearson's correlation of ranks and Spearman's of values, both (models,) with nan."""
     known = np.isfinite(values) & np.isfinite(fidelity)
     n = int(known.sum())
-    pearson, spearman = CORRELATIONS.columns
     reason = None
     if n < 3:
         reason = f"{n} model(s) have both values: a correlation needs 3"
     elif len(set(values[known])) == 1 or len(set(fidelity[known])) == 1:
         reason = "all values are equal"
     if reason is not None:
-        cells = [Cell(column, None, n, reason=reason) for column in CORRELATIONS.columns]
-        return Row(task.key, task.name, "pair", (), tuple(cells))
-    by_task, by_fidelity = ranks(values[known], task.decimals), ranks(fidelity[known], 3)
-    if len(set(by_task)) == 1 or len(set(by_fidelity)) == 1:
-        first = Cell(pearson, None, n, reason="all ranks are equal")
-    else:
-        first = _cell(pearson, float(np.corrcoef(by_fidelity, by_task)[0, 1]), n)
+        return Number(None, n, reason=reason), Number(None, n, reason=reason)
+    by_task = ranks(values[known], task.decimals)
+    by_fidelity = ranks(fidelity[known], FIDELITY.decimals)
+    pearson = Number(None, n, reason="all ranks are equal")
+    if len(set(by_task)) > 1 and len(set(by_fidelity)) > 1:
+        r = float(np.corrcoef(by_fidelity, by_task)[0, 1])
+        pearson = _number(r, n, spearman=False)
     r = float(stats.spearmanr(fidelity[known], values[known]).statistic)
-    return Row(task.key, task.name, "pair", (), (first, _cell(spearman, r, n)))
+    return pearson, _number(r, n, spearman=True)
 
 
-def _cell(column: Column, r: float, n: int) -> Cell:
-    interval = with_interval(r, n, column.metric == "spearman")
+def _number(r: float, n: int, *, spearman: bool) -> Number:
+    interval = with_interval(r, n, spearman)
     kind = None if interval is None else "95%, by Fisher's transformation"
-    return Cell(column, r, n, interval=interval, interval_kind=kind)
+    return Number(r, n, interval=interval, interval_kind=kind)
