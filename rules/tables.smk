@@ -8,7 +8,9 @@
 
 from workflow_scripts.finetune.families import modules_of
 from workflow_scripts.tables.layout import LAYOUTS
+from workflow_scripts.tables.metrics import measures_modules
 
+MEASURES = measures_modules()
 TABLES = list(LAYOUTS)  # a spec each, workflow_scripts/tables/specs/
 
 FIGURES = [
@@ -78,7 +80,7 @@ rule tables_build:
         mem_mb=4000,
         runtime=20,
     params:
-        *code("tables.build"),
+        *code("tables.build", *MEASURES),
         version=VERSIONS["tables"],
         protocol=config["protocol"],
         folder=output_folder,
@@ -116,7 +118,7 @@ rule tables_costs:
         mem_mb=2000,
         runtime=20,
     params:
-        *code("tables.build_costs"),
+        *code("tables.build_costs", *MEASURES),
         version=VERSIONS["tables"],
         folder=output_folder,
         dataset=quote(config["cohort"]["dataset"]),
@@ -170,7 +172,7 @@ rule tables_figures:
         mem_mb=8000,
         runtime=60,
     params:
-        *code("tables.build_figures", *FAMILY_MODULES),
+        *code("tables.build_figures", *MEASURES, *FAMILY_MODULES),
         version=VERSIONS["tables"],
         radiographs=radiographs(*SPLITS),
         folder=output_folder,
@@ -219,7 +221,7 @@ rule tables_report:
         mem_mb=8000,
         runtime=20,
     params:
-        *code("tables.report"),
+        *code("tables.report", *MEASURES),
         version=VERSIONS["tables"],
         radiographs=radiographs(*SPLITS),
         folder=output_folder,
