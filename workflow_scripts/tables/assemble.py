@@ -1,4 +1,7 @@
-"""Records joined to tables: rows, cells, best and second, notes. No number is computed here."""
+"""Tables: numbers laid into rows and cells, with marks, notes and captions.
+
+No number is computed here: tables join measurements, and what `derive/` computes of them.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +32,8 @@ class Cell:
     """One value of a table, or the reason why there is none.
 
     Attributes:
-        column: what it is a value of.
-        value: with all its digits; None where there is none.
+        column: the column of the table (a row where the table is transposed).
+        value: the number with all its digits; None where there is none.
         n: how many images or prompts it rests on; None without a record.
         n_reference: how many reference images, where there are any.
         interval: lower and upper bound, where there is one.
@@ -105,10 +108,15 @@ def _short(number: float) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """The values of a model or of what `kind` says.
+    """One row of a table.
 
-    That is `real`, `model`, `control`, `floor`, `average`, `finding`, `pair`, `network`, `shared`
-    or `total`.
+    Attributes:
+        key: identifies the row: a model's key, a pair of models, a finding, a task.
+        label: the row's name, for readers.
+        kind: what the row shows: `real`, `model`, `control`, `floor`, `average`, `finding`, `pair`,
+            `network`, `shared` or `total`.
+        attributes: texts about the row, in the order of the table's attributes; may be empty.
+        cells: in the order of the table's columns.
     """
 
     key: str
@@ -166,7 +174,7 @@ def table_of(layout: Layout, rows: Sequence[Row], run: Run, *, counts: bool = Tr
     Args:
         layout: what the table shows.
         rows: in order.
-        run: that the rows are of.
+        run: the run whose rows these are.
         counts: whether the numbers of images that the values rest on stand below.
     """
     printed = published_values(layout.printed or layout.stem) if run.of_the_paper else {}
@@ -220,7 +228,7 @@ def joined_table(layout: Layout, run: Run) -> Table:
 
 
 def _told_apart(rows: list[Row]) -> list[Row]:
-    """Mark the gains that are larger than their noise among all gains of a table, and nothing else.
+    """Mark the gains that are larger than their noise among all gains of a table.
 
     Holm's correction holds over the models' gains, and apart from them over the controls'. A gain
     over one training run has no p and no mark.
@@ -324,7 +332,7 @@ def derived_table(layout: Layout, numbers: LongTable, run: Run, *, counts: bool)
     Args:
         layout: what it shows.
         numbers: the long table; its rows are the table's.
-        run: that it is of.
+        run: the run whose measurements these are.
         counts: see `table_of`.
     """
     rows = [_derived_row(layout, head, numbers) for head in numbers.heads]
@@ -351,13 +359,13 @@ def _floor(layout: Layout, metric: str, run: Run) -> Row:
     cells = []
     for column in layout.columns:
         asked = replace(column, metric=metric)
-        own = [
+        of_models = [
             measured_cell(asked, run.measurements, layout.stage, layout.family, model.key, NOT_RUN)
             for model in ordered
         ]
-        valued = [cell for cell in own if cell.value is not None]
-        counted = [cell for cell in own if cell.n is not None]
-        cells.append((valued or counted or own or [Cell(asked, None, reason=NOT_RUN)])[0])
+        valued = [cell for cell in of_models if cell.value is not None]
+        counted = [cell for cell in of_models if cell.n is not None]
+        cells.append((valued or counted or of_models or [Cell(asked, None, reason=NOT_RUN)])[0])
     return Row("floor", FLOOR_LABEL, "floor", (), tuple(cells))
 
 
@@ -373,8 +381,8 @@ def _floors_origin(layout: Layout, metric: str, run: Run) -> list[Foot]:
                 drawn_from = "with it" if of_finding else "all"
                 break
         texts.append(drawn_from)
-    told = any(text != "–" for text in texts)
-    return [Foot("Radiographs of the floor", tuple(texts))] if told else []
+    is_known = any(text != "–" for text in texts)
+    return [Foot("Radiographs of the floor", tuple(texts))] if is_known else []
 
 
 def _models_first(layout: Layout, column: Column, run: Run) -> list[Record | None]:
@@ -395,12 +403,12 @@ def with_published(row: Row, printed: Mapping[Key, Published], protocol: str) ->
     """
     cells = []
     for cell in row.cells:
-        of = cell.column
-        key = (row.key, of.metric, of.subset, of.variant)
-        measured_alike = of.protocol in (None, "as_published")
+        column = cell.column
+        key = (row.key, column.metric, column.subset, column.variant)
+        measured_alike = column.protocol in (None, "as_published")
         published = printed.get(key) if measured_alike else None
         difference = None
-        if published and cell.value is not None and (of.protocol or protocol) == "as_published":
+        if published and cell.value is not None and (column.protocol or protocol) == "as_published":
             difference = cell.value - published.value
         cells.append(replace(cell, published=published, difference=difference))
     return replace(row, cells=tuple(cells))
@@ -513,8 +521,8 @@ def caption_of(layout: Layout, rows: list[Row], run: Run) -> str:
     if kinds:
         parts.append(f"Bounds: {kinds}.")
     names = {row.key: row.label for row in rows if row.kind in ("model", "control")}
-    own = (r for r in run.records.all() if r.stage == layout.stage and r.model in names)
-    parts.append(words_of_copies((names[record.model], record) for record in own))
+    of_stage = (r for r in run.records.all() if r.stage == layout.stage and r.model in names)
+    parts.append(words_of_copies((names[record.model], record) for record in of_stage))
     if any(cell.published for row in rows for cell in row.cells):
         parts.append("Published: the paper's value, as printed.")
         if any(cell.difference is not None for row in rows for cell in row.cells):

@@ -231,8 +231,8 @@ def _examples(args: argparse.Namespace, results: Results) -> Drawing | None:
     files = parse_images(args.images)
     table = results.tables["table01_fidelity"]
     chosen = ends_by_fid(table, [model for model in results.models if model.key in files])
-    own = {model.key: files[model.key] for model in chosen}
-    return draw_examples(gallery(own, chosen, args.test_prompts, args.manifest), table)
+    files_of_chosen = {model.key: files[model.key] for model in chosen}
+    return draw_examples(gallery(files_of_chosen, chosen, args.test_prompts, args.manifest), table)
 
 
 def _captions(args: argparse.Namespace, models: Sequence[ModelEntry]) -> Drawing | None:
@@ -249,9 +249,9 @@ def _privacy(
     args: argparse.Namespace, results: Results, styles: Mapping[str, dict[str, Any]]
 ) -> Drawing | None:
     scores = dict(_scores(args.scores, results.models))
-    found = spreads(scores)
-    write_text(args.out / SPREADS, safe_frame(spread_table(found)).to_csv(index=False))
-    return draw_privacy(found, results.models, styles, results.reid_threshold)
+    distributions = spreads(scores)
+    write_text(args.out / SPREADS, safe_frame(spread_table(distributions)).to_csv(index=False))
+    return draw_privacy(distributions, results.models, styles, results.reid_threshold)
 
 
 def _scores(
@@ -269,11 +269,11 @@ def _scores(
 def _riskiest(args: argparse.Namespace, models: Sequence[ModelEntry]) -> Drawing | None:
     pairs = parse_images(args.pairs, "--pairs")
     shards = parse_images(args.privacy_images, "--privacy-images")
-    found = [
+    pairs_by_model = [
         (model, shown)
         for model, shown, _ in every_model(pairs, shards, models, args.manifest, PAIRS)
     ]
-    return draw_riskiest(found)
+    return draw_riskiest(pairs_by_model)
 
 
 def parse_tokenizers(text: str) -> dict[str, list[TextEncoder]]:

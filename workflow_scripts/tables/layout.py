@@ -1,4 +1,4 @@
-"""What the tables show, read from `specs/`: a YAML file for each table, named by its stem.
+"""The layout of each table, read from `specs/`: a YAML file for each table, named by its stem.
 
 A spec has the fields of `Layout`. Its columns are metric keys; header, direction and decimals are
 those that the metric's stage declares, unless the column says otherwise:
@@ -102,7 +102,7 @@ class Layout:
         positives: whether a foot row counts the positive test images per finding.
         models: whether the models have rows.
         varies: a setting: only models that differ from another one in it alone have rows.
-        printed: the stem of the paper's table whose values stand beside, where it is not its own.
+        printed: the stem of the paper's table that is printed beside this one, if its stem differs.
         row_header: what the rows of a table that is not transposed are.
         page: of the report.
         section: of Snakemake's own report.
@@ -144,17 +144,17 @@ def read_specs(folder: Traversable | Path, phrases: dict[str, str]) -> dict[str,
     Raises:
         ValueError: a spec that is none; it names the file and the fault.
     """
-    found = {}
+    layouts = {}
     paths = sorted(
         (p for p in folder.iterdir() if p.name.endswith(".yaml")), key=lambda path: path.name
     )
     for path in paths:
         stem = path.name.removesuffix(".yaml")
         try:
-            found[stem] = layout_of(stem, _yaml(path), phrases)
+            layouts[stem] = layout_of(stem, _yaml(path), phrases)
         except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
             raise ValueError(f"specs/{path.name}: {error}") from error
-    return found
+    return layouts
 
 
 def layout_of(stem: str, spec: dict[str, Any], phrases: dict[str, str]) -> Layout:

@@ -41,41 +41,45 @@ def draw_fidelity_utility(
         The figure, or None where no model has both values.
     """
     fids = cells_of(tables["table01_fidelity"], "fid")
-    found = {
+    points_by_gain = {
         gain: [(key, cell) for key, cell in cells.items() if key in fids]
         for gain in GAINS
         if (cells := gain_cells(tables[gain.stem], gain))
     }
-    found = {gain: points for gain, points in found.items() if points}
-    if not found:
+    points_by_gain = {gain: points for gain, points in points_by_gain.items() if points}
+    if not points_by_gain:
         return None
     plt = pyplot()
     is_model = {model.key: not model.is_control for model in models}
     windows = {
         gain: _window([(fids[k], c) for k, c in points], [is_model[k] for k, _ in points])
-        for gain, points in found.items()
+        for gain, points in points_by_gain.items()
     }
-    found = {
+    points_by_gain = {
         gain: [(k, c) for k, c in points if windows[gain].shows(fids[k], c)]
-        for gain, points in found.items()
+        for gain, points in points_by_gain.items()
     }
-    named = [m for m in _ordered(models) if any(m.key == k for p in found.values() for k, _ in p)]
+    named = [
+        m
+        for m in _ordered(models)
+        if any(m.key == k for p in points_by_gain.values() for k, _ in p)
+    ]
     figure, panels = plt.subplots(
         1,
-        len(found),
+        len(points_by_gain),
         figsize=(WIDTH, 2.6 + 0.15 * -(-len(named) // 4)),
         squeeze=False,
         layout="constrained",
     )
     labelled: dict[str, Any] = {}
-    for axes, (gain, points) in zip(panels[0], found.items(), strict=True):
+    for axes, (gain, points) in zip(panels[0], points_by_gain.items(), strict=True):
         axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
         for key, cell in points:
             marks = _point(axes, fids[key], cell, styles[key])
             labelled.setdefault(key, marks)
         windows[gain].set(axes)
-        told = _correlation(tables["table10b_rank_correlations"], gain.task)
-        axes.set_title(f"{gain.task}\n{told}", loc="left", fontsize=SMALL)
+        words = _correlation(tables["table10b_rank_correlations"], gain.task)
+        axes.set_title(f"{gain.task}\n{words}", loc="left", fontsize=SMALL)
         axes.set_xlabel("FID, left is better")
         axes.set_ylabel(f"Gain in {gain.name}")
     handles = [labelled[model.key] for model in named]
@@ -144,8 +148,8 @@ def draw_pareto(
                 zorder=4,
             )
         handles.append(marks)
-        told = gain.text if gain.value is None else f"{'+' if gain.value > 0 else ''}{gain.text}"
-        names.append(f"{standing.model.name} ({told})")
+        words = gain.text if gain.value is None else f"{'+' if gain.value > 0 else ''}{gain.text}"
+        names.append(f"{standing.model.name} ({words})")
     window.set(axes)
     axes.set_xlabel("KID (RAD-DINO), left is more faithful")
     axes.set_ylabel("Average re-ID score, low is safer")
