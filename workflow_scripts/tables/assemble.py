@@ -288,7 +288,7 @@ def measured_cell(
 
     Args:
         column: names the metric and the subset, and the protocol where it is not the tables'.
-        measurements: of all stages.
+        measurements: the measurements of all stages.
         stage: that measures it.
         family: of the measurement.
         model: its key.

@@ -34,7 +34,7 @@ def downstream_settings(records: Records, settings: Sequence[str]) -> LongTable:
     """Return the settings of each network, from the records of real data alone.
 
     Args:
-        records: of all stages.
+        records: the records of all stages.
         settings: their names; `runs` is the number of training runs.
     """
     numbers: dict[Key, Number] = {}

@@ -1,10 +1,10 @@
-"""The leaderboard: the ranks of Table 8, and how far they can be trusted.
+"""The leaderboard: the ranks of Table 8 with simultaneous confidence intervals.
 
-Bootstrapping ranks does not do: resampling adds noise to values that are noisy already, which moves
-the ranks of close models towards the middle, and the percentiles of an average over metrics then
-miss the truth. Instead the intervals are confidence sets for ranks (Mogstad, Romano, Shaikh and
-Wilhelm, Review of Economic Studies 2024): a model's rank by a metric is at least one more than the
-models that are better beyond noise, and at most the number of models less those that are worse.
+A bootstrap of the ranks is not valid: resampling adds noise to values that are noisy already, which
+moves the ranks of close models towards the middle, and the percentiles of an average over metrics
+then miss the truth. Instead the intervals are confidence sets for ranks (Mogstad, Romano, Shaikh
+and Wilhelm, Review of Economic Studies 2024): a model's rank by a metric is at least one more than
+the models that are better beyond noise, and at most the number of models less those that are worse.
 What is beyond noise is decided for all pairs and all metrics together (Holm's correction of the
 paired differences), so that with 95% probability all intervals hold at once, whatever the
 dependence between the metrics and whichever models are equal.
@@ -49,10 +49,10 @@ def leaderboard(
     Models without a rank come last.
 
     Args:
-        records: of all stages, with their replicates.
-        measurements: the same, without.
-        models: that are ranked.
-        metrics: by which.
+        records: the records of all stages, with their replicates.
+        measurements: the same values as a long table.
+        models: the models to rank.
+        metrics: the metrics to rank by.
     """
     if not models:
         return without_rows(NO_MODEL)
@@ -73,7 +73,7 @@ def leaderboard(
 
 @dataclass(frozen=True)
 class RankBounds:
-    """The ranks that known differences leave open.
+    """Bounds of the ranks, from the differences that are larger than their noise.
 
     Attributes:
         low, high: (models, metrics), by each metric.
@@ -139,9 +139,9 @@ def better_beyond_noise(
     Models whose difference is not known, or has no known noise, are not told apart.
 
     Args:
-        records: of all stages.
-        models: to be compared.
-        metrics: by which.
+        records: the records of all stages.
+        models: the models to compare.
+        metrics: the metrics to rank by.
     """
     better = np.zeros((len(metrics), len(models), len(models)), dtype=bool)
     tested: list[tuple[float, int, int, int]] = []

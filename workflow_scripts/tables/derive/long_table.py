@@ -128,7 +128,7 @@ def measured(
     """Return a measurement as a number, or the reason why there is none.
 
     Args:
-        measurements: of all stages.
+        measurements: the measurements of all stages.
         stage: that measures it.
         family: of the measurement.
         model: its key.

@@ -1,7 +1,7 @@
-"""What the rank and the place of LoRA change: the paper's Tables 13 and 14.
+"""What LoRA's rank and position change: the paper's Tables 13 and 14.
 
-Models that are the same but for one setting of LoRA share a row, which has a column for each value
-of it. The paper compares FIDs; KID, whose noise is known, stands beside.
+Models that differ in one setting of LoRA alone share a row, with a number for each value of the
+setting. The paper compares FIDs. KID, whose noise is known, is reported as well.
 """
 
 import json
@@ -22,7 +22,7 @@ from workflow_scripts.tables.models import ModelEntry, alike, variants
 from workflow_scripts.tables.published import Key
 
 _RANK: Final = ("lora_rank", "lora_alpha")
-"""The setting that Table 13 varies, and the scale that follows it."""
+"""Table 13 varies the rank; the scale follows it."""
 _TARGETS: Final = ("lora_targets",)
 
 _PAPERS_RANKS: Final = (32, 64, 128)
@@ -31,7 +31,7 @@ _PAPERS_PLACES: Final = {
     '["attention_mlp"]': "Attn. + MLP",
     '["attention_mlp_position"]': "All Layers",
 }
-"""The config's places of LoRA, as settings hold them, and the paper's names for them."""
+"""LoRA's positions as the config has them, and the paper's names for them."""
 
 _AVERAGE: Final = "average"
 _NOT_AMONG: Final = "not run: no such model is among the run's models"
@@ -42,9 +42,9 @@ class Ablation:
     """A setting of LoRA that models differ in.
 
     Attributes:
-        settings: the one that differs, and those that follow it.
+        settings: the setting that differs, and the settings that follow it.
         other: the settings of the other ablation.
-        names: of its values, in order, for readers.
+        names: the setting's values in order, each with its name for readers.
     """
 
     settings: tuple[str, ...]
@@ -79,8 +79,8 @@ def lora_ablation(
     A number's variant is the value of the setting; one that no model of the run has is missing.
 
     Args:
-        measurements: of all stages.
-        models: of the run.
+        measurements: the measurements of all stages.
+        models: the models of the run.
         ablation: the setting.
         metrics: key and direction of each.
         average: whether a last row has the mean over the groups, where there are several.

@@ -57,9 +57,9 @@ def metric_ranks(
     """Return each model's rank by each metric, its average rank and the rank of the average.
 
     Args:
-        measurements: of all stages.
-        models: that are ranked.
-        metrics: by which.
+        measurements: the measurements of all stages.
+        models: the models to rank.
+        metrics: the metrics to rank by.
     """
     if not models:
         return without_rows(NO_MODEL)
@@ -180,7 +180,7 @@ def why_unranked(
     Args:
         numbers: of the model, by metric.
         values: (models, metrics), of all models.
-        metrics: by which models are ranked.
+        metrics: the metrics to rank by.
     """
     used = used_metrics(values)
     if not used.any():

@@ -1,10 +1,10 @@
-"""Which differences between models are larger than their noise.
+"""Paired differences between models, and which of them are larger than their noise.
 
-Models that answer the same prompts and are compared with the same real images share what their
-values owe to both: a difference is known better than either value. The records hold replicates
+Models that answer the same prompts and are compared with the same real images share the noise of
+both, so that their difference is more certain than either value. The records hold replicates
 over the same resamples of patients (a bootstrap), or over the same groups of patients left out
 where a bootstrap is not valid (FID and the manifolds: a copied image is its own neighbour); the
-spread of the replicates' difference is the noise of the difference.
+standard deviation of the replicates' difference is the noise of the difference.
 """
 
 import itertools
@@ -127,8 +127,8 @@ def paired(
     """Return a row for each pair of models that have records.
 
     Args:
-        records: of all stages.
-        models: that are compared.
+        records: the records of all stages.
+        models: the models to compare.
         metrics: key and variant of each.
     """
     names = {model.key: model.name for model in models}

@@ -1,8 +1,8 @@
-"""Fidelity, privacy and utility together: which models no other one beats.
+"""Fidelity, privacy and utility together: the Pareto front of the models.
 
-A model is dominated by one that is at least as good by all three measures and better by one. What
-is left is the Pareto front: its models are the possible choices, and which of them is the best
-depends on what the images are for.
+A model is dominated if another one is at least as good by all three measures and better by one.
+The models that are not dominated are the Pareto front. Which of them is best depends on what the
+images are for.
 
 The measures are KID, which unlike FID has no bias by sample size and has an interval; the mean over
 prompts of the highest re-identification score; and the gain in mean AUROC of training on real and
@@ -65,9 +65,9 @@ def standings(
     """Return every model and control by all measures, in the order given.
 
     Args:
-        measurements: of all stages.
-        models: of the run.
-        measures: that are weighed.
+        measurements: the measurements of all stages.
+        models: the models of the run.
+        measures: the measures to weigh.
     """
     numbers = [
         tuple(

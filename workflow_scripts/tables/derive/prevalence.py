@@ -2,9 +2,9 @@
 
 The paper ranks the findings by how frequent they are and by the models' mean FID, and finds a rank
 correlation of 0.947. FID grows as images get fewer, for a perfect generator too, and the ranks of
-any two things that go one way agree nearly wholly. So the correlation of the floor (real against
-real, at each finding's size), FID less its floor, and KID, which has no such bias, stand beside it.
-What the floor of MIMIC-CXR's findings gives has not been measured.
+any two things that go one way agree nearly wholly. Three more correlations are therefore computed:
+of the floor (real images against real images, at each finding's sample size), of FID less its
+floor, and of KID, which has no such bias. The floor of MIMIC-CXR's findings has not been measured.
 """
 
 from collections.abc import Sequence
@@ -30,15 +30,20 @@ from workflow_scripts.tables.models import NOT_RUN, ModelEntry
 from workflow_scripts.tables.published import Key
 
 MEASURES: Final = {"fid": "FID (RadDino)", "excess": "FID less its floor", "kid": "KID (RadDino)"}
-"""What is set against prevalence, and its name."""
+"""What is correlated with prevalence, and its name for readers."""
 
 FEWEST_FINDINGS: Final = 3
-"""Findings below which a rank correlation says nothing."""
+"""With fewer findings no rank correlation is computed."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A model's values per finding, nan where there is none: arrays (14,) by `MEASURES`."""
+    """A model's values per finding.
+
+    Attributes:
+        key, label, kind: see `long_table.Head`.
+        values: for each of `MEASURES` an array (14,); nan where there is no value.
+    """
 
     key: str
     label: str

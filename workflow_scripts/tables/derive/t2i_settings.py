@@ -1,7 +1,7 @@
 """How the text-to-image models were fine-tuned and sampled: the paper's Table 11, from the config.
 
-The paper prints how a model is fine-tuned and the learning rate; what else decides its images
-stands beside.
+The paper prints the kind of fine-tuning and the learning rate. The other settings that decide a
+model's images are reported as well.
 """
 
 import json

@@ -1,9 +1,8 @@
-"""Does fidelity foretell utility? The paper's Table 10, and its correlations with their intervals.
+"""Whether fidelity predicts utility: the paper's Table 10, and correlations with their intervals.
 
 The paper ranks the models by FID and by each task and correlates the ranks (Pearson on ranks where
-ties take the lowest rank). Ranks are of values as the tables print them, so that what a reader sees
-as equal is equal. Spearman's correlation, beside it, is of the values with all their digits and
-gives ties their mean rank.
+ties take the lowest rank). The ranks are those of the printed values, so that values that a reader
+sees as equal tie. Spearman's correlation uses all digits and gives ties their mean rank.
 """
 
 import math
@@ -20,7 +19,7 @@ from workflow_scripts.tables.models import NOT_RUN, ModelEntry
 from workflow_scripts.tables.published import Key
 
 FEWEST_MODELS: Final = 4
-"""Models below which a correlation has no interval (it needs n - 3 degrees of freedom)."""
+"""With fewer models a correlation has no interval (it needs n - 3 degrees of freedom)."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,10 @@ class Measure:
     """What the models are ranked by.
 
     Attributes:
-        key: of its column.
-        name: for readers.
-        stage, family, metric: of its values in records.
-        decimals: with which the tables print it.
+        key: the start of its rank's key.
+        name: its name for readers.
+        stage, family, metric: identify its measurements.
+        decimals: digits after the point in the tables that print it.
         lower: whether the lowest value is the best.
     """
 
