@@ -43,6 +43,7 @@ class Column:
         family: of its measurements, where it is not the table's.
         protocol: of its measurements, where a table shows both.
         rank_of: the metric whose ranks it shows, where it does.
+        block: the block of a model's config that has the setting; None for `finetune`.
         setting: the value of the setting that the column's models have, where columns differ in it.
     """
 
@@ -54,6 +55,7 @@ class Column:
     family: str | None = None
     protocol: str | None = None
     rank_of: str | None = None
+    block: str | None = None
     setting: str | None = None
 
     @property
@@ -63,8 +65,8 @@ class Column:
 
     @property
     def variant(self) -> str:
-        """What tells it from other columns of its metric and subset: a setting or an encoder."""
-        return self.setting or self.family or ""
+        """What tells it from other columns of its metric and subset."""
+        return self.setting or self.block or self.family or ""
 
 
 @dataclass(frozen=True)
