@@ -6,8 +6,11 @@
 # Figures as SVG and PDF; those of radiographs are for their owner only, too.
 # On request release.tar.gz: what may be published, after a search for images, captions and ids.
 
+from workflow_scripts.finetune.families import modules_of
 from workflow_scripts.tables.layout import LAYOUTS
+from workflow_scripts.tables.metrics import measures_modules
 
+MEASURES = measures_modules()
 TABLES = list(LAYOUTS)  # a spec each, workflow_scripts/tables/specs/
 
 FIGURES = [
@@ -28,6 +31,7 @@ FIGURE_DATA = [
     "figure07_privacy_distributions.csv",
     "figures.json",
 ]
+FAMILY_MODULES = modules_of(config["models"][m]["family"] for m in SAMPLED)
 FIGURES_OF_PATIENTS = ["figure02_real_and_synthetic", "figure08_riskiest_pairs"]
 
 # In Snakemake's own report a table stands in the section that its spec names; captions/ says how to
@@ -76,7 +80,7 @@ rule tables_build:
         mem_mb=4000,
         runtime=20,
     params:
-        *code("tables.build"),
+        *code("tables.build", *MEASURES),
         version=VERSIONS["tables"],
         protocol=config["protocol"],
         folder=output_folder,
@@ -114,7 +118,7 @@ rule tables_costs:
         mem_mb=2000,
         runtime=20,
     params:
-        *code("tables.build_costs"),
+        *code("tables.build_costs", *MEASURES),
         version=VERSIONS["tables"],
         folder=output_folder,
         dataset=quote(config["cohort"]["dataset"]),
@@ -168,7 +172,7 @@ rule tables_figures:
         mem_mb=8000,
         runtime=60,
     params:
-        *code("tables.build_figures"),
+        *code("tables.build_figures", *MEASURES, *FAMILY_MODULES),
         version=VERSIONS["tables"],
         radiographs=radiographs(*SPLITS),
         folder=output_folder,
@@ -217,7 +221,7 @@ rule tables_report:
         mem_mb=8000,
         runtime=20,
     params:
-        *code("tables.report"),
+        *code("tables.report", *MEASURES),
         version=VERSIONS["tables"],
         radiographs=radiographs(*SPLITS),
         folder=output_folder,

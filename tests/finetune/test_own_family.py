@@ -5,6 +5,8 @@ import re
 import numpy as np
 
 from tests.workflow.checkouts import ROOT
+from workflow_scripts.finetune.families import get_family
+from workflow_scripts.finetune.layout import Base
 from workflow_scripts.finetune.train import main
 
 
@@ -37,3 +39,5 @@ def test_the_docs_family_trains_and_is_refused_nothing(
     curve = np.genfromtxt(tmp_path / "span" / "training.csv", delimiter=",", names=True)
     assert np.isfinite(curve["loss"]).all()
     assert (tmp_path / "span" / "checkpoint" / "model_index.json").is_file()
+    encoders = get_family("my_families:MinSnr").text_encoders(Base(tiny_sd[1].folder))
+    assert [(encoder.name, encoder.folder.is_dir()) for encoder in encoders] == [("CLIP", True)]

@@ -13,12 +13,12 @@ from workflow_scripts.costs.jobs import OTHER, SHARED
 from workflow_scripts.costs.slurm_accounting import NOT_KNOWN
 from workflow_scripts.costs.sums import BENCHMARKS_ALONE
 from workflow_scripts.tables import build_costs
-from workflow_scripts.tables.as_latex import to_latex
-from workflow_scripts.tables.as_markdown import to_markdown
 from workflow_scripts.tables.costs import cost_sentence, cost_table
 from workflow_scripts.tables.figures.bars import draw_costs
 from workflow_scripts.tables.figures.style import inline_svg
 from workflow_scripts.tables.models import parse_models
+from workflow_scripts.tables.render.as_latex import to_latex
+from workflow_scripts.tables.render.as_markdown import to_markdown
 
 MODELS = [
     {"key": "sd", "family": "stable_diffusion", "display": {"name": "SD"}, "finetuning": "FFT"},

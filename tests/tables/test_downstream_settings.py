@@ -3,11 +3,11 @@
 import pytest
 
 from workflow_scripts.common.records import Record, Value
-from workflow_scripts.tables.as_markdown import to_markdown
+from workflow_scripts.tables.all_tables import one_table
 from workflow_scripts.tables.assemble import Cell
-from workflow_scripts.tables.downstream_settings import settings_table
 from workflow_scripts.tables.layout import Column
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.render.as_markdown import to_markdown
 from workflow_scripts.tables.run import Run
 
 
@@ -21,7 +21,7 @@ def test_settings_are_those_of_the_records_and_what_did_not_run_says_so():
     records = Records("sound")
     records.add(record("classification", learning_rate=1e-4, batch_size=768, epochs=20))
     records.add(record("segmentation", learning_rate=5e-5, batch_size=16, steps=10000))
-    table = settings_table(Run(records, [], "World"))
+    table = one_table("table12_downstream_hyperparameters", Run(records, [], "World"))
     lines = to_markdown(table).splitlines()
     assert "| ResNet-50 (Classification) | FFT | 1e-4 | 768 | 20 | 2 |" in lines
     assert "| U-Net (Segmentation) | FFT | 5e-5 | 16 | 10,000 | 2 |" in lines

@@ -11,9 +11,11 @@ from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
 from workflow_scripts.fidelity.metrics import manifolds
 from workflow_scripts.fidelity.resample import draw_resamples, means_without, units_of
-from workflow_scripts.tables.leaderboard import better_beyond_noise
+from workflow_scripts.tables.all_tables import RANKED
+from workflow_scripts.tables.derive.leaderboard import better_beyond_noise
+from workflow_scripts.tables.derive.paired import differences
+from workflow_scripts.tables.matrices import PAIRED
 from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.paired import PAIRED, differences
 from workflow_scripts.tables.records_in import Records
 
 OVERLAPS = tuple(metric.key for metric in manifolds.METRICS)
@@ -75,10 +77,10 @@ def test_equal_models_are_rarely_told_apart(patients, images, icc, runs):
     for seed in range(runs):
         records = five_equal_models(seed, patients, images, icc)
         for column in PAIRED.columns:
-            found = differences(records, MODELS, column)
+            found = differences(records, MODELS, column.metric)
             assert all(own.value is not None for own in found.values())
             false[column.metric] += any(own.separated for own in found.values())
-        ranked += bool(better_beyond_noise(records, MODELS).any())
+        ranked += bool(better_beyond_noise(records, MODELS, RANKED).any())
     assert max(*false.values(), ranked) <= binomial_bound(runs, 0.05), (false, ranked)
 
 
@@ -87,5 +89,5 @@ def test_image_by_image_they_would_be():
     ranked = 0
     for seed in range(40):
         records = five_equal_models(seed, 30, 10, 0.5, by_image=True)
-        ranked += bool(better_beyond_noise(records, MODELS).any())
+        ranked += bool(better_beyond_noise(records, MODELS, RANKED).any())
     assert ranked > binomial_bound(40, 0.05)

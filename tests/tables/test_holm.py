@@ -5,7 +5,7 @@ from itertools import chain, combinations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from workflow_scripts.tables.holm import LEVEL, holm
+from workflow_scripts.tables.derive.holm import LEVEL, holm
 
 
 def closed_test(p):

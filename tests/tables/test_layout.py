@@ -1,10 +1,13 @@
 """The specs: what a column says if its spec does not, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.tables.stems import STEMS
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.tables.layout import LAYOUTS, Column, layout_of, read_specs
+from workflow_scripts.tables.metrics import METRICS, by_key, measures_modules
 from workflow_scripts.tables.report_pages import OVERVIEW, PAGES
 
 SPEC = {
@@ -76,3 +79,12 @@ def test_a_spec_that_is_none_is_named(tmp_path, change, fault):
 
 def test_every_page_that_a_spec_names_exists():
     assert {layout.page for layout in LAYOUTS.values()} <= {OVERVIEW, *(p.key for p in PAGES)}
+
+
+def test_what_stages_declare_is_found_and_nothing_is_declared_twice():
+    assert {"downstream.measures", "privacy.measures"} <= set(measures_modules())
+    assert METRICS["reid_max"].label == "Max. Re-ID Score"
+    metric = METRICS["kid"]
+    assert by_key([metric, metric]) == {"kid": metric}
+    with pytest.raises(ValueError, match="kid is declared twice"):
+        by_key([metric, replace(metric, decimals=9)])

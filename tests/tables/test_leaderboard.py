@@ -10,18 +10,13 @@ from scipy import stats
 
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.fidelity.comparison import replicates
-from workflow_scripts.tables.leaderboard import (
-    LEADERBOARD,
-    better_beyond_noise,
-    leaderboard,
-    rank_bounds,
-)
-from workflow_scripts.tables.metric_ranks import METRICS
+from workflow_scripts.tables.all_tables import LEADERBOARD, RANKED, one_table
+from workflow_scripts.tables.derive.leaderboard import better_beyond_noise, rank_bounds
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
 
-OWN = [metric for metric in METRICS if metric.family == "rad_dino"]
+OWN = [metric for metric in RANKED if metric.family == "rad_dino"]
 SIGNS = np.array([-1 if metric.direction == "higher" else 1 for metric in OWN])
 BOOTSTRAPPED = ("kid", "alignment")
 
@@ -115,7 +110,7 @@ def cells_of(table):
 
 
 def board(records, models):
-    return cells_of(leaderboard(Run(records, models, "World")))
+    return cells_of(one_table(LEADERBOARD.stem, Run(records, models, "World")))
 
 
 ALL_EQUAL = np.zeros((5, len(OWN)))
@@ -158,9 +153,9 @@ def test_equal_models_share_ranks_and_far_ones_have_one_rank_each():
 
 def test_the_board_has_the_best_first_and_is_the_same_each_time():
     records, models = simulated(np.array([60, 0, 30.0])[:, None] * SIGNS, np.random.default_rng(1))
-    table = leaderboard(Run(records, models, "World"))
+    table = one_table(LEADERBOARD.stem, Run(records, models, "World"))
     assert [row.key for row in table.rows] == ["m1", "m2", "m0"]
-    assert table == leaderboard(Run(records, models, "World"))
+    assert table == one_table(LEADERBOARD.stem, Run(records, models, "World"))
     turned = board(records, models[::-1])
     assert {key: own["Rank"].interval for key, own in turned.items()} == {
         row.key: row.cells[0].interval for row in table.rows
@@ -187,7 +182,7 @@ def test_models_that_answered_other_prompts_are_not_told_apart():
     for record in records.all():
         images = {"real": "r", "generated": record.model}
         other.add(replace(record, details=record.details | {"images_sha256": images}))
-    assert not better_beyond_noise(other, models).any()
+    assert not better_beyond_noise(other, models, RANKED).any()
     found = board(other, models)
     assert found["m0"]["Rank"].interval == (1, 2)
 

@@ -6,11 +6,14 @@ import pytest
 
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.preflight.check import read_config
-from workflow_scripts.tables.lora_ablations import LORA_POSITION, LORA_RANK, lora_tables
+from workflow_scripts.tables.all_tables import one_table
 from workflow_scripts.tables.models import parse_models, variants
 from workflow_scripts.tables.published import published_values
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
+
+LORA_RANK = "table13_lora_rank"
+LORA_POSITION = "table14_lora_position"
 
 
 def entry(key, rank, targets="attention", base="one"):
@@ -38,7 +41,8 @@ def tables_of(entries, fids, dataset="World"):
         values = [Value("fid", fid, "lower", 90, "all", 80)]
         values.append(Value("kid", fid / 10, "lower", 90, "all", 80, (0.0, fid), "b"))
         records.add(Record("fidelity", key, "rad_dino", "sound", values))
-    return lora_tables(Run(records, parse_models(json.dumps(entries)), dataset))
+    run = Run(records, parse_models(json.dumps(entries)), dataset)
+    return {stem: one_table(stem, run) for stem in (LORA_RANK, LORA_POSITION)}
 
 
 def shown(table):
@@ -132,7 +136,7 @@ def test_the_papers_values_stand_beside_its_own_data():
 
 
 def test_the_printed_averages_are_means_of_the_printed_values_but_for_one():
-    printed = published_values(LORA_RANK.stem)
+    printed = published_values(LORA_RANK)
     for rank, correct in (("32", 104.96), ("64", 95.31), ("128", 86.01)):
         values = [
             own.value for key, own in printed.items() if key[3] == rank and key[0] != "average"
@@ -141,7 +145,7 @@ def test_the_printed_averages_are_means_of_the_printed_values_but_for_one():
         assert sum(values) / 3 == pytest.approx(correct, abs=0.005)
         own = printed["average", "fid", "all", rank].value
         assert own == (85.68 if rank == "128" else correct)  # rank 128's is printed too low
-    assert len(published_values(LORA_POSITION.stem)) == 3
+    assert len(published_values(LORA_POSITION)) == 3
 
 
 def test_the_config_has_the_papers_variants():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from workflow_scripts.common.records import Record, Value
-from workflow_scripts.tables.metric_ranks import METRICS, RANKS, rank_table, ranks_of
+from workflow_scripts.tables.all_tables import RANKED, RANKS, one_table
+from workflow_scripts.tables.derive.metric_ranks import ranks_of
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.published import published_values
 from workflow_scripts.tables.records_in import Records
@@ -36,7 +37,7 @@ def by_hand(fid, alignment=None):
     """Return the records of models with these FIDs, all else equal."""
     values = {}
     for model, value in fid.items():
-        own = {(metric.metric, "rad_dino"): 0.5 for metric in METRICS}
+        own = {(metric.metric, "rad_dino"): 0.5 for metric in RANKED}
         own["fid", "rad_dino"] = value
         own["alignment", "rad_dino"] = (alignment or {}).get(model, 0.5)
         values[model] = own
@@ -50,7 +51,7 @@ def cells(table):
 def test_ranks_averages_and_ties_by_hand():
     values = by_hand({"a": 3.0, "b": 1.0, "c": 1.0, "noise": 0.1}, {"a": 0.9, "b": 0.2, "c": 0.2})
     models = models_of(values, noise="control")
-    table = rank_table(Run(records_of(values), models, "World"))
+    table = one_table(RANKS.stem, Run(records_of(values), models, "World"))
     assert "Here the average is over 7 of the paper's 9 metrics." in table.caption
     found = cells(table)
     assert list(found) == ["a", "b", "c"]  # the control neither has a rank nor takes one
@@ -69,7 +70,7 @@ def test_ranks_averages_and_ties_by_hand():
 
 def test_a_model_that_lacks_a_metric_is_not_ranked_and_takes_no_rank():
     values = by_hand({"a": 3.0, "b": None, "c": 4.0})
-    found = cells(rank_table(Run(records_of(values), models_of(values), "World")))
+    found = cells(one_table(RANKS.stem, Run(records_of(values), models_of(values), "World")))
     assert [found[key]["FID (RadDino)"].value for key in "abc"] == [1, None, 2]
     assert found["b"]["Average Rank"].reason == "1 image"
     assert found["b"]["Coverage"].value is None
@@ -78,7 +79,7 @@ def test_a_model_that_lacks_a_metric_is_not_ranked_and_takes_no_rank():
 
 def test_without_a_record_the_row_says_why():
     models = models_of(["a"])
-    (row,) = rank_table(Run(Records(), models, "World")).rows
+    (row,) = one_table(RANKS.stem, Run(Records(), models, "World")).rows
     assert {cell.reason for cell in row.cells} == {"not run"}
 
 
@@ -129,7 +130,7 @@ def papers_records(ranks_of_precision_and_recall=False):
 def papers_table(**options):
     values = papers_records(**options)
     assert len(values) == 11
-    return rank_table(Run(records_of(values), models_of(values), "MIMIC-CXR"))
+    return one_table(RANKS.stem, Run(records_of(values), models_of(values), "MIMIC-CXR"))
 
 
 def test_the_papers_values_give_its_ranks_but_for_two_columns():
@@ -165,6 +166,6 @@ def test_the_contradictions_move_averages_by_a_third_at_most_and_no_final_rank()
 def test_published_ranks_stand_beside_the_papers_data_alone():
     values = by_hand({"sana": 1.0, "radedit": 2.0})
     for dataset, shown in (("MIMIC-CXR", True), ("World", False)):
-        table = rank_table(Run(records_of(values), models_of(values), dataset))
+        table = one_table(RANKS.stem, Run(records_of(values), models_of(values), dataset))
         assert table.has_published == shown
     assert len(published_values(RANKS.stem)) == 11 * len(RANKS.columns)

@@ -14,10 +14,12 @@ from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
 from workflow_scripts.fidelity.metrics import manifolds
 from workflow_scripts.fidelity.resample import draw_resamples, units_of
-from workflow_scripts.tables.as_csv import to_csv
+from workflow_scripts.tables.all_tables import one_table
+from workflow_scripts.tables.derive.paired import difference, differences
+from workflow_scripts.tables.matrices import PAIRED, matrices
 from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.paired import PAIRED, difference, differences, matrices, paired_table
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.render.as_csv import to_csv
 from workflow_scripts.tables.run import Run
 
 OVERLAPS = tuple(metric.key for metric in manifolds.METRICS)
@@ -136,21 +138,21 @@ def test_holm_looks_at_all_pairs():
     # p of a - b about 0.02: told apart where it is the only pair, not among ten.
     gap = 2.33 * 0.1 * 2**0.5
     records, models = made({"a": 1.0, "b": 1.0 + gap})
-    assert differences(records, models, PAIRED.columns[0])["a", "b"].separated
+    assert differences(records, models, PAIRED.columns[0].metric)["a", "b"].separated
     records, models = made({"a": 1.0, "b": 1.0 + gap, "c": 1.1, "d": 1.2, "e": 1.15})
-    found = differences(records, models, PAIRED.columns[0])
+    found = differences(records, models, PAIRED.columns[0].metric)
     assert found["a", "b"].p < 0.05
     assert not any(own.separated for own in found.values())
     # A control far away does not make the models' pairs easier or harder.
     records, models = made({"a": 1.0, "b": 1.0 + gap, "z": 9.0}, families={"z": "control"})
-    found = differences(records, models, PAIRED.columns[0])
+    found = differences(records, models, PAIRED.columns[0].metric)
     assert found["a", "b"].separated
     assert found["a", "z"].separated
 
 
 def test_the_matrix_has_the_best_first_and_both_directions():
     records, models = made({"far": 3.0, "near": 1.0, "z": 0.5}, families={"z": "control"})
-    kid, *_, coverage = matrices(records, models)
+    kid, *_, coverage = matrices(Run(records, models, "World"))
     assert [own.key for own in kid.entries] == ["near", "far", "z"]
     assert [own.key for own in coverage.entries] == ["far", "near", "z"]
     assert kid.cells[0][0] is None
@@ -160,11 +162,11 @@ def test_the_matrix_has_the_best_first_and_both_directions():
 
 def test_the_table_has_a_row_for_each_pair_of_models():
     records, models = made({"a": 1.0, "b": 3.0, "c": 1.01, "z": 9.0}, families={"z": "control"})
-    table = paired_table(Run(records, models, "World"))
+    table = one_table(PAIRED.stem, Run(records, models, "World"))
     rows = list(csv.DictReader(io.StringIO(to_csv(table))))
     assert [row["Pair"] for row in rows] == ["A − B", "A − C", "B − C"]
     assert float(rows[0]["KID ↓"]) == -2
     assert float(rows[0]["KID ↓ [low]"]) < -2 < float(rows[0]["KID ↓ [high]"])
-    assert [row.cells[0].rank for row in table.rows] == ["best", None, "best"]
+    assert [row.cells[0].beyond_noise for row in table.rows] == [True, False, True]
     assert "Best in bold" not in table.caption
-    assert paired_table(Run(records, models[:1], "World")).rows == ()
+    assert one_table(PAIRED.stem, Run(records, models[:1], "World")).rows == ()

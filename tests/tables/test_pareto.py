@@ -8,13 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_scripts.common.records import Record, Value
+from workflow_scripts.tables.all_tables import PARETO, WEIGHED, one_table
+from workflow_scripts.tables.derive.pareto import dominators
+from workflow_scripts.tables.derive.pareto import standings as standings_of
 from workflow_scripts.tables.models import parse_models
-from workflow_scripts.tables.pareto import (
-    MEASURES,
-    dominators,
-    fidelity_privacy_utility,
-    pareto_table,
-)
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
 
@@ -56,12 +53,12 @@ def test_equal_points_are_in_or_out_together(points):
 def records_of(values, p=0.2):
     records = Records()
     for model, own in values.items():
-        for (stage, column), value in zip(MEASURES, own, strict=True):
+        for measure, value in zip(WEIGHED, own, strict=True):
             if value is not None:
                 interval = (value - 0.1, value + 0.1)
-                own_p = p if column.is_gain else None
-                held = Value(column.metric, value, "none", 9, interval=interval, p=own_p)
-                records.add(Record(stage, model, column.family, "sound", [held]))
+                own_p = p if measure.is_gain else None
+                held = Value(measure.metric, value, "none", 9, interval=interval, p=own_p)
+                records.add(Record(measure.stage, model, measure.family, "sound", [held]))
     return records
 
 
@@ -95,7 +92,7 @@ def bench():
 
 def standings(bench):
     records, models = bench
-    return fidelity_privacy_utility(Run(records, models, "World").measurements, models)
+    return standings_of(Run(records, models, "World").measurements, models, WEIGHED)
 
 
 def test_who_dominates_whom_by_hand(bench):
@@ -111,13 +108,13 @@ def test_who_dominates_whom_by_hand(bench):
     assert found["worse"].dominated_by == ("Private",)
     assert found["worst"].dominated_by == ("Faithful", "Private", "Worse")
     assert found["copies"].dominated_by == ()
-    assert [cell.value for cell in found["private"].cells] == [0.5, 0.1, 0.01]
-    assert found["private"].cells[1].interval == (0.0, 0.2)
-    assert found["unknown"].cells[2].reason == "no such images"
+    assert [cell.value for cell in found["private"].numbers] == [0.5, 0.1, 0.01]
+    assert found["private"].numbers[1].interval == (0.0, 0.2)
+    assert found["unknown"].numbers[2].reason == "no such images"
 
 
 def test_the_table_says_who_is_on_the_front_and_why_a_model_is_not_compared(bench):
-    table = pareto_table(Run(*bench, "World"))
+    table = one_table(PARETO.stem, Run(*bench, "World"))
     rows = {row.key: row for row in table.rows}
     assert rows["faithful"].attributes == ("✓", "–")
     assert rows["worst"].attributes == ("✗", "Faithful, Private, Worse")

@@ -8,17 +8,12 @@ import pytest
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.measurement import Measurements
 from workflow_scripts.common.records import Record, Value
+from workflow_scripts.tables.all_tables import one_table
 from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.derive.prevalence import correlation, floor_of, measure, positives
 from workflow_scripts.tables.figures.findings import draw_prevalence
 from workflow_scripts.tables.figures.style import inline_svg
 from workflow_scripts.tables.models import parse_models
-from workflow_scripts.tables.prevalence import (
-    correlation,
-    floor_of,
-    measure,
-    positives,
-    prevalence_tables,
-)
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
 
@@ -63,7 +58,9 @@ def records():
 
 
 def tables(records, cohort):
-    return prevalence_tables(Run(records, parse_models(json.dumps(MODELS)), "World", cohort))
+    run = Run(records, parse_models(json.dumps(MODELS)), "World", cohort)
+    stems = ("table09_prevalence", "table09b_prevalence_correlation")
+    return {stem: one_table(stem, run) for stem in stems}
 
 
 def cells(table, key):

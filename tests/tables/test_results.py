@@ -5,7 +5,7 @@ import json
 import pytest
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.tables.build import FORMATS
+from workflow_scripts.tables.render.files import FORMATS
 from workflow_scripts.tables.results import RESULTS, read_results
 
 

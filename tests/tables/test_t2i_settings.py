@@ -3,13 +3,14 @@
 import json
 
 from workflow_scripts.preflight.check import read_config
-from workflow_scripts.tables.as_markdown import to_markdown
+from workflow_scripts.tables.all_tables import one_table
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.published import published_values
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.render.as_markdown import to_markdown
 from workflow_scripts.tables.run import Run
-from workflow_scripts.tables.t2i_settings import T2I_SETTINGS, t2i_settings_table
 
+T2I_SETTINGS = "table11_t2i_hyperparameters"
 TUNED = {
     "optimiser": "came",
     "learning_rate": 2e-5,
@@ -43,7 +44,7 @@ MODELS = [
 
 
 def table(dataset="World"):
-    return t2i_settings_table(Run(Records(), parse_models(json.dumps(MODELS)), dataset))
+    return one_table(T2I_SETTINGS, Run(Records(), parse_models(json.dumps(MODELS)), dataset))
 
 
 def test_settings_are_the_models_and_what_there_is_not_says_why():
@@ -74,7 +75,7 @@ def test_the_papers_rates_stand_beside_its_own_data():
 
 def test_the_config_has_the_printed_learning_rates():
     models = read_config(["config.yaml"])["models"]
-    printed = published_values(T2I_SETTINGS.stem)
+    printed = published_values(T2I_SETTINGS)
     tuned = {key for key, *_ in printed}
     assert len(tuned) == 9
     for model, metric, *rest in printed:

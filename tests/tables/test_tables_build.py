@@ -14,13 +14,13 @@ from tests.tables.stems import STEMS
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Record, Value, read_record, write_record
-from workflow_scripts.tables.as_latex import to_latex
 from workflow_scripts.tables.assemble import joined_table
 from workflow_scripts.tables.build import main
-from workflow_scripts.tables.escapes import latex
 from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.render.as_latex import to_latex
+from workflow_scripts.tables.render.escapes import latex
 from workflow_scripts.tables.results import MEASUREMENTS, RESULTS
 from workflow_scripts.tables.run import Run
 

@@ -14,7 +14,7 @@ from workflow_scripts.common.images import ImageItem, png_bytes, read_shards, wr
 from workflow_scripts.common.manifest import FINDINGS, read_prompts
 from workflow_scripts.common.records import Record, Value, read_record
 from workflow_scripts.costs.attempts import Attempt, attempts_to_csv
-from workflow_scripts.tables import build, build_figures
+from workflow_scripts.tables import build_figures
 from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.assemble import joined_table
 from workflow_scripts.tables.cohort_counts import count_cohort
@@ -22,9 +22,10 @@ from workflow_scripts.tables.costs import cost_table
 from workflow_scripts.tables.dot_plot import LEFT, RIGHT, WIDTH, dot_plot
 from workflow_scripts.tables.examples import choose, gallery, parse_images
 from workflow_scripts.tables.layout import LAYOUTS
+from workflow_scripts.tables.matrices import PAIRED
 from workflow_scripts.tables.models import parse_models
-from workflow_scripts.tables.paired import PAIRED
 from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.render.files import FORMATS, write_tables
 from workflow_scripts.tables.report import headlines, main
 from workflow_scripts.tables.results import MEASUREMENTS, RESULTS
 from workflow_scripts.tables.run import Run
@@ -76,7 +77,7 @@ def report(
     if attempts is not None:
         (bench.root / "jobs.csv").write_text(attempts_to_csv(attempts), encoding="utf-8")
         costs = cost_table(attempts, parse_models(json.dumps(bench.models)), "World")
-        build.write_tables({"costs": costs}, bench.root / "out")
+        write_tables({"costs": costs}, bench.root / "out")
         jobs = ["--jobs", str(bench.root / "jobs.csv")]
     if attempts is not None and figures:
         prompts = ["--test-prompts", str(bench.prompts), "--prompts", f"llava_rad={bench.prompts}"]
@@ -399,5 +400,5 @@ def test_a_report_of_unknown_cost_says_so(bench, made):
 def test_the_cost_changes_no_other_table(costed):
     before, after = costed.before, costed.after
     new = {name for name in after.keys() - before.keys() if not name.startswith("figure")}
-    assert new == {f"costs.{suffix}" for suffix in build.FORMATS}
+    assert new == {f"costs.{suffix}" for suffix in FORMATS}
     assert all(after[name] == before[name] for name in before)

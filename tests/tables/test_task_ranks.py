@@ -5,10 +5,11 @@ import pytest
 from scipy import stats
 
 from workflow_scripts.common.records import Record, Value
+from workflow_scripts.tables.all_tables import one_table
+from workflow_scripts.tables.derive.task_ranks import ranks, with_interval
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
-from workflow_scripts.tables.task_ranks import ranks, task_rank_tables, with_interval
 
 MODELS = (
     '[{"key": "a", "family": "sana", "display": {"name": "A"}},'
@@ -43,7 +44,9 @@ def records():
 
 
 def tables_of(records):
-    return task_rank_tables(Run(records, parse_models(MODELS), "World"))
+    run = Run(records, parse_models(MODELS), "World")
+    stems = ("table10_task_ranks", "table10b_rank_correlations")
+    return {stem: one_table(stem, run) for stem in stems}
 
 
 def test_ranks_are_of_printed_values_and_ties_take_the_lowest(records):

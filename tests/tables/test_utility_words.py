@@ -3,12 +3,12 @@
 import json
 
 from workflow_scripts.common.records import Record, Value
+from workflow_scripts.tables.all_tables import one_table
 from workflow_scripts.tables.assemble import joined_table
 from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
-from workflow_scripts.tables.task_ranks import task_rank_tables
 from workflow_scripts.tables.utility_words import GAINS, correlation_sentence, gain_sentence
 
 FAMILY = "classification/augmented"
@@ -52,8 +52,8 @@ def test_with_one_run_nothing_is_called_a_gain_or_a_loss():
         "A (+0.200) and B (-0.300) stand open: with one training run of an arm no difference can "
         "be told from what another seed would have given."
     )
-    marks = {row.key: {cell.rank for cell in row.cells} for row in table.rows}
-    assert marks == {"a": {None}, "b": {None}, "c": {None, "best"}}
+    marks = {row.key: {cell.beyond_noise for cell in row.cells} for row in table.rows}
+    assert marks == {"a": {False}, "b": {False}, "c": {False, True}}
     assert "trained once" in table_of(a=(0.2, None)).caption
     assert "Best in bold" not in table_of(a=(0.2, None), b=(0.1, None)).caption
 
@@ -69,7 +69,7 @@ def test_holm_holds_over_all_gains_of_a_table_and_apart_over_the_controls():
     )
     # A control neither makes it harder nor is held to as much.
     with_control = table_of(a=(0.2, 0.04), noise=(0.5, 0.04))
-    assert [{cell.rank for cell in row.cells} for row in with_control.rows] == [{None, "best"}] * 2
+    assert [{c.beyond_noise for c in row.cells} for row in with_control.rows] == [{False, True}] * 2
 
 
 def test_the_correlation_names_its_interval_and_models():
@@ -83,10 +83,10 @@ def test_the_correlation_names_its_interval_and_models():
             Record("downstream", key, FAMILY, "sound", [Value("auroc", auroc, "higher", 9)])
         )
     models = parse_models(json.dumps(entries))
-    table = task_rank_tables(Run(records, models, "World"))["table10b_rank_correlations"]
+    table = one_table("table10b_rank_correlations", Run(records, models, "World"))
     assert correlation_sentence(table) == (
         "Does fidelity foretell utility? Over the models, Spearman's correlation of FID with "
         "classification is 0.90 (-0.17 to 1.00), n = 5 (Table 10b)."
     )
-    empty = task_rank_tables(Run(Records("sound"), models, "World"))
-    assert correlation_sentence(empty["table10b_rank_correlations"]) is None
+    empty = one_table("table10b_rank_correlations", Run(Records("sound"), models, "World"))
+    assert correlation_sentence(empty) is None

@@ -14,7 +14,7 @@ from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.records import read_record
 from workflow_scripts.features.cache import read_features
 from workflow_scripts.fidelity.frechet import frechet_distance
-from workflow_scripts.tables.paired import difference
+from workflow_scripts.tables.derive.paired import difference
 
 SAMPLE = Path(os.environ.get("CXR_SAMPLE", ROOT.parent / "shared" / "cxr_sample"))
 FLAGS = ["--profile", "profiles/demo", "--configfile", "config.yaml"]

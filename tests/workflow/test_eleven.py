@@ -130,13 +130,22 @@ def test_a_variant_with_captions_of_its_own_has_no_downstream_record(eleven):
 
 
 def test_what_jobs_loaded_is_what_their_rules_declare(eleven):
-    """Encoders and families are imported by name: rules add encoders, families rerun nothing."""
+    """Encoders, families and what stages declare are imported by name: rules add them.
+
+    A family reruns the figures alone: neither fine-tuning nor sampling.
+    """
     code = Code(eleven)
     folder = Path("workflow_scripts")
+    families = sorted((folder / "finetune/families").glob("*.py"))
+    measures = [*folder.glob("*/measures.py"), *folder.glob("*/*/measures.py")]
     by_name = {
         "features.extract": sorted((folder / "features/encoders").glob("*.py")),
-        "finetune.train": sorted((folder / "finetune/families").glob("*.py")),
-        "generate.sample": sorted((folder / "finetune/families").glob("*.py")),
+        "finetune.train": families,
+        "generate.sample": families,
+        "tables.build": measures,
+        "tables.build_costs": measures,
+        "tables.build_figures": [*measures, *families],
+        "tables.report": measures,
     }
     traces = [json.loads(path.read_text()) for path in (eleven / "traces").glob("*.json")]
     # Preflight and the embedded world's scripts are no jobs.

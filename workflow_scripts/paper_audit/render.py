@@ -8,7 +8,7 @@ from typing import Final
 from workflow_scripts.common.csv_cells import csv_text
 from workflow_scripts.paper_audit.items import Item, summary
 from workflow_scripts.paper_audit.yardstick import CONTRADICTED, RULE, VERDICTS
-from workflow_scripts.tables.escapes import latex, markdown
+from workflow_scripts.tables.render.escapes import latex, markdown
 
 TITLE: Final = "Audit of the paper"
 EXPLANATION: Final = (

@@ -1,44 +1,180 @@
 """Every table of the run, in the paper's order, and what the report and the figures show beside."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from workflow_scripts.common.records import Record
-from workflow_scripts.tables.assemble import Table, joined_table
+from workflow_scripts.tables.assemble import Table, derived_table, joined_table
 from workflow_scripts.tables.cohort_counts import AttritionTable
-from workflow_scripts.tables.downstream_settings import SETTINGS, settings_table
-from workflow_scripts.tables.layout import LAYOUTS
-from workflow_scripts.tables.leaderboard import LEADERBOARD, leaderboard
-from workflow_scripts.tables.lora_ablations import lora_tables
-from workflow_scripts.tables.metric_ranks import RANKS, rank_table
+from workflow_scripts.tables.derive import prevalence, task_ranks
+from workflow_scripts.tables.derive.downstream_settings import downstream_settings
+from workflow_scripts.tables.derive.leaderboard import leaderboard
+from workflow_scripts.tables.derive.long_table import LongTable
+from workflow_scripts.tables.derive.lora_ablations import (
+    Ablation,
+    by_position,
+    by_rank,
+    lora_ablation,
+)
+from workflow_scripts.tables.derive.metric_ranks import RankedMetric, metric_ranks
+from workflow_scripts.tables.derive.paired import paired
+from workflow_scripts.tables.derive.pareto import Measure, pareto, standings
+from workflow_scripts.tables.derive.t2i_settings import t2i_settings
+from workflow_scripts.tables.layout import LAYOUTS, Layout
+from workflow_scripts.tables.matrices import matrices
+from workflow_scripts.tables.metrics import METRICS
 from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.paired import PAIRED, matrices, paired_table
-from workflow_scripts.tables.pareto import PARETO, pareto_table
-from workflow_scripts.tables.prevalence import prevalence_tables
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.results import Origin, Results
 from workflow_scripts.tables.run import Run
-from workflow_scripts.tables.t2i_settings import T2I_SETTINGS, t2i_settings_table
-from workflow_scripts.tables.task_ranks import task_rank_tables
+
+RANKS: Final = LAYOUTS["table08_ranks"]
+LEADERBOARD: Final = replace(
+    LAYOUTS["table08b_leaderboard"],
+    columns=(
+        *LAYOUTS["table08b_leaderboard"].columns,
+        *(column for column in RANKS.columns if column.rank_of is not None),
+    ),
+)
+"""The leaderboard has the ranks of Table 8, too."""
+
+PARETO: Final = LAYOUTS["table08c_pareto"]
+
+RANKED: Final = tuple(
+    RankedMetric(
+        column.rank_of,
+        column.header,
+        METRICS[column.rank_of].direction,
+        column.family or RANKS.family or "",
+        column.variant,
+    )
+    for column in RANKS.columns
+    if column.rank_of is not None
+)
+"""What the models are ranked by: the columns of Table 8's spec."""
+
+WEIGHED: Final = tuple(
+    Measure(stage, column.family or "", column.metric, column.direction)
+    for stage, column in zip(("fidelity", "privacy", "downstream"), PARETO.columns, strict=True)
+)
+"""What Table 8c weighs, a measure of each stage."""
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How a table is computed of what was measured.
+
+    Attributes:
+        compute: the numbers of a layout.
+        counts: whether a number's n counts images, which the table then shows below.
+        fit: the layout for a run, where its columns depend on the run's models.
+    """
+
+    compute: Callable[[Run, Layout], LongTable]
+    counts: bool = False
+    fit: Callable[[Run, Layout], Layout] = lambda run, layout: layout
 
 
 def every_table(run: Run) -> dict[str, Table]:
     """Return every table of a run, by stem."""
-    derived = {
-        SETTINGS.stem: settings_table(run),
-        PAIRED.stem: paired_table(run),
-        RANKS.stem: rank_table(run),
-        LEADERBOARD.stem: leaderboard(run),
-        PARETO.stem: pareto_table(run),
-        T2I_SETTINGS.stem: t2i_settings_table(run),
-        **prevalence_tables(run),
-        **task_rank_tables(run),
-        **lora_tables(run),
-    }
-    return {
-        stem: derived[stem] if stem in derived else joined_table(layout, run)
-        for stem, layout in LAYOUTS.items()
-    }
+    return {stem: one_table(stem, run) for stem in LAYOUTS}
+
+
+def one_table(stem: str, run: Run) -> Table:
+    """Return a table of a run: a join of measurements, or computed of them (`DERIVED`)."""
+    layout = LAYOUTS[stem]
+    if stem not in DERIVED:
+        return joined_table(layout, run)
+    derivation = DERIVED[stem]
+    layout = derivation.fit(run, layout)
+    return derived_table(layout, derivation.compute(run, layout), run, counts=derivation.counts)
+
+
+def _paired(run: Run, layout: Layout) -> LongTable:
+    metrics = [(column.metric, column.variant) for column in layout.columns]
+    return paired(run.records, run.competing, metrics)
+
+
+def _ranks(run: Run, layout: Layout) -> LongTable:
+    numbers = metric_ranks(run.measurements, run.competing, RANKED)
+    if not run.of_the_paper:
+        return numbers
+    note = f"{numbers.note} The paper's ranks are among its eleven models.".strip()
+    return replace(numbers, note=note)
+
+
+def _leaderboard(run: Run, layout: Layout) -> LongTable:
+    return leaderboard(run.records, run.measurements, run.competing, RANKED)
+
+
+def _pareto(run: Run, layout: Layout) -> LongTable:
+    return pareto(run.measurements, run.models, WEIGHED)
+
+
+def _prevalence(run: Run, layout: Layout) -> LongTable:
+    measured = prevalence.measure(run.measurements, run.models)
+    return prevalence.prevalence(prevalence.positives(run.cohort), measured)
+
+
+def _prevalence_correlations(run: Run, layout: Layout) -> LongTable:
+    measured = prevalence.measure(run.measurements, run.models)
+    floor = prevalence.floor_of(run.measurements, run.models)
+    return prevalence.correlations(prevalence.positives(run.cohort), measured, floor)
+
+
+def _task_ranks(run: Run, layout: Layout) -> LongTable:
+    return task_ranks.task_ranks(run.measurements, run.competing)
+
+
+def _task_correlations(run: Run, layout: Layout) -> LongTable:
+    return task_ranks.correlations(run.measurements, run.competing)
+
+
+def _t2i_settings(run: Run, layout: Layout) -> LongTable:
+    settings = [(column.metric, column.variant) for column in layout.columns]
+    return t2i_settings(run.competing, settings)
+
+
+def _downstream_settings(run: Run, layout: Layout) -> LongTable:
+    return downstream_settings(run.records, [column.metric for column in layout.columns])
+
+
+def _lora(ablation_of: Callable[[Sequence[ModelEntry]], Ablation], *, average: bool) -> Derivation:
+    """Return the derivation of a table that has a column for each value of a setting."""
+
+    def fit(run: Run, layout: Layout) -> Layout:
+        names = ablation_of(run.models).names
+        columns = tuple(
+            replace(column, header=f"{column.header}, {name}", setting=value)
+            for column in layout.columns
+            for value, name in names.items()
+        )
+        return replace(layout, columns=columns)
+
+    def compute(run: Run, layout: Layout) -> LongTable:
+        metrics = dict.fromkeys((column.metric, column.direction) for column in layout.columns)
+        ablation = ablation_of(run.models)
+        return lora_ablation(run.measurements, run.models, ablation, [*metrics], average=average)
+
+    return Derivation(compute, counts=True, fit=fit)
+
+
+DERIVED: Final = {
+    "table01c_paired_differences": Derivation(_paired),
+    RANKS.stem: Derivation(_ranks),
+    LEADERBOARD.stem: Derivation(_leaderboard, counts=True, fit=lambda run, layout: LEADERBOARD),
+    PARETO.stem: Derivation(_pareto, counts=True),
+    "table09_prevalence": Derivation(_prevalence),
+    "table09b_prevalence_correlation": Derivation(_prevalence_correlations),
+    "table10_task_ranks": Derivation(_task_ranks),
+    "table10b_rank_correlations": Derivation(_task_correlations),
+    "table11_t2i_hyperparameters": Derivation(_t2i_settings),
+    "table12_downstream_hyperparameters": Derivation(_downstream_settings),
+    "table13_lora_rank": _lora(by_rank, average=True),
+    "table14_lora_position": _lora(by_position, average=False),
+}
+"""The tables that are computed of measurements; all others only join them."""
 
 
 def results_of(run: Run, attrition: AttritionTable) -> Results:
@@ -50,7 +186,8 @@ def results_of(run: Run, attrition: AttritionTable) -> Results:
         run.cohort,
         attrition,
         every_table(run),
-        tuple(matrices(run.records, run.models)),
+        tuple(matrices(run)),
+        tuple(standings(run.measurements, run.models, WEIGHED)),
         tuple(origins_of(run.ordered())),
         _reid_threshold(run.records, run.models),
     )

@@ -1,25 +1,30 @@
-"""Records joined to tables: rows, cells, best and second, notes. No number is computed here."""
+"""Tables: numbers laid into rows and cells, with marks, notes and captions.
+
+No number is computed here: tables join measurements, and what `derive/` computes of them.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
-from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.measurement import Measurement, Measurements
+from workflow_scripts.common.measurement import Measurements
 from workflow_scripts.common.records import Record
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.copies import words_of_copies
-from workflow_scripts.tables.holm import holm
-from workflow_scripts.tables.layout import FLOOR_LABEL, Column, Layout
+from workflow_scripts.tables.derive.holm import holm
+from workflow_scripts.tables.derive.long_table import (
+    FEWEST_RANKED,
+    FLOOR_LABEL,
+    Head,
+    LongTable,
+    Number,
+    few,
+    measured,
+)
+from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry, variants
 from workflow_scripts.tables.published import Key, Published, published_values
 from workflow_scripts.tables.records_in import REAL, Records
 from workflow_scripts.tables.run import Run
-
-FEWEST_RANKED: Final = 10
-"""Images of either side, or prompts, below which a value is not compared with other models'."""
-
-_OPPOSITE: Final = {"higher": "lower", "lower": "higher"}
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,8 @@ class Cell:
     """One value of a table, or the reason why there is none.
 
     Attributes:
-        column: what it is a value of.
-        value: with all its digits; None where there is none.
+        column: the column of the table (a row where the table is transposed).
+        value: the number with all its digits; None where there is none.
         n: how many images or prompts it rests on; None without a record.
         n_reference: how many reference images, where there are any.
         interval: lower and upper bound, where there is one.
@@ -37,7 +42,8 @@ class Cell:
         note: the number of the note that gives the reason.
         published: the paper's number, where it may stand here.
         difference: the value less the paper's number, where both are of the same protocol.
-        rank: `best`, `second` or None; of a gain `best` says that it is larger than its noise.
+        rank: `best` or `second` among the models of its column; None for all others.
+        beyond_noise: of a difference, whether it is larger than its noise.
         p: of a gain, see `Value.p`.
     """
 
@@ -52,7 +58,15 @@ class Cell:
     published: Published | None = None
     difference: float | None = None
     rank: str | None = None
+    beyond_noise: bool = False
     p: float | None = None
+
+    @property
+    def mark(self) -> str | None:
+        """How a reader sees it marked: `bold`, `underlined` or not at all."""
+        if self.beyond_noise or self.rank == "best":
+            return "bold"
+        return "underlined" if self.rank == "second" else None
 
     @property
     def text(self) -> str:
@@ -94,10 +108,15 @@ def _short(number: float) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """The values of a model or of what `kind` says.
+    """One row of a table.
 
-    That is `real`, `model`, `control`, `floor`, `average`, `finding`, `pair`, `network`, `shared`
-    or `total`.
+    Attributes:
+        key: identifies the row: a model's key, a pair of models, a finding, a task.
+        label: the row's name, for readers.
+        kind: what the row shows: `real`, `model`, `control`, `floor`, `average`, `finding`, `pair`,
+            `network`, `shared` or `total`.
+        attributes: texts about the row, in the order of the table's attributes; may be empty.
+        cells: in the order of the table's columns.
     """
 
     key: str
@@ -155,7 +174,7 @@ def table_of(layout: Layout, rows: Sequence[Row], run: Run, *, counts: bool = Tr
     Args:
         layout: what the table shows.
         rows: in order.
-        run: that the rows are of.
+        run: the run whose rows these are.
         counts: whether the numbers of images that the values rest on stand below.
     """
     printed = published_values(layout.printed or layout.stem) if run.of_the_paper else {}
@@ -209,7 +228,7 @@ def joined_table(layout: Layout, run: Run) -> Table:
 
 
 def _told_apart(rows: list[Row]) -> list[Row]:
-    """Mark the gains that are larger than their noise among all gains of a table, and nothing else.
+    """Mark the gains that are larger than their noise among all gains of a table.
 
     Holm's correction holds over the models' gains, and apart from them over the controls'. A gain
     over one training run has no p and no mark.
@@ -225,7 +244,7 @@ def _told_apart(rows: list[Row]) -> list[Row]:
         for (i, j, _), apart in zip(places, holm([p for *_, p in places]), strict=True):
             if apart:
                 cells = list(marked[i].cells)
-                cells[j] = replace(cells[j], rank="best")
+                cells[j] = replace(cells[j], beyond_noise=True)
                 marked[i] = replace(marked[i], cells=tuple(cells))
     return marked
 
@@ -269,7 +288,7 @@ def measured_cell(
 
     Args:
         column: names the metric and the subset, and the protocol where it is not the tables'.
-        measurements: of all stages.
+        measurements: the measurements of all stages.
         stage: that measures it.
         family: of the measurement.
         model: its key.
@@ -278,29 +297,56 @@ def measured_cell(
     Raises:
         InputError: the measurement says that the opposite direction is better.
     """
-    if not measurements.has(stage, family or "", model, column.protocol):
-        return Cell(column, None, reason=why_missing)
-    found = measurements.find(
-        stage, family or "", model, column.metric, column.subset, column.protocol
+    number = measured(
+        measurements,
+        stage,
+        family,
+        model,
+        column.metric,
+        why_missing,
+        direction=column.direction,
+        subset=column.subset,
+        protocol=column.protocol,
     )
-    if found is None:
-        return Cell(column, None, reason=f"the record has no {column.metric}")
-    if found.direction == _OPPOSITE.get(column.direction):
-        raise InputError(
-            f"{model}: {found.metric} says that {found.direction} is better, "
-            f"the table that {column.direction} is",
-            f"{stage} record of {model}",
-        )
+    return cell_of(column, number)
+
+
+def cell_of(column: Column, number: Number) -> Cell:
+    """Return a number as the cell of a column."""
     return Cell(
         column,
-        found.value,
-        found.n,
-        found.n_reference,
-        found.interval,
-        found.interval_kind,
-        found.reason,
-        p=found.p,
+        number.value,
+        number.n,
+        number.n_reference,
+        number.interval,
+        number.interval_kind,
+        number.reason,
+        beyond_noise=number.beyond_noise,
+        p=number.p,
     )
+
+
+def derived_table(layout: Layout, numbers: LongTable, run: Run, *, counts: bool) -> Table:
+    """Return the table of a long table that is computed of measurements.
+
+    Args:
+        layout: what it shows.
+        numbers: the long table; its rows are the table's.
+        run: the run whose measurements these are.
+        counts: see `table_of`.
+    """
+    rows = [_derived_row(layout, head, numbers) for head in numbers.heads]
+    words = f"{layout.explanation} {numbers.note}".strip()
+    return table_of(replace(layout, explanation=words), rows, run, counts=counts)
+
+
+def _derived_row(layout: Layout, head: Head, numbers: LongTable) -> Row:
+    cells = tuple(
+        cell_of(column, numbers.number((head.key, column.metric, column.subset, column.variant)))
+        for column in layout.columns
+    )
+    attributes = tuple(head.attributes.get(header, "–") for header in layout.attributes)
+    return Row(head.key, head.label, head.kind, attributes, cells)
 
 
 def _floor(layout: Layout, metric: str, run: Run) -> Row:
@@ -313,13 +359,13 @@ def _floor(layout: Layout, metric: str, run: Run) -> Row:
     cells = []
     for column in layout.columns:
         asked = replace(column, metric=metric)
-        own = [
+        of_models = [
             measured_cell(asked, run.measurements, layout.stage, layout.family, model.key, NOT_RUN)
             for model in ordered
         ]
-        valued = [cell for cell in own if cell.value is not None]
-        counted = [cell for cell in own if cell.n is not None]
-        cells.append((valued or counted or own or [Cell(asked, None, reason=NOT_RUN)])[0])
+        valued = [cell for cell in of_models if cell.value is not None]
+        counted = [cell for cell in of_models if cell.n is not None]
+        cells.append((valued or counted or of_models or [Cell(asked, None, reason=NOT_RUN)])[0])
     return Row("floor", FLOOR_LABEL, "floor", (), tuple(cells))
 
 
@@ -335,8 +381,8 @@ def _floors_origin(layout: Layout, metric: str, run: Run) -> list[Foot]:
                 drawn_from = "with it" if of_finding else "all"
                 break
         texts.append(drawn_from)
-    told = any(text != "–" for text in texts)
-    return [Foot("Radiographs of the floor", tuple(texts))] if told else []
+    is_known = any(text != "–" for text in texts)
+    return [Foot("Radiographs of the floor", tuple(texts))] if is_known else []
 
 
 def _models_first(layout: Layout, column: Column, run: Run) -> list[Record | None]:
@@ -357,12 +403,12 @@ def with_published(row: Row, printed: Mapping[Key, Published], protocol: str) ->
     """
     cells = []
     for cell in row.cells:
-        of = cell.column
-        key = (row.key, of.metric, of.subset, of.variant)
-        measured_alike = of.protocol in (None, "as_published")
+        column = cell.column
+        key = (row.key, column.metric, column.subset, column.variant)
+        measured_alike = column.protocol in (None, "as_published")
         published = printed.get(key) if measured_alike else None
         difference = None
-        if published and cell.value is not None and (of.protocol or protocol) == "as_published":
+        if published and cell.value is not None and (column.protocol or protocol) == "as_published":
             difference = cell.value - published.value
         cells.append(replace(cell, published=published, difference=difference))
     return replace(row, cells=tuple(cells))
@@ -396,10 +442,9 @@ def _ranked(rows: list[Row]) -> list[Row]:
     return ranked
 
 
-def is_few(own: Cell | Measurement) -> bool:
+def is_few(cell: Cell) -> bool:
     """Return whether a value rests on fewer than `FEWEST_RANKED` images, of either side."""
-    counts = [count for count in (own.n, own.n_reference) if count is not None]
-    return min(counts, default=FEWEST_RANKED) < FEWEST_RANKED
+    return few(cell.n, cell.n_reference)
 
 
 def noted(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
@@ -476,8 +521,8 @@ def caption_of(layout: Layout, rows: list[Row], run: Run) -> str:
     if kinds:
         parts.append(f"Bounds: {kinds}.")
     names = {row.key: row.label for row in rows if row.kind in ("model", "control")}
-    own = (r for r in run.records.all() if r.stage == layout.stage and r.model in names)
-    parts.append(words_of_copies((names[record.model], record) for record in own))
+    of_stage = (r for r in run.records.all() if r.stage == layout.stage and r.model in names)
+    parts.append(words_of_copies((names[record.model], record) for record in of_stage))
     if any(cell.published for row in rows for cell in row.cells):
         parts.append("Published: the paper's value, as printed.")
         if any(cell.difference is not None for row in rows for cell in row.cells):

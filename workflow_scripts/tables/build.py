@@ -16,21 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflow_scripts.common.errors import run_script
-from workflow_scripts.common.files import write_text
 from workflow_scripts.common.measurement import write_measurements
 from workflow_scripts.tables.all_tables import results_of
-from workflow_scripts.tables.as_csv import to_csv
-from workflow_scripts.tables.as_html import to_html
-from workflow_scripts.tables.as_latex import to_latex
-from workflow_scripts.tables.as_markdown import to_markdown
-from workflow_scripts.tables.assemble import Table
 from workflow_scripts.tables.cohort_counts import read_attrition
+from workflow_scripts.tables.render.files import write_tables
 from workflow_scripts.tables.results import MEASUREMENTS, RESULTS, write_results
 from workflow_scripts.tables.run import add_arguments, read_run
 
 log = logging.getLogger(__name__)
-
-FORMATS = {"csv": to_csv, "md": to_markdown, "tex": to_latex, "html": to_html}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,13 +45,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         len(run.measurements.rows),
         args.out,
     )
-
-
-def write_tables(tables: dict[str, Table], out: str | Path) -> None:
-    """Write each table in every format as `{out}/{stem}.{csv,md,tex,html}`."""
-    for stem, table in tables.items():
-        for suffix, render in FORMATS.items():
-            write_text(Path(out) / f"{stem}.{suffix}", render(table))
 
 
 if __name__ == "__main__":

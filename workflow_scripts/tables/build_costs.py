@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from workflow_scripts.common.errors import run_script
 from workflow_scripts.costs.attempts import read_attempts
-from workflow_scripts.tables.build import write_tables
 from workflow_scripts.tables.costs import COSTS, cost_table
 from workflow_scripts.tables.models import parse_models
+from workflow_scripts.tables.render.files import write_tables
 
 log = logging.getLogger(__name__)
 

@@ -31,18 +31,20 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import write_text
 from workflow_scripts.common.measurement import read_measurements
 from workflow_scripts.costs.attempts import read_attempts
+from workflow_scripts.finetune.families import get_family
+from workflow_scripts.finetune.families.text_encoders import TextEncoder
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.privacy.private_table import read_private_table
 from workflow_scripts.privacy.score import PAIR_SCHEMA
 from workflow_scripts.tables.caption_lengths import (
-    TextEncoder,
     caption_sets,
     histogram,
     lengths_of,
+    not_counted,
     shares_cut,
-    text_encoders,
 )
 from workflow_scripts.tables.costs import cost_table
+from workflow_scripts.tables.derive.prevalence import floor_of, measure, positives
 from workflow_scripts.tables.examples import gallery, parse_images
 from workflow_scripts.tables.figures.bars import draw_costs
 from workflow_scripts.tables.figures.captions import draw_caption_lengths
@@ -64,8 +66,6 @@ from workflow_scripts.tables.figures.style import (
 from workflow_scripts.tables.figures.trade_offs import draw_fidelity_utility, draw_pareto
 from workflow_scripts.tables.figures.workflow import draw_workflow
 from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry
-from workflow_scripts.tables.pareto import fidelity_privacy_utility
-from workflow_scripts.tables.prevalence import floor_of, measure, positives
 from workflow_scripts.tables.results import Results, read_results
 from workflow_scripts.tables.riskiest import every_model
 from workflow_scripts.tables.rule_graph import parse_nodes
@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "figure09_downstream_gains": lambda: draw_gains(tables, models, styles),
         "figure10_fidelity_and_utility": lambda: draw_fidelity_utility(tables, models, styles),
         "figure11_fidelity_privacy_utility": lambda: draw_pareto(
-            fidelity_privacy_utility(measurements, models), styles
+            results.standings, tables["table08c_pareto"].layout.columns, styles
         ),
         "figure12_costs": lambda: draw_costs(
             cost_table(read_attempts(args.jobs), models, results.dataset)
@@ -231,26 +231,27 @@ def _examples(args: argparse.Namespace, results: Results) -> Drawing | None:
     files = parse_images(args.images)
     table = results.tables["table01_fidelity"]
     chosen = ends_by_fid(table, [model for model in results.models if model.key in files])
-    own = {model.key: files[model.key] for model in chosen}
-    return draw_examples(gallery(own, chosen, args.test_prompts, args.manifest), table)
+    files_of_chosen = {model.key: files[model.key] for model in chosen}
+    return draw_examples(gallery(files_of_chosen, chosen, args.test_prompts, args.manifest), table)
 
 
 def _captions(args: argparse.Namespace, models: Sequence[ModelEntry]) -> Drawing | None:
     sets = caption_sets(parse_images(args.prompts, "--prompts"))
-    found = lengths_of(sets, parse_tokenizers(args.tokenizers))
-    write_text(args.out / LENGTHS, safe_frame(histogram(found, sets)).to_csv(index=False))
-    write_text(args.out / CUT, safe_frame(shares_cut(found, sets)).to_csv(index=False))
+    encoders = parse_tokenizers(args.tokenizers)
+    counted = lengths_of(sets, encoders)
+    write_text(args.out / LENGTHS, safe_frame(histogram(counted, sets)).to_csv(index=False))
+    write_text(args.out / CUT, safe_frame(shares_cut(counted, sets)).to_csv(index=False))
     names = {model.key: model.name for model in models}
-    return draw_caption_lengths(found, sets, names, CAPTION_SOURCES)
+    return draw_caption_lengths(counted, sets, names, CAPTION_SOURCES, not_counted(encoders))
 
 
 def _privacy(
     args: argparse.Namespace, results: Results, styles: Mapping[str, dict[str, Any]]
 ) -> Drawing | None:
     scores = dict(_scores(args.scores, results.models))
-    found = spreads(scores)
-    write_text(args.out / SPREADS, safe_frame(spread_table(found)).to_csv(index=False))
-    return draw_privacy(found, results.models, styles, results.reid_threshold)
+    distributions = spreads(scores)
+    write_text(args.out / SPREADS, safe_frame(spread_table(distributions)).to_csv(index=False))
+    return draw_privacy(distributions, results.models, styles, results.reid_threshold)
 
 
 def _scores(
@@ -268,35 +269,34 @@ def _scores(
 def _riskiest(args: argparse.Namespace, models: Sequence[ModelEntry]) -> Drawing | None:
     pairs = parse_images(args.pairs, "--pairs")
     shards = parse_images(args.privacy_images, "--privacy-images")
-    found = [
+    pairs_by_model = [
         (model, shown)
         for model, shown, _ in every_model(pairs, shards, models, args.manifest, PAIRS)
     ]
-    return draw_riskiest(found)
+    return draw_riskiest(pairs_by_model)
 
 
 def parse_tokenizers(text: str) -> dict[str, list[TextEncoder]]:
-    """Parse `--tokenizers`: of each model its family and where its checkpoint lies.
+    """Parse `--tokenizers` and return the text encoders of each model, as its family names them.
 
     Raises:
-        InputError: it is no such object.
+        InputError: it is no object of models with `family` and `base`, or there is no such family.
     """
     try:
         entries: Mapping[str, Any] = json.loads(text)
-        return {
-            model: text_encoders(
-                entry["family"],
-                Base(
-                    Path(entry["base"]),
-                    {name: Path(folder) for name, folder in entry.get("parts", {}).items()},
-                ),
+        bases = {
+            model: Base(
+                Path(entry["base"]),
+                {name: Path(folder) for name, folder in entry.get("parts", {}).items()},
             )
             for model, entry in entries.items()
         }
+        families = {model: str(entry["family"]) for model, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"no object of models with `family` and `base`: {error!r}", "--tokenizers"
         ) from None
+    return {model: get_family(families[model]).text_encoders(base) for model, base in bases.items()}
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

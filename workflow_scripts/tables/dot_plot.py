@@ -109,4 +109,4 @@ def _round_marks(low: float, high: float) -> Sequence[float]:
 def _dot(label: str, kind: str, y: float, cell: Cell, scale: _Scale) -> Dot:
     value = cell.value if cell.value is not None else math.nan
     low, high = (scale(bound) for bound in cell.interval) if cell.interval else (None, None)
-    return Dot(label, kind, y, scale(value), low, high, cell.text, cell.rank == "best")
+    return Dot(label, kind, y, scale(value), low, high, cell.text, cell.mark == "bold")

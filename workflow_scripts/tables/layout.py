@@ -1,4 +1,4 @@
-"""What the tables show, read from `specs/`: a YAML file for each table, named by its stem.
+"""The layout of each table, read from `specs/`: a YAML file for each table, named by its stem.
 
 A spec has the fields of `Layout`. Its columns are metric keys; header, direction and decimals are
 those that the metric's stage declares, unless the column says otherwise:
@@ -28,9 +28,6 @@ from workflow_scripts.tables.metrics import METRICS
 PROTOCOL_WORDS: Final = {"sound": "sound", "as_published": "as published"}
 """The protocols as readers see them."""
 
-FLOOR_LABEL: Final = "Floor: real against other patients' real"
-"""The label of a row of floors."""
-
 
 @dataclass(frozen=True)
 class Column:
@@ -46,6 +43,7 @@ class Column:
         family: of its measurements, where it is not the table's.
         protocol: of its measurements, where a table shows both.
         rank_of: the metric whose ranks it shows, where it does.
+        block: the block of a model's config that has the setting; None for `finetune`.
         setting: the value of the setting that the column's models have, where columns differ in it.
     """
 
@@ -57,6 +55,7 @@ class Column:
     family: str | None = None
     protocol: str | None = None
     rank_of: str | None = None
+    block: str | None = None
     setting: str | None = None
 
     @property
@@ -66,8 +65,8 @@ class Column:
 
     @property
     def variant(self) -> str:
-        """What tells it from other columns of its metric and subset: a setting or an encoder."""
-        return self.setting or self.family or ""
+        """What tells it from other columns of its metric and subset."""
+        return self.setting or self.block or self.family or ""
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class Layout:
         positives: whether a foot row counts the positive test images per finding.
         models: whether the models have rows.
         varies: a setting: only models that differ from another one in it alone have rows.
-        printed: the stem of the paper's table whose values stand beside, where it is not its own.
+        printed: the stem of the paper's table that is printed beside this one, if its stem differs.
         row_header: what the rows of a table that is not transposed are.
         page: of the report.
         section: of Snakemake's own report.
@@ -147,17 +146,17 @@ def read_specs(folder: Traversable | Path, phrases: dict[str, str]) -> dict[str,
     Raises:
         ValueError: a spec that is none; it names the file and the fault.
     """
-    found = {}
+    layouts = {}
     paths = sorted(
         (p for p in folder.iterdir() if p.name.endswith(".yaml")), key=lambda path: path.name
     )
     for path in paths:
         stem = path.name.removesuffix(".yaml")
         try:
-            found[stem] = layout_of(stem, _yaml(path), phrases)
+            layouts[stem] = layout_of(stem, _yaml(path), phrases)
         except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
             raise ValueError(f"specs/{path.name}: {error}") from error
-    return found
+    return layouts
 
 
 def layout_of(stem: str, spec: dict[str, Any], phrases: dict[str, str]) -> Layout:

@@ -64,10 +64,10 @@ def readings(text: str) -> Iterator[str]:
         read, depth = waiting.pop()
         yield read
         for decode in _DECODERS if depth < _DEPTH else ():
-            found = decode(read)
-            if found.strip() and found not in known:
-                known.add(found)
-                waiting.append((found, depth + 1))
+            decoded = decode(read)
+            if decoded.strip() and decoded not in known:
+                known.add(decoded)
+                waiting.append((decoded, depth + 1))
 
 
 def fold(text: str) -> str:
@@ -78,12 +78,12 @@ def fold(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def _plain(found: re.Match[str]) -> str:
-    kind = unicodedata.category(found[0])
-    if kind == "Pd" or found[0] == "\u2212":
+def _plain(match: re.Match[str]) -> str:
+    kind = unicodedata.category(match[0])
+    if kind == "Pd" or match[0] == "\u2212":
         return "-"
     # Neither accents, nor soft hyphens and joiners.
-    return "" if kind in ("Mn", "Cf") else found[0]
+    return "" if kind in ("Mn", "Cf") else match[0]
 
 
 def folded_readings(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -120,12 +120,12 @@ def ids_in(texts: Iterable[tuple[str, str]], ids: set[str]) -> list[tuple[str, s
         if len(letters) >= UNMISTAKABLE and not letters.isdigit():
             squeezed[letters] = name
     seek, seek_squeezed = _finder(wanted), _finder(squeezed)
-    found: dict[tuple[str, str], None] = {}
+    leaks: dict[tuple[str, str], None] = {}
     for place, text in texts:
         hits = {wanted[hit] for hit in seek(_DIGEST.sub(_keep_id(wanted), text), True)}
         hits |= {squeezed[hit] for hit in seek_squeezed(_squeeze(text), False)}
-        found |= dict.fromkeys((place, name) for name in sorted(hits))
-    return list(found)
+        leaks |= dict.fromkeys((place, name) for name in sorted(hits))
+    return list(leaks)
 
 
 def passages_in(texts: Iterable[tuple[str, str]], passages: Sequence[str]) -> list[tuple[str, str]]:
@@ -142,44 +142,44 @@ def passages_in(texts: Iterable[tuple[str, str]], passages: Sequence[str]) -> li
     places: list[str] = []
     runs: dict[int, list[np.ndarray]] = {length: [] for length in lengths}
     for place, text in texts:
-        own = [codes.setdefault(word, len(codes) + 1) for word in _WORD.findall(text)]
+        numbers = [codes.setdefault(word, len(codes) + 1) for word in _WORD.findall(text)]
         for length in lengths:
-            runs[length].append(_runs(own, length))
+            runs[length].append(_runs(numbers, length))
         places.append(place)
     known = {
-        length: np.sort(np.concatenate(found or [_runs([], length)]))
-        for length, found in runs.items()
+        length: np.sort(np.concatenate(of_texts or [_runs([], length)]))
+        for length, of_texts in runs.items()
     }
-    found: dict[tuple[str, str], None] = {}
+    leaks: dict[tuple[str, str], None] = {}
     progress = Progress("captions and indications", len(passages), "passages")
     for passage in passages:
         words = _WORD.findall(fold(passage))
         length = min(SHINGLE, len(words))
         if length >= SHORTEST_PASSAGE:
-            own = [codes.get(word, 0) for word in words]
-            asked = _runs(own, length)
+            numbers = [codes.get(word, 0) for word in words]
+            asked = _runs(numbers, length)
             at = np.searchsorted(known[length], asked)
             hits = at < len(known[length])
             hits[hits] = known[length][at[hits]] == asked[hits]
             for start in np.flatnonzero(hits).tolist():
-                if 0 not in own[start : start + length]:  # a word that no text has
+                if 0 not in numbers[start : start + length]:  # a word that no text has
                     where = next(
                         place
                         for place, held in zip(places, runs[length], strict=True)
                         if asked[start] in held
                     )
-                    found[where, " ".join(words[start : start + length])] = None
+                    leaks[where, " ".join(words[start : start + length])] = None
         progress.update()
-    return list(found)
+    return list(leaks)
 
 
 def _runs(codes: Sequence[int], length: int) -> np.ndarray:
     """Return a number for each run of so many words, uint64 (n - length + 1,)."""
-    own = np.array(codes, np.uint64)
-    count = max(0, len(own) - length + 1)
+    numbers = np.array(codes, np.uint64)
+    count = max(0, len(numbers) - length + 1)
     total = np.zeros(count, np.uint64)
     for place in range(length):
-        total = total * _BASE + own[place : place + count] * _SPREAD
+        total = total * _BASE + numbers[place : place + count] * _SPREAD
     return total
 
 
@@ -192,9 +192,9 @@ def _joined_over_tags(text: str) -> str:
 
 
 def _unescaped(text: str) -> str:
-    def letter(found: re.Match[str]) -> str:
-        number = found[1] or found[2]
-        return chr(int(number, 16)) if number else _NAMED.get(found[3], found[3])
+    def letter(match: re.Match[str]) -> str:
+        number = match[1] or match[2]
+        return chr(int(number, 16)) if number else _NAMED.get(match[3], match[3])
 
     return _ESCAPE.sub(letter, text) if "\\" in text else ""
 
@@ -205,20 +205,20 @@ def _unquoted(text: str) -> str:
 
 def _out_of_base64(text: str) -> str:
     parts = []
-    for found in _BASE64.finditer(text):
-        if not _MIXED.search(found[0]):  # a word
+    for match in _BASE64.finditer(text):
+        if not _MIXED.search(match[0]):  # a word
             continue
-        letters = found[0].rstrip("=").replace("-", "+").replace("_", "/")
+        letters = match[0].rstrip("=").replace("-", "+").replace("_", "/")
         # It may be glued to something: one of four places is where it begins.
         for start in range(4):
-            own = letters[start:]
-            own = own[: len(own) - (len(own) % 4 == 1)]
-            parts.append(_readable(base64.b64decode, own + "=" * (-len(own) % 4)))
+            part = letters[start:]
+            part = part[: len(part) - (len(part) % 4 == 1)]
+            parts.append(_readable(base64.b64decode, part + "=" * (-len(part) % 4)))
     return "\n".join(filter(None, parts))
 
 
 def _out_of_hexadecimals(text: str) -> str:
-    parts = (_readable(binascii.unhexlify, found[0]) for found in _HEX.finditer(text))
+    parts = (_readable(binascii.unhexlify, match[0]) for match in _HEX.finditer(text))
     return "\n".join(filter(None, parts))
 
 
@@ -250,7 +250,7 @@ def _squeeze(text: str) -> str:
 
 def _keep_id(wanted: dict[str, str]) -> Callable[[re.Match[str]], str]:
     """Take digests of files out of a text, in which eight digits in a row are chance; not ids."""
-    return lambda found: found[0] if found[0] in wanted else " "
+    return lambda match: match[0] if match[0] in wanted else " "
 
 
 def _finder(wanted: Iterable[str]) -> Callable[[str, bool], set[str]]:
@@ -275,18 +275,18 @@ def _finder(wanted: Iterable[str]) -> Callable[[str, bool], set[str]]:
         np.cumprod(np.full(len(codes), _INVERSE), out=inverse[1:])
         sums = np.zeros(len(codes) + 1, np.uint64)
         np.cumsum(codes.astype(np.uint64) * inverse[:-1], out=sums[1:])
-        found: set[str] = set()
+        hits: set[str] = set()
         for length, table in tables.items():
             if length > len(codes):
                 continue
             windows = (sums[length:] - sums[:-length]) * powers[: len(codes) - length + 1]
             for start in np.flatnonzero(table[windows >> np.uint64(64 - _BITS)]).tolist():
-                own = text[start : start + length]
-                if own in by_length[length] and not (
+                candidate = text[start : start + length]
+                if candidate in by_length[length] and not (
                     apart and _is_part(text, start, start + length)
                 ):
-                    found.add(own)
-        return found
+                    hits.add(candidate)
+        return hits
 
     return seek
 
@@ -308,10 +308,10 @@ def _hash(text: str) -> int:
 def _is_part(text: str, start: int, end: int) -> bool:
     """Whether what stands there is part of a longer number or, of letters alone, of a word."""
     before, after = text[max(0, start - 1) : start], text[end : end + 1]
-    own = text[start:end]
-    if not any(letter.isdigit() for letter in own):
+    part = text[start:end]
+    if not any(letter.isdigit() for letter in part):
         return before.isalnum() or after.isalnum()
     behind_point = before == "." and text[max(0, start - 2) : start - 1].isdigit()
-    if own[0].isdigit() and (before.isdigit() or behind_point):
+    if part[0].isdigit() and (before.isdigit() or behind_point):
         return True
-    return own[-1].isdigit() and after.isdigit()
+    return part[-1].isdigit() and after.isdigit()

@@ -38,9 +38,9 @@ def published_values(stem: str) -> dict[Key, Published]:
 @functools.cache
 def _tables() -> dict[str, dict[Key, Published]]:
     text = (files("workflow_scripts.tables") / "published.csv").read_text(encoding="utf-8")
-    found: dict[str, dict[Key, Published]] = {}
+    tables: dict[str, dict[Key, Published]] = {}
     for row in csv.DictReader(text.splitlines()):
         key = (row["row"], row["metric"], row["subset"], row["variant"])
         number = Published(float(row["text"].replace(",", "")), row["text"])
-        found.setdefault(row["table"], {})[key] = number
-    return found
+        tables.setdefault(row["table"], {})[key] = number
+    return tables

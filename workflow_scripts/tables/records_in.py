@@ -86,7 +86,7 @@ def read_records(
             if record.stage != stage:
                 raise InputError(f"a {record.stage} record, given as --{stage}", path)
             if (stage, record.family) not in families:
-                known = sorted(family for of, family in families if of == stage)
+                known = sorted(f for stage_of_f, f in families if stage_of_f == stage)
                 raise InputError(f"no table shows {record.family!r}", path, f"known are {known}")
             of_real = record.model == REAL and (stage, record.family) in real
             if record.model not in keys and not of_real:

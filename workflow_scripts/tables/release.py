@@ -85,18 +85,18 @@ def texts_in(name: str, data: bytes) -> Iterator[tuple[str, str]]:
         raise InputError("only text is published", name, "leave the file out") from None
     if "\0" in text:
         raise InputError("only text is published", name, "leave the file out")
-    if found := _IMAGES.search(text):
+    if match := _IMAGES.search(text):
         raise InputError(
-            f"an image is embedded: {text[found.start() : found.start() + 40]!r}",
+            f"an image is embedded: {text[match.start() : match.start() + 40]!r}",
             name,
             "only files without images are published",
         )
     rest = _EMBEDDED.sub(" ", text)
-    for found in _ENCODED.finditer(rest):
-        start = base64.b64decode(found[0][: len(found[0]) // 4 * 4])
+    for match in _ENCODED.finditer(rest):
+        start = base64.b64decode(match[0][: len(match[0]) // 4 * 4])
         if start.startswith(_MAGIC):
             raise InputError(
-                f"an image is encoded: {found[0][:24]!r}...",
+                f"an image is encoded: {match[0][:24]!r}...",
                 name,
                 "only files without images are published",
             )
@@ -104,12 +104,12 @@ def texts_in(name: str, data: bytes) -> Iterator[tuple[str, str]]:
     if "<svg" in text:
         # Letters are outlines; beside each line stands its text. A passage may run over lines.
         yield name, " ".join(html.unescape(line) for line in _LINES.findall(text))
-    for number, found in enumerate(_EMBEDDED.finditer(text)):
+    for number, match in enumerate(_EMBEDDED.finditer(text)):
         try:
-            carried = base64.b64decode(found[2], validate=False)
+            carried = base64.b64decode(match[2], validate=False)
         except binascii.Error:
             raise InputError(f"embedded part {number} cannot be decoded", name) from None
-        yield from texts_in(f"{name}, embedded part {number} ({found[1]})", carried)
+        yield from texts_in(f"{name}, embedded part {number} ({match[1]})", carried)
 
 
 def _refuse_images(name: str, data: bytes) -> None:
@@ -119,9 +119,9 @@ def _refuse_images(name: str, data: bytes) -> None:
         InputError: it does, or a part of it cannot be read.
     """
     parts = [data]
-    for found in _STREAM.finditer(data):
+    for match in _STREAM.finditer(data):
         try:
-            parts.append(zlib.decompressobj().decompress(found[1]))
+            parts.append(zlib.decompressobj().decompress(match[1]))
         except zlib.error:
             raise InputError("a part of a PDF cannot be read", name, "leave it out") from None
     if _OTHER_FILTER.search(data) or any(_IN_PDF.search(part) for part in parts):
@@ -135,11 +135,11 @@ def check(members: dict[str, bytes], ids: set[str], passages: Sequence[str]) -> 
         InputError: it does; places are named, nothing of the finding is repeated.
     """
     texts = folded_readings(text for name, data in members.items() for text in texts_in(name, data))
-    found = {
+    leaks_by_kind = {
         "ids": ids_in(texts, ids),
         "captions or indications": passages_in(texts, passages),
     }
-    for what, leaks in found.items():
+    for what, leaks in leaks_by_kind.items():
         if leaks:
             places = sorted({place for place, _ in leaks})
             raise InputError(
@@ -164,15 +164,15 @@ def without_site(config: Any) -> Any:
         # One that begins as a path is one, blanks in it or not.
         if _SITE.match(config):
             return _last_name(config)
-        return _SITE.sub(lambda found: _last_name(found[0]), config)
+        return _SITE.sub(lambda match: _last_name(match[0]), config)
     return config
 
 
 def _last_name(path: str) -> str:
     parts = [part for part in re.split(r"[/\\]+", path) if part]
     # The name of a home folder is its user's.
-    told = not parts or parts[-1].startswith(("~", "$", "..")) or parts[-2:-1] in _HOMES
-    return "..." if told else f".../{parts[-1]}"
+    names_a_place = not parts or parts[-1].startswith(("~", "$", "..")) or parts[-2:-1] in _HOMES
+    return "..." if names_a_place else f".../{parts[-1]}"
 
 
 def without_nodes(content: Any) -> Any:

@@ -25,10 +25,10 @@ from workflow_scripts.tables.assemble import Cell, Row, Table, noted
 from workflow_scripts.tables.audit_page import read_audit
 from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
 from workflow_scripts.tables.examples import Gallery, gallery, parse_images
+from workflow_scripts.tables.matrices import PAIRED
 from workflow_scripts.tables.model_cards import model_cards
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.pages import render
-from workflow_scripts.tables.paired import PAIRED
 from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
 from workflow_scripts.tables.published import PAPER_DATASET
 from workflow_scripts.tables.records_in import REAL
@@ -321,7 +321,7 @@ def _utility_sentence(table: Table, gains: Table) -> str:
         return (
             text + ", which one training run cannot tell from what another seed would have given."
         )
-    if gain.rank != "best":
+    if not gain.beyond_noise:
         return text + ", which is within its noise."
     return text + "."
 

@@ -15,8 +15,9 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import write_text
 from workflow_scripts.tables.assemble import Table
 from workflow_scripts.tables.cohort_counts import AttritionTable, SplitCounts
+from workflow_scripts.tables.derive.pareto import Standing
+from workflow_scripts.tables.matrices import Matrix
 from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.paired import Matrix
 
 RESULTS: Final = "tables.json"
 MEASUREMENTS: Final = "measurements.parquet"
@@ -45,6 +46,7 @@ class Results:
         attrition: what the cohort left out, and why.
         tables: by stem, in the paper's order.
         matrices: the differences of every pair of models, by metric.
+        standings: the models and controls by fidelity, privacy and utility.
         origins: what made the records, each combination once.
         reid_threshold: δ of the re-identification score; None where no record has it.
     """
@@ -56,6 +58,7 @@ class Results:
     attrition: AttritionTable
     tables: dict[str, Table]
     matrices: tuple[Matrix, ...]
+    standings: tuple[Standing, ...]
     origins: tuple[Origin, ...]
     reid_threshold: float | None
 
@@ -91,7 +94,7 @@ def read_results(path: str | Path) -> Results:
             for row in table["rows"]:
                 for cell, column in zip(row["cells"], columns, strict=True):
                     cell |= {"column": column, "value": cell.get("value")}
-        found: Results = TypeAdapter(Results).validate_python(content)
+        results: Results = TypeAdapter(Results).validate_python(content)
     except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"no tables of this version: {error}", path, remedy) from None
-    return found
+    return results

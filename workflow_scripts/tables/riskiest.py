@@ -98,12 +98,13 @@ def riskiest(pairs: pd.DataFrame, lens: Lens, most: int = MOST) -> pd.DataFrame:
         f"{lens.name}_patient_id": "training_patient_id",
         lens.name: "value",
     }
-    found = pairs[["prompt_id", "patient_id", *renamed]].rename(columns=renamed)
+    riskiest = pairs[["prompt_id", "patient_id", *renamed]].rename(columns=renamed)
     by = ["value", "prompt_id", "image_id"]
-    found = found.sort_values(by, ascending=[lens.riskier == "low", True, True], kind="stable")
-    found = found.drop_duplicates("image_id").head(most).reset_index(drop=True)
-    found["own_patient"] = found["training_patient_id"] == found["patient_id"]
-    return found
+    ascending = [lens.riskier == "low", True, True]
+    riskiest = riskiest.sort_values(by, ascending=ascending, kind="stable")
+    riskiest = riskiest.drop_duplicates("image_id").head(most).reset_index(drop=True)
+    riskiest["own_patient"] = riskiest["training_patient_id"] == riskiest["patient_id"]
+    return riskiest
 
 
 def shown_of(
@@ -147,7 +148,7 @@ def shown_of(
         training[name] = thumbnail(decode_image(Path(paths[name]), paths[name]))
     shown = []
     for lens, frame in chosen.items():
-        found = tuple(
+        lens_pairs = tuple(
             Pair(
                 f"{row['value']:.{lens.decimals}f}",
                 bool(row["own_patient"]),
@@ -160,7 +161,7 @@ def shown_of(
             )
             for row in frame.to_dict("records")
         )
-        shown.append(Shown(lens, found))
+        shown.append(Shown(lens, lens_pairs))
     return shown, table
 
 

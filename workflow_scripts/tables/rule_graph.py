@@ -77,35 +77,35 @@ class _Walk:
         """Walk from a rule to all that it needs; `counted`: the jobs are those of the run."""
         waiting = [(rule, wildcards)]
         while waiting:
-            reader, own = waiting.pop()
-            files, _, named, _ = reader.expand_input(own)
+            reader, values = waiting.pop()
+            files, _, named, _ = reader.expand_input(values)
             for file in files:
                 maker = named.get(file) or self._maker(str(file))
                 if maker is None:
                     continue
                 if reader.output and maker is not reader:
                     self.inputs[reader.name].add(maker.name)
-                found = maker.get_wildcards(str(file))
+                made_with = maker.get_wildcards(str(file))
                 if counted:
-                    self.jobs[maker.name].add(_key(found, (_DECIDED_LATER,)))
-                job = (maker.name, _key(found, _ALIKE))
+                    self.jobs[maker.name].add(_key(made_with, (_DECIDED_LATER,)))
+                job = (maker.name, _key(made_with, _ALIKE))
                 if job not in self.seen:
                     self.seen.add(job)
-                    self.known.append(found)
-                    waiting.append((maker, found))
+                    self.known.append(made_with)
+                    waiting.append((maker, made_with))
 
     def _maker(self, file: str) -> Any | None:
         """Return the rule that makes a file; as in Snakemake, one without wildcards comes first."""
-        found = [rule for rule in self.makers if rule.is_producer(file)]
-        return min(found, key=lambda rule: rule.has_wildcards(), default=None)
+        producers = [rule for rule in self.makers if rule.is_producer(file)]
+        return min(producers, key=lambda rule: rule.has_wildcards(), default=None)
 
     def follow_unasked(self, rule: Any) -> None:
         """Walk from a rule that no target needs, for the wildcards of a job that has them all."""
         if any(name == rule.name for name, _ in self.seen):
             return
-        for own in self.known:
-            if rule.wildcard_names <= own.keys():
-                given = {name: own[name] for name in rule.wildcard_names}
+        for wildcards in self.known:
+            if rule.wildcard_names <= wildcards.keys():
+                given = {name: wildcards[name] for name in rule.wildcard_names}
                 if rule.is_producer(str(rule.output[0].apply_wildcards(given))):
                     self.follow(rule, given, counted=False)
                     return

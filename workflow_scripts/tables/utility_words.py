@@ -57,7 +57,7 @@ def gain_sentence(table: Table, gain: Gain) -> str | None:
             group = open_
             if cell.p is None:
                 group = once
-            elif cell.rank == "best":
+            elif cell.beyond_noise:
                 group = helps if cell.value > 0 else harms
             group.append(f"{row.label} ({_signed(cell.text)})")
     parts = []

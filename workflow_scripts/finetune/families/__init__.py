@@ -6,6 +6,7 @@ why, stands in docs/families.md, choice by choice.
 
 import difflib
 import importlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from workflow_scripts.common.errors import InputError
@@ -39,6 +40,17 @@ def register(name: str, target: str) -> None:
 def family_names() -> tuple[str, ...]:
     """Return the registered names."""
     return tuple(_FAMILIES)
+
+
+def modules_of(names: Iterable[str]) -> list[str]:
+    """Return the modules of families, as names below `workflow_scripts`, for a rule's `code(...)`.
+
+    `get_family` imports them by name, so that nothing else tells that a script depends on them. A
+    family from outside the package has none.
+    """
+    targets = sorted({_FAMILIES[name] for name in names if name in _FAMILIES})
+    own = [t for t in targets if t.startswith("workflow_scripts.")]
+    return [t.partition(":")[0].removeprefix("workflow_scripts.") for t in own]
 
 
 def get_family(name: str) -> "Family":

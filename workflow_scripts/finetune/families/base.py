@@ -26,6 +26,7 @@ from workflow_scripts.finetune.families.options import (
     check_options,
     parse_option,
 )
+from workflow_scripts.finetune.families.text_encoders import TextEncoder, indexed_text_encoders
 from workflow_scripts.finetune.layout import Base
 
 if TYPE_CHECKING:
@@ -149,6 +150,14 @@ class Family(ABC):
         Raises:
             InputError: as `check`, or keys are missing from or unexpected in a weight file.
         """
+
+    def text_encoders(self, base: Base) -> list[TextEncoder]:
+        """Return how captions are read, one entry for each text encoder.
+
+        By default these are the tokenizers that the checkpoint's `model_index.json` names, each
+        cutting at its own length. The list is empty where nothing is known.
+        """
+        return indexed_text_encoders(base)
 
     @property
     def identity(self) -> str:

@@ -31,6 +31,7 @@ from workflow_scripts.finetune.families.parts import (
     require_fit,
     text_tokens,
 )
+from workflow_scripts.finetune.families.text_encoders import TextEncoder, clip
 from workflow_scripts.finetune.layout import (
     Base,
     check_pipeline_index,
@@ -136,6 +137,11 @@ class Flux(Family):
             raise InputError(f"the scheduler {kind} does not match flows", schedule, _REMEDY)
         tokens = [*clip_tokens, *t5_tokens]
         return [*files, *network_files, *vae_files, *clip_files, *t5_files, *tokens, schedule]
+
+    def text_encoders(self, base: Base) -> list[TextEncoder]:
+        """See `Family.text_encoders`."""
+        t5 = TextEncoder("T5", base.path("tokenizer_2"), TEXT_TOKENS)
+        return [clip(base.path("tokenizer")), t5]
 
     def load(
         self,

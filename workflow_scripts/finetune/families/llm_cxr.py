@@ -30,6 +30,7 @@ from workflow_scripts.finetune.families.taming import (
     load_taming_vqgan,
     read_vqgan_config,
 )
+from workflow_scripts.finetune.families.text_encoders import TextEncoder
 from workflow_scripts.finetune.layout import Base, component_files, read_json, tokenizer_files
 
 if TYPE_CHECKING:
@@ -100,6 +101,24 @@ class LlmCxr(Family):
             )
         _require_vocabulary(len(words), vqgan, config.get("vocab_size"), llm / "config.json")
         return [*llm_files, *tokens, yaml_file, checkpoint]
+
+    def text_encoders(self, base: Base) -> list[TextEncoder]:
+        """See `Family.text_encoders`. A caption has the room that the answer, an image, leaves."""
+        if not base.folder.is_dir() and not {"llm", "vqgan"} <= base.parts.keys():
+            return []
+        llm, vqgan, _ = find_parts(base)
+        longest_answer = read_vqgan_config(vqgan).codes + SPARE_TOKENS
+        context = int(read_json(llm / "config.json").get("max_position_embeddings", 0))
+        return [
+            TextEncoder(
+                "GPT-NeoX, with instructions",
+                llm,
+                context - longest_answer,
+                "PreTrainedTokenizerFast",
+                prompt_text,
+                special=False,
+            )
+        ]
 
     def load(
         self,

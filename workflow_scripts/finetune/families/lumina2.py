@@ -10,6 +10,7 @@ means to shift them as the checkpoint's scheduler does, whose `shift` of 6 its o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -34,6 +35,7 @@ from workflow_scripts.finetune.families.parts import (
     require_fit,
     text_tokens,
 )
+from workflow_scripts.finetune.families.text_encoders import TextEncoder
 from workflow_scripts.finetune.layout import (
     Base,
     check_pipeline_index,
@@ -121,6 +123,12 @@ class Lumina2(Family):
                 _REMEDY,
             )
         return [*files, *network_files, *vae_files, *text_files, *tokens, schedule]
+
+    def text_encoders(self, base: Base) -> list[TextEncoder]:
+        """See `Family.text_encoders`."""
+        name = "Gemma, with a system prompt"
+        folder = base.path("tokenizer")
+        return [TextEncoder(name, folder, TEXT_TOKENS, template=_after_system_prompt)]
 
     def load(
         self,
@@ -257,3 +265,16 @@ def _require_fixed_shift(schedule: Path) -> None:
         raise InputError(
             "the scheduler has no fixed `shift`, by which images are sampled", schedule, _REMEDY
         )
+
+
+def _after_system_prompt(caption: str) -> str:
+    """Return what Lumina's pipeline tokenizes: its system prompt comes first, and counts."""
+    return f"{_system_prompt()} <Prompt Start> {caption}"
+
+
+@cache
+def _system_prompt() -> str:
+    from diffusers import Lumina2Pipeline
+
+    pipeline: Any = Lumina2Pipeline(*5 * (None,))
+    return str(pipeline.system_prompt)

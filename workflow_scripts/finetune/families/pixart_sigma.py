@@ -27,6 +27,7 @@ from workflow_scripts.finetune.families.parts import (
     text_tokens,
     with_caption_mask,
 )
+from workflow_scripts.finetune.families.text_encoders import TextEncoder
 from workflow_scripts.finetune.layout import (
     Base,
     check_pipeline_index,
@@ -89,6 +90,10 @@ class PixArtSigma(Family):
             read_json(schedule)
             files.append(schedule)
         return [*files, *network_files, *vae_files, *text_files, *tokens]
+
+    def text_encoders(self, base: Base) -> list[TextEncoder]:
+        """See `Family.text_encoders`."""
+        return [TextEncoder("T5", base.path("tokenizer"), TEXT_TOKENS)]
 
     def load(
         self,

@@ -23,6 +23,7 @@ from workflow_scripts.finetune.families.parts import (
     load_tokenizer,
     require_fit,
 )
+from workflow_scripts.finetune.families.text_encoders import TextEncoder
 from workflow_scripts.finetune.layout import (
     Base,
     component_files,
@@ -110,6 +111,10 @@ class RadEdit(Family):
                 vocabulary,
             )
         return list(dict.fromkeys([*unet_files, *vae_files, *text_files, *tokens]))
+
+    def text_encoders(self, base: Base) -> list[TextEncoder]:
+        """See `Family.text_encoders`."""
+        return [TextEncoder("CXR-BERT", _tokenizer_folder(base), TEXT_TOKENS, "BertTokenizer")]
 
     def load(
         self,

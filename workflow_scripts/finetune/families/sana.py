@@ -32,6 +32,7 @@ from workflow_scripts.finetune.families.parts import (
     text_tokens,
     with_caption_mask,
 )
+from workflow_scripts.finetune.families.text_encoders import TextEncoder
 from workflow_scripts.finetune.layout import (
     Base,
     check_pipeline_index,
@@ -113,6 +114,10 @@ class Sana(Family):
                 _REMEDY,
             )
         return [*files, *network_files, *vae_files, *text_files, *tokens, schedule]
+
+    def text_encoders(self, base: Base) -> list[TextEncoder]:
+        """See `Family.text_encoders`."""
+        return [TextEncoder("Gemma", base.path("tokenizer"), TEXT_TOKENS)]
 
     def load(
         self,

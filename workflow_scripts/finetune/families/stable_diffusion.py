@@ -24,6 +24,7 @@ from workflow_scripts.finetune.families.parts import (
     moments_shape,
     require_fit,
 )
+from workflow_scripts.finetune.families.text_encoders import TextEncoder, clip
 from workflow_scripts.finetune.layout import (
     Base,
     check_pipeline_index,
@@ -87,6 +88,10 @@ class StableDiffusion(Family):
                 _REMEDY,
             )
         return [*files, *unet_files, *vae_files, *text_files, *tokens, schedule]
+
+    def text_encoders(self, base: Base) -> list[TextEncoder]:
+        """See `Family.text_encoders`."""
+        return [clip(base.path("tokenizer"))]
 
     def load(
         self,

@@ -31,6 +31,7 @@ from workflow_scripts.finetune.families.parts import (
     require_fit,
     text_tokens,
 )
+from workflow_scripts.finetune.families.text_encoders import TextEncoder, clip
 from workflow_scripts.finetune.layout import (
     Base,
     check_pipeline_index,
@@ -132,6 +133,11 @@ class StableDiffusion3(Family):
         )
         files += [file for _, found in texts for file in found]
         return [*files, *network_files, *vae_files, schedule]
+
+    def text_encoders(self, base: Base) -> list[TextEncoder]:
+        """See `Family.text_encoders`."""
+        t5 = TextEncoder("T5", base.path("tokenizer_3"), TEXT_TOKENS)
+        return [clip(base.path("tokenizer")), clip(base.path("tokenizer_2")), t5]
 
     def load(
         self,

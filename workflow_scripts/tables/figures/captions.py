@@ -23,18 +23,20 @@ _ACROSS: Final = 3
 
 
 def draw_caption_lengths(
-    found: Sequence[Lengths],
+    counted: Sequence[Lengths],
     sets: Sequence[CaptionSet],
     names: Mapping[str, str],
     sources: Mapping[str, str],
+    not_counted: Mapping[str, str],
 ) -> Drawing | None:
     """Draw the share of captions up to each length; colours are sources, dashes are prompt sets.
 
     Args:
-        found: see `lengths_of`.
+        counted: see `lengths_of`.
         sets: the captions that were counted.
         names: of the models, by key.
         sources: of captions, by key, for readers.
+        not_counted: why there are models, by key, whose text encoders are not all shown.
 
     Returns:
         The figure, or None where there are no captions.
@@ -42,9 +44,9 @@ def draw_caption_lengths(
     if not sets:
         return None
     plt = pyplot()
-    across = min(_ACROSS, len(found))
-    down = -(-len(found) // across)
-    under = [_wrapped(lengths, names, across) for lengths in found]
+    across = min(_ACROSS, len(counted))
+    down = -(-len(counted) // across)
+    under = [_wrapped(lengths, names, across) for lengths in counted]
     lines = max(len(text.splitlines()) for text in under)
     figure, panels = plt.subplots(
         down,
@@ -57,22 +59,23 @@ def draw_caption_lengths(
     of_set = {name: i for i, name in enumerate(dict.fromkeys(s.prompt_set for s in sets))}
     handles: list[Any] = []
     for i, axes in enumerate(panels.flat):
-        if i >= len(found):
+        if i >= len(counted):
             axes.set_axis_off()
             continue
-        lengths = found[i]
+        lengths = counted[i]
         drawn = []
-        for of, counts in zip(sets, lengths.counts, strict=True):
+        for caption_set, counts in zip(sets, lengths.counts, strict=True):
             values, captions = np.unique(counts, return_counts=True)
             share = np.cumsum(captions) / captions.sum()
+            source = sources.get(caption_set.source, caption_set.source)
             drawn += axes.plot(
                 np.concatenate([values[:1], values]),
                 np.concatenate([[0.0], share]),
                 drawstyle="steps-post",
-                color=COLOURS[of_source[of.source] % len(COLOURS)],
-                linestyle=DASHES[of_set[of.prompt_set] % len(DASHES)],
+                color=COLOURS[of_source[caption_set.source] % len(COLOURS)],
+                linestyle=DASHES[of_set[caption_set.prompt_set] % len(DASHES)],
                 linewidth=1.3,
-                label=f"{sources.get(of.source, of.source)}, {of.prompt_set} (n = {len(counts):,})",
+                label=f"{source}, {caption_set.prompt_set} (n = {len(counts):,})",
             )
         handles = handles or drawn
         right = max(int(counts.max()) for counts in lengths.counts)
@@ -88,15 +91,16 @@ def draw_caption_lengths(
     for row in panels:
         row[0].set_ylabel("Share of captions")
     figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False)
-    return Drawing(figure, "caption-lengths", _TITLE, _caption(found, sets))
+    missing = {names[model]: reason for model, reason in not_counted.items()}
+    return Drawing(figure, "caption-lengths", _TITLE, _caption(counted, missing))
 
 
-def _caption(found: Sequence[Lengths], sets: Sequence[CaptionSet]) -> str:
+def _caption(counted: Sequence[Lengths], missing: Mapping[str, str]) -> str:
     text = (
         f"{_TITLE}: the share of captions up to each length, each radiograph's caption once, by "
         "caption source and prompt set."
     )
-    if found[0].unit == WORDS:
+    if counted[0].unit == WORDS:
         return text + (
             " No model's tokenizer is on the disk, so that words are counted; a text encoder's "
             "limit is in tokens and cannot be compared with them."
@@ -104,8 +108,14 @@ def _caption(found: Sequence[Lengths], sets: Sequence[CaptionSet]) -> str:
     return text + (
         " Counted with the tokenizers of the models' own checkpoints, special tokens and what a "
         "model puts around the caption included. The line is where the encoder cuts; what lies "
-        "right of it is not read to the end."
+        "right of it is not read to the end." + _words_of_missing(missing)
     )
+
+
+def _words_of_missing(missing: Mapping[str, str]) -> str:
+    """Return a sentence that names the models that are not shown; empty without any."""
+    named = "; ".join(f"{name} ({reason})" for name, reason in missing.items())
+    return f" Not counted: {named}." if named else ""
 
 
 def _headed(lengths: Lengths) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.tables.assemble import Row, Table
 from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.derive.long_table import FLOOR_LABEL
+from workflow_scripts.tables.derive.prevalence import MEASURES, Measured, correlation
 from workflow_scripts.tables.figures.style import (
     FLOOR,
     FONT,
@@ -22,8 +24,6 @@ from workflow_scripts.tables.figures.style import (
     pyplot,
     row_styles,
 )
-from workflow_scripts.tables.layout import FLOOR_LABEL
-from workflow_scripts.tables.prevalence import MEASURES, Measured, correlation
 
 PATHOLOGY_CAPTIONS: Final = {
     "KID": (
@@ -133,8 +133,8 @@ def draw_prevalence(
     shown = counts > 0
     if not shown.any() or not any(np.isfinite(m.values["fid"][shown]).any() for m in models):
         return None
-    own = {m.key: s for m, s in zip(models, model_styles(len(models)), strict=True)}
-    styles = own if styles is None else styles
+    default_styles = {m.key: s for m, s in zip(models, model_styles(len(models)), strict=True)}
+    styles = default_styles if styles is None else styles
     plt = pyplot()
     lines = -(-(len(models) + 1) // 4)
     figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 2.75 + 0.16 * lines), layout="constrained")
@@ -159,8 +159,8 @@ def draw_prevalence(
                 counts[order], values, linestyle="", label=label, zorder=3, **styles[entry.key]
             )
         logarithmic(axes.xaxis)
-        told = _told(key, models, floor, counts).replace("; ", ";\n")
-        axes.set_title(f"{name}\n{told}", fontsize=SMALL, loc="left", linespacing=1.35)
+        words = _words_of_correlation(key, models, floor, counts).replace("; ", ";\n")
+        axes.set_title(f"{name}\n{words}", fontsize=SMALL, loc="left", linespacing=1.35)
         axes.grid(color=RULE, linewidth=0.6, zorder=0)
         axes.tick_params(axis="x", rotation=0)
     panels[1].set_xlabel("Training images with the finding (logarithmic)", fontsize=FONT)
@@ -169,9 +169,11 @@ def draw_prevalence(
     return Drawing(figure, "prevalence", title, PREVALENCE_CAPTION)
 
 
-def _told(key: str, models: Sequence[Measured], floor: np.ndarray, counts: np.ndarray) -> str:
-    found = [correlation(counts, model.values[key])[0] for model in models]
-    known = [value for value in found if value is not None]
+def _words_of_correlation(
+    key: str, models: Sequence[Measured], floor: np.ndarray, counts: np.ndarray
+) -> str:
+    correlations = [correlation(counts, model.values[key])[0] for model in models]
+    known = [value for value in correlations if value is not None]
     text = f"mean rank correlation {np.mean(known):+.2f}" if known else "no rank correlation"
     perfect = correlation(counts, floor)[0] if key == "fid" else None
     return text + ("" if perfect is None else f"; floor {perfect:+.2f}")

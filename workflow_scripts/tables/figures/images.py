@@ -92,11 +92,11 @@ def draw_examples(gallery: Gallery, table: Table) -> Drawing | None:
                 cell = next(
                     (c for c in fids.get(image.label, ()) if c.column.metric == "fid"), None
                 )
-                told = f"\nFID {cell.text}" if cell is not None and cell.value is not None else ""
+                words = f"\nFID {cell.text}" if cell is not None and cell.value is not None else ""
                 figure.text(
                     (place[0] + (side - 0.04) / 2) / figure.get_figwidth(),
                     1 - (head - 0.04) / height,
-                    "\n".join(heads[j]) + told,
+                    "\n".join(heads[j]) + words,
                     ha="center",
                     va="bottom",
                     fontsize=SMALL,
@@ -110,30 +110,30 @@ def draw_examples(gallery: Gallery, table: Table) -> Drawing | None:
     return Drawing(figure, "examples", _SIDE_BY_SIDE, caption)
 
 
-def draw_riskiest(found: Sequence[tuple[ModelEntry, Sequence[Shown]]]) -> Drawing | None:
+def draw_riskiest(pairs_by_model: Sequence[tuple[ModelEntry, Sequence[Shown]]]) -> Drawing | None:
     """Draw a row a model: for each lens its riskiest pairs, generated left, training right.
 
     Args:
-        found: see `riskiest.every_model`; at most `PAIRS` pairs of each lens are drawn.
+        pairs_by_model: see `riskiest.every_model`; at most `PAIRS` pairs of each lens are drawn.
 
     Returns:
         The figure, or None where no model has pairs.
     """
-    if not found:
+    if not pairs_by_model:
         return None
     plt = pyplot()
     left, gap = 0.85, 0.12
     pair = (WIDTH - left - gap) / (len(LENSES) * PAIRS)
     side = (pair - 0.08) / 2
-    pitch = min(side + 0.2, (HEIGHT - 0.3) / len(found))
+    pitch = min(side + 0.2, (HEIGHT - 0.3) / len(pairs_by_model))
     side = pitch - 0.2
-    figure = plt.figure(figsize=(WIDTH, 0.3 + pitch * len(found)))
+    figure = plt.figure(figsize=(WIDTH, 0.3 + pitch * len(pairs_by_model)))
     height = figure.get_figheight()
     for k, lens in enumerate(LENSES):
         figure.text(
             (left + k * (PAIRS * pair + gap)) / WIDTH, 1 - 0.04 / height, lens.title, va="top"
         )
-    for i, (model, lenses) in enumerate(found):
+    for i, (model, lenses) in enumerate(pairs_by_model):
         top = 0.28 + i * pitch
         label = "\n".join(textwrap.wrap(model.name, 14))
         figure.text(0.0, 1 - (top + side / 2) / height, label, va="center", fontsize=SMALL)
@@ -145,11 +145,11 @@ def draw_riskiest(found: Sequence[tuple[ModelEntry, Sequence[Shown]]]) -> Drawin
                     axes = figure.add_axes(_share(place, figure))
                     axes.set_axis_off()
                     _show(axes, uri, side)
-                own = " own" if one.own else ""
+                words = " own" if one.own else ""
                 figure.text(
                     (x + side) / WIDTH,
                     1 - (top + side + 0.015) / height,
-                    f"{one.value}{own}",
+                    f"{one.value}{words}",
                     ha="center",
                     va="top",
                     fontsize=SMALL,

@@ -49,16 +49,16 @@ def draw_gains(
     Returns:
         The figure, or None where no gain is known.
     """
-    found = {gain: gain_cells(tables[gain.stem], gain) for gain in GAINS}
-    shown = [m for m in _ordered(models) if any(m.key in cells for cells in found.values())]
-    panels_of = [gain for gain in GAINS if found[gain]]
+    cells_by_gain = {gain: gain_cells(tables[gain.stem], gain) for gain in GAINS}
+    shown = [m for m in _ordered(models) if any(m.key in cells for cells in cells_by_gain.values())]
+    panels_of = [gain for gain in GAINS if cells_by_gain[gain]]
     if not shown:
         return None
     figure, panels = _panels(shown, len(panels_of))
     for axes, gain in zip(panels, panels_of, strict=True):
         axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
         for y, model in enumerate(shown):
-            cell = found[gain].get(model.key)
+            cell = cells_by_gain[gain].get(model.key)
             if cell is None:
                 continue
             if cell.interval is not None:
@@ -116,29 +116,29 @@ def spreads(pairs: Mapping[str, pd.DataFrame]) -> list[Spread]:
     Args:
         pairs: by model, see `privacy.score.PAIR_SCHEMA`: a row for each generated image.
     """
-    found = []
+    rows = []
     for lens in LENSES:
         for model, frame in pairs.items():
             # A prompt's replicates share the radiograph that their caption describes.
             of_prompts = frame.groupby("image_id")[lens].agg(EXTREMES[lens])
             points = np.quantile(of_prompts.to_numpy(), QUANTILES)
-            found.append(Spread(lens, model, len(of_prompts), tuple(map(float, points))))
-    return found
+            rows.append(Spread(lens, model, len(of_prompts), tuple(map(float, points))))
+    return rows
 
 
-def spread_table(found: Sequence[Spread]) -> pd.DataFrame:
+def spread_table(distributions: Sequence[Spread]) -> pd.DataFrame:
     """Return the spreads as a table, a row for each model and lens."""
     names = [f"q{100 * q:g}" for q in QUANTILES]
     rows = [
         {"lens": s.lens, "model": s.model, "prompts": s.prompts}
         | dict(zip(names, s.quantiles, strict=True))
-        for s in found
+        for s in distributions
     ]
     return pd.DataFrame(rows, columns=["lens", "model", "prompts", *names])
 
 
 def draw_privacy(
-    found: Sequence[Spread],
+    distributions: Sequence[Spread],
     models: Sequence[ModelEntry],
     styles: Mapping[str, dict[str, Any]],
     threshold: float | None,
@@ -146,7 +146,7 @@ def draw_privacy(
     """Draw each model's distribution over prompts, a panel for each lens.
 
     Args:
-        found: see `spreads`.
+        distributions: see `spreads`.
         models: in the order of the rows; controls follow.
         styles: mark of each model by key.
         threshold: δ of the re-identification score, where it is known.
@@ -154,7 +154,7 @@ def draw_privacy(
     Returns:
         The figure, or None where there are no scores.
     """
-    by_place = {(spread.lens, spread.model): spread for spread in found}
+    by_place = {(spread.lens, spread.model): spread for spread in distributions}
     shown = [m for m in _ordered(models) if any(key == m.key for _, key in by_place)]
     if not shown:
         return None
@@ -186,7 +186,7 @@ def draw_privacy(
                 axes.annotate(
                     "δ", (threshold, -0.62), (2, 0), textcoords="offset points", fontsize=SMALL
                 )
-    counts = sorted({spread.prompts for spread in found})
+    counts = sorted({spread.prompts for spread in distributions})
     n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     caption = (
         f"{_PRIVACY_TITLE}. Each of {n} prompts counts with its riskiest image, compared with the "

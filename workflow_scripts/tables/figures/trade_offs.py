@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from workflow_scripts.tables.assemble import Cell, Table
+from workflow_scripts.tables.assemble import Cell, Table, cell_of
+from workflow_scripts.tables.derive.pareto import Standing
+from workflow_scripts.tables.derive.task_ranks import FEWEST_MODELS
 from workflow_scripts.tables.figures.rows import gain_cells
 from workflow_scripts.tables.figures.style import (
     INK,
@@ -15,9 +17,8 @@ from workflow_scripts.tables.figures.style import (
     logarithmic,
     pyplot,
 )
+from workflow_scripts.tables.layout import Column
 from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.pareto import Standing
-from workflow_scripts.tables.task_ranks import CORRELATIONS, FEWEST_MODELS
 from workflow_scripts.tables.utility_words import GAINS
 
 _UTILITY_TITLE: Final = "Fidelity against utility"
@@ -40,41 +41,45 @@ def draw_fidelity_utility(
         The figure, or None where no model has both values.
     """
     fids = cells_of(tables["table01_fidelity"], "fid")
-    found = {
+    points_by_gain = {
         gain: [(key, cell) for key, cell in cells.items() if key in fids]
         for gain in GAINS
         if (cells := gain_cells(tables[gain.stem], gain))
     }
-    found = {gain: points for gain, points in found.items() if points}
-    if not found:
+    points_by_gain = {gain: points for gain, points in points_by_gain.items() if points}
+    if not points_by_gain:
         return None
     plt = pyplot()
     is_model = {model.key: not model.is_control for model in models}
     windows = {
         gain: _window([(fids[k], c) for k, c in points], [is_model[k] for k, _ in points])
-        for gain, points in found.items()
+        for gain, points in points_by_gain.items()
     }
-    found = {
+    points_by_gain = {
         gain: [(k, c) for k, c in points if windows[gain].shows(fids[k], c)]
-        for gain, points in found.items()
+        for gain, points in points_by_gain.items()
     }
-    named = [m for m in _ordered(models) if any(m.key == k for p in found.values() for k, _ in p)]
+    named = [
+        m
+        for m in _ordered(models)
+        if any(m.key == k for p in points_by_gain.values() for k, _ in p)
+    ]
     figure, panels = plt.subplots(
         1,
-        len(found),
+        len(points_by_gain),
         figsize=(WIDTH, 2.6 + 0.15 * -(-len(named) // 4)),
         squeeze=False,
         layout="constrained",
     )
     labelled: dict[str, Any] = {}
-    for axes, (gain, points) in zip(panels[0], found.items(), strict=True):
+    for axes, (gain, points) in zip(panels[0], points_by_gain.items(), strict=True):
         axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
         for key, cell in points:
             marks = _point(axes, fids[key], cell, styles[key])
             labelled.setdefault(key, marks)
         windows[gain].set(axes)
-        told = _correlation(tables[CORRELATIONS.stem], gain.task)
-        axes.set_title(f"{gain.task}\n{told}", loc="left", fontsize=SMALL)
+        words = _correlation(tables["table10b_rank_correlations"], gain.task)
+        axes.set_title(f"{gain.task}\n{words}", loc="left", fontsize=SMALL)
         axes.set_xlabel("FID, left is better")
         axes.set_ylabel(f"Gain in {gain.name}")
     handles = [labelled[model.key] for model in named]
@@ -95,33 +100,39 @@ def draw_fidelity_utility(
 
 
 def draw_pareto(
-    standings: Sequence[Standing], styles: Mapping[str, dict[str, Any]]
+    standings: Sequence[Standing],
+    columns: Sequence[Column],
+    styles: Mapping[str, dict[str, Any]],
 ) -> Drawing | None:
     """Draw KID against the average re-identification score, larger marks for larger gains.
 
     Models that no other one dominates are ringed.
 
     Args:
-        standings: the models and controls of Table 8c, in the legend's order.
+        standings: the models and controls by KID, score and gain, in the legend's order.
+        columns: of Table 8c, which say how these three are written.
         styles: mark of each model by key.
 
     Returns:
         The figure, or None where no model has both a KID and a score.
     """
-    shown = [s for s in standings if s.cells[0].value is not None and s.cells[1].value is not None]
-    shown.sort(key=lambda s: s.model.is_control)
+    placed = [(s, tuple(map(cell_of, columns, s.numbers))) for s in standings]
+    shown = [
+        (standing, cells)
+        for standing, cells in sorted(placed, key=lambda entry: entry[0].model.is_control)
+        if cells[0].value is not None and cells[1].value is not None
+    ]
     if not shown:
         return None
-    window = _window(
-        [(s.cells[0], s.cells[1]) for s in shown], [not s.model.is_control for s in shown]
-    )
-    shown = [s for s in shown if window.shows(s.cells[0], s.cells[1])]
-    sizes = _sizes({s.model.key: _value(s.cells[2]) for s in shown if s.on_front is not None})
+    points = [(kid, score) for _, (kid, score, _) in shown]
+    window = _window(points, [not standing.model.is_control for standing, _ in shown])
+    shown = [(standing, cells) for standing, cells in shown if window.shows(cells[0], cells[1])]
+    sizes = _sizes({s.model.key: _value(cells[2]) for s, cells in shown if s.on_front is not None})
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")
     handles, names = [], []
-    for standing in shown:
-        key, (kid, score, gain) = standing.model.key, standing.cells
+    for standing, (kid, score, gain) in shown:
+        key = standing.model.key
         style = styles[key] | {"markersize": sizes.get(key, 4.6)}
         marks = _point(axes, kid, score, style)
         if standing.on_front:
@@ -137,8 +148,8 @@ def draw_pareto(
                 zorder=4,
             )
         handles.append(marks)
-        told = gain.text if gain.value is None else f"{'+' if gain.value > 0 else ''}{gain.text}"
-        names.append(f"{standing.model.name} ({told})")
+        words = gain.text if gain.value is None else f"{'+' if gain.value > 0 else ''}{gain.text}"
+        names.append(f"{standing.model.name} ({words})")
     window.set(axes)
     axes.set_xlabel("KID (RAD-DINO), left is more faithful")
     axes.set_ylabel("Average re-ID score, low is safer")

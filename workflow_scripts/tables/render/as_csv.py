@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from workflow_scripts.common.csv_cells import csv_text
 from workflow_scripts.tables.assemble import Cell, Table
+from workflow_scripts.tables.render.grid import grid_of
 
 DASH = "–"
 _DIGITS = 12
@@ -19,43 +20,24 @@ _DIGITS = 12
 
 def to_csv(table: Table) -> str:
     """Render a table as CSV."""
-    return csv_text(_transposed(table) if table.layout.transposed else _plain(table))
-
-
-def _plain(table: Table) -> list[list[str]]:
-    layout = table.layout
-    headers = [column.header for column in layout.columns]
-    first = [layout.row_header, *layout.attributes]
-    rows = [[*first, *headers, *_extra_headers(headers, table), "Block", "Notes"]]
-    for row in table.rows:
-        attributes = row.attributes or ("",) * len(layout.attributes)
+    grid = grid_of(table)
+    attributes = [head.text for head in grid.heads if head.kind == "attribute"]
+    corner = "Model" if grid.transposed else table.layout.row_header
+    block = [] if grid.transposed else ["Block"]
+    heads = grid.value_heads
+    rows = [[corner, *attributes, *heads, *_extra_headers(heads, table), *block, "Notes"]]
+    for line in grid.of_kind("values"):
         rows.append(
             [
-                row.label,
-                *attributes,
-                *_values(row.cells),
-                *_extras(row.cells, table),
-                row.kind,
-                _reasons((cell.column.header, cell) for cell in row.cells),
+                line.label.text,
+                *(field.text for field in line.fields if field.kind == "attribute"),
+                *(_number(cell.value, DASH) for cell in line.cells),
+                *_extras(line.cells, table),
+                *([] if grid.transposed else [line.block]),
+                _reasons(zip(heads, line.cells, strict=True)),
             ]
         )
-    return rows
-
-
-def _transposed(table: Table) -> list[list[str]]:
-    names = [row.label for row in table.rows]
-    rows = [["Model", *names, *_extra_headers(names, table), "Notes"]]
-    for j, column in enumerate(table.layout.columns):
-        cells = [row.cells[j] for row in table.rows]
-        rows.append(
-            [
-                column.header,
-                *_values(cells),
-                *_extras(cells, table),
-                _reasons(zip(names, cells, strict=True)),
-            ]
-        )
-    return rows
+    return csv_text(rows)
 
 
 def _extra_headers(headers: list[str], table: Table) -> list[str]:
@@ -63,10 +45,6 @@ def _extra_headers(headers: list[str], table: Table) -> list[str]:
     kinds += ["published"] if table.has_published else []
     kinds += ["difference"] if table.has_differences else []
     return [f"{header} [{kind}]" for header in headers for kind in kinds]
-
-
-def _values(cells: Iterable[Cell]) -> list[str]:
-    return [_number(cell.value, DASH) for cell in cells]
 
 
 def _extras(cells: Iterable[Cell], table: Table) -> list[str]:
