@@ -37,8 +37,9 @@ from workflow_scripts.common.files import sha256_of, write_text
 from workflow_scripts.common.levels import said_of_bits
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import provenance
+from workflow_scripts.finetune.batches import divide_batch
 from workflow_scripts.finetune.data import TrainingImages, digest_of_files, read_training_rows
-from workflow_scripts.finetune.draws import Draws, batch_order, divide_batch
+from workflow_scripts.finetune.draws import Draws, batch_order
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family
 from workflow_scripts.finetune.families.options import Option, parse_option

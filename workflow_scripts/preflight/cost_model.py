@@ -360,7 +360,7 @@ def _finetuning(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
 
 
 def _pass(batch: int, devices: int, most: int) -> int | None:
-    from workflow_scripts.finetune.draws import divide_batch
+    from workflow_scripts.finetune.batches import divide_batch
 
     try:
         return divide_batch(batch, devices, most)[0]
@@ -525,7 +525,7 @@ def _reports(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
 
 def _report_epochs(config: Mapping[str, Any], setting: str) -> list[tuple[str, int]]:
     """Return the stages of a setting with their epochs, as the training script has them."""
-    from workflow_scripts.downstream.report_generation.train import plan_of
+    from workflow_scripts.downstream.report_generation.stages import plan_of
 
     task = config["downstream"]["report_generation"]
     args = argparse.Namespace(**task, setting=setting)

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from workflow_scripts.common.as_published import PROTOCOLS, Deviations, deviations
+from workflow_scripts.common.as_published import PROTOCOLS, deviations
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.devices import accelerator_on, device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
@@ -46,8 +46,6 @@ from workflow_scripts.downstream.report_generation.data import (
 from workflow_scripts.downstream.report_generation.generate import generate_reports
 from workflow_scripts.downstream.report_generation.images import Ahead, Squares, training_order
 from workflow_scripts.downstream.report_generation.layout import (
-    BASE,
-    RELEASED,
     check_start,
     image_tokens,
     read_llava_config,
@@ -67,6 +65,7 @@ from workflow_scripts.downstream.report_generation.network import (
 )
 from workflow_scripts.downstream.report_generation.prompts import Prompts, ReportTokenizer
 from workflow_scripts.downstream.report_generation.schedule import warmup_then_cosine
+from workflow_scripts.downstream.report_generation.stages import Stage, plan_of
 from workflow_scripts.finetune.data import digest_of_files
 
 log = logging.getLogger(__name__)
@@ -96,61 +95,6 @@ _SETTING_KEYS: Final = (
     "mixed_precision",
     "seed",
 )
-_PUBLISHED_EPOCHS: Final = {"real_only": 3, "augmented": 10, "synthetic_only": 5}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of training.
-
-    Attributes:
-        name: `projector` (the first) or `adapter` (the second).
-        form: of the prompt, see prompts.py.
-        epochs, batch_size, learning_rate: of the stage.
-    """
-
-    name: str
-    form: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a setting starts from and which stages it goes through.
-
-    Attributes:
-        start: the folder of the start, below `--start`.
-        new_projector: whether the projector is drawn anew.
-        stages: in order.
-    """
-
-    start: str
-    new_projector: bool
-    stages: tuple[Stage, ...]
-
-
-def plan_of(args: argparse.Namespace, switches: Deviations) -> Plan:
-    """Return how a setting is trained."""
-    epochs = args.epochs
-    if switches.report_epochs_by_setting:
-        epochs = _PUBLISHED_EPOCHS.get(args.setting, epochs)
-    projector = Stage(
-        "projector",
-        "plain",
-        args.projector_epochs,
-        args.projector_batch_size,
-        args.projector_learning_rate,
-    )
-    form = "v1_stored" if switches.report_stored_question else "v1"
-    adapter = Stage("adapter", form, epochs, args.batch_size, args.learning_rate)
-    if args.setting == "released":
-        return Plan(RELEASED, False, ())
-    if args.setting == "synthetic_only":
-        start = BASE if switches.report_synthetic_from_base else RELEASED
-        return Plan(start, False, (adapter,))
-    return Plan(BASE, True, (projector, adapter))
 
 
 @dataclass(frozen=True)
