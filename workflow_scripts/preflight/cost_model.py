@@ -257,6 +257,20 @@ def estimate(work: Work, rates: Sequence[Rate], kind: str, gpus: Sequence[int] =
     return Estimate(work, rate, None, whole, {n: _hours(work, whole, n) for n in gpus}, bound)
 
 
+def choose_kind(planned: Sequence[Work], rates: Sequence[Rate]) -> str | None:
+    """Return the kind of GPU that most of the work has rates on; of equals the newest measured.
+
+    Args:
+        planned: of `works`.
+        rates: all that there are.
+    """
+    kinds = list(dict.fromkeys(rate.kind for rate in reversed(rates)))
+    found = {
+        kind: sum(estimate(w, rates, kind).rate is not None for w in planned) for kind in kinds
+    }
+    return max(kinds, key=lambda kind: found[kind], default=None)
+
+
 def _hours(work: Work, whole: float, gpus: int) -> float | None:
     if work.spread is not None:
         return whole / gpus if gpus in work.spread else None

@@ -4,11 +4,12 @@ python -m workflow_scripts.tables.report --results results/tables/tables.json
     --manifest results/cohort/manifest.parquet --prompts results/cohort/prompts/test.parquet
     --images sd_v1_4=results/generate/sd_v1_4/test/part-00000-of-00004.parquet
     --tables results/tables --jobs results/costs/jobs.csv --figures results/tables
-    --output results/tables/report.html
+    --config '{"run_models": ["sd_v1_4"], ...}' --output results/tables/report.html
 """
 
 import argparse
 import base64
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from workflow_scripts.common.access import unreadable
-from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file, write_text
-from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.manifest import FINDINGS, read_prompts
 from workflow_scripts.costs.attempts import read_attempts
+from workflow_scripts.preflight.rates import read_rates
 from workflow_scripts.tables import dot_plot
 from workflow_scripts.tables.assemble import Cell, Row, Table, noted
 from workflow_scripts.tables.audit_page import read_audit
@@ -32,6 +34,7 @@ from workflow_scripts.tables.paired import PAIRED
 from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
 from workflow_scripts.tables.published import PAPER_DATASET
 from workflow_scripts.tables.records_in import REAL
+from workflow_scripts.tables.report_answers import answers
 from workflow_scripts.tables.report_figures import figures_by_page
 from workflow_scripts.tables.report_pages import (
     DOWNSTREAM_NOTE,
@@ -41,7 +44,8 @@ from workflow_scripts.tables.report_pages import (
     by_page,
     navigation,
 )
-from workflow_scripts.tables.results import read_results
+from workflow_scripts.tables.report_plan import PlanSection, plan_section
+from workflow_scripts.tables.results import Results, read_results
 from workflow_scripts.tables.utility_words import GAINS, correlation_sentence, gain_sentence
 
 log = logging.getLogger(__name__)
@@ -67,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--tables", required=True, help="folder that tables.build wrote")
     parser.add_argument("--jobs", help="attempts of every job (CSV), as costs.build wrote them")
+    parser.add_argument(
+        "--config", help="the run's config (JSON): its plan then stands beside what the run took"
+    )
     parser.add_argument("--figures", help="folder that tables.build_figures wrote")
     parser.add_argument(
         "--audit", help="audit of the paper (JSON); without it, its page is left out"
@@ -81,6 +88,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     on_page = by_page(table.layout for table in tables.values())
     glance = at_a_glance(tables, models)
     audit = read_audit(args.audit) if args.audit else None
+    plan = None
+    if args.config and args.jobs:
+        plan = _plan(args.config, args.jobs, args.prompts, results)
+    spent = costs["sentence"] if costs else None
     drawn = figures_by_page(args.figures) if args.figures else {}
     context = {
         "dataset": results.dataset,
@@ -91,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "cohort": results.cohort,
         "findings": FINDINGS,
         "attrition": results.attrition,
+        "answers": answers(tables, glance, models, spent),
         "headlines": headlines(tables),
         "glance": glance,
         "on_page": {
@@ -110,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "downstream_note": DOWNSTREAM_NOTE,
         "foretells": correlation_sentence(tables["table10b_rank_correlations"]),
         "costs": costs,
+        "plan": plan,
         "dashes": _dashes(tables, models),
         "provenance": results.origins,
         "audit": audit,
@@ -129,9 +142,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             | {
                 "gallery": gallery,
                 "site_pages": pages,
-                "card_pages": [OVERVIEW_PAGE, *pages],
                 "navigation": navigation(pages, models),
-                "cards": model_cards(tables, glance, models, gallery, cost_rows),
+                "cards": model_cards(
+                    tables, glance, models, gallery, cost_rows, (OVERVIEW_PAGE, *pages)
+                ),
             },
         )
 
@@ -218,6 +232,27 @@ def cost_section(
         "sentence": cost_sentence(table, attempts),
         "entry": {"table": table, "files": _downloads(folder, COSTS.stem)},
     }
+
+
+def _plan(config: str, jobs: str, prompts: str, results: Results) -> PlanSection:
+    """Return what the plan of a config said beside what the run took.
+
+    Args:
+        config: the run's, as JSON.
+        jobs: CSV of attempts.
+        prompts: the test prompt set.
+        results: of the run.
+
+    Raises:
+        InputError: no JSON, or a file that cannot be read.
+    """
+    try:
+        settings = json.loads(config)
+    except ValueError as error:
+        raise InputError(f"not JSON: {error}", "--config") from None
+    attempts = read_attempts(jobs)
+    asked = len(read_prompts(prompts))
+    return plan_section(settings, results.cohort, asked, attempts, results.models, read_rates())
 
 
 def gain_plots(tables: dict[str, Table]) -> list[dict[str, Any]]:

@@ -62,16 +62,16 @@ def gain_sentence(table: Table, gain: Gain) -> str | None:
             group.append(f"{row.label} ({_signed(cell.text)})")
     parts = []
     if helps:
-        parts.append(f"the images of {_listed(helps)} add to the {gain.name} of real data alone")
+        parts.append(f"the images of {listed(helps)} add to the {gain.name} of real data alone")
     if harms:
-        parts.append(f"those of {_listed(harms)} take from it" if helps else _harm(harms, gain))
+        parts.append(f"those of {listed(harms)} take from it" if helps else _harm(harms, gain))
     if open_:
         parts.append(
-            f"{_listed(open_)} {'makes' if len(open_) == 1 else 'make'} no difference beyond noise"
+            f"{listed(open_)} {'makes' if len(open_) == 1 else 'make'} no difference beyond noise"
         )
     if once:
         parts.append(
-            f"{_listed(once)} {'stands' if len(once) == 1 else 'stand'} open: with one training "
+            f"{listed(once)} {'stands' if len(once) == 1 else 'stand'} open: with one training "
             "run of an arm no difference can be told from what another seed would have given"
         )
     return f"{gain.task}: {'; '.join(parts)}." if parts else None
@@ -105,12 +105,13 @@ def _correlation(row: Row) -> str | None:
 
 
 def _harm(harms: Sequence[str], gain: Gain) -> str:
-    return f"the images of {_listed(harms)} take from the {gain.name} of real data alone"
+    return f"the images of {listed(harms)} take from the {gain.name} of real data alone"
 
 
 def _signed(text: str) -> str:
     return text if text.startswith("-") else f"+{text}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names as people list them: A, B and C."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
