@@ -188,7 +188,7 @@ def at_a_glance(tables: dict[str, Table], models: Sequence[ModelEntry]) -> Table
                 for cell in row.cells
                 if (cell.column.metric, cell.column.subset) == (metric, "all")
             ]
-            why = "what the models' values are measured against has none of its own"
+            why = "real data is the reference of this measure, so it has no value of its own"
             if key in by_key:
                 why = by_key[key].why_missing(table.layout.stage)
             cell = found[0] if found else Cell(column, None, reason=why)
@@ -312,7 +312,7 @@ def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:
 def _fidelity_sentence(table: Table) -> str:
     ranked = _by_value(table, "fid", "model")
     if not ranked:
-        return "No model has an FID; the notes say why."
+        return "No model has an FID; the notes of Table 1 say why."
     row, cell = ranked[0]
     subject = "has the lowest FID" if len(ranked) > 1 else "has an FID of"
     text = f"{row.label} {subject}{',' if len(ranked) > 1 else ''} {_with_bounds(cell)}."
@@ -326,7 +326,7 @@ def _fidelity_sentence(table: Table) -> str:
 def _privacy_sentence(table: Table) -> str:
     ranked = _by_value(table, "reid_mean_of_max", "model")
     if not ranked:
-        return "No model has a re-identification score; the notes say why."
+        return "No model has a re-identification score; the notes of Table 3 say why."
     row, cell = ranked[-1]
     count = next(own for own in row.cells if own.column.metric == "reid_count")
     text = f"{'Riskiest is ' if len(ranked) > 1 else ''}{row.label}, with an average score of "
@@ -339,7 +339,7 @@ def _privacy_sentence(table: Table) -> str:
 def _utility_sentence(table: Table, gains: Table) -> str:
     ranked = _by_value(table, "auroc", "model")
     if not ranked:
-        return "No model has a mean AUROC; the notes say why."
+        return "No model has a mean AUROC; the notes of Table 4 say why."
     row, cell = ranked[0]
     real = _by_value(table, "auroc", "real")
     if not real:
@@ -354,10 +354,10 @@ def _utility_sentence(table: Table, gains: Table) -> str:
     text += f": a difference of {gain.text} ({gain.bounds[0]} to {gain.bounds[1]})"
     if gain.p is None:
         return (
-            text + ", which one training run cannot tell from what another seed would have given."
+            text + ". With one training run this cannot be told from the noise of the seed."
         )
     if gain.rank != "best":
-        return text + ", which is within its noise."
+        return text + ", which is within noise."
     return text + "."
 
 
