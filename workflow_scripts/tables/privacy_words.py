@@ -60,12 +60,14 @@ def attacker_sentence(table: Table) -> str | None:
         protocol = row.label.split(", ")[-1]
         sentences.append(
             f"Under the protocol {protocol}, the re-identification network tells patients apart "
-            f"with an AUC of {auc.text}; by chance, unrelated real radiographs put {chance.text} of "
-            f"{chance.n:,} prompts above δ."
+            f"with an AUC of {auc.text}; by chance, unrelated real radiographs put "
+            f"{chance.text} of {chance.n:,} prompts above δ."
         )
     if not sentences:
         return None
-    return " ".join([*sentences, "A model's count is evidence only where it is larger than that of chance."])
+    return " ".join(
+        [*sentences, "A model's count is evidence only where it is larger than that of chance."]
+    )
 
 
 def _listed(cells: Sequence[Cell]) -> str:

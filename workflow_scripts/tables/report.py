@@ -329,11 +329,11 @@ def _privacy_sentence(table: Table) -> str:
         return "No model has a re-identification score; the notes of Table 3 say why."
     row, cell = ranked[-1]
     count = next(own for own in row.cells if own.column.metric == "reid_count")
-    text = f"{'Riskiest is ' if len(ranked) > 1 else ''}{row.label}, with an average score of "
-    text += f"{_with_bounds(cell)}"
+    subject = "has the highest average score," if len(ranked) > 1 else "has an average score of"
+    text = f"{row.label} {subject} {_with_bounds(cell)}."
     if count.value is not None:
-        text += f"; {count.text} of {count.n:,} prompts exceed the threshold δ"
-    return text + "."
+        text += f" {count.text} of its {count.n:,} prompts exceed the threshold δ."
+    return text
 
 
 def _utility_sentence(table: Table, gains: Table) -> str:
@@ -342,20 +342,16 @@ def _utility_sentence(table: Table, gains: Table) -> str:
         return "No model has a mean AUROC; the notes of Table 4 say why."
     row, cell = ranked[0]
     real = _by_value(table, "auroc", "real")
+    text = f"Training on real images and those of {row.label} gives a mean AUROC of "
     if not real:
-        return f"With {row.label}'s images the mean AUROC is {_with_bounds(cell)}."
+        return f"{text}{_with_bounds(cell)}."
+    text += f"{cell.text}; real images alone give {real[0][1].text}."
     gain = next((c for r, c in _by_value(gains, "auroc_gain", "model") if r.key == row.key), None)
-    text = (
-        f"With {row.label}'s images beside the real ones the mean AUROC is {cell.text}, with the "
-        f"real ones alone {real[0][1].text}"
-    )
     if gain is None or gain.interval is None or gain.bounds is None:
-        return text + "."
-    text += f": a difference of {gain.text} ({gain.bounds[0]} to {gain.bounds[1]})"
+        return text
+    text += f" The difference is {gain.text} ({gain.bounds[0]} to {gain.bounds[1]})"
     if gain.p is None:
-        return (
-            text + ". With one training run this cannot be told from the noise of the seed."
-        )
+        return text + ". With one training run it cannot be told from the noise of the seed."
     if gain.rank != "best":
         return text + ", which is within noise."
     return text + "."
