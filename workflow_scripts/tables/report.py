@@ -332,7 +332,8 @@ def _privacy_sentence(table: Table) -> str:
     subject = "has the highest average score," if len(ranked) > 1 else "has an average score of"
     text = f"{row.label} {subject} {_with_bounds(cell)}."
     if count.value is not None:
-        text += f" {count.text} of its {count.n:,} prompts exceed the threshold δ."
+        verb = "exceeds" if count.value == 1 else "exceed"
+        text += f" {count.text} of its {count.n:,} prompts {verb} the threshold δ."
     return text
 
 
