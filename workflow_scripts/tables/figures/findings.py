@@ -41,8 +41,8 @@ PATHOLOGY_CAPTIONS: Final = {
 PREVALENCE_CAPTION: Final = (
     "Fidelity against prevalence, and the mean of the models' rank correlations (1: the rarer "
     "finding is always the worse one). FID grows as there are fewer images, for a perfect "
-    "generator, too: the dashed floor is what real images score against other patients'. FID less its floor, "
-    "and KID, which has no such bias, show whether models draw rare findings worse."
+    "generator, too: the dashed floor is what real images score against other patients'. FID less "
+    "its floor, and KID, which has no such bias, show whether models draw rare findings worse."
 )
 
 
