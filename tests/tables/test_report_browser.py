@@ -262,6 +262,7 @@ def test_the_words_above_a_wide_table_count_the_columns_out_of_sight(page):
     box = "document.querySelector('#table-2 .scroll')"
     says = f"{box}.previousElementSibling.textContent"
     page.wait_for(f"{says}.endsWith('more columns: scroll sideways →')")
+    assert page.do(f"{box}.previousElementSibling.checkVisibility()")
     hidden = page.do(
         f"[...{box}.querySelectorAll('thead th')].filter(h => h.getBoundingClientRect().right >"
         f"{box}.getBoundingClientRect().right + 2).length"
