@@ -75,6 +75,6 @@ def test_no_sentence_names_a_direction():
     words = [gain_sentence(tables[gain.stem], gain) for gain in GAINS]
     words.append(next(e["sentence"] for e in headlines(tables) if "AUROC" in e["sentence"]))
     for sentence in words:
-        assert "one training run" in sentence
+        assert "one training run" in sentence or "trained only once" in sentence
         for word in ("add to", "take from", "moves", "improve", "raise", "lower"):
             assert word not in sentence
