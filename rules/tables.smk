@@ -226,10 +226,12 @@ rule tables_report:
         radiographs=radiographs(*SPLITS),
         folder=output_folder,
         images=example_flags,
+        config=quote(canonical(config)),
     shell:
         "python -m workflow_scripts.tables.report --results {input.results}"
         " --manifest {input.manifest} --prompts {input.prompts} {params.images}"
-        " --tables {params.folder} --jobs {input.jobs} --figures {params.folder} --audit {input.audit}"
+        " --tables {params.folder} --jobs {input.jobs} --config {params.config}"
+        " --figures {params.folder} --audit {input.audit}"
         " --output {output.report} --public {output.public} 2> {log}"
 
 

@@ -20,8 +20,9 @@ from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import centre_square
 from workflow_scripts.finetune import data
+from workflow_scripts.finetune.batches import divide_batch
 from workflow_scripts.finetune.data import read_training_rows
-from workflow_scripts.finetune.draws import Draws, batch_order, divide_batch
+from workflow_scripts.finetune.draws import Draws, batch_order
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.options import parse_option
 from workflow_scripts.finetune.layout import Base

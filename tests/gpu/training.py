@@ -33,8 +33,8 @@ from tests.gpu.measure import (
     seconds_of,
 )
 from workflow_scripts.common.devices import accelerator_on
+from workflow_scripts.finetune.batches import divide_batch
 from workflow_scripts.finetune.data import ENCODED_TOGETHER
-from workflow_scripts.finetune.draws import divide_batch
 from workflow_scripts.finetune.resume import Checkpoint
 from workflow_scripts.finetune.time_limit import TimeLimit
 from workflow_scripts.finetune.train import TrainSettings, _EncodedCache, _Run

@@ -128,7 +128,7 @@ def test_without_accounting_the_benchmark_files_stand_alone_and_failures_are_unk
 def test_jobs_that_the_accounting_lacks_are_said_to_be():
     alone = attempt("generate", "noise", "COMPLETED", 1, 0, "benchmark", job_id="")
     table = table_of([*ATTEMPTS, alone])
-    assert "Of 1 of 7 jobs, which SLURM's accounting does not have" in table.caption
+    assert "SLURM's accounting lacks 1 of 7 jobs." in table.caption
     assert cells_of(table, "noise", "Generation")["failed"].reason == BENCHMARKS_ALONE
     assert values_of(table, "total", "Generation")["failed"] == 1
 

@@ -74,9 +74,9 @@ def test_the_caption_names_models_whose_images_are_no_draws_of_their_own():
     run = Run(records, parse_models(json.dumps(models)), "World")
     stems = ("table01_fidelity", "table03_privacy")
     tables = {stem: joined_table(LAYOUTS[stem], run) for stem in stems}
-    said = "no draws of their own, though intervals take them for such: mine: 4 repeat another."
+    said = "not independent, although the intervals treat them so: mine: 4 repeat another."
     assert said in tables["table01_fidelity"].caption
-    assert "no draws of their own" not in tables["table03_privacy"].caption
+    assert "not independent" not in tables["table03_privacy"].caption
 
 
 # The join

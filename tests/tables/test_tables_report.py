@@ -14,6 +14,7 @@ from workflow_scripts.common.images import ImageItem, png_bytes, read_shards, wr
 from workflow_scripts.common.manifest import FINDINGS, read_prompts
 from workflow_scripts.common.records import Record, Value, read_record
 from workflow_scripts.costs.attempts import Attempt, attempts_to_csv
+from workflow_scripts.preflight.check import read_config
 from workflow_scripts.tables import build_figures
 from workflow_scripts.tables.all_tables import every_table
 from workflow_scripts.tables.assemble import joined_table
@@ -30,6 +31,8 @@ from workflow_scripts.tables.report import headlines, main
 from workflow_scripts.tables.results import MEASUREMENTS, RESULTS
 from workflow_scripts.tables.run import Run
 
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = read_config([str(ROOT / "config.yaml"), str(ROOT / "profiles/demo/overlay.yaml")])
 VOID = {"meta", "link", "img", "line", "circle", "path", "use", "br", "input"}
 
 
@@ -71,6 +74,7 @@ def report(
     attempts: list[Attempt] | None = None,
     figures: bool = True,
     audit: Path | None = None,
+    config: str | None = None,
 ) -> Path:
     built = bench.built(bench)
     jobs = []
@@ -86,6 +90,7 @@ def report(
         build_figures.main([*built, *measured, *prompts, *jobs, *out])
         jobs += ["--figures", str(bench.root / "out")]
     jobs += ["--audit", str(audit)] if audit else []
+    jobs += ["--config", config] if config else []
     output = bench.root / name
     images = [word for pair in bench.images for word in ("--images", pair)]
     main(
@@ -136,9 +141,10 @@ def costed(tmp_path_factory):
     Its figures are drawn, which takes many seconds.
     """
     bench = make_bench(tmp_path_factory.mktemp("costed"))
+    bench.models[1]["settings"] = {"base": "a folder", "finetune": '{"epochs": 20}'}
     report(bench)
     bench.before = {path.name: path.read_bytes() for path in (bench.root / "out").iterdir()}
-    bench.report = report(bench, attempts=ATTEMPTS)
+    bench.report = report(bench, attempts=ATTEMPTS, config=json.dumps(CONFIG))
     bench.after = {path.name: path.read_bytes() for path in (bench.root / "out").iterdir()}
     return bench
 
@@ -151,6 +157,55 @@ def test_the_page_is_well_formed_and_its_ids_are_unique(made):
     targets = {a["href"][1:] for t, a in read.tags if t == "a" and a["href"].startswith("#")}
     assert len(targets) >= 6
     assert targets <= set(ids)
+
+
+def test_no_list_of_links_names_a_place_twice(costed):
+    """A model's settings are among its own and on the page of tables with that name."""
+    text = costed.report.read_text(encoding="utf-8")
+    lists = re.findall(r"<nav.*?</nav>", text, re.S)
+    assert len(lists) > 10
+    for links in lists:
+        targets = re.findall(r'href="(.*?)"', links)
+        assert len(targets) == len(set(targets)), links
+    card = text[text.index('id="/model/sana"') :]
+    card = card[: card.index("</section>")]
+    titles = re.findall(r"<h2 id=[^>]*>(.*?)</h2>", card)
+    assert titles.count("Settings") == 1
+    assert "Base checkpoint" in card
+    assert "Table 11." in card
+
+
+def test_the_overview_answers_five_questions(made, costed):
+    start = page(made).text.split("Which model is best at what?")[1]
+    assert start.startswith(
+        " Best by the measured values: Sana in fidelity (FID 54.225) and reports (micro F1 0.31); "
+        "SD V1-4 in privacy (re-ID score 0.539); SD V1-4 and Sana in classification (AUROC 0.76)."
+    )
+    for words in (
+        "Which differences are noise? 0 of 3 differences between two models",
+        "6 of 6 gains in downstream tasks cannot be told from noise",
+        "What is risky? Sana has the highest re-ID score, 0.551 (Table 3).",
+        "What was not measured? SD V1-4 and Sana: no segmentation; Mine & co_1 100%: no privacy or",
+        "What did it cost? Not known: no job's cost was found.",
+    ):
+        assert words in page(made).text
+    assert "What did it cost? 20.00 GPU-hours" in page(costed.report).text
+
+
+def test_the_plan_stands_beside_what_the_run_took(costed):
+    text = page(costed.report).text
+    assert "Table P. What the plan said, and what the run took" in text
+    assert "no rate was measured on the" in text
+    assert "Sana: Fine-tuning" in text
+
+
+def test_without_a_config_no_plan_is_shown(made):
+    assert "Table P." not in page(made).text
+
+
+def test_a_config_that_is_no_json_is_refused(bench):
+    with pytest.raises(InputError, match="not JSON"):
+        report(bench, attempts=[], figures=False, config="{")
 
 
 def test_the_page_loads_nothing_from_elsewhere(made):
@@ -260,7 +315,7 @@ def test_every_row_of_every_table_is_on_the_page(written, made):
         start = text.index(f'id="table-{table.layout.number}"')
         shown = text[start : text.index("</figure>", start)]
         headings = re.findall(r"<th scope=[^>]*>(.*?)</th>", shown)
-        names = {re.sub(r"<[^>]+>", "", heading) for heading in headings}
+        names = {re.sub(r"<span.*?</span>|<[^>]+>", "", heading) for heading in headings}
         assert {str(escape(row.label)) for row in table.rows} <= names, stem
 
 
@@ -272,9 +327,15 @@ def test_headlines_name_the_best_the_riskiest_and_the_gain(bench):
     assert fidelity == (
         "Sana has the lowest FID, 54.225 (52.225 to 56.225). For scale: Noise 900.500."
     )
-    assert privacy.startswith("Riskiest is Sana, with an average score of 0.551 (0.541 to 0.561)")
-    assert "6 of 40 prompts" in privacy
-    assert utility.startswith("With Sana's images beside the real ones the mean AUROC is ")
+    assert privacy == (
+        "Sana has the highest average score, 0.551 (0.541 to 0.561). "
+        "6 of its 40 prompts exceed the threshold δ."
+    )
+    assert utility == (
+        "Training on real images and those of Sana gives a mean AUROC of 0.76; real images alone "
+        "give 0.75. The difference is 0.011 (0.001 to 0.021). With one training run it cannot be "
+        "told from the noise of the seed."
+    )
 
 
 @pytest.mark.parametrize("values", [{"a": 1.0}, {"a": 0.0, "b": 0.0}, {"a": -3.0, "b": 900.0}])

@@ -30,17 +30,17 @@ def table_of(**gains):
 def test_gains_are_told_from_losses_and_both_from_noise():
     table = table_of(a=(0.02, 0.001), b=(-0.03, 0.002), c=(0.03, 0.06), noise=(0.5, 0.0))
     assert gain_sentence(table, GAINS[0]) == (
-        "Classification: the images of A (+0.020) add to the mean AUROC of real data alone; "
-        "those of B (-0.030) take from it; C (+0.030) makes no difference beyond noise."
+        "Classification: the images of A (+0.020) raise the mean AUROC of real data alone; "
+        "those of B (-0.030) lower it; C (+0.030) is within noise."
     )
 
 
 def test_losses_alone_and_noise_alone_are_sentences_too():
     assert gain_sentence(table_of(a=(-0.02, 0.04)), GAINS[0]) == (
-        "Classification: the images of A (-0.020) take from the mean AUROC of real data alone."
+        "Classification: the images of A (-0.020) lower the mean AUROC of real data alone."
     )
     assert gain_sentence(table_of(a=(0.0, 1.0), b=(0.1, 0.2)), GAINS[0]) == (
-        "Classification: A (+0.000) and B (+0.100) make no difference beyond noise."
+        "Classification: A (+0.000) and B (+0.100) are within noise."
     )
     assert gain_sentence(table_of(noise=(0.5, 0.0)), GAINS[0]) is None
 
@@ -48,24 +48,23 @@ def test_losses_alone_and_noise_alone_are_sentences_too():
 def test_with_one_run_nothing_is_called_a_gain_or_a_loss():
     table = table_of(a=(0.2, None), b=(-0.3, None), c=(0.1, 0.001))
     assert gain_sentence(table, GAINS[0]) == (
-        "Classification: the images of C (+0.100) add to the mean AUROC of real data alone; "
-        "A (+0.200) and B (-0.300) stand open: with one training run of an arm no difference can "
-        "be told from what another seed would have given."
+        "Classification: the images of C (+0.100) raise the mean AUROC of real data alone; "
+        "A (+0.200) and B (-0.300) cannot be told from noise, because an arm was trained only once."
     )
     marks = {row.key: {cell.beyond_noise for cell in row.cells} for row in table.rows}
     assert marks == {"a": {False}, "b": {False}, "c": {False, True}}
-    assert "trained once" in table_of(a=(0.2, None)).caption
+    assert "trained only once" in table_of(a=(0.2, None)).caption
     assert "Best in bold" not in table_of(a=(0.2, None), b=(0.1, None)).caption
 
 
 def test_holm_holds_over_all_gains_of_a_table_and_apart_over_the_controls():
     # Of three gains the first is held to 5% / 3, and where it fails all others do.
     close = {"a": (0.2, 0.02), "b": (0.1, 0.03), "c": (0.1, 0.04)}
-    assert "no difference beyond noise" in gain_sentence(table_of(**close), GAINS[0])
-    assert "add to" not in gain_sentence(table_of(**close), GAINS[0])
+    assert "are within noise" in gain_sentence(table_of(**close), GAINS[0])
+    assert "raise" not in gain_sentence(table_of(**close), GAINS[0])
     clear = close | {"a": (0.2, 0.016), "b": (0.1, 0.024)}
     assert gain_sentence(table_of(**clear), GAINS[0]).startswith(
-        "Classification: the images of A (+0.200), B (+0.100) and C (+0.100) add to"
+        "Classification: the images of A (+0.200), B (+0.100) and C (+0.100) raise"
     )
     # A control neither makes it harder nor is held to as much.
     with_control = table_of(a=(0.2, 0.04), noise=(0.5, 0.04))
@@ -85,7 +84,7 @@ def test_the_correlation_names_its_interval_and_models():
     models = parse_models(json.dumps(entries))
     table = one_table("table10b_rank_correlations", Run(records, models, "World"))
     assert correlation_sentence(table) == (
-        "Does fidelity foretell utility? Over the models, Spearman's correlation of FID with "
+        "Does fidelity predict utility? Over the models, Spearman's correlation of FID with "
         "classification is 0.90 (-0.17 to 1.00), n = 5 (Table 10b)."
     )
     empty = one_table("table10b_rank_correlations", Run(Records("sound"), models, "World"))

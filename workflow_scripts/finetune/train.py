@@ -51,9 +51,10 @@ from workflow_scripts.common.speed import (
     plain_layout,
     speed_of,
 )
+from workflow_scripts.finetune.batches import divide_batch
 from workflow_scripts.finetune.captions import CaptionsAhead, Conditions, text_encoders
 from workflow_scripts.finetune.data import TrainingImages, digest_of_files, read_training_rows
-from workflow_scripts.finetune.draws import Draws, batch_order, divide_batch
+from workflow_scripts.finetune.draws import Draws, batch_order
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family
 from workflow_scripts.finetune.layout import Base, add_base_flags

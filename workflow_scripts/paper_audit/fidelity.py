@@ -266,7 +266,7 @@ def _sizes(grid: Grid) -> list[Item]:
             "full fine-tuning below 1B parameters, LoRA above",
             "Table 1: Size against Fine-Tuning of the models that were fine-tuned",
             not off,
-            f"otherwise: {', '.join(off) or 'none'} of {len(tuned)}",
+            f"exceptions: {', '.join(off) or 'none'} of {len(tuned)}",
             len(tuned),
         ),
         compared(

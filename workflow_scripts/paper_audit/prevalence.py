@@ -133,7 +133,7 @@ def _averages(grid: Grid, table9: Grid, broken: Sequence[str]) -> list[Item]:
             "FID (RadDino), across models from Table 2",
             "mean of Table 2's columns over all eleven models",
             pairs(grid.rows),
-            f"without the misprinted rows {_fitting(pairs(intact))} of {len(fids)} would fit",
+            f"without the misprinted rows {_fitting(pairs(intact))} of {len(fids)} would agree",
         ),
     ]
     for out in left_out:

@@ -74,7 +74,7 @@ def _risks(grid: Grid) -> list[Item]:
             f"the mean is at least {float(THRESHOLD)} times the share above it, and at most the "
             "maximum",
             not off,
-            f"otherwise: {', '.join(off) or 'none'}",
+            f"exceptions: {', '.join(off) or 'none'}",
             3 * len(scores),
         ),
         compared(
@@ -161,7 +161,7 @@ def _unrelated(paper: Paper) -> Item:
         every(one.absent for one in found.values()),
         ", ".join(f"{name} {one.text()}" for name, one in found.items()),
         2,
-        reason="the intervals hold none as well as a strong correlation: 11 models are too few",
+        reason="the intervals contain both no correlation and a strong one: 11 models are too few",
     )
 
 
@@ -198,7 +198,7 @@ def _captions(grid: Grid, table3: Grid) -> list[Item]:
         unchecked(
             "table17b-equal-deviations",
             "Table 17b",
-            "what stands behind ± of pixel distances, for either captions",
+            "the numbers after ± of pixel distances, for the captions of either source",
             "two measurements that agree to all printed digits may be one that was copied",
             2 * len(sds),
             f"equal for {len(alike)} of {len(sds)} models: "

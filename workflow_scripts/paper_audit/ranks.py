@@ -123,7 +123,7 @@ def _averages(grid: Grid) -> list[Item]:
             f"{len(printed_average)} averages",
             "mean of the nine columns of ranks as printed, Inception's two included",
             pairs(nine),
-            f"without Inception's columns {without} of {len(printed_average)} would fit",
+            f"without Inception's columns {without} of {len(printed_average)} would agree",
         ),
         compared(
             "table8-normalised",
@@ -177,7 +177,7 @@ def _again(paper: Paper) -> list[Item]:
             f"{len(means)} averages",
             f"mean of nine: {basis}",
             {NAMES[m]: (n, means[m]) for m, n in grid.of_models("Average Rank").items()},
-            f"columns that Table 1 ranks otherwise: {', '.join(otherwise) or 'none'}",
+            f"columns whose ranks differ from Table 1: {', '.join(otherwise) or 'none'}",
         ),
         compared(
             "table8-normalised-table1",
@@ -249,7 +249,7 @@ def _inversions(own: Mapping[str, Printed], numbers: Mapping[str, Printed], lowe
         return ""
     a, b = max(wrong, key=lambda pair: abs(numbers[pair[0]].exact - numbers[pair[1]].exact))
     return (
-        f"{len(wrong)} pairs stand the wrong way round: {NAMES[a]} ({numbers[a].text}) has rank "
+        f"{len(wrong)} pairs are in the wrong order: {NAMES[a]} ({numbers[a].text}) has rank "
         f"{own[a].text}, {NAMES[b]} ({numbers[b].text}) rank {own[b].text}"
     )
 
@@ -290,7 +290,7 @@ def _correlations(paper: Paper) -> list[Item]:
                 f"Pearson's, of the ranks of Table 1's FID and of {source}",
                 task,
                 True if f"{again.value:.2f}" == claimed else None if within else False,
-                f"{again.text()}; {low:.2f} to {high:.2f} in whichever order the models stand "
+                f"{again.text()}; {low:.2f} to {high:.2f} for any order of the models "
                 "that are printed alike",
             ),
         ]

@@ -48,7 +48,7 @@ def _tuning(paper: Paper) -> list[Item]:
             "how each model was fine-tuned",
             "Fine-Tuning in Table 1",
             not off,
-            f"otherwise: {', '.join(off) or 'none'} of {len(own)}",
+            f"exceptions: {', '.join(off) or 'none'} of {len(own)}",
             len(own),
         ),
         stated(

@@ -129,7 +129,7 @@ def _averages(paper: Paper) -> list[Item]:
             found.absent,
             found.text(),
             note="Section A.4 claims a strong correlation of the two",
-            reason="the interval holds none as well as a strong correlation",
+            reason="the interval contains both no correlation and a strong one",
         ),
     ]
 

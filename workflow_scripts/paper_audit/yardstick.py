@@ -42,13 +42,14 @@ VERDICTS: Final = (HOLDS, UNCHECKED, CONTRADICTED)
 """From best to worst."""
 
 RULE: Final = (
-    "A printed number stands for every number that is printed so, rounded or cut off. Holds: true "
-    "of all of these. Contradicted: false of all. Cannot be checked: the digits leave it open, "
-    "two readings of the words differ, or it rests on what the paper does not print. One false "
-    "part contradicts a claim of several. Low is worse than the median of the eleven models, most "
-    "is more than half, often at least half. A match allows for noise, of which the paper prints "
-    "nothing: what is printed worse cannot be checked. Correlations have 95% intervals (Pearson's "
-    "by Fisher's z, Spearman's with Bonett and Wright's variance)."
+    "A printed number stands for every number that gives these digits, rounded or cut off. A claim "
+    "holds if it is true of all these numbers, and is contradicted if it is false of all of them. "
+    "It cannot be checked if the digits leave it open, if two readings of its words differ, or if "
+    "it rests on something that the paper does not print. A claim of several parts is contradicted "
+    "if one part is false. Low means worse than the median of the eleven models, most means more "
+    "than half, and often means at least half. A claimed match allows for noise; the paper prints "
+    "no noise, so a match that is printed worse cannot be checked. Correlations have 95% intervals "
+    "(Pearson's by Fisher's z, Spearman's with Bonett and Wright's variance)."
 )
 """The yardstick for readers of the audit."""
 

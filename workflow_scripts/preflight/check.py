@@ -513,7 +513,7 @@ def _at(key: str, check: Callable[[], object]) -> None:
 
 def check_batch(tuned: dict[str, Any], devices: int) -> None:
     """Check that the total batch can be divided over the devices."""
-    from workflow_scripts.finetune.draws import divide_batch
+    from workflow_scripts.finetune.batches import divide_batch
 
     divide_batch(tuned["batch_size"], devices, tuned["per_device_batch_size"])
 

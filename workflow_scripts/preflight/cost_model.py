@@ -278,6 +278,20 @@ def estimate(work: Work, rates: Sequence[Rate], kind: str, gpus: Sequence[int] =
     return Estimate(work, rate, None, whole, {n: _hours(work, whole, n) for n in gpus}, bound)
 
 
+def choose_kind(planned: Sequence[Work], rates: Sequence[Rate]) -> str | None:
+    """Return the kind of GPU that most of the work has rates on; of equals the newest measured.
+
+    Args:
+        planned: of `works`.
+        rates: all that there are.
+    """
+    kinds = list(dict.fromkeys(rate.kind for rate in reversed(rates)))
+    found = {
+        kind: sum(estimate(w, rates, kind).rate is not None for w in planned) for kind in kinds
+    }
+    return max(kinds, key=lambda kind: found[kind], default=None)
+
+
 def _hours(work: Work, whole: float, gpus: int) -> float | None:
     if work.spread is not None:
         return whole / gpus if gpus in work.spread else None
@@ -428,7 +442,7 @@ def _finetuning(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
 
 
 def _pass(batch: int, devices: int, most: int) -> int | None:
-    from workflow_scripts.finetune.draws import divide_batch
+    from workflow_scripts.finetune.batches import divide_batch
 
     try:
         return divide_batch(batch, devices, most)[0]
@@ -593,7 +607,7 @@ def _reports(config: Mapping[str, Any], cohort: Cohort, trains: bool = True) -> 
 
 def _report_epochs(config: Mapping[str, Any], setting: str) -> list[tuple[str, int]]:
     """Return the stages of a setting with their epochs, as the training script has them."""
-    from workflow_scripts.downstream.report_generation.train import plan_of
+    from workflow_scripts.downstream.report_generation.stages import plan_of
 
     settings = settings_of_block(ReporterSettings, config["downstream"]["report_generation"])
     plan = plan_of(setting, settings, deviations(config["protocol"]))

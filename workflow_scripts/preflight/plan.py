@@ -27,6 +27,7 @@ from workflow_scripts.preflight.cost_model import (
     SHARED,
     Cohort,
     Estimate,
+    choose_kind,
     cohort_of,
     estimate,
     measured_as,
@@ -62,20 +63,6 @@ def how_to_measure(part: str) -> str:
     if part in PARTS:
         return f'make gpu-check GPU_CHECK="{part}"'
     return UNMEASURED.get(part, "nothing: gpu-check has the networks of config.yaml alone")
-
-
-def choose_kind(planned: Sequence[Any], rates: Sequence[Rate]) -> str | None:
-    """Return the kind of GPU that most of the work has rates on; of equals the newest measured.
-
-    Args:
-        planned: of `works`.
-        rates: all that there are.
-    """
-    kinds = list(dict.fromkeys(rate.kind for rate in reversed(rates)))
-    found = {
-        kind: sum(estimate(w, rates, kind).rate is not None for w in planned) for kind in kinds
-    }
-    return max(kinds, key=lambda kind: found[kind], default=None)
 
 
 def missing_rates(estimates: Iterable[Estimate]) -> list[tuple[str, str, str, str, str]]:

@@ -546,13 +546,13 @@ def _words_of_gains(rows: list[Row]) -> str:
     gains = [cell for row in rows for cell in row.cells if cell.column.is_gain]
     if any(cell.p is not None for cell in gains):
         return (
-            "In bold the gains and losses that are larger than the noise of test patients and "
-            "training runs among all of the table (Holm's correction, 5%; the controls' apart)."
+            "Gains and losses in bold are larger than the noise of test patients and training runs "
+            "among all values of the table (Holm's correction, 5%; controls are tested apart)."
         )
     if any(cell.value is not None for cell in gains):
         return (
-            "An arm was trained once (`repeats: 1`), so that no difference can be told from what "
-            "another seed would have given: none is called a gain or a loss."
+            "An arm was trained only once (`repeats: 1`). No difference can be told from the noise "
+            "of the training seed, so none is marked as a gain or a loss."
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""What a table says of models whose images are no independent draws."""
+"""What a table says of models whose images are not independent of each other."""
 
 from collections.abc import Iterable
 
@@ -23,4 +23,4 @@ def words_of_copies(records: Iterable[tuple[str, Record]]) -> str:
     named = "; ".join(f"{name}: {', '.join(counts)}" for name, counts in found.items() if counts)
     if not named:
         return ""
-    return f"Images that are no draws of their own, though intervals take them for such: {named}."
+    return f"Images that are not independent, although the intervals treat them so: {named}."

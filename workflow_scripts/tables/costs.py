@@ -30,11 +30,11 @@ COSTS: Final = Layout(
     ),
     n_labels=("", ""),
     explanation=(
-        "GPU-hours: elapsed time times allocated GPUs; wall time: elapsed time, added up where "
-        "jobs ran at once; peak memory: the largest resident memory of any task. All count "
-        "every attempt, failed and repeated ones included. Shared: what no model has "
-        "to itself (the cohort, features of real images, networks trained on real data alone), "
-        "counted once. The jobs of a SLURM group bear its cost in equal parts. The tables "
+        "GPU-hours are elapsed time times allocated GPUs. Wall time is elapsed time, added up also "
+        "where jobs ran at once. Peak memory is the largest resident memory of any task. Every "
+        "attempt counts, failed and repeated ones included. Shared is the work that all models "
+        "need (the cohort, features of real images, networks trained on real data alone); it is "
+        "counted once. The jobs of a SLURM group share its cost in equal parts. The tables "
         "themselves are not counted."
     ),
 )
@@ -102,24 +102,24 @@ def _told_of_sources(attempts: Sequence[Attempt], accounted: bool) -> list[str]:
         reasons = Counter(a.reason for a in counted if a.job_id and a.reason)
         why = f" ({reasons.most_common(1)[0][0]})" if reasons else ""
         told.append(
-            f"There is no accounting of this run{why}: the table stands on Snakemake's benchmark "
-            "files alone, which only attempts that succeed leave, the last one of each job. GPUs "
-            "are those that the rules ask for."
+            f"There is no accounting of this run{why}. The table counts Snakemake's benchmark "
+            "files alone: each job has one, of its last attempt that succeeded. GPUs are those "
+            "that the rules ask for."
         )
     else:
         alone = [a for a in counted if a.source == "benchmark"]
         if alone:
             told.append(
-                f"Of {len({a.job for a in alone})} of {len({a.job for a in counted})} jobs, which "
-                "SLURM's accounting does not have, Snakemake's benchmark file is known alone, that "
-                "of the last attempt that succeeded."
+                f"SLURM's accounting lacks {len({a.job for a in alone})} of "
+                f"{len({a.job for a in counted})} jobs. Of these, only Snakemake's benchmark file "
+                "is known: that of the last attempt that succeeded."
             )
     others = {attempt.job for attempt in attempts if attempt.model == OTHER}
     if others:
         told.append(
             f"Left out: {len(others)} {_plural('job', str(len(others)))} of models that are not in "
-            "this run, of rules that are no more, or of SLURM groups that ended before they said "
-            "what they were."
+            "this run, of rules that no longer exist, or of SLURM groups that ended before their "
+            "jobs were known."
         )
     return told
 

@@ -9,7 +9,7 @@ from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.tables.assemble import Cell, Row, Table, is_few
 from workflow_scripts.tables.examples import Gallery, Shown
 from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry
-from workflow_scripts.tables.report_pages import by_page
+from workflow_scripts.tables.report_pages import OVERVIEW_PAGE, PAGES, Page, by_page
 
 _SETTINGS: Final = {
     "base": "Base checkpoint",
@@ -90,6 +90,7 @@ class ModelCard:
         by_page: its numbers by the page that has their tables.
         missing: what was not measured, and why.
         costs: its rows of the cost table.
+        sections: key and title of each, in the order of the card; a key stands once.
     """
 
     model: ModelEntry
@@ -99,6 +100,7 @@ class ModelCard:
     by_page: dict[str, tuple[TableNumbers, ...]]
     missing: tuple[Missing, ...]
     costs: tuple[Row, ...]
+    sections: tuple[tuple[str, str], ...]
 
 
 def model_cards(
@@ -107,6 +109,7 @@ def model_cards(
     models: Sequence[ModelEntry],
     gallery: Gallery | None,
     costs: Table | None,
+    shown: Sequence[Page] = (OVERVIEW_PAGE, *PAGES),
 ) -> list[ModelCard]:
     """Return a card for each model, competitors first, then controls.
 
@@ -116,6 +119,7 @@ def model_cards(
         models: in the order of the tables.
         gallery: example images; None shows none.
         costs: the cost table, where there is one.
+        shown: pages of the report whose tables a card repeats, in order.
     """
     pages = by_page(table.layout for table in tables.values())
     cards = []
@@ -129,18 +133,36 @@ def model_cards(
             for page, layouts in pages.items()
         }
         everything = [found for page in numbers.values() for found in page]
+        samples = tuple(_samples(gallery, model)) if gallery else ()
+        measured = {p: found for p, found in numbers.items() if any(t.measured for t in found)}
+        filled = {*measured, *(["samples"] if samples else [])}
+        if model.settings and not model.is_control:
+            filled.add("settings")
         cards.append(
             ModelCard(
                 model,
                 _numbers(glance, model.key),
                 tuple((_SETTINGS.get(k, _words(k)), _value(v)) for k, v in model.settings.items()),
-                tuple(_samples(gallery, model)) if gallery else (),
-                {page: found for page, found in numbers.items() if any(t.measured for t in found)},
+                samples,
+                measured,
                 tuple(_missing(everything)),
                 tuple(row for row in costs.rows if row.key == model.key) if costs else (),
+                _sections(filled, shown),
             )
         )
     return cards
+
+
+def _sections(filled: set[str], shown: Sequence[Page]) -> tuple[tuple[str, str], ...]:
+    """Return the sections of a card: one for each page that has something of the model.
+
+    What was not measured and the cost always have one. A section's key is its page's, so that what
+    a card adds to a page's tables (settings, cost) stands with them under one heading.
+    """
+    titles = {"samples": "Samples"}
+    titles |= {page.key: page.title for page in shown if page.key in filled}
+    titles |= {"missing": "Not measured, and why", "cost": "Cost"}
+    return tuple((key, title) for key, title in titles.items() if key != "samples" or key in filled)
 
 
 def rank_of(table: Table, row: Row, j: int) -> tuple[int | None, int]:

@@ -7,7 +7,7 @@ from workflow_scripts.tables.assemble import Cell, Table
 from workflow_scripts.tables.models import ModelEntry
 
 SEEN: Final = 0.5
-"""A lens that raises its alarm for fewer of the copies is no protection."""
+"""The share of copies that a lens must see: one that sees fewer misses them."""
 
 _LENSES: Final = {
     "reid_seen": "the re-ID score",
@@ -60,12 +60,14 @@ def attacker_sentence(table: Table) -> str | None:
         protocol = row.label.split(", ")[-1]
         sentences.append(
             f"Under the protocol {protocol}, the re-identification network tells patients apart "
-            f"with an AUC of {auc.text}, and unrelated real radiographs put {chance.text} of "
-            f"{chance.n:,} prompts above δ."
+            f"with an AUC of {auc.text}; by chance, unrelated real radiographs put "
+            f"{chance.text} of {chance.n:,} prompts above δ."
         )
     if not sentences:
         return None
-    return " ".join([*sentences, "A model's count says something only where it is larger."])
+    return " ".join(
+        [*sentences, "A model's count is evidence only where it is larger than that of chance."]
+    )
 
 
 def _listed(cells: Sequence[Cell]) -> str:

@@ -4,11 +4,12 @@ python -m workflow_scripts.tables.report --results results/tables/tables.json
     --manifest results/cohort/manifest.parquet --prompts results/cohort/prompts/test.parquet
     --images sd_v1_4=results/generate/sd_v1_4/test/part-00000-of-00004.parquet
     --tables results/tables --jobs results/costs/jobs.csv --figures results/tables
-    --output results/tables/report.html
+    --config '{"run_models": ["sd_v1_4"], ...}' --output results/tables/report.html
 """
 
 import argparse
 import base64
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from workflow_scripts.common.access import unreadable
-from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file, write_text
-from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.manifest import FINDINGS, read_prompts
 from workflow_scripts.costs.attempts import read_attempts
+from workflow_scripts.preflight.rates import read_rates
 from workflow_scripts.tables import dot_plot
 from workflow_scripts.tables.assemble import Cell, Row, Table, noted
 from workflow_scripts.tables.audit_page import read_audit
@@ -32,6 +34,7 @@ from workflow_scripts.tables.pages import render
 from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
 from workflow_scripts.tables.published import PAPER_DATASET
 from workflow_scripts.tables.records_in import REAL
+from workflow_scripts.tables.report_answers import answers
 from workflow_scripts.tables.report_figures import figures_by_page
 from workflow_scripts.tables.report_pages import (
     DOWNSTREAM_NOTE,
@@ -41,7 +44,8 @@ from workflow_scripts.tables.report_pages import (
     by_page,
     navigation,
 )
-from workflow_scripts.tables.results import read_results
+from workflow_scripts.tables.report_plan import PlanSection, plan_section
+from workflow_scripts.tables.results import Results, read_results
 from workflow_scripts.tables.utility_words import GAINS, correlation_sentence, gain_sentence
 
 log = logging.getLogger(__name__)
@@ -67,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--tables", required=True, help="folder that tables.build wrote")
     parser.add_argument("--jobs", help="attempts of every job (CSV), as costs.build wrote them")
+    parser.add_argument(
+        "--config", help="the run's config (JSON): its plan then stands beside what the run took"
+    )
     parser.add_argument("--figures", help="folder that tables.build_figures wrote")
     parser.add_argument(
         "--audit", help="audit of the paper (JSON); without it, its page is left out"
@@ -81,6 +88,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     on_page = by_page(table.layout for table in tables.values())
     glance = at_a_glance(tables, models)
     audit = read_audit(args.audit) if args.audit else None
+    plan = None
+    if args.config and args.jobs:
+        plan = _plan(args.config, args.jobs, args.prompts, results)
+    spent = costs["sentence"] if costs else None
     drawn = figures_by_page(args.figures) if args.figures else {}
     context = {
         "dataset": results.dataset,
@@ -91,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "cohort": results.cohort,
         "findings": FINDINGS,
         "attrition": results.attrition,
+        "answers": answers(tables, glance, models, spent),
         "headlines": headlines(tables),
         "glance": glance,
         "on_page": {
@@ -110,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "downstream_note": DOWNSTREAM_NOTE,
         "foretells": correlation_sentence(tables["table10b_rank_correlations"]),
         "costs": costs,
+        "plan": plan,
         "dashes": _dashes(tables, models),
         "provenance": results.origins,
         "audit": audit,
@@ -129,9 +142,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             | {
                 "gallery": gallery,
                 "site_pages": pages,
-                "card_pages": [OVERVIEW_PAGE, *pages],
                 "navigation": navigation(pages, models),
-                "cards": model_cards(tables, glance, models, gallery, cost_rows),
+                "cards": model_cards(
+                    tables, glance, models, gallery, cost_rows, (OVERVIEW_PAGE, *pages)
+                ),
             },
         )
 
@@ -174,7 +188,7 @@ def at_a_glance(tables: dict[str, Table], models: Sequence[ModelEntry]) -> Table
                 for cell in row.cells
                 if (cell.column.metric, cell.column.subset) == (metric, "all")
             ]
-            why = "what the models' values are measured against has none of its own"
+            why = "real data is the reference of this measure, so it has no value of its own"
             if key in by_key:
                 why = by_key[key].why_missing(table.layout.stage)
             cell = found[0] if found else Cell(column, None, reason=why)
@@ -218,6 +232,27 @@ def cost_section(
         "sentence": cost_sentence(table, attempts),
         "entry": {"table": table, "files": _downloads(folder, COSTS.stem)},
     }
+
+
+def _plan(config: str, jobs: str, prompts: str, results: Results) -> PlanSection:
+    """Return what the plan of a config said beside what the run took.
+
+    Args:
+        config: the run's, as JSON.
+        jobs: CSV of attempts.
+        prompts: the test prompt set.
+        results: of the run.
+
+    Raises:
+        InputError: no JSON, or a file that cannot be read.
+    """
+    try:
+        settings = json.loads(config)
+    except ValueError as error:
+        raise InputError(f"not JSON: {error}", "--config") from None
+    attempts = read_attempts(jobs)
+    asked = len(read_prompts(prompts))
+    return plan_section(settings, results.cohort, asked, attempts, results.models, read_rates())
 
 
 def gain_plots(tables: dict[str, Table]) -> list[dict[str, Any]]:
@@ -277,7 +312,7 @@ def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:
 def _fidelity_sentence(table: Table) -> str:
     ranked = _by_value(table, "fid", "model")
     if not ranked:
-        return "No model has an FID; the notes say why."
+        return "No model has an FID; the notes of Table 1 say why."
     row, cell = ranked[0]
     subject = "has the lowest FID" if len(ranked) > 1 else "has an FID of"
     text = f"{row.label} {subject}{',' if len(ranked) > 1 else ''} {_with_bounds(cell)}."
@@ -291,38 +326,35 @@ def _fidelity_sentence(table: Table) -> str:
 def _privacy_sentence(table: Table) -> str:
     ranked = _by_value(table, "reid_mean_of_max", "model")
     if not ranked:
-        return "No model has a re-identification score; the notes say why."
+        return "No model has a re-identification score; the notes of Table 3 say why."
     row, cell = ranked[-1]
     count = next(own for own in row.cells if own.column.metric == "reid_count")
-    text = f"{'Riskiest is ' if len(ranked) > 1 else ''}{row.label}, with an average score of "
-    text += f"{_with_bounds(cell)}"
+    subject = "has the highest average score," if len(ranked) > 1 else "has an average score of"
+    text = f"{row.label} {subject} {_with_bounds(cell)}."
     if count.value is not None:
-        text += f"; {count.text} of {count.n:,} prompts exceed the threshold δ"
-    return text + "."
+        verb = "exceeds" if count.value == 1 else "exceed"
+        text += f" {count.text} of its {count.n:,} prompts {verb} the threshold δ."
+    return text
 
 
 def _utility_sentence(table: Table, gains: Table) -> str:
     ranked = _by_value(table, "auroc", "model")
     if not ranked:
-        return "No model has a mean AUROC; the notes say why."
+        return "No model has a mean AUROC; the notes of Table 4 say why."
     row, cell = ranked[0]
     real = _by_value(table, "auroc", "real")
+    text = f"Training on real images and those of {row.label} gives a mean AUROC of "
     if not real:
-        return f"With {row.label}'s images the mean AUROC is {_with_bounds(cell)}."
+        return f"{text}{_with_bounds(cell)}."
+    text += f"{cell.text}; real images alone give {real[0][1].text}."
     gain = next((c for r, c in _by_value(gains, "auroc_gain", "model") if r.key == row.key), None)
-    text = (
-        f"With {row.label}'s images beside the real ones the mean AUROC is {cell.text}, with the "
-        f"real ones alone {real[0][1].text}"
-    )
     if gain is None or gain.interval is None or gain.bounds is None:
-        return text + "."
-    text += f": a difference of {gain.text} ({gain.bounds[0]} to {gain.bounds[1]})"
+        return text
+    text += f" The difference is {gain.text} ({gain.bounds[0]} to {gain.bounds[1]})"
     if gain.p is None:
-        return (
-            text + ", which one training run cannot tell from what another seed would have given."
-        )
+        return text + ". With one training run it cannot be told from the noise of the seed."
     if not gain.beyond_noise:
-        return text + ", which is within its noise."
+        return text + ", which is within noise."
     return text + "."
 
 

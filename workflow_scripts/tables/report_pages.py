@@ -35,97 +35,96 @@ PAGES: Final = tuple(
             "fidelity",
             "Fidelity",
             "Results",
-            "How near the generated images come to the radiographs that their prompts describe: as "
-            "a whole, for each finding, and to what their captions say.",
+            "How close the generated images are to the radiographs that their prompts describe, as "
+            "a whole and for each finding, and how well they match their captions.",
         ),
         (
             "privacy",
             "Privacy",
             "Results",
-            "How much the generated images give away of the patients that a model was trained on, "
-            "and how good the attacker is who asks.",
+            "How much the generated images reveal about the patients that a model was trained on, "
+            "and how good the attacker is.",
         ),
         (
             "classification",
             "Classification",
             "Results",
-            "A classifier of 14 findings learns from real images, from both, or from synthetic "
-            "ones alone, and is tested on real patients.",
+            "A classifier of 14 findings is trained on real images, on synthetic images, or on "
+            "both. It is tested on real patients.",
         ),
         (
             "segmentation",
             "Segmentation",
             "Results",
-            "A network that outlines the clavicles learns from real images, or from real and "
-            "synthetic ones, and is tested on real patients.",
+            "A network that outlines the clavicles is trained on real images, or on real and "
+            "synthetic images. It is tested on real patients.",
         ),
         (
             "reports",
             "Report generation",
             "Results",
-            "A generator of reports learns from real images, from both, or from synthetic ones "
-            "alone; its reports are compared with those that radiologists wrote.",
+            "A report generator is trained on real images, on synthetic images, or on both. Its "
+            "reports are compared with those that radiologists wrote.",
         ),
         (
             "ranks",
             "Ranks",
             "Results",
-            "The models in order, and whether one order foretells another.",
+            "The models in order, and whether an order by one measure predicts another.",
         ),
         (
             "images",
             "Images",
             "Results",
-            "The same captions across models, the real radiograph first.",
+            "Images of the same captions by every model, beside the real radiograph.",
         ),
         (
             "cohort",
             "Cohort",
             "Method",
-            "The radiographs that models are trained on and compared with, and what was left out.",
+            "The radiographs that the models are trained on and compared with, and those that were "
+            "left out.",
         ),
         (
             "settings",
             "Settings",
             "Method",
-            "How the models were fine-tuned and sampled, and how the networks that measure their "
-            "use were trained.",
+            "How the models were fine-tuned and sampled, and how the downstream networks were "
+            "trained.",
         ),
         (
             "cost",
             "Cost",
             "Method",
-            "What the run took, by stage and model.",
+            "What the run cost, by stage and model, beside what was planned.",
         ),
         (
             "audit",
             "Audit of the paper",
             "Appendix",
-            "Every number of the paper that follows from others, computed again from the paper's "
-            "own tables.",
+            "Statements of the paper, recomputed from its own tables.",
         ),
         (
             "dashes",
-            "Reasons of dashes",
+            "Missing values",
             "Appendix",
-            "Every dash of the tables and why there is no value.",
+            "Every dash in the tables, with the reason why there is no value.",
         ),
         (
             "provenance",
             "Provenance",
             "Appendix",
-            "What made the records that all of these numbers come from.",
+            "The code, libraries and devices that made the records behind these numbers.",
         ),
     )
 )
 """In the order of the navigation, after the overview and before the models."""
 
 DOWNSTREAM_NOTE: Final = (
-    "A difference is a finding where it is larger than the noise of test patients and training "
-    "runs among all of its table (Holm's correction); there it stands in bold. With one training "
-    "run of an arm (repeats: 1) the seed's noise is not known, and nothing is called a gain or a "
-    "loss. What the control of training copies gains, more training steps gave: it holds nothing "
-    "new."
+    "A gain or loss is in bold where it is larger than the noise of test patients and training "
+    "runs, among all values of its table (Holm's correction). With one training run of an arm "
+    "(repeats: 1) the noise of the seed is not known, and no value is called a gain or a loss. The "
+    "control of training copies holds no new information: its gain comes from more training steps."
 )
 """What the pages of downstream's tasks say of gains."""
 

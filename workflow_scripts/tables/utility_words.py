@@ -62,23 +62,20 @@ def gain_sentence(table: Table, gain: Gain) -> str | None:
             group.append(f"{row.label} ({_signed(cell.text)})")
     parts = []
     if helps:
-        parts.append(f"the images of {_listed(helps)} add to the {gain.name} of real data alone")
+        parts.append(f"the images of {listed(helps)} raise the {gain.name} of real data alone")
     if harms:
-        parts.append(f"those of {_listed(harms)} take from it" if helps else _harm(harms, gain))
+        parts.append(f"those of {listed(harms)} lower it" if helps else _harm(harms, gain))
     if open_:
-        parts.append(
-            f"{_listed(open_)} {'makes' if len(open_) == 1 else 'make'} no difference beyond noise"
-        )
+        parts.append(f"{listed(open_)} {'is' if len(open_) == 1 else 'are'} within noise")
     if once:
         parts.append(
-            f"{_listed(once)} {'stands' if len(once) == 1 else 'stand'} open: with one training "
-            "run of an arm no difference can be told from what another seed would have given"
+            f"{listed(once)} cannot be told from noise, because an arm was trained only once"
         )
     return f"{gain.task}: {'; '.join(parts)}." if parts else None
 
 
 def correlation_sentence(table: Table) -> str | None:
-    """Return how far fidelity foretells utility over the models; None without values.
+    """Return how well fidelity predicts utility over the models; None without values.
 
     Args:
         table: Table 10b.
@@ -91,7 +88,7 @@ def correlation_sentence(table: Table) -> str | None:
     if not parts:
         return None
     return (
-        f"Does fidelity foretell utility? Over the models, Spearman's correlation of FID with "
+        f"Does fidelity predict utility? Over the models, Spearman's correlation of FID with "
         f"{'; with '.join(parts)} (Table 10b)."
     )
 
@@ -105,12 +102,13 @@ def _correlation(row: Row) -> str | None:
 
 
 def _harm(harms: Sequence[str], gain: Gain) -> str:
-    return f"the images of {_listed(harms)} take from the {gain.name} of real data alone"
+    return f"the images of {listed(harms)} lower the {gain.name} of real data alone"
 
 
 def _signed(text: str) -> str:
     return text if text.startswith("-") else f"+{text}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names as people list them: A, B and C."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

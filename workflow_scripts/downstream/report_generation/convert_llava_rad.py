@@ -48,13 +48,12 @@ from workflow_scripts.common.checkpoints import load_exactly, load_state
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_folder
 from workflow_scripts.downstream.report_generation.layout import (
-    BASE,
     IMAGE_TOKEN,
     PUBLISHED,
-    RELEASED,
     check_start,
 )
 from workflow_scripts.downstream.report_generation.prompts import QUESTION
+from workflow_scripts.downstream.report_generation.stages import BASE, RELEASED
 from workflow_scripts.features.encoders.layout import need, read_json
 from workflow_scripts.features.encoders.transform import SIDECAR
 

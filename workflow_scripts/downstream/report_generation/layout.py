@@ -21,10 +21,6 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.features.encoders.layout import read_json
 from workflow_scripts.features.encoders.transform import SIDECAR, ImageTransform, read_transform
 
-BASE: Final = "base"
-RELEASED: Final = "released"
-"""The folders that the conversion writes: the untrained start, and LLaVA-Rad as it was released."""
-
 IMAGE_TOKEN: Final = "<image>"
 PUBLISHED: Final = ImageTransform(
     size=518,

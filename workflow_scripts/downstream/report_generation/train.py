@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from workflow_scripts.common.as_published import PROTOCOLS, Deviations, deviations
+from workflow_scripts.common.as_published import PROTOCOLS, deviations
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.devices import accelerator_on, device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
@@ -47,8 +47,6 @@ from workflow_scripts.downstream.report_generation.data import (
 from workflow_scripts.downstream.report_generation.generate import generate_reports
 from workflow_scripts.downstream.report_generation.images import Ahead, Squares, training_order
 from workflow_scripts.downstream.report_generation.layout import (
-    BASE,
-    RELEASED,
     check_start,
     image_tokens,
     read_llava_config,
@@ -69,6 +67,7 @@ from workflow_scripts.downstream.report_generation.network import (
 from workflow_scripts.downstream.report_generation.prompts import Prompts, ReportTokenizer
 from workflow_scripts.downstream.report_generation.schedule import warmup_then_cosine
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
+from workflow_scripts.downstream.report_generation.stages import Stage, plan_of
 from workflow_scripts.finetune.data import digest_of_files
 
 log = logging.getLogger(__name__)
@@ -83,62 +82,6 @@ _DECIDE_NOTHING: Final = (
     "gradient_checkpointing",
 )
 """Settings that change no weight and no report; what `start` holds is told by its digest."""
-
-_PUBLISHED_EPOCHS: Final = {"real_only": 3, "augmented": 10, "synthetic_only": 5}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of training.
-
-    Attributes:
-        name: `projector` (the first) or `adapter` (the second).
-        form: of the prompt, see prompts.py.
-        epochs, batch_size, learning_rate: of the stage.
-    """
-
-    name: str
-    form: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a setting starts from and which stages it goes through.
-
-    Attributes:
-        start: the folder of the start, below `--start`.
-        new_projector: whether the projector is drawn anew.
-        stages: in order.
-    """
-
-    start: str
-    new_projector: bool
-    stages: tuple[Stage, ...]
-
-
-def plan_of(setting: str, settings: ReporterSettings, switches: Deviations) -> Plan:
-    """Return how an arm with a setting (`SETTINGS`) is trained."""
-    epochs = settings.epochs
-    if switches.report_epochs_by_setting:
-        epochs = _PUBLISHED_EPOCHS.get(setting, epochs)
-    projector = Stage(
-        "projector",
-        "plain",
-        settings.projector_epochs,
-        settings.projector_batch_size,
-        settings.projector_learning_rate,
-    )
-    form = "v1_stored" if switches.report_stored_question else "v1"
-    adapter = Stage("adapter", form, epochs, settings.batch_size, settings.learning_rate)
-    if setting == "released":
-        return Plan(RELEASED, False, ())
-    if setting == "synthetic_only":
-        start = BASE if switches.report_synthetic_from_base else RELEASED
-        return Plan(start, False, (adapter,))
-    return Plan(BASE, True, (projector, adapter))
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def draw_costs(table: Table) -> Drawing | None:
     axes.grid(axis="x", color=RULE, linewidth=0.7, zorder=0)
     figure.legend(loc="outside upper left", ncols=5, frameon=False)
     title = f"{name} by model and stage"
-    text = f"{title}, over all attempts; what models share stands last."
+    text = f"{title}, over all attempts. The last bar is work that the models share."
     if unknown:
         text += " What is not known, a dash in the table, is not drawn."
     return Drawing(figure, "costs", title, text)

@@ -27,22 +27,22 @@ from workflow_scripts.tables.figures.style import (
 
 PATHOLOGY_CAPTIONS: Final = {
     "KID": (
-        "KID per pathology, the most frequent finding first, with intervals. KID is free of the "
-        "bias by sample size, so that findings of different frequency can be compared; a perfect "
-        "generator stands around zero, at times below."
+        "KID per pathology, the most frequent finding first, with intervals. KID has no bias by "
+        "sample size, so findings of different frequency can be compared. A perfect generator "
+        "scores about zero, sometimes below."
     ),
     "FID": (
-        "FID per pathology, in the same order. The thick gray mark is the floor: two groups of "
-        "radiographs with the finding (of all, where few have it), no patient in both, at as many "
-        "images. It is what real images of other patients score, not the least that is possible: "
-        "a generator that takes more from its caption may stand below it."
+        "FID per pathology, in the same order. The thick gray mark is the floor: the FID between "
+        "two groups of real radiographs with the finding (of all radiographs, where few have it), "
+        "with no patient in both, at the same number of images. The floor is no lower bound: a "
+        "generator that takes more from its caption than the finding may score below it."
     ),
 }
 PREVALENCE_CAPTION: Final = (
     "Fidelity against prevalence, and the mean of the models' rank correlations (1: the rarer "
-    "finding is always the worse one). FID grows as images get fewer, for a perfect generator too: "
-    "the dashed floor is what real images score against other patients'. What is left when it is "
-    "taken off, and KID, which has no such bias, say whether rare findings are drawn worse."
+    "finding is always the worse one). FID grows as there are fewer images, for a perfect "
+    "generator, too: the dashed floor is what real images score against other patients'. FID less "
+    "its floor, and KID, which has no such bias, show whether models draw rare findings worse."
 )
 
 

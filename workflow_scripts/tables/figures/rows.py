@@ -69,8 +69,8 @@ def draw_gains(
         axes.set_xlabel(f"Gain in {gain.name}")
     caption = (
         f"{_GAINS_TITLE}: the difference to training on the real images alone, over the same draws "
-        "of test patients, with 95% intervals, which hold the noise of training only where an arm "
-        "was trained more than once. Controls are gray."
+        "of test patients, with 95% intervals. The intervals include the noise of training only "
+        "where an arm was trained more than once. Controls are gray."
     )
     return Drawing(figure, "gains", _GAINS_TITLE, caption)
 
@@ -189,10 +189,10 @@ def draw_privacy(
     counts = sorted({spread.prompts for spread in distributions})
     n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     caption = (
-        f"{_PRIVACY_TITLE}. Each of {n} prompts counts with its riskiest image, compared with the "
+        f"{_PRIVACY_TITLE}. The riskiest image of each of {n} prompts is compared with the "
         "training radiograph that the prompt describes. Mark: the median prompt; thick line: the "
         "middle half; thin line: 5% to 95%; dots: the extremes. Training copies are the ceiling of "
-        "risk, held-out real images show other patients."
+        "risk; held-out real images show other patients."
     )
     return Drawing(figure, "privacy", _PRIVACY_TITLE, caption)
 

@@ -92,9 +92,9 @@ def draw_fidelity_utility(
     )
     caption = (
         f"{_UTILITY_TITLE}: FID (RAD-DINO) against what a model's images add to real ones, with "
-        "95% intervals where there are any. Above the line the images help. In the titles "
+        "95% intervals where they are known. Above the line the images help. The titles give "
         "Spearman's correlation over the models (1: the more faithful is always the more useful; "
-        "Table 10b); controls, gray, are not counted, and those far from the models are not shown."
+        "Table 10b). Controls, in gray, do not count; those far from the models are not shown."
     )
     return Drawing(figure, "fidelity-utility", _UTILITY_TITLE, caption)
 
@@ -167,8 +167,8 @@ def draw_pareto(
         f"{_PARETO_TITLE}: KID against the average re-identification score, with 95% intervals; "
         "the larger the mark, the more the model's images add to the mean AUROC of real ones (in "
         "brackets). Ringed: no other model is as good in all three and better in one (Table 8c). "
-        "Controls, gray, do not compete; nor does a model that lacks a value or whose gain is of "
-        "one training run. Controls far from the models are not shown."
+        "Controls, in gray, do not compete; nor does a model that lacks a value or whose gain is "
+        "of one training run. Controls far from the models are not shown."
     )
     return Drawing(figure, "pareto", _PARETO_TITLE, caption)
 

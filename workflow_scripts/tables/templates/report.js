@@ -147,6 +147,27 @@
     }));
   });
 
+  // A table that is wider than the page says so above it, and fades where it goes on.
+  const boxes = new ResizeObserver((entries) => entries.forEach(({ target }) => tellWidth(target)));
+  const tellWidth = (box) => {
+    const hint = box.previousElementSibling;
+    const hidden = [...box.querySelectorAll("thead th")].filter(
+      (header) => header.getBoundingClientRect().right > box.getBoundingClientRect().right + 2);
+    hint.hidden = box.scrollWidth <= box.clientWidth + 1;
+    box.classList.toggle("scrolls", !hint.hidden && hidden.length > 0);
+    hint.textContent = hidden.length
+      ? `${hidden.length} more ${hidden.length === 1 ? "column" : "columns"}: scroll sideways →`
+      : "← Scroll back for the first columns";
+  };
+  all(".scroll").forEach((box) => {
+    const hint = document.createElement("p");
+    hint.className = "more";
+    hint.hidden = true;
+    box.before(hint);
+    box.addEventListener("scroll", () => tellWidth(box), { passive: true });
+    boxes.observe(box);
+  });
+
   // Enlarged images and figures: Escape, the button and a click outside close; focus goes back.
   const box = document.getElementById("lightbox");
   const enlarge = (shown, words, from) => {

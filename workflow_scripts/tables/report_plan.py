@@ -1,0 +1,209 @@
+"""What the plan said beside what the run took: GPU-hours by stage, for the report.
+
+The plan is the cost model's (`preflight/cost_model.py`): measured rates times what the config asks
+for. Where no rate was measured there is no estimate, and the table says so; nothing is guessed.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from workflow_scripts.costs import jobs
+from workflow_scripts.costs.attempts import Attempt
+from workflow_scripts.costs.sums import STAGES, cost_of, is_accounted
+from workflow_scripts.preflight.cost_model import (
+    SHARED,
+    Cohort,
+    Estimate,
+    choose_kind,
+    estimate,
+    works,
+)
+from workflow_scripts.preflight.rates import Rate, kind_of
+from workflow_scripts.tables.assemble import Cell, Row, Table, noted
+from workflow_scripts.tables.cohort_counts import SplitCounts
+from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.models import ModelEntry
+
+NOT_PLANNED: Final = "the plan has no work on GPUs in this stage"
+NO_JOB: Final = "no job of this stage has run"
+NEVER: Final = "no rate was ever measured: run `make gpu-check` on a GPU"
+
+PLAN: Final = Layout(
+    stem="plan",
+    number="P",
+    title="What the plan said, and what the run took",
+    stage="tables",
+    family=None,
+    columns=(
+        Column("GPU-hours, planned", "planned_gpu_hours", "none", 3),
+        Column("Work without a rate", "without_rate", "none", 0),
+        Column("GPU-hours, taken", "gpu_hours", "none", 3),
+        Column("Wall time, taken (h)", "wall_hours", "none", 3),
+    ),
+    n_labels=("", ""),
+    row_header="Stage",
+    explanation=(
+        "A planned value is a measured rate times what the config asks for, added up over the "
+        "pieces of work that have a rate. Pieces without a rate are counted beside it; where there "
+        "are any, the planned value is a lower bound. The run's values count every attempt, failed "
+        "and repeated ones included; the plan counts each job once."
+    ),
+)
+
+
+@dataclass(frozen=True)
+class PlanSection:
+    """What the report says of the plan.
+
+    Attributes:
+        sentence: the two sums.
+        stages: a row for each stage, and the total.
+        models: a row for each model and stage.
+    """
+
+    sentence: str
+    stages: Table
+    models: Table
+
+
+def plan_section(
+    config: Mapping[str, Any],
+    cohort: Mapping[str, SplitCounts],
+    prompts: int,
+    attempts: Sequence[Attempt],
+    models: Sequence[ModelEntry],
+    rates: Sequence[Rate],
+) -> PlanSection:
+    """Return what the plan said beside what the run took.
+
+    Args:
+        config: the run's, validated.
+        cohort: counts of the splits.
+        prompts: unique captions of the test set.
+        attempts: all that the run made; those of models that are not in it are left out.
+        models: of the run, in the order of the rows.
+        rates: all that were measured.
+    """
+    own = [attempt for attempt in attempts if attempt.model != jobs.OTHER]
+    planned = works(config, _cohort(cohort, prompts))
+    used = kind_of_run(own)
+    kind = used or choose_kind(planned, rates)
+    made = [estimate(work, rates, kind or "") for work in planned]
+    accounted = is_accounted(own)
+
+    def row(key: str, label: str, estimates: list[Estimate], taken: list[Attempt]) -> Row:
+        kind_of_row = "total" if key == "total" else "stage"
+        cells = (*_planned(estimates, kind), *_taken(taken, accounted))
+        return Row(key, label, kind_of_row, (), cells)
+
+    by_stage = [
+        row(stage, title, [e for e in made if e.work.stage == stage], _of(own, stage))
+        for stage, title in STAGES.items()
+        if any(e.work.stage == stage for e in made) or _of(own, stage)
+    ]
+    by_stage.append(row("total", "All stages", made, own))
+    by_model = []
+    names = [(model.key, model.key, model.name) for model in models]
+    for key, planned_as, name in [*names, (jobs.SHARED, SHARED, "Shared")]:
+        for stage, title in STAGES.items():
+            estimates = [e for e in made if (e.work.model, e.work.stage) == (planned_as, stage)]
+            taken = [a for a in _of(own, stage) if a.model == key]
+            if estimates or taken:
+                by_model.append(row(f"{planned_as}-{stage}", f"{name}: {title}", estimates, taken))
+    return PlanSection(
+        _sentence(by_stage[-1], len(made), kind),
+        _table(PLAN, by_stage, kind, used),
+        _table(PLAN, by_model, kind, used),
+    )
+
+
+def kind_of_run(attempts: Sequence[Attempt]) -> str | None:
+    """Return the kind of GPU that most attempts ran on; None where none is known."""
+    kinds = Counter(kind_of(attempt.gpu_model) for attempt in attempts if attempt.gpu_model)
+    return kinds.most_common(1)[0][0] if kinds else None
+
+
+def _cohort(counts: Mapping[str, SplitCounts], prompts: int) -> Cohort:
+    held_out = [counts[split].images for split in ("validate", "test") if split in counts]
+    return Cohort(
+        counts["train"].captioned if "train" in counts else None,
+        counts["test"].images if "test" in counts else None,
+        prompts,
+        sum(held_out) if held_out else None,
+        "the manifest",
+    )
+
+
+def _of(attempts: Sequence[Attempt], stage: str) -> list[Attempt]:
+    return [attempt for attempt in attempts if attempt.stage == stage]
+
+
+def _planned(estimates: Sequence[Estimate], kind: str | None) -> tuple[Cell, Cell]:
+    hours, without = PLAN.columns[:2]
+    if not estimates:
+        return Cell(hours, None, reason=NOT_PLANNED), Cell(without, None, reason=NOT_PLANNED)
+    known = [one.gpu_hours for one in estimates if one.gpu_hours is not None]
+    lacking = Cell(without, float(len(estimates) - len(known)))
+    if known:
+        return Cell(hours, float(sum(known))), lacking
+    return Cell(hours, None, reason=_why_none(estimates, kind)), lacking
+
+
+def _why_none(estimates: Sequence[Estimate], kind: str | None) -> str:
+    """Return why none of the work has an estimate: what would have to be measured."""
+    if kind is None:
+        return NEVER
+    parts = list(dict.fromkeys(one.work.parts[0] for one in estimates if one.rate is None))
+    if not parts:
+        return "how much work there is was not known"
+    listed = f"{', '.join(parts[:3])}{' and others' if len(parts) > 3 else ''}"
+    return f"no rate was measured on the {kind} with this run's settings: {listed}"
+
+
+def _taken(attempts: Sequence[Attempt], accounted: bool) -> tuple[Cell, Cell]:
+    columns = PLAN.columns[2:]
+    if not attempts:
+        return Cell(columns[0], None, reason=NO_JOB), Cell(columns[1], None, reason=NO_JOB)
+    cost = cost_of(attempts, accounted)
+    values = (cost.gpu_hours, cost.wall_hours)
+    first, second = (
+        Cell(column, value, reason=cost.reasons.get(column.metric))
+        for column, value in zip(columns, values, strict=True)
+    )
+    return first, second
+
+
+def _sentence(total: Row, pieces: int, kind: str | None) -> str:
+    planned, without, taken, _ = total.cells
+    took = f"The run took {taken.text} GPU-hours."
+    if taken.value is None:
+        took = "What the run took is not known."
+    if kind is None:
+        return f"No rate was ever measured, so that the plan has no hours. {took}"
+    if planned.value is None:
+        return (
+            f"The plan has no hours: no rate was measured on the {kind} for any of its "
+            f"{pieces} pieces of work. {took}"
+        )
+    least = f"at least {planned.text}" if without.value else planned.text
+    told = f"The plan for the {kind} said {least} GPU-hours"
+    if without.value:
+        told += f"; {without.text} of its {pieces} pieces of work have no measured rate"
+    return f"{told}. {took}"
+
+
+def _table(layout: Layout, rows: Sequence[Row], kind: str | None, used: str | None) -> Table:
+    numbered, notes = noted(rows)
+    if kind is None:
+        where = "No rate was ever measured."
+    elif used:
+        where = f"The rates were measured on the {kind}, which the run used."
+    else:
+        where = (
+            f"The run used no GPU whose kind is known, so the rates are those of the {kind}, on "
+            "which most were measured."
+        )
+    caption = f"{layout.title}. {where} {layout.explanation}"
+    return Table(layout, tuple(numbered), (), caption, tuple(notes))
