@@ -178,7 +178,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch):
     def broken(*_):
         raise RuntimeError("disk on fire")
 
-    monkeypatch.setattr(build, "_write_weights", broken)
+    monkeypatch.setattr(build, "_put_all", broken)
     with pytest.raises(RuntimeError, match="fire"):
         build_world(tmp_path / "w", seed=7, patients=10, threads=1)
     assert list(tmp_path.iterdir()) == []

@@ -95,7 +95,7 @@ def _train(labeller: Labeller, captions: list[str], classes: np.ndarray, steps: 
     network = labeller.network.train()
     rows = [torch.tensor(labeller.tokens(caption)) for caption in captions]
     targets = torch.from_numpy(classes)
-    optimiser = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     for _ in range(steps):
         batch = torch.randint(len(rows), (_BATCH,)).tolist()

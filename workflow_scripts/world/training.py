@@ -25,7 +25,7 @@ def training(
     """Yield batches of indices below n; after each, step with the gradients that were left."""
     steps = max(2, round(steps * effort))
     parameters = [p for module in modules for p in module.parameters()]
-    optimiser = torch.optim.AdamW(parameters, learning_rate, weight_decay=0.02)
+    optimiser = torch.optim.AdamW(parameters, learning_rate, weight_decay=0.02, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _Schedule(steps))
     for module in modules:
         module.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
