@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PIXELS: Final = 64
 MERGES: Final = 600
-VAE_STEPS: Final = 350
+VAE_STEPS: Final = 500
 VAE_BATCH: Final = 4
 BASE_STEPS: Final = 100
 BASE_BATCH: Final = 16

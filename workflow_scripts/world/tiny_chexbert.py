@@ -26,7 +26,7 @@ from workflow_scripts.downstream.report_generation.metrics.chexbert_classes impo
 from workflow_scripts.features.encoders.biovil_t_text import load_tokenizer
 from workflow_scripts.world.captions import describe, marked
 from workflow_scripts.world.findings import draw_finding
-from workflow_scripts.world.training import alike, reproducible
+from workflow_scripts.world.training import reproducible
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ BERT: Final = "chexbert/bert"
 """Where the checkpoint and the folder of its BERT lie under the folder of weights."""
 
 _CAPTIONS: Final = 3000
-_STEPS: Final = 380
+_STEPS: Final = 320
 _BATCH: Final = 48
 _WIDTH: Final = 48
 _CLASSES: Final = {1: POSITIVE, 0: NEGATIVE, -1: UNCERTAIN, None: BLANK}
@@ -95,12 +95,10 @@ def _train(labeller: Labeller, captions: list[str], classes: np.ndarray, steps: 
     network = labeller.network.train()
     rows = [torch.tensor(labeller.tokens(caption)) for caption in captions]
     targets = torch.from_numpy(classes)
-    optimiser = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=0.01, fused=True)
+    optimiser = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
-    order: list[int] = []
     for _ in range(steps):
-        order = order or alike([len(row) for row in rows], _BATCH).tolist()
-        batch, order = order[:_BATCH], order[_BATCH:]
+        batch = torch.randint(len(rows), (_BATCH,)).tolist()
         ids = torch.nn.utils.rnn.pad_sequence([rows[k] for k in batch], batch_first=True)
         logits = network(ids, (ids != 0).long())
         losses = [

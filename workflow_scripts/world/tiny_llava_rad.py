@@ -102,11 +102,11 @@ def write_tiny_llava_rad(
         tokens = ReportTokenizer(tokenizer, len(tokenizer), features.shape[2], 2048)
         language_model = _language_model(len(tokenizer))
         teacher = _projector()
-        _learn(language_model, teacher, features, texts, tokens, 400, effort, 8e-3)
+        _learn(language_model, teacher, features, texts, tokens, 600, effort, 8e-3)
         _write_language_model(language_model, out_dir / VICUNA)
         torch.save(_projector_state(teacher, "model."), folder / published.PROJECTOR)
         _add_adapter(language_model)
-        _learn(language_model, teacher, features, texts, tokens, 80, effort, 2e-3)
+        _learn(language_model, teacher, features, texts, tokens, 100, effort, 2e-3)
         _write_adapter(language_model, folder)
         torch.save(
             _projector_state(teacher, "base_model.model.model."), folder / published.NON_LORA
@@ -139,7 +139,7 @@ def _trained_tower(pixels: Tensor, positive: Tensor, effort: float) -> Any:
     )
     head = nn.Linear(_WIDTH, positive.shape[1])
     weight = rarity(positive)
-    for batch in training([tower, head], 450, effort, len(pixels), 3e-3):
+    for batch in training([tower, head], 600, effort, len(pixels), 3e-3):
         patches = _patches(tower, jitter(pixels[batch], *_JITTER))
         logits = head(patches)
         wanted = positive[batch][:, None].expand_as(logits)
@@ -306,8 +306,7 @@ def _learn(
     summaries = tokens.write(texts.summaries, texts.indications, "plain").answers
     words = torch.from_numpy(np.stack([np.resize(summary, width) for summary in summaries]))
     modules = [language_model, projector]
-    lengths = [sum(map(len, one)) for one in texts.wordings]
-    batches = training(modules, steps, effort, len(words), learning_rate, 16, lengths)
+    batches = training(modules, steps, effort, len(words), learning_rate, 16)
     for step, batch in enumerate(batches):
         chosen = written["v1" if step % 4 else "plain"][step % len(texts.wordings[0])]
         answers = [chosen.answers[int(i)] for i in batch]

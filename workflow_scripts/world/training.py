@@ -21,31 +21,17 @@ def training(
     n: int,
     learning_rate: float,
     batch: int = _BATCH,
-    lengths: Sequence[int] | None = None,
 ) -> Iterator[Tensor]:
-    """Yield batches of indices below n; after each, step with the gradients that were left.
-
-    Args:
-        modules: what is trained.
-        steps: of training; `effort` multiplies them.
-        effort: 1, or less for tests that look at no quality.
-        n: number of examples.
-        learning_rate: its highest.
-        batch: number of examples a step.
-        lengths: of the examples' texts, where texts of a batch are padded to its longest: those of
-            a batch are then about as long, which halves the work.
-    """
+    """Yield batches of indices below n; after each, step with the gradients that were left."""
     steps = max(2, round(steps * effort))
     parameters = [p for module in modules for p in module.parameters()]
-    optimiser = torch.optim.AdamW(parameters, learning_rate, weight_decay=0.02, fused=True)
+    optimiser = torch.optim.AdamW(parameters, learning_rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _Schedule(steps))
     for module in modules:
         module.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
     order = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
-        if lengths is not None:
-            order = order if len(order) else alike(lengths, batch)
-        elif len(order) < min(batch, n):
+        if len(order) < min(batch, n):
             order = torch.cat([order, torch.randperm(n)])
         yield order[:batch].unique()
         order = order[batch:]
@@ -53,25 +39,6 @@ def training(
         optimiser.step()
         optimiser.zero_grad()
         schedule.step()
-
-
-def alike(lengths: Sequence[int], batch: int) -> Tensor:
-    """Return a random order of examples whose batches in turn are of about one length each.
-
-    Sorted are eight batches at a time, so that no two rounds have the same batches. Where the
-    examples are no multiple of a batch, the last batch of the order may be any.
-    """
-    shuffled = torch.randperm(len(lengths))
-    length = torch.as_tensor(lengths)
-    batches = [
-        part
-        for some in shuffled.split(8 * batch)
-        for part in some[length[some].argsort(stable=True)].split(batch)
-    ]
-    whole = [part for part in batches if len(part) == batch]
-    rest = [part for part in batches if len(part) < batch]
-    turns = torch.randperm(len(whole)).tolist()
-    return torch.cat([*(whole[turn] for turn in turns), *rest])
 
 
 def rarity(positive: Tensor) -> Tensor:
