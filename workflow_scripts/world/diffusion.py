@@ -173,14 +173,14 @@ def train_vae(pixels: Tensor, steps: int, batch: int, vae: Any = None) -> Any:
     The loss is the absolute error of pixels and of their differences to the neighbour (which keeps
     ribs and noise texture), with a small Kullback-Leibler term.
     """
-    vae = (vae or tiny_vae()).train().to(memory_format=torch.channels_last)  # faster
+    vae = (vae or tiny_vae()).train()
     optimiser = torch.optim.Adam(vae.parameters(), betas=(0.9, 0.99), fused=True)
     progress = Progress("training the VAE", steps, "steps")
     order = torch.randint(len(pixels), (steps, batch))
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = 5e-3 * min(1.0, (step + 1) / 20) * (1 - step / steps)
-        images = pixels[order[step]].contiguous(memory_format=torch.channels_last)
+        images = pixels[order[step]]
         posterior = vae.encode(images).latent_dist
         decoded = vae.decode(posterior.sample()).sample
         loss = (
