@@ -178,7 +178,7 @@ envs/core.yaml: envs/core.lock.txt envs/cuda.txt envs/reports.txt
 # The embedded world and the tests' demo, kept for all checkouts (workflow_scripts/world/store.py).
 clean-cache: CACHE = $(or $(CHEXGENBENCH_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chexgenbench)
 clean-cache:
-	rm -rf $(CACHE)/world $(CACHE)/systems $(CACHE)/demo $(CACHE)/tokenizer-*
+	rm -rf $(CACHE)/world $(CACHE)/systems $(CACHE)/demo $(CACHE)/part-* $(CACHE)/tokenizer-*
 
 clean:
 	rm -rf results/*/ logs benchmarks .snakemake

@@ -178,7 +178,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch):
     def broken(*_):
         raise RuntimeError("disk on fire")
 
-    monkeypatch.setattr(build, "_write_weights", broken)
+    monkeypatch.setattr(build, "_put_all", broken)
     with pytest.raises(RuntimeError, match="fire"):
         build_world(tmp_path / "w", seed=7, patients=10, threads=1)
     assert list(tmp_path.iterdir()) == []
@@ -220,3 +220,41 @@ def test_the_external_model_refuses_bad_prompts(tmp_path: Path):
         external_model.read_prompts_csv([good, good])
     with pytest.raises(InputError, match="cannot read"):
         external_model.read_prompts_csv([tmp_path / "missing.csv"])
+
+
+def test_a_part_is_made_again_for_its_own_code_and_inputs_alone(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("CHEXGENBENCH_CACHE", str(tmp_path / "cache"))
+    made = []
+
+    def write(text, array, out):
+        made.append(text)
+        (out / "weights").write_text(f"{text} {array.sum()}")
+
+    def put(text="a", array=(0, 1, 2), module="world.canvas"):
+        part = build._Part("network", (module,), write, (text, np.array(array)))
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        out.mkdir()
+        (out / "others").touch()
+        part.put(out, part.key())
+        assert {path.name for path in out.iterdir()} == {"others", "weights"}
+        return (out / "weights").read_text()
+
+    assert put() == put() == "a 3"
+    assert made == ["a"]
+    assert [put(text="b"), put(array=(0, 1, 2, 3)), put(array=(0.0, 1.0, 2.0))] == [
+        "b 3",
+        "a 6",
+        "a 3.0",
+    ]
+    put(module="world.anatomy")
+    assert made == ["a", "b", "a", "a", "a"]
+
+
+def test_a_kept_world_has_the_same_bytes_and_is_drawn_once(
+    world: Path, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setenv("CHEXGENBENCH_CACHE", str(tmp_path / "cache"))
+    build_world(tmp_path / "one", seed=7, patients=12, threads=1, weights=False, kept=True)
+    monkeypatch.setattr(build, "draw_all", lambda *_: pytest.fail("drawn again"))
+    build_world(tmp_path / "two", seed=7, patients=12, threads=2, weights=False, kept=True)
+    assert sha256_of(tmp_path / "one") == sha256_of(tmp_path / "two") == sha256_of(world)

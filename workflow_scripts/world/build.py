@@ -1,14 +1,18 @@
 """Build the embedded world: radiographs, annotations, masks and tiny checkpoints."""
 
 import argparse
-import io
+import functools
+import hashlib
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from workflow_scripts.common.errors import InputError, run_script
@@ -17,27 +21,64 @@ from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.world import mimic_layout
 from workflow_scripts.world.captions import describe, impression
+from workflow_scripts.world.pictures import Scene, draw_all
 from workflow_scripts.world.population import Exposure, draw_population
-from workflow_scripts.world.radiograph import render
+from workflow_scripts.world.store import digest_of_code, stored
 
 SEED, PATIENTS = 7, 320
 """Of the world that the demo and the tests share."""
 
 SIZE = 256
+IMAGES: Final = "mimic-cxr-jpg/2.0.0"
 WORDINGS = 9  # captions of an image, for the language model
 log = logging.getLogger(__name__)
 
 
-def draw_pictures(exposure: Exposure) -> tuple[bytes, bytes]:
-    """Return the encoded radiograph of an exposure and its clavicle mask."""
-    drawn = render(exposure.patient, exposure.study, exposure.findings, SIZE)
-    return mimic_layout.jpeg_bytes(drawn.image), mimic_layout.mask_bytes(drawn.clavicles)
+@dataclass(frozen=True)
+class _Part:
+    """Something of the world that can be made, and kept, for itself.
+
+    Attributes:
+        name: of the part.
+        modules: whose code it follows from, below `workflow_scripts`.
+        write: writes it, given a folder after the inputs.
+        inputs: all else that it follows from.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    write: Callable[..., None]
+    inputs: tuple[Any, ...]
+
+    def key(self) -> str:
+        """Return a digest of what the part follows from."""
+        digest = hashlib.sha256()
+        for value in self.inputs:
+            array = isinstance(value, np.ndarray)
+            text = f"{value.dtype}{value.shape}" if array else repr(value)
+            digest.update(text.encode() + b"\0" + (value.tobytes() if array else b""))
+        return digest_of_code(*self.modules, further=[digest.hexdigest()])
+
+    def put(self, out: Path, key: str | None) -> None:
+        """Write the part to a folder that is there, or copy it from the cache, by its key."""
+        if key is None:
+            self.write(*self.inputs, out)
+            return
+        kept = stored(f"part-{self.name}", key, self.make)
+        shutil.copytree(kept, out, dirs_exist_ok=True)
+
+    def make(self, path: Path) -> None:
+        """Write the part, whole or not at all."""
+        with whole_folder(path) as folder:
+            self.write(*self.inputs, folder)
 
 
-def build_world(out: Path, seed: int, patients: int, threads: int, weights: bool = True) -> None:
+def build_world(
+    out: Path, seed: int, patients: int, threads: int, weights: bool = True, kept: bool = False
+) -> None:
     """Build a world of `patients` at `out`, whole or not at all.
 
-    The same seed and number of patients give the same bytes, whatever `threads`.
+    The same seed and number of patients give the same bytes, whatever `threads` and `kept`.
 
     Args:
         out: folder of mimic-cxr-jpg/2.0.0/, llava-rad/, masks/ and weights/.
@@ -45,6 +86,8 @@ def build_world(out: Path, seed: int, patients: int, threads: int, weights: bool
         patients: how many patients; 320 give about 800 frontal radiographs.
         threads: processes that draw; with two or more, the checkpoints are trained side by side.
         weights: whether the tiny checkpoints are trained and written, too.
+        kept: pictures and checkpoints whose code and inputs have not changed are taken from the
+            cache folder, others are kept there.
 
     Raises:
         InputError: fewer than 10 patients or more than 2400, or no thread.
@@ -57,72 +100,94 @@ def build_world(out: Path, seed: int, patients: int, threads: int, weights: bool
         )
     exposures = draw_population(patients, seed)
     with whole_folder(out) as folder:
-        root = folder / "mimic-cxr-jpg" / "2.0.0"
-        mimic_layout.write_tables(exposures, SIZE, root)
+        mimic_layout.write_tables(exposures, SIZE, folder / IMAGES)
         mimic_layout.write_annotations(exposures, folder / "llava-rad")
-        shown: list[Exposure] = []
-        images: list[np.ndarray] = []
-        masks: list[np.ndarray] = []
-        progress = Progress("world", len(exposures), "radiographs")
-        for exposure, (jpeg, mask) in zip(exposures, _draw_all(exposures, threads), strict=True):
-            mimic_layout.write_pictures([(mimic_layout.image_path(exposure), jpeg)], root)
-            if exposure.study.view != "LATERAL":
-                name = f"masks/{exposure.image_id}.png"
-                mimic_layout.write_pictures([(name, mask)], folder)
-            if exposure.split == "train" and exposure.caption is not None:
-                shown.append(exposure)
-                images.append(np.asarray(Image.open(io.BytesIO(jpeg))))
-                masks.append(np.asarray(Image.open(io.BytesIO(mask))))
-            progress.update()
+        # A partial: how many processes draw decides nothing, and is no input.
+        write = functools.partial(_write_pictures, threads)
+        files = [_files(exposure) for exposure in exposures]
+        scenes = [Scene(e.patient, e.study, e.findings, SIZE) for e in exposures]
+        pictures = _Part("pictures", ("world.pictures",), write, (files, scenes))
+        pictures.put(folder, pictures.key() if kept else None)
         if weights:
-            pictures = np.stack(images), np.stack(masks)
-            _write_weights(shown, *pictures, folder / "weights", seed, threads)
+            (folder / "weights").mkdir()
+            log.info("world: training the tiny networks")
+            parts = _checkpoints(exposures, folder, seed)
+            _put_all(parts, folder / "weights", threads, kept)
     log.info("world: %d radiographs of %d patients in %s", len(exposures), patients, out)
 
 
-def _draw_all(exposures: list[Exposure], threads: int) -> Iterator[tuple[bytes, bytes]]:
-    if threads == 1:
-        yield from map(draw_pictures, exposures)
-        return
-    with multiprocessing.get_context("spawn").Pool(threads) as pool:
-        yield from pool.imap(draw_pictures, exposures, chunksize=16)
-        pool.close()
-        pool.join()
+def _files(exposure: Exposure) -> tuple[str, str | None]:
+    """Return where an exposure's radiograph and its mask lie; a lateral view has no mask."""
+    frontal = exposure.study.view != "LATERAL"
+    mask = f"masks/{exposure.image_id}.png" if frontal else None
+    return f"{IMAGES}/{mimic_layout.image_path(exposure)}", mask
 
 
-def _write_weights(
-    shown: list[Exposure],
-    images: np.ndarray,
-    masks: np.ndarray,
-    out: Path,
-    seed: int,
-    threads: int,
+def _write_pictures(
+    threads: int, files: list[tuple[str, str | None]], scenes: list[Scene], out: Path
 ) -> None:
+    progress = Progress("world", len(files), "radiographs")
+    for (name, mask_name), (jpeg, mask) in zip(files, draw_all(scenes, threads), strict=True):
+        mimic_layout.write_pictures([(name, jpeg)], out)
+        if mask_name is not None:
+            mimic_layout.write_pictures([(mask_name, mask)], out)
+        progress.update()
+
+
+def _checkpoints(exposures: list[Exposure], folder: Path, seed: int) -> list[_Part]:
+    """Return the tiny networks' parts; they learn from captioned radiographs of the training split.
+
+    Args:
+        exposures: of the world.
+        folder: of the world, with its pictures.
+        seed: of the world.
+    """
+    shown = [e for e in exposures if e.split == "train" and e.caption is not None]
+    files = [_files(exposure) for exposure in shown]
+    images = np.stack([_gray(folder / name) for name, _ in files])
+    masks = np.stack([_gray(folder / str(mask)) for _, mask in files])
     captions = [exposure.caption or "" for exposure in shown]
     findings = np.array([[e.labels[name] == 1 for name in FINDINGS] for e in shown], np.int8)
     patients = [exposure.patient_id for exposure in shown]
-    out.mkdir()
-    log.info("world: training the tiny networks")
-    parts: tuple[tuple[Callable[..., None], tuple[Any, ...]], ...] = (
-        (_write_diffusion, (images, captions, out, seed)),
-        (_write_encoders, (images, captions, findings, patients, out, seed)),
-        (_write_llava_rad, (images, shown, findings, out, seed)),
-        (_write_cxas, (images, masks, out, seed)),
-        (_write_chexbert, (out, seed)),
-    )
+    wordings = [_wordings(exposure) for exposure in shown]
+    summaries = [impression(exposure.findings) for exposure in shown]
+    indications = [mimic_layout.indication(exposure) for exposure in shown]
+    spoken = (images, wordings, summaries, indications, findings, seed)
+    # In the order in which they begin: two processes are then busy until the end.
+    return [
+        _Part("llava_rad", ("world.tiny_llava_rad",), _write_llava_rad, spoken),
+        _Part(
+            "encoders",
+            ("world.encoders",),
+            _write_encoders,
+            (images, captions, findings, patients, seed),
+        ),
+        _Part("diffusion", ("world.diffusion",), _write_diffusion, (images, captions, seed)),
+        _Part("cxas", ("world.tiny_cxas",), _write_cxas, (images, masks, seed)),
+        _Part("chexbert", ("world.tiny_chexbert",), _write_chexbert, (seed,)),
+    ]
+
+
+def _put_all(parts: list[_Part], out: Path, threads: int, kept: bool) -> None:
+    tasks = [(part, out, part.key() if kept else None) for part in parts]
     if threads == 1:
-        for write, arguments in parts:
-            write(*arguments)
+        for part, folder, key in tasks:
+            part.put(folder, key)
         return
     with multiprocessing.get_context("spawn").Pool(min(threads, len(parts))) as pool:
-        waiting = [pool.apply_async(write, arguments) for write, arguments in parts]
+        waiting = [pool.apply_async(_Part.put, task) for task in tasks]
         for result in waiting:
             result.get()
         pool.close()
         pool.join()
 
 
-def _write_diffusion(images: np.ndarray, captions: list[str], out: Path, seed: int) -> None:
+def _gray(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def _write_diffusion(images: np.ndarray, captions: list[str], seed: int, out: Path) -> None:
     import torch
 
     from workflow_scripts.world.diffusion import write_diffusion_checkpoints
@@ -139,34 +204,37 @@ def _write_encoders(
     captions: list[str],
     findings: np.ndarray,
     patients: list[str],
-    out: Path,
     seed: int,
+    out: Path,
 ) -> None:
     from workflow_scripts.world.encoders import write_encoder_checkpoints
 
     write_encoder_checkpoints(images, captions, findings, patients, out, seed)
 
 
-def _write_cxas(images: np.ndarray, masks: np.ndarray, out: Path, seed: int) -> None:
+def _write_cxas(images: np.ndarray, masks: np.ndarray, seed: int, out: Path) -> None:
     from workflow_scripts.world.tiny_cxas import write_cxas_checkpoint
 
     write_cxas_checkpoint(images, masks, out, seed)
 
 
-def _write_chexbert(out: Path, seed: int) -> None:
+def _write_chexbert(seed: int, out: Path) -> None:
     from workflow_scripts.world.tiny_chexbert import write_chexbert
 
     write_chexbert(out, seed)
 
 
 def _write_llava_rad(
-    images: np.ndarray, shown: list[Exposure], findings: np.ndarray, out: Path, seed: int
+    images: np.ndarray,
+    wordings: list[list[str]],
+    summaries: list[str],
+    indications: list[str | None],
+    findings: np.ndarray,
+    seed: int,
+    out: Path,
 ) -> None:
     from workflow_scripts.world.tiny_llava_rad import write_tiny_llava_rad
 
-    wordings = [_wordings(exposure) for exposure in shown]
-    summaries = [impression(exposure.findings) for exposure in shown]
-    indications = [mimic_layout.indication(exposure) for exposure in shown]
     write_tiny_llava_rad(images, wordings, summaries, indications, findings, out, seed)
 
 

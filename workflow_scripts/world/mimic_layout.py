@@ -1,16 +1,12 @@
 """Writing a world in the file layouts of MIMIC-CXR-JPG 2.0.0 and LLaVA-Rad's annotations."""
 
 import gzip
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from PIL import Image
 
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.world.captions import impression
@@ -41,21 +37,6 @@ def image_path(exposure: Exposure) -> str:
     """Return the image's path below the data set's root: files/p99/p99990000/s99990000/ID.jpg."""
     patient, study = exposure.patient_id, exposure.study_id
     return f"files/p{patient[:2]}/p{patient}/s{study}/{exposure.image_id}.jpg"
-
-
-def jpeg_bytes(image: NDArray[np.uint8]) -> bytes:
-    """Encode a grey image (h, w) as MIMIC-CXR-JPG does: JPEG, quality 95."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="JPEG", quality=95)
-    return buffer.getvalue()
-
-
-def mask_bytes(clavicles: NDArray[np.bool_]) -> bytes:
-    """Encode clavicle masks (2, h, w) as one grey PNG: 1 the right, 2 the left, 0 neither."""
-    labels = np.where(clavicles[0], 1, np.where(clavicles[1], 2, 0)).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(labels).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def write_tables(exposures: Sequence[Exposure], size: int, root: Path) -> None:

@@ -6,6 +6,9 @@ They lie in a cache folder, `$CHEXGENBENCH_CACHE` or else `chexgenbench` in the 
 folder, by a digest of what they follow from: the code that makes them (without its comments) and
 the locked libraries. The checkout has a link to them. `make clean-cache` empties the folder.
 
+The world's pictures and each of its networks are kept for themselves, too (`part-*`): an edit of
+one network's code trains that one, and the others are copied.
+
 Networks that were trained on another processor differ in their last digits; a cache folder that is
 shared between machines gives the first one's to all.
 """
@@ -111,7 +114,7 @@ def world(threads: int) -> Path:
     def make(path: Path) -> None:
         from workflow_scripts.world.build import PATIENTS, SEED, build_world
 
-        build_world(path, SEED, PATIENTS, threads)
+        build_world(path, SEED, PATIENTS, threads, kept=True)
 
     return stored("world", digest_of_code(SCRIPTS["world"]), make)
 

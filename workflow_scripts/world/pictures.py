@@ -1,0 +1,55 @@
+"""Drawing radiographs and encoding them: from an exposure to the bytes of its two files."""
+
+import io
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from workflow_scripts.world.anatomy import Patient, Study
+from workflow_scripts.world.findings import Finding
+from workflow_scripts.world.radiograph import render
+
+
+class Scene(NamedTuple):
+    """What a picture follows from, see `render`."""
+
+    patient: Patient
+    study: Study
+    findings: tuple[Finding, ...]
+    size: int
+
+
+def draw_pictures(scene: Scene) -> tuple[bytes, bytes]:
+    """Return the encoded radiograph of a scene and its clavicle mask."""
+    drawn = render(*scene)
+    return jpeg_bytes(drawn.image), mask_bytes(drawn.clavicles)
+
+
+def draw_all(scenes: Sequence[Scene], threads: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield `draw_pictures` of each scene in turn, in so many processes."""
+    if threads == 1:
+        yield from map(draw_pictures, scenes)
+        return
+    with multiprocessing.get_context("spawn").Pool(threads) as pool:
+        yield from pool.imap(draw_pictures, scenes, chunksize=16)
+        pool.close()
+        pool.join()
+
+
+def jpeg_bytes(image: NDArray[np.uint8]) -> bytes:
+    """Encode a grey image (h, w) as MIMIC-CXR-JPG does: JPEG, quality 95."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def mask_bytes(clavicles: NDArray[np.bool_]) -> bytes:
+    """Encode clavicle masks (2, h, w) as one grey PNG: 1 the right, 2 the left, 0 neither."""
+    labels = np.where(clavicles[0], 1, np.where(clavicles[1], 2, 0)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(labels).save(buffer, format="PNG")
+    return buffer.getvalue()
