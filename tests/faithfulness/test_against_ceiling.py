@@ -21,7 +21,7 @@ def scored(rng, labels, shown, patient_of, spread):
     return shown + spread * (0.6 * own + 0.8 * rng.normal(size=len(labels)))
 
 
-def one_run(rng, share, patients=50, each=4, draws=100):
+def one_run(rng, share, patients=50, each=4, draws=200):
     """Return the share of a model that shows what was asked with this probability."""
     patient_of = np.repeat(np.arange(patients), each)
     often = rng.beta(2, 2, patients)[patient_of]
@@ -29,10 +29,10 @@ def one_run(rng, share, patients=50, each=4, draws=100):
     # What is not shown as asked has nothing to do with the label.
     faithful = rng.random(len(labels)) < share
     shown = np.where(faithful, labels, rng.random(len(labels)) < often.mean())
-    found = []
+    found, seed = [], int(rng.integers(2**31))
     for what in (shown, labels):
         scores = scored(rng, labels, what, patient_of, 1.0)[:, None]
-        sets = drawn(labels[:, None], scores, patient_draws(patient_of, draws, 1))["auroc"]
+        sets = drawn(labels[:, None], scores, patient_draws(patient_of, draws, seed))["auroc"]
         found.append(Drawn(points(labels[:, None], scores)["auroc"][0], sets[:, 0]))
     return share_of_ceiling(found[0], found[1], 0.5)
 
