@@ -1,7 +1,7 @@
 """Anatomy of a radiograph, measured on masks of its structures.
 
-Columns of a mask run from the patient's right (the image's left) to the patient's left, as one looks
-at a frontal radiograph.
+Columns of a mask run from the patient's right (the image's left) to the patient's left, as one
+looks at a frontal radiograph.
 """
 
 from collections.abc import Mapping
