@@ -19,11 +19,11 @@ def box(top, bottom, first, last):
 
 def chest(**changes):
     masks = {
-        "clavicle_left": box(15, 18, 55, 85),
-        "clavicle_right": box(15, 18, 15, 45),
+        "left_clavicle": box(15, 18, 55, 85),
+        "right_clavicle": box(15, 18, 15, 45),
         "heart": box(50, 80, 35, 75),
-        "lung_right": box(20, 80, 10, 40),
-        "lung_left": box(20, 80, 60, 90),
+        "right_lung": box(20, 80, 10, 40),
+        "left_lung": box(20, 80, 60, 90),
     }
     return masks | changes
 
@@ -43,19 +43,19 @@ def test_a_wider_heart_has_a_greater_ratio(width):
 
 
 def test_the_chest_is_as_wide_as_in_the_row_where_it_is_widest():
-    right = chest()["lung_right"] | box(60, 70, 5, 40)
+    right = chest()["right_lung"] | box(60, 70, 5, 40)
     # A row that one lung reaches alone does not count.
-    left = chest()["lung_left"] | box(85, 95, 60, 99)
-    assert measure(chest(lung_right=right, lung_left=left)).ratio == 40 / 85
+    left = chest()["left_lung"] | box(85, 95, 60, 99)
+    assert measure(chest(right_lung=right, left_lung=left)).ratio == 40 / 85
 
 
 def test_a_small_lung_shows_as_asymmetry_on_its_side():
-    found = measure(chest(lung_right=box(20, 50, 10, 40)))
+    found = measure(chest(right_lung=box(20, 50, 10, 40)))
     assert found.asymmetry == pytest.approx((30 - 60) / 90)
-    mirrored = {name: mask[:, ::-1] for name, mask in chest(lung_right=box(20, 50, 10, 40)).items()}
+    mirrored = {name: mask[:, ::-1] for name, mask in chest(right_lung=box(20, 50, 10, 40)).items()}
     swapped = mirrored | {
-        "lung_right": mirrored["lung_left"],
-        "lung_left": mirrored["lung_right"],
+        "right_lung": mirrored["left_lung"],
+        "left_lung": mirrored["right_lung"],
     }
     assert measure(swapped).asymmetry == pytest.approx((60 - 30) / 90)
 
@@ -70,7 +70,7 @@ def test_what_is_absent_is_not_measured(gone):
     found = measure(chest(**{gone: box(0, 1, 0, 2)}))
     assert found.present == 4
     assert found.clavicles == (1 if "clavicle" in gone else 2)
-    assert (found.ratio is None) == (gone in ("heart", "lung_right", "lung_left"))
-    assert (found.asymmetry is None) == gone.startswith("lung")
-    assert (found.area_right is None) == (gone == "lung_right")
+    assert (found.ratio is None) == (gone in ("heart", "right_lung", "left_lung"))
+    assert (found.asymmetry is None) == gone.endswith("lung")
+    assert (found.area_right is None) == (gone == "right_lung")
     assert (found.heart_inside is None) == (found.ratio is None)

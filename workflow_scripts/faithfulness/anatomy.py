@@ -9,18 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from scipy import ndimage
 
-STRUCTURES: Final = {
-    "clavicle_left": 31,
-    "clavicle_right": 32,
-    "heart": 121,
-    "lung_right": 135,
-    "lung_left": 136,
-}
-"""The structures that are measured, and their numbers in CXAS."""
+from workflow_scripts.faithfulness.organs import CLASSES, LEAST_SHARE
 
-LEAST_SHARE: Final = 0.0005
-"""Of the image; a smaller mask is speckle, and the structure counts as absent."""
+STRUCTURES: Final = tuple(CLASSES)
+"""The structures that are measured."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,9 @@ class Anatomy:
 
 
 def measure(masks: Mapping[str, np.ndarray]) -> Anatomy:
-    """Measure the masks of one image.
+    """Measure the masks of one image, of each structure its largest connected piece.
+
+    A network's masks have specks, and a width is as far as the farthest of them.
 
     Args:
         masks: by the keys of STRUCTURES, bool (h, w), all of one size.
@@ -57,8 +53,9 @@ def measure(masks: Mapping[str, np.ndarray]) -> Anatomy:
         KeyError: a structure without a mask.
     """
     least = LEAST_SHARE * masks["heart"].size
-    there = {name: masks[name] for name in STRUCTURES if masks[name].sum() > least}
-    heart, right, left = (there.get(name) for name in ("heart", "lung_right", "lung_left"))
+    whole = {name: largest_piece(masks[name]) for name in STRUCTURES}
+    there = {name: mask for name, mask in whole.items() if mask.sum() > least}
+    heart, right, left = (there.get(name) for name in ("heart", "right_lung", "left_lung"))
     ratio = asymmetry = inside = None
     if right is not None and left is not None:
         areas = right.sum(), left.sum()
@@ -72,9 +69,20 @@ def measure(masks: Mapping[str, np.ndarray]) -> Anatomy:
         None if left is None else float(left.mean()),
         asymmetry,
         inside,
-        sum(name in there for name in ("clavicle_left", "clavicle_right")),
+        sum(name in there for name in ("left_clavicle", "right_clavicle")),
         len(there),
     )
+
+
+def largest_piece(mask: np.ndarray) -> np.ndarray:
+    """Return the largest connected piece of a mask, bool (h, w); diagonal neighbours are apart."""
+    pieces, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    largest: np.ndarray = pieces == sizes.argmax()
+    return largest
 
 
 def _width(mask: np.ndarray) -> int:

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from workflow_scripts.common.images import ImageItem
 from workflow_scripts.common.pixels import normalise
@@ -41,6 +42,9 @@ ORGANS: Final = (
     *(f"{side}_{zone}_zone" for side in ("right", "left") for zone in ZONES),
 )
 """Every name that `organ_masks` knows."""
+
+LEAST_SHARE: Final = 0.0005
+"""Of an image; what is smaller is speckle, and the structure counts as absent."""
 
 _BATCHES_AHEAD: Final = 2  # decoded while one is computed
 
@@ -117,7 +121,6 @@ def organ_masks(
             yield [name for name, _ in done], draw_organs(labeller, prepared, names)
 
 
-@torch.no_grad()
 def draw_organs(
     labeller: Labeller, prepared: Tensor, names: Sequence[str] = ORGANS
 ) -> dict[str, np.ndarray]:
@@ -130,15 +133,35 @@ def draw_organs(
         prepared: uint8 (n, 3, size, size), see `cxas.prepare`.
         names: of ORGANS.
     """
+    return draw_and_count(labeller, prepared, names)[0]
+
+
+@torch.no_grad()
+def draw_and_count(
+    labeller: Labeller, prepared: Tensor, names: Sequence[str] = ORGANS
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return organs as `draw_organs` does, and how many of the RIBS there are, int (n,).
+
+    A rib is there where it has more than LEAST_SHARE of the pixels of the network's finest map: a
+    count needs no border to the pixel, and 36 more maps of full size would cost more than all else.
+    """
     sources = [_source(name) for name in names]
     wanted = sorted(set(sources))
+    classes = [CLASSES[name] for name in wanted]
+    ribs = [number for number in RIBS if number < labeller.network.classes]
+    network = labeller.network
     x = normalise(prepared.to(labeller.device).float() / 255)
-    logits = labeller.network(x, [CLASSES[name] for name in wanted])
+    fine = network.head(network.backbone(x), classes + ribs)
+    counted = ((fine[:, len(classes) :] > 0).float().mean((2, 3)) > LEAST_SHARE).sum(1)
+    logits = functional.interpolate(
+        fine[:, : len(classes)], x.shape[2:], mode="bilinear", align_corners=False
+    )
     drawn = dict(zip(wanted, (logits > 0).cpu().numpy().swapaxes(0, 1), strict=True))
-    return {
+    organs = {
         name: drawn[name] if name in CLASSES else _zones(drawn[source], name)
         for name, source in zip(names, sources, strict=True)
     }
+    return organs, counted.cpu().numpy()
 
 
 def _source(name: str) -> str:

@@ -28,10 +28,14 @@ WORDINGS = 9  # captions of an image, for the language model
 log = logging.getLogger(__name__)
 
 
-def draw_pictures(exposure: Exposure) -> tuple[bytes, bytes]:
-    """Return the encoded radiograph of an exposure and its clavicle mask."""
+def draw_pictures(exposure: Exposure) -> tuple[bytes, bytes, bytes]:
+    """Return the encoded radiograph of an exposure and its masks of clavicles and of organs."""
     drawn = render(exposure.patient, exposure.study, exposure.findings, SIZE)
-    return mimic_layout.jpeg_bytes(drawn.image), mimic_layout.mask_bytes(drawn.clavicles)
+    return (
+        mimic_layout.jpeg_bytes(drawn.image),
+        mimic_layout.mask_bytes(drawn.clavicles),
+        mimic_layout.organ_bytes(drawn.organs),
+    )
 
 
 def build_world(out: Path, seed: int, patients: int, threads: int, weights: bool = True) -> None:
@@ -40,7 +44,7 @@ def build_world(out: Path, seed: int, patients: int, threads: int, weights: bool
     The same seed and number of patients give the same bytes, whatever `threads`.
 
     Args:
-        out: folder of mimic-cxr-jpg/2.0.0/, llava-rad/, masks/ and weights/.
+        out: folder of mimic-cxr-jpg/2.0.0/, llava-rad/, masks/, organs/ and weights/.
         seed: of everything that is drawn.
         patients: how many patients; 320 give about 800 frontal radiographs.
         threads: processes that draw; with two or more, the checkpoints are trained side by side.
@@ -64,15 +68,18 @@ def build_world(out: Path, seed: int, patients: int, threads: int, weights: bool
         images: list[np.ndarray] = []
         masks: list[np.ndarray] = []
         progress = Progress("world", len(exposures), "radiographs")
-        for exposure, (jpeg, mask) in zip(exposures, _draw_all(exposures, threads), strict=True):
+        drawn = _draw_all(exposures, threads)
+        for exposure, (jpeg, mask, organs) in zip(exposures, drawn, strict=True):
             mimic_layout.write_pictures([(mimic_layout.image_path(exposure), jpeg)], root)
             if exposure.study.view != "LATERAL":
-                name = f"masks/{exposure.image_id}.png"
-                mimic_layout.write_pictures([(name, mask)], folder)
+                name = f"{exposure.image_id}.png"
+                both = [(f"masks/{name}", mask), (f"organs/{name}", organs)]
+                mimic_layout.write_pictures(both, folder)
             if exposure.split == "train" and exposure.caption is not None:
                 shown.append(exposure)
                 images.append(np.asarray(Image.open(io.BytesIO(jpeg))))
-                masks.append(np.asarray(Image.open(io.BytesIO(mask))))
+                clavicles, others = (np.asarray(Image.open(io.BytesIO(x))) for x in (mask, organs))
+                masks.append(clavicles | others << 2)
             progress.update()
         if weights:
             pictures = np.stack(images), np.stack(masks)
@@ -80,7 +87,7 @@ def build_world(out: Path, seed: int, patients: int, threads: int, weights: bool
     log.info("world: %d radiographs of %d patients in %s", len(exposures), patients, out)
 
 
-def _draw_all(exposures: list[Exposure], threads: int) -> Iterator[tuple[bytes, bytes]]:
+def _draw_all(exposures: list[Exposure], threads: int) -> Iterator[tuple[bytes, bytes, bytes]]:
     if threads == 1:
         yield from map(draw_pictures, exposures)
         return

@@ -53,8 +53,17 @@ def jpeg_bytes(image: NDArray[np.uint8]) -> bytes:
 def mask_bytes(clavicles: NDArray[np.bool_]) -> bytes:
     """Encode clavicle masks (2, h, w) as one grey PNG: 1 the right, 2 the left, 0 neither."""
     labels = np.where(clavicles[0], 1, np.where(clavicles[1], 2, 0)).astype(np.uint8)
+    return _png(labels)
+
+
+def organ_bytes(organs: NDArray[np.bool_]) -> bytes:
+    """Encode organ masks (3, h, w) as one grey PNG: bit 1 the right lung, 2 the left, 4 the heart."""
+    return _png(np.packbits(organs[::-1], axis=0, bitorder="big")[0] >> 5)
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(labels).save(buffer, format="PNG")
+    Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
