@@ -26,7 +26,13 @@ CHANCE: Final = 0.5
 BINS: Final = 15
 """Of equal width, as Guo et al. (2017) have them."""
 
-METRICS: Final = ("auroc", "auroc_ceiling", "share_of_ceiling", "ece", "ece_ceiling")
+METRICS: Final = (
+    "judged_auroc",
+    "judged_auroc_ceiling",
+    "judged_share",
+    "judged_ece",
+    "judged_ece_ceiling",
+)
 _DIRECTIONS: Final = ("higher", "none", "higher", "lower", "none")
 _KIND: Final = f"bootstrap {LEVEL:.0%} over test patients"
 
@@ -51,6 +57,7 @@ def finding_values(
     radiographs: np.ndarray,
     bootstrap: int,
     seed: int,
+    knows: np.ndarray | None = None,
 ) -> list[Value]:
     """Return the METRICS of each finding and, as subset `all`, their means.
 
@@ -63,8 +70,11 @@ def finding_values(
         radiographs: (n, 14), those of the prompts' own radiographs.
         bootstrap: how many sets of patients are drawn.
         seed: of the draws.
+        knows: (14,), the findings that the judge was trained on; None for all.
     """
     n = len(labels)
+    if knows is not None:  # of the others there is no probability
+        images, radiographs = (np.where(knows, x, 0.0) for x in (images, radiographs))
     score = _auroc(labels, images, patients, bootstrap, seed)
     ceiling = _auroc(labels, radiographs, patients, bootstrap, seed)
     fewest = fewest_patients(labels, patients)
@@ -76,7 +86,9 @@ def finding_values(
     asked = []
     for k, name in enumerate(FINDINGS):
         reason = None
-        if fewest[k] < FEWEST_PATIENTS:
+        if knows is not None and not knows[k]:
+            reason = "the judge was not trained on this finding"
+        elif fewest[k] < FEWEST_PATIENTS:
             reason = (
                 f"{fewest[k]} test patient(s) with or without the finding ({FEWEST_PATIENTS} "
                 "needed)"

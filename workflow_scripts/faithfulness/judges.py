@@ -115,7 +115,7 @@ class Classifier:
         """See `Judge`."""
         pixels = np.stack(prepared)
         each = [predict(network, pixels, self.batch, self.device) for network in self.networks]
-        return np.mean(each, axis=0, dtype=np.float32)
+        return np.asarray(np.mean(each, axis=0), np.float32)
 
 
 class DenseNetHead:
