@@ -53,6 +53,7 @@ from workflow_scripts.planning.models import (
 )
 from workflow_scripts.planning.records import (
     downstream_records,
+    faithfulness_records,
     fidelity_records,
     privacy_records,
 )
@@ -97,6 +98,7 @@ VERSIONS = {
     "fidelity": 1,
     "privacy": 1,
     "downstream": 1,
+    "faithfulness": 1,
     "tables": 1,
 }
 
@@ -123,6 +125,15 @@ if not os.path.samefile(
     CHECKOUT, os.curdir
 ):  # their commands set PYTHONPATH themselves
     REPORT_PACKAGES = os.pathsep.join([REPORT_PACKAGES, CHECKOUT])
+
+# Which networks judge generated images: those that are trained or named in this run. Organs are drawn
+# by segmentation's labeller: without that task nothing looks at images.
+JUDGES = [
+    judge
+    for judge in config["faithfulness"]["judges"]
+    if judge != "classifier" or "classification" in config["downstream"]["tasks"]
+]
+LOOKS = "segmentation" in config["downstream"]["tasks"]
 
 # How the re-identification network is trained on the cohort, where its weights are not published.
 REID_TRAINING = config["encoders"]["reid"].get("train")
@@ -711,6 +722,8 @@ def records(kind):
         return fidelity_records(REFERENCE_ENCODERS, with_prompt_set("test"))
     if kind == "privacy":
         return privacy_records(with_prompt_set("privacy"), OTHER_PROTOCOL)
+    if kind == "faithfulness":
+        return faithfulness_records(JUDGES, with_prompt_set("test")) if LOOKS else []
     return downstream_records(config["downstream"]["tasks"], with_prompt_set("augment"))
 
 
@@ -787,6 +800,66 @@ def tokenizers(wildcards):
             }
         )
     )
+
+
+def looked_shards(wildcards):
+    """A model's test images; none for the radiographs, which the manifest names."""
+    return [] if wildcards.model == "real" else shards(wildcards, "test")
+
+
+def looked_prompts(wildcards):
+    """The test prompts of a model, or for the radiographs those of the cohort."""
+    real = "results/cohort/prompts/test.parquet"
+    return real if wildcards.model == "real" else prompts(wildcards, "test")
+
+
+def judges(wildcards):
+    """The classifiers that judge images: one for each training run on radiographs alone."""
+    if "classifier" not in JUDGES:
+        return []
+    repeats = config["downstream"]["classification"]["repeats"]
+    arm = "results/downstream/classification/real_only/real"
+    return [f"{arm}/network-{k}.safetensors" for k in range(repeats)]
+
+
+def looking_flags(wildcards, input):
+    """Flags of looking at images: what they are, the networks, how many images have their texture measured."""
+    labeller = config["downstream"]["segmentation"]["labeller"]
+    settings = {
+        "shards": input.shards,
+        "classifier": input.judges,
+        "cxas": labeller["weights"],
+        "cxas_size": labeller["size"],
+        "batch_size": labeller["batch_size"],
+        "texture_images": config["faithfulness"]["texture_images"],
+        "seed": config["faithfulness"]["seed"],
+    }
+    if "densenet_121" in JUDGES:
+        settings["densenet_121"] = config["encoders"]["densenet_121"]["weights"]
+    return flags({key: value for key, value in settings.items() if value != []})
+
+
+def looking_contents(wildcards):
+    """What the published networks hold that look at images."""
+    names = [name for name in JUDGES if name == "densenet_121"]
+    return labeller_contents(wildcards) + encoder_contents(wildcards, names)
+
+
+def exact_organ_contents(wildcards):
+    """What the folder of exact organs holds, where there is one."""
+    folder = config["faithfulness"]["exact_organs"]
+    return weights_of(folder) if folder else []
+
+
+def faithfulness_flags(wildcards):
+    """Flags of scoring what was seen: judges, draws of patients and their seed."""
+    kept = ("bootstrap", "seed")
+    return flags({"judges": JUDGES, **{k: config["faithfulness"][k] for k in kept}})
+
+
+def exact_organs_flag(wildcards):
+    """The flag that says where exact organs lie, if there are any."""
+    return flags({"exact_organs": config["faithfulness"]["exact_organs"]})
 
 
 def training_shards(wildcards):

@@ -57,7 +57,7 @@ def mask_bytes(clavicles: NDArray[np.bool_]) -> bytes:
 
 
 def organ_bytes(organs: NDArray[np.bool_]) -> bytes:
-    """Encode organ masks (3, h, w) as one grey PNG: bit 1 the right lung, 2 the left, 4 the heart."""
+    """Encode organ masks (3, h, w) as one grey PNG: 1 the right lung, 2 the left, 4 the heart."""
     return _png(np.packbits(organs[::-1], axis=0, bitorder="big")[0] >> 5)
 
 
