@@ -108,7 +108,11 @@ class Rule:
 
     def __init__(self, radiographs: pd.DataFrame):
         self.limits = {
-            name: tuple(np.nanquantile(radiographs[name], [TAIL, 1 - TAIL]))
+            name: (
+                # Of few radiographs the limits are the outermost ones, not a value within.
+                float(np.nanquantile(radiographs[name], TAIL, method="lower")),
+                float(np.nanquantile(radiographs[name], 1 - TAIL, method="higher")),
+            )
             for name in BOUNDED
             if radiographs[name].notna().any()
         }
