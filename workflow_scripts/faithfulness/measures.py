@@ -48,7 +48,7 @@ TEXTURE: Final = (
     Metric("spectrum_distance", "Power spectrum, distance (dB)", "lower", 2, _IMAGES),
     Metric("high_frequencies", "Above 0.3 cycles a pixel (dB)", "none", 2, _IMAGES),
     Metric("noise", "Noise (dB)", "none", 2, _IMAGES),
-    Metric("signal_dependence", "Noise's slope, difference (1/1000)", "none", 3, _IMAGES),
+    Metric("signal_dependence", "Noise's slope, difference (ppm)", "none", 1, _IMAGES),
     Metric("ms_ssim", "MS-SSIM of two images", "none", 3, _PAIRS),
     Metric("ms_ssim_radiographs", "the same, radiographs", "none", 3, _PAIRS),
 )

@@ -205,8 +205,8 @@ def _noise(real: _Texture, generated: _Texture) -> float:
 
 
 def _signal_dependence(real: _Texture, generated: _Texture) -> float:
-    """Return the difference of the slopes, in thousandths."""
-    return float(1000 * (generated.slopes.mean() - real.slopes.mean()))
+    """Return the difference of the slopes, in millionths."""
+    return float(1e6 * (generated.slopes.mean() - real.slopes.mean()))
 
 
 def _alike(metric: str, seen: Seen) -> list[Value]:
