@@ -64,6 +64,11 @@ def test_the_floor_is_the_distance_of_other_patients_at_as_many_images():
         truths.append(distance(rows["ratio"].to_numpy(), chests(500 + seed)["ratio"].to_numpy()))
         floors.append(floor(rows["ratio"].to_numpy(), rows["patient_id"].to_numpy(), N, N, seed))
     assert np.mean(floors) == pytest.approx(np.mean(truths), rel=0.25)
+    rows = chests(0)
+    sides = rows["ratio"].to_numpy(), rows["patient_id"].to_numpy()
+    # It falls with the square root of the images of both sides.
+    assert floor(*sides, 4 * N, 4 * N, 0) == pytest.approx(floor(*sides, N, N, 0) / 2)
+    assert floor(*sides, N, N, 0) == pytest.approx(floor(*sides, N // 2, N // 2, 0) / 2**0.5)
     # Patients are the units: without them the floor would be far too low.
     alone = floor(chests(0)["ratio"].to_numpy(), np.arange(N), N, N, 0)
     assert alone < 0.75 * np.mean(floors)
@@ -77,6 +82,9 @@ def test_the_interval_of_a_distance_covers_it_at_the_shape_of_patients():
             np.repeat(rng.normal(0, 1, PATIENTS), FILMS) + rng.normal(0, 0.5, N) for _ in range(2)
         ]
         owners = np.repeat(np.arange(PATIENTS), FILMS).astype(str)
+        # In no order: else a group of neighbours would be a group of patients by itself.
+        order = rng.permutation(N)
+        sides, owners = [side[order] for side in sides], owners[order]
 
         def statistic(keep, kept, sides=sides):
             return distance(sides[0][keep], sides[1][kept] + 1.0)

@@ -204,7 +204,8 @@ def test_a_warp_bends_and_keeps_the_grain():
     moved = [((b > 110) != (own > 110)).mean() for b in bent]
     assert 0 < moved[1] < moved[2]
     grain = [np.median(np.abs(b - ndimage.gaussian_filter(b, 1.5))) for b in (own, *bent)]
-    assert grain[2] == pytest.approx(grain[0], rel=0.15)
+    # White noise is the hardest to keep: a seventh of it goes where pixels fall between others.
+    assert 0.8 < grain[2] / grain[0] < 1
     assert (np.asarray(warped(image.convert("RGB"), 0.05, 2).convert("L"), float) != bent[1]).any()
 
 
