@@ -126,6 +126,10 @@ def test_images_without_heart_or_lungs_are_missed_and_say_nothing_of_their_promp
     assert found["implausible"].value >= 0.5
     assert found["ratio_distance"].n == gone["ratio"].notna().sum()
     assert 0.2 < found["ratio_share_of_ceiling"].value < 0.8
+    # A heart that is never drawn where it should be large is no small heart.
+    never = chests(2)
+    never.loc[labels() == 1, "ratio"] = np.nan
+    assert values_of(never)["ratio_auroc"].value == pytest.approx(0.5, abs=0.02)
     empty = values_of(gone.assign(ratio=np.nan))
     assert empty["ratio_distance"].value is None
     assert empty["implausible"].value == 1
@@ -134,11 +138,14 @@ def test_images_without_heart_or_lungs_are_missed_and_say_nothing_of_their_promp
 
 def test_the_rule_is_tried_on_patients_that_it_was_not_set_on():
     rows = chests(3)
-    first = halves(rows["patient_id"].to_numpy(), 0)
+    first = halves(rows["patient_id"].to_numpy(), 3)
     assert not set(rows["patient_id"][first]) & set(rows["patient_id"][~first])
     rule = Rule(rows[first])
     assert not rule.implausible(rows[first]).any()
     assert rule.implausible(rows[~first]).mean() < 0.2
+    alarms = values_of(rows, rows)["implausible_radiographs"]
+    assert alarms.value == rule.implausible(rows[~first]).mean() > 0
+    assert alarms.n == (~first).sum()
     strange = rows.assign(asymmetry=0.8)
     assert rule.implausible(strange).all()
     assert rule.implausible(rows.assign(clavicles=1)).all()
