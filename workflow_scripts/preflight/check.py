@@ -195,7 +195,7 @@ def _subjects(
     if "downstream" in stages:
         yield from _downstream_subjects(config["downstream"])
     if "faithfulness" in stages and "segmentation" in config["downstream"]["tasks"]:
-        yield from _faithfulness_subjects(config)
+        yield from _faithfulness_subjects(config, "downstream" in stages)
 
 
 def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
@@ -221,9 +221,11 @@ def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
                 yield f"downstream.report_generation.metrics.{name}", files["weights"], check
 
 
-def _faithfulness_subjects(config: dict[str, Any]) -> Iterator[Subject]:
+def _faithfulness_subjects(config: dict[str, Any], labelled: bool) -> Iterator[Subject]:
+    """Yield what looks at images; a labeller that `labelled` says is checked is missed there."""
     labeller = config["downstream"]["segmentation"]["labeller"]["weights"]
-    yield "faithfulness, organs", labeller, check_organs
+    if Path(labeller).is_file() or not labelled:
+        yield "faithfulness, organs", labeller, check_organs
     if "densenet_121" in config["faithfulness"]["judges"]:
         weights = config["encoders"]["densenet_121"]["weights"]
         yield "faithfulness.judges, densenet_121", weights, _encoder_check("densenet_121")
