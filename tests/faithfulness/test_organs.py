@@ -23,6 +23,7 @@ from workflow_scripts.faithfulness.organs import (
 )
 from workflow_scripts.faithfulness.score_labeller import labeller_values
 from workflow_scripts.faithfulness.seen import COMPARED, KEPT_SIDE, pack_organs, unpack_organs
+from workflow_scripts.preflight.check import check_organs
 from workflow_scripts.world.mimic_layout import organ_bytes
 
 SIZE = 64
@@ -89,6 +90,8 @@ def test_a_network_without_these_organs_is_refused(tmp_path):
     torch.save({"model": random_cxas((1, 1, 1, 1), 40).state_dict()}, tmp_path / "few.pth")
     with pytest.raises(InputError, match="of a network of 40"):
         load_labeller(tmp_path / "few.pth", SIZE, 2, torch.device("cpu"))
+    with pytest.raises(InputError, match="of a network of 40"):
+        check_organs(tmp_path / "few.pth")
 
 
 def test_the_largest_piece_is_kept():
