@@ -1,6 +1,6 @@
 # CheXGenBench: data split -> caption join -> fine-tuning -> generation -> features -> fidelity,
-# privacy, downstream utility -> the paper's tables. This file is an index; each stage's rules say
-# what they need and what they make.
+# privacy, downstream utility, faithfulness -> the paper's tables. This file is an index; each
+# stage's rules say what they need and what they make.
 
 
 configfile: "config.yaml"
@@ -22,6 +22,7 @@ include: "rules/features.smk"
 include: "rules/fidelity.smk"
 include: "rules/privacy.smk"
 include: "rules/downstream.smk"
+include: "rules/faithfulness.smk"
 include: "rules/costs.smk"
 include: "rules/paper_audit.smk"
 include: "rules/tables.smk"

@@ -85,6 +85,7 @@ VERSIONS = {
     "fidelity": 1,
     "privacy": 1,
     "downstream": 1,
+    "faithfulness": 1,
     "tables": 1,
 }
 

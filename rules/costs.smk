@@ -6,7 +6,10 @@ rule costs_jobs:
     """Every attempt of every job, where the workflow runs: SLURM's accounting is asked."""
     input:
         # Every job but the tables' ends in a record: whatever was run again made one anew.
-        records=records("fidelity") + records("privacy") + records("downstream"),
+        records=records("fidelity")
+        + records("privacy")
+        + records("downstream")
+        + records("faithfulness"),
     output:
         "results/costs/jobs.csv",
     log:

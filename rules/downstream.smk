@@ -3,12 +3,53 @@
 # Makes: results/downstream/{task}/{setting}/{model}.json. Each arm (setting and model) is trained
 # once for each repeat, which leaves {model}/repeat-{k}.parquet, and scored together. Real data
 # alone is real_only/real, made once for all models; released/real is LLaVA-Rad as it was released.
+# The classifiers of real data alone are kept, network-{k}.safetensors: they judge generated images
+# (faithfulness.smk).
 # Training a report generator takes several GPUs for hours, an arm: as for fine-tuning, only the
 # config, the stage version and the content of what is read rerun it, never an edited line.
 
 
+rule downstream_train_judge:
+    """Train a classifier on real images alone, which judges generated ones; apply it to the test images."""
+    input:
+        manifest="results/cohort/manifest.parquet",
+        prompts="results/cohort/prompts/augment.parquet",
+    output:
+        outcomes="results/downstream/classification/{setting}/{model}/repeat-{repeat}.parquet",
+        network="results/downstream/classification/{setting}/{model}/network-{repeat}.safetensors",
+    log:
+        "logs/downstream/classification_{setting}_{model}_{repeat}.log",
+    benchmark:
+        "benchmarks/downstream/classification_{setting}_{model}_{repeat}.tsv"
+    wildcard_constraints:
+        setting="real_only",
+    conda:
+        "../envs/core.yaml"
+    threads: 16
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=64000),
+        runtime=720,
+    params:
+        *code("downstream.classification.train"),
+        version=VERSIONS["downstream"],
+        weights=classifier_start,
+        radiographs=radiographs("train", "test"),
+        protocol=config["protocol"],
+        flags=flags(downstream_settings("classification")),
+        seed=partial(training_seed, task="classification"),
+        progress="results/downstream/classification/{setting}/{model}/.progress-{repeat}",
+    shell:
+        "python -m workflow_scripts.downstream.classification.train"
+        " --setting {wildcards.setting} --model {wildcards.model} --protocol {params.protocol}"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.flags}"
+        " --seed {params.seed} --progress {params.progress} --output {output.outcomes}"
+        " --network {output.network}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
 rule downstream_train_classifier:
-    """Train a classifier on real images, on a model's, or on both; apply it to the test images."""
+    """Train a classifier on a model's images, or on real ones and these; apply it to the test images."""
     input:
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/augment.parquet",
@@ -19,6 +60,8 @@ rule downstream_train_classifier:
         "logs/downstream/classification_{setting}_{model}_{repeat}.log",
     benchmark:
         "benchmarks/downstream/classification_{setting}_{model}_{repeat}.tsv"
+    wildcard_constraints:
+        setting="augmented|synthetic_only",
     conda:
         "../envs/core.yaml"
     threads: 16

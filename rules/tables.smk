@@ -47,6 +47,7 @@ rule tables_build:
         fidelity=records("fidelity"),
         privacy=records("privacy"),
         downstream=records("downstream"),
+        faithfulness=records("faithfulness"),
     output:
         tables=[
             *expand(
@@ -88,7 +89,8 @@ rule tables_build:
         models=model_table,
     shell:
         "python -m workflow_scripts.tables.build --fidelity {input.fidelity}"
-        " --privacy {input.privacy} --downstream {input.downstream} --models {params.models}"
+        " --privacy {input.privacy} --downstream {input.downstream}"
+        " --faithfulness {input.faithfulness} --models {params.models}"
         " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
         " --manifest {input.manifest} --out {params.folder} 2> {log}"
 
@@ -279,7 +281,10 @@ rule tables_release:
         + rules.tables_figures.output.pdf
         + rules.tables_figures.output.data,
         report=rules.tables_report.output.public,
-        records=records("fidelity") + records("privacy") + records("downstream"),
+        records=records("fidelity")
+        + records("privacy")
+        + records("downstream")
+        + records("faithfulness"),
         lock=of_checkout("envs/core.lock.txt"),
         citation=of_checkout("CITATION.cff"),
     output:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import read_shards
@@ -19,6 +20,8 @@ from workflow_scripts.generate.make_control import (
     draw_matched,
     make_control,
     positive_masks,
+    recoded,
+    warped,
 )
 
 
@@ -96,7 +99,10 @@ def test_noise_is_uniform_and_each_image_its_own(cohort):
     assert _make(cohort, "noise", "privacy", seed=6)[0].data != items[0].data
 
 
-@pytest.mark.parametrize("kind", ["held_out_real", "blurred_real", "training_copies", "noise"])
+KINDS = ["held_out_real", "blurred_real", "warped_real", "training_copies", "noise"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_sharding_changes_nothing(cohort, kind):
     def content(shards):
         items = _make(cohort, kind, shards=shards)
@@ -181,3 +187,44 @@ def test_changed_copies_are_the_prompts_own_image_changed(cohort, kind):
         expected = own[:, ::-1] if kind == "flipped_copies" else np.minimum(255, own * 1.1)
         np.testing.assert_allclose(shown, expected, atol=0.51)
         assert item.caption == copy.caption
+
+
+def test_a_warp_bends_and_keeps_the_grain():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:128, :128]
+    disc = ((y - 64) ** 2 + (x - 64) ** 2 < 40**2) * 100.0
+    image = Image.fromarray((60 + disc + rng.normal(0, 6, disc.shape)).astype(np.uint8))
+    bent = [
+        np.asarray(warped(image.convert("RGB"), s, 1).convert("L"), float) for s in (0, 0.05, 0.1)
+    ]
+    own = np.asarray(image, float)
+    assert (bent[0] == own).all()
+    moved = [((b > 110) != (own > 110)).mean() for b in bent]
+    assert 0 < moved[1] < moved[2]
+    grain = [np.median(np.abs(b - ndimage.gaussian_filter(b, 1.5))) for b in (own, *bent)]
+    # White noise is the hardest to keep: a seventh of it goes where pixels fall between others.
+    assert 0.8 < grain[2] / grain[0] < 1
+    assert (np.asarray(warped(image.convert("RGB"), 0.05, 2).convert("L"), float) != bent[1]).any()
+
+
+def test_recoded_copies_lose_what_was_asked_and_no_more():
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(40, 200, (64, 64)).astype(np.uint8))
+    own = np.asarray(image, float)
+    assert recoded(image, 100, 0.0) is image
+    errors = [np.abs(np.asarray(recoded(image, q, 0.0), float) - own).mean() for q in (50, 75, 95)]
+    assert errors[0] > errors[1] > errors[2] > 0
+    cut = np.asarray(recoded(image, 100, 0.05), float)
+    assert 0.04 < (cut == 0).mean() < 0.07
+    assert 0.04 < (cut == 255).mean() < 0.07
+    inside = (cut > 0) & (cut < 255)
+    slope = np.polyfit(own[inside], cut[inside], 1)[0]
+    low, high = np.quantile(own, [0.05, 0.95])
+    assert slope == pytest.approx(255 / (high - low), rel=0.01)
+
+
+def test_recoded_copies_are_of_the_prompts_own_images(cohort):
+    items = _make(cohort, "recoded_copies", "privacy")
+    copies = _make(cohort, "training_copies", "privacy")
+    assert [item.source_image_id for item in items] == [item.source_image_id for item in copies]
+    assert all(min(item.open().size) <= 32 for item in items)

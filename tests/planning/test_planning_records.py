@@ -2,6 +2,7 @@
 
 from workflow_scripts.planning.records import (
     downstream_records,
+    faithfulness_records,
     fidelity_records,
     privacy_records,
 )
@@ -46,3 +47,22 @@ def test_downstream_has_the_baselines_of_a_task_without_any_model():
     ]
     both = downstream_records(["classification"], ["a"])
     assert "results/downstream/classification/synthetic_only/a.json" in both
+
+
+def test_faithfulness_has_the_radiographs_and_each_judge_of_each_model():
+    radiographs = [
+        "results/faithfulness/anatomy/real.json",
+        "results/faithfulness/labeller/real.json",
+    ]
+    assert faithfulness_records(["classifier"], []) == radiographs
+    assert faithfulness_records(["classifier", "densenet_121"], ["a"]) == [
+        *radiographs,
+        "results/faithfulness/findings/classifier/a.json",
+        "results/faithfulness/findings/densenet_121/a.json",
+        "results/faithfulness/anatomy/a.json",
+        "results/faithfulness/texture/a.json",
+    ]
+    assert faithfulness_records([], ["a"])[2:] == [
+        "results/faithfulness/anatomy/a.json",
+        "results/faithfulness/texture/a.json",
+    ]

@@ -39,4 +39,13 @@ STEMS = (
     "table16b_rrg_synthetic_only_gains",
     "table17a_caption_fidelity",
     "table17b_caption_privacy",
+    "table18_findings",
+    "table18b_findings_share",
+    "table18c_findings_auroc",
+    "table20_anatomy",
+    "table20b_plausibility",
+    "table20c_heart_size",
+    "table20d_labeller",
+    "table21_texture",
+    "table21b_topology",
 )

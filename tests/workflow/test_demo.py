@@ -267,7 +267,7 @@ def test_the_bundle_for_publication_shows_no_patient(demo):
 
 def test_what_the_workflow_writes_is_its_owners_alone(demo):
     stages = ("cohort", "generate", "finetune", "features", "privacy", "downstream")
-    for folder in (*stages, "costs", "paper_audit", "tables"):
+    for folder in (*stages, "faithfulness", "costs", "paper_audit", "tables"):
         files = [path for path in (demo / "results" / folder).rglob("*") if path.is_file()]
         assert files
         assert [path for path in files if path.stat().st_mode & 0o077] == []
@@ -398,6 +398,8 @@ def test_adding_a_model_plans_its_jobs_and_the_joins_alone(demo):
             "downstream_train_reporter",
             "downstream_chexbert",
             "downstream_score_reports",
+            "faithfulness_look",
+            "faithfulness_score",
         )
     }
     assert jobs >= JOINS
@@ -478,6 +480,8 @@ OF_IMAGES = {
     "downstream_score_classifier",
     "downstream_score_segmenter",
     "downstream_score_reports",
+    "faithfulness_look",
+    "faithfulness_score",
     "tables_riskiest",
 }
 
@@ -489,6 +493,7 @@ OF_IMAGES = {
         (
             "fidelity/resample.py",
             {"fidelity_score", "privacy_score", "privacy_lenses", "privacy_attacker"}
+            | {"faithfulness_score", "faithfulness_score_real"}
             | {"tables_riskiest", *FROM_RECORDS},
         ),
         # Novelty draws its references with it.
@@ -508,7 +513,13 @@ OF_IMAGES = {
         (
             "downstream/gains.py",
             {f"downstream_score_{x}" for x in ("classifier", "segmenter", "labeller", "reports")}
+            | {"faithfulness_score", "faithfulness_score_real"}
             | FROM_RECORDS,
+        ),
+        # The judge reads images, and the other judge's network is in the closure, named or not.
+        (
+            "faithfulness/judges.py",
+            {"faithfulness_look", "faithfulness_score", "faithfulness_score_real", *FROM_RECORDS},
         ),
         ("tables/pareto.py", SHOWN),  # a layout, and the costs are laid out, too
     ],

@@ -29,12 +29,16 @@ def test_the_paper_with_eleven_systems_is_planned_whole(paper_plan):
     assert counts["features_training"] == 1
     arms = 2 * (models - 2) + 1  # flipped and brightened copies have no such images
     repeats = 3  # of the cheap tasks: with one nothing is called a gain
-    assert counts["downstream_train_classifier"] == repeats * arms
+    assert counts["downstream_train_judge"] == repeats
+    assert counts["downstream_train_classifier"] == repeats * (arms - 1)
     assert counts["downstream_score_classifier"] == arms
     assert counts["downstream_train_segmenter"] == repeats * (models - 2 + 1)
     assert counts["downstream_train_reporter"] == arms + 1  # and the released one
     scorers = ("chexbert", "radgraph", "green", "ratescore")
     assert {counts[f"downstream_{name}"] for name in scorers} == {arms + 1}
+    assert counts["faithfulness_score"] == models - 2
+    assert counts["faithfulness_look"] == models - 2 + 1  # and the radiographs
+    assert counts["faithfulness_score_real"] == 1
 
 
 def test_the_workflow_is_drawn_as_snakemake_plans_it(paper_plan):
@@ -181,9 +185,7 @@ TARGETS = {
     "features_fidelity": "results/features/sd_v2/test/rad_dino.h5",
     "fidelity_score": "results/fidelity/rad_dino/sd_v2_1.json",
     "privacy_score": "results/privacy/sd_v2_1.json",
-    "downstream_train_classifier": (
-        "results/downstream/classification/real_only/real/repeat-0.parquet"
-    ),
+    "downstream_train_judge": "results/downstream/classification/real_only/real/repeat-0.parquet",
 }
 
 
@@ -229,7 +231,7 @@ def test_the_bare_profile_name_submits_jobs_to_their_partitions(
         "features_fidelity",
         "fidelity_score",
         "privacy_score",
-        "downstream_train_classifier",
+        "downstream_train_judge",
     ):
         assert "-p a100" in submitted[rule]
         assert "--gpus=a100:1" in submitted[rule]

@@ -1,4 +1,4 @@
-"""The embedded world's pseudo-labeller: published layout, reproducible, drawing two classes."""
+"""The embedded world's pseudo-labeller: published layout, reproducible, drawing five classes."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_a_seed_gives_the_same_bytes_and_another_does_not(written):
 
 
 @torch.no_grad()
-def test_only_the_clavicles_are_ever_drawn(written):
+def test_only_what_is_trained_is_ever_drawn(written):
     network = load_cxas(written[0])
     logits = network(torch.randn(2, 3, 192, 192))
     others = [k for k in range(N_PUBLISHED) if k not in tiny_cxas.CLASSES]

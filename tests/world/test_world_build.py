@@ -150,8 +150,12 @@ def test_the_checkpoints_are_written_from_captioned_training_radiographs(
     train = taken(annotations(world)["train"])
     for entry in train.values():
         picture = Image.open(root / entry["image"].removeprefix("mimic/"))
-        mask = Image.open(world / "masks" / f"{entry['id']}.png")
-        pairs.add((picture.tobytes(), mask.tobytes()))
+        mask, organs = (
+            np.asarray(Image.open(world / folder / f"{entry['id']}.png"))
+            for folder in ("masks", "organs")
+        )
+        assert set(np.unique(organs)) >= {0, 1, 2, 4}
+        pairs.add((picture.tobytes(), (mask | organs << 2).tobytes()))
     assert {(p.tobytes(), m.tobytes()) for p, m in zip(pictures, masks, strict=True)} == pairs
     said = [entry["conversations"][1]["value"] for entry in train.values()]
     assert sorted(captions) == sorted(said)

@@ -158,6 +158,30 @@ def test_masks_lie_on_the_clavicles_of_their_sides(patient: int):
         assert image[mask].mean() > image[ring].mean() + 5
 
 
+@pytest.mark.parametrize("patient", PATIENTS)
+def test_organs_lie_where_they_are_and_their_ratio_is_the_chests(patient: int):
+    chest = Chest(draw_patient(patient), STRAIGHT)
+    drawn = render(draw_patient(patient), STRAIGHT)
+    right, left, heart = drawn.organs
+    rows = np.flatnonzero((right | left).any(axis=1))
+    columns = [np.flatnonzero(mask.any(axis=0)) for mask in (right, left, heart)]
+    assert columns[0].mean() < columns[2].mean() < columns[1].mean()
+    assert heart[rows[0] : rows[-1] + 1].sum() > 0.95 * heart.sum()
+    assert drawn.image[right & ~heart].mean() < drawn.image[heart & ~right & ~left].mean() - 20
+    # The chest is measured here where the lungs are drawn, in the world's parameters at its walls.
+    width = columns[1][-1] - columns[0][0] + 1
+    ratio = (columns[2][-1] - columns[2][0] + 1) / width
+    assert ratio == pytest.approx(chest.cardiothoracic_ratio, rel=0.12)
+
+
+def test_cardiomegaly_widens_the_heart_that_is_drawn_and_no_lung():
+    patient = draw_patient(201)
+    normal = render(patient, STRAIGHT).organs
+    large = render(patient, STRAIGHT, (draw_finding("Cardiomegaly", 1),)).organs
+    assert (normal[:2] == large[:2]).all()
+    assert large[2].any(axis=0).sum() > 1.15 * normal[2].any(axis=0).sum()
+
+
 def test_portable_views_magnify_the_heart_and_shallow_breaths_lift_the_diaphragm():
     patient = draw_patient(240)
     assert (
@@ -172,6 +196,7 @@ def test_lateral_views_have_no_masks():
     drawn = render(draw_patient(1), draw_study(1, "LATERAL"), (draw_finding("Edema", 1),))
     assert drawn.image.std() > 30
     assert not drawn.clavicles.any()
+    assert not drawn.organs.any()
 
 
 def test_a_finding_needs_its_side_and_zone():

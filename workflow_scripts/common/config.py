@@ -104,6 +104,8 @@ def caption_source_of(config: dict[str, Any], model: str | None = None) -> str |
 
 _CONTROL_NEEDS: Final = {
     "blurred_real": ("blur", "size"),
+    "warped_real": ("warp", "size"),
+    "recoded_copies": ("size",),
     "flipped_copies": ("size",),
     "brightened_copies": ("brighten", "size"),
     "noise": ("size",),

@@ -22,6 +22,7 @@ STAGES: Final = {
     "classification": "Classification",
     "segmentation": "Segmentation",
     "report_generation": "Report generation",
+    "faithfulness": "Faithfulness",
 }
 """Stages, and the tasks of downstream, in the order in which they run, as readers see them."""
 

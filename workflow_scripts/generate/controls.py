@@ -10,7 +10,9 @@ Kind = Literal[
     "training_copies",
     "flipped_copies",
     "brightened_copies",
+    "recoded_copies",
     "blurred_real",
+    "warped_real",
     "noise",
 ]
 
@@ -28,10 +30,34 @@ class ControlSettings:
         float,
         Key("Share by which gray values of brightened copies are raised.", above=0, optional=True),
     ] = 0.1
+    warp: Annotated[
+        float,
+        Key(
+            "Standard deviation of a warp's displacements over the side.", above=0, optional=True
+        ),
+    ] = 0.02
+    quality: Annotated[
+        int,
+        Key(
+            "Of the JPEG that recoded copies pass through; 100 for none.",
+            minimum=1,
+            maximum=100,
+            optional=True,
+        ),
+    ] = 95
+    window: Annotated[
+        float,
+        Key(
+            "Share of pixels at each end of the gray values that recoded copies cut off.",
+            minimum=0,
+            below=0.5,
+            optional=True,
+        ),
+    ] = 0.0
     size: Annotated[
         int,
         Key(
-            "Side of blurred or noise images in pixels, shorter side of changed copies.",
+            "Side of blurred, warped or noise images in pixels, shorter side of changed copies.",
             minimum=16,
             optional=True,
         ),

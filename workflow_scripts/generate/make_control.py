@@ -9,7 +9,10 @@
 - `held_out_real`: real images of other patients than the reference, matched on findings, each with
   its own caption, byte for byte: what real images score. It is no bound: a model answers the
   reference's own captions, and may come nearer to it.
+- `recoded_copies`: the prompt's own image at another size, gray window or JPEG quality: what
+  preprocessing alone costs.
 - `blurred_real`: the same images as held_out_real, blurred: texture lost, topology kept.
+- `warped_real`: the same images, bent smoothly: topology lost, texture kept.
 - `noise`: uniform noise.
 
 Which image stands for which prompt is worked out over the whole set, so sharding changes nothing.
@@ -17,13 +20,16 @@ Which image stands for which prompt is worked out over the whole set, so shardin
 
 import argparse
 import hashlib
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter, ImageOps
+from scipy import ndimage
 
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError, run_script
@@ -43,6 +49,10 @@ from workflow_scripts.generate.controls import ControlSettings
 from workflow_scripts.generate.sharding import shard_rows
 
 log = logging.getLogger(__name__)
+
+WARP_NODES: Final = 5
+"""Of the grid, a side, between whose displacements a warp is interpolated."""
+
 
 
 def held_out_pool(manifest: pd.DataFrame, prompts: pd.DataFrame, prompt_set: str) -> np.ndarray:
@@ -239,14 +249,18 @@ def make_control(
     )
 
 
-def changed(image: Image.Image, by: ControlSettings) -> Image.Image:
+def changed(image: Image.Image, by: ControlSettings, seed: int = 0) -> Image.Image:
     """Return a radiograph as a control shows it.
 
     Args:
         image: 8-bit RGB.
-        by: of the kind `blurred_real`, `flipped_copies` or `brightened_copies`, and by how much.
-            Flipped and brightened ones whose shorter side is longer than `size` are reduced to it.
+        by: of the kind `blurred_real`, `warped_real`, `flipped_copies`, `brightened_copies` or
+            `recoded_copies`, and by how much. Changed copies whose shorter side is longer than
+            `size` are reduced to it.
+        seed: of a warp.
     """
+    if by.kind == "warped_real":
+        return warped(centre_square(image, by.size), by.warp, seed)
     if by.kind == "blurred_real":
         blurred = image.filter(ImageFilter.GaussianBlur(by.blur * min(image.size)))
         return centre_square(blurred, by.size)
@@ -257,8 +271,57 @@ def changed(image: Image.Image, by: ControlSettings) -> Image.Image:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     if by.kind == "flipped_copies":
         return ImageOps.mirror(image)
+    if by.kind == "recoded_copies":
+        return recoded(image, by.quality, by.window)
     levels = [min(255, round(level * (1 + by.brighten))) for level in range(256)]
     return image.point(levels * len(image.getbands()))
+
+
+def warped(image: Image.Image, strength: float, seed: int) -> Image.Image:
+    """Return an image bent by a smooth random displacement, mirrored at its borders.
+
+    Cubic splines take little texture away: a seventh of white noise, less of a radiograph's grain.
+
+    Args:
+        image: 8-bit RGB, square.
+        strength: standard deviation of the displacements at the grid's nodes, over the side.
+        seed: of the displacements.
+    """
+    pixels = np.asarray(image.convert("L"), np.float32)
+    side = len(pixels)
+    nodes = np.random.default_rng(seed).normal(0, strength * side, (2, WARP_NODES, WARP_NODES))
+    fine = np.linspace(0, WARP_NODES - 1, side)
+    grid = np.stack(np.meshgrid(fine, fine, indexing="ij"))
+    places = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij")).astype(float)
+    for axis in range(2):
+        places[axis] += ndimage.map_coordinates(nodes[axis], grid, order=3, mode="nearest")
+    bent = ndimage.map_coordinates(pixels, places, order=3, mode="mirror")
+    return Image.fromarray(np.clip(np.rint(bent), 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def recoded(image: Image.Image, quality: int, window: float) -> Image.Image:
+    """Return an image with the tails of its gray values cut off, then through a JPEG.
+
+    Args:
+        image: 8-bit.
+        quality: of the JPEG; 100 for none.
+        window: share of pixels at each end of the gray values that is cut off.
+    """
+    if window > 0:
+        pixels = np.asarray(image, np.float32)
+        low, high = np.quantile(pixels, [window, 1 - window])
+        stretched = (pixels - low) / max(high - low, 1.0) * 255
+        image = Image.fromarray(np.clip(np.rint(stretched), 0, 255).astype(np.uint8))
+    if quality < NO_JPEG:
+        buffer = io.BytesIO()
+        image.save(buffer, format="JPEG", quality=quality)
+        image = Image.open(io.BytesIO(buffer.getvalue()))
+        image.load()
+    return image
+
+
+NO_JPEG: Final = 100
+"""The quality that stands for no JPEG."""
 
 
 def _real(ids: list[str], shown: pd.DataFrame, settings: ControlSettings) -> Iterator[ImageItem]:
@@ -273,19 +336,24 @@ def _real(ids: list[str], shown: pd.DataFrame, settings: ControlSettings) -> Ite
             raise unreadable("cannot read an image", error, file) from None
         suffix = file.suffix.lower()
         if kind not in ("held_out_real", "training_copies"):
-            data, suffix = png_bytes(changed(decode_image(data, path), settings)), ".png"
+            image = changed(decode_image(data, path), settings, _seed_of(settings.seed, prompt_id))
+            data, suffix = png_bytes(image), ".png"
         yield ImageItem(prompt_id, f"{prompt_id}{suffix}", data, caption or "", image_id)
         progress.update()
 
 
 def _noise(prompts: pd.DataFrame, seed: int, size: int) -> Iterator[ImageItem]:
     for prompt_id, caption in zip(prompts["prompt_id"], prompts["caption"], strict=True):
-        # Replicates of all captions share their ten seeds, so the prompt's id seeds the noise.
-        digest = hashlib.sha256(f"{seed}:{prompt_id}".encode()).digest()
-        rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        rng = np.random.default_rng(_seed_of(seed, prompt_id))
         pixels = rng.integers(0, 256, (size, size), dtype=np.uint8)
         data = png_bytes(Image.fromarray(pixels))
         yield ImageItem(prompt_id, f"{prompt_id}.png", data, caption)
+
+
+def _seed_of(seed: int, prompt_id: str) -> int:
+    """Return a prompt's own seed: replicates of all captions share their ten, but not their ids."""
+    digest = hashlib.sha256(f"{seed}:{prompt_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -46,3 +46,16 @@ def downstream_records(tasks: Sequence[str], models: Sequence[str]) -> list[str]
         if task == "report_generation":
             names.append("report_generation/released/real")
     return [f"results/downstream/{name}.json" for name in names]
+
+
+def faithfulness_records(judges: Sequence[str], models: Sequence[str]) -> list[str]:
+    """Return the records of faithfulness: of the radiographs themselves, then of each model.
+
+    Args:
+        judges: that say which findings an image shows.
+        models: with images of the test set.
+    """
+    families = [*(f"findings/{judge}" for judge in judges), "anatomy", "texture"]
+    names = ["anatomy/real", "labeller/real"]
+    names += [f"{family}/{model}" for family in families for model in models]
+    return [f"results/faithfulness/{name}.json" for name in names]

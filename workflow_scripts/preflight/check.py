@@ -198,6 +198,8 @@ def _subjects(
             yield f"encoders.{name}", block["weights"], check
     if "downstream" in stages:
         yield from _downstream_subjects(config["downstream"])
+    if "faithfulness" in stages and "segmentation" in config["downstream"]["tasks"]:
+        yield from _faithfulness_subjects(config, "downstream" in stages)
 
 
 def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
@@ -221,6 +223,18 @@ def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
             if files:
                 check = _report_check(name, files)
                 yield f"downstream.report_generation.metrics.{name}", files["weights"], check
+
+
+def _faithfulness_subjects(config: dict[str, Any], labelled: bool) -> Iterator[Subject]:
+    """Yield what looks at images; a labeller that `labelled` says is checked is missed there."""
+    labeller = config["downstream"]["segmentation"]["labeller"]["weights"]
+    if Path(labeller).is_file() or not labelled:
+        yield "faithfulness, organs", labeller, check_organs
+    if "densenet_121" in config["faithfulness"]["judges"]:
+        weights = config["encoders"]["densenet_121"]["weights"]
+        yield "faithfulness.judges, densenet_121", weights, _encoder_check("densenet_121")
+    if exact := config["faithfulness"]["exact_organs"]:
+        yield "faithfulness.exact_organs", exact, check_exact_masks
 
 
 def _model_subjects(
@@ -373,6 +387,13 @@ def check_labeller(path: Path, classes: list[int]) -> None:
     from workflow_scripts.downstream.segmentation.cxas import check_cxas
 
     check_cxas(path, classes)
+
+
+def check_organs(path: Path) -> None:
+    """Check that the labeller draws the organs that are measured."""
+    from workflow_scripts.faithfulness.organs import CLASSES
+
+    check_labeller(path, list(CLASSES.values()))
 
 
 def check_exact_masks(path: Path) -> None:
@@ -652,7 +673,7 @@ def main(argv: list[str] | None = None) -> None:
     """Print the table; a fault ends with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", nargs="+", default=["config.yaml"])
-    stages = ["cohort", "finetune", "generate", "features", "downstream"]
+    stages = ["cohort", "finetune", "generate", "features", "downstream", "faithfulness"]
     parser.add_argument("--stages", nargs="*", default=stages, help="stages that have jobs to run")
     parser.add_argument("--models", nargs="*", help="models that have jobs to run; default all")
     parser.add_argument("--devices", type=int, help="of a fine-tuning job, whose batch they share")

@@ -117,6 +117,7 @@ def stage_needs(config: Mapping[str, Any]) -> list[StageNeed]:
         *_scores(privacy),
         *_images(tasks, sets["augment"]["captions"]),
         *_reports(tasks["report_generation"]),
+        *_looking(tasks["classification"]["repeats"]),
     ]
 
 
@@ -190,6 +191,17 @@ def _images(tasks: Mapping[str, Any], captions: int) -> list[StageNeed]:
                   4 * cxas, WIDEST["cxas"], BASE + 4 * cxas, 1e4 * segments["images"]),
         StageNeed("segmentation: training", "downstream_train_segmenter", "U-Net", unet,
                   TRAINED * unet, SAVED["unet_16"], BASE + masks, 3 * 12 * unet),
+    ]  # fmt: skip
+
+
+def _looking(judges: int) -> list[StageNeed]:
+    """Test images through CXAS, the classifiers and a DenseNet-121, 16 at a time."""
+    number = PARAMETERS["cxas"] + judges * PARAMETERS["resnet_50"] + PARAMETERS["densenet_121"]
+    disk = 5e3 * TEST_PROMPTS  # masks of three organs in bits, probabilities
+    return [
+        StageNeed("faithfulness: looking at images", "faithfulness_look",
+                  "CXAS, ResNet-50, DenseNet-121", number, 4 * number, WIDEST["cxas"],
+                  BASE + 4 * number, disk),
     ]  # fmt: skip
 
 

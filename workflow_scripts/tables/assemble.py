@@ -271,6 +271,12 @@ def _record(records: Records, layout: Layout, column: Column, model: ModelEntry)
 
 def _why_missing(model: ModelEntry, layout: Layout, column: Column) -> str:
     why = model.why_missing(layout.stage)
+    if why == NOT_RUN and layout.stage == "faithfulness":
+        family = column.family or layout.family or ""
+        if family.startswith("findings/"):
+            judge = family.removeprefix("findings/")
+            return f"not run: no judge {judge} (`faithfulness.judges`, `downstream.tasks`)"
+        return "not run: `downstream.tasks` has no segmentation, whose labeller draws organs"
     if why == NOT_RUN and column.family not in (None, layout.family):
         return f"not run: `{layout.stage}.encoders` does not name {column.family}"
     return why

@@ -8,10 +8,15 @@ from typing import Any, Final
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import PROMPT_SETS
 
-STAGES: Final = ("fidelity", "privacy", "downstream")
+STAGES: Final = ("fidelity", "privacy", "downstream", "faithfulness")
 """The stages whose records the tables join."""
 
-PROMPT_SET_OF: Final = {"fidelity": "test", "privacy": "privacy", "downstream": "augment"}
+PROMPT_SET_OF: Final = {
+    "fidelity": "test",
+    "privacy": "privacy",
+    "downstream": "augment",
+    "faithfulness": "test",
+}
 """The prompt set whose images each stage measures; `missing` has these as keys."""
 
 NOT_RUN: Final = "not run"

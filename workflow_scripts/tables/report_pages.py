@@ -67,6 +67,14 @@ PAGES: Final = tuple(
             "reports are compared with those that radiologists wrote.",
         ),
         (
+            "faithfulness",
+            "Does it show what was asked?",
+            "Results",
+            "Whether the images show what their prompts ask for: the findings, an anatomy that "
+            "there is, the texture of a radiograph. Beside each number stands what the same "
+            "measure says of radiographs.",
+        ),
+        (
             "ranks",
             "Ranks",
             "Results",

@@ -81,7 +81,7 @@ def build_world(
     The same seed and number of patients give the same bytes, whatever `threads` and `kept`.
 
     Args:
-        out: folder of mimic-cxr-jpg/2.0.0/, llava-rad/, masks/ and weights/.
+        out: folder of mimic-cxr-jpg/2.0.0/, llava-rad/, masks/, organs/ and weights/.
         seed: of everything that is drawn.
         patients: how many patients; 320 give about 800 frontal radiographs.
         threads: processes that draw; with two or more, the checkpoints are trained side by side.
@@ -117,9 +117,12 @@ def build_world(
 
 
 def _files(exposure: Exposure) -> tuple[str, str | None]:
-    """Return where an exposure's radiograph and its mask lie; a lateral view has no mask."""
+    """Return where an exposure's radiograph lies, and the name of its masks.
+
+    The masks of clavicles and of organs lie in `masks/` and `organs/`. A lateral view has none.
+    """
     frontal = exposure.study.view != "LATERAL"
-    mask = f"masks/{exposure.image_id}.png" if frontal else None
+    mask = f"{exposure.image_id}.png" if frontal else None
     return f"{IMAGES}/{mimic_layout.image_path(exposure)}", mask
 
 
@@ -127,10 +130,12 @@ def _write_pictures(
     threads: int, files: list[tuple[str, str | None]], scenes: list[Scene], out: Path
 ) -> None:
     progress = Progress("world", len(files), "radiographs")
-    for (name, mask_name), (jpeg, mask) in zip(files, draw_all(scenes, threads), strict=True):
+    drawn = draw_all(scenes, threads)
+    for (name, mask_name), (jpeg, mask, organs) in zip(files, drawn, strict=True):
         mimic_layout.write_pictures([(name, jpeg)], out)
         if mask_name is not None:
-            mimic_layout.write_pictures([(mask_name, mask)], out)
+            both = [(f"masks/{mask_name}", mask), (f"organs/{mask_name}", organs)]
+            mimic_layout.write_pictures(both, out)
         progress.update()
 
 
@@ -145,7 +150,12 @@ def _checkpoints(exposures: list[Exposure], folder: Path, seed: int) -> list[_Pa
     shown = [e for e in exposures if e.split == "train" and e.caption is not None]
     files = [_files(exposure) for exposure in shown]
     images = np.stack([_gray(folder / name) for name, _ in files])
-    masks = np.stack([_gray(folder / str(mask)) for _, mask in files])
+    masks = np.stack(
+        [
+            _gray(folder / "masks" / str(mask)) | _gray(folder / "organs" / str(mask)) << 2
+            for _, mask in files
+        ]
+    )
     captions = [exposure.caption or "" for exposure in shown]
     findings = np.array([[e.labels[name] == 1 for name in FINDINGS] for e in shown], np.int8)
     patients = [exposure.patient_id for exposure in shown]

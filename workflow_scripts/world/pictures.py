@@ -1,4 +1,4 @@
-"""Drawing radiographs and encoding them: from an exposure to the bytes of its two files."""
+"""Drawing radiographs and encoding them: from a scene to the bytes of its three files."""
 
 import io
 import multiprocessing
@@ -23,13 +23,13 @@ class Scene(NamedTuple):
     size: int
 
 
-def draw_pictures(scene: Scene) -> tuple[bytes, bytes]:
-    """Return the encoded radiograph of a scene and its clavicle mask."""
+def draw_pictures(scene: Scene) -> tuple[bytes, bytes, bytes]:
+    """Return the encoded radiograph of a scene and its masks of clavicles and of organs."""
     drawn = render(*scene)
-    return jpeg_bytes(drawn.image), mask_bytes(drawn.clavicles)
+    return jpeg_bytes(drawn.image), mask_bytes(drawn.clavicles), organ_bytes(drawn.organs)
 
 
-def draw_all(scenes: Sequence[Scene], threads: int) -> Iterator[tuple[bytes, bytes]]:
+def draw_all(scenes: Sequence[Scene], threads: int) -> Iterator[tuple[bytes, bytes, bytes]]:
     """Yield `draw_pictures` of each scene in turn, in so many processes."""
     if threads == 1:
         yield from map(draw_pictures, scenes)
@@ -50,6 +50,15 @@ def jpeg_bytes(image: NDArray[np.uint8]) -> bytes:
 def mask_bytes(clavicles: NDArray[np.bool_]) -> bytes:
     """Encode clavicle masks (2, h, w) as one grey PNG: 1 the right, 2 the left, 0 neither."""
     labels = np.where(clavicles[0], 1, np.where(clavicles[1], 2, 0)).astype(np.uint8)
+    return _png(labels)
+
+
+def organ_bytes(organs: NDArray[np.bool_]) -> bytes:
+    """Encode organ masks (3, h, w) as one grey PNG: 1 the right lung, 2 the left, 4 the heart."""
+    return _png(np.packbits(organs[::-1], axis=0, bitorder="big")[0] >> 5)
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(labels).save(buffer, format="PNG")
+    Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()

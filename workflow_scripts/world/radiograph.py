@@ -29,11 +29,14 @@ class Radiograph:
         image: uint8 (size, size); dense is bright.
         clavicles: bool (2, size, size): the patient's right and left clavicle; all False in a
             lateral view.
+        organs: bool (3, size, size): the patient's right and left lung, with what the heart hides
+            of them, and the heart; all False in a lateral view.
         cardiothoracic_ratio: of the outlines that were drawn.
     """
 
     image: NDArray[np.uint8]
     clavicles: NDArray[np.bool_]
+    organs: NDArray[np.bool_]
     cardiothoracic_ratio: float
 
 
@@ -51,12 +54,13 @@ def render(
     canvas = Canvas(size, study.shift, study.rotation, study.scale)
     if study.view == "LATERAL":
         attenuation = _lateral(canvas, patient, findings)
-        empty = np.zeros((2, size, size), bool)
-        return Radiograph(_expose(canvas, attenuation, study), empty, float("nan"))
+        empty = np.zeros((3, size, size), bool)
+        return Radiograph(_expose(canvas, attenuation, study), empty[:2], empty, float("nan"))
     drawing = _Drawing(canvas, patient, study, findings)
     clavicles = np.stack(drawing.clavicle_masks) >= 0.5
+    organs = np.stack([*drawing.lungs.values(), canvas.fill([drawing.chest.heart()])]) >= 0.5
     image = _expose(canvas, drawing.attenuation(), study)
-    return Radiograph(image, clavicles, drawing.chest.cardiothoracic_ratio)
+    return Radiograph(image, clavicles, organs, drawing.chest.cardiothoracic_ratio)
 
 
 def _shape(patient: Patient, study: Study, findings: tuple[Finding, ...]) -> Chest:

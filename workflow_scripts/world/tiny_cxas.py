@@ -1,6 +1,7 @@
 """The embedded world's pseudo-labeller: a tiny network in CXAS's layout, trained on exact masks.
 
-Of its 159 classes two are trained, the left and the right clavicle; the others are never drawn.
+Of its 159 classes five are trained, the clavicles, the heart and the lungs; the others are never
+drawn.
 """
 
 import logging
@@ -24,13 +25,13 @@ log = logging.getLogger(__name__)
 CXAS: Final = "cxas/UNet_ResNet50_default.pth"
 """Where the checkpoint lies under the folder of weights."""
 
-CLASSES: Final = (31, 32)
-"""CXAS's numbers of the left and the right clavicle."""
+CLASSES: Final = (31, 32, 121, 135, 136)
+"""CXAS's numbers of left and right clavicle, heart, right and left lung."""
 
 SIZE: Final = 192
 """Side of the input that it is trained for, pixels."""
 
-_LABELS: Final = (2, 1)  # of the left and the right clavicle in the world's masks
+_BITS: Final = (2, 1, 16, 4, 8)  # of the CLASSES in the masks
 _NEVER, _RARE = -12.0, -4.0  # logits
 _STEPS: Final = 320
 _BATCH: Final = 4
@@ -47,14 +48,15 @@ def write_cxas_checkpoint(
 
     Args:
         images: radiographs, uint8 (n, side, side).
-        masks: of each: 1 the right clavicle, 2 the left, 0 neither, uint8 (n, side, side).
+        masks: of each, uint8 (n, side, side): bit 1 the right clavicle, 2 the left, 4 the right
+            lung, 8 the left, 16 the heart.
         out_dir: folder that gets `cxas/`.
         seed: of initialisation and training.
         effort: multiplies the steps of training.
     """
     start = time.monotonic()
     pictures = torch.stack([prepare(Image.fromarray(image), SIZE) for image in images])[:, :1]
-    drawn = [np.stack([mask == label for label in _LABELS]) for mask in masks]
+    drawn = [np.stack([mask & bit > 0 for bit in _BITS]) for mask in masks]
     targets = _shrunk(torch.from_numpy(np.stack(drawn)), SIZE)
     with reproducible():
         torch.manual_seed(seed)

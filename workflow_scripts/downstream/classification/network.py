@@ -1,14 +1,26 @@
 """The multi-label classifier: a ResNet with one logit per finding, its losses and predictions."""
 
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workflow_scripts.common.checkpoints import load_exactly, load_state
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.pixels import mirror, normalise, rotate, to_unit
+from workflow_scripts.common.resnet import resnet_for
 from workflow_scripts.common.training import random_stream
 
 _ANGLES, _FLIPS = 2, 3  # streams of random numbers beside the loop's own
+
+_RUN: Final = "run"
 
 
 class ClassificationTask:
@@ -93,3 +105,50 @@ def predict(
         for i in range(0, len(pixels), batch_size)
     ]
     return torch.cat(batches).numpy()
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A network that `train` left.
+
+    Attributes:
+        network: gives 14 logits.
+        run: what made it (JSON types): `setting`, `protocol`, `seed`, `settings`, ...
+    """
+
+    network: nn.Module
+    run: dict[str, Any]
+
+
+def write_network(path: Path, network: nn.Module, run: dict[str, Any]) -> None:
+    """Write a trained network and what made it as one safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    state = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
+    with whole_file(path) as temporary:
+        save_file(state, temporary, metadata={_RUN: json.dumps(run, sort_keys=True)})
+
+
+def read_network(path: Path) -> TrainedClassifier:
+    """Read what `write_network` wrote.
+
+    Raises:
+        InputError: missing, damaged, or no classifier of the 14 findings.
+    """
+    from safetensors import safe_open
+
+    state = load_state(path)
+    try:
+        with safe_open(path, "pt") as file:
+            run = json.loads((file.metadata() or {})[_RUN])
+        network = resnet_for(state)
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"no classifier that this workflow trained ({error})",
+            path,
+            "delete it and rerun downstream_train_judge",
+        ) from None
+    if network.fc.out_features != len(FINDINGS):
+        raise InputError(f"{network.fc.out_features} outputs, not {len(FINDINGS)}", path)
+    load_exactly(network, state, path)
+    return TrainedClassifier(network.eval(), run)

@@ -2,7 +2,8 @@
 
 Tables 4 and 15 of the paper. The real images are those that the augment prompts point to, the
 synthetic ones a model's images of the same prompts, the test images all of the test split. Makes
-one file: the probability of each finding for each test image; `score` makes the record of it.
+one file: the probability of each finding for each test image; `score` makes the record of it. With
+`--network` the trained network, too, which judges generated images (faithfulness).
 
 A step takes its batch in pieces of at most `--per-device-batch-size` images and sums the gradients:
 they are those of the whole batch, but for one thing. Batch normalisation takes mean and variance
@@ -31,7 +32,11 @@ from workflow_scripts.common.resnet import pretrained_resnet
 from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.common.training import begin_attempt, best_epoch, curve, train
 from workflow_scripts.common.validation import split_at_random, split_by_patient
-from workflow_scripts.downstream.classification.network import ClassificationTask, predict
+from workflow_scripts.downstream.classification.network import (
+    ClassificationTask,
+    predict,
+    write_network,
+)
 from workflow_scripts.downstream.classification.settings import ClassifierSettings
 from workflow_scripts.downstream.data import (
     Collection,
@@ -144,6 +149,9 @@ def main(argv: list[str] | None = None) -> None:
         "curve": curve(history),
         "provenance": provenance(noted, device_name(accelerator.device)),
     }
+    if args.network is not None:
+        attempt.check()
+        write_network(args.network, network, run)
     scores = {name: probabilities[:, k] for k, name in enumerate(FINDINGS)}
     columns: dict[str, Any] = {"image_id": test.ids, "patient_id": test.patients, **scores}
     attempt.check()
@@ -186,6 +194,7 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ClassifierSe
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, required=True, help="outcomes, Parquet")
+    parser.add_argument("--network", type=Path, help="the trained network, safetensors")
     args = parser.parse_args(argv)
     if (args.setting == "real_only") != (not args.shards):
         parser.error("--shards belongs to augmented and synthetic_only, and to them alone")

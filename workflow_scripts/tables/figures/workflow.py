@@ -26,6 +26,7 @@ STAGES: Final = (
     "fidelity",
     "privacy",
     "downstream",
+    "faithfulness",
     "costs",
     "paper",
     "tables",

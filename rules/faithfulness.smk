@@ -1,0 +1,106 @@
+# Needs: a model's test images, the classifiers that were trained on radiographs alone, CXAS.
+# Makes: results/faithfulness/: does an image show what its prompt asks for? seen/{model}.parquet is
+# what networks saw in each image, in one pass; findings/{judge}/{model}.json, anatomy/{model}.json
+# and texture/{model}.json are scored from it. `real` are the radiographs of the test split.
+
+
+rule faithfulness_look:
+    """Look at a model's test images, or at the radiographs, once: judges, organs and texture."""
+    input:
+        manifest="results/cohort/manifest.parquet",
+        prompts=looked_prompts,
+        shards=looked_shards,
+        judges=judges,
+    output:
+        "results/faithfulness/seen/{model}.parquet",
+    log:
+        "logs/faithfulness/look_{model}.log",
+    benchmark:
+        "benchmarks/faithfulness/look_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 16
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=240,
+    params:
+        *code("faithfulness.look"),
+        version=VERSIONS["faithfulness"],
+        protocol=config["protocol"],
+        weights=looking_contents,
+        radiographs=radiographs("test"),
+        flags=looking_flags,
+    shell:
+        "python -m workflow_scripts.faithfulness.look --collection {wildcards.model}"
+        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
+        " {params.flags} --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule faithfulness_score:
+    """Findings, anatomy, texture and topology of one model, from what was seen."""
+    input:
+        manifest="results/cohort/manifest.parquet",
+        prompts=looked_prompts,
+        radiographs="results/faithfulness/seen/real.parquet",
+        seen="results/faithfulness/seen/{model}.parquet",
+    output:
+        expand("results/faithfulness/findings/{judge}/{{model}}.json", judge=JUDGES),
+        "results/faithfulness/anatomy/{model}.json",
+        "results/faithfulness/texture/{model}.json",
+    log:
+        "logs/faithfulness/score_{model}.log",
+    benchmark:
+        "benchmarks/faithfulness/score_{model}.tsv"
+    wildcard_constraints:
+        model="|".join(RUN_MODELS) or "none",
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=partial(more_memory, base=8000),
+        runtime=60,
+    params:
+        *code("faithfulness.score"),
+        version=VERSIONS["faithfulness"],
+        protocol=config["protocol"],
+        flags=faithfulness_flags,
+    shell:
+        "python -m workflow_scripts.faithfulness.score --model {wildcards.model}"
+        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
+        " --radiographs {input.radiographs} --seen {input.seen} {params.flags}"
+        " --out results/faithfulness 2> {log}"
+
+
+rule faithfulness_score_real:
+    """The radiographs' own anatomy, and how well their organs are drawn where exact ones are known."""
+    input:
+        manifest="results/cohort/manifest.parquet",
+        radiographs="results/faithfulness/seen/real.parquet",
+    output:
+        anatomy="results/faithfulness/anatomy/real.json",
+        labeller="results/faithfulness/labeller/real.json",
+    log:
+        "logs/faithfulness/score_real.log",
+    benchmark:
+        "benchmarks/faithfulness/score_real.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=partial(more_memory, base=8000),
+        runtime=60,
+    params:
+        *code("faithfulness.score", "faithfulness.score_labeller"),
+        version=VERSIONS["faithfulness"],
+        protocol=config["protocol"],
+        flags=faithfulness_flags,
+        exact_organs=exact_organs_flag,
+        contents=exact_organ_contents,
+    shell:
+        "python -m workflow_scripts.common.in_turn faithfulness.score --model real"
+        " --protocol {params.protocol} --manifest {input.manifest}"
+        " --radiographs {input.radiographs} {params.flags} --out results/faithfulness"
+        " --then faithfulness.score_labeller --protocol {params.protocol}"
+        " --radiographs {input.radiographs} {params.exact_organs}"
+        " --output {output.labeller} 2> {log}"

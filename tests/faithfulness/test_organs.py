@@ -1,0 +1,135 @@
+"""Organs by name: zones are the lung, masks survive packing, the labeller's error by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from tests.downstream.segmentation.conftest import random_cxas
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.images import ImageItem, png_bytes
+from workflow_scripts.downstream.segmentation.cxas import draw_masks, prepare
+from workflow_scripts.faithfulness.anatomy import largest_piece
+from workflow_scripts.faithfulness.organs import (
+    CLASSES,
+    ORGANS,
+    RIBS,
+    ZONES,
+    Labeller,
+    draw_and_count,
+    load_labeller,
+    organ_masks,
+)
+from workflow_scripts.faithfulness.score_labeller import labeller_values
+from workflow_scripts.faithfulness.seen import COMPARED, KEPT_SIDE, pack_organs, unpack_organs
+from workflow_scripts.preflight.check import check_organs
+from workflow_scripts.world.mimic_layout import organ_bytes
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def labeller():
+    network = random_cxas((1, 1, 1, 1), 159)
+    return Labeller(network, SIZE, 3, torch.device("cpu"))
+
+
+def pictures(n):
+    rng = np.random.default_rng(2)
+    return [Image.fromarray(rng.integers(0, 255, (80, 90)).astype(np.uint8)) for _ in range(n)]
+
+
+def test_a_shards_organs_are_what_the_labeller_draws_and_zones_make_up_the_lungs(labeller):
+    items = [ImageItem(f"i{k}", f"i{k}.png", png_bytes(x)) for k, x in enumerate(pictures(7))]
+    found: dict[str, list[np.ndarray]] = {}
+    ids = []
+    for names, masks in organ_masks(iter(items), labeller, threads=2):
+        ids += names
+        assert set(masks) == set(ORGANS)
+        for name, drawn in masks.items():
+            assert drawn.shape == (len(names), SIZE, SIZE)
+            found.setdefault(name, []).extend(drawn)
+    assert ids == [item.id for item in items]
+    prepared = torch.stack([prepare(item.open(), SIZE) for item in items])
+    for name, number in CLASSES.items():
+        assert (np.stack(found[name]) == draw_masks(labeller.network, prepared, [number])).all()
+    assert np.stack(found["right_lung"]).any()
+    for side in ("right", "left"):
+        zones = np.stack([found[f"{side}_{zone}_zone"] for zone in ZONES])
+        assert (zones.sum(axis=0) == np.stack(found[f"{side}_lung"])).all()
+    with pytest.raises(KeyError, match="spleen"):
+        next(organ_masks(iter(items), labeller, ["spleen"]))
+
+
+def test_a_zone_is_a_third_of_the_lungs_height_from_above(labeller):
+    network = labeller.network
+    prepared = torch.stack([prepare(image, SIZE) for image in pictures(2)])
+    masks, _ = draw_and_count(labeller, prepared, ["left_lung", "left_upper_zone"])
+    for lung, zone in zip(masks["left_lung"], masks["left_upper_zone"], strict=True):
+        rows = np.flatnonzero(lung.any(axis=1))
+        if len(rows):
+            end = rows[0] + (rows[-1] + 1 - rows[0]) // 3
+            assert (zone == lung & (np.arange(SIZE) < end)[:, None]).all()
+    assert network.classes > max(RIBS)
+
+
+def test_ribs_are_counted_that_are_drawn(labeller):
+    prepared = torch.stack([prepare(image, SIZE) for image in pictures(2)])
+    network = random_cxas((1, 1, 1, 1), 159)
+    last = network.head.out.conv
+    with torch.no_grad():
+        last.weight[list(RIBS)] = 0
+        last.bias[list(RIBS)] = -3.0
+        last.bias[[RIBS[0], RIBS[5]]] = 3.0
+    _, ribs = draw_and_count(Labeller(network, SIZE, 2, torch.device("cpu")), prepared)
+    assert ribs.tolist() == [2, 2]
+
+
+def test_a_network_without_these_organs_is_refused(tmp_path):
+    torch.save({"model": random_cxas((1, 1, 1, 1), 40).state_dict()}, tmp_path / "few.pth")
+    with pytest.raises(InputError, match="of a network of 40"):
+        load_labeller(tmp_path / "few.pth", SIZE, 2, torch.device("cpu"))
+    with pytest.raises(InputError, match="of a network of 40"):
+        check_organs(tmp_path / "few.pth")
+
+
+def test_the_largest_piece_is_kept():
+    mask = np.zeros((20, 20), bool)
+    mask[2:8, 2:8] = mask[15, 15] = mask[8, 8] = True
+    kept = largest_piece(mask)
+    assert kept.sum() == 36
+    assert not kept[15, 15]
+
+
+def test_packed_organs_come_back():
+    rng = np.random.default_rng(0)
+    masks = {name: rng.random((2, KEPT_SIDE, KEPT_SIDE)) < 0.4 for name in COMPARED}
+    for k, packed in enumerate(pack_organs(masks)):
+        assert (unpack_organs(packed) == np.stack([masks[name][k] for name in COMPARED])).all()
+
+
+def test_the_labellers_error_by_hand(tmp_path):
+    def organs(heart_end):
+        masks = np.zeros((3, 96, 96), bool)
+        masks[0, 20:80, 10:40] = masks[1, 20:80, 56:86] = True  # right and left lung
+        masks[2, 50:80, 35:heart_end] = True
+        return masks
+
+    names = [f"i{k}" for k in range(24)]
+    for name in names:
+        (tmp_path / f"{name}.png").write_bytes(organ_bytes(organs(65)))
+    drawn = organs(70)
+    packed = pack_organs(
+        dict(zip(("right_lung", "left_lung", "heart"), drawn[:, None], strict=True))
+    )
+    rows = pd.DataFrame(
+        {"id": names, "patient_id": names, "organs": packed * 24, "ratio": 35 / 76}, index=names
+    )
+    found = {value.metric: value.value for value in labeller_values(rows, tmp_path)}
+    assert found["heart_dice_exact"] == pytest.approx(2 * 30 / (30 + 35))
+    assert found["right_lung_dice_exact"] == found["left_lung_dice_exact"] == 1
+    assert found["ratio_error_exact"] == pytest.approx(5 / 76)
+    assert found["ratio_bias_exact"] == pytest.approx(5 / 76)
+    with pytest.raises(InputError, match="no organs of any of the 24"):
+        labeller_values(rows, tmp_path / "nowhere")

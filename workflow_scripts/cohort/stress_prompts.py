@@ -1,0 +1,413 @@
+"""The stress set: prompts that differ in one thing, written from templates.
+
+No text of any patient enters it, so prompts and results may be shared. Prompts stand in groups of
+two or three. Those of a group share the seed and say the same but for one thing, the contrast:
+
+- `presence`: a finding is present, denied, or not mentioned;
+- `side`: left or right;
+- `severity`: mild, moderate or severe (small, moderate or large);
+- `zone`: the upper or the lower zone;
+- `device`: a support device is there or not mentioned;
+- `view`: a portable supine film or an upright one;
+- `wording`: the same content in other words.
+
+What each prompt says stands beside it as attributes (`STRESS_SCHEMA`), so that nobody need read
+the captions. The set is the same bytes for one `STRESS_VERSION`, whatever the cohort. Sentences are
+short and worded as reports seldom are: no six words in a row should stand in a real caption, which
+a test asserts on the embedded world and `make release` on the cohort at hand. A caption has at most
+77 of CLIP's tokens, so that no system cuts one.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Final
+
+import pandas as pd
+import pyarrow as pa
+
+from workflow_scripts.common.manifest import FINDINGS, PROMPT_SCHEMA
+
+STRESS_VERSION: Final = 1
+"""Raised whenever a caption, an attribute or a seed changes."""
+
+SOURCE: Final = "template"
+"""The `caption_source` of these prompts."""
+
+CONTRASTS: Final = ("presence", "side", "severity", "zone", "device", "view", "wording")
+
+GROUPS: Final = {
+    "presence": 72,
+    "side": 40,
+    "severity": 30,
+    "zone": 24,
+    "device": 30,
+    "view": 20,
+    "wording": 48,
+}
+"""Groups of each contrast; with two or three prompts each, some 600 prompts."""
+
+STRESS_SCHEMA: Final = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("contrast", pa.string(), nullable=False),
+        pa.field("group", pa.int32(), nullable=False),
+        pa.field("level", pa.string(), nullable=False),
+        pa.field("finding", pa.string(), nullable=False),
+        pa.field("mention", pa.string(), nullable=False),
+        pa.field("side", pa.string(), nullable=False),
+        pa.field("zone", pa.string(), nullable=False),
+        pa.field("severity", pa.string(), nullable=False),
+        pa.field("device", pa.string(), nullable=False),
+        pa.field("view", pa.string(), nullable=False),
+        pa.field("wording", pa.int32(), nullable=False),
+        pa.field("context", pa.string(), nullable=False),
+    ]
+)
+"""`level`: the prompt's place in its contrast. `mention`: positive, negative or none, of `finding`.
+`side`, `zone`, `severity`, `device`, `view`: what the caption says; empty where it says nothing.
+`wording`: 0 or 1. `context`: a sentence that has nothing to do with the contrast."""
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How a finding is said.
+
+    Attributes:
+        wordings: two ways to affirm it; `{side}`, `{zone}` and `{grade}` are filled in.
+        absent: what stands behind "No".
+        grades: its words for mild, moderate and severe; empty where severity is not said.
+        sided: whether the wordings name a side.
+        zoned: whether they name a zone.
+        apart_from: contexts that would say something of it.
+    """
+
+    wordings: tuple[str, str]
+    absent: str
+    grades: tuple[str, ...] = ()
+    sided: bool = False
+    zoned: bool = False
+    apart_from: str = ""
+
+
+_GRADES: Final = ("mild", "moderate", "severe")
+_SIZES: Final = ("small", "moderate", "large")
+
+_CONTEXTS: Final = {
+    "airway": "Trachea midline throughout.",
+    "bones": "Bony thorax unremarkable throughout.",
+    "abdomen": "Upper abdomen unremarkable where included.",
+    "heart": "Heart size within normal bounds.",
+    "tissues": "Chest wall soft tissues ordinary.",
+}
+
+_DISEASE: Final[dict[str, _Words]] = {
+    "Atelectasis": _Words(
+        ("Basilar atelectasis, {side}, {grade} in degree.", "Atelectatic {side} base, {grade}."),
+        "atelectasis",
+        _GRADES,
+        sided=True,
+    ),
+    "Cardiomegaly": _Words(
+        ("Cardiomegaly, {grade} in degree.", "Enlarged heart, to a {grade} degree."),
+        "cardiomegaly",
+        _GRADES,
+        apart_from="heart",
+    ),
+    "Consolidation": _Words(
+        (
+            "Consolidation, {side} {zone} zone, {grade}.",
+            "Consolidated lung, {zone} zone on the {side}, {grade}.",
+        ),
+        "consolidation",
+        _GRADES,
+        sided=True,
+        zoned=True,
+    ),
+    "Edema": _Words(
+        ("Pulmonary edema, {grade} in degree.", "Edema of both lungs, to a {grade} degree."),
+        "pulmonary edema",
+        _GRADES,
+    ),
+    "Enlarged Cardiomediastinum": _Words(
+        (
+            "Widened mediastinum, {grade} in degree.",
+            "Cardiomediastinum enlarged to a {grade} degree.",
+        ),
+        "widened mediastinum",
+        _GRADES,
+        apart_from="heart",
+    ),
+    "Fracture": _Words(
+        (
+            "Displaced rib fracture, {side} {zone} thorax.",
+            "Fractured rib on the {side}, {zone} thorax.",
+        ),
+        "rib fracture",
+        sided=True,
+        zoned=True,
+        apart_from="bones",
+    ),
+    "Lung Lesion": _Words(
+        ("Round nodule, {side} {zone} zone.", "Nodular lesion, {zone} zone on the {side}."),
+        "pulmonary nodule",
+        sided=True,
+        zoned=True,
+    ),
+    "Lung Opacity": _Words(
+        (
+            "Hazy opacity, {side} {zone} zone, {grade}.",
+            "Hazy opacification, {zone} zone on the {side}, {grade}.",
+        ),
+        "lung opacity",
+        _GRADES,
+        sided=True,
+        zoned=True,
+    ),
+    "Pleural Effusion": _Words(
+        ("Pleural effusion, {side}, {grade} in size.", "Effusion of {grade} size on the {side}."),
+        "pleural effusion",
+        _SIZES,
+        sided=True,
+    ),
+    "Pleural Other": _Words(
+        (
+            "Pleural thickening, {side}, {grade} in degree.",
+            "Thickening of the {side} pleura, to a {grade} degree.",
+        ),
+        "pleural thickening",
+        _GRADES,
+        sided=True,
+    ),
+    "Pneumonia": _Words(
+        (
+            "Patchy pneumonia, {side} {zone} zone, {grade}.",
+            "Pneumonia with patchy foci, {zone} zone on the {side}, {grade}.",
+        ),
+        "pneumonia",
+        _GRADES,
+        sided=True,
+        zoned=True,
+    ),
+    "Pneumothorax": _Words(
+        (
+            "Apical pneumothorax, {side}, {grade} in size.",
+            "Pneumothorax at the {side} apex, {grade}.",
+        ),
+        "pneumothorax",
+        _SIZES,
+        sided=True,
+    ),
+}
+
+_DEVICES: Final = (
+    "endotracheal tube",
+    "central line",
+    "nasogastric tube",
+    "pacemaker",
+    "sternal wires",
+    "chest tube",
+)
+
+_SIDED_DEVICES: Final = ("central line", "chest tube")
+
+_VIEWS: Final = {
+    "": "Frontal chest film of an adult.",
+    "portable": "Portable supine chest film of an adult.",
+    "upright": "Upright standing chest film of an adult.",
+}
+
+_SIDE_FINDINGS: Final = ("Pleural Effusion", "Pneumothorax", "Consolidation")
+_SEVERITY_FINDINGS: Final = (
+    "Pleural Effusion",
+    "Cardiomegaly",
+    "Edema",
+    "Pneumothorax",
+    "Consolidation",
+    "Atelectasis",
+)
+_ZONE_FINDINGS: Final = ("Consolidation", "Lung Opacity", "Lung Lesion", "Pneumonia")
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a prompt says: the attributes of `STRESS_SCHEMA` from `finding` on."""
+
+    finding: str = ""
+    mention: str = "none"
+    side: str = ""
+    zone: str = ""
+    severity: str = ""
+    device: str = ""
+    view: str = ""
+    wording: int = 0
+    context: str = ""
+
+
+def stress_set(groups: int | None = None) -> pd.DataFrame:
+    """Return the stress set with its attributes, see `STRESS_SCHEMA`.
+
+    Args:
+        groups: how many groups at most, drawn from the contrasts in turn; None takes all. The
+            first groups of a contrast cover its findings once, so a part covers as much as it can.
+
+    Raises:
+        ValueError: fewer than one group.
+    """
+    if groups is not None and groups < 1:
+        raise ValueError(f"{groups} groups of stress prompts: at least 1 is needed")
+    rows = []
+    for contrast, number in _in_turn(groups):
+        for level, content in _MAKERS[contrast](number):
+            rows.append(
+                {
+                    "prompt_id": f"stress-{contrast}-{number:03d}-{level}",
+                    "caption": caption_of(content),
+                    "seed": _seed(contrast, number),
+                    "contrast": contrast,
+                    "group": number,
+                    "level": level,
+                    **asdict(content),
+                }
+            )
+    frame = pd.DataFrame(rows, columns=STRESS_SCHEMA.names)
+    return frame.astype({"group": "int32", "wording": "int32", "seed": "int64"})
+
+
+def stress_prompts(stress: pd.DataFrame) -> pd.DataFrame:
+    """Return a stress set as a prompt set, see `PROMPT_SCHEMA`.
+
+    A prompt has no radiograph, and one finding at most: the one that its caption affirms (1) or
+    denies (0).
+    """
+    prompts = stress[["prompt_id", "caption", "seed"]].assign(
+        image_id=None,
+        caption_source=SOURCE,
+        second_wording=False,
+        replicate=pd.array([0] * len(stress), "int32"),
+    )
+    signs = {"positive": 1, "negative": 0}
+    for name in FINDINGS:
+        own = stress["mention"].where(stress["finding"] == name).map(signs)
+        prompts[name] = own.astype("Int8")
+    return prompts[PROMPT_SCHEMA.names]
+
+
+def caption_of(content: _Content) -> str:
+    """Return the caption that says a content: the view, the contrast's sentence, the context."""
+    sentences = [_VIEWS[content.view]]
+    if content.device:
+        entry = f"entering from the {content.side}" if content.side else "in situ"
+        sentences.append(f"Device {entry}, {content.device}.")
+    elif content.mention == "negative":
+        sentences.append(f"No {_DISEASE[content.finding].absent} visible.")
+    elif content.mention == "positive":
+        template = _DISEASE[content.finding].wordings[content.wording]
+        words = {"side": content.side, "zone": content.zone, "grade": content.severity}
+        sentences.append(template.format(**words))
+    sentences.append(_CONTEXTS[content.context])
+    return " ".join(sentences)
+
+
+def _in_turn(groups: int | None) -> Iterator[tuple[str, int]]:
+    """Yield (contrast, number) of all groups, or of so many: one of each contrast, and again."""
+    turns = [
+        (contrast, number)
+        for number in range(max(GROUPS.values()))
+        for contrast in CONTRASTS
+        if number < GROUPS[contrast]
+    ]
+    chosen = set(turns[:groups])
+    return ((c, n) for c in CONTRASTS for n in range(GROUPS[c]) if (c, n) in chosen)
+
+
+def _seed(contrast: str, number: int) -> int:
+    """Return the seed that the prompts of a group share, from 0 to 2**31 - 1."""
+    digest = hashlib.sha256(f"stress\0{contrast}\0{number}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 2**31
+
+
+def _affirmed(finding: str, turn: int) -> _Content:
+    """Return a finding that is present; side, zone and context change with the turn."""
+    words = _DISEASE[finding]
+    contexts = [name for name in _CONTEXTS if name != words.apart_from]
+    return _Content(
+        finding,
+        "positive",
+        side=("left", "right")[turn % 2] if words.sided else "",
+        zone=("lower", "upper")[turn // 2 % 2] if words.zoned else "",
+        severity=words.grades[1] if words.grades else "",
+        context=contexts[turn % len(contexts)],
+    )
+
+
+def _presence(number: int) -> list[tuple[str, _Content]]:
+    turn, place = divmod(number, len(_DISEASE))
+    present = _affirmed(list(_DISEASE)[place], turn)
+    absent = _Content(present.finding, "negative", context=present.context)
+    return [
+        ("present", present),
+        ("denied", absent),
+        ("unmentioned", replace(absent, mention="none")),
+    ]
+
+
+def _side(number: int) -> list[tuple[str, _Content]]:
+    things = [*_SIDE_FINDINGS, *_SIDED_DEVICES]
+    turn, place = divmod(number, len(things))
+    thing = things[place]
+    if thing in _DISEASE:
+        # Turns of two, so that the zone changes.
+        content = _affirmed(thing, 2 * turn)
+    else:
+        context = list(_CONTEXTS)[turn % len(_CONTEXTS)]
+        content = _Content("Support Devices", "positive", device=thing, context=context)
+    return [(side, replace(content, side=side)) for side in ("left", "right")]
+
+
+def _severity(number: int) -> list[tuple[str, _Content]]:
+    turn, place = divmod(number, len(_SEVERITY_FINDINGS))
+    content = _affirmed(_SEVERITY_FINDINGS[place], turn)
+    grades = _DISEASE[content.finding].grades
+    return [
+        (level, replace(content, severity=grade))
+        for level, grade in zip(_GRADES, grades, strict=True)
+    ]
+
+
+def _zone(number: int) -> list[tuple[str, _Content]]:
+    turn, place = divmod(number, len(_ZONE_FINDINGS))
+    content = _affirmed(_ZONE_FINDINGS[place], turn)
+    return [(zone, replace(content, zone=zone)) for zone in ("upper", "lower")]
+
+
+def _device(number: int) -> list[tuple[str, _Content]]:
+    turn, place = divmod(number, len(_DEVICES))
+    context = list(_CONTEXTS)[turn % len(_CONTEXTS)]
+    there = _Content("Support Devices", "positive", device=_DEVICES[place], context=context)
+    return [("present", there), ("unmentioned", _Content("Support Devices", context=context))]
+
+
+def _view(number: int) -> list[tuple[str, _Content]]:
+    turn, place = divmod(number, len(_DISEASE))
+    content = _affirmed(list(_DISEASE)[place], turn + 1)
+    return [(view, replace(content, view=view)) for view in ("portable", "upright")]
+
+
+def _wording(number: int) -> list[tuple[str, _Content]]:
+    turn, place = divmod(number, len(_DISEASE))
+    content = _affirmed(list(_DISEASE)[place], turn)
+    return [(f"wording{own}", replace(content, wording=own)) for own in (0, 1)]
+
+
+_MAKERS: Final = {
+    "presence": _presence,
+    "side": _side,
+    "severity": _severity,
+    "zone": _zone,
+    "device": _device,
+    "view": _view,
+    "wording": _wording,
+}

@@ -1,0 +1,1 @@
+"""Faithfulness: does an image show what its caption asks for?"""

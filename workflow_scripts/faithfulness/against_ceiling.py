@@ -1,0 +1,84 @@
+"""How much of what a judge can see a model shows: the share of the ceiling above chance.
+
+A judge errs on real radiographs, too. Of a score that reads `chance` of images that have nothing to
+do with their captions, and `ceiling` of the captions' own radiographs, the share is
+
+    (score - chance) / (ceiling - chance).
+
+It is the share of images that show what was asked, where a judge's ranking is as good on these as
+on radiographs and blind on the others: a mixture of both has the mixture of their scores. (For a
+share of correct answers that is the correction of Rogan and Gladen, 1978, with the judge's
+sensitivity and specificity in the ceiling.) It is not cut at 0 and 1: a model may draw a finding
+more plainly than radiographs show it.
+
+The interval comes from scores and ceilings on drawn sets of patients, the same sets for both where
+both rest on the same patients, so that what they have in common cancels.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+LEVEL: Final = 0.95
+
+LEAST_ABOVE_CHANCE: Final = 0.1
+"""How far above chance the lower end of a ceiling's interval lies, at least: a judge that hardly
+tells something on real radiographs is not asked about it."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A score, and what it is on drawn sets of patients.
+
+    Attributes:
+        value: on all of them.
+        draws: (draws,); nan where it is undefined in a draw.
+    """
+
+    value: float
+    draws: np.ndarray
+
+    def interval(self) -> tuple[float, float] | None:
+        """Return the percentiles of the draws; None where these do not vary."""
+        return interval_of(self.draws)
+
+
+def interval_of(draws: np.ndarray) -> tuple[float, float] | None:
+    """Return the 95% percentile interval of the draws that are defined; None without spread."""
+    defined = draws[np.isfinite(draws)]
+    if len(defined) == 0 or defined.min() == defined.max():
+        return None
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def why_not_asked(ceiling: Drawn, chance: float) -> str | None:
+    """Return why a judge is not asked about something, or None where it is."""
+    interval = ceiling.interval()
+    low = ceiling.value if interval is None else interval[0]
+    least = chance + LEAST_ABOVE_CHANCE
+    if low >= least:
+        return None
+    return (
+        f"the judge cannot tell it on radiographs: {ceiling.value:.2f}, 95% from {low:.2f}, where "
+        f"{least:.2f} is asked and {chance:.2f} is chance"
+    )
+
+
+def share_of_ceiling(score: Drawn, ceiling: Drawn, chance: float) -> Drawn:
+    """Return the share of the ceiling above chance.
+
+    Args:
+        score: of the model's images.
+        ceiling: the judge's on radiographs; drawn like `score`, draw by draw, where both rest on
+            the same patients.
+        chance: what both are where images have nothing to do with their captions.
+
+    Raises:
+        ValueError: a ceiling that is not above chance (see `why_not_asked`).
+    """
+    if not ceiling.value > chance:
+        raise ValueError(f"a ceiling of {ceiling.value} at a chance of {chance}")
+    above = np.where(ceiling.draws > chance, ceiling.draws - chance, np.nan)
+    return Drawn((score.value - chance) / (ceiling.value - chance), (score.draws - chance) / above)

@@ -1,0 +1,243 @@
+"""Look at images once: what judges see in them, which organs CXAS draws, and their texture.
+
+    python -m workflow_scripts.faithfulness.look --collection sd_v1_4 --protocol sound \\
+        --manifest results/cohort/manifest.parquet --prompts results/cohort/prompts/test.parquet \\
+        --shards results/generate/sd_v1_4/test/part-*.parquet \\
+        --cxas weights/cxas/UNet_ResNet50_default.pth --cxas-size 512 --batch-size 16 \\
+        --classifier results/downstream/classification/real_only/real/network-*.safetensors \\
+        --texture-images 1000 --seed 42 --output results/faithfulness/seen/sd_v1_4.parquet
+
+`--collection real`, without shards, looks at every radiograph of the test split. Each image is
+decoded once and passes through all networks; scoring needs none of them.
+"""
+
+import argparse
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from workflow_scripts.common.as_published import PROTOCOLS
+from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import sha256_of
+from workflow_scripts.common.images import ImageItem, find_in_shards
+from workflow_scripts.common.manifest import read_manifest, read_prompts, scored_prompts
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.records import provenance
+from workflow_scripts.downstream.data import check_complete, manifest_rows
+from workflow_scripts.downstream.segmentation.cxas import prepare
+from workflow_scripts.faithfulness.anatomy import measure
+from workflow_scripts.faithfulness.judges import Classifier, DenseNetHead, Judge
+from workflow_scripts.faithfulness.organs import (
+    CLASSES,
+    Labeller,
+    draw_and_count,
+    load_labeller,
+)
+from workflow_scripts.faithfulness.seen import (
+    ANATOMY,
+    REAL,
+    pack_organs,
+    probability_column,
+    write_seen,
+)
+from workflow_scripts.faithfulness.ssim import multiscale_ssim
+from workflow_scripts.faithfulness.texture import (
+    at_common_resolution,
+    log_power_spectrum,
+    noise_variance,
+    signal_dependence,
+)
+
+log = logging.getLogger(__name__)
+
+_TEXTURE: Final = ("spectrum", "noise", "signal_dependence")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Look at one collection from the command line."""
+    args = _arguments(argv)
+    device = pick_device(args.gpus)
+    torch.set_num_threads(args.threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+    torch.backends.cudnn.deterministic = True
+    judges: list[Judge] = []
+    if args.classifier:
+        judges.append(Classifier(args.classifier, args.protocol, device))
+    if args.densenet_121 is not None:
+        judges.append(DenseNetHead(args.densenet_121, args.protocol, device))
+    labeller = load_labeller(args.cxas, args.cxas_size, args.batch_size, device)
+    rows, items = collection_of(args)
+    textured = drawn_pairs(rows["patient_id"].to_numpy(str), args.texture_images, args.seed)
+    wanted = {rows["id"].iloc[row] for pair in textured for row in pair}
+    meter = Progress(f"looking at {args.collection}", len(rows), "images")
+    columns: dict[str, list[Any]] = {}
+    kept: dict[str, np.ndarray] = {}
+    for batch in _batches(items, args, judges, wanted):
+        seen = look_at(batch, judges, labeller)
+        for name, values in seen.items():
+            columns.setdefault(name, []).extend(values)
+        kept |= {item.id: gray for item, _, _, gray in batch if gray is not None}
+        meter.update(len(batch))
+    if sorted(columns["id"]) != sorted(rows["id"]):
+        raise InputError("images are missing", f"the images of {args.collection}")
+    of_id = rows.set_index("id").loc[columns["id"]]
+    columns["image_id"] = of_id["image_id"].tolist()
+    columns["patient_id"] = of_id["patient_id"].tolist()
+    names = rows["id"].tolist()
+    pairs = [(names[i], names[j]) for i, j in textured]
+    settings = {
+        "judges": {judge.key: judge.made_of for judge in judges},
+        "cxas_sha256": sha256_of(args.cxas),
+        "cxas_size": args.cxas_size,
+        "texture_images": args.texture_images,
+        "seed": args.seed,
+        "protocol": args.protocol,
+    }
+    run = {
+        "collection": args.collection,
+        "settings": settings,
+        "pairs": [[a, b, multiscale_ssim(kept[a], kept[b])] for a, b in pairs],
+        "provenance": provenance(settings, device_name(device)),
+    }
+    write_seen(args.output, columns, run)
+    log.info("%d images, texture of %d", len(rows), len(wanted))
+
+
+def collection_of(args: argparse.Namespace) -> tuple[pd.DataFrame, Iterator[ImageItem]]:
+    """Return which images are looked at (`id`, `image_id`, `patient_id`), and the images.
+
+    Of a generated image `image_id` is its prompt's radiograph, and the patient that one's.
+
+    Raises:
+        InputError: see `check_complete` and `manifest_rows`; or there is no test split.
+    """
+    manifest = read_manifest(args.manifest)
+    if args.collection == REAL:
+        test = manifest[manifest["split"] == "test"].reset_index(drop=True)
+        if test.empty:
+            raise InputError("the manifest has no image in the test split", args.manifest)
+        items = (ImageItem(i, p) for i, p in zip(test["image_id"], test["path"], strict=True))
+        return test[["image_id", "patient_id"]].assign(id=test["image_id"]), items
+    every = read_prompts(args.prompts)
+    check_complete(args.shards, every)
+    prompts = scored_prompts(every, args.protocol)
+    rows = prompts[["prompt_id", "image_id"]].rename(columns={"prompt_id": "id"})
+    radiographs = manifest_rows(manifest, rows["image_id"].tolist(), str(args.prompts))
+    rows = rows.reset_index(drop=True).assign(patient_id=radiographs["patient_id"])
+    return rows, find_in_shards(args.shards, set(rows["id"]))
+
+
+def drawn_pairs(patients: np.ndarray, images: int, seed: int) -> list[tuple[int, int]]:
+    """Draw pairs of images of two patients, each image in one pair at most.
+
+    Args:
+        patients: (n,), of each image.
+        images: how many are drawn, at most.
+        seed: of the draw; the same patients and seed give the same pairs.
+
+    Returns:
+        Row numbers.
+    """
+    order = np.random.default_rng(seed).permutation(len(patients))[:images].tolist()
+    pairs = []
+    while order:
+        first = order.pop()
+        other = next((row for row in order if patients[row] != patients[first]), None)
+        if other is not None:
+            order.remove(other)
+            pairs.append((first, other))
+    return pairs
+
+
+_Prepared = tuple[ImageItem, Tensor, list[Any], np.ndarray | None]
+"""An image's id, what CXAS sees, what each judge sees, and the pixels of its texture if drawn."""
+
+
+def _batches(
+    items: Iterator[ImageItem], args: argparse.Namespace, judges: Sequence[Judge], wanted: set[str]
+) -> Iterator[list[_Prepared]]:
+    def decode(item: ImageItem) -> _Prepared:
+        image = item.open()
+        gray = at_common_resolution(image) if item.id in wanted else None
+        seen = [judge.prepare(image) for judge in judges]
+        return ImageItem(item.id, item.path), prepare(image, args.cxas_size), seen, gray
+
+    with ThreadPoolExecutor(max(1, args.threads)) as pool:
+        ahead = None
+        while True:
+            batch = list(itertools.islice(items, args.batch_size))
+            coming = [pool.submit(decode, item) for item in batch]
+            if ahead is not None:
+                yield [future.result() for future in ahead]
+            if not batch:
+                return
+            ahead = coming
+
+
+def look_at(
+    batch: Sequence[_Prepared], judges: Sequence[Judge], labeller: Labeller
+) -> dict[str, list[Any]]:
+    """Return the columns of some images, see `seen`."""
+    masks, ribs = draw_and_count(
+        labeller, torch.stack([tensor for _, tensor, _, _ in batch]), tuple(CLASSES)
+    )
+    anatomies = [
+        measure({name: drawn[k] for name, drawn in masks.items()}) for k in range(len(ribs))
+    ]
+    columns: dict[str, list[Any]] = {"id": [item.id for item, *_ in batch]}
+    for name in ANATOMY:
+        columns[name] = [getattr(anatomy, name) for anatomy in anatomies]
+    columns["ribs"] = ribs.tolist()
+    columns["organs"] = pack_organs(masks)
+    for k, judge in enumerate(judges):
+        scores = judge.judge([seen[k] for _, _, seen, _ in batch])
+        columns[probability_column(judge.key)] = list(scores)
+    textures = [_texture(gray) for *_, gray in batch]
+    for k, name in enumerate(_TEXTURE):
+        columns[name] = [None if texture is None else texture[k] for texture in textures]
+    return columns
+
+
+def _texture(gray: np.ndarray | None) -> tuple[np.ndarray, float, float] | None:
+    if gray is None:
+        return None
+    return log_power_spectrum(gray), noise_variance(gray), signal_dependence(gray)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add: Any = parser.add_argument
+    add("--collection", required=True, help="key of the model; `real` for the test radiographs")
+    add("--protocol", required=True, choices=PROTOCOLS)
+    add("--manifest", required=True, type=Path)
+    add("--prompts", required=True, type=Path, help="the test prompt set")
+    add("--shards", nargs="*", default=[], type=Path, help="the model's test images")
+    add("--cxas", required=True, type=Path, help="CXAS's published network")
+    add("--cxas-size", required=True, type=int, help="side of its input, pixels")
+    add("--batch-size", required=True, type=int, help="images at a time")
+    add("--classifier", nargs="*", default=[], type=Path, help="networks of real_only")
+    add("--densenet-121", type=Path, help="torchxrayvision's DenseNet-121")
+    add("--texture-images", required=True, type=int, help="of how many images texture is measured")
+    add("--seed", required=True, type=int, help="of their draw")
+    add("--gpus", type=int, default=0)
+    add("--threads", type=int, default=1)
+    add("--output", required=True, type=Path)
+    args = parser.parse_args(argv)
+    if (args.collection == REAL) != (not args.shards):
+        parser.error("--shards belongs to a model, and to it alone")
+    return args
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,64 @@
+"""What the stage measures: its metrics by family, for whoever shows them."""
+
+from typing import Final
+
+from workflow_scripts.common.measurement import Metric
+
+_IMAGES: Final = ("Test prompts", "Radiographs")
+_PAIRS: Final = ("Pairs of images", "Radiographs")
+
+FINDINGS_SEEN: Final = (
+    Metric("judged_auroc", "AUROC of the judge", "higher", 3, _IMAGES),
+    Metric("judged_auroc_ceiling", "Ceiling: on radiographs", "none", 3, _IMAGES),
+    Metric("judged_share", "Share of the ceiling above chance", "higher", 2, _IMAGES),
+    Metric("judged_ece", "Calibration error", "lower", 3, _IMAGES),
+    Metric("judged_ece_ceiling", "Calibration error, radiographs", "none", 3, _IMAGES),
+)
+
+ANATOMY: Final = (
+    Metric("ratio_distance", "Cardiothoracic ratio, distance", "lower", 3, _IMAGES),
+    Metric("ratio_floor", "its floor", "none", 3, _IMAGES),
+    Metric("lung_area_distance", "Lung area, distance", "lower", 3, _IMAGES),
+    Metric("lung_area_floor", "its floor", "none", 3, _IMAGES),
+    Metric("asymmetry_distance", "Asymmetry of the lungs, distance", "lower", 3, _IMAGES),
+    Metric("asymmetry_floor", "its floor", "none", 3, _IMAGES),
+    Metric("heart_inside_distance", "Heart within the lungs' field, distance", "lower", 3, _IMAGES),
+    Metric("heart_inside_floor", "its floor", "none", 3, _IMAGES),
+    Metric("implausible", "Implausible images (share)", "lower", 3, _IMAGES),
+    Metric("implausible_radiographs", "False alarms on radiographs", "none", 3, _IMAGES),
+    Metric("both_clavicles", "Both clavicles seen (share)", "none", 3, _IMAGES),
+    Metric("ribs", "Ribs seen", "none", 1, _IMAGES),
+    Metric("structures", "Structures seen, of 5", "none", 2, _IMAGES),
+    Metric("ratio_difference", "Ratio with cardiomegaly less without", "none", 3, _IMAGES),
+    Metric("ratio_difference_ceiling", "the same, radiographs", "none", 3, _IMAGES),
+    Metric("ratio_auroc", "AUROC of the ratio for cardiomegaly", "higher", 3, _IMAGES),
+    Metric("ratio_auroc_ceiling", "the same, radiographs", "none", 3, _IMAGES),
+    Metric("ratio_share_of_ceiling", "Share of it above chance", "higher", 2, _IMAGES),
+)
+
+LABELLER: Final = (
+    Metric("heart_dice_exact", "Dice of the heart", "higher", 3, _IMAGES),
+    Metric("right_lung_dice_exact", "Dice of the right lung", "higher", 3, _IMAGES),
+    Metric("left_lung_dice_exact", "Dice of the left lung", "higher", 3, _IMAGES),
+    Metric("ratio_error_exact", "Mean error of the ratio", "lower", 3, _IMAGES),
+    Metric("ratio_bias_exact", "its bias", "none", 3, _IMAGES),
+)
+
+TEXTURE: Final = (
+    Metric("spectrum_distance", "Power spectrum, distance (dB)", "lower", 2, _IMAGES),
+    Metric("high_frequencies", "Above 0.3 cycles a pixel (dB)", "none", 2, _IMAGES),
+    Metric("noise", "Noise (dB)", "none", 2, _IMAGES),
+    Metric("signal_dependence", "Noise's slope, difference (ppm)", "none", 1, _IMAGES),
+    Metric("ms_ssim", "MS-SSIM of two images", "none", 3, _PAIRS),
+    Metric("ms_ssim_radiographs", "the same, radiographs", "none", 3, _PAIRS),
+)
+
+TOPOLOGY: Final = (
+    Metric("organ_dice", "Dice of heart and lungs", "higher", 3, _IMAGES),
+    Metric("organ_dice_radiographs", "the same, radiographs", "none", 3, _IMAGES),
+    Metric("organ_dice_share", "Share of it", "higher", 3, _IMAGES),
+    Metric("ratio_error", "Error of the ratio", "lower", 3, _IMAGES),
+    Metric("ratio_error_radiographs", "the same, radiographs", "none", 3, _IMAGES),
+)
+
+METRICS: Final = (*FINDINGS_SEEN, *ANATOMY, *LABELLER, *TEXTURE, *TOPOLOGY)
