@@ -27,6 +27,7 @@ if CHECKOUT not in own_paths:
 from workflow_scripts.cohort.parts import LABELLED, PARTS, part_digests
 from workflow_scripts.cohort.refresh import CHANGED, changed_radiographs
 from workflow_scripts.cohort.similar import ALIKE
+from workflow_scripts.cohort.stress_prompts import STRESS_VERSION
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.code import Code
 from workflow_scripts.common.config import (
@@ -38,7 +39,12 @@ from workflow_scripts.common.config_text import check_config_files
 from workflow_scripts.common.contents import Contents, files_of
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.levels import BITS_USED, said_of_bits
-from workflow_scripts.common.manifest import PROMPT_SETS, SPLITS
+from workflow_scripts.common.manifest import (
+    COHORT_PROMPT_SETS,
+    PROMPT_SETS,
+    SPLITS,
+    STRESS,
+)
 from workflow_scripts.finetune.base_contents import base_contents
 from workflow_scripts.finetune.span import is_finished
 from workflow_scripts.generate.external_contents import external_contents
@@ -56,6 +62,7 @@ from workflow_scripts.planning.records import (
     faithfulness_records,
     fidelity_records,
     privacy_records,
+    stress_records,
 )
 from workflow_scripts.preflight.cost_model import expected_cohort, shard_minutes
 from workflow_scripts.preflight.rates import read_rates
@@ -110,6 +117,8 @@ FINETUNED = [m for m in SAMPLED if config["models"][m].get("finetune")]
 
 # Table 3 stands under both protocols, side by side: this is the one that the config does not name.
 OTHER_PROTOCOL = next(name for name in PROTOCOLS if name != config["protocol"])
+
+STRESS_PROMPTS = "results/cohort/prompts/stress.parquet"
 
 # Which encoders the images pass through, all in one pass.
 REFERENCE_ENCODERS = config["fidelity"]["encoders"]
@@ -234,6 +243,8 @@ def manifest(wildcards):
 def prompts(wildcards, prompt_set=None):
     """A model's prompts; of the wildcard's prompt set, or of the one given."""
     prompt_set = prompt_set or wildcards.prompt_set
+    if prompt_set == STRESS:
+        return STRESS_PROMPTS
     return f"results/cohort/{captions(wildcards.model)}prompts/{prompt_set}.parquet"
 
 
@@ -249,6 +260,8 @@ def asked(wildcards):
 
 def drawn_from_part(folder, prompt_set):
     """A prompt set, made of the part of the manifest that it is drawn from."""
+    if prompt_set == STRESS:  # drawn from nothing
+        return STRESS_PROMPTS
     labelled = config["prompt_sets"][prompt_set].get("draw") == "official"
     training = "labelled_training" if labelled else "training"
     part = "test" if prompt_set == "test" else training
@@ -274,8 +287,9 @@ def caption_folders():
 
 
 def exported_prompts(wildcards):
-    """The prompts of every caption source of the run, as CSV."""
-    return [str(Path(name).with_suffix(".csv")) for name in every_prompt_set(wildcards)]
+    """The prompts of every caption source of the run and the stress set, as CSV."""
+    names = [*every_prompt_set(wildcards), STRESS_PROMPTS]
+    return [str(Path(name).with_suffix(".csv")) for name in names]
 
 
 def every_manifest(wildcards):
@@ -284,11 +298,11 @@ def every_manifest(wildcards):
 
 
 def every_prompt_set(wildcards):
-    """The prompts of every caption source of the run."""
+    """The prompts of every caption source of the run that are captions of its radiographs."""
     return [
         f"results/cohort/{folder}prompts/{prompt_set}.parquet"
         for folder in caption_folders()
-        for prompt_set in PROMPT_SETS
+        for prompt_set in COHORT_PROMPT_SETS
     ]
 
 
@@ -511,6 +525,12 @@ def prompt_flags(wildcards):
     return flags({k: v for k, v in settings.items() if k != "shards"})
 
 
+def stress_flags(wildcards):
+    """Flags that write the stress set: how much of it."""
+    settings = config["prompt_sets"][STRESS]
+    return flags({k: v for k, v in settings.items() if k != "shards"})
+
+
 def finetune_flags(wildcards):
     """Flags of fine-tuning, from the one model's block."""
     return flags(training_settings(config["models"][wildcards.model]))
@@ -654,6 +674,8 @@ def why_missing(model, prompt_set):
     """Why a model has no images of a prompt set."""
     if captions(model) and prompt_set == "augment":
         return "its own captions point to other radiographs than the baseline's"
+    if model in CONTROLS and prompt_set == STRESS:
+        return "a control shows radiographs, and prompts from templates describe none"
     return f"no images of the prompt set `{prompt_set}` were given"
 
 
@@ -723,7 +745,8 @@ def records(kind):
     if kind == "privacy":
         return privacy_records(with_prompt_set("privacy"), OTHER_PROTOCOL)
     if kind == "faithfulness":
-        return faithfulness_records(JUDGES, with_prompt_set("test")) if LOOKS else []
+        looked = faithfulness_records(JUDGES, with_prompt_set("test")) if LOOKS else []
+        return looked + stress_records(with_stress())
     return downstream_records(config["downstream"]["tasks"], with_prompt_set("augment"))
 
 
@@ -776,7 +799,7 @@ def figure_flags(wildcards):
         source = Path(folder).name.removeprefix("captions_") or own or "captions"
         words += [
             f"{source}=results/cohort/{folder}prompts/{prompt_set}.parquet"
-            for prompt_set in PROMPT_SETS
+            for prompt_set in COHORT_PROMPT_SETS
         ]
     scored = with_prompt_set("privacy")
     words += ["--scores", *[f"{m}=results/privacy/{m}_pairs.parquet" for m in scored]]
@@ -933,6 +956,43 @@ def outcomes(wildcards, task, setting=None, model=None):
     return [
         f"results/downstream/{task}/{arm}/repeat-{k}.parquet" for k in range(repeats)
     ]
+
+
+def stress_cxas_flags(wildcards):
+    """Flags of the network that draws lungs: the pseudo-labeller's."""
+    labeller = config["downstream"]["segmentation"]["labeller"]
+    return [
+        "--cxas",
+        quote(labeller["weights"]),
+        "--cxas-size",
+        labeller["size"],
+        "--batch-size",
+        labeller["batch_size"],
+    ]
+
+
+def with_stress():
+    """Models whose images of the stress set are judged: where a classifier does and CXAS draws lungs."""
+    return with_prompt_set(STRESS) if LOOKS and "classifier" in JUDGES else []
+
+
+def stress_shards(wildcards):
+    """Those models' images of the stress set."""
+    return [s for m in with_stress() for s in shards_of(m, STRESS)]
+
+
+def stress_scores(wildcards):
+    """Each image's score in its contrast."""
+    return [f"results/faithfulness/stress/{m}.parquet" for m in with_stress()]
+
+
+def stress_page_flags(wildcards):
+    """Images and scores of the report's page of contrasts, with their models' keys."""
+    models = with_stress()
+    pairs = [f"{m}={s}" for m in models for s in shards_of(m, STRESS)]
+    scores = [f"{m}=results/faithfulness/stress/{m}.parquet" for m in models]
+    words = ["--stress-images", *pairs, "--stress-scores", *scores] if models else []
+    return [quote(word) for word in words]
 
 
 def baseline(wildcards, task):

@@ -42,7 +42,12 @@ from workflow_scripts.common.images import (
     png_bytes,
     write_shard,
 )
-from workflow_scripts.common.manifest import FINDINGS, PROMPT_SETS, read_manifest, read_prompts
+from workflow_scripts.common.manifest import (
+    COHORT_PROMPT_SETS,
+    FINDINGS,
+    read_manifest,
+    read_prompts,
+)
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
 from workflow_scripts.generate.sharding import shard_rows
@@ -399,7 +404,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--kind", required=True, choices=KINDS)
     parser.add_argument("--manifest", required=True, type=Path)
     parser.add_argument("--prompts", required=True, type=Path)
-    parser.add_argument("--prompt-set", required=True, choices=PROMPT_SETS)
+    parser.add_argument("--prompt-set", required=True, choices=COHORT_PROMPT_SETS)
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--blur", default=0.02, type=float, help="sigma / shorter side")
     parser.add_argument("--brighten", default=0.1, type=float, help="share added to gray values")

@@ -6,6 +6,7 @@ from typing import Final
 from workflow_scripts.common.measurement import Metric
 from workflow_scripts.downstream.measures import METRICS as DOWNSTREAM
 from workflow_scripts.faithfulness.measures import METRICS as FAITHFULNESS
+from workflow_scripts.faithfulness.stress_measures import METRICS as STRESS
 from workflow_scripts.fidelity.metrics import declared as fidelity_metrics
 from workflow_scripts.privacy.measures import METRICS as PRIVACY
 
@@ -24,4 +25,4 @@ def by_key(metrics: Iterable[Metric]) -> dict[str, Metric]:
     return found
 
 
-METRICS: Final = by_key((*fidelity_metrics(), *PRIVACY, *DOWNSTREAM, *FAITHFULNESS))
+METRICS: Final = by_key((*fidelity_metrics(), *PRIVACY, *DOWNSTREAM, *FAITHFULNESS, *STRESS))
