@@ -4,6 +4,7 @@
 # similar_images.csv (test images that another split shows, too), and
 # prompts/{prompt_set}.parquet and .csv; for models with captions from another source, the same in
 # results/cohort/captions_{source}/.
+# prompts/stress.parquet and .csv, and stress.parquet with its attributes, come from templates alone.
 # training/, test/, ... of each hold what fine-tuning, sampling and report generators read of it, so
 # that a label or a test caption trains nothing anew (workflow_scripts/cohort/parts.py).
 # No code is declared: everything follows from the cohort, so an edited comment here would rerun
@@ -73,7 +74,7 @@ rule cohort_part:
 
 
 rule cohort_prompts:
-    """Draw one prompt set."""
+    """Draw one prompt set from the cohort's captions."""
     input:
         manifest="results/cohort/{captions}manifest.parquet",
     output:
@@ -83,6 +84,8 @@ rule cohort_prompts:
         "logs/cohort/{captions}prompts_{prompt_set}.log",
     benchmark:
         "benchmarks/cohort/{captions}prompts_{prompt_set}.tsv"
+    wildcard_constraints:
+        prompt_set="|".join(COHORT_PROMPT_SETS),
     priority: 110
     conda:
         "../envs/core.yaml"
@@ -97,3 +100,28 @@ rule cohort_prompts:
         "python -m workflow_scripts.cohort.draw_prompts --manifest {input.manifest}"
         " --prompt-set {wildcards.prompt_set} {params.flags}"
         " --out {output.parquet} --csv {output.csv} 2> {log}"
+
+
+rule cohort_stress:
+    """Write the stress set: prompts from templates, the same for every cohort and caption source."""
+    output:
+        parquet="results/cohort/prompts/stress.parquet",
+        csv="results/cohort/prompts/stress.csv",
+        attributes="results/cohort/stress.parquet",
+    log:
+        "logs/cohort/prompts_stress.log",
+    benchmark:
+        "benchmarks/cohort/prompts_stress.tsv"
+    priority: 110
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        version=STRESS_VERSION,
+        flags=arguments.prompt_flags(RUN, STRESS),
+    shell:
+        "python -m workflow_scripts.cohort.stress_prompts {params.flags}"
+        " --attributes {output.attributes} --out {output.parquet} --csv {output.csv} 2> {log}"

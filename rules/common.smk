@@ -26,19 +26,30 @@ if CHECKOUT not in own_paths:
     os.environ.update(PYTHONPATH=os.pathsep.join(own_paths))
 
 from workflow_scripts.cohort.parts import PARTS
+from workflow_scripts.cohort.stress_prompts import STRESS_VERSION
 from workflow_scripts.common.code import Code
 from workflow_scripts.common.config import validate_config
 from workflow_scripts.common.config_text import check_config_files
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.levels import BITS_USED
-from workflow_scripts.common.manifest import PROMPT_SETS, SPLITS
+from workflow_scripts.common.manifest import (
+    COHORT_PROMPT_SETS,
+    PROMPT_SETS,
+    SPLITS,
+    STRESS,
+)
 from workflow_scripts.finetune.span import is_finished
 from workflow_scripts.planning import arguments
 from workflow_scripts.planning.cohort import cohort_flags, cohort_tables
 from workflow_scripts.planning.flags import quote, quoted
 from workflow_scripts.planning.models import canonical, launcher
 from workflow_scripts.planning.reads import Reads
-from workflow_scripts.planning.run import PRIVACY_ENCODERS, REID_WEIGHTS, Run
+from workflow_scripts.planning.run import (
+    PRIVACY_ENCODERS,
+    REID_WEIGHTS,
+    STRESS_PROMPTS,
+    Run,
+)
 from workflow_scripts.preflight.cost_model import (
     expected_cohort,
     job_minutes,
@@ -145,13 +156,16 @@ def per_job(function, **given):
     return of_wildcards
 
 
-def flag(name):
-    """The flag of a rule's optional inputs: `--name` and the files; nothing where there are none."""
+def flag(name, called=None):
+    """The flag of a rule's optional inputs: `--name` and the files; nothing where there are none.
+
+    `called`: the flag's own name, where it is another.
+    """
 
     def of_input(wildcards, input):
         files = input[name]
         files = [files] if isinstance(files, str) else files
-        return [f"--{name}", *quoted(files)] if files else []
+        return [f"--{called or name}", *quoted(files)] if files else []
 
     return of_input
 
@@ -294,6 +308,9 @@ def rules_as_json():
 
 # What the tables are made from and show.
 records = RUN.records
+stress_shards = RUN.stress_shards()
+stress_scores = RUN.stress_scores()
+stress_page_flags = arguments.stress_page_flags(RUN)
 every_manifest = RUN.every_manifest()
 every_prompt_set = RUN.every_prompt_set()
 example_shards = RUN.example_shards()

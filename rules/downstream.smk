@@ -29,15 +29,20 @@ rule downstream_train_judge:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=64000),
-        runtime=720,
+        runtime=partial(
+            job_minutes_of,
+            stage="classification",
+            what=["{setting}: "],
+            otherwise=720,
+        ),
     params:
         *code("downstream.classification.train"),
         version=VERSIONS["downstream"],
-        weights=classifier_start,
+        weights=per_job(READS.classifier_start),
         radiographs=radiographs("train", "test"),
         protocol=config["protocol"],
-        flags=flags(downstream_settings("classification")),
-        seed=partial(training_seed, task="classification"),
+        flags=arguments.classifier_flags(RUN),
+        seed=per_job(RUN.training_seed, task="classification"),
         progress="results/downstream/classification/{setting}/{model}/.progress-{repeat}",
     shell:
         "python -m workflow_scripts.downstream.classification.train"

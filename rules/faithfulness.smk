@@ -8,9 +8,9 @@ rule faithfulness_look:
     """Look at a model's test images, or at the radiographs, once: judges, organs and texture."""
     input:
         manifest="results/cohort/manifest.parquet",
-        prompts=looked_prompts,
-        shards=looked_shards,
-        judges=judges,
+        prompts=per_job(RUN.looked_prompts),
+        shards=per_job(RUN.looked_shards),
+        judges=RUN.judge_networks(),
     output:
         "results/faithfulness/seen/{model}.parquet",
     log:
@@ -28,24 +28,27 @@ rule faithfulness_look:
         *code("faithfulness.look"),
         version=VERSIONS["faithfulness"],
         protocol=config["protocol"],
-        weights=looking_contents,
+        weights=READS.looking(),
         radiographs=radiographs("test"),
-        flags=looking_flags,
+        flags=arguments.looking_flags(RUN),
+        shards=flag("shards"),
+        judges=flag("judges", called="classifier"),
     shell:
         "python -m workflow_scripts.faithfulness.look --collection {wildcards.model}"
         " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
-        " {params.flags} --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"
+        " {params.shards} {params.judges} {params.flags} --output {output}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 
 rule faithfulness_score:
     """Findings, anatomy, texture and topology of one model, from what was seen."""
     input:
         manifest="results/cohort/manifest.parquet",
-        prompts=looked_prompts,
+        prompts=per_job(RUN.looked_prompts),
         radiographs="results/faithfulness/seen/real.parquet",
         seen="results/faithfulness/seen/{model}.parquet",
     output:
-        expand("results/faithfulness/findings/{judge}/{{model}}.json", judge=JUDGES),
+        expand("results/faithfulness/findings/{judge}/{{model}}.json", judge=RUN.judges),
         "results/faithfulness/anatomy/{model}.json",
         "results/faithfulness/texture/{model}.json",
     log:
@@ -53,7 +56,7 @@ rule faithfulness_score:
     benchmark:
         "benchmarks/faithfulness/score_{model}.tsv"
     wildcard_constraints:
-        model="|".join(RUN_MODELS) or "none",
+        model="|".join(RUN.models) or "none",
     conda:
         "../envs/core.yaml"
     threads: 1
@@ -64,7 +67,7 @@ rule faithfulness_score:
         *code("faithfulness.score"),
         version=VERSIONS["faithfulness"],
         protocol=config["protocol"],
-        flags=faithfulness_flags,
+        flags=arguments.faithfulness_flags(RUN),
     shell:
         "python -m workflow_scripts.faithfulness.score --model {wildcards.model}"
         " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
@@ -94,9 +97,9 @@ rule faithfulness_score_real:
         *code("faithfulness.score", "faithfulness.score_labeller"),
         version=VERSIONS["faithfulness"],
         protocol=config["protocol"],
-        flags=faithfulness_flags,
-        exact_organs=exact_organs_flag,
-        contents=exact_organ_contents,
+        flags=arguments.faithfulness_flags(RUN),
+        exact_organs=arguments.exact_organs_flag(RUN),
+        contents=READS.exact_organs(),
     shell:
         "python -m workflow_scripts.common.in_turn faithfulness.score --model real"
         " --protocol {params.protocol} --manifest {input.manifest}"

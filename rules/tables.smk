@@ -201,6 +201,8 @@ rule tables_report:
         figures=rules.tables_figures.output.data,
         inline=rules.tables_figures.output.inline,
         audit=rules.paper_audit.output.page,
+        stress_images=stress_shards,
+        stress_scores=stress_scores,
     output:
         report="results/tables/report.html",
         public=report(
@@ -229,9 +231,10 @@ rule tables_report:
         folder=output_folder,
         images=example_flags,
         config=quote(canonical(config)),
+        stress=stress_page_flags,
     shell:
         "python -m workflow_scripts.tables.report --results {input.results}"
-        " --manifest {input.manifest} --prompts {input.prompts} {params.images}"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.images} {params.stress}"
         " --tables {params.folder} --jobs {input.jobs} --config {params.config}"
         " --figures {params.folder} --audit {input.audit}"
         " --output {output.report} --public {output.public} 2> {log}"

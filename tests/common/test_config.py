@@ -84,15 +84,28 @@ def test_every_key_of_the_schema_is_described():
 def test_prompt_sets_keep_the_papers_order(config):
     config["models"]["sd_v2"]["prompt_sets"] = ["privacy", "test"]
     assert prompt_sets_of(config, "sd_v2") == ["test", "privacy"]
-    assert prompt_sets_of(config, "sd_v1_4") == ["test", "privacy", "augment"]
+    assert prompt_sets_of(config, "sd_v1_4") == ["test", "privacy", "augment", "stress"]
+
+
+def test_the_stress_set_is_asked_of_models_and_not_of_controls(config):
+    assert "stress" not in prompt_sets_of(config, "blurred_real")
+    external = {"family": "external", "external": {"images": "a", "metadata": "b"}}
+    config["models"]["mine"] = external | {"display": {"name": "Mine"}}
+    assert prompt_sets_of(config, "mine") == ["test", "privacy", "augment"]
+    config["models"]["mine"]["prompt_sets"] = ["stress", "test"]
+    assert prompt_sets_of(config, "mine") == ["test", "stress"]
+    config["models"]["blurred_real"]["prompt_sets"] = ["test", "stress"]
+    with pytest.raises(InputError, match="a control has no images of `stress`"):
+        validate_config(config)
 
 
 def test_a_model_with_captions_of_its_own_has_no_augment_images(config):
     assert caption_source_of(config, "sd_v1_4") == "llava_rad"
     assert caption_source_of(config, "sd_v1_4_impression") == "impression"
-    assert prompt_sets_of(config, "sd_v1_4_impression") == ["test", "privacy"]
+    assert prompt_sets_of(config, "sd_v1_4_impression") == ["test", "privacy", "stress"]
     config["cohort"]["caption_source"] = "impression"
-    assert prompt_sets_of(config, "sd_v1_4_impression") == ["test", "privacy", "augment"]
+    whole = ["test", "privacy", "augment", "stress"]
+    assert prompt_sets_of(config, "sd_v1_4_impression") == whole
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import read_shards
-from workflow_scripts.common.manifest import FINDINGS, PROMPT_SETS
+from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, FINDINGS
 from workflow_scripts.generate.controls import ControlSettings
 from workflow_scripts.generate.export_images import export_images
 from workflow_scripts.generate.make_control import (
@@ -55,7 +55,7 @@ def _reference(cohort, prompt_set):
     return patients
 
 
-@pytest.mark.parametrize("prompt_set", PROMPT_SETS)
+@pytest.mark.parametrize("prompt_set", COHORT_PROMPT_SETS)
 def test_held_out_images_share_no_patient_with_the_reference(cohort, prompt_set):
     items = _make(cohort, "held_out_real", prompt_set)
     prompts = cohort.sets[prompt_set]

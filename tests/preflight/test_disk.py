@@ -73,6 +73,7 @@ def config_of(*keys):
     block = {"finetune": {"method": "full"}, "generate": {"size": 10}}
     sets = {"test": {"shards": 2}, "privacy": {"captions": 3, "seeds": [1, 2], "shards": 1}}
     sets["augment"] = {"captions": 5, "shards": 1}
+    sets["stress"] = {"groups": 1, "shards": 1}  # three prompts: a finding there, denied, unsaid
     return {
         "cohort": {"source": "mimic_cxr_jpg", "caption_source": "llava_rad"},
         "models": dict.fromkeys(keys, block),
@@ -104,7 +105,7 @@ def test_planned_writes_are_what_is_not_there_yet(results):
         return planned_writes(config, stages, models, sizes, folder)
 
     each = 100 * (3 * (4 + 8) + 4)
-    sampled = 100 * (4 + 3 * 2 + 5)  # 10 x 10 pixels
+    sampled = 100 * (4 + 3 * 2 + 5 + 3)  # 10 x 10 pixels
     assert planned() == Writes(4 * images * (7 + 9), 3 * each + 2000, 3 * sampled)
     assert planned(stages=("generate",)) == Writes(0, 0, 3 * sampled)
     assert planned(models=("a",)) == Writes(4 * images * 7, each + 1000, sampled)

@@ -400,6 +400,8 @@ def test_adding_a_model_plans_its_jobs_and_the_joins_alone(demo):
             "downstream_score_reports",
             "faithfulness_look",
             "faithfulness_score",
+            "faithfulness_stress_look",
+            "faithfulness_stress",
         )
     }
     assert jobs >= JOINS
@@ -513,13 +515,15 @@ OF_IMAGES = {
         (
             "downstream/gains.py",
             {f"downstream_score_{x}" for x in ("classifier", "segmenter", "labeller", "reports")}
-            | {"faithfulness_score", "faithfulness_score_real"}
+            | {"faithfulness_score", "faithfulness_score_real", "faithfulness_stress"}
             | FROM_RECORDS,
         ),
         # The judge reads images, and the other judge's network is in the closure, named or not.
         (
             "faithfulness/judges.py",
-            {"faithfulness_look", "faithfulness_score", "faithfulness_score_real", *FROM_RECORDS},
+            {"faithfulness_look", "faithfulness_score", "faithfulness_score_real", *FROM_RECORDS}
+            | {"faithfulness_stress_radiographs", "faithfulness_stress_look"}
+            | {"faithfulness_stress"},
         ),
         ("tables/pareto.py", SHOWN),  # a layout, and the costs are laid out, too
     ],

@@ -20,7 +20,9 @@ from workflow_scripts.tables.rule_graph import parse_nodes
 def test_the_paper_with_eleven_systems_is_planned_whole(paper_plan):
     counts = paper_plan.counts
     assert counts["finetune_train"] == counts["finetune_finish"] == 9
-    assert counts["generate_sample"] == 11 * (4 + 8 + 8)
+    assert counts["generate_sample"] == 11 * (4 + 8 + 8 + 1)
+    assert counts["faithfulness_stress"] == counts["faithfulness_stress_look"] == 11
+    assert counts["faithfulness_stress_radiographs"] == counts["cohort_stress"] == 1
     assert counts["fidelity_score"] == 15
     models = 11 + 6
     assert counts["privacy_score"] == counts["privacy_lenses"] == models
@@ -53,7 +55,7 @@ def test_the_workflow_is_drawn_as_snakemake_plans_it(paper_plan):
     inputs = {node.name: set(node.inputs) for node in nodes}
     assert inputs["fidelity_score"] >= {"features_fidelity", "features_reference"}
     assert inputs["finetune_finish"] == {"finetune_train"}
-    assert inputs["generate_sample"] == {"cohort_prompts", "finetune_finish"}
+    assert inputs["generate_sample"] == {"cohort_prompts", "cohort_stress", "finetune_finish"}
     assert inputs["generate_external"] == set(), "no model of this run is of this kind"
     gids = {artist.get_gid() for artist in draw_workflow(nodes).figure.axes[0].patches}
     assert {f"rule-{node.name}" for node in nodes} <= gids

@@ -34,9 +34,9 @@ from workflow_scripts.cohort.annotations import GPT4, RULE_BASED
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.manifest import (
+    COHORT_PROMPT_SETS,
     FINDINGS,
     PROMPT_SCHEMA,
-    PROMPT_SETS,
     read_manifest,
     write_prompts,
 )
@@ -204,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--manifest", required=True, help="Parquet file to read")
-    parser.add_argument("--prompt-set", required=True, choices=PROMPT_SETS)
+    parser.add_argument("--prompt-set", required=True, choices=COHORT_PROMPT_SETS)
     parser.add_argument("--captions", type=int, help="how many (privacy, augment)")
     parser.add_argument("--draw-seed", type=int, help="seed of the draw (privacy, augment)")
     parser.add_argument("--draw", choices=DRAWS, help="see `draw_augment` (augment)")

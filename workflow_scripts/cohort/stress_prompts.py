@@ -14,25 +14,30 @@ two or three. Those of a group share the seed and say the same but for one thing
 What each prompt says stands beside it as attributes (`STRESS_SCHEMA`), so that nobody need read
 the captions. The set is the same bytes for one `STRESS_VERSION`, whatever the cohort. Sentences are
 short and worded as reports seldom are: no six words in a row should stand in a real caption, which
-a test asserts on the embedded world and `make release` on the cohort at hand. A caption has at most
+a test asserts on the embedded world by the release's own search. A caption has at most
 77 of CLIP's tokens, so that no system cuts one.
 """
 
+import argparse
+import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from workflow_scripts.common.manifest import FINDINGS, PROMPT_SCHEMA
+from workflow_scripts.cohort.draw_prompts import write_prompt_csv
+from workflow_scripts.common.access import unreadable
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.manifest import FINDINGS, PROMPT_SCHEMA, TEMPLATE, write_prompts
 
 STRESS_VERSION: Final = 1
 """Raised whenever a caption, an attribute or a seed changes."""
-
-SOURCE: Final = "template"
-"""The `caption_source` of these prompts."""
 
 CONTRASTS: Final = ("presence", "side", "severity", "zone", "device", "view", "wording")
 
@@ -276,6 +281,12 @@ def stress_set(groups: int | None = None) -> pd.DataFrame:
     return frame.astype({"group": "int32", "wording": "int32", "seed": "int64"})
 
 
+@functools.cache
+def stress_size(groups: int | None = None) -> int:
+    """Return how many prompts `stress_set` has."""
+    return len(stress_set(groups))
+
+
 def stress_prompts(stress: pd.DataFrame) -> pd.DataFrame:
     """Return a stress set as a prompt set, see `PROMPT_SCHEMA`.
 
@@ -284,7 +295,7 @@ def stress_prompts(stress: pd.DataFrame) -> pd.DataFrame:
     """
     prompts = stress[["prompt_id", "caption", "seed"]].assign(
         image_id=None,
-        caption_source=SOURCE,
+        caption_source=TEMPLATE,
         second_wording=False,
         replicate=pd.array([0] * len(stress), "int32"),
     )
@@ -411,3 +422,47 @@ _MAKERS: Final = {
     "view": _view,
     "wording": _wording,
 }
+
+
+def write_stress(stress: pd.DataFrame, path: str | Path) -> None:
+    """Write a stress set with its attributes, whole or not at all."""
+    table = pa.Table.from_pandas(stress, schema=STRESS_SCHEMA, preserve_index=False)
+    with whole_file(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
+
+
+def read_stress(path: str | Path) -> pd.DataFrame:
+    """Read a stress set with its attributes.
+
+    Raises:
+        InputError: missing, damaged, or not one of this version's columns.
+    """
+    remedy = "delete it and rerun the rule cohort_stress"
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable("cannot read the stress set", error, path, remedy) from None
+    if not table.schema.equals(STRESS_SCHEMA):
+        raise InputError("not a stress set of this version", path, remedy)
+    return table.to_pandas()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--groups", type=int, help="how many groups at most; all by default")
+    parser.add_argument("--attributes", required=True, help="Parquet file of prompts, attributes")
+    parser.add_argument("--out", required=True, help="Parquet file of the prompt set")
+    parser.add_argument("--csv", required=True, help="CSV export, for external models")
+    args = parser.parse_args(argv)
+    stress = stress_set(args.groups)
+    prompts = stress_prompts(stress)
+    write_stress(stress, args.attributes)
+    write_prompts(prompts, args.out)
+    write_prompt_csv(prompts, args.csv)
+
+
+if __name__ == "__main__":
+    run_script(main)

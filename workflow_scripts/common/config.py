@@ -17,7 +17,7 @@ import yaml
 
 from workflow_scripts.common.config_text import text_faults
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.manifest import PROMPT_SETS
+from workflow_scripts.common.manifest import PROMPT_SETS, STRESS
 from workflow_scripts.common.settings import schema_of
 
 SCHEMA_PATH = Path(__file__).with_name("config.schema.yaml")
@@ -113,14 +113,19 @@ _CONTROL_NEEDS: Final = {
 
 
 def prompt_sets_of(config: dict[str, Any], model: str) -> list[str]:
-    """Return the prompt sets that a model has images of, in the paper's order.
+    """Return the prompt sets that a model has images of, in the paper's order, `stress` last.
 
     By default all; without `augment` for a model with captions of its own: they point to other
-    radiographs than the downstream baseline's.
+    radiographs than the downstream baseline's. The stress set has no radiographs, so controls never
+    have it; an external model has it where `prompt_sets` names it.
     """
-    own = caption_source_of(config, model) != caption_source_of(config)
-    default = [name for name in PROMPT_SETS if not (own and name == "augment")]
-    given = config["models"][model].get("prompt_sets", default)
+    block = config["models"][model]
+    left_out = set()
+    if caption_source_of(config, model) != caption_source_of(config):
+        left_out.add("augment")
+    if block.get("family") in ("control", "external"):
+        left_out.add(STRESS)
+    given = block.get("prompt_sets", [name for name in PROMPT_SETS if name not in left_out])
     return [name for name in PROMPT_SETS if name in given]
 
 
@@ -196,6 +201,11 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
                     "captions point to other radiographs than the downstream baseline's"
                 )
         if family == "control":
+            if STRESS in block.get("prompt_sets", ()):
+                faults.append(
+                    f"models.{key}.prompt_sets: a control has no images of `{STRESS}`: its prompts "
+                    "describe no radiograph"
+                )
             kind = block.get("control", {}).get("kind")
             for name in _CONTROL_NEEDS.get(kind, ()):
                 if name not in block["control"]:

@@ -36,7 +36,16 @@ FINDINGS: Final = (
 """The 14 CheXpert findings, alphabetical; 1 positive, 0 negative, -1 uncertain, null absent."""
 
 SPLITS: Final = ("train", "validate", "test")
-PROMPT_SETS: Final = ("test", "privacy", "augment")
+COHORT_PROMPT_SETS: Final = ("test", "privacy", "augment")
+"""The paper's three, drawn from the cohort's captions."""
+
+STRESS: Final = "stress"
+"""The set that is written from templates (`cohort/stress_prompts.py`)."""
+
+PROMPT_SETS: Final = (*COHORT_PROMPT_SETS, STRESS)
+
+TEMPLATE: Final = "template"
+"""The `caption_source` of prompts that are nobody's caption: these have no radiograph."""
 
 _FINDING_FIELDS = [pa.field(name, pa.int8()) for name in FINDINGS]
 
@@ -61,11 +70,12 @@ MANIFEST_SCHEMA: Final = pa.schema(
     ]
 )
 
+# `image_id`: the radiograph that the caption describes; null where `caption_source` is TEMPLATE.
 # `second_wording`: the text is not the image's caption, but its report beside a rewritten caption.
 PROMPT_SCHEMA: Final = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),
-        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string()),
         pa.field("caption", pa.string(), nullable=False),
         pa.field("caption_source", pa.string(), nullable=False),
         pa.field("second_wording", pa.bool_(), nullable=False),
@@ -99,8 +109,8 @@ def write_prompts(frame: pd.DataFrame, path: str | Path) -> None:
     """Write a prompt set, whole or not at all.
 
     Raises:
-        InputError: a column is missing, a prompt_id is repeated, a caption is empty or a seed is
-            negative.
+        InputError: a column is missing, a prompt_id is repeated, a caption is empty, a seed is
+            negative, or a prompt has no radiograph although its caption is not from a template.
     """
     _check_prompts(frame, path)
     _write(frame, PROMPT_SCHEMA, path)
@@ -188,6 +198,14 @@ def _check_prompts(frame: pd.DataFrame, path: str | Path) -> None:
     _check_findings(frame, path)
     if (frame["caption"].str.strip() == "").any():
         raise InputError("an empty caption in a prompt set", path)
+    lacking = frame["image_id"].isna() != (frame["caption_source"] == TEMPLATE)
+    if lacking.any():
+        row = int(lacking.to_numpy().argmax())
+        raise InputError(
+            f"image_id is {frame['image_id'].iloc[row]!r} at row {row}, of a caption from "
+            f"{frame['caption_source'].iloc[row]!r}: those from {TEMPLATE!r} alone have none",
+            path,
+        )
     if (frame["seed"] < 0).any():
         raise InputError("a negative seed in a prompt set", path)
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from workflow_scripts.common.measurement import Metric
+from workflow_scripts.faithfulness.stress_measures import METRICS as STRESS
 
 _IMAGES: Final = ("Test prompts", "Radiographs")
 _PAIRS: Final = ("Pairs of images", "Radiographs")
@@ -61,4 +62,4 @@ TOPOLOGY: Final = (
     Metric("ratio_error_radiographs", "the same, radiographs", "none", 3, _IMAGES),
 )
 
-METRICS: Final = (*FINDINGS_SEEN, *ANATOMY, *LABELLER, *TEXTURE, *TOPOLOGY)
+METRICS: Final = (*FINDINGS_SEEN, *ANATOMY, *LABELLER, *TEXTURE, *TOPOLOGY, *STRESS)

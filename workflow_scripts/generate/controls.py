@@ -32,9 +32,7 @@ class ControlSettings:
     ] = 0.1
     warp: Annotated[
         float,
-        Key(
-            "Standard deviation of a warp's displacements over the side.", above=0, optional=True
-        ),
+        Key("Standard deviation of a warp's displacements over the side.", above=0, optional=True),
     ] = 0.02
     quality: Annotated[
         int,

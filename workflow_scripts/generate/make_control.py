@@ -41,7 +41,12 @@ from workflow_scripts.common.images import (
     png_bytes,
     write_shard,
 )
-from workflow_scripts.common.manifest import FINDINGS, PROMPT_SETS, read_manifest, read_prompts
+from workflow_scripts.common.manifest import (
+    COHORT_PROMPT_SETS,
+    FINDINGS,
+    read_manifest,
+    read_prompts,
+)
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
 from workflow_scripts.common.settings import add_flags, settings_of_flags
@@ -52,7 +57,6 @@ log = logging.getLogger(__name__)
 
 WARP_NODES: Final = 5
 """Of the grid, a side, between whose displacements a warp is interpolated."""
-
 
 
 def held_out_pool(manifest: pd.DataFrame, prompts: pd.DataFrame, prompt_set: str) -> np.ndarray:
@@ -361,7 +365,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--manifest", required=True, type=Path)
     parser.add_argument("--prompts", required=True, type=Path)
-    parser.add_argument("--prompt-set", required=True, choices=PROMPT_SETS)
+    parser.add_argument("--prompt-set", required=True, choices=COHORT_PROMPT_SETS)
     add_flags(parser, ControlSettings)
     parser.add_argument("--shard", default=0, type=int)
     parser.add_argument("--shards", default=1, type=int)

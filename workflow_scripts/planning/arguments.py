@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from workflow_scripts.common.config import caption_source_of, prompt_sets_of
-from workflow_scripts.common.manifest import PROMPT_SETS
+from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, PROMPT_SETS, STRESS
 from workflow_scripts.common.settings import flag_values
 from workflow_scripts.downstream.classification.settings import ClassifierSettings
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
@@ -142,6 +142,42 @@ def reporter_flags(run: Run) -> list[str]:
     return flags(flag_values(ReporterSettings, settings, without=("seed",)))
 
 
+def cxas_flags(run: Run) -> list[str]:
+    """Return the flags of the network that draws organs: the pseudo-labeller's."""
+    labeller = run.config["downstream"]["segmentation"]["labeller"]
+    settings = {"cxas": labeller["weights"], "cxas_size": labeller["size"]}
+    return flags({**settings, "batch_size": labeller["batch_size"]})
+
+
+def looking_flags(run: Run) -> list[str]:
+    """Return the flags of looking at images: the networks, and how many have texture measured."""
+    settings = {name: run.config["faithfulness"][name] for name in ("texture_images", "seed")}
+    if "densenet_121" in run.judges:
+        settings["densenet_121"] = run.config["encoders"]["densenet_121"]["weights"]
+    return [*cxas_flags(run), *flags(settings)]
+
+
+def faithfulness_flags(run: Run) -> list[str]:
+    """Return the flags of scoring what was seen: judges, draws of patients and their seed."""
+    block = run.config["faithfulness"]
+    return flags({"judges": run.judges, "bootstrap": block["bootstrap"], "seed": block["seed"]})
+
+
+def exact_organs_flag(run: Run) -> list[str]:
+    """Return the flag that says where exact organs lie, if there are any."""
+    return flags({"exact_organs": run.config["faithfulness"]["exact_organs"]})
+
+
+def stress_page_flags(run: Run) -> list[str]:
+    """Return images and scores of the report's page of contrasts, with their models' keys."""
+    models = run.with_stress()
+    if not models:
+        return []
+    shards = [(m, shard) for m in models for shard in run.shards(m, STRESS)]
+    scores = zip(models, run.stress_scores(), strict=True)
+    return [*labelled("--stress-images", shards), *labelled("--stress-scores", scores)]
+
+
 def scorer_flags(run: Run, name: str) -> list[str]:
     """Return the files of one scorer of reports as flags."""
     return flags(run.scorer_files(name))
@@ -194,7 +230,7 @@ def figure_flags(run: Run) -> list[str]:
             f"results/cohort/{folder}prompts/{prompt_set}.parquet",
         )
         for folder in run.caption_folders()
-        for prompt_set in PROMPT_SETS
+        for prompt_set in COHORT_PROMPT_SETS
     ]
     scored = run.with_images("privacy")
     return [

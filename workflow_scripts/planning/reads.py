@@ -113,6 +113,16 @@ class Reads:
         folder = self._run.config["downstream"]["segmentation"]["exact_masks"]
         return self.weights(folder) if folder else []
 
+    def looking(self) -> list[str]:
+        """Return what the published networks hold that look at images."""
+        names = [name for name in self._run.judges if name == "densenet_121"]
+        return self.labeller() + self.encoders(names)
+
+    def exact_organs(self) -> list[str]:
+        """Return what the folder of exact organs holds, where there is one."""
+        folder = self._run.config["faithfulness"]["exact_organs"]
+        return self.weights(folder) if folder else []
+
     def reporter_start(self, setting: str) -> list[str]:
         """Return what the networks hold that a report generator starts from, or that is released.
 

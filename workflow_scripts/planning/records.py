@@ -59,3 +59,12 @@ def faithfulness_records(judges: Sequence[str], models: Sequence[str]) -> list[s
     names = ["anatomy/real", "labeller/real"]
     names += [f"{family}/{model}" for family in families for model in models]
     return [f"results/faithfulness/{name}.json" for name in names]
+
+
+def stress_records(models: Sequence[str]) -> list[str]:
+    """Return the records of the stress set.
+
+    Args:
+        models: whose images of it are judged.
+    """
+    return [f"results/faithfulness/stress/{m}.json" for m in models]

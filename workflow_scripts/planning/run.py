@@ -9,15 +9,20 @@ from typing import Any, Final
 
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.config import caption_source_of, prompt_sets_of
-from workflow_scripts.common.manifest import PROMPT_SETS
+from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, STRESS
 from workflow_scripts.planning.records import (
     downstream_records,
+    faithfulness_records,
     fidelity_records,
     privacy_records,
+    stress_records,
 )
 
 PRIVACY_ENCODERS: Final = ("rad_dino", "reid")
 """In whose features privacy compares images."""
+
+STRESS_PROMPTS: Final = "results/cohort/prompts/stress.parquet"
+"""The prompts from templates: the same for every caption source."""
 
 REID_WEIGHTS: Final = "results/features/reid/weights.pth"
 """What the training of the re-identification network makes."""
@@ -38,6 +43,10 @@ class Run:
         reference_encoders: whose features fidelity compares real and generated images in.
         fidelity_encoders: those, and the two of the alignment of image and caption.
         scorers: the networks that read generated reports, those that are configured.
+        judges: the networks that say which findings an image shows: those that are trained or named
+            in this run.
+        looks: whether images are looked at. Organs are drawn by segmentation's labeller: without
+            that task nothing looks at them.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -54,6 +63,13 @@ class Run:
         self.fidelity_encoders = [*self.reference_encoders, "biovil_t_image", "biovil_t_text"]
         metrics = config["downstream"]["report_generation"]["metrics"]
         self.scorers = [name for name, files in metrics.items() if files]
+        tasks = config["downstream"]["tasks"]
+        self.judges = [
+            judge
+            for judge in config["faithfulness"]["judges"]
+            if judge != "classifier" or "classification" in tasks
+        ]
+        self.looks = "segmentation" in tasks
 
     def block(self, model: str) -> dict[str, Any]:
         """Return a model's block of the config."""
@@ -84,6 +100,8 @@ class Run:
 
     def prompts(self, model: str, prompt_set: str) -> str:
         """Return a model's prompts of a prompt set."""
+        if prompt_set == STRESS:
+            return STRESS_PROMPTS
         return f"results/cohort/{self.captions(model)}prompts/{prompt_set}.parquet"
 
     def training_manifest(self, model: str) -> str:
@@ -102,8 +120,10 @@ class Run:
 
         Args:
             folder: of the captions.
-            prompt_set: its name.
+            prompt_set: its name; the stress set is drawn from no part.
         """
+        if prompt_set == STRESS:
+            return STRESS_PROMPTS
         labelled = self.config["prompt_sets"][prompt_set].get("draw") == "official"
         training = "labelled_training" if labelled else "training"
         part = "test" if prompt_set == "test" else training
@@ -114,16 +134,17 @@ class Run:
         return [f"results/cohort/{folder}manifest.parquet" for folder in self.caption_folders()]
 
     def every_prompt_set(self) -> list[str]:
-        """Return the prompts of every caption source of the run."""
+        """Return the prompts of every caption source that are captions of its radiographs."""
         return [
             f"results/cohort/{folder}prompts/{prompt_set}.parquet"
             for folder in self.caption_folders()
-            for prompt_set in PROMPT_SETS
+            for prompt_set in COHORT_PROMPT_SETS
         ]
 
     def exported_prompts(self) -> list[str]:
-        """Return the prompts of every caption source of the run, as CSV."""
-        return [str(Path(name).with_suffix(".csv")) for name in self.every_prompt_set()]
+        """Return the prompts of every caption source of the run and the stress set, as CSV."""
+        names = [*self.every_prompt_set(), STRESS_PROMPTS]
+        return [str(Path(name).with_suffix(".csv")) for name in names]
 
     # Checkpoints and images.
 
@@ -226,14 +247,52 @@ class Run:
         """Return the seed of a training run: each repeat has its own."""
         return self.config["downstream"][task]["seed"] + int(repeat)
 
+    # Faithfulness.
+
+    def looked_shards(self, model: str) -> list[str]:
+        """Return a model's test images; none of the radiographs, which the manifest names."""
+        return [] if model == "real" else self.shards(model, "test")
+
+    def looked_prompts(self, model: str) -> str:
+        """Return the test prompts of a model, or for the radiographs those of the cohort."""
+        real = "results/cohort/prompts/test.parquet"
+        return real if model == "real" else self.prompts(model, "test")
+
+    def judge_networks(self) -> list[str]:
+        """Return the classifiers that judge images: one for each training run on radiographs."""
+        if "classifier" not in self.judges:
+            return []
+        repeats = self.config["downstream"]["classification"]["repeats"]
+        arm = "results/downstream/classification/real_only/real"
+        return [f"{arm}/network-{k}.safetensors" for k in range(repeats)]
+
+    def with_stress(self) -> list[str]:
+        """Return the models whose images of the stress set are judged.
+
+        Where a classifier judges and CXAS draws lungs.
+        """
+        return self.with_images(STRESS) if self.looks and "classifier" in self.judges else []
+
+    def stress_shards(self) -> list[str]:
+        """Return those models' images of the stress set."""
+        return [shard for m in self.with_stress() for shard in self.shards(m, STRESS)]
+
+    def stress_scores(self) -> list[str]:
+        """Return each image's score in its contrast, a file for each of those models."""
+        return [f"results/faithfulness/stress/{m}.parquet" for m in self.with_stress()]
+
     # Records and what tables show of the models.
 
     def records(self, kind: str) -> list[str]:
-        """Return every record of one kind (`fidelity`, `privacy`, `downstream`)."""
+        """Return every record of one kind (`fidelity`, `privacy`, `faithfulness`, `downstream`)."""
         if kind == "fidelity":
             return fidelity_records(self.reference_encoders, self.with_images("test"))
         if kind == "privacy":
             return privacy_records(self.with_images("privacy"), self.other_protocol)
+        if kind == "faithfulness":
+            looked = self.with_images("test") if self.looks else []
+            records = faithfulness_records(self.judges, looked) if self.looks else []
+            return records + stress_records(self.with_stress())
         tasks: Sequence[str] = self.config["downstream"]["tasks"]
         return downstream_records(tasks, self.with_images("augment"))
 
@@ -264,6 +323,8 @@ class Run:
         """Return why a model has no images of a prompt set."""
         if self.captions(model) and prompt_set == "augment":
             return "its own captions point to other radiographs than the baseline's"
+        if model in self.controls and prompt_set == STRESS:
+            return "a control shows radiographs, and prompts from templates describe none"
         return f"no images of the prompt set `{prompt_set}` were given"
 
     def scorer_files(self, name: str) -> Mapping[str, str]:

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.cohort.stress_prompts import stress_size
 from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.config import prompt_sets_of
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.manifest import STRESS
 from workflow_scripts.common.settings import settings_of_block
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
 from workflow_scripts.preflight.rates import Rate, newest
@@ -454,6 +456,8 @@ def _prompts(config: Mapping[str, Any], cohort: Cohort, name: str) -> int | None
     drawn = config["prompt_sets"][name]
     if name == "test":
         return cohort.test_prompts
+    if name == STRESS:
+        return stress_size(drawn.get("groups"))
     return drawn["captions"] * len(drawn.get("seeds", [0]))
 
 

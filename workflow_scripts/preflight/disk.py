@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.cohort.stress_prompts import stress_size
 from workflow_scripts.common.config import prompt_sets_of
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.manifest import read_manifest, read_prompts
+from workflow_scripts.common.manifest import STRESS, read_manifest, read_prompts
 from workflow_scripts.preflight.gpu_memory import Parts
 from workflow_scripts.preflight.needs import GB, checkpoint_bytes, encoded_bytes, image_bytes
 
@@ -151,7 +152,9 @@ def _images_left(config: Mapping[str, Any], key: str, results: Path) -> int:
     for name in prompt_sets_of(dict(config), key):
         drawn = config["prompt_sets"][name]
         prompts = results / f"cohort/prompts/{name}.parquet"
-        if prompts.exists():
+        if name == STRESS:
+            number = stress_size(drawn.get("groups"))
+        elif prompts.exists():
             number = len(read_prompts(prompts))
         else:  # of the test set nothing is known before the cohort is made
             number = drawn.get("captions", 0) * len(drawn.get("seeds", [0]))

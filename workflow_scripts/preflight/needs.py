@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from workflow_scripts.cohort.stress_prompts import stress_size
 from workflow_scripts.common.config import prompt_sets_of
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.preflight.stage_needs import BASE, TEST_PROMPTS, stage_needs
@@ -139,6 +140,7 @@ def images_of(config: Mapping[str, Any], model: str, test_prompts: int) -> int:
         "test": test_prompts,
         "privacy": sets["privacy"]["captions"] * len(sets["privacy"]["seeds"]),
         "augment": sets["augment"]["captions"],
+        "stress": stress_size(sets["stress"].get("groups")),
     }
     return sum(numbers[name] for name in prompt_sets_of(dict(config), model))
 

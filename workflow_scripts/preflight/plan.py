@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.cohort.stress_prompts import stress_size
 from workflow_scripts.common.config import prompt_sets_of, validate_config
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import write_text
@@ -157,6 +158,7 @@ def _images(config: Mapping[str, Any], cohort: Cohort, key: str) -> int:
         "test": cohort.test_prompts or 0,
         "privacy": sets["privacy"]["captions"] * len(sets["privacy"]["seeds"]),
         "augment": sets["augment"]["captions"],
+        "stress": stress_size(sets["stress"].get("groups")),
     }
     return sum(drawn[name] for name in prompt_sets_of(dict(config), key))
 

@@ -255,7 +255,11 @@ def _shown(layout: Layout, models: Sequence[ModelEntry]) -> list[ModelEntry]:
         return []
     if layout.varies is not None:
         return variants(models, layout.varies)
-    return [m for m in models if not (m.is_control and m.why_missing(layout.stage) != NOT_RUN)]
+    return [
+        m
+        for m in models
+        if not (m.is_control and m.why_missing(layout.stage, layout.family) != NOT_RUN)
+    ]
 
 
 def _no_variant(layout: Layout, setting: str) -> Row:
@@ -270,9 +274,11 @@ def _record(records: Records, layout: Layout, column: Column, model: ModelEntry)
 
 
 def _why_missing(model: ModelEntry, layout: Layout, column: Column) -> str:
-    why = model.why_missing(layout.stage)
+    why = model.why_missing(layout.stage, column.family or layout.family)
     if why == NOT_RUN and layout.stage == "faithfulness":
         family = column.family or layout.family or ""
+        if family == "stress":
+            return "not run: no judge classifier (`faithfulness.judges`, `downstream.tasks`)"
         if family.startswith("findings/"):
             judge = family.removeprefix("findings/")
             return f"not run: no judge {judge} (`faithfulness.judges`, `downstream.tasks`)"

@@ -16,8 +16,10 @@ PROMPT_SET_OF: Final = {
     "privacy": "privacy",
     "downstream": "augment",
     "faithfulness": "test",
+    "faithfulness/stress": "stress",
 }
-"""The prompt set whose images each stage measures; `missing` has these as keys."""
+"""The prompt set whose images each stage, or a family of it, measures; `missing` has these as keys.
+"""
 
 NOT_RUN: Final = "not run"
 
@@ -53,9 +55,10 @@ class ModelEntry:
         """Whether it calibrates the tables rather than competes in them."""
         return self.family == "control"
 
-    def why_missing(self, stage: str) -> str:
-        """Return why there is no record of a stage."""
-        return self.missing.get(PROMPT_SET_OF[stage], NOT_RUN)
+    def why_missing(self, stage: str, family: str | None = None) -> str:
+        """Return why there is no record of a stage, or of a family of it."""
+        own = PROMPT_SET_OF.get(f"{stage}/{family}", PROMPT_SET_OF[stage])
+        return self.missing.get(own, NOT_RUN)
 
 
 def parse_models(text: str) -> list[ModelEntry]:

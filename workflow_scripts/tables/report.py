@@ -46,6 +46,7 @@ from workflow_scripts.tables.report_pages import (
 )
 from workflow_scripts.tables.report_plan import PlanSection, plan_section
 from workflow_scripts.tables.results import Results, read_results
+from workflow_scripts.tables.stress_page import shown_contrasts
 from workflow_scripts.tables.utility_words import GAINS, correlation_sentence, gain_sentence
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="MODEL=FILE",
         help="image shards of the test prompt set",
     )
+    for flag, what in (("--stress-images", "image shards"), ("--stress-scores", "images' scores")):
+        parser.add_argument(
+            flag,
+            nargs="*",
+            default=[],
+            metavar="MODEL=FILE",
+            help=f"{what} of the stress set",
+        )
     parser.add_argument("--tables", required=True, help="folder that tables.build wrote")
     parser.add_argument("--jobs", help="attempts of every job (CSV), as costs.build wrote them")
     parser.add_argument(
@@ -93,7 +102,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         plan = _plan(args.config, args.jobs, args.prompts, results)
     spent = costs["sentence"] if costs else None
     drawn = figures_by_page(args.figures) if args.figures else {}
+    contrasts = shown_contrasts(
+        {key: files[-1] for key, files in parse_images(args.stress_scores).items()},
+        parse_images(args.stress_images, "--stress-images"),
+        models,
+    )
     context = {
+        "contrasts": contrasts,
         "dataset": results.dataset,
         "protocol": results.protocol,
         "confidential": results.dataset == PAPER_DATASET,  # as far as there are images

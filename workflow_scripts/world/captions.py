@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from workflow_scripts.world.findings import DEVICES, SIDED, ZONED, Finding
+from workflow_scripts.world.radiograph import device_side
 
 SIZES: Final = ("small", "moderate", "large")
 GRADES: Final = ("mild", "moderate", "severe")
@@ -184,6 +185,9 @@ _MARKED_LAST: Final = (
 )
 """Sentences with the mark ___ that de-identification leaves where a name, date or age stood."""
 
+_ENTRY: Final = re.compile(r"\bentering from the (left|right)\b")
+"""Where a device comes in, as the stress set says it."""
+
 _NEGATED: Final = re.compile(r"^(there (is|are) )?(no|without|neither)\b", re.IGNORECASE)
 _HEDGED: Final = re.compile(r"possible|may represent|cannot exclude|questionable", re.IGNORECASE)
 
@@ -252,9 +256,11 @@ def read_findings(caption: str, seed: int) -> tuple[Finding, ...]:
                 found[name] = _read(name, text, rng)
     if devices:
         kinds = tuple(kind for kind in DEVICES if kind in devices)
-        found["Support Devices"] = Finding(
-            "Support Devices", devices=kinds, seed=int(rng.integers(2**31))
-        )
+        shape = int(rng.integers(2**31))
+        if side := _ENTRY.search(caption.lower()):
+            while device_side(shape) != side[1]:
+                shape = (shape + 1) % 2**31
+        found["Support Devices"] = Finding("Support Devices", devices=kinds, seed=shape)
     return tuple(found[name] for name in sorted(found))
 
 

@@ -34,7 +34,7 @@ WORLD: Final = Path("results/world")
 IMAGES: Final = Path("data/my_model")
 """Of the external model: what a user brings."""
 
-PROMPTS: Final = ("test", "privacy")
+PROMPTS: Final = ("test", "privacy", "stress")
 STAMP: Final = Path("results/demo.json")
 COMMAND: Final = ("snakemake", "--profile", "profiles/demo")
 

@@ -1,7 +1,10 @@
 """A stand-in for a user's own model: reads exported prompts, leaves a folder of images.
 
 It reads the findings in each caption and draws them on a new patient, so it is a faithful model
-that copies nobody.
+that copies nobody. Prompts of the stress set that share a seed get the same patient, as a network
+that starts from the same noise draws much the same chest.
+
+`--fault` gives it one of FAULTS: what a measure of faithfulness must see, and what it must not.
 """
 
 import argparse
@@ -9,10 +12,15 @@ import functools
 import hashlib
 import logging
 import multiprocessing
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
+import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageFilter
+from scipy import ndimage
 
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError, run_script
@@ -21,11 +29,32 @@ from workflow_scripts.common.images import png_bytes
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.world.anatomy import draw_patient, draw_study
 from workflow_scripts.world.captions import read_findings
-from workflow_scripts.world.radiograph import render
+from workflow_scripts.world.findings import Finding, draw_finding
+from workflow_scripts.world.population import DRAWN
+from workflow_scripts.world.radiograph import Radiograph, render
 
 SIZE = 128
 _COLUMNS = ("prompt_id", "caption", "seed")
+_STRESS: Final = "stress-"
 log = logging.getLogger(__name__)
+
+FAULTS: Final = {
+    "sides_swapped": "left is drawn for right, and right for left",
+    "negation_ignored": "what a caption denies is drawn",
+    "severity_constant": "all that is drawn is moderate",
+    "paraphrases_differ": "other words of one content show another patient",
+    "heart_normal": "no heart is ever enlarged",
+    "device_left_out": "no device is ever drawn",
+    "prompt_ignored": "the seed alone decides what is drawn",
+    "blurred": "the right findings in blurred images",
+    "warped": "the right findings in bent anatomy",
+}
+
+BLUR: Final = 0.006
+"""Sigma of the fault `blurred`, as a share of the image's side."""
+
+WARP: Final = 0.045
+"""The largest shift of the fault `warped`, as a share of the image's side."""
 
 
 def read_prompts_csv(paths: list[Path]) -> pd.DataFrame:
@@ -52,20 +81,26 @@ def read_prompts_csv(paths: list[Path]) -> pd.DataFrame:
 
 
 def draw_prompts(
-    prompts: pd.DataFrame, out: Path, seed: int, size: int = SIZE, threads: int = 1
+    prompts: pd.DataFrame,
+    out: Path,
+    seed: int,
+    size: int = SIZE,
+    threads: int = 1,
+    fault: str | None = None,
 ) -> None:
     """Write `images/{prompt_id}.png` for each prompt and `metadata.csv`, whole or not at all.
 
-    Each image is of a new patient, drawn from `seed`, the prompt's seed and its id; `threads` is
-    how many processes draw.
+    Each image is of a new patient, drawn from `seed`, the prompt's seed and its id (of the stress
+    set not its id); `threads` is how many processes draw, `fault` one of FAULTS.
     """
     with whole_folder(out) as folder:
         (folder / "images").mkdir()
         names = []
         progress = Progress("external model", len(prompts), "images")
         rows = prompts[list(_COLUMNS)].itertuples(index=False, name=None)
+        draw = functools.partial(_draw, seed=seed, size=size, fault=fault)
         with multiprocessing.get_context("spawn").Pool(threads) as pool:
-            drawn = pool.imap(functools.partial(_draw, seed=seed, size=size), rows, chunksize=8)
+            drawn = pool.imap(draw, rows, chunksize=8)
             for prompt_id, png in zip(prompts["prompt_id"], drawn, strict=True):
                 name = f"images/{prompt_id}.png"
                 (folder / name).write_bytes(png)
@@ -77,15 +112,79 @@ def draw_prompts(
         table.to_csv(folder / "metadata.csv", index=False, lineterminator="\n")
 
 
-def _draw(row: tuple[str, str, int], seed: int, size: int) -> bytes:
-    prompt_id, caption, prompt_seed = row
-    key = f"{seed}/{prompt_id}/{prompt_seed}"
+def _draw(row: tuple[str, str, int], seed: int, size: int, fault: str | None) -> bytes:
+    return png_bytes(Image.fromarray(draw(*row, seed, size, fault).image))
+
+
+def draw(
+    prompt_id: str, caption: str, prompt_seed: int, seed: int, size: int, fault: str | None = None
+) -> Radiograph:
+    """Return the image of one prompt, `size` pixels a side, and its exact masks.
+
+    Args:
+        prompt_id: of the prompt.
+        caption: what is drawn.
+        prompt_seed: the prompt's seed.
+        seed: of the model.
+        size: side in pixels.
+        fault: one of FAULTS, or None for a faithful image.
+
+    Raises:
+        KeyError: an unknown fault.
+    """
+    if fault is not None:
+        FAULTS[fault]
+    key = f"{seed}/{_STRESS if prompt_id.startswith(_STRESS) else prompt_id}/{prompt_seed}"
+    if fault == "paraphrases_differ":
+        key += f"/{caption}"
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
     view = "AP" if number % 2 else "PA"
-    picture = render(
-        draw_patient(number), draw_study(number, view), read_findings(caption, number), size
-    )
-    return png_bytes(Image.fromarray(picture.image))
+    findings = _with_fault(caption, number, fault)
+    picture = render(draw_patient(number), draw_study(number, view), findings, size)
+    if fault == "blurred":
+        image = Image.fromarray(picture.image).filter(ImageFilter.GaussianBlur(BLUR * size))
+        return replace(picture, image=np.asarray(image))
+    if fault == "warped":
+        organs = np.stack([warp(255 * mask.astype(np.uint8), number) for mask in picture.organs])
+        return replace(picture, image=warp(picture.image, number), organs=organs > 127)
+    return picture
+
+
+def _with_fault(caption: str, number: int, fault: str | None) -> tuple[Finding, ...]:
+    """Return what a caption says, as a renderer with this fault understands it."""
+    if fault == "negation_ignored":
+        caption = re.sub(r"\b(no|without)\b ", "", caption, flags=re.IGNORECASE)
+    if fault == "sides_swapped":
+        other = {"left": "right", "right": "left"}
+        caption = re.sub(r"\b(left|right)\b", lambda m: other[m[1].lower()], caption, flags=re.I)
+    if fault == "prompt_ignored":
+        rng = np.random.default_rng([number, 9])
+        return tuple(draw_finding(name, number) for name in DRAWN if rng.random() < 0.15)
+    findings = read_findings(caption, number)
+    if fault == "severity_constant":
+        findings = tuple(replace(own, severity=0.5) for own in findings)
+    left_out = {"heart_normal": "Cardiomegaly", "device_left_out": "Support Devices"}
+    return tuple(own for own in findings if own.name != left_out.get(str(fault)))
+
+
+def warp(pixels: np.ndarray, seed: int) -> np.ndarray:
+    """Bend an image smoothly; texture stays, for the shift changes slowly.
+
+    Args:
+        pixels: uint8 (n, n).
+        seed: of the shifts.
+    """
+    size = len(pixels)
+    rng = np.random.default_rng([seed, 10])
+    coarse = rng.standard_normal((2, 4, 4))
+    shifts = [ndimage.zoom(field, size / 4, order=3, mode="nearest") for field in coarse]
+    rows, columns = np.mgrid[:size, :size].astype(float)
+    places = [
+        grid + WARP * size * shift / max(np.abs(shift).max(), 1e-9)
+        for grid, shift in zip((rows, columns), shifts, strict=True)
+    ]
+    bent = ndimage.map_coordinates(pixels.astype(np.float32), places, order=3, mode="nearest")
+    return np.clip(np.round(bent), 0, 255).astype(np.uint8)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -95,9 +194,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1, help="processes that draw")
+    parser.add_argument("--fault", choices=FAULTS, help="draw with one fault")
     arguments = parser.parse_args(argv)
     prompts = read_prompts_csv(arguments.prompts)
-    draw_prompts(prompts, arguments.out, arguments.seed, threads=arguments.threads)
+    draw_prompts(
+        prompts, arguments.out, arguments.seed, threads=arguments.threads, fault=arguments.fault
+    )
 
 
 if __name__ == "__main__":

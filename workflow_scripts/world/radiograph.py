@@ -467,6 +467,11 @@ def _pleural_other(drawing: _Drawing, finding: Finding) -> None:
             drawing.dense = drawing.dense + 0.75 * spot * drawing.lungs[side]
 
 
+def device_side(seed: int) -> str:
+    """Return the side that central lines and chest tubes of a seed come in from."""
+    return "right" if np.random.default_rng([seed, 28]).random() < 0.75 else "left"
+
+
 def _support_devices(drawing: _Drawing, finding: Finding) -> None:
     """Draw tubes, lines, a pacemaker and wires."""
     rng = np.random.default_rng([finding.seed, 28])
@@ -475,7 +480,8 @@ def _support_devices(drawing: _Drawing, finding: Finding) -> None:
     apex, low = drawing.patient.apex, chest.dome(1)
     strokes: list[tuple[Points, float, float]] = []
     solid: list[Points] = []
-    right = -1 if rng.random() < 0.75 else 1
+    right = -1 if device_side(finding.seed) == "right" else 1
+    rng.random()  # that of `device_side`
 
     def tube(points: list[list[float]], width: float, strength: float) -> None:
         strokes.append((smooth_curve(np.array(points)), width, strength))

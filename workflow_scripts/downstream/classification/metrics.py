@@ -59,7 +59,7 @@ def drawn(
         hits = counts @ (predicted & truth)
         sizes = counts @ predicted + counts @ truth
         columns = range(labels.shape[1])
-        aurocs = [_weighted_auroc(truth[:, j], probabilities[:, j], counts) for j in columns]
+        aurocs = [weighted_auroc(truth[:, j], probabilities[:, j], counts) for j in columns]
         parts["auroc"].append(np.stack(aurocs, axis=1))
         with np.errstate(invalid="ignore", divide="ignore"):
             parts["f1"].append(2 * hits / sizes)
@@ -68,7 +68,7 @@ def drawn(
     return {metric: np.concatenate(arrays) for metric, arrays in parts.items()}
 
 
-def _weighted_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the AUROC, (draws,), of images that count `weights` (draws, n) times; ties half."""
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]

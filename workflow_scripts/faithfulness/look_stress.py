@@ -1,0 +1,175 @@
+"""Look at a collection for the stress set's contrasts: what the judge sees, and where in the lungs.
+
+    python -m workflow_scripts.faithfulness.look_stress --collection sd_v1_4 --protocol sound \\
+        --prompts results/cohort/prompts/stress.parquet \\
+        --shards results/generate/sd_v1_4/stress/part-*.parquet \\
+        --judges results/downstream/classification/real_only/real/network-*.safetensors \\
+        --cxas weights/cxas/UNet_ResNet50_default.pth --cxas-size 512 --batch-size 16 \\
+        --output results/faithfulness/stress/seen/sd_v1_4.parquet
+
+`--collection real`, with --manifest for prompts and shards, looks at the radiographs of the test
+split, on which the ceilings rest. Each image passes once through CXAS, which draws the lungs, and
+twice through the judge: as it is, and mirrored with its lungs.
+"""
+
+import argparse
+import itertools
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+
+from workflow_scripts.common.as_published import PROTOCOLS
+from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import sha256_of
+from workflow_scripts.common.images import ImageItem, find_in_shards
+from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.records import provenance
+from workflow_scripts.downstream.data import check_complete
+from workflow_scripts.downstream.outcomes import read_outcomes, write_outcomes
+from workflow_scripts.faithfulness.evidence import (
+    LUNGS,
+    REGIONS,
+    Readings,
+    lung_regions,
+    read_images,
+)
+from workflow_scripts.faithfulness.judges import Classifier
+from workflow_scripts.faithfulness.organs import Labeller, load_labeller, organ_masks
+
+log = logging.getLogger(__name__)
+
+REAL: Final = "real"
+_REMEDY: Final = "delete it and rerun the rule faithfulness_stress_look"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Look at one collection from the command line."""
+    args = _arguments(argv)
+    device = pick_device(args.gpus)
+    torch.set_num_threads(args.threads)
+    judge = Classifier(args.judges, args.protocol, device)
+    labeller = load_labeller(args.cxas, args.cxas_size, args.batch_size, device)
+    rows, items = _collection(args)
+    meter = Progress(f"looking at {args.collection}", len(rows), "images")
+    ids: list[str] = []
+    parts: list[dict[str, Any]] = []
+    while batch := list(itertools.islice(items, args.batch_size)):
+        parts.append(_look_at(batch, judge, labeller, args.threads))
+        ids += [item.id for item in batch]
+        meter.update(len(batch))
+    if sorted(ids) != sorted(rows["id"]):
+        raise InputError("images are missing", f"the images of {args.collection}")
+    of_id = rows.set_index("id").loc[ids]
+    columns: dict[str, Any] = {"id": ids}
+    columns |= {name: of_id[name].tolist() for name in ("image_id", "patient_id")}
+    for name in parts[0]:
+        columns[name] = [row for part in parts for row in part[name]]
+    settings = {
+        "judges": judge.made_of,
+        "cxas_sha256": sha256_of(args.cxas),
+        "cxas_size": args.cxas_size,
+        "protocol": args.protocol,
+    }
+    run = {
+        "collection": args.collection,
+        "settings": settings,
+        "provenance": provenance(settings, device_name(device)),
+    }
+    write_outcomes(args.output, columns, run)
+    log.info("%d images of %s", len(ids), args.collection)
+
+
+def _collection(args: argparse.Namespace) -> tuple[pd.DataFrame, Iterator[ImageItem]]:
+    """Return which images are looked at (`id`, `image_id`, `patient_id`), and the images."""
+    if args.collection == REAL:
+        manifest = read_manifest(args.manifest)
+        test = manifest[manifest["split"] == "test"].reset_index(drop=True)
+        if test.empty:
+            raise InputError("the manifest has no image in the test split", args.manifest)
+        items = (ImageItem(i, p) for i, p in zip(test["image_id"], test["path"], strict=True))
+        return test[["image_id", "patient_id"]].assign(id=test["image_id"]), items
+    prompts = read_prompts(args.prompts)
+    check_complete(args.shards, prompts)
+    rows = pd.DataFrame({"id": prompts["prompt_id"], "image_id": None, "patient_id": None})
+    return rows, find_in_shards(args.shards, set(rows["id"]))
+
+
+def _look_at(
+    batch: list[ImageItem], judge: Classifier, labeller: Labeller, threads: int
+) -> dict[str, Any]:
+    masks = [drawn for _, drawn in organ_masks(batch, labeller, LUNGS, threads)]
+    regions = lung_regions({n: np.concatenate([m[n] for m in masks]) for n in LUNGS})
+    turned = {name: region[:, :, ::-1] for name, region in regions.items()}
+    turned |= {"left": turned["right"], "right": turned["left"]}
+    pixels = np.stack([judge.prepare(item.open()) for item in batch])
+    mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
+    own = read_images(judge.networks, pixels, regions, judge.batch, judge.device)
+    other = read_images(judge.networks, mirrored, turned, judge.batch, judge.device)
+    return {**columns_of(own, ""), **columns_of(other, "mirrored_")}
+
+
+def columns_of(readings: Readings, prefix: str) -> dict[str, Any]:
+    """Return readings as columns of a table: `{prefix}probabilities`, ... a list for each image."""
+    named = {"probabilities": readings.probabilities, "features": readings.features}
+    named |= {f"evidence_{name}": readings.evidence[name] for name in REGIONS}
+    return {f"{prefix}{name}": list(v.astype(np.float32)) for name, v in named.items()}
+
+
+def read_looked(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read what was seen: rows with `id`, and what made them.
+
+    Raises:
+        InputError: missing, damaged, or no such file.
+    """
+    found = read_outcomes(path)
+    if not {"id", "probabilities", "mirrored_probabilities"} <= set(found.rows.columns):
+        raise InputError("not a file of what was seen of contrasts", path, _REMEDY)
+    return found.rows, found.run
+
+
+def readings_of(rows: pd.DataFrame, prefix: str = "") -> Readings:
+    """Return the readings in the rows of `read_looked`, of the images or (`mirrored_`) mirrored."""
+
+    def stacked(name: str, width: int) -> np.ndarray:
+        values = rows[f"{prefix}{name}"].to_list()
+        return np.array(values, np.float64).reshape(len(values), width if values == [] else -1)
+
+    width = len(FINDINGS)
+    evidence = {name: stacked(f"evidence_{name}", width) for name in REGIONS}
+    return Readings(stacked("probabilities", width), evidence, stacked("features", 1))
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add: Any = parser.add_argument
+    add("--collection", required=True, help="the model's key, or `real`")
+    add("--protocol", required=True, choices=PROTOCOLS)
+    add("--manifest", type=Path, help="of the cohort, for `real`")
+    add("--prompts", type=Path, help="the stress prompt set, for a model")
+    add("--shards", nargs="*", default=[], type=Path, help="the model's images of it")
+    add("--judges", required=True, nargs="+", type=Path, help="networks of real_only")
+    add("--cxas", required=True, type=Path, help="weights of CXAS")
+    add("--cxas-size", required=True, type=int)
+    add("--batch-size", required=True, type=int)
+    add("--gpus", type=int, default=0)
+    add("--threads", type=int, default=1)
+    add("--output", required=True, type=Path)
+    args = parser.parse_args(argv)
+    if args.collection == REAL and (args.manifest is None or args.shards):
+        parser.error("`--collection real` needs --manifest and has no --shards")
+    if args.collection != REAL and (args.prompts is None or not args.shards):
+        parser.error("a model needs --prompts and --shards")
+    return args
+
+
+if __name__ == "__main__":
+    run_script(main)

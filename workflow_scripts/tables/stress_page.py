@@ -1,0 +1,273 @@
+"""The report's page "Does it show what was asked?": pairs of images that differ in one thing.
+
+Of each contrast of the stress set some groups are shown, with what the judge says of each image.
+They are the first of the set, one for each finding, and those findings come first that the judge
+can tell on radiographs: what is shown does not depend on how it came out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workflow_scripts.common.access import unreadable
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.images import find_in_shards
+from workflow_scripts.faithfulness.stress_measures import SCORE_COLUMNS
+from workflow_scripts.tables.examples import thumbnail
+from workflow_scripts.tables.models import ModelEntry
+
+SHOWN: Final = 3
+"""Groups of each contrast, at most; two where there are more than FEW models."""
+
+FEW: Final = 4
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A contrast as readers see it.
+
+    Attributes:
+        key: in the stress set.
+        question: what it asks.
+        words: what the prompts differ in, and what should follow.
+        levels: the images of a group, in the order in which they are shown.
+    """
+
+    key: str
+    question: str
+    words: str
+    levels: tuple[str, ...]
+
+
+CONTRASTS: Final = (
+    Contrast(
+        "presence",
+        "Is it there, and absent when denied?",
+        "The same patient is asked for three times: with a finding, without a word of it, and with "
+        "the finding denied. It should be seen in the first image alone: who reads “no effusion” "
+        "and draws an effusion has read a word, not a sentence.",
+        ("present", "unmentioned", "denied"),
+    ),
+    Contrast(
+        "side",
+        "Is it on the side that was asked for?",
+        "Left and right are the patient's, so left is on the right of the picture. The signs of "
+        "the finding should lie more in the lung that was named.",
+        ("left", "right"),
+    ),
+    Contrast(
+        "severity",
+        "Does more look like more?",
+        "Mild (or small), moderate and severe (or large): the judge should be surer from image to "
+        "image.",
+        ("mild", "moderate", "severe"),
+    ),
+    Contrast(
+        "zone",
+        "Is it as high up as was asked for?",
+        "The signs should lie more in the upper zones of the lungs in the first image, and more in "
+        "the lower zones in the second.",
+        ("upper", "lower"),
+    ),
+    Contrast(
+        "device",
+        "Is the device there?",
+        "A tube, a line or a pacemaker is asked for in the first image and not mentioned in the "
+        "second.",
+        ("present", "unmentioned"),
+    ),
+    Contrast(
+        "wording",
+        "Do other words change the picture?",
+        "Both prompts say the same. The images should hardly differ: the change is given as a "
+        "share of what it makes whether a finding is asked for or not.",
+        ("wording0", "wording1"),
+    ),
+    Contrast(
+        "view",
+        "What does the view change?",
+        "The same content, portable and supine, and upright. Some change is right; a change as "
+        "large as another content's is not.",
+        ("portable", "upright"),
+    ),
+)
+
+_LEVEL_WORDS: Final = {
+    "present": "asked for",
+    "unmentioned": "not mentioned",
+    "denied": "denied",
+    "wording0": "in some words",
+    "wording1": "in others",
+}
+
+
+@dataclass(frozen=True)
+class ShownImage:
+    """An image, what was asked and what the judge says; no `uri` where images may not be shown."""
+
+    asked: str
+    caption: str
+    says: str
+    uri: str | None
+
+
+@dataclass(frozen=True)
+class ShownGroup:
+    """The images of one group by one model.
+
+    Attributes:
+        finding: in lower case.
+        told: whether the judge tells it on radiographs, by what the contrast asks.
+        model: its name.
+        images: in the order of the contrast's levels.
+        as_asked: whether they came out so.
+        verdict: in words.
+    """
+
+    finding: str
+    told: bool
+    model: str
+    images: tuple[ShownImage, ...]
+    as_asked: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class ShownContrast:
+    """A contrast, how often each model came out as asked, and some of its groups."""
+
+    contrast: Contrast
+    counts: tuple[tuple[str, int, int], ...]
+    groups: tuple[tuple[ShownGroup, ...], ...]
+
+
+def shown_contrasts(
+    scores: Mapping[str, Path],
+    shards: Mapping[str, Sequence[Path]],
+    models: Sequence[ModelEntry],
+) -> list[ShownContrast]:
+    """Return the page's contrasts, those that were drawn.
+
+    Args:
+        scores: of each model, each image's score (`faithfulness.score_stress`).
+        shards: of each model, its images of the stress set.
+        models: of the run, in order.
+
+    Raises:
+        InputError: scores without images, of an unknown model, or unreadable.
+    """
+    names = {model.key: model.name for model in models}
+    if unknown := sorted(set(scores) ^ set(shards) | set(scores) - set(names)):
+        raise InputError(
+            f"scores or images alone, or of no model: {', '.join(unknown)}", "--stress-scores"
+        )
+    frames = {m.key: read_scores(scores[m.key]) for m in models if m.key in scores}
+    if not frames:
+        return []
+    first = next(iter(frames.values()))
+    most = SHOWN if len(frames) <= FEW else 2
+    found, wanted = [], set()
+    for contrast in CONTRASTS:
+        groups = chosen_groups(first, contrast.key, most)
+        if groups:
+            found.append((contrast, groups))
+            rows = first[(first["contrast"] == contrast.key) & first["group"].isin(groups)]
+            wanted |= set(rows["prompt_id"])
+    uris = {
+        key: {item.id: thumbnail(item.open()) for item in find_in_shards(shards[key], wanted)}
+        for key in frames
+    }
+    return [_shown(contrast, groups, frames, names, uris) for contrast, groups in found]
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Read the scores of a model's images.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    try:
+        return pq.read_table(path, columns=list(SCORE_COLUMNS)).to_pandas()
+    except (OSError, pa.ArrowException) as error:
+        remedy = "delete it and rerun the rule faithfulness_stress"
+        raise unreadable("cannot read scores", error, path, remedy) from None
+
+
+def chosen_groups(scores: pd.DataFrame, contrast: str, most: int) -> list[int]:
+    """Return the groups of a contrast that are shown: one a finding, those that are told first."""
+    own = scores[scores["contrast"] == contrast].drop_duplicates("group")
+    own = own.assign(again=own["finding"].duplicated(), untold=~own["told"])
+    ordered = own.sort_values(["again", "untold", "group"], kind="stable")
+    return [int(group) for group in ordered["group"][:most]]
+
+
+def _shown(
+    contrast: Contrast,
+    groups: Sequence[int],
+    frames: Mapping[str, pd.DataFrame],
+    names: Mapping[str, str],
+    uris: Mapping[str, Mapping[str, str]],
+) -> ShownContrast:
+    counts = []
+    for key, frame in frames.items():
+        whole = frame[frame["contrast"] == contrast.key].drop_duplicates("group")
+        counts.append((names[key], int(whole["as_asked"].sum()), len(whole)))
+    shown = tuple(
+        tuple(
+            _group(
+                contrast,
+                frame[(frame["contrast"] == contrast.key) & (frame["group"] == group)],
+                names[key],
+                uris[key],
+            )
+            for key, frame in frames.items()
+        )
+        for group in groups
+    )
+    return ShownContrast(contrast, tuple(counts), shown)
+
+
+def _group(
+    contrast: Contrast, rows: pd.DataFrame, name: str, uris: Mapping[str, str]
+) -> ShownGroup:
+    by_level = rows.set_index("level")
+    finding = str(rows["finding"].iloc[0]).lower()
+    images = []
+    for level in contrast.levels:
+        row: Any = by_level.loc[level]
+        asked = _LEVEL_WORDS.get(level, level)
+        says = _says(contrast.key, finding, float(row["score"]))
+        images.append(ShownImage(asked, row["caption"], says, uris.get(row["prompt_id"])))
+    as_asked = bool(rows["as_asked"].iloc[0])
+    told = bool(rows["told"].iloc[0])
+    verdict = _VERDICTS[contrast.key][0 if as_asked else 1]
+    return ShownGroup(finding, told, name, tuple(images), as_asked, verdict)
+
+
+def _says(contrast: str, finding: str, score: float) -> str:
+    if contrast == "side":
+        return f"more on the {'left' if score > 0 else 'right'}"
+    if contrast == "zone":
+        return f"more in the {'upper' if score > 0 else 'lower'} zones"
+    if contrast in ("wording", "view"):
+        return f"change {score:.0%}" if score == score else "no scale"
+    return f"{finding}: {score:.0%}"
+
+
+_VERDICTS: Final = {
+    "presence": (
+        "Seen where asked alone",
+        "Not seen where asked, or seen though denied",
+    ),
+    "side": ("Further left in the first than in the second", "Not further left in the first"),
+    "severity": ("Surer from image to image", "Out of order"),
+    "zone": ("Higher up in the first than in the second", "Not higher up in the first"),
+    "device": ("Seen where asked", "No more where asked than where not"),
+    "wording": ("Hardly another image", "Another image"),
+    "view": ("Less change than another content makes", "As much change as another content makes"),
+}
