@@ -14,8 +14,8 @@ _HEAD = """# Every key of the config
 
 This page is made when the site is built, from the config's schema: from
 `workflow_scripts/common/config.schema.yaml` and the scripts' settings classes, from which their
-command lines follow, too. A key that is not here is refused. `config.yaml` is the paper's config; a profile
-or `--configfile` puts an overlay on it: mappings are merged, lists and values are replaced.
+command lines follow, too. A key that is not here is refused. `config.yaml` is the paper's config; a
+profile or `--configfile` puts an overlay on it: mappings are merged, lists and values are replaced.
 
 `{model}` stands for the key of any model. "Paper" is the value in `config.yaml`, where it has one.
 """
