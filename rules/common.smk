@@ -141,7 +141,7 @@ def code(*modules):
 
 
 def per_job(function, **given):
-    """A function as a rule takes it: of what is not given, it gets the wildcards of the same names.
+    """Make an input or parameter of rules from a function: wildcards give the arguments not given.
 
     `per_job(RUN.shards, prompt_set="test")` calls `RUN.shards(model=wildcards.model, ...)`. None
     stands for no file. Parameters with a default are left alone.

@@ -16,7 +16,7 @@ import json
 import logging
 import time
 import zipfile
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from workflow_scripts.common.access import require_access, unreadable
+from workflow_scripts.common.ahead import ahead
 from workflow_scripts.common.as_published import PROTOCOLS, deviations
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.code import own_digests
@@ -405,22 +406,18 @@ def _batches(
     An image that cannot be prepared raises only once every full batch before it has been yielded.
     """
     items = collection.read(start)
-    ahead: deque[Future[_Prepared]] = deque()
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode") as pool:
+
+        def begin(item: ImageItem) -> Future[_Prepared]:
+            return pool.submit(_prepare, item, encoders, collection.generated)
+
         try:
-            for item in itertools.islice(items, _BATCHES_AHEAD * batch_size):
-                ahead.append(pool.submit(_prepare, item, encoders, collection.generated))
-            while ahead:
-                batch = []
-                for _ in range(min(batch_size, len(ahead))):
-                    batch.append(ahead.popleft().result())
-                    for item in itertools.islice(items, 1):
-                        ahead.append(pool.submit(_prepare, item, encoders, collection.generated))
+            prepared = ahead(items, begin, _BATCHES_AHEAD * batch_size)
+            while batch := [future.result() for future in itertools.islice(prepared, batch_size)]:
                 yield start, batch
                 start += len(batch)
         finally:
-            for future in ahead:
-                future.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _prepare(item: ImageItem, encoders: Sequence[Encoder], generated: bool) -> _Prepared:

@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import h5py
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from workflow_scripts.common.access import require_access, unreadable
+from workflow_scripts.common.ahead import ahead
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.images import centre_square, decode_image
@@ -50,8 +51,6 @@ _DAMAGE: Final = (OSError, KeyError, ValueError, TypeError, RuntimeError, Unicod
 """What h5py raises, depending on which byte of a file is wrong."""
 _REST_S: Final = 3600
 """Seconds after which an unfinished file is a killed job's: writing one takes seconds."""
-
-T = TypeVar("T")
 
 
 def read_training_rows(manifest: Path) -> pd.DataFrame:
@@ -162,7 +161,11 @@ class TrainingImages:
                 yield self._encoded[torch.from_numpy(indices)]
         elif self._blocks is not None:
             read = self._blocks.read
-            for future in _ahead(wanted, lambda indices: self._reader.submit(read, indices)):
+
+            def begin(indices: np.ndarray) -> Future[Tensor]:
+                return self._reader.submit(read, indices)
+
+            for future in ahead(wanted, begin, _BATCHES_AHEAD):
                 yield future.result()
         else:
             for pixels in self._decoded(wanted):
@@ -241,7 +244,7 @@ class TrainingImages:
                 for index in indices.tolist()
             ]
 
-        for futures in _ahead(wanted, submit):
+        for futures in ahead(wanted, submit, _BATCHES_AHEAD):
             pixels = np.stack([future.result() for future in futures])
             yield torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
@@ -421,15 +424,3 @@ class _Blocks:
 def _chunks(rows: range, size: int) -> Iterator[np.ndarray]:
     for first in range(rows.start, rows.stop, size):
         yield np.arange(first, min(first + size, rows.stop))
-
-
-def _ahead(wanted: Iterable[np.ndarray], submit: Callable[[np.ndarray], T]) -> Iterator[T]:
-    """Iterate over what `submit` returns; it was called for the next two batches as well."""
-    waiting: deque[T] = deque()
-    ahead = iter(wanted)
-    while True:
-        while len(waiting) <= _BATCHES_AHEAD and (indices := next(ahead, None)) is not None:
-            waiting.append(submit(indices))
-        if not waiting:
-            return
-        yield waiting.popleft()

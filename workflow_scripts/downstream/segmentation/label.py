@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import itertools
 import logging
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -25,6 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from workflow_scripts.common.ahead import ahead
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 REAL: Final = "real"
 _BATCHES_AHEAD: Final = 2  # decoded while one is computed
+_Decoded = tuple[ImageItem, tuple[int, int], Tensor]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -135,22 +136,21 @@ def _drawn(
 ) -> Iterator[list[tuple[ImageItem, tuple[int, int], np.ndarray]]]:
     """Yield batches of images, their sizes and masks; decoding runs ahead in threads."""
 
-    def decode(item: ImageItem) -> tuple[ImageItem, tuple[int, int], Tensor]:
+    def decode(item: ImageItem) -> _Decoded:
         image = item.open()
         light = ImageItem(item.id, item.path)
         return light, image.size, prepare(image, labeller.size)
 
-    waiting: deque[list[Future[tuple[ImageItem, tuple[int, int], Tensor]]]] = deque()
+    batches = iter(lambda: list(itertools.islice(items, labeller.batch_size)), [])
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        while True:
-            while len(waiting) <= _BATCHES_AHEAD:
-                batch = list(itertools.islice(items, labeller.batch_size))
-                if not batch:
-                    break
-                waiting.append([pool.submit(decode, item) for item in batch])
-            if not waiting:
-                return
-            done = [future.result() for future in waiting.popleft()]
+
+        def begin(
+            batch: list[ImageItem],
+        ) -> list[Future[tuple[ImageItem, tuple[int, int], Tensor]]]:
+            return [pool.submit(decode, item) for item in batch]
+
+        for begun in ahead(batches, begin, _BATCHES_AHEAD):
+            done = [future.result() for future in begun]
             prepared = torch.stack([tensor for _, _, tensor in done]).to(device)
             masks = draw_masks(network, prepared, labeller.classes)
             yield [(item, shown, m) for (item, shown, _), m in zip(done, masks, strict=True)]
