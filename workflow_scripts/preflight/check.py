@@ -242,13 +242,12 @@ def _model_subjects(
     def check(path: Path) -> None:
         sizes[key] = check_model(path, block, stages)
 
+    def switches_of(stage: str) -> Callable[[Path], object]:
+        return lambda _: check_switches(block, stage, bool(devices))
+
     for stage in sorted(stages & block.get("speed", {}).keys()):
         chosen = ", ".join(f"{name} {value}" for name, value in block["speed"][stage].items())
-        yield (
-            f"models.{key}.speed.{stage}",
-            chosen,
-            lambda _, stage=stage: check_switches(block, stage, bool(devices)),
-        )
+        yield f"models.{key}.speed.{stage}", chosen, switches_of(stage)
 
     yield f"models.{key}.base", block["base"], check
     if devices and "finetune" in stages and "finetune" in block:

@@ -141,7 +141,7 @@ def prepare_gray(image: Image.Image) -> NDArray[np.float32]:
     top, left = height // 2 - side // 2, width // 2 - side // 2
     square = gray[top : top + side, left : left + side].astype(np.float32)
     if side == SIDE:
-        return (square / 255 * 2 - 1) * 1024
+        return np.asarray((square / 255 * 2 - 1) * 1024, np.float32)
     shrink = _shrinking(side)
     sums = np.asarray(shrink.sum(axis=1), np.float32).reshape(-1, 1)  # below 1 at the border
     small = shrink @ (shrink @ square).T
