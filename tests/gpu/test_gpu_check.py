@@ -171,9 +171,7 @@ def test_every_part_runs_tiny_on_a_cpu(tmp_path):
             "classify": ("images per second",),
             "unet": ("seconds per step",),
             "read": ("reports per second",),
-            "report": (
-                "reports per second" if part.name == "report:write" else "images per second",
-            ),
+            "report": (f"{'reports' if part.name == 'report:write' else 'images'} per second",),
             "switch": ("none",),
             "together": ("images",) if part.name == "together:sampling" else ("losses", "weights"),
         }.get(part.name.split(":")[0], ())
