@@ -193,6 +193,9 @@ def _subjects(
         if "features" in stages and name not in optional:
             check = check_reid_start if "train" in block else _encoder_check(name)
             yield f"encoders.{name}", block["weights"], check
+            if chosen := block.get("speed"):
+                said = ", ".join(f"{switch} {value}" for switch, value in chosen.items())
+                yield f"encoders.{name}.speed", said, _encoder_switches(name, chosen)
     if "downstream" in stages:
         yield from _downstream_subjects(config["downstream"])
 
@@ -517,6 +520,16 @@ def check_batch(tuned: dict[str, Any], devices: int) -> None:
     from workflow_scripts.finetune.draws import divide_batch
 
     divide_batch(tuned["batch_size"], devices, tuned["per_device_batch_size"])
+
+
+def _encoder_switches(name: str, chosen: dict[str, Any]) -> Callable[[Path], object]:
+    def check(_: Path) -> None:
+        from workflow_scripts.common.speed import COMPUTING, speed_of
+        from workflow_scripts.features.encoders import check_encoder_speed
+
+        check_encoder_speed(name, speed_of(chosen, COMPUTING, f"encoders.{name}.speed"), "cuda")
+
+    return check
 
 
 def _encoder_check(name: str) -> Callable[[Path], object]:
