@@ -23,6 +23,7 @@ from workflow_scripts.common.speed import (
     check_kernel,
     check_speed,
     load_optimiser,
+    plain_layout,
     speed_of,
 )
 from workflow_scripts.finetune import captions, train
@@ -318,3 +319,15 @@ def test_training_refuses_a_switch_before_anything_is_loaded(toy, train_toy):
     toy.family.load = None
     with pytest.raises(InputError, match="the family toy does not take the switch compile blocks"):
         train_toy(speed=Speed(compile="blocks"))
+
+
+def test_what_is_written_lies_as_without_switches():
+    speed = Speed(channels_last=True)
+    network = nn.Conv2d(3, 4, 3)
+    plain = network.weight.detach().clone()
+    apply_speed(network, speed)
+    assert not network.weight.is_contiguous()
+    with plain_layout(network, speed):
+        assert network.weight.is_contiguous()
+    assert not network.weight.is_contiguous()
+    assert torch.equal(network.weight, plain)

@@ -122,12 +122,12 @@ def test_where_one_process_fails_all_end(monkeypatch, tmp_path):
 
 def test_processes_end_with_the_one_that_started_them(tmp_path):
     child = (
-        "import os, sys, time; from workflow_scripts.common.lifeline import started; started();"
+        "import os, sys, time; from workflow_scripts.generate.lifeline import started; started();"
         "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(120)"
     )
     parent = (
         "import os, subprocess, sys, time\n"
-        "from workflow_scripts.common.lifeline import environment, lifeline\n"
+        "from workflow_scripts.generate.lifeline import environment, lifeline\n"
         "with lifeline() as (end, _):\n"
         f"    subprocess.Popen([sys.executable, '-c', {child!r}, sys.argv[1]],"
         " env=os.environ | environment(end), pass_fds=(end,))\n"

@@ -32,7 +32,7 @@ from typing import Any, Final
 
 from tests.gpu.lines import Writer, read_lines, write_csv
 from tests.gpu.parts import PARTS, Part
-from workflow_scripts.common.lifeline import environment, forked, lifeline, started
+from workflow_scripts.generate.lifeline import environment, forked, lifeline, started
 
 RESULTS: Final = Path(__file__).parent / "results"
 LEAST_S: Final = 12.0

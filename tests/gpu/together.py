@@ -23,7 +23,7 @@ from tests.gpu.building import CAPTION, pipeline_for_training, train_settings
 from tests.gpu.lines import Writer
 from tests.gpu.measure import seconds_of
 from tests.gpu.training import make_run
-from workflow_scripts.common.lifeline import environment, lifeline, started
+from workflow_scripts.generate.lifeline import environment, lifeline, started
 
 MODEL: Final = "sd_v1_5"
 STEPS: Final = 3

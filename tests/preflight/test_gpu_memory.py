@@ -118,6 +118,29 @@ def test_preflight_refuses_what_no_gpu_can_hold(checkpoint):  # noqa: F811
     assert faults()[1] == set()  # a profile that does not say what its GPUs have
 
 
+def test_preflight_refuses_switches_that_a_network_cannot_take():
+    models = {
+        name: dict(CONFIG["models"][name], speed={"finetune": finetune, "generate": generate})
+        for name, finetune, generate in (
+            ("sana", {"optimiser": "fused"}, {"channels_last": True}),
+            ("sd_v1_5", {"attention": "flash", "compile": "blocks"}, {"attention": "flash"}),
+        )
+    }
+    encoders = CONFIG["encoders"] | {
+        "reid": {"weights": "none", "speed": {"attention": "math"}},
+        "rad_dino": {"weights": "none", "speed": {"compile": "blocks"}},
+    }
+    config = {**CONFIG, "models": models, "run_models": list(models), "encoders": encoders}
+    checks = check.preflight(config, {"finetune", "generate", "features"}, set(models), 1)
+    found = {one.what: str(one.fault or "") for one in checks if "speed" in one.what}
+    assert "optimiser came_sana does not take" in found["models.sana.speed.finetune"]
+    assert "family sana does not take the switch channels" in found["models.sana.speed.generate"]
+    assert found["models.sd_v1_5.speed.finetune"] == ""  # trained in bf16, sampled in float32
+    assert "bfloat16 and float16 alone" in found["models.sd_v1_5.speed.generate"]
+    assert "encoder reid does not take the switch attention" in found["encoders.reid.speed"]
+    assert found["encoders.rad_dino.speed"] == ""
+
+
 def test_certain_is_refused_and_estimated_is_told():
     gibibyte = 2**30
     (steps,) = training_phases(Parts(gibibyte, {}, 0, gibibyte), FULL, False)[1:]

@@ -53,6 +53,7 @@ from workflow_scripts.features.encoders import (
     PURPOSES,
     Encoder,
     check_encoder,
+    check_encoder_speed,
     load_encoder,
     weights_sha256,
 )
@@ -326,8 +327,10 @@ def extract(
     compute_exactly()
     for encoder_name, path in weights.items():  # all of them, before the first is loaded
         check_encoder(encoder_name, path)
-    switches = deviations(protocol)
     speeds = speeds or {}
+    for encoder_name, speed in speeds.items():
+        check_encoder_speed(encoder_name, speed, device.type)
+    switches = deviations(protocol)
     encoders = [
         load_encoder(encoder_name, path, device, switches, purpose, speeds.get(encoder_name))
         for encoder_name, path in weights.items()

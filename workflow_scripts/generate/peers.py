@@ -18,8 +18,8 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.lifeline import environment as hanging
-from workflow_scripts.common.lifeline import lifeline
+from workflow_scripts.generate.lifeline import environment as hanging
+from workflow_scripts.generate.lifeline import lifeline
 
 T = TypeVar("T")
 

@@ -33,7 +33,6 @@ from workflow_scripts.common.images import (
     shard_jobs,
     write_shard,
 )
-from workflow_scripts.common.lifeline import started
 from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
@@ -52,6 +51,7 @@ from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.finite import NotFiniteError, finite_decoding
 from workflow_scripts.finetune.layout import Base, add_base_flags
 from workflow_scripts.finetune.lora import check_lora, load_lora
+from workflow_scripts.generate.lifeline import started
 from workflow_scripts.generate.peers import (
     Peers,
     is_peer,

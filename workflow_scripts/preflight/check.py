@@ -16,7 +16,6 @@ import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,6 +195,9 @@ def _subjects(
         if "features" in stages and name not in optional:
             check = check_reid_start if "train" in block else _encoder_check(name)
             yield f"encoders.{name}", block["weights"], check
+            if chosen := block.get("speed"):
+                said = ", ".join(f"{switch} {value}" for switch, value in chosen.items())
+                yield f"encoders.{name}.speed", said, _encoder_switches(name, chosen)
     if "downstream" in stages:
         yield from _downstream_subjects(config["downstream"])
     if "faithfulness" in stages and "segmentation" in config["downstream"]["tasks"]:
@@ -259,23 +261,18 @@ def _model_subjects(
     def check(path: Path) -> None:
         sizes[key] = check_model(path, block, stages)
 
+    def switches_of(stage: str) -> Callable[[Path], object]:
+        return lambda _: check_switches(block, stage, bool(devices))
+
     for stage in sorted(stages & block.get("speed", {}).keys()):
         chosen = ", ".join(f"{name} {value}" for name, value in block["speed"][stage].items())
-        yield (
-            f"models.{key}.speed.{stage}",
-            chosen,
-            partial(_check_switches_of, block, stage, bool(devices)),
-        )
+        yield f"models.{key}.speed.{stage}", chosen, switches_of(stage)
 
     yield f"models.{key}.base", block["base"], check
     if devices and "finetune" in stages and "finetune" in block:
         tuned = block["finetune"]
         what = f"models.{key}.finetune, {devices} device(s)"
         yield what, f"batches of {tuned['batch_size']}", lambda _: check_batch(tuned, devices)
-
-
-def _check_switches_of(block: dict[str, Any], stage: str, on_gpus: bool, _: Any) -> None:
-    check_switches(block, stage, on_gpus)
 
 
 def check_switches(block: dict[str, Any], stage: str, on_gpus: bool = True) -> None:
@@ -537,6 +534,16 @@ def check_batch(tuned: dict[str, Any], devices: int) -> None:
     from workflow_scripts.finetune.batches import divide_batch
 
     divide_batch(tuned["batch_size"], devices, tuned["per_device_batch_size"])
+
+
+def _encoder_switches(name: str, chosen: dict[str, Any]) -> Callable[[Path], object]:
+    def check(_: Path) -> None:
+        from workflow_scripts.common.speed import COMPUTING, speed_of
+        from workflow_scripts.features.encoders import check_encoder_speed
+
+        check_encoder_speed(name, speed_of(chosen, COMPUTING, f"encoders.{name}.speed"), "cuda")
+
+    return check
 
 
 def _encoder_check(name: str) -> Callable[[Path], object]:

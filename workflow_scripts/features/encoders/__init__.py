@@ -99,6 +99,17 @@ def load_encoder(
     return encoder
 
 
+def check_encoder_speed(name: str, speed: Speed, device: str) -> None:
+    """Refuse switches that an encoder cannot take, without loading its network.
+
+    Raises:
+        InputError: it names the encoder and the switch.
+    """
+    kinds = vars(encoder_module(name)).values()
+    takes = next(kind.takes for kind in kinds if getattr(kind, "name", None) == name)
+    check_speed(speed, takes, f"the encoder {name}", device, "float32")
+
+
 def hasten(encoder: Encoder, speed: Speed, device: str) -> None:
     """Set the switches of an encoder whose network is in its place.
 
