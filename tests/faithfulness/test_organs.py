@@ -40,6 +40,12 @@ def pictures(n):
     return [Image.fromarray(rng.integers(0, 255, (80, 90)).astype(np.uint8)) for _ in range(n)]
 
 
+def test_the_classes_are_those_of_cxas():
+    # CXAS's id2label_dict, by hand.
+    published = {"heart": 121, "right_lung": 135, "left_lung": 136}
+    assert published | {"left_clavicle": 31, "right_clavicle": 32} == CLASSES
+
+
 def test_a_shards_organs_are_what_the_labeller_draws_and_zones_make_up_the_lungs(labeller):
     items = [ImageItem(f"i{k}", f"i{k}.png", png_bytes(x)) for k, x in enumerate(pictures(7))]
     found: dict[str, list[np.ndarray]] = {}
