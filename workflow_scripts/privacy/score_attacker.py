@@ -157,13 +157,11 @@ def _area(name: str, same: np.ndarray, other: np.ndarray) -> Value:
         )
         return Value(name, None, "none", n, "all", n_other, reason=f"{missing} are held out")
     value = auc(same[-1], other[-1])
-    leave_one_out = [auc(a, b) for a, b in zip(same, other, strict=True) if a.sum() and b.sum()][
-        :-1
-    ]
+    areas = [auc(a, b) for a, b in zip(same, other, strict=True) if a.sum() and b.sum()][:-1]
     interval = kind = None
-    if len(leave_one_out) > 1:
-        error = ((len(leave_one_out) - 1) * np.var(leave_one_out)) ** 0.5
-        half = float(stats.t.ppf(0.975, len(leave_one_out) - 1) * error)
+    if len(areas) > 1:
+        error = ((len(areas) - 1) * np.var(areas)) ** 0.5
+        half = float(stats.t.ppf(0.975, len(areas) - 1) * error)
         interval, kind = (max(0.0, value - half), min(1.0, value + half)), "jackknife 95%"
     return Value(name, value, "none", n, "all", n_other, interval, kind)
 

@@ -1,13 +1,14 @@
 """Train a multi-label classifier on real images, synthetic images or both; apply it to test images.
 
-Tables 4 and 15 of the paper. The real images are those that the augment prompts point to, the
-synthetic ones a model's images of the same prompts, the test images all of the test split. Makes
-one file: the probability of each finding for each test image; `score` makes the record of it.
+The paper shows the results in Tables 4 and 15. The real images are those of the augment prompts,
+the synthetic ones a model's images of the same prompts, and the test images the whole test split.
+The script writes one file, the probability of each finding for each test image; `score` makes the
+record from it.
 
-A step takes its batch in pieces of at most `--per-device-batch-size` images and sums the gradients:
-they are those of the whole batch, but for one thing. Batch normalisation takes mean and variance
-over a piece, and its moving averages move once a piece. Only pieces as large as the batch repeat
-the unaccumulated training exactly.
+A step takes its batch in pieces of at most `--per-device-batch-size` images and sums the gradients.
+The sum equals the gradient of the whole batch, except that batch normalisation takes mean and
+variance over a piece and updates its moving averages once per piece. Only pieces as large as the
+batch repeat the unaccumulated training exactly.
 """
 
 import argparse
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     test_rows = manifest[manifest["split"] == "test"]
     images, n_real = training_images(args, manifest, switches.classification_squash)
     check_disjoint(images, test_rows)
-    # Before training: a broken test image shows now, not after it.
+    # Read before training, so that a broken test image is found now.
     test = real_collection(test_rows, args.size, switches.classification_squash, args.threads)
     if switches.classification_random_validation:
         training, validation = split_at_random(len(images), args.validation_share, args.seed)
@@ -127,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
         label=f"classifier {args.setting}/{args.model}",
         per_device_batch_size=at_once,
     )
-    # Test images are seen in float32, whatever the training was in.
+    # Test images are classified in float32, whatever the precision of training.
     network = accelerator.unwrap_model(network, keep_fp32_wrapper=False)
     probabilities = predict(network, test.pixels, at_once, accelerator.device)
     if attempt is None:
@@ -162,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
 def training_images(
     args: argparse.Namespace, manifest: pd.DataFrame, squash: bool
 ) -> tuple[Collection, int]:
-    """Return the images of a setting, real ones first, and how many of them are real."""
+    """Return the images of a setting, real ones first, and the number of real ones."""
     prompts = read_prompts(args.prompts)
     parts: list[Collection] = []
     n_real = 0
