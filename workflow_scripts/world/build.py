@@ -21,10 +21,10 @@ from workflow_scripts.world.population import Exposure, draw_population
 from workflow_scripts.world.radiograph import render
 
 SEED, PATIENTS = 7, 320
-"""Of the world that the demo and the tests share."""
+"""The seed and number of patients of the world that the demo and the tests share."""
 
 SIZE = 256
-WORDINGS = 9  # captions of an image, for the language model
+WORDINGS = 9  # captions of each image, for the language model
 log = logging.getLogger(__name__)
 
 
@@ -40,14 +40,14 @@ def build_world(out: Path, seed: int, patients: int, threads: int, weights: bool
     The same seed and number of patients give the same bytes, whatever `threads`.
 
     Args:
-        out: folder of mimic-cxr-jpg/2.0.0/, llava-rad/, masks/ and weights/.
+        out: folder for mimic-cxr-jpg/2.0.0/, llava-rad/, masks/ and weights/.
         seed: of everything that is drawn.
-        patients: how many patients; 320 give about 800 frontal radiographs.
-        threads: processes that draw; with two or more, the checkpoints are trained side by side.
+        patients: number of patients, 10 to 2400; 320 give about 800 frontal radiographs.
+        threads: processes that draw, and that train the checkpoints in parallel; at least 1.
         weights: whether the tiny checkpoints are trained and written, too.
 
     Raises:
-        InputError: fewer than 10 patients or more than 2400, or no thread.
+        InputError: the number of patients or threads is out of range.
     """
     if not 10 <= patients <= 2400 or threads < 1:
         raise InputError(
@@ -171,7 +171,7 @@ def _write_llava_rad(
 
 
 def _wordings(exposure: Exposure) -> list[str]:
-    """Return an exposure's caption and others that say the same in other words."""
+    """Return an exposure's caption and paraphrases of it."""
     absent = [name for name in FINDINGS if exposure.labels[name] == 0]
     seeds = range(exposure.study.seed + 1, exposure.study.seed + WORDINGS)
     view = exposure.study.view

@@ -1,7 +1,7 @@
-"""A stand-in for a user's own model: reads exported prompts, leaves a folder of images.
+"""A stand-in for a user's own model, which turns exported prompts into a folder of images.
 
-It reads the findings in each caption and draws them on a new patient, so it is a faithful model
-that copies nobody.
+It reads the findings in each caption and draws them on a new patient. So it follows the captions
+and copies no training image.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def read_prompts_csv(paths: list[Path]) -> pd.DataFrame:
     """Read exported prompt sets into one table.
 
     Raises:
-        InputError: a file is missing or is no CSV, lacks a column, or a prompt_id stands twice.
+        InputError: a file is missing, not a CSV or lacks a column, or a prompt_id is repeated.
     """
     frames = []
     for path in paths:
@@ -56,8 +56,8 @@ def draw_prompts(
 ) -> None:
     """Write `images/{prompt_id}.png` for each prompt and `metadata.csv`, whole or not at all.
 
-    Each image is of a new patient, drawn from `seed`, the prompt's seed and its id; `threads` is
-    how many processes draw.
+    Each image shows a new patient, drawn from `seed`, the prompt's seed and its id. `threads`
+    processes draw.
     """
     with whole_folder(out) as folder:
         (folder / "images").mkdir()

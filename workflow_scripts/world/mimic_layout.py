@@ -1,4 +1,4 @@
-"""Writing a world in the file layouts of MIMIC-CXR-JPG 2.0.0 and LLaVA-Rad's annotations."""
+"""Writers of a world in the file layouts of MIMIC-CXR-JPG 2.0.0 and LLaVA-Rad's annotations."""
 
 import gzip
 import io
@@ -44,14 +44,14 @@ def image_path(exposure: Exposure) -> str:
 
 
 def jpeg_bytes(image: NDArray[np.uint8]) -> bytes:
-    """Encode a grey image (h, w) as MIMIC-CXR-JPG does: JPEG, quality 95."""
+    """Encode a gray image (h, w) like MIMIC-CXR-JPG: JPEG, quality 95."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="JPEG", quality=95)
     return buffer.getvalue()
 
 
 def mask_bytes(clavicles: NDArray[np.bool_]) -> bytes:
-    """Encode clavicle masks (2, h, w) as one grey PNG: 1 the right, 2 the left, 0 neither."""
+    """Encode clavicle masks (2, h, w) as one gray PNG: 1 right, 2 left, 0 neither."""
     labels = np.where(clavicles[0], 1, np.where(clavicles[1], 2, 0)).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(labels).save(buffer, format="PNG")
@@ -93,9 +93,9 @@ def write_tables(exposures: Sequence[Exposure], size: int, root: Path) -> None:
 
 
 def write_annotations(exposures: Sequence[Exposure], folder: Path) -> None:
-    """Write LLaVA-Rad's three JSON arrays; an image whose caption is missing has a null answer.
+    """Write LLaVA-Rad's three JSON arrays; the answer of a missing caption is null.
 
-    Some images are annotated by both methods, and have two entries.
+    Images that are annotated by both methods have two entries.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for split, name in _ANNOTATION_SPLITS.items():
@@ -117,7 +117,7 @@ def write_pictures(pictures: Iterable[tuple[str, bytes]], root: Path) -> None:
 
 
 def indication(exposure: Exposure) -> str | None:
-    """Return why a study was asked for, which says nothing of its findings."""
+    """Return a study's indication, which is independent of its findings; None for some studies."""
     draw = exposure.study.seed
     return _INDICATIONS[draw % 5] if draw % 4 else None
 

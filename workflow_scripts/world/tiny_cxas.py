@@ -1,6 +1,6 @@
 """The embedded world's pseudo-labeller: a tiny network in CXAS's layout, trained on exact masks.
 
-Of its 159 classes two are trained, the left and the right clavicle; the others are never drawn.
+Two of its 159 classes are trained, the left and the right clavicle; the others are never predicted.
 """
 
 import logging
@@ -22,15 +22,15 @@ from workflow_scripts.world.training import jitter, reproducible, training
 log = logging.getLogger(__name__)
 
 CXAS: Final = "cxas/UNet_ResNet50_default.pth"
-"""Where the checkpoint lies under the folder of weights."""
+"""Path of the checkpoint below the folder of weights."""
 
 CLASSES: Final = (31, 32)
 """CXAS's numbers of the left and the right clavicle."""
 
 SIZE: Final = 192
-"""Side of the input that it is trained for, pixels."""
+"""Side of its input, pixels."""
 
-_LABELS: Final = (2, 1)  # of the left and the right clavicle in the world's masks
+_LABELS: Final = (2, 1)  # values of the left and the right clavicle in the world's masks
 _NEVER, _RARE = -12.0, -4.0  # logits
 _STEPS: Final = 320
 _BATCH: Final = 4
@@ -47,10 +47,10 @@ def write_cxas_checkpoint(
 
     Args:
         images: radiographs, uint8 (n, side, side).
-        masks: of each: 1 the right clavicle, 2 the left, 0 neither, uint8 (n, side, side).
-        out_dir: folder that gets `cxas/`.
+        masks: uint8 (n, side, side): 1 the right clavicle, 2 the left, 0 neither.
+        out_dir: folder for `cxas/`.
         seed: of initialisation and training.
-        effort: multiplies the steps of training.
+        effort: factor of the training steps.
     """
     start = time.monotonic()
     pictures = torch.stack([prepare(Image.fromarray(image), SIZE) for image in images])[:, :1]
@@ -81,12 +81,12 @@ def _never_draw_others(network: Cxas) -> None:
 
 
 def _shrunk(masks: Tensor, size: int) -> Tensor:
-    """Return masks (n, c, h, w) as the share of each pixel that is covered, (n, c, size, size)."""
+    """Downsize masks (n, c, h, w) to the covered share of each pixel, (n, c, size, size)."""
     return functional.adaptive_avg_pool2d(masks.float(), size)
 
 
 def _coarsened(x: Tensor) -> Tensor:
-    """Give every other image half of the pixels, as small generated ones have them."""
+    """Halve the resolution of every other image, to resemble small generated images."""
     half = functional.avg_pool2d(x[::2], 2)
     x = x.clone()
     x[::2] = functional.interpolate(half, scale_factor=2, mode="nearest")
