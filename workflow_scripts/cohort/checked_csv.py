@@ -239,8 +239,8 @@ def check_image_files(paths: Sequence[str], source: str | Path) -> None:
     progress = Progress("checking image files", len(paths), "files")
     faults: list[str] = []
     with ThreadPoolExecutor(_STAT_THREADS) as pool:
-        for chunk, found in zip(chunks, pool.map(_file_faults, chunks), strict=True):
-            faults += found
+        for chunk, faults_of_chunk in zip(chunks, pool.map(_file_faults, chunks), strict=True):
+            faults += faults_of_chunk
             progress.update(len(chunk))
     if faults:
         shown = "\n    ".join(faults[:5]) + ("\n    ..." if len(faults) > 5 else "")

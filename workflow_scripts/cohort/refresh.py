@@ -121,7 +121,7 @@ def _stamps(paths: pd.Series, readers: int) -> list[str]:
             return ""
 
     stamps = list(_each(of, paths, 4 * readers))
-    missing = [path for path, found in zip(paths, stamps, strict=True) if not found]
+    missing = [path for path, text in zip(paths, stamps, strict=True) if not text]
     if missing:
         raise InputError(
             f"{len(missing)} of {len(paths)} radiographs are missing, first {missing[0]}",
@@ -136,8 +136,8 @@ def _each(do: Callable[[str], T], paths: pd.Series, readers: int) -> Iterator[T]
         yield from pool.map(do, paths)
 
 
-def _warn_of_younger(found: pd.DataFrame, manifest: Path) -> None:
-    new = found.loc[found["first"].isna(), "stamp"]
+def _warn_of_younger(images: pd.DataFrame, manifest: Path) -> None:
+    new = images.loc[images["first"].isna(), "stamp"]
     younger = new.str.split().str[1].astype("int64") > manifest.stat().st_mtime_ns
     if younger.any():
         log.warning(

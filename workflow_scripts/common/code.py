@@ -118,8 +118,8 @@ class Code:
         """Update the cache, with new entries in place of older ones of the same files."""
         if self._known_path is None or self._used.keys() <= self._known.keys():
             return
-        read = {said["path"] for said in self._used.values()}
-        others = {key: said for key, said in self._known.items() if said["path"] not in read}
+        read = {entry["path"] for entry in self._used.values()}
+        others = {key: entry for key, entry in self._known.items() if entry["path"] not in read}
         self._known = others | self._used
         temporary = self._known_path.with_name(f"{self._known_path.name}.{os.getpid()}")
         with contextlib.suppress(OSError):  # it only saves parsing
@@ -232,6 +232,6 @@ def _data_beside(root: Path, folder: Path) -> dict[str, list[str]]:
 def _read_known(path: Path | None) -> dict[str, dict[str, Any]]:
     try:
         known = json.loads(path.read_text(encoding="utf-8")) if path else {}
-        return {key: said for key, said in known.items() if said.keys() >= _KNOWN}
+        return {key: entry for key, entry in known.items() if entry.keys() >= _KNOWN}
     except (OSError, ValueError, AttributeError):
         return {}

@@ -141,9 +141,9 @@ def stamp(path: str | Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def digest_of(told: Sequence[str]) -> str:
+def digest_of(texts: Sequence[str]) -> str:
     """Return the SHA-256 of texts, in their order, in 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(list(told)).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
 def files_of(path: str | Path) -> list[Path]:

@@ -244,6 +244,6 @@ def mib(size: str) -> float | None:
     return float(parsed[1]) * _MIB[parsed[2]]
 
 
-def _larger(one: float | None, other: float | None) -> float | None:
-    known = [number for number in (one, other) if number is not None]
-    return max(known, default=None)
+def _larger(first: float | None, second: float | None) -> float | None:
+    numbers = [number for number in (first, second) if number is not None]
+    return max(numbers, default=None)

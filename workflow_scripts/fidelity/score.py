@@ -237,10 +237,11 @@ def score(
     manifest = read_manifest(manifest_path, columns)
     every_prompt = read_prompts(prompts_path)
     prompts = scored_prompts(every_prompt, protocol)
-    own = (protocol, model, "fidelity")
-    real, *made = read_comparable(real_folder, generated_folder, encoder, *own)
+    identity = (protocol, model, "fidelity")
+    real, *made = read_comparable(real_folder, generated_folder, encoder, *identity)
     made += [
-        read_encoder(generated_folder, name, *own) for name in ("biovil_t_image", "biovil_t_text")
+        read_encoder(generated_folder, name, *identity)
+        for name in ("biovil_t_image", "biovil_t_text")
     ]
     generated, images, texts = (
         of_prompts(part, prompts, every_prompt, generated_folder) for part in made
@@ -257,7 +258,9 @@ def score(
     if len(generated.ids) < len(prompts):
         log.warning("%s: %d of %d prompts have an image", model, len(generated.ids), len(prompts))
 
-    whole = Side(real.features, positive_subsets(test_set), test_set["patient_id"].to_numpy(str))
+    test_images = Side(
+        real.features, positive_subsets(test_set), test_set["patient_id"].to_numpy(str)
+    )
     asked = patients_of_prompts(generated, prompts, manifest, generated_folder)
     judged = Side(generated.features, subsets, asked)
     within = switches.kid_pairs_within_patients
@@ -268,7 +271,7 @@ def score(
     if len(generated.ids):
         cosines = cosine_alignment(images.features[image_rows], texts.features[text_rows])
     found = distribution_values(
-        whole.only(own_rows),
+        test_images.only(own_rows),
         judged,
         settings,
         device,
@@ -278,7 +281,7 @@ def score(
     for name in OTHER_REFERENCES:
         found.values += other_reference_values(
             name,
-            whole.only(other_rows[name]),
+            test_images.only(other_rows[name]),
             judged,
             settings,
             device,

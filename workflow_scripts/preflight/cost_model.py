@@ -144,10 +144,10 @@ def training_settings(tuned: Mapping[str, Any], images: int) -> str:
     """
     lora = tuned.get("lora")
     method = f"lora r={lora['rank']} on {'+'.join(lora['targets'])}" if lora else tuned["method"]
-    kept = "with" if tuned["gradient_checkpointing"] else "without"
+    checkpointing = "with" if tuned["gradient_checkpointing"] else "without"
     return (
         f"{method}, {tuned['mixed_precision']}, {tuned['size']} px, {images} images, "
-        f"{kept} checkpointing"
+        f"{checkpointing} checkpointing"
     )
 
 

@@ -190,7 +190,7 @@ def text(
     """Return the plan as text for readers."""
     training = UNKNOWN if cohort.training is None else f"{cohort.training:,}"
     tests = UNKNOWN if cohort.test_prompts is None else f"{cohort.test_prompts:,}"
-    sources = list(dict.fromkeys(one.rate for one in estimates if one.rate))
+    sources = list(dict.fromkeys(entry.rate for entry in estimates if entry.rate))
     lines = [
         f"The run on GPUs of the kind {kind}: what was measured, times what there is to do.",
         f"Captioned training images: {training}; test prompts: {tests} ({cohort.source}).",
@@ -327,8 +327,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_text(args.csv, to_csv(rows))
     if args.json:
         missing = [
-            dict(zip(("part", "name", "settings", "measured_by", "near"), one, strict=True))
-            for one in missing_rates(estimates)
+            dict(zip(("part", "name", "settings", "measured_by", "near"), rate, strict=True))
+            for rate in missing_rates(estimates)
         ]
         write_text(args.json, json.dumps({"gpu": kind, "work": rows, "missing": missing}, indent=1))
     if args.missing:

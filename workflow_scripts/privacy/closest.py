@@ -227,9 +227,9 @@ class _Table:
         self.values = np.full((count, k), np.inf)
         self.open: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def add(self, found: Products, start: int) -> None:
+    def add(self, products: Products, start: int) -> None:
         """Add the candidates of a block whose first column is `start`."""
-        values, error, grain = found.values, found.error, found.grain
+        values, error, grain = products.values, products.error, products.grain
         if values.shape[1] % _CHUNK:
             missing = -values.shape[1] % _CHUNK
             values = torch.nn.functional.pad(values, (0, missing), value=torch.inf)

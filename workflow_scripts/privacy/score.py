@@ -276,12 +276,17 @@ def score(
 
     manifest = read_manifest(manifest_path)
     asked = list(dict.fromkeys(pairs["image_id"]))
-    known = manifest.iloc[rows_of(manifest["image_id"], asked, prompts_path, "manifest")]
-    patients = known.set_index("image_id")["patient_id"]
-    beside = other_radiographs(patients, positive_masks(known), others, settings.seed)
+    radiographs = manifest.iloc[rows_of(manifest["image_id"], asked, prompts_path, "manifest")]
+    patients = radiographs.set_index("image_id")["patient_id"]
+    pairs_with_others = other_radiographs(
+        patients, positive_masks(radiographs), others, settings.seed
+    )
     pairs["row"] = np.arange(len(pairs))
     both = pd.concat(
-        [pairs.assign(other_image_id=pairs["image_id"]), pairs.merge(beside, on="image_id")],
+        [
+            pairs.assign(other_image_id=pairs["image_id"]),
+            pairs.merge(pairs_with_others, on="image_id"),
+        ],
         ignore_index=True,
     )
     row, compared = both.pop("row").to_numpy(), list(both["other_image_id"])
@@ -292,7 +297,7 @@ def score(
     weight, bias = siamese_head(reid, generated_folder)
     scores = partial(pair_scores, weight=weight, bias=bias)
     both["reid"] = _in_parts(scores, reid_real, in_real, reid, in_generated)
-    files = dict(zip(known["image_id"], known["path"], strict=True))
+    files = dict(zip(radiographs["image_id"], radiographs["path"], strict=True))
     both[["pixel", "mirrored"]] = pixel_distances(both, files, shards, switches, threads)
 
     count = len(pairs)

@@ -196,8 +196,8 @@ def attacker_values(pairs: Pairs, prompts: int, replicates: int, images: int) ->
     ):
         values.append(_known(name, share, n))
     # The probability that any of a prompt's images exceeds the threshold, if all are unrelated.
-    known = pairs.above[np.isfinite(pairs.above)]
-    chance = float((1 - (1 - known) ** replicates).mean()) if len(known) else float("nan")
+    defined = pairs.above[np.isfinite(pairs.above)]
+    chance = float((1 - (1 - defined) ** replicates).mean()) if len(defined) else float("nan")
     values.append(_known("chance_share", chance, images))
     values.append(_known("chance_count", chance * prompts, prompts))
     return values

@@ -162,8 +162,8 @@ def score(
     other = closest_by_distance(
         latent_real.features[named], latent_real.features, skip=named, device=device
     )
-    beside = np.full(nearest.rows.shape, np.nan)
-    beside[:, 0] = other.values[back, 0]
+    training_distances = np.full(nearest.rows.shape, np.nan)
+    training_distances[:, 0] = other.values[back, 0]
     weight, bias = siamese_head(reid, generated_folder)
     queries = reid.features[rows_in_order_of(latent, reid, generated_folder)]
     likeliest = closest_by_score(queries, reid_real.features, weight, bias, k, device=device)
@@ -177,7 +177,7 @@ def score(
             "latent_image_id": by_distance,
             "latent_patient_id": patient_of[by_distance].to_numpy(),
             "latent": nearest.values.ravel(),
-            "training_latent": beside.ravel(),
+            "training_latent": training_distances.ravel(),
             "reid_image_id": by_score,
             "reid_patient_id": patient_of[by_score].to_numpy(),
             "reid": likeliest.values.ravel(),

@@ -238,18 +238,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     settings = Settings(bootstrap=args.bootstrap, seed=args.seed)
     inputs = inputs_of(args.record, args.model, args.protocol)
-    own = read_pairs(args.pairs, PAIR_SCHEMA)
+    own_pairs = read_pairs(args.pairs, PAIR_SCHEMA)
     others = read_pairs(args.others, OTHERS_SCHEMA)
     patient_of = read_manifest(args.manifest).set_index("image_id")["patient_id"]
-    for table, path in ((own["image_id"], args.pairs), (others["other_image_id"], args.others)):
+    for table, path in (
+        (own_pairs["image_id"], args.pairs),
+        (others["other_image_id"], args.others),
+    ):
         rows_of(patient_of.index, list(table.unique()), path, "manifest")
-    if not set(others["image_id"]) <= set(own["image_id"]):
+    if not set(others["image_id"]) <= set(own_pairs["image_id"]):
         raise InputError(
             "the pairs with other prompts' radiographs are of other prompts than the pairs",
             args.others,
             "delete both and rerun the privacy stage",
         )
-    values = lens_values(risks(own, patient_of), risks(others, patient_of), settings)
+    values = lens_values(risks(own_pairs, patient_of), risks(others, patient_of), settings)
     record = Record(
         stage="privacy",
         model=args.model,

@@ -352,11 +352,11 @@ def side_of(
         prompts = prompts.iloc[rows_of(prompts["prompt_id"], generated.ids, where, "prompt set")]
     named, captions = np.unique(prompts["image_id"].to_numpy(str), return_inverse=True)
     radiograph_rows = rows_of(real.ids, list(named), folders[0], "features of radiographs")
-    known = manifest.iloc[rows_of(manifest["image_id"], list(named), folders[0], "manifest")]
+    radiographs = manifest.iloc[rows_of(manifest["image_id"], list(named), folders[0], "manifest")]
     side = Side(
         real.features[radiograph_rows],
-        known["patient_id"].to_numpy(str),
-        positive_masks(known),
+        radiographs["patient_id"].to_numpy(str),
+        positive_masks(radiographs),
         np.empty((0, real.features.shape[1]), np.float32),
         np.empty(0, np.int64),
         np.empty(0, "U1"),
@@ -425,17 +425,17 @@ def score(
     n, n_held_out = len(training.images), len(other.images)
     fewest = [len(np.unique(side.patients)) for side in (training, other)]
     if min(fewest) < FEWEST_PATIENTS:
-        of = ("training", "held-out")[int(np.argmin(fewest))]
-        reason = f"fewer than {FEWEST_PATIENTS} patients have {of} captions"
+        kind = ("training", "held-out")[int(np.argmin(fewest))]
+        reason = f"fewer than {FEWEST_PATIENTS} patients have {kind} captions"
         values = [
             Value("nearer_to_training", None, "lower", n, reason=reason),
             Value("nearer_to_held_out", None, "none", n_held_out, reason=reason),
             Value("nearer_to_training_excess", None, "lower", n, reason=reason),
         ]
     else:
-        found = nearness(training, other, seed=settings.seed, device=device)
-        values = novelty_values(found, n, n_held_out, why_not)
-        details["patients"] = found.patients
+        shares = nearness(training, other, seed=settings.seed, device=device)
+        values = novelty_values(shares, n, n_held_out, why_not)
+        details["patients"] = shares.patients
     return Record(
         stage="privacy",
         model=model,

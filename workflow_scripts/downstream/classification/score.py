@@ -42,14 +42,14 @@ an AUROC covered 74 to 88% with five positive patients, and 94.5% with ten."""
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     args = _arguments(argv)
-    own = read_repeats(args.outcomes)
+    arm = read_repeats(args.outcomes)
     baseline = read_repeats(args.baseline) if args.baseline else None
     if baseline is not None:
-        check_same_test(baseline[0], own[0], args.outcomes[0])
-    labels = true_labels(own[0], read_manifest(args.manifest), str(args.outcomes[0]))
+        check_same_test(baseline[0], arm[0], args.outcomes[0])
+    labels = true_labels(arm[0], read_manifest(args.manifest), str(args.outcomes[0]))
     settings = {"bootstrap": args.bootstrap, "seed": args.seed}
-    patients = own[0].rows["patient_id"].to_numpy()
-    run = own[0].run
+    patients = arm[0].rows["patient_id"].to_numpy()
+    run = arm[0].run
     details: dict[str, Any] = {
         "settings": settings,
         "threshold": THRESHOLD,
@@ -57,14 +57,14 @@ def main(argv: list[str] | None = None) -> None:
         "n_test": len(labels),
         "n_test_patients": len(set(patients)),
         "n_positive": {name: int(labels[:, k].sum()) for k, name in enumerate(FINDINGS)},
-        "runs": [outcomes.run for outcomes in own],
+        "runs": [outcomes.run for outcomes in arm],
     }
     record = Record(
         "downstream",
         run["model"],
         f"classification/{run['setting']}",
         run["protocol"],
-        values(labels, patients, own, baseline, args.bootstrap, args.seed),
+        values(labels, patients, arm, baseline, args.bootstrap, args.seed),
         details,
         provenance(settings, run["provenance"]["device"]),
     )

@@ -64,39 +64,39 @@ class Run:
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     args = _arguments(argv)
-    own = _read_arm(args.outcomes)
+    arm = _read_arm(args.outcomes)
     baseline = _read_arm(args.baseline)
     if baseline:
-        check_same_test(baseline[0].outcomes, own[0].outcomes, args.outcomes[0])
-    scores, made = _read_scores(args.scores, own + baseline)
-    for reports in own + baseline:
+        check_same_test(baseline[0].outcomes, arm[0].outcomes, args.outcomes[0])
+    scores, made = _read_scores(args.scores, arm + baseline)
+    for reports in arm + baseline:
         scores[reports.sha256]["overlap"] = overlap_rows(reports.generated, reports.references)
     made["overlap"] = {"versions": package_versions(OVERLAP_PACKAGES)}
-    runs = [Run(reports, scores[reports.sha256]) for reports in own]
+    runs = [Run(reports, scores[reports.sha256]) for reports in arm]
     runs_of_baseline = [Run(reports, scores[reports.sha256]) for reports in baseline]
-    run = own[0].outcomes.run
+    run = arm[0].outcomes.run
     settings = {"bootstrap": args.bootstrap, "seed": args.seed}
-    found = values(runs, runs_of_baseline, args.bootstrap, args.seed)
+    computed = values(runs, runs_of_baseline, args.bootstrap, args.seed)
     details: dict[str, Any] = {
         "settings": settings,
         "bootstrap": f"{args.bootstrap} draws of test patients",
-        "n_test": len(own[0]),
-        "n_test_patients": int(own[0].outcomes.rows["patient_id"].nunique()),
-        "reports": [texts_in_short(reports) for reports in own],
+        "n_test": len(arm[0]),
+        "n_test_patients": int(arm[0].outcomes.rows["patient_id"].nunique()),
+        "reports": [texts_in_short(reports) for reports in arm],
         "scorers": made,
-        "runs": [reports.outcomes.run for reports in own],
+        "runs": [reports.outcomes.run for reports in arm],
     }
     record = Record(
         "downstream",
         run["model"],
         f"report_generation/{run['setting']}",
         run["protocol"],
-        found,
+        computed,
         details,
         provenance(settings, run["provenance"]["device"]),
     )
     write_record(record, args.output)
-    log.info("BLEU-4 %.2f on %d reports", record.get("bleu_4").value, len(own[0]))
+    log.info("BLEU-4 %.2f on %d reports", record.get("bleu_4").value, len(arm[0]))
 
 
 def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> list[Value]:
@@ -168,7 +168,7 @@ def _shape(runs: list[Run], n: int) -> list[Value]:
     """Return length and variety of the generated reports and of the references."""
     short = [texts_in_short(run.reports) for run in runs]
     return [
-        Value(name, float(np.mean([one[name] for one in short])), "none", n)
+        Value(name, float(np.mean([summary[name] for summary in short])), "none", n)
         for name in (
             "words_mean",
             "words_mean_of_references",

@@ -39,13 +39,13 @@ _EMPTY: Final = "every test image has an empty pseudo-mask"
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     args = _arguments(argv)
-    own = read_repeats(args.outcomes)
+    arm = read_repeats(args.outcomes)
     baseline = read_repeats(args.baseline) if args.baseline else None
     if baseline is not None:
-        check_same_test(baseline[0], own[0], args.outcomes[0])
-    check_same_masks([*own, *(baseline or [])], [*args.outcomes, *args.baseline])
+        check_same_test(baseline[0], arm[0], args.outcomes[0])
+    check_same_masks([*arm, *(baseline or [])], [*args.outcomes, *args.baseline])
     settings = {"bootstrap": args.bootstrap, "seed": args.seed}
-    rows, run = own[0].rows, own[0].run
+    rows, run = arm[0].rows, arm[0].run
     shown = rows["true"] > 0
     details: dict[str, Any] = {
         "settings": settings,
@@ -54,18 +54,18 @@ def main(argv: list[str] | None = None) -> None:
         "n_test_patients": int(rows["patient_id"].nunique()),
         "n_test_empty": int((~shown).sum()),
         "n_test_empty_predicted_empty": [
-            int((outcomes.rows["predicted"][~shown] == 0).sum()) for outcomes in own
+            int((outcomes.rows["predicted"][~shown] == 0).sum()) for outcomes in arm
         ],
         "empty": "test images whose pseudo-mask is empty do not count",
         "n_test_exact": int(rows["exact_true"].notna().sum()),
-        "runs": [outcomes.run for outcomes in own],
+        "runs": [outcomes.run for outcomes in arm],
     }
     record = Record(
         "downstream",
         run["model"],
         f"segmentation/{run['setting']}",
         run["protocol"],
-        values(own, baseline, args.bootstrap, args.seed),
+        values(arm, baseline, args.bootstrap, args.seed),
         details,
         provenance(settings, run["provenance"]["device"]),
     )

@@ -173,8 +173,8 @@ def training_pairs(
     """
     split = manifest.set_index("image_id")["split"]
     where = str(args.real_masks)
-    known = manifest_rows(manifest, list(real_masks.by_id), where)["image_id"].tolist()
-    ids = [name for name in known if split[name] != "test"]
+    masked = manifest_rows(manifest, list(real_masks.by_id), where)["image_id"].tolist()
+    ids = [name for name in masked if split[name] != "test"]
     rows = manifest_rows(manifest, ids, where)
     parts = [real_collection(rows, args.size, False, args.threads)]
     masks = [real_masks.squares(ids, args.size, args.threads, where)]

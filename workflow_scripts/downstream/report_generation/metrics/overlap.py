@@ -42,8 +42,8 @@ def bleu_counts(generated: Sequence[str], references: Sequence[str]) -> np.ndarr
     # the counts are used here, and they are the same.
     scorer = BLEU(max_ngram_order=ORDERS, effective_order=True)
     counts = np.zeros((len(generated), len(COUNTS)), dtype=np.int64)
-    for row, one, other in zip(counts, generated, references, strict=True):
-        score = scorer.sentence_score(one, [other])
+    for row, hypothesis, reference in zip(counts, generated, references, strict=True):
+        score = scorer.sentence_score(hypothesis, [reference])
         row[:] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
     return counts
 
@@ -80,8 +80,8 @@ def rouge_l(generated: Sequence[str], references: Sequence[str]) -> np.ndarray:
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     return np.array(
         [
-            scorer.score(other, one)["rougeL"].fmeasure
-            for one, other in zip(generated, references, strict=True)
+            scorer.score(reference, hypothesis)["rougeL"].fmeasure
+            for hypothesis, reference in zip(generated, references, strict=True)
         ],
         dtype=np.float64,
     )

@@ -77,13 +77,13 @@ def score_of(scorer: Any) -> Score:
 
     def score(references: list[str], generated: list[str]) -> list[float]:
         scores = []
-        for one, other in zip(references, generated, strict=True):
+        for reference, report in zip(references, generated, strict=True):
             # Pair by pair: the package skips a report without a sentence, and would then compare
             # every later report with another one's reference.
-            if not all(sentence_split([text])[0] for text in (one, other)):
+            if not all(sentence_split([text])[0] for text in (reference, report)):
                 scores.append(NO_ENTITY)
                 continue
-            scores += scorer.compute_score([other], [one])
+            scores += scorer.compute_score([report], [reference])
         return scores
 
     return score
