@@ -57,32 +57,7 @@ def read_csv(
     if not path.is_file():
         raise InputError("a CSV file is missing", path, "check the path in the config")
     wanted = list(dict.fromkeys([*columns, *optional]))
-    try:
-        # With one thread only, the parser names the row that it cannot read.
-        table = pyarrow.csv.read_csv(
-            path,
-            read_options=pyarrow.csv.ReadOptions(use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types={name: pa.string() for name in wanted},
-                include_columns=wanted,
-                include_missing_columns=True,
-                strings_can_be_null=False,
-            ),
-        )
-    except (OSError, EOFError, pa.ArrowException, ValueError) as error:
-        if encoding := other_encoding(path):
-            raise InputError(
-                f"the CSV file is not UTF-8 (it may be {encoding})",
-                path,
-                f"save it as UTF-8, by `iconv -f {encoding} -t UTF-8` for example",
-            ) from None
-        raise unreadable(
-            "cannot read the CSV file",
-            error,
-            path,
-            "a truncated or damaged download? Fetch the file again and compare its checksum",
-        ) from None
+    table = _parsed(path, wanted)
     absent = {name for name in wanted if table.num_rows and table[name].null_count}
     if missing := [name for name in columns if name in absent]:
         existing, separator = header(path)
@@ -103,6 +78,36 @@ def read_csv(
             "rename one of them",
         )
     return table.select([name for name in wanted if name not in absent]).to_pandas()
+
+
+def _parsed(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Parse columns of a CSV file as text; a column that the file lacks is null."""
+    try:
+        # With one thread only, the parser names the row that it cannot read.
+        return pyarrow.csv.read_csv(
+            path,
+            read_options=pyarrow.csv.ReadOptions(use_threads=False),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={name: pa.string() for name in columns},
+                include_columns=columns,
+                include_missing_columns=True,
+                strings_can_be_null=False,
+            ),
+        )
+    except (OSError, EOFError, pa.ArrowException, ValueError) as error:
+        if encoding := other_encoding(path):
+            raise InputError(
+                f"the CSV file is not UTF-8 (it may be {encoding})",
+                path,
+                f"save it as UTF-8, by `iconv -f {encoding} -t UTF-8` for example",
+            ) from None
+        raise unreadable(
+            "cannot read the CSV file",
+            error,
+            path,
+            "a truncated or damaged download? Fetch the file again and compare its checksum",
+        ) from None
 
 
 def header(path: Path) -> tuple[list[str], str | None]:

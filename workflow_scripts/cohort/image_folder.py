@@ -150,29 +150,12 @@ def image_folder(
         raise InputError("no image is left", metadata, "check the views and the excluded columns")
     if draw is not None:
         manifest["split"] = [draw_split(patient, draw) for patient in manifest["patient_id"]]
-        for split in ("train", "test"):
-            if not (manifest.loc[kept, "split"] == split).any():
-                patients = manifest.loc[kept, "patient_id"].nunique()
-                raise InputError(
-                    f"the drawn split has no {split} images ({patients} patients)",
-                    metadata,
-                    "choose another share or split seed, or give more patients",
-                )
+        _check_drawn_split(manifest[kept], metadata)
     check_patients(manifest.loc[kept, "patient_id"], manifest.loc[kept, "split"], metadata)
 
     manifest = pd.concat([manifest, findings], axis=1)[kept]
     if columns.finding_column is not None:
-        values = values[values.index.isin(manifest.index)]
-        lost = values[~values.isin(list(columns.finding_column.values))]
-        labelled = int(manifest[list(FINDINGS)].notna().any(axis=1).sum())
-        attrition.add(
-            "finding_mapped",
-            "annotations",
-            len(lost),
-            len(values) - len(lost),
-            f"values of {columns.finding_column.column} that no finding is mapped to: "
-            f"{tally(lost) or 'none'}; {labelled} images have a label",
-        )
+        _count_mapped(values, columns.finding_column, manifest, attrition)
     manifest = manifest.sort_values(["patient_id", "study_id", "image_id"], ignore_index=True)
     manifest = manifest[MANIFEST_SCHEMA.names]
     attrition.add_captions(manifest)
@@ -194,6 +177,42 @@ def draw_split(patient_id: str, draw: SplitDraw) -> str:
     if position < draw.test_share + draw.validate_share:
         return "validate"
     return "train"
+
+
+def _check_drawn_split(manifest: pd.DataFrame, metadata: str | Path) -> None:
+    """Check that a drawn split has training and test images."""
+    for split in ("train", "test"):
+        if not (manifest["split"] == split).any():
+            patients = manifest["patient_id"].nunique()
+            raise InputError(
+                f"the drawn split has no {split} images ({patients} patients)",
+                metadata,
+                "choose another share or split seed, or give more patients",
+            )
+
+
+def _count_mapped(
+    values: pd.Series, column: FindingColumn, manifest: pd.DataFrame, attrition: Attrition
+) -> None:
+    """Append the number of the finding column's values that are mapped to a finding.
+
+    Args:
+        values: the column's values, see `_findings`; rows outside the manifest are ignored.
+        column: the mapping of the values.
+        manifest: the rows that are kept, indexed like the values.
+        attrition: gets the counts.
+    """
+    values = values[values.index.isin(manifest.index)]
+    lost = values[~values.isin(list(column.values))]
+    labelled = int(manifest[list(FINDINGS)].notna().any(axis=1).sum())
+    attrition.add(
+        "finding_mapped",
+        "annotations",
+        len(lost),
+        len(values) - len(lost),
+        f"values of {column.column} that no finding is mapped to: "
+        f"{tally(lost) or 'none'}; {labelled} images have a label",
+    )
 
 
 def _check_mapping(

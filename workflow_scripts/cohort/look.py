@@ -94,11 +94,26 @@ def look_at_films(
         if film.fault is not None:
             faults.append(film.fault)
     _refuse(faults, count, where)
-    levels = percentiles(shares)
+    inverted = chosen["image_id"][[_is_inverted(film) for film in small]].tolist()
+    _report(percentiles(shares), inverted, count, total, attrition)
+    return small if every else None
+
+
+def _report(
+    levels: list[int], inverted: Sequence[str], count: int, total: int, attrition: Attrition
+) -> None:
+    """Append what the films look like, and warn of dark or inverted ones.
+
+    Args:
+        levels: their gray levels at `PERCENTILES`.
+        inverted: ids of the films that look inverted.
+        count: number of films that were checked.
+        total: number of all films.
+        attrition: gets one row, which removes nothing.
+    """
     level_summary = ", ".join(
         f"{p:g}%: {level}" for p, level in zip(PERCENTILES, levels, strict=True)
     )
-    inverted = chosen["image_id"][[_is_inverted(film) for film in small]].tolist()
     bound = (
         f"; drawn at random, so that with 95% confidence at most "
         f"{highest_share(len(inverted), count):.2%} of all do"
@@ -126,7 +141,6 @@ def look_at_films(
             "network sees the negative: %s",
             *(len(inverted), count, ", ".join(inverted[:_NAMED])),
         )
-    return small if every else None
 
 
 def highest_share(found: int, of: int) -> float:
