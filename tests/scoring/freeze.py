@@ -1,10 +1,10 @@
-"""The records of the committed inputs, as they are committed: how they are made and read.
+"""Compute, commit and compare the records of the committed inputs.
 
-    python -m tests.scoring.freeze           # commit to what the scoring scripts give now
-    python -m tests.scoring.freeze --check   # say what they give otherwise
+    python -m tests.scoring.freeze           # write what the scoring scripts give now
+    python -m tests.scoring.freeze --check   # list the differences from the committed records
 
-They are committed anew on purpose, where a change is meant to change the numbers, and the
-difference is looked at.
+They are written anew only where a change is meant to change the numbers. Review the difference
+before you commit it.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def committed() -> dict[str, Any]:
-    """Return the committed contents by the file that the script makes."""
+    """Return the committed contents by output file, see `scripts.content`."""
     return {
         str(path.relative_to(RECORDS)).removesuffix(".json"): json.loads(path.read_text())
         for path in RECORDS.rglob("*.json")
@@ -48,7 +48,7 @@ def committed() -> dict[str, Any]:
 
 
 def as_text(content: dict[str, Any]) -> str:
-    """Return a content as JSON, a line for each value, detail and column: a change shows."""
+    """Return a content as JSON with a line per value, detail and column, for readable diffs."""
     parts = []
     for key, value in sorted(content.items()):
         if key == "values":
