@@ -67,12 +67,12 @@ class World:
         counts = np.broadcast_to(images, patients)
         shown = np.repeat(np.arange(patients), counts)
         film = np.concatenate([np.arange(count) for count in counts])
-        own = film if captions is None else film % captions
-        pairs, of = np.unique(np.column_stack([shown, own]), axis=0, return_inverse=True)
-        of, asked = of.ravel(), pairs[:, 0]
+        within = film if captions is None else film % captions
+        pairs, numbers = np.unique(np.column_stack([shown, within]), axis=0, return_inverse=True)
+        numbers, asked = numbers.ravel(), pairs[:, 0]
         effects = self._noise(rng, len(asked))
-        features = self._mixed(self._noise(rng, patients)[shown], effects[of], rng)
-        return Cohort(features, shown, of, effects, asked)
+        features = self._mixed(self._noise(rng, patients)[shown], effects[numbers], rng)
+        return Cohort(features, shown, numbers, effects, asked)
 
     def answers(
         self,

@@ -145,8 +145,8 @@ def accounted(cluster: Cluster, fields: str, ids: list[str] | None = None) -> li
 
 def states_of(cluster: Cluster, folder: Path, rule: str) -> list[str]:
     """Return the states of all jobs of a rule, in order, as the executor's logs name them."""
-    found = (folder / f".snakemake/slurm_logs/rule_{rule}").rglob("*.log")
-    ids = sorted({path.stem for path in found}, key=int)
+    logs = (folder / f".snakemake/slurm_logs/rule_{rule}").rglob("*.log")
+    ids = sorted({path.stem for path in logs}, key=int)
     return [row[1].split()[0] for row in accounted(cluster, "JobIDRaw,State", ids)]
 
 

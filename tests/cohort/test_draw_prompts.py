@@ -57,8 +57,8 @@ def both_methods(texts):
     """A test split of (caption, report) pairs; the caption is gpt4's where the report differs."""
     frame = manifest_of({"train": ["x"], "test": [caption for caption, _ in texts]})
     frame["report"] = ["x", *(report for _, report in texts)]
-    own = frame["caption"] == frame["report"]
-    frame["caption_source"] = own.map({True: RULE_BASED, False: GPT4})
+    is_report = frame["caption"] == frame["report"]
+    frame["caption_source"] = is_report.map({True: RULE_BASED, False: GPT4})
     frame.loc[frame["caption"].isna(), "caption_source"] = None
     return frame
 

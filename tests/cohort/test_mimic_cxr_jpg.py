@@ -139,12 +139,12 @@ def test_attrition_counts_every_loss(mimic):
 
 
 def test_the_report_is_the_radiologists_own_words_whatever_the_caption_is(mimic):
-    own = {"d-a1": "rule text", "d-c1": "Clear lungs.", "d-e1": "Left effusion."}
+    reports = {"d-a1": "rule text", "d-c1": "Clear lungs.", "d-e1": "Left effusion."}
     manifest = built(mimic.write())
-    assert manifest["report"].dropna().to_dict() == own
+    assert manifest["report"].dropna().to_dict() == reports
     assert manifest.loc["d-a1", "caption"] == "The heart is enlarged."
     impressions = built(mimic, caption_source="impression")
-    assert impressions["report"].dropna().to_dict() == own
+    assert impressions["report"].dropna().to_dict() == reports
     for image in ("d-c1", "d-e1"):
         assert impressions.loc[image, "caption"] is None
 

@@ -149,9 +149,9 @@ def test_parts_hold_what_is_read_of_them(mimic):
         ("augment", "labelled_training", drawn | {"captions": 1, "draw": "official"}),
     ):
         expected = draw_prompts(whole, name, settings)
-        found = draw_prompts(part[of_part], name, settings)
+        prompts = draw_prompts(part[of_part], name, settings)
         ours = [column for column in expected if column not in findings]
-        pd.testing.assert_frame_equal(found[ours], expected[ours])
+        pd.testing.assert_frame_equal(prompts[ours], expected[ours])
 
     reports, split = part["reports"], whole["split"]
     for rows, columns in (

@@ -211,9 +211,9 @@ def test_a_jpeg_that_is_decoded_in_small_shows_the_same_in_small(tmp_path):
 def test_percentiles_are_levels_that_occur_in_order(levels):
     """By their meaning: at least so many pixels are at most that bright, and at no lower level."""
     shares = np.bincount(levels, minlength=256) / len(levels)
-    found = percentiles(shares)
-    assert found == sorted(found)
-    for percentile, level in zip(look.PERCENTILES, found, strict=True):
+    shares_found = percentiles(shares)
+    assert shares_found == sorted(shares_found)
+    for percentile, level in zip(look.PERCENTILES, shares_found, strict=True):
         assert level in levels
         assert np.mean(np.array(levels) <= level) >= percentile / 100 - 1e-6
         assert np.mean(np.array(levels) < level) < percentile / 100

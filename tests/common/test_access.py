@@ -41,10 +41,10 @@ def error_of(name):
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_a_refusal_is_told_from_damage(name):
-    found = unreadable("cannot read features", error_of(name), "a.h5", "delete it and rerun")
-    assert os.strerror(getattr(errno, name)) in found.what
-    assert "no access" in found.what
-    assert found.remedy.startswith("do not delete it")
+    fault = unreadable("cannot read features", error_of(name), "a.h5", "delete it and rerun")
+    assert os.strerror(getattr(errno, name)) in fault.what
+    assert "no access" in fault.what
+    assert fault.remedy.startswith("do not delete it")
     with pytest.raises(InputError, match="what an earlier run left"):
         require_access(error_of(name), "a.pt")
 
@@ -60,9 +60,9 @@ def test_a_refusal_is_told_from_damage(name):
     ],
 )
 def test_damage_is_told_as_damage(error):
-    found = unreadable("cannot read features", error, "a.h5", "delete it and rerun")
-    assert found.remedy == "delete it and rerun"
-    assert "no access" not in found.what
+    fault = unreadable("cannot read features", error, "a.h5", "delete it and rerun")
+    assert fault.remedy == "delete it and rerun"
+    assert "no access" not in fault.what
     require_access(error, "a.pt")
 
 
@@ -197,9 +197,9 @@ def test_no_room_for_a_folder(tmp_path):
     ],
 )
 def test_what_is_wrong_with_the_disk(name, told, tmp_path):
-    found = unwritable(error_of(name), tmp_path / "not" / "there" / "file")
-    assert told in found.what
-    assert f"{tmp_path}/not/there/file" in found.where
+    fault = unwritable(error_of(name), tmp_path / "not" / "there" / "file")
+    assert told in fault.what
+    assert f"{tmp_path}/not/there/file" in fault.where
 
 
 def test_a_missing_right_to_write_is_told_from_one_to_read(tmp_path, monkeypatch):

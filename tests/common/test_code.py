@@ -91,11 +91,11 @@ def project(tmp_path):
 
 
 def test_every_rule_declares_the_code_of_the_scripts_that_it_runs():
-    found = {name: (scripts_run_by(rule), declared_by(rule)) for name, rule in rules().items()}
-    assert len(found) > 25
-    assert all(scripts for scripts, _ in found.values())
-    assert {name for name, (_, declared) in found.items() if not declared} == WITHOUT_CODE
-    for name, (scripts, declared) in found.items():
+    by_rule = {name: (scripts_run_by(rule), declared_by(rule)) for name, rule in rules().items()}
+    assert len(by_rule) > 25
+    assert all(scripts for scripts, _ in by_rule.values())
+    assert {name for name, (_, declared) in by_rule.items() if not declared} == WITHOUT_CODE
+    for name, (scripts, declared) in by_rule.items():
         assert declared in (scripts, set()), name
 
 
@@ -143,12 +143,12 @@ for script in sys.argv[1:]:
 
 
 def test_modules_that_import_by_name_are_known():
-    found = {
+    by_name = {
         str(path)
         for path in Path("workflow_scripts").rglob("*.py")
         if re.search(r"import_module\(|__import__\(", path.read_text())
     }
-    assert found == BY_NAME
+    assert by_name == BY_NAME
 
 
 def test_light_jobs_load_no_heavy_library():
@@ -184,10 +184,10 @@ def test_what_a_module_says_and_what_it_says_of_itself(project, text, changes):
 
 def test_docstrings_of_functions_and_classes_do_not_count(project):
     plain = "def f():\n    return 1\n\nclass C:\n    x = 1\n"
-    told = 'def f():\n    """Say."""\n    return 1\n\nclass C:\n    """Say."""\n    x = 1\n'
+    documented = 'def f():\n    """Say."""\n    return 1\n\nclass C:\n    """Say."""\n    x = 1\n'
     root = project(stage__script=plain)
     before = Code(root).digests("stage.script")
-    project(stage__script=told)
+    project(stage__script=documented)
     assert Code(root).digests("stage.script") == before
 
 

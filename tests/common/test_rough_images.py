@@ -40,9 +40,9 @@ def saved(array, kind, dtype=np.uint8, mode=None, **options):
 
 
 def exif(orientation):
-    found = Image.Exif()
-    found[0x0112] = orientation
-    return found
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
 
 
 def png(width, height, depth, colour, rows, *chunks):

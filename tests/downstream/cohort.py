@@ -72,7 +72,7 @@ def write_cohort(
 
 def flags_for(folder: Path, name: str) -> dict[str, object]:
     """Return the flags that all three scripts take, for a run on real images of a cohort."""
-    own = folder / "runs" / name
+    run_folder = folder / "runs" / name
     return {
         "setting": "real_only",
         "model": "real",
@@ -80,7 +80,7 @@ def flags_for(folder: Path, name: str) -> dict[str, object]:
         "manifest": folder / "manifest.parquet",
         "prompts": folder / "augment.parquet",
         "seed": 7,
-        "progress": own / "progress",
+        "progress": run_folder / "progress",
         "threads": 1,
     }
 

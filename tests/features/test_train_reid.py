@@ -40,10 +40,10 @@ def cohort(tmp_path_factory):
     root = tmp_path_factory.mktemp("cohort")
     rows = []
     for patient in range(80):
-        own = field(np.random.default_rng(patient), 5)
+        anatomy = field(np.random.default_rng(patient), 5)
         for image in range(IMAGES):
             shadow = field(np.random.default_rng([1000 + patient, image]), 3)
-            pixels = 128 + 45 * own + 20 * shadow
+            pixels = 128 + 45 * anatomy + 20 * shadow
             path = root / f"p{patient}-{image}.png"
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
             rows.append(

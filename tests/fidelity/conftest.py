@@ -71,11 +71,16 @@ def cohort(tmp_path: Path) -> SimpleNamespace:
     write_prompts(prompts, result.prompts)
     write_h5(result.real, "rad_dino", result.features, ids)
     rng = np.random.default_rng(1)
-    own = list(prompts["prompt_id"])
-    write_h5(result.generated, "rad_dino", rng.standard_normal((len(own), DIMENSIONS)) + 1, own)
-    texts = rng.standard_normal((len(own), JOINT))
-    write_h5(result.generated, "biovil_t_text", texts, own)
+    prompt_ids = list(prompts["prompt_id"])
+    write_h5(
+        result.generated,
+        "rad_dino",
+        rng.standard_normal((len(prompt_ids), DIMENSIONS)) + 1,
+        prompt_ids,
+    )
+    texts = rng.standard_normal((len(prompt_ids), JOINT))
+    write_h5(result.generated, "biovil_t_text", texts, prompt_ids)
     # The image embeddings in another order: rows are matched by id.
     turned = slice(None, None, -1)
-    write_h5(result.generated, "biovil_t_image", 2 * texts[turned], own[turned])
+    write_h5(result.generated, "biovil_t_image", 2 * texts[turned], prompt_ids[turned])
     return result

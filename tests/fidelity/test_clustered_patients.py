@@ -30,17 +30,17 @@ def test_the_simulated_patients_are_what_they_are_said_to_be(freedom):
     rng = np.random.default_rng(0)
     world = World(3, icc=0.4, caption=0.25, freedom=freedom)
     cohort = world.cohort(rng, 20_000, 4, captions=2)
-    own = world.answers(rng, cohort, together=True)
+    together = world.answers(rng, cohort, together=True)
     alone = world.answers(rng, cohort)
     first, second, third = (cohort.features[k::4] for k in range(3))
     covariance = lambda a, b: (a * b).mean()  # noqa: E731
-    for images in (cohort.features, own, alone):
+    for images in (cohort.features, together, alone):
         assert images.var() == pytest.approx(1, abs=0.05)
     # The first and the third image have one caption, the second another one of the same patient.
     assert covariance(first, third) == pytest.approx(0.65, abs=0.03)
     assert covariance(first, second) == pytest.approx(0.4, abs=0.03)
-    assert covariance(first, own[::2]) == pytest.approx(0.25, abs=0.03)
-    assert covariance(own[::2], own[1::2]) == pytest.approx(0.4, abs=0.03)
+    assert covariance(first, together[::2]) == pytest.approx(0.25, abs=0.03)
+    assert covariance(together[::2], together[1::2]) == pytest.approx(0.4, abs=0.03)
     assert covariance(alone[::2], alone[1::2]) == pytest.approx(0, abs=0.03)
     counts = long_stays(rng, 20_000, 8.0)
     assert counts.mean() == pytest.approx(8, rel=0.05)

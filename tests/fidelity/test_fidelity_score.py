@@ -245,11 +245,13 @@ def test_as_published_compares_with_the_radiographs_of_prompts_without_an_image_
             file.attrs["protocol"] = "as_published"
     record = rescore(cohort, "as_published")
     fid = record.get("fid")
-    own = own_radiographs(cohort)
-    assert fid.n_reference == len(cohort.prompt_frame) == len(own)
-    assert fid.value == pytest.approx(frechet_distance(own, generated_features(cohort)), rel=1e-9)
+    radiographs = own_radiographs(cohort)
+    assert fid.n_reference == len(cohort.prompt_frame) == len(radiographs)
+    assert fid.value == pytest.approx(
+        frechet_distance(radiographs, generated_features(cohort)), rel=1e-9
+    )
     # Every pair counts in its KID: of a radiograph and the image of its own caption, too.
-    every = kernel_distance(own, generated_features(cohort)).value
+    every = kernel_distance(radiographs, generated_features(cohort)).value
     assert record.get("kid").value == pytest.approx(every, rel=1e-9)
 
 
@@ -282,7 +284,7 @@ def test_features_of_another_origin_are_refused(cohort, attribute, told):
 
 def test_a_copied_file_of_another_collection_is_refused_by_name(cohort):
     """A control's file in the place of a model's, and radiographs' features in that of images'."""
-    own = cohort.generated / "rad_dino.h5"
+    generated = cohort.generated / "rad_dino.h5"
     other = write_h5(
         cohort.generated.parent / "noise",
         "rad_dino",
@@ -290,10 +292,10 @@ def test_a_copied_file_of_another_collection_is_refused_by_name(cohort):
         list(cohort.prompt_frame["prompt_id"]),
         collection="noise",
     )
-    shutil.copy(other, own)
+    shutil.copy(other, generated)
     with pytest.raises(InputError, match="collection: 'noise' in the file, 'model' expected"):
         rescore(cohort)
-    shutil.copy(cohort.real / "rad_dino.h5", own)
+    shutil.copy(cohort.real / "rad_dino.h5", generated)
     with pytest.raises(InputError, match="collection: 'real' in the file"):
         rescore(cohort)
 

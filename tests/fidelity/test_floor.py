@@ -111,7 +111,7 @@ def test_one_image_on_a_side_is_refused():
 def test_the_floor_of_a_finding_follows_its_own_spread(width, n, dimensions):
     """A perfect generator's FID goes with the square of the width; all images' floor does not."""
     scale = np.arange(1, dimensions + 1) ** -0.5
-    perfect, own, of_all = [], [], []
+    perfect, floors, of_all = [], [], []
     for seed in range(3):
         rng = np.random.default_rng(seed)
         real = rng.standard_normal((4 * n, dimensions)) * scale
@@ -123,12 +123,12 @@ def test_the_floor_of_a_finding_follows_its_own_spread(width, n, dimensions):
         assert floor.of_finding
         assert (floor.n, floor.n_reference) == (n, n)
         assert floor.measured == (n // 2, n // 2)
-        own.append(floor.value)
+        floors.append(floor.value)
         of_all.append(fid_floor(images, n, n, rng).value)
         for _ in range(4):
             x, y = (width * scale * rng.standard_normal((n, dimensions)) for _ in "xy")
             perfect.append(frechet_distance(x, y))
-    assert np.mean(own) == pytest.approx(np.mean(perfect), rel=0.1)
+    assert np.mean(floors) == pytest.approx(np.mean(perfect), rel=0.1)
     if width != 1:
         assert np.mean(of_all) != pytest.approx(np.mean(perfect), rel=0.25)
 

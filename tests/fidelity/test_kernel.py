@@ -251,8 +251,8 @@ def test_properties(n, m, d, seed):
 def test_a_set_against_itself_is_below_zero_by_what_own_copies_weigh():
     """The unbiased estimate takes the two for samples; pairs with the own copy pull it down."""
     x = np.random.default_rng(0).standard_normal((40, 6))
-    own = ((x * x).sum(axis=1) / 6 + 1) ** 3
+    diagonal = ((x * x).sum(axis=1) / 6 + 1) ** 3
     others = ((x @ x.T / 6 + 1) ** 3)[~np.eye(40, dtype=bool)]
-    expected = 2 / 40 * (others.mean() - own.mean())
+    expected = 2 / 40 * (others.mean() - diagonal.mean())
     assert kernel_distance(x, x).value == pytest.approx(expected)
     assert expected < 0

@@ -125,8 +125,8 @@ def test_each_radiograph_counts_once_and_studies_go_by_patient():
         columns=["image_id", "patient_id", "study_id"],
     )
     prompts = pd.DataFrame({"image_id": ["a", "a", "d"]})
-    own, others = reference_rows(real, prompts, "here")
-    assert list(own) == [1, 2]
+    rows, others = reference_rows(real, prompts, "here")
+    assert list(rows) == [1, 2]
     assert list(others["studies"]) == [1, 2, 3]  # "b" is another patient's study of that name
     assert list(others["test_set"]) == [0, 1, 2, 3]
     with pytest.raises(InputError, match="first 'nobody'"):

@@ -137,8 +137,8 @@ def reid(folder: Path) -> np.ndarray:
     network = torchvision.models.resnet50(weights=None)
     network.fc = torch.nn.Linear(network.fc.in_features, 128)
     state = torch.load(folder / "weights.pth", weights_only=True)
-    own = {name.removeprefix("model."): t for name, t in state.items() if name[:6] == "model."}
-    network.load_state_dict(own)
+    weights = {name.removeprefix("model."): t for name, t in state.items() if name[:6] == "model."}
+    network.load_state_dict(weights)
     prepare = torchvision.transforms.Compose(
         [
             torchvision.transforms.Resize((256, 256)),

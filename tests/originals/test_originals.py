@@ -123,9 +123,9 @@ def test_biovil_t_text_is_hi_mls(tmp_path: Path):
     encoder = load_encoder(
         "biovil_t_text", tmp_path / "model", device, deviations("sound"), "fidelity"
     )
-    found = encoder.encode([encoder.prepare(caption) for caption in captions])
+    embeddings = encoder.encode([encoder.prepare(caption) for caption in captions])
     lengths = np.linalg.norm(expected, axis=1, keepdims=True)
-    assert_close(found, expected / lengths)
+    assert_close(embeddings, expected / lengths)
 
 
 def test_reid_is_torchvisions_resnet(folder: Path):

@@ -156,10 +156,10 @@ def test_networks_that_read_reports_are_checked_where_the_config_names_them(tmp_
     config = read_config(["config.yaml"])
     named = {"chexbert", "radgraph", "green", "ratescore"}
     prefix = "downstream.report_generation.metrics."
-    found = [c for c in preflight(config, {"downstream"}, set()) if c.what.startswith(prefix)]
-    assert {check.what.removeprefix(prefix) for check in found} == named
-    assert all(check.fault and check.fault.remedy and check.fault.where for check in found)
+    checks = [c for c in preflight(config, {"downstream"}, set()) if c.what.startswith(prefix)]
+    assert {check.what.removeprefix(prefix) for check in checks} == named
+    assert all(check.fault and check.fault.remedy and check.fault.where for check in checks)
     metrics = config["downstream"]["report_generation"]["metrics"]
     metrics.update(dict.fromkeys(named))
-    found = preflight(config, {"downstream"}, set())
-    assert not [check for check in found if check.what.startswith(prefix)]
+    checks = preflight(config, {"downstream"}, set())
+    assert not [check for check in checks if check.what.startswith(prefix)]

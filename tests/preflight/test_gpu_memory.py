@@ -73,15 +73,15 @@ def test_parts_are_counted_in_a_checkpoint(checkpoint):  # noqa: F811
         return sum(value.numel() for value in load_file(checkpoint / file).values())
 
     unet = numbers("unet/diffusion_pytorch_model.safetensors")
-    found = check_model(checkpoint, block, {"finetune"}).parts
-    assert (found.network, found.trained) == (unet, unet)
-    assert found.autoencoder == numbers("vae/diffusion_pytorch_model.safetensors")
-    assert found.texts == {"text_encoder": numbers("text_encoder/model.safetensors")}
+    parts = check_model(checkpoint, block, {"finetune"}).parts
+    assert (parts.network, parts.trained) == (unet, unet)
+    assert parts.autoencoder == numbers("vae/diffusion_pytorch_model.safetensors")
+    assert parts.texts == {"text_encoder": numbers("text_encoder/model.safetensors")}
     lora = {"rank": 2, "alpha": 2, "rslora": True, "targets": ["attention"]}
     adapted = block | {"finetune": tuned | {"method": "lora", "lora": lora}}
-    found = check_model(checkpoint, adapted, {"finetune"}).parts
-    assert found.network == unet
-    assert 0 < found.trained < unet
+    parts = check_model(checkpoint, adapted, {"finetune"}).parts
+    assert parts.network == unet
+    assert 0 < parts.trained < unet
 
 
 def test_preflight_refuses_what_no_gpu_can_hold(checkpoint):  # noqa: F811
@@ -96,12 +96,12 @@ def test_preflight_refuses_what_no_gpu_can_hold(checkpoint):  # noqa: F811
         named = {one.what: one.fault for one in checks if "memory" in one.what}
         return {what: str(fault) for what, fault in named.items() if fault}, set(named)
 
-    found, named = faults(finetune=80, generate=80)
-    assert found == {}
+    by_place, named = faults(finetune=80, generate=80)
+    assert by_place == {}
     assert named == {"models.m.finetune, a GPU's memory", "models.m.generate, a GPU's memory"}
-    found, _ = faults(finetune=1e-6, generate=80)
-    assert list(found) == ["models.m.finetune, a GPU's memory"]
-    assert "lie on each GPU at least" in next(iter(found.values()))
+    by_place, _ = faults(finetune=1e-6, generate=80)
+    assert list(by_place) == ["models.m.finetune, a GPU's memory"]
+    assert "lie on each GPU at least" in next(iter(by_place.values()))
     assert faults()[1] == set()  # a profile that does not say what its GPUs have
 
 
@@ -119,10 +119,10 @@ def test_certain_is_refused_and_estimated_is_told():
 
 def test_activations_hold_for_the_settings_they_were_counted_with():
     block = CONFIG["models"]["sd_v1_5"]
-    found = activations_of(block, "sd_v1_5")
-    assert found is not None
+    activations = activations_of(block, "sd_v1_5")
+    assert activations is not None
     fewer = block | {"finetune": block["finetune"] | {"per_device_batch_size": 2}}
-    assert activations_of(fewer, "sd_v1_5") == found  # they are per image
+    assert activations_of(fewer, "sd_v1_5") == activations  # they are per image
     for change in ({"gradient_checkpointing": False}, {"size": 1024}, {"mixed_precision": "no"}):
         other = block | {"finetune": block["finetune"] | change}
         assert activations_of(other, "sd_v1_5") is None

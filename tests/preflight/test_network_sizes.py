@@ -87,8 +87,8 @@ def test_under_autocast_what_is_saved_is_half_as_wide():
 def test_the_widest_module_by_hand():
     with torch.device("meta"):
         network = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))
-        found = widest_bytes(network, lambda n: n(torch.ones(7, 3)))
-        assert found == 4 * 7 * (3 + 5)
+        size = widest_bytes(network, lambda n: n(torch.ones(7, 3)))
+        assert size == 4 * 7 * (3 + 5)
         assert parameters(network) == 3 * 5 + 5 + 5 * 2 + 2
 
 
@@ -278,8 +278,8 @@ def recompute_layers(network, call):
 def test_what_report_generators_save_is_counted_again(name, adapter):
     network, factors = adapted_llama(adapter)
     assert factors == (LLAVA_LORA if adapter else 0)
-    found = saved_bytes(network, read_texts, recompute_layers)
-    assert found == pytest.approx(SAVED[name], rel=0.01)
+    size = saved_bytes(network, read_texts, recompute_layers)
+    assert size == pytest.approx(SAVED[name], rel=0.01)
 
 
 def noised(channels, side, words, width, **more):
@@ -363,5 +363,5 @@ def test_what_text_to_image_trainings_save_is_counted_again(key, monkeypatch):
     def recompute(network, call):
         network.enable_gradient_checkpointing(call)
 
-    found = saved_bytes(network.train(), step, recompute)
-    assert found == pytest.approx(needs.PUBLISHED[key].saved, rel=0.01)
+    size = saved_bytes(network.train(), step, recompute)
+    assert size == pytest.approx(needs.PUBLISHED[key].saved, rel=0.01)

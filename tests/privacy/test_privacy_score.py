@@ -168,9 +168,11 @@ def test_the_same_images_before_other_prompts_radiographs(world, protocol):
     switches = deviations(protocol)
     shown = [pixels(radiograph(row), switches) for row in range(PATIENTS)]
     for k in (0, 20, 77):
-        real, own = shown[second[k]], shown[first[k]]
-        assert others["pixel"][k] == pytest.approx(pixel_distance(real, own, switches))
-        assert others["mirrored"][k] == pytest.approx(pixel_distance(real[:, ::-1], own, switches))
+        real, generated = shown[second[k]], shown[first[k]]
+        assert others["pixel"][k] == pytest.approx(pixel_distance(real, generated, switches))
+        assert others["mirrored"][k] == pytest.approx(
+            pixel_distance(real[:, ::-1], generated, switches)
+        )
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -213,8 +215,8 @@ def test_values_of_prompts_by_hand():
         }
     )
     patients = np.array(["p", "q"])
-    found = privacy_values(prompt_table(pairs), patients, Settings(bootstrap=200))
-    values = {v.metric: v for v in found}
+    measured = privacy_values(prompt_table(pairs), patients, Settings(bootstrap=200))
+    values = {v.metric: v for v in measured}
     expected = {
         "reid_mean_of_max": 0.875,
         "latent_mean_of_min": 0.5,

@@ -27,16 +27,16 @@ def run(world, *flags):
             *("--output", str(output), "--pairs", str(pairs), *flags),
         ]
     )
-    found = pd.read_parquet(pairs)
-    return read_record(output), found[found["match"] == 0].reset_index(drop=True)
+    table = pd.read_parquet(pairs)
+    return read_record(output), table[table["match"] == 0].reset_index(drop=True)
 
 
 def test_copies_name_their_patients_and_are_not_authentic(world):
     world.give_copies()
     record, pairs = run(world)
     assert len(pairs) == PATIENTS * REPLICATES
-    own = dict(zip(world.pairs["prompt_id"], world.pairs["image_id"], strict=True))
-    assert (pairs["latent_image_id"] == pairs["prompt_id"].map(own)).all()
+    image_of = dict(zip(world.pairs["prompt_id"], world.pairs["image_id"], strict=True))
+    assert (pairs["latent_image_id"] == pairs["prompt_id"].map(image_of)).all()
     assert (pairs["latent_patient_id"] == pairs["patient_id"]).all()
     assert (pairs["latent"] == 0).all()
     assert (pairs["training_latent"] > 0).all()

@@ -73,12 +73,12 @@ def values_of(own, chance, bootstrap=60):
 @pytest.mark.parametrize("sharp", [1.0, 0.3])
 def test_unrelated_images_raise_the_alarm_for_a_twentieth_of_the_prompts(sharp, runs):
     """Each lens, and any of them; smooth images as well, though they are near to everybody."""
-    found = [values_of(*risks_of(seed, sharp=sharp)) for seed in range(runs)]
-    shares = np.array([[value.value for value in values] for values in found])
+    measured = [values_of(*risks_of(seed, sharp=sharp)) for seed in range(runs)]
+    shares = np.array([[value.value for value in values] for values in measured])
     error = shares.std(axis=0) / runs**0.5
     assert (shares.mean(axis=0) < 0.05 + 3 * error).all(), shares.mean(axis=0)
     assert shares[:, :-1].mean() > 0.04  # `any` may be below: a tail of a few pairs is coarse
-    covered = [[v.interval[0] <= 0.05 <= v.interval[1] for v in values] for values in found]
+    covered = [[v.interval[0] <= 0.05 <= v.interval[1] for v in values] for values in measured]
     assert (np.sum(covered, axis=0) >= least(runs)).all()
 
 
@@ -97,19 +97,19 @@ def test_the_interval_covers_what_many_prompts_give(patients, copied):
     runs = 100 if patients < 300 else 40
     how = {"copied": copied, "sees": ("latent",)}
     truth = of_many_prompts(copied)
-    found = [values_of(*risks_of(seed, patients, **how), bootstrap=100) for seed in range(runs)]
-    covered = [v[1].interval[0] <= truth <= v[1].interval[1] for v in found]
+    measured = [values_of(*risks_of(seed, patients, **how), bootstrap=100) for seed in range(runs)]
+    covered = [v[1].interval[0] <= truth <= v[1].interval[1] for v in measured]
     assert sum(covered) >= least(runs)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_copies_always_raise_the_alarm_of_the_lens_that_sees_them_and_of_any(seed):
     own, chance = risks_of(seed, copied=1.0, sees=("mirrored",))
-    found = {value.metric: value for value in values_of(own, chance)}
-    assert found["mirrored_seen"].value == found["any_seen"].value == 1
-    assert 0.85 < found["any_seen"].interval[0] < 1  # of 30 patients it is not certain
-    assert found["pixel_seen"].value < 0.3
-    assert (found["any_seen"].n, found["any_seen"].n_reference) == (30, 150)
+    by_metric = {value.metric: value for value in values_of(own, chance)}
+    assert by_metric["mirrored_seen"].value == by_metric["any_seen"].value == 1
+    assert 0.85 < by_metric["any_seen"].interval[0] < 1  # of 30 patients it is not certain
+    assert by_metric["pixel_seen"].value < 0.3
+    assert (by_metric["any_seen"].n, by_metric["any_seen"].n_reference) == (30, 150)
 
 
 def test_alarms_are_those_of_tail_ranks_counted_one_by_one():

@@ -260,6 +260,6 @@ def test_a_faulty_file_is_refused_with_its_name(tmp_path, name, content, said):
 def test_anchors_merges_and_a_byte_order_mark_are_no_faults(tmp_path):
     text = "a: &a { x: 1 }\nb: &b { y: 2 }\nc:\n  <<: *a\n  x: 3\nd: { <<: *a, z: *b }\n"
     (tmp_path / "c.yaml").write_text(text, encoding="utf-8-sig")
-    found = read_config_file(tmp_path / "c.yaml")
-    assert found["c"] == {"x": 3}
-    assert found["d"] == {"x": 1, "z": {"y": 2}}
+    config = read_config_file(tmp_path / "c.yaml")
+    assert config["c"] == {"x": 3}
+    assert config["d"] == {"x": 1, "z": {"y": 2}}

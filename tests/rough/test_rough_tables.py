@@ -128,17 +128,17 @@ IDS = [
 
 @pytest.mark.parametrize(("ids", "said"), IDS)
 def test_two_ways_to_write_an_id_are_refused(ids, said):
-    found = id_fault(pd.Series(ids, name="id"))
-    assert (said is None and found is None) or (found and said in found[0])
+    fault = id_fault(pd.Series(ids, name="id"))
+    assert (said is None and fault is None) or (fault and said in fault[0])
 
 
 @settings(max_examples=40)
 @given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1), min_size=1))
 def test_ids_of_letters_are_refused_only_where_two_are_alike(ids):
-    found = id_fault(pd.Series(ids, name="id"))
-    assert found is None or any(map(is_missing, ids)) or len(set(ids)) > 1
-    if found:
-        assert 0 <= found[1] < len(ids)
+    fault = id_fault(pd.Series(ids, name="id"))
+    assert fault is None or any(map(is_missing, ids)) or len(set(ids)) > 1
+    if fault:
+        assert 0 <= fault[1] < len(ids)
 
 
 # Metadata of an image folder
@@ -272,8 +272,8 @@ WARNINGS = [
 @pytest.mark.parametrize(("cells", "flags", "warning", "said"), WARNINGS)
 def test_a_share_of_zero_is_warned_of(tmp_path, caplog, cells, flags, warning, said):
     _, reasons = built(tmp_path, changed(*cells), *flags, "--no-check-files")
-    found = {step.removeprefix("warning_") for step in reasons if step.startswith("warning_")}
-    assert found == ({warning} if warning else set())
+    warnings = {step.removeprefix("warning_") for step in reasons if step.startswith("warning_")}
+    assert warnings == ({warning} if warning else set())
     if warning:
         assert said in reasons[f"warning_{warning}"]
         assert said in "".join(r.getMessage() for r in caplog.records if r.levelname == "WARNING")
@@ -343,8 +343,8 @@ COPIES = [
 
 @pytest.mark.parametrize(("images", "compare", "groups"), COPIES)
 def test_copies_are_found(tmp_path, images, compare, groups):
-    found = identical_images(saved(tmp_path, **images), compare)
-    assert ["".join(part["image_id"]) for _, part in found.groupby("group")] == groups
+    groups_found = identical_images(saved(tmp_path, **images), compare)
+    assert ["".join(part["image_id"]) for _, part in groups_found.groupby("group")] == groups
 
 
 SHARES = [

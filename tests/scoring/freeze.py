@@ -27,13 +27,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = run_all(Path(folder), args.threads)
+        contents = run_all(Path(folder), args.threads)
     if args.check:
-        unlike = differences(committed(), found)
+        unlike = differences(committed(), contents)
         print("\n".join(unlike))
         sys.exit(bool(unlike))
     shutil.rmtree(RECORDS, ignore_errors=True)
-    for name, content in found.items():
+    for name, content in contents.items():
         path = RECORDS / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(as_text(content), encoding="utf-8")

@@ -204,8 +204,8 @@ def _other_sign(
 
 def _one_match_fewer(original: Any, queries: Any, references: Any, *rest: Any, **kw: Any) -> Any:
     if len(rest) == 1:  # the closest training images; the other call has no k
-        found = original(queries, references, rest[0] + 1, **kw)
-        return type(found)(found.rows[:, 1:], found.values[:, 1:])
+        closest = original(queries, references, rest[0] + 1, **kw)
+        return type(closest)(closest.rows[:, 1:], closest.values[:, 1:])
     return original(queries, references, *rest, **kw)
 
 

@@ -59,8 +59,8 @@ def test_the_config_asks_for_what_is_scored_here():
 @pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.name for mistake in MISTAKES])
 def test_a_mistake_is_named(made, tmp_path, monkeypatch, mistake):
     mistake.plant(monkeypatch)
-    found = SCRIPTS[mistake.script].run(made[0], tmp_path)
-    named = differences({name: committed()[name] for name in found}, found)
+    contents = SCRIPTS[mistake.script].run(made[0], tmp_path)
+    named = differences({name: committed()[name] for name in contents}, contents)
     assert any(text.startswith(f"{mistake.script}: {mistake.moves}") for text in named), named
 
 

@@ -38,8 +38,8 @@ def reference(cluster, reference):
 
 def sums_of(cluster: Cluster, folder: Path, rule: str) -> tuple[int, float]:
     """Return how often SLURM ran a rule's jobs, and the GPU-hours, as sacct's own fields say."""
-    found = (folder / f".snakemake/slurm_logs/rule_{rule}").rglob("*.log")
-    rows = accounted(cluster, "ElapsedRaw,AllocTRES", sorted(path.stem for path in found))
+    logs = (folder / f".snakemake/slurm_logs/rule_{rule}").rglob("*.log")
+    rows = accounted(cluster, "ElapsedRaw,AllocTRES", sorted(path.stem for path in logs))
     gpus = [re.search(r"gres/gpu=(\d+)", granted) for _, granted in rows]
     hours = [
         int(row[0]) / 3600 * (int(n[1]) if n else 0) for row, n in zip(rows, gpus, strict=True)

@@ -83,8 +83,8 @@ def test_controls_stand_in_their_order(sample):
     records = fidelity_of(sample)
     require_order(records)
     for nearer, farther in itertools.pairwise(CONTROLS[1:]):
-        found = difference(records[farther], records[nearer], "kid")
-        assert found.interval[0] > 0, (nearer, farther, found)
+        gap = difference(records[farther], records[nearer], "kid")
+        assert gap.interval[0] > 0, (nearer, farther, gap)
     # Other patients' films are no farther than the films' own halves are from one another.
     held_out = records["held_out_real"]
     assert held_out.get("fid").value < held_out.get("fid_floor").value
@@ -108,8 +108,8 @@ def test_the_order_is_lost_where_films_that_nobody_asked_for_are_the_reference(s
 
 def fidelity_of(folder):
     """The records of fidelity, by model."""
-    found = (folder / "results/fidelity/rad_dino").glob("*.json")
-    return {path.stem: read_record(path) for path in found}
+    paths = (folder / "results/fidelity/rad_dino").glob("*.json")
+    return {path.stem: read_record(path) for path in paths}
 
 
 def test_another_population_is_told_from_patients_drawn_at_random(sample):
@@ -155,16 +155,16 @@ def attack_by_another(folder, weights):
 def test_the_attacker_trained_on_some_real_patients_tells_others_apart(sample):
     """Modestly: a hundred patients and a network of a few thousand weights."""
     trained = read_record(sample / "results/privacy/attacker/real.json")
-    found = trained.get("reid_auc")
-    assert found.interval[0] > 0.5  # what a network has that cannot tell
-    assert found.n > 100  # pairs of one patient, none of whom it was trained on
+    auc = trained.get("reid_auc")
+    assert auc.interval[0] > 0.5  # what a network has that cannot tell
+    assert auc.n > 100  # pairs of one patient, none of whom it was trained on
     # The world's own network, of procedural patients, before it saw real ones, on the same pairs.
     # No more is asked: a lead of 0.046 has a standard error of 0.033 over these patients, by the
     # jackknife of 20 groups of them.
     world = "results/world/weights/reid/ResNet-50_epoch11_data_handling_RPN.pth"
-    assert found.value > attack_by_another(sample, world).get("reid_auc").value
+    assert auc.value > attack_by_another(sample, world).get("reid_auc").value
     # Negatives of other sources would make it look better than it is.
-    assert trained.get("reid_auc_all_sites").value > found.value + 0.03
+    assert trained.get("reid_auc_all_sites").value > auc.value + 0.03
 
 
 def test_a_model_trained_for_long_on_few_real_films_is_caught(sample):

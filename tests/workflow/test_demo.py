@@ -249,8 +249,8 @@ def test_the_bundle_for_publication_shows_no_patient(demo):
     assert not any(leaks.resembles(image, cohort) for image in leaks.images_in(data))
     words = leaks.words_in(data)
     for column in ("image_id", "patient_id", "study_id", "caption", "indication"):
-        found = [text for text in manifest[column].dropna().unique() if text.lower() in words]
-        assert found == []
+        leaked = [text for text in manifest[column].dropna().unique() if text.lower() in words]
+        assert leaked == []
     for prompt_set in PROMPT_SETS:
         prompts = read_prompts(demo / f"results/cohort/prompts/{prompt_set}.parquet")
         assert not [name for name in prompts["prompt_id"] if name in words]
@@ -278,11 +278,11 @@ def test_what_the_workflow_writes_is_its_owners_alone(demo):
 def test_chance_explains_how_often_unrelated_radiographs_are_taken_for_a_patient(demo):
     attacker = read_record(demo / "results/privacy/attacker/real.json")
     assert attacker.get("reid_auc").interval[0] > 0.8
-    found = read_record(demo / "results/privacy/held_out_real.json").get("reid_count")
+    matches = read_record(demo / "results/privacy/held_out_real.json").get("reid_count")
     chance = attacker.get("chance_share").value
     assert 0 < chance < 0.05
-    assert binom.sf(found.value - 1, found.n, chance) > 0.025
-    assert binom.cdf(found.value, found.n, chance) > 0.025
+    assert binom.sf(matches.value - 1, matches.n, chance) > 0.025
+    assert binom.cdf(matches.value, matches.n, chance) > 0.025
 
 
 def read_h5(path):

@@ -47,10 +47,10 @@ def image_folder(tmp_path):
     columns = {"path": "file", "patient_id": "patient", "view": "view", "split": "split"}
     columns["caption"] = "text"
     findings = {"column": "labels", "values": {"Edema": "Edema"}, "absent": 0}
-    own = {"root": str(folder), "metadata": str(folder / "films.csv")}
+    source = {"root": str(folder), "metadata": str(folder / "films.csv")}
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     config["cohort"] |= {"dataset": "Films", "source": "image_folder"}
-    config["cohort"]["image_folder"] = {**own, "columns": columns, "findings": findings}
+    config["cohort"]["image_folder"] = {**source, "columns": columns, "findings": findings}
     return config
 
 

@@ -193,9 +193,9 @@ def test_profiles_are_found_where_paths_have_blanks(tmp_path):
     shutil.copy(ROOT / "Makefile", folder)
     run(["make", "profiles", f"HOME={home}"], folder)
     for name in ("slurm_h200", "slurm_a100"):
-        found = home / ".config/snakemake" / name
-        assert found.resolve() == (folder / "profiles" / name).resolve()
-        assert (found / "config.yaml").is_file()
+        linked = home / ".config/snakemake" / name
+        assert linked.resolve() == (folder / "profiles" / name).resolve()
+        assert (linked / "config.yaml").is_file()
 
 
 @pytest.mark.parametrize(("profile", "trainers"), [("slurm_h200", "h200"), ("slurm_a100", "a100")])

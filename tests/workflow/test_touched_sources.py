@@ -162,8 +162,8 @@ def ran(tmp_path, mimic, checkpoint, monkeypatch):  # noqa: F811
         "gradient_checkpointing": False, "checkpoint_every": 10, "seed": 1,
     }  # fmt: skip
     tuned["generate"] = {"steps": 1, "guidance": 1, "size": 32, "batch_size": 1}
-    own = {"images": "mine", "metadata": "mine/metadata.csv"}
-    shown = {"family": "external", "external": own, "display": {"name": "y"}}
+    image_table = {"images": "mine", "metadata": "mine/metadata.csv"}
+    shown = {"family": "external", "external": image_table, "display": {"name": "y"}}
     overlay = overlay_of(source) | {
         "run_models": ["tuned", "adapted", "my_model"],
         "models": {

@@ -123,14 +123,14 @@ def make_world(folder: Path, effort: float, n_patients: int = 120, seed: int = 0
     for k in range(2 * n_patients):
         labels = tuple(int(value) for value in generator.random(3) < 0.4)
         image = images[image_id_of(k)] = blob_image(labels, generator, SIZE)
-        own = dict.fromkeys(("caption", "report"), caption(labels))
-        own["indication"] = INDICATIONS[k % 3]
+        columns = dict.fromkeys(("caption", "report"), caption(labels))
+        columns["indication"] = INDICATIONS[k % 3]
         if k // 2 % 4 == 0 and k % 3 == 0:  # a test image whose caption is a rewriting
-            own["caption"] += " All of it in other words."
+            columns["caption"] += " All of it in other words."
         if k // 2 % 10 == 1 and k // 2 % 4:
-            own["split"] = "validate"
+            columns["split"] = "validate"
         findings = dict(zip(DRAWN, labels, strict=True))
-        rows.append(write_row(folder, k, image, findings, **own))
+        rows.append(write_row(folder, k, image, findings, **columns))
     _, prompts = write_cohort(folder, rows, most=40)
     manifest = read_manifest(folder / "manifest.parquet")
     train_rows = manifest[manifest["split"] == "train"].reset_index(drop=True)

@@ -150,8 +150,8 @@ def test_green_reads_a_sentencepiece_model_as_llamas(tiny: Path, tmp_path: Path)
     done = python("-c", PLAIN, str(plain), json.dumps(REFERENCES))
     assert done.returncode == 0, done.stderr
     original = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found == [["LlamaTokenizerFast", original.encode(text)] for text in REFERENCES]
+    tokenised = json.loads(done.stdout.splitlines()[-1])
+    assert tokenised == [["LlamaTokenizerFast", original.encode(text)] for text in REFERENCES]
     (folder / "tokenizer.model").write_bytes(b"no model")
     with pytest.raises(InputError, match="no SentencePiece model"):
         score_green.check(folder)

@@ -115,9 +115,9 @@ def test_real_data_alone_and_the_released_generator_have_no_gain(arms: Arms):
 
 
 def test_repeats_give_a_spread_and_intervals_over_runs(arms: Arms):
-    own = [arms.run(f"r{k}", noisy(0.1 * (k + 1), k), seed=k) for k in range(3)]
-    record = arms.record(own, [real(arms, f"b{k}", 0.4 + 0.1 * k, seed=k) for k in range(2)])
-    points = [arms.record([path]).get("rouge_l").value for path in own]
+    augmented = [arms.run(f"r{k}", noisy(0.1 * (k + 1), k), seed=k) for k in range(3)]
+    record = arms.record(augmented, [real(arms, f"b{k}", 0.4 + 0.1 * k, seed=k) for k in range(2)])
+    points = [arms.record([path]).get("rouge_l").value for path in augmented]
     assert record.get("rouge_l").value == pytest.approx(np.mean(points))
     assert record.get("rouge_l_sd").value == pytest.approx(np.std(points, ddof=1))
     assert record.get("rouge_l_sd").n == 3

@@ -262,9 +262,9 @@ def test_the_tokenizer_cuts_words_as_sentencepiece_does(files, text):
 
 
 def test_preprocessing_is_open_clips_unless_the_json_says_otherwise(fresh, converted, tmp_path):
-    found = transform(converted / "base")
-    assert (found.size, found.crop) == (SIDE, (SIDE, SIDE))
-    assert (found.mean, found.std, found.resample) == (
+    processor = transform(converted / "base")
+    assert (processor.size, processor.crop) == (SIDE, (SIDE, SIDE))
+    assert (processor.mean, processor.std, processor.resample) == (
         PUBLISHED.mean,
         PUBLISHED.std,
         PUBLISHED.resample,

@@ -123,9 +123,9 @@ def test_each_image_is_asked_with_its_own_indication_in_vicunas_conversation(tok
     assert written.prompts.n_with_indication == 2
     assert written.prompts.n_indications_cut == written.n_cut == 0
     prompts = tokens.prompts(INDICATIONS, "v1").of(range(3))
-    for ids, own in zip(written.prompts.of(range(3)), prompts, strict=True):
+    for ids, expected in zip(written.prompts.of(range(3)), prompts, strict=True):
         assert ids[0] == tokens.tokenizer.bos_token_id
-        assert ids.tolist() == own.tolist()
+        assert ids.tolist() == expected.tolist()
     for report, answer, end, ids in zip(REPORTS, written.answers, ends, after, strict=True):
         assert answer[-1] == tokens.eos
         assert tokens.read(answer.tolist()) == report
@@ -263,11 +263,11 @@ def test_a_run_that_continues_within_an_epoch_finds_its_place():
     assert ahead.read(rows, 1)[:, 0, 0].tolist() == rows.tolist()
     assert ahead.read(order(0)[5:9], 0)[:, 0, 0].tolist() == order(0)[5:9].tolist()
     mine = training_order(20, 5, 3, 1, 2)
-    own = Ahead(squares, mine, epochs=1, threads=1, ahead=3)
+    reader = Ahead(squares, mine, epochs=1, threads=1, ahead=3)
     foreign = np.setdiff1d(np.arange(20), mine(0))[:1]
-    assert own.read(foreign, 0)[:, 0, 0].tolist() == foreign.tolist()
-    assert own.read(mine(0)[:2], 0)[:, 0, 0].tolist() == mine(0)[:2].tolist()
-    own.close()
+    assert reader.read(foreign, 0)[:, 0, 0].tolist() == foreign.tolist()
+    assert reader.read(mine(0)[:2], 0)[:, 0, 0].tolist() == mine(0)[:2].tolist()
+    reader.close()
     with pytest.raises(ValueError, match="not to come next"):
         ahead.read(np.array([order(0)[9], order(0)[3]]), 0)
     ahead.close()
@@ -333,8 +333,10 @@ def test_a_loss_is_the_mean_over_the_answers_tokens_alone(start, tokens, items):
             pixels = transform(start)(item.open())[None]
             ids = torch.from_numpy(np.concatenate([prompt, answer]))[None]
             logits = network(input_ids=ids, pixel_values=pixels).logits[0, :, : tokens.image_token]
-            own = logits[len(prompt) - 1 : -1].log_softmax(-1)
-            total -= float(own[torch.arange(len(answer)), torch.from_numpy(answer)].sum())
+            log_probabilities = logits[len(prompt) - 1 : -1].log_softmax(-1)
+            total -= float(
+                log_probabilities[torch.arange(len(answer)), torch.from_numpy(answer)].sum()
+            )
             count += len(answer)
     assert together == pytest.approx(total / count, rel=1e-5)
     assert task.weight(np.arange(3)) == count
@@ -434,8 +436,8 @@ def test_the_projector_takes_the_last_block_but_one_without_the_class_token(kind
 
     def keep(name):
         def hook(module, given, returned):
-            found = returned if name == "block" else given[0]
-            seen[name] = found[0] if isinstance(found, tuple) else found
+            output = returned if name == "block" else given[0]
+            seen[name] = output[0] if isinstance(output, tuple) else output
 
         return hook
 

@@ -117,8 +117,8 @@ def test_a_generator_reads_the_indication(taught_world, tmp_path):
     world = taught_world
     manifest = world.manifest.copy()
     captions = np.random.default_rng(0).permutation(manifest["report"])
-    told = [" ".join(w for w in WORDS if w in c) or None for c in captions]
-    manifest = manifest.assign(caption=captions, report=captions, indication=told)
+    indications = [" ".join(w for w in WORDS if w in c) or None for c in captions]
+    manifest = manifest.assign(caption=captions, report=captions, indication=indications)
     write_manifest(manifest, tmp_path / "manifest.parquet")
     rows = read_outcomes(world.run("told", manifest=tmp_path / "manifest.parquet", epochs=8)).rows
     reading = agreement(rows)
@@ -233,16 +233,16 @@ def test_long_reports_are_cut_and_the_run_says_so(world):
 def test_a_test_patient_among_the_training_images_is_refused(world):
     prompts = world.prompts["prompt_id"].tolist()
     leaked = world.manifest[world.manifest["split"] == "test"]["image_id"].iloc[0]
-    own = dict(zip(prompts, world.prompts["image_id"], strict=True))
-    shown = {p: (i, i) for p, i in own.items()} | {prompts[3]: (leaked, leaked)}
+    image_of = dict(zip(prompts, world.prompts["image_id"], strict=True))
+    shown = {p: (i, i) for p, i in image_of.items()} | {prompts[3]: (leaked, leaked)}
     shard = world.shard("leak", shown)
     with pytest.raises(InputError, match="patient"):
         world.run("leak", setting="augmented", model="leak", shards=[shard])
 
 
 def test_a_prompt_without_an_image_is_refused(world):
-    own = dict(zip(world.prompts["prompt_id"], world.prompts["image_id"], strict=True))
-    shown = {p: (i, None) for p, i in list(own.items())[1:]}
+    image_of = dict(zip(world.prompts["prompt_id"], world.prompts["image_id"], strict=True))
+    shown = {p: (i, None) for p, i in list(image_of.items())[1:]}
     with pytest.raises(InputError, match="without an image"):
         world.run("few", setting="synthetic_only", model="few", shards=[world.shard("few", shown)])
 

@@ -58,8 +58,8 @@ def test_prefixed_nested_and_plain_files_are_the_same_network(state, tmp_path):
         tmp_path / "plain.pth",
     ]
     for path in paths:
-        found = load_cxas(path).state_dict()
-        assert all(torch.equal(found[key], value) for key, value in state.items())
+        loaded = load_cxas(path).state_dict()
+        assert all(torch.equal(loaded[key], value) for key, value in state.items())
         assert check_cxas(path, CLASSES) == f"CXAS with 7 classes, {len(state)} tensors"
 
 
@@ -165,10 +165,10 @@ def test_a_mask_is_the_union_of_the_classes(state, tmp_path):
 
 def test_images_are_prepared_as_cxas_does():
     picture = np.random.default_rng(3).integers(0, 256, (45, 77, 3), dtype=np.uint8)
-    found = prepare(Image.fromarray(picture), 64)
+    prepared = prepare(Image.fromarray(picture), 64)
     rows = (np.arange(64) * 45 / 64).astype(int)
     columns = (np.arange(64) * 77 / 64).astype(int)
-    assert (found.permute(1, 2, 0).numpy() == picture[rows][:, columns]).all()
+    assert (prepared.permute(1, 2, 0).numpy() == picture[rows][:, columns]).all()
 
 
 # Conversion
@@ -199,9 +199,9 @@ def test_a_training_checkpoint_is_refused_and_converted_without_its_code(
     assert convert(source, target) == ["auxiliary.weight"]
     assert "code of the file ran" not in capsys.readouterr().out
     assert check_cxas(target, CLASSES) == f"CXAS with 7 classes, {len(state)} tensors"
-    found = load_cxas(target).state_dict()
-    assert found.keys() == state.keys()
-    assert all(torch.equal(found[key], value) for key, value in state.items())
+    loaded = load_cxas(target).state_dict()
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
 
 
 def test_what_lacks_a_tensor_is_not_converted(state, tmp_path):
@@ -217,5 +217,5 @@ def test_what_lacks_a_tensor_is_not_converted(state, tmp_path):
 
 def test_a_backbone_one_level_higher_is_the_same_network(state, tmp_path):
     higher = {k.replace("backbone.backbone.", "backbone."): v for k, v in state.items()}
-    found = load_cxas(saved(higher, tmp_path / "weights.pth", prefix="")).state_dict()
-    assert all(torch.equal(found[key], value) for key, value in state.items())
+    loaded = load_cxas(saved(higher, tmp_path / "weights.pth", prefix="")).state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
