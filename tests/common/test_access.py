@@ -1,4 +1,4 @@
-"""No access is not damage, and a full disk is told as one, whatever library reads or writes."""
+"""Missing access is not reported as damage, and a full disk is reported as such, by any library."""
 
 import contextlib
 import errno
@@ -125,7 +125,7 @@ def test_features_are_read_while_somebody_holds_a_lock(tmp_path):
 
 @contextlib.contextmanager
 def small_files():
-    """Let no file of this process grow beyond `LIMIT`: writes fail as on a full disk."""
+    """Limit files of this process to `LIMIT` bytes: writes fail as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
     try:

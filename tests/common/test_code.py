@@ -1,4 +1,4 @@
-"""What a script's results depend on: its import closure, and what an edit changes of it."""
+"""The code a script's results depend on: its import closure, and how edits change its digest."""
 
 import json
 import re
@@ -22,7 +22,7 @@ WITHOUT_CODE = {
     "features_train_reid",
     "downstream_train_reporter",
 }
-"""Rules that only their version and config rerun: they cost days of GPUs, or everything follows."""
+"""Rules that only a new version or config reruns: they take days of GPUs, or all others follow."""
 
 BY_NAME = {
     "workflow_scripts/common/in_turn.py",  # scripts: the rules name each
@@ -32,7 +32,7 @@ BY_NAME = {
     "workflow_scripts/finetune/families/diffusers_pipeline.py",  # diffusers' own classes
     "workflow_scripts/world/warm_python.py",  # libraries alone
 }
-"""Modules that import others by a name that no syntax tree shows, and who knows the names."""
+"""Modules that import others by computed names, each with the place that knows the names."""
 
 LIGHT = (
     "cohort.draw_prompts",
@@ -44,13 +44,13 @@ LIGHT = (
     "downstream.segmentation.score_labeller",
     "downstream.report_generation.score",
 )
-"""Scripts of short jobs, of which a run has many."""
+"""Scripts of short jobs that a run has many of."""
 
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "monai", "sklearn", "matplotlib"}
 
 
 def rules():
-    """Return name and text of every rule."""
+    """Return the text of every rule by its name."""
     files = [path for path in sorted(RULES.glob("*.smk")) if path.name != "common.smk"]
     text = "\n".join(path.read_text() for path in files)
     parts = re.split(r"^(?:rule|checkpoint) (\w+):$", text, flags=re.M)
@@ -100,7 +100,7 @@ def test_every_rule_declares_the_code_of_the_scripts_that_it_runs():
 
 
 def test_a_closure_is_what_importing_loads():
-    """Each script is imported in a process of its own, then all that its closure names."""
+    """Import each script in a subprocess; compare the loaded modules with its closure."""
     code = """
 import importlib, json, os, sys
 import diffusers, monai, peft, torch, transformers  # once, for all

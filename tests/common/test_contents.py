@@ -1,4 +1,4 @@
-"""Digests of what files hold: read once, and again when a file may have changed."""
+"""Digests of files' contents: a file is read once, and again if it may have changed."""
 
 import hashlib
 import os

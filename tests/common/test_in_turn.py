@@ -1,4 +1,4 @@
-"""Scripts that run in turn: in their order, with their own flags, up to the first that fails."""
+"""Scripts that run one after another, each with its own flags, until one fails."""
 
 import pandas as pd
 import pytest

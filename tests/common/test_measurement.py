@@ -1,4 +1,4 @@
-"""The long table: nothing of a record is lost on the way to it, and none of it on the way back."""
+"""The long table: records are converted to it and back without loss."""
 
 from dataclasses import replace
 

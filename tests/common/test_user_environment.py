@@ -1,4 +1,4 @@
-"""What a user's shell has set changes no number of a job."""
+"""Environment variables of a user's shell change no number of a job."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Whose a benchmark file and a SLURM log are, and what is known of each attempt."""
+"""Assign benchmark files and SLURM logs to jobs, and collect what is known of each attempt."""
 
 import json
 from types import SimpleNamespace
@@ -120,9 +120,9 @@ def test_without_slurm_nobody_is_asked_and_benchmark_files_are_what_is_known(fol
 @pytest.mark.parametrize(
     ("sampled", "said", "counted"),
     [
-        (None, [512.0], 512.0),  # too short to be looked at
-        (14.0, [512.0], 512.0),  # it ran in a process that Snakemake does not see
-        (900.0, [512.0, 300.0], 900.0),  # several processes side by side
+        (None, [512.0], 512.0),  # too short to be sampled
+        (14.0, [512.0], 512.0),  # it ran in a process that Snakemake does not sample
+        (900.0, [512.0, 300.0], 900.0),  # several processes at the same time
         (14.0, [512.0, 640.5], 640.5),
         (14.0, [], 14.0),
     ],

@@ -1,4 +1,4 @@
-"""What is read from sacct: states, requeued runs, memory of the steps, GPUs."""
+"""Parsing of sacct's output: states, requeued runs, memory of the steps, GPUs."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""FID's bias and what the jackknife leaves of it, on Gaussians whose distance is known."""
+"""The bias of FID before and after the jackknife, on Gaussians of known distance."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_is_the_definition_with_groups_left_out():
 
 
 def test_images_of_one_patient_are_left_out_together():
-    """Each image four times: groups of rows would take the copies for information."""
+    """Each image occurs four times: groups of rows would count copies as information."""
     x, y = gaussians(60, 240, 4, 0.0, 1.0, 1)
     rng = np.random.default_rng(0)
     order = rng.permutation(240)

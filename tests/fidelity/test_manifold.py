@@ -1,4 +1,4 @@
-"""Precision, recall, density, coverage against `prdc` and by their meaning."""
+"""Precision, recall, density and coverage compared with `prdc` and with their definitions."""
 
 import contextlib
 import io
@@ -195,7 +195,7 @@ def test_counts_by_group_are_those_of_the_balls_of_the_group():
 def test_intervals_cover_the_expected_value_and_are_not_much_wider_than_needed(
     n, m, d, scale, shift, runs, least
 ):
-    """Fixed radii and all: over new samples of both sides the values fall into the intervals."""
+    """Over new samples of both sides the values fall into the intervals, despite fixed radii."""
     values, intervals = [], []
     for seed in range(runs):
         rng = np.random.default_rng(seed)
@@ -240,7 +240,7 @@ def test_values_without_a_group_are_those_of_its_absence():
 
 
 def test_two_spreads_say_the_same_of_density():
-    """A group at a time, both sides at once, or an image at a time: one standard error."""
+    """The standard errors by group, by both sides at once and by image agree."""
     rng = np.random.default_rng(6)
     x, y = rng.standard_normal((600, 12)), rng.standard_normal((500, 12))
     overlap = manifold_overlap(x, y)

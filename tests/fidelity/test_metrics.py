@@ -1,4 +1,4 @@
-"""The metrics' files: each is found, declares what it measures, and measures nothing else."""
+"""Modules of metrics: each is found, declares its metrics and measures exactly those."""
 
 import numpy as np
 import torch

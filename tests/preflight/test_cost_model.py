@@ -1,4 +1,4 @@
-"""The plan: counts by hand, rates by their settings, hours by arithmetic; nothing is guessed."""
+"""The plan: counts, rates for matching settings and hours, compared with values by hand."""
 
 import csv
 import dataclasses
@@ -59,7 +59,7 @@ def test_counts_of_the_paper_by_hand():
     adapter = work_of(planned, "sana", "report_generation", "augmented: adapter")
     assert (adapter.count, adapter.settings) == (210_000, "r=64, bf16, batches of 16")
     assert work_of(planned, "sana", "report_generation", "augmented: projector").count == 70_000
-    # What was released continues by the second stage alone.
+    # The released model continues with the second stage only.
     adapter_works = [w.what for w in planned if w.model == "sana" and "synthetic_only: " in w.what]
     assert "synthetic_only: adapter, images shown" in adapter_works
     assert not any("projector" in what for what in adapter_works)

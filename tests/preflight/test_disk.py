@@ -1,4 +1,4 @@
-"""What jobs will need: by hand where it can be, and refused where the disk cannot hold it."""
+"""Disk space of jobs, compared with values by hand, and its refusal if the disk is too small."""
 
 import json
 import logging
@@ -66,7 +66,7 @@ def test_sizes_are_read_from_a_checkpoint(checkpoint):  # noqa: F811
         if name.endswith((".to_q.weight", ".to_k.weight", ".to_v.weight"))
     ]
     assert check_model(checkpoint, adapted, {"finetune"}).trained == 2 * sum(projected)
-    assert check_model(checkpoint, block).trained == 0  # it is not to be tuned
+    assert check_model(checkpoint, block).trained == 0  # it is not to be fine-tuned
 
 
 def config_of(*keys):
@@ -83,7 +83,7 @@ def config_of(*keys):
 
 @pytest.fixture
 def results(tmp_path):
-    """A cohort of 60 images, of which some train, and ten test prompts."""
+    """A cohort of 60 images, some of them for training, and ten test prompts."""
     manifest = make_manifest(60)
     (tmp_path / "cohort/training").mkdir(parents=True)
     (tmp_path / "cohort/prompts").mkdir()

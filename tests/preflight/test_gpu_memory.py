@@ -1,4 +1,4 @@
-"""What lies on a GPU: by hand where it can be, and refused where it cannot fit."""
+"""GPU memory of jobs, compared with values by hand, and its refusal if it cannot fit."""
 
 import argparse
 import logging
@@ -40,7 +40,7 @@ def test_full_fine_tuning_by_hand():
     encoding, steps = training_phases(PARTS, FULL, False, Activations(1e-9, 2e-9))
     # Text encoders and autoencoder in bf16, the network in float32.
     assert encoding.least == 2 * 400 + 2 * 10 + 4 * 1000
-    # The autoencoder has left; gradients and two moments have come.
+    # The autoencoder has left the GPU; gradients and two moments are added.
     assert steps.certain == {
         "text_encoder": 200, "text_encoder_2": 600, "network": 4000, "gradients": 4000,
         "optimiser": 8000,
@@ -102,7 +102,7 @@ def test_preflight_refuses_what_no_gpu_can_hold(checkpoint):  # noqa: F811
     by_place, _ = faults(finetune=1e-6, generate=80)
     assert list(by_place) == ["models.m.finetune, a GPU's memory"]
     assert "lie on each GPU at least" in next(iter(by_place.values()))
-    assert faults()[1] == set()  # a profile that does not say what its GPUs have
+    assert faults()[1] == set()  # a profile that does not state the memory of its GPUs
 
 
 def test_certain_is_refused_and_estimated_is_told():
@@ -132,7 +132,7 @@ def test_activations_hold_for_the_settings_they_were_counted_with():
 def test_flux_with_an_adapter_fits_80_gb_and_not_when_trained_in_full(caplog):
     phases = published_phases("flux_1_dev")
     _, steps, sampling = phases
-    # 11.90 and 4.88 billion parameters in bf16, and 44.8 million of an adapter with all it needs.
+    # 11.90 and 4.88 billion parameters in bf16, and 44.8 million of an adapter under training.
     assert steps.least / 1e9 == pytest.approx(2 * (11.90 + 4.885) + 0.0448 * 20, abs=0.05)
     assert steps.total < 0.92 * 80 * 2**30
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""What jobs ask of SLURM, and whether it could ever grant that."""
+"""The jobs' requests to SLURM, and whether SLURM could ever grant them."""
 
 import re
 import shlex
@@ -112,7 +112,7 @@ def test_what_a_node_has_is_granted(request_):
         (asking(partition="cpu", gpus=1), "there are none a node"),
         (asking(cpus=97), "97 CPUs .* 96 at most"),
         (asking(mem_mb=1_500_001), "MB of memory"),
-        # 64 CPUs are on the nodes with eight GPUs alone, and those have both.
+        # Only the nodes with eight GPUs have 64 CPUs.
         (asking(partition="mixed", minutes=60, gpus=8, gpu_model="a100", cpus=65), "64 at most"),
     ],
 )
@@ -146,7 +146,7 @@ def test_all_of_a_node_is_granted_and_no_bit_more(minutes, cpus, memory, gpus, w
     ],
 )
 def test_a_request_is_what_the_executor_submits(resources):
-    """Its own command says the same, flag by flag."""
+    """The request equals the flags of the executor's own command."""
     common = {"slurm_partition": "p", "runtime": 90, "mem_mb": 8000}
     request = request_of({**common, **resources}, threads=3)
 

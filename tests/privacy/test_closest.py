@@ -1,4 +1,4 @@
-"""The closest training image against all pairs in float64."""
+"""The closest training image, compared with a search over all pairs in float64."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ ARITHMETICS = [InFloat32, InBfloat16]
 
 @pytest.fixture(params=ARITHMETICS)
 def arithmetic(request, monkeypatch):
-    """Both arithmetics, whichever this machine would choose; torch emulates what it lacks."""
+    """Both arithmetics, whichever this machine would choose; torch emulates a missing one."""
     monkeypatch.setattr(closest, "multiplies_bfloat16", lambda device: request.param is InBfloat16)
 
 
@@ -52,7 +52,7 @@ def test_is_the_closest_of_all_pairs(offset, k, small_blocks):
 
 @pytest.mark.usefixtures("arithmetic")
 def test_a_copy_is_at_zero_and_a_near_copy_is_not_taken_for_it(small_blocks):
-    """Two references differ from the query by less than float32 products can tell."""
+    """Two references differ from the query by less than float32 products can resolve."""
     rng = np.random.default_rng(1)
     references = (10 * rng.standard_normal((200, 64))).astype(np.float32)
     queries = references[[5, 150]].copy()
@@ -103,7 +103,7 @@ def test_more_candidates_than_are_kept_open(small_blocks, monkeypatch):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 400), st.integers(-20, 20), st.integers(0, 99))
 def test_products_are_wrong_by_less_than_their_bound(kind, d, spread, seed):
-    """Lengths over many orders of magnitude, copies among them."""
+    """Vectors have norms over many orders of magnitude, with copies among them."""
     rng = np.random.default_rng(seed)
     x, y = (rng.standard_normal((n, d)) * 2.0 ** rng.integers(-9, 9, (n, 1)) for n in (12, 20))
     x, y = (torch.from_numpy(points * 2.0**spread).float() for points in (x, y))
@@ -118,7 +118,7 @@ def test_products_are_wrong_by_less_than_their_bound(kind, d, spread, seed):
 
 @pytest.mark.parametrize("kind", ARITHMETICS)
 def test_bounds_of_products_are_narrow(kind):
-    """Else every pair would be a candidate."""
+    """With wide bounds every pair would be a candidate."""
     rng = np.random.default_rng(0)
     x, y = (torch.from_numpy(rng.standard_normal((50, 768))).float() for _ in range(2))
     products = kind(x, (50, 50))

@@ -1,4 +1,4 @@
-"""The attacker's quality against scikit-learn, and what chance gives."""
+"""The attacker's quality, compared with scikit-learn and with chance."""
 
 import numpy as np
 import pandas as pd
@@ -90,7 +90,7 @@ def test_without_two_radiographs_of_a_patient_there_is_no_auc():
 
 
 def test_the_site_alone_does_not_count_as_telling_patients_apart():
-    """Patients all alike, of two sites that differ: only the site can be told."""
+    """All patients are alike and the two sites differ: only the site can be recognised."""
     rng = np.random.default_rng(5)
     patients = np.repeat(np.arange(40), 3)
     sites = np.where(patients < 20, "a", "b")

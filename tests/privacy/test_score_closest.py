@@ -1,4 +1,4 @@
-"""The record of closest training images: who is named, and what counts as memorised."""
+"""The record of closest training images: named patients, and images that count as memorised."""
 
 import stat
 
@@ -67,7 +67,7 @@ def test_as_many_matches_as_asked_are_kept_the_closest_first(world):
 
 
 def test_a_copy_of_another_patient_is_found_though_its_prompt_is_not(world):
-    """The pairwise protocol cannot see it: every prompt gives the next patient away."""
+    """Pairwise scores cannot detect it: each prompt's image copies the next patient."""
     other = (world.own + 1) % PATIENTS
     world.give(images_of(other), world.latent[other], world.reid[other])
     record, pairs = run(world)
@@ -78,7 +78,7 @@ def test_a_copy_of_another_patient_is_found_though_its_prompt_is_not(world):
 
 
 def test_distances_by_hand_and_authenticity(world):
-    """One training image in the middle; images on both sides of half its distance to the next."""
+    """An image nearer to a training image than that one's neighbour is not authentic."""
     world.latent = np.zeros((PATIENTS, 8), np.float32)
     world.latent[:, 0] = [0, 2, 10, 20, 30, 40]
     latent = np.zeros((len(world.pairs), 8), np.float32)
