@@ -21,15 +21,15 @@ def test_test_sets_are_drawn_by_patient_and_are_the_same_for_the_same_seed():
 
 
 def arms(rng, runs, seed_sd, patient_sd, effects, sets):
-    """Two arms without a difference: `runs` trainings each, scores of the same patients' images.
+    """Draw two arms of equal expectation: scores of the same patients' images in each run.
 
     Args:
-        rng: draws them.
-        runs: training runs of each arm.
-        seed_sd: what a seed adds to all scores of a run.
-        patient_sd: what an arm adds to a patient, beyond what all arms have in common.
-        effects: what all arms have in common, and whose image it is: (n,) and (n,).
-        sets: (draws, n) how often each image counts.
+        rng: Random generator.
+        runs: Training runs of each arm.
+        seed_sd: Standard deviation of a run's effect on all its scores.
+        patient_sd: Standard deviation of an arm's effect on a patient.
+        effects: The effects that both arms share, (n,), and the patient of each image, (n,).
+        sets: Bootstrap weights of the images, (draws, n).
     """
     scores, patients = effects
     for _ in range(2):
@@ -40,7 +40,7 @@ def arms(rng, runs, seed_sd, patient_sd, effects, sets):
 
 
 def gains_of_equal_arms(runs, seed_sd, patient_sd, simulations):
-    """Yield the value and the gain of every simulation; the truth is 0.6 and 0."""
+    """Yield the value and the gain of every simulation; the true ones are 0.6 and 0."""
     patients = np.repeat(np.arange(60), 3)
     sets = np.concatenate(list(patient_draws(patients, 100, seed=5)))
     for seed in range(simulations):
@@ -55,7 +55,7 @@ def gains_of_equal_arms(runs, seed_sd, patient_sd, simulations):
 @pytest.mark.parametrize("runs", [2, 3, 5, 10])
 @pytest.mark.parametrize(("seed_sd", "patient_sd"), [(0.05, 0.01), (0.005, 0.1), (0.02, 0.1)])
 def test_intervals_cover_and_no_direction_is_claimed(runs, seed_sd, patient_sd, simulations):
-    """Whether seeds or patients dominate, of few runs and of many."""
+    """Seeds or patients dominate the variance, with few and with many runs."""
     covered = np.zeros(2)
     claimed = 0
     for value, gain in gains_of_equal_arms(runs, seed_sd, patient_sd, simulations):
@@ -131,7 +131,7 @@ def test_mean_spread_and_gain_by_hand():
 
 
 def test_a_gain_has_satterthwaites_degrees_of_freedom_by_hand():
-    """The variances of patients, own and the baseline's seeds are 0.01, at 4, 1 and 1 degrees."""
+    """Patients, own seeds and the baseline's have variances of 0.01, at 4, 1 and 1 degrees."""
     augmented = Measured(np.array([0.4, 0.6]), np.array([[0.4, 0.6], [0.4, 0.6]]) + 0.1)
     real = Measured(np.array([0.3, 0.5]), np.array([[0.4, 0.4], [0.4, 0.4]]))
     gain = values_of("auroc", augmented, real, direction="higher", n=7, patients=5)[2]

@@ -1,4 +1,4 @@
-"""InceptionV3 and DenseNet-121: against functional forms written from the papers' tables."""
+"""InceptionV3 and DenseNet-121, compared with functional forms after the papers' tables."""
 
 import pickle
 import sys
@@ -24,7 +24,7 @@ NETWORKS = {"inception_v3": InceptionV3, "densenet_121": DenseNet121}
 
 
 def randomised(name):
-    """A network with random weights and running statistics of its own."""
+    """Return a network with random weights and random running statistics."""
     torch.manual_seed(0)
     network = NETWORKS[name]().eval()
     for module in network.modules():
@@ -170,7 +170,7 @@ def test_networks_are_their_functional_forms(name, form, shape, width, weights):
 
 def test_tensorflows_bilinear_by_hand():
     pixels = np.array([[0, 10], [20, 30]], np.uint8)[..., None]
-    # Rows and columns at 0, 0.5, 1, 1.5 of the input; beyond the last pixel it repeats.
+    # Rows and columns at 0, 0.5, 1, 1.5 of the input; the last pixel repeats beyond the edge.
     rows = [[0, 5, 10, 10], [10, 15, 20, 20], [20, 25, 30, 30], [20, 25, 30, 30]]
     assert np.array_equal(resize_bilinear(pixels, 4)[..., 0], rows)
     large = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
@@ -241,7 +241,7 @@ def test_batch_counters_of_inception_may_be_absent(states, tmp_path):
 
 
 def pickled_model(path, legacy):
-    """A model object as torchxrayvision publishes it, of a class that is gone when it is read."""
+    """Write a model object as torchxrayvision publishes it, of a class that no longer exists."""
     module = types.ModuleType("torchxrayvision_stand_in")
     module.DenseNet = type("DenseNet", (DenseNet121,), {"__module__": module.__name__})
     sys.modules[module.__name__] = module

@@ -1,6 +1,6 @@
-"""Tables as they come, and as they leave: odd ids, odd cells, odd labels, names that are formulas.
+"""Tables that are read or written with odd ids, cells and labels, or names that are formulas.
 
-A row is an input and what becomes of it.
+A row is an input and its result.
 """
 
 import csv
@@ -25,7 +25,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest
 
 CELLS = [
-    # a cell, what is written
+    # a cell, its written form
     ("=1+1", "'=1+1"),
     ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
     ("+1+1", "'+1+1"),
@@ -93,7 +93,7 @@ def test_a_table_keeps_its_numbers_and_their_kinds():
 
 
 IDS = [
-    # a column of ids, what is said (nothing of a sound one)
+    # a column of ids, words of the fault (None for a valid one)
     (["P001", "P002", "P001"], None),
     (["1", "01", "10"], None),
     (["a-1", "a_1", "a.1"], None),
@@ -157,7 +157,7 @@ FINDING_FLAGS += ["--finding", "Pleural Effusion=Effusion", "--finding", "Edema=
 
 
 def built(folder: Path, rows: list[list[str]], *flags: str) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The manifest by image, and the reasons of the attrition by step."""
+    """Build the manifest; return it by image, and the attrition's reasons by step."""
     text = io.StringIO()
     csv.writer(text).writerows([HEADER, *rows])
     (folder / "metadata.csv").write_text(text.getvalue(), encoding="utf-8")
@@ -181,7 +181,7 @@ def changed(*cells: tuple[int, str, str]) -> list[list[str]]:
 
 
 BAD_CELLS = [
-    # changed cells (row from 0, column, value), what is said, the row in the file
+    # changed cells (row from 0, column, value), words of the message, the row in the file
     ([(1, "person", "ann ")], "person 'ann ' has blanks around it", 3),
     ([(3, "person", "ANN")], "person 'ANN' and 'ann' differ only in blanks, case", 5),
     ([(3, "person", "an n")], "person 'an n' and 'ann' differ only in blanks, case", 5),
@@ -212,7 +212,7 @@ def test_a_bad_cell_is_refused_with_its_row(tmp_path, cells, said, row):
 
 
 CAPTIONS = [
-    # a caption's cell, what the manifest has
+    # a caption's cell, its value in the manifest
     ("nan", None),
     ("NaN", None),
     ("N/A", None),
@@ -299,12 +299,12 @@ def test_a_filled_column_is_not_one_that_says_nothing(tmp_path):
 
 
 def picture(name: str) -> Image.Image:
-    """16 x 16 gray pixels that follow from a name."""
+    """Draw 16 x 16 gray pixels, determined by the name."""
     return Image.frombytes("L", (16, 16), hashlib.sha256(name.encode()).digest() * 8)
 
 
 def saved(folder: Path, **images: str) -> pd.DataFrame:
-    """A manifest of images: `a_test="x"` is image a of patient a in the test split, showing x."""
+    """Write a manifest: `a_test="x"` is image a of patient a in the test split, with picture x."""
     rows = []
     for name, shown in images.items():
         image, split = name.split("_")
@@ -322,7 +322,7 @@ def saved(folder: Path, **images: str) -> pd.DataFrame:
 
 
 COPIES = [
-    # images by split and what they show, how they are compared, the groups
+    # images by split with their pictures, the kind of comparison, the groups
     ({"a_test": "x", "b_train": "y"}, "files", []),
     ({"a_test": "x", "b_train": "y"}, "pixels", []),
     ({"a_test": "x", "b_train": "x"}, "files", ["ab"]),
@@ -348,7 +348,7 @@ def test_copies_are_found(tmp_path, images, compare, groups):
 
 
 SHARES = [
-    # images, the share that is let pass, test images in another split, refused
+    # images, the accepted share, the test images that recur in another split, whether refused
     ({"a_test": "x", "b_train": "x"}, 0.001, "1 of 1", True),
     ({"a_test": "x", "b_validate": "x"}, 0.001, "1 of 1", True),
     ({"a_test": "x", "b_test": "y", "c_train": "y"}, 0.49, "1 of 2", True),
@@ -394,7 +394,7 @@ def test_a_copy_in_a_folder_stops_its_cohort(tmp_path):
 
 
 HEAD, ROW = "file,person,größe", "a.png,Jörg,9"
-# name: the bytes of a CSV file of which `file` and `person` are read, words of the refusal
+# name: the bytes of a CSV file with the columns `file` and `person`, words of the refusal
 FILES = {
     "Latin-1": (f"{HEAD}\n{ROW}\n".encode("latin-1"), ("not UTF-8", "iconv -f WINDOWS-1252")),
     "UTF-16": (f"{HEAD}\n{ROW}\n".encode("utf-16"), ("not UTF-8", "iconv -f UTF-16")),

@@ -1,4 +1,4 @@
-"""The world's CheXbert reads captions that it never saw, and is the same bytes every time."""
+"""The world's CheXbert labels unseen captions, and its file is reproducible."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The embedded world's pseudo-labeller: published layout, reproducible, drawing two classes."""
+"""The embedded world's pseudo-labeller: published layout, reproducible, two segmented classes."""
 
 from pathlib import Path
 

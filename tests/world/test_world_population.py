@@ -1,4 +1,4 @@
-"""Patients, findings and splits have the shares they should."""
+"""Patients, findings and splits have the intended frequencies."""
 
 from collections import defaultdict
 

@@ -1,4 +1,4 @@
-"""The metrics of the test set and of drawn ones against scikit-learn, and what is undefined."""
+"""Metrics of the test set and its bootstrap draws against scikit-learn, and undefined metrics."""
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from workflow_scripts.downstream.outcomes import Outcomes
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=4, max_size=30), st.integers(0, 99))
 def test_drawn_metrics_equal_those_of_the_repeated_rows(scores, seed):
-    """Ties included: an image that counts three times is three images."""
+    """It includes ties: an image of weight three equals three images."""
     generator = np.random.default_rng(seed)
     n = len(scores)
     labels = generator.integers(0, 2, (n, 1)).astype(np.float32)
@@ -51,7 +51,7 @@ def test_images_of_few_patients_widen_the_interval():
 
 
 def delong_variance(labels, scores):
-    """DeLong's variance of the AUROC, from all pairs (DeLong et al., Biometrics 1988)."""
+    """Return DeLong's variance of the AUROC, from all pairs (DeLong et al., Biometrics 1988)."""
     positive, negative = scores[labels == 1], scores[labels == 0]
     better = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
     return better.mean(1).var(ddof=1) / len(positive) + better.mean(0).var(ddof=1) / len(negative)
@@ -103,7 +103,7 @@ def test_nothing_defined_gives_a_mean_with_a_reason():
 
 
 def test_a_better_arm_gains_and_an_equal_one_gains_nothing():
-    """The same patients are drawn for both arms: what they share cancels."""
+    """The same patients are drawn for both arms, so that shared effects cancel."""
     generator = np.random.default_rng(4)
     n = 300
     patients = np.repeat(np.arange(n // 3), 3).astype(str)

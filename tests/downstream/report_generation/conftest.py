@@ -1,4 +1,4 @@
-"""A world of three findings, each a blob in its corner, and a tiny LLaVA-Rad that knows it."""
+"""A world of three findings, each a blob in its corner, and a tiny LLaVA-Rad trained on it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ INDICATIONS = (None, "Cough.", "Fever and pain for two days, evaluate.")
 
 
 def caption(labels: tuple[int, ...], wording: int = 0) -> str:
-    """Name what is present, one sentence each, in one of two wordings."""
+    """Name the positive findings, a sentence each, in one of two wordings."""
     named = [word for word, positive in zip(WORDS, labels, strict=True) if positive]
     if not named:
         return "The lungs are clear."
@@ -114,9 +114,9 @@ class World:
 
 
 def make_world(folder: Path, effort: float, n_patients: int = 120, seed: int = 0) -> World:
-    """Make patients with two images each; every fourth is tested on, every tenth validates.
+    """Make patients with two images each; every fourth is for test, every tenth for validation.
 
-    The effort is that of the training of the network to start from.
+    `effort` scales the training of the start network.
     """
     generator = np.random.default_rng(seed)
     rows, images = [], {}
@@ -151,13 +151,13 @@ def make_world(folder: Path, effort: float, n_patients: int = 120, seed: int = 0
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The cohort with a network to start from that has hardly learnt anything."""
+    """The cohort with a barely trained start network."""
     torch.set_num_threads(1)
     return make_world(tmp_path_factory.mktemp("blobs") / "world", effort=0.01)
 
 
 @pytest.fixture(scope="session")
 def taught_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The same with a network that has learnt to see and to write, which costs many seconds."""
+    """The cohort with a well-trained start network, whose training takes many seconds."""
     torch.set_num_threads(1)
     return make_world(tmp_path_factory.mktemp("taught") / "world", effort=0.3)

@@ -1,4 +1,4 @@
-"""CheXbert: its layout, its reading of a report, and micro-F1 on hand-computed values."""
+"""CheXbert: its layout, its labels of reports, and micro-F1 compared with values by hand."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def by_hand(state: dict[str, torch.Tensor], ids: list[int]) -> list[int]:
-    """BERT and the heads written out with einsum and softmax, for one report without padding."""
+    """Compute BERT and the heads by einsum and softmax, for one report without padding."""
     weights = {key.removeprefix("module."): value for key, value in state.items()}
 
     def get(name: str) -> torch.Tensor:
@@ -214,7 +214,7 @@ def test_the_heads_stand_in_the_order_of_the_published_weights():
 
 
 def test_wrong_keys_are_found_before_anything_is_loaded(files, monkeypatch):
-    """Preflight's check builds the network on the meta device; a job's loading says the same."""
+    """Preflight builds the network on the meta device; loading in a job gives the same message."""
     weights, bert = files
     chexbert.check(weights, bert)
     content = torch.load(weights, weights_only=True)

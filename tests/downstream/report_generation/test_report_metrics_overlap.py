@@ -1,4 +1,4 @@
-"""BLEU and ROUGE-L: hand-computed, and as the libraries have them on resampled corpora."""
+"""BLEU and ROUGE-L compared with values by hand, and with the libraries on resampled corpora."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Prompts, the queue of images, the rate, what each stage trains and what its loss counts."""
+"""Prompts, the queue of images, the learning rate, and each stage's parameters and loss."""
 
 import threading
 import time
@@ -95,7 +95,7 @@ def task_of(start, tokens, items, form="v1"):
 
 
 def asked_of(tokens, form="v1"):
-    """Return each prompt as text, the image as one placeholder, and its ids behind the image."""
+    """Return each prompt's text, with the image as a placeholder, and its ids after the image."""
     prompts = [list(ids) for ids in tokens.prompts(INDICATIONS, form).of(range(3))]
     ends = [len(ids) - ids[::-1].index(tokens.image_token) for ids in prompts]
     after = [ids[end:] for ids, end in zip(prompts, ends, strict=True)]
@@ -167,7 +167,7 @@ def test_what_exceeds_the_length_is_cut_and_counted(tokens):
     room=st.integers(1, 200),
 )
 def test_an_indication_never_takes_the_answers_room(tokens, indication, room):
-    """It keeps its first words, as many as fit, and the answer keeps most of the room."""
+    """The indication is cut to its first words that fit; the answer keeps most of the length."""
     plain = len(tokens.prompts([None], "v1").of([0])[0])
     tokenizer = ReportTokenizer(tokens.tokenizer, tokens.image_token, 16, plain + room)
     prompts = tokenizer.prompts([indication], "v1")
@@ -208,7 +208,7 @@ def test_a_text_with_the_images_placeholder_is_refused(tokens):
 
 
 class Counted(Squares):
-    """Squares that note what was decoded, and in which thread."""
+    """Squares that record which images are decoded, and in which thread."""
 
     def __init__(self, n: int, memory: int = 0, seconds: float = 0.0):
         self.decoded: list[int] = []
@@ -452,7 +452,7 @@ def test_the_projector_takes_the_last_block_but_one_without_the_class_token(kind
 
 @torch.no_grad()
 def test_reports_do_not_depend_on_who_is_in_the_batch(world, tokens, tmp_path):
-    """Greedy by hand, one image at a time, against batches of prompts of three lengths."""
+    """Compare greedy decoding of one image at a time with batches of prompts of three lengths."""
     folder = world.start / "released"
     network = load_llava(folder, torch.float32).eval()
     rows = world.manifest[world.manifest["split"] == "test"].head(7)
@@ -486,7 +486,7 @@ def test_reports_do_not_depend_on_who_is_in_the_batch(world, tokens, tmp_path):
 
 @torch.no_grad()
 def test_padding_before_a_prompt_changes_no_logit(start, tokens, items):
-    """What `generate` computes of a padded row, to within rounding."""
+    """Compare the logits that `generate` computes for a padded row, to within rounding."""
     network = load_llava(start, torch.float32).eval()
     prompts = tokens.prompts(INDICATIONS, "v1").of(range(3))
     squares = np.stack([transform(start).fit(item.open().convert("L")) for item in items])

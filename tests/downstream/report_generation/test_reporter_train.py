@@ -1,4 +1,4 @@
-"""The script on blobs: whether it sees the image, what it starts from, kills, leaks, refusals."""
+"""The script on images of blobs: use of the image, starts, killed runs, leaks, refused inputs."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ COMMAND = [sys.executable, "-m", "workflow_scripts.downstream.report_generation.
 
 
 def found(reports: pd.Series) -> np.ndarray:
-    """Return which findings reports name, bool (n, 3)."""
+    """Return the findings that each report names, bool (n, 3)."""
     return np.array([[word in report for word in WORDS] for report in reports])
 
 
@@ -43,7 +43,7 @@ def losses_of(run: dict) -> list[float]:
 
 
 def tokenizer_of(folder: Path) -> ReportTokenizer:
-    """Return the tokenizer of a start, as the script makes it."""
+    """Return the tokenizer of a start network, built as in the script."""
     config = read_llava_config(folder)
     image = int(config["image_token_index"])
     return ReportTokenizer(load_tokenizer(folder), image, image_tokens(config), 320)
@@ -86,7 +86,7 @@ def test_every_captioned_test_image_is_described_once_and_privately(world, real_
 # (test_reporter_parts.py).
 @pytest.mark.full
 def test_a_generator_that_sees_the_image_beats_one_that_does_not(taught_world, tmp_path):
-    """Blind twice: reports of other images, and training on reports of other images."""
+    """Two blind generators: reports of other images, and training on reports of other images."""
     world = taught_world
     outcomes = read_outcomes(world.run("real"))
     rows, losses = outcomes.rows, losses_of(outcomes.run)
@@ -113,7 +113,7 @@ def test_a_generator_that_sees_the_image_beats_one_that_does_not(taught_world, t
 
 @pytest.mark.full
 def test_a_generator_reads_the_indication(taught_world, tmp_path):
-    """No image tells anything: reports, of the test images too, follow the indication alone."""
+    """All reports, also of test images, depend on the indication and not on the image."""
     world = taught_world
     manifest = world.manifest.copy()
     captions = np.random.default_rng(0).permutation(manifest["report"])

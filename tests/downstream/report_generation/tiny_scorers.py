@@ -1,9 +1,9 @@
-"""Tiny random RadGraph, GREEN and RaTEScore in their published layouts, and what the packages say.
+"""Make tiny random RadGraph, GREEN and RaTEScore in their published layouts, and their scores.
 
     PYTHONPATH=.venv/reports python tests/downstream/report_generation/tiny_scorers.py FOLDER
 
 writes FOLDER/{bert,radgraph,green,rate_ner,biolord}/ and, for the pairs in FOLDER/reports.json,
-FOLDER/expected.json: the packages' own scores, each called as its documentation has it.
+FOLDER/expected.json: the packages' own scores, each called as in its documentation.
 """
 
 import json
@@ -93,7 +93,7 @@ def write_green(root: Path) -> None:
 
 
 def write_radgraph(root: Path) -> None:
-    """Write an archive as it is unpacked: its settings name the BERT as a hub does."""
+    """Write the files of the unpacked archive; its settings name the BERT by its hub name."""
     folder = root / "radgraph"
     (folder / "vocabulary").mkdir(parents=True)
     bert = {"type": "pretrained_transformer_mismatched", "max_length": 512, "model_name": "hub/x"}
@@ -145,7 +145,7 @@ def write_radgraph(root: Path) -> None:
 
 
 def _radgraph(root: Path, kind, **settings):
-    """Build one of the package's classes over files whose settings name the local BERT."""
+    """Build a class of the package on files whose settings name the local BERT."""
     cache = root / "cache" / "radgraph"
     if not cache.exists():
         cache.mkdir(parents=True)

@@ -1,6 +1,6 @@
-"""The pseudo-labeller: every tensor of its file is wanted and fits, and it draws what CXAS draws.
+"""The pseudo-labeller: every tensor of its file is used, and its masks equal those of CXAS.
 
-tests/originals compares it with CXAS's own code on the published size.
+tests/originals compares it with CXAS's own code at the published size.
 """
 
 from argparse import Namespace
@@ -99,7 +99,7 @@ def test_files_that_are_no_weights_are_refused(state, tmp_path):
 
 
 def reference(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Compute all logits with functions alone, the last layer at the images' size."""
+    """Compute all logits with functional calls, the last layer at the images' size."""
 
     def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
         weight = state[f"{name}.weight"]
@@ -185,7 +185,7 @@ class Ran:
 def test_a_training_checkpoint_is_refused_and_converted_without_its_code(
     state, higher, tmp_path, capsys
 ):
-    """Arguments, numpy objects, other layers stand beside the weights; some lie a level higher."""
+    """The file has arguments, NumPy objects and other layers, too; the names vary by one level."""
     source, target = tmp_path / "published.pth", tmp_path / "converted.safetensors"
     named = {
         f"module.{key.replace('backbone.backbone.', 'backbone.') if higher else key}": value

@@ -1,4 +1,4 @@
-"""Dice against hand-computed values, as a property, and on literally redrawn test sets."""
+"""Dice against values by hand, its properties, and its values on resampled test sets."""
 
 import numpy as np
 import pytest

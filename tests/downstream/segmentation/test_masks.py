@@ -1,4 +1,4 @@
-"""The file of masks, and masks cut as images are."""
+"""The file of masks, and masks cropped as their images are."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_a_mask_of_the_labellers_square_covers_the_same_place(width: int, height
     mask = mask_square(squashed, (width, height), 64)
     expected = mask_square(as_image(blob(width, height)), (width, height), 64)
     assert 2 * (mask & expected).sum() / (mask.sum() + expected.sum()) > 0.98
-    if width != height:  # without the crop it would lie elsewhere
+    if width != height:  # without the crop the mask would be displaced
         wrong = mask_square(squashed, (512, 512), 64)
         assert 2 * (wrong & expected).sum() / (wrong.sum() + expected.sum()) < 0.95
 
