@@ -21,7 +21,7 @@ def site_on_path(monkeypatch):
 
 
 def keys_of(value, path=""):
-    """Every dotted key of a config's mappings."""
+    """Yield every dotted key of a config's mappings."""
     for name, below in value.items() if isinstance(value, dict) else ():
         key_path = f"{path}.{name}" if path else name
         yield key_path

@@ -1,4 +1,4 @@
-"""What the original libraries make of the same weights and images; runs in a process of its own.
+"""Compute the outputs of the original libraries for weights and images, in a subprocess.
 
     PYTHONPATH=.venv/originals python tests/originals/compute.py densenet_121 FOLDER
 
@@ -174,7 +174,7 @@ def fid(folder: Path) -> dict[str, float]:
 
 
 def randomise(network: torch.nn.Module) -> None:
-    """Give convolutions and batch norms weights that let the picture through, as training would."""
+    """Randomise convolutions and batch norms so that the image keeps its contrast."""
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)

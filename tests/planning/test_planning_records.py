@@ -1,4 +1,4 @@
-"""Where records lie, by hand."""
+"""Paths of records, compared with paths by hand."""
 
 from workflow_scripts.planning.records import (
     downstream_records,
