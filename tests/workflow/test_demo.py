@@ -1,6 +1,6 @@
-"""The demo tells the truth: what must hold of its tables, records and reruns.
+"""Properties that tables, records and reruns of the demo must have.
 
-All tests look at one run of `make demo` in a fresh checkout.
+All tests share one run of `make demo` in a new checkout.
 """
 
 import contextlib
@@ -95,7 +95,7 @@ def test_real_beats_tuned_beats_untrained_beats_noise(demo, metric):
 
 @pytest.mark.parametrize("metric", ["fid", "kid"])
 def test_copies_of_what_the_prompts_ask_for_read_zero(demo, metric):
-    """The whole test set, which was not asked for, is farther."""
+    """The whole test set is farther away, as the prompts describe only a part of it."""
     assert value(demo, "fidelity", "training_copies", metric) == pytest.approx(0, abs=1e-6)
     assert abs(value(demo, "fidelity", "training_copies", f"{metric}_test_set")) > 1e-5
 
@@ -222,7 +222,7 @@ def test_blurred_images_cost_dice_copies_do_not_and_the_labeller_is_good(demo):
     assert gains["training_copies"].value == pytest.approx(0, abs=0.06)
     assert gains["blurred_real"].interval[1] < gains["training_copies"].interval[0] - 0.05
     assert gains["noise"].interval[1] < 0
-    # Topology survives the blur, texture does not: the findings are still told.
+    # Topology survives the blur, texture does not: the findings can still be recognised.
     auroc = read_record(demo / "results/downstream/classification/augmented/blurred_real.json")
     assert gains["blurred_real"].value < auroc.get("auroc_gain").value - 0.05
 
@@ -433,7 +433,7 @@ def test_a_models_name_in_tables_plans_the_joins_alone(demo):
 
 @contextlib.contextmanager
 def edited(demo, *names, add="\n_EDITED = 1\n"):
-    """Scripts of the demo's checkout with something added to each, put back in the end."""
+    """Append a line to scripts of the demo's checkout; restore them at the end."""
     before = {name: (demo / "workflow_scripts" / name).read_text() for name in names}
     try:
         for name, text in before.items():
@@ -504,7 +504,7 @@ OF_IMAGES = {
             | {"privacy_score", "privacy_lenses", "tables_riskiest"}
             | {"downstream_score_reports", *FROM_RECORDS},
         ),
-        ("features/encoders/inception_v3.py", set()),  # the demo does not name it
+        ("features/encoders/inception_v3.py", set()),  # the demo does not use it
         (
             "downstream/gains.py",
             {f"downstream_score_{x}" for x in ("classifier", "segmenter", "labeller", "reports")}

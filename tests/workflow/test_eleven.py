@@ -132,7 +132,7 @@ def test_a_variant_with_captions_of_its_own_has_no_downstream_record(eleven):
 
 
 def test_what_jobs_loaded_is_what_their_rules_declare(eleven):
-    """Encoders and families are imported by name: rules add encoders, families rerun nothing."""
+    """Modules imported by name: rules declare encoders, while families rerun nothing."""
     code = Code(eleven)
     folder = Path("workflow_scripts")
     by_name = {

@@ -1,4 +1,4 @@
-"""Whose job each log of the SLURM executor is, as the table of costs takes it."""
+"""Assignment of the SLURM executor's logs to jobs, for the table of costs."""
 
 import csv
 import os
