@@ -1,10 +1,11 @@
-"""Features of patients who have many radiographs: the one source of every simulation of statistics.
+"""Simulated features of patients with several radiographs each, for every test of statistics.
 
-A radiograph's features are the sum of what its patient, its caption and the film itself give, in
-stated shares of the variance. A generated image follows its caption and owes nothing to the patient
-but what the caption says, so that a generator without a shift is perfect: one generated image alone
-is distributed as one radiograph alone. Images that a model makes for one patient may resemble one
-another beyond that (`World.answers`), as those of similar captions do.
+A radiograph's features are the sum of a patient effect, a caption effect and noise of the film
+itself. Each has a given share of the variance. A generated image shares the caption effect with the
+radiographs of its caption, but not the patient effect. A generator without a shift is therefore
+perfect: a single generated image has the distribution of a single radiograph. Images that a model
+makes for one patient may be correlated beyond that (`World.answers`), as those of similar captions
+are.
 """
 
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Cohort:
-    """The radiographs of a cohort and its captions.
+    """The radiographs and the captions of a cohort: n radiographs, c captions, d features.
 
     Attributes:
-        features: (n, d).
-        patients: (n,), who is shown.
-        captions: (n,), the number of each radiograph's caption.
-        effects: (c, d), what each caption gives its images.
-        asked: (c,), the patient of each caption: that of the prompt which asks it.
+        features: Features of the radiographs, (n, d).
+        patients: The patient whom each radiograph shows, an index, (n,).
+        captions: The caption of each radiograph, an index below c, (n,).
+        effects: The caption effects, (c, d).
+        asked: The patient of each caption, and so of the prompt with this caption, (c,).
     """
 
     features: np.ndarray
@@ -33,13 +34,13 @@ class Cohort:
 
 @dataclass(frozen=True)
 class World:
-    """How features vary.
+    """The components of variance of the features; their total variance is 1.
 
     Attributes:
-        dimensions: d.
-        icc: share of the variance that the images of one patient have in common, 0 to 1.
-        caption: share that the images of one caption have in common, generated ones among them.
-        freedom: degrees of freedom of Student's t, above 2, for heavy tails; None for Gaussians.
+        dimensions: Number of features, d.
+        icc: Intraclass correlation: the patient effect's share of the variance, 0 to 1.
+        caption: The caption effect's share of the variance, 0 to 1 - icc.
+        freedom: Degrees of freedom of Student's t, above 2, for heavy tails; None for Gaussians.
     """
 
     dimensions: int = 8
@@ -57,21 +58,21 @@ class World:
         """Draw the radiographs of a cohort.
 
         Args:
-            rng: draws them.
-            patients: how many.
-            images: of each patient, or of all alike.
-            captions: different captions of each patient, which recur among the patient's
-                radiographs; None for one each.
+            rng: Random generator.
+            patients: Number of patients.
+            images: Number of radiographs per patient, one number for all or (patients,).
+            captions: Number of distinct captions per patient, which recur among the patient's
+                radiographs; None for a caption per radiograph.
         """
         counts = np.broadcast_to(images, patients)
         shown = np.repeat(np.arange(patients), counts)
         film = np.concatenate([np.arange(count) for count in counts])
-        own = film if captions is None else film % captions
-        pairs, of = np.unique(np.column_stack([shown, own]), axis=0, return_inverse=True)
-        of, asked = of.ravel(), pairs[:, 0]
+        within = film if captions is None else film % captions
+        pairs, numbers = np.unique(np.column_stack([shown, within]), axis=0, return_inverse=True)
+        numbers, asked = numbers.ravel(), pairs[:, 0]
         effects = self._noise(rng, len(asked))
-        features = self._mixed(self._noise(rng, patients)[shown], effects[of], rng)
-        return Cohort(features, shown, of, effects, asked)
+        features = self._mixed(self._noise(rng, patients)[shown], effects[numbers], rng)
+        return Cohort(features, shown, numbers, effects, asked)
 
     def answers(
         self,
@@ -81,14 +82,14 @@ class World:
         together: bool = False,
         shift: float = 0.0,
     ) -> np.ndarray:
-        """Return a model's image of each caption, (c, d): a perfect generator's, but for the shift.
+        """Return the features of one generated image per caption, (c, d).
 
         Args:
-            rng: draws them.
-            cohort: whose captions are asked.
-            together: whether what a model's images owe to a patient is one draw for all images of
-                this patient (their correlation is the ICC) or a new draw for each image.
-            shift: of every feature.
+            rng: Random generator.
+            cohort: The cohort with the captions.
+            together: Draw the patient effect once for all generated images of a patient, whose
+                correlation is then the ICC. By default it is drawn for each image.
+            shift: Added to every feature; the generator is perfect at 0.
         """
         count = len(cohort.asked)
         patient = self._noise(rng, count)
@@ -99,13 +100,14 @@ class World:
     def repeats(
         self, rng: np.random.Generator, cohort: Cohort, images: np.ndarray, share: float
     ) -> np.ndarray:
-        """Return images of which some are near copies of the first radiograph of their caption.
+        """Replace some images by near copies of the first radiograph of their caption, (c, d).
 
         Args:
-            rng: draws which, and what is new of a copy: a tenth of the radiographs' deviation.
-            cohort: whose captions are asked.
-            images: (c, d), one of each caption.
-            share: of the captions, 0 to 1: the same for all images only where it is 0 or 1.
+            rng: Draws which images are replaced, and the noise added to a copy, whose standard
+                deviation is a tenth of the radiographs'.
+            cohort: The cohort with the captions.
+            images: One generated image per caption, (c, d).
+            share: Probability that an image is replaced, 0 to 1.
         """
         first = np.unique(cohort.captions, return_index=True)[1]
         copies = cohort.features[first] + 0.1 * self._noise(rng, len(images))
@@ -128,14 +130,14 @@ class World:
         noise: np.ndarray = rng.standard_normal((count, self.dimensions))
         if self.freedom is None:
             return noise
-        # Student's t in all directions at once, of variance 1.
+        # Multivariate Student's t, scaled to variance 1.
         return noise * ((self.freedom - 2) / rng.chisquare(self.freedom, (count, 1))) ** 0.5
 
 
 def long_stays(rng: np.random.Generator, patients: int, mean: float) -> np.ndarray:
-    """Return how many images each patient has, (patients,): most few, some many, `mean` on average.
+    """Draw the number of images per patient, (patients,): few for most, many for some.
 
-    One and a geometric number, whose spread is about its mean.
+    The numbers are geometric from 1 on, with expectation `mean`, which is at least 1.
     """
     return rng.geometric(1 / mean, patients)
 
@@ -143,14 +145,19 @@ def long_stays(rng: np.random.Generator, patients: int, mean: float) -> np.ndarr
 def correlated(
     rng: np.random.Generator, patients: int, images: int | np.ndarray, icc: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return values of variance 1 about 0, (n,), those of one patient correlated, and who it is."""
+    """Draw values of mean 0 and variance 1, correlated by `icc` within a patient.
+
+    Returns:
+        The values, (n,), and the patient of each, an index, (n,).
+    """
     cohort = World(1, icc).cohort(rng, patients, images)
     return cohort.features[:, 0], cohort.patients
 
 
 def binomial_bound(runs: int, share: float) -> float:
-    """Return how often something of this probability may at most be seen in so many runs.
+    """Return the largest count of an event of probability `share` to accept in `runs` runs.
 
-    Three standard errors above; of coverage, its complement counts.
+    It is the expectation plus three standard errors. For the coverage of an interval, count the
+    misses.
     """
     return runs * share + 3 * (runs * share * (1 - share)) ** 0.5

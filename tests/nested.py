@@ -1,13 +1,19 @@
-"""One place of nested mappings and lists changed, as a fault in a file."""
+"""Change one entry of nested mappings and lists, to plant a fault in a file's content."""
 
 from typing import Any, Final
 
 GONE: Final = object()
-"""The value that takes a place away."""
+"""As the value of `put`: delete the entry."""
 
 
 def put(content: Any, place: str, value: Any) -> None:
-    """Set `content`'s place, its keys and list positions joined by dots; `GONE` takes it away."""
+    """Set or delete one entry of `content`, in place.
+
+    Args:
+        content: Nested mappings and lists.
+        place: Keys and list indices from the outside in, joined by dots.
+        value: The new value; `GONE` deletes the entry.
+    """
     *parents, last = place.split(".")
     for part in parents:
         content = content[_key(content, part)]

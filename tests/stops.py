@@ -1,6 +1,6 @@
-"""How a test stops a job halfway: SIGKILL in a process of its own, or an interrupt in this one.
+"""Ways to stop a job halfway: SIGKILL to a subprocess, or an interrupt in this process.
 
-A process of its own costs seconds of imports, so that most tests of the fast tier interrupt.
+A subprocess spends seconds on imports, so the fast tier mostly interrupts.
 """
 
 import signal
@@ -15,14 +15,15 @@ STOPS = ["interrupted", pytest.param("killed", marks=pytest.mark.full)]
 
 
 def stop(how, written, run, command, **options):
-    """Stop a job as soon as `written()`: `run()` by an interrupt, or `command` by SIGKILL.
+    """Stop a job as soon as `written()` is true.
 
     Args:
-        how: of STOPS.
-        written: whether the job has put what is awaited into place.
-        run: the job in this process.
-        command: the same job in a process of its own.
-        options: of that process.
+        how: One of STOPS: `interrupted` calls `run` and raises KeyboardInterrupt in it, `killed`
+            runs `command` and sends it SIGKILL.
+        written: Returns whether the awaited file or folder is in place.
+        run: The job as a function, for this process.
+        command: The same job as a command, for a subprocess.
+        options: Keyword arguments of `subprocess.Popen`.
     """
     if how == "killed":
         kill(written, command, **options)
@@ -31,7 +32,7 @@ def stop(how, written, run, command, **options):
 
 
 def kill(written, command, **options):
-    """Start a process and kill it as soon as `written()`, at whatever it is doing then."""
+    """Start a subprocess and send it SIGKILL as soon as `written()` is true."""
     words = [str(word) for word in command]
     with subprocess.Popen(words, stderr=subprocess.DEVNULL, **options) as process:
         while not written():
@@ -42,14 +43,14 @@ def kill(written, command, **options):
 
 
 def interrupt(written, run):
-    """Run a job and interrupt it behind the file or folder with which `written()` becomes true."""
+    """Run a job and interrupt it right after the rename that makes `written()` true."""
 
     def then_stop(place):
         def placed(path, target):
-            found = place(path, target)
+            moved = place(path, target)
             if written():
                 raise KeyboardInterrupt
-            return found
+            return moved
 
         return placed
 

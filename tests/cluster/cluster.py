@@ -1,10 +1,10 @@
-"""A private SLURM cluster on one machine: several nodes, three partitions, pretended GPUs.
+"""A private SLURM cluster on one machine: several nodes, three partitions, simulated GPUs.
 
 Real daemons (munged, MariaDB, slurmdbd, slurmctld, a slurmd for each node) run as the calling user
-on the loopback interface, with every file of theirs below one folder, so that nothing of a SLURM
-that the machine may have is read or changed. CPUs, memory and GPUs of the nodes are declared, not
-there: jobs are scheduled and accounted by what they ask for, and compute on the CPU. Nothing keeps
-a job to the memory that it asked for.
+on the loopback interface. All their files lie in one folder, so that an installed SLURM of the
+machine is neither read nor changed. CPUs, memory and GPUs of the nodes are declared and need not
+exist: jobs are scheduled and accounted by their requests, and compute on the CPU. The requested
+memory is not enforced.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ _DAEMONS: Final = (
 
 @dataclass(frozen=True)
 class Node:
-    """What a node says that it has."""
+    """The declared resources of a node."""
 
     name: str
     partition: str
@@ -66,7 +66,7 @@ NODES: Final = (
 
 
 class ClusterError(Exception):
-    """The cluster cannot be started, or does not do what was asked."""
+    """The cluster cannot be started, or a request to it failed."""
 
 
 def missing_programs() -> list[str]:
@@ -76,10 +76,10 @@ def missing_programs() -> list[str]:
 
 
 class Cluster:
-    """A cluster in a folder; `start` it, and `stop` it in the end.
+    """A cluster in a folder; call `start` before and `stop` after its use.
 
     Args:
-        folder: everything that the cluster writes lies there; `stop` removes it.
+        folder: Folder of all files of the cluster; `stop` removes it.
     """
 
     def __init__(self, folder: Path):
@@ -87,18 +87,18 @@ class Cluster:
 
     @property
     def conf(self) -> Path:
-        """The configuration, which SLURM_CONF names."""
+        """The configuration file, the value of SLURM_CONF."""
         return self.folder / "etc" / "slurm.conf"
 
     @property
     def running(self) -> bool:
-        """Whether this folder holds a cluster that runs."""
+        """Whether the cluster of this folder runs."""
         return self._state_file.exists() and _alive(self._state()["pids"].get("slurmctld", -1))
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return an environment in which SLURM's commands speak to this cluster.
+        """Return an environment in which SLURM's commands use this cluster.
 
-        Snakemake's job step forgets SLURM_CONF before it calls srun: a wrapper sets it again.
+        Snakemake's job step unsets SLURM_CONF before it calls srun: a wrapper sets it again.
         """
         env = dict(os.environ if base is None else base)
         env["SLURM_CONF"] = str(self.conf)
@@ -117,7 +117,7 @@ class Cluster:
             raise ClusterError(f"{self.folder} is not empty: stop the cluster that is there first")
         for name in ("etc", "bin", "log", "state", "dev"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        # Sockets have a path of 107 characters at most.
+        # The path of a socket has at most 107 characters.
         sockets = Path(tempfile.mkdtemp(prefix="cluster-"))
         sockets.chmod(0o755)  # munged refuses a folder that its clients cannot enter
         names = ("slurmctld", "slurmdbd", "mariadb", *(node.name for node in NODES))
@@ -138,17 +138,17 @@ class Cluster:
             raise
 
     def stop(self, *, keep_logs: bool = False, seconds: float = 30) -> None:
-        """Stop what `start` started, with the jobs that run, and remove the folder.
+        """Stop the daemons and all running jobs, and remove the folder.
 
-        Returns when all these processes have gone. Does nothing where no cluster was started;
-        leaves logs of one that failed to start.
+        It returns when all these processes have ended. It does nothing if no cluster was started,
+        and leaves the logs of one that failed to start.
 
         Args:
-            keep_logs: leave the logs where they are.
-            seconds: how long to wait for what SIGKILL was sent to.
+            keep_logs: Leave the logs in place.
+            seconds: Time limit for processes to end after SIGKILL.
 
         Raises:
-            ClusterError: a process does not go. The folder stays, so that `stop` can be repeated.
+            ClusterError: A process does not end. The folder stays, so that `stop` can be repeated.
         """
         if not self._state_file.exists():
             return
@@ -157,11 +157,11 @@ class Cluster:
         for process in self._processes_of_jobs():
             _kill(process, signal.SIGKILL)
         for name in reversed(list(state["pids"])):
-            _alive(state["pids"][name])  # reaps it where it is a child that has ended
-            # After a restart of the machine, its number may be another process's.
+            _alive(state["pids"][name])  # reaps a child that has ended
+            # After a restart of the machine, the pid may belong to another process.
             if state["pids"][name] in seen:
                 _end(state["pids"][name])
-        # What is left by now: steps of jobs, and what daemons have started in the meantime.
+        # What remains: steps of jobs, and processes that daemons have started in the meantime.
         deadline = time.monotonic() + seconds
         while left := {p: n for p, n in (seen | self._processes()).items() if _alive(p)}:
             seen |= left
@@ -180,17 +180,17 @@ class Cluster:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, command: list[str]) -> str:
-        """Run one of SLURM's commands and return what it prints.
+        """Run one of SLURM's commands and return its output.
 
         Raises:
-            ClusterError: it failed; with what it said.
+            ClusterError: The command failed; the message has its output.
         """
         done = subprocess.run(command, env=self.environment(), capture_output=True, text=True)
         if done.returncode:
             raise ClusterError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout
 
-    # What can happen to a cluster.
+    # Failures of a cluster.
 
     def start_controller(self) -> None:
         """Start slurmctld (again)."""
@@ -198,7 +198,7 @@ class Cluster:
         self._until("slurmctld answers", ["scontrol", "ping"])
 
     def kill_controller(self) -> None:
-        """Kill slurmctld; jobs go on."""
+        """Kill slurmctld; jobs continue."""
         _end(self._state()["pids"]["slurmctld"], signal.SIGKILL)
 
     def start_node(self, name: str) -> None:
@@ -206,14 +206,14 @@ class Cluster:
         self._daemon(name, ["slurmd", "-D", "-N", name])
 
     def kill_node(self, name: str, *, jobs_too: bool = True) -> None:
-        """Lose a node: its slurmd dies and so do its jobs, unless only the network is gone."""
+        """Kill a node's slurmd and, unless only its network is to fail, its jobs."""
         _end(self._state()["pids"][name], signal.SIGKILL)
         if jobs_too:
             for process in self._processes_of_jobs(name):
                 _kill(process, signal.SIGKILL)
 
     def pause_jobs(self, node: str) -> list[int]:
-        """Stop what the jobs of a node compute, as a hanging filesystem does; return who."""
+        """Pause the processes of a node's jobs, as a hanging filesystem does; return their pids."""
         paused = self._processes_of_jobs(node)
         paused = [pid for pid in paused if _name(pid) != "slurmstepd"]
         for pid in paused:
@@ -224,7 +224,7 @@ class Cluster:
         """Wait until all nodes are up.
 
         Raises:
-            ClusterError: they are not, in time.
+            ClusterError: They are not up in time.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -323,7 +323,7 @@ class Cluster:
         self.run([*client, _GRANTS])
 
     def _daemon(self, name: str, command: list[str]) -> None:
-        """Start a daemon in the foreground of a session of its own, and note its pid."""
+        """Start a daemon in the foreground of a new session, and record its pid."""
         with (self.folder / "log" / f"{name}.out").open("a") as out:
             process = subprocess.Popen(
                 command,
@@ -361,9 +361,9 @@ class Cluster:
         temporary.replace(self._state_file)
 
     def _processes(self) -> dict[int, str]:
-        """Return this cluster's processes by number, with their names: daemons, steps and jobs.
+        """Return the names of this cluster's processes by pid: daemons, steps and jobs.
 
-        A shell or a Snakemake that merely speaks to the cluster is none of them.
+        A shell or a Snakemake that only uses the cluster is not among them.
         """
         return {
             process: name
@@ -372,10 +372,10 @@ class Cluster:
         }
 
     def _processes_of_jobs(self, node: str | None = None) -> list[int]:
-        """Return the processes of this cluster's jobs (of one node); those that report them first.
+        """Return the pids of the jobs of this cluster or of one node, slurmstepds first.
 
-        A slurmstepd that outlives its job tells slurmctld that the job has ended, as no node does
-        that is lost.
+        A slurmstepd that outlives its job reports the job's end to slurmctld, which a lost node
+        cannot do.
         """
         steps, processes = [], []
         daemons = self._state()["pids"].values()
@@ -393,12 +393,12 @@ class Cluster:
         return steps + processes
 
     def _that_know_it(self) -> Iterator[tuple[int, str, dict[bytes, bytes]]]:
-        """Yield number, name and environment of processes whose SLURM_CONF is this cluster's."""
+        """Yield pid, name and environment of processes whose SLURM_CONF is this cluster's."""
         conf = str(self.conf).encode()
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit():
                 continue
-            with contextlib.suppress(OSError):  # it has ended, or is another user's
+            with contextlib.suppress(OSError):  # it has ended or belongs to another user
                 variables = dict(
                     entry.partition(b"=")[::2]
                     for entry in (folder / "environ").read_bytes().split(b"\0")
@@ -491,7 +491,7 @@ def _name(pid: int) -> str:
 
 
 def _node_of_step(process: Path) -> str:
-    """Return the node of a slurmstepd, told by the log that it has inherited from slurmd."""
+    """Return the node of a slurmstepd, read from the path of the log it inherits from slurmd."""
     for descriptor in (process / "fd").iterdir():
         with contextlib.suppress(OSError):
             name = descriptor.readlink().name
@@ -501,7 +501,7 @@ def _node_of_step(process: Path) -> str:
 
 
 def _free_ports(number: int) -> list[int]:
-    """Return ports that nobody listens on at the moment."""
+    """Return ports that are free at the moment."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for one in sockets:
@@ -515,9 +515,9 @@ def _kill(pid: int, signum: int) -> None:
 
 
 def _end(pid: int, signum: int = signal.SIGTERM, seconds: float = 15) -> None:
-    """End a process, by force where it takes too long, and wait until it has gone.
+    """End a process, after the time limit by SIGKILL, and wait until it has ended.
 
-    Gives up where it does not go by force either.
+    It gives up if SIGKILL does not end it either.
     """
     for last in (signum, signal.SIGKILL):
         _kill(pid, last)

@@ -1,9 +1,8 @@
-"""A profile as it is shipped, made to fit a machine without GPUs.
+"""A shipped profile, adapted to a machine without GPUs.
 
-Everything that decides where a job goes stays: partition, CPUs, memory, runtime and GPUs, which
-SLURM grants as it would elsewhere. The jobs themselves are told that they have none (`gpu: 0`) and
-compute on the CPU; the request goes by `gres` instead. Waiting times shrink to those of a small
-cluster.
+Everything that decides the placement of a job stays: partition, CPUs, memory, runtime and GPUs,
+which SLURM grants as on other clusters. GPUs are requested by `gres`; the jobs themselves get
+`gpu: 0` and compute on the CPU. Waiting times are reduced to those of a small cluster.
 """
 
 import re
@@ -28,7 +27,7 @@ def read_profile(path: Path) -> dict[str, Any]:
 
 
 def gpus_of_rules(rules: Path) -> dict[str, int]:
-    """Return how many GPUs each rule asks for, as the files of a folder say."""
+    """Return the number of GPUs that each rule in a folder of rules requests."""
     text = "".join(path.read_text() for path in sorted(rules.glob("*.smk")))
     blocks = re.findall(
         r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^(?:rule|checkpoint) |\Z)", text, re.M | re.S
@@ -38,11 +37,11 @@ def gpus_of_rules(rules: Path) -> dict[str, int]:
 
 
 def fit_to_machine(profile: dict[str, Any], gpus: dict[str, int]) -> dict[str, Any]:
-    """Return a profile that asks for the same and computes on the CPU.
+    """Return a profile with the same requests whose jobs compute on the CPU.
 
     Args:
-        profile: as shipped.
-        gpus: of each rule, where the profile does not say.
+        profile: The shipped profile.
+        gpus: GPUs of each rule, for rules without a number in the profile.
     """
     resources = {rule: dict(wanted) for rule, wanted in profile["set-resources"].items()}
     for rule, wanted in resources.items():
@@ -50,17 +49,17 @@ def fit_to_machine(profile: dict[str, Any], gpus: dict[str, int]) -> dict[str, A
             wanted["gres"] = f"gpu:{model}:{wanted.get('gpu') or gpus[rule]}"
             wanted["gpu"] = 0
     resources["finetune_train"]["cpu_processes"] = 2
-    threads = dict.fromkeys(resources, 1)  # the CPUs that are granted are not there
+    threads = dict.fromkeys(resources, 1)  # the granted CPUs do not exist
     return profile | SMALLER | {"set-resources": resources, "set-threads": threads}
 
 
 def write_profile(shipped: Path, folder: Path, **changes: Any) -> Path:
-    """Write the fitted form of a shipped profile's folder to another; return that folder.
+    """Write the adapted form of a shipped profile to a folder; return the folder.
 
     Args:
-        shipped: for example `profiles/slurm_h200`, in a checkout.
-        folder: is made.
-        changes: top-level keys to set otherwise, with `_` for `-`.
+        shipped: Folder of the profile in a checkout, for example `profiles/slurm_h200`.
+        folder: New folder.
+        changes: Other values of top-level keys, with `_` for `-`.
     """
     profile = fit_to_machine(
         read_profile(shipped / "config.yaml"), gpus_of_rules(shipped.parents[1] / "rules")

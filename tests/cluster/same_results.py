@@ -1,4 +1,4 @@
-"""Whether a run that something happened to left what the undisturbed run left."""
+"""Whether a disturbed run has the same results as an undisturbed one."""
 
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ FEATURES: Final = f"results/features/{MODEL}/test/rad_dino.h5"
 
 
 def start_training(cluster: Cluster, folder: Path, *flags: str) -> tuple[Run, Job]:
-    """Start fine-tuning anew; return once there is a checkpoint to go on from."""
+    """Start fine-tuning anew; return once it has written a checkpoint."""
     run = Run(cluster, folder, Path("fitted"), TUNED, flags=flags)
     job = run.job("finetune_train")
     progress = folder / f"results/finetune/{MODEL}/.progress"
@@ -39,7 +39,7 @@ def assert_same_tuning(folder: Path, reference: Path) -> None:
 
 
 def assert_same_images(folder: Path, reference: Path, name: str) -> None:
-    """Images and captions, byte for byte; a shard's metadata names the job that made it."""
+    """Compare images and captions byte for byte; a shard's metadata may name another job."""
     assert pq.read_table(folder / name).equals(pq.read_table(reference / name))
 
 
@@ -51,6 +51,6 @@ def assert_same_features(folder: Path, reference: Path, name: str) -> None:
 
 
 def assert_went_on(folder: Path, reference: Path) -> None:
-    """Fine-tuning did not begin anew, and gave what it gives undisturbed."""
+    """Assert that fine-tuning continued, with the result of an undisturbed run."""
     assert "continuing at" in (folder / f"logs/finetune/{MODEL}/span_1.log").read_text()
     assert_same_tuning(folder, reference)

@@ -1,4 +1,4 @@
-"""Snakemake on a cluster for tests: started, watched, interrupted, killed."""
+"""Runs of Snakemake on a test cluster: start, wait for, interrupt and kill them."""
 
 import os
 import signal
@@ -20,9 +20,9 @@ class Job:
     """A job that SLURM runs.
 
     Attributes:
-        id: SLURM's.
-        rule: Snakemake's, with the wildcards' values behind it.
-        node: where it runs.
+        id: SLURM's job id.
+        rule: Snakemake's rule, followed by the values of its wildcards.
+        node: The node that runs it.
     """
 
     id: str
@@ -31,16 +31,16 @@ class Job:
 
 
 class Run:
-    """A run of Snakemake in a checkout; what it says goes to a file.
+    """A run of Snakemake in a checkout; its output goes to a file.
 
     Args:
-        cluster: SLURM.
-        checkout: where to run.
-        profile: its folder, relative to the checkout.
-        targets: files or rules; nothing means all.
-        flags: of Snakemake.
-        config: config files, relative to the checkout.
-        environment: variables to set, for the jobs, too.
+        cluster: The SLURM cluster.
+        checkout: Working directory of the run.
+        profile: Folder of the profile, relative to the checkout.
+        targets: Files or rules; empty for all.
+        flags: Further flags of Snakemake.
+        config: Config files, relative to the checkout.
+        environment: Variables to set, which jobs inherit.
     """
 
     _all: ClassVar[list["Run"]] = []
@@ -76,18 +76,18 @@ class Run:
 
     @classmethod
     def end_all(cls) -> None:
-        """Kill those that still run, as after a test that failed."""
+        """Kill all runs that are still active, for example after a failed test."""
         for run in cls._all:
             if run.process.poll() is None:
                 run.kill()
         cls._all.clear()
 
     def said(self) -> str:
-        """Return what this and earlier runs in the checkout have said."""
+        """Return the output of this and of earlier runs in the checkout."""
         return self.output.read_text() if self.output.exists() else ""
 
     def wait(self, seconds: float = 1200) -> int:
-        """Return the exit code, in time or not at all."""
+        """Wait for the end, within a time limit, and return the exit code."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -95,20 +95,20 @@ class Run:
             raise AssertionError(f"Snakemake still runs:\n{self.said()[-6000:]}") from None
 
     def succeed(self, seconds: float = 1200) -> None:
-        """Wait for its end, which is to be a good one."""
+        """Wait for the end and assert that the run succeeded."""
         assert self.wait(seconds) == 0, self.said()[self.said_before :][-8000:]
 
     def interrupt(self) -> None:
-        """What Ctrl-C does."""
+        """Send the signal of Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """Kill Snakemake and what it started on this side of SLURM."""
+        """Kill Snakemake and its subprocesses outside SLURM."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def job(self, rule: str, seconds: float = 600) -> Job:
-        """Wait until a job of a rule runs, and return it."""
+        """Wait until a job of the rule runs, and return it."""
         found: list[Job] = []
 
         def running() -> bool:
@@ -119,7 +119,7 @@ class Run:
         return found[0]
 
     def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
-        """Wait for something while Snakemake runs."""
+        """Wait for a condition while Snakemake runs."""
         deadline = time.monotonic() + seconds
         while not condition():
             over = self.process.poll() is not None
@@ -130,26 +130,26 @@ class Run:
 
 
 def jobs(cluster: Cluster, states: str = "R") -> list[Job]:
-    """Return the jobs that SLURM holds in some states."""
+    """Return the jobs in the given states, as squeue lists them."""
     lines = cluster.run(["squeue", "-h", "-t", states, "-o", "%i|%k|%N"]).split("\n")
     return [Job(*line.split("|")) for line in lines if line]
 
 
 def accounted(cluster: Cluster, fields: str, ids: list[str] | None = None) -> list[list[str]]:
     """Return one row of sacct for each run of each job, requeued ones included."""
-    time.sleep(2)  # slurmctld tells slurmdbd a little later
+    time.sleep(2)  # slurmctld reports to slurmdbd with a delay
     chosen = ["-j", ",".join(ids)] if ids else []
     command = ["sacct", "-X", "-n", "-P", "--duplicates", "-S", "now-1days", *chosen, "-o", fields]
     return [line.split("|") for line in cluster.run(command).split("\n") if line]
 
 
 def states_of(cluster: Cluster, folder: Path, rule: str) -> list[str]:
-    """Return the states of all jobs of a rule, in order, as the executor's logs name them."""
-    found = (folder / f".snakemake/slurm_logs/rule_{rule}").rglob("*.log")
-    ids = sorted({path.stem for path in found}, key=int)
+    """Return the states of all jobs of a rule, in order, for the job ids of the executor's logs."""
+    logs = (folder / f".snakemake/slurm_logs/rule_{rule}").rglob("*.log")
+    ids = sorted({path.stem for path in logs}, key=int)
     return [row[1].split()[0] for row in accounted(cluster, "JobIDRaw,State", ids)]
 
 
 def megabytes(text: str) -> float:
-    """Return a size of sacct's in MB."""
+    """Convert a size in sacct's notation to MB."""
     return float(text[:-1]) * {"K": 1 / 1024, "M": 1, "G": 1024}[text[-1]]

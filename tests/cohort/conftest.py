@@ -98,7 +98,7 @@ class MiniMimic:
 
 @pytest.fixture
 def mimic(tmp_path: Path) -> MiniMimic:
-    """Six patients, twelve images of which nine are frontal, seven with a usable caption."""
+    """Six patients with twelve images: nine are frontal, seven of these have a usable caption."""
     mini = MiniMimic(tmp_path)
     mini.add("d-a1", 10000032, 50000001, "PA", "train")
     mini.add("d-a2", 10000032, 50000001, "LATERAL", "train")

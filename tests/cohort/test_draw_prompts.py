@@ -1,4 +1,4 @@
-"""The prompt sets: who is in them, in which order, with which seeds."""
+"""The prompt sets: their prompts, order and seeds."""
 
 import csv
 import hashlib
@@ -54,11 +54,11 @@ def test_test_set_is_every_unique_test_caption_of_its_first_image(manifest):
 
 
 def both_methods(texts):
-    """A test split of (caption, report) pairs; the caption is gpt4's where the report differs."""
+    """A test split of (caption, report) pairs; the caption is from GPT-4 where the two differ."""
     frame = manifest_of({"train": ["x"], "test": [caption for caption, _ in texts]})
     frame["report"] = ["x", *(report for _, report in texts)]
-    own = frame["caption"] == frame["report"]
-    frame["caption_source"] = own.map({True: RULE_BASED, False: GPT4})
+    is_report = frame["caption"] == frame["report"]
+    frame["caption_source"] = is_report.map({True: RULE_BASED, False: GPT4})
     frame.loc[frame["caption"].isna(), "caption_source"] = None
     return frame
 
@@ -156,7 +156,7 @@ def test_prompt_ids_are_stable_and_unique_across_sets(manifest):
 
 
 def test_seeds_are_frozen():
-    # Images depend on these numbers: a change of the formula must not pass unseen.
+    # Images depend on these seeds: a change of the formula must be noticed.
     assert prompts.prompt_seed("test", "No acute findings.") == 720051876
     assert prompts.prompt_seed("augment", "No acute findings.") == 1880477285
 

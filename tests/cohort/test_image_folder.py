@@ -1,4 +1,4 @@
-"""Any folder of images with a CSV becomes a manifest, or an error that says why not."""
+"""A folder of images with a CSV becomes a manifest, or an error states the reason."""
 
 import csv
 import hashlib

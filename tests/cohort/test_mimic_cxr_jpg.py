@@ -1,4 +1,4 @@
-"""MIMIC-CXR-JPG and LLaVA-Rad, as published and as damaged, become a manifest or an error."""
+"""MIMIC-CXR-JPG and LLaVA-Rad become a manifest; damaged copies of them become an error."""
 
 import csv
 import gzip
@@ -28,7 +28,7 @@ def attrition(mimic) -> dict[str, dict[str, str]]:
 
 
 def refused(mimic, *words: str, **changes: str) -> None:
-    """The build is refused, its message has every word, and no output appears."""
+    """Assert that the build fails, that its message has every word, and that no file is written."""
     with pytest.raises(InputError) as caught:
         main(mimic.arguments(**changes))
     message = str(caught.value)
@@ -139,12 +139,12 @@ def test_attrition_counts_every_loss(mimic):
 
 
 def test_the_report_is_the_radiologists_own_words_whatever_the_caption_is(mimic):
-    own = {"d-a1": "rule text", "d-c1": "Clear lungs.", "d-e1": "Left effusion."}
+    reports = {"d-a1": "rule text", "d-c1": "Clear lungs.", "d-e1": "Left effusion."}
     manifest = built(mimic.write())
-    assert manifest["report"].dropna().to_dict() == own
+    assert manifest["report"].dropna().to_dict() == reports
     assert manifest.loc["d-a1", "caption"] == "The heart is enlarged."
     impressions = built(mimic, caption_source="impression")
-    assert impressions["report"].dropna().to_dict() == own
+    assert impressions["report"].dropna().to_dict() == reports
     for image in ("d-c1", "d-e1"):
         assert impressions.loc[image, "caption"] is None
 
@@ -199,7 +199,7 @@ def test_views_are_mapped(mimic):
 
 
 def official_csvs(mimic, reasons: bool = True, **captions: str) -> None:
-    """The official release's CSVs; its captions hold commas, quotes and line breaks."""
+    """Write the official release's CSVs, with commas, quotes and line breaks in captions."""
     for path in mimic.captions.glob("*"):
         path.unlink()
     columns = ["id", "path", "generate_method", "impression", "annotated_prompt"]
@@ -349,7 +349,7 @@ def test_missing_and_empty_image_files(mimic):
     missing = mimic.root / "files" / mimic.image("d-a1", "")
     missing.unlink()
     (mimic.root / "files" / mimic.image("d-c1", "")).write_bytes(b"")
-    (mimic.root / "files" / mimic.image("d-a2", "")).unlink()  # lateral: nobody needs it
+    (mimic.root / "files" / mimic.image("d-a2", "")).unlink()  # a lateral view, not needed
     refused(mimic, "2 of 9 image files", str(missing), "d-c1.jpg (empty)")
     assert len(built(mimic, "--no-check-files")) == 9
 
@@ -404,7 +404,7 @@ def test_damaged_annotations(mimic, damage, monkeypatch):
     assert change(text) != text
     path.write_text(change(text))
     refused(mimic, str(path), word)
-    monkeypatch.setattr(annotations_module, "_CHUNK", 50)  # a fault may stand at any seam
+    monkeypatch.setattr(annotations_module, "_CHUNK", 50)  # a fault may straddle two chunks
     refused(mimic, str(path), word)
 
 

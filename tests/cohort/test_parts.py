@@ -1,4 +1,4 @@
-"""Parts of the manifest: what each holds, and that it is told by those rows and by nothing else."""
+"""Parts of the manifest: the rows of each part, and that only those rows change its digests."""
 
 import copy
 import csv
@@ -19,8 +19,8 @@ from workflow_scripts.finetune.data import read_training_rows
 ALL_TRAINING = {"training", "labelled_training", "reports"}
 
 
-class Told:
-    """What is told of a source."""
+class Digests:
+    """The digests of a source's parts."""
 
     def __init__(self, words, tables, known):
         self.words, self.tables, self.known, self.version = words, tables, known, 1
@@ -29,7 +29,7 @@ class Told:
         return part_digests(self.words(), self.tables(), self.version, Contents(self.known))
 
     def changed(self, change):
-        """The parts that are told otherwise after a change."""
+        """Return the parts whose digests differ after a change."""
         before = self()
         change()
         return {part for part, digests in self().items() if digests != before[part]}
@@ -46,18 +46,18 @@ def of_mimic(mimic, tmp_path):
     def tables():
         return sorted([*mimic.root.glob("*.csv"), *mimic.captions.glob("*.json")])
 
-    return mimic, Told(words, tables, tmp_path / "known.json")
+    return mimic, Digests(words, tables, tmp_path / "known.json")
 
 
 def test_a_part_is_told_by_its_own_rows(of_mimic):
-    mimic, told = of_mimic
+    mimic, digests = of_mimic
 
-    def of(change):
+    def changed_by(change):
         def write():
             change()
             mimic.write(gz=False, images=False)
 
-        return told.changed(write)
+        return digests.changed(write)
 
     def caption(part, number, text):
         return lambda: mimic.annotations[part][number]["conversations"][1].update(value=text)
@@ -65,58 +65,58 @@ def test_a_part_is_told_by_its_own_rows(of_mimic):
     def label(row, **findings):
         return lambda: mimic.chexpert[row].update(findings)
 
-    assert of(lambda: None) == set()
-    assert of(caption("test", 1, "Another caption.")) == {"test"}
-    assert of(caption("test", 0, "The radiologist's words.")) == {"test", "reports"}
-    assert of(caption("dev", 0, "No device.")) == {"reports"}
-    assert of(caption("train", 0, "The radiologist's words.")) == {"reports"}
-    assert of(caption("train", 1, "A small heart.")) == ALL_TRAINING
-    assert of(label(0, Edema="0.0")) == ALL_TRAINING - {"training"}
-    assert of(label(5, Edema="1.0")) == set(), "a test label"
-    # An annotation belongs to its image's split, whatever file it stands in.
+    assert changed_by(lambda: None) == set()
+    assert changed_by(caption("test", 1, "Another caption.")) == {"test"}
+    assert changed_by(caption("test", 0, "The radiologist's words.")) == {"test", "reports"}
+    assert changed_by(caption("dev", 0, "No device.")) == {"reports"}
+    assert changed_by(caption("train", 0, "The radiologist's words.")) == {"reports"}
+    assert changed_by(caption("train", 1, "A small heart.")) == ALL_TRAINING
+    assert changed_by(label(0, Edema="0.0")) == ALL_TRAINING - {"training"}
+    assert changed_by(label(5, Edema="1.0")) == set(), "a test label"
+    # An annotation belongs to its image's split, whichever file holds it.
     moved = mimic.annotations["test"]
-    assert of(lambda: moved.append(mimic.annotations["train"].pop(1))) == set()
+    assert changed_by(lambda: moved.append(mimic.annotations["train"].pop(1))) == set()
     new = annotation(mimic.image("d-b1"), "In the test file.")
-    assert of(lambda: moved.append(new)) == ALL_TRAINING
-    assert of(lambda: mimic.split[5].update(split="validate")) == ALL_TRAINING
+    assert changed_by(lambda: moved.append(new)) == ALL_TRAINING
+    assert changed_by(lambda: mimic.split[5].update(split="validate")) == ALL_TRAINING
 
 
 def test_the_tables_are_read_once_for_a_content(of_mimic, monkeypatch):
-    mimic, told = of_mimic
-    before = told()
+    mimic, digests = of_mimic
+    before = digests()
     mimic.write(gz=False, images=False)
     read = []
     monkeypatch.setattr(parts, "_manifest", lambda words: read.append(words))
-    assert told() == before
+    assert digests() == before
     assert not read
-    told.version = 2
+    digests.version = 2
     with pytest.raises(TypeError):
-        told()
+        digests()
     assert len(read) == 1
 
 
 def test_gone_or_refused_tables_say_what_they_said_and_never_seen_ones_are_missing(
     of_mimic, tmp_path, caplog
 ):
-    mimic, told = of_mimic
-    before = told()
+    mimic, digests = of_mimic
+    before = digests()
     table = next(mimic.root.glob("*split*"))
     table.write_text("no,such,columns\n")
-    assert told() == before
+    assert digests() == before
     table.unlink()
-    assert told() == before
-    told.known = tmp_path / "others.json"
+    assert digests() == before
+    digests.known = tmp_path / "others.json"
     with caplog.at_level(logging.INFO):
-        assert told() == {part: ["missing"] for part in PARTS}
+        assert digests() == {part: ["missing"] for part in PARTS}
     assert not caplog.records
 
 
 def test_planning_says_nothing_that_the_job_will_say(of_mimic, caplog):
-    mimic, told = of_mimic
+    mimic, digests = of_mimic
     mimic.annotations["dev"].append(mimic.annotations["test"].pop(1))  # in another split's file
     mimic.write(gz=False, images=False)
     with caplog.at_level(logging.INFO):
-        told()
+        digests()
         assert not caplog.records
         build(mimic.arguments())
     assert "stand in the file of another split" in caplog.text
@@ -149,9 +149,9 @@ def test_parts_hold_what_is_read_of_them(mimic):
         ("augment", "labelled_training", drawn | {"captions": 1, "draw": "official"}),
     ):
         expected = draw_prompts(whole, name, settings)
-        found = draw_prompts(part[of_part], name, settings)
+        prompts = draw_prompts(part[of_part], name, settings)
         ours = [column for column in expected if column not in findings]
-        pd.testing.assert_frame_equal(found[ours], expected[ours])
+        pd.testing.assert_frame_equal(prompts[ours], expected[ours])
 
     reports, split = part["reports"], whole["split"]
     for rows, columns in (
@@ -190,24 +190,24 @@ def of_folder(tmp_path):
                 "--test-share", "0.5"]  # fmt: skip
 
     write(ROWS)
-    return write, fields, root, Told(words, lambda: [path], tmp_path / "known.json")
+    return write, fields, root, Digests(words, lambda: [path], tmp_path / "known.json")
 
 
 def test_of_a_folder_s_table_names_places_and_other_columns_count_nothing(of_folder):
-    write, fields, root, told = of_folder
+    write, fields, root, digests = of_folder
     for column in ("note", "kind"):
-        assert told.changed(lambda c=column: write([{**row, c: "y"} for row in ROWS])) == set()
-    before = told()
+        assert digests.changed(lambda c=column: write([{**row, c: "y"} for row in ROWS])) == set()
+    before = digests()
     write([{"file" if k == "image" else k: v for k, v in row.items()} for row in ROWS])
     fields["path"] = "file"
     root[0] += "/moved"
-    assert told() == before
+    assert digests() == before
     fields["path"] = "image"
     relabelled = copy.deepcopy(ROWS)
     for row in relabelled:
         row["labels"] = ""
     write(ROWS)
-    assert told.changed(lambda: write(relabelled)) == set(parts.LABELLED)
+    assert digests.changed(lambda: write(relabelled)) == set(parts.LABELLED)
     write(ROWS)
     sites = [{**row, "from": "B"} for row in ROWS]
-    assert told.changed(lambda: write(sites)) == {"training", "labelled_training"}
+    assert digests.changed(lambda: write(sites)) == {"training", "labelled_training"}

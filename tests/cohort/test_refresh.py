@@ -1,4 +1,4 @@
-"""Radiographs that were replaced are told by what they hold, not by their times or places."""
+"""Replaced radiographs are detected by their content, not by their times or paths."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from workflow_scripts.common.manifest import SPLITS, read_manifest
 
 
 class Cohort:
-    """Nine radiographs, each of other bytes, their manifest, and what refreshing leaves."""
+    """Nine radiographs of different bytes, their manifest, and the files that refreshing writes."""
 
     def __init__(self, source: MiniMimic):
         self.source = source.write()

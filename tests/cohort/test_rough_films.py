@@ -1,6 +1,6 @@
-"""A cohort's films as they come: each line is a folder, and what is said of it before any GPU.
+"""Rough films of a cohort: each line is a folder, and the warnings or refusals it gets.
 
-A film is drawn from a few places: dark beside the body, lungs, a bright middle.
+A drawn film consists of dark air beside the body, lungs and a bright mediastinum.
 """
 
 import csv
@@ -23,7 +23,7 @@ from workflow_scripts.common.images import decode_image
 
 
 def film(body=140, lungs=70, middle=200, seed=0, size=(80, 96), noise=3):
-    """Return a frontal film, uint8 (h, w): levels of its body, its lungs and its mediastinum."""
+    """Draw a frontal film, uint8 (h, w), from the gray levels of body, lungs and mediastinum."""
     height, width = size
     y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
     levels = np.full(size, float(body))
@@ -35,7 +35,7 @@ def film(body=140, lungs=70, middle=200, seed=0, size=(80, 96), noise=3):
     return drawn.clip(0, 255).round().astype(np.uint8)
 
 
-# name: the film, whether it looks inverted
+# name: the film, and whether it looks inverted
 FILMS = {
     "upright": (film(), False),
     "its negative": (255 - film(), True),
@@ -137,7 +137,7 @@ def test_films_are_not_looked_at_where_files_are_not_checked(tmp_path):
 
 
 def many(tmp_path, count, unread=()):
-    """A manifest of so many images, all of one file, and some of none."""
+    """Write a manifest of `count` images that share a file; those of `unread` have none."""
     Image.fromarray(film()).save(tmp_path / "film.png")
     frame = pd.DataFrame({"image_id": [f"i{i}" for i in range(count)], "path": ""})
     frame["path"] = str(tmp_path / "film.png")
@@ -162,7 +162,7 @@ def test_of_many_films_some_are_drawn_and_what_they_say_of_all_has_a_bound(tmp_p
 
 @pytest.mark.parametrize(("found", "of"), [(0, 500), (3, 500), (10, 20), (499, 500)])
 def test_the_bound_of_a_share_is_where_so_few_would_be_a_twentieth(found, of):
-    """By its meaning: at that share, drawing `found` or fewer has a probability of 5%."""
+    """By definition: at that share, drawing `found` or fewer has a probability of 5%."""
     share = look.highest_share(found, of)
     at_most = sum(math.comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(found + 1))
     assert at_most == pytest.approx(0.05, rel=1e-6)
@@ -209,11 +209,11 @@ def test_a_jpeg_that_is_decoded_in_small_shows_the_same_in_small(tmp_path):
 
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=300))
 def test_percentiles_are_levels_that_occur_in_order(levels):
-    """By their meaning: at least so many pixels are at most that bright, and at no lower level."""
+    """By definition: the lowest level that at least this share of the pixels does not exceed."""
     shares = np.bincount(levels, minlength=256) / len(levels)
-    found = percentiles(shares)
-    assert found == sorted(found)
-    for percentile, level in zip(look.PERCENTILES, found, strict=True):
+    shares_found = percentiles(shares)
+    assert shares_found == sorted(shares_found)
+    for percentile, level in zip(look.PERCENTILES, shares_found, strict=True):
         assert level in levels
         assert np.mean(np.array(levels) <= level) >= percentile / 100 - 1e-6
         assert np.mean(np.array(levels) < level) < percentile / 100

@@ -1,4 +1,4 @@
-"""No access is not damage, and a full disk is told as one, whatever library reads or writes."""
+"""Missing access is not reported as damage, and a full disk is reported as such, by any library."""
 
 import contextlib
 import errno
@@ -41,10 +41,10 @@ def error_of(name):
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_a_refusal_is_told_from_damage(name):
-    found = unreadable("cannot read features", error_of(name), "a.h5", "delete it and rerun")
-    assert os.strerror(getattr(errno, name)) in found.what
-    assert "no access" in found.what
-    assert found.remedy.startswith("do not delete it")
+    fault = unreadable("cannot read features", error_of(name), "a.h5", "delete it and rerun")
+    assert os.strerror(getattr(errno, name)) in fault.what
+    assert "no access" in fault.what
+    assert fault.remedy.startswith("do not delete it")
     with pytest.raises(InputError, match="what an earlier run left"):
         require_access(error_of(name), "a.pt")
 
@@ -60,9 +60,9 @@ def test_a_refusal_is_told_from_damage(name):
     ],
 )
 def test_damage_is_told_as_damage(error):
-    found = unreadable("cannot read features", error, "a.h5", "delete it and rerun")
-    assert found.remedy == "delete it and rerun"
-    assert "no access" not in found.what
+    fault = unreadable("cannot read features", error, "a.h5", "delete it and rerun")
+    assert fault.remedy == "delete it and rerun"
+    assert "no access" not in fault.what
     require_access(error, "a.pt")
 
 
@@ -125,7 +125,7 @@ def test_features_are_read_while_somebody_holds_a_lock(tmp_path):
 
 @contextlib.contextmanager
 def small_files():
-    """Let no file of this process grow beyond `LIMIT`: writes fail as on a full disk."""
+    """Limit files of this process to `LIMIT` bytes: writes fail as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
     try:
@@ -197,9 +197,9 @@ def test_no_room_for_a_folder(tmp_path):
     ],
 )
 def test_what_is_wrong_with_the_disk(name, told, tmp_path):
-    found = unwritable(error_of(name), tmp_path / "not" / "there" / "file")
-    assert told in found.what
-    assert f"{tmp_path}/not/there/file" in found.where
+    fault = unwritable(error_of(name), tmp_path / "not" / "there" / "file")
+    assert told in fault.what
+    assert f"{tmp_path}/not/there/file" in fault.where
 
 
 def test_a_missing_right_to_write_is_told_from_one_to_read(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Attempts at one job: one goes on, whoever else is still alive; nothing that was whole is lost."""
+"""Attempts at one job: one of them goes on whichever are alive, and no complete file is lost."""
 
 import os
 import threading
@@ -14,7 +14,7 @@ from workflow_scripts.common.files import whole_file, whole_folder
 
 
 def save(attempt, text, name="state"):
-    """Write as the users of an attempt do."""
+    """Write a file as scripts do within an attempt."""
     with (
         attempt.writing() as folder,
         whole_file(folder / name, make_parents=False) as temporary,
@@ -127,7 +127,7 @@ def test_links_are_not_needed(tmp_path, monkeypatch):
 
 
 def test_of_attempts_that_begin_at_the_same_moment_one_goes_on(tmp_path):
-    """Threads play the jobs; each takes its time between looking and making its folder."""
+    """Threads stand for the jobs; each pauses between its check and creating its folder."""
     for number in range(20):
         barrier, ended = threading.Barrier(3), []
 
@@ -159,8 +159,8 @@ def test_of_attempts_that_begin_at_the_same_moment_one_goes_on(tmp_path):
     )
 )
 def test_whatever_the_order_the_newest_goes_on_and_nothing_whole_is_lost(acts, tmp_path_factory):
-    """Jobs count steps. However many are alive, none counts one twice or loses one, and the
-    published number only grows."""
+    """Jobs count steps. However many are alive, no step is counted twice or lost, and the
+    published number never decreases."""
     progress, published = tmp_path_factory.mktemp("jobs") / "progress", 0
     alive: list[Attempt] = []
     saved = {}  # by attempt, the steps in its folder

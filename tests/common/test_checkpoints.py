@@ -80,14 +80,14 @@ def test_headers_alone_say_what_the_weights_say(name, tmp_path):
     else:
         torch.save(state, path, _use_new_zipfile_serialization=name.startswith("new"))
     with headers_only():
-        found = load_state(path)
-        assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in state.items()}
-        assert all(value.is_meta for value in found.values())
+        loaded = load_state(path)
+        assert {k: v.shape for k, v in loaded.items()} == {k: v.shape for k, v in state.items()}
+        assert all(value.is_meta for value in loaded.values())
         other = torch.nn.Linear(2, 3)
-        load_exactly(other, found, path)
+        load_exactly(other, loaded, path)
         assert other.weight.is_meta
         with pytest.raises(InputError, match="of another shape"):
-            load_exactly(torch.nn.Linear(2, 4), found, path)
+            load_exactly(torch.nn.Linear(2, 4), loaded, path)
     assert torch.equal(load_state(path)["weight"], module.weight)
 
 

@@ -1,4 +1,4 @@
-"""What a script's results depend on: its import closure, and what an edit changes of it."""
+"""The code a script's results depend on: its import closure, and how edits change its digest."""
 
 import json
 import re
@@ -22,7 +22,7 @@ WITHOUT_CODE = {
     "features_train_reid",
     "downstream_train_reporter",
 }
-"""Rules that only their version and config rerun: they cost days of GPUs, or everything follows."""
+"""Rules that only a new version or config reruns: they take days of GPUs, or all others follow."""
 
 BY_NAME = {
     "workflow_scripts/common/config.py",  # settings classes: no script of a rule reads the schema
@@ -33,7 +33,7 @@ BY_NAME = {
     "workflow_scripts/finetune/families/diffusers_pipeline.py",  # diffusers' own classes
     "workflow_scripts/world/warm_python.py",  # libraries alone
 }
-"""Modules that import others by a name that no syntax tree shows, and who knows the names."""
+"""Modules that import others by computed names, each with the place that knows the names."""
 
 LIGHT = (
     "cohort.draw_prompts",
@@ -45,13 +45,13 @@ LIGHT = (
     "downstream.segmentation.score_labeller",
     "downstream.report_generation.score",
 )
-"""Scripts of short jobs, of which a run has many."""
+"""Scripts of short jobs that a run has many of."""
 
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "monai", "sklearn", "matplotlib"}
 
 
 def rules():
-    """Return name and text of every rule."""
+    """Return the text of every rule by its name."""
     files = [path for path in sorted(RULES.glob("*.smk")) if path.name != "common.smk"]
     text = "\n".join(path.read_text() for path in files)
     parts = re.split(r"^(?:rule|checkpoint) (\w+):$", text, flags=re.M)
@@ -92,16 +92,16 @@ def project(tmp_path):
 
 
 def test_every_rule_declares_the_code_of_the_scripts_that_it_runs():
-    found = {name: (scripts_run_by(rule), declared_by(rule)) for name, rule in rules().items()}
-    assert len(found) > 25
-    assert all(scripts for scripts, _ in found.values())
-    assert {name for name, (_, declared) in found.items() if not declared} == WITHOUT_CODE
-    for name, (scripts, declared) in found.items():
+    by_rule = {name: (scripts_run_by(rule), declared_by(rule)) for name, rule in rules().items()}
+    assert len(by_rule) > 25
+    assert all(scripts for scripts, _ in by_rule.values())
+    assert {name for name, (_, declared) in by_rule.items() if not declared} == WITHOUT_CODE
+    for name, (scripts, declared) in by_rule.items():
         assert declared in (scripts, set()), name
 
 
 def test_a_closure_is_what_importing_loads():
-    """Each script is imported in a process of its own, then all that its closure names."""
+    """Import each script in a subprocess; compare the loaded modules with its closure."""
     code = """
 import importlib, json, os, sys
 import diffusers, monai, peft, torch, transformers  # once, for all
@@ -144,12 +144,12 @@ for script in sys.argv[1:]:
 
 
 def test_modules_that_import_by_name_are_known():
-    found = {
+    by_name = {
         str(path)
         for path in Path("workflow_scripts").rglob("*.py")
         if re.search(r"import_module\(|__import__\(", path.read_text())
     }
-    assert found == BY_NAME
+    assert by_name == BY_NAME
 
 
 def test_light_jobs_load_no_heavy_library():
@@ -185,10 +185,10 @@ def test_what_a_module_says_and_what_it_says_of_itself(project, text, changes):
 
 def test_docstrings_of_functions_and_classes_do_not_count(project):
     plain = "def f():\n    return 1\n\nclass C:\n    x = 1\n"
-    told = 'def f():\n    """Say."""\n    return 1\n\nclass C:\n    """Say."""\n    x = 1\n'
+    documented = 'def f():\n    """Say."""\n    return 1\n\nclass C:\n    """Say."""\n    x = 1\n'
     root = project(stage__script=plain)
     before = Code(root).digests("stage.script")
-    project(stage__script=told)
+    project(stage__script=documented)
     assert Code(root).digests("stage.script") == before
 
 

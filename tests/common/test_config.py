@@ -70,13 +70,13 @@ def test_every_fault_is_told_at_once(config):
 
 def test_every_key_of_the_schema_is_described():
     def undescribed(node, place):
-        found = []
+        places = []
         for key, child in node.get("properties", {}).items():
             if "description" not in child:
-                found.append(f"{place}.{key}")
-            found += undescribed(child, f"{place}.{key}")
+                places.append(f"{place}.{key}")
+            places += undescribed(child, f"{place}.{key}")
         extra = node.get("additionalProperties")
-        return found + (undescribed(extra, f"{place}.*") if isinstance(extra, dict) else [])
+        return places + (undescribed(extra, f"{place}.*") if isinstance(extra, dict) else [])
 
     assert undescribed(schema(), "") == []
 

@@ -1,4 +1,4 @@
-"""Digests of what files hold: read once, and again when a file may have changed."""
+"""Digests of files' contents: a file is read once, and again if it may have changed."""
 
 import hashlib
 import os
@@ -23,13 +23,13 @@ def of(data):
 
 
 def test_a_touched_and_a_copied_file_say_the_same(table, tmp_path):
-    found = Contents(tmp_path / "known.json").digests([table])
-    assert found == of(b"a,b\n1,2\n")
+    digests = Contents(tmp_path / "known.json").digests([table])
+    assert digests == of(b"a,b\n1,2\n")
     os.utime(table)
-    assert Contents(tmp_path / "known.json").digests([table]) == found
+    assert Contents(tmp_path / "known.json").digests([table]) == digests
     (tmp_path / "copy").mkdir()
     copy = shutil.copyfile(table, tmp_path / "copy" / "table.csv")
-    assert Contents(tmp_path / "known.json").digests([copy]) == found
+    assert Contents(tmp_path / "known.json").digests([copy]) == digests
 
 
 def test_another_content_of_the_same_size_and_time_says_another(table, tmp_path):
@@ -41,9 +41,9 @@ def test_another_content_of_the_same_size_and_time_says_another(table, tmp_path)
 
 
 def test_what_is_known_is_not_read_again(table, tmp_path, monkeypatch):
-    found = Contents(tmp_path / "known.json").digests([table])
+    digests = Contents(tmp_path / "known.json").digests([table])
     monkeypatch.setattr(contents, "sha256_of", None)
-    assert Contents(tmp_path / "known.json").digests([table]) == found
+    assert Contents(tmp_path / "known.json").digests([table]) == digests
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"x": 1}', "3"])

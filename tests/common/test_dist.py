@@ -1,4 +1,4 @@
-"""One version, in one place: what `make dist` checks before it packs."""
+"""The checks of `make dist` before it packs: one version everywhere."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How a script ends: its log says what it took; bad input has a message and status 2."""
+"""How a script ends: it logs its time and memory; invalid input gives a message and status 2."""
 
 import subprocess
 import sys

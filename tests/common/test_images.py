@@ -42,8 +42,8 @@ def test_wanted_items_are_found_wherever_they_stand(tmp_path):
     write_shard(items[:5], tmp_path / "a.parquet")
     write_shard(items[5:], tmp_path / "b.parquet")
     paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
-    found = list(find_in_shards(paths, {"test-2", "test-150", "nobody"}))
-    assert [(i.id, i.data) for i in found] == [(items[k].id, items[k].data) for k in (2, 150)]
+    items_found = list(find_in_shards(paths, {"test-2", "test-150", "nobody"}))
+    assert [(i.id, i.data) for i in items_found] == [(items[k].id, items[k].data) for k in (2, 150)]
 
 
 def test_the_same_items_give_the_same_bytes(tmp_path):

@@ -1,4 +1,4 @@
-"""Scripts that run in turn: in their order, with their own flags, up to the first that fails."""
+"""Scripts that run one after another, each with its own flags, until one fails."""
 
 import pandas as pd
 import pytest
@@ -57,8 +57,8 @@ def test_what_ran_before_a_failure_stays_and_what_follows_does_not_run(tmp_path)
     write_private_table(table, score_lenses.PAIR_SCHEMA, pairs)
     table["other_image_id"] = images[::-1]
     write_private_table(table, score_lenses.OTHERS_SCHEMA, tmp_path / "others.parquet")
-    own = Record("privacy", "a", "pairwise", "sound", [Value("reid_max", 0.5, "lower", 6)])
-    write_record(own, tmp_path / "model.json")
+    record = Record("privacy", "a", "pairwise", "sound", [Value("reid_max", 0.5, "lower", 6)])
+    write_record(record, tmp_path / "model.json")
     outputs = [tmp_path / f"{k}.json" for k in range(3)]
     parts = [
         lenses(tmp_path, pairs, outputs[0]),

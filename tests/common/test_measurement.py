@@ -1,4 +1,4 @@
-"""The long table: nothing of a record is lost on the way to it, and none of it on the way back."""
+"""The long table: records are converted to it and back without loss."""
 
 from dataclasses import replace
 
@@ -46,14 +46,16 @@ def test_what_is_written_is_read_and_the_same_bytes_each_time(tmp_path):
 
 def test_rows_are_found_by_what_they_say():
     other = replace(RECORD, protocol="as_published", values=[replace(VALUES[0], value=9.0)])
-    found = Measurements([*measurements_of(RECORD), *measurements_of(other)], "sound")
-    assert found.find("fidelity", "rad_dino", "sana", "fid").value == 1.25
-    assert found.find("fidelity", "rad_dino", "sana", "fid", protocol="as_published").value == 9
-    assert found.find("fidelity", "rad_dino", "sana", "fid", "Edema").reason
-    assert found.find("fidelity", "rad_dino", "sana", "kid") is None
-    assert found.find("fidelity", "rad_dino", "flux", "fid") is None
-    assert found.has("fidelity", "rad_dino", "sana")
-    assert not found.has("fidelity", "inception_v3", "sana")
+    measurements = Measurements([*measurements_of(RECORD), *measurements_of(other)], "sound")
+    assert measurements.find("fidelity", "rad_dino", "sana", "fid").value == 1.25
+    assert (
+        measurements.find("fidelity", "rad_dino", "sana", "fid", protocol="as_published").value == 9
+    )
+    assert measurements.find("fidelity", "rad_dino", "sana", "fid", "Edema").reason
+    assert measurements.find("fidelity", "rad_dino", "sana", "kid") is None
+    assert measurements.find("fidelity", "rad_dino", "flux", "fid") is None
+    assert measurements.has("fidelity", "rad_dino", "sana")
+    assert not measurements.has("fidelity", "inception_v3", "sana")
 
 
 def test_a_damaged_table_is_named(tmp_path):

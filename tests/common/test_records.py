@@ -93,7 +93,7 @@ def test_a_damaged_record_is_refused(tmp_path, damage):
 
 
 def test_what_an_older_version_measured_is_refused_by_its_version(tmp_path):
-    """Its intervals took images of one patient for independent ones."""
+    """The intervals of that version treated images of one patient as independent."""
     path = tmp_path / "m.json"
     write_record(record(), path)
     payload = json.loads(path.read_text())

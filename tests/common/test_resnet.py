@@ -37,7 +37,7 @@ def test_it_equals_the_resnet_of_transformers():
             layer_type="bottleneck", downsample_in_bottleneck=False,
         )
     ).eval()  # fmt: skip
-    own = ResNet((1, 2, 1, 1), 8, 3).eval()
+    network = ResNet((1, 2, 1, 1), 8, 3).eval()
     names = {"normalization": "bn", "convolution": "conv"}
     renamed = {}
     for key, value in peer.state_dict().items():
@@ -52,7 +52,7 @@ def test_it_equals_the_resnet_of_transformers():
             renamed[f"layer{stage}.{block}.downsample.{index}.{rest}"] = value
         else:
             renamed[f"layer{stage}.{block}.{kind}{int(parts[6]) + 1}.{rest}"] = value
-    renamed |= {k: v for k, v in own.state_dict().items() if k.startswith("fc")}
-    own.load_state_dict(renamed, strict=True)
+    renamed |= {k: v for k, v in network.state_dict().items() if k.startswith("fc")}
+    network.load_state_dict(renamed, strict=True)
     x = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(own.features(x), peer(x).last_hidden_state)
+    torch.testing.assert_close(network.features(x), peer(x).last_hidden_state)

@@ -1,6 +1,6 @@
-"""Images as they come: each line of the tables is a file, and what becomes of it or why not.
+"""Rough images: each line of the tables is a file, and its decoded pixels or its refusal.
 
-`RAMP` is what most files show: 0, 85, 170, 255 across, twice as wide as it is high.
+Most files show `RAMP`: 0, 85, 170, 255 from left to right, twice as wide as it is high.
 """
 
 import io
@@ -19,7 +19,7 @@ from workflow_scripts.finetune.data import digest_of_files
 
 RAMP = np.tile(np.array([0, 85, 170, 255]), (2, 1))
 COLOUR = np.stack([RAMP, RAMP[:, ::-1], np.full_like(RAMP, 9)], axis=2)
-TURNED = {  # by Exif orientation, what has to be shown of RAMP with one corner marked
+TURNED = {  # by Exif orientation: RAMP with one corner marked, as it has to be decoded
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
     4: lambda a: a[::-1],
@@ -40,13 +40,13 @@ def saved(array, kind, dtype=np.uint8, mode=None, **options):
 
 
 def exif(orientation):
-    found = Image.Exif()
-    found[0x0112] = orientation
-    return found
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
 
 
 def png(width, height, depth, colour, rows, *chunks):
-    """Write a PNG chunk by chunk: what Pillow does not write (16 bits of colour, tRNS)."""
+    """Encode a PNG chunk by chunk, for variants that Pillow cannot write (16-bit colour, tRNS)."""
 
     def chunk(name, data):
         return (
@@ -60,7 +60,7 @@ def png(width, height, depth, colour, rows, *chunks):
 
 
 def deep_png(array):
-    """Write colour (h, w, 3) in 16 bits."""
+    """Encode colour, (h, w, 3), as a PNG of 16 bits per channel."""
     rows = [row.tobytes() for row in array.astype(">u2")]
     return png(array.shape[1], array.shape[0], 16, 2, rows)
 
@@ -71,7 +71,7 @@ def pgm(largest, array):
 
 
 def tiff(array, bits, photometric=1, sample_format=1, data=None):
-    """Write a gray little-endian TIFF of one strip."""
+    """Encode a gray little-endian TIFF with a single strip."""
     height, width = array.shape
     data = array.tobytes() if data is None else data
     tags = [
@@ -85,7 +85,7 @@ def tiff(array, bits, photometric=1, sample_format=1, data=None):
 
 
 def packed_12_bits(array):
-    """Two values in three bytes, the first one's upper bits first."""
+    """Pack 12-bit values, two in three bytes, most significant bits first."""
     flat = array.reshape(-1, 2).astype(int)
     pairs = [bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in flat]
     return b"".join(pairs)
@@ -110,7 +110,7 @@ def palette(transparency=None):
 
 
 def several(kind, count=2):
-    """Write a file of several pictures that differ."""
+    """Encode a file with several different pictures."""
     first, *others = (
         Image.fromarray(((RAMP + 50 * i) % 256).astype(np.uint8)) for i in range(count)
     )
@@ -121,10 +121,10 @@ def turned_bit(data, place):
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
-HALF = np.where(RAMP > 100, 255, 0)  # an alpha that hides half of the picture
+HALF = np.where(RAMP > 100, 255, 0)  # an alpha channel that hides half of the picture
 UNSAID = "how many bits are used is not said"
 
-# name: the file, the pixels that it decodes to (gray (h, w) or colour (h, w, 3))
+# name: the file, and the pixels that it decodes to, gray (h, w) or colour (h, w, 3)
 DECODED = {
     "8-bit gray PNG": (saved(RAMP, "PNG"), RAMP),
     "8-bit colour PNG": (saved(COLOUR, "PNG"), COLOUR),
@@ -180,7 +180,7 @@ DECODED = {
     },
 }  # fmt: skip
 
-# name: the file, words of the refusal
+# name: the file, and words of the refusal
 REFUSED = {
     "12 bits in a 16-bit PNG": (saved(RAMP * 16, "PNG", np.uint16), "no value above 4080 of 65535"),
     "10 bits in a 16-bit TIFF": (saved(RAMP * 4, "TIFF", np.uint16), "no value above 1020"),
@@ -261,11 +261,11 @@ def test_is_refused_with_its_reason(name, tmp_path):
 
 
 def of_bits(bits, array=RAMP):
-    """The values of an array of 8 bits in so many."""
+    """Rescale an array of 8-bit values to `bits` bits."""
     return np.round(array * (2**bits - 1) / 255)
 
 
-# name: the file, how many of 16 bits are used as the config says, what is shown or refused
+# name: the file, the number of used bits in the config, and the pixels or words of the refusal
 OF_BITS = {
     **{
         f"{bits} bits in a 16-bit {kind}": (saved(of_bits(bits), kind, np.uint16), bits, RAMP)
@@ -348,7 +348,7 @@ def test_plain_8_bits_are_what_pillow_decodes_bit_for_bit(mode, kind):
 
 
 MASK = np.array([[0, 1, 1, 1], [0, 0, 0, 1]])
-# name: the file of a mask, what is drawn
+# name: the file of a mask, and the drawn mask
 MASKS = {
     "0 and 1": (saved(MASK, "PNG"), MASK),
     "0 and 255": (saved(MASK * 255, "PNG"), MASK),
@@ -371,13 +371,13 @@ def test_a_mask_is_turned_as_its_radiograph_is(name):
 
 @pytest.mark.parametrize("orientation", TURNED)
 def test_a_turn_is_the_one_that_pillow_makes(orientation):
-    """By another implementation: Pillow's own, on a file that its Exif turns."""
+    """Compare with another implementation: Pillow's own, on a file with an Exif orientation."""
     data = saved(np.arange(24).reshape(4, 6) * 10, "PNG", exif=exif(orientation))
     turned = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     assert decode_image(data, "film", keep_gray=True).tobytes() == turned.tobytes()
 
 
-# name: the image, whether it is constant
+# name: the image, and whether it is constant
 CONSTANT = {
     "black": (Image.new("L", (5, 4)), True),
     "gray in colour": (Image.new("RGB", (5, 4), (9, 9, 9)), True),

@@ -1,4 +1,4 @@
-"""The training loop's own promises: what is kept, what continues, what a batch weighs."""
+"""The training loop's guarantees: kept checkpoints, continued runs and the weight of a batch."""
 
 import math
 import os
@@ -86,7 +86,7 @@ def half_cosine(share):
 
 
 class Interrupted(Line):
-    """Stops after so many losses, as a killed job does."""
+    """Stops after a given number of losses, as a killed job does."""
 
     def __init__(self, losses):
         super().__init__()
@@ -101,7 +101,7 @@ class Interrupted(Line):
 
 @pytest.mark.parametrize("losses", [1, 2, 4, 5, 8])
 def test_continuing_within_an_epoch_equals_never_stopping(tmp_path, losses):
-    """Three steps an epoch, a checkpoint after each of them, a rate that falls by the step."""
+    """Three steps per epoch, a checkpoint after each, and a rate that decreases with each step."""
     settings = {"plateau": False, "rate": 0.1, "checkpoint_every": 1}
 
     def run(task, name):
@@ -131,7 +131,7 @@ def test_accumulated_batches_fit_what_whole_ones_fit(tmp_path):
 
 
 def test_a_loss_is_a_mean_over_what_the_task_counts(tmp_path):
-    """Rows of more tokens weigh more, in whatever pieces they come."""
+    """Rows with more tokens weigh more, however the batch is divided."""
 
     class Tokens(Line):
         tokens = np.arange(12) + 1

@@ -1,4 +1,4 @@
-"""What a user's shell has set changes no number of a job."""
+"""Environment variables of a user's shell change no number of a job."""
 
 import os
 import subprocess
@@ -44,9 +44,9 @@ def test_what_changes_the_arithmetic_is_gone_before_any_library_is_imported():
 
 def test_what_accelerates_launcher_sets_is_removed_and_not_told():
     launched = {**SET, "TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2"}
-    told = remove_from(launched)
+    removed = remove_from(launched)
     assert launched == {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2"}
-    assert told == sorted(name for name in SET if not name.startswith("ACCELERATE_"))
+    assert removed == sorted(name for name in SET if not name.startswith("ACCELERATE_"))
 
 
 def test_accelerate_is_set_by_its_arguments_alone(monkeypatch):

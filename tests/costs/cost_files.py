@@ -1,4 +1,4 @@
-"""Files and answers that the cost table is made of, by hand."""
+"""Handwritten files and answers of SLURM that the cost table is made from."""
 
 from workflow_scripts.costs.slurm_accounting import Allocation
 
@@ -15,7 +15,7 @@ _CONSTRAINTS = {
 
 
 def _rule(name, stage, benchmark, wildcards="", gpus=0):
-    """Describe a rule; `benchmark` has its wildcards in braces, `wildcards` are in its output."""
+    """Describe a rule; wildcards stand in braces in `benchmark`, `wildcards` are in its output."""
     for key, constraint in _CONSTRAINTS.items():
         benchmark = benchmark.replace(f"{{{key}}}", f"(?P<{key}>{constraint})")
     return {
@@ -55,7 +55,7 @@ RULES = [
 
 
 def write_benchmark(path, seconds, max_rss):
-    """Write a benchmark file of Snakemake; without memory, as of a job that was too short."""
+    """Write a benchmark file of Snakemake; it has no memory if the job was too short."""
     path.parent.mkdir(parents=True, exist_ok=True)
     memory = "NA" if max_rss is None else max_rss
     path.write_text(
@@ -71,7 +71,7 @@ def write_log(path, text="Building DAG of jobs...\n"):
 
 
 def allocation(job_id, state, elapsed_s, gpus=0, gpu_model="", max_rss_mib=None):
-    """Return a run of a job as SLURM's accounting has it."""
+    """Return a run of a job as SLURM's accounting gives it."""
     times = ("2026-11-01T10:00:00", "2026-11-01T12:00:00")
     return Allocation(
         *(job_id, "run", state, "0:0", *times, elapsed_s, gpus, gpu_model, 8, "n01", max_rss_mib)

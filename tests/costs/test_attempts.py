@@ -1,4 +1,4 @@
-"""Whose a benchmark file and a SLURM log are, and what is known of each attempt."""
+"""Assign benchmark files and SLURM logs to jobs, and collect what is known of each attempt."""
 
 import json
 from types import SimpleNamespace
@@ -101,28 +101,28 @@ def collect(folders, runs=None, reasons=None):
 
     benchmarks, slurm_logs = folders
     job_logs = benchmarks.parent / "logs"
-    found = every_attempt(benchmarks, job_logs, slurm_logs, PATTERNS, MODELS, ask)
-    return found, asked
+    attempts = every_attempt(benchmarks, job_logs, slurm_logs, PATTERNS, MODELS, ask)
+    return attempts, asked
 
 
 def test_without_slurm_nobody_is_asked_and_benchmark_files_are_what_is_known(folders):
     write_benchmark(folders[0] / "privacy/sd.tsv", 12.5, 300)
     write_benchmark(folders[0] / "generate/sd/test_00000_of_00001.tsv", 3600, None)
     write_benchmark(folders[0] / "tables/build.tsv", 7, 100)
-    found, asked = collect(folders)
+    attempts, asked = collect(folders)
     assert asked == []
-    sampled, scored = found
+    sampled, scored = attempts
     assert (scored.elapsed_s, scored.max_rss_mib, scored.gpus) == (12.5, 300, 0)
     assert (sampled.elapsed_s, sampled.max_rss_mib, sampled.gpus) == (3600, None, 1)
-    assert {a.source for a in found} == {"benchmark"}
+    assert {a.source for a in attempts} == {"benchmark"}
 
 
 @pytest.mark.parametrize(
     ("sampled", "said", "counted"),
     [
-        (None, [512.0], 512.0),  # too short to be looked at
-        (14.0, [512.0], 512.0),  # it ran in a process that Snakemake does not see
-        (900.0, [512.0, 300.0], 900.0),  # several processes side by side
+        (None, [512.0], 512.0),  # too short to be sampled
+        (14.0, [512.0], 512.0),  # it ran in a process that Snakemake does not sample
+        (900.0, [512.0, 300.0], 900.0),  # several processes at the same time
         (14.0, [512.0, 640.5], 640.5),
         (14.0, [], 14.0),
     ],
@@ -145,33 +145,33 @@ def test_every_run_of_every_slurm_job_is_an_attempt_and_the_benchmark_is_not_one
         "11": [allocation("11", "NODE_FAIL", 30), allocation("11", "COMPLETED", 60, 1, "h200")],
         "12": [allocation("12", "CANCELLED", 0)],
     }
-    found, asked = collect(folders, runs)
+    attempts, asked = collect(folders, runs)
     assert sorted(asked) == ["11", "12", "9"]
-    assert [(a.job_id, a.state, a.elapsed_s) for a in found] == [
+    assert [(a.job_id, a.state, a.elapsed_s) for a in attempts] == [
         ("9", "TIMEOUT", 100),
         ("11", "NODE_FAIL", 30),
         ("11", "COMPLETED", 60),
         ("12", "CANCELLED", 0),
     ]
-    done = found[2]
+    done = attempts[2]
     assert (done.gpus, done.gpu_model, done.node) == (1, "h200", "n01")
     assert done.max_rss_mib == 3000, "the benchmark's, which was sampled more often"
-    assert found[0].max_rss_mib == 2000
+    assert attempts[0].max_rss_mib == 2000
 
 
 def test_a_job_that_the_accounting_still_has_running_is_not_counted_twice(folders):
     write_benchmark(folders[0] / "privacy/sd.tsv", 50, 3000)
     write_log(folders[1] / "rule_privacy_score/_sd/3.log")
-    (found,), _ = collect(folders, {"3": [allocation("3", "RUNNING", 48)]})
-    assert (found.state, found.elapsed_s, found.max_rss_mib) == ("RUNNING", 48, 3000)
+    (attempt,), _ = collect(folders, {"3": [allocation("3", "RUNNING", 48)]})
+    assert (attempt.state, attempt.elapsed_s, attempt.max_rss_mib) == ("RUNNING", 48, 3000)
 
 
 def test_a_job_that_the_accounting_does_not_know_has_its_benchmark_file_or_a_reason(folders):
     write_benchmark(folders[0] / "privacy/sd.tsv", 50, 3000)
     for job_id in ("3", "4"):
         write_log(folders[1] / f"rule_privacy_score/_sd/{job_id}.log")
-    found, _ = collect(folders, {}, dict.fromkeys(("3", "4"), NOT_KNOWN))
-    lost, done = found
+    attempts, _ = collect(folders, {}, dict.fromkeys(("3", "4"), NOT_KNOWN))
+    lost, done = attempts
     assert (lost.job_id, lost.source, lost.elapsed_s, lost.reason) == ("3", "log", None, NOT_KNOWN)
     assert (done.job_id, done.source, done.elapsed_s) == ("4", "benchmark", 50)
 
@@ -179,8 +179,8 @@ def test_a_job_that_the_accounting_does_not_know_has_its_benchmark_file_or_a_rea
 def test_a_job_run_without_slurm_after_failing_with_it_is_one_attempt_more(folders):
     write_benchmark(folders[0] / "privacy/sd.tsv", 50, 3000)
     write_log(folders[1] / "rule_privacy_score/_sd/3.log")
-    found, _ = collect(folders, {"3": [allocation("3", "FAILED", 20)]})
-    assert [(a.source, a.state, a.elapsed_s) for a in found] == [
+    attempts, _ = collect(folders, {"3": [allocation("3", "FAILED", 20)]})
+    assert [(a.source, a.state, a.elapsed_s) for a in attempts] == [
         ("accounting", "FAILED", 20),
         ("benchmark", "COMPLETED", 50),
     ]
@@ -197,8 +197,8 @@ def test_the_members_of_a_group_share_it(folders):
         "20": [allocation("20", "COMPLETED", 100, 1)],
         "21": [allocation("21", "NODE_FAIL", 5, 1)],
     }
-    found, _ = collect(folders, runs)
-    assert [(a.model, a.job_id, a.members) for a in found] == [
+    attempts, _ = collect(folders, runs)
+    assert [(a.model, a.job_id, a.members) for a in attempts] == [
         ("sd", "20", 2),
         ("sd", "20", 2),
         (OTHER, "21", 1),

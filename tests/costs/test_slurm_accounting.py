@@ -1,4 +1,4 @@
-"""What is read from sacct: states, requeued runs, memory of the steps, GPUs."""
+"""Parsing of sacct's output: states, requeued runs, memory of the steps, GPUs."""
 
 import pytest
 
@@ -106,19 +106,19 @@ def test_sizes(text, expected):
 )
 def test_an_odd_cell_costs_its_job_alone(written, instead):
     assert written in SACCT
-    before, found = parse_sacct(SACCT), parse_sacct(SACCT.replace(written, instead, 1))
-    (odd,) = found.reasons
-    assert "cannot be read here" in found.reasons[odd]
-    assert found.runs == {job: runs for job, runs in before.runs.items() if job != odd}
+    before, accounting = parse_sacct(SACCT), parse_sacct(SACCT.replace(written, instead, 1))
+    (odd,) = accounting.reasons
+    assert "cannot be read here" in accounting.reasons[odd]
+    assert accounting.runs == {job: runs for job, runs in before.runs.items() if job != odd}
     assert before.reasons == {}
 
 
 def test_an_odd_size_leaves_the_memory_unknown():
     sizes = [line.split("|")[-1] for line in SACCT.splitlines()]
     size = next(size for size in sizes if size)
-    found = parse_sacct(SACCT.replace(f"|{size}", "|16X"))
-    assert found.reasons == {}
-    assert any(run.max_rss_mib is None for runs in found.runs.values() for run in runs)
+    accounting = parse_sacct(SACCT.replace(f"|{size}", "|16X"))
+    assert accounting.reasons == {}
+    assert any(run.max_rss_mib is None for runs in accounting.runs.values() for run in runs)
 
 
 def stand_in(folder, script):
@@ -132,9 +132,9 @@ def test_sacct_is_asked_for_every_run_of_the_jobs_and_strangers_have_a_reason(tm
     (tmp_path / "answer").write_text(SACCT)
     asked = tmp_path / "asked"
     command = stand_in(tmp_path, f'echo "$@" >> {asked}; cat {tmp_path / "answer"}')
-    found = ask_accounting(["102", "101", "999"], command)
-    assert len(found.runs["102"]) == 2
-    assert found.reasons == {"999": NOT_KNOWN}
+    accounting = ask_accounting(["102", "101", "999"], command)
+    assert len(accounting.runs["102"]) == 2
+    assert accounting.reasons == {"999": NOT_KNOWN}
     words = asked.read_text()
     assert "--jobs 101,102,999" in words
     assert "--duplicates" in words
@@ -144,9 +144,9 @@ def test_sacct_is_asked_for_every_run_of_the_jobs_and_strangers_have_a_reason(tm
 def test_many_jobs_are_asked_for_in_batches(tmp_path):
     asked = tmp_path / "asked"
     command = stand_in(tmp_path, f'echo "$@" >> {asked}')
-    found = ask_accounting([str(i) for i in range(1, 451)], command)
+    accounting = ask_accounting([str(i) for i in range(1, 451)], command)
     assert len(asked.read_text().splitlines()) == 3
-    assert len(found.reasons) == 450
+    assert len(accounting.reasons) == 450
 
 
 @pytest.mark.parametrize(
@@ -159,6 +159,6 @@ def test_many_jobs_are_asked_for_in_batches(tmp_path):
 )
 def test_a_cluster_without_accounting_says_why(tmp_path, script, reason):
     command = stand_in(tmp_path, script) if script else str(tmp_path / "nothing")
-    found = ask_accounting(["7"], command)
-    assert found.runs == {}
-    assert reason in found.reasons["7"]
+    accounting = ask_accounting(["7"], command)
+    assert accounting.runs == {}
+    assert reason in accounting.reasons["7"]

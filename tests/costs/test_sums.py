@@ -1,4 +1,4 @@
-"""Sums over attempts by hand, as a plan of the cost would be compared with them."""
+"""Sums over attempts, computed by hand, as they are compared with the plan of the cost."""
 
 import pytest
 

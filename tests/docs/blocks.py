@@ -1,4 +1,4 @@
-"""What the documentation holds: pages, code blocks, links."""
+"""Parts of the documentation: pages, code blocks, links."""
 
 import re
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from tests.workflow.checkouts import ROOT
 
 DOCS = ROOT / "docs"
 GENERATED = ("reference/config.md", "reference/commands.md", "changelog.md")
-"""Pages that `docs/site/hooks.py` makes when the site is built."""
+"""Pages that `docs/site/hooks.py` generates when the site is built."""
 
 
 def pages() -> list[Path]:
-    """Return every page that is written by hand, the README included."""
+    """Return every handwritten page, including the README."""
     return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
@@ -42,5 +42,5 @@ def prose(page: Path) -> str:
 
 
 def inline_code(page: Path) -> list[str]:
-    """Return what stands in single backticks."""
+    """Return the texts in single backticks."""
     return re.findall(r"`([^`\n]+)`", prose(page))

@@ -20,11 +20,11 @@ def site_on_path(monkeypatch):
 
 
 def keys_of(value, path=""):
-    """Every dotted key of a config's mappings."""
+    """Yield every dotted key of a config's mappings."""
     for name, below in value.items() if isinstance(value, dict) else ():
-        own = f"{path}.{name}" if path else name
-        yield own
-        yield from keys_of(below, own)
+        key_path = f"{path}.{name}" if path else name
+        yield key_path
+        yield from keys_of(below, key_path)
 
 
 def test_every_key_of_the_papers_config_has_its_row():

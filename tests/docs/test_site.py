@@ -1,4 +1,4 @@
-"""`make docs` builds the site without a warning, and it loads nothing from elsewhere."""
+"""`make docs` builds the site without a warning, and no page loads files of other sites."""
 
 import re
 

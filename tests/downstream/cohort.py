@@ -1,4 +1,4 @@
-"""What the small cohorts of the three downstream tasks share: rows, prompts, pictures and flags."""
+"""Shared parts of the three downstream tasks' small cohorts: rows, prompts, images and flags."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _CORNERS = ((9, 9), (9, 23), (23, 9))  # of a square of 32 pixels
 def blob_image(
     labels: tuple[int, ...], generator: np.random.Generator, size: int = 32
 ) -> Image.Image:
-    """Draw noise and, for each present finding of DRAWN, a blob in its corner."""
+    """Draw noise and, for each positive finding of DRAWN, a blob in its corner."""
     pixels = generator.normal(70, 12, (size, size))
     y, x = np.mgrid[:size, :size]
     scale = size / 32
@@ -58,7 +58,7 @@ def write_row(
 def write_cohort(
     folder: Path, rows: list[dict[str, object]], most: int | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write rows as a manifest, and prompts for the first `most` training images; return both."""
+    """Write and return a manifest of the rows, and prompts for the first `most` training images."""
     manifest = pd.DataFrame(rows).astype(dict.fromkeys(FINDINGS, "Int8"))
     write_manifest(manifest, folder / "manifest.parquet")
     shown = manifest[manifest["split"] == "train"].reset_index(drop=True).head(most or len(rows))
@@ -72,7 +72,7 @@ def write_cohort(
 
 def flags_for(folder: Path, name: str) -> dict[str, object]:
     """Return the flags that all three scripts take, for a run on real images of a cohort."""
-    own = folder / "runs" / name
+    run_folder = folder / "runs" / name
     return {
         "setting": "real_only",
         "model": "real",
@@ -80,13 +80,13 @@ def flags_for(folder: Path, name: str) -> dict[str, object]:
         "manifest": folder / "manifest.parquet",
         "prompts": folder / "augment.parquet",
         "seed": 7,
-        "progress": own / "progress",
+        "progress": run_folder / "progress",
         "threads": 1,
     }
 
 
 def words_of(flags: dict[str, object]) -> list[str]:
-    """Return flags as words; a list gives several words, None leaves a flag out."""
+    """Return flags as words of a command; a list gives several words, None omits the flag."""
     words: list[str] = []
     for key, value in flags.items():
         if value is None:

@@ -82,7 +82,7 @@ class World:
         return folder
 
     def score(self, runs: list[Path], output: Path, baseline: list[Path] | None = None) -> None:
-        """Score runs together, beside those of real data alone where they are given."""
+        """Score the runs of an arm, against `baseline`, the runs on real data, where given."""
         flags = ["--outcomes", *[str(run / "outcomes.parquet") for run in runs]]
         if baseline:
             flags += ["--baseline", *[str(run / "outcomes.parquet") for run in baseline]]
@@ -97,7 +97,7 @@ def make_world(folder: Path, n_patients: int = 150, seed: int = 0) -> World:
     for k in range(2 * n_patients):
         labels = tuple(int(value) for value in generator.random(3) < 0.4)
         image = images[image_id_of(k)] = blob_image(labels, generator, SIZE)
-        wrong = generator.random(3) < 0.03  # labels err, so that no score is perfect
+        wrong = generator.random(3) < 0.03  # wrong labels, so that no score is perfect
         findings = {n: v ^ int(w) for n, v, w in zip(DRAWN, labels, wrong, strict=True)}
         rows.append(write_row(folder, k, image, findings))
     manifest, prompts = write_cohort(folder, rows)

@@ -1,4 +1,4 @@
-"""Decoding, labels and the two ways to split."""
+"""Decoding, labels and the two kinds of splits."""
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ def test_only_one_is_positive():
 
 
 def test_sound_keeps_the_aspect_and_squash_keeps_the_whole():
-    # The left fifth white, the rest black: the central square of a 2:1 image has lost it.
+    # Only the left fifth is white: the central square of a 2:1 image is all black.
     wide = np.zeros((40, 80), np.uint8)
     wide[:, :16] = 255
     image = Image.fromarray(wide)

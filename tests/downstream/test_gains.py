@@ -21,46 +21,46 @@ def test_test_sets_are_drawn_by_patient_and_are_the_same_for_the_same_seed():
 
 
 def arms(rng, runs, seed_sd, patient_sd, effects, sets):
-    """Two arms without a difference: `runs` trainings each, scores of the same patients' images.
+    """Draw two arms of equal expectation: scores of the same patients' images in each run.
 
     Args:
-        rng: draws them.
-        runs: training runs of each arm.
-        seed_sd: what a seed adds to all scores of a run.
-        patient_sd: what an arm adds to a patient, beyond what all arms have in common.
-        effects: what all arms have in common, and whose image it is: (n,) and (n,).
-        sets: (draws, n) how often each image counts.
+        rng: Random generator.
+        runs: Training runs of each arm.
+        seed_sd: Standard deviation of a run's effect on all its scores.
+        patient_sd: Standard deviation of an arm's effect on a patient.
+        effects: The effects that both arms share, (n,), and the patient of each image, (n,).
+        sets: Bootstrap weights of the images, (draws, n).
     """
     scores, patients = effects
     for _ in range(2):
-        own = patient_sd * rng.standard_normal(patients.max() + 1)[patients]
+        patient_effects = patient_sd * rng.standard_normal(patients.max() + 1)[patients]
         seeds = seed_sd * rng.standard_normal((runs, 1))
-        images = 0.6 + 0.1 * scores + own + seeds
+        images = 0.6 + 0.1 * scores + patient_effects + seeds
         yield Measured(images.mean(axis=1), (images @ sets.T) / sets.sum(axis=1))
 
 
 def gains_of_equal_arms(runs, seed_sd, patient_sd, simulations):
-    """Yield the value and the gain of every simulation; the truth is 0.6 and 0."""
+    """Yield the value and the gain of every simulation; the true ones are 0.6 and 0."""
     patients = np.repeat(np.arange(60), 3)
     sets = np.concatenate(list(patient_draws(patients, 100, seed=5)))
     for seed in range(simulations):
         rng = np.random.default_rng(seed)
         effects = correlated(rng, 60, 3, 0.4)
         first, second = arms(rng, runs, seed_sd, patient_sd, effects, sets)
-        found = values_of("dice", first, second, direction="higher", n=180, patients=60)
-        yield found[0], found[2]
+        measured = values_of("dice", first, second, direction="higher", n=180, patients=60)
+        yield measured[0], measured[2]
 
 
 @pytest.mark.parametrize("simulations", [60, pytest.param(500, marks=pytest.mark.full)])
 @pytest.mark.parametrize("runs", [2, 3, 5, 10])
 @pytest.mark.parametrize(("seed_sd", "patient_sd"), [(0.05, 0.01), (0.005, 0.1), (0.02, 0.1)])
 def test_intervals_cover_and_no_direction_is_claimed(runs, seed_sd, patient_sd, simulations):
-    """Whether seeds or patients dominate, of few runs and of many."""
+    """Seeds or patients dominate the variance, with few and with many runs."""
     covered = np.zeros(2)
     claimed = 0
     for value, gain in gains_of_equal_arms(runs, seed_sd, patient_sd, simulations):
-        for k, (found, truth) in enumerate(((value, 0.6), (gain, 0.0))):
-            low, high = found.interval
+        for k, (estimate, truth) in enumerate(((value, 0.6), (gain, 0.0))):
+            low, high = estimate.interval
             covered[k] += low <= truth <= high
         claimed += gain.p <= 0.05
     # Three standard errors about 95%, or more: what runs and patients share counts twice.
@@ -98,41 +98,43 @@ def test_what_two_arms_owe_to_the_same_patients_cancels():
         for scores in (effects, effects + generator.normal(0.1, 0.05, (1, 150)))
     )
     values = values_of("dice", other, one, direction="higher", n=9, patients=150)
-    found = {v.metric: v for v in values}
-    low, high = found["dice_gain"].interval
-    assert 0 < low < found["dice_gain"].value < high
-    own_low, own_high = found["dice"].interval
+    by_metric = {v.metric: v for v in values}
+    low, high = by_metric["dice_gain"].interval
+    assert 0 < low < by_metric["dice_gain"].value < high
+    own_low, own_high = by_metric["dice"].interval
     assert high - low < 0.25 * (own_high - own_low)
 
 
 def test_mean_spread_and_gain_by_hand():
-    own = Measured(np.array([0.6, 0.8]), np.array([[0.5, 0.7], [0.7, 0.9]]))
+    augmented = Measured(np.array([0.6, 0.8]), np.array([[0.5, 0.7], [0.7, 0.9]]))
     real = Measured(np.array([0.5]), np.array([[0.4, 0.6]]))
-    values = values_of("auroc", own, real, direction="higher", n=7, patients=5, subset="Edema")
-    found = {v.metric: v for v in values}
-    assert found["auroc"].value == pytest.approx(0.7)
-    assert found["auroc"].interval_kind == "t 95% over test patients and training runs"
+    values = values_of(
+        "auroc", augmented, real, direction="higher", n=7, patients=5, subset="Edema"
+    )
+    by_metric = {v.metric: v for v in values}
+    assert by_metric["auroc"].value == pytest.approx(0.7)
+    assert by_metric["auroc"].interval_kind == "t 95% over test patients and training runs"
     # Over runs the draws are 0.6 and 0.8, of variance 0.01, at 4 degrees of freedom: t is 2.776.
     # That of the runs, 0.02, over two is 0.01, at one: t is 12.706. No AUROC is beyond 0 and 1.
-    assert found["auroc"].interval == (0, 1)
-    own = Measured(np.array([0.69, 0.71]), np.array([[0.68, 0.70], [0.70, 0.72]]))
+    assert by_metric["auroc"].interval == (0, 1)
+    augmented = Measured(np.array([0.69, 0.71]), np.array([[0.68, 0.70], [0.70, 0.72]]))
     half = 0.01 * (2.776445**2 + 12.706205**2) ** 0.5
-    alone = values_of("auroc", own, None, direction="higher", n=7, patients=5)[0]
+    alone = values_of("auroc", augmented, None, direction="higher", n=7, patients=5)[0]
     assert alone.interval == pytest.approx((0.7 - half, 0.7 + half), abs=1e-6)
-    assert found["auroc_sd"].value == pytest.approx(np.std([0.6, 0.8], ddof=1))
-    assert found["auroc_sd"].n == 2
-    assert found["auroc_gain"].value == pytest.approx(0.2)
+    assert by_metric["auroc_sd"].value == pytest.approx(np.std([0.6, 0.8], ddof=1))
+    assert by_metric["auroc_sd"].n == 2
+    assert by_metric["auroc_gain"].value == pytest.approx(0.2)
     # Nothing is known of the baseline's seeds: its one run stays as it is, and the kind says so.
-    assert found["auroc_gain"].p is None
-    assert found["auroc_gain"].interval_kind == "bootstrap 95% over test patients"
+    assert by_metric["auroc_gain"].p is None
+    assert by_metric["auroc_gain"].interval_kind == "bootstrap 95% over test patients"
     assert all(v.subset == "Edema" for v in values)
 
 
 def test_a_gain_has_satterthwaites_degrees_of_freedom_by_hand():
-    """The variances of patients, own and the baseline's seeds are 0.01, at 4, 1 and 1 degrees."""
-    own = Measured(np.array([0.4, 0.6]), np.array([[0.4, 0.6], [0.4, 0.6]]) + 0.1)
+    """Patients, own seeds and the baseline's have variances of 0.01, at 4, 1 and 1 degrees."""
+    augmented = Measured(np.array([0.4, 0.6]), np.array([[0.4, 0.6], [0.4, 0.6]]) + 0.1)
     real = Measured(np.array([0.3, 0.5]), np.array([[0.4, 0.4], [0.4, 0.4]]))
-    gain = values_of("auroc", own, real, direction="higher", n=7, patients=5)[2]
+    gain = values_of("auroc", augmented, real, direction="higher", n=7, patients=5)[2]
     freedom = 0.03**2 / (0.01**2 / 4 + 2 * 0.01**2)
     half = stats.t.ppf(0.975, freedom) * 0.03**0.5
     assert freedom == pytest.approx(4)
@@ -142,10 +144,12 @@ def test_a_gain_has_satterthwaites_degrees_of_freedom_by_hand():
 
 def test_one_run_has_no_spread_and_says_why():
     one = Measured(np.array([0.6]), np.array([[0.5, 0.7]]))
-    found = {v.metric: v for v in values_of("f1", one, None, direction="higher", n=7, patients=5)}
-    assert found["f1_sd"].value is None
-    assert "`repeats` is 1" in found["f1_sd"].reason
-    assert "real data alone" in found["f1_gain"].reason
+    by_metric = {
+        v.metric: v for v in values_of("f1", one, None, direction="higher", n=7, patients=5)
+    }
+    assert by_metric["f1_sd"].value is None
+    assert "`repeats` is 1" in by_metric["f1_sd"].reason
+    assert "real data alone" in by_metric["f1_gain"].reason
 
 
 def test_no_interval_where_nothing_varies_and_undefined_draws_are_left_out():
@@ -156,11 +160,17 @@ def test_no_interval_where_nothing_varies_and_undefined_draws_are_left_out():
 
 
 def test_a_baseline_that_nobody_trained_has_no_seed():
-    own = Measured(np.array([0.6, 0.8]), np.array([[0.5, 0.7], [0.7, 0.9]]))
+    augmented = Measured(np.array([0.6, 0.8]), np.array([[0.5, 0.7], [0.7, 0.9]]))
     released = Measured(np.array([0.5]), np.array([[0.4, 0.6]]))
     trained, as_it_is = (
         values_of(
-            "green", own, released, direction="higher", n=7, patients=5, baseline_is_trained=known
+            "green",
+            augmented,
+            released,
+            direction="higher",
+            n=7,
+            patients=5,
+            baseline_is_trained=known,
         )[2]
         for known in (True, False)
     )

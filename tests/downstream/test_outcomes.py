@@ -1,4 +1,4 @@
-"""Outcomes: whole, private, and never of another test set."""
+"""Outcomes: complete, private, and of the right test set."""
 
 import pandas as pd
 import pyarrow as pa

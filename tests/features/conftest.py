@@ -118,7 +118,7 @@ def write_reid(folder: Path) -> Path:
 
 
 def picture(seed: int, width: int = 45, height: int = 38) -> Image.Image:
-    """A smooth gray picture; the seed decides it."""
+    """Draw a smooth gray image from the seed."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (6, 7), np.uint8))
     return small.resize((width, height), Image.Resampling.BICUBIC)
@@ -151,7 +151,7 @@ def shards(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def cohort(tmp_path: Path) -> SimpleNamespace:
-    """A manifest of nine images, five of them of the test split, and two prompts."""
+    """A manifest of nine images, five of them in the test split, and two prompts."""
     folder = tmp_path / "images"
     folder.mkdir()
     rows = []

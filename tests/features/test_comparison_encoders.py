@@ -1,4 +1,4 @@
-"""InceptionV3 and DenseNet-121: against functional forms written from the papers' tables."""
+"""InceptionV3 and DenseNet-121, compared with functional forms after the papers' tables."""
 
 import pickle
 import sys
@@ -25,7 +25,7 @@ NETWORKS = {"inception_v3": InceptionV3, "densenet_121": DenseNet121}
 
 
 def randomised(name):
-    """A network with random weights and running statistics of its own."""
+    """Return a network with random weights and random running statistics."""
     torch.manual_seed(0)
     network = NETWORKS[name]().eval()
     for module in network.modules():
@@ -164,14 +164,14 @@ def test_networks_are_their_functional_forms(name, form, shape, width, weights):
     state = torch.load(weights[name]) if name == "inception_v3" else load_file(weights[name])
     with torch.inference_mode():
         expected = form(state, pixels).numpy()
-    found = encoder.encode(list(pixels))
-    assert found.shape == (2, width)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    features = encoder.encode(list(pixels))
+    assert features.shape == (2, width)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 def test_tensorflows_bilinear_by_hand():
     pixels = np.array([[0, 10], [20, 30]], np.uint8)[..., None]
-    # Rows and columns at 0, 0.5, 1, 1.5 of the input; beyond the last pixel it repeats.
+    # Rows and columns at 0, 0.5, 1, 1.5 of the input; the last pixel repeats beyond the edge.
     rows = [[0, 5, 10, 10], [10, 15, 20, 20], [20, 25, 30, 30], [20, 25, 30, 30]]
     assert np.array_equal(resize_bilinear(pixels, 4)[..., 0], rows)
     large = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
@@ -205,18 +205,18 @@ def test_as_published_squashes_first_and_says_so(name, weights):
     image = Image.fromarray(
         np.random.default_rng(0).integers(0, 256, (320, 500, 3), dtype=np.uint8)
     )
-    found = {
+    encoders = {
         protocol: load_encoder(name, weights[name], CPU, deviations(protocol), "fidelity")
         for protocol in ("sound", "as_published")
     }
-    assert "squash 299x299" in found["as_published"].preprocessing
-    prepared = found["sound"].prepare(image)
+    assert "squash 299x299" in encoders["as_published"].preprocessing
+    prepared = encoders["sound"].prepare(image)
     assert prepared.dtype == torch.float32
-    assert np.isfinite(found["sound"].encode([prepared])).all()
+    assert np.isfinite(encoders["sound"].encode([prepared])).all()
     squashed = image.resize((299, 299), Image.Resampling.BILINEAR)
-    expected = found["sound"].prepare(squashed)
-    assert torch.equal(found["as_published"].prepare(image), expected)
-    assert not torch.equal(found["sound"].prepare(image), expected)
+    expected = encoders["sound"].prepare(squashed)
+    assert torch.equal(encoders["as_published"].prepare(image), expected)
+    assert not torch.equal(encoders["sound"].prepare(image), expected)
 
 
 @pytest.mark.parametrize("protocol", ["sound", "as_published"])
@@ -250,7 +250,7 @@ def test_batch_counters_of_inception_may_be_absent(states, tmp_path):
 
 
 def pickled_model(path, legacy):
-    """A model object as torchxrayvision publishes it, of a class that is gone when it is read."""
+    """Write a model object as torchxrayvision publishes it, of a class that no longer exists."""
     module = types.ModuleType("torchxrayvision_stand_in")
     module.DenseNet = type("DenseNet", (DenseNet121,), {"__module__": module.__name__})
     sys.modules[module.__name__] = module
@@ -272,9 +272,9 @@ def test_a_pickled_model_is_refused_and_converted_without_its_class(legacy, tmp_
         check_encoder("densenet_121", path)
     convert(["--input", str(path), "--output", str(output)])
     check_encoder("densenet_121", output)
-    found = load_file(output)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    tensors = load_file(output)
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[key], expected[key]) for key in expected)
 
 
 class Malicious:

@@ -28,7 +28,7 @@ from workflow_scripts.features.encoders import (
 from workflow_scripts.features.pair_scores import pair_scores
 
 TINY = ("rad_dino", "biovil_t_image", "biovil_t_text", "reid")
-"""The encoders of which the world has tiny weights."""
+"""The encoders for which the world has tiny weights."""
 
 CPU = torch.device("cpu")
 
@@ -169,7 +169,7 @@ def test_features_do_not_depend_on_the_batch(weights: SimpleNamespace, name: str
 
 
 def test_image_embedding_by_hand(weights: SimpleNamespace):
-    """The path of a single image, written out with functional calls on the raw tensors."""
+    """Embed a single image by functional calls on the raw tensors."""
     encoder = loaded(weights, "biovil_t_image")
     state = torch.load(weights.biovil_t_image, weights_only=True)
     backbone = ResNet((1, 1, 1, 1), 2, 5).eval()
@@ -317,7 +317,7 @@ def test_rad_dino_as_published_squashes_first(weights: SimpleNamespace, purpose:
 
 
 def test_alignment_is_not_squashed(weights: SimpleNamespace):
-    """The official release scores alignment on the files as they are."""
+    """The official release scores alignment on the original files."""
     for name in ("biovil_t_image", "biovil_t_text"):
         words = {loaded(weights, name, p).preprocessing for p in ("sound", "as_published")}
         assert len(words) == 1
@@ -327,7 +327,7 @@ def test_alignment_is_not_squashed(weights: SimpleNamespace):
 
 
 def damaged(weights: SimpleNamespace, name: str, folder: Path, change) -> Path:
-    """A copy of a checkpoint whose state dict went through `change`."""
+    """Write a copy of a checkpoint, with `change` applied to its state dict."""
     source = getattr(weights, name)
     root = source if source.is_dir() else source.parent
     shutil.copytree(root, folder)

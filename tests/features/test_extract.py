@@ -1,4 +1,4 @@
-"""The extraction: order, one pass, broken images, kill and continue, with the real script."""
+"""The extraction script: order, a single pass, damaged images, killed and continued runs."""
 
 import hashlib
 import io
@@ -24,13 +24,13 @@ from workflow_scripts.features.cache import read_features
 from workflow_scripts.features.encoders import load_encoder, rad_dino
 
 TINY = ("rad_dino", "biovil_t_image", "biovil_t_text", "reid")
-"""The encoders of which the world has tiny weights."""
+"""The encoders for which the world has tiny weights."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def command(weights: SimpleNamespace, out: Path, *given: object, **options: object) -> list[str]:
-    """Arguments of the script; `encoders` limits them, other options replace the defaults."""
+    """Return the script's arguments for `encoders`; other options replace the defaults."""
     names = options.pop("encoders", TINY)
     flags = {
         "purpose": "fidelity",
@@ -278,7 +278,7 @@ def test_progress_of_other_code_is_not_used(
 def test_an_attempt_that_was_given_up_ends_and_leaves_all_to_its_retry(
     weights: SimpleNamespace, cohort: SimpleNamespace, tmp_path: Path
 ):
-    """The retry begins, runs and ends while the first attempt is at its second batch."""
+    """A retry runs from start to end while the first attempt is at its second batch."""
     arguments = ("--manifest", cohort.manifest, "--image-split", "test")
     options = {"encoders": ["rad_dino"], "batch_size": 2, "save_every": 0}
     run(weights, tmp_path / "whole", *arguments, **options)
@@ -435,7 +435,7 @@ def test_flags_that_contradict_each_other(
 
 
 def count_images(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the batches that RAD-DINO computes from now on."""
+    """Record the batch sizes that RAD-DINO computes from now on in the returned list."""
     sizes: list[int] = []
     encode = rad_dino.RadDino.encode
 

@@ -1,4 +1,4 @@
-"""The cache: what is written is read, and nothing else."""
+"""The cache: features are read as they were written, and any other file is refused."""
 
 from dataclasses import replace
 from pathlib import Path

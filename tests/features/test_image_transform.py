@@ -1,4 +1,4 @@
-"""Preprocessing against transformers' processor and against torchvision's formulas."""
+"""Preprocessing, compared with transformers' processor and torchvision's formulas."""
 
 import json
 import math

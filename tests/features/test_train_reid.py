@@ -1,4 +1,4 @@
-"""Training the attacker: whom it pairs, what it learns, and that a killed run goes on."""
+"""Training of the attacker: its pairs, its learning, and continuation of a killed run."""
 
 import csv
 from types import SimpleNamespace
@@ -26,24 +26,24 @@ IMAGES = 3
 
 
 def field(rng, cells):
-    """Coarse noise of unit size, (36, 40)."""
+    """Draw coarse noise of unit variance, (36, 40)."""
     coarse = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
     return np.asarray(coarse.resize((40, 36), Image.Resampling.BICUBIC))
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
-    """Patients of two sites, three images each: a pattern of their own under shadows.
+    """Patients of two sites with three images each: a pattern per patient under shadows.
 
-    Sixty to train on, twenty to judge by.
+    Sixty are for training, twenty for validation.
     """
     root = tmp_path_factory.mktemp("cohort")
     rows = []
     for patient in range(80):
-        own = field(np.random.default_rng(patient), 5)
+        anatomy = field(np.random.default_rng(patient), 5)
         for image in range(IMAGES):
             shadow = field(np.random.default_rng([1000 + patient, image]), 3)
-            pixels = 128 + 45 * own + 20 * shadow
+            pixels = 128 + 45 * anatomy + 20 * shadow
             path = root / f"p{patient}-{image}.png"
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
             rows.append(
@@ -88,7 +88,7 @@ def flags(cohort, out, **changes):
 
 
 def auc(weights, frame):
-    """The AUC over all pairs of two images of a site."""
+    """Return the AUC over all pairs of images of the same site."""
     encoder = reid.load(weights, torch.device("cpu"), deviations("sound"), "privacy")
     images = [encoder.prepare(Image.open(path).convert("RGB")) for path in frame["path"]]
     features = encoder.encode(images)
@@ -110,7 +110,7 @@ def test_it_learns_to_tell_unseen_patients_apart(epochs, pairs, least, cohort, t
     assert auc(tmp_path / "untrained/weights.pth", unseen) < 0.8
     main(flags(cohort, tmp_path, epochs=epochs, pairs=pairs))
     assert auc(tmp_path / "weights.pth", unseen) > least
-    # The published layout, loaded as the published file is; the size stands beside it.
+    # The published layout, loaded as the published file is; the image size is stored with it.
     state = torch.load(tmp_path / "weights.pth", weights_only=True)
     assert state["model.fc.weight"].shape[0] == 128
     assert {"fc_end.weight", "fc_end.bias", "model.conv1.weight"} <= set(state)

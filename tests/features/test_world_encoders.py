@@ -1,7 +1,7 @@
-"""The embedded world's encoders: published layouts, reproducible, loaded by the same code.
+"""The embedded world's encoders: published layouts, reproducible weights, the same loading code.
 
-How well they do on rendered radiographs is the whole run's to show; here, two rounds of training
-on stand-in images.
+They are trained for two rounds on stand-in images here; the whole run tests their quality on
+rendered radiographs.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ PLACES = {
 
 
 def stand_ins() -> tuple[np.ndarray, list[str], np.ndarray, list[str]]:
-    """Twelve images of six patients; every other one has a bright disc and says so."""
+    """Draw twelve images of six patients; every other one has a bright disc and a caption of it."""
     y, x = np.mgrid[-1:1:256j, -1:1:256j]
     images, captions, findings, patients = [], [], [], []
     for i in range(12):

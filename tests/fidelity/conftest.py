@@ -1,4 +1,4 @@
-"""A small cohort, and feature files of it and of two models in the cache's layout."""
+"""A small cohort, with feature files of it and of two models in the layout of the cache."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ PATIENTS, DIMENSIONS, JOINT = 60, 6, 4
 
 
 def write_h5(folder: Path, encoder: str, features, ids, sources=None, **attrs) -> Path:
-    """Write features of radiographs, or (in the folder of a model) of its images."""
+    """Write features of radiographs or, in a model's folder, of its images."""
     if "real" not in folder.parts:
         attrs = {"collection": "model", **attrs}
     if encoder == "biovil_t_text":
@@ -71,11 +71,16 @@ def cohort(tmp_path: Path) -> SimpleNamespace:
     write_prompts(prompts, result.prompts)
     write_h5(result.real, "rad_dino", result.features, ids)
     rng = np.random.default_rng(1)
-    own = list(prompts["prompt_id"])
-    write_h5(result.generated, "rad_dino", rng.standard_normal((len(own), DIMENSIONS)) + 1, own)
-    texts = rng.standard_normal((len(own), JOINT))
-    write_h5(result.generated, "biovil_t_text", texts, own)
-    # The image embeddings in another order: rows are matched by id.
+    prompt_ids = list(prompts["prompt_id"])
+    write_h5(
+        result.generated,
+        "rad_dino",
+        rng.standard_normal((len(prompt_ids), DIMENSIONS)) + 1,
+        prompt_ids,
+    )
+    texts = rng.standard_normal((len(prompt_ids), JOINT))
+    write_h5(result.generated, "biovil_t_text", texts, prompt_ids)
+    # The image embeddings are in another order: rows are matched by id.
     turned = slice(None, None, -1)
-    write_h5(result.generated, "biovil_t_image", 2 * texts[turned], own[turned])
+    write_h5(result.generated, "biovil_t_image", 2 * texts[turned], prompt_ids[turned])
     return result

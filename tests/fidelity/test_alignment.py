@@ -1,4 +1,4 @@
-"""Alignment by hand, and the interval of its mean."""
+"""Alignment and the interval of its mean, compared with values computed by hand."""
 
 import numpy as np
 import pytest

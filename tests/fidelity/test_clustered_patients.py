@@ -1,4 +1,4 @@
-"""Fidelity's numbers where patients have many images and generated images answer captions."""
+"""Fidelity metrics where patients have several images and generated images follow captions."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,12 @@ from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
 from workflow_scripts.fidelity.resample import draw_resamples, units_of
 
-# Few draws here, many in the full tier.
+# Few draws by default, many in the full tier.
 RUNS = pytest.mark.parametrize("runs", [60, pytest.param(200, marks=pytest.mark.full)])
 
 
 def least(runs):
-    """How often a 95% interval must cover in so many runs: three standard errors below."""
+    """Return the least number of runs that a 95% interval must cover: 3 standard errors below."""
     return runs - binomial_bound(runs, 0.05)
 
 
@@ -30,17 +30,17 @@ def test_the_simulated_patients_are_what_they_are_said_to_be(freedom):
     rng = np.random.default_rng(0)
     world = World(3, icc=0.4, caption=0.25, freedom=freedom)
     cohort = world.cohort(rng, 20_000, 4, captions=2)
-    own = world.answers(rng, cohort, together=True)
+    together = world.answers(rng, cohort, together=True)
     alone = world.answers(rng, cohort)
     first, second, third = (cohort.features[k::4] for k in range(3))
     covariance = lambda a, b: (a * b).mean()  # noqa: E731
-    for images in (cohort.features, own, alone):
+    for images in (cohort.features, together, alone):
         assert images.var() == pytest.approx(1, abs=0.05)
     # The first and the third image have one caption, the second another one of the same patient.
     assert covariance(first, third) == pytest.approx(0.65, abs=0.03)
     assert covariance(first, second) == pytest.approx(0.4, abs=0.03)
-    assert covariance(first, own[::2]) == pytest.approx(0.25, abs=0.03)
-    assert covariance(own[::2], own[1::2]) == pytest.approx(0.4, abs=0.03)
+    assert covariance(first, together[::2]) == pytest.approx(0.25, abs=0.03)
+    assert covariance(together[::2], together[1::2]) == pytest.approx(0.4, abs=0.03)
     assert covariance(alone[::2], alone[1::2]) == pytest.approx(0, abs=0.03)
     counts = long_stays(rng, 20_000, 8.0)
     assert counts.mean() == pytest.approx(8, rel=0.05)
@@ -52,7 +52,7 @@ def test_the_simulated_patients_are_what_they_are_said_to_be(freedom):
 @pytest.mark.parametrize(("icc", "caption"), [(0.6, 0.0), (0.0, 0.3), (0.3, 0.3)])
 @pytest.mark.parametrize("patients", [8, 15, 60])
 def test_kid_of_a_perfect_generator_is_centred_on_zero(patients, icc, caption, runs):
-    """However few the patients; with the pairs within patients it is not."""
+    """It holds for few patients, too; it would not if pairs within patients counted."""
     world = World(8, icc, caption)
     between, within = [], []
     for seed in range(runs):
@@ -73,7 +73,7 @@ def test_exact_copies_of_the_reference_read_zero():
 
 
 def test_left_out_of_the_two_inner_means_alone_pairs_within_patients_bias_the_other_way():
-    """A caption's radiograph and its image are alike: where these pairs count, KID is too low."""
+    """A caption's radiograph and image are correlated: if these pairs count, KID is too low."""
     world, half = World(8, 0.0, 0.3), []
     for seed in range(60):
         real, generated, units, _ = drawn(world, 15, 4, seed)
@@ -92,7 +92,7 @@ def test_left_out_of_the_two_inner_means_alone_pairs_within_patients_bias_the_ot
     [(20, 10, 0.6, 0.0, None), (30, 5, 0.3, 0.3, None), (30, 5, 0.3, 0.3, 6.0)],
 )
 def test_kids_interval_covers_zero_at_the_null(patients, images, icc, caption, freedom, runs):
-    """Conservative: KID is skewed there. By image it would not cover."""
+    """The interval is conservative, as KID is skewed there. Units of images would not cover."""
     world, covered, by_image = World(8, icc, caption, freedom), 0, 0
     for seed in range(runs):
         real, generated, units, rng = drawn(world, patients, images, seed, together=True)
@@ -166,7 +166,7 @@ def test_alignments_interval_covers_where_few_patients_stay_long(runs):
 
 @pytest.mark.parametrize("runs", [30, pytest.param(200, marks=pytest.mark.full)])
 def test_the_manifolds_intervals_cover_where_both_sides_are_clustered(runs):
-    """What they cover is the expectation: the mean over the runs."""
+    """They cover the expectation, estimated by the mean over the runs."""
     names = ("precision", "recall", "density", "coverage")
     values, bounds = [], []
     for seed in range(runs):

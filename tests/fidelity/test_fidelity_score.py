@@ -1,4 +1,4 @@
-"""The fidelity record: which images a value rests on, and what is refused."""
+"""The fidelity record: the images that each value is computed from, and refused inputs."""
 
 import shutil
 from functools import partial
@@ -66,7 +66,7 @@ def rescore(cohort, protocol="sound"):
 
 
 def own_radiographs(cohort):
-    """The features of the prompts' own radiographs: the first of each patient's two."""
+    """Return the features of the prompts' radiographs: the first of each patient's two."""
     return cohort.features.astype(np.float32)[::2]
 
 
@@ -129,7 +129,7 @@ def test_values_are_those_of_the_images_with_the_finding(cohort, subset):
 
 
 def test_intervals_know_which_radiographs_are_of_one_patient(cohort):
-    """Prompts of one radiograph each, of 30 patients."""
+    """The prompts belong to 30 patients, one radiograph each."""
     manifest = cohort.manifest_frame.copy()
     manifest["patient_id"] = [f"p{number // 4:02d}" for number in range(len(manifest))]
     write_manifest(manifest, cohort.manifest)
@@ -155,7 +155,7 @@ def test_intervals_know_which_radiographs_are_of_one_patient(cohort):
 
 
 def test_prompts_of_one_patient_are_one_unit(cohort):
-    """All prompts go to three patients: too few for intervals of KID, and alignment's is wide."""
+    """All prompts belong to three patients: no interval of KID, and a wide one of alignment."""
     manifest = cohort.manifest_frame.copy()
     manifest["patient_id"] = [f"p{i % 3}" for i in range(len(manifest))]
     before = rescore(cohort)
@@ -245,11 +245,13 @@ def test_as_published_compares_with_the_radiographs_of_prompts_without_an_image_
             file.attrs["protocol"] = "as_published"
     record = rescore(cohort, "as_published")
     fid = record.get("fid")
-    own = own_radiographs(cohort)
-    assert fid.n_reference == len(cohort.prompt_frame) == len(own)
-    assert fid.value == pytest.approx(frechet_distance(own, generated_features(cohort)), rel=1e-9)
+    radiographs = own_radiographs(cohort)
+    assert fid.n_reference == len(cohort.prompt_frame) == len(radiographs)
+    assert fid.value == pytest.approx(
+        frechet_distance(radiographs, generated_features(cohort)), rel=1e-9
+    )
     # Every pair counts in its KID: of a radiograph and the image of its own caption, too.
-    every = kernel_distance(own, generated_features(cohort)).value
+    every = kernel_distance(radiographs, generated_features(cohort)).value
     assert record.get("kid").value == pytest.approx(every, rel=1e-9)
 
 
@@ -281,8 +283,8 @@ def test_features_of_another_origin_are_refused(cohort, attribute, told):
 
 
 def test_a_copied_file_of_another_collection_is_refused_by_name(cohort):
-    """A control's file in the place of a model's, and radiographs' features in that of images'."""
-    own = cohort.generated / "rad_dino.h5"
+    """A control's file replaces a model's, and radiographs' features replace images'."""
+    generated = cohort.generated / "rad_dino.h5"
     other = write_h5(
         cohort.generated.parent / "noise",
         "rad_dino",
@@ -290,10 +292,10 @@ def test_a_copied_file_of_another_collection_is_refused_by_name(cohort):
         list(cohort.prompt_frame["prompt_id"]),
         collection="noise",
     )
-    shutil.copy(other, own)
+    shutil.copy(other, generated)
     with pytest.raises(InputError, match="collection: 'noise' in the file, 'model' expected"):
         rescore(cohort)
-    shutil.copy(cohort.real / "rad_dino.h5", own)
+    shutil.copy(cohort.real / "rad_dino.h5", generated)
     with pytest.raises(InputError, match="collection: 'real' in the file"):
         rescore(cohort)
 

@@ -1,4 +1,4 @@
-"""The floors of FID: what a perfect generator scores at the same sizes."""
+"""The floors of FID: the score of a perfect generator at the same sample sizes."""
 
 import numpy as np
 import pytest
@@ -109,9 +109,9 @@ def test_one_image_on_a_side_is_refused():
 )
 @pytest.mark.parametrize("width", [0.7, 1.0, 1.4])
 def test_the_floor_of_a_finding_follows_its_own_spread(width, n, dimensions):
-    """A perfect generator's FID goes with the square of the width; all images' floor does not."""
+    """A perfect generator's FID scales with the squared width; the floor of all images does not."""
     scale = np.arange(1, dimensions + 1) ** -0.5
-    perfect, own, of_all = [], [], []
+    perfect, floors, of_all = [], [], []
     for seed in range(3):
         rng = np.random.default_rng(seed)
         real = rng.standard_normal((4 * n, dimensions)) * scale
@@ -123,12 +123,12 @@ def test_the_floor_of_a_finding_follows_its_own_spread(width, n, dimensions):
         assert floor.of_finding
         assert (floor.n, floor.n_reference) == (n, n)
         assert floor.measured == (n // 2, n // 2)
-        own.append(floor.value)
+        floors.append(floor.value)
         of_all.append(fid_floor(images, n, n, rng).value)
         for _ in range(4):
             x, y = (width * scale * rng.standard_normal((n, dimensions)) for _ in "xy")
             perfect.append(frechet_distance(x, y))
-    assert np.mean(own) == pytest.approx(np.mean(perfect), rel=0.1)
+    assert np.mean(floors) == pytest.approx(np.mean(perfect), rel=0.1)
     if width != 1:
         assert np.mean(of_all) != pytest.approx(np.mean(perfect), rel=0.25)
 
@@ -169,7 +169,7 @@ def test_partners_have_the_same_findings_and_no_patient_is_on_both_sides(rows, s
 
 
 def test_as_many_get_a_partner_as_can():
-    """Two patients of each set of findings: the sides are not drawn by chance."""
+    """With two patients per set of findings, the sides are not drawn independently."""
     patients, findings = np.arange(40), np.repeat(np.arange(20), 2)
     a, b = matched_groups(patients, findings, np.random.default_rng(0))
     assert len(a) == len(b) == 20
@@ -189,7 +189,7 @@ def test_images_of_one_patient_alone_have_no_partner():
 
 
 def of_findings(rng, codes, effects):
-    """Images (n, d) of unit noise about what their findings give."""
+    """Draw images, (n, d): unit noise about the effects of their findings."""
     return effects[codes] + rng.standard_normal((len(codes), effects.shape[1]))
 
 

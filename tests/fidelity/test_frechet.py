@@ -1,4 +1,4 @@
-"""FID against scipy's matrix square root, closed forms, and the properties of a distance."""
+"""FID compared with SciPy's matrix square root and closed forms; properties of a distance."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from workflow_scripts.fidelity.frechet import frechet_distance
 
 
 def by_definition(x, y):
-    """Heusel et al.'s formula, with scipy's root of the non-symmetric product."""
+    """The formula of Heusel et al., with SciPy's square root of the non-symmetric product."""
     x, y = x.astype(np.float64), y.astype(np.float64)
     s1, s2 = np.cov(x.T), np.cov(y.T)
     means = ((x.mean(0) - y.mean(0)) ** 2).sum()

@@ -1,4 +1,4 @@
-"""FID's bias and what the jackknife leaves of it, on Gaussians whose distance is known."""
+"""The bias of FID before and after the jackknife, on Gaussians of known distance."""
 
 import numpy as np
 import pytest
@@ -27,9 +27,9 @@ def test_the_bias_goes_and_the_interval_covers_the_truth(n, m, d, shift, scale, 
     for seed in range(runs):
         x, y = gaussians(n, m, d, shift, scale, seed)
         plain.append(frechet_distance(x, y))
-        found = corrected_distance(x, y)
-        corrected.append(found.value)
-        covered += found.interval[0] <= truth <= found.interval[1]
+        distance = corrected_distance(x, y)
+        corrected.append(distance.value)
+        covered += distance.interval[0] <= truth <= distance.interval[1]
     bias = np.mean(plain) - truth
     assert bias > 5 * np.std(plain) / len(plain) ** 0.5
     assert abs(np.mean(corrected) - truth) < 0.2 * bias
@@ -42,15 +42,15 @@ def test_is_the_definition_with_groups_left_out():
     group_x, group_y = groups_of(units_of(60, 45))
     left = [frechet_distance(x[group_x != g], y[group_y != g]) for g in range(GROUPS)]
     expected = GROUPS * frechet_distance(x, y) - (GROUPS - 1) * np.mean(left)
-    found = corrected_distance(x, y)
-    assert found.value == pytest.approx(expected, rel=1e-8)
+    distance = corrected_distance(x, y)
+    assert distance.value == pytest.approx(expected, rel=1e-8)
     error = ((GROUPS - 1) / GROUPS * np.sum((np.array(left) - np.mean(left)) ** 2)) ** 0.5
-    low, high = found.interval
+    low, high = distance.interval
     assert high - low == pytest.approx(2 * 2.093024 * error, rel=1e-6)
 
 
 def test_images_of_one_patient_are_left_out_together():
-    """Each image four times: groups of rows would take the copies for information."""
+    """Each image occurs four times: groups of rows would count copies as information."""
     x, y = gaussians(60, 240, 4, 0.0, 1.0, 1)
     rng = np.random.default_rng(0)
     order = rng.permutation(240)
@@ -74,5 +74,5 @@ def test_few_patients_make_no_standard_error():
     x, y = gaussians(100, 100, 4, 0.0, 1.0, 0)
     with pytest.raises(ValueError, match=r"9 group\(s\)"):
         corrected_distance(x, y, units_of(np.arange(100) * 9 // 100, 100))
-    found = corrected_distance(x, y, units_of(np.arange(100) * 12 // 100, 100))
-    assert len(found.without_groups) == 12
+    distance = corrected_distance(x, y, units_of(np.arange(100) * 12 // 100, 100))
+    assert len(distance.without_groups) == 12

@@ -1,4 +1,4 @@
-"""KID against the double loop of its definition, and what its interval is worth."""
+"""KID compared with the double loop of its definition, and the coverage of its interval."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def with_interval(x, y, replicates, rng, units=None):
 
 
 def by_definition(x, y, patients=None, asked=None):
-    """Every pair of two images, or of two images of two patients."""
+    """KID over all pairs of different images, or of images of different patients."""
 
     def k(a, b):
         return (float(a @ b) / len(a) + 1) ** 3
@@ -73,7 +73,7 @@ def test_pairs_of_one_patient_count_in_none_of_the_means(elements, monkeypatch):
 
 
 def resampled(x, y, rows_x, rows_y, own, other, within):
-    """A replicate by definition, of the drawn rows; copies of one image make no pair."""
+    """A bootstrap replicate by definition, of the drawn rows; copies of an image form no pair."""
 
     def mean(a, rows, units, b, columns, others, same_side):
         k = (a[rows] @ b[columns].T / a.shape[1] + 1) ** 3
@@ -88,7 +88,7 @@ def resampled(x, y, rows_x, rows_y, own, other, within):
 
 
 def weighted(x, y, weights, units, within):
-    """KID where each unit's images have a weight."""
+    """KID where the images of each unit have a weight."""
 
     def mean(a, own, b, other, same_side):
         k = (a @ b.T / a.shape[1] + 1) ** 3
@@ -138,7 +138,7 @@ def test_replicates_are_those_of_the_drawn_patients(offset, within, monkeypatch)
 
 @pytest.mark.parametrize("patients", [None, 4])
 def test_at_the_null_the_variance_is_that_of_pairs(patients):
-    """Of second order, that is: what each unit contributes does not vary there."""
+    """The variance is of second order: the first-order contribution of a unit is constant there."""
     world = World(6, 0.3, 0.3 if patients else 0.0)
     values, seconds = [], []
     spied = kernel._variances
@@ -249,10 +249,10 @@ def test_properties(n, m, d, seed):
 
 
 def test_a_set_against_itself_is_below_zero_by_what_own_copies_weigh():
-    """The unbiased estimate takes the two for samples; pairs with the own copy pull it down."""
+    """The unbiased estimate treats both as samples; pairs of an image and its copy lower it."""
     x = np.random.default_rng(0).standard_normal((40, 6))
-    own = ((x * x).sum(axis=1) / 6 + 1) ** 3
+    diagonal = ((x * x).sum(axis=1) / 6 + 1) ** 3
     others = ((x @ x.T / 6 + 1) ** 3)[~np.eye(40, dtype=bool)]
-    expected = 2 / 40 * (others.mean() - own.mean())
+    expected = 2 / 40 * (others.mean() - diagonal.mean())
     assert kernel_distance(x, x).value == pytest.approx(expected)
     assert expected < 0

@@ -1,4 +1,4 @@
-"""Precision, recall, density, coverage against `prdc` and by their meaning."""
+"""Precision, recall, density and coverage compared with `prdc` and with their definitions."""
 
 import contextlib
 import io
@@ -91,8 +91,8 @@ def test_memberships_near_a_radius_are_those_of_float64():
     # Pairs within 1e-6 of the radius, where float32 products cannot tell.
     rng = np.random.default_rng(8)
     real = (rng.standard_normal((80, 40)) * 3).astype(np.float32)
-    own = np.linalg.norm(real[:, None].astype(np.float64) - real[None], axis=2)
-    radii = np.sort(own, axis=1)[:, 5]
+    distances = np.linalg.norm(real[:, None].astype(np.float64) - real[None], axis=2)
+    radii = np.sort(distances, axis=1)[:, 5]
     direction = rng.standard_normal((80, 40))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     factor = np.where(np.arange(80) % 2, 1 + 1e-6, 1 - 1e-6)
@@ -169,16 +169,16 @@ def test_what_has_no_answer_is_refused(bad):
 def test_counts_by_group_are_those_of_the_balls_of_the_group():
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((45, 3)), rng.standard_normal((30, 3)) + 0.5
-    found = manifold_overlap(x, y, 3)
+    overlap = manifold_overlap(x, y, 3)
     radii_x = np.sort(np.linalg.norm(x[:, None] - x, axis=2), axis=1)[:, 3]
     radii_y = np.sort(np.linalg.norm(y[:, None] - y, axis=2), axis=1)[:, 3]
     distances = np.linalg.norm(x[:, None] - y, axis=2)
     in_real, in_generated = distances < radii_x[:, None], distances < radii_y
     group_x, group_y = groups_of(units_of(45, 30))
     for g in range(GROUPS):
-        assert np.array_equal(found.holding_by[:, g], in_real[group_x == g].sum(axis=0))
-        assert np.array_equal(found.reached_by[:, g], in_generated[:, group_y == g].sum(axis=1))
-        assert np.array_equal(found.filled_by[:, g], in_real[:, group_y == g].sum(axis=1))
+        assert np.array_equal(overlap.holding_by[:, g], in_real[group_x == g].sum(axis=0))
+        assert np.array_equal(overlap.reached_by[:, g], in_generated[:, group_y == g].sum(axis=1))
+        assert np.array_equal(overlap.filled_by[:, g], in_real[:, group_y == g].sum(axis=1))
 
 
 @RUNS
@@ -195,14 +195,14 @@ def test_counts_by_group_are_those_of_the_balls_of_the_group():
 def test_intervals_cover_the_expected_value_and_are_not_much_wider_than_needed(
     n, m, d, scale, shift, runs, least
 ):
-    """Fixed radii and all: over new samples of both sides the values fall into the intervals."""
+    """Over new samples of both sides the values fall into the intervals, despite fixed radii."""
     values, intervals = [], []
     for seed in range(runs):
         rng = np.random.default_rng(seed)
         x, y = rng.standard_normal((n, d)), scale * rng.standard_normal((m, d)) + shift
-        found = manifold_overlap(x, y)
-        values.append([getattr(found, name) for name in METRICS])
-        intervals.append([found.intervals()[name] for name in METRICS])
+        overlap = manifold_overlap(x, y)
+        values.append([getattr(overlap, name) for name in METRICS])
+        intervals.append([overlap.intervals()[name] for name in METRICS])
     values, intervals = np.array(values), np.array(intervals)
     truth, spread = values.mean(axis=0), values.std(axis=0)
     covered = ((intervals[:, :, 0] <= truth) & (truth <= intervals[:, :, 1])).mean(axis=0)
@@ -240,13 +240,13 @@ def test_values_without_a_group_are_those_of_its_absence():
 
 
 def test_two_spreads_say_the_same_of_density():
-    """A group at a time, both sides at once, or an image at a time: one standard error."""
+    """The standard errors by group, by both sides at once and by image agree."""
     rng = np.random.default_rng(6)
     x, y = rng.standard_normal((600, 12)), rng.standard_normal((500, 12))
-    found = manifold_overlap(x, y)
-    left = found.without_groups()["density"]
-    low, high = found.intervals()["density"]
-    assert left.mean() == pytest.approx(found.density, rel=0.02)
+    overlap = manifold_overlap(x, y)
+    left = overlap.without_groups()["density"]
+    low, high = overlap.intervals()["density"]
+    assert left.mean() == pytest.approx(overlap.density, rel=0.02)
     by_group = (GROUPS - 1) ** 0.5 * left.std()
     assert by_group == pytest.approx((high - low) / 3.92, rel=0.4)
 

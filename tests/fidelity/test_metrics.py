@@ -1,4 +1,4 @@
-"""The metrics' files: each is found, declares what it measures, and measures nothing else."""
+"""Modules of metrics: each is found, declares its metrics and measures exactly those."""
 
 import numpy as np
 import torch
@@ -36,10 +36,10 @@ def measured(real, generated):
 
 
 def test_every_declared_metric_has_a_value_or_a_reason_in_every_subset():
-    found = [(value.metric, value.subset) for value in measured(*sides())]
-    own = [m.key for module in metrics.metric_modules() for m in module.METRICS]
-    assert sorted(found) == sorted((key, subset) for key in own for subset in SUBSETS)
-    assert len(own) == len(set(own)) == 11
+    keys = [(value.metric, value.subset) for value in measured(*sides())]
+    declared = [m.key for module in metrics.metric_modules() for m in module.METRICS]
+    assert sorted(keys) == sorted((key, subset) for key in declared for subset in SUBSETS)
+    assert len(declared) == len(set(declared)) == 11
 
 
 def test_a_value_has_the_direction_that_its_metric_declares():
@@ -54,8 +54,8 @@ def test_a_file_of_ones_own_is_found_and_measures(tmp_path, monkeypatch):
     real, generated = sides()
     subsets = np.ones_like(real.subsets)
     real, generated = (Side(s.features, subsets, s.patients) for s in (real, generated))
-    found = {v.subset: v for v in measured(real, generated) if v.metric == "mean_of_both"}
-    assert set(found) == set(SUBSETS)
+    by_subset = {v.subset: v for v in measured(real, generated) if v.metric == "mean_of_both"}
+    assert set(by_subset) == set(SUBSETS)
     expected = (real.features.mean() + generated.features.mean()) / 2
-    assert np.isclose(found["all"].value, expected)
+    assert np.isclose(by_subset["all"].value, expected)
     assert "mean_of_both" in {metric.key for metric in metrics.declared()}

@@ -1,6 +1,6 @@
-"""A metric from outside: one file and one line of a spec, and it is measured and shown everywhere.
+"""A user's metric: one file and one line of a spec, and it is measured and shown everywhere.
 
-What is there is copied, so that the file lies where the package looks for it.
+The package is copied, so that the file lies in the folder where the package looks for it.
 """
 
 import csv
@@ -56,7 +56,7 @@ def with_line(spec: Path, after: str, line: str) -> None:
 
 @pytest.fixture
 def checkout(tmp_path):
-    """The package with the metric's file, and its line in Table 1 and in the ranks."""
+    """The package with the metric's file and its lines in Table 1 and in the ranks."""
     package = tmp_path / "checkout/workflow_scripts"
     shutil.copytree(
         ROOT / "workflow_scripts", package, ignore=shutil.ignore_patterns("__pycache__")

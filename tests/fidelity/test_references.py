@@ -1,4 +1,4 @@
-"""What the generated images are compared with, where two populations stand in the test set."""
+"""The real images that generated ones are compared with, if the test set has two populations."""
 
 from types import SimpleNamespace
 
@@ -14,12 +14,12 @@ from workflow_scripts.fidelity.score import Settings, score
 
 ASKED, OTHERS, DIMENSIONS = 80, 100, 6
 SHIFT = 2.0
-"""Patients with and without captions, and how far the populations' features are apart."""
+"""Numbers of patients with and without captions, and the distance between the populations."""
 
 
 @pytest.fixture
 def populations(tmp_path):
-    """Adults with a report for the first of a study's two films, and children without any."""
+    """Adults with a report for the first of a study's two films, and children without reports."""
     rows = []
     for patient in range(ASKED):
         rows += [(f"a{patient:02d}{film}", f"a{patient:02d}", "s1", film == "x") for film in "xy"]
@@ -58,7 +58,7 @@ def populations(tmp_path):
 
 
 def scored(populations, features, answered=slice(None)):
-    """The record of a model whose images have these features."""
+    """Return the record of a model whose images have these features."""
     ids = list(populations.prompts["prompt_id"])[answered]
     folder = populations.folders[3]
     write_h5(folder, "rad_dino", features[answered], ids)
@@ -125,8 +125,8 @@ def test_each_radiograph_counts_once_and_studies_go_by_patient():
         columns=["image_id", "patient_id", "study_id"],
     )
     prompts = pd.DataFrame({"image_id": ["a", "a", "d"]})
-    own, others = reference_rows(real, prompts, "here")
-    assert list(own) == [1, 2]
+    rows, others = reference_rows(real, prompts, "here")
+    assert list(rows) == [1, 2]
     assert list(others["studies"]) == [1, 2, 3]  # "b" is another patient's study of that name
     assert list(others["test_set"]) == [0, 1, 2, 3]
     with pytest.raises(InputError, match="first 'nobody'"):

@@ -1,4 +1,4 @@
-"""Units and groups: who is drawn, who is left out, and the variance that follows."""
+"""Units and groups: which are drawn, which are left out, and the resulting variance."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Of two wordings of one report, as_published scores both, sound the caption alone."""
+"""Of two wordings of a report, as_published scores both and sound only the caption."""
 
 import h5py
 import numpy as np
@@ -16,7 +16,7 @@ SECOND = [1, 4, 9]
 
 @pytest.fixture
 def both(cohort):
-    """The cohort, of whose prompts three are second wordings."""
+    """The cohort, with three second wordings among its prompts."""
     cohort.prompt_frame["second_wording"] = np.isin(np.arange(len(cohort.prompt_frame)), SECOND)
     write_prompts(cohort.prompt_frame, cohort.prompts)
     return cohort
@@ -43,7 +43,7 @@ def test_as_published_scores_both(both):
 
 
 def test_sound_is_what_it_is_without_them(both):
-    """Images of second wordings change nothing, whether there are any or not."""
+    """Images of second wordings change no value."""
     with_them = rescore(both)
     for name in ("rad_dino", "biovil_t_image", "biovil_t_text"):
         with h5py.File(both.generated / f"{name}.h5") as file:

@@ -1,4 +1,4 @@
-"""What the original libraries make of the same weights and images; runs in a process of its own.
+"""Compute the outputs of the original libraries for weights and images, in a subprocess.
 
     PYTHONPATH=.venv/originals python tests/originals/compute.py densenet_121 FOLDER
 
@@ -137,8 +137,8 @@ def reid(folder: Path) -> np.ndarray:
     network = torchvision.models.resnet50(weights=None)
     network.fc = torch.nn.Linear(network.fc.in_features, 128)
     state = torch.load(folder / "weights.pth", weights_only=True)
-    own = {name.removeprefix("model."): t for name, t in state.items() if name[:6] == "model."}
-    network.load_state_dict(own)
+    weights = {name.removeprefix("model."): t for name, t in state.items() if name[:6] == "model."}
+    network.load_state_dict(weights)
     prepare = torchvision.transforms.Compose(
         [
             torchvision.transforms.Resize((256, 256)),
@@ -174,7 +174,7 @@ def fid(folder: Path) -> dict[str, float]:
 
 
 def randomise(network: torch.nn.Module) -> None:
-    """Give convolutions and batch norms weights that let the picture through, as training would."""
+    """Randomise convolutions and batch norms so that the image keeps its contrast."""
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)

@@ -1,4 +1,4 @@
-"""Our encoders, pseudo-labeller and metrics against the original libraries, on the same files.
+"""Our encoders, pseudo-labeller and metrics, compared with the original libraries on equal files.
 
 The originals need torchvision; `make test-full` installs them into `.venv/originals`, which only
 the subprocess sees. Networks have their full published size and random weights, saved as published.
@@ -38,7 +38,7 @@ pytestmark = [
 
 
 def original(name: str, folder: Path):
-    """Return what the original makes of `folder`."""
+    """Return the original's output for the files in `folder`."""
     done = subprocess.run(
         [sys.executable, str(HERE / "compute.py"), name, str(folder)],
         env={**os.environ, "PYTHONPATH": str(INSTALLED), "HF_HUB_OFFLINE": "1"},
@@ -52,7 +52,7 @@ def original(name: str, folder: Path):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Pictures of several shapes and ranges, as radiographs have them."""
+    """Images of several shapes and ranges of gray values, as radiographs have."""
     (tmp_path / "images").mkdir()
     rng = np.random.default_rng(0)
     for i, (width, height) in enumerate(((600, 700), (512, 512), (530, 401), (90, 140))):
@@ -69,7 +69,7 @@ def ours(name: str, weights: Path, folder: Path) -> np.ndarray:
 
 
 def statistics_of(network: torch.nn.Module) -> torch.nn.Module:
-    """Give convolutions and batch norms weights that let the picture through, as training would."""
+    """Randomise convolutions and batch norms so that the image keeps its contrast."""
     torch.manual_seed(0)
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -82,11 +82,11 @@ def statistics_of(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
-    """Equal to float32's rounding in networks of a hundred layers."""
+    """Assert equality up to float32 rounding in networks of a hundred layers."""
     assert found.shape == expected.shape
     scale = np.abs(expected).max()
     assert scale > 0
-    # The pictures differ by far more than that, even through random weights.
+    # The outputs of different images differ by far more, even with random weights.
     assert np.abs(expected[0] - expected[-1]).max() > 100 * 1e-5 * scale
     np.testing.assert_allclose(found, expected, atol=1e-5 * scale, rtol=1e-4)
 
@@ -123,9 +123,9 @@ def test_biovil_t_text_is_hi_mls(tmp_path: Path):
     encoder = load_encoder(
         "biovil_t_text", tmp_path / "model", device, deviations("sound"), "fidelity"
     )
-    found = encoder.encode([encoder.prepare(caption) for caption in captions])
+    embeddings = encoder.encode([encoder.prepare(caption) for caption in captions])
     lengths = np.linalg.norm(expected, axis=1, keepdims=True)
-    assert_close(found, expected / lengths)
+    assert_close(embeddings, expected / lengths)
 
 
 def test_reid_is_torchvisions_resnet(folder: Path):
@@ -137,7 +137,7 @@ def test_reid_is_torchvisions_resnet(folder: Path):
 
 
 def test_the_pseudo_labeller_is_cxas(folder: Path):
-    """From the file to the mask, at the published size; every other picture."""
+    """Compare the masks of every other image, from the file on, at the published size."""
     torch.manual_seed(0)
     state = statistics_of(Cxas()).state_dict()
     weights = folder / "weights.pth"
@@ -174,5 +174,5 @@ def test_fid_and_kid_are_torchmetrics(n: int, m: int, tmp_path: Path):
 
 
 def test_the_originals_stay_out_of_the_main_environment():
-    """torchvision in it would break transformers' image processors beside a CPU torch."""
+    """With a CPU build of torch, torchvision would break transformers' image processors."""
     assert importlib.util.find_spec("torchvision") is None or torch.cuda.is_available()

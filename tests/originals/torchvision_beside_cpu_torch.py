@@ -1,7 +1,8 @@
-"""torchvision beside a CPU build of torch, where its own import stops.
+"""Import torchvision with a CPU build of torch, with which its own import fails.
 
-It registers the fake forms of two compiled operators that such a build lacks. Declared before, they
-are there to be registered; they must not be called. Where torchvision imports, nothing is done.
+torchvision registers fake kernels of two compiled operators that such a build lacks. They are
+declared here first, so that the registration succeeds; they must not be called. If torchvision
+imports without this, nothing is done.
 """
 
 import importlib
@@ -16,7 +17,7 @@ def import_torchvision() -> None:
     """Import torchvision, with the two operators declared if need be.
 
     Raises:
-        RuntimeError: it does not import for another reason.
+        RuntimeError: The import fails for another reason.
     """
     try:
         importlib.import_module("torchvision")

@@ -1,4 +1,4 @@
-"""What a model's block says to scripts: by hand, and of every model that config.yaml has."""
+"""Settings of scripts from a model's block: by hand, and for every model of config.yaml."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where records lie, by hand."""
+"""Paths of records, compared with paths by hand."""
 
 from workflow_scripts.planning.records import (
     downstream_records,
@@ -18,8 +18,8 @@ def test_fidelity_has_a_record_of_each_encoder_and_model():
 
 
 def test_privacy_has_both_protocols_and_an_attacker_where_there_are_models():
-    found = privacy_records(["a"], "as_published")
-    assert found == [
+    records = privacy_records(["a"], "as_published")
+    assert records == [
         f"results/privacy/{name}.json"
         for name in (
             "attacker/real",

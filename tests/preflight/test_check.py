@@ -77,13 +77,13 @@ def test_the_official_csvs_are_an_alternative(tmp_path):
     with pytest.raises(InputError, match=r"missing column.* annotated_prompt"):
         check_annotations(tmp_path)
     path.unlink()
-    with gzip.open(path.with_suffix(".csv.gz"), "wt") as file:  # the reader takes it, too
+    with gzip.open(path.with_suffix(".csv.gz"), "wt") as file:  # the reader accepts it, too
         file.write("path,annotated_prompt\na.jpg,clear lungs\n")
     check_annotations(tmp_path)
 
 
 def test_the_table_that_is_checked_is_the_table_that_is_read(mimic):
-    """A plain copy beside the archive is what nobody reads, whatever is in it."""
+    """A plain copy next to the archive is never read, whatever its content."""
     (mimic / "mimic-cxr-2.0.0-split.csv").write_text("left over from another release\n")
     check_mimic_cxr_jpg(mimic)
     (mimic / "mimic-cxr-2.0.0-split.csv.gz").write_bytes(b"no archive")
@@ -117,7 +117,7 @@ def test_only_what_the_planned_jobs_need_is_checked():
     config = read_config(["config.yaml"])
     checks = preflight(config, {"generate"}, {"sd_v1_5", "noise"})
     assert [check.what for check in checks] == ["models.sd_v1_5.generate", "models.sd_v1_5.base"]
-    assert checks[0].fault is None  # it says nothing of files
+    assert checks[0].fault is None  # the config names no files
     assert preflight(config, {"tables", "fidelity"}, {"sd_v1_5"}) == []
     everything = preflight(
         config, {"cohort", "finetune", "generate", "features", "downstream"}, {"sd_v1_5"}
@@ -156,10 +156,10 @@ def test_networks_that_read_reports_are_checked_where_the_config_names_them(tmp_
     config = read_config(["config.yaml"])
     named = {"chexbert", "radgraph", "green", "ratescore"}
     prefix = "downstream.report_generation.metrics."
-    found = [c for c in preflight(config, {"downstream"}, set()) if c.what.startswith(prefix)]
-    assert {check.what.removeprefix(prefix) for check in found} == named
-    assert all(check.fault and check.fault.remedy and check.fault.where for check in found)
+    checks = [c for c in preflight(config, {"downstream"}, set()) if c.what.startswith(prefix)]
+    assert {check.what.removeprefix(prefix) for check in checks} == named
+    assert all(check.fault and check.fault.remedy and check.fault.where for check in checks)
     metrics = config["downstream"]["report_generation"]["metrics"]
     metrics.update(dict.fromkeys(named))
-    found = preflight(config, {"downstream"}, set())
-    assert not [check for check in found if check.what.startswith(prefix)]
+    checks = preflight(config, {"downstream"}, set())
+    assert not [check for check in checks if check.what.startswith(prefix)]

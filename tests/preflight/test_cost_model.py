@@ -1,4 +1,4 @@
-"""The plan: counts by hand, rates by their settings, hours by arithmetic; nothing is guessed."""
+"""The plan: counts, rates for matching settings and hours, compared with values by hand."""
 
 import csv
 import dataclasses
@@ -32,7 +32,7 @@ PAPER = cohort_of(CONFIG, Path("no_results"))
 STEP = Rate("H100", "2030-01-01", "2", "train:x", "images per second", 8.0, "1/s", "a, b", "f.csv")
 
 
-def of(found, model, stage, start=""):
+def work_of(found, model, stage, start=""):
     one = [w for w in found if (w.model, w.stage) == (model, stage) and w.what.startswith(start)]
     assert len(one) == 1, one
     return one[0]
@@ -40,52 +40,54 @@ def of(found, model, stage, start=""):
 
 def test_counts_of_the_paper_by_hand():
     assert (PAPER.training, PAPER.test_prompts) == (237_388, 5_034)
-    found = works(CONFIG, PAPER)
+    planned = works(CONFIG, PAPER)
     # 37,091.9 steps of 128 show every image 20 times; the last one is whole.
-    assert of(found, "sd_v1_5", "finetune", "images shown").count == 37_092 * 128
-    assert of(found, "sd_v1_5", "generate", "privacy").count == 20_000
-    assert of(found, "sd_v1_5", "generate", "privacy").jobs == 8
-    assert of(found, "flux_1_dev", "generate", "test").count == 5_034
+    assert work_of(planned, "sd_v1_5", "finetune", "images shown").count == 37_092 * 128
+    assert work_of(planned, "sd_v1_5", "generate", "privacy").count == 20_000
+    assert work_of(planned, "sd_v1_5", "generate", "privacy").jobs == 8
+    assert work_of(planned, "flux_1_dev", "generate", "test").count == 5_034
     # Each image under both protocols.
-    assert of(found, "sana", "features", "privacy, both protocols: reid").count == 40_000
+    assert work_of(planned, "sana", "features", "privacy, both protocols: reid").count == 40_000
     # 20,000 real and as many synthetic images, 95 % of them, 20 times in each of three runs.
-    augmented = of(found, "sana", "classification", "augmented")
+    augmented = work_of(planned, "sana", "classification", "augmented")
     assert augmented.count == pytest.approx(40_000 * 0.95 * 20 * 3)
-    assert of(found, SHARED, "classification", "real_only").count == pytest.approx(20_000 * 57)
-    assert of(found, "sana", "segmentation", "augmented").count == 30_000
-    assert of(found, SHARED, "segmentation", "pseudo-masks").count == 5_034 + 3_000
+    assert work_of(planned, SHARED, "classification", "real_only").count == pytest.approx(
+        20_000 * 57
+    )
+    assert work_of(planned, "sana", "segmentation", "augmented").count == 30_000
+    assert work_of(planned, SHARED, "segmentation", "pseudo-masks").count == 5_034 + 3_000
     # 50,000 real and 20,000 synthetic pairs: once for the projector, three times after it.
-    adapter = of(found, "sana", "report_generation", "augmented: adapter")
+    adapter = work_of(planned, "sana", "report_generation", "augmented: adapter")
     assert (adapter.count, adapter.settings) == (210_000, "r=64, bf16, batches of 16")
-    assert of(found, "sana", "report_generation", "augmented: projector").count == 70_000
-    # What was released continues by the second stage alone.
-    own = [w.what for w in found if w.model == "sana" and "synthetic_only: " in w.what]
-    assert "synthetic_only: adapter, images shown" in own
-    assert not any("projector" in what for what in own)
+    assert work_of(planned, "sana", "report_generation", "augmented: projector").count == 70_000
+    # The released model continues with the second stage only.
+    adapter_works = [w.what for w in planned if w.model == "sana" and "synthetic_only: " in w.what]
+    assert "synthetic_only: adapter, images shown" in adapter_works
+    assert not any("projector" in what for what in adapter_works)
     # The controls are neither trained nor sampled; two of them have no images to train others on.
-    assert not [w for w in found if w.model == "noise" and w.stage in ("finetune", "generate")]
-    assert {w.stage for w in found if w.model == "flipped_copies"} == {"features", "privacy"}
+    assert not [w for w in planned if w.model == "noise" and w.stage in ("finetune", "generate")]
+    assert {w.stage for w in planned if w.model == "flipped_copies"} == {"features", "privacy"}
 
 
 def test_all_images_are_encoded_once_for_models_with_the_same_autoencoder():
     config = json.loads(json.dumps(CONFIG))
     config["run_models"] = ["sd_v3_5", "sd_v3_5_r64", "sana"]
-    found = [w for w in works(config, PAPER) if w.what == "images encoded once"]
-    assert [w.model for w in found] == ["sd_v3_5", "sana"]
+    encoded = [w for w in works(config, PAPER) if w.what == "images encoded once"]
+    assert [w.model for w in encoded] == ["sd_v3_5", "sana"]
 
 
 def test_published_epochs_follow_the_protocol():
     config = {**CONFIG, "protocol": "as_published"}
-    found = works(config, PAPER)
-    assert of(found, "sana", "report_generation", "augmented: adapter").count == 10 * 70_000
+    planned = works(config, PAPER)
+    assert work_of(planned, "sana", "report_generation", "augmented: adapter").count == 10 * 70_000
 
 
 def test_variants_are_measured_by_the_part_of_their_network():
     config = json.loads(json.dumps(CONFIG))
     config["run_models"] = ["sd_v1_4", "sd_v3_5_r64"]
-    found = works(config, PAPER)
-    assert of(found, "sd_v1_4", "finetune", "images shown").parts == ("train:sd_v1_5",)
-    adapted = of(found, "sd_v3_5_r64", "finetune", "images shown")
+    planned = works(config, PAPER)
+    assert work_of(planned, "sd_v1_4", "finetune", "images shown").parts == ("train:sd_v1_5",)
+    adapted = work_of(planned, "sd_v3_5_r64", "finetune", "images shown")
     assert adapted.parts == ("train:sd_v3_5",)
     assert adapted.settings.startswith("lora r=64 on attention, bf16, 512 px, 16 images")
 
@@ -93,9 +95,9 @@ def test_variants_are_measured_by_the_part_of_their_network():
 def test_hours_are_count_over_rate():
     work = Work("finetune", "m", "w", 28_800, "images", ("train:x",), "images per second", "a")
     spread = dataclasses.replace(work, spread=frozenset({1, 4}))
-    found = estimate(spread, [STEP], "H100")
-    assert found.gpu_hours == 1.0  # 28,800 / 8 a second
-    assert found.hours == {1: 1.0, 4: 0.25, 8: None}  # at eight a step is divided otherwise
+    cost = estimate(spread, [STEP], "H100")
+    assert cost.gpu_hours == 1.0  # 28,800 / 8 a second
+    assert cost.hours == {1: 1.0, 4: 0.25, 8: None}  # at eight a step is divided otherwise
     shards = estimate(dataclasses.replace(work, jobs=6), [STEP], "H100")
     assert shards.hours == pytest.approx({1: 1.0, 4: 2 / 6, 8: 1 / 6})  # two rounds on four
     slow = dataclasses.replace(STEP, value=0.5, unit="s")
@@ -110,10 +112,10 @@ def test_nothing_is_guessed():
         dataclasses.replace(STEP, part="train:y"),
         dataclasses.replace(STEP, name="other"),
     ):
-        found = estimate(work, [rate], "H100")
-        assert found.rate is None
-        assert found.gpu_hours is None
-        assert set(found.hours.values()) == {None}
+        cost = estimate(work, [rate], "H100")
+        assert cost.rate is None
+        assert cost.gpu_hours is None
+        assert set(cost.hours.values()) == {None}
     near = estimate(work, [dataclasses.replace(STEP, note="ab")], "H100").near
     assert near is not None
     assert near.note == "ab"
@@ -128,9 +130,9 @@ def test_the_newest_rate_counts():
 
 
 def test_what_is_kept_is_read_and_was_measured_on_a_gpu():
-    found = read_rates()
-    assert {rate.kind for rate in found} >= {"H100"}
-    by_part = {(rate.part, rate.name): rate for rate in found}
+    committed = read_rates()
+    assert {rate.kind for rate in committed} >= {"H100"}
+    by_part = {(rate.part, rate.name): rate for rate in committed}
     assert by_part["search", "closest by score"].seconds == 14
     used = [one for one in plan_of(CONFIG) if one.rate]
     assert {one.work.parts[0] for one in used} >= {"search", "report:adapter"}
@@ -166,17 +168,17 @@ def test_a_csv_of_gpu_check_fills_the_plan(tmp_path):
     )
     (rate,) = read_rates([folder])
     assert (rate.kind, rate.date, rate.torch) == ("H200", "2030-05-06", "2.13")
-    work = of(works(CONFIG, PAPER), "sd_v1_4", "finetune", "images shown")
-    found = estimate(work, [rate], "H200")
-    assert found.gpu_hours == pytest.approx(work.count / 50 / 3600)
-    assert found.hours[8] == pytest.approx(found.gpu_hours / 8)  # 16 images are a pass there, too
+    work = work_of(works(CONFIG, PAPER), "sd_v1_4", "finetune", "images shown")
+    cost = estimate(work, [rate], "H200")
+    assert cost.gpu_hours == pytest.approx(work.count / 50 / 3600)
+    assert cost.hours[8] == pytest.approx(cost.gpu_hours / 8)  # 16 images are a pass there, too
     out = tmp_path / "plan.csv"
     words = ["--config", str(ROOT / "config.yaml"), "--rates", str(folder), "--csv", str(out)]
     plan.main([*words, "--results", "no_results"])
     rows = list(csv.DictReader(out.open()))
-    (own,) = [r for r in rows if r["model"] == "sd_v1_4" and r["what"] == "images shown"]
-    assert float(own["gpu_hours"]) == pytest.approx(found.gpu_hours, rel=1e-5)
-    assert (own["gpu"], own["date"], own["missing"]) == ("H200", "2030-05-06", "")
+    (entry,) = [r for r in rows if r["model"] == "sd_v1_4" and r["what"] == "images shown"]
+    assert float(entry["gpu_hours"]) == pytest.approx(cost.gpu_hours, rel=1e-5)
+    assert (entry["gpu"], entry["date"], entry["missing"]) == ("H200", "2030-05-06", "")
 
 
 @pytest.mark.parametrize(
@@ -202,10 +204,12 @@ def test_another_table_is_refused(tmp_path):
 def test_a_demo_has_counts_only_when_its_cohort_is_made(tmp_path):
     cohort = cohort_of(DEMO, tmp_path)
     assert cohort == Cohort(None, None, None, None, "not known before the cohort is made")
-    found = plan_of(DEMO)
-    assert of([one.work for one in found], "tiny_sd", "finetune", "images shown").count is None
-    assert of([one.work for one in found], "tiny_sd", "generate", "augment").count == 200
-    assert "not known before the cohort is made" in plan.text(DEMO, cohort, "H100", found)
+    planned = plan_of(DEMO)
+    assert (
+        work_of([one.work for one in planned], "tiny_sd", "finetune", "images shown").count is None
+    )
+    assert work_of([one.work for one in planned], "tiny_sd", "generate", "augment").count == 200
+    assert "not known before the cohort is made" in plan.text(DEMO, cohort, "H100", planned)
 
 
 def test_the_plan_says_what_is_missing_and_what_measures_it(capsys):
@@ -237,10 +241,10 @@ def test_kinds_of_gpus():
 
 
 def test_the_kind_with_most_rates_is_planned_for():
-    found = works(CONFIG, PAPER)
+    planned = works(CONFIG, PAPER)
     lone = dataclasses.replace(STEP, kind="A100", date="2040-01-01")
-    assert plan.choose_kind(found, [*read_rates(), lone]) == "H100"
-    assert plan.choose_kind(found, []) is None
+    assert plan.choose_kind(planned, [*read_rates(), lone]) == "H100"
+    assert plan.choose_kind(planned, []) is None
 
 
 def test_minutes_are_the_estimate_with_a_margin():
@@ -277,13 +281,14 @@ def test_what_work_takes_at_least_follows_from_its_operations(tmp_path, monkeypa
     rows = [f'{name},"x, 512 px, y",1,1,1e12,2' for name in ("sd_v1_5", "flux_1_dev")]
     counted.write_text("\n".join([head, *rows]) + "\n")
     monkeypatch.setattr(cost_model, "COUNTED", counted)
-    found = works(CONFIG, PAPER)
-    full = of(found, "sd_v1_4", "finetune", "images shown")
+    planned = works(CONFIG, PAPER)
+    full = work_of(planned, "sd_v1_4", "finetune", "images shown")
     assert full.flop == 3e12
-    assert of(found, "sd_v1_4", "generate", "privacy").flop == 100e12  # guided: twice a step
-    assert of(found, "flux_1_dev", "generate", "privacy").flop == 50e12  # its guidance is an input
-    assert of(found, "flux_1_dev", "finetune", "images shown").flop == 2e12  # an adapter
-    assert of(found, "sana", "finetune", "images shown").flop is None
+    assert work_of(planned, "sd_v1_4", "generate", "privacy").flop == 100e12  # guided: twice a step
+    # FLUX's guidance is an input of the network.
+    assert work_of(planned, "flux_1_dev", "generate", "privacy").flop == 50e12
+    assert work_of(planned, "flux_1_dev", "finetune", "images shown").flop == 2e12  # an adapter
+    assert work_of(planned, "sana", "finetune", "images shown").flop is None
     bound = estimate(full, [], "H100").bound
     assert bound == pytest.approx(37_092 * 128 * 3e12 / 989e12 / 3600)
     assert estimate(full, [], "unheard of").bound is None

@@ -1,4 +1,4 @@
-"""What jobs will need: by hand where it can be, and refused where the disk cannot hold it."""
+"""Disk space of jobs, compared with values by hand, and its refusal if the disk is too small."""
 
 import json
 import logging
@@ -48,16 +48,16 @@ def test_needs_by_hand():
 def test_sizes_are_read_from_a_checkpoint(checkpoint):  # noqa: F811
     tuned = dict(CONFIG["models"]["sd_v1_4"]["finetune"], size=32)
     block = {"family": "stable_diffusion", "base": str(checkpoint), "finetune": tuned}
-    found = check_model(checkpoint, block, {"finetune"})
+    sizes = check_model(checkpoint, block, {"finetune"})
     weights = load_file(checkpoint / "unet/diffusion_pytorch_model.safetensors")
-    assert found.trained == sum(value.numel() for value in weights.values())
+    assert sizes.trained == sum(value.numel() for value in weights.values())
     vae = json.loads((checkpoint / "vae/config.json").read_text())
     side = 32 // 2 ** (len(vae["block_out_channels"]) - 1)
-    assert found.encoded == 2 * vae["latent_channels"] * side**2
+    assert sizes.encoded == 2 * vae["latent_channels"] * side**2
     whole = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
     unet = sum(file.stat().st_size for file in (checkpoint / "unet").iterdir())
-    assert found.copied <= whole - unet
-    assert found.copied >= (checkpoint / "vae/diffusion_pytorch_model.safetensors").stat().st_size
+    assert sizes.copied <= whole - unet
+    assert sizes.copied >= (checkpoint / "vae/diffusion_pytorch_model.safetensors").stat().st_size
     lora = {"rank": 2, "alpha": 2, "rslora": True, "targets": ["attention"]}
     adapted = block | {"finetune": tuned | {"method": "lora", "lora": lora}}
     projected = [
@@ -66,7 +66,7 @@ def test_sizes_are_read_from_a_checkpoint(checkpoint):  # noqa: F811
         if name.endswith((".to_q.weight", ".to_k.weight", ".to_v.weight"))
     ]
     assert check_model(checkpoint, adapted, {"finetune"}).trained == 2 * sum(projected)
-    assert check_model(checkpoint, block).trained == 0  # it is not to be tuned
+    assert check_model(checkpoint, block).trained == 0  # it is not to be fine-tuned
 
 
 def config_of(*keys):
@@ -84,7 +84,7 @@ def config_of(*keys):
 
 @pytest.fixture
 def results(tmp_path):
-    """A cohort of 60 images, of which some train, and ten test prompts."""
+    """A cohort of 60 images, some of them for training, and ten test prompts."""
     manifest = make_manifest(60)
     (tmp_path / "cohort/training").mkdir(parents=True)
     (tmp_path / "cohort/prompts").mkdir()
@@ -142,7 +142,7 @@ def test_preflight_counts_the_disk_once_models_are_built(checkpoint, tmp_path, m
     block["generate"] = {"steps": 1, "guidance": 1, "size": 32, "batch_size": 1}
     config = CONFIG | {"models": {"tiny": block}, "run_models": ["tiny"]}
     checks = check.preflight(config, {"finetune"}, {"tiny"})
-    assert [found.fault for found in checks] == [None, None]
+    assert [checked.fault for checked in checks] == [None, None]
     assert checks[-1].what == "disk"
     assert "encoded images not known yet" in checks[-1].path
     monkeypatch.setattr(disk, "free_bytes", lambda folder: 10)

@@ -1,4 +1,4 @@
-"""What lies on a GPU: by hand where it can be, and refused where it cannot fit."""
+"""GPU memory of jobs, compared with values by hand, and its refusal if it cannot fit."""
 
 import argparse
 import logging
@@ -40,7 +40,7 @@ def test_full_fine_tuning_by_hand():
     encoding, steps = training_phases(PARTS, FULL, False, Activations(1e-9, 2e-9))
     # Text encoders and autoencoder in bf16, the network in float32.
     assert encoding.least == 2 * 400 + 2 * 10 + 4 * 1000
-    # The autoencoder has left; gradients and two moments have come.
+    # The autoencoder has left the GPU; gradients and two moments are added.
     assert steps.certain == {
         "text_encoder": 200, "text_encoder_2": 600, "network": 4000, "gradients": 4000,
         "optimiser": 8000,
@@ -86,15 +86,15 @@ def test_parts_are_counted_in_a_checkpoint(checkpoint):  # noqa: F811
         return sum(value.numel() for value in load_file(checkpoint / file).values())
 
     unet = numbers("unet/diffusion_pytorch_model.safetensors")
-    found = check_model(checkpoint, block, {"finetune"}).parts
-    assert (found.network, found.trained) == (unet, unet)
-    assert found.autoencoder == numbers("vae/diffusion_pytorch_model.safetensors")
-    assert found.texts == {"text_encoder": numbers("text_encoder/model.safetensors")}
+    parts = check_model(checkpoint, block, {"finetune"}).parts
+    assert (parts.network, parts.trained) == (unet, unet)
+    assert parts.autoencoder == numbers("vae/diffusion_pytorch_model.safetensors")
+    assert parts.texts == {"text_encoder": numbers("text_encoder/model.safetensors")}
     lora = {"rank": 2, "alpha": 2, "rslora": True, "targets": ["attention"]}
     adapted = block | {"finetune": tuned | {"method": "lora", "lora": lora}}
-    found = check_model(checkpoint, adapted, {"finetune"}).parts
-    assert found.network == unet
-    assert 0 < found.trained < unet
+    parts = check_model(checkpoint, adapted, {"finetune"}).parts
+    assert parts.network == unet
+    assert 0 < parts.trained < unet
 
 
 def test_preflight_refuses_what_no_gpu_can_hold(checkpoint):  # noqa: F811
@@ -109,13 +109,13 @@ def test_preflight_refuses_what_no_gpu_can_hold(checkpoint):  # noqa: F811
         named = {one.what: one.fault for one in checks if "memory" in one.what}
         return {what: str(fault) for what, fault in named.items() if fault}, set(named)
 
-    found, named = faults(finetune=80, generate=80)
-    assert found == {}
+    by_place, named = faults(finetune=80, generate=80)
+    assert by_place == {}
     assert named == {"models.m.finetune, a GPU's memory", "models.m.generate, a GPU's memory"}
-    found, _ = faults(finetune=1e-6, generate=80)
-    assert list(found) == ["models.m.finetune, a GPU's memory"]
-    assert "lie on each GPU at least" in next(iter(found.values()))
-    assert faults()[1] == set()  # a profile that does not say what its GPUs have
+    by_place, _ = faults(finetune=1e-6, generate=80)
+    assert list(by_place) == ["models.m.finetune, a GPU's memory"]
+    assert "lie on each GPU at least" in next(iter(by_place.values()))
+    assert faults()[1] == set()  # a profile that does not state the memory of its GPUs
 
 
 def test_preflight_refuses_switches_that_a_network_cannot_take():
@@ -155,10 +155,10 @@ def test_certain_is_refused_and_estimated_is_told():
 
 def test_activations_hold_for_the_settings_they_were_counted_with():
     block = CONFIG["models"]["sd_v1_5"]
-    found = activations_of(block, "sd_v1_5")
-    assert found is not None
+    activations = activations_of(block, "sd_v1_5")
+    assert activations is not None
     fewer = block | {"finetune": block["finetune"] | {"per_device_batch_size": 2}}
-    assert activations_of(fewer, "sd_v1_5") == found  # they are per image
+    assert activations_of(fewer, "sd_v1_5") == activations  # they are per image
     for change in ({"gradient_checkpointing": False}, {"size": 1024}, {"mixed_precision": "no"}):
         other = block | {"finetune": block["finetune"] | change}
         assert activations_of(other, "sd_v1_5") is None
@@ -168,7 +168,7 @@ def test_activations_hold_for_the_settings_they_were_counted_with():
 def test_flux_with_an_adapter_fits_80_gb_and_not_when_trained_in_full(caplog):
     phases = published_phases("flux_1_dev")
     _, steps, sampling = phases
-    # 11.90 and 4.88 billion parameters in bf16, and 44.8 million of an adapter with all it needs.
+    # 11.90 and 4.88 billion parameters in bf16, and 44.8 million of an adapter under training.
     assert steps.least / 1e9 == pytest.approx(2 * (11.90 + 4.885) + 0.0448 * 20, abs=0.05)
     assert steps.total < 0.92 * 80 * 2**30
     with caplog.at_level(logging.WARNING):

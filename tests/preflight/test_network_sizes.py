@@ -1,4 +1,4 @@
-"""What networks keep in memory: by hand on small ones, and docs/needs.md's counts made again."""
+"""Activations of networks in memory: small ones by hand, and the counts of docs/needs.md."""
 
 import re
 from pathlib import Path
@@ -87,13 +87,13 @@ def test_under_autocast_what_is_saved_is_half_as_wide():
 def test_the_widest_module_by_hand():
     with torch.device("meta"):
         network = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))
-        found = widest_bytes(network, lambda n: n(torch.ones(7, 3)))
-        assert found == 4 * 7 * (3 + 5)
+        size = widest_bytes(network, lambda n: n(torch.ones(7, 3)))
+        assert size == 4 * 7 * (3 + 5)
         assert parameters(network) == 3 * 5 + 5 + 5 * 2 + 2
 
 
 def mem_mb_of_rules():
-    """What each rule asks for at its first attempt, in MB."""
+    """Return the memory that each rule requests at its first attempt, in MB."""
     text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
     blocks = re.split(r"^(?:rule|checkpoint) ", text, flags=re.MULTILINE)[1:]
     asked = re.compile(r"mem_mb=(?:partial\(more_memory, base=)?(\d+)")
@@ -240,7 +240,7 @@ def test_what_training_steps_save_is_counted_again(name):
 
 
 def adapted_llama(adapter):
-    """Llama 7B in bfloat16, frozen, and the parameters of its adapter in float32."""
+    """Return Llama 7B, frozen in bfloat16, and the number of parameters of its float32 adapter."""
     from peft import LoraConfig, inject_adapter_in_model
     from transformers import LlamaConfig, LlamaModel
 
@@ -259,7 +259,7 @@ def adapted_llama(adapter):
 
 
 def read_texts(network):
-    """16 texts of 2,048 tokens, behind a projector that is trained."""
+    """Run the network on 16 texts of 2,048 tokens, whose embeddings need gradients."""
     given = torch.ones(16, 2048, 4096, dtype=torch.bfloat16, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         return network(inputs_embeds=given, use_cache=False).last_hidden_state.float().mean()
@@ -278,12 +278,12 @@ def recompute_layers(network, call):
 def test_what_report_generators_save_is_counted_again(name, adapter):
     network, factors = adapted_llama(adapter)
     assert factors == (LLAVA_LORA if adapter else 0)
-    found = saved_bytes(network, read_texts, recompute_layers)
-    assert found == pytest.approx(SAVED[name], rel=0.01)
+    size = saved_bytes(network, read_texts, recompute_layers)
+    assert size == pytest.approx(SAVED[name], rel=0.01)
 
 
 def noised(channels, side, words, width, **more):
-    """Inputs of `n` latents and texts; `more` are made of `n`."""
+    """Make the inputs for `n` latents and texts; each of `more` is a function of `n`."""
 
     def make(n):
         given = {
@@ -351,7 +351,7 @@ def test_what_text_to_image_trainings_save_is_counted_again(key, monkeypatch):
             settings = {**tuned["lora"], "targets": tuple(tuned["lora"]["targets"])}
             add_lora(network, get_family(block["family"]), LoraSettings(**settings))
 
-    # Lumina asks for the lengths of captions, which a fake tensor cannot tell: all 256 tokens.
+    # Lumina reads the lengths of captions, which a fake tensor lacks: take all 256 tokens.
     images = tuned["per_device_batch_size"]
     monkeypatch.setattr(FakeTensor, "tolist", lambda self: [256] * images)
 
@@ -363,5 +363,5 @@ def test_what_text_to_image_trainings_save_is_counted_again(key, monkeypatch):
     def recompute(network, call):
         network.enable_gradient_checkpointing(call)
 
-    found = saved_bytes(network.train(), step, recompute)
-    assert found == pytest.approx(needs.PUBLISHED[key].saved, rel=0.01)
+    size = saved_bytes(network.train(), step, recompute)
+    assert size == pytest.approx(needs.PUBLISHED[key].saved, rel=0.01)

@@ -1,4 +1,4 @@
-"""What jobs ask of SLURM, and whether it could ever grant that."""
+"""The jobs' requests to SLURM, and whether SLURM could ever grant them."""
 
 import re
 import shlex
@@ -112,7 +112,7 @@ def test_what_a_node_has_is_granted(request_):
         (asking(partition="cpu", gpus=1), "there are none a node"),
         (asking(cpus=97), "97 CPUs .* 96 at most"),
         (asking(mem_mb=1_500_001), "MB of memory"),
-        # 64 CPUs are on the nodes with eight GPUs alone, and those have both.
+        # Only the nodes with eight GPUs have 64 CPUs.
         (asking(partition="mixed", minutes=60, gpus=8, gpu_model="a100", cpus=65), "64 at most"),
     ],
 )
@@ -146,9 +146,9 @@ def test_all_of_a_node_is_granted_and_no_bit_more(minutes, cpus, memory, gpus, w
     ],
 )
 def test_a_request_is_what_the_executor_submits(resources):
-    """Its own command says the same, flag by flag."""
+    """The request equals the flags of the executor's own command."""
     common = {"slurm_partition": "p", "runtime": 90, "mem_mb": 8000}
-    found = request_of({**common, **resources}, threads=3)
+    request = request_of({**common, **resources}, threads=3)
 
     class Resources(dict):
         __getattr__ = dict.__getitem__
@@ -163,14 +163,14 @@ def test_a_request_is_what_the_executor_submits(resources):
         values = re.findall(rf"{name}[= ](\S+)", command)
         return values[0] if values else None
 
-    assert found.partition == words[words.index("-p") + 1]
-    assert str(found.minutes) == words[words.index("-t") + 1]
-    assert str(found.mem_mb) == flag("--mem")
+    assert request.partition == words[words.index("-p") + 1]
+    assert str(request.minutes) == words[words.index("-t") + 1]
+    assert str(request.mem_mb) == flag("--mem")
     asked = flag("--gpus") or (flag("--gres") or "").removeprefix("gpu:") or "0"
     model, _, number = asked.rpartition(":")
-    assert (found.gpu_model or "", found.gpus) == (model, int(number))
+    assert (request.gpu_model or "", request.gpus) == (model, int(number))
     per_gpu = flag("--cpus-per-gpu")
-    assert found.cpus == int(flag("--cpus-per-task") or int(per_gpu) * int(number))
+    assert request.cpus == int(flag("--cpus-per-task") or int(per_gpu) * int(number))
 
 
 def test_gpus_that_may_lie_on_several_nodes_are_counted_by_node():

@@ -1,4 +1,4 @@
-"""Radiographs on disk, prompts in three replicates, shards and feature files of two models."""
+"""Radiographs, prompts in three replicates, and shards and feature files of two models."""
 
 import io
 from pathlib import Path
@@ -17,14 +17,14 @@ PATIENTS, REPLICATES = 6, 3
 
 
 def write_h5(folder: Path, encoder: str, features, ids, protocol="sound", **more) -> None:
-    """Write features of radiographs, or (in the folder `model`) of a model's images."""
+    """Write features of radiographs or, in the folder `model`, of a model's images."""
     attrs = {"collection": "model" if folder.name == "model" else "real", "purpose": "privacy"}
     attrs |= {name: more.pop(name) for name in tuple(more) if isinstance(more[name], str)}
     write_file(folder, encoder, features, ids, extras=more, protocol=protocol, **attrs)
 
 
 def radiograph(seed: int, width: int = 70, height: int = 60) -> Image.Image:
-    """Gray values without any structure: two of them differ by 255 / sqrt(6) = 104 on average."""
+    """Draw gray noise: two images have a root mean square difference of 255 / sqrt(6) = 104."""
     values = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
     return Image.fromarray(values).convert("RGB")
 
@@ -36,7 +36,7 @@ def encoded(image: Image.Image) -> bytes:
 
 
 class World:
-    """The files of one model; `give` makes the images and features that it generated."""
+    """The files of one model; `give` writes its images and their features."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -61,7 +61,7 @@ class World:
         )
         for finding in FINDINGS:
             frame[finding] = pd.array([0] * PATIENTS, dtype="Int8")
-        # Replicate by replicate, as shards may well hold them.
+        # Replicate by replicate, an order that shards may have.
         prompts = pd.concat(
             [frame.assign(second_wording=False, replicate=r, seed=r) for r in range(REPLICATES)]
         )
@@ -85,7 +85,7 @@ class World:
         self.head = {"fc_end_weight": [[-9.0] * 5], "fc_end_bias": [4.0]}
 
     def give(self, images, latent, reid, protocol: str = "sound") -> None:
-        """Write images (one per pair), their latent features and their branch features."""
+        """Write images, one per pair, with their latent and re-identification features."""
         ids = list(self.pairs["prompt_id"])
         real, generated = self.flags.real, self.flags.generated
         write_h5(real, "rad_dino", self.latent, self.images, protocol)
@@ -94,7 +94,7 @@ class World:
         parts = [[(ids[row], files[row]) for row in range(k, len(ids), 2)] for k in range(2)]
         of = {"collection_sha256": images_sha256(parts[0] + parts[1])}
         write_h5(generated, "rad_dino", latent, ids, protocol, **of)
-        # The other encoder's file in another order: rows are matched by id.
+        # The other encoder's file is in another order: rows are matched by id.
         write_h5(generated, "reid", np.asarray(reid)[::-1], ids[::-1], protocol, **of, **self.head)
         for part, path in zip(parts, self.flags.shards, strict=True):
             write_shard((ImageItem(name, f"{name}.png", file, "") for name, file in part), path)
@@ -119,7 +119,7 @@ class World:
         return folder
 
     def train_on(self, patients) -> None:
-        """Add training radiographs that no prompt describes, of these patients."""
+        """Add training radiographs of these patients, without prompts."""
         ids = self.images + self._add(patients, "train")
         rng = np.random.default_rng(10)
         latent, reid = rng.standard_normal((len(patients), 8)), rng.random((len(patients), 5))
@@ -128,17 +128,17 @@ class World:
 
     @property
     def own(self) -> np.ndarray:
-        """The row of each pair's own radiograph."""
+        """The row of each pair's radiograph, an index, (number of pairs,)."""
         return np.array([self.images.index(name) for name in self.pairs["image_id"]])
 
     def give_copies(self, protocol: str = "sound") -> None:
-        """Generate each prompt's own radiograph."""
+        """Write each prompt's own radiograph as its generated image."""
         own = self.own
         images = [radiograph(int(row)) for row in own]
         self.give(images, self.latent[own], self.reid[own], protocol)
 
     def give_unrelated(self, protocol: str = "sound") -> None:
-        """Generate images that have nothing to do with any radiograph."""
+        """Write generated images that are independent of all radiographs."""
         n, rng = len(self.pairs), np.random.default_rng(9)
         images = [radiograph(1000 + row) for row in range(n)]
         latent = rng.standard_normal((n, 8))

@@ -1,4 +1,4 @@
-"""Pixel and latent distances by hand, and what the published pixel distance measures."""
+"""Pixel and latent distances by hand, and the behaviour of the published pixel distance."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_gray_and_colour_are_compared_channel_by_channel():
 def test_the_published_distance_of_unrelated_images_is_147_whatever_they_show():
     assert pixel_distance(noise(1), noise(2), SOUND) == pytest.approx(255 / 6**0.5, abs=0.5)
     assert pixel_distance(noise(1), noise(2), PUBLISHED) == pytest.approx(147.2, abs=0.5)
-    # Smooth images, far nearer to each other in truth.
+    # Smooth images, whose true distance is far smaller.
     ramp = np.linspace(0, 255, PIXEL_SIDE).astype(np.uint8)[None, :].repeat(PIXEL_SIDE, 0)
     assert pixel_distance(noise(1), ramp, PUBLISHED) == pytest.approx(147.2, abs=1)
 

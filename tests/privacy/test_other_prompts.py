@@ -1,4 +1,4 @@
-"""Which other prompts' radiographs a prompt's images are compared with."""
+"""The other prompts whose radiographs a prompt's images are compared with."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""The privacy record: copies are caught, unrelated images are not, and counts are of prompts."""
+"""The privacy record: copies are detected, unrelated images are not, and prompts are counted."""
 
 import stat
 
@@ -94,7 +94,7 @@ def test_a_flipped_copy_is_seen_in_the_mirror_alone(world):
 
 
 def near_copy_in(world, replicate, protocol):
-    """Only one replicate is a copy; all others are unrelated."""
+    """Make one replicate of a prompt a copy and all other images unrelated."""
     own = world.own
     chosen = (world.pairs["replicate"] == replicate).to_numpy()
     images = [
@@ -147,7 +147,7 @@ def test_pairs_are_those_of_each_prompt_and_its_own_radiograph(world):
 
 @pytest.mark.parametrize("protocol", ["sound", "as_published"])
 def test_the_same_images_before_other_prompts_radiographs(world, protocol):
-    """Of copies, every lens then sees what the two radiographs have in common."""
+    """For copies, every lens then compares two different radiographs."""
     world.give_copies(protocol)
     path = world.root / "others.parquet"
     _, pairs = run(world, protocol, "--others", str(path))
@@ -168,9 +168,11 @@ def test_the_same_images_before_other_prompts_radiographs(world, protocol):
     switches = deviations(protocol)
     shown = [pixels(radiograph(row), switches) for row in range(PATIENTS)]
     for k in (0, 20, 77):
-        real, own = shown[second[k]], shown[first[k]]
-        assert others["pixel"][k] == pytest.approx(pixel_distance(real, own, switches))
-        assert others["mirrored"][k] == pytest.approx(pixel_distance(real[:, ::-1], own, switches))
+        real, generated = shown[second[k]], shown[first[k]]
+        assert others["pixel"][k] == pytest.approx(pixel_distance(real, generated, switches))
+        assert others["mirrored"][k] == pytest.approx(
+            pixel_distance(real[:, ::-1], generated, switches)
+        )
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -213,8 +215,8 @@ def test_values_of_prompts_by_hand():
         }
     )
     patients = np.array(["p", "q"])
-    found = privacy_values(prompt_table(pairs), patients, Settings(bootstrap=200))
-    values = {v.metric: v for v in found}
+    measured = privacy_values(prompt_table(pairs), patients, Settings(bootstrap=200))
+    values = {v.metric: v for v in measured}
     expected = {
         "reid_mean_of_max": 0.875,
         "latent_mean_of_min": 0.5,
@@ -248,7 +250,7 @@ def test_values_of_prompts_by_hand():
 
 
 def coverage(icc, runs=150):
-    """Return how often the intervals of a mean and of a share cover, of patients who stay long."""
+    """Return the coverage of the intervals of a mean and of a share, for clustered patients."""
     covered = np.zeros(2)
     for seed in range(runs):
         rng = np.random.default_rng(seed)

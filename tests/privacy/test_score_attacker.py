@@ -1,4 +1,4 @@
-"""The attacker's quality against scikit-learn, and what chance gives."""
+"""The attacker's quality, compared with scikit-learn and with chance."""
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,8 @@ WEIGHT, BIAS = -np.full((1, 6), 3.0), np.array([2.0])
 
 def held_out(patients, spread, seed=0):
     rng = np.random.default_rng(seed)
-    own = np.repeat(rng.random((patients, 6)), 3, axis=0)
-    features = np.clip(own + spread * rng.standard_normal(own.shape), 0, 1)
+    places = np.repeat(rng.random((patients, 6)), 3, axis=0)
+    features = np.clip(places + spread * rng.standard_normal(places.shape), 0, 1)
     return features.astype(np.float32), np.repeat(np.arange(patients), 3).astype(str)
 
 
@@ -35,13 +35,13 @@ def test_all_pairs_are_scored(spread):
     features, patients = held_out(20, spread)
     same, scores = by_definition(features, patients)
     pairs = score_pairs(features, patients, one_site(features), WEIGHT, BIAS, 0.6)
-    found = {v.metric: v for v in attacker_values(pairs, 2000, 10, len(features))}
-    assert found["reid_auc"].value == pytest.approx(roc_auc_score(same, scores), abs=1e-3)
-    assert found["reid_true_positive_rate"].value == pytest.approx((scores[same] > 0.6).mean())
-    assert found["reid_false_positive_rate"].value == pytest.approx((scores[~same] > 0.6).mean())
-    assert (found["reid_auc"].n, found["reid_auc"].n_reference) == (same.sum(), (~same).sum())
-    low, high = found["reid_auc"].interval
-    assert 0 <= low <= found["reid_auc"].value <= high <= 1
+    values = {v.metric: v for v in attacker_values(pairs, 2000, 10, len(features))}
+    assert values["reid_auc"].value == pytest.approx(roc_auc_score(same, scores), abs=1e-3)
+    assert values["reid_true_positive_rate"].value == pytest.approx((scores[same] > 0.6).mean())
+    assert values["reid_false_positive_rate"].value == pytest.approx((scores[~same] > 0.6).mean())
+    assert (values["reid_auc"].n, values["reid_auc"].n_reference) == (same.sum(), (~same).sum())
+    low, high = values["reid_auc"].interval
+    assert 0 <= low <= values["reid_auc"].value <= high <= 1
 
 
 def test_the_jackknife_leaves_out_all_pairs_of_a_group():
@@ -63,10 +63,10 @@ def test_chance_is_that_of_as_many_unrelated_images_as_a_prompt_has():
     rng = np.random.default_rng(1)
     hits = []
     for _ in range(4000):
-        own = rng.integers(len(features))
-        others = np.flatnonzero(patients != patients[own])
+        query = rng.integers(len(features))
+        others = np.flatnonzero(patients != patients[query])
         drawn = rng.choice(others, 10)
-        hits.append((pair_scores(features[own], features[drawn], WEIGHT, BIAS) > 0.25).any())
+        hits.append((pair_scores(features[query], features[drawn], WEIGHT, BIAS) > 0.25).any())
     assert 0.05 < np.mean(hits) < 0.95
     assert values["chance_share"] == pytest.approx(np.mean(hits), abs=0.025)
     assert values["chance_count"] == 50 * values["chance_share"]
@@ -90,7 +90,7 @@ def test_without_two_radiographs_of_a_patient_there_is_no_auc():
 
 
 def test_the_site_alone_does_not_count_as_telling_patients_apart():
-    """Patients all alike, of two sites that differ: only the site can be told."""
+    """All patients are alike and the two sites differ: only the site can be recognised."""
     rng = np.random.default_rng(5)
     patients = np.repeat(np.arange(40), 3)
     sites = np.where(patients < 20, "a", "b")
@@ -102,8 +102,8 @@ def test_the_site_alone_does_not_count_as_telling_patients_apart():
     assert values["reid_auc_all_sites"].interval[0] > 0.6
     assert values["reid_auc"].n_reference + 60 * 60 == values["reid_auc_all_sites"].n_reference
     # An unrelated image is one of the same site: it scores as a patient's own other image does.
-    found, false = (values[f"reid_{kind}_positive_rate"].value for kind in ("true", "false"))
-    assert found == pytest.approx(false, abs=0.05) == pytest.approx(1, abs=0.05)
+    true, false = (values[f"reid_{kind}_positive_rate"].value for kind in ("true", "false"))
+    assert true == pytest.approx(false, abs=0.05) == pytest.approx(1, abs=0.05)
 
 
 def test_one_site_has_no_auc_over_several():

@@ -1,4 +1,4 @@
-"""The record of closest training images: who is named, and what counts as memorised."""
+"""The record of closest training images: named patients, and images that count as memorised."""
 
 import stat
 
@@ -27,16 +27,16 @@ def run(world, *flags):
             *("--output", str(output), "--pairs", str(pairs), *flags),
         ]
     )
-    found = pd.read_parquet(pairs)
-    return read_record(output), found[found["match"] == 0].reset_index(drop=True)
+    table = pd.read_parquet(pairs)
+    return read_record(output), table[table["match"] == 0].reset_index(drop=True)
 
 
 def test_copies_name_their_patients_and_are_not_authentic(world):
     world.give_copies()
     record, pairs = run(world)
     assert len(pairs) == PATIENTS * REPLICATES
-    own = dict(zip(world.pairs["prompt_id"], world.pairs["image_id"], strict=True))
-    assert (pairs["latent_image_id"] == pairs["prompt_id"].map(own)).all()
+    image_of = dict(zip(world.pairs["prompt_id"], world.pairs["image_id"], strict=True))
+    assert (pairs["latent_image_id"] == pairs["prompt_id"].map(image_of)).all()
     assert (pairs["latent_patient_id"] == pairs["patient_id"]).all()
     assert (pairs["latent"] == 0).all()
     assert (pairs["training_latent"] > 0).all()
@@ -67,7 +67,7 @@ def test_as_many_matches_as_asked_are_kept_the_closest_first(world):
 
 
 def test_a_copy_of_another_patient_is_found_though_its_prompt_is_not(world):
-    """The pairwise protocol cannot see it: every prompt gives the next patient away."""
+    """Pairwise scores cannot detect it: each prompt's image copies the next patient."""
     other = (world.own + 1) % PATIENTS
     world.give(images_of(other), world.latent[other], world.reid[other])
     record, pairs = run(world)
@@ -78,7 +78,7 @@ def test_a_copy_of_another_patient_is_found_though_its_prompt_is_not(world):
 
 
 def test_distances_by_hand_and_authenticity(world):
-    """One training image in the middle; images on both sides of half its distance to the next."""
+    """An image nearer to a training image than that one's neighbour is not authentic."""
     world.latent = np.zeros((PATIENTS, 8), np.float32)
     world.latent[:, 0] = [0, 2, 10, 20, 30, 40]
     latent = np.zeros((len(world.pairs), 8), np.float32)

@@ -1,4 +1,4 @@
-"""What each lens sees: alarms beyond those that other prompts' radiographs raise."""
+"""The lenses: alarms in excess of those that other prompts' radiographs raise."""
 
 import functools
 from dataclasses import replace
@@ -24,22 +24,23 @@ from workflow_scripts.privacy.score_lenses import (
 )
 from workflow_scripts.tables.copies import words_of_copies
 
-# Few draws here, many in the full tier.
+# Few draws by default, many in the full tier.
 RUNS = pytest.mark.parametrize("runs", [50, pytest.param(150, marks=pytest.mark.full)])
 DIMENSIONS = 6
-"""Features that one lens sees."""
+"""Number of features of each lens."""
 
 
 def least(runs):
-    """How often a 95% interval must cover in so many runs: three standard errors below."""
+    """Return the least number of runs that a 95% interval must cover: 3 standard errors below."""
     return runs - binomial_bound(runs, 0.05)
 
 
 def risks_of(seed, patients=30, replicates=2, sharp=1.0, caption=0.0, copied=0.0, sees=()):
-    """Risks of a model's images before their own radiographs, and before other prompts'.
+    """Draw the risks of a model's images, against their own radiographs and other prompts'.
 
-    Four lenses see the distance in some features each. The images are of nobody, by `sharp` less
-    varied than radiographs are; `copied` of them are near copies, in the lenses that `sees` names.
+    Each of four lenses measures the distance in features of its own. The images show no patient,
+    and their spread is `sharp` times that of radiographs. The share `copied` of them are near
+    copies, in the features of the lenses in `sees`.
     """
     rng = np.random.default_rng(seed)
     world = World(len(LENSES) * DIMENSIONS, 0.3 * (1 - caption), caption)
@@ -72,19 +73,19 @@ def values_of(own, chance, bootstrap=60):
 @RUNS
 @pytest.mark.parametrize("sharp", [1.0, 0.3])
 def test_unrelated_images_raise_the_alarm_for_a_twentieth_of_the_prompts(sharp, runs):
-    """Each lens, and any of them; smooth images as well, though they are near to everybody."""
-    found = [values_of(*risks_of(seed, sharp=sharp)) for seed in range(runs)]
-    shares = np.array([[value.value for value in values] for values in found])
+    """It holds for each lens and for any of them, and for smooth images, which are near to all."""
+    measured = [values_of(*risks_of(seed, sharp=sharp)) for seed in range(runs)]
+    shares = np.array([[value.value for value in values] for values in measured])
     error = shares.std(axis=0) / runs**0.5
     assert (shares.mean(axis=0) < 0.05 + 3 * error).all(), shares.mean(axis=0)
     assert shares[:, :-1].mean() > 0.04  # `any` may be below: a tail of a few pairs is coarse
-    covered = [[v.interval[0] <= 0.05 <= v.interval[1] for v in values] for values in found]
+    covered = [[v.interval[0] <= 0.05 <= v.interval[1] for v in values] for values in measured]
     assert (np.sum(covered, axis=0) >= least(runs)).all()
 
 
 @functools.cache  # for all numbers of patients
 def of_many_prompts(copied):
-    """The share of alarms of 1500 patients' prompts, of which some images are copies."""
+    """Return the share of alarms among the prompts of 1500 patients, some images being copies."""
     how = {"copied": copied, "sees": ("latent",)}
     return np.mean([values_of(*risks_of(9000 + k, 1500, **how), 0)[1].value for k in range(6)])
 
@@ -93,23 +94,23 @@ def of_many_prompts(copied):
 @pytest.mark.parametrize("patients", [30, 100, 300])
 @pytest.mark.parametrize("copied", [0.0, 0.3])
 def test_the_interval_covers_what_many_prompts_give(patients, copied):
-    """By a model of which some images are copies, at the alarm that 5% of chance would raise."""
+    """Some images of the model are copies; 5% of chance pairs raise the alarm."""
     runs = 100 if patients < 300 else 40
     how = {"copied": copied, "sees": ("latent",)}
     truth = of_many_prompts(copied)
-    found = [values_of(*risks_of(seed, patients, **how), bootstrap=100) for seed in range(runs)]
-    covered = [v[1].interval[0] <= truth <= v[1].interval[1] for v in found]
+    measured = [values_of(*risks_of(seed, patients, **how), bootstrap=100) for seed in range(runs)]
+    covered = [v[1].interval[0] <= truth <= v[1].interval[1] for v in measured]
     assert sum(covered) >= least(runs)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_copies_always_raise_the_alarm_of_the_lens_that_sees_them_and_of_any(seed):
     own, chance = risks_of(seed, copied=1.0, sees=("mirrored",))
-    found = {value.metric: value for value in values_of(own, chance)}
-    assert found["mirrored_seen"].value == found["any_seen"].value == 1
-    assert 0.85 < found["any_seen"].interval[0] < 1  # of 30 patients it is not certain
-    assert found["pixel_seen"].value < 0.3
-    assert (found["any_seen"].n, found["any_seen"].n_reference) == (30, 150)
+    by_metric = {value.metric: value for value in values_of(own, chance)}
+    assert by_metric["mirrored_seen"].value == by_metric["any_seen"].value == 1
+    assert 0.85 < by_metric["any_seen"].interval[0] < 1  # of 30 patients it is not certain
+    assert by_metric["pixel_seen"].value < 0.3
+    assert (by_metric["any_seen"].n, by_metric["any_seen"].n_reference) == (30, 150)
 
 
 def test_alarms_are_those_of_tail_ranks_counted_one_by_one():
@@ -136,13 +137,13 @@ def test_the_scale_of_a_lens_does_not_matter():
 
 
 def test_a_lens_that_cannot_tell_sees_nothing():
-    """All scores equal: nobody is riskier than chance."""
+    """If all scores are equal, no prompt is riskier than chance."""
     own, chance = (Risks(0 * r.values, r.prompts, r.compared) for r in risks_of(0))
     assert {value.value for value in values_of(own, chance)} == {0}
 
 
 def test_the_interval_counts_that_chance_is_a_sample():
-    """Twenty radiographs say less of chance than a hundred, whatever the prompts."""
+    """Twenty radiographs estimate chance less precisely than a hundred."""
     own, chance = risks_of(1, 100)
     few = np.isin(chance.compared, [f"p{k}" for k in range(20)])
     fewer = Risks(chance.values[few], chance.prompts[few], chance.compared[few])

@@ -1,4 +1,4 @@
-"""The excess of training captions over held-out ones: what memorisation moves and what does not."""
+"""The excess of training captions over held-out ones rises by memorisation only."""
 
 from dataclasses import replace
 
@@ -14,12 +14,12 @@ from workflow_scripts.common.manifest import read_manifest, write_prompts
 from workflow_scripts.common.records import read_record
 from workflow_scripts.privacy.score_novelty import Side, main, nearness, novelty_values
 
-# Few draws here, many in the full tier.
+# Few draws by default, many in the full tier.
 RUNS = pytest.mark.parametrize("runs", [25, pytest.param(150, marks=pytest.mark.full)])
 
 
 def side(world, rng, name, patients, images, replicates, memorised=0.0, shift=0.0):
-    """Captions of patients, one film each, and a model's images of each."""
+    """Draw one side: captions of patients with one film each, and a model's images of them."""
     cohort = world.cohort(rng, patients, images)
     made = [
         world.repeats(rng, cohort, world.answers(rng, cohort, shift=shift), memorised)
@@ -37,7 +37,7 @@ def side(world, rng, name, patients, images, replicates, memorised=0.0, shift=0.
 
 
 def both_sides(seed, caption, memorised=0.0, shift=0.0, patients=(30, 30)):
-    """Training captions in three replicates; held-out ones of patients with many films, once."""
+    """Draw both sides: training captions in three replicates, held-out captions in one."""
     rng = np.random.default_rng(seed)
     world = World(8, 0.3 * (1 - caption), caption)
     return (
@@ -47,8 +47,8 @@ def both_sides(seed, caption, memorised=0.0, shift=0.0, patients=(30, 30)):
 
 
 def values_of(training, held_out, draws=12):
-    found = nearness(training, held_out, draws)
-    return novelty_values(found, len(training.images), len(held_out.images))
+    shares = nearness(training, held_out, draws)
+    return novelty_values(shares, len(training.images), len(held_out.images))
 
 
 @RUNS
@@ -57,26 +57,26 @@ def values_of(training, held_out, draws=12):
     [pytest.param(0.2, marks=pytest.mark.full), pytest.param(0.36, marks=pytest.mark.full), 0.5],
 )
 def test_following_captions_is_not_called_memorising(caption, runs):
-    found = [values_of(*both_sides(seed, caption)) for seed in range(runs)]
-    excess = np.array([values[2].value for values in found])
+    measured = [values_of(*both_sides(seed, caption)) for seed in range(runs)]
+    excess = np.array([values[2].value for values in measured])
     assert abs(excess.mean()) < 3 * excess.std() / runs**0.5
-    above = sum(values[2].interval[0] > 0 for values in found)
+    above = sum(values[2].interval[0] > 0 for values in measured)
     assert above <= binomial_bound(runs, 0.05)
     if caption == 0.5:  # nearer to their own radiographs they are, on both sides alike
-        assert np.mean([[v.value for v in values[:2]] for values in found]) > 0.56
+        assert np.mean([[v.value for v in values[:2]] for values in measured]) > 0.56
 
 
 @RUNS
 def test_images_far_from_all_radiographs_are_not_called_memorised(runs):
-    """One radiograph is then the nearest to them all, on whichever side it happens to be."""
-    found = [values_of(*both_sides(seed, 0.36, shift=3.0))[2] for seed in range(runs)]
-    assert sum(v.interval[0] > 0 for v in found) <= binomial_bound(runs, 0.05)
+    """A single radiograph, of either side, is then the nearest to all images."""
+    excesses = [values_of(*both_sides(seed, 0.36, shift=3.0))[2] for seed in range(runs)]
+    assert sum(v.interval[0] > 0 for v in excesses) <= binomial_bound(runs, 0.05)
 
 
 @pytest.mark.parametrize("runs", [6, pytest.param(40, marks=pytest.mark.full)])
 def test_what_is_memorised_is_found(runs):
-    found = [values_of(*both_sides(seed, 0.36, memorised=0.9))[2] for seed in range(runs)]
-    assert all(value.interval[0] > 0 for value in found)
+    excesses = [values_of(*both_sides(seed, 0.36, memorised=0.9))[2] for seed in range(runs)]
+    assert all(value.interval[0] > 0 for value in excesses)
 
 
 def test_copies_are_all_nearer_to_training():
@@ -88,7 +88,7 @@ def test_copies_are_all_nearer_to_training():
 
 
 def test_the_shares_are_those_of_a_comparison_by_hand():
-    """Four patients on each side on a line; every draw is of two of each."""
+    """Four patients per side on a line; every draw takes two of each side."""
 
     def at(*places, findings=(1, 2, 4, 8), name="t"):
         places = np.array(places, float)[:, None]
@@ -109,13 +109,13 @@ def test_the_shares_are_those_of_a_comparison_by_hand():
 def test_an_image_as_near_to_both_counts_half():
     training, held_out = both_sides(0, 0.2)
     flat = [replace(s, radiographs=0 * s.radiographs) for s in (training, held_out)]
-    found = nearness(*flat, draws=3)
-    assert (found.training == 0.5).all()
-    assert (found.held_out == 0.5).all()
+    shares = nearness(*flat, draws=3)
+    assert (shares.training == 0.5).all()
+    assert (shares.held_out == 0.5).all()
 
 
 def test_findings_alone_do_not_draw_images_to_training():
-    """Held-out patients mostly without the finding: unmatched, the two sides are not alike."""
+    """Most held-out patients lack the finding: without matching, the two sides would differ."""
 
     def with_finding(of, share, rng):
         has = (rng.random(len(of.patients)) < share).astype(np.uint16)
@@ -130,13 +130,13 @@ def test_findings_alone_do_not_draw_images_to_training():
     training, held_out = both_sides(3, 0.2, patients=(30, 150))
     training, held_out = with_finding(training, 0.9, rng), with_finding(held_out, 0.3, rng)
     blind = [replace(s, findings=0 * s.findings) for s in (training, held_out)]
-    own = [nearness(*pair, draws=10).training.mean() for pair in ((training, held_out), blind)]
-    assert own[0] < 0.65
-    assert own[1] > own[0] + 0.05
+    means = [nearness(*pair, draws=10).training.mean() for pair in ((training, held_out), blind)]
+    assert means[0] < 0.65
+    assert means[1] > means[0] + 0.05
 
 
 def test_each_caption_counts_once_however_many_images_it_has():
-    """Ninety copies of one caption among a hundred images move a share by one patient."""
+    """Ninety images of one caption among a hundred change a share by one patient only."""
     training, held_out = both_sides(2, 0.2)
     many = np.concatenate([np.zeros(90, int), np.arange(30)])
     images = training.images[:30][many]
@@ -165,16 +165,16 @@ def test_a_control_that_shows_a_patient_is_not_nearest_to_that_patient():
             held_out, images=training.radiographs[of_training], shown=training.patients[of_training]
         ),
     )
-    found = nearness(*shows, draws=30)
-    assert found.training.mean() == pytest.approx(0.5, abs=0.1)
-    assert found.held_out.mean() == pytest.approx(0.5, abs=0.1)
+    shares = nearness(*shows, draws=30)
+    assert shares.training.mean() == pytest.approx(0.5, abs=0.1)
+    assert shares.held_out.mean() == pytest.approx(0.5, abs=0.1)
     unnamed = nearness(*(replace(s, shown=np.repeat("", len(s.images))) for s in shows), draws=30)
-    assert unnamed.training.mean() < found.training.mean() - 0.03
-    assert unnamed.held_out.mean() < found.held_out.mean() - 0.1
+    assert unnamed.training.mean() < shares.training.mean() - 0.03
+    assert unnamed.held_out.mean() < shares.held_out.mean() - 0.1
 
 
 def test_copies_of_training_radiographs_count_and_copies_of_held_out_ones_do_not():
-    """The control `training_copies` shows each prompt's own radiograph, of either prompt set."""
+    """The control `training_copies` has each prompt's own radiograph, in both prompt sets."""
     copies = [
         replace(s, images=s.radiographs, captions=np.arange(len(s.patients)), shown=s.patients)
         for s in both_sides(0, 0.2)

@@ -1,7 +1,7 @@
-"""Checkpoints as they are downloaded, cut, converted and edited. A row is a file and what is said.
+"""Truncated, converted and edited checkpoints. A row is a file and words of its fault.
 
-The files are tiny; what the families of models and the encoders ask beyond whole files stands in
-tables of their own (`tests/finetune/test_transformer_checkpoints.py`, `tests/features`).
+The files are tiny. Further requirements of the families and the encoders have tables of their own
+(`tests/finetune/test_transformer_checkpoints.py`, `tests/features`).
 """
 
 import errno
@@ -36,7 +36,7 @@ PAGE = b"<!DOCTYPE html><title>Sign in</title>"
 
 
 def safetensors(header, data=bytes(8), length=None):
-    """Write a safetensors file by hand: what the library does not write."""
+    """Encode a safetensors file by hand, for faults that the library does not write."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return (len(text) if length is None else length).to_bytes(8, "little") + text + data
 
@@ -45,7 +45,7 @@ def entry(**changes):
     return safetensors({"a": {k: v for k, v in {**ENTRY, **changes}.items() if v is not None}})
 
 
-# name: a .safetensors file, words of the fault
+# name: a .safetensors file, and words of the fault
 SAFETENSORS = {
     "empty": (b"", "damaged safetensors"),
     "seven bytes": (bytes(7), "damaged safetensors"),
@@ -116,7 +116,7 @@ def test_a_safetensors_file_is_refused_before_its_tensors_are_read(name, tmp_pat
     ids=str,
 )
 def test_what_the_library_writes_is_taken(dtype, tmp_path):
-    """By the other side's writer: the check knows every type that weights have."""
+    """Files of the library itself: the check accepts every type that weights have."""
     path = tmp_path / "w.safetensors"
     state = {"a": torch.zeros(3, 2).to(dtype), "b": torch.zeros(()).to(dtype), "c": torch.zeros(0)}
     save_file(state, path, {"format": "pt"})
@@ -125,7 +125,7 @@ def test_what_the_library_writes_is_taken(dtype, tmp_path):
 
 
 WEIGHT, BIAS = torch.zeros(3, 2), torch.zeros(3)
-# name: what a .pt file holds for a linear layer, words of the fault
+# name: content of a .pt file for a linear layer, and words of the fault
 STATES = {
     "empty": ({}, "2 missing: weight, bias"),
     "one tensor": (torch.zeros(3), "a state dict was expected, not Tensor"),
@@ -166,7 +166,7 @@ def test_weights_of_whole_numbers_are_found_from_the_header_alone(tmp_path):
     assert "bias" not in what
 
 
-# name: a file by its name, words of the fault
+# name: files by name, and words of the fault
 FILES = {
     "a torch file of one byte": ("w.pt", b"\x80", "not a plain state dict"),
     "the start of a zip": ("w.pt", b"PK\x03\x04", "a truncated checkpoint"),
@@ -208,7 +208,7 @@ def vocabulary(content):
     return {"vocab.json": content, "merges.txt": b""}
 
 
-# name: how a folder is read, its files, words of the fault (None: it is taken)
+# name: how a folder is read, its files, and words of the fault (None: it is accepted)
 FOLDERS = {
     "an index": (
         weights, {INDEX: {"weight_map": {"a": "p.safetensors"}}, "p.safetensors": PIECE}, None

@@ -1,4 +1,4 @@
-"""The config as people write it. A row is a change and what is said of it."""
+"""Mistakes in the config. A row is a change and words of its message."""
 
 import copy
 import datetime
@@ -12,7 +12,7 @@ from workflow_scripts.common.config_text import check_config_files, read_config_
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.preflight.check import read_config
 
-"""Stands for a key that is taken out."""
+"""As a value: delete the key."""
 
 NAN, INF = float("nan"), float("inf")
 SEED = "is greater than the maximum of 2147483647"
@@ -33,7 +33,7 @@ FOLDER = {
 }
 
 FAULTS: list[tuple[str, object, str]] = [
-    # where, what stands there, what is said
+    # the key, its value, words of the message
     ("cohort.dataset", "{site} X-rays", "cohort.dataset: '{site} X-rays' " + BRACES),
     ("cohort.dataset", "a}b", "cohort.dataset: 'a}b' " + BRACES),
     ("cohort.dataset", "two\nlines", r"cohort.dataset: 'two\nlines' " + CONTROL),
@@ -152,7 +152,7 @@ def refused(config: Any) -> str:
 
 
 FOLDERS: list[tuple[str, object, str]] = [
-    # a key of cohort.image_folder, what stands there, what is said
+    # a key of cohort.image_folder, its value, words of the message
     ("test_share", 1.5, "test_share: 1.5 is greater than the maximum of 1"),
     ("test_share", "0.2", "test_share: '0.2' is not of type 'number'"),
     ("split_seed", 2**31, SEED),
@@ -212,7 +212,7 @@ def test_a_config_without_keys_is_refused(config):
 
 
 TEXTS = [
-    # a file's name, what it holds, what is said
+    # a file's name, its content, words of the message
     ("c.yaml", b"", "the config is empty"),
     ("c.yaml", b"# nothing\n", "the config is empty"),
     ("c.yaml", b"---\n", "the config is empty"),
@@ -260,6 +260,6 @@ def test_a_faulty_file_is_refused_with_its_name(tmp_path, name, content, said):
 def test_anchors_merges_and_a_byte_order_mark_are_no_faults(tmp_path):
     text = "a: &a { x: 1 }\nb: &b { y: 2 }\nc:\n  <<: *a\n  x: 3\nd: { <<: *a, z: *b }\n"
     (tmp_path / "c.yaml").write_text(text, encoding="utf-8-sig")
-    found = read_config_file(tmp_path / "c.yaml")
-    assert found["c"] == {"x": 3}
-    assert found["d"] == {"x": 1, "z": {"y": 2}}
+    config = read_config_file(tmp_path / "c.yaml")
+    assert config["c"] == {"x": 3}
+    assert config["d"] == {"x": 1, "z": {"y": 2}}

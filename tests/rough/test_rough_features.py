@@ -1,7 +1,7 @@
-"""Feature files as they are found: cut, edited, made by others. A row is a change and what is said.
+"""Feature files that are truncated, edited or foreign. A row is a change and words of its message.
 
-Most files hold a digest of all that they hold, so that any later change is found by it; `sealed`
-ones were written so, by another program or an older version, and their digest is right.
+A file has a digest of its content, by which any later change is detected. `sealed` files have a
+correct digest: another program or an older version wrote the fault.
 """
 
 import h5py
@@ -53,7 +53,7 @@ def together(*changes):
     return lambda file: [change(file) for change in changes]
 
 
-# name: what was changed after the file was written, words of the fault
+# name: the change after the file was written, and words of the fault
 CHANGED = {
     "one feature": (lambda f: f["features"].__setitem__((1, 0), 9), OTHER),
     "a feature that is not finite": (
@@ -142,7 +142,7 @@ def test_a_file_that_was_changed_is_refused(name, path):
     assert said in refused(path)
 
 
-# name: how the file was written, words of the fault
+# name: how the file was written, and words of the fault
 SEALED = {
     "of no image": (
         together(
@@ -191,7 +191,7 @@ def test_what_is_no_feature_file_is_refused(name, tmp_path):
 
 
 EXPECTED = [
-    # an attribute, what a reader wants, what the file has
+    # an attribute, its value for the reader, its value in the file
     ("encoder", "reid", "rad_dino"),
     ("protocol", "as_published", "sound"),
     ("collection", "tiny_sd", "real"),
@@ -208,7 +208,7 @@ def test_another_than_is_wanted_is_named_with_both(name, wanted, found, path):
 
 
 COMPARED = [
-    # what differs between two collections' features, words of the fault
+    # the difference between two collections' features, words of the fault
     ({"encoder": "reid"}, "another encoder"),
     ({"weights_sha256": "v" * 64}, "another weights_sha256"),
     ({"preprocessing": "squash"}, "another preprocessing"),

@@ -1,4 +1,4 @@
-"""Records as they come: cut, merged, edited by hand. A row is a change and what is said of it."""
+"""Truncated, merged and edited records. A row is a change and words of its message."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from tests.nested import GONE, put
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import Record, Value, read_record, write_record
 
-"""Stands for a key that is taken out."""
+"""As a value: delete the key."""
 
 ORIGIN = {"encoder": "rad_dino", "weights_sha256": "w", "preprocessing": "p"}
 ORIGIN |= {"collection": "real", "collection_sha256": "c"}
@@ -17,7 +17,7 @@ ORIGIN |= {"collection": "real", "collection_sha256": "c"}
 
 @pytest.fixture
 def sound(tmp_path) -> dict[str, Any]:
-    """A record as it is written, read back as JSON: FID, and a finding that has no value."""
+    """A valid record, read back as JSON: FID, and a finding without a value."""
     values = [
         Value("fid", 1.25, "lower", 10, n_reference=20, interval=(1.0, 1.5), interval_kind="95%"),
         Value("fid", None, "lower", 1, subset="Edema", reason="only 1 image"),
@@ -30,7 +30,7 @@ def sound(tmp_path) -> dict[str, Any]:
 
 
 FAULTS: list[tuple[str, object, str]] = [
-    # where, what stands there, what is said
+    # the key, its value, words of the message
     ("values.0.metric", GONE, "values[0]: no metric, so nobody can say what was measured"),
     ("values.0.metric", None, "values[0]: metric is null"),
     ("values.0.metric", "", "values[0]: metric is ''"),
@@ -144,7 +144,7 @@ def refused(path) -> str:
 
 
 BOUNDS = [
-    # a metric, what it cannot be, what is said
+    # a metric, an impossible value, words of the message
     ("fid_floor", -1.0, "at least 0"),
     ("precision", 1.2, "between 0 and 1"),
     ("recall", -0.1, "between 0 and 1"),
@@ -179,7 +179,7 @@ def test_what_a_metric_can_be_is_read(sound, tmp_path, metric, value):
 
 
 TEXTS = [
-    # what the file holds, what is said
+    # the file's content, words of the message
     (b"", "cannot read a record: "),
     (b"{", "cannot read a record: "),
     (b"\xff\xfe", "cannot read a record: "),

@@ -1,6 +1,6 @@
-"""Images of two splits that show the same, as people come to have them. A row is a copy.
+"""Copies of training images in the test split. A row is a kind of copy.
 
-Radiographs are drawn as the embedded world draws them: of patients who differ, at 256 pixels.
+Radiographs of different patients are drawn by the embedded world, at 256 pixels.
 """
 
 import io
@@ -20,7 +20,7 @@ from workflow_scripts.world.radiograph import render
 
 @pytest.fixture(scope="module")
 def films():
-    """Radiographs of 24 patients by name."""
+    """The radiographs of 24 patients by name."""
     return {
         f"f{seed}": Image.fromarray(
             render(draw_patient(seed), draw_study(seed, "AP" if seed % 2 else "PA")).image
@@ -43,7 +43,7 @@ def levels(change):
     return lambda image: image.point([int(min(255, max(0, change(v)))) for v in range(256)])
 
 
-# name: what became of a training image before it came among the test images
+# name: the change of a training image before it was added to the test images
 COPIES = {
     "as it is": lambda image: image,
     "JPEG of quality 90": lambda image: jpeg(image, 90),
@@ -70,7 +70,7 @@ COPIES = {
         levels(lambda v: v * 1.1)(scaled(image, 160)), 50
     ),
 }  # fmt: skip
-# name: what is no copy, or none that is found
+# name: an image that is no copy, or a copy that is not detected
 OTHERS = {
     "mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
     "its negative": levels(lambda v: 255 - v),
@@ -89,7 +89,7 @@ def marked(image):
 
 
 def put(folder, films, test):
-    """A manifest of training images, and of `test` images by id in the test split."""
+    """Write a manifest of training images and, in the test split, of the images `test` by id."""
     rows = []
     for split, images in (("train", films), ("test", test)):
         for name, image in images.items():
@@ -147,7 +147,7 @@ def test_no_two_patients_are_taken_for_one(films):
 
 
 def test_the_likeness_is_the_correlation_of_the_steps_between_pixels():
-    """By another implementation: numpy's correlation of differences, one pair at a time."""
+    """Compare with NumPy's correlation of the differences, one pair at a time."""
     films = np.random.default_rng(3).integers(0, 256, (7, 9, 9), np.uint8)
     rows = [[f"i{i}", "p", "s", "x", "test" if i < 3 else "train"] for i in range(7)]
     names = ["image_id", "patient_id", "study_id", "path", "split"]

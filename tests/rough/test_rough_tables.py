@@ -1,6 +1,6 @@
-"""Tables as they come, and as they leave: odd ids, odd cells, odd labels, names that are formulas.
+"""Tables that are read or written with odd ids, cells and labels, or names that are formulas.
 
-A row is an input and what becomes of it.
+A row is an input and its result.
 """
 
 import csv
@@ -25,7 +25,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest
 
 CELLS = [
-    # a cell, what is written
+    # a cell, its written form
     ("=1+1", "'=1+1"),
     ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
     ("+1+1", "'+1+1"),
@@ -93,7 +93,7 @@ def test_a_table_keeps_its_numbers_and_their_kinds():
 
 
 IDS = [
-    # a column of ids, what is said (nothing of a sound one)
+    # a column of ids, words of the fault (None for a valid one)
     (["P001", "P002", "P001"], None),
     (["1", "01", "10"], None),
     (["a-1", "a_1", "a.1"], None),
@@ -128,17 +128,17 @@ IDS = [
 
 @pytest.mark.parametrize(("ids", "said"), IDS)
 def test_two_ways_to_write_an_id_are_refused(ids, said):
-    found = id_fault(pd.Series(ids, name="id"))
-    assert (said is None and found is None) or (found and said in found[0])
+    fault = id_fault(pd.Series(ids, name="id"))
+    assert (said is None and fault is None) or (fault and said in fault[0])
 
 
 @settings(max_examples=40)
 @given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1), min_size=1))
 def test_ids_of_letters_are_refused_only_where_two_are_alike(ids):
-    found = id_fault(pd.Series(ids, name="id"))
-    assert found is None or any(map(is_missing, ids)) or len(set(ids)) > 1
-    if found:
-        assert 0 <= found[1] < len(ids)
+    fault = id_fault(pd.Series(ids, name="id"))
+    assert fault is None or any(map(is_missing, ids)) or len(set(ids)) > 1
+    if fault:
+        assert 0 <= fault[1] < len(ids)
 
 
 # Metadata of an image folder
@@ -157,7 +157,7 @@ FINDING_FLAGS += ["--finding", "Pleural Effusion=Effusion", "--finding", "Edema=
 
 
 def built(folder: Path, rows: list[list[str]], *flags: str) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The manifest by image, and the reasons of the attrition by step."""
+    """Build the manifest; return it by image, and the attrition's reasons by step."""
     text = io.StringIO()
     csv.writer(text).writerows([HEADER, *rows])
     (folder / "metadata.csv").write_text(text.getvalue(), encoding="utf-8")
@@ -181,7 +181,7 @@ def changed(*cells: tuple[int, str, str]) -> list[list[str]]:
 
 
 BAD_CELLS = [
-    # changed cells (row from 0, column, value), what is said, the row in the file
+    # changed cells (row from 0, column, value), words of the message, the row in the file
     ([(1, "person", "ann ")], "person 'ann ' has blanks around it", 3),
     ([(3, "person", "ANN")], "person 'ANN' and 'ann' differ only in blanks, case", 5),
     ([(3, "person", "an n")], "person 'an n' and 'ann' differ only in blanks, case", 5),
@@ -212,7 +212,7 @@ def test_a_bad_cell_is_refused_with_its_row(tmp_path, cells, said, row):
 
 
 CAPTIONS = [
-    # a caption's cell, what the manifest has
+    # a caption's cell, its value in the manifest
     ("nan", None),
     ("NaN", None),
     ("N/A", None),
@@ -272,8 +272,8 @@ WARNINGS = [
 @pytest.mark.parametrize(("cells", "flags", "warning", "said"), WARNINGS)
 def test_a_share_of_zero_is_warned_of(tmp_path, caplog, cells, flags, warning, said):
     _, reasons = built(tmp_path, changed(*cells), *flags, "--no-check-files")
-    found = {step.removeprefix("warning_") for step in reasons if step.startswith("warning_")}
-    assert found == ({warning} if warning else set())
+    warnings = {step.removeprefix("warning_") for step in reasons if step.startswith("warning_")}
+    assert warnings == ({warning} if warning else set())
     if warning:
         assert said in reasons[f"warning_{warning}"]
         assert said in "".join(r.getMessage() for r in caplog.records if r.levelname == "WARNING")
@@ -299,12 +299,12 @@ def test_a_filled_column_is_not_one_that_says_nothing(tmp_path):
 
 
 def picture(name: str) -> Image.Image:
-    """16 x 16 gray pixels that follow from a name."""
+    """Draw 16 x 16 gray pixels, determined by the name."""
     return Image.frombytes("L", (16, 16), hashlib.sha256(name.encode()).digest() * 8)
 
 
 def saved(folder: Path, **images: str) -> pd.DataFrame:
-    """A manifest of images: `a_test="x"` is image a of patient a in the test split, showing x."""
+    """Write a manifest: `a_test="x"` is image a of patient a in the test split, with picture x."""
     rows = []
     for name, shown in images.items():
         image, split = name.split("_")
@@ -322,7 +322,7 @@ def saved(folder: Path, **images: str) -> pd.DataFrame:
 
 
 COPIES = [
-    # images by split and what they show, how they are compared, the groups
+    # images by split with their pictures, the kind of comparison, the groups
     ({"a_test": "x", "b_train": "y"}, "files", []),
     ({"a_test": "x", "b_train": "y"}, "pixels", []),
     ({"a_test": "x", "b_train": "x"}, "files", ["ab"]),
@@ -343,12 +343,12 @@ COPIES = [
 
 @pytest.mark.parametrize(("images", "compare", "groups"), COPIES)
 def test_copies_are_found(tmp_path, images, compare, groups):
-    found = identical_images(saved(tmp_path, **images), compare)
-    assert ["".join(part["image_id"]) for _, part in found.groupby("group")] == groups
+    groups_found = identical_images(saved(tmp_path, **images), compare)
+    assert ["".join(part["image_id"]) for _, part in groups_found.groupby("group")] == groups
 
 
 SHARES = [
-    # images, the share that is let pass, test images in another split, refused
+    # images, the accepted share, the test images that recur in another split, whether refused
     ({"a_test": "x", "b_train": "x"}, 0.001, "1 of 1", True),
     ({"a_test": "x", "b_validate": "x"}, 0.001, "1 of 1", True),
     ({"a_test": "x", "b_test": "y", "c_train": "y"}, 0.49, "1 of 2", True),
@@ -394,7 +394,7 @@ def test_a_copy_in_a_folder_stops_its_cohort(tmp_path):
 
 
 HEAD, ROW = "file,person,größe", "a.png,Jörg,9"
-# name: the bytes of a CSV file of which `file` and `person` are read, words of the refusal
+# name: the bytes of a CSV file with the columns `file` and `person`, words of the refusal
 FILES = {
     "Latin-1": (f"{HEAD}\n{ROW}\n".encode("latin-1"), ("not UTF-8", "iconv -f WINDOWS-1252")),
     "UTF-16": (f"{HEAD}\n{ROW}\n".encode("utf-16"), ("not UTF-8", "iconv -f UTF-16")),

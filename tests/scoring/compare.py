@@ -1,23 +1,23 @@
-"""Where records and tables say something else than the committed ones, named one by one."""
+"""List every difference between records and tables and the committed ones."""
 
 from collections.abc import Iterator
 from typing import Any, Final
 
 ABSOLUTE, RELATIVE = 1e-9, 1e-6
-"""How far a number may be from the committed one. Relative is to the largest of the numbers that it
-stands among: a value and its interval, or a list. With other instruction sets and other numbers of
-threads the bounds and replicates of KID, sums in float32, moved by up to 2e-7 of that; all else by
-less than 1e-13."""
+"""Tolerances for a number. RELATIVE is multiplied by the largest absolute number of its group: a
+value and its interval, or a list. With other instruction sets and other numbers of threads, the
+bounds and replicates of KID, sums in float32, moved by up to 2e-7 of it; all other numbers by less
+than 1e-13."""
 
 _UNITS: Final = (dict, list)
 
 
 def differences(committed: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Return what is otherwise, each as `file: where: what`; of values also their subset.
+    """List the differences, each as `file: place description`.
 
     Args:
-        committed: contents by file, see `scripts.content`.
-        found: the same, of the same files.
+        committed: The committed contents by file, see `scripts.content`.
+        found: The contents to compare, by file.
     """
     return [
         f"{name}: {text}"
@@ -27,7 +27,7 @@ def differences(committed: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 
 def _keyed(content: Any) -> Any:
-    """Return a record with its values by metric and subset instead of by their place."""
+    """Return a record with its list of values turned into a mapping by metric and subset."""
     if not isinstance(content, dict) or not isinstance(content.get("values"), list):
         return content
     values = {f"{v['metric']} of {v['subset']}": v for v in content["values"]}
@@ -35,7 +35,7 @@ def _keyed(content: Any) -> Any:
 
 
 def _unlike(was: Any, now: Any, where: str, scale: float) -> Iterator[str]:
-    """Yield what differs in two contents; `scale` is the largest number around them."""
+    """Yield the differences of two contents; `scale` is the largest absolute number around them."""
     if isinstance(was, dict) and isinstance(now, dict):
         scale = _largest([was.get("value"), *(was.get("interval") or [])])
         for key in sorted({*was, *now}):

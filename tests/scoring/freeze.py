@@ -1,10 +1,10 @@
-"""The records of the committed inputs, as they are committed: how they are made and read.
+"""Compute, commit and compare the records of the committed inputs.
 
-    python -m tests.scoring.freeze           # commit to what the scoring scripts give now
-    python -m tests.scoring.freeze --check   # say what they give otherwise
+    python -m tests.scoring.freeze           # write what the scoring scripts give now
+    python -m tests.scoring.freeze --check   # list the differences from the committed records
 
-They are committed anew on purpose, where a change is meant to change the numbers, and the
-difference is looked at.
+They are written anew only where a change is meant to change the numbers. Review the difference
+before you commit it.
 """
 
 import argparse
@@ -27,20 +27,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = run_all(Path(folder), args.threads)
+        contents = run_all(Path(folder), args.threads)
     if args.check:
-        unlike = differences(committed(), found)
+        unlike = differences(committed(), contents)
         print("\n".join(unlike))
         sys.exit(bool(unlike))
     shutil.rmtree(RECORDS, ignore_errors=True)
-    for name, content in found.items():
+    for name, content in contents.items():
         path = RECORDS / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(as_text(content), encoding="utf-8")
 
 
 def committed() -> dict[str, Any]:
-    """Return the committed contents by the file that the script makes."""
+    """Return the committed contents by output file, see `scripts.content`."""
     return {
         str(path.relative_to(RECORDS)).removesuffix(".json"): json.loads(path.read_text())
         for path in RECORDS.rglob("*.json")
@@ -48,7 +48,7 @@ def committed() -> dict[str, Any]:
 
 
 def as_text(content: dict[str, Any]) -> str:
-    """Return a content as JSON, a line for each value, detail and column: a change shows."""
+    """Return a content as JSON with a line per value, detail and column, for readable diffs."""
     parts = []
     for key, value in sorted(content.items()):
         if key == "values":

@@ -1,14 +1,14 @@
-"""What the scoring scripts are given here: a small cohort, features, outcomes, reports and masks.
+"""Make the inputs of the scoring scripts: a small cohort, features, outcomes, reports and masks.
 
     python -m tests.scoring.make_inputs
 
-All of it is drawn by NumPy from one seed, and committed: the records that are committed beside it
-are of these files. They are made again only where the workflow's files change their form, and the
-records then with them (`python -m tests.scoring.freeze`).
+NumPy draws all of them from one seed. They are committed, and the committed records are computed
+from them. Make them again only where the workflow's file formats change, and then the records too
+(`python -m tests.scoring.freeze`).
 
-As in the workflow a patient has several radiographs and a prompt several images, ids stand in
-another order in every file, some prompts have lost their image, some findings are rare, uncertain
-or never there, and a control shows radiographs. Some generated images are copies.
+As in the workflow, a patient has several radiographs and a prompt several images, the order of ids
+differs from file to file, some prompts lack their image, some findings are rare, uncertain or
+absent throughout, and a control consists of radiographs. Some generated images are copies.
 """
 
 import shutil
@@ -47,7 +47,7 @@ RATES: Final = {
     "Consolidation": 0.15,
     "Edema": 0.25,
     "Enlarged Cardiomediastinum": 0.1,
-    "Fracture": 0.0,  # one image has it, see `findings_of`
+    "Fracture": 0.0,  # one image has it, see `make_manifest`
     "Lung Lesion": 0.12,
     "Lung Opacity": 0.45,
     "No Finding": 0.3,
@@ -58,7 +58,7 @@ RATES: Final = {
     "Support Devices": 0.5,
 }
 UNCERTAIN, ABSENT = 0.12, 0.15
-"""Shares of labels that are -1 and that are null."""
+"""Shares of labels that are -1 (uncertain) and null (not mentioned)."""
 
 WEIGHT: Final = np.array([[-1.6, -0.9, -1.3, -0.7, -1.1]], np.float32)
 BIAS: Final = np.array([2.75], np.float32)
@@ -77,7 +77,7 @@ SENTENCES: Final = (
 
 
 def main() -> None:
-    """Make all inputs anew."""
+    """Write all inputs anew."""
     shutil.rmtree(INPUTS, ignore_errors=True)
     rng = np.random.default_rng(20240)
     manifest = make_manifest(rng)
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def set_digests(manifest: pd.DataFrame, prompts: pd.DataFrame) -> None:
-    """Set what features say of the captions and of the shards that they are of."""
+    """Set the digests of captions and shards that the feature files name as their source."""
     asked = dict(zip(prompts["prompt_id"], prompts["caption"], strict=True))
     shown = dict(zip(manifest["image_id"], manifest["caption"], strict=True))
     for path in sorted((INPUTS / "features").rglob("biovil_t_text.h5")):
@@ -118,7 +118,7 @@ def make_manifest(rng: np.random.Generator) -> pd.DataFrame:
     for split, count in PATIENTS.items():
         for number in range(count):
             patient = f"patient-{next(numbers):03d}"
-            if split == "validate" and number < 2:  # of a user's own split: also trained on
+            if split == "validate" and number < 2:  # a user's split may repeat training patients
                 patient = next(r["patient_id"] for r in rows[::-1] if r["split"] == "train")
             site = ("site-a", "site-b")[int(rng.random() < 0.3)]
             for _ in range(int(rng.integers(1, 5))):
@@ -132,7 +132,7 @@ def make_manifest(rng: np.random.Generator) -> pd.DataFrame:
     texts = [f"{' . '.join(rng.permutation(SENTENCES)[:3])} ( {k} )" for k in range(n)]
     captions = pd.Series(texts, dtype=object)
     captions[rng.random(n) < 0.25] = None
-    for k in range(5, n, 17):  # two radiographs, one caption
+    for k in range(5, n, 17):  # two radiographs share a caption
         if frame["split"][k] == frame["split"][k - 1] and captions[k] is not None:
             captions[k - 1] = captions[k]
     frame["caption"] = captions
@@ -145,14 +145,14 @@ def make_manifest(rng: np.random.Generator) -> pd.DataFrame:
         of_split = frame.index[frame["split"] == split]
         frame.loc[of_split[0], "Fracture"] = 1
         frame.loc[of_split[4], "Pneumothorax"] = 1
-    # The file's order says nothing: neither of splits nor of patients.
+    # Shuffle the rows: their order carries neither split nor patient.
     frame = frame.iloc[rng.permutation(n)].reset_index(drop=True)
     write_manifest(frame, INPUTS / "manifest.parquet")
     return frame
 
 
 def labels(rate: float, n: int, rng: np.random.Generator) -> pd.Series:
-    """Return 1 at a rate, else 0, -1 or null."""
+    """Draw n labels: 1 at the given rate, else 0, -1 or null."""
     drawn = (rng.random(n) < rate).astype(object)
     other = ~drawn.astype(bool)
     drawn[other & (rng.random(n) < UNCERTAIN)] = -1
@@ -174,7 +174,7 @@ def make_prompts(manifest: pd.DataFrame, name: str, rng: np.random.Generator) ->
         f"{name}-{image}-r{r:02d}"
         for image, r in zip(frame["image_id"], frame["replicate"], strict=True)
     ]
-    # The last test prompts are second wordings, which as_published alone scores.
+    # The last test prompts are second wordings, which only the protocol as_published scores.
     frame["second_wording"] = (name == "test") & (frame.index >= len(frame) - 3)
     write_prompts(frame, INPUTS / f"prompts/{name}.parquet")
     return frame
@@ -189,10 +189,10 @@ def write_encoder(
     rng: np.random.Generator,
     sources: Sequence[str] | None = None,
 ) -> None:
-    """Write one encoder's features, (n, d), of a collection, in an order of its own.
+    """Write one encoder's features of a collection, (n, d), in random order.
 
-    A folder with a name of a model is of its images, one with `_privacy` for the stage `privacy`,
-    as those of training and held-out radiographs are.
+    A folder named after a model holds features of its images. A folder with `_privacy` is for the
+    stage `privacy`, as are the folders of training and held-out radiographs.
     """
     order = rng.permutation(len(ids))
     head = {"fc_end_weight": WEIGHT, "fc_end_bias": BIAS} if encoder == "reid" else {}
@@ -216,7 +216,7 @@ def write_encoder(
 
 
 def shifted(rows: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
-    """Return latent features (n, LATENT): noise, the patient's own place, and the findings'."""
+    """Return latent features, (n, LATENT): noise plus a patient effect and finding effects."""
     codes = np.unique(rows["patient_id"].to_numpy(str), return_inverse=True)[1]
     places = 0.6 * rng.standard_normal((codes.max() + 1, LATENT))
     positive = rows[list(FINDINGS)].eq(1).fillna(False).to_numpy(float)
@@ -226,34 +226,34 @@ def shifted(rows: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
 
 
 def make_fidelity(manifest: pd.DataFrame, prompts: pd.DataFrame, rng: np.random.Generator) -> None:
-    """Write features of the real test images, of a model and of a control, see the module."""
+    """Write features of the real test images, of a model and of a control."""
     real = manifest[manifest["split"] == "test"].reset_index(drop=True)
     made = prompts.iloc[sorted(rng.permutation(len(prompts))[2:])].reset_index(drop=True)
     ids = made["prompt_id"].tolist()
     for protocol in PROTOCOLS:
         features = shifted(real, rng)
         write_encoder("real", "rad_dino", protocol, features, real["image_id"].tolist(), rng)
-        own = 0.8 * shifted(made.assign(patient_id=made["image_id"]), rng) + 0.6
+        latent = 0.8 * shifted(made.assign(patient_id=made["image_id"]), rng) + 0.6
         none = [""] * len(ids)
-        own[:7] *= 2.5  # outside of what is real
-        write_encoder("tiny", "rad_dino", protocol, own, ids, rng, none)
+        latent[:7] *= 2.5  # far outside the real features
+        write_encoder("tiny", "rad_dino", protocol, latent, ids, rng, none)
         texts = rng.standard_normal((len(ids), JOINT))
         images = texts + 0.8 * rng.standard_normal(texts.shape)
         write_encoder("tiny", "biovil_t_text", protocol, texts, ids, rng, none)
         write_encoder("tiny", "biovil_t_image", protocol, 3 * images, ids, rng, none)
-    # A control shows a radiograph of the same split for each prompt, the others' findings with it.
+    # The control has a random radiograph of the split for each prompt, with that one's findings.
     ids = prompts["prompt_id"].tolist()
     shown = rng.permutation(len(real))[: len(ids)]
     sources = real["image_id"].iloc[shown].tolist()
-    own = shifted(real, rng)[shown]
-    write_encoder("shown", "rad_dino", "sound", own, ids, rng, sources)
+    latent = shifted(real, rng)[shown]
+    write_encoder("shown", "rad_dino", "sound", latent, ids, rng, sources)
     for encoder in ("biovil_t_text", "biovil_t_image"):
         joint = rng.standard_normal((len(ids), JOINT))
         write_encoder("shown", encoder, "sound", joint, ids, rng, sources)
 
 
 def radiograph(rng: np.random.Generator) -> Image.Image:
-    """Draw a bright corner in noise, of one of four aspects."""
+    """Draw noise with a bright corner, in one of four aspect ratios."""
     height, width = ((20, 24), (26, 20), (22, 22), (18, 30))[int(rng.integers(4))]
     y, x = np.mgrid[:height, :width]
     place = rng.random(2) * (height, width)
@@ -263,7 +263,7 @@ def radiograph(rng: np.random.Generator) -> Image.Image:
 
 
 def make_privacy(manifest: pd.DataFrame, prompts: pd.DataFrame, rng: np.random.Generator) -> None:
-    """Write features and images: of training and held-out radiographs, a model and a control."""
+    """Write features and images of training and held-out radiographs, a model and a control."""
     training = manifest[manifest["split"] == "train"].reset_index(drop=True)
     held_out = manifest[manifest["split"] != "train"].reset_index(drop=True)
     asked = prompts["image_id"].unique()
@@ -273,12 +273,12 @@ def make_privacy(manifest: pd.DataFrame, prompts: pd.DataFrame, rng: np.random.G
         (INPUTS / f"images/{name}.png").write_bytes(png_bytes(image))
     made = prompts.iloc[sorted(rng.permutation(len(prompts))[2:])].reset_index(drop=True)
     ids, none = made["prompt_id"].tolist(), [""] * len(made)
-    near = rng.random(len(made)) < 0.13  # near copies, of which each lens sees some
+    near = rng.random(len(made)) < 0.13  # near copies; each lens detects some of them
     copies, recognised = (near & (rng.random(len(made)) < share) for share in (0.4, 0.7))
     for protocol in PROTOCOLS:
         latent, reid = shifted(training, rng), branches(training, rng)
         rows = range(len(training))
-        if protocol == "as_published":  # scored against the prompts' own radiographs alone
+        if protocol == "as_published":  # scored against the prompts' own radiographs only
             rows = np.flatnonzero(training["image_id"].isin(asked)).tolist()
         names = [training["image_id"][k] for k in rows]
         write_encoder("train", "rad_dino", protocol, latent[rows], names, rng)
@@ -290,19 +290,19 @@ def make_privacy(manifest: pd.DataFrame, prompts: pd.DataFrame, rng: np.random.G
         write_encoder("held_out", "reid", protocol, branches(held_out, rng), names, rng)
 
         position = {name: k for k, name in enumerate(training["image_id"])}
-        own = np.array([position[name] for name in made["image_id"]])
+        source = np.array([position[name] for name in made["image_id"]])
         drawn = shifted(made.assign(patient_id=ids), rng)
-        drawn[near] = latent[own][near] + 0.3 * rng.standard_normal((int(near.sum()), LATENT))
-        drawn[copies] = latent[own][copies]
+        drawn[near] = latent[source][near] + 0.3 * rng.standard_normal((int(near.sum()), LATENT))
+        drawn[copies] = latent[source][copies]
         branch = rng.random((len(ids), REID)) * 2
         noise = 0.15 * rng.standard_normal((int(recognised.sum()), REID))
-        branch[recognised] = reid[own][recognised] + noise
-        # Scores of 0.845 and 0.8495, the highest of their prompts: a threshold tells them apart.
+        branch[recognised] = reid[source][recognised] + noise
+        # Scores of 0.845 and 0.8495, the highest of their prompts, with a threshold between them.
         for prompt, score in ((3, 0.845), (4, 0.8495)):
             images = np.flatnonzero((made["image_id"] == asked[prompt]).to_numpy())
-            branch[images] = reid[own[images]] + 5
+            branch[images] = reid[source[images]] + 5
             away = (float(BIAS[0]) - np.log(score / (1 - score))) / -float(WEIGHT[0, 0])
-            branch[images[0]] = reid[own[images[0]]]
+            branch[images[0]] = reid[source[images[0]]]
             branch[images[0], 0] += away
         write_encoder("tiny_privacy", "rad_dino", protocol, drawn, ids, rng, none)
         write_encoder("tiny_privacy", "reid", protocol, branch, ids, rng, none)
@@ -330,7 +330,7 @@ def make_privacy(manifest: pd.DataFrame, prompts: pd.DataFrame, rng: np.random.G
 
 
 def branches(rows: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
-    """Return the re-identification network's features (n, REID): patients are near themselves."""
+    """Return the re-identification network's features, (n, REID), clustered by patient."""
     codes = np.unique(rows["patient_id"].to_numpy(str), return_inverse=True)[1]
     places = 2 * rng.random((codes.max() + 1, REID))
     site = (rows["site"] == "site-b").to_numpy(float)[:, None]
@@ -338,19 +338,19 @@ def branches(rows: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
 
 
 def mirrored(image: Image.Image) -> Image.Image:
-    """Return an image with left and right swapped."""
+    """Return the image flipped left to right."""
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
 def brightened(image: Image.Image) -> Image.Image:
-    """Return an image whose gray values are 30 more, up to 255."""
+    """Return the image with 30 added to its gray values, clipped at 255."""
     return image.point(lambda value: min(255, value + 30))
 
 
 def write_shards(
     model: str, ids: Sequence[str], images: Sequence[Image.Image], sources: Sequence[str]
 ) -> None:
-    """Write two shards, in turn."""
+    """Write two shards; the images go to them in turn."""
     for part in range(2):
         items = [
             ImageItem(ids[k], f"{ids[k]}.png", png_bytes(images[k]), "caption", sources[k] or None)
@@ -360,7 +360,7 @@ def write_shards(
 
 
 def run_of(setting: str, model: str, seed: int, **more: Any) -> dict[str, Any]:
-    """Return what outcomes say of the training that made them."""
+    """Return the columns of outcomes that describe the training run."""
     return {
         "setting": setting,
         "model": model,
@@ -372,12 +372,12 @@ def run_of(setting: str, model: str, seed: int, **more: Any) -> dict[str, Any]:
 
 
 def who(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the columns that say whom a row shows."""
+    """Return the columns of outcomes that identify a row's image and patient."""
     return {name: rows[name].tolist() for name in ("image_id", "patient_id")}
 
 
 def make_classification(test: pd.DataFrame, rng: np.random.Generator) -> None:
-    """Write probabilities, in steps of 0.05 so that many are equal, of three arms."""
+    """Write probabilities of three arms, in steps of 0.05 so that there are ties."""
     truth = test[list(FINDINGS)].eq(1).fillna(False).to_numpy(float)
     for setting, model, seeds, skill in (
         ("real_only", "real", 2, 1.0),
@@ -393,7 +393,7 @@ def make_classification(test: pd.DataFrame, rng: np.random.Generator) -> None:
 
 
 def make_segmentation(test: pd.DataFrame, rng: np.random.Generator) -> None:
-    """Write pixel counts of two arms, the labeller's masks and some drawn by hand."""
+    """Write pixel counts of two arms, and masks of the labeller and of a human annotator."""
     n = len(test)
     true = rng.integers(20, 200, n)
     true[rng.permutation(n)[:4]] = 0
@@ -434,7 +434,7 @@ def make_segmentation(test: pd.DataFrame, rng: np.random.Generator) -> None:
 
 
 def make_reports(test: pd.DataFrame, rng: np.random.Generator) -> None:
-    """Write reports of four arms and what networks say of them; overlap is computed from them."""
+    """Write reports of four arms, and the networks' outputs for them."""
     n = len(test)
     counts = 1 + rng.integers(0, 4, n)
     references = [" . ".join(rng.permutation(SENTENCES)[:count]) for count in counts]

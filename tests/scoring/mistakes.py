@@ -1,4 +1,4 @@
-"""Mistakes that a scoring script could make, planted at their smallest point."""
+"""Mistakes that a scoring script could make, each planted in one function or constant."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -40,10 +40,10 @@ class Mistake:
     """One mistake.
 
     Attributes:
-        name: what is wrong.
-        script: the output of the script that makes it, see `scripts.SCRIPTS`.
-        moves: what must be named as otherwise, among others: the start of `compare`'s words.
-        plant: changes the code under test.
+        name: What is wrong.
+        script: Key in `scripts.SCRIPTS` of the script with the mistake.
+        moves: Start of a difference that `compare.differences` must list, among others.
+        plant: Patches the code under test.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Mistake:
 
 
 def wrapped(module: Any, name: str, change: Callable[..., Any]) -> Callable[[Patch], None]:
-    """Return what calls `change(original, *args)` in the place of a function."""
+    """Return a patch that replaces a function f by `change(f, *args)`."""
     original = getattr(module, name)
 
     def plant(patch: Patch) -> None:
@@ -63,12 +63,12 @@ def wrapped(module: Any, name: str, change: Callable[..., Any]) -> Callable[[Pat
 
 
 def constant(module: Any, name: str, value: Any) -> Callable[[Patch], None]:
-    """Return what sets a constant."""
+    """Return a patch that sets a constant of a module."""
     return lambda patch: patch.setattr(module, name, value)
 
 
 def shifted_rows(original: Any, *args: Any) -> np.ndarray:
-    """Return the rows of a join, each one's of the row before."""
+    """Return the rows of a join shifted by one: each row gets its predecessor's."""
     return np.roll(original(*args), 1)
 
 
@@ -204,8 +204,8 @@ def _other_sign(
 
 def _one_match_fewer(original: Any, queries: Any, references: Any, *rest: Any, **kw: Any) -> Any:
     if len(rest) == 1:  # the closest training images; the other call has no k
-        found = original(queries, references, rest[0] + 1, **kw)
-        return type(found)(found.rows[:, 1:], found.values[:, 1:])
+        closest = original(queries, references, rest[0] + 1, **kw)
+        return type(closest)(closest.rows[:, 1:], closest.values[:, 1:])
     return original(queries, references, *rest, **kw)
 
 
@@ -306,7 +306,7 @@ def _reports_shifted(original: Any, generated: Any, references: Any) -> np.ndarr
 
 _FIDELITY: Final = "fidelity/sound/tiny.json"
 _PRIVACY: Final = "privacy/as_published/tiny.json"
-"""Of the two protocols the faster one, where the mistake is in both."""
+"""The faster of the two protocols, for mistakes that affect both."""
 
 _CLOSEST: Final = "privacy/closest/tiny.json"
 _ATTACKER: Final = "privacy/attacker/as_published.json"

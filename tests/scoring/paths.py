@@ -1,4 +1,4 @@
-"""Where the inputs of the scoring scripts and the records of them are committed."""
+"""Paths of the committed inputs of the scoring scripts and of their committed records."""
 
 from pathlib import Path
 from typing import Final

@@ -38,13 +38,13 @@ class Script:
     """One call of a scoring script.
 
     Attributes:
-        main: of the script.
-        flags: its flags but the output. In them `{made}` is the folder with what other scripts
-            have made; all other paths are relative to the inputs.
-        output: the file it makes, in the folder it is to write to.
-        pairs: the table of pairs it makes beside, where it makes one.
-        others: the table of pairs with other prompts' radiographs, likewise.
-        threads: whether the script takes `--threads`.
+        main: Entry point of the script.
+        flags: Its flags except those of the outputs. `{made}` stands for the folder with other
+            scripts' outputs; all other paths are relative to the inputs.
+        output: Path of its record in the output folder.
+        pairs: Path of its table of pairs in the output folder, if it writes one.
+        others: Path of its table of pairs with other prompts' radiographs, if it writes one.
+        threads: Whether the script takes `--threads`.
     """
 
     main: Callable[[list[str]], None]
@@ -55,12 +55,12 @@ class Script:
     threads: bool = False
 
     def run(self, made: Path, out: Path, threads: int = THREADS) -> dict[str, Any]:
-        """Run it and return what it has made, by name and as JSON types.
+        """Run the script and return the contents of its outputs, by path and as JSON types.
 
         Args:
-            made: folder with what other scripts have made.
-            out: folder to write to.
-            threads: of the script, where it takes them.
+            made: Folder with other scripts' outputs.
+            out: Output folder.
+            threads: Number of threads, for scripts that take it.
         """
         flags = {"--output": self.output, "--pairs": self.pairs, "--others": self.others}
         files = {flag: name for flag, name in flags.items() if name}
@@ -76,7 +76,7 @@ class Script:
 
 
 def run_all(out: Path, threads: int = THREADS) -> dict[str, Any]:
-    """Run every script in an empty folder; return what they have made, by name."""
+    """Run every script, with an empty output folder; return all contents by path."""
     made: dict[str, Any] = {}
     for script in SCRIPTS.values():
         made |= script.run(out, out, threads)
@@ -84,10 +84,10 @@ def run_all(out: Path, threads: int = THREADS) -> dict[str, Any]:
 
 
 def content(path: Path) -> Any:
-    """Return a record without where it comes from, or the columns of a table, as JSON types."""
+    """Return a record without its provenance, or a table's columns by name, as JSON types."""
     if path.suffix == ".json":
         record = json.loads(path.read_text(encoding="utf-8"))
-        del record["provenance"]  # of this checkout, this day and these packages
+        del record["provenance"]  # it depends on the checkout, the date and the packages
         return record
     table = pq.read_table(path)
     return {
@@ -224,7 +224,7 @@ _REPORT_RUNS: Final = {"released": 1, "real_only": 2, "augmented": 2, "synthetic
 
 
 def _reports(setting: str) -> Script:
-    # No scorer has seen the reports with GREEN: as where the config names no weights of it.
+    # The reports have no GREEN scores, as where the config names no weights of it.
     against = {"augmented": "real_only", "synthetic_only": "released"}.get(setting)
     arms = [setting] if against is None else [setting, against]
     scores = [
@@ -274,4 +274,4 @@ SCRIPTS: Final[Mapping[str, Script]] = _by_output(
         *(_reports(setting) for setting in _REPORT_RUNS),
     )
 )
-"""Every call by the file it makes, what a script needs of another one after that one."""
+"""Every call by its output; a script stands behind those whose outputs it reads."""

@@ -1,7 +1,7 @@
-"""Scoring scripts say of small inputs what is committed, and a mistake in them shows.
+"""The scoring scripts reproduce the committed records, and every planted mistake is detected.
 
-Nothing here is trained: the inputs are committed, so that the records are the same on every
-processor, see `compare`.
+Nothing is trained here: the inputs are committed, so the records agree on every processor within
+the tolerances of `compare`.
 """
 
 import copy
@@ -24,14 +24,14 @@ from workflow_scripts.preflight.check import read_config
 
 METRICS = "downstream/report_generation/metrics"
 NEED_NETWORKS = ("score_radgraph", "score_green", "score_ratescore")
-"""What they say of reports is among the inputs."""
+"""Scripts that run a network on reports; their outputs are among the inputs."""
 
 committed = functools.cache(freeze.committed)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """What all scripts make of the inputs: the folder, and the contents by file."""
+    """The output folder of all scripts, and the contents by path."""
     folder = tmp_path_factory.mktemp("made")
     return folder, scripts.run_all(folder)
 
@@ -59,8 +59,8 @@ def test_the_config_asks_for_what_is_scored_here():
 @pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.name for mistake in MISTAKES])
 def test_a_mistake_is_named(made, tmp_path, monkeypatch, mistake):
     mistake.plant(monkeypatch)
-    found = SCRIPTS[mistake.script].run(made[0], tmp_path)
-    named = differences({name: committed()[name] for name in found}, found)
+    contents = SCRIPTS[mistake.script].run(made[0], tmp_path)
+    named = differences({name: committed()[name] for name in contents}, contents)
     assert any(text.startswith(f"{mistake.script}: {mistake.moves}") for text in named), named
 
 

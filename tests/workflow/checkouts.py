@@ -1,4 +1,4 @@
-"""Checkouts for tests: commands run in them as a user would, what a dry run plans, the demo."""
+"""Checkouts for tests: run commands in them, list a dry run's jobs, copy the demo."""
 
 import os
 import re
@@ -16,11 +16,11 @@ from workflow_scripts.world.store import cache_folder
 ROOT = Path(__file__).resolve().parents[2]
 
 WARM = ("python", "-m", "workflow_scripts.world.warm_python")
-"""Before a command of many short jobs: what `make demo` runs it with."""
+"""Prefix of a command of many short jobs, as in `make demo`."""
 
 
 def run(command, folder, check=True, **environment):
-    """Run a command as a user would, in a checkout, with this interpreter's tools first."""
+    """Run a command in a checkout as a user would, with this interpreter's tools first in PATH."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         [str(word) for word in command],
@@ -36,7 +36,7 @@ def run(command, folder, check=True, **environment):
 
 
 def make_checkout(folder):
-    """Copy what git tracks (and what is new and not ignored) to a folder, with this .venv."""
+    """Copy tracked and new, not ignored files to a folder, with this .venv."""
     listed = run(["git", "ls-files", "-co", "--exclude-standard"], ROOT).stdout.split("\n")
     for name in filter(None, listed):
         if (ROOT / name).is_file():
@@ -48,14 +48,14 @@ def make_checkout(folder):
 
 
 RESULTS = ("results", "data/my_model", "logs", "benchmarks", ".snakemake/metadata")
-"""What a finished run consists of; all but the first may be missing."""
+"""Folders of a finished run; all but the first may be missing."""
 
 
 def copy_demo(target):
-    """Copy the results of a demo that has run, with this code's world and trainings.
+    """Copy the results of a finished demo, with the world and trainings of this code.
 
-    It is that of the checkout that the tests run from, where it is fresh, or one that is kept in
-    the cache folder and brought up to date here.
+    It is the demo of this checkout if that is up to date, or else one that is kept in the cache
+    folder and brought up to date here.
     """
     if holds_fresh_demo(ROOT):
         copy_results(ROOT, target)
@@ -76,9 +76,9 @@ def copy_demo(target):
 
 
 def holds_fresh_demo(checkout):
-    """Whether a checkout's results are a demo's of this code, at rest, and nobody's beside it.
+    """Return whether a checkout has up-to-date results of the demo, at rest, and no others.
 
-    A user may have run the workflow on real data in the same checkout: that is never copied.
+    A user may have run the workflow on real data in the same checkout, which is never copied.
     """
     results, locks = checkout / "results", checkout / ".snakemake/locks"
     overlay = yaml.safe_load((checkout / "profiles/demo/overlay.yaml").read_text())
@@ -92,7 +92,7 @@ def holds_fresh_demo(checkout):
 
 
 def copy_results(source, target):
-    """Copy what a run has left to another checkout, times included: Snakemake goes by them."""
+    """Copy a run's outputs to another checkout with their times, which Snakemake compares."""
     for name in RESULTS:
         if (source / name).is_dir():
             shutil.copytree(source / name, target / name, symlinks=True, dirs_exist_ok=True)
@@ -105,7 +105,7 @@ def planned_jobs(folder, *arguments, **options):
 
 
 def jobs_in(output):
-    """The jobs that a dry run's output lists, as a set of (rule, model or None)."""
+    """Return the jobs that a dry run's output lists, as a set of (rule, model or None)."""
     jobs = set()
     for block in re.split(r"\n(?=\[)", output):
         rule = re.search(r"^(?:local)?(?:rule|checkpoint) (\w+):$", block, re.MULTILINE)

@@ -1,7 +1,7 @@
-"""One run of the demo and one through SLURM, in checkouts of their own, that many tests look at.
+"""One run of the demo and one through SLURM, in separate checkouts, shared by many tests.
 
-Where the tests run in several processes, all of them look at the same: the first that needs one
-makes it, the others wait.
+If the tests run in several processes, all of them share these runs: the first process that needs
+one makes it, and the others wait.
 """
 
 import contextlib
@@ -42,17 +42,17 @@ LONGEST = (
     "scoring/test_scoring.py",
     "workflow/test_job_logs.py",
 )
-"""Files that take over half a minute alone, below `tests/`, in the order in which they begin.
+"""Test files, below `tests/`, of over half a minute each, in the order in which they start.
 
-Two processes then both have work until the end. What mostly waits for SLURM begins beside what runs
-the workflow on both cores. `test_cluster.py` begins: its own cluster has to make the run that the
-other two look at.
+Both of two processes then have work until the end. Tests that mostly wait for SLURM start together
+with those that run the workflow on both cores. `test_cluster.py` is first: its own cluster makes
+the run that the other two use.
 """
 
 
-@pytest.hookimpl(trylast=True)  # pytest itself puts together what shares a fixture
+@pytest.hookimpl(trylast=True)  # pytest itself groups the tests that share a fixture
 def pytest_collection_modifyitems(items):
-    """Let the longest files begin; the others keep their order."""
+    """Move the longest files to the start; the others keep their order."""
     turns = {ROOT / "tests" / name: turn for turn, name in enumerate(LONGEST)}
     items.sort(key=lambda item: turns.get(item.path, len(turns)))
 
@@ -66,7 +66,7 @@ def checkout(tmp_path):
 
 @contextlib.contextmanager
 def made_once(tmp_path_factory, name):
-    """Yield a folder to make or to look at, and whether it is still to be made."""
+    """Yield a shared folder and whether it is still to be filled."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
@@ -84,10 +84,10 @@ def made_once(tmp_path_factory, name):
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """A checkout of this session's in which `make demo` has run to its end; returns its folder.
+    """The folder of a checkout of this session in which `make demo` has finished.
 
-    It begins with the results of a demo that has run already (`copy_demo`), so that it does the
-    jobs alone whose code or config has changed since.
+    It starts with the results of an earlier demo (`copy_demo`), so that it only runs the jobs whose
+    code or config has changed since.
     """
     with made_once(tmp_path_factory, "demo") as (folder, new):
         if new:
@@ -98,14 +98,14 @@ def demo(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def slurm():
-    """Skip a test where there is no SLURM."""
+    """Skip a test if SLURM is not installed."""
     if missing_programs():
         pytest.skip(f"there is no SLURM here: {INSTALL}")
 
 
 @pytest.fixture(scope="session")
 def cluster(slurm, tmp_path_factory):
-    """A cluster of four nodes, of this process alone: tests take its nodes away."""
+    """A cluster of four nodes for this process only: tests kill its nodes."""
     started = Cluster(tmp_path_factory.mktemp("cluster"))
     started.start()
     yield started
@@ -114,7 +114,7 @@ def cluster(slurm, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def reference(cluster, demo, tmp_path_factory):
-    """A checkout in which two models and a control have run through SLURM, undisturbed."""
+    """A checkout in which two models and a control have run through SLURM without disturbance."""
     with made_once(tmp_path_factory, "reference") as (folder, new):
         if new:
             (folder / "results").mkdir(exist_ok=True)

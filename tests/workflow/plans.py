@@ -1,6 +1,6 @@
-"""The plan of the paper's whole config, made once for all tests of a process that read it.
+"""The plan of the paper's whole config, made once per process for all tests that read it.
 
-A plan costs Snakemake several seconds, and most tests look at the same one.
+A plan takes Snakemake several seconds, and most tests need the same one.
 """
 
 import shlex
@@ -15,7 +15,7 @@ from tests.workflow.stubs import make_stub_sources
 
 @dataclass(frozen=True)
 class Plan:
-    """What a dry run with its commands printed, and the checkout in which it ran."""
+    """The output of a dry run with commands, and its checkout."""
 
     folder: Path
     output: str
@@ -29,19 +29,19 @@ class Plan:
 
     @property
     def outputs(self) -> list[str]:
-        """Every file and folder that the planned jobs make."""
+        """Return every file and folder that the planned jobs make."""
         lines = (line.strip() for line in self.output.split("\n"))
         listed = [line.removeprefix("output: ") for line in lines if line.startswith("output: ")]
         return [name for line in listed for name in line.split(", ")]
 
     def words(self, script: str) -> list[str]:
-        """The words of a script's command, as the workflow plans to run it."""
+        """Return the words of a script's planned command."""
         command = f"python -m workflow_scripts.{script} "
         line = next(line for line in self.output.splitlines() if command in line)
         return shlex.split(line[line.index(command) :].partition(" 2> ")[0])[3:]
 
     def make_stub_outputs(self, checkout: Path) -> None:
-        """Make stub files for every output in a checkout, so that targets can be forced alone."""
+        """Make stub files of all outputs in a checkout, so that single targets can be forced."""
         for name in self.outputs:
             path = checkout / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""The workflow on a real SLURM: where its jobs run, with what, and what that costs.
+"""The workflow on a real SLURM: placement, granted resources and costs of its jobs.
 
-A private cluster (tests/cluster) runs the profile as shipped, fitted to a machine without GPUs.
+A private cluster (tests/cluster) runs the shipped profile, adapted to a machine without GPUs.
 """
 
 import contextlib
@@ -30,16 +30,16 @@ pytestmark = [pytest.mark.workflow, pytest.mark.full]
 
 @pytest.fixture(scope="module")
 def reference(cluster, reference):
-    """The undisturbed run, on the cluster of this process, which alone knows what it granted."""
+    """The undisturbed run, on this process's cluster, whose accounting has its jobs."""
     if (reference / "ran_on").read_text() != str(cluster.folder):
         pytest.fail("another process's cluster made the run: let this file's tests begin")
     return reference
 
 
 def sums_of(cluster: Cluster, folder: Path, rule: str) -> tuple[int, float]:
-    """Return how often SLURM ran a rule's jobs, and the GPU-hours, as sacct's own fields say."""
-    found = (folder / f".snakemake/slurm_logs/rule_{rule}").rglob("*.log")
-    rows = accounted(cluster, "ElapsedRaw,AllocTRES", sorted(path.stem for path in found))
+    """Return the number of runs of a rule's jobs and their GPU-hours, from sacct's fields."""
+    logs = (folder / f".snakemake/slurm_logs/rule_{rule}").rglob("*.log")
+    rows = accounted(cluster, "ElapsedRaw,AllocTRES", sorted(path.stem for path in logs))
     gpus = [re.search(r"gres/gpu=(\d+)", granted) for _, granted in rows]
     hours = [
         int(row[0]) / 3600 * (int(n[1]) if n else 0) for row, n in zip(rows, gpus, strict=True)
@@ -88,7 +88,7 @@ def test_every_job_lands_where_the_profile_says(cluster, reference):
 
 
 def test_training_on_four_gpus_is_one_job_whose_processes_share_the_work(cluster, reference):
-    """Two processes on the CPU stand for the four, and see all the devices that were granted."""
+    """Two processes on the CPU stand for the four and see all granted devices."""
     text = (reference / f"logs/finetune/{MODEL}/span_1.log").read_text()
     assert re.search(r"steps of 32 = 2 device\(s\) x 16 x 1", text)
     assert states_of(cluster, reference, "finetune_train") == ["COMPLETED"]
@@ -201,7 +201,7 @@ def test_nothing_stays_behind(slurm, tmp_path):
     "name", ["slurmctld", "slurmscriptd", "slurmd", "slurmdbd", "slurmstepd", "munged", "mariadbd"]
 )
 def test_stop_waits_for_daemons_that_do_not_heed_sigterm(pretended, name):
-    """Whether or not their numbers were noted: slurmctld and slurmd start others."""
+    """It holds whether or not their pids were recorded: slurmctld and slurmd start others."""
     pretended.run(name)
     pretended.cluster.stop()
     assert processes_of(pretended.cluster) == []
@@ -220,7 +220,7 @@ def test_stop_says_what_does_not_go_and_can_be_repeated(pretended, monkeypatch):
 
 
 def test_stop_leaves_processes_that_are_not_the_clusters(pretended):
-    """A shell that speaks to it, another cluster's daemon, who has an old daemon's number."""
+    """A shell that uses the cluster, another cluster's daemon, and a process with a reused pid."""
     shell = pretended.run("sh")
     other = pretended.run("slurmd", SLURM_CONF="/another/slurm.conf")
     recycled = pretended.run("sleep", SLURM_CONF="")
@@ -231,7 +231,7 @@ def test_stop_leaves_processes_that_are_not_the_clusters(pretended):
 
 @pytest.fixture
 def pretended(tmp_path):
-    """A cluster of which there is the note alone; `run` starts processes that could be its."""
+    """A cluster with nothing but its state file; `run` starts processes that could be its own."""
     made = Pretended(tmp_path)
     yield made
     for process in made.started:
@@ -249,7 +249,7 @@ class Pretended:
         self._write({})
 
     def run(self, name, **environment):
-        """Start a process of some name that ignores SIGTERM."""
+        """Start a process of this name that ignores SIGTERM."""
         program = self.programs / name
         program.symlink_to(Path(sys.executable).resolve())
         ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
@@ -276,7 +276,7 @@ def until(condition, seconds=60):
 
 
 def processes_of(cluster):
-    """Return the names of all processes that know the cluster's configuration."""
+    """Return the names of all processes with the cluster's configuration in their environment."""
     conf, names = f"SLURM_CONF={cluster.conf}".encode(), []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):

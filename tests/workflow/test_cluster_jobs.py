@@ -1,6 +1,7 @@
-"""What can happen to a job: cancelled, out of time, of memory or of disk space.
+"""Failures of a job: cancelled, or out of time, memory or disk space.
 
-Where work can go on, its outputs are those of the undisturbed run (`reference`), byte for byte.
+Where a job can continue, its outputs equal those of the undisturbed run (`reference`), byte for
+byte.
 """
 
 import os
@@ -53,7 +54,7 @@ def test_a_job_out_of_time_goes_on_in_the_next_attempt(cluster, reference, again
 def test_memory_grows_with_the_attempts_and_the_last_failure_shows_its_log(
     cluster, reference, again, tmp_path
 ):
-    """A program that is killed below 100 GB: the third attempt is the last, and has 96."""
+    """A program is killed if it has less than 100 GB: the third and last attempt has 96 GB."""
     folder = again(FEATURES)
     killer = tmp_path / "killer.sh"  # read by every bash that runs a command
     killer.write_text(

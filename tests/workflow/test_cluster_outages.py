@@ -1,6 +1,6 @@
-"""What can happen around jobs: nodes lost or given to others, Snakemake or slurmctld gone.
+"""Failures around jobs: lost or preempted nodes, a killed Snakemake or slurmctld.
 
-The outputs are those of the undisturbed run (`reference`), byte for byte.
+The outputs equal those of the undisturbed run (`reference`), byte for byte.
 """
 
 import os
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.full]
 
 
 def test_lost_nodes_cost_no_result(cluster, reference, again, monkeypatch):
-    """SLURM runs the jobs again by itself; the attempts are not counted as failures."""
+    """SLURM requeues the jobs by itself; the lost attempts do not count as failures."""
     shard = "results/generate/tiny_sd_base/test/part-00000-of-00001.parquet"
     features = "results/features/noise/test/rad_dino.h5"
     targets = {"finetune_train": TUNED, "generate_sample": shard, "features_fidelity": features}
@@ -77,7 +77,7 @@ def test_an_interrupted_snakemake_leaves_no_job_and_goes_on(cluster, reference, 
 
 
 def test_a_killed_snakemake_is_taken_up_beside_the_job_that_it_left(cluster, reference, again):
-    """The job that nobody waits for ends when it sees that the next has taken over from it."""
+    """The orphaned job ends when it notices that the next one has taken over."""
     folder = again("results/finetune")
     run, left = start_training(cluster, folder)
     pids = cluster.pause_jobs(left.node)  # so that it is not done before the next has begun
@@ -101,7 +101,7 @@ def test_a_killed_snakemake_is_taken_up_beside_the_job_that_it_left(cluster, ref
 
 
 def test_after_an_outage_that_snakemake_does_not_survive_nothing_is_lost(cluster, reference, again):
-    """Where no answer comes for long, the executor forgets its jobs: stop, unlock, run again."""
+    """Without an answer for long, the executor gives up its jobs: stop, unlock, run again."""
     folder = again("results/finetune")
     run = Run(cluster, folder, Path("fitted"), TUNED)
     run.job("finetune_train")

@@ -1,4 +1,4 @@
-"""Downstream tasks on real radiographs, when their folder is there."""
+"""Downstream tasks on real radiographs, if their folder exists."""
 
 import pandas as pd
 import pytest
@@ -60,7 +60,7 @@ def test_copies_gain_nothing(paediatric):
 
 
 def test_a_generator_learns_from_clinical_notes_and_is_scored(demo, tmp_path):
-    """The whole path on real text; a network of this size writes no sentence of it."""
+    """The whole path runs on real text; a network of this size cannot learn to write it."""
     folder = checkout_with(demo, tmp_path / "checkout")
     target = "results/downstream/report_generation/real_only/real.json"
     targets = [target, "results/cohort/manifest.parquet"]

@@ -1,4 +1,4 @@
-"""The whole workflow on real radiographs, when their folder is there."""
+"""The whole workflow on real radiographs, if their folder exists."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ FLAGS = ["--profile", "profiles/demo", "--configfile", "config.yaml"]
 FLAGS += ["profiles/demo/overlay.yaml", "tests/workflow/cxr_sample.yaml"]
 
 CONTROLS = ("training_copies", "held_out_real", "blurred_real", "noise")
-"""From the nearest to what the prompts ask for to the farthest."""
+"""Controls from the nearest to the prompts' radiographs to the farthest."""
 
 pytestmark = [
     pytest.mark.workflow,
@@ -58,13 +58,13 @@ def test_every_image_is_kept_or_its_loss_is_counted(sample):
 
 
 def require_order(records, reference=""):
-    """Copies of what was asked for < other radiographs of that population < blurred < noise.
+    """Assert copies of the prompts' radiographs < other ones of the population < blurred < noise.
 
-    By FID, and by KID, which is centred on 0 for real radiographs of one population: there a
-    difference is one where its 95% interval over patients says so.
+    The order is that of FID and of KID. KID is centred on 0 for real radiographs of the same
+    population, so its differences must have a 95% interval over patients above 0.
 
     Args:
-        records: of fidelity, by model.
+        records: Fidelity records by model.
         reference: "" for the prompts' own radiographs; `_test_set` for all test images.
     """
     copies, *others = (records[model] for model in CONTROLS)
@@ -79,12 +79,12 @@ def require_order(records, reference=""):
 
 
 def test_controls_stand_in_their_order(sample):
-    """Only the COVID-era films have captions: the paediatric ones are nobody's reference."""
+    """Only the COVID-era films have captions: the paediatric ones are not in the reference."""
     records = fidelity_of(sample)
     require_order(records)
     for nearer, farther in itertools.pairwise(CONTROLS[1:]):
-        found = difference(records[farther], records[nearer], "kid")
-        assert found.interval[0] > 0, (nearer, farther, found)
+        gap = difference(records[farther], records[nearer], "kid")
+        assert gap.interval[0] > 0, (nearer, farther, gap)
     # Other patients' films are no farther than the films' own halves are from one another.
     held_out = records["held_out_real"]
     assert held_out.get("fid").value < held_out.get("fid_floor").value
@@ -95,7 +95,7 @@ def test_controls_stand_in_their_order(sample):
 
 
 def test_the_order_is_lost_where_films_that_nobody_asked_for_are_the_reference(sample):
-    """As it was with all test images: copies are far from them, so are other films of the kind."""
+    """With all test images as reference, copies and other films of the population are far away."""
     records = fidelity_of(sample)
     with pytest.raises(AssertionError):
         require_order(records, "_test_set")
@@ -107,13 +107,13 @@ def test_the_order_is_lost_where_films_that_nobody_asked_for_are_the_reference(s
 
 
 def fidelity_of(folder):
-    """The records of fidelity, by model."""
-    found = (folder / "results/fidelity/rad_dino").glob("*.json")
-    return {path.stem: read_record(path) for path in found}
+    """Return the fidelity records by model."""
+    paths = (folder / "results/fidelity/rad_dino").glob("*.json")
+    return {path.stem: read_record(path) for path in paths}
 
 
 def test_another_population_is_told_from_patients_drawn_at_random(sample):
-    """COVID-era films of adults against paediatric ones: a permutation of all their patients."""
+    """Compare COVID-era films of adults with paediatric ones, by a permutation of all patients."""
     features = read_features(sample / "results/features/real/test/rad_dino.h5")
     metadata = pd.read_csv(SAMPLE / "metadata.csv")
     known = metadata.set_index(metadata["image"].map(lambda name: Path(name).stem))
@@ -140,7 +140,7 @@ def test_training_copies_of_real_radiographs_read_zero(sample):
 
 
 def attack_by_another(folder, weights):
-    """The attacker's record with other weights, on the run's held-out films."""
+    """Return the attacker's record with other weights, on the run's held-out films."""
     manifest = ["--manifest", "results/cohort/manifest.parquet"]
     command = ["python", "-m", "workflow_scripts.features.extract", "--collection", "real"]
     command += [*manifest, "--image-split", "test", "validate", "--purpose", "privacy"]
@@ -153,22 +153,22 @@ def attack_by_another(folder, weights):
 
 
 def test_the_attacker_trained_on_some_real_patients_tells_others_apart(sample):
-    """Modestly: a hundred patients and a network of a few thousand weights."""
+    """The quality is modest: a hundred patients and a network of a few thousand weights."""
     trained = read_record(sample / "results/privacy/attacker/real.json")
-    found = trained.get("reid_auc")
-    assert found.interval[0] > 0.5  # what a network has that cannot tell
-    assert found.n > 100  # pairs of one patient, none of whom it was trained on
+    auc = trained.get("reid_auc")
+    assert auc.interval[0] > 0.5  # the AUC of chance
+    assert auc.n > 100  # pairs of images of one patient, none of whom was in training
     # The world's own network, of procedural patients, before it saw real ones, on the same pairs.
     # No more is asked: a lead of 0.046 has a standard error of 0.033 over these patients, by the
     # jackknife of 20 groups of them.
     world = "results/world/weights/reid/ResNet-50_epoch11_data_handling_RPN.pth"
-    assert found.value > attack_by_another(sample, world).get("reid_auc").value
+    assert auc.value > attack_by_another(sample, world).get("reid_auc").value
     # Negatives of other sources would make it look better than it is.
-    assert trained.get("reid_auc_all_sites").value > found.value + 0.03
+    assert trained.get("reid_auc_all_sites").value > auc.value + 0.03
 
 
 def test_a_model_trained_for_long_on_few_real_films_is_caught(sample):
-    """250 epochs on 78 films: the fine-tuned model gives prompts' films away, the base none."""
+    """After 250 epochs on 78 films the model reproduces prompts' films; its base does not."""
     tuned, base, unrelated = (
         read_record(sample / f"results/privacy/lenses/{model}.json").get("any_seen")
         for model in ("tiny_sd", "tiny_sd_base", "held_out_real")

@@ -1,6 +1,6 @@
-"""The demo tells the truth: what must hold of its tables, records and reruns.
+"""Properties that tables, records and reruns of the demo must have.
 
-All tests look at one run of `make demo` in a fresh checkout.
+All tests share one run of `make demo` in a new checkout.
 """
 
 import contextlib
@@ -95,7 +95,7 @@ def test_real_beats_tuned_beats_untrained_beats_noise(demo, metric):
 
 @pytest.mark.parametrize("metric", ["fid", "kid"])
 def test_copies_of_what_the_prompts_ask_for_read_zero(demo, metric):
-    """The whole test set, which was not asked for, is farther."""
+    """The whole test set is farther away, as the prompts describe only a part of it."""
     assert value(demo, "fidelity", "training_copies", metric) == pytest.approx(0, abs=1e-6)
     assert abs(value(demo, "fidelity", "training_copies", f"{metric}_test_set")) > 1e-5
 
@@ -222,7 +222,7 @@ def test_blurred_images_cost_dice_copies_do_not_and_the_labeller_is_good(demo):
     assert gains["training_copies"].value == pytest.approx(0, abs=0.06)
     assert gains["blurred_real"].interval[1] < gains["training_copies"].interval[0] - 0.05
     assert gains["noise"].interval[1] < 0
-    # Topology survives the blur, texture does not: the findings are still told.
+    # Topology survives the blur, texture does not: the findings can still be recognised.
     auroc = read_record(demo / "results/downstream/classification/augmented/blurred_real.json")
     assert gains["blurred_real"].value < auroc.get("auroc_gain").value - 0.05
 
@@ -249,8 +249,8 @@ def test_the_bundle_for_publication_shows_no_patient(demo):
     assert not any(leaks.resembles(image, cohort) for image in leaks.images_in(data))
     words = leaks.words_in(data)
     for column in ("image_id", "patient_id", "study_id", "caption", "indication"):
-        found = [text for text in manifest[column].dropna().unique() if text.lower() in words]
-        assert found == []
+        leaked = [text for text in manifest[column].dropna().unique() if text.lower() in words]
+        assert leaked == []
     for prompt_set in PROMPT_SETS:
         prompts = read_prompts(demo / f"results/cohort/prompts/{prompt_set}.parquet")
         assert not [name for name in prompts["prompt_id"] if name in words]
@@ -278,11 +278,11 @@ def test_what_the_workflow_writes_is_its_owners_alone(demo):
 def test_chance_explains_how_often_unrelated_radiographs_are_taken_for_a_patient(demo):
     attacker = read_record(demo / "results/privacy/attacker/real.json")
     assert attacker.get("reid_auc").interval[0] > 0.8
-    found = read_record(demo / "results/privacy/held_out_real.json").get("reid_count")
+    matches = read_record(demo / "results/privacy/held_out_real.json").get("reid_count")
     chance = attacker.get("chance_share").value
     assert 0 < chance < 0.05
-    assert binom.sf(found.value - 1, found.n, chance) > 0.025
-    assert binom.cdf(found.value, found.n, chance) > 0.025
+    assert binom.sf(matches.value - 1, matches.n, chance) > 0.025
+    assert binom.cdf(matches.value, matches.n, chance) > 0.025
 
 
 def read_h5(path):
@@ -437,7 +437,7 @@ def test_a_models_name_in_tables_plans_the_joins_alone(demo):
 
 @contextlib.contextmanager
 def edited(demo, *names, add="\n_EDITED = 1\n"):
-    """Scripts of the demo's checkout with something added to each, put back in the end."""
+    """Append a line to scripts of the demo's checkout; restore them at the end."""
     before = {name: (demo / "workflow_scripts" / name).read_text() for name in names}
     try:
         for name, text in before.items():
@@ -511,7 +511,7 @@ OF_IMAGES = {
             | {"privacy_score", "privacy_lenses", "tables_riskiest"}
             | {"downstream_score_reports", *FROM_RECORDS},
         ),
-        ("features/encoders/inception_v3.py", set()),  # the demo does not name it
+        ("features/encoders/inception_v3.py", set()),  # the demo does not use it
         (
             "downstream/gains.py",
             {f"downstream_score_{x}" for x in ("classifier", "segmenter", "labeller", "reports")}

@@ -96,18 +96,20 @@ def test_every_prompt_has_its_image_and_images_differ(eleven, system):
 
 def test_a_variant_with_captions_of_its_own_is_measured_on_them(eleven):
     cohort = eleven / "results/cohort"
-    own = read_manifest(cohort / "captions_impression/manifest.parquet").set_index("image_id")
+    manifest = read_manifest(cohort / "captions_impression/manifest.parquet").set_index("image_id")
     others = read_manifest(cohort / "manifest.parquet").set_index("image_id")
     # A radiograph's indication comes with its caption, of the same annotation.
-    same = [name for name in own.columns if not name.startswith(("caption", "indication"))]
-    pd.testing.assert_frame_equal(own[same], others[same])
-    assert set(own["caption"].dropna()).isdisjoint(others["caption"].dropna())
-    assert set(own["caption_source"].dropna()) == {"impression"}
+    same = [name for name in manifest.columns if not name.startswith(("caption", "indication"))]
+    pd.testing.assert_frame_equal(manifest[same], others[same])
+    assert set(manifest["caption"].dropna()).isdisjoint(others["caption"].dropna())
+    assert set(manifest["caption_source"].dropna()) == {"impression"}
 
     prompts = read_prompts(cohort / "captions_impression/prompts/test.parquet")
     shards = sorted((eleven / f"results/generate/{VARIANT}/test").glob("*.parquet"))
     assert [item.caption for item in read_shards(shards)] == prompts["caption"].tolist()
-    assert set(prompts["caption"]) == set(own.loc[own["split"] == "test", "caption"].dropna())
+    assert set(prompts["caption"]) == set(
+        manifest.loc[manifest["split"] == "test", "caption"].dropna()
+    )
     record = read_record(eleven / f"results/fidelity/rad_dino/{VARIANT}.json")
     assert record.get("fid").n == len(prompts)
 

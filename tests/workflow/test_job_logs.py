@@ -1,4 +1,4 @@
-"""Whose job each log of the SLURM executor is, as the table of costs takes it."""
+"""Assignment of the SLURM executor's logs to jobs, for the table of costs."""
 
 import csv
 import os
@@ -76,8 +76,8 @@ def test_every_log_of_the_executor_is_its_jobs(paper_plan, checkout, tmp_path, m
     monkeypatch.chdir(checkout)
     build.main(words)
     attempts = read_attempts(value_of(words, "--output"))
-    found = sorted((attempt.stage, attempt.model) for attempt in attempts)
-    assert found == sorted(SUBMITTED.values())
+    jobs = sorted((attempt.stage, attempt.model) for attempt in attempts)
+    assert jobs == sorted(SUBMITTED.values())
     assert {attempt.state for attempt in attempts} == {"FAILED"}
     build_costs.main(paper_plan.words("tables.build_costs"))
     text = Path("results/tables/costs.csv").read_text(encoding="utf-8")

@@ -1,7 +1,8 @@
-"""A model overfitted on ten patients gives them away, and nobody else.
+"""A model overfitted on ten patients reveals these patients and no others.
 
-The scripts of the workflow on the demo's world: trained on one radiograph each of ten patients,
-asked for these and for twenty training patients whom it never saw, compared with all of them.
+The scripts of the workflow run on the demo's world. The model is trained on one radiograph of each
+of ten patients and prompted for these and for twenty training patients that it never saw. Its
+images are compared with all training patients.
 """
 
 import pandas as pd
@@ -23,7 +24,7 @@ ENCODERS = {
 
 @pytest.fixture(scope="module")
 def overfitted(demo, tmp_path_factory):
-    """Pairs and closest training images of the model's images, with who it was trained on."""
+    """Pairs and closest training images of the model's images, and the patients of its training."""
     out = tmp_path_factory.mktemp("overfitted")
     manifest = read_manifest(demo / "results/cohort/manifest.parquet")
     captioned = manifest[(manifest["split"] == "train") & manifest["caption"].notna()]

@@ -1,4 +1,4 @@
-"""The workflow as a module of another one, in a folder that has none of its code."""
+"""The workflow as a module of another one, in a folder without its code."""
 
 import csv
 import re
@@ -16,13 +16,13 @@ BLOCK = re.compile(r"```snakemake\n(.*?)```", re.DOTALL)
 
 
 def snakefile(checkout):
-    """The docs' own Snakefile, of a checkout."""
+    """Return the Snakefile of the docs, for a checkout."""
     (block,) = BLOCK.findall((ROOT / "docs/how-to/module.md").read_text())
     return block.replace("/path/to/chexgenbench", str(checkout))
 
 
 def deployed(folder, checkout, config):
-    """The layout that `snakedeploy deploy-workflow` makes."""
+    """Make the layout of `snakedeploy deploy-workflow`."""
     (folder / "workflow").mkdir(parents=True)
     (folder / "config").mkdir()
     (folder / "workflow/Snakefile").write_text(snakefile(checkout))
@@ -47,16 +47,16 @@ def image_folder(tmp_path):
     columns = {"path": "file", "patient_id": "patient", "view": "view", "split": "split"}
     columns["caption"] = "text"
     findings = {"column": "labels", "values": {"Edema": "Edema"}, "absent": 0}
-    own = {"root": str(folder), "metadata": str(folder / "films.csv")}
+    source = {"root": str(folder), "metadata": str(folder / "films.csv")}
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     config["cohort"] |= {"dataset": "Films", "source": "image_folder"}
-    config["cohort"]["image_folder"] = {**own, "columns": columns, "findings": findings}
+    config["cohort"]["image_folder"] = {**source, "columns": columns, "findings": findings}
     return config
 
 
 @pytest.fixture
 def apart(tmp_path, monkeypatch):
-    """A checkout, and a folder beside it with stub sources for the paper's config."""
+    """A checkout, and a separate folder with stub sources for the paper's config."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
     (tmp_path / "checkout").mkdir()
     checkout = make_checkout(tmp_path / "checkout")
@@ -88,7 +88,7 @@ def test_the_same_jobs_are_planned_elsewhere_and_an_edit_of_the_checkouts_code_i
 
 
 def jobs_of(output):
-    """The table of planned jobs."""
+    """Return the table of planned jobs."""
     return sorted(re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE))
 
 

@@ -1,4 +1,4 @@
-"""The order in which files of tests begin."""
+"""The order in which test files start."""
 
 import random
 from types import SimpleNamespace
@@ -15,5 +15,5 @@ def test_the_longest_files_are_there_and_begin_and_the_others_keep_their_order()
     kept = [name for name in shuffled if name in others]
     items = [SimpleNamespace(path=ROOT / "tests" / name, n=n) for name in shuffled for n in (1, 2)]
     pytest_collection_modifyitems(items)
-    found = [(str(item.path.relative_to(ROOT / "tests")), item.n) for item in items]
-    assert found == [(name, n) for name in [*LONGEST, *kept] for n in (1, 2)]
+    order = [(str(item.path.relative_to(ROOT / "tests")), item.n) for item in items]
+    assert order == [(name, n) for name in [*LONGEST, *kept] for n in (1, 2)]

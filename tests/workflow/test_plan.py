@@ -1,4 +1,4 @@
-"""What is planned, submitted and refused before anything runs: on stub files, without weights."""
+"""Planned and submitted jobs and refused configs, on stub files and without weights."""
 
 import json
 import os
@@ -63,13 +63,13 @@ def test_the_workflow_is_drawn_as_snakemake_plans_it(paper_plan):
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """A checkout without a single file of the sources."""
+    """A checkout without any source files."""
     return make_checkout(tmp_path_factory.mktemp("bare"))
 
 
 @pytest.fixture(scope="module")
 def refused(bare):
-    """A run of the paper that lacks its files and has a batch that its GPUs do not divide."""
+    """A run of the paper without its files and with a batch that its GPUs do not divide."""
     command = ["snakemake", "--cores", "2", "--set-resources", "finetune_train:gpu=3"]
     done = run(command, bare, check=False)
     assert not (bare / "logs").exists(), "a job ran"
@@ -165,7 +165,7 @@ def test_no_group_holds_a_rule_with_a_gpu(name):
 
 
 def sbatch_stand_in(folder):
-    """Put stand-ins for SLURM's commands into a folder; `sbatch` notes its words and refuses."""
+    """Write stand-ins for SLURM's commands; `sbatch` records its arguments and fails."""
     folder.mkdir()
     notes = folder / "sbatch.jsonl"
     scripts = {
@@ -197,9 +197,9 @@ def test_profiles_are_found_where_paths_have_blanks(tmp_path):
     shutil.copy(ROOT / "Makefile", folder)
     run(["make", "profiles", f"HOME={home}"], folder)
     for name in ("slurm_h200", "slurm_a100"):
-        found = home / ".config/snakemake" / name
-        assert found.resolve() == (folder / "profiles" / name).resolve()
-        assert (found / "config.yaml").is_file()
+        linked = home / ".config/snakemake" / name
+        assert linked.resolve() == (folder / "profiles" / name).resolve()
+        assert (linked / "config.yaml").is_file()
 
 
 @pytest.mark.parametrize(("profile", "trainers"), [("slurm_h200", "h200"), ("slurm_a100", "a100")])

@@ -1,4 +1,4 @@
-"""Fine-tuning through the whole workflow under a time limit that three jobs need."""
+"""Fine-tuning through the whole workflow with a time limit that requires three jobs."""
 
 import json
 
@@ -18,7 +18,7 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 
 @pytest.fixture(scope="module")
 def trained(demo, tmp_path_factory):
-    """Two models alike; the steps of one take five minutes each by its clock.
+    """Two equal models; by its clock, each step of one takes five minutes.
 
     Returns the checkout and the command that trained both.
     """
@@ -66,7 +66,7 @@ def trained(demo, tmp_path_factory):
 
 
 def planned(command, checkout):
-    """The jobs that a command would run."""
+    """Return the jobs that a command would run."""
     return jobs_in(run([command[0], "--dry-run", *command[1:]], checkout).stdout)
 
 

@@ -1,6 +1,6 @@
-"""What is touched, copied or given another name reruns nothing; another content does.
+"""Touched, copied or renamed sources rerun nothing; changed content does.
 
-All files count as large: no checksum of Snakemake's is asked (`--max-checksum-file-size 0`).
+All files count as large: Snakemake computes no checksums (`--max-checksum-file-size 0`).
 """
 
 import copy
@@ -30,7 +30,7 @@ def overlay_of(source, **cohort):
 
 @pytest.fixture
 def made(tmp_path, mimic):  # noqa: F811
-    """A checkout with the cohort of twelve radiographs, made by the workflow; and these."""
+    """A checkout with the cohort of twelve radiographs, built by the workflow, and its source."""
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     make_checkout(checkout)
@@ -86,7 +86,7 @@ CONTENTS_OF = {
     "report_metric_flags": "scorer_contents",
     "cohort_flags": "cohort_contents",
 }
-"""Whatever gives a job the path of a user's files, and what tells what they hold."""
+"""Expressions of the rules that pass paths of users' files, with those that pass their digests."""
 
 
 def test_every_job_that_is_given_a_users_files_has_what_they_hold_as_a_parameter():
@@ -140,7 +140,7 @@ REFERENCE = {("features_reference", None)}
 
 @pytest.fixture
 def ran(tmp_path, mimic, checkpoint, monkeypatch):  # noqa: F811
-    """A checkout with two models trained and sampled, own images, features: all stood in for."""
+    """A checkout with trained and sampled models, own images and features, all by stand-ins."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     make_checkout(folder)
@@ -162,8 +162,8 @@ def ran(tmp_path, mimic, checkpoint, monkeypatch):  # noqa: F811
         "gradient_checkpointing": False, "checkpoint_every": 10, "seed": 1,
     }  # fmt: skip
     tuned["generate"] = {"steps": 1, "guidance": 1, "size": 32, "batch_size": 1}
-    own = {"images": "mine", "metadata": "mine/metadata.csv"}
-    shown = {"family": "external", "external": own, "display": {"name": "y"}}
+    image_table = {"images": "mine", "metadata": "mine/metadata.csv"}
+    shown = {"family": "external", "external": image_table, "display": {"name": "y"}}
     overlay = overlay_of(source) | {
         "run_models": ["tuned", "adapted", "my_model"],
         "models": {

@@ -1,4 +1,4 @@
-"""The world's CheXbert reads captions that it never saw, and is the same bytes every time."""
+"""The world's CheXbert labels unseen captions, and its file is reproducible."""
 
 from pathlib import Path
 
@@ -33,11 +33,11 @@ def test_it_labels_the_worlds_captions(weights: Path):
     labeller = chexbert.load(
         weights / tiny_chexbert.CHEXBERT, weights / tiny_chexbert.BERT, torch.device("cpu")
     )
-    found = labeller.label([e.caption or "" for e in exposures], 64, "captions")
+    labels = labeller.label([e.caption or "" for e in exposures], 64, "captions")
     truth = np.array([[CLASSES[e.labels[name]] for name in HEADS] for e in exposures])
-    assert (found == truth).mean() > 0.97
+    assert (labels == truth).mean() > 0.97
     for uncertain in (False, True):
-        pair = (chexbert_classes.is_positive(side, uncertain) for side in (truth, found))
+        pair = (chexbert_classes.is_positive(side, uncertain) for side in (truth, labels))
         assert chexbert_classes.micro_f1(chexbert_classes.agreement(*pair).sum(axis=0)) > 0.9
 
 

@@ -1,4 +1,4 @@
-"""What counts as a change of a demo that has run: a user's every edit, and nothing else."""
+"""Changes since the demo has run: every edit of a user counts, and nothing else does."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from workflow_scripts.world import unchanged
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout with a link to a world elsewhere, at rest."""
+    """A checkout at rest, with its state noted and a link to a world in another folder."""
     folder, world = tmp_path / "checkout", tmp_path / "world"
     for name in ("results/tables/table.csv", "rules/all.smk", "workflow_scripts/a/b.py", "docs/a"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def checkout(tmp_path, monkeypatch):
 
 
 def back_in_time(path, change):
-    """Change a file and set its times to what they were."""
+    """Change a file and restore its times."""
     was = path.stat()
     change(path)
     os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))

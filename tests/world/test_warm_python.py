@@ -1,4 +1,4 @@
-"""Scripts that start in a forked Python see and do what they would see and do in a fresh one."""
+"""Scripts behave in a forked Python as in a fresh one."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 from workflow_scripts.world.warm_python import warm_python
 
 LIBRARY = "colorsys"
-"""A module that nothing else imports: it is loaded where Python was warm."""
+"""A module that nothing else imports; it is loaded already if Python was forked."""
 
 REPORT = f"""
 import json, os, sys
@@ -35,7 +35,7 @@ print(json.dumps({{
 
 @pytest.fixture(scope="module")
 def warm():
-    """The folder of a warm `python`, which answers."""
+    """The folder of a warm `python` that is ready."""
     with warm_python([LIBRARY, "no_such_library", "json:no_such_name"], cold_starts=0) as folder:
         deadline = time.monotonic() + 30
         while not (folder / "socket").exists():

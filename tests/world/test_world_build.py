@@ -1,4 +1,4 @@
-"""The world on disk: MIMIC's layout, the same bytes from the same seed, whole or not at all."""
+"""The world on disk: MIMIC's layout, reproducible from its seed, complete or absent."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Captions say what was drawn, all of it and nothing else."""
+"""Captions state the drawn findings, all of them and no others."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""When `make demo` goes on, when it begins anew, and when its results pass for fresh."""
+"""When `make demo` continues, when it starts anew, and when its results count as up to date."""
 
 import json
 
@@ -11,7 +11,7 @@ from workflow_scripts.world import demo
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
-    """The commands that a demo in an empty folder would run; those with a word in `fails` fail."""
+    """The commands that a demo in an empty folder runs; those with a word in `fails` fail."""
     ran = []
 
     class Commands(list):
@@ -57,7 +57,7 @@ def test_snakemake_is_not_asked_once_it_has_found_nothing_to_do(commands, monkey
     asked = []
 
     def run(command, environment=None):
-        """Snakemake, which makes what is missing."""
+        """Stand in for Snakemake: create missing outputs."""
         asked.append(command)
         demo.Path("results").mkdir(exist_ok=True)
         if not made.exists():
@@ -83,7 +83,7 @@ def test_snakemake_is_not_asked_once_it_has_found_nothing_to_do(commands, monkey
 
 
 def test_what_changes_while_snakemake_runs_is_not_taken_for_done(commands, monkeypatch):
-    """Whatever is edited then, even in the second look, the next run asks Snakemake again."""
+    """After an edit during the run, even in its second pass, the next run calls Snakemake again."""
     asked = []
 
     def run(command, environment=None):

@@ -1,4 +1,4 @@
-"""The world's LLaVA-Rad: published layouts, the same bytes from the same seed on any threads."""
+"""The world's LLaVA-Rad: published layouts, reproducible with any number of threads."""
 
 from pathlib import Path
 

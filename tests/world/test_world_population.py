@@ -1,4 +1,4 @@
-"""Patients, findings and splits have the shares they should."""
+"""Patients, findings and splits have the intended frequencies."""
 
 from collections import defaultdict
 
@@ -116,11 +116,11 @@ def test_the_default_size_and_what_the_cohort_has_to_filter(world):
 
 def films(world, split: str) -> dict[str, list]:
     """Return each patient's frontal films of a split."""
-    found = defaultdict(list)
+    exposures = defaultdict(list)
     for exposure in world:
         if exposure.split == split and exposure.study.view != "LATERAL":
-            found[exposure.patient_id].append(exposure)
-    return found
+            exposures[exposure.patient_id].append(exposure)
+    return exposures
 
 
 def test_most_test_films_are_of_few_patients_who_stay_long(world):

@@ -1,4 +1,4 @@
-"""A radiograph shows what it is said to show."""
+"""A radiograph shows its findings."""
 
 import dataclasses
 import functools
@@ -130,7 +130,7 @@ def test_blurring_costs_texture_that_is_not_noise_alone():
 def test_patients_are_nearer_to_themselves_than_to_others_once_aligned():
     def aligned(patient: int, study: Study) -> np.ndarray:
         image = render(draw_patient(patient), study).image.astype(np.float32)
-        # Undo the pose: what a perfect registration would do.
+        # Undo the pose, as a perfect registration would.
         cos, sin = np.cos(study.rotation), np.sin(study.rotation)
         matrix = study.scale * np.array([[cos, sin], [-sin, cos]])
         offset = 127.5 + 128 * np.array(study.shift[::-1]) - matrix @ np.array([127.5, 127.5])

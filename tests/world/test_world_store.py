@@ -1,4 +1,4 @@
-"""The cache of the embedded world: made once, by what it follows from, and linked."""
+"""The cache of the embedded world: made once per digest of its sources, and linked."""
 
 import os
 import threading

@@ -1,16 +1,16 @@
 """Captions from LLaVA-Rad's annotations of MIMIC-CXR, as JSON or as the official release's CSV.
 
 LLaVA-Rad (PhysioNet, llava-rad-mimic-cxr-annotation 1.0.0) ships JSON arrays whose entries have
-`image`, `generate_method` (`gpt4` or `rule-based`), `impression`, `reason` (the indication that
-LLaVA-Rad is asked with; a field `indication` is there, too, and empty) and `conversations`, the
-second turn of which is the findings section of the report. The benchmark's official release has the
-same entries as `LLAVARAD_ANNOTATIONS_{TRAIN,TEST}.csv`, with that turn in `annotated_prompt`.
+`image`, `generate_method` (`gpt4` or `rule-based`), `impression`, `reason` (the indication in
+LLaVA-Rad's question; there is also a field `indication`, which is empty) and `conversations`, whose
+second turn is the findings section of the report. The benchmark's official release has the same
+entries as `LLAVARAD_ANNOTATIONS_{TRAIN,TEST}.csv`, with that turn in `annotated_prompt`.
 
-An image can be annotated by both methods. The manifest has one row per image; its caption is
-gpt4's, because the training captions that the official release publishes are gpt4's without
-exception, and one wording in training and test keeps style out of the comparison. The rule-based
-text stands in where gpt4 has none. It also stands in a column of its own, `report`: it is what the
-radiologist wrote, where gpt4's drops comparisons with earlier studies.
+An image can be annotated by both methods. The manifest has one row per image. Its caption is
+GPT-4's text, because all training captions in the official release are GPT-4's, and the same style
+in training and test keeps style out of the comparison. If there is no text by GPT-4, the rule-based
+one is the caption. The rule-based text is also kept in a column of its own, `report`: it is what
+the radiologist wrote, while GPT-4 drops comparisons with earlier studies.
 """
 
 import json
@@ -35,7 +35,7 @@ _JSON_PARTS: Final = {"train": "train", "dev": "validate", "test": "test"}
 _CSV_PARTS: Final = {"TRAIN": "train", "TEST": "test"}
 GPT4: Final = "llava_rad:gpt4"
 RULE_BASED: Final = "llava_rad:rule-based"
-"""Caption sources as they stand in the manifest."""
+"""The names of caption sources in the manifest."""
 
 _METHOD_RANK: Final = {"gpt4": 0, "rule-based": 1}
 _CHUNK: Final = 1 << 23  # characters read at a time
@@ -46,7 +46,7 @@ _Row = tuple[str, str | None, str | None, str | None, str, str]
 
 
 def read_annotations(folder: str | Path, caption_source: str) -> pd.DataFrame:
-    """Read all annotations of a folder: the JSON files, or the CSV files where no JSON is there.
+    """Read all annotations of a folder: the JSON files, or the CSV files if there is no JSON.
 
     Args:
         folder: holds `chat_{train,dev,test}_*.json` (`dev` may be absent: its captions are never
@@ -55,13 +55,13 @@ def read_annotations(folder: str | Path, caption_source: str) -> pd.DataFrame:
             `impression`.
 
     Returns:
-        `image_id` (the DICOM id, from the image's file name), `caption` (stripped; None where it
-        is no text or empty), `findings` (the findings section, whatever the caption is; None
-        likewise), `indication` (on one line; None likewise), `method`, `file_split` (the split
-        whose file holds the entry).
+        The columns `image_id` (the DICOM id, from the image's file name), `caption` (without
+        surrounding blanks), `findings` (the findings section, whatever the caption is),
+        `indication` (on one line), `method` and `file_split` (the split of the entry's file).
+        Missing and empty texts are None.
 
     Raises:
-        InputError: a file is missing, truncated, no JSON array, or has entries of another shape.
+        InputError: a file is missing, truncated, not a JSON array, or has malformed entries.
     """
     if caption_source not in CAPTION_SOURCES:
         raise InputError(
@@ -96,19 +96,19 @@ def join_captions(
     caption_source: str,
     attrition: Attrition,
 ) -> pd.DataFrame:
-    """Return `caption`, `caption_source`, `indication` and `report` of each image, else null.
+    """Return `caption`, `caption_source`, `indication` and `report` of each image, null if missing.
 
-    The first three come from one annotation: an image without a caption has no indication either.
-    The report is the findings section that the rule-based method cut out of the radiologist's text.
+    The first three come from one annotation, so an image without a caption has no indication. The
+    report is the findings section that the rule-based method cut out of the radiologist's text.
 
     Args:
-        images: the cohort's images: `image_id` and `split`. The split is the split table's; the
-            annotation file that a caption stands in does not change it.
-        known: the image ids of the whole source, also of images that the cohort leaves out.
+        images: the cohort's images: `image_id` and `split`. The split is that of the split table,
+            whatever annotation file a caption comes from.
+        known: the image ids of the whole source, with those that the cohort leaves out.
         annotations: see `read_annotations`.
-        caption_source: the caption's source, as it stands in the manifest: `impression`, or
+        caption_source: see `read_annotations`; the manifest names the source `impression`, or
             `llava_rad:gpt4` and `llava_rad:rule-based`.
-        attrition: takes the count of each kind of annotation that is not used.
+        attrition: gets the count of each kind of unused annotation.
     """
     attrition.add("annotations_read", "annotations", 0, len(annotations), "rows of all files")
 
@@ -167,24 +167,26 @@ def join_captions(
 
 
 def _reports(annotations: pd.DataFrame, attrition: Attrition) -> pd.Series:
-    """Return the radiologist's words of each image that has them, by image id."""
-    own = annotations[(annotations["method"] == "rule-based") & annotations["findings"].notna()]
-    own = own.drop_duplicates("image_id")
+    """Return the radiologist's own report of each image that has one, by image id."""
+    rule_based = annotations[
+        (annotations["method"] == "rule-based") & annotations["findings"].notna()
+    ]
+    rule_based = rule_based.drop_duplicates("image_id")
     attrition.add(
         "report_known",
         "annotations",
         0,
-        len(own),
+        len(rule_based),
         "images with the radiologist's own findings section (rule-based)",
     )
-    return own.set_index("image_id")["findings"]
+    return rule_based.set_index("image_id")["findings"]
 
 
 def json_array(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSON array one by one, without holding the file in memory.
+    """Yield the objects of a JSON array one by one, without loading the whole file.
 
     Raises:
-        InputError: the file is no array of objects, is cut short or is no valid JSON.
+        InputError: the file is truncated, not valid JSON or not an array of objects.
     """
     path = Path(path)
     decoder = json.JSONDecoder()
@@ -223,7 +225,7 @@ def json_array(path: str | Path) -> Iterator[dict[str, Any]]:
                     try:
                         entry, position = decoder.raw_decode(buffer, position)
                         break
-                    except json.JSONDecodeError as error:  # damaged, or not yet read to its end
+                    except json.JSONDecodeError as error:  # damaged, or not yet read completely
                         more = stream.read(_CHUNK)
                         if not more:
                             raise fault(f"cut short or damaged JSON: {error.msg}") from None
@@ -281,8 +283,8 @@ def _read_csvs(folder: Path, caption_source: str) -> pd.DataFrame:
             log.warning("%s has no column `reason`: no indications", path)
         log.info("%s: %d annotations; methods: %s", path.name, len(frame), tally(methods))
         rows += [
-            (_stem(image), _text(caption), _text(said), _line(reason), _method(method), split)
-            for image, caption, said, reason, method in zip(
+            (_stem(image), _text(caption), _text(section), _line(reason), _method(method), split)
+            for image, caption, section, reason, method in zip(
                 frame["path"], frame[column], findings, reasons, methods, strict=True
             )
         ]
@@ -295,7 +297,7 @@ def _as_frame(rows: list[_Row]) -> pd.DataFrame:
 
 
 def _stem(image: str) -> str:
-    """Return the DICOM id: prefixes such as `mimic/` or `files/` differ from release to release."""
+    """Return the DICOM id from a path, whose folders (`mimic/`, `files/`) vary between releases."""
     return image.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 

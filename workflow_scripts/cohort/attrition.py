@@ -1,4 +1,4 @@
-"""The attrition table: what was dropped on the way to the manifest, how much of it, and why."""
+"""The attrition table: what was dropped on the way to the manifest, how many, and why."""
 
 import logging
 from collections.abc import Iterable
@@ -29,20 +29,19 @@ PUBLISHED: Final = {
         "test_prompts": 5_034,
     }
 }
-"""What others keep at a step, by the data's name.
+"""The published number that is kept at a step, by the name of the data.
 
-From MIMIC-CXR-JPG's documentation (splits), the card of LLaVA-Rad's annotations (frontal
-images, their studies and rule-based captions of the test split), and the paper (training and test
+The sources are MIMIC-CXR-JPG's documentation (splits), the card of LLaVA-Rad's annotations (frontal
+images, studies and rule-based captions of the test split), and the paper (training and test
 samples).
 """
 
 
 @dataclass
 class Attrition:
-    """An ordered funnel per unit: `images`, `annotations` (rows of a source), `captions`, studies.
+    """An ordered funnel for each of `UNITS`; an annotation is a row of a source of captions.
 
-    A step that removes nothing but is worth knowing stands with `removed` = 0 and its count in
-    `reason`.
+    A step that only counts something has `removed` = 0 and the count in `reason`.
     """
 
     rows: list[tuple[str, str, int, int, str]] = field(default_factory=list)
@@ -55,15 +54,15 @@ class Attrition:
         log.info("%s: %d %s removed, %d kept (%s)", step, removed, unit, kept, reason)
 
     def warn(self, step: str, unit: str, kept: int, reason: str) -> None:
-        """Append something that removes nothing and looks wrong, and log it as a warning."""
+        """Append a step that removes nothing but looks wrong, and log it as a warning."""
         self.rows.append((f"warning_{step}", unit, 0, int(kept), reason))
         log.warning("%s: %s", step, reason)
 
     def warn_of_published(self, dataset: str = "MIMIC-CXR") -> None:
-        """Warn of steps at which others keep another number, where the data look like theirs.
+        """Warn of steps whose number differs from the published one, if the data are the published.
 
-        The embedded world has the same layout: a source with less than nine tenths of the published
-        images is other data.
+        Other data, such as the embedded world, may have the same layout. So a source with fewer
+        than nine tenths of the published images is taken for other data.
         """
         published = PUBLISHED[dataset]
         kept = {step: kept for step, _, _, kept, _ in self.rows}
@@ -78,7 +77,7 @@ class Attrition:
                 )
 
     def add_captions(self, manifest: pd.DataFrame) -> None:
-        """Append how many images of each split have a caption, and how many captions are unique."""
+        """Append for each split the number of images with a caption and of unique captions."""
         for split, part in manifest.groupby("split", sort=True):
             captions = part["caption"].dropna()
             self.add(
@@ -103,7 +102,7 @@ class Attrition:
 
 
 def tally(values: Iterable[str], most: int = 20) -> str:
-    """Return `'LATERAL' 12, '' 3`: how often each value occurs, the most frequent first."""
+    """Return the number of times each value occurs, most frequent first: `'LATERAL' 12, '' 3`."""
     counts = pd.Series(list(values), dtype=object).value_counts()
     ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
     shown = ", ".join(f"{str(value)!r} {count}" for value, count in ordered[:most])

@@ -62,10 +62,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def read_source(args: argparse.Namespace, attrition: Attrition) -> pd.DataFrame:
-    """Return the manifest that a command line asks for, see `mimic_cxr_jpg` and `image_folder`.
+    """Return the manifest of the command line's source, see `mimic_cxr_jpg` and `image_folder`.
 
     Raises:
-        InputError: a flag or the source is unusable.
+        InputError: a flag or the source is invalid.
     """
     views = _pairs(args.view, "--view")
     if args.source == "mimic_cxr_jpg":
@@ -84,7 +84,7 @@ def read_source(args: argparse.Namespace, attrition: Attrition) -> pd.DataFrame:
 
 
 def count_test_set(manifest: pd.DataFrame, attrition: Attrition) -> None:
-    """Append what the test split holds, and how many prompts each protocol scores."""
+    """Append the sizes of the test split, and the number of prompts that each protocol scores."""
     test = manifest[manifest["split"] == "test"]
     studies, reports = test["study_id"].nunique(), int(test["report"].notna().sum())
     attrition.add("test_frontal", "images", 0, len(test), f"of {studies} studies")
@@ -200,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pairs(items: Iterable[str], flag: str) -> dict[str, str]:
-    """Parse `KEY=VALUE` items; the first equals sign separates."""
+    """Parse `KEY=VALUE` items, split at the first equals sign."""
     pairs: dict[str, str] = {}
     for item in items:
         key, equals, value = item.partition("=")
@@ -242,7 +242,7 @@ def _columns(args: argparse.Namespace) -> FolderColumns:
 
 
 def _mapped(args: argparse.Namespace) -> tuple[list[str], list[str] | None]:
-    """Return the texts and the findings that the source is said to have, see `warn_of_shares`."""
+    """Return the texts and findings that the source maps, see `warn_of_shares`."""
     if args.source == "mimic_cxr_jpg":
         return ["caption"], None
     columns = _columns(args)
@@ -254,7 +254,7 @@ def _mapped(args: argparse.Namespace) -> tuple[list[str], list[str] | None]:
 
 
 def _finding_values(items: Iterable[str]) -> dict[str, str]:
-    """Parse `FINDING=VALUE` items into a mapping from value to finding."""
+    """Parse `FINDING=VALUE` items to a mapping from values to findings."""
     values: dict[str, str] = {}
     for item in items:
         finding, _, value = item.partition("=")

@@ -1,4 +1,4 @@
-"""CSV files read strictly, and the checks of a source's rows: each fault with its file and row.
+"""Strict reading of CSV files, and checks of their rows; errors name the file and the row.
 
 Rows are counted as a spreadsheet counts them: the header is row 1.
 """
@@ -27,10 +27,10 @@ _STAT_CHUNK: Final = 256
 
 
 def find_csv(folder: str | Path, stem: str, remedy: str) -> Path:
-    """Return `folder/stem.csv.gz` or, where that is not there, `folder/stem.csv`.
+    """Return `folder/stem.csv.gz` or, if it does not exist, `folder/stem.csv`.
 
     Raises:
-        InputError: neither is there.
+        InputError: neither exists.
     """
     for suffix in (".csv.gz", ".csv"):
         path = Path(folder) / (stem + suffix)
@@ -42,52 +42,27 @@ def find_csv(folder: str | Path, stem: str, remedy: str) -> Path:
 def read_csv(
     path: str | Path, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Read columns of a CSV file (gzip by its suffix) as text; an empty cell is "".
+    """Read columns of a CSV file (gzipped if its suffix is .gz) as text; an empty cell is "".
 
     Args:
         path: the file, UTF-8, with a header.
-        columns: the columns it must have.
-        optional: columns that are left out of the result where the file has none such.
+        columns: the columns that it must have.
+        optional: columns that are read if the file has them.
 
     Raises:
-        InputError: the file is missing, truncated, not UTF-8, has rows of another length than its
-            header, or lacks a column.
+        InputError: the file is missing, truncated, empty, not UTF-8, has rows that differ in length
+            from its header, lacks a column or has it twice.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError("a CSV file is missing", path, "check the path in the config")
     wanted = list(dict.fromkeys([*columns, *optional]))
-    try:
-        # One thread: only then does the parser name the row it cannot read.
-        table = pyarrow.csv.read_csv(
-            path,
-            read_options=pyarrow.csv.ReadOptions(use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types={name: pa.string() for name in wanted},
-                include_columns=wanted,
-                include_missing_columns=True,
-                strings_can_be_null=False,
-            ),
-        )
-    except (OSError, EOFError, pa.ArrowException, ValueError) as error:
-        if encoding := other_encoding(path):
-            raise InputError(
-                f"the CSV file is not UTF-8 (it may be {encoding})",
-                path,
-                f"save it as UTF-8, by `iconv -f {encoding} -t UTF-8` for example",
-            ) from None
-        raise unreadable(
-            "cannot read the CSV file",
-            error,
-            path,
-            "a truncated or damaged download? Fetch the file again and compare its checksum",
-        ) from None
+    table = _parsed(path, wanted)
     absent = {name for name in wanted if table.num_rows and table[name].null_count}
     if missing := [name for name in columns if name in absent]:
-        found, separator = header(path)
+        existing, separator = header(path)
         raise InputError(
-            f"missing column(s): {', '.join(missing)}; it has: {', '.join(found)}",
+            f"missing column(s): {', '.join(missing)}; it has: {', '.join(existing)}",
             path,
             f"save it with commas: {separator!r} stands between its columns"
             if separator
@@ -105,8 +80,38 @@ def read_csv(
     return table.select([name for name in wanted if name not in absent]).to_pandas()
 
 
+def _parsed(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Parse columns of a CSV file as text; a column that the file lacks is null."""
+    try:
+        # With one thread only, the parser names the row that it cannot read.
+        return pyarrow.csv.read_csv(
+            path,
+            read_options=pyarrow.csv.ReadOptions(use_threads=False),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={name: pa.string() for name in columns},
+                include_columns=columns,
+                include_missing_columns=True,
+                strings_can_be_null=False,
+            ),
+        )
+    except (OSError, EOFError, pa.ArrowException, ValueError) as error:
+        if encoding := other_encoding(path):
+            raise InputError(
+                f"the CSV file is not UTF-8 (it may be {encoding})",
+                path,
+                f"save it as UTF-8, by `iconv -f {encoding} -t UTF-8` for example",
+            ) from None
+        raise unreadable(
+            "cannot read the CSV file",
+            error,
+            path,
+            "a truncated or damaged download? Fetch the file again and compare its checksum",
+        ) from None
+
+
 def header(path: Path) -> tuple[list[str], str | None]:
-    """Return the columns of a CSV file, and what stands between them where it is no comma."""
+    """Return the columns of a CSV file, and their separator if it is not a comma."""
     with _opened(path) as stream:
         line = stream.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
     separator = max(",;\t|", key=line.count)
@@ -115,7 +120,7 @@ def header(path: Path) -> tuple[list[str], str | None]:
 
 
 def other_encoding(path: Path) -> str | None:
-    """Return what a text that is no UTF-8 may be encoded in; None where it is, or no text."""
+    """Return the likely encoding of a text file that is not UTF-8; None if it is, or not text."""
     with contextlib.suppress(OSError, EOFError), _opened(path) as stream:
         start = stream.read(1 << 20)
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -137,7 +142,7 @@ def row_of(path: str | Path, index: int) -> str:
 
 
 def check_filled(values: pd.Series, path: str | Path) -> None:
-    """Refuse empty cells of a column that every row needs."""
+    """Raise if a required column has empty cells."""
     empty = values.str.strip() == ""
     if empty.any():
         index = int(empty.to_numpy().argmax())
@@ -147,10 +152,10 @@ def check_filled(values: pd.Series, path: str | Path) -> None:
 
 
 def check_ids(values: pd.Series, path: str | Path) -> None:
-    """Refuse a column of ids in which one is empty or two could be one; see `id_fault`."""
+    """Raise if an id is empty or invalid, or two ids may be one; see `id_fault`."""
     check_filled(values, path)
-    if found := id_fault(values):
-        fault, index = found
+    if fault_and_index := id_fault(values):
+        fault, index = fault_and_index
         raise InputError(
             fault,
             row_of(path, index),
@@ -160,7 +165,7 @@ def check_ids(values: pd.Series, path: str | Path) -> None:
 
 
 def check_unique(values: pd.Series, path: str | Path, remedy: str) -> None:
-    """Refuse a value that stands in two rows, naming both rows."""
+    """Raise if a value occurs in two rows; the message names both."""
     repeated = values.duplicated()
     if repeated.any():
         index = int(repeated.to_numpy().argmax())
@@ -174,7 +179,7 @@ def check_unique(values: pd.Series, path: str | Path, remedy: str) -> None:
 
 
 def check_splits(values: pd.Series, path: str | Path) -> None:
-    """Refuse a split that is none of train, validate and test."""
+    """Raise if a split is none of train, validate and test."""
     wrong = ~values.isin(SPLITS)
     if wrong.any():
         index = int(wrong.to_numpy().argmax())
@@ -186,7 +191,7 @@ def check_splits(values: pd.Series, path: str | Path) -> None:
 
 
 def check_patients(patients: pd.Series, splits: pd.Series, path: str | Path) -> None:
-    """Refuse patients who stand in both train and test, naming up to ten of them."""
+    """Raise if patients are in both train and test; the message names up to ten."""
     shared = sorted(set(patients[splits == "train"]) & set(patients[splits == "test"]))
     if shared:
         shown = ", ".join(shared[:10]) + (", ..." if len(shared) > 10 else "")
@@ -198,10 +203,10 @@ def check_patients(patients: pd.Series, splits: pd.Series, path: str | Path) -> 
 
 
 def parse_labels(values: pd.Series, path: str | Path) -> pd.Series:
-    """Turn a finding's column of text into Int8: 1, 0, -1, and null where it is empty.
+    """Convert a finding's text column to Int8: 1, 0, -1, and null for an empty cell.
 
     Raises:
-        InputError: another value, with its row.
+        InputError: a cell has another value; the message names its row.
     """
     text = values.str.strip()
     parsed = text.map(_LABELS)
@@ -217,29 +222,30 @@ def parse_labels(values: pd.Series, path: str | Path) -> pd.Series:
 
 
 def no_findings(index: pd.Index) -> pd.DataFrame:
-    """Return the 14 findings, all null."""
+    """Return a table of the 14 findings, all null."""
     return pd.DataFrame({name: pd.array([pd.NA] * len(index), "Int8") for name in FINDINGS}, index)
 
 
 def check_image_files(paths: Sequence[str], source: str | Path) -> None:
-    """Check that every image file is there and not empty; contents are read in later stages.
+    """Check that every image file exists and is not empty; later stages read the contents.
 
-    One `stat` per image, in threads: on a network filesystem each call waits for the server, and
-    listing folders would wait as often, since a study holds only one or two frontal images.
+    There is one `stat` per image, in threads, because each call waits for the server of a network
+    file system. Listing folders would wait as often, since a study has only one or two frontal
+    images.
 
     Args:
         paths: the image files.
         source: the table that lists them, for the error.
 
     Raises:
-        InputError: naming the first missing and empty files.
+        InputError: files are missing or empty; the message names the first ones.
     """
     chunks = [paths[start : start + _STAT_CHUNK] for start in range(0, len(paths), _STAT_CHUNK)]
     progress = Progress("checking image files", len(paths), "files")
     faults: list[str] = []
     with ThreadPoolExecutor(_STAT_THREADS) as pool:
-        for chunk, found in zip(chunks, pool.map(_file_faults, chunks), strict=True):
-            faults += found
+        for chunk, faults_of_chunk in zip(chunks, pool.map(_file_faults, chunks), strict=True):
+            faults += faults_of_chunk
             progress.update(len(chunk))
     if faults:
         shown = "\n    ".join(faults[:5]) + ("\n    ..." if len(faults) > 5 else "")

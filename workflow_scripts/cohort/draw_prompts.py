@@ -3,18 +3,18 @@
     python -m workflow_scripts.cohort.draw_prompts --manifest manifest.parquet --prompt-set privacy
         --captions 2000 --draw-seed 42 --seeds 639 25 275 --out privacy.parquet --csv privacy.csv
 
-A caption stands for the first image that carries it, in the manifest's order; the prompt takes
-that image's id and findings. The three sets:
+A prompt takes its id and findings from the first image with its caption, in the manifest's order.
+The three sets are:
 
-- `test`: every unique caption of the test split, in the manifest's order; then, where the caption
-  is a rewriting, the unique reports that no prompt has yet (`second_wording`): the published list
-  of 5,034 test prompts is longer than the list of images, so it holds both wordings;
+- `test`: every unique caption of the test split, in the manifest's order. If captions are rewritten
+  reports, the unique original reports that are not yet prompts follow (`second_wording`). The
+  published list of 5,034 test prompts is longer than the list of images, so it holds both wordings;
 - `privacy`: `captions` of the unique training captions, each with every given seed;
 - `augment`: `captions` of the unique training captions.
 
 Training captions are drawn by `DataFrame.sample(n=captions, random_state=draw_seed)` from the
-unique ones; `augment` may be drawn as the official release draws it instead (`draw_augment`). The
-draw depends on the manifest (its training captions and their order).
+unique ones. `augment` may be drawn as in the official release instead (`draw_augment`). The draw
+depends on the manifest (its training captions and their order).
 
 The seed of a test or augment prompt comes from the sha256 of the prompt set and the caption alone.
 So an image does not change with the batch, the shard or the other prompts of the set.
@@ -46,21 +46,21 @@ log = logging.getLogger(__name__)
 DRAWS: Final = ("unique", "official")
 
 CSV_COLUMNS = ["prompt_id", "caption", "seed", "replicate"]
-"""The export for models outside the workflow: nothing of it names an image or a patient."""
+"""Columns of the export for external models; none of them names an image or a patient."""
 
 
 def draw_prompts(
     manifest: pd.DataFrame, prompt_set: str, settings: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Return a prompt set as the config asks for it.
+    """Draw a prompt set with the config's settings.
 
     Args:
-        manifest: the cohort's.
+        manifest: the cohort's manifest.
         prompt_set: `test`, `privacy` or `augment`.
-        settings: the arguments of `draw_privacy` or `draw_augment`; none of `draw_test`.
+        settings: the arguments of `draw_privacy` or `draw_augment`; empty for `draw_test`.
 
     Raises:
-        InputError: the manifest does not hold such a set.
+        InputError: the manifest has too few captions, or a setting is invalid.
     """
     draws: dict[str, Callable[..., pd.DataFrame]]
     draws = {"test": draw_test, "privacy": draw_privacy, "augment": draw_augment}
@@ -70,8 +70,8 @@ def draw_prompts(
 def draw_test(manifest: pd.DataFrame) -> pd.DataFrame:
     """Return one prompt for every unique test caption and second wording, in the manifest's order.
 
-    Second wordings stand behind all captions: no image of a caption depends on whether there are
-    any. The impression has no second wording.
+    Second wordings come after all captions, so that the images of captions do not depend on them.
+    Impressions have no second wordings.
 
     Raises:
         InputError: no test image has a caption.
@@ -97,10 +97,16 @@ def draw_privacy(
 ) -> pd.DataFrame:
     """Return `captions` training captions x `seeds`; replicate i has `seeds[i]`.
 
-    A caption's replicates stand together.
+    A caption's replicates follow one another.
+
+    Args:
+        manifest: the cohort's manifest.
+        captions: number of captions.
+        draw_seed: of the draw.
+        seeds: the seed of each replicate: 1 to 100 different numbers, >= 0.
 
     Raises:
-        InputError: too few captions; no seeds, a repeated or a negative seed.
+        InputError: there are too few captions, or the seeds are invalid.
     """
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or len(seeds) > 100:
         raise InputError(
@@ -117,16 +123,16 @@ def draw_augment(
     """Return training captions, one prompt each.
 
     Args:
-        manifest: the cohort's.
-        captions: how many are drawn.
+        manifest: the cohort's manifest.
+        captions: number of captions to draw.
         draw_seed: of the draw.
-        draw: `unique` draws among unique captions, so that there are `captions` prompts. `official`
-            draws images as the released list of 20,000 holds them (no uncertain label, gpt4's
-            captions alone, captions that recur) and then drops captions that recur, as its sampler
-            does: the prompts are fewer than `captions` (there 18,575).
+        draw: `unique` draws among unique captions, which gives `captions` prompts. `official` draws
+            images like those of the released list of 20,000 (no uncertain label, GPT-4's captions
+            alone, with repeated captions). It then drops repeated captions, as the release's
+            sampler does, which leaves fewer than `captions` prompts (18,575 of the released list).
 
     Raises:
-        InputError: too few captions.
+        InputError: there are too few captions.
     """
     if draw == "official":
         return _prompts(_official_draw(manifest, captions, draw_seed), "augment", None)
@@ -159,7 +165,7 @@ def drawn_captions(manifest: pd.DataFrame, captions: int, draw_seed: int) -> pd.
     """Draw images with unique training captions, as the module's docstring says.
 
     Raises:
-        InputError: fewer unique training captions than asked for.
+        InputError: there are fewer unique training captions than asked for.
     """
     unique = unique_captions(manifest, "train")
     if captions < 1 or len(unique) < captions:
@@ -173,7 +179,7 @@ def drawn_captions(manifest: pd.DataFrame, captions: int, draw_seed: int) -> pd.
 
 
 def prompt_seed(prompt_set: str, caption: str) -> int:
-    """Return the seed of a caption's prompt in a set, from 0 to 2**31 - 1."""
+    """Return the seed of a caption's prompt in a set, in [0, 2**31 - 1]."""
     digest = hashlib.sha256(f"{prompt_set}\0{caption}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % 2**31
 

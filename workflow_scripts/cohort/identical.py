@@ -1,11 +1,11 @@
-"""Radiographs that are one image: the same file, or the same pixels, under several ids.
+"""Duplicate radiographs: the same file, or the same pixels, under several ids.
 
-A copy of a training image under a test patient's id makes the test split no test, and no id shows
-it. Copies are counted and listed; too many of them across splits stop the cohort.
+A copy of a training image under a test patient's id invalidates the test split, and the ids do not
+show it. Copies are counted and listed. Too many of them across splits stop the cohort.
 
-Files are compared by size, then by 4 KiB from their middle, then whole: of an archive of JPEG files
-nearly none is read. Pixels are compared by decoding every image, which finds a copy that was saved
-anew without loss. Neither finds one that was scaled or compressed anew: see `similar.py`.
+Files are compared by size, then by 4 KiB from their middle, then as a whole, so hardly any file of
+an archive of JPEGs is read. Comparing pixels decodes every image, and also finds a copy that was
+saved again without loss. Neither finds a copy that was scaled or recompressed; see `similar.py`.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 COMPARED: Final = ("files", "pixels")
 REFUSE_ABOVE: Final = 0.001
-"""Share of test images that are also in another split, above which a cohort is refused: three of
-MIMIC-CXR's 3,403 are too few to move a score, and of a small test split not one passes."""
+"""The largest share of test images that may also be in another split. It lets three of MIMIC-CXR's
+3,403 pass, which are too few to change a score, and none of a small test split."""
 
 LISTED: Final = ("group", "image_id", "patient_id", "study_id", "split", "path")
 _MIDDLE: Final = 4096
@@ -40,16 +40,16 @@ _LOGGED: Final = 100
 
 
 def identical_images(manifest: pd.DataFrame, compare: str) -> pd.DataFrame:
-    """Return the images that are the same as another one, with what `LISTED` names.
+    """Return the images that equal another one.
 
     Args:
-        manifest: of the cohort.
+        manifest: the cohort's manifest.
         compare: `files` or `pixels`. A file that cannot be decoded is compared as a file; the
-            stages that read it say what is wrong with it.
+            stages that read it report the fault.
 
     Returns:
-        Sorted by group; groups are numbered from 1 in the manifest's order, and have two images or
-        more.
+        The columns `LISTED`, sorted by group. Groups have at least two images and are numbered from
+        1 in the manifest's order.
 
     Raises:
         InputError: `compare` is neither.
@@ -69,8 +69,8 @@ def identical_images(manifest: pd.DataFrame, compare: str) -> pd.DataFrame:
             keys = pd.Series(zip(alike, deeper, strict=True), index=alike.index, dtype=object)
     alike = keys[keys.duplicated(keep=False)]
     numbers = pd.Series(pd.factorize(alike)[0] + 1, index=alike.index, dtype="int64")
-    found = manifest.loc[alike.index].assign(group=numbers)
-    return found[list(LISTED)].sort_values("group", kind="stable", ignore_index=True)
+    copies = manifest.loc[alike.index].assign(group=numbers)
+    return copies[list(LISTED)].sort_values("group", kind="stable", ignore_index=True)
 
 
 def check_identical(
@@ -80,20 +80,20 @@ def check_identical(
     attrition: Attrition,
     table: str | Path | None = None,
 ) -> None:
-    """Count and list the images that are the same as another one.
+    """Count and list the images that equal another one.
 
     Args:
-        manifest: of the cohort.
+        manifest: the cohort's manifest.
         compare: see `identical_images`.
-        refuse_above: the share of test images that may also be in another split.
-        attrition: takes the counts.
-        table: CSV file to write, its owner's alone: it names patients.
+        refuse_above: the allowed share of test images that are also in another split, in [0, 1].
+        attrition: gets the counts.
+        table: CSV file to write, which only its owner may read, because it names patients.
 
     Raises:
-        InputError: more test images are in another split, too.
+        InputError: the share of such test images is above `refuse_above`.
     """
-    found = identical_images(manifest, compare)
-    across = _across(found)
+    copies = identical_images(manifest, compare)
+    across = _across(copies)
     tested = int((manifest["split"] == "test").sum())
     same = {"files": "the same file as", "pixels": "the same pixels as"}[compare]
     attrition.add(
@@ -101,13 +101,13 @@ def check_identical(
         "images",
         0,
         len(manifest),
-        f"{len(found)} images have {same} another ({found['group'].nunique()} groups), of "
-        f"{found['patient_id'].nunique()} patients; {len(across)} of {tested} test images have one "
-        "in another split (identical_images.csv)",
+        f"{len(copies)} images have {same} another ({copies['group'].nunique()} groups), of "
+        f"{copies['patient_id'].nunique()} patients; {len(across)} of {tested} test images have "
+        "one in another split (identical_images.csv)",
     )
     if table is not None:
         with whole_file(table, owner_only=True) as temporary:
-            safe_frame(found).to_csv(temporary, index=False, lineterminator="\n")
+            safe_frame(copies).to_csv(temporary, index=False, lineterminator="\n")
     for pair in across[:_LOGGED]:
         log.warning("identical: %s", pair)
     if len(across) > refuse_above * tested:
@@ -122,10 +122,10 @@ def check_identical(
         )
 
 
-def _across(found: pd.DataFrame) -> list[str]:
-    """Return each test image that another split has, too, and the first such image there."""
+def _across(copies: pd.DataFrame) -> list[str]:
+    """Describe each test image that is also in another split, with the first such image there."""
     pairs = []
-    for _, group in found.groupby("group"):
+    for _, group in copies.groupby("group"):
         others = group[group["split"] != "test"]
         if len(others):
             other = others.iloc[0]
@@ -138,7 +138,7 @@ def _across(found: pd.DataFrame) -> list[str]:
 
 
 def _keys(paths: pd.Series, look: Callable[[str], Hashable], label: str) -> pd.Series:
-    """Return what is seen of each file, in threads; they wait for the disk or decode."""
+    """Return the result of `look` for each file, computed in threads."""
     names = paths.tolist()
     chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
     progress = Progress(label, len(names), "files")

@@ -1,4 +1,4 @@
-"""Any folder of radiographs with a CSV of metadata, its columns mapped, as a manifest."""
+"""The manifest of any folder of radiographs with a CSV of metadata, whose columns are mapped."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -40,14 +40,14 @@ FIELDS: Final = (
 
 @dataclass(frozen=True)
 class FindingColumn:
-    """One column that names an image's findings, several separated.
+    """A column that lists an image's findings.
 
     Attributes:
         column: the column's name.
-        values: what stands in it, mapped to the finding that it means.
-        separator: between the values of one cell; None takes the cell as one value.
-        absent: the label of a mapped finding that a cell does not name: None (unmentioned) or 0. A
-            cell of which no value is mapped says nothing of the 14 findings: all stay null.
+        values: the column's values, mapped to findings.
+        separator: separates the values in a cell; None takes the cell as one value.
+        absent: the label of a mapped finding that a cell does not list: None (unmentioned) or 0. In
+            a row without any mapped value, all findings stay null.
     """
 
     column: str
@@ -58,7 +58,13 @@ class FindingColumn:
 
 @dataclass(frozen=True)
 class SplitDraw:
-    """A split drawn by patient: the shares of patients, and the seed of their hash."""
+    """A split that is drawn by patient.
+
+    Attributes:
+        test_share: expected share of patients in the test split, in (0, 1).
+        validate_share: expected share of patients in the validation split, in [0, 1).
+        seed: of the hash that assigns patients.
+    """
 
     test_share: float
     validate_share: float
@@ -67,16 +73,16 @@ class SplitDraw:
 
 @dataclass(frozen=True)
 class FolderColumns:
-    """Which columns of the metadata hold what.
+    """The mapping of the metadata's columns.
 
     Attributes:
-        fields: from `FIELDS` to the column's name. `path` and `patient_id` are needed. Without
-            `image_id` it is the file's name without its suffix; without `study_id` every image
-            is a study; without `view` all images count as frontal and their view is `unknown`;
-            without `site` all come from one.
-        findings: from a finding to the column that holds its label (1, 0, -1 or empty).
-        finding_column: one column that names them all, instead.
-        exclude_nonempty: images with something in this column are left out.
+        fields: maps `FIELDS` to column names. `path` and `patient_id` are required. Without
+            `image_id` the id is the file's name without its suffix. Without `study_id` every image
+            is a study of its own. Without `view` all images count as frontal, with the view
+            `unknown`. Without `site` all images come from one site.
+        findings: maps findings to the columns of their labels (1, 0, -1 or empty).
+        finding_column: a column that lists all findings of an image.
+        exclude_nonempty: columns; an image with a value in any of them is left out.
     """
 
     fields: Mapping[str, str]
@@ -100,16 +106,16 @@ def image_folder(
         root: the folder that the metadata's paths are relative to.
         metadata: the CSV file (or `.csv.gz`), one row per image.
         columns: the mapping of its columns.
-        views: values of the view column that count as frontal, and what the manifest calls them;
-            empty keeps every image and its view as it stands.
-        draw: how the split is drawn; None where a column holds it.
-        attrition: takes what is dropped, and why.
-        check_files: check that every image file is there.
+        views: the values of the view column that count as frontal, with their names in the
+            manifest; empty keeps every image and its view.
+        draw: how the split is drawn; None if a column holds it.
+        attrition: gets the counts of what is dropped.
+        check_files: check that every image file exists.
 
     Raises:
-        InputError: the file is missing, truncated or malformed; an id or a path stands twice or is
-            empty; an unknown split or label; train and test share a patient; a drawn split
-            without train or test patients; image files are missing.
+        InputError: the file is missing, truncated or malformed; an id or a path is repeated or
+            empty; a split or label is unknown; train and test share a patient; a drawn split has no
+            train or test patients; or image files are missing.
     """
     _check_mapping(columns, draw, views)
     frame = read_csv(metadata, _needed(columns))
@@ -144,29 +150,12 @@ def image_folder(
         raise InputError("no image is left", metadata, "check the views and the excluded columns")
     if draw is not None:
         manifest["split"] = [draw_split(patient, draw) for patient in manifest["patient_id"]]
-        for split in ("train", "test"):
-            if not (manifest.loc[kept, "split"] == split).any():
-                patients = manifest.loc[kept, "patient_id"].nunique()
-                raise InputError(
-                    f"the drawn split has no {split} images ({patients} patients)",
-                    metadata,
-                    "choose another share or split seed, or give more patients",
-                )
+        _check_drawn_split(manifest[kept], metadata)
     check_patients(manifest.loc[kept, "patient_id"], manifest.loc[kept, "split"], metadata)
 
     manifest = pd.concat([manifest, findings], axis=1)[kept]
     if columns.finding_column is not None:
-        values = values[values.index.isin(manifest.index)]
-        lost = values[~values.isin(list(columns.finding_column.values))]
-        labelled = int(manifest[list(FINDINGS)].notna().any(axis=1).sum())
-        attrition.add(
-            "finding_mapped",
-            "annotations",
-            len(lost),
-            len(values) - len(lost),
-            f"values of {columns.finding_column.column} that no finding is mapped to: "
-            f"{tally(lost) or 'none'}; {labelled} images have a label",
-        )
+        _count_mapped(values, columns.finding_column, manifest, attrition)
     manifest = manifest.sort_values(["patient_id", "study_id", "image_id"], ignore_index=True)
     manifest = manifest[MANIFEST_SCHEMA.names]
     attrition.add_captions(manifest)
@@ -178,8 +167,8 @@ def image_folder(
 def draw_split(patient_id: str, draw: SplitDraw) -> str:
     """Return a patient's split, from a hash of the seed and the patient's id alone.
 
-    So all images of a patient fall on one side, and other patients joining or leaving the cohort
-    change nobody's split. The shares are met on average, not exactly.
+    So all images of a patient are in one split, and patients who join or leave the cohort do not
+    change the split of others. The shares are met on average, not exactly.
     """
     digest = hashlib.sha256(f"{draw.seed}\0{patient_id}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64
@@ -188,6 +177,42 @@ def draw_split(patient_id: str, draw: SplitDraw) -> str:
     if position < draw.test_share + draw.validate_share:
         return "validate"
     return "train"
+
+
+def _check_drawn_split(manifest: pd.DataFrame, metadata: str | Path) -> None:
+    """Check that a drawn split has training and test images."""
+    for split in ("train", "test"):
+        if not (manifest["split"] == split).any():
+            patients = manifest["patient_id"].nunique()
+            raise InputError(
+                f"the drawn split has no {split} images ({patients} patients)",
+                metadata,
+                "choose another share or split seed, or give more patients",
+            )
+
+
+def _count_mapped(
+    values: pd.Series, column: FindingColumn, manifest: pd.DataFrame, attrition: Attrition
+) -> None:
+    """Append the number of the finding column's values that are mapped to a finding.
+
+    Args:
+        values: the column's values, see `_findings`; rows outside the manifest are ignored.
+        column: the mapping of the values.
+        manifest: the rows that are kept, indexed like the values.
+        attrition: gets the counts.
+    """
+    values = values[values.index.isin(manifest.index)]
+    lost = values[~values.isin(list(column.values))]
+    labelled = int(manifest[list(FINDINGS)].notna().any(axis=1).sum())
+    attrition.add(
+        "finding_mapped",
+        "annotations",
+        len(lost),
+        len(values) - len(lost),
+        f"values of {column.column} that no finding is mapped to: "
+        f"{tally(lost) or 'none'}; {labelled} images have a label",
+    )
 
 
 def _check_mapping(
@@ -246,7 +271,7 @@ def _needed(columns: FolderColumns) -> list[str]:
 def _identities(
     frame: pd.DataFrame, root: str | Path, fields: Mapping[str, str], metadata: str | Path
 ) -> pd.DataFrame:
-    """Return ids, path, view, caption, indication and report of every row, checked.
+    """Return and check ids, path, view, site, caption, indication and report of every row.
 
     Without a column of reports the caption is the report.
     """
@@ -302,7 +327,7 @@ def _identities(
 def _findings(
     frame: pd.DataFrame, columns: FolderColumns, metadata: str | Path
 ) -> tuple[pd.DataFrame, pd.Series]:
-    """Return the findings of every row, and each value of the finding column by its row."""
+    """Return the findings of every row, and the finding column's values, indexed by row."""
     findings = no_findings(frame.index)
     for name, column in columns.findings.items():
         findings[name] = parse_labels(frame[column], metadata)

@@ -1,11 +1,11 @@
-"""A look at a cohort's films, before any GPU does: can they be read, and as what?
+"""Checks of a cohort's films before any GPU work: can they be read, and do they look right?
 
-A data set whose levels never reach the upper half was scaled wrongly on its way (12 bits taken for
-16, say). A film in which the mediastinum is darker than the lungs is shown inverted, as DICOM's
-MONOCHROME1 is where the inversion that it asks for was not applied. Networks see both so.
+A data set whose gray levels never reach the upper half was scaled wrongly at some point (12 bits
+taken for 16, say). A film whose mediastinum is darker than the lungs is inverted, like DICOM's
+MONOCHROME1 without the inversion that it asks for. Networks would see such films as they are.
 
-Either every film is looked at, in small, or `MOST` that are drawn at random, and then what they say
-of all has a bound: if none of 500 looks inverted, fewer than 0.6% do, with 95% confidence.
+The check downsizes every film, or `MOST` films drawn at random. A draw gives a bound for all films:
+if none of 500 looks inverted, fewer than 0.6% do, with 95% confidence.
 """
 
 import logging
@@ -27,30 +27,30 @@ from workflow_scripts.common.progress import Progress
 log = logging.getLogger(__name__)
 
 MOST: Final = 500
-"""How many films are looked at where not all are; one of 2544 x 3056 pixels takes 0.1 s of CPU."""
+"""Number of films in a draw; a film of 2544 x 3056 pixels takes 0.1 s of CPU."""
 DRAW_SEED: Final = 42
 SIDE: Final = 64
-"""Of the small films that are looked at."""
+"""Side of the downsized films, pixels."""
 PERCENTILES: Final = (0.1, 1, 50, 99, 99.9)
 DARKER: Final = 20
-"""By how many of 255 levels the mediastinum of an inverted film is darker than its lungs."""
+"""A film looks inverted if its mediastinum is darker than its lungs by more than this, of 255."""
 _MIDDLE: Final = (0.30, 0.70, 0.45, 0.55)
 _LUNGS: Final = ((0.25, 0.60, 0.18, 0.34), (0.25, 0.60, 0.66, 0.82))
-"""Top, bottom, left and right of places in a frontal film, in shares of its height and width."""
+"""Top, bottom, left and right of regions of a frontal film, as shares of its height and width."""
 _NAMED: Final = 20
 _CHUNK: Final = 256
 _DECODED: Final = 4 * SIDE
-"""Where every film is looked at, a JPEG is decoded to no more pixels a side than it takes."""
+"""Fewest pixels a side to which a JPEG may be decoded if every film is checked, for speed."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """What was seen of one film.
+    """The check's data of one film.
 
     Attributes:
-        small: its gray levels at `SIDE` pixels a side, the sides squashed, uint8 (SIDE, SIDE).
-        levels: how many pixels have each of 256 levels, as shares, float64 (256,).
-        fault: why it cannot be used, or None.
+        small: the film squashed to `SIDE` pixels a side, uint8 (SIDE, SIDE).
+        levels: the share of pixels at each of 256 gray levels, float64 (256,).
+        fault: why the film cannot be used, or None.
     """
 
     small: np.ndarray
@@ -65,22 +65,22 @@ def look_at_films(
     threads: int = 2,
     every: bool = False,
 ) -> np.ndarray | None:
-    """Decode the films of a manifest, or up to `MOST` of them; note what they look like.
+    """Decode all films of a manifest, or up to `MOST` of them, and check their gray levels.
 
-    The attrition takes the counts, the log the names of films that look inverted.
+    The counts go to the attrition table, the names of films that look inverted to the log.
 
     Args:
         manifest: `image_id` and `path`.
         attrition: gets one row, which removes nothing.
         where: the table that lists the films, for errors.
         threads: films decoded at the same time.
-        every: look at every film, not at a draw.
+        every: check every film instead of a draw.
 
     Returns:
-        Where every film was looked at, all of them in small, uint8 (n, SIDE, SIDE); else None.
+        All films, downsized, uint8 (n, SIDE, SIDE) if `every`; else None.
 
     Raises:
-        InputError: films that cannot be decoded, or that show nothing; the first ten are named.
+        InputError: films cannot be decoded or show nothing; the message names the first ten.
     """
     total = len(manifest)
     count = total if every else min(MOST, total)
@@ -94,9 +94,26 @@ def look_at_films(
         if film.fault is not None:
             faults.append(film.fault)
     _refuse(faults, count, where)
-    levels = percentiles(shares)
-    said = ", ".join(f"{p:g}%: {level}" for p, level in zip(PERCENTILES, levels, strict=True))
     inverted = chosen["image_id"][[_is_inverted(film) for film in small]].tolist()
+    _report(percentiles(shares), inverted, count, total, attrition)
+    return small if every else None
+
+
+def _report(
+    levels: list[int], inverted: Sequence[str], count: int, total: int, attrition: Attrition
+) -> None:
+    """Append what the films look like, and warn of dark or inverted ones.
+
+    Args:
+        levels: their gray levels at `PERCENTILES`.
+        inverted: ids of the films that look inverted.
+        count: number of films that were checked.
+        total: number of all films.
+        attrition: gets one row, which removes nothing.
+    """
+    level_summary = ", ".join(
+        f"{p:g}%: {level}" for p, level in zip(PERCENTILES, levels, strict=True)
+    )
     bound = (
         f"; drawn at random, so that with 95% confidence at most "
         f"{highest_share(len(inverted), count):.2%} of all do"
@@ -110,13 +127,13 @@ def look_at_films(
         total,
         f"of {count} films decoded {len(inverted)} look inverted (the middle more than "
         f"{DARKER} of 255 levels darker than the lung fields{bound}); percentiles of their levels: "
-        f"{said}",
+        f"{level_summary}",
     )
     if levels[-1] < 128:
         log.warning(
             "the films are dark: 99.9%% of their pixels are at most %d of 255 (percentiles: %s). "
             "Were films of 10 to 14 bits scaled as if they had 16? Networks see them so",
-            *(levels[-1], said),
+            *(levels[-1], level_summary),
         )
     if inverted:
         log.warning(
@@ -124,14 +141,17 @@ def look_at_films(
             "network sees the negative: %s",
             *(len(inverted), count, ", ".join(inverted[:_NAMED])),
         )
-    return small if every else None
 
 
 def highest_share(found: int, of: int) -> float:
-    """Return the share that a population has at most, with 95% confidence.
+    """Return the upper 95% confidence bound of a property's share in a population, in [0, 1].
 
-    Of `of` members drawn at random, `found` have it: the upper bound of Clopper and Pearson (1934),
-    one-sided. Of a small population the draw says more than that.
+    It is the one-sided bound of Clopper and Pearson (1934). It is conservative for a small
+    population.
+
+    Args:
+        found: members of the random draw that have the property.
+        of: members of the draw.
     """
     from scipy.stats import beta
 
@@ -139,19 +159,20 @@ def highest_share(found: int, of: int) -> float:
 
 
 def percentiles(shares: np.ndarray) -> list[int]:
-    """Return the levels at `PERCENTILES` of a distribution over 256 levels, shares (256,)."""
+    """Return the gray levels at `PERCENTILES` of a distribution, given as shares (256,)."""
     reached = np.cumsum(shares) / shares.sum()
-    # Sums of shares are a rounding away from what they are: 0.999 of 1,000 pixels is reached.
+    # Sums of shares have rounding errors: 999 of 1,000 pixels must count as 0.999.
     wanted = np.array(PERCENTILES) / 100 - 1e-9
     return [int(level) for level in np.searchsorted(reached, wanted)]
 
 
 def looks_inverted(film: Image.Image) -> bool:
-    """Return whether a frontal film looks like its negative.
+    """Return whether a frontal film looks inverted.
 
-    Its middle, where the mediastinum and the spine are, is darker than the lung fields: the median
-    of a strip is more than `DARKER` levels below the mean of the medians left and right of it. Of
-    532 public frontal films (PA, AP, supine, paediatric) that names 1, of their negatives 514.
+    That is if the middle, with the mediastinum and the spine, is darker than the lung fields: the
+    median of a central strip is more than `DARKER` levels below the mean of the medians on its left
+    and right. Among 532 public frontal films (PA, AP, supine, paediatric) 1 looks inverted, and
+    among their negatives 514 do.
 
     Args:
         film: 8-bit gray (L).
@@ -173,7 +194,7 @@ def _in_small(film: Image.Image) -> np.ndarray:
 
 
 def _seen(paths: Sequence[str], threads: int, every: bool) -> Iterator[Film]:
-    """Look at films in threads, a few hundred at a time: what waits is small."""
+    """Decode films in threads, a chunk at a time, which bounds the memory."""
     progress = Progress("looking at films", len(paths), "films")
     with ThreadPoolExecutor(max(1, threads)) as pool:
         for start in range(0, len(paths), _CHUNK):

@@ -1,7 +1,7 @@
-"""MIMIC-CXR-JPG as it is published, with LLaVA-Rad's captions, as a manifest.
+"""The manifest of MIMIC-CXR-JPG in its published layout, with LLaVA-Rad's captions.
 
-Layout of MIMIC-CXR-JPG 2.0.0: `files/p10/p10000032/s50414267/<dicom_id>.jpg` and
-`mimic-cxr-2.0.0-{metadata,split,chexpert}.csv.gz` (plain `.csv` is read too).
+The layout of MIMIC-CXR-JPG 2.0.0 is `files/p10/p10000032/s50414267/<dicom_id>.jpg` and
+`mimic-cxr-2.0.0-{metadata,split,chexpert}.csv.gz` (plain `.csv` is read, too).
 """
 
 from collections.abc import Mapping
@@ -42,17 +42,17 @@ def mimic_cxr_jpg(
     """Return the manifest of MIMIC-CXR-JPG's frontal radiographs, sorted by patient, study, image.
 
     Args:
-        root: holds `files/` and the three CSV files.
+        root: folder of `files/` and the three CSV files.
         annotations: LLaVA-Rad's folder, see `read_annotations`.
         caption_source: `llava_rad` or `impression`.
-        views: `ViewPosition` values that count as frontal, and what the manifest calls them.
-        attrition: takes what is dropped, and why.
-        check_files: check that every image file is there.
+        views: the `ViewPosition` values that count as frontal, with their names in the manifest.
+        attrition: gets the counts of what is dropped.
+        check_files: check that every image file exists.
 
     Raises:
-        InputError: a file is missing, truncated or malformed; a DICOM id stands twice; an image
-            has no split or an unknown one; train and test share a patient; a label is none of
-            1, 0, -1 and empty; image files are missing.
+        InputError: a file is missing, truncated or malformed; a DICOM id is repeated; an image has
+            no split or an unknown one; train and test share a patient; a label is none of 1, 0, -1
+            and empty; or image files are missing.
     """
     root = Path(root)
     names = ("metadata", "split", "chexpert")
@@ -102,7 +102,7 @@ def mimic_cxr_jpg(
 
 
 def _read_keyed(path: Path, column: str) -> pd.DataFrame:
-    """Read the three ids and one column; each image stands once, its numbers are numbers."""
+    """Read the three ids and one column; check that images are unique and ids are numbers."""
     frame = read_csv(path, [*_KEYS, column])
     for key in _KEYS:
         check_filled(frame[key], path)
@@ -121,7 +121,7 @@ def _read_keyed(path: Path, column: str) -> pd.DataFrame:
 def _with_split(
     metadata: pd.DataFrame, table: Mapping[str, Path], attrition: Attrition
 ) -> pd.DataFrame:
-    """Join the split, which the split table alone decides."""
+    """Join the split of each image from the split table."""
     split = _read_keyed(table["split"], "split")
     check_splits(split["split"], table["split"])
     check_patients("p" + split["subject_id"], split["split"], table["split"])
@@ -161,7 +161,7 @@ def _with_split(
 
 
 def _with_findings(images: pd.DataFrame, path: Path, attrition: Attrition) -> pd.DataFrame:
-    """Join the findings of each study; those of a study without a row are null."""
+    """Join the findings of each study; they are null if the study has no row."""
     labels = read_csv(path, ["subject_id", "study_id", *FINDINGS])
     study = (labels["subject_id"] + "/" + labels["study_id"]).rename("subject_id/study_id")
     check_unique(study, path, "keep one row per study")

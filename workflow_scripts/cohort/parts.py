@@ -1,16 +1,16 @@
-"""Parts of the manifest for what costs GPU-weeks: each holds the rows and columns that are read.
+"""Parts of the manifest for stages that cost GPU-weeks: only the rows and columns that they read.
 
-Fine-tuning, sampling and training report generators run again when their manifest is made anew. So
-they read a part of it that is made for what they read alone: `part_digests` tells, from the
-source's tables and before anything is made, what each part will hold, and the part's job has that
-as a parameter. A changed test caption makes `test` anew and trains nothing; so do a label, the name
-of a view, or a column that nobody reads.
+Fine-tuning, sampling and training report generators rerun when their manifest is made anew. So each
+reads a part of it, whose job has a digest of the part's content as a parameter. `part_digests`
+computes the digests from the source's tables, before any job runs. So a changed test caption
+remakes the part `test` and trains nothing. The same holds for a changed label, the name of a view
+or an unused column.
 
 - `training`: the training split with captions, patients and sites. Fine-tuning, training
   re-identification, and prompts that are drawn from training captions.
-- `labelled_training`: the same with findings, for prompts that are drawn by them.
+- `labelled_training`: the same with findings, for prompts that are drawn by findings.
 - `test`: the test split with captions and reports, for the test prompts.
-- `reports`: what report generators are trained on and tested with.
+- `reports`: the rows that report generators are trained and tested on.
 """
 
 import json
@@ -34,7 +34,7 @@ _NOT_READ: Final = "not read"
 
 
 def part_of(manifest: "pd.DataFrame", part: str) -> "pd.DataFrame":
-    """Return a part of a manifest: rows in their order, null what is not read of them."""
+    """Return a part of a manifest: its rows in their order, with null in the unused columns."""
     split = manifest["split"]
     if part == "reports":
         rows = manifest.assign(site=None)
@@ -53,21 +53,21 @@ def part_of(manifest: "pd.DataFrame", part: str) -> "pd.DataFrame":
 def part_digests(
     words: Sequence[str], tables: Sequence[str | Path], version: int, contents: Contents
 ) -> dict[str, list[str]]:
-    """Return a digest of what each part holds, as the cohort's job would make it; no path counts.
+    """Return a digest of the content of each part that the cohort's job would make, without paths.
 
-    The tables are read once for each content of theirs. Where they are gone or refused, that is
-    what they held last, and `missing` where nothing was ever told: their job says what is wrong.
+    The tables are read again only when their content changes. If they are gone or faulty, the last
+    digests are returned, or `missing` if there are none; the cohort's job reports what is wrong.
 
     Args:
-        words: of `build_manifest`'s command line that say how the source is read.
-        tables: of the source.
-        version: of the stage.
-        contents: where digests are kept.
+        words: the arguments of `build_manifest` that say how the source is read.
+        tables: the source's tables.
+        version: the stage's version.
+        contents: the cache of digests.
     """
     how = json.dumps([version, *words])
 
     def read() -> list[str]:
-        with _silence():  # the cohort's own job says what there is to say
+        with _silence():  # the cohort's own job logs the warnings
             manifest = _manifest(words)
         return [_digest(part_of(manifest, part)) for part in PARTS]
 
@@ -77,8 +77,8 @@ def part_digests(
         except InputError as error:
             raise OSError(str(error)) from None
 
-    told = contents.last(f"parts of {how}", tell)
-    return {part: told[k : k + 1] or told for k, part in enumerate(PARTS)}
+    digests = contents.last(f"parts of {how}", tell)
+    return {part: digests[k : k + 1] or digests for k, part in enumerate(PARTS)}
 
 
 def _manifest(words: Sequence[str]) -> "pd.DataFrame":

@@ -1,14 +1,14 @@
-"""Read the radiographs of the cohort, and say which hold something else than when first read.
+"""Read the radiographs of the cohort, and report those whose content changed since the first read.
 
     python -m workflow_scripts.cohort.refresh
 
-No plan looks at MIMIC-CXR's radiographs: there are hundreds of thousands. So that one which was
-replaced under its name is noticed, this is run by hand (`make refresh`), once when the cohort is
-made and again after files were replaced. Files of which size or time have changed are read, the
-others are not. It writes, for each split, a digest of those images that hold something else than
-when they were first read; the workflow's plan takes these as parameters of the jobs that read
-radiographs of that split. Equal contents rerun nothing, whatever the files' times and folders, and
-so does putting the first contents back.
+The workflow's plan does not check MIMIC-CXR's radiographs, because there are hundreds of thousands.
+To notice a radiograph that was replaced under the same name, run this by hand (`make refresh`):
+once when the cohort is made, and again after files were replaced. It reads only files whose size or
+time has changed. For each split it writes a digest of the images whose content differs from the
+first read. These digests are parameters of the jobs that read radiographs of the split. Equal
+contents rerun nothing, whatever the files' times and folders. Nor do the original contents, once
+they are put back.
 """
 
 import argparse
@@ -38,64 +38,64 @@ CHANGED: Final = Path("results/cohort/radiographs.json")
 
 _COLUMNS: Final = ["image_id", "path", "stamp", "first", "now"]
 _KEPT_EVERY: Final = 20_000
-"""Files after which what was read is kept: a stopped run goes on from there."""
+"""Number of files after which the progress is saved; a stopped run continues from there."""
 
 
 def refresh(
     manifest: Path, known: Path, changed: Path, readers: int = READERS
 ) -> dict[str, list[str]]:
-    """Read what may have changed; return the images of each split that hold something else.
+    """Read files that may have changed; return the images of each split with changed content.
 
     Args:
-        manifest: the cohort's.
-        known: table of what the images held when they were first read, and hold now; it is made
-            where it is not there. Only its owner may read it.
-        changed: JSON to write, from each split with such images to a digest of them.
+        manifest: the cohort's manifest.
+        known: table of the images' digests at the first read and now; it is created if it does not
+            exist. Only its owner may read it.
+        changed: JSON file to write: a digest of the changed images for each split that has any.
         readers: files read at a time.
 
     Raises:
-        InputError: radiographs are missing; then nothing is written.
+        InputError: radiographs are missing; nothing is written then.
     """
     rows = read_manifest(manifest, ["image_id", "path", "split"])
     before = pd.read_parquet(known) if known.exists() else pd.DataFrame(columns=_COLUMNS)
-    found = rows.assign(stamp=_stamps(rows["path"], readers)).merge(
+    images = rows.assign(stamp=_stamps(rows["path"], readers)).merge(
         before, on="image_id", how="left", suffixes=("", "_before"), validate="1:1"
     )
-    same = (found["path"] == found["path_before"]) & (found["stamp"] == found["stamp_before"])
-    if new := int(found["first"].isna().sum()):
+    same = (images["path"] == images["path_before"]) & (images["stamp"] == images["stamp_before"])
+    if new := int(images["first"].isna().sum()):
         log.info("%d radiographs are read for the first time", new)
-        _warn_of_younger(found, manifest)
-    todo = found.index[~same]
+        _warn_of_younger(images, manifest)
+    todo = images.index[~same]
     progress = Progress("reading radiographs", len(todo), "files")
-    others = before[~before["image_id"].isin(found["image_id"])]
+    others = before[~before["image_id"].isin(images["image_id"])]
     for start in range(0, len(todo), _KEPT_EVERY):
         part = todo[start : start + _KEPT_EVERY]
-        digests = _each(sha256_of, found.loc[part, "path"], readers)
+        digests = _each(sha256_of, images.loc[part, "path"], readers)
         for row, digest in zip(part, digests, strict=True):
-            found.at[row, "now"] = digest
+            images.at[row, "now"] = digest
             progress.update()
-        # Not yet read: what is known of them is of files as they were before.
+        # The saved entries of files that are not yet read belong to their earlier versions.
         unread = todo[start + _KEPT_EVERY :]
-        found["first"] = found["first"].where(found["first"].notna(), found["now"])
-        kept = found.copy()
+        images["first"] = images["first"].where(images["first"].notna(), images["now"])
+        entries = images.copy()
         for name in ("path", "stamp"):
-            kept.loc[unread, name] = kept.loc[unread, f"{name}_before"]
-        kept = kept.loc[kept["now"].notna(), _COLUMNS]
-        _write(pd.concat([others, kept]) if len(others) else kept, known)
-    different = found[found["now"] != found["first"]].sort_values("image_id")
+            entries.loc[unread, name] = entries.loc[unread, f"{name}_before"]
+        entries = entries.loc[entries["now"].notna(), _COLUMNS]
+        _write(pd.concat([others, entries]) if len(others) else entries, known)
+    different = images[images["now"] != images["first"]].sort_values("image_id")
     groups = {str(split): group for split, group in different.groupby("split")}
-    told = {
+    digests_by_split = {
         split: digest_of((group["image_id"] + " " + group["now"]).tolist())
         for split, group in groups.items()
     }
-    text = json.dumps(told, indent=1, sort_keys=True) + "\n"
+    text = json.dumps(digests_by_split, indent=1, sort_keys=True) + "\n"
     if not changed.exists() or changed.read_text("utf-8") != text:
         write_text(changed, text)
     return {split: group["image_id"].tolist() for split, group in groups.items()}
 
 
 def changed_radiographs(changed: Path, splits: tuple[str, ...]) -> list[str]:
-    """Return `split digest` of the splits whose radiographs were replaced; see `refresh`.
+    """Return `split digest` for each of the splits with replaced radiographs; see `refresh`.
 
     Raises:
         InputError: the file is damaged.
@@ -103,16 +103,16 @@ def changed_radiographs(changed: Path, splits: tuple[str, ...]) -> list[str]:
     if not changed.exists():
         return []
     try:
-        told = dict(json.loads(changed.read_text("utf-8")))
+        digests = dict(json.loads(changed.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise unreadable(
             "cannot read what was refreshed", error, changed, "run `make refresh`"
         ) from None
-    return [f"{split} {told[split]}" for split in splits if split in told]
+    return [f"{split} {digests[split]}" for split in splits if split in digests]
 
 
 def _stamps(paths: pd.Series, readers: int) -> list[str]:
-    """Return size and times of each file as a text: floats would round nanoseconds."""
+    """Return size and times of each file as text, because floats would round nanoseconds."""
 
     def of(path: str) -> str:
         try:
@@ -121,7 +121,7 @@ def _stamps(paths: pd.Series, readers: int) -> list[str]:
             return ""
 
     stamps = list(_each(of, paths, 4 * readers))
-    missing = [path for path, found in zip(paths, stamps, strict=True) if not found]
+    missing = [path for path, text in zip(paths, stamps, strict=True) if not text]
     if missing:
         raise InputError(
             f"{len(missing)} of {len(paths)} radiographs are missing, first {missing[0]}",
@@ -136,8 +136,8 @@ def _each(do: Callable[[str], T], paths: pd.Series, readers: int) -> Iterator[T]
         yield from pool.map(do, paths)
 
 
-def _warn_of_younger(found: pd.DataFrame, manifest: Path) -> None:
-    new = found.loc[found["first"].isna(), "stamp"]
+def _warn_of_younger(images: pd.DataFrame, manifest: Path) -> None:
+    new = images.loc[images["first"].isna(), "stamp"]
     younger = new.str.split().str[1].astype("int64") > manifest.stat().st_mtime_ns
     if younger.any():
         log.warning(
@@ -153,7 +153,7 @@ def _write(frame: pd.DataFrame, path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse the flags, read, and say what was replaced."""
+    """Parse the flags, read the radiographs, and log those that were replaced."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--manifest", type=Path, default=MANIFEST)
     parser.add_argument("--known", type=Path, default=KNOWN, help="what images held before")

@@ -1,7 +1,7 @@
-"""Shares that are zero or one, where a source was expected to say something: a warning for each.
+"""Warnings of texts and labels that no image has, or every image, although the source maps them.
 
-A wrong separator, a misspelt label or ids of another release leave no labels and no captions, and
-nothing else that would show it.
+A wrong separator, a misspelt label or ids of another release leave a cohort without labels or
+captions, and nothing else would show it.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from workflow_scripts.cohort.attrition import Attrition
 from workflow_scripts.common.manifest import FINDINGS
 
 _FEWEST: Final = 10
-"""Images below which a finding that all of them have is no surprise."""
+"""Fewest images for a warning of a finding that all images have."""
 
 
 def warn_of_shares(
@@ -25,10 +25,10 @@ def warn_of_shares(
     """Warn of texts and labels that no image has, and of findings that all images have.
 
     Args:
-        manifest: of the cohort.
-        texts: columns of text that the source is said to have.
-        findings: those that the source is said to have, each of them; None: some of the 14.
-        attrition: takes a row for each warning.
+        manifest: the cohort's manifest.
+        texts: the text columns that the source maps.
+        findings: the findings that the source maps; None if it has some of the 14.
+        attrition: gets a row for each warning.
     """
     for name in texts:
         if not manifest[name].notna().any():

@@ -1,8 +1,8 @@
-"""What counts as an id and what as no text, for every source of a cohort.
+"""The rules for ids and for missing text, for every source of a cohort.
 
-Two ids that a reader takes for one, `P001` and `P001 ` or `p001`, are two patients for a computer,
-and put one person into the training and the test split. Neither is mended silently: which of them
-are one person, the table's owner knows.
+`P001`, `P001 ` and `p001` look like one id to a reader, but are different patients to a computer,
+which may put one person into both the training and the test split. They are reported, not merged:
+only the table's owner knows whether they are one person.
 """
 
 import unicodedata
@@ -13,33 +13,32 @@ import pandas as pd
 MISSING: Final = frozenset(
     ["", "nan", "n/a", "na", "none", "null", "nil", "nat", "<na>", "#n/a", "#na", "#null!"]
 )
-"""How pandas, Python, R and spreadsheets print that there is nothing, in lower case."""
+"""Missing values as pandas, Python, R and spreadsheets print them, in lower case."""
 
 
 def is_missing(text: str) -> bool:
-    """Return whether a cell's text only says that there is nothing."""
+    """Return whether a cell's text stands for a missing value."""
     return text.strip().lower() in MISSING
 
 
 def missing_in(values: pd.Series) -> pd.Series:
-    """Return which cells of a column of text only say that there is nothing."""
+    """Return for each cell of a text column whether it stands for a missing value, bool."""
     return values.str.strip().str.lower().isin(MISSING)
 
 
 def text_or_none(values: pd.Series) -> pd.Series:
-    """Return a column of text without blanks around it; None where there is no text."""
+    """Return a text column without surrounding blanks, and None for missing values."""
     return values.str.strip().astype(object).where(~missing_in(values), None)
 
 
 def id_fault(values: pd.Series) -> tuple[str, int] | None:
-    """Return what is wrong with a column of ids, and at which position; None where nothing is.
+    """Return the first fault of a column of ids and its position; None if there is none.
 
-    An id is a text that says something, without blanks around it or characters in it that nobody
-    sees, and differs from every other id in more than blanks, case and the form of its Unicode
-    characters.
+    An id is not missing, and has no surrounding blanks and no invisible characters. Two ids differ
+    in more than blanks, case and the form of their Unicode characters.
 
     Args:
-        values: ids as text, repeated or not.
+        values: ids as text, with or without repetitions.
     """
     unique: list[str] = values.drop_duplicates().tolist()
     first: dict[str, str] = {}

@@ -1,8 +1,8 @@
-"""What a file system refuses: access, which says nothing of a file's content, or room to write.
+"""Refusals of a file system: no access to a file, or no room to write one.
 
-A lock that a server does not grant, a file server that has forgotten a handle, a missing right, a
-disk that answers with an error: the file may be whole. Told apart from damage, which a user mends
-by deleting, so that nobody deletes what took a GPU for days.
+A lock that a server does not grant, a stale file handle, a missing permission, an I/O error: in all
+these cases the file may be whole. They must not be mistaken for damage, because users repair damage
+by deleting the file, and the file may have taken a GPU days.
 """
 
 import errno
@@ -32,14 +32,14 @@ _ROOM: Final = {
     errno.EPERM: "no right to write there",
 }
 _TOLD: Final = re.compile(r"(?:errno|os error)[ =:]*(\d+)", re.IGNORECASE)
-"""How HDF5, Arrow and safetensors write the number into their messages."""
+"""The error number in the messages of HDF5, Arrow and safetensors."""
 
 _TORCH: Final = ("PytorchStreamWriter failed", "unexpected pos")
-"""Of torch's messages where its archive cannot be written; they have no number."""
+"""Parts of torch's messages when it cannot write its archive; they have no error number."""
 
 
 def refused(error: BaseException) -> str | None:
-    """Return what the operating system says where it gave no access; None: it is another fault."""
+    """Return the operating system's message if it refused access; None for any other fault."""
     found = next((number for number in _numbers(error) if number in _ACCESS), None)
     return None if found is None else os.strerror(found)
 
@@ -50,10 +50,10 @@ def unreadable(
     """Return the error to raise where something cannot be read.
 
     Args:
-        what: `cannot read features`, say.
+        what: the failed action, such as `cannot read features`.
         error: what the reader raised.
         where: the file.
-        remedy: what mends a damaged file; without access it is another.
+        remedy: how to repair a damaged file; if access was refused, the error gives another remedy.
     """
     reason = refused(error)
     if reason is None:
@@ -66,7 +66,7 @@ def unreadable(
 
 
 def require_access(error: BaseException, where: str | Path) -> None:
-    """Refuse to make anew, as if it were damaged, what only cannot be read just now.
+    """Raise if access was refused, so that a whole file is not taken for damaged and remade.
 
     Raises:
         InputError: the operating system gave no access.
@@ -76,18 +76,18 @@ def require_access(error: BaseException, where: str | Path) -> None:
 
 
 def unwritable(error: BaseException, path: str | Path, written: int = 0) -> InputError | None:
-    """Return the error to raise where a file cannot be written; None: it is another fault.
+    """Return the error to raise where a file cannot be written; None for any other fault.
 
     Args:
         error: what the writer raised.
-        path: the file; it need not be there.
-        written: bytes that had been written until then.
+        path: the file; it need not exist.
+        written: bytes written before the failure.
     """
     if isinstance(error, InputError):
         return None
     folder = next(folder for folder in Path(path).absolute().parents if folder.is_dir())
     numbers = [number for number in _numbers(error) if number in _ROOM]
-    if os.access(folder, os.W_OK):  # where it is no right to read that is missing
+    if os.access(folder, os.W_OK):  # then the missing permission is not that of this folder
         numbers = [number for number in numbers if number not in (errno.EACCES, errno.EPERM)]
     if numbers:
         reason = _ROOM[numbers[0]]

@@ -1,8 +1,9 @@
-"""What the official release does differently: every deviation of `as_published`, in one place.
+"""The two evaluation protocols, and every difference between them.
 
 `sound` is the default protocol. `as_published` repeats the official implementation's evaluation
-where it differs, so that published numbers can be compared with. It governs evaluation only (the
-downstream networks among it), never training of the text-to-image models.
+where it differs, so that its results compare with the published numbers. The protocol governs
+evaluation only, which includes the downstream networks. It never changes how the text-to-image
+models are trained.
 """
 
 from dataclasses import dataclass, fields
@@ -20,17 +21,19 @@ class Deviations:
     Attributes:
         fidelity_squash_299: images are squashed to 299 x 299 (aspect lost) before an encoder's own
             preprocessing.
-        fidelity_reference_of_all_prompts: the real side holds the radiograph of every prompt, with
-            or without a generated image; `sound` those of the prompts that a model answered.
-        both_wordings: a test image whose report stands there twice, as the radiologist wrote it
-            and as gpt4 rewrote it, counts with an image generated from each; `sound` scores the one
-            that is its caption.
-        kid_pairs_within_patients: KID counts pairs of two images of one patient, which makes it
-            grow as patients get fewer; `sound` compares images of two patients only.
+        fidelity_reference_of_all_prompts: the reference holds the radiograph of every prompt, with
+            or without a generated image; `sound` takes those of the prompts that the model
+            answered.
+        both_wordings: a test image whose report is in the test set twice, in the radiologist's
+            words and as rewritten by GPT-4, counts with an image generated from each; `sound`
+            scores only the image generated from its caption.
+        kid_pairs_within_patients: KID includes pairs of images of one patient, so it grows as the
+            number of patients shrinks; `sound` compares images of different patients only.
         privacy_squash_512: images are squashed to 512 x 512 (aspect lost) for latent and pixel
             distance; `sound` resizes the shorter side and crops the centre.
         reid_without_normalisation: the re-identification network sees 224-pixel images in [0, 1];
-            `sound` gives what it was trained on: 256 pixels, ImageNet mean and deviation.
+            `sound` prepares images as in its training: 256 pixels, ImageNet mean and standard
+            deviation.
         pixel_wrapped_uint8: the pixel difference wraps modulo 256.
         pixel_last_image_only: the last of a prompt's ten images is compared ten times.
         classification_random_validation: validation images are drawn at random, not by patient.
@@ -40,12 +43,12 @@ class Deviations:
         report_epochs_by_setting: a report generator's second stage takes 3 epochs on real images,
             10 on real and synthetic ones, 5 on synthetic ones; `sound` takes the config's number
             for all.
-        report_synthetic_from_base: on synthetic images alone, it starts from the language model
-            without LLaVA-Rad's adapter, and from LLaVA-Rad's pretrained projector; `sound`
-            continues the released LLaVA-Rad, as the paper says.
-        report_stored_question: the second stage asks the question that stands in the annotations,
-            without the indication, and only the test asks as LLaVA-Rad does; `sound` trains with
-            the question that it tests with.
+        report_synthetic_from_base: a report generator trained on synthetic images alone starts from
+            the language model without LLaVA-Rad's adapter, and from LLaVA-Rad's pretrained
+            projector; `sound` continues the released LLaVA-Rad, as the paper says.
+        report_stored_question: the second stage asks the question of the annotations, without the
+            indication, and only the test asks LLaVA-Rad's question; `sound` asks the same question
+            in training and test.
     """
 
     fidelity_squash_299: bool = False

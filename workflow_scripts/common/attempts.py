@@ -1,17 +1,17 @@
-"""Attempts at one job: each writes its progress to a folder of its own, and the newest goes on.
+"""Attempts at one job: each writes its progress to its own folder, and only the newest goes on.
 
-A job that Snakemake has given up (its node was lost, say) may still be running when its retry
-starts. Nothing can lock it out: NFS and Lustre have no locks or appends to rely on everywhere. But
-`mkdir`, `rename` and `link` are atomic on all of them, and a folder with a random name is never
-made twice. So an attempt
+A job that Snakemake has given up (because its node was lost, say) may still be running when its
+retry starts. No lock can keep it out: NFS and Lustre do not support locks and appends reliably
+everywhere. But `mkdir`, `rename` and `link` are atomic on all of them, and a folder with a random
+name is never created twice. So an attempt
 
-- begins a folder `attempt-{number}-{random}` in the progress folder, its number above all there;
-- links what an earlier attempt left whole into its own folder, then takes the earlier ones away;
-- looks, before it writes or publishes anything, whether its own is still there and the newest;
-  if not, it ends with an error and leaves everything as it is.
+- creates a folder `attempt-{number}-{random}` in the progress folder, with the highest number;
+- links finished files of earlier attempts into its own folder, then removes the earlier folders;
+- checks, before it writes or publishes anything, that its folder still exists and is the newest.
+  If not, it ends with an error and leaves everything as it is.
 
-A folder is taken away by renaming it, and no writer makes it again: what is left of an earlier
-attempt has nowhere to write from then on.
+A folder is removed by renaming it first, and no writer creates it again. So an earlier attempt that
+is still running has nowhere left to write.
 """
 
 import logging
@@ -35,19 +35,19 @@ _TRIES: Final = 100
 class Attempt:
     """One process's attempt at a job, and its folder.
 
-    Of a job in several processes, the main one alone makes an attempt; others may join it.
+    In a job with several processes, only the main process makes an attempt; others may join it.
 
     Attributes:
-        folder: where this attempt writes. Write only inside `writing()`, whole files and folders
-            alone, and without making a missing parent (`make_parents=False`): a folder that has
-            been taken away must stay away.
+        folder: where this attempt writes. Write only inside `writing()`, only whole files and
+            folders, and never create a missing parent (`make_parents=False`): a folder that was
+            removed must stay away.
         progress: the progress folder of the job, which all attempts share.
     """
 
     def __init__(self, progress: Path):
         self.progress = progress
         for _ in range(_TRIES):
-            # An earlier attempt that ends just now may take the progress folder away in between.
+            # An earlier attempt that is just ending may remove the progress folder in between.
             with suppress(FileNotFoundError):
                 progress.mkdir(parents=True, exist_ok=True, mode=0o700)
                 number = 1 + max(map(_number, _attempts(progress)), default=0)
@@ -73,10 +73,10 @@ class Attempt:
         return found[::-1]
 
     def check(self) -> None:
-        """Refuse to go on when a newer attempt has begun, or this one's folder is gone.
+        """Raise if a newer attempt has begun or this one's folder is gone.
 
         Raises:
-            InputError: it names the attempt that took over.
+            InputError: another attempt took over; the message names it where it is known.
         """
         newer = [path for path in _attempts(self.progress) if path.name > self.folder.name]
         if newer:
@@ -97,30 +97,30 @@ class Attempt:
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
-        """Yield the attempt's folder to write one checkpoint into; then drop earlier attempts.
+        """Yield the attempt's folder to write one checkpoint to; then remove earlier attempts.
 
         Raises:
-            InputError: another attempt took over, before or meanwhile.
+            InputError: another attempt took over, before or during the write.
         """
         self.check()
         try:
             yield self.folder
         except Exception:
-            self.check()  # a folder that was taken away says more than the write that failed
+            self.check()  # a removed folder explains the failure better than the failed write
             raise
         self._remove_earlier()
 
     def adopt(self, path: Path) -> Path:
-        """Link a file or folder that an earlier attempt wrote whole to its place in this one's.
+        """Link a finished file or folder of an earlier attempt into this attempt's folder.
 
         Args:
-            path: directly in the folder of one of `earlier()`; a folder holds files alone.
+            path: directly in a folder of `earlier()`; a folder holds files only.
 
         Returns:
             Its path in this attempt's folder.
 
         Raises:
-            FileNotFoundError: the earlier attempt, still alive, has just removed it.
+            FileNotFoundError: the earlier attempt is still running and has just removed it.
             InputError: another attempt took over.
         """
         target = self.folder / path.name
@@ -134,15 +134,15 @@ class Attempt:
         return target
 
     def keep(self) -> None:
-        """Take earlier attempts away, now that what was adopted of them has proved whole."""
+        """Remove earlier attempts, once the caller has checked what it adopted from them."""
         self.check()
         self._remove_earlier()
 
     def inherit(self) -> None:
-        """Adopt all that earlier attempts wrote, the newest of each name, and take them away.
+        """Adopt the newest file of each name from earlier attempts, then remove those attempts.
 
-        For what is whole or worthless by itself; `adopt` and `keep` are for what must be looked at
-        before what came before it may go.
+        This suits files that are replaced as a whole. Where a newer file must be checked before the
+        older ones may be removed, use `adopt` and `keep`.
 
         Raises:
             InputError: another attempt took over.
@@ -155,24 +155,24 @@ class Attempt:
         self.keep()
 
     def end(self) -> None:
-        """Remove the progress folder; where a newer attempt has begun, only what is not its own."""
+        """Remove the progress folder; if a newer attempt has begun, leave its files in place."""
         self._remove_earlier()
         _remove(self.folder)
         if not _attempts(self.progress):
             for rest in [*self.progress.iterdir()] if self.progress.is_dir() else []:
                 _remove(rest)
-        with suppress(OSError):  # an attempt has begun in this moment
+        with suppress(OSError):  # another attempt has just begun
             self.progress.rmdir()
 
     def _remove_earlier(self) -> None:
         for path in self.earlier():
             _remove(path)
-        for rest in self.progress.glob(f"{_REMOVED}*"):  # of an attempt killed while it removed
+        for rest in self.progress.glob(f"{_REMOVED}*"):  # from an attempt killed while removing
             shutil.rmtree(rest, ignore_errors=True)
 
 
 def _whole(folder: Path) -> list[Path]:
-    """Return what an attempt finished writing; what it had begun to write has hidden names."""
+    """Return the finished files and folders of an attempt; unfinished ones have hidden names."""
     try:
         return [path for path in folder.iterdir() if not path.name.startswith(".")]
     except FileNotFoundError:
@@ -185,7 +185,7 @@ def _attempts(progress: Path) -> list[Path]:
         names = [path.name for path in progress.iterdir()]
     except FileNotFoundError:
         return []
-    # Of two that began at the same moment both have the same number, and the name decides.
+    # Two attempts that begin at the same moment have the same number; then the name decides.
     return [progress / name for name in sorted(names) if name.startswith(_PREFIX)]
 
 
@@ -195,8 +195,8 @@ def _number(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    # Renamed first: in the same moment its writer finds it gone. To remove it file by file would
-    # leave time to write new ones into it.
+    # Renaming takes the folder from its writer at once. Removing it file by file would leave the
+    # writer time to add new files.
     removed = path.with_name(f"{_REMOVED}{uuid.uuid4().hex}")
     with suppress(FileNotFoundError):
         path.rename(removed)

@@ -1,4 +1,4 @@
-"""Weight files: read without running code in them, and checked before they are trusted."""
+"""Weight files: read without running code in them, and checked before they are used."""
 
 import json
 import math
@@ -25,17 +25,18 @@ _BITS = {
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     "F4": 4,
 }
-"""Bits of one value, by the type's name in a safetensors header."""
+"""Bits of one value, by the name of its type in a safetensors header."""
 
 _HEADERS_ONLY: ContextVar[bool] = ContextVar("headers_only", default=False)
 
 
 @contextmanager
 def headers_only() -> Iterator[None]:
-    """Within it, weights are read without their values: names and shapes, on torch's meta device.
+    """Read weights without their values inside this context: only names and shapes.
 
-    What loads networks by `load_state`, `load_exactly` and `load_component` then builds them with
-    every key checked, in seconds and without their memory. They cannot compute.
+    Code that loads networks through `load_state`, `load_exactly` and `load_component` then builds
+    them on torch's meta device. Every key is checked, within seconds and without memory for the
+    values. Such networks cannot compute.
     """
     token = _HEADERS_ONLY.set(True)
     try:
@@ -45,25 +46,27 @@ def headers_only() -> Iterator[None]:
 
 
 def reads_headers_only() -> bool:
-    """Return whether weights are read without their values, see `headers_only`."""
+    """Return whether the caller is inside `headers_only`."""
     return _HEADERS_ONLY.get()
 
 
 def build_device() -> Any:
-    """Return a context in which networks are built: within `headers_only`, on the meta device."""
+    """Return the context to build networks in: the meta device inside `headers_only`."""
     import torch
 
     return torch.device("meta") if reads_headers_only() else nullcontext()
 
 
 def check_weight_file(path: str | Path) -> None:
-    """Check that a weight file is there and whole, without importing torch or reading tensors.
+    """Check that a weight file exists and is whole, without importing torch or reading tensors.
 
-    Safetensors: the header parses and its offsets end where the file ends. `.pt`, `.pth`, `.bin`,
-    `.ckpt`: a readable zip archive with a pickle inside, or a legacy torch pickle.
+    The header of a safetensors file must parse, and its offsets must end where the file ends. A
+    `.pt`, `.pth`, `.bin` or `.ckpt` file must be a readable zip archive with a pickle inside, or a
+    legacy torch pickle.
 
     Raises:
-        InputError: missing, empty, a Git LFS pointer, a web page, truncated, or no weight file.
+        InputError: the file is missing, empty, truncated, a Git LFS pointer, a web page, or not a
+            weight file.
     """
     path = Path(path)
     if not path.is_file():
@@ -98,12 +101,12 @@ def check_weight_file(path: str | Path) -> None:
 
 
 def refuse_remote_code(folder: str | Path, remedy: str) -> None:
-    """Refuse a folder of which a JSON file asks for code of its own (`auto_map`).
+    """Refuse a model folder in which a JSON file asks for code from the folder (`auto_map`).
 
-    For a folder that a package will read: some packages run such code unasked.
+    Check folders that a third-party package will read: some packages run such code unasked.
 
     Raises:
-        InputError: one does, or is not readable.
+        InputError: a JSON file asks for code, or cannot be read.
     """
     for path in sorted(Path(folder).rglob("*.json")):
         try:
@@ -118,7 +121,7 @@ def safetensors_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """Return the tensor shapes of a safetensors file, from its header alone.
 
     Raises:
-        InputError: the header does not parse or the file is not as long as it says.
+        InputError: the header does not parse, or the file's length is not what it says.
     """
     return {name: tuple(entry["shape"]) for name, entry in _safetensors_header(Path(path)).items()}
 
@@ -126,8 +129,9 @@ def safetensors_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 def _safetensors_header(path: Path) -> dict[str, Any]:
     """Return the entries of a safetensors header: `dtype`, `shape` and `data_offsets` by tensor.
 
-    They are checked to say what the library that reads the tensors takes, which itself says it
-    without a file's name: each as long as its type and shape, one behind the other, to the end.
+    Every tensor must be as long as its type and shape say, and the tensors must follow one another
+    without gaps to the end of the file. The safetensors library checks the same, but its errors do
+    not name the file.
     """
     try:
         size = path.stat().st_size
@@ -177,10 +181,10 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def load_state(path: str | Path) -> dict[str, Any]:
     """Load a state dict on the CPU: safetensors, or a torch file with `weights_only=True`.
 
-    Within `headers_only`, the tensors have no values.
+    Inside `headers_only` the tensors have no values.
 
     Raises:
-        InputError: the file is damaged, or holds anything but tensors (a pickled model object).
+        InputError: the file is damaged, or holds other things than tensors (a pickled model).
     """
     check_weight_file(path)
     path = Path(path)
@@ -212,7 +216,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
 
 
 def load_exactly(module: Any, state: Mapping[str, Any], path: str | Path) -> None:
-    """Load a state dict into a module; every key must be there, fit, and be wanted.
+    """Load a state dict into a module whose keys and shapes it must match exactly.
 
     Args:
         module: the `torch.nn.Module` that takes the weights.
@@ -220,7 +224,7 @@ def load_exactly(module: Any, state: Mapping[str, Any], path: str | Path) -> Non
         path: the file they come from, for the error.
 
     Raises:
-        InputError: missing keys, unexpected keys or other shapes, all named.
+        InputError: keys are missing or unexpected, or types or shapes differ; all are named.
     """
     import torch
 
@@ -257,7 +261,7 @@ def load_exactly(module: Any, state: Mapping[str, Any], path: str | Path) -> Non
 
 
 def _without_values(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Return tensors on the meta device: floats of any length as float32, others as bytes."""
+    """Return tensors on the meta device, all floating-point types as float32, others as uint8."""
     import torch
 
     return {

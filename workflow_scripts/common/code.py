@@ -1,9 +1,9 @@
-"""Which of the project's files a script's results depend on, and what they say.
+"""The project's files that a script's results depend on, and a digest of each.
 
-A script depends on the modules that it imports, at its top or within a function, on what those
-import, and on the data files that they name. A package that looks for its own modules
-(`pkgutil.iter_modules(__path__)`) imports all of them. Comments, docstrings and blank lines are no
-part of what a module says: editing them changes no digest.
+A script depends on the modules that it imports, at its top or within a function, on their imports,
+and on the data files that all of them name. A package that looks for its own modules
+(`pkgutil.iter_modules(__path__)`) imports all of them. Comments, docstrings and blank lines do not
+count: editing them changes no digest.
 """
 
 import ast
@@ -25,7 +25,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 """The checkout that this file lies in."""
 
 _KNOWN: Final = {"path", "imports", "names", "digest", "finds"}
-"""What is kept of a file."""
+"""The keys of a cache entry, one for each file."""
 
 
 class Code:
@@ -33,8 +33,8 @@ class Code:
 
     Args:
         root: folder that holds the package `workflow_scripts`.
-        known: JSON file that keeps what was read of each file, by the SHA-256 of its bytes. It
-            saves parsing and may be deleted at any time; None keeps nothing.
+        known: JSON file that caches what was parsed, by the SHA-256 of each file's path and bytes.
+            It may be deleted at any time; None caches nothing.
     """
 
     def __init__(self, root: Path, known: Path | None = None) -> None:
@@ -53,20 +53,20 @@ class Code:
             modules: names below `workflow_scripts`, such as `fidelity.score`.
 
         Raises:
-            ValueError: there is no such module.
+            ValueError: a module does not exist.
         """
-        found: set[str] = set()
+        reached: set[str] = set()
         waiting = [f"{PACKAGE}.{name}" for name in modules]
         for name in waiting:
             if self._path_of(name) is None:
                 raise ValueError(f"there is no module {name}")
         while waiting:
             path = self._path_of(waiting.pop())
-            if path is not None and path not in found:
-                said = self._module(path)
-                found.update((path, *said["data"]))
-                waiting += said["imports"]
-        return sorted(found)
+            if path is not None and path not in reached:
+                parsed = self._module(path)
+                reached.update((path, *parsed["data"]))
+                waiting += parsed["imports"]
+        return sorted(reached)
 
     def digests(self, *modules: str) -> list[str]:
         """Return `file digest` for every file that modules depend on, sorted by file.
@@ -95,31 +95,31 @@ class Code:
         return self._paths[name]
 
     def _module(self, path: str) -> dict[str, Any]:
-        """Return what is known of a module: its digest, imports and data files."""
+        """Return the digest, the imports and the data files of a module."""
         if path not in self._modules:
             source = (self._root / path).read_bytes()
             key = hashlib.sha256(path.encode() + b"\0" + source).hexdigest()
-            said = self._used[key] = self._known.get(key) or _parse(source, path)
+            parsed = self._used[key] = self._known.get(key) or _parse(source, path)
             folder = Path(path).parent
             if folder not in self._beside:
                 self._beside[folder] = _data_beside(self._root, folder)
-            data = [file for name in said["names"] for file in self._beside[folder].get(name, ())]
-            # Importing a.b.c runs a and a.b, too; of `from a import b`, b may be no module.
+            data = [file for name in parsed["names"] for file in self._beside[folder].get(name, ())]
+            # Importing a.b.c runs a and a.b, too. In `from a import b`, b need not be a module.
             name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-            named = [name, *said["imports"]]
-            if said["finds"]:
+            named = [name, *parsed["imports"]]
+            if parsed["finds"]:
                 named += [f"{name}.{file.stem}" for file in (self._root / folder).glob("*.py")]
             targets = {x for target in named for x in lineage(target)}
             imports = [x for x in targets if self._path_of(x) is not None]
-            self._modules[path] = {**said, "data": data, "imports": imports}
+            self._modules[path] = {**parsed, "data": data, "imports": imports}
         return self._modules[path]
 
     def _keep(self) -> None:
-        """Keep what was read, for the next process, in place of what was known of these files."""
+        """Update the cache, with new entries in place of older ones of the same files."""
         if self._known_path is None or self._used.keys() <= self._known.keys():
             return
-        read = {said["path"] for said in self._used.values()}
-        others = {key: said for key, said in self._known.items() if said["path"] not in read}
+        read = {entry["path"] for entry in self._used.values()}
+        others = {key: entry for key, entry in self._known.items() if entry["path"] not in read}
         self._known = others | self._used
         temporary = self._known_path.with_name(f"{self._known_path.name}.{os.getpid()}")
         with contextlib.suppress(OSError):  # it only saves parsing
@@ -131,7 +131,7 @@ class Code:
 def own_digests(*modules: str) -> list[str]:
     """Return `file digest` for every file of this checkout that modules depend on.
 
-    For keys of what a killed run left: what other code made is not continued.
+    They are part of a checkpoint's key, so that a killed run is not continued by other code.
 
     Raises:
         ValueError: there is no such module.
@@ -149,7 +149,7 @@ def _parse(source: bytes, path: str) -> dict[str, Any]:
 
 
 def digest_of(tree: ast.Module) -> str:
-    """Return a digest of what a module says: of its syntax tree without docstrings."""
+    """Return a digest of a module's syntax tree without docstrings."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
@@ -158,14 +158,14 @@ def digest_of(tree: ast.Module) -> str:
 
 
 def lineage(name: str) -> Iterator[str]:
-    """Yield the packages that a module lies in, from the outermost on, and the module."""
+    """Yield the packages that hold a module, from the outermost on, and the module itself."""
     parts = name.split(".")
     for length in range(1, len(parts) + 1):
         yield ".".join(parts[:length])
 
 
 def _is_text(node: ast.stmt) -> bool:
-    """Whether a statement is a string alone: a docstring, also one below an assignment."""
+    """Return whether a statement is only a string: a docstring, also one below an assignment."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
@@ -176,7 +176,8 @@ def _is_text(node: ast.stmt) -> bool:
 def _imports(tree: ast.Module, path: str) -> Iterator[str]:
     """Yield the modules of the project that a module may import, wherever in it.
 
-    `from a import b` may mean a module `b`: it is among them. What only type checkers read is not.
+    `from a import b` may mean a module `b`, so `a.b` is included. Imports for type checkers alone
+    are not.
     """
     waiting: list[ast.AST] = [tree]
     while waiting:
@@ -196,12 +197,12 @@ def _imports(tree: ast.Module, path: str) -> Iterator[str]:
 
 
 def _finds_modules(node: ast.AST) -> bool:
-    """Whether this is a package's search for its own modules."""
+    """Return whether this is a package's search for its own modules."""
     return isinstance(node, ast.Call) and ast.unparse(node) == "pkgutil.iter_modules(__path__)"
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a module is of this project."""
+    """Return whether a module belongs to this project."""
     return name.partition(".")[0] == PACKAGE
 
 
@@ -214,23 +215,23 @@ def _strings(tree: ast.Module) -> Iterator[str]:
 
 
 def _data_beside(root: Path, folder: Path) -> dict[str, list[str]]:
-    """Return the data files of a package by what a module calls them.
+    """Return the data files of a package, by the name that code uses for them.
 
-    A file in the folder by its own name; the files of a folder that is no package by the folder's.
+    A file goes by its own name. Files in a folder that is not a package go by the folder's name.
     """
-    found: dict[str, list[str]] = {}
+    data_files: dict[str, list[str]] = {}
     for path in sorted((root / folder).iterdir()):
         if path.is_file() and path.suffix != ".py":
-            found[path.name] = [path.relative_to(root).as_posix()]
+            data_files[path.name] = [path.relative_to(root).as_posix()]
         elif path.is_dir() and path.name != "__pycache__" and not (path / "__init__.py").exists():
             files = sorted(file for file in path.rglob("*") if file.is_file())
-            found[path.name] = [file.relative_to(root).as_posix() for file in files]
-    return found
+            data_files[path.name] = [file.relative_to(root).as_posix() for file in files]
+    return data_files
 
 
 def _read_known(path: Path | None) -> dict[str, dict[str, Any]]:
     try:
         known = json.loads(path.read_text(encoding="utf-8")) if path else {}
-        return {key: said for key, said in known.items() if said.keys() >= _KNOWN}
+        return {key: entry for key, entry in known.items() if entry.keys() >= _KNOWN}
     except (OSError, ValueError, AttributeError):
         return {}

@@ -1,4 +1,4 @@
-"""The config: validated against its schema before anything is planned.
+"""Validation of the config against its schema, before anything is planned.
 
 `config.schema.yaml` beside this file describes every key, or names the settings class that does
 (settings.py). Errors name the key, say what it is for and what to do. The files that the config
@@ -27,12 +27,12 @@ SETTINGS: Final = "x-settings"
 
 
 def _is_whole(_: Any, value: Any) -> bool:
-    """Return whether a value is written as a whole number: `20.0` is not, for a job's flag."""
+    """Return whether a value is written as a whole number; `20.0` is not, since flags reject it."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_finite(_: Any, value: Any) -> bool:
-    """Return whether a value is a number that can be compared: `.nan` is within every bound."""
+    """Return whether a value is a finite number; `.nan` would pass every bound of the schema."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
@@ -68,7 +68,7 @@ def _assembled(node: Any) -> Any:
 
 
 def validate_config(config: dict[str, Any]) -> None:
-    """Check a config; nothing is changed.
+    """Check a config without changing it.
 
     Raises:
         InputError: every fault found, each with its key, what the key is for and the remedy.
@@ -89,10 +89,10 @@ def validate_config(config: dict[str, Any]) -> None:
 
 
 def caption_source_of(config: dict[str, Any], model: str | None = None) -> str | None:
-    """Return the source of a model's captions, or of the cohort's own.
+    """Return the source of a model's captions, or that of the cohort's if `model` is None.
 
-    A text of the annotations for `mimic_cxr_jpg`, a column of the table for `image_folder` (None
-    where the cohort maps none).
+    For `mimic_cxr_jpg` it is a text of the annotations. For `image_folder` it is a column of the
+    table, or None where the config maps no caption column.
     """
     cohort = config["cohort"]
     if model is not None and (given := config["models"][model].get("caption_source")):
@@ -115,9 +115,9 @@ _CONTROL_NEEDS: Final = {
 def prompt_sets_of(config: dict[str, Any], model: str) -> list[str]:
     """Return the prompt sets that a model has images of, in the paper's order, `stress` last.
 
-    By default all; without `augment` for a model with captions of its own: they point to other
-    radiographs than the downstream baseline's. The stress set has no radiographs, so controls never
-    have it; an external model has it where `prompt_sets` names it.
+    The default is all of them. A model with captions of its own has no `augment` set by default:
+    its captions belong to other radiographs than the downstream baseline's. The stress set has no
+    radiographs, so controls never have it; an external model has it where `prompt_sets` names it.
     """
     block = config["models"][model]
     left_out = set()

@@ -1,8 +1,8 @@
-"""The config as text: what YAML would take without a word and no validation can see afterwards.
+"""The config as text: faults that YAML accepts silently and that a schema cannot see afterwards.
 
-YAML lets a key stand twice in a mapping and keeps the last value, so a model's block that was
-copied and not renamed replaces the one it was copied from. It reads `1:` and `no:` as keys that are
-no text.
+YAML accepts a key twice in one mapping and keeps the last value, so a model's block that was copied
+and not renamed replaces its original. It reads the keys in `1:` and `no:` as a number and a truth
+value, not as text.
 """
 
 import json
@@ -27,8 +27,8 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     """Read one config file, YAML or JSON.
 
     Raises:
-        InputError: it cannot be read, is empty, holds something else than keys and values, or a
-            mapping of it has a key twice.
+        InputError: the file cannot be read, is empty, is not a mapping, or repeats a key within one
+            mapping.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -60,9 +60,9 @@ def check_config_files(paths: Iterable[str | Path]) -> None:
 
 
 def _repeated_keys(root: yaml.Node | None) -> Iterator[str]:
-    """Yield each key that a mapping has twice, with its place and both lines."""
+    """Yield each repeated key of a mapping, with its place and both line numbers."""
     waiting = [(root, "")]
-    seen: set[int] = set()  # an anchor's node stands wherever its aliases do
+    seen: set[int] = set()  # an anchor and its aliases are one node
     while waiting:
         node, place = waiting.pop(0)
         if id(node) in seen:
@@ -84,12 +84,12 @@ def _repeated_keys(root: yaml.Node | None) -> Iterator[str]:
 
 
 def text_faults(config: object) -> list[str]:
-    """Return what no key of the config may be or hold, whatever it is for; empty where all is well.
+    """Return the faults that no key or value of the config may have; empty where there are none.
 
-    Keys are text. Texts are not empty, and have no braces, which Snakemake takes for wildcards, no
-    line breaks or other control characters, and none that turn the direction of reading; what goes
-    to a model verbatim (`options`) and what separates labels (`separator`) may have any but the
-    null character. Whole numbers fit into 64 bits.
+    Keys are text. Texts are not empty. They have no braces, which Snakemake takes for wildcards, no
+    line breaks or other control characters, and no characters that change the reading direction.
+    Texts that go to a model verbatim (`options`) and separators of labels (`separator`) may hold
+    any character but the null character. Whole numbers fit into 64 bits.
     """
     return list(_text_faults(config, ()))
 

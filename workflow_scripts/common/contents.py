@@ -1,8 +1,8 @@
-"""What files hold, told by digests that are computed once: a touched or copied file says the same.
+"""Digests of file contents, each computed once: a touched or copied file keeps its digest.
 
-Snakemake goes by the times of files above a size, and not at all by what a folder holds. A data
-source's tables are large, weights and images lie in folders, and what follows from them costs
-GPU-weeks: their digests are parameters of the jobs that read them instead.
+Snakemake compares large files by their modification times and does not look into folders. A data
+source's tables are large, weights and images lie in folders, and what depends on them costs
+GPU-weeks. So their digests are parameters of the jobs that read them.
 """
 
 import contextlib
@@ -19,18 +19,19 @@ from typing import Any, Final
 from workflow_scripts.common.files import sha256_of
 
 READERS: Final = 8
-"""Files that are read at a time: a network filesystem answers several faster than one."""
+"""Files that are read in parallel: a network file system serves several faster than one."""
 
 _LONG: Final = 4 << 30
-"""Bytes from which on reading is announced: it takes longer than a user waits for a plan."""
+"""Size in bytes from which reading is announced, because it delays the plan noticeably."""
 
 
 class Contents:
-    """Digests of files, each computed when its size or time of change is another than before.
+    """Digests of files, each recomputed only when the file's size or times have changed.
 
     Args:
-        known: JSON file that keeps the digests by path, size and time, and what subjects held. It
-            saves reading, and remembers what is no longer there; deleted, it is made anew.
+        known: JSON file that caches the digests by path, size and times, and the last answers of
+            `once` and `last`. It saves reading, and remembers files that have been removed. A
+            deleted cache is built anew.
     """
 
     def __init__(self, known: Path) -> None:
@@ -40,7 +41,7 @@ class Contents:
         """Return `name digest` of each file, the digest in 64 hexadecimal digits.
 
         Raises:
-            OSError: there is no such file.
+            OSError: a file does not exist.
         """
         files = [Path(path) for path in paths]
         stamped = list(zip(files, [stamp(file) for file in files], strict=True))
@@ -55,25 +56,25 @@ class Contents:
         return [f"{file.name} {self._kept(_place(file), s)}" for file, s in stamped]
 
     def condensed(self, paths: Iterable[str | Path]) -> str:
-        """Return one digest of many files, as they are named and in their order.
+        """Return one digest of the names and contents of files, in their order.
 
         Raises:
-            OSError: there is no such file.
+            OSError: a file does not exist.
         """
         return digest_of(self.digests(paths))
 
     def once(
         self, subject: str, paths: Iterable[str | Path], tell: Callable[[], Sequence[str]]
     ) -> list[str]:
-        """Return what is told of files, asked again only when they hold something else.
+        """Return the result of reading files, computed again only when their contents change.
 
         Args:
-            subject: tells it from what else is told of the same files.
+            subject: names this result among all results of the same files.
             paths: the files.
-            tell: reads them; what it raises is raised.
+            tell: reads them and returns the lines to keep; its exceptions pass through.
 
         Raises:
-            OSError: there is no such file.
+            OSError: a file does not exist.
         """
         subject = f"{subject}, of files that hold {self.condensed(paths)}"
         kept = self._known.get(subject)
@@ -83,23 +84,23 @@ class Contents:
         return [str(line) for line in kept]
 
     def last(self, subject: str, tell: Callable[[], Sequence[str]]) -> list[str]:
-        """Return what is told of a subject; where its files are gone, what was told of it last.
+        """Return the current description of a subject, or the last one if its files are gone.
 
-        So weights that were removed after a model had been sampled rerun nothing. `missing` where
-        nothing was ever told: preflight says what is missing before a job needs it.
+        So removing weights after a model has been sampled reruns nothing. The answer is `missing`
+        if there has never been one: preflight reports missing files before a job needs them.
 
         Args:
-            subject: names it, among all that this object is asked for.
-            tell: what it holds; OSError where files are gone.
+            subject: names the answer, among all that this object keeps.
+            tell: returns the description; it raises OSError where files are gone.
         """
         subject = f"held by {subject}"
         try:
-            told = list(tell())
+            lines = list(tell())
         except OSError:
             kept = self._known.get(subject)
             return [str(x) for x in kept] if isinstance(kept, list) else ["missing"]
-        self._learn({subject: told})
-        return told
+        self._learn({subject: lines})
+        return lines
 
     @cached_property
     def _known(self) -> dict[str, Any]:
@@ -118,7 +119,7 @@ class Contents:
         return str(kept[3])
 
     def _learn(self, new: dict[str, list[Any]]) -> None:
-        """Keep what is new, beside what other processes have written meanwhile."""
+        """Add new entries to the cache, and keep what other processes have added meanwhile."""
         new = {key: value for key, value in new.items() if self._known.get(key) != value}
         if not new:
             return
@@ -131,25 +132,25 @@ class Contents:
 
 
 def stamp(path: str | Path) -> list[int]:
-    """Return size in bytes and times of modification and change in ns: what tells a change.
+    """Return a file's size in bytes and its modification and change times in ns.
 
     Raises:
-        OSError: there is no such file.
+        OSError: the file does not exist.
     """
     status = Path(path).stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def digest_of(told: Sequence[str]) -> str:
+def digest_of(texts: Sequence[str]) -> str:
     """Return the SHA-256 of texts, in their order, in 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(list(told)).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
 def files_of(path: str | Path) -> list[Path]:
     """Return a file, or the files of a folder, sorted; hidden ones do not count (`sha256_of`).
 
     Raises:
-        OSError: neither is there.
+        OSError: there is neither a file nor a folder.
     """
     path = Path(path)
     if not path.is_dir():

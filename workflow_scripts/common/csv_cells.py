@@ -1,9 +1,9 @@
-"""CSV for machines that a spreadsheet may open, too: no cell of it is run as a formula.
+"""CSV that is safe to open in a spreadsheet: no cell is run as a formula.
 
 Excel, LibreOffice and Google Sheets take a cell that begins with `=`, `+`, `-` or `@` for a
-formula, whatever its quotes. A name, an id or a reason that begins so gets an apostrophe in front,
-as OWASP's page on CSV injection has it; numbers stay numbers. Captions that external models read
-are written verbatim elsewhere: there every character counts.
+formula, even in quotes. A name, an id or a reason that begins so gets an apostrophe in front, as
+OWASP's page on CSV injection recommends; numbers stay numbers. Captions for external models are not
+written by this module: there every character counts.
 """
 
 import csv
@@ -15,7 +15,7 @@ from typing import Final
 import pandas as pd
 
 _NUMBER: Final = re.compile(r"[+-]?(\d[\d,]*\.?\d*|\.\d+)([eE][+-]?\d+)?%?|[+-](inf|nan)")
-_STARTS: Final = "=+-@＝＋－＠"  # the wide ones count in Japanese and Chinese
+_STARTS: Final = "=+-@＝＋－＠"  # Japanese and Chinese spreadsheets run the full-width forms, too
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:

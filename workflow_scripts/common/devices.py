@@ -1,4 +1,4 @@
-"""Which device a job computes on. torch is imported by jobs that compute with it alone."""
+"""The device a job computes on. torch is imported only when a function needs it."""
 
 import os
 from typing import TYPE_CHECKING
@@ -33,8 +33,8 @@ def pick_device(gpus: int) -> "torch.device":
 def accelerator_on(device: "torch.device", mixed_precision: str = "no") -> "Accelerator":
     """Return accelerate's view of this process and its peers, set by its arguments alone.
 
-    accelerate prefers its variables to its arguments (`ACCELERATE_GRADIENT_ACCUMULATION_STEPS`), so
-    there must be none; gradients are accumulated by the training loops themselves.
+    accelerate's environment variables (`ACCELERATE_GRADIENT_ACCUMULATION_STEPS`) override its
+    arguments, so they are removed first. The training loops accumulate gradients themselves.
     """
     remove_from(os.environ)
     from accelerate import Accelerator
@@ -48,7 +48,7 @@ def accelerator_on(device: "torch.device", mixed_precision: str = "no") -> "Acce
 
 
 def check_bf16(mixed_precision: str, device: "torch.device") -> None:
-    """Refuse bf16 on a GPU that has none.
+    """Refuse bf16 on a GPU that does not support it.
 
     Raises:
         InputError: this GPU has no bf16.

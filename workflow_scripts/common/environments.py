@@ -1,4 +1,4 @@
-"""Write the conda forms of the locks, envs/*.yaml, from the locks."""
+"""Write envs/*.yaml, the conda form of the lock files, from the lock files."""
 
 from pathlib import Path
 
@@ -38,13 +38,13 @@ python -m pip install --no-deps \\
 
 def pins(path: Path) -> list[str]:
     """Return the `name==version` lines of a requirements file and of those it refers to."""
-    found = []
+    pinned = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("-r "):
-            found += pins(path.parent / line[3:].strip())
+            pinned += pins(path.parent / line[3:].strip())
         elif line and not line.startswith("#"):
-            found.append(line)
-    return sorted(found, key=str.lower)
+            pinned.append(line)
+    return sorted(pinned, key=str.lower)
 
 
 def conda_environment() -> str:
@@ -54,7 +54,7 @@ def conda_environment() -> str:
 
 
 def reports_environment() -> str:
-    """Return the text of envs/reports.yaml: the core's, under another name."""
+    """Return the text of envs/reports.yaml: the core environment under another name."""
     return _REPORTS_HEAD + conda_environment().removeprefix(_HEAD_COMMENT)
 
 

@@ -42,7 +42,10 @@ class InputError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message; its class where the message says little."""
+    """Return the first line of an exception's message, or its class name if it has none.
+
+    A `LookupError` has its class in front: its message is the missing key alone.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
@@ -50,11 +53,12 @@ def first_line(error: BaseException) -> str:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main function; an `InputError` ends it with its message and exit code 2.
+    """Run a script's main function; bad input or a full disk ends it with exit code 2.
 
-    So does a full disk. Any other exception keeps its traceback: it is a bug or a broken machine.
-    What the script writes is its owner's alone: nearly all of it holds or names patients' images.
-    The last line of a log says what the process took (`tables/attempts.py` reads it).
+    The user then sees one message: what is wrong, where, and what to do. Any other exception keeps
+    its traceback, because it is a bug or a broken machine. Only their owner may read the files that
+    the script creates: nearly all of them hold or name patients' images. The last line of the log
+    gives the time and memory that the process used (`costs/attempts.py` reads it).
     """
     began = time.monotonic()
     os.umask(0o077)
@@ -84,13 +88,14 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def usage_since(began: float) -> tuple[str, float, float, float]:
-    """Return what the process and its ended children took, as the arguments of a logger.
+    """Return what this process and its finished children used, as arguments of a logging call.
 
     Args:
-        began: `time.monotonic()` when it began, seconds.
+        began: `time.monotonic()` at the start of the process, seconds.
 
     Returns:
-        The message, seconds, seconds of CPU, and the largest resident memory of one process (MiB).
+        The message's format, the elapsed seconds, the CPU seconds, and the largest resident memory
+        of one process (MiB).
     """
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(usage.ru_utime + usage.ru_stime for usage in used)
@@ -99,7 +104,11 @@ def usage_since(began: float) -> tuple[str, float, float, float]:
 
 
 def _own_peak(counted: int) -> int:
-    """Return the process's own peak, KiB; what is counted holds that of whoever started it."""
+    """Return the peak resident memory of this process alone, KiB.
+
+    The kernel's count, `counted`, includes the peak of the process that started this one. It is
+    returned only where /proc cannot be read.
+    """
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and their digests."""
+"""Atomic writes of files and folders, and digests of their content."""
 
 import contextlib
 import functools
@@ -19,7 +19,7 @@ import psutil
 from workflow_scripts.common.access import unwritable
 
 _REST_S: Final = 3600
-"""Seconds after which an unfinished file of another machine is a killed job's."""
+"""Age in seconds from which an unfinished file of another machine belongs to a killed job."""
 
 
 @contextmanager
@@ -32,12 +32,14 @@ def whole_file(
 
     Args:
         path: the file.
-        owner_only: nobody else may read it, from its first byte on: it names or shows patients.
-        make_parents: False: its folder is there already, or has been taken away on purpose.
+        owner_only: nobody but the owner may read it, from its first byte on, because it names or
+            shows patients.
+        make_parents: create missing parent folders. False where the folder must exist: one that was
+            removed on purpose must stay away.
 
     Raises:
-        FileNotFoundError: there is no such folder, and none is made.
-        InputError: there is no room, or no right, to write.
+        FileNotFoundError: the parent folder does not exist and `make_parents` is False.
+        InputError: the disk is full, or the user may not write there.
     """
     path = Path(path)
     with _temporary(path, make_parents) as temporary:
@@ -58,11 +60,11 @@ def whole_folder(path: str | Path, make_parents: bool = True) -> Iterator[Path]:
 
     Args:
         path: the folder.
-        make_parents: False: the folder that it lies in is there, or has been taken away on purpose.
+        make_parents: see `whole_file`.
 
     Raises:
-        FileNotFoundError: there is no such folder, and none is made.
-        InputError: there is no room, or no right, to write.
+        FileNotFoundError: the parent folder does not exist and `make_parents` is False.
+        InputError: the disk is full, or the user may not write there.
     """
     path = Path(path)
     with _temporary(path, make_parents) as temporary:
@@ -83,13 +85,14 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name; where the file system has no links to it, copy it.
+    """Hard-link `source` to `target`, or copy it where the file system cannot link the two.
 
-    The two are one file then, so neither may be changed in place: whole files never are.
+    Linked paths share their content, so neither file may be changed in place. Files that
+    `whole_file` writes never are.
 
     Raises:
-        FileExistsError: there is a `target`.
-        FileNotFoundError: there is no `source`, or no folder for `target`.
+        FileExistsError: `target` exists already.
+        FileNotFoundError: `source`, or the folder of `target`, does not exist.
     """
     try:
         os.link(source, target)
@@ -122,7 +125,7 @@ def sha256_of(path: str | Path) -> str:
 
 @contextmanager
 def _temporary(path: Path, make_parents: bool) -> Iterator[Path]:
-    """Yield a name beside `path` to write to; remove what is left there, and say why it failed."""
+    """Yield a temporary path beside `path`; remove it afterwards, and explain a failed write."""
     written = 0
     try:
         temporary = _free_name(path, make_parents)
@@ -143,7 +146,7 @@ def _temporary(path: Path, make_parents: bool) -> Iterator[Path]:
 
 def _free_name(path: Path, make_parents: bool) -> Path:
     # An attempt that Snakemake has given up may still be writing the same output, on this machine
-    # or another: each has a name of its own, and only what a killed one left is removed.
+    # or another. So each attempt uses a name of its own, and only files of dead ones are removed.
     if make_parents:
         path.parent.mkdir(parents=True, exist_ok=True)
     named = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]+)-(\d+)-[0-9a-f]+\.tmp")
@@ -159,9 +162,10 @@ def _free_name(path: Path, make_parents: bool) -> Path:
 
 
 def _is_left_over(rest: Path, machine: str, process: int) -> bool:
-    """Whether nobody writes a temporary file or folder any more.
+    """Return whether a temporary file or folder was abandoned by its writer.
 
-    Of this machine: its process is gone. Of another one: it has not changed for `_REST_S`.
+    A writer on this machine is dead when its process is gone, a writer on another machine when the
+    file has not changed for `_REST_S` seconds.
     """
     if machine == _machine():
         return not psutil.pid_exists(process)
@@ -173,9 +177,9 @@ def _is_left_over(rest: Path, machine: str, process: int) -> bool:
 
 @functools.cache
 def _machine() -> str:
-    """Return what tells this machine, boot and space of process numbers from others."""
+    """Return a short digest that identifies this machine, its boot and its process namespace."""
     names = [socket.gethostname()]
-    with contextlib.suppress(OSError):  # not everywhere
+    with contextlib.suppress(OSError):  # Linux alone has them
         names.append(Path("/proc/sys/kernel/random/boot_id").read_text())
         names.append(str(Path("/proc/self/ns/pid").readlink()))
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]

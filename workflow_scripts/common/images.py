@@ -2,7 +2,7 @@
 
 A shard has the columns `prompt_id`, `image{bytes, path}`, `caption` (what the image was made from;
 for a control, the caption of the radiograph shown) and `source_image_id` (the radiograph that a
-control shows; null for generated images). Its metadata name the jobs that made it.
+control shows; null for generated images). Its metadata list the jobs that made it.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ SHARD_SCHEMA: Final = pa.schema(
 )
 
 _JOBS: Final = "jobs"
-"""The key of a shard's metadata."""
+"""The metadata key under which a shard lists the jobs that made it."""
 
 ROWS_PER_GROUP: Final = 64
 """Rows of one Parquet row group: the unit of lazy reading (some 15 MB of 512-pixel PNGs)."""
@@ -81,18 +81,18 @@ class ImageItem:
 def decode_image(
     source: bytes | Path, name: str, *, keep_gray: bool = False, at_least: int | None = None
 ) -> Image.Image:
-    """Decode an image to 8-bit RGB, turned as its Exif orientation says. See `levels.eight_bits`.
+    """Decode an image to 8-bit RGB in its Exif orientation. See `levels.eight_bits`.
 
     Args:
         source: the file, or its bytes.
         name: what an error calls it.
         keep_gray: return a grayscale image with its one channel (mode L), a third of the bytes.
-        at_least: where both sides have more pixels, a JPEG may be decoded at a half, a quarter or
-            an eighth of them, not below this number: half the time for a film of 2544 x 3056.
+        at_least: lets a JPEG be decoded at a half, a quarter or an eighth of its size, as long as
+            both sides keep this many pixels. It halves the time for a film of 2544 x 3056.
 
     Raises:
-        InputError: the file is missing, truncated or no image, holds several, or does not say what
-            is black and white in it; the message names it.
+        InputError: the file is missing, truncated or not an image, holds several pictures, or does
+            not say which values are black and white; the message names the file.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
@@ -120,13 +120,13 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def gray_if_colourless(image: Image.Image) -> Image.Image:
-    """Return one channel of an RGB image whose three are the same: a third of the bytes."""
+    """Return one channel of an RGB image whose three are equal, else the image unchanged."""
     red, green, blue = image.split()
     return red if red.tobytes() == green.tobytes() == blue.tobytes() else image
 
 
 def is_constant(image: Image.Image) -> bool:
-    """Return whether all pixels of an image have one value: nothing is shown."""
+    """Return whether every channel of an image is constant, so that it shows nothing."""
     extremes = np.asarray(image.getextrema()).reshape(-1, 2)
     return bool((extremes[:, 0] == extremes[:, 1]).all())
 
@@ -149,8 +149,8 @@ def write_shard(
     Args:
         items: the rows.
         path: the file.
-        jobs: what made the images, for each job its device and what `records.slurm_job` says.
-        make_parents: False: see `whole_file`.
+        jobs: the jobs that made the images: for each, its device and what `records.slurm_job` says.
+        make_parents: see `whole_file`.
     """
     count = 0
     with (
@@ -172,7 +172,7 @@ def write_shard(
 
 
 def shard_jobs(path: str | Path) -> list[dict[str, str | None]]:
-    """Return the jobs that made a shard, see `write_shard`; none where it does not say.
+    """Return the jobs that made a shard, see `write_shard`; an empty list if it names none.
 
     Raises:
         InputError: see `read_shards`.
@@ -195,7 +195,7 @@ def read_shards(paths: Sequence[str | Path]) -> Iterator[ImageItem]:
 
 
 def find_in_shards(paths: Sequence[str | Path], ids: set[str]) -> Iterator[ImageItem]:
-    """Iterate over the rows of these prompt ids; only the row groups that hold any are read.
+    """Iterate over the rows of some prompt ids; only row groups that hold any of them are read.
 
     Raises:
         InputError: see `read_shards`.
@@ -243,7 +243,8 @@ def read_shard_ids(paths: Sequence[str | Path]) -> list[str]:
 def shards_sha256(paths: Sequence[str | Path]) -> str:
     """Return the hex digest of shards' images: their ids and bytes, in order.
 
-    Features keep it of the collection that they are of (`collection_sha256`).
+    Feature files keep it to identify the images that they were computed from
+    (`collection_sha256`).
 
     Raises:
         InputError: see `read_shards`.

@@ -3,9 +3,9 @@
     python -m workflow_scripts.common.in_turn \\
         privacy.score --model sd_v1_4 ... --then privacy.score_closest --model sd_v1_4 ...
 
-Each part between `--then` is a module below `workflow_scripts` and the flags that it would be given
-alone. They share the seconds that importing torch takes. The first that fails ends the process;
-what those before it wrote stays.
+Each part between `--then` names a module below `workflow_scripts` and its usual flags. The scripts
+share one process, so torch is imported once. The first script that fails ends the process; the
+outputs of those before it stay.
 """
 
 import importlib

@@ -1,9 +1,10 @@
-"""From what an image file holds to 8 bits, upright and opaque; what cannot be decided is refused.
+"""Conversion of an image file's samples to 8 bits, upright and opaque; ambiguous files are refused.
 
-A file says how many bits a sample has, seldom how many of them are used. Radiographs have 10 to 14
-bits, and are often stored as they are in 16: read as 16, they are black. Nothing in the file tells
-a 12-bit film from a dark one, so that a guess would be wrong for one of them. Whoever knows says it
-in the config, `cohort.bits_used`; the workflow hands it to every job that decodes images.
+A file says how many bits a sample has, but seldom how many of them are used. Radiographs use 10 to
+14 bits, which are often stored unscaled in 16. Read as 16-bit values, such images are nearly black.
+Nothing in the file tells a 12-bit film from a dark 16-bit one, so a guess would be wrong for one of
+them. The user states it in the config (`cohort.bits_used`), and the workflow passes it to every job
+that decodes images.
 """
 
 import os
@@ -15,10 +16,10 @@ from PIL import Image
 from workflow_scripts.common.errors import InputError
 
 _ORIENTATION: Final = 0x0112
-"""The tag of Exif and TIFF (Exif 2.3, 4.6.4)."""
+"""The orientation tag of Exif and TIFF (Exif 2.3, 4.6.4)."""
 
 _PHOTOMETRIC: Final = 0x0106
-"""The tag of TIFF (6.0, section 8)."""
+"""The PhotometricInterpretation tag of TIFF (6.0, section 8)."""
 
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -30,7 +31,7 @@ _TURNS: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 _SCALED: Final = ("PPM", "JPEG2000")
-"""Formats that say their largest value; Pillow brings theirs to 16 bits."""
+"""Formats that state their largest value; Pillow scales their samples to 16 bits."""
 
 _TOP: Final = 65535
 _HALF: Final = 32768
@@ -44,22 +45,22 @@ _SAY: Final = (
 )
 
 BITS_USED: Final = "CHEXGENBENCH_BITS_USED"
-"""Environment variable: how many bits of 16 are used, see `bits_used`. Where a printed command is
-run by hand without it, a film that reaches the upper half is read as one of 16 bits, and one that
-does not is refused."""
+"""The environment variable that says how many of 16 bits are used, see `bits_used`. Without it, as
+when a printed command is run by hand, an image whose values reach the upper half is read as 16
+bits, and any other 16-bit image is refused."""
 
 BITS: Final = range(9, 16)
 
 LONGEST: Final = 32
-"""How many times its shorter side an image's longer one may be: scaled to 512 pixels on the shorter
-side, one of 1 x 20000 would take 5 GB."""
+"""The largest allowed ratio of an image's longer side to its shorter one. Scaled to 512 pixels on
+the shorter side, an image of 1 x 20000 pixels would take 5 GB."""
 
 
 def bits_used() -> int | None:
-    """Return how many bits the samples of images that are stored in 16 use; None where all 16 are.
+    """Return how many bits of a 16-bit sample are used; None where all 16 are.
 
     Raises:
-        InputError: the environment variable `BITS_USED` is no number of `BITS`.
+        InputError: the environment variable `BITS_USED` is not a whole number in `BITS`.
     """
     said = os.environ.get(BITS_USED, "")
     if not said:
@@ -74,14 +75,14 @@ def bits_used() -> int | None:
 
 
 def said_of_bits() -> dict[str, str]:
-    """Return what a digest of decoded images' contents adds; nothing where all 16 bits are used."""
+    """Return the setting that a digest of decoded images must include; empty for all 16 bits."""
     bits = bits_used()
     return {} if bits is None else {"bits_used": str(bits)}
 
 
 def stored_as(image: Image.Image) -> str:
     """Return how an opened image's samples are stored (`L`, `RGB;16B`, `I;12`), before loading."""
-    tiles = getattr(image, "tile", ())  # of an image from a file alone
+    tiles = getattr(image, "tile", ())  # only an image opened from a file has any
     if not tiles:
         return ""
     arguments = tiles[0][3]
@@ -91,9 +92,9 @@ def stored_as(image: Image.Image) -> str:
 def eight_bits(image: Image.Image, stored: str, name: str) -> Image.Image:
     """Return a loaded image in 8 bits per channel, gray (L) or in colour (RGB).
 
-    16 bits of gray are scaled by 1/257 (65535 becomes 255), 12 bits that the file declares by
-    255/4095, and likewise where `bits_used` says that 12 of 16 are; of a TIFF in which 0 is white
-    they are inverted. 8 bits stay as they are, bit for bit.
+    16-bit gray is scaled by 1/257 (65535 becomes 255). 12-bit gray is scaled by 255/4095, whether
+    the file declares 12 bits or `bits_used` says so. A TIFF in which 0 is white is inverted. 8-bit
+    samples stay as they are, bit for bit.
 
     Args:
         image: loaded.
@@ -101,9 +102,9 @@ def eight_bits(image: Image.Image, stored: str, name: str) -> Image.Image:
         name: what an error calls it.
 
     Raises:
-        InputError: 16 bits of which the upper half is never used though `bits_used` says nothing,
-            or of which more are used than it says; more than 16 bits, signed or floating-point
-            values, or pixels that are transparent.
+        InputError: the samples have 16 bits, but their upper half is never used and `bits_used` is
+            not set, or a value exceeds what `bits_used` allows; they have more than 16 bits, a sign
+            or a floating point; or pixels are transparent.
     """
     if image.mode in ("L", "RGB") and ";16" not in stored and not image.has_transparency_data:
         return image.copy()
@@ -139,16 +140,16 @@ def eight_bits(image: Image.Image, stored: str, name: str) -> Image.Image:
 
 
 def require_one_picture(image: Image.Image, name: str) -> None:
-    """Refuse a file of several pictures, and one that is a strip: no radiograph is.
+    """Refuse a file with several pictures, and a strip too narrow to be a radiograph.
 
-    Of a camera's MPO the first picture is the photograph, the others are previews.
+    A camera's MPO file is accepted: its first picture is the photograph, the others are previews.
 
     Args:
         image: opened, before it is loaded.
         name: what an error calls it.
 
     Raises:
-        InputError: it is one of both.
+        InputError: the file is one of the two.
     """
     pictures = getattr(image, "n_frames", 1)
     if pictures > 1 and image.format != "MPO":
@@ -166,27 +167,27 @@ def require_one_picture(image: Image.Image, name: str) -> None:
 
 
 def upright(shown: Image.Image, source: Image.Image) -> Image.Image:
-    """Return an image turned as the Exif orientation of the file that it is of says.
+    """Return an image rotated or mirrored as the Exif orientation of its file says.
 
     Args:
         shown: the file's pixels.
-        source: the file, loaded; what it does not say, or not legibly, turns nothing.
+        source: the file, loaded; a missing or unreadable orientation changes nothing.
     """
     try:
         orientation = source.getexif().get(_ORIENTATION)
-    except Exception:  # over any bytes
+    except Exception:  # Pillow may raise anything on malformed Exif bytes
         return shown
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     return shown if turn is None else shown.transpose(turn)
 
 
 def _white_is_zero(image: Image.Image) -> bool:
-    """Return whether a TIFF says that 0 is white; Pillow inverts 8 bits of it, but not 16."""
+    """Return whether 0 is white in a TIFF; Pillow inverts such 8-bit samples, not 16-bit ones."""
     return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
 
 
 def _white_level(largest: int, name: str) -> int:
-    """Return the value of 16 bits that is white: of the bits that the config names, or of all."""
+    """Return the 16-bit value of white: the largest that the bits in use (`bits_used`) can hold."""
     bits = bits_used()
     if bits is not None:
         top = 2**bits - 1
@@ -211,8 +212,9 @@ def _white_level(largest: int, name: str) -> int:
 def _opaque(image: Image.Image, name: str) -> Image.Image:
     """Drop an alpha channel that hides nothing.
 
-    One that does is refused: what stands under a transparent pixel is any value, often black, and
-    which background was meant nobody says; a radiograph on black and one on white are two.
+    An image with transparent pixels is refused. The value stored under a transparent pixel is
+    arbitrary, often black, and nothing says which background was meant: a radiograph on black and
+    the same one on white are two different images.
     """
     with_alpha = image.convert("RGBA")
     alpha = np.asarray(with_alpha.getchannel("A"))

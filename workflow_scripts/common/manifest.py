@@ -1,7 +1,7 @@
 """The manifest (one row per radiograph) and the prompt set: schema, reading, writing.
 
-Every stage exchanges these two tables, as Parquet. The schema is checked on every write and on
-every read, so that a fault shows where it arises.
+All stages exchange these two tables as Parquet. The schema is checked on every write and every
+read, so that a fault shows where it arises.
 """
 
 from collections.abc import Iterable
@@ -49,10 +49,10 @@ TEMPLATE: Final = "template"
 
 _FINDING_FIELDS = [pa.field(name, pa.int8()) for name in FINDINGS]
 
-# `site`: the hospital or data set that a radiograph comes from; null where the cohort has one.
-# `indication`: why the study was asked for, on one line; null where nobody says.
-# `report`: the radiologist's own words, which generated reports are compared with; null where the
-# caption is a rewriting and the words themselves are not there.
+# `site`: the hospital or data set that a radiograph comes from; null if the cohort has only one.
+# `indication`: the reason for the examination, on one line; null if it is not known.
+# `report`: the radiologist's own words, which generated reports are compared with; null if only a
+# rewritten caption is available.
 MANIFEST_SCHEMA: Final = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -127,8 +127,8 @@ def scored_prompts(prompts: pd.DataFrame, protocol: str) -> pd.DataFrame:
     """Return the prompts of a set that a protocol scores, in their order.
 
     An image may have two wordings of one report. The published test set holds both, so
-    `as_published` scores both; `sound` scores each image's caption alone, for two wordings of one
-    report are no two reports.
+    `as_published` scores both. `sound` scores each image's caption alone, because two wordings of
+    one report are not two reports.
 
     Args:
         prompts: a prompt set.

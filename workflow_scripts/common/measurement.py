@@ -1,7 +1,7 @@
-"""Metrics, and what every stage measured of them: one long table with a row for each value.
+"""Metrics, and the long table of measurements: one row for each measured value.
 
-Stages write records (`common/records.py`), a file for each model and metric family. Joined, they
-are one table, which tables, figures, the report and people who plot read.
+Stages write records (`common/records.py`), one file for each model and metric family. Joined, they
+form one table, which the tables, the figures, the report and users' own plots read.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,18 +17,18 @@ from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.records import Record
 
 ARROWS: Final = {"higher": "↑", "lower": "↓", "none": ""}
-"""Which way is better, for readers."""
+"""The sign that tells readers which direction is better."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What is measured, declared where it is computed.
+    """One metric, declared in the module that computes it.
 
     Attributes:
-        key: its name in records and specs, lower case.
-        label: for readers.
+        key: its name in records and table specs, lower case.
+        label: its name for readers.
         direction: `higher` or `lower` is better; `none` where neither is.
-        decimals: digits after the point, for readers; None writes a number as short as it is.
+        decimals: digits after the decimal point for readers; None does not round.
         counts: what `n` and `n_reference` count.
     """
 
@@ -40,7 +40,7 @@ class Metric:
 
     @property
     def header(self) -> str:
-        """The label and which way is better."""
+        """The label, with an arrow in the better direction."""
         return f"{self.label} {ARROWS[self.direction]}".strip()
 
 
@@ -49,22 +49,22 @@ class Measurement:
     """One row of the long table.
 
     Attributes:
-        stage: that measured it.
-        model: its key in the config; `real` for real data alone.
-        family: of the record: the encoder of fidelity, the kind of privacy score, or the task and
-            setting of downstream (`classification/augmented`).
+        stage: the stage that measured it.
+        model: the model's key in the config; `real` for real data alone.
+        family: the record's metric family: fidelity's encoder, the kind of privacy score, or the
+            downstream task and setting (`classification/augmented`).
         protocol: `sound` or `as_published`.
-        metric: its key.
+        metric: the metric's key.
         subset: `all`, or one of the 14 findings.
         value: a finite number; None where it cannot be computed (`reason` says why).
         low: lower bound of its interval; None where there is no interval.
-        high: upper bound.
-        interval_kind: what the bounds are (`bootstrap 95% over patients`).
-        n: how many generated images, prompts or test images it rests on; None of what is derived
-            from other measurements and rests on no count of its own.
-        n_reference: how many reference images it was compared with, where there are any.
+        high: upper bound of its interval.
+        interval_kind: how the interval was computed (`bootstrap 95% over patients`).
+        n: number of generated images, prompts or test images behind the value; None for a value
+            that is derived from other measurements.
+        n_reference: number of reference images; None where there are none.
         direction: `higher` or `lower` is better; `none` where neither is.
-        p: of a gain, see `records.Value.p`.
+        p: p-value of a gain, see `records.Value.p`.
         reason: why `value` is None.
     """
 
@@ -105,27 +105,27 @@ _SCHEMA: Final = pa.schema(
 
 
 class Measurements:
-    """The long table, found by what its rows say.
+    """The long table, with a look-up by stage, family, model, metric and subset.
 
     Args:
-        rows: in any order; they are kept in it.
-        protocol: whose rows are found where no protocol is asked for.
+        rows: the measurements, in any order; the order is kept.
+        protocol: the protocol that `has` and `find` use if none is given.
     """
 
     def __init__(self, rows: Iterable[Measurement], protocol: str) -> None:
         self.rows: Final = tuple(rows)
         self.protocol: Final = protocol
-        self._found: dict[tuple[str, ...], dict[tuple[str, str], Measurement]] = {}
+        self._index: dict[tuple[str, ...], dict[tuple[str, str], Measurement]] = {}
         for row in self.rows:
             place = (row.stage, row.family, row.model, row.protocol)
-            self._found.setdefault(place, {})[row.metric, row.subset] = row
+            self._index.setdefault(place, {})[row.metric, row.subset] = row
 
     def __iter__(self) -> Iterator[Measurement]:
         return iter(self.rows)
 
     def has(self, stage: str, family: str, model: str, protocol: str | None = None) -> bool:
-        """Return whether anything was measured there."""
-        return (stage, family, model, protocol or self.protocol) in self._found
+        """Return whether there is any measurement of a stage, family and model."""
+        return (stage, family, model, protocol or self.protocol) in self._index
 
     def find(
         self,
@@ -138,7 +138,7 @@ class Measurements:
     ) -> Measurement | None:
         """Return one row, or None where there is none."""
         place = (stage, family, model, protocol or self.protocol)
-        return self._found.get(place, {}).get((metric, subset))
+        return self._index.get(place, {}).get((metric, subset))
 
 
 def measurements_of(record: Record) -> list[Measurement]:
@@ -179,11 +179,11 @@ def read_measurements(path: str | Path, protocol: str) -> Measurements:
     """Read the long table.
 
     Args:
-        path: of the Parquet file.
+        path: the Parquet file.
         protocol: see `Measurements`.
 
     Raises:
-        InputError: it is missing, damaged or lacks a column.
+        InputError: the file is missing, damaged or lacks a column.
     """
     try:
         table = pq.read_table(path, columns=_SCHEMA.names, schema=_SCHEMA)

@@ -1,8 +1,8 @@
 """Files of pickled objects, read without running code that they hold or name.
 
-Unpickling an object can run any code that its author put there. Here it runs none: of all that the
-file names, only what tensors are made of is called; every other class or function is replaced by an
-empty shell that keeps what it is given. The library whose objects they were is not needed.
+Unpickling an object can run any code that its author put there. Here it runs none: only the classes
+and functions that tensors are made of are called, and an empty shell that keeps its state replaces
+every other class or function. The library that wrote the objects is not needed.
 """
 
 import pickle
@@ -39,7 +39,7 @@ _TENSOR_PARTS: Final = {
     ("builtins", "object"),
     *(("torch", f"{kind}Storage") for kind in _KINDS),
 }
-"""All that is called while the file is read; none of it runs code of the file."""
+"""The only names that are called while the file is read; none of them runs code of the file."""
 
 
 class _Shell:
@@ -67,7 +67,7 @@ class _Shell:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        # Python 2 named it otherwise.
+        # Files written by Python 2 use its module names.
         module = "builtins" if module == "__builtin__" else module
         module = "copyreg" if module == "copy_reg" else module
         if (module, name) in _TENSOR_PARTS:
@@ -80,12 +80,12 @@ def _load(file: Any, **kwargs: Any) -> Any:
 
 
 def read_shells(path: Path) -> Any:
-    """Return what a torch file of pickled objects holds: tensors, containers, and shells.
+    """Return the content of a torch file of pickled objects: tensors, containers and shells.
 
     A shell has the attributes of the object that it stands for.
 
     Raises:
-        InputError: no checkpoint, or a damaged one.
+        InputError: the file is missing, damaged or not a checkpoint.
     """
     check_weight_file(path)
     reader: Any = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="shells")
@@ -94,7 +94,7 @@ def read_shells(path: Path) -> Any:
             # Old files carry their classes' source, which torch cannot compare with shells.
             warnings.filterwarnings("ignore", "Couldn't retrieve source code")
             return torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
-    except Exception as error:  # of whatever the file makes of the reader
+    except Exception as error:  # a damaged or hostile file may raise anything
         raise InputError(
             f"cannot read the checkpoint: {first_line(error)}", path, "download it again"
         ) from None

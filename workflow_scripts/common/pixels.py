@@ -1,4 +1,4 @@
-"""What training does to gray squares (`squares`) before a network sees them."""
+"""Normalisation and augmentation of gray square images (`squares`) for training."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Progress of long work: how far, how fast, how long still."""
+"""Progress of long work in the log: how far, how fast, and the time left."""
 
 import logging
 import time

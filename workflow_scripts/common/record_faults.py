@@ -1,7 +1,8 @@
-"""What is wrong with a record's JSON, in words that name the metric.
+"""Validation of a record's JSON, with messages that name the metric.
 
-A record that was cut, merged or edited by hand must stop the tables with its name, and neither in a
-traceback nor, worse, in a table. Records are checked when they are written and when they are read.
+A record that was truncated, merged or edited by hand must stop the tables with an error that names
+it. It must not end in a traceback or, worse, in a table. Records are checked when they are written
+and when they are read.
 """
 
 import re
@@ -38,11 +39,11 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "reid_count": (0, inf),
     "n_images": (0, inf),
 }
-"""The values that a metric can have. KID and the corrected FID are no part: their estimators may be
-negative."""
+"""The range of each metric by its definition. KID and the corrected FID have none: their unbiased
+estimates may be negative."""
 
 _VARIANT: Final = re.compile(r"_(studies|test_set)$")
-"""Of a metric that is taken once more, over other images."""
+"""The suffix of a metric that is measured again against other reference images."""
 
 _ROUNDING: Final = 1e-6  # of a mean of single-precision numbers
 _KEYS: Final = frozenset(
@@ -58,10 +59,10 @@ _KNOWN: Final = _NEEDED | {"p"}
 
 
 def record_faults(payload: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with a record, without its key `schema`; empty where nothing is.
+    """Return the faults of a record; empty where there are none.
 
     Args:
-        payload: JSON types; tuples stand for arrays.
+        payload: the record without its key `schema`, in JSON types; tuples stand for arrays.
     """
     if set(payload) != _KEYS:
         return [f"a record has the keys {sorted(_KEYS)}, this one {sorted(payload)}"]
@@ -96,8 +97,8 @@ def _values_faults(values: list[Any]) -> Iterator[str]:
             continue
         metric, subset = entry.get("metric"), entry.get("subset")
         if not _is_name(metric):
-            found = f"metric is {_shown(metric)}" if "metric" in entry else "no metric"
-            yield f"values[{place}]: {found}, so nobody can say what was measured"
+            problem = f"metric is {_shown(metric)}" if "metric" in entry else "no metric"
+            yield f"values[{place}]: {problem}, so nobody can say what was measured"
             continue
         name = metric if subset == "all" else f"{metric} of {subset}"
         if missing := sorted(_NEEDED - set(entry)):
@@ -152,7 +153,7 @@ def _interval_faults(interval: object, kind: object) -> Iterator[str]:
 
 
 def _details_faults(details: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the details that tables read; nobody reads the others."""
+    """Yield the faults of those details that tables read; the others are not checked."""
     threshold = details.get("threshold", 0.0)
     if not _is_number(threshold):
         yield f"threshold is {_shown(threshold)}, not a number"
@@ -164,23 +165,23 @@ def _details_faults(details: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _fidelity_details_faults(details: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the same of fidelity: differences of two models are taken between their replicates."""
+    """Yield the faults of fidelity's details, whose replicates give differences between models."""
     yield from _details_faults(details)
     replicates = details.get("replicates", {})
     if not isinstance(replicates, dict):
         yield f"replicates is {_shown(replicates)}, not an object"
         return
-    for metric, kept in replicates.items():
-        if kept is None:
+    for metric, entry in replicates.items():
+        if entry is None:
             continue
-        if not isinstance(kept, dict) or not {"kind", "units", "values"} <= set(kept):
-            yield f"replicates.{metric} is {_shown(kept)}, not `kind`, `units` and `values`"
-        elif not _is_whole(kept["units"]):
-            yield f"replicates.{metric}.units is {_shown(kept['units'])}, not a whole number"
-        elif not isinstance(kept["values"], (list, tuple)) or not all(
-            _is_number(value) for value in kept["values"]
+        if not isinstance(entry, dict) or not {"kind", "units", "values"} <= set(entry):
+            yield f"replicates.{metric} is {_shown(entry)}, not `kind`, `units` and `values`"
+        elif not _is_whole(entry["units"]):
+            yield f"replicates.{metric}.units is {_shown(entry['units'])}, not a whole number"
+        elif not isinstance(entry["values"], (list, tuple)) or not all(
+            _is_number(value) for value in entry["values"]
         ):
-            yield f"replicates.{metric}.values is {_shown(kept['values'])}, not a list of numbers"
+            yield f"replicates.{metric}.values is {_shown(entry['values'])}, not a list of numbers"
 
 
 def _provenance_faults(provenance: Mapping[str, Any]) -> Iterator[str]:
@@ -194,21 +195,21 @@ def _provenance_faults(provenance: Mapping[str, Any]) -> Iterator[str]:
         yield f"inputs is {_shown(inputs)}, not a list of feature files"
         return
     needed = {"collection", "collection_sha256", "encoder", "preprocessing", "weights_sha256"}
-    for place, read in enumerate(inputs):
-        missing = sorted(needed - set(read)) if isinstance(read, dict) else sorted(needed)
+    for place, entry in enumerate(inputs):
+        missing = sorted(needed - set(entry)) if isinstance(entry, dict) else sorted(needed)
         if missing:
             yield f"inputs[{place}]: no {', '.join(missing)}"
             continue
         for key in sorted(needed):
-            if not isinstance(read[key], str):
-                yield f"inputs[{place}].{key} is {_shown(read[key])}, not a text"
+            if not isinstance(entry[key], str):
+                yield f"inputs[{place}].{key} is {_shown(entry[key])}, not a text"
         for key in ("repeated_images", "constant_images"):
-            if key in read and not (_is_whole(read[key]) and read[key] >= 0):
-                yield f"inputs[{place}].{key} is {_shown(read[key])}, not a number of images"
+            if key in entry and not (_is_whole(entry[key]) and entry[key] >= 0):
+                yield f"inputs[{place}].{key} is {_shown(entry[key])}, not a number of images"
 
 
 def _is_name(value: object) -> TypeGuard[str]:
-    """Return whether a value is a text of one line, without blanks around it."""
+    """Return whether a value is one line of text without surrounding blanks."""
     return isinstance(value, str) and value != "" and value == value.strip() and value.isprintable()
 
 
@@ -217,12 +218,12 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    if isinstance(value, int):  # of any length: one that is no float overflows
+    if isinstance(value, int):  # a whole number of any length, which may overflow a float
         return _is_whole(value)
     return isinstance(value, float) and isfinite(value)
 
 
 def _shown(value: object) -> str:
-    """Return a value as Python writes it, short, and null as JSON does."""
+    """Return a short Python representation of a value, with JSON's `null` for None."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

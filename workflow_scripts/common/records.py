@@ -27,8 +27,9 @@ from workflow_scripts.common.user_environment import KEPT
 from workflow_scripts.common.version import major, version
 
 SCHEMA_VERSION: Final = 2
-"""Raised where a value no longer means what it did: records of both kinds in one table would be
-compared. 2: patients are the units on both sides, and training runs count in p."""
+"""The version of what records mean. It is raised when a value changes its meaning, so that one
+table never compares old and new values. Version 2: patients are the units on both sides, and p
+takes several training runs into account."""
 _LIBRARIES: Final = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scipy", "h5py")
 
 
@@ -37,17 +38,17 @@ class Value:
     """One measured value.
 
     Attributes:
-        metric: its name, lower case (`fid`, `kid`, `reid_mean_of_max`, `auroc`, ...).
+        metric: the metric's key, lower case (`fid`, `kid`, `reid_mean_of_max`, `auroc`, ...).
         value: a finite number, or None where it cannot be computed (then `reason` says why).
-        direction: whether `higher` or `lower` is better; `none` for counts of things.
-        n: how many (generated) images, prompts or test images it rests on.
+        direction: whether `higher` or `lower` is better; `none` for counts.
+        n: number of generated images, prompts or test images behind the value.
         subset: `all`, or one of the 14 findings.
-        n_reference: how many reference images it was compared with, where there are any.
-        interval: lower and upper bound, or None; `interval_kind` says what they are
+        n_reference: number of reference images; None where there are none.
+        interval: lower and upper bound, or None; `interval_kind` says how they were computed
             (`bootstrap 95%`).
         reason: why `value` is None.
-        p: of a gain: how likely one of no gain is to be as far from zero, two-sided; None where
-            nobody can say.
+        p: two-sided p-value of a gain: the probability of a gain at least this far from zero if
+            there is none, in [0, 1]; None where it cannot be computed.
     """
 
     metric: str
@@ -74,7 +75,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Record:
-    """The values of one stage, model and metric family, with where they come from.
+    """The values of one stage, model and metric family, with their provenance.
 
     Attributes:
         stage: `fidelity`, `privacy`, `downstream`, ...
@@ -82,7 +83,7 @@ class Record:
         family: the metric family (`rad_dino`, `pairwise`, `classification/augmented`, ...).
         protocol: `sound` or `as_published`.
         values: the measured values.
-        details: settings and by-products a reader may want (JSON types only).
+        details: settings and by-products for the reader (JSON types only).
         provenance: see `provenance`.
     """
 
@@ -114,7 +115,7 @@ def write_record(record: Record, path: str | Path) -> None:
     """
     content = asdict(record)
     for value in content["values"]:
-        if value["p"] is None:  # but gains over several runs nothing has one
+        if value["p"] is None:  # only gains over several training runs have one
             del value["p"]
     if faults := record_faults(content):
         raise ValueError("; ".join(faults))
@@ -123,12 +124,14 @@ def write_record(record: Record, path: str | Path) -> None:
 
 
 def read_record(path: str | Path) -> Record:
-    """Read a record and check everything that a table may read of it.
+    """Read a record and check everything that a table may read from it.
+
+    Records from before version 1.0.0 name no version and are accepted.
 
     Raises:
-        InputError: the file is no record of this schema version, something in it is none of what
-            `record_faults` allows (every fault is named by its metric), or another major version of
-            the workflow measured it. Records from before 1.0.0 name none.
+        InputError: the file is not a record of this schema version, it has faults (see
+            `record_faults`; the message names each with its metric), or another major version of
+            the workflow measured it.
     """
     remedy = "delete it and rerun the stage that writes it"
     try:
@@ -160,28 +163,29 @@ def read_record(path: str | Path) -> Record:
 
 
 def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object's members; of a key that stands twice JSON keeps the last, silently."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    """Return an object's members; a repeated key, of which JSON keeps the last, is an error."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"the key {', '.join(repeated)} stands twice in one object")
-    return found
+    return members
 
 
 def provenance(
     settings: dict[str, Any], device: str = "cpu", inputs: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Return what a record says of its making.
+    """Return how a record was made: version, commit, settings, libraries, device, inputs, job.
 
     Args:
-        settings: the settings that the values depend on; their digest is kept.
+        settings: the settings that the values depend on; the record keeps their digest.
         device: the device that computed, for example `cuda:NVIDIA H200` or `cpu`.
-        inputs: what identifies each feature file that was read: encoder, digests, preprocessing.
-            They are kept as they are (the tables compare them), and are part of the digest.
+        inputs: the identity of each feature file that was read: encoder, digests, preprocessing.
+            The record keeps them in full, because the tables compare them. They are part of the
+            settings' digest.
     """
-    kept = {"inputs": list(inputs)} if inputs else {}
-    text = json.dumps({**settings, **kept}, sort_keys=True, default=str)
+    feature_files = {"inputs": list(inputs)} if inputs else {}
+    text = json.dumps({**settings, **feature_files}, sort_keys=True, default=str)
     return {
         "version": version(),
         "git_commit": _git_commit(),
@@ -190,17 +194,16 @@ def provenance(
         | {"python": platform.python_version()},
         "device": device,
         **({"environment": KEPT} if KEPT else {}),
-        **kept,
+        **feature_files,
         **slurm_job(),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
 def slurm_job() -> dict[str, str | None]:
-    """Return the SLURM job id and node of this process, None where SLURM did not start it.
+    """Return the SLURM job id and node name of this process; None if SLURM did not start it.
 
-    The node is what SLURM calls it; the host name of a machine that SLURM does not manage is
-    nobody's business.
+    The host name of a machine that SLURM does not manage is not recorded.
     """
     return {
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),

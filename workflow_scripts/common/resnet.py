@@ -1,9 +1,9 @@
 """ResNet with bottleneck blocks in torchvision's key layout, sized by the weights it loads.
 
-The re-identification network, BioViL-T's image encoder and the classifier's initialisation are
-all ResNet-50 checkpoints in this layout. Depth and widths are read from the tensors' shapes, so a
-tiny network trained for a test and the published one take the same path. He et al., 2016; stride
-in the 3 x 3 convolution (the "v1.5" of torchvision and timm).
+The re-identification network, BioViL-T's image encoder and the classifier's initial weights are all
+ResNet-50 checkpoints in this layout. Depth and width are read from the tensors' shapes, so a tiny
+test network and the published one take the same path. He et al., 2016, with the stride in the
+3 x 3 convolution (the "v1.5" of torchvision and timm).
 """
 
 import re
@@ -101,7 +101,7 @@ def resnet_for(state: Mapping[str, Tensor], outputs: int | None = None) -> ResNe
         outputs: width of `fc`; None takes it from `state`.
 
     Raises:
-        KeyError: `state` is no ResNet with bottleneck blocks.
+        KeyError: `state` is not a ResNet with bottleneck blocks.
     """
     depths = []
     for i in range(1, 5):
@@ -114,10 +114,10 @@ def resnet_for(state: Mapping[str, Tensor], outputs: int | None = None) -> ResNe
 
 
 def check_pretrained(weights: str | Path) -> str:
-    """Check initial weights without computing: whole, and a ResNet in torchvision's layout.
+    """Check that initial weights are whole and a ResNet in torchvision's layout.
 
     Returns:
-        What the file holds, for a table: `ResNet-50, 320 tensors`.
+        A description of the file for a table: `ResNet-50, 320 tensors`.
 
     Raises:
         InputError: as `pretrained_resnet`.
@@ -136,13 +136,13 @@ def check_pretrained(weights: str | Path) -> str:
 
 
 def pretrained_resnet(weights: str | Path, outputs: int, seed: int) -> ResNet:
-    """Build a network with all but the last layer from a file and that one drawn anew.
+    """Build a network from a file's weights, with a randomly initialised last layer.
 
     Args:
         weights: a ResNet with bottleneck blocks in timm's or torchvision's layout (the same
-            keys); its `fc` may be there or not.
+            keys), with or without `fc`.
         outputs: width of the last layer.
-        seed: of the last layer.
+        seed: of the last layer's initial weights.
 
     Raises:
         InputError: missing, unexpected or misshapen tensors, all named.

@@ -1,7 +1,7 @@
 """Radiographs as gray squares in memory.
 
-A radiograph has no colour: images are kept as 8-bit luminance, (n, size, size), and networks that
-want three channels are given it three times.
+A radiograph has no colour. Images are kept as 8-bit luminance, (n, size, size), and repeated for
+networks that take three channels.
 """
 
 import itertools
@@ -21,13 +21,22 @@ _DECODE_AHEAD: Final = 16  # encoded images in memory per thread
 def decode_square(
     items: Iterable[ImageItem], count: int, size: int, squash: bool, threads: int, label: str
 ) -> np.ndarray:
-    """Decode `count` images to uint8 (count, size, size), in their order, in threads."""
+    """Decode images to uint8 luminance (count, size, size), in their order, in threads.
+
+    Args:
+        items: the images.
+        count: how many there are.
+        size: side of the square, pixels.
+        squash: see `square`.
+        threads: images that are decoded at a time.
+        label: names the work in the log.
+    """
     pixels = np.empty((count, size, size), np.uint8)
     meter = Progress(label, count, "images")
     stream = iter(items)
     row = 0
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        # In pieces: an executor's map would read every shard into memory first.
+        # Decoded in chunks, because an executor's map would first read every shard into memory.
         while piece := list(itertools.islice(stream, _DECODE_AHEAD * max(1, threads))):
             for image in pool.map(lambda item: square(item.open(), size, squash), piece):
                 pixels[row] = image

@@ -1,11 +1,11 @@
-"""The training loop of the evaluation's own networks: seeded, resumable, the same for each of them.
+"""The seeded, resumable training loop that all networks of the evaluation share.
 
-A task says what its loss is (`Task`); the loop does the rest. Everything random in an epoch depends
-on (seed, epoch, step) alone and never on what ran before, so a run that is killed and started again
-continues after its last checkpoint and ends with the same bytes on a CPU. The loop is written
-against accelerate: one process on one device runs as plain torch, and `accelerate launch` makes it
-data-parallel without another loop. The checkpoints are an attempt's (attempts.py): what is left of
-a job that was given up cannot meddle with its retry's.
+A task defines its loss (`Task`); the loop does the rest. Everything random in an epoch depends on
+(seed, epoch, step) alone and never on what ran before. So a run that is killed and started again
+continues after its last checkpoint and ends with the same bytes on a CPU. The loop uses accelerate:
+one process on one device runs as plain torch, and `accelerate launch` makes the same loop
+data-parallel. Checkpoints belong to an attempt (attempts.py), so a job that was given up but still
+runs cannot touch those of its retry.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class Task(Protocol):
     n_train: int
 
     def weight(self, rows: np.ndarray) -> int:
-        """Return over how many things (images, tokens) the loss of these rows is a mean."""
+        """Return how many items (images, tokens) the mean loss of these rows averages over."""
 
     def loss(self, network: nn.Module, rows: np.ndarray, epoch: int) -> Tensor:
         """Return the mean training loss, a scalar, of rows in [0, n_train)."""
@@ -54,7 +54,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch left in the history; the losses are means over what `Task.weight` counts."""
+    """One epoch's entry in the history; its losses are means over the items of `Task.weight`."""
 
     epoch: int
     training_loss: float
@@ -63,15 +63,15 @@ class Epoch:
 
 
 def random_stream(seed: int, *place: int) -> np.random.Generator:
-    """Return the random numbers that belong to a seed and a place (epoch, step, purpose)."""
+    """Return the random generator that belongs to a seed and a place (epoch, step, purpose)."""
     return np.random.default_rng([seed, *place])
 
 
 def epoch_batches(n: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Return the row numbers of an epoch's batches: a shuffle of all n rows, each used once.
 
-    Batches differ by at most one row. A last batch of one or two rows, as plain slicing leaves it,
-    would break batch normalisation and give these rows the weight of a whole batch.
+    Batch sizes differ by at most one row. A last batch of one or two rows, which plain slicing
+    leaves, would break batch normalisation and give these rows the weight of a whole batch.
     """
     order = random_stream(seed, epoch, _ORDER).permutation(n)
     return np.array_split(order, max(1, -(-n // batch_size)))
@@ -97,36 +97,39 @@ def train(
     max_grad_norm: float | None = None,
     stage: str = "state",
 ) -> list[Epoch]:
-    """Train, and leave in `network` the weights of the epoch with the lowest validation loss.
+    """Train a network; it ends with the weights of the epoch with the lowest validation loss.
 
     Args:
         network: on the accelerator's device already, as are the optimiser's parameters.
         task: the losses.
         optimizer: over the network's trainable parameters.
-        scheduler: stepped once per epoch with the validation loss, where there is one; None keeps
-            the rate.
-        epochs: how many.
+        scheduler: stepped once per epoch with the validation loss, if there is one; None keeps the
+            learning rate.
+        epochs: number of epochs.
         batch_size: rows per optimiser step, over all processes together.
         seed: of order, augmentation and dropout.
-        attempt: see `begin_attempt`; it writes a checkpoint after each epoch. Before the caller
-            writes its outputs it asks it to `check`, and has it `end` when they are in place.
-        key: digest of all that the result depends on; a checkpoint of another key is not continued.
-        accelerator: says how many processes share the batch.
+        attempt: see `begin_attempt`; a checkpoint is written to its folder after each epoch. The
+            caller calls `check` before it writes its outputs, and `end` once they are in place.
+        key: digest of everything that the result depends on; a checkpoint with another key is not
+            continued.
+        accelerator: gives the number of processes that share a batch.
         label: names the run in the log.
-        schedule: the learning rate's factor by the share of all steps that is done, in [0, 1), for
-            schedules that run by the step; not together with `scheduler`.
-        per_device_batch_size: rows of a process at once; its part of a larger batch is accumulated.
-        checkpoint_every: steps after which a checkpoint is written within an epoch, too.
-        keep_best: False leaves the last epoch's weights instead; needed where nothing validates.
-        max_grad_norm: gradients are clipped to this norm; None leaves them.
-        stage: names the checkpoint, for attempts that train more than once.
+        schedule: factor of the learning rate as a function of the share of steps done, in [0, 1),
+            for schedules that change with every step; not together with `scheduler`.
+        per_device_batch_size: rows that a process computes at once; gradients are accumulated over
+            its part of a larger batch. None takes the whole part at once.
+        checkpoint_every: write a checkpoint also after this many steps within an epoch; None does
+            not.
+        keep_best: False keeps the last epoch's weights instead, as it must be without validation.
+        max_grad_norm: gradients are clipped to this norm; None does not clip.
+        stage: names the checkpoint, for attempts that train more than one network.
 
     Returns:
         One entry per epoch.
 
     Raises:
-        InputError: too few rows, or a loss that is not finite, with epoch and step; another attempt
-            took over.
+        InputError: there are too few rows, the loss is not finite (the message names epoch and
+            step), or another attempt took over.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     if task.n_train < 2 * world:
@@ -149,7 +152,7 @@ def train(
                     group["lr"] = base * schedule(share_done)
             torch.manual_seed(_torch_seed(seed, epoch, step, rank))
             own = batch[rank::world]
-            # The first process has the largest share: all take as many pieces as it does.
+            # The first process has the largest share; all processes take as many pieces as it does.
             largest = len(batch[::world])
             pieces = -(-largest // (per_device_batch_size or largest))
             weight = task.weight(batch)
@@ -157,13 +160,13 @@ def train(
             mean_loss = 0.0
             for piece, rows in enumerate(np.array_split(own, pieces)):
                 share = task.weight(rows) * world / weight
-                if len(rows) == 0:  # still, the processes meet: a row that counts nothing
+                if len(rows) == 0:  # every process must take part, if with a row of weight zero
                     rows, share = (own if len(own) else batch)[:1], 0.0
-                # The gradients of the processes meet once, with the last piece.
+                # Gradients are exchanged between processes once, with the last piece.
                 apart = piece + 1 < pieces
                 with accelerator.no_sync(wrapped) if apart else contextlib.nullcontext():
-                    # Pieces and processes may differ in size: the weight makes the mean of means
-                    # the mean.
+                    # Pieces and processes may differ in size: with their shares as weights, the
+                    # mean of means is the mean over the batch.
                     loss = task.loss(wrapped, rows, epoch) * share
                     accelerator.backward(loss)
                 mean_loss += float(accelerator.reduce(loss.detach(), "mean"))
@@ -213,14 +216,14 @@ def train(
 
 
 def begin_attempt(progress: Path, accelerator: Accelerator) -> Attempt | None:
-    """Begin this run's attempt with all that earlier ones left, which end.
+    """Begin a new attempt, which takes over the checkpoints of earlier ones and ends them.
 
     Args:
         progress: folder of the checkpoints.
         accelerator: says which process is the main one.
 
     Returns:
-        The attempt; None in all processes but the main one.
+        The attempt; None in every process but the main one.
 
     Raises:
         InputError: another attempt took over.
@@ -233,9 +236,9 @@ def begin_attempt(progress: Path, accelerator: Accelerator) -> Attempt | None:
 
 
 def best_epoch(history: list[Epoch]) -> int:
-    """Return the number (from 0) of the epoch with the lowest validation loss, first of equals.
+    """Return the number (from 0) of the epoch with the lowest validation loss.
 
-    An epoch without a validation loss comes after those that have one.
+    The first of equal ones wins. Epochs without a validation loss rank last.
     """
 
     def rank(entry: Epoch) -> tuple[float, int]:
@@ -246,7 +249,7 @@ def best_epoch(history: list[Epoch]) -> int:
 
 
 def curve(history: list[Epoch]) -> list[dict[str, float | None]]:
-    """Return the history as a record holds it: epochs counted from 1."""
+    """Return the history in the form that records hold, with epochs counted from 1."""
     return [asdict(entry) | {"epoch": entry.epoch + 1} for entry in history]
 
 
@@ -265,7 +268,7 @@ def _check_finite(value: float, name: str, where: str) -> None:
 
 
 def _trained(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Iterate over what training changes: trainable parameters and buffers, not frozen weights."""
+    """Iterate over the tensors that training changes: trainable parameters and buffers."""
     frozen = {name for name, value in network.named_parameters() if not value.requires_grad}
     return ((name, value) for name, value in network.state_dict().items() if name not in frozen)
 
@@ -276,12 +279,14 @@ def _trained_state(network: nn.Module) -> dict[str, Tensor]:
 
 @dataclass
 class _State:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        history: of the whole epochs.
-        best: what training changed, in the epoch that is kept so far.
-        step, total, weight: of the epoch that has begun: steps done, losses summed, over how much.
+        history: one entry per finished epoch.
+        best: the trained tensors of the epoch that is kept so far.
+        step: steps done in the current epoch.
+        total: sum of the current epoch's losses, each times its weight.
+        weight: sum of these weights.
     """
 
     history: list[Epoch] = field(default_factory=list)
@@ -326,8 +331,8 @@ def _resume(
     optimizer: torch.optim.Optimizer,
     scheduler: ReduceLROnPlateau | None,
 ) -> _State:
-    """Load the checkpoint if it is there, whole, and of this run; else start anew."""
-    # All processes read what the main one's attempt has inherited.
+    """Load the checkpoint if it exists, is whole and belongs to this run; else start anew."""
+    # All processes read the checkpoint that the main process's attempt has inherited.
     folder = broadcast_object_list([str(attempt.folder) if attempt else None])[0]
     path = Path(folder) / f"{stage}.pt"
     if not path.exists():

@@ -1,9 +1,10 @@
-"""Environment variables that change what jobs compute, whoever set them and for what.
+"""Environment variables that change what jobs compute, whoever set them and why.
 
-accelerate, cuBLAS, cuDNN, oneDNN and torch read dozens of them, and a shell may have them from
-another project: `ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4` divides every gradient by four. What
-changes the arithmetic is removed before any library sees it (the package does so when it is
-imported); what a site may have reasons for stays, and stands in the provenance of every record.
+accelerate, cuBLAS, cuDNN, oneDNN and torch read dozens of them, and a shell may have some from
+another project: `ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4` divides every gradient by four.
+Variables that change the arithmetic are removed before any library reads them (the package does so
+when it is imported). Variables that a site may need are kept and recorded in the provenance of
+every record.
 """
 
 import os
@@ -31,14 +32,14 @@ _RECORDED_FAMILIES: Final = ("TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "CUBLAS", "
 _RECORDED_FAMILIES_OF_CPUS: Final = ("ONEDNN_", "DNNL_", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
 _RECORDED: Final = frozenset({"ATEN_CPU_CAPABILITY"})
 _SILENT: Final = ("TORCH_HOME", "TORCH_LOGS", "TORCH_NCCL_", "TORCH_CPP_LOG_LEVEL")
-"""Of the recorded families, what changes no number: places, logs, and what a launcher sets."""
+"""Variables of the recorded families that change no number: paths, logs, a launcher's settings."""
 
 
 def remove_from(environment: MutableMapping[str, str]) -> list[str]:
-    """Remove the variables that change the arithmetic; return the names to tell, sorted.
+    """Remove the variables that change the arithmetic; return the names to report, sorted.
 
-    In a process that accelerate's launcher started, its own are not told: it sets some for every
-    process, to what they are told anyhow.
+    In a process that accelerate's launcher started, the launcher's own variables are removed but
+    not reported: the scripts set the same values by arguments.
     """
     found = sorted(
         name for name in environment if name in _REMOVED or name.startswith(_REMOVED_FAMILIES)
@@ -50,7 +51,7 @@ def remove_from(environment: MutableMapping[str, str]) -> list[str]:
 
 
 def recorded_of(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that may change a last digit and stay; a path is not told."""
+    """Return the variables to record: they may change a last digit. Paths are left out."""
     families = (*_RECORDED_FAMILIES, *_RECORDED_FAMILIES_OF_CPUS)
     return {
         name: "a path" if os.sep in value else value
@@ -60,7 +61,7 @@ def recorded_of(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 REMOVED: Final = tuple(remove_from(os.environ))
-"""What this process was started with and does without."""
+"""Variables that were set when this process started and have been removed."""
 
 KEPT: Final = recorded_of(os.environ)
-"""What it was started with that may change a last digit; libraries set more for themselves."""
+"""Variables that were set at the start and may change a last digit; libraries set more later."""

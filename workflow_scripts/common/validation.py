@@ -1,4 +1,4 @@
-"""Which rows validate a training run, and so choose its epoch."""
+"""Splits of a training set into training and validation rows; the latter choose the epoch."""
 
 import hashlib
 
@@ -12,9 +12,14 @@ def split_by_patient(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into training and validation rows so that no patient is on both sides.
 
-    Patients go to validation in the order of a hash of seed and id until their images are `share`
-    of all. So the same patients validate in every setting and for every model, as far as the
-    counts allow.
+    Patients go to validation in the order of a hash of seed and id, until they hold `share` of all
+    rows. So the same patients validate in every setting and for every model, as far as the counts
+    allow.
+
+    Args:
+        patients: patient ids (n,), one per row.
+        share: the validation rows' share of all rows, in (0, 1).
+        seed: of the order.
 
     Returns:
         Row numbers of training and of validation, ascending; neither is empty.
@@ -39,7 +44,12 @@ def split_by_patient(
 
 
 def split_at_random(n: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split n rows at random, whoever the patient is, as the official release does.
+    """Split n rows at random, regardless of patients, as the official release does.
+
+    Args:
+        n: number of rows.
+        share: the validation rows' share of all rows, in (0, 1).
+        seed: of the split.
 
     Returns:
         Row numbers of training and of validation, ascending; neither is empty.

@@ -1,8 +1,8 @@
-"""The workflow's version: which measurements may be compared.
+"""The workflow's version, which decides which measurements may be compared.
 
-Its one place is `pyproject.toml`. It is read there rather than written here, so that a new version
-is no edited code and reruns nothing. A changed number is a new minor version. Where values mean
-something else, so that old and new must not stand in one table, it is a new major version.
+`pyproject.toml` holds it. It is read from there rather than repeated here, so that a new version
+changes no code and reruns nothing. A new minor version changes a number. A new major version
+changes what values mean, so that old and new ones must not stand in one table.
 """
 
 import functools
@@ -30,7 +30,7 @@ def major(text: str) -> int:
     """Return the first number of a version.
 
     Raises:
-        ValueError: it is no version.
+        ValueError: `text` is not a version.
     """
     if not is_version(text):
         raise ValueError(f"{text!r} is no version")

@@ -1,4 +1,4 @@
-"""Every attempt of every job: from benchmark files, the SLURM executor's logs, the accounting."""
+"""All attempts of all jobs, from benchmark files, the SLURM executor's logs and its accounting."""
 
 import csv
 import re
@@ -15,19 +15,19 @@ from workflow_scripts.costs.slurm_accounting import Accounting, Allocation
 
 COMPLETED: Final = "COMPLETED"
 UNFINISHED: Final = ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING")
-"""States of jobs of which nobody knows yet how they end."""
+"""States of jobs that have not ended yet."""
 
 UNTRACKED: Final = "SLURM's accounting does not track GPUs on this cluster"
 
 UNSAID: Final = "the rule does not say how many GPUs each of its jobs has"
 
 LEFT_OUT: Final = ("costs", "paper_audit", "tables")
-"""What is not counted: the joins, or the table would count its own making, and the audit."""
+"""Stages that are not counted: the tables, whose costs would include themselves, and the audit."""
 
 _USAGE_LINE: Final = re.compile(
     r"took [\d.]+ s, [\d.]+ s of CPU, at most ([\d.]+) MiB$", re.MULTILINE
 )
-"""See `USAGE` of `common/errors.py`."""
+"""The last line of a script's log, see `USAGE` in `common/errors.py`."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,24 @@ class Attempt:
     """One attempt of a job.
 
     Attributes:
-        rule, stage, model, wildcards: the job's; the model is `SHARED` or `OTHER` where it is
-            not one of the run's.
-        source: what is known of it comes from: `accounting` (SLURM's), `benchmark` (Snakemake's
-            file, of the last attempt that succeeded), or `log` (nothing is known but that it was).
+        rule: the job's rule.
+        stage: the job's stage or downstream task.
+        model: the job's model; `SHARED` or `OTHER` if it is none of the run's.
+        wildcards: the job's wildcards as text.
+        source: where the attempt's data come from: `accounting` (SLURM's), `benchmark` (Snakemake's
+            file, for the last attempt that succeeded), or `log` (only its existence is known).
         job_id: SLURM's number; empty without SLURM.
-        state: how it ended; empty where that is unknown.
-        exit_code, start, end: see `Allocation`.
-        elapsed_s: seconds; None where that is unknown, for `reason`.
-        gpus, gpu_model, cpus, node: allocated; None or empty where that is unknown.
-        max_rss_mib: MiB.
-        members: how many jobs share what it took: those of a SLURM group.
+        state: how the attempt ended; empty if unknown.
+        exit_code: see `Allocation`.
+        start: see `Allocation`.
+        end: see `Allocation`.
+        elapsed_s: seconds; None if unknown (see `reason`).
+        gpus: allocated GPUs; None if unknown.
+        gpu_model: type of the GPUs; empty if unknown.
+        cpus: allocated CPUs; None if unknown.
+        node: the nodes; empty if unknown.
+        max_rss_mib: largest resident memory, MiB; None if unknown.
+        members: number of jobs that share the attempt's resources (those of a SLURM group).
         reason: why something is unknown.
     """
 
@@ -76,24 +83,24 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a benchmark file says: seconds, and the largest resident memory in MiB (None: none)."""
+    """A benchmark file: seconds, and the largest resident memory in MiB (None if not sampled)."""
 
     seconds: float
     max_rss_mib: float | None
 
 
 def read_benchmark(path: Path) -> Benchmark:
-    """Read one of Snakemake's benchmark files (TSV); of repetitions, the sum and the largest.
+    """Read one of Snakemake's benchmark files (TSV); seconds of repetitions are added up.
 
     Raises:
-        InputError: no such file.
+        InputError: the file is missing or not a benchmark file.
     """
     try:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
         if not rows:
             raise ValueError("no rows")
         seconds = sum(float(row["s"]) for row in rows)
-        # Of a job too short to be looked at Snakemake writes NA or -.
+        # For a job that ended before its memory was sampled Snakemake writes NA or -.
         memory = [float(row["max_rss"]) for row in rows if row["max_rss"] not in ("NA", "-")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise unreadable(
@@ -103,19 +110,19 @@ def read_benchmark(path: Path) -> Benchmark:
 
 
 def memory_in_log(path: Path) -> float | None:
-    """Return the largest resident memory that a job's own log names, in MiB; None: it names none.
+    """Return the largest resident memory in a job's own log, in MiB; None if it has none.
 
-    Snakemake looks at processes below the job's shell, every few seconds: a short job may end
-    unseen, and a warm Python's script (`world/warm_python.py`) runs elsewhere.
+    Snakemake samples the processes below the job's shell every few seconds. So it may miss a short
+    job, and it does not see a script in a warm Python process (`world/warm_python.py`).
 
     Args:
-        path: the rule's `log:`; it need not be there.
+        path: the rule's `log:`; it need not exist.
     """
     try:
-        said = _USAGE_LINE.findall(path.read_text(encoding="utf-8", errors="replace"))
+        peaks = _USAGE_LINE.findall(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return None
-    return max(map(float, said), default=None)
+    return max(map(float, peaks), default=None)
 
 
 def every_attempt(
@@ -126,18 +133,18 @@ def every_attempt(
     models: Sequence[str],
     ask: Callable[[Iterable[str]], Accounting],
 ) -> list[Attempt]:
-    """Return every attempt that anything is known of, in the order of stage files and job ids.
+    """Return every known attempt, in the order of SLURM's job ids and of benchmark files.
 
     Args:
         benchmarks: Snakemake's folder of benchmark files.
-        job_logs: the folder of the rules' `log:` files, named as the benchmark files are.
-        logs: the SLURM executor's folder of logs; without it, the run was without SLURM.
-        patterns: of all rules.
-        models: the run's.
-        ask: SLURM's accounting; not asked where there are no logs.
+        job_logs: the folder of the rules' `log:` files, named like the benchmark files.
+        logs: the SLURM executor's folder of logs; it is missing for a run without SLURM.
+        patterns: the patterns of all rules.
+        models: the run's models.
+        ask: queries SLURM's accounting; not called if there are no logs.
 
     Raises:
-        InputError: a benchmark file that is none, or see `ask`.
+        InputError: a benchmark file is invalid, or see `ask`.
     """
     done: dict[Job, Benchmark] = {}
     for path in sorted(benchmarks.rglob("*.tsv")):
@@ -159,16 +166,20 @@ def every_attempt(
     attempts: dict[Job, list[Attempt]] = {}
     for job_id in sorted(ids, key=int):
         for job in ids[job_id]:
-            own = attempts.setdefault(job, [])
+            attempts_of_job = attempts.setdefault(job, [])
             lost = accounting.reasons.get(job_id, "")
             for run in accounting.runs.get(job_id, []):
-                own.append(_of_accounting(job, run, len(ids[job_id]), asked.get(job.rule)))
+                attempts_of_job.append(
+                    _of_accounting(job, run, len(ids[job_id]), asked.get(job.rule))
+                )
             if job_id not in accounting.runs:
-                own.append(_of(job, "log", job_id=job_id, members=len(ids[job_id]), reason=lost))
+                attempts_of_job.append(
+                    _of(job, "log", job_id=job_id, members=len(ids[job_id]), reason=lost)
+                )
     for job, benchmark in done.items():
         gpus = asked.get(job.rule)
         attempts[job] = _with_benchmark(job, attempts.get(job, []), benchmark, gpus)
-    return [attempt for own in attempts.values() for attempt in own]
+    return [attempt for attempts_of_job in attempts.values() for attempt in attempts_of_job]
 
 
 def _of(job: Job, source: str, **known: Any) -> Attempt:
@@ -178,7 +189,7 @@ def _of(job: Job, source: str, **known: Any) -> Attempt:
 def _of_accounting(job: Job, run: Allocation, members: int, asked: int | None) -> Attempt:
     gpus, reason = run.gpus, ""
     if gpus is None:
-        # No GPUs among the resources: the job had none, or nobody counts them.
+        # The resources name no GPUs: the job had none, or the cluster does not track them.
         gpus, reason = (0, "") if asked == 0 else (None, UNTRACKED)
     return _of(
         job,
@@ -202,13 +213,14 @@ def _of_accounting(job: Job, run: Allocation, members: int, asked: int | None) -
 def _with_benchmark(
     job: Job, attempts: list[Attempt], benchmark: Benchmark, gpus: int | None
 ) -> list[Attempt]:
-    """Return a job's attempts with what its benchmark file says of the last that succeeded.
+    """Add a benchmark file to a job's attempts: it belongs to the last attempt that succeeded.
 
-    Its memory is the whole process tree's, sampled more often than SLURM's; the larger counts.
-    Where the accounting does not know that attempt, the file is what is known of it: of the
-    attempts that left nothing but a log, it is the newest one's.
+    The file's memory is that of the whole process tree, sampled more often than SLURM's; the larger
+    of the two counts. If the accounting does not know the attempt, the file describes the newest
+    attempt that left only a log.
     """
-    # The accounting may lag behind: what it says still runs has succeeded if there is a file.
+    # The accounting may lag behind: an attempt that it lists as running has ended if there is a
+    # benchmark file.
     ended = (COMPLETED, *UNFINISHED)
     last = max((i for i, a in enumerate(attempts) if a.state in ended), default=None)
     if last is not None:
@@ -217,7 +229,7 @@ def _with_benchmark(
         attempts[last] = replace(attempts[last], max_rss_mib=memory)
         return attempts
     bare = max((i for i, a in enumerate(attempts) if a.source == "log"), default=None)
-    found = _of(
+    from_file = _of(
         job,
         "benchmark",
         state=COMPLETED,
@@ -227,10 +239,12 @@ def _with_benchmark(
         reason="" if gpus is not None else UNSAID,
     )
     if bare is None:
-        return [*attempts, found]
-    # Its own time, not the group's: nothing is shared out.
-    known = replace(found, job_id=attempts[bare].job_id, reason=attempts[bare].reason)
-    return [*attempts[:bare], known, *attempts[bare + 1 :]]
+        return [*attempts, from_file]
+    # The file has the job's own time, not that of its group, so it is not divided.
+    from_file_with_id = replace(
+        from_file, job_id=attempts[bare].job_id, reason=attempts[bare].reason
+    )
+    return [*attempts[:bare], from_file_with_id, *attempts[bare + 1 :]]
 
 
 _COLUMNS: Final = tuple(field.name for field in fields(Attempt))
@@ -244,16 +258,16 @@ _NUMBERS: Final = {
 
 
 def attempts_to_csv(attempts: Iterable[Attempt]) -> str:
-    """Render attempts as CSV, a row each; what is unknown is empty."""
+    """Return attempts as CSV, one row each, with empty cells for unknown values."""
     rows = [[getattr(attempt, name) for name in _COLUMNS] for attempt in attempts]
     return csv_text([_COLUMNS, *rows])
 
 
 def read_attempts(path: str | Path) -> list[Attempt]:
-    """Read what `attempts_to_csv` wrote.
+    """Read a CSV of `attempts_to_csv`.
 
     Raises:
-        InputError: no such file.
+        InputError: the file is missing or has other columns.
     """
     remedy = "delete it and run the workflow again"
     try:
@@ -262,10 +276,10 @@ def read_attempts(path: str | Path) -> list[Attempt]:
         raise unreadable("cannot read the attempts", error, path, remedy) from None
     if not rows or tuple(rows[0]) != _COLUMNS:
         raise InputError("no table of attempts", path, remedy)
-    found = []
+    attempts = []
     for row in rows[1:]:
         values: dict[str, Any] = dict(zip(_COLUMNS, map(plain_cell, row), strict=True))
         for name, kind in _NUMBERS.items():
             values[name] = kind(values[name]) if values[name] else None
-        found.append(Attempt(**values))
-    return found
+        attempts.append(Attempt(**values))
+    return attempts

@@ -1,10 +1,10 @@
-"""Collect every attempt of every job: from benchmark files and, on a cluster, SLURM's accounting.
+"""Collect all attempts of all jobs, from benchmark files and, on a cluster, SLURM's accounting.
 
 python -m workflow_scripts.costs.build --rules '[{"name": "finetune_train", ...}]'
     --models sd_v1_4 sana --benchmarks benchmarks --job-logs logs
     --slurm-logs .snakemake/slurm_logs --output results/costs/jobs.csv
 
-Runs where sacct is. The CSV names the nodes of the cluster.
+On a cluster it must run where sacct is available. The CSV names the cluster's nodes.
 """
 
 import argparse

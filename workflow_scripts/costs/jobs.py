@@ -1,12 +1,12 @@
-"""Which job of the workflow a file is of: Snakemake's benchmark files, the SLURM executor's logs.
+"""The workflow's job that a file belongs to: a benchmark file, or a log of the SLURM executor.
 
-Which rule and wildcards a SLURM job had is known from where the executor put its log,
-`rule_{name}/{wildcards}/{job id}.log`; a group's log (`group_{name}/...`) names the benchmark files
+The path of the executor's log gives the rule and the wildcards of a SLURM job:
+`rule_{name}/{wildcards}/{job id}.log`. A group's log (`group_{name}/...`) names the benchmark files
 of its members. An attempt that succeeded also leaves a benchmark file, with or without SLURM.
 
-Why a job does not write down itself what it is: the executor makes that folder before it submits,
-so it is there for a job that was killed before its Snakemake had started (a node that failed, too
-little memory to import). A line that the job appends would be missing of exactly these.
+Jobs do not record themselves, because the record would be missing for a job that was killed before
+its Snakemake started (a failed node, too little memory to import). The executor's folder exists
+even then, since it is made before the job is submitted.
 """
 
 import itertools
@@ -20,10 +20,10 @@ from typing import Final
 from workflow_scripts.common.errors import InputError
 
 SHARED: Final = ""
-"""The model of a job that works for all of them."""
+"""The model of a job that serves all models."""
 
 OTHER: Final = "?"
-"""The model of a job whose model is not in the run, or cannot be told."""
+"""The model of a job whose model is unknown or not in the run."""
 
 _REAL: Final = "real"
 
@@ -32,14 +32,14 @@ _BENCHMARK_LINE: Final = re.compile(r"^\s+benchmark: (benchmarks/\S+)$", re.MULT
 
 @dataclass(frozen=True)
 class RulePattern:
-    """What of a rule says which of its jobs a file belongs to.
+    """The properties of a rule that identify the job of a file.
 
     Attributes:
-        name: the rule's.
-        stage: what its outputs belong to; of downstream rules the task.
-        benchmark: the benchmark file, wildcards as named groups.
-        wildcards: name and constraint of each, in the order of the rule's output.
-        gpus: how many it asks for; None where that is not the same for all of its jobs.
+        name: the rule's name.
+        stage: the stage of its outputs; for downstream rules the task.
+        benchmark: pattern of the benchmark file, with wildcards as named groups.
+        wildcards: name and constraint of each wildcard, in the order of the rule's output.
+        gpus: GPUs that its jobs request; None if they differ.
     """
 
     name: str
@@ -63,7 +63,7 @@ def parse_patterns(text: str) -> list[RulePattern]:
     """Parse the `--rules` argument, a JSON list.
 
     Raises:
-        InputError: no such list.
+        InputError: the text is not such a list.
     """
     try:
         entries = json.loads(text)
@@ -84,62 +84,62 @@ def parse_patterns(text: str) -> list[RulePattern]:
 
 
 def job_of_benchmark(name: str, patterns: Sequence[RulePattern], models: Iterable[str]) -> Job:
-    """Return the job that a benchmark file is of.
+    """Return the job that a benchmark file belongs to.
 
-    Several rules may match (`lenses_sd.tsv` is rule privacy_lenses of `sd`, and would be
-    privacy_score of a model `lenses_sd`): a model of the run comes first, then the rule that
-    says most of the name itself.
+    Several rules may match: `lenses_sd.tsv` may be of the rule privacy_lenses and the model `sd`,
+    or of privacy_score and a model `lenses_sd`. A rule that gives a model of the run is preferred,
+    then the rule with the fewest characters in wildcards.
 
     Args:
-        name: relative to the repository, `benchmarks/...`.
-        patterns: of all rules.
-        models: the run's.
+        name: path relative to the repository, `benchmarks/...`.
+        patterns: the patterns of all rules.
+        models: the run's models.
     """
     known = set(models)
-    found = []
+    candidates = []
     for rule in patterns:
         match = rule.benchmark.fullmatch(name)
         if match is not None:
             values = match.groupdict()
             model = _model(values, known)
             free = sum(map(len, values.values()))
-            own = "_".join(values[name] for name, _ in rule.wildcards).replace("/", "_")
-            found.append((model == OTHER, free, Job(rule.name, rule.stage, model, own)))
-    if not found:
+            wildcards = "_".join(values[name] for name, _ in rule.wildcards).replace("/", "_")
+            candidates.append((model == OTHER, free, Job(rule.name, rule.stage, model, wildcards)))
+    if not candidates:
         path = Path(name)
         return Job("", path.parts[1], OTHER, "/".join(path.with_suffix("").parts[2:]))
-    return min(found, key=lambda entry: entry[:2])[2]
+    return min(candidates, key=lambda entry: entry[:2])[2]
 
 
 def job_of_log(
     folder: str, wildcards: str, patterns: Sequence[RulePattern], models: Iterable[str]
 ) -> Job:
-    """Return the job that a log of the SLURM executor is of.
+    """Return the job that a log of the SLURM executor belongs to.
 
     Args:
         folder: `rule_{name}`.
-        wildcards: the folder in it, empty for a rule without wildcards.
-        patterns: of all rules.
-        models: the run's.
+        wildcards: the path below it; empty for a rule without wildcards.
+        patterns: the patterns of all rules.
+        models: the run's models.
     """
     name = folder.removeprefix("rule_")
     rule = next((rule for rule in patterns if rule.name == name), None)
     if rule is None:
         return Job(name, name.split("_")[0], OTHER, wildcards)
-    # The executor joins the wildcards' values by `_`, and puts `_` for their slashes: where the
-    # model ends, only the models' names say.
+    # The executor joins the wildcards' values by `_` and replaces their slashes by `_`. Only the
+    # names of the models tell where the model ends.
     known = "|".join(re.escape(m) for m in sorted([_REAL, *models], key=len, reverse=True))
     groups = [
         f"(?P<{key}>{known if key == 'model' else constraint.replace('/', '_')})"
         for key, constraint in rule.wildcards
     ]
-    # A job that another one asked for may have that one's order.
+    # A job that is an input of another may have the wildcards in the other's order.
     for order in itertools.permutations(groups):
         match = re.fullmatch("_".join(order), wildcards)
         if match is not None:
             values = match.groupdict()
-            own = "_".join(values[key] for key, _ in rule.wildcards)
-            return Job(name, rule.stage, _model(values, set(models)), own)
+            ordered = "_".join(values[key] for key, _ in rule.wildcards)
+            return Job(name, rule.stage, _model(values, set(models)), ordered)
     return Job(name, rule.stage, OTHER, wildcards)
 
 
@@ -151,17 +151,17 @@ def _model(values: Mapping[str, str], known: set[str]) -> str:
 def logged_jobs(
     logs: Path, patterns: Sequence[RulePattern], models: Sequence[str]
 ) -> dict[str, list[Job]]:
-    """Return the jobs of the workflow that each SLURM job was, by its number.
+    """Return the workflow's jobs in each SLURM job, by SLURM's number.
 
-    A group's are those whose benchmark files its log names; one that ended before it said so is
-    one job of an unknown model.
+    The jobs of a group are those whose benchmark files its log names. A group that ended before it
+    named any counts as one job of an unknown model.
 
     Args:
-        logs: the executor's folder of logs; it need not be there.
-        patterns: of all rules.
-        models: the run's.
+        logs: the executor's folder of logs; it need not exist.
+        patterns: the patterns of all rules.
+        models: the run's models.
     """
-    found: dict[str, list[Job]] = {}
+    jobs_by_id: dict[str, list[Job]] = {}
     for path in sorted(logs.glob("*/**/*.log")):
         folder, *rest = path.relative_to(logs).parent.parts
         if not path.stem.isdigit():
@@ -170,7 +170,7 @@ def logged_jobs(
             text = path.read_text(encoding="utf-8", errors="replace")
             names = dict.fromkeys(_BENCHMARK_LINE.findall(text))
             jobs = [job_of_benchmark(name, patterns, models) for name in names]
-            found[path.stem] = jobs or [Job(folder, "group", OTHER, "")]
+            jobs_by_id[path.stem] = jobs or [Job(folder, "group", OTHER, "")]
         elif folder.startswith("rule_"):
-            found[path.stem] = [job_of_log(folder, "/".join(rest), patterns, models)]
-    return found
+            jobs_by_id[path.stem] = [job_of_log(folder, "/".join(rest), patterns, models)]
+    return jobs_by_id

@@ -1,4 +1,4 @@
-"""What SLURM's accounting knows of jobs: every run of them, how it ended and what it took."""
+"""SLURM's accounting of jobs: every run, how it ended and what it used."""
 
 import logging
 import os
@@ -22,17 +22,17 @@ FIELDS: Final = (
     "NodeList",
     "MaxRSS",
 )
-"""What sacct is asked for, in this order."""
+"""The fields that are requested from sacct, in this order."""
 
 NOT_KNOWN: Final = "SLURM's accounting does not know the job"
 
 _ODD: Final = "SLURM's accounting cannot be read here"
 
 _BATCH: Final = 200
-"""Jobs of one call: the command line stays short."""
+"""Jobs per call, which keeps the command line short."""
 
 _TIMEOUT_S: Final = 120
-"""Without slurmdbd sacct may wait for ever."""
+"""Time limit of a call: without slurmdbd sacct may wait for ever."""
 
 _ID: Final = re.compile(r"(\d+)(?:\.(\w+))?")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE]?)")
@@ -50,15 +50,16 @@ class Allocation:
         name: the job's name.
         state: how it ended (`COMPLETED`, `FAILED`, `TIMEOUT`, `NODE_FAIL`, ...), or its state now.
         exit_code: `code:signal`.
-        start, end: local time, as sacct writes it; empty where there is none.
+        start: local time in sacct's format; empty if there is none.
+        end: local time in sacct's format; empty if there is none.
         elapsed_s: seconds that the allocation lasted; 0 for a job that never started.
-        gpus: allocated GPUs; None where the accounting has no GPUs at all among its resources,
-            which it also has not where a cluster does not track them.
-        gpu_model: the GPUs' type where SLURM has types, else empty.
+        gpus: allocated GPUs; None if the accounting lists no GPUs, which is also the case if the
+            cluster does not track them.
+        gpu_model: the GPUs' type if SLURM has types, else empty.
         cpus: allocated CPUs.
         node: the nodes.
-        max_rss_mib: largest resident memory of any task of any step, MiB; None where the
-            accounting has none (a job shorter than its sampling interval).
+        max_rss_mib: largest resident memory of any task of any step, MiB; None if it was not
+            sampled (a job shorter than the sampling interval).
     """
 
     job_id: str
@@ -80,8 +81,8 @@ class Accounting:
     """The answer for a set of jobs.
 
     Attributes:
-        runs: the runs of each job that is known, the first first.
-        reasons: of every other job, why nothing is known of it.
+        runs: the runs of each known job, in order.
+        reasons: for every other job, why nothing is known of it.
     """
 
     runs: dict[str, list[Allocation]]
@@ -91,12 +92,11 @@ class Accounting:
 def ask_accounting(job_ids: Iterable[str], command: str = "sacct") -> Accounting:
     """Ask SLURM's accounting for every run of some jobs.
 
-    A cluster without accounting is no error: the jobs then have the reason.
+    A cluster without accounting is not an error: its jobs then have that reason.
 
     Args:
         job_ids: SLURM's numbers.
-        command: the program.
-
+        command: the program to call.
     """
     ids = sorted(set(job_ids), key=int)
     runs: dict[str, list[Allocation]] = {}
@@ -104,18 +104,18 @@ def ask_accounting(job_ids: Iterable[str], command: str = "sacct") -> Accounting
     for start in range(0, len(ids), _BATCH):
         batch = ids[start : start + _BATCH]
         text, reason = _run(command, batch)
-        found = parse_sacct(text)
-        runs |= found.runs
+        answer = parse_sacct(text)
+        runs |= answer.runs
         reasons |= {
-            name: found.reasons.get(name) or reason or NOT_KNOWN
+            name: answer.reasons.get(name) or reason or NOT_KNOWN
             for name in batch
-            if name not in found.runs
+            if name not in answer.runs
         }
     return Accounting(runs, reasons)
 
 
 def _run(command: str, batch: Sequence[str]) -> tuple[str, str | None]:
-    """Return what sacct writes, and why it wrote nothing."""
+    """Return sacct's output, and the reason if it failed."""
     words = [command, "--jobs", ",".join(batch), "--parsable2", "--noheader", "--duplicates"]
     words += [f"--format={','.join(FIELDS)}"]
     environment = {**os.environ, "SLURM_TIME_FORMAT": "standard", "LC_ALL": "C"}
@@ -138,45 +138,47 @@ def _run(command: str, batch: Sequence[str]) -> tuple[str, str | None]:
 def parse_sacct(text: str) -> Accounting:
     """Parse `sacct --parsable2 --noheader --duplicates` with `FIELDS`.
 
-    A run is a line of its own, followed by a line for each of its steps, which have the memory.
-    A number that SLURM has given twice (its counter was reset) is told by the name, which
-    Snakemake gives each of its runs: the last one's runs are kept.
+    Each run has a line, followed by a line for each of its steps, which give the memory. If SLURM
+    used a number twice (because its counter was reset), the jobs differ in their names, which are
+    unique to each run of Snakemake; the runs of the last name are kept.
 
-    What sacct should not write costs the job that it stands at, and no other: a size of memory is
-    unknown then, and of a job whose time or resources cannot be read nothing is known.
+    A malformed line affects only its own job. A malformed size of memory is unknown. A job with a
+    malformed time or malformed resources is dropped, with the reason.
 
     Returns:
-        The runs of each job, in sacct's order, and the reasons of those that cannot be read.
+        The runs of each job, in sacct's order, and the reasons for jobs that cannot be parsed.
     """
     runs: dict[str, list[Allocation]] = {}
     reasons: dict[str, str] = {}
     for line in text.splitlines():
         fields = line.split("|")
         if len(fields) != len(FIELDS):
-            known = _ID.match(fields[0])
-            if known:
-                reasons[known[1]] = f"{_ODD}: {len(fields)} fields, not {len(FIELDS)}"
+            job_number = _ID.match(fields[0])
+            if job_number:
+                reasons[job_number[1]] = f"{_ODD}: {len(fields)} fields, not {len(FIELDS)}"
             continue
         row = dict(zip(FIELDS, fields, strict=True))
-        found = _ID.fullmatch(row["JobIDRaw"])
-        if found is None:  # a part of a heterogeneous job, which Snakemake does not submit
+        job_and_step = _ID.fullmatch(row["JobIDRaw"])
+        if job_and_step is None:  # part of a heterogeneous job, which Snakemake does not submit
             continue
-        job_id, step = found.groups()
-        own = runs.setdefault(job_id, [])
+        job_id, step = job_and_step.groups()
+        job_runs = runs.setdefault(job_id, [])
         if step is None:
             try:
-                own.append(_allocation(job_id, row))
+                job_runs.append(_allocation(job_id, row))
             except ValueError as error:
                 reasons[job_id] = f"{_ODD}: {error}"
-        elif own:
-            own[-1] = replace(own[-1], max_rss_mib=_larger(own[-1].max_rss_mib, mib(row["MaxRSS"])))
+        elif job_runs:
+            job_runs[-1] = replace(
+                job_runs[-1], max_rss_mib=_larger(job_runs[-1].max_rss_mib, mib(row["MaxRSS"]))
+            )
     for job_id, reason in reasons.items():
         runs.pop(job_id, None)
         log.warning("job %s: %s", job_id, reason)
     known_runs = {
-        job_id: [run for run in own if run.name == own[-1].name]
-        for job_id, own in runs.items()
-        if own
+        job_id: [run for run in job_runs if run.name == job_runs[-1].name]
+        for job_id, job_runs in runs.items()
+        if job_runs
     }
     return Accounting(known_runs, reasons)
 
@@ -187,7 +189,7 @@ def _allocation(job_id: str, row: dict[str, str]) -> Allocation:
     elapsed = float(row["ElapsedRaw"] or 0)
     start, end = ("" if t in ("Unknown", "None") else t for t in (row["Start"], row["End"]))
     node = "" if row["NodeList"] == "None assigned" else row["NodeList"]
-    # "CANCELLED by 1000" names the user.
+    # "CANCELLED by 1000" holds the user's number.
     state = row["State"].split(" ")[0]
     return Allocation(
         job_id,
@@ -206,19 +208,19 @@ def _allocation(job_id: str, row: dict[str, str]) -> Allocation:
 
 
 def gpus_in(tres: str) -> tuple[int | None, str]:
-    """Return how many GPUs are among allocated resources, and of which types.
+    """Return the number and the types of GPUs in allocated resources.
 
     Args:
-        tres: as sacct writes it, `billing=4,cpu=32,gres/gpu:h200=4,gres/gpu=4,mem=200G,node=1`.
+        tres: sacct's text, `billing=4,cpu=32,gres/gpu:h200=4,gres/gpu=4,mem=200G,node=1`.
 
     Returns:
-        None where it names no GPUs.
+        The number, None if the text names no GPUs; and the types, joined by `+`.
     """
     counts = {k: v for k, v in _tres(tres).items() if k.split(":")[0] == "gres/gpu"}
     typed = {k.split(":", 1)[1]: v for k, v in counts.items() if ":" in k}
     if not counts:
         return None, ""
-    # The untyped count holds the typed ones; a cluster may track either alone.
+    # The untyped count includes the typed ones; a cluster may track only one kind of count.
     number = counts.get("gres/gpu")
     total = sum(map(int, typed.values())) if number is None else int(number)
     return total, "+".join(sorted(typed))
@@ -229,19 +231,19 @@ def _tres(text: str) -> dict[str, str]:
 
 
 def mib(size: str) -> float | None:
-    """Return a size as sacct writes it (`1843200K`, `1.50G`, bytes without a unit) in MiB.
+    """Convert a size in sacct's format (`1843200K`, `1.50G`, bytes without a unit) to MiB.
 
-    None where there is none, or what stands there is no size; the log says so.
+    None if there is none, or if it is malformed, which is logged.
     """
     if not size:
         return None
-    found = _SIZE.fullmatch(size)
-    if found is None:
+    parsed = _SIZE.fullmatch(size)
+    if parsed is None:
         log.warning("%s: %r is no size of memory, which stays unknown", _ODD, size)
         return None
-    return float(found[1]) * _MIB[found[2]]
+    return float(parsed[1]) * _MIB[parsed[2]]
 
 
-def _larger(one: float | None, other: float | None) -> float | None:
-    known = [number for number in (one, other) if number is not None]
-    return max(known, default=None)
+def _larger(first: float | None, second: float | None) -> float | None:
+    numbers = [number for number in (first, second) if number is not None]
+    return max(numbers, default=None)

@@ -1,7 +1,7 @@
-"""What attempts cost in sum: GPU-hours, wall time, memory, and how often jobs were tried.
+"""The total costs of attempts: GPU-hours, wall time, memory, and the number of attempts.
 
-A plan of the cost (how many GPU-hours a stage of a model should take) has the same keys as
-`costs_by_stage`, the model and the stage, and can stand beside it.
+A plan of the costs (the GPU-hours that a stage of a model should take) has the same keys as
+`costs_by_stage`, model and stage, so the two can be compared.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ STAGES: Final = {
     "report_generation": "Report generation",
     "faithfulness": "Faithfulness",
 }
-"""Stages, and the tasks of downstream, in the order in which they run, as readers see them."""
+"""The stages and downstream tasks in the order in which they run, with their names for readers."""
 
 BENCHMARKS_ALONE: Final = (
     "not known: an attempt that fails leaves no benchmark file, and there is no accounting"
@@ -33,17 +33,17 @@ BENCHMARKS_ALONE: Final = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What some attempts cost; a number that cannot be known is None, for its reason.
+    """The total cost of some attempts; a number that cannot be known is None, with a reason.
 
     Attributes:
-        gpu_hours: elapsed time times allocated GPUs, added up; what jobs of a SLURM group share is
-            divided by their number.
-        wall_hours: elapsed time, added up likewise.
+        gpu_hours: sum of elapsed time times allocated GPUs; the time of a SLURM group is divided by
+            its number of jobs.
+        wall_hours: sum of elapsed time, with groups divided likewise.
         peak_memory_gib: the largest resident memory of any attempt.
-        jobs: each counted once, however often it was tried.
-        attempts: how often they were tried or run again.
-        failed: attempts that ended in another way than COMPLETED; one that still runs has not.
-        reasons: why a number is None, by its name.
+        jobs: number of different jobs.
+        attempts: number of attempts.
+        failed: attempts that ended in another state than COMPLETED; running ones do not count.
+        reasons: for each number that is None, why.
     """
 
     gpu_hours: float | None
@@ -58,8 +58,8 @@ class Cost:
 def is_accounted(attempts: Iterable[Attempt]) -> bool:
     """Return whether SLURM's accounting knows any of the attempts.
 
-    Without it the benchmark files are all there is: sums are over them, and what they cannot know
-    has its reason. With it, a sum that lacks an attempt is no sum.
+    Without accounting, sums are over the benchmark files, and numbers that these do not give have a
+    reason. With accounting, a sum is not given if the data of any attempt are missing.
     """
     return any(attempt.source == "accounting" for attempt in attempts)
 
@@ -68,8 +68,11 @@ def costs_by_stage(attempts: Sequence[Attempt]) -> dict[tuple[str, str], Cost]:
     """Return what each stage of each model cost, by (model, stage).
 
     Args:
-        attempts: of a run. Those of models that are not in it (`OTHER`) are left out; what all
-            models share is of the model `SHARED`. Stages are those of `STAGES`, and in its order.
+        attempts: the attempts of a run. Those of models that are not in it (`OTHER`) are left out.
+            Attempts that serve all models have the model `SHARED`.
+
+    Returns:
+        The costs, sorted by model and by the order of `STAGES`; other stages are left out.
     """
     counted = [attempt for attempt in attempts if attempt.model != OTHER]
     accounted = is_accounted(counted)
@@ -84,7 +87,7 @@ def costs_by_stage(attempts: Sequence[Attempt]) -> dict[tuple[str, str], Cost]:
 
 
 def cost_of(attempts: Sequence[Attempt], accounted: bool) -> Cost:
-    """Return what attempts cost in sum.
+    """Return the total cost of attempts.
 
     Args:
         attempts: at least one.
@@ -121,7 +124,7 @@ def cost_of(attempts: Sequence[Attempt], accounted: bool) -> Cost:
 
 
 def _why(lacking: Sequence[Attempt], n: int) -> str:
-    """Return why a sum over n attempts cannot be known, if any of them lack what is added up."""
+    """Return why a sum over n attempts cannot be known; "" if no attempt lacks the data."""
     if not lacking:
         return ""
     reason = Counter(attempt.reason for attempt in lacking).most_common(1)[0][0]

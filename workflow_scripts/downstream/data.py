@@ -1,7 +1,7 @@
 """Images and labels of the downstream tasks, decoded once into memory.
 
-Images are kept as 8-bit luminance, (n, size, size): a radiograph has no colour, and 40,000 of them
-at 224 pixels take 2 GB. Networks that want three channels repeat it.
+Images are kept as 8-bit luminance, (n, size, size), since a radiograph has no colour: 40,000 of
+them at 224 pixels take 2 GB. Networks that take three channels repeat it.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ class Collection:
 
     Attributes:
         ids: image_id of real images, prompt_id of synthetic ones.
-        patients: the patient an image shows; for a generated image, the patient of its prompt.
+        patients: (n,) the patient that an image shows; for a generated image, its prompt's.
         pixels: uint8, (n, size, size), luminance.
         labels: float32, (n, 14), in the order of FINDINGS; see `labels_of`.
     """
@@ -50,13 +50,13 @@ def labels_of(findings: pd.DataFrame) -> np.ndarray:
 
 
 def real_collection(rows: pd.DataFrame, size: int, squash: bool, threads: int) -> Collection:
-    """Decode the radiographs of manifest rows.
+    """Decode the radiographs of some rows of the manifest.
 
     Args:
         rows: rows of the manifest.
         size: side of the square, pixels.
         squash: see `square`.
-        threads: how many decode at a time.
+        threads: images decoded at a time.
 
     Raises:
         InputError: an image cannot be decoded; the message names it.
@@ -76,24 +76,24 @@ def synthetic_collection(
     threads: int,
     drawn: Container[str] | None = None,
 ) -> Collection:
-    """Decode a model's images of a prompt set: one per prompt, none missing.
+    """Decode a model's images of a prompt set, which has exactly one image per prompt.
 
-    A generated image has the labels of its prompt, and its patient is the prompt's: it may show
-    what the model memorised of that radiograph. A control's image has the labels and the patient
-    of the radiograph it shows.
+    A generated image has the labels and the patient of its prompt, because it may show what the
+    model memorised of that patient's radiograph. A control's image has the labels and the patient
+    of the radiograph that it shows.
 
     Args:
         shards: the model's images.
         prompts: the prompt set.
-        manifest: of the cohort.
+        manifest: the cohort's manifest.
         size: side of the square, pixels.
         squash: see `square`.
-        threads: how many decode at a time.
-        drawn: prompts whose images are wanted; None for all.
+        threads: images decoded at a time.
+        drawn: ids of the prompts whose images are wanted; None for all.
 
     Raises:
-        InputError: a prompt without an image, an image without a prompt, two images of one
-            prompt, or an image that cannot be decoded.
+        InputError: a prompt has no image or two, an image belongs to no prompt, or an image cannot
+            be decoded.
     """
     ids = check_complete(shards, prompts)
     if drawn is not None:
@@ -120,7 +120,7 @@ def synthetic_collection(
 
 
 def manifest_rows(manifest: pd.DataFrame, image_ids: Sequence[str], where: str) -> pd.DataFrame:
-    """Return the manifest's rows of these images, in this order (an id may come twice).
+    """Return the manifest's rows of some images, in the order given; an id may occur twice.
 
     Raises:
         InputError: an image is not in the manifest.
@@ -140,7 +140,7 @@ def check_no_test_patient(patients: np.ndarray, manifest: pd.DataFrame) -> None:
     """Check that no image to train on shows a patient of the test split.
 
     Raises:
-        InputError: some do; how many and the first.
+        InputError: some do; the message gives their number and the first patient.
     """
     shared = sorted(set(patients) & set(manifest.loc[manifest["split"] == "test", "patient_id"]))
     if shared:
@@ -153,7 +153,7 @@ def check_no_test_patient(patients: np.ndarray, manifest: pd.DataFrame) -> None:
 
 
 def concatenate(collections: Sequence[Collection]) -> Collection:
-    """Put collections of one image size after one another."""
+    """Join collections of one image size."""
     return Collection(
         [i for collection in collections for i in collection.ids],
         np.concatenate([collection.patients for collection in collections]),
@@ -163,17 +163,17 @@ def concatenate(collections: Sequence[Collection]) -> Collection:
 
 
 def check_complete(shards: Sequence[str | Path], prompts: pd.DataFrame) -> list[str]:
-    """Return the prompt ids of a model's images, in order, each prompt's once.
+    """Check that a model has exactly one image per prompt; return its prompt ids, in order.
 
     Raises:
-        InputError: a prompt without an image, an image without a prompt, or two of one prompt.
+        InputError: a prompt has no image or two, or an image belongs to no prompt.
     """
     ids = read_shard_ids(shards)
     expected = set(prompts["prompt_id"])
-    found = set(ids)
+    answered = set(ids)
     faults = {
-        "image(s) of unknown prompts": sorted(found - expected),
-        "prompt(s) without an image": sorted(expected - found),
+        "image(s) of unknown prompts": sorted(answered - expected),
+        "prompt(s) without an image": sorted(expected - answered),
         "image(s) of a prompt that has one already": sorted(
             pd.Series(ids, dtype=object)[pd.Series(ids, dtype=object).duplicated()]
         ),
@@ -192,7 +192,7 @@ def check_disjoint(images: Collection, test_rows: pd.DataFrame) -> None:
     """Check that there is a test split and that no image to train on shows one of its patients.
 
     Raises:
-        InputError: a test patient among the images to train on, or no test image.
+        InputError: a test patient is among the images to train on, or there is no test image.
     """
     if test_rows.empty:
         raise InputError("the manifest has no image in the test split", "the manifest")
@@ -200,7 +200,7 @@ def check_disjoint(images: Collection, test_rows: pd.DataFrame) -> None:
 
 
 def run_key(settings: dict[str, Any], *arrays: np.ndarray) -> str:
-    """Return a digest of all that trained weights depend on: settings, images, labels, rows."""
+    """Return a digest of everything that the trained weights depend on: settings and arrays."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)

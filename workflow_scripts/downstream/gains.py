@@ -1,18 +1,21 @@
 """A task's metrics over training runs: mean, spread, and the gain over real data alone.
 
-Two things vary: which patients are in the test set, and the training itself (its seed). The first
-is told by a bootstrap over test patients, whose images are not independent. All runs of all models
-see the same draws, so that what two of them owe to the same patients cancels in their difference.
-The second is told by the spread of two or more runs: s^2 / R is the variance of the mean of R. With
-few runs that variance is itself hardly known, so that the interval is Student's. Of the gain
-between two trained arms it is at Satterthwaite's degrees of freedom of the sum of the variances
-(Biometrics Bulletin 1946), which covers 94 to 96% of the time from two runs on, whether seeds or
-patients dominate. Of one arm's value it would cover 88% with two runs: there the half widths, each
-at Student's quantile of its own variance, are added in squares (Zou and Donner, Statistics in
-Medicine 2008), which covers 95 to 99% with two runs and 95 to 96% with ten.
+A metric varies with the patients in the test set and with the training seed.
 
-With one run nothing is known of what another seed would have given. The interval is of the test
-patients alone, its kind says so, and a gain has no p: nobody can say whether it is one.
+- A bootstrap over test patients estimates the first variance, because images of one patient are not
+  independent. All runs of all models share the draws, so the patients' effect on two of them
+  cancels in their difference.
+- The spread of two or more runs estimates the second: the mean of R runs has the variance s^2 / R.
+
+With few runs s^2 is itself uncertain, so the intervals are Student's. The interval of a gain
+between two trained arms has Satterthwaite's degrees of freedom of the sum of variances (Biometrics
+Bulletin 1946). It covers 94 to 96% from two runs on, whether seeds or patients dominate. For the
+value of one arm that method would cover 88% with two runs. There the half widths, each at Student's
+quantile for its own variance, are added in squares (Zou and Donner, Statistics in Medicine 2008),
+which covers 95 to 99% with two runs and 95 to 96% with ten.
+
+With one run, the effect of another seed is unknown. The interval then covers the choice of test
+patients alone, its kind says so, and a gain has no p-value.
 """
 
 from collections.abc import Iterator
@@ -31,11 +34,11 @@ _CELLS: Final = 4_000_000  # draws x images at a time: some 100 MB
 
 @dataclass(frozen=True)
 class Measured:
-    """One metric of the runs of one arm.
+    """One metric of the training runs of one arm.
 
     Attributes:
-        points: (runs,), on the test set as it is.
-        draws: (runs, draws), on test sets drawn patient by patient; nan where it is undefined.
+        points: (runs,) the metric on the test set.
+        draws: (runs, draws) the metric on bootstrapped test sets; nan where it is undefined.
     """
 
     points: np.ndarray
@@ -43,18 +46,18 @@ class Measured:
 
     @property
     def runs(self) -> int:
-        """How many training runs."""
+        """The number of training runs."""
         return len(self.points)
 
     @property
     def over_runs(self) -> np.ndarray:
-        """Draws, (draws,), of the mean over runs."""
+        """The mean over runs in each draw, (draws,)."""
         mean: np.ndarray = self.draws.mean(axis=0)
         return mean
 
     @property
     def variance_of_runs(self) -> float:
-        """The variance of the mean over two or more runs that their seeds give it."""
+        """The variance of the mean over two or more runs that is due to their seeds."""
         return float(self.points.var(ddof=1)) / self.runs
 
 
@@ -62,12 +65,12 @@ def patient_draws(patients: np.ndarray, draws: int, seed: int) -> Iterator[np.nd
     """Draw test sets patient by patient, with replacement.
 
     Args:
-        patients: (n,), who is shown.
-        draws: how many test sets.
-        seed: of the draw; the same seed and patients give the same test sets.
+        patients: (n,) the patient of each test image.
+        draws: number of test sets.
+        seed: of the draws; the same seed and patients give the same test sets.
 
     Yields:
-        How often each image counts, float64 (some of the draws, n), until there are `draws`.
+        The number of times each image counts, float64 (part of the draws, n), in chunks.
     """
     names, patient_of = np.unique(patients.astype(str), return_inverse=True)
     generator = np.random.default_rng(seed)
@@ -93,50 +96,52 @@ def values_of(
     """Return a metric's mean over runs, its spread, and its gain over the baseline.
 
     Args:
-        metric: its name; `{metric}_sd` is the standard deviation over runs, `{metric}_gain` the
-            difference to the baseline (above 0 is more, whatever is better).
-        own: of the arm.
-        baseline: of real data alone, over the same draws; None where the arm is the baseline.
+        metric: the metric's name; `{metric}_sd` is the standard deviation over runs,
+            `{metric}_gain` the difference to the baseline (positive means a larger value).
+        own: the arm's runs.
+        baseline: the runs on real data alone, with the same draws; None if the arm is the baseline.
         direction: whether `higher` or `lower` is better.
-        n: how many test images.
-        patients: how many test patients it rests on, where a metric of positives rests on the
-            smaller side.
+        n: number of test images.
+        patients: number of test patients behind the value; for a metric of positives and negatives
+            the smaller of their two numbers.
         subset: `all` or a finding.
         most: the largest value that the metric can have; the smallest is 0.
-        baseline_is_trained: False where the baseline is a network as it was released, which no seed
-            of ours can change.
+        baseline_is_trained: False if the baseline is a released network, which has no seed.
+
+    Returns:
+        The three values, each with a reason in its place if it cannot be computed.
     """
     of_value = _interval(own.over_runs, [own], patients, float(own.points.mean()))
-    found = [
+    computed = [
         _value(metric, float(own.points.mean()), direction, n, subset, of_value.within(0, most))
     ]
     if own.runs > 1:
         spread = float(own.points.std(ddof=1))
-        found.append(Value(f"{metric}_sd", spread, "none", own.runs, subset))
+        computed.append(Value(f"{metric}_sd", spread, "none", own.runs, subset))
     else:
         reason = "one training run: `repeats` is 1"
-        found.append(Value(f"{metric}_sd", None, "none", own.runs, subset, reason=reason))
+        computed.append(Value(f"{metric}_sd", None, "none", own.runs, subset, reason=reason))
     if baseline is None:
         reason = "real data alone is what the gains are measured against"
-        found.append(Value(f"{metric}_gain", None, direction, n, subset, reason=reason))
-        return found
+        computed.append(Value(f"{metric}_gain", None, direction, n, subset, reason=reason))
+        return computed
     arms = [own, baseline] if baseline_is_trained else [own]
     gain = float(own.points.mean() - baseline.points.mean())
     of_gain = _interval(own.over_runs - baseline.over_runs, arms, patients, gain)
-    found.append(_value(f"{metric}_gain", gain, direction, n, subset, of_gain))
-    return found
+    computed.append(_value(f"{metric}_gain", gain, direction, n, subset, of_gain))
+    return computed
 
 
 @dataclass(frozen=True)
 class _Interval:
-    """95% bounds, None where nothing varies; what they cover; the p of no gain, where known."""
+    """A 95% interval, None if nothing varies; its kind; and the p-value of a gain, if known."""
 
     bounds: tuple[float, float] | None
     kind: str
     p: float | None = None
 
     def within(self, least: float, most: float) -> "_Interval":
-        """Return the interval of a value that lies between two numbers, which has no p."""
+        """Return the interval cut to the range of a metric, without a p-value."""
         bounds = None
         if self.bounds is not None:
             bounds = (max(least, self.bounds[0]), min(most, self.bounds[1]))
@@ -144,13 +149,13 @@ class _Interval:
 
 
 def _interval(draws: np.ndarray, arms: list[Measured], patients: int, value: float) -> _Interval:
-    """Return the interval of a value that rests on test patients and on the runs of arms.
+    """Return the interval of a value that varies with test patients and training runs.
 
     Args:
-        draws: (draws,) of the value, on test sets drawn patient by patient.
-        arms: whose training runs vary.
-        patients: test patients.
-        value: on the test set as it is.
+        draws: (draws,) the value on bootstrapped test sets.
+        arms: the arms whose training runs vary.
+        patients: number of test patients.
+        value: the value on the test set.
     """
     if min(arm.runs for arm in arms) == 1:
         return _Interval(percentiles(draws), f"bootstrap {LEVEL:.0%} over test patients")
@@ -164,12 +169,12 @@ def _interval(draws: np.ndarray, arms: list[Measured], patients: int, value: flo
 
 
 def _half_width(parts: list[tuple[float, int]], beyond: float) -> float:
-    """Return the half width of an interval that misses with this probability.
+    """Return the half width of an interval that misses the true value with a given probability.
 
     Args:
-        parts: the variance of test patients and those of one or two arms' seeds, each with its
-            degrees of freedom.
-        beyond: above 0, up to 1.
+        parts: the variance due to test patients and those due to one or two arms' seeds, each with
+            its degrees of freedom.
+        beyond: the probability, in (0, 1].
     """
     variances, freedoms = (np.array(column, dtype=float) for column in zip(*parts, strict=True))
     if len(parts) > 2:
@@ -180,20 +185,20 @@ def _half_width(parts: list[tuple[float, int]], beyond: float) -> float:
 
 
 def _p_of(parts: list[tuple[float, int]], distance: float) -> float:
-    """Return the probability at which the interval just reaches from a value to zero."""
+    """Return the p-value: the probability at which the interval just reaches zero."""
     least = 1e-12
     if _half_width(parts, least) <= distance:
         return least
-    found = optimize.brentq(
+    exponent = optimize.brentq(
         lambda log: _half_width(parts, 10.0**log) - distance, np.log10(least), 0.0
     )
-    return float(10.0**found)
+    return float(10.0**exponent)
 
 
 def percentiles(draws: np.ndarray) -> tuple[float, float] | None:
-    """Return the interval of the draws that are defined; None where they do not vary.
+    """Return the percentile interval of the defined draws; None if they do not vary.
 
-    A perfect score in every draw says nothing of its own spread, and [1, 1] would claim certainty.
+    A perfect score in every draw gives no estimate of its spread, and [1, 1] would claim certainty.
     """
     defined = draws[np.isfinite(draws)]
     if len(defined) == 0 or defined.min() == defined.max():

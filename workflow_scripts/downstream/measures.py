@@ -1,4 +1,4 @@
-"""What the stage measures: its metrics by task, for whoever shows them."""
+"""The downstream metrics by task, declared for the tables that show them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,8 +14,8 @@ def with_runs(metric: Metric, gain_label: str | None = None) -> Iterator[Metric]
     """Yield a metric, its spread over training runs and its gain over real data alone.
 
     Args:
-        metric: of a trained network.
-        gain_label: of the gain; by default `{label}, gain`.
+        metric: a metric of a trained network.
+        gain_label: the label of its gain; by default `{label}, gain`.
     """
     yield metric
     key, label = metric.key, metric.label

@@ -1,8 +1,8 @@
-"""What a trained network did on each test image: the file between training and scoring.
+"""The outcome of a trained network on each test image: the file between training and scoring.
 
-One Parquet file per training run, a row per test image, readable by its owner alone. What the run
-was (settings, counts, curve, provenance) travels in the file's metadata, so that an outcome and its
-origin cannot be parted.
+There is one Parquet file per training run, with a row per test image, which only its owner may
+read. The description of the run (settings, counts, curve, provenance) is stored in the file's
+metadata, so that it cannot get lost.
 """
 
 import json
@@ -28,8 +28,9 @@ class Outcomes:
     """The outcomes of one training run.
 
     Attributes:
-        rows: `image_id`, `patient_id` and what the task measures of each test image.
-        run: what made them (JSON types): at least `setting`, `model`, `protocol`, `seed`.
+        rows: `image_id`, `patient_id` and the task's columns, one row per test image.
+        run: the description of the run (JSON types): at least `setting`, `model`, `protocol` and
+            `seed`.
     """
 
     rows: pd.DataFrame
@@ -43,7 +44,7 @@ def write_outcomes(path: str | Path, columns: Mapping[str, Any], run: dict[str, 
         path: the file.
         columns: sequences or arrays of equal length, test images in order; `image_id` and
             `patient_id` are among them.
-        run: what made them; JSON types.
+        run: the description of the run; JSON types.
     """
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
     table = table.replace_schema_metadata({_RUN: json.dumps(run, sort_keys=True)})
@@ -52,10 +53,10 @@ def write_outcomes(path: str | Path, columns: Mapping[str, Any], run: dict[str, 
 
 
 def read_outcomes(path: str | Path) -> Outcomes:
-    """Read one file.
+    """Read the outcomes of one run.
 
     Raises:
-        InputError: it is missing, damaged, or no file of outcomes.
+        InputError: the file is missing, damaged, or not a file of outcomes.
     """
     try:
         table = pq.read_table(path)
@@ -72,8 +73,8 @@ def read_repeats(paths: Sequence[str | Path]) -> list[Outcomes]:
     """Read the runs of one arm, which differ in their seed alone.
 
     Raises:
-        InputError: a file cannot be read, two runs have one seed, or they were tested on
-            different images or made with different settings.
+        InputError: a file cannot be read, two runs have the same seed, or runs differ in their
+            test images, setting, model or protocol.
     """
     repeats = [read_outcomes(path) for path in paths]
     first = repeats[0]
@@ -96,7 +97,7 @@ def check_same_test(one: Outcomes, other: Outcomes, path: str | Path) -> None:
     """Check that two runs were tested on the same images in the same order.
 
     Raises:
-        InputError: they were not; `path` names the second.
+        InputError: they were not; the message names `path`, the file of the second run.
     """
     if not one.rows["image_id"].equals(other.rows["image_id"]):
         raise InputError(

@@ -1,13 +1,13 @@
-"""The feature cache: one HDF5 file per encoder and image collection, with the key inside.
+"""The feature cache: one HDF5 file per encoder and image collection, with its key inside.
 
 Datasets: `features` float32 (n, d), `image_id` (UTF-8, n); `source_image_id` (UTF-8, n) for
-generated collections, empty where the image was generated; further small arrays that the encoder
+generated collections, empty for a generated image; further small arrays that the encoder
 adds (`fc_end_weight`, `fc_end_bias` of the re-identification network). Attributes: `encoder`,
 `weights_sha256`, `preprocessing`, `collection`, `collection_sha256`, `purpose`, `protocol`,
 `device`, `slurm_job_id` and `slurm_node` (empty without SLURM), `versions` (JSON), for generated
 collections `repeated_images` and `constant_images` (see `extract.count_copies`), and
-`content_sha256` of all the others together (see `content_sha256`). Not compressed: it would save
-14% and cost 4 to 30 times the time.
+`content_sha256` of everything else in the file (see the function). Files are not compressed: that
+would save 14% of the space and take 4 to 30 times as long.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ _DIGEST: Final = "content_sha256"
 
 _REMEDY: Final = "delete it and rerun the features stage"
 COUNTS: Final = ("repeated_images", "constant_images")
-"""Attributes of generated collections: images that are no draws of their own."""
+"""Attributes of generated collections: counts of images that are not independent samples."""
 _OWN: Final = ("features", "image_id", "source_image_id")
 
 
@@ -49,10 +49,10 @@ class Features:
 
     Attributes:
         features: float32 (n, d), finite.
-        ids: n ids, unique: `prompt_id` of generated images, `image_id` of the manifest else.
+        ids: n unique ids: `prompt_id` of generated images, `image_id` of radiographs.
         source_ids: for generated collections, the radiograph that a control shows, "" for
             generated images; None for radiographs.
-        attrs: the attributes, see the module; `content_sha256` is among those that were read.
+        attrs: the attributes, see the module; those of a file that was read have `content_sha256`.
         extras: further arrays by name.
     """
 
@@ -67,8 +67,8 @@ def write_features(path: str | Path, content: Features) -> None:
     """Write a file of the cache, whole or not at all; the same content gives the same bytes.
 
     Raises:
-        InputError: a feature is not finite (the image is named), or an id stands twice.
-        ValueError: lengths differ or an attribute is missing; the caller's fault.
+        InputError: a feature is not finite (the message names the image), or an id is repeated.
+        ValueError: lengths differ or an attribute is missing: a fault of the caller.
     """
     n = len(content.ids)
     if content.features.ndim != 2 or len(content.features) != n:
@@ -99,13 +99,13 @@ def read_features(path: str | Path, expect: Mapping[str, Any] | None = None) -> 
         expect: attributes that it must have (`{"encoder": "rad_dino", "protocol": "sound"}`).
 
     Raises:
-        InputError: the file is missing, truncated or no cache file; an attribute is not as
-            expected (both values are named); features are not finite; features, ids or attributes
-            are not those that were written.
+        InputError: the file is missing, truncated or not a cache file; an attribute is not as
+            expected (the message names both values); features are not finite; or the content has
+            changed since it was written.
     """
     try:
-        # Files are renamed whole and then never written, so a lock protects nothing; on many file
-        # servers there is none to be had.
+        # Files are renamed into place and never written again, so they need no lock. Many file
+        # servers do not support locks.
         with h5py.File(path, "r", locking=False) as file:
             attrs = {name: _plain(value) for name, value in file.attrs.items()}
             _check_attributes(attrs, path)
@@ -122,8 +122,8 @@ def read_features(path: str | Path, expect: Mapping[str, Any] | None = None) -> 
     if not is_table or features.dtype != np.float32 or {len(n) for n in named} != {len(features)}:
         raise InputError("features and ids do not fit each other", path, _REMEDY)
     if not features.size or not all(ids):
-        what = "an image without a name" if features.size else "features of no image"
-        raise InputError(what, path, _REMEDY)
+        fault = "an image without a name" if features.size else "features of no image"
+        raise InputError(fault, path, _REMEDY)
     odd = [name for name, array in extras.items() if array.dtype.kind not in "fiu"]
     if odd:
         raise InputError(f"the array {odd[0]!r} holds no numbers", path, _REMEDY)
@@ -139,19 +139,19 @@ def read_features(path: str | Path, expect: Mapping[str, Any] | None = None) -> 
 def content_sha256(content: Features) -> str:
     """Return the hex digest of a file's features, ids, sources, extras and attributes.
 
-    It tells a file that was changed after it was written: other features under the same ids, the
+    It reveals a file that was changed after it was written: other features under the same ids, the
     same features under other ids, another digest of the weights.
     """
     arrays = {"features": content.features, **content.extras}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     attrs = {name: _plain(value) for name, value in content.attrs.items() if name != _DIGEST}
-    said = {
+    header = {
         "attrs": attrs,
         "ids": content.ids,
         "sources": content.source_ids,
         "arrays": {name: [array.dtype.str, array.shape] for name, array in arrays.items()},
     }
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for _, array in sorted(arrays.items()):
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
@@ -171,13 +171,13 @@ def _check(features: NDArray[np.float32], ids: Sequence[str], path: str | Path) 
 
 
 def _check_attributes(attrs: Mapping[str, Any], path: str | Path) -> None:
-    """Refuse attributes of which a reader could make nothing."""
+    """Refuse attributes of the wrong type."""
     texts = (*REQUIRED_ATTRS, _DIGEST)
     for name, value in attrs.items():
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
         if name in texts and not isinstance(value, str):
             fault = "not a text"
-        elif name in COUNTS and not whole:
+        elif name in COUNTS and not is_count:
             fault = "not a number of images"
         elif not isinstance(value, (str, int, float)):
             fault = "neither a text nor a number"

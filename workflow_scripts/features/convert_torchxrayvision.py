@@ -1,10 +1,10 @@
-"""Write the tensors of a torchxrayvision model, which is published as a pickled object, once.
+"""Convert a torchxrayvision model, which is published as a pickled object, to safetensors.
 
     python -m workflow_scripts.features.convert_torchxrayvision \\
         --input mimic_ch-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt \\
         --output weights/densenet121-res224-mimic_ch.safetensors
 
-No code of the file is run (common/pickled.py), and neither torchxrayvision nor torchvision is
+No code in the file is run (common/pickled.py), and neither torchxrayvision nor torchvision is
 needed.
 """
 
@@ -23,21 +23,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the state dict of a pickled model object, without running code of the file.
 
     Raises:
-        InputError: no checkpoint, a damaged one, or one without a model's parameters.
+        InputError: the file is missing, damaged, or does not hold a model with parameters.
     """
     model = read_shells(path)
-    found = dict(_tensors(model, ""))
-    if not found:
+    tensors = dict(_tensors(model, ""))
+    if not tensors:
         raise InputError(
             "the file holds no model with parameters",
             path,
             "give the file that torchxrayvision's release has for densenet121-res224-mimic_ch",
         )
-    return found
+    return tensors
 
 
 def _tensors(module: Any, prefix: str) -> Any:
-    """Yield names and tensors as `state_dict` orders them."""
+    """Yield names and tensors in the order of `state_dict`."""
     state = getattr(module, "__dict__", {})
     for kind in ("_parameters", "_buffers"):
         for name, value in (state.get(kind) or {}).items():

@@ -1,9 +1,9 @@
 """Embed a collection of images by several encoders in one pass.
 
-Needs a manifest (and a split, or the prompt set whose radiographs are wanted) or image shards, and
-the encoders' weights. Makes `OUT/{encoder}.h5`, see `cache.py`. An image that cannot be read ends
-the job and is named. Finished batches are kept under `--progress`, which is removed at the end; a
-killed job continues there if images, weights and settings are the same.
+It reads a manifest (and a split, or the prompt set whose radiographs are wanted) or image shards,
+and the encoders' weights. It writes `OUT/{encoder}.h5`, see `cache.py`. An image that cannot be
+read ends the job with an error that names it. Finished batches are kept under `--progress`, which
+is removed at the end; a killed job continues there if images, weights and settings are the same.
 
 The same images, weights, settings, batch size and threads give the same bytes on a CPU.
 """
@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 
 _LIBRARIES: Final = ("torch", "transformers", "numpy", "pillow", "h5py")
 _BATCHES_AHEAD: Final = 4
-"""Batches that are decoded while one is computed."""
+"""Batches that are decoded ahead of the one that is computed."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class Collection:
     """Images to embed, in a fixed order.
 
     Attributes:
-        ids: their ids, unique.
-        captions: their captions (None where there is none); None for shards, whose captions are
-            read with the images.
-        stamps: what changes when an image's file does (size and time), one per image.
-        read: gives the items from the n-th on.
-        generated: whether the items come from shards and so have a source.
+        ids: the images' unique ids.
+        captions: the caption of each radiograph, or None if it has none; None for shards, whose
+            captions are read with the images.
+        stamps: path, size and time of each image's file, which show a change of the file.
+        read: returns the items from the n-th on.
+        generated: whether the items come from shards, so that they have `source_image_id`.
     """
 
     ids: list[str]
@@ -87,7 +87,7 @@ class Collection:
 
 @dataclass
 class Block:
-    """What is known of consecutive images [start, stop): features, digests, sources.
+    """Features, digests and sources of the consecutive images [start, stop).
 
     Attributes:
         start, stop: positions in the collection.
@@ -114,7 +114,7 @@ class Block:
 
 @dataclass
 class _Prepared:
-    """One image, ready for the encoders; `inputs` lacks those that it has nothing for."""
+    """One image, ready for the encoders; `inputs` lacks encoders of captions if it has none."""
 
     item: ImageItem
     image_sha256: bytes
@@ -129,8 +129,8 @@ def manifest_collection(
     """Return the radiographs of splits, or those that a prompt set points to, in manifest order.
 
     Raises:
-        InputError: an image that a prompt names is not in the manifest, there are no images, or
-            image files are missing.
+        InputError: the manifest lacks an image that a prompt names, there are no images, or image
+            files are missing.
     """
     frame = read_manifest(manifest)
     if prompts is not None:
@@ -171,7 +171,7 @@ def shard_collection(shards: Sequence[Path]) -> Collection:
     """Return the images of shards, in order.
 
     Raises:
-        InputError: a shard cannot be read, an id stands twice, or there are no images.
+        InputError: a shard cannot be read, an id is repeated, or there are no images.
     """
     ids = read_shard_ids(shards)
     if not ids:
@@ -194,7 +194,7 @@ def shard_collection(shards: Sequence[Path]) -> Collection:
 
 
 def compute_exactly() -> None:
-    """Let float32 mean float32 on a GPU, and the same input the same features."""
+    """Compute in full float32 precision and deterministically, also on a GPU."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
@@ -209,24 +209,24 @@ def embed(
     threads: int = 1,
     save_every_s: float = 60.0,
 ) -> list[Block]:
-    """Embed a collection in one pass, continuing from what earlier attempts left.
+    """Embed a collection in one pass, continuing after the blocks of earlier attempts.
 
     Args:
         collection: the images.
-        encoders: all of them see each image once it is decoded.
+        encoders: the encoders; an image is decoded once for all of them.
         batch_size: images per forward pass; batches always start at multiples of it, so that a
             continued run computes the same batches.
-        attempt: at this job; it keeps the finished blocks.
-        key: what the blocks depend on beside the images; blocks of another key are discarded.
-        threads: that read, decode and prepare, while the encoders compute.
+        attempt: the attempt at this job, which keeps the finished blocks.
+        key: what the blocks depend on besides the images; blocks with another key are discarded.
+        threads: threads that read, decode and prepare images while the encoders compute.
         save_every_s: seconds between two blocks.
 
     Returns:
         Blocks that cover the collection, in order.
 
     Raises:
-        InputError: an image cannot be decoded, or a caption not be encoded; it is named, and the
-            batches before it are kept. Another attempt took over.
+        InputError: an image cannot be decoded or a caption cannot be encoded (the message names it,
+            and the batches before it are kept), or another attempt took over.
     """
     name = _digest_of_key(key)
     blocks = _finished_blocks(
@@ -274,11 +274,11 @@ def collection_sha256(ids: Sequence[str], blocks: Sequence[Block]) -> str:
 
 
 def count_copies(blocks: Sequence[Block]) -> dict[str, int]:
-    """Return how many images of a generated collection are no draws of their own.
+    """Count the images of a generated collection that are not independent samples.
 
     Returns:
-        `repeated_images`: of the images that a model made, those whose pixels an earlier one has,
-        too; `constant_images`: those of one value throughout, which only a control may have.
+        `repeated_images`: generated images with the same pixels as an earlier one.
+        `constant_images`: images whose pixels all have one value, which only a control may have.
     """
     pixels = np.concatenate([block.pixels_sha256 for block in blocks])
     sources = itertools.chain.from_iterable(block.sources for block in blocks)
@@ -307,15 +307,15 @@ def extract(
 
     Args:
         collection: the images.
-        weights: file or folder by encoder name.
+        weights: file or folder of weights, by encoder name.
         out: folder of the cache files, `{encoder}.h5`.
-        progress: where finished batches are kept; removed at the end.
+        progress: folder of the finished batches; removed at the end.
         name: the collection's name in the cache (`real`, or a model's key).
         purpose: `fidelity` or `privacy`.
         protocol: `sound` or `as_published`.
         batch_size: images per forward pass.
-        gpus: 0 computes on the CPU.
-        threads: of torch and of decoding.
+        gpus: number of GPUs; 0 computes on the CPU.
+        threads: threads of torch and of decoding.
         save_every_s: seconds between two savings of progress.
         speeds: by encoder name, switches that change rounding alone.
 
@@ -325,7 +325,7 @@ def extract(
     device = pick_device(gpus)
     torch.set_num_threads(threads)
     compute_exactly()
-    for encoder_name, path in weights.items():  # all of them, before the first is loaded
+    for encoder_name, path in weights.items():  # check all of them before loading the first
         check_encoder(encoder_name, path)
     speeds = speeds or {}
     for encoder_name, speed in speeds.items():
@@ -351,7 +351,7 @@ def extract(
     }
     attempt = Attempt(progress)
     blocks = embed(collection, encoders, batch_size, attempt, key, threads, save_every_s)
-    attempt.check()  # before anything is written: a newer attempt may be writing the same
+    attempt.check()  # before anything is written: a newer attempt may be writing the same files
     collection_digest = collection_sha256(collection.ids, blocks)
     sources = list(itertools.chain.from_iterable(block.sources for block in blocks))
     for encoder in encoders:
@@ -392,9 +392,11 @@ def extract(
 
 
 def _preprocessing(encoder: Encoder) -> str:
-    """Return how images become an encoder's input; which of 16 bits are used is part of it."""
-    said = said_of_bits() if encoder.reads == "image" else {}
-    return "; ".join([encoder.preprocessing, *(f"{name} {bits}" for name, bits in said.items())])
+    """Return an encoder's preprocessing in words, with the number of bits used of 16 if set."""
+    settings = said_of_bits() if encoder.reads == "image" else {}
+    return "; ".join(
+        [encoder.preprocessing, *(f"{name} {bits}" for name, bits in settings.items())]
+    )
 
 
 def _batches(
@@ -404,9 +406,9 @@ def _batches(
     start: int,
     threads: int,
 ) -> Iterator[tuple[int, list[_Prepared]]]:
-    """Yield (position, prepared batch), decoding ahead in threads, in order.
+    """Yield (position, prepared batch) in order, decoding ahead in threads.
 
-    An image that cannot be prepared raises only once every full batch before it has been yielded.
+    An image that cannot be prepared raises only after every full batch before it was yielded.
     """
     items = collection.read(start)
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode") as pool:
@@ -462,11 +464,11 @@ def _prepare(item: ImageItem, encoders: Sequence[Encoder], generated: bool) -> _
 def _compute(start: int, batch: Sequence[_Prepared], encoders: Sequence[Encoder]) -> Block:
     rows, features = {}, {}
     for encoder in encoders:
-        which = [i for i, prepared in enumerate(batch) if encoder.name in prepared.inputs]
-        rows[encoder.name] = np.array(which, np.int64) + start
+        chosen = [i for i, prepared in enumerate(batch) if encoder.name in prepared.inputs]
+        rows[encoder.name] = np.array(chosen, np.int64) + start
         features[encoder.name] = (
-            encoder.encode([batch[i].inputs[encoder.name] for i in which])
-            if which
+            encoder.encode([batch[i].inputs[encoder.name] for i in chosen])
+            if chosen
             else np.empty((0, encoder.dimension), np.float32)
         )
     captions = [
@@ -525,7 +527,7 @@ def _save_block(attempt: Attempt, name: str, block: Block, collection: Collectio
 
 
 def _digest_of_key(key: dict[str, Any]) -> str:
-    """Return a digest of what blocks depend on beside the images, the code among it."""
+    """Return a digest of the key and the code, which blocks depend on besides the images."""
     modules = [f"features.encoders.{name}" for name in key.get("encoders", ())]
     made_by = own_digests("features.extract", *modules)
     text = json.dumps({**key, "code": made_by}, sort_keys=True)
@@ -535,23 +537,26 @@ def _digest_of_key(key: dict[str, Any]) -> str:
 def _finished_blocks(
     attempt: Attempt, name: str, encoders: list[str], collection: Collection, batch_size: int
 ) -> list[Block]:
-    """Return earlier attempts' blocks, as far as they join and still hold; drop the others."""
+    """Return earlier attempts' blocks as far as they are contiguous and valid; drop the others."""
     attempt.inherit()
     blocks: list[Block] = []
     total = len(collection.ids)
     for path in sorted(attempt.folder.iterdir()):
         try:
-            _, of, *span = path.stem.split("-")
+            _, key_digest, *span = path.stem.split("-")
             start, stop = map(int, span)
             joins = start == (blocks[-1].stop if blocks else 0) and stop <= total
-            if of == name and joins and (stop % batch_size == 0 or stop == total):
+            if key_digest == name and joins and (stop % batch_size == 0 or stop == total):
                 block = _load_block(path, start, stop, encoders, collection)
                 if block is not None:
                     blocks.append(block)
                     continue
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             require_access(error, path)
-        log.info("%s: damaged, or of other settings, weights, code or images: computed anew", path)
+        log.info(
+            "%s: damaged, or of other settings, weights, code or images: computed anew",
+            path,
+        )
         path.unlink()
     return blocks
 
@@ -576,7 +581,7 @@ def _load_block(
 
 
 def _members(collection: Collection, start: int, stop: int) -> str:
-    """Return a digest of which images [start, stop) are, without reading them."""
+    """Return a digest that identifies the images [start, stop) without reading them."""
     captions = collection.captions
     members = [
         [collection.ids[i], collection.stamps[i], captions[i] if captions is not None else None]

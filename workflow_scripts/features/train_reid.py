@@ -6,14 +6,16 @@
         --contrast 0.1 --seed 42 --progress results/features/reid/.progress \\
         --output results/features/reid/weights.pth --history results/features/reid/training.csv
 
-For data other than MIMIC-CXR, for which weights are published. Needs the training split's images
-and initial weights: a ResNet in torchvision's or timm's layout, or a re-identification network to
-go on from. Makes a state dict in the published layout, with its preprocessing beside it, and the
-losses of each epoch. Test and validation split stay unseen: on them the attacker is judged.
+Use it for data other than MIMIC-CXR, for which weights are published. It reads the training split's
+images and initial weights: a ResNet in torchvision's or timm's layout, or a re-identification
+network to fine-tune. It writes a state dict in the published layout, its preprocessing in a file
+beside it, and the losses of each epoch. The test and validation splits are not used, because the
+attacker is evaluated on them.
 
-Packhaeuser et al., 2022: a Siamese network, half of the pairs of one patient, binary cross-entropy,
-Adam. Here the two images of a negative pair come from one site: the site alone would tell most
-patients apart, and a network that learned sites would look good and be none.
+The method is that of Packhaeuser et al., 2022: a Siamese network, binary cross-entropy, Adam, and
+half of the pairs from one patient. Here the two images of a negative pair come from the same site.
+Otherwise the site alone would tell most patients apart, and a network that learned sites would
+score well without recognising patients.
 """
 
 import argparse
@@ -52,10 +54,10 @@ from workflow_scripts.features.settings import ReidSettings
 log = logging.getLogger(__name__)
 
 WIDTH: Final = 128
-"""Of a branch, as published."""
+"""Width of a branch's features, as published."""
 
 MOST_VALIDATION_PAIRS: Final = 10_000
-_PAIRS, _ANGLES, _LIGHT, _VALIDATION = 2, 3, 4, 5  # streams of random numbers beside the loop's own
+_PAIRS, _ANGLES, _LIGHT, _VALIDATION = 2, 3, 4, 5  # random streams; the training loop uses 0 and 1
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Pairs:
     """Pairs of images.
 
     Attributes:
-        first, second: (p,) row numbers.
+        first: (p,) row number of the first image.
+        second: (p,) row number of the second image.
         same: (p,) bool, whether they show one patient.
     """
 
@@ -73,14 +76,14 @@ class Pairs:
 
 
 class Population:
-    """Who can be paired with whom.
+    """The images that pairs are drawn from.
 
     Args:
         patients: (n,) the patient of each image.
-        sites: (n,) where each comes from; a patient's images come from one site.
+        sites: (n,) the site of each image; all images of a patient come from one site.
 
     Raises:
-        InputError: no two images of one patient, or no two patients of one site.
+        InputError: no patient has two images, or no site has two patients.
     """
 
     def __init__(self, patients: np.ndarray, sites: np.ndarray):
@@ -90,7 +93,7 @@ class Population:
         self.of_site = _groups(self.sites)
         sizes = np.bincount(self.patients)
         self.paired = np.flatnonzero(sizes[self.patients] > 1)
-        # Rows whose site has another patient.
+        # The rows whose site has another patient.
         counts = [len(np.unique(self.patients[rows])) for rows in self.of_site]
         self.opposed = np.flatnonzero(np.array(counts)[self.sites] > 1)
         for rows, what in (
@@ -101,7 +104,7 @@ class Population:
                 raise InputError(f"there are no {what} to train on", "the training split")
 
     def draw(self, count: int, rng: np.random.Generator) -> Pairs:
-        """Draw pairs, half of them of one patient: an image, and one that goes with it."""
+        """Draw `count` pairs, half of them from one patient, the others from one site."""
         same = rng.permutation(count) < count // 2
         first = np.where(same, rng.choice(self.paired, count), rng.choice(self.opposed, count))
         second = np.empty(count, np.int64)
@@ -127,14 +130,14 @@ class VerificationTask:
 
     Args:
         pixels: uint8 (n, size, size).
-        training: who is paired in training; rows of `pixels`.
-        validation: pairs to validate on; rows of `pixels`.
-        n_train: pairs of an epoch.
+        training: the rows of `pixels` to train on, and the population of these images.
+        validation: pairs to validate on, as rows of `pixels`.
+        n_train: pairs in an epoch.
         batch_size: pairs at a time in validation.
-        rotation_degrees: training images are turned by up to this much, either way.
+        rotation_degrees: training images are rotated by up to this much, either way.
         contrast: their contrast and brightness change by up to this share, either way.
         seed: of pairs and augmentation, which depend on (seed, epoch) alone.
-        device: where the network is.
+        device: the network's device.
     """
 
     def __init__(
@@ -191,15 +194,15 @@ class VerificationTask:
         return images
 
     def validation_loss(self, network: nn.Module) -> float:
-        """Return the mean binary cross-entropy of the validation pairs, as they are."""
+        """Return the mean binary cross-entropy of the validation pairs, without augmentation."""
         total, pairs = 0.0, self.validation
         for start in range(0, len(pairs.same), self.batch_size):
-            of = slice(start, start + self.batch_size)
+            batch = slice(start, start + self.batch_size)
             sides = [
-                normalise(to_unit(self.pixels[rows[of]], self.device))
+                normalise(to_unit(self.pixels[rows[batch]], self.device))
                 for rows in (pairs.first, pairs.second)
             ]
-            same = torch.from_numpy(pairs.same[of]).float().to(self.device)
+            same = torch.from_numpy(pairs.same[batch]).float().to(self.device)
             losses = functional.binary_cross_entropy_with_logits(
                 network(*sides), same, reduction="sum"
             )
@@ -211,7 +214,7 @@ def check(weights: Path) -> None:
     """Check initial weights: a ResNet, or a re-identification network.
 
     Raises:
-        InputError: neither, or damaged.
+        InputError: the file is neither, or damaged.
     """
     if _is_siamese(weights):
         reid.check(weights)
@@ -224,7 +227,7 @@ def _is_siamese(weights: Path) -> bool:
 
 
 def initial_network(weights: Path, seed: int) -> reid.SiameseNetwork:
-    """Build the network with its initial weights; `seed` is that of layers which are drawn anew.
+    """Build the network with its initial weights; `seed` initialises layers that the file lacks.
 
     Raises:
         InputError: see `check`.
@@ -235,7 +238,7 @@ def initial_network(weights: Path, seed: int) -> reid.SiameseNetwork:
         load_exactly(network, state, weights)
         return network
     network = reid.SiameseNetwork(pretrained_resnet(weights, WIDTH, seed))
-    # Two images alike are one patient's from the first step on.
+    # With these values, two equal images score as one patient's from the first step on.
     nn.init.constant_(network.fc_end.bias, 5.0)
     nn.init.constant_(network.fc_end.weight, -0.5)
     return network
@@ -329,7 +332,7 @@ def main(argv: list[str] | None = None) -> None:
         state = {
             key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
         }
-        with temporary.open("wb") as stream:  # by its path, torch would write the file's name in
+        with temporary.open("wb") as stream:  # given a path, torch writes the file's name into it
             torch.save(state, stream)
     attempt.end()
     log.info("the best of %d epochs is %d", len(history), best_epoch(history) + 1)

@@ -8,17 +8,17 @@ from workflow_scripts.fidelity.resample import variance_of_mean
 
 
 def cosine_alignment(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Return the cosine of each image embedding with its text embedding, (n,) in -1..1.
+    """Return the cosine of each image embedding with its text embedding, (n,) in [-1, 1].
 
-    The paper's alignment score: a CLIPScore without its factor and its cut at zero, in
-    BioViL-T's joint space. The embeddings are normalised here, whatever their length.
+    It is the paper's alignment score: a CLIPScore (Hessel et al., 2021) in BioViL-T's joint space,
+    without the factor and without clipping at zero. The embeddings need not be normalised.
 
     Args:
-        images: (n, d), row i the image of caption i.
-        texts: (n, d).
+        images: (n, d); row i is the image generated from caption i.
+        texts: (n, d); row i is caption i.
 
     Raises:
-        ValueError: shapes that differ, values that are not finite, or an embedding of length 0.
+        ValueError: the shapes differ, values are not finite, or an embedding has length 0.
     """
     check_pair(images, texts)
     if len(images) != len(texts):
@@ -33,14 +33,14 @@ def cosine_alignment(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
 def mean_with_interval(
     values: np.ndarray, patients: np.ndarray | None = None
 ) -> tuple[float, tuple[float, float] | None]:
-    """Return the mean and its 95% t interval over patients; no interval for a single one.
+    """Return the mean and its 95% t interval over patients; one patient gives no interval.
 
     Args:
         values: (n,).
-        patients: (n,) whose prompt each is of; None where each value is independent.
+        patients: (n,) the patient behind each value; None where the values are independent.
 
     Raises:
-        ValueError: no values.
+        ValueError: there are no values.
     """
     if len(values) == 0:
         raise ValueError("no values to average")

@@ -1,4 +1,4 @@
-"""What every metric asks of the feature arrays it is given."""
+"""Checks and conversions of feature arrays that all metrics share."""
 
 import numpy as np
 import torch
@@ -43,6 +43,6 @@ def to_float64(features: np.ndarray, device: torch.device) -> Tensor:
 
 
 def blocks(rows: int, columns: int, elements: int = 1 << 23) -> list[slice]:
-    """Cut `rows` so that a block of rows x columns holds about `elements` numbers (8 Mi)."""
+    """Split `rows` into slices so that slice x `columns` holds about `elements` numbers."""
     step = max(1, elements // max(columns, 1))
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

@@ -1,4 +1,4 @@
-"""What a metric is given, one subset of two sets of images, and where it puts what it finds."""
+"""A metric's input, one subset of two sets of images, and the container of its results."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +28,7 @@ class Side:
     Attributes:
         features: (n, d) float32.
         subsets: (n, 15) bool, the columns as in `SUBSETS`.
-        patients: (n,) who is shown; of a generated image, who its prompt is of.
+        patients: (n,) the patient of each image; for a generated image, the patient of its prompt.
     """
 
     features: np.ndarray
@@ -36,7 +36,7 @@ class Side:
     patients: np.ndarray
 
     def only(self, rows: np.ndarray) -> "Side":
-        """Return the images of some rows, (k,) numbers."""
+        """Return the images of some row numbers (k,)."""
         return Side(self.features[rows], self.subsets[rows], self.patients[rows])
 
 
@@ -45,13 +45,14 @@ class Comparison:
     """One subset of the generated images and of the reference.
 
     Attributes:
-        real: the whole reference.
-        generated: all that is judged.
-        column: of the subset in `SUBSETS`.
-        settings: k, bootstrap replicates and seed.
+        real: the reference, all subsets.
+        generated: the generated images, all subsets.
+        column: the subset's position in `SUBSETS`.
+        settings: see `Settings`.
         device: where to compute.
         kid_within_patients: see `Deviations.kid_pairs_within_patients`.
-        cosines: (n,) of each generated image with its caption; None where captions do not count.
+        cosines: (n,) the cosine of each generated image with its caption; None leaves alignment
+            out.
     """
 
     real: Side
@@ -64,7 +65,7 @@ class Comparison:
 
     @property
     def subset(self) -> str:
-        """Its name."""
+        """The subset's name."""
         return SUBSETS[self.column]
 
     @property
@@ -79,21 +80,21 @@ class Comparison:
 
     @cached_property
     def x(self) -> np.ndarray:
-        """Features of the reference's images in the subset."""
+        """Features of the reference images in the subset, (n_reference, d)."""
         return self.real.features[self.chosen]
 
     @cached_property
     def y(self) -> np.ndarray:
-        """Features of the generated images in the subset."""
+        """Features of the generated images in the subset, (n, d)."""
         return self.generated.features[self.asked]
 
     @cached_property
     def units(self) -> Units:
-        """The patients of both."""
+        """The patients of both sides of the subset."""
         return units_of(self.real.patients[self.chosen], self.generated.patients[self.asked])
 
     def too_few(self, minimum: int) -> str | None:
-        """Return why a side of the subset has fewer images than a metric needs, or None."""
+        """Return the reason if a side of the subset has fewer than `minimum` images, else None."""
         return too_few(len(self.y), len(self.x), minimum, self.subset)
 
     def resamples(self) -> Resamples | None:
@@ -103,14 +104,14 @@ class Comparison:
 
 @dataclass
 class Found:
-    """Values as they are found, and what a reader of the record may want beside them.
+    """The results of all metrics: their values, and details for the record.
 
     Attributes:
-        values: of every subset.
-        floors: per floor and subset how it was measured.
-        replicates: per metric over all images, `{"kind": "bootstrap" | "jackknife", "values"}`:
-            what it would have been with other images. Models with the same prompts have the same
-            resamples and groups, so that their differences have replicates, too.
+        values: the values of every subset.
+        floors: for each floor and subset, how it was measured.
+        replicates: for each metric over all images, the values it takes when images are resampled
+            or left out, see `replicates`. Models with the same prompts share the resamples and
+            groups, so their differences have replicates, too.
     """
 
     values: list[Value] = field(default_factory=list)
@@ -128,11 +129,11 @@ class Found:
         """Add a metric's value over the images of a comparison.
 
         Args:
-            metric: which.
-            comparison: of which images.
+            metric: the metric.
+            comparison: the images that the value is computed from.
             value: a finite number.
-            interval: lower and upper bound, where there are any.
-            interval_kind: what they are; kept only with them.
+            interval: lower and upper bound; None where there is no interval.
+            interval_kind: how the interval was computed; ignored without an interval.
         """
         kind = None if interval is None else interval_kind
         n, m = len(comparison.y), len(comparison.x)
@@ -141,7 +142,7 @@ class Found:
         )
 
     def add_none(self, metric: Metric, comparison: Comparison, reason: str) -> None:
-        """Add why a metric has no value over the images of a comparison."""
+        """Add the reason why a metric has no value over the images of a comparison."""
         n, m = len(comparison.y), len(comparison.x)
         self.values.append(
             Value(metric.key, None, metric.direction, n, comparison.subset, m, reason=reason)
@@ -149,17 +150,17 @@ class Found:
 
 
 def resamples_of(column: int, units: Units, settings: Settings) -> Resamples | None:
-    """Return the resamples of a subset, the same for all metrics and for all models of its size.
+    """Return the resamples of a subset, the same for all metrics and all models with its patients.
 
-    Every subset draws from its own stream, so that one subset never moves another's numbers.
+    Every subset has its own random stream, so that no subset changes another's numbers.
 
     Args:
-        column: of the subset in `SUBSETS`.
+        column: the subset's position in `SUBSETS`.
         units: the patients of the rows.
-        settings: how many replicates, and the seed.
+        settings: the number of replicates and the seed.
 
     Returns:
-        None where the settings ask for none, or one patient of a side cannot be drawn anew.
+        The resamples; None where the settings ask for none, or a side has only one patient.
     """
     if not settings.kid_bootstrap or units.fewest < 2:
         return None
@@ -168,23 +169,31 @@ def resamples_of(column: int, units: Units, settings: Settings) -> Resamples | N
 
 
 def replicates(kind: str, values: np.ndarray, units: int) -> dict[str, Any]:
-    """Return a metric's replicates as a record holds them, to seven digits.
+    """Return a metric's replicates in the form that records hold, rounded to seven digits.
 
     Args:
         kind: `bootstrap` or `jackknife`.
-        values: (r,).
-        units: what was drawn or left out, of the smaller side: patients, or groups of them.
+        values: (r,) the metric in each replicate.
+        units: the number of units (patients, or groups of them) that were drawn or left out on the
+            smaller side.
     """
-    kept = [float(f"{value:.7g}") for value in values]
-    return {"kind": kind, "units": units, "values": kept}
+    rounded = [float(f"{value:.7g}") for value in values]
+    return {"kind": kind, "units": units, "values": rounded}
 
 
 def too_few(n: int, n_reference: int | None, minimum: int, subset: str) -> str | None:
-    """Return why a subset is too small, or None where it is not."""
-    of = "" if subset == "all" else " with this finding"
+    """Return why a subset is too small, or None if it is not.
+
+    Args:
+        n: generated images in the subset.
+        n_reference: reference images in it; None where there is no reference.
+        minimum: fewest images that each side needs.
+        subset: the subset's name.
+    """
+    in_subset = "" if subset == "all" else " with this finding"
     needed = f" ({minimum} needed)" if minimum > 2 else ""
     sides: list[tuple[int | None, str]] = [(n, "generated"), (n_reference, "reference")]
     for count, side in sides:
         if count is not None and count < minimum:
-            return f"only {count} {side} image(s){of}{needed}"
+            return f"only {count} {side} image(s){in_subset}{needed}"
     return None

@@ -1,8 +1,8 @@
-"""Squared distances of many pairs: proven bounds from float32 products, exact ones where needed.
+"""Squared distances of many pairs: proven bounds from float32 products, exact values where needed.
 
-Matrix products give the distances of all pairs at once, wrong by rounding; a direct difference in
-float64 is exact to its own rounding (a point and its copy are at 0) and a hundred times slower.
-Bounds say which pairs the products leave open, and only those are recomputed.
+A matrix product gives the distances of all pairs at once, but with rounding errors. A direct
+difference in float64 is accurate (a point and its copy have distance 0), but a hundred times
+slower. The bounds tell which pairs the product leaves undecided, and only those are recomputed.
 """
 
 import torch
@@ -15,14 +15,17 @@ ROUNDING = 2.0**-24
 
 
 SMALLEST, LARGEST = 1e-15, 1e15
-"""How far the farthest point may lie from the centre: squares of less or more leave float32."""
+"""Limits of the farthest point's distance from the centre: beyond them squares leave float32."""
 
 
 def check_scale(spread: float) -> None:
-    """Check that squared distances of points that lie so far from their centre fit into float32.
+    """Check that squared distances fit into float32.
+
+    Args:
+        spread: the largest distance of a point from the centre.
 
     Raises:
-        ValueError: they do not.
+        ValueError: `spread` is outside `SMALLEST` to `LARGEST`; 0 is allowed.
     """
     if spread and not SMALLEST <= spread <= LARGEST:
         raise ValueError(
@@ -32,7 +35,7 @@ def check_scale(spread: float) -> None:
 
 
 class Centred:
-    """Points (n, d) about a centre (d,) in float32, with their squared lengths."""
+    """Points (n, d) relative to a centre (d,), in float32, with their squared lengths (n,)."""
 
     def __init__(self, points: Tensor, centre: Tensor):
         self.points = (points - centre).float()
@@ -40,11 +43,11 @@ class Centred:
 
 
 def bounds(x: Centred, y: Centred, rows: slice) -> tuple[Tensor, Tensor]:
-    """Return a lower and an upper bound of the squared distances of x[rows] and all of y, float32.
+    """Return lower and upper bounds of the squared distances from x[rows] to all of y, float32.
 
-    |x|^2 + |y|^2 - 2 x.y in float32 is wrong by less than (d + 16) u (|x|^2 + |y|^2): d u for
-    the dot product (Higham, 2002, section 3.1), the rest for rounding the centred coordinates,
-    the squared lengths and the two sums.
+    The error of |x|^2 + |y|^2 - 2 x.y in float32 is below (d + 16) u (|x|^2 + |y|^2), where u is
+    `ROUNDING`: d u for the dot product (Higham, 2002, section 3.1), the rest for rounding the
+    centred coordinates, the squared lengths and the two sums.
     """
     slack = (x.points.shape[1] + 16) * ROUNDING
     product = x.points[rows] @ y.points.T

@@ -1,17 +1,18 @@
-"""The floors of FID: what real images score against other real images at a comparison's sizes.
+"""The floors of FID: the FID of real images against other real images, at a comparison's sizes.
 
-FID grows as n shrinks, for a perfect generator too, so that a rare finding looks worse than a
-frequent one whatever the model. There are two floors:
+FID grows as n shrinks, even for a perfect generator. So a rare finding looks worse than a frequent
+one, whatever the model. There are two floors:
 
-- that of other patients (`fid_floor`, `floor_of_finding`): two groups of real images, no patient in
-  both. It is what a generator scores that draws real radiographs and knows nothing of the captions
-  but, for a finding, that they name it;
-- the caption-matched one (`matched_floor`): each image of the one group has in the other a partner
-  of another patient with the same findings. It is what a generator scores that draws real
-  radiographs and takes the findings from the captions.
+- The floor of other patients (`fid_floor`, `floor_of_finding`) compares two groups of real images
+  that share no patient. A generator that draws real radiographs regardless of the captions scores
+  this FID. For a finding, it knows only that the captions name the finding.
+- The caption-matched floor (`matched_floor`) gives each image of one group a partner in the other,
+  from another patient with the same findings. A generator that draws real radiographs with the
+  captions' findings scores this FID.
 
-Neither is a bound: a generator that takes more from a caption than findings has more in common with
-the caption's own radiograph, and may stand below both. A copy of the reference reads 0.
+Neither is a lower bound. A generator that takes more than the findings from a caption has more in
+common with the caption's own radiograph, and may score below both. A copy of the reference has an
+FID of 0.
 """
 
 from collections.abc import Callable
@@ -24,27 +25,28 @@ from workflow_scripts.fidelity.arrays import CPU
 from workflow_scripts.fidelity.frechet import frechet_distance
 
 FEWEST, MOST = 10, 100
-"""Draws to average: until the mean's standard error is within `PRECISION` of it."""
+"""Fewest and most draws to average. Drawing stops once the mean's standard error is at most
+`PRECISION` of the mean."""
 
 PRECISION = 0.05
 
 ENOUGH = 10
-"""Images in each group, and patients of both together, that a floor of less than all images needs:
-between fewer, the distance says more of these very patients than of a sample's size."""
+"""Fewest images in each group, and fewest patients in both, for a floor from a subset of images.
+With fewer, the distance reflects the particular patients more than the sample size."""
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The mean FID of real against real, and the sizes it holds for.
+    """The mean FID of real against real images, and the sample sizes it holds for.
 
     Attributes:
-        value: the mean over the draws.
-        n: size of the group in the generated images' place.
-        n_reference: size of the other group.
-        measured: the least sizes of the groups drawn; they differ from `n` and `n_reference` where
-            the value was carried to these.
-        draws: how many pairs of groups were drawn.
-        of_finding: whether the images drawn from are those with the finding of the comparison.
+        value: the mean over the draws, >= 0.
+        n: size of the group in place of the generated images.
+        n_reference: size of the group in place of the reference.
+        measured: smallest sizes of the groups drawn; they differ from `n` and `n_reference` where
+            the value was extrapolated to these.
+        draws: number of pairs of groups drawn.
+        of_finding: whether the groups were drawn from images with the comparison's finding only.
     """
 
     value: float
@@ -62,7 +64,8 @@ class RealImages:
     Attributes:
         features: (N, d).
         patients: (N,) the patient of each.
-        findings: (N,) a code of the set of findings of each; only the caption-matched floor asks.
+        findings: (N,) a code of each image's set of findings; only the caption-matched floor needs
+            it.
     """
 
     features: np.ndarray
@@ -83,28 +86,29 @@ def fid_floor(
     device: torch.device = CPU,
     growth: RealImages | None = None,
 ) -> Floor | None:
-    """Return the FID of real against real, other patients, at the sizes of a comparison.
+    """Return the FID between real images of different patients, at the sizes of a comparison.
 
-    Two groups of `n` and `n_reference` images are drawn, no patient in both. Where there are not
-    enough images, the groups shrink in proportion, and the value is carried to the sizes asked
-    for: by how much the floor of `growth` falls between these sizes, where it has images enough for
-    both; or, where the groups have more images than dimensions, in proportion to
-    1/n + 1/n_reference, which FID's bias follows there. Otherwise it stands for the sizes drawn.
+    Two groups of `n` and `n_reference` images are drawn, with no patient in both. If there are too
+    few images, the groups shrink in proportion, and the value is extrapolated to the sizes asked
+    for. It is scaled by the ratio of the floors of `growth` at the two sizes, if `growth` has
+    enough images for both. Otherwise, if the groups have more images than dimensions, it is scaled
+    with 1/n + 1/n_reference, which FID's bias follows there. Failing that, the floor keeps the
+    sizes drawn.
 
     Args:
-        images: that are drawn from.
+        images: the images to draw from.
         n: generated images of the comparison, >= 2.
         n_reference: reference images of the comparison, >= 2.
         rng: draws the groups.
         device: where to compute.
-        growth: more images of the kind; a factor between their features and those of `images`
-            does not matter.
+        growth: a larger set of similar images; a constant factor between its features and those of
+            `images` does not matter.
 
     Returns:
-        The floor; None where no two groups of two images from different patients exist.
+        The floor; None if there are no two groups of two images from different patients.
 
     Raises:
-        ValueError: fewer than two images asked for, or features that are not finite.
+        ValueError: `n` or `n_reference` is below 2, or features are not finite.
     """
     if min(n, n_reference) < 2:
         raise ValueError(f"FID needs two images on each side, not {n} and {n_reference}")
@@ -120,14 +124,14 @@ def floor_of_finding(
     rng: np.random.Generator,
     device: torch.device = CPU,
 ) -> Floor | None:
-    """Return `fid_floor` of a finding: drawn from the images that have it, where they are enough.
+    """Return `fid_floor` for a finding, drawn from the images that have it if they suffice.
 
-    They are enough where at least `ENOUGH` patients have it and each group holds as many images.
-    Otherwise the groups are of all images, and the floor says so (`Floor.of_finding`).
+    They suffice if at least `ENOUGH` patients have the finding and each group holds at least as
+    many images. Otherwise the groups are drawn from all images (`Floor.of_finding` is False).
 
     Args:
-        images: all of the reference.
-        has: (N,) bool, which of them have the finding.
+        images: all images of the reference.
+        has: (N,) bool, whether each has the finding.
         n: generated images of the comparison, >= 2.
         n_reference: reference images of the comparison, >= 2.
         rng: draws the groups.
@@ -139,9 +143,9 @@ def floor_of_finding(
     Raises:
         ValueError: as in `fid_floor`.
     """
-    own = images.only(has)
-    if len(np.unique(own.patients)) >= ENOUGH:
-        floor = fid_floor(own, n, n_reference, rng, device, images)
+    positives = images.only(has)
+    if len(np.unique(positives.patients)) >= ENOUGH:
+        floor = fid_floor(positives, n, n_reference, rng, device, images)
         if floor is not None and min(floor.measured) >= ENOUGH:
             return replace(floor, of_finding=True)
     return fid_floor(images, n, n_reference, rng, device)
@@ -155,15 +159,15 @@ def matched_floor(
     device: torch.device = CPU,
     growth: RealImages | None = None,
 ) -> Floor | None:
-    """Return the caption-matched floor: partners of other patients, with the same findings.
+    """Return the caption-matched floor: the FID between images of other patients, same findings.
 
-    Patients are drawn to two sides; images of the one stand for prompts, and each gets an image of
-    the other side with the same findings, without replacement (`matched_groups`). No image may
-    stand on both sides: partners out of the whole reference would be the reference in another
-    order, and the distance 0. The value is carried to the sizes asked for as in `fid_floor`.
+    Patients are split at random into two sides. Images of one side stand for prompts, and each gets
+    an image of the other side with the same findings, without replacement (`matched_groups`). No
+    image may be on both sides: partners drawn from the whole reference would be the reference in
+    another order, at distance 0. The value is extrapolated as in `fid_floor`.
 
     Args:
-        images: that are drawn from, with findings.
+        images: the images to draw from, with findings.
         n: generated images of the comparison, >= 2.
         n_reference: reference images of the comparison, >= 2.
         rng: draws the sides and the partners.
@@ -171,10 +175,10 @@ def matched_floor(
         growth: see `fid_floor`.
 
     Returns:
-        The floor; None where in any draw fewer than `ENOUGH` images get a partner.
+        The floor; None if fewer than `ENOUGH` images get a partner in any draw.
 
     Raises:
-        ValueError: images without findings, or features that are not finite.
+        ValueError: `images` has no findings, or features are not finite.
     """
     findings = images.findings
     if findings is None:
@@ -184,10 +188,10 @@ def matched_floor(
 
 
 def without_partner(images: RealImages) -> int:
-    """Return how many images have findings that no image of another patient has.
+    """Return the number of images whose set of findings no image of another patient shares.
 
     Raises:
-        ValueError: images without findings.
+        ValueError: `images` has no findings.
     """
     if images.findings is None:
         raise ValueError("partners are matched on findings: none are given")
@@ -203,7 +207,7 @@ def without_partner(images: RealImages) -> int:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """The distances of pairs of groups, (r,), the groups' sizes, (r, 2), and the dimensions."""
+    """The distance of each pair of groups, (r,), the groups' sizes, (r, 2), and the dimensions."""
 
     values: np.ndarray
     sizes: np.ndarray
@@ -216,9 +220,9 @@ def _draw(
     device: torch.device,
     enough: int = 0,
 ) -> _Drawn | None:
-    """Draw pairs of groups until the mean of their distances is known, see `FEWEST`.
+    """Draw pairs of groups until the mean of their distances is precise enough, see `FEWEST`.
 
-    Pairs with a group of one image do not count; None as soon as a group is smaller than `enough`.
+    Pairs with a group of one image do not count. None as soon as a group is smaller than `enough`.
     """
     values: list[float] = []
     sizes: list[tuple[int, int]] = []
@@ -252,7 +256,7 @@ def _carried(
     device: torch.device,
     growth: RealImages | None,
 ) -> Floor:
-    """Return the mean of what was drawn, at the sizes asked for where it can be carried there."""
+    """Return the mean over the draws, extrapolated to the sizes asked for where possible."""
     least = (int(drawn.sizes[:, 0].min()), int(drawn.sizes[:, 1].min()))
     asked = (n, n_reference)
     draws = len(drawn.values)
@@ -275,17 +279,17 @@ def _carried(
 def disjoint_groups(
     patients: np.ndarray, first: int, second: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw two groups of rows that share no patient, as near to the sizes asked for as possible.
+    """Draw two groups of rows that share no patient, as close to the wanted sizes as possible.
 
     Args:
         patients: (N,) the patient of each row.
         first: rows wanted in the first group.
         second: rows wanted in the second group.
-        rng: draws them.
+        rng: draws the groups.
 
     Returns:
-        Two arrays of row numbers. Where `first + second` rows of different patients do not
-        exist, both are smaller, in proportion.
+        Two arrays of row numbers. If there are fewer than `first + second` rows, both are smaller
+        in proportion; the second also lacks the rows of a patient who is already in the first.
     """
     scale = min(1.0, len(patients) / (first + second))
     first, second = round(first * scale), round(second * scale)
@@ -293,45 +297,47 @@ def disjoint_groups(
     # Rows in random order of the patients, and in random order within a patient.
     order = np.lexsort((rng.random(len(codes)), rng.permutation(codes.max() + 1)[codes]))
     boundary = codes[order[:first]][-1:]
-    rest = order[first:]
-    return order[:first], rest[~np.isin(codes[rest], boundary)][:second]
+    remaining = order[first:]
+    return order[:first], remaining[~np.isin(codes[remaining], boundary)][:second]
 
 
 def matched_groups(
     patients: np.ndarray, findings: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw pairs of rows of different patients with the same findings, no patient on both sides.
+    """Draw pairs of rows with the same findings from different patients, no patient on both sides.
 
     Patients come in random order, and each goes to the side that leaves fewer rows without a
-    partner. Of each set of findings as many rows are drawn from either side as the side with fewer
-    of them has.
+    partner. For each set of findings, both sides then contribute as many rows as the smaller of
+    them has.
 
     Args:
         patients: (N,) the patient of each row.
-        findings: (N,) a code of the set of findings of each row.
+        findings: (N,) a code of each row's set of findings.
         rng: draws the order and the rows.
 
     Returns:
-        Two arrays of row numbers of equal length; row i of the one is the partner of row i of the
+        Two arrays of row numbers of equal length; entry i of one is the partner of entry i of the
         other.
     """
-    who = np.unique(patients, return_inverse=True)[1]
-    of = np.unique(findings, return_inverse=True)[1]
-    rows_of_patient = np.split(np.argsort(who, kind="stable"), np.cumsum(np.bincount(who))[:-1])
-    surplus = np.zeros(of.max() + 1, dtype=int)
-    on_first = np.zeros(len(who), dtype=bool)
+    patient_codes = np.unique(patients, return_inverse=True)[1]
+    finding_codes = np.unique(findings, return_inverse=True)[1]
+    rows_of_patient = np.split(
+        np.argsort(patient_codes, kind="stable"), np.cumsum(np.bincount(patient_codes))[:-1]
+    )
+    surplus = np.zeros(finding_codes.max() + 1, dtype=int)
+    on_first = np.zeros(len(patient_codes), dtype=bool)
     for patient in rng.permutation(len(rows_of_patient)):
         rows = rows_of_patient[patient]
-        codes, counts = np.unique(of[rows], return_counts=True)
+        codes, counts = np.unique(finding_codes[rows], return_counts=True)
         more, fewer = surplus[codes] + counts, surplus[codes] - counts
         gain = int(np.abs(more).sum() - np.abs(fewer).sum())
         first = gain < 0 or (gain == 0 and rng.random() < 0.5)
         surplus[codes] = more if first else fewer
         on_first[rows] = first
-    # Rows of each set of findings side by side, in random order within a side.
-    group = 2 * of + on_first
+    # Sort rows by set of findings and side, in random order within them.
+    group = 2 * finding_codes + on_first
     sizes = np.bincount(group, minlength=2 * len(surplus))
-    order = np.lexsort((rng.random(len(of)), group))
-    place = np.arange(len(of)) - (np.cumsum(sizes) - sizes)[group[order]]
-    kept = order[place < sizes.reshape(-1, 2).min(axis=1)[of[order]]]
-    return kept[on_first[kept]], kept[~on_first[kept]]
+    order = np.lexsort((rng.random(len(finding_codes)), group))
+    place = np.arange(len(finding_codes)) - (np.cumsum(sizes) - sizes)[group[order]]
+    paired = order[place < sizes.reshape(-1, 2).min(axis=1)[finding_codes[order]]]
+    return paired[on_first[paired]], paired[~on_first[paired]]

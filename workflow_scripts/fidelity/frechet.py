@@ -1,10 +1,10 @@
 """FID: the Fréchet distance between two Gaussians fitted to features.
 
-Heusel et al., 2017: |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2)), S the unbiased
-covariance. The trace of the root is taken without forming the root of a non-symmetric product:
-it is the nuclear norm of A1 A2^T, where S = A^T A, and the sum of the square roots of the
-eigenvalues of L^T S2 L, where S1 = L L^T. The first is exact however singular the covariances
-are (fewer images than dimensions); the second is the faster one otherwise.
+Heusel et al., 2017: |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2)), where S is the unbiased
+covariance. The trace of the root is computed without the root of a non-symmetric product. It equals
+the nuclear norm of A1 A2^T, where S = A^T A, and the sum of the square roots of the eigenvalues of
+L^T S2 L, where S1 = L L^T. The first form is exact even for singular covariances (fewer images than
+dimensions). The second is faster for all others.
 """
 
 import numpy as np
@@ -17,7 +17,8 @@ from workflow_scripts.fidelity.arrays import CPU, check_pair, to_float64
 def frechet_distance(real: np.ndarray, generated: np.ndarray, device: torch.device = CPU) -> float:
     """Return the FID of two sets of features, computed in float64.
 
-    FID is biased upwards by 1/n: compare values of equal n, or with the floor of `floor.py`.
+    FID has an upward bias proportional to 1/n. Compare values of equal n, or use the floors of
+    `floor.py`.
 
     Args:
         real: (n, d), n >= 2.
@@ -25,10 +26,10 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray, device: torch.devi
         device: where to compute.
 
     Returns:
-        The distance, >= 0 (rounding below zero is cut off).
+        The distance, >= 0 (rounding errors below zero become 0).
 
     Raises:
-        ValueError: fewer than two rows, another d, or features that are not finite.
+        ValueError: a side has fewer than two rows, d differs, or features are not finite.
     """
     check_pair(real, generated, minimum=2)
     mean1, a1 = _mean_and_factor(to_float64(real, device))
@@ -39,7 +40,7 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray, device: torch.devi
 
 
 def distance_of_moments(means: Tensor, covariance1: Tensor, covariance2: Tensor) -> float:
-    """Return the FID of two Gaussians; covariances of full rank are the fast case.
+    """Return the FID of two Gaussians, >= 0; it is fastest if `covariance1` has full rank.
 
     Args:
         means: (d,) difference of the means, float64.
@@ -67,9 +68,9 @@ def _trace_of_root(a1: Tensor, a2: Tensor) -> Tensor:
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """Return L with L L^T the covariance."""
+    """Return a matrix L such that L L^T is the covariance."""
     root, failed = torch.linalg.cholesky_ex(covariance)
-    if failed:  # singular: a feature that is constant, or duplicated images
+    if failed:  # a singular covariance: a constant feature, or duplicated images
         values, vectors = torch.linalg.eigh(covariance)
         root = vectors * values.clamp_min(0).sqrt()
     return root

@@ -1,9 +1,9 @@
-"""Feature files read for a comparison: of the right images and encoder, of one origin and order.
+"""Reading the feature files of a comparison, and checking that they may be compared.
 
-Every attribute of a file is compared with what the reader expects or with the other files of the
-comparison, but those that say where and by which job it was computed. Other versions of the
-libraries are named in the log: a new one need not move anything, and files of several years may
-stand in one table.
+Every attribute of a file is compared with what the reader expects or with the comparison's other
+files, except those that say where and by which job it was computed. Different library versions only
+give a warning in the log: a new version need not change anything, and one table may combine files
+of several years.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from workflow_scripts.features.cache import COUNTS, Features, read_features
 log = logging.getLogger(__name__)
 
 REAL: Final = "real"
-"""The collection of radiographs."""
+"""The name of the collection of radiographs."""
 
 _ORIGIN: Final = ("encoder", "weights_sha256", "preprocessing")
 
@@ -31,18 +31,18 @@ _ORIGIN: Final = ("encoder", "weights_sha256", "preprocessing")
 def read_encoder(
     folder: Path, encoder: str, protocol: str, collection: str, purpose: str
 ) -> Features:
-    """Read one encoder's file of a collection's folder.
+    """Read one encoder's feature file of a collection.
 
     Args:
-        folder: holds `{encoder}.h5`.
-        encoder: its name.
-        protocol: under which it was made.
-        collection: whose images: `real`, or a model's key.
-        purpose: what the images were prepared for (`fidelity` or `privacy`).
+        folder: the folder with `{encoder}.h5`.
+        encoder: the encoder's name.
+        protocol: the protocol that the features must have been computed under.
+        collection: the collection: `real`, or a model's key.
+        purpose: the stage that the images were prepared for (`fidelity` or `privacy`).
 
     Raises:
-        InputError: it is missing, damaged, changed, or of another encoder, protocol, collection or
-            purpose.
+        InputError: the file is missing, damaged, changed, or belongs to another encoder, protocol,
+            collection or purpose.
     """
     expect = {
         "encoder": encoder,
@@ -61,11 +61,11 @@ def read_comparable(
     model: str,
     purpose: str,
 ) -> tuple[Features, Features]:
-    """Read one encoder's files of radiographs and of a model's images.
+    """Read one encoder's features of the radiographs and of a model's images.
 
     Raises:
-        InputError: see `read_encoder`; or the two come from other weights or preprocessing, and
-            distances between them would mean nothing.
+        InputError: see `read_encoder`; or the two differ in weights or preprocessing, so that
+            distances between them would be meaningless.
     """
     real = read_encoder(real_folder, encoder, protocol, REAL, purpose)
     generated = read_encoder(generated_folder, encoder, protocol, model, purpose)
@@ -74,35 +74,41 @@ def read_comparable(
 
 
 def require_comparable(real: Features, generated: Features, where: str) -> None:
-    """Refuse two collections' features of one encoder that do not come from the same network.
+    """Refuse features of two collections that were not computed by the same network.
 
     Raises:
-        InputError: other weights, preprocessing or dimensions; each is named with both values.
+        InputError: weights, preprocessing or dimensions differ; the message gives both values.
     """
     differing = [key for key in _ORIGIN if real.attrs[key] != generated.attrs[key]]
     if real.features.shape[1] != generated.features.shape[1]:
         differing.append("number of dimensions")
     if differing:
-        told = "; ".join(
+        differences = "; ".join(
             f"{key} {real.attrs[key]!r} and {generated.attrs[key]!r}"
             for key in differing
             if key in _ORIGIN
         )
         raise InputError(
-            f"features of another {', '.join(differing)} are not comparable: {told}",
+            f"features of another {', '.join(differing)} are not comparable: {differences}",
             where,
             "rerun the features stage for both with the same weights",
         )
-    one, other = (json.loads(features.attrs["versions"]) for features in (real, generated))
-    for library in sorted(one.keys() | other.keys()):
-        if one.get(library) != other.get(library):
+    versions, other_versions = (
+        json.loads(features.attrs["versions"]) for features in (real, generated)
+    )
+    for library in sorted(versions.keys() | other_versions.keys()):
+        if versions.get(library) != other_versions.get(library):
             log.warning(
-                "%s: made with %s %s and %s", where, library, one.get(library), other.get(library)
+                "%s: made with %s %s and %s",
+                where,
+                library,
+                versions.get(library),
+                other_versions.get(library),
             )
 
 
 def require_same_images(first: Features, second: Features, where: Path) -> None:
-    """Refuse features of two encoders that are not of the same images.
+    """Refuse features of two encoders that were computed from different images.
 
     Raises:
         InputError: the digests of the two collections differ.
@@ -123,7 +129,7 @@ def rows_of(
     """Return the row numbers of `wanted` among the unique ids `known`.
 
     Raises:
-        InputError: an id is not there; the message names it, `table` and `where`.
+        InputError: an id is missing; the message names it, `table` and `where`.
     """
     position = {name: row for row, name in enumerate(known)}
     rows = np.array([position.get(name, -1) for name in wanted], dtype=np.int64)
@@ -157,16 +163,16 @@ def rows_in_order_of(leader: Features, other: Features, where: Path) -> np.ndarr
 def of_prompts(
     features: Features, prompts: pd.DataFrame, known: pd.DataFrame, where: Path
 ) -> Features:
-    """Return the features of the images of some prompts, in their order in the file.
+    """Return the features of some prompts' images, in their order in the file.
 
     Args:
-        features: of a generated collection.
-        prompts: whose images are kept; one without an image is left out.
+        features: features of a generated collection.
+        prompts: the prompts whose images are kept; prompts without an image are ignored.
         known: the whole prompt set.
         where: the features' folder, for errors.
 
     Raises:
-        InputError: an image of no prompt of the set.
+        InputError: an image belongs to no prompt of the set.
     """
     rows_of(known["prompt_id"], features.ids, where, "prompt set")
     wanted = set(prompts["prompt_id"])
@@ -184,11 +190,11 @@ def of_prompts(
 
 
 def origin(features: Features) -> dict[str, Any]:
-    """Return what identifies a feature file and counts its copies, for a record's provenance."""
-    said = {key: features.attrs[key] for key in (*_ORIGIN, "collection", "collection_sha256")}
-    return said | {key: features.attrs[key] for key in COUNTS if key in features.attrs}
+    """Return what identifies a feature file for a record's provenance, with its image counts."""
+    identity = {key: features.attrs[key] for key in (*_ORIGIN, "collection", "collection_sha256")}
+    return identity | {key: features.attrs[key] for key in COUNTS if key in features.attrs}
 
 
 def digest_of(ids: Sequence[str]) -> str:
-    """Return the hex sha256 of ids in their order: who was compared, without naming anybody."""
+    """Return the hex sha256 of ids in their order: it identifies them without naming patients."""
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()

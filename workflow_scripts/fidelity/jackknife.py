@@ -1,13 +1,12 @@
-"""FID without its bias by sample size: the delete-a-group jackknife, with an interval.
+"""FID without its sample-size bias, by the delete-a-group jackknife, with an interval.
 
-FID's bias falls as 1/n, so that what it grows by when a group of images is left out says what it
-would lose with endlessly many: g FID - (g - 1) mean(FID without a group) (Quenouille, 1956). Both
-sides lose the images of the same patients at a time. The spread of the values without a group gives
-the standard error (Tukey, 1958), which a bootstrap of FID does not: its copies look like fewer
-images.
+FID's bias falls as 1/n. So its growth when a group of images is left out predicts its value for
+infinitely many images: g FID - (g - 1) mean(FID without a group) (Quenouille, 1956). Both sides
+leave out the images of the same patients. The spread of the values without a group gives the
+standard error (Tukey, 1958). A bootstrap of FID does not: resampled copies act like fewer images.
 
-It holds where the covariances have full rank with some images to spare. With fewer images than
-dimensions FID does not fall as 1/n, and the correction is withheld.
+The correction holds where the covariances have full rank with some images to spare. With fewer
+images than dimensions FID's bias does not fall as 1/n, and the correction is withheld.
 """
 
 from dataclasses import dataclass
@@ -22,21 +21,23 @@ from workflow_scripts.fidelity.frechet import distance_of_moments
 from workflow_scripts.fidelity.resample import GROUPS, Units, groups_of, units_of
 
 FEWEST_GROUPS = 10
-"""Groups below which their spread is no standard error; patients with many images make fewer."""
+"""Fewest groups whose spread gives a standard error. Patients with many images reduce the number of
+groups."""
 
 IMAGES_PER_DIMENSION = 1.25
-"""Least images a side, over the dimensions. In simulations of one Gaussian against itself in 16 and
-64 dimensions less than a twentieth of the bias is left from 1.1 on; fewer have no full rank."""
+"""Fewest images of a side per dimension. In simulations of a Gaussian against itself, in 16 and 64
+dimensions, less than a twentieth of the bias remains from 1.1 on. Below 1 the covariance has no
+full rank."""
 
 
 @dataclass(frozen=True)
 class CorrectedDistance:
-    """FID less its bias, and its 95% interval; both may fall below zero.
+    """FID without its bias, and its 95% interval; both may be negative.
 
     Attributes:
         value: the corrected distance.
-        interval: 95%.
-        without_groups: (g,) FID without each group of both sides.
+        interval: its 95% interval.
+        without_groups: (g,) FID after leaving out each group on both sides.
     """
 
     value: float
@@ -45,7 +46,7 @@ class CorrectedDistance:
 
 
 def fewest_images(dimensions: int) -> int:
-    """Return how many images each side needs for the correction."""
+    """Return the number of images that each side needs for the correction."""
     return int(np.ceil(IMAGES_PER_DIMENSION * dimensions * GROUPS / (GROUPS - 1)))
 
 
@@ -70,17 +71,17 @@ def corrected_distance(
     units: Units | None = None,
     device: torch.device = CPU,
 ) -> CorrectedDistance:
-    """Return FID without its bias, by the delete-a-group jackknife with up to 20 groups a side.
+    """Return FID without its bias, by the delete-a-group jackknife with up to `GROUPS` groups.
 
     Args:
         real: (n, d), n >= `fewest_images(d)`.
         generated: (m, d), m >= `fewest_images(d)`.
-        units: the patients of the rows, whose images stay in one group; None where each image is
+        units: the patients of the rows, whose images stay in one group; None treats each image as
             a unit.
         device: where to compute.
 
     Raises:
-        ValueError: too few rows or groups, another d, or features that are not finite.
+        ValueError: there are too few rows or groups, d differs, or features are not finite.
     """
     check_pair(real, generated)
     units = units or units_of(len(real), len(generated))
@@ -91,22 +92,22 @@ def corrected_distance(
     both, count = groups_of(units), _groups(units)
     for features, groups in zip((real, generated), both, strict=True):
         rows = to_float64(features, device)
-        rows = rows - rows.mean(dim=0)  # sums of squares lose digits to an offset
+        rows = rows - rows.mean(dim=0)  # an offset would cost the sums of squares digits
         sides.append((features.mean(axis=0, dtype=np.float64), _Moments(rows, groups, count)))
     (mean1, first), (mean2, second) = sides
     offset = torch.from_numpy(mean1 - mean2).to(device)
 
     def distance(group: int | None) -> float:
-        own, covariance1 = first.without(group)
-        other, covariance2 = second.without(group)
-        return distance_of_moments(own - other + offset, covariance1, covariance2)
+        mean_real, covariance1 = first.without(group)
+        mean_generated, covariance2 = second.without(group)
+        return distance_of_moments(mean_real - mean_generated + offset, covariance1, covariance2)
 
-    whole = distance(None)
-    left = np.array([distance(group) for group in range(count)])
-    value = count * whole - (count - 1) * float(left.mean())
-    error = ((count - 1) * float(left.var())) ** 0.5
+    uncorrected = distance(None)
+    leave_one_out = np.array([distance(group) for group in range(count)])
+    value = count * uncorrected - (count - 1) * float(leave_one_out.mean())
+    error = ((count - 1) * float(leave_one_out.var())) ** 0.5
     half = float(stats.t.ppf(0.975, count - 1)) * error
-    return CorrectedDistance(value, (value - half, value + half), left)
+    return CorrectedDistance(value, (value - half, value + half), leave_one_out)
 
 
 def _groups(units: Units) -> int:
@@ -120,9 +121,9 @@ class _Moments:
         self.sizes = np.bincount(groups, minlength=count).tolist()
         self.sums, self.products = [], []
         for group in range(count):
-            own = rows[torch.from_numpy(groups == group).to(rows.device)]
-            self.sums.append(own.sum(dim=0))
-            self.products.append(own.T @ own)
+            members = rows[torch.from_numpy(groups == group).to(rows.device)]
+            self.sums.append(members.sum(dim=0))
+            self.products.append(members.T @ members)
         self.size, self.sum = len(rows), rows.sum(dim=0)
         self.product = torch.stack(self.products).sum(dim=0)
 

@@ -1,13 +1,13 @@
 """KID: the squared maximum mean discrepancy under a cubic polynomial kernel.
 
-Binkowski et al., 2018: k(x, y) = (x.y / d + 1)^3 and the unbiased estimate, which is free of
-the sample-size bias of FID and may fall below zero. The usual implementations average it over
-random subsets; here every pair counts once, which is the same expectation with less noise.
+Bińkowski et al., 2018: k(x, y) = (x.y / d + 1)^3 and the unbiased estimate. It does not have FID's
+sample-size bias and may be negative. Common implementations average it over random subsets. Here
+every pair counts once, which has the same expectation and less noise.
 
-It is unbiased where images are independent. Images of one patient are not: their pairs are alike,
-and with few patients they would raise the mean of a side, and lower the mean between the sides
-where a generated image is compared with the radiograph whose caption it was made from. So no pair
-of one patient counts, in none of the three means: what is left compares different patients.
+The estimate is unbiased for independent images. Images of one patient are not independent, because
+they resemble one another. With few patients, such pairs raise the mean within a side. Between the
+sides, pairs of a generated image and the radiograph of its own caption bring the sides closer. So
+pairs of one patient are excluded from all three means, which then compare different patients.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from workflow_scripts.fidelity.arrays import CPU, blocks, check_pair, to_float64
 from workflow_scripts.fidelity.resample import Resamples, Units, units_of
 
 SMALLEST_FOR_INTERVAL = 10
-"""Patients of a side below which a bootstrap says nothing of value."""
+"""Fewest patients of a side for a useful bootstrap interval."""
 
 _BLOCK_ELEMENTS = 1 << 22
 
@@ -32,9 +32,9 @@ class KernelDistance:
 
     Attributes:
         value: the estimate.
-        interval: 95%; None when not asked for, or too few patients.
-        replicates: (r,) values that it would have had with other patients, for differences between
-            models; empty without an interval.
+        interval: its 95% interval; None if not asked for, or if there are too few patients.
+        replicates: (r,) the estimate in each bootstrap replicate, for differences between models;
+            empty without an interval.
     """
 
     value: float
@@ -43,9 +43,9 @@ class KernelDistance:
 
 
 def why_no_distance(units: Units) -> str | None:
-    """Return why no two patients can be compared on and between the sides, or None."""
-    for name, own in (("reference", units.real), ("generated", units.generated)):
-        if len(np.unique(own)) < 2:
+    """Return the reason if a side has only one patient, so that it has no pairs; else None."""
+    for name, unit_numbers in (("reference", units.real), ("generated", units.generated)):
+        if len(np.unique(unit_numbers)) < 2:
             return f"the {name} images are of one patient"
     return None
 
@@ -62,28 +62,28 @@ def kernel_distance(
     """Return KID over the pairs of different units, in one pass over blocks of the kernel matrices.
 
     The interval is the percentile interval of a multinomial bootstrap of units. A unit drawn twice
-    makes no pair with its own copy. Such a bootstrap is too narrow where units are few or a few of
-    them hold most images: it is widened by Student's quantile for the smaller side, and to the
-    spread of the jackknife, which leaves each unit out with the weight that it has.
+    makes no pair with its own copy. Such a bootstrap is too narrow if there are few units, or if a
+    few units hold most images. So it is widened by Student's quantile for the side with fewer
+    units, and to the spread of the jackknife, which accounts for the size of each unit.
 
-    KID is a U-statistic of units: its variance has a part of first order, of what each unit
-    contributes, and one of second order, of pairs, which alone is left for two samples of one
-    distribution (Hoeffding, 1948). There a bootstrap of pairs counts it three times. So where KID
-    is no more than its second-order standard error, the replicates are drawn together to the
-    variance that the two parts, estimated from the centred matrices of pairs, have in sum.
+    KID is a U-statistic of units. Its variance has a first-order part, from each unit's
+    contribution, and a second-order part, from pairs. Only the second remains for two samples of
+    one distribution (Hoeffding, 1948), and there a bootstrap of pairs counts it three times. So if
+    KID is below its second-order standard error, the replicates are shrunk to the sum of the two
+    parts, which are estimated from the centred matrices of pairs.
 
     Args:
         real: (n, d), n >= 2.
         generated: (m, d), m >= 2.
-        units: the patients of the rows; None where each image is a unit.
-        resamples: of these units; None for no interval.
+        units: the patients of the rows; None treats each image as a unit.
+        resamples: resamples of these units; None for no interval.
         device: where to compute.
-        within_units: whether pairs of different images of one unit count, too: as everybody else
-            computes KID, see `Deviations.kid_pairs_within_patients`.
+        within_units: whether pairs of different images of one unit count, too, as in common
+            implementations of KID; see `Deviations.kid_pairs_within_patients`.
 
     Raises:
-        ValueError: fewer than two rows, another d, features that are not finite, or units that
-            make no pair.
+        ValueError: a side has fewer than two rows or only one unit, d differs, or features are not
+            finite.
     """
     check_pair(real, generated, minimum=2)
     units = units or units_of(len(real), len(generated))
@@ -92,16 +92,16 @@ def kernel_distance(
         raise ValueError(f"no features of two patients to compare: {why}")
     if resamples is not None and units.fewest < SMALLEST_FOR_INTERVAL:
         resamples = None
-    x, own = _side(real, units.real, device)
-    y, other = _side(generated, units.generated, device)
-    # A constant taken off all three matrices cancels in KID, and keeps sums accurate when the
-    # features have a large offset.
+    x, rows_x = _side(real, units.real, device)
+    y, rows_y = _side(generated, units.generated, device)
+    # A constant subtracted from all three matrices cancels in KID. It keeps the sums accurate if
+    # the features have a large offset.
     shift = float(_kernel(x[:64], y[:64]).mean())
     wanted = resamples is not None
     parts = (
-        _within(x, own, shift, wanted, within_units),
-        _within(y, other, shift, wanted, within_units),
-        _between(x, y, own, other, shift, wanted, within_units),
+        _within(x, rows_x, shift, wanted, within_units),
+        _within(y, rows_y, shift, wanted, within_units),
+        _between(x, y, rows_x, rows_y, shift, wanted, within_units),
     )
     value = parts[0].mean + parts[1].mean - 2 * parts[2].mean
     if resamples is None:
@@ -126,13 +126,13 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Whose the rows of a side are, in the order of their units.
+    """The units of one side's rows, which are sorted by unit.
 
     Attributes:
         units: (u,) the units of this side, ascending.
         codes: (n,) the unit of each row.
-        places: (n,) where it stands in `units`.
-        sizes: (u,) float64, rows of each unit.
+        places: (n,) the position of each row's unit in `units`.
+        sizes: (u,) float64, number of rows of each unit.
     """
 
     units: np.ndarray
@@ -147,7 +147,7 @@ class _Rows:
 
 
 def _side(features: np.ndarray, units: np.ndarray, device: torch.device) -> tuple[Tensor, _Rows]:
-    """Return the features in the order of their units, and whose they are."""
+    """Return the features sorted by unit, and the units of the rows."""
     order = np.argsort(units, kind="stable")
     names, places, sizes = np.unique(units[order], return_inverse=True, return_counts=True)
     rows = _Rows(
@@ -161,15 +161,15 @@ def _side(features: np.ndarray, units: np.ndarray, device: torch.device) -> tupl
 
 @dataclass(frozen=True)
 class _Pairs:
-    """A kernel matrix less a shift, in sums over pairs of units.
+    """A kernel matrix minus a shift, summed over the images of each pair of units.
 
     Attributes:
-        own: whose the rows are.
-        other: whose the columns are.
-        shared: (2, s) places of the units that both have, in `own` and in `other`.
-        left_out: (s,) float64, pairs of images within each of these that do not count.
+        own: the units of the matrix's rows.
+        other: the units of its columns.
+        shared: (2, s) positions of the units on both sides, in `own` and in `other`.
+        left_out: (s,) float64, number of image pairs within each shared unit that do not count.
         total: the sum over the pairs that count.
-        sums: (u, v) float64, of the pairs that count; None where no resample asks for it.
+        sums: (u, v) float64, the sum for each pair of units; None if no interval is asked for.
     """
 
     own: _Rows
@@ -181,7 +181,7 @@ class _Pairs:
 
     @property
     def pairs(self) -> float:
-        """How many pairs count."""
+        """The number of image pairs that count."""
         pairs = self.own.sizes.sum() * self.other.sizes.sum() - self.left_out.sum()
         return float(pairs)
 
@@ -201,7 +201,7 @@ class _Pairs:
         return totals / (pairs - self.left_out @ both)
 
     def counts(self) -> tuple[Tensor, Tensor]:
-        """Return how many pairs that count each unit's rows (u,) and columns (v,) have."""
+        """Return the number of counted pairs in each unit's rows, (u,), and columns, (v,)."""
         rows = self.own.sizes * self.other.sizes.sum()
         columns = self.other.sizes * self.own.sizes.sum()
         rows[self.shared[0]] -= self.left_out
@@ -209,22 +209,23 @@ class _Pairs:
         return rows, columns
 
     def moves(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return how far each unit moves the mean: by a little more weight, and by being there.
+        """Return the influence of each unit on the mean: infinitesimal and delete-one, (count,).
 
-        The first is the derivative by the unit's weight, the second the mean less that without it.
+        The first is the derivative of the mean with respect to the unit's weight. The second is the
+        mean minus the mean without the unit.
 
         Args:
-            count: units of both sides; those that have no pairs here move nothing.
+            count: number of units of both sides; units without pairs here have no influence.
         """
         assert self.sums is not None
         total, pairs = np.zeros((2, count))
         rows, columns = self.counts()
-        for of, sums, counted in (
+        for unit_numbers, sums, counted in (
             (self.own.units, self.sums.sum(1), rows),
             (self.other.units, self.sums.sum(0), columns),
         ):
-            total[of] += sums.cpu().numpy()
-            pairs[of] += counted.cpu().numpy()
+            total[unit_numbers] += sums.cpu().numpy()
+            pairs[unit_numbers] += counted.cpu().numpy()
         derivative = (total - self.mean * pairs) / self.pairs
         # Pairs within a unit are among its rows and its columns.
         i, j = self.shared
@@ -233,19 +234,22 @@ class _Pairs:
         pairs[both] -= (self.own.sizes[i] * self.other.sizes[j] - self.left_out).cpu().numpy()
         left = self.pairs - pairs
         without = (total - self.mean * pairs) / np.maximum(left, 1)
-        # Of two units, none is left to compare the other with.
+        # With two units, leaving one out leaves no pair for the other.
         return derivative, np.where(left > 0, without, 2 * derivative)
 
     def centred(self) -> Tensor:
-        """Return what is left of the sums without each unit's own mean, over the pairs, (u, v)."""
+        """Return the doubly centred sums over the number of pairs, (u, v).
+
+        Each unit's own mean is subtracted, which leaves the second-order part of the U-statistic.
+        """
         assert self.sums is not None
         rows, columns = self.counts()
-        own, other = self.sums.sum(1) / rows, self.sums.sum(0) / columns
-        left = (own[:, None] + (other - self.mean)).mul_(self.own.sizes[:, None])
+        row_means, column_means = self.sums.sum(1) / rows, self.sums.sum(0) / columns
+        left = (row_means[:, None] + (column_means - self.mean)).mul_(self.own.sizes[:, None])
         left = self.sums - left.mul_(self.other.sizes)
         left[self.shared[0], self.shared[1]] = 0
         u, v = left.shape
-        # Means are of these very pairs, which takes from their squares.
+        # The means are estimated from the same pairs, which costs degrees of freedom.
         lost = (u - 3) / (u - 1) if self.own is self.other else (u - 1) * (v - 1) / (u * v)
         return left.div_(self.pairs * lost**0.5)
 
@@ -253,8 +257,8 @@ class _Pairs:
 def _within(x: Tensor, rows: _Rows, shift: float, wanted: bool, within_units: bool) -> _Pairs:
     """Sum over ordered pairs of two images of one side.
 
-    The matrix is symmetric: a block of rows is multiplied with the columns from its own first
-    row on, and what lies right of the block counts twice.
+    The matrix is symmetric. So a block of rows is multiplied only with the columns from its first
+    row on, and entries to the right of the block's square count twice.
     """
     units = len(rows.units)
     sums = x.new_zeros(units, units) if wanted else None
@@ -265,8 +269,8 @@ def _within(x: Tensor, rows: _Rows, shift: float, wanted: bool, within_units: bo
             kernel.diagonal().zero_()
         else:
             kernel.masked_fill_(rows.codes[part, None] == rows.codes[None, part.start :], 0)
-        own = kernel[:, : part.stop - part.start]
-        own *= 0.5
+        square = kernel[:, : part.stop - part.start]
+        square *= 0.5
         total += 2 * float(kernel.sum())
         if sums is not None:
             _add(sums, kernel, rows.places[part], rows.places[part.start :])
@@ -280,32 +284,32 @@ def _within(x: Tensor, rows: _Rows, shift: float, wanted: bool, within_units: bo
 def _between(
     x: Tensor,
     y: Tensor,
-    own: _Rows,
-    other: _Rows,
+    rows_x: _Rows,
+    rows_y: _Rows,
     shift: float,
     wanted: bool,
     within_units: bool,
 ) -> _Pairs:
-    """Sum over pairs of a real and a generated image."""
-    both = np.intersect1d(own.units, other.units, assume_unique=True)
+    """Sum over pairs of a real image (a row of x) and a generated one (a row of y)."""
+    both = np.intersect1d(rows_x.units, rows_y.units, assume_unique=True)
     shared = torch.from_numpy(
-        np.stack([np.searchsorted(side.units, both) for side in (own, other)])
+        np.stack([np.searchsorted(side.units, both) for side in (rows_x, rows_y)])
     ).to(x.device)
-    left_out = own.sizes[shared[0]] * other.sizes[shared[1]] * (not within_units)
-    sums = x.new_zeros(len(own.units), len(other.units)) if wanted else None
+    left_out = rows_x.sizes[shared[0]] * rows_y.sizes[shared[1]] * (not within_units)
+    sums = x.new_zeros(len(rows_x.units), len(rows_y.units)) if wanted else None
     total = 0.0
     for part in blocks(len(x), len(y), _BLOCK_ELEMENTS):
         kernel = _kernel(x[part], y) - shift
         if len(both) and not within_units:
-            kernel.masked_fill_(own.codes[part, None] == other.codes[None, :], 0)
+            kernel.masked_fill_(rows_x.codes[part, None] == rows_y.codes[None, :], 0)
         total += float(kernel.sum())
         if sums is not None:
-            _add(sums, kernel, own.places[part], other.places)
-    return _Pairs(own, other, shared, left_out, total, sums)
+            _add(sums, kernel, rows_x.places[part], rows_y.places)
+    return _Pairs(rows_x, rows_y, shared, left_out, total, sums)
 
 
 def _add(sums: Tensor, kernel: Tensor, rows: Tensor, columns: Tensor) -> None:
-    """Add a block of a kernel matrix, whose rows and columns are ordered by unit, to their sums."""
+    """Add a block of a kernel matrix, its rows and columns sorted by unit, to the units' sums."""
     first, last = int(rows[0]), int(rows[-1])
     by_row = kernel
     if last - first + 1 < len(rows):
@@ -321,12 +325,12 @@ def _add(sums: Tensor, kernel: Tensor, rows: Tensor, columns: Tensor) -> None:
 
 
 def _variances(xx: _Pairs, yy: _Pairs, xy: _Pairs, units: Units) -> tuple[float, float, float]:
-    """Return the parts of KID's variance of first and of second order, and the jackknife's width.
+    """Return KID's first- and second-order variances, and the jackknife's relative width.
 
-    The plain variance of what the units contribute holds the noise of pairs twice: it is taken off,
-    but the sum of both parts is no less than the plain estimate. The last is how many times as wide
-    the jackknife's spread is: a mean without a unit has fewer pairs, so that a unit of many images
-    moves it further than what it contributes.
+    The plain variance of the units' contributions includes the noise of pairs twice. So that is
+    subtracted, but the sum of the two parts stays at least the plain estimate. The relative width
+    is the jackknife's spread over that of the contributions, >= 1. Without a large unit the mean
+    has fewer pairs, so leaving the unit out moves the mean more than its contribution.
     """
     parts = [pairs.moves(units.count) for pairs in (xx, yy, xy)]
     moved, without = (of_xx + of_yy - 2 * of_xy for of_xx, of_yy, of_xy in zip(*parts, strict=True))
@@ -335,7 +339,7 @@ def _variances(xx: _Pairs, yy: _Pairs, xy: _Pairs, units: Units) -> tuple[float,
     x, y, cross = xx.centred(), yy.centred(), xy.centred()
     second = float(x.square().sum() + y.square().sum() + 2 * cross.square().sum())
     if len(xy.left_out):
-        # A patient of both sides: the three parts of a pair of patients vary together.
+        # For patients on both sides, the three matrices' entries of a pair are correlated.
         i, j = xy.shared
         x, y, cross = x[i][:, i], y[j][:, j], cross[i][:, j]
         second += 2 * float((cross * cross.T).sum() + (x * y).sum() - 2 * ((x + y) * cross).sum())

@@ -6,8 +6,8 @@ if it is strictly nearer.
 
 Distances of all pairs come from float32 matrix products of centred features, block by block, so
 memory does not grow with the number of pairs. A product gives squared distances within a proven
-rounding bound; only where that bound leaves open on which side of a radius a pair lies is the
-pair recomputed in float64 by direct difference. Every membership is therefore exact.
+rounding bound. Where that bound leaves open whether a pair is nearer than a radius, the pair is
+recomputed in float64 by direct difference. Every membership is therefore exact.
 """
 
 from dataclasses import dataclass
@@ -34,26 +34,26 @@ from workflow_scripts.fidelity.resample import (
     wilson_interval,
 )
 
-_TIE = 1e-12  # distances this near to each other, relatively, are equal in float64
-_DENSE = 0.05  # share of a block from which recomputing all of it is the faster way
+_TIE = 1e-12  # relative difference below which two float64 distances count as equal
+_DENSE = 0.05  # share of undecided pairs from which recomputing the whole block is faster
 
 
 @dataclass(frozen=True)
 class Manifolds:
-    """Who lies in whose balls; the four metrics are means of these arrays.
+    """The memberships of points in balls; the four metrics are means of these arrays.
 
-    The balls that hold a point are counted by the group of their centres, g groups a side, to say
-    what is left without a group.
+    The balls that hold a point are counted by the group of their centres (g groups a side), so that
+    the metrics can be computed without a group.
 
     Attributes:
         nearest_k: k.
         units: the patients of the points.
         groups: (n,) and (m,) the group of each real and each generated point.
-        holding_by: (m, g) how many real balls of each real group hold each generated point.
-        reached_by: (n, g) how many generated balls of each generated group hold each real point.
-        filled_by: (n, g) how many generated points of each generated group each real ball holds.
-        gained: (n,) how many more generated points the other real balls hold, in all, without each
-            real point: those that have it among their k nearest reach to the (k + 1)-th then.
+        holding_by: (m, g) number of real balls, by their group, that hold each generated point.
+        reached_by: (n, g) number of generated balls, by their group, that hold each real point.
+        filled_by: (n, g) number of generated points, by their group, that each real ball holds.
+        gained: (n,) number of generated points that all other real balls gain if a real point is
+            left out: a ball with that point among its k nearest then reaches to the (k + 1)-th.
     """
 
     nearest_k: int
@@ -66,7 +66,7 @@ class Manifolds:
 
     @property
     def balls_holding(self) -> np.ndarray:
-        """How many real balls hold each generated point, (m,)."""
+        """Number of real balls that hold each generated point, (m,)."""
         return self.holding_by.sum(axis=1)
 
     @property
@@ -91,7 +91,7 @@ class Manifolds:
 
     @property
     def density(self) -> float:
-        """Real balls per generated point, divided by k: 1 in expectation for equal sets."""
+        """Mean number of real balls around a generated point, over k; 1 for equal distributions."""
         return float(self.balls_holding.mean() / self.nearest_k)
 
     @property
@@ -100,72 +100,77 @@ class Manifolds:
         return float(self.balls_filled.mean())
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Return 95% intervals of the four metrics; what has none is left out.
+        """Return 95% intervals of the four metrics; a metric without one is left out.
 
-        The variance has two parts: of the points that are judged (their plain variance over their
-        number) and of those whose balls judge them (the jackknife). The shares hold the balls'
-        radii fixed and leave out a group of centres at a time; their interval is Wilson's at the
-        number of images that gives this variance, so that a share of 0 or 1 has one, too. Density
-        moves with the radii: holding them fixed, its interval held only 85% of the time in
-        simulations at 16 dimensions. So it leaves out a real point at a time and lets the balls
-        grow, which holds, and is up to twice as wide as needed in 2 dimensions. It has none where
-        no ball holds anything. What is covered is the expectation at these n and m: like the
-        values, it depends on them. One patient alone, or one with nearly all images, has none.
+        The variance has two parts: that of the judged points (the variance of their mean, with
+        patients as units) and that of the points whose balls judge them (the jackknife).
+
+        For precision, recall and coverage the radii are fixed, and the jackknife leaves out one
+        group of centres at a time. The interval is Wilson's at the number of images that gives this
+        variance, so shares of 0 and 1 have one, too.
+
+        Density depends on the radii: with fixed radii, its interval covered only 85% in simulations
+        at 16 dimensions. So the jackknife leaves out one real point at a time and lets the balls
+        grow. That interval covers, and is up to twice as wide as needed in 2 dimensions. There is
+        none where no ball holds any point.
+
+        The intervals cover the expectation at these n and m, on which the values depend. With one
+        patient, or one that has nearly all images, there are none.
         """
         fewest = self.units.fewest
         if fewest < 2 or self.holding_by.shape[1] < 2:
             return {}
-        found = {}
+        intervals = {}
         for name, inside, held_by, units in (
             ("precision", self.balls_holding > 0, self.holding_by, self.units.generated),
             ("recall", self.real_reached, self.reached_by, self.units.real),
             ("coverage", self.balls_filled, self.filled_by, self.units.real),
         ):
-            found[name] = _share_interval(inside, _without_groups(held_by), units)
+            intervals[name] = _share_interval(inside, _without_groups(held_by), units)
         if self.density > 0:
             variance = variance_of_mean(self.balls_holding / self.nearest_k, self.units.generated)
-            # Its mean is that of n times what is lost without each point.
+            # The jackknife over real points: the variance of the mean of n times each point's loss.
             variance += variance_of_mean(len(self.gained) * self._density_lost(), self.units.real)
             half = float(stats.t.ppf(0.975, fewest - 1) * variance**0.5)
-            found["density"] = (max(0.0, self.density - half), self.density + half)
-        return found
+            intervals["density"] = (max(0.0, self.density - half), self.density + half)
+        return intervals
 
     def without_groups(self) -> dict[str, np.ndarray]:
-        """Return the four metrics without each group of both sides, (g,), for paired comparisons.
+        """Return the four metrics after leaving out each group on both sides, (g,).
 
-        Radii are held fixed for the shares. Density's change is the sum of what it loses
-        without each of the real points.
+        They serve paired comparisons. Radii are fixed for precision, recall and coverage. Density
+        changes by the sum of its losses without each of the group's real points.
         """
         group_x, group_y = self.groups
         count = self.holding_by.shape[1]
         lost = np.bincount(group_x, self._density_lost(), minlength=count)
-        kept = [_mean(self.balls_holding[group_y != group]) for group in range(count)]
+        means = [_mean(self.balls_holding[group_y != group]) for group in range(count)]
         return {
             "precision": _shares_without(self.holding_by, group_y),
             "recall": _shares_without(self.reached_by, group_x),
-            "density": np.array(kept) / self.nearest_k - lost,
+            "density": np.array(means) / self.nearest_k - lost,
             "coverage": _shares_without(self.filled_by, group_x),
         }
 
     def _density_lost(self) -> np.ndarray:
-        """Return what density loses without each real point, (n,): its mean is near zero."""
+        """Return the loss of density without each real point, (n,); its mean is near zero."""
         lost = self.filled_by.sum(axis=1) - self.gained
         return lost / (self.nearest_k * len(self.holding_by))
 
 
 def _without_groups(held_by: np.ndarray) -> np.ndarray:
-    """Return the share of points that any ball holds without each group's balls, (g,)."""
+    """Return the share of points in any ball after leaving out each group's balls, (g,)."""
     return (held_by.sum(axis=1, keepdims=True) > held_by).mean(axis=0)
 
 
 def _shares_without(held_by: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the share of points outside a group that a ball of another group holds, (g,)."""
+    """Return the share of the points outside each group that a ball outside it holds, (g,)."""
     held = held_by.sum(axis=1, keepdims=True) > held_by
     return np.array([_mean(held[groups != group, group]) for group in range(held.shape[1])])
 
 
 def _mean(values: np.ndarray) -> float:
-    """Return the mean; 0 of no points, which a group that holds all of a side leaves."""
+    """Return the mean; 0 if a group holds all points of a side, so that none is left."""
     return float(values.mean()) if len(values) else 0.0
 
 
@@ -176,7 +181,7 @@ def _jackknife_variance(left: np.ndarray) -> float:
 def _share_interval(inside: np.ndarray, left: np.ndarray, units: np.ndarray) -> tuple[float, float]:
     """Return Wilson's 95% interval of a share, at the effective number of points.
 
-    A share of 0 or 1 has no spread to tell that number from: it is that of the units, then.
+    A share of 0 or 1 has no spread to estimate that number from; the number of units stands in.
     """
     n, share = float(len(inside)), float(inside.mean())
     if 0 < share < 1:
@@ -199,13 +204,13 @@ def manifold_overlap(
     Args:
         real: (n, d), n > nearest_k.
         generated: (m, d), m > nearest_k.
-        nearest_k: which neighbour's distance is a ball's radius.
+        nearest_k: k, >= 1: the radius of a ball is the distance to its k-th neighbour.
         device: where to compute.
-        units: the patients of the rows, for the intervals; None where each image is a unit.
+        units: the patients of the rows, for the intervals; None treats each image as a unit.
 
     Raises:
-        ValueError: too few rows, another d, or features that are not finite or of a scale whose
-            squares are not.
+        ValueError: there are too few rows, d differs, features are not finite, or their scale is
+            outside the limits of `check_scale`.
     """
     check_pair(real, generated, minimum=nearest_k + 1)
     x, y = to_float64(real, device), to_float64(generated, device)
@@ -219,13 +224,13 @@ def manifold_overlap(
     groups = int(max(side.max() for side in both)) + 1
     group_x, group_y = (torch.from_numpy(part).to(device) for part in both)
     holding = torch.zeros(len(y) * groups, dtype=torch.int64, device=device)
-    # Small arrays that outlive their block would keep the blocks' memory from being used again.
+    # Allocated once: small arrays that outlive their block would keep its memory from being reused.
     reached, filled = (torch.zeros(len(x), groups, dtype=torch.int64, device=device) for _ in "ab")
     shells = torch.zeros(len(x), dtype=torch.int64, device=device)
     for rows in blocks(len(x), len(y), 1 << 21):
         low, high = bounds(points_x, points_y, rows)
         cells = (rows.stop - rows.start) * groups
-        # In place: where many pairs are near, their numbers are the largest thing in memory.
+        # In place: if many pairs are near, their row and column numbers dominate the memory.
         row, column = _nearer(x, y, rows, low, high, radii_x[rows, None])
         at = group_y[column].add_(row, alpha=groups)
         filled[rows] = at.bincount(minlength=cells).view(-1, groups)
@@ -249,11 +254,12 @@ def manifold_overlap(
 
 
 def _squared_radii(x: Tensor, nearest_k: int) -> tuple[Tensor, Tensor]:
-    """Return how far each point's k-th neighbour is, and the one after it, and who the k are.
+    """Return the distances to each point's k-th and (k + 1)-th neighbour, and the k nearest.
 
     Returns:
         (2, n) float64 squared distances to the k-th and the (k + 1)-th neighbour other than the
-        point itself, the second equal to the first where there is none, and (n, k) row numbers.
+        point itself, the second equal to the first if there are only k; and the (n, k) row numbers
+        of the k nearest.
     """
     points = Centred(x, x.mean(dim=0))
     wanted = min(nearest_k + 1, len(x) - 1)
@@ -261,25 +267,25 @@ def _squared_radii(x: Tensor, nearest_k: int) -> tuple[Tensor, Tensor]:
     nearest = torch.empty(len(x), nearest_k, dtype=torch.int64, device=x.device)
     for rows in blocks(len(x), len(x), 1 << 21):
         low, high = bounds(points, points, rows)
-        own = torch.arange(rows.start, rows.stop, device=x.device)
-        low[own - rows.start, own] = high[own - rows.start, own] = torch.inf
-        # The last wanted upper bound is no less than that distance: whoever is surely farther
-        # away is no candidate.
+        diagonal = torch.arange(rows.start, rows.stop, device=x.device)
+        low[diagonal - rows.start, diagonal] = high[diagonal - rows.start, diagonal] = torch.inf
+        # The largest of the smallest `wanted` upper bounds is at least the distance looked for. A
+        # point whose lower bound exceeds it is no candidate.
         reach = high.topk(wanted, dim=1, largest=False).values[:, -1:]
         row, column = _pairs(low <= reach)
         if len(row) > _DENSE * low.numel():
             exact = all_squared(x[rows], x)
-            exact[own - rows.start, own] = torch.inf
-            found, at = exact.topk(wanted, dim=1, largest=False)
+            exact[diagonal - rows.start, diagonal] = torch.inf
+            smallest, columns = exact.topk(wanted, dim=1, largest=False)
         else:
             exact = pair_squared(x[rows], x, row, column)
             order = exact.argsort()
             order = order[row[order].argsort(stable=True)]
             counts = row.bincount(minlength=len(low))
             first = (counts.cumsum(0) - counts)[:, None] + torch.arange(wanted, device=x.device)
-            found, at = exact[order[first]], column[order[first]]
-        radii[0, rows], radii[1, rows] = found[:, nearest_k - 1], found[:, -1]
-        nearest[rows] = at[:, :nearest_k]
+            smallest, columns = exact[order[first]], column[order[first]]
+        radii[0, rows], radii[1, rows] = smallest[:, nearest_k - 1], smallest[:, -1]
+        nearest[rows] = columns[:, :nearest_k]
     return radii, nearest
 
 

@@ -1,10 +1,10 @@
-"""Which radiographs the generated images are compared with.
+"""The radiographs that the generated images are compared with.
 
-A model answers prompts, so what it is compared with is what was asked for: each answered prompt's
-own radiograph. Captions need not be missing at random (one source of images has reports, another
-has none): then the whole test set is another population than the prompts ask for, an exact copy of
-what was asked for stands far from it, and an image between the two populations wins. How much the
-choice matters is seen beside it.
+A model answers prompts, so its images are compared with what the prompts ask for: the radiograph of
+each answered prompt. Captions need not be missing at random (one source of images has reports,
+another has none). Then the whole test set is another population than the prompts': an exact copy of
+the prompts' radiographs is far from it, and images between the two populations win. The records
+also hold the comparison with other references, which shows how much the choice matters.
 """
 
 from typing import Final
@@ -19,7 +19,7 @@ OTHER_REFERENCES: Final = {
     "studies": "all films of the studies of the prompts",
     "test_set": "the whole test set",
 }
-"""What a comparison is set against beside the prompts' own radiographs, and what it is."""
+"""The references used besides the prompts' own radiographs, each with its description."""
 
 
 def answered(prompts: pd.DataFrame, generated: Features) -> pd.DataFrame:
@@ -27,7 +27,7 @@ def answered(prompts: pd.DataFrame, generated: Features) -> pd.DataFrame:
 
     Args:
         prompts: `prompt_id`, at least.
-        generated: of the images of some of them.
+        generated: features of the images of some of them.
     """
     return prompts[prompts["prompt_id"].isin(generated.ids)]
 
@@ -37,23 +37,23 @@ def reference_rows(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the rows of the prompts' own radiographs, and those of the other references.
 
-    Each radiograph counts once, however many prompts describe it.
+    A radiograph counts once, however many prompts describe it.
 
     Args:
         real: the test set: `image_id`, `patient_id` and `study_id`, at least.
-        prompts: whose radiographs are the reference: `image_id`, at least.
+        prompts: the prompts whose radiographs are the reference: `image_id`, at least.
         where: the folder of the real images' features, for errors.
 
     Returns:
-        (n,) row numbers of `real` in the order of the prompts, and by the keys of
-        `OTHER_REFERENCES` row numbers in the order of `real`.
+        Row numbers of `real`, (n,) in the order of the prompts; and for each key of
+        `OTHER_REFERENCES` the row numbers in the order of `real`.
 
     Raises:
         InputError: a prompt's radiograph is not in the test set.
     """
     wanted = list(dict.fromkeys(prompts["image_id"]))
-    own = rows_of(real["image_id"], wanted, where, "features of real images")
-    # A study's name need not be unique beyond its patient.
+    of_prompts = rows_of(real["image_id"], wanted, where, "features of real images")
+    # A study's id need not be unique across patients.
     studies = pd.MultiIndex.from_frame(real[["patient_id", "study_id"]])
-    of_studies = np.flatnonzero(studies.isin(studies[own]))
-    return own, {"studies": of_studies, "test_set": np.arange(len(real))}
+    of_studies = np.flatnonzero(studies.isin(studies[of_prompts]))
+    return of_prompts, {"studies": of_studies, "test_set": np.arange(len(real))}

@@ -1,9 +1,9 @@
-"""Which images a resample or a group holds: the images of one patient stay together, on both sides.
+"""Resampling by patient: all images of a patient are drawn, or left out, together.
 
-A patient's radiographs resemble one another, and so do the images generated from their captions;
-what a value should hold for is other patients. So one draw of patients, or one group that is left
-out, takes the radiographs and the generated images of the same patients. A generated image's
-patient is its prompt's.
+A patient's radiographs resemble one another, and so do the images generated from their captions.
+But a value should hold for other patients. So a bootstrap draws patients, and a jackknife leaves
+out groups of patients, with their radiographs and generated images at the same time. A generated
+image belongs to the patient of its prompt.
 """
 
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 GROUPS = 20
-"""Groups of images of which one at a time is left out, for the jackknife."""
+"""Groups of the jackknife, which leaves out one at a time."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """Whose images the rows of both sides are.
+    """The sampling unit (the patient) of each row, on both sides.
 
     Attributes:
-        real: (n,) the unit of each real image; units are numbers from 0 without gaps, and the same
-            on both sides.
+        real: (n,) the unit of each real image. Units are numbered from 0 without gaps, with the
+            same numbers on both sides.
         generated: (m,) the unit of each generated image.
     """
 
@@ -29,12 +29,12 @@ class Units:
 
     @property
     def count(self) -> int:
-        """Units of both sides together."""
+        """Number of units of both sides together."""
         return int(max(self.real.max(), self.generated.max())) + 1
 
     @property
     def fewest(self) -> int:
-        """Units of the smaller side."""
+        """Number of units of the side that has fewer."""
         return min(len(np.unique(self.real)), len(np.unique(self.generated)))
 
 
@@ -42,8 +42,8 @@ def units_of(real: np.ndarray | int, generated: np.ndarray | int) -> Units:
     """Return the units of two sides from the patients of their rows.
 
     Args:
-        real: (n,) the patient of each real image; or n, where each image is a unit of its own.
-        generated: (m,) the patient of each prompt; or m.
+        real: (n,) the patient of each real image; or the number n, if each image is its own unit.
+        generated: (m,) the patient of each generated image's prompt; or the number m.
     """
     if not isinstance(real, int | np.integer) and not isinstance(generated, int | np.integer):
         both = np.unique(np.concatenate([real, generated]).astype(str), return_inverse=True)[1]
@@ -56,23 +56,23 @@ def units_of(real: np.ndarray | int, generated: np.ndarray | int) -> Units:
             else np.unique(side.astype(str), return_inverse=True)[1]
         )
         sides.append(codes)
-    # Numbered side by side, so that groups of consecutive units hold as much of either.
-    own, other = (int(codes.max()) + 1 for codes in sides)
-    places = np.concatenate([(np.arange(count) + 0.5) / count for count in (own, other)])
+    # The two sides' units interleave, so that groups of consecutive units hold shares of both.
+    n_real, n_generated = (int(codes.max()) + 1 for codes in sides)
+    places = np.concatenate([(np.arange(count) + 0.5) / count for count in (n_real, n_generated)])
     numbers = np.argsort(np.argsort(places, kind="stable"), kind="stable")
-    return Units(numbers[sides[0]], numbers[own + sides[1]])
+    return Units(numbers[sides[0]], numbers[n_real + sides[1]])
 
 
 @dataclass(frozen=True)
 class Resamples:
     """A multinomial bootstrap of units.
 
-    Drawn from the units and the seed alone: models with the same prompts, compared with the same
-    real images, have the same resamples.
+    It depends on the units and the seed alone. So models with the same prompts, compared with the
+    same real images, have the same resamples.
 
     Attributes:
-        units: of both sides.
-        drawn: (u, r) float32, how often each unit is drawn in each replicate.
+        units: the units of both sides.
+        drawn: (u, r) float32, the number of times each unit is drawn in each replicate.
     """
 
     units: Units
@@ -80,34 +80,34 @@ class Resamples:
 
     @property
     def generated(self) -> np.ndarray:
-        """How often each generated image is drawn in each replicate, (m, r)."""
+        """The number of times each generated image is drawn in each replicate, (m, r)."""
         return self.drawn[self.units.generated]
 
     @property
     def real(self) -> np.ndarray:
-        """How often each real image is drawn in each replicate, (n, r)."""
+        """The number of times each real image is drawn in each replicate, (n, r)."""
         return self.drawn[self.units.real]
 
 
 def draw_resamples(units: Units, replicates: int, rng: np.random.Generator) -> Resamples:
-    """Draw as many units as there are, with replacement.
+    """Draw bootstrap replicates: as many units as there are, with replacement.
 
-    A replicate with fewer than two units of a side has no pair of two units: it is drawn anew.
+    A replicate with fewer than two different units on a side has no pairs and is drawn again.
 
     Args:
-        units: of both sides, at least two each.
-        replicates: r.
-        rng: draws them.
+        units: at least two on each side.
+        replicates: number of replicates, r.
+        rng: draws the units.
 
     Raises:
-        ValueError: a side of one unit.
+        ValueError: a side has only one unit.
     """
     if units.fewest < 2:
         raise ValueError("a side of one unit cannot be drawn anew")
-    sides = [np.isin(np.arange(units.count), own) for own in (units.real, units.generated)]
+    sides = [np.isin(np.arange(units.count), side) for side in (units.real, units.generated)]
     drawn = _counts(units.count, replicates, rng)
     while True:
-        few = np.flatnonzero(np.min([(drawn[own] > 0).sum(axis=0) for own in sides], axis=0) < 2)
+        few = np.flatnonzero(np.min([(drawn[side] > 0).sum(axis=0) for side in sides], axis=0) < 2)
         if not len(few):
             return Resamples(units, drawn)
         drawn[:, few] = _counts(units.count, len(few), rng)
@@ -121,32 +121,35 @@ def _counts(units: int, replicates: int, rng: np.random.Generator) -> np.ndarray
 
 
 def groups_of(units: Units) -> tuple[np.ndarray, np.ndarray]:
-    """Return the group of each row, (n,) and (m,): units stay together.
+    """Return the group of each row, (n,) and (m,); the rows of a unit share a group.
 
-    There are `GROUPS`, or fewer where there are not as many units or where one unit is larger than
-    a group. Groups are of consecutive units and of near equal size: a unit goes where its first row
-    falls when all rows, each side with the same weight, are laid out by unit.
+    There are `GROUPS` groups, or fewer if there are fewer units or a unit is larger than a group.
+    Groups hold consecutive units and have nearly equal sizes: with all rows laid out by unit, and
+    both sides weighted equally, a unit belongs to the group in which its first row falls.
     """
     count = min(GROUPS, units.fewest)
     sides = (units.real, units.generated)
-    shares = [np.bincount(own, minlength=units.count) / len(own) for own in sides]
+    shares = [np.bincount(side, minlength=units.count) / len(side) for side in sides]
     sizes = (shares[0] + shares[1]) / 2
     before = np.cumsum(sizes) - sizes
-    # Sums of shares are a rounding error below the whole numbers that they stand for.
+    # Sums of shares may be a rounding error below the whole numbers that they stand for.
     groups = np.minimum((before * count + 1e-9).astype(int), count - 1)
     groups = np.unique(groups, return_inverse=True)[1]
     return groups[units.real], groups[units.generated]
 
 
 def variance_of_mean(values: np.ndarray, units: np.ndarray | None = None) -> float:
-    """Return the variance of the mean of values whose units, not they, are independent.
+    """Return the variance of the mean of values in independent units (clusters).
 
-    The jackknife's, about the mean: it counts that large units weigh more. With a unit for each
-    value it is the usual variance over n.
+    It is the delete-one-unit jackknife variance about the mean, which accounts for the larger
+    weight of large units. If each value is its own unit, it is the usual variance over n.
 
     Args:
         values: (n,).
-        units: (n,) the unit of each value.
+        units: (n,) the unit of each value; None where each value is its own unit.
+
+    Returns:
+        The variance, >= 0; infinity for a single unit.
     """
     moved = means_without(values, units) - values.mean()
     count = len(moved)
@@ -156,26 +159,29 @@ def variance_of_mean(values: np.ndarray, units: np.ndarray | None = None) -> flo
 
 
 def means_without(values: np.ndarray, units: np.ndarray | None = None) -> np.ndarray:
-    """Return the mean without each unit, (u,), in the order of the units; nan for the only one.
+    """Return the mean after leaving out each unit, (u,), in the order of the units.
 
     Args:
         values: (n,).
-        units: (n,) the unit of each value; None where each value is one.
+        units: (n,) the unit of each value; None where each value is its own unit.
+
+    Returns:
+        The means; nan if there is only one unit.
     """
-    own = np.arange(len(values)) if units is None else np.unique(units, return_inverse=True)[1]
-    sizes = np.bincount(own)
-    sums = np.bincount(own, values - values.mean())
+    codes = np.arange(len(values)) if units is None else np.unique(units, return_inverse=True)[1]
+    sizes = np.bincount(codes)
+    sums = np.bincount(codes, values - values.mean())
     with np.errstate(invalid="ignore"):
         moved: np.ndarray = sums / (len(values) - sizes)
     return values.mean() - moved
 
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:
-    """Return the 95% interval of a share (Wilson, 1927); one of 0 or 1 has an interval, too.
+    """Return the 95% interval of a share (Wilson, 1927), which also suits shares of 0 and 1.
 
     Args:
-        share: 0 to 1.
-        n: how many independent units it is a share of, > 0.
+        share: in [0, 1].
+        n: number of independent units, > 0; need not be whole.
     """
     squared = 1.96**2
     centre = (share + squared / (2 * n)) / (1 + squared / n)

@@ -5,15 +5,15 @@
         --real results/features/real/test --generated results/features/sd_v1_4/test \\
         --output results/fidelity/rad_dino/sd_v1_4.json
 
-Needs the encoder's file of the real and of the generated images, and biovil_t_image.h5 and
-biovil_t_text.h5 of the generated ones; makes one record.
+It reads the encoder's features of the real and the generated images, and biovil_t_image.h5 and
+biovil_t_text.h5 of the generated ones. It writes one record.
 
-The reference is each answered prompt's own radiograph, once; beside it stand all films of these
-studies and the whole test set, see `references.py`. Under `as_published` it is the radiograph of
-every prompt, answered or not.
+The reference is the radiograph of each answered prompt, counted once. Two further references are
+all films of these studies and the whole test set, see `references.py`. Under `as_published` the
+reference is the radiograph of every prompt, answered or not.
 
-An image has a finding where its label is 1 (neither -1 nor missing): a generated image by the
-labels of its prompt, a control by those of the radiograph it shows.
+An image has a finding if its label is 1 (not -1, not missing). A generated image has the labels of
+its prompt, a control those of the radiograph that it shows.
 """
 
 import argparse
@@ -60,7 +60,7 @@ from workflow_scripts.fidelity.settings import Settings
 log = logging.getLogger(__name__)
 
 ENCODERS: Final = ("rad_dino", "inception_v3", "densenet_121")
-"""Whose features the distances may be taken in."""
+"""The encoders whose feature spaces the metrics may use."""
 
 
 def distribution_values(
@@ -78,11 +78,12 @@ def distribution_values(
 
     Args:
         real: the reference.
-        generated: what is judged.
-        settings: k, bootstrap replicates and seed.
+        generated: the generated images.
+        settings: see `Settings`.
         device: where to compute.
         kid_within_patients: see `Deviations.kid_pairs_within_patients`.
-        cosines: (n,) of each generated image with its caption.
+        cosines: (n,) the cosine of each generated image with its caption; None leaves alignment
+            out.
     """
     found, modules = Found(), metric_modules()
     progress = Progress("fidelity", len(SUBSETS), "subsets")
@@ -107,28 +108,30 @@ def other_reference_values(
 ) -> list[Value]:
     """Compare the generated images with another reference than the prompts' own radiographs.
 
-    FID and KID for every subset; precision, recall, density, coverage and the interval of KID over
-    all images. A metric is called `fid_studies`, `kid_test_set`, ...
+    FID and KID are computed for every subset; precision, recall, density, coverage and the interval
+    of KID over all images only. The reference's name is appended to the metric's: `fid_studies`.
 
     Args:
-        name: of the reference, a key of `OTHER_REFERENCES`.
-        real: the reference.
-        generated: what is judged.
-        settings: k, bootstrap replicates and seed.
+        name: the reference, a key of `OTHER_REFERENCES`.
+        real: the reference's images.
+        generated: the generated images.
+        settings: see `Settings`.
         device: where to compute.
         kid_within_patients: see `Deviations.kid_pairs_within_patients`.
     """
     found = Found()
     for column, subset in enumerate(SUBSETS):
-        own = settings if subset == "all" else replace(settings, kid_bootstrap=0)
-        comparison = Comparison(real, generated, column, own, device, kid_within_patients)
+        subset_settings = settings if subset == "all" else replace(settings, kid_bootstrap=0)
+        comparison = Comparison(
+            real, generated, column, subset_settings, device, kid_within_patients
+        )
         for module in (manifolds, fid, kid) if subset == "all" else (fid, kid):
             module.measure(comparison, found)
     return [replace(value, metric=f"{value.metric}_{name}") for value in found.values]
 
 
 def positive_subsets(findings: pd.DataFrame) -> np.ndarray:
-    """Return (n, 15) bool: all rows, then per finding the rows where it is 1 (-1 is not)."""
+    """Return (n, 15) bool: a column of True, then for each finding whether its label is 1."""
     positive = findings[list(FINDINGS)].fillna(0).eq(1).to_numpy(bool)
     return np.column_stack([np.ones(len(positive), dtype=bool), positive])
 
@@ -138,43 +141,43 @@ def generated_findings(
 ) -> pd.DataFrame:
     """Return the findings of generated images, in the order of the features.
 
-    Those of the prompt; for a control, those of the radiograph it shows.
+    An image has the findings of its prompt; a control has those of the radiograph that it shows.
 
     Args:
-        features: of a generated collection.
+        features: features of a generated collection.
         prompts: the prompt set.
         manifest: `image_id` and the findings, at least.
         where: the folder of the features, for errors.
 
     Raises:
-        InputError: an id that is no prompt, or a shown radiograph that is not in the manifest.
+        InputError: an image belongs to no prompt, or shows a radiograph that the manifest lacks.
     """
     names = list(FINDINGS)
     rows = rows_of(prompts["prompt_id"], features.ids, where, "prompt set")
-    found = prompts[names].iloc[rows].reset_index(drop=True)
+    findings = prompts[names].iloc[rows].reset_index(drop=True)
     sources = np.array(features.source_ids or [""] * len(features.ids), dtype=object)
     shown = np.array([bool(source) for source in sources], dtype=bool)
     if shown.any():
         rows = rows_of(manifest["image_id"], list(sources[shown]), where, "manifest")
-        found.loc[shown] = manifest[names].iloc[rows].set_axis(np.flatnonzero(shown))
-    return found
+        findings.loc[shown] = manifest[names].iloc[rows].set_axis(np.flatnonzero(shown))
+    return findings
 
 
 def require_captions(
     texts: Features, prompts: pd.DataFrame, manifest: pd.DataFrame, where: Path
 ) -> None:
-    """Refuse features of other captions than those that the images were made from.
+    """Refuse text features that were not computed from the captions of the images.
 
-    The caption of a prompt; for a control, that of the radiograph it shows.
+    An image has the caption of its prompt; a control has that of the radiograph that it shows.
 
     Args:
-        texts: of the captions of a generated collection.
+        texts: caption features of a generated collection.
         prompts: the prompt set.
         manifest: `image_id` and `caption`, at least.
         where: the folder of the features, for errors.
 
     Raises:
-        InputError: the features' `captions_sha256` is another, or missing.
+        InputError: the features' `captions_sha256` differs or is missing.
     """
     asked = dict(zip(prompts["prompt_id"], prompts["caption"], strict=True))
     shown = dict(zip(manifest["image_id"], manifest["caption"], strict=True))
@@ -183,10 +186,10 @@ def require_captions(
     for name, source in zip(texts.ids, sources, strict=True):
         caption = shown.get(source) if source else asked.get(name)
         digest.update(hashlib.sha256((caption or "").encode()).digest())
-    found, expected = texts.attrs.get("captions_sha256"), digest.hexdigest()
-    if found != expected:
+    actual, expected = texts.attrs.get("captions_sha256"), digest.hexdigest()
+    if actual != expected:
         raise InputError(
-            f"features of other captions: captions_sha256 {found!r}, {expected!r} expected",
+            f"features of other captions: captions_sha256 {actual!r}, {expected!r} expected",
             where / f"{texts.attrs['encoder']}.h5",
             "rerun the features stage for this collection",
         )
@@ -197,21 +200,21 @@ def patients_of_prompts(
 ) -> np.ndarray:
     """Return the patient of each generated image's prompt, (n,), in the order of the features.
 
-    Of a control, too: what it shows was chosen for the prompt.
+    This also holds for a control, because the radiograph that it shows was chosen for the prompt.
 
     Args:
-        features: of a generated collection.
+        features: features of a generated collection.
         prompts: the prompt set.
         manifest: `image_id` and `patient_id`, at least.
         where: the folder of the features, for errors.
 
     Raises:
-        InputError: an id that is no prompt, or a prompt of no radiograph in the manifest.
+        InputError: an image belongs to no prompt, or the manifest lacks a prompt's radiograph.
     """
     rows = rows_of(prompts["prompt_id"], features.ids, where, "prompt set")
     asked = list(prompts["image_id"].iloc[rows])
-    found = rows_of(manifest["image_id"], asked, where, "manifest")
-    return manifest["patient_id"].iloc[found].to_numpy(str)
+    radiograph_rows = rows_of(manifest["image_id"], asked, where, "manifest")
+    return manifest["patient_id"].iloc[radiograph_rows].to_numpy(str)
 
 
 def score(
@@ -228,18 +231,19 @@ def score(
     """Read a model's features and return its fidelity record.
 
     Raises:
-        InputError: features that are missing, damaged, not comparable, or of images that the
-            manifest or the prompt set does not know.
+        InputError: features are missing, damaged, not comparable, or belong to images that the
+            manifest or the prompt set lacks.
     """
     switches = deviations(protocol)
     columns = ["image_id", "patient_id", "study_id", "caption", *FINDINGS]
     manifest = read_manifest(manifest_path, columns)
     every_prompt = read_prompts(prompts_path)
     prompts = scored_prompts(every_prompt, protocol)
-    own = (protocol, model, "fidelity")
-    real, *made = read_comparable(real_folder, generated_folder, encoder, *own)
+    identity = (protocol, model, "fidelity")
+    real, *made = read_comparable(real_folder, generated_folder, encoder, *identity)
     made += [
-        read_encoder(generated_folder, name, *own) for name in ("biovil_t_image", "biovil_t_text")
+        read_encoder(generated_folder, name, *identity)
+        for name in ("biovil_t_image", "biovil_t_text")
     ]
     generated, images, texts = (
         of_prompts(part, prompts, every_prompt, generated_folder) for part in made
@@ -256,7 +260,9 @@ def score(
     if len(generated.ids) < len(prompts):
         log.warning("%s: %d of %d prompts have an image", model, len(generated.ids), len(prompts))
 
-    whole = Side(real.features, positive_subsets(test_set), test_set["patient_id"].to_numpy(str))
+    test_images = Side(
+        real.features, positive_subsets(test_set), test_set["patient_id"].to_numpy(str)
+    )
     asked = patients_of_prompts(generated, prompts, manifest, generated_folder)
     judged = Side(generated.features, subsets, asked)
     within = switches.kid_pairs_within_patients
@@ -267,7 +273,7 @@ def score(
     if len(generated.ids):
         cosines = cosine_alignment(images.features[image_rows], texts.features[text_rows])
     found = distribution_values(
-        whole.only(own_rows),
+        test_images.only(own_rows),
         judged,
         settings,
         device,
@@ -277,7 +283,7 @@ def score(
     for name in OTHER_REFERENCES:
         found.values += other_reference_values(
             name,
-            whole.only(other_rows[name]),
+            test_images.only(other_rows[name]),
             judged,
             settings,
             device,

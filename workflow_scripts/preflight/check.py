@@ -1,10 +1,10 @@
-"""Preflight: is every file that a run needs there, whole and of the right shape?
+"""Preflight: check that every file of a run exists, is whole and has the right shape.
 
-Runs before the first job, so that a missing text encoder is found minutes before the GPUs are asked
-for and not hours after. Files are there is not enough: what jobs will load is loaded, by the same
-functions. Tables are read, tokenizers and schedulers made, and networks built from their configs on
-torch's meta device, with every key and shape held against the headers of the weights; no weights
-are read. Where jobs go to SLURM, it also asks whether that has what they want.
+It runs before the first job, so that a missing text encoder is found before GPUs are requested, not
+hours later. The existence of files is not enough, so preflight loads them by the same functions as
+the jobs. It reads tables, makes tokenizers and schedulers, and builds networks from their configs
+on torch's meta device. There it compares every key and shape with the headers of the weight files,
+without reading weights. If jobs go to SLURM, it also checks that SLURM can grant their requests.
 """
 
 import argparse
@@ -52,9 +52,9 @@ class Check:
     """One line of the preflight table.
 
     Attributes:
-        what: the config key that names the files, or the rule that asks.
-        path: where they should be, or what is asked for.
-        fault: what is wrong, or None.
+        what: the config key that names the files, or the rule that requests resources.
+        path: the expected path, or the requested resources.
+        fault: the fault, or None.
     """
 
     what: str
@@ -69,14 +69,15 @@ def preflight(
     devices: int | None = None,
     gpu_memory: Mapping[str, float] | None = None,
 ) -> list[Check]:
-    """Check the files of a config, as far as the planned stages and models need them.
+    """Check the files of a config that the planned stages and models need.
 
     Args:
         config: the validated config.
-        stages: names of the stages that have jobs to run.
-        models: keys of the models that have jobs to run.
-        devices: over which fine-tuning divides its batches; None leaves that to its jobs.
-        gpu_memory: GB of the GPUs that a stage's jobs ask for; stages without are not checked.
+        stages: names of the stages with jobs to run.
+        models: keys of the models with jobs to run.
+        devices: number of devices over which fine-tuning divides its batches; None skips this
+            check.
+        gpu_memory: GB of the GPUs that a stage's jobs request; other stages are not checked.
     """
     sizes: dict[str, Sizes] = {}
     subjects = _subjects(config, stages, models, devices, sizes)
@@ -94,23 +95,23 @@ def check_gpus(
     gpu_memory: Mapping[str, float],
     devices: int | None,
 ) -> list[Check]:
-    """Check that what lies on a GPU fits it; warn of what may not.
+    """Check that models fit on their GPUs; warn of those that may not.
 
     Args:
         config: the validated config.
-        sizes: of the models that could be built.
+        sizes: the sizes of models that could be built.
         gpu_memory: GB of a GPU by stage, `finetune` and `generate`.
-        devices: as in `preflight`.
+        devices: see `preflight`.
     """
     checks = []
-    for key, found in sizes.items():
+    for key, model_sizes in sizes.items():
         block = config["models"][key]
-        if found.parts is None:
+        if model_sizes.parts is None:
             continue
         for stage, gigabytes in gpu_memory.items():
-            # Only of a model that is to be tuned is it known what is trained.
-            if block.get(stage) and (stage != "finetune" or found.parts.trained):
-                phases = _phases(block, key, stage, found.parts, devices or 1)
+            # The number of trained parameters is known only if fine-tuning is planned.
+            if block.get(stage) and (stage != "finetune" or model_sizes.parts.trained):
+                phases = _phases(block, key, stage, model_sizes.parts, devices or 1)
                 checks.append(_memory_check(f"models.{key}.{stage}", phases, gigabytes))
     return checks
 
@@ -121,8 +122,8 @@ def _memory_check(where: str, phases: list[Phase], gigabytes: float) -> Check:
             log.warning("%s", doubt)
 
     most = max(phase.total for phase in phases) / GB
-    said = f"{most:.1f} GB and more, of {gigabytes:g} GB"
-    return _checked(f"{where}, a GPU's memory", said, check)
+    requirement = f"{most:.1f} GB and more, of {gigabytes:g} GB"
+    return _checked(f"{where}, a GPU's memory", requirement, check)
 
 
 def _phases(block: dict[str, Any], key: str, stage: str, parts: Parts, devices: int) -> list[Phase]:
@@ -141,10 +142,10 @@ def _phases(block: dict[str, Any], key: str, stage: str, parts: Parts, devices: 
 
 
 def check_site(asked: dict[Request, list[str]]) -> list[Check]:
-    """Check what jobs ask of SLURM, as far as it says what it has.
+    """Check the requests of jobs against SLURM's nodes; without an answer only warn.
 
     Args:
-        asked: the rules that ask for it.
+        asked: the rules that make each request.
     """
     try:
         nodes = read_nodes()
@@ -173,7 +174,7 @@ def _subjects(
     devices: int | None,
     sizes: dict[str, Sizes],
 ) -> Iterator[Subject]:
-    """Yield what is checked; the sizes of models that could be built are added to `sizes`."""
+    """Yield the checks; the sizes of models that could be built are added to `sizes`."""
     cohort = config["cohort"]
     source = cohort[cohort["source"]]
     if "cohort" in stages:
@@ -309,7 +310,7 @@ def check_switches(block: dict[str, Any], stage: str, on_gpus: bool = True) -> N
 
 
 def check_folder(path: Path) -> None:
-    """Check that a folder is there and not empty."""
+    """Check that a folder exists and is not empty."""
     if not path.is_dir():
         raise InputError("the folder is missing", path, "correct the path in the config")
     if not any(path.iterdir()):
@@ -317,21 +318,21 @@ def check_folder(path: Path) -> None:
 
 
 def check_table(path: Path, columns: list[str]) -> None:
-    """Check that a CSV (or gzipped CSV) is there, whole and has the columns, as its reader does."""
+    """Check a CSV (or gzipped CSV) and its columns with the function that reads it later."""
     from workflow_scripts.cohort.checked_csv import read_csv
 
     read_csv(path, columns)
 
 
 def check_metadata(path: Path) -> None:
-    """Check the table of somebody's own images, as its reader does."""
+    """Check the table of a user's own images with the function that reads it later."""
     from workflow_scripts.generate.import_external import read_metadata
 
     read_metadata(path)
 
 
 def check_mimic_cxr_jpg(root: Path) -> None:
-    """Check the tables of MIMIC-CXR-JPG that will be read, and that `files/` is there."""
+    """Check the tables of MIMIC-CXR-JPG that will be read, and that `files/` exists."""
     from workflow_scripts.cohort.checked_csv import find_csv
 
     check_folder(root)
@@ -373,14 +374,14 @@ def check_annotations(folder: Path) -> None:
 
 
 def check_classifier(path: Path) -> None:
-    """Check the classifier's initialisation."""
+    """Check the classifier's initial weights."""
     from workflow_scripts.common.resnet import check_pretrained
 
     check_pretrained(path)
 
 
 def check_labeller(path: Path, classes: list[int]) -> None:
-    """Check the pseudo-labeller: every tensor of the file, and the classes."""
+    """Check every tensor of the pseudo-labeller, and its classes."""
     from workflow_scripts.downstream.segmentation.cxas import check_cxas
 
     check_cxas(path, classes)
@@ -394,7 +395,7 @@ def check_organs(path: Path) -> None:
 
 
 def check_exact_masks(path: Path) -> None:
-    """Check that a folder holds masks."""
+    """Check that a folder has masks."""
     check_folder(path)
     if not any(path.glob("*.png")):
         raise InputError("no {image_id}.png in the folder", path, "correct the path, or fill it")
@@ -415,14 +416,14 @@ def check_reporter(path: Path) -> None:
 
 
 def check_reid_start(path: Path) -> None:
-    """Check what the training of the re-identification network starts from."""
+    """Check the initial weights of the re-identification network's training."""
     from workflow_scripts.features.train_reid import check
 
     check(path)
 
 
 def check_sampling(block: dict[str, Any]) -> None:
-    """Check how a text-to-image model is to be sampled, as far as its block says."""
+    """Check the sampling settings of a text-to-image model."""
     from workflow_scripts.finetune.families import get_family
     from workflow_scripts.generate.sample import check_settings
 
@@ -435,15 +436,18 @@ def check_sampling(block: dict[str, Any]) -> None:
 
 
 def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ()) -> Sizes:
-    """Check a text-to-image model: build it, and see that it can be tuned and sampled as asked.
-
-    Returns:
-        What it says of its sizes; of one that is not to be tuned, zeros.
+    """Build a text-to-image model and check that it can be fine-tuned and sampled as configured.
 
     Args:
-        path: of the base.
+        path: the base's folder.
         block: the model's block of the config.
-        stages: that have jobs to run.
+        stages: the stages with jobs to run.
+
+    Returns:
+        The model's sizes; zeros and its parts if no fine-tuning is planned.
+
+    Raises:
+        InputError: a file is missing or damaged, or a setting does not fit the model.
     """
     from workflow_scripts.finetune.families import get_family
     from workflow_scripts.finetune.lora import match_layers, module_endings
@@ -508,7 +512,7 @@ def _sizes(
 
 
 def _check_vocabularies(pipeline: Any, base: Base) -> None:
-    """Refuse a tokenizer that knows tokens which its text encoder has no embedding of."""
+    """Refuse a tokenizer with tokens for which its text encoder has no embeddings."""
     for number in ("", "_2", "_3"):
         tokenizer = getattr(pipeline, f"tokenizer{number}", None)
         network = getattr(pipeline, f"text_encoder{number}", None)
@@ -522,7 +526,7 @@ def _check_vocabularies(pipeline: Any, base: Base) -> None:
 
 
 def _at(key: str, check: Callable[[], object]) -> None:
-    """Check something that a key of the config asks for, and name it if it is wrong."""
+    """Run the check of a setting, and name the setting's key in the error."""
     try:
         check()
     except InputError as error:
@@ -579,7 +583,7 @@ def _report_check(name: str, files: dict[str, str]) -> Callable[[Path], object]:
 
 @contextmanager
 def _without_weights() -> Iterator[None]:
-    """Within it, networks are built without their weights, and what is wrong is told here alone."""
+    """Build networks without weights inside this context, and silence the libraries' logs."""
     import diffusers
     import transformers
 
@@ -615,13 +619,13 @@ def _checked(what: str, path: str, check: Callable[[Path], object]) -> Check:
 
 
 def format_checks(checks: list[Check]) -> str:
-    """Return the table, the faults below it with their place and remedy."""
+    """Return the table of checks, followed by the faults with their places and remedies."""
     width = max([len(check.what) for check in checks] + [4])
     limit = max(40, shutil.get_terminal_size((120, 24)).columns - width - 10)
     lines = []
     for check in checks:
         path = check.path
-        if "/" in path and len(path) > limit:  # of a path the end says most; the rest is whole
+        if "/" in path and len(path) > limit:  # the end of a path is the most telling
             path = "..." + path[3 - limit :]
         lines.append(
             f"{'ok   ' if check.fault is None else 'FAULT'}  {check.what:<{width}}  {path}"
@@ -630,13 +634,13 @@ def format_checks(checks: list[Check]) -> str:
     for check in checks:
         if check.fault is not None:
             faults.setdefault(str(check.fault), []).append(check.what)
-    for fault, found in faults.items():
-        lines += ["", f"{', '.join(found)}: {fault}"]
+    for fault, subjects in faults.items():
+        lines += ["", f"{', '.join(subjects)}: {fault}"]
     return "\n".join(lines)
 
 
 def read_config(paths: list[str]) -> dict[str, Any]:
-    """Read config files as Snakemake does: later ones win, mappings merge, lists replace."""
+    """Read and merge config files like Snakemake: later ones win, lists are replaced."""
     merged: dict[str, Any] = {}
     for path in paths:
         _merge(merged, read_config_file(path))
@@ -652,10 +656,10 @@ def _merge(into: dict[str, Any], part: dict[str, Any]) -> None:
 
 
 def parse_memory(text: str) -> tuple[str, float]:
-    """Return stage and GB of `finetune=80`.
+    """Parse `finetune=80` to the stage and GB.
 
     Raises:
-        argparse.ArgumentTypeError: it is no such thing.
+        argparse.ArgumentTypeError: the text has another format.
     """
     stage, _, size = text.partition("=")
     try:
@@ -669,7 +673,7 @@ def parse_memory(text: str) -> tuple[str, float]:
 
 
 def read_requests(path: Path) -> dict[Request, list[str]]:
-    """Read what each rule's jobs ask of SLURM, a list of [rule, request]; return who asks alike."""
+    """Read a JSON list of [rule, request]; return the rules that make each request."""
     asked: dict[Request, list[str]] = {}
     for rule, request in json.loads(path.read_text(encoding="utf-8")):
         asked.setdefault(Request(**request), []).append(rule)
@@ -677,7 +681,7 @@ def read_requests(path: Path) -> dict[Request, list[str]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the table; a fault ends with exit code 2."""
+    """Print the table of checks; any fault ends the script with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", nargs="+", default=["config.yaml"])
     stages = ["cohort", "finetune", "generate", "features", "downstream", "faithfulness"]

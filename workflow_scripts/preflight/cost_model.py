@@ -1,12 +1,12 @@
-"""What a config's run takes on GPUs: measured rates times the config's counts.
+"""GPU-hours of a config's run: measured rates times the config's counts.
 
-`works` says what there is to do, stage by stage and model by model, in counts that follow from the
-config and the cohort. `estimate` joins each piece of work with the newest rate that was measured on
-a kind of GPU with the same settings. A rate that was measured with other settings is named, and
-never used: nothing is guessed. Where there is no rate, there are no hours.
+`works` lists the work by stage and model, with counts that follow from the config and the cohort.
+`estimate` joins each piece of work with the newest rate that was measured on a kind of GPU with the
+same settings. A rate with other settings is reported but never used, so nothing is guessed. Work
+without a rate has no hours.
 
-Assumed: a rate holds for all images; several GPUs do not slow each other down (what exchanging
-gradients costs has not been measured); nothing waits for a place in a queue.
+The assumptions are: a rate holds for all images; several GPUs do not slow one another down (the
+cost of exchanging gradients has not been measured); jobs do not wait in a queue.
 """
 
 import csv
@@ -26,10 +26,10 @@ from workflow_scripts.downstream.report_generation.settings import ReporterSetti
 from workflow_scripts.preflight.rates import Rate, newest
 
 GPUS: Final = (1, 4, 8)
-"""Numbers of GPUs that hours are given for."""
+"""The numbers of GPUs for which hours are given."""
 
 SHARED: Final = "shared"
-"""Stands for a model where work is done once for all of them."""
+"""Stands for the model of work that is done once for all models."""
 
 PAPER: Final = "MIMIC-CXR"
 TRAINING_IMAGES, TEST_PROMPTS = 237_388, 5_034
@@ -51,30 +51,30 @@ MEASURES: Final[Mapping[str, str]] = {
     "flux.1-dev": "flux_1_dev",
     "llm-cxr": "llm_cxr",
 }
-"""A base's folder to the model whose part of gpu-check measures its network."""
+"""The folder of a base, mapped to the model whose part of gpu-check measures the same network."""
 
 PEAKS: Final[Mapping[str, float]] = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
-"""Dense bf16 FLOP/s of the fastest card of a kind, by NVIDIA's data sheets."""
+"""Peak dense bf16 FLOP/s of the fastest card of a kind, from NVIDIA's data sheets."""
 
 COUNTED: Final = Path(__file__).with_name("counted.csv")
 """Operations and activations of the published networks, written by `python -m tests.gpu.count`."""
 
 _GUIDED: Final = ("stable_diffusion", "pixart_sigma", "sana", "stable_diffusion_3")
-"""Families that pass each image through the network twice a step where they are guided."""
+"""Families that pass each image through the network twice per step if guidance is used."""
 
 PRECISIONS: Final = {"no": "float32", "fp32": "float32", "bf16": "bf16", "fp16": "fp16"}
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """How many images there are; None where it is not known before the cohort is made.
+    """The numbers of images; None for a number that is not known before the cohort is made.
 
     Attributes:
-        training: captioned images of the train split.
+        training: captioned images of the training split.
         test: images of the test split.
-        test_prompts: unique captions of it.
-        held_out: images of the test and validate splits.
-        source: where the numbers are from, for people.
+        test_prompts: prompts of the test split.
+        held_out: images of the test and validation splits.
+        source: where the numbers come from, for readers.
     """
 
     training: int | None
@@ -86,21 +86,21 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Work:
-    """A number of equal pieces of work that one rate is for.
+    """A number of equal pieces of work with the same rate.
 
     Attributes:
-        stage: `finetune`, `generate`, ...; of downstream its task.
-        model: its key, or `SHARED`.
-        what: for people, `test images`.
-        count: of pieces; None where it is not known yet.
-        unit: of what the count counts.
-        parts: of gpu-check; the rate of any of them will do.
-        name: of the rate within its part.
-        settings: with which the rate must have been measured.
-        jobs: how many jobs share the work equally, one GPU each.
-        flop: floating-point operations that a piece takes at least, where they were counted.
-        spread: numbers of GPUs over which ONE job divides each step as the rate was measured; None
-            for work that is divided by jobs.
+        stage: `finetune`, `generate`, ...; for downstream the task.
+        model: the model's key, or `SHARED`.
+        what: a description for readers, such as `test images`.
+        count: number of pieces; None if it is not known yet.
+        unit: what the count counts.
+        parts: the parts of gpu-check; a rate of any of them will do.
+        name: the name of the rate within its part.
+        settings: the settings that the rate must have been measured with.
+        jobs: number of jobs that share the work equally, with one GPU each.
+        flop: least floating-point operations of a piece; None if they were not counted.
+        spread: the numbers of GPUs on which a SINGLE job divides its steps into the pieces that
+            were measured; None for work that is divided by jobs.
     """
 
     stage: str
@@ -118,16 +118,16 @@ class Work:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a piece of work takes.
+    """The time that a piece of work takes.
 
     Attributes:
-        work: what is done.
-        rate: measured with the same settings; None where there is none.
-        near: the newest rate of the same part with other settings, for people alone.
-        gpu_hours: None where the rate is missing or the count is not known.
-        hours: by number of GPUs; None also where a step would be divided otherwise than measured.
-        bound: GPU-hours that it takes at least: the network's operations at the GPU's peak. No
-            estimate; None where they were not counted.
+        work: the work.
+        rate: the rate measured with the same settings; None if there is none.
+        near: the newest rate of the same part with other settings, for readers only.
+        gpu_hours: GPU-hours; None if the rate is missing or the count is not known.
+        hours: hours by number of GPUs; None also if steps would be divided otherwise than measured.
+        bound: lower bound of GPU-hours: the network's operations at the GPU's peak. It is not an
+            estimate; None if the operations were not counted.
     """
 
     work: Work
@@ -139,28 +139,28 @@ class Estimate:
 
 
 def training_settings(tuned: Mapping[str, Any], images: int) -> str:
-    """Return with which settings a training step is measured; gpu-check writes the same.
+    """Return the settings of a training step as gpu-check writes them.
 
     Args:
         tuned: the model's block `finetune`.
-        images: that are shown at once.
+        images: images per forward pass.
     """
     lora = tuned.get("lora")
     method = f"lora r={lora['rank']} on {'+'.join(lora['targets'])}" if lora else tuned["method"]
-    kept = "with" if tuned["gradient_checkpointing"] else "without"
+    checkpointing = "with" if tuned["gradient_checkpointing"] else "without"
     return (
         f"{method}, {tuned['mixed_precision']}, {tuned['size']} px, {images} images, "
-        f"{kept} checkpointing"
+        f"{checkpointing} checkpointing"
     )
 
 
 def sampling_settings(sampled: Mapping[str, Any], size: int, images: int) -> str:
-    """Return with which settings sampling is measured; gpu-check writes the same.
+    """Return the settings of sampling as gpu-check writes them.
 
     Args:
         sampled: the model's block `generate`.
-        size: side in pixels.
-        images: that are sampled at once.
+        size: side of the images, pixels.
+        images: images sampled at once.
     """
     words = [sampled.get("precision", "fp32")]
     if "steps" in sampled:
@@ -169,30 +169,30 @@ def sampling_settings(sampled: Mapping[str, Any], size: int, images: int) -> str
 
 
 def classifier_settings(task: Mapping[str, Any]) -> str:
-    """Return with which settings a classifier's step is measured."""
+    """Return the settings of a classifier's step as gpu-check writes them."""
     batch = min(task["batch_size"], task.get("per_device_batch_size", task["batch_size"]))
     return f"{PRECISIONS[task['mixed_precision']]}, {task['size']} px, batches of {batch}"
 
 
 def segmenter_settings(task: Mapping[str, Any]) -> str:
-    """Return with which settings a U-Net's step is measured."""
+    """Return the settings of a U-Net's step as gpu-check writes them."""
     channels = "-".join(map(str, task["channels"]))
     return f"float32, {task['size']} px, batches of {task['batch_size']}, channels {channels}"
 
 
 def reporter_settings(task: Mapping[str, Any]) -> str:
-    """Return with which settings report generation's second stage is measured."""
+    """Return the settings of report generation's second stage."""
     precision, batch = PRECISIONS[task["mixed_precision"]], task["per_device_batch_size"]
     return f"r={task['lora_rank']}, {precision}, batches of {batch}"
 
 
 def search_settings(matches: int, queries: int, references: int, dimensions: int) -> str:
-    """Return with which settings the search for the closest training images is measured."""
+    """Return the settings of the search for the closest training images."""
     return f"the {matches} closest of {references} for each of {queries}, {dimensions} dimensions"
 
 
 def cohort_of(config: Mapping[str, Any], results: Path = Path("results")) -> Cohort:
-    """Return how many images there are: by the cohort, where it is made, else as the paper says."""
+    """Return the numbers of images: those of the cohort if it is made, else the expected ones."""
     manifest, prompts = results / "cohort/manifest.parquet", results / "cohort/prompts/test.parquet"
     if manifest.exists():
         from workflow_scripts.common.manifest import read_manifest, read_prompts
@@ -210,33 +210,33 @@ def cohort_of(config: Mapping[str, Any], results: Path = Path("results")) -> Coh
 
 
 def expected_cohort(config: Mapping[str, Any]) -> Cohort:
-    """Return how many images there are before the cohort is made; no file is read."""
+    """Return the expected numbers of images before the cohort is made, without reading files."""
     if config["cohort"]["dataset"] == PAPER:
         return Cohort(TRAINING_IMAGES, TEST_PROMPTS, TEST_PROMPTS, None, "the paper")
     return Cohort(None, None, None, None, "not known before the cohort is made")
 
 
 def measured_as(block: Mapping[str, Any], key: str) -> str:
-    """Return the model whose parts of gpu-check measure a model's network; by its base's folder."""
+    """Return the model whose parts of gpu-check measure a model's network, by its base's folder."""
     return MEASURES.get(Path(block.get("base", "")).name, key)
 
 
 def works(config: Mapping[str, Any], cohort: Cohort) -> list[Work]:
-    """Return all work on GPUs of a config's models, in the order of stages.
+    """Return all GPU work of a config's models, in the order of stages.
 
     Args:
         config: the validated config.
-        cohort: how many images there are.
+        cohort: the numbers of images.
     """
     sampled = [key for key in config["run_models"] if config["models"][key].get("generate")]
-    found = [*_finetuning(config, cohort), *_sampling(config, cohort, sampled)]
-    found += [*_features(config, cohort), *_search(config, cohort)]
+    planned = [*_finetuning(config, cohort), *_sampling(config, cohort, sampled)]
+    planned += [*_features(config, cohort), *_search(config, cohort)]
     tasks = {"classification": _classification, "segmentation": _segmentation}
     tasks["report_generation"] = _reports
     for task, of_task in tasks.items():
         if task in config["downstream"]["tasks"]:
-            found += of_task(config, cohort)
-    return found
+            planned += of_task(config, cohort)
+    return planned
 
 
 def works_while_planning(config: Mapping[str, Any], cohort: Cohort, stage: str) -> list[Work]:
@@ -260,13 +260,13 @@ def works_while_planning(config: Mapping[str, Any], cohort: Cohort, stage: str) 
 
 
 def estimate(work: Work, rates: Sequence[Rate], kind: str, gpus: Sequence[int] = GPUS) -> Estimate:
-    """Return what a piece of work takes on a kind of GPU.
+    """Return the time that a piece of work takes on a kind of GPU.
 
     Args:
-        work: what is done.
-        rates: all that were measured.
-        kind: of GPU.
-        gpus: numbers of GPUs.
+        work: the work.
+        rates: all measured rates.
+        kind: the kind of GPU.
+        gpus: the numbers of GPUs for which hours are given.
     """
     rate = newest(rates, kind, work.parts, work.name, work.settings)
     alike = [r for r in reversed(rates) if r.part in work.parts and r != rate]
@@ -276,8 +276,10 @@ def estimate(work: Work, rates: Sequence[Rate], kind: str, gpus: Sequence[int] =
         bound = work.count * work.flop / peak / 3600
     if rate is None or work.count is None:
         return Estimate(work, rate, None if rate else near, None, dict.fromkeys(gpus), bound)
-    whole = work.count * rate.seconds / 3600
-    return Estimate(work, rate, None, whole, {n: _hours(work, whole, n) for n in gpus}, bound)
+    gpu_hours = work.count * rate.seconds / 3600
+    return Estimate(
+        work, rate, None, gpu_hours, {n: _hours(work, gpu_hours, n) for n in gpus}, bound
+    )
 
 
 def choose_kind(planned: Sequence[Work], rates: Sequence[Rate]) -> str | None:
@@ -294,23 +296,23 @@ def choose_kind(planned: Sequence[Work], rates: Sequence[Rate]) -> str | None:
     return max(kinds, key=lambda kind: found[kind], default=None)
 
 
-def _hours(work: Work, whole: float, gpus: int) -> float | None:
+def _hours(work: Work, gpu_hours: float, gpus: int) -> float | None:
     if work.spread is not None:
-        return whole / gpus if gpus in work.spread else None
+        return gpu_hours / gpus if gpus in work.spread else None
     rounds = math.ceil(work.jobs / min(gpus, work.jobs))
-    return rounds * whole / work.jobs
+    return rounds * gpu_hours / work.jobs
 
 
 def margin_minutes(
     hours: float | None, otherwise: int, margin: float = 2.0, least: int = 30
 ) -> int:
-    """Return the minutes that a rule asks for: the estimate times a margin, or what it asks else.
+    """Return the minutes that a rule requests: the estimate times a margin, or a default.
 
     Args:
-        hours: estimated; None where no rate is there.
-        otherwise: minutes where there is no estimate.
-        margin: for a busier node, a slower filesystem, loading and writing.
-        least: minutes, whatever the estimate.
+        hours: estimated hours; None if there is no rate.
+        otherwise: the default minutes, for work without an estimate.
+        margin: factor for a busier node, a slower file system, loading and writing.
+        least: fewest minutes for work with an estimate.
     """
     return otherwise if hours is None else max(least, math.ceil(60 * margin * hours))
 
@@ -324,26 +326,30 @@ def shard_minutes(
     otherwise: int,
     attempt: int = 1,
 ) -> int:
-    """Return the minutes that one shard of sampling asks for.
+    """Return the minutes that the job of one sampling shard requests.
 
-    The slowest kind of GPU that was measured counts, for a rule does not know on which its jobs
-    will run. A retry asks for more where the minutes follow from a rate.
+    They follow from the slowest measured kind of GPU, because a rule does not know the GPUs of its
+    jobs. A retry requests more if the minutes follow from a rate.
 
     Args:
         config: the validated config.
-        cohort: how many images there are.
-        rates: all that were measured.
-        model: that is sampled.
-        prompt_set: of which the shard is one.
-        otherwise: minutes where there is no rate.
-        attempt: the job's, from 1.
+        cohort: the numbers of images.
+        rates: all measured rates.
+        model: the model that is sampled.
+        prompt_set: the shard's prompt set.
+        otherwise: the default minutes, if there is no rate.
+        attempt: the number of the job's attempt, from 1.
     """
-    own = [one for one in _sampling(config, cohort, [model]) if one.what == f"{prompt_set} images"]
+    pieces = [
+        piece
+        for piece in _sampling(config, cohort, [model])
+        if piece.what == f"{prompt_set} images"
+    ]
     hours = [
-        found
+        time
         for kind in {rate.kind for rate in rates}
-        for one in own
-        if (found := estimate(one, rates, kind, (one.jobs,)).hours[one.jobs]) is not None
+        for piece in pieces
+        if (time := estimate(piece, rates, kind, (piece.jobs,)).hours[piece.jobs]) is not None
     ]
     slowest = max(hours, default=None)
     return margin_minutes(slowest, otherwise) * (1 if slowest is None else attempt)
@@ -397,12 +403,12 @@ def _job_hours(own: Sequence[Work], rates: Sequence[Rate], kind: str, gpus: int)
 
 
 def forward_flop(block: Mapping[str, Any], key: str, size: int) -> float | None:
-    """Return the operations of one pass of an image through a model's network.
+    """Return the FLOP of one forward pass of an image; None if they were not counted.
 
     Args:
         block: the model's block of the config.
-        key: the model.
-        size: side in pixels; only at the one that was counted are they known.
+        key: the model's key.
+        size: side of the images, pixels; the FLOP are known only for the counted size.
     """
     with COUNTED.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
@@ -433,7 +439,7 @@ def _finetuning(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
         if cohort.training is not None:
             count = max(1, math.ceil(cohort.training * tuned["epochs"] / batch)) * batch
         once = forward_flop(block, key, tuned["size"])
-        # The backward pass has two products for each of the forward's, one for a frozen weight.
+        # For each product of the forward pass the backward pass has two, for a frozen weight one.
         passes = 2 if tuned["method"] == "lora" else 3
         yield Work(
             "finetune", key, "images shown", count, "images", parts, "images per second",
@@ -533,7 +539,7 @@ def _search(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
 
 
 def _arms(config: Mapping[str, Any], settings: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield setting and model: real data alone, once, and each model's images."""
+    """Yield (setting, model) of each arm: real data alone once, then those with models' images."""
     yield "real_only", SHARED
     for key in _with(config, "augment"):
         for setting in settings:

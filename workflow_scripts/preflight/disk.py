@@ -1,7 +1,7 @@
-"""Will what the planned jobs write fit on the disk? Counted before the first job, in estimates.
+"""Estimate of the disk space that the planned jobs need, checked before the first job.
 
-Counted are encoded images, the progress and weights of fine-tuning (preflight/needs.py) and sampled
-images. Features, records and the cohort are small beside them.
+It counts encoded images, the progress and weights of fine-tuning (preflight/needs.py), and sampled
+images. Features, records and the cohort are small compared to these.
 """
 
 import logging
@@ -25,13 +25,14 @@ RESULTS: Final = Path("results")
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a model's checkpoint says of its sizes.
+    """The sizes of a model, from its checkpoint.
 
     Attributes:
-        trained: parameters that fine-tuning trains.
-        encoded: float32 values of an encoded image.
-        encoder: what says whether two models encode alike: the autoencoder's folder and the side.
-        copied: bytes of the base's other components, which a model trained in full gets a copy of.
+        trained: number of parameters that fine-tuning trains.
+        encoded: number of float32 values of an encoded image.
+        encoder: the autoencoder's folder and the side; models with the same two share encoded
+            images.
+        copied: bytes of the base's other components, which are copied to a model trained in full.
         parts: numbers of parameters of its networks, for the GPU's memory.
     """
 
@@ -47,10 +48,10 @@ class Writes:
     """Bytes that planned jobs will write.
 
     Attributes:
-        encoded: encoded images, for all models that train; None where it is not known how many
-            images there are, because the cohort is still to be made.
+        encoded: encoded images of all models that train; None if the number of images is not known,
+            because the cohort is not made yet.
         training: progress and weights of these models.
-        images: sampled ones; an assumption.
+        images: sampled images, assuming one byte per pixel.
     """
 
     encoded: int | None
@@ -58,7 +59,7 @@ class Writes:
     images: int
 
     def __str__(self) -> str:
-        """Return what is written, in GB."""
+        """Return the sizes in GB, as text."""
         encoded = (
             "encoded images not known yet"
             if self.encoded is None
@@ -77,13 +78,13 @@ def planned_writes(
     sizes: Mapping[str, Sizes],
     results: Path = RESULTS,
 ) -> Writes:
-    """Return what the planned jobs will write, without what lies there already.
+    """Return the sizes that the planned jobs will write, without existing files.
 
     Args:
         config: the validated config.
-        stages: with planned jobs.
-        models: with planned jobs.
-        sizes: of the models that could be built.
+        stages: the stages with planned jobs.
+        models: the models with planned jobs.
+        sizes: the sizes of those models that could be built.
         results: the folder of the workflow's results.
     """
     new = [key for key in models if not (results / f"finetune/{key}/checkpoint").exists()]
@@ -101,10 +102,10 @@ def planned_writes(
 
 
 def check_disk(writes: Writes, results: Path = RESULTS) -> None:
-    """Refuse a disk that cannot hold what training writes; warn of one that images may fill.
+    """Check that the disk can hold what training writes; warn if sampled images may fill it.
 
     Raises:
-        InputError: it cannot.
+        InputError: the disk cannot hold what training writes.
     """
     free = free_bytes(results)
     certain = writes.training + (writes.encoded or 0)
@@ -123,7 +124,7 @@ def check_disk(writes: Writes, results: Path = RESULTS) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return how many bytes are free where a folder is or will be."""
+    """Return the free bytes on the disk of a folder, which need not exist."""
     folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -139,12 +140,12 @@ def _encoded_left(trained: list[str], sizes: Mapping[str, Sizes], results: Path)
     rows = read_manifest(manifest, ["split", "caption"])
     images = int(((rows["split"] == "train") & rows["caption"].notna()).sum())
     each = {sizes[key].encoder: encoded_bytes(sizes[key].encoded, images) for key in trained}
-    there = sum(file.stat().st_size for file in (results / "finetune/.encoded").rglob("*.h5"))
-    return max(0, sum(each.values()) - there)
+    existing = sum(file.stat().st_size for file in (results / "finetune/.encoded").rglob("*.h5"))
+    return max(0, sum(each.values()) - existing)
 
 
 def _images_left(config: Mapping[str, Any], key: str, results: Path) -> int:
-    """Return about how many bytes of a model's shards are still to be sampled."""
+    """Return an estimate of the bytes of a model's shards that are still to be sampled."""
     sampled = config["models"][key].get("generate")
     if not sampled:
         return 0
@@ -156,9 +157,9 @@ def _images_left(config: Mapping[str, Any], key: str, results: Path) -> int:
             number = stress_size(drawn.get("groups"))
         elif prompts.exists():
             number = len(read_prompts(prompts))
-        else:  # of the test set nothing is known before the cohort is made
+        else:  # the number of test prompts is not known before the cohort is made
             number = drawn.get("captions", 0) * len(drawn.get("seeds", [0]))
-        there = len(list((results / f"generate/{key}/{name}").glob("part-*.parquet")))
-        share = max(0.0, 1 - there / drawn["shards"])
+        existing = len(list((results / f"generate/{key}/{name}").glob("part-*.parquet")))
+        share = max(0.0, 1 - existing / drawn["shards"])
         left += round(share * image_bytes(sampled["size"], number))
     return left

@@ -1,9 +1,9 @@
-"""What lies on a GPU in each phase of fine-tuning and sampling, and whether it fits.
+"""The GPU memory that each phase of fine-tuning and sampling needs, and whether it fits.
 
-Weights, gradients and the optimiser's state follow from numbers of parameters, which preflight
-counts in the networks that it builds without memory: what they take is certain. Activations follow
-from what autograd saves of the published networks (`counted.csv`, written by
-`python -m tests.gpu.count`): an estimate, without what kernels need while they work.
+The sizes of weights, gradients and optimiser state follow from numbers of parameters, which
+preflight counts in networks that it builds without memory. These sizes are certain. Activations
+follow from what autograd saves in the published networks (`counted.csv`, written by
+`python -m tests.gpu.count`). They are an estimate, without the temporary memory of kernels.
 
 While images are encoded, everything but gradients and activations is there. During the steps the
 autoencoder is in the host's memory (`finetune.train`), since all images are encoded by then. The
@@ -27,11 +27,11 @@ COUNTED_COLUMNS: Final = (
 )  # fmt: skip
 
 MARGIN: Final = 0.08
-"""Share of a GPU's memory that its context, other libraries and fragments take, as in gpu-check."""
+"""Share of a GPU's memory for its context, other libraries and fragmentation, as in gpu-check."""
 
 _BYTES: Final = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2}
 _STATE: Final = {"adamw": 8, "came": 4, "came_sana": 4}
-"""Bytes of the optimiser's state per trained parameter; CAME's factors are small beside them."""
+"""Bytes of optimiser state per trained parameter; CAME's factors are negligible."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Parts:
     """Numbers of parameters of a model's networks.
 
     Attributes:
-        network: of the one that is trained or denoises.
-        texts: of each text encoder, by the pipeline's name.
-        autoencoder: of what encodes and decodes images.
-        trained: that fine-tuning trains: all of the network, or an adapter beside it.
+        network: parameters of the network that is trained, or that denoises.
+        texts: parameters of each text encoder, by its name in the pipeline.
+        autoencoder: parameters of the image autoencoder.
+        trained: parameters that fine-tuning trains: the whole network or an adapter.
     """
 
     network: int
@@ -53,11 +53,11 @@ class Parts:
 
 @dataclass(frozen=True)
 class Activations:
-    """What autograd keeps of a training step, in GB.
+    """What autograd saves in a training step, in GB.
 
     Attributes:
-        fixed: whatever the number of images.
-        image: for each image that is shown at once.
+        fixed: the part that does not depend on the number of images.
+        image: the part for each image of the step.
     """
 
     fixed: float
@@ -66,13 +66,13 @@ class Activations:
 
 @dataclass(frozen=True)
 class Phase:
-    """What lies on the GPU at a time, in bytes.
+    """The GPU memory of one phase, in bytes.
 
     Attributes:
-        name: of the phase.
-        certain: by what it is; nothing of it can be spared.
-        estimated: what comes on top, as far as it is known.
-        whole: whether activations are among the estimates.
+        name: the phase's name.
+        certain: memory that is certainly needed, by its use.
+        estimated: further memory, as far as it is known, by its use.
+        whole: whether the estimates include activations.
     """
 
     name: str
@@ -82,22 +82,22 @@ class Phase:
 
     @property
     def least(self) -> float:
-        """Bytes that are taken for certain."""
+        """Bytes that are certainly needed."""
         return sum(self.certain.values())
 
     @property
     def total(self) -> float:
-        """Bytes with the estimates."""
+        """Bytes including the estimates."""
         return self.least + sum(self.estimated.values())
 
 
 def parts_of(pipeline: Any, network: Any, autoencoder: str) -> Parts:
-    """Count the parameters of a pipeline's networks, also of one on the meta device.
+    """Count the parameters of a pipeline's networks, which may be on the meta device.
 
     Args:
-        pipeline: of a family.
-        network: its component that is trained; None of a family that is only sampled, whose
-            networks all count among the texts.
+        pipeline: a family's pipeline.
+        network: its component that is trained; None for a family that is only sampled, all of whose
+            other networks then count as text encoders.
         autoencoder: the name of the component that encodes images.
     """
     components = getattr(pipeline, "components", None) or vars(pipeline)
@@ -106,11 +106,11 @@ def parts_of(pipeline: Any, network: Any, autoencoder: str) -> Parts:
         for name, part in components.items()
         if hasattr(part, "parameters")
     }
-    own = None
+    trained_name = None
     if network is not None:
-        own = next((name for name, part in components.items() if part is network), None)
-    texts = {name: n for name, n in counts.items() if name not in (own, autoencoder)}
-    return Parts(counts.get(own or "", 0), texts, counts.get(autoencoder, 0))
+        trained_name = next((name for name, part in components.items() if part is network), None)
+    texts = {name: n for name, n in counts.items() if name not in (trained_name, autoencoder)}
+    return Parts(counts.get(trained_name or "", 0), texts, counts.get(autoencoder, 0))
 
 
 def training_phases(
@@ -121,11 +121,11 @@ def training_phases(
     images: int | None = None,
     captions_ahead: bool = False,
 ) -> list[Phase]:
-    """Return what lies on each GPU while images are encoded, and during the steps.
+    """Return the memory of each GPU while images are encoded, and during the steps.
 
     Args:
-        parts: of the model.
-        tuned: its block `finetune`.
+        parts: the model's parameters.
+        tuned: the model's block `finetune`.
         encodes_in_float32: whether the autoencoder is in float32 whatever the precision.
         activations: of its networks with these settings, where they were counted.
         images: that are shown at once; by default the per-device batch.
@@ -163,7 +163,7 @@ def training_phases(
 
 
 def sampling_phase(parts: Parts, precision: str, decodes_in_float32: bool) -> Phase:
-    """Return what lies on the GPU while images are sampled, without activations."""
+    """Return the GPU memory while images are sampled, without activations."""
     low = _BYTES[precision]
     certain = {name: low * n for name, n in parts.texts.items()}
     certain["network"] = low * parts.network
@@ -172,9 +172,9 @@ def sampling_phase(parts: Parts, precision: str, decodes_in_float32: bool) -> Ph
 
 
 def read_counted(file: Path = COUNTED) -> dict[tuple[str, str], Activations]:
-    """Return the activations that were counted, by gpu-check's model and settings.
+    """Return the counted activations, by gpu-check's model and settings.
 
-    The settings are without the number of images: memory grows with it in a line.
+    The settings leave out the number of images, because memory grows linearly with it.
     """
     with file.open(newline="", encoding="utf-8") as stream:
         return {
@@ -188,16 +188,16 @@ def read_counted(file: Path = COUNTED) -> dict[tuple[str, str], Activations]:
 def activations_of(
     block: Mapping[str, Any], key: str, counted: Mapping[tuple[str, str], Activations] | None = None
 ) -> Activations | None:
-    """Return the activations of a model's training, where its network and settings were counted.
+    """Return the activations of a model's training; None if they were not counted.
 
     Args:
         block: the model's block of the config.
-        key: the model.
-        counted: of `read_counted`.
+        key: the model's key.
+        counted: from `read_counted`, which is called if it is None.
     """
-    found = read_counted() if counted is None else counted
+    by_model = read_counted() if counted is None else counted
     settings = _any_images(training_settings(block["finetune"], 0))
-    return found.get((measured_as(block, key), settings))
+    return by_model.get((measured_as(block, key), settings))
 
 
 def _any_images(settings: str) -> str:
@@ -205,19 +205,19 @@ def _any_images(settings: str) -> str:
 
 
 def check_fits(phases: Iterable[Phase], gigabytes: float, where: str) -> list[str]:
-    """Refuse what cannot fit a GPU; return what may not fit it, as sentences.
+    """Raise if a phase cannot fit on a GPU; return warnings of phases that may not fit.
 
     Args:
-        phases: of one job.
-        gigabytes: of the GPU as its name says, 80 or 141.
+        phases: the phases of one job.
+        gigabytes: the GPU's memory as in its name, such as 80 or 141.
         where: the key of the config that decides.
 
     Raises:
-        InputError: what is there for certain is more than the GPU has.
+        InputError: a phase certainly needs more memory than the GPU has.
     """
     doubts = []
     for phase in phases:
-        has = gigabytes * 2**30  # cards have that many GiB, or a little less
+        has = gigabytes * 2**30  # a card has this many GiB or slightly less
         largest = ", ".join(
             f"{name} {size / GB:.1f}"
             for name, size in sorted(phase.certain.items(), key=lambda item: -item[1])[:4]
@@ -263,8 +263,8 @@ _LABELS: Final = (
 
 
 def _by_label(sizes: Mapping[str, float]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    by_label: dict[str, float] = {}
     for name, size in sizes.items():
         label = name if name in _LABELS else "text encoders"
-        found[label] = found.get(label, 0) + size
-    return found
+        by_label[label] = by_label.get(label, 0) + size
+    return by_label

@@ -1,10 +1,10 @@
-"""What the paper's systems and stages need at least of memory and disk: estimates, no measurements.
+"""Estimates, not measurements, of the least memory and disk of the paper's systems and stages.
 
     python -m workflow_scripts.preflight.needs --config config.yaml > docs/needs.md
 
-Counted is what follows from numbers of parameters and the config: weights, gradients, the
-optimiser's state, encoded images, checkpoints; of activations, what a training step saves
-(network_sizes.py). What a GPU's kernels and allocator take beside that is found by trying.
+They count what follows from numbers of parameters and the config: weights, gradients, optimiser
+state, encoded images and checkpoints, and the activations that a training step saves
+(network_sizes.py). The further memory of a GPU's kernels and allocator must be measured.
 """
 
 import argparse
@@ -20,18 +20,18 @@ from workflow_scripts.preflight.stage_needs import BASE, TEST_PROMPTS, stage_nee
 
 GB: Final = 1e9
 TRAINING_IMAGES: Final = 237_388
-"""Captioned training images of MIMIC-CXR, as the paper counts them."""
+"""Captioned training images of MIMIC-CXR, according to the paper."""
 
 _BYTES: Final = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2}
 _GRADIENT: Final = 4
 PROCESSES: Final = 4
-"""Of a training job in `rules/finetune.smk`, one for each GPU."""
+"""Processes of a training job in `rules/finetune.smk`, one for each GPU."""
 
 KEPT: Final = 2
-"""Checkpoints of the progress that are kept, as finetune/resume.py has it."""
+"""Checkpoints of the progress that finetune/resume.py keeps."""
 
 _STATE: Final = {"adamw": 8, "came": 4, "came_sana": 4}
-"""Bytes of an optimiser's state per trained parameter: two moments, or CAME's one and factors."""
+"""Bytes of optimiser state per trained parameter: two moments, or CAME's one (and its factors)."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Network:
     """A published system.
 
     Attributes:
-        network: millions of parameters of what is trained or denoises.
-        texts: of its text encoders together.
-        vae: of its autoencoder.
-        encoded: float32 values of an encoded image at 512 pixels; 0 where nothing is trained.
-        lora: of the adapter at rank 32 on the attention, where there is one.
-        saved: bytes that a step of fine-tuning saves at the published settings, where there is one.
+        network: millions of parameters of the network that is trained or denoises.
+        texts: millions of parameters of all its text encoders.
+        vae: millions of parameters of its autoencoder.
+        encoded: float32 values of an encoded image at 512 pixels; 0 if nothing is trained.
+        lora: millions of parameters of the adapter, rank 32 on the attention; 0 if there is none.
+        saved: bytes that a step of fine-tuning saves at the published settings; 0 if there is none.
     """
 
     network: float
@@ -72,14 +72,14 @@ PUBLISHED: Final[Mapping[str, Network]] = {
     "flux_1_dev": Network(11900, _CLIP_L + _T5_XXL, 83.82, _MOMENTS_16, 44.8, 2.84e9),
     "llm_cxr": Network(2780.33, 0, 0),
 }
-"""The paper's eleven. The networks' counts are those that tests/finetune/test_real_sizes.py holds
-to their published configs; the others follow likewise from the configs of CLIP, T5 1.1 XXL, Gemma 2
-2B, BERT and the autoencoders. Of Sana's autoencoder it is its publication's, and LLM-CXR's VQGAN is
-not in."""
+"""The paper's eleven systems. tests/finetune/test_real_sizes.py checks the networks' counts against
+their published configs. The other counts follow from the configs of CLIP, T5 1.1 XXL, Gemma 2 2B,
+BERT and the autoencoders. The count of Sana's autoencoder is from its publication. LLM-CXR's VQGAN
+is left out."""
 
 
 def training_memory(parts: Network, tuned: Mapping[str, Any], vae_in_float32: bool) -> float:
-    """Return the bytes on each GPU, without activations, that fine-tuning takes at least."""
+    """Return the bytes that fine-tuning needs at least on each GPU, without activations."""
     low = _BYTES[tuned["mixed_precision"]]
     trained = parts.lora if tuned["method"] == "lora" else parts.network
     frozen = parts.texts + (parts.network if tuned["method"] == "lora" else 0)
@@ -89,10 +89,10 @@ def training_memory(parts: Network, tuned: Mapping[str, Any], vae_in_float32: bo
 
 
 def host_memory(parts: Network, tuned: Mapping[str, Any], vae_in_float32: bool) -> float:
-    """Return the bytes of host memory that fine-tuning takes at least, its four processes together.
+    """Return the bytes of host memory that fine-tuning's four processes need at least.
 
-    The weights pass through it in each, as they are loaded; the first process holds a checkpoint
-    while it writes it.
+    Each process loads the weights through host memory. The first one also holds a checkpoint while
+    writing it.
     """
     low = _BYTES[tuned["mixed_precision"]]
     full = tuned["method"] == "full"
@@ -103,25 +103,25 @@ def host_memory(parts: Network, tuned: Mapping[str, Any], vae_in_float32: bool) 
 
 
 def sampling_memory(parts: Network, precision: str, vae_in_float32: bool) -> float:
-    """Return the bytes on the GPU, without activations, that sampling takes at least."""
+    """Return the bytes that sampling needs at least on the GPU, without activations."""
     low = _BYTES[precision]
     weights = low * (parts.network + parts.lora + parts.texts)
     return 1e6 * (weights + (4 if vae_in_float32 else low) * parts.vae)
 
 
 def encoded_bytes(values: int, images: int) -> int:
-    """Return the bytes of encoded images, float32, in `results/finetune/.encoded`."""
+    """Return the bytes of encoded images (float32) in `results/finetune/.encoded`."""
     return 4 * values * images
 
 
 def checkpoint_bytes(trained: float, tuned: Mapping[str, Any]) -> float:
-    """Return the most bytes of a model's training: its progress and the trained weights at the end.
+    """Return the most bytes that a model's training keeps on the disk: progress and final weights.
 
-    Progress is weights and optimiser; those kept and the one that is being written lie there at a
-    time.
+    A checkpoint of the progress holds weights and optimiser state. The kept ones and the one that
+    is being written exist at the same time.
 
     Args:
-        trained: number of parameters that are trained.
+        trained: number of trained parameters.
         tuned: the model's block `finetune`.
     """
     each = 4 + _STATE[tuned.get("optimiser", "adamw")] + (4 if tuned.get("ema_decay") else 0)
@@ -129,12 +129,12 @@ def checkpoint_bytes(trained: float, tuned: Mapping[str, Any]) -> float:
 
 
 def image_bytes(size: int, images: int) -> int:
-    """Return about how many bytes the PNGs of images take: assumed is one for each pixel."""
+    """Return the approximate bytes of images as PNG, assuming one byte per pixel."""
     return size * size * images
 
 
 def images_of(config: Mapping[str, Any], model: str, test_prompts: int) -> int:
-    """Return how many images a model is sampled for, all its prompt sets together."""
+    """Return the number of images to sample from a model, over all its prompt sets."""
     sets = config["prompt_sets"]
     numbers = {
         "test": test_prompts,
@@ -146,7 +146,7 @@ def images_of(config: Mapping[str, Any], model: str, test_prompts: int) -> int:
 
 
 def table(config: Mapping[str, Any]) -> str:
-    """Return the page `docs/needs.md`: what each of the paper's systems needs at least."""
+    """Return the page `docs/needs.md`: the least needs of each of the paper's systems."""
     lines = [_HEAD]
     for key, parts in PUBLISHED.items():
         block = config["models"][key]
@@ -190,7 +190,7 @@ def table(config: Mapping[str, Any]) -> str:
 
 
 def _gb(number: float) -> str:
-    """Write bytes as GB, rounded up: one decimal below 10."""
+    """Format bytes as GB, rounded up, with one decimal below 10."""
     value = number / GB
     return f"{math.ceil(value * 10) / 10:.1f}" if value < 10 else f"{math.ceil(value):,}"
 

@@ -1,9 +1,9 @@
-"""How large a network is and what a step of it keeps in memory, counted without weights or a GPU.
+"""The size of a network and the memory that a training step saves, without weights or a GPU.
 
-Tensors are fake: they have shapes and types and no memory. Counted is what autograd saves for the
-way back, each storage once; of attention what a GPU's fused kernel keeps, not the matrix of all
-pairs. A device needs more: what operations take for themselves, gradients of activations, and what
-its allocator rounds up.
+Tensors are fake: they have shapes and types but no memory. The count includes what autograd saves
+for the backward pass, each storage once. For attention it includes what a GPU's fused kernel saves,
+not the matrix of all pairs. A device needs more: temporary memory of operations, gradients of
+activations, and the allocator's overhead.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,18 +24,18 @@ class Saved:
 
     Attributes:
         weights: storages that do not count.
-        size: bytes of each.
-        largest: bytes of the largest block that is recomputed on the way back.
+        size: bytes of each storage.
+        largest: bytes of the largest block that is recomputed in the backward pass.
     """
 
     weights: frozenset[int]
     size: dict[int, int] = field(default_factory=dict)
     largest: int = 0
-    _alive: list[Any] = field(default_factory=list)  # or another tensor would get the address
+    _alive: list[Any] = field(default_factory=list)  # kept alive, so that no address is reused
 
     @property
     def bytes(self) -> int:
-        """All of them, and what the largest block saves while it is recomputed."""
+        """Bytes of all storages, and of the largest block while it is recomputed."""
         return sum(self.size.values()) + self.largest
 
     def add(self, tensor: Tensor) -> None:
@@ -59,10 +59,10 @@ def saved_bytes(
     """Return the bytes that a training step saves, without the weights.
 
     Args:
-        network: on the meta device; its tensors become fake ones.
+        network: the network on the meta device; its tensors are replaced by fake ones.
         step: makes inputs and returns the loss.
-        checkpointing: tells the network with what to call the blocks that are recomputed: their
-            inputs are kept, and on the way back the tensors of one block at a time.
+        checkpointing: sets the function with which the network calls blocks that are recomputed.
+            Their inputs are kept, and in the backward pass the tensors of one block at a time.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         for module in network.modules():
@@ -78,7 +78,7 @@ def saved_bytes(
 
 
 def _fake(module: nn.Module) -> None:
-    """Put fake tensors on the CPU, where autocast works, in the place of those on no device."""
+    """Replace meta tensors by fake ones on the CPU, where autocast works."""
     for name, given in module._parameters.items():
         if given is not None:
             fake = torch.empty(given.shape, dtype=given.dtype)
@@ -89,11 +89,11 @@ def _fake(module: nn.Module) -> None:
 
 
 class _Fused(torch.autograd.Function):
-    """Stands for an attention kernel that keeps what it is given and gives."""
+    """A stand-in for an attention kernel that saves its inputs and its output."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return a tensor like the kernel's."""
+        """Return a tensor of the output's shape."""
         out = q.new_empty((*q.shape[:-1], v.shape[-1]))
         ctx.save_for_backward(q, k, v, out)
         return out
@@ -108,14 +108,14 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) ->
 
 
 def _recomputed(saved: Saved, block: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """Call a block; keep what it is given, and of what it saves the size alone."""
+    """Call a block; save its inputs, and of its other tensors only the size."""
     for value in args:
         if isinstance(value, Tensor):
             saved.add(value)
-    own = Saved(saved.weights)
-    with _counting(own):
+    in_block = Saved(saved.weights)
+    with _counting(in_block):
         out = block(*args)
-    saved.largest = max(saved.largest, own.bytes)
+    saved.largest = max(saved.largest, in_block.bytes)
     return out
 
 
@@ -130,20 +130,22 @@ def _counting(saved: Saved) -> Iterator[None]:
 
 
 def widest_bytes(network: nn.Module, step: Callable[[nn.Module], Any]) -> int:
-    """Return the most bytes that one module of a network is given and gives.
+    """Return the largest size of one module's inputs and outputs together, in bytes.
 
-    An estimate of what inference takes beside the weights: nothing is kept for the way back.
+    It estimates what inference needs besides the weights, since no tensors are saved.
 
     Args:
-        network: on the meta device.
+        network: the network on the meta device.
         step: makes inputs and calls the network.
     """
     widest = 0
 
-    def look(module: nn.Module, given: Any, gave: Any) -> None:
+    def look(module: nn.Module, inputs: Any, outputs: Any) -> None:
         nonlocal widest
-        found = {tensor.untyped_storage()._cdata: tensor for tensor in _tensors([given, gave])}
-        widest = max(widest, sum(tensor.untyped_storage().nbytes() for tensor in found.values()))
+        storages = {
+            tensor.untyped_storage()._cdata: tensor for tensor in _tensors([inputs, outputs])
+        }
+        widest = max(widest, sum(tensor.untyped_storage().nbytes() for tensor in storages.values()))
 
     hooks = [module.register_forward_hook(look) for module in network.modules()]
     with torch.no_grad():

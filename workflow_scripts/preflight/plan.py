@@ -1,12 +1,13 @@
-"""Print what a config's run takes on GPUs, before anything runs: `make plan`.
+"""Print the GPU-hours of a config's run before anything runs: `make plan`.
 
     python -m workflow_scripts.preflight.plan
     python -m workflow_scripts.preflight.plan --config config.yaml profiles/demo/overlay.yaml
     python -m workflow_scripts.preflight.plan --gpu H200 --csv plan.csv --json plan.json
 
-GPU-hours and hours on 1, 4 and 8 GPUs by model and stage, each from a measured rate whose date and
-file stand beside it; rates that nobody has measured are named with the command that measures them,
-and what needs them has no hours. Needs neither Snakemake, a cohort nor any weights.
+The plan gives GPU-hours, and hours on 1, 4 and 8 GPUs, by model and stage. Each follows from a
+measured rate, which is listed with its date and file. Rates that are missing are listed with the
+command that measures them, and work that needs them has no hours. The plan needs neither Snakemake
+nor a cohort nor any weights.
 """
 
 import argparse
@@ -50,7 +51,7 @@ UNMEASURED: Final[Mapping[str, str]] = {
     "read:radgraph": "no part of gpu-check measures it: a package of `make reports`",
     "read:ratescore": "no part of gpu-check measures it: a package of `make reports`",
 }
-"""What measures a rate where gpu-check does not, or why nothing does."""
+"""For a rate that gpu-check does not measure: the command that does, or why there is none."""
 
 COLUMNS: Final = (
     "model", "stage", "what", "count", "unit", "gpu_hours", *(f"hours_{n}_gpus" for n in GPUS),
@@ -70,25 +71,30 @@ def missing_rates(estimates: Iterable[Estimate]) -> list[tuple[str, str, str, st
     """Return each missing rate once.
 
     Returns:
-        Part of gpu-check, name of the value, settings, what measures it, and what there is instead.
+        For each rate: the part of gpu-check, the name of the value, the settings, how to measure
+        it, and the nearest rate with other settings ("" if none).
     """
-    found = {}
-    for one in estimates:
-        if one.rate is None:
-            work = one.work
+    missing = {}
+    for entry in estimates:
+        if entry.rate is None:
+            work = entry.work
             part = work.parts[0]
-            near = f"{one.near}, measured with: {one.near.note.split('; ')[0]}" if one.near else ""
+            near = (
+                f"{entry.near}, measured with: {entry.near.note.split('; ')[0]}"
+                if entry.near
+                else ""
+            )
             key = (part, work.name, work.settings)
-            found[key] = (*key, how_to_measure(part), near)
-    return list(found.values())
+            missing[key] = (*key, how_to_measure(part), near)
+    return list(missing.values())
 
 
 def rows_of(estimates: Iterable[Estimate]) -> list[dict[str, Any]]:
-    """Return a row of `COLUMNS` for each piece of work; None where there is nothing."""
+    """Return a row of `COLUMNS` for each piece of work, with None for what is not known."""
     rows = []
-    for one in estimates:
-        work, rate = one.work, one.rate
-        why = None if one.gpu_hours is not None else UNKNOWN
+    for entry in estimates:
+        work, rate = entry.work, entry.rate
+        why = None if entry.gpu_hours is not None else UNKNOWN
         if rate is None:
             why = f"{MISSING}: {work.parts[0]}, {work.name} ({work.settings})"
         rows.append(
@@ -96,12 +102,12 @@ def rows_of(estimates: Iterable[Estimate]) -> list[dict[str, Any]]:
                 zip(
                     COLUMNS,
                     (
-                        work.model, work.stage, work.what, work.count, work.unit, one.gpu_hours,
-                        *(one.hours.get(n) for n in GPUS),
-                        one.bound,
+                        work.model, work.stage, work.what, work.count, work.unit, entry.gpu_hours,
+                        *(entry.hours.get(n) for n in GPUS),
+                        entry.bound,
                         *((rate.value, rate.unit, rate.kind, rate.date, rate.torch, rate.file)
                           if rate else (None,) * 6),
-                        why, str(one.near) if one.near else None,
+                        why, str(entry.near) if entry.near else None,
                     ),
                     strict=True,
                 )
@@ -125,11 +131,11 @@ def _cell(value: Any) -> Any:
 
 
 def disk(config: Mapping[str, Any], cohort: Cohort) -> list[tuple[str, float | None, float, float]]:
-    """Return GB that each model leaves on the disk, as preflight/needs.py estimates them.
+    """Return the GB that each model writes to the disk, see preflight/needs.py.
 
     Returns:
-        Model, encoded images (None where not known; those that models share stand with each),
-        progress and weights of training, sampled images.
+        For each model: its key, encoded images (None if not known; those that models share count
+        for each), progress and weights of training, and sampled images.
     """
     rows = []
     for key in config["run_models"]:
@@ -166,10 +172,10 @@ def _images(config: Mapping[str, Any], cohort: Cohort, key: str) -> int:
 def text(
     config: Mapping[str, Any], cohort: Cohort, kind: str, estimates: Sequence[Estimate]
 ) -> str:
-    """Return the plan for people."""
+    """Return the plan as text for readers."""
     training = UNKNOWN if cohort.training is None else f"{cohort.training:,}"
     tests = UNKNOWN if cohort.test_prompts is None else f"{cohort.test_prompts:,}"
-    sources = list(dict.fromkeys(one.rate for one in estimates if one.rate))
+    sources = list(dict.fromkeys(entry.rate for entry in estimates if entry.rate))
     lines = [
         f"The run on GPUs of the kind {kind}: what was measured, times what there is to do.",
         f"Captioned training images: {training}; test prompts: {tests} ({cohort.source}).",
@@ -202,10 +208,10 @@ def text(
 
 
 def _groups(estimates: Sequence[Estimate]) -> list[tuple[str, str, list[Estimate]]]:
-    """Return model, stage and its work, shared work last; in the order in which they come."""
+    """Return (model, stage, work) in order of appearance, with shared work last."""
     groups: dict[tuple[str, str], list[Estimate]] = {}
-    for one in sorted(estimates, key=lambda one: one.work.model == SHARED):
-        groups.setdefault((one.work.model, one.work.stage), []).append(one)
+    for entry in sorted(estimates, key=lambda entry: entry.work.model == SHARED):
+        groups.setdefault((entry.work.model, entry.work.stage), []).append(entry)
     models = list(dict.fromkeys(model for model, _ in groups))
     ordered = sorted(groups, key=lambda key: models.index(key[0]))
     return [(*key, groups[key]) for key in ordered]
@@ -214,10 +220,10 @@ def _groups(estimates: Sequence[Estimate]) -> list[tuple[str, str, list[Estimate
 def _table(groups: Sequence[tuple[str, str, list[Estimate]]], sources: Sequence[Rate]) -> list[str]:
     head = ["model", "stage", "work", "GPU-hours", *(f"on {n}" for n in GPUS), "bound*", "rate"]
     rows = [head]
-    for model, stage, own in groups:
-        known = [one for one in own if one.gpu_hours is not None]
-        hours = [_sum(known, own, n) for n in (None, *GPUS)]
-        rows.append([model, stage, _work(own), *hours, _bound(own), _rates(own, sources)])
+    for model, stage, group in groups:
+        known = [entry for entry in group if entry.gpu_hours is not None]
+        hours = [_sum(known, group, n) for n in (None, *GPUS)]
+        rows.append([model, stage, _work(group), *hours, _bound(group), _rates(group, sources)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     right = range(3, 5 + len(GPUS))
     return [
@@ -229,55 +235,55 @@ def _table(groups: Sequence[tuple[str, str, list[Estimate]]], sources: Sequence[
     ]
 
 
-def _sum(known: Sequence[Estimate], own: Sequence[Estimate], gpus: int | None) -> str:
-    """Return the sum over a group; a sum that lacks a part says so."""
-    values = [one.gpu_hours if gpus is None else one.hours[gpus] for one in known]
-    there = [value for value in values if value is not None]
-    if not there:
+def _sum(known: Sequence[Estimate], group: Sequence[Estimate], gpus: int | None) -> str:
+    """Return the sum over a group as text; an incomplete sum begins with `>`."""
+    values = [entry.gpu_hours if gpus is None else entry.hours[gpus] for entry in known]
+    values_known = [value for value in values if value is not None]
+    if not values_known:
         return "-"
-    whole = sum(there)
-    shown = f"{whole:.1f}" if whole >= 0.1 else f"{whole:.1g}"
-    return f"{'>' if len(there) < len(own) else ''}{shown}"
+    total = sum(values_known)
+    shown = f"{total:.1f}" if total >= 0.1 else f"{total:.1g}"
+    return f"{'>' if len(values_known) < len(group) else ''}{shown}"
 
 
-def _bound(own: Sequence[Estimate]) -> str:
-    """Return the least GPU-hours of the work without a rate, as far as its operations are known."""
-    bounds = [one.bound for one in own if one.rate is None and one.bound is not None]
+def _bound(group: Sequence[Estimate]) -> str:
+    """Return the lower bound of GPU-hours of work without a rate, as far as it is known."""
+    bounds = [entry.bound for entry in group if entry.rate is None and entry.bound is not None]
     return f"{sum(bounds):.1f}" if bounds else "-"
 
 
-def _work(own: Sequence[Estimate]) -> str:
+def _work(group: Sequence[Estimate]) -> str:
     counts: dict[str, float] = {}
-    for one in own:
-        counts[one.work.unit] = counts.get(one.work.unit, 0) + (one.work.count or 0)
-    said = ", ".join(f"{count:,.0f} {unit}" for unit, count in counts.items() if count)
-    more = f" ({UNKNOWN} for all)" if any(one.work.count is None for one in own) else ""
-    return (said or UNKNOWN) + (more if said else "")
+    for entry in group:
+        counts[entry.work.unit] = counts.get(entry.work.unit, 0) + (entry.work.count or 0)
+    counted = ", ".join(f"{count:,.0f} {unit}" for unit, count in counts.items() if count)
+    more = f" ({UNKNOWN} for all)" if any(entry.work.count is None for entry in group) else ""
+    return (counted or UNKNOWN) + (more if counted else "")
 
 
-def _rates(own: Sequence[Estimate], sources: Sequence[Rate]) -> str:
-    """Return the numbers of a group's rates in the list of them, and how many are missing."""
-    there = dict.fromkeys(f"[{sources.index(one.rate) + 1}]" for one in own if one.rate)
-    lacking = len({(one.work.parts, one.work.name) for one in own if one.rate is None})
-    return " ".join([*there, *([f"{lacking} {MISSING}"] if lacking else [])])
+def _rates(group: Sequence[Estimate], sources: Sequence[Rate]) -> str:
+    """Return the indices of a group's rates in the list of rates, and the count of missing ones."""
+    numbers = dict.fromkeys(f"[{sources.index(entry.rate) + 1}]" for entry in group if entry.rate)
+    lacking = len({(entry.work.parts, entry.work.name) for entry in group if entry.rate is None})
+    return " ".join([*numbers, *([f"{lacking} {MISSING}"] if lacking else [])])
 
 
 def _totals(estimates: Sequence[Estimate]) -> list[str]:
     lines = []
-    for stage in [*dict.fromkeys(one.work.stage for one in estimates), None]:
-        own = [one for one in estimates if stage in (None, one.work.stage)]
-        known = [one.gpu_hours for one in own if one.gpu_hours is not None]
-        lacking = len(own) - len(known)
+    for stage in [*dict.fromkeys(entry.work.stage for entry in estimates), None]:
+        group = [entry for entry in estimates if stage in (None, entry.work.stage)]
+        known = [entry.gpu_hours for entry in group if entry.gpu_hours is not None]
+        lacking = len(group) - len(known)
         busy = "/".join(f"{sum(known) / n:.1f}" for n in GPUS)
-        says = f"{sum(known):.1f} GPU-hours, {busy} hours on {'/'.join(map(str, GPUS))} busy GPUs"
-        says = says if known else "no rate"
-        more = f"; {lacking} of {len(own)} pieces of work without" if lacking else ""
-        lines.append(f"{stage or 'all stages'}: {says}{more}")
+        hours = f"{sum(known):.1f} GPU-hours, {busy} hours on {'/'.join(map(str, GPUS))} busy GPUs"
+        hours = hours if known else "no rate"
+        more = f"; {lacking} of {len(group)} pieces of work without" if lacking else ""
+        lines.append(f"{stage or 'all stages'}: {hours}{more}")
     return lines
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the plan, and write it where that is asked for."""
+    """Print the plan, and write it to files if asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--config", nargs="+", default=["config.yaml"], help="later ones win")
@@ -306,8 +312,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_text(args.csv, to_csv(rows))
     if args.json:
         missing = [
-            dict(zip(("part", "name", "settings", "measured_by", "near"), one, strict=True))
-            for one in missing_rates(estimates)
+            dict(zip(("part", "name", "settings", "measured_by", "near"), rate, strict=True))
+            for rate in missing_rates(estimates)
         ]
         write_text(args.json, json.dumps({"gpu": kind, "work": rows, "missing": missing}, indent=1))
     if args.missing:
@@ -316,7 +322,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def missing_page(kind: str, missing: Sequence[tuple[str, str, str, str, str]]) -> str:
-    """Return the missing rates as a Markdown table, for the docs."""
+    """Return the missing rates as a Markdown table for the docs."""
     lines = [
         f"| missing on {kind} | settings | measured by | measured otherwise, not used |",
         "|---|---|---|---|",

@@ -1,8 +1,8 @@
-"""Measured rates: what a GPU did in a second, with date, versions and where the number stands.
+"""Measured GPU rates, each with its date, versions and source file.
 
-All files have the columns that `make gpu-check` writes, so that its CSV, dropped into one of
-`FOLDERS`, is all that the cost model and the plan need. `measured/` beside this module has what was
-measured before there was a gpu-check. Nothing in here is estimated.
+All files have the columns that `make gpu-check` writes. So the cost model and the plan only need
+its CSV in one of `FOLDERS`. The folder `measured/` beside this module has the measurements from
+before gpu-check existed. No rate is estimated.
 """
 
 import csv
@@ -17,7 +17,7 @@ from workflow_scripts.common.errors import InputError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDERS: Final = (Path(__file__).with_name("measured"), ROOT / "tests/gpu/results")
-"""Where files of rates lie, below the repository's root."""
+"""The folders with files of rates."""
 
 COLUMNS: Final = (
     "date", "gpu", "driver", "torch", "python", "part", "name", "value", "unit", "note",
@@ -38,10 +38,10 @@ PARTS: Final = frozenset(
         *("search", "classify", "unet", "read:chexbert", "read:green"),
     ]
 )
-"""Parts of gpu-check that measure rates which the plan asks for."""
+"""The parts of gpu-check that measure rates for the plan."""
 
 KINDS: Final = ("H200", "H100", "A100", "L40S", "V100")
-"""GPUs by the word that their names hold; another GPU is a kind of its own."""
+"""Kinds of GPUs, by a word in their names; any other GPU is a kind of its own."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class Rate:
     """One measured number.
 
     Attributes:
-        kind: of GPU, `H100`; see `kind_of`.
-        date: of the measurement, ISO.
-        torch: its version; empty where it was not noted.
-        part: of gpu-check, `train:sd_v1_5`.
-        name: of the value within its part, `images per second`.
-        value: above 0.
+        kind: the kind of GPU, such as `H100`; see `kind_of`.
+        date: date of the measurement, ISO format.
+        torch: torch's version; empty if it was not recorded.
+        part: the part of gpu-check, such as `train:sd_v1_5`.
+        name: the name of the value within its part, such as `images per second`.
+        value: the measured number, > 0.
         unit: `s` or `1/s`.
-        note: the settings, with which it begins, and how it was measured.
-        file: where it stands.
+        note: the settings, followed by how the rate was measured.
+        file: the file that holds the rate.
     """
 
     kind: str
@@ -71,12 +71,12 @@ class Rate:
     file: str
 
     def has(self, settings: str) -> bool:
-        """Return whether it was measured with settings: whether the note begins with them."""
+        """Return whether the rate was measured with these settings, which begin its note."""
         return self.note == settings or self.note.startswith((f"{settings}, ", f"{settings}; "))
 
     @property
     def seconds(self) -> float:
-        """Seconds of one piece of work."""
+        """Seconds per piece of work."""
         return self.value if self.unit == "s" else 1 / self.value
 
     def __str__(self) -> str:
@@ -84,32 +84,32 @@ class Rate:
 
 
 def kind_of(gpu: str) -> str:
-    """Return a GPU's kind by the name that `nvidia-smi`, a CSV or a profile gives it."""
+    """Return a GPU's kind from its name in `nvidia-smi`, a CSV or a profile."""
     return next((kind for kind in KINDS if kind in gpu.upper()), gpu)
 
 
 def read_rates(folders: Iterable[Path] = FOLDERS) -> list[Rate]:
-    """Return all rates, the newest last; seconds and numbers a second are rates, states are not.
+    """Return all rates (in s or 1/s), the newest last.
 
     Raises:
-        InputError: a file without the columns, or a number that is none.
+        InputError: a file has other columns, or a rate is not a number above 0.
     """
     files = [file for folder in folders for file in sorted(folder.glob("*.csv"))]
-    found = [rate for file in files for rate in _read(file)]
-    return sorted(found, key=lambda rate: rate.date)
+    rates = [rate for file in files for rate in _read(file)]
+    return sorted(rates, key=lambda rate: rate.date)
 
 
 def newest(
     rates: Sequence[Rate], kind: str, parts: Sequence[str], name: str, settings: str
 ) -> Rate | None:
-    """Return the newest rate of a kind of GPU that was measured with some settings, if any.
+    """Return the newest rate of a kind of GPU for given settings, or None.
 
     Args:
-        rates: as `read_rates` returns them.
-        kind: of GPU.
-        parts: of gpu-check, whichever of them.
-        name: of the value.
-        settings: with which the note begins.
+        rates: from `read_rates`.
+        kind: the kind of GPU.
+        parts: the parts of gpu-check, any of which will do.
+        name: the name of the value.
+        settings: the settings, see `Rate.has`.
     """
     fitting = (r for r in reversed(rates) if r.kind == kind and r.part in parts and r.name == name)
     return next((rate for rate in fitting if rate.has(settings)), None)

@@ -1,9 +1,10 @@
-"""Can SLURM ever grant what the planned jobs ask for?
+"""Check that SLURM can ever grant what the planned jobs request.
 
-`sbatch` refuses some requests one by one, each after its retries, and takes others to let them
-wait for ever: a partition that is not there, a GPU that SLURM calls otherwise, more time than a
-partition allows. `sinfo` says what there is, whatever is down or drained today; `sbatch
---test-only` would refuse what is only drained, and let pass what asks for too much time.
+A request may name a partition that does not exist, a GPU by a name that SLURM does not use, or more
+time than a partition allows. `sbatch` refuses some of these job by job, each after its retries, and
+lets others wait for ever. `sinfo` lists all nodes, including those that are down or drained today.
+`sbatch --test-only` is no alternative: it refuses requests for drained nodes, and accepts requests
+for too much time.
 """
 
 import re
@@ -20,15 +21,15 @@ WHERE: Final = "the profile"
 
 @dataclass(frozen=True)
 class Request:
-    """What jobs ask of SLURM.
+    """What a job requests from SLURM.
 
     Attributes:
-        partition: one, or several with commas between; None leaves it to SLURM.
+        partition: one partition or several, separated by commas; None leaves it to SLURM.
         minutes: wall time.
-        cpus: on one node, as the two below.
-        mem_mb: at the first attempt; it grows with the next.
-        gpus: how many.
-        gpu_model: as SLURM calls it; None takes any.
+        cpus: CPUs on one node.
+        mem_mb: memory on one node at the first attempt, MB; it grows with further attempts.
+        gpus: GPUs on one node.
+        gpu_model: SLURM's name of the GPU; None takes any.
     """
 
     partition: str | None
@@ -45,14 +46,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Nodes:
-    """What nodes of one kind in one partition have, each.
+    """The resources of each node of one kind in one partition.
 
     Attributes:
-        partition: its name.
-        minutes: the longest wall time that the partition allows; infinite where it has no limit.
-        cpus: of a node.
-        mem_mb: of a node.
-        gpus: of a node, how many of each model; those without a model under "".
+        partition: the partition's name.
+        minutes: the longest wall time that the partition allows; infinite if it has no limit.
+        cpus: CPUs of a node.
+        mem_mb: memory of a node, MB.
+        gpus: number of a node's GPUs by model; GPUs without a model are under "".
     """
 
     partition: str
@@ -63,10 +64,10 @@ class Nodes:
 
 
 def request_of(resources: Mapping[str, Any], threads: int) -> Request | None:
-    """Return what Snakemake's executor asks for a job with these resources.
+    """Return what Snakemake's executor requests for a job with these resources.
 
-    What is not known yet (Snakemake's own guess of memory, before the inputs are there) is 0. None
-    where another cluster than the one at hand is asked.
+    A number that is not known yet is 0 (such as Snakemake's default for memory, before the inputs
+    exist). The request is None if it goes to another cluster.
     """
     if resources.get("cluster") or resources.get("clusters") or resources.get("slurm_cluster"):
         return None
@@ -78,7 +79,7 @@ def request_of(resources: Mapping[str, Any], threads: int) -> Request | None:
     model = resources.get("gpu_model") or ""
     asked = gpus_in(resources.get("gres") or "") or {model: number("gpu", int(bool(model)))}
     (model, gpus), *_ = asked.items()
-    nodes = number("nodes") or max(gpus, 1)  # they may lie on as many
+    nodes = number("nodes") or max(gpus, 1)  # each GPU may be on a node of its own
     return Request(
         partition=resources.get("slurm_partition"),
         minutes=number("runtime"),
@@ -90,11 +91,12 @@ def request_of(resources: Mapping[str, Any], threads: int) -> Request | None:
 
 
 def read_nodes() -> list[Nodes]:
-    """Ask SLURM what nodes its partitions have, hidden ones too.
+    """Ask SLURM for the nodes of all partitions, including hidden ones.
 
     Raises:
-        OSError, subprocess.SubprocessError: no answer.
-        ValueError: an answer that this does not understand.
+        OSError: sinfo cannot be run.
+        subprocess.SubprocessError: sinfo fails or does not answer.
+        ValueError: the answer cannot be parsed.
     """
     command = ["sinfo", "--all", "--noheader", "--exact", "--format=%R|%l|%c|%m|%G"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
@@ -105,24 +107,24 @@ def read_nodes() -> list[Nodes]:
 
 
 def parse_nodes(line: str) -> Nodes:
-    """Read a line of sinfo's: partition, time limit, CPUs, MB and generic resources.
+    """Parse a line of sinfo: partition, time limit, CPUs, MB and generic resources.
 
     Raises:
-        ValueError: it is another kind of line.
+        ValueError: the line has another format.
     """
     partition, limit, cpus, memory, resources = line.strip().split("|")
     return Nodes(partition, parse_minutes(limit), int(cpus), int(memory), gpus_in(resources))
 
 
 _FLAGS: Final = ("no_consume",)
-"""Words among generic resources that name no model."""
+"""Flags in generic resources that are not models."""
 
 
 def gpus_in(resources: str) -> dict[str, int]:
-    """Return how many GPUs of each model generic resources hold: `gpu:h200:8(S:0-1),nvme:1`.
+    """Return the number of GPUs of each model in generic resources: `gpu:h200:8(S:0-1),nvme:1`.
 
     Raises:
-        ValueError: they are written otherwise.
+        ValueError: they have another format.
     """
     gpus: dict[str, int] = {}
     for entry in re.sub(r"\([^)]*\)", "", resources).split(","):
@@ -135,10 +137,10 @@ def gpus_in(resources: str) -> dict[str, int]:
 
 
 def parse_minutes(limit: str) -> float:
-    """Return the minutes of a time limit as sinfo writes it: [days-][hours:]minutes:seconds.
+    """Return the minutes of a time limit in sinfo's format: [days-][hours:]minutes:seconds.
 
     Raises:
-        ValueError: it is no time limit.
+        ValueError: it is not a time limit.
     """
     if limit in ("infinite", "n/a"):
         return inf
@@ -148,25 +150,25 @@ def parse_minutes(limit: str) -> float:
 
 
 def check_request(request: Request, nodes: Sequence[Nodes]) -> None:
-    """Check that some node could be given what jobs ask for, once it is free.
+    """Check that some node could grant a request once it is free.
 
     Raises:
-        InputError: none ever can.
+        InputError: no node ever can.
     """
     if request.partition is None:
         return
     names = request.partition.split(",")
-    there = [kind for kind in nodes if kind.partition in names]
-    if not there:
-        known = ", ".join(sorted({kind.partition for kind in nodes}))
+    candidates = [kind for kind in nodes if kind.partition in names]
+    if not candidates:
+        partitions = ", ".join(sorted({kind.partition for kind in nodes}))
         raise InputError(
-            f"there is no partition {request.partition}; SLURM has {known}",
+            f"there is no partition {request.partition}; SLURM has {partitions}",
             WHERE,
             "name the partitions in its SITE block as `sinfo` does",
         )
-    longest = max(kind.minutes for kind in there)
-    there = [kind for kind in there if kind.minutes >= request.minutes]
-    if not there:
+    longest = max(kind.minutes for kind in candidates)
+    candidates = [kind for kind in candidates if kind.minutes >= request.minutes]
+    if not candidates:
         raise InputError(
             f"{request.minutes} minutes are asked for, and partition {request.partition} allows "
             f"{longest:.0f}: the jobs would wait for ever",
@@ -174,10 +176,12 @@ def check_request(request: Request, nodes: Sequence[Nodes]) -> None:
             "set a lower `runtime` in its set-resources (fine-tuning goes on in a next job)",
         )
     if request.gpus:
-        found = {model: number for kind in there for model, number in kind.gpus.items()}
-        there = [kind for kind in there if _gpus(kind, request.gpu_model) >= request.gpus]
-        if not there:
-            listed = ", ".join(f"{n} x {model or 'no model'}" for model, n in found.items())
+        gpus_by_model = {
+            model: number for kind in candidates for model, number in kind.gpus.items()
+        }
+        candidates = [kind for kind in candidates if _gpus(kind, request.gpu_model) >= request.gpus]
+        if not candidates:
+            listed = ", ".join(f"{n} x {model or 'no model'}" for model, n in gpus_by_model.items())
             raise InputError(
                 f"no node of partition {request.partition} has {request.gpus} GPU(s) "
                 f"{request.gpu_model or ''}".rstrip()
@@ -186,8 +190,8 @@ def check_request(request: Request, nodes: Sequence[Nodes]) -> None:
                 "write `gpu_model` in its SITE block as `sinfo -o %G` does, or set fewer GPUs",
             )
     for name, wanted, has in (
-        ("CPUs", request.cpus, [kind.cpus for kind in there]),
-        ("MB of memory", request.mem_mb, [kind.mem_mb for kind in there]),
+        ("CPUs", request.cpus, [kind.cpus for kind in candidates]),
+        ("MB of memory", request.mem_mb, [kind.mem_mb for kind in candidates]),
     ):
         if wanted > max(has):
             raise InputError(

@@ -1,8 +1,8 @@
-"""What the stages beside fine-tuning and sampling need of memory and disk: estimates.
+"""Estimates of the memory and disk that the stages other than fine-tuning and sampling need.
 
-Each row is a network, or a computation without one, in the job that it runs in. Parameters are
-counted from the networks as they are built; what a training step saves, and what the widest module
-of a network is given and gives, are counted without weights (network_sizes.py, and again in
+Each row is a network, or a computation without one, in the job that runs it. Parameters are counted
+in the networks as they are built. The bytes that a training step saves, and those of the inputs and
+outputs of a network's widest module, are counted without weights (network_sizes.py, and again in
 tests/preflight/test_network_sizes.py). The rest follows from shapes and formulas.
 """
 
@@ -13,16 +13,16 @@ from typing import Any, Final
 CAPTIONED_TRAINING_IMAGES: Final = 237_388
 TEST_PROMPTS: Final = 5_034
 BASE: Final = 4e9
-"""Bytes of host memory that a process takes with torch and a GPU's context: assumed."""
+"""Bytes of host memory of a process with torch and a GPU context; an assumption."""
 
 READ_AHEAD: Final = 4 * 32 * 3 * 518 * 518 * 4
-"""Bytes of the images that extraction has ready: four batches of 32, as RAD-DINO takes them."""
+"""Bytes of the images that extraction decodes ahead: four batches of 32 for RAD-DINO."""
 
 RADIOGRAPH: Final = 1.5e6
-"""Bytes of a published radiograph: MIMIC-CXR-JPG has 377,110 in about 570 GB."""
+"""Mean bytes of a published radiograph: MIMIC-CXR-JPG has 377,110 in about 570 GB."""
 
 TRAINED: Final = 16
-"""Bytes of a trained parameter in float32: itself, its gradient, two moments of Adam."""
+"""Bytes per trained parameter in float32: its value, its gradient and Adam's two moments."""
 
 PARAMETERS: Final[Mapping[str, int]] = {
     "rad_dino": 86_580_480,
@@ -38,7 +38,8 @@ PARAMETERS: Final[Mapping[str, int]] = {
     "deberta_v3_base": 183_831_552,
     "mpnet_base": 109_484_928,
 }
-"""Counted on the meta device. The re-identification network has one ResNet-50 for both sides."""
+"""Numbers of parameters, counted on the meta device. The re-identification network uses the same
+ResNet-50 for both images."""
 
 WIDEST: Final[Mapping[str, int]] = {
     "rad_dino": 1_077_411_840,
@@ -51,8 +52,8 @@ WIDEST: Final[Mapping[str, int]] = {
     "bert_base_64": 805_306_368,
     "mpnet_base": 50_331_648,
 }
-"""Bytes that the widest module is given and gives in float32, counted: 32 images (CXAS 16), BERT 32
-or 64 texts of 512 tokens, MPNet 16 of 128."""
+"""Bytes of the widest module's inputs and outputs in float32, counted for 32 images (CXAS 16), 32
+or 64 texts of 512 tokens (BERT), and 16 texts of 128 tokens (MPNet)."""
 
 SAVED: Final[Mapping[str, int]] = {
     "siamese_64": 14_362_901_504,
@@ -62,23 +63,24 @@ SAVED: Final[Mapping[str, int]] = {
     "llava_adapter_16": 20_475_445_248,
 }
 """Bytes that a training step saves, counted: 64 pairs at 256 pixels in float32; 256 images at 224
-under autocast; 16 images at 256; 16 texts of 2,048 tokens through Llama, its layers recomputed."""
+pixels under autocast; 16 images at 256 pixels; 16 texts of 2,048 tokens through Llama with
+gradient checkpointing."""
 
 LLAVA_LORA: Final = 159_907_840
 """Parameters of an adapter of rank 64 on every linear layer of Llama 7B, counted."""
 
 LLAVA_VISION: Final = PARAMETERS["rad_dino"]
-"""BiomedCLIP-CXR's tower is a ViT-B/14 at 518 pixels, as RAD-DINO is."""
+"""BiomedCLIP-CXR's tower is a ViT-B/14 at 518 pixels, like RAD-DINO."""
 
 LLAVA_PROJECTOR: Final = 768 * 4096 + 4096 + 4096 * 4096 + 4096
 """Parameters of the two layers between tower and language model."""
 
 KV_TOKEN: Final = 2 * 32 * 4096 * 2
-"""Bytes that Llama 7B keeps of a token while it writes, in bf16: keys and values of 32 layers."""
+"""Bytes of Llama 7B's cache per token in bf16: keys and values of 32 layers."""
 
 IMAGE_TOKENS: Final = (518 // 14) ** 2
 QUESTION_TOKENS: Final = 128
-"""Tokens of a question with its indication: assumed."""
+"""Tokens of a question with its indication; an assumption."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,14 @@ class StageNeed:
     """What a job needs at least, in bytes.
 
     Attributes:
-        stage: as the table names it.
-        rule: of the workflow, whose `mem_mb` must not be less than `host`.
-        network: what is loaded.
-        parameters: of it; 0 where none is loaded.
-        gpu: weights, and in training gradients and the optimiser's state, and data that lie there.
-        activations: on top, at the batch of `config.yaml`; an estimate.
-        host: of memory, all processes together; an estimate.
-        disk: that the job writes, with its progress; an estimate.
+        stage: the stage's name in the table.
+        rule: the workflow's rule, whose `mem_mb` must be at least `host`.
+        network: the network that is loaded.
+        parameters: its number of parameters; 0 if no network is loaded.
+        gpu: GPU memory of the weights, in training also of gradients, optimiser state and data.
+        activations: further GPU memory at the batch size of `config.yaml`; an estimate.
+        host: host memory of all processes together; an estimate.
+        disk: what the job writes, with its progress; an estimate.
     """
 
     stage: str
@@ -107,7 +109,7 @@ class StageNeed:
 
 
 def stage_needs(config: Mapping[str, Any]) -> list[StageNeed]:
-    """Return what each stage's jobs need with the paper's counts, in the order of the workflow."""
+    """Return the needs of each stage's jobs at the paper's counts, in the workflow's order."""
     sets, tasks = config["prompt_sets"], config["downstream"]
     privacy = sets["privacy"]["captions"] * len(sets["privacy"]["seeds"])
     return [
@@ -129,7 +131,7 @@ def _controls(sets: Mapping[str, Any], privacy: int) -> list[StageNeed]:
 
 
 def _extraction() -> list[StageNeed]:
-    """Features in float32: of the training images where privacy reads them, else of the test's."""
+    """Features in float32, of training images if privacy reads them, else of test images."""
     rows = []
     for name, network, widest, width, training in (
         ("RAD-DINO", "rad_dino", "rad_dino", 768, True),
@@ -166,7 +168,7 @@ def _reid() -> list[StageNeed]:
 
 
 def _scores(privacy: int) -> list[StageNeed]:
-    """Computed on the CPU: features in float32, and a copy in float64."""
+    """Scores, computed on the CPU from features in float32 and a copy in float64."""
     values = (768 + 128) * (CAPTIONED_TRAINING_IMAGES + privacy + TEST_PROMPTS)
     pairs = 8 * 32 * privacy
     test = 2 * TEST_PROMPTS * 2048
@@ -206,7 +208,7 @@ def _looking(judges: int) -> list[StageNeed]:
 
 
 def _reports(task: Mapping[str, Any]) -> list[StageNeed]:
-    """Report generators, on each of four GPUs, and what reads their reports, on one."""
+    """Report generators on each of four GPUs, and the scorers of their reports on one."""
     frozen = PARAMETERS["llama_7b"] + LLAVA_VISION
     host = 4 * (BASE + 2 * frozen + 1e9 * task["image_memory"])
     adapter = LLAVA_LORA + LLAVA_PROJECTOR

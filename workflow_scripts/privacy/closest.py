@@ -1,9 +1,9 @@
-"""The closest training image of each generated one, over all training images, exactly.
+"""The exact search for the closest of all training images to each generated one.
 
-Two lenses ask the same question: the distance of features, and the re-identification score. Float32
-finds the candidates in blocks, never all pairs at once: every pair that its proven rounding bound
-leaves open is a candidate, and those are recomputed by direct difference in float64. So the answer
-is that of comparing all pairs in float64, and a copy is at distance 0.
+There are two measures of closeness: the distance of features, and the re-identification score.
+Low-precision products find candidates block by block, never all pairs at once. A candidate is every
+pair that the proven rounding bound leaves undecided; it is recomputed in float64 by direct
+difference. So the result equals that of comparing all pairs in float64, and a copy has distance 0.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ from workflow_scripts.privacy.products import (
 
 _QUERIES = 4096
 _REFERENCES = 2048
-_CHUNK = 64  # references of a block whose smallest value is looked at together
+_CHUNK = 64  # references whose smallest value is checked first, before each of them
 _MOST_CANDIDATES = 1 << 20
 
 
@@ -50,21 +50,21 @@ def closest_by_distance(
     skip: np.ndarray | None = None,
     device: torch.device = CPU,
 ) -> Closest:
-    """Return the references at the smallest ||a - b||_2 / sqrt(d) of each query.
+    """Return the k references at the smallest distance ||a - b||_2 / sqrt(d) from each query.
 
     Args:
         queries: (m, d).
         references: (n, d), n >= k (k + 1 with `skip`).
-        k: how many.
-        skip: (m,) for each query a reference that does not count (its own row); None for none.
+        k: references to return for each query.
+        skip: (m,) for each query a reference to exclude (its own row); None excludes none.
         device: where to compute.
 
     Raises:
-        ValueError: too few references, another d, or features that are not finite.
+        ValueError: there are too few references, d differs, or features are not finite.
     """
     check_pair(references, queries)
     dimensions = references.shape[1]
-    # Near to all points, so that the products lose no digits to an offset.
+    # Centred, so that the products lose no digits to an offset.
     centre = queries.mean(axis=0, dtype=np.float64).astype(np.float32)
     x = _moved(queries, centre, device)
     arithmetic = InBfloat16 if multiplies_bfloat16(device) else InFloat32
@@ -78,8 +78,8 @@ def closest_by_distance(
         return np.square(difference).mean(axis=1)
 
     like = _Scale(dimensions, x.double().square().sum(dim=1).cpu().numpy())
-    found = _search(len(queries), len(references), k, skip, block, exact, like, device)
-    return Closest(found.rows, np.sqrt(found.values))
+    closest = _search(len(queries), len(references), k, skip, block, exact, like, device)
+    return Closest(closest.rows, np.sqrt(closest.values))
 
 
 def closest_by_score(
@@ -91,27 +91,27 @@ def closest_by_score(
     skip: np.ndarray | None = None,
     device: torch.device = CPU,
 ) -> Closest:
-    """Return the references of the highest re-identification score of each query.
+    """Return the k references with the highest re-identification score for each query.
 
-    The score is the logistic function of w.|a - b| + bias. Its logit is a difference of two sums of
-    absolute differences: of the dimensions with positive and with negative weight.
+    The score is the logistic function of w.|a - b| + bias, in (0, 1). Its logit is the difference
+    of two weighted L1 distances: over the dimensions with positive and with negative weight.
 
     Args:
-        queries: (m, d) branch features.
+        queries: (m, d) features of the network's branch.
         references: (n, d), n >= k (k + 1 with `skip`).
-        weight: of `fc_end`, (1, d) or (d,).
-        bias: of `fc_end`, one number.
-        k: how many.
-        skip: (m,) for each query a reference that does not count; None for none.
+        weight: the weight of `fc_end`, (1, d) or (d,).
+        bias: the bias of `fc_end`, one number.
+        k: references to return for each query.
+        skip: (m,) for each query a reference to exclude; None excludes none.
         device: where to compute.
 
     Raises:
-        ValueError: too few references, another d, or features that are not finite.
+        ValueError: there are too few references, d differs, or features are not finite.
     """
     check_pair(references, queries)
     weights, offset = np.asarray(weight, np.float64).ravel(), float(np.asarray(bias).ravel()[0])
     signs = [np.flatnonzero(sign * weights > 0) for sign in (1, -1)]
-    scales = [np.abs(weights[of]) for of in signs]
+    scales = [np.abs(weights[dimensions]) for dimensions in signs]
     slack = (len(weights) + 8) * ROUNDING
 
     def scaled(features: np.ndarray, part: int) -> Tensor:
@@ -119,7 +119,7 @@ def closest_by_score(
         return torch.from_numpy(values.astype(np.float32)).to(device)
 
     x = [scaled(queries, part) for part in (0, 1)]
-    largest = [np.abs(queries[:, of]).max(initial=0) for of in signs]
+    largest = [np.abs(queries[:, dimensions]).max(initial=0) for dimensions in signs]
 
     def block(columns: slice) -> Callable[[slice], Products]:
         y = [scaled(references[columns], part) for part in (0, 1)]
@@ -130,7 +130,7 @@ def closest_by_score(
 
         def values(rows: slice) -> Products:
             positive, negative = (torch.cdist(x[part][rows], y[part], p=1) for part in (0, 1))
-            # Smaller is closer here: the logit's negative.
+            # The negative logit, because the search looks for the smallest values.
             error = torch.full((len(positive),), slack * size, device=device)
             return Products(negative - positive, error)
 
@@ -141,29 +141,29 @@ def closest_by_score(
         return -(difference @ weights)
 
     like = _Scale(1, np.zeros(len(queries)))
-    found = _search(len(queries), len(references), k, skip, block, exact, like, device)
-    return Closest(found.rows, 1 / (1 + np.exp(found.values - offset)))
+    closest = _search(len(queries), len(references), k, skip, block, exact, like, device)
+    return Closest(closest.rows, 1 / (1 + np.exp(closest.values - offset)))
 
 
 def _moved(features: np.ndarray, centre: np.ndarray, device: torch.device) -> Tensor:
-    """Return features less the centre, rounded once, to float32."""
+    """Return the features minus the centre, rounded to float32 once."""
     points, at = torch.from_numpy(features).to(device), torch.from_numpy(centre).to(device)
     return (points - at).float()
 
 
 class _Block(Protocol):
     def __call__(self, columns: slice) -> Callable[[slice], Products]:
-        """Prepare a block of references; return what compares some of the queries with it."""
+        """Prepare a block of references; return a function that compares queries with it."""
 
 
 class _Exact(Protocol):
     def __call__(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """Return the exact values of pairs, (p,) float64."""
+        """Return the exact values of the pairs (row, column), (p,) float64."""
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """What makes an exact value comparable with a block's: value x factor - shift of its row."""
+    """Conversion of exact values to those of a block: value x factor - shift of its row."""
 
     factor: float
     shift: np.ndarray
@@ -182,18 +182,18 @@ def _search(
     """Find the k smallest exact values of each row.
 
     Args:
-        m: queries.
-        n: references.
-        k: how many.
-        skip: (m,) a column that does not count in each row, or None.
-        block: approximate values of a block, and their error.
-        exact: exact values of pairs.
-        like: what makes exact values comparable with `block`'s.
+        m: number of queries.
+        n: number of references.
+        k: values to find in each row.
+        skip: (m,) a column to exclude in each row, or None.
+        block: gives approximate values of a block of columns, with their error bounds.
+        exact: gives exact values of pairs.
+        like: converts exact values to those of `block`.
         device: where `block` computes.
     """
     if n < k + (skip is not None):
         raise ValueError(f"{n} reference(s) have no {k} closest")
-    own = None if skip is None else torch.from_numpy(np.asarray(skip)).to(device)
+    skipped = None if skip is None else torch.from_numpy(np.asarray(skip)).to(device)
     tables = [
         _Table(rows, k, exact, _Scale(like.factor, like.shift[rows]), device)
         for rows in _slices(m, _QUERIES)
@@ -202,39 +202,41 @@ def _search(
     for columns in _slices(n, _REFERENCES):
         values_of = block(columns)
         for table in tables:
-            found = values_of(table.rows)
-            if own is not None:
-                mine = own[table.rows]
-                here = (mine >= columns.start) & (mine < columns.stop)
-                found.values[here.nonzero()[:, 0], mine[here] - columns.start] = torch.inf
-            table.add(found, columns.start)
+            products = values_of(table.rows)
+            if skipped is not None:
+                skipped_here = skipped[table.rows]
+                in_block = (skipped_here >= columns.start) & (skipped_here < columns.stop)
+                products.values[
+                    in_block.nonzero()[:, 0], skipped_here[in_block] - columns.start
+                ] = torch.inf
+            table.add(products, columns.start)
         progress.update(columns.stop - columns.start)
     parts = zip(*(table.finish() for table in tables), strict=True)
     return Closest(*(np.concatenate(part) for part in parts))
 
 
 class _Table:
-    """The candidates of some queries: whoever may still be among their k closest."""
+    """The candidates of some queries: the references that may be among their k closest."""
 
     def __init__(self, rows: slice, k: int, exact: _Exact, like: _Scale, device: torch.device):
         count = rows.stop - rows.start
         self.rows, self.k, self.exact, self.like, self.device = rows, k, exact, like, device
-        # Upper bounds of k values of each row: whoever is surely above the last is not among them.
+        # Upper bounds of k values of each row: a reference surely above the last is no candidate.
         self.reach = torch.full((count, k), torch.inf, device=device)
         self.columns = np.full((count, k), -1)
         self.values = np.full((count, k), np.inf)
         self.open: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def add(self, found: Products, start: int) -> None:
-        """Take the candidates of a block whose first column is `start`."""
-        values, error, grain = found.values, found.error, found.grain
+    def add(self, products: Products, start: int) -> None:
+        """Add the candidates of a block whose first column is `start`."""
+        values, error, grain = products.values, products.error, products.grain
         if values.shape[1] % _CHUNK:
             missing = -values.shape[1] % _CHUNK
             values = torch.nn.functional.pad(values, (0, missing), value=torch.inf)
         chunks = values.view(len(values), -1, _CHUNK)
         least = chunks.amin(dim=2).float()
-        # Each chunk holds one value at least as small as its least: k chunks, k values.
-        # What is padded or skipped is infinite and has no rounding.
+        # The smallest values of k chunks bound k values from above. Padded and skipped entries are
+        # infinite and have no rounding error.
         coarse = (grain * least.abs()).nan_to_num(nan=0, posinf=0)
         upper = least + coarse + error[:, None]
         closer = (upper.amin(dim=1) < self.reach[:, -1]).nonzero()[:, 0]
@@ -246,27 +248,29 @@ class _Table:
             return
         held = chunks[row, chunk].float()
         held -= grain * held.abs()
-        which, place = ((held <= limit[row, None]) & held.isfinite()).nonzero(as_tuple=True)
-        of = row[which]
-        column = chunk[which] * _CHUNK + place + start
-        self.open.append((of, column, held[which, place] - error[of]))
+        chunk_number, place = ((held <= limit[row, None]) & held.isfinite()).nonzero(as_tuple=True)
+        rows = row[chunk_number]
+        column = chunk[chunk_number] * _CHUNK + place + start
+        self.open.append((rows, column, held[chunk_number, place] - error[rows]))
         if sum(len(part[0]) for part in self.open) > _MOST_CANDIDATES:
             self.settle()
 
     def settle(self) -> None:
-        """Recompute the open candidates that are still within reach, and keep the k closest."""
+        """Recompute the undecided candidates that are still within reach; keep the k closest."""
         if not self.open:
             return
         row, column, lower = (torch.cat(parts) for parts in zip(*self.open, strict=True))
         near = lower <= self.reach[row, -1]
         self.open = []
-        own, other = row[near].cpu().numpy(), column[near].cpu().numpy()
-        for part in _slices(len(own), 1 << 14):
-            self._keep(own[part], other[part], self.exact(own[part] + self.rows.start, other[part]))
-        # Exact values are sharper bounds; rounding to float32 must not pull them down.
-        known = self.values * self.like.factor - self.like.shift[:, None]
+        rows, columns = row[near].cpu().numpy(), column[near].cpu().numpy()
+        for part in _slices(len(rows), 1 << 14):
+            self._keep(
+                rows[part], columns[part], self.exact(rows[part] + self.rows.start, columns[part])
+            )
+        # Exact values give tighter bounds; rounding to float32 must not lower them.
+        converted = self.values * self.like.factor - self.like.shift[:, None]
         size = np.abs(self.values) * self.like.factor + np.abs(self.like.shift[:, None])
-        bound = torch.from_numpy(known + 4 * ROUNDING * size).float()
+        bound = torch.from_numpy(converted + 4 * ROUNDING * size).float()
         self.reach = torch.minimum(self.reach, bound.to(self.device))
 
     def _keep(self, row: np.ndarray, column: np.ndarray, values: np.ndarray) -> None:
@@ -276,11 +280,11 @@ class _Table:
         both = np.concatenate([self.values[touched].ravel(), values])
         order = np.lexsort((columns, both, rows))
         first = np.searchsorted(rows[order], np.arange(len(touched)))
-        kept = order[first[:, None] + np.arange(self.k)]
-        self.columns[touched], self.values[touched] = columns[kept], both[kept]
+        chosen = order[first[:, None] + np.arange(self.k)]
+        self.columns[touched], self.values[touched] = columns[chosen], both[chosen]
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return row numbers and exact values, (r, k) each."""
+        """Return the references' row numbers and the exact values, (r, k) each."""
         self.settle()
         return self.columns, self.values
 

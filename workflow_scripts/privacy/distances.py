@@ -12,19 +12,19 @@ PIXEL_SIDE: Final = 512
 
 
 def pixels(image: Image.Image, switches: Deviations) -> np.ndarray:
-    """Return an image at the size where pixels are compared: uint8, 512 x 512 (x 3 if in colour).
+    """Return an image at the size of the pixel distance: uint8, 512 x 512 (x 3 if in colour).
 
-    The shorter side is resized to 512 and the centre cropped; as published, the whole image is
-    squashed to 512 x 512. Both bicubic, PIL's default and so the official release's. A gray
-    image keeps one channel, a third of the memory with the same distances.
+    The shorter side is resized to 512 and the centre cropped; `as_published` squashes the whole
+    image to 512 x 512. Both are bicubic, PIL's default and so the official release's. A gray image
+    keeps one channel, which takes a third of the memory and gives the same distances.
 
     Args:
         image: 8-bit RGB.
-        switches: the protocol's.
+        switches: the protocol's switches.
     """
     side = PIXEL_SIDE
     if _is_gray(np.asarray(image)):
-        image = image.getchannel(0)  # one channel to resize instead of three that are alike
+        image = image.getchannel(0)  # one channel to resize instead of three equal ones
     width, height = image.size
     if switches.privacy_squash_512:
         if image.size != (side, side):
@@ -49,15 +49,15 @@ def _is_gray(array: np.ndarray) -> bool:
 def pixel_distance(real: np.ndarray, generated: np.ndarray, switches: Deviations) -> float:
     """Return the root mean square difference of two images' pixels, 0 to 255.
 
-    The paper writes the L2 norm, and its values (143 to 162) are this root mean square; the norm
-    is sqrt(512 * 512 * 3) = 887 times as large. As published, the difference is taken in uint8
-    and wraps modulo 256: unrelated images then score about 255 / sqrt(3) = 147 whatever they
-    show, and near-duplicates, whose small negative differences turn into large ones, score more.
+    The paper names the L2 norm, but its values (143 to 162) are this root mean square; the norm is
+    sqrt(512 * 512 * 3) = 887 times as large. Under `as_published` the difference is taken in uint8
+    and wraps modulo 256. Unrelated images then score about 255 / sqrt(3) = 147, whatever they show.
+    Near-duplicates score more, because their small negative differences become large.
 
     Args:
-        real: uint8 as `pixels` returns it.
-        generated: likewise.
-        switches: the protocol's.
+        real: uint8, from `pixels`.
+        generated: uint8, from `pixels`.
+        switches: the protocol's switches.
     """
     if real.ndim != generated.ndim:
         real, generated = (x[..., None] if x.ndim == 2 else x for x in (real, generated))
@@ -70,7 +70,7 @@ def pixel_distance(real: np.ndarray, generated: np.ndarray, switches: Deviations
 
 
 def latent_distance(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
-    """Return ||a - b||_2 / sqrt(d) for each row, (n,), >= 0; exact copies give exactly 0.
+    """Return ||a - b||_2 / sqrt(d) for each pair of rows, (n,), >= 0; copies give exactly 0.
 
     Args:
         real: (n, d).

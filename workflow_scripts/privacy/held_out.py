@@ -1,4 +1,4 @@
-"""Which held-out radiographs show patients that no model was trained on."""
+"""The held-out radiographs of patients that no model was trained on."""
 
 import logging
 from pathlib import Path
@@ -19,19 +19,20 @@ def held_out_rows(
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Return the feature rows of held-out patients, and their rows of the manifest.
 
-    Test patients are never training patients; validation patients of a user's own split may be,
-    and are left out.
+    Test patients are never training patients. In a user's own split validation patients may be;
+    those are left out.
 
     Args:
-        manifest_path: of the cohort.
+        manifest_path: the cohort's manifest.
         held_out: features of the test and validation radiographs.
-        where: their folder, for errors.
+        where: the features' folder, for errors.
 
     Returns:
         (h,) row numbers of `held_out`, and h rows of the manifest in their order.
 
     Raises:
-        InputError: a radiograph that is not in the manifest, or no patient outside training.
+        InputError: the manifest lacks a radiograph, or every held-out patient is a training
+            patient.
     """
     manifest = read_manifest(manifest_path)
     trained_on = set(manifest.loc[manifest["split"] == "train", "patient_id"])

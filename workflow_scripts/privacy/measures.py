@@ -1,4 +1,4 @@
-"""What the stage measures: its metrics, for whoever shows them."""
+"""The privacy metrics, declared for the tables that show them."""
 
 from typing import Final
 

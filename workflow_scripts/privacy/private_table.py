@@ -1,4 +1,4 @@
-"""Tables that name patients' images: readable by their owner only, from the first byte on."""
+"""Tables that name patients' images; only their owner may read them, from the first byte on."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def write_private_table(frame: pd.DataFrame, schema: pa.Schema, path: Path) -> N
     """Write a table as Parquet, whole or not at all, with owner-only permissions.
 
     Args:
-        frame: has the schema's columns, and may have others, which are left out.
+        frame: has the schema's columns; other columns are left out.
         schema: the columns in their order.
         path: the file.
     """
@@ -24,10 +24,14 @@ def write_private_table(frame: pd.DataFrame, schema: pa.Schema, path: Path) -> N
 
 
 def read_private_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
-    """Read such a table.
+    """Read a table that `write_private_table` wrote.
+
+    Args:
+        path: the file.
+        schema: the columns to read.
 
     Raises:
-        InputError: it is missing, damaged or lacks a column of the schema.
+        InputError: the file is missing, damaged or lacks a column of the schema.
     """
     try:
         return pq.read_table(path, columns=schema.names, schema=schema).to_pandas()

@@ -1,8 +1,9 @@
-"""Squared distances of many pairs by matrix products, each with a proven bound of its error.
+"""Squared distances of many pairs by matrix products, with a proven error bound for each.
 
-The search for the closest image needs to know which pairs cannot be it, and how wrong a product may
-be. Where the machine multiplies bfloat16 faster than float32, that arithmetic is used: its error is
-larger and its bound as proven, so that a few more pairs are left to be recomputed.
+The search for the closest image excludes pairs that cannot be the closest, so it must know the
+largest possible error of a product. Products are taken in bfloat16 if the machine multiplies that
+faster than float32. Their error bound is larger but also proven, so that only a few more pairs must
+be recomputed.
 """
 
 from collections.abc import Callable
@@ -20,14 +21,14 @@ BFLOAT16: Final = 2.0**-8
 
 @dataclass(frozen=True)
 class Products:
-    """What products say of some queries and a block of references.
+    """Approximate squared distances between some queries and a block of references.
 
-    The true value lies within `error` + `grain` x |value| of each value.
+    The true value is within `error` + `grain` x |value| of each value.
 
     Attributes:
-        values: (r, c) squared distances less the query's own squared length.
-        error: (r,) float32.
-        grain: relative rounding of the values themselves.
+        values: (r, c) squared distances minus the query's squared length.
+        error: (r,) float32, absolute error bound of each query's values.
+        grain: relative rounding error of the values.
     """
 
     values: Tensor
@@ -36,28 +37,28 @@ class Products:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Return whether a device has instructions for products of bfloat16."""
+    """Return whether a device has instructions for bfloat16 products."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 class InFloat32:
     """Queries (m, d), float32, to be compared with blocks of references.
 
-    |x|^2 + |y|^2 - 2 x.y in float32 is wrong by less than (d + 16) u (|x|^2 + |y|^2), see
-    fidelity/distances.py; |y|^2, summed in float32, by d u |y|^2 more.
+    The error of |x|^2 + |y|^2 - 2 x.y in float32 is below (d + 16) u (|x|^2 + |y|^2), see
+    fidelity/distances.py. Summing |y|^2 in float32 adds up to d u |y|^2.
     """
 
     def __init__(self, queries: Tensor, most: tuple[int, int]):
         self.queries = queries
         self.squares = queries.double().square().sum(dim=1).float()
-        # One piece of memory for all blocks: fresh pages cost a fifth of the product itself.
+        # One buffer for all blocks: fresh pages would cost a fifth of the product's time.
         self.buffer = queries.new_empty(most)
 
     def against(self, references: Tensor) -> Callable[[slice], Products]:
-        """Return what compares some of the queries with a block of references (c, d)."""
+        """Return a function that compares a slice of the queries with these references (c, d)."""
         squares = references.square().sum(dim=1)
         slack = (2 * references.shape[1] + 16) * ROUNDING
 
@@ -70,12 +71,12 @@ class InFloat32:
 
 
 class InBfloat16:
-    """The same in bfloat16: rounded points, whose products are exact and summed in float32.
+    """The same in bfloat16: products of rounded points are exact and summed in float32.
 
-    With x = x' + e, y = y' + f (rounded points and what was rounded off),
-    |x.y - x'.y'| <= |x'| |f| + |e| |y'| + |e| |f|, all of them known. |y|^2 takes part in the sum
-    as three more coordinates, 24 bits. The sum of k terms is wrong by less than 4 k u of their
-    sizes: matrix units may truncate where a processor rounds.
+    With x = x' + e and y = y' + f, where x' and y' are rounded, |x.y - x'.y'| <= |x'| |f| +
+    |e| |y'| + |e| |f|, and all these lengths are known. |y|^2 enters the product as three more
+    coordinates, which hold 24 bits. The error of a sum of k terms is below 4 k u times the sum of
+    their magnitudes, because matrix units may truncate where a processor rounds.
     """
 
     def __init__(self, queries: Tensor, most: tuple[int, int]):
@@ -89,7 +90,7 @@ class InBfloat16:
         self.buffer = self.points.new_empty(most)
 
     def against(self, references: Tensor) -> Callable[[slice], Products]:
-        """Return what compares some of the queries with a block of references (c, d)."""
+        """Return a function that compares a slice of the queries with these references (c, d)."""
         c, d = references.shape
         rounded = references.bfloat16()
         squares, length, lost = _sizes(references, rounded)
@@ -104,9 +105,11 @@ class InBfloat16:
         def compare(rows: slice) -> Products:
             out = _piece(self.buffer, rows.stop - rows.start, c)
             torch.mm(self.points[rows], points.T, out=out)
-            own, own_lost = self.length[rows], self.lost[rows]
-            error = 2 * (own * most_lost + own_lost * longest + own_lost * most_lost)
-            error += 4 * self.width * ROUNDING * (2 * own * longest + most)
+            length_of_rows, lost_of_rows = self.length[rows], self.lost[rows]
+            error = 2 * (
+                length_of_rows * most_lost + lost_of_rows * longest + lost_of_rows * most_lost
+            )
+            error += 4 * self.width * ROUNDING * (2 * length_of_rows * longest + most)
             error += 8 * ROUNDING * (self.squares[rows] + most)
             return Products(out, (error * (1 + 4 * ROUNDING)).float(), BFLOAT16)
 
@@ -114,9 +117,12 @@ class InBfloat16:
 
 
 def _sizes(points: Tensor, rounded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return squared lengths, rounded points' lengths and lengths of what was lost; float64."""
-    whole, kept = points.double(), rounded.double()
-    return whole.square().sum(dim=1), kept.norm(dim=1), (whole - kept).norm(dim=1)
+    """Return the points' squared lengths, their rounded lengths and the rounding errors' lengths.
+
+    All three are (n,) float64.
+    """
+    exact, approximate = points.double(), rounded.double()
+    return exact.square().sum(dim=1), approximate.norm(dim=1), (exact - approximate).norm(dim=1)
 
 
 def _piece(buffer: Tensor, rows: int, columns: int) -> Tensor:

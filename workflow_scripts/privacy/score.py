@@ -1,4 +1,4 @@
-"""Score one model's privacy: each generated image against the radiograph its prompt came from.
+"""Score one model's privacy: each generated image against the radiograph of its prompt.
 
     python -m workflow_scripts.privacy.score --model sd_v1_4 --protocol sound \\
         --manifest results/cohort/manifest.parquet \\
@@ -8,15 +8,15 @@
         --output results/privacy/sd_v1_4.json --pairs results/privacy/sd_v1_4_pairs.parquet \\
         --others results/privacy/sd_v1_4_others.parquet
 
-Needs rad_dino.h5 and reid.h5 of both collections and the images themselves; makes one record and
-the table of pairs, which names patients' images and is readable by its owner only. Where it is
-asked for, also a table of the same images against other prompts' radiographs, see
-`other_prompts.py`: the lenses' measure of chance.
+It reads rad_dino.h5 and reid.h5 of both collections, and the images. It writes one record and the
+table of pairs, which names patients' images and which only its owner may read. With `--others` it
+also writes a table of the same images against other prompts' radiographs, from which
+`score_lenses.py` takes similarity by chance (see `other_prompts.py`).
 
-Four lenses: the re-identification score (high is a risk), the latent and the pixel distance (low
-is a risk), and the pixel distance to the mirrored radiograph, for the other three can miss a copy
-that was flipped. Of a prompt's replicates the riskiest counts, and a model's values are means over
-prompts of these (the paper's Table 17b shows that its Table 3 averages them so).
+There are four lenses: the re-identification score (high is a risk), the latent and the pixel
+distance (low is a risk), and the pixel distance to the mirrored radiograph, because the other three
+can miss a flipped copy. The riskiest of a prompt's replicates counts, and a model's values are
+means over prompts (the paper's Table 17b shows that its Table 3 averages them so).
 """
 
 import argparse
@@ -59,13 +59,13 @@ from workflow_scripts.privacy.settings import Settings
 log = logging.getLogger(__name__)
 
 LENSES: Final = {"reid": "lower", "latent": "higher", "pixel": "higher", "mirrored": "higher"}
-"""The lenses and which direction is safer."""
+"""The lenses, each with the direction that is safer."""
 
 EXTREMES: Final = {lens: "max" if way == "lower" else "min" for lens, way in LENSES.items()}
-"""Which of a prompt's images counts, by lens: the riskiest."""
+"""The extreme of a prompt's images that counts in each lens: the riskiest."""
 
 PAIRS_AT_ONCE: Final = 4096
-"""Pairs whose features are gathered together, in float64."""
+"""Pairs whose features are in memory at the same time, in float64."""
 
 _PROMPT: Final = [
     pa.field("prompt_id", pa.string(), nullable=False),
@@ -90,24 +90,24 @@ def pixel_distances(
     switches: Deviations,
     threads: int = 1,
 ) -> np.ndarray:
-    """Return every pair's pixel distance and that to the mirrored radiograph, (n, 2), in order.
+    """Return each pair's pixel distance, plain and to the mirrored radiograph, (n, 2), in order.
 
-    A pair is of a generated image and a radiograph: `other_image_id`, or without such a column its
+    A pair is a generated image and a radiograph: `other_image_id`, or without that column the
     prompt's own, `image_id`.
 
-    The radiographs are decoded once and kept at the compared size (0.26 MB each where gray); the
-    generated images stream through in blocks.
+    The radiographs are decoded once and kept at the compared size (0.26 MB each if gray). The
+    generated images are read in blocks.
 
     Args:
-        pairs: `prompt_id`, `image_id`, `replicate` and, it may be, `other_image_id`.
-        files: the file of each radiograph.
-        shards: the generated images; ids that are not in `pairs` are passed over.
-        switches: the protocol's; with `pixel_last_image_only` all images of a prompt have the
-            distance of its last replicate.
+        pairs: `prompt_id`, `image_id`, `replicate` and optionally `other_image_id`.
+        files: the file of each radiograph, by its id.
+        shards: the generated images; ids that are not in `pairs` are ignored.
+        switches: the protocol's switches; with `pixel_last_image_only` all images of a prompt get
+            the distance of its last replicate.
         threads: images decoded at the same time.
 
     Raises:
-        InputError: an image cannot be decoded, or a pair's image is in no shard.
+        InputError: an image cannot be decoded, or no shard holds the image of a pair.
     """
     asked = pairs["prompt_id"]
     if switches.pixel_last_image_only:
@@ -144,8 +144,8 @@ def pixel_distances(
         progress = Progress("pixel distance", len(radiographs_of), "images")
         wanted = (item for item in read_shards(shards) if item.id in radiographs_of)
         for items in _in_blocks(wanted, 8 * threads):
-            for found in pool.map(of_item, items):
-                distances.update(found)
+            for distances_of_image in pool.map(of_item, items):
+                distances.update(distances_of_image)
             progress.update(len(items))
     missing = list(
         dict.fromkeys(prompt for prompt, name in keys if (prompt, name) not in distances)
@@ -160,11 +160,11 @@ def pixel_distances(
 
 
 def prompt_table(pairs: pd.DataFrame, by: Sequence[str] = ("image_id",)) -> pd.DataFrame:
-    """Return one row per radiograph whose caption was a prompt: extremes and means of its pairs.
+    """Return the extremes and means of each prompt's pairs, one row for each prompt's radiograph.
 
     Args:
-        pairs: `by` and a column per lens.
-        by: what a row stands for.
+        pairs: the columns `by` and one column for each lens.
+        by: the columns that identify a row of the result.
 
     Returns:
         Columns `reid_max`, `{lens}_min` of the distances and `{lens}_mean`, indexed by `by`.
@@ -179,27 +179,27 @@ def prompt_table(pairs: pd.DataFrame, by: Sequence[str] = ("image_id",)) -> pd.D
 def privacy_values(prompts: pd.DataFrame, patients: np.ndarray, settings: Settings) -> list[Value]:
     """Return a model's values over prompts: means, standard deviations, shares, the maximum.
 
-    Intervals are over patients, whose prompts belong together: the bootstrap's, Wilson's of the
-    share and the count above the threshold, none of the maximum.
+    The intervals take patients as units. Means and standard deviations have bootstrap intervals,
+    the share and the count above the threshold Wilson's, and the maximum has none.
 
     Args:
-        prompts: at least one row; see `prompt_table`.
-        patients: (n,) whose radiograph each row is.
+        prompts: see `prompt_table`; at least one row.
+        patients: (n,) the patient of each row's radiograph.
         settings: the threshold (a score above it is a re-identification), replicates and seed.
     """
     n = len(prompts)
     columns = {
         **{f"{lens}_mean_of_{e}": (f"{lens}_{e}", LENSES[lens]) for lens, e in EXTREMES.items()},
-        **{f"{lens}_mean": (f"{lens}_mean", way) for lens, way in LENSES.items()},
+        **{f"{lens}_mean": (f"{lens}_mean", direction) for lens, direction in LENSES.items()},
     }
     table = np.column_stack([prompts[name].to_numpy(np.float64) for name, _ in columns.values()])
     draws = bootstrap_of_means(np.hstack([table, np.square(table)]), patients, settings)
     means, squares = np.hsplit(draws, 2) if draws is not None else (None, None)
     values = []
-    for i, (name, (_, way)) in enumerate(columns.items()):
+    for i, (name, (_, direction)) in enumerate(columns.items()):
         mean = float(table[:, i].mean())
         drawn = None if means is None else means[:, i]
-        values.append(Value(name, mean, way, n, **percentile_interval(drawn)))
+        values.append(Value(name, mean, direction, n, **percentile_interval(drawn)))
     for i, (lens, extreme) in enumerate(EXTREMES.items()):
         deviation = float(table[:, i].std(ddof=1)) if n > 1 else None
         drawn = None
@@ -210,7 +210,7 @@ def privacy_values(prompts: pd.DataFrame, patients: np.ndarray, settings: Settin
         name = f"{lens}_sd_of_{extreme}"
         interval = percentile_interval(drawn)
         values.append(Value(name, deviation, "none", n, reason=reason, **interval))
-    # No prompt above the threshold does not mean that none ever is: a bootstrap would say so.
+    # Wilson's interval: with no prompt above the threshold, a bootstrap would claim certainty.
     above = (prompts["reid_max"] > settings.threshold).to_numpy(np.float64)
     low, high = wilson_interval(float(above.mean()), effective_number(above, patients))
     share, count = (low, high), (n * low, n * high)
@@ -236,11 +236,10 @@ def score(
 ) -> tuple[Record, pd.DataFrame, pd.DataFrame]:
     """Read a model's features and images; return its privacy record, its pairs and other pairs.
 
-    The latter are of its images and the radiographs of `others` other prompts each.
+    The other pairs are those of its images with the radiographs of `others` other prompts each.
 
     Raises:
-        InputError: features or images that are missing, damaged, not comparable or of other
-            prompts.
+        InputError: features or images are missing, damaged, not comparable or of other prompts.
     """
     switches = deviations(protocol)
     prompts = read_prompts(prompts_path)
@@ -264,12 +263,17 @@ def score(
 
     manifest = read_manifest(manifest_path)
     asked = list(dict.fromkeys(pairs["image_id"]))
-    known = manifest.iloc[rows_of(manifest["image_id"], asked, prompts_path, "manifest")]
-    patients = known.set_index("image_id")["patient_id"]
-    beside = other_radiographs(patients, positive_masks(known), others, settings.seed)
+    radiographs = manifest.iloc[rows_of(manifest["image_id"], asked, prompts_path, "manifest")]
+    patients = radiographs.set_index("image_id")["patient_id"]
+    pairs_with_others = other_radiographs(
+        patients, positive_masks(radiographs), others, settings.seed
+    )
     pairs["row"] = np.arange(len(pairs))
     both = pd.concat(
-        [pairs.assign(other_image_id=pairs["image_id"]), pairs.merge(beside, on="image_id")],
+        [
+            pairs.assign(other_image_id=pairs["image_id"]),
+            pairs.merge(pairs_with_others, on="image_id"),
+        ],
         ignore_index=True,
     )
     row, compared = both.pop("row").to_numpy(), list(both["other_image_id"])
@@ -280,7 +284,7 @@ def score(
     weight, bias = siamese_head(reid, generated_folder)
     scores = partial(pair_scores, weight=weight, bias=bias)
     both["reid"] = _in_parts(scores, reid_real, in_real, reid, in_generated)
-    files = dict(zip(known["image_id"], known["path"], strict=True))
+    files = dict(zip(radiographs["image_id"], radiographs["path"], strict=True))
     both[["pixel", "mirrored"]] = pixel_distances(both, files, shards, switches, threads)
 
     count = len(pairs)
@@ -313,7 +317,7 @@ def _in_parts(
     generated: Features,
     in_generated: np.ndarray,
 ) -> np.ndarray:
-    """Compare features pair by pair, (n,), with few pairs' features in memory at a time."""
+    """Compare features pair by pair, (n,), with `PAIRS_AT_ONCE` pairs in memory at a time."""
     parts = []
     for start in range(0, len(in_real), PAIRS_AT_ONCE):
         rows = slice(start, start + PAIRS_AT_ONCE)
@@ -325,7 +329,7 @@ def siamese_head(features: Features, where: Path) -> tuple[np.ndarray, np.ndarra
     """Return the weight (1, d) and the bias that turn |a - b| into the score's logit.
 
     Raises:
-        InputError: the features were cached without them.
+        InputError: the feature file lacks them.
     """
     try:
         return features.extras["fc_end_weight"], features.extras["fc_end_bias"]
@@ -340,22 +344,24 @@ def siamese_head(features: Features, where: Path) -> tuple[np.ndarray, np.ndarra
 def bootstrap_of_means(
     table: np.ndarray, patients: np.ndarray, settings: Settings
 ) -> np.ndarray | None:
-    """Return (replicates, columns): the columns' means with patients drawn anew; None without any.
+    """Return the columns' means in each bootstrap replicate of patients, (replicates, columns).
 
-    All rows of a patient are drawn together, and all columns: those of one replicate rest on the
-    same prompts.
+    All rows of a patient are drawn together, and all columns share the draws.
 
     Args:
         table: (rows, columns).
-        patients: (rows,) whose each row is.
+        patients: (rows,) the patient of each row.
         settings: replicates and seed.
+
+    Returns:
+        The means; None without replicates or with a single patient.
     """
-    own = np.unique(patients, return_inverse=True)[1]
-    sizes = np.bincount(own).astype(np.float64)
+    codes = np.unique(patients, return_inverse=True)[1]
+    sizes = np.bincount(codes).astype(np.float64)
     if settings.bootstrap == 0 or len(sizes) < 2:
         return None
     sums = np.zeros((len(sizes), table.shape[1]))
-    np.add.at(sums, own, table)
+    np.add.at(sums, codes, table)
     rng = np.random.default_rng(settings.seed)
     means = np.empty((settings.bootstrap, table.shape[1]))
     for i in range(settings.bootstrap):
@@ -365,14 +371,14 @@ def bootstrap_of_means(
 
 
 def effective_number(values: np.ndarray, patients: np.ndarray) -> float:
-    """Return how many independent rows' mean varies as much as that of these.
+    """Return the effective sample size of clustered rows, in (0, n].
 
-    The rows over their design effect (Kish, 1965), never more than there are. Where all values are
-    alike nothing is known of it, and it is the number of patients.
+    It is the number of rows over their design effect (Kish, 1965), never more than the rows. If all
+    values are equal, the design effect is unknown, and the number of patients is returned.
 
     Args:
-        values: (n,) one of each row.
-        patients: (n,) whose each row is.
+        values: (n,) the value of each row.
+        patients: (n,) the patient of each row.
     """
     alone = variance_of_mean(values)
     count = len(np.unique(patients))
@@ -383,7 +389,7 @@ def effective_number(values: np.ndarray, patients: np.ndarray) -> float:
 
 
 def percentile_interval(draws: np.ndarray | None) -> dict[str, Any]:
-    """Return a value's interval and its kind from its bootstrap replicates (b,); {} without."""
+    """Return a value's interval and its kind from its bootstrap replicates (b,); {} if None."""
     if draws is None:
         return {}
     low, high = (float(bound) for bound in np.quantile(draws, [0.025, 0.975]))
@@ -396,7 +402,7 @@ def _in_blocks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def model_arguments(description: str) -> argparse.ArgumentParser:
-    """Return the parser of what every score of a model is given."""
+    """Return a parser with the arguments that all scripts for one model share."""
     parser = argparse.ArgumentParser(description=description)
     add: Callable[..., Any] = parser.add_argument
     add("--model", required=True, help="the model's key in the config")

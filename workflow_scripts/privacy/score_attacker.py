@@ -1,15 +1,16 @@
-"""Score the attacker: how well the re-identification network tells patients apart, on real pairs.
+"""Score the attacker: how well the re-identification network tells patients apart, on real images.
 
     python -m workflow_scripts.privacy.score_attacker --protocol sound \\
         --manifest results/cohort/manifest.parquet \\
         --prompts results/cohort/prompts/privacy.parquet \\
         --real results/features/real/held_out --output results/privacy/attacker/real.json
 
-Needs reid.h5 of held-out radiographs; makes one record. Every pair of two of them is scored: two
-radiographs of one patient are what the network should find, those of two patients what it should
-not. Where radiographs come from several sites, the site alone gives patients away: pairs of two
-patients count within one site, and the AUC over all pairs stands beside. A count of prompts above
-the threshold says something of a model only as far as it exceeds what unrelated images give.
+It reads reid.h5 of held-out radiographs and writes one record. Every pair of them is scored. The
+network should give high scores to two radiographs of one patient, and low scores to radiographs of
+two patients. If radiographs come from several sites, the site alone tells patients apart. So pairs
+of two patients count within one site, and the AUC over all pairs is reported separately. A model's
+number of prompts above the threshold is meaningful only as far as it exceeds the number that
+unrelated images give.
 """
 
 import argparse
@@ -38,23 +39,24 @@ from workflow_scripts.privacy.settings import Settings
 log = logging.getLogger(__name__)
 
 BINS = 1 << 16
-"""Scores are counted in so many equal steps of their rank among all of them; ties within one count
-half, so that the AUC is right to about 1e-5."""
+"""Number of score bins, which hold equal shares of all pairs. Ties within a bin count half, which
+gives the AUC to about 1e-5."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Scores of all pairs of two different images, counted.
+    """Histograms of the scores of all pairs of two different images.
 
     Attributes:
-        same: (g + 1, b) pairs of one patient by score, the last row of all, row g of those that
-            involve no image of group g.
-        other: (g + 1, b) pairs of two patients of one site.
-        apart: (g + 1, b) pairs of two patients of two sites.
-        above: (n,) share of each image's pairs with other patients of its site above the
-            threshold; nan without any.
-        same_above: share of pairs of one patient above the threshold; nan without any.
-        other_above: the same of two patients of one site.
+        same: (g + 1, b) number of pairs of one patient in each bin; the last row counts all pairs,
+            row i those without an image of group i.
+        other: (g + 1, b) likewise, pairs of two patients of one site.
+        apart: (g + 1, b) likewise, pairs of two patients of two sites.
+        above: (n,) for each image, the share of its pairs with other patients of its site that
+            score above the threshold; nan if it has no such pairs.
+        same_above: share of the pairs of one patient above the threshold; nan without such pairs.
+        other_above: share of the pairs of two patients of one site above it; nan without such
+            pairs.
     """
 
     same: np.ndarray
@@ -76,12 +78,12 @@ def score_pairs(
     """Score every pair of two images.
 
     Args:
-        features: (n, d) branch features.
-        patients: (n,) the patient of each.
-        sites: (n,) where each comes from.
-        weight: of `fc_end`.
-        bias: of `fc_end`.
-        threshold: delta.
+        features: (n, d) features of the network's branch.
+        patients: (n,) the patient of each image.
+        sites: (n,) the site of each image.
+        weight: (1, d), the weight of the layer `fc_end`.
+        bias: (1,), the bias of `fc_end`.
+        threshold: delta; a score above it is a re-identification.
     """
     n = len(features)
     codes = np.unique(patients, return_inverse=True)[1]
@@ -92,7 +94,7 @@ def score_pairs(
     kinds = np.zeros((3, count + 1, BINS), np.int64)
     involved = np.zeros((3, count, BINS), np.int64)
     above = np.zeros(n)
-    totals = np.zeros((3, 2))  # above or all
+    totals = np.zeros((3, 2))  # pairs above the threshold, and all pairs
     progress = Progress("pairs", n, "images")
     for row in range(n):
         scores = pair_scores(features[row], features, weight, bias)
@@ -104,12 +106,12 @@ def score_pairs(
         later = np.arange(n) > row
         for kind, chosen in enumerate((same, others, ~same & ~others)):
             chosen = chosen & later
-            found = place[chosen]
-            np.add.at(kinds[kind, -1], found, 1)
-            np.add.at(involved[kind, groups[row]], found, 1)
+            bins = place[chosen]
+            np.add.at(kinds[kind, -1], bins, 1)
+            np.add.at(involved[kind, groups[row]], bins, 1)
             apart = groups[chosen] != groups[row]
-            np.add.at(involved[kind], (groups[chosen][apart], found[apart]), 1)
-            totals[kind] += (over[chosen].sum(), len(found))
+            np.add.at(involved[kind], (groups[chosen][apart], bins[apart]), 1)
+            totals[kind] += (over[chosen].sum(), len(bins))
         progress.update()
     kinds[:, :-1] = kinds[:, -1:] - involved
     shares = [float(over / number) if number else float("nan") for over, number in totals[:2]]
@@ -117,7 +119,7 @@ def score_pairs(
 
 
 def _edges(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Return `BINS` - 1 score bounds: quantiles of up to a million pairs, drawn by a fixed seed."""
+    """Return `BINS` - 1 bin edges: quantiles of up to a million pairs, drawn with a fixed seed."""
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, len(features), (2, min(1_000_000, len(features) ** 2)))
     scores = np.concatenate(
@@ -126,59 +128,61 @@ def _edges(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.nda
             for a, b in zip(np.array_split(first, 32), np.array_split(second, 32), strict=True)
         ]
     )
-    # As `np.quantile`, which looks for each of the many places by itself, and takes seconds.
+    # The same as `np.quantile`, which would search for each of the many quantiles and take seconds.
     places = np.arange(1, BINS) / BINS * (len(scores) - 1)
     return np.interp(places, np.arange(len(scores)), np.sort(scores))
 
 
 def auc(same: np.ndarray, other: np.ndarray) -> float:
-    """Return the ROC AUC of counted scores, in 0..1: ties within a bin count half.
+    """Return the ROC AUC from histograms of scores, in [0, 1]; ties within a bin count half.
 
     Args:
-        same: (b,) how many pairs of one patient have each score, at least one in all.
-        other: (b,) the same of two patients.
+        same: (b,) number of pairs of one patient in each bin; at least one pair in all.
+        other: (b,) likewise, pairs of two patients.
     """
     below = np.cumsum(other) - other
     return float((same * (below + other / 2)).sum() / (same.sum() * other.sum()))
 
 
 def _area(name: str, same: np.ndarray, other: np.ndarray) -> Value:
-    """Return an AUC; its interval leaves out a group of patients at a time (the jackknife).
+    """Return an AUC with a jackknife interval, which leaves out one group of patients at a time.
 
     Args:
-        name: the metric's.
+        name: the metric's name.
         same: (g + 1, b), see `Pairs`.
-        other: (g + 1, b).
+        other: (g + 1, b), see `Pairs`.
     """
     n, n_other = int(same[-1].sum()), int(other[-1].sum())
     if not n or not n_other:
-        of = "no two radiographs of one patient" if not n else "radiographs of one patient only"
-        return Value(name, None, "none", n, "all", n_other, reason=f"{of} are held out")
+        missing = (
+            "no two radiographs of one patient" if not n else "radiographs of one patient only"
+        )
+        return Value(name, None, "none", n, "all", n_other, reason=f"{missing} are held out")
     value = auc(same[-1], other[-1])
-    left = [auc(a, b) for a, b in zip(same, other, strict=True) if a.sum() and b.sum()][:-1]
+    areas = [auc(a, b) for a, b in zip(same, other, strict=True) if a.sum() and b.sum()][:-1]
     interval = kind = None
-    if len(left) > 1:
-        error = ((len(left) - 1) * np.var(left)) ** 0.5
-        half = float(stats.t.ppf(0.975, len(left) - 1) * error)
+    if len(areas) > 1:
+        error = ((len(areas) - 1) * np.var(areas)) ** 0.5
+        half = float(stats.t.ppf(0.975, len(areas) - 1) * error)
         interval, kind = (max(0.0, value - half), min(1.0, value + half)), "jackknife 95%"
     return Value(name, value, "none", n, "all", n_other, interval, kind)
 
 
 def _known(name: str, number: float, n: int) -> Value:
-    """Return a value, or that there is none where it is not a number."""
+    """Return a value, or a reason in its place if it is not a number."""
     known = bool(np.isfinite(number))
     reason = None if known else "there is no such pair"
     return Value(name, number if known else None, "none", n, reason=reason)
 
 
 def attacker_values(pairs: Pairs, prompts: int, replicates: int, images: int) -> list[Value]:
-    """Return the attacker's quality and what it would find by chance.
+    """Return the attacker's quality, and the number of prompts that it would flag by chance.
 
     Args:
         pairs: see `score_pairs`.
-        prompts: how many radiographs' captions are prompts.
-        replicates: images of each.
-        images: held-out radiographs.
+        prompts: number of radiographs whose captions are prompts.
+        replicates: images generated from each prompt.
+        images: number of held-out radiographs.
     """
     same, other = int(pairs.same[-1].sum()), int(pairs.other[-1].sum())
     every = pairs.other + pairs.apart
@@ -193,9 +197,9 @@ def attacker_values(pairs: Pairs, prompts: int, replicates: int, images: int) ->
         ("reid_false_positive_rate", pairs.other_above, other),
     ):
         values.append(_known(name, share, n))
-    # Any of a prompt's unrelated images above the threshold: drawn anew for each radiograph.
-    known = pairs.above[np.isfinite(pairs.above)]
-    chance = float((1 - (1 - known) ** replicates).mean()) if len(known) else float("nan")
+    # The probability that any of a prompt's images exceeds the threshold, if all are unrelated.
+    defined = pairs.above[np.isfinite(pairs.above)]
+    chance = float((1 - (1 - defined) ** replicates).mean()) if len(defined) else float("nan")
     values.append(_known("chance_share", chance, images))
     values.append(_known("chance_count", chance * prompts, prompts))
     return values
@@ -207,7 +211,7 @@ def score(
     """Read the held-out radiographs' features and return the attacker's record.
 
     Raises:
-        InputError: features that are missing, damaged, or of images not in the manifest.
+        InputError: features are missing, damaged, or of images that the manifest lacks.
     """
     reid = read_encoder(folder, "reid", protocol, REAL, "privacy")
     rows, held_out = held_out_rows(manifest_path, reid, folder)

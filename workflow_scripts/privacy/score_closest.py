@@ -1,4 +1,4 @@
-"""Score one model's memorisation: the closest training image of each generated one, over all.
+"""Score one model's memorisation: the closest of all training images to each generated one.
 
     python -m workflow_scripts.privacy.score_closest --model sd_v1_4 --protocol sound \\
         --manifest results/cohort/manifest.parquet \\
@@ -7,13 +7,13 @@
         --output results/privacy/closest/sd_v1_4.json \\
         --pairs results/privacy/closest/sd_v1_4_pairs.parquet
 
-Needs rad_dino.h5 and reid.h5 of every training radiograph and of the generated images; makes one
-record and the table of closest pairs, which names patients' images and is readable by its owner
-only.
+It reads rad_dino.h5 and reid.h5 of every training radiograph and of the generated images. It writes
+one record and the table of closest pairs, which names patients' images and which only its owner may
+read.
 
-The pairwise protocol asks whether an image resembles the radiograph of its own prompt. A model may
-as well give away another patient: here every training radiograph is compared with, by RAD-DINO
-distance and by re-identification score.
+The pairwise protocol asks whether an image resembles the radiograph of its own prompt. But a model
+may also reproduce another patient. So this script compares each image with every training
+radiograph, by RAD-DINO distance and by re-identification score.
 """
 
 import logging
@@ -67,9 +67,11 @@ PAIR_SCHEMA: Final = pa.schema(
         pa.field("reid", pa.float64(), nullable=False),
     ]
 )
-"""Of each generated image `matches` rows, the closest first: its prompt's patient; the training
-image by distance, how far, and (of the closest) how far that one is from the closest other training
-image; the training image by score, and the score."""
+"""`matches` rows for each generated image, the closest first. `patient_id` is the prompt's patient.
+The `latent` columns give the training image at that rank by distance, and the distance.
+`training_latent` is the distance of the closest training image to the nearest other training image;
+it is given in the first row only. The `reid` columns give the training image at that rank by score,
+and the score."""
 
 SHARES: Final = {
     "authpct": 100,
@@ -77,41 +79,41 @@ SHARES: Final = {
     "closest_reid_share": 1,
     "own_patient_reid": 1,
 }
-"""Values that are shares, and their whole."""
+"""The metrics that are shares, with their value for a share of one."""
 
 
 def closest_values(pairs: pd.DataFrame, settings: Settings) -> list[Value]:
-    """Return a model's values, means over generated images, with intervals over patients.
+    """Return a model's values: means over generated images, with intervals over patients.
 
-    The unit is the patient of the prompt: its replicates and the other prompts of that patient.
+    All images of one patient's prompts form one unit of the bootstrap.
 
     Args:
         pairs: the closest pair of each image, see `PAIR_SCHEMA`, at least one row.
         settings: the threshold (a score above it is a re-identification), replicates and seed.
     """
-    own = pairs["patient_id"]
+    prompt_patients = pairs["patient_id"]
     columns = {
         "closest_latent_mean": (pairs["latent"], "higher"),
-        # Alaa et al., 2022: authentic is what is farther from its closest training image than
-        # that one is from the closest other training image.
+        # Alaa et al., 2022: an image is authentic if it is farther from its closest training image
+        # than that one is from the nearest other training image.
         "authpct": (100 * (pairs["latent"] > pairs["training_latent"]), "higher"),
-        "own_patient_latent": (pairs["latent_patient_id"] == own, "lower"),
+        "own_patient_latent": (pairs["latent_patient_id"] == prompt_patients, "lower"),
         "closest_reid_mean": (pairs["reid"], "lower"),
         "closest_reid_share": (pairs["reid"] > settings.threshold, "lower"),
-        "own_patient_reid": (pairs["reid_patient_id"] == own, "lower"),
+        "own_patient_reid": (pairs["reid_patient_id"] == prompt_patients, "lower"),
     }
     table = pd.DataFrame({name: column.astype(float) for name, (column, _) in columns.items()})
-    draws = bootstrap_of_means(table.to_numpy(), own.to_numpy(str), settings)
+    draws = bootstrap_of_means(table.to_numpy(), prompt_patients.to_numpy(str), settings)
     values = []
-    for i, (name, (_, way)) in enumerate(columns.items()):
-        found = percentile_interval(None if draws is None else draws[:, i])
+    for i, (name, (_, direction)) in enumerate(columns.items()):
+        interval = percentile_interval(None if draws is None else draws[:, i])
         mean = float(table[name].mean())
-        whole = SHARES.get(name)
-        if found and whole is not None and mean in (0, whole):
-            # All images alike: a bootstrap would call that certain.
-            low, high = wilson_interval(mean / whole, own.nunique())
-            found = {"interval": (whole * low, whole * high), "interval_kind": "Wilson 95%"}
-        values.append(Value(name, mean, way, len(pairs), **found))
+        full = SHARES.get(name)
+        if interval and full is not None and mean in (0, full):
+            # If all images agree, a bootstrap has no spread and would claim certainty.
+            low, high = wilson_interval(mean / full, prompt_patients.nunique())
+            interval = {"interval": (full * low, full * high), "interval_kind": "Wilson 95%"}
+        values.append(Value(name, mean, direction, len(pairs), **interval))
     least, most = float(pairs["latent"].min()), float(pairs["reid"].max())
     return [
         *values,
@@ -131,10 +133,10 @@ def score(
     matches: int,
     device: torch.device,
 ) -> tuple[Record, pd.DataFrame]:
-    """Read features and return a model's record and its closest pairs, `matches` of each image.
+    """Read features and return a model's record and its closest pairs, `matches` for each image.
 
     Raises:
-        InputError: features that are missing, damaged, not comparable or of other prompts; or
+        InputError: features are missing, damaged, not comparable or of other prompts; or there are
             fewer than two training images.
     """
     folders = (real_folder, generated_folder)
@@ -161,8 +163,8 @@ def score(
     other = closest_by_distance(
         latent_real.features[named], latent_real.features, skip=named, device=device
     )
-    beside = np.full(nearest.rows.shape, np.nan)
-    beside[:, 0] = other.values[back, 0]
+    training_distances = np.full(nearest.rows.shape, np.nan)
+    training_distances[:, 0] = other.values[back, 0]
     weight, bias = siamese_head(reid, generated_folder)
     queries = reid.features[rows_in_order_of(latent, reid, generated_folder)]
     likeliest = closest_by_score(queries, reid_real.features, weight, bias, k, device=device)
@@ -176,7 +178,7 @@ def score(
             "latent_image_id": by_distance,
             "latent_patient_id": patient_of[by_distance].to_numpy(),
             "latent": nearest.values.ravel(),
-            "training_latent": beside.ravel(),
+            "training_latent": training_distances.ravel(),
             "reid_image_id": by_score,
             "reid_patient_id": patient_of[by_score].to_numpy(),
             "reid": likeliest.values.ravel(),

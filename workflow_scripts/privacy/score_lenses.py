@@ -1,4 +1,4 @@
-"""Score which privacy lens sees a model's images resemble their prompts' radiographs.
+"""Score how many prompts each privacy lens flags: whose images resemble the prompt's radiograph.
 
     python -m workflow_scripts.privacy.score_lenses --model flipped_copies --protocol sound \\
         --manifest results/cohort/manifest.parquet \\
@@ -7,13 +7,14 @@
         --record results/privacy/flipped_copies.json \\
         --output results/privacy/lenses/flipped_copies.json
 
-Needs the model's table of pairs, that of the same images with other prompts' radiographs, and the
-record that was made with them; makes one record. A re-identification score of 0.9 and a distance of
-0.2 cannot be compared as they are. Here each lens raises its alarm where a prompt's riskiest image
-is riskier than all but 5% of what chance gives: how many prompts it then sees is the same question
-to all lenses. Chance is the same model's images before other prompts' radiographs, so that smooth
-images, which are near to any radiograph, raise no alarm for that. Copies that were flipped or
-brightened tell what a lens misses.
+It reads the model's table of pairs, the table of the same images with other prompts' radiographs,
+and the record that was written with them. It writes one record.
+
+A re-identification score of 0.9 and a distance of 0.2 cannot be compared directly. So each lens
+raises an alarm for a prompt whose riskiest image is riskier than all but 5% of the pairs by chance.
+The number of prompts with an alarm then compares all lenses. The pairs by chance are the same
+model's images and other prompts' radiographs. So smooth images, which are close to any radiograph,
+raise no alarm for that reason. Controls of flipped or brightened copies show what a lens misses.
 """
 
 import argparse
@@ -54,20 +55,20 @@ log = logging.getLogger(__name__)
 FALSE_ALARMS: Final = 0.05
 FEWEST_PATIENTS: Final = 20
 FEWEST_PAIRS: Final = 100
-"""With fewer, the riskiest twentieth of what chance gives is not known: a copy that one lens sees
-and the other three do not would raise no alarm of any of them."""
+"""With fewer pairs by chance, their riskiest 5% is not known. A copy that one lens detects and the
+other three miss would then not raise the combined alarm."""
 
 METRICS: Final = tuple(f"{lens}_seen" for lens in (*LENSES, "any"))
 
 
 @dataclass(frozen=True)
 class Risks:
-    """The risk of the riskiest image of each prompt before one radiograph: higher is riskier.
+    """The risk of a prompt's riskiest image, compared with one radiograph; higher is riskier.
 
     Attributes:
-        values: (n, lenses).
-        prompts: (n,) the prompt's patient.
-        compared: (n,) the patient of the radiograph, the same one where it is the prompt's own.
+        values: (n, lenses) one row for each prompt and radiograph.
+        prompts: (n,) the patient of the prompt.
+        compared: (n,) the patient of the radiograph; equal to `prompts` for the prompt's own.
     """
 
     values: np.ndarray
@@ -76,11 +77,11 @@ class Risks:
 
 
 def risks(pairs: pd.DataFrame, patient_of: pd.Series) -> Risks:
-    """Return the risks of pairs, with their own radiographs or with `other_image_id`.
+    """Return the risks of pairs with the prompts' own radiographs, or with `other_image_id`.
 
     Args:
         pairs: see `PAIR_SCHEMA` and `OTHERS_SCHEMA`.
-        patient_of: the patient of each radiograph, by its id.
+        patient_of: the patient of each radiograph, indexed by its id.
     """
     by = [name for name in ("image_id", "other_image_id") if name in pairs]
     table = prompt_table(pairs, by)
@@ -94,61 +95,66 @@ def risks(pairs: pd.DataFrame, patient_of: pd.Series) -> Risks:
 
 
 class Alarms:
-    """Which prompts raise an alarm, of each lens and of any of them.
+    """The prompts that raise an alarm, for each lens and for any of them.
 
-    A prompt's tail rank in a lens is the share of chance that is as risky, itself counted among it:
-    at most 5% raises the alarm. That is the p-value of a Monte Carlo test (Davison and Hinkley,
-    1997, 4.2), and of conformal prediction (Vovk et al., 2005). Any of the lenses raises it by the
-    least of the tail ranks, ranked likewise among the least ones of chance: 5% in all, however the
-    lenses depend on each other (the minP of Westfall and Young, 1993).
+    A prompt's p-value in a lens is the share of the pairs by chance that are at least as risky, the
+    prompt itself counted among them. This is the p-value of a Monte Carlo test (Davison and
+    Hinkley, 1997, 4.2) and of conformal prediction (Vovk et al., 2005). At most 5% raises the
+    alarm. The combined alarm ranks a prompt's smallest p-value among the smallest p-values of the
+    pairs by chance. Its false-alarm rate is 5%, however the lenses depend on one another (the minP
+    method of Westfall and Young, 1993).
     """
 
     def __init__(self, own: Risks, chance: Risks):
-        """Sort what chance gives, once for all weights.
+        """Sort the pairs by chance, once for all weights.
 
         Args:
-            own: each prompt's images before their own radiograph.
-            chance: the same images before other prompts' radiographs.
+            own: each prompt's images, compared with the prompt's own radiograph.
+            chance: the same images, compared with other prompts' radiographs.
         """
         lenses = range(own.values.shape[1])
         falling = [np.sort(-chance.values[:, k]) for k in lenses]
         self.order = [np.argsort(-chance.values[:, k], kind="stable") for k in lenses]
-        # How many pairs of chance are as risky as each, ties among them.
+        # The number of pairs by chance that are at least as risky as each pair, with ties.
         self.own, self.chance = (
             [np.searchsorted(falling[k], -x.values[:, k], "right") for k in lenses]
             for x in (own, chance)
         )
 
     def raised(self, weights: np.ndarray) -> np.ndarray:
-        """Return whether each prompt raises the alarm, (lenses + 1, n); the last row is of any.
+        """Return whether each prompt raises the alarm, (lenses + 1, n); the last row combines all.
 
         Args:
-            weights: (pairs of chance,) how often each counts.
+            weights: (pairs by chance,) the weight of each pair by chance.
         """
-        whole = 1 + weights.sum()
+        total_weight = 1 + weights.sum()
         sums = [np.concatenate([[0.0], np.cumsum(weights[order])]) for order in self.order]
-        own = [(1 + total[at]) / whole for total, at in zip(sums, self.own, strict=True)]
-        chance = [total[at] / whole for total, at in zip(sums, self.chance, strict=True)]
-        least, least_of_chance = np.min(own, axis=0), np.min(chance, axis=0)
+        p_values = [
+            (1 + total[at]) / total_weight for total, at in zip(sums, self.own, strict=True)
+        ]
+        p_values_of_chance = [
+            total[at] / total_weight for total, at in zip(sums, self.chance, strict=True)
+        ]
+        least, least_of_chance = np.min(p_values, axis=0), np.min(p_values_of_chance, axis=0)
         order = np.argsort(least_of_chance)
         total = np.concatenate([[0.0], np.cumsum(weights[order])])
-        # A rounding error must not break a tie.
+        # Rounding errors must not break ties.
         reached = np.searchsorted(least_of_chance[order], least * (1 + 1e-12), "right")
-        of_any = (1 + total[reached]) / whole
-        return np.array([*own, of_any]) <= FALSE_ALARMS
+        of_any = (1 + total[reached]) / total_weight
+        return np.array([*p_values, of_any]) <= FALSE_ALARMS
 
 
 def lens_values(own: Risks, chance: Risks, settings: Settings) -> list[Value]:
-    """Return the share of prompts that each lens, and any of them, sees at 5% false alarms.
+    """Return the share of prompts that each lens, and any of them, flags at 5% false alarms.
 
-    The interval counts that both the prompts and what chance gives are samples: a bootstrap of
-    patients, where a pair of two patients counts as often as the product of how often both are
-    drawn (Owen, 2007), gives the variance, and Wilson's interval at this variance that of a share
-    near 0 or 1. It never counts more prompts than there are patients.
+    The interval accounts for the sampling of both the prompts and the pairs by chance. A bootstrap
+    of patients gives the variance; a pair of two patients has the product of both patients' counts
+    as its weight (Owen, 2007). Wilson's interval at the number of prompts that gives this variance
+    suits shares near 0 and 1. That number never exceeds the number of patients.
 
     Args:
-        own: each prompt's images before their own radiograph.
-        chance: the same before other prompts' radiographs.
+        own: each prompt's images, compared with the prompt's own radiograph.
+        chance: the same images, compared with other prompts' radiographs.
         settings: replicates and seed.
     """
     n, pairs = len(own.values), len(chance.values)
@@ -188,7 +194,8 @@ def read_pairs(path: Path, schema: pa.Schema) -> pd.DataFrame:
     """Read a table of pairs.
 
     Raises:
-        InputError: it is missing, damaged, of another kind, or empty of own pairs.
+        InputError: the file is missing, damaged or has other columns, or a table of `PAIR_SCHEMA`
+            has no rows.
     """
     pairs = read_private_table(path, schema)
     if pairs.empty and schema is PAIR_SCHEMA:
@@ -197,19 +204,19 @@ def read_pairs(path: Path, schema: pa.Schema) -> pd.DataFrame:
 
 
 def inputs_of(path: Path, model: str, protocol: str) -> list[dict[str, Any]]:
-    """Return what a model's record of pairs says of the features that pairs and record rest on.
+    """Return the identity of the feature files behind a model's pairs, from the pairs' record.
 
-    It counts the images that are no draws of their own (`repeated_images`, `constant_images`).
+    It includes the numbers of repeated and constant images (`repeated_images`, `constant_images`).
 
     Raises:
-        InputError: the record is missing or damaged, or of something else.
+        InputError: the record is missing, damaged, or not the model's record of pairs.
     """
     record = read_record(path)
-    of = (record.stage, record.family, record.model, record.protocol)
+    actual = (record.stage, record.family, record.model, record.protocol)
     wanted = ("privacy", "pairwise", model, protocol)
-    if of != wanted:
+    if actual != wanted:
         raise InputError(
-            f"a record of {', '.join(of)}, not of {', '.join(wanted)}",
+            f"a record of {', '.join(actual)}, not of {', '.join(wanted)}",
             path,
             "give the record that was made with the pairs",
         )
@@ -231,18 +238,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     settings = Settings(bootstrap=args.bootstrap, seed=args.seed)
     inputs = inputs_of(args.record, args.model, args.protocol)
-    own = read_pairs(args.pairs, PAIR_SCHEMA)
+    own_pairs = read_pairs(args.pairs, PAIR_SCHEMA)
     others = read_pairs(args.others, OTHERS_SCHEMA)
     patient_of = read_manifest(args.manifest).set_index("image_id")["patient_id"]
-    for table, path in ((own["image_id"], args.pairs), (others["other_image_id"], args.others)):
+    for table, path in (
+        (own_pairs["image_id"], args.pairs),
+        (others["other_image_id"], args.others),
+    ):
         rows_of(patient_of.index, list(table.unique()), path, "manifest")
-    if not set(others["image_id"]) <= set(own["image_id"]):
+    if not set(others["image_id"]) <= set(own_pairs["image_id"]):
         raise InputError(
             "the pairs with other prompts' radiographs are of other prompts than the pairs",
             args.others,
             "delete both and rerun the privacy stage",
         )
-    values = lens_values(risks(own, patient_of), risks(others, patient_of), settings)
+    values = lens_values(risks(own_pairs, patient_of), risks(others, patient_of), settings)
     record = Record(
         stage="privacy",
         model=args.model,

@@ -1,4 +1,4 @@
-"""Score one model's novelty: are its images nearer to training radiographs than captions make them?
+"""Score one model's novelty: are images closer to training radiographs than captions explain?
 
     python -m workflow_scripts.privacy.score_novelty --model sd_v1_4 --protocol sound \\
         --manifest results/cohort/manifest.parquet \\
@@ -8,17 +8,18 @@
         --generated results/features/sd_v1_4/privacy --answers results/features/sd_v1_4/test \\
         --output results/privacy/novelty/sd_v1_4.json
 
-Needs rad_dino.h5 of all four folders; makes one record.
+It reads rad_dino.h5 of all four folders and writes one record.
 
-A crossed design: two kinds of captions, training and held-out ones, and the radiographs of both.
-An image is nearer to its own side's radiographs where it repeats one, but also where it follows its
-caption. What answers a held-out caption can only do the latter. So the share of images that are
-nearer to their own side is taken of both kinds, and the excess is their difference: zero for a
-model that memorised nothing, however much its captions say of a radiograph.
+The design is crossed: training captions and held-out captions, and the radiographs of both. An
+image is closer to the radiographs of its own side if it reproduces one of them, but also if it
+follows its caption. An answer to a held-out caption can only do the latter. So the share of images
+that are closer to their own side is computed for both kinds of captions. The excess is the
+difference of the two shares. It is zero for a model that memorised nothing, however much its
+captions say about a radiograph.
 
-Both sides have as many patients, with the same findings: one radiograph of each, and one image of
-its caption. A test prompt has one seed and a privacy prompt several replicates, of which each draw
-takes one by chance.
+Both sides have the same number of patients with the same findings: one radiograph of each, and one
+image of its caption. A test prompt has one image; a privacy prompt has several replicates, of which
+each draw takes one at random.
 """
 
 import logging
@@ -58,23 +59,23 @@ log = logging.getLogger(__name__)
 ENCODER: Final = "rad_dino"
 DRAWS = 100
 MATCHINGS = 4
-"""Of each draw's patients: which captions stand for them and are matched is a draw, too."""
+"""Random matchings for each draw of patients, which also choose one caption for each patient."""
 
 FEWEST_PATIENTS = 4
-"""Of each side: half of them are drawn at a time."""
+"""Fewest patients of each side; a draw takes half of them."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """Captions of one kind, their radiographs, and the images that answer them.
+    """Captions of one kind, their radiographs, and the images generated from them.
 
     Attributes:
-        radiographs: (p, d), the radiograph of each caption.
-        patients: (p,) whom it shows.
-        findings: (p,) uint16, see `positive_masks`.
-        images: (m, d), each caption has at least one; or none at all, (0, d).
-        captions: (m,) the caption's number of each image.
-        shown: (m,) the patient that a control's image shows; "" of generated images.
+        radiographs: (p, d) features of each caption's radiograph.
+        patients: (p,) the patient of each radiograph.
+        findings: (p,) uint16 bit masks, see `positive_masks`.
+        images: (m, d) features of the images, at least one of each caption; or (0, d) without any.
+        captions: (m,) the number of each image's caption.
+        shown: (m,) the patient that a control's image shows; "" for generated images.
     """
 
     radiographs: np.ndarray
@@ -86,18 +87,18 @@ class Side:
 
     @property
     def answered(self) -> bool:
-        """Whether there are images."""
+        """Whether the side has images."""
         return len(self.images) > 0
 
 
 @dataclass(frozen=True)
 class Nearness:
-    """Shares of images that are nearer to their own side's radiographs, by draw.
+    """Shares of images that are closer to their own side's radiographs, in each draw.
 
     Attributes:
-        training: (draws,) of the images that answer training captions.
-        held_out: (draws,) of those that answer held-out captions; None without such images.
-        patients: of each side in a draw.
+        training: (draws,) the share of the images from training captions.
+        held_out: (draws,) the share of the images from held-out captions; None without any.
+        patients: number of patients on each side of a draw.
     """
 
     training: np.ndarray
@@ -114,29 +115,30 @@ def nearness(
 ) -> Nearness:
     """Compare each side's images with the radiographs of both.
 
-    Each draw takes half of each side's patients, and one caption of a patient. All patients of the
-    side that has fewer are matched with as many of the other, with the same findings or the
-    nearest. Each caption has one image, which one is drawn. An image as near to one side as to the
-    other counts half.
+    Each draw takes half of each side's patients, and one caption of each patient. The patients of
+    the smaller side are matched with as many of the other side, with the same findings or the most
+    similar ones. One image of each caption is drawn. An image at equal distance from both sides
+    counts half.
 
-    A control shows a real patient. The answer to a held-out caption never counts against the
-    patient whom it shows, nor an answer to a training caption where this patient is held out, nor
-    whoever was matched with that patient: no model can repeat whom it did not see.
+    A control shows a real patient. A model cannot reproduce a patient that it has not seen, so some
+    pairs are excluded, each with its match. An answer to a held-out caption is not compared with
+    the patient that it shows. An answer to a training caption is not compared with that patient
+    either, if the patient is held out.
 
     Args:
-        training: captions that the model was trained on, answered.
-        held_out: captions of patients whom it never saw.
-        draws: of patients.
+        training: captions that the model was trained on, with images.
+        held_out: captions of patients that the model never saw.
+        draws: number of draws.
         seed: of the draws.
         device: where to compute.
 
     Raises:
-        ValueError: a patient on both sides, or too few patients.
+        ValueError: a patient is on both sides, or there are too few patients.
     """
     sides = (training, held_out)
     edges = np.cumsum([len(x) for side in sides for x in (side.patients, side.shown)])[:-1]
     names = np.concatenate([x for side in sides for x in (side.patients, side.shown)])
-    # Numbers instead of names: there are many.
+    # Patients' names become numbers, which compare faster.
     codes = np.split(np.unique(names.astype(str), return_inverse=True)[1], edges)
     training, held_out = (
         replace(side, patients=codes[2 * k], shown=codes[2 * k + 1]) for k, side in enumerate(sides)
@@ -161,7 +163,7 @@ def nearness(
 
 
 def _half(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the rows of half of the patients."""
+    """Return the rows of a random half of the patients."""
     names = np.unique(patients)
     return np.flatnonzero(np.isin(patients, rng.choice(names, len(names) // 2, replace=False)))
 
@@ -169,13 +171,13 @@ def _half(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _matched(
     sides: tuple[Side, Side], halves: list[np.ndarray], size: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Return `size` captions of each side, of different patients, matched in their order.
+    """Return `size` captions of different patients for each side, matched row by row.
 
     Args:
-        sides: the training and the held-out one.
+        sides: the training and the held-out side.
         halves: the captions of each side to draw from.
-        size: how many.
-        rng: draws them.
+        size: captions to return for each side.
+        rng: draws the captions.
     """
     pools = [
         rows[_one_each(side.patients[rows], rng)] for side, rows in zip(sides, halves, strict=True)
@@ -190,7 +192,7 @@ def _matched(
 
 
 def _one_each(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the row of one caption of each patient."""
+    """Return the row of one random caption of each patient."""
     order = rng.permutation(len(patients))
     return order[np.unique(patients[order], return_index=True)[1]]
 
@@ -202,11 +204,11 @@ def _own_shares(
     rng: np.random.Generator,
     device: torch.device,
 ) -> tuple[float, float]:
-    """Return the share of each side's images that are nearer to their own side; 0 without images.
+    """Return the share of each side's images that are closer to their own side; 0 without images.
 
     Args:
         training: see `nearness`.
-        held_out: likewise.
+        held_out: see `nearness`.
         taken: (k,) captions of each side.
         rng: draws the image of each caption.
         device: where to compute.
@@ -215,18 +217,18 @@ def _own_shares(
     seen, unseen = training.patients[taken[0]], held_out.patients[taken[1]]
     images = _one_image(training, taken[0], rng)
     left_out = training.shown[images, None] == unseen
-    own = _nearer(training.images[images], asked, other, left_out, device).mean()
+    nearer_to_training = _nearer(training.images[images], asked, other, left_out, device).mean()
     if not held_out.answered:
-        return float(own), 0.0
+        return float(nearer_to_training), 0.0
     images = _one_image(held_out, taken[1], rng)
     shown = held_out.shown[images, None]
     left_out = (shown == unseen) | (shown == seen)
     repeated = 1 - _nearer(held_out.images[images], asked, other, left_out, device).mean()
-    return float(own), float(repeated)
+    return float(nearer_to_training), float(repeated)
 
 
 def _one_image(side: Side, captions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the row of one image of each caption."""
+    """Return the row of one random image of each caption."""
     order = np.argsort(side.captions, kind="stable")
     first, last = (
         np.searchsorted(side.captions[order], captions, way) for way in ("left", "right")
@@ -241,13 +243,13 @@ def _nearer(
     left_out: np.ndarray,
     device: torch.device,
 ) -> np.ndarray:
-    """Return for each image 1 where it is nearer to `seen`, 0 to `unseen`, 0.5 to neither.
+    """Return 1 for an image closer to `seen`, 0 if closer to `unseen`, 0.5 if neither, (m,).
 
     Args:
         images: (m, d).
         seen: (k, d) radiographs.
-        unseen: (k, d) radiographs, each matched with the one of `seen` at its place.
-        left_out: (m, k) pairs of them that do not count for an image.
+        unseen: (k, d) radiographs; row i is matched with row i of `seen`.
+        left_out: (m, k) bool, the matched pairs that are not compared with each image.
         device: where to compute.
     """
     a, b = (torch.from_numpy(x.astype(np.float64)).to(device) for x in (seen, unseen))
@@ -255,25 +257,27 @@ def _nearer(
     for rows in blocks(len(images), len(a)):
         points = torch.from_numpy(images[rows].astype(np.float64)).to(device)
         away = torch.from_numpy(left_out[rows]).to(device)
-        nearest = [torch.cdist(points, of).masked_fill(away, torch.inf).amin(1) for of in (a, b)]
+        nearest = [
+            torch.cdist(points, radiographs).masked_fill(away, torch.inf).amin(1)
+            for radiographs in (a, b)
+        ]
         parts.append((1 - (nearest[0] - nearest[1]).sign()) / 2)
     return torch.cat(parts).cpu().numpy()
 
 
 def novelty_values(found: Nearness, n: int, n_held_out: int, why_not: str = "") -> list[Value]:
-    """Return the share of each side's images that are nearer to their own side, and the excess.
+    """Return the share of each side's images that are closer to their own side, and the excess.
 
-    A mean over half of the patients, drawn without replacement, varies as one over all of them
-    would if they were other patients (Politis and Romano, 1994): the intervals follow from the
-    spread of the draws. They are wider than needed, for the mean of all draws varies less. Both
-    sides stand before the same references in each draw, so that what these have in common cancels
-    in the excess.
+    A mean over half of the patients, drawn without replacement, varies like a mean over as many new
+    patients as there are in all (Politis and Romano, 1994). So the spread of the draws gives the
+    intervals. They are conservative, because the mean of all draws varies less. Each draw compares
+    both sides with the same radiographs, so effects of these cancel in the excess.
 
     Args:
         found: see `nearness`.
-        n: images that answer training captions.
-        n_held_out: images that answer held-out captions.
-        why_not: why there are none of the latter.
+        n: number of images from training captions.
+        n_held_out: number of images from held-out captions.
+        why_not: the reason if there are no images from held-out captions.
     """
     values = [_share("nearer_to_training", found.training, "lower", n, found.patients)]
     if found.held_out is None:
@@ -289,7 +293,7 @@ def novelty_values(found: Nearness, n: int, n_held_out: int, why_not: str = "") 
     mean, half = float(excess.mean()), 1.96 * float(excess.std(ddof=1))
     interval = (max(-1.0, mean - half), min(1.0, mean + half))
     if half == 0:
-        # All alike in every draw: the draws would call that certain.
+        # If all draws agree, they have no spread and would claim certainty.
         (low, high), (other_low, other_high) = (value.interval or (0, 1) for value in values)
         interval = (low - other_high, high - other_low)
     kind = "half samples of patients 95%"
@@ -301,23 +305,23 @@ def _share(name: str, shares: np.ndarray, way: str, n: int, patients: int) -> Va
     mean, half = float(shares.mean()), 1.96 * float(shares.std(ddof=1))
     interval, kind = (max(0.0, mean - half), min(1.0, mean + half)), "half samples of patients 95%"
     if half == 0:
-        # All alike in every draw: the draws would call that certain.
+        # If all draws agree, they have no spread and would claim certainty.
         interval, kind = wilson_interval(mean, 2 * patients), "Wilson 95%"
     return Value(name, mean, way, n, "all", patients, interval, kind)
 
 
 def held_out_prompts(prompts: pd.DataFrame, manifest: pd.DataFrame, where: Path) -> pd.DataFrame:
-    """Return the test prompts whose patients no model was trained on, one of each radiograph.
+    """Return the test prompts of patients that no model was trained on, one for each radiograph.
 
-    A second wording asks for the radiograph that its caption asks for already.
+    Second wordings are left out, because the caption already asks for the same radiograph.
 
     Args:
         prompts: the prompt set `test`.
-        manifest: of the cohort.
+        manifest: the cohort's manifest.
         where: the prompt set's file, for errors.
 
     Raises:
-        InputError: a radiograph that is not in the manifest.
+        InputError: the manifest lacks a radiograph.
     """
     rows = rows_of(manifest["image_id"], list(prompts["image_id"]), where, "manifest")
     trained_on = manifest.loc[manifest["split"] == "train", "patient_id"]
@@ -332,28 +336,28 @@ def side_of(
     generated: Features | None,
     folders: tuple[Path, Path | None],
 ) -> Side:
-    """Return one side's captions; where there are images, those that have one.
+    """Return one side of the comparison; if there are images, only captions that have one.
 
     Args:
-        prompts: of one side.
-        manifest: of the cohort.
-        real: features of the radiographs, the prompts' own among them.
-        generated: features of the images that answer these prompts; None without any.
-        folders: of the two, for errors.
+        prompts: the prompts of this side.
+        manifest: the cohort's manifest.
+        real: features of radiographs, which include those of the prompts.
+        generated: features of the images generated from these prompts; None without any.
+        folders: the folders of the two, for errors.
 
     Raises:
-        InputError: a radiograph without features, or an image of no prompt.
+        InputError: a radiograph has no features, or an image belongs to no prompt.
     """
     if generated is not None:
         where = folders[1] or folders[0]
         prompts = prompts.iloc[rows_of(prompts["prompt_id"], generated.ids, where, "prompt set")]
     named, captions = np.unique(prompts["image_id"].to_numpy(str), return_inverse=True)
-    own = rows_of(real.ids, list(named), folders[0], "features of radiographs")
-    known = manifest.iloc[rows_of(manifest["image_id"], list(named), folders[0], "manifest")]
+    radiograph_rows = rows_of(real.ids, list(named), folders[0], "features of radiographs")
+    radiographs = manifest.iloc[rows_of(manifest["image_id"], list(named), folders[0], "manifest")]
     side = Side(
-        real.features[own],
-        known["patient_id"].to_numpy(str),
-        positive_masks(known),
+        real.features[radiograph_rows],
+        radiographs["patient_id"].to_numpy(str),
+        positive_masks(radiographs),
         np.empty((0, real.features.shape[1]), np.float32),
         np.empty(0, np.int64),
         np.empty(0, "U1"),
@@ -380,18 +384,18 @@ def score(
     """Read features and return a model's record.
 
     Args:
-        model: its key.
+        model: the model's key.
         protocol: `sound` or `as_published`.
-        manifest_path: of the cohort.
+        manifest_path: the cohort's manifest.
         prompts_paths: the prompt sets `privacy` and `test`.
-        real_folders: of the training and of the held-out radiographs.
-        generated_folder: of the images that answer `privacy`.
-        answers_folder: of the images that answer `test`; None where the model has none.
-        settings: the seed.
+        real_folders: the features of the training and of the held-out radiographs.
+        generated_folder: the features of the images from `privacy`.
+        answers_folder: the features of the images from `test`; None if the model has none.
+        settings: only the seed is used.
         device: where to compute.
 
     Raises:
-        InputError: features that are missing, damaged, not comparable or of other prompts.
+        InputError: features are missing, damaged, not comparable or of other prompts.
     """
     purpose = "privacy"
     folders = (real_folders[0], generated_folder)
@@ -422,17 +426,17 @@ def score(
     n, n_held_out = len(training.images), len(other.images)
     fewest = [len(np.unique(side.patients)) for side in (training, other)]
     if min(fewest) < FEWEST_PATIENTS:
-        of = ("training", "held-out")[int(np.argmin(fewest))]
-        reason = f"fewer than {FEWEST_PATIENTS} patients have {of} captions"
+        kind = ("training", "held-out")[int(np.argmin(fewest))]
+        reason = f"fewer than {FEWEST_PATIENTS} patients have {kind} captions"
         values = [
             Value("nearer_to_training", None, "lower", n, reason=reason),
             Value("nearer_to_held_out", None, "none", n_held_out, reason=reason),
             Value("nearer_to_training_excess", None, "lower", n, reason=reason),
         ]
     else:
-        found = nearness(training, other, seed=settings.seed, device=device)
-        values = novelty_values(found, n, n_held_out, why_not)
-        details["patients"] = found.patients
+        shares = nearness(training, other, seed=settings.seed, device=device)
+        values = novelty_values(shares, n, n_held_out, why_not)
+        details["patients"] = shares.patients
     return Record(
         stage="privacy",
         model=model,

@@ -1,8 +1,8 @@
-"""Patients and studies: the anatomy that stays, and the pose and exposure that change.
+"""Patients with a stable anatomy, and studies with a pose and an exposure that vary.
 
-A patient is a set of numbers drawn from one seed; every outline of the chest follows from them.
-All lengths are in the body coordinates of `canvas.py`; sides are -1 (the patient's right, left in
-the picture) and +1.
+A patient is a set of numbers drawn from one seed, which determine every outline of the chest. All
+lengths are in the body coordinates of `canvas.py`. Sides are -1 (the patient's right, on the left
+of the picture) and +1.
 """
 
 import functools
@@ -18,7 +18,7 @@ SIDES: Final = (-1, 1)
 RIBS: Final = 10
 _ELSEWHERE_SCALE: Final = 0.88
 _ELSEWHERE_CONTRAST: Final = 0.70
-"""How another scanner's pictures differ from the usual ones."""
+"""Framing and contrast of another scanner, relative to the usual one."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Patient:
     """The stable anatomy of one patient.
 
     Attributes:
-        seed: what all of it was drawn from; also seeds the vascular tree and the bone grain.
-        half_width: of the thoracic cavity at its widest.
+        seed: seed of the anatomy, also of the vascular tree and the bone grain.
+        half_width: largest half-width of the thoracic cavity.
         apex, dome, angle: heights (y) of the lung apex, the right hemidiaphragm and the
             costophrenic angle in full inspiration.
-        dome_step: how much lower the left hemidiaphragm lies.
+        dome_step: height difference by which the left hemidiaphragm is lower.
         shoulder_slope: exponent of the chest wall from the apex down: small is square-shouldered.
         flare: widening of the chest wall towards the base.
         rib_spacing, rib_drop, rib_width, rib_offset: heights between ribs, how far a rib falls
@@ -91,7 +91,7 @@ class Study:
         seed: of the quantum noise, the marker and the collimation.
         view: "PA", "AP" (portable: the heart is magnified, the breath shallower) or "LATERAL".
         shift, rotation, scale: pose, in body units and radians.
-        inspiration: 1 full, 0 shallow: the diaphragm stands higher.
+        inspiration: depth of breath, 1 full, 0 shallow (with a higher diaphragm).
         exposure: logarithm of the dose relative to the usual one.
         contrast: slope of the display window relative to the usual one.
     """
@@ -153,7 +153,7 @@ def draw_study(seed: int, view: str, elsewhere: bool = False) -> Study:
     Args:
         seed: of the study.
         view: see `Study`.
-        elsewhere: whether another scanner made it, which frames wider and shows it flatter.
+        elsewhere: whether it comes from another scanner, with wider framing and less contrast.
     """
     rng = np.random.default_rng([seed, 2])
     portable = 1.5 if view == "AP" else 1.0
@@ -175,11 +175,11 @@ def draw_study(seed: int, view: str, elsewhere: bool = False) -> Study:
 
 @dataclass(frozen=True)
 class Chest:
-    """A patient as one study shows them: anatomy, breath and what disease does to the shapes.
+    """A patient's chest in one study: anatomy, breath and the effects of disease on the shapes.
 
     Args:
         patient: the anatomy.
-        study: for the breath and the projection.
+        study: gives the breath and the projection.
         heart_gain: added to the cardiothoracic ratio.
         mediastinum_gain: factor on the mediastinum's half-width.
         lift: height by which each hemidiaphragm is raised (right, left).
@@ -193,7 +193,7 @@ class Chest:
 
     @property
     def cardiothoracic_ratio(self) -> float:
-        """Widest heart over widest chest; AP magnifies the heart."""
+        """Largest width of the heart over that of the chest; AP magnifies the heart."""
         ratio = self.patient.heart_ratio + self.heart_gain
         return ratio * (1.07 if self.study.view == "AP" else 1.0)
 
@@ -246,7 +246,7 @@ class Chest:
         return np.concatenate([self.lateral(side), base, smooth_curve(inner)[1:]])
 
     def hilum(self, side: int) -> tuple[float, float]:
-        """Return where the vessels enter a lung; the left hilum lies a little higher."""
+        """Return the point where the vessels enter a lung; the left hilum is slightly higher."""
         y = 0.46 * self.dome(side) + 0.54 * self.patient.apex + 0.03
         return side * (0.125 + 0.02 * (side < 0)), y - 0.03 * (side > 0)
 
@@ -359,7 +359,7 @@ class Chest:
         return self.patient.scoliosis * np.sin(2.2 * np.asarray(y) + 1)
 
     def carina(self) -> tuple[float, float]:
-        """Return where the trachea divides."""
+        """Return the point where the trachea divides."""
         y = self.patient.apex + 0.42
         return float(self.midline(np.array(y))) - 0.012, y
 
@@ -368,8 +368,8 @@ class Chest:
 def vascular_tree(seed: int, side: int) -> tuple[tuple[Points, float], ...]:
     """Return a lung's vessels as (line (n, 2), width), around the hilum at the origin.
 
-    Drawn once for each patient: the pattern by which a chest is recognised. Branches leave in all
-    directions but towards the midline, fork and taper.
+    The tree is drawn once per patient and makes the chest recognisable. Branches leave in all
+    directions except towards the midline, fork and taper.
     """
     rng = np.random.default_rng([seed, 3, side > 0])
     angle = np.linspace(-1.45, 1.40, 8) + rng.normal(0, 0.10, 8)

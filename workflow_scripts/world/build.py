@@ -26,7 +26,7 @@ from workflow_scripts.world.population import Exposure, draw_population
 from workflow_scripts.world.store import digest_of_code, stored
 
 SEED, PATIENTS = 7, 320
-"""Of the world that the demo and the tests share."""
+"""The seed and number of patients of the world that the demo and the tests share."""
 
 SIZE = 256
 IMAGES: Final = "mimic-cxr-jpg/2.0.0"
@@ -83,14 +83,14 @@ def build_world(
     Args:
         out: folder of mimic-cxr-jpg/2.0.0/, llava-rad/, masks/, organs/ and weights/.
         seed: of everything that is drawn.
-        patients: how many patients; 320 give about 800 frontal radiographs.
-        threads: processes that draw; with two or more, the checkpoints are trained side by side.
+        patients: number of patients, 10 to 2400; 320 give about 800 frontal radiographs.
+        threads: processes that draw, and that train the checkpoints in parallel; at least 1.
         weights: whether the tiny checkpoints are trained and written, too.
         kept: pictures and checkpoints whose code and inputs have not changed are taken from the
             cache folder, others are kept there.
 
     Raises:
-        InputError: fewer than 10 patients or more than 2400, or no thread.
+        InputError: the number of patients or threads is out of range.
     """
     if not 10 <= patients <= 2400 or threads < 1:
         raise InputError(
@@ -249,7 +249,7 @@ def _write_llava_rad(
 
 
 def _wordings(exposure: Exposure) -> list[str]:
-    """Return an exposure's caption and others that say the same in other words."""
+    """Return an exposure's caption and paraphrases of it."""
     absent = [name for name in FINDINGS if exposure.labels[name] == 0]
     seeds = range(exposure.study.seed + 1, exposure.study.seed + WORDINGS)
     view = exposure.study.view

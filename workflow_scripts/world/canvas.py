@@ -1,8 +1,8 @@
 """Drawing in body coordinates: outlines and strokes become coverage maps of one radiograph.
 
-Body coordinates: the field of view is [-1, 1] x [-1, 1], y points down, the patient's right side
-is at negative x (the left of the picture). A pose (shift, rotation, scale) lies between body and
-picture, so that a patient's outlines are the same numbers in every study.
+In body coordinates the field of view is [-1, 1] x [-1, 1], y points down, and the patient's right
+side is at negative x (the left of the picture). A pose (shift, rotation, scale) maps the body to
+the picture, so a patient's outlines have the same coordinates in every study.
 """
 
 import functools
@@ -25,9 +25,9 @@ class Canvas:
 
     Args:
         size: side of the picture in pixels.
-        shift: of the body, in body units (x, y).
-        rotation: of the body, in radians.
-        scale: of the body.
+        shift: shift of the body (x, y), body units.
+        rotation: rotation of the body, radians.
+        scale: scale of the body.
 
     Attributes:
         X, Y: body coordinates of the pixel centres, float32 (size, size).
@@ -50,7 +50,7 @@ class Canvas:
         self.Y: Array = ((-sin * x + cos * y) / scale).astype(np.float32)
 
     def fill(self, outlines: Iterable[Points]) -> Array:
-        """Return the share of each pixel that lies inside any of the closed outlines (n, 2)."""
+        """Return the share of each pixel inside any of the closed outlines (n, 2), in [0, 1]."""
         image, draw = self._sheet()
         for outline in outlines:
             draw.polygon(self._pixels(outline), fill=255)
@@ -59,8 +59,8 @@ class Canvas:
     def lines(self, strokes: Iterable[tuple[Points, float, float]]) -> Array:
         """Return the strength of open lines, each (points (n, 2), width, strength in [0, 1]).
 
-        Widths are body units, or fainter where they fall below a subpixel. Later lines cover
-        earlier ones.
+        Widths are in body units; a line thinner than a subpixel is drawn fainter instead. Later
+        lines cover earlier ones.
         """
         image, draw = self._sheet()
         unit = self.size * _SUPERSAMPLING / 2
@@ -77,7 +77,7 @@ class Canvas:
         return self._coverage(image)
 
     def texture(self, field: Array) -> Array:
-        """Return a square field (n, n), spanning [-1.5, 1.5] of the body, as the pose shows it."""
+        """Map a square field (n, n), which spans [-1.5, 1.5] of the body, onto the picture."""
         n = field.shape[0]
         inverse = np.linalg.inv(self._matrix)
         step = inverse * (2 / self.size) * n / 3
@@ -91,7 +91,7 @@ class Canvas:
         return np.asarray(image, np.float32)
 
     def soften(self, array: NDArray[np.floating], sigma: float) -> Array:
-        """Blur with a Gaussian of `sigma` body units; wide ones are computed on a coarser grid."""
+        """Blur with a Gaussian of `sigma` body units; a wide one is computed on a coarser grid."""
         pixels = sigma * self.size / 2
         step = 4 if pixels > 10 else 2 if pixels > 4 else 1
         if step == 1:
@@ -140,9 +140,9 @@ def band(centre: Points, widths: float | NDArray[np.float64]) -> Points:
 
 
 def noise_field(seed: list[int], n: int, sigma: float) -> Array:
-    """Return a smooth random field (n, n), mean 0, deviation 1; `sigma` in samples.
+    """Return a smooth random field (n, n), mean 0, standard deviation 1; `sigma` in samples.
 
-    The fields of one n and sigma are the same periodic field, rolled and mirrored by the seed.
+    All fields of one n and sigma are the same periodic field, rolled and mirrored by the seed.
     """
     rng = np.random.default_rng(seed)
     field = np.roll(_periodic_field(n, sigma), tuple(rng.integers(0, n, 2).tolist()), (0, 1))

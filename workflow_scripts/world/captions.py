@@ -1,7 +1,7 @@
-"""Captions in the style of radiology reports, and reading findings back out of them.
+"""Captions in the style of radiology reports, and a parser of the findings in them.
 
-One sentence for each finding; what a sentence says of side, zone and severity is what was drawn.
-Sentences that name absent findings begin with "No" or "There is no", and name nothing present.
+Each finding has one sentence, whose side, zone and severity are those that were drawn. Sentences
+about absent findings begin with "No" or "There is no" and mention no present finding.
 """
 
 import re
@@ -183,7 +183,7 @@ _MARKED_LAST: Final = (
     "Read by ___.",
     "Followed since ___.",
 )
-"""Sentences with the mark ___ that de-identification leaves where a name, date or age stood."""
+"""Sentences with the mark ___ that de-identification leaves in place of a name, date or age."""
 
 _ENTRY: Final = re.compile(r"\bentering from the (left|right)\b")
 """Where a device comes in, as the stress set says it."""
@@ -196,10 +196,10 @@ def describe(findings: Iterable[Finding], view: str, seed: int, absent: Iterable
     """Return the caption of a radiograph.
 
     Args:
-        findings: what was drawn.
-        view: its view; a portable (AP) study may be called so.
-        seed: chooses among phrasings and the order of the sentences.
-        absent: findings that the caption denies; only those that reports usually deny are named.
+        findings: the findings that were drawn.
+        view: the radiograph's view; the caption of an AP view may call it portable.
+        seed: chooses the phrasings and the order of the sentences.
+        absent: absent findings; the caption denies those that reports usually deny.
     """
     rng = np.random.default_rng([seed, 5])
     drawn = list(findings)
@@ -221,9 +221,9 @@ def describe(findings: Iterable[Finding], view: str, seed: int, absent: Iterable
 
 
 def marked(caption: str, seed: int) -> str:
-    """Return a caption with sentences that de-identification has left its mark ___ in.
+    """Add sentences with de-identification marks ___ before a caption, after it, or both.
 
-    One in front, one behind or both; they say nothing of findings.
+    The sentences do not mention findings.
     """
     rng = np.random.default_rng([seed, 7])
     where = int(rng.integers(3))
@@ -241,7 +241,7 @@ def impression(findings: Iterable[Finding]) -> str:
 def read_findings(caption: str, seed: int) -> tuple[Finding, ...]:
     """Return the findings that a caption affirms, ready to be drawn.
 
-    What the caption leaves open (a side, a zone, a size) and every shape is drawn from the seed.
+    Shapes, and details that the caption does not give (side, zone, size), are drawn from the seed.
     """
     rng = np.random.default_rng([seed, 6])
     found: dict[str, Finding] = {}

@@ -1,13 +1,13 @@
-"""Run the whole workflow on the embedded world, anew where its results would be stale.
+"""Run the whole workflow on the embedded world, from the start if its results would be stale.
 
     python -m workflow_scripts.world.demo [--threads 2]
 
-Where nothing has changed since a run that found nothing to do, Snakemake is not asked
+If nothing has changed since a run that found nothing to do, Snakemake is not started
 (`workflow_scripts/world/unchanged.py`).
 
-Snakemake reruns what an edit changes, but for the jobs that cost days at real size: these rerun
-for their declared version alone. On the embedded world they cost seconds, so here an edit of their
-code, or another world, runs everything again. `results/demo.json` says what the results were made
+Snakemake reruns jobs that an edit affects, except those that take days at real size: these rerun
+only for a new declared version. On the embedded world they take seconds, so here an edit of their
+code, or a new world, reruns everything. `results/demo.json` records what the results were made
 with.
 """
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 WORLD: Final = Path("results/world")
 IMAGES: Final = Path("data/my_model")
-"""Of the external model: what a user brings."""
+"""The external model's images, which a user would bring."""
 
 PROMPTS: Final = ("test", "privacy", "stress")
 STAMP: Final = Path("results/demo.json")
@@ -47,13 +47,13 @@ COSTLY: Final = (
     "generate.sample",
     "downstream.report_generation.train",
 )
-"""Scripts whose jobs only their version reruns (`rules/*.smk` declare no code for them), with the
+"""Scripts whose jobs rerun only for a new version (`rules/*.smk` declare no code for them), and the
 family that the demo trains."""
 
 
 @functools.cache
 def made_with() -> dict[str, str]:
-    """Return what decides the demo's results beyond what Snakemake looks at, as digests."""
+    """Return digests of what determines the demo's results and Snakemake does not check."""
     return {
         "world": digest_of_code("world.build", "world.external_model"),
         "costly": digest_of_code(*COSTLY),
@@ -61,7 +61,7 @@ def made_with() -> dict[str, str]:
 
 
 def is_stale(folder: Path = Path()) -> bool:
-    """Whether a checkout's results were made with another world or other costly code, or by nobody.
+    """Return whether a checkout's results are missing, or from another world or other costly code.
 
     Args:
         folder: the checkout.
@@ -73,22 +73,22 @@ def is_stale(folder: Path = Path()) -> bool:
 
 
 def prepare(threads: int) -> list[str]:
-    """Build the world and the external model's images in the working directory, where missing.
+    """Build the world and the external model's images in the working directory, if missing.
 
     Args:
         threads: processes that draw.
 
     Returns:
-        The flags with which Snakemake makes everything anew, where the results are stale.
+        The flags with which Snakemake reruns everything, if the results are stale; else none.
 
     Raises:
-        InputError: a command failed; what it says stands above.
+        InputError: a command failed; its output is above the error.
     """
     stale = is_stale()
     anew = []
     if stale and Path("results/cohort").exists():
         anew = ["--forceall"]
-    elif stale:  # all that there will be is made with this; a killed run goes on
+    elif stale:  # there are no results yet, so all will be current; a killed run continues
         _stamp()
     link(world(threads), WORLD)
     if stale or not (IMAGES / "metadata.csv").is_file():
@@ -101,7 +101,7 @@ def prepare(threads: int) -> list[str]:
 
 
 def run_demo(threads: int) -> None:
-    """Prepare, and run the workflow in the working directory, where something has changed.
+    """Prepare and run the workflow in the working directory, if anything has changed.
 
     Args:
         threads: processes that draw.
@@ -112,7 +112,7 @@ def run_demo(threads: int) -> None:
     if not is_stale() and unchanged.is_at_rest():
         log.info("demo: nothing has changed since it was made")
         return
-    made_with()  # before anything runs: an edit meanwhile is not in the results
+    made_with()  # computed before anything runs: later edits are not in the results
     before = unchanged.state()
     with warm_python() as folder:
         _run([*COMMAND, *prepare(threads)], {FOLDER: str(folder)})
@@ -120,7 +120,7 @@ def run_demo(threads: int) -> None:
         _stamp()
     after = unchanged.state()
     if before != after:
-        # What was edited or deleted while it ran is found now, and done.
+        # A second run handles what was edited or deleted during the first.
         _run([*COMMAND, "--quiet", "all"])
         before, after = after, unchanged.state()
     if before == after:

@@ -1,11 +1,11 @@
 """Tiny Stable Diffusion checkpoints of the embedded world, in the layout of the published ones.
 
-`tiny-sd-v1` predicts the noise, as Stable Diffusion 1.x does; `tiny-sd-v2` predicts v and has a
-wider text encoder and linear projections, as 2.x. Both share a VAE that is trained for some seconds
-on the world's radiographs. The text encoder is random. The first one's UNet has seen pictures of
-soft shapes for some seconds and never a radiograph: the base that fine-tuning starts from, as the
-published ones have seen photographs. The second one's, which only the run of all eleven systems
-uses, is random. They work at 64 pixels.
+`tiny-sd-v1` predicts the noise, like Stable Diffusion 1.x. `tiny-sd-v2` predicts the velocity and
+has a wider text encoder and linear projections, like 2.x. Both share a VAE that is trained for some
+seconds on the world's radiographs. The text encoders are random. The UNet of `tiny-sd-v1` is
+trained for some seconds on pictures of soft shapes and never sees a radiograph before fine-tuning,
+just as the published bases were trained on photographs. The UNet of `tiny-sd-v2`, which only the
+run of all eleven systems uses, is random. The networks work at 64 pixels.
 """
 
 import json
@@ -51,8 +51,8 @@ def write_diffusion_checkpoints(
 
     Args:
         images: uint8 (n, height, width), radiographs whose sides are multiples of 64 pixels.
-        captions: what the tokenizer's vocabulary is made from.
-        out_dir: where the two diffusers folders appear.
+        captions: the texts that the tokenizer's vocabulary is made from.
+        out_dir: folder for the two diffusers folders.
         seed: of all weights and of the VAE's training.
     """
     tokenizer_files = clip_tokenizer_files(captions, MERGES)
@@ -68,14 +68,14 @@ def write_diffusion_checkpoints(
 def write_tiny_pipeline(
     version: int, tokenizer_files: dict[str, str], vae: Any, folder: Path, base_steps: int = 0
 ) -> None:
-    """Write a Stable Diffusion 1 or 2 of the tiniest useful size; torch's generator draws it.
+    """Write a Stable Diffusion 1 or 2 of the smallest useful size, drawn by torch's generator.
 
     Args:
         version: 1 (epsilon) or 2 (velocity).
         tokenizer_files: from `clip_tokenizer_files`.
         vae: from `train_vae`.
         folder: the diffusers folder to write.
-        base_steps: steps that the UNet is trained on pictures of soft shapes.
+        base_steps: training steps of the UNet on pictures of soft shapes.
     """
     tokenizer = write_clip_tokenizer(tokenizer_files, folder / "tokenizer")
     pipeline = _tiny_pipeline(version, tokenizer, vae)
@@ -104,7 +104,7 @@ def _tiny_pipeline(version: int, tokenizer: "CLIPTokenizer", vae: Any) -> Any:
             num_hidden_layers=1,
             num_attention_heads=4,
             max_position_embeddings=77,
-            # Random, but with attention strong enough that the padding carries the caption too.
+            # Random, but with attention strong enough that the padding encodes the caption, too.
             initializer_factor=3.0,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -142,12 +142,12 @@ def _tiny_pipeline(version: int, tokenizer: "CLIPTokenizer", vae: Any) -> Any:
 
 
 def tiny_vae(latent_channels: int = 4, levels: int = 3, quantised: bool = True) -> Any:
-    """Return a random VAE that shrinks the side by 2 ** (levels - 1).
+    """Return a random VAE that reduces the side by a factor of 2 ** (levels - 1).
 
     Args:
         latent_channels: 4 for Stable Diffusion 1, 2 and PixArt; 16 for SD 3, Lumina 2 and FLUX.
         levels: 3 for a quarter of the side, 4 for an eighth.
-        quantised: with the 1x1 convolutions around the latents that the 16-channel ones lack.
+        quantised: with the 1x1 convolutions around the latents, which 16-channel VAEs lack.
     """
     from diffusers import AutoencoderKL
 
@@ -166,7 +166,7 @@ def tiny_vae(latent_channels: int = 4, levels: int = 3, quantised: bool = True) 
 
 
 def train_vae(pixels: Tensor, steps: int, batch: int, vae: Any = None) -> Any:
-    """Train a VAE on images float (n, 3, 64, 64) in [-1, 1]; its latents get unit deviation.
+    """Train a VAE on images float (n, 3, 64, 64) in [-1, 1]; scale its latents to unit deviation.
 
     `vae` is a random `tiny_vae`; by default that of Stable Diffusion 1.
 
@@ -206,7 +206,7 @@ def train_vae(pixels: Tensor, steps: int, batch: int, vae: Any = None) -> Any:
 
 
 def _train_base(pipeline: Any, steps: int, batch: int) -> None:
-    # Without captions: what the words mean is left to fine-tuning.
+    # Without captions: fine-tuning learns what the words mean.
     from diffusers import DDPMScheduler
 
     schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
@@ -238,7 +238,7 @@ def _train_base(pipeline: Any, steps: int, batch: int) -> None:
 
 
 def soft_shapes(n: int) -> Tensor:
-    """Draw n grey pictures of soft ellipses and clouds, float (n, 3, 64, 64) in [-1, 1]."""
+    """Draw n gray pictures of soft ellipses and clouds, float (n, 3, 64, 64) in [-1, 1]."""
     clouds = torch.randn(n, 1, 8, 8)
     canvas = 0.5 * functional.interpolate(
         clouds, size=(PIXELS, PIXELS), mode="bicubic", align_corners=False
@@ -255,9 +255,9 @@ def soft_shapes(n: int) -> Tensor:
 def clip_tokenizer_files(captions: Sequence[str], merges: int) -> dict[str, str]:
     """Return vocab.json and merges.txt of a byte-pair encoding made from the captions.
 
-    Ties between equally frequent pairs go to the alphabetically first, and ids are given in a
-    fixed order (bytes, bytes that end a word, merges, the two special tokens), so that the same
-    captions always give the same files; the trainers of `tokenizers` do not promise that.
+    Ties between equally frequent pairs go to the alphabetically first, and ids have a fixed order
+    (bytes, bytes that end a word, merges, the two special tokens). So the same captions always give
+    the same files, which the trainers of `tokenizers` do not guarantee.
     """
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer

@@ -1,10 +1,10 @@
 """The embedded world's encoders: tiny networks in the published layouts, trained for seconds.
 
-Same files, keys and loading code as the published checkpoints; widths, depths and image sizes are
-small (sizes stand in the `preprocessor_config.json` beside the weights). They learn just enough
-that every metric moves as it should: RAD-DINO's stand-in tells findings, blur and noise; BioViL-T's
-aligns radiographs with captions by their findings; the re-identification network tells patients
-apart; the classifier's initialisation has seen radiographs, and no label of theirs.
+They have the files, keys and loading code of the published checkpoints, but small widths, depths
+and image sizes (given in the `preprocessor_config.json` beside the weights). They learn just enough
+that every metric behaves as it should. RAD-DINO's stand-in recognises findings, blur and noise.
+BioViL-T's aligns radiographs and captions by their findings. The re-identification network tells
+patients apart. The classifier's initial weights have seen radiographs, but no labels.
 """
 
 import json
@@ -39,7 +39,7 @@ BIOVIL_T: Final = "biovil-t"
 BIOVIL_T_IMAGE: Final = "biovil-t/biovil_t_image_model_proj_size_128.pt"
 REID: Final = "reid/ResNet-50_epoch11_data_handling_RPN.pth"
 RESNET: Final = "resnet50.a1_in1k/model.safetensors"
-"""Where each checkpoint lies under the folder of weights."""
+"""Paths of the checkpoints below the folder of weights."""
 
 _SIDE: Final = 64
 _WIDTH: Final = 8
@@ -61,11 +61,11 @@ def write_encoder_checkpoints(
     Args:
         images: radiographs, uint8 (n, side, side).
         captions: one per image.
-        findings: (n, 14); 1 is positive, everything else is not.
-        patients: one id per image; some must have several images.
-        out_dir: folder that gets `rad-dino/`, `biovil-t/`, `reid/` and `resnet50.a1_in1k/`.
+        findings: (n, 14); 1 is positive, all other values are not.
+        patients: one id per image; some patients must have several images.
+        out_dir: folder for `rad-dino/`, `biovil-t/`, `reid/` and `resnet50.a1_in1k/`.
         seed: of initialisation and training.
-        effort: multiplies the steps of training.
+        effort: factor of the training steps.
     """
     positive = torch.from_numpy((np.asarray(findings) == 1).astype(np.float32))
     parts: dict[str, Callable[[], None]] = {
@@ -88,7 +88,7 @@ def write_encoder_checkpoints(
 def _write_rad_dino(
     images: NDArray[np.uint8], positive: Tensor, out_dir: Path, effort: float
 ) -> None:
-    """Train a small Dinov2 to tell findings, shapes, and how an image was degraded."""
+    """Train a small Dinov2 to recognise findings, shapes, and the degradation of an image."""
     from transformers import Dinov2Config, Dinov2Model
 
     folder = out_dir / RAD_DINO
@@ -132,7 +132,7 @@ def _write_rad_dino(
 def _write_biovil_t(
     images: NDArray[np.uint8], captions: list[str], positive: Tensor, out_dir: Path, effort: float
 ) -> None:
-    """Train both towers so that images and captions with the same findings lie together."""
+    """Train both towers such that images and captions with the same findings are close."""
     from safetensors.torch import save_file
 
     folder = out_dir / BIOVIL_T
@@ -152,7 +152,7 @@ def _write_biovil_t(
     inputs = _inputs(images, transform)[:, :1]
     image = biovil_t_image.ImageModel(ResNet(_DEPTHS, _WIDTH, 1000), width=32, blocks=3)
 
-    # One linear layer reads the findings off either embedding: what makes them one space.
+    # One linear layer predicts the findings from either embedding, which aligns the two spaces.
     findings = nn.Linear(128, positive.shape[1])
     temperature = 0.1
     weight = rarity(positive)
@@ -177,7 +177,7 @@ def _write_biovil_t(
 
 
 def _write_text_files(folder: Path, captions: Sequence[str]) -> dict[str, Any]:
-    """Write vocab.txt, tokenizer_config.json and config.json as CXR-BERT has them."""
+    """Write vocab.txt, tokenizer_config.json and config.json in CXR-BERT's layout."""
     words = {word for caption in captions for word in _words(caption.lower())}
     letters = sorted({letter for word in words for letter in word} | set("0123456789.,:;-/()"))
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
@@ -244,7 +244,7 @@ def _write_reid(
     path.parent.mkdir(parents=True, exist_ok=True)
     size = {"size": {"height": _SIDE, "width": _SIDE}}
     inputs = _inputs(images, _write_sidecar(path.parent, reid.PUBLISHED, size))[:, 1:2]
-    # Gray images: the three normalised channels are straight lines of one another.
+    # The images are gray, so the three normalised channels are linear functions of one another.
     mean, std = (np.array(v, np.float32) for v in (reid.PUBLISHED.mean, reid.PUBLISHED.std))
     slope = torch.from_numpy(std[1] / std)[None, :, None, None]
     offset = torch.from_numpy((mean[1] - mean) / std)[None, :, None, None]
@@ -269,7 +269,7 @@ def _write_reid(
         owner = torch.cat([chosen, chosen])
         same = (owner[:, None] == owner[None]).float()
         losses = functional.binary_cross_entropy_with_logits(logits, same, reduction="none")
-        # Negatives count double: two patients taken for one are the costlier mistake.
+        # Negatives count double: taking two patients for one is the costlier mistake.
         loss = (losses * same).sum() / same.sum()
         loss = loss + 2 * (losses * (1 - same)).sum() / (1 - same).sum()
         loss.backward()
@@ -280,7 +280,7 @@ def _write_reid(
 
 
 def _write_resnet(images: NDArray[np.uint8], out_dir: Path, effort: float) -> None:
-    """Train on which of four ways an image was turned (Gidaris et al., 2018): no label is seen."""
+    """Train to predict an image's rotation, one of four (Gidaris et al., 2018), without labels."""
     from safetensors.torch import save_file
 
     path = out_dir / RESNET
@@ -307,8 +307,8 @@ def _degrade(x: Tensor) -> tuple[Tensor, Tensor]:
     """Change the contrast of all images a little; blur a third, add noise to another third.
 
     Returns:
-        The images, and how much blur and noise each got: (n, 2), 0 to 1. Contrast does not count:
-        real exposures differ.
+        The images, and the strength of blur and noise of each, (n, 2), in [0, 1]. Contrast is no
+        degradation, because real exposures differ.
     """
     n = len(x)
     kind, amount = torch.randint(3, (n,)), torch.rand(n)
@@ -339,14 +339,14 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
 
 
 def _inputs(images: NDArray[np.uint8], transform: ImageTransform) -> Tensor:
-    """Prepare gray images as the encoder will, float32 (n, 3, h, w)."""
+    """Preprocess gray images like the encoder, float32 (n, 3, h, w)."""
     return torch.stack([transform(Image.fromarray(image).convert("RGB")) for image in images])
 
 
 def _write_sidecar(
     folder: Path, published: ImageTransform, sizes: dict[str, Any]
 ) -> ImageTransform:
-    """Write the preprocessor_config.json of a smaller network; return what it says."""
+    """Write the preprocessor_config.json of a smaller network; return its transform."""
     config: dict[str, Any] = {
         "do_center_crop": published.crop is not None,
         "do_convert_rgb": True,

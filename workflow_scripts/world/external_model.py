@@ -1,4 +1,4 @@
-"""A stand-in for a user's own model: reads exported prompts, leaves a folder of images.
+"""A stand-in for a user's own model, which turns exported prompts into a folder of images.
 
 It reads the findings in each caption and draws them on a new patient, so it is a faithful model
 that copies nobody. Prompts of the stress set that share a seed get the same patient, as a network
@@ -61,7 +61,7 @@ def read_prompts_csv(paths: list[Path]) -> pd.DataFrame:
     """Read exported prompt sets into one table.
 
     Raises:
-        InputError: a file is missing or is no CSV, lacks a column, or a prompt_id stands twice.
+        InputError: a file is missing, not a CSV or lacks a column, or a prompt_id is repeated.
     """
     frames = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""A finding as it is drawn and described: what, where, how severe, how certain."""
+"""A finding of the world: its name, place, severity and certainty, for drawing and describing."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,7 +19,7 @@ SIDED: Final = {
     "Pneumonia": (0.4, 0.35, 0.25),
     "Pneumothorax": (0.55, 0.45, 0.0),
 }
-"""Findings that have a side, with the shares of right, left and bilateral."""
+"""Findings that have a side, with the probabilities of right, left and bilateral."""
 
 ZONED: Final = {
     "Consolidation": (0.3, 0.2, 0.5),
@@ -28,7 +28,7 @@ ZONED: Final = {
     "Lung Opacity": (0.2, 0.3, 0.5),
     "Pneumonia": (0.15, 0.3, 0.55),
 }
-"""Findings that have a zone, with the shares of upper, mid and lower."""
+"""Findings that have a zone, with the probabilities of upper, mid and lower."""
 
 DEVICES: Final = {
     "endotracheal tube": 0.26,
@@ -39,7 +39,7 @@ DEVICES: Final = {
     "sternal wires": 0.24,
     "chest tube": 0.08,
 }
-"""Support devices, with the chance of each where there are any."""
+"""Support devices, with the probability of each in a study with devices."""
 
 SIDE_NAMES: Final = ("right", "left", "bilateral")
 ZONE_NAMES: Final = ("upper", "mid", "lower")
@@ -51,10 +51,10 @@ class Finding:
 
     Attributes:
         name: one of FINDINGS, never "No Finding".
-        side: "right", "left", "bilateral" (the patient's sides), or "" where it has none.
-        zone: "upper", "mid", "lower", or "" where it has none.
-        severity: 0 to 1; captions say mild below 1/3 and severe from 2/3.
-        certain: whether the report is sure of it (label 1) or not (label -1, drawn faintly).
+        side: "right", "left" or "bilateral" (the patient's sides), or "" if it has none.
+        zone: "upper", "mid" or "lower", or "" if it has none.
+        severity: in [0, 1]; captions say mild below 1/3 and severe from 2/3 on.
+        certain: True for label 1; False for an uncertain finding (label -1), drawn faintly.
         devices: keys of DEVICES; only for Support Devices.
         seed: of its shape and place.
     """

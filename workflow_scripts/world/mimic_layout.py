@@ -1,4 +1,4 @@
-"""Writing a world in the file layouts of MIMIC-CXR-JPG 2.0.0 and LLaVA-Rad's annotations."""
+"""Writers of a world in the file layouts of MIMIC-CXR-JPG 2.0.0 and LLaVA-Rad's annotations."""
 
 import gzip
 import json
@@ -74,9 +74,9 @@ def write_tables(exposures: Sequence[Exposure], size: int, root: Path) -> None:
 
 
 def write_annotations(exposures: Sequence[Exposure], folder: Path) -> None:
-    """Write LLaVA-Rad's three JSON arrays; an image whose caption is missing has a null answer.
+    """Write LLaVA-Rad's three JSON arrays; the answer of a missing caption is null.
 
-    Some images are annotated by both methods, and have two entries.
+    Images that are annotated by both methods have two entries.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for split, name in _ANNOTATION_SPLITS.items():
@@ -98,7 +98,7 @@ def write_pictures(pictures: Iterable[tuple[str, bytes]], root: Path) -> None:
 
 
 def indication(exposure: Exposure) -> str | None:
-    """Return why a study was asked for, which says nothing of its findings."""
+    """Return a study's indication, which is independent of its findings; None for some studies."""
     draw = exposure.study.seed
     return _INDICATIONS[draw % 5] if draw % 4 else None
 

@@ -1,15 +1,16 @@
-"""Who is in the world: patients, their studies, findings with the paper's long tail, labels, split.
+"""The world's population: patients, studies, findings with the paper's long tail, labels, split.
 
-It has MIMIC's awkward shape. Few patients stay long and have most of the test set's radiographs.
-All films of a study carry its report, and a study that shows what the last one showed repeats that
-one's words. A report stands as the radiologist wrote it (rule-based, with the marks of
-de-identification), as gpt4 rewrote it, or both ways. The radiographs of another site's patients
-look otherwise and have no report.
+It reproduces awkward properties of MIMIC-CXR. A few patients have many studies and hold most of the
+test set's radiographs. All films of a study share its report, and a study with the same findings as
+the patient's last one often repeats its report. A report is available as the radiologist wrote it
+(rule-based, with marks of de-identification), as rewritten by GPT-4, or both. Radiographs of
+patients from another site look different and have no report.
 
-Each finding of each study has a latent normal variable and is present where it exceeds the
-threshold of its prevalence, so prevalences hold whatever the correlations. A patient's own part
-of the latent variable makes chronic findings last over studies; shared factors make findings
-coincide (edema with effusion, consolidation with opacity). What has no finding is No Finding.
+Each finding of each study has a latent normal variable, and the finding is present if the variable
+exceeds the threshold of its prevalence. So prevalences hold whatever the correlations. A
+patient-specific part of the latent variable makes chronic findings persist over studies. Shared
+factors make findings coincide (edema with effusion, consolidation with opacity). A study without
+findings is labelled No Finding.
 """
 
 from dataclasses import dataclass
@@ -45,8 +46,8 @@ PREVALENCE: Final = {
 }
 """Share of images positive for each finding (CheXGenBench, Table 9)."""
 
-# For each finding: loadings on general illness, congestion and infection, and the share of the
-# rest that stays with the patient.
+# For each finding: loadings on general illness, congestion and infection, and the patient-specific
+# share of the residual.
 _LOADINGS: Final = {
     "Atelectasis": (0.27, 0.25, 0.15, 0.3),
     "Cardiomegaly": (0.22, 0.45, 0.0, 0.95),
@@ -64,31 +65,31 @@ _LOADINGS: Final = {
 }
 DRAWN: Final = tuple(_LOADINGS)
 _STEADY: Final = 0.7
-"""Share of a shared factor that stays with the patient."""
+"""Patient-specific share of a shared factor."""
 
 _UNSURE: Final = 0.06
-"""Findings reported as uncertain, as a share of the certain ones."""
+"""Ratio of uncertain to certain findings."""
 
 _STUDIES: Final = (0.38, 0.31, 0.21, 0.10)
-"""Shares of patients with 1, 2, 3 and 4 studies, those who stay long apart."""
+"""Shares of patients with 1, 2, 3 and 4 studies, without long-term patients."""
 
 _LONG: Final = (5, 8)
-"""Fewest and most studies of a patient who stays long."""
+"""Fewest and most studies of a long-term patient."""
 
 _PER_LONG: Final = 20
-"""Patients among whom one stays long. All of them are tested on."""
+"""One in this many patients is a long-term patient; all of these are in the test split."""
 
 _FEW: Final = 2
-"""Studies at most of the other patients who are tested on."""
+"""Preferred largest number of studies of the other test patients."""
 
 _TESTABLE: Final = 10
-"""Positive patients from which on an AUROC is reported (downstream/classification/score.py)."""
+"""Fewest positive patients for an AUROC (downstream/classification/score.py)."""
 
 _PER_ELSEWHERE: Final = {"train": 16, "validate": 16, "test": 6}
-"""Patients of a split among whom one is of another site."""
+"""In each split, one in this many patients is from another site."""
 
 _UNCHANGED: Final = 0.7
-"""Share of the studies with the last one's findings whose report repeats its words."""
+"""Share of repeated reports among studies with the same findings as the patient's last one."""
 
 _CHRONIC: Final = ("Cardiomegaly", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",
                    "Pleural Other")  # fmt: skip
@@ -99,12 +100,16 @@ class Exposure:
     """One image of the world, before it is drawn.
 
     Attributes:
-        patient_id, study_id, image_id: 8 digits, 8 digits, and a DICOM-like id.
-        patient, study, findings: what `render` takes.
-        labels: finding to 1, 0, -1 or None, the CheXpert labels of the study.
+        patient_id: 8 digits.
+        study_id: 8 digits.
+        image_id: an id like DICOM's.
+        patient: the anatomy, for `render`.
+        study: pose and exposure, for `render`.
+        findings: the findings, for `render`.
+        labels: the study's CheXpert labels, from finding to 1, 0, -1 or None.
         split: train, validate or test.
-        annotations: the findings section by method (gpt4, rule-based), as the annotation file has
-            it: none at all for some images, and an entry with None where the section is missing.
+        annotations: (method, findings section) for each entry in the annotation file, with the
+            method gpt4 or rule-based. Some images have no entry, and some a section of None.
     """
 
     patient_id: str
@@ -119,20 +124,21 @@ class Exposure:
 
     @property
     def caption(self) -> str | None:
-        """The caption that the cohort takes: gpt4's, else the radiologist's words, else None."""
+        """The caption that the cohort uses: GPT-4's, else the radiologist's, else None."""
         return next((text for _, text in self.annotations), None)
 
 
 @dataclass(frozen=True)
 class _Report:
-    """What a study shows and says.
+    """A study's findings and report.
 
     Attributes:
-        state: of each finding of DRAWN, as bytes.
-        findings, denied: what is drawn; what the report denies.
-        view: of its frontal films.
+        state: the state of each finding of DRAWN, as bytes.
+        findings: the findings that are drawn.
+        denied: the findings that the report denies.
+        view: the view of its frontal films.
         words: seed of the wording.
-        methods: by which methods the report stands in the annotations, gpt4 first.
+        methods: the methods by which the report is annotated, gpt4 first.
     """
 
     state: bytes
@@ -144,15 +150,15 @@ class _Report:
 
 
 def draw_labels(patients: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw studies and what is present in them.
+    """Draw the studies and their findings.
 
     Args:
-        patients: how many patients.
+        patients: number of patients.
         seed: of all draws.
 
     Returns:
-        the patient's number of each study, int (n,), and the state of each finding of DRAWN in it:
-        1 present, -1 uncertain, 0 absent, int8 (n, 13).
+        The number of each study's patient, int (n,), and the state of each finding of DRAWN: 1
+        present, -1 uncertain, 0 absent, int8 (n, 13).
     """
     rng = np.random.default_rng([seed, 40])
     counts = rng.choice([1, 2, 3, 4], patients, p=_STUDIES)
@@ -162,7 +168,7 @@ def draw_labels(patients: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     studies = len(owner)
 
     def own(columns: int) -> np.ndarray:
-        # Stratified, so that a small world has the tail in its right share, too.
+        # Stratified, so that rare findings have the right share even in a small world.
         grid = ndtri((np.arange(patients) + 0.5) / patients)
         return np.stack([rng.permutation(grid) for _ in range(columns)], 1)
 
@@ -184,9 +190,9 @@ def draw_labels(patients: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def draw_population(patients: int, seed: int) -> list[Exposure]:
     """Return every image of a world, sorted by patient, study and image.
 
-    The split is by patient: 60 % train, 20 % validate, 20 % test. About one study in eight has a
-    second frontal view and one in eight a lateral one; one frontal image in forty has no
-    annotation or an empty one, and those of another site have none.
+    The split is by patient: 60% train, 20% validate, 20% test. About one study in eight has a
+    second frontal view, and one in eight a lateral view. One frontal image in forty has no
+    annotation or an empty one, and images from another site have none.
     """
     owner, state = draw_labels(patients, seed)
     rng = np.random.default_rng([seed, 41])
@@ -236,7 +242,7 @@ def _report(
     last: _Report | None,
     draws: np.random.Generator,
 ) -> _Report:
-    """Return a study's report, or its patient's last one again where nothing has changed."""
+    """Return a study's report; it may be the patient's last one if the findings are the same."""
     if last is not None and last.state == row.tobytes() and draws.random() < _UNCHANGED:
         return last
     findings = tuple(
@@ -248,7 +254,7 @@ def _report(
     denied = [name for name in denied if draws.random() < (0.5 if findings else 0.25)]
     bedridden = any(f.name in ("Support Devices", "Edema") for f in findings)
     view = "AP" if draws.random() < (0.75 if bedridden else 0.25) else "PA"
-    # The radiologist's own words are there for every test image, gpt4's for most training images.
+    # Every test image has the radiologist's report; most training images have GPT-4's.
     both = ("gpt4", "rule-based")
     others = both[1:] if split == "test" else both[:1]
     methods = (both, both[1:], others, others)[int(draws.integers(4))]
@@ -257,7 +263,7 @@ def _report(
 
 
 def _text(report: _Report, method: str) -> str:
-    """Return a report's findings section; gpt4 leaves out the marks, and has words of its own."""
+    """Return a report's findings section; GPT-4's has another wording and no marks."""
     if method == "gpt4":
         return describe(report.findings, report.view, report.words + 1, report.denied)
     text = describe(report.findings, report.view, report.words, report.denied)
@@ -270,11 +276,11 @@ _DENIABLE: Final = ("Consolidation", "Edema", "Pleural Effusion", "Pneumonia", "
 def _split(
     owner: np.ndarray, state: np.ndarray, patients: int, rng: np.random.Generator
 ) -> list[str]:
-    """Return each patient's split; of 64 draws the one that leaves fewest findings out of a split.
+    """Return each patient's split: of 64 draws the one with the fewest findings missing in a split.
 
-    A small world would else have no patient to test a rare finding on. Among equal draws it is the
-    one with most findings that `_TESTABLE` patients are tested on. Who stays long is tested on,
-    beside patients of few studies.
+    Otherwise a small world might have no test patient with a rare finding. Among equal draws, the
+    one with the most findings of at least `_TESTABLE` test patients wins. Long-term patients and
+    patients with few studies make up the test split.
     """
     has = np.zeros((patients, len(DRAWN)), bool)
     np.logical_or.at(has, owner, state == 1)
@@ -297,7 +303,7 @@ def _split(
 
 
 def _elsewhere(owner: np.ndarray, split_of: list[str], rng: np.random.Generator) -> set[int]:
-    """Return the patients of another site: some of each split, none of those who stay long."""
+    """Return the patients of another site: some of each split, but no long-term patients."""
     studies = np.bincount(owner, minlength=len(split_of))
     chosen: set[int] = set()
     for split, one_of in _PER_ELSEWHERE.items():
@@ -307,7 +313,7 @@ def _elsewhere(owner: np.ndarray, split_of: list[str], rng: np.random.Generator)
 
 
 def _of_patient(name: str, value: int, patient_seed: int, study_seed: int) -> Finding:
-    """Return a finding; a chronic one keeps its place and shape over the patient's studies."""
+    """Return a finding; a chronic one has the same place and shape in all studies of a patient."""
     seed = patient_seed + FINDINGS.index(name) if name in _CHRONIC else study_seed
     return draw_finding(name, seed, certain=value == 1)
 

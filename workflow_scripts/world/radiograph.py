@@ -1,8 +1,8 @@
-"""From anatomy and findings to a radiograph: attenuation, exposure, grain, display.
+"""Rendering of a radiograph from anatomy and findings: attenuation, exposure, grain, display.
 
-What lies in the beam adds up to an attenuation map; the beam is exponentiated, scattered, counted
-in quanta and shown through the logarithmic window of digital radiography. Nothing here is a
-measurement of real tissue: the numbers are set so that the picture looks right.
+Everything in the beam adds to an attenuation map. The beam is attenuated exponentially, scattered,
+counted in quanta and displayed through the logarithmic window of digital radiography. The numbers
+are not measurements of real tissue; they are set such that the picture looks right.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ _ZONES: Final = {"upper": 0.24, "mid": 0.52, "lower": 0.80}
 
 @dataclass(frozen=True)
 class Radiograph:
-    """A picture and what is known of it.
+    """A rendered radiograph with its ground truth.
 
     Attributes:
-        image: uint8 (size, size); dense is bright.
+        image: uint8 (size, size); dense tissue is bright.
         clavicles: bool (2, size, size): the patient's right and left clavicle; all False in a
             lateral view.
         organs: bool (3, size, size): the patient's right and left lung, with what the heart hides
@@ -48,7 +48,7 @@ def render(
     Args:
         patient: the anatomy.
         study: the pose, view and exposure.
-        findings: what is drawn onto it; empty for a normal chest.
+        findings: the findings to draw; empty for a normal chest.
         size: side in pixels.
     """
     canvas = Canvas(size, study.shift, study.rotation, study.scale)
@@ -106,7 +106,7 @@ class _Drawing:
         heart_soft = canvas.soften(heart, 0.010)
         vessels_soft = canvas.soften(canvas.fill([self.chest.mediastinum()]), 0.012)
         centre = 1 - (1 - 0.88 * heart_soft) * (1 - 0.90 * vessels_soft)
-        # The lung is thin at its edge and thick inside; the blur stands for that profile.
+        # The lung is thinner towards its edge, which the blur models.
         depth = canvas.soften(lungs, 0.012) * (
             0.66 + 0.34 * np.clip(2 * canvas.soften(lungs, 0.085) - 1, 0, 1)
         )
@@ -265,7 +265,7 @@ class _Drawing:
     # The signs of the findings.
 
     def cover(self, share: Array) -> None:
-        """Replace a share of the lung's air, on top of what is replaced already."""
+        """Replace a share of the lung's remaining air."""
         self.opaque = 1 - (1 - self.opaque) * (1 - np.clip(share, 0, 1))
 
     def clouds(self, seed: int) -> Array:
@@ -290,12 +290,12 @@ class _Drawing:
 
 
 def _cardiomegaly(drawing: _Drawing, finding: Finding) -> None:
-    """The heart's outline is widened in `_shape`; the hila are a little fuller."""
+    """Make the hila slightly fuller; the heart's outline is widened in `_shape`."""
     drawing.vessel_gain *= 1 + 0.12 * finding.severity
 
 
 def _enlarged_cardiomediastinum(drawing: _Drawing, finding: Finding) -> None:
-    """Widen in `_shape`; nothing is added."""
+    """Add nothing here: the mediastinum is widened in `_shape`."""
 
 
 def _edema(drawing: _Drawing, finding: Finding) -> None:
@@ -447,7 +447,7 @@ def _broken_ribs(finding: Finding) -> list[tuple[int, int, float]]:
 
 
 def _fracture(drawing: _Drawing, finding: Finding) -> None:
-    """Step the ribs in `_ribs`; nothing is added."""
+    """Add nothing here: the ribs are broken in `_ribs`."""
 
 
 def _pleural_other(drawing: _Drawing, finding: Finding) -> None:
@@ -589,7 +589,7 @@ def _lateral(canvas: Canvas, patient: Patient, findings: tuple[Finding, ...]) ->
 
 
 def _expose(canvas: Canvas, attenuation: Array, study: Study) -> NDArray[np.uint8]:
-    """Turn attenuation into grey levels: scatter, quanta, logarithm, edge boost, window, frame."""
+    """Turn attenuation into gray levels: scatter, quanta, logarithm, edge boost, window, frame."""
     rng = np.random.default_rng([study.seed, 30])
     size = canvas.size
     beam = np.exp(-attenuation)

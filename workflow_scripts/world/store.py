@@ -1,10 +1,10 @@
-"""The embedded world's files, made once for all checkouts that would make the same.
+"""The cache of the embedded world's files, which checkouts with the same code share.
 
     python -m workflow_scripts.world.store world --link results/world
 
-They lie in a cache folder, `$CHEXGENBENCH_CACHE` or else `chexgenbench` in the user's own cache
-folder, by a digest of what they follow from: the code that makes them (without its comments) and
-the locked libraries. The checkout has a link to them. `make clean-cache` empties the folder.
+The cache folder is `$CHEXGENBENCH_CACHE`, or `chexgenbench` in the user's own cache folder. Its
+entries are named by a digest of the code that makes them (without comments) and the locked
+libraries. The checkout has a link to its entry. `make clean-cache` empties the folder.
 
 The world's pictures and each of its networks are kept for themselves, too (`part-*`): an edit of
 one network's code trains that one, and the others are copied.
@@ -36,25 +36,26 @@ LOCKS: Final = ("envs/core.lock.txt", "envs/cpu.txt")
 
 FOLDER: Final = "CHEXGENBENCH_CACHE"
 SCRIPTS: Final = {"world": "world.build", "systems": "world.systems"}
-"""What is kept, and the script whose code it follows from."""
+"""The kinds of entries, each with the script that makes it."""
 
 KEPT: Final = 3
-"""Of each kind, the most recently used: an edited renderer makes another 100 MB."""
+"""Entries of each kind to keep, the most recently used: each edit of the renderer adds 100 MB."""
 
 
 def cache_folder() -> Path:
-    """Return the folder that everything is kept in; it need not exist."""
+    """Return the cache folder; it need not exist."""
     given = os.environ.get(FOLDER)
     own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(given) if given else own / "chexgenbench"
 
 
 def digest_of_code(*modules: str, further: Sequence[str] = ()) -> str:
-    """Return a digest of what modules say, of the locked libraries, and of further text.
+    """Return a digest of modules, the locked libraries, and further text.
 
     Args:
-        modules: below `workflow_scripts`; what they import counts, comments and docstrings do not.
-        further: more that the result follows from.
+        modules: names below `workflow_scripts`. Their imports count; comments and docstrings do
+            not.
+        further: further texts that the result depends on.
     """
     said = [*Code(ROOT, ROOT / ".snakemake/code.json").digests(*modules), *further]
     for name in LOCKS:
@@ -64,14 +65,15 @@ def digest_of_code(*modules: str, further: Sequence[str] = ()) -> str:
 
 
 def stored(kind: str, key: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder of the cache, made now where it is not there.
+    """Return an entry of the cache, which is made if it does not exist.
 
-    Another process that wants the same waits. Older ones of the kind are removed, see `KEPT`.
+    Other processes that need the same entry wait. Older entries of the kind are removed, see
+    `KEPT`.
 
     Args:
-        kind: of folder.
-        key: digest of what it follows from.
-        make: writes it, whole or not at all.
+        kind: the kind of entry.
+        key: digest of what the entry depends on.
+        make: writes the entry, whole or not at all.
     """
     folder = cache_folder() / kind
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +83,7 @@ def stored(kind: str, key: str, make: Callable[[Path], None]) -> Path:
             log.info("%s: made once, and kept in %s", kind, path)
             make(path)
         os.utime(path)
-    # What another process is building has a hidden name.
+    # An entry that another process is still making has a hidden name.
     made = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
     others = sorted(made, key=lambda p: -p.stat().st_mtime)
     for old in others[KEPT:]:
@@ -91,10 +93,10 @@ def stored(kind: str, key: str, make: Callable[[Path], None]) -> Path:
 
 
 def link(target: Path, name: Path) -> None:
-    """Make `name` a link to a folder; a link to another one is replaced.
+    """Make `name` a link to a folder; a link to another folder is replaced.
 
     Raises:
-        InputError: there is a folder or file of that name.
+        InputError: `name` is an existing folder or file.
     """
     if name.is_symlink():
         if name.resolve() == target.resolve():
@@ -109,7 +111,7 @@ def link(target: Path, name: Path) -> None:
 
 
 def world(threads: int) -> Path:
-    """Return the folder of the embedded world, built now where it is not there."""
+    """Return the folder of the embedded world, which is built if it does not exist."""
 
     def make(path: Path) -> None:
         from workflow_scripts.world.build import PATIENTS, SEED, build_world
@@ -120,10 +122,10 @@ def world(threads: int) -> Path:
 
 
 def systems(manifest: Path) -> Path:
-    """Return the folder of the other systems' tiny checkpoints, made now where it is not there.
+    """Return the folder of the other systems' tiny checkpoints, made if it does not exist.
 
     Args:
-        manifest: of the world's cohort.
+        manifest: the manifest of the world's cohort.
     """
 
     def make(path: Path) -> None:

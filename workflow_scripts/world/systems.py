@@ -3,8 +3,8 @@
     python -m workflow_scripts.world.systems --manifest results/cohort/manifest.parquet \\
         --weights results/world/weights --out results/systems
 
-The cohort's training images train the autoencoders for some seconds, and its captions make the
-tokenizers. RadEdit's text encoder is the world's BioViL-T. The denoisers are random.
+The autoencoders train for some seconds on the cohort's training images, and the tokenizers are made
+from its captions. RadEdit's text encoder is the world's BioViL-T. The denoisers are random.
 """
 
 import argparse
@@ -32,14 +32,14 @@ def write_systems(manifest: Path, weights: Path, out: Path, seed: int, steps: in
     """Write the seven other systems' tiny checkpoints to `out`, whole or not at all.
 
     Args:
-        manifest: the cohort's.
-        weights: the world's checkpoints (`world/build.py`): Stable Diffusion's VAE is used again.
+        manifest: the cohort's manifest.
+        weights: the world's checkpoints (`world/build.py`); Stable Diffusion's VAE is reused.
         out: the folder to write.
         seed: of all weights.
         steps: training steps of each autoencoder.
 
     Raises:
-        InputError: an unusable manifest.
+        InputError: the manifest cannot be read or has no training images.
     """
     from diffusers import AutoencoderKL
 

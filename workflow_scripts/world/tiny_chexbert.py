@@ -1,7 +1,7 @@
 """The embedded world's CheXbert: a tiny BERT in the published layout that reads its captions.
 
-It learns from captions drawn for it, in which rare, uncertain and denied findings come as often as
-the others; no caption of the world's radiographs is among them.
+It learns from captions that are drawn for this purpose, in which rare, uncertain and denied
+findings are as frequent as the others. They do not include captions of the world's radiographs.
 """
 
 import json
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 CHEXBERT: Final = "chexbert/chexbert.pth"
 BERT: Final = "chexbert/bert"
-"""Where the checkpoint and the folder of its BERT lie under the folder of weights."""
+"""Paths of the checkpoint and of its BERT's folder below the folder of weights."""
 
 _CAPTIONS: Final = 3000
 _STEPS: Final = 320
@@ -43,7 +43,7 @@ _DENIABLE: Final = ("Consolidation", "Edema", "Pleural Effusion", "Pneumonia", "
 
 
 def write_chexbert(out: Path, seed: int, steps: int = _STEPS) -> None:
-    """Train and write it on one thread; deterministic for a seed.
+    """Train and write the network on one thread; deterministic for a seed.
 
     Args:
         out: folder of weights; gets `chexbert/`.
@@ -61,14 +61,14 @@ def write_chexbert(out: Path, seed: int, steps: int = _STEPS) -> None:
         _train(
             Labeller(network, load_tokenizer(bert), torch.device("cpu")), captions, classes, steps
         )
-        # As the original saves it: from a data-parallel module, with what training needed beside.
+        # Like the original: saved from a data-parallel module, with other contents of training.
         saved = {f"module.{key}": value for key, value in network.state_dict().items()}
         torch.save({"epoch": 1, "model_state_dict": saved}, out / CHEXBERT)
     log.info("%s: %.0f s", out / CHEXBERT, time.monotonic() - start)
 
 
 def draw_captions(n: int, seed: int) -> tuple[list[str], np.ndarray]:
-    """Return captions and the class of each finding in them, int64 (n, 14), as CheXbert has it."""
+    """Return captions and CheXbert's class of each finding in them, int64 (n, 14)."""
     rng = np.random.default_rng([seed, 60])
     captions, classes = [], np.zeros((n, len(HEADS)), dtype=np.int64)
     drawable = [name for name in FINDINGS if name != "No Finding"]

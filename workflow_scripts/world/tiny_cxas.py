@@ -23,13 +23,13 @@ from workflow_scripts.world.training import jitter, reproducible, training
 log = logging.getLogger(__name__)
 
 CXAS: Final = "cxas/UNet_ResNet50_default.pth"
-"""Where the checkpoint lies under the folder of weights."""
+"""Path of the checkpoint below the folder of weights."""
 
 CLASSES: Final = (31, 32, 121, 135, 136)
 """CXAS's numbers of left and right clavicle, heart, right and left lung."""
 
 SIZE: Final = 192
-"""Side of the input that it is trained for, pixels."""
+"""Side of its input, pixels."""
 
 _BITS: Final = (2, 1, 16, 4, 8)  # of the CLASSES in the masks
 _NEVER, _RARE = -12.0, -4.0  # logits
@@ -52,7 +52,7 @@ def write_cxas_checkpoint(
             lung, 8 the left, 16 the heart.
         out_dir: folder that gets `cxas/`.
         seed: of initialisation and training.
-        effort: multiplies the steps of training.
+        effort: factor of the training steps.
     """
     start = time.monotonic()
     pictures = torch.stack([prepare(Image.fromarray(image), SIZE) for image in images])[:, :1]
@@ -83,12 +83,12 @@ def _never_draw_others(network: Cxas) -> None:
 
 
 def _shrunk(masks: Tensor, size: int) -> Tensor:
-    """Return masks (n, c, h, w) as the share of each pixel that is covered, (n, c, size, size)."""
+    """Downsize masks (n, c, h, w) to the covered share of each pixel, (n, c, size, size)."""
     return functional.adaptive_avg_pool2d(masks.float(), size)
 
 
 def _coarsened(x: Tensor) -> Tensor:
-    """Give every other image half of the pixels, as small generated ones have them."""
+    """Halve the resolution of every other image, to resemble small generated images."""
     half = functional.avg_pool2d(x[::2], 2)
     x = x.clone()
     x[::2] = functional.interpolate(half, scale_factor=2, mode="nearest")

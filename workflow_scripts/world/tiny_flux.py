@@ -9,14 +9,14 @@ from workflow_scripts.world.tiny_text import clip_encoder, t5_encoder, t5_tokeni
 
 TEXT_WIDTH: Final = 32
 POOLED_WIDTH: Final = 48
-"""Not T5's, so that components that are mixed up do not fit."""
+"""Differs from T5's width, so that confused components do not fit."""
 
 
 def write_tiny_flux(captions: Sequence[str], vae: Any, folder: Path) -> None:
-    """Write a FLUX of one double and two single blocks, told its guidance as FLUX.1-dev is.
+    """Write a FLUX of one double and two single blocks with guidance embedding, like FLUX.1-dev.
 
     Args:
-        captions: what the tokenizers' vocabularies are made from.
+        captions: the texts that the tokenizers' vocabularies are made from.
         vae: from `train_vae`, 16 latent channels at an eighth of the side.
         folder: the diffusers folder to write. Torch's generator draws the weights.
     """
@@ -39,7 +39,7 @@ def write_tiny_flux(captions: Sequence[str], vae: Any, folder: Path) -> None:
     )
     pipeline: Any = FluxPipeline(
         transformer=transformer.eval(),
-        # As FLUX.1-dev's: the shift follows the number of tokens.
+        # Like FLUX.1-dev, the shift depends on the number of tokens.
         scheduler=FlowMatchEulerDiscreteScheduler(
             shift=3.0,
             use_dynamic_shifting=True,

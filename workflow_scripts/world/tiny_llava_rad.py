@@ -1,9 +1,9 @@
 """A tiny LLaVA-Rad and a tiny Vicuna of the embedded world, in the layouts of the real ones.
 
-`microsoft-llava-rad/` and `vicuna-7b-v1.5/` hold the published files, and `llava-rad/` what the
-converter makes of them. The vision tower learns the findings; the language model learns to write
-captions and to follow what it is shown (seven billion weights bring that along); a projector and an
-adapter trained on top are the released LLaVA-Rad.
+`microsoft-llava-rad/` and `vicuna-7b-v1.5/` have the published files' layout, and `llava-rad/` is
+the converter's output. The vision tower learns the findings. The language model learns to write
+captions and to use its input (a model of seven billion weights has this ability already). A
+projector and an adapter that are trained on top make up the released LLaVA-Rad.
 """
 
 import io
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 LLAVA_RAD: Final = "microsoft-llava-rad"
 VICUNA: Final = "vicuna-7b-v1.5"
 CONVERTED: Final = "llava-rad"
-"""Where they lie under the folder of weights."""
+"""Paths below the folder of weights."""
 
 _SIDE: Final = 64
 _PATCH: Final = 16
@@ -50,12 +50,12 @@ _RANK: Final = 8
 _LINEAR: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _JITTER: Final = (0.2, 3.0)  # contrast; pixels
 _SIZE_PENALTY: Final = 0.02
-_COPIES: Final = 5  # of each image, as the language model is shown it
+_COPIES: Final = 5  # augmented copies of each image for the language model
 
 
 @dataclass(frozen=True)
 class _Texts:
-    """What is known of each image in words; see `write_tiny_llava_rad`."""
+    """The texts of each image; see `write_tiny_llava_rad`."""
 
     wordings: Sequence[Sequence[str]]
     summaries: Sequence[str]
@@ -77,14 +77,14 @@ def write_tiny_llava_rad(
 
     Args:
         images: radiographs, uint8 (n, side, side).
-        wordings: of each image the same number of captions that say the same.
-        summaries: its findings in a few words.
-        indications: why it was asked for, which says nothing of its findings.
-        findings: (n, 14); 1 is positive, everything else is not.
-        out_dir: folder that gets the three folders.
+        wordings: for each image the same number of equivalent captions.
+        summaries: each image's findings in a few words.
+        indications: each image's indication, which is independent of its findings.
+        findings: (n, 14); 1 is positive, all other values are not.
+        out_dir: folder for the three folders.
         seed: of initialisation and training.
-        effort: multiplies the steps of training.
-        pieces: size of the vocabulary, 259 bytes and special pieces among them.
+        effort: factor of the training steps.
+        pieces: size of the vocabulary, including 259 bytes and special pieces.
     """
     start = time.monotonic()
     folder = out_dir / LLAVA_RAD
@@ -123,7 +123,7 @@ def _square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _trained_tower(pixels: Tensor, positive: Tensor, effort: float) -> Any:
-    """Train a Dinov2 of which each patch, before the last block, tells all findings."""
+    """Train a Dinov2 such that each patch, before the last block, predicts all findings."""
     from transformers import Dinov2Config, Dinov2Model
 
     tower = Dinov2Model(
@@ -144,7 +144,7 @@ def _trained_tower(pixels: Tensor, positive: Tensor, effort: float) -> Any:
         logits = head(patches)
         wanted = positive[batch][:, None].expand_as(logits)
         loss = functional.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight)
-        # What all images share says nothing of any: features are kept small.
+        # Features that all images share carry no information, so features are kept small.
         (loss + _SIZE_PENALTY * patches.square().mean()).backward()
     return tower.eval()
 
@@ -177,7 +177,7 @@ def _write_tower(tower: Any, folder: Path) -> None:
     }
     _write_json(folder / published.VISION_CONFIG, config)
     state = {f"module.visual.trunk.{key}": value for key, value in timm_state(tower).items()}
-    # What a checkpoint of open_clip's training has besides.
+    # The other contents of an open_clip training checkpoint.
     state["module.visual.head.proj.weight"] = torch.zeros(32, _WIDTH)
     state["module.text.transformer.embeddings.word_embeddings.weight"] = torch.zeros(8, 32)
     state["module.logit_scale"] = torch.zeros(())
@@ -186,7 +186,7 @@ def _write_tower(tower: Any, folder: Path) -> None:
 
 
 def timm_state(tower: Any) -> dict[str, Tensor]:
-    """Return a Dinov2's weights by the names of timm's VisionTransformer."""
+    """Return a Dinov2's weights with the names of timm's VisionTransformer."""
     state = {key: value.clone() for key, value in tower.state_dict().items()}
     names = {
         "embeddings.cls_token": "cls_token",
@@ -214,13 +214,13 @@ def timm_state(tower: Any) -> dict[str, Tensor]:
 
 
 def _write_tokenizer(texts: _Texts, folder: Path, pieces: int) -> None:
-    """Write `tokenizer.model`: byte-pair encoding with byte fallback, as Llama has it."""
+    """Write `tokenizer.model`: byte-pair encoding with byte fallback, like Llama's."""
     import sentencepiece
 
     written = io.BytesIO()
     captions = [caption for one in texts.wordings for caption in one]
     asked = [*map(question, texts.indications), *[OPENING] * len(texts.indications)]
-    # One thread: with several, the pieces differ from run to run.
+    # One thread, because with several the pieces differ from run to run.
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([*captions, *asked]),
         model_writer=written,
@@ -290,10 +290,10 @@ def _learn(
     effort: float,
     learning_rate: float,
 ) -> None:
-    """Train what is trainable to write each image's caption, in both forms of the prompt.
+    """Train all trainable parameters to write each image's caption, in both forms of the prompt.
 
-    While the language model itself learns, the places of the image hold the summary in words in
-    every other step: so it learns to report what it is shown, whatever it is.
+    While the language model itself is trained, the image's positions hold the summary as text in
+    every other step. So the model learns to report its input, in either form.
     """
     written = {
         form: [

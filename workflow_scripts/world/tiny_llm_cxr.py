@@ -1,8 +1,9 @@
 """A tiny LLM-CXR of the embedded world, in the layout in which the real one is published.
 
-`llmcxr_tiny/` is a GPT-NeoX folder as transformers 4.28 wrote it, `vqgan_tiny/` a project file and
-a checkpoint of taming-transformers. Given images, both parts learn them for some seconds; without,
-they are random, and only a language model held to image tokens gives an image.
+`llmcxr_tiny/` is a GPT-NeoX folder in the format of transformers 4.28, and `vqgan_tiny/` a project
+file and a checkpoint of taming-transformers. If images are given, both parts are trained on them
+for some seconds. Otherwise they are random, and only a language model that is restricted to image
+tokens gives an image.
 """
 
 import json
@@ -22,7 +23,7 @@ from workflow_scripts.finetune.families.llm_cxr import END, IMAGE, prompt_text
 from workflow_scripts.finetune.families.taming import VqganConfig, build_vqmodel, taming_key
 
 CODEBOOK: Final = 64
-LEVELS: Final = 4  # an eighth of the side
+LEVELS: Final = 4  # latents have an eighth of the side
 POSITIONS: Final = 1024
 _SPECIAL: Final = ("### Instruction:", "### Response:\n", END)
 _PAD: Final = "<|endoftext|>"
@@ -39,9 +40,9 @@ def write_tiny_llm_cxr(
     """Write `llmcxr_tiny/` and `vqgan_tiny/`; torch's generator draws all weights.
 
     Args:
-        captions: what the tokenizer's vocabulary is made from.
-        folder: what the model's `base` names; created if need be.
-        images: uint8 (n, size, size), one per caption, to be learnt; None to learn nothing.
+        captions: the texts that the tokenizer's vocabulary is made from.
+        folder: the model's `base`; created if it does not exist.
+        images: uint8 (n, size, size), one per caption, to train on; None for random weights.
         size: side of the images in pixels, a multiple of 8.
         vqgan_steps: of training the VQGAN on 4 images each.
         llm_steps: of training the language model on 8 answers each.
@@ -119,7 +120,7 @@ def _language_model(vocabulary: int) -> Any:
 
 
 def _train_vqgan(vqgan: Any, pixels: Tensor, steps: int) -> None:
-    # An autoencoder first; its latents then become the codebook, which so has no idle entries.
+    # First an autoencoder; then its latents become the codebook, which thus has no unused entries.
     vqgan.train()
     optimiser = torch.optim.Adam(vqgan.parameters(), lr=2e-3)
     progress = Progress("training the VQGAN", steps, "steps")
@@ -259,7 +260,7 @@ def _write_vqgan(vqgan: Any, config: VqganConfig, folder: Path) -> None:
         name = taming_key(key, len(config.ch_mult))
         linear = value.ndim == 2 and ".attn" in name
         state[name] = value[:, :, None, None].clone() if linear else value.clone()
-    # Of the training losses, which a checkpoint keeps and sampling drops.
+    # Weights of the training losses, which a checkpoint has and sampling drops.
     state["loss.discriminator.main.0.weight"] = torch.zeros(4, 3, 4, 4)
     state["loss.perceptual_loss.lin0.model.1.weight"] = torch.zeros(1, 4, 1, 1)
     torch.save({"state_dict": state}, folder / "tiny.ckpt")

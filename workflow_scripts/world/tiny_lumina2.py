@@ -8,7 +8,7 @@ from workflow_scripts.world.tiny_text import gemma_encoder, gemma_tokenizer
 
 TEXT_WIDTH: Final = 32
 TEXT_TOKENS: Final = 192
-"""Of the tokenizer: room for a report behind the system prompt."""
+"""Length of the tokenizer: room for a report after the system prompt."""
 
 _SYSTEM_PROMPT: Final = (
     "You are an assistant designed to generate superior images with the superior degree of "
@@ -20,7 +20,7 @@ def write_tiny_lumina2(captions: Sequence[str], vae: Any, folder: Path) -> None:
     """Write a Lumina 2 of one refiner block for the text, one for the image and three joint ones.
 
     Args:
-        captions: what the tokenizer's vocabulary is made from, besides the system prompt.
+        captions: the texts that the vocabulary is made from, besides the system prompt.
         vae: from `train_vae`, 16 latent channels at an eighth of the side.
         folder: the diffusers folder to write. Torch's generator draws the weights.
     """
@@ -30,8 +30,8 @@ def write_tiny_lumina2(captions: Sequence[str], vae: Any, folder: Path) -> None:
         Lumina2Transformer2DModel,
     )
 
-    # Word by word: Gemma's splitting lets pairs merge across words, and few captions would each end
-    # up as one token. The system prompt counts as often as the captions, to be short enough.
+    # Word by word, because Gemma's splitting lets pairs merge across words, and each of the few
+    # captions might become one token. The system prompt is repeated, so that it gets few tokens.
     texts = [*captions, *[_SYSTEM_PROMPT] * len(captions)]
     words = [f" {word}" for text in texts for word in text.split()]
     tokenizer = gemma_tokenizer(words, max_length=TEXT_TOKENS)

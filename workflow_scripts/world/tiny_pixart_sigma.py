@@ -13,7 +13,7 @@ def write_tiny_pixart_sigma(captions: Sequence[str], vae: Any, folder: Path) -> 
     """Write a PixArt-Sigma of three blocks, which also predict a variance.
 
     Args:
-        captions: what the tokenizer's vocabulary is made from.
+        captions: the texts that the tokenizer's vocabulary is made from.
         vae: from `train_vae`, 4 latent channels at an eighth of the side.
         folder: the diffusers folder to write. Torch's generator draws the weights.
     """

@@ -1,4 +1,4 @@
-"""A tiny RadEdit of the embedded world, in the three folders that the published one comes in."""
+"""A tiny RadEdit of the embedded world, in the three folders of the published one."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ def write_tiny_radedit(vae: Any, folder: Path) -> None:
 
     Args:
         vae: from `train_vae`, 4 latent channels.
-        folder: gets the two folders. Torch's generator draws the UNet, which stays random.
+        folder: where the two folders are written. Torch's generator draws the UNet's weights.
     """
     from diffusers import UNet2DConditionModel
 

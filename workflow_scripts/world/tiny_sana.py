@@ -1,7 +1,8 @@
 """A tiny Sana of the embedded world, in the layout of the published one, and its autoencoder.
 
-Sana's latents come from a deep-compression autoencoder, which gives the latent itself, not a
-distribution. The tiny one shrinks the side by 8 (the published one by 32). They work at 64 pixels.
+Sana's latents come from a deep-compression autoencoder, whose output is the latent itself, not a
+distribution. The tiny one reduces the side by a factor of 8 (the published one by 32). The networks
+work at 64 pixels.
 """
 
 from collections.abc import Sequence
@@ -18,14 +19,14 @@ from workflow_scripts.world.tiny_text import gemma_encoder, gemma_tokenizer
 LATENT_CHANNELS: Final = 8
 TEXT_WIDTH: Final = 32
 TEXT_TOKENS: Final = 128
-"""Of the tokenizer: nine in ten of the world's captions fit."""
+"""Length of the tokenizer, which fits nine in ten of the world's captions."""
 
 _LEARNING_RATE: Final = 3e-3
 _WARMUP_STEPS: Final = 20
 
 
 def tiny_dc_ae() -> Any:
-    """Return a random deep-compression autoencoder that shrinks the side by 8."""
+    """Return a random deep-compression autoencoder that reduces the side by a factor of 8."""
     from diffusers import AutoencoderDC
 
     blocks = ("ResBlock",) * 3 + ("EfficientViTBlock",)
@@ -49,11 +50,11 @@ def tiny_dc_ae() -> Any:
 
 
 def train_dc_ae(pixels: Tensor, steps: int, batch: int) -> Any:
-    """Train a `tiny_dc_ae` by the absolute error of pixels; its scaled latents get unit deviation.
+    """Train a `tiny_dc_ae` by the absolute error of pixels; scale its latents to unit deviation.
 
     Args:
         pixels: float (n, 3, 64, 64) in [-1, 1].
-        steps: of Adam.
+        steps: steps of Adam.
         batch: images per step, drawn with replacement by torch's generator.
     """
     autoencoder = tiny_dc_ae().train()
@@ -82,14 +83,14 @@ def write_tiny_sana(captions: Sequence[str], vae: Any, folder: Path) -> None:
     """Write a Sana of three blocks.
 
     Args:
-        captions: what the tokenizer's vocabulary is made from.
+        captions: the texts that the tokenizer's vocabulary is made from.
         vae: from `train_dc_ae`.
         folder: the diffusers folder to write. Torch's generator draws the weights.
     """
     from diffusers import DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
 
-    # Word by word: Gemma's splitting lets pairs merge across words, and few captions would each end
-    # up as one token.
+    # Word by word, because Gemma's splitting lets pairs merge across words, and each of the few
+    # captions might become one token.
     words = [f" {word}" for caption in captions for word in caption.split()]
     tokenizer = gemma_tokenizer(words, max_length=TEXT_TOKENS)
     channels = vae.config.latent_channels

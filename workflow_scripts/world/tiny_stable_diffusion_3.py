@@ -11,10 +11,10 @@ TEXT_WIDTH: Final = 32
 
 
 def write_tiny_stable_diffusion_3(captions: Sequence[str], vae: Any, folder: Path) -> None:
-    """Write a Stable Diffusion 3.5 of three blocks, of which the first attends twice.
+    """Write a Stable Diffusion 3.5 of three blocks, the first with dual attention.
 
     Args:
-        captions: what the tokenizers' vocabularies are made from.
+        captions: the texts that the tokenizers' vocabularies are made from.
         vae: from `train_vae`, 16 latent channels at an eighth of the side.
         folder: the diffusers folder to write. Torch's generator draws the weights.
     """

@@ -1,7 +1,7 @@
 """Tiny text encoders and tokenizers of the embedded world: CLIP, T5 and Gemma 2.
 
-Vocabularies are made from the world's captions by trainers that give the same files every time.
-The encoders are random: what a caption means is left to fine-tuning to find out.
+Vocabularies are made from the world's captions by trainers that always give the same files. The
+encoders are random, so fine-tuning must learn what a caption means.
 """
 
 import io
@@ -29,7 +29,7 @@ def t5_tokenizer(captions: Sequence[str], pieces: int = 200, max_length: int = 6
 def write_t5_tokenizer(
     captions: Sequence[str], folder: Path, pieces: int = 200, max_length: int = 64
 ) -> Any:
-    """Write a T5 tokenizer as PixArt-Sigma's was published, and return it: no tokenizer.json."""
+    """Write and return a T5 tokenizer in PixArt-Sigma's published form, without tokenizer.json."""
     from transformers import T5Tokenizer
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -54,7 +54,7 @@ def _t5_pieces(captions: Sequence[str], pieces: int) -> bytes:
     import sentencepiece
 
     written = io.BytesIO()
-    # One thread: with several, the pieces differ from run to run.
+    # One thread, because with several the pieces differ from run to run.
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(captions),
         model_writer=written,

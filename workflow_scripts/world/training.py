@@ -1,4 +1,4 @@
-"""How the world's tiny networks are trained: seeded, on one thread, for a fixed number of steps."""
+"""The training of the world's tiny networks: seeded, on one thread, for a fixed number of steps."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ def training(
     learning_rate: float,
     batch: int = _BATCH,
 ) -> Iterator[Tensor]:
-    """Yield batches of indices below n; after each, step with the gradients that were left."""
+    """Yield batches of indices below n; after each batch, step with its gradients."""
     steps = max(2, round(steps * effort))
     parameters = [p for module in modules for p in module.parameters()]
     optimiser = torch.optim.AdamW(parameters, learning_rate, weight_decay=0.02)
@@ -42,7 +42,7 @@ def training(
 
 
 def rarity(positive: Tensor) -> Tensor:
-    """Return weights of the positives: rare findings count more, at most ten times."""
+    """Return weights of positives, in [1, 10], which are larger for rare findings."""
     share = positive.mean(0)
     return ((1 - share) / share.clamp(min=1e-3)).sqrt().clamp(1, 10)
 
@@ -61,7 +61,7 @@ def jitter(x: Tensor, contrast: float, shift: float) -> Tensor:
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """A fixed number of threads and torch's own random state, both put back afterwards."""
+    """Use a fixed number of threads; restore it and torch's random state afterwards."""
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(_THREADS)
     try:
@@ -73,7 +73,7 @@ def reproducible() -> Iterator[None]:
 
 @dataclass
 class _Schedule:
-    """Learning rate over the steps: a tenth of them up, then a cosine down to a twentieth."""
+    """Learning-rate factor: warm-up over a tenth of the steps, then a cosine decay to 0.05."""
 
     steps: int
 

@@ -1,8 +1,8 @@
-"""Whether a checkout's demo is exactly as Snakemake last found it, with nothing left to do.
+"""A quick check that a checkout's demo has not changed since Snakemake last found nothing to do.
 
-Snakemake takes seconds to find that. What it looks at are files: the workflow's, the world's, the
-results, and what it noted of them. So where every one of them has the size and the times that it
-had before and after a run that found nothing to do, the next one would find nothing, either.
+Snakemake itself takes seconds for this check. It depends on files: the workflow's, the world's, the
+results, and Snakemake's own metadata. If all of them have the same sizes and times as before and
+after a run that found nothing to do, the next run would find nothing to do, either.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from typing import Final
 from workflow_scripts.common.files import write_text
 
 NOTE: Final = Path(".snakemake/demo_at_rest")
-"""Where the digest of the state is kept; it may be deleted at any time."""
+"""The file with the digest of the state; it may be deleted at any time."""
 
 LOOKED_AT: Final = (
     "Snakefile",
@@ -33,18 +33,18 @@ LOOKED_AT: Final = (
     ".snakemake/locks",
     ".snakemake/metadata",
 )
-"""Files and folders of a checkout that decide whether there is something to do."""
+"""Files and folders of a checkout that decide whether there is anything to do."""
 
-_PREFIXES: Final = ("CHEXGENBENCH_", "SNAKEMAKE_", "XDG_")  # of environment variables that do
+_PREFIXES: Final = ("CHEXGENBENCH_", "SNAKEMAKE_", "XDG_")  # environment variables that decide it
 _SKIPPED: Final = "__pycache__"
 
 
 def state() -> str:
-    """Return a digest of the names, sizes and times of all that the demo depends on and has made.
+    """Return a digest of the names, sizes and times of the demo's inputs and outputs.
 
-    Of the files in the working directory and those that links there lead to, such as the world's.
-    A file that was touched, edited (whatever its times were set to), replaced, added or removed
-    gives another digest.
+    It covers files in the working directory and those behind its links, such as the world's. The
+    digest changes if a file is touched, edited (even if its times are set back), replaced, added or
+    removed.
     """
     variables = sorted(item for item in os.environ.items() if item[0].startswith(_PREFIXES))
     digest = hashlib.sha256(json.dumps([sys.executable, sys.version, variables]).encode())
@@ -55,7 +55,7 @@ def state() -> str:
 
 
 def is_at_rest() -> bool:
-    """Whether all is as it was when Snakemake last found nothing to do."""
+    """Return whether the state is that in which Snakemake last found nothing to do."""
     try:
         return NOTE.read_text(encoding="utf-8").strip() == state()
     except (OSError, UnicodeDecodeError):
@@ -63,20 +63,20 @@ def is_at_rest() -> bool:
 
 
 def note(state: str) -> None:
-    """Keep the state in which Snakemake found nothing to do."""
+    """Store the state in which Snakemake found nothing to do."""
     write_text(NOTE, state + "\n")
 
 
 def _files(path: Path) -> Iterator[str]:
-    """Yield a line for each file at or below a path, in a fixed order; nothing where it is none."""
+    """Yield a line for each file at or below a path, in a fixed order; none if it is missing."""
     try:
         found = path.stat()
     except OSError:
-        if path.is_symlink():  # what it names may come back
+        if path.is_symlink():  # its target may reappear
             yield f"{path} leads nowhere"
         return
     if not S_ISDIR(found.st_mode):
-        # A user can set the time of a file's content, but not that of its last change (ctime).
+        # A user can set a file's modification time, but not its change time (ctime).
         yield f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
         return
     for entry in sorted(path.iterdir()):

@@ -1,15 +1,15 @@
-"""Run a command whose scripts start in a Python that has already imported the large libraries.
+"""Run a command whose Python scripts start with the large libraries already imported.
 
     python -m workflow_scripts.world.warm_python snakemake --profile profiles/demo
 
-Importing torch, diffusers and the like takes seconds, and the embedded world's jobs take no longer
-than that. While the command runs, one process imports them once and then forks for every
-`python -m workflow_scripts...` of a rule. A script sees the arguments, environment, folder and
-standard streams of whoever started it, and none of the project's own modules before it imports
-them. Where the process does not answer, `python` is plain Python.
+Importing torch, diffusers and the like takes seconds, as long as the embedded world's jobs
+themselves. While the command runs, a server process imports them once and forks for every
+`python -m workflow_scripts...` of a rule. A script gets the arguments, environment, folder and
+standard streams of its caller, and imports the project's own modules itself. If the server does not
+answer, plain Python runs the script.
 
-This file is also the `python` that rules find while the command runs, and the process that forks:
-both run it as a plain file, which therefore imports the standard library alone.
+This file also serves as the `python` that rules find while the command runs, and as the server.
+Both run it as a plain file, so it imports the standard library alone.
 """
 
 import array
@@ -35,7 +35,7 @@ from typing import Final, NoReturn, TextIO
 
 PACKAGE: Final = "workflow_scripts"
 FOLDER: Final = "CHEXGENBENCH_PYTHON"
-"""Environment variable: the folder whose `python` the rules take before any other."""
+"""The environment variable with the folder whose `python` the rules prefer to any other."""
 
 _NAME: Final = "chexgenbench-warm-python"
 _SOCKET: Final = "socket"
@@ -109,8 +109,8 @@ LIBRARIES: Final = (
     "matplotlib.backends.backend_svg",
     "jinja2",
 )
-"""What the process imports before it forks, `module` or `module:attribute` (which a library may
-import only when asked for); what is not there is left to the scripts."""
+"""What the server imports before it forks: `module`, or `module:attribute` for attributes that a
+library imports lazily. Missing modules are left to the scripts."""
 
 
 def run(command: Sequence[str]) -> int:
@@ -125,17 +125,17 @@ def run(command: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def warm_python(libraries: Sequence[str] = LIBRARIES, cold_starts: int = 3) -> Iterator[Path]:
-    """Give a folder with a `python` that starts scripts warm, as long as the context lasts.
+    """Yield a folder with a `python` that starts scripts warm while the context lasts.
 
     Args:
         libraries: see `LIBRARIES`.
-        cold_starts: so many scripts start in plain Python before libraries are imported for those
-            that follow: a run of few jobs does not pay for it.
+        cold_starts: number of scripts that start in plain Python before the server imports the
+            libraries, so that a run of few jobs does not pay for the imports.
     """
     with tempfile.TemporaryDirectory(prefix=f"{_NAME}-") as name:
         folder = Path(name)
         shim = folder / "python"
-        # -I and -S: nothing of the environment or of site-packages is looked at, which takes time.
+        # -I and -S ignore the environment and site-packages, which saves time.
         shim.write_text(
             f'#!/bin/sh\nexec "{sys.executable}" -IS "{Path(__file__).resolve()}" ask "$0" "$@"\n',
             encoding="utf-8",
@@ -164,7 +164,7 @@ def _serve_when_wanted(
     environment = os.environ | _OFFLINE | dict.fromkeys(_ONE_THREAD, "1")
     environment.pop("PYTHONPATH", None)
     words = [sys.executable, str(Path(__file__).resolve()), "serve", str(folder / _SOCKET)]
-    # It ends with this process, however that ends: nothing else holds the pipe's other end.
+    # The server ends with this process, however it ends, since only this one holds the pipe open.
     with subprocess.Popen([*words, *libraries], stdin=subprocess.PIPE, env=environment) as server:
         ended.wait()
         server.terminate()
@@ -174,10 +174,10 @@ def _serve_when_wanted(
 
 
 def serve(address: str, libraries: Sequence[str]) -> None:
-    """Import the libraries, then fork for whoever asks at a socket, until standard input ends.
+    """Import the libraries, then fork for each request at a socket, until standard input ends.
 
     Args:
-        address: of the socket to make.
+        address: path of the socket to create.
         libraries: see `LIBRARIES`.
 
     Raises:
@@ -185,10 +185,10 @@ def serve(address: str, libraries: Sequence[str]) -> None:
     """
     _import(libraries)
     gc.collect()
-    gc.freeze()  # the collector of a script leaves these pages shared
+    gc.freeze()  # keeps these pages shared with the forked scripts
     if threading.active_count() != 1:
         raise RuntimeError("an imported library has started threads")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it says when it ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends the server
     wake, woken = os.pipe()
     os.set_blocking(wake, False)
     os.set_blocking(woken, False)

@@ -1,4 +1,4 @@
-"""The metrics of the test set and of drawn ones against scikit-learn, and what is undefined."""
+"""Metrics of the test set and its bootstrap draws against scikit-learn, and undefined metrics."""
 
 import numpy as np
 import pandas as pd
@@ -17,20 +17,20 @@ from workflow_scripts.downstream.outcomes import Outcomes
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=4, max_size=30), st.integers(0, 99))
 def test_drawn_metrics_equal_those_of_the_repeated_rows(scores, seed):
-    """Ties included: an image that counts three times is three images."""
+    """It includes ties: an image of weight three equals three images."""
     generator = np.random.default_rng(seed)
     n = len(scores)
     labels = generator.integers(0, 2, (n, 1)).astype(np.float32)
     labels[:2, 0] = [0, 1]
     probabilities = np.array(scores, float)[:, None] / 6
     weights = generator.integers(1, 4, (5, n)).astype(float)
-    found = drawn(labels, probabilities, [weights[:2], weights[2:]])
+    resampled = drawn(labels, probabilities, [weights[:2], weights[2:]])
     for b in range(5):
         rows = np.repeat(np.arange(n), weights[b].astype(int))
         truth, repeated = labels[rows, 0], probabilities[rows, 0]
-        assert found["auroc"][b, 0] == pytest.approx(roc_auc_score(truth, repeated), abs=1e-12)
-        assert found["f1"][b, 0] == pytest.approx(f1_score(truth, repeated >= 0.5), abs=1e-12)
-        assert found["accuracy"][b, 0] == pytest.approx(
+        assert resampled["auroc"][b, 0] == pytest.approx(roc_auc_score(truth, repeated), abs=1e-12)
+        assert resampled["f1"][b, 0] == pytest.approx(f1_score(truth, repeated >= 0.5), abs=1e-12)
+        assert resampled["accuracy"][b, 0] == pytest.approx(
             accuracy_score(truth, repeated >= 0.5), abs=1e-12
         )
     ones = drawn(labels, probabilities, [np.ones((1, n))])
@@ -51,7 +51,7 @@ def test_images_of_few_patients_widen_the_interval():
 
 
 def delong_variance(labels, scores):
-    """DeLong's variance of the AUROC, from all pairs (DeLong et al., Biometrics 1988)."""
+    """Return DeLong's variance of the AUROC, from all pairs (DeLong et al., Biometrics 1988)."""
     positive, negative = scores[labels == 1], scores[labels == 0]
     better = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
     return better.mean(1).var(ddof=1) / len(positive) + better.mean(0).var(ddof=1) / len(negative)
@@ -79,31 +79,31 @@ def test_values_are_absent_with_their_reason_and_the_mean_is_over_the_rest():
     labels[:, 1] = 1
     probabilities = np.clip(0.3 * labels + generator.random((80, 14)) * 0.7, 0, 1)
     patients = np.arange(80).astype(str)
-    found = {
+    by_key = {
         (v.metric, v.subset): v
         for v in values(labels, patients, [arm(probabilities, patients)], None, 200, 0)
     }
-    assert len(found) == 9 * 15
-    assert found["auroc", FINDINGS[1]].reason == "no negative test image"
-    assert found["auroc", FINDINGS[2]].reason == "no positive test image"
-    assert found["auroc", "all"].value == pytest.approx(found["auroc", FINDINGS[0]].value)
-    assert found["auroc", FINDINGS[0]].interval_kind == "bootstrap 95% over test patients"
-    assert "real data alone" in found["auroc_gain", "all"].reason
+    assert len(by_key) == 9 * 15
+    assert by_key["auroc", FINDINGS[1]].reason == "no negative test image"
+    assert by_key["auroc", FINDINGS[2]].reason == "no positive test image"
+    assert by_key["auroc", "all"].value == pytest.approx(by_key["auroc", FINDINGS[0]].value)
+    assert by_key["auroc", FINDINGS[0]].interval_kind == "bootstrap 95% over test patients"
+    assert "real data alone" in by_key["auroc_gain", "all"].reason
     agree = (probabilities >= 0.5) == (labels == 1)
-    assert found["accuracy", "all"].value == pytest.approx(agree.mean())
+    assert by_key["accuracy", "all"].value == pytest.approx(agree.mean())
 
 
 def test_nothing_defined_gives_a_mean_with_a_reason():
     patients = np.arange(5).astype(str)
     runs = [arm(np.full((5, 14), 0.1), patients)]
-    found = values(np.zeros((5, 14)), patients, runs, None, 100, 0)
-    mean = next(v for v in found if (v.metric, v.subset) == ("auroc", "all"))
+    measured = values(np.zeros((5, 14)), patients, runs, None, 100, 0)
+    mean = next(v for v in measured if (v.metric, v.subset) == ("auroc", "all"))
     assert mean.value is None
     assert mean.reason == "no finding with 10 positive and 10 negative patients"
 
 
 def test_a_better_arm_gains_and_an_equal_one_gains_nothing():
-    """The same patients are drawn for both arms: what they share cancels."""
+    """The same patients are drawn for both arms, so that shared effects cancel."""
     generator = np.random.default_rng(4)
     n = 300
     patients = np.repeat(np.arange(n // 3), 3).astype(str)
@@ -112,10 +112,10 @@ def test_a_better_arm_gains_and_an_equal_one_gains_nothing():
     squash = lambda logits: 1 / (1 + np.exp(-logits))  # noqa: E731
     weak = arm(squash(labels + shared), patients)
     strong = arm(squash(1.4 * labels + shared), patients)
-    found = {(v.metric, v.subset): v for v in values(labels, patients, [strong], [weak], 500, 0)}
-    low, high = found["auroc_gain", "all"].interval
-    assert 0 < low < found["auroc_gain", "all"].value < high
-    own_low, own_high = found["auroc", "all"].interval
+    by_key = {(v.metric, v.subset): v for v in values(labels, patients, [strong], [weak], 500, 0)}
+    low, high = by_key["auroc_gain", "all"].interval
+    assert 0 < low < by_key["auroc_gain", "all"].value < high
+    own_low, own_high = by_key["auroc", "all"].interval
     assert high - low < 0.7 * (own_high - own_low)
     same = values(labels, patients, [weak], [weak], 500, 0)
     gain = next(v for v in same if (v.metric, v.subset) == ("auroc_gain", "all"))
@@ -131,21 +131,21 @@ def test_a_finding_of_few_patients_has_no_score_and_is_not_in_the_mean():
     patients = np.repeat(np.arange(30), 3).astype(str)
     probabilities = np.clip(0.3 * labels + 0.7 * generator.random((90, 14)), 0, 1)
     runs = [arm(probabilities, patients)]
-    found = {(v.metric, v.subset): v for v in values(labels, patients, runs, runs, 200, 0)}
+    by_key = {(v.metric, v.subset): v for v in values(labels, patients, runs, runs, 200, 0)}
     kept = [k for k in range(14) if k not in (2, 4)]
     for metric in ("auroc", "f1", "auroc_gain"):
         for k in (2, 4):
-            assert found[metric, FINDINGS[k]].reason == (
+            assert by_key[metric, FINDINGS[k]].reason == (
                 "9 test patient(s) with or without the finding (10 needed)"
             )
-        assert found[metric, FINDINGS[3]].value is not None
-        mean = np.mean([found[metric, FINDINGS[k]].value for k in kept])
-        assert found[metric, "all"].value == pytest.approx(mean)
-    assert found["auroc", FINDINGS[3]].interval is not None
-    assert found["accuracy", FINDINGS[2]].interval is not None
+        assert by_key[metric, FINDINGS[3]].value is not None
+        mean = np.mean([by_key[metric, FINDINGS[k]].value for k in kept])
+        assert by_key[metric, "all"].value == pytest.approx(mean)
+    assert by_key["auroc", FINDINGS[3]].interval is not None
+    assert by_key["accuracy", FINDINGS[2]].interval is not None
     # Every finding has an accuracy.
-    everything = np.mean([found["accuracy", name].value for name in FINDINGS])
-    assert found["accuracy", "all"].value == pytest.approx(everything)
+    everything = np.mean([by_key["accuracy", name].value for name in FINDINGS])
+    assert by_key["accuracy", "all"].value == pytest.approx(everything)
 
 
 def auroc_interval(rng, positive, negative):
@@ -154,8 +154,8 @@ def auroc_interval(rng, positive, negative):
     scores = rng.normal(labels[:, :1] * 1.0, size=(len(labels), 1))
     probabilities = np.repeat(1 / (1 + np.exp(-scores)), 14, axis=1)
     patients = np.arange(len(labels)).astype(str)
-    found = values(labels, patients, [arm(probabilities, patients)], None, 200, 0)
-    return next(v for v in found if (v.metric, v.subset) == ("auroc", FINDINGS[0])).interval
+    measured = values(labels, patients, [arm(probabilities, patients)], None, 200, 0)
+    return next(v for v in measured if (v.metric, v.subset) == ("auroc", FINDINGS[0])).interval
 
 
 @pytest.mark.parametrize("runs", [30, pytest.param(400, marks=pytest.mark.full)])

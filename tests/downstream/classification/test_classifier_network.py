@@ -101,7 +101,7 @@ def test_augmentation_depends_on_epoch_and_image_not_on_the_batch():
 
 
 class Pooled(nn.Module):
-    """A convolution, batch normalisation or nothing, and a linear layer."""
+    """A convolution, optional batch normalisation, and a linear layer."""
 
     def __init__(self, norm):
         super().__init__()
@@ -114,7 +114,7 @@ class Pooled(nn.Module):
 
 
 def trained(norm, tmp_path, at_once, precision="no"):
-    """The state of a network after three steps of 12 images, `at_once` at a time."""
+    """Return a network's state after three steps of 12 images, in pieces of `at_once`."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (12, 16, 16), dtype=np.uint8)
     labels = rng.integers(0, 2, (12, 14)).astype(np.float32)
@@ -144,7 +144,7 @@ def test_pieces_of_a_batch_train_as_the_whole_batch_does(tmp_path, at_once):
 
 
 def test_batch_normalisation_alone_sees_the_pieces(tmp_path):
-    """Its statistics are a piece's, and move once a piece: the docs and config.yaml say so."""
+    """Its statistics are those of a piece and are updated once per piece, as config.yaml states."""
     _, whole = trained(nn.BatchNorm2d(4), tmp_path, 12)
     _, pieces = trained(nn.BatchNorm2d(4), tmp_path, 4)
     assert (whole["body.1.num_batches_tracked"], pieces["body.1.num_batches_tracked"]) == (3, 9)

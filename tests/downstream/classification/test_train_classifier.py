@@ -1,4 +1,4 @@
-"""The script on blobs: what it learns, what it must not, kills, leaks, refusals."""
+"""The script on images of blobs: learning, killed runs, leaks and refused inputs."""
 
 import sys
 from functools import partial
@@ -80,7 +80,7 @@ def test_progress_is_removed_once_the_outputs_are_there(real_run):
 
 @pytest.mark.parametrize("shuffles", [3, pytest.param(8, marks=pytest.mark.full)])
 def test_shuffled_labels_teach_nothing(shuffles, world, tmp_path):
-    """One shuffle leaves chance correlations, of either sign; several have none on average."""
+    """A single shuffle leaves chance correlations of either sign; they average out over several."""
     rows = np.flatnonzero(world.manifest["split"] == "train")
     means = []
     for shuffle in range(shuffles):

@@ -1,4 +1,4 @@
-"""A world of three findings, each a blob in its corner, and a tiny LLaVA-Rad that knows it."""
+"""A world of three findings, each a blob in its corner, and a tiny LLaVA-Rad trained on it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ INDICATIONS = (None, "Cough.", "Fever and pain for two days, evaluate.")
 
 
 def caption(labels: tuple[int, ...], wording: int = 0) -> str:
-    """Name what is present, one sentence each, in one of two wordings."""
+    """Name the positive findings, a sentence each, in one of two wordings."""
     named = [word for word, positive in zip(WORDS, labels, strict=True) if positive]
     if not named:
         return "The lungs are clear."
@@ -114,23 +114,23 @@ class World:
 
 
 def make_world(folder: Path, effort: float, n_patients: int = 120, seed: int = 0) -> World:
-    """Make patients with two images each; every fourth is tested on, every tenth validates.
+    """Make patients with two images each; every fourth is for test, every tenth for validation.
 
-    The effort is that of the training of the network to start from.
+    `effort` scales the training of the start network.
     """
     generator = np.random.default_rng(seed)
     rows, images = [], {}
     for k in range(2 * n_patients):
         labels = tuple(int(value) for value in generator.random(3) < 0.4)
         image = images[image_id_of(k)] = blob_image(labels, generator, SIZE)
-        own = dict.fromkeys(("caption", "report"), caption(labels))
-        own["indication"] = INDICATIONS[k % 3]
+        columns = dict.fromkeys(("caption", "report"), caption(labels))
+        columns["indication"] = INDICATIONS[k % 3]
         if k // 2 % 4 == 0 and k % 3 == 0:  # a test image whose caption is a rewriting
-            own["caption"] += " All of it in other words."
+            columns["caption"] += " All of it in other words."
         if k // 2 % 10 == 1 and k // 2 % 4:
-            own["split"] = "validate"
+            columns["split"] = "validate"
         findings = dict(zip(DRAWN, labels, strict=True))
-        rows.append(write_row(folder, k, image, findings, **own))
+        rows.append(write_row(folder, k, image, findings, **columns))
     _, prompts = write_cohort(folder, rows, most=40)
     manifest = read_manifest(folder / "manifest.parquet")
     train_rows = manifest[manifest["split"] == "train"].reset_index(drop=True)
@@ -151,13 +151,13 @@ def make_world(folder: Path, effort: float, n_patients: int = 120, seed: int = 0
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The cohort with a network to start from that has hardly learnt anything."""
+    """The cohort with a barely trained start network."""
     torch.set_num_threads(1)
     return make_world(tmp_path_factory.mktemp("blobs") / "world", effort=0.01)
 
 
 @pytest.fixture(scope="session")
 def taught_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The same with a network that has learnt to see and to write, which costs many seconds."""
+    """The cohort with a well-trained start network, whose training takes many seconds."""
     torch.set_num_threads(1)
     return make_world(tmp_path_factory.mktemp("taught") / "world", effort=0.3)

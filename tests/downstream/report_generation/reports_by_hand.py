@@ -1,4 +1,4 @@
-"""Files of reports for the tests of their metrics, without a generator."""
+"""Files of handwritten reports for the tests of report metrics."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ def write_reports(
     model: str = "sana",
     seed: int = 0,
 ) -> Path:
-    """Write what a training run leaves; one patient for each report where none are given."""
+    """Write the outcomes of a training run; by default each report has a patient of its own."""
     n = len(references)
     columns = {
         "image_id": [f"i{k}" for k in range(n)],

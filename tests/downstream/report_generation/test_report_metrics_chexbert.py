@@ -1,4 +1,4 @@
-"""CheXbert: its layout, its reading of a report, and micro-F1 on hand-computed values."""
+"""CheXbert: its layout, its labels of reports, and micro-F1 compared with values by hand."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def by_hand(state: dict[str, torch.Tensor], ids: list[int]) -> list[int]:
-    """BERT and the heads written out with einsum and softmax, for one report without padding."""
+    """Compute BERT and the heads by einsum and softmax, for one report without padding."""
     weights = {key.removeprefix("module."): value for key, value in state.items()}
 
     def get(name: str) -> torch.Tensor:
@@ -105,11 +105,11 @@ REPORTS = [
 def test_labels_agree_with_the_network_written_out(files: tuple[Path, Path]):
     labeller = chexbert.load(*files, torch.device("cpu"))
     state = torch.load(files[0], weights_only=True)["model_state_dict"]
-    found = labeller.label(REPORTS, 3, "reports")
+    labels = labeller.label(REPORTS, 3, "reports")
     expected = [by_hand(state, labeller.tokens(report)) for report in REPORTS]
-    assert found.tolist() == expected
+    assert labels.tolist() == expected
     assert len({tuple(row) for row in expected}) > 1
-    assert found.tolist() == labeller.label(REPORTS, 1, "reports").tolist()  # padding is masked
+    assert labels.tolist() == labeller.label(REPORTS, 1, "reports").tolist()  # padding is masked
 
 
 def test_a_report_is_read_as_one_line_and_cut_to_the_positions(files: tuple[Path, Path]):
@@ -214,20 +214,22 @@ def test_the_heads_stand_in_the_order_of_the_published_weights():
 
 
 def test_wrong_keys_are_found_before_anything_is_loaded(files, monkeypatch):
-    """Preflight's check builds the network on the meta device; a job's loading says the same."""
+    """Preflight builds the network on the meta device; loading in a job gives the same message."""
     weights, bert = files
     chexbert.check(weights, bert)
     content = torch.load(weights, weights_only=True)
     content["model_state_dict"].pop("module.linear_heads.3.bias")
     content["model_state_dict"]["module.bert.encoder.layer.2.output.dense.bias"] = torch.zeros(3)
     torch.save(content, weights)
-    told = []
+    messages = []
     for find in (chexbert.check, lambda *paths: chexbert.load(*paths, torch.device("cpu"))):
         with pytest.raises(InputError, match=r"1 missing: linear_heads\.3\.bias") as caught:
             find(weights, bert)
-        told.append(str(caught.value))
-    assert told[0] == told[1]
-    assert "1 of another shape: bert.encoder.layer.2.output.dense.bias (3,), not (12,)" in told[0]
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert (
+        "1 of another shape: bert.encoder.layer.2.output.dense.bias (3,), not (12,)" in messages[0]
+    )
     torch.save(content["model_state_dict"], weights)
     with pytest.raises(InputError, match="no `model_state_dict`"):
         chexbert.check(weights, bert)

@@ -1,4 +1,4 @@
-"""BLEU and ROUGE-L: hand-computed, and as the libraries have them on resampled corpora."""
+"""BLEU and ROUGE-L compared with values by hand, and with the libraries on resampled corpora."""
 
 from pathlib import Path
 
@@ -69,8 +69,8 @@ def test_the_reference_itself_scores_100_and_silence_0():
 
 def test_rouge_l_by_hand():
     # The longest common subsequence is "heart is enlarged": 3 of 4 words and 3 of 5, no stemming.
-    (found,) = rouge_l(["heart is enlarged today"], ["The heart is mildly enlarged"])
-    assert found == pytest.approx(2 * (3 / 4) * (3 / 5) / (3 / 4 + 3 / 5))
+    (f1,) = rouge_l(["heart is enlarged today"], ["The heart is mildly enlarged"])
+    assert f1 == pytest.approx(2 * (3 / 4) * (3 / 5) / (3 / 4 + 3 / 5))
     assert rouge_l(["effusions"], ["effusion"])[0] == 0
 
 
@@ -149,9 +149,9 @@ def test_a_killed_scorer_continues_and_another_key_starts_anew(
     with pytest.raises(KeyboardInterrupt):
         score(4, "w")
     assert seen == list("abcd")
-    found = score(100, "w")
+    scores = score(100, "w")
     assert seen == list("abcdefg")
-    assert found.tolist() == [ord(text) / 3 for text in "abcdefg"]
+    assert scores.tolist() == [ord(text) / 3 for text in "abcdefg"]
     score(100, "other weights")
     assert len(seen) == 14
     monkeypatch.setattr(metric_reports, "own_digests", lambda module: [f"{module} edited"])

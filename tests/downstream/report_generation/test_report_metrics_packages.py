@@ -61,7 +61,7 @@ def python(*words: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    """Tiny networks, the reports of a run, and what the packages themselves say of them."""
+    """Tiny networks, the reports of a run, and the packages' own scores of them."""
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "reports.json").write_text(json.dumps([REFERENCES, GENERATED]))
     done = python(str(HERE / "tiny_scorers.py"), str(folder))
@@ -90,7 +90,7 @@ def test_radgraph_scores_are_the_packages_own(tiny: Path):
     assert scores == json.loads((tiny / "expected.json").read_text())["radgraph"]
     assert scores[2] == 1  # the reference itself
     assert 0 < scores[0] < 1
-    assert scores[1] == 0  # nothing was said
+    assert scores[1] == 0  # an empty report
 
 
 def test_ratescore_is_the_packages_own_and_an_empty_report_moves_no_other(tiny: Path):
@@ -126,7 +126,7 @@ def test_green_runs_no_code_of_its_folder(tiny: Path, tmp_path: Path):
 
 
 def test_green_refuses_any_other_file_that_asks_for_code(tmp_path: Path):
-    """What is linked to the package's folder is read with trust in its code."""
+    """The package loads the files linked into its folder with `trust_remote_code`."""
     folder, plain = tmp_path / "green", tmp_path / "plain"
     folder.mkdir()
     plain.mkdir()
@@ -137,7 +137,7 @@ def test_green_refuses_any_other_file_that_asks_for_code(tmp_path: Path):
 
 
 def test_green_reads_a_sentencepiece_model_as_llamas(tiny: Path, tmp_path: Path):
-    """A class of the folder's own gives way to Llama's, over tokenizer.model."""
+    """The folder's own tokenizer class is replaced by Llama's, which reads tokenizer.model."""
     folder, plain = shutil.copytree(tiny / "green", tmp_path / "green"), tmp_path / "plain"
     (folder / "tokenizer.json").unlink()
     write_llama_pieces(folder / "tokenizer.model")
@@ -150,8 +150,8 @@ def test_green_reads_a_sentencepiece_model_as_llamas(tiny: Path, tmp_path: Path)
     done = python("-c", PLAIN, str(plain), json.dumps(REFERENCES))
     assert done.returncode == 0, done.stderr
     original = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found == [["LlamaTokenizerFast", original.encode(text)] for text in REFERENCES]
+    tokenised = json.loads(done.stdout.splitlines()[-1])
+    assert tokenised == [["LlamaTokenizerFast", original.encode(text)] for text in REFERENCES]
     (folder / "tokenizer.model").write_bytes(b"no model")
     with pytest.raises(InputError, match="no SentencePiece model"):
         score_green.check(folder)
@@ -183,7 +183,7 @@ def write_llama_pieces(path: Path) -> None:
 
 
 def test_radgraphs_buffer_of_positions_changes_nothing(tiny: Path, tmp_path: Path):
-    """Old versions of transformers saved it with the weights; the package's refuses it."""
+    """Old versions of transformers saved it with the weights; the package's version refuses it."""
     folder = shutil.copytree(tiny / "radgraph", tmp_path / "radgraph")
     state = torch.load(folder / "weights.th", weights_only=True)
     word = next(key for key in state if key.endswith("embeddings.word_embeddings.weight"))

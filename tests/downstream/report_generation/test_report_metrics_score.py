@@ -1,4 +1,4 @@
-"""The record of an arm: corpus metrics, intervals over patients, gains, and what is refused."""
+"""The record of an arm: corpus metrics, intervals over patients, gains, and refused inputs."""
 
 from pathlib import Path
 
@@ -26,13 +26,13 @@ PATIENTS = [f"p{k // 3}" for k in range(N)]
 
 
 def noisy(share: float, seed: int) -> list[str]:
-    """The references with a share of the words lost."""
+    """Return the references with a share of their words removed."""
     rng = np.random.default_rng(seed)
     return [" ".join(w for w in text.split() if rng.random() > share) for text in REFERENCES]
 
 
 class Arms:
-    """Files of arms, made as they are asked for."""
+    """Files of arms, made on demand."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -103,7 +103,7 @@ def test_a_better_generator_gains_and_an_equal_one_does_not(arms: Arms):
     equal = arms.record([arms.run("equal", noisy(0.5, 9))], [baseline])
     for metric in ("bleu_1", "rouge_l"):
         assert equal.get(f"{metric}_gain").value == 0
-        assert equal.get(f"{metric}_gain").interval is None  # every draw is 0: no spread to tell
+        assert equal.get(f"{metric}_gain").interval is None  # every draw is 0: there is no spread
 
 
 def test_real_data_alone_and_the_released_generator_have_no_gain(arms: Arms):
@@ -115,9 +115,9 @@ def test_real_data_alone_and_the_released_generator_have_no_gain(arms: Arms):
 
 
 def test_repeats_give_a_spread_and_intervals_over_runs(arms: Arms):
-    own = [arms.run(f"r{k}", noisy(0.1 * (k + 1), k), seed=k) for k in range(3)]
-    record = arms.record(own, [real(arms, f"b{k}", 0.4 + 0.1 * k, seed=k) for k in range(2)])
-    points = [arms.record([path]).get("rouge_l").value for path in own]
+    augmented = [arms.run(f"r{k}", noisy(0.1 * (k + 1), k), seed=k) for k in range(3)]
+    record = arms.record(augmented, [real(arms, f"b{k}", 0.4 + 0.1 * k, seed=k) for k in range(2)])
+    points = [arms.record([path]).get("rouge_l").value for path in augmented]
     assert record.get("rouge_l").value == pytest.approx(np.mean(points))
     assert record.get("rouge_l_sd").value == pytest.approx(np.std(points, ddof=1))
     assert record.get("rouge_l_sd").n == 3

@@ -1,4 +1,4 @@
-"""Published files, converted: the same numbers as a ViT, a LoRA and a LLaVA written out by hand."""
+"""Converted published files against a ViT, a LoRA and a LLaVA that are written out by hand."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def draw(generator: np.random.Generator, *shape: int, scale: float = 0.2) -> Ten
 
 
 def timm_trunk(generator: np.random.Generator, scales: bool = True) -> dict[str, Tensor]:
-    """Random weights by the names of timm's VisionTransformer."""
+    """Return random weights with the names of timm's VisionTransformer."""
     state = {
         "cls_token": draw(generator, 1, 1, WIDTH),
         "pos_embed": draw(generator, 1, 1 + (SIDE // PATCH) ** 2, WIDTH),
@@ -63,7 +63,7 @@ def timm_trunk(generator: np.random.Generator, scales: bool = True) -> dict[str,
 
 
 def vit_blocks(state: dict[str, Tensor], images: Tensor, blocks: int) -> Tensor:
-    """Run a timm ViT up to a block, written out; (n, 1 + patches, width)."""
+    """Run the first `blocks` blocks of a timm ViT, written out; (n, 1 + patches, width)."""
     stride = {"stride": PATCH}
     x = functional.conv2d(
         images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], **stride
@@ -171,7 +171,7 @@ class Files:
         torch.save(content, self.published / name)
 
     def logits(self, ids: Tensor, images: Tensor, released: bool) -> Tensor:
-        """Run the LLaVA that the files make, by hand: features, projector, LoRA, embeddings."""
+        """Run the LLaVA of these files, written out: features, projector, LoRA, embeddings."""
         llama = LlamaForCausalLM(self.llama.config).eval()
         state = {key: value.clone() for key, value in self.llama.state_dict().items()}
         if released:
@@ -216,7 +216,7 @@ def converted(files, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def fresh(tmp_path) -> Files:
-    """Files of their own, to be damaged."""
+    """New files that a test may damage."""
     return Files(tmp_path / "damaged")
 
 
@@ -240,7 +240,7 @@ def test_the_converted_network_computes_what_the_files_say(files, converted, nam
     by_hand = vit_blocks(files.trunk, images, DEPTH - 1)
     torch.testing.assert_close(features, by_hand, rtol=1e-4, atol=1e-5)
     last = vit_blocks(files.trunk, images, DEPTH)
-    assert (features - last).abs().max() > 0.1  # the block matters
+    assert (features - last).abs().max() > 0.1  # the choice of block matters
 
 
 def test_transformers_alone_reads_the_folders(converted):
@@ -262,9 +262,9 @@ def test_the_tokenizer_cuts_words_as_sentencepiece_does(files, text):
 
 
 def test_preprocessing_is_open_clips_unless_the_json_says_otherwise(fresh, converted, tmp_path):
-    found = transform(converted / "base")
-    assert (found.size, found.crop) == (SIDE, (SIDE, SIDE))
-    assert (found.mean, found.std, found.resample) == (
+    processor = transform(converted / "base")
+    assert (processor.size, processor.crop) == (SIDE, (SIDE, SIDE))
+    assert (processor.mean, processor.std, processor.resample) == (
         PUBLISHED.mean,
         PUBLISHED.std,
         PUBLISHED.resample,
@@ -304,7 +304,7 @@ def test_a_tower_without_layer_scale_and_torch_shards_convert_too(fresh, tmp_pat
 
 
 def spoil(files: Files, fault: str) -> str:
-    """Damage the files; return what the error must name."""
+    """Damage the files; return the words that the error must contain."""
     if fault == "lost tower key":
         del files.trunk["blocks.1.mlp.fc1.bias"]
         named = "encoder.layer.1.mlp.fc1.bias"

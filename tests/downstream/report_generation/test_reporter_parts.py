@@ -1,4 +1,4 @@
-"""Prompts, the queue of images, the rate, what each stage trains and what its loss counts."""
+"""Prompts, the queue of images, the learning rate, and each stage's parameters and loss."""
 
 import threading
 import time
@@ -95,7 +95,7 @@ def task_of(start, tokens, items, form="v1"):
 
 
 def asked_of(tokens, form="v1"):
-    """Return each prompt as text, the image as one placeholder, and its ids behind the image."""
+    """Return each prompt's text, with the image as a placeholder, and its ids after the image."""
     prompts = [list(ids) for ids in tokens.prompts(INDICATIONS, form).of(range(3))]
     ends = [len(ids) - ids[::-1].index(tokens.image_token) for ids in prompts]
     after = [ids[end:] for ids, end in zip(prompts, ends, strict=True)]
@@ -123,9 +123,9 @@ def test_each_image_is_asked_with_its_own_indication_in_vicunas_conversation(tok
     assert written.prompts.n_with_indication == 2
     assert written.prompts.n_indications_cut == written.n_cut == 0
     prompts = tokens.prompts(INDICATIONS, "v1").of(range(3))
-    for ids, own in zip(written.prompts.of(range(3)), prompts, strict=True):
+    for ids, expected in zip(written.prompts.of(range(3)), prompts, strict=True):
         assert ids[0] == tokens.tokenizer.bos_token_id
-        assert ids.tolist() == own.tolist()
+        assert ids.tolist() == expected.tolist()
     for report, answer, end, ids in zip(REPORTS, written.answers, ends, after, strict=True):
         assert answer[-1] == tokens.eos
         assert tokens.read(answer.tolist()) == report
@@ -167,7 +167,7 @@ def test_what_exceeds_the_length_is_cut_and_counted(tokens):
     room=st.integers(1, 200),
 )
 def test_an_indication_never_takes_the_answers_room(tokens, indication, room):
-    """It keeps its first words, as many as fit, and the answer keeps most of the room."""
+    """The indication is cut to its first words that fit; the answer keeps most of the length."""
     plain = len(tokens.prompts([None], "v1").of([0])[0])
     tokenizer = ReportTokenizer(tokens.tokenizer, tokens.image_token, 16, plain + room)
     prompts = tokenizer.prompts([indication], "v1")
@@ -208,7 +208,7 @@ def test_a_text_with_the_images_placeholder_is_refused(tokens):
 
 
 class Counted(Squares):
-    """Squares that note what was decoded, and in which thread."""
+    """Squares that record which images are decoded, and in which thread."""
 
     def __init__(self, n: int, memory: int = 0, seconds: float = 0.0):
         self.decoded: list[int] = []
@@ -263,11 +263,11 @@ def test_a_run_that_continues_within_an_epoch_finds_its_place():
     assert ahead.read(rows, 1)[:, 0, 0].tolist() == rows.tolist()
     assert ahead.read(order(0)[5:9], 0)[:, 0, 0].tolist() == order(0)[5:9].tolist()
     mine = training_order(20, 5, 3, 1, 2)
-    own = Ahead(squares, mine, epochs=1, threads=1, ahead=3)
+    reader = Ahead(squares, mine, epochs=1, threads=1, ahead=3)
     foreign = np.setdiff1d(np.arange(20), mine(0))[:1]
-    assert own.read(foreign, 0)[:, 0, 0].tolist() == foreign.tolist()
-    assert own.read(mine(0)[:2], 0)[:, 0, 0].tolist() == mine(0)[:2].tolist()
-    own.close()
+    assert reader.read(foreign, 0)[:, 0, 0].tolist() == foreign.tolist()
+    assert reader.read(mine(0)[:2], 0)[:, 0, 0].tolist() == mine(0)[:2].tolist()
+    reader.close()
     with pytest.raises(ValueError, match="not to come next"):
         ahead.read(np.array([order(0)[9], order(0)[3]]), 0)
     ahead.close()
@@ -333,8 +333,10 @@ def test_a_loss_is_the_mean_over_the_answers_tokens_alone(start, tokens, items):
             pixels = transform(start)(item.open())[None]
             ids = torch.from_numpy(np.concatenate([prompt, answer]))[None]
             logits = network(input_ids=ids, pixel_values=pixels).logits[0, :, : tokens.image_token]
-            own = logits[len(prompt) - 1 : -1].log_softmax(-1)
-            total -= float(own[torch.arange(len(answer)), torch.from_numpy(answer)].sum())
+            log_probabilities = logits[len(prompt) - 1 : -1].log_softmax(-1)
+            total -= float(
+                log_probabilities[torch.arange(len(answer)), torch.from_numpy(answer)].sum()
+            )
             count += len(answer)
     assert together == pytest.approx(total / count, rel=1e-5)
     assert task.weight(np.arange(3)) == count
@@ -434,8 +436,8 @@ def test_the_projector_takes_the_last_block_but_one_without_the_class_token(kind
 
     def keep(name):
         def hook(module, given, returned):
-            found = returned if name == "block" else given[0]
-            seen[name] = found[0] if isinstance(found, tuple) else found
+            output = returned if name == "block" else given[0]
+            seen[name] = output[0] if isinstance(output, tuple) else output
 
         return hook
 
@@ -450,7 +452,7 @@ def test_the_projector_takes_the_last_block_but_one_without_the_class_token(kind
 
 @torch.no_grad()
 def test_reports_do_not_depend_on_who_is_in_the_batch(world, tokens, tmp_path):
-    """Greedy by hand, one image at a time, against batches of prompts of three lengths."""
+    """Compare greedy decoding of one image at a time with batches of prompts of three lengths."""
     folder = world.start / "released"
     network = load_llava(folder, torch.float32).eval()
     rows = world.manifest[world.manifest["split"] == "test"].head(7)
@@ -484,7 +486,7 @@ def test_reports_do_not_depend_on_who_is_in_the_batch(world, tokens, tmp_path):
 
 @torch.no_grad()
 def test_padding_before_a_prompt_changes_no_logit(start, tokens, items):
-    """What `generate` computes of a padded row, to within rounding."""
+    """Compare the logits that `generate` computes for a padded row, to within rounding."""
     network = load_llava(start, torch.float32).eval()
     prompts = tokens.prompts(INDICATIONS, "v1").of(range(3))
     squares = np.stack([transform(start).fit(item.open().convert("L")) for item in items])

@@ -1,4 +1,4 @@
-"""Processes: stopped and continued, several at once, half precision."""
+"""Training processes: stopped and continued, several in parallel, in half precision."""
 
 import os
 import socket
@@ -52,7 +52,7 @@ def test_a_stopped_run_continues_to_the_same_bytes(world, whole_run, caplog, whe
 
 @pytest.mark.full
 def test_two_processes_train_as_one(world):
-    """Data-parallel over gloo: the same losses up to rounding, and each image described once."""
+    """Data-parallel over gloo: equal losses up to rounding, and one report per image."""
     small = {
         "real_images": 36,
         "lora_dropout": 0.0,

@@ -1,4 +1,4 @@
-"""The stratified draw: every prevalence kept, rare ones best, the same draw from the same seed."""
+"""The stratified draw: it keeps every prevalence, rare ones best, and is reproducible."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ SHARES = np.array(
 
 
 def long_tail(rows: int, seed: int) -> np.ndarray:
-    """Draw labels that come together, as findings do: a sick patient has several."""
+    """Draw correlated labels, as findings are: a sick patient has several."""
     generator = np.random.default_rng(seed)
     sickness = generator.gamma(0.7, 1 / 0.7, (rows, 1))
     return (generator.random((rows, 14)) < SHARES * sickness).astype(np.int8)

@@ -1,4 +1,4 @@
-"""The script on blobs: whether it sees the image, what it starts from, kills, leaks, refusals."""
+"""The script on images of blobs: use of the image, starts, killed runs, leaks, refused inputs."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ COMMAND = [sys.executable, "-m", "workflow_scripts.downstream.report_generation.
 
 
 def found(reports: pd.Series) -> np.ndarray:
-    """Return which findings reports name, bool (n, 3)."""
+    """Return the findings that each report names, bool (n, 3)."""
     return np.array([[word in report for word in WORDS] for report in reports])
 
 
@@ -43,7 +43,7 @@ def losses_of(run: dict) -> list[float]:
 
 
 def tokenizer_of(folder: Path) -> ReportTokenizer:
-    """Return the tokenizer of a start, as the script makes it."""
+    """Return the tokenizer of a start network, built as in the script."""
     config = read_llava_config(folder)
     image = int(config["image_token_index"])
     return ReportTokenizer(load_tokenizer(folder), image, image_tokens(config), 320)
@@ -86,7 +86,7 @@ def test_every_captioned_test_image_is_described_once_and_privately(world, real_
 # (test_reporter_parts.py).
 @pytest.mark.full
 def test_a_generator_that_sees_the_image_beats_one_that_does_not(taught_world, tmp_path):
-    """Blind twice: reports of other images, and training on reports of other images."""
+    """Two blind generators: reports of other images, and training on reports of other images."""
     world = taught_world
     outcomes = read_outcomes(world.run("real"))
     rows, losses = outcomes.rows, losses_of(outcomes.run)
@@ -113,12 +113,12 @@ def test_a_generator_that_sees_the_image_beats_one_that_does_not(taught_world, t
 
 @pytest.mark.full
 def test_a_generator_reads_the_indication(taught_world, tmp_path):
-    """No image tells anything: reports, of the test images too, follow the indication alone."""
+    """All reports, also of test images, depend on the indication and not on the image."""
     world = taught_world
     manifest = world.manifest.copy()
     captions = np.random.default_rng(0).permutation(manifest["report"])
-    told = [" ".join(w for w in WORDS if w in c) or None for c in captions]
-    manifest = manifest.assign(caption=captions, report=captions, indication=told)
+    indications = [" ".join(w for w in WORDS if w in c) or None for c in captions]
+    manifest = manifest.assign(caption=captions, report=captions, indication=indications)
     write_manifest(manifest, tmp_path / "manifest.parquet")
     rows = read_outcomes(world.run("told", manifest=tmp_path / "manifest.parquet", epochs=8)).rows
     reading = agreement(rows)
@@ -233,16 +233,16 @@ def test_long_reports_are_cut_and_the_run_says_so(world):
 def test_a_test_patient_among_the_training_images_is_refused(world):
     prompts = world.prompts["prompt_id"].tolist()
     leaked = world.manifest[world.manifest["split"] == "test"]["image_id"].iloc[0]
-    own = dict(zip(prompts, world.prompts["image_id"], strict=True))
-    shown = {p: (i, i) for p, i in own.items()} | {prompts[3]: (leaked, leaked)}
+    image_of = dict(zip(prompts, world.prompts["image_id"], strict=True))
+    shown = {p: (i, i) for p, i in image_of.items()} | {prompts[3]: (leaked, leaked)}
     shard = world.shard("leak", shown)
     with pytest.raises(InputError, match="patient"):
         world.run("leak", setting="augmented", model="leak", shards=[shard])
 
 
 def test_a_prompt_without_an_image_is_refused(world):
-    own = dict(zip(world.prompts["prompt_id"], world.prompts["image_id"], strict=True))
-    shown = {p: (i, None) for p, i in list(own.items())[1:]}
+    image_of = dict(zip(world.prompts["prompt_id"], world.prompts["image_id"], strict=True))
+    shown = {p: (i, None) for p, i in list(image_of.items())[1:]}
     with pytest.raises(InputError, match="without an image"):
         world.run("few", setting="synthetic_only", model="few", shards=[world.shard("few", shown)])
 

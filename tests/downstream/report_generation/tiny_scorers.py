@@ -1,9 +1,9 @@
-"""Tiny random RadGraph, GREEN and RaTEScore in their published layouts, and what the packages say.
+"""Make tiny random RadGraph, GREEN and RaTEScore in their published layouts, and their scores.
 
     PYTHONPATH=.venv/reports python tests/downstream/report_generation/tiny_scorers.py FOLDER
 
 writes FOLDER/{bert,radgraph,green,rate_ner,biolord}/ and, for the pairs in FOLDER/reports.json,
-FOLDER/expected.json: the packages' own scores, each called as its documentation has it.
+FOLDER/expected.json: the packages' own scores, each called as in its documentation.
 """
 
 import json
@@ -93,7 +93,7 @@ def write_green(root: Path) -> None:
 
 
 def write_radgraph(root: Path) -> None:
-    """Write an archive as it is unpacked: its settings name the BERT as a hub does."""
+    """Write the files of the unpacked archive; its settings name the BERT by its hub name."""
     folder = root / "radgraph"
     (folder / "vocabulary").mkdir(parents=True)
     bert = {"type": "pretrained_transformer_mismatched", "max_length": 512, "model_name": "hub/x"}
@@ -145,15 +145,15 @@ def write_radgraph(root: Path) -> None:
 
 
 def _radgraph(root: Path, kind, **settings):
-    """Build one of the package's classes over files whose settings name the local BERT."""
-    own = root / "cache" / "radgraph"
-    if not own.exists():
-        own.mkdir(parents=True)
+    """Build a class of the package on files whose settings name the local BERT."""
+    cache = root / "cache" / "radgraph"
+    if not cache.exists():
+        cache.mkdir(parents=True)
         text = (root / "radgraph" / "config.json").read_text()
-        (own / "config.json").write_text(text.replace("hub/x", str(root / "bert")))
+        (cache / "config.json").write_text(text.replace("hub/x", str(root / "bert")))
         for name in ("vocabulary", "weights.th"):
-            (own / name).symlink_to(root / "radgraph" / name)
-    return kind(model_type="radgraph", model_cache_dir=str(own.parent), cuda=-1, **settings)
+            (cache / name).symlink_to(root / "radgraph" / name)
+    return kind(model_type="radgraph", model_cache_dir=str(cache.parent), cuda=-1, **settings)
 
 
 def expected(root: Path) -> dict[str, list[float]]:
@@ -165,20 +165,20 @@ def expected(root: Path) -> dict[str, list[float]]:
     from radgraph import F1RadGraph
     from RaTEScore import RaTEScore
 
-    found = {}
+    scores_of = {}
     with torch.inference_mode():
         scorer = _radgraph(root, F1RadGraph, reward_level="partial")
-        found["radgraph"] = scorer(refs=references, hyps=generated)[1]
+        scores_of["radgraph"] = scorer(refs=references, hyps=generated)[1]
     judge = GREEN(model_name=str(root / "green"), cpu=True, num_gpus=1)
-    found["green"] = judge(references, generated)[2]
-    found["answer"] = [judge.compute_green(ANSWER)]
+    scores_of["green"] = judge(references, generated)[2]
+    scores_of["answer"] = [judge.compute_green(ANSWER)]
     spoken = [k for k, text in enumerate(generated) if text]
     rate = RaTEScore(str(root / "rate_ner"), str(root / "biolord"), use_gpu=False)
     scores = rate.compute_score([generated[k] for k in spoken], [references[k] for k in spoken])
-    found["ratescore"] = [0.5] * len(generated)
+    scores_of["ratescore"] = [0.5] * len(generated)
     for k, score in zip(spoken, scores, strict=True):
-        found["ratescore"][k] = score
-    return {name: [float(score) for score in scores] for name, scores in found.items()}
+        scores_of["ratescore"][k] = score
+    return {name: [float(score) for score in scores] for name, scores in scores_of.items()}
 
 
 if __name__ == "__main__":

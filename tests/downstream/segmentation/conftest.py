@@ -1,4 +1,4 @@
-"""Radiographs with one bright bar each, which is the structure to find, and how to run the task."""
+"""Radiographs with one bright bar each, the structure to segment, and ways to run the task."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ DRAW = {"images": 96, "asked_for": 96, "seed": 1, "prompts_sha256": "0"}
 
 
 def draw_bar(generator: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
-    """Return a noisy picture with a slanted bar, and the bar."""
+    """Draw a noisy image with a slanted bar; return it and the bar's mask."""
     y, x = np.mgrid[:SIZE, :SIZE]
     row, slope = generator.uniform(8, 24), generator.uniform(-0.3, 0.3)
     left, width = generator.integers(2, 8), generator.integers(16, 22)
@@ -33,7 +33,7 @@ def draw_bar(generator: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
 
 
 def bright(image: Image.Image) -> np.ndarray:
-    """Draw the pseudo-mask of a picture: a labeller that sees what is bright."""
+    """Return the pseudo-mask of an image, as a labeller by brightness."""
     smooth = image.filter(ImageFilter.BoxBlur(0.5))
     return np.asarray(smooth) > 125
 
@@ -43,7 +43,7 @@ def blurred(image: Image.Image) -> Image.Image:
 
 
 def random_cxas(depths: tuple[int, ...], classes: int) -> Cxas:
-    """Return a small network whose weights let the picture through, as training would."""
+    """Return a small network with random weights through which the image keeps its contrast."""
     torch.manual_seed(0)
     network = Cxas(depths, width=2, filters=4, classes=classes)
     for module in network.modules():
@@ -87,7 +87,7 @@ class World:
         return path
 
     def model(self, name: str, change) -> dict[str, object]:
-        """Write a model's images, each prompt's radiograph changed, and their pseudo-masks."""
+        """Write a model's images, `change` of each prompt's radiograph, and their pseudo-masks."""
         pairs = zip(self.prompts["prompt_id"], self.prompts["image_id"], strict=True)
         images = {prompt: (change(self.images[i]), i) for prompt, i in pairs}
         shard = self.folder / f"{name}.parquet"
@@ -100,7 +100,7 @@ class World:
         return {"setting": "augmented", "model": name, "shards": [shard], "masks": masks}
 
     def arguments(self, name: str, **changes: object) -> list[str]:
-        """Return the script's flags, some of them changed: see `words_of`."""
+        """Return the script's flags with the given changes, see `words_of`."""
         flags = (
             flags_for(self.folder, name)
             | {

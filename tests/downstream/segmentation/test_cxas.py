@@ -1,6 +1,6 @@
-"""The pseudo-labeller: every tensor of its file is wanted and fits, and it draws what CXAS draws.
+"""The pseudo-labeller: every tensor of its file is used, and its masks equal those of CXAS.
 
-tests/originals compares it with CXAS's own code on the published size.
+tests/originals compares it with CXAS's own code at the published size.
 """
 
 from argparse import Namespace
@@ -58,8 +58,8 @@ def test_prefixed_nested_and_plain_files_are_the_same_network(state, tmp_path):
         tmp_path / "plain.pth",
     ]
     for path in paths:
-        found = load_cxas(path).state_dict()
-        assert all(torch.equal(found[key], value) for key, value in state.items())
+        loaded = load_cxas(path).state_dict()
+        assert all(torch.equal(loaded[key], value) for key, value in state.items())
         assert check_cxas(path, CLASSES) == f"CXAS with 7 classes, {len(state)} tensors"
 
 
@@ -99,7 +99,7 @@ def test_files_that_are_no_weights_are_refused(state, tmp_path):
 
 
 def reference(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Compute all logits with functions alone, the last layer at the images' size."""
+    """Compute all logits with functional calls, the last layer at the images' size."""
 
     def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
         weight = state[f"{name}.weight"]
@@ -165,10 +165,10 @@ def test_a_mask_is_the_union_of_the_classes(state, tmp_path):
 
 def test_images_are_prepared_as_cxas_does():
     picture = np.random.default_rng(3).integers(0, 256, (45, 77, 3), dtype=np.uint8)
-    found = prepare(Image.fromarray(picture), 64)
+    prepared = prepare(Image.fromarray(picture), 64)
     rows = (np.arange(64) * 45 / 64).astype(int)
     columns = (np.arange(64) * 77 / 64).astype(int)
-    assert (found.permute(1, 2, 0).numpy() == picture[rows][:, columns]).all()
+    assert (prepared.permute(1, 2, 0).numpy() == picture[rows][:, columns]).all()
 
 
 # Conversion
@@ -185,7 +185,7 @@ class Ran:
 def test_a_training_checkpoint_is_refused_and_converted_without_its_code(
     state, higher, tmp_path, capsys
 ):
-    """Arguments, numpy objects, other layers stand beside the weights; some lie a level higher."""
+    """The file has arguments, NumPy objects and other layers, too; the names vary by one level."""
     source, target = tmp_path / "published.pth", tmp_path / "converted.safetensors"
     named = {
         f"module.{key.replace('backbone.backbone.', 'backbone.') if higher else key}": value
@@ -199,9 +199,9 @@ def test_a_training_checkpoint_is_refused_and_converted_without_its_code(
     assert convert(source, target) == ["auxiliary.weight"]
     assert "code of the file ran" not in capsys.readouterr().out
     assert check_cxas(target, CLASSES) == f"CXAS with 7 classes, {len(state)} tensors"
-    found = load_cxas(target).state_dict()
-    assert found.keys() == state.keys()
-    assert all(torch.equal(found[key], value) for key, value in state.items())
+    loaded = load_cxas(target).state_dict()
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
 
 
 def test_what_lacks_a_tensor_is_not_converted(state, tmp_path):
@@ -217,5 +217,5 @@ def test_what_lacks_a_tensor_is_not_converted(state, tmp_path):
 
 def test_a_backbone_one_level_higher_is_the_same_network(state, tmp_path):
     higher = {k.replace("backbone.backbone.", "backbone."): v for k, v in state.items()}
-    found = load_cxas(saved(higher, tmp_path / "weights.pth", prefix="")).state_dict()
-    assert all(torch.equal(found[key], value) for key, value in state.items())
+    loaded = load_cxas(saved(higher, tmp_path / "weights.pth", prefix="")).state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())

@@ -1,4 +1,4 @@
-"""Dice against hand-computed values, as a property, and on literally redrawn test sets."""
+"""Dice against values by hand, its properties, and its values on resampled test sets."""
 
 import numpy as np
 import pytest
@@ -48,11 +48,11 @@ def test_drawn_test_sets_are_the_images_repeated(seed: int):
     rng = np.random.default_rng(seed)
     counts = count(rng.random((6, 4, 4)) < 0.4, rng.random((6, 4, 4)) < 0.4)
     patients = np.array(["a", "a", "b", "c", "c", "d"])
-    found = drawn(counts, patient_draws(patients, 5, seed))
+    scores = drawn(counts, patient_draws(patients, 5, seed))
     for k, times in enumerate(np.concatenate(list(patient_draws(patients, 5, seed)))):
         rows = np.repeat(np.arange(6), times.astype(int))
-        assert found["dice"][k] == pytest.approx(dice(counts)[rows].mean())
-        assert found["dice_pooled"][k] == pytest.approx(pooled_dice(counts.of(rows)))
+        assert scores["dice"][k] == pytest.approx(dice(counts)[rows].mean())
+        assert scores["dice_pooled"][k] == pytest.approx(pooled_dice(counts.of(rows)))
 
 
 def test_masks_of_two_shapes_are_a_mistake():

@@ -1,4 +1,4 @@
-"""Which images get masks, and that a mask is what the network draws of its image."""
+"""The images that get masks, and masks equal to the network's output for their image."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .conftest import random_cxas
 
 @pytest.fixture(scope="module")
 def weights(world, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that draws half of a picture."""
+    """A network that segments half of an image."""
     path = tmp_path_factory.mktemp("weights") / "UNet_ResNet50_default.pth"
     network = random_cxas((1, 1, 1, 1), classes=6)
     picture = prepare(world.images[world.test_ids[3]].convert("RGB"), 64)[None]

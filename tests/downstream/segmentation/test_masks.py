@@ -1,4 +1,4 @@
-"""The file of masks, and masks cut as images are."""
+"""The file of masks, and masks cropped as their images are."""
 
 import numpy as np
 import pytest
@@ -39,10 +39,10 @@ def test_a_mask_is_cut_exactly_as_its_image(width: int, height: int, size: int):
 @pytest.mark.parametrize(("width", "height"), [(300, 200), (200, 300), (256, 256)])
 def test_a_mask_of_the_labellers_square_covers_the_same_place(width: int, height: int):
     squashed = as_image(blob(512, 512))  # the same ellipse, in relative places
-    found = mask_square(squashed, (width, height), 64)
+    mask = mask_square(squashed, (width, height), 64)
     expected = mask_square(as_image(blob(width, height)), (width, height), 64)
-    assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.98
-    if width != height:  # without the crop it would lie elsewhere
+    assert 2 * (mask & expected).sum() / (mask.sum() + expected.sum()) > 0.98
+    if width != height:  # without the crop the mask would be displaced
         wrong = mask_square(squashed, (512, 512), 64)
         assert 2 * (wrong & expected).sum() / (wrong.sum() + expected.sum()) < 0.95
 
@@ -81,8 +81,8 @@ def test_masks_drawn_by_hand_may_be_few_but_fit(tmp_path):
     images = [Mask(name, b"", (40, 60)) for name in "abc"]
     labels = blob(40, 60).astype(np.uint8) * 2  # the world's 1 and 2, not 255
     Image.fromarray(labels).save(tmp_path / "b.png")
-    found, squares = exact_squares(tmp_path, images, 16, 2)
-    assert found.tolist() == [False, True, False]
+    annotated, squares = exact_squares(tmp_path, images, 16, 2)
+    assert annotated.tolist() == [False, True, False]
     assert (squares[0] == mask_square(as_image(blob(40, 60)), (40, 60), 16)).all()
     Image.fromarray(labels.T).save(tmp_path / "c.png")
     with pytest.raises(InputError, match=r"60 x 40 pixels, its radiograph has 40 x 60"):

@@ -1,4 +1,4 @@
-"""Records of Dice: hand-computed values, empty masks, gains, repeats, and the labeller's own."""
+"""Records of Dice: values by hand, empty masks, gains, repeats, and Dice of the labeller."""
 
 import json
 

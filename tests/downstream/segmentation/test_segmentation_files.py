@@ -1,4 +1,4 @@
-"""Before a run: what the config may ask for, and whether the labeller and exact masks are there."""
+"""Checks before a run: the config's settings, and the files of the labeller and exact masks."""
 
 import pytest
 import torch

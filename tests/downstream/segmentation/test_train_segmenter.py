@@ -1,4 +1,4 @@
-"""The script on bars: what it learns, what it must not, kills, leaks, refusals."""
+"""The script on images of bars: learning, killed runs, leaks and refused inputs."""
 
 import os
 import sys
@@ -58,7 +58,7 @@ def test_training_copies_change_nothing_beyond_noise(world, real_run):
 
 
 def test_blurred_images_cost_dice(world):
-    """A labeller that sees brightness draws thin masks in them, and the U-Net learns those, too."""
+    """A labeller by brightness draws thin masks in blurred images, which the U-Net then learns."""
     arms = {
         "real": {},
         "copies": world.model("copies", lambda image: image),
@@ -143,7 +143,7 @@ def test_progress_of_other_code_is_not_continued(world, caplog, monkeypatch):
 
 
 def test_masks_turn_with_their_images():
-    """A mask that is its image's bright half stays that after the augmentation."""
+    """A mask of the bright half of its image still is that after the augmentation."""
     pixels = np.zeros((6, SIZE, SIZE), np.uint8)
     pixels[:, :, SIZE // 2 :] = 255
     task = SegmentationTask(
@@ -168,7 +168,7 @@ def test_masks_turn_with_their_images():
 
 
 def test_every_loss_is_a_mean_over_images():
-    """Otherwise pieces of a batch, and processes, could not be put together by their weights."""
+    """Pieces of a batch, and processes, are averaged by their numbers of images."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (5, SIZE, SIZE), dtype=np.uint8)
     masks = rng.random((5, SIZE, SIZE)) < 0.1

@@ -1,4 +1,4 @@
-"""AUROC, F1 and accuracy of a multi-label classifier, on the test set and on drawn ones."""
+"""AUROC, F1 and accuracy of a multi-label classifier, on the test set and on bootstrapped ones."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -11,28 +11,28 @@ METRICS: Final = ("auroc", "f1", "accuracy")
 
 
 def points(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
-    """Return each of METRICS per finding, float (k,); nan where `undefined` says why.
+    """Return each of METRICS per finding, float (k,) in [0, 1]; nan where it is `undefined`.
 
     Args:
         labels: (n, k), 1 or 0.
-        probabilities: (n, k) in [0, 1]; positive from THRESHOLD on.
+        probabilities: (n, k) in [0, 1]; at least THRESHOLD is a positive prediction.
     """
     n, k = labels.shape
-    found = {metric: np.full(k, np.nan) for metric in METRICS}
+    values = {metric: np.full(k, np.nan) for metric in METRICS}
     for j in range(k):
         truth, scores = labels[:, j] == 1, probabilities[:, j]
         predicted = scores >= THRESHOLD
         positives = int(truth.sum())
         if undefined("auroc", positives, n) is None:
-            found["auroc"][j] = roc_auc_score(truth, scores)
+            values["auroc"][j] = roc_auc_score(truth, scores)
         if undefined("f1", positives, n) is None:
-            found["f1"][j] = f1_score(truth, predicted, zero_division=0.0)
-        found["accuracy"][j] = accuracy_score(truth, predicted)
-    return found
+            values["f1"][j] = f1_score(truth, predicted, zero_division=0.0)
+        values["accuracy"][j] = accuracy_score(truth, predicted)
+    return values
 
 
 def undefined(metric: str, positives: int, n: int) -> str | None:
-    """Return why a metric is not defined with so many positives of n test images, or None."""
+    """Return why a metric is undefined for a number of positives among n test images, or None."""
     if metric in ("auroc", "f1") and positives == 0:
         return "no positive test image"
     if metric == "auroc" and positives == n:
@@ -43,12 +43,12 @@ def undefined(metric: str, positives: int, n: int) -> str | None:
 def drawn(
     labels: np.ndarray, probabilities: np.ndarray, weights: Iterable[np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Compute the metrics on drawn test sets.
+    """Compute the metrics on bootstrapped test sets.
 
     Args:
         labels: (n, k), 1 or 0.
         probabilities: (n, k) in [0, 1].
-        weights: how often each image counts, some draws at a time, each (draws, n).
+        weights: the number of times each image counts, in chunks of (draws, n).
 
     Returns:
         For each of METRICS a float array (draws, k); nan where it is undefined in a draw.
@@ -72,7 +72,7 @@ def weighted_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -
     """Return the AUROC, (draws,), of images that count `weights` (draws, n) times; ties half."""
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])  # of each run of ties
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])  # where ties begin
     positive = weights[:, order] * truth[order]
     negative = weights[:, order] * ~truth[order]
     positive = np.add.reduceat(positive, starts, axis=1)

@@ -18,7 +18,7 @@ from workflow_scripts.common.pixels import mirror, normalise, rotate, to_unit
 from workflow_scripts.common.resnet import resnet_for
 from workflow_scripts.common.training import random_stream
 
-_ANGLES, _FLIPS = 2, 3  # streams of random numbers beside the loop's own
+_ANGLES, _FLIPS = 2, 3  # random streams; the training loop uses 0 and 1
 
 _RUN: Final = "run"
 
@@ -27,17 +27,17 @@ class ClassificationTask:
     """Losses of the classifier over images in memory; see `training.Task`.
 
     Args:
-        pixels: uint8 (n, size, size); they lie on the device (2 GB for 40,000 at 224 pixels), so
-            that no step waits for them.
+        pixels: uint8 (n, size, size); they are kept on the device (2 GB for 40,000 at 224 pixels),
+            so that no step waits for them.
         labels: float32 (n, 14).
         training: rows to train on.
         validation: rows to validate on.
         batch_size: images at a time in validation.
-        rotation_degrees: training images are turned by up to this much, either way.
+        rotation_degrees: training images are rotated by up to this much, either way.
         flip: training images are mirrored at random (`as_published`: it moves the heart to the
             right side).
         seed: of the augmentation, which depends on (seed, epoch, image) alone.
-        device: where the network is.
+        device: the network's device.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ClassificationTask:
         )
 
     def validation_loss(self, network: nn.Module) -> float:
-        """Return the mean binary cross-entropy over the validation images, as they are."""
+        """Return the mean binary cross-entropy over the validation images, without augmentation."""
         total = 0.0
         for start in range(0, len(self.validation), self.batch_size):
             chosen = torch.from_numpy(self.validation[start : start + self.batch_size])

@@ -6,8 +6,8 @@ python -m workflow_scripts.downstream.classification.score
     --manifest results/cohort/manifest.parquet --bootstrap 1000 --seed 42
     --output results/downstream/classification/augmented/sd_v1_4.json
 
-Needs the outcomes of every training run of the arm, and of the arm of real data alone (without
-which the arm is that one). Makes the record.
+It reads the outcomes of every training run of the arm and of its baseline, real data alone. Without
+`--baseline` the arm is the baseline itself. It writes the record.
 """
 
 import argparse
@@ -35,21 +35,21 @@ from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read
 log = logging.getLogger(__name__)
 
 FEWEST_PATIENTS: Final = 10
-"""Patients with and without a finding below which it has no AUROC and no F1. In simulations the
-interval of an AUROC covered 74 to 88% of the time with five positive patients, 94.5% with ten."""
+"""Fewest patients with and without a finding for its AUROC and F1. In simulations the interval of
+an AUROC covered 74 to 88% with five positive patients, and 94.5% with ten."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     args = _arguments(argv)
-    own = read_repeats(args.outcomes)
+    arm = read_repeats(args.outcomes)
     baseline = read_repeats(args.baseline) if args.baseline else None
     if baseline is not None:
-        check_same_test(baseline[0], own[0], args.outcomes[0])
-    labels = true_labels(own[0], read_manifest(args.manifest), str(args.outcomes[0]))
+        check_same_test(baseline[0], arm[0], args.outcomes[0])
+    labels = true_labels(arm[0], read_manifest(args.manifest), str(args.outcomes[0]))
     settings = {"bootstrap": args.bootstrap, "seed": args.seed}
-    patients = own[0].rows["patient_id"].to_numpy()
-    run = own[0].run
+    patients = arm[0].rows["patient_id"].to_numpy()
+    run = arm[0].run
     details: dict[str, Any] = {
         "settings": settings,
         "threshold": THRESHOLD,
@@ -57,14 +57,14 @@ def main(argv: list[str] | None = None) -> None:
         "n_test": len(labels),
         "n_test_patients": len(set(patients)),
         "n_positive": {name: int(labels[:, k].sum()) for k, name in enumerate(FINDINGS)},
-        "runs": [outcomes.run for outcomes in own],
+        "runs": [outcomes.run for outcomes in arm],
     }
     record = Record(
         "downstream",
         run["model"],
         f"classification/{run['setting']}",
         run["protocol"],
-        values(labels, patients, own, baseline, args.bootstrap, args.seed),
+        values(labels, patients, arm, baseline, args.bootstrap, args.seed),
         details,
         provenance(settings, run["provenance"]["device"]),
     )
@@ -88,15 +88,15 @@ def values(
 ) -> list[Value]:
     """Return AUROC, F1 and accuracy per finding and, as subset `all`, their means over findings.
 
-    Each with its spread over training runs and its gain over the baseline. A finding of few
+    Each comes with its spread over training runs and its gain over the baseline. A finding with few
     patients has no AUROC and no F1. The mean is over the findings that have the metric.
 
     Args:
         labels: (n, 14), 1 or 0.
-        patients: (n,), who is shown.
+        patients: (n,) the patient of each test image.
         own: the runs of the arm.
-        baseline: the runs of real data alone; None where the arm is that one.
-        bootstrap: how many test sets are drawn.
+        baseline: the runs on real data alone; None if the arm is the baseline.
+        bootstrap: number of bootstrapped test sets.
         seed: of the draws, the same for all arms.
     """
     n = len(labels)
@@ -105,7 +105,7 @@ def values(
     if baseline is not None:
         runs_of_real = _measure(labels, patients, baseline, bootstrap, seed)
     fewest = fewest_patients(labels, patients)
-    found: list[Value] = []
+    computed: list[Value] = []
     for metric in METRICS:
         why = [
             undefined(metric, int(labels[:, k].sum()), n) or _few(metric, int(fewest[k]))
@@ -117,10 +117,10 @@ def values(
         subsets = [(name, [k], why[k]) for k, name in enumerate(FINDINGS)]
         for subset, findings, reason in [*subsets, ("all", defined, none)]:
             if reason is not None:
-                found += _without(metric, n, subset, reason)
+                computed += _without(metric, n, subset, reason)
                 continue
             alone = subset != "all" and metric != "accuracy"
-            found += values_of(
+            computed += values_of(
                 metric,
                 _of(runs, metric, findings),
                 None if runs_of_real is None else _of(runs_of_real, metric, findings),
@@ -129,14 +129,14 @@ def values(
                 subset=subset,
                 patients=int(fewest[findings[0]]) if alone else len(set(patients)),
             )
-    return found
+    return computed
 
 
 def fewest_patients(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    """Return for each finding, (k,), the patients with or without it, whoever is fewer.
+    """Return for each finding the number of patients with it or without it, if that is less, (k,).
 
-    Drawing patients anew shows how much a score depends on who is in the test set. Of a few
-    patients that says next to nothing, and an interval would be far too narrow.
+    A bootstrap over few patients says little about how a score depends on the test set, and its
+    interval would be far too narrow.
     """
     sides = [
         [len(set(patients[labels[:, k] == side])) for side in (0, 1)]
@@ -155,7 +155,7 @@ def _few(metric: str, patients: int) -> str | None:
 def _measure(
     labels: np.ndarray, patients: np.ndarray, arm: list[Outcomes], bootstrap: int, seed: int
 ) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    """Return points and draws of each run."""
+    """Return `points` and `drawn` of each run."""
     measured = []
     for outcomes in arm:
         probabilities = outcomes.rows[list(FINDINGS)].to_numpy(np.float64)
@@ -169,7 +169,7 @@ def _of(
     metric: str,
     findings: list[int],
 ) -> Measured:
-    """Return a metric's mean over findings, of each run."""
+    """Return a metric's mean over findings, for each run."""
     return Measured(
         np.array([point[metric][findings].mean() for point, _ in runs]),
         np.stack([_row_means(draws[metric][:, findings]) for _, draws in runs]),
@@ -177,7 +177,7 @@ def _of(
 
 
 def _row_means(draws: np.ndarray) -> np.ndarray:
-    """Return the mean of each row over what is defined in it; nan where nothing is."""
+    """Return the mean of the defined values of each row; nan where a row has none."""
     defined = np.isfinite(draws)
     total = np.where(defined, draws, 0).sum(axis=1)
     with np.errstate(invalid="ignore"):

@@ -5,10 +5,10 @@ synthetic ones a model's images of the same prompts, the test images all of the 
 one file: the probability of each finding for each test image; `score` makes the record of it. With
 `--network` the trained network, too, which judges generated images (faithfulness).
 
-A step takes its batch in pieces of at most `--per-device-batch-size` images and sums the gradients:
-they are those of the whole batch, but for one thing. Batch normalisation takes mean and variance
-over a piece, and its moving averages move once a piece. Only pieces as large as the batch repeat
-the unaccumulated training exactly.
+A step takes its batch in pieces of at most `--per-device-batch-size` images and sums the gradients.
+The sum equals the gradient of the whole batch, except that batch normalisation takes mean and
+variance over a piece and updates its moving averages once per piece. Only pieces as large as the
+batch repeat the unaccumulated training exactly.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     test_rows = manifest[manifest["split"] == "test"]
     images, n_real = training_images(args, settings, manifest, switches.classification_squash)
     check_disjoint(images, test_rows)
-    # Before training: a broken test image shows now, not after it.
+    # Read before training, so that a broken test image is found now.
     test = real_collection(test_rows, settings.size, switches.classification_squash, args.threads)
     if switches.classification_random_validation:
         training, validation = split_at_random(
@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
         label=f"classifier {args.setting}/{args.model}",
         per_device_batch_size=at_once,
     )
-    # Test images are seen in float32, whatever the training was in.
+    # Test images are classified in float32, whatever the precision of training.
     network = accelerator.unwrap_model(network, keep_fp32_wrapper=False)
     probabilities = predict(network, test.pixels, at_once, accelerator.device)
     if attempt is None:
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
 def training_images(
     args: argparse.Namespace, settings: ClassifierSettings, manifest: pd.DataFrame, squash: bool
 ) -> tuple[Collection, int]:
-    """Return the images of a setting, real ones first, and how many of them are real."""
+    """Return the images of a setting, real ones first, and the number of real ones."""
     prompts = read_prompts(args.prompts)
     parts: list[Collection] = []
     n_real = 0

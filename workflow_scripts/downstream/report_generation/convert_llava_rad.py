@@ -1,4 +1,4 @@
-"""Convert LLaVA-Rad's published files to transformers' layout of a LLaVA, once.
+"""Convert LLaVA-Rad's published files to transformers' layout of a LLaVA.
 
     python -m workflow_scripts.downstream.report_generation.convert_llava_rad \\
         --published weights/microsoft-llava-rad --language-model weights/vicuna-7b-v1.5 \\
@@ -20,15 +20,15 @@ output of the last block but one, without the class token and without the final 
 transformers with `vision_feature_layer: -2` and the strategy `default`.
 
 Every tensor must find its place: keys that are missing, left over or of another shape are named and
-refused. What has no place by intent is dropped by name: open_clip's text tower, logit scale and
+refused. Some tensors are dropped on purpose, by name: open_clip's text tower, logit scale and
 projection head; rotary frequencies, which follow from the config; copies of the frozen tower in
-`non_lora_trainables.bin`, which LLaVA-Rad's own loader passes over, too. Only tensors are loaded,
-never pickled objects.
+`non_lora_trainables.bin`, which LLaVA-Rad's own loader ignores, too. Only tensors are loaded, never
+pickled objects.
 
-Not verified, because the files cannot be read without an account: that they hold what LLaVA-Rad's
-code writes and reads, from which the names are taken. Preprocessing is open_clip's: the fields of
-`preprocess_cfg` in the json where it has one, else open_clip's defaults for mean, deviation and
-filter.
+The names are taken from LLaVA-Rad's code. It has not been verified that the published files hold
+what this code writes and reads, because they cannot be read without an account. Preprocessing is
+open_clip's: the fields of `preprocess_cfg` in the json if there is one, else open_clip's defaults
+for mean, standard deviation and filter.
 """
 
 import argparse
@@ -106,12 +106,12 @@ class Tower:
 
 
 def convert(published: Path, language_model: Path, output: Path) -> None:
-    """Convert; `output` appears whole or not at all.
+    """Convert the files; `output` appears whole or not at all.
 
     Args:
         published: folder of PUBLISHED_FILES.
         language_model: folder of a Llama: config.json, weights, tokenizer.json or tokenizer.model.
-        output: gets `base/` and `released/`.
+        output: folder that will hold `base/` and `released/`.
 
     Raises:
         InputError: a file is missing or damaged, or a tensor is missing, left over or misshapen.
@@ -144,8 +144,8 @@ def convert(published: Path, language_model: Path, output: Path) -> None:
 def read_tower(config_path: Path, checkpoint: Path) -> Tower:
     """Read the vision tower of an open_clip checkpoint.
 
-    Depth, width and sizes come from the shapes of the weights; the number of attention heads, which
-    has no trace in them, from timm's rule that a head is 64 wide (or `vision_cfg.head_width`).
+    Depth, width and sizes come from the shapes of the weights. The number of attention heads does
+    not show in them; it comes from `vision_cfg.head_width`, or timm's default head width of 64.
 
     Raises:
         InputError: see `convert`.
@@ -196,7 +196,7 @@ def read_tower(config_path: Path, checkpoint: Path) -> Tower:
 
 
 def read_projector(path: Path) -> dict[str, Tensor]:
-    """Read an `mlp2x_gelu` projector, by the names of transformers' module.
+    """Read an `mlp2x_gelu` projector, with the names of transformers' module.
 
     Raises:
         InputError: see `convert`.
@@ -242,12 +242,13 @@ def read_language_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """Read a Llama's tokenizer; `tokenizer.model` becomes transformers' own, and must agree.
+    """Read a Llama's tokenizer; a `tokenizer.model` is converted to transformers' format.
 
-    sentencepiece reads the pieces, their merges are found by its scores, and it says what is right.
+    sentencepiece reads the pieces, and their scores give the merges. The converted tokenizer must
+    agree with sentencepiece on sample texts.
 
     Raises:
-        InputError: there is none, or it cannot be converted.
+        InputError: there is no tokenizer, or it cannot be converted.
     """
     from transformers import AutoTokenizer, LlamaTokenizer
 
@@ -272,10 +273,10 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def merge_adapter(network: Any, config_path: Path, path: Path) -> None:
-    """Add a LoRA adapter's update, alpha / r B A, to the weights it was trained on.
+    """Add a LoRA adapter's update, (alpha / r) B A, to the weights that it was trained on.
 
     Raises:
-        InputError: see `convert`; or an adapter of another kind.
+        InputError: see `convert`; or the adapter is not a plain LoRA without biases.
     """
     config = read_json(config_path)
     rank, alpha = config.get("r"), config.get("lora_alpha")
@@ -313,7 +314,7 @@ def merge_adapter(network: Any, config_path: Path, path: Path) -> None:
 def _assemble(
     tower: Tower, text_config: Mapping[str, Any], text_state: dict[str, Tensor], vocabulary: int
 ) -> Any:
-    """Build the LLaVA; its vocabulary has one more row, zero, for the image's placeholder."""
+    """Build the LLaVA; its vocabulary has one more row, of zeros, for the image's placeholder."""
     from transformers import AutoModelForImageTextToText, Dinov2Config, LlamaConfig, LlavaConfig
     from transformers.initialization import no_init_weights
 
@@ -351,7 +352,7 @@ def _assemble(
 
 
 def _unwrapped(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the weights of a training checkpoint, without what data parallelism puts before."""
+    """Return the weights of a training checkpoint, without data parallelism's key prefix."""
     state = checkpoint.get("state_dict", checkpoint)
     return {key.removeprefix("module."): value for key, value in state.items()}
 
@@ -373,7 +374,7 @@ def _dinov2_names(trunk: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def _preprocessing(config: Mapping[str, Any], side: int, path: Path) -> dict[str, Any]:
-    """Return open_clip's evaluation transform in the fields of Hugging Face's processors."""
+    """Return open_clip's evaluation transform as fields of a Hugging Face image processor."""
     given: dict[str, Any] = {**config.get("vision_cfg", {}), **config.get("preprocess_cfg", {})}
     given = {key.removeprefix("image_"): value for key, value in given.items()}
     if given.get("resize_mode", "shortest") != "shortest":
@@ -397,7 +398,7 @@ def _preprocessing(config: Mapping[str, Any], side: int, path: Path) -> dict[str
 
 
 def _merges(original: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Return a sentencepiece BPE's vocabulary and its merges, the first to be applied first."""
+    """Return a sentencepiece BPE's vocabulary and its merges, in the order of application."""
     size = original.get_piece_size()
     pieces = [original.id_to_piece(i) for i in range(size)]
     vocabulary = {piece: i for i, piece in enumerate(pieces)}

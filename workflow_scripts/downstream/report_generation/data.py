@@ -1,4 +1,4 @@
-"""Which images with which reports a generator is trained on, validated on and tested on."""
+"""The pairs of images and reports that a generator is trained, validated and tested on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Pairs:
 
     Attributes:
         items: the images; synthetic ones with their encoded bytes (a few GB for 20,000).
-        reports: what the image is to be described by.
-        indications: why the study was asked for; None where nobody says.
-        patients: whom it shows; for a generated image, the patient of its prompt.
+        reports: the report of each image.
+        indications: the reason for each examination; None where it is not known.
+        patients: (n,) the patient that an image shows; for a generated image, its prompt's.
     """
 
     items: list[ImageItem]
@@ -44,9 +44,9 @@ def captioned(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def reported(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Return the test rows with a radiologist's own words, in the manifest's order.
+    """Return the test rows with a report in the radiologist's own words, in the manifest's order.
 
-    A rewritten caption is no reference: LLaVA-Rad's test keeps the rule-based annotations alone.
+    A rewritten caption is not a reference: LLaVA-Rad's test uses the rule-based annotations alone.
     """
     return manifest[(manifest["split"] == "test") & manifest["report"].notna()]
 
@@ -55,8 +55,8 @@ def real_pairs(rows: pd.DataFrame, column: str = "caption") -> Pairs:
     """Return radiographs with their reports.
 
     Args:
-        rows: of the manifest.
-        column: whose text is the report, `caption` or `report`.
+        rows: rows of the manifest.
+        column: the column of the reports, `caption` or `report`.
     """
     items = [ImageItem(i, p) for i, p in zip(rows["image_id"], rows["path"], strict=True)]
     return Pairs(
@@ -68,12 +68,12 @@ def real_pairs(rows: pd.DataFrame, column: str = "caption") -> Pairs:
 
 
 def drawn_real_pairs(manifest: pd.DataFrame, number: int, seed: int) -> Pairs:
-    """Return a subset of the captioned training radiographs with all 14 prevalences kept.
+    """Draw captioned training radiographs such that the prevalence of all 14 findings is kept.
 
     Args:
-        manifest: the cohort's.
-        number: how many; all, if there are no more.
-        seed: of the draw; every setting and repeat draws the same ones.
+        manifest: the cohort's manifest.
+        number: radiographs to draw; all of them if there are no more.
+        seed: of the draw, which is the same for every setting and repeat.
 
     Raises:
         InputError: no training radiograph has a caption.
@@ -87,15 +87,15 @@ def drawn_real_pairs(manifest: pd.DataFrame, number: int, seed: int) -> Pairs:
 def synthetic_pairs(
     shards: Sequence[str | Path], prompts: pd.DataFrame, manifest: pd.DataFrame
 ) -> Pairs:
-    """Return a model's images of a prompt set with the captions they were made from.
+    """Return a model's images of a prompt set with the captions that they were generated from.
 
-    An image has the indication and the patient of the radiograph whose caption was its prompt: the
-    caption reports on that study, which was asked for with that indication (the published prompts
-    come with it, as `reason`). A control's image has caption, indication and patient of the
-    radiograph that it shows.
+    An image has the indication and the patient of the radiograph whose caption was its prompt,
+    because the caption reports on the study of that indication (the published prompts include it as
+    `reason`). A control's image has caption, indication and patient of the radiograph that it
+    shows.
 
     Raises:
-        InputError: a prompt without an image, an image without a prompt, or two of one prompt.
+        InputError: a prompt has no image or two, or an image belongs to no prompt.
     """
     ids = check_complete(shards, prompts)
     items = list(read_shards(shards))
@@ -110,7 +110,7 @@ def synthetic_pairs(
 
 
 def concatenate(parts: Sequence[Pairs]) -> Pairs:
-    """Put pairs after one another."""
+    """Join sets of pairs."""
     return Pairs(
         [item for part in parts for item in part.items],
         [report for part in parts for report in part.reports],

@@ -1,4 +1,4 @@
-"""Reports of test images, greedily, in batches that a killed run need not write again."""
+"""Greedy generation of the test images' reports, in batches that a restarted run keeps."""
 
 import json
 from collections.abc import Sequence
@@ -30,34 +30,39 @@ def generate_reports(
     accelerator: Accelerator,
     threads: int,
 ) -> list[str]:
-    """Write a report for each image, the likeliest token at each step.
+    """Generate a report for each image, with the most likely token at each step.
 
-    The batches do not depend on the number of processes, which share them out.
+    The processes share the batches. The batches do not depend on the number of processes.
 
     Args:
         network: a LLaVA on the accelerator's device.
-        tokenizer: its tokens.
-        prompts: of the images.
+        tokenizer: the network's tokenizer.
+        prompts: the prompt of each image.
         squares: the images.
         batch_size: images at a time.
-        max_new_tokens: a report ends there at the latest.
-        progress: folder of the finished batches, readable by the owner alone.
-        key: digest of all that the reports depend on; batches of another key are not used.
-        accelerator: says how many processes there are.
-        threads: that decode.
+        max_new_tokens: the greatest length of a report, tokens.
+        progress: folder of the finished batches, which only its owner may read.
+        key: digest of everything that the reports depend on; batches with another key are ignored.
+        accelerator: gives the number of processes.
+        threads: threads that decode images.
 
     Returns:
-        The reports, in the order of the images; only in the main process all of them.
+        The reports, in the order of the images; an empty list in all but the main process.
+
+    Raises:
+        InputError: finished batches have been removed meanwhile.
     """
     rows = np.arange(len(squares))
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     files = [progress / f"reports-{number:05d}.json" for number in range(len(batches))]
-    own = range(accelerator.process_index, len(batches), accelerator.num_processes)
-    todo = [number for number in own if _read(files[number], key) is None]
+    own_batches = range(accelerator.process_index, len(batches), accelerator.num_processes)
+    todo = [number for number in own_batches if _read(files[number], key) is None]
     progress.mkdir(parents=True, exist_ok=True, mode=0o700)
     order = np.concatenate([rows[:0], *(batches[number] for number in todo)])
     images = Ahead(squares, lambda _: order, epochs=1, threads=threads, ahead=2 * batch_size)
-    meter = Progress("writing reports", len(own), "batches", done=len(own) - len(todo))
+    meter = Progress(
+        "writing reports", len(own_batches), "batches", done=len(own_batches) - len(todo)
+    )
     network.eval()
     for number in todo:
         pixels = tower_input(images.read(batches[number], 0), squares.transform, accelerator.device)
@@ -70,10 +75,10 @@ def generate_reports(
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return []
-    found = [_read(file, key) for file in files]
-    if any(reports is None for reports in found):
+    batches_of_reports = [_read(file, key) for file in files]
+    if any(reports is None for reports in batches_of_reports):
         raise InputError("reports that were just written are gone", progress, "run again")
-    return [report for reports in found for report in reports or []]
+    return [report for reports in batches_of_reports for report in reports or []]
 
 
 @torch.no_grad()
@@ -84,8 +89,8 @@ def _batch(
     pixels: torch.Tensor,
     max_new_tokens: int,
 ) -> list[str]:
-    # Shorter prompts are filled up before their beginning, so that all answers begin in one column;
-    # `generate` counts the positions of a row from where its mask begins.
+    # Shorter prompts are padded on the left, so that all answers begin in the same column.
+    # `generate` counts the positions of a row from the first one in its mask.
     length = max(len(prompt) for prompt in prompts)
     ids = np.full((len(prompts), length), tokenizer.eos, np.int64)
     mask = np.zeros_like(ids)

@@ -1,8 +1,8 @@
-"""Images of report generation: decoded in threads ahead of use, never all in memory.
+"""Images of report generation: decoded in threads ahead of use, not all at once.
 
-70,000 squares of 518 pixels would take 19 GB for each process. Instead a few batches are decoded
-while the network computes; the order of the rows is known (`training.epoch_batches`). Where all fit
-into a budget they are decoded once.
+70,000 squares of 518 pixels would take 19 GB in each process. So the next few batches are decoded
+while the network computes; the order of the rows is known (`training.epoch_batches`). Images that
+fit into a memory budget are decoded only once.
 """
 
 import itertools
@@ -25,7 +25,7 @@ class Squares:
     Args:
         items: the images.
         transform: the tower's preprocessing.
-        memory: bytes of decoded images that are kept; later ones are decoded again when needed.
+        memory: bytes of decoded images to keep; further images are decoded again when needed.
     """
 
     def __init__(self, items: Sequence[ImageItem], transform: ImageTransform, memory: int = 0):
@@ -52,14 +52,14 @@ class Squares:
 
 
 class Ahead:
-    """Reads rows in a known order, the next ones in threads while the caller computes.
+    """A reader of rows in a known order, which decodes the next rows while the caller computes.
 
     Args:
         squares: the images.
-        order: rows of an epoch in the order in which they will be asked for.
-        epochs: how many epochs there are.
-        threads: how many decode at a time.
-        ahead: images that wait decoded.
+        order: gives the rows of an epoch in the order in which they will be read.
+        epochs: number of epochs.
+        threads: images decoded at a time.
+        ahead: decoded images to hold ready.
     """
 
     def __init__(
@@ -78,10 +78,13 @@ class Ahead:
         self._waiting: deque[tuple[tuple[int, int], Future[np.ndarray]]] = deque()
 
     def read(self, rows: np.ndarray, epoch: int) -> np.ndarray:
-        """Return the images of rows, uint8 (n, side, side).
+        """Return the images of some rows, uint8 (n, side, side).
 
-        Rows out of order (a run that continues within an epoch) begin a new queue; a row that this
-        process was not to ask for at all is decoded at once.
+        Rows out of order (in a run that continues within an epoch) start a new queue. Rows that are
+        not in this process's order are decoded directly.
+
+        Raises:
+            ValueError: the first row is next in the order, but a later one is not.
         """
         if len(self._waiting) == 0 or self._waiting[0][0] != (epoch, int(rows[0])):
             places = np.flatnonzero(self.order(epoch) == rows[0])
@@ -122,7 +125,7 @@ class Ahead:
 def training_order(
     n: int, batch_size: int, seed: int, process: int, processes: int
 ) -> Callable[[int], np.ndarray]:
-    """Return the order in which `training.train` asks one process for its rows."""
+    """Return the order of the rows that `training.train` reads in one process, by epoch."""
 
     def order(epoch: int) -> np.ndarray:
         batches = epoch_batches(n, batch_size, seed, epoch)

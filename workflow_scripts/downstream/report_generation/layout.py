@@ -1,10 +1,10 @@
 """The folder that a report generator starts from: transformers' own layout of a LLaVA.
 
     config.json                     LlavaConfig: vision_config (any tower that transformers knows),
-                                    text_config, which layer's features the projector takes
+                                    text_config, the layer whose features the projector takes
     model*.safetensors              all weights
     tokenizer.json                  with `<image>` as an added token
-    preprocessor_config.json        size, crop, filter, mean and deviation of the tower's input
+    preprocessor_config.json        size, crop, filter, mean and standard deviation of the input
 
 `convert_llava_rad` writes two of them: `base/` and `released/`.
 """
@@ -30,14 +30,15 @@ PUBLISHED: Final = ImageTransform(
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
 )
-"""open_clip's evaluation transform with its default mean and deviation, at LLaVA-Rad's size."""
+"""open_clip's evaluation transform with its default mean and standard deviation, at LLaVA-Rad's
+size."""
 
 _REMEDY: Final = "write it with workflow_scripts.downstream.report_generation.convert_llava_rad"
 _PROJECTOR: Final = "multi_modal_projector.linear_1.weight"
 
 
 def check_start(folder: Path) -> None:
-    """Check a folder without importing torch: files, their headers, the sizes that must agree.
+    """Check a folder without importing torch: its files, their headers, and sizes that must agree.
 
     Raises:
         InputError: a file is missing or damaged, or parts do not fit together.
@@ -70,7 +71,8 @@ def read_llava_config(folder: Path) -> dict[str, Any]:
     """Read `config.json`.
 
     Raises:
-        InputError: it is missing, damaged, or describes no LLaVA with the features used here.
+        InputError: the file is missing, damaged, or not the config of a LLaVA that is supported
+            here.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -91,7 +93,7 @@ def read_llava_config(folder: Path) -> dict[str, Any]:
 
 
 def image_tokens(config: dict[str, Any]) -> int:
-    """Return how many tokens an image takes: its patches, without the class token."""
+    """Return the number of tokens of an image: its patches, without the class token."""
     vision = config["vision_config"]
     return (int(vision["image_size"]) // int(vision["patch_size"])) ** 2
 
@@ -113,7 +115,7 @@ def transform(folder: Path) -> ImageTransform:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files of weights: one, or the shards that the index names.
+    """Return the weight files: a single one, or the shards that the index names.
 
     Raises:
         InputError: there is neither.

@@ -1,4 +1,4 @@
-"""The LLaVA: loading it whole, what each stage trains, and the loss on the answer's tokens."""
+"""The LLaVA: loading it, the parameters that each stage trains, and the loss on the answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class LoraSettings:
     """A low-rank adapter on every linear layer of the language model, the head excepted.
 
     Attributes:
-        rank: of the two factors.
+        rank: rank of the two factors.
         alpha: the update is scaled by alpha / rank.
-        dropout: share of the adapter's inputs that are dropped in training.
+        dropout: share of the adapter's inputs that training drops, in [0, 1).
     """
 
     rank: int
@@ -36,13 +36,13 @@ class LoraSettings:
 
 
 def load_llava(folder: Path, dtype: torch.dtype) -> Any:
-    """Load a LLaVA folder; no parameter is trainable.
+    """Load a LLaVA folder, with all parameters frozen.
 
-    Within `headers_only` it is built on the meta device.
+    Inside `headers_only` the network is built on the meta device.
 
     Raises:
-        InputError: see `check_start`; or weights that the network does not have, lacks, or has in
-            another shape, all named.
+        InputError: see `check_start`; or weights are missing, unexpected or of another shape, all
+            named.
     """
     from transformers import LlavaForConditionalGeneration
 
@@ -56,7 +56,7 @@ def load_llava(folder: Path, dtype: torch.dtype) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # to name them all, below
+            ignore_mismatched_sizes=True,  # all of them are named below
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise unreadable("cannot load a LLaVA", error, folder) from None
@@ -88,7 +88,7 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # of several libraries, over any of its files
+    except Exception as error:  # several libraries read its files, and may raise anything
         raise InputError(f"cannot load a tokenizer: {first_line(error)}", folder) from None
     if IMAGE_TOKEN not in tokenizer.get_vocab():
         raise InputError(f"the tokenizer has no token {IMAGE_TOKEN}", folder)
@@ -96,7 +96,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def reset_projector(network: Any, seed: int) -> None:
-    """Draw the projector's weights anew, as PyTorch initialises linear layers."""
+    """Initialise the projector's weights anew, as PyTorch initialises linear layers."""
     torch.manual_seed(seed)
     projector = network.model.multi_modal_projector
     for layer in (projector.linear_1, projector.linear_2):
@@ -111,7 +111,7 @@ def train_projector_only(network: Any) -> list[nn.Parameter]:
 
 
 def add_lora(network: Any, settings: LoraSettings, seed: int) -> list[nn.Parameter]:
-    """Add an adapter, in float32, that changes nothing yet; make it and the projector trainable.
+    """Add a zero adapter, in float32; make it and the projector trainable.
 
     Returns:
         The trainable parameters.
@@ -143,7 +143,7 @@ def add_lora(network: Any, settings: LoraSettings, seed: int) -> list[nn.Paramet
 
 
 def merge_lora(network: nn.Module) -> None:
-    """Add the adapter's update to the weights beneath it, and pass it over from then on."""
+    """Add the adapter's update to the weights that it adapts; the adapter is bypassed then."""
     from peft.tuners.lora import LoraLayer
 
     for module in network.modules():
@@ -152,10 +152,10 @@ def merge_lora(network: nn.Module) -> None:
 
 
 class StageNetwork(nn.Module):
-    """A network behind a module that is one stage's own.
+    """A wrapper of the network that each stage creates anew.
 
-    accelerate marks what it prepares and replaces its `forward`, and would do neither a second
-    time: the second stage would run in float32.
+    accelerate marks a module that it has prepared, and does not replace its `forward` a second
+    time. Without the wrapper the second stage would run in float32.
     """
 
     def __init__(self, network: nn.Module):
@@ -163,7 +163,7 @@ class StageNetwork(nn.Module):
         self.network = network
 
     def forward(self, **inputs: Any) -> Any:
-        """Return what the network does."""
+        """Return the network's output."""
         return self.network(**inputs)
 
 
@@ -171,15 +171,15 @@ class ReportTask:
     """Losses of one stage; see `training.Task`.
 
     Args:
-        images: those to train on.
+        images: the images to train on.
         written: their reports, in the same order.
         validation: images and reports to validate on; there may be none.
-        image_token: id of the image's placeholder; no answer holds it, and it takes no part in the
-            softmax (it is not in the vocabulary that the language model was trained with).
-        padding: id that fills up the shorter answers of a batch.
+        image_token: id of the image's placeholder. No answer holds it, and the softmax leaves it
+            out, because the language model was trained without it.
+        padding: id that pads the shorter answers of a batch.
         batch_size: images at a time in validation.
-        threads: that decode the validation images.
-        device: where the network is.
+        threads: threads that decode the validation images.
+        device: the network's device.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class ReportTask:
     ) -> Tensor:
         answers = [written.answers[row] for row in rows]
         batch = padded(written.prompts.of(rows), answers, self.padding)
-        # Only positions from the first answer's on pass the head: an image has a thousand more.
+        # The head computes only positions from the first answer on; the image has a thousand more.
         logits = network(
             input_ids=torch.from_numpy(batch.ids).to(self.device),
             attention_mask=torch.from_numpy(batch.mask).to(self.device),
@@ -241,7 +241,7 @@ class ReportTask:
             logits_to_keep=batch.ids.shape[1] - batch.start + 1,
             use_cache=False,
         ).logits
-        # Of these, the end of a longer prompt and the padding predict no answer.
+        # Among these, the ends of longer prompts and the padding do not predict answers.
         row, column = (torch.from_numpy(part).to(self.device) for part in batch.answered)
         return functional.cross_entropy(
             _without(logits[row, column - batch.start].float(), self.image_token),
@@ -251,13 +251,13 @@ class ReportTask:
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts with their answers, filled up at the end.
+    """Prompts with their answers, padded at the end.
 
     Attributes:
-        ids: int64 (n, length).
+        ids: int64 (n, length) token ids.
         mask: int64 (n, length), 1 where there is text.
-        start: column of the first token of any answer.
-        answered: row and column of every token of the answers, row by row.
+        start: column of the earliest answer's first token.
+        answered: rows and columns of all tokens of the answers, row by row.
     """
 
     ids: np.ndarray
@@ -267,7 +267,7 @@ class Batch:
 
 
 def padded(prompts: Sequence[np.ndarray], answers: Sequence[np.ndarray], padding: int) -> Batch:
-    """Put each answer behind its prompt, and `padding` behind the shorter ones."""
+    """Join each prompt with its answer, and pad shorter rows with `padding`."""
     starts = np.array([len(prompt) for prompt in prompts])
     ends = starts + [len(answer) for answer in answers]
     columns = np.arange(ends.max())
@@ -279,7 +279,7 @@ def padded(prompts: Sequence[np.ndarray], answers: Sequence[np.ndarray], padding
 
 
 def _without(logits: Tensor, token: int) -> Tensor:
-    """Leave a token out of the softmax."""
+    """Exclude a token from the softmax."""
     if token == logits.shape[-1] - 1:
         return logits[..., :token]
     return logits.index_fill(-1, torch.tensor(token, device=logits.device), float("-inf"))

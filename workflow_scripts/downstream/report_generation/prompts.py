@@ -1,16 +1,16 @@
-"""What the language model reads and is asked to write, in tokens.
+"""The prompts and answers of the language model, as tokens.
 
-Three forms of LLaVA (Liu et al., NeurIPS 2023):
+There are three forms, after LLaVA (Liu et al., NeurIPS 2023):
 
 - `plain`, of the first stage: the image, then the report and a line break.
 - `v1`, of the second stage and of generation: Vicuna's conversation, in which the user shows the
   image and asks for the findings, and the assistant answers with the report. The question names the
-  study's indication where there is one.
-- `v1_stored`: the same with the question that stands in the annotations, whatever the indication.
-  The benchmark's authors train with it (and test with `v1`).
+  study's indication if there is one.
+- `v1_stored`: the same with the question of the annotations, regardless of the indication. The
+  benchmark's authors train with it (and test with `v1`).
 
-Text before and after the image is tokenised apart, and each piece gets the leading space that the
-tokenizer gives to a text, as LLaVA does.
+The texts before and after the image are tokenised separately, and each gets the leading space that
+the tokenizer gives to a text, as in LLaVA.
 """
 
 from bisect import bisect_right
@@ -28,9 +28,9 @@ QUESTION: Final = "Provide a description of the findings in the radiology image.
 STORED_QUESTION: Final = "Describe the findings of the chest x-ray."
 
 INDICATION_SHARE: Final = 0.25
-"""An indication takes at most this much of the tokens that are left for it and the answer."""
+"""The largest share of the tokens for indication and answer that an indication may take."""
 
-# What Vicuna was trained with, word for word: another opening is another prompt.
+# Word for word the opening that Vicuna was trained with.
 OPENING: Final = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions. USER: "
@@ -39,13 +39,14 @@ OPENING: Final = (
 
 @dataclass(frozen=True)
 class Prompts:
-    """What comes before the answers, as tokens of one form.
+    """The prompts of some images, as tokens of one form.
 
     Attributes:
-        shown: ids up to the image's placeholders and with them, the same for all.
-        questions: ids of each question (70,000 images' placeholders would take a GB).
-        n_with_indication: how many questions name an indication.
-        n_indications_cut: how many indications lost their end, or all, for want of room.
+        shown: ids up to and including the image's placeholders, the same for all prompts (stored
+            once, because 70,000 copies would take a GB).
+        questions: ids of each question.
+        n_with_indication: number of questions that name an indication.
+        n_indications_cut: number of indications that were shortened or left out for lack of room.
     """
 
     shown: np.ndarray
@@ -54,7 +55,7 @@ class Prompts:
     n_indications_cut: int
 
     def of(self, rows: Iterable[int]) -> list[np.ndarray]:
-        """Return the ids of some prompts, each whole."""
+        """Return the complete ids of some prompts."""
         return [np.concatenate([self.shown, self.questions[row]]) for row in rows]
 
 
@@ -63,9 +64,9 @@ class Written:
     """Reports as tokens of one form, with their prompts.
 
     Attributes:
-        prompts: what comes before each answer.
+        prompts: the prompt of each report.
         answers: ids of each report; none is empty.
-        n_cut: how many were longer than there was room for, and lost their end.
+        n_cut: number of reports that were shortened for lack of room.
     """
 
     prompts: Prompts
@@ -75,7 +76,7 @@ class Written:
 
 @dataclass(frozen=True)
 class _Question:
-    """What stands between the image and the answer; `named` and `cut` are of the indication."""
+    """The text between image and answer, and whether it names an indication, whole or cut."""
 
     text: str
     ids: list[int]
@@ -84,23 +85,23 @@ class _Question:
 
 
 def question(indication: str | None) -> str:
-    """Return LLaVA-Rad's question, word for word: with an indication it has no full stop."""
+    """Return LLaVA-Rad's question word for word; with an indication it has no full stop."""
     if indication is None:
         return QUESTION
     return f"{QUESTION.removesuffix('.')} given the following indication: {indication}"
 
 
 class ReportTokenizer:
-    """Turns reports into tokens and back.
+    """Converts reports to tokens and back.
 
     Args:
-        tokenizer: of transformers, with the image's placeholder among its tokens.
+        tokenizer: a transformers tokenizer that has the image's placeholder as a token.
         image_token: id of the placeholder.
-        image_tokens: how many an image takes.
+        image_tokens: number of placeholders of an image.
         max_length: tokens of prompt, image and answer together.
 
     Raises:
-        InputError: the tokenizer has no end of sequence, or the prompt leaves no room.
+        InputError: the tokenizer has no beginning or end of sequence, or the prompt leaves no room.
     """
 
     def __init__(self, tokenizer: Any, image_token: int, image_tokens: int, max_length: int):
@@ -127,25 +128,28 @@ class ReportTokenizer:
                 )
 
     def prompts(self, indications: Sequence[str | None], form: str) -> Prompts:
-        """Tokenise what comes before the answers of images with these indications.
+        """Tokenise the prompts of images with these indications.
 
         An indication that takes more than `INDICATION_SHARE` loses its last words.
+
+        Raises:
+            InputError: an indication holds the image's placeholder.
         """
         return self._prompts([self._asked(indication, form) for indication in indications], form)
 
     def write(
         self, reports: Sequence[str], indications: Sequence[str | None], form: str
     ) -> Written:
-        """Tokenise reports as answers; what exceeds `max_length` is cut off at the end.
+        """Tokenise reports as answers, and cut them at `max_length`.
 
         Args:
-            reports: one of each image.
-            indications: of each image likewise; see `prompts`.
+            reports: the report of each image.
+            indications: the indication of each image, see `prompts`.
             form: one of `FORMS`.
 
         Raises:
-            InputError: a tokenizer that joins the question's end with the report's beginning, or a
-                text that holds the image's placeholder.
+            InputError: the tokenizer merges the question's end with the report's beginning, or a
+                text holds the image's placeholder.
         """
         questions = [self._asked(indication, form) for indication in indications]
         prompts = self._prompts(questions, form)
@@ -165,7 +169,7 @@ class ReportTokenizer:
         return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
 
     def _room(self, form: str) -> int:
-        """Return how many tokens are left for an indication and the answer."""
+        """Return the number of tokens that are left for an indication and the answer."""
         return self.max_length - len(self._shown[form]) - len(self._plain[form].ids)
 
     def _prompts(self, questions: Sequence[_Question], form: str) -> Prompts:

@@ -1,14 +1,14 @@
-"""The learning rate over a stage: a linear rise, then half a cosine down to zero."""
+"""The learning-rate schedule of a stage: linear warm-up, then a cosine decay to zero."""
 
 import math
 from collections.abc import Callable
 
 
 def warmup_then_cosine(warmup_share: float) -> Callable[[float], float]:
-    """Return the rate's factor by the share of steps that is done, in [0, 1).
+    """Return the learning rate's factor, in [0, 1], as a function of the share of steps done.
 
     Args:
-        warmup_share: of all steps, in [0, 1); the factor rises from 0 to 1 over it.
+        warmup_share: the share of all steps over which the factor rises from 0 to 1, in [0, 1).
     """
 
     def factor(done: float) -> float:

@@ -1,4 +1,4 @@
-"""Score the report generators of one setting and model, and their gain over what they started from.
+"""Score the report generators of one setting and model, and their gain over the baseline.
 
 python -m workflow_scripts.downstream.report_generation.score
     --outcomes results/downstream/report_generation/augmented/sd_v1_4/repeat-*.parquet
@@ -7,11 +7,11 @@ python -m workflow_scripts.downstream.report_generation.score
     --bootstrap 500 --seed 42
     --output results/downstream/report_generation/augmented/sd_v1_4.json
 
-Needs the reports of every training run of the arm and of its baseline, and what the scorers with a
-network (CheXbert, RadGraph, GREEN, RaTEScore) left of all of them, in any order: each file knows
-the reports that it is of. BLEU and ROUGE-L are counted here. The baseline of `augmented` is real
-data alone, that of `synthetic_only` the released generator, which it continues. A scorer without
-files leaves its metrics empty. Makes the record; no network is loaded.
+It reads the reports of every training run of the arm and of its baseline, and the files of scores
+that the scorers with a network (CheXbert, RadGraph, GREEN, RaTEScore) wrote for all of them, in any
+order: each file names its reports. BLEU and ROUGE-L are computed here. The baseline of `augmented`
+is real data alone; that of `synthetic_only` is the released generator, which it continues. A scorer
+without files leaves its metrics empty. The script writes the record and loads no network.
 """
 
 import argparse
@@ -50,12 +50,12 @@ BASELINES: Final = {
     "real_only": "real data alone is what the gains are measured against",
     "released": "the released generator is what the gains are measured against",
 }
-"""Settings without a gain, and why."""
+"""Settings without a gain, with the reason."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training run's reports, and the rows of every scorer that has seen them, by its name."""
+    """A training run's reports, and each scorer's rows for them by the scorer's name."""
 
     reports: Reports
     scores: dict[str, pd.DataFrame]
@@ -64,68 +64,70 @@ class Run:
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     args = _arguments(argv)
-    own = _read_arm(args.outcomes)
+    arm = _read_arm(args.outcomes)
     baseline = _read_arm(args.baseline)
     if baseline:
-        check_same_test(baseline[0].outcomes, own[0].outcomes, args.outcomes[0])
-    scores, made = _read_scores(args.scores, own + baseline)
-    for reports in own + baseline:
+        check_same_test(baseline[0].outcomes, arm[0].outcomes, args.outcomes[0])
+    scores, made = _read_scores(args.scores, arm + baseline)
+    for reports in arm + baseline:
         scores[reports.sha256]["overlap"] = overlap_rows(reports.generated, reports.references)
     made["overlap"] = {"versions": package_versions(OVERLAP_PACKAGES)}
-    runs = [Run(reports, scores[reports.sha256]) for reports in own]
+    runs = [Run(reports, scores[reports.sha256]) for reports in arm]
     runs_of_baseline = [Run(reports, scores[reports.sha256]) for reports in baseline]
-    run = own[0].outcomes.run
+    run = arm[0].outcomes.run
     settings = {"bootstrap": args.bootstrap, "seed": args.seed}
-    found = values(runs, runs_of_baseline, args.bootstrap, args.seed)
+    computed = values(runs, runs_of_baseline, args.bootstrap, args.seed)
     details: dict[str, Any] = {
         "settings": settings,
         "bootstrap": f"{args.bootstrap} draws of test patients",
-        "n_test": len(own[0]),
-        "n_test_patients": int(own[0].outcomes.rows["patient_id"].nunique()),
-        "reports": [texts_in_short(reports) for reports in own],
+        "n_test": len(arm[0]),
+        "n_test_patients": int(arm[0].outcomes.rows["patient_id"].nunique()),
+        "reports": [texts_in_short(reports) for reports in arm],
         "scorers": made,
-        "runs": [reports.outcomes.run for reports in own],
+        "runs": [reports.outcomes.run for reports in arm],
     }
     record = Record(
         "downstream",
         run["model"],
         f"report_generation/{run['setting']}",
         run["protocol"],
-        found,
+        computed,
         details,
         provenance(settings, run["provenance"]["device"]),
     )
     write_record(record, args.output)
-    log.info("BLEU-4 %.2f on %d reports", record.get("bleu_4").value, len(own[0]))
+    log.info("BLEU-4 %.2f on %d reports", record.get("bleu_4").value, len(arm[0]))
 
 
 def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> list[Value]:
     """Return every metric with its spread over training runs and its gain over the baseline.
 
     Args:
-        runs: of the arm, tested on the same images.
-        baseline: of what the arm is compared with; empty where it is a baseline itself.
-        bootstrap: how many test sets are drawn.
+        runs: the runs of the arm, tested on the same images.
+        baseline: the runs of the arm's baseline; empty if the arm is a baseline itself.
+        bootstrap: number of bootstrapped test sets.
         seed: of the draws, the same for all arms.
     """
     n = len(runs[0].reports)
     patients = int(runs[0].reports.outcomes.rows["patient_id"].nunique())
-    found: list[Value] = []
+    computed: list[Value] = []
     for metric in METRICS:
         if metric.scorer not in runs[0].scores:
             reason = f"`downstream.report_generation.metrics.{metric.scorer}` names no weights"
-            found += _without(metric.name, n, reason)
+            computed += _without(metric.name, n, reason)
             continue
-        own = _measure(metric, runs, bootstrap, seed)
-        if not np.isfinite(own.points).all():
-            found += _without(metric.name, n, metric.undefined)
+        measured = _measure(metric, runs, bootstrap, seed)
+        if not np.isfinite(measured.points).all():
+            computed += _without(metric.name, n, metric.undefined)
             continue
-        other = _measure(metric, baseline, bootstrap, seed) if baseline else None
-        defined = other is not None and bool(np.isfinite(other.points).all())
+        measured_baseline = _measure(metric, baseline, bootstrap, seed) if baseline else None
+        defined = measured_baseline is not None and bool(
+            np.isfinite(measured_baseline.points).all()
+        )
         mean, spread, gain = values_of(
             metric.name,
-            own,
-            other if defined else None,
+            measured,
+            measured_baseline if defined else None,
             direction="higher",
             n=n,
             patients=patients,
@@ -136,8 +138,8 @@ def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> l
             none = BASELINES.get(setting_of(runs[0]), "no baseline")
             reason = metric.undefined if baseline else none
             gain = replace(gain, reason=reason)
-        found += [mean, spread, gain]
-    return found + _shape(runs, n)
+        computed += [mean, spread, gain]
+    return computed + _shape(runs, n)
 
 
 def setting_of(run: Run) -> str:
@@ -147,9 +149,9 @@ def setting_of(run: Run) -> str:
 
 
 def texts_in_short(reports: Reports) -> dict[str, Any]:
-    """Return how long and how varied reports are: a generator that ignores the image writes one.
+    """Return the length and the variety of reports: a generator that ignores images has no variety.
 
-    Counts and shares alone; no text.
+    The result holds counts and shares, and no text.
     """
     words = [len(text.split()) for text in reports.generated]
     return {
@@ -166,7 +168,7 @@ def _shape(runs: list[Run], n: int) -> list[Value]:
     """Return length and variety of the generated reports and of the references."""
     short = [texts_in_short(run.reports) for run in runs]
     return [
-        Value(name, float(np.mean([one[name] for one in short])), "none", n)
+        Value(name, float(np.mean([summary[name] for summary in short])), "none", n)
         for name in (
             "words_mean",
             "words_mean_of_references",
@@ -177,7 +179,7 @@ def _shape(runs: list[Run], n: int) -> list[Value]:
 
 
 def _measure(metric: Metric, runs: Sequence[Run], bootstrap: int, seed: int) -> Measured:
-    """Return a metric of each run, on the test set and on the drawn ones."""
+    """Return a metric of each run, on the test set and on bootstrapped test sets."""
     points, draws = [], []
     for run in runs:
         statistics = metric.statistics(run.scores[metric.scorer]).astype(np.float64)
@@ -198,21 +200,21 @@ def _without(metric: str, n: int, reason: str) -> list[Value]:
 
 def _read_arm(paths: Sequence[Path]) -> list[Reports]:
     if paths:
-        read_repeats(paths)  # the runs differ in their seed alone, or this says where they do not
+        read_repeats(paths)  # checks that the runs differ in their seed alone
     return [read_reports(path) for path in paths]
 
 
 def _read_scores(
     paths: Sequence[Path], arms: Sequence[Reports]
 ) -> tuple[dict[str, dict[str, pd.DataFrame]], dict[str, Any]]:
-    """Return the scorers' rows by reports' digest and scorer, and how each scorer was made.
+    """Return the scorers' rows by the reports' digest and the scorer, and the scorers' versions.
 
     Raises:
-        InputError: a file of other reports, two of one scorer and run, a scorer made in two ways,
-            or one that has seen some of the runs and not the others.
+        InputError: a file belongs to other reports, two files belong to the same scorer and run, or
+            a scorer's weights or versions differ between runs, or it has scored only some of them.
     """
     remedy = "delete it and rerun the scorer that writes it"
-    found: dict[str, dict[str, pd.DataFrame]] = {reports.sha256: {} for reports in arms}
+    rows_of_run: dict[str, dict[str, pd.DataFrame]] = {reports.sha256: {} for reports in arms}
     ids = {reports.sha256: reports.outcomes.rows["image_id"] for reports in arms}
     made: dict[str, Any] = {}
     for path in paths:
@@ -220,11 +222,11 @@ def _read_scores(
         metric, digest = scores.run["metric"], scores.run["outcomes_sha256"]
         if metric not in SCORERS:
             raise InputError(f"no scorer is called {metric!r}", path, f"known are {SCORERS}")
-        if digest not in found or not scores.rows["image_id"].equals(ids[digest]):
+        if digest not in rows_of_run or not scores.rows["image_id"].equals(ids[digest]):
             raise InputError(
                 "scores of other reports: the training has been run again since", path, remedy
             )
-        if metric in found[digest]:
+        if metric in rows_of_run[digest]:
             raise InputError(f"a second file of {metric} for one run", path, remedy)
         how = {key: scores.run[key] for key in ("weights_sha256", "versions") if key in scores.run}
         if made.setdefault(metric, how) != how:
@@ -233,9 +235,9 @@ def _read_scores(
                 path,
                 remedy,
             )
-        found[digest][metric] = scores.rows
+        rows_of_run[digest][metric] = scores.rows
     for metric in made:
-        lacking = [r for r in arms if metric not in found[r.sha256]]
+        lacking = [r for r in arms if metric not in rows_of_run[r.sha256]]
         if lacking:
             run = lacking[0].outcomes.run
             raise InputError(
@@ -244,7 +246,7 @@ def _read_scores(
                 "--scores",
                 "run the scorer on every run of the arm and of its baseline",
             )
-    return found, made
+    return rows_of_run, made
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

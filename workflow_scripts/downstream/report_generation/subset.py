@@ -1,20 +1,20 @@
-"""A subset of multi-label rows that keeps how often each finding occurs.
+"""A subset of multi-label rows that keeps the prevalence of each finding.
 
-Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML 2011), for one subset and its rest:
-the rarest finding is served first, from all rows that have it, then the rarest of what is left. A
-finding that is rare so gets its share to within rounding, where a plain draw would miss it by
-chance.
+This is iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML 2011) for a subset and its
+complement. The rarest finding comes first: its share is drawn from all rows that have it. Then
+comes the rarest finding of the remaining rows. So a rare finding gets its share to within rounding,
+which a plain draw would miss by chance.
 """
 
 import numpy as np
 
 
 def stratified_subset(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Draw rows so that the share of positives of each label stays as it is.
+    """Draw rows such that the share of positives of each label is kept.
 
     Args:
         labels: 0 or 1, (rows, labels).
-        size: how many rows; all are returned if there are no more.
+        size: number of rows to draw; all are returned if there are no more.
         seed: of the draw.
 
     Returns:
@@ -34,7 +34,7 @@ def stratified_subset(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
         number = int(np.clip(_rounded(missing, generator), 0, len(having)))
         chosen[generator.choice(having, number, replace=False)] = True
         open_rows[having] = False
-    # Rows without any label settle the total; where they cannot, any others do.
+    # Rows without any label make up the total; if they do not suffice, any others do.
     surplus = int(chosen.sum()) - size
     if surplus > 0:
         chosen[generator.choice(np.flatnonzero(chosen), surplus, replace=False)] = False
@@ -46,6 +46,6 @@ def stratified_subset(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def _rounded(value: float, generator: np.random.Generator) -> int:
-    """Round up or down at random, so that many findings below one row are not all lost."""
+    """Round up or down at random, so that findings with less than one row are not all lost."""
     floor = int(np.floor(value))
     return floor + int(generator.random() < value - floor)

@@ -3,12 +3,12 @@
     accelerate launch --num_processes 4 -m workflow_scripts.downstream.report_generation.train ...
     python -m workflow_scripts.downstream.report_generation.train ...
 
-Tables 6 and 16 of the paper, with the two stages and settings of LLaVA-Rad. `real_only` and
-`augmented` start from a radiology vision tower and a language model that never saw an image: first
-the projector between them is trained, then an adapter on the language model together with the
-projector. `synthetic_only` continues the released LLaVA-Rad by the second stage alone, and
-`released` is that model as it is, untrained. Makes one file: the report of each test image beside
-its reference; `score` makes the record of it.
+The paper shows the results in Tables 6 and 16. The stages and settings are LLaVA-Rad's. `real_only`
+and `augmented` start from a radiology vision tower and a language model that never saw an image.
+The first stage trains the projector between them, the second an adapter on the language model
+together with the projector. `synthetic_only` continues the released LLaVA-Rad by the second stage
+alone, and `released` is that model without further training. The script writes one file, the report
+of each test image with its reference; `score` makes the record from it.
 """
 
 import argparse
@@ -86,7 +86,7 @@ _DECIDE_NOTHING: Final = (
 
 @dataclass(frozen=True)
 class _Data:
-    """Everything that is read before the network."""
+    """All data, which are read before the network."""
 
     pairs: Pairs
     n_real: int
@@ -205,7 +205,7 @@ def _train_stage(
     attempt: Attempt | None,
     key: str,
 ) -> dict[str, Any]:
-    """Train one stage, leave its weights in `network`, and return what a run says of it."""
+    """Train one stage in place; return its settings, counts and curve for the run's record."""
     written = tokens.write(data.pairs.reports, data.pairs.indications, stage.form)
     _warn_of_cut_indications(written.prompts)
     if written.n_cut:
@@ -297,9 +297,9 @@ def _read_data(
 
 
 def run_key(settings: dict[str, Any], data: _Data) -> str:
-    """Return a digest of all that weights and reports depend on.
+    """Return a digest of everything that the weights and reports depend on.
 
-    Of image files, names, sizes and times of change; of synthetic images, their bytes.
+    Image files enter by name, size and time of change, synthetic images by their bytes.
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for pairs in (data.pairs, data.validation, data.test):

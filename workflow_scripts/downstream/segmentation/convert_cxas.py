@@ -3,9 +3,9 @@
     python -m workflow_scripts.downstream.segmentation.convert_cxas \\
         --input UNet_ResNet50_default.pth --output weights/cxas/unet_resnet50.safetensors
 
-A training checkpoint may have the run's arguments or numpy objects beside the weights, and layers
-that the network does not use. No code of the file is run (common/pickled.py). Every tensor that the
-network has must be there and fit; what else there is, is named and left out.
+A training checkpoint may hold the run's arguments or numpy objects besides the weights, and layers
+that the network does not use. No code in the file is run (common/pickled.py). Every tensor of the
+network must be there and fit. Everything else is left out, and named in the log.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def convert(source: Path, target: Path) -> list[str]:
     """Write the network's tensors as safetensors; return the names of those left out.
 
     Raises:
-        InputError: the file is missing or damaged, or holds no such network; no file is written.
+        InputError: the file is missing, damaged or holds another network; nothing is written.
     """
     from safetensors.torch import save_file
 

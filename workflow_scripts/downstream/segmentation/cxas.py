@@ -1,10 +1,10 @@
 """CXAS's anatomy segmentation network (UNet_ResNet50_default), which draws the pseudo-masks.
 
-Seibold et al., 2023. A ResNet-50 reads the image, a U-Net head draws 159 structures that may
-overlap. It is built here because CXAS's own loader takes a file that does not fit in silence; here
-every tensor of the file must be wanted and fit. Depth and widths are read from the shapes, so a
-tiny network of the embedded world takes the same path. Preprocessing is CXAS's: RGB, nearest
-neighbour to a square (the aspect is lost), ImageNet's mean and deviation.
+Seibold et al., 2023. A ResNet-50 encodes the image, and a U-Net head segments 159 structures, which
+may overlap. The network is built here because CXAS's own loader silently accepts files that do not
+fit. Here every tensor of the file must be needed and fit. Depth and widths are read from the
+shapes, so the tiny network of the embedded world takes the same path. Preprocessing is CXAS's: RGB,
+nearest neighbour to a square (the aspect is lost), ImageNet's mean and standard deviation.
 """
 
 from collections import OrderedDict
@@ -28,9 +28,9 @@ SIZE: Final = 512
 """Side of the published network's input, pixels."""
 
 _PREFIXES: Final = ("module.", "model.", "net.")
-"""Of a network that was trained on several GPUs, or as a part of another module."""
+"""Key prefixes of a network that was trained on several GPUs, or as part of another module."""
 _KEYS: Final = ("model", "state_dict", "model_state_dict", "network", "net")
-"""Under which checkpoints hold a state dict."""
+"""Keys under which checkpoints hold a state dict."""
 _BACKBONE: Final = "backbone.backbone."
 _STEM: Final = {"layer0.0.": "conv1.", "layer0.1.": "bn1."}  # CXAS's names, torchvision's
 _REMEDY: Final = "use CXAS's UNet_ResNet50_default.pth or its mirror (README, section on weights)"
@@ -59,8 +59,8 @@ class _Convolutions(nn.Module):
     """3 x 3 convolutions from each number of channels to the next, each with norm and ReLU.
 
     Args:
-        name: of the sequence in the file's keys.
-        channels: before the first and after each convolution.
+        name: the sequence's name in the file's keys.
+        channels: numbers of channels, before the first and after each convolution.
     """
 
     def __init__(self, name: str, *channels: int):
@@ -77,10 +77,10 @@ class _Convolutions(nn.Module):
 
 
 class _Up(nn.Module):
-    """Enlarge a map to the size of a finer one, join the two, convolve twice.
+    """Upsample a map to the size of a finer one, concatenate the two, convolve twice.
 
     Args:
-        channels: of the joined maps; the first convolution leaves half of them.
+        channels: channels of the joined maps; the first convolution halves them.
         out: channels of the result.
     """
 
@@ -94,7 +94,7 @@ class _Up(nn.Module):
 
 
 class _FirstUp(nn.Module):
-    """The same after a convolution that halves the channels of the deepest map."""
+    """Like `_Up`, after a convolution that halves the channels of the deepest map."""
 
     def __init__(self, channels: int, out: int):
         super().__init__()
@@ -114,7 +114,7 @@ class _Last(nn.Module):
         self.conv = nn.Conv2d(channels, classes, 1)
 
     def forward(self, x: Tensor, classes: Sequence[int] | None) -> Tensor:
-        """Map (n, channels, h, w) to (n, classes, h, w), of the named classes or of all."""
+        """Map (n, channels, h, w) to (n, classes, h, w), for the given classes or for all."""
         if classes is None:
             return self.conv(x)
         rows = list(classes)
@@ -123,7 +123,7 @@ class _Last(nn.Module):
 
 
 class _Head(nn.Module):
-    """From the five maps of the backbone to logits of the finest map's size."""
+    """The U-Net head: from the backbone's five maps to logits at the finest map's size."""
 
     def __init__(self, width: int, filters: int, classes: int):
         super().__init__()
@@ -148,7 +148,7 @@ class Cxas(nn.Module):
         depths: blocks per stage of the backbone; the published network has (3, 4, 6, 3).
         width: channels of its stem; published 64.
         filters: channels of the finest map of the head; published 128.
-        classes: of the last layer; published 159, of which 31 and 32 are the left and the right
+        classes: number of classes; published 159, of which 31 and 32 are the left and the right
             clavicle.
     """
 
@@ -165,10 +165,10 @@ class Cxas(nn.Module):
         self.classes = classes
 
     def forward(self, x: Tensor, classes: Sequence[int] | None = None) -> Tensor:
-        """Map images (n, 3, h, w) to logits (n, classes, h, w); all classes if none are named.
+        """Map images (n, 3, h, w) to logits (n, classes, h, w); all classes if None is given.
 
-        The last layer comes before the enlargement to the images' size, CXAS's after it: a 1 x 1
-        convolution and an interpolation may change places, and one class costs what one class is.
+        The last layer comes before the upsampling to the images' size, in CXAS after it. A 1 x 1
+        convolution and an interpolation commute, and this order upsamples only the given classes.
         """
         return _enlarged(self.head(self.backbone(x), classes), x)
 
@@ -178,10 +178,10 @@ def _enlarged(x: Tensor, like: Tensor) -> Tensor:
 
 
 def load_cxas(weights: str | Path) -> Cxas:
-    """Build the network that a published file holds, ready to draw.
+    """Build the network that a published file holds, in evaluation mode.
 
     Raises:
-        InputError: the file is missing or damaged, holds no such network, or has missing,
+        InputError: the file is missing or damaged, holds another network, or has missing,
             unexpected or misshapen tensors, all named.
     """
     network, state = network_and_state(_load_state(weights), weights)
@@ -192,15 +192,16 @@ def load_cxas(weights: str | Path) -> Cxas:
 def network_and_state(
     loaded: Mapping[str, Any], path: str | Path, tensors_alone: bool = True
 ) -> tuple[Cxas, dict[str, Tensor]]:
-    """Return the network whose shapes a checkpoint has, and its tensors by the network's own keys.
+    """Return the network with a checkpoint's shapes, and the tensors by the network's own keys.
 
     Args:
-        loaded: what the file holds.
+        loaded: the content of the file.
         path: the file, for the error.
-        tensors_alone: refuse a state dict that holds anything else; False leaves it out.
+        tensors_alone: refuse a state dict that holds other things than tensors; False leaves them
+            out.
 
     Raises:
-        InputError: there is no such network in it.
+        InputError: the checkpoint does not hold the network.
     """
     state = _network_state(loaded, path, tensors_alone)
     return _network_for(state, path), state
@@ -220,13 +221,13 @@ def _load_state(weights: str | Path) -> dict[str, Any]:
 
 
 def check_cxas(weights: str | Path, classes: Sequence[int]) -> str:
-    """Check a weight file without computing: whole, every tensor wanted and of the right shape.
+    """Check that a weight file is whole and that every tensor is needed and has the right shape.
 
     Returns:
-        What the file holds, for a table.
+        A description of the file for a table.
 
     Raises:
-        InputError: see `load_cxas`; or a class that the network does not have.
+        InputError: see `load_cxas`; or the network does not have one of the classes.
     """
     state = _network_state(_load_state(weights), weights)
     with torch.device("meta"):
@@ -237,10 +238,10 @@ def check_cxas(weights: str | Path, classes: Sequence[int]) -> str:
 
 
 def check_classes(network: Cxas, classes: Sequence[int], where: str | Path) -> None:
-    """Check that a network has these classes.
+    """Check that a network has the given classes.
 
     Raises:
-        InputError: it has fewer.
+        InputError: none is given, or the network does not have one of them.
     """
     if not classes or not all(0 <= number < network.classes for number in classes):
         raise InputError(
@@ -251,9 +252,9 @@ def check_classes(network: Cxas, classes: Sequence[int], where: str | Path) -> N
 
 
 def prepare(image: Image.Image, size: int) -> Tensor:
-    """Return an RGB image as the network sees it, before normalisation: uint8 (3, size, size).
+    """Return an image as the network's input before normalisation: uint8 RGB (3, size, size).
 
-    Nearest neighbour as torch takes it: row i of the result is row floor(i * height / size).
+    The image is resized by torch's nearest neighbour: row i is row floor(i * height / size).
     """
     pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     return functional.interpolate(pixels[None], (size, size), mode="nearest")[0]
@@ -261,14 +262,14 @@ def prepare(image: Image.Image, size: int) -> Tensor:
 
 @torch.no_grad()
 def draw_masks(network: Cxas, prepared: Tensor, classes: Sequence[int]) -> np.ndarray:
-    """Return the union of classes, bool (n, size, size).
+    """Return the union of the masks of some classes, bool (n, size, size).
 
-    A pixel belongs to a class whose probability is above a half.
+    A pixel belongs to a class if its probability is above a half.
 
     Args:
         network: in evaluation mode.
         prepared: uint8 (n, 3, size, size), on the network's device; see `prepare`.
-        classes: whose union is the foreground.
+        classes: the classes whose union is the foreground.
     """
     logits = network(normalise(prepared.float() / 255), classes)
     return (torch.sigmoid(logits) > 0.5).any(dim=1).cpu().numpy()
@@ -289,7 +290,7 @@ def _network_state(
     for prefix in _PREFIXES:
         if all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-    # Some files have the backbone one level higher than CXAS's module does.
+    # In some files the backbone's keys lack one level of CXAS's module.
     if not any(key.startswith(_BACKBONE) for key in tensors):
         higher = _BACKBONE.partition(".")[0] + "."
         tensors = {
@@ -300,7 +301,7 @@ def _network_state(
 
 
 def _network_for(state: Mapping[str, Tensor], path: str | Path) -> Cxas:
-    """Build the network whose shapes a state has."""
+    """Build the network with the shapes of a state dict."""
     backbone = {}
     for key, value in state.items():
         if key.startswith(_BACKBONE):

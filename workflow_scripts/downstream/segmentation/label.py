@@ -1,12 +1,13 @@
-"""Draw the pseudo-masks of a collection: the radiographs of the task, or a model's images.
+"""Segment a collection by CXAS (pseudo-masks): the radiographs of the task, or a model's images.
 
 python -m workflow_scripts.downstream.segmentation.label --model real
     --manifest results/cohort/manifest.parquet --prompts results/cohort/prompts/augment.parquet
     --weights weights/cxas/UNet_ResNet50_default.pth --classes 31 32 --size 512 --batch-size 16
     --images 3000 --draw-seed 42 --output results/downstream/segmentation/masks/real.parquet
 
-Of the augment prompts `--images` are drawn, the same for all models. `real` are the radiographs
-that they point to, and those of the test split; a model's are its images of them, from --shards.
+`--images` of the augment prompts are drawn, the same for all models. The collection `real` holds
+the radiographs of these prompts and of the test split. A model's collection holds its images of
+these prompts, from --shards.
 """
 
 import argparse
@@ -102,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def drawn_prompts(prompts: pd.DataFrame, images: int, seed: int) -> pd.DataFrame:
-    """Draw so many of a prompt set, in its order; all of them where there are no more."""
+    """Draw `images` prompts of a set, in its order; all of them if it has no more."""
     if images >= len(prompts):
         return prompts
     chosen = np.random.default_rng(seed).choice(len(prompts), images, replace=False)
@@ -113,8 +114,8 @@ def real_rows(manifest: pd.DataFrame, prompts: pd.DataFrame, where: str) -> pd.D
     """Return the manifest's rows of the prompts' radiographs, then those of the test split.
 
     Raises:
-        InputError: a prompt's radiograph is not in the manifest, or is in the test split, or that
-            is empty.
+        InputError: a prompt's radiograph is in the test split or not in the manifest, or the test
+            split is empty.
     """
     trained = manifest_rows(manifest, prompts["image_id"].drop_duplicates().tolist(), where)
     test = manifest[manifest["split"] == "test"]
@@ -134,7 +135,7 @@ def _drawn(
     threads: int,
     device: torch.device,
 ) -> Iterator[list[tuple[ImageItem, tuple[int, int], np.ndarray]]]:
-    """Yield batches of images, their sizes and masks; decoding runs ahead in threads."""
+    """Yield batches of (image, its size, its mask); threads decode images ahead."""
 
     def decode(item: ImageItem) -> _Decoded:
         image = item.open()

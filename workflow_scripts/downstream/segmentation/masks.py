@@ -1,9 +1,9 @@
-"""The file of masks of one collection of images, and masks brought to the form that images have.
+"""The file of masks of a collection of images, and masks cropped and scaled like the images.
 
-One Parquet file per collection, a row per image, readable by its owner alone: the image's id, its
-mask as a 1-bit PNG and the size of the image that the mask belongs to. The mask itself may have
-another size and aspect, since the pseudo-labeller sees a square. What made the masks (weights,
-classes, which images were drawn) travels in the file's metadata.
+There is one Parquet file per collection, with a row per image, which only its owner may read: the
+image's id, its mask as a 1-bit PNG and the image's size. The mask may have another size and aspect,
+because the pseudo-labeller sees a square. How the masks were made (weights, classes, the draw of
+images) is stored in the file's metadata.
 """
 
 import io
@@ -59,18 +59,18 @@ class Masks:
     """The masks of a collection.
 
     Attributes:
-        by_id: in the order of the file.
-        run: what made them, JSON types; `draw` says which prompts, `labeller` which network.
+        by_id: the masks by image, in the order of the file.
+        run: how they were made, JSON types; `draw` gives the prompts, `labeller` the network.
     """
 
     by_id: dict[str, Mask]
     run: dict[str, Any]
 
     def squares(self, ids: Sequence[str], size: int, threads: int, where: str) -> np.ndarray:
-        """Return the masks of these images as they are trained on, bool (n, size, size).
+        """Return the masks of some images, cropped and scaled for training, bool (n, size, size).
 
         Raises:
-            InputError: an image without a mask, or a damaged mask.
+            InputError: an image has no mask, or a mask is damaged.
         """
         missing = [name for name in ids if name not in self.by_id]
         if missing:
@@ -95,10 +95,10 @@ def encode_mask(mask: np.ndarray) -> bytes:
 
 
 def open_mask(source: bytes | Path, name: str) -> Image.Image:
-    """Decode a mask to 8-bit gray: 255 where it is not zero, else 0; turned as images are.
+    """Decode a mask to 8-bit gray: 255 where it is not zero, else 0, in its Exif orientation.
 
     Raises:
-        InputError: the file is missing or no image; `name` is in the message.
+        InputError: the file is missing or not an image; the message has `name`.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
@@ -107,22 +107,22 @@ def open_mask(source: bytes | Path, name: str) -> Image.Image:
     except (OSError, SyntaxError, ValueError) as error:
         raise unreadable("cannot decode a mask", error, name) from None
     drawn: np.ndarray = values.astype(bool)
-    if drawn.ndim == 3:  # an alpha channel says nothing of what is drawn
+    if drawn.ndim == 3:  # an alpha channel is not part of the drawing
         colours = drawn.shape[2] - (drawn.shape[2] in (2, 4))
         drawn = np.any(drawn[:, :, :colours], axis=2)
     return Image.fromarray((drawn * 255).astype(np.uint8))
 
 
 def mask_square(mask: Image.Image, shown: tuple[int, int], size: int) -> np.ndarray:
-    """Cut and scale a mask as `pixels.square` does the image that it belongs to.
+    """Crop and scale a mask as `squares.square` crops and scales its image.
 
     Args:
-        mask: gray, 0 or 255, of any size and aspect.
-        shown: width and height of the image that the mask covers as a whole.
+        mask: gray, 0 or 255, of any size and aspect; it covers the whole image.
+        shown: width and height of the image, pixels.
         size: side of the square, pixels.
 
     Returns:
-        bool (size, size): a pixel belongs to the mask where at least half of it does.
+        bool (size, size): a pixel belongs to the mask if at least half of its area does.
     """
     scale = mask.width / shown[0], mask.height / shown[1]
     edges = central_square(*shown)
@@ -148,7 +148,7 @@ def read_masks(path: str | Path) -> Masks:
     """Read a collection's masks.
 
     Raises:
-        InputError: the file is missing, damaged, or no file of masks.
+        InputError: the file is missing, damaged, or not a file of masks.
     """
     try:
         table = pq.read_table(path)
@@ -158,30 +158,30 @@ def read_masks(path: str | Path) -> Masks:
         rows = table.to_pylist()
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise unreadable("cannot read masks", error, path, _REMEDY) from None
-    found = [Mask(row["id"], row["mask"], (row["width"], row["height"])) for row in rows]
-    return Masks({mask.id: mask for mask in found}, run)
+    masks = [Mask(row["id"], row["mask"], (row["width"], row["height"])) for row in rows]
+    return Masks({mask.id: mask for mask in masks}, run)
 
 
 def exact_squares(
     folder: Path, images: Sequence[Mask], size: int, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read masks that were drawn by hand, as they are compared with.
+    """Read masks that were drawn by hand, cropped and scaled like the predicted ones.
 
     Args:
-        folder: holds `{image_id}.png` of some or all of the images; what is not zero is drawn.
-        images: whose masks are wanted; of their own masks only id and size of the image count.
+        folder: holds `{image_id}.png` of some or all of the images; the mask is where it is not 0.
+        images: the images whose masks are wanted; only their ids and sizes are used.
         size: side of the squares, pixels.
-        threads: how many are decoded at a time.
+        threads: masks decoded at a time.
 
     Returns:
-        Which images have one, bool (n,), and the masks of those, bool (m, size, size).
+        Whether each image has a mask, bool (n,), and the masks, bool (m, size, size).
 
     Raises:
-        InputError: none of the images has one, or one is damaged or not of its image's size.
+        InputError: no image has a mask, or a mask is damaged or differs in size from its image.
     """
     paths = [folder / f"{image.id}.png" for image in images]
-    found = np.array([path.is_file() for path in paths], bool)
-    if not found.any():
+    has_mask = np.array([path.is_file() for path in paths], bool)
+    if not has_mask.any():
         raise InputError(
             f"no mask of any of the {len(images)} test images",
             folder,
@@ -200,4 +200,4 @@ def exact_squares(
         return mask_square(mask, images[row].shown, size)
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        return found, np.stack(list(pool.map(one, np.flatnonzero(found).tolist())))
+        return has_mask, np.stack(list(pool.map(one, np.flatnonzero(has_mask).tolist())))

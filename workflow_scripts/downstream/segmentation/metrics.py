@@ -1,4 +1,4 @@
-"""Dice of masks, per image and pooled, on the test set and on drawn ones."""
+"""Dice of masks, per image and pooled, on the test set and on bootstrapped ones."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixels of the masks of n images, each float64 (n,).
+    """Numbers of pixels in the masks of n images, each float64 (n,).
 
     Attributes:
-        predicted: in the predicted mask.
-        true: in the mask that it is compared with.
-        both: in both of them.
+        predicted: pixels in the predicted mask.
+        true: pixels in the mask that it is compared with.
+        both: pixels in both.
     """
 
     predicted: np.ndarray
@@ -55,11 +55,11 @@ def pooled_dice(counts: Counts) -> float:
 
 
 def drawn(counts: Counts, weights: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """Compute mean and pooled Dice on drawn test sets.
+    """Compute mean and pooled Dice on bootstrapped test sets.
 
     Args:
-        counts: of n images.
-        weights: how often each image counts, some draws at a time, each (draws, n).
+        counts: the counts of n images.
+        weights: the number of times each image counts, in chunks of (draws, n).
 
     Returns:
         `dice` and `dice_pooled`, float64 (draws,); nan where a draw has no image or no pixel.

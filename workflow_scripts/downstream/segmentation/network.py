@@ -15,7 +15,7 @@ from workflow_scripts.common.training import random_stream
 
 @contextmanager
 def _without(*packages: str) -> Iterator[None]:
-    """Hide packages that an import would take along and can do without."""
+    """Hide optional packages from an import, which would otherwise load them."""
     hidden: dict[str, Any] = {name: None for name in packages if name not in sys.modules}
     sys.modules.update(hidden)
     try:
@@ -25,7 +25,7 @@ def _without(*packages: str) -> Iterator[None]:
             del sys.modules[name]
 
 
-# MONAI imports all its networks and plots; these two are half of the seconds that it takes.
+# MONAI imports all its networks and plots. Without these two packages it takes half the time.
 with _without("transformers", "matplotlib"):
     from monai.losses import DiceCELoss, DiceLoss
     from monai.networks.nets import UNet
@@ -35,17 +35,17 @@ LOSSES: Final[dict[str, Callable[[], nn.Module]]] = {
     "dice": lambda: DiceLoss(sigmoid=True),
     "ce": nn.BCEWithLogitsLoss,
 }
-"""What can be minimised: soft Dice per image, binary cross-entropy per pixel, or their sum."""
+"""The losses: soft Dice per image, binary cross-entropy per pixel, or their sum."""
 
-_ANGLES, _LIGHT = 2, 3  # streams of random numbers beside the loop's own
+_ANGLES, _LIGHT = 2, 3  # random streams; the training loop uses 0 and 1
 
 
 def unet(channels: Sequence[int], residual_units: int, seed: int) -> nn.Module:
     """Build MONAI's U-Net: luminance in, one logit per pixel out.
 
     Args:
-        channels: of each level, the finest first; each level has half the side of the one before.
-        residual_units: convolutions of a level; 0 for one without a shortcut.
+        channels: channels of each level, the finest first; each level halves the side.
+        residual_units: convolutions of a level; 0 gives one without a shortcut.
         seed: of the initial weights.
     """
     torch.manual_seed(seed)
@@ -69,10 +69,10 @@ class SegmentationTask:
         validation: rows to validate on.
         loss: one of LOSSES; a mean over images.
         batch_size: images at a time in validation.
-        rotation_degrees: training images and their masks are turned by up to this much.
+        rotation_degrees: training images and their masks are rotated by up to this much.
         contrast: contrast and brightness of training images change by up to this share.
         seed: of the augmentation, which depends on (seed, epoch, image) alone.
-        device: where the network is.
+        device: the network's device.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class SegmentationTask:
         return self.measure(network(images), masks)
 
     def validation_loss(self, network: nn.Module) -> float:
-        """Return the mean loss over the validation images, as they are."""
+        """Return the mean loss over the validation images, without augmentation."""
         total = 0.0
         for start in range(0, len(self.validation), self.batch_size):
             rows = self.validation[start : start + self.batch_size]
@@ -140,7 +140,7 @@ def predict(
 ) -> np.ndarray:
     """Return masks, bool (n, size, size), of images uint8 (n, size, size).
 
-    A pixel belongs to the mask where its probability is above a half.
+    A pixel belongs to the mask if its probability is above a half.
     """
     network.eval()
     masks = np.empty(pixels.shape, bool)

@@ -5,10 +5,11 @@ python -m workflow_scripts.downstream.segmentation.score
     --baseline results/downstream/segmentation/real_only/real/repeat-*.parquet
     --bootstrap 1000 --seed 42 --output results/downstream/segmentation/augmented/sd_v1_4.json
 
-Needs the outcomes of every training run of the arm, and of the arm of real data alone (without
-which the arm is that one). Makes the record. A test image whose pseudo-mask is empty does not
-count: every frontal radiograph shows clavicles, so that CXAS has failed and nothing is known of
-the prediction. How many there are stands in the details; the same goes for masks drawn by hand.
+It reads the outcomes of every training run of the arm and of its baseline, real data alone. Without
+`--baseline` the arm is the baseline itself. It writes the record. A test image with an empty
+pseudo-mask does not count: every frontal radiograph shows clavicles, so CXAS has failed and the
+prediction cannot be judged. The details give the number of such images. Empty masks drawn by hand
+do not count, either.
 """
 
 import argparse
@@ -38,13 +39,13 @@ _EMPTY: Final = "every test image has an empty pseudo-mask"
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     args = _arguments(argv)
-    own = read_repeats(args.outcomes)
+    arm = read_repeats(args.outcomes)
     baseline = read_repeats(args.baseline) if args.baseline else None
     if baseline is not None:
-        check_same_test(baseline[0], own[0], args.outcomes[0])
-    check_same_masks([*own, *(baseline or [])], [*args.outcomes, *args.baseline])
+        check_same_test(baseline[0], arm[0], args.outcomes[0])
+    check_same_masks([*arm, *(baseline or [])], [*args.outcomes, *args.baseline])
     settings = {"bootstrap": args.bootstrap, "seed": args.seed}
-    rows, run = own[0].rows, own[0].run
+    rows, run = arm[0].rows, arm[0].run
     shown = rows["true"] > 0
     details: dict[str, Any] = {
         "settings": settings,
@@ -53,31 +54,33 @@ def main(argv: list[str] | None = None) -> None:
         "n_test_patients": int(rows["patient_id"].nunique()),
         "n_test_empty": int((~shown).sum()),
         "n_test_empty_predicted_empty": [
-            int((outcomes.rows["predicted"][~shown] == 0).sum()) for outcomes in own
+            int((outcomes.rows["predicted"][~shown] == 0).sum()) for outcomes in arm
         ],
         "empty": "test images whose pseudo-mask is empty do not count",
         "n_test_exact": int(rows["exact_true"].notna().sum()),
-        "runs": [outcomes.run for outcomes in own],
+        "runs": [outcomes.run for outcomes in arm],
     }
     record = Record(
         "downstream",
         run["model"],
         f"segmentation/{run['setting']}",
         run["protocol"],
-        values(own, baseline, args.bootstrap, args.seed),
+        values(arm, baseline, args.bootstrap, args.seed),
         details,
         provenance(settings, run["provenance"]["device"]),
     )
     write_record(record, args.output)
-    found = record.get("dice").value
-    log.info("mean Dice %s on %d images", "-" if found is None else f"{found:.3f}", shown.sum())
+    mean_dice = record.get("dice").value
+    log.info(
+        "mean Dice %s on %d images", "-" if mean_dice is None else f"{mean_dice:.3f}", shown.sum()
+    )
 
 
 def check_same_masks(runs: Sequence[Outcomes], paths: Sequence[Path]) -> None:
     """Check that runs were compared with the same masks of the test images.
 
     Raises:
-        InputError: they were not; the first one that differs from `runs[0]` is named.
+        InputError: they were not; the message names the first that differs from `runs[0]`.
     """
     for outcomes, path in zip(runs, paths, strict=True):
         for name in ("true", "exact_true"):
@@ -92,27 +95,27 @@ def check_same_masks(runs: Sequence[Outcomes], paths: Sequence[Path]) -> None:
 def values(
     own: Sequence[Outcomes], baseline: Sequence[Outcomes] | None, bootstrap: int, seed: int
 ) -> list[Value]:
-    """Return the arm's Dice, per image and pooled, against pseudo-masks and those drawn by hand.
+    """Return the arm's Dice, per image and pooled, against pseudo-masks and masks drawn by hand.
 
-    Each with its spread over training runs and its gain over the baseline; and how many images the
-    arm was given, to train and to validate on.
+    Each comes with its spread over training runs and its gain over the baseline. The first value is
+    the number of images that the arm was given for training and validation.
 
     Args:
         own: the runs of the arm.
-        baseline: the runs of real data alone; None where the arm is that one.
-        bootstrap: how many test sets are drawn.
+        baseline: the runs on real data alone; None if the arm is the baseline.
+        bootstrap: number of bootstrapped test sets.
         seed: of the draws, the same for all arms.
     """
-    given = own[0].run["n_images"]
-    found = [Value("n_images", float(given), "none", given)]
+    images = own[0].run["n_images"]
+    computed = [Value("n_images", float(images), "none", images)]
     rows = own[0].rows
-    found += _compared(own, baseline, "true", "both", "", _EMPTY, bootstrap, seed)
+    computed += _compared(own, baseline, "true", "both", "", _EMPTY, bootstrap, seed)
     if rows["exact_true"].isna().all():
-        return found + [
+        return computed + [
             value for metric in METRICS for value in without(f"{metric}_exact", 0, NO_EXACT)
         ]
     names = ("exact_true", "exact_both", "_exact", EXACT_EMPTY)
-    return found + _compared(own, baseline, *names, bootstrap, seed)
+    return computed + _compared(own, baseline, *names, bootstrap, seed)
 
 
 def _compared(
@@ -125,7 +128,18 @@ def _compared(
     bootstrap: int,
     seed: int,
 ) -> list[Value]:
-    """Return the values against the masks of one kind, of the images that have one."""
+    """Return the values against one kind of masks, over the images with a mask that is not empty.
+
+    Args:
+        own: see `values`.
+        baseline: see `values`.
+        true: the column of the pixels in the mask.
+        both: the column of the pixels in the mask and the prediction.
+        suffix: is appended to the metrics' names.
+        none: the reason if no image has such a mask.
+        bootstrap: see `values`.
+        seed: see `values`.
+    """
     rows = np.flatnonzero((own[0].rows[true] > 0).to_numpy())
     if not len(rows):
         return [value for metric in METRICS for value in without(f"{metric}{suffix}", 0, none)]
@@ -159,7 +173,7 @@ def _counts(rows: pd.DataFrame, true: str, both: str) -> Counts:
 def measure(
     runs: Sequence[Counts], patients: np.ndarray, bootstrap: int, seed: int
 ) -> dict[str, Measured]:
-    """Return METRICS of training runs, on the test images as they are and on drawn ones."""
+    """Return METRICS of training runs, on the test images and on bootstrapped test sets."""
     draws = [drawn(counts, patient_draws(patients, bootstrap, seed)) for counts in runs]
     points = {
         "dice": [float(dice(counts).mean()) for counts in runs],
@@ -172,7 +186,7 @@ def measure(
 
 
 def without(metric: str, n: int, reason: str) -> list[Value]:
-    """Return a metric, its spread and its gain with the reason why there are none."""
+    """Return a metric, its spread and its gain without values, for a reason."""
     return [
         Value(metric, None, "higher", n, reason=reason),
         Value(f"{metric}_sd", None, "none", n, reason=reason),

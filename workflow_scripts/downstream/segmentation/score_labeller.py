@@ -1,13 +1,13 @@
-"""Score the pseudo-labeller itself: the Dice of its masks of the test images against exact ones.
+"""Score the pseudo-labeller itself: the Dice of its test masks against masks drawn by hand.
 
 python -m workflow_scripts.downstream.segmentation.score_labeller
     --masks results/downstream/segmentation/masks/real.parquet
     --manifest results/cohort/manifest.parquet --exact-masks masks --size 256 --protocol sound
     --bootstrap 1000 --seed 42 --output results/downstream/segmentation/labeller/real.json
 
-What a U-Net that learns from these masks could reach at best, were it to repeat them. Masks are
-compared as the U-Nets' are: cropped and scaled to their input. Without --exact-masks, masks drawn
-by hand, nothing is known of the labeller, and the record says so.
+A U-Net that learns from these masks and repeats them perfectly would reach this Dice. Masks are
+cropped and scaled to the U-Nets' input, as the U-Nets' own masks are. Without --exact-masks the
+quality of the labeller is unknown, and the record says so.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     ids = test["image_id"].tolist()
     predicted = masks.squares(ids, args.size, args.threads, str(args.masks))
     itself = "its masks are what this Dice is measured against"
-    found = [value for metric in METRICS for value in without(metric, 0, itself)]
+    computed = [value for metric in METRICS for value in without(metric, 0, itself)]
     details = {
         "labeller": masks.run["labeller"],
         "size": args.size,
@@ -57,12 +57,14 @@ def main(argv: list[str] | None = None) -> None:
         "n_test_exact": 0,
     }
     if args.exact_masks is None:
-        found += [value for metric in METRICS for value in without(f"{metric}_exact", 0, NO_EXACT)]
+        computed += [
+            value for metric in METRICS for value in without(f"{metric}_exact", 0, NO_EXACT)
+        ]
     else:
         of_test = [masks.by_id[name] for name in ids]
         has, exact = exact_squares(args.exact_masks, of_test, args.size, args.threads)
         patients = test["patient_id"].to_numpy()[has]
-        found += exact_values(predicted[has], exact, patients, args.bootstrap, args.seed)
+        computed += exact_values(predicted[has], exact, patients, args.bootstrap, args.seed)
         details["n_test_exact"] = int(has.sum())
     settings = {"bootstrap": args.bootstrap, "seed": args.seed, "size": args.size}
     record = Record(
@@ -70,25 +72,28 @@ def main(argv: list[str] | None = None) -> None:
         "real",
         "segmentation/labeller",
         args.protocol,
-        found,
+        computed,
         details | {"settings": settings},
         provenance(settings, masks.run["provenance"]["device"]),
     )
     write_record(record, args.output)
-    own = record.get("dice_exact").value
-    log.info("the pseudo-labeller's own Dice: %s", "unknown" if own is None else f"{own:.3f}")
+    exact_dice = record.get("dice_exact").value
+    log.info(
+        "the pseudo-labeller's own Dice: %s",
+        "unknown" if exact_dice is None else f"{exact_dice:.3f}",
+    )
 
 
 def exact_values(
     predicted: np.ndarray, exact: np.ndarray, patients: np.ndarray, bootstrap: int, seed: int
 ) -> list[Value]:
-    """Return the Dice, per image and pooled, of masks against those drawn by hand.
+    """Return the Dice, per image and pooled, of masks against masks drawn by hand.
 
     Args:
         predicted: bool (n, size, size).
-        exact: the same; images whose exact mask is empty do not count.
-        patients: (n,), who is shown.
-        bootstrap: how many test sets are drawn, patient by patient.
+        exact: bool (n, size, size); images whose exact mask is empty do not count.
+        patients: (n,) the patient of each image.
+        bootstrap: number of test sets, bootstrapped by patient.
         seed: of the draws.
     """
     drawn_by_hand = exact.any(axis=(1, 2))
@@ -96,15 +101,15 @@ def exact_values(
         return [v for metric in METRICS for v in without(f"{metric}_exact", 0, EXACT_EMPTY)]
     counts = count(predicted[drawn_by_hand], exact[drawn_by_hand])
     measured = measure([counts], patients[drawn_by_hand], bootstrap, seed)
-    found = []
-    for metric, own in measured.items():
-        name, n, interval = f"{metric}_exact", len(counts), percentiles(own.draws[0])
+    computed = []
+    for metric, metric_values in measured.items():
+        name, n, interval = f"{metric}_exact", len(counts), percentiles(metric_values.draws[0])
         kind = None if interval is None else f"bootstrap {LEVEL:.0%} over test patients"
-        value = float(own.points[0])
-        found.append(Value(name, value, "higher", n, interval=interval, interval_kind=kind))
+        value = float(metric_values.points[0])
+        computed.append(Value(name, value, "higher", n, interval=interval, interval_kind=kind))
         for suffix, direction in (("_sd", "none"), ("_gain", "higher")):
-            found.append(Value(name + suffix, None, direction, n, reason=_PUBLISHED))
-    return found
+            computed.append(Value(name + suffix, None, direction, n, reason=_PUBLISHED))
+    return computed
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

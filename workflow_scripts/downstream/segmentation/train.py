@@ -1,14 +1,15 @@
 """Train a U-Net on pseudo-masks of real images, or of real and synthetic ones; test it.
 
-Table 5 of the paper. The real images are those of the drawn augment prompts, the synthetic ones a
-model's images of the same prompts, the test images all of the test split; their masks are CXAS's
-(`label`). Makes one file: the pixels of each test image in the predicted mask, in the pseudo-mask,
-in both, and, where masks drawn by hand are given, the same against those; `score` makes the record.
+The paper shows the results in Table 5. The real images are those of the drawn augment prompts, the
+synthetic ones a model's images of the same prompts, and the test images the whole test split. The
+masks are CXAS's (`label`). The script writes one file: for each test image the numbers of pixels in
+the predicted mask, in the pseudo-mask and in both; and the same for masks drawn by hand, if there
+are any. `score` makes the record from it.
 
-The paper's code for this task was not released: the protocols do not differ here, and images are
-cropped to a square under both. The paper states the number of images and the learning rate; the
-rest is a choice. The length of training is counted in optimiser steps, the same for all arms:
-in epochs, twice the images would train twice as long, and copies of the real images would help.
+The paper's code for this task was not released, so the protocols do not differ here, and both crop
+images to a square. The paper states the number of images and the learning rate; the rest is our
+choice. All arms train for the same number of optimiser steps. With a number of epochs, twice the
+images would train twice as long, and mere copies of the real images would help.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     real_masks = read_masks(args.real_masks)
     images, masks, n_real = training_pairs(args, settings, manifest, real_masks)
     check_disjoint(images, test_rows)
-    # Before training: a broken test image or mask shows now, not after it.
+    # Read before training, so that a broken test image or mask is found now.
     test = real_collection(test_rows, settings.size, False, args.threads)
     true = real_masks.squares(test.ids, settings.size, args.threads, str(args.real_masks))
     exact = None
@@ -149,15 +150,16 @@ def main(argv: list[str] | None = None) -> None:
 def training_pairs(
     args: argparse.Namespace, settings: SegmenterSettings, manifest: pd.DataFrame, real_masks: Masks
 ) -> tuple[Collection, np.ndarray, int]:
-    """Return the images of a setting, real ones first, their masks, and how many are real.
+    """Return the images of a setting, real ones first, their masks, and the number of real ones.
 
     Raises:
-        InputError: masks of another draw or network, or no mask that shows anything.
+        InputError: the model's masks come from another draw or network, or all real masks are
+            empty.
     """
     split = manifest.set_index("image_id")["split"]
     where = str(args.real_masks)
-    known = manifest_rows(manifest, list(real_masks.by_id), where)["image_id"].tolist()
-    ids = [name for name in known if split[name] != "test"]
+    masked = manifest_rows(manifest, list(real_masks.by_id), where)["image_id"].tolist()
+    ids = [name for name in masked if split[name] != "test"]
     rows = manifest_rows(manifest, ids, where)
     parts = [real_collection(rows, settings.size, False, args.threads)]
     masks = [real_masks.squares(ids, settings.size, args.threads, where)]
@@ -196,11 +198,11 @@ def outcome_columns(
     Args:
         predicted: bool (n, size, size).
         true: the pseudo-masks, bool (n, size, size).
-        exact: see `exact_squares`; None where no masks were drawn by hand.
+        exact: see `exact_squares`; None if no masks were drawn by hand.
 
     Returns:
-        `predicted`, `true`, `both`, and against the masks drawn by hand `exact_true`, `exact_both`
-        (None for an image without one).
+        Columns `predicted`, `true`, `both`, and for masks drawn by hand `exact_true`, `exact_both`
+        (None for an image without such a mask).
     """
     counts = count(predicted, true)
     columns: dict[str, list[int | None]] = {
@@ -210,9 +212,9 @@ def outcome_columns(
     columns["exact_true"] = [None] * len(predicted)
     columns["exact_both"] = [None] * len(predicted)
     if exact is not None:
-        found, squares = exact
-        against = count(predicted[found], squares)
-        for k, row in enumerate(np.flatnonzero(found)):
+        has_mask, squares = exact
+        against = count(predicted[has_mask], squares)
+        for k, row in enumerate(np.flatnonzero(has_mask)):
             columns["exact_true"][row] = int(against.true[k])
             columns["exact_both"][row] = int(against.both[k])
     return columns

@@ -1,10 +1,10 @@
-"""The encoders, found by name; one file each, imported only when asked for.
+"""The encoders, one file each, which are imported only when needed.
 
-A module of this package has
+A module of this package defines
 
 - `load(weights, device, switches, purpose)`, which returns an `Encoder`;
-- `check(weights)`, quick, which raises an `InputError` that names every fault of the weights;
-- `files(weights)`, the files that its features depend on, for the digest.
+- `check(weights)`, which quickly raises an `InputError` that names every fault of the weights;
+- `files(weights)`, which returns the files that the features depend on, for the digest.
 """
 
 import difflib
@@ -34,7 +34,7 @@ ENCODERS: Final = (
     "densenet_121",
 )
 PURPOSES: Final = ("fidelity", "privacy")
-"""What the features are for: the official release prepares images differently for each."""
+"""The uses of features: the official release prepares images differently for each."""
 
 
 class Encoder(Protocol):
@@ -43,8 +43,8 @@ class Encoder(Protocol):
     Attributes:
         name: its key in the config.
         dimension: length d of one feature vector.
-        preprocessing: all that happens to an input before the network, in words; two caches
-            compare only if it is the same.
+        preprocessing: the whole preprocessing of an input, in words; features may be compared only
+            if it is the same.
         reads: `image` (prepare takes a decoded image, RGB or L) or `caption` (it takes a string).
         takes: which switches of speed its network takes (common/speed.py).
         computes: the part of its network that images pass through, where the switches apply.
@@ -60,7 +60,7 @@ class Encoder(Protocol):
     extras: dict[str, NDArray[np.float32]]
 
     def prepare(self, source: Any) -> "torch.Tensor":
-        """Turn one image or caption into the network's input, on the CPU; safe in threads."""
+        """Turn one image or caption into the network's input, on the CPU; thread-safe."""
 
     def encode(self, batch: "Sequence[torch.Tensor]") -> NDArray[np.float32]:
         """Map prepared inputs to features (n, d), float32."""
@@ -125,7 +125,8 @@ def check_encoder(name: str, weights: Path) -> None:
     """Check an encoder's weights without loading the network.
 
     Raises:
-        InputError: files missing or damaged, keys missing, unexpected or of another shape.
+        InputError: files are missing or damaged, or keys are missing, unexpected or of another
+            shape.
     """
     encoder_module(name).check(Path(weights))
 
@@ -133,7 +134,8 @@ def check_encoder(name: str, weights: Path) -> None:
 def weights_sha256(name: str, weights: Path) -> str:
     """Return the sha256 of the files that an encoder's features depend on.
 
-    One file: its own sha256, as published. Several: the sha256 over their names and digests.
+    For one file it is the file's own sha256, as published; for several, the sha256 over their names
+    and digests.
     """
     files = encoder_module(name).files(Path(weights))
     if len(files) == 1:

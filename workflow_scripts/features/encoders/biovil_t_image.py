@@ -1,18 +1,18 @@
 """BioViL-T's image encoder for single images (Bannur et al., 2023; hi-ml multimodal).
 
 `weights` is biovil_t_image_model_proj_size_128.pt: a state dict of 372 tensors. A ResNet-50 gives
-patches (2048), a 1 x 1 convolution narrows them to 256, and the learnt embedding of a missing
-previous image (256) stands beside each: 512 channels. The projector (1 x 1 convolution, batch
-norm, ReLU, 1 x 1 convolution) maps patches to the joint space; the feature is their mean over
+patches (2048 channels), and a 1 x 1 convolution reduces them to 256. The learnt embedding of a
+missing previous image (256) is appended to each, which makes 512. The projector (1 x 1 convolution,
+batch norm, ReLU, 1 x 1 convolution) maps patches to the joint space. The feature is the mean over
 patches, L2-normalised, 128 wide. The transformer that compares two images (`vit_pooler`) is in the
-file and checked, and not run on single images.
+file and checked, but not used for single images.
 
-Preprocessing: the range of the whole array stretched to 0..255, gray, shorter side 512 bilinear,
-centre crop 448, 1/255, three equal channels; no mean or deviation. 16-bit images reach it as
-8 bits. A `preprocessor_config.json` beside the weights may give other sizes (a smaller network).
+Preprocessing: the range of the whole array is stretched to 0..255, gray, shorter side 512 bilinear,
+centre crop 448, 1/255, three equal channels; no mean or standard deviation. 16-bit images arrive as
+8 bits. A `preprocessor_config.json` beside the weights may give other sizes, for a smaller network.
 
-The official release reads files as they are for the alignment score, so neither of its squashes
-concerns this encoder.
+For the alignment score the official release does not squash images, so `as_published` does not
+change this encoder.
 """
 
 import re
@@ -72,7 +72,7 @@ class _Block(nn.Module):
 
 
 class _Pooler(nn.Module):
-    """What the file holds to compare two images: checked, never run on single ones."""
+    """The parameters for comparing two images; they are checked, but not used here."""
 
     def __init__(self, width: int, blocks: int):
         super().__init__()
@@ -82,7 +82,7 @@ class _Pooler(nn.Module):
 
 
 class _MultiImageEncoder(nn.Module):
-    """Images (n, 3, h, w) to patches (n, 2 * width, h / 32, w / 32), without a previous image."""
+    """Map images (n, 3, h, w) to patches (n, 2 * width, h / 32, w / 32), without a prior image."""
 
     def __init__(self, backbone: ResNet, width: int, blocks: int):
         super().__init__()
@@ -117,7 +117,8 @@ class ImageModel(nn.Module):
         backbone: a ResNet; the published one is a ResNet-50 with its unused `fc` of 1000.
         width: channels of a patch after `backbone_to_vit`, 256 as published.
         blocks: blocks of the unused pooler, 3 as published.
-        hidden, outputs: of the projector, 128 and 128 as published.
+        hidden: hidden width of the projector, 128 as published.
+        outputs: output width of the projector, 128 as published.
     """
 
     def __init__(
@@ -140,10 +141,10 @@ class ImageModel(nn.Module):
 
 
 def image_model_for(state: Mapping[str, Tensor], path: Path) -> ImageModel:
-    """Build the network that has the widths of `state`.
+    """Build the network with the widths of `state`.
 
     Raises:
-        InputError: a key that tells a width is missing.
+        InputError: a key that gives a width is missing.
     """
     try:
         backbone = resnet_for(strip_prefix(state, "encoder.encoder."))
@@ -163,12 +164,12 @@ def image_model_for(state: Mapping[str, Tensor], path: Path) -> ImageModel:
 
 
 def files(weights: Path) -> list[Path]:
-    """Return the files that the features depend on, beside the sizes in the preprocessing."""
+    """Return the files that the features depend on, besides the sizes in the preprocessing."""
     return [weights]
 
 
 def check(weights: Path) -> None:
-    """Check every tensor's name and shape, and the sizes beside the weights, where there are any.
+    """Check every tensor's name and shape, and the sidecar file beside the weights, if any.
 
     Raises:
         InputError: see `Encoder`'s package.

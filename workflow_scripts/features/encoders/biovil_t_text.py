@@ -1,15 +1,15 @@
 """BioViL-T's text encoder, CXR-BERT (Boecking et al., 2022; Bannur et al., 2023).
 
 `weights` is a folder (microsoft/BiomedVLP-BioViL-T): config.json, vocab.txt, model.safetensors or
-pytorch_model.bin, and tokenizer_config.json where there is one. Its remote code is not run: the
-network is transformers' BERT without a pooler, and a head on the class token (linear, GELU, layer
-norm, linear), L2-normalised, 128 wide. The weights of masked-language modelling
-(`cls.predictions`) are checked and not used.
+pytorch_model.bin, and optionally tokenizer_config.json. Its remote code is not run. The network is
+transformers' BERT without a pooler and a head on the class token (linear, GELU, layer norm,
+linear); the feature is L2-normalised, 128 wide. The weights of masked-language modelling
+(`cls.predictions`) are checked but not used.
 
-A caption loses the marks `!?.` at its end, as in hi-ml's inference engine. A caption that holds a
-special token ([MASK], [SEP], ...) is refused, as there. One with more tokens than the network has
-positions is cut to its beginning, with a warning that names it; hi-ml refuses it, which would stop
-a benchmark of thousands of captions for one.
+The characters `!?.` at the end of a caption are removed, and a caption with a special token
+([MASK], [SEP], ...) is refused, as in hi-ml's inference engine. A caption with more tokens than the
+network has positions is cut, with a warning that shows it. hi-ml refuses it, which would stop a
+benchmark of thousands of captions because of one.
 """
 
 import logging
@@ -47,7 +47,7 @@ _SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class ProjectionHead(nn.Module):
-    """The class token (n, hidden) to the joint space (n, outputs), not normalised."""
+    """The head that maps the class token (n, hidden) to the joint space (n, outputs)."""
 
     def __init__(self, hidden: int, outputs: int):
         super().__init__()
@@ -56,7 +56,7 @@ class ProjectionHead(nn.Module):
         self.dense_to_output = nn.Linear(outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply linear, GELU (exact), layer norm, linear."""
+        """Apply linear, GELU (exact), layer norm, linear; the result is not normalised."""
         return self.dense_to_output(self.LayerNorm(nn.functional.gelu(self.dense_to_hidden(x))))
 
 
@@ -64,14 +64,14 @@ class TextModel(nn.Module):
     """BERT and the projection head, in CXR-BERT's key layout.
 
     Args:
-        config: the contents of config.json.
+        config: the content of config.json.
     """
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
         from transformers import BertConfig, BertModel
 
-        # Not the file's own `auto_map` and `model_type`: they ask for remote code.
+        # The file's `auto_map` and `model_type` are left out, because they ask for remote code.
         known = BertConfig().to_dict().keys() - {"model_type", "transformers_version"}
         self.bert = BertModel(
             BertConfig(**{key: value for key, value in config.items() if key in known}),
@@ -110,7 +110,7 @@ def check(weights: Path) -> None:
 
 
 def expected_shapes(config: dict[str, Any], path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor on disk."""
+    """Return the name and shape of every tensor in the file."""
     width = read_number(config, "hidden_size", path)
     inner = read_number(config, "intermediate_size", path)
     words = read_number(config, "vocab_size", path)
@@ -175,7 +175,7 @@ class BioVilTText:
         """Map a caption to token ids, int64 (length,).
 
         Raises:
-            InputError: it holds a special token.
+            InputError: the caption holds a special token.
         """
         text = source.rstrip("!?.")
         special = [token for token in _SPECIAL if token in text]
@@ -196,7 +196,7 @@ class BioVilTText:
 
     @torch.inference_mode()
     def encode(self, batch: Sequence[Tensor]) -> NDArray[np.float32]:
-        """Map n captions to L2-normalised (n, 128); padded to the longest, padding masked."""
+        """Map n captions to L2-normalised features (n, 128); padding is masked."""
         ids = nn.utils.rnn.pad_sequence(
             list(batch), batch_first=True, padding_value=self.tokenizer.pad_token_id
         )
@@ -222,7 +222,7 @@ def load(weights: Path, device: torch.device, switches: Deviations, purpose: str
 
 
 def load_tokenizer(weights: Path) -> Any:
-    """Return transformers' BertTokenizer over vocab.txt, as tokenizer_config.json sets it.
+    """Return transformers' BertTokenizer for vocab.txt, with tokenizer_config.json's settings.
 
     Raises:
         InputError: the vocabulary is missing or does not fit the network.

@@ -1,14 +1,16 @@
-"""DenseNet-121 trained on chest radiographs (Cohen et al., 2022), the paper's ablation of encoders.
+"""DenseNet-121 trained on chest radiographs (Cohen et al., 2022), for the paper's encoder ablation.
 
-`weights` holds the tensors of torchxrayvision's densenet121-res224-mimic_ch (CheXpert's labels of
-MIMIC-CXR): 727 tensors, one input channel, 18 outputs. The published file is a pickled model
-object, which is never unpickled here: `python -m workflow_scripts.features.convert_torchxrayvision`
-writes its tensors as safetensors, once. The feature is torchxrayvision's `features2`: the last
-normalisation, ReLU and the mean over all places, 1024 wide.
+`weights` holds the tensors of torchxrayvision's densenet121-res224-mimic_ch (trained on CheXpert
+labels of MIMIC-CXR): 727 tensors, one input channel, 18 outputs. The published file is a pickled
+model object, which is never unpickled here: `python -m
+workflow_scripts.features.convert_torchxrayvision` converts it to safetensors. The feature is
+torchxrayvision's `features2`: the last normalisation, ReLU and the mean over all positions, 1024
+wide.
 
-Preprocessing as torchxrayvision's `normalize`, `XRayCenterCrop` and `XRayResizer` do: gray values
-0..255 to -1024..1024; the central square of the shorter side; 224 x 224 by scikit-image's `resize`
-(Gaussian blur of sigma (factor - 1) / 2 where it shrinks, then bilinear, 0 outside the image).
+Preprocessing follows torchxrayvision's `normalize`, `XRayCenterCrop` and `XRayResizer`: gray values
+0..255 are mapped to -1024..1024; the central square of the shorter side is resized to 224 x 224 by
+scikit-image's `resize` (when shrinking, a Gaussian blur of sigma (factor - 1) / 2; then bilinear,
+with 0 outside the image).
 """
 
 import functools
@@ -37,7 +39,7 @@ LAYERS: Final = (6, 12, 24, 16)
 GROWTH: Final = 32
 OUTPUTS: Final = 18
 OPTIONAL: Final = ("op_threshs",)
-"""Thresholds of the classifier, which some of the published objects hold."""
+"""Thresholds of the classifier, which some of the published objects have."""
 
 
 class _Layer(nn.Module):
@@ -84,7 +86,7 @@ class DenseNet121(nn.Module):
         self.classifier = nn.Linear(channels, OUTPUTS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map gray images (n, 1, 224, 224) in -1024..1024 to features (n, 1024)."""
+        """Map gray images (n, 1, 224, 224) in [-1024, 1024] to features (n, 1024)."""
         return functional.relu(self.features(x)).mean(dim=(2, 3))
 
 
@@ -101,7 +103,8 @@ def check(weights: Path) -> None:
     """Check every tensor's name and shape.
 
     Raises:
-        InputError: see `Encoder`'s package; or a pickled model object, with how to convert it.
+        InputError: see `Encoder`'s package; or the file is a pickled model object (the message says
+            how to convert it).
     """
     _state(weights)
 
@@ -210,7 +213,7 @@ class DenseNetEncoder:
 
     @torch.inference_mode()
     def encode(self, batch: Sequence[Tensor]) -> NDArray[np.float32]:
-        """Map n images to (n, 1024), not negative."""
+        """Map n images to features (n, 1024), >= 0."""
         return self.network(to_device(batch, self.device)).float().cpu().numpy()
 
 

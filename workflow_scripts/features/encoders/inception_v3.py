@@ -1,14 +1,14 @@
-"""InceptionV3 as FID was defined with it (Heusel et al., 2017): TensorFlow's network of 2015.
+"""InceptionV3 as in the definition of FID (Heusel et al., 2017): TensorFlow's network of 2015.
 
 `weights` is pt_inception-2015-12-05-6726825d.pth of pytorch-fid, or torch-fidelity's file of the
-same network, weights-inception-2015-12-05-6726825d.pth: 566 tensors with the batch counters of the
-normalisations, which may be absent; 1008 classes. The feature is the mean over all places of the
-last block, 2048 wide.
+same network, weights-inception-2015-12-05-6726825d.pth. It has 566 tensors and 1008 classes; the
+batch counters of the normalisations may be absent. The feature is the mean of the last block over
+all positions, 2048 wide.
 
-It differs from torchvision's InceptionV3 as the 2015 graph does: average pools do not count the
-padding, and the last block pools by the maximum. Preprocessing is the graph's own: RGB, 299 x 299
-by TensorFlow 1's bilinear (a pixel of the output lies at i * in / out of the input; no
-antialiasing; the aspect is lost), (x - 128) / 128.
+The 2015 graph differs from torchvision's InceptionV3: average pooling does not count the padding,
+and the last block uses max pooling. Preprocessing is the graph's own: RGB, 299 x 299 by TensorFlow
+1's bilinear resize (pixel i of the output lies at i * in / out of the input; no antialiasing; the
+aspect is lost), (x - 128) / 128.
 """
 
 from collections.abc import Sequence
@@ -58,13 +58,14 @@ class _Conv(nn.Module):
 
 
 class _Block(nn.Module):
-    """A block: paths of convolutions side by side, and a pool.
+    """A block: parallel paths of convolutions, and a pooling path.
 
     Args:
-        inputs: channels.
+        inputs: input channels.
         layers: each convolution by its published name.
-        paths: names of the convolutions of each path, in order; a pair at the end splits.
-        pool: `average` (without the padding), `maximum`, or `strided` (the maximum, halving).
+        paths: names of the convolutions of each path, in order; a pair at the end is parallel.
+        pool: `average` (without the padding), `maximum`, or `strided` (max pooling that halves the
+            sides).
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class _Block(nn.Module):
             self.add_module("branch_pool", _Conv(inputs, layers["branch_pool"][0], 1, 1, True))
 
     def forward(self, x: Tensor) -> Tensor:
-        found = []
+        outputs = []
         for path in self.paths:
             y = x
             for step in path:
@@ -96,7 +97,7 @@ class _Block(nn.Module):
                     y = getattr(self, step)(y)
                 else:
                     y = torch.cat([getattr(self, name)(y) for name in step], dim=1)
-            found.append(y)
+            outputs.append(y)
         if self.pool == "strided":
             pooled = functional.max_pool2d(x, 3, 2)
         elif self.pool == "maximum":
@@ -104,7 +105,7 @@ class _Block(nn.Module):
         else:
             pooled = functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
         branch = getattr(self, "branch_pool", None)
-        return torch.cat([*found, pooled if branch is None else branch(pooled)], dim=1)
+        return torch.cat([*outputs, pooled if branch is None else branch(pooled)], dim=1)
 
 
 def _block_a(inputs: int, pooled: int) -> _Block:
@@ -210,7 +211,7 @@ class InceptionV3(nn.Module):
         self.fc = nn.Linear(2048, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images (n, 3, 299, 299) in -1..1 to features (n, 2048)."""
+        """Map images (n, 3, 299, 299) in [-1, 1] to features (n, 2048)."""
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(functional.max_pool2d(x, 3, 2)))
         x = functional.max_pool2d(x, 3, 2)
@@ -220,7 +221,7 @@ class InceptionV3(nn.Module):
 
 
 def resize_bilinear(pixels: NDArray[Any], side: int) -> NDArray[np.float32]:
-    """Resize (h, w, c) to (side, side, c) as TensorFlow 1's `resize_bilinear` does by default."""
+    """Resize (h, w, c) to (side, side, c) like TensorFlow 1's `resize_bilinear` by default."""
     result = pixels.astype(np.float32)
     for axis in (0, 1):
         size = result.shape[axis]
@@ -250,12 +251,12 @@ def check(weights: Path) -> None:
 
 def _state(weights: Path) -> dict[str, Tensor]:
     with torch.device("meta"):
-        own = InceptionV3().state_dict()
+        wanted = InceptionV3().state_dict()
     state = load_state(weights)
-    counters = {key for key in own if key.endswith("num_batches_tracked")}
+    counters = {key for key in wanted if key.endswith("num_batches_tracked")}
     check_shapes(
         {key: tuple(value.shape) for key, value in state.items()},
-        {key: tuple(value.shape) for key, value in own.items()},
+        {key: tuple(value.shape) for key, value in wanted.items()},
         weights,
         counters,
     )
@@ -295,7 +296,7 @@ class InceptionEncoder:
 
     @torch.inference_mode()
     def encode(self, batch: Sequence[Tensor]) -> NDArray[np.float32]:
-        """Map n images to (n, 2048), not negative."""
+        """Map n images to features (n, 2048), >= 0."""
         return self.network(to_device(batch, self.device)).float().cpu().numpy()
 
 

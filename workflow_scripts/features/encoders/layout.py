@@ -1,4 +1,4 @@
-"""Weights against the layout that they must have: shapes compared by name, and small readers."""
+"""Checks of weights against the expected names and shapes, and readers of configurations."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -20,14 +20,14 @@ def check_shapes(
     """Check that `found` has exactly the keys and shapes of `expected`.
 
     Args:
-        found: what the file holds.
-        expected: what the network needs; keys in `optional` may be absent.
+        found: the shapes in the file.
+        expected: the shapes that the network needs; keys in `optional` may be absent.
         path: the file, for the error.
-        optional: keys that may be there or not (tied weights, old buffers); any shape if they
-            are not in `expected`.
+        optional: keys that may be absent (tied weights, old buffers); those that are not in
+            `expected` may have any shape.
 
     Raises:
-        InputError: missing, unexpected or misshaped keys, named.
+        InputError: keys are missing, unexpected or misshapen, all named.
     """
     faults = {
         "missing": [key for key in expected if key not in found and key not in optional],
@@ -48,7 +48,7 @@ def check_shapes(
 
 
 def strip_prefix(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return the entries whose key starts with `prefix`, without it."""
+    """Return the entries whose keys start with `prefix`, with the prefix removed."""
     return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
 
 
@@ -67,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        InputError: the file is missing, damaged or holds no object.
+        InputError: the file is missing, damaged or does not hold an object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -82,7 +82,7 @@ def read_number(config: Mapping[str, Any], key: str, path: Path) -> int:
     """Return a positive integer of a configuration.
 
     Raises:
-        InputError: it is missing or something else.
+        InputError: it is missing or not a positive integer.
     """
     value = config.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -1,11 +1,11 @@
-"""RAD-DINO: a ViT-B/14 trained by DINOv2 on chest radiographs (Perez-Garcia et al., 2024).
+"""RAD-DINO: a ViT-B/14 trained by DINOv2 on chest radiographs (Pérez-García et al., 2024).
 
 `weights` is a folder in transformers' Dinov2 layout (microsoft/rad-dino): config.json,
 model.safetensors, preprocessor_config.json. The feature is `pooler_output`: the class token after
 the final layer norm, 768 wide in the published network.
 
-Preprocessing comes from preprocessor_config.json. The published one: shorter side 518, bicubic;
-centre crop 518 x 518; 1/255; mean 0.5307, deviation 0.2583 in each channel.
+Preprocessing comes from preprocessor_config.json. The published file has: shorter side 518,
+bicubic; centre crop 518 x 518; 1/255; mean 0.5307, standard deviation 0.2583 in each channel.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def check(weights: Path) -> None:
 
 
 def expected_shapes(config: dict[str, Any], path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor on disk (223 in the published network)."""
+    """Return the name and shape of every tensor in the file (223 in the published network)."""
     width = read_number(config, "hidden_size", path)
     image, patch = read_number(config, "image_size", path), read_number(config, "patch_size", path)
     inner = int(width * config.get("mlp_ratio", 4))
@@ -145,7 +145,7 @@ def load(weights: Path, device: torch.device, switches: Deviations, purpose: str
     faults = {kind: sorted(map(str, info[kind])) for kind in info if kind.endswith("_keys")}
     if any(faults.values()):
         raise InputError(f"transformers did not load every key: {faults}", weights)
-    # The official release squashes for RAD-DINO's fidelity and for its latent distance.
+    # The official release squashes images for fidelity in RAD-DINO and for the latent distance.
     transform = read_transform(weights / SIDECAR, PUBLISHED)
     transform = replace(transform, squash=published_squash(purpose, switches))
     return RadDino(network, transform, device)

@@ -1,14 +1,15 @@
 """The re-identification network: a Siamese ResNet-50 (Packhaeuser et al., 2022).
 
-`weights` is ResNet-50_epoch11_data_handling_RPN.pth: a state dict with `model.*` (a ResNet-50
-whose `fc` gives 128) and `fc_end` (128 to 1), 322 tensors. One branch is sigmoid(model(image)),
-128 wide: that is the cached feature. Two images score sigmoid(fc_end(|a - b|)), the probability
-that they show one patient; `fc_end` is kept beside the features, so scoring needs no weights.
+`weights` is ResNet-50_epoch11_data_handling_RPN.pth: a state dict of 322 tensors, with `model.*` (a
+ResNet-50 whose `fc` has 128 outputs) and `fc_end` (128 to 1). The cached feature is one branch,
+sigmoid(model(image)), 128 wide. Two images score sigmoid(fc_end(|a - b|)), the probability that
+they show one patient. `fc_end` is stored with the features, so scoring needs no weights.
 
-Preprocessing as the network was trained (`sound`): squashed to 256 x 256, bilinear, 1/255,
-ImageNet's mean and deviation. The official release evaluates it at 224 x 224 without mean and
-deviation, on images squashed to 512 x 512 (`as_published`). A `preprocessor_config.json` beside
-the weights may give another size (a smaller network); as published it is then 7/8 of that.
+Under `sound`, preprocessing is that of the network's training: squashed to 256 x 256, bilinear,
+1/255, ImageNet's mean and standard deviation. The official release evaluates the network at
+224 x 224 without mean and standard deviation, on images squashed to 512 x 512 (`as_published`). A
+`preprocessor_config.json` beside the weights may give another size, for a smaller network; under
+`as_published` 7/8 of that is used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ class SiameseNetwork(nn.Module):
     """The network, in the key layout of the published code.
 
     Args:
-        model: a ResNet whose `fc` gives the branch's features, 128 as published.
+        model: a ResNet whose `fc` gives the branch's features; published 128.
     """
 
     def __init__(self, model: ResNet):
@@ -62,16 +63,16 @@ class SiameseNetwork(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the logit, (n,), that x[i] and y[i] show one patient."""
-        # In one pass: batch normalisation sees both sides alike.
+        # Both in one pass, so that batch normalisation treats them alike.
         a, b = self.branch(torch.cat([x, y])).chunk(2)
         return self.fc_end((a - b).abs())[:, 0]
 
 
 def siamese_for(state: Mapping[str, Tensor], path: Path) -> SiameseNetwork:
-    """Build the network that has the widths of `state`.
+    """Build the network with the widths of `state`.
 
     Raises:
-        InputError: a key that tells a width is missing.
+        InputError: a key that gives a width is missing.
     """
     try:
         return SiameseNetwork(resnet_for(strip_prefix(state, "model.")))
@@ -81,12 +82,12 @@ def siamese_for(state: Mapping[str, Tensor], path: Path) -> SiameseNetwork:
 
 
 def files(weights: Path) -> list[Path]:
-    """Return the files that the features depend on, beside the sizes in the preprocessing."""
+    """Return the files that the features depend on, besides the sizes in the preprocessing."""
     return [weights]
 
 
 def check(weights: Path) -> None:
-    """Check every tensor's name and shape, and the size beside the weights, where there is one.
+    """Check every tensor's name and shape, and the sidecar file beside the weights, if any.
 
     Raises:
         InputError: see `Encoder`'s package.

@@ -1,7 +1,7 @@
-"""From a decoded image to a network's input: resize, crop, scale, normalise, with PIL and numpy.
+"""Preprocessing of a decoded image: resize, crop, scale and normalise, with PIL and numpy.
 
-Equal to the last bit to transformers' `BitImageProcessor` (PIL backend) and to torchvision's
-`Resize`, `CenterCrop`, `ToTensor`, `Normalize` on PIL images, depending on the fields.
+Depending on its fields, the result equals that of transformers' `BitImageProcessor` (PIL backend)
+or of torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on PIL images to the last bit.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.features.encoders.layout import read_json
 
 SIDECAR: Final = "preprocessor_config.json"
-"""Beside the weights: image sizes and normalisation, in the fields of Hugging Face's processors."""
+"""The file beside the weights with image sizes and normalisation, as Hugging Face writes it."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,18 @@ class ImageTransform:
     """One encoder's preprocessing of an 8-bit RGB image.
 
     Attributes:
-        size: the shorter side after resizing, or (height, width), the aspect lost.
+        size: length of the shorter side after resizing; or (height, width), which loses the aspect.
         crop: (height, width) of the central crop; None for no crop.
         resample: PIL's filter for `size`.
-        odd_crop_rounds: where an odd margin is halved: False rounds down (transformers), True
-            rounds to the nearest even number (torchvision).
-        scale: pixel values are multiplied by it.
-        mean, std: per channel, after scaling.
-        stretch_gray: the range of all values is stretched to 0..255 and the image turned gray
-            first (BioViL's `remap_to_uint8`).
-        squash: (side, filter): first of all squash to a square, as the official release does.
+        odd_crop_rounds: how an odd margin is halved: False rounds down (transformers), True rounds
+            half to even (torchvision).
+        scale: factor of the pixel values.
+        mean: subtracted from each channel after scaling.
+        std: divides each channel after that.
+        stretch_gray: first stretch the range of all values to 0..255 and convert to gray (BioViL's
+            `remap_to_uint8`).
+        squash: (side, filter) to squash the image to a square before anything else, as the official
+            release does; None does not.
     """
 
     size: int | tuple[int, int]
@@ -51,7 +53,7 @@ class ImageTransform:
     squash: tuple[int, Resampling] | None = None
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Return float32 (3, height, width); for a gray image possibly one channel, expanded."""
+        """Return float32 (3, height, width); for a gray image it may be one channel, expanded."""
         if image.mode != "L":
             image = image.convert("RGB")
         if self.squash is not None:
@@ -82,7 +84,7 @@ class ImageTransform:
         return pixels
 
     def describe(self) -> str:
-        """Return all of it in words, for the cache's key."""
+        """Return the whole preprocessing in words, for the cache's key."""
         steps = []
         if self.squash is not None:
             side, resample = self.squash
@@ -112,7 +114,7 @@ class ImageTransform:
 
 
 def to_device(inputs: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
-    """Stack inputs of one shape on a device; of expanded channels one is moved."""
+    """Stack inputs of one shape on a device; of expanded channels only one is transferred."""
     if all(pixels.ndim == 3 and pixels.stride(0) == 0 for pixels in inputs):
         one = torch.stack([pixels[:1] for pixels in inputs]).to(device)
         return one.expand(-1, inputs[0].shape[0], -1, -1).contiguous()
@@ -120,10 +122,10 @@ def to_device(inputs: Sequence[torch.Tensor], device: torch.device) -> torch.Ten
 
 
 def stretch_to_gray(image: Image.Image) -> Image.Image:
-    """Stretch the range of all values to 0..255 (fractions cut off), then turn gray.
+    """Stretch the range of all values to 0..255 (fractions cut off), then convert to gray.
 
-    hi-ml's `remap_to_uint8` and `convert("L")`. A constant image, where the original divides by
-    zero, becomes black.
+    This is hi-ml's `remap_to_uint8` and `convert("L")`. A constant image, for which the original
+    divides by zero, becomes black.
     """
     extremes = np.asarray(image.getextrema()).reshape(-1, 2)
     low, high = float(extremes[:, 0].min()), float(extremes[:, 1].max())
@@ -137,8 +139,8 @@ def stretch_to_gray(image: Image.Image) -> Image.Image:
 def published_squash(purpose: str, switches: Deviations) -> tuple[int, Resampling] | None:
     """Return the squash that the official release applies before an encoder's preprocessing.
 
-    Fidelity: torchvision's `Resize((299, 299))`, bilinear. Privacy: PIL's `resize((512, 512))`,
-    bicubic by default. Which encoders it concerns, their modules know.
+    Fidelity uses torchvision's `Resize((299, 299))`, bilinear; privacy PIL's `resize((512, 512))`,
+    bicubic by default. Each encoder's module decides whether it applies.
     """
     if purpose == "fidelity" and switches.fidelity_squash_299:
         return 299, Resampling.BILINEAR
@@ -148,14 +150,14 @@ def published_squash(purpose: str, switches: Deviations) -> tuple[int, Resamplin
 
 
 def read_transform(path: Path, default: ImageTransform) -> ImageTransform:
-    """Override a transform by the fields of a `preprocessor_config.json`.
+    """Override a transform's fields by those of a `preprocessor_config.json`.
 
     Args:
         path: the file; fields that it lacks keep their default.
         default: the published preprocessing.
 
     Raises:
-        InputError: the file is damaged, or asks for what no encoder here does.
+        InputError: the file is damaged, or asks for preprocessing that is not supported.
     """
     config = read_json(path)
     result = default

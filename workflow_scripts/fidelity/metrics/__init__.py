@@ -1,11 +1,11 @@
-"""The metrics of fidelity: a file each, in use because it is there.
+"""The fidelity metrics, one file each; every file in this folder is used.
 
-A file declares `METRICS`, what it measures (`common/measurement.Metric`), and has
+A file declares its metrics in `METRICS` (`common/measurement.Metric`) and defines
 
     def measure(comparison: Comparison, found: Found) -> None
 
-which adds their values over the images of one comparison to `found`, or why there are none.
-Networks' libraries are imported in `measure` only: tables read the declarations, too.
+which adds their values for one comparison to `found`, or the reason why there are none. torch and
+other heavy libraries are imported inside `measure`, because tables read the declarations, too.
 """
 
 import importlib
@@ -23,14 +23,14 @@ def metric_modules() -> list[ModuleType]:
 
 
 def declared() -> list[Metric]:
-    """Return every metric that the modules declare, also those against other references."""
+    """Return every metric that the modules declare, and those against other references."""
     from workflow_scripts.fidelity.metrics import fid, kid, manifolds
     from workflow_scripts.fidelity.references import OTHER_REFERENCES
 
-    own = [metric for module in metric_modules() for metric in module.METRICS]
-    beside = [
+    metrics = [metric for module in metric_modules() for metric in module.METRICS]
+    of_other_references = [
         replace(metric, key=f"{metric.key}_{name}", label=f"{metric.label}, {words}")
         for name, words in OTHER_REFERENCES.items()
         for metric in (*fid.METRICS, *kid.METRICS, *manifolds.METRICS)
     ]
-    return own + beside
+    return metrics + of_other_references

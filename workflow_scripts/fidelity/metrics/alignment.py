@@ -1,4 +1,4 @@
-"""Alignment: the mean cosine of each image with its caption, in BioViL-T."""
+"""Alignment: the mean cosine of the images with their captions, in BioViL-T's joint space."""
 
 from typing import TYPE_CHECKING, Final
 

@@ -1,4 +1,4 @@
-"""FID without its bias by sample size, by the jackknife over groups of patients."""
+"""FID without its sample-size bias, by the jackknife over groups of patients."""
 
 from typing import TYPE_CHECKING, Final
 

@@ -1,4 +1,4 @@
-"""The floors of FID: real images against real images of other patients, at as many images."""
+"""The floors of FID: real images against real images of other patients, at the same sizes."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -16,11 +16,11 @@ OTHERS: Final = Metric("fid_floor", "Floor: other patients", "none", 3, SIDES)
 MATCHED: Final = Metric("fid_floor_matched", "Floor: caption-matched", "none", 3, SIDES)
 ALONE: Final = Metric("prompts_without_partner", "Prompts without a match", "none", 0, SIDES)
 METRICS: Final = (OTHERS, MATCHED, ALONE)
-"""No generated image takes part in them."""
+"""They are computed from real images alone."""
 
 
 def measure(comparison: "Comparison", found: "Found") -> None:
-    """Add the floors at the sizes of the comparison, and how many images have no partner."""
+    """Add the floors at the sizes of the comparison, and the number of images without a partner."""
     from workflow_scripts.fidelity import floor as floors
 
     for metric in (OTHERS, MATCHED):
@@ -34,7 +34,7 @@ def measure(comparison: "Comparison", found: "Found") -> None:
     column, seed, device = comparison.column, comparison.settings.seed, comparison.device
     findings = np.unique(real.subsets[:, 1:], axis=0, return_inverse=True)[1].ravel()
     images = floors.RealImages(real.features, real.patients, findings)
-    own, n, m = images.only(chosen), len(comparison.y), len(comparison.x)
+    in_subset, n, m = images.only(chosen), len(comparison.y), len(comparison.x)
     rng = np.random.default_rng([seed, column, 1])
     if subset == "all":
         others = floors.fid_floor(images, n, m, rng, device)
@@ -43,13 +43,13 @@ def measure(comparison: "Comparison", found: "Found") -> None:
     reason = f"{len(real.patients)} real image(s) give no two groups of different patients"
     _add(found, OTHERS, others, comparison, reason)
     rng = np.random.default_rng([seed, column, 2])
-    matched = floors.matched_floor(own, n, m, rng, device, images)
+    matched = floors.matched_floor(in_subset, n, m, rng, device, images)
     reason = (
         f"fewer than {floors.ENOUGH} pairs of real images of two patients with the same findings, "
         "no patient on both sides"
     )
     _add(found, MATCHED, matched, comparison, reason)
-    alone = float(floors.without_partner(own))
+    alone = float(floors.without_partner(in_subset))
     found.values.append(Value(ALONE.key, alone, ALONE.direction, m, subset))
 
 
@@ -59,10 +59,10 @@ def _add(
     if floor is None:
         found.add_none(metric, comparison, reason)
         return
-    told = {"groups": list(floor.measured), "draws": floor.draws}
+    details = {"groups": list(floor.measured), "draws": floor.draws}
     if metric is OTHERS:
-        told["drawn_from"] = "finding" if floor.of_finding else "all"
-    found.floors[metric.key][comparison.subset] = told
+        details["drawn_from"] = "finding" if floor.of_finding else "all"
+    found.floors[metric.key][comparison.subset] = details
     found.values.append(
         Value(
             metric.key,

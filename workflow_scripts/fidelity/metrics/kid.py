@@ -1,4 +1,4 @@
-"""KID: the unbiased kernel distance of features, without pairs of one patient (Bińkowski, 2018)."""
+"""KID: the unbiased kernel distance of features without pairs of one patient (Bińkowski, 2018)."""
 
 from typing import TYPE_CHECKING, Final
 

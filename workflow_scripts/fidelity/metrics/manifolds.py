@@ -21,7 +21,7 @@ def measure(comparison: "Comparison", found: "Found") -> None:
     """Add the four, their intervals and, over all images, their replicates.
 
     Raises:
-        InputError: features of which nearly all are the same.
+        InputError: the features' scale is outside the limits of `distances.check_scale`.
     """
     from workflow_scripts.fidelity import manifold
 
@@ -35,7 +35,7 @@ def measure(comparison: "Comparison", found: "Found") -> None:
         overlap = manifold.manifold_overlap(
             comparison.x, comparison.y, k, comparison.device, comparison.units
         )
-    except ValueError as error:  # checked for all else before
+    except ValueError as error:  # all other conditions have been checked before
         remedy = "look at the weights of the encoder and its preprocessing"
         raise InputError(str(error), comparison.subset, remedy) from None
     intervals = overlap.intervals()

@@ -1,10 +1,11 @@
-"""CheXbert (Smit et al., 2020): the 14 findings of a report, as a network reads them.
+"""CheXbert (Smit et al., 2020), a network that labels the 14 findings in a report.
 
-A BERT with one linear head on the class token for each finding: four classes (not mentioned,
-positive, negative, uncertain), for "No Finding" two. Two files: `chexbert.pth`, whose
-`model_state_dict` was saved from a data-parallel module, and the folder of the BERT it was tuned
-from (bert-base-uncased), of which the configuration and the vocabulary are read, not the weights.
-A report's white space is collapsed; one of more tokens than the network has positions is cut.
+It is a BERT with a linear head on the class token for each finding. A head has four classes (not
+mentioned, positive, negative, uncertain), that of "No Finding" has two. There are two inputs:
+`chexbert.pth`, whose `model_state_dict` was saved from a data-parallel module, and the folder of
+the BERT that it was fine-tuned from (bert-base-uncased), of which only the configuration and the
+vocabulary are read. White space in a report is collapsed. A report with more tokens than the
+network has positions is cut.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class CheXbert(nn.Module):
     """BERT and its 14 heads, in the published key layout.
 
     Args:
-        config: the contents of the BERT's config.json; widths and depths are its own.
+        config: the content of the BERT's config.json, which gives width and depth.
     """
 
     def __init__(self, config: dict[str, Any]):
@@ -52,8 +53,8 @@ class Labeller:
     """CheXbert with its tokenizer.
 
     Args:
-        network: with its weights.
-        tokenizer: of the BERT.
+        network: the network with its weights.
+        tokenizer: the BERT's tokenizer.
         device: where it computes.
     """
 
@@ -74,9 +75,9 @@ class Labeller:
         """Return the class of each finding, int8 (n, 14), in the order of HEADS.
 
         Args:
-            reports: texts; one without words mentions nothing that the network could read.
+            reports: the texts; an empty one is labelled, too.
             batch_size: reports at a time, padded to the longest; padding is masked.
-            what: is being labelled, for the log.
+            what: the kind of reports, for the log.
         """
         progress = Progress(f"CheXbert: {what}", len(reports), "reports")
         found = []
@@ -109,12 +110,12 @@ def load(weights: Path, bert: Path, device: torch.device) -> Labeller:
 
     Args:
         weights: `chexbert.pth`.
-        bert: folder with config.json, vocab.txt and, where there is one, tokenizer_config.json.
+        bert: folder with config.json, vocab.txt and optionally tokenizer_config.json.
         device: where it computes.
 
     Raises:
-        InputError: a file is missing or damaged; vocabulary and configuration do not fit one
-            another; missing, unexpected or misshapen keys, named.
+        InputError: a file is missing or damaged, vocabulary and configuration do not fit each
+            other, or tensors are missing, unexpected or misshapen, all named.
     """
     tokenizer = load_tokenizer(bert)
     return Labeller(_network(weights, bert), tokenizer, device)

@@ -1,4 +1,4 @@
-"""What CheXbert says of a report, and how two reports are compared by it; needs no network."""
+"""CheXbert's classes, and the comparison of two reports by them; needs no network."""
 
 from typing import Final
 
@@ -29,22 +29,23 @@ BLANK, POSITIVE, NEGATIVE, UNCERTAIN = 0, 1, 2, 3
 
 
 def is_positive(classes: np.ndarray, uncertain_positive: bool) -> np.ndarray:
-    """Return which findings count as present, bool, of the shape of `classes`.
+    """Return whether each finding counts as present, bool, in the shape of `classes`.
 
     Args:
         classes: see `Labeller.label`.
-        uncertain_positive: whether uncertain counts as present (the "+" variants of LLaVA-Rad's
-            evaluation, and what f1chexbert does) or, as in LLaVA-Rad's own numbers, as absent.
+        uncertain_positive: whether an uncertain finding counts as present, as in f1chexbert and the
+            "+" variants of LLaVA-Rad's evaluation. Otherwise it counts as absent, as in LLaVA-Rad's
+            main results.
     """
     return (classes == POSITIVE) | (uncertain_positive & (classes == UNCERTAIN))
 
 
 def agreement(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
-    """Return what micro-F1 rests on, of each report: int64 (n, 3), hits, false alarms, misses.
+    """Return each report's hits, false alarms and misses, int64 (n, 3), the counts of micro-F1.
 
     Args:
         reference: bool (n, findings), present in the reference.
-        generated: the same of the generated report.
+        generated: bool (n, findings), present in the generated report.
     """
     return np.stack(
         [
@@ -57,7 +58,7 @@ def agreement(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
 
 
 def micro_f1(counts: np.ndarray) -> np.ndarray:
-    """Return F1 over all findings together, 0 to 1; nan where nothing is present on either side.
+    """Return F1 over all findings together, in [0, 1]; nan if neither side has any finding.
 
     Args:
         counts: (sets, 3), sums of rows of `agreement`.

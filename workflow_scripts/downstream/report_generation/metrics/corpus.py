@@ -1,8 +1,8 @@
-"""The metrics of a set of reports, each a function of numbers that add up over its reports.
+"""The metrics of a set of reports, each a function of statistics that add up over the reports.
 
-What a metric needs of a report is a row of statistics; the metric of a set is a function of the sum
-of its rows. So the metric of a resampled test set costs a weighted sum, BLEU and micro-F1 included,
-which are no means over reports.
+A metric takes a row of statistics from each report and is a function of the sum of the rows. So on
+a resampled test set it costs a weighted sum, even for BLEU and micro-F1, which are not means over
+reports.
 """
 
 from collections.abc import Callable
@@ -28,12 +28,12 @@ class Metric:
     """One metric.
 
     Attributes:
-        name: in records.
-        scorer: whose file it rests on.
-        statistics: from that file's rows to (n, k).
-        value: from sums of statistics, (sets, k), to the metric of each set; nan where it is
+        name: its name in records.
+        scorer: the scorer whose file it is computed from.
+        statistics: maps the file's rows to statistics (n, k).
+        value: maps sums of statistics (sets, k) to the metric of each set (sets,); nan where it is
             undefined.
-        undefined: why it may be.
+        undefined: the reason that records give where it is undefined.
     """
 
     name: str
@@ -88,7 +88,7 @@ METRICS: Final = (
     _mean("green", "green"),
     _mean("ratescore", "ratescore"),
 )
-"""In the order of the paper's tables; all are better the higher they are."""
+"""The metrics in the order of the paper's tables; higher is better for all."""
 
 SCORERS: Final = ("chexbert", "radgraph", "green", "ratescore")
-"""Those that leave files: each has a network."""
+"""The scorers with a network, which write files."""

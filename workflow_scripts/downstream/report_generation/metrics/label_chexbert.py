@@ -1,4 +1,4 @@
-"""The findings of each reference and each generated report of a training run, by CheXbert.
+"""Label the findings in each reference and generated report of a training run by CheXbert.
 
 python -m workflow_scripts.downstream.report_generation.metrics.label_chexbert
     --weights weights/chexbert/chexbert.pth --bert weights/bert-base-uncased

@@ -1,8 +1,8 @@
-"""Words that a generated report shares with the reference: BLEU (sacrebleu) and ROUGE-L.
+"""Overlap of a generated report's words with the reference: BLEU (sacrebleu) and ROUGE-L.
 
-Both as LLaVA-Rad's evaluation computes them: BLEU of the whole corpus on a scale to 100, with
-sacrebleu's tokens (13a), case and smoothing (exponential); ROUGE-L as the mean F-measure, without
-stemming.
+Both follow LLaVA-Rad's evaluation. BLEU is that of the whole corpus, from 0 to 100, with
+sacrebleu's tokens (13a), case-sensitive and with exponential smoothing. ROUGE-L is the mean
+F-measure, without stemming.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ COUNTS: Final = (
     *(f"matched_{n}" for n in range(1, ORDERS + 1)),
     *(f"possible_{n}" for n in range(1, ORDERS + 1)),
 )
-"""What BLEU rests on, of one report: lengths in tokens, n-grams that match, n-grams there are."""
+"""BLEU's statistics of one report: lengths in tokens, matching n-grams, and all n-grams."""
 
 
 OVERLAP_PACKAGES: Final = ("sacrebleu", "rouge_score")
 
 
 def overlap_rows(generated: Sequence[str], references: Sequence[str]) -> pd.DataFrame:
-    """Return what BLEU and ROUGE-L rest on, of each report: `COUNTS` and `rouge_l`, n rows."""
+    """Return the statistics of BLEU and ROUGE-L of each report: `COUNTS` and `rouge_l`, n rows."""
     rows = pd.DataFrame(bleu_counts(generated, references), columns=list(COUNTS))
     return rows.assign(rouge_l=rouge_l(generated, references))
 
@@ -38,12 +38,12 @@ def bleu_counts(generated: Sequence[str], references: Sequence[str]) -> np.ndarr
     """
     from sacrebleu.metrics import BLEU
 
-    # Where the order is not "effective", the library warns that BLEU of one sentence is a poor
-    # score; only its counts are taken here, which are the same.
+    # Without `effective_order` the library warns that BLEU of one sentence is a poor score. Only
+    # the counts are used here, and they are the same.
     scorer = BLEU(max_ngram_order=ORDERS, effective_order=True)
     counts = np.zeros((len(generated), len(COUNTS)), dtype=np.int64)
-    for row, one, other in zip(counts, generated, references, strict=True):
-        score = scorer.sentence_score(one, [other])
+    for row, hypothesis, reference in zip(counts, generated, references, strict=True):
+        score = scorer.sentence_score(hypothesis, [reference])
         row[:] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
     return counts
 
@@ -52,7 +52,7 @@ def bleu(counts: np.ndarray, order: int) -> np.ndarray:
     """Return corpus BLEU up to n-grams of `order`, 0 to 100.
 
     Args:
-        counts: (sets, 10), of whole sets of reports: sums of rows of `bleu_counts`.
+        counts: (sets, 10), for each set of reports the sum of its rows of `bleu_counts`.
         order: 1 for BLEU-1, 4 for BLEU-4.
     """
     from sacrebleu.metrics import BLEU
@@ -80,8 +80,8 @@ def rouge_l(generated: Sequence[str], references: Sequence[str]) -> np.ndarray:
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     return np.array(
         [
-            scorer.score(other, one)["rougeL"].fmeasure
-            for one, other in zip(generated, references, strict=True)
+            scorer.score(reference, hypothesis)["rougeL"].fmeasure
+            for hypothesis, reference in zip(generated, references, strict=True)
         ],
         dtype=np.float64,
     )

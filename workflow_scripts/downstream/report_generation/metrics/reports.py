@@ -1,9 +1,9 @@
-"""Reports as a generator left them, and one score for each of them: the files around a scorer.
+"""The files around a scorer: a generator's reports, and the scores of each report.
 
-A scorer reads the outcomes of one training run and leaves what it says of each report in a file of
-its own, of the same kind (Parquet, readable by its owner alone): `image_id`, `patient_id` and its
-numbers; what made it travels in its metadata. So a scorer may live in an environment of its own,
-and the record can be made again without any network.
+A scorer reads the outcomes of one training run. It writes its numbers for each report, with
+`image_id` and `patient_id`, to a file of the same kind (Parquet, which only its owner may read);
+the metadata say how they were made. So a scorer can have an environment of its own, and the record
+can be made again without any network.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from workflow_scripts.downstream.outcomes import Outcomes, read_outcomes, write_
 log = logging.getLogger(__name__)
 
 SCORE: Final = "score"
-"""The column of a scorer with one number for each report."""
+"""The column of scorers that give one number for each report."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Reports:
     """The test reports of one training run.
 
     Attributes:
-        outcomes: as they were read.
-        references: (n,), what radiologists wrote; none is empty.
-        generated: (n,), what the network wrote; may be empty.
-        sha256: of the file.
+        outcomes: the run's outcomes.
+        references: (n,) the radiologists' reports; none is empty.
+        generated: (n,) the network's reports; they may be empty.
+        sha256: digest of the outcomes' file.
     """
 
     outcomes: Outcomes
@@ -52,10 +52,10 @@ class Reports:
 
 
 def read_reports(path: str | Path) -> Reports:
-    """Read the reports of a training run; white space around them is dropped.
+    """Read the reports of a training run, without surrounding white space.
 
     Raises:
-        InputError: no file of outcomes, no reports in it, or a reference without words.
+        InputError: the file is not a file of outcomes, has no reports, or has an empty reference.
     """
     outcomes = read_outcomes(path)
     remedy = "delete it and rerun the training that writes it"
@@ -84,14 +84,14 @@ def write_scores(
     columns: Mapping[str, np.ndarray],
     made: Mapping[str, Any],
 ) -> None:
-    """Write what a scorer says of each report.
+    """Write a scorer's numbers for each report.
 
     Args:
         path: the file.
-        reports: of one training run.
+        reports: the reports of one training run.
         metric: the scorer's name.
-        columns: numbers of each report, (n,).
-        made: how, JSON types.
+        columns: the numbers by column, (n,) each.
+        made: how the scores were made, JSON types.
     """
     ids = reports.outcomes.rows[["image_id", "patient_id"]]
     write_outcomes(
@@ -105,7 +105,7 @@ def read_scores(path: str | Path) -> Outcomes:
     """Read a scorer's file.
 
     Raises:
-        InputError: no such file, damaged, or a number that is not finite.
+        InputError: the file is missing, damaged, not a scorer's, or a number is not finite.
     """
     scores = read_outcomes(path)
     remedy = "delete it and rerun the scorer that writes it"
@@ -123,17 +123,17 @@ def package_versions(names: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: one is not installed.
     """
-    found = {}
+    versions = {}
     for name in names:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             raise InputError(
                 f"the package {name} is not installed",
                 "the environment of the report scorers (envs/reports.txt)",
                 "run `make reports`, or Snakemake with `--sdm conda`",
             ) from None
-    return found
+    return versions
 
 
 def score_in_batches(
@@ -149,16 +149,16 @@ def score_in_batches(
     """Score every report; a killed run continues after the last whole batch.
 
     Args:
-        reports: of one training run.
-        score: (references, generated) to a number for each pair.
+        reports: the reports of one training run.
+        score: maps references and generated reports to a number for each pair.
         batch_size: pairs at a time.
-        attempt: at this job; it keeps the batches done so far.
-        key: what the scores depend on beside the reports; another key starts anew.
-        module: of the script that scores, below `workflow_scripts`; other code starts anew, too.
-        label: what is being done.
+        attempt: the attempt at this job, which keeps the finished batches.
+        key: what the scores depend on besides the reports; another key starts anew.
+        module: the scoring script, below `workflow_scripts`; changed code starts anew, too.
+        label: names the work in the log.
 
     Returns:
-        float64, (n,).
+        The scores, float64 (n,).
 
     Raises:
         InputError: another attempt took over.
@@ -170,11 +170,11 @@ def score_in_batches(
     starts = range(0, len(reports), batch_size)
     files = [attempt.folder / f"{name}-{start:08d}.json" for start in starts]
     shown = Progress(label, len(reports), "reports", min(len(reports), batch_size * _made(files)))
-    found: list[float] = []
+    scores: list[float] = []
     for start, file in zip(starts, files, strict=True):
         rows = slice(start, start + batch_size)
         if file.is_file():
-            found += json.loads(file.read_text(encoding="utf-8"))
+            scores += json.loads(file.read_text(encoding="utf-8"))
             continue
         references, generated = reports.references[rows], reports.generated[rows]
         numbers = [float(number) for number in score(references, generated)]
@@ -182,10 +182,10 @@ def score_in_batches(
             raise RuntimeError(f"{len(numbers)} scores for {len(references)} reports")
         with attempt.writing(), whole_file(file, make_parents=False) as temporary:
             temporary.write_text(json.dumps(numbers), encoding="utf-8")
-        found += numbers
+        scores += numbers
         shown.update(len(numbers))
     attempt.check()
-    return np.array(found, dtype=np.float64)
+    return np.array(scores, dtype=np.float64)
 
 
 def scorer_arguments(description: str | None, resumes: bool = False) -> argparse.ArgumentParser:

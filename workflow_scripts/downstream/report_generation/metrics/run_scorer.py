@@ -1,4 +1,4 @@
-"""A network that scores reports, from its flags to its file of scores: the same for each one."""
+"""The steps that all scorers with a network share, from the flags to the file of scores."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -23,15 +23,15 @@ Score = Callable[[list[str], list[str]], Sequence[float]]
 
 @dataclass(frozen=True)
 class Scorer:
-    """What one scorer is called and what its scores depend on.
+    """A scorer's names, and what its scores depend on.
 
     Attributes:
         metric: its name in the file of scores.
         label: its name for readers of the log.
         module: its script, below `workflow_scripts`.
-        packages: installed ones whose versions the scores depend on.
-        batch_size: reports between two entries of the progress.
-        settings: what else the scores depend on, JSON types.
+        packages: installed packages whose versions the scores depend on.
+        batch_size: reports between two saves of the progress.
+        settings: other settings that the scores depend on, JSON types.
     """
 
     metric: str
@@ -48,13 +48,13 @@ def run_scorer(
     weights: Path | Mapping[str, Path],
     load: Callable[[bool], Score],
 ) -> None:
-    """Score the reports of one training run; a killed run goes on after its last whole batch.
+    """Score the reports of one training run; a killed run continues after the last whole batch.
 
     Args:
-        scorer: which one.
-        args: see `scorer_arguments`, with its progress.
-        weights: of the network, or of each of its parts by name.
-        load: loads the network; told whether it has a GPU.
+        scorer: the scorer.
+        args: see `scorer_arguments`, with `resumes`.
+        weights: the network's weights, or those of each of its parts by name.
+        load: loads the network; its argument says whether there is a GPU.
 
     Raises:
         InputError: a package, the reports or the weights are missing or damaged.

@@ -1,4 +1,4 @@
-"""GREEN of each report of a training run: findings matched and errors, as a language model judges.
+"""Score each report of a training run by GREEN: a language model judges findings and errors.
 
 PYTHONPATH=.venv/reports python -m
     workflow_scripts.downstream.report_generation.metrics.score_green
@@ -7,13 +7,14 @@ PYTHONPATH=.venv/reports python -m
     --progress results/downstream/report_generation/augmented/sd_v1_4/.green-0
     --output results/downstream/report_generation/augmented/sd_v1_4/green-0.parquet
 
-The score is matched findings over matched findings and significant errors (Ostmeier et al., 2024).
-Prompt, generation and the reading of the answer are those of the package `radeval`, which has
-GREEN's; it runs in the environment of the report scorers (envs/reports.txt). The model is a Llama.
+The score is the number of matched findings over the sum of matched findings and significant errors
+(Ostmeier et al., 2024). The package `radeval` provides GREEN's prompt, its generation and the
+parser of its answers. It runs in the environment of the report scorers (envs/reports.txt). The
+model is a Llama.
 
 The package loads model and tokenizer with `trust_remote_code`, and the published folder may hold
-code. So the package reads a folder of ours: links to weights, configuration and vocabulary, with a
-tokenizer_config.json that names the plain tokenizer of Llama.
+code. So the package is given another folder, with links to weights, configuration and vocabulary,
+and a tokenizer_config.json that names Llama's plain tokenizer.
 """
 
 import json
@@ -33,7 +34,7 @@ from workflow_scripts.downstream.report_generation.metrics.run_scorer import (
 
 _REMEDY: Final = "download the whole of StanfordAIMI/GREEN-RadLlama2-7b"
 _TOKENIZERS: Final = ("LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast")
-"""Classes of transformers' own that read a Llama's vocabulary; any other gives way to the first."""
+"""transformers' classes that read a Llama's vocabulary; the first replaces any other class."""
 _LINKED: Final = (
     *("config.json", "generation_config.json", "*.safetensors", "pytorch_model*.bin"),
     *("*.safetensors.index.json", "pytorch_model.bin.index.json"),
@@ -53,7 +54,8 @@ def check(weights: Path) -> None:
     """Check a folder with a Llama and its tokenizer; no tensor is read.
 
     Raises:
-        InputError: missing, damaged, another network, or one that asks for remote code.
+        InputError: a file is missing or damaged, or the model is not a Llama or asks for remote
+            code.
     """
     path = weights / "config.json"
     try:
@@ -82,14 +84,14 @@ def check(weights: Path) -> None:
 
 
 def write_plain_folder(weights: Path, folder: Path) -> None:
-    """Write what the package is to read: links to data alone, and a tokenizer of transformers' own.
+    """Write the folder for the package: links to data alone, and one of transformers' tokenizers.
 
     Args:
         weights: the published folder.
-        folder: an empty one.
+        folder: an empty folder.
 
     Raises:
-        InputError: a JSON file that is needed is not readable or asks for code.
+        InputError: a JSON file cannot be read or asks for code.
     """
     for pattern in _LINKED:
         for file in weights.glob(pattern):
@@ -115,7 +117,7 @@ def load(weights: Path, gpu: bool) -> Any:
     check(weights)
     import nltk
 
-    # The package downloads a sentence splitter, which GREEN does not use, when it is imported.
+    # On import the package would download a sentence splitter, which GREEN does not use.
     nltk.download = lambda *_, **__: False
     from radeval.metrics.green_score.green import GREEN
 
@@ -123,12 +125,12 @@ def load(weights: Path, gpu: bool) -> Any:
         plain, output = Path(folder) / "green", Path(folder) / "output"
         plain.mkdir()
         write_plain_folder(weights, plain)
-        # GREEN writes nothing to its output without a summary.
+        # Without a summary GREEN writes nothing to its output folder.
         return GREEN(model_name=str(plain), output_dir=str(output), cpu=not gpu, num_gpus=1)
 
 
 def score_of(judge: Any) -> Score:
-    """Return what scores pairs of reports by the package's GREEN."""
+    """Return a function that scores pairs of reports by the package's GREEN."""
     import torch
     from radeval.metrics.green_score.utils import make_prompt
 

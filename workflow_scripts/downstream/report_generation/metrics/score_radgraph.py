@@ -1,4 +1,4 @@
-"""F1-RadGraph of each report of a training run: entities and relations that both reports state.
+"""Score each report of a training run by F1-RadGraph: entities and relations in both reports.
 
 PYTHONPATH=.venv/reports python -m
     workflow_scripts.downstream.report_generation.metrics.score_radgraph
@@ -35,7 +35,7 @@ SCORER: Final = Scorer(
     label="RadGraph",
     module="downstream.report_generation.metrics.score_radgraph",
     packages=("radgraph", "transformers", "torch"),
-    batch_size=16,  # each is read by itself
+    batch_size=16,  # only how often progress is saved: each report is scored by itself
     settings={"reward": REWARD},
 )
 
@@ -44,7 +44,7 @@ def check(weights: Path, bert: Path) -> None:
     """Check the unpacked archive and the folder of its BERT; no tensor is read.
 
     Raises:
-        InputError: missing or damaged.
+        InputError: a file is missing or damaged, or the BERT's folder asks for code.
     """
     check_weight_file(weights / "weights.th")
     _model_names(_read_config(weights), weights)
@@ -60,8 +60,8 @@ def check(weights: Path, bert: Path) -> None:
 def load(weights: Path, bert: Path, gpu: bool) -> Any:
     """Return the package's F1RadGraph over local files.
 
-    Its config.json names the BERT as a hub does; a copy of it names the local folder instead. Of
-    the BERT only configuration and vocabulary are read.
+    Its config.json names the BERT by its name on the hub; a copy names the local folder instead.
+    Only the BERT's configuration and vocabulary are read.
 
     Raises:
         InputError: see `check`.
@@ -73,11 +73,11 @@ def load(weights: Path, bert: Path, gpu: bool) -> Any:
     for part in _model_names(config, weights):
         part["model_name"] = str(bert.resolve())
     with tempfile.TemporaryDirectory() as folder:
-        own = Path(folder) / _MODEL
-        own.mkdir()
-        (own / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        (own / "vocabulary").symlink_to((weights / "vocabulary").resolve())
-        _write_weights(weights / "weights.th", own / "weights.th")
+        local = Path(folder) / _MODEL
+        local.mkdir()
+        (local / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        (local / "vocabulary").symlink_to((weights / "vocabulary").resolve())
+        _write_weights(weights / "weights.th", local / "weights.th")
         try:
             return F1RadGraph(
                 reward_level=REWARD,
@@ -92,7 +92,7 @@ def load(weights: Path, bert: Path, gpu: bool) -> Any:
 
 
 def _write_weights(source: Path, target: Path) -> None:
-    """Give the package the weights; without the buffer of positions that old transformers saved."""
+    """Write the weights without the buffer of positions that old versions of transformers saved."""
     state = load_state(source)
     buffers = [key for key in state if key.endswith("embeddings.position_ids")]
     if not buffers:
@@ -116,7 +116,7 @@ def _read_config(weights: Path) -> dict[str, Any]:
 
 
 def _model_names(config: dict[str, Any], weights: Path) -> list[dict[str, Any]]:
-    """Return the two places of the settings that name the BERT."""
+    """Return the two parts of the settings that name the BERT."""
     try:
         return [
             config["dataset_reader"]["token_indexers"]["bert"],
@@ -129,7 +129,7 @@ def _model_names(config: dict[str, Any], weights: Path) -> list[dict[str, Any]]:
 
 
 def score_of(scorer: Any) -> Score:
-    """Return what scores pairs of reports by the package's F1RadGraph."""
+    """Return a function that scores pairs of reports by the package's F1RadGraph."""
     import torch
 
     @torch.inference_mode()

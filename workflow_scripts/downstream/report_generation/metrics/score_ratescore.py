@@ -1,4 +1,4 @@
-"""RaTEScore of each report of a training run: medical entities compared by type and meaning.
+"""Score each report of a training run by RaTEScore: medical entities, by type and meaning.
 
 PYTHONPATH=.venv/reports python -m
     workflow_scripts.downstream.report_generation.metrics.score_ratescore
@@ -8,9 +8,9 @@ PYTHONPATH=.venv/reports python -m
     --output results/downstream/report_generation/augmented/sd_v1_4/ratescore-0.parquet
 
 The package `RaTEScore` computes it (Zhao et al., 2024), with its default weights of the types. It
-splits sentences with medspacy, whose spaCy the core environment does not have: it runs in the
-environment of the report scorers (envs/reports.txt). A report in which it finds no entity scores
-0.5, by the package's own rule; so does an empty one, which the package cannot take.
+splits sentences with medspacy, which needs spaCy, so it runs in the environment of the report
+scorers (envs/reports.txt). A report without entities scores 0.5 by the package's own rule. So does
+an empty one, which the package does not accept.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ from workflow_scripts.downstream.report_generation.metrics.run_scorer import (
 )
 
 NO_ENTITY: Final = 0.5
-"""What the package scores where either report has no entity."""
+"""The package's score if either report has no entity."""
 
 
 SCORER: Final = Scorer(
@@ -34,7 +34,7 @@ SCORER: Final = Scorer(
     label="RaTEScore",
     module="downstream.report_generation.metrics.score_ratescore",
     packages=("RaTEScore", "medspacy", "spacy", "transformers", "torch"),
-    batch_size=16,  # each is read by itself
+    batch_size=16,  # only how often progress is saved: each report is scored by itself
 )
 
 
@@ -42,7 +42,7 @@ def check(weights: Path, encoder: Path) -> None:
     """Check the folders of both networks; no tensor is read.
 
     Raises:
-        InputError: missing, damaged, or one that asks for remote code.
+        InputError: a file is missing or damaged, or a folder asks for remote code.
     """
     for folder in (weights, encoder):
         path = folder / "config.json"
@@ -72,19 +72,19 @@ def load(weights: Path, encoder: Path, gpu: bool) -> Any:
 
 
 def score_of(scorer: Any) -> Score:
-    """Return what scores pairs of reports by the package's RaTEScore."""
+    """Return a function that scores pairs of reports by the package's RaTEScore."""
     from RaTEScore.utils import sentence_split
 
     def score(references: list[str], generated: list[str]) -> list[float]:
-        found = []
-        for one, other in zip(references, generated, strict=True):
-            # Pair by pair: the package gives a report without a sentence no place in its list,
-            # and every report after it would be compared with another one's reference.
-            if not all(sentence_split([text])[0] for text in (one, other)):
-                found.append(NO_ENTITY)
+        scores = []
+        for reference, report in zip(references, generated, strict=True):
+            # Pair by pair: the package skips a report without a sentence, and would then compare
+            # every later report with another one's reference.
+            if not all(sentence_split([text])[0] for text in (reference, report)):
+                scores.append(NO_ENTITY)
                 continue
-            found += scorer.compute_score([other], [one])
-        return found
+            scores += scorer.compute_score([report], [reference])
+        return scores
 
     return score
 
