@@ -31,7 +31,7 @@ FIGURE_DATA = [
     "figure07_privacy_distributions.csv",
     "figures.json",
 ]
-FAMILY_MODULES = modules_of(config["models"][m]["family"] for m in SAMPLED)
+FAMILY_MODULES = modules_of(config["models"][m]["family"] for m in RUN.sampled)
 FIGURES_OF_PATIENTS = ["figure02_real_and_synthetic", "figure08_riskiest_pairs"]
 
 # In Snakemake's own report a table stands in the section that its spec names; captions/ says how to
