@@ -38,6 +38,7 @@ from workflow_scripts.common.manifest import (
     SPLITS,
     STRESS,
 )
+from workflow_scripts.common.speed import SWITCHES, switches_of_config
 from workflow_scripts.finetune.span import is_finished
 from workflow_scripts.planning import arguments
 from workflow_scripts.planning.cohort import cohort_flags, cohort_tables
@@ -83,6 +84,8 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 # Every job that decodes images reads it; what the user's own environment says counts for nothing.
 os.environ[BITS_USED] = str(config["cohort"].get("bits_used") or "")
+# No rule names a switch of speed: none makes anything anew.
+os.environ[SWITCHES] = switches_of_config(config)
 
 # Explicit versions of what a stage computes: raise one to rerun the stage after a change that its
 # code does not show (a library). Fine-tuning, sampling, training re-identification and training

@@ -60,7 +60,6 @@ rule features_fidelity:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        speed=arguments.encoder_speed_flags(RUN, RUN.fidelity_encoders),
         runtime=partial(
             job_minutes_of,
             stage="features",
@@ -78,7 +77,7 @@ rule features_fidelity:
         progress="results/features/{model}/test/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection {wildcards.model}"
-        " --shards {input.shards} {params.encoders} {resources.speed} --purpose fidelity"
+        " --shards {input.shards} {params.encoders} --purpose fidelity"
         " --protocol {params.protocol} --out {params.folder} --progress {params.progress}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -106,7 +105,6 @@ rule features_privacy:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        speed=arguments.encoder_speed_flags(RUN, PRIVACY_ENCODERS),
         runtime=partial(
             job_minutes_of,
             stage="features",
@@ -128,11 +126,11 @@ rule features_privacy:
     shell:
         "python -m workflow_scripts.common.in_turn"
         " features.extract --collection {wildcards.model} --shards {input.shards}"
-        " {params.encoders} {resources.speed} --purpose privacy --protocol {params.protocol}"
+        " {params.encoders} --purpose privacy --protocol {params.protocol}"
         " --out {params.folder} --progress {params.progress}"
         " --gpus {resources.gpu} --threads {threads}"
         " --then features.extract --collection {wildcards.model} --shards {input.shards}"
-        " {params.encoders} {resources.speed} --purpose privacy --protocol {params.other}"
+        " {params.encoders} --purpose privacy --protocol {params.other}"
         " --out {params.other_folder} --progress {params.other_progress}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -155,7 +153,6 @@ rule features_reference:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        speed=arguments.encoder_speed_flags(RUN, RUN.reference_encoders),
         runtime=partial(
             job_minutes_of,
             stage="features",
@@ -173,7 +170,7 @@ rule features_reference:
         progress="results/features/real/test/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
-        " --manifest {input.manifest} --image-split test {params.encoders} {resources.speed} --purpose fidelity"
+        " --manifest {input.manifest} --image-split test {params.encoders} --purpose fidelity"
         " --protocol {params.protocol} --out {params.folder} --progress {params.progress}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -195,7 +192,6 @@ rule features_training:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        speed=arguments.encoder_speed_flags(RUN, PRIVACY_ENCODERS),
         runtime=partial(
             job_minutes_of,
             stage="features",
@@ -213,7 +209,7 @@ rule features_training:
         progress="results/features/real/train/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
-        " --manifest {input.manifest} --image-split train {params.encoders} {resources.speed}"
+        " --manifest {input.manifest} --image-split train {params.encoders}"
         " --purpose privacy --protocol {params.protocol} --out {params.folder}"
         " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -239,7 +235,6 @@ rule features_prompts:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        speed=arguments.encoder_speed_flags(RUN, PRIVACY_ENCODERS),
         runtime=partial(
             job_minutes_of,
             stage="features",
@@ -257,7 +252,7 @@ rule features_prompts:
         progress="results/features/real/{captions}prompts/.progress",
     shell:
         "python -m workflow_scripts.features.extract --collection real"
-        " --manifest {input.manifest} --prompts {input.prompts} {params.encoders} {resources.speed}"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.encoders}"
         " --purpose privacy --protocol {params.protocol} --out {params.folder}"
         " --progress {params.progress} --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -285,7 +280,6 @@ rule features_held_out:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        speed=arguments.encoder_speed_flags(RUN, PRIVACY_ENCODERS),
         runtime=partial(
             job_minutes_of,
             stage="features",
@@ -307,10 +301,10 @@ rule features_held_out:
     shell:
         "python -m workflow_scripts.common.in_turn"
         " features.extract --collection real --manifest {input.manifest} --image-split test validate"
-        " {params.encoders} {resources.speed} --purpose privacy --protocol {params.protocol}"
+        " {params.encoders} --purpose privacy --protocol {params.protocol}"
         " --out {params.folder} --progress {params.progress}"
         " --gpus {resources.gpu} --threads {threads}"
         " --then features.extract --collection real --manifest {input.manifest} --image-split test validate"
-        " {params.encoders} {resources.speed} --purpose privacy --protocol {params.other}"
+        " {params.encoders} --purpose privacy --protocol {params.other}"
         " --out {params.other_folder} --progress {params.other_progress}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"

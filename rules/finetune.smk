@@ -28,7 +28,6 @@ checkpoint finetune_train:
         gpu=4,
         mem_mb=partial(more_memory, base=200000),
         runtime=2880,
-        speed=per_job(arguments.speed_flags, run=RUN, stage="finetune"),
     params:
         version=VERSIONS["finetune"],
         weights=per_job(READS.base),
@@ -39,7 +38,7 @@ checkpoint finetune_train:
         cache="results/finetune/.encoded",
     shell:
         "{params.launcher} workflow_scripts.finetune.train --model {wildcards.model} {params.flags}"
-        " {resources.speed} --manifest {input.manifest} --output {output} --progress {params.progress}"
+        " --manifest {input.manifest} --output {output} --progress {params.progress}"
         " --cache {params.cache} --version {params.version} --time-limit {resources.runtime}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 

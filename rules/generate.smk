@@ -27,7 +27,6 @@ rule generate_sample:
         gpu=1,
         mem_mb=partial(more_memory, base=64000),
         runtime=partial(sampling_minutes, otherwise=720),
-        speed=per_job(arguments.speed_flags, run=RUN, stage="generate"),
     params:
         version=VERSIONS["generate"],
         weights=per_job(READS.sampled_base),
@@ -36,7 +35,6 @@ rule generate_sample:
         progress="results/generate/{model}/{prompt_set}/.progress-{shard}-of-{shards}",
     shell:
         "python -m workflow_scripts.generate.sample --model {wildcards.model} {params.flags}"
-        " {resources.speed}"
         " --prompts {input.prompts} --shard {wildcards.shard} --shards {wildcards.shards}"
         " --output {output} --progress {params.progress} --version {params.version}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"

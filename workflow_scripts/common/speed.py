@@ -13,13 +13,17 @@ What each of them changes:
   host's memory during the steps (finetune/captions.py).
 
 All are off by default. None belongs to a protocol: neither a finished model nor its images are made
-anew for one, and a run that is continued may change them. A network that cannot take one refuses it
-by name.
+anew for one, and a run that is continued may change them. So rules do not name them, for Snakemake
+makes anew what a command's text or a parameter has changed for: the environment variable `SWITCHES`
+brings the config's to the scripts, as JSON, and `--speed` by hand comes before it. A network that
+cannot take one refuses it by name.
 """
 
 from __future__ import annotations
 
 import functools
+import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -110,6 +114,30 @@ def speed_of(switches: Mapping[str, Any], allowed: tuple[str, ...], where: str) 
             usable = ", ".join(str(known).lower() for known in values[name])
             raise InputError(f"the switch {name} is {value!r}", where, f"use one of {usable}")
     return Speed(**switches)
+
+
+SWITCHES: Final = "CHEXGENBENCH_SPEED"
+"""The environment variable with the switches of a run's models and encoders."""
+
+
+def switches_of_config(config: Mapping[str, Any]) -> str:
+    """Return what `SWITCHES` holds for a valid config: JSON, by kind and key; "" with none on."""
+    found = {
+        kind: {key: block["speed"] for key, block in config[kind].items() if block.get("speed")}
+        for kind in ("models", "encoders")
+    }
+    return json.dumps(found, sort_keys=True) if any(found.values()) else ""
+
+
+def switches_said(kind: str, key: str) -> dict[str, Any]:
+    """Return the switches that the environment has for a model (by stage) or an encoder.
+
+    Args:
+        kind: `models` or `encoders`.
+        key: in the config.
+    """
+    said = os.environ.get(SWITCHES, "")
+    return dict(json.loads(said).get(kind, {}).get(key, {})) if said else {}
 
 
 TRAINING: Final = tuple(field.name for field in fields(Speed))

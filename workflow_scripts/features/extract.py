@@ -47,7 +47,13 @@ from workflow_scripts.common.levels import said_of_bits
 from workflow_scripts.common.manifest import SPLITS, read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import slurm_job
-from workflow_scripts.common.speed import COMPUTING, Speed, add_speed_flag, speed_of
+from workflow_scripts.common.speed import (
+    COMPUTING,
+    Speed,
+    add_speed_flag,
+    speed_of,
+    switches_said,
+)
 from workflow_scripts.features.cache import Features, write_features
 from workflow_scripts.features.encoders import (
     PURPOSES,
@@ -641,7 +647,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"--encoder {value}: NAME=PATH, each name once")
         weights[name] = Path(path)
     arguments.weights = weights
-    arguments.speeds = speeds_of(arguments.speed, list(weights))
+    said = [
+        (f"{name}.{switch}", value)
+        for name in weights
+        for switch, value in switches_said("encoders", name).items()
+    ]
+    arguments.speeds = speeds_of(arguments.speed or said, list(weights))
     return arguments
 
 

@@ -50,6 +50,7 @@ from workflow_scripts.common.speed import (
     load_optimiser,
     plain_layout,
     speed_of,
+    switches_said,
 )
 from workflow_scripts.finetune.batches import divide_batch
 from workflow_scripts.finetune.captions import CaptionsAhead, Conditions, text_encoders
@@ -680,7 +681,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--time-limit", default=None, type=float, help="minutes; stop before")
     flags = parser.parse_args(argv)
     settings = settings_of_flags(TrainSettings, flags, parser)
-    speed = speed_of(dict(flags.speed), TRAINING, "--speed")
+    said = switches_said("models", flags.model).get("finetune", {})
+    speed = speed_of(dict(flags.speed) or said, TRAINING, "--speed")
+    if speed.chosen:
+        log.info("switches of speed: %s", speed.chosen)
     finetune(
         get_family(flags.family),
         Base(flags.base, dict(flags.part)),

@@ -45,6 +45,7 @@ from workflow_scripts.common.speed import (
     attend_with,
     check_speed,
     speed_of,
+    switches_said,
 )
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family, SampleSettings
@@ -318,6 +319,10 @@ def main(argv: list[str] | None = None) -> None:
             sys.exit(code if code > 0 else 1)
         return
     batches = settings_of_flags(BatchSettings, flags, parser)
+    said = switches_said("models", flags.model).get("generate", {})
+    speed = speed_of(dict(flags.speed) or said, COMPUTING, "--speed")
+    if speed.chosen:
+        log.info("switches of speed: %s", speed.chosen)
     sample_shard(
         get_family(flags.family),
         Base(flags.base, dict(flags.part)),
@@ -334,7 +339,7 @@ def main(argv: list[str] | None = None) -> None:
         lora=flags.lora,
         precision=batches.precision,
         version=flags.version,
-        speed=speed_of(dict(flags.speed), COMPUTING, "--speed"),
+        speed=speed,
     )
 
 

@@ -53,25 +53,6 @@ def sampled_block(run: Run, model: str) -> str:
     return canonical({key: block.get(key) for key in ("family", "base", "parts", "generate")})
 
 
-def speed_flags(run: Run, model: str, stage: str) -> str:
-    """Return the flags of a model's switches of speed in `finetune` or `generate`.
-
-    One string: rules pass them as a resource, which makes nothing anew.
-    """
-    switches = run.block(model).get("speed", {}).get(stage, {})
-    return " ".join(flags({"speed": switches}))
-
-
-def encoder_speed_flags(run: Run, names: Sequence[str]) -> str:
-    """Return the flags of encoders' switches of speed, see `speed_flags`."""
-    switches = {
-        f"{name}.{switch}": value
-        for name in names
-        for switch, value in run.config["encoders"][name].get("speed", {}).items()
-    }
-    return " ".join(flags({"speed": switches}))
-
-
 def control_flags(run: Run, model: str) -> list[str]:
     """Return the flags of a control."""
     return flags(flag_values(ControlSettings, run.block(model)["control"]))
