@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-from workflow_scripts.tables.holm import holm
 
 from tests.faithfulness.rendered import (
     drawn,
@@ -19,6 +18,7 @@ from tests.faithfulness.rendered import (
 )
 from workflow_scripts.faithfulness.contrasts import stress_values
 from workflow_scripts.faithfulness.texture import log_power_spectrum
+from workflow_scripts.tables.derive.holm import holm
 from workflow_scripts.world.external_model import FAULTS
 
 pytestmark = pytest.mark.full

@@ -525,7 +525,7 @@ OF_IMAGES = {
             | {"faithfulness_stress_radiographs", "faithfulness_stress_look"}
             | {"faithfulness_stress"},
         ),
-        ("tables/pareto.py", SHOWN),  # a layout, and the costs are laid out, too
+        ("tables/derive/pareto.py", SHOWN),
     ],
 )
 def test_an_edit_reruns_what_imports_it_and_what_follows(demo, name, rules):

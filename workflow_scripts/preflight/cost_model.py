@@ -35,7 +35,8 @@ PAPER: Final = "MIMIC-CXR"
 TRAINING_IMAGES, TEST_PROMPTS = 237_388, 5_034
 
 NOT_PLANNED: Final = (
-    "the cohort, fidelity's metrics, intervals, controls and tables, which need no GPU"
+    "the cohort, fidelity's metrics, intervals, controls and tables, which need no GPU; and "
+    "faithfulness and the training of re-identification, which use one and have no rate"
 )
 
 MEASURES: Final[Mapping[str, str]] = {

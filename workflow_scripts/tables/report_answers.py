@@ -75,7 +75,7 @@ def best_sentence(glance: Table) -> str:
         parts = [f"{name} in {listed(questions)}" for name, questions in won.items()]
         sentences.append(f"Best by the measured values: {'; '.join(parts)}.")
     for name, questions in alone.items():
-        sentences.append(f"Only {name} was measured in {listed(questions)}.")
+        sentences.append(f"Only {name} has a value for {listed(questions)}.")
     if open_:
         sentences.append(f"Too few images to compare models in {listed(open_)}.")
     return " ".join(sentences) or "Not known: no model has a value of any question."
@@ -111,7 +111,7 @@ def _pairs_in_words(table: Table) -> list[str]:
         more = len(alike) - MOST_NAMED
         named = alike[:MOST_NAMED] + ([f"{more} more"] if more > 0 else [])
         return [f"{text}; no metric tells {listed(named)}."]
-    return [f"{text}; every pair of models differs in at least one metric."]
+    return [f"{text}; every pair that can be compared differs beyond noise in at least one metric."]
 
 
 def _gains_in_words(tables: Mapping[str, Table]) -> list[str]:
@@ -132,7 +132,7 @@ def _gains_in_words(tables: Mapping[str, Table]) -> list[str]:
     if once:
         told = (
             f"{_of(once, len(cells))} gains in downstream tasks cannot be told from noise, because "
-            "an arm was trained once"
+            "an arm was trained once or its value never varies"
         )
         if within:
             told += f"; {within} more {'is' if within == 1 else 'are'} within noise"
@@ -161,7 +161,12 @@ def risk_sentence(tables: Mapping[str, Table], models: Sequence[ModelEntry]) -> 
             if own.kind == "control" and kinds.get(own.key) == kind
         ]
         beside = f"; {' and '.join(scale)}" if scale else ""
-        sentences.append(f"{row.label} has the highest re-ID score, {cell.text}{beside} (Table 3).")
+        top = [other.label for other, own in ranked if own.text == cell.text]
+        what = f"{listed(top)} {'has' if len(top) == 1 else 'have'} the highest re-ID score"
+        if len(ranked) == 1:
+            what = f"{row.label} has a re-ID score of"
+        comma = " " if len(ranked) == 1 else ", "
+        sentences.append(f"{what}{comma}{cell.text}{beside} (Table 3).")
     sentences += _beyond(
         _values(tables["table03e_lenses"], "any_seen"),
         CHANCE,
@@ -193,8 +198,8 @@ def _beyond(
     if not known:
         return []
     if not above:
-        return [f"Beyond noise, no model {verbs[0]} {what}."]
-    return [f"{listed(above)} {verbs[len(above) > 1]} {what}, beyond noise."]
+        return [f"Of {len(known)} measured, none {verbs[0]} {what}, beyond noise."]
+    return [f"{listed(above)} {verbs[len(above) > 1]} {what}, each by its own 95% interval."]
 
 
 def missing_sentence(tables: Mapping[str, Table], glance: Table) -> str:
@@ -206,11 +211,12 @@ def missing_sentence(tables: Mapping[str, Table], glance: Table) -> str:
         )
         if questions:
             lacking.setdefault(questions, []).append(row.label)
+    own = {row.key for row in _models(glance)}  # tables without rows hold one that stands for none
     cells = [
         cell
         for table in tables.values()
         for row in table.rows
-        if row.kind == "model"
+        if row.kind == "model" and row.key in own
         for cell in row.cells
     ]
     dashes = sum(cell.value is None for cell in cells)
@@ -218,7 +224,10 @@ def missing_sentence(tables: Mapping[str, Table], glance: Table) -> str:
         return "Nothing was measured: the run has no model but controls."
     if not dashes:
         return "Nothing is missing: every value of every model was measured."
-    parts = [f"{listed(names)}: no {_or(questions)}" for questions, names in lacking.items()]
+    parts = [
+        f"{listed(names)} {'has' if len(names) == 1 else 'have'} no value for {_or(questions)}"
+        for questions, names in lacking.items()
+    ]
     whole = f"{_of(dashes, len(cells))} values of the models are dashes, each with its reason"
     return f"{'; '.join(parts)}. {whole}." if parts else f"{whole}."
 

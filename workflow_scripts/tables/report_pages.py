@@ -70,8 +70,8 @@ PAGES: Final = tuple(
             "faithfulness",
             "Does it show what was asked?",
             "Results",
-            "Whether the images show what their prompts ask for: the findings, an anatomy that "
-            "there is, the texture of a radiograph. Beside each number stands what the same "
+            "Whether the images show what their prompts ask for: the findings, a plausible "
+            "anatomy, the texture of a radiograph. Beside each number stands what the same "
             "measure says of radiographs.",
         ),
         (

@@ -26,7 +26,7 @@ from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import ModelEntry
 
-NOT_PLANNED: Final = "the plan has no work on GPUs in this stage"
+NOT_PLANNED: Final = "the cost model does not plan this stage"
 NO_JOB: Final = "no job of this stage has run"
 NEVER: Final = "no rate was ever measured: run `make gpu-check` on a GPU"
 
@@ -38,7 +38,7 @@ PLAN: Final = Layout(
     family=None,
     columns=(
         Column("GPU-hours, planned", "planned_gpu_hours", "none", 3),
-        Column("Work without a rate", "without_rate", "none", 0),
+        Column("Work without an estimate", "without_rate", "none", 0),
         Column("GPU-hours, taken", "gpu_hours", "none", 3),
         Column("Wall time, taken (h)", "wall_hours", "none", 3),
     ),
@@ -48,7 +48,9 @@ PLAN: Final = Layout(
         "A planned value is a measured rate times what the config asks for, added up over the "
         "pieces of work that have a rate. Pieces without a rate are counted beside it; where there "
         "are any, the planned value is a lower bound. The run's values count every attempt, failed "
-        "and repeated ones included; the plan counts each job once."
+        "and repeated ones included; the plan counts each job once. It was computed when this "
+        "report was made. Faithfulness and the training of re-identification use GPUs but are not "
+        "planned: the hours taken hold them, the planned hours do not."
     ),
 )
 
@@ -91,6 +93,7 @@ def plan_section(
     used = kind_of_run(own)
     kind = used or choose_kind(planned, rates)
     made = [estimate(work, rates, kind or "") for work in planned]
+    rated = any(one.rate for one in made)
     accounted = is_accounted(own)
 
     def row(key: str, label: str, estimates: list[Estimate], taken: list[Attempt]) -> Row:
@@ -114,8 +117,8 @@ def plan_section(
                 by_model.append(row(f"{planned_as}-{stage}", f"{name}: {title}", estimates, taken))
     return PlanSection(
         _sentence(by_stage[-1], len(made), kind),
-        _table(PLAN, by_stage, kind, used),
-        _table(PLAN, by_model, kind, used),
+        _table(PLAN, by_stage, kind, used, rated),
+        _table(PLAN, by_model, kind, used, rated),
     )
 
 
@@ -181,7 +184,7 @@ def _sentence(total: Row, pieces: int, kind: str | None) -> str:
     if taken.value is None:
         took = "What the run took is not known."
     if kind is None:
-        return f"No rate was ever measured, so that the plan has no hours. {took}"
+        return f"No rate was ever measured, so the plan gives no hours. {took}"
     if planned.value is None:
         return (
             f"The plan has no hours: no rate was measured on the {kind} for any of its "
@@ -190,16 +193,20 @@ def _sentence(total: Row, pieces: int, kind: str | None) -> str:
     least = f"at least {planned.text}" if without.value else planned.text
     told = f"The plan for the {kind} said {least} GPU-hours"
     if without.value:
-        told += f"; {without.text} of its {pieces} pieces of work have no measured rate"
+        told += f"; {without.text} of its {pieces} pieces of work have no estimate"
     return f"{told}. {took}"
 
 
-def _table(layout: Layout, rows: Sequence[Row], kind: str | None, used: str | None) -> Table:
+def _table(
+    layout: Layout, rows: Sequence[Row], kind: str | None, used: str | None, rated: bool
+) -> Table:
     numbered, notes = noted(rows)
     if kind is None:
         where = "No rate was ever measured."
+    elif used and rated:
+        where = f"The rates were measured on the {kind}, which most of the run used."
     elif used:
-        where = f"The rates were measured on the {kind}, which the run used."
+        where = f"No rate was measured on the {kind}, which most of the run used."
     else:
         where = (
             f"The run used no GPU whose kind is known, so the rates are those of the {kind}, on "

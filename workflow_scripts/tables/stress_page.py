@@ -250,6 +250,8 @@ def _group(
 
 
 def _says(contrast: str, finding: str, score: float) -> str:
+    if contrast in ("side", "zone") and score == 0:
+        return "alike on both"
     if contrast == "side":
         return f"more on the {'left' if score > 0 else 'right'}"
     if contrast == "zone":

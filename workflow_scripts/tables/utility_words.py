@@ -66,7 +66,8 @@ def gain_sentence(table: Table, gain: Gain) -> str | None:
     if harms:
         parts.append(f"those of {listed(harms)} lower it" if helps else _harm(harms, gain))
     if open_:
-        parts.append(f"{listed(open_)} {'is' if len(open_) == 1 else 'are'} within noise")
+        gains = "the gain of" if len(open_) == 1 else "the gains of"
+        parts.append(f"{gains} {listed(open_)} {'is' if len(open_) == 1 else 'are'} within noise")
     if once:
         parts.append(
             f"{listed(once)} cannot be told from noise, because an arm was trained only once"

@@ -1,4 +1,4 @@
-"""A table laid out: the places of a grid, from which CSV, Markdown, LaTeX and HTML are written.
+"""A table laid out: the places of a grid, from which CSV, Markdown and LaTeX are written.
 
 Models are the lines of most tables and the columns of a transposed one. Either way a grid has a
 head line and lines of fields, and a renderer only has to know how to write a head, a label and a
