@@ -304,6 +304,7 @@ def rules_drawn(wildcards):
     return rules_as_json()
 
 
+@cache
 def rules_as_json():
     """The same, walked once: Snakemake asks for parameters many times, and the rules stay."""
     return quote(to_json(rule_graph(workflow.rules)))

@@ -48,6 +48,16 @@ def change(config, path, value):
         ("run_models", ["sd_v1_5", "sd_v14"], r"'sd_v14' is no key.*mean 'sd_v1_4'"),
         ("models.sd_v1_4.base", None, r"models.sd_v1_4: family 'stable_diffusion' needs 'base'"),
         ("models.noise.control", {"kind": "noise", "seed": 1}, r"kind 'noise' needs 'size'"),
+        (
+            "models.noise.control",
+            {"kind": "recoded_copies", "seed": 1, "size": 64},
+            r"kind 'recoded_copies' needs 'quality'",
+        ),
+        (
+            "models.noise.speed",
+            {"generate": {"compile": "blocks"}},
+            r"models.noise.speed.generate: the model has no block `generate`",
+        ),
         ("cohort.source", "image_folder", r"cohort.image_folder: missing"),
         ("models.sd_v1_4.generate.steps", 20.0, r"steps: 20.0 is not of type 'integer'"),
         ("privacy.threshold", float("nan"), r"threshold: nan is not of type 'number'"),

@@ -120,6 +120,30 @@ def test_where_one_process_fails_all_end(monkeypatch, tmp_path):
     assert time.monotonic() - began < 100
 
 
+def test_a_killed_process_is_named_with_what_to_do(monkeypatch, tmp_path, caplog):
+    (tmp_path / "killed_peer.py").write_text(
+        "import os, signal, time\n"
+        "os.kill(os.getpid(), signal.SIGKILL) if os.environ['RANK'] == '1' else time.sleep(120)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert run_in_peers("killed_peer", [], 2) == -9
+    assert "process 2 of 2 was killed by signal 9" in caplog.text
+    assert "more memory" in caplog.text
+
+
+def test_processes_find_each_other_by_a_file_of_their_own(monkeypatch, tmp_path):
+    (tmp_path / "talking_peer.py").write_text(
+        "import os, sys\n"
+        "from workflow_scripts.generate.peers import peers_of, together\n"
+        "peers = peers_of(os.environ, 0)\n"
+        "with together(peers):\n"
+        "    said = peers.told(os.getppid() if peers.main else None)\n"
+        "sys.exit(0 if said == os.getppid() and 'MASTER_PORT' not in os.environ else 4)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path.cwd()}")
+    assert run_in_peers("talking_peer", [], 3) == 0
+
+
 def test_processes_end_with_the_one_that_started_them(tmp_path):
     child = (
         "import os, sys, time; from workflow_scripts.generate.lifeline import started; started();"

@@ -118,7 +118,8 @@ def test_preflight_refuses_what_no_gpu_can_hold(checkpoint):  # noqa: F811
     assert faults()[1] == set()  # a profile that does not state the memory of its GPUs
 
 
-def test_preflight_refuses_switches_that_a_network_cannot_take():
+@pytest.mark.parametrize("devices", [1, None])  # none where no fine-tuning is planned
+def test_preflight_refuses_switches_that_a_network_cannot_take(devices):
     models = {
         name: dict(CONFIG["models"][name], speed={"finetune": finetune, "generate": generate})
         for name, finetune, generate in (
@@ -131,7 +132,7 @@ def test_preflight_refuses_switches_that_a_network_cannot_take():
         "rad_dino": {"weights": "none", "speed": {"compile": "blocks"}},
     }
     config = {**CONFIG, "models": models, "run_models": list(models), "encoders": encoders}
-    checks = check.preflight(config, {"finetune", "generate", "features"}, set(models), 1)
+    checks = check.preflight(config, {"finetune", "generate", "features"}, set(models), devices)
     found = {one.what: str(one.fault or "") for one in checks if "speed" in one.what}
     assert "optimiser came_sana does not take" in found["models.sana.speed.finetune"]
     assert "family sana does not take the switch channels" in found["models.sana.speed.generate"]

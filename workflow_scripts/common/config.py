@@ -105,7 +105,7 @@ def caption_source_of(config: dict[str, Any], model: str | None = None) -> str |
 _CONTROL_NEEDS: Final = {
     "blurred_real": ("blur", "size"),
     "warped_real": ("warp", "size"),
-    "recoded_copies": ("size",),
+    "recoded_copies": ("quality", "size"),
     "flipped_copies": ("size",),
     "brightened_copies": ("brighten", "size"),
     "noise": ("size",),
@@ -188,6 +188,11 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
         tuned = block.get("finetune") or {}
         if (tuned.get("method") == "lora") != ("lora" in tuned):
             faults.append(f"models.{key}.finetune: the method lora and the key `lora` go together")
+        faults += [
+            f"models.{key}.speed.{stage}: the model has no block `{stage}` that it could speed up"
+            for stage in block.get("speed", {})
+            if not block.get(stage)
+        ]
         if (source := block.get("caption_source")) and not faults:
             texts = schema()["properties"]["cohort"]["properties"]["caption_source"]["enum"]
             known = texts if config["cohort"]["source"] == "mimic_cxr_jpg" else [source]

@@ -370,7 +370,7 @@ def _of_config(setting: Setting, value: Any) -> Any:
     if setting.key.parse:
         return dict(value)
     if setting.many:
-        return tuple(setting.kind(item) for item in value)
+        return tuple(item if setting.choices else setting.kind(item) for item in value)
     return value if setting.choices else setting.kind(value)
 
 
@@ -427,7 +427,7 @@ def _check(settings: Any, prefix: str) -> None:
         faults = [_fault_of_many(setting, items)] if setting.many else []
         for fault in [*faults, *(_fault(setting, item) for item in items)]:
             if fault:
-                raise InputError(f"{setting.name}: {fault}", flag, setting.key.says)
+                raise InputError(f"{setting.name}: {fault}", flag, f"it means: {setting.key.says}")
 
 
 def _fault_of_many(setting: Setting, values: Sequence[Any]) -> str | None:

@@ -40,6 +40,7 @@ from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import provenance
 from workflow_scripts.common.settings import add_flags, check_settings, settings_of_flags
 from workflow_scripts.common.speed import (
+    SWITCHES,
     TRAINING,
     adamw_flags,
     add_speed_flag,
@@ -682,7 +683,7 @@ def main(argv: list[str] | None = None) -> None:
     flags = parser.parse_args(argv)
     settings = settings_of_flags(TrainSettings, flags, parser)
     said = switches_said("models", flags.model).get("finetune", {})
-    speed = speed_of(dict(flags.speed) or said, TRAINING, "--speed")
+    speed = speed_of(dict(flags.speed) or said, TRAINING, "--speed" if flags.speed else SWITCHES)
     if speed.chosen:
         log.info("switches of speed: %s", speed.chosen)
     finetune(

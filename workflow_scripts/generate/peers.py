@@ -6,10 +6,11 @@ between them, for each writes its batches to the folder that all share. Where on
 where the first one is killed, too.
 """
 
+import logging
 import os
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.generate.lifeline import environment as hanging
 from workflow_scripts.generate.lifeline import lifeline
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 _NAMES: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -29,15 +32,18 @@ _LONGEST: Final = timedelta(days=14)
 
 _POLL_S: Final = 0.2
 
+STORE: Final = "CHEXGENBENCH_PEERS"
+"""The environment variable with the address of what the processes find each other by."""
+
 
 @dataclass(frozen=True)
 class Peers:
     """Which of a job's processes this one is.
 
     Attributes:
-        rank: from 0, over all processes.
+        rank: from 0, over all processes; they are on one node.
         count: how many there are.
-        local: from 0, on this node: the number of its GPU.
+        local: the number of its GPU.
     """
 
     rank: int = 0
@@ -108,12 +114,15 @@ def run_in_peers(module: str, arguments: Sequence[str], count: int) -> int:
         arguments: of each.
         count: how many processes.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     command = [sys.executable, "-m", module, *arguments]
-    with lifeline() as (child, _):
+    # They find each other by a file of their own: a port that was free a moment ago may be another
+    # job's by now. All are on this node, whatever its host name resolves to.
+    with tempfile.TemporaryDirectory() as folder, lifeline() as (child, _):
+        shared = {
+            STORE: f"file://{folder}/store",
+            "GLOO_SOCKET_IFNAME": "lo",
+            "WORLD_SIZE": str(count),
+        }
         running = [
             subprocess.Popen(
                 command,
@@ -128,8 +137,17 @@ def run_in_peers(module: str, arguments: Sequence[str], count: int) -> int:
         try:
             while True:
                 codes = [process.poll() for process in running]
-                if failed := [code for code in codes if code]:
-                    return failed[0]
+                if failed := [(rank, code) for rank, code in enumerate(codes) if code]:
+                    rank, code = failed[0]
+                    if code < 0:
+                        log.error(
+                            "process %d of %d was killed by signal %d; where it was 9, ask for "
+                            "more memory (mem_mb of the rule): each process loads the model",
+                            rank + 1,
+                            count,
+                            -code,
+                        )
+                    return code
                 if None not in codes:
                     return 0
                 time.sleep(_POLL_S)
@@ -147,7 +165,13 @@ def together(peers: Peers) -> Iterator[None]:
         return
     from torch import distributed
 
-    distributed.init_process_group("gloo", timeout=_LONGEST)
+    distributed.init_process_group(
+        "gloo",
+        init_method=os.environ.get(STORE),
+        rank=peers.rank,
+        world_size=peers.count,
+        timeout=_LONGEST,
+    )
     yield
     # Not where this process failed: whoever started it ends the others, which may be waiting.
     distributed.destroy_process_group()

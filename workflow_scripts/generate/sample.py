@@ -39,6 +39,7 @@ from workflow_scripts.common.records import slurm_job
 from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.common.speed import (
     COMPUTING,
+    SWITCHES,
     Speed,
     add_speed_flag,
     apply_speed,
@@ -130,9 +131,14 @@ def sample_shard(
         files["lora"] = check_lora(lora)
     frame = read_prompts(prompts)
     batches = shard_batches(len(frame), batch_size, shard, shards)
-    identity = _identity(family, version, files, frame, settings, batch_size, gpus > 0, precision)
-    names = [f"batch-{identity}-{batch.start:08d}.parquet" for batch in batches]
     with together(peers):
+        # The main process reads the weights through for all.
+        identity = peers.told(
+            _identity(family, version, files, frame, settings, batch_size, gpus > 0, precision)
+            if peers.main
+            else None
+        )
+        names = [f"batch-{identity}-{batch.start:08d}.parquet" for batch in batches]
         attempt = _begin(progress, names, peers)
         parts = [attempt.folder / name for name in names]
         # All look before any writes, and the main process says what it saw.
@@ -200,7 +206,8 @@ def _placed(
     device = pick_device(gpus)
     if device.type == "cuda":
         torch.cuda.set_device(peers.local)
-    torch.set_num_threads(threads)
+    # Beside GPUs the processes share the job's processors; on CPUs bits may depend on threads.
+    torch.set_num_threads(max(1, threads // peers.count) if gpus else threads)
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise InputError("this GPU has no bf16", "--precision", "use fp16 or fp32")
     pipeline = family.load(
@@ -309,7 +316,9 @@ def main(argv: list[str] | None = None) -> None:
     add_speed_flag(parser, COMPUTING)
     parser.add_argument("--gpus", default=0, type=int)
     parser.add_argument("--processes", default=1, type=int, help="on a CPU; one for each GPU")
-    parser.add_argument("--threads", default=1, type=int, help="of each process")
+    parser.add_argument(
+        "--threads", default=1, type=int, help="of the job, or on CPUs of each process"
+    )
     flags = parser.parse_args(argv)
     started()
     processes = flags.gpus or flags.processes
@@ -320,7 +329,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     batches = settings_of_flags(BatchSettings, flags, parser)
     said = switches_said("models", flags.model).get("generate", {})
-    speed = speed_of(dict(flags.speed) or said, COMPUTING, "--speed")
+    speed = speed_of(dict(flags.speed) or said, COMPUTING, "--speed" if flags.speed else SWITCHES)
     if speed.chosen:
         log.info("switches of speed: %s", speed.chosen)
     sample_shard(

@@ -263,14 +263,14 @@ def _model_subjects(
         sizes[key] = check_model(path, block, stages)
 
     def switches_of(stage: str) -> Callable[[Path], object]:
-        return lambda _: check_switches(block, stage, bool(devices))
+        return lambda _: check_switches(block, stage)
 
     for stage in sorted(stages & block.get("speed", {}).keys()):
         chosen = ", ".join(f"{name} {value}" for name, value in block["speed"][stage].items())
         yield f"models.{key}.speed.{stage}", chosen, switches_of(stage)
 
     yield f"models.{key}.base", block["base"], check
-    if devices and "finetune" in stages and "finetune" in block:
+    if devices and "finetune" in stages and block.get("finetune"):
         tuned = block["finetune"]
         what = f"models.{key}.finetune, {devices} device(s)"
         yield what, f"batches of {tuned['batch_size']}", lambda _: check_batch(tuned, devices)
