@@ -31,7 +31,7 @@ PIXELS: Final = 64
 MERGES: Final = 600
 VAE_STEPS: Final = 500
 VAE_BATCH: Final = 4
-BASE_STEPS: Final = 100
+BASE_STEPS: Final = 150
 BASE_BATCH: Final = 16
 
 _NOISE_SCHEDULE: Final[dict[str, Any]] = {
@@ -174,7 +174,7 @@ def train_vae(pixels: Tensor, steps: int, batch: int, vae: Any = None) -> Any:
     ribs and noise texture), with a small Kullback-Leibler term.
     """
     vae = (vae or tiny_vae()).train()
-    optimiser = torch.optim.Adam(vae.parameters(), betas=(0.9, 0.99), fused=True)
+    optimiser = torch.optim.Adam(vae.parameters(), betas=(0.9, 0.99))
     progress = Progress("training the VAE", steps, "steps")
     order = torch.randint(len(pixels), (steps, batch))
     for step in range(steps):
@@ -220,7 +220,7 @@ def _train_base(pipeline: Any, steps: int, batch: int) -> None:
         condition = pipeline.text_encoder(empty)[0].expand(batch, -1, -1)
     latents = encoded * pipeline.vae.config.scaling_factor
     unet = pipeline.unet.train()
-    optimiser = torch.optim.AdamW(unet.parameters(), lr=2e-3, fused=True)
+    optimiser = torch.optim.AdamW(unet.parameters(), lr=2e-3)
     progress = Progress("training the base on soft shapes", steps, "steps")
     for _ in range(steps):
         clean = latents[torch.randint(len(latents), (batch,))]
