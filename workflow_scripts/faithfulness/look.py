@@ -32,6 +32,7 @@ from workflow_scripts.common.images import ImageItem, find_in_shards
 from workflow_scripts.common.manifest import read_manifest, read_prompts, scored_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import provenance
+from workflow_scripts.common.squares import middle
 from workflow_scripts.downstream.data import check_complete, manifest_rows
 from workflow_scripts.downstream.segmentation.cxas import prepare
 from workflow_scripts.faithfulness.anatomy import measure
@@ -51,6 +52,7 @@ from workflow_scripts.faithfulness.seen import (
 )
 from workflow_scripts.faithfulness.ssim import multiscale_ssim
 from workflow_scripts.faithfulness.texture import (
+    LEARNED_SIDE,
     at_common_resolution,
     log_power_spectrum,
     noise_variance,
@@ -99,6 +101,7 @@ def main(argv: list[str] | None = None) -> None:
         "cxas_sha256": sha256_of(args.cxas),
         "cxas_size": args.cxas_size,
         "texture_images": args.texture_images,
+        "learned_side": LEARNED_SIDE,
         "seed": args.seed,
         "protocol": args.protocol,
     }
@@ -167,9 +170,11 @@ def _batches(
 ) -> Iterator[list[_Prepared]]:
     def decode(item: ImageItem) -> _Prepared:
         image = item.open()
+        # Models learn the central square of a film: anatomy and texture are measured on the same.
+        square = middle(image)
         gray = at_common_resolution(image) if item.id in wanted else None
         seen = [judge.prepare(image) for judge in judges]
-        return ImageItem(item.id, item.path), prepare(image, args.cxas_size), seen, gray
+        return ImageItem(item.id, item.path), prepare(square, args.cxas_size), seen, gray
 
     with ThreadPoolExecutor(max(1, args.threads)) as pool:
         ahead = None

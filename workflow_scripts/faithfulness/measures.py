@@ -55,10 +55,10 @@ TEXTURE: Final = (
 )
 
 TOPOLOGY: Final = (
-    Metric("organ_dice", "Dice of heart and lungs", "higher", 3, _IMAGES),
+    Metric("organ_dice", "Dice of heart and lungs", "none", 3, _IMAGES),
     Metric("organ_dice_radiographs", "the same, radiographs", "none", 3, _IMAGES),
-    Metric("organ_dice_share", "Share of it", "higher", 3, _IMAGES),
-    Metric("ratio_error", "Error of the ratio", "lower", 3, _IMAGES),
+    Metric("organ_dice_share", "Relative to radiographs (1 is as they are)", "none", 3, _IMAGES),
+    Metric("ratio_error", "Error of the ratio", "none", 3, _IMAGES),
     Metric("ratio_error_radiographs", "the same, radiographs", "none", 3, _IMAGES),
 )
 

@@ -19,6 +19,7 @@ from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.squares import middle
 from workflow_scripts.faithfulness.anatomy import measure
 from workflow_scripts.faithfulness.patients import KIND, jackknifed
 from workflow_scripts.faithfulness.seen import COMPARED, pack_organs, read_seen, unpack_organs
@@ -111,14 +112,16 @@ _CLAVICLES: Final = ("right_clavicle", "left_clavicle")
 
 
 def exact_organs(path: Path) -> dict[str, np.ndarray]:
-    """Return heart and lungs of a file, each bool (h, w).
+    """Return heart and lungs of a file's central square, each bool (side, side).
+
+    The labeller sees the same square of the radiograph, see `look`.
 
     Raises:
         InputError: it cannot be decoded.
     """
     try:
         with Image.open(path) as image:
-            bits = np.asarray(image.convert("L"))
+            bits = np.asarray(middle(image.convert("L")))
     except (OSError, SyntaxError, ValueError) as error:
         raise unreadable("cannot decode organs", error, path) from None
     return {name: (bits & bit) > 0 for name, bit in BITS.items()}

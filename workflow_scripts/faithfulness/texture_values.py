@@ -116,10 +116,10 @@ def topology_values(
     pairs = [(i, int(j)) for i, rows in enumerate(partners) for j in rows]
     n = len({i for i, _ in pairs})
     metrics = (
-        ("organ_dice", "higher"),
+        ("organ_dice", "none"),
         ("organ_dice_radiographs", "none"),
-        ("organ_dice_share", "higher"),
-        ("ratio_error", "lower"),
+        ("organ_dice_share", "none"),
+        ("ratio_error", "none"),
         ("ratio_error_radiographs", "none"),
     )
     if not pairs:
@@ -199,7 +199,7 @@ def _high_frequencies(real: _Texture, generated: _Texture) -> float:
 
 def _noise(real: _Texture, generated: _Texture) -> float:
     """Return 10 log10 of the ratio of the geometric means of the noises' variances."""
-    least = 1e-12
+    least = (1 / 255) ** 2 / 12  # of rounding to 8 bits: they show no less
     logs = [np.log10(np.maximum(side.noise, least)).mean() for side in (generated, real)]
     return float(10 * (logs[0] - logs[1]))
 
