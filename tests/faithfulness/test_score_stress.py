@@ -27,7 +27,7 @@ def words(flags):
     return [word for key, value in flags.items() for word in (f"--{key}", str(value))]
 
 
-def write_judge(path: Path, seed: int, **changes: str) -> None:
+def write_judge(path: Path, seed: int, **changes: object) -> None:
     """Write a classifier that nobody trained."""
     torch.manual_seed(seed)
     settings = {"size": SIZE, "batch_size": 16, "per_device_batch_size": None}
@@ -82,7 +82,10 @@ def seen_in(folder, monkeypatch):
     """What is seen in one film, whose lungs `lungs_of` draws."""
     monkeypatch.setattr(look_stress, "draw_organs", lungs_of)
     cpu = torch.device("cpu")
-    judge = look_stress.Classifier([folder / "judge.safetensors"], "sound", cpu)
+    # Of 128 pixels the last map has 4 x 4 places.
+    settings = {"size": 128, "batch_size": 16, "per_device_batch_size": None}
+    write_judge(folder / "fine.safetensors", 3, settings=settings)
+    judge = look_stress.Classifier([folder / "fine.safetensors"], "sound", cpu)
 
     def look_at(pixels):
         item = ImageItem("i", "i.png", png_bytes(Image.fromarray(pixels)))

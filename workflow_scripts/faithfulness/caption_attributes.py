@@ -4,9 +4,9 @@ A parser of sentences by rules. It reads captions in the style of radiology repo
 real captions alone: the stress set carries its attributes beside it. The rules:
 
 1. A caption is split into sentences at full stops, semicolons and line ends, and a sentence into
-   clauses at commas and at `and`, `but`, `with`, `after`, unless the clause names no finding of its own:
-   then it belongs to the clause before (`effusion, moderate in size`), or to the next one where
-   none stands before it (`small and moderate`, `on the right, an effusion`).
+   clauses at commas and at `and`, `but`, `with`, `after`, unless the clause names no finding of its
+   own: then it belongs to the clause before (`effusion, moderate in size`), or to the next one
+   where none stands before it (`small and moderate`, `on the right, an effusion`).
 2. A clause affirms the findings whose words it has (`FINDING_WORDS`), unless it is denied: a word
    of denial (no, without, negative for, ...) stands before it in its sentence, and no `but`
    between. A clause that says that something is gone (`resolved`, `removal of`) denies it, too.

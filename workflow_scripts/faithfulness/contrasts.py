@@ -18,11 +18,12 @@ finding: how often an image that was asked one way scores above one that was ask
 ceiling: of those that are labelled with the finding against the others, or of those whose captions
 say one side, zone or severity against the other one (`caption_attributes`). Where a share e of the
 captions was falsely read, and says neither, the AUROC is 0.5 + (1 - e)(ceiling - 0.5) where scores
-overlap much, and somewhat more where they overlap little; the former is undone, up to 1. The share of the ceiling above chance (`against_ceiling`) is 0 at chance and 1
-where it is as plain as on radiographs. It is no share of images: where each lies on one side or
-the other, a share s means that (1 + s) / 2 lie where asked. Where captions do not say it, or the
-judge cannot tell it on radiographs, there is no share: the value stands uncorrected, and the reason
-beside it. Which findings have a share is decided on the radiographs whose ceiling is reported.
+overlap much, and somewhat more where they overlap little; the former is undone, up to 1. The share
+of the ceiling above chance (`against_ceiling`) is 0 at chance and 1 where it is as plain as on
+radiographs. It is no share of images: where each lies on one side or the other, a share s means
+that (1 + s) / 2 lie where asked. Where captions do not say it, or the judge cannot tell it on
+radiographs, there is no share: the value stands uncorrected, and the reason beside it. Which
+findings have a share is decided on the radiographs whose ceiling is reported.
 
 Beside these: Kendall's tau of severity within triples, which share the seed; the mirrored images'
 value of side; and the distance in the judge's features between two wordings of one content, as a

@@ -83,7 +83,9 @@ def labeller_values(rows: Any, folder: Path) -> list[Value]:
         truth = unpack_organs(pack_organs({k: mask[None] for k, mask in exact.items()})[0])
         drawn = unpack_organs(packed)
         sizes = truth.sum((1, 2)) + drawn.sum((1, 2))
-        dices.append(2 * (truth & drawn).sum((1, 2)) / np.maximum(sizes, 1))
+        # An organ that is absent in both is no error.
+        dice = 2 * (truth & drawn).sum((1, 2)) / np.maximum(sizes, 1)
+        dices.append(np.where(sizes > 0, dice, np.nan))
         nothing = {side: np.zeros_like(exact["heart"]) for side in _CLAVICLES}
         right = measure(exact | nothing).ratio
         known = right is not None and ratio is not None
@@ -94,7 +96,7 @@ def labeller_values(rows: Any, folder: Path) -> list[Value]:
     for (metric, way), column in zip(_METRICS, columns, strict=True):
         defined = np.isfinite(column)
         if not defined.any():
-            reason = "the labeller draws no ratio"
+            reason = "no image shows it, neither drawn nor in truth"
             values.append(Value(metric, None, way, len(column), reason=reason))
             continue
         kept, owners = column[defined], patients[defined]
