@@ -4,6 +4,11 @@
 # and texture/{model}.json are scored from it. `real` are the radiographs of the test split.
 
 
+def read_by_look(wildcards):
+    """The radiographs that a look reads: a model's images need none."""
+    return radiographs("test") if wildcards.model == "real" else []
+
+
 rule faithfulness_look:
     """Look at a model's test images, or at the radiographs, once: judges, organs and texture."""
     input:
@@ -29,7 +34,7 @@ rule faithfulness_look:
         version=VERSIONS["faithfulness"],
         protocol=config["protocol"],
         weights=READS.looking(),
-        radiographs=radiographs("test"),
+        radiographs=read_by_look,
         flags=arguments.looking_flags(RUN),
         shards=flag("shards"),
         judges=flag("judges", called="classifier"),

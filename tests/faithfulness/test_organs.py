@@ -24,7 +24,7 @@ from workflow_scripts.faithfulness.organs import (
 from workflow_scripts.faithfulness.score_labeller import exact_organs, labeller_values
 from workflow_scripts.faithfulness.seen import COMPARED, KEPT_SIDE, pack_organs, unpack_organs
 from workflow_scripts.preflight.check import check_organs
-from workflow_scripts.world.mimic_layout import organ_bytes
+from workflow_scripts.world.pictures import organ_bytes
 
 SIZE = 64
 

@@ -5,16 +5,17 @@
         --shards results/generate/sd_v1_4/test/part-*.parquet \\
         --cxas weights/cxas/UNet_ResNet50_default.pth --cxas-size 512 --batch-size 16 \\
         --classifier results/downstream/classification/real_only/real/network-*.safetensors \\
-        --texture-images 1000 --seed 42 --output results/faithfulness/seen/sd_v1_4.parquet
+        --texture-images 1000 --output results/faithfulness/seen/sd_v1_4.parquet
 
 `--collection real`, without shards, looks at every radiograph of the test split. Each image is
 decoded once and passes through all networks; scoring needs none of them.
 """
 
 import argparse
+import hashlib
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -78,7 +79,8 @@ def main(argv: list[str] | None = None) -> None:
         judges.append(DenseNetHead(args.densenet_121, args.protocol, device))
     labeller = load_labeller(args.cxas, args.cxas_size, args.batch_size, device)
     rows, items = collection_of(args)
-    textured = drawn_pairs(rows["patient_id"].to_numpy(str), args.texture_images, args.seed)
+    owners = rows["patient_id"].to_numpy(str)
+    textured = drawn_pairs(owners, args.texture_images, draw_seed(rows["id"]))
     wanted = {rows["id"].iloc[row] for pair in textured for row in pair}
     meter = Progress(f"looking at {args.collection}", len(rows), "images")
     columns: dict[str, list[Any]] = {}
@@ -102,7 +104,6 @@ def main(argv: list[str] | None = None) -> None:
         "cxas_size": args.cxas_size,
         "texture_images": args.texture_images,
         "learned_side": LEARNED_SIDE,
-        "seed": args.seed,
         "protocol": args.protocol,
     }
     run = {
@@ -137,6 +138,14 @@ def collection_of(args: argparse.Namespace) -> tuple[pd.DataFrame, Iterator[Imag
     radiographs = manifest_rows(manifest, rows["image_id"].tolist(), str(args.prompts))
     rows = rows.reset_index(drop=True).assign(patient_id=radiographs["patient_id"])
     return rows, find_in_shards(args.shards, set(rows["id"]))
+
+
+def draw_seed(ids: Iterable[str]) -> int:
+    """Return the seed of a collection's draw of images: of its ids alone, whatever their order.
+
+    So another seed of the scores' bootstrap needs no second look.
+    """
+    return int.from_bytes(hashlib.sha256("\n".join(sorted(ids)).encode()).digest()[:8], "big")
 
 
 def drawn_pairs(patients: np.ndarray, images: int, seed: int) -> list[tuple[int, int]]:
@@ -234,7 +243,6 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--classifier", nargs="*", default=[], type=Path, help="networks of real_only")
     add("--densenet-121", type=Path, help="torchxrayvision's DenseNet-121")
     add("--texture-images", required=True, type=int, help="of how many images texture is measured")
-    add("--seed", required=True, type=int, help="of their draw")
     add("--gpus", type=int, default=0)
     add("--threads", type=int, default=1)
     add("--output", required=True, type=Path)
