@@ -4,11 +4,6 @@
 # and texture/{model}.json are scored from it. `real` are the radiographs of the test split.
 
 
-def read_by_look(wildcards):
-    """The radiographs that a look reads: a model's images need none."""
-    return radiographs("test") if wildcards.model == "real" else []
-
-
 rule faithfulness_look:
     """Look at a model's test images, or at the radiographs, once: judges, organs and texture."""
     input:
