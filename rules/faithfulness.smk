@@ -29,7 +29,7 @@ rule faithfulness_look:
         version=VERSIONS["faithfulness"],
         protocol=config["protocol"],
         weights=READS.looking(),
-        radiographs=radiographs("test"),
+        radiographs=read_by_look,
         flags=arguments.looking_flags(RUN),
         shards=flag("shards"),
         judges=flag("judges", called="classifier"),

@@ -130,10 +130,19 @@ def test_images_without_heart_or_lungs_are_missed_and_say_nothing_of_their_promp
     never = chests(2)
     never.loc[labels() == 1, "ratio"] = np.nan
     assert values_of(never)["ratio_auroc"].value == pytest.approx(0.5, abs=0.02)
+    assert "0 patient(s) whose images show" in values_of(never)["ratio_difference"].reason
+    # What shows none is left out of the difference; it does not draw it to 0.
+    half = chests(2, labels())
+    half.loc[::2, "ratio"] = np.nan
+    measured_half = values_of(half)["ratio_difference"]
+    assert measured_half.n == N // 2
+    assert measured_half.value == pytest.approx(0.1, abs=0.02)
     empty = values_of(gone.assign(ratio=np.nan))
     assert empty["ratio_distance"].value is None
     assert empty["implausible"].value == 1
-    assert empty["ratio_auroc"].value == 0.5
+    for name in ("ratio_difference", "ratio_auroc", "ratio_auroc_ceiling"):
+        assert empty[name].value is None
+        assert empty[name].reason == "no image shows heart and lungs"
 
 
 def test_the_rule_is_tried_on_patients_that_it_was_not_set_on():
@@ -146,6 +155,8 @@ def test_the_rule_is_tried_on_patients_that_it_was_not_set_on():
     alarms = values_of(rows, rows)["implausible_radiographs"]
     assert alarms.value == rule.implausible(rows[~first]).mean() > 0
     assert alarms.n == (~first).sum()
+    of_model = values_of(rows, rows)["implausible"]
+    assert (of_model.value, of_model.n) == (alarms.value, alarms.n), "a copy is no better"
     strange = rows.assign(asymmetry=0.8)
     assert rule.implausible(strange).all()
     assert rule.implausible(rows.assign(clavicles=1)).all()

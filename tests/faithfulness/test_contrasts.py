@@ -9,7 +9,6 @@ import pytest
 from workflow_scripts.cohort.stress_prompts import stress_set
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.faithfulness import contrasts
-from workflow_scripts.faithfulness.caption_attributes import ERRORS
 from workflow_scripts.faithfulness.contrasts import (
     Radiographs,
     image_scores,
@@ -59,8 +58,7 @@ def judged(rng, share, sharpness=1.5, groups=60):
     asked = np.where(stress["level"] == "left", 1, -1)
     drawn = np.where(rng.random(len(stress)) < share, asked, rng.choice([-1, 1], len(stress)))
     true = np.repeat([1, -1], 100)
-    said = np.where(rng.random(200) < ERRORS["side"], -true, true)
-    captions = [f"Small {'left' if s > 0 else 'right'} pleural effusion." for s in said]
+    captions = [f"Small {'left' if s > 0 else 'right'} pleural effusion." for s in true]
     real = Radiographs(
         sided(rng, true, sharpness),
         np.array([f"p{k}" for k in range(200)]),
@@ -87,7 +85,7 @@ def test_errors_of_the_parser_are_undone(monkeypatch):
     plain = judged(np.random.default_rng(1), 0.9)["stress_side_ceiling", "all"].value
     monkeypatch.setattr(contrasts, "ERRORS", {"side": 0.1})
     undone = judged(np.random.default_rng(1), 0.9)["stress_side_ceiling", "all"].value
-    assert undone - 0.5 == pytest.approx((plain - 0.5) / 0.8)
+    assert undone - 0.5 == pytest.approx((plain - 0.5) / 0.9)
 
 
 def test_without_captions_that_say_it_the_value_stands_uncorrected_and_says_so():
@@ -101,6 +99,94 @@ def test_without_captions_that_say_it_the_value_stands_uncorrected_and_says_so()
     assert values["stress_side_share", "all"].value is None
     assert "uncorrected" in values["stress_side_share", "all"].reason
     assert "caption that says the side" in values["stress_side_share", "all"].reason
+
+
+def test_falsely_read_captions_that_say_neither_cost_their_share():
+    rng = np.random.default_rng(8)
+    sides = rng.choice([-1, 1], 20_000)
+    neutral = rng.random(20_000) < 0.3  # the judge sees them on no side
+    scores = rng.normal(size=20_000) + np.where(neutral, 0, 0.25 * sides)
+    whole, true = (
+        contrasts._auroc(sides[rows] > 0, scores[rows], np.empty((0, rows.sum()))).value
+        for rows in (np.ones(20_000, bool), ~neutral)
+    )
+    assert 0.5 + (whole - 0.5) / (1 - 0.3) == pytest.approx(true, abs=0.01)
+
+
+def side_values(groups):
+    """Return side's values of two findings, each with so many groups, drawn where asked."""
+    stress = pd.concat(
+        [
+            pairs("side", ("left", "right"), groups),
+            pairs("side", ("left", "right"), groups, "Consolidation").assign(
+                group=lambda rows: rows["group"] + groups
+            ),
+        ],
+        ignore_index=True,
+    )
+    rng = np.random.default_rng(0)
+    asked = np.where(stress["level"] == "left", 1, -1)
+    images = sided(rng, asked, 1.5)
+    images.evidence["left"][:, FINDINGS.index("Consolidation")] += 1.5 * asked
+    true = np.repeat([1, -1], 40)
+    seen = sided(rng, true, 1.5)
+    seen.evidence["left"][:, FINDINGS.index("Consolidation")] += 1.5 * true
+    words = ["left" if s > 0 else "right" for s in true]
+    captions = [
+        # 60 radiographs say the side of an effusion, 60 of a consolidation, 80 of either.
+        (f"{word} pleural effusion. " if k % 40 < 30 else "")
+        + (f"{word} consolidation." if k % 40 >= 10 else "")
+        for k, word in enumerate(words)
+    ]
+    real = Radiographs(
+        seen, np.arange(80).astype(str), np.ones((80, len(FINDINGS)), bool), captions
+    )
+    return by_key(stress_values(stress, images, images, real, 100, 0))
+
+
+def test_a_ceiling_counts_its_radiographs_and_all_those_of_any_finding():
+    values = side_values(12)
+    assert values["stress_side_ceiling", "Pleural Effusion"].n == 60
+    assert values["stress_side_ceiling", "all"].n == 80
+    assert values["stress_side_share", "all"].n_reference == 80
+    assert values["stress_side_share", "all"].n == 48
+
+
+def test_of_few_groups_of_a_finding_there_is_no_interval_and_over_findings_there_is():
+    few, many = side_values(9), side_values(10)
+    for key in ("stress_side", "stress_side_share"):
+        assert few[key, "Consolidation"].interval is None
+        assert few[key, "Consolidation"].value is not None
+        assert few[key, "all"].interval is not None
+        assert many[key, "Consolidation"].interval is not None
+
+
+def test_tau_over_all_leaves_out_findings_that_the_judge_cannot_tell():
+    stress = pd.concat(
+        [
+            pairs("severity", ("mild", "moderate", "severe"), 12),
+            pairs("severity", ("mild", "moderate", "severe"), 12, "Edema").assign(
+                group=lambda rows: rows["group"] + 12
+            ),
+        ],
+        ignore_index=True,
+    )
+    images = blank(len(stress))
+    grade = stress["level"].map({"mild": 0.1, "moderate": 0.2, "severe": 0.3}).to_numpy()
+    images.probabilities[:, EFFUSION] = grade
+    images.probabilities[:, FINDINGS.index("Edema")] = -grade
+    seen = blank(80)
+    seen.probabilities[:, EFFUSION] = np.repeat([0.1, 0.9], 40)
+    captions = ["Mild effusion. Mild edema."] * 40 + ["Severe effusion. Severe edema."] * 40
+    real = Radiographs(
+        seen, np.arange(80).astype(str), np.ones((80, len(FINDINGS)), bool), captions
+    )
+    values = by_key(stress_values(stress, images, images, real, 100, 0))
+    assert values["stress_severity_tau", "Edema"].value == -1
+    assert values["stress_severity_tau", "all"].value == 1
+    blind = replace(real, readings=blank(80))
+    values = by_key(stress_values(stress, images, images, blind, 100, 0))
+    assert values["stress_severity_tau", "all"].value == 0
 
 
 def test_mirrored_images_lie_on_the_other_side():

@@ -70,6 +70,14 @@ def test_regions_are_lungs_and_zones_and_halves_where_a_lung_is_missing():
     assert all((regions[name][1] == plain[name][0]).all() for name in REGIONS)
 
 
+def test_a_speck_is_no_lung():
+    organs = {name: np.zeros((1, 100, 100), bool) for name in LUNGS}
+    organs["left_lung"][0, 10:90, 60:90] = organs["left_upper_zone"][0, 10:36, 60:90] = True
+    organs["right_lung"][0, 5, 5:9] = True  # 4 pixels of 10,000; LEAST_SHARE is 5
+    regions = lung_regions(organs)
+    assert all((regions[name][0] == halves(1, 100)[name][0]).all() for name in REGIONS)
+
+
 def test_evidence_is_the_maps_mean_over_a_region(judge, pixels):
     corner = {name: np.zeros((5, 64, 64), bool) for name in REGIONS}
     for mask in corner.values():

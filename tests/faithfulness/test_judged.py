@@ -41,7 +41,6 @@ class Judged:
             "cxas-size": 32,
             "batch-size": 16,
             "texture-images": 12,
-            "seed": 1,
             "output": self.folder / f"seen_{name}.parquet",
         } | changes
         if images is not None:

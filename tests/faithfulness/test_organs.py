@@ -10,7 +10,6 @@ from tests.downstream.segmentation.conftest import random_cxas
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, png_bytes
 from workflow_scripts.downstream.segmentation.cxas import draw_masks, prepare
-from workflow_scripts.faithfulness.anatomy import largest_piece
 from workflow_scripts.faithfulness.organs import (
     CLASSES,
     ORGANS,
@@ -18,13 +17,14 @@ from workflow_scripts.faithfulness.organs import (
     ZONES,
     Labeller,
     draw_and_count,
+    largest_piece,
     load_labeller,
     organ_masks,
 )
-from workflow_scripts.faithfulness.score_labeller import labeller_values
+from workflow_scripts.faithfulness.score_labeller import exact_organs, labeller_values
 from workflow_scripts.faithfulness.seen import COMPARED, KEPT_SIDE, pack_organs, unpack_organs
 from workflow_scripts.preflight.check import check_organs
-from workflow_scripts.world.mimic_layout import organ_bytes
+from workflow_scripts.world.pictures import organ_bytes
 
 SIZE = 64
 
@@ -73,7 +73,7 @@ def test_a_zone_is_a_third_of_the_lungs_height_from_above(labeller):
     prepared = torch.stack([prepare(image, SIZE) for image in pictures(2)])
     masks, _ = draw_and_count(labeller, prepared, ["left_lung", "left_upper_zone"])
     for lung, zone in zip(masks["left_lung"], masks["left_upper_zone"], strict=True):
-        rows = np.flatnonzero(lung.any(axis=1))
+        rows = np.flatnonzero(largest_piece(lung).any(axis=1))
         if len(rows):
             end = rows[0] + (rows[-1] + 1 - rows[0]) // 3
             assert (zone == lung & (np.arange(SIZE) < end)[:, None]).all()
@@ -139,3 +139,31 @@ def test_the_labellers_error_by_hand(tmp_path):
     assert found["ratio_bias_exact"] == pytest.approx(5 / 76)
     with pytest.raises(InputError, match="no organs of any of the 24"):
         labeller_values(rows, tmp_path / "nowhere")
+
+
+def test_exact_masks_of_a_long_film_are_its_central_square(tmp_path):
+    masks = np.zeros((3, 60, 40), bool)
+    masks[0, 15:25, 2:10] = masks[1, 15:25, 30:38] = masks[2, 20:30, 12:28] = True
+    masks[2, :5] = True  # outside the square
+    (tmp_path / "i.png").write_bytes(organ_bytes(masks))
+    exact = exact_organs(tmp_path / "i.png")
+    assert (exact["heart"] == masks[2, 10:50]).all()
+    assert (exact["right_lung"] == masks[0, 10:50]).all()
+
+
+def test_an_organ_that_neither_the_labeller_nor_the_truth_has_is_no_error(tmp_path):
+    masks = np.zeros((3, 96, 96), bool)
+    masks[0, 20:80, 10:40] = masks[1, 20:80, 56:86] = True  # no heart
+    names = [f"i{k}" for k in range(24)]
+    for name in names:
+        (tmp_path / f"{name}.png").write_bytes(organ_bytes(masks))
+    packed = pack_organs(
+        dict(zip(("right_lung", "left_lung", "heart"), masks[:, None], strict=True))
+    )
+    rows = pd.DataFrame(
+        {"id": names, "patient_id": names, "organs": packed * 24, "ratio": np.nan}, index=names
+    )
+    found = {value.metric: value for value in labeller_values(rows, tmp_path)}
+    assert found["right_lung_dice_exact"].value == 1
+    assert found["heart_dice_exact"].value is None
+    assert found["heart_dice_exact"].reason is not None

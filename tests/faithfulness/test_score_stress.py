@@ -19,6 +19,7 @@ from workflow_scripts.common.records import read_record
 from workflow_scripts.common.resnet import ResNet
 from workflow_scripts.downstream.classification.network import write_network
 from workflow_scripts.faithfulness import look_stress, score_stress
+from workflow_scripts.faithfulness.organs import Labeller
 from workflow_scripts.faithfulness.stress_measures import METRICS, SCORE_COLUMNS
 
 
@@ -26,7 +27,7 @@ def words(flags):
     return [word for key, value in flags.items() for word in (f"--{key}", str(value))]
 
 
-def write_judge(path: Path, seed: int, **changes: str) -> None:
+def write_judge(path: Path, seed: int, **changes: object) -> None:
     """Write a classifier that nobody trained."""
     torch.manual_seed(seed)
     settings = {"size": SIZE, "batch_size": 16, "per_device_batch_size": None}
@@ -61,6 +62,54 @@ def look(here, name, **changes):
     flags = {"collection": name, "protocol": "sound", "judges": here / "judge.safetensors"}
     flags |= {"cxas": here / "cxas.pth", "cxas-size": 32, "batch-size": 8}
     look_stress.main(words(flags | {"output": here / f"seen_{name}.parquet"} | changes))
+
+
+def lungs_of(labeller, prepared, names):
+    """Draw bright places as lungs, each in its half of the image."""
+    bright = prepared[:, 0].numpy() > 128
+    half = np.arange(bright.shape[2]) < bright.shape[2] // 2
+    upper = (np.arange(bright.shape[1]) < bright.shape[1] // 2)[:, None]
+    organs = {}
+    for side, columns in (("left", ~half), ("right", half)):
+        lung = bright & columns
+        organs |= {f"{side}_lung": lung, f"{side}_upper_zone": lung & upper}
+        organs[f"{side}_lower_zone"] = lung & ~upper
+    return {name: organs[name] for name in names}
+
+
+@pytest.fixture
+def seen_in(folder, monkeypatch):
+    """What is seen in one film, whose lungs `lungs_of` draws."""
+    monkeypatch.setattr(look_stress, "draw_organs", lungs_of)
+    cpu = torch.device("cpu")
+    # Of 128 pixels the last map has 4 x 4 places.
+    settings = {"size": 128, "batch_size": 16, "per_device_batch_size": None}
+    write_judge(folder / "fine.safetensors", 3, settings=settings)
+    judge = look_stress.Classifier([folder / "fine.safetensors"], "sound", cpu)
+
+    def look_at(pixels):
+        item = ImageItem("i", "i.png", png_bytes(Image.fromarray(pixels)))
+        return look_stress._look_at([item], judge, Labeller(None, 64, 8, cpu))
+
+    return look_at
+
+
+def test_lungs_and_judge_see_the_same_frame_of_a_long_film(seen_in):
+    film = np.random.default_rng(3).integers(0, 256, (96, 64), np.uint8)
+    own, square = seen_in(film), seen_in(film[16:80])
+    for name, values in square.items():
+        assert own[name][0] == pytest.approx(values[0], abs=1e-6), name
+
+
+def test_a_mirrored_films_sides_are_those_of_the_film_turned(seen_in):
+    film = np.random.default_rng(4).integers(0, 256, (64, 64), np.uint8)
+    film[:, 32:] //= 3  # fewer bright places on the right of the image
+    film[::4, 32:] = 200
+    own, turned = seen_in(film), seen_in(np.ascontiguousarray(film[:, ::-1]))
+    for region in ("left", "right", "upper", "lower"):
+        mirrored = own[f"mirrored_evidence_{region}"][0]
+        assert mirrored == pytest.approx(turned[f"evidence_{region}"][0], abs=1e-4), region
+    assert own["evidence_left"][0] != pytest.approx(own["evidence_right"][0], abs=1e-4)
 
 
 def score(here, **changes):

@@ -53,6 +53,10 @@ MATRIX = {
 }
 # fmt: on
 
+AUROCS = ("presence", "effusion", "heart", "negation", "side", "zone", "device")
+NEAR = 0.1
+"""An AUROC that must not move stays within it: that a test shows no difference is no proof."""
+
 LEAST = 0.03
 """A standard error is not below it: of a perfect score no draw differs."""
 
@@ -127,7 +131,7 @@ def test_each_fault_moves_what_it_must_and_nothing_else(judged, monkeypatch):
     assert abs(values["stress_negation", "all"].value - 0.5) < 0.1
     mirrored = values["stress_side_mirrored", "all"].value
     assert mirrored == pytest.approx(1 - values["stress_side", "all"].value, abs=0.1)
-    cells = {}
+    cells, far = {}, {}
     for fault in FAULTS:
         own_pictures = drawn(judged[2], fault, monkeypatch)
         own, _ = measured(judged, own_pictures)
@@ -139,6 +143,9 @@ def test_each_fault_moves_what_it_must_and_nothing_else(judged, monkeypatch):
         texture = change(texture_of(own_pictures), texture_of(pictures), 0.1)
         before = topology_of(pictures, pictures)
         topology = change(topology_of(own_pictures, pictures), before, 0.005)
+        for name, said in zip(NUMBERS, MATRIX[fault], strict=False):
+            if said == NOT and name in AUROCS:
+                far[fault, name] = abs(own[name][0] - faithful[name][0])
         moves |= {"texture": p_of(texture, (0.0, 0.0)), "topology": p_of(topology, (0.0, 0.0))}
         shown = {name: own[name][0] for name in NUMBERS}
         shown |= {"texture": texture, "topology": topology}
@@ -151,6 +158,7 @@ def test_each_fault_moves_what_it_must_and_nothing_else(judged, monkeypatch):
         if (said == MUST and not moves_it) or (said == NOT and moves_it):
             wrong.append(f"{fault}: {name} {said}; {faithful.get(name)} became {value}, p {p:.3g}")
     assert not wrong, "\n".join(wrong)
+    assert {cell: gap for cell, gap in far.items() if gap >= NEAR} == {}
 
 
 def test_what_ignores_the_prompt_stands_at_chance_everywhere(judged, monkeypatch):

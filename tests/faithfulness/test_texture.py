@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
+from workflow_scripts.common.images import centre_square
 from workflow_scripts.faithfulness.texture import (
+    LEARNED_SIDE,
     SIDE,
     at_common_resolution,
     frequencies,
@@ -70,6 +72,13 @@ def test_photon_noise_grows_with_the_signal_and_other_noise_does_not():
     assert signal_dependence(np.full((SIDE, SIDE), 0.5)) == 0.0
 
 
+def test_a_film_goes_the_way_of_a_perfect_models_image_of_it():
+    grain = np.random.default_rng(4).normal(128, 40, (1400, 1100)).clip(0, 255)
+    film = Image.fromarray(grain.astype(np.uint8))
+    learned = centre_square(film, LEARNED_SIDE)  # what fine-tuning sees, and a perfect model draws
+    assert (at_common_resolution(film) == at_common_resolution(learned)).all()
+
+
 def test_an_image_without_texture_has_a_finite_spectrum():
     assert np.isfinite(log_power_spectrum(np.full((SIDE, SIDE), 0.3))).all()
 
@@ -78,6 +87,7 @@ def test_every_image_comes_to_one_size():
     big = Image.fromarray(np.tile(np.arange(512, dtype=np.uint8), (300, 1)))
     pixels = at_common_resolution(big)
     assert pixels.shape == (SIDE, SIDE)
+    assert pixels[0, 0] * 255 == pytest.approx(106, abs=1), "the central square, not the whole"
     own = Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE), np.uint8))
     assert (at_common_resolution(own) * 255 == np.asarray(own)).all()
     assert 0 <= pixels.min() <= pixels.max() <= 1

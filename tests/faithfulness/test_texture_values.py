@@ -165,6 +165,26 @@ def test_another_patients_chest_reaches_the_ceiling_and_a_bent_one_does_not():
     assert copies["organ_dice_share"].value == 1, "a copy gains nothing over the radiograph"
 
 
+def test_where_radiographs_have_no_organs_there_is_nothing_to_compare_with():
+    blank = np.packbits(np.zeros((3, KEPT_SIDE, KEPT_SIDE), bool)).tobytes()
+    own = chests().assign(organs=[blank] * N)
+    labels, owners = np.zeros((N, 14)), own["patient_id"].to_numpy(str)
+    partners = partners_of(labels, owners, labels, owners, 0)
+    images = chests(1)
+    images.loc[:5, "ratio"] = np.nan
+    found = {v.metric: v for v in topology_values(images, own, chests(), partners)}
+    assert found["organ_dice_radiographs"].value == 0
+    assert found["organ_dice_share"].value is None
+    assert "no Dice at all" in found["organ_dice_share"].reason
+    assert (found["organ_dice"].n, found["ratio_error"].n) == (N, N - 6)
+
+
+def test_flat_images_have_the_noise_of_rounding_and_no_less():
+    real = films(deviation=1 / 255 / 12**0.5)  # a noise of exactly that variance
+    flat = seen([np.full((SIDE, SIDE), 0.5)] * FILMS)
+    assert values_of(flat, real)["noise"].value == pytest.approx(0, abs=0.2)
+
+
 def test_partners_are_other_patients_with_the_same_findings():
     asked = np.zeros((3, 14))
     asked[1, 2] = asked[2, 5] = 1

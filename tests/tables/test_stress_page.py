@@ -11,10 +11,21 @@ from workflow_scripts.cohort.stress_prompts import stress_set
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
 from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.records import Value
 from workflow_scripts.faithfulness.contrasts import image_scores
 from workflow_scripts.faithfulness.evidence import REGIONS, Readings
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.stress_page import chosen_groups, shown_contrasts
+
+UNTOLD = "Pneumothorax"
+"""The judge does not tell it on radiographs."""
+
+TOLD = [
+    Value(f"stress_{key}_share", 1.0, "higher", 9, finding)
+    for key in ("presence", "side", "severity", "zone", "device")
+    for finding in FINDINGS
+    if finding != UNTOLD
+]
 
 MODELS = [ModelEntry("mine", "external", "Mine", {}), ModelEntry("other", "flux", "Other", {})]
 
@@ -39,7 +50,7 @@ def files(tmp_path_factory):
                 seen.evidence["upper"][k] = {"upper": 1, "lower": -1}.get(row.zone, 0)
                 seen.features[k] = row.mention == "positive"
         scores[model.key] = folder / f"{model.key}.parquet"
-        table = pa.Table.from_pandas(image_scores(stress, seen, []), preserve_index=False)
+        table = pa.Table.from_pandas(image_scores(stress, seen, TOLD), preserve_index=False)
         pq.write_table(table, scores[model.key])
         shards[model.key] = [folder / f"{model.key}-images.parquet"]
         items = (
@@ -68,6 +79,13 @@ def test_what_came_out_as_asked_is_counted_and_said(files):
         (mine, right, whole), (other, wrong, _) = shown[key].counts
         assert (mine, other) == ("Mine", "Other")
         assert (right, wrong) == (whole, 0), key
+        own = stress_set(21).query("contrast == @key").drop_duplicates("group")
+        assert whole == (own["finding"] != UNTOLD).sum(), key
+    assert {key: shown[key].contrast.chance for key in ("side", "severity", "presence")} == {
+        "side": "1 in 2",
+        "severity": "1 in 6",
+        "presence": "",
+    }
     first, second = shown["side"].groups[0][0].images
     assert (first.says, second.says) == ("more on the left", "more on the right")
     assert " left" in first.caption

@@ -12,7 +12,7 @@ two or three. Those of a group share the seed and say the same but for one thing
 - `wording`: the same content in other words.
 
 What each prompt says stands beside it as attributes (`STRESS_SCHEMA`), so that nobody need read
-the captions. The set is the same bytes for one `STRESS_VERSION`, whatever the cohort. Sentences are
+the captions. The CSV is the same bytes for one `STRESS_VERSION`, whatever the cohort. Sentences are
 short and worded as reports seldom are: no six words in a row should stand in a real caption, which
 a test asserts on the embedded world by the release's own search. A caption has at most
 77 of CLIP's tokens, so that no system cuts one.

@@ -59,6 +59,13 @@ def square(image: Image.Image, size: int, squash: bool) -> np.ndarray:
     return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
+def middle(image: Image.Image) -> Image.Image:
+    """Return an image's central square in whole pixels, unscaled: what models learn of it."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
 def central_square(width: int, height: int) -> tuple[float, float, float, float]:
     """Return left, upper, right and lower edge of an image's central square, in pixels."""
     side = min(width, height)

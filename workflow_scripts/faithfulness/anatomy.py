@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import ndimage
 
-from workflow_scripts.faithfulness.organs import CLASSES, LEAST_SHARE
+from workflow_scripts.faithfulness.organs import CLASSES, LEAST_SHARE, largest_piece
 
 STRUCTURES: Final = tuple(CLASSES)
 """The structures that are measured."""
@@ -72,17 +71,6 @@ def measure(masks: Mapping[str, np.ndarray]) -> Anatomy:
         sum(name in there for name in ("left_clavicle", "right_clavicle")),
         len(there),
     )
-
-
-def largest_piece(mask: np.ndarray) -> np.ndarray:
-    """Return the largest connected piece of a mask, bool (h, w); diagonal neighbours are apart."""
-    pieces, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    largest: np.ndarray = pieces == sizes.argmax()
-    return largest
 
 
 def _width(mask: np.ndarray) -> int:

@@ -165,12 +165,19 @@ def anatomy_values(
     patients = images["patient_id"].to_numpy(str)
     reference = own.drop_duplicates("id")
     values = _distances(images, reference, seed)
-    rule = Rule(radiographs[halves(radiographs["patient_id"].to_numpy(str), seed)])
-    held_out = radiographs[~halves(radiographs["patient_id"].to_numpy(str), seed)]
+    first = halves(radiographs["patient_id"].to_numpy(str), seed)
+    rule, held_out = Rule(radiographs[first]), radiographs[~first]
+    # A copy of a film that the rule was set on would be plausible by that alone.
+    set_on = set(radiographs.loc[first, "patient_id"])
+    tried = images[~images["patient_id"].isin(set_on)]
     for name, rows, way in (
-        ("implausible", images, "lower"),
+        ("implausible", tried, "lower"),
         ("implausible_radiographs", held_out, "none"),
     ):
+        if rows.empty:
+            reason = "no prompt of a patient that the rule was not set on"
+            values.append(Value(name, None, way, 0, reason=reason))
+            continue
         share = float(rule.implausible(rows).mean())
         units = rows["patient_id"].nunique()
         interval = wilson_interval(share, units)
@@ -265,7 +272,8 @@ def _following(
 ) -> list[Value]:
     """Return how far the ratio follows the prompt: of the images and of the own radiographs.
 
-    An image without heart or lungs has the median ratio, which says nothing of its prompt.
+    The difference is of the images that have a ratio. For the AUROC an image without heart or lungs
+    has the median ratio, which says nothing of its prompt.
     """
     n = len(images)
     metrics = (
@@ -280,18 +288,28 @@ def _following(
     if fewest < FEWEST_PATIENTS:
         reason = f"{fewest} test patient(s) with or without cardiomegaly ({FEWEST_PATIENTS} needed)"
         return [Value(name, None, way, n, reason=reason) for name, way in metrics]
-    differences, aurocs = [], []
-    for rows in (images, own):
+    if min(np.isfinite(rows["ratio"].to_numpy(float)).sum() for rows in (images, own)) < 2:
+        reason = "no image shows heart and lungs"
+        return [Value(name, None, way, n, reason=reason) for name, way in metrics]
+    values, aurocs = [], []
+    for (name, way), rows in zip(metrics[:2], (images, own), strict=True):
         ratio = rows["ratio"].to_numpy(float)
-        middle = np.nanmedian(ratio) if np.isfinite(ratio).any() else 0.0
-        ratio = np.where(np.isfinite(ratio), ratio, middle)
-        differences.append(_difference(ratio, labels[:, 0], patients, bootstrap, seed))
-        column = ratio[:, None]
+        has = np.isfinite(ratio)
+        few = int(fewest_patients(labels[has], patients[has])[0])
+        if few < FEWEST_PATIENTS:
+            reason = (
+                f"{few} patient(s) whose images show heart and lungs ({FEWEST_PATIENTS} needed)"
+            )
+            values.append(Value(name, None, way, int(has.sum()), reason=reason))
+        else:
+            of = _difference(ratio[has], labels[has, 0], patients[has], bootstrap, seed)
+            values.append(_drawn_value(name, way, of, int(has.sum())))
+        column = np.where(has, ratio, np.nanmedian(ratio))[:, None]
         found = drawn(labels, column, patient_draws(patients, bootstrap, seed))["auroc"][:, 0]
         aurocs.append(Drawn(float(points(labels, column)["auroc"][0]), found))
-    values = [
+    values += [
         _drawn_value(metric, way, of, n)
-        for (metric, way), of in zip(metrics[:4], [*differences, *aurocs], strict=True)
+        for (metric, way), of in zip(metrics[2:4], aurocs, strict=True)
     ]
     why = why_not_asked(aurocs[1], 0.5)
     if why is not None:

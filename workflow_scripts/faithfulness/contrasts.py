@@ -16,11 +16,14 @@ finding: how often an image that was asked one way scores above one that was ask
 
 **Corrected for the judge's errors.** On radiographs the same score has an AUROC of its own, the
 ceiling: of those that are labelled with the finding against the others, or of those whose captions
-say one side, zone or severity against the other one (`caption_attributes`). A parser that mistakes
-a share e of captions shows 0.5 + (1 - 2e)(ceiling - 0.5), which is undone, up to 1. The share of
-the ceiling above chance (`against_ceiling`) is the share of images that show what was asked. Where
-captions do not say it, or the judge cannot tell it on radiographs, there is no share: the value
-stands uncorrected, and the reason beside it.
+say one side, zone or severity against the other one (`caption_attributes`). Where a share e of the
+captions was falsely read, and says neither, the AUROC is 0.5 + (1 - e)(ceiling - 0.5) where scores
+overlap much, and somewhat more where they overlap little; the former is undone, up to 1. The share
+of the ceiling above chance (`against_ceiling`) is 0 at chance and 1 where it is as plain as on
+radiographs. It is no share of images: where each lies on one side or the other, a share s means
+that (1 + s) / 2 lie where asked. Where captions do not say it, or the judge cannot tell it on
+radiographs, there is no share: the value stands uncorrected, and the reason beside it. Which
+findings have a share is decided on the radiographs whose ceiling is reported.
 
 Beside these: Kendall's tau of severity within triples, which share the seed; the mirrored images'
 value of side; and the distance in the judge's features between two wordings of one content, as a
@@ -30,6 +33,7 @@ The unit is the group: prompts of a group share a seed. Intervals are percentile
 groups, and, for the ceiling, of patients.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -54,6 +58,8 @@ from workflow_scripts.faithfulness.stress_measures import DISTANCES, METRICS, QU
 
 CHANCE: Final = 0.5
 
+FEWEST_GROUPS: Final = 10
+"""Of one finding, below which percentiles of drawn groups are no interval."""
 
 _BY_GROUP: Final = f"bootstrap {LEVEL:.0%} over groups of prompts"
 _BY_BOTH: Final = f"bootstrap {LEVEL:.0%} over groups of prompts and test patients"
@@ -113,7 +119,8 @@ def stress_values(
         if question.key == "side":
             turned = _scores(mirrored.rows(rows), own, question.regions)
             values += _mirrored(question, own, turned, draws, ceilings)
-    values += _tau_values(stress, images, bootstrap, seed)
+    told = {v.subset for v in values if v.metric == "stress_severity_share" and v.value is not None}
+    values += _tau_values(stress, images, told - {"all"}, bootstrap, seed)
     for number, contrast in enumerate(DISTANCES):
         values.append(_distance_value(contrast, stress, images, bootstrap, [seed, 100 + number]))
     return values
@@ -217,16 +224,18 @@ class _Ceilings:
         self.radiographs = radiographs
         self.draws = np.concatenate(list(patient_draws(radiographs.patients, bootstrap, seed)))
         self.said = [read_caption(text) if text else {} for text in radiographs.captions]
-        self._found: dict[tuple[str, str], tuple[Drawn | None, int, str | None]] = {}
+        self._found: dict[tuple[str, str], tuple[Drawn | None, np.ndarray, str | None]] = {}
 
-    def of(self, question: Question, finding: str) -> tuple[Drawn | None, int, str | None]:
-        """Return the ceiling, the radiographs that it rests on, and why there is no share."""
+    def of(self, question: Question, finding: str) -> tuple[Drawn | None, np.ndarray, str | None]:
+        """Return the ceiling, the rows of its radiographs, and why there is no share."""
         key = (f"{question.told_by}/{question.regions}", finding)
         if key not in self._found:
             self._found[key] = self._measure(question, finding)
         return self._found[key]
 
-    def _measure(self, question: Question, finding: str) -> tuple[Drawn | None, int, str | None]:
+    def _measure(
+        self, question: Question, finding: str
+    ) -> tuple[Drawn | None, np.ndarray, str | None]:
         high, rows = self._told(question, finding)
         patients = self.radiographs.patients[rows]
         fewest = min(len(set(patients[high])), len(set(patients[~high])))
@@ -238,14 +247,14 @@ class _Ceilings:
                 f"uncorrected: on one side {fewest} test patient(s) whose {what} tells it "
                 f"({FEWEST_PATIENTS} needed)"
             )
-            return None, len(rows), reason
+            return None, rows, reason
         own = pd.DataFrame({"finding": [finding] * len(rows)})
         scores = _scores(self.radiographs.readings.rows(rows), own, question.regions)
         seen = _auroc(high, scores, self.draws[:, rows])
-        kept = 1 - 2 * ERRORS.get(question.told_by, 0.0)
+        kept = 1 - ERRORS.get(question.told_by, 0.0)
         undone = np.minimum(CHANCE + (np.array([seen.value, *seen.draws]) - CHANCE) / kept, 1.0)
         ceiling = Drawn(float(undone[0]), undone[1:])
-        return ceiling, len(rows), why_not_asked(ceiling, CHANCE)
+        return ceiling, rows, why_not_asked(ceiling, CHANCE)
 
     def _told(self, question: Question, finding: str) -> tuple[np.ndarray, np.ndarray]:
         if question.told_by == "label":
@@ -274,50 +283,72 @@ def _answers(
     """Return value, ceiling and share of a question, by finding and over findings."""
     high = (own["level"] == question.levels[0]).to_numpy()
     findings = own["finding"].to_numpy()
-    found: dict[str, tuple[Drawn, Drawn | None, int, str | None, int]] = {}
+    found: dict[str, _Found] = {}
     for name in dict.fromkeys(findings):
         rows = findings == name
         score = _auroc(high[rows], scores[rows], draws[:, rows])
-        found[name] = (score, *ceilings.of(question, name), int(rows.sum()))
+        ceiling, told, reason = ceilings.of(question, name)
+        groups = int(own["group"][rows].nunique())
+        found[name] = _Found(score, ceiling, told, reason, int(rows.sum()), groups)
     values: list[Value] = []
-    for name, (score, ceiling, n_real, reason, n) in found.items():
-        values += _three(question, name, score, ceiling, reason, n, n_real)
-    shared = [name for name in found if found[name][3] is None]
-    n = sum(found[name][4] for name in shared or found)
-    score = _mean([found[name][0] for name in shared or found])
+    for name, one in found.items():
+        values += _three(question, name, one)
+    shared = {name: one for name, one in found.items() if one.reason is None}
+    asked = shared or found
+    n = sum(one.n for one in asked.values())
+    score = _mean([one.score for one in asked.values()])
     if not shared:
         name, entry = next(iter(found.items()))
         others = f"of none of {len(found)} findings; of {name.lower()}: " if len(found) > 1 else ""
-        reason = f"{others}{entry[3]}"
-        return values + _three(question, "all", score, None, reason, n, 0)
-    ceiling = _mean([c for name in shared if (c := found[name][1]) is not None])
-    n_real = max(found[name][2] for name in shared)
-    return values + _three(question, "all", score, ceiling, None, n, n_real)
+        none = np.empty(0, int)
+        whole = _Found(score, None, none, f"{others}{entry.reason}", n, None)
+        return values + _three(question, "all", whole)
+    ceiling = _mean([one.ceiling for one in shared.values() if one.ceiling is not None])
+    told = functools.reduce(np.union1d, [one.told for one in shared.values()])
+    return values + _three(question, "all", _Found(score, ceiling, told, None, n, None))
 
 
-def _three(
-    question: Question,
-    subset: str,
-    score: Drawn,
-    ceiling: Drawn | None,
-    reason: str | None,
-    n: int,
-    n_real: int,
-) -> list[Value]:
+@dataclass(frozen=True)
+class _Found:
+    """What is known of a question and a finding, or over findings.
+
+    Attributes:
+        score: of the images.
+        ceiling: of the radiographs, None where there are too few.
+        told: which radiographs the ceiling rests on, row numbers.
+        reason: why there is no share.
+        n: images.
+        groups: that the score's draws rest on; None over findings, which always have an interval.
+    """
+
+    score: Drawn
+    ceiling: Drawn | None
+    told: np.ndarray
+    reason: str | None
+    n: int
+    groups: int | None
+
+
+def _three(question: Question, subset: str, of: _Found) -> list[Value]:
     key = f"stress_{question.key}"
-    values = [_value(key, score, question.direction, n, subset, _BY_GROUP, None)]
-    if ceiling is None:
-        why = reason or "no ceiling"
-        values.append(Value(f"{key}_ceiling", None, "none", n, subset, reason=why))
+    n, n_real = of.n, len(of.told)
+    raw_way = "none" if question.key == "negation" else question.direction
+    values = [_value(key, of.score, raw_way, n, subset, _BY_GROUP, None, of.groups)]
+    why = of.reason or "no ceiling"
+    if of.ceiling is None:
+        values.append(Value(f"{key}_ceiling", None, "none", n_real, subset, reason=why))
     else:
-        values.append(_value(f"{key}_ceiling", ceiling, "none", n, subset, _BY_PATIENT, n_real))
-    if ceiling is None or reason is not None:
-        why = reason or "no ceiling"
+        values.append(
+            _value(f"{key}_ceiling", of.ceiling, "none", n_real, subset, _BY_PATIENT, None)
+        )
+    if of.ceiling is None or of.reason is not None:
         values.append(Value(f"{key}_share", None, question.direction, n, subset, reason=why))
     else:
-        share = share_of_ceiling(score, ceiling, CHANCE)
+        share = share_of_ceiling(of.score, of.ceiling, CHANCE)
         values.append(
-            _value(f"{key}_share", share, question.direction, n, subset, _BY_BOTH, n_real)
+            _value(
+                f"{key}_share", share, question.direction, n, subset, _BY_BOTH, n_real, of.groups
+            )
         )
     return values
 
@@ -362,8 +393,10 @@ def _value(
     subset: str,
     kind: str,
     n_reference: int | None,
+    groups: int | None = None,
 ) -> Value:
-    interval = drawn.interval()
+    """Return a value, with its interval unless it rests on fewer than FEWEST_GROUPS groups."""
+    interval = drawn.interval() if groups is None or groups >= FEWEST_GROUPS else None
     return Value(
         metric,
         drawn.value,
@@ -383,7 +416,8 @@ def _no_question(question: Question) -> list[Value]:
         f"stress_{question.key}_ceiling",
         f"stress_{question.key}_share",
     )
-    ways = (question.direction, "none", question.direction)
+    raw_way = "none" if question.key == "negation" else question.direction
+    ways = (raw_way, "none", question.direction)
     values = [Value(k, None, way, 0, reason=reason) for k, way in zip(keys, ways, strict=True)]
     if question.key == "side":
         values.append(Value("stress_side_mirrored", None, "lower", 0, reason=reason))
@@ -399,7 +433,10 @@ def triple_taus(stress: pd.DataFrame, images: Readings) -> pd.Series:
     return sum(np.sign(wide[b] - wide[a]) for a, b in pairs) / len(pairs)  # type: ignore[return-value]
 
 
-def _tau_values(stress: pd.DataFrame, images: Readings, bootstrap: int, seed: int) -> list[Value]:
+def _tau_values(
+    stress: pd.DataFrame, images: Readings, told: set[str], bootstrap: int, seed: int
+) -> list[Value]:
+    """Return tau by finding and, as `all`, over the findings `told` that have a share, if any."""
     key = "stress_severity_tau"
     own = stress[stress["contrast"] == "severity"]
     if own.empty:
@@ -408,10 +445,12 @@ def _tau_values(stress: pd.DataFrame, images: Readings, bootstrap: int, seed: in
     taus = triple_taus(stress, images)
     finding_of = own.drop_duplicates("group").set_index("group")["finding"]
     values = []
+    asked = told or set(own["finding"])
     for name in ["all", *dict.fromkeys(own["finding"])]:
-        chosen = taus if name == "all" else taus[finding_of[taus.index] == name]
+        chosen = taus[finding_of[taus.index].isin(asked if name == "all" else {name})]
         drawn = _mean_of_groups(chosen.to_numpy(), bootstrap, [seed, 50])
-        values.append(_value(key, drawn, "higher", 3 * len(chosen), name, _BY_GROUP, None))
+        groups = None if name == "all" else len(chosen)
+        values.append(_value(key, drawn, "higher", 3 * len(chosen), name, _BY_GROUP, None, groups))
     return values
 
 

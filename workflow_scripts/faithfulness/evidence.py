@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from workflow_scripts.common.pixels import normalise, to_unit
+from workflow_scripts.faithfulness.organs import LEAST_SHARE
 
 REGIONS: Final = ("left", "right", "upper", "lower")
 """Left and right are the patient's: the patient's left is the image's right."""
@@ -61,8 +62,8 @@ def halves(n: int, size: int = 2) -> dict[str, np.ndarray]:
 def lung_regions(organs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return REGIONS from the lungs: each lung, the upper zones of both, the lower zones of both.
 
-    Where a lung is missing in an image, that image's halves stand for all four: one lung alone says
-    nothing of sides.
+    Where a lung is missing in an image, or but a speck (LEAST_SHARE), that image's halves stand for
+    all four: one lung alone says nothing of sides.
 
     Args:
         organs: LUNGS, bool (n, size, size) each, see `organs.organ_masks`.
@@ -75,7 +76,7 @@ def lung_regions(organs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         "upper": organs["left_upper_zone"] | organs["right_upper_zone"],
         "lower": organs["left_lower_zone"] | organs["right_lower_zone"],
     }
-    seen = np.array([a.any() and b.any() for a, b in zip(left, right, strict=True)], bool)
+    seen = np.minimum(left.mean((1, 2)), right.mean((1, 2))) > LEAST_SHARE
     whole = seen[:, None, None]
     fallback = halves(n, size)
     return {name: np.where(whole, own[name], fallback[name]) for name in REGIONS}

@@ -3,7 +3,8 @@
 The judge gives each image a probability of each finding. Of a model: the AUROC of these against the
 prompts' labels, per finding and their mean, and how well the probabilities are calibrated. Beside
 it the judge's own AUROC on the prompts' own radiographs, the ceiling, and the share of the ceiling
-above chance that the model reaches (see `against_ceiling`).
+above chance that the model reaches (see `against_ceiling`). Which findings the judge is asked about
+is decided on the radiographs whose ceiling is reported, so that the ceiling is a little too high.
 """
 
 from typing import Final

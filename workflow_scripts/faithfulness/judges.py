@@ -3,9 +3,9 @@
 - `classifier`: the ResNet-50 that downstream trains on radiographs alone; of several training runs
   the mean probability.
 - `densenet_121`: the head of torchxrayvision's DenseNet-121, whose features fidelity uses. Only the
-  findings that its weights were trained on. Its own split of MIMIC-CXR is another one than the
-  benchmark's: it may have been trained on test radiographs, so its ceiling may be too high and a
-  share of it too low.
+  findings that its weights were trained on. Its split of MIMIC-CXR differs from the benchmark's: it
+  may have been trained on test radiographs, so its ceiling may be too high and a share of it too
+  low.
 """
 
 from collections.abc import Sequence

@@ -5,16 +5,17 @@
         --shards results/generate/sd_v1_4/test/part-*.parquet \\
         --cxas weights/cxas/UNet_ResNet50_default.pth --cxas-size 512 --batch-size 16 \\
         --classifier results/downstream/classification/real_only/real/network-*.safetensors \\
-        --texture-images 1000 --seed 42 --output results/faithfulness/seen/sd_v1_4.parquet
+        --texture-images 1000 --output results/faithfulness/seen/sd_v1_4.parquet
 
 `--collection real`, without shards, looks at every radiograph of the test split. Each image is
 decoded once and passes through all networks; scoring needs none of them.
 """
 
 import argparse
+import hashlib
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,7 @@ from workflow_scripts.common.images import ImageItem, find_in_shards
 from workflow_scripts.common.manifest import read_manifest, read_prompts, scored_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import provenance
+from workflow_scripts.common.squares import middle
 from workflow_scripts.downstream.data import check_complete, manifest_rows
 from workflow_scripts.downstream.segmentation.cxas import prepare
 from workflow_scripts.faithfulness.anatomy import measure
@@ -51,6 +53,7 @@ from workflow_scripts.faithfulness.seen import (
 )
 from workflow_scripts.faithfulness.ssim import multiscale_ssim
 from workflow_scripts.faithfulness.texture import (
+    LEARNED_SIDE,
     at_common_resolution,
     log_power_spectrum,
     noise_variance,
@@ -76,7 +79,8 @@ def main(argv: list[str] | None = None) -> None:
         judges.append(DenseNetHead(args.densenet_121, args.protocol, device))
     labeller = load_labeller(args.cxas, args.cxas_size, args.batch_size, device)
     rows, items = collection_of(args)
-    textured = drawn_pairs(rows["patient_id"].to_numpy(str), args.texture_images, args.seed)
+    owners = rows["patient_id"].to_numpy(str)
+    textured = drawn_pairs(owners, args.texture_images, draw_seed(rows["id"]))
     wanted = {rows["id"].iloc[row] for pair in textured for row in pair}
     meter = Progress(f"looking at {args.collection}", len(rows), "images")
     columns: dict[str, list[Any]] = {}
@@ -99,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
         "cxas_sha256": sha256_of(args.cxas),
         "cxas_size": args.cxas_size,
         "texture_images": args.texture_images,
-        "seed": args.seed,
+        "learned_side": LEARNED_SIDE,
         "protocol": args.protocol,
     }
     run = {
@@ -136,6 +140,14 @@ def collection_of(args: argparse.Namespace) -> tuple[pd.DataFrame, Iterator[Imag
     return rows, find_in_shards(args.shards, set(rows["id"]))
 
 
+def draw_seed(ids: Iterable[str]) -> int:
+    """Return the seed of a collection's draw of images: of its ids alone, whatever their order.
+
+    So another seed of the scores' bootstrap needs no second look.
+    """
+    return int.from_bytes(hashlib.sha256("\n".join(sorted(ids)).encode()).digest()[:8], "big")
+
+
 def drawn_pairs(patients: np.ndarray, images: int, seed: int) -> list[tuple[int, int]]:
     """Draw pairs of images of two patients, each image in one pair at most.
 
@@ -167,9 +179,11 @@ def _batches(
 ) -> Iterator[list[_Prepared]]:
     def decode(item: ImageItem) -> _Prepared:
         image = item.open()
+        # Models learn the central square of a film: anatomy and texture are measured on the same.
+        square = middle(image)
         gray = at_common_resolution(image) if item.id in wanted else None
         seen = [judge.prepare(image) for judge in judges]
-        return ImageItem(item.id, item.path), prepare(image, args.cxas_size), seen, gray
+        return ImageItem(item.id, item.path), prepare(square, args.cxas_size), seen, gray
 
     with ThreadPoolExecutor(max(1, args.threads)) as pool:
         ahead = None
@@ -229,7 +243,6 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--classifier", nargs="*", default=[], type=Path, help="networks of real_only")
     add("--densenet-121", type=Path, help="torchxrayvision's DenseNet-121")
     add("--texture-images", required=True, type=int, help="of how many images texture is measured")
-    add("--seed", required=True, type=int, help="of their draw")
     add("--gpus", type=int, default=0)
     add("--threads", type=int, default=1)
     add("--output", required=True, type=Path)

@@ -31,8 +31,10 @@ from workflow_scripts.common.images import ImageItem, find_in_shards
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import provenance
+from workflow_scripts.common.squares import middle
 from workflow_scripts.downstream.data import check_complete
 from workflow_scripts.downstream.outcomes import read_outcomes, write_outcomes
+from workflow_scripts.downstream.segmentation.cxas import prepare
 from workflow_scripts.faithfulness.evidence import (
     LUNGS,
     REGIONS,
@@ -41,7 +43,7 @@ from workflow_scripts.faithfulness.evidence import (
     read_images,
 )
 from workflow_scripts.faithfulness.judges import Classifier
-from workflow_scripts.faithfulness.organs import Labeller, load_labeller, organ_masks
+from workflow_scripts.faithfulness.organs import Labeller, draw_organs, load_labeller
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     args = _arguments(argv)
     device = pick_device(args.gpus)
     torch.set_num_threads(args.threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+    torch.backends.cudnn.deterministic = True
     judge = Classifier(args.judges, args.protocol, device)
     labeller = load_labeller(args.cxas, args.cxas_size, args.batch_size, device)
     rows, items = _collection(args)
@@ -61,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     ids: list[str] = []
     parts: list[dict[str, Any]] = []
     while batch := list(itertools.islice(items, args.batch_size)):
-        parts.append(_look_at(batch, judge, labeller, args.threads))
+        parts.append(_look_at(batch, judge, labeller))
         ids += [item.id for item in batch]
         meter.update(len(batch))
     if sorted(ids) != sorted(rows["id"]):
@@ -101,14 +105,14 @@ def _collection(args: argparse.Namespace) -> tuple[pd.DataFrame, Iterator[ImageI
     return rows, find_in_shards(args.shards, set(rows["id"]))
 
 
-def _look_at(
-    batch: list[ImageItem], judge: Classifier, labeller: Labeller, threads: int
-) -> dict[str, Any]:
-    masks = [drawn for _, drawn in organ_masks(batch, labeller, LUNGS, threads)]
-    regions = lung_regions({n: np.concatenate([m[n] for m in masks]) for n in LUNGS})
+def _look_at(batch: list[ImageItem], judge: Classifier, labeller: Labeller) -> dict[str, Any]:
+    # Masks and the judge's map must show one frame: the film as the judge is trained on it.
+    images = [item.open() if judge.squash else middle(item.open()) for item in batch]
+    prepared = torch.stack([prepare(image, labeller.size) for image in images])
+    regions = lung_regions(draw_organs(labeller, prepared, LUNGS))
     turned = {name: region[:, :, ::-1] for name, region in regions.items()}
     turned |= {"left": turned["right"], "right": turned["left"]}
-    pixels = np.stack([judge.prepare(item.open()) for item in batch])
+    pixels = np.stack([judge.prepare(image) for image in images])
     mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
     own = read_images(judge.networks, pixels, regions, judge.batch, judge.device)
     other = read_images(judge.networks, mirrored, turned, judge.batch, judge.device)

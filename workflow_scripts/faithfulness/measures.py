@@ -13,7 +13,7 @@ FINDINGS_SEEN: Final = (
     Metric("judged_auroc_ceiling", "Ceiling: on radiographs", "none", 3, _IMAGES),
     Metric("judged_share", "Share of the ceiling above chance", "higher", 2, _IMAGES),
     Metric("judged_ece", "Calibration error", "lower", 3, _IMAGES),
-    Metric("judged_ece_ceiling", "Calibration error, radiographs", "none", 3, _IMAGES),
+    Metric("judged_ece_ceiling", "Calibration error, on radiographs", "none", 3, _IMAGES),
 )
 
 ANATOMY: Final = (
@@ -31,9 +31,9 @@ ANATOMY: Final = (
     Metric("ribs", "Ribs seen", "none", 1, _IMAGES),
     Metric("structures", "Structures seen, of 5", "none", 2, _IMAGES),
     Metric("ratio_difference", "Ratio with cardiomegaly less without", "none", 3, _IMAGES),
-    Metric("ratio_difference_ceiling", "the same, radiographs", "none", 3, _IMAGES),
+    Metric("ratio_difference_ceiling", "the same, on radiographs", "none", 3, _IMAGES),
     Metric("ratio_auroc", "AUROC of the ratio for cardiomegaly", "higher", 3, _IMAGES),
-    Metric("ratio_auroc_ceiling", "the same, radiographs", "none", 3, _IMAGES),
+    Metric("ratio_auroc_ceiling", "the same, on radiographs", "none", 3, _IMAGES),
     Metric("ratio_share_of_ceiling", "Share of it above chance", "higher", 2, _IMAGES),
 )
 
@@ -51,15 +51,15 @@ TEXTURE: Final = (
     Metric("noise", "Noise (dB)", "none", 2, _IMAGES),
     Metric("signal_dependence", "Noise's slope, difference (ppm)", "none", 1, _IMAGES),
     Metric("ms_ssim", "MS-SSIM of two images", "none", 3, _PAIRS),
-    Metric("ms_ssim_radiographs", "the same, radiographs", "none", 3, _PAIRS),
+    Metric("ms_ssim_radiographs", "the same, on radiographs", "none", 3, _PAIRS),
 )
 
 TOPOLOGY: Final = (
-    Metric("organ_dice", "Dice of heart and lungs", "higher", 3, _IMAGES),
-    Metric("organ_dice_radiographs", "the same, radiographs", "none", 3, _IMAGES),
-    Metric("organ_dice_share", "Share of it", "higher", 3, _IMAGES),
-    Metric("ratio_error", "Error of the ratio", "lower", 3, _IMAGES),
-    Metric("ratio_error_radiographs", "the same, radiographs", "none", 3, _IMAGES),
+    Metric("organ_dice", "Dice of heart and lungs", "none", 3, _IMAGES),
+    Metric("organ_dice_radiographs", "the same, on radiographs", "none", 3, _IMAGES),
+    Metric("organ_dice_share", "Relative to radiographs (1 is as they are)", "none", 3, _IMAGES),
+    Metric("ratio_error", "Error of the ratio", "none", 3, _IMAGES),
+    Metric("ratio_error_radiographs", "the same, on radiographs", "none", 3, _IMAGES),
 )
 
 METRICS: Final = (*FINDINGS_SEEN, *ANATOMY, *LABELLER, *TEXTURE, *TOPOLOGY, *STRESS)

@@ -15,6 +15,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -174,13 +175,27 @@ def _source(name: str) -> str:
 
 
 def _zones(lungs: np.ndarray, name: str) -> np.ndarray:
-    """Return one zone of each lung, bool (n, h, w): the third of the rows that the lung reaches."""
+    """Return one zone of each lung, bool (n, h, w): the third of the rows that the lung reaches.
+
+    The rows are those of its largest piece: a speck would draw a third out of place.
+    """
     third = ZONES.index(name.split("_")[1])
     zones = np.zeros_like(lungs)
     for lung, zone in zip(lungs, zones, strict=True):
-        rows = np.flatnonzero(lung.any(axis=1))
+        rows = np.flatnonzero(largest_piece(lung).any(axis=1))
         if len(rows):
             first, height = rows[0], rows[-1] + 1 - rows[0]
             top, bottom = (first + height * k // 3 for k in (third, third + 1))
             zone[top:bottom] = lung[top:bottom]
     return zones
+
+
+def largest_piece(mask: np.ndarray) -> np.ndarray:
+    """Return the largest connected piece of a mask, bool (h, w); diagonal neighbours are apart."""
+    pieces, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    largest: np.ndarray = pieces == sizes.argmax()
+    return largest

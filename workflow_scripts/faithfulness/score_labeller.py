@@ -19,6 +19,7 @@ from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.squares import middle
 from workflow_scripts.faithfulness.anatomy import measure
 from workflow_scripts.faithfulness.patients import KIND, jackknifed
 from workflow_scripts.faithfulness.seen import COMPARED, pack_organs, read_seen, unpack_organs
@@ -82,7 +83,9 @@ def labeller_values(rows: Any, folder: Path) -> list[Value]:
         truth = unpack_organs(pack_organs({k: mask[None] for k, mask in exact.items()})[0])
         drawn = unpack_organs(packed)
         sizes = truth.sum((1, 2)) + drawn.sum((1, 2))
-        dices.append(2 * (truth & drawn).sum((1, 2)) / np.maximum(sizes, 1))
+        # An organ that is absent in both is no error.
+        dice = 2 * (truth & drawn).sum((1, 2)) / np.maximum(sizes, 1)
+        dices.append(np.where(sizes > 0, dice, np.nan))
         nothing = {side: np.zeros_like(exact["heart"]) for side in _CLAVICLES}
         right = measure(exact | nothing).ratio
         known = right is not None and ratio is not None
@@ -93,7 +96,7 @@ def labeller_values(rows: Any, folder: Path) -> list[Value]:
     for (metric, way), column in zip(_METRICS, columns, strict=True):
         defined = np.isfinite(column)
         if not defined.any():
-            reason = "the labeller draws no ratio"
+            reason = "no image shows it, neither drawn nor in truth"
             values.append(Value(metric, None, way, len(column), reason=reason))
             continue
         kept, owners = column[defined], patients[defined]
@@ -111,14 +114,16 @@ _CLAVICLES: Final = ("right_clavicle", "left_clavicle")
 
 
 def exact_organs(path: Path) -> dict[str, np.ndarray]:
-    """Return heart and lungs of a file, each bool (h, w).
+    """Return heart and lungs of a file's central square, each bool (side, side).
+
+    The labeller sees the same square of the radiograph, see `look`.
 
     Raises:
         InputError: it cannot be decoded.
     """
     try:
         with Image.open(path) as image:
-            bits = np.asarray(image.convert("L"))
+            bits = np.asarray(middle(image.convert("L")))
     except (OSError, SyntaxError, ValueError) as error:
         raise unreadable("cannot decode organs", error, path) from None
     return {name: (bits & bit) > 0 for name, bit in BITS.items()}

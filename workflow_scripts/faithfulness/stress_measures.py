@@ -18,7 +18,7 @@ class Question:
         regions: whose difference of evidence is the score; None asks for the probability.
         told_by: what tells radiographs apart for the ceiling: `label`, or what captions say.
         values: of `told_by`, in the order of `levels`.
-        direction: of value and share.
+        direction: of the share, and of the value but that of `negation`.
     """
 
     key: str
@@ -48,14 +48,22 @@ QUESTIONS: Final = (
 )
 
 _COUNTS: Final = ("Generated images", "Radiographs")
+_REAL: Final = ("Radiographs", "Radiographs")
 DISTANCES: Final = ("wording", "view")
 METRICS: Final = (
     *(
         metric
         for q in QUESTIONS
         for metric in (
-            Metric(f"stress_{q.key}", q.label, q.direction, 3, _COUNTS),
-            Metric(f"stress_{q.key}_ceiling", f"{q.label}, ceiling", "none", 3, _COUNTS),
+            Metric(
+                f"stress_{q.key}",
+                q.label,
+                # Of a denial 0.5 is right, and less is as wrong as more.
+                "none" if q.key == "negation" else q.direction,
+                3,
+                _COUNTS,
+            ),
+            Metric(f"stress_{q.key}_ceiling", f"{q.label}, ceiling", "none", 3, _REAL),
             Metric(f"stress_{q.key}_share", f"{q.label}, share", q.direction, 2, _COUNTS),
         )
     ),

@@ -2,7 +2,7 @@
 
 All of it is measured at one common resolution: an image of another size is resampled, which itself
 takes texture away or makes none up, so each number is to be read beside that of radiographs that
-went the same way.
+went the same way. So films first come to the size at which models learn them, by the same filter.
 """
 
 from typing import Final
@@ -11,19 +11,28 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from workflow_scripts.common.images import centre_square
+from workflow_scripts.common.squares import middle
+
 SIDE: Final = 256
 """Of the square that every image is resampled to, pixels: half of the smallest published size."""
+
+LEARNED_SIDE: Final = 512
+"""Of the square at which the published models learn films, pixels (`finetune.size`)."""
 
 LOWEST, HIGHEST, BINS = 0.1, 0.5, 20
 """Cycles per pixel: below stand anatomy and exposure, 0.5 is Nyquist's frequency."""
 
 
 def at_common_resolution(image: Image.Image) -> np.ndarray:
-    """Return an image's luminance as float64 (SIDE, SIDE) in [0, 1]; the aspect is lost.
+    """Return the luminance of an image's central square as float64 (SIDE, SIDE) in [0, 1].
 
-    Resampled with Pillow's Lanczos filter, which takes away what the new grid cannot hold.
+    An image whose shorter side is above LEARNED_SIDE is first brought to it as fine-tuning does
+    (`centre_square`: bilinear, antialiased): a perfect model's images went that way, too. Then it
+    is resampled with Pillow's Lanczos filter, which takes away what the new grid cannot hold.
     """
     gray = image.convert("L")
+    gray = centre_square(gray, LEARNED_SIDE) if min(gray.size) > LEARNED_SIDE else middle(gray)
     if gray.size != (SIDE, SIDE):
         gray = gray.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(gray, np.float64) / 255

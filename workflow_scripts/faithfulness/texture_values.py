@@ -114,12 +114,11 @@ def topology_values(
         partners: of each prompt, see `partners_of`.
     """
     pairs = [(i, int(j)) for i, rows in enumerate(partners) for j in rows]
-    n = len({i for i, _ in pairs})
     metrics = (
-        ("organ_dice", "higher"),
+        ("organ_dice", "none"),
         ("organ_dice_radiographs", "none"),
-        ("organ_dice_share", "higher"),
-        ("ratio_error", "lower"),
+        ("organ_dice_share", "none"),
+        ("ratio_error", "none"),
         ("ratio_error_radiographs", "none"),
     )
     if not pairs:
@@ -141,15 +140,22 @@ def topology_values(
             return float("nan")
         return float(np.average(values[defined], weights=weights[defined]))
 
+    def ratio_of_means(kept: np.ndarray) -> float:
+        least = mean(dices[1], kept)
+        return mean(dices[0], kept) / least if least > 0 else float("nan")
+
     statistics: tuple[Callable[[np.ndarray], float], ...] = (
         lambda kept: mean(dices[0], kept),
         lambda kept: mean(dices[1], kept),
-        lambda kept: mean(dices[0], kept) / mean(dices[1], kept),
+        ratio_of_means,
         lambda kept: mean(errors[0], kept),
         lambda kept: mean(errors[1], kept),
     )
+    whole = np.ones(len(first), bool)
+    defined = (whole, whole, whole, np.isfinite(errors[0]), np.isfinite(errors[1]))
     values = []
-    for (name, way), of_pairs in zip(metrics, statistics, strict=True):
+    for (name, way), of_pairs, has in zip(metrics, statistics, defined, strict=True):
+        n = len(set(first[has]))  # prompts, not pairs
         # A pair falls out with the patient of either side.
         value, interval = jackknifed(
             lambda keep, kept, of_pairs=of_pairs: of_pairs(keep & kept),  # type: ignore[misc]
@@ -158,6 +164,8 @@ def topology_values(
         )
         if np.isnan(value):
             reason = "no image shows heart and lungs"
+            if name == "organ_dice_share":
+                reason = "the prompts' own radiographs reach no Dice at all"
             values.append(Value(name, None, way, n, reason=reason))
             continue
         kind = None if interval is None else KIND
@@ -199,7 +207,7 @@ def _high_frequencies(real: _Texture, generated: _Texture) -> float:
 
 def _noise(real: _Texture, generated: _Texture) -> float:
     """Return 10 log10 of the ratio of the geometric means of the noises' variances."""
-    least = 1e-12
+    least = (1 / 255) ** 2 / 12  # of rounding to 8 bits: they show no less
     logs = [np.log10(np.maximum(side.noise, least)).mean() for side in (generated, real)]
     return float(10 * (logs[0] - logs[1]))
 

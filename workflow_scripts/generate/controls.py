@@ -24,7 +24,7 @@ class ControlSettings:
     kind: Annotated[Kind, Key("Which control.")]
     seed: Annotated[int, Key("Seed of the stage.", minimum=0, maximum=LARGEST_SEED)]
     blur: Annotated[
-        float, Key("Sigma of the blur over the shorter side.", above=0, optional=True)
+        float, Key("Sigma of the blur over the shorter side; 0 for none.", minimum=0, optional=True)
     ] = 0.02
     brighten: Annotated[
         float,

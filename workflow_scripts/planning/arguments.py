@@ -132,7 +132,7 @@ def cxas_flags(run: Run) -> list[str]:
 
 def looking_flags(run: Run) -> list[str]:
     """Return the flags of looking at images: the networks, and how many have texture measured."""
-    settings = {name: run.config["faithfulness"][name] for name in ("texture_images", "seed")}
+    settings = {"texture_images": run.config["faithfulness"]["texture_images"]}
     if "densenet_121" in run.judges:
         settings["densenet_121"] = run.config["encoders"]["densenet_121"]["weights"]
     return [*cxas_flags(run), *flags(settings)]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import find_in_shards
-from workflow_scripts.faithfulness.stress_measures import SCORE_COLUMNS
+from workflow_scripts.faithfulness.stress_measures import DISTANCES, SCORE_COLUMNS
 from workflow_scripts.tables.examples import thumbnail
 from workflow_scripts.tables.models import ModelEntry
 
@@ -36,12 +36,15 @@ class Contrast:
         question: what it asks.
         words: what the prompts differ in, and what should follow.
         levels: the images of a group, in the order in which they are shown.
+        chance: share of groups that come out as asked by chance, in words; empty where it is not
+            known beforehand.
     """
 
     key: str
     question: str
     words: str
     levels: tuple[str, ...]
+    chance: str = ""
 
 
 CONTRASTS: Final = (
@@ -59,6 +62,7 @@ CONTRASTS: Final = (
         "Left and right are the patient's, so left is on the right of the picture. The signs of "
         "the finding should lie more in the lung that was named.",
         ("left", "right"),
+        "1 in 2",
     ),
     Contrast(
         "severity",
@@ -66,6 +70,7 @@ CONTRASTS: Final = (
         "Mild (or small), moderate and severe (or large): the judge should be surer from image to "
         "image.",
         ("mild", "moderate", "severe"),
+        "1 in 6",
     ),
     Contrast(
         "zone",
@@ -73,6 +78,7 @@ CONTRASTS: Final = (
         "The signs should lie more in the upper zones of the lungs in the first image, and more in "
         "the lower zones in the second.",
         ("upper", "lower"),
+        "1 in 2",
     ),
     Contrast(
         "device",
@@ -80,12 +86,13 @@ CONTRASTS: Final = (
         "A tube, a line or a pacemaker is asked for in the first image and not mentioned in the "
         "second.",
         ("present", "unmentioned"),
+        "1 in 2",
     ),
     Contrast(
         "wording",
         "Do other words change the picture?",
-        "Both prompts say the same. The images should hardly differ: the change is given as a "
-        "share of what it makes whether a finding is asked for or not.",
+        "Both prompts say the same. The images should hardly differ: the change is given relative "
+        "to the change between asking for a finding and not mentioning it.",
         ("wording0", "wording1"),
     ),
     Contrast(
@@ -139,7 +146,11 @@ class ShownGroup:
 
 @dataclass(frozen=True)
 class ShownContrast:
-    """A contrast, how often each model came out as asked, and some of its groups."""
+    """A contrast, how often each model came out as asked, and some of its groups.
+
+    Groups are counted whose finding the judge tells on radiographs; of the others its word is worth
+    little.
+    """
 
     contrast: Contrast
     counts: tuple[tuple[str, int, int], ...]
@@ -216,6 +227,8 @@ def _shown(
     counts = []
     for key, frame in frames.items():
         whole = frame[frame["contrast"] == contrast.key].drop_duplicates("group")
+        if contrast.key not in DISTANCES:  # which ask the judge for no finding
+            whole = whole[whole["told"]]
         counts.append((names[key], int(whole["as_asked"].sum()), len(whole)))
     shown = tuple(
         tuple(
@@ -266,10 +279,13 @@ _VERDICTS: Final = {
         "Seen where asked alone",
         "Not seen where asked, or seen though denied",
     ),
-    "side": ("Further left in the first than in the second", "Not further left in the first"),
+    "side": (
+        "Further to the patient's left than the second",
+        "No further to the patient's left than the second",
+    ),
     "severity": ("Surer from image to image", "Out of order"),
     "zone": ("Higher up in the first than in the second", "Not higher up in the first"),
-    "device": ("Seen where asked", "No more where asked than where not"),
+    "device": ("Seen where asked", "Not seen more where asked"),
     "wording": ("Hardly another image", "Another image"),
     "view": ("Less change than another content makes", "As much change as another content makes"),
 }
