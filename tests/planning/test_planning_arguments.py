@@ -145,7 +145,7 @@ def test_tables_are_told_of_every_model(run):
     rows = {row["key"]: row for row in json.loads(shlex.split(arguments.model_table(run))[0])}
     assert list(rows) == run.models
     assert rows["sd_v1_4"]["finetuning"] == "FFT"
-    assert rows["flipped_copies"]["missing"].keys() == {"test", "augment"}
+    assert rows["flipped_copies"]["missing"].keys() == {"test", "augment", "stress"}
     known = json.loads(shlex.split(arguments.tokenizers(run))[0])
     assert known.keys() == set(run.sampled)
     figures = arguments.figure_flags(run)
