@@ -379,6 +379,7 @@ def extract(
             "device": device_name(device),
             # HDF5 has no null.
             **{key: value or "" for key, value in slurm_job().items()},
+            **speeds.get(encoder.name, Speed()).record,
             "versions": json.dumps(versions, sort_keys=True),
             **(count_copies(blocks) if collection.generated else {}),
         }

@@ -213,7 +213,7 @@ def finetune(
             run.steps,
             (lambda folder: _write_result(family, base, run, folder)) if finished else None,
             attempt.check,
-            provenance(identity, device_name(device)),
+            provenance(identity, device_name(device)) | settings.speed.record,
         )
     accelerator.end_training()
 

@@ -151,7 +151,7 @@ def sample_shard(
             total = done + sum(len(batches[i]) for i in own)
             share = f", process {peers.rank + 1} of {peers.count}" if peers.count > 1 else ""
             shown = Progress(f"sampling {label}, shard {shard}{share}", total, "images", done=done)
-            made_by = {"device": device, **slurm_job()}
+            made_by = {"device": device, **slurm_job(), **speed.record}
             for i in own:
                 rows = frame.iloc[batches[i].start : batches[i].stop]
                 items = _sample_batch(family, pipeline, rows, settings)
