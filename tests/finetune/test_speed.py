@@ -29,6 +29,7 @@ from workflow_scripts.common.speed import (
     plain_layout,
     speed_of,
 )
+from workflow_scripts.common.speed_record import speed_record
 from workflow_scripts.finetune import captions, train
 from workflow_scripts.finetune.families import family_names, get_family
 from workflow_scripts.finetune.train import finetune
@@ -54,12 +55,12 @@ def test_unknown_switches_and_values_are_refused(given, allowed, fault):
 
 def test_what_is_recorded_is_what_flags_would_say():
     speed = Speed(compile="blocks", channels_last=True)
-    assert speed.record == {"speed": "channels_last=true compile=blocks"}
+    assert speed_record(speed) == {"speed": "channels_last=true compile=blocks"}
     parser = argparse.ArgumentParser()
     add_speed_flag(parser, TRAINING)
-    words = [word for one in speed.record["speed"].split() for word in ("--speed", one)]
+    words = [word for one in speed_record(speed)["speed"].split() for word in ("--speed", one)]
     assert speed_of(dict(parser.parse_args(words).speed), TRAINING, "--speed") == speed
-    assert Speed().record == {}
+    assert speed_record(Speed()) == {}
 
 
 COMPILES = {"stable_diffusion", "radedit", "flux", "stable_diffusion_3", "pixart_sigma", "sana"}

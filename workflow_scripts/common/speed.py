@@ -15,9 +15,8 @@ What each of them changes:
 All are off by default. None belongs to a protocol: neither a finished model nor its images are made
 anew for one, and a run that is continued may change them. So rules do not name them, for Snakemake
 makes anew what a command's text or a parameter has changed for: the environment variable `SWITCHES`
-brings the config's to the scripts, as JSON, and `--speed` by hand comes before it. Which were on is
-recorded with images, features and weights (`Speed.record`). A network that cannot take one refuses
-it by name.
+brings the config's to the scripts, as JSON, and `--speed` by hand comes before it. A network that
+cannot take one refuses it by name.
 """
 
 from __future__ import annotations
@@ -69,16 +68,6 @@ class Speed:
         off = Speed()
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value != getattr(off, name)}
-
-    @property
-    def record(self) -> dict[str, str]:
-        """What a job records of its switches with what it made; empty with none on.
-
-        `speed` names them as flags do, for example `attention=math channels_last=true`. It is part
-        of no identity: what another switch makes counts as the same.
-        """
-        words = [f"{name}={str(value).lower()}" for name, value in sorted(self.chosen.items())]
-        return {"speed": " ".join(words)} if words else {}
 
 
 @dataclass(frozen=True)
