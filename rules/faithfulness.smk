@@ -23,7 +23,12 @@ rule faithfulness_look:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=32000),
-        runtime=240,
+        runtime=partial(
+            job_minutes_of,
+            stage="faithfulness",
+            what=["test images: ", "test radiographs: "],
+            otherwise=240,
+        ),
     params:
         *code("faithfulness.look"),
         version=VERSIONS["faithfulness"],

@@ -21,7 +21,12 @@ rule faithfulness_stress_radiographs:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=16000),
-        runtime=120,
+        runtime=partial(
+            job_minutes_of,
+            stage="faithfulness",
+            what=["stress, test radiographs: "],
+            otherwise=120,
+        ),
     params:
         *code("faithfulness.look_stress"),
         version=VERSIONS["faithfulness"],
@@ -55,7 +60,12 @@ rule faithfulness_stress_look:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=16000),
-        runtime=120,
+        runtime=partial(
+            job_minutes_of,
+            stage="faithfulness",
+            what=["stress images: "],
+            otherwise=120,
+        ),
     params:
         *code("faithfulness.look_stress"),
         version=VERSIONS["faithfulness"],

@@ -25,7 +25,12 @@ rule features_train_reid:
     resources:
         gpu=1,
         mem_mb=partial(more_memory, base=64000),
-        runtime=1440,
+        runtime=partial(
+            job_minutes_of,
+            stage="features",
+            what=["re-identification, "],
+            otherwise=1440,
+        ),
     params:
         version=VERSIONS["features"],
         radiographs=radiographs("train"),

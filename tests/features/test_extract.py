@@ -115,6 +115,20 @@ def test_features_name_the_slurm_job_and_node(
     run(weights, tmp_path / "out", *arguments, encoders=["reid"], purpose="privacy")
     attrs = read_features(tmp_path / "out" / "reid.h5").attrs
     assert (attrs["slurm_job_id"], attrs["slurm_node"], attrs["device"]) == ("", "n1", "cpu")
+    assert "speed" not in attrs
+
+
+def test_features_name_the_switches_that_their_encoder_had_and_are_read_all_the_same(
+    weights: SimpleNamespace, cohort: SimpleNamespace, tmp_path: Path
+):
+    words = command(
+        weights, tmp_path / "out", "--manifest", cohort.manifest, "--prompts", cohort.prompts,
+        "--speed", "reid.channels_last=true", encoders=["reid", "rad_dino"], purpose="privacy",
+    )  # fmt: skip
+    script.main(words)
+    reid, rad_dino = (read_features(tmp_path / f"out/{name}.h5") for name in ("reid", "rad_dino"))
+    assert reid.attrs["speed"] == "channels_last=true"
+    assert "speed" not in rad_dino.attrs
 
 
 def test_the_images_that_prompts_point_to(

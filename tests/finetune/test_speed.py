@@ -1,6 +1,8 @@
 """Switches of speed: numbers stay, names of weights stay, and who cannot take one says so."""
 
+import argparse
 import dataclasses
+import json
 
 import pandas as pd
 import pytest
@@ -18,6 +20,7 @@ from workflow_scripts.common.speed import (
     TRAINING,
     Speed,
     adamw_flags,
+    add_speed_flag,
     apply_speed,
     attend_with,
     check_kernel,
@@ -26,6 +29,7 @@ from workflow_scripts.common.speed import (
     plain_layout,
     speed_of,
 )
+from workflow_scripts.common.speed_record import speed_record
 from workflow_scripts.finetune import captions, train
 from workflow_scripts.finetune.families import family_names, get_family
 from workflow_scripts.finetune.train import finetune
@@ -47,6 +51,16 @@ def test_unknown_switches_and_values_are_refused(given, allowed, fault):
     with pytest.raises(InputError, match=fault):
         speed_of(given, allowed, "speed")
     assert speed_of({"compile": "blocks"}, allowed, "speed").chosen == {"compile": "blocks"}
+
+
+def test_what_is_recorded_is_what_flags_would_say():
+    speed = Speed(compile="blocks", channels_last=True)
+    assert speed_record(speed) == {"speed": "channels_last=true compile=blocks"}
+    parser = argparse.ArgumentParser()
+    add_speed_flag(parser, TRAINING)
+    words = [word for one in speed_record(speed)["speed"].split() for word in ("--speed", one)]
+    assert speed_of(dict(parser.parse_args(words).speed), TRAINING, "--speed") == speed
+    assert speed_record(Speed()) == {}
 
 
 COMPILES = {"stable_diffusion", "radedit", "flux", "stable_diffusion_3", "pixart_sigma", "sana"}
@@ -300,6 +314,14 @@ def test_a_checkpoint_trained_with_switches_is_the_one_without(
 
     assert away("start") > 0
     assert away("fast") < 1e-6 * away("start")
+    kept = {
+        name: json.loads((tmp_path / name / "span.json").read_text())["provenance"]
+        for name in curves
+    }
+    on = "attention=math captions_ahead=true channels_last=true optimiser=fused"
+    assert kept["fast"]["speed"] == on
+    assert kept["plain"].keys() == kept["fast"].keys() - {"speed"}
+    assert kept["fast"]["settings_sha256"] == kept["plain"]["settings_sha256"]
     assert away("ahead") == 0  # captions encoded ahead are the same to the last bit
     assert curves["ahead"] == curves["plain"]
 

@@ -15,6 +15,7 @@ from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import read_shards, shard_jobs
 from workflow_scripts.common.manifest import read_prompts, write_prompts
+from workflow_scripts.common.speed import Speed
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
@@ -51,6 +52,7 @@ def _sample(
     family=FAMILY,
     version=1,
     precision="fp32",
+    speed=None,
 ):
     output = cohort.folder / f"{name}.parquet"
     sample_shard(
@@ -65,6 +67,7 @@ def _sample(
         shards=shards,
         precision=precision,
         version=version,
+        speed=speed,
     )
     return list(read_shards([output]))
 
@@ -111,6 +114,23 @@ def test_precision_changes_an_image_far_less_than_its_seed_does(cohort, checkpoi
     seeds = np.abs(exact - exact[::-1]).mean()
     bf16, fp16 = (np.abs(shown[name] - exact).mean() for name in ("bf16", "fp16"))
     assert 0 < fp16 < bf16 < 0.1 * seeds
+
+
+def test_a_shard_names_the_switches_of_its_jobs_and_is_the_same_without_any(
+    cohort, checkpoint, monkeypatch
+):
+    prompts = read_prompts(cohort.folder / "test.parquet").iloc[:1]
+    write_prompts(prompts, cohort.folder / "single.parquet")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    for name, speed in (("hasty", Speed(channels_last=True)), ("slow", Speed()), ("unsaid", None)):
+        (item,) = _sample(cohort, checkpoint, name, prompts="single", speed=speed)
+        assert item.id == prompts["prompt_id"].iloc[0]
+    job = {"device": "cpu", "slurm_job_id": None, "slurm_node": None}
+    paths = {name: cohort.folder / f"{name}.parquet" for name in ("hasty", "slow", "unsaid")}
+    assert shard_jobs(paths["hasty"]) == [job | {"speed": "channels_last=true"}]
+    assert shard_jobs(paths["slow"]) == [job]
+    assert paths["slow"].read_bytes() == paths["unsaid"].read_bytes()
 
 
 @pytest.mark.parametrize("in_float32", [False, True])

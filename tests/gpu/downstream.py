@@ -51,7 +51,7 @@ def time_classifier(device: torch.device, tiny: bool, say: Writer) -> None:
     network = (ResNet((1, 1, 1, 1), 4, FINDINGS) if tiny else ResNet(outputs=FINDINGS)).to(device)
     rate, decay = task["learning_rate"], task["weight_decay"]
     optimiser = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
-    step = _step(network, optimiser, losses, rows[:batch], device, task["mixed_precision"])
+    step = step_of(network, optimiser, losses, rows[:batch], device, task["mixed_precision"])
     settings = classifier_settings(task)
     taken = seconds_of(step, device, 1 if tiny else 5)
     say("images per second", batch / taken, "1/s", f"{settings}, images on the device")
@@ -76,14 +76,14 @@ def time_segmenter(device: torch.device, tiny: bool, say: Writer) -> None:
     )  # fmt: skip
     network = unet(task["channels"], task["residual_units"], 0).to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=task["learning_rate"])
-    step = _step(network, optimiser, losses, rows[:batch], device, "no")
+    step = step_of(network, optimiser, losses, rows[:batch], device, "no")
     settings = segmenter_settings(task)
     taken = seconds_of(step, device, 1 if tiny else 20)
     say("seconds per step", taken, "s", f"{settings}, images in the host's memory")
     say("peak memory", peak_gib(step, device), "GiB", settings)
 
 
-def _step(
+def step_of(
     network: Any, optimiser: Any, task: Any, rows: np.ndarray, device: torch.device, precision: str
 ) -> Any:
     """Return what does one step as `common.training.train` does it: loss, gradient, optimiser."""

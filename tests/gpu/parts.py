@@ -109,6 +109,10 @@ PARTS: Final = (
     _sampling("radedit", 75),
     Part("sample:llm_cxr", 75, _TRAINING, "answering", "time_llm_cxr"),
     Part("read:green", 90, _TRAINING, "downstream", "time_green"),
+    Part("judge", 30, _STEPS, "looking", "time_judging"),
+    Part("reid", 30, _STEPS, "looking", "time_reid_training"),
+    # DenseNet-121 judges, too.
+    _encoding("densenet_121"),
     Part("search", 60, _SCORES, "searching", "time_search"),
     # Whether the GPU's numbers are the CPU's.
     Part("agree:scores", 60, _AGREEMENT, "agreement", "compare_scores"),
@@ -123,7 +127,6 @@ PARTS: Final = (
     _switches("train", "sana", 180),
     *(_switches("encode", name, 90) for name in ("rad_dino", "densenet_121", "reid")),
     _encoding("inception_v3"),
-    _encoding("densenet_121"),
     _sampling("sd_v1_5", 40, "bf16"),
     _sampling("sd_v1_5", 40, "fp16"),
     _sampling("pixart_sigma", 40, "bf16"),

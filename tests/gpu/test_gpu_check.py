@@ -170,6 +170,12 @@ def test_every_part_runs_tiny_on_a_cpu(tmp_path):
             "encode": ("decoding", "preparing", "whole / bare", "whole, generated"),
             "classify": ("images per second",),
             "unet": ("seconds per step",),
+            "reid": ("pairs per second", "peak memory"),
+            "judge": (
+                "passes per second",
+                "passes with evidence per second",
+                "images measured per second",
+            ),
             "read": ("reports per second",),
             "report": (f"{'reports' if part.name == 'report:write' else 'images'} per second",),
             "switch": ("none",),

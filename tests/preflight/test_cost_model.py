@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,93 @@ def test_counts_of_the_paper_by_hand():
     # The controls are neither trained nor sampled; two of them have no images to train others on.
     assert not [w for w in planned if w.model == "noise" and w.stage in ("finetune", "generate")]
     assert {w.stage for w in planned if w.model == "flipped_copies"} == {"features", "privacy"}
+
+
+def training_reid(**settings):
+    config = json.loads(json.dumps(CONFIG))
+    config["encoders"]["reid"]["train"] = {"seed": 1, **settings}
+    return config
+
+
+def test_counts_of_looking_at_images_by_hand():
+    planned = works(CONFIG, PAPER)
+
+    def looks(model, start):
+        own = [w for w in planned if (w.model, w.stage) == (model, "faithfulness")]
+        found = {w.what.partition(": ")[2]: w for w in own if w.what.startswith(f"{start}: ")}
+        return {name: (w.count, w.parts[0]) for name, w in found.items()}
+
+    # Three classifiers, of three training runs, pass over each image; of the stress set twice.
+    look = {
+        "cxas": (5_034, "encode:cxas"),
+        "organs measured": (5_034, "judge"),
+        "classifier": (3 * 5_034, "judge"),
+        "densenet_121": (5_034, "encode:densenet_121"),
+    }
+    assert looks("sana", "test images") == look
+    assert looks("noise", "test images") == look
+    assert looks(SHARED, "test radiographs") == look
+    assert looks("sana", "stress images") == {
+        "cxas": (630, "encode:cxas"),
+        "evidence": (6 * 630, "judge"),
+    }
+    assert looks(SHARED, "stress, test radiographs")["evidence"] == (6 * 5_034, "judge")
+    # Controls have no images of the stress set, and two of them none of the test prompts.
+    assert looks("noise", "stress images") == looks("flipped_copies", "test images") == {}
+    # Radiographs are films, and decoded as such.
+    names = {w.name for w in planned if w.stage == "faithfulness" and w.parts == ("encode:cxas",)}
+    assert names == {cost_model.REAL, cost_model.GENERATED}
+
+
+def test_who_looks_at_images_follows_the_tasks_and_judges():
+    def whats(tasks, judges=("classifier", "densenet_121"), models=("sana",)):
+        config = json.loads(json.dumps(CONFIG))
+        config["downstream"]["tasks"], config["run_models"] = list(tasks), list(models)
+        config["faithfulness"]["judges"] = list(judges)
+        own = [w for w in works(config, PAPER) if w.stage == "faithfulness"]
+        assert own == cost_model.works_while_planning(config, PAPER, "faithfulness")
+        return {w.what.partition(": ")[0] for w in own}, {w.what.partition(": ")[2] for w in own}
+
+    both = ["classification", "segmentation"]
+    assert whats(["classification"]) == (set(), set())
+    assert whats(["segmentation"])[1] == {"cxas", "organs measured", "densenet_121"}
+    assert whats(both, ["densenet_121"])[0] == {"test images", "test radiographs"}
+    assert whats(both, ["classifier"])[1] == {"cxas", "organs measured", "classifier", "evidence"}
+    # Without a model that has images of the stress set nobody needs the radiographs' side of it.
+    assert whats(both, models=["noise"])[0] == {"test images", "test radiographs"}
+
+
+def test_pairs_of_a_reidentification_network_by_hand():
+    def pairs(**settings):
+        return work_of(works(training_reid(**settings), PAPER), SHARED, "features", "re-id")
+
+    # 11 epochs of as many pairs as 95 % of the training images.
+    assert pairs().count == 11 * 225_519
+    assert (pairs().parts, pairs().settings) == (("reid",), "float32, 256 px, batches of 64 pairs")
+    given = pairs(pairs=1000, epochs=3, size=64, batch_size=8)
+    assert (given.count, given.settings) == (3000, "float32, 64 px, batches of 8 pairs")
+    assert not [w for w in works(CONFIG, PAPER) if w.what.startswith("re-id")]
+    unknown = dataclasses.replace(PAPER, training=None)
+    (work,) = [w for w in works(training_reid(), unknown) if w.what.startswith("re-id")]
+    assert work.count is None
+
+
+def test_each_job_asks_for_the_minutes_of_its_own_work():
+    """What rules name is work of the plan; of features and faithfulness all is named once."""
+    rules = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    planned, named = works(training_reid(), PAPER), {}
+    for stage, starts in re.findall(r'job_minutes_of,\s*stage="(\w+)",\s*what=\[([^\]]*)\]', rules):
+        named.setdefault(stage, []).extend(re.findall(r'"([^"]+)"', starts))
+    for stage, starts in named.items():
+        own = {w.what for w in planned if w.stage == stage}
+        settings = {what.partition(": ")[0] for what in own}
+        for start in starts:
+            said = {start.format(setting=setting) for setting in settings}
+            assert any(what.startswith(tuple(said)) for what in own), (stage, start)
+    for work in planned:
+        if work.stage in ("features", "faithfulness"):
+            starts = [start for start in named[work.stage] if work.what.startswith(start)]
+            assert len(starts) == 1, work.what
 
 
 def test_all_images_are_encoded_once_for_models_with_the_same_autoencoder():
@@ -334,7 +422,7 @@ def test_a_jobs_minutes_follow_from_all_its_work_or_from_none():
 
 
 def test_every_missing_rate_has_a_part_of_gpu_check_or_a_reason():
-    estimates = [estimate(work, [], "H200") for work in works(CONFIG, PAPER)]
+    estimates = [estimate(work, [], "H200") for work in works(training_reid(), PAPER)]
     lacking = {part for part, *_ in plan.missing_rates(estimates)}
     without = lacking - {part.name for part in PARTS}
     assert without == {"read:radgraph", "read:ratescore"}
@@ -344,7 +432,8 @@ def test_every_missing_rate_has_a_part_of_gpu_check_or_a_reason():
 
 def test_work_that_is_known_while_planning_is_that_of_the_plan():
     whole = works(CONFIG, PAPER)
-    for stage in ("features", "classification", "segmentation", "report_generation"):
+    stages = ("features", "classification", "segmentation", "report_generation", "faithfulness")
+    for stage in stages:
         known = cost_model.works_while_planning(CONFIG, PAPER, stage)
         own = [work for work in whole if work.stage == stage]
         assert known == [

@@ -84,6 +84,9 @@ def test_what_has_no_rate_is_a_dash_with_its_reason_and_never_zero():
     assert "no rate was measured on the H200" in made["planned_gpu_hours"].reason
     assert "train:tiny_sd" in made["planned_gpu_hours"].reason
     assert made["gpu_hours"].reason == NO_JOB
+    looked = cells(tables.stages, "faithfulness")
+    assert "encode:cxas, judge" in looked["planned_gpu_hours"].reason
+    assert looked["without_rate"].value > 0
     assert cells(tables.stages, "fidelity")["planned_gpu_hours"].reason == NOT_PLANNED
     assert cells(tables.stages, "fidelity")["gpu_hours"].value == 0  # measured: it had no GPU
     values = [row.cells[0].value for table in (tables.stages, tables.models) for row in table.rows]

@@ -54,6 +54,7 @@ from workflow_scripts.common.speed import (
     speed_of,
     switches_said,
 )
+from workflow_scripts.common.speed_record import speed_record
 from workflow_scripts.features.cache import Features, write_features
 from workflow_scripts.features.encoders import (
     PURPOSES,
@@ -379,6 +380,7 @@ def extract(
             "device": device_name(device),
             # HDF5 has no null.
             **{key: value or "" for key, value in slurm_job().items()},
+            **speed_record(speeds.get(encoder.name, Speed())),
             "versions": json.dumps(versions, sort_keys=True),
             **(count_copies(blocks) if collection.generated else {}),
         }

@@ -53,6 +53,7 @@ from workflow_scripts.common.speed import (
     speed_of,
     switches_said,
 )
+from workflow_scripts.common.speed_record import speed_record
 from workflow_scripts.finetune.batches import divide_batch
 from workflow_scripts.finetune.captions import CaptionsAhead, Conditions, text_encoders
 from workflow_scripts.finetune.data import TrainingImages, digest_of_files, read_training_rows
@@ -213,7 +214,7 @@ def finetune(
             run.steps,
             (lambda folder: _write_result(family, base, run, folder)) if finished else None,
             attempt.check,
-            provenance(identity, device_name(device)),
+            provenance(identity, device_name(device)) | speed_record(settings.speed),
         )
     accelerator.end_training()
 

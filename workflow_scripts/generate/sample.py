@@ -48,6 +48,7 @@ from workflow_scripts.common.speed import (
     speed_of,
     switches_said,
 )
+from workflow_scripts.common.speed_record import speed_record
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.finite import NotFiniteError, finite_decoding
@@ -151,7 +152,7 @@ def sample_shard(
             total = done + sum(len(batches[i]) for i in own)
             share = f", process {peers.rank + 1} of {peers.count}" if peers.count > 1 else ""
             shown = Progress(f"sampling {label}, shard {shard}{share}", total, "images", done=done)
-            made_by = {"device": device, **slurm_job()}
+            made_by = {"device": device, **slurm_job(), **speed_record(speed)}
             for i in own:
                 rows = frame.iloc[batches[i].start : batches[i].stop]
                 items = _sample_batch(family, pipeline, rows, settings)

@@ -23,6 +23,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import STRESS
 from workflow_scripts.common.settings import settings_of_block
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
+from workflow_scripts.features.settings import ReidSettings
 from workflow_scripts.preflight.rates import Rate, newest
 
 GPUS: Final = (1, 4, 8)
@@ -35,8 +36,9 @@ PAPER: Final = "MIMIC-CXR"
 TRAINING_IMAGES, TEST_PROMPTS = 237_388, 5_034
 
 NOT_PLANNED: Final = (
-    "the cohort, fidelity's metrics, intervals, controls and tables, which need no GPU; and "
-    "faithfulness and the training of re-identification, which use one and have no rate"
+    "the cohort, fidelity's metrics, intervals, controls and tables, which need no GPU; and, of "
+    "jobs that use one, reading images before a network is trained, validation, and faithfulness's "
+    "texture"
 )
 
 MEASURES: Final[Mapping[str, str]] = {
@@ -187,6 +189,27 @@ def reporter_settings(task: Mapping[str, Any]) -> str:
     return f"r={task['lora_rank']}, {precision}, batches of {batch}"
 
 
+def reid_settings(given: Mapping[str, Any]) -> str:
+    """Return the settings of a re-identification network's step as gpu-check writes them.
+
+    Args:
+        given: the block `encoders.reid.train`, without what it leaves to `ReidSettings`.
+    """
+    settings = settings_of_block(ReidSettings, given)
+    return f"float32, {settings.size} px, batches of {settings.batch_size} pairs"
+
+
+def judge_settings(downstream: Mapping[str, Any]) -> str:
+    """Return the settings of a classifier that judges: on as many images as CXAS has at a time."""
+    batch = downstream["segmentation"]["labeller"]["batch_size"]
+    return f"float32, {downstream['classification']['size']} px, batches of {batch}"
+
+
+def organ_settings(downstream: Mapping[str, Any]) -> str:
+    """Return the settings of measuring an image's organs."""
+    return f"{downstream['segmentation']['labeller']['size']} px"
+
+
 def search_settings(matches: int, queries: int, references: int, dimensions: int) -> str:
     """Return the settings of the search for the closest training images."""
     return f"the {matches} closest of {references} for each of {queries}, {dimensions} dimensions"
@@ -237,7 +260,7 @@ def works(config: Mapping[str, Any], cohort: Cohort) -> list[Work]:
     for task, of_task in tasks.items():
         if task in config["downstream"]["tasks"]:
             planned += of_task(config, cohort)
-    return planned
+    return [*planned, *_faithfulness(config, cohort)]
 
 
 def works_while_planning(config: Mapping[str, Any], cohort: Cohort, stage: str) -> list[Work]:
@@ -248,7 +271,8 @@ def works_while_planning(config: Mapping[str, Any], cohort: Cohort, stage: str) 
     Args:
         config: the validated config.
         cohort: how many images there are.
-        stage: of `features`, `classification`, `segmentation`, `report_generation`.
+        stage: of `features`, `classification`, `segmentation`, `report_generation`,
+            `faithfulness`.
     """
     if stage == "report_generation":
         return list(_reports(config, cohort, trains=False))
@@ -256,6 +280,7 @@ def works_while_planning(config: Mapping[str, Any], cohort: Cohort, stage: str) 
         "features": _features,
         "classification": _classification,
         "segmentation": _segmentation,
+        "faithfulness": _faithfulness,
     }
     return list(makers[stage](config, cohort))
 
@@ -522,6 +547,26 @@ def _features(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
             ("prompts' radiographs", captions),
         ):
             yield _encoding(encoder, SHARED, what, count, "features")
+    yield from _reid_training(config, cohort)
+
+
+def _reid_training(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
+    """Yield the training of a re-identification network, where the config asks for one.
+
+    An epoch has as many pairs as the patients of training have images. The validation's patients
+    are taken to have their share of the images.
+    """
+    given = config["encoders"]["reid"].get("train")
+    if given is None:
+        return
+    settings = settings_of_block(ReidSettings, given)
+    pairs = settings.pairs or None
+    if pairs is None and cohort.training is not None:
+        pairs = round(cohort.training * (1 - settings.validation_share))
+    yield Work(
+        "features", SHARED, "re-identification, pairs trained on", _times(pairs, settings.epochs),
+        "pairs", ("reid",), "pairs per second", reid_settings(given),
+    )  # fmt: skip
 
 
 def _times(count: int | None, factor: int) -> int | None:
@@ -623,3 +668,58 @@ def _report_epochs(config: Mapping[str, Any], setting: str) -> list[tuple[str, i
     settings = settings_of_block(ReporterSettings, config["downstream"]["report_generation"])
     plan = plan_of(setting, settings, deviations(config["protocol"]))
     return [(stage.name, stage.epochs) for stage in plan.stages]
+
+
+def _faithfulness(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
+    """Yield the looks at images: of every model, of radiographs, and of the stress set.
+
+    CXAS draws each image's organs. A look has them measured and each judge pass over the image
+    once; of the stress set, each classifier passes over it twice, for it is mirrored, too.
+    """
+    tasks = config["downstream"]["tasks"]
+    if "segmentation" not in tasks:  # no labeller, no organs
+        return
+    named = config["faithfulness"]["judges"]
+    judges = [name for name in named if name != "classifier" or "classification" in tasks]
+    tests = _with(config, "test")
+    for what, count, models in (
+        ("test images", cohort.test_prompts, tests),
+        ("test radiographs", cohort.test, [SHARED]),
+    ):
+        for key in models:
+            yield _encoding("cxas", key, what, count, "faithfulness")
+            yield _judging(config, key, f"{what}: organs measured", "images", count, 1)
+            if "classifier" in judges:
+                yield _judging(config, key, f"{what}: classifier", "passes", count, 1)
+            if "densenet_121" in judges:
+                yield _encoding("densenet_121", key, what, count, "faithfulness")
+    stressed = _with(config, STRESS)
+    if "classifier" not in judges or not stressed:
+        return
+    drawn = _prompts(config, cohort, STRESS)
+    for what, count, models in (
+        ("stress images", drawn, stressed),
+        ("stress, test radiographs", cohort.test, [SHARED]),
+    ):
+        for key in models:
+            yield _encoding("cxas", key, what, count, "faithfulness")
+            yield _judging(config, key, f"{what}: evidence", "passes", count, 2)
+
+
+_JUDGED: Final = {
+    "organs measured": "images measured per second",
+    "classifier": "passes per second",
+    "evidence": "passes with evidence per second",
+}
+"""The end of `Work.what`, mapped to the name of its rate in gpu-check's part `judge`."""
+
+
+def _judging(
+    config: Mapping[str, Any], model: str, what: str, unit: str, count: int | None, times: int
+) -> Work:
+    task = config["downstream"]
+    settings = organ_settings(task)
+    if unit == "passes":
+        settings, times = judge_settings(task), times * task["classification"]["repeats"]
+    name = _JUDGED[what.rpartition(": ")[2]]
+    return Work("faithfulness", model, what, _times(count, times), unit, ("judge",), name, settings)

@@ -49,8 +49,7 @@ PLAN: Final = Layout(
         "pieces of work that have a rate. Pieces without a rate are counted beside it; where there "
         "are any, the planned value is a lower bound. The run's values count every attempt, failed "
         "and repeated ones included; the plan counts each job once. It was computed when this "
-        "report was made. Faithfulness and the training of re-identification use GPUs but are not "
-        "planned: the hours taken hold them, the planned hours do not."
+        "report was made. Stages that need no GPU are not planned."
     ),
 )
 
