@@ -106,7 +106,8 @@ rule faithfulness_score_real:
         exact_organs=arguments.exact_organs_flag(RUN),
         contents=READS.exact_organs(),
     shell:
-        "python -m workflow_scripts.common.in_turn faithfulness.score --model real"
+        "python -m workflow_scripts.common.in_turn"
+        " faithfulness.score --model real"
         " --protocol {params.protocol} --manifest {input.manifest}"
         " --radiographs {input.radiographs} {params.flags} --out results/faithfulness"
         " --then faithfulness.score_labeller --protocol {params.protocol}"

@@ -1,6 +1,7 @@
 """The code a script's results depend on: its import closure, and how edits change its digest."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from workflow_scripts.common.code import Code
+from workflow_scripts.tables.metrics import measures_modules
 
 RULES = Path("rules")
 
@@ -16,6 +18,7 @@ WITHOUT_CODE = {
     "cohort_manifest",
     "cohort_prompts",
     "cohort_part",
+    "cohort_stress",
     "finetune_train",
     "finetune_finish",
     "generate_sample",
@@ -24,6 +27,9 @@ WITHOUT_CODE = {
 }
 """Rules that only a new version or config reruns: they take days of GPUs, or all others follow."""
 
+METRICS = "workflow_scripts/tables/metrics.py"
+"""Imports every stage's `measures`."""
+
 BY_NAME = {
     "workflow_scripts/common/config.py",  # settings classes: no script of a rule reads the schema
     "workflow_scripts/common/in_turn.py",  # scripts: the rules name each
@@ -31,6 +37,7 @@ BY_NAME = {
     "workflow_scripts/fidelity/metrics/__init__.py",  # all modules of the package: `Code` sees it
     "workflow_scripts/finetune/families/__init__.py",  # families: for rules without code
     "workflow_scripts/finetune/families/diffusers_pipeline.py",  # diffusers' own classes
+    METRICS,  # what stages measure: the rules name each (MEASURES)
     "workflow_scripts/world/warm_python.py",  # libraries alone
 }
 """Modules that import others by computed names, each with the place that knows the names."""
@@ -98,6 +105,9 @@ def test_every_rule_declares_the_code_of_the_scripts_that_it_runs():
     assert {name for name, (_, declared) in by_rule.items() if not declared} == WITHOUT_CODE
     for name, (scripts, declared) in by_rule.items():
         assert declared in (scripts, set()), name
+    for name, rule in rules().items():
+        shows = any(METRICS in Code(Path()).files(script) for script in by_rule[name][1])
+        assert shows == ("*MEASURES" in rule), name
 
 
 def test_a_closure_is_what_importing_loads():
@@ -107,9 +117,11 @@ import importlib, json, os, sys
 import diffusers, monai, peft, torch, transformers  # once, for all
 import accelerate, h5py, jinja2, matplotlib.pyplot, pandas, pyarrow.parquet, sklearn.metrics
 from workflow_scripts.common.code import Code
+from workflow_scripts.tables.metrics import measures_modules
 from pathlib import Path
 code = Code(Path())
 before = set(sys.modules)
+METRICS, MEASURES = json.loads(os.environ["MEASURES"])
 def ours():
     loaded = [m for n, m in sys.modules.items() if n.split(".")[0] == "workflow_scripts"]
     return {m.__file__ for m in loaded}
@@ -123,6 +135,8 @@ for script in sys.argv[1:]:
         importlib.import_module(f"workflow_scripts.{script}")
         at_once = relative(ours())
         named = {f for f in code.files(script) if f.endswith(".py")}
+        if METRICS in named:  # rules declare these beside the script
+            named |= {f for name in MEASURES for f in code.files(name) if f.endswith(".py")}
         for path in named:
             importlib.import_module(path[:-3].replace("/", ".").removesuffix(".__init__"))
         os.write(write, json.dumps([
@@ -134,7 +148,11 @@ for script in sys.argv[1:]:
     os.wait()
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, *SCRIPTS], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *SCRIPTS],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"MEASURES": json.dumps([METRICS, measures_modules()])},
     )
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     assert [script for script, *_ in answers] == SCRIPTS
