@@ -260,7 +260,7 @@ rule tables_riskiest:
         mem_mb=8000,
         runtime=60,
     params:
-        *code("tables.riskiest"),
+        *code("tables.riskiest", *MEASURES),
         version=VERSIONS["tables"],
         radiographs=radiographs("train"),
         dataset=quote(config["cohort"]["dataset"]),
