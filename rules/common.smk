@@ -84,7 +84,7 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 # Every job that decodes images reads it; what the user's own environment says counts for nothing.
 os.environ[BITS_USED] = str(config["cohort"].get("bits_used") or "")
-# No rule names a switch of speed: none makes anything anew.
+# Switches of speed stand in no rule, since none makes anything anew.
 os.environ[SWITCHES] = switches_of_config(config)
 
 # Explicit versions of what a stage computes: raise one to rerun the stage after a change that its
