@@ -66,7 +66,7 @@ def test_the_best_is_named_for_each_question_in_which_models_were_compared():
     )
     assert best_sentence(table) == (
         "Best by the measured values: A in fidelity (FID 3.0); B in privacy (re-ID score 0.10). "
-        "Only A was measured in reports."
+        "Only A has a value for reports."
     )
 
 
@@ -86,7 +86,7 @@ def pairs(*marks):
     layout = LAYOUTS["table01c_paired_differences"]
     rows = []
     for label, apart in marks:
-        cells = {"kid": {"value": 1.0, "rank": "best" if apart else None}, "recall": {"value": 0.1}}
+        cells = {"kid": {"value": 1.0, "beyond_noise": apart}, "recall": {"value": 0.1}}
         rows.append(row(layout, label, cells, "pair"))
     return table_of(layout, rows)
 
@@ -102,7 +102,7 @@ def test_noise_counts_what_no_test_tells_apart_and_names_the_pairs():
         "no metric tells A from B, A from C, A from D, A from E and 2 more."
     )
     apart = empty() | {STEMS[0]: pairs(("A − B", True))}
-    assert "every pair of models differs in at least one metric" in noise_sentence(apart)
+    assert "every pair that can be compared differs beyond noise" in noise_sentence(apart)
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_noise_counts_what_no_test_tells_apart_and_names_the_pairs():
     [
         ({"p": 0.3}, "1 of 1 gains in downstream tasks is within noise (Tables 4b, 5b, 6b)."),
         (
-            {"p": 0.001, "rank": "best"},
+            {"p": 0.001, "beyond_noise": True},
             "0 of 1 gains in downstream tasks are within noise (Tables 4b, 5b, 6b).",
         ),
         (
             {},
             "1 of 1 gains in downstream tasks cannot be told from noise, because an arm was "
-            "trained once (Tables 4b, 5b, 6b).",
+            "trained once or its value never varies (Tables 4b, 5b, 6b).",
         ),
     ],
 )
@@ -147,6 +147,10 @@ def test_the_riskiest_model_stands_between_the_controls():
         "B has the highest re-ID score, 0.600; real radiographs of other patients score 0.250 and "
         "copies of training radiographs score 0.990 (Table 3)."
     )
+    tied = empty() | privacy(A=0.6, B=0.6)
+    assert risk_sentence(tied, []) == "A and B have the highest re-ID score, 0.600 (Table 3)."
+    alone = empty() | privacy(A=0.2)
+    assert risk_sentence(alone, []) == "A has a re-ID score of 0.200 (Table 3)."
     assert risk_sentence(empty(), []) == "Not known: no model's privacy was measured."
 
 
@@ -161,12 +165,12 @@ def lenses(**bounds):
 
 def test_alarms_count_only_where_the_whole_interval_is_above_chance():
     tables = empty() | lenses(A=(0.06, 0.5), B=(0.04, 0.9))
-    told = "A raises more alarms than chance explains (Table 3e), beyond noise."
+    told = "A raises more alarms than chance explains (Table 3e), each by its own 95% interval."
     assert risk_sentence(tables, []) == told
     both = empty() | lenses(A=(0.06, 0.5), B=(0.07, 0.9))
     assert risk_sentence(both, []).startswith("A and B raise more alarms")
     none = empty() | lenses(A=(0.05, 0.5))
-    assert risk_sentence(none, []).startswith("Beyond noise, no model raises more alarms")
+    assert risk_sentence(none, []).startswith("Of 1 measured, none raises more alarms")
 
 
 def test_what_is_missing_is_named_by_model_and_counted():
@@ -176,8 +180,8 @@ def test_what_is_missing_is_named_by_model_and_counted():
         C={"fid": {"value": 3.0}},
     )
     assert missing_sentence({"x": table}, table) == (
-        "B and C: no privacy or reports. 4 of 9 values of the models are dashes, each with its "
-        "reason."
+        "B and C have no value for privacy or reports. 4 of 9 values of the models are dashes, "
+        "each with its reason."
     )
     whole = table_of(GLANCE, table.rows[:1])
     assert missing_sentence({"x": whole}, whole).startswith("Nothing is missing")

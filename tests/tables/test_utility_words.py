@@ -31,7 +31,7 @@ def test_gains_are_told_from_losses_and_both_from_noise():
     table = table_of(a=(0.02, 0.001), b=(-0.03, 0.002), c=(0.03, 0.06), noise=(0.5, 0.0))
     assert gain_sentence(table, GAINS[0]) == (
         "Classification: the images of A (+0.020) raise the mean AUROC of real data alone; "
-        "those of B (-0.030) lower it; C (+0.030) is within noise."
+        "those of B (-0.030) lower it; the gain of C (+0.030) is within noise."
     )
 
 
@@ -40,7 +40,7 @@ def test_losses_alone_and_noise_alone_are_sentences_too():
         "Classification: the images of A (-0.020) lower the mean AUROC of real data alone."
     )
     assert gain_sentence(table_of(a=(0.0, 1.0), b=(0.1, 0.2)), GAINS[0]) == (
-        "Classification: A (+0.000) and B (+0.100) are within noise."
+        "Classification: the gains of A (+0.000) and B (+0.100) are within noise."
     )
     assert gain_sentence(table_of(noise=(0.5, 0.0)), GAINS[0]) is None
 

@@ -219,7 +219,7 @@ def test_blurred_images_cost_dice_copies_do_not_and_the_labeller_is_good(demo):
         model: read_record(folder / f"augmented/{model}.json").get("dice_gain")
         for model in ("training_copies", "blurred_real", "noise")
     }
-    assert gains["training_copies"].value == pytest.approx(0, abs=0.06)
+    assert gains["training_copies"].value == pytest.approx(0, abs=0.08)
     assert gains["blurred_real"].interval[1] < gains["training_copies"].interval[0] - 0.05
     assert gains["noise"].interval[1] < 0
     # Topology survives the blur, texture does not: the findings can still be recognised.
@@ -525,7 +525,7 @@ OF_IMAGES = {
             | {"faithfulness_stress_radiographs", "faithfulness_stress_look"}
             | {"faithfulness_stress"},
         ),
-        ("tables/derive/pareto.py", SHOWN),
+        ("tables/derive/pareto.py", SHOWN - {"tables_costs"}),
     ],
 )
 def test_an_edit_reruns_what_imports_it_and_what_follows(demo, name, rules):

@@ -261,4 +261,5 @@ def test_what_slurm_can_never_grant_is_refused_before_the_first_job(bare, tmp_pa
 
 def test_nothing_but_the_entry_points_is_planned_for_prompts(paper_plan):
     jobs = planned_jobs(paper_plan.folder, "prompts")
-    assert jobs == {("cohort_manifest", None), ("cohort_prompts", None), ("prompts", None)}
+    drawn = {("cohort_prompts", None), ("cohort_stress", None)}
+    assert jobs == {("cohort_manifest", None), *drawn, ("prompts", None)}

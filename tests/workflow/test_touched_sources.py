@@ -73,18 +73,21 @@ def test_only_another_content_of_the_tables_reruns_the_cohort(made):
 
 
 CONTENTS_OF = {
-    "finetune_flags": "trained_base",
-    "generate_flags": "sampled_base",
-    "external_flags": "imported_images",
-    "encoder_flags": "encoder_contents",
-    'encoders"]["reid"]["weights"]': "reid_start",
-    'downstream_settings("classification")': "classifier_start",
-    'downstream_settings("report_generation")': "reporter_start",
-    "labeller_flags": "labeller_contents",
-    "segmenter_flags": "exact_mask_contents",
-    "exact_masks_flags": "exact_mask_contents",
-    "report_metric_flags": "scorer_contents",
-    "cohort_flags": "cohort_contents",
+    "arguments.finetune_flags": "READS.base",
+    "arguments.sample_flags": "READS.sampled_base",
+    "arguments.external_flags": "READS.external_images",
+    "arguments.encoder_flags": "READS.encoders",
+    "arguments.reid_flags": "READS.reid_start",
+    "arguments.classifier_flags": "READS.classifier_start",
+    "arguments.reporter_flags": "READS.reporter_start",
+    "arguments.labeller_flags": "READS.labeller",
+    "arguments.segmenter_flags": "READS.exact_masks",
+    "arguments.exact_mask_flags": "READS.exact_masks",
+    "arguments.scorer_flags": "READS.scorer",
+    "arguments.looking_flags": "READS.looking",
+    "arguments.cxas_flags": "READS.labeller",
+    "arguments.exact_organs_flag": "READS.exact_organs",
+    "cohort_flags": "READS.cohort",
 }
 """Expressions of the rules that pass paths of users' files, with those that pass their digests."""
 
@@ -94,9 +97,10 @@ def test_every_job_that_is_given_a_users_files_has_what_they_hold_as_a_parameter
     seen = set()
     for block in re.split(r"^(?:rule|checkpoint) ", text, flags=re.MULTILINE)[1:]:
         for flags, contents in CONTENTS_OF.items():
-            if re.search(rf"=(partial\()?.*{re.escape(flags)}", block):
+            if re.search(rf"=(per_job\()?{re.escape(flags)}\b", block):
                 seen.add(flags)
-                assert re.search(rf"=(partial\()?{contents}\b", block), block.split(":")[0]
+                digests = rf"=(per_job\()?{re.escape(contents)}\b"
+                assert re.search(digests, block), block.split(":")[0]
     assert seen == set(CONTENTS_OF)
 
 

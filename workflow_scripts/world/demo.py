@@ -41,6 +41,7 @@ COMMAND: Final = ("snakemake", "--profile", "profiles/demo")
 COSTLY: Final = (
     "cohort.build_manifest",
     "cohort.draw_prompts",
+    "cohort.stress_prompts",
     "features.train_reid",
     "finetune.train",
     "finetune.families.stable_diffusion",

@@ -50,7 +50,8 @@ class SegmenterSettings:
         int,
         Key(
             "Side of the U-Net's input in pixels, divisible by 2 for each level but the first.",
-            minimum=32,
+            minimum=8,
+            schema={"type": "integer", "minimum": 32},
         ),
     ]
     steps: Annotated[
