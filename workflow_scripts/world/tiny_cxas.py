@@ -33,7 +33,7 @@ SIZE: Final = 192
 
 _BITS: Final = (2, 1, 16, 4, 8)  # of the CLASSES in the masks
 _NEVER, _RARE = -12.0, -4.0  # logits
-_STEPS: Final = 320
+_STEPS: Final = 512
 _BATCH: Final = 4
 
 
