@@ -212,14 +212,14 @@ def test_the_riskiest_pairs_of_copies_are_the_copies(demo):
 def test_blurred_images_cost_dice_copies_do_not_and_the_labeller_is_good(demo):
     folder = demo / "results/downstream/segmentation"
     labeller = read_record(folder / "labeller/real.json").get("dice_exact")
-    assert labeller.value > 0.75  # it draws heart and lungs, too
+    assert labeller.value > 0.8
     real = read_record(folder / "real_only/real.json")
     assert 0.6 < real.get("dice_exact").value < labeller.value
     gains = {
         model: read_record(folder / f"augmented/{model}.json").get("dice_gain")
         for model in ("training_copies", "blurred_real", "noise")
     }
-    assert gains["training_copies"].value == pytest.approx(0, abs=0.07)
+    assert gains["training_copies"].value == pytest.approx(0, abs=0.06)
     assert gains["blurred_real"].interval[1] < gains["training_copies"].interval[0] - 0.05
     assert gains["noise"].interval[1] < 0
     # Topology survives the blur, texture does not: the findings can still be recognised.
