@@ -360,6 +360,7 @@ def test_controls_are_what_they_say(demo):
 
 
 def test_a_second_demo_does_no_job(demo):
+    (demo / ".snakemake/demo_at_rest").unlink(missing_ok=True)  # so that Snakemake is asked
     output = run(["make", "demo"], demo).stdout
     assert "Nothing to be done" in output
     assert jobs_in(output) == set()
