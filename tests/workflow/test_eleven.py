@@ -148,6 +148,7 @@ def test_what_jobs_loaded_is_what_their_rules_declare(eleven):
         "tables.build_costs": measures,
         "tables.build_figures": [*measures, *families],
         "tables.report": measures,
+        "tables.riskiest": measures,
     }
     traces = [json.loads(path.read_text()) for path in (eleven / "traces").glob("*.json")]
     # Preflight and the embedded world's scripts are no jobs.
