@@ -1,4 +1,4 @@
-"""A table laid out: the places of a grid, from which CSV, Markdown and LaTeX are written.
+"""A table laid out: the places of a grid, from which CSV, Markdown, LaTeX and HTML are written.
 
 Models are the lines of most tables and the columns of a transposed one. Either way a grid has a
 head line and lines of fields, and a renderer only has to know how to write a head, a label and a
@@ -20,11 +20,13 @@ class Label:
         kind: `corner` (above the labels of the lines), `attribute`, `metric`, `published`, `count`,
             or what the row of the table is: `model`, `control`, `real`, ...
         row: the row that it names, where it names one.
+        below: smaller texts under it, where a page has no place for columns of attributes.
     """
 
     text: str
     kind: str
     row: Row | None = None
+    below: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
