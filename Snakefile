@@ -22,6 +22,13 @@ include: "rules/features.smk"
 include: "rules/fidelity.smk"
 include: "rules/privacy.smk"
 include: "rules/downstream.smk"
+
+
+for rules_of_part in PART_RULES:  # privacy scores and tasks that are one folder
+
+    include: rules_of_part
+
+
 include: "rules/faithfulness.smk"
 include: "rules/faithfulness_stress.smk"
 include: "rules/costs.smk"

@@ -31,6 +31,7 @@ from workflow_scripts.common.code import Code
 from workflow_scripts.common.config import validate_config
 from workflow_scripts.common.config_text import check_config_files
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.folders import every_part
 from workflow_scripts.common.levels import BITS_USED
 from workflow_scripts.common.manifest import (
     COHORT_PROMPT_SETS,
@@ -314,6 +315,9 @@ def rules_as_json():
     """The same, walked once: Snakemake asks for parameters many times, and the rules stay."""
     return quote(to_json(rule_graph(workflow.rules)))
 
+
+# The files of rules in the folders of privacy scores and downstream tasks.
+PART_RULES = [part.rules for part in every_part() if part.rules]
 
 # What the tables are made from and show.
 records = RUN.records

@@ -82,7 +82,7 @@ def test_every_page_that_a_spec_names_exists():
 
 
 def test_what_stages_declare_is_found_and_nothing_is_declared_twice():
-    assert {"downstream.measures", "privacy.measures"} <= set(measures_modules())
+    assert {"downstream.segmentation.measures", "privacy.measures"} <= set(measures_modules())
     assert METRICS["reid_max"].label == "Max. Re-ID Score"
     metric = METRICS["kid"]
     assert by_key([metric, metric]) == {"kid": metric}

@@ -17,6 +17,7 @@ import yaml
 
 from workflow_scripts.common.config_text import text_faults
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.folders import every_part, parts
 from workflow_scripts.common.manifest import PROMPT_SETS, STRESS
 from workflow_scripts.common.settings import schema_of
 
@@ -24,6 +25,12 @@ SCHEMA_PATH = Path(__file__).with_name("config.schema.yaml")
 
 SETTINGS: Final = "x-settings"
 """In the schema: the classes, `stage.module:Class`, whose keys a block has beside its own."""
+
+PARTS: Final = "x-parts"
+"""In the schema: the stage whose scores or tasks, one folder each, have blocks of their own."""
+
+NAMES: Final = "x-names"
+"""In the schema: the stage whose such folders' names are the values that a key may have."""
 
 
 def _is_whole(_: Any, value: Any) -> bool:
@@ -56,7 +63,9 @@ def _assembled(node: Any) -> Any:
         return [_assembled(item) for item in node]
     if not isinstance(node, dict):
         return node
-    own = {name: _assembled(value) for name, value in node.items() if name != SETTINGS}
+    if NAMES in node:
+        return {"enum": [part.name for part in parts(node[NAMES])]}
+    own = {k: _assembled(value) for k, value in node.items() if k not in (SETTINGS, PARTS)}
     for place in node.get(SETTINGS, ()):
         module, _, name = place.partition(":")
         cls = getattr(importlib.import_module(f"workflow_scripts.{module}"), name)
@@ -64,6 +73,10 @@ def _assembled(node: Any) -> Any:
         own["required"] = own.get("required", []) + derived["required"]
         own["properties"] = own.get("properties", {}) | derived["properties"]
         own = {**derived, **own}
+    if PARTS in node:
+        blocks = {x.name: schema_of(x.settings) for x in parts(node[PARTS]) if x.settings}
+        described = {name: {"description": f"Of `{name}`.", **blocks[name]} for name in blocks}
+        own["properties"] = described | own["properties"]
     return own
 
 
@@ -163,6 +176,7 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
     for name in config["fidelity"]["encoders"]:
         if name not in config["encoders"]:
             faults.append(f"encoders.{name}: missing, although fidelity.encoders names it")
+    faults += _part_faults(config)
     unet = config["downstream"]["segmentation"]
     if unet["size"] % 2 ** (len(unet["channels"]) - 1):
         faults.append(
@@ -215,4 +229,15 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
             for name in _CONTROL_NEEDS.get(kind, ()):
                 if name not in block["control"]:
                     faults.append(f"models.{key}.control: kind {kind!r} needs {name!r}")
+    return faults
+
+
+def _part_faults(config: dict[str, Any]) -> list[str]:
+    """Return the blocks that are missing of scores and tasks that are one folder and run."""
+    faults = []
+    for part in every_part():
+        runs = part.stage != "downstream" or part.name in config["downstream"]["tasks"]
+        needed = schema_of(part.settings)["required"] if part.settings and runs else []
+        if needed and part.name not in config[part.stage]:
+            faults.append(f"{part.stage}.{part.name}: missing, with {', '.join(needed)}")
     return faults

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 
 from workflow_scripts.common.config import caption_source_of, prompt_sets_of
+from workflow_scripts.common.folders import parts
 from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, PROMPT_SETS, STRESS
 from workflow_scripts.common.settings import flag_values
 from workflow_scripts.downstream.classification.settings import ClassifierSettings
@@ -90,6 +91,12 @@ def privacy_flags(run: Run, only: Sequence[str] | None = None) -> list[str]:
 def closest_flags(run: Run) -> list[str]:
     """Return the flags of the search of the closest training images alone."""
     return flags(flag_values(ClosestSettings, run.config["privacy"]))
+
+
+def part_flags(run: Run, stage: str, name: str) -> list[str]:
+    """Return the flags of a privacy score or downstream task that is one folder."""
+    (cls,) = (part.settings for part in parts(stage) if part.name == name)
+    return flags(flag_values(cls, run.config[stage].get(name) or {})) if cls else []
 
 
 def classifier_flags(run: Run) -> list[str]:

@@ -1,14 +1,8 @@
 """Where the records of a run lie. No function here needs Snakemake."""
 
 from collections.abc import Sequence
-from typing import Final
 
-SYNTHETIC_SETTINGS: Final = {
-    "classification": ["augmented", "synthetic_only"],
-    "segmentation": ["augmented"],
-    "report_generation": ["augmented", "synthetic_only"],
-}
-"""With which synthetic images each downstream task is trained, beside real data alone."""
+from workflow_scripts.common.folders import parts
 
 
 def fidelity_records(encoders: Sequence[str], models: Sequence[str]) -> list[str]:
@@ -27,25 +21,19 @@ def privacy_records(models: Sequence[str], other_protocol: str) -> list[str]:
     attackers = [f"{folder}attacker/real" for folder in ("", other) if models]
     folders = ["", other, "closest/", "novelty/", "lenses/"]
     names = [f"{folder}{model}" for folder in folders for model in models]
-    return [f"results/privacy/{name}.json" for name in attackers + names]
+    records = [f"results/privacy/{name}.json" for name in attackers + names]
+    return records + [record for part in parts("privacy") for record in part.records(models)]
 
 
 def downstream_records(tasks: Sequence[str], models: Sequence[str]) -> list[str]:
-    """Return the records of downstream: of each task real data alone, then each setting and model.
+    """Return the records of downstream, in the order of the tasks' families.
 
     Args:
-        tasks: of the run, keys of `SYNTHETIC_SETTINGS`.
+        tasks: of the run: folders of `workflow_scripts/downstream`.
         models: with images of the augmentation set.
     """
-    names = []
-    for task in tasks:
-        names.append(f"{task}/real_only/real")
-        names += [f"{task}/{setting}/{m}" for setting in SYNTHETIC_SETTINGS[task] for m in models]
-        if task == "segmentation":
-            names.append("segmentation/labeller/real")
-        if task == "report_generation":
-            names.append("report_generation/released/real")
-    return [f"results/downstream/{name}.json" for name in names]
+    known = {part.name: part for part in parts("downstream")}
+    return [record for task in tasks for record in known[task].records(models)]
 
 
 def faithfulness_records(judges: Sequence[str], models: Sequence[str]) -> list[str]:

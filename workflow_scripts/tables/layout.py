@@ -13,7 +13,7 @@ those that the metric's stage declares, unless the column says otherwise:
 `explanation` is text, or a list of texts and of `phrase: name` from `phrases.yaml`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import yaml
 
+from workflow_scripts.common.folders import every_part
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.tables.metrics import METRICS
 
@@ -136,20 +137,22 @@ class Layout:
         return any(column.is_gain for column in self.columns)
 
 
-def read_specs(folder: Traversable | Path, phrases: dict[str, str]) -> dict[str, Layout]:
+def read_specs(
+    folder: Traversable | Path, phrases: dict[str, str], further: Iterable[Path] = ()
+) -> dict[str, Layout]:
     """Read the specs of a folder, by stem, in the paper's order.
 
     Args:
         folder: of YAML files.
         phrases: by name, what explanations may refer to.
+        further: YAML files that lie elsewhere.
 
     Raises:
         ValueError: a spec that is none; it names the file and the fault.
     """
     layouts = {}
-    paths = sorted(
-        (p for p in folder.iterdir() if p.name.endswith(".yaml")), key=lambda path: path.name
-    )
+    own = [path for path in folder.iterdir() if path.name.endswith(".yaml")]
+    paths = sorted([*own, *further], key=lambda path: path.name)
     for path in paths:
         stem = path.name.removesuffix(".yaml")
         try:
@@ -225,5 +228,9 @@ def _yaml(path: Traversable | Path) -> Any:
 
 _HERE: Final = files("workflow_scripts.tables")
 PHRASES: Final[dict[str, str]] = _yaml(_HERE / "phrases.yaml")
-LAYOUTS: Final = read_specs(_HERE / "specs", PHRASES)
-"""Every table, by stem."""
+LAYOUTS: Final = read_specs(
+    _HERE / "specs",
+    PHRASES,
+    (part.folder / name for part in every_part() for name in part.tables),
+)
+"""Every table, by stem: of `specs/`, and of the folders of privacy scores and tasks."""
