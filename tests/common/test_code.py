@@ -31,6 +31,7 @@ METRICS = "workflow_scripts/tables/metrics.py"
 """Imports every stage's `measures`."""
 
 BY_NAME = {
+    "workflow_scripts/common/folders.py",  # measures and settings of scores and tasks
     "workflow_scripts/common/config.py",  # settings classes: no script of a rule reads the schema
     "workflow_scripts/common/in_turn.py",  # scripts: the rules name each
     "workflow_scripts/features/encoders/__init__.py",  # encoders: the rules name each

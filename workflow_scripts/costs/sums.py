@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from workflow_scripts.common.folders import parts
 from workflow_scripts.costs.attempts import COMPLETED, UNFINISHED, Attempt
 from workflow_scripts.costs.jobs import OTHER
 
-STAGES: Final = {
+_TITLES: Final = {
     "cohort": "Cohort",
     "finetune": "Fine-tuning",
     "generate": "Generation",
@@ -23,6 +24,12 @@ STAGES: Final = {
     "segmentation": "Segmentation",
     "report_generation": "Report generation",
     "faithfulness": "Faithfulness",
+}
+
+STAGES: Final = _TITLES | {
+    part.name: part.name.replace("_", " ").capitalize()
+    for part in parts("downstream")
+    if part.name not in _TITLES
 }
 """The stages and downstream tasks in the order in which they run, with their names for readers."""
 
