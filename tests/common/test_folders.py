@@ -53,5 +53,5 @@ def test_a_folder_that_names_its_families_is_found(stage):
 
 def test_records_of_another_folder_are_refused(stage):
     stage.FAMILIES = ("twins", "closest")
-    with pytest.raises(TypeError, match="twins.measures: the family 'closest' is not twins's"):
+    with pytest.raises(TypeError, match=r"twins\.measures: the family 'closest' is not twins's"):
         parts("privacy")

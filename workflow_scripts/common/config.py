@@ -16,6 +16,7 @@ import jsonschema
 import yaml
 
 from workflow_scripts.common.config_text import text_faults
+from workflow_scripts.common.encoder_names import distance_encoders, encoder_names
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.folders import every_part, parts
 from workflow_scripts.common.manifest import PROMPT_SETS, STRESS
@@ -29,8 +30,11 @@ SETTINGS: Final = "x-settings"
 PARTS: Final = "x-parts"
 """In the schema: the stage whose scores or tasks, one folder each, have blocks of their own."""
 
+ENCODERS: Final = "x-encoders"
+"""In the schema: the block of each encoder that has no other."""
+
 NAMES: Final = "x-names"
-"""In the schema: the stage whose such folders' names are the values that a key may have."""
+"""In the schema: whose names are the values that a key may have, see `_names`."""
 
 
 def _is_whole(_: Any, value: Any) -> bool:
@@ -64,8 +68,9 @@ def _assembled(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     if NAMES in node:
-        return {"enum": [part.name for part in parts(node[NAMES])]}
-    own = {k: _assembled(value) for k, value in node.items() if k not in (SETTINGS, PARTS)}
+        return {"enum": _names(node[NAMES])}
+    marks = (SETTINGS, PARTS, ENCODERS)
+    own = {name: _assembled(value) for name, value in node.items() if name not in marks}
     for place in node.get(SETTINGS, ()):
         module, _, name = place.partition(":")
         cls = getattr(importlib.import_module(f"workflow_scripts.{module}"), name)
@@ -73,11 +78,21 @@ def _assembled(node: Any) -> Any:
         own["required"] = own.get("required", []) + derived["required"]
         own["properties"] = own.get("properties", {}) | derived["properties"]
         own = {**derived, **own}
+    if ENCODERS in node:
+        block = _assembled(node[ENCODERS])
+        own["properties"] |= {x: block for x in encoder_names() if x not in own["properties"]}
     if PARTS in node:
         blocks = {x.name: schema_of(x.settings) for x in parts(node[PARTS]) if x.settings}
         described = {name: {"description": f"Of `{name}`.", **blocks[name]} for name in blocks}
         own["properties"] = described | own["properties"]
     return own
+
+
+def _names(stage: str) -> list[str]:
+    """Return the encoders that fidelity may take distances in, or the tasks of downstream."""
+    if stage == "fidelity":
+        return list(distance_encoders())
+    return [part.name for part in parts(stage)]
 
 
 def validate_config(config: dict[str, Any]) -> None:

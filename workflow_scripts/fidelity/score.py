@@ -22,7 +22,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ import torch
 
 from workflow_scripts.common.as_published import PROTOCOLS, deviations
 from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.encoder_names import distance_encoders
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import (
     FINDINGS,
@@ -59,7 +60,6 @@ from workflow_scripts.fidelity.settings import Settings
 
 log = logging.getLogger(__name__)
 
-ENCODERS: Final = ("rad_dino", "inception_v3", "densenet_121")
 """The encoders whose feature spaces the metrics may use."""
 
 
@@ -319,7 +319,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, Setting
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add: Callable[..., Any] = parser.add_argument
     add("--model", required=True, help="the model's key in the config")
-    add("--encoder", required=True, choices=ENCODERS)
+    add("--encoder", required=True, choices=distance_encoders())
     add("--protocol", required=True, choices=PROTOCOLS)
     add("--manifest", required=True, type=Path)
     add("--prompts", required=True, type=Path, help="the prompt set `test`")

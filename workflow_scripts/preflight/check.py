@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from workflow_scripts.common.checkpoints import headers_only
 from workflow_scripts.common.config import caption_source_of, validate_config
 from workflow_scripts.common.config_text import read_config_file
+from workflow_scripts.common.encoder_names import ALWAYS
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.settings import settings_of_block
@@ -191,9 +192,9 @@ def _subjects(
     for key in config["run_models"]:
         if key in models:
             yield from _model_subjects(key, config["models"][key], stages, devices, sizes)
-    optional = {"inception_v3", "densenet_121"} - set(config["fidelity"]["encoders"])
+    used = {*ALWAYS, *config["fidelity"]["encoders"]}
     for name, block in config["encoders"].items():
-        if "features" in stages and name not in optional:
+        if "features" in stages and name in used:
             check = check_reid_start if "train" in block else _encoder_check(name)
             yield f"encoders.{name}", block["weights"], check
             if chosen := block.get("speed"):

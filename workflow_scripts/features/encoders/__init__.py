@@ -1,6 +1,6 @@
-"""The encoders, one file each, which are imported only when needed.
+"""The encoders, one file each, in use because it is there and imported only when needed.
 
-A module of this package defines
+A module of this package, but for `layout` and `transform`, defines
 
 - `load(weights, device, switches, purpose)`, which returns an `Encoder`;
 - `check(weights)`, which quickly raises an `InputError` that names every fault of the weights;
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow_scripts.common.as_published import Deviations
+from workflow_scripts.common.encoder_names import encoder_names
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.speed import Speed, Takes, apply_speed, attend_with, check_speed
@@ -25,14 +26,7 @@ from workflow_scripts.common.speed import Speed, Takes, apply_speed, attend_with
 if TYPE_CHECKING:
     import torch
 
-ENCODERS: Final = (
-    "rad_dino",
-    "biovil_t_image",
-    "biovil_t_text",
-    "reid",
-    "inception_v3",
-    "densenet_121",
-)
+ENCODERS: Final = encoder_names()
 PURPOSES: Final = ("fidelity", "privacy")
 """The uses of features: the official release prepares images differently for each."""
 
