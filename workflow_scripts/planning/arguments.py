@@ -49,7 +49,7 @@ def sample_flags(run: Run, model: str) -> list[str]:
 
 
 def sampled_block(run: Run, model: str) -> str:
-    """Return what decides a model's images beside its checkpoint."""
+    """Return the settings that decide a model's images, without its checkpoint, as text."""
     block = run.block(model)
     return canonical({key: block.get(key) for key in ("family", "base", "parts", "generate")})
 
@@ -70,7 +70,7 @@ def reid_flags(run: Run) -> list[str]:
 
 
 def encoder_flags(run: Run, names: Sequence[str]) -> list[str]:
-    """Return the named encoders with their weights."""
+    """Return the flags of the named encoders, each with its weights."""
     return [
         word
         for name in names
@@ -84,12 +84,12 @@ def fidelity_flags(run: Run) -> list[str]:
 
 
 def privacy_flags(run: Run, only: Sequence[str] | None = None) -> list[str]:
-    """Return the flags of the privacy scores; of some settings alone where they are named."""
+    """Return the flags of the privacy scores: all of them, or only those named in `only`."""
     return flags(flag_values(PrivacySettings, run.config["privacy"], only))
 
 
 def closest_flags(run: Run) -> list[str]:
-    """Return the flags of the search of the closest training images alone."""
+    """Return the flags that only the search for the closest training images takes."""
     return flags(flag_values(ClosestSettings, run.config["privacy"]))
 
 
@@ -113,13 +113,13 @@ def labeller_flags(run: Run) -> list[str]:
 
 
 def segmenter_flags(run: Run) -> list[str]:
-    """Return the flags of the U-Net's training; what masks depend on comes with their files."""
+    """Return the flags of the U-Net's training; the masks' files hold the masks' own settings."""
     settings = run.config["downstream"]["segmentation"]
     return flags(flag_values(SegmenterSettings, settings, without=("seed",)))
 
 
 def exact_mask_flags(run: Run) -> list[str]:
-    """Return where the masks drawn by hand lie and how masks are compared."""
+    """Return the flags of exact masks: their folder, and the size at which masks are compared."""
     settings = run.config["downstream"]["segmentation"]
     return flags(flag_values(SegmenterSettings, settings, only=("exact_masks", "size")))
 
@@ -138,7 +138,7 @@ def cxas_flags(run: Run) -> list[str]:
 
 
 def looking_flags(run: Run) -> list[str]:
-    """Return the flags of looking at images: the networks, and how many have texture measured."""
+    """Return the flags that measure images: the networks, and the number measured for texture."""
     settings = {"texture_images": run.config["faithfulness"]["texture_images"]}
     if "densenet_121" in run.judges:
         settings["densenet_121"] = run.config["encoders"]["densenet_121"]["weights"]
@@ -146,7 +146,7 @@ def looking_flags(run: Run) -> list[str]:
 
 
 def faithfulness_flags(run: Run) -> list[str]:
-    """Return the flags of scoring what was seen: judges, draws of patients and their seed."""
+    """Return the flags of the faithfulness scores: judges, bootstrap draws and their seed."""
     block = run.config["faithfulness"]
     return flags({"judges": run.judges, "bootstrap": block["bootstrap"], "seed": block["seed"]})
 
@@ -172,7 +172,7 @@ def scorer_flags(run: Run, name: str) -> list[str]:
 
 
 def model_table(run: Run) -> str:
-    """Return what tables show of the models, as JSON."""
+    """Return what the tables say about each model, as JSON."""
     rows = []
     for key in run.models:
         block = run.block(key)

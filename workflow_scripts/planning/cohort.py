@@ -41,7 +41,7 @@ def cohort_flags(config: dict[str, Any], captions: str) -> list[str]:
 
 
 def cohort_words(config: dict[str, Any], folder: str, part: str = "") -> list[str]:
-    """Return how the source is read, from its own block; of a part what the part alone holds."""
+    """Return the flags of the source's own block; for a part, only those that the part needs."""
     cohort = config["cohort"]
     caption_source = caption_source_in(config, folder)
     settings = cohort[cohort["source"]]
@@ -70,7 +70,7 @@ def caption_source_in(config: dict[str, Any], folder: str) -> str | None:
 
 
 def _finding_words(findings: Mapping[str, Any]) -> list[Any]:
-    """Return flags that say which column of a table holds the findings, and how."""
+    """Return the flags that name the column of findings and how its values are read."""
     found = ["--finding-column", findings["column"]]
     if "separator" in findings:
         found += ["--finding-separator", findings["separator"]]

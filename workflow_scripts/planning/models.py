@@ -17,12 +17,12 @@ Block = Mapping[str, Any]
 
 
 def canonical(settings: Any) -> str:
-    """Return settings as text that does not depend on the order of keys, to compare runs by."""
+    """Return settings as text that does not depend on the order of keys, so that runs compare."""
     return json.dumps(settings, sort_keys=True)
 
 
 def base_settings(block: Block) -> dict[str, Any]:
-    """Return what says where a model's base checkpoint lies."""
+    """Return the settings that name the folders of a model's base checkpoint."""
     return {"family": block["family"], "base": block["base"], "part": block.get("parts", {})}
 
 

@@ -1,4 +1,4 @@
-"""What jobs read that is no output of another job: weights, tables, a user's images, as digests.
+"""Digests of what jobs read and no job makes: weights, tables, a user's own images.
 
 As parameters of a job, they rerun it when the content changes; a touched, copied or renamed file
 reruns nothing. Nothing here needs Snakemake.
@@ -19,7 +19,7 @@ from workflow_scripts.planning.cohort import cohort_tables, cohort_words, folder
 from workflow_scripts.planning.run import Run
 
 MANY_FILES = 50
-"""A folder with so many files or more has one digest of all of them."""
+"""A folder with this many files or more gets one digest for all of them."""
 
 
 class Reads:
@@ -43,7 +43,7 @@ class Reads:
         self._parts = cache(self._read_parts)
 
     def cohort(self, captions: str) -> Any:
-        """Return what the source's tables hold, or what a part will hold of them.
+        """Return the digests of the source's tables, or of the rows that a part takes from them.
 
         Args:
             captions: the folder below results/cohort that a job writes.
@@ -69,11 +69,11 @@ class Reads:
         return self._contents.last(path, tell)
 
     def _base(self, model: str) -> Any:
-        """Return `file digest` of what a model's base holds, of the files that are loaded."""
+        """Return `file digest` for each file of a model's base that is loaded."""
         return base_contents(self._run.block(model), self._contents)
 
     def sampled_base(self, model: str) -> Any:
-        """Return what the base holds that a model is sampled from.
+        """Return the digests of the base that a model is sampled from.
 
         A checkpoint that was trained in full has none.
         """
@@ -81,12 +81,12 @@ class Reads:
         return [] if tuned and tuned["method"] == "full" else self.base(model)
 
     def _external_images(self, model: str, prompt_set: str) -> list[str]:
-        """Return what a user's own images of a prompt set hold."""
+        """Return the digests of a user's own images of a prompt set."""
         external = self._run.block(model)["external"]
         return external_contents(external, prompt_set, self._images) + self.bits()
 
     def encoders(self, names: Sequence[str]) -> list[str]:
-        """Return what the weights of encoders hold; those that the workflow trains are inputs."""
+        """Return the digests of encoders' weights; weights that the workflow trains are inputs."""
         trained = ("reid",) if self._run.trains_reid() else ()
         blocks = self._run.config["encoders"]
         return [
@@ -97,34 +97,34 @@ class Reads:
         ]
 
     def reid_start(self) -> list[str]:
-        """Return what the weights hold that the training of re-identification starts from."""
+        """Return the digests of the weights that the training of re-identification starts from."""
         return self.weights(self._run.config["encoders"]["reid"]["weights"])
 
     def classifier_start(self) -> list[str]:
-        """Return what the weights hold that classifiers start from."""
+        """Return the digests of the weights that classifiers start from."""
         return self.weights(self._run.config["downstream"]["classification"]["weights"])
 
     def labeller(self) -> list[str]:
-        """Return what the pseudo-labeller's weights hold."""
+        """Return the digests of the pseudo-labeller's weights."""
         return self.weights(self._run.config["downstream"]["segmentation"]["labeller"]["weights"])
 
     def exact_masks(self) -> list[str]:
-        """Return what the folder of masks drawn by hand holds, where there is one."""
+        """Return the digests of the masks drawn by hand; none if the config has no folder of them."""
         folder = self._run.config["downstream"]["segmentation"]["exact_masks"]
         return self.weights(folder) if folder else []
 
     def looking(self) -> list[str]:
-        """Return what the published networks hold that look at images."""
+        """Return the digests of the published networks that measure images."""
         names = [name for name in self._run.judges if name == "densenet_121"]
         return self.labeller() + self.encoders(names)
 
     def exact_organs(self) -> list[str]:
-        """Return what the folder of exact organs holds, where there is one."""
+        """Return the digests of the exact organ masks; none if the config has no folder of them."""
         folder = self._run.config["faithfulness"]["exact_organs"]
         return self.weights(folder) if folder else []
 
     def reporter_start(self, setting: str) -> list[str]:
-        """Return what the networks hold that a report generator starts from, or that is released.
+        """Return the digests of the networks that a report generator starts from, or the released.
 
         Which of them `synthetic_only` continues, the protocol says.
         """
@@ -134,16 +134,16 @@ class Reads:
         return [file for name in folders for file in self.weights(f"{start}/{name}")]
 
     def scorer(self, name: str) -> list[str]:
-        """Return what the files of a scorer of reports hold; none where the config names none."""
+        """Return the digests of a report scorer's files; none if the config names none."""
         files = self._run.scorer_files(name)
         return [f"{key} {file}" for key in sorted(files) for file in self.weights(files[key])]
 
     def bits(self) -> list[str]:
-        """Return how many bits of 16 images use, where the config says it."""
+        """Return how many of 16 bits the images use; nothing if the config does not say."""
         return [f"{name} {value}" for name, value in said_of_bits().items()]
 
     def _radiographs(self, *splits: str) -> list[str]:
-        """Return which splits' radiographs were replaced since they were first read, and the bits.
+        """Return the splits whose radiographs were replaced after a first reading, and the bits.
 
         See `make refresh`. Nothing, for as long as none was and all bits are used: no plan looks at
         the radiographs themselves.

@@ -1,4 +1,4 @@
-"""A run of the workflow: its models, and where what they are made from and make lies.
+"""A run of the workflow: its models, and the paths of their inputs and outputs.
 
 Paths are relative to the working folder. No function here needs Snakemake.
 """
@@ -19,13 +19,13 @@ from workflow_scripts.planning.records import (
 )
 
 PRIVACY_ENCODERS: Final = ("rad_dino", "reid")
-"""In whose features privacy compares images."""
+"""The encoders in whose features privacy compares images."""
 
 STRESS_PROMPTS: Final = "results/cohort/prompts/stress.parquet"
 """The prompts from templates: the same for every caption source."""
 
 REID_WEIGHTS: Final = "results/features/reid/weights.pth"
-"""What the training of the re-identification network makes."""
+"""The weights that the training of the re-identification network writes."""
 
 
 class Run:
@@ -82,7 +82,7 @@ class Run:
     # The cohort: the radiographs and their labels are the same for all models, the captions not.
 
     def captions(self, model: str) -> str:
-        """Return the folder, below results/cohort, of what a model's captions decide.
+        """Return the folder, below results/cohort, of the files that depend on a model's captions.
 
         Empty for the cohort's own captions; `captions_{source}/` for a model with a caption source
         of its own (Table 17).
@@ -112,11 +112,11 @@ class Run:
         return f"results/cohort/{self.captions(model)}training/manifest.parquet"
 
     def sampled_prompts(self, model: str, prompt_set: str) -> str:
-        """Return a model's prompts as it is sampled from them."""
+        """Return the prompts that a model is sampled from."""
         return self.prompts_of_part(self.captions(model), prompt_set)
 
     def prompts_of_part(self, folder: str, prompt_set: str) -> str:
-        """Return a prompt set, made of the part of the manifest that it is drawn from.
+        """Return the prompt set that is drawn from one part of the manifest alone.
 
         Args:
             folder: of the captions.
@@ -213,7 +213,7 @@ class Run:
         return f"results/downstream/segmentation/masks/{model}.parquet"
 
     def outcomes(self, task: str, setting: str, model: str) -> list[str]:
-        """Return what the training runs of an arm leave, one file for each repeat.
+        """Return the outcomes of an arm's training runs, one file for each repeat.
 
         A released network has no training runs, and one file.
         """
@@ -234,7 +234,7 @@ class Run:
         return self.outcomes(task, "real_only", "real")
 
     def report_scores(self, setting: str, model: str) -> list[str]:
-        """Return what the scorers leave of the reports of an arm and of its baseline."""
+        """Return the scorers' outputs for the reports of an arm and of its baseline."""
         task = "report_generation"
         reports = self.outcomes(task, setting, model) + self.baseline(task, setting)
         return [
@@ -259,7 +259,7 @@ class Run:
         return real if model == "real" else self.prompts(model, "test")
 
     def judge_networks(self) -> list[str]:
-        """Return the classifiers that judge images: one for each training run on radiographs."""
+        """Return the weights of the classifiers that judge images, one for each training run."""
         if "classifier" not in self.judges:
             return []
         repeats = self.config["downstream"]["classification"]["repeats"]
@@ -269,7 +269,7 @@ class Run:
     def with_stress(self) -> list[str]:
         """Return the models whose images of the stress set are judged.
 
-        Where a classifier judges and CXAS draws lungs.
+        There are none unless a classifier judges and CXAS draws the lungs.
         """
         return self.with_images(STRESS) if self.looks and "classifier" in self.judges else []
 
@@ -278,7 +278,7 @@ class Run:
         return [shard for m in self.with_stress() for shard in self.shards(m, STRESS)]
 
     def stress_scores(self) -> list[str]:
-        """Return each image's score in its contrast, a file for each of those models."""
+        """Return the files of image scores, one for each of those models."""
         return [f"results/faithfulness/stress/{m}.parquet" for m in self.with_stress()]
 
     # Records and what tables show of the models.
@@ -297,9 +297,7 @@ class Run:
         return downstream_records(tasks, self.with_images("augment"))
 
     def with_examples(self) -> list[str]:
-        """Return the models that the report's example images compare.
-
-        Those with the cohort's captions.
+        """Return the models whose images the report's examples compare: those with the cohort's captions.
         """
         return [m for m in self.with_images("test") if not self.captions(m)]
 

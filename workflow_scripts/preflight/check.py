@@ -143,7 +143,7 @@ def _phases(block: dict[str, Any], key: str, stage: str, parts: Parts, devices: 
 
 
 def check_site(asked: dict[Request, list[str]]) -> list[Check]:
-    """Check the requests of jobs against SLURM's nodes; without an answer only warn.
+    """Check the requests of jobs against SLURM's nodes; if SLURM does not answer, only warn.
 
     Args:
         asked: the rules that make each request.

@@ -30,7 +30,7 @@ GPUS: Final = (1, 4, 8)
 """The numbers of GPUs for which hours are given."""
 
 SHARED: Final = "shared"
-"""Stands for the model of work that is done once for all models."""
+"""The model's key for work that is done once for all models."""
 
 PAPER: Final = "MIMIC-CXR"
 TRAINING_IMAGES, TEST_PROMPTS = 237_388, 5_034
@@ -200,7 +200,7 @@ def reid_settings(given: Mapping[str, Any]) -> str:
 
 
 def judge_settings(downstream: Mapping[str, Any]) -> str:
-    """Return the settings of a classifier that judges: on as many images as CXAS has at a time."""
+    """Return the settings of a judging classifier, whose batches are as large as CXAS's."""
     batch = downstream["segmentation"]["labeller"]["batch_size"]
     return f"float32, {downstream['classification']['size']} px, batches of {batch}"
 
@@ -309,7 +309,7 @@ def estimate(work: Work, rates: Sequence[Rate], kind: str, gpus: Sequence[int] =
 
 
 def choose_kind(planned: Sequence[Work], rates: Sequence[Rate]) -> str | None:
-    """Return the kind of GPU that most of the work has rates on; of equals the newest measured.
+    """Return the kind of GPU with rates for most of the work; of equals, the latest measured.
 
     Args:
         planned: of `works`.
@@ -391,7 +391,7 @@ def job_minutes(
     attempt: int = 1,
     gpus: int = 1,
 ) -> int:
-    """Return the minutes that one job asks for, from all the work that it does.
+    """Return the minutes that one job requests, from all the work that it does.
 
     As `shard_minutes`: twice what it takes on the slowest kind of GPU that has a rate for all of
     it, growing with the attempt; where a rate is missing, what the rule says.
@@ -662,7 +662,7 @@ def _reports(config: Mapping[str, Any], cohort: Cohort, trains: bool = True) -> 
 
 
 def _report_epochs(config: Mapping[str, Any], setting: str) -> list[tuple[str, int]]:
-    """Return the stages of a setting with their epochs, as the training script has them."""
+    """Return the training stages of a setting, each with its number of epochs."""
     from workflow_scripts.downstream.report_generation.stages import plan_of
 
     settings = settings_of_block(ReporterSettings, config["downstream"]["report_generation"])

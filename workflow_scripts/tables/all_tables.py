@@ -1,4 +1,4 @@
-"""Every table of the run, in the paper's order, and what the report and the figures show beside."""
+"""All tables of a run, in the paper's order, and the further data of the report and figures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -58,12 +58,12 @@ WEIGHED: Final = tuple(
     Measure(stage, column.family or "", column.metric, column.direction)
     for stage, column in zip(("fidelity", "privacy", "downstream"), PARETO.columns, strict=True)
 )
-"""What Table 8c weighs, a measure of each stage."""
+"""The measures that Table 8c compares models by, one of each stage."""
 
 
 @dataclass(frozen=True)
 class Derivation:
-    """How a table is computed of what was measured.
+    """How a table is computed from measurements.
 
     Attributes:
         compute: the numbers of a layout.
@@ -174,7 +174,7 @@ DERIVED: Final = {
     "table13_lora_rank": _lora(by_rank, average=True),
     "table14_lora_position": _lora(by_position, average=False),
 }
-"""The tables that are computed of measurements; all others only join them."""
+"""The tables that are computed from measurements; all others only show them."""
 
 
 def results_of(run: Run, attrition: AttritionTable) -> Results:

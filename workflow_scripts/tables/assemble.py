@@ -63,7 +63,7 @@ class Cell:
 
     @property
     def mark(self) -> str | None:
-        """How a reader sees it marked: `bold`, `underlined` or not at all."""
+        """The mark that readers see: `bold`, `underlined` or none."""
         if self.beyond_noise or self.rank == "best":
             return "bold"
         return "underlined" if self.rank == "second" else None
@@ -99,7 +99,7 @@ class Cell:
 
 
 def _short(number: float) -> str:
-    """Write a setting as people do: 768, 0.05, 1e-4."""
+    """Format a setting for readers: 768, 0.05, 1e-4."""
     if number == 0 or abs(number) >= 1e-2:
         return f"{number:,.10g}"
     mantissa, exponent = f"{number:.6e}".split("e")
@@ -169,7 +169,7 @@ class Table:
 
 
 def table_of(layout: Layout, rows: Sequence[Row], run: Run, *, counts: bool = True) -> Table:
-    """Return rows as a table: the paper's values beside, reasons numbered, counts and caption.
+    """Return rows as a table, with the paper's values, numbered reasons, counts and a caption.
 
     Args:
         layout: what the table shows.
@@ -339,7 +339,7 @@ def cell_of(column: Column, number: Number) -> Cell:
 
 
 def derived_table(layout: Layout, numbers: LongTable, run: Run, *, counts: bool) -> Table:
-    """Return the table of a long table that is computed of measurements.
+    """Return the table of numbers that were computed from measurements.
 
     Args:
         layout: what it shows.
@@ -476,7 +476,7 @@ def noted(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
 
 
 def feet_of(layout: Layout, rows: list[Row], cohort: dict[str, SplitCounts]) -> tuple[Foot, ...]:
-    """Return the counts that a table's values rest on, by column."""
+    """Return the rows that count the images behind each column's values."""
     measured = [row for row in rows if row.kind != "floor"]
     groups = (
         [row.cells for row in measured]

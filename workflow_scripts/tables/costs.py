@@ -93,7 +93,7 @@ def _cells(attempts: Sequence[Attempt], accounted: bool) -> tuple[Cell, ...]:
 
 
 def _told_of_sources(attempts: Sequence[Attempt], accounted: bool) -> list[str]:
-    """Return sentences on what the table stands on and what it leaves out."""
+    """Return sentences that say what the costs were measured from and what they leave out."""
     counted = [attempt for attempt in attempts if attempt.model != OTHER]
     told = []
     if not counted:

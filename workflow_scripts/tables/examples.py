@@ -37,7 +37,7 @@ _SHOWN_FIRST: Final = (
     "Edema",
     "Pneumothorax",
 )
-"""One caption each, as far as there are any: what a reader can tell apart at a glance."""
+"""Findings that readers recognise at a glance; one caption of each is shown, if there is one."""
 
 
 @dataclass(frozen=True)

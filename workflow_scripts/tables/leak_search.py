@@ -58,7 +58,7 @@ _SPREAD: Final = np.uint64(0xD6E8FEB86659FD93)
 
 
 def readings(text: str) -> Iterator[str]:
-    """Yield a text in all ways that it can be read (see the module), itself first."""
+    """Yield a text in each of its readings (see the module), as it is first."""
     known, waiting = {text}, [(text, 0)]
     while waiting:
         read, depth = waiting.pop()
@@ -71,7 +71,7 @@ def readings(text: str) -> Iterator[str]:
 
 
 def fold(text: str) -> str:
-    """Return the form of a text that is compared."""
+    """Return a text in the normalised form in which texts are compared."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).casefold()
         text = _BEYOND_ASCII.sub(_plain, unicodedata.normalize("NFKD", text))
@@ -293,7 +293,7 @@ def _finder(wanted: Iterable[str]) -> Callable[[str, bool], set[str]]:
 
 _INVERSE: Final = np.uint64(pow(int(_BASE), -1, 2**64))
 _BITS: Final = 22
-"""Of a hash, that are looked at first."""
+"""The bits of a hash that are compared first."""
 
 
 def _hash(text: str) -> int:

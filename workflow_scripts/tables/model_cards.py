@@ -1,4 +1,4 @@
-"""The report's cards: all that is known of one model, out of every table."""
+"""The report's cards: the values of one model in every table."""
 
 import json
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Missing:
-    """Values that a model lacks for one reason: which of which tables."""
+    """The values that a model lacks for one reason, by table."""
 
     reason: str
     places: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The models of the tables: their order, what is said of them, and why a value may be missing."""
+"""The models of the tables: their order, their descriptions, and why a value may be missing."""
 
 import json
 from collections.abc import Sequence
@@ -130,7 +130,7 @@ def alike(models: Sequence[ModelEntry], *settings: str) -> list[list[ModelEntry]
 
 
 def variants(models: Sequence[ModelEntry], *settings: str) -> list[ModelEntry]:
-    """Return the models that differ from another one in these settings alone, those together.
+    """Return the models that differ from another one in these settings alone, in groups.
 
     Args:
         models: of the run.

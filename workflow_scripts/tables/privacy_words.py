@@ -7,7 +7,7 @@ from workflow_scripts.tables.assemble import Cell, Table
 from workflow_scripts.tables.models import ModelEntry
 
 SEEN: Final = 0.5
-"""The share of copies that a lens must see: one that sees fewer misses them."""
+"""The share of copies from which on a lens counts as seeing them."""
 
 _LENSES: Final = {
     "reid_seen": "the re-ID score",
@@ -46,7 +46,7 @@ def lens_sentences(table: Table, models: Sequence[ModelEntry]) -> list[str]:
 
 
 def attacker_sentence(table: Table) -> str | None:
-    """Return how good the attacker is and what chance gives, under the tables' own protocol.
+    """Return a sentence on the attacker's accuracy and on what chance gives, under one protocol.
 
     Args:
         table: Table 3c; its first row is `sound`.

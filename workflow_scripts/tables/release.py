@@ -49,7 +49,7 @@ _EMBEDDED: Final = re.compile(r"data:([\w.+/-]*)(?:;[\w=.-]+)*;base64,([A-Za-z0-
 _IMAGES: Final = re.compile(r"data:image/|<image\b|<img\b", re.IGNORECASE)
 _ENCODED: Final = re.compile(r"[A-Za-z0-9+/]{200,}={0,2}")
 _MAGIC: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
-"""How image files begin."""
+"""The first bytes of image files."""
 
 _PDF: Final = b"%PDF-"
 _STREAM: Final = re.compile(rb"/FlateDecode[^<>]*>>\s*stream\r?\n(.*?)\nendstream", re.DOTALL)

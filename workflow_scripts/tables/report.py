@@ -224,13 +224,13 @@ _GLANCE: Final = (
     ("table05_segmentation", "dice", "Segmentation: Dice ↑"),
     ("table06_rrg_augmented", "chexbert_micro_f1_14", "Reports: micro F1 ↑"),
 )
-"""Of each question a table, one of its metrics, and its header among the others'."""
+"""For each question: a table, one of its metrics, and the header in this table."""
 
 
 def cost_section(
     jobs: str | Path, folder: str | Path, models: Sequence[ModelEntry], dataset: str
 ) -> dict[str, Any]:
-    """Return what the report says of the cost: a sentence and the table.
+    """Return the report's section on cost: a sentence and the table.
 
     Args:
         jobs: CSV of attempts.
@@ -271,7 +271,7 @@ def _plan(config: str, jobs: str, prompts: str, results: Results) -> PlanSection
 
 
 def gain_plots(tables: dict[str, Table]) -> list[dict[str, Any]]:
-    """Return what synthetic images add to real ones: each task, a sentence and a dot plot."""
+    """Return what synthetic images add to real ones: a sentence and a dot plot for each task."""
     found = []
     for gain in GAINS:
         table = tables[gain.stem]

@@ -146,7 +146,7 @@ class ShownGroup:
 
 @dataclass(frozen=True)
 class ShownContrast:
-    """A contrast, how often each model came out as asked, and some of its groups.
+    """A contrast: the share of groups that came out as asked, by model, and some of the groups.
 
     Groups are counted whose finding the judge tells on radiographs; of the others its word is worth
     little.
@@ -162,7 +162,7 @@ def shown_contrasts(
     shards: Mapping[str, Sequence[Path]],
     models: Sequence[ModelEntry],
 ) -> list[ShownContrast]:
-    """Return the page's contrasts, those that were drawn.
+    """Return the contrasts of the prompts that were drawn.
 
     Args:
         scores: of each model, each image's score (`faithfulness.score_stress`).

@@ -9,7 +9,7 @@ from workflow_scripts.tables.assemble import Row, Table
 
 @dataclass(frozen=True)
 class Gain:
-    """The gain of a task that the report speaks of.
+    """The gain by which the report describes a task.
 
     Attributes:
         task: as a reader knows it.
