@@ -22,8 +22,8 @@ LONGEST = (
     "workflow/test_cluster.py",
     "workflow/test_eleven.py",
     "workflow/test_demo.py",
-    "workflow/test_cluster_outages.py",
     "workflow/test_cxr_sample.py",
+    "workflow/test_cluster_outages.py",
     "workflow/test_cluster_jobs.py",
     "privacy/test_score_novelty.py",
     "privacy/test_score_lenses.py",
@@ -44,9 +44,9 @@ LONGEST = (
 )
 """Test files, below `tests/`, of over half a minute each, in the order in which they start.
 
-Both of two processes then have work until the end. Tests that mostly wait for SLURM start together
-with those that run the workflow on both cores. `test_cluster.py` is first: its own cluster makes
-the run that the other two use.
+All processes then have work until the end. Tests that mostly wait for SLURM start together with
+those that run the workflow on both cores. `test_cluster.py` is first: its own cluster makes the run
+that the other two use, which come a turn later, so that none of three processes waits for it.
 """
 
 
