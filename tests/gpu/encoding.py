@@ -177,10 +177,13 @@ def in_precision(encoder: Any, precision: str, device: torch.device) -> Any:
 
 
 def autocast(network: torch.nn.Module, precision: str, device: torch.device) -> None:
-    """Have a network compute under autocast, with outputs in float32; `fp32` changes nothing."""
+    """Have a network compute under autocast, with outputs in float32; `fp32` changes nothing.
+
+    On a CPU bfloat16 stands for float16, whose convolutions take minutes there.
+    """
     if precision == "fp32":
         return
-    dtype = getattr(torch, PRECISIONS[precision])
+    dtype = torch.bfloat16 if device.type == "cpu" else getattr(torch, PRECISIONS[precision])
 
     def widened(output: Any) -> Any:
         if isinstance(output, torch.Tensor):
