@@ -27,7 +27,7 @@ help:
 	@echo 'make docs      the documentation as a website (.venv/docs-site), warnings as errors'
 	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
 	@echo 'make reports   the packages that score generated reports with RadGraph, RaTEScore and GREEN'
-	@echo 'make check     is every file that config.yaml names there, whole and of the right shape?'
+	@echo 'make check     is every file that config.yaml names there, and does it fit (PROFILE=profiles/slurm_h200)?'
 	@echo 'make audit     recompute from the printed tables what follows from them'
 	@echo 'make prompts   export the prompt sets of config.yaml as CSV'
 	@echo 'make refresh   read the radiographs that may have been replaced; what read them then runs again'
@@ -155,7 +155,7 @@ format: $(VENV)/installed-dev
 	snakefmt Snakefile rules
 
 check: env
-	python -m workflow_scripts.preflight.check
+	python -m workflow_scripts.preflight.check $(if $(PROFILE),--profile $(PROFILE))
 
 audit: env
 	python -m workflow_scripts.paper_audit.build --out results/paper_audit
