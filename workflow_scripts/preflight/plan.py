@@ -32,8 +32,8 @@ from workflow_scripts.preflight.cost_model import (
     Estimate,
     choose_kind,
     cohort_of,
-    expected_cohort,
     estimate,
+    expected_cohort,
     measured_as,
     works,
 )
