@@ -227,7 +227,10 @@ def measured():
 def gpu_model_of(rulename):
     """The kind of GPU that the profile gives a rule's jobs; None where it names none."""
     model = workflow.get_rule(rulename).resources.get("gpu_model")
-    return None if model is None or model.is_evaluable() else model.value
+    if model is None:
+        return None
+    # A profile's words are expressions to Snakemake, which evaluates them for each job.
+    return model.raw if model.is_evaluable() else model.value
 
 
 def sampling_minutes(wildcards, attempt, rulename, otherwise):

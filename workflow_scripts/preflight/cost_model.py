@@ -397,7 +397,8 @@ def job_minutes(
     """Return the minutes that one job requests, from all the work that it does.
 
     As `shard_minutes`: twice what it takes on the profile's kind of GPU, or on the slowest kind
-    where the profile names none, with a rate for all of it, growing with the attempt; where a rate is missing, what the rule says.
+    where the profile names none, if that has a rate for all of it; growing with the attempt. Where
+    a rate is missing, it is what the rule says.
 
     Args:
         planned: of `works`.
