@@ -30,6 +30,15 @@ def privacy_records(models: Sequence[str], other_protocol: str) -> list[str]:
     return [f"results/privacy/{name}.json" for name in attackers + names]
 
 
+def membership_records(models: Sequence[str]) -> list[str]:
+    """Return the records of attacks on membership.
+
+    Args:
+        models: that were trained, here or elsewhere.
+    """
+    return [f"results/privacy/membership/{m}.json" for m in models]
+
+
 def downstream_records(tasks: Sequence[str], models: Sequence[str]) -> list[str]:
     """Return the records of downstream: of each task real data alone, then each setting and model.
 

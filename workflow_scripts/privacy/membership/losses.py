@@ -2,8 +2,8 @@
 
 A family's own loss of an image (`Family.loss`) depends on the noise level, the noise and the
 caption. Here all three are fixed: the levels are the same quantiles of the family's own
-distribution of noise levels, and every image gets the same noise at a level and seed. So two images,
-two captions or two checkpoints differ by themselves alone.
+distribution of noise levels, and every image gets the same noise at a level and seed. So two
+images, two captions or two checkpoints differ by themselves alone.
 """
 
 import contextlib

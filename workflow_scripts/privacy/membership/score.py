@@ -39,6 +39,7 @@ from workflow_scripts.finetune.layout import Base, add_base_flags
 from workflow_scripts.finetune.lora import check_lora, load_lora
 from workflow_scripts.finetune.settings import TrainSettings
 from workflow_scripts.privacy.membership.candidates import draw_candidates
+from workflow_scripts.privacy.membership.settings import TRAINED_WITH, MembershipSettings
 from workflow_scripts.privacy.membership.values import (
     ATTACKS,
     SCORES,
@@ -46,12 +47,9 @@ from workflow_scripts.privacy.membership.values import (
     membership_values,
 )
 from workflow_scripts.privacy.private_table import write_private_table
-from workflow_scripts.privacy.settings import MembershipSettings, Settings
+from workflow_scripts.privacy.settings import Settings
 
 log = logging.getLogger(__name__)
-
-TRAINED_WITH: Final = ("method", "size", "mixed_precision", "options")
-"""The settings of fine-tuning that decide a loss."""
 
 PRECISIONS: Final = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 CHECKPOINTS: Final = ("base", "tuned")

@@ -169,9 +169,7 @@ def _attack_values(
     return found
 
 
-def _split_values(
-    candidates: pd.DataFrame, score: np.ndarray, reason: str | None
-) -> list[Value]:
+def _split_values(candidates: pd.DataFrame, score: np.ndarray, reason: str | None) -> list[Value]:
     """Return the main attack's area by finding and by kind of caption, and the two differences."""
     member = candidates["member"].to_numpy(bool)
     found = []
@@ -228,8 +226,12 @@ def _by_source(candidates: pd.DataFrame, score: np.ndarray) -> dict[str, Any]:
     member = candidates["member"].to_numpy(bool)
     found = {}
     for source in sorted(set(candidates["source"])):
-        area, n, others, why = _area(score, member, candidates["source"].eq(source).to_numpy(), None)
-        bounds = {"auc": area.value, "low": area.low, "high": area.high} if area else {"reason": why}
+        area, n, others, why = _area(
+            score, member, candidates["source"].eq(source).to_numpy(), None
+        )
+        bounds = (
+            {"auc": area.value, "low": area.low, "high": area.high} if area else {"reason": why}
+        )
         found[source or "none"] = {"members": n, "non_members": others, **bounds}
     return found
 
