@@ -48,7 +48,7 @@ def draw_candidates(manifest: pd.DataFrame, most: int, seed: int) -> pd.DataFram
     rows = rows.assign(
         **{name: shown[:, k] for k, name in enumerate(FINDINGS)},
         marked=rows["caption"].str.contains(MARK, regex=False).astype(bool),
-        words=rows["caption"].str.split().str.len().astype(int),
+        words=[len(caption.split()) for caption in rows["caption"]],
         source=rows["caption_source"].fillna("").astype(str),
         member=rows["split"] == "train",
     )

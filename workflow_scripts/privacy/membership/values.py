@@ -93,6 +93,7 @@ def membership_values(
     for attack in ATTACKS:
         values += _attack_values(attack, scores[attack], member, reasons[attack])
     values += _split_values(candidates, scores[MAIN], reasons[MAIN])
+    values += _samples_absent("the model was asked for its losses, which tell more")
     checked = {
         "withheld": {name: reason for name, reason in reasons.items() if reason},
         "by_source": _by_source(candidates, scores[MAIN]) if not reasons[MAIN] else {},
@@ -112,13 +113,32 @@ def samples_values(
     faults = blind_faults(candidates)
     reason = "withheld: " + "; ".join(faults) if faults else None
     member = candidates["member"].to_numpy(bool)
-    return _attack_values(SAMPLES, score, member, reason), {"withheld": reason}
+    values = _losses_absent("only the images are known: the model cannot be asked for a loss")
+    return values + _attack_values(SAMPLES, score, member, reason), {
+        "withheld": {SAMPLES: reason} if reason else {}
+    }
 
 
 def unknown_values(reason: str) -> list[Value]:
     """Return the values of a model whose members nobody knows: none, with the reason."""
-    attacks = [Value(f"member_{MAIN}_{key}", None, "lower", 0, reason=reason) for key in _keys()]
-    return [*attacks, Value(f"member_{SAMPLES}_auc", None, "lower", 0, reason=reason)]
+    return _losses_absent(reason) + _samples_absent(reason)
+
+
+def _losses_absent(reason: str) -> list[Value]:
+    attacks = [(f"member_{attack}_{key}", "lower") for attack in ATTACKS for key in _keys()]
+    bases = [(f"member_{name}_base_auc", "none") for name in SCORES]
+    kinds = [(f"member_{kind}_auc", "lower") for kind in KINDS]
+    excess = [(f"member_{kind}_excess", "lower") for kind in ("marked", "long")]
+    whole = [
+        Value(metric, None, way, 0, reason=reason)
+        for metric, way in (*bases, *attacks, *kinds, *excess)
+    ]
+    return whole + [Value("member_auc", None, "lower", 0, name, reason=reason) for name in FINDINGS]
+
+
+def _samples_absent(reason: str) -> list[Value]:
+    metrics = [f"member_{SAMPLES}_{key}" for key in _keys()]
+    return [Value(metric, None, "lower", 0, reason=reason) for metric in metrics]
 
 
 def _keys() -> list[str]:
