@@ -41,9 +41,7 @@ def cohort(patients=120, films=3, seed=0, **changed):
             "path": [f"{k}.png" for k in range(n)],
             "view": np.where(rng.random(n) < 0.5, "AP", "PA"),
             "split": split,
-            "caption": [
-                f"{'word ' * k}end{m}" for k, m in zip(rng.integers(3, 12, n), marks, strict=False)
-            ],
+            "caption": ["word " * rng.integers(3, 12) + f"end{mark}" for mark in marks],
             "caption_source": "made up",
             **{name: pd.array(rng.random(n) < 0.2, dtype="Int8") for name in FINDINGS},
         }

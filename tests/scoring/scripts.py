@@ -28,6 +28,7 @@ from workflow_scripts.privacy import (
     score_lenses,
     score_novelty,
 )
+from workflow_scripts.privacy.membership import score_samples
 
 DRAWS: Final = 200
 THREADS: Final = 1
