@@ -21,6 +21,7 @@ include: "rules/generate.smk"
 include: "rules/features.smk"
 include: "rules/fidelity.smk"
 include: "rules/privacy.smk"
+include: "rules/privacy_membership.smk"
 include: "rules/downstream.smk"
 
 

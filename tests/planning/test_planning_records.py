@@ -4,6 +4,7 @@ from workflow_scripts.planning.records import (
     downstream_records,
     faithfulness_records,
     fidelity_records,
+    membership_records,
     privacy_records,
 )
 
@@ -32,6 +33,10 @@ def test_privacy_has_both_protocols_and_an_attacker_where_there_are_models():
         )
     ]
     assert privacy_records([], "as_published") == []
+
+
+def test_membership_has_a_record_of_each_model_that_was_trained():
+    assert membership_records(["a"]) == ["results/privacy/membership/a.json"]
 
 
 def test_downstream_has_the_baselines_of_a_task_without_any_model():

@@ -31,6 +31,7 @@ from workflow_scripts.privacy import (
     score_lenses,
     score_novelty,
 )
+from workflow_scripts.privacy.membership import score_samples
 
 Patch = pytest.MonkeyPatch
 
@@ -224,6 +225,10 @@ def _training_patients_stay(original: Any, path: Any, held_out: Any, where: Any)
 
 def _nearer_is_farther(original: Any, *args: Any) -> np.ndarray:
     return 1 - original(*args)
+
+
+def _own_prompts_count(original: Any, radiographs: Any, patients: Any, *images: Any) -> np.ndarray:
+    return original(radiographs, np.array([""] * len(patients)), *images)
 
 
 def _own_radiograph_counts(original: Any, *sides: Any, **kw: Any) -> Any:
@@ -536,6 +541,12 @@ MISTAKES: Final = (
         "privacy/novelty/tiny.json",
         "values, nearer_to_held_out of all, n ",
         wrapped(score_novelty, "held_out_prompts", _second_wordings_count),
+    ),
+    Mistake(
+        "the images of a radiograph's own prompt count against its patient",
+        "privacy/membership/tiny.json",
+        "values, member_samples_auc of all, value",
+        wrapped(score_samples, "closest_of_others", _own_prompts_count),
     ),
     Mistake(
         "any lens at 5% each",

@@ -28,6 +28,7 @@ from workflow_scripts.privacy import (
     score_lenses,
     score_novelty,
 )
+from workflow_scripts.privacy.membership import score_samples
 
 DRAWS: Final = 200
 THREADS: Final = 1
@@ -154,6 +155,17 @@ def _novelty(model: str) -> Script:
     )
 
 
+def _membership(model: str) -> Script:
+    return Script(
+        score_samples.main,
+        f"--model {model} --protocol sound --manifest manifest.parquet"
+        f" --prompts prompts/privacy.parquet --real features/sound/train"
+        f" --held-out features/sound/held_out --generated features/sound/{model}_privacy"
+        f" --images 1000 --seed 42",
+        f"privacy/membership/{model}.json",
+    )
+
+
 def _lenses(model: str) -> Script:
     stem = f"{{made}}/privacy/sound/{model}"
     return Script(
@@ -260,6 +272,7 @@ SCRIPTS: Final[Mapping[str, Script]] = _by_output(
         _closest("tiny"),
         _novelty("tiny"),
         _novelty("shown"),
+        _membership("tiny"),
         _lenses("tiny"),
         _lenses("shown"),
         _attacker("sound"),

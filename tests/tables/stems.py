@@ -49,4 +49,7 @@ STEMS = (
     "table20d_labeller",
     "table21_texture",
     "table21b_topology",
+    "table22_membership",
+    "table22b_membership_findings",
+    "table22c_membership_captions",
 )

@@ -8,7 +8,11 @@ from workflow_scripts.common.records import Record, Value
 from workflow_scripts.tables.assemble import joined_table
 from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
-from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
+from workflow_scripts.tables.privacy_words import (
+    attacker_sentence,
+    lens_sentences,
+    membership_sentence,
+)
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
 
@@ -77,3 +81,46 @@ def test_the_attacker_under_each_protocol_that_was_run(protocols):
     assert sentence.count("AUC of 0.900") == len(protocols)
     assert "put 1.2 of 2,000 prompts above δ" in sentence
     assert ("protocol as published" in sentence) == ("as_published" in protocols)
+
+
+def attacked(model, auc=None, interval=None, reason=None):
+    value = Value(
+        "member_loss_calibrated_auc",
+        auc,
+        "lower",
+        60,
+        "all",
+        60,
+        interval,
+        interval and "x 95%",
+        reason,
+    )
+    found = Value("member_loss_calibrated_tpr", 0.25, "lower", 60, "all", 60)
+    return Record("privacy", model, "membership", "sound", [value, found])
+
+
+def test_a_model_that_tells_who_was_trained_on_is_said_to_and_another_is_not_cleared():
+    found = Records()
+    for record in (
+        attacked("leaky", 0.8, (0.7, 0.9)),
+        attacked("quiet", 0.52, (0.4, 0.6)),
+        attacked("unfair", reason="withheld: the view tells members from non-members"),
+    ):
+        found.add(record)
+    models = [
+        {"key": key, "family": "stable_diffusion", "display": {"name": key}, "settings": {}}
+        for key in ("leaky", "quiet", "unfair")
+    ]
+    run = Run(found, parse_models(json.dumps(models)), "World")
+    sentence = membership_sentence(joined_table(LAYOUTS["table22_membership"], run))
+    assert "leaky tells who was trained on: a member scores above a non-member in 80%" in sentence
+    assert "at 1% false alarms 25% of members are found" in sentence
+    assert "quiet does not tell this attacker" in sentence
+    assert "Of unfair nothing is said" in sentence
+    assert "60 patients whom no training saw" in sentence
+    assert "proves no privacy" in sentence
+
+
+def test_without_an_attack_nothing_is_said():
+    run = Run(Records(), parse_models(json.dumps(MODELS)), "World")
+    assert membership_sentence(joined_table(LAYOUTS["table22_membership"], run)) is None

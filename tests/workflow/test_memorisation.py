@@ -136,6 +136,28 @@ def overfitted(demo, tmp_path_factory):
         record=out / "pairs.json",
         output=out / "lenses.json",
     )
+    # Membership: the ten in the train split, and twenty patients whom it never saw outside of it.
+    outside = asked["image_id"].isin(asked["image_id"][SEEN:]).to_numpy()
+    outside = set(asked["patient_id"][outside])
+    split = manifest["split"].mask(manifest["patient_id"].isin(outside), "test")
+    attacked = manifest.assign(split=split)[manifest["image_id"].isin(asked["image_id"])]
+    write_manifest(attacked.reset_index(drop=True), out / "attacked.parquet")
+    for name, checkpoint in {"overfitted": out / "model/checkpoint", "base": demo / BASE}.items():
+        script(
+            "privacy.membership.score",
+            model=name,
+            protocol="sound",
+            family="stable_diffusion",
+            base=BASE,
+            checkpoint=checkpoint,
+            method="full",
+            size=64,
+            manifest=out / "attacked.parquet",
+            noise_levels=5,
+            progress=out / ".membership",
+            scores=out / f"membership_{name}.parquet",
+            output=out / f"membership_{name}.json",
+        )
     return out, seen
 
 
@@ -166,3 +188,17 @@ def test_the_lenses_see_it_and_a_model_that_never_saw_the_patients_stays_unseen(
     assert seen.value >= 0.3
     base = read_record(demo / "results/privacy/lenses/tiny_sd_base.json").get("any_seen")
     assert base.value < seen.interval[0]
+
+
+def test_an_attack_on_membership_names_its_patients_and_the_base_knows_none(overfitted):
+    out, seen = overfitted
+    record = read_record(out / "membership_overfitted.json")
+    assert record.get("member_loss_calibrated_auc").value >= 0.95
+    assert record.get("member_loss_calibrated_tpr").value >= 0.5
+    low, high = record.get("member_loss_base_auc").interval
+    assert low < 0.5 < high
+    scores = pd.read_parquet(out / "membership_overfitted.parquet")
+    scores = scores.sort_values("loss_calibrated", ascending=False)
+    assert len(seen & set(scores["image_id"][:SEEN])) >= SEEN - 1
+    untrained = read_record(out / "membership_base.json")
+    assert untrained.get("member_loss_calibrated_auc").value == 0.5

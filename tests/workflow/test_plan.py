@@ -30,6 +30,8 @@ def test_the_paper_with_eleven_systems_is_planned_whole(paper_plan):
     assert counts["features_privacy"] == models  # under both protocols
     assert counts["privacy_attacker"] == counts["features_held_out"] == 1
     assert counts["features_training"] == 1
+    assert counts["privacy_membership"] == 9
+    assert counts["privacy_membership_unknown"] == 2  # RadEdit and LLM-CXR came trained
     arms = 2 * (models - 2) + 1  # flipped and brightened copies have no such images
     repeats = 3  # of the cheap tasks: with one nothing is called a gain
     assert counts["downstream_train_judge"] == repeats

@@ -13,7 +13,9 @@ python -m workflow_scripts.cohort.build_manifest image_folder --root images
 
 import argparse
 from collections.abc import Iterable, Sequence
+from typing import Final
 
+import numpy as np
 import pandas as pd
 
 from workflow_scripts.cohort.annotations import CAPTION_SOURCES
@@ -34,6 +36,9 @@ from workflow_scripts.cohort.shares import warn_of_shares
 from workflow_scripts.cohort.similar import check_similar
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
+
+HELD_OUT_SEED: Final = 42
+"""Of the draw of patients who are held out of training."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -67,6 +72,34 @@ def read_source(args: argparse.Namespace, attrition: Attrition) -> pd.DataFrame:
     Raises:
         InputError: a flag or the source is invalid.
     """
+    return held_out(_read(args, attrition), args.held_out_patients)
+
+
+def held_out(manifest: pd.DataFrame, patients: int) -> pd.DataFrame:
+    """Move so many random patients from the train split to the validation split.
+
+    No model sees them, so that an attack on membership has non-members of the same population as
+    its members. The same patients are drawn whatever the captions are.
+
+    Raises:
+        InputError: half of the train split's patients or more would go.
+    """
+    if not patients:
+        return manifest
+    train = manifest["split"] == "train"
+    names = np.unique(manifest.loc[train, "patient_id"].to_numpy(str))
+    if patients * 2 > len(names):
+        raise InputError(
+            f"{patients} of {len(names)} training patients are to be held out",
+            "privacy.membership.held_out_patients",
+            "leave at least half of them to train on",
+        )
+    chosen = np.random.default_rng(HELD_OUT_SEED).choice(names, patients, replace=False)
+    moved = train & manifest["patient_id"].isin(chosen)
+    return manifest.assign(split=manifest["split"].mask(moved, "validate"))
+
+
+def _read(args: argparse.Namespace, attrition: Attrition) -> pd.DataFrame:
     views = _pairs(args.view, "--view")
     if args.source == "mimic_cxr_jpg":
         return mimic_cxr_jpg(
@@ -135,6 +168,12 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         help="likeness from which a test image counts as one of another split; every film is "
         "decoded for it. Without it none is compared, and 500 films drawn at random are looked at",
+    )
+    shared.add_argument(
+        "--held-out-patients",
+        type=int,
+        default=0,
+        help="so many random training patients go to the validation split",
     )
     shared.add_argument("--threads", type=int, default=2, help="films decoded at the same time")
     shared.add_argument(

@@ -16,6 +16,7 @@ from workflow_scripts.downstream.segmentation.settings import (
 )
 from workflow_scripts.features.settings import ReidSettings
 from workflow_scripts.fidelity.settings import Settings as FidelitySettings
+from workflow_scripts.finetune.settings import TrainSettings
 from workflow_scripts.generate.controls import ControlSettings
 from workflow_scripts.planning.cohort import caption_source_in
 from workflow_scripts.planning.flags import flags, labelled, quote, quoted
@@ -28,6 +29,7 @@ from workflow_scripts.planning.models import (
     tuning,
 )
 from workflow_scripts.planning.run import Run
+from workflow_scripts.privacy.membership.settings import TRAINED_WITH, MembershipSettings
 from workflow_scripts.privacy.settings import ClosestSettings
 from workflow_scripts.privacy.settings import Settings as PrivacySettings
 
@@ -97,6 +99,21 @@ def part_flags(run: Run, stage: str, name: str) -> list[str]:
     """Return the flags of a privacy score or downstream task that is one folder."""
     (cls,) = (part.settings for part in parts(stage) if part.name == name)
     return flags(flag_values(cls, run.config[stage].get(name) or {})) if cls else []
+
+
+def membership_flags(run: Run, model: str) -> list[str]:
+    """Return the flags of the attack on a fine-tuned model: what training says of its losses."""
+    block = run.block(model)
+    trained = flag_values(TrainSettings, block["finetune"], TRAINED_WITH)
+    attack = flag_values(MembershipSettings, run.config["privacy"]["membership"])
+    seed = flag_values(PrivacySettings, run.config["privacy"], ("seed",))
+    return flags(base_settings(block) | trained | attack | seed)
+
+
+def samples_flags(run: Run) -> list[str]:
+    """Return the flags of the attack on images that were made elsewhere."""
+    attack = flag_values(MembershipSettings, run.config["privacy"]["membership"], ("images",))
+    return flags(attack | flag_values(PrivacySettings, run.config["privacy"], ("seed",)))
 
 
 def classifier_flags(run: Run) -> list[str]:

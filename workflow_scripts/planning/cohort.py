@@ -61,6 +61,9 @@ def cohort_words(config: dict[str, Any], folder: str, part: str = "") -> list[st
         for name in ("test_share", "validate_share", "split_seed", "exclude_nonempty"):
             if name in settings:
                 found += words({name: settings[name]})
+    held_out = config["privacy"]["membership"].get("held_out_patients", 0)
+    if held_out:  # without any, the command is what it was
+        found += ["--held-out-patients", held_out]
     return [str(word) for word in found]
 
 

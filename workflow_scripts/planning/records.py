@@ -25,6 +25,15 @@ def privacy_records(models: Sequence[str], other_protocol: str) -> list[str]:
     return records + [record for part in parts("privacy") for record in part.records(models)]
 
 
+def membership_records(models: Sequence[str]) -> list[str]:
+    """Return the records of attacks on membership.
+
+    Args:
+        models: that were trained, here or elsewhere.
+    """
+    return [f"results/privacy/membership/{m}.json" for m in models]
+
+
 def downstream_records(tasks: Sequence[str], models: Sequence[str]) -> list[str]:
     """Return the records of downstream, in the order of the tasks' families.
 

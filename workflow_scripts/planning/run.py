@@ -14,6 +14,7 @@ from workflow_scripts.planning.records import (
     downstream_records,
     faithfulness_records,
     fidelity_records,
+    membership_records,
     privacy_records,
     stress_records,
 )
@@ -39,6 +40,8 @@ class Run:
         models: keys of the models that run, in the order of the tables' rows.
         controls, external, sampled, finetuned: those of them that are controls, a user's own
             images, sampled, and fine-tuned before.
+        published: those that are sampled as they were published.
+        tuned_families: families of those that are fine-tuned.
         other_protocol: the protocol that the config does not name. Table 3 stands under both.
         reference_encoders: whose features fidelity compares real and generated images in.
         fidelity_encoders: those, and the two of the alignment of image and caption.
@@ -58,6 +61,8 @@ class Run:
         others = (*self.controls, *self.external)
         self.sampled = [m for m in self.models if m not in others]
         self.finetuned = [m for m in self.sampled if blocks[m].get("finetune")]
+        self.published = [m for m in self.sampled if m not in self.finetuned]
+        self.tuned_families = sorted({blocks[m]["family"] for m in self.finetuned})
         self.other_protocol = next(name for name in PROTOCOLS if name != config["protocol"])
         self.reference_encoders: list[str] = config["fidelity"]["encoders"]
         self.fidelity_encoders = [*self.reference_encoders, "biovil_t_image", "biovil_t_text"]
@@ -281,6 +286,18 @@ class Run:
         """Return the files of image scores, one for each of those models."""
         return [f"results/faithfulness/stress/{m}.parquet" for m in self.with_stress()]
 
+    # Privacy.
+
+    def attacked(self) -> list[str]:
+        """Return the models with a record of membership: all but controls, which nobody trained.
+
+        A user's own images are attacked where they answer the privacy set.
+        """
+        answered = self.with_images("privacy")
+        return [
+            m for m in self.models if m in self.sampled or (m in self.external and m in answered)
+        ]
+
     # Records and what tables show of the models.
 
     def records(self, kind: str) -> list[str]:
@@ -288,7 +305,8 @@ class Run:
         if kind == "fidelity":
             return fidelity_records(self.reference_encoders, self.with_images("test"))
         if kind == "privacy":
-            return privacy_records(self.with_images("privacy"), self.other_protocol)
+            records = privacy_records(self.with_images("privacy"), self.other_protocol)
+            return records + membership_records(self.attacked())
         if kind == "faithfulness":
             looked = self.with_images("test") if self.looks else []
             records = faithfulness_records(self.judges, looked) if self.looks else []

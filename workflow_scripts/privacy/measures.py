@@ -8,7 +8,19 @@ _PROMPTS: Final = ("Prompts", "Training images")
 _IMAGES: Final = ("Generated images", "Training images")
 _PAIRS: Final = ("Rests on (pairs, images, prompts)", "Against pairs of two patients")
 _HALVES: Final = ("Generated images", "Patients on each side")
+_MEMBERS: Final = ("Members", "Non-members")
 _CHANCE: Final = ("Prompts", "Pairs with other prompts' radiographs")
+
+_ATTACKS: Final = {
+    "loss": "Loss",
+    "caption": "Caption",
+    "frequency": "Frequency",
+    "loss_calibrated": "Loss, calibrated",
+    "caption_calibrated": "Caption, calibrated",
+    "frequency_calibrated": "Frequency, calibrated",
+    "samples": "Images alone",
+}
+_REPORTED: Final = {"auc": "AUC", "tpr": "TPR at 1% FPR", "tpr_low": "TPR at 0.1% FPR"}
 
 METRICS: Final = (
     # A prompt's images against the training radiograph that it describes (score.py).
@@ -46,4 +58,23 @@ METRICS: Final = (
     Metric("pixel_seen", "Pixel distance", "lower", 3, _CHANCE),
     Metric("mirrored_seen", "Pixel distance, mirrored", "lower", 3, _CHANCE),
     Metric("any_seen", "Any of them", "lower", 3, _CHANCE),
+    # Attacks on membership (membership/values.py).
+    *(
+        Metric(f"member_{attack}_{key}", f"{label}, {said}", "lower", 3, _MEMBERS)
+        for attack, label in _ATTACKS.items()
+        for key, said in _REPORTED.items()
+    ),
+    *(
+        Metric(f"member_{score}_base_auc", f"{label}, base: AUC", "none", 3, _MEMBERS)
+        for score, label in _ATTACKS.items()
+        if score in ("loss", "caption", "frequency")
+    ),
+    # Its main one, by finding and by caption.
+    Metric("member_auc", "AUC by finding", "lower", 3, _MEMBERS),
+    Metric("member_marked_auc", "AUC, captions with ___", "lower", 3, _MEMBERS),
+    Metric("member_unmarked_auc", "AUC, captions without ___", "lower", 3, _MEMBERS),
+    Metric("member_marked_excess", "AUC, with less without", "lower", 3, _MEMBERS),
+    Metric("member_long_auc", "AUC, long captions", "lower", 3, _MEMBERS),
+    Metric("member_short_auc", "AUC, short captions", "lower", 3, _MEMBERS),
+    Metric("member_long_excess", "AUC, long less short", "lower", 3, _MEMBERS),
 )

@@ -9,6 +9,9 @@ from workflow_scripts.tables.models import ModelEntry
 SEEN: Final = 0.5
 """The share of copies from which on a lens counts as seeing them."""
 
+CHANCE_AREA: Final = 0.5
+"""The area under the curve of an attack that guesses."""
+
 _LENSES: Final = {
     "reid_seen": "the re-ID score",
     "latent_seen": "the latent distance",
@@ -68,6 +71,47 @@ def attacker_sentence(table: Table) -> str | None:
     return " ".join(
         [*sentences, "A model's count is evidence only where it is larger than that of chance."]
     )
+
+
+def membership_sentence(table: Table) -> str | None:
+    """Return what an attacker who holds a radiograph can learn, and what no alarm does not prove.
+
+    Args:
+        table: Table 22.
+    """
+    sentences, counts = [], []
+    for row in table.rows:
+        cells = {cell.column.metric: cell for cell in row.cells}
+        area, found = cells["member_loss_calibrated_auc"], cells["member_loss_calibrated_tpr"]
+        if row.kind == "model" and (area.reason or "").startswith("withheld"):
+            sentences.append(f"Of {row.label} nothing is said: the comparison would not be fair.")
+        if row.kind != "model" or area.value is None or area.interval is None:
+            continue
+        counts.append(area.n_reference or 0)
+        if area.interval[0] > CHANCE_AREA:
+            sentences.append(
+                f"{row.label} tells who was trained on: a member scores above a non-member in "
+                f"{100 * area.value:.0f}% of pairs (50% by chance), and at 1% false alarms "
+                f"{100 * (found.value or 0):.0f}% of members are found."
+            )
+        else:
+            sentences.append(f"{row.label} does not tell this attacker who was trained on.")
+    if not counts:
+        return " ".join(sentences) or None
+    return " ".join(
+        [
+            *sentences,
+            f"The attack compares members with {_count_range(counts)} patients whom no training "
+            "saw. It needs the patient's radiograph and caption; an attacker with more means may learn "
+            "more. An attack that fails proves no privacy.",
+        ]
+    )
+
+
+def _count_range(counts: Sequence[int]) -> str:
+    """Return the range of some counts: `60`, or `40 to 60`."""
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _listed(cells: Sequence[Cell]) -> str:

@@ -8,6 +8,9 @@ towards noise for higher resolutions.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,4 +55,23 @@ def velocity(clean: Tensor, noise: Tensor) -> Tensor:
 
 def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
     """Return each image's mean squared error, float32 (n,)."""
-    return (predicted.float() - target.float()).square().flatten(1).mean(dim=1)
+    error = predicted.float() - target.float()
+    if watch := _WATCH.get():
+        watch(error)
+    return error.square().flatten(1).mean(dim=1)
+
+
+@contextmanager
+def errors_watched(watch: Callable[[Tensor], None]) -> Iterator[None]:
+    """Show each error whose square is averaged, float32 of the prediction's shape, to a function.
+
+    For who wants more of an error than its mean square: its spectrum, in membership inference.
+    """
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
+
+
+_WATCH: ContextVar[Callable[[Tensor], None] | None] = ContextVar("watch", default=None)

@@ -1,0 +1,107 @@
+# Needs: a fine-tuned checkpoint, its base, the cohort; of images that were made elsewhere their
+# features and those of radiographs.
+# Makes: results/privacy/membership/{model}.json: can an attacker tell who was trained on? Beside it
+# {model}_scores.parquet, each patient's scores, for its owner only.
+# Progress lives in results/privacy/membership/{model}.progress, which Snakemake does not know and so
+# does not delete: a killed job's retry continues from there.
+
+from workflow_scripts.finetune.families import modules_of
+
+
+rule privacy_membership:
+    """Losses of members and non-members under a fine-tuned model and its base, and the attacks."""
+    input:
+        manifest=per_job(RUN.manifest),
+        checkpoint=per_job(RUN.checkpoint),
+    output:
+        record="results/privacy/membership/{model}.json",
+        scores="results/privacy/membership/{model}_scores.parquet",
+    log:
+        "logs/privacy/membership_{model}.log",
+    benchmark:
+        "benchmarks/privacy/membership_{model}.tsv"
+    wildcard_constraints:
+        model="|".join(RUN.finetuned) or "none",
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=64000),
+        runtime=480,
+    params:
+        *code("privacy.membership.score", *modules_of(RUN.tuned_families)),
+        version=VERSIONS["privacy"],
+        radiographs=radiographs("train", "validate", "test"),
+        protocol=config["protocol"],
+        flags=per_job(arguments.membership_flags, run=RUN),
+        progress="results/privacy/membership/{model}.progress",
+    shell:
+        "python -m workflow_scripts.privacy.membership.score --model {wildcards.model}"
+        " --protocol {params.protocol} {params.flags} --manifest {input.manifest}"
+        " --checkpoint {input.checkpoint} --progress {params.progress}"
+        " --scores {output.scores} --output {output.record}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule privacy_membership_samples:
+    """The attack on images that were made elsewhere."""
+    input:
+        manifest=per_job(RUN.manifest),
+        prompts=per_job(RUN.prompts, prompt_set="privacy"),
+        training=rules.features_training.output,
+        held_out=rules.features_held_out.output.features,
+        generated=rules.features_privacy.output.features,
+    output:
+        "results/privacy/membership/{model}.json",
+    log:
+        "logs/privacy/membership_{model}.log",
+    benchmark:
+        "benchmarks/privacy/membership_{model}.tsv"
+    wildcard_constraints:
+        model="|".join(RUN.external) or "none",
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=partial(more_memory, base=8000),
+        runtime=60,
+    params:
+        *code("privacy.membership.score_samples"),
+        version=VERSIONS["privacy"],
+        protocol=config["protocol"],
+        flags=arguments.samples_flags(RUN),
+        training=partial(input_folder, name="training"),
+        held_out=partial(input_folder, name="held_out"),
+        generated=partial(input_folder, name="generated"),
+    shell:
+        "python -m workflow_scripts.privacy.membership.score_samples --model {wildcards.model}"
+        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
+        " --real {params.training} --held-out {params.held_out} --generated {params.generated}"
+        " {params.flags} --output {output} 2> {log}"
+
+
+rule privacy_membership_unknown:
+    """A model that came trained: who its members are is unknown, and the record says so."""
+    output:
+        "results/privacy/membership/{model}.json",
+    log:
+        "logs/privacy/membership_{model}.log",
+    benchmark:
+        "benchmarks/privacy/membership_{model}.tsv"
+    wildcard_constraints:
+        model="|".join(RUN.published) or "none",
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        *code("privacy.membership.score_samples"),
+        version=VERSIONS["privacy"],
+        protocol=config["protocol"],
+        reason="it came trained, and who its members are is unknown",
+    shell:
+        "python -m workflow_scripts.privacy.membership.score_samples --model {wildcards.model}"
+        " --protocol {params.protocol} --unknown {params.reason:q} --output {output} 2> {log}"

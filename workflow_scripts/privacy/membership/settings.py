@@ -1,0 +1,23 @@
+"""The settings of attacks on membership."""
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from workflow_scripts.common.settings import Key
+
+TRAINED_WITH: Final = ("method", "size", "mixed_precision", "options")
+"""The settings of fine-tuning that decide an image's loss."""
+
+
+@dataclass(frozen=True)
+class MembershipSettings:
+    """What attacks on membership measure."""
+
+    images: Annotated[
+        int, Key("Members at most, and non-members; one radiograph of each patient.", minimum=10)
+    ] = 1000
+    noise_levels: Annotated[
+        int, Key("Noise levels at which an image's loss is measured.", minimum=1)
+    ] = 10
+    seeds: Annotated[int, Key("Draws of noise at each level.", minimum=1)] = 1
+    batch_size: Annotated[int, Key("Images whose loss is measured at once.", minimum=1)] = 16
