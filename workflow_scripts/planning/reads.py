@@ -109,7 +109,7 @@ class Reads:
         return self.weights(self._run.config["downstream"]["segmentation"]["labeller"]["weights"])
 
     def exact_masks(self) -> list[str]:
-        """Return the digests of the masks drawn by hand; none if the config has no folder of them."""
+        """Return the digests of the masks drawn by hand; none if the config names none."""
         folder = self._run.config["downstream"]["segmentation"]["exact_masks"]
         return self.weights(folder) if folder else []
 
@@ -119,7 +119,7 @@ class Reads:
         return self.labeller() + self.encoders(names)
 
     def exact_organs(self) -> list[str]:
-        """Return the digests of the exact organ masks; none if the config has no folder of them."""
+        """Return the digests of the exact organ masks; none if the config names none."""
         folder = self._run.config["faithfulness"]["exact_organs"]
         return self.weights(folder) if folder else []
 
