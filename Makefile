@@ -12,7 +12,7 @@ DEMO := snakemake --profile profiles/demo
 ELEVEN := python -m workflow_scripts.world.warm_python snakemake --profile profiles/demo \
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
-.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check plan docs dist lint format check \
+.PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check plan docs dist lint lint-types lint-style format check \
   audit prompts refresh release profiles clean clean-cache
 
 help:
@@ -27,7 +27,7 @@ help:
 	@echo 'make docs      the documentation as a website (.venv/docs-site), warnings as errors'
 	@echo 'make env       only the environment (FLAVOUR=cuda for GPUs)'
 	@echo 'make reports   the packages that score generated reports with RadGraph, RaTEScore and GREEN'
-	@echo 'make check     is every file that config.yaml names there, whole and of the right shape?'
+	@echo 'make check     is every file that config.yaml names there, and does it fit (PROFILE=profiles/slurm_h200)?'
 	@echo 'make audit     recompute from the printed tables what follows from them'
 	@echo 'make prompts   export the prompt sets of config.yaml as CSV'
 	@echo 'make refresh   read the radiographs that may have been replaced; what read them then runs again'
@@ -112,7 +112,10 @@ cluster-demo: env
 	python -m tests.cluster demo
 	@echo "tables: results/tables/, report: file://$(CURDIR)/results/tables/report.html"
 
-PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=25
+# Processes of tests; each of the heavy tier's waits for SLURM a part of the time.
+TEST_PROCESSES := 2
+HEAVY_PROCESSES := 3
+PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations=25
 
 # What everybody runs: units, properties, plans, and the demo, once.
 test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installed lint
@@ -121,6 +124,8 @@ test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installe
 # What is heavy: SLURM and its faults, all eleven systems, real radiographs, memorisation, benchmarks.
 test-heavy: $(VENV)/installed-bench $(VENV)/originals/installed $(VENV)/reports/installed
 	$(PYTEST) -m full
+
+test-heavy: TEST_PROCESSES = $(HEAVY_PROCESSES)
 
 test-full: test test-heavy
 
@@ -131,10 +136,16 @@ bench: $(VENV)/installed-bench
 gpu-check:
 	python3 -m tests.gpu $(GPU_CHECK)
 
+# Types take as long as all else.
 lint: $(VENV)/installed-dev
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint-types lint-style
+
+lint-types:
+	mypy
+
+lint-style:
 	ruff check .
 	ruff format --check .
-	mypy
 	snakefmt --check Snakefile rules
 	snakemake --lint
 
@@ -144,7 +155,7 @@ format: $(VENV)/installed-dev
 	snakefmt Snakefile rules
 
 check: env
-	python -m workflow_scripts.preflight.check
+	python -m workflow_scripts.preflight.check $(if $(PROFILE),--profile $(PROFILE))
 
 audit: env
 	python -m workflow_scripts.paper_audit.build --out results/paper_audit

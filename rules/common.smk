@@ -224,9 +224,19 @@ def measured():
     return expected_cohort(config), read_rates()
 
 
-def sampling_minutes(wildcards, attempt, otherwise):
+def gpu_model_of(rulename):
+    """The kind of GPU that the profile gives a rule's jobs; None where it names none."""
+    model = workflow.get_rule(rulename).resources.get("gpu_model")
+    if model is None:
+        return None
+    # A profile's words are expressions to Snakemake, which evaluates them for each job.
+    return model.raw if model.is_evaluable() else model.value
+
+
+def sampling_minutes(wildcards, attempt, rulename, otherwise):
     """Minutes of one shard of sampling, by the cost model; where it has no rate, as the rule says."""
-    asked = (wildcards.model, wildcards.prompt_set, otherwise, attempt)
+    gpu = gpu_model_of(rulename)
+    asked = (wildcards.model, wildcards.prompt_set, otherwise, attempt, gpu)
     return shard_minutes(config, *measured(), *asked)
 
 
@@ -236,7 +246,7 @@ def planned_works(stage):
     return works_while_planning(config, measured()[0], stage)
 
 
-def job_minutes_of(wildcards, attempt, stage, what, otherwise):
+def job_minutes_of(wildcards, attempt, rulename, stage, what, otherwise):
     """Minutes of one job, by the cost model; where a rate is missing, as the rule says.
 
     `what` are beginnings of `Work.what`, in which {setting} is the job's.
@@ -245,7 +255,8 @@ def job_minutes_of(wildcards, attempt, stage, what, otherwise):
     model = wildcards.get("model", "shared")
     rates = measured()[1]
     asked = (stage, model, starts, otherwise, attempt)
-    return job_minutes(planned_works(stage), rates, *asked)
+    gpu = gpu_model_of(rulename)
+    return job_minutes(planned_works(stage), rates, *asked, gpu=gpu)
 
 
 def span_before(wildcards):

@@ -16,7 +16,7 @@ SMALLER: Final[dict[str, Any]] = {
     "jobs": 3,  # they share two cores
     "latency-wait": 20,
     "max-jobs-per-timespan": "1000/2s",
-    "slurm-init-seconds-before-status-checks": 4,
+    "slurm-init-seconds-before-status-checks": 2,
 }
 
 

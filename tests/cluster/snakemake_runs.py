@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from tests.cluster.cluster import Cluster
 
+IMPATIENT = Path(__file__).with_name("impatient_snakemake.py")
 CONFIG = ("config.yaml", "profiles/demo/overlay.yaml", "tests/cluster/overlay.yaml")
 
 
@@ -65,7 +66,7 @@ class Run:
         with self.output.open("a") as stream:
             self.process = subprocess.Popen(
                 [
-                    "snakemake", "--profile", str(profile), *flags,
+                    sys.executable, str(IMPATIENT), "--profile", str(profile), *flags,
                     *(["--configfile", *config] if config else []), "--", *targets,
                 ],
                 cwd=checkout, env=env, stdout=stream, stderr=subprocess.STDOUT,

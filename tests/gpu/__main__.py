@@ -31,7 +31,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from tests.gpu.lines import Writer, read_lines, write_csv
-from tests.gpu.parts import PARTS, Part
+from tests.gpu.parts import PARTS, Machine, Part
 from workflow_scripts.generate.lifeline import environment, forked, lifeline, started
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -81,12 +81,18 @@ def main(argv: list[str] | None = None) -> None:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     kind = re.sub(r"[^a-z0-9]+", "-", about["gpu"].lower()).strip("-")
     out = args.out or RESULTS / f"{stamp}-{kind}.csv"
-    if failed := run_all(chosen, args.cpu, 60 * args.minutes, out, about):
+    machine = None if args.cpu else machine_here()
+    if failed := run_all(chosen, args.cpu, 60 * args.minutes, out, about, machine):
         sys.exit(f"error: failed, or above their tolerance: {', '.join(failed)} (see {out})")
 
 
 def run_all(
-    parts: Sequence[Part], tiny: bool, seconds: float, out: Path, about: dict[str, str]
+    parts: Sequence[Part],
+    tiny: bool,
+    seconds: float,
+    out: Path,
+    about: dict[str, str],
+    machine: Machine | None = None,
 ) -> list[str]:
     """Run parts one after the other; return the names of those that failed.
 
@@ -96,6 +102,7 @@ def run_all(
         seconds: for all together.
         out: the CSV.
         about: date, GPU, driver and versions, for each row.
+        machine: what there is of GPUs; None on a CPU. A part that needs more is left out by name.
     """
     end = time.monotonic() + seconds
     print(f"{about}; results in {out}", file=sys.stderr, flush=True)
@@ -105,8 +112,8 @@ def run_all(
         for part in parts:
             say = Writer(part.name, file)
             began, left = time.monotonic(), end - time.monotonic()
-            if missing := part.missing():
-                say("state", None, "state", f"left out: no {', '.join(missing)}")
+            if lacking := part.lacking(machine):
+                say("state", None, "state", f"left out: {'; '.join(lacking)}")
             elif left < LEAST_S:
                 say("state", None, "state", "left out: no time was left")
             else:
@@ -115,7 +122,12 @@ def run_all(
                 taken = time.monotonic() - began
                 say("state", taken, "s", why or "done", failed=why is not None)
             write_csv(read_lines(file), about, out)
-        return list(dict.fromkeys(line.part for line in read_lines(file) if line.failed))
+        lines = read_lines(file)
+        for line in lines:
+            if " goal " in line.note:
+                value = "-" if line.value is None else f"{line.value:.2f}"
+                print(f"{line.part}: {line.name} {value}, {line.note}", file=sys.stderr)
+        return list(dict.fromkeys(line.part for line in lines if line.failed))
 
 
 def run_part(part: Part, tiny: bool, file: Path) -> None:
@@ -139,7 +151,7 @@ def run_part(part: Part, tiny: bool, file: Path) -> None:
 
 def circumstances(cpu: bool) -> dict[str, str]:
     """Return the date, the GPU, its driver, and the versions that matter."""
-    gpu, driver = ("cpu", "") if cpu else _gpu()
+    gpu, driver = ("cpu", "") if cpu else _gpus()[0][:2]
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "gpu": gpu,
@@ -210,15 +222,26 @@ def _probe(tiny: bool) -> None:
     torch.ones(1, device="cpu" if tiny else "cuda").sum().item()
 
 
-def _gpu() -> tuple[str, str]:
-    """Return the first GPU's name and its driver's version, as nvidia-smi says them."""
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+def machine_here() -> Machine:
+    """Return how many GPUs this process may use, and the memory of the smallest."""
+    memory = [gib for *_, gib in _gpus()]
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = len(memory) if seen is None else len([one for one in seen.split(",") if one.strip()])
+    return Machine(min(count, len(memory)), min(memory))
+
+
+def _gpus() -> list[tuple[str, str, float]]:
+    """Return each GPU's name, its driver's version and its GiB, as nvidia-smi says them."""
+    queried = "--query-gpu=name,driver_version,memory.total"
+    command = ["nvidia-smi", queried, "--format=csv,noheader,nounits"]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        name, driver = said.stdout.splitlines()[0].split(", ")
+        rows = [line.rsplit(", ", 2) for line in said.stdout.splitlines()]
+        found = [(name, driver, float(mib) / 1024) for name, driver, mib in rows]
+        found[0]
     except (OSError, subprocess.SubprocessError, IndexError, ValueError):
         sys.exit("error: nvidia-smi names no GPU; `python -m tests.gpu --cpu` needs none")
-    return name, driver
+    return found
 
 
 def _version(package: str) -> str:

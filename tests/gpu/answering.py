@@ -30,7 +30,9 @@ LANGUAGE_MODEL: Final = {
 """dolly-v2-3b with image tokens; tests/finetune/test_real_sizes.py counts it."""
 
 
-def time_llm_cxr(device: torch.device, tiny: bool, say: Writer) -> None:
+def time_llm_cxr(
+    device: torch.device, tiny: bool, say: Writer, precision: str | None = None
+) -> None:
     """Measure LLM-CXR's sampler: images a second and memory.
 
     A random language model answers with no image, so it is held to image tokens at once: an answer
@@ -40,6 +42,9 @@ def time_llm_cxr(device: torch.device, tiny: bool, say: Writer) -> None:
     images = 2 if tiny else block["batch_size"]
     family = family_of("llm_cxr")
     pipeline = _pipeline(device, tiny)
+    if precision:  # of the language model; the autoencoder decodes in float32, as in all families
+        pipeline.llm.to({"fp16": torch.float16, "bf16": torch.bfloat16}[precision])
+        block = {**block, "precision": precision}
     settings = SampleSettings(0, 0.0, pipeline.vqgan_config.resolution, {"attempts": 0})
 
     def sample() -> None:

@@ -51,11 +51,12 @@ def time_classifier(device: torch.device, tiny: bool, say: Writer) -> None:
     network = (ResNet((1, 1, 1, 1), 4, FINDINGS) if tiny else ResNet(outputs=FINDINGS)).to(device)
     rate, decay = task["learning_rate"], task["weight_decay"]
     optimiser = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
-    step = step_of(network, optimiser, losses, rows[:batch], device, task["mixed_precision"])
+    step, shown = step_of(network, optimiser, losses, rows[:batch], device, task["mixed_precision"])
     settings = classifier_settings(task)
     taken = seconds_of(step, device, 1 if tiny else 5)
     say("images per second", batch / taken, "1/s", f"{settings}, images on the device")
     say("peak memory", peak_gib(step, device), "GiB", settings)
+    say.losses(shown)
 
 
 def time_segmenter(device: torch.device, tiny: bool, say: Writer) -> None:
@@ -76,29 +77,31 @@ def time_segmenter(device: torch.device, tiny: bool, say: Writer) -> None:
     )  # fmt: skip
     network = unet(task["channels"], task["residual_units"], 0).to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=task["learning_rate"])
-    step = step_of(network, optimiser, losses, rows[:batch], device, "no")
+    step, shown = step_of(network, optimiser, losses, rows[:batch], device, "no")
     settings = segmenter_settings(task)
     taken = seconds_of(step, device, 1 if tiny else 20)
     say("seconds per step", taken, "s", f"{settings}, images in the host's memory")
     say("peak memory", peak_gib(step, device), "GiB", settings)
+    say.losses(shown)
 
 
 def step_of(
     network: Any, optimiser: Any, task: Any, rows: np.ndarray, device: torch.device, precision: str
-) -> Any:
-    """Return what does one step as `common.training.train` does it: loss, gradient, optimiser."""
+) -> tuple[Any, list[float]]:
+    """Return what does one step as `common.training.train` does it, and the list of its losses."""
     accelerator = accelerator_on(device, precision)
     wrapped, stepper = accelerator.prepare(network, optimiser)
     wrapped.train()
+    shown: list[float] = []
 
     def step() -> None:
         stepper.zero_grad()
         loss = task.loss(wrapped, rows, 0)
         accelerator.backward(loss)
-        float(loss.detach())
+        shown.append(float(loss.detach()))
         stepper.step()
 
-    return step
+    return step, shown
 
 
 def time_chexbert(device: torch.device, tiny: bool, say: Writer) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from tests.benchmarks.inputs import radiograph
 from tests.gpu.lines import Writer
-from tests.gpu.measure import seconds_of
+from tests.gpu.measure import WHOLE_GOAL, seconds_of
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.images import ImageItem, decode_image, png_bytes
 from workflow_scripts.common.resnet import ResNet
@@ -35,23 +35,33 @@ PIXELS: Final = (2544, 3056)
 
 BATCH: Final = 64
 FILES: Final = 4
+PRECISIONS: Final = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 CLAVICLES: Final = (31, 32)
 
 
-def time_encoding(name: str, device: torch.device, tiny: bool, say: Writer) -> None:
-    """Measure one encoder, or `cxas`: images a second, whole and bare, and of the cores alone."""
+def time_encoding(
+    name: str, device: torch.device, tiny: bool, say: Writer, precision: str = "fp32"
+) -> None:
+    """Measure one encoder, or `cxas`: images a second, whole and bare, and of the cores alone.
+
+    Args:
+        name: of the encoder.
+        device: that computes.
+        tiny: whether with tiny networks.
+        say: takes what is measured.
+        precision: `fp32` as the workflow extracts, or of autocast, `fp16` or `bf16`.
+    """
     compute_exactly()
     torch.manual_seed(0)
     batch, count = (2, 4) if tiny else (BATCH, 6 * BATCH)
     cores = 1 if tiny else len(os.sched_getaffinity(0))
     items = radiographs(count, (160, 200) if tiny else PIXELS)
     if name == "cxas":
-        prepare, bare, whole = cxas_work(device, tiny, items, batch, cores)
+        prepare, bare, whole = cxas_work(device, tiny, items, batch, cores, precision)
     else:
-        prepare, bare, whole = encoder_work(name, device, tiny, items, batch, cores)
-    how = (
-        f"float32, batches of {batch}, {count} JPEGs of {'x'.join(map(str, items[0].open().size))}"
-    )
+        prepare, bare, whole = encoder_work(name, device, tiny, items, batch, cores, precision)
+    size = "x".join(map(str, items[0].open().size))
+    how = f"{PRECISIONS[precision]}, batches of {batch}, {count} JPEGs of {size}"
     few = items[: 4 * cores]
     with ThreadPoolExecutor(cores) as pool:
 
@@ -66,22 +76,28 @@ def time_encoding(name: str, device: torch.device, tiny: bool, say: Writer) -> N
     repeats = 1 if tiny else 4
     there = [one.to(device) for one in inputs]
     bare_s = seconds_of(lambda: bare(there), device, repeats)
-    say("bare network", batch / bare_s, "1/s", f"float32, batches of {batch} on the device")
+    say(
+        "bare network",
+        batch / bare_s,
+        "1/s",
+        f"{PRECISIONS[precision]}, batches of {batch} on the device",
+    )
     copied_s = seconds_of(lambda: bare(inputs), device, repeats, 0)
     say("with copying", batch / copied_s, "1/s", "the same from the host's memory")
     whole_s = seconds_of(whole, device, 1, 0)
     say("whole", count / whole_s, "1/s", f"{how}, {cores} core(s)")
-    say("whole / bare", (count / whole_s) / (batch / bare_s), "1", "of images a second")
+    say.goal("whole / bare", (count / whole_s) / (batch / bare_s), WHOLE_GOAL, "of images a second")
     made = generated(count, 64 if tiny else 512)
     if name == "cxas":
-        whole = cxas_work(device, tiny, made, batch, cores)[2]
+        whole = cxas_work(device, tiny, made, batch, cores, precision)[2]
     else:
-        whole = encoder_work(name, device, tiny, made, batch, cores)[2]
-    how = f"float32, batches of {batch}, {count} PNGs of {made[0].open().size[0]} pixels"
+        whole = encoder_work(name, device, tiny, made, batch, cores, precision)[2]
+    side = made[0].open().size[0]
+    how = f"{PRECISIONS[precision]}, batches of {batch}, {count} PNGs of {side} pixels"
     say(GENERATED, count / seconds_of(whole, device, 1, 0), "1/s", f"{how}, {cores} core(s)")
 
 
-def time_captions(device: torch.device, tiny: bool, say: Writer) -> None:
+def time_captions(device: torch.device, tiny: bool, say: Writer, precision: str = "fp32") -> None:
     """Measure how many captions BioViL-T's text encoder embeds a second, tokenizing included."""
     from tests.gpu.building import CAPTION, _bert_tokenizer
     from workflow_scripts.features.encoders.biovil_t_text import BioVilTText, TextModel
@@ -96,6 +112,7 @@ def time_captions(device: torch.device, tiny: bool, say: Writer) -> None:
     }
     torch.manual_seed(0)
     encoder = BioVilTText(TextModel(config), _bert_tokenizer(CAPTION.split(), 512), device)
+    in_precision(encoder, precision, device)
     batch, count = (2, 4) if tiny else (32, 1024)
 
     def whole() -> None:
@@ -103,7 +120,9 @@ def time_captions(device: torch.device, tiny: bool, say: Writer) -> None:
             encoder.encode([encoder.prepare(CAPTION) for _ in range(batch)])
 
     taken = seconds_of(whole, device, 1)
-    note = f"float32, batches of {batch}, {len(encoder.prepare(CAPTION))} tokens each"
+    note = (
+        f"{PRECISIONS[precision]}, batches of {batch}, {len(encoder.prepare(CAPTION))} tokens each"
+    )
     say(GENERATED, count / taken, "1/s", note)
 
 
@@ -126,10 +145,16 @@ def generated(count: int, side: int) -> list[ImageItem]:
 
 
 def encoder_work(
-    name: str, device: torch.device, tiny: bool, items: list[ImageItem], batch: int, cores: int
+    name: str,
+    device: torch.device,
+    tiny: bool,
+    items: list[ImageItem],
+    batch: int,
+    cores: int,
+    precision: str = "fp32",
 ) -> tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[], Any]]:
     """Return what prepares an image, encodes a prepared batch, and does the whole job."""
-    encoder = make_encoder(name, device, tiny)
+    encoder = in_precision(make_encoder(name, device, tiny), precision, device)
     ids = [item.id for item in items]
     stamps = [""] * len(ids)
     collection = Collection(
@@ -141,6 +166,42 @@ def encoder_work(
             embed(collection, [encoder], batch, Attempt(Path(folder) / "progress"), {}, cores)
 
     return encoder.prepare, encoder.encode, whole
+
+
+def in_precision(encoder: Any, precision: str, device: torch.device) -> Any:
+    """Have all networks of an encoder compute in a precision; return the encoder."""
+    for part in vars(encoder).values():
+        if isinstance(part, torch.nn.Module):
+            autocast(part, precision, device)
+    return encoder
+
+
+def autocast(network: torch.nn.Module, precision: str, device: torch.device) -> None:
+    """Have a network compute under autocast, with outputs in float32; `fp32` changes nothing.
+
+    On a CPU bfloat16 stands for float16, whose convolutions take minutes there.
+    """
+    if precision == "fp32":
+        return
+    dtype = torch.bfloat16 if device.type == "cpu" else getattr(torch, PRECISIONS[precision])
+
+    def widened(output: Any) -> Any:
+        if isinstance(output, torch.Tensor):
+            return output.float() if output.is_floating_point() else output
+        if isinstance(output, tuple):
+            return tuple(widened(one) for one in output)
+        if isinstance(output, dict):  # of transformers
+            for key, value in output.items():
+                output[key] = widened(value)
+        return output
+
+    plain = network.forward
+
+    def forward(*args: Any, **named: Any) -> Any:
+        with torch.autocast(device.type, dtype):
+            return widened(plain(*args, **named))
+
+    network.forward = forward
 
 
 def make_encoder(name: str, device: torch.device, tiny: bool) -> Any:
@@ -169,7 +230,12 @@ def make_encoder(name: str, device: torch.device, tiny: bool) -> Any:
 
 
 def cxas_work(
-    device: torch.device, tiny: bool, items: list[ImageItem], batch: int, cores: int
+    device: torch.device,
+    tiny: bool,
+    items: list[ImageItem],
+    batch: int,
+    cores: int,
+    precision: str = "fp32",
 ) -> tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[], Any]]:
     """Return the same of CXAS, which draws the clavicles."""
     from workflow_scripts.downstream.segmentation.cxas import Cxas, draw_masks, prepare
@@ -179,6 +245,7 @@ def cxas_work(
     size = 64 if tiny else 512
     network = Cxas((1, 1, 1, 1), 4, 8) if tiny else Cxas()
     network = network.eval().to(device)
+    autocast(network, precision, device)
     labeller = LabellerSettings(Path(), tuple(CLAVICLES), size, batch)
 
     def bare(inputs: list[torch.Tensor]) -> None:

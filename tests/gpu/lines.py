@@ -45,7 +45,10 @@ class Writer:
         self.part, self._file = part, file
 
     def __call__(self, name: str, value: float | None, unit: str, note: str = "", **more: Any):
-        line = Line(self.part, name, None if value is None else float(value), unit, note, **more)
+        number = None if value is None else float(value)
+        if number is not None and not math.isfinite(number):
+            number, note, more = None, f"NOT FINITE: {number}; {note}", {"failed": True}
+        line = Line(self.part, name, number, unit, note, **more)
         text = json.dumps(asdict(line))
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(text + "\n")
@@ -56,6 +59,21 @@ class Writer:
         above = not difference <= tolerance
         note = f"{what}; tolerance {tolerance:g}{': NOT KEPT' if above else ''}"
         self(name, difference if math.isfinite(difference) else None, "1", note, failed=above)
+
+    def goal(self, name: str, ratio: float, least: float, what: str) -> None:
+        """Write a ratio to what would be ideal, and whether it reaches a goal.
+
+        A goal that is not met is said, and fails nothing: it is work to be done, not a fault.
+        """
+        met = "met" if ratio >= least else "NOT MET"
+        self(name, ratio, "1", f"{what}; goal {least:g}: {met}")
+
+    def losses(self, values: Iterable[float]) -> None:
+        """Name the first of a part's losses that is not finite, by its step from 1, as a fault."""
+        for step, loss in enumerate(values, 1):
+            if not math.isfinite(loss):
+                self("loss", loss, "1", f"of step {step}", failed=True)
+                return
 
 
 def read_lines(file: Path) -> list[Line]:

@@ -100,9 +100,10 @@ def time_reid_training(device: torch.device, tiny: bool, say: Writer) -> None:
     branch = ResNet((1, 1, 1, 1), 4, WIDTH) if tiny else ResNet(outputs=WIDTH)
     network = SiameseNetwork(branch).to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-    step = step_of(network, optimiser, task, rows[: settings.batch_size], device, "no")
+    step, shown = step_of(network, optimiser, task, rows[: settings.batch_size], device, "no")
     said = reid_settings(given)
     taken = seconds_of(step, device, 1 if tiny else 5)
     note = f"{said}, images in the host's memory"
     say("pairs per second", settings.batch_size / taken, "1/s", note)
     say("peak memory", peak_gib(step, device), "GiB", said)
+    say.losses(shown)

@@ -21,6 +21,12 @@ BF16_PEAKS: Final[dict[str, float]] = {
 CAPACITIES: Final[dict[str, float]] = {"80 GB": 79.6, "141 GB": 140.4}
 """GiB that GPUs of these names have, as nvidia-smi shows them."""
 
+OURS_GOAL: Final = 0.95
+"""Share of the bare network's rate that our training step and our sampler should keep."""
+
+WHOLE_GOAL: Final = 0.9
+"""Share of the bare encoder's rate that extraction should keep, with reading and preparing."""
+
 MARGIN: Final = 0.08
 """Share of a GPU's memory that is left for its context, other libraries and fragments."""
 

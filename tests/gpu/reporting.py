@@ -61,12 +61,14 @@ def time_report_training(stage: str, device: torch.device, tiny: bool, say: Writ
             (Squares([], PUBLISHED), Written(Prompts(_shown(), [], 0, 0), [], 0)),
             image_token=IMAGE_TOKEN, padding=2, batch_size=batch, threads=threads, device=device,
         )  # fmt: skip
+        seen: list[float] = []
         shares = iter(np.split(rows, steps + 1))
 
         def step() -> None:
             low = _DTYPES[task["mixed_precision"]]
             with torch.autocast(device.type, low, enabled=low != torch.float32):
                 loss = losses.loss(network, next(shares), 0)
+            seen.append(float(loss.detach()))
             loss.backward()
             optimiser.step()
             optimiser.zero_grad()
@@ -75,6 +77,7 @@ def time_report_training(stage: str, device: torch.device, tiny: bool, say: Writ
         images.close()
     settings = reporter_settings({**task, "per_device_batch_size": batch})
     say("images per second", batch / taken, "1/s", f"{settings}, LLaVA-Rad's size")
+    say.losses(seen)
     if device.type == "cuda":
         say("peak memory", torch.cuda.max_memory_allocated() / 2**30, "GiB", settings)
 

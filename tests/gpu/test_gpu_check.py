@@ -1,6 +1,7 @@
 """The GPU check runs on a CPU, outlives parts that fail, and computes what it says it does."""
 
 import csv
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import pytest
 
 from tests.gpu import __main__ as driver
 from tests.gpu import lines
+from tests.gpu.building import config_of
 from tests.gpu.measure import MARGIN, at_steps, largest_batch
-from tests.gpu.parts import PARTS, Part
+from tests.gpu.parts import PARTS, SAMPLED_IN, Machine, Part
 
 ABOUT = {"date": "2030-01-02", "gpu": "g", "driver": "1", "torch": "2", "python": "3"}
 
@@ -44,8 +46,87 @@ def test_a_difference_above_its_tolerance_fails(tmp_path):
     say.compare("no number", float("nan"), 0.5, "x")
     found = lines.read_lines(tmp_path / "lines")
     assert [line.failed for line in found] == [False, True, True]
-    with pytest.raises(ValueError, match="is nan"):
-        say("seconds", float("nan"), "s")
+
+
+def test_what_is_not_finite_is_named_and_fails(tmp_path):
+    say = lines.Writer("train", tmp_path / "lines")
+    say.losses([0.5, 0.25])
+    say.losses([0.5, float("inf"), float("nan")])
+    say("seconds", float("nan"), "s", "how")
+    found = lines.read_lines(tmp_path / "lines")
+    assert [(line.name, line.value, line.failed) for line in found] == [
+        ("loss", None, True),
+        ("seconds", None, True),
+    ]
+    assert [line.note for line in found] == ["NOT FINITE: inf; of step 2", "NOT FINITE: nan; how"]
+
+
+def test_goals_are_met_or_not(tmp_path, pretended, capsys):
+    say = lines.Writer("train", tmp_path / "lines")
+    say.goal("bare / ours", 0.95, 0.95, "of a step")
+    say.goal("bare / ours", 0.94, 0.95, "of a step")
+    met, missed = lines.read_lines(tmp_path / "lines")
+    assert (met.note, met.failed) == ("of a step; goal 0.95: met", False)
+    assert (missed.note, missed.failed) == ("of a step; goal 0.95: NOT MET", False)
+    assert driver.run_all([pretended("slow")], False, 600, tmp_path / "out.csv", ABOUT) == []
+    assert "slow: bare / ours 0.50, of a step; goal 0.95: NOT MET" in capsys.readouterr().err
+
+
+def test_a_part_that_needs_more_than_there_is_is_left_out_by_name(pretended, tmp_path):
+    two = dataclasses.replace(pretended("good"), gpus=2, memory_gib=100, needs=("no_such_package",))
+    fits = dataclasses.replace(pretended("good"), memory_gib=79)
+    machine = Machine(1, 79.6)
+    assert driver.run_all([two, fits], False, 600, tmp_path / "out.csv", ABOUT, machine) == []
+    left_out, *done = rows_of(tmp_path / "out.csv")
+    assert left_out["note"] == (
+        "left out: no no_such_package; needs 2 GPUs, and there is 1; "
+        "needs 100 GiB of a GPU's memory at least, and it has 80"
+    )
+    assert [row["name"] for row in done] == ["seconds", "state"]
+    assert two.lacking(None) == ["no no_such_package"]  # tiny, on a CPU
+    assert not dataclasses.replace(two, needs=()).lacking(Machine(2, 141))
+
+
+def test_the_gpus_of_this_process_are_counted(monkeypatch, tmp_path):
+    script = tmp_path / "nvidia-smi"
+    script.write_text(
+        "#!/bin/sh\necho 'NVIDIA H200, 570.1, 143771'\necho 'NVIDIA A100, 570.1, 81920'\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert driver.machine_here() == Machine(2, 80)
+    assert driver.circumstances(False)["gpu"] == "NVIDIA H200"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert driver.machine_here() == Machine(1, 80)
+
+
+def test_sampling_and_extraction_have_parts_for_all_precisions():
+    names = {part.name for part in PARTS}
+    for model, own in SAMPLED_IN.items():
+        assert own == config_of(model)["generate"]["precision"]
+        assert f"sample:{model}" in names
+        others = {f"sample:{model}:{p}" for p in ("fp32", "fp16", "bf16") if p != own}
+        assert others <= names
+    for encoder in ("rad_dino", "inception_v3", "densenet_121", "biovil_t_image", "biovil_t_text",
+                    "reid", "cxas"):  # fmt: skip
+        assert {f"encode:{encoder}{p}" for p in ("", ":fp16", ":bf16")} <= names
+    two = {part.name for part in PARTS if part.gpus == 2}
+    assert two == {"together", "together:sampling"}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "model", ["sd_v1_5", "sd_v2_1", "pixart_sigma", "sana", "sd_v3_5", "flux_1_dev"]
+)
+def test_memory_that_parts_ask_for_is_what_their_networks_take(model):
+    from tests.gpu.count import published_phases
+
+    least = {phase.name: phase.least / 2**30 for phase in published_phases(model)}
+    parts = {part.name: part for part in PARTS}
+    steps, sampling = parts[f"train:{model}"].memory_gib, parts[f"sample:{model}"].memory_gib
+    assert 0.85 * max(least["steps"], least["images encoded"]) < steps <= least["steps"]
+    assert 0.8 * least["sampling"] < sampling <= least["sampling"]
 
 
 def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
@@ -64,6 +145,9 @@ def pretended(monkeypatch):
         assert (device.type, tiny) == ("cuda", False)
         say("seconds", 1.5, "s", "a note, with a comma")
 
+    def slow(device, tiny, say):
+        say.goal("bare / ours", 0.5, 0.95, "of a step")
+
     def fails(device, tiny, say):
         say("before", 1, "s")
         raise RuntimeError("out of memory\nand more")
@@ -77,7 +161,7 @@ def pretended(monkeypatch):
     def disagrees(device, tiny, say):
         say.compare("FID", 1.0, 0.1, "relative")
 
-    for work in (good, fails, hangs, crashes, disagrees):
+    for work in (good, slow, fails, hangs, crashes, disagrees):
         setattr(module, work.__name__, work)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(driver, "_can_fork", lambda tiny: True)
@@ -181,7 +265,7 @@ def test_every_part_runs_tiny_on_a_cpu(tmp_path):
             "switch": ("none",),
             "together": ("images",) if part.name == "together:sampling" else ("losses", "weights"),
         }.get(part.name.split(":")[0], ())
-        if part.name == "encode:biovil_t_text":  # no image is decoded
+        if part.name.startswith("encode:biovil_t_text"):  # no image is decoded
             wanted = ("whole, generated",)
         for name in wanted:
             assert (part.name, name) in found, (part.name, name)

@@ -1,5 +1,6 @@
 """The plan: counts, rates for matching settings and hours, compared with values by hand."""
 
+import base64
 import csv
 import dataclasses
 import json
@@ -8,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.generate.conftest import make_manifest
 from tests.gpu.lines import COLUMNS
 from tests.gpu.parts import PARTS
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.manifest import write_manifest
+from workflow_scripts.planning.cohort import cohort_flags
 from workflow_scripts.preflight import cost_model, plan, rates
 from workflow_scripts.preflight.check import read_config
 from workflow_scripts.preflight.cost_model import (
@@ -343,8 +347,8 @@ def test_minutes_are_the_estimate_with_a_margin():
 
 
 def test_a_shard_asks_for_what_the_slowest_gpu_takes_twice():
-    def minutes(*found, attempt=1, cohort=PAPER, prompt_set="privacy"):
-        return shard_minutes(CONFIG, cohort, found, "sd_v1_4", prompt_set, 720, attempt)
+    def minutes(*found, attempt=1, cohort=PAPER, prompt_set="privacy", gpu=None):
+        return shard_minutes(CONFIG, cohort, found, "sd_v1_4", prompt_set, 720, attempt, gpu)
 
     settings = "fp32, 50 steps, guidance 7.5, 512 px, batches of 16"
     fast = dataclasses.replace(STEP, part="sample:sd_v1_5", note=settings, value=1.0)
@@ -353,6 +357,10 @@ def test_a_shard_asks_for_what_the_slowest_gpu_takes_twice():
     assert minutes(fast) == 84
     assert minutes(fast, slow) == 334
     assert minutes(fast, slow, attempt=2) == 668
+    # The profile's kind of GPU decides, where it names one; without rates the rule does.
+    assert minutes(fast, slow, gpu="h100") == 84
+    assert minutes(fast, slow, gpu="a100") == 334
+    assert minutes(fast, gpu="a100") == 720
     assert minutes() == minutes(attempt=2) == 720
     assert minutes(STEP) == 720
     unknown = dataclasses.replace(PAPER, test_prompts=None)
@@ -410,6 +418,8 @@ def test_a_jobs_minutes_follow_from_all_its_work_or_from_none():
     other = [dataclasses.replace(rate, kind="A100", value=rate.value / 2) for rate in rates]
     assert job_minutes(planned, rates + other[:1], *asked) == 160
     assert job_minutes(planned, rates + other, *asked) == 320
+    assert job_minutes(planned, rates + other, *asked, gpu="h100") == 160
+    assert job_minutes(planned, rates + other[:1], *asked, gpu="NVIDIA A100") == 240
     # A rate is missing, or there is no such work: as the rule says, whatever the attempt.
     assert job_minutes(planned, rates[:1], *asked, attempt=3) == 240
     assert job_minutes(planned, rates, "s", "m", ["three"], 240) == 240
@@ -419,6 +429,53 @@ def test_a_jobs_minutes_follow_from_all_its_work_or_from_none():
     assert job_minutes(planned, rates, "s", "m", ["two"], 240, gpus=2) == 240
     # A model of no work of its own is what is done once for all.
     assert job_minutes(planned, rates, "s", "real", ["one"], 240) == 2 * 120
+
+
+def test_hours_of_several_gpus_are_no_less_than_the_longest_piece():
+    def entry(count, jobs=1, spread=None):
+        work = Work("s", "m", "w", count, "x", ("p",), "rate", "a", jobs, spread)
+        rate = dataclasses.replace(STEP, part="p", name="rate", value=1.0, note="a")
+        return estimate(work, [rate], "H100")
+
+    short = [entry(3600) for _ in range(8)]
+    assert [plan.total_hours(short, n) for n in (1, 4, 8)] == [8, 2, 1]
+    # One job of six hours cannot be shared; one that divides its steps can.
+    assert [plan.total_hours([*short, entry(6 * 3600)], n) for n in (1, 4, 8)] == [14, 6, 6]
+    shared = entry(6 * 3600, spread=frozenset({1, 4, 8}))
+    assert [plan.total_hours([*short, shared], n) for n in (1, 4, 8)] == [14, 3.5, 1.75]
+    unknown = estimate(short[0].work, [], "H100")
+    assert plan.total_hours([*short, unknown], 1) == 8
+
+
+def test_a_cohort_of_another_config_is_not_counted(tmp_path, monkeypatch):
+    """By the flags that Snakemake noted; without its notes, by the folder of the images."""
+    monkeypatch.chdir(tmp_path)
+    results = Path("results")
+    manifest = results / "cohort/manifest.parquet"
+    manifest.parent.mkdir(parents=True)
+    root = DEMO["cohort"]["mimic_cxr_jpg"]["root"]
+    films = make_manifest(4)
+    films["path"] = [f"{root}/{i}.jpg" for i in range(len(films))]
+    write_manifest(films, manifest)
+    learnt = int(((films["split"] == "train") & films["caption"].notna()).sum())
+    assert learnt
+
+    def counted(config):
+        return plan.cohort_for(config, results).training
+
+    assert (counted(DEMO), counted(CONFIG)) == (learnt, PAPER.training)
+    assert "is of another config" in plan.cohort_for(CONFIG, results).source
+    assert plan.cohort_for(CONFIG, Path("nothing")).source == "the paper"
+
+    notes = Path(".snakemake/metadata")
+    notes.mkdir(parents=True)
+    note = notes / base64.b64encode(str(manifest).encode()).decode()
+    note.write_text(json.dumps({"params": ["2", str(cohort_flags(DEMO, ""))]}))
+    assert (counted(DEMO), counted(CONFIG)) == (learnt, PAPER.training)
+    # The same films, with captions from elsewhere.
+    other = {**DEMO, "cohort": {**DEMO["cohort"], "caption_source": "impression"}}
+    assert cohort_flags(other, "") != cohort_flags(DEMO, "")
+    assert counted(other) is None
 
 
 def test_every_missing_rate_has_a_part_of_gpu_check_or_a_reason():

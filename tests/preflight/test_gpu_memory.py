@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from workflow_scripts.preflight.gpu_memory import (
     table,
     training_phases,
 )
+from workflow_scripts.preflight.profiles import FINETUNE_GPUS, read_profile
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = read_config([str(ROOT / "config.yaml")])
@@ -116,6 +118,43 @@ def test_preflight_refuses_what_no_gpu_can_hold(checkpoint):  # noqa: F811
     assert list(by_place) == ["models.m.finetune, a GPU's memory"]
     assert "lie on each GPU at least" in next(iter(by_place.values()))
     assert faults()[1] == set()  # a profile that does not state the memory of its GPUs
+
+
+def test_the_check_reads_a_profiles_gpus(tmp_path):
+    a100, h200 = (read_profile(ROOT / f"profiles/slurm_{kind}") for kind in ("a100", "h200"))
+    assert a100.gpu_memory == {"finetune": 80, "generate": 80}
+    assert h200.gpu_memory == {"finetune": 141, "generate": 141}
+    rule = (ROOT / "rules/finetune.smk").read_text().split("checkpoint finetune_train:")[1]
+    gpus = int(re.search(r"\bgpu=(\d+)", rule)[1])
+    assert a100.devices == h200.devices == FINETUNE_GPUS == gpus
+    demo = read_profile(ROOT / "profiles/demo")
+    assert (demo.gpu_memory, demo.devices) == ({}, None)
+    assert demo.config == ("config.yaml", "profiles/demo/overlay.yaml")
+    with pytest.raises(InputError, match="no such profile"):
+        read_profile(tmp_path)
+    (tmp_path / "config.yaml").write_text("__use_yte__: true\nset-resources: ?nothing\n")
+    with pytest.raises(InputError, match="not a profile"):
+        read_profile(tmp_path)
+
+
+def test_the_check_compares_models_with_the_profile_that_is_named(monkeypatch):
+    asked = []
+
+    def preflight(config, stages, models, devices, memory):
+        asked.append((devices, memory))
+        return []
+
+    monkeypatch.setattr(check, "preflight", preflight)
+    monkeypatch.chdir(ROOT)
+    check.main(["--profile", "profiles/slurm_a100"])
+    by_hand = ["--devices", "1", "--gpu-memory", "generate=40"]
+    check.main(["--profile", "profiles/slurm_a100", *by_hand])
+    check.main([])
+    assert asked == [
+        (4, {"finetune": 80, "generate": 80}),
+        (1, {"finetune": 80, "generate": 40}),
+        (None, {}),
+    ]
 
 
 @pytest.mark.parametrize("devices", [1, None])  # none where no fine-tuning is planned

@@ -47,6 +47,16 @@ def make_checkout(folder):
     return folder
 
 
+def with_world(folder):
+    """Give a checkout the embedded world, as `make world` does; return the checkout.
+
+    For tests that need nothing else of the demo, and so do not wait for it.
+    """
+    command = ["python", "-m", "workflow_scripts.world.store", "world", "--link", "results/world"]
+    run([*command, "--threads", "2"], folder)
+    return folder
+
+
 RESULTS = ("results", "data/my_model", "logs", "benchmarks", ".snakemake/metadata")
 """Folders of a finished run; all but the first may be missing."""
 

@@ -15,15 +15,15 @@ from filelock import FileLock
 from tests.cluster.cluster import INSTALL, Cluster, ClusterError, missing_programs
 from tests.cluster.profile import write_profile
 from tests.cluster.snakemake_runs import Run, jobs
-from tests.workflow.checkouts import ROOT, copy_demo, make_checkout, run
+from tests.workflow.checkouts import ROOT, copy_demo, make_checkout, run, with_world
 from tests.workflow.plans import paper_plan  # noqa: F401  a fixture
 
 LONGEST = (
     "workflow/test_cluster.py",
     "workflow/test_eleven.py",
     "workflow/test_demo.py",
-    "workflow/test_cluster_outages.py",
     "workflow/test_cxr_sample.py",
+    "workflow/test_cluster_outages.py",
     "workflow/test_cluster_jobs.py",
     "privacy/test_score_novelty.py",
     "privacy/test_score_lenses.py",
@@ -44,9 +44,9 @@ LONGEST = (
 )
 """Test files, below `tests/`, of over half a minute each, in the order in which they start.
 
-Both of two processes then have work until the end. Tests that mostly wait for SLURM start together
-with those that run the workflow on both cores. `test_cluster.py` is first: its own cluster makes
-the run that the other two use.
+All processes then have work until the end. Tests that mostly wait for SLURM start together with
+those that run the workflow on both cores. `test_cluster.py` is first: its own cluster makes the run
+that the other two use, which come a turn later, so that none of three processes waits for it.
 """
 
 
@@ -113,13 +113,11 @@ def cluster(slurm, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def reference(cluster, demo, tmp_path_factory):
+def reference(cluster, tmp_path_factory):
     """A checkout in which two models and a control have run through SLURM without disturbance."""
     with made_once(tmp_path_factory, "reference") as (folder, new):
         if new:
-            (folder / "results").mkdir(exist_ok=True)
-            (folder / "results/world").symlink_to((demo / "results/world").resolve())
-            write_profile(folder / "profiles/slurm_h200", folder / "fitted")
+            write_profile(with_world(folder) / "profiles/slurm_h200", folder / "fitted")
             Run(cluster, folder, Path("fitted")).succeed(3000)
             (folder / "ran_on").write_text(str(cluster.folder))
     return folder

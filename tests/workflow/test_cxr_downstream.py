@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from tests.workflow.checkouts import WARM, make_checkout, run
+from tests.workflow.checkouts import WARM, make_checkout, run, with_world
 from tests.workflow.test_cxr_sample import SAMPLE, pytestmark  # noqa: F401
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.records import read_record
@@ -13,21 +13,19 @@ FLAGS += ["tests/workflow/cxr_sample.yaml"]
 ARMS = ("real_only/real", "augmented/training_copies", "augmented/noise")
 
 
-def checkout_with(demo, folder):
-    """A checkout with the demo's weights and the real radiographs."""
+def checkout_with(folder):
+    """A checkout with the world's weights and the real radiographs."""
     folder.mkdir()
-    make_checkout(folder)
-    (folder / "results").mkdir(exist_ok=True)
-    (folder / "results/world").symlink_to((demo / "results/world").resolve())
+    with_world(make_checkout(folder))
     (folder / "data").mkdir()
     (folder / "data/cxr_sample").symlink_to(SAMPLE.resolve())
     return folder
 
 
 @pytest.fixture(scope="module")
-def paediatric(demo, tmp_path_factory):
+def paediatric(tmp_path_factory):
     """A checkout in which classifiers were trained on the paediatric films."""
-    folder = checkout_with(demo, tmp_path_factory.mktemp("paediatric") / "checkout")
+    folder = checkout_with(tmp_path_factory.mktemp("paediatric") / "checkout")
     films = pd.read_csv(SAMPLE / "metadata.csv")
     films = films[films["view"] == "AP (paediatric)"].reset_index(drop=True)
     films["caption"] = [f"Paediatric film {i}." for i in range(len(films))]
@@ -59,9 +57,9 @@ def test_copies_gain_nothing(paediatric):
     assert low < 0 < high
 
 
-def test_a_generator_learns_from_clinical_notes_and_is_scored(demo, tmp_path):
+def test_a_generator_learns_from_clinical_notes_and_is_scored(tmp_path):
     """The whole path runs on real text; a network of this size cannot learn to write it."""
-    folder = checkout_with(demo, tmp_path / "checkout")
+    folder = checkout_with(tmp_path / "checkout")
     target = "results/downstream/report_generation/real_only/real.json"
     targets = [target, "results/cohort/manifest.parquet"]
     run([*WARM, "snakemake", *FLAGS, "tests/workflow/cxr_notes.yaml", "--", *targets], folder)

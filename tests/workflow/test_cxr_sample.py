@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.workflow.checkouts import ROOT, WARM, make_checkout, run
+from tests.workflow.checkouts import ROOT, WARM, make_checkout, run, with_world
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.records import read_record
 from workflow_scripts.features.cache import read_features
@@ -34,13 +34,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def sample(demo, tmp_path_factory):
-    """A checkout with the demo's world and the real radiographs; the workflow has run."""
+def sample(tmp_path_factory):
+    """A checkout with the embedded world and the real radiographs; the workflow has run."""
     folder = tmp_path_factory.mktemp("sample") / "checkout"
     folder.mkdir()
-    make_checkout(folder)
-    (folder / "results").mkdir(exist_ok=True)
-    (folder / "results/world").symlink_to((demo / "results/world").resolve())
+    with_world(make_checkout(folder))
     (folder / "data").mkdir()
     (folder / "data/cxr_sample").symlink_to(SAMPLE.resolve())
     run([*WARM, "snakemake", *FLAGS], folder)

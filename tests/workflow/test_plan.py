@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.profile import gpus_of_rules, read_profile
+from tests.gpu.lines import COLUMNS
 from tests.workflow.checkouts import ROOT, make_checkout, planned_jobs, run
-from tests.workflow.stubs import make_stub_sources
+from tests.workflow.stubs import make_stub_sources, write_overlay
 from workflow_scripts.tables.figures.workflow import draw_workflow
 from workflow_scripts.tables.rule_graph import parse_nodes
 
@@ -263,3 +264,29 @@ def test_nothing_but_the_entry_points_is_planned_for_prompts(paper_plan):
     jobs = planned_jobs(paper_plan.folder, "prompts")
     drawn = {("cohort_prompts", None), ("cohort_stress", None)}
     assert jobs == {("cohort_manifest", None), *drawn, ("prompts", None)}
+
+
+def test_a_jobs_time_follows_from_the_gpus_of_its_profile(tmp_path):
+    """A rate of the H100 says nothing of the H200s and A100s that profiles name."""
+    checkout = make_stub_sources(make_checkout(tmp_path))
+    rates = checkout / "tests/gpu/results"
+    shutil.rmtree(rates, ignore_errors=True)
+    rates.mkdir()
+    settings = "fp32, 50 steps, guidance 7.5, 512 px, batches of 16"
+    lines = [",".join(COLUMNS)]
+    for gpu, value in (("NVIDIA H100", 2.0), ("NVIDIA H200", 1.0)):
+        row = f'2030-01-01,{gpu},1,2,3,sample:sd_v1_5,images per second,{value},1/s,"{settings}"'
+        lines.append(row)
+    (rates / "x.csv").write_text("\n".join(lines) + "\n")
+    flags = write_overlay(checkout, {"run_models": ["sd_v1_5"]})
+    found = {}
+    for profile in ("slurm_h200", "slurm_a100"):
+        command = ["snakemake", "--profile", f"profiles/{profile}", "--dry-run", *flags]
+        said = run(command, checkout).stdout
+        blocks = [
+            b for b in re.split(r"\n(?=rule )", said) if b.startswith("rule generate_sample:")
+        ]
+        privacy = next(block for block in blocks if "prompt_set=privacy" in block)
+        found[profile] = int(re.search(r"\bruntime=(\d+)", privacy)[1])
+    # A shard has 2,500 images: 42 minutes on an H200, asked for twice. No A100 was measured.
+    assert found == {"slurm_h200": 84, "slurm_a100": 720}

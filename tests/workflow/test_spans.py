@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.finetune.weights import weights_in
-from tests.workflow.checkouts import jobs_in, make_checkout, run
+from tests.workflow.checkouts import jobs_in, make_checkout, run, with_world
 from tests.workflow.stubs import write_overlay
 
 pytestmark = [pytest.mark.workflow, pytest.mark.full]
@@ -17,14 +17,12 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 @pytest.fixture(scope="module")
-def trained(demo, tmp_path_factory):
+def trained(tmp_path_factory):
     """Two equal models; by its clock, each step of one takes five minutes.
 
     Returns the checkout and the command that trained both.
     """
-    checkout = make_checkout(tmp_path_factory.mktemp("spans"))
-    (checkout / "results").mkdir(exist_ok=True)
-    (checkout / "results/world").symlink_to((demo / "results/world").resolve())
+    checkout = with_world(make_checkout(tmp_path_factory.mktemp("spans")))
     tuned = {
         "method": "lora",
         "lora": {"rank": 4, "alpha": 4, "rslora": True, "targets": ["attention"]},

@@ -109,7 +109,7 @@ class Reads:
         return self.weights(self._run.config["downstream"]["segmentation"]["labeller"]["weights"])
 
     def exact_masks(self) -> list[str]:
-        """Return the digests of the masks drawn by hand; none if the config names none."""
+        """Return the digests of the masks drawn by hand; none if the config names no folder."""
         folder = self._run.config["downstream"]["segmentation"]["exact_masks"]
         return self.weights(folder) if folder else []
 

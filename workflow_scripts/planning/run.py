@@ -297,7 +297,7 @@ class Run:
         return downstream_records(tasks, self.with_images("augment"))
 
     def with_examples(self) -> list[str]:
-        """Return the models of the report's examples: those with the cohort's captions."""
+        """Return the models that the report's examples compare: those of the cohort's captions."""
         return [m for m in self.with_images("test") if not self.captions(m)]
 
     def example_shards(self) -> list[str]:

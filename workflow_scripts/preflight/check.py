@@ -40,6 +40,7 @@ from workflow_scripts.preflight.gpu_memory import (
     sampling_phase,
     training_phases,
 )
+from workflow_scripts.preflight.profiles import Profile, read_profile
 from workflow_scripts.preflight.site import Request, check_request, read_nodes
 
 if TYPE_CHECKING:
@@ -684,7 +685,10 @@ def read_requests(path: Path) -> dict[Request, list[str]]:
 def main(argv: list[str] | None = None) -> None:
     """Print the table of checks; any fault ends the script with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", nargs="+", default=["config.yaml"])
+    parser.add_argument("--config", nargs="+", help="default: the profile's, or config.yaml")
+    parser.add_argument(
+        "--profile", type=Path, help="whose GPUs must have memory for what they are given"
+    )
     stages = ["cohort", "finetune", "generate", "features", "downstream", "faithfulness"]
     parser.add_argument("--stages", nargs="*", default=stages, help="stages that have jobs to run")
     parser.add_argument("--models", nargs="*", help="models that have jobs to run; default all")
@@ -699,15 +703,16 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--requests", type=Path, help="JSON of what jobs ask of SLURM")
     arguments = parser.parse_args(argv)
-    config = read_config(arguments.config)
+    profile = read_profile(arguments.profile) if arguments.profile else Profile()
+    config = read_config(arguments.config or list(profile.config) or ["config.yaml"])
     validate_config(config)
     models = config["run_models"] if arguments.models is None else arguments.models
     checks = preflight(
         config,
         set(arguments.stages),
         set(models),
-        arguments.devices,
-        dict(arguments.gpu_memory),
+        arguments.devices or profile.devices,
+        {**profile.gpu_memory, **dict(arguments.gpu_memory)},
     )
     if arguments.requests:
         checks += check_site(read_requests(arguments.requests))

@@ -24,7 +24,7 @@ from workflow_scripts.common.manifest import STRESS
 from workflow_scripts.common.settings import settings_of_block
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
 from workflow_scripts.features.settings import ReidSettings
-from workflow_scripts.preflight.rates import Rate, newest
+from workflow_scripts.preflight.rates import Rate, kind_of, newest
 
 GPUS: Final = (1, 4, 8)
 """The numbers of GPUs for which hours are given."""
@@ -351,11 +351,12 @@ def shard_minutes(
     prompt_set: str,
     otherwise: int,
     attempt: int = 1,
+    gpu: str | None = None,
 ) -> int:
     """Return the minutes that the job of one sampling shard requests.
 
-    They follow from the slowest measured kind of GPU, because a rule does not know the GPUs of its
-    jobs. A retry requests more if the minutes follow from a rate.
+    They follow from the kind of GPU that the profile asks for. Where it names none, they follow
+    from the slowest measured kind. A retry requests more if the minutes follow from a rate.
 
     Args:
         config: the validated config.
@@ -365,6 +366,7 @@ def shard_minutes(
         prompt_set: the shard's prompt set.
         otherwise: the default minutes, if there is no rate.
         attempt: the number of the job's attempt, from 1.
+        gpu: the profile's `gpu_model` of the job; None where it names none.
     """
     pieces = [
         piece
@@ -373,7 +375,7 @@ def shard_minutes(
     ]
     hours = [
         time
-        for kind in {rate.kind for rate in rates}
+        for kind in _kinds(rates, gpu)
         for piece in pieces
         if (time := estimate(piece, rates, kind, (piece.jobs,)).hours[piece.jobs]) is not None
     ]
@@ -390,11 +392,13 @@ def job_minutes(
     otherwise: int,
     attempt: int = 1,
     gpus: int = 1,
+    gpu: str | None = None,
 ) -> int:
     """Return the minutes that one job requests, from all the work that it does.
 
-    As `shard_minutes`: twice what it takes on the slowest kind of GPU that has a rate for all of
-    it, growing with the attempt; where a rate is missing, what the rule says.
+    As `shard_minutes`: twice what it takes on the profile's kind of GPU, or on the slowest kind
+    where the profile names none, if that has a rate for all of it; growing with the attempt. Where
+    a rate is missing, it is what the rule says.
 
     Args:
         planned: of `works`.
@@ -405,6 +409,7 @@ def job_minutes(
         otherwise: minutes where a rate is missing.
         attempt: the job's, from 1.
         gpus: over which the job divides each step.
+        gpu: the profile's `gpu_model` of the job; None where it names none.
     """
     models = {work.model for work in planned}
     key = model if model in models else SHARED
@@ -413,9 +418,13 @@ def job_minutes(
         for work in planned
         if (work.stage, work.model) == (stage, key) and work.what.startswith(tuple(starts))
     ]
-    found = [_job_hours(own, rates, kind, gpus) for kind in {rate.kind for rate in rates}]
+    found = [_job_hours(own, rates, kind, gpus) for kind in _kinds(rates, gpu)]
     slowest = max((hours for hours in found if hours is not None), default=None)
     return margin_minutes(slowest, otherwise) * (1 if slowest is None else attempt)
+
+
+def _kinds(rates: Sequence[Rate], gpu: str | None) -> set[str]:
+    return {rate.kind for rate in rates} if gpu is None else {kind_of(gpu)}
 
 
 def _job_hours(own: Sequence[Work], rates: Sequence[Rate], kind: str, gpus: int) -> float | None:

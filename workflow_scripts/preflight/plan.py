@@ -15,6 +15,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,9 +33,11 @@ from workflow_scripts.preflight.cost_model import (
     choose_kind,
     cohort_of,
     estimate,
+    expected_cohort,
     measured_as,
     works,
 )
+from workflow_scripts.preflight.made_from import MANIFEST, cohort_is_of
 from workflow_scripts.preflight.needs import (
     GB,
     PUBLISHED,
@@ -268,14 +271,25 @@ def _rates(group: Sequence[Estimate], sources: Sequence[Rate]) -> str:
     return " ".join([*numbers, *([f"{lacking} {MISSING}"] if lacking else [])])
 
 
+def total_hours(estimates: Sequence[Estimate], gpus: int) -> float:
+    """Return the hours of work with a rate on a number of GPUs that are always busy.
+
+    It is no less than the longest piece takes for itself, which more GPUs than it can use do not
+    shorten.
+    """
+    known = [entry for entry in estimates if entry.gpu_hours is not None]
+    longest = max((entry.hours.get(gpus) or 0 for entry in known), default=0)
+    return max(sum(entry.gpu_hours or 0 for entry in known) / gpus, longest)
+
+
 def _totals(estimates: Sequence[Estimate]) -> list[str]:
     lines = []
     for stage in [*dict.fromkeys(entry.work.stage for entry in estimates), None]:
         group = [entry for entry in estimates if stage in (None, entry.work.stage)]
         known = [entry.gpu_hours for entry in group if entry.gpu_hours is not None]
         lacking = len(group) - len(known)
-        busy = "/".join(f"{sum(known) / n:.1f}" for n in GPUS)
-        hours = f"{sum(known):.1f} GPU-hours, {busy} hours on {'/'.join(map(str, GPUS))} busy GPUs"
+        least = "/".join(f"{total_hours(group, n):.1f}" for n in GPUS)
+        hours = f"{sum(known):.1f} GPU-hours, {least} hours on {'/'.join(map(str, GPUS))} GPUs"
         hours = hours if known else "no rate"
         more = f"; {lacking} of {len(group)} pieces of work without" if lacking else ""
         lines.append(f"{stage or 'all stages'}: {hours}{more}")
@@ -298,7 +312,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     config = read_config(args.config)
     validate_config(config)
-    cohort = cohort_of(config, args.results)
+    cohort = cohort_for(config, args.results)
     rates = read_rates(args.rates)
     planned = works(config, cohort)
     kind = args.gpu or choose_kind(planned, rates)
@@ -315,10 +329,27 @@ def main(argv: Sequence[str] | None = None) -> None:
             dict(zip(("part", "name", "settings", "measured_by", "near"), rate, strict=True))
             for rate in missing_rates(estimates)
         ]
-        write_text(args.json, json.dumps({"gpu": kind, "work": rows, "missing": missing}, indent=1))
+        totals = {
+            stage: {f"hours_{n}_gpus": total_hours(group, n) for n in GPUS}
+            for stage in [*dict.fromkeys(entry.work.stage for entry in estimates), "all stages"]
+            for group in [[e for e in estimates if stage in ("all stages", e.work.stage)]]
+        }
+        found = {"gpu": kind, "totals": totals, "work": rows, "missing": missing}
+        write_text(args.json, json.dumps(found, indent=1))
     if args.missing:
         write_text(args.missing, missing_page(kind, missing_rates(estimates)))
     print(text(config, cohort, kind, estimates), end="")
+
+
+def cohort_for(config: Mapping[str, Any], results: Path) -> Cohort:
+    """Return the numbers of images: of the cohort that is made, if it is this config's."""
+    if cohort_is_of(config, results):
+        return cohort_of(config, results)
+    expected = expected_cohort(config)
+    if not (results / MANIFEST).exists():
+        return expected
+    other = f"{expected.source}; {results / MANIFEST} is of another config"
+    return replace(expected, source=other)
 
 
 def missing_page(kind: str, missing: Sequence[tuple[str, str, str, str, str]]) -> str:
