@@ -205,45 +205,57 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
             hint = f"; did you mean {close[0]!r}?" if close else ""
             faults.append(f"run_models: {key!r} is no key of models{hint}")
     for key, block in models.items():
-        if key == "real":
-            faults.append("models.real: the name is taken by the real radiographs")
-        family = block["family"]
-        needed = {"control": ["control"], "external": ["external"]}.get(
-            family, ["base", "generate"]
-        )
-        for name in needed:
-            if name not in block:
-                faults.append(f"models.{key}: family {family!r} needs {name!r}")
-        tuned = block.get("finetune") or {}
-        if (tuned.get("method") == "lora") != ("lora" in tuned):
-            faults.append(f"models.{key}.finetune: the method lora and the key `lora` go together")
-        faults += [
-            f"models.{key}.speed.{stage}: the model has no block `{stage}` that it could speed up"
-            for stage in block.get("speed", {})
-            if not block.get(stage)
-        ]
-        if (source := block.get("caption_source")) and not faults:
-            texts = schema()["properties"]["cohort"]["properties"]["caption_source"]["enum"]
-            known = texts if config["cohort"]["source"] == "mimic_cxr_jpg" else [source]
-            if source not in known:
-                faults.append(
-                    f"models.{key}.caption_source: {source!r} is none of {', '.join(known)}"
-                )
-            elif source != caption_source_of(config) and "augment" in block.get("prompt_sets", ()):
-                faults.append(
-                    f"models.{key}.prompt_sets: no `augment` with a caption_source of its own: its "
-                    "captions point to other radiographs than the downstream baseline's"
-                )
-        if family == "control":
-            if STRESS in block.get("prompt_sets", ()):
-                faults.append(
-                    f"models.{key}.prompt_sets: a control has no images of `{STRESS}`: its prompts "
-                    "describe no radiograph"
-                )
-            kind = block.get("control", {}).get("kind")
-            for name in _CONTROL_NEEDS.get(kind, ()):
-                if name not in block["control"]:
-                    faults.append(f"models.{key}.control: kind {kind!r} needs {name!r}")
+        faults += _block_faults(config, key, block, usable=not faults)
+    return faults
+
+
+def _block_faults(
+    config: dict[str, Any], key: str, block: dict[str, Any], usable: bool
+) -> list[str]:
+    """Return the faults of a model's block.
+
+    Args:
+        config: the whole config.
+        key: of the model.
+        block: of the model.
+        usable: whether the config has no fault so far, so that captions' sources can be compared.
+    """
+    faults: list[str] = []
+    if key == "real":
+        faults.append("models.real: the name is taken by the real radiographs")
+    family = block["family"]
+    needed = {"control": ["control"], "external": ["external"]}.get(family, ["base", "generate"])
+    for name in needed:
+        if name not in block:
+            faults.append(f"models.{key}: family {family!r} needs {name!r}")
+    tuned = block.get("finetune") or {}
+    if (tuned.get("method") == "lora") != ("lora" in tuned):
+        faults.append(f"models.{key}.finetune: the method lora and the key `lora` go together")
+    faults += [
+        f"models.{key}.speed.{stage}: the model has no block `{stage}` that it could speed up"
+        for stage in block.get("speed", {})
+        if not block.get(stage)
+    ]
+    if (source := block.get("caption_source")) and usable and not faults:
+        texts = schema()["properties"]["cohort"]["properties"]["caption_source"]["enum"]
+        known = texts if config["cohort"]["source"] == "mimic_cxr_jpg" else [source]
+        if source not in known:
+            faults.append(f"models.{key}.caption_source: {source!r} is none of {', '.join(known)}")
+        elif source != caption_source_of(config) and "augment" in block.get("prompt_sets", ()):
+            faults.append(
+                f"models.{key}.prompt_sets: no `augment` with a caption_source of its own: its "
+                "captions point to other radiographs than the downstream baseline's"
+            )
+    if family == "control":
+        if STRESS in block.get("prompt_sets", ()):
+            faults.append(
+                f"models.{key}.prompt_sets: a control has no images of `{STRESS}`: its prompts "
+                "describe no radiograph"
+            )
+        kind = block.get("control", {}).get("kind")
+        for name in _CONTROL_NEEDS.get(kind, ()):
+            if name not in block["control"]:
+                faults.append(f"models.{key}.control: kind {kind!r} needs {name!r}")
     return faults
 
 

@@ -119,7 +119,7 @@ class Reads:
         return self.labeller() + self.encoders(names)
 
     def exact_organs(self) -> list[str]:
-        """Return the digests of the exact organ masks; none if the config has no folder of them."""
+        """Return the digests of the exact organ masks; none if the config names none."""
         folder = self._run.config["faithfulness"]["exact_organs"]
         return self.weights(folder) if folder else []
 

@@ -60,6 +60,19 @@ _TYPES: Final = {"csv": "text/csv", "md": "text/markdown", "tex": "application/x
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
+    args = _parser().parse_args(argv)
+    results = read_results(args.results)
+    shown = gallery(parse_images(args.images), results.models, args.prompts, args.manifest)
+    context = _context(args, results)
+    # The report shows radiographs of the cohort.
+    with whole_file(args.output, owner_only=True) as temporary:
+        temporary.write_text(_page(context, results, shown), encoding="utf-8")
+    if args.public:
+        write_text(args.public, _page(context, results, None))
+    log.info("report of %d models in %s", len(results.models), args.output)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -93,10 +106,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--output", required=True, help="HTML file to write")
     parser.add_argument("--public", help="HTML file to write without images, to be published")
-    args = parser.parse_args(argv)
-    results = read_results(args.results)
+    return parser
+
+
+def _context(args: argparse.Namespace, results: Results) -> dict[str, Any]:
+    """Return what both reports show, by its name in the template."""
     models, tables = results.models, results.tables
-    shown = gallery(parse_images(args.images), models, args.prompts, args.manifest)
     costs = cost_section(args.jobs, args.tables, models, results.dataset) if args.jobs else None
     on_page = by_page(table.layout for table in tables.values())
     glance = at_a_glance(tables, models)
@@ -111,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parse_images(args.stress_images, "--stress-images"),
         models,
     )
-    context = {
+    return {
         "contrasts": contrasts,
         "dataset": results.dataset,
         "protocol": results.protocol,
@@ -150,31 +165,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         "plot": dot_plot,
         "card_keys": {model.key for model in models},
     }
+
+
+def _page(context: dict[str, Any], results: Results, shown: Gallery | None) -> str:
+    """Render the report; with the images of `shown`, or without any if it is None."""
+    models, tables, costs = results.models, results.tables, context["costs"]
+    hidden = {"images"} if shown is None else set()
+    hidden |= {"audit"} if context["audit"] is None else set()
+    pages = [page for page in PAGES if page.key not in hidden]
     cost_rows = costs["entry"]["table"] if costs else None
-
-    def page_with(gallery: Gallery | None) -> str:
-        hidden = {"images"} if gallery is None else set()
-        hidden |= {"audit"} if audit is None else set()
-        pages = [page for page in PAGES if page.key not in hidden]
-        return render(
-            "report.html.j2",
-            context
-            | {
-                "gallery": gallery,
-                "site_pages": pages,
-                "navigation": navigation(pages, models),
-                "cards": model_cards(
-                    tables, glance, models, gallery, cost_rows, (OVERVIEW_PAGE, *pages)
-                ),
-            },
-        )
-
-    # The report shows radiographs of the cohort.
-    with whole_file(args.output, owner_only=True) as temporary:
-        temporary.write_text(page_with(shown), encoding="utf-8")
-    if args.public:
-        write_text(args.public, page_with(None))
-    log.info("report of %d models in %s", len(models), args.output)
+    sections = (OVERVIEW_PAGE, *pages)
+    further = {
+        "gallery": shown,
+        "site_pages": pages,
+        "navigation": navigation(pages, models),
+        "cards": model_cards(tables, context["glance"], models, shown, cost_rows, sections),
+    }
+    return render("report.html.j2", context | further)
 
 
 def at_a_glance(tables: dict[str, Table], models: Sequence[ModelEntry]) -> Table:
