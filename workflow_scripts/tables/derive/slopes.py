@@ -11,10 +11,10 @@ Dice of heart and lungs relative to radiographs. Both at once, because a step ma
 labeller does not see the organs of a strongly blurred film.
 
 The same steps are behind every task, so that the difference of two tasks' slopes is the slope of
-the difference of their gains, step by step. What real data alone reaches is the same for all steps and
-falls out. A step is a training run of its own: what its seeds do to it is in the scatter about the
-fit, from which the intervals come (Student's t). They hold for these test patients; how the slopes
-would differ with others is not in them, nor is the error of the axes.
+the difference of their gains, step by step. What real data alone reaches is the same for all steps
+and falls out. A step is a training run of its own: what its seeds do to it is in the scatter about
+the fit, from which the intervals come (Student's t). They hold for these test patients; how the
+slopes would differ with others is not in them, nor is the error of the axes.
 """
 
 from collections.abc import Sequence

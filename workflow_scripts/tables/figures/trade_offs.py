@@ -238,11 +238,11 @@ def draw_texture_topology(
         frameon=False,
     )
     caption = (
-        f"{_LOST_TITLE}: how far the texture of a model's images is from that of radiographs (above, "
-        "Table 21) and how near their heart and lungs are to those of patients (below, Table 21b), "
-        "against what the images add to real ones, with 95% intervals where they are known. Controls "
-        "in gray; blurred radiographs lose texture, warped ones topology. Table 21c has the slopes "
-        "along these ladders."
+        f"{_LOST_TITLE}: how far the texture of a model's images is from that of radiographs "
+        "(above, Table 21) and how near heart and lungs are to those of patients (below, Table "
+        "21b), against what the images add to real ones, with 95% intervals where they are known. "
+        "Controls in gray: blurred radiographs lose texture, warped ones topology. Table 21c has "
+        "the slopes along these ladders."
     )
     return Drawing(figure, "texture-topology", _LOST_TITLE, caption)
 
