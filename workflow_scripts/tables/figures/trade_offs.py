@@ -214,7 +214,7 @@ def draw_texture_topology(
     figure, panels = plt.subplots(
         len(axes_of),
         len(gains),
-        figsize=(WIDTH, 4.4 + 0.15 * -(-len(named) // 4)),
+        figsize=(WIDTH, 4.4 + 0.15 * -(-len(named) // 3)),
         squeeze=False,
         layout="constrained",
     )
@@ -234,7 +234,7 @@ def draw_texture_topology(
         [labelled[model.key] for model in named],
         [model.name for model in named],
         loc="outside upper left",
-        ncols=4,
+        ncols=3,
         frameon=False,
     )
     caption = (
