@@ -24,6 +24,7 @@ FIGURES = [
     "figure10_fidelity_and_utility",
     "figure11_fidelity_privacy_utility",
     "figure12_costs",
+    "figure13_texture_topology",
 ]
 FIGURE_DATA = [
     "figure03_caption_lengths.csv",

@@ -52,4 +52,5 @@ STEMS = (
     "table22_membership",
     "table22b_membership_findings",
     "table22c_membership_captions",
+    "table21c_slopes",
 )

@@ -63,7 +63,11 @@ from workflow_scripts.tables.figures.style import (
     styles_by_key,
     write_figure,
 )
-from workflow_scripts.tables.figures.trade_offs import draw_fidelity_utility, draw_pareto
+from workflow_scripts.tables.figures.trade_offs import (
+    draw_fidelity_utility,
+    draw_pareto,
+    draw_texture_topology,
+)
 from workflow_scripts.tables.figures.workflow import draw_workflow
 from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry
 from workflow_scripts.tables.results import Results, read_results
@@ -163,6 +167,12 @@ FIGURES: Final = (
         "overview",
     ),
     FigureEntry("figure12_costs", "What each model cost", "no cost is known", "cost"),
+    FigureEntry(
+        "figure13_texture_topology",
+        "Texture and topology against utility",
+        "no model has both texture and a gain",
+        "faithfulness",
+    ),
 )
 
 
@@ -199,6 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "figure12_costs": lambda: draw_costs(
             cost_table(read_attempts(args.jobs), models, results.dataset)
         ),
+        "figure13_texture_topology": lambda: draw_texture_topology(tables, models, styles),
     }
     listed, inline = [], {}
     for entry in FIGURES:

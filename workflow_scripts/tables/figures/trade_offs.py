@@ -1,4 +1,4 @@
-"""One family of metrics against another: fidelity and utility; fidelity, privacy and utility."""
+"""One family of metrics against another: fidelity, privacy, texture and topology, and utility."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from workflow_scripts.tables.utility_words import GAINS
 
 _UTILITY_TITLE: Final = "Fidelity against utility"
 _PARETO_TITLE: Final = "Fidelity, privacy and utility"
+_LOST_TITLE: Final = "Texture and topology against utility"
 
 
 def draw_fidelity_utility(
@@ -171,6 +172,79 @@ def draw_pareto(
         "of one training run. Controls far from the models are not shown."
     )
     return Drawing(figure, "pareto", _PARETO_TITLE, caption)
+
+
+def draw_texture_topology(
+    tables: Mapping[str, Table],
+    models: Sequence[ModelEntry],
+    styles: Mapping[str, dict[str, Any]],
+) -> Drawing | None:
+    """Draw texture and topology against the gain of each task, models and ladders on one plot.
+
+    Args:
+        tables: by stem: Tables 21 and 21b and those of `GAINS`.
+        models: in the legend's order.
+        styles: mark of each model by key.
+
+    Returns:
+        The figure, or None where no model has both.
+    """
+    axes_of = {
+        "Power spectrum, dB off (left is as radiographs)": cells_of(
+            tables["table21_texture"], "spectrum_distance"
+        ),
+        "Dice of heart and lungs relative to radiographs": cells_of(
+            tables["table21b_topology"], "organ_dice_share"
+        ),
+    }
+    gains = {gain: gain_cells(tables[gain.stem], gain) for gain in GAINS}
+    gains = {
+        gain: cells
+        for gain, cells in gains.items()
+        if any(key in cells for known in axes_of.values() for key in known)
+    }
+    if not gains:
+        return None
+    named = [
+        model
+        for model in _ordered(models)
+        if any(model.key in c and model.key in k for c in gains.values() for k in axes_of.values())
+    ]
+    plt = pyplot()
+    figure, panels = plt.subplots(
+        len(axes_of),
+        len(gains),
+        figsize=(WIDTH, 4.4 + 0.15 * -(-len(named) // 3)),
+        squeeze=False,
+        layout="constrained",
+    )
+    labelled: dict[str, Any] = {}
+    for row, (label, known) in zip(panels, axes_of.items(), strict=True):
+        for axes, (gain, cells) in zip(row, gains.items(), strict=True):
+            axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
+            for model in named:
+                if model.key in known and model.key in cells:
+                    marks = _point(axes, known[model.key], cells[model.key], styles[model.key])
+                    labelled.setdefault(model.key, marks)
+            axes.set_title(gain.task, loc="left", fontsize=SMALL)
+            axes.set_xlabel(label, fontsize=SMALL)
+            axes.set_ylabel(f"Gain in {gain.name}", fontsize=SMALL)
+            axes.grid(color=RULE, linewidth=0.6, zorder=0)
+    figure.legend(
+        [labelled[model.key] for model in named],
+        [model.name for model in named],
+        loc="outside upper left",
+        ncols=3,
+        frameon=False,
+    )
+    caption = (
+        f"{_LOST_TITLE}: how far the texture of a model's images is from that of radiographs "
+        "(above, Table 21) and how near heart and lungs are to those of patients (below, Table "
+        "21b), against what the images add to real ones, with 95% intervals where they are known. "
+        "Controls in gray: blurred radiographs lose texture, warped ones topology. Table 21c has "
+        "the slopes along these ladders."
+    )
+    return Drawing(figure, "texture-topology", _LOST_TITLE, caption)
 
 
 def cells_of(table: Table, metric: str) -> dict[str, Cell]:

@@ -1,0 +1,97 @@
+"""Slopes along the ladders: a planted dependence is found, and the intervals hold it."""
+
+import numpy as np
+import pytest
+
+from workflow_scripts.common.records import Record, Value
+from workflow_scripts.tables.all_tables import one_table
+from workflow_scripts.tables.derive.slopes import FEWEST_STEPS, fitted
+from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.run import Run
+
+# Texture (dB) and relative Dice of a step: five that are blurred, five that are warped.
+BLURRED = [(0.5 + 5 * k, 1 - 0.01 * k) for k in range(5)]
+WARPED = [(1 + 0.2 * k, 1 - 0.08 * (k + 1)) for k in range(5)]
+
+
+def control(key, kind):
+    return ModelEntry(key, "control", key, {}, settings={"control": kind})
+
+
+def run_of(segmentation, classification):
+    """A run whose gains are functions of texture and topology lost, in the table's units."""
+    records, models = Records("sound"), []
+    rng = np.random.default_rng(0)
+    steps = [("blurred_real", s) for s in BLURRED] + [("warped_real", s) for s in WARPED]
+    # A control that is no step, far off: it must not move the slopes.
+    for i, (kind, (decibels, dice)) in enumerate([*steps, ("noise", (60.0, 0.1))]):
+        model = control(f"step_{i}", kind)
+        models.append(model)
+        seen = [
+            Value("spectrum_distance", decibels, "lower", 90),
+            Value("organ_dice_share", dice, "none", 90),
+        ]
+        records.add(Record("faithfulness", model.key, "texture", "sound", seen))
+        for family, metric, of in (
+            ("segmentation/augmented", "dice_gain", segmentation),
+            ("classification/augmented", "auroc_gain", classification),
+        ):
+            gain = of(decibels / 10, (1 - dice) / 0.1) if kind != "noise" else -1.0
+            value = Value(metric, gain + 0.002 * rng.standard_normal(), "higher", 90)
+            records.add(Record("downstream", model.key, family, "sound", [value]))
+    return Run(records, models, "World")
+
+
+def rows_of(run):
+    return {row.key: row.cells for row in one_table("table21c_slopes", run).rows}
+
+
+def test_segmentation_that_lives_on_texture_is_told_from_classification_that_does_not():
+    rows = rows_of(run_of(lambda x, y: -0.05 * x, lambda x, y: -0.01 * y))
+    texture, p, topology, _ = rows["segmentation"]
+    assert texture.value == pytest.approx(-0.05, abs=0.004)
+    assert texture.interval[1] < 0
+    assert p.value < 0.001
+    assert topology.interval[0] < 0 < topology.interval[1]
+    texture, p, topology, _ = rows["classification"]
+    assert texture.interval[0] < 0 < texture.interval[1]
+    assert topology.value == pytest.approx(-0.01, abs=0.003)
+    difference, p, _, _ = rows["difference"]
+    assert difference.value == pytest.approx(-0.05, abs=0.005)
+    assert difference.interval[1] < 0
+    assert p.value < 0.001
+
+
+def test_tasks_that_suffer_alike_are_not_told_apart():
+    rows = rows_of(run_of(lambda x, y: -0.05 * x, lambda x, y: -0.05 * x))
+    difference, p, _, _ = rows["difference"]
+    assert difference.interval[0] < 0 < difference.interval[1]
+    assert p.value > 0.05
+
+
+def test_a_task_that_did_not_run_and_too_few_steps_say_so():
+    run = run_of(lambda x, y: -x, lambda x, y: -x)
+    assert "0 step(s)" in rows_of(run)["report_generation"][0].reason
+    few = Run(run.records, run.models[: FEWEST_STEPS - 1], "World")
+    assert f"{FEWEST_STEPS - 1} step(s)" in rows_of(few)["segmentation"][0].reason
+
+
+def test_one_ladder_whose_steps_lose_both_at_once_says_that_nothing_parts_them():
+    lost = np.linspace(0, 1, 8)
+    assert "vary together" in fitted(np.column_stack([lost, 2 * lost]), lost**2)
+
+
+def test_intervals_hold_the_true_slopes_as_often_as_they_promise():
+    axes = np.array([*BLURRED, *WARPED]) / (10, -0.1) + (0, 10)
+    rng = np.random.default_rng(1)
+    truth = np.array([-0.05, 0.02])
+    held = np.zeros(2)
+    n = 1500
+    for _ in range(n):
+        gains = axes @ truth + 0.03 * rng.standard_normal(len(axes))
+        held += [
+            s.interval[0] <= t <= s.interval[1]
+            for s, t in zip(fitted(axes, gains), truth, strict=True)
+        ]
+    assert (np.abs(held / n - 0.95) < 0.02).all()
