@@ -84,17 +84,8 @@ def test_the_attacker_under_each_protocol_that_was_run(protocols):
 
 
 def attacked(model, auc=None, interval=None, reason=None):
-    value = Value(
-        "member_loss_calibrated_auc",
-        auc,
-        "lower",
-        60,
-        "all",
-        60,
-        interval,
-        interval and "x 95%",
-        reason,
-    )
+    kind, key = interval and "Newcombe 95%", "member_loss_calibrated_auc"
+    value = Value(key, auc, "lower", 60, "all", 60, interval, kind, reason)
     found = Value("member_loss_calibrated_tpr", 0.25, "lower", 60, "all", 60)
     return Record("privacy", model, "membership", "sound", [value, found])
 

@@ -391,6 +391,7 @@ def test_adding_a_model_plans_its_jobs_and_the_joins_alone(demo):
             "fidelity_score",
             "privacy_score",
             "privacy_lenses",
+            "privacy_membership",
             "downstream_train_classifier",
             "downstream_score_classifier",
             "downstream_masks",

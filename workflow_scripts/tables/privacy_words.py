@@ -102,7 +102,7 @@ def membership_sentence(table: Table) -> str | None:
         [
             *sentences,
             f"The attack compares members with {_count_range(counts)} patients whom no training "
-            "saw. It needs the patient's radiograph and caption; an attacker with more means may learn "
+            "saw. It needs the radiograph and its caption; an attacker with more means may learn "
             "more. An attack that fails proves no privacy.",
         ]
     )
