@@ -49,4 +49,6 @@ STEMS = (
     "table20d_labeller",
     "table21_texture",
     "table21b_topology",
+    "table23_extraction",
+    "table23b_extraction_lenses",
 )

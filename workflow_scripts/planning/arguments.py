@@ -27,6 +27,7 @@ from workflow_scripts.planning.models import (
     tuning,
 )
 from workflow_scripts.planning.run import Run
+from workflow_scripts.privacy.extraction.settings import ExtractionSettings
 from workflow_scripts.privacy.settings import ClosestSettings
 from workflow_scripts.privacy.settings import Settings as PrivacySettings
 
@@ -90,6 +91,19 @@ def privacy_flags(run: Run, only: Sequence[str] | None = None) -> list[str]:
 def closest_flags(run: Run) -> list[str]:
     """Return the flags of the search of the closest training images alone."""
     return flags(flag_values(ClosestSettings, run.config["privacy"]))
+
+
+def extraction_flags(run: Run) -> list[str]:
+    """Return the flags of the extraction attack: each model's prompts and images, and settings."""
+    attacked = run.with_images("privacy")
+    block = run.config["privacy"]
+    settings = flag_values(ExtractionSettings, block["extraction"])
+    settings |= flag_values(PrivacySettings, block, ("bootstrap", "seed"))
+    return [
+        *flags({**settings, "rad_dino": run.encoder_weights("rad_dino")}),
+        *labelled("--prompts", [(m, run.prompts(m, "privacy")) for m in attacked]),
+        *_privacy_images(run, "--images"),
+    ]
 
 
 def classifier_flags(run: Run) -> list[str]:
@@ -199,8 +213,13 @@ def example_flags(run: Run) -> list[str]:
 
 
 def riskiest_flags(run: Run) -> list[str]:
-    """Return the tables of closest pairs and the images that they name, with models' keys."""
-    return [*_closest_pairs(run), *_privacy_images(run, "--images")]
+    """Return the tables of closest and extracted pairs and their images, with models' keys."""
+    attacked = zip(run.with_images("privacy"), run.extraction_images(), strict=True)
+    return [
+        *_closest_pairs(run),
+        *_privacy_images(run, "--images"),
+        *labelled("--extraction", attacked),
+    ]
 
 
 def figure_flags(run: Run) -> list[str]:

@@ -27,7 +27,13 @@ def privacy_records(models: Sequence[str], other_protocol: str) -> list[str]:
     attackers = [f"{folder}attacker/real" for folder in ("", other) if models]
     folders = ["", other, "closest/", "novelty/", "lenses/"]
     names = [f"{folder}{model}" for folder in folders for model in models]
-    return [f"results/privacy/{name}.json" for name in attackers + names]
+    scores = [f"results/privacy/{name}.json" for name in attackers + names]
+    return scores + extraction_records(models)
+
+
+def extraction_records(models: Sequence[str]) -> list[str]:
+    """Return the records of the extraction attack."""
+    return [f"results/privacy/extraction/{m}.json" for m in models]
 
 
 def downstream_records(tasks: Sequence[str], models: Sequence[str]) -> list[str]:

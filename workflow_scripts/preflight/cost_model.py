@@ -254,7 +254,7 @@ def works(config: Mapping[str, Any], cohort: Cohort) -> list[Work]:
     """
     sampled = [key for key in config["run_models"] if config["models"][key].get("generate")]
     planned = [*_finetuning(config, cohort), *_sampling(config, cohort, sampled)]
-    planned += [*_features(config, cohort), *_search(config, cohort)]
+    planned += [*_features(config, cohort), *_search(config, cohort), *_attacked(config, cohort)]
     tasks = {"classification": _classification, "segmentation": _segmentation}
     tasks["report_generation"] = _reports
     for task, of_task in tasks.items():
@@ -582,6 +582,21 @@ def _search(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
             yield Work(
                 "privacy", key, name, 1 if known else None, "searches", ("search",), name, settings
             )
+
+
+def _attacked(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
+    """Yield the images that the extraction attack looks at: one job's, of all models together.
+
+    Its search is products of matrices, some minutes of a GPU for each model, and has no rate.
+    """
+    models = len(list(_with(config, "privacy")))
+    generated = _times(_prompts(config, cohort, "privacy"), models)
+    for what, count in (
+        ("training radiographs", cohort.training),
+        ("held out", cohort.held_out),
+        ("all models", generated),
+    ):
+        yield _encoding("rad_dino", SHARED, f"extraction, {what}", count, "privacy")
 
 
 def _arms(config: Mapping[str, Any], settings: Sequence[str]) -> Iterator[tuple[str, str]]:

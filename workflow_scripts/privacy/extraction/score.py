@@ -24,7 +24,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,6 +109,7 @@ class Radiographs:
         held_out_patients: whose these are.
         scale: of tokens, see `token_scale`.
         limits: None where there are too few held-out patients.
+        known_widths: filled by `widths`.
     """
 
     training: Seen
@@ -117,6 +118,15 @@ class Radiographs:
     held_out_patients: np.ndarray
     scale: tuple[np.ndarray, np.ndarray]
     limits: Limits | None
+    known_widths: dict[tuple[int, int, int], np.ndarray | None] = field(default_factory=dict)
+
+    def widths(self, size: int, repeats: int, seed: int) -> np.ndarray | None:
+        """Return `widths_by_chance` of the held-out radiographs, computed once for all models."""
+        asked = (size, repeats, seed)
+        if asked not in self.known_widths:
+            pixels = pixel_tiles(self.held_out)
+            self.known_widths[asked] = widths_by_chance(pixels, self.held_out_patients, *asked)
+        return self.known_widths[asked]
 
 
 def closest_of(
@@ -383,12 +393,9 @@ def attack_model(
     groups = list(asked.groupby("image_id", sort=True).indices.values())
     own = repeats_of(pixel_tiles(seen), groups, attack.repeats)
     chance = {
-        int(size): widths_by_chance(
-            pixel_tiles(radiographs.held_out), radiographs.held_out_patients, int(size),
-            attack.repeats, settings.seed,
-        )
+        int(size): radiographs.widths(int(size), attack.repeats, settings.seed)
         for size in np.unique(own.size[own.size >= attack.repeats])
-    }  # fmt: skip
+    }
     known = bool(chance) and all(widths is not None for widths in chance.values())
     flags = repeated(own, chance, attack.false_alarms) if known else None
     table = image_table(seen, scores, radiographs.limits, asked, own.middle, radiographs)
