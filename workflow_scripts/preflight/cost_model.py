@@ -271,13 +271,14 @@ def works_while_planning(config: Mapping[str, Any], cohort: Cohort, stage: str) 
     Args:
         config: the validated config.
         cohort: how many images there are.
-        stage: of `features`, `classification`, `segmentation`, `report_generation`,
-            `faithfulness`.
+        stage: of `features`, `privacy` (the extraction attack alone), `classification`,
+            `segmentation`, `report_generation`, `faithfulness`.
     """
     if stage == "report_generation":
         return list(_reports(config, cohort, trains=False))
     makers = {
         "features": _features,
+        "privacy": _attacked,
         "classification": _classification,
         "segmentation": _segmentation,
         "faithfulness": _faithfulness,

@@ -31,7 +31,11 @@ from workflow_scripts.tables.matrices import PAIRED
 from workflow_scripts.tables.model_cards import model_cards
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.pages import render
-from workflow_scripts.tables.privacy_words import attacker_sentence, lens_sentences
+from workflow_scripts.tables.privacy_words import (
+    attacker_sentence,
+    extraction_sentences,
+    lens_sentences,
+)
 from workflow_scripts.tables.published import PAPER_DATASET
 from workflow_scripts.tables.records_in import REAL
 from workflow_scripts.tables.report_answers import answers
@@ -132,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         },
         "matrices": {PAIRED.stem: results.matrices},
         "lenses": lens_sentences(tables["table03e_lenses"], models),
+        "extracted": extraction_sentences(tables["table23_extraction"], models),
         "attacker": attacker_sentence(tables["table03c_attacker"]),
         "gains": gain_plots(tables),
         "downstream_note": DOWNSTREAM_NOTE,

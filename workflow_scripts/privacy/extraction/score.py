@@ -211,7 +211,10 @@ def model_values(
     named = named_patients(alarmed)
     own = (named == alarmed["patient_id"].to_numpy(str)).astype(float)
     by_image = _share(
-        "images_alarmed", table["alarm"].to_numpy(float), table["patient_id"].to_numpy(str), settings
+        "images_alarmed",
+        table["alarm"].to_numpy(float),
+        table["patient_id"].to_numpy(str),
+        settings,
     )
     none = "no caption raised an alarm"
     share = shares["extracted_share"]
