@@ -147,7 +147,9 @@ def test_a_marker_that_many_radiographs_bear_is_no_copy(attack):
     )  # fmt: skip
     new = radiographs(30, 7)
     new[:, :16, :16] = marker
-    assert not marked.table(new, ["n"] * 30)["pixel_patch_alarm"].any()
+    table = marked.table(new, ["n"] * 30)
+    assert (table["pixel_patch"] > 0.2).all()  # a copy is at a tenth of the others
+    assert table["pixel_patch_alarm"].mean() <= 2 * FALSE_ALARMS
 
 
 def test_patients_count_once_and_too_few_of_them_set_no_limit(attack):
@@ -207,7 +209,8 @@ def test_a_caption_that_returns_one_image_repeats_and_other_captions_do_not(atta
     groups = list(np.arange(100).reshape(20, 5))
     found = repeats_of(pixel_tiles(seen_of(images, "g")), groups, 3)
     flags = repeated(found, chance, 0.01)
-    assert flags[:10].all() and not flags[10:].any()
+    assert flags[:10].all()
+    assert not flags[10:].any()
     # The picked image is one of the three.
     assert (found.middle[:10] - 5 * np.arange(10) < 3).all()
 
@@ -252,7 +255,8 @@ def test_a_stopped_look_continues_to_the_same_arrays(tmp_path, encoder, monkeypa
     images, kept = tmp_path / "images", tmp_path / "kept"
     images.mkdir()
     whole = look(collection_of(images, 10), encoder, "w", tmp_path / "other", "all")
-    assert whole.pixels.shape == (10, 16, 256) and whole.tokens.shape == (10, 16, 8)
+    assert whole.pixels.shape == (10, 16, 256)
+    assert whole.tokens.shape == (10, 16, 8)
     (images / "i9.png").rename(images / "away.png")
     collection = collection_of(images, 9)  # makes no i9
     broken = Collection(
@@ -266,7 +270,8 @@ def test_a_stopped_look_continues_to_the_same_arrays(tmp_path, encoder, monkeypa
     first = {path.name: path.stat().st_mtime_ns for path in kept.glob("*.npz")}
     (images / "away.png").rename(images / "i9.png")
     again = look(collection_of(images, 10), encoder, "w", kept, "all")
-    assert (again.pixels == whole.pixels).all() and (again.tokens == whole.tokens).all()
+    assert (again.pixels == whole.pixels).all()
+    assert (again.tokens == whole.tokens).all()
     assert again.sha256 == whole.sha256
     assert all((kept / name).stat().st_mtime_ns == time for name, time in first.items())
 
