@@ -163,7 +163,7 @@ def test_copies_are_extracted_and_name_their_patients_and_no_other_control_is(de
         copies = values(model)
         assert copies["extracted_share"] == copies["own_patient_named"] == 1
         assert copies["captions_repeated"] == 1
-    # Mirrored, no radiograph is in its place; that each caption returns one image shows all the same.
+    # A mirrored radiograph matches none; that each caption returns one image shows all the same.
     assert values("flipped_copies")["captions_repeated"] == 1
     assert values("flipped_copies")["extracted_share"] < 0.5
     for model in ("held_out_real", "blurred_real", "noise"):

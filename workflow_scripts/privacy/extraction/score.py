@@ -393,7 +393,8 @@ def attack_model(
         seen, radiographs.training, radiographs.scale, attack.neighbours, device, folder / model,
         model,
     )  # fmt: skip
-    groups = list(asked.groupby("image_id", sort=True).indices.values())
+    grouped = asked.groupby("image_id", sort=True).indices.values()
+    groups = [np.asarray(rows, np.int64) for rows in grouped]
     own = repeats_of(pixel_tiles(seen), groups, attack.repeats)
     chance = {
         int(size): radiographs.widths(int(size), attack.repeats, settings.seed)
