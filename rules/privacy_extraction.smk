@@ -32,10 +32,10 @@ rule privacy_extraction:
             otherwise=720,
         ),
     params:
-        *code("privacy.extraction.score", *encoder_modules(["rad_dino"])),
+        *code("privacy.extraction.score", *encoder_modules(PRIVACY_ENCODERS[:1])),
         version=VERSIONS["privacy"],
         radiographs=radiographs(*SPLITS),
-        weights=READS.encoders(["rad_dino"]),
+        weights=READS.encoders(PRIVACY_ENCODERS[:1]),
         bits=READS.bits(),
         protocol=config["protocol"],
         flags=arguments.extraction_flags(RUN),
