@@ -57,6 +57,7 @@ def blocks_of(config, cls):
         "ControlSettings": [m["control"] for m in models if "control" in m],
         "Settings": [config["fidelity" if "fidelity" in cls.__module__ else "privacy"]],
         "ClosestSettings": [config["privacy"]],
+        "ExtractionSettings": [config["privacy"]["extraction"]],
         "ReidSettings": [REID],
         "ClassifierSettings": [downstream["classification"]],
         "DrawSettings": [downstream["segmentation"]],

@@ -184,6 +184,5 @@ def test_its_patients_are_extracted_and_the_others_are_not(overfitted):
     picked = images[images["picked"]].set_index("caption_image_id")
     extracted = picked[picked["alarm"]]
     assert set(extracted.index) & seen
-    print(extracted.T.to_string(), read_record(out / "extraction/overfitted.json").values)
     of_seen = picked.loc[sorted(seen)]
     assert of_seen["alarm"].mean() >= 0.5

@@ -97,7 +97,7 @@ def limit_of(values: np.ndarray, weights: np.ndarray, share: float) -> float:
     order = np.argsort(values, kind="stable")
     sums = np.cumsum(weights[order])
     # A sum of fractions may miss a whole number by its rounding.
-    beyond = np.searchsorted(sums, share * (1 + 1e-9), side="right")
+    beyond = int(np.searchsorted(sums, share * (1 + 1e-9), side="right"))
     return float(values[order][min(beyond, len(values) - 1)])
 
 
