@@ -136,16 +136,6 @@ def overfitted(demo, tmp_path_factory):
         record=out / "pairs.json",
         output=out / "lenses.json",
     )
-    script(
-        "privacy.extraction.score",
-        protocol="sound",
-        manifest=demo / "results/cohort/manifest.parquet",
-        prompts=f"overfitted={out / 'prompts.parquet'}",
-        images=f"overfitted={shard}",
-        rad_dino=ENCODERS["rad_dino"],
-        seen=out / ".seen",
-        out=out / "extraction",
-    )
     return out, seen
 
 
@@ -176,13 +166,3 @@ def test_the_lenses_see_it_and_a_model_that_never_saw_the_patients_stays_unseen(
     assert seen.value >= 0.3
     base = read_record(demo / "results/privacy/lenses/tiny_sd_base.json").get("any_seen")
     assert base.value < seen.interval[0]
-
-
-def test_its_patients_are_extracted_and_the_others_are_not(overfitted):
-    out, seen = overfitted
-    images = pd.read_parquet(out / "extraction/overfitted_images.parquet")
-    picked = images[images["picked"]].set_index("caption_image_id")
-    extracted = picked[picked["alarm"]]
-    assert set(extracted.index) & seen
-    of_seen = picked.loc[sorted(seen)]
-    assert of_seen["alarm"].mean() >= 0.5
