@@ -22,6 +22,7 @@ include: "rules/features.smk"
 include: "rules/fidelity.smk"
 include: "rules/privacy.smk"
 include: "rules/privacy_membership.smk"
+include: "rules/privacy_extraction.smk"
 include: "rules/downstream.smk"
 
 

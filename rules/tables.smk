@@ -246,6 +246,7 @@ rule tables_riskiest:
     input:
         manifest="results/cohort/manifest.parquet",
         pairs=riskiest_pairs,
+        extraction=RUN.extraction_images(),
         images=privacy_shards,
     output:
         page="results/tables/riskiest_pairs.html",

@@ -58,6 +58,7 @@ def blocks_of(config, cls):
         "Settings": [config["fidelity" if "fidelity" in cls.__module__ else "privacy"]],
         "ClosestSettings": [config["privacy"]],
         "MembershipSettings": [config["privacy"]["membership"]],
+        "ExtractionSettings": [config["privacy"]["extraction"]],
         "ReidSettings": [REID],
         "ClassifierSettings": [downstream["classification"]],
         "DrawSettings": [downstream["segmentation"]],

@@ -30,6 +30,7 @@ def test_privacy_has_both_protocols_and_an_attacker_where_there_are_models():
             "closest/a",
             "novelty/a",
             "lenses/a",
+            "extraction/a",
         )
     ]
     assert privacy_records([], "as_published") == []

@@ -53,4 +53,6 @@ STEMS = (
     "table22b_membership_findings",
     "table22c_membership_captions",
     "table21c_slopes",
+    "table23_extraction",
+    "table23b_extraction_lenses",
 )

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.workflow
 
 PROFILE = ["--profile", "profiles/demo"]
 TABLES = {(f"tables_{name}", None) for name in ("build", "costs", "figures", "report", "riskiest")}
-JOINS = TABLES | {("costs_jobs", None)}
+JOINS = TABLES | {("costs_jobs", None), ("privacy_extraction", None)}
 
 
 def value(demo, stage, model, metric, subset="all"):
@@ -152,6 +152,26 @@ def test_copies_are_nearer_to_training_and_nothing_else_is(demo):
     flipped = read_record(demo / "results/privacy/novelty/flipped_copies.json")
     assert "no test images" in flipped.get("nearer_to_training_excess").reason
     assert flipped.get("nearer_to_training").value > 0.5
+
+
+def test_copies_are_extracted_and_name_their_patients_and_no_other_control_is(demo):
+    def values(model):
+        found = read_record(demo / f"results/privacy/extraction/{model}.json").values
+        return {value.metric: value.value for value in found}
+
+    for model in ("training_copies", "brightened_copies"):
+        copies = values(model)
+        assert copies["extracted_share"] == copies["own_patient_named"] == 1
+        assert copies["captions_repeated"] == 1
+    # A mirrored radiograph matches none; that each caption returns one image shows all the same.
+    assert values("flipped_copies")["captions_repeated"] == 1
+    assert values("flipped_copies")["extracted_share"] < 0.5
+    for model in ("held_out_real", "blurred_real", "noise"):
+        # 30 captions at 1%: two or fewer with a probability of 99.7%.
+        assert values(model)["extracted_count"] <= 2
+    assert values("noise")["extracted_count"] == values("noise")["captions_repeated"] == 0
+    images = demo / "results/privacy/extraction/training_copies_images.parquet"
+    assert images.stat().st_mode & 0o077 == 0
 
 
 def test_flipped_and_brightened_copies_are_seen_by_some_lens_and_missed_by_others(demo):
@@ -476,6 +496,7 @@ OF_IMAGES = {
     "fidelity_score",
     "privacy_score",
     "privacy_lenses",
+    "privacy_extraction",
     "downstream_masks",
     "downstream_train_classifier",
     "downstream_train_segmenter",
@@ -493,10 +514,11 @@ OF_IMAGES = {
 @pytest.mark.parametrize(
     ("name", "rules"),
     [
-        # Five scripts of privacy compute their intervals with it.
+        # Six scripts of privacy compute their intervals with it.
         (
             "fidelity/resample.py",
             {"fidelity_score", "privacy_score", "privacy_lenses", "privacy_attacker"}
+            | {"privacy_extraction"}
             | {"faithfulness_score", "faithfulness_score_real"}
             | {"tables_riskiest", *FROM_RECORDS},
         ),

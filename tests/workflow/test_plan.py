@@ -28,6 +28,7 @@ def test_the_paper_with_eleven_systems_is_planned_whole(paper_plan):
     models = 11 + 6
     assert counts["privacy_score"] == counts["privacy_lenses"] == models
     assert counts["features_privacy"] == models  # under both protocols
+    assert counts["privacy_extraction"] == 1  # of all models
     assert counts["privacy_attacker"] == counts["features_held_out"] == 1
     assert counts["features_training"] == 1
     assert counts["privacy_membership"] == 9

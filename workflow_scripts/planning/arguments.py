@@ -29,6 +29,7 @@ from workflow_scripts.planning.models import (
     tuning,
 )
 from workflow_scripts.planning.run import Run
+from workflow_scripts.privacy.extraction.settings import ExtractionSettings
 from workflow_scripts.privacy.membership.settings import TRAINED_WITH, MembershipSettings
 from workflow_scripts.privacy.settings import ClosestSettings
 from workflow_scripts.privacy.settings import Settings as PrivacySettings
@@ -114,6 +115,19 @@ def samples_flags(run: Run) -> list[str]:
     """Return the flags of the attack on images that were made elsewhere."""
     attack = flag_values(MembershipSettings, run.config["privacy"]["membership"], ("images",))
     return flags(attack | flag_values(PrivacySettings, run.config["privacy"], ("seed",)))
+
+
+def extraction_flags(run: Run) -> list[str]:
+    """Return the flags of the extraction attack: each model's prompts and images, and settings."""
+    attacked = run.with_images("privacy")
+    block = run.config["privacy"]
+    settings = flag_values(ExtractionSettings, block["extraction"])
+    settings |= flag_values(PrivacySettings, block, ("bootstrap", "seed"))
+    return [
+        *flags({**settings, "rad_dino": run.encoder_weights("rad_dino")}),
+        *labelled("--prompts", [(m, run.prompts(m, "privacy")) for m in attacked]),
+        *_privacy_images(run, "--images"),
+    ]
 
 
 def classifier_flags(run: Run) -> list[str]:
@@ -223,8 +237,13 @@ def example_flags(run: Run) -> list[str]:
 
 
 def riskiest_flags(run: Run) -> list[str]:
-    """Return the tables of closest pairs and the images that they name, with models' keys."""
-    return [*_closest_pairs(run), *_privacy_images(run, "--images")]
+    """Return the tables of closest and extracted pairs and their images, with models' keys."""
+    attacked = zip(run.with_images("privacy"), run.extraction_images(), strict=True)
+    return [
+        *_closest_pairs(run),
+        *_privacy_images(run, "--images"),
+        *labelled("--extraction", attacked),
+    ]
 
 
 def figure_flags(run: Run) -> list[str]:

@@ -21,8 +21,9 @@ def privacy_records(models: Sequence[str], other_protocol: str) -> list[str]:
     attackers = [f"{folder}attacker/real" for folder in ("", other) if models]
     folders = ["", other, "closest/", "novelty/", "lenses/"]
     names = [f"{folder}{model}" for folder in folders for model in models]
-    records = [f"results/privacy/{name}.json" for name in attackers + names]
-    return records + [record for part in parts("privacy") for record in part.records(models)]
+    scores = [f"results/privacy/{name}.json" for name in attackers + names]
+    scores += [record for part in parts("privacy") for record in part.records(models)]
+    return scores + extraction_records(models)
 
 
 def membership_records(models: Sequence[str]) -> list[str]:
@@ -32,6 +33,11 @@ def membership_records(models: Sequence[str]) -> list[str]:
         models: that were trained, here or elsewhere.
     """
     return [f"results/privacy/membership/{m}.json" for m in models]
+
+
+def extraction_records(models: Sequence[str]) -> list[str]:
+    """Return the records of the extraction attack."""
+    return [f"results/privacy/extraction/{m}.json" for m in models]
 
 
 def downstream_records(tasks: Sequence[str], models: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from workflow_scripts.common.config import caption_source_of, prompt_sets_of
 from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, STRESS
 from workflow_scripts.planning.records import (
     downstream_records,
+    extraction_records,
     faithfulness_records,
     fidelity_records,
     membership_records,
@@ -333,6 +334,15 @@ class Run:
     def privacy_pairs(self) -> list[str]:
         """Return the scores of each image against its prompt's radiograph, of every such model."""
         return [f"results/privacy/{m}_pairs.parquet" for m in self.with_images("privacy")]
+
+    def extraction_records(self) -> list[str]:
+        """Return the records of the extraction attack, one job's, of every such model."""
+        return extraction_records(self.with_images("privacy"))
+
+    def extraction_images(self) -> list[str]:
+        """Return what the extraction attack says of each image, of every such model."""
+        folder = "results/privacy/extraction"
+        return [f"{folder}/{m}_images.parquet" for m in self.with_images("privacy")]
 
     def why_missing(self, model: str, prompt_set: str) -> str:
         """Return why a model has no images of a prompt set."""

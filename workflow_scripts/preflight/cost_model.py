@@ -254,7 +254,7 @@ def works(config: Mapping[str, Any], cohort: Cohort) -> list[Work]:
     """
     sampled = [key for key in config["run_models"] if config["models"][key].get("generate")]
     planned = [*_finetuning(config, cohort), *_sampling(config, cohort, sampled)]
-    planned += [*_features(config, cohort), *_search(config, cohort)]
+    planned += [*_features(config, cohort), *_search(config, cohort), *_attacked(config, cohort)]
     tasks = {"classification": _classification, "segmentation": _segmentation}
     tasks["report_generation"] = _reports
     for task, of_task in tasks.items():
@@ -271,13 +271,14 @@ def works_while_planning(config: Mapping[str, Any], cohort: Cohort, stage: str) 
     Args:
         config: the validated config.
         cohort: how many images there are.
-        stage: of `features`, `classification`, `segmentation`, `report_generation`,
-            `faithfulness`.
+        stage: of `features`, `privacy` (the extraction attack alone), `classification`,
+            `segmentation`, `report_generation`, `faithfulness`.
     """
     if stage == "report_generation":
         return list(_reports(config, cohort, trains=False))
     makers = {
         "features": _features,
+        "privacy": _attacked,
         "classification": _classification,
         "segmentation": _segmentation,
         "faithfulness": _faithfulness,
@@ -591,6 +592,21 @@ def _search(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
             yield Work(
                 "privacy", key, name, 1 if known else None, "searches", ("search",), name, settings
             )
+
+
+def _attacked(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
+    """Yield the images that the extraction attack looks at: one job's, of all models together.
+
+    Its search is products of matrices, some minutes of a GPU for each model, and has no rate.
+    """
+    models = len(list(_with(config, "privacy")))
+    generated = _times(_prompts(config, cohort, "privacy"), models)
+    for what, count in (
+        ("training radiographs", cohort.training),
+        ("held out", cohort.held_out),
+        ("all models", generated),
+    ):
+        yield _encoding("rad_dino", SHARED, f"extraction, {what}", count, "privacy")
 
 
 def _arms(config: Mapping[str, Any], settings: Sequence[str]) -> Iterator[tuple[str, str]]:

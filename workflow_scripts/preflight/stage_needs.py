@@ -175,9 +175,27 @@ def _scores(privacy: int) -> list[StageNeed]:
     return [
         StageNeed("privacy: scores, closest search", "privacy_score", "–", 0, 0, 0,
                   BASE + 12 * values, pairs),
+        _attack(privacy),
         StageNeed("fidelity: scores", "fidelity_score", "–", 0, 0, 0,
                   BASE + 12 * test + 3 * 8 * TEST_PROMPTS**2, 1e6),
     ]  # fmt: skip
+
+
+def _attack(privacy: int) -> StageNeed:
+    """Tiles of training radiographs and of a model's images: 4,096 bytes and 16 tokens, halved.
+
+    A block of 2,048 x 2,048 distances stands beside the nearest 50 of each tile.
+    """
+    tiles = 4096 + 2 * 16 * 768
+    number = PARAMETERS["rad_dino"]
+    nearest = 17 * 2048 * 50 * (4 + 8)
+    disk = tiles * (CAPTIONED_TRAINING_IMAGES + privacy)
+    block = 4 * (2 * 2048 * 16 * 768 + 4 * 2048**2) + nearest
+    name = "privacy: extraction, each model"
+    gpu, host = 4 * number + block, BASE + READ_AHEAD + 2 * disk
+    return StageNeed(
+        name, "privacy_extraction", "RAD-DINO", number, gpu, WIDEST["rad_dino"], host, disk
+    )
 
 
 def _images(tasks: Mapping[str, Any], captions: int) -> list[StageNeed]:

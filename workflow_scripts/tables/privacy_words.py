@@ -1,6 +1,6 @@
 """What the privacy tables say, in sentences for the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from workflow_scripts.tables.assemble import Cell, Table
@@ -112,6 +112,52 @@ def _count_range(counts: Sequence[int]) -> str:
     """Return the range of some counts: `60`, or `40 to 60`."""
     low, high = min(counts), max(counts)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def extraction_sentences(table: Table, models: Sequence[ModelEntry]) -> list[str]:
+    """Return what an attacker learns from images alone, and what copies show of the attack.
+
+    Args:
+        table: Table 23.
+        models: of the run; the kind of a control is among its settings.
+    """
+    kinds = {model.key: model.settings.get("control") for model in models}
+    measured = []
+    for row in table.rows:
+        cells = {cell.column.metric: cell for cell in row.cells}
+        if cells["extracted_count"].value is not None:
+            measured.append((row, cells))
+    sentences = []
+    for row, cells in measured:
+        if kinds.get(row.key) is None and row.kind == "model":
+            sentences.append(_extracted(row.label, cells))
+    for row, cells in measured:
+        words = _COPIES.get(str(kinds.get(row.key)))
+        if words is not None:
+            sentences.append(f"{words}: {_counted(cells)} raise an alarm.")
+    return sentences
+
+
+def _extracted(name: str, cells: Mapping[str, Cell]) -> str:
+    count, chance = cells["extracted_count"], cells["extracted_by_chance"].value or 0
+    low = count.interval[0] if count.interval else 0
+    if not count.value:
+        return f"{name}: no caption of {count.n:,} raises an alarm."
+    named = cells["patients_named"].value or 0
+    if low <= chance:
+        return (
+            f"{name}: {_counted(cells)} raise an alarm, which chance may explain "
+            f"({chance:.1f} are expected of images that copy nobody)."
+        )
+    return (
+        f"{name}: {_counted(cells)} raise an alarm, more than chance explains ({chance:.1f}); "
+        f"they name {named:.0f} {'patient' if named == 1 else 'different patients'}."
+    )
+
+
+def _counted(cells: Mapping[str, Cell]) -> str:
+    count = cells["extracted_count"]
+    return f"{count.value or 0:.0f} of {count.n:,} captions"
 
 
 def _listed(cells: Sequence[Cell]) -> str:

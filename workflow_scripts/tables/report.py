@@ -33,6 +33,7 @@ from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.pages import render
 from workflow_scripts.tables.privacy_words import (
     attacker_sentence,
+    extraction_sentences,
     lens_sentences,
     membership_sentence,
 )
@@ -151,6 +152,7 @@ def _context(args: argparse.Namespace, results: Results) -> dict[str, Any]:
         },
         "matrices": {PAIRED.stem: results.matrices},
         "lenses": lens_sentences(tables["table03e_lenses"], models),
+        "extracted": extraction_sentences(tables["table23_extraction"], models),
         "attacker": attacker_sentence(tables["table03c_attacker"]),
         "membership": membership_sentence(tables["table22_membership"]),
         "gains": gain_plots(tables),

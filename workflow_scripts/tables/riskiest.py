@@ -3,6 +3,7 @@
 python -m workflow_scripts.tables.riskiest --models '[{"key": "sd_v1_4", ...}]' --dataset MIMIC-CXR
     --manifest results/cohort/manifest.parquet
     --pairs sd_v1_4=results/privacy/closest/sd_v1_4_pairs.parquet
+    --extraction sd_v1_4=results/privacy/extraction/sd_v1_4_images.parquet
     --images sd_v1_4=results/generate/sd_v1_4/privacy/part-00000-of-00008.parquet
     --output results/tables/riskiest_pairs.html --table results/tables/riskiest_pairs.csv
 
@@ -12,7 +13,7 @@ patients and are readable by their owner only.
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.images import decode_image, find_in_shards
 from workflow_scripts.common.manifest import read_manifest
+from workflow_scripts.privacy.extraction.score import IMAGE_SCHEMA
 from workflow_scripts.privacy.private_table import read_private_table
 from workflow_scripts.privacy.score_closest import PAIR_SCHEMA
 from workflow_scripts.tables.examples import parse_images, thumbnail
@@ -50,6 +52,18 @@ LENSES: Final = (
     Lens("latent", "RAD-DINO distance", "low", 4),
     Lens("reid", "Re-identification score", "high", 4),
 )
+
+
+EXTRACTED: Final = tuple(
+    Lens(lens, f"Extracted: {words} (ratio to the closest radiographs)", "low", 3)
+    for lens, words in {
+        "pixel_whole": "pixels, whole image",
+        "latent_whole": "RAD-DINO, whole image",
+        "pixel_patch": "pixels, one patch",
+        "latent_patch": "RAD-DINO, one patch",
+    }.items()
+)
+"""The lenses of the extraction attack; pairs that raised no alarm are not shown."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +100,8 @@ def riskiest(pairs: pd.DataFrame, lens: Lens, most: int = MOST) -> pd.DataFrame:
     """Return a model's riskiest pairs by one lens, each training image once.
 
     Args:
-        pairs: see `score_closest.PAIR_SCHEMA`.
-        lens: which.
+        pairs: see `score_closest.PAIR_SCHEMA`, or `extraction.score.IMAGE_SCHEMA`.
+        lens: which; of one of extraction only those with an alarm.
         most: how many.
 
     Returns:
@@ -98,6 +112,8 @@ def riskiest(pairs: pd.DataFrame, lens: Lens, most: int = MOST) -> pd.DataFrame:
         f"{lens.name}_patient_id": "training_patient_id",
         lens.name: "value",
     }
+    if f"{lens.name}_alarm" in pairs:
+        pairs = pairs[pairs[f"{lens.name}_alarm"]]
     riskiest = pairs[["prompt_id", "patient_id", *renamed]].rename(columns=renamed)
     by = ["value", "prompt_id", "image_id"]
     ascending = [lens.riskier == "low", True, True]
@@ -108,7 +124,11 @@ def riskiest(pairs: pd.DataFrame, lens: Lens, most: int = MOST) -> pd.DataFrame:
 
 
 def shown_of(
-    pairs: pd.DataFrame, shards: Sequence[Path], paths: dict[str, str], most: int
+    pairs: pd.DataFrame,
+    shards: Sequence[Path],
+    paths: dict[str, str],
+    most: int,
+    attacked: pd.DataFrame | None = None,
 ) -> tuple[list[Shown], pd.DataFrame]:
     """Return a model's riskiest pairs by every lens with their images, and as a table.
 
@@ -117,11 +137,15 @@ def shown_of(
         shards: its images of the prompt set `privacy`.
         paths: the file of each training image.
         most: pairs of each lens.
+        attacked: what the extraction attack says of its images, if it was attacked.
 
     Raises:
         InputError: an image is missing or cannot be decoded.
     """
     chosen = {lens: riskiest(pairs, lens, most) for lens in LENSES}
+    if attacked is not None:
+        extracted = {lens: riskiest(attacked, lens, most) for lens in EXTRACTED}
+        chosen |= {lens: frame for lens, frame in extracted.items() if not frame.empty}
     table = pd.concat(
         [
             frame.assign(lens=lens.name, rank=range(1, len(frame) + 1))
@@ -171,6 +195,7 @@ def every_model(
     models: Sequence[ModelEntry],
     manifest: str | Path,
     most: int,
+    attacked: Mapping[str, list[Path]] | None = None,
 ) -> Iterator[tuple[ModelEntry, list[Shown], pd.DataFrame]]:
     """Yield each model that has pairs, with what `shown_of` returns.
 
@@ -185,7 +210,11 @@ def every_model(
     for model in sorted(models, key=lambda model: model.is_control):
         for path in pairs.get(model.key, []):
             table = read_private_table(path, PAIR_SCHEMA)
-            yield model, *shown_of(table, shards.get(model.key, []), paths, most)
+            found = [
+                read_private_table(p, IMAGE_SCHEMA) for p in (attacked or {}).get(model.key, [])
+            ]
+            extracted = found[0] if found else None
+            yield model, *shown_of(table, shards.get(model.key, []), paths, most, extracted)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -199,6 +228,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--manifest", required=True, help="manifest of the cohort (Parquet)")
     add("--pairs", nargs="*", action="extend", default=[], metavar="MODEL=FILE")
     add("--images", nargs="*", action="extend", default=[], metavar="MODEL=FILE")
+    add("--extraction", nargs="*", action="extend", default=[], metavar="MODEL=FILE")
     add("--most", type=int, default=MOST, help="pairs of each model and lens")
     add("--output", required=True, type=Path, help="HTML file to write")
     add("--table", required=True, type=Path, help="CSV file to write")
@@ -206,7 +236,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     models = parse_models(args.models)
     sections, tables = [], []
     pairs, shards = parse_images(args.pairs, "--pairs"), parse_images(args.images, "--images")
-    for model, shown, table in every_model(pairs, shards, models, args.manifest, args.most):
+    attacked = parse_images(args.extraction, "--extraction")
+    for model, shown, table in every_model(
+        pairs, shards, models, args.manifest, args.most, attacked
+    ):
         sections.append({"model": model, "lenses": shown})
         tables.append(table.assign(model=model.key))
     columns = ["model", "lens", "rank", "value", "own_patient", "prompt_id", "patient_id"]

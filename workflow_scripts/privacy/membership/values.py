@@ -26,7 +26,8 @@ SCORES: Final = ("loss", "caption", "frequency")
 
 ATTACKS: Final = (*SCORES, *(f"{name}_calibrated" for name in SCORES))
 MAIN: Final = "loss_calibrated"
-"""The attack that is split by finding and caption. It was chosen before any was measured."""
+"""The attack that is split by finding and caption. It was chosen after a first look
+at the demo, before any model of real radiographs was attacked."""
 
 SAMPLES: Final = "samples"
 """The attack on a model's images alone."""

@@ -1,0 +1,521 @@
+"""Attack every model by extraction: which training radiographs do its images show?
+
+    python -m workflow_scripts.privacy.extraction.score --protocol sound \\
+        --manifest results/cohort/manifest.parquet \\
+        --prompts sd_v1_4=results/cohort/prompts/privacy.parquet \\
+        --images sd_v1_4=results/generate/sd_v1_4/privacy/part-00000-of-00001.parquet \\
+        --rad-dino weights/rad-dino --false-alarms 0.01 --neighbours 50 --repeats 3 \\
+        --threshold 0.85 --bootstrap 1000 --seed 42 \\
+        --seen results/privacy/extraction/.seen --out results/privacy/extraction
+
+The attacker asks each caption many times and picks the image that is closest to the caption's other
+ones: what the model repeats. He compares it with every training radiograph, not only the prompt's,
+by four lenses (`alarms`). One image is picked before any radiograph is looked at, so that a caption
+raises a false alarm as often as a held-out radiograph. Without any radiograph he sees which
+captions repeat an image (`repeats`).
+
+Writes one record for each model, and beside it the table of its images, which names patients and
+which only its owner may read. What was seen in images stays in --seen, so that a killed job goes
+on, and that images that did not change are not looked at again.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from workflow_scripts.common.access import require_access
+from workflow_scripts.common.as_published import PROTOCOLS, deviations
+from workflow_scripts.common.code import own_digests
+from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.manifest import read_manifest, read_prompts
+from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.settings import add_flags, settings_of_flags
+from workflow_scripts.features.encoders import load_encoder, weights_sha256
+from workflow_scripts.features.extract import manifest_collection, shard_collection
+from workflow_scripts.fidelity.inputs import rows_of
+from workflow_scripts.fidelity.resample import wilson_interval
+from workflow_scripts.privacy.extraction.alarms import (
+    LENSES,
+    Limits,
+    Scores,
+    limits_of,
+    scores_of,
+)
+from workflow_scripts.privacy.extraction.look import (
+    Seen,
+    look,
+    pixel_tiles,
+    token_scale,
+    token_tiles,
+)
+from workflow_scripts.privacy.extraction.repeats import repeated, repeats_of, widths_by_chance
+from workflow_scripts.privacy.extraction.settings import ExtractionSettings
+from workflow_scripts.privacy.extraction.tiles import Nearest, nearest
+from workflow_scripts.privacy.private_table import write_private_table
+from workflow_scripts.privacy.score import bootstrap_of_means, percentile_interval
+from workflow_scripts.privacy.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FAMILY: Final = "extraction"
+
+IMAGE_SCHEMA: Final = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string(), nullable=False),
+        pa.field("caption_image_id", pa.string(), nullable=False),
+        pa.field("picked", pa.bool_(), nullable=False),
+        pa.field("alarm", pa.bool_(), nullable=False),
+        *(
+            pa.field(f"{lens}{column}", kind, nullable=False)
+            for lens in LENSES
+            for column, kind in (
+                ("", pa.float64()),
+                ("_image_id", pa.string()),
+                ("_patient_id", pa.string()),
+                ("_tile", pa.int32()),
+                ("_alarm", pa.bool_()),
+            )
+        ),
+    ]
+)
+"""A row for each generated image. `patient_id` is the prompt's patient, `caption_image_id` the
+radiograph that the caption describes. `picked` says whether the image is the one of its caption
+that the attacker picks, `alarm` whether any lens raises an alarm at the joint limit. A lens's
+columns: its score, the training radiograph that it names and its patient, the patch (0 to 15, row
+by row; -1: the whole image), and whether it raises an alarm by itself."""
+
+
+@dataclass(frozen=True)
+class Radiographs:
+    """The training radiographs that images are compared with, and the limits set on held-out ones.
+
+    Attributes:
+        training: what is seen in the training radiographs.
+        patients: (n,) whose they are.
+        held_out: what is seen in radiographs of patients that no model was trained on.
+        held_out_patients: whose these are.
+        scale: of tokens, see `token_scale`.
+        limits: None where there are too few held-out patients.
+        known_widths: filled by `widths`.
+    """
+
+    training: Seen
+    patients: np.ndarray
+    held_out: Seen
+    held_out_patients: np.ndarray
+    scale: tuple[np.ndarray, np.ndarray]
+    limits: Limits | None
+    known_widths: dict[tuple[int, int, int], np.ndarray | None] = field(default_factory=dict)
+
+    def widths(self, size: int, repeats: int, seed: int) -> np.ndarray | None:
+        """Return `widths_by_chance` of the held-out radiographs, computed once for all models."""
+        asked = (size, repeats, seed)
+        if asked not in self.known_widths:
+            pixels = pixel_tiles(self.held_out)
+            self.known_widths[asked] = widths_by_chance(pixels, self.held_out_patients, *asked)
+        return self.known_widths[asked]
+
+
+def closest_of(
+    seen: Seen,
+    training: Seen,
+    scale: tuple[np.ndarray, np.ndarray],
+    neighbours: int,
+    device: torch.device,
+    folder: Path,
+    label: str,
+) -> Scores:
+    """Return the scores of images against all training radiographs; kept in `folder`, too."""
+    said = [seen.sha256, training.sha256, neighbours, own_digests("privacy.extraction.tiles")]
+    name = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
+    found = []
+    for kind, first, second in (
+        ("pixels", pixel_tiles(seen), pixel_tiles(training)),
+        ("tokens", token_tiles(seen, scale), token_tiles(training, scale)),
+    ):
+        path = folder / f"closest-{kind}-{name}.npz"
+        kept = _kept(path)
+        if kept is None:
+            kept = nearest(first, second, neighbours, device, f"{label}, {kind}")
+            for old in folder.glob(f"closest-{kind}-*.npz"):
+                old.unlink()
+            with whole_file(path, owner_only=True) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, **vars(kept))
+        found.append(kept)
+    return scores_of(*found)
+
+
+def _kept(path: Path) -> Nearest | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Nearest(**{name: arrays[name] for name in arrays.files})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        require_access(error, path)
+        return None
+
+
+def held_out_only(seen: Seen, patients: np.ndarray, trained_on: np.ndarray) -> tuple[Seen, Any]:
+    """Return what is seen of patients without training radiographs, and whose it is."""
+    rows = np.flatnonzero(~np.isin(patients, trained_on))
+    kept = Seen([seen.ids[i] for i in rows], seen.pixels[rows], seen.tokens[rows], seen.sha256)
+    return kept, patients[rows]
+
+
+def model_values(
+    table: pd.DataFrame,
+    repeats: np.ndarray | None,
+    patients: np.ndarray,
+    training: int,
+    settings: Settings,
+    attack: ExtractionSettings,
+    why_not: str,
+) -> list[Value]:
+    """Return a model's values; means over captions, with intervals over patients.
+
+    Args:
+        table: see `IMAGE_SCHEMA`.
+        repeats: (c,) which captions repeat an image, in the order of the picked images; None where
+            that cannot be told.
+        patients: (c,) the patients of these captions.
+        training: number of training radiographs.
+        settings: replicates and seed.
+        attack: the share of false alarms.
+        why_not: why there are no limits; "" where there are.
+    """
+    picked = table[table["picked"]]
+    n = len(picked)
+    columns = {
+        "extracted_share": picked["alarm"],
+        **{f"{lens}_extracted": picked[f"{lens}_alarm"] for lens in LENSES},
+    }
+    shares = {
+        name: _share(name, column.to_numpy(float), picked["patient_id"].to_numpy(str), settings)
+        for name, column in columns.items()
+    }
+    alarmed = picked[picked["alarm"]]
+    named = named_patients(alarmed)
+    own = (named == alarmed["patient_id"].to_numpy(str)).astype(float)
+    by_image = _share(
+        "images_alarmed",
+        table["alarm"].to_numpy(float),
+        table["patient_id"].to_numpy(str),
+        settings,
+    )
+    none = "no caption raised an alarm"
+    share = shares["extracted_share"]
+    interval = share.interval and (n * share.interval[0], n * share.interval[1])
+    values = [
+        share,
+        Value("extracted_count", float(len(alarmed)), "lower", n, interval=interval,
+              interval_kind=share.interval_kind),
+        Value("extracted_by_chance", n * attack.false_alarms, "none", n),
+        Value("patients_named", float(len(set(named))), "lower", len(alarmed)),
+        _share("own_patient_named", own, alarmed["patient_id"].to_numpy(str), settings)
+        if len(alarmed)
+        else Value("own_patient_named", None, "lower", 0, reason=none),
+        by_image,
+        *(shares[f"{lens}_extracted"] for lens in LENSES),
+    ]  # fmt: skip
+    if why_not:
+        values = [
+            Value(v.metric, None, v.direction, v.n, reason=why_not)
+            if v.metric != "extracted_by_chance"
+            else v
+            for v in values
+        ]
+    if repeats is None:
+        reason = "fewer images of each caption than are to be alike, or too few held-out patients"
+        values.append(Value("captions_repeated", None, "lower", n, reason=reason))
+    else:
+        values.append(_share("captions_repeated", repeats.astype(float), patients, settings))
+    return [_against(value, training) for value in values]
+
+
+def _against(value: Value, training: int) -> Value:
+    fields = {name: getattr(value, name) for name in Value.__dataclass_fields__}
+    return Value(**{**fields, "n_reference": training})
+
+
+def _share(name: str, flags: np.ndarray, patients: np.ndarray, settings: Settings) -> Value:
+    """Return a share with its interval over patients."""
+    mean = float(flags.mean())
+    draws = bootstrap_of_means(flags[:, None], patients, settings)
+    interval = percentile_interval(None if draws is None else draws[:, 0])
+    if mean in (0, 1):
+        # If all agree, a bootstrap has no spread and would claim certainty.
+        low, high = wilson_interval(mean, len(np.unique(patients)))
+        interval = {"interval": (low, high), "interval_kind": "Wilson 95%"}
+    return Value(name, mean, "lower", len(flags), **interval)
+
+
+def named_patients(table: pd.DataFrame) -> np.ndarray:
+    """Return the patient whom each image names, (n,): by the lens whose share of held-out is least.
+
+    Args:
+        table: see `IMAGE_SCHEMA`, with a column `named` that holds the number of that lens.
+    """
+    if table.empty:
+        return np.zeros(0, str)
+    patients = table[[f"{lens}_patient_id" for lens in LENSES]].to_numpy(str)
+    return patients[np.arange(len(table)), table["named"].to_numpy()]
+
+
+def image_table(
+    seen: Seen,
+    scores: Scores,
+    limits: Limits | None,
+    asked: pd.DataFrame,
+    picked: np.ndarray,
+    radiographs: Radiographs,
+) -> pd.DataFrame:
+    """Return what the attack says of each image, see `IMAGE_SCHEMA`.
+
+    Args:
+        seen: the images.
+        scores: of them.
+        limits: without any no image raises an alarm.
+        asked: (n rows) `image_id` and `patient_id` of each image's caption.
+        picked: rows of the images that the attacker picks.
+        radiographs: what they are compared with.
+    """
+    n = len(seen.ids)
+    alarms = np.zeros((n, len(LENSES) + 1), bool)
+    named = np.zeros(n, np.int64)
+    if limits is not None:
+        alarms = limits.alarms(scores)
+        shares = limits.shares(scores.values)
+        # Of lenses that are as sure of it, the one with the smaller ratio.
+        named = np.lexsort((scores.values, shares), axis=1)[:, 0]
+    chosen = np.zeros(n, bool)
+    chosen[picked] = True
+    ids = np.array(radiographs.training.ids)
+    table = pd.DataFrame(
+        {
+            "prompt_id": seen.ids,
+            "patient_id": asked["patient_id"].to_numpy(),
+            "caption_image_id": asked["image_id"].to_numpy(),
+            "picked": chosen,
+            "alarm": alarms[:, -1],
+            "named": named,
+        }
+    )
+    for k, lens in enumerate(LENSES):
+        rows = scores.rows[:, k]
+        table[lens] = scores.values[:, k]
+        table[f"{lens}_image_id"] = ids[rows]
+        table[f"{lens}_patient_id"] = radiographs.patients[rows]
+        table[f"{lens}_tile"] = scores.tiles[:, k].astype(np.int32)
+        table[f"{lens}_alarm"] = alarms[:, k]
+    return table
+
+
+def read_radiographs(
+    manifest: pd.DataFrame,
+    manifest_path: Path,
+    encoder: Any,
+    sha256: str,
+    attack: ExtractionSettings,
+    device: torch.device,
+    folder: Path,
+    threads: int,
+) -> Radiographs:
+    """Look at every training radiograph and at the held-out ones, and set the limits.
+
+    Raises:
+        InputError: there are fewer than two training radiographs, or no held-out patient.
+    """
+    patient_of = manifest.set_index("image_id")["patient_id"]
+    training = look(
+        manifest_collection(manifest_path, ["train"]), encoder, sha256, folder / "training",
+        "training radiographs", threads,
+    )  # fmt: skip
+    if len(training.ids) < 2:
+        raise InputError("fewer than two training images", manifest_path, "check the split")
+    patients = patient_of[training.ids].to_numpy(str)
+    other = look(
+        manifest_collection(manifest_path, ["test", "validate"]), encoder, sha256,
+        folder / "held_out", "held-out radiographs", threads,
+    )  # fmt: skip
+    held_out, theirs = held_out_only(other, patient_of[other.ids].to_numpy(str), patients)
+    if not held_out.ids:
+        raise InputError(
+            "every held-out patient is a training patient", manifest_path, "check the split"
+        )
+    scale = token_scale(training)
+    found = closest_of(
+        held_out, training, scale, attack.neighbours, device, folder / "held_out", "held out"
+    )
+    limits = limits_of(found, theirs, attack.false_alarms)
+    return Radiographs(training, patients, held_out, theirs, scale, limits)
+
+
+def attack_model(
+    model: str,
+    shards: list[Path],
+    prompts_path: Path,
+    patient_of: pd.Series,
+    radiographs: Radiographs,
+    encoder: Any,
+    sha256: str,
+    settings: Settings,
+    attack: ExtractionSettings,
+    device: torch.device,
+    folder: Path,
+    threads: int,
+) -> tuple[list[Value], pd.DataFrame, str]:
+    """Return one model's values, the table of its images, and what identifies them.
+
+    Raises:
+        InputError: images are missing, or of other prompts.
+    """
+    seen = look(shard_collection(shards), encoder, sha256, folder / model, model, threads)
+    prompts = read_prompts(prompts_path)
+    rows = rows_of(prompts["prompt_id"], seen.ids, shards[0], "prompt set")
+    asked = prompts.iloc[rows][["image_id"]].reset_index(drop=True)
+    rows_of(patient_of.index, list(asked["image_id"]), prompts_path, "manifest")
+    asked["patient_id"] = patient_of[asked["image_id"]].to_numpy(str)
+    scores = closest_of(
+        seen, radiographs.training, radiographs.scale, attack.neighbours, device, folder / model,
+        model,
+    )  # fmt: skip
+    grouped = asked.groupby("image_id", sort=True).indices.values()
+    groups = [np.asarray(rows, np.int64) for rows in grouped]
+    own = repeats_of(pixel_tiles(seen), groups, attack.repeats)
+    chance = {
+        int(size): radiographs.widths(int(size), attack.repeats, settings.seed)
+        for size in np.unique(own.size[own.size >= attack.repeats])
+    }
+    known = bool(chance) and all(widths is not None for widths in chance.values())
+    flags = repeated(own, chance, attack.false_alarms) if known else None
+    table = image_table(seen, scores, radiographs.limits, asked, own.middle, radiographs)
+    held_out = len(np.unique(radiographs.held_out_patients))
+    why_not = (
+        ""
+        if radiographs.limits
+        else f"{held_out} held-out patients, fewer than 1 / {attack.false_alarms:g}"
+    )
+    values = model_values(
+        table, flags, asked["patient_id"].to_numpy()[own.middle], len(radiographs.training.ids),
+        settings, attack, why_not,
+    )  # fmt: skip
+    return values, table, seen.sha256
+
+
+def score(
+    protocol: str,
+    manifest_path: Path,
+    prompts: Mapping[str, Path],
+    images: Mapping[str, list[Path]],
+    rad_dino: Path,
+    folder: Path,
+    out: Path,
+    settings: Settings,
+    attack: ExtractionSettings,
+    device: torch.device,
+    threads: int,
+) -> None:
+    """Attack every model and write their records and tables.
+
+    Raises:
+        InputError: see `read_radiographs` and `attack_model`.
+    """
+    if set(prompts) != set(images):
+        raise InputError("other models have prompts than have images", "--prompts, --images")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    manifest = read_manifest(manifest_path)
+    encoder = load_encoder("rad_dino", rad_dino, device, deviations(protocol), "privacy")
+    sha256 = weights_sha256("rad_dino", rad_dino)
+    radiographs = read_radiographs(
+        manifest, manifest_path, encoder, sha256, attack, device, folder, threads
+    )
+    patient_of = manifest.set_index("image_id")["patient_id"]
+    for model, shards in images.items():
+        values, table, seen = attack_model(
+            model, shards, prompts[model], patient_of, radiographs, encoder, sha256, settings,
+            attack, device, folder, threads,
+        )  # fmt: skip
+        details = {
+            **asdict(attack),
+            "training_images": len(radiographs.training.ids),
+            "held_out_images": len(radiographs.held_out.ids),
+            "held_out_patients": len(np.unique(radiographs.held_out_patients)),
+            "images": len(table),
+        }
+        decides = {"protocol": protocol, **asdict(settings), **asdict(attack)}
+        decides |= {"seen": seen, "training": radiographs.training.sha256}
+        decides |= {"held_out": radiographs.held_out.sha256, "rad_dino": sha256}
+        record = Record(
+            "privacy", model, FAMILY, protocol, values, details,
+            provenance=provenance(decides, device_name(device)),
+        )  # fmt: skip
+        write_private_table(table, IMAGE_SCHEMA, out / f"{model}_images.parquet")
+        write_record(record, out / f"{model}.json")
+        log.info("%s: %s captions extracted of %d", model, values[1].value, values[1].n)
+
+
+def labelled_files(words: list[str], flag: str) -> dict[str, list[Path]]:
+    """Return the files of each model from `MODEL=FILE`.
+
+    Raises:
+        InputError: a word has no model or no file.
+    """
+    found: dict[str, list[Path]] = {}
+    for word in words:
+        model, _, path = word.partition("=")
+        if not model or not path:
+            raise InputError(f"{word!r} is not MODEL=FILE", flag)
+        found.setdefault(model, []).append(Path(path))
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Attack models from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add: Any = parser.add_argument
+    add("--protocol", required=True, choices=PROTOCOLS)
+    add("--manifest", required=True, type=Path, help="of the cohort")
+    add("--prompts", required=True, nargs="+", metavar="MODEL=FILE", help="prompt sets `privacy`")
+    add("--images", required=True, nargs="+", metavar="MODEL=SHARD", help="images of them")
+    add("--rad-dino", required=True, type=Path, help="weights of RAD-DINO")
+    add("--seen", required=True, type=Path, help="folder that keeps what was seen; not an output")
+    add("--out", required=True, type=Path, help="folder of records and tables")
+    add("--gpus", type=int, default=0)
+    add("--threads", type=int, default=1)
+    add_flags(parser, Settings)
+    add_flags(parser, ExtractionSettings)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    prompts = labelled_files(args.prompts, "--prompts")
+    score(
+        args.protocol,
+        args.manifest,
+        {model: files[0] for model, files in prompts.items()},
+        labelled_files(args.images, "--images"),
+        args.rad_dino,
+        args.seen,
+        args.out,
+        Settings(args.threshold, args.bootstrap, args.seed),
+        settings_of_flags(ExtractionSettings, args, parser),
+        pick_device(args.gpus),
+        args.threads,
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

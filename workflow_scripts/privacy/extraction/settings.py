@@ -1,0 +1,25 @@
+"""The settings of the extraction attack."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from workflow_scripts.common.settings import Key
+
+
+@dataclass(frozen=True)
+class ExtractionSettings:
+    """When an image counts as one that shows a training radiograph."""
+
+    false_alarms: Annotated[
+        float,
+        Key("Share of held-out patients whose radiographs may raise the alarm.", above=0, below=1),
+    ] = 0.01
+    neighbours: Annotated[
+        int,
+        Key("Closest training radiographs whose mean distance an image's least is set against.",
+            minimum=2),
+    ] = 50  # fmt: skip
+    repeats: Annotated[
+        int, Key("Images of one caption that are alike where the caption counts as repeated.",
+                 minimum=2),
+    ] = 3  # fmt: skip
