@@ -110,7 +110,7 @@ def noise_multiplier(privacy: PrivacySettings, sample_rate: float, steps: int) -
 
 
 def read_secret(privacy: PrivacySettings) -> str:
-    """Return the hex number that patients and noise are drawn from: a known one, or a new secret."""
+    """Return the hex number that draws patients and noise: a known one, or a new secret."""
     if privacy.noise_seed is not None:
         return hashlib.sha256(str(privacy.noise_seed).encode()).hexdigest()
     return secrets.token_hex(32)
@@ -122,7 +122,7 @@ def draw_patients(secret: str, step: int, patients: int, sample_rate: float) -> 
     return np.flatnonzero(drawn)
 
 
-def clip_to(parameters: Sequence[torch.nn.Parameter], bound: float) -> float:
+def clip_to(parameters: Sequence[torch.Tensor], bound: float) -> float:
     """Scale the gradients there are so that their common norm is at most `bound`; return the norm.
 
     It is computed in float64: the bound is what the guarantee rests on.
