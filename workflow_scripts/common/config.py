@@ -188,6 +188,12 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
         tuned = block.get("finetune") or {}
         if (tuned.get("method") == "lora") != ("lora" in tuned):
             faults.append(f"models.{key}.finetune: the method lora and the key `lora` go together")
+        private = tuned.get("privacy") or {}
+        if "images_per_patient" in private:
+            faults.append(
+                f"models.{key}.finetune.privacy.images_per_patient: capping images is refused: the "
+                "unit is the patient, whose summed gradient is clipped (max_grad_norm)"
+            )
         faults += [
             f"models.{key}.speed.{stage}: the model has no block `{stage}` that it could speed up"
             for stage in block.get("speed", {})

@@ -21,12 +21,11 @@ from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_folder
 from workflow_scripts.common.settings import add_flags, settings_of_flags
-from workflow_scripts.finetune.settings import CanarySettings
+from workflow_scripts.finetune.settings import CANARIES, CanarySettings
 
 log = logging.getLogger(__name__)
 
 REPEATS: Final = (1, 4, 16)
-TABLE: Final = "canaries.csv"
 _SIDE: Final = 512
 _WAVES: Final = 6
 _CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
@@ -67,7 +66,7 @@ def write_canaries(folder: Path, settings: CanarySettings) -> None:
             repeats = REPEATS[number // settings.count]
             rows.append((name, repeats, bool(coins[number]), invent_caption(rng)))
         frame = pd.DataFrame(rows, columns=["canary", "repeats", "planted", "caption"])
-        frame.to_csv(temporary / TABLE, index=False)
+        frame.to_csv(temporary / CANARIES, index=False)
     log.info("%d of %d canaries are planted", int(coins.sum()), total)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from workflow_scripts.common.settings import APART, LARGEST_SEED, Key
 from workflow_scripts.common.speed import Speed
@@ -11,6 +11,10 @@ from workflow_scripts.finetune.families.options import OPTIONS_SCHEMA, Option, p
 Method = Literal["full", "lora"]
 Optimiser = Literal["adamw", "came", "came_sana"]
 Precision = Literal["no", "bf16", "fp16"]
+
+
+CANARIES: Final = "canaries.csv"
+"""The table in a folder of canaries (canaries.py)."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ class CanarySettings:
     count: Annotated[
         int,
         Key(
-            "Invented radiographs of each of the repeats 1, 4 and 16; a fair coin decides which are "
-            "planted.",
+            "Invented radiographs of each of the repeats 1, 4 and 16; a fair coin decides which "
+            "are planted.",
             minimum=2,
         ),
     ]

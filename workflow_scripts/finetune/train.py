@@ -177,7 +177,7 @@ def finetune(
         if patients is not None:
             patients = np.concatenate([patients, planted["canary"].to_numpy(str)])
         rows = pd.concat([rows, planted[list(rows.columns)]], ignore_index=True)
-    if settings.privacy:
+    if settings.privacy and patients is not None:
         check_privacy(settings, len(np.unique(patients)))
     device = pick_device(gpus)
     torch.set_num_threads(threads)
@@ -467,7 +467,7 @@ class _Run:
         self._step(float(sums[0] / sums[1]), rate)
 
     def said(self) -> dict[str, Any]:
-        """Return what the provenance says beside the settings: the guarantee, where there is one."""
+        """Return what the provenance says beside the settings: the guarantee, if there is one."""
         return {"guarantee": self.private.guarantee()} if self.private else {}
 
     def summary(self) -> str:

@@ -30,6 +30,15 @@ def privacy_records(models: Sequence[str], other_protocol: str) -> list[str]:
     return [f"results/privacy/{name}.json" for name in attackers + names]
 
 
+def guarantee_records(models: Sequence[str]) -> list[str]:
+    """Return the records of guarantees and of the attack on them.
+
+    Args:
+        models: fine-tuned with a guarantee or with canaries.
+    """
+    return [f"results/privacy/guarantee/{m}.json" for m in models]
+
+
 def downstream_records(tasks: Sequence[str], models: Sequence[str]) -> list[str]:
     """Return the records of downstream: of each task real data alone, then each setting and model.
 

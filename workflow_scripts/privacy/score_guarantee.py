@@ -27,11 +27,12 @@ from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
-from workflow_scripts.finetune.canaries import REPEATS, TABLE, read_canaries
+from workflow_scripts.finetune.canaries import REPEATS, read_canaries
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family
 from workflow_scripts.finetune.families.options import parse_option
 from workflow_scripts.finetune.layout import Base, add_base_flags
+from workflow_scripts.finetune.settings import CANARIES
 from workflow_scripts.privacy.audit import (
     CONFIDENCE,
     area,
@@ -216,7 +217,7 @@ def score(
     """
     said = stated(checkpoint)
     delta = said["delta"] if said else 0.0
-    canaries = read_canaries(folder / TABLE) if folder else None
+    canaries = read_canaries(folder / CANARIES) if folder else None
     if canaries is None and said is None:
         raise InputError("neither a guarantee nor canaries", checkpoint, "name --canaries")
     scores = np.empty(0)
