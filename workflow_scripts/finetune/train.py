@@ -472,8 +472,11 @@ class _Run:
 
     def summary(self) -> str:
         """Return the recent loss and the learning rate, for the log."""
-        recent = [row[2] for row in self.curve[-20:]]
-        return f"loss {sum(recent) / len(recent):.4f}, learning rate {self.curve[-1][3]:.2e}"
+        # With a guarantee, a step for which no patient was drawn has no loss.
+        recent = [row[2] for row in self.curve[-20:] if math.isfinite(row[2])]
+        return (
+            f"loss {sum(recent) / max(1, len(recent)):.4f}, learning rate {self.curve[-1][3]:.2e}"
+        )
 
     def finished(self) -> Any:
         """Return the pipeline with the weights to save: their moving average where there is one."""

@@ -23,6 +23,7 @@ from workflow_scripts.planning.models import (
     ablation_settings,
     base_settings,
     canonical,
+    named_display,
     sampling_settings,
     training_settings,
     tuning,
@@ -191,7 +192,7 @@ def model_table(run: Run) -> str:
             {
                 "key": key,
                 "family": block["family"],
-                "display": block["display"],
+                "display": named_display(block),
                 "finetuning": tuning(block),
                 "missing": {s: run.why_missing(key, s) for s in missing},
                 "settings": ablation_settings(block, caption_source_of(run.config, key)),

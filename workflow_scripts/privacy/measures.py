@@ -9,6 +9,8 @@ _IMAGES: Final = ("Generated images", "Training images")
 _PAIRS: Final = ("Rests on (pairs, images, prompts)", "Against pairs of two patients")
 _HALVES: Final = ("Generated images", "Patients on each side")
 _CHANCE: Final = ("Prompts", "Pairs with other prompts' radiographs")
+_PATIENTS: Final = ("Patients", "–")
+_CANARIES: Final = ("Canaries", "Canaries not planted")
 
 METRICS: Final = (
     # A prompt's images against the training radiograph that it describes (score.py).
@@ -46,4 +48,14 @@ METRICS: Final = (
     Metric("pixel_seen", "Pixel distance", "lower", 3, _CHANCE),
     Metric("mirrored_seen", "Pixel distance, mirrored", "lower", 3, _CHANCE),
     Metric("any_seen", "Any of them", "lower", 3, _CHANCE),
+    # The guarantee that a checkpoint states, and the attack on its canaries (score_guarantee.py).
+    Metric("guarantee_epsilon", "Stated ε", "lower", 2, _PATIENTS),
+    Metric("guarantee_delta", "at δ", "lower", None, _PATIENTS),
+    Metric("audit_epsilon", "Shown ε, 95%", "lower", 2, _CANARIES),
+    Metric("audit_epsilon_largest", "Largest ε to be shown", "none", 2, _CANARIES),
+    Metric("audit_correct", "Guessed right", "lower", 3, _CANARIES),
+    Metric("canary_exposure_0", "Exposure, never", "lower", 2, _CANARIES),
+    Metric("canary_exposure_1", "Exposure, once", "lower", 2, _CANARIES),
+    Metric("canary_exposure_4", "Exposure, 4 times", "lower", 2, _CANARIES),
+    Metric("canary_exposure_16", "Exposure, 16 times", "lower", 2, _CANARIES),
 )

@@ -44,7 +44,7 @@ from workflow_scripts.privacy.audit import (
 
 log = logging.getLogger(__name__)
 
-DRAWS: Final = 64
+DRAWS: Final = 16
 """Noise levels, each with noise of its own, that a canary's loss is the mean over."""
 _SEED: Final = 77
 _TOGETHER: Final = 16
