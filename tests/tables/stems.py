@@ -49,4 +49,5 @@ STEMS = (
     "table20d_labeller",
     "table21_texture",
     "table21b_topology",
+    "table24_guarantee",
 )
