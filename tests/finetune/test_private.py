@@ -40,7 +40,10 @@ def epsilon_by_integration(rate, sigma, steps, delta):
             return math.exp(stats.norm.logpdf(z, 0, sigma) + a * ratio)
 
         top = order * 3 + 12 * sigma
-        moment = integrate.quad(integrand, -12 * sigma, top, limit=400)[0]
+        try:
+            moment = integrate.quad(integrand, -12 * sigma, top, limit=400)[0]
+        except OverflowError:
+            continue  # so high an order is not the best one
         renyi = steps * math.log(moment) / (order - 1)
         found.append(
             renyi
