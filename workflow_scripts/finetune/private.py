@@ -27,7 +27,7 @@ GUARANTEE: Final = "guarantee.json"
 """The file beside a checkpoint's weights that states its guarantee."""
 
 ORDERS: Final = tuple(
-    [1 + x / 10 for x in range(1, 100)] + [*range(11, 64)] + [2**k for k in range(6, 15)]
+    [1 + x / 10 for x in range(1, 100)] + [*range(11, 64)] + [2**k for k in range(6, 11)]
 )
 """Renyi orders tried: Opacus' own, and higher ones, which small epsilons need."""
 
