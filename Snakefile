@@ -23,6 +23,7 @@ include: "rules/fidelity.smk"
 include: "rules/privacy.smk"
 include: "rules/privacy_membership.smk"
 include: "rules/privacy_extraction.smk"
+include: "rules/privacy_guarantee.smk"
 include: "rules/downstream.smk"
 
 

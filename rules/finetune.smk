@@ -9,11 +9,35 @@
 # only the config and the stage version rerun days of GPUs, never an edited comment.
 
 
+rule finetune_canaries:
+    """Invent the radiographs that a fine-tuning plants to be looked for afterwards."""
+    output:
+        directory("results/finetune/{model}/canaries"),
+    log:
+        "logs/finetune/{model}/canaries.log",
+    benchmark:
+        "benchmarks/finetune/{model}/canaries.tsv"
+    wildcard_constraints:
+        model="|".join(filter(RUN.canaries, RUN.finetuned)) or "none",
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        version=VERSIONS["finetune"],
+        flags=per_job(arguments.canary_flags, run=RUN),
+    shell:
+        "python -m workflow_scripts.finetune.canaries {params.flags} --output {output} 2> {log}"
+
+
 checkpoint finetune_train:
     """Fine-tune one model on every captioned training image, up to the end or the time limit."""
     input:
         manifest=per_job(RUN.training_manifest),
         before=span_before,
+        canaries=per_job(RUN.canaries),
     output:
         directory("results/finetune/{model}/spans/{span}"),
     log:

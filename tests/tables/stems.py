@@ -49,10 +49,11 @@ STEMS = (
     "table20d_labeller",
     "table21_texture",
     "table21b_topology",
+    "table21c_slopes",
     "table22_membership",
     "table22b_membership_findings",
     "table22c_membership_captions",
-    "table21c_slopes",
     "table23_extraction",
     "table23b_extraction_lenses",
+    "table24_guarantee",
 )

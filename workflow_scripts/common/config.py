@@ -231,6 +231,11 @@ def _block_faults(
     tuned = block.get("finetune") or {}
     if (tuned.get("method") == "lora") != ("lora" in tuned):
         faults.append(f"models.{key}.finetune: the method lora and the key `lora` go together")
+    if "images_per_patient" in (tuned.get("privacy") or {}):
+        faults.append(
+            f"models.{key}.finetune.privacy.images_per_patient: capping images is refused: the "
+            "unit is the patient, whose summed gradient is clipped (max_grad_norm)"
+        )
     faults += [
         f"models.{key}.speed.{stage}: the model has no block `{stage}` that it could speed up"
         for stage in block.get("speed", {})

@@ -71,6 +71,16 @@ def read_training_rows(manifest: Path) -> pd.DataFrame:
     return rows[["image_id", "path", "caption"]].reset_index(drop=True)
 
 
+def patients_of_rows(manifest: Path, rows: pd.DataFrame) -> np.ndarray:
+    """Return the patient of each of `read_training_rows`, text (n,).
+
+    Raises:
+        InputError: the manifest cannot be read.
+    """
+    frame = read_manifest(manifest).set_index("image_id")
+    return frame.loc[rows["image_id"], "patient_id"].to_numpy(str)
+
+
 def load_pixels(path: str, size: int) -> np.ndarray:
     """Decode an image to uint8 (size, size, 3). See `centre_square`; never flipped."""
     return np.asarray(centre_square(decode_image(Path(path), path), size))

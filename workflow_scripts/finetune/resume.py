@@ -37,6 +37,7 @@ class Checkpoint:
         optimiser: its state dict.
         scaler: the gradient scaler's state dict (fp16), else None.
         curve: one row (step, epoch, loss, learning rate) per step done.
+        private: of a training with a guarantee, its secret and the accountant's state.
     """
 
     step: int
@@ -45,6 +46,7 @@ class Checkpoint:
     optimiser: dict[str, Any]
     scaler: dict[str, Any] | None
     curve: list[tuple[int, float, float, float]]
+    private: dict[str, Any] | None = None
 
 
 def save_checkpoint(attempt: Attempt, checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
@@ -65,6 +67,8 @@ def save_checkpoint(attempt: Attempt, checkpoint: Checkpoint, settings: dict[str
                     target / "ema.safetensors",
                 )
             state = {"optimiser": checkpoint.optimiser, "scaler": checkpoint.scaler}
+            if checkpoint.private is not None:
+                state["private"] = checkpoint.private
             torch.save(state, target / "optimiser.pt")
             # Plain writes, which make no missing parent.
             (target / "curve.json").write_text(json.dumps(checkpoint.curve), encoding="utf-8")
@@ -137,6 +141,7 @@ def read_checkpoint(path: Path, settings: dict[str, Any]) -> Checkpoint | None:
         optimiser=state["optimiser"],
         scaler=state["scaler"],
         curve=[tuple(row) for row in curve],
+        private=state.get("private"),
     )
 
 

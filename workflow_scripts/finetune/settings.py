@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from workflow_scripts.common.settings import APART, LARGEST_SEED, Key
 from workflow_scripts.common.speed import Speed
@@ -11,6 +11,10 @@ from workflow_scripts.finetune.families.options import OPTIONS_SCHEMA, Option, p
 Method = Literal["full", "lora"]
 Optimiser = Literal["adamw", "came", "came_sana"]
 Precision = Literal["no", "bf16", "fp16"]
+
+
+CANARIES: Final = "canaries.csv"
+"""The table in a folder of canaries (canaries.py)."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,61 @@ class LoraSettings:
             min_items=1,
         ),
     ] = ("attention",)
+
+
+@dataclass(frozen=True)
+class PrivacySettings:
+    """Fine-tuning with a guarantee: differential privacy whose unit is the patient (private.py)."""
+
+    epsilon: Annotated[float, Key("That the whole fine-tuning may spend.", above=0)]
+    delta: Annotated[
+        float,
+        Key("At which epsilon holds; below one over the number of patients.", above=0, below=1),
+    ]
+    unit: Annotated[
+        Literal["patient"],
+        Key("Whom the guarantee protects: all radiographs of a patient together."),
+    ]
+    max_grad_norm: Annotated[
+        float,
+        Key("A patient's gradient, summed over the images, is clipped to this norm.", above=0),
+    ]
+    noise_seed: Annotated[
+        int | None,
+        Key(
+            "For tests: draws patients and noise from a known seed, which guarantees nothing to "
+            "whoever knows it. By default the seed is drawn anew and forgotten at the end.",
+            minimum=0,
+            maximum=LARGEST_SEED,
+            optional=True,
+        ),
+    ] = None
+    images_per_patient: Annotated[
+        int | None,
+        Key(
+            "Refused: to cap a patient's images instead of clipping their summed gradient "
+            "protects images, not patients.",
+            minimum=1,
+            optional=True,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class CanarySettings:
+    """Invented radiographs that are planted in the training set, to be looked for afterwards."""
+
+    count: Annotated[
+        int,
+        Key(
+            "Invented radiographs of each of the repeats 1, 4 and 16; a fair coin decides which "
+            "are planted.",
+            minimum=2,
+        ),
+    ]
+    seed: Annotated[
+        int, Key("Of their pictures, captions and coins.", minimum=0, maximum=LARGEST_SEED)
+    ]
 
 
 @dataclass(frozen=True)
@@ -112,6 +171,16 @@ class TrainSettings:
     lora: Annotated[LoraSettings | None, Key("The adapter of the method lora.", optional=True)] = (
         None
     )
+    privacy: Annotated[
+        PrivacySettings | None,
+        Key(
+            "Fine-tuning with a guarantee of differential privacy; none by default.", optional=True
+        ),
+    ] = None
+    canaries: Annotated[
+        CanarySettings | None,
+        Key("Invented radiographs planted in the training set; none by default.", optional=True),
+    ] = None
     options: Annotated[
         Mapping[str, Option],
         Key(

@@ -55,8 +55,14 @@ from workflow_scripts.common.speed import (
 )
 from workflow_scripts.common.speed_record import speed_record
 from workflow_scripts.finetune.batches import divide_batch
+from workflow_scripts.finetune.canaries import planted_rows
 from workflow_scripts.finetune.captions import CaptionsAhead, Conditions, text_encoders
-from workflow_scripts.finetune.data import TrainingImages, digest_of_files, read_training_rows
+from workflow_scripts.finetune.data import (
+    TrainingImages,
+    digest_of_files,
+    patients_of_rows,
+    read_training_rows,
+)
 from workflow_scripts.finetune.draws import Draws, batch_order
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family
@@ -66,6 +72,13 @@ from workflow_scripts.finetune.lora import (
     module_endings,
     save_lora,
     trained_parameters,
+)
+from workflow_scripts.finetune.private import (
+    GUARANTEE,
+    PrivateSteps,
+    check_privacy,
+    clip_to,
+    read_secret,
 )
 from workflow_scripts.finetune.resume import (
     Checkpoint,
@@ -116,6 +129,7 @@ def finetune(
     cache: Path | None = None,
     limit: TimeLimit | None = None,
     version: int = 1,
+    canaries: Path | None = None,
 ) -> None:
     """Fine-tune `base`, until it is done or the time limit is near, and write a span to `output`.
 
@@ -137,6 +151,8 @@ def finetune(
             it, they are kept in memory if they fit, else encoded in every step.
         limit: when to stop; None trains to the end.
         version: of the stage; neither checkpoints nor encoded images of another one are used.
+        canaries: the table of invented radiographs (canaries.py), whose planted ones are shown,
+            too.
 
     Raises:
         InputError: unusable settings, manifest, base or image; a loss that is not finite; no step
@@ -149,6 +165,20 @@ def finetune(
     family = family.trained_with(settings.options)
     files = family.check(base)
     rows = read_training_rows(manifest)
+    patients = patients_of_rows(manifest, rows) if settings.privacy else None
+    if (canaries is None) != (settings.canaries is None):
+        raise InputError(
+            "the settings of canaries and their table go together",
+            "--canaries-count, --canary-table",
+            "give both or neither",
+        )
+    if canaries is not None:
+        planted = planted_rows(canaries)
+        if patients is not None:
+            patients = np.concatenate([patients, planted["canary"].to_numpy(str)])
+        rows = pd.concat([rows, planted[list(rows.columns)]], ignore_index=True)
+    if settings.privacy and patients is not None:
+        check_privacy(settings, len(np.unique(patients)))
     device = pick_device(gpus)
     torch.set_num_threads(threads)
 
@@ -165,6 +195,8 @@ def finetune(
         settings.batch_size, accelerator.num_processes, settings.per_device_batch_size
     )
     identity = _identity(family, version, files, base, rows, settings, device)
+    if patients is not None:
+        identity["patients"] = _digest(patients.tolist())
 
     # Pipelines log the end of a caption that is longer than their text encoder takes.
     logging.getLogger("diffusers").setLevel(logging.ERROR)
@@ -190,6 +222,7 @@ def finetune(
         checkpoint,
         encoded,
         limit,
+        patients,
     )
     if accelerator.is_main_process:
         log.info(
@@ -214,7 +247,7 @@ def finetune(
             run.steps,
             (lambda folder: _write_result(family, base, run, folder)) if finished else None,
             attempt.check,
-            provenance(identity, device_name(device)) | speed_record(settings.speed),
+            provenance(identity, device_name(device)) | speed_record(settings.speed) | run.said(),
         )
     accelerator.end_training()
 
@@ -240,12 +273,20 @@ class _Run:
         checkpoint: Checkpoint | None,
         encoded: _EncodedCache,
         limit: TimeLimit,
+        patients: np.ndarray | None = None,
     ):
         self.family, self.pipeline, self.rows, self.settings = family, pipeline, rows, settings
         self.accelerator, self.accumulate = accelerator, accumulate
         self.steps = total_steps(len(rows), settings.epochs, settings.batch_size)
         self.step = checkpoint.step if checkpoint else 0
         self.curve = list(checkpoint.curve) if checkpoint else []
+        self.private: PrivateSteps | None = None
+        if settings.privacy and patients is not None:
+            # All processes draw the same patients and noise: the main one's secret is theirs.
+            secret = broadcast_object_list([read_secret(settings.privacy)])[0]
+            self.private = PrivateSteps(settings, patients, self.steps, secret)
+            if checkpoint:
+                self.private.continue_from(checkpoint.private)
 
         network: Any = family.network(pipeline)
         if settings.lora:
@@ -303,6 +344,9 @@ class _Run:
         A share is a list of `accumulate` entries: the images' rows, their indices in the whole
         batch, and the encoded images.
         """
+        if self.private:
+            yield from self._private_batches()
+            return
         shares = (self._share(step) for step in range(self.step, self.steps))
         flat = ((rows, indices) for share in shares for rows, indices in share)
         waiting: list[tuple[np.ndarray, np.ndarray]] = []
@@ -332,6 +376,9 @@ class _Run:
         rate = learning_rate_at(self.step, settings)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        if self.private:
+            self._advance_private(self.private, batch, rate)
+            return
         losses = []
         for i, shown in enumerate(batch):
             if i < self.accumulate - 1:
@@ -346,6 +393,11 @@ class _Run:
         # In fp16 the gradient scaler skips a step that overflowed and lowers the scale.
         if not math.isfinite(norm) and settings.mixed_precision != "fp16":
             self._refuse("gradient norm", norm, rate, [entry[0] for entry in batch], losses)
+        self._step(loss, rate)
+
+    def _step(self, loss: float, rate: float) -> None:
+        """Let the optimiser take its step by the gradients that are there, and count it."""
+        settings = self.settings
         self.optimiser.step()
         self.optimiser.zero_grad()
         if self.ema is not None and settings.ema_decay is not None:
@@ -355,10 +407,76 @@ class _Run:
         epoch = self.step * settings.batch_size / len(self.rows)
         self.curve.append((self.step, epoch, loss, rate))
 
+    def _private_batches(self) -> Iterator[list[tuple[np.ndarray, np.ndarray, torch.Tensor]]]:
+        """Iterate over this process's patients of each step left: an entry is of one patient."""
+        assert self.private is not None
+        steps = range(self.step, self.steps)
+        shares = (self._private_share(step) for step in steps)
+        encoded = self.images.batches(rows for share in shares for rows, _ in share)
+        for step in steps:
+            yield [(*entry, next(encoded)) for entry in self._private_share(step)]
+
+    def _private_share(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        assert self.private is not None
+        accelerator, most = self.accelerator, self.settings.per_device_batch_size
+        share, shown = [], 0
+        for number, rows in enumerate(self.private.drawn(step)):
+            indices = np.arange(shown, shown + len(rows))
+            shown += len(rows)
+            if number % accelerator.num_processes == accelerator.process_index:
+                parts = range(0, len(rows), most)
+                share += [(rows[at : at + most], indices[at : at + most]) for at in parts]
+        return share
+
+    def _advance_private(
+        self,
+        private: PrivateSteps,
+        batch: list[tuple[np.ndarray, np.ndarray, torch.Tensor]],
+        rate: float,
+    ) -> None:
+        """Do one step: each patient's summed gradient is clipped, and noise added to their sum."""
+        accelerator = self.accelerator
+        parameters = list(self._trained().values())
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+        losses: list[torch.Tensor] = []
+        for number, entry in enumerate(batch):
+            with accelerator.no_sync(self.network):
+                losses.append(self._backward(number, *entry, summed=True))
+            after = batch[number + 1][0] if number + 1 < len(batch) else None
+            if after is not None and private.patient(after) == private.patient(entry[0]):
+                continue  # more images of the same patient follow
+            norm = clip_to(parameters, private.bound)
+            if not math.isfinite(norm):
+                shown = [entry[0] for entry in batch[: number + 1]]
+                self._refuse("gradient norm", norm, rate, shown, losses)
+            for into, parameter in zip(total, parameters, strict=True):
+                if parameter.grad is not None:
+                    into += parameter.grad
+            self.optimiser.zero_grad()
+        sums = torch.tensor(
+            [sum(float(part.sum()) for part in losses), sum(map(len, losses))],
+            device=accelerator.device,
+        )
+        sums = accelerator.reduce(sums, "sum")
+        noise = private.noise(self.step, [parameter.shape for parameter in parameters])
+        for parameter, own, drawn in zip(parameters, total, noise, strict=True):
+            every = accelerator.reduce(own, "sum") + drawn.to(own.device)
+            parameter.grad = every / private.expected
+        private.count()
+        # A step for which no patient was drawn has no loss.
+        self._step(float(sums[0] / sums[1]), rate)
+
+    def said(self) -> dict[str, Any]:
+        """Return what the provenance says beside the settings: the guarantee, if there is one."""
+        return {"guarantee": self.private.guarantee()} if self.private else {}
+
     def summary(self) -> str:
         """Return the recent loss and the learning rate, for the log."""
-        recent = [row[2] for row in self.curve[-20:]]
-        return f"loss {sum(recent) / len(recent):.4f}, learning rate {self.curve[-1][3]:.2e}"
+        # With a guarantee, a step for which no patient was drawn has no loss.
+        recent = [row[2] for row in self.curve[-20:] if math.isfinite(row[2])]
+        return (
+            f"loss {sum(recent) / max(1, len(recent)):.4f}, learning rate {self.curve[-1][3]:.2e}"
+        )
 
     def finished(self) -> Any:
         """Return the pipeline with the weights to save: their moving average where there is one."""
@@ -376,6 +494,7 @@ class _Run:
             self.optimiser.state_dict(),
             scaler.state_dict() if scaler is not None else None,
             self.curve,
+            self.private.state() if self.private else None,
         )
 
     def _trained(self) -> dict[str, torch.Tensor]:
@@ -409,9 +528,17 @@ class _Run:
         ]
 
     def _backward(
-        self, number: int, rows: np.ndarray, indices: np.ndarray, encoded: torch.Tensor
+        self,
+        number: int,
+        rows: np.ndarray,
+        indices: np.ndarray,
+        encoded: torch.Tensor,
+        summed: bool = False,
     ) -> torch.Tensor:
-        """Accumulate the gradient of a step's pass; return the images' losses, detached (n,)."""
+        """Accumulate the gradient of a step's pass; return the images' losses, detached (n,).
+
+        `summed`: of the losses' sum, not of their mean over the step.
+        """
         settings, device = self.settings, self.accelerator.device
         draws = Draws(settings.seed, self.step, indices.tolist(), device)
         uniform = draws.uniform()
@@ -423,7 +550,7 @@ class _Run:
             losses = self.family.loss(
                 self.pipeline, self.network, encoded.to(device), conditions, draws
             )
-            self.accelerator.backward(losses.mean() / self.accumulate)
+            self.accelerator.backward(losses.sum() if summed else losses.mean() / self.accumulate)
         return losses.detach()
 
     def _refuse(
@@ -526,6 +653,9 @@ def _write_result(family: Family, base: Base, run: _Run, folder: Path) -> None:
     pipeline = run.finished()
     target = folder / CHECKPOINT
     target.mkdir()
+    if run.private:
+        guarantee = json.dumps(run.private.guarantee(), indent=1, sort_keys=True)
+        write_text(target / GUARANTEE, guarantee + "\n")
     with plain_layout(family.network(pipeline), run.settings.speed):
         if run.settings.lora:
             save_lora(family, pipeline, target)
@@ -680,6 +810,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--gpus", default=0, type=int)
     parser.add_argument("--threads", default=1, type=int)
     parser.add_argument("--version", default=1, type=int, help="of the stage")
+    parser.add_argument("--canary-table", type=Path, help="table of invented radiographs")
     parser.add_argument("--time-limit", default=None, type=float, help="minutes; stop before")
     flags = parser.parse_args(argv)
     settings = settings_of_flags(TrainSettings, flags, parser)
@@ -700,6 +831,7 @@ def main(argv: list[str] | None = None) -> None:
         cache=flags.cache,
         limit=TimeLimit(flags.time_limit, psutil.Process().create_time()),
         version=flags.version,
+        canaries=flags.canary_table,
     )
 
 

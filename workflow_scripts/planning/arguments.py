@@ -16,7 +16,7 @@ from workflow_scripts.downstream.segmentation.settings import (
 )
 from workflow_scripts.features.settings import ReidSettings
 from workflow_scripts.fidelity.settings import Settings as FidelitySettings
-from workflow_scripts.finetune.settings import TrainSettings
+from workflow_scripts.finetune.settings import CANARIES, CanarySettings, TrainSettings
 from workflow_scripts.generate.controls import ControlSettings
 from workflow_scripts.planning.cohort import caption_source_in
 from workflow_scripts.planning.flags import flags, labelled, quote, quoted
@@ -24,6 +24,7 @@ from workflow_scripts.planning.models import (
     ablation_settings,
     base_settings,
     canonical,
+    named_display,
     sampling_settings,
     training_settings,
     tuning,
@@ -43,7 +44,23 @@ def prompt_flags(run: Run, prompt_set: str) -> list[str]:
 
 def finetune_flags(run: Run, model: str) -> list[str]:
     """Return the flags of a model's fine-tuning."""
-    return flags(training_settings(run.block(model)))
+    planted = run.canaries(model)
+    table = [] if planted is None else flags({"canary_table": f"{planted}/{CANARIES}"})
+    return flags(training_settings(run.block(model))) + table
+
+
+def canary_flags(run: Run, model: str) -> list[str]:
+    """Return the flags that invent a model's canaries."""
+    return flags(flag_values(CanarySettings, run.block(model)["finetune"]["canaries"]))
+
+
+def guarantee_flags(run: Run, model: str) -> list[str]:
+    """Return the flags of the attack on a model's canaries: its checkpoints, as it was trained."""
+    block = run.block(model)
+    tuned, planted = block["finetune"], run.canaries(model)
+    chosen = base_settings(block) | flag_values(TrainSettings, tuned, ("size", "options"))
+    chosen["lora"] = "lora" in tuned
+    return flags(chosen | ({"canaries": planted} if planted else {}))
 
 
 def sample_flags(run: Run, model: str) -> list[str]:
@@ -212,7 +229,7 @@ def model_table(run: Run) -> str:
             {
                 "key": key,
                 "family": block["family"],
-                "display": block["display"],
+                "display": named_display(block),
                 "finetuning": tuning(block),
                 "missing": {s: run.why_missing(key, s) for s in missing},
                 "settings": ablation_settings(block, caption_source_of(run.config, key)),

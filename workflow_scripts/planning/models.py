@@ -81,6 +81,17 @@ def tuning(block: Block) -> str:
     return f"LoRA (r={tuned['lora']['rank']})" if "lora" in tuned else "FFT"
 
 
+def named_display(block: Block) -> dict[str, Any]:
+    """Return how tables show a model: its name says the guarantee that it is fine-tuned with."""
+    display = dict(block["display"])
+    privacy = (block.get("finetune") or {}).get("privacy")
+    if privacy and display.get("name"):
+        said = f"ε = {privacy['epsilon']:g}, δ = {privacy['delta']:g}"
+        known = privacy.get("noise_seed") is not None
+        display["name"] += " (no guarantee: its noise is known)" if known else f" ({said})"
+    return display
+
+
 def launcher(processes: int) -> str:
     """Return how a script starts that trains in one process or several: one per GPU.
 

@@ -40,6 +40,15 @@ def extraction_records(models: Sequence[str]) -> list[str]:
     return [f"results/privacy/extraction/{m}.json" for m in models]
 
 
+def guarantee_records(models: Sequence[str]) -> list[str]:
+    """Return the records of guarantees and of the attack on them.
+
+    Args:
+        models: fine-tuned with a guarantee or with canaries.
+    """
+    return [f"results/privacy/guarantee/{m}.json" for m in models]
+
+
 def downstream_records(tasks: Sequence[str], models: Sequence[str]) -> list[str]:
     """Return the records of downstream, in the order of the tasks' families.
 

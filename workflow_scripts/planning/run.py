@@ -15,6 +15,7 @@ from workflow_scripts.planning.records import (
     extraction_records,
     faithfulness_records,
     fidelity_records,
+    guarantee_records,
     membership_records,
     privacy_records,
     stress_records,
@@ -162,6 +163,19 @@ class Run:
         """Return the training curve beside a fine-tuned checkpoint, made with it."""
         return f"results/finetune/{model}/training.csv" if model in self.finetuned else None
 
+    def canaries(self, model: str) -> str | None:
+        """Return the folder of a model's canaries; None where its training set gets none."""
+        planted = model in self.finetuned and self.block(model)["finetune"].get("canaries")
+        return f"results/finetune/{model}/canaries" if planted else None
+
+    def guaranteed(self) -> list[str]:
+        """Return the models that are fine-tuned with a guarantee or with canaries."""
+        return [
+            m
+            for m in self.finetuned
+            if self.canaries(m) or self.block(m)["finetune"].get("privacy")
+        ]
+
     def external_tables(self, model: str) -> list[str]:
         """Return the user's table of images, if it is there; preflight names it if it is not."""
         path = self.block(model)["external"]["metadata"]
@@ -307,7 +321,8 @@ class Run:
             return fidelity_records(self.reference_encoders, self.with_images("test"))
         if kind == "privacy":
             records = privacy_records(self.with_images("privacy"), self.other_protocol)
-            return records + membership_records(self.attacked())
+            records += membership_records(self.attacked())
+            return records + guarantee_records(self.guaranteed())
         if kind == "faithfulness":
             looked = self.with_images("test") if self.looks else []
             records = faithfulness_records(self.judges, looked) if self.looks else []

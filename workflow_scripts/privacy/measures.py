@@ -10,6 +10,8 @@ _PAIRS: Final = ("Rests on (pairs, images, prompts)", "Against pairs of two pati
 _HALVES: Final = ("Generated images", "Patients on each side")
 _MEMBERS: Final = ("Members", "Non-members")
 _CHANCE: Final = ("Prompts", "Pairs with other prompts' radiographs")
+_PATIENTS: Final = ("Patients", "–")
+_CANARIES: Final = ("Canaries", "Canaries not planted")
 
 _ATTACKS: Final = {
     "loss": "Loss",
@@ -77,4 +79,14 @@ METRICS: Final = (
     Metric("member_long_auc", "AUC, long captions", "lower", 3, _MEMBERS),
     Metric("member_short_auc", "AUC, short captions", "lower", 3, _MEMBERS),
     Metric("member_long_excess", "AUC, long less short", "lower", 3, _MEMBERS),
+    # The guarantee that a checkpoint states, and the attack on its canaries (score_guarantee.py).
+    Metric("guarantee_epsilon", "Stated ε", "lower", 2, _PATIENTS),
+    Metric("guarantee_delta", "at δ", "lower", None, _PATIENTS),
+    Metric("audit_epsilon", "Shown ε, 95%", "lower", 2, _CANARIES),
+    Metric("audit_epsilon_largest", "Largest ε to be shown", "none", 2, _CANARIES),
+    Metric("audit_correct", "Guessed right", "lower", 3, _CANARIES),
+    Metric("canary_exposure_0", "Exposure, never", "lower", 2, _CANARIES),
+    Metric("canary_exposure_1", "Exposure, once", "lower", 2, _CANARIES),
+    Metric("canary_exposure_4", "Exposure, 4 times", "lower", 2, _CANARIES),
+    Metric("canary_exposure_16", "Exposure, 16 times", "lower", 2, _CANARIES),
 )

@@ -204,6 +204,9 @@ def joined_table(layout: Layout, run: Run) -> Table:
         for model in _shown(layout, run.models):
             if model.is_control != (kind == "control"):
                 continue
+            measured = run.measurements.has(layout.stage, layout.family or "", model.key)
+            if layout.none_measured is not None and not measured:
+                continue
             cells = tuple(
                 measured_cell(
                     column,
@@ -218,7 +221,10 @@ def joined_table(layout: Layout, run: Run) -> Table:
             attributes = tuple(model.attributes[header] for header in layout.attributes)
             rows.append(Row(model.key, model.name, kind, attributes, cells))
     if layout.varies is not None and not rows:
-        rows.append(_no_variant(layout, layout.varies))
+        setting = layout.varies.replace("_", " ")
+        rows.append(_no_model(layout, f"not run: no two models differ in their {setting} alone"))
+    if layout.none_measured is not None and not rows:
+        rows.append(_no_model(layout, f"not run: {layout.none_measured}"))
     if layout.floor is not None:
         rows.append(_floor(layout, layout.floor, run))
     table = table_of(layout, _told_apart(rows) if layout.has_gains else _ranked(rows), run)
@@ -262,8 +268,7 @@ def _shown(layout: Layout, models: Sequence[ModelEntry]) -> list[ModelEntry]:
     ]
 
 
-def _no_variant(layout: Layout, setting: str) -> Row:
-    reason = f"not run: no two models differ in their {setting.replace('_', ' ')} alone"
+def _no_model(layout: Layout, reason: str) -> Row:
     cells = tuple(Cell(column, None, reason=reason) for column in layout.columns)
     return Row("none", "–", "model", ("–",) * len(layout.attributes), cells)
 

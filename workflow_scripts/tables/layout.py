@@ -105,6 +105,7 @@ class Layout:
         positives: whether a foot row counts the positive test images per finding.
         models: whether the models have rows.
         varies: a setting: only models that differ from another one in it alone have rows.
+        none_measured: only models with a measurement have rows; why a run has none of them.
         printed: the stem of the paper's table that is printed beside this one, if its stem differs.
         row_header: what the rows of a table that is not transposed are.
         page: of the report.
@@ -124,6 +125,7 @@ class Layout:
     real_rows: tuple[RealRow, ...] = ()
     models: bool = True
     varies: str | None = None
+    none_measured: str | None = None
     printed: str | None = None
     floor: str | None = None
     positives: bool = False

@@ -1,0 +1,35 @@
+# Needs: checkpoints of models with `finetune.privacy` or `finetune.canaries`, and their canaries.
+# Makes: results/privacy/guarantee/{model}.json: the epsilon that the checkpoint states, beside what
+# an attack on the canaries shows. Without such a model it makes nothing.
+
+
+rule privacy_guarantee:
+    """Hold the epsilon that a fine-tuning states against an attack on its canaries."""
+    input:
+        checkpoint="results/finetune/{model}/checkpoint",
+        canaries=per_job(RUN.canaries),
+    output:
+        "results/privacy/guarantee/{model}.json",
+    log:
+        "logs/privacy/guarantee_{model}.log",
+    benchmark:
+        "benchmarks/privacy/guarantee_{model}.tsv"
+    wildcard_constraints:
+        model="|".join(RUN.guaranteed()) or "none",
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=480,
+    params:
+        *code("privacy.score_guarantee"),
+        version=VERSIONS["privacy"],
+        weights=per_job(READS.base),
+        protocol=config["protocol"],
+        flags=per_job(arguments.guarantee_flags, run=RUN),
+    shell:
+        "python -m workflow_scripts.privacy.score_guarantee --model {wildcards.model}"
+        " --protocol {params.protocol} {params.flags} --checkpoint {input.checkpoint}"
+        " --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"

@@ -1,0 +1,117 @@
+"""What a training that planted canaries shows about its privacy, whatever it states.
+
+Each canary was planted or not by a fair coin that the model never saw. Whoever guesses many coins
+right from the model refutes every epsilon under which so many would be luck: Steinke, Nasr and
+Jagielski, 2023, arXiv 2305.08846 (privacy auditing with one training run), theorem 5.2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from scipy import optimize, special, stats
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CONFIDENCE: Final = 0.95
+_LARGEST: Final = 40.0
+"""No audit shows more: float64 does not tell larger epsilons' odds from certainty."""
+
+
+def chance_of_guesses(epsilon: float, delta: float, correct: int, guesses: int) -> float:
+    """Return the largest probability of so many right guesses under (epsilon, delta), in [0, 1].
+
+    Args:
+        epsilon: at least 0.
+        delta: in [0, 1).
+        correct: guesses that are right, of as many canaries.
+        guesses: at least 1.
+    """
+    right = special.expit(epsilon)
+    chance = stats.binom.sf(correct - 1, guesses, right)
+    if delta and correct:
+        lost = np.arange(1, correct + 1)
+        between = np.cumsum(stats.binom.pmf(correct - lost, guesses, right))
+        chance += 2 * guesses * delta * float(np.max(between / lost))
+    return float(min(chance, 1.0))
+
+
+def epsilon_shown(
+    correct: int, guesses: int, delta: float = 0.0, confidence: float = CONFIDENCE
+) -> float:
+    """Return the lower bound on epsilon that right guesses show with a confidence; 0 for none.
+
+    Every smaller epsilon at `delta` is refuted: at most 1 - confidence of its trainings show as
+    much.
+    """
+    if guesses == 0:
+        return 0.0
+
+    def beyond(epsilon: float) -> float:
+        return chance_of_guesses(epsilon, delta, correct, guesses) - (1 - confidence)
+
+    if beyond(0.0) >= 0:
+        return 0.0
+    if beyond(_LARGEST) <= 0:
+        return _LARGEST
+    return float(optimize.brentq(beyond, 0.0, _LARGEST, xtol=1e-9))
+
+
+def guess(scores: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Guess which canaries were planted, from their scores alone: (n,) of bool.
+
+    In each group of equally repeated ones the scores are parted where the two sides' means lie
+    farthest apart for their sizes (Otsu, 1979): no coin is looked at, which the bound rests on.
+
+    Args:
+        scores: (n,), higher where the model knows a canary better.
+        groups: (n,), how often each would be repeated.
+    """
+    guessed = np.zeros(len(scores), bool)
+    for group in np.unique(groups):
+        own = np.flatnonzero(groups == group)
+        order = own[np.argsort(scores[own], kind="stable")]
+        values = scores[order]
+        below = np.arange(1, len(values))
+        if not len(below):
+            continue
+        sums = np.cumsum(values)[:-1]
+        gap = (values.sum() - sums) / (len(values) - below) - sums / below
+        place = int(np.argmax(gap**2 * below * (len(values) - below))) + 1
+        guessed[order[place:]] = True
+    return guessed
+
+
+def exposures(scores: NDArray[np.float64], planted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return each canary's exposure in bits, (n,): how far up it ranks among those never planted.
+
+    log2(m + 1) - log2(rank) with m canaries that were not planted (Carlini et al., 2019, of a
+    sample of the space). One that was not planted is ranked among the others of its kind.
+
+    Args:
+        scores: (n,), higher where the model knows a canary better.
+        planted: (n,); one at least is not.
+    """
+    found = np.empty(len(scores))
+    for i, score in enumerate(scores):
+        others = ~planted
+        others[i] = False
+        count = int(others.sum())
+        above = (scores[others] > score).sum() + 0.5 * (scores[others] == score).sum()
+        found[i] = np.log2(count + 1) - np.log2(1 + above)
+    return found
+
+
+def exposure_by_chance(unplanted: int) -> float:
+    """Return the mean exposure in bits of a canary that ranks anywhere among `unplanted` ones."""
+    ranks = np.arange(1, unplanted + 2)
+    return float(np.log2(unplanted + 1) - np.log2(ranks).mean())
+
+
+def area(scores: NDArray[np.float64], planted: NDArray[np.bool_]) -> float:
+    """Return the probability that a planted canary scores higher than one that was not."""
+    count = int(planted.sum())
+    ranks = stats.rankdata(scores)[planted].sum() - count * (count + 1) / 2
+    return float(ranks / (count * (len(scores) - count)))

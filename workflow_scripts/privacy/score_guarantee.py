@@ -1,0 +1,283 @@
+"""Hold the guarantee that a fine-tuning states against an attack on its canaries.
+
+    python -m workflow_scripts.privacy.score_guarantee --model my_private --protocol sound \\
+        --family stable_diffusion --base weights/sd-v1-5 --lora \\
+        --checkpoint results/finetune/my_private/checkpoint \\
+        --canaries results/finetune/my_private/canaries --size 512 \\
+        --output results/privacy/guarantee/my_private.json
+
+A canary's score is the base checkpoint's loss on it less the fine-tuned one's, with its caption, at
+the same noise for all canaries. It writes one record: the epsilon that the checkpoint states, the
+lower bound that the attack shows, and the largest that so many canaries could show.
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from workflow_scripts.common.access import unreadable
+from workflow_scripts.common.as_published import PROTOCOLS
+from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.finetune.canaries import REPEATS, read_canaries
+from workflow_scripts.finetune.families import get_family
+from workflow_scripts.finetune.families.base import Family
+from workflow_scripts.finetune.families.options import parse_option
+from workflow_scripts.finetune.layout import Base, add_base_flags
+from workflow_scripts.finetune.settings import CANARIES
+from workflow_scripts.privacy.audit import (
+    CONFIDENCE,
+    area,
+    epsilon_shown,
+    exposure_by_chance,
+    exposures,
+    guess,
+)
+
+log = logging.getLogger(__name__)
+
+DRAWS: Final = 16
+"""Noise levels, each with noise of its own, that a canary's loss is the mean over."""
+_SEED: Final = 77
+_TOGETHER: Final = 16
+
+
+def canary_losses(
+    family: Family,
+    pipeline: Any,
+    canaries: pd.DataFrame,
+    size: int,
+    device: Any,
+    progress: Progress,
+    draws: int = DRAWS,
+) -> NDArray[np.float64]:
+    """Return each canary's mean loss with its caption over the same draws for all, (n,).
+
+    Args:
+        family: of the checkpoint.
+        pipeline: loaded; it is placed on the device.
+        canaries: of `read_canaries`.
+        size: side in pixels that the model was trained at.
+        device: that computes.
+        progress: is told of every canary.
+        draws: noise levels.
+    """
+    import torch
+
+    from workflow_scripts.finetune.data import load_pixels
+    from workflow_scripts.finetune.draws import Draws
+
+    family.place(pipeline, device)
+    network: Any = family.network(pipeline)
+    network.eval()
+    found = []
+    with torch.no_grad():
+        for path, caption in zip(canaries["path"], canaries["caption"], strict=True):
+            pixels = torch.from_numpy(load_pixels(path, size).copy()).permute(2, 0, 1)[None]
+            encoded = family.encode_images(pipeline, (pixels.float() / 127.5 - 1).to(device))
+            total = 0.0
+            for first in range(0, draws, _TOGETHER):
+                torch.manual_seed(_SEED)  # for what the network itself draws
+                numbers = list(range(first, min(draws, first + _TOGETHER)))
+                conditions = family.encode_captions(pipeline, [caption] * len(numbers))
+                losses = family.loss(
+                    pipeline,
+                    network,
+                    encoded.float().expand(len(numbers), *encoded.shape[1:]),
+                    conditions,
+                    Draws(_SEED, 0, numbers, device),
+                )
+                total += float(losses.double().sum())
+            found.append(total / draws)
+            progress.update()
+    return np.array(found)
+
+
+def canary_scores(
+    family: Family,
+    base: Base,
+    checkpoint: Path,
+    lora: bool,
+    canaries: pd.DataFrame,
+    size: int,
+    gpus: int,
+) -> NDArray[np.float64]:
+    """Return the base checkpoint's loss on each canary less the fine-tuned one's, (n,).
+
+    Raises:
+        InputError: a checkpoint is missing or damaged.
+    """
+    from workflow_scripts.finetune.lora import load_lora
+
+    device = pick_device(gpus)
+    progress = Progress("losses of canaries", 2 * len(canaries), "canaries")
+    pipeline = family.load(base)
+    before = canary_losses(family, pipeline, canaries, size, device, progress)
+    if lora:
+        load_lora(family, pipeline, checkpoint)
+    else:
+        pipeline = family.load(Base(checkpoint))
+    return before - canary_losses(family, pipeline, canaries, size, device, progress)
+
+
+def stated(checkpoint: Path) -> dict[str, Any] | None:
+    """Return the guarantee beside a checkpoint's weights; None where there is none.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = checkpoint / "guarantee.json"
+    if not path.exists():
+        return None
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return {**said, "epsilon": float(said["epsilon"]), "delta": float(said["delta"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unreadable(
+            "no statement of a guarantee", error, path, "fine-tune again: it is written there"
+        ) from None
+
+
+def stated_values(said: dict[str, Any] | None) -> list[Value]:
+    """Return epsilon and delta as the checkpoint states them."""
+    values = []
+    for name in ("epsilon", "delta"):
+        metric = f"guarantee_{name}"
+        if said is None:
+            reason = "the model was fine-tuned without a guarantee"
+            values.append(Value(metric, None, "lower", 0, reason=reason))
+        else:
+            values.append(Value(metric, said[name], "lower", int(said["patients"])))
+    return values
+
+
+def attack_values(
+    canaries: pd.DataFrame | None, scores: NDArray[np.float64], delta: float
+) -> list[Value]:
+    """Return what the canaries show: epsilon's lower bound, its ceiling, guesses and exposures.
+
+    Args:
+        canaries: of `read_canaries`; None where none was planted.
+        scores: (n,), higher where the model knows a canary better.
+        delta: at which epsilon is bounded.
+    """
+    names = ["audit_epsilon", "audit_epsilon_largest", "audit_correct"]
+    names += [f"canary_exposure_{repeats}" for repeats in (0, *REPEATS)]
+    directions = dict.fromkeys(names, "lower") | {"audit_epsilon_largest": "none"}
+    if canaries is None:
+        reason = "the fine-tuning planted no canaries"
+        return [Value(name, None, directions[name], 0, reason=reason) for name in names]
+    planted = canaries["planted"].to_numpy(bool)
+    repeats = canaries["repeats"].to_numpy(int)
+    count, unplanted = len(canaries), int((~planted).sum())
+    correct = int((guess(scores, repeats) == planted).sum())
+    values = [
+        Value("audit_epsilon", epsilon_shown(correct, count, delta), "lower", count),
+        Value("audit_epsilon_largest", epsilon_shown(count, count, delta), "none", count),
+        Value("audit_correct", correct / count, "lower", count),
+    ]
+    if unplanted < 2:
+        reason = "fewer than two canaries were left out"
+        missing = [Value(name, None, "lower", count, reason=reason) for name in names[3:]]
+        return values + missing
+    bits = exposures(scores, planted)
+    for times in (0, *REPEATS):
+        own = ~planted if times == 0 else planted & (repeats == times)
+        name, n = f"canary_exposure_{times}", int(own.sum())
+        if n:
+            values.append(Value(name, float(bits[own].mean()), "lower", n, n_reference=unplanted))
+        else:
+            values.append(Value(name, None, "lower", 0, reason="the coin planted none of them"))
+    return values
+
+
+def score(
+    model: str,
+    protocol: str,
+    family: Family,
+    base: Base,
+    checkpoint: Path,
+    lora: bool,
+    folder: Path | None,
+    size: int,
+    gpus: int,
+) -> Record:
+    """Attack a checkpoint by its canaries and return the record.
+
+    Raises:
+        InputError: a checkpoint or a canary is missing or damaged.
+    """
+    said = stated(checkpoint)
+    delta = said["delta"] if said else 0.0
+    canaries = read_canaries(folder / CANARIES) if folder else None
+    if canaries is None and said is None:
+        raise InputError("neither a guarantee nor canaries", checkpoint, "name --canaries")
+    scores = np.empty(0)
+    details: dict[str, Any] = {"guarantee": said, "confidence": CONFIDENCE, "delta": delta}
+    if canaries is not None:
+        scores = canary_scores(family, base, checkpoint, lora, canaries, size, gpus)
+        planted = canaries["planted"].to_numpy(bool)
+        details |= {"draws": DRAWS, "canaries": len(canaries), "planted": int(planted.sum())}
+        if 0 < planted.sum() < len(planted):
+            details["area"] = area(scores, planted)
+        details["exposure_by_chance"] = exposure_by_chance(int((~planted).sum()))
+    return Record(
+        stage="privacy",
+        model=model,
+        family="guarantee",
+        protocol=protocol,
+        values=stated_values(said) + attack_values(canaries, scores, delta),
+        details=details,
+        provenance=provenance(
+            {"protocol": protocol, "size": size, "draws": DRAWS, "seed": _SEED},
+            device_name(pick_device(gpus)) if canaries is not None else "cpu",
+        ),
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Audit a checkpoint from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
+    parser.add_argument("--family", required=True)
+    add_base_flags(parser)
+    parser.add_argument("--option", action="append", default=[], type=parse_option)
+    parser.add_argument("--checkpoint", required=True, type=Path, help="fine-tuned")
+    parser.add_argument("--lora", action="store_true", help="the checkpoint is an adapter")
+    parser.add_argument("--canaries", type=Path, help="folder of canaries; none by default")
+    parser.add_argument("--size", required=True, type=int, help="pixels, as in training")
+    parser.add_argument("--gpus", default=0, type=int)
+    parser.add_argument("--threads", default=1, type=int)
+    parser.add_argument("--output", required=True, type=Path)
+    flags = parser.parse_args(argv)
+    if flags.canaries:
+        import torch
+
+        torch.set_num_threads(flags.threads)
+    record = score(
+        flags.model,
+        flags.protocol,
+        get_family(flags.family).trained_with(dict(flags.option)),
+        Base(flags.base, dict(flags.part)),
+        flags.checkpoint,
+        flags.lora,
+        flags.canaries,
+        flags.size,
+        flags.gpus,
+    )
+    write_record(record, flags.output)
+    for value in record.values:
+        log.info("%s %s (n %d)", value.metric, value.value, value.n)
+
+
+if __name__ == "__main__":
+    run_script(main)
