@@ -21,7 +21,7 @@ rule privacy_guarantee:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=partial(more_memory, base=32000),
+        mem_mb=partial(more_memory, base=64000),
         runtime=480,
     params:
         *code("privacy.score_guarantee"),

@@ -13,6 +13,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest, write_manifest
 from workflow_scripts.finetune import train
 from workflow_scripts.finetune.canaries import planted_rows, read_canaries, write_canaries
+from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.private import (
     PrivateSteps,
     clip_to,
@@ -22,7 +23,10 @@ from workflow_scripts.finetune.private import (
 )
 from workflow_scripts.finetune.settings import CANARIES, CanarySettings, PrivacySettings
 from workflow_scripts.finetune.train import finetune
+from workflow_scripts.privacy.audit import area, exposures
+from workflow_scripts.privacy.score_guarantee import canary_scores
 
+PLANTED, EPOCHS = 20, 10
 PRIVACY = PrivacySettings(8.0, 1e-3, "patient", 0.5, noise_seed=3)
 
 
@@ -226,3 +230,52 @@ def test_all_steps_share_the_patients_among_them(settings):
     assert steps.sample_rate == 1.0
     assert [rows.tolist() for rows in steps.drawn(0)] == [[0, 2], [1], [3]]
     assert steps.expected == 3
+
+
+@pytest.fixture
+def known(tiny_sd, two_images, cohort_writer, settings, tmp_path):
+    """Fine-tune a tiny Stable Diffusion with 60 canaries, or beside them; return them and scores."""
+    chosen = CanarySettings(PLANTED, 1)
+    write_canaries(tmp_path / "canaries", chosen)
+    table = tmp_path / "canaries" / CANARIES
+    family, base = get_family("stable_diffusion"), tiny_sd[1]
+    manifest = cohort_writer(tmp_path, two_images)
+
+    def train(name, **planted):
+        finetune(
+            family,
+            base,
+            manifest,
+            tmp_path / name,
+            tmp_path / f"{name}_progress",
+            settings(
+                learning_rate=2e-3,
+                epochs=EPOCHS if planted else 60 * EPOCHS,
+                batch_size=16,
+                per_device_batch_size=16,
+                canaries=chosen if planted else None,
+            ),
+            **planted,
+        )
+        frame = read_canaries(table)
+        checkpoint = tmp_path / name / "checkpoint"
+        return frame, canary_scores(family, base, checkpoint, "full", frame, 32, "no", 0)
+
+    return lambda planted: train("with", canaries=table) if planted else train("without")
+
+
+@pytest.mark.full
+def test_canaries_are_known_the_better_the_more_often_they_were_shown(known):
+    frame, scores = known(True)
+    times = frame["repeats"].where(frame["planted"], 0)
+    print(times.value_counts())
+    groups = {n: scores[times == n] for n in (0, 1, 4, 16)}
+    for n, g in groups.items():
+        print(n, len(g), g.mean(), g.std(ddof=1) / len(g) ** 0.5)
+    bits = exposures(scores, frame["planted"].to_numpy())
+    print({n: bits[times == n].mean() for n in groups})
+    frame, scores = known(False)
+    print(area(scores, frame["planted"].to_numpy()))
+    for n in (0, 1, 4, 16):
+        print(n, scores[times == n].mean())
+    assert 0

@@ -74,6 +74,26 @@ def test_counts_of_the_paper_by_hand():
     assert {w.stage for w in planned if w.model == "flipped_copies"} == {"features", "privacy"}
 
 
+def test_losses_of_attacks_by_hand():
+    config = json.loads(json.dumps(CONFIG))
+    tuned = config["models"]["sd_v3_5"]["finetune"]
+    tuned["privacy"] = {"epsilon": 8, "delta": 1e-6, "unit": "patient", "max_grad_norm": 0.1}
+    tuned["canaries"] = {"count": 40, "seed": 1}
+    planned = works(config, PAPER)
+    # 1,000 members and as many others, with and without a caption, at ten levels, two checkpoints.
+    assert work_of(planned, "sana", "privacy", "membership, losses").count == 80_000
+    assert work_of(planned, "sd_v3_5", "privacy", "membership, losses").count == 80_000
+    # 40 canaries of each of three repeats, at 16 draws.
+    assert work_of(planned, "sd_v3_5", "privacy", "canaries, losses").count == 2 * 120 * 16
+    names = [(w.model, w.what) for w in planned if w.parts == ("losses",)]
+    assert ("sana", "canaries, losses") not in names
+    assert "llm_cxr" not in dict(names)
+    # A step with a guarantee passes patient by patient: no rate of whole batches is used for it.
+    shown = work_of(planned, "sd_v3_5", "finetune", "images shown")
+    usual = work_of(works(CONFIG, PAPER), "sd_v3_5", "finetune", "images shown")
+    assert shown.settings == usual.settings + ", each patient alone"
+
+
 def training_reid(**settings):
     config = json.loads(json.dumps(CONFIG))
     config["encoders"]["reid"]["train"] = {"seed": 1, **settings}
@@ -482,7 +502,7 @@ def test_every_missing_rate_has_a_part_of_gpu_check_or_a_reason():
     estimates = [estimate(work, [], "H200") for work in works(training_reid(), PAPER)]
     lacking = {part for part, *_ in plan.missing_rates(estimates)}
     without = lacking - {part.name for part in PARTS}
-    assert without == {"read:radgraph", "read:ratescore"}
+    assert without == {"losses", "read:radgraph", "read:ratescore"}
     assert without == set(plan.UNMEASURED)
     assert all("make gpu-check" in plan.how_to_measure(part) for part in lacking - without)
 

@@ -105,7 +105,7 @@ def mem_mb_of_rules():
 def test_rules_ask_for_the_memory_that_is_needed():
     asked = mem_mb_of_rules()
     assert len(asked) > 30
-    for need in stage_needs(CONFIG):
+    for need in [*stage_needs(CONFIG), *needs.attack_needs(CONFIG)]:
         assert need.host <= asked[need.rule] * 1e6, need.stage
     for key, parts in needs.PUBLISHED.items():
         block = CONFIG["models"][key]

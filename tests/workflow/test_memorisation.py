@@ -136,6 +136,16 @@ def overfitted(demo, tmp_path_factory):
         record=out / "pairs.json",
         output=out / "lenses.json",
     )
+    script(
+        "privacy.extraction.score",
+        protocol="sound",
+        manifest=demo / "results/cohort/manifest.parquet",
+        prompts=f"overfitted={out / 'prompts.parquet'}",
+        images=f"overfitted={shard}",
+        rad_dino=ENCODERS["rad_dino"],
+        seen=out / ".seen",
+        out=out / "extraction",
+    )
     # Membership: the ten in the train split, and twenty patients whom it never saw outside of it.
     outside = asked["image_id"].isin(asked["image_id"][SEEN:]).to_numpy()
     outside = set(asked["patient_id"][outside])
@@ -202,3 +212,13 @@ def test_an_attack_on_membership_names_its_patients_and_the_base_knows_none(over
     assert len(seen & set(scores["image_id"][:SEEN])) >= SEEN - 1
     untrained = read_record(out / "membership_base.json")
     assert untrained.get("member_loss_calibrated_auc").value == 0.5
+
+
+def test_its_patients_are_extracted_and_the_others_are_not(overfitted):
+    out, seen = overfitted
+    images = pd.read_parquet(out / "extraction/overfitted_images.parquet")
+    picked = images[images["picked"]].set_index("caption_image_id")
+    extracted = picked[picked["alarm"]]
+    assert set(extracted.index) & seen
+    of_seen = picked.loc[sorted(seen)]
+    assert of_seen["alarm"].mean() >= 0.5

@@ -58,8 +58,7 @@ def guarantee_flags(run: Run, model: str) -> list[str]:
     """Return the flags of the attack on a model's canaries: its checkpoints, as it was trained."""
     block = run.block(model)
     tuned, planted = block["finetune"], run.canaries(model)
-    chosen = base_settings(block) | flag_values(TrainSettings, tuned, ("size", "options"))
-    chosen["lora"] = "lora" in tuned
+    chosen = base_settings(block) | flag_values(TrainSettings, tuned, TRAINED_WITH)
     return flags(chosen | ({"canaries": planted} if planted else {}))
 
 

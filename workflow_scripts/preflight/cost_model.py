@@ -25,6 +25,7 @@ from workflow_scripts.common.settings import settings_of_block
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
 from workflow_scripts.features.settings import ReidSettings
 from workflow_scripts.preflight.rates import Rate, kind_of, newest
+from workflow_scripts.privacy.membership.settings import MembershipSettings
 
 GPUS: Final = (1, 4, 8)
 """The numbers of GPUs for which hours are given."""
@@ -64,6 +65,9 @@ COUNTED: Final = Path(__file__).with_name("counted.csv")
 
 _GUIDED: Final = ("stable_diffusion", "pixart_sigma", "sana", "stable_diffusion_3")
 """Families that pass each image through the network twice per step if guidance is used."""
+
+ALONE: Final = ", each patient alone"
+"""What a step with a guarantee adds to its settings: no rate of whole batches holds for it."""
 
 PRECISIONS: Final = {"no": "float32", "fp32": "float32", "bf16": "bf16", "fp16": "fp16"}
 
@@ -255,6 +259,7 @@ def works(config: Mapping[str, Any], cohort: Cohort) -> list[Work]:
     sampled = [key for key in config["run_models"] if config["models"][key].get("generate")]
     planned = [*_finetuning(config, cohort), *_sampling(config, cohort, sampled)]
     planned += [*_features(config, cohort), *_search(config, cohort), *_attacked(config, cohort)]
+    planned += _losses(config)
     tasks = {"classification": _classification, "segmentation": _segmentation}
     tasks["report_generation"] = _reports
     for task, of_task in tasks.items():
@@ -479,7 +484,7 @@ def _finetuning(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
         passes = 2 if tuned["method"] == "lora" else 3
         yield Work(
             "finetune", key, "images shown", count, "images", parts, "images per second",
-            training_settings(tuned, images),
+            training_settings(tuned, images) + (ALONE if tuned.get("privacy") else ""),
             spread=frozenset(n for n in GPUS if _pass(batch, n, most) == images),
             flop=None if once is None else passes * once,
         )  # fmt: skip
@@ -607,6 +612,33 @@ def _attacked(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
         ("all models", generated),
     ):
         yield _encoding("rad_dino", SHARED, f"extraction, {what}", count, "privacy")
+
+
+def _losses(config: Mapping[str, Any]) -> Iterator[Work]:
+    """Yield the losses that attacks measure under a fine-tuned checkpoint and under its base.
+
+    Each candidate for membership, at most `images` members and as many others, is measured with its
+    caption and without; each canary with its own.
+    """
+    attack = settings_of_block(MembershipSettings, config["privacy"]["membership"])
+    for key in config["run_models"]:
+        block = config["models"][key]
+        tuned = block.get("finetune")
+        if not tuned:
+            continue
+        flop = forward_flop(block, key, tuned["size"])
+        draws = attack.noise_levels * attack.seeds
+        counts = {"membership": 2 * 2 * attack.images * draws * 2}
+        if planted := tuned.get("canaries"):
+            from workflow_scripts.finetune.canaries import REPEATS
+            from workflow_scripts.privacy.score_guarantee import DRAWS
+
+            counts["canaries"] = 2 * len(REPEATS) * planted["count"] * DRAWS
+        for what, count in counts.items():
+            yield Work(
+                "privacy", key, f"{what}, losses", count, "losses", ("losses",),
+                "losses per second", training_settings(tuned, attack.batch_size), flop=flop,
+            )  # fmt: skip
 
 
 def _arms(config: Mapping[str, Any], settings: Sequence[str]) -> Iterator[tuple[str, str]]:

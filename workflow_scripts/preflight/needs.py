@@ -16,7 +16,13 @@ from typing import Any, Final
 from workflow_scripts.cohort.stress_prompts import stress_size
 from workflow_scripts.common.config import prompt_sets_of
 from workflow_scripts.finetune.families import get_family
-from workflow_scripts.preflight.stage_needs import BASE, TEST_PROMPTS, stage_needs
+from workflow_scripts.preflight.stage_needs import (
+    BASE,
+    CAPTIONED_TRAINING_IMAGES,
+    TEST_PROMPTS,
+    StageNeed,
+    stage_needs,
+)
 
 GB: Final = 1e9
 TRAINING_IMAGES: Final = 237_388
@@ -109,6 +115,40 @@ def sampling_memory(parts: Network, precision: str, vae_in_float32: bool) -> flo
     return 1e6 * (weights + (4 if vae_in_float32 else low) * parts.vae)
 
 
+def attack_needs(config: Mapping[str, Any]) -> list[StageNeed]:
+    """Return what measuring losses needs under the largest checkpoint: membership, canaries.
+
+    It is loaded as training computes with it, fully trained networks in float32. Losses without a
+    gradient hold no more than what a training step of as many images saves.
+    """
+    found = []
+    for key, parts in PUBLISHED.items():
+        tuned = config["models"][key].get("finetune")
+        if not tuned:
+            continue
+        family, low = get_family(config["models"][key]["family"]), _BYTES[tuned["mixed_precision"]]
+        network = _BYTES["fp32"] if tuned["method"] == "full" else low
+        vae = _BYTES["fp32"] if family.encodes_in_float32 else low
+        weights = 1e6 * (
+            network * (parts.network + parts.lora) + low * parts.texts + vae * parts.vae
+        )
+        number = 1e6 * (parts.network + parts.lora + parts.texts + parts.vae)
+        batch = config["privacy"]["membership"]["batch_size"]
+        saved = parts.saved * batch / tuned["per_device_batch_size"]
+        name = config["models"][key]["display"]["name"]
+        found.append((name, number, weights, saved))
+    name, number, weights, saved = max(found, key=lambda row: row[2] + row[3])
+    return [
+        StageNeed(
+            f"privacy: losses of {of}", rule, name, number, weights, saved, BASE + weights, disk
+        )
+        for of, rule, disk in (
+            ("membership", "privacy_membership", 1e6),
+            ("canaries", "privacy_guarantee", 1e5),
+        )
+    ]
+
+
 def encoded_bytes(values: int, images: int) -> int:
     """Return the bytes of encoded images (float32) in `results/finetune/.encoded`."""
     return 4 * values * images
@@ -180,7 +220,7 @@ def table(config: Mapping[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", _STAGES]
-    for need in stage_needs(config):
+    for need in [*stage_needs(config), *attack_needs(config)]:
         gpu = [need.gpu, need.activations, need.gpu + need.activations]
         shown = [_gb(size) if need.parameters else "–" for size in gpu]
         millions = f"{need.parameters / 1e6:,.1f}" if need.parameters else "–"
@@ -253,14 +293,41 @@ Sizes in GB:
 | stage | network | parameters | weights and state | activations | GPU | host | disk |
 |---|---|---|---|---|---|---|---|"""
 
-_TAIL: Final = """\
+TRAINING_PATIENTS: Final = 64_586
+"""Patients of MIMIC-CXR-JPG's official training split, captioned or not."""
+
+
+def _private() -> str:
+    """Return how often a step with a guarantee passes through a network."""
+    each = CAPTIONED_TRAINING_IMAGES / TRAINING_PATIENTS
+    images, patients = f"{CAPTIONED_TRAINING_IMAGES:,}", f"{TRAINING_PATIENTS:,}"
+    return f"""\
+Fine-tuning with a guarantee (`finetune.privacy`) goes through the network once for every patient
+drawn, not once for a batch. MIMIC-CXR-JPG's training split has {patients} patients: {images} captioned
+radiographs are at least {each:.1f} of a patient in the mean. A batch of 128 images is then some {128 / each:.0f}
+patients, and as many passes, where 16 images at once take 8. A guarantee holds one more copy of the
+trained weights' gradient, which LoRA makes small, and none for each image. How much longer it takes
+was not measured on a GPU.
+"""
+
+
+_TAIL: Final = (
+    """\
 All encoders of a job lie on the GPU together. ResNet-50 saves 0.086 GB for each image of 224 pixels
 in float32: 768 at once take 66 GB, so that `per_device_batch_size` is 256, in bf16. A report
 generator on a GPU of 40 GB needs `per_device_batch_size: 8` and `generate_batch_size: 16`.
 
+Losses for attacks on membership and on canaries are measured under every fine-tuned model; the rows
+are of the one that needs most. The activations there are what a training step of as many images
+saves, which losses without a gradient stay below.
+
+"""
+    + _private()
+    + """
 Every run compares the free disk with what its planned fine-tuning and sampling will write, before
 its first job. Features, records and controls are not counted there.
 """
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

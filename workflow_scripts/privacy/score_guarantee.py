@@ -1,9 +1,9 @@
 """Hold the guarantee that a fine-tuning states against an attack on its canaries.
 
     python -m workflow_scripts.privacy.score_guarantee --model my_private --protocol sound \\
-        --family stable_diffusion --base weights/sd-v1-5 --lora \\
+        --family stable_diffusion --base weights/sd-v1-5 --method lora \\
         --checkpoint results/finetune/my_private/checkpoint \\
-        --canaries results/finetune/my_private/canaries --size 512 \\
+        --canaries results/finetune/my_private/canaries --size 512 --mixed-precision bf16 \\
         --output results/privacy/guarantee/my_private.json
 
 A canary's score is the base checkpoint's loss on it less the fine-tuned one's, with its caption, at
@@ -27,12 +27,12 @@ from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.settings import add_flags
 from workflow_scripts.finetune.canaries import REPEATS, read_canaries
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family
-from workflow_scripts.finetune.families.options import parse_option
 from workflow_scripts.finetune.layout import Base, add_base_flags
-from workflow_scripts.finetune.settings import CANARIES
+from workflow_scripts.finetune.settings import CANARIES, TrainSettings
 from workflow_scripts.privacy.audit import (
     CONFIDENCE,
     area,
@@ -41,6 +41,7 @@ from workflow_scripts.privacy.audit import (
     exposures,
     guess,
 )
+from workflow_scripts.privacy.membership.settings import PRECISIONS, TRAINED_WITH
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def canary_losses(
     canaries: pd.DataFrame,
     size: int,
     device: Any,
+    precision: Any,
     progress: Progress,
     draws: int = DRAWS,
 ) -> NDArray[np.float64]:
@@ -67,6 +69,7 @@ def canary_losses(
         canaries: of `read_canaries`.
         size: side in pixels that the model was trained at.
         device: that computes.
+        precision: torch dtype that networks compute in, as in training.
         progress: is told of every canary.
         draws: noise levels.
     """
@@ -74,12 +77,13 @@ def canary_losses(
 
     from workflow_scripts.finetune.data import load_pixels
     from workflow_scripts.finetune.draws import Draws
+    from workflow_scripts.privacy.membership.losses import computing
 
     family.place(pipeline, device)
     network: Any = family.network(pipeline)
     network.eval()
     found = []
-    with torch.no_grad():
+    with torch.no_grad(), computing(torch.device(device), precision):
         for path, caption in zip(canaries["path"], canaries["caption"], strict=True):
             pixels = torch.from_numpy(load_pixels(path, size).copy()).permute(2, 0, 1)[None]
             encoded = family.encode_images(pipeline, (pixels.float() / 127.5 - 1).to(device))
@@ -105,9 +109,10 @@ def canary_scores(
     family: Family,
     base: Base,
     checkpoint: Path,
-    lora: bool,
+    method: str,
     canaries: pd.DataFrame,
     size: int,
+    precision: str,
     gpus: int,
 ) -> NDArray[np.float64]:
     """Return the base checkpoint's loss on each canary less the fine-tuned one's, (n,).
@@ -115,17 +120,21 @@ def canary_scores(
     Raises:
         InputError: a checkpoint is missing or damaged.
     """
-    from workflow_scripts.finetune.lora import load_lora
+    import torch
 
-    device = pick_device(gpus)
+    from workflow_scripts.finetune.lora import load_lora
+    from workflow_scripts.privacy.membership.losses import loaded_as_trained
+
+    device, dtype = pick_device(gpus), getattr(torch, PRECISIONS[precision])
     progress = Progress("losses of canaries", 2 * len(canaries), "canaries")
-    pipeline = family.load(base)
-    before = canary_losses(family, pipeline, canaries, size, device, progress)
-    if lora:
+    pipeline = loaded_as_trained(family, base, method, dtype)
+    before = canary_losses(family, pipeline, canaries, size, device, dtype, progress)
+    if method == "lora":
         load_lora(family, pipeline, checkpoint)
     else:
-        pipeline = family.load(Base(checkpoint))
-    return before - canary_losses(family, pipeline, canaries, size, device, progress)
+        del pipeline  # or two lie on the device
+        pipeline = loaded_as_trained(family, Base(checkpoint), method, dtype)
+    return before - canary_losses(family, pipeline, canaries, size, device, dtype, progress)
 
 
 def stated(checkpoint: Path) -> dict[str, Any] | None:
@@ -205,9 +214,10 @@ def score(
     family: Family,
     base: Base,
     checkpoint: Path,
-    lora: bool,
+    method: str,
     folder: Path | None,
     size: int,
+    precision: str,
     gpus: int,
 ) -> Record:
     """Attack a checkpoint by its canaries and return the record.
@@ -223,7 +233,7 @@ def score(
     scores = np.empty(0)
     details: dict[str, Any] = {"guarantee": said, "confidence": CONFIDENCE, "delta": delta}
     if canaries is not None:
-        scores = canary_scores(family, base, checkpoint, lora, canaries, size, gpus)
+        scores = canary_scores(family, base, checkpoint, method, canaries, size, precision, gpus)
         planted = canaries["planted"].to_numpy(bool)
         details |= {"draws": DRAWS, "canaries": len(canaries), "planted": int(planted.sum())}
         if 0 < planted.sum() < len(planted):
@@ -250,11 +260,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
     parser.add_argument("--family", required=True)
     add_base_flags(parser)
-    parser.add_argument("--option", action="append", default=[], type=parse_option)
     parser.add_argument("--checkpoint", required=True, type=Path, help="fine-tuned")
-    parser.add_argument("--lora", action="store_true", help="the checkpoint is an adapter")
     parser.add_argument("--canaries", type=Path, help="folder of canaries; none by default")
-    parser.add_argument("--size", required=True, type=int, help="pixels, as in training")
+    add_flags(parser, TrainSettings, only=TRAINED_WITH)
     parser.add_argument("--gpus", default=0, type=int)
     parser.add_argument("--threads", default=1, type=int)
     parser.add_argument("--output", required=True, type=Path)
@@ -269,9 +277,10 @@ def main(argv: list[str] | None = None) -> None:
         get_family(flags.family).trained_with(dict(flags.option)),
         Base(flags.base, dict(flags.part)),
         flags.checkpoint,
-        flags.lora,
+        flags.method,
         flags.canaries,
         flags.size,
+        flags.mixed_precision,
         flags.gpus,
     )
     write_record(record, flags.output)

@@ -20,6 +20,7 @@ from workflow_scripts.finetune.data import load_pixels
 from workflow_scripts.finetune.draws import Draws
 from workflow_scripts.finetune.families.base import Family
 from workflow_scripts.finetune.families.flow import errors_watched
+from workflow_scripts.finetune.layout import Base
 
 MEASURED: Final = ("conditional", "unconditional", "low_frequencies")
 """What is measured of an image: its loss with its caption, its loss with the empty caption, and its
@@ -112,7 +113,7 @@ def image_losses(
     pixels = np.stack([load_pixels(path, how.size) for path in paths])
     shown = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
     dropped = [False] * len(paths)
-    with torch.inference_mode(), _computing(device, how.precision):
+    with torch.inference_mode(), computing(device, how.precision):
         encoded = family.encode_images(pipeline, shown).float().contiguous()
         conditions = family.encode_shown(pipeline, captions, dropped)
         nothing = family.encode_shown(pipeline, captions, [True] * len(paths))
@@ -158,8 +159,28 @@ def weighted_error(error: Tensor) -> Tensor:
     return (power * weights).mean(dim=(1, 2, 3)) / weights.mean()
 
 
+def loaded_as_trained(family: Family, base: Base, method: str, dtype: torch.dtype) -> Any:
+    """Load a pipeline as training computes with it.
+
+    Args:
+        family: of the checkpoint.
+        base: the checkpoint; an adapter's base.
+        method: `full` (its network stays in float32) or `lora`.
+        dtype: of training's mixed precision.
+
+    Raises:
+        InputError: a component is missing or damaged.
+    """
+    return family.load(
+        base,
+        dtype,
+        torch.float32 if method == "full" else None,
+        **({"vae_dtype": torch.float32} if family.encodes_in_float32 else {}),
+    )
+
+
 @contextlib.contextmanager
-def _computing(device: torch.device, precision: torch.dtype) -> Iterator[None]:
+def computing(device: torch.device, precision: torch.dtype) -> Iterator[None]:
     """Compute as training does: mixed precision where it does."""
     if precision == torch.float32:
         yield

@@ -39,7 +39,11 @@ from workflow_scripts.finetune.layout import Base, add_base_flags
 from workflow_scripts.finetune.lora import check_lora, load_lora
 from workflow_scripts.finetune.settings import TrainSettings
 from workflow_scripts.privacy.membership.candidates import draw_candidates
-from workflow_scripts.privacy.membership.settings import TRAINED_WITH, MembershipSettings
+from workflow_scripts.privacy.membership.settings import (
+    PRECISIONS,
+    TRAINED_WITH,
+    MembershipSettings,
+)
 from workflow_scripts.privacy.membership.values import (
     ATTACKS,
     SCORES,
@@ -51,7 +55,6 @@ from workflow_scripts.privacy.settings import Settings
 
 log = logging.getLogger(__name__)
 
-PRECISIONS: Final = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 CHECKPOINTS: Final = ("base", "tuned")
 
 SCHEMA: Final = pa.schema(
@@ -168,18 +171,13 @@ def _placed(
     import torch
 
     from workflow_scripts.common.devices import pick_device
-    from workflow_scripts.privacy.membership.losses import Measuring
+    from workflow_scripts.privacy.membership.losses import Measuring, loaded_as_trained
 
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     torch.set_num_threads(threads)
     device = pick_device(gpus)
     dtype = getattr(torch, PRECISIONS[precision])
-    pipeline = family.load(
-        where,
-        dtype,
-        torch.float32 if method == "full" else None,
-        **({"vae_dtype": torch.float32} if family.encodes_in_float32 else {}),
-    )
+    pipeline = loaded_as_trained(family, where, method, dtype)
     if adapter:
         load_lora(family, pipeline, adapter)
     family.check_size(pipeline, size)

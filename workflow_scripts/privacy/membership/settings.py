@@ -8,6 +8,9 @@ from workflow_scripts.common.settings import Key
 TRAINED_WITH: Final = ("method", "size", "mixed_precision", "options")
 """The settings of fine-tuning that decide an image's loss."""
 
+PRECISIONS: Final = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""The torch dtype of each `mixed_precision`."""
+
 
 @dataclass(frozen=True)
 class MembershipSettings:
