@@ -1,19 +1,23 @@
 """Fine-tuning with a guarantee: the account, the unit, what it learns, and what is refused."""
 
 import dataclasses
+import hashlib
 import json
 import math
+from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
+from torch import nn
 
+from tests.finetune.conftest import SIZE, ToyFamily
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest, write_manifest
 from workflow_scripts.finetune import train
 from workflow_scripts.finetune.canaries import planted_rows, read_canaries, write_canaries
-from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.private import (
     PrivateSteps,
     clip_to,
@@ -26,7 +30,6 @@ from workflow_scripts.finetune.train import finetune
 from workflow_scripts.privacy.audit import area, exposures
 from workflow_scripts.privacy.score_guarantee import canary_scores
 
-PLANTED, EPOCHS = 20, 10
 PRIVACY = PrivacySettings(8.0, 1e-3, "patient", 0.5, noise_seed=3)
 
 
@@ -232,50 +235,93 @@ def test_all_steps_share_the_patients_among_them(settings):
     assert steps.expected == 3
 
 
+class RememberingFamily(ToyFamily):
+    """A network of two layers that learns 64 grey values from noise and a caption, and overfits."""
+
+    @staticmethod
+    def _net():
+        return nn.Sequential(nn.Linear(64 + 32, 256), nn.SiLU(), nn.Linear(256, 64))
+
+    def load(self, base, dtype=None, network_dtype=None):
+        net = self._net()
+        net.load_state_dict(torch.load(base.folder / "weights.pt", weights_only=True))
+        return SimpleNamespace(net=net, to=net.to)
+
+    def encoded_shape(self, pipeline, size):
+        return (64,)
+
+    def encode_images(self, pipeline, pixels):
+        return nn.functional.adaptive_avg_pool2d(pixels[:, :1], 8).flatten(1)
+
+    def encode_captions(self, pipeline, captions):
+        seeds = [int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) for text in captions]
+        return {"said": torch.stack([torch.randn(32, generator=seeded(seed)) for seed in seeds])}
+
+    def loss(self, pipeline, network, encoded, conditions, draws):
+        noise = draws.normal((64,))
+        shown = torch.cat([encoded + noise, conditions["said"]], dim=1)
+        return (network(shown) - noise).square().mean(dim=1)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
 @pytest.fixture
-def known(tiny_sd, two_images, cohort_writer, settings, tmp_path):
-    """Fine-tune a tiny Stable Diffusion with 60 canaries, or beside them; return them and scores."""
-    chosen = CanarySettings(PLANTED, 1)
+def known(toy, settings, tmp_path):
+    """Return a training with or without the canaries, and then the canaries with their scores."""
+    chosen = CanarySettings(20, 1)
     write_canaries(tmp_path / "canaries", chosen)
     table = tmp_path / "canaries" / CANARIES
-    family, base = get_family("stable_diffusion"), tiny_sd[1]
-    manifest = cohort_writer(tmp_path, two_images)
+    family = RememberingFamily()
+    torch.manual_seed(0)
+    torch.save(family._net().state_dict(), toy.base.folder / "weights.pt")
 
-    def train(name, **planted):
+    def train(planted):
+        name = f"planted_{planted}"
+        epochs = 120 if planted else 2000  # about as many steps
         finetune(
             family,
-            base,
-            manifest,
+            toy.base,
+            toy.manifest,
             tmp_path / name,
             tmp_path / f"{name}_progress",
             settings(
-                learning_rate=2e-3,
-                epochs=EPOCHS if planted else 60 * EPOCHS,
+                epochs=epochs,
                 batch_size=16,
                 per_device_batch_size=16,
+                learning_rate=3e-3,
                 canaries=chosen if planted else None,
             ),
-            **planted,
+            canaries=table if planted else None,
         )
         frame = read_canaries(table)
         checkpoint = tmp_path / name / "checkpoint"
-        return frame, canary_scores(family, base, checkpoint, "full", frame, 32, "no", 0)
+        scores = canary_scores(family, toy.base, checkpoint, "full", frame, SIZE, "no", 0)
+        return frame["repeats"].where(frame["planted"], 0).to_numpy(), scores
 
-    return lambda planted: train("with", canaries=table) if planted else train("without")
+    return train
 
 
 @pytest.mark.full
 def test_canaries_are_known_the_better_the_more_often_they_were_shown(known):
-    frame, scores = known(True)
-    times = frame["repeats"].where(frame["planted"], 0)
-    print(times.value_counts())
-    groups = {n: scores[times == n] for n in (0, 1, 4, 16)}
-    for n, g in groups.items():
-        print(n, len(g), g.mean(), g.std(ddof=1) / len(g) ** 0.5)
-    bits = exposures(scores, frame["planted"].to_numpy())
-    print({n: bits[times == n].mean() for n in groups})
-    frame, scores = known(False)
-    print(area(scores, frame["planted"].to_numpy()))
-    for n in (0, 1, 4, 16):
-        print(n, scores[times == n].mean())
-    assert 0
+    times, scores = known(planted=True)
+    groups = [scores[times == repeats] for repeats in (0, 1, 4, 16)]
+    for rarer, oftener in pairwise(groups):
+        error = math.hypot(*(group.std(ddof=1) / len(group) ** 0.5 for group in (rarer, oftener)))
+        # Each step up by chance: once in 700 (normal; the means are of nine canaries or more).
+        assert oftener.mean() - rarer.mean() > 3 * error
+    bits = exposures(scores, times > 0)
+    means = [bits[times == repeats].mean() for repeats in (0, 1, 4, 16)]
+    assert means == sorted(means)
+    print(len(groups), [(len(g), g.mean(), g.std()) for g in groups], means)
+
+
+@pytest.mark.full
+def test_canaries_that_no_training_showed_are_at_chance(known):
+    """Scores by which the coins cannot be told: 99% of such areas lie so near one half."""
+    times, scores = known(planted=False)
+    shown = int((times > 0).sum())
+    spread = math.sqrt((len(times) + 1) / (12 * shown * (len(times) - shown)))
+    print(area(scores, times > 0), spread)
+    assert abs(area(scores, times > 0) - 0.5) < 2.58 * spread

@@ -48,8 +48,11 @@ def test_every_scoring_script_is_run():
     need_networks = {f"{METRICS}/{name}.py" for name in NEED_NETWORKS}
     # Of what judges and CXAS saw; tests/faithfulness runs them on small networks.
     looked = {f"faithfulness/{name}.py" for name in ("score", "score_labeller", "score_stress")}
-    # Of losses under a checkpoint; tests/finetune/test_membership_losses.py measures them.
-    measured = {"privacy/membership/score.py"}
+    # Of losses under a checkpoint: tests/finetune measures them in test_membership_losses.py and
+    # test_private.py.
+    measured = {"privacy/membership/score.py", "privacy/score_guarantee.py"}
+    # Of images and training radiographs through RAD-DINO; tests/privacy/test_extraction.py.
+    measured |= {"privacy/extraction/score.py"}
     assert there - called == need_networks | looked | measured
 
 

@@ -301,13 +301,14 @@ def _private() -> str:
     """Return how often a step with a guarantee passes through a network."""
     each = CAPTIONED_TRAINING_IMAGES / TRAINING_PATIENTS
     images, patients = f"{CAPTIONED_TRAINING_IMAGES:,}", f"{TRAINING_PATIENTS:,}"
+    mean, passes = f"{each:.1f}", f"{128 / each:.0f}"
     return f"""\
 Fine-tuning with a guarantee (`finetune.privacy`) goes through the network once for every patient
-drawn, not once for a batch. MIMIC-CXR-JPG's training split has {patients} patients: {images} captioned
-radiographs are at least {each:.1f} of a patient in the mean. A batch of 128 images is then some {128 / each:.0f}
-patients, and as many passes, where 16 images at once take 8. A guarantee holds one more copy of the
-trained weights' gradient, which LoRA makes small, and none for each image. How much longer it takes
-was not measured on a GPU.
+drawn, not once for a batch. MIMIC-CXR-JPG's training split has {patients} patients: {images}
+captioned radiographs are at least {mean} of a patient in the mean. A batch of 128 images is then
+some {passes} patients, and as many passes, where 16 images at once take 8. A guarantee holds one
+more copy of the trained weights' gradient, which LoRA makes small, and none for each image. How
+much longer it takes was not measured on a GPU.
 """
 
 
