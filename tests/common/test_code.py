@@ -20,7 +20,6 @@ WITHOUT_CODE = {
     "cohort_prompts",
     "cohort_part",
     "cohort_stress",
-    "finetune_canaries",
     "finetune_train",
     "finetune_finish",
     "generate_sample",
