@@ -4,23 +4,21 @@
         --manifest results/cohort/manifest.parquet \\
         --candidates results/curate/sana/candidates.parquet \\
         --features results/curate/sana/features --real results/features/real/train \\
-        --matches 5 --output results/curate/sana/lenses.parquet
+        --output results/curate/sana/lenses.parquet
 
 It reads what `plant.py` laid out, its features, and those of every training radiograph. It writes a
-table for its owner alone. There are three lenses, each taken of the image and of its mirror image,
+table for its owner alone. There are four lenses, each taken of the image and of its mirror image,
 the riskier one counting:
 
 - `latent`: RAD-DINO distance to the closest training radiograph; low is a risk;
 - `reid`: the highest re-identification score of any training radiograph; high is a risk;
-- `pixel`: the highest correlation of gray values at 64 x 64 pixels with any of the `matches` closest
-  training radiographs of the other two; high is a risk. A brighter or rewindowed copy correlates as
-  the copy does.
+- `pixel`: the highest correlation of gray values with any training radiograph, moved a little;
+- `mixture`: the same with any two of them (`likeness.py`); high is a risk in both.
 """
 
 import argparse
 import logging
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +33,8 @@ from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.images import read_shards
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.progress import Progress
-from workflow_scripts.curate.plant import HELD_OUT, MIRRORED, PLANTED, POOL, square_gray
+from workflow_scripts.curate.likeness import film_vectors, likeness, views_of_image
+from workflow_scripts.curate.plant import HELD_OUT, MIRRORED, PLANTED, POOL
 from workflow_scripts.fidelity.inputs import (
     read_comparable,
     require_same_images,
@@ -48,10 +47,8 @@ from workflow_scripts.privacy.score import siamese_head
 
 log = logging.getLogger(__name__)
 
-LENSES: Final = {"latent": "low", "reid": "high", "pixel": "high"}
+LENSES: Final = {"latent": "low", "reid": "high", "pixel": "high", "mixture": "high"}
 """The lenses, each with the side on which a value is a risk."""
-
-SIDE: Final = 64
 
 LENS_SCHEMA: Final = pa.schema(
     [
@@ -69,32 +66,6 @@ LENS_SCHEMA: Final = pa.schema(
 """`group`: pool, planted or held_out; `kind`: of a planted leak. `patient_id`: of an unseen
 radiograph. `nearest_*`: the training radiograph whose pixels correlate most. `rows_of_features`:
 the image's row in the feature files."""
-
-
-def normalised(pixels: np.ndarray) -> np.ndarray:
-    """Return gray values with mean 0 and norm 1, float32 (n,); zeros where they are constant."""
-    flat = pixels.astype(np.float64).ravel()
-    flat -= flat.mean()
-    norm = float(np.sqrt(np.square(flat).sum()))
-    return (flat / norm if norm > 1e-9 else np.zeros_like(flat)).astype(np.float32)
-
-
-def radiograph_vectors(
-    names: Iterable[str], files: dict[str, str], threads: int
-) -> dict[str, np.ndarray]:
-    """Return the normalised gray values of radiographs, by id; each is decoded once."""
-    wanted = sorted(set(names))
-    meter = Progress("radiographs that come nearest", len(wanted), "images")
-    found: dict[str, np.ndarray] = {}
-
-    def read(name: str) -> np.ndarray:
-        return normalised(np.asarray(square_gray(files[name], SIDE)))
-
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        for name, vector in zip(wanted, pool.map(read, wanted), strict=True):
-            found[name] = vector
-            meter.update()
-    return found
 
 
 def split_id(name: str) -> tuple[bool, str, str | None, str]:
@@ -125,43 +96,44 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
     files = dict(zip(manifest["image_id"], manifest["path"], strict=True))
     rows_of(patient_of, latent_real.ids, args.real, "manifest")
     device = pick_device(args.gpus)
-    k = min(args.matches, len(latent_real.ids))
-    near = closest_by_distance(latent.features, latent_real.features, k, device=device)
+    near = closest_by_distance(latent.features, latent_real.features, device=device)
     weight, bias = siamese_head(reid, args.features)
     queries = reid.features[rows_in_order_of(latent, reid, args.features)]
-    likely = closest_by_score(queries, reid_real.features, weight, bias, k, device=device)
-    by_latent = np.array(latent_real.ids, object)[near.rows]
-    by_reid = np.array(reid_real.ids, object)[likely.rows]
-    vectors = radiograph_vectors({*by_latent.ravel(), *by_reid.ravel()}, files, args.threads)
+    likely = closest_by_score(queries, reid_real.features, weight, bias, device=device)
+    films = film_vectors([files[name] for name in latent_real.ids], args.threads)
     row_of = {name: row for row, name in enumerate(latent.ids)}
-    rows = []
+    rows: list[dict[str, Any]] = []
     meter = Progress("through the lenses", len(row_of), "images")
-    for item in read_shards([args.candidates]):
-        row = row_of[item.id]
-        mirrored, group, kind, name = split_id(item.id)
-        image = item.open().convert("L").resize((SIDE, SIDE))
-        vector = normalised(np.asarray(image))
-        names = list(dict.fromkeys([*by_latent[row], *by_reid[row]]))
-        likeness = [float(vectors[other] @ vector) for other in names]
-        best = int(np.argmax(likeness))
-        rows.append(
-            {
-                "group": group,
-                "kind": kind,
-                "id": name,
-                "mirrored": mirrored,
-                "source": item.source_image_id,
-                "patient_id": patient_of.get(name) if group == "held_out" else None,
-                "latent": near.values[row, 0],
-                "reid": likely.values[row, 0],
-                "pixel": likeness[best],
-                "nearest_image_id": names[best],
-                "nearest_patient_id": patient_of[names[best]],
-                "rows_of_features": row,
-            }
-        )
-        meter.update()
-    return both_ways(pd.DataFrame(rows))
+
+    def views() -> Iterator[np.ndarray]:
+        for item in read_shards([args.candidates]):
+            row = row_of[item.id]
+            mirrored, group, kind, name = split_id(item.id)
+            rows.append(
+                {
+                    "group": group,
+                    "kind": kind,
+                    "id": name,
+                    "mirrored": mirrored,
+                    "source": item.source_image_id,
+                    "patient_id": patient_of.get(name) if group == "held_out" else None,
+                    "latent": near.values[row, 0],
+                    "reid": likely.values[row, 0],
+                    "rows_of_features": row,
+                }
+            )
+            meter.update()
+            yield views_of_image(item.open())
+
+    alike = likeness(views(), films, device)
+    names = [latent_real.ids[row] for row in alike.nearest]
+    frame = pd.DataFrame(rows).assign(
+        pixel=alike.pixel,
+        mixture=alike.mixture,
+        nearest_image_id=names,
+        nearest_patient_id=[patient_of[name] for name in names],
+    )
+    return both_ways(frame)
 
 
 def both_ways(rows: pd.DataFrame) -> pd.DataFrame:
@@ -197,7 +169,6 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--candidates", required=True, type=Path, help="what plant.py laid out")
     add("--features", required=True, type=Path, help="folder of its features")
     add("--real", required=True, type=Path, help="folder of the training radiographs' features")
-    add("--matches", required=True, type=int, help="closest radiographs compared by pixels")
     add("--gpus", type=int, default=0)
     add("--threads", type=int, default=1)
     add("--output", required=True, type=Path)

@@ -80,9 +80,6 @@ class CurateSettings:
     references: Annotated[
         int, Key("Training radiographs at most, of which density takes the neighbours.", minimum=2)
     ]
-    matches: Annotated[
-        int, Key("Closest training radiographs whose pixels are compared.", minimum=1)
-    ]
     most_flagged: Annotated[
         float,
         Key(
