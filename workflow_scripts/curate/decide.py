@@ -11,10 +11,10 @@
         --searched-prompts results/cohort/prompts/*.parquet \\
         --pool augment --images 10000 ... --output results/curate/sana
 
-It writes into the folder `dataset/data/` (the set), `decision.json`, `decision.html` (a page for the
-steward) and `chosen.parquet` (which pool image each of the set is; for its owner alone). What is
-published is searched for captions, ids and real images of the cohort first; a set that holds any is
-not written. The same inputs give the same bytes.
+It writes into the folder `dataset/data/` (the set), `decision.json`, `decision.html` (a page for
+the steward) and `chosen.parquet` (which pool image each of the set is; for its owner alone). What
+is published is searched for captions, ids and real images of the cohort first; a set that holds
+any is not written. The same inputs give the same bytes.
 """
 
 import argparse
@@ -172,7 +172,7 @@ def filtered(args: argparse.Namespace, policy: CurateSettings) -> Filtered:
         )
     asked = prompts.loc[pool["id"]]
     labels = labels_of(asked)
-    place = seen.rows.index.get_indexer(pool["id"])
+    place = seen.rows.index.get_indexer(pd.Index(pool["id"]))
     looked = Seen(seen.rows.iloc[place], seen.run)
     pool = pool.assign(
         leak=leaks(pool),
@@ -222,7 +222,7 @@ def decision_of(
     pool = found.pool
     flagged = pool[pool["leak"]]
     clean = pool[~pool["leak"]]
-    planted = [
+    planted: list[dict[str, Any]] = [
         {
             "kind": kind,
             "words": KINDS[kind],
@@ -285,7 +285,7 @@ def decision_of(
     for key, words in (
         ("sparse", "Share of the pool unlike any radiograph (RAD-DINO density)"),
         ("implausible", "Share of the pool with implausible anatomy"),
-        ("unseen", "Share of the pool in which the judge does not see a finding that was asked for"),
+        ("unseen", "Share of the pool in which the judge misses a finding that was asked for"),
     ):
         share = float(pool[key].mean())
         rows.append(_measured(key, words, share, *wilson_interval(share, len(pool))))
@@ -304,7 +304,7 @@ def decision_of(
     verdict = "do_not_release" if reasons else policy.access
     if not reasons:
         reasons = ["every limit of the policy is met"]
-        if policy.prompts == "captions":
+        if policy.published_prompts == "captions":
             verdict = "credentialed"
             reasons.append("the set carries captions of the cohort")
         if policy.access == "credentialed":
@@ -391,7 +391,7 @@ def _reasons(
     }
     reasons = [said[row["key"]] for row in rows if row["passed"] is False]
     if found.pool["source"].notna().any():
-        reasons.append("the pool shows radiographs themselves: it is a control, not a model's images")
+        reasons.append("the pool is a control, which shows radiographs themselves")
     if kept == 0:
         reasons.append("no image passes the checks of privacy and quality")
     reasons += [
@@ -445,19 +445,19 @@ def write_set(
     pool = found.pool.iloc[rows]
     labels = read_prompts(args.prompts).set_index("prompt_id").loc[pool["id"], list(FINDINGS)]
     named = {name: f"{args.model}-{k:06d}.png" for k, name in enumerate(pool["id"])}
-    told = policy.prompts != "withheld"
-    if policy.prompts == "templates" and (pool["caption_source"] != TEMPLATE).any():
+    told = policy.published_prompts != "withheld"
+    if policy.published_prompts == "templates" and (pool["caption_source"] != TEMPLATE).any():
         raise InputError(
             "prompts are to be published, and the pool's are captions of patients",
             args.prompts,
-            "set curate.pool: stress, or curate.prompts: withheld or captions",
+            "set curate.pool: stress, or curate.published_prompts: withheld or captions",
         )
     ids, passages = cohort_texts(args.searched_manifests, args.searched_prompts)
     texts = [("a file name", " ".join([args.model, *named.values()]))]
     if told:
         texts += [("the column of prompts", text) for text in pool["caption"]]
     # Captions go out on purpose where access is credentialed; ids never do.
-    check_texts(texts, ids, [] if policy.prompts == "captions" else passages)
+    check_texts(texts, ids, [] if policy.published_prompts == "captions" else passages)
     images = {item.id: item for item in find_in_shards(args.shards, set(pool["id"]))}
     real = {
         pixels_digest(item.open())

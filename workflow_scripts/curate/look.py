@@ -6,9 +6,9 @@
         --classifier results/downstream/classification/real_only/real/network-*.safetensors \\
         --output results/curate/sana/seen.parquet
 
-Neither texture nor any prompt is looked at. The columns are those of `faithfulness/seen.py`, so that
-the radiographs of the test split, which faithfulness has looked at, are compared without a second
-look.
+Neither texture nor any prompt is looked at. The columns are those of `faithfulness/seen.py`, so
+that the radiographs of the test split, which faithfulness has looked at, are compared without a
+second look.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, values in look_at(prepared, judges, labeller).items():
             columns.setdefault(name, []).extend(values)
         meter.update(len(batch))
-    # A pool has no radiographs of its own here: faithfulness compares with those, curation does not.
+    # Faithfulness compares with the prompts' own radiographs, curation does not.
     columns["image_id"] = [None] * len(columns["id"])
     columns["patient_id"] = [None] * len(columns["id"])
     settings = {

@@ -1,4 +1,4 @@
-"""The decision as one page that a data steward can sign: tested, found, not tested, in plain words."""
+"""The decision as one page that a data steward can sign: tested, found, not tested."""
 
 import html
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ _HEADLINES: Final = {
 
 _STYLE: Final = (
     "body{font:16px/1.45 sans-serif;max-width:48em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ccc;padding:.3em .6em;"
-    "text-align:left;vertical-align:top}h1{padding:.5em;border-left:.5em solid}"
+    "table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ccc;"
+    "padding:.3em .6em;text-align:left;vertical-align:top}h1{padding:.5em;border-left:.5em solid}"
     ".release{border-color:#2a7}.credentialed{border-color:#c90}.do_not_release{border-color:#c33}"
     ".sign{margin-top:3em}.sign span{display:inline-block;width:20em;border-top:1px solid;"
     "margin-right:2em}"

@@ -1,6 +1,7 @@
 """Plant leaks beside a pool, and lay out all that the privacy lenses look at.
 
-    python -m workflow_scripts.curate.plant --model sana --manifest results/cohort/manifest.parquet \\
+    python -m workflow_scripts.curate.plant --model sana \\
+        --manifest results/cohort/manifest.parquet \\
         --shards results/generate/sana/augment/part-*.parquet --planted 100 --held-out 2000 \\
         --seed 42 --candidates results/curate/sana/candidates.parquet
 
@@ -79,9 +80,11 @@ def drawn_held_out(manifest: pd.DataFrame, most: int, seed: int) -> pd.DataFrame
     patients = sorted(unseen["patient_id"].unique())
     if len(patients) < 2:
         raise InputError("fewer than two unseen patients", "the manifest", "check the split")
-    place = dict(zip(np.random.default_rng(seed).permutation(patients), range(most + 1)))
+    place = dict(
+        zip(np.random.default_rng(seed).permutation(patients), range(most + 1), strict=False)
+    )
     order = unseen["patient_id"].map(lambda name: place.get(name, most + 1))
-    # Quality is tried on test radiographs alone, whose organs faithfulness has drawn: they go first.
+    # Test radiographs go first: faithfulness has drawn their organs, on which quality is tried.
     unseen = unseen.assign(later=unseen["split"] != "test", order=order)
     return unseen.sort_values(["later", "order", "image_id"], kind="stable").head(most)
 

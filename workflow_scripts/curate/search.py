@@ -11,9 +11,7 @@ from workflow_scripts.common.leak_search import folded_readings, ids_in, passage
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 
 
-def cohort_texts(
-    manifests: Sequence[Path], prompts: Sequence[Path]
-) -> tuple[set[str], list[str]]:
+def cohort_texts(manifests: Sequence[Path], prompts: Sequence[Path]) -> tuple[set[str], list[str]]:
     """Return the ids of a cohort and its captions, indications and reports.
 
     Args:
@@ -34,9 +32,7 @@ def cohort_texts(
     return ids, list(passages)
 
 
-def check_texts(
-    texts: Iterable[tuple[str, str]], ids: set[str], passages: Sequence[str]
-) -> None:
+def check_texts(texts: Iterable[tuple[str, str]], ids: set[str], passages: Sequence[str]) -> None:
     """Check that a set's texts and file names hold no id and no caption of the cohort.
 
     Raises:
@@ -52,7 +48,7 @@ def check_texts(
             raise InputError(
                 f"{len(leaks)} {what} of the cohort would be published",
                 ", ".join(places[:5]) + (", ..." if len(places) > 5 else ""),
-                "nothing was written; take the prompts out (`curate.prompts: withheld`), or name "
+                "nothing was written; set `curate.published_prompts: withheld`, or name "
                 "the files otherwise",
             )
 

@@ -48,11 +48,11 @@ class CurateSettings:
         Literal["release", "credentialed"],
         Key("The widest access that the data's terms leave; MIMIC-CXR's leave `credentialed`."),
     ]
-    prompts: Annotated[
+    published_prompts: Annotated[
         Literal["withheld", "templates", "captions"],
         Key(
-            "Prompts that go with the images: none, those that are nobody's text, or captions, which "
-            "allows credentialed access at most."
+            "Prompts that go with the images: none, those that are nobody's text, or captions, "
+            "which allows credentialed access at most."
         ),
     ]
     privacy_false_alarms: Annotated[
@@ -97,7 +97,8 @@ class CurateSettings:
         ),
     ]
     least_sensitivity: Annotated[
-        float, Key("Share of planted leaks of each kind that has to be caught.", minimum=0, maximum=1)
+        float,
+        Key("Share of planted leaks of each kind that has to be caught.", minimum=0, maximum=1),
     ]
     most_false_rejections: Annotated[
         float,
