@@ -1,4 +1,4 @@
-"""The dataset card of a curated set: `README.md` with its YAML head, as the Hugging Face Hub reads it.
+"""The dataset card of a curated set: `README.md` with its YAML head, for the Hugging Face Hub.
 
 The head's keys are those of `huggingface_hub.DatasetCardData` and of the hub's gates.
 """
@@ -86,8 +86,8 @@ def decision_lines(described: Described) -> list[str]:
     if terms.access != terms.decided:
         lines += [
             "",
-            f"By its tests alone the set {ACCESS_WORDS[terms.decided]}; the terms of its sources are "
-            "stricter ([terms.md](terms.md)).",
+            f"By its tests alone the set {ACCESS_WORDS[terms.decided]}; the terms of its sources "
+            "are stricter ([terms.md](terms.md)).",
         ]
     return lines
 
@@ -119,9 +119,8 @@ def _body(described: Described) -> str:
         "",
         f"{described.images} synthetic chest radiographs, drawn by the text-to-image model "
         f"`{described.model}`, which learned from {described.cohort}. They were chosen from "
-        f"{number(pool.get('images'))} images of the prompt set `{pool['prompt_set']}` by the limits "
-        "below. No image is a radiograph of a patient; whether one resembles a patient's radiograph "
-        "was tested as follows.",
+        f"{number(pool.get('images'))} images of the prompt set `{pool['prompt_set']}` by the "
+        "limits below. Whether an image resembles a patient's radiograph was tested as follows.",
         "",
         "## What was measured",
         "",
@@ -162,7 +161,8 @@ def _body(described: Described) -> str:
         "```python",
         "import datasets",
         "",
-        'images = datasets.load_dataset("parquet", data_files="data/train-*.parquet", split="train")',
+        'files = "data/train-*.parquet"',
+        'images = datasets.load_dataset("parquet", data_files=files, split="train")',
         "```",
         "",
         "For research on methods. Not for diagnosis, and not as the only test data of a device.",

@@ -80,7 +80,8 @@ def croissant(described: Described) -> dict[str, Any]:
         "name": described.name,
         "description": (
             f"{described.images} synthetic chest radiographs, drawn by the text-to-image model "
-            f"{described.model} and chosen by measured limits. The set {ACCESS_WORDS[terms.access]}."
+            f"{described.model} and chosen by measured limits. The set "
+            f"{ACCESS_WORDS[terms.access]}."
         ),
         "license": terms.link or terms.licence,
         "version": described.version,
@@ -115,7 +116,7 @@ def _responsible(described: Described) -> dict[str, Any]:
         ],
         "rai:dataCollectionRawData": (
             f"The model learned from {described.cohort} ({terms.training_data.licence}). "
-            "No radiograph is in the set."
+            "Its radiographs are not part of the set."
         ),
         "rai:dataCollectionMissingData": (
             "A finding that the prompt does not mention is null. Sex, age, device and hospital are "
@@ -149,7 +150,7 @@ def _responsible(described: Described) -> dict[str, Any]:
             "values are in decision.json."
         ),
         "rai:personalSensitiveInformation": [
-            "The images are of health, and of no patient as far as tested.",
+            "The images are of health. Whether they resemble patients' radiographs was tested.",
             *terms.conditions,
         ],
         "rai:dataReleaseMaintenancePlan": [
@@ -206,7 +207,7 @@ def _field(column: pa.Field) -> dict[str, Any]:
         words = "The text that the image was drawn from."
     return {
         "@type": "cr:Field",
-        "@id": f"{RECORDS}/{column.name}",
+        "@id": f"{RECORDS}/{column.name.replace(' ', '_')}",  # the reader takes no spaces here
         "name": column.name,
         "description": words,
         "dataType": _type(column),

@@ -44,8 +44,8 @@ def _answers(described: Described) -> list[tuple[str, list[tuple[str, str]]]]:
             "Motivation",
             [
                 ("For what purpose was it created?",
-                 "To share images of a text-to-image model with a measured risk to the patients that "
-                 "the model learned from."),
+                 "To share images of a text-to-image model with a measured risk to the patients "
+                 "that the model learned from."),
                 ("Who created it, and on whose behalf?", STEWARD),
                 ("Who funded it?", STEWARD),
             ],
@@ -121,7 +121,8 @@ def _answers(described: Described) -> list[tuple[str, list[tuple[str, str]]]]:
                 ("Is there a list of papers that use it?", STEWARD),
                 ("What else could it be used for?", "Research on methods."),
                 ("What may affect future uses?",
-                 "Labels say what was asked for. The model repeats the biases of its training data."),
+                 "Labels say what was asked for. The model repeats the biases of its training "
+                 "data."),
                 ("What should it not be used for?",
                  "Diagnosis; the only test of a device; attempts to identify anybody."),
             ],

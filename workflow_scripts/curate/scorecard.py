@@ -65,31 +65,105 @@ class _Asked:
 
 
 _RECORDS: Final = (
-    _Asked("congruence", "Distance of the distributions (FID, corrected for sample size), 0 is best",
-           "fidelity", "rad_dino", "fid_corrected"),
-    _Asked("congruence", "Distance of the distributions (KID), 0 is best", "fidelity", "rad_dino", "kid"),
-    _Asked("congruence", "Share of images among radiographs (precision)", "fidelity", "rad_dino", "precision"),
+    _Asked(
+        "congruence",
+        "Distance of the distributions (FID without its bias), 0 is best",
+        "fidelity",
+        "rad_dino",
+        "fid_corrected",
+    ),
+    _Asked(
+        "congruence",
+        "Distance of the distributions (KID), 0 is best",
+        "fidelity",
+        "rad_dino",
+        "kid",
+    ),
+    _Asked(
+        "congruence",
+        "Share of images among radiographs (precision)",
+        "fidelity",
+        "rad_dino",
+        "precision",
+    ),
     _Asked("congruence", "Density among radiographs", "fidelity", "rad_dino", "density"),
-    _Asked("congruence", "Agreement of image and caption (alignment)", "fidelity", "rad_dino", "alignment"),
-    _Asked("congruence", "Difference of the power spectra", "faithfulness", "texture", "spectrum_distance"),
-    _Asked("coverage", "Share of radiographs among images (recall)", "fidelity", "rad_dino", "recall"),
-    _Asked("coverage", "Share of radiographs with an image nearby (coverage)", "fidelity", "rad_dino", "coverage"),
-    _Asked("coverage", "Similarity of images to one another (MS-SSIM); 1 is all the same",
-           "faithfulness", "texture", "ms_ssim"),
-    _Asked("coverage", "Images farther from the training images than these from each other (AuthPct, %)",
-           "privacy", "closest", "authpct"),
-    _Asked("constraint", "Images with implausible anatomy", "faithfulness", "anatomy", "implausible"),
-    _Asked("constraint", "Distance of the heart's share of the chest from radiographs'",
-           "faithfulness", "anatomy", "ratio_distance"),
-    _Asked("constraint", "The finding asked for is seen by a judge (AUROC)",
-           "faithfulness", "findings", "judged_auroc"),
-    _Asked("compliance", "Prompts whose images resemble their own radiograph (re-identification)",
-           "privacy", "pairwise", "reid_share"),
-    _Asked("compliance", "Prompts at which some lens raises its alarm; 5% by chance",
-           "privacy", "lenses", "any_seen"),
-    _Asked("compliance", "Nearer to training radiographs than images of held-out captions are (excess)",
-           "privacy", "novelty", "nearer_to_training_excess"),
-)  # fmt: skip
+    _Asked(
+        "congruence",
+        "Agreement of image and caption (alignment)",
+        "fidelity",
+        "rad_dino",
+        "alignment",
+    ),
+    _Asked(
+        "congruence",
+        "Difference of the power spectra",
+        "faithfulness",
+        "texture",
+        "spectrum_distance",
+    ),
+    _Asked(
+        "coverage", "Share of radiographs among images (recall)", "fidelity", "rad_dino", "recall"
+    ),
+    _Asked(
+        "coverage",
+        "Share of radiographs with an image nearby (coverage)",
+        "fidelity",
+        "rad_dino",
+        "coverage",
+    ),
+    _Asked(
+        "coverage",
+        "Similarity of images to one another (MS-SSIM); 1 is all the same",
+        "faithfulness",
+        "texture",
+        "ms_ssim",
+    ),
+    _Asked(
+        "coverage",
+        "Images farther from training images than these from one another (AuthPct, %)",
+        "privacy",
+        "closest",
+        "authpct",
+    ),
+    _Asked(
+        "constraint", "Images with implausible anatomy", "faithfulness", "anatomy", "implausible"
+    ),
+    _Asked(
+        "constraint",
+        "Distance of the heart's share of the chest from radiographs'",
+        "faithfulness",
+        "anatomy",
+        "ratio_distance",
+    ),
+    _Asked(
+        "constraint",
+        "The finding asked for is seen by a judge (AUROC)",
+        "faithfulness",
+        "findings",
+        "judged_auroc",
+    ),
+    _Asked(
+        "compliance",
+        "Prompts whose images resemble their own radiograph (re-identification)",
+        "privacy",
+        "pairwise",
+        "reid_share",
+    ),
+    _Asked(
+        "compliance",
+        "Prompts at which some lens raises its alarm; 5% by chance",
+        "privacy",
+        "lenses",
+        "any_seen",
+    ),
+    _Asked(
+        "compliance",
+        "Nearer to training radiographs than images of held-out captions (excess)",
+        "privacy",
+        "novelty",
+        "nearer_to_training_excess",
+    ),
+)
 
 _GAPS: Final = (
     ("congruence", "A radiologist's impression", "no reader study was run"),
@@ -160,8 +234,9 @@ def scorecard_page(entries: list[Entry], name: str) -> str:
     lines = [
         f"# Scorecard of {name}",
         "",
-        f"The seven criteria are those of {SOURCE}. Each line says which images it was measured on. "
-        "An interval in brackets holds 95%. What was not measured is a gap, with its reason.",
+        f"The seven criteria are those of {SOURCE}. Each line says which images it was "
+        "measured on. Brackets hold a 95% interval. What was not measured is a gap, with its "
+        "reason.",
     ]
     for key, question in CRITERIA.items():
         own = [entry for entry in entries if entry.criterion == key]
@@ -230,14 +305,12 @@ def _completeness(described: Described) -> list[Entry]:
               f"{stated} of {14 * n}", SET, shards, None),
     ]  # fmt: skip
     scores = ", ".join(described.scores)
-    entries.append(
-        Entry("completeness", "Scores of each image", scores or None, SET, shards,
-              None if scores else "the shards have no column of scores")
-    )  # fmt: skip
-    entries.append(
-        Entry("completeness", "The prompt of each image", "given" if described.prompts_shown else None,
-              SET, shards, None if described.prompts_shown else "left out: it may hold a caption")
-    )  # fmt: skip
+    prompt = "given" if described.prompts_shown else None
+    for words, shown, gap in (
+        ("Scores of each image", scores or None, "the shards have no column of scores"),
+        ("The prompt of each image", prompt, "left out: it may hold a caption"),
+    ):
+        entries.append(Entry("completeness", words, shown, SET, shards, None if shown else gap))
     return entries
 
 

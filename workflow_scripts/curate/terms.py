@@ -14,7 +14,7 @@ ACCESS: Final = ("release", "credentialed", "do_not_release")
 
 ACCESS_WORDS: Final = {
     "release": "may be published",
-    "credentialed": "for credentialed researchers only",
+    "credentialed": "is for credentialed researchers only",
     "do_not_release": "must not be released",
 }
 
