@@ -60,7 +60,7 @@ def test_gaps_are_named_with_their_reason(scorecard: dict):
     assert "no reader study" in entry(scorecard, "congruence", "A radiologist")["gap"]
     assert "no image has them" in entry(scorecard, "consistency", "By sex, age")["gap"]
     assert entry(scorecard, "constraint", "Finding visible")["gap"] == "no judge was trained"
-    assert entry(scorecard, "comprehension", "membership inference")["gap"] == "not tested"
+    assert entry(scorecard, "compliance", "membership inference")["gap"] == "not tested"
     assert "left out" in entry(scorecard, "completeness", "The prompt")["gap"]
 
 

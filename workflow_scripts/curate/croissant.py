@@ -177,10 +177,10 @@ def _distribution(described: Described) -> list[dict[str, Any]]:
         "@type": "cr:FileSet",
         "@id": "shards",
         "name": "shards",
-        "description": "All shards.",
-        "containedIn": [{"@id": shard.name} for shard in described.shards],
+        "description": "All shards, read as one table.",
         "encodingFormat": "application/x-parquet",
-        "includes": "*.parquet",
+        # Beside this file: the reader opens a set of local files if it is contained in nothing.
+        "includes": "data/*.parquet",
     }
     return [*files, together]
 

@@ -207,7 +207,7 @@ def fill(described: Described) -> list[Entry]:
     ]  # fmt: skip
     entries += [Entry(c, words, None, SET, "-", gap) for c, words, gap in _GAPS]
     entries += [
-        Entry("comprehension", str(text), None, SET, "decision.json", "not tested")
+        Entry("compliance", str(text), None, SET, "decision.json", "not tested")
         for text in decision["not_tested"]
     ]
     order = list(CRITERIA)
