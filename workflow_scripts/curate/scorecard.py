@@ -29,6 +29,12 @@ CRITERIA: Final = {
 }
 """The seven criteria by key, each as the question that it answers."""
 
+_KEYS: Final = {
+    "constraint": ("quality", "visible", "anatomy", "implausible", "density"),
+    "completeness": ("quota", "images", "size", "missing"),
+}
+"""Parts of the policy's keys that tell a criterion; other limits are of privacy: compliance."""
+
 MODEL: Final = "the model's images before filtering"
 SET: Final = "this set"
 PLANTED: Final = "images planted in the pool"
@@ -264,9 +270,9 @@ def _of_record(described: Described, asked: _Asked) -> Entry:
 
 def _of_decision(measured: dict[str, Any]) -> Entry:
     """Return the line of one thing that the policy limits."""
-    # The policy's keys begin with the stage that measured them.
-    key, privacy = str(measured["key"]), ("privacy", "leak", "lens", "attack", "member", "false")
-    criterion = "compliance" if any(word in key for word in privacy) else "constraint"
+    key = str(measured["key"])
+    found = [c for c, parts in _KEYS.items() if any(part in key for part in parts)]
+    criterion = found[0] if found else "compliance"
     value = measured.get("value")
     gap = None if value is not None else str(measured.get("reason") or "not measured")
     shown = None
