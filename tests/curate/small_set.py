@@ -18,10 +18,10 @@ DECISION: dict[str, Any] = {
     "model": "sana",
     "cohort": {"name": "Embedded world", "source": "mimic_cxr_jpg"},
     "pool": {"prompt_set": "stress", "images": 12},
-    "policy": [{"key": "lens_latent", "words": "Alarms of the latent lens", "limit": 0.05}],
+    "policy": [{"key": "flagged", "words": "Alarms of the latent lens", "limit": 0.05}],
     "measured": [
         {
-            "key": "lens_latent",
+            "key": "flagged",
             "words": "Alarms of the latent lens",
             "value": 0.0312,
             "low": 0.01,
@@ -31,7 +31,7 @@ DECISION: dict[str, Any] = {
             "reason": None,
         },
         {
-            "key": "visible",
+            "key": "unseen",
             "words": "Finding visible to the judge",
             "value": None,
             "low": None,
@@ -84,7 +84,7 @@ def write_set(
     )
     data = folder / "dataset" / "data"
     data.mkdir(parents=True)
-    for part in range(shards if rows else 0):
+    for part in range(shards):
         name = f"train-{part:05d}-of-{shards:05d}.parquet"
         table = pa.Table.from_pylist(rows[part::shards], schema)
         pq.write_table(table, data / name, row_group_size=2)

@@ -74,12 +74,15 @@ def test_no_bound_is_said_to_be_none(tmp_path: Path):
 
 
 def test_a_set_of_nothing_is_described_as_one(tmp_path: Path):
-    """A model whose images are all refused has a decision and a card, and no shards."""
-    refused = decision(kept=0, verdict="do_not_release", reasons=["It copies its patients"])
-    folder = describe(tmp_path, refused)
-    text = (folder / "README.md").read_text()
-    assert "**Do not release.** It copies its patients." in text
-    assert "dataset_info" not in yaml.safe_load(text.split("---\n")[1])
+    """Where all images are refused, the shard is empty or not there."""
+    refused = decision(kept=0, verdict="do_not_release", reasons=["it copies its patients"])
+    for shards in (0, 1):
+        folder = describe(tmp_path / str(shards), refused, shards=shards)
+        text = (folder / "README.md").read_text()
+        assert "**Do not release.** It copies its patients." in text
+        head = yaml.safe_load(text.split("---\n")[1])
+        assert ("dataset_info" in head) == (shards > 0)
+        assert head["extra_gated_fields"]
 
 
 def test_captions_are_shown_to_nobody_without_access(tmp_path: Path, monkeypatch):

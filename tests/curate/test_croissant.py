@@ -71,8 +71,10 @@ def test_the_reader_validates_it_and_loads_every_record(tmp_path: Path):
 @pytest.mark.full
 @needs_reader
 def test_the_reader_validates_a_set_of_nothing(tmp_path: Path):
-    told = read(describe(tmp_path, decision(kept=0, verdict="do_not_release")))
-    assert (told["errors"], told["records"]) == ([], [])
+    refused = decision(kept=0, verdict="do_not_release")
+    for shards in (0, 1):
+        told = read(describe(tmp_path / str(shards), refused, shards=shards))
+        assert (told["errors"], told["records"]) == ([], [])
 
 
 def test_every_shard_has_its_digest_and_every_column_a_field(tmp_path: Path):

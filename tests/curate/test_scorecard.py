@@ -66,13 +66,30 @@ def test_gaps_are_named_with_their_reason(scorecard: dict):
 
 def test_the_filters_miss_rate_stands_under_compliance(scorecard: dict):
     crops = entry(scorecard, "compliance", "Planted leaks that the filter caught: crops")
-    assert crops["shown"] == "13 of 20; with 95% confidence at least 0.4421 of them"
+    assert crops["shown"] == "13 of 20; lower bound of the share 0.4421"
     assert entry(scorecard, "compliance", "Leaks of the planted kinds")["shown"] == "3"
 
 
 def test_consistency_is_the_spread_over_findings(scorecard: dict):
     spread = entry(scorecard, "consistency", "FID of single findings")
     assert spread["shown"] == "1.5 (Edema) to 3.25 (Fracture), 2 of 14 findings"
+
+
+def test_a_record_that_the_decision_repeats_stands_once(tmp_path: Path):
+    """And one whose record was not given stands as the decision has it."""
+    rows = [
+        {"key": f"{place}/{metric}", "words": f"repeated {metric}", "value": 0.5, "limit": None}
+        for place, metric in (
+            ("fidelity/rad_dino", "kid"),
+            ("fidelity/rad_dino", "fid"),
+            ("privacy/pairwise", "reid_share"),
+        )
+    ]
+    card = json.loads((describe(tmp_path, decision(measured=rows)) / "scorecard.json").read_text())
+    words = {e["words"] for c in card["criteria"].values() for e in c["entries"]}
+    assert "repeated kid" not in words
+    assert entry(card, "congruence", "repeated fid")["of"] == "the model's images before filtering"
+    assert entry(card, "compliance", "repeated reid_share")["shown"] == "0.5"
 
 
 def test_completeness_counts_the_labels_of_the_shards(scorecard: dict):

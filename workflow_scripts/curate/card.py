@@ -93,7 +93,8 @@ def decision_lines(described: Described) -> list[str]:
 
 
 def _plain(reasons: list[Any]) -> str:
-    return " ".join(f"{str(reason).rstrip('.')}." for reason in reasons)
+    said = [str(reason).rstrip(".") for reason in reasons]
+    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in said)
 
 
 def remaining_words(described: Described) -> str:
@@ -102,8 +103,8 @@ def remaining_words(described: Described) -> str:
     if upper is None:
         return "How many leaks may remain is not known: no bound follows from what was planted."
     return (
-        f"With 95% confidence at most {number(upper)} leaks of the planted kinds remain among "
-        f"{described.images} images. Leaks of other kinds are not covered."
+        f"With {described.confidence:.0%} confidence at most {number(upper)} leaks of the planted "
+        f"kinds remain among {described.images} images. Leaks of other kinds are not covered."
     )
 
 
@@ -134,10 +135,9 @@ def _body(described: Described) -> str:
     if decision["planted"]:
         lines += ["| kind of planted leak | planted | caught | sensitivity at least |"]
         lines += ["|---|---|---|---|"]
-        lines += [
-            f"| {p['kind']} | {p['planted']} | {p['caught']} | {number(p.get('low'))} |"
-            for p in decision["planted"]
-        ]
+        for row in decision["planted"]:
+            cells = (row.get("words", row["kind"]), row["planted"], row["caught"])
+            lines.append(f"| {' | '.join(map(str, cells))} | {number(row.get('low'))} |")
         lines += ["", "Planted images were removed by their ids, caught or not."]
     else:
         lines += ["No leak was planted, so the filter's miss rate is not known."]
@@ -185,4 +185,6 @@ def _measured(measured: dict[str, Any]) -> str:
     if value is None:
         shown = str(measured.get("reason") or "not measured")
     kept = {True: "yes", False: "**no**", None: "not judged"}[measured.get("passed")]
+    if measured.get("limit") is None:
+        kept = "no limit"
     return f"| {measured['words']} | {shown} | {number(measured.get('limit'))} | {kept} |"

@@ -97,6 +97,11 @@ class Described:
         return str(self.decision["cohort"]["name"])
 
     @property
+    def confidence(self) -> float:
+        """The confidence of the bound on remaining leaks."""
+        return float(self.decision.get("confidence", 0.95))
+
+    @property
     def prompts_shown(self) -> bool:
         """Whether the set has a column of prompts."""
         return PROMPT in self.schema.names

@@ -29,15 +29,31 @@ CRITERIA: Final = {
 }
 """The seven criteria by key, each as the question that it answers."""
 
-_KEYS: Final = {
-    "constraint": ("quality", "visible", "anatomy", "implausible", "density"),
-    "completeness": ("quota", "images", "size", "missing"),
-}
-"""Parts of the policy's keys that tell a criterion; other limits are of privacy: compliance."""
-
 MODEL: Final = "the model's images before filtering"
 SET: Final = "this set"
 PLANTED: Final = "images planted in the pool"
+
+
+POOL: Final = "the pool"
+UNSEEN: Final = "radiographs of unseen patients"
+
+# Of what the decision measured, by its key: the criterion, and on which images.
+_KEYS: Final = {
+    "flagged": ("compliance", POOL),
+    "sensitivity": ("compliance", PLANTED),
+    "remaining_leaks": ("compliance", SET),
+    "false_rejections": ("compliance", UNSEEN),
+    "sparse": ("constraint", POOL),
+    "implausible": ("constraint", POOL),
+    "unseen": ("constraint", POOL),
+    "poor_radiographs": ("constraint", UNSEEN),
+}
+_STAGES: Final = {
+    "fidelity": "congruence",
+    "privacy": "compliance",
+    "faithfulness": "constraint",
+    "downstream": "completeness",
+}
 
 
 @dataclass(frozen=True)
@@ -197,9 +213,9 @@ def fill(described: Described) -> list[Entry]:
     """Return the scorecard's lines, by criterion in the order of `CRITERIA`."""
     decision = described.decision
     entries = [_of_record(described, asked) for asked in _RECORDS]
-    entries += [_of_decision(measured) for measured in decision["measured"]]
+    entries += [_of_decision(m) for m in decision["measured"] if not _stands(m, described)]
     entries += [_of_planted(planted) for planted in decision["planted"]]
-    entries.append(_remaining(decision["remaining_leaks_upper"]))
+    entries.append(_remaining(decision["remaining_leaks_upper"], described.confidence))
     entries += _completeness(described)
     terms = described.terms
     entries += [
@@ -271,29 +287,40 @@ def _of_record(described: Described, asked: _Asked) -> Entry:
 def _of_decision(measured: dict[str, Any]) -> Entry:
     """Return the line of one thing that the policy limits."""
     key = str(measured["key"])
-    found = [c for c, parts in _KEYS.items() if any(part in key for part in parts)]
-    criterion = found[0] if found else "compliance"
+    if key in _KEYS:
+        criterion, of = _KEYS[key]
+    else:  # of a record: stage/family/metric
+        criterion, of = _STAGES.get(key.split("/")[0], "compliance"), MODEL
     value = measured.get("value")
     gap = None if value is not None else str(measured.get("reason") or "not measured")
     shown = None
     if value is not None:
         shown = with_interval(value, measured.get("low"), measured.get("high"))
-        shown += f"; limit {number(measured.get('limit'))}"
-    return Entry(criterion, str(measured["words"]), shown, SET, "decision.json", gap)
+        if measured.get("limit") is not None:
+            shown += f"; limit {number(measured['limit'])}"
+    return Entry(criterion, str(measured["words"]), shown, of, "decision.json", gap)
+
+
+def _stands(measured: dict[str, Any], described: Described) -> bool:
+    """Return whether a record that the decision repeats has its own line already."""
+    asked = {(a.stage, a.family, a.metric) for a in _RECORDS}
+    given = {(record.stage, record.family.split("/")[0]) for record in described.records}
+    *place, metric = str(measured["key"]).split("/")
+    return tuple(place) in given and (*place, metric) in asked
 
 
 def _of_planted(planted: dict[str, Any]) -> Entry:
-    words = f"Planted leaks that the filter caught: {planted['kind']}"
+    words = f"Planted leaks that the filter caught: {planted.get('words', planted['kind'])}"
     if not planted["planted"]:
         return Entry("compliance", words, None, PLANTED, "decision.json", "none was planted")
     shown = f"{planted['caught']} of {planted['planted']}"
     if planted.get("low") is not None:
-        shown += f"; with 95% confidence at least {number(planted['low'])} of them"
+        shown += f"; lower bound of the share {number(planted['low'])}"
     return Entry("compliance", words, shown, PLANTED, "decision.json", None)
 
 
-def _remaining(upper: float | None) -> Entry:
-    words = "Leaks of the planted kinds that may remain, at most (95% confidence)"
+def _remaining(upper: float | None, confidence: float) -> Entry:
+    words = f"Leaks of the planted kinds that may remain, at most ({confidence:.0%} confidence)"
     if upper is None:
         gap = "no bound follows from what was planted"
         return Entry("compliance", words, None, SET, "decision.json", gap)
