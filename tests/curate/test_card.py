@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -164,3 +165,21 @@ def test_records_of_another_model_say_nothing_here(tmp_path: Path):
     folder = describe(tmp_path, decision())
     assert len(write_records(tmp_path)) == 3
     assert "0.987" not in (folder / "scorecard.md").read_text()
+
+
+@pytest.mark.parametrize("column", ["image_id", "caption"])
+def test_what_the_documents_say_is_searched_before_anything_is_written(tmp_path: Path, column: str):
+    """A reason that repeats a patient's id or caption would be published with the set."""
+    manifest = Path(__file__).parents[1] / "scoring" / "inputs" / "manifest.parquet"
+    leak = str(pd.read_parquet(manifest)[column].iloc[0])
+    for reason, refused in (("every limit is met", False), (f"see {leak}", True)):
+        folder = tmp_path / str(refused)
+        path, dataset = write_set(folder, decision(reasons=[reason]))
+        flags = ["--decision", path, "--dataset", dataset, "--output", folder / "published"]
+        flags += ["--searched-manifests", manifest]
+        if refused:
+            with pytest.raises(InputError, match="would be published"):
+                main([str(flag) for flag in flags])
+        else:
+            main([str(flag) for flag in flags])
+        assert (folder / "published").exists() != refused

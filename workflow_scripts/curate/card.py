@@ -50,8 +50,7 @@ def head_of(described: Described) -> dict[str, Any]:
     }
     if described.shards:
         head["dataset_info"] = {
-            "features": [{"name": f.name, "dtype": _dtype(f)} for f in described.schema],
-            "splits": [{"name": "train", "num_examples": n}],
+            "features": [{"name": f.name, "dtype": _dtype(f)} for f in described.schema]
         }
         files = [{"split": "train", "path": "data/train-*.parquet"}]
         head["configs"] = [{"config_name": "default", "data_files": files}]

@@ -3,12 +3,14 @@
     python -m workflow_scripts.curate.describe --decision results/curate/sana/decision.json \\
         --dataset results/curate/sana/dataset --family sana --base weights/sana-600m-512px \\
         --records results/fidelity/rad_dino/sana.json results/privacy/sana.json \\
-        --output results/curate/sana/published
+        --searched-manifests results/cohort/manifest.parquet \\
+        --searched-prompts results/cohort/prompts/*.parquet --output results/curate/sana/published
 
 The folder holds all that is given to others, or none of it is there: `README.md` (dataset card),
 `croissant.json`, `scorecard.{json,md}`, `datasheet.md`, `terms.{json,md}`, `decision.json`, and the
-shards under `data/`. The same inputs give the same bytes. Where the decision is not to release, the
-folder says so on every page; it is then for those who decide.
+shards under `data/`. What the documents say is searched for ids, captions and indications of the
+cohort first, as `make release` does. The same inputs give the same bytes. Where the decision is not
+to release, the folder says so on every page; it is then for those who decide.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from workflow_scripts.curate.croissant import croissant
 from workflow_scripts.curate.datasheet import datasheet
 from workflow_scripts.curate.described import Described, describe_set
 from workflow_scripts.curate.scorecard import fill, scorecard_json, scorecard_page
+from workflow_scripts.curate.search import check_texts, cohort_texts
 from workflow_scripts.curate.terms import terms_json, terms_page
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--records", nargs="*", default=[], help="records of the model, JSON")
     parser.add_argument("--family", help="the model's family in the config")
     parser.add_argument("--base", help="the model's base checkpoint in the config")
+    parser.add_argument(
+        "--searched-manifests",
+        nargs="*",
+        default=[],
+        type=Path,
+        help="whose ids and captions must not stand in the documents",
+    )
+    parser.add_argument("--searched-prompts", nargs="*", default=[], type=Path, help="likewise")
     parser.add_argument("--output", required=True, help="the folder to write")
     flags = parser.parse_args(arguments)
     inside = Path(flags.output).resolve()
@@ -51,6 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
     described = describe_set(
         flags.decision, flags.dataset, flags.records, flags.family, flags.base, version()
     )
+    texts = {**documents(described), "decision.json": json.dumps(described.decision)}
+    if flags.searched_manifests:
+        check_texts(texts.items(), *cohort_texts(flags.searched_manifests, flags.searched_prompts))
     write(described, flags.output, flags.decision)
     log.info("%d images, %s: %s", described.images, described.terms.access, Path(flags.output).name)
 
