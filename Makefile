@@ -66,6 +66,12 @@ $(VENV)/originals/installed: envs/originals.txt | $(VENV)/bin/python
 	  --target $(VENV)/originals -r envs/originals.txt
 	touch $@
 
+# MLCommons' reader of Croissant, seen by tests/curate alone (envs/croissant.txt says why).
+$(VENV)/croissant/installed: envs/croissant.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target $(VENV)/croissant -r envs/croissant.txt
+	touch $@
+
 # The packages of RadGraph, RaTEScore and GREEN, seen by their scorers alone (envs/reports.txt says why).
 reports: $(VENV)/reports/installed
 
@@ -122,7 +128,8 @@ test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installe
 	$(PYTEST) -m "not full"
 
 # What is heavy: SLURM and its faults, all eleven systems, real radiographs, memorisation, benchmarks.
-test-heavy: $(VENV)/installed-bench $(VENV)/originals/installed $(VENV)/reports/installed
+test-heavy: $(VENV)/installed-bench $(VENV)/originals/installed $(VENV)/reports/installed \
+  $(VENV)/croissant/installed
 	$(PYTEST) -m full
 
 test-heavy: TEST_PROCESSES = $(HEAVY_PROCESSES)
