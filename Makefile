@@ -13,7 +13,7 @@ ELEVEN := python -m workflow_scripts.world.warm_python snakemake --profile profi
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
 .PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check plan docs dist lint lint-types lint-style format check \
-  audit prompts refresh release profiles clean clean-cache
+  audit prompts refresh curate release profiles clean clean-cache
 
 help:
 	@echo 'make demo      set up, build the embedded world, run the whole workflow on it'
@@ -32,6 +32,7 @@ help:
 	@echo 'make prompts   export the prompt sets of config.yaml as CSV'
 	@echo 'make refresh   read the radiographs that may have been replaced; what read them then runs again'
 	@echo 'make release   pack what may be published (PROFILE=profiles/demo for the demo)'
+	@echo 'make curate    a data set of one model, filtered, with a decision on its release (MODEL=sana PROFILE=...)'
 	@echo 'make dist      check that version, citation and changelog agree; pack the source (.venv/dist)'
 	@echo 'make profiles  link profiles/slurm_* so that snakemake --profile slurm_h200 finds them'
 	@echo 'make clean     remove the results of the demo'
@@ -176,6 +177,12 @@ prompts: env
 
 refresh: env
 	python -m workflow_scripts.cohort.refresh
+
+# MODEL= is a key of the config's models.
+curate: env
+	snakemake $(if $(PROFILE),--profile $(PROFILE),--cores 1) -- \
+	  $(if $(MODEL),results/curate/$(MODEL)/published,$(error set MODEL=, a key of the config's models))
+	@echo "decision: file://$(CURDIR)/results/curate/$(MODEL)/decision.html"
 
 release: env
 	snakemake $(if $(PROFILE),--profile $(PROFILE),--cores 1) release

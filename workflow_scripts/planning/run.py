@@ -330,6 +330,14 @@ class Run:
         tasks: Sequence[str] = self.config["downstream"]["tasks"]
         return downstream_records(tasks, self.with_images("augment"))
 
+    def curated_records(self, model: str) -> list[str]:
+        """Return a model's records that its curated set is described from."""
+        found = [
+            *(self.records("fidelity") if model in self.with_images("test") else []),
+            *(self.records("privacy") if model in self.with_images("privacy") else []),
+        ]
+        return [path for path in found if Path(path).name == f"{model}.json"]
+
     def with_examples(self) -> list[str]:
         """Return the models that the report's examples compare: those of the cohort's captions."""
         return [m for m in self.with_images("test") if not self.captions(m)]
