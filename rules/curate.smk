@@ -9,11 +9,12 @@ rule curate_lenses:
     """Plant leaks beside a pool, and measure how near each image comes to a training radiograph."""
     input:
         manifest="results/cohort/manifest.parquet",
-        shards=per_job(RUN.shards, prompt_set=config["curate"]["pool"]),
+        shards=per_job(RUN.curated_shards),
         training=rules.features_training.output,
         trained=RUN.trained_weights(),
     output:
-        candidates="results/curate/{model}/candidates.parquet",
+        # It holds radiographs: it goes as soon as the lenses have looked.
+        candidates=temp("results/curate/{model}/candidates.parquet"),
         features=expand(
             "results/curate/{{model}}/features/{encoder}.h5", encoder=PRIVACY_ENCODERS
         ),
@@ -61,7 +62,7 @@ rule curate_lenses:
 rule curate_look:
     """What the judges see in a pool, and its organs."""
     input:
-        shards=per_job(RUN.shards, prompt_set=config["curate"]["pool"]),
+        shards=per_job(RUN.curated_shards),
         judges=RUN.judge_networks(),
     output:
         "results/curate/{model}/seen.parquet",
@@ -94,9 +95,8 @@ rule curate_decide:
     input:
         manifest="results/cohort/manifest.parquet",
         prompts=per_job(RUN.prompts, prompt_set=config["curate"]["pool"]),
-        shards=per_job(RUN.shards, prompt_set=config["curate"]["pool"]),
+        shards=per_job(RUN.curated_shards),
         training=rules.features_training.output,
-        candidates=rules.curate_lenses.output.candidates,
         features=rules.curate_lenses.output.features,
         lenses=rules.curate_lenses.output.lenses,
         seen=rules.curate_look.output,
@@ -127,15 +127,16 @@ rule curate_decide:
         folder=partial(input_folder, name="features"),
         training=partial(input_folder, name="training"),
         flags=arguments.curate_flags(RUN),
+        terms=per_job(arguments.described_flags, run=RUN),
         out="results/curate/{model}",
     shell:
         "python -m workflow_scripts.curate.decide --model {wildcards.model}"
         " --cohort {params.cohort} --source {params.source} --manifest {input.manifest}"
-        " --prompts {input.prompts} --shards {input.shards} --candidates {input.candidates}"
+        " --prompts {input.prompts} --shards {input.shards}"
         " --lenses {input.lenses} --features {params.folder} --real {params.training}"
         " --seen {input.seen} --radiographs {input.radiographs} --records {input.records}"
         " --searched-manifests {input.manifests} --searched-prompts {input.prompt_sets}"
-        " {params.flags} --output {params.out} 2> {log}"
+        " {params.flags} {params.terms} --output {params.out} 2> {log}"
 
 
 rule curate_describe:
@@ -144,6 +145,8 @@ rule curate_describe:
         decision=rules.curate_decide.output.decision,
         images=rules.curate_decide.output.images,
         records=per_job(RUN.curated_records),
+        manifests=RUN.every_manifest(),
+        prompt_sets=RUN.every_prompt_set(),
     output:
         directory("results/curate/{model}/published"),
     log:
@@ -164,4 +167,5 @@ rule curate_describe:
     shell:
         "python -m workflow_scripts.curate.describe --decision {input.decision}"
         " --dataset {params.dataset} --records {input.records} {params.flags}"
+        " --searched-manifests {input.manifests} --searched-prompts {input.prompt_sets}"
         " --output {output} 2> {log}"

@@ -1,7 +1,8 @@
 """How much of what was planted is caught, and how much may be left: exact one-sided bounds.
 
-All bounds hold with probability 1 - LEVEL at least, if leaks of the pool are caught no more seldom
-than the planted ones of the kind that is caught least.
+The bound on what is left holds with probability 1 - LEVEL at least, if leaks of the pool are caught
+no more seldom than the planted ones of the kind that is caught least. It rests on two bounds, on the
+sensitivity and on the number missed; each may be wrong with probability HALF, so both hold together.
 """
 
 from typing import Final
@@ -11,9 +12,12 @@ from scipy import stats
 
 LEVEL: Final = 0.05
 
+HALF: Final = LEVEL / 2
+"""What each of the two bounds may be wrong with (Bonferroni)."""
+
 
 def least_share(caught: int, planted: int) -> float:
-    """Return the lower bound of a share, one-sided (Clopper and Pearson, 1934).
+    """Return the lower bound of a share, one-sided at HALF (Clopper and Pearson, 1934).
 
     Args:
         caught: of the planted leaks.
@@ -21,15 +25,15 @@ def least_share(caught: int, planted: int) -> float:
     """
     if caught == 0:
         return 0.0
-    return float(stats.beta.ppf(LEVEL, caught, planted - caught + 1))
+    return float(stats.beta.ppf(HALF, caught, planted - caught + 1))
 
 
 def most_missed(flagged: int, sensitivity: float, most: int) -> int:
     """Return the upper bound on leaks that were missed, where so many images were flagged.
 
     Each leak is caught with probability `sensitivity` at least. The bound is the largest number m
-    with P(Binomial(c + m, 1 - sensitivity) >= m) > LEVEL, c being all that was flagged: however
-    many leaks there are, more than so many are missed with probability LEVEL at most. Flagged
+    with P(Binomial(c + m, 1 - sensitivity) >= m) > HALF, c being all that was flagged: however
+    many leaks there are, more than so many are missed with probability HALF at most. Flagged
     images that are no leaks make the bound larger.
 
     Args:
@@ -41,7 +45,7 @@ def most_missed(flagged: int, sensitivity: float, most: int) -> int:
         return 0
     missed = np.arange(1, most + 1)
     chance = stats.binom.sf(missed - 1, flagged + missed, 1 - sensitivity)
-    possible = missed[chance > LEVEL]
+    possible = missed[chance > HALF]
     return int(possible.max()) if len(possible) else 0
 
 

@@ -3,7 +3,7 @@
     python -m workflow_scripts.curate.decide --model sana --cohort MIMIC-CXR \\
         --source mimic_cxr_jpg --manifest results/cohort/manifest.parquet \\
         --prompts results/cohort/prompts/augment.parquet \\
-        --shards results/generate/sana/augment/part-*.parquet \\
+        --shards results/generate/sana/augment/part-*.parquet --family sana --base weights/sana \\
         --lenses results/curate/sana/lenses.parquet --features results/curate/sana/features \\
         --real results/features/real/train --seen results/curate/sana/seen.parquet \\
         --radiographs results/faithfulness/seen/real.parquet \\
@@ -20,7 +20,7 @@ any is not written. The same inputs give the same bytes.
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,11 +29,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file, write_text
 from workflow_scripts.common.images import find_in_shards
 from workflow_scripts.common.manifest import FINDINGS, TEMPLATE, read_manifest, read_prompts
+from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import read_record
 from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.curate import filters
@@ -42,13 +44,10 @@ from workflow_scripts.curate.draw import drawn
 from workflow_scripts.curate.leaks import KINDS
 from workflow_scripts.curate.lenses import LENS_SCHEMA, LENSES
 from workflow_scripts.curate.page import page
-from workflow_scripts.curate.search import (
-    check_images,
-    check_texts,
-    cohort_texts,
-    pixels_digest,
-)
+from workflow_scripts.curate.plant import square_gray
+from workflow_scripts.curate.search import check_images, check_texts, cohort_texts
 from workflow_scripts.curate.settings import CurateSettings
+from workflow_scripts.curate.terms import access_of_weights, terms_of
 from workflow_scripts.downstream.data import labels_of
 from workflow_scripts.faithfulness.anatomy_values import Rule, halves, measured
 from workflow_scripts.faithfulness.seen import Seen, read_seen
@@ -308,7 +307,14 @@ def decision_of(
             verdict = "credentialed"
             reasons.append("the set carries captions of the cohort")
         if policy.access == "credentialed":
+            reasons.append("the policy allows no wider access (`curate.access`)")
+        # The card says what the terms leave; the page must not say more.
+        terms = terms_of(verdict, args.cohort, args.family, args.base)
+        verdict = terms.access
+        if terms.training_data.access != "release":
             reasons.append(f"the terms of {args.cohort} leave no wider access")
+        if access_of_weights(terms.weights) != "release":
+            reasons.append("the terms of the model's weights are not known to leave wider access")
     return {
         "model": args.model,
         "cohort": {"name": args.cohort, "source": args.source},
@@ -360,12 +366,11 @@ def record_rows(records: Sequence[Path]) -> list[dict[str, Any]]:
         "reid_share": "Prompts of training patients whose images re-identify them",
         "closest_reid_share": "Images that re-identify a training patient",
         "fid": "Distance of all images from radiographs (FID, RAD-DINO)",
-        "memorised_share": "Images nearer to training radiographs than following captions makes it",
     }
     rows = []
     for path in sorted(records):
         record = read_record(path)
-        for value in record.values:
+        for value in record.values if record.protocol == "sound" else ():
             if value.metric in wanted and value.subset == "all":
                 low, high = value.interval or (None, None)
                 words = wanted[value.metric]
@@ -459,11 +464,21 @@ def write_set(
     # Captions go out on purpose where access is credentialed; ids never do.
     check_texts(texts, ids, [] if policy.published_prompts == "captions" else passages)
     images = {item.id: item for item in find_in_shards(args.shards, set(pool["id"]))}
-    real = {
-        pixels_digest(item.open())
-        for item in find_in_shards([args.candidates], set(_planted_ids(args.lenses)))
-    }
-    check_images(((named[n], pixels_digest(images[n].open())) for n in pool["id"]), real)
+    lenses = read_private_table(args.lenses, LENS_SCHEMA)
+    real = set(lenses.loc[lenses["group"] != "pool", "digest"])
+    manifest = read_manifest(args.manifest, ["image_id", "path"])
+    files = dict(zip(manifest["image_id"], manifest["path"], strict=True))
+    meter = Progress("comparing with closest radiographs", len(pool), "images")
+
+    def shown() -> Iterator[tuple[str, Image.Image, list[Image.Image]]]:
+        closest = zip(pool["id"], pool["nearest_image_id"], pool["latent_image_id"], strict=True)
+        for name, *near in closest:
+            image = images[name].open()
+            films = [square_gray(files[film], min(image.size)) for film in sorted(set(near))]
+            yield named[name], image, films
+            meter.update()
+
+    check_images(shown(), real)
     schema = set_schema(told)
     path = args.output / "dataset" / "data" / "train-00000-of-00001.parquet"
     content = [
@@ -480,15 +495,6 @@ def write_set(
         pq.write_table(table, temporary, compression="zstd", row_group_size=ROWS_PER_GROUP)
     chosen = pd.DataFrame({"file": list(named.values()), "prompt_id": list(named)}, dtype=object)
     write_private_table(chosen, CHOSEN_SCHEMA, args.output / "chosen.parquet")
-
-
-def _planted_ids(lenses: Path) -> list[str]:
-    rows = read_private_table(lenses, LENS_SCHEMA)
-    return [
-        f"{way}planted/{name}"
-        for name in rows.loc[rows["group"] == "planted", "id"]
-        for way in ("", "mirrored/")
-    ]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -521,10 +527,11 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, CurateSettin
     add("--model", required=True, help="the model's key")
     add("--cohort", required=True, help="the cohort's name")
     add("--source", required=True, help="the cohort's reader")
+    add("--family", help="the model's family in the config")
+    add("--base", help="the model's base checkpoint in the config")
     add("--manifest", required=True, type=Path)
     add("--prompts", required=True, type=Path, help="of the pool")
     add("--shards", required=True, nargs="+", type=Path, help="the pool")
-    add("--candidates", required=True, type=Path, help="what plant.py laid out")
     add("--lenses", required=True, type=Path, help="what lenses.py measured")
     add("--features", required=True, type=Path, help="folder of the candidates' features")
     add("--real", required=True, type=Path, help="folder of the training radiographs' features")

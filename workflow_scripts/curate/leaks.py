@@ -5,9 +5,12 @@ that is what a model saw. The kinds:
 
 - `copy`: as it is; `flip`: mirrored;
 - `brighter`: a tenth brighter; `window`: the outer twentieths of its gray values cut off;
-- `crop`: the inner 90% of each side; `rotation`: turned by 3 degrees;
+- `crop`: the inner 85 to 95% of each side; `rotation`: turned by 1 to 5 degrees, either way;
 - `jpeg`: through a JPEG of quality 50;
 - `blend`: the mean of two patients' radiographs.
+
+How much is cropped and how far is turned is drawn for each leak. The search (`likeness.py`) tries
+steps of its own, which are not those sizes: what it catches is not what it was tuned on.
 """
 
 import io
@@ -23,7 +26,7 @@ KINDS: Final[Mapping[str, str]] = {
     "brighter": "brightened copies",
     "window": "copies with another gray window",
     "crop": "cropped copies",
-    "rotation": "copies turned by 3 degrees",
+    "rotation": "copies turned by a few degrees",
     "jpeg": "copies saved as JPEG",
     "blend": "mixtures of two patients",
 }
@@ -33,20 +36,29 @@ BRIGHTER: Final = 1.1
 CUT: Final = 0.05
 """Share of pixels at each end of the gray values."""
 
-KEPT: Final = 0.9
-"""Of each side of a crop."""
+KEPT: Final = (0.85, 0.95)
+"""Of each side of a crop: least and most."""
 
-DEGREES: Final = 3.0
+DEGREES: Final = (1.0, 5.0)
+"""Of a rotation, either way."""
+
 QUALITY: Final = 50
 
 
-def leak(kind: str, image: Image.Image, other: Image.Image | None = None) -> Image.Image:
+def leak(
+    kind: str,
+    image: Image.Image,
+    other: Image.Image | None = None,
+    *,
+    rng: np.random.Generator,
+) -> Image.Image:
     """Return a leak of a kind.
 
     Args:
         kind: of KINDS.
         image: a radiograph, mode L, square.
         other: another patient's, of the same size, for `blend`.
+        rng: draws the size of a crop and the angle of a rotation.
 
     Raises:
         KeyError: there is no such kind.
@@ -56,6 +68,10 @@ def leak(kind: str, image: Image.Image, other: Image.Image | None = None) -> Ima
         if other is None:
             raise ValueError("a blend needs a second radiograph")
         return Image.blend(image, other, 0.5)
+    if kind == "crop":
+        return _crop(image, float(rng.uniform(*KEPT)))
+    if kind == "rotation":
+        return _rotation(image, float(rng.uniform(*DEGREES) * rng.choice([-1, 1])))
     return _CHANGES[kind](image)
 
 
@@ -71,15 +87,15 @@ def _window(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(stretched), 0, 255).astype(np.uint8))
 
 
-def _crop(image: Image.Image) -> Image.Image:
-    margin = (1 - KEPT) / 2
+def _crop(image: Image.Image, kept: float) -> Image.Image:
+    margin = (1 - kept) / 2
     width, height = image.size
     box = (width * margin, height * margin, width * (1 - margin), height * (1 - margin))
     return image.resize(image.size, Image.Resampling.BILINEAR, box=box)
 
 
-def _rotation(image: Image.Image) -> Image.Image:
-    return image.rotate(DEGREES, Image.Resampling.BILINEAR)
+def _rotation(image: Image.Image, degrees: float) -> Image.Image:
+    return image.rotate(degrees, Image.Resampling.BILINEAR)
 
 
 def _jpeg(image: Image.Image) -> Image.Image:
@@ -94,7 +110,5 @@ _CHANGES: Final[dict[str, Callable[[Image.Image], Image.Image]]] = {
     "flip": ImageOps.mirror,
     "brighter": _brighter,
     "window": _window,
-    "crop": _crop,
-    "rotation": _rotation,
     "jpeg": _jpeg,
 }

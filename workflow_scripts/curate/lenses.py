@@ -35,6 +35,7 @@ from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.curate.likeness import film_vectors, likeness, views_of_image
 from workflow_scripts.curate.plant import HELD_OUT, MIRRORED, PLANTED, POOL
+from workflow_scripts.curate.search import pixels_digest
 from workflow_scripts.fidelity.inputs import (
     read_comparable,
     require_same_images,
@@ -60,12 +61,14 @@ LENS_SCHEMA: Final = pa.schema(
         *(pa.field(lens, pa.float64(), nullable=False) for lens in LENSES),
         pa.field("nearest_image_id", pa.string(), nullable=False),
         pa.field("nearest_patient_id", pa.string(), nullable=False),
+        pa.field("latent_image_id", pa.string(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
         pa.field("rows_of_features", pa.int64(), nullable=False),
     ]
 )
 """`group`: pool, planted or held_out; `kind`: of a planted leak. `patient_id`: of an unseen
-radiograph. `nearest_*`: the training radiograph whose pixels correlate most. `rows_of_features`:
-the image's row in the feature files."""
+radiograph. `nearest_*`: the training radiograph whose pixels correlate most; `latent_image_id`: the one of `latent`. `digest`: of what the image
+itself shows (`search.py`). `rows_of_features`: the image's row in the feature files."""
 
 
 def split_id(name: str) -> tuple[bool, str, str | None, str]:
@@ -118,12 +121,15 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
                     "source": item.source_image_id,
                     "patient_id": patient_of.get(name) if group == "held_out" else None,
                     "latent": near.values[row, 0],
+                    "latent_image_id": latent_real.ids[near.rows[row, 0]],
                     "reid": likely.values[row, 0],
                     "rows_of_features": row,
                 }
             )
             meter.update()
-            yield views_of_image(item.open())
+            image = item.open()
+            rows[-1]["digest"] = pixels_digest(image)
+            yield views_of_image(image)
 
     alike = likeness(views(), films, device)
     names = [latent_real.ids[row] for row in alike.nearest]
@@ -140,9 +146,11 @@ def both_ways(rows: pd.DataFrame) -> pd.DataFrame:
     """Join each image's row with that of its mirror image: the riskier value of each lens."""
     ways = {lens: "min" if side == "low" else "max" for lens, side in LENSES.items()}
     key = ["group", "id"]
-    # `nearest` is of the side that correlates more; the row of features is of the image itself.
+    # `nearest` is of the side that is nearer; digest and row of features are of the image itself.
     ordered = rows.sort_values("pixel", ascending=False, kind="stable").drop_duplicates(key)
     named = ordered.set_index(key)[["nearest_image_id", "nearest_patient_id"]]
+    ordered = rows.sort_values("latent", kind="stable").drop_duplicates(key)
+    named = named.join(ordered.set_index(key)[["latent_image_id"]])
     own = rows[~rows["mirrored"]].set_index(key)
     worst = rows.groupby(key, sort=False).agg(ways)
     joined = own.drop(columns=["mirrored", *named.columns, *ways]).join(worst).join(named)

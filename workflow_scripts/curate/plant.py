@@ -5,7 +5,7 @@
         --shards results/generate/sana/augment/part-*.parquet --planted 100 --held-out 2000 \\
         --seed 42 --candidates results/curate/sana/candidates.parquet
 
-It writes one image shard for its owner alone, which is removed once the lenses have looked: the
+It writes one image shard for its owner alone, which the workflow removes once the lenses have looked: the
 pool's images, leaks of known kinds made from training radiographs (`leaks.py`), and radiographs of
 patients that no model was trained on, each also mirrored. What a row is stands in its id:
 `pool/`, `planted/{kind}/`, `held_out/`, and `mirrored/` before it. A planted image can never reach
@@ -111,10 +111,11 @@ def candidates(
     if not size:
         raise InputError("a pool without images", shards[0], "rerun the generate stage")
     files = dict(zip(manifest["image_id"], manifest["path"], strict=True))
+    rng = np.random.default_rng([seed, 1])
     for kind, sources in drawn_sources(manifest, planted, seed).items():
         for number, names in enumerate(sources):
             images = [square_gray(files[name], size) for name in names]
-            yield f"{PLANTED}{kind}/{number:05d}", leak(kind, *images), " ".join(names)
+            yield f"{PLANTED}{kind}/{number:05d}", leak(kind, *images, rng=rng), " ".join(names)
     for name in drawn_held_out(manifest, held_out, seed)["image_id"]:
         yield f"{HELD_OUT}{name}", square_gray(files[name], size), name
 

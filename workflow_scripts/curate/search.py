@@ -3,7 +3,9 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
+import numpy as np
 from PIL import Image
 
 from workflow_scripts.common.errors import InputError
@@ -53,23 +55,42 @@ def check_texts(texts: Iterable[tuple[str, str]], ids: set[str], passages: Seque
             )
 
 
-def pixels_digest(image: Image.Image) -> bytes:
-    """Return a digest of what an image shows, in gray."""
+NEARLY: Final = 2.0
+"""Mean difference of gray values, of 255, up to which two pictures are one."""
+
+
+def pixels_digest(image: Image.Image) -> str:
+    """Return a digest of what an image shows, in gray, hex."""
     gray = image.convert("L")
-    return hashlib.sha256(repr(gray.size).encode() + gray.tobytes()).digest()
+    return hashlib.sha256(repr(gray.size).encode() + gray.tobytes()).hexdigest()
 
 
-def check_images(shown: Iterable[tuple[str, bytes]], real: set[bytes]) -> None:
-    """Check that no image shows exactly a planted leak or a real radiograph.
+def nearly_same(image: Image.Image, other: Image.Image) -> bool:
+    """Return whether two images of one size show the same, or one the other's mirror image."""
+    shown, own = (np.asarray(one.convert("L"), np.float64) for one in (image, other))
+    if shown.shape != own.shape:
+        return False
+    return min(float(np.abs(shown - way).mean()) for way in (own, own[:, ::-1])) <= NEARLY
+
+
+def check_images(
+    shown: Iterable[tuple[str, Image.Image, Sequence[Image.Image]]], real: set[str]
+) -> None:
+    """Check that no image is a planted leak, an unseen radiograph or a training radiograph.
 
     Args:
-        shown: of each image of the set its name and its `pixels_digest`.
-        real: digests of what must not be in it.
+        shown: of each image of the set its name, itself, and the training radiographs that the
+            lenses found closest, of its size.
+        real: `pixels_digest` of what must not be in it.
 
     Raises:
-        InputError: one does.
+        InputError: one is.
     """
-    wrong = [name for name, digest in shown if digest in real]
+    wrong = [
+        name
+        for name, image, closest in shown
+        if pixels_digest(image) in real or any(nearly_same(image, film) for film in closest)
+    ]
     if wrong:
         raise InputError(
             f"{len(wrong)} real image(s) would be published",

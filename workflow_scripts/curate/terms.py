@@ -273,6 +273,11 @@ def training_data_of(cohort: str) -> TrainingData:
     )
 
 
+def access_of_weights(weights: Weights) -> str:
+    """Return the widest access that the weights' terms leave; those that nobody knows are not open."""
+    return "credentialed" if weights in (_UNKNOWN_WEIGHTS, _NO_WEIGHTS) else "release"
+
+
 def terms_of(verdict: str, cohort: str, family: str | None, base: str | None) -> Terms:
     """Return the terms of a curated set.
 
@@ -283,8 +288,7 @@ def terms_of(verdict: str, cohort: str, family: str | None, base: str | None) ->
     """
     weights, data = weights_of(cohort, family, base), training_data_of(cohort)
     unknown = weights is _UNKNOWN_WEIGHTS
-    least = "credentialed" if unknown or weights is _NO_WEIGHTS else "release"
-    access = max(verdict, data.access, least, key=ACCESS.index)
+    access = max(verdict, data.access, access_of_weights(weights), key=ACCESS.index)
     answers = (weights.commercial, data.commercial)
     commercial = False if False in answers else (None if None in answers else True)
     questions = [
