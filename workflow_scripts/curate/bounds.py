@@ -1,8 +1,8 @@
 """How much of what was planted is caught, and how much may be left: exact one-sided bounds.
 
-The bound on what is left holds with probability 1 - LEVEL at least, if leaks of the pool are caught
-no more seldom than the planted ones of the kind that is caught least. It rests on two bounds, on the
-sensitivity and on the number missed; each may be wrong with probability HALF, so both hold together.
+The bound on what is left holds with probability 1 - LEVEL at least, if leaks of the pool are
+caught no more seldom than the planted ones of the kind that is caught least. It rests on two
+bounds, on the sensitivity and on the number missed; each may be wrong with probability HALF.
 """
 
 from typing import Final

@@ -365,6 +365,7 @@ def record_rows(records: Sequence[Path]) -> list[dict[str, Any]]:
     wanted = {
         "reid_share": "Prompts of training patients whose images re-identify them",
         "closest_reid_share": "Images that re-identify a training patient",
+        "extracted_share": "Training radiographs that the images show, of those asked for",
         "fid": "Distance of all images from radiographs (FID, RAD-DINO)",
     }
     rows = []

@@ -67,8 +67,9 @@ LENS_SCHEMA: Final = pa.schema(
     ]
 )
 """`group`: pool, planted or held_out; `kind`: of a planted leak. `patient_id`: of an unseen
-radiograph. `nearest_*`: the training radiograph whose pixels correlate most; `latent_image_id`: the one of `latent`. `digest`: of what the image
-itself shows (`search.py`). `rows_of_features`: the image's row in the feature files."""
+radiograph. `nearest_*`: the training radiograph whose pixels correlate most; `latent_image_id`:
+that of `latent`. `digest`: of what the image itself shows (`search.py`). `rows_of_features`: its
+row in the feature files."""
 
 
 def split_id(name: str) -> tuple[bool, str, str | None, str]:

@@ -274,7 +274,7 @@ def training_data_of(cohort: str) -> TrainingData:
 
 
 def access_of_weights(weights: Weights) -> str:
-    """Return the widest access that the weights' terms leave; those that nobody knows are not open."""
+    """Return the widest access that the weights' terms leave; unknown ones are not open."""
     return "credentialed" if weights in (_UNKNOWN_WEIGHTS, _NO_WEIGHTS) else "release"
 
 

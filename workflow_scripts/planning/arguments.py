@@ -206,7 +206,7 @@ def curate_flags(run: Run) -> list[str]:
 
 
 def curate_looking_flags(run: Run) -> list[str]:
-    """Return the networks that look at a pool: the labeller, and the judges beside the classifier."""
+    """Return the networks that look at a pool: the labeller, and judges but the classifier."""
     settings = {}
     if "densenet_121" in run.judges:
         settings["densenet_121"] = run.config["encoders"]["densenet_121"]["weights"]
