@@ -300,7 +300,7 @@ def decision_of(
         )
     rows += record_rows(args.records)
     reasons = _reasons(args, policy, rows, found, missing, len(kept))
-    verdict = "do_not_release" if reasons else policy.access
+    verdict: str = "do_not_release" if reasons else policy.access
     if not reasons:
         reasons = ["every limit of the policy is met"]
         if policy.published_prompts == "captions":

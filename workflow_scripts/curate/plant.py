@@ -6,8 +6,8 @@
         --seed 42 --candidates results/curate/sana/candidates.parquet
 
 It writes one image shard for its owner alone, which the workflow removes once the lenses have
-looked: the pool's images, leaks of known kinds made from training radiographs (`leaks.py`), and radiographs of
-patients that no model was trained on, each also mirrored. What a row is stands in its id:
+looked: the pool's images, leaks of known kinds made from training radiographs (`leaks.py`), and
+radiographs of patients that no model was trained on, each also mirrored. Its id says what a row is:
 `pool/`, `planted/{kind}/`, `held_out/`, and `mirrored/` before it. A planted image can never reach
 the curated set: that is drawn from the pool's ids alone.
 """
