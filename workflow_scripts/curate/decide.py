@@ -421,6 +421,7 @@ def _policy(policy: CurateSettings) -> list[dict[str, Any]]:
     return rows + [
         {"key": f"quota/{name}", "words": f"Images with {name}, at least", "limit": count}
         for name, count in sorted(policy.quotas.items())
+        if count
     ]
 
 

@@ -35,12 +35,12 @@ class CurateSettings:
     quotas: Annotated[
         Mapping[str, Any],
         Key(
-            "Images that a finding has at least, by finding.",
+            "Images that a finding has at least, by finding; 0 asks for none.",
             parse=read_quota,
             schema={
                 "type": "object",
                 "propertyNames": {"enum": list(FINDINGS)},
-                "additionalProperties": {"type": "integer", "minimum": 1},
+                "additionalProperties": {"type": "integer", "minimum": 0},
             },
         ),
     ]
