@@ -45,7 +45,7 @@ def page(decision: dict[str, Any]) -> str:
         ),
         "<h2>What was found</h2>",
         f"<p>Of the {_t(kept)} images, at most {_t(left)} may still be such repeated pictures. If "
-        f"the whole test were done a hundred times, this number would be too low in about "
+        f"the whole test were done a hundred times, this number would be too low in "
         f"{round(100 * (1 - decision['confidence']))} of them at most.</p>",
         _table(
             ["What was measured", "found", "limit", "met?"],
