@@ -19,7 +19,8 @@ def pool(count: int = 60):
 def test_quotas_come_first():
     ids, labels = pool()
     rows, missing = drawn(ids, labels, {"Edema": 12, "Fracture": 3}, 15, seed=1)
-    assert len(rows) == 15 and not missing
+    assert len(rows) == 15
+    assert not missing
     assert (labels[rows, EDEMA] == 1).sum() >= 12
     assert (labels[rows, FRACTURE] == 1).sum() == 3
 
