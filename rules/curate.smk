@@ -94,7 +94,7 @@ rule curate_decide:
     """Filter a pool, draw the set, and decide whether it may be released; describe it."""
     input:
         manifest="results/cohort/manifest.parquet",
-        prompts=per_job(RUN.prompts, prompt_set=config["curate"]["pool"]),
+        prompts=per_job(RUN.curated_prompts),
         shards=per_job(RUN.curated_shards),
         training=rules.features_training.output,
         features=rules.curate_lenses.output.features,
@@ -128,7 +128,7 @@ rule curate_decide:
         training=partial(input_folder, name="training"),
         flags=arguments.curate_flags(RUN),
         terms=per_job(arguments.described_flags, run=RUN),
-        out="results/curate/{model}",
+        out=lambda wildcards, output: Path(output.decision).parent,
     shell:
         "python -m workflow_scripts.curate.decide --model {wildcards.model}"
         " --cohort {params.cohort} --source {params.source} --manifest {input.manifest}"
@@ -163,7 +163,7 @@ rule curate_describe:
         *code("curate.describe"),
         version=VERSIONS["curate"],
         flags=per_job(arguments.described_flags, run=RUN),
-        dataset="results/curate/{model}/dataset",
+        dataset=lambda wildcards, input: Path(input.images).parents[1],
     shell:
         "python -m workflow_scripts.curate.describe --decision {input.decision}"
         " --dataset {params.dataset} --records {input.records} {params.flags}"

@@ -346,6 +346,15 @@ class Run:
             )
         return self.shards(model, pool)
 
+    def curated_prompts(self, model: str) -> str:
+        """Return the prompts of that pool.
+
+        Raises:
+            InputError: see `curated_shards`.
+        """
+        self.curated_shards(model)
+        return self.prompts(model, self.config["curate"]["pool"])
+
     def curated_records(self, model: str) -> list[str]:
         """Return a model's records that its curated set is described from."""
         found = [
