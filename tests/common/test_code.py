@@ -15,6 +15,7 @@ from workflow_scripts.tables.metrics import measures_modules
 RULES = Path("rules")
 
 WITHOUT_CODE = {
+    "finetune_canaries",
     "cohort_manifest",
     "cohort_prompts",
     "cohort_part",

@@ -54,7 +54,10 @@ def _zip(data):
 
 
 def _gzip(data):
-    return [gzip.decompress(data)] if data[:2] == b"\x1f\x8b" else []
+    try:
+        return [gzip.decompress(data)] if data[:2] == b"\x1f\x8b" else []
+    except (OSError, EOFError, zlib.error):  # other bytes begin like this, too
+        return []
 
 
 def _zlib(data):
