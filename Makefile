@@ -13,7 +13,7 @@ ELEVEN := python -m workflow_scripts.world.warm_python snakemake --profile profi
   --configfile config.yaml profiles/demo/overlay.yaml profiles/demo/eleven.yaml --
 
 .PHONY: help env reports world demo demo-eleven cluster cluster-stop cluster-demo test bench gpu-check plan docs dist lint lint-types lint-style format check \
-  audit prompts refresh release profiles clean clean-cache
+  audit prompts refresh curate release profiles clean clean-cache
 
 help:
 	@echo 'make demo      set up, build the embedded world, run the whole workflow on it'
@@ -32,6 +32,7 @@ help:
 	@echo 'make prompts   export the prompt sets of config.yaml as CSV'
 	@echo 'make refresh   read the radiographs that may have been replaced; what read them then runs again'
 	@echo 'make release   pack what may be published (PROFILE=profiles/demo for the demo)'
+	@echo 'make curate    a data set of one model, filtered, with a decision on its release (MODEL=sana PROFILE=...)'
 	@echo 'make dist      check that version, citation and changelog agree; pack the source (.venv/dist)'
 	@echo 'make profiles  link profiles/slurm_* so that snakemake --profile slurm_h200 finds them'
 	@echo 'make clean     remove the results of the demo'
@@ -64,6 +65,12 @@ $(VENV)/installed-bench: envs/bench.txt $(VENV)/installed-dev
 $(VENV)/originals/installed: envs/originals.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	  --target $(VENV)/originals -r envs/originals.txt
+	touch $@
+
+# MLCommons' reader of Croissant, seen by tests/curate alone (envs/croissant.txt says why).
+$(VENV)/croissant/installed: envs/croissant.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target $(VENV)/croissant -r envs/croissant.txt
 	touch $@
 
 # The packages of RadGraph, RaTEScore and GREEN, seen by their scorers alone (envs/reports.txt says why).
@@ -122,7 +129,8 @@ test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installe
 	$(PYTEST) -m "not full"
 
 # What is heavy: SLURM and its faults, all eleven systems, real radiographs, memorisation, benchmarks.
-test-heavy: $(VENV)/installed-bench $(VENV)/originals/installed $(VENV)/reports/installed
+test-heavy: $(VENV)/installed-bench $(VENV)/originals/installed $(VENV)/reports/installed \
+  $(VENV)/croissant/installed
 	$(PYTEST) -m full
 
 test-heavy: TEST_PROCESSES = $(HEAVY_PROCESSES)
@@ -169,6 +177,12 @@ prompts: env
 
 refresh: env
 	python -m workflow_scripts.cohort.refresh
+
+# MODEL= is a key of the config's models.
+curate: env
+	snakemake $(if $(PROFILE),--profile $(PROFILE),--cores 1) -- \
+	  $(if $(MODEL),results/curate/$(MODEL)/published,$(error set MODEL=, a key of the config's models))
+	@echo "decision: file://$(CURDIR)/results/curate/$(MODEL)/decision.html"
 
 release: env
 	snakemake $(if $(PROFILE),--profile $(PROFILE),--cores 1) release

@@ -34,6 +34,7 @@ for rules_of_part in PART_RULES:  # privacy scores and tasks that are one folder
 
 include: "rules/faithfulness.smk"
 include: "rules/faithfulness_stress.smk"
+include: "rules/curate.smk"
 include: "rules/costs.smk"
 include: "rules/paper_audit.smk"
 include: "rules/tables.smk"

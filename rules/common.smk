@@ -101,6 +101,7 @@ VERSIONS = {
     "privacy": 1,
     "downstream": 1,
     "faithfulness": 1,
+    "curate": 1,
     "tables": 1,
 }
 

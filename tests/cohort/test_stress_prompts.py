@@ -19,7 +19,7 @@ from workflow_scripts.cohort.stress_prompts import (
     STRESS_VERSION,
     stress_set,
 )
-from workflow_scripts.tables.leak_search import folded_readings, passages_in
+from workflow_scripts.common.leak_search import folded_readings, passages_in
 from workflow_scripts.world.captions import describe, marked, read_findings
 from workflow_scripts.world.findings import draw_finding
 from workflow_scripts.world.population import DRAWN

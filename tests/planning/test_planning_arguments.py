@@ -60,6 +60,7 @@ def blocks_of(config, cls):
         "MembershipSettings": [config["privacy"]["membership"]],
         "ExtractionSettings": [config["privacy"]["extraction"]],
         "ReidSettings": [REID],
+        "CurateSettings": [config["curate"]],
         "ClassifierSettings": [downstream["classification"]],
         "DrawSettings": [downstream["segmentation"]],
         "SegmenterSettings": [downstream["segmentation"]],

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.tables.leak_search import fold, folded_readings, ids_in, passages_in
+from workflow_scripts.common.leak_search import fold, folded_readings, ids_in, passages_in
 from workflow_scripts.tables.release import check, without_site
 
 PASSAGES = [

@@ -7,6 +7,7 @@ from workflow_scripts.common.config import caption_source_of, prompt_sets_of
 from workflow_scripts.common.folders import parts
 from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, PROMPT_SETS, STRESS
 from workflow_scripts.common.settings import flag_values
+from workflow_scripts.curate.settings import CurateSettings
 from workflow_scripts.downstream.classification.settings import ClassifierSettings
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
 from workflow_scripts.downstream.segmentation.settings import (
@@ -196,6 +197,25 @@ def faithfulness_flags(run: Run) -> list[str]:
     """Return the flags of the faithfulness scores: judges, bootstrap draws and their seed."""
     block = run.config["faithfulness"]
     return flags({"judges": run.judges, "bootstrap": block["bootstrap"], "seed": block["seed"]})
+
+
+def curate_flags(run: Run) -> list[str]:
+    """Return the policy of a curated set as flags."""
+    return flags(flag_values(CurateSettings, run.config["curate"]))
+
+
+def curate_looking_flags(run: Run) -> list[str]:
+    """Return the networks that look at a pool: the labeller, and judges but the classifier."""
+    settings = {}
+    if "densenet_121" in run.judges:
+        settings["densenet_121"] = run.config["encoders"]["densenet_121"]["weights"]
+    return [*cxas_flags(run), *flags(settings)]
+
+
+def described_flags(run: Run, model: str) -> list[str]:
+    """Return what the documents of a curated set say of its model."""
+    block = run.block(model)
+    return flags({"family": block["family"], "base": block.get("base")})
 
 
 def exact_organs_flag(run: Run) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.config import caption_source_of, prompt_sets_of
+from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, STRESS
 from workflow_scripts.planning.records import (
     downstream_records,
@@ -329,6 +330,39 @@ class Run:
             return records + stress_records(self.with_stress())
         tasks: Sequence[str] = self.config["downstream"]["tasks"]
         return downstream_records(tasks, self.with_images("augment"))
+
+    def curated_shards(self, model: str) -> list[str]:
+        """Return the pool that a model's curated set is drawn from.
+
+        Raises:
+            InputError: the model has no such images.
+        """
+        pool = self.config["curate"]["pool"]
+        if model not in self.with_images(pool):
+            raise InputError(
+                f"{model!r} has no images of the prompt set {pool!r}, from which a set is curated",
+                "curate.pool",
+                "name a model of run_models, or another prompt set",
+            )
+        return self.shards(model, pool)
+
+    def curated_prompts(self, model: str) -> str:
+        """Return the prompts of that pool.
+
+        Raises:
+            InputError: see `curated_shards`.
+        """
+        self.curated_shards(model)
+        return self.prompts(model, self.config["curate"]["pool"])
+
+    def curated_records(self, model: str) -> list[str]:
+        """Return a model's records that its curated set is described from."""
+        found = [
+            *(self.records("fidelity") if model in self.with_images("test") else []),
+            *(self.records("privacy") if model in self.with_images("privacy") else []),
+            *self.records("faithfulness"),
+        ]
+        return [path for path in found if Path(path).name == f"{model}.json"]
 
     def with_examples(self) -> list[str]:
         """Return the models that the report's examples compare: those of the cohort's captions."""

@@ -34,9 +34,9 @@ import yaml
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.leak_search import folded_readings, ids_in, passages_in
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import read_record
-from workflow_scripts.tables.leak_search import folded_readings, ids_in, passages_in
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,171 @@
+# Needs: a model's images of the pool's prompt set, features of the training radiographs, the judges,
+# and what faithfulness saw in the test radiographs.
+# Makes: results/curate/{model}/: decision.json and decision.html (may it be released, and why),
+# published/ (the set with its documents), and for its owner alone what the lenses and the judge saw.
+# No other rule asks for it: `make curate MODEL=sana`.
+
+
+rule curate_lenses:
+    """Plant leaks beside a pool, and measure how near each image comes to a training radiograph."""
+    input:
+        manifest="results/cohort/manifest.parquet",
+        shards=per_job(RUN.curated_shards),
+        training=rules.features_training.output,
+        trained=RUN.trained_weights(),
+    output:
+        # It holds radiographs: it goes as soon as the lenses have looked.
+        candidates=temp("results/curate/{model}/candidates.parquet"),
+        features=expand(
+            "results/curate/{{model}}/features/{encoder}.h5", encoder=PRIVACY_ENCODERS
+        ),
+        lenses="results/curate/{model}/lenses.parquet",
+    log:
+        "logs/curate/lenses_{model}.log",
+    benchmark:
+        "benchmarks/curate/lenses_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=480,
+    params:
+        *code("curate.plant", "features.extract", "curate.lenses"),
+        *code(*encoder_modules(PRIVACY_ENCODERS)),
+        version=VERSIONS["curate"],
+        radiographs=radiographs(*SPLITS),
+        weights=per_job(READS.encoders, names=PRIVACY_ENCODERS),
+        protocol=config["protocol"],
+        encoders=arguments.encoder_flags(RUN, PRIVACY_ENCODERS),
+        folder=partial(folder_of_outputs, name="features"),
+        training=partial(input_folder, name="training"),
+        planted=config["curate"]["planted"],
+        held_out=config["curate"]["held_out"],
+        seed=config["curate"]["seed"],
+        progress="results/curate/{model}/.progress",
+    shell:
+        "python -m workflow_scripts.common.in_turn"
+        " curate.plant --model {wildcards.model} --manifest {input.manifest}"
+        " --shards {input.shards} --planted {params.planted} --held-out {params.held_out}"
+        " --seed {params.seed} --candidates {output.candidates}"
+        " --then features.extract --collection {wildcards.model} --shards {output.candidates}"
+        " {params.encoders} --purpose privacy --protocol {params.protocol}"
+        " --out {params.folder} --progress {params.progress}"
+        " --gpus {resources.gpu} --threads {threads}"
+        " --then curate.lenses --model {wildcards.model} --protocol {params.protocol}"
+        " --manifest {input.manifest} --candidates {output.candidates}"
+        " --features {params.folder} --real {params.training} --output {output.lenses}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule curate_look:
+    """What the judges see in a pool, and its organs."""
+    input:
+        shards=per_job(RUN.curated_shards),
+        judges=RUN.judge_networks(),
+    output:
+        "results/curate/{model}/seen.parquet",
+    log:
+        "logs/curate/look_{model}.log",
+    benchmark:
+        "benchmarks/curate/look_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=240,
+    params:
+        *code("curate.look"),
+        version=VERSIONS["curate"],
+        weights=READS.looking(),
+        protocol=config["protocol"],
+        judges=flag("judges", called="classifier"),
+        flags=arguments.curate_looking_flags(RUN),
+    shell:
+        "python -m workflow_scripts.curate.look --model {wildcards.model}"
+        " --protocol {params.protocol} --shards {input.shards} {params.judges} {params.flags}"
+        " --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule curate_decide:
+    """Filter a pool, draw the set, and decide whether it may be released; describe it."""
+    input:
+        manifest="results/cohort/manifest.parquet",
+        prompts=per_job(RUN.curated_prompts),
+        shards=per_job(RUN.curated_shards),
+        training=rules.features_training.output,
+        features=rules.curate_lenses.output.features,
+        lenses=rules.curate_lenses.output.lenses,
+        seen=rules.curate_look.output,
+        radiographs="results/faithfulness/seen/real.parquet",
+        records=per_job(RUN.curated_records),
+        manifests=RUN.every_manifest(),
+        prompt_sets=RUN.every_prompt_set(),
+    output:
+        decision="results/curate/{model}/decision.json",
+        page="results/curate/{model}/decision.html",
+        chosen="results/curate/{model}/chosen.parquet",
+        images="results/curate/{model}/dataset/data/train-00000-of-00001.parquet",
+    log:
+        "logs/curate/decide_{model}.log",
+    benchmark:
+        "benchmarks/curate/decide_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=partial(more_memory, base=32000),
+        runtime=240,
+    params:
+        *code("curate.decide"),
+        version=VERSIONS["curate"],
+        cohort=quote(config["cohort"]["dataset"]),
+        source=config["cohort"]["source"],
+        folder=partial(input_folder, name="features"),
+        training=partial(input_folder, name="training"),
+        flags=arguments.curate_flags(RUN),
+        terms=per_job(arguments.described_flags, run=RUN),
+        out=lambda wildcards, output: Path(output.decision).parent,
+    shell:
+        "python -m workflow_scripts.curate.decide --model {wildcards.model}"
+        " --cohort {params.cohort} --source {params.source} --manifest {input.manifest}"
+        " --prompts {input.prompts} --shards {input.shards}"
+        " --lenses {input.lenses} --features {params.folder} --real {params.training}"
+        " --seen {input.seen} --radiographs {input.radiographs} --records {input.records}"
+        " --searched-manifests {input.manifests} --searched-prompts {input.prompt_sets}"
+        " {params.flags} {params.terms} --output {params.out} 2> {log}"
+
+
+rule curate_describe:
+    """The set with its documents: card, Croissant, scorecard, datasheet, terms."""
+    input:
+        decision=rules.curate_decide.output.decision,
+        images=rules.curate_decide.output.images,
+        records=per_job(RUN.curated_records),
+        manifests=RUN.every_manifest(),
+        prompt_sets=RUN.every_prompt_set(),
+    output:
+        directory("results/curate/{model}/published"),
+    log:
+        "logs/curate/describe_{model}.log",
+    benchmark:
+        "benchmarks/curate/describe_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=partial(more_memory, base=8000),
+        runtime=60,
+    params:
+        *code("curate.describe"),
+        version=VERSIONS["curate"],
+        flags=per_job(arguments.described_flags, run=RUN),
+        dataset=lambda wildcards, input: Path(input.images).parents[1],
+    shell:
+        "python -m workflow_scripts.curate.describe --decision {input.decision}"
+        " --dataset {params.dataset} --records {input.records} {params.flags}"
+        " --searched-manifests {input.manifests} --searched-prompts {input.prompt_sets}"
+        " --output {output} 2> {log}"

@@ -1,0 +1,77 @@
+"""Curated sets of the demo: copies and noise are refused, and nothing planted gets out."""
+
+import json
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from tests.workflow.checkouts import copy_results, make_checkout, run
+from workflow_scripts.common.images import ImageItem
+from workflow_scripts.common.manifest import read_manifest
+from workflow_scripts.curate.lenses import LENS_SCHEMA
+from workflow_scripts.curate.search import pixels_digest
+from workflow_scripts.privacy.private_table import read_private_table
+
+pytestmark = [pytest.mark.workflow, pytest.mark.full]
+
+MODELS = ("my_model", "training_copies", "noise")
+
+
+@pytest.fixture(scope="module")
+def curated(demo, tmp_path_factory):
+    """A copy of the demo in which three sets were curated; the demo itself is left as it is."""
+    folder = tmp_path_factory.mktemp("curated")
+    make_checkout(folder)
+    copy_results(demo, folder)
+    targets = [f"results/curate/{model}/published" for model in MODELS]
+    run(["snakemake", "--profile", "profiles/demo", "--", *targets], folder)
+    return folder
+
+
+def decision(curated, model):
+    return json.loads((curated / f"results/curate/{model}/published/decision.json").read_text())
+
+
+def measured(curated, model):
+    return {row["key"]: row for row in decision(curated, model)["measured"]}
+
+
+def test_an_honest_model_passes(curated):
+    assert decision(curated, "my_model")["verdict"] != "do_not_release"
+    assert decision(curated, "my_model")["kept"] == 60
+
+
+def test_copies_are_refused(curated):
+    assert decision(curated, "training_copies")["verdict"] == "do_not_release"
+    assert measured(curated, "training_copies")["flagged"]["value"] > 0.9
+
+
+def test_noise_passes_privacy_and_fails_quality(curated):
+    assert decision(curated, "noise")["verdict"] == "do_not_release"
+    assert measured(curated, "noise")["flagged"]["passed"]
+    assert measured(curated, "noise")["sparse"]["value"] > 0.9
+    assert decision(curated, "noise")["kept"] == 0
+
+
+def test_nothing_planted_and_no_radiograph_reaches_the_set(curated):
+    folder = curated / "results/curate/my_model"
+    lenses = read_private_table(folder / "lenses.parquet", LENS_SCHEMA)
+    real = set(lenses.loc[lenses["group"] != "pool", "digest"])
+    table = pq.read_table(folder / "published/data").to_pandas()
+    assert len(table) == 60
+    assert real
+    shown = {
+        pixels_digest(ImageItem("", row["path"], row["bytes"]).open()) for row in table["image"]
+    }
+    assert not shown & real
+    chosen = pd.read_parquet(folder / "chosen.parquet")
+    assert set(chosen["prompt_id"]) <= set(lenses.loc[lenses["group"] == "pool", "id"])
+
+
+def test_what_held_radiographs_is_gone_and_no_id_is_published(curated):
+    folder = curated / "results/curate/my_model"
+    assert not (folder / "candidates.parquet").exists()
+    manifest = read_manifest(curated / "results/cohort/manifest.parquet")
+    texts = "".join(path.read_text() for path in (folder / "published").glob("*.*") if path.suffix)
+    assert not [name for name in manifest["image_id"] if name in texts]

@@ -1,0 +1,188 @@
+"""Measure each candidate through the privacy lenses: how near it comes to a training radiograph.
+
+    python -m workflow_scripts.curate.lenses --model sana --protocol sound \\
+        --manifest results/cohort/manifest.parquet \\
+        --candidates results/curate/sana/candidates.parquet \\
+        --features results/curate/sana/features --real results/features/real/train \\
+        --output results/curate/sana/lenses.parquet
+
+It reads what `plant.py` laid out, its features, and those of every training radiograph. It writes a
+table for its owner alone. There are four lenses, each taken of the image and of its mirror image,
+the riskier one counting:
+
+- `latent`: RAD-DINO distance to the closest training radiograph; low is a risk;
+- `reid`: the highest re-identification score of any training radiograph; high is a risk;
+- `pixel`: the highest correlation of gray values with any training radiograph, moved a little;
+- `mixture`: the same with any two of them (`likeness.py`); high is a risk in both.
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from workflow_scripts.common.as_published import PROTOCOLS
+from workflow_scripts.common.devices import pick_device
+from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.images import read_shards
+from workflow_scripts.common.manifest import read_manifest
+from workflow_scripts.common.progress import Progress
+from workflow_scripts.curate.likeness import film_vectors, likeness, views_of_image
+from workflow_scripts.curate.plant import HELD_OUT, MIRRORED, PLANTED, POOL
+from workflow_scripts.curate.search import pixels_digest
+from workflow_scripts.fidelity.inputs import (
+    read_comparable,
+    require_same_images,
+    rows_in_order_of,
+    rows_of,
+)
+from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
+from workflow_scripts.privacy.private_table import write_private_table
+from workflow_scripts.privacy.score import siamese_head
+
+log = logging.getLogger(__name__)
+
+LENSES: Final = {"latent": "low", "reid": "high", "pixel": "high", "mixture": "high"}
+"""The lenses, each with the side on which a value is a risk."""
+
+LENS_SCHEMA: Final = pa.schema(
+    [
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("kind", pa.string()),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string()),
+        pa.field("patient_id", pa.string()),
+        *(pa.field(lens, pa.float64(), nullable=False) for lens in LENSES),
+        pa.field("nearest_image_id", pa.string(), nullable=False),
+        pa.field("nearest_patient_id", pa.string(), nullable=False),
+        pa.field("latent_image_id", pa.string(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("rows_of_features", pa.int64(), nullable=False),
+    ]
+)
+"""`group`: pool, planted or held_out; `kind`: of a planted leak. `patient_id`: of an unseen
+radiograph. `nearest_*`: the training radiograph whose pixels correlate most; `latent_image_id`:
+that of `latent`. `digest`: of what the image itself shows (`search.py`). `rows_of_features`: its
+row in the feature files."""
+
+
+def split_id(name: str) -> tuple[bool, str, str | None, str]:
+    """Return whether a candidate is mirrored, its group, its kind if planted, and its own id."""
+    mirrored = name.startswith(MIRRORED)
+    rest = name.removeprefix(MIRRORED)
+    for prefix in (POOL, HELD_OUT):
+        if rest.startswith(prefix):
+            return mirrored, prefix.rstrip("/"), None, rest.removeprefix(prefix)
+    kind, _, number = rest.removeprefix(PLANTED).partition("/")
+    return mirrored, PLANTED.rstrip("/"), kind, f"{kind}/{number}"
+
+
+def measure(args: argparse.Namespace) -> pd.DataFrame:
+    """Return a row for each candidate, see `LENS_SCHEMA`.
+
+    Raises:
+        InputError: features are missing, not comparable, or of other images.
+    """
+    folders = (args.real, args.features)
+    latent_real, latent = read_comparable(
+        *folders, "rad_dino", args.protocol, args.model, "privacy"
+    )
+    reid_real, reid = read_comparable(*folders, "reid", args.protocol, args.model, "privacy")
+    require_same_images(latent_real, reid_real, args.real)
+    manifest = read_manifest(args.manifest, ["image_id", "patient_id", "path"])
+    patient_of = dict(zip(manifest["image_id"], manifest["patient_id"], strict=True))
+    files = dict(zip(manifest["image_id"], manifest["path"], strict=True))
+    rows_of(patient_of, latent_real.ids, args.real, "manifest")
+    device = pick_device(args.gpus)
+    near = closest_by_distance(latent.features, latent_real.features, device=device)
+    weight, bias = siamese_head(reid, args.features)
+    queries = reid.features[rows_in_order_of(latent, reid, args.features)]
+    likely = closest_by_score(queries, reid_real.features, weight, bias, device=device)
+    films = film_vectors([files[name] for name in latent_real.ids], args.threads)
+    row_of = {name: row for row, name in enumerate(latent.ids)}
+    rows: list[dict[str, Any]] = []
+    meter = Progress("through the lenses", len(row_of), "images")
+
+    def views() -> Iterator[np.ndarray]:
+        for item in read_shards([args.candidates]):
+            row = row_of[item.id]
+            mirrored, group, kind, name = split_id(item.id)
+            rows.append(
+                {
+                    "group": group,
+                    "kind": kind,
+                    "id": name,
+                    "mirrored": mirrored,
+                    "source": item.source_image_id,
+                    "patient_id": patient_of.get(name) if group == "held_out" else None,
+                    "latent": near.values[row, 0],
+                    "latent_image_id": latent_real.ids[near.rows[row, 0]],
+                    "reid": likely.values[row, 0],
+                    "rows_of_features": row,
+                }
+            )
+            meter.update()
+            image = item.open()
+            rows[-1]["digest"] = pixels_digest(image)
+            yield views_of_image(image)
+
+    alike = likeness(views(), films, device)
+    names = [latent_real.ids[row] for row in alike.nearest]
+    frame = pd.DataFrame(rows).assign(
+        pixel=alike.pixel,
+        mixture=alike.mixture,
+        nearest_image_id=names,
+        nearest_patient_id=[patient_of[name] for name in names],
+    )
+    return both_ways(frame)
+
+
+def both_ways(rows: pd.DataFrame) -> pd.DataFrame:
+    """Join each image's row with that of its mirror image: the riskier value of each lens."""
+    ways = {lens: "min" if side == "low" else "max" for lens, side in LENSES.items()}
+    key = ["group", "id"]
+    # `nearest` is of the side that is nearer; digest and row of features are of the image itself.
+    ordered = rows.sort_values("pixel", ascending=False, kind="stable").drop_duplicates(key)
+    named = ordered.set_index(key)[["nearest_image_id", "nearest_patient_id"]]
+    ordered = rows.sort_values("latent", kind="stable").drop_duplicates(key)
+    named = named.join(ordered.set_index(key)[["latent_image_id"]])
+    own = rows[~rows["mirrored"]].set_index(key)
+    worst = rows.groupby(key, sort=False).agg(ways)
+    joined = own.drop(columns=["mirrored", *named.columns, *ways]).join(worst).join(named)
+    return joined.reset_index()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure a model's candidates from the command line."""
+    args = _arguments(argv)
+    torch.set_num_threads(args.threads)
+    rows = measure(args)
+    write_private_table(rows, LENS_SCHEMA, args.output)
+    log.info("%d images of %s measured", len(rows), args.model)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add: Any = parser.add_argument
+    add("--model", required=True, help="the model's key")
+    add("--protocol", required=True, choices=PROTOCOLS)
+    add("--manifest", required=True, type=Path)
+    add("--candidates", required=True, type=Path, help="what plant.py laid out")
+    add("--features", required=True, type=Path, help="folder of its features")
+    add("--real", required=True, type=Path, help="folder of the training radiographs' features")
+    add("--gpus", type=int, default=0)
+    add("--threads", type=int, default=1)
+    add("--output", required=True, type=Path)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,366 @@
+"""The scorecard of a curated set: the seven criteria of Zamzmi et al., filled from records.
+
+Zamzmi, Subbaswamy, Sizikova, Margerrison, Delfino and Badano: Scorecards for Synthetic Medical
+Data Evaluation and Reporting, arXiv:2406.11143 (2024); as published: Scorecard for synthetic
+medical data evaluation, Communications Engineering 4, 130 (2025), doi:10.1038/s44172-025-00450-1.
+
+What no record holds stands as a gap, with its reason; nothing is left out in silence.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.curate.described import Described, number, with_interval
+
+SOURCE: Final = (
+    "Zamzmi et al., Scorecards for Synthetic Medical Data Evaluation and Reporting, "
+    "arXiv:2406.11143 (2024), doi:10.1038/s44172-025-00450-1"
+)
+
+CRITERIA: Final = {
+    "congruence": "Do the images resemble radiographs?",
+    "coverage": "Do they show the variety of radiographs, and something new?",
+    "constraint": "Are they anatomically plausible, and do they show what was asked for?",
+    "completeness": "Is all there that a task needs: labels, prompts, scores?",
+    "compliance": "Are privacy, security, and the terms of the sources observed?",
+    "comprehension": "Can a reader find out how they were made?",
+    "consistency": "Is their quality the same for all findings, groups and times?",
+}
+"""The seven criteria by key, each as the question that it answers."""
+
+MODEL: Final = "the model's images before filtering"
+SET: Final = "this set"
+PLANTED: Final = "images planted in the pool"
+
+
+POOL: Final = "the pool"
+UNSEEN: Final = "radiographs of unseen patients"
+
+# Of what the decision measured, by its key: the criterion, and on which images.
+_KEYS: Final = {
+    "flagged": ("compliance", POOL),
+    "sensitivity": ("compliance", PLANTED),
+    "remaining_leaks": ("compliance", SET),
+    "false_rejections": ("compliance", UNSEEN),
+    "sparse": ("constraint", POOL),
+    "implausible": ("constraint", POOL),
+    "unseen": ("constraint", POOL),
+    "poor_radiographs": ("constraint", UNSEEN),
+}
+_STAGES: Final = {
+    "fidelity": "congruence",
+    "privacy": "compliance",
+    "faithfulness": "constraint",
+    "downstream": "completeness",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the scorecard.
+
+    Attributes:
+        criterion: a key of `CRITERIA`.
+        words: what is measured.
+        shown: the value, with its interval where it has one; None for a gap.
+        of: which images it was measured on.
+        source: the record, or the file.
+        gap: why there is no value; None where there is one.
+    """
+
+    criterion: str
+    words: str
+    shown: str | None
+    of: str
+    source: str
+    gap: str | None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    criterion: str
+    words: str
+    stage: str
+    family: str  # the beginning of the record's
+    metric: str
+
+
+_RECORDS: Final = (
+    _Asked(
+        "congruence",
+        "Distance of the distributions (FID without its bias), 0 is best",
+        "fidelity",
+        "rad_dino",
+        "fid_corrected",
+    ),
+    _Asked(
+        "congruence",
+        "Distance of the distributions (KID), 0 is best",
+        "fidelity",
+        "rad_dino",
+        "kid",
+    ),
+    _Asked(
+        "congruence",
+        "Share of images among radiographs (precision)",
+        "fidelity",
+        "rad_dino",
+        "precision",
+    ),
+    _Asked("congruence", "Density among radiographs", "fidelity", "rad_dino", "density"),
+    _Asked(
+        "congruence",
+        "Agreement of image and caption (alignment)",
+        "fidelity",
+        "rad_dino",
+        "alignment",
+    ),
+    _Asked(
+        "congruence",
+        "Difference of the power spectra",
+        "faithfulness",
+        "texture",
+        "spectrum_distance",
+    ),
+    _Asked(
+        "coverage", "Share of radiographs among images (recall)", "fidelity", "rad_dino", "recall"
+    ),
+    _Asked(
+        "coverage",
+        "Share of radiographs with an image nearby (coverage)",
+        "fidelity",
+        "rad_dino",
+        "coverage",
+    ),
+    _Asked(
+        "coverage",
+        "Similarity of images to one another (MS-SSIM); 1 is all the same",
+        "faithfulness",
+        "texture",
+        "ms_ssim",
+    ),
+    _Asked(
+        "coverage",
+        "Images farther from training images than these from one another (AuthPct, %)",
+        "privacy",
+        "closest",
+        "authpct",
+    ),
+    _Asked(
+        "constraint", "Images with implausible anatomy", "faithfulness", "anatomy", "implausible"
+    ),
+    _Asked(
+        "constraint",
+        "Distance of the heart's share of the chest from radiographs'",
+        "faithfulness",
+        "anatomy",
+        "ratio_distance",
+    ),
+    _Asked(
+        "constraint",
+        "The finding asked for is seen by a judge (AUROC)",
+        "faithfulness",
+        "findings",
+        "judged_auroc",
+    ),
+    _Asked(
+        "compliance",
+        "Prompts whose images resemble their own radiograph (re-identification)",
+        "privacy",
+        "pairwise",
+        "reid_share",
+    ),
+    _Asked(
+        "compliance",
+        "Prompts at which some lens raises its alarm; 5% by chance",
+        "privacy",
+        "lenses",
+        "any_seen",
+    ),
+    _Asked(
+        "compliance",
+        "Nearer to training radiographs than images of held-out captions (excess)",
+        "privacy",
+        "novelty",
+        "nearer_to_training_excess",
+    ),
+)
+
+_GAPS: Final = (
+    ("congruence", "A radiologist's impression", "no reader study was run"),
+    (
+        "consistency",
+        "By sex, age, device and hospital of the patients",
+        "prompts do not state them, so that no image has them",
+    ),
+    ("consistency", "Over time", "the set was drawn once, from one training run of the model"),
+    (
+        "compliance",
+        "Security of the systems that hold the data",
+        "outside what this workflow measures",
+    ),
+    ("compliance", "A lawyer's review", "outside what this workflow measures"),
+    (
+        "comprehension",
+        "Why the model draws what it draws",
+        "a diffusion or language model is not explained by its weights",
+    ),
+)
+
+
+def fill(described: Described) -> list[Entry]:
+    """Return the scorecard's lines, by criterion in the order of `CRITERIA`."""
+    decision = described.decision
+    entries = [_of_record(described, asked) for asked in _RECORDS]
+    entries += [_of_decision(m) for m in decision["measured"] if not _stands(m, described)]
+    entries += [_of_planted(planted) for planted in decision["planted"]]
+    entries.append(_remaining(decision["remaining_leaks_upper"], described.confidence))
+    entries += _completeness(described)
+    terms = described.terms
+    entries += [
+        Entry("compliance", "Terms of the radiographs", terms.training_data.licence, SET,
+              terms.training_data.source, None),
+        Entry("compliance", "Terms of the weights", terms.weights.licence, SET,
+              terms.weights.source, None),
+        Entry("comprehension", "How the images were made and chosen", "described", SET,
+              "datasheet.md, terms.md, decision.json", None),
+        _spread(described),
+    ]  # fmt: skip
+    entries += [Entry(c, words, None, SET, "-", gap) for c, words, gap in _GAPS]
+    entries += [
+        Entry("compliance", str(text), None, SET, "decision.json", "not tested")
+        for text in decision["not_tested"]
+    ]
+    order = list(CRITERIA)
+    return sorted(entries, key=lambda entry: order.index(entry.criterion))
+
+
+def scorecard_json(entries: list[Entry]) -> dict[str, Any]:
+    """Return the scorecard as JSON types: its source and, by criterion, question and lines."""
+    return {
+        "source": SOURCE,
+        "criteria": {
+            key: {
+                "question": question,
+                "entries": [asdict(entry) for entry in entries if entry.criterion == key],
+            }
+            for key, question in CRITERIA.items()
+        },
+        "gaps": sum(entry.gap is not None for entry in entries),
+    }
+
+
+def scorecard_page(entries: list[Entry], name: str) -> str:
+    """Return the scorecard as a page in Markdown."""
+    lines = [
+        f"# Scorecard of {name}",
+        "",
+        f"The seven criteria are those of {SOURCE}. Each line says which images it was "
+        "measured on. Brackets hold a 95% interval. What was not measured is a gap, with its "
+        "reason.",
+    ]
+    for key, question in CRITERIA.items():
+        own = [entry for entry in entries if entry.criterion == key]
+        lines += ["", f"## {key.capitalize()}", "", question, ""]
+        lines += ["| what | value | of | from |", "|---|---|---|---|"]
+        for entry in own:
+            value = entry.shown if entry.gap is None else f"gap: {entry.gap}"
+            cells = (entry.words, value, entry.of, entry.source)
+            lines.append("| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _of_record(described: Described, asked: _Asked) -> Entry:
+    place = f"{asked.stage}, {asked.family}"
+    for record in described.records:
+        if record.stage != asked.stage or record.family.split("/")[0] != asked.family:
+            continue
+        for value in record.values:
+            if (value.metric, value.subset) == (asked.metric, "all"):
+                low, high = value.interval or (None, None)
+                shown = None if value.value is None else with_interval(value.value, low, high)
+                return Entry(asked.criterion, asked.words, shown, MODEL, place, value.reason)
+    return Entry(asked.criterion, asked.words, None, MODEL, place, "no record of it was given")
+
+
+def _of_decision(measured: dict[str, Any]) -> Entry:
+    """Return the line of one thing that the policy limits."""
+    key = str(measured["key"])
+    if key in _KEYS:
+        criterion, of = _KEYS[key]
+    else:  # of a record: stage/family/metric
+        criterion, of = _STAGES.get(key.split("/")[0], "compliance"), MODEL
+    value = measured.get("value")
+    gap = None if value is not None else str(measured.get("reason") or "not measured")
+    shown = None
+    if value is not None:
+        shown = with_interval(value, measured.get("low"), measured.get("high"))
+        if measured.get("limit") is not None:
+            shown += f"; limit {number(measured['limit'])}"
+    return Entry(criterion, str(measured["words"]), shown, of, "decision.json", gap)
+
+
+def _stands(measured: dict[str, Any], described: Described) -> bool:
+    """Return whether a record that the decision repeats has its own line already."""
+    asked = {(a.stage, a.family, a.metric) for a in _RECORDS}
+    given = {(record.stage, record.family.split("/")[0]) for record in described.records}
+    *place, metric = str(measured["key"]).split("/")
+    return tuple(place) in given and (*place, metric) in asked
+
+
+def _of_planted(planted: dict[str, Any]) -> Entry:
+    words = f"Planted leaks that the filter caught: {planted.get('words', planted['kind'])}"
+    if not planted["planted"]:
+        return Entry("compliance", words, None, PLANTED, "decision.json", "none was planted")
+    shown = f"{planted['caught']} of {planted['planted']}"
+    if planted.get("low") is not None:
+        shown += f"; lower bound of the share {number(planted['low'])}"
+    return Entry("compliance", words, shown, PLANTED, "decision.json", None)
+
+
+def _remaining(upper: float | None, confidence: float) -> Entry:
+    words = f"Leaks of the planted kinds that may remain, at most ({confidence:.0%} confidence)"
+    if upper is None:
+        gap = "no bound follows from what was planted"
+        return Entry("compliance", words, None, SET, "decision.json", gap)
+    return Entry("compliance", words, number(upper), SET, "decision.json", None)
+
+
+def _completeness(described: Described) -> list[Entry]:
+    shards, n = "data/*.parquet", described.images
+    if not n:
+        return [Entry("completeness", "Images", None, SET, shards, "no image was kept")]
+    stated = sum(described.stated.values())
+    entries = [
+        Entry("completeness", "Images", str(n), SET, shards, None),
+        Entry("completeness", "Labels that are stated, of 14 findings of each image",
+              f"{stated} of {14 * n}", SET, shards, None),
+    ]  # fmt: skip
+    scores = ", ".join(described.scores)
+    prompt = "given" if described.prompts_shown else None
+    for words, shown, gap in (
+        ("Scores of each image", scores or None, "the shards have no column of scores"),
+        ("The prompt of each image", prompt, "left out: it may hold a caption"),
+    ):
+        entries.append(Entry("completeness", words, shown, SET, shards, None if shown else gap))
+    return entries
+
+
+def _spread(described: Described) -> Entry:
+    """Return the line of a metric's spread over the findings."""
+    words = "FID of single findings, least to greatest"
+    place = "fidelity, rad_dino"
+    found = [
+        (value.value, value.subset)
+        for record in described.records
+        if record.stage == "fidelity" and record.family == "rad_dino"
+        for value in record.values
+        if value.metric == "fid" and value.subset in FINDINGS and value.value is not None
+    ]
+    if len(found) < 2:
+        gap = "fewer than two findings have a value"
+        return Entry("consistency", words, None, MODEL, place, gap)
+    (least, a), (most, b) = min(found), max(found)
+    shown = f"{number(least)} ({a}) to {number(most)} ({b}), {len(found)} of 14 findings"
+    return Entry("consistency", words, shown, MODEL, place, None)

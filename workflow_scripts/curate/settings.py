@@ -1,0 +1,111 @@
+"""The policy of a curated set: its limits, its quotas, its size, and what is planted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.settings import LARGEST_SEED, Key
+
+VERDICTS: Final = ("release", "credentialed", "do_not_release")
+"""What a decision can say, the widest access first."""
+
+
+def read_quota(word: str) -> tuple[str, int]:
+    """Read `FINDING=COUNT` of the command line.
+
+    Raises:
+        ValueError: not of that form.
+    """
+    name, _, count = word.rpartition("=")
+    if name not in FINDINGS or not count.isdigit():
+        raise ValueError(f"{word!r} is not FINDING=COUNT, of one of the 14 findings")
+    return name, int(count)
+
+
+@dataclass(frozen=True)
+class CurateSettings:
+    """What is planted, what is taken out, and when a set is not released."""
+
+    pool: Annotated[
+        Literal["test", "privacy", "augment", "stress"],
+        Key("The prompt set whose images are the pool."),
+    ]
+    images: Annotated[int, Key("Images of the curated set.", minimum=1)]
+    quotas: Annotated[
+        Mapping[str, Any],
+        Key(
+            "Images that a finding has at least, by finding; 0 asks for none.",
+            parse=read_quota,
+            schema={
+                "type": "object",
+                "propertyNames": {"enum": list(FINDINGS)},
+                "additionalProperties": {"type": "integer", "minimum": 0},
+            },
+        ),
+    ]
+    access: Annotated[
+        Literal["release", "credentialed"],
+        Key("The widest access that the data's terms leave; MIMIC-CXR's leave `credentialed`."),
+    ]
+    published_prompts: Annotated[
+        Literal["withheld", "templates", "captions"],
+        Key(
+            "Prompts that go with the images: none, those that are nobody's text, or captions, "
+            "which allows credentialed access at most."
+        ),
+    ]
+    privacy_false_alarms: Annotated[
+        float,
+        Key(
+            "Share of unseen radiographs that each privacy lens may take for a leak: it sets the "
+            "lens's limit.",
+            above=0,
+            below=1,
+        ),
+    ]
+    quality_false_alarms: Annotated[
+        float,
+        Key(
+            "Share of unseen radiographs that each quality check may refuse: it sets the check's "
+            "limit.",
+            above=0,
+            below=1,
+        ),
+    ]
+    planted: Annotated[int, Key("Leaks planted of each kind, of a patient each.", minimum=1)]
+    held_out: Annotated[
+        int, Key("Unseen radiographs at most, on which limits are set and tried.", minimum=2)
+    ]
+    references: Annotated[
+        int, Key("Training radiographs at most, of which density takes the neighbours.", minimum=2)
+    ]
+    most_flagged: Annotated[
+        float,
+        Key(
+            "Largest share of the pool that may look like a leak; a model with more memorises.",
+            above=0,
+            maximum=1,
+        ),
+    ]
+    most_remaining: Annotated[
+        float,
+        Key(
+            "Largest upper bound on leaks of the planted kinds left in the set, as a share of it.",
+            above=0,
+            maximum=1,
+        ),
+    ]
+    least_sensitivity: Annotated[
+        float,
+        Key("Share of planted leaks of each kind that has to be caught.", minimum=0, maximum=1),
+    ]
+    most_false_rejections: Annotated[
+        float,
+        Key(
+            "Largest share of unseen radiographs that all privacy lenses together may refuse.",
+            above=0,
+            maximum=1,
+        ),
+    ]
+    seed: Annotated[int, Key("Seed of the stage.", minimum=0, maximum=LARGEST_SEED)] = 42

