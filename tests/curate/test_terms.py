@@ -69,3 +69,10 @@ def test_the_page_says_when_terms_are_stricter_than_the_tests(tmp_path: Path):
     assert "Commercial use: not allowed." in page
     assert json.loads((folder / "terms.json").read_text())["access"] == "credentialed"
     assert "By its tests alone the set may be published" in (folder / "README.md").read_text()
+
+
+def test_an_open_licence_of_the_radiographs_says_nothing_of_images_from_unknown_weights():
+    terms = terms_of("release", "Embedded world", "external", None)
+    assert (terms.access, terms.hub_licence, terms.link) == ("credentialed", "unknown", "")
+    known = terms_of("release", "Embedded world", "stable_diffusion", "results/world/weights/a")
+    assert (known.access, known.hub_licence) == ("release", "apache-2.0")

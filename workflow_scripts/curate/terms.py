@@ -298,13 +298,15 @@ def terms_of(verdict: str, cohort: str, family: str | None, base: str | None) ->
         questions.append(f"The terms of the radiographs ({cohort}) are not in the table.")
     if commercial is None:
         questions.append("Whether commercial use is allowed has to be asked.")
+    # An open licence of the radiographs says nothing of images from weights of unknown terms.
+    licence = (data.hub_licence, data.licence, data.link)
+    if unknown and data.access == "release":
+        licence = ("unknown", weights.licence, "")
     return Terms(
         access,
         verdict,
         commercial,
-        data.hub_licence,
-        data.licence,
-        data.link,
+        *licence,
         weights,
         data,
         tuple(text for text in (data.passes_on, weights.passes_on) if text),
