@@ -2,6 +2,8 @@
 # Makes: results/privacy/guarantee/{model}.json: the epsilon that the checkpoint states, beside what
 # an attack on the canaries shows. Without such a model it makes nothing.
 
+from workflow_scripts.finetune.families import modules_of
+
 
 rule privacy_guarantee:
     """Hold the epsilon that a fine-tuning states against an attack on its canaries."""
@@ -24,7 +26,7 @@ rule privacy_guarantee:
         mem_mb=partial(more_memory, base=64000),
         runtime=480,
     params:
-        *code("privacy.score_guarantee"),
+        *code("privacy.score_guarantee", *modules_of(RUN.tuned_families)),
         version=VERSIONS["privacy"],
         weights=per_job(READS.base),
         protocol=config["protocol"],

@@ -180,9 +180,9 @@ def test_a_model_trained_for_long_on_few_real_films_is_caught(sample):
 def test_every_record_of_the_run_is_whole(sample):
     records = sorted((sample / "results").glob("*/**/*.json"))
     records = [p for p in records if {"fidelity", "privacy", "downstream"} & set(p.parts)]
-    # Fidelity; pairwise and attacker twice, closest, novelty, lenses; real alone and two settings
-    # of downstream.
-    assert len(records) == 6 + 2 * (8 + 1) + 3 * 8 + (1 + 10)
+    # Fidelity; pairwise and attacker twice, closest, novelty, lenses, extraction; membership; real
+    # alone and two settings of downstream.
+    assert len(records) == 6 + 2 * (8 + 1) + 4 * 8 + 2 + (1 + 10)
     for path in records:
         assert json.loads(path.read_text())["values"]
     assert (sample / "results/tables/report.html").stat().st_size > 0

@@ -144,6 +144,7 @@ def test_what_jobs_loaded_is_what_their_rules_declare(eleven):
         "features.extract": sorted((folder / "features/encoders").glob("*.py")),
         "finetune.train": families,
         "generate.sample": families,
+        "privacy.membership.score": families,
         "tables.build": measures,
         "tables.build_costs": measures,
         "tables.build_figures": [*measures, *families],
