@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 from transformers import TopPLogitsWarper
@@ -31,7 +32,8 @@ from workflow_scripts.finetune.families.taming import (
     taming_key,
 )
 from workflow_scripts.finetune.layout import Base
-from workflow_scripts.world.tiny_llm_cxr import write_tiny_llm_cxr
+from workflow_scripts.privacy.membership.losses import Measuring, image_losses
+from workflow_scripts.world.tiny_llm_cxr import image_codes, write_tiny_llm_cxr
 
 FAMILY = LlmCxr()
 LLM, PROJECT = "llmcxr_tiny/pytorch_model.bin", "vqgan_tiny/tiny-project.yaml"
@@ -565,3 +567,66 @@ def test_parts_may_lie_elsewhere(random_folder, folder):
         "llmcxr_tiny",
         "vqgan_tiny",
     }
+
+
+# --- How likely the codes of an image are: what attacks on membership read.
+
+
+def by_hand(pipeline, caption, codes):
+    """Return the mean of -log p of an image's codes, each asked for by itself, without padding."""
+    tokens = pipeline.image_tokens
+    said = [*pipeline.prompt_tokens(caption), tokens.opening]
+    logs = []
+    for code in codes:
+        with torch.inference_mode():
+            logits = pipeline.llm(input_ids=torch.tensor([said])).logits[0, -1]
+        said.append(tokens.first + int(code))
+        logs.append(-float(logits.double().log_softmax(dim=0)[said[-1]]))
+    return np.mean(logs)
+
+
+def loss_of(pipeline, captions, codes):
+    return FAMILY.loss(
+        pipeline, pipeline.llm, codes, FAMILY.encode_captions(pipeline, captions), None
+    )
+
+
+def test_an_images_codes_are_those_whose_decoding_is_the_image(learnt_pipeline, two_images):
+    pixels = torch.from_numpy(np.stack(list(two_images.values()))).float() / 127.5 - 1
+    pixels = pixels[..., None].expand(-1, -1, -1, 3).permute(0, 3, 1, 2)
+    codes = FAMILY.encode_images(learnt_pipeline, pixels)
+    assert tuple(codes.shape) == (2, *FAMILY.encoded_shape(learnt_pipeline, 32))
+    torch.testing.assert_close(codes.long(), image_codes(learnt_pipeline.vqgan, pixels))
+    decoded = learnt_pipeline.decode(codes.long())
+    for image, drawn in zip(two_images.values(), decoded, strict=True):
+        assert np.abs(np.asarray(drawn, float)[..., 0] - image).mean() < 25
+
+
+def test_the_loss_is_that_of_each_code_after_those_before_it(random_pipeline, two_images):
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 64, (2, 16), generator=generator)
+    captions = [next(iter(two_images)), "short"]
+    found = loss_of(random_pipeline, captions, codes.float())
+    wanted = [by_hand(random_pipeline, c, row) for c, row in zip(captions, codes, strict=True)]
+    assert found.tolist() == pytest.approx(wanted, rel=1e-5)
+    # Whatever stands beside it.
+    alone = loss_of(random_pipeline, captions[1:], codes[1:].float())
+    assert alone.tolist() == pytest.approx(found[1:].tolist(), rel=1e-5)
+
+
+def test_a_learnt_image_is_likely_after_its_own_caption(learnt_pipeline, two_images, tmp_path):
+    paths = [str(tmp_path / f"{k}.png") for k in range(2)]
+    for path, pixels in zip(paths, two_images.values(), strict=True):
+        Image.fromarray(pixels).save(path)
+    captions = list(two_images)
+    how = Measuring(32, 3, 2)
+    own = image_losses(FAMILY, learnt_pipeline, paths, captions, how)
+    assert own.shape == (2, 1, 3)  # no noise is added: one pass
+    assert np.isnan(own[..., 2]).all()
+    other = image_losses(FAMILY, learnt_pipeline, paths, captions[::-1], how)
+    assert (10 * own[..., 0] < other[..., 0]).all()
+    assert (own[..., 0] < own[..., 1]).all()
+    np.testing.assert_allclose(own[..., 1], other[..., 1], rtol=1e-5)
+    asked = FAMILY.trained_with({"instruction": "Say something else."})
+    changed = image_losses(asked, learnt_pipeline, paths, captions, how)
+    assert (changed[..., 0] != own[..., 0]).all()

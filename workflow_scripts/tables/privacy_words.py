@@ -83,6 +83,8 @@ def membership_sentence(table: Table) -> str | None:
     for row in table.rows:
         cells = {cell.column.metric: cell for cell in row.cells}
         area, found = cells["member_loss_calibrated_auc"], cells["member_loss_calibrated_tpr"]
+        if row.kind == "model" and area.value is None:
+            sentences += _presumed(row.label, cells["member_loss_auc"])
         if row.kind == "model" and (area.reason or "").startswith("withheld"):
             sentences.append(f"Of {row.label} nothing is said: the comparison would not be fair.")
         if row.kind != "model" or area.value is None or area.interval is None:
@@ -106,6 +108,20 @@ def membership_sentence(table: Table) -> str | None:
             "more. An attack that fails proves no privacy.",
         ]
     )
+
+
+def _presumed(label: str, area: Cell) -> list[str]:
+    """Return what the attack on a model that came trained shows; nothing where there is none."""
+    if area.value is None or area.interval is None:
+        return []
+    if area.interval[0] <= CHANCE_AREA:
+        return [f"{label}, which came trained, does not tell the train split from other patients."]
+    return [
+        f"{label}, which came trained, tells the train split from other patients: in "
+        f"{100 * area.value:.0f}% of pairs (50% by chance). Nobody outside knows whether it was "
+        "trained on this split, and no checkpoint from before shows that the comparison is fair, "
+        "so this is a suspicion, not a finding."
+    ]
 
 
 def _count_range(counts: Sequence[int]) -> str:
