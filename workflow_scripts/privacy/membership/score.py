@@ -66,6 +66,8 @@ from workflow_scripts.privacy.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_SCORED: Final = (*ATTACKS, *(f"base_{score}" for score in SCORES))
+
 SCHEMA: Final = pa.schema(
     [
         ("image_id", pa.string()),
@@ -74,7 +76,7 @@ SCHEMA: Final = pa.schema(
         ("member", pa.bool_()),
         ("marked", pa.bool_()),
         ("words", pa.int32()),
-        *[(name, pa.float64()) for name in (*ATTACKS, *(f"base_{score}" for score in SCORES))],
+        *[(name, pa.float64()) for name in _SCORED],
     ]
 )
 """Of the table of scores, higher for "member"; those of the base checkpoint are `base_{score}`."""
@@ -289,7 +291,7 @@ def main(argv: list[str] | None = None) -> None:
         ),
     )
     # What a model that came trained has no score for is empty.
-    columns = {name: scores.get(name, np.nan) for name in SCHEMA.names if name not in candidates}
+    columns = {name: scores.get(name, np.nan) for name in _SCORED}
     write_private_table(candidates.assign(**columns), SCHEMA, flags.scores)
     write_record(record, flags.output)
     Attempt(flags.progress).end()
