@@ -73,7 +73,7 @@ def make_manifest(rng: np.random.Generator) -> pd.DataFrame:
     frame["site"] = "site"
     words = ("heart", "lung", "clear", "edema", "left", "right")
     frame["caption"] = [
-        f"{' '.join(rng.choice(words, rng.integers(3, 7)))}{' ___' if k % 3 == 0 else ''}"
+        f"{' '.join(rng.choice(words, rng.integers(3, 7)))}{' ___' if k // 2 % 2 else ''}"
         for k in range(n)
     ]
     frame["caption_source"] = "made_up"
