@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tests.scoring import make_attacked
 from tests.feature_files import captions_sha256, changed, images_sha256
+from tests.scoring import make_attacked
 from tests.scoring.paths import INPUTS
 from workflow_scripts.common.images import ImageItem, png_bytes, read_shards, write_shard
 from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts

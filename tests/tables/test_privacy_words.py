@@ -112,6 +112,28 @@ def test_a_model_that_tells_who_was_trained_on_is_said_to_and_another_is_not_cle
     assert "proves no privacy" in sentence
 
 
+def test_of_a_model_that_came_trained_a_suspicion_is_named_and_no_finding():
+    found = Records()
+    for model, interval in (("guessed", (0.6, 0.8)), ("silent", (0.4, 0.6)), ("unknown", None)):
+        kind = interval and "Newcombe 95%"
+        reason = None if interval else "it came trained"
+        area = interval and sum(interval) / 2
+        value = Value("member_loss_auc", area, "lower", 60, "all", 60, interval, kind, reason)
+        found.add(Record("privacy", model, "membership", "sound", [value]))
+    models = [
+        {"key": key, "family": "llm_cxr", "display": {"name": key}, "settings": {}}
+        for key in ("guessed", "silent", "unknown")
+    ]
+    run = Run(found, parse_models(json.dumps(models)), "World")
+    sentence = membership_sentence(joined_table(LAYOUTS["table22_membership"], run))
+    assert "guessed, which came trained, tells the train split from other" in sentence
+    assert "in 70% of pairs" in sentence
+    assert "a suspicion, not a finding" in sentence
+    assert "silent, which came trained, does not tell" in sentence
+    assert "unknown" not in sentence
+    assert "proves no privacy" in sentence
+
+
 def test_without_an_attack_nothing_is_said():
     run = Run(Records(), parse_models(json.dumps(MODELS)), "World")
     assert membership_sentence(joined_table(LAYOUTS["table22_membership"], run)) is None

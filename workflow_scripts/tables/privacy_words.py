@@ -12,6 +12,8 @@ SEEN: Final = 0.5
 CHANCE_AREA: Final = 0.5
 """The area under the curve of an attack that guesses."""
 
+_PROVES_NOTHING: Final = "An attack that fails proves no privacy."
+
 _LENSES: Final = {
     "reid_seen": "the re-ID score",
     "latent_seen": "the latent distance",
@@ -99,13 +101,13 @@ def membership_sentence(table: Table) -> str | None:
         else:
             sentences.append(f"{row.label} does not tell this attacker who was trained on.")
     if not counts:
-        return " ".join(sentences) or None
+        return " ".join([*sentences, _PROVES_NOTHING]) if sentences else None
     return " ".join(
         [
             *sentences,
             f"The attack compares members with {_count_range(counts)} patients whom no training "
             "saw. It needs the radiograph and its caption; an attacker with more means may learn "
-            "more. An attack that fails proves no privacy.",
+            f"more. {_PROVES_NOTHING}",
         ]
     )
 
