@@ -10,6 +10,7 @@ from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.privacy_words import (
     attacker_sentence,
+    extraction_sentences,
     lens_sentences,
     membership_sentence,
 )
@@ -137,3 +138,46 @@ def test_of_a_model_that_came_trained_a_suspicion_is_named_and_no_finding():
 def test_without_an_attack_nothing_is_said():
     run = Run(Records(), parse_models(json.dumps(MODELS)), "World")
     assert membership_sentence(joined_table(LAYOUTS["table22_membership"], run)) is None
+
+
+def extracted(model, count, n=30, interval=(0.0, 1.0)):
+    kind = "bootstrap 95%"
+    return Record(
+        *("privacy", model, "extraction", "sound"),
+        [
+            Value("extracted_count", count, "lower", n, interval=interval, interval_kind=kind),
+            Value("extracted_by_chance", 0.3, "none", n),
+            Value("patients_named", count, "lower", int(count)),
+        ],
+    )
+
+
+def test_what_is_pulled_out_of_models_and_models_without_an_alarm_together():
+    found = Records()
+    for record in (
+        extracted("quiet", 0.0),
+        extracted("leaky", 6.0, interval=(3.0, 9.0)),
+        extracted("silent", 0.0),
+        extracted("lucky", 1.0),
+        extracted("copies", 30.0, interval=(28.0, 30.0)),
+    ):
+        found.add(record)
+    models = [
+        {"key": key, "family": "stable_diffusion", "display": {"name": key}, "settings": {}}
+        for key in ("quiet", "leaky", "silent", "lucky")
+    ]
+    models += [
+        {"key": "copies", "family": "control", "display": {"name": "copies"},
+         "settings": {"control": "training_copies"}}
+    ]  # fmt: skip
+    entries = parse_models(json.dumps(models))
+    table = joined_table(LAYOUTS["table23_extraction"], Run(found, entries, "World"))
+    sentences = extraction_sentences(table, entries)
+    assert sentences == [
+        "leaky: 6 of 30 captions raise an alarm, more than chance explains (0.3); they name "
+        "6 different patients.",
+        "lucky: 1 of 30 captions raise an alarm, which chance may explain (0.3 are expected of "
+        "images that copy nobody).",
+        "quiet and silent: no caption of 30 raises an alarm.",
+        "Plain copies: 30 of 30 captions raise an alarm.",
+    ]
