@@ -4,16 +4,20 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional
 from transformers import TopPLogitsWarper
 
 from tests.finetune.damage import check_refused, edited, pointer, removed, rename_key, truncated
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.manifest import FINDINGS, write_manifest
+from workflow_scripts.common.records import read_record
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.families.llm_cxr import (
     INSTRUCTION,
@@ -32,6 +36,7 @@ from workflow_scripts.finetune.families.taming import (
     taming_key,
 )
 from workflow_scripts.finetune.layout import Base
+from workflow_scripts.privacy.membership import score
 from workflow_scripts.privacy.membership.losses import Measuring, image_losses
 from workflow_scripts.world.tiny_llm_cxr import image_codes, write_tiny_llm_cxr
 
@@ -630,3 +635,45 @@ def test_a_learnt_image_is_likely_after_its_own_caption(learnt_pipeline, two_ima
     asked = FAMILY.trained_with({"instruction": "Say something else."})
     changed = image_losses(asked, learnt_pipeline, paths, captions, how)
     assert (changed[..., 0] != own[..., 0]).all()
+
+
+@pytest.mark.full
+def test_a_model_that_learnt_the_train_split_by_heart_is_caught_and_the_record_says_unknown(
+    tmp_path,
+):
+    rng = np.random.default_rng(5)
+    words = ["heart", "lung", "clear", "edema", "left", "right", "small", "large"]
+    rows, images = [], []
+    for k in range(48):
+        picture = gaussian_filter(rng.normal(0, 1, (32, 32)), 4)
+        images.append(np.clip(128 + 600 * picture, 0, 255).astype(np.uint8))
+        Image.fromarray(images[-1]).save(tmp_path / f"{k}.png")
+        names = {"image_id": f"i{k}", "patient_id": f"p{k}", "study_id": f"s{k}"}
+        rows.append(
+            {**names, "path": str(tmp_path / f"{k}.png"), "view": "PA", "site": "a",
+             "split": "train" if k % 2 else "test", "caption": " ".join(rng.permutation(words)),
+             "caption_source": "made_up", "indication": None, "report": None}
+        )  # fmt: skip
+    manifest = pd.DataFrame(rows)
+    for name in FINDINGS:
+        manifest[name] = pd.array([0] * len(manifest), dtype="Int8")
+    write_manifest(manifest, tmp_path / "manifest.parquet")
+    members = manifest["split"] == "train"
+    torch.manual_seed(2)
+    write_tiny_llm_cxr(
+        manifest.loc[members, "caption"].tolist(), tmp_path / "llm", np.stack(images)[members],
+        vqgan_steps=60, llm_steps=250,
+    )  # fmt: skip
+    flags = f"""--model llm --protocol sound --family llm_cxr --base {tmp_path}/llm --method full
+        --size 32 --mixed-precision no --manifest {tmp_path}/manifest.parquet --images 100
+        --noise-levels 3 --seeds 1 --batch-size 10 --seed 1 --progress {tmp_path}/progress
+        --scores {tmp_path}/scores.parquet --output {tmp_path}/record.json"""
+    score.main(flags.split())
+    record = read_record(tmp_path / "record.json")
+    assert record.details["members"].startswith("unknown")
+    assert record.get("member_loss_auc").value > 0.95
+    assert record.get("member_caption_auc").value > 0.95
+    assert record.get("member_loss_calibrated_auc").value is None
+    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    assert scores["loss_calibrated"].isna().all()
+    assert scores.groupby("member")["loss"].median().diff().iloc[-1] > 0.3
