@@ -1,4 +1,5 @@
-# Needs: a fine-tuned checkpoint, its base, the cohort; of images that were made elsewhere their
+# Needs: a fine-tuned checkpoint, its base (or a checkpoint that came trained and has a likelihood),
+# the cohort and which radiographs several splits show; of images that were made elsewhere their
 # features and those of radiographs.
 # Makes: results/privacy/membership/{model}.json: can an attacker tell who was trained on? Beside it
 # {model}_scores.parquet, each patient's scores, for its owner only.
@@ -9,9 +10,10 @@ from workflow_scripts.finetune.families import modules_of
 
 
 rule privacy_membership:
-    """Losses of members and non-members under a fine-tuned model and its base, and the attacks."""
+    """Losses of members and non-members under a model and, if it was fine-tuned, its base; the attacks."""
     input:
         manifest=per_job(RUN.manifest),
+        copies=per_job(RUN.copies),
         checkpoint=per_job(RUN.checkpoint),
     output:
         record="results/privacy/membership/{model}.json",
@@ -21,7 +23,7 @@ rule privacy_membership:
     benchmark:
         "benchmarks/privacy/membership_{model}.tsv"
     wildcard_constraints:
-        model="|".join(RUN.finetuned) or "none",
+        model="|".join(RUN.finetuned + RUN.presumed) or "none",
     conda:
         "../envs/core.yaml"
     threads: 8
@@ -30,16 +32,18 @@ rule privacy_membership:
         mem_mb=partial(more_memory, base=64000),
         runtime=480,
     params:
-        *code("privacy.membership.score", *modules_of(RUN.tuned_families)),
+        *code("privacy.membership.score", *modules_of(RUN.attacked_families)),
         version=VERSIONS["privacy"],
         radiographs=radiographs("train", "validate", "test"),
         protocol=config["protocol"],
         flags=per_job(arguments.membership_flags, run=RUN),
+        weights=per_job(READS.presumed_base),
+        checkpoint=flag("checkpoint"),
         progress="results/privacy/membership/{model}.progress",
     shell:
         "python -m workflow_scripts.privacy.membership.score --model {wildcards.model}"
         " --protocol {params.protocol} {params.flags} --manifest {input.manifest}"
-        " --checkpoint {input.checkpoint} --progress {params.progress}"
+        " --copies {input.copies} {params.checkpoint} --progress {params.progress}"
         " --scores {output.scores} --output {output.record}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
@@ -48,6 +52,7 @@ rule privacy_membership_samples:
     """The attack on images that were made elsewhere."""
     input:
         manifest=per_job(RUN.manifest),
+        copies=per_job(RUN.copies),
         prompts=per_job(RUN.prompts, prompt_set="privacy"),
         training=rules.features_training.output,
         held_out=rules.features_held_out.output.features,
@@ -76,8 +81,8 @@ rule privacy_membership_samples:
         generated=partial(input_folder, name="generated"),
     shell:
         "python -m workflow_scripts.privacy.membership.score_samples --model {wildcards.model}"
-        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
-        " --real {params.training} --held-out {params.held_out} --generated {params.generated}"
+        " --protocol {params.protocol} --manifest {input.manifest} --copies {input.copies}"
+        " --prompts {input.prompts} --real {params.training} --held-out {params.held_out} --generated {params.generated}"
         " {params.flags} --output {output} 2> {log}"
 
 
@@ -90,7 +95,7 @@ rule privacy_membership_unknown:
     benchmark:
         "benchmarks/privacy/membership_{model}.tsv"
     wildcard_constraints:
-        model="|".join(RUN.published) or "none",
+        model="|".join(m for m in RUN.published if m not in RUN.presumed) or "none",
     conda:
         "../envs/core.yaml"
     threads: 1

@@ -4,15 +4,20 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional
 from transformers import TopPLogitsWarper
 
 from tests.finetune.damage import check_refused, edited, pointer, removed, rename_key, truncated
 from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.manifest import FINDINGS, write_manifest
+from workflow_scripts.common.records import read_record
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.families.llm_cxr import (
     INSTRUCTION,
@@ -31,7 +36,9 @@ from workflow_scripts.finetune.families.taming import (
     taming_key,
 )
 from workflow_scripts.finetune.layout import Base
-from workflow_scripts.world.tiny_llm_cxr import write_tiny_llm_cxr
+from workflow_scripts.privacy.membership import score
+from workflow_scripts.privacy.membership.losses import Measuring, image_losses
+from workflow_scripts.world.tiny_llm_cxr import image_codes, write_tiny_llm_cxr
 
 FAMILY = LlmCxr()
 LLM, PROJECT = "llmcxr_tiny/pytorch_model.bin", "vqgan_tiny/tiny-project.yaml"
@@ -565,3 +572,108 @@ def test_parts_may_lie_elsewhere(random_folder, folder):
         "llmcxr_tiny",
         "vqgan_tiny",
     }
+
+
+# --- How likely the codes of an image are: what attacks on membership read.
+
+
+def by_hand(pipeline, caption, codes):
+    """Return the mean of -log p of an image's codes, each asked for by itself, without padding."""
+    tokens = pipeline.image_tokens
+    said = [*pipeline.prompt_tokens(caption), tokens.opening]
+    logs = []
+    for code in codes:
+        with torch.inference_mode():
+            logits = pipeline.llm(input_ids=torch.tensor([said])).logits[0, -1]
+        said.append(tokens.first + int(code))
+        logs.append(-float(logits.double().log_softmax(dim=0)[said[-1]]))
+    return np.mean(logs)
+
+
+def loss_of(pipeline, captions, codes):
+    return FAMILY.loss(
+        pipeline, pipeline.llm, codes, FAMILY.encode_captions(pipeline, captions), None
+    )
+
+
+def test_an_images_codes_are_those_whose_decoding_is_the_image(learnt_pipeline, two_images):
+    pixels = torch.from_numpy(np.stack(list(two_images.values()))).float() / 127.5 - 1
+    pixels = pixels[..., None].expand(-1, -1, -1, 3).permute(0, 3, 1, 2)
+    codes = FAMILY.encode_images(learnt_pipeline, pixels)
+    assert tuple(codes.shape) == (2, *FAMILY.encoded_shape(learnt_pipeline, 32))
+    torch.testing.assert_close(codes.long(), image_codes(learnt_pipeline.vqgan, pixels))
+    decoded = learnt_pipeline.decode(codes.long())
+    for image, drawn in zip(two_images.values(), decoded, strict=True):
+        assert np.abs(np.asarray(drawn, float)[..., 0] - image).mean() < 25
+
+
+def test_the_loss_is_that_of_each_code_after_those_before_it(random_pipeline, two_images):
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 64, (2, 16), generator=generator)
+    captions = [next(iter(two_images)), "short"]
+    found = loss_of(random_pipeline, captions, codes.float())
+    wanted = [by_hand(random_pipeline, c, row) for c, row in zip(captions, codes, strict=True)]
+    assert found.tolist() == pytest.approx(wanted, rel=1e-5)
+    # Whatever stands beside it.
+    alone = loss_of(random_pipeline, captions[1:], codes[1:].float())
+    assert alone.tolist() == pytest.approx(found[1:].tolist(), rel=1e-5)
+
+
+def test_a_learnt_image_is_likely_after_its_own_caption(learnt_pipeline, two_images, tmp_path):
+    paths = [str(tmp_path / f"{k}.png") for k in range(2)]
+    for path, pixels in zip(paths, two_images.values(), strict=True):
+        Image.fromarray(pixels).save(path)
+    captions = list(two_images)
+    how = Measuring(32, 3, 2)
+    own = image_losses(FAMILY, learnt_pipeline, paths, captions, how)
+    assert own.shape == (2, 1, 3)  # no noise is added: one pass
+    assert np.isnan(own[..., 2]).all()
+    other = image_losses(FAMILY, learnt_pipeline, paths, captions[::-1], how)
+    assert (10 * own[..., 0] < other[..., 0]).all()
+    assert (own[..., 0] < own[..., 1]).all()
+    np.testing.assert_allclose(own[..., 1], other[..., 1], rtol=1e-5)
+    asked = FAMILY.trained_with({"instruction": "Say something else."})
+    changed = image_losses(asked, learnt_pipeline, paths, captions, how)
+    assert (changed[..., 0] != own[..., 0]).all()
+
+
+@pytest.mark.full
+def test_a_model_that_learnt_the_train_split_by_heart_is_caught_and_the_record_says_unknown(
+    tmp_path,
+):
+    rng = np.random.default_rng(5)
+    words = ["heart", "lung", "clear", "edema", "left", "right", "small", "large"]
+    rows, images = [], []
+    for k in range(48):
+        picture = gaussian_filter(rng.normal(0, 1, (32, 32)), 4)
+        images.append(np.clip(128 + 600 * picture, 0, 255).astype(np.uint8))
+        Image.fromarray(images[-1]).save(tmp_path / f"{k}.png")
+        names = {"image_id": f"i{k}", "patient_id": f"p{k}", "study_id": f"s{k}"}
+        rows.append(
+            {**names, "path": str(tmp_path / f"{k}.png"), "view": "PA", "site": "a",
+             "split": "train" if k % 2 else "test", "caption": " ".join(rng.permutation(words)),
+             "caption_source": "made_up", "indication": None, "report": None}
+        )  # fmt: skip
+    manifest = pd.DataFrame(rows)
+    for name in FINDINGS:
+        manifest[name] = pd.array([0] * len(manifest), dtype="Int8")
+    write_manifest(manifest, tmp_path / "manifest.parquet")
+    members = manifest["split"] == "train"
+    torch.manual_seed(2)
+    write_tiny_llm_cxr(
+        manifest.loc[members, "caption"].tolist(), tmp_path / "llm", np.stack(images)[members],
+        vqgan_steps=60, llm_steps=250,
+    )  # fmt: skip
+    flags = f"""--model llm --protocol sound --family llm_cxr --base {tmp_path}/llm --method full
+        --size 32 --mixed-precision no --manifest {tmp_path}/manifest.parquet --images 100
+        --noise-levels 3 --seeds 1 --batch-size 10 --seed 1 --progress {tmp_path}/progress
+        --scores {tmp_path}/scores.parquet --output {tmp_path}/record.json"""
+    score.main(flags.split())
+    record = read_record(tmp_path / "record.json")
+    assert record.details["members"].startswith("unknown")
+    assert record.get("member_loss_auc").value > 0.95
+    assert record.get("member_caption_auc").value > 0.95
+    assert record.get("member_loss_calibrated_auc").value is None
+    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    assert scores["loss_calibrated"].isna().all()
+    assert scores.groupby("member")["loss"].median().diff().iloc[-1] > 0.3

@@ -194,3 +194,27 @@ def test_a_folders_columns_and_findings_become_flags(config, tmp_path):
     assert cohort_tables(changed) == []
     (tmp_path / "films.csv").touch()
     assert cohort_tables(changed) == [str(tmp_path / "films.csv")]
+
+
+def test_of_a_model_that_came_trained_sampling_says_how_its_losses_are_measured(config):
+    from workflow_scripts.finetune.families import get_family
+    from workflow_scripts.finetune.families.base import Family
+    from workflow_scripts.privacy.membership.settings import LIKELIHOODS
+
+    generate = config["models"]["llm_cxr"]["generate"]
+    asked = {**generate, "precision": "bf16", "options": {"top_p": 0.5, "instruction": "Draw it."}}
+    models = {**config["models"], "llm_cxr": {**config["models"]["llm_cxr"], "generate": asked}}
+    run = Run({**config, "models": models})
+    assert run.presumed == ["llm_cxr"]
+    found = " ".join(arguments.membership_flags(run, "llm_cxr"))
+    assert "--size 256" in found
+    assert "--mixed-precision bf16" in found
+    assert "instruction=Draw it." in found
+    assert "top_p" not in found
+    assert "--mixed-precision no" in " ".join(arguments.membership_flags(Run(config), "llm_cxr"))
+    # Whoever came trained and has a loss of its own is attacked by it.
+    for name in LIKELIHOODS:
+        family = get_family(name)
+        assert not family.trained
+        assert type(family).loss is not Family.loss
+    assert type(get_family("radedit")).loss is Family.loss

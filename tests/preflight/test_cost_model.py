@@ -87,7 +87,9 @@ def test_losses_of_attacks_by_hand():
     assert work_of(planned, "sd_v3_5", "privacy", "canaries, losses").count == 2 * 120 * 16
     named = [(w.model, w.what) for w in planned if w.name == "losses per second"]
     assert ("sana", "canaries, losses") not in named
-    assert "llm_cxr" not in dict(named)
+    # LLM-CXR came trained: no base and no levels. RadEdit has no loss.
+    assert work_of(planned, "llm_cxr", "privacy", "membership, losses").count == 4_000
+    assert "radedit" not in dict(named)
     losses = work_of(planned, "sana", "privacy", "membership, losses")
     assert losses.parts == ("train:sana",)
     assert losses.settings == "full, bf16, 512 px, 16 images, with checkpointing"

@@ -7,19 +7,22 @@ import torch
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
+from workflow_scripts.cohort.attrition import Attrition
 from workflow_scripts.cohort.build_manifest import held_out
+from workflow_scripts.cohort.similar import check_similar
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import read_record
 from workflow_scripts.privacy.measures import METRICS
 from workflow_scripts.privacy.membership import score_samples
 from workflow_scripts.privacy.membership.attack import Estimate, auc, difference, tpr_at
-from workflow_scripts.privacy.membership.candidates import draw_candidates
+from workflow_scripts.privacy.membership.candidates import draw_candidates, shown_in_training
 from workflow_scripts.privacy.membership.losses import FixedDraws, weighted_error
 from workflow_scripts.privacy.membership.score_samples import closest_of_others
 from workflow_scripts.privacy.membership.values import (
     attack_scores,
     membership_values,
+    presumed_values,
     samples_values,
     unknown_values,
 )
@@ -286,3 +289,67 @@ def test_a_model_that_came_trained_has_no_number_and_the_record_says_why(tmp_pat
     declared = {metric.key for metric in METRICS if metric.key.startswith("member_")}
     assert {value.metric for value in record.values} == declared
     assert {value.metric for value in unknown_values("why")} == declared
+
+
+def test_a_patient_whose_film_training_shows_as_well_is_no_stranger(tmp_path):
+    manifest = cohort()
+    strangers = draw_candidates(manifest, 1000, 1)
+    strangers = set(strangers.loc[~strangers["member"], "patient_id"])
+    assert {"p1", "p3", "p5"} <= strangers
+    films = manifest.assign(study_id="s").set_index("patient_id")
+    row = films.groupby("patient_id").first()
+    columns = ["image_id", "study_id", "split", "path"]
+    # p1 has a film of p0's, p5 one of p3's: two patients of training, and two that are not.
+    pairs = [("p1", "p0"), ("p5", "p3")]
+    identical = pd.concat(
+        [row.loc[list(pair), columns].reset_index().assign(group=k) for k, pair in enumerate(pairs)]
+    )
+    grouped = identical[["group", "image_id", "patient_id", *columns[1:]]]
+    grouped.to_csv(tmp_path / "identical_images.csv", index=False)
+    films = np.random.default_rng(0).integers(0, 256, (len(manifest), 8, 8), dtype=np.uint8)
+    test = manifest.index[manifest["patient_id"] == "p3"]
+    films[test[0]] = np.clip(films[0].astype(int) + 3, 0, 255)  # brighter: p3 shows a film of p0
+    check_similar(
+        manifest.assign(study_id="s"), films, 0.9, 1.0, Attrition(),
+        tmp_path / "similar_images.csv",
+    )  # fmt: skip
+    copied = [tmp_path / "identical_images.csv", tmp_path / "similar_images.csv"]
+    assert shown_in_training(copied[:1]) == {"p1"}
+    assert shown_in_training(copied) == {"p1", "p3"}
+    found = draw_candidates(manifest, 1000, 1, shown_in_training(copied))
+    assert set(found.loc[~found["member"], "patient_id"]) == strangers - {"p1", "p3"}
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="no table of identical or of similar images"):
+        shown_in_training([tmp_path / "other.csv"])
+    with pytest.raises(InputError, match="cannot read copies"):
+        shown_in_training([tmp_path / "none.csv"])
+
+
+def test_of_a_model_that_came_trained_the_uncalibrated_attacks_alone_are_reported():
+    candidates = draw_candidates(cohort(), 1000, 1)
+    member = candidates["member"].to_numpy(float)
+    _, found = losses(candidates, 0.5 * member)
+    found[..., 2] = np.nan  # the likelihood of tokens is no square
+    values, checked, scores = presumed_values(candidates, found)
+    told = {(v.metric, v.subset): v for v in values}
+    assert len(told) == len(values)
+    assert told["member_loss_auc", "all"].value > 0.9
+    assert told["member_caption_auc", "all"].value > 0.9
+    assert "no mean square" in told["member_frequency_auc", "all"].reason
+    kept = {metric for (metric, _), v in told.items() if v.value is not None}
+    assert kept == {
+        f"member_{name}_{key}" for name in ("loss", "caption") for key in ("auc", "tpr")
+    }
+    assert "no checkpoint from before" in told["member_loss_calibrated_auc", "all"].reason
+    assert {v.metric for v in values} == {v.metric for v in unknown_values("why")}
+    assert checked == {"withheld": {}}
+    assert set(scores) == {"loss", "caption", "frequency"}
+
+
+def test_of_a_model_that_came_trained_a_biased_split_is_withheld():
+    manifest = cohort()
+    biased = manifest.assign(view=manifest["view"].where(manifest["split"] != "train", "PA"))
+    candidates = draw_candidates(biased, 1000, 1)
+    values, checked, _ = presumed_values(candidates, losses(candidates, 0.0)[1])
+    assert all(value.value is None for value in values)
+    assert "view" in checked["withheld"]["loss"]

@@ -28,9 +28,12 @@ from workflow_scripts.privacy import (
 from workflow_scripts.privacy import (
     score_attacker,
     score_closest,
+    score_guarantee,
     score_lenses,
     score_novelty,
 )
+from workflow_scripts.privacy.extraction import score as extraction
+from workflow_scripts.privacy.membership import score as membership
 from workflow_scripts.privacy.membership import score_samples
 
 Patch = pytest.MonkeyPatch
@@ -231,6 +234,31 @@ def _own_prompts_count(original: Any, radiographs: Any, patients: Any, *images: 
     return original(radiographs, np.array([""] * len(patients)), *images)
 
 
+def _calibrated_backwards(original: Any, base: Any, tuned: Any) -> Any:
+    return original(tuned, base)
+
+
+def _copies_ignored(original: Any, copies: Any) -> set[str]:
+    return set()
+
+
+def _last_image_picked(original: Any, tiles: Any, groups: Any, least: int) -> Any:
+    return replace(original(tiles, groups, least), middle=np.array([rows[-1] for rows in groups]))
+
+
+def _no_patches(original: Any, pixels: Any, tokens: Any) -> Any:
+    found = original(pixels, tokens)
+    return replace(found, values=np.where([False, False, True, True], 1.0, found.values))
+
+
+def _twice_as_many_alarms(original: Any, scores: Any, patients: Any, share: float) -> Any:
+    return original(scores, patients, 2 * share)
+
+
+def _exposed_among_planted(original: Any, scores: Any, planted: Any) -> Any:
+    return original(scores, ~planted)
+
+
 def _own_radiograph_counts(original: Any, *sides: Any, **kw: Any) -> Any:
     nobody = [replace(s, shown=np.array([""] * len(s.shown), dtype=str)) for s in sides]
     return original(*nobody, **kw)
@@ -313,6 +341,7 @@ _FIDELITY: Final = "fidelity/sound/tiny.json"
 _PRIVACY: Final = "privacy/as_published/tiny.json"
 """The faster of the two protocols, for mistakes that affect both."""
 
+_EXTRACTION: Final = "privacy/extraction/tiny.json"
 _CLOSEST: Final = "privacy/closest/tiny.json"
 _ATTACKER: Final = "privacy/attacker/as_published.json"
 _CLASSIFIER: Final = "downstream/classification/real_only.json"
@@ -547,6 +576,42 @@ MISTAKES: Final = (
         "privacy/membership/tiny.json",
         "values, member_samples_auc of all, value",
         wrapped(score_samples, "closest_of_others", _own_prompts_count),
+    ),
+    Mistake(
+        "the base checkpoint calibrated by the fine-tuned one",
+        "privacy/losses/tuned.json",
+        "values, member_loss_calibrated_auc of all, value",
+        wrapped(membership, "attack_scores", _calibrated_backwards),
+    ),
+    Mistake(
+        "a patient whose film training shows as well among the non-members",
+        "privacy/losses/published.json",
+        "values, member_loss_auc of all, n ",
+        wrapped(membership, "shown_in_training", _copies_ignored),
+    ),
+    Mistake(
+        "a picked image that is not the closest to its caption's others",
+        _EXTRACTION,
+        "values, extracted_count of all, value",
+        wrapped(extraction, "repeats_of", _last_image_picked),
+    ),
+    Mistake(
+        "no patch compared",
+        _EXTRACTION,
+        "values, latent_patch_extracted of all, value",
+        wrapped(extraction, "scores_of", _no_patches),
+    ),
+    Mistake(
+        "alarms for twice as many held-out patients",
+        _EXTRACTION,
+        "values, images_alarmed of all, value",
+        wrapped(extraction, "limits_of", _twice_as_many_alarms),
+    ),
+    Mistake(
+        "a canary's exposure among the planted ones",
+        "privacy/guarantee/tiny.json",
+        "values, canary_exposure_0 of all, value",
+        wrapped(score_guarantee, "exposures", _exposed_among_planted),
     ),
     Mistake(
         "any lens at 5% each",

@@ -25,9 +25,12 @@ from workflow_scripts.privacy import (
     score,
     score_attacker,
     score_closest,
+    score_guarantee,
     score_lenses,
     score_novelty,
 )
+from workflow_scripts.privacy.extraction import score as extraction
+from workflow_scripts.privacy.membership import score as membership
 from workflow_scripts.privacy.membership import score_samples
 
 DRAWS: Final = 200
@@ -41,10 +44,11 @@ class Script:
     Attributes:
         main: Entry point of the script.
         flags: Its flags except those of the outputs. `{made}` stands for the folder with other
-            scripts' outputs; all other paths are relative to the inputs.
+            scripts' outputs, `{out}` for its own; all other paths are relative to the inputs.
         output: Path of its record in the output folder.
         pairs: Path of its table of pairs in the output folder, if it writes one.
         others: Path of its table of pairs with other prompts' radiographs, if it writes one.
+        into: Flag of the folder that its record goes to, where `--output` is none of its flags.
         threads: Whether the script takes `--threads`.
     """
 
@@ -54,6 +58,7 @@ class Script:
     pairs: str | None = None
     others: str | None = None
     threads: bool = False
+    into: str | None = None
 
     def run(self, made: Path, out: Path, threads: int = THREADS) -> dict[str, Any]:
         """Run the script and return the contents of its outputs, by path and as JSON types.
@@ -65,10 +70,13 @@ class Script:
         """
         flags = {"--output": self.output, "--pairs": self.pairs, "--others": self.others}
         files = {flag: name for flag, name in flags.items() if name}
-        words = [word.format(made=made) for word in self.flags.split()]
+        words = [word.format(made=made, out=out) for word in self.flags.split()]
         for flag, name in files.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
-            words += [flag, str(out / name)]
+            if self.into and flag == "--output":
+                words += [self.into, str((out / name).parent)]
+            else:
+                words += [flag, str(out / name)]
         if self.threads:
             words += ["--threads", str(threads)]
         with contextlib.chdir(INPUTS):
@@ -163,6 +171,48 @@ def _membership(model: str) -> Script:
         f" --held-out features/sound/held_out --generated features/sound/{model}_privacy"
         f" --images 1000 --seed 42",
         f"privacy/membership/{model}.json",
+    )
+
+
+_ATTACKED: Final = (
+    "--protocol sound --family stable_diffusion --base attacked/sd --size 32 --mixed-precision no"
+)
+
+
+def _losses(model: str, flags: str) -> Script:
+    stem = f"privacy/losses/{model}"
+    return Script(
+        membership.main,
+        f"--model {model} {_ATTACKED} {flags} --manifest attacked/manifest.parquet"
+        f" --copies attacked/identical_images.csv attacked/similar_images.csv"
+        f" --images 100 --noise-levels 3 --seeds 1 --batch-size 8 --seed 42"
+        f" --progress {{out}}/{stem}.progress --scores {{out}}/{stem}.parquet",
+        f"{stem}.json",
+        threads=True,
+    )
+
+
+def _guarantee() -> Script:
+    return Script(
+        score_guarantee.main,
+        f"--model tiny {_ATTACKED} --method lora --checkpoint attacked/lora"
+        " --canaries attacked/canaries",
+        "privacy/guarantee/tiny.json",
+        threads=True,
+    )
+
+
+def _extraction() -> Script:
+    return Script(
+        extraction.main,
+        "--protocol sound --manifest attacked/manifest.parquet"
+        " --prompts tiny=attacked/prompts/privacy.parquet"
+        " --images tiny=attacked/shards/part-00000-of-00001.parquet"
+        " --rad-dino attacked/rad-dino --seen {out}/privacy/extraction/.seen"
+        f" --false-alarms 0.1 --neighbours 10 --repeats 3 --bootstrap {DRAWS} --seed 42",
+        "privacy/extraction/tiny.json",
+        threads=True,
+        into="--out",
     )
 
 
@@ -273,6 +323,10 @@ SCRIPTS: Final[Mapping[str, Script]] = _by_output(
         _novelty("tiny"),
         _novelty("shown"),
         _membership("tiny"),
+        _losses("tuned", "--method lora --checkpoint attacked/lora"),
+        _losses("published", "--method full"),
+        _guarantee(),
+        _extraction(),
         _lenses("tiny"),
         _lenses("shown"),
         _attacker("sound"),

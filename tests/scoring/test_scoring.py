@@ -48,13 +48,8 @@ def test_every_scoring_script_is_run():
     need_networks = {f"{METRICS}/{name}.py" for name in NEED_NETWORKS}
     # Of what judges and CXAS saw; tests/faithfulness runs them on small networks.
     looked = {f"faithfulness/{name}.py" for name in ("score", "score_labeller", "score_stress")}
-    # Of losses under a checkpoint: tests/finetune measures them in test_membership_losses.py and
-    # test_private.py.
-    measured = {"privacy/membership/score.py", "privacy/score_guarantee.py"}
-    # Of images and training radiographs through RAD-DINO; tests/privacy/test_extraction.py.
-    measured |= {"privacy/extraction/score.py"}
-    measured |= {"curate/scorecard.py"}  # a page of a curated set; it measures nothing
-    assert there - called == need_networks | looked | measured
+    page = {"curate/scorecard.py"}  # of a curated set; it measures nothing
+    assert there - called == need_networks | looked | page
 
 
 def test_the_config_asks_for_what_is_scored_here():

@@ -10,6 +10,7 @@ from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.privacy_words import (
     attacker_sentence,
+    extraction_sentences,
     lens_sentences,
     membership_sentence,
 )
@@ -112,6 +113,71 @@ def test_a_model_that_tells_who_was_trained_on_is_said_to_and_another_is_not_cle
     assert "proves no privacy" in sentence
 
 
+def test_of_a_model_that_came_trained_a_suspicion_is_named_and_no_finding():
+    found = Records()
+    for model, interval in (("guessed", (0.6, 0.8)), ("silent", (0.4, 0.6)), ("unknown", None)):
+        kind = interval and "Newcombe 95%"
+        reason = None if interval else "it came trained"
+        area = interval and sum(interval) / 2
+        value = Value("member_loss_auc", area, "lower", 60, "all", 60, interval, kind, reason)
+        found.add(Record("privacy", model, "membership", "sound", [value]))
+    models = [
+        {"key": key, "family": "llm_cxr", "display": {"name": key}, "settings": {}}
+        for key in ("guessed", "silent", "unknown")
+    ]
+    run = Run(found, parse_models(json.dumps(models)), "World")
+    sentence = membership_sentence(joined_table(LAYOUTS["table22_membership"], run))
+    assert "guessed, which came trained, tells the train split from other" in sentence
+    assert "in 70% of pairs" in sentence
+    assert "a suspicion, not a finding" in sentence
+    assert "silent, which came trained, does not tell" in sentence
+    assert "unknown" not in sentence
+    assert "proves no privacy" in sentence
+
+
 def test_without_an_attack_nothing_is_said():
     run = Run(Records(), parse_models(json.dumps(MODELS)), "World")
     assert membership_sentence(joined_table(LAYOUTS["table22_membership"], run)) is None
+
+
+def extracted(model, count, n=30, interval=(0.0, 1.0)):
+    kind = "bootstrap 95%"
+    return Record(
+        *("privacy", model, "extraction", "sound"),
+        [
+            Value("extracted_count", count, "lower", n, interval=interval, interval_kind=kind),
+            Value("extracted_by_chance", 0.3, "none", n),
+            Value("patients_named", count, "lower", int(count)),
+        ],
+    )
+
+
+def test_what_is_pulled_out_of_models_and_models_without_an_alarm_together():
+    found = Records()
+    for record in (
+        extracted("quiet", 0.0),
+        extracted("leaky", 6.0, interval=(3.0, 9.0)),
+        extracted("silent", 0.0),
+        extracted("lucky", 1.0),
+        extracted("copies", 30.0, interval=(28.0, 30.0)),
+    ):
+        found.add(record)
+    models = [
+        {"key": key, "family": "stable_diffusion", "display": {"name": key}, "settings": {}}
+        for key in ("quiet", "leaky", "silent", "lucky")
+    ]
+    models += [
+        {"key": "copies", "family": "control", "display": {"name": "copies"},
+         "settings": {"control": "training_copies"}}
+    ]  # fmt: skip
+    entries = parse_models(json.dumps(models))
+    table = joined_table(LAYOUTS["table23_extraction"], Run(found, entries, "World"))
+    sentences = extraction_sentences(table, entries)
+    assert sentences == [
+        "leaky: 6 of 30 captions raise an alarm, more than chance explains (0.3); they name "
+        "6 different patients.",
+        "lucky: 1 of 30 captions raise an alarm, which chance may explain (0.3 are expected of "
+        "images that copy nobody).",
+        "quiet and silent: no caption of 30 raises an alarm.",
+        "Plain copies: 30 of 30 captions raise an alarm.",
+    ]

@@ -82,6 +82,16 @@ def test_systems_are_tuned_as_table_11_says(eleven):
         assert np.isfinite(pd.read_csv(folder / system / "training.csv")["loss"]).all()
 
 
+def test_of_models_that_came_trained_the_likelihood_alone_is_attacked(eleven):
+    folder = eleven / "results/privacy/membership"
+    found, none = (read_record(folder / f"{name}.json") for name in ("llm_cxr", "radedit"))
+    assert found.details["members"].startswith("unknown")
+    assert none.details["members"] == "unknown"
+    assert 0 <= found.get("member_loss_auc").value <= 1
+    assert found.get("member_loss_calibrated_auc").value is None
+    assert all(value.value is None for value in none.values)
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_prompt_has_its_image_and_images_differ(eleven, system):
     prompts = read_prompts(eleven / "results/cohort/prompts/privacy.parquet")

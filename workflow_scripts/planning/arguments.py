@@ -1,7 +1,8 @@
 """The flags of the rules' scripts, quoted for the shell. No function here needs Snakemake."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from workflow_scripts.common.config import caption_source_of, prompt_sets_of
 from workflow_scripts.common.folders import parts
@@ -120,12 +121,31 @@ def part_flags(run: Run, stage: str, name: str) -> list[str]:
 
 
 def membership_flags(run: Run, model: str) -> list[str]:
-    """Return the flags of the attack on a fine-tuned model: what training says of its losses."""
+    """Return the flags of the attack on a model's losses: what training says of them.
+
+    Of a model that came trained its sampling says it.
+    """
     block = run.block(model)
-    trained = flag_values(TrainSettings, block["finetune"], TRAINED_WITH)
+    trained = flag_values(TrainSettings, _trained_with(block), TRAINED_WITH)
     attack = flag_values(MembershipSettings, run.config["privacy"]["membership"])
     seed = flag_values(PrivacySettings, run.config["privacy"], ("seed",))
     return flags(base_settings(block) | trained | attack | seed)
+
+
+def _trained_with(block: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings of `TRAINED_WITH` of a model's block."""
+    if block.get("finetune"):
+        tuned: Mapping[str, Any] = block["finetune"]
+        return tuned
+    sampled = block["generate"]
+    precision = sampled.get("precision", "fp32")
+    asked = {k: v for k, v in sampled.get("options", {}).items() if k == "instruction"}
+    return {
+        "method": "full",
+        "size": sampled["size"],
+        "mixed_precision": "no" if precision == "fp32" else precision,
+        **({"options": asked} if asked else {}),
+    }
 
 
 def samples_flags(run: Run) -> list[str]:

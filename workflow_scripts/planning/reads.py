@@ -80,6 +80,13 @@ class Reads:
         tuned = self._run.block(model).get("finetune")
         return [] if tuned and tuned["method"] == "full" else self.base(model)
 
+    def presumed_base(self, model: str) -> Any:
+        """Return the digests of a model that came trained and whose losses are attacked, else none.
+
+        What fine-tuning made is an input of the job, and made from its base.
+        """
+        return self.base(model) if model in self._run.presumed else []
+
     def _external_images(self, model: str, prompt_set: str) -> list[str]:
         """Return the digests of a user's own images of a prompt set."""
         external = self._run.block(model)["external"]

@@ -21,6 +21,7 @@ from workflow_scripts.planning.records import (
     privacy_records,
     stress_records,
 )
+from workflow_scripts.privacy.membership.settings import LIKELIHOODS
 
 PRIVACY_ENCODERS: Final = ("rad_dino", "reid")
 """The encoders in whose features privacy compares images."""
@@ -44,7 +45,10 @@ class Run:
         controls, external, sampled, finetuned: those of them that are controls, a user's own
             images, sampled, and fine-tuned before.
         published: those that are sampled as they were published.
+        presumed: those of them whose family has a likelihood: the attack on membership takes the
+            train split for their members.
         tuned_families: families of those that are fine-tuned.
+        attacked_families: those, and families whose likelihood is attacked.
         other_protocol: the protocol that the config does not name. Table 3 stands under both.
         reference_encoders: whose features fidelity compares real and generated images in.
         fidelity_encoders: those, and the two of the alignment of image and caption.
@@ -65,7 +69,10 @@ class Run:
         self.sampled = [m for m in self.models if m not in others]
         self.finetuned = [m for m in self.sampled if blocks[m].get("finetune")]
         self.published = [m for m in self.sampled if m not in self.finetuned]
+        self.presumed = [m for m in self.published if blocks[m]["family"] in LIKELIHOODS]
         self.tuned_families = sorted({blocks[m]["family"] for m in self.finetuned})
+        likely = {blocks[m]["family"] for m in self.presumed}
+        self.attacked_families = sorted({*self.tuned_families, *likely})
         self.other_protocol = next(name for name in PROTOCOLS if name != config["protocol"])
         self.reference_encoders: list[str] = config["fidelity"]["encoders"]
         self.fidelity_encoders = [*self.reference_encoders, "biovil_t_image", "biovil_t_text"]
@@ -303,6 +310,11 @@ class Run:
         return [f"results/faithfulness/stress/{m}.parquet" for m in self.with_stress()]
 
     # Privacy.
+
+    def copies(self, model: str) -> list[str]:
+        """Return the tables of radiographs that several splits show, identical and similar."""
+        names = ("identical_images.csv", "similar_images.csv")
+        return [str(Path(self.manifest(model)).with_name(name)) for name in names]
 
     def attacked(self) -> list[str]:
         """Return the models with a record of membership: all but controls, which nobody trained.

@@ -25,7 +25,7 @@ from workflow_scripts.common.settings import settings_of_block
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
 from workflow_scripts.features.settings import ReidSettings
 from workflow_scripts.preflight.rates import Rate, kind_of, newest
-from workflow_scripts.privacy.membership.settings import MembershipSettings
+from workflow_scripts.privacy.membership.settings import LIKELIHOODS, MembershipSettings
 
 GPUS: Final = (1, 4, 8)
 """The numbers of GPUs for which hours are given."""
@@ -618,12 +618,20 @@ def _losses(config: Mapping[str, Any]) -> Iterator[Work]:
     """Yield the losses that attacks measure under a fine-tuned checkpoint and under its base.
 
     Each candidate for membership, at most `images` members and as many others, is measured with its
-    caption and without; each canary with its own.
+    caption and without; each canary with its own. Of a model that came trained and has a likelihood
+    there is no base, and no noise level.
     """
     attack = settings_of_block(MembershipSettings, config["privacy"]["membership"])
     for key in config["run_models"]:
         block = config["models"][key]
         tuned = block.get("finetune")
+        if not tuned and block["family"] in LIKELIHOODS:
+            sampled = block["generate"]
+            yield Work(
+                "privacy", key, "membership, losses", 2 * 2 * attack.images, "losses",
+                ("losses",), "losses per second",
+                sampling_settings(sampled, sampled["size"], attack.batch_size),
+            )  # fmt: skip
         if not tuned:
             continue
         flop = forward_flop(block, key, tuned["size"])

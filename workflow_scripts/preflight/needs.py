@@ -318,9 +318,9 @@ All encoders of a job lie on the GPU together. ResNet-50 saves 0.086 GB for each
 in float32: 768 at once take 66 GB, so that `per_device_batch_size` is 256, in bf16. A report
 generator on a GPU of 40 GB needs `per_device_batch_size: 8` and `generate_batch_size: 16`.
 
-Losses for attacks on membership and on canaries are measured under every fine-tuned model; the rows
-are of the one that needs most. The activations there are what a training step of as many images
-saves, which losses without a gradient stay below.
+Losses for attacks on membership and on canaries are measured under every fine-tuned model, and
+for membership under LLM-CXR; the rows are of the one that needs most. The activations there are
+what a training step of as many images saves, which losses without a gradient stay below.
 
 """
     + _private()

@@ -2,7 +2,7 @@
 
 Each canary was planted or not by a fair coin that the model never saw. Whoever guesses many coins
 right from the model refutes every epsilon under which so many would be luck: Steinke, Nasr and
-Jagielski, 2023, arXiv 2305.08846 (privacy auditing with one training run), theorem 5.2.
+Jagielski, 2023, arXiv 2305.08846 (privacy auditing with one training run). No guess is withheld.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ SEEN: Final = 0.5
 CHANCE_AREA: Final = 0.5
 """The area under the curve of an attack that guesses."""
 
+_PROVES_NOTHING: Final = "An attack that fails proves no privacy."
+
 _LENSES: Final = {
     "reid_seen": "the re-ID score",
     "latent_seen": "the latent distance",
@@ -83,6 +85,8 @@ def membership_sentence(table: Table) -> str | None:
     for row in table.rows:
         cells = {cell.column.metric: cell for cell in row.cells}
         area, found = cells["member_loss_calibrated_auc"], cells["member_loss_calibrated_tpr"]
+        if row.kind == "model" and area.value is None:
+            sentences += _presumed(row.label, cells["member_loss_auc"])
         if row.kind == "model" and (area.reason or "").startswith("withheld"):
             sentences.append(f"Of {row.label} nothing is said: the comparison would not be fair.")
         if row.kind != "model" or area.value is None or area.interval is None:
@@ -95,17 +99,36 @@ def membership_sentence(table: Table) -> str | None:
                 f"{100 * (found.value or 0):.0f}% of members are found."
             )
         else:
-            sentences.append(f"{row.label} does not tell this attacker who was trained on.")
+            low, high = (100 * bound for bound in area.interval)
+            sentences.append(
+                f"{row.label} does not tell this attacker who was trained on: a member scores "
+                f"above a non-member in {100 * area.value:.0f}% of pairs (50% by chance; with 95% "
+                f"confidence {low:.0f} to {high:.0f}%)."
+            )
     if not counts:
-        return " ".join(sentences) or None
+        return " ".join([*sentences, _PROVES_NOTHING]) if sentences else None
     return " ".join(
         [
             *sentences,
             f"The attack compares members with {_count_range(counts)} patients whom no training "
             "saw. It needs the radiograph and its caption; an attacker with more means may learn "
-            "more. An attack that fails proves no privacy.",
+            f"more. {_PROVES_NOTHING}",
         ]
     )
+
+
+def _presumed(label: str, area: Cell) -> list[str]:
+    """Return what the attack on a model that came trained shows; nothing where there is none."""
+    if area.value is None or area.interval is None:
+        return []
+    if area.interval[0] <= CHANCE_AREA:
+        return [f"{label}, which came trained, does not tell the train split from other patients."]
+    return [
+        f"{label}, which came trained, tells the train split from other patients: in "
+        f"{100 * area.value:.0f}% of pairs (50% by chance). Nobody outside knows whether it was "
+        "trained on this split, and no checkpoint from before shows that the comparison is fair, "
+        "so this is a suspicion, not a finding."
+    ]
 
 
 def _count_range(counts: Sequence[int]) -> str:
@@ -128,9 +151,14 @@ def extraction_sentences(table: Table, models: Sequence[ModelEntry]) -> list[str
         if cells["extracted_count"].value is not None:
             measured.append((row, cells))
     sentences = []
-    for row, cells in measured:
-        if kinds.get(row.key) is None and row.kind == "model":
+    asked = [(r, c) for r, c in measured if kinds.get(r.key) is None and r.kind == "model"]
+    quiet = [(r.label, c["extracted_count"].n) for r, c in asked if not c["extracted_count"].value]
+    for row, cells in asked:
+        if cells["extracted_count"].value:
             sentences.append(_extracted(row.label, cells))
+    for n in dict.fromkeys(n for _, n in quiet):
+        names = _enumerated([label for label, own in quiet if own == n])
+        sentences.append(f"{names}: no caption of {n:,} raises an alarm.")
     for row, cells in measured:
         words = _COPIES.get(str(kinds.get(row.key)))
         if words is not None:
@@ -141,8 +169,6 @@ def extraction_sentences(table: Table, models: Sequence[ModelEntry]) -> list[str
 def _extracted(name: str, cells: Mapping[str, Cell]) -> str:
     count, chance = cells["extracted_count"], cells["extracted_by_chance"].value or 0
     low = count.interval[0] if count.interval else 0
-    if not count.value:
-        return f"{name}: no caption of {count.n:,} raises an alarm."
     named = cells["patients_named"].value or 0
     if low <= chance:
         return (
@@ -161,5 +187,9 @@ def _counted(cells: Mapping[str, Cell]) -> str:
 
 
 def _listed(cells: Sequence[Cell]) -> str:
-    names = [f"{_LENSES[c.column.metric]} ({100 * (c.value or 0):.0f}%)" for c in cells]
+    return _enumerated([f"{_LENSES[c.column.metric]} ({100 * (c.value or 0):.0f}%)" for c in cells])
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    """Return one name or more in words: `a`, `a and b`, `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

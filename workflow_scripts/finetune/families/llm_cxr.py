@@ -3,6 +3,9 @@
 Lee et al., 2024 (arXiv 2305.11490). A GPT-NeoX (dolly-v2-3b) is asked in words for a radiograph and
 answers with `<`, the 256 codes of its image in rows of 16, `>` and `### End`. The answer is drawn
 token by token; one that does not hold exactly as many codes as an image has is drawn anew.
+
+It is not fine-tuned here. Its loss is there for attacks on membership: how unlikely an image's
+codes are after the caption.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ from workflow_scripts.finetune.layout import Base, component_files, read_json, t
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from workflow_scripts.finetune.draws import Draws
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +73,7 @@ class LlmCxr(Family):
     The two parts are `llm` (a Hugging Face folder) and `vqgan` (a folder with taming's yaml and
     ckpt). Options: `top_p` as the authors sample; `attempts` is how often an answer is drawn
     before the language model is held to image tokens, so that a prompt set always ends;
-    `instruction` is what the language model is asked to do.
+    `instruction` is what the language model is asked to do, also where its loss is measured.
     """
 
     name = "llm_cxr"
@@ -76,6 +81,7 @@ class LlmCxr(Family):
     denoises = False
     decoder = "vqgan"
     options = MappingProxyType({"top_p": 0.92, "attempts": 20, "instruction": INSTRUCTION})
+    training_options = MappingProxyType({"instruction": INSTRUCTION})
 
     def check(self, base: Base) -> list[Path]:
         """See `Family.check`."""
@@ -140,6 +146,66 @@ class LlmCxr(Family):
             len(tokenizer), config, llm.config.vocab_size, llm_folder / "config.json"
         )
         return LlmCxrPipeline(llm, tokenizer, load_taming_vqgan(config, checkpoint), config)
+
+    def network(self, pipeline: LlmCxrPipeline) -> nn.Module:
+        """See `Family.network`: the language model."""
+        return pipeline.llm
+
+    def encoded_shape(self, pipeline: LlmCxrPipeline, size: int) -> tuple[int, ...]:
+        """See `Family.encoded_shape`: the codes of an image."""
+        self.check_size(pipeline, size)
+        return (pipeline.image_tokens.count,)
+
+    def encode_images(self, pipeline: LlmCxrPipeline, pixels: Tensor) -> Tensor:
+        """See `Family.encode_images`: codes as float32, which holds them exactly; row by row."""
+        import torch
+
+        # In float32 as the authors run it, so that a code does not change with the precision.
+        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+            latents = pipeline.vqgan.encode(pixels.float()).latents
+            codes = pipeline.vqgan.quantize(latents)[2][2]
+        return codes.view(len(pixels), -1).float()
+
+    def encode_captions(
+        self, pipeline: LlmCxrPipeline, captions: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """See `Family.encode_captions`: ids int64 (n, longest), padded before, and their mask."""
+        instruction = str(self.training_option("instruction"))
+        rows = [pipeline.prompt_tokens(caption, instruction) for caption in captions]
+        ids, mask = padded(rows, pipeline.image_tokens.end)
+        return {"ids": ids.to(pipeline.device), "mask": mask.to(pipeline.device)}
+
+    def loss(
+        self,
+        pipeline: LlmCxrPipeline,
+        network: nn.Module,
+        encoded: Tensor,
+        conditions: dict[str, Tensor],
+        draws: Draws,
+    ) -> Tensor:
+        """See `Family.loss`: the mean of -log p of an image's codes, in nats; nothing is drawn.
+
+        p is the probability of a code, of all tokens of the vocabulary, after the prompt, the
+        opening token and the image's codes before it.
+        """
+        import torch
+        from torch.nn import functional
+
+        tokens = pipeline.image_tokens
+        codes = encoded.long() + tokens.first
+        opened = codes.new_full((len(codes), 1), tokens.opening)
+        ids = torch.cat([conditions["ids"], opened, codes], dim=1)
+        answered = conditions["mask"].new_ones(len(codes), 1 + codes.shape[1])
+        mask = torch.cat([conditions["mask"], answered], dim=1)
+        logits = network(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=tokens.count + 1,
+        ).logits[:, :-1]
+        each = functional.cross_entropy(logits.float().transpose(1, 2), codes, reduction="none")
+        return each.mean(dim=1)
 
     def check_size(self, pipeline: LlmCxrPipeline, size: int) -> None:
         """See `Family.check_size`: the VQGAN's own."""
@@ -401,9 +467,7 @@ def draw_answers(
     """
     import torch
 
-    width = max(map(len, prompts))
-    ids = torch.tensor([[tokens.end] * (width - len(row)) + row for row in prompts])
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])
+    ids, mask = padded(prompts, tokens.end)
     # A prompt's first token has position 0, wherever the padding puts it.
     places = (mask.cumsum(dim=1) - 1).clamp(min=0)
     ids, mask, places = ids.to(llm.device), mask.to(llm.device), places.to(llm.device)
@@ -449,6 +513,20 @@ def draw_answers(
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             places = places[:, -1:] + 1
     return answers
+
+
+def padded(rows: Sequence[list[int]], filler: int) -> tuple[Tensor, Tensor]:
+    """Return token ids of any lengths with a filler before the shorter, and their mask.
+
+    Returns:
+        int64 (n, longest) each; the mask is 0 where there is filler, else 1.
+    """
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.tensor([[filler] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return ids, mask
 
 
 def draw_tokens(logits: Tensor, levels: Tensor, top_p: float) -> Tensor:

@@ -29,9 +29,10 @@ class Estimate:
 def auc(members: Array, others: Array, confidence: float = 0.95) -> Estimate:
     """Return the chance that a member scores higher than a non-member (ties count half).
 
-    The interval is Newcombe's fifth (Statistics in Medicine 25, 2006, 559-573): the areas whose own
-    standard error, after Hanley and McNeil, reaches the one that was measured. It has a length at
-    an area of 0 or 1, where others have none.
+    The interval is one of Newcombe's (Confidence intervals for an effect size measure based on the
+    Mann-Whitney statistic, Statistics in Medicine 25, 2006): the areas whose own standard error,
+    after Hanley and McNeil, reaches the one that was measured. It has a length at an area of 0 or
+    1, where others have none.
 
     Args:
         members: scores of m patients, higher for "member".

@@ -3,13 +3,20 @@
 Members are patients of the train split. Non-members are patients of other splits: no training saw
 them. Each non-member gets the member that is most like it in what a caption and a view say, so that
 an attack cannot tell the two apart by what they show.
+
+A patient of another split is no non-member where the train split shows a copy of one of his
+radiographs: it may be one person under two ids, and the model was trained on it.
 """
 
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
+from workflow_scripts.common.access import unreadable
+from workflow_scripts.common.csv_cells import plain_cell
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS
 
@@ -19,12 +26,44 @@ MARK: Final = "___"
 FEWEST: Final = 10
 """Fewest members, and non-members, of any number that is reported."""
 
+COPIES_HELP: Final = "the cohort's identical_images.csv and similar_images.csv"
+
 _VIEW_WEIGHT: Final = 100.0
 _LENGTH_WEIGHT: Final = 2.0
 """Of the difference of two captions' log lengths, against 1 for a finding, mark or source."""
 
 
-def draw_candidates(manifest: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+def shown_in_training(copies: Sequence[Path]) -> set[str]:
+    """Return the patients of other splits of whom the train split shows a radiograph as well.
+
+    Args:
+        copies: the cohort's tables of identical images, whose groups may be of all splits, and of
+            similar ones, which has test images with the most similar image of another split.
+
+    Raises:
+        InputError: a table cannot be read, or is neither.
+    """
+    found: set[str] = set()
+    for path in copies:
+        remedy = "delete it and rerun the cohort stage"
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        except (OSError, ValueError) as error:
+            raise unreadable("cannot read copies", error, path, remedy) from None
+        if {"patient_id", "split", "other_split"} <= {*table}:
+            copied = table["other_split"] == "train"
+        elif {"patient_id", "split", "group"} <= {*table}:
+            groups = table.loc[table["split"] == "train", "group"]
+            copied = (table["split"] != "train") & table["group"].isin(groups)
+        else:
+            raise InputError("no table of identical or of similar images", path, remedy)
+        found |= {plain_cell(patient) for patient in table.loc[copied, "patient_id"]}
+    return found
+
+
+def draw_candidates(
+    manifest: pd.DataFrame, most: int, seed: int, copied: Collection[str] = ()
+) -> pd.DataFrame:
     """Draw members and non-members, matched in pairs.
 
     A pair is alike in view first, then in findings, de-identification marks, the captions' source
@@ -34,6 +73,7 @@ def draw_candidates(manifest: pd.DataFrame, most: int, seed: int) -> pd.DataFram
         manifest: the cohort's, with captions.
         most: members, and non-members, at most.
         seed: of the draw.
+        copied: patients who are no non-members, see `shown_in_training`.
 
     Returns:
         `image_id, patient_id, path, caption, view, pair, member, marked, words, source` and the
@@ -52,7 +92,7 @@ def draw_candidates(manifest: pd.DataFrame, most: int, seed: int) -> pd.DataFram
         source=rows["caption_source"].fillna("").astype(str),
         member=rows["split"] == "train",
     )
-    trained_on = set(manifest.loc[manifest["split"] == "train", "patient_id"])
+    trained_on = {*manifest.loc[manifest["split"] == "train", "patient_id"], *copied}
     inside = rows[rows["member"]]
     outside = rows[~rows["member"] & ~rows["patient_id"].isin(trained_on)]
     outside = outside.iloc[rng.permutation(len(outside))].drop_duplicates("patient_id")

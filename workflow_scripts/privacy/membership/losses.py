@@ -24,7 +24,8 @@ from workflow_scripts.finetune.layout import Base
 
 MEASURED: Final = ("conditional", "unconditional", "low_frequencies")
 """What is measured of an image: its loss with its caption, its loss with the empty caption, and its
-squared error with its caption in which low spatial frequencies weigh more."""
+squared error with its caption in which low spatial frequencies weigh more. The loss is what
+training lowers: a squared error, or of image tokens the mean of -log p."""
 
 SCALE: Final = 0.25
 """Cycles a latent pixel at which a frequency's weight has fallen to 1/e; at most 0.5 exist."""
@@ -106,7 +107,8 @@ def image_losses(
 
     Returns:
         float32 (n, levels * seeds, 3), the last axis in the order of `MEASURED`. What the family
-        does not show (an error that is no mean square) is NaN.
+        does not show (an error that is no mean square) is NaN. Of a family that adds no noise
+        there is one pass.
     """
     network = family.network(pipeline)
     device = next(network.parameters()).device
@@ -118,7 +120,7 @@ def image_losses(
         conditions = family.encode_shown(pipeline, captions, dropped)
         nothing = family.encode_shown(pipeline, captions, [True] * len(paths))
         found = []
-        for level, seed in how.draws:
+        for level, seed in how.draws if family.denoises else how.draws[:1]:
             spectra: list[Tensor] = []
 
             def watch(error: Tensor, kept: list[Tensor] = spectra) -> None:

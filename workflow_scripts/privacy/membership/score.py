@@ -3,7 +3,9 @@
     python -m workflow_scripts.privacy.membership.score --model sd_v1_4 --protocol sound \\
         --family stable_diffusion --base weights/sd_v1_4 \\
         --checkpoint results/finetune/sd_v1_4/checkpoint --method full --size 512 \\
-        --manifest results/cohort/manifest.parquet --progress DIR \\
+        --manifest results/cohort/manifest.parquet \\
+        --copies results/cohort/identical_images.csv results/cohort/similar_images.csv \\
+        --progress DIR \\
         --scores results/privacy/membership/sd_v1_4_scores.parquet \\
         --output results/privacy/membership/sd_v1_4.json --gpus 1
 
@@ -11,6 +13,9 @@ Members and non-members, the attacks and what is withheld: see candidates.py and
 are measured under the base checkpoint and under the fine-tuned one. Every measured batch is kept in
 the progress folder; a killed job continues after the last one. The scores of each patient are for
 their owner only.
+
+Without --checkpoint the base is attacked itself: a model that came trained. Who its members are is
+unknown, so the train split is taken for them, and the record says so.
 """
 
 import argparse
@@ -38,7 +43,11 @@ from workflow_scripts.finetune.families.base import Family
 from workflow_scripts.finetune.layout import Base, add_base_flags
 from workflow_scripts.finetune.lora import check_lora, load_lora
 from workflow_scripts.finetune.settings import TrainSettings
-from workflow_scripts.privacy.membership.candidates import draw_candidates
+from workflow_scripts.privacy.membership.candidates import (
+    COPIES_HELP,
+    draw_candidates,
+    shown_in_training,
+)
 from workflow_scripts.privacy.membership.settings import (
     PRECISIONS,
     TRAINED_WITH,
@@ -46,16 +55,18 @@ from workflow_scripts.privacy.membership.settings import (
 )
 from workflow_scripts.privacy.membership.values import (
     ATTACKS,
+    PRESUMED,
     SCORES,
     attack_scores,
     membership_values,
+    presumed_values,
 )
 from workflow_scripts.privacy.private_table import write_private_table
 from workflow_scripts.privacy.settings import Settings
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS: Final = ("base", "tuned")
+_SCORED: Final = (*ATTACKS, *(f"base_{score}" for score in SCORES))
 
 SCHEMA: Final = pa.schema(
     [
@@ -65,7 +76,7 @@ SCHEMA: Final = pa.schema(
         ("member", pa.bool_()),
         ("marked", pa.bool_()),
         ("words", pa.int32()),
-        *[(name, pa.float64()) for name in (*ATTACKS, *(f"base_{score}" for score in SCORES))],
+        *[(name, pa.float64()) for name in _SCORED],
     ]
 )
 """Of the table of scores, higher for "member"; those of the base checkpoint are `base_{score}`."""
@@ -74,7 +85,7 @@ SCHEMA: Final = pa.schema(
 def measure(
     family: Family,
     base: Base,
-    checkpoint: Path,
+    checkpoint: Path | None,
     method: str,
     candidates: pd.DataFrame,
     size: int,
@@ -89,8 +100,9 @@ def measure(
 
     Args:
         family: of the model, with its options of training chosen.
-        base: the checkpoint before fine-tuning.
-        checkpoint: what fine-tuning made: a diffusers folder, or an adapter's.
+        base: the checkpoint before fine-tuning, or a model that came trained.
+        checkpoint: what fine-tuning made: a diffusers folder, or an adapter's; None for a model
+            that came trained.
         method: `full` or `lora`.
         candidates: see `draw_candidates`.
         size: side of the images in training, in pixels.
@@ -102,16 +114,20 @@ def measure(
         threads: of torch.
 
     Returns:
-        `base` and `tuned`: float32 (n, passes, 3), see `image_losses`.
+        `base` and `tuned`: float32 (n, passes, 3), see `image_losses`; `base` alone of a model
+        that came trained.
 
     Raises:
         InputError: an unusable checkpoint or image; another attempt took over.
     """
     files = {base.component_of(path) or path.name: path for path in family.check(base)}
-    tuned = base if method == "lora" else Base(checkpoint, {})
-    if method == "lora":
+    checkpoints = {"base": base}
+    tuned_files: dict[str, Path] = {}
+    if checkpoint and method == "lora":
+        checkpoints["tuned"] = base
         tuned_files = {"lora": check_lora(checkpoint)}
-    else:
+    elif checkpoint:
+        checkpoints["tuned"] = tuned = Base(checkpoint, {})
         tuned_files = {tuned.component_of(p) or p.name: p for p in family.check(tuned)}
     digest = _digest(
         {
@@ -124,12 +140,13 @@ def measure(
         }
     )
     starts = range(0, len(candidates), settings.batch_size)
-    parts = {which: [f"{which}-{digest}-{k:06d}.npy" for k in starts] for which in CHECKPOINTS}
+    parts = {which: [f"{which}-{digest}-{k:06d}.npy" for k in starts] for which in checkpoints}
     attempt = Attempt(progress)
     attempt.inherit()
     done = sum((attempt.folder / name).exists() for names in parts.values() for name in names)
-    shown = Progress(f"membership, {label}", 2 * len(starts), "batches", done=done)
-    for which, where in (("base", base), ("tuned", tuned)):
+    batches = len(checkpoints) * len(starts)
+    shown = Progress(f"membership, {label}", batches, "batches", done=done)
+    for which, where in checkpoints.items():
         missing = [k for k, n in enumerate(parts[which]) if not (attempt.folder / n).exists()]
         if not missing:
             continue
@@ -152,7 +169,7 @@ def measure(
     attempt.check()
     return {
         which: np.concatenate([np.load(attempt.folder / name) for name in parts[which]])
-        for which in CHECKPOINTS
+        for which in checkpoints
     }
 
 
@@ -213,9 +230,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
     parser.add_argument("--family", required=True)
     add_base_flags(parser)
-    parser.add_argument("--checkpoint", required=True, type=Path, help="what fine-tuning made")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="what fine-tuning made; none of a model that came trained"
+    )
     add_flags(parser, TrainSettings, only=TRAINED_WITH)
     parser.add_argument("--manifest", required=True, type=Path)
+    parser.add_argument("--copies", nargs="*", default=[], type=Path, help=COPIES_HELP)
     add_flags(parser, MembershipSettings)
     add_flags(parser, Settings, only=("seed",))
     parser.add_argument("--progress", required=True, type=Path, help="folder of measured batches")
@@ -226,7 +246,9 @@ def main(argv: list[str] | None = None) -> None:
     flags = parser.parse_args(argv)
     settings = settings_of_flags(MembershipSettings, flags, parser)
     family = get_family(flags.family).trained_with(dict(flags.option))
-    candidates = draw_candidates(read_manifest(flags.manifest), settings.images, flags.seed)
+    copied = shown_in_training(flags.copies)
+    manifest = read_manifest(flags.manifest)
+    candidates = draw_candidates(manifest, settings.images, flags.seed, copied)
     losses = measure(
         family,
         Base(flags.base, dict(flags.part)),
@@ -241,8 +263,13 @@ def main(argv: list[str] | None = None) -> None:
         flags.gpus,
         flags.threads,
     )
-    scores = attack_scores(losses["base"], losses["tuned"])
-    values, checked = membership_values(candidates, scores)
+    if flags.checkpoint:
+        members = "known"
+        scores = attack_scores(losses["base"], losses["tuned"])
+        values, checked = membership_values(candidates, scores)
+    else:
+        members = PRESUMED
+        values, checked, scores = presumed_values(candidates, losses["base"])
     from workflow_scripts.common.devices import device_name, pick_device
 
     record = Record(
@@ -251,13 +278,21 @@ def main(argv: list[str] | None = None) -> None:
         family="membership",
         protocol=flags.protocol,
         values=values,
-        details={"members": "known", "pairs": len(candidates) // 2, **asdict(settings), **checked},
+        details={
+            "members": members,
+            "pairs": len(candidates) // 2,
+            "copied_patients": len(copied),
+            **asdict(settings),
+            **checked,
+        },
         provenance=provenance(
             {"seed": flags.seed, "size": flags.size, **asdict(settings)},
             device_name(pick_device(flags.gpus)),
         ),
     )
-    write_private_table(candidates.assign(**scores), SCHEMA, flags.scores)
+    # What a model that came trained has no score for is empty.
+    columns = {name: scores.get(name, np.nan) for name in _SCORED}
+    write_private_table(candidates.assign(**columns), SCHEMA, flags.scores)
     write_record(record, flags.output)
     Attempt(flags.progress).end()
     for value in values:

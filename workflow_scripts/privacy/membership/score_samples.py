@@ -27,7 +27,11 @@ from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.records import Record, provenance, write_record
 from workflow_scripts.common.settings import add_flags
-from workflow_scripts.privacy.membership.candidates import draw_candidates
+from workflow_scripts.privacy.membership.candidates import (
+    COPIES_HELP,
+    draw_candidates,
+    shown_in_training,
+)
 from workflow_scripts.privacy.membership.settings import MembershipSettings
 from workflow_scripts.privacy.membership.values import samples_values, unknown_values
 from workflow_scripts.privacy.settings import Settings
@@ -83,7 +87,8 @@ def score(args: argparse.Namespace) -> Record:
     both = f"{ENCODER}.h5 of {args.held_out} and {args.generated}"
     require_comparable(held_out, generated, both)
     manifest, prompts = read_manifest(args.manifest), read_prompts(args.prompts)
-    candidates = draw_candidates(manifest, args.images, args.seed)
+    copied = shown_in_training(args.copies)
+    candidates = draw_candidates(manifest, args.images, args.seed, copied)
     asked = prompts.iloc[rows_of(prompts["prompt_id"], generated.ids, args.generated, "prompt set")]
     patient_of = manifest.set_index("image_id")["patient_id"]
     sides = []
@@ -101,7 +106,12 @@ def score(args: argparse.Namespace) -> Record:
     return _record(
         args,
         values,
-        {"members": "the train split", "pairs": len(candidates) // 2, **checked},
+        {
+            "members": "the train split",
+            "pairs": len(candidates) // 2,
+            "copied_patients": len(copied),
+            **checked,
+        },
         [origin(file) for file in (real, held_out, generated)],
     )
 
@@ -128,6 +138,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
     parser.add_argument("--unknown", help="why nobody knows the members: nothing is read")
     parser.add_argument("--manifest", type=Path)
+    parser.add_argument("--copies", nargs="*", default=[], type=Path, help=COPIES_HELP)
     parser.add_argument("--prompts", type=Path, help="the prompt set `privacy`")
     parser.add_argument("--real", type=Path, help="folder of the training radiographs' features")
     parser.add_argument("--held-out", type=Path, help="the same of held-out radiographs")

@@ -12,6 +12,10 @@ PRECISIONS: Final = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """The torch dtype of each `mixed_precision`."""
 
 
+LIKELIHOODS: Final = ("llm_cxr",)
+"""Families that come trained and yet have a loss: the likelihood of an image's tokens."""
+
+
 @dataclass(frozen=True)
 class MembershipSettings:
     """What attacks on membership measure."""

@@ -39,6 +39,13 @@ ALARMS: Final = 5
 KINDS: Final = ("marked", "unmarked", "long", "short")
 """Captions with and without de-identification marks; longer than the median, and the others."""
 
+NO_BASE: Final = "it came trained: there is no checkpoint from before to set its losses against"
+PRESUMED: Final = (
+    "unknown: the model came trained. The train split is taken for them, and no base checkpoint "
+    "shows whether chance alone tells it from the others"
+)
+"""What the record of a model that came trained says of its members."""
+
 _NO_ERROR: Final = "the family's loss is no mean square whose error could be looked at"
 
 
@@ -100,6 +107,34 @@ def membership_values(
         "by_source": _by_source(candidates, scores[MAIN]) if not reasons[MAIN] else {},
     }
     return values, checked
+
+
+def presumed_values(
+    candidates: pd.DataFrame, losses: np.ndarray
+) -> tuple[list[Value], dict[str, Any], dict[str, np.ndarray]]:
+    """Return the values of attacks on a model that came trained, what was checked, and scores.
+
+    Who its members are is unknown: the train split is taken for them. There is no base checkpoint,
+    so nothing is calibrated, and the null is checked by captions, views and findings alone.
+
+    Args:
+        candidates: see `draw_candidates`.
+        losses: (n, passes, 3) under the model, see `image_losses`.
+    """
+    member = candidates["member"].to_numpy(bool)
+    scores = scores_of(losses)
+    faults = blind_faults(candidates)
+    biased = "withheld: " + "; ".join(faults) if faults else None
+    values = [value for value in _losses_absent(NO_BASE) if value.metric not in _uncalibrated()]
+    for name in SCORES:
+        reason = biased if np.isfinite(scores[name]).all() else _NO_ERROR
+        values += _attack_values(name, scores[name], member, reason)
+    values += _samples_absent("the model was asked for its losses, which tell more")
+    return values, {"withheld": dict.fromkeys(SCORES, biased) if biased else {}}, scores
+
+
+def _uncalibrated() -> set[str]:
+    return {f"member_{name}_{key}" for name in SCORES for key in _keys()}
 
 
 def samples_values(
