@@ -20,6 +20,7 @@ from workflow_scripts.tables.derive.lora_ablations import (
 from workflow_scripts.tables.derive.metric_ranks import RankedMetric, metric_ranks
 from workflow_scripts.tables.derive.paired import paired
 from workflow_scripts.tables.derive.pareto import Measure, pareto, standings
+from workflow_scripts.tables.derive.preprocessing import preprocessing
 from workflow_scripts.tables.derive.slopes import slopes
 from workflow_scripts.tables.derive.t2i_settings import t2i_settings
 from workflow_scripts.tables.layout import LAYOUTS, Layout
@@ -136,6 +137,10 @@ def _slopes(run: Run, layout: Layout) -> LongTable:
     return slopes(run.measurements, run.models)
 
 
+def _preprocessing(run: Run, layout: Layout) -> LongTable:
+    return preprocessing(run.measurements, run.models)
+
+
 def _t2i_settings(run: Run, layout: Layout) -> LongTable:
     settings = [(column.metric, column.variant) for column in layout.columns]
     return t2i_settings(run.competing, settings)
@@ -179,6 +184,7 @@ DERIVED: Final = {
     "table13_lora_rank": _lora(by_rank, average=True),
     "table14_lora_position": _lora(by_position, average=False),
     "table21c_slopes": Derivation(_slopes),
+    "table21d_preprocessing": Derivation(_preprocessing),
 }
 """The tables that are computed from measurements; all others only show them."""
 
