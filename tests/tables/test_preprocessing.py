@@ -1,4 +1,4 @@
-"""Copies that were saved in another way: what the numbers say, and how far they may move a model."""
+"""Copies that were saved in another way: what is said of them, and how far it may move a model."""
 
 import numpy as np
 import pytest

@@ -18,9 +18,10 @@ With one run, the effect of another seed is unknown. The interval then covers th
 patients alone, its kind says so, and a gain has no p-value.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from scipy import optimize, stats
@@ -130,6 +131,29 @@ def values_of(
     of_gain = _interval(own.over_runs - baseline.over_runs, arms, patients, gain)
     computed.append(_value(f"{metric}_gain", gain, direction, n, subset, of_gain))
     return computed
+
+
+def gain_replicates(own: Measured, baseline: Measured, patients: np.ndarray) -> dict[str, Any]:
+    """Return a gain on bootstrapped test sets, as a record keeps it.
+
+    Two records whose `units_sha256` and `seed` agree drew the same patients, draw by draw.
+
+    Args:
+        own: the arm's runs.
+        baseline: the runs on real data alone, with the same draws.
+        patients: (n,) the patient of each test image.
+
+    Returns:
+        `kind`, `values` (None where undefined), `units`, how many patients there are, their digest.
+    """
+    names = np.unique(patients.astype(str))
+    draws = own.over_runs - baseline.over_runs
+    return {
+        "kind": "bootstrap",
+        "units": len(names),
+        "units_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        "values": [float(x) if np.isfinite(x) else None for x in draws],
+    }
 
 
 @dataclass(frozen=True)

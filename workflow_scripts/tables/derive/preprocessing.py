@@ -3,10 +3,10 @@
 The controls of the kind `recoded_copies` show the prompts' own radiographs at another JPEG quality,
 size or gray window. What FID, KID and the privacy lenses say of them is made by preprocessing.
 
-How far it may move a model follows from the triangle inequality. The roots of FID (the 2-Wasserstein
-distance of two Gaussians) and of KID (the maximum mean discrepancy) obey it. If another way of
-saving is f away from the images as they were, a model at F comes to at least (√F - √f)² and at most
-(√F + √f)², so that its value changes by no more than
+How far it may move a model follows from the triangle inequality, which the roots of FID (the
+2-Wasserstein distance of two Gaussians) and of KID (the maximum mean discrepancy) obey. If another
+way of saving is f away from the images as they were, a model at F comes to at least (√F - √f)² and
+at most (√F + √f)², so that its value changes by no more than
 
     f + 2 √(F f).
 
