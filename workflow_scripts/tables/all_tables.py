@@ -58,7 +58,9 @@ RANKED: Final = tuple(
 
 WEIGHED: Final = tuple(
     Measure(stage, column.family or "", column.metric, column.direction)
-    for stage, column in zip(("fidelity", "privacy", "downstream"), PARETO.columns, strict=True)
+    for stage, column in zip(
+        ("fidelity", "privacy", "downstream", "faithfulness"), PARETO.columns, strict=True
+    )
 )
 """The measures that Table 8c compares models by, one of each stage."""
 
