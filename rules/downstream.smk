@@ -120,11 +120,12 @@ rule downstream_score_classifier:
         version=VERSIONS["downstream"],
         bootstrap=config["downstream"]["bootstrap"],
         seed=config["downstream"]["seed"],
+        keep_draws=per_job(arguments.keep_draws_flag, run=RUN),
         baseline=flag("baseline"),
     shell:
         "python -m workflow_scripts.downstream.classification.score --outcomes {input.outcomes}"
-        " {params.baseline} --manifest {input.manifest} --bootstrap {params.bootstrap}"
-        " --seed {params.seed} --output {output} 2> {log}"
+        " {params.baseline} {params.keep_draws} --manifest {input.manifest}"
+        " --bootstrap {params.bootstrap} --seed {params.seed} --output {output} 2> {log}"
 
 
 rule downstream_masks:
@@ -232,10 +233,11 @@ rule downstream_score_segmenter:
         version=VERSIONS["downstream"],
         bootstrap=config["downstream"]["bootstrap"],
         seed=config["downstream"]["seed"],
+        keep_draws=per_job(arguments.keep_draws_flag, run=RUN),
         baseline=flag("baseline"),
     shell:
         "python -m workflow_scripts.downstream.segmentation.score --outcomes {input.outcomes}"
-        " {params.baseline} --bootstrap {params.bootstrap} --seed {params.seed}"
+        " {params.baseline} {params.keep_draws} --bootstrap {params.bootstrap} --seed {params.seed}"
         " --output {output} 2> {log}"
 
 
@@ -473,9 +475,10 @@ rule downstream_score_reports:
         version=VERSIONS["downstream"],
         bootstrap=config["downstream"]["report_generation"]["bootstrap"],
         seed=config["downstream"]["seed"],
+        keep_draws=per_job(arguments.keep_draws_flag, run=RUN),
         baseline=flag("baseline"),
         scores=flag("scores"),
     shell:
         "python -m workflow_scripts.downstream.report_generation.score"
-        " --outcomes {input.outcomes} {params.baseline} {params.scores}"
+        " --outcomes {input.outcomes} {params.baseline} {params.keep_draws} {params.scores}"
         " --bootstrap {params.bootstrap} --seed {params.seed} --output {output} 2> {log}"

@@ -159,6 +159,16 @@ def test_no_interval_where_nothing_varies_and_undefined_draws_are_left_out():
     assert (low, high) == pytest.approx((0.025, 0.975))
 
 
+def test_percentiles_of_few_units_reach_as_far_out_as_student_does():
+    # On a normal distribution: sqrt(10 / 9) times Student's 2.262 with 9 degrees of freedom.
+    draws = stats.norm.ppf((np.arange(200_000) + 0.5) / 200_000)
+    low, high = percentiles(draws, 10)
+    assert (low, high) == pytest.approx((-2.3845, 2.3845), abs=2e-3)
+    plain, many = percentiles(draws), percentiles(draws, 10_000)
+    assert plain == pytest.approx((-1.96, 1.96), abs=2e-3)
+    assert many == pytest.approx(plain, abs=2e-3)
+
+
 def test_a_baseline_that_nobody_trained_has_no_seed():
     augmented = Measured(np.array([0.6, 0.8]), np.array([[0.5, 0.7], [0.7, 0.9]]))
     released = Measured(np.array([0.5]), np.array([[0.4, 0.6]]))

@@ -20,7 +20,7 @@ import pandas as pd
 from PIL import Image
 
 from tests.feature_files import captions_sha256, changed, images_sha256
-from tests.scoring import make_attacked
+from tests.scoring import make_attacked, make_faithfulness
 from tests.scoring.paths import INPUTS
 from workflow_scripts.common.images import ImageItem, png_bytes, read_shards, write_shard
 from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
@@ -91,6 +91,7 @@ def main() -> None:
     make_reports(test[test["caption"].notna()].reset_index(drop=True), rng)
     set_digests(manifest, prompts["test"])
     make_attacked.main()
+    make_faithfulness.main()
 
 
 def set_digests(manifest: pd.DataFrame, prompts: pd.DataFrame) -> None:

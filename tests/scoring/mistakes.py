@@ -18,6 +18,9 @@ from workflow_scripts.downstream.report_generation.metrics import corpus, overla
 from workflow_scripts.downstream.segmentation import metrics as segmentation_metrics
 from workflow_scripts.downstream.segmentation import score as segmentation
 from workflow_scripts.downstream.segmentation import score_labeller
+from workflow_scripts.faithfulness import anatomy_values, contrasts, texture_values
+from workflow_scripts.faithfulness import score as faithfulness
+from workflow_scripts.faithfulness import score_labeller as organs_labeller
 from workflow_scripts.fidelity import alignment, comparison, floor, frechet, kernel, manifold
 from workflow_scripts.fidelity import score as fidelity
 from workflow_scripts.fidelity.metrics import kid
@@ -48,12 +51,14 @@ class Mistake:
         script: Key in `scripts.SCRIPTS` of the script with the mistake.
         moves: Start of a difference that `compare.differences` must list, among others.
         plant: Patches the code under test.
+        file: Path of the content that it moves, where it is not the script's first.
     """
 
     name: str
     script: str
     moves: str
     plant: Callable[[Patch], None]
+    file: str | None = None
 
 
 def wrapped(module: Any, name: str, change: Callable[..., Any]) -> Callable[[Patch], None]:
@@ -347,6 +352,24 @@ _ATTACKER: Final = "privacy/attacker/as_published.json"
 _CLASSIFIER: Final = "downstream/classification/real_only.json"
 _SEGMENTER: Final = "downstream/segmentation/augmented.json"
 _REPORTS: Final = "downstream/report_generation/augmented.json"
+
+# Faithfulness
+
+_JUDGE: Final = "faithfulness/findings/classifier/tiny.json"
+
+
+def _radiographs_shifted(original: Any, labels: Any, patients: Any, images: Any, *args: Any) -> Any:
+    radiographs, *rest = args
+    return original(labels, patients, images, np.roll(radiographs, 1, axis=0), *rest)
+
+
+def _anyones_partners(original: Any, asked: Any, patients: Any, *args: Any) -> Any:
+    return original(asked, np.full(len(patients), "nobody"), *args)
+
+
+def _prompts_not_groups(original: Any, groups: Any, *args: Any) -> Any:
+    return original(np.arange(len(groups)), *args)
+
 
 MISTAKES: Final = (
     Mistake(
@@ -702,5 +725,50 @@ MISTAKES: Final = (
         _REPORTS,
         "values, rouge_l of all, value",
         wrapped(overlap, "rouge_l", _reports_shifted),
+    ),
+    Mistake(
+        "ceilings of the radiographs before",
+        _JUDGE,
+        "values, judged_auroc_ceiling of Cardiomegaly, value",
+        wrapped(faithfulness, "finding_values", _radiographs_shifted),
+    ),
+    Mistake(
+        "plain percentiles of few patients",
+        _JUDGE,
+        "values, judged_auroc of Cardiomegaly, interval[0]",
+        wrapped(gains, "percentiles", lambda original, draws, units=None: original(draws)),
+    ),
+    Mistake(
+        "implausible beyond the outer tenth",
+        _JUDGE,
+        "values, implausible of all, value",
+        constant(anatomy_values, "TAIL", 0.05),
+        "faithfulness/anatomy/tiny.json",
+    ),
+    Mistake(
+        "topology against the patient's own films",
+        _JUDGE,
+        "values, organ_dice_radiographs of all, value",
+        wrapped(faithfulness, "partners_of", _anyones_partners),
+        "faithfulness/texture/tiny.json",
+    ),
+    Mistake(
+        "high frequencies from a fifth on",
+        _JUDGE,
+        "values, high_frequencies of all, value",
+        constant(texture_values, "HIGH", 0.2),
+        "faithfulness/texture/tiny.json",
+    ),
+    Mistake(
+        "exact lungs swapped",
+        "faithfulness/labeller/real.json",
+        "values, right_lung_dice_exact of all, value",
+        constant(organs_labeller, "BITS", {"right_lung": 2, "left_lung": 1, "heart": 4}),
+    ),
+    Mistake(
+        "prompts drawn instead of their groups",
+        "faithfulness/stress/tiny.json",
+        "values, stress_side of all, interval[0]",
+        wrapped(contrasts, "_group_draws", _prompts_not_groups),
     ),
 )

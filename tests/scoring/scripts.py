@@ -1,8 +1,9 @@
 """The scoring scripts as the workflow calls them, on the committed inputs.
 
 Each script runs through its `main` with the flags of the rules: `rules/fidelity.smk`,
-`rules/privacy.smk` and `rules/downstream.smk`. The flags' values are written by hand; only the
-draws are fewer than `config.yaml` says, for speed.
+`rules/privacy.smk`, `rules/downstream.smk`, `rules/faithfulness.smk` and
+`rules/faithfulness_stress.smk`. The flags' values are written by hand; only the draws are fewer
+than `config.yaml` says, for speed.
 """
 
 import contextlib
@@ -20,6 +21,9 @@ from workflow_scripts.downstream.classification import score as classification
 from workflow_scripts.downstream.report_generation import score as reports
 from workflow_scripts.downstream.segmentation import score as segmentation
 from workflow_scripts.downstream.segmentation import score_labeller
+from workflow_scripts.faithfulness import score as faithfulness
+from workflow_scripts.faithfulness import score_labeller as organs_labeller
+from workflow_scripts.faithfulness import score_stress
 from workflow_scripts.fidelity import score as fidelity
 from workflow_scripts.privacy import (
     score,
@@ -48,7 +52,10 @@ class Script:
         output: Path of its record in the output folder.
         pairs: Path of its table of pairs in the output folder, if it writes one.
         others: Path of its table of pairs with other prompts' radiographs, if it writes one.
-        into: Flag of the folder that its record goes to, where `--output` is none of its flags.
+        scores: Path of its table of images' scores, if it writes one.
+        folder: Folder in the output folder that it takes (`--out`) in place of `--output`, if it
+            writes several records there.
+        written: Paths of these records in that folder, `output` among them.
         threads: Whether the script takes `--threads`.
     """
 
@@ -57,8 +64,10 @@ class Script:
     output: str
     pairs: str | None = None
     others: str | None = None
+    scores: str | None = None
+    folder: str | None = None
+    written: tuple[str, ...] = ()
     threads: bool = False
-    into: str | None = None
 
     def run(self, made: Path, out: Path, threads: int = THREADS) -> dict[str, Any]:
         """Run the script and return the contents of its outputs, by path and as JSON types.
@@ -68,20 +77,24 @@ class Script:
             out: Output folder.
             threads: Number of threads, for scripts that take it.
         """
-        flags = {"--output": self.output, "--pairs": self.pairs, "--others": self.others}
+        flags = {
+            "--output": None if self.folder else self.output,
+            "--pairs": self.pairs,
+            "--others": self.others,
+            "--scores": self.scores,
+        }
         files = {flag: name for flag, name in flags.items() if name}
         words = [word.format(made=made, out=out) for word in self.flags.split()]
         for flag, name in files.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
-            if self.into and flag == "--output":
-                words += [self.into, str((out / name).parent)]
-            else:
-                words += [flag, str(out / name)]
+            words += [flag, str(out / name)]
+        if self.folder:
+            words += ["--out", str(out / self.folder)]
         if self.threads:
             words += ["--threads", str(threads)]
         with contextlib.chdir(INPUTS):
             self.main(words)
-        return {name: content(out / name) for name in files.values()}
+        return {name: content(out / name) for name in (*files.values(), *self.written)}
 
 
 def run_all(out: Path, threads: int = THREADS) -> dict[str, Any]:
@@ -211,8 +224,9 @@ def _extraction() -> Script:
         " --rad-dino attacked/rad-dino --seen {out}/privacy/extraction/.seen"
         f" --false-alarms 0.1 --neighbours 10 --repeats 3 --bootstrap {DRAWS} --seed 42",
         "privacy/extraction/tiny.json",
+        folder="privacy/extraction",
+        written=("privacy/extraction/tiny.json",),
         threads=True,
-        into="--out",
     )
 
 
@@ -307,6 +321,44 @@ def _reports(setting: str) -> Script:
     )
 
 
+def _faithfulness(model: str) -> Script:
+    folder = "faithfulness"
+    seen = f"--prompts prompts/test.parquet --seen {folder}/seen/{model}.parquet"
+    families = ("anatomy",)
+    if model != "real":
+        families = ("findings/classifier", "findings/densenet_121", "anatomy", "texture")
+    written = tuple(f"{folder}/{family}/{model}.json" for family in families)
+    return Script(
+        faithfulness.main,
+        f"--model {model} --protocol sound --manifest manifest.parquet"
+        f" --radiographs {folder}/seen/real.parquet {'' if model == 'real' else seen}"
+        f" --judges classifier densenet_121 --bootstrap {DRAWS} --seed 42",
+        written[0],
+        folder=folder,
+        written=written,
+    )
+
+
+def _stress(model: str) -> Script:
+    folder = "faithfulness"
+    return Script(
+        score_stress.main,
+        f"--model {model} --protocol sound --stress {folder}/stress.parquet"
+        f" --manifest manifest.parquet --seen {folder}/stress_{model}.parquet"
+        f" --real {folder}/stress_real.parquet --bootstrap {DRAWS} --seed 42",
+        f"{folder}/stress/{model}.json",
+        scores=f"{folder}/stress/{model}.parquet",
+    )
+
+
+def _organs_labeller(name: str, exact: str) -> Script:
+    return Script(
+        organs_labeller.main,
+        f"--protocol sound --radiographs faithfulness/seen/real.parquet {exact}",
+        f"faithfulness/labeller/{name}.json",
+    )
+
+
 def _by_output(scripts: Iterable[Script]) -> dict[str, Script]:
     return {script.output: script for script in scripts}
 
@@ -339,6 +391,11 @@ SCRIPTS: Final[Mapping[str, Script]] = _by_output(
         _labeller("labeller", "--exact-masks by_hand"),
         _labeller("labeller_alone", ""),
         *(_reports(setting) for setting in _REPORT_RUNS),
+        _faithfulness("tiny"),
+        _faithfulness("real"),
+        _stress("tiny"),
+        _organs_labeller("real", "--exact-organs faithfulness/organs"),
+        _organs_labeller("alone", ""),
     )
 )
 """Every call by its output; a script stands behind those whose outputs it reads."""

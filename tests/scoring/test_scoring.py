@@ -46,10 +46,8 @@ def test_every_scoring_script_is_run():
     called = {Path(inspect.getfile(script.main)) for script in SCRIPTS.values()}
     called = {str(path.relative_to(folder)) for path in called}
     need_networks = {f"{METRICS}/{name}.py" for name in NEED_NETWORKS}
-    # Of what judges and CXAS saw; tests/faithfulness runs them on small networks.
-    looked = {f"faithfulness/{name}.py" for name in ("score", "score_labeller", "score_stress")}
     page = {"curate/scorecard.py"}  # of a curated set; it measures nothing
-    assert there - called == need_networks | looked | page
+    assert there - called == need_networks | page
 
 
 def test_the_config_asks_for_what_is_scored_here():
@@ -65,7 +63,8 @@ def test_a_mistake_is_named(made, tmp_path, monkeypatch, mistake):
     mistake.plant(monkeypatch)
     contents = SCRIPTS[mistake.script].run(made[0], tmp_path)
     named = differences({name: committed()[name] for name in contents}, contents)
-    assert any(text.startswith(f"{mistake.script}: {mistake.moves}") for text in named), named
+    where = mistake.file or mistake.script
+    assert any(text.startswith(f"{where}: {mistake.moves}") for text in named), named
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ STEMS = (
     "table21_texture",
     "table21b_topology",
     "table21c_slopes",
+    "table21d_preprocessing",
     "table22_membership",
     "table22b_membership_findings",
     "table22c_membership_captions",

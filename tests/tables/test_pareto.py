@@ -63,12 +63,12 @@ def records_of(values, p=0.2):
 
 
 VALUES = {
-    "faithful": (0.1, 0.9, 0.02),
-    "private": (0.5, 0.1, 0.01),
-    "worse": (0.6, 0.1, 0.01),  # than private
-    "worst": (0.9, 0.9, -0.1),  # than all three
-    "unknown": (0.0, 0.0, None),
-    "copies": (0.0, 1.0, 0.5),
+    "faithful": (0.1, 0.9, 0.02, 0.8),
+    "private": (0.5, 0.1, 0.01, 0.7),
+    "worse": (0.6, 0.1, 0.01, 0.7),  # than private
+    "worst": (0.9, 0.9, -0.1, 0.1),  # than all three
+    "unknown": (0.0, 0.0, None, 0.9),
+    "copies": (0.0, 1.0, 0.5, 1.0),
 }
 
 
@@ -108,7 +108,7 @@ def test_who_dominates_whom_by_hand(bench):
     assert found["worse"].dominated_by == ("Private",)
     assert found["worst"].dominated_by == ("Faithful", "Private", "Worse")
     assert found["copies"].dominated_by == ()
-    assert [cell.value for cell in found["private"].numbers] == [0.5, 0.1, 0.01]
+    assert [cell.value for cell in found["private"].numbers] == [0.5, 0.1, 0.01, 0.7]
     assert found["private"].numbers[1].interval == (0.0, 0.2)
     assert found["unknown"].numbers[2].reason == "no such images"
 
@@ -128,3 +128,24 @@ def test_a_gain_of_one_training_run_puts_nobody_on_the_front(bench):
     found = standings((records_of(VALUES, p=None), models))
     assert {own.on_front for own in found} == {None}
     assert {own.dominated_by for own in found} == {()}
+
+
+def test_findings_shown_put_a_model_on_the_front_that_is_worse_in_all_else(bench):
+    _, models = bench
+    shows = {key: (*own[:3], 0.9 if key == "worse" else own[3]) for key, own in VALUES.items()}
+    found = {own.model.key: own for own in standings((records_of(shows), models))}
+    assert found["worse"].on_front
+    assert found["worst"].dominated_by == ("Faithful", "Private", "Worse")
+    # A model that was not judged does not compete, as one that lacks any other measure.
+    unseen = shows | {"private": (*shows["private"][:3], None)}
+    found = {own.model.key: own for own in standings((records_of(unseen), models))}
+    assert found["private"].on_front is None
+
+
+def test_where_no_model_was_judged_the_other_measures_decide(bench):
+    _, models = bench
+    unseen = {key: (*own[:3], None) for key, own in VALUES.items()}
+    found = {own.model.key: own for own in standings((records_of(unseen), models))}
+    assert found["worse"].dominated_by == ("Private",)
+    assert found["faithful"].on_front
+    assert found["private"].on_front

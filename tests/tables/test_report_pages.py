@@ -144,9 +144,9 @@ def test_settings_stand_in_words(cards):
 def test_the_overview_has_one_number_of_each_question_and_says_why_not(bench):
     table = at_a_glance(tables_of(bench), parse_models(json.dumps(bench.models)))
     rows = {row.key: [cell.text for cell in row.cells] for row in table.rows}
-    assert rows["real"] == ["–", "–", "0.75", "–", "0.25"]
-    assert rows["sana"] == ["54.225", "0.551", "0.76", "–", "0.31"]
-    assert rows["mine"] == ["80.000", "–", "0.70", "–", "0.20"]
+    assert rows["real"] == ["–", "–", "0.75", "–", "0.25", "–"]
+    assert rows["sana"] == ["54.225", "0.551", "0.76", "–", "0.31", "–"]
+    assert rows["mine"] == ["80.000", "–", "0.70", "–", "0.20", "–"]
     assert list(rows) == ["real", "sd_v1_4", "sana", "mine", "noise"]
     assert "no images of the prompt set `privacy` were given" in table.notes
 

@@ -5,7 +5,7 @@ import pytest
 
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.tables.all_tables import one_table
-from workflow_scripts.tables.derive.slopes import FEWEST_STEPS, fitted
+from workflow_scripts.tables.derive.slopes import FEWEST_STEPS, Gains, fitted
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
@@ -79,11 +79,14 @@ def test_a_task_that_did_not_run_and_too_few_steps_say_so():
 
 def test_one_ladder_whose_steps_lose_both_at_once_says_that_nothing_parts_them():
     lost = np.linspace(0, 1, 8)
-    assert "vary together" in fitted(np.column_stack([lost, 2 * lost]), lost**2)
+    assert "vary together" in fitted(np.column_stack([lost, 2 * lost]), Gains(lost**2))
+
+
+AXES = np.array([*BLURRED, *WARPED]) / (10, -0.1) + (0, 10)
 
 
 def test_intervals_hold_the_true_slopes_as_often_as_they_promise():
-    axes = np.array([*BLURRED, *WARPED]) / (10, -0.1) + (0, 10)
+    axes = AXES
     rng = np.random.default_rng(1)
     truth = np.array([-0.05, 0.02])
     held = np.zeros(2)
@@ -92,6 +95,67 @@ def test_intervals_hold_the_true_slopes_as_often_as_they_promise():
         gains = axes @ truth + 0.03 * rng.standard_normal(len(axes))
         held += [
             s.interval[0] <= t <= s.interval[1]
-            for s, t in zip(fitted(axes, gains), truth, strict=True)
+            for s, t in zip(fitted(axes, Gains(gains)), truth, strict=True)
         ]
     assert (np.abs(held / n - 0.95) < 0.02).all()
+
+
+def cohort_of(rng, patients, by_patient, by_film, by_seed):
+    """Gains at each step on test patients of whom each has slopes of its own, and their draws.
+
+    Args:
+        rng: what draws them.
+        patients: how many; a patient has one to four films.
+        by_patient: standard deviation of a patient's own slopes.
+        by_film: of a film's own gain at a step.
+        by_seed: of what the seed of a step does to all films.
+    """
+    films = rng.integers(1, 5, patients)
+    own = TRUTH + by_patient * rng.standard_normal((patients, 2))
+    level = rng.normal(0, 0.1, patients)  # what a patient does to all steps alike falls out
+    sums = films[:, None] * (own @ AXES.T + level[:, None])
+    sums += by_film * np.sqrt(films)[:, None] * rng.standard_normal((patients, len(AXES)))
+    seeds = by_seed * rng.standard_normal(len(AXES))
+    times = rng.multinomial(patients, np.full(patients, 1 / patients), size=200)
+    draws = (times @ sums) / (times @ films)[:, None] + seeds
+    return Gains(sums.sum(axis=0) / films.sum() + seeds, draws, patients)
+
+
+TRUTH = np.array([-0.05, 0.02])
+
+
+@pytest.mark.parametrize(
+    ("patients", "by_patient", "by_film", "by_seed"),
+    [
+        (60, 0.10, 0.05, 0.005),  # patients turn the line
+        (60, 0.0, 0.02, 0.03),  # seeds alone
+        (60, 0.05, 0.3, 0.03),  # both, and films
+        (60, 0.0, 0.3, 0.0),  # films alone, which are in the scatter and in the draws
+        (25, 0.10, 0.1, 0.02),
+    ],
+)
+def test_intervals_hold_the_slopes_of_all_patients_whether_patients_or_seeds_turn_them(
+    patients, by_patient, by_film, by_seed
+):
+    rng = np.random.default_rng(2)
+    held, n = np.zeros(2), 400
+    for _ in range(n):
+        gains = cohort_of(rng, patients, by_patient, by_film, by_seed)
+        held += [
+            s.interval[0] <= t <= s.interval[1]
+            for s, t in zip(fitted(AXES, gains), TRUTH, strict=True)
+        ]
+    assert (held / n > 0.92).all(), held / n
+    assert (held / n < 0.995).all(), held / n
+
+
+def test_the_scatter_of_steps_alone_misses_what_patients_do_to_all_steps_together():
+    rng = np.random.default_rng(3)
+    held, n = 0, 200
+    for _ in range(n):
+        gains = cohort_of(rng, 60, 0.10, 0.05, 0.005)
+        slope = fitted(AXES, Gains(gains.values))[0]
+        assert slope.kind.endswith("for these test patients")
+        assert fitted(AXES, gains)[0].kind.endswith("over test patients and steps")
+        held += slope.interval[0] <= TRUTH[0] <= slope.interval[1]
+    assert held / n < 0.7

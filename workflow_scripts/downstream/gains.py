@@ -18,9 +18,10 @@ With one run, the effect of another seed is unknown. The interval then covers th
 patients alone, its kind says so, and a gain has no p-value.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from scipy import optimize, stats
@@ -132,6 +133,29 @@ def values_of(
     return computed
 
 
+def gain_replicates(own: Measured, baseline: Measured, patients: np.ndarray) -> dict[str, Any]:
+    """Return a gain on bootstrapped test sets, as a record keeps it.
+
+    Two records whose `units_sha256` and `seed` agree drew the same patients, draw by draw.
+
+    Args:
+        own: the arm's runs.
+        baseline: the runs on real data alone, with the same draws.
+        patients: (n,) the patient of each test image.
+
+    Returns:
+        `kind`, `values` (None where undefined), `units`, how many patients there are, their digest.
+    """
+    names = np.unique(patients.astype(str))
+    draws = own.over_runs - baseline.over_runs
+    return {
+        "kind": "bootstrap",
+        "units": len(names),
+        "units_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        "values": [float(x) if np.isfinite(x) else None for x in draws],
+    }
+
+
 @dataclass(frozen=True)
 class _Interval:
     """A 95% interval, None if nothing varies; its kind; and the p-value of a gain, if known."""
@@ -195,15 +219,29 @@ def _p_of(parts: list[tuple[float, int]], distance: float) -> float:
     return float(10.0**exponent)
 
 
-def percentiles(draws: np.ndarray) -> tuple[float, float] | None:
+def percentiles(draws: np.ndarray, units: int | None = None) -> tuple[float, float] | None:
     """Return the percentile interval of the defined draws; None if they do not vary.
 
     A perfect score in every draw gives no estimate of its spread, and [1, 1] would claim certainty.
+
+    Percentiles of few units are too narrow: a bootstrap's variance is too small by (n - 1) / n, and
+    a normal quantile stands where Student's should. Hesterberg's expanded percentiles (The American
+    Statistician 69, 2015) reach as far out as Student's interval with the unbiased variance does on
+    a normal distribution. With ten positive patients, the interval of an AUROC covered 91% without
+    and 94% with it.
+
+    Args:
+        draws: (n,), a value on drawn sets of units.
+        units: how many units there are, of the side with fewer; None for plain percentiles.
     """
     defined = draws[np.isfinite(draws)]
     if len(defined) == 0 or defined.min() == defined.max():
         return None
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    tail = (1 - LEVEL) / 2
+    if units is not None and units > 1:
+        far = (units / (units - 1)) ** 0.5 * stats.t.isf(tail, units - 1)
+        tail = float(stats.norm.sf(far))
+    low, high = np.quantile(defined, [tail, 1 - tail])
     return float(low), float(high)
 
 

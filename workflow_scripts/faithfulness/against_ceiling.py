@@ -20,7 +20,9 @@ from typing import Final
 
 import numpy as np
 
-LEVEL: Final = 0.95
+from workflow_scripts.downstream import gains
+
+LEVEL: Final = gains.LEVEL
 
 LEAST_ABOVE_CHANCE: Final = 0.1
 """How far above chance the lower end of a ceiling's interval lies, at least: a judge that hardly
@@ -34,23 +36,21 @@ class Drawn:
     Attributes:
         value: on all of them.
         draws: (draws,); nan where it is undefined in a draw.
+        units: how many patients it rests on, of the side with fewer; None where they are many.
     """
 
     value: float
     draws: np.ndarray
+    units: int | None = None
 
     def interval(self) -> tuple[float, float] | None:
         """Return the percentiles of the draws; None where these do not vary."""
-        return interval_of(self.draws)
+        return interval_of(self.draws, self.units)
 
 
-def interval_of(draws: np.ndarray) -> tuple[float, float] | None:
-    """Return the 95% percentile interval of the draws that are defined; None without spread."""
-    defined = draws[np.isfinite(draws)]
-    if len(defined) == 0 or defined.min() == defined.max():
-        return None
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+def interval_of(draws: np.ndarray, units: int | None = None) -> tuple[float, float] | None:
+    """Return the 95% percentiles of the draws, expanded for few units; None without spread."""
+    return gains.percentiles(draws, units)
 
 
 def why_not_asked(ceiling: Drawn, chance: float) -> str | None:
@@ -81,4 +81,5 @@ def share_of_ceiling(score: Drawn, ceiling: Drawn, chance: float) -> Drawn:
     if not ceiling.value > chance:
         raise ValueError(f"a ceiling of {ceiling.value} at a chance of {chance}")
     above = np.where(ceiling.draws > chance, ceiling.draws - chance, np.nan)
-    return Drawn((score.value - chance) / (ceiling.value - chance), (score.draws - chance) / above)
+    draws = (score.draws - chance) / above
+    return Drawn((score.value - chance) / (ceiling.value - chance), draws, score.units)

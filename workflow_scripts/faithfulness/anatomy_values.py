@@ -8,6 +8,7 @@ the cardiothoracic ratio follows the prompt.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -303,10 +304,11 @@ def _following(
             values.append(Value(name, None, way, int(has.sum()), reason=reason))
         else:
             of = _difference(ratio[has], labels[has, 0], patients[has], bootstrap, seed)
+            of = replace(of, units=few)
             values.append(_drawn_value(name, way, of, int(has.sum())))
         column = np.where(has, ratio, np.nanmedian(ratio))[:, None]
         found = drawn(labels, column, patient_draws(patients, bootstrap, seed))["auroc"][:, 0]
-        aurocs.append(Drawn(float(points(labels, column)["auroc"][0]), found))
+        aurocs.append(Drawn(float(points(labels, column)["auroc"][0]), found, fewest))
     values += [
         _drawn_value(metric, way, of, n)
         for (metric, way), of in zip(metrics[2:4], aurocs, strict=True)

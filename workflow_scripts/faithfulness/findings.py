@@ -117,7 +117,8 @@ def _auroc(
     """Return the AUROC of each finding; the same seed and patients give the same draws."""
     values = points(labels, probabilities)["auroc"]
     sets = drawn(labels, probabilities, patient_draws(patients, draws, seed))["auroc"]
-    return [Drawn(float(value), sets[:, k]) for k, value in enumerate(values)]
+    units = fewest_patients(labels, patients)
+    return [Drawn(float(value), sets[:, k], int(units[k])) for k, value in enumerate(values)]
 
 
 def _mean(scores: list[Drawn], rows: list[int]) -> Drawn:

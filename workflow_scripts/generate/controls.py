@@ -1,7 +1,7 @@
 """The settings of a control."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from workflow_scripts.common.settings import LARGEST_SEED, Key
 
@@ -15,6 +15,10 @@ Kind = Literal[
     "warped_real",
     "noise",
 ]
+
+
+LADDERS: Final = ("blurred_real", "warped_real")
+"""The kinds of controls that are steps of a ladder: texture lost, or topology."""
 
 
 @dataclass(frozen=True)

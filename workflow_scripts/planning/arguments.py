@@ -19,7 +19,7 @@ from workflow_scripts.downstream.segmentation.settings import (
 from workflow_scripts.features.settings import ReidSettings
 from workflow_scripts.fidelity.settings import Settings as FidelitySettings
 from workflow_scripts.finetune.settings import CANARIES, CanarySettings, TrainSettings
-from workflow_scripts.generate.controls import ControlSettings
+from workflow_scripts.generate.controls import LADDERS, ControlSettings
 from workflow_scripts.planning.cohort import caption_source_in
 from workflow_scripts.planning.flags import flags, labelled, quote, quoted
 from workflow_scripts.planning.models import (
@@ -78,6 +78,12 @@ def sampled_block(run: Run, model: str) -> str:
 def control_flags(run: Run, model: str) -> list[str]:
     """Return the flags of a control."""
     return flags(flag_values(ControlSettings, run.block(model)["control"]))
+
+
+def keep_draws_flag(run: Run, model: str) -> list[str]:
+    """Return the flag by which a step of the ladders keeps its gain on each drawn test set."""
+    is_step = model in run.controls and run.block(model)["control"]["kind"] in LADDERS
+    return ["--keep-draws"] if is_step else []
 
 
 def external_flags(run: Run, model: str) -> list[str]:

@@ -20,6 +20,7 @@ from workflow_scripts.tables.derive.lora_ablations import (
 from workflow_scripts.tables.derive.metric_ranks import RankedMetric, metric_ranks
 from workflow_scripts.tables.derive.paired import paired
 from workflow_scripts.tables.derive.pareto import Measure, pareto, standings
+from workflow_scripts.tables.derive.preprocessing import preprocessing
 from workflow_scripts.tables.derive.slopes import slopes
 from workflow_scripts.tables.derive.t2i_settings import t2i_settings
 from workflow_scripts.tables.layout import LAYOUTS, Layout
@@ -57,7 +58,9 @@ RANKED: Final = tuple(
 
 WEIGHED: Final = tuple(
     Measure(stage, column.family or "", column.metric, column.direction)
-    for stage, column in zip(("fidelity", "privacy", "downstream"), PARETO.columns, strict=True)
+    for stage, column in zip(
+        ("fidelity", "privacy", "downstream", "faithfulness"), PARETO.columns, strict=True
+    )
 )
 """The measures that Table 8c compares models by, one of each stage."""
 
@@ -133,7 +136,11 @@ def _task_correlations(run: Run, layout: Layout) -> LongTable:
 
 
 def _slopes(run: Run, layout: Layout) -> LongTable:
-    return slopes(run.measurements, run.models)
+    return slopes(run.records, run.measurements, run.models)
+
+
+def _preprocessing(run: Run, layout: Layout) -> LongTable:
+    return preprocessing(run.measurements, run.models)
 
 
 def _t2i_settings(run: Run, layout: Layout) -> LongTable:
@@ -179,6 +186,7 @@ DERIVED: Final = {
     "table13_lora_rank": _lora(by_rank, average=True),
     "table14_lora_position": _lora(by_position, average=False),
     "table21c_slopes": Derivation(_slopes),
+    "table21d_preprocessing": Derivation(_preprocessing),
 }
 """The tables that are computed from measurements; all others only show them."""
 

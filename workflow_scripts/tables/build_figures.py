@@ -162,7 +162,7 @@ FIGURES: Final = (
     ),
     FigureEntry(
         "figure11_fidelity_privacy_utility",
-        "Fidelity, privacy and utility",
+        "Fidelity, privacy, utility and faithfulness",
         "no model has both a KID and a re-identification score",
         "overview",
     ),

@@ -237,6 +237,7 @@ _GLANCE: Final = (
     ("table04_classification_augmented", "auroc", "Classification: AUROC ↑"),
     ("table05_segmentation", "dice", "Segmentation: Dice ↑"),
     ("table06_rrg_augmented", "chexbert_micro_f1_14", "Reports: micro F1 ↑"),
+    ("table18_findings", "judged_share", "Findings asked for: share of the ceiling ↑"),
 )
 """For each question: a table, one of its metrics, and the header in this table."""
 

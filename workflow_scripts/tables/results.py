@@ -46,7 +46,7 @@ class Results:
         attrition: what the cohort left out, and why.
         tables: by stem, in the paper's order.
         matrices: the differences of every pair of models, by metric.
-        standings: the models and controls by fidelity, privacy and utility.
+        standings: the models and controls by fidelity, privacy, utility and faithfulness.
         origins: what made the records, each combination once.
         reid_threshold: δ of the re-identification score; None where no record has it.
     """

@@ -29,7 +29,12 @@ from workflow_scripts.downstream.classification.metrics import (
     undefined,
 )
 from workflow_scripts.downstream.data import labels_of, manifest_rows
-from workflow_scripts.downstream.gains import Measured, patient_draws, values_of
+from workflow_scripts.downstream.gains import (
+    Measured,
+    gain_replicates,
+    patient_draws,
+    values_of,
+)
 from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
 
 log = logging.getLogger(__name__)
@@ -59,6 +64,10 @@ def main(argv: list[str] | None = None) -> None:
         "n_positive": {name: int(labels[:, k].sum()) for k, name in enumerate(FINDINGS)},
         "runs": [outcomes.run for outcomes in arm],
     }
+    if args.keep_draws and baseline is not None:
+        details["replicates"] = replicates(
+            labels, patients, arm, baseline, args.bootstrap, args.seed
+        )
     record = Record(
         "downstream",
         run["model"],
@@ -107,10 +116,7 @@ def values(
     fewest = fewest_patients(labels, patients)
     computed: list[Value] = []
     for metric in METRICS:
-        why = [
-            undefined(metric, int(labels[:, k].sum()), n) or _few(metric, int(fewest[k]))
-            for k in range(len(FINDINGS))
-        ]
+        why = _why_undefined(metric, labels, fewest)
         defined = [k for k, reason in enumerate(why) if reason is None]
         few = f"no finding with {FEWEST_PATIENTS} positive and {FEWEST_PATIENTS} negative patients"
         none = None if defined else few
@@ -130,6 +136,40 @@ def values(
                 patients=int(fewest[findings[0]]) if alone else len(set(patients)),
             )
     return computed
+
+
+def replicates(
+    labels: np.ndarray,
+    patients: np.ndarray,
+    own: list[Outcomes],
+    baseline: list[Outcomes],
+    bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the gain in mean AUROC on bootstrapped test sets; see `values`. Empty without one."""
+    why = _why_undefined("auroc", labels, fewest_patients(labels, patients))
+    defined = [k for k, reason in enumerate(why) if reason is None]
+    if not defined:
+        return {}
+    ours, reals = (
+        _of(_measure(labels, patients, arm, bootstrap, seed), "auroc", defined)
+        for arm in (own, baseline)
+    )
+    return {"auroc_gain": gain_replicates(ours, reals, patients)}
+
+
+def _why_undefined(metric: str, labels: np.ndarray, fewest: np.ndarray) -> list[str | None]:
+    """Return for each finding why it has no such metric, None where it has.
+
+    Args:
+        metric: one of METRICS.
+        labels: (n, 14), 1 or 0.
+        fewest: (14,), see `fewest_patients`.
+    """
+    return [
+        undefined(metric, int(labels[:, k].sum()), len(labels)) or _few(metric, int(fewest[k]))
+        for k in range(len(FINDINGS))
+    ]
 
 
 def fewest_patients(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
@@ -202,6 +242,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--manifest", type=Path, required=True)
     add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
     add("--seed", type=int, required=True, help="of the draws; the same for all arms")
+    add("--keep-draws", action="store_true", help="in the record: the gain on each drawn test set")
     add("--output", type=Path, required=True, help="the record, JSON")
     return parser.parse_args(argv)
 

@@ -26,7 +26,12 @@ import pandas as pd
 
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.records import Record, Value, provenance, write_record
-from workflow_scripts.downstream.gains import Measured, patient_draws, values_of
+from workflow_scripts.downstream.gains import (
+    Measured,
+    gain_replicates,
+    patient_draws,
+    values_of,
+)
 from workflow_scripts.downstream.outcomes import check_same_test, read_repeats
 from workflow_scripts.downstream.report_generation.metrics.corpus import (
     METRICS,
@@ -51,6 +56,10 @@ BASELINES: Final = {
     "released": "the released generator is what the gains are measured against",
 }
 """Settings without a gain, with the reason."""
+
+
+LADDER_METRIC: Final = "chexbert_micro_f1_14"
+"""Whose gain the slopes along the ladders are of (Table 21c)."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,8 @@ def main(argv: list[str] | None = None) -> None:
         "scorers": made,
         "runs": [reports.outcomes.run for reports in arm],
     }
+    if args.keep_draws and baseline:
+        details["replicates"] = replicates(runs, runs_of_baseline, args.bootstrap, args.seed)
     record = Record(
         "downstream",
         run["model"],
@@ -140,6 +151,18 @@ def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> l
             gain = replace(gain, reason=reason)
         computed += [mean, spread, gain]
     return computed + _shape(runs, n)
+
+
+def replicates(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> dict[str, Any]:
+    """Return the gain in CheXbert's F1 on bootstrapped test sets; see `values`. Empty without."""
+    metric = next(metric for metric in METRICS if metric.name == LADDER_METRIC)
+    if metric.scorer not in runs[0].scores:
+        return {}
+    ours, reals = (_measure(metric, arm, bootstrap, seed) for arm in (runs, baseline))
+    if not np.isfinite([*ours.points, *reals.points]).all():
+        return {}
+    patients = runs[0].reports.outcomes.rows["patient_id"].to_numpy()
+    return {f"{metric.name}_gain": gain_replicates(ours, reals, patients)}
 
 
 def setting_of(run: Run) -> str:
@@ -259,6 +282,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--scores", type=Path, nargs="*", default=[], help="the scorers' files of all of them")
     add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
     add("--seed", type=int, required=True, help="of the draws; the same for all arms")
+    add("--keep-draws", action="store_true", help="in the record: the gain on each drawn test set")
     add("--output", type=Path, required=True, help="the record, JSON")
     return parser.parse_args(argv)
 

@@ -1,12 +1,13 @@
-"""Fidelity, privacy and utility together: the Pareto front of the models.
+"""Fidelity, privacy, utility and faithfulness together: the Pareto front of the models.
 
-A model is dominated if another one is at least as good by all three measures and better by one.
+A model is dominated if another one is at least as good by all measures and better by one.
 The models that are not dominated are the Pareto front. Which of them is best depends on what the
 images are for.
 
 The measures are KID, which unlike FID has no bias by sample size and has an interval; the mean over
-prompts of the highest re-identification score; and the gain in mean AUROC of training on real and
-synthetic images.
+prompts of the highest re-identification score; the gain in mean AUROC of training on real and
+synthetic images; and the share of the judge's ceiling above chance. A measure that no model has
+(its stage was not run) is not weighed.
 """
 
 from collections.abc import Sequence
@@ -84,12 +85,16 @@ def standings(
         )
         for model in models
     ]
+    own = [row for model, row in zip(models, numbers, strict=True) if not model.is_control]
+    weighed = [k for k in range(len(measures)) if any(row[k].value is not None for row in own)]
     competing = [
         i
         for i, model in enumerate(models)
-        if not model.is_control and all(map(decides, numbers[i], measures))
+        if not model.is_control and all(decides(numbers[i][k], measures[k]) for k in weighed)
     ]
-    points = np.array([list(map(_lower_is_better, numbers[i], measures)) for i in competing])
+    points = np.array(
+        [[_lower_is_better(numbers[i][k], measures[k]) for k in weighed] for i in competing]
+    )
     placed = [Standing(model, row) for model, row in zip(models, numbers, strict=True)]
     for i, beaten_by in zip(competing, dominators(points), strict=True):
         names = tuple(models[competing[k]].name for k in beaten_by)
@@ -121,12 +126,21 @@ def dominators(points: np.ndarray) -> list[tuple[int, ...]]:
 def pareto(
     measurements: Measurements, models: Sequence[ModelEntry], measures: Sequence[Measure]
 ) -> LongTable:
-    """Return the models and then the controls that have every measure, and who is on the front."""
+    """Return the models and then the controls that have every measure, and who is on the front.
+
+    A measure that nothing has is not asked of a control.
+    """
     placed = standings(measurements, models, measures)
+    asked = [
+        k
+        for k in range(len(measures))
+        if any(standing.numbers[k].value is not None for standing in placed)
+    ]
     complete = [
         standing
         for standing in sorted(placed, key=lambda standing: standing.model.is_control)
-        if not standing.model.is_control or all(n.value is not None for n in standing.numbers)
+        if not standing.model.is_control
+        or all(standing.numbers[k].value is not None for k in asked)
     ]
     heads = tuple(
         Head(

@@ -12,23 +12,37 @@ labeller does not see the organs of a strongly blurred film.
 
 The same steps are behind every task, so that the difference of two tasks' slopes is the slope of
 the difference of their gains, step by step. What real data alone reaches is the same for all steps
-and falls out. A step is a training run of its own: what its seeds do to it is in the scatter about
-the fit, from which the intervals come (Student's t). They hold for these test patients; how the
-slopes would differ with others is not in them, nor is the error of the axes.
+and falls out.
+
+A slope varies with the training seeds and with the test patients. A step is a training run of its
+own, so that the scatter s^2 about the fit has the seeds in it. It also has what patients do to each
+step by itself. What they do to all steps together, such as films on which texture matters more, is
+not in the scatter: it turns the line. The records of a ladder's steps keep their gains on drawn
+sets of test patients, the same sets for all, and a slope on each set gives the variance that is due
+to patients, V. The variance of a slope is
+
+    V + c max(0, s^2 - u^2),
+
+c s^2 the usual variance of a least-squares slope and u^2 the scatter that patients alone would
+give, the mean over drawn sets. Its degrees of freedom are Satterthwaite's (`downstream/gains.py`).
+Where a step has no such draws the interval is that of the scatter, c s^2, and its kind says that it
+holds for these test patients. The error of the axes is in neither.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from scipy import stats
 
 from workflow_scripts.common.measurement import Measurements
+from workflow_scripts.generate.controls import LADDERS
 from workflow_scripts.tables.derive.long_table import Head, LongTable, Number
 from workflow_scripts.tables.derive.task_ranks import TASKS
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.published import Key
+from workflow_scripts.tables.records_in import Records
 
 LEVEL: Final = 0.95
 
@@ -38,8 +52,8 @@ FEWEST_STEPS: Final = 6
 MOST_ALIKE: Final = 0.95
 """Correlation of the two axes over the steps from which on nothing tells them apart."""
 
-LADDERS: Final = ("blurred_real", "warped_real")
-"""The controls that are steps of a ladder."""
+_BY_STEPS: Final = f"t {LEVEL:.0%} over the steps, for these test patients"
+_BY_BOTH: Final = f"t {LEVEL:.0%} over test patients and steps"
 
 TEXTURE_UNIT: Final = 10.0  # dB
 TOPOLOGY_UNIT: Final = 0.1  # of the relative Dice
@@ -50,11 +64,37 @@ DIFFERENCE: Final = ("segmentation", "classification")
 
 @dataclass(frozen=True)
 class Slope:
-    """A slope with its interval and the p-value of no slope."""
+    """A slope with its interval, what that covers, and the p-value of no slope."""
 
     value: float
     interval: tuple[float, float]
+    kind: str
     p: float
+
+
+@dataclass(frozen=True)
+class Gains:
+    """A task's gain at each step.
+
+    Attributes:
+        values: (steps,), nan where there is none.
+        draws: (draws, steps) on drawn sets of test patients, the same for all steps; None where a
+            step with a gain has none, or other ones.
+        patients: the number of test patients that are drawn.
+        drawn_from: identifies patients and draws.
+    """
+
+    values: np.ndarray
+    draws: np.ndarray | None = None
+    patients: int = 0
+    drawn_from: tuple[Any, ...] = ()
+
+    def less(self, other: "Gains") -> "Gains":
+        """Return the difference; without draws where the two did not draw the same patients."""
+        values = self.values - other.values
+        if self.draws is None or other.draws is None or self.drawn_from != other.drawn_from:
+            return Gains(values)
+        return Gains(values, self.draws - other.draws, self.patients, self.drawn_from)
 
 
 def axes_of(measurements: Measurements, models: Sequence[ModelEntry]) -> np.ndarray:
@@ -72,12 +112,28 @@ def axes_of(measurements: Measurements, models: Sequence[ModelEntry]) -> np.ndar
     return found
 
 
-def gains_of(
-    measurements: Measurements, models: Sequence[ModelEntry], family: str, metric: str
-) -> np.ndarray:
-    """Return each model's gain over real data alone, (models,); nan for none."""
-    rows = [measurements.find("downstream", family, m.key, f"{metric}_gain") for m in models]
-    return np.array([row.value if row else None for row in rows], dtype=float)
+def gains_of(records: Records, models: Sequence[ModelEntry], family: str, metric: str) -> Gains:
+    """Return each model's gain over real data alone, and what it is on drawn sets of patients."""
+    values = np.full(len(models), np.nan)
+    drawn: list[tuple[int, np.ndarray, tuple[Any, ...]]] = []
+    for i, model in enumerate(models):
+        record = records.find("downstream", family, model.key)
+        gain = None if record is None else record.get(metric).value
+        if record is None or gain is None:
+            continue
+        values[i] = gain
+        kept = record.details.get("replicates", {}).get(metric)
+        if kept is not None:
+            own = np.array(kept["values"], dtype=float)
+            seed = record.details["settings"]["seed"]
+            drawn.append((i, own, (kept["units"], kept["units_sha256"], seed, len(own))))
+    if len({origin for *_, origin in drawn}) != 1 or len(drawn) < np.isfinite(values).sum():
+        return Gains(values)
+    origin = drawn[0][2]
+    draws = np.full((origin[-1], len(models)), np.nan)
+    for i, own, _ in drawn:
+        draws[:, i] = own
+    return Gains(values, draws, origin[0], origin)
 
 
 def steps_of(models: Sequence[ModelEntry]) -> list[ModelEntry]:
@@ -85,21 +141,21 @@ def steps_of(models: Sequence[ModelEntry]) -> list[ModelEntry]:
     return [m for m in models if m.is_control and m.settings.get("control") in LADDERS]
 
 
-def fitted(axes: np.ndarray, gains: np.ndarray) -> tuple[Slope, ...] | str:
+def fitted(axes: np.ndarray, gains: Gains) -> tuple[Slope, ...] | str:
     """Return the slopes of gains on both axes, or the reason why there are none.
 
     Args:
         axes: (steps, 2), nan where unknown.
-        gains: (steps,), likewise.
+        gains: of the same steps.
     """
-    known = np.isfinite(gains) & np.isfinite(axes).all(axis=1)
+    known = known_steps(axes, gains)
     n = int(known.sum())
     if n < FEWEST_STEPS:
         return (
             f"{n} step(s) of the ladders have texture, topology and a gain: a slope needs "
             f"{FEWEST_STEPS} (name `blur_0` to `warp_5` in `run_models`)"
         )
-    axes, gains = axes[known], gains[known]
+    axes, values = axes[known], gains.values[known]
     if np.ptp(axes, axis=0).min() == 0:
         return "the steps do not differ in one of texture and topology"
     alike = float(np.corrcoef(axes.T)[0, 1])
@@ -107,50 +163,95 @@ def fitted(axes: np.ndarray, gains: np.ndarray) -> tuple[Slope, ...] | str:
         return f"texture and topology vary together over the steps (correlation {alike:.2f})"
     design = np.column_stack([np.ones(n), axes])
     inverse = np.linalg.inv(design.T @ design)
-    weights = inverse @ design.T @ gains
+    weights = inverse @ design.T
+    rest = np.eye(n) - design @ weights
     freedom = n - design.shape[1]
-    variance = float(np.square(gains - design @ weights).sum()) / freedom
-    if variance == 0:
+    scatter = float(np.square(rest @ values).sum()) / freedom
+    draws = None if gains.draws is None else gains.draws[:, known]
+    if draws is not None:
+        draws = draws[np.isfinite(draws).all(axis=1)]
+    if scatter == 0:
         return "the gains do not vary about the fit"
-    slopes = []
+    found = []
     for k in (1, 2):
-        error = float(np.sqrt(variance * inverse[k, k]))
-        half = float(stats.t.isf((1 - LEVEL) / 2, freedom)) * error
-        value = float(weights[k])
-        p = float(2 * stats.t.sf(abs(value) / error, freedom))
-        slopes.append(Slope(value, (value - half, value + half), p))
-    return tuple(slopes)
+        variance, own_freedom, kind = float(inverse[k, k]) * scatter, float(freedom), _BY_STEPS
+        if draws is not None and len(draws) > 1:
+            variance, own_freedom = _with_patients(
+                variance, freedom, weights[k], rest, draws, gains.patients, scatter
+            )
+            kind = _BY_BOTH
+        value, error = float(weights[k] @ values), variance**0.5
+        half = float(stats.t.isf((1 - LEVEL) / 2, own_freedom)) * error
+        p = float(2 * stats.t.sf(abs(value) / error, own_freedom))
+        found.append(Slope(value, (value - half, value + half), kind, p))
+    return tuple(found)
 
 
-def slopes(measurements: Measurements, models: Sequence[ModelEntry]) -> LongTable:
+def _with_patients(
+    variance: float,
+    freedom: int,
+    weights: np.ndarray,
+    rest: np.ndarray,
+    draws: np.ndarray,
+    patients: int,
+    scatter: float,
+) -> tuple[float, float]:
+    """Return a slope's variance over test patients and training seeds, and its degrees of freedom.
+
+    Args:
+        variance: of the slope by the scatter about the fit, with `freedom`.
+        freedom: see `variance`.
+        weights: (steps,), by which the gains add up to the slope.
+        rest: (steps, steps), makes gains into what the fit leaves of them.
+        draws: (draws, steps), the gains on drawn sets of patients.
+        patients: how many test patients there are.
+        scatter: the mean square about the fit.
+    """
+    moved = draws - draws.mean(axis=0)
+    units = patients / max(patients - 1, 1)  # a bootstrap's variance is too small by this
+    of_patients = float(np.square(moved @ weights).sum()) / (len(draws) - 1) * units
+    own_scatter = float(np.square(moved @ rest).sum()) / (len(draws) - 1) * units / freedom
+    of_seeds = variance * max(0.0, 1 - own_scatter / scatter)
+    total = of_patients + of_seeds
+    if total == 0:
+        return variance, float(freedom)
+    squares = of_patients**2 / max(patients - 1, 1) + variance**2 / freedom
+    return total, total**2 / squares
+
+
+def known_steps(axes: np.ndarray, gains: Gains) -> np.ndarray:
+    """Return which steps have both axes and a gain, bool (steps,)."""
+    known: np.ndarray = np.isfinite(gains.values) & np.isfinite(axes).all(axis=1)
+    return known
+
+
+def slopes(records: Records, measurements: Measurements, models: Sequence[ModelEntry]) -> LongTable:
     """Return each task's slopes over the steps of the ladders, and the difference of two tasks'."""
     steps = steps_of(models)
     axes = axes_of(measurements, steps)
-    gains = {task.key: gains_of(measurements, steps, task.family, task.metric) for task in TASKS}
+    gains = {
+        task.key: gains_of(records, steps, task.family, f"{task.metric}_gain") for task in TASKS
+    }
     rows = [(task.key, task.name, gains[task.key]) for task in TASKS]
     first, second = DIFFERENCE
     rows.append(
-        ("difference", "Segmentation less classification", gains[first] - gains[second]),
+        ("difference", "Segmentation less classification", gains[first].less(gains[second])),
     )
     numbers: dict[Key, Number] = {}
-    for key, _, values in rows:
-        fit = fitted(axes, values)
-        n = int((np.isfinite(values) & np.isfinite(axes).all(axis=1)).sum())
+    for key, _, of_task in rows:
+        fit = fitted(axes, of_task)
+        n = int(known_steps(axes, of_task).sum())
         for k, axis in enumerate(("texture", "topology")):
             if isinstance(fit, str):
                 numbers[key, f"slope_{axis}", "all", ""] = Number(None, n, reason=fit)
                 numbers[key, f"slope_{axis}_p", "all", ""] = Number(None, n, reason=fit)
                 continue
             numbers[key, f"slope_{axis}", "all", ""] = Number(
-                fit[k].value,
-                n,
-                interval=fit[k].interval,
-                interval_kind=f"t {LEVEL:.0%} over the steps, for these test patients",
+                fit[k].value, n, interval=fit[k].interval, interval_kind=fit[k].kind
             )
             numbers[key, f"slope_{axis}_p", "all", ""] = Number(fit[k].p, n)
-    heads = tuple(Head(key, name, "pair", {"Steps": _steps(axes, g)}) for key, name, g in rows)
+    heads = tuple(
+        Head(key, name, "pair", {"Steps": str(int(known_steps(axes, of_task).sum()))})
+        for key, name, of_task in rows
+    )
     return LongTable(heads, numbers)
-
-
-def _steps(axes: np.ndarray, gains: np.ndarray) -> str:
-    return str(int((np.isfinite(gains) & np.isfinite(axes).all(axis=1)).sum()))

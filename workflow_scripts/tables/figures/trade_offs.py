@@ -22,7 +22,7 @@ from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.utility_words import GAINS
 
 _UTILITY_TITLE: Final = "Fidelity against utility"
-_PARETO_TITLE: Final = "Fidelity, privacy and utility"
+_PARETO_TITLE: Final = "Fidelity, privacy, utility and faithfulness"
 _LOST_TITLE: Final = "Texture and topology against utility"
 
 
@@ -110,8 +110,9 @@ def draw_pareto(
     Models that no other one dominates are ringed.
 
     Args:
-        standings: the models and controls by KID, score and gain, in the legend's order.
-        columns: of Table 8c, which say how these three are written.
+        standings: the models and controls by KID, score, gain and share of findings shown, in the
+            legend's order.
+        columns: of Table 8c, which say how these are written.
         styles: mark of each model by key.
 
     Returns:
@@ -125,14 +126,14 @@ def draw_pareto(
     ]
     if not shown:
         return None
-    points = [(kid, score) for _, (kid, score, _) in shown]
+    points = [(kid, score) for _, (kid, score, *_) in shown]
     window = _window(points, [not standing.model.is_control for standing, _ in shown])
     shown = [(standing, cells) for standing, cells in shown if window.shows(cells[0], cells[1])]
     sizes = _sizes({s.model.key: _value(cells[2]) for s, cells in shown if s.on_front is not None})
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")
     handles, names = [], []
-    for standing, (kid, score, gain) in shown:
+    for standing, (kid, score, gain, findings) in shown:
         key = standing.model.key
         style = styles[key] | {"markersize": sizes.get(key, 4.6)}
         marks = _point(axes, kid, score, style)
@@ -150,7 +151,7 @@ def draw_pareto(
             )
         handles.append(marks)
         words = gain.text if gain.value is None else f"{'+' if gain.value > 0 else ''}{gain.text}"
-        names.append(f"{standing.model.name} ({words})")
+        names.append(f"{standing.model.name} ({words}; {findings.text})")
     window.set(axes)
     axes.set_xlabel("KID (RAD-DINO), left is more faithful")
     axes.set_ylabel("Average re-ID score, low is safer")
@@ -159,7 +160,7 @@ def draw_pareto(
         names,
         loc="outside right upper",
         frameon=False,
-        title="Gain in mean AUROC",
+        title="Gain in mean AUROC; findings shown",
         title_fontsize=SMALL,
         alignment="left",
         labelspacing=0.7,
@@ -167,7 +168,8 @@ def draw_pareto(
     caption = (
         f"{_PARETO_TITLE}: KID against the average re-identification score, with 95% intervals; "
         "the larger the mark, the more the model's images add to the mean AUROC of real ones (in "
-        "brackets). Ringed: no other model is as good in all three and better in one (Table 8c). "
+        "brackets, before the share of findings that they show). Ringed: no other model is as good "
+        "in all four and better in one (Table 8c). "
         "Controls, in gray, do not compete; nor does a model that lacks a value or whose gain is "
         "of one training run. Controls far from the models are not shown."
     )
