@@ -21,20 +21,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from workflow_scripts.common.devices import device_name
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.images import ImageItem, find_in_shards
-from workflow_scripts.common.manifest import read_manifest, read_prompts, scored_prompts
+from workflow_scripts.common.images import ImageItem
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import provenance
 from workflow_scripts.common.squares import middle
-from workflow_scripts.downstream.data import check_complete, manifest_rows
 from workflow_scripts.downstream.segmentation.cxas import prepare
 from workflow_scripts.faithfulness.anatomy import measure
+from workflow_scripts.faithfulness.collection import collection_of
 from workflow_scripts.faithfulness.judges import Judge
 from workflow_scripts.faithfulness.networks import add_network_flags, load_networks
 from workflow_scripts.faithfulness.organs import (
@@ -100,30 +98,6 @@ def main(argv: list[str] | None = None) -> None:
     }
     write_seen(args.output, columns, run)
     log.info("%d images, texture of %d", len(rows), len(wanted))
-
-
-def collection_of(args: argparse.Namespace) -> tuple[pd.DataFrame, Iterator[ImageItem]]:
-    """Return which images are looked at (`id`, `image_id`, `patient_id`), and the images.
-
-    Of a generated image `image_id` is its prompt's radiograph, and the patient that one's.
-
-    Raises:
-        InputError: see `check_complete` and `manifest_rows`; or there is no test split.
-    """
-    manifest = read_manifest(args.manifest)
-    if args.collection == REAL:
-        test = manifest[manifest["split"] == "test"].reset_index(drop=True)
-        if test.empty:
-            raise InputError("the manifest has no image in the test split", args.manifest)
-        items = (ImageItem(i, p) for i, p in zip(test["image_id"], test["path"], strict=True))
-        return test[["image_id", "patient_id"]].assign(id=test["image_id"]), items
-    every = read_prompts(args.prompts)
-    check_complete(args.shards, every)
-    prompts = scored_prompts(every, args.protocol)
-    rows = prompts[["prompt_id", "image_id"]].rename(columns={"prompt_id": "id"})
-    radiographs = manifest_rows(manifest, rows["image_id"].tolist(), str(args.prompts))
-    rows = rows.reset_index(drop=True).assign(patient_id=radiographs["patient_id"])
-    return rows, find_in_shards(args.shards, set(rows["id"]))
 
 
 def draw_seed(ids: Iterable[str]) -> int:
