@@ -43,6 +43,7 @@ STEMS = (
     "table18b_findings_share",
     "table18c_findings_auroc",
     "table18d_round_trip",
+    "table18e_round_trip_share",
     "table19_stress",
     "table20_anatomy",
     "table20b_plausibility",

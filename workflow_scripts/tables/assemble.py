@@ -284,8 +284,6 @@ def _why_missing(model: ModelEntry, layout: Layout, column: Column) -> str:
         family = column.family or layout.family or ""
         if family == "stress":
             return "not run: no judge classifier (`faithfulness.judges`, `downstream.tasks`)"
-        if family == "round_trip":
-            return "not run: `faithfulness.judges` does not name llava_rad"
         if family.startswith("findings/"):
             judge = family.removeprefix("findings/")
             return f"not run: no judge {judge} (`faithfulness.judges`, `downstream.tasks`)"
