@@ -33,6 +33,7 @@ for rules_of_part in PART_RULES:  # privacy scores and tasks that are one folder
 
 
 include: "rules/faithfulness.smk"
+include: "rules/faithfulness_round_trip.smk"
 include: "rules/faithfulness_stress.smk"
 include: "rules/curate.smk"
 include: "rules/costs.smk"

@@ -103,6 +103,14 @@ def test_capping_images_of_a_patient_is_refused_by_name(config):
         validate_config(change(config, place, privacy | {"unit": "image"}))
 
 
+def test_reports_that_nobody_reads_are_refused(config):
+    config["faithfulness"]["judges"].append("llava_rad")
+    validate_config(config)
+    config["downstream"]["report_generation"]["metrics"]["chexbert"] = None
+    with pytest.raises(InputError, match=r"metrics.chexbert: null, although .* names llava_rad"):
+        validate_config(config)
+
+
 def test_prompt_sets_keep_the_papers_order(config):
     config["models"]["sd_v2"]["prompt_sets"] = ["privacy", "test"]
     assert prompt_sets_of(config, "sd_v2") == ["test", "privacy"]

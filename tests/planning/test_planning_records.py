@@ -6,6 +6,7 @@ from workflow_scripts.planning.records import (
     fidelity_records,
     membership_records,
     privacy_records,
+    round_trip_records,
 )
 
 
@@ -53,6 +54,13 @@ def test_downstream_has_the_baselines_of_a_task_without_any_model():
     ]
     both = downstream_records(["classification"], ["a"])
     assert "results/downstream/classification/synthetic_only/a.json" in both
+
+
+def test_the_round_trip_has_a_record_of_each_model():
+    assert round_trip_records(["a", "b"]) == [
+        "results/faithfulness/round_trip/a.json",
+        "results/faithfulness/round_trip/b.json",
+    ]
 
 
 def test_faithfulness_has_the_radiographs_and_each_judge_of_each_model():

@@ -116,6 +116,18 @@ def test_records_are_those_of_the_models_that_have_the_images(run):
     assert not any("mine" in name for name in run.records("privacy") + run.records("downstream"))
 
 
+def test_reports_are_written_of_every_models_test_images_where_the_config_asks_for_them(config):
+    changed = copy.deepcopy(config)
+    changed["faithfulness"]["judges"] = ["densenet_121", "llava_rad"]
+    changed["downstream"]["tasks"] = ["classification"]  # neither organs nor report generation
+    asked = Run(changed)
+    assert (asked.judges, asked.reads_reports, asked.looks) == (["densenet_121"], True, False)
+    models = ("sd_v1_4", "sd_v1_4_impression", "radedit", "held_out_real", "mine")
+    records = [f"results/faithfulness/round_trip/{model}.json" for model in models]
+    assert asked.records("faithfulness") == records
+    assert not any("round_trip" in name for name in Run(config).records("faithfulness"))
+
+
 def test_a_users_table_is_an_input_once_it_is_there(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run.external_tables("mine") == []

@@ -163,3 +163,20 @@ def test_networks_that_read_reports_are_checked_where_the_config_names_them(tmp_
     metrics.update(dict.fromkeys(named))
     checks = preflight(config, {"downstream"}, set())
     assert not [check for check in checks if check.what.startswith(prefix)]
+
+
+def test_what_reports_on_images_is_checked_once_and_only_where_it_judges():
+    config = read_config(["config.yaml"])
+    config["faithfulness"]["judges"] = ["llava_rad"]
+
+    def found(stages):
+        return [c for c in preflight(config, stages, set()) if "llava_rad" in c.what]
+
+    both = found({"faithfulness"})
+    assert len(both) == 2
+    assert all(check.fault and check.fault.remedy for check in both)
+    assert found({"faithfulness", "downstream"}) == []  # report generation checks the same files
+    config["downstream"]["tasks"] = ["classification"]
+    assert len(found({"faithfulness", "downstream"})) == 2
+    config["faithfulness"]["judges"] = ["classifier"]
+    assert found({"faithfulness"}) == []

@@ -149,6 +149,10 @@ def test_who_looks_at_images_follows_the_tasks_and_judges():
     assert whats(["segmentation"])[1] == {"cxas", "organs measured", "densenet_121"}
     assert whats(both, ["densenet_121"])[0] == {"test images", "test radiographs"}
     assert whats(both, ["classifier"])[1] == {"cxas", "organs measured", "classifier", "evidence"}
+    # Reports need neither organs nor a trained classifier.
+    reports = {"reports of test images", "reports of test radiographs"}
+    assert whats(["report_generation"], ["llava_rad"]) == (reports, {"written", "read by CheXbert"})
+    assert whats(both, ["classifier", "llava_rad"])[0] > reports
     # Without a model that has images of the stress set nobody needs the radiographs' side of it.
     assert whats(both, models=["noise"])[0] == {"test images", "test radiographs"}
 
@@ -171,7 +175,9 @@ def test_pairs_of_a_reidentification_network_by_hand():
 def test_each_job_asks_for_the_minutes_of_its_own_work():
     """What rules name is work of the plan; of features and faithfulness all is named once."""
     rules = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
-    planned, named = works(training_reid(), PAPER), {}
+    config = training_reid()
+    config["faithfulness"]["judges"].append("llava_rad")
+    planned, named = works(config, PAPER), {}
     for stage, starts in re.findall(r'job_minutes_of,\s*stage="(\w+)",\s*what=\[([^\]]*)\]', rules):
         named.setdefault(stage, []).extend(re.findall(r'"([^"]+)"', starts))
     for stage, starts in named.items():

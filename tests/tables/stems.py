@@ -42,6 +42,8 @@ STEMS = (
     "table18_findings",
     "table18b_findings_share",
     "table18c_findings_auroc",
+    "table18d_round_trip",
+    "table18e_round_trip_share",
     "table19_stress",
     "table20_anatomy",
     "table20b_plausibility",

@@ -192,6 +192,12 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
         if name not in config["encoders"]:
             faults.append(f"encoders.{name}: missing, although fidelity.encoders names it")
     faults += _part_faults(config)
+    reports = config["downstream"]["report_generation"]
+    if "llava_rad" in config["faithfulness"]["judges"] and not reports["metrics"].get("chexbert"):
+        faults.append(
+            "downstream.report_generation.metrics.chexbert: null, although faithfulness.judges "
+            "names llava_rad, whose reports it reads"
+        )
     unet = config["downstream"]["segmentation"]
     if unet["size"] % 2 ** (len(unet["channels"]) - 1):
         faults.append(

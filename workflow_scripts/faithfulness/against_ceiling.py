@@ -15,12 +15,14 @@ The interval comes from scores and ceilings on drawn sets of patients, the same 
 both rest on the same patients, so that what they have in common cancels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from workflow_scripts.downstream import gains
+from workflow_scripts.downstream.classification.score import FEWEST_PATIENTS, fewest_patients
 
 LEVEL: Final = gains.LEVEL
 
@@ -51,6 +53,29 @@ class Drawn:
 def interval_of(draws: np.ndarray, units: int | None = None) -> tuple[float, float] | None:
     """Return the 95% percentiles of the draws, expanded for few units; None without spread."""
     return gains.percentiles(draws, units)
+
+
+def mean_of(scores: Sequence[Drawn], rows: Sequence[int]) -> Drawn:
+    """Return the mean of some scores, draw by draw."""
+    return Drawn(
+        float(np.mean([scores[k].value for k in rows])),
+        np.mean([scores[k].draws for k in rows], axis=0),
+    )
+
+
+def too_few_patients(labels: np.ndarray, patients: np.ndarray) -> list[str | None]:
+    """Return of each finding why nothing is asked about it: too few have or lack it; else None.
+
+    Args:
+        labels: (n, k), 1 or 0.
+        patients: (n,).
+    """
+    return [
+        f"{fewest} test patient(s) with or without the finding ({FEWEST_PATIENTS} needed)"
+        if fewest < FEWEST_PATIENTS
+        else None
+        for fewest in fewest_patients(labels, patients).tolist()
+    ]
 
 
 def why_not_asked(ceiling: Drawn, chance: float) -> str | None:

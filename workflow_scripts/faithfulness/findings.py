@@ -14,12 +14,14 @@ import numpy as np
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Value
 from workflow_scripts.downstream.classification.metrics import drawn, points
-from workflow_scripts.downstream.classification.score import FEWEST_PATIENTS, fewest_patients
+from workflow_scripts.downstream.classification.score import fewest_patients
 from workflow_scripts.downstream.gains import patient_draws
 from workflow_scripts.faithfulness.against_ceiling import (
     LEVEL,
     Drawn,
+    mean_of,
     share_of_ceiling,
+    too_few_patients,
     why_not_asked,
 )
 
@@ -78,7 +80,7 @@ def finding_values(
         images, radiographs = (np.where(knows, x, 0.0) for x in (images, radiographs))
     score = _auroc(labels, images, patients, bootstrap, seed)
     ceiling = _auroc(labels, radiographs, patients, bootstrap, seed)
-    fewest = fewest_patients(labels, patients)
+    few = too_few_patients(labels, patients)
     errors = [
         [expected_calibration_error(labels[:, k], x[:, k]) for k in range(len(FINDINGS))]
         for x in (images, radiographs)
@@ -86,14 +88,9 @@ def finding_values(
     values: list[Value] = []
     asked = []
     for k, name in enumerate(FINDINGS):
-        reason = None
+        reason = few[k]
         if knows is not None and not knows[k]:
             reason = "the judge was not trained on this finding"
-        elif fewest[k] < FEWEST_PATIENTS:
-            reason = (
-                f"{fewest[k]} test patient(s) with or without the finding ({FEWEST_PATIENTS} "
-                "needed)"
-            )
         reason = reason or why_not_asked(ceiling[k], CHANCE)
         if reason is None:
             asked.append(k)
@@ -108,7 +105,7 @@ def finding_values(
         float(np.mean(np.array(errors)[0, asked])),
         float(np.mean(np.array(errors)[1, asked])),
     )
-    return values + _values(_mean(score, asked), _mean(ceiling, asked), calibration, n, "all")
+    return values + _values(mean_of(score, asked), mean_of(ceiling, asked), calibration, n, "all")
 
 
 def _auroc(
@@ -119,13 +116,6 @@ def _auroc(
     sets = drawn(labels, probabilities, patient_draws(patients, draws, seed))["auroc"]
     units = fewest_patients(labels, patients)
     return [Drawn(float(value), sets[:, k], int(units[k])) for k, value in enumerate(values)]
-
-
-def _mean(scores: list[Drawn], rows: list[int]) -> Drawn:
-    return Drawn(
-        float(np.mean([scores[k].value for k in rows])),
-        np.mean([scores[k].draws for k in rows], axis=0),
-    )
 
 
 def _values(

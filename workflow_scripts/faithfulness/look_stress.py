@@ -28,13 +28,14 @@ from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.images import ImageItem, find_in_shards
-from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
+from workflow_scripts.common.manifest import FINDINGS, read_prompts
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import provenance
 from workflow_scripts.common.squares import middle
 from workflow_scripts.downstream.data import check_complete
 from workflow_scripts.downstream.outcomes import read_outcomes, write_outcomes
 from workflow_scripts.downstream.segmentation.cxas import prepare
+from workflow_scripts.faithfulness.collection import test_radiographs
 from workflow_scripts.faithfulness.evidence import (
     LUNGS,
     REGIONS,
@@ -44,10 +45,10 @@ from workflow_scripts.faithfulness.evidence import (
 )
 from workflow_scripts.faithfulness.judges import Classifier
 from workflow_scripts.faithfulness.organs import Labeller, draw_organs, load_labeller
+from workflow_scripts.faithfulness.seen import REAL
 
 log = logging.getLogger(__name__)
 
-REAL: Final = "real"
 _REMEDY: Final = "delete it and rerun the rule faithfulness_stress_look"
 
 
@@ -93,12 +94,7 @@ def main(argv: list[str] | None = None) -> None:
 def _collection(args: argparse.Namespace) -> tuple[pd.DataFrame, Iterator[ImageItem]]:
     """Return which images are looked at (`id`, `image_id`, `patient_id`), and the images."""
     if args.collection == REAL:
-        manifest = read_manifest(args.manifest)
-        test = manifest[manifest["split"] == "test"].reset_index(drop=True)
-        if test.empty:
-            raise InputError("the manifest has no image in the test split", args.manifest)
-        items = (ImageItem(i, p) for i, p in zip(test["image_id"], test["path"], strict=True))
-        return test[["image_id", "patient_id"]].assign(id=test["image_id"]), items
+        return test_radiographs(args.manifest)
     prompts = read_prompts(args.prompts)
     check_complete(args.shards, prompts)
     rows = pd.DataFrame({"id": prompts["prompt_id"], "image_id": None, "patient_id": None})

@@ -16,6 +16,16 @@ FINDINGS_SEEN: Final = (
     Metric("judged_ece_ceiling", "Calibration error, on radiographs", "none", 3, _IMAGES),
 )
 
+ROUND_TRIP: Final = (
+    Metric("round_trip_balanced", "Balanced accuracy of the report", "higher", 3, _IMAGES),
+    Metric("round_trip_balanced_ceiling", "Ceiling: on radiographs", "none", 3, _IMAGES),
+    Metric("round_trip_share", "Share of the ceiling above chance", "higher", 2, _IMAGES),
+    Metric("round_trip_sensitivity", "Sensitivity of the report", "none", 3, _IMAGES),
+    Metric("round_trip_sensitivity_ceiling", "Sensitivity, on radiographs", "none", 3, _IMAGES),
+    Metric("round_trip_specificity", "Specificity of the report", "none", 3, _IMAGES),
+    Metric("round_trip_specificity_ceiling", "Specificity, on radiographs", "none", 3, _IMAGES),
+)
+
 ANATOMY: Final = (
     Metric("ratio_distance", "Cardiothoracic ratio, distance", "lower", 3, _IMAGES),
     Metric("ratio_floor", "its floor", "none", 3, _IMAGES),
@@ -62,4 +72,4 @@ TOPOLOGY: Final = (
     Metric("ratio_error_radiographs", "the same, on radiographs", "none", 3, _IMAGES),
 )
 
-METRICS: Final = (*FINDINGS_SEEN, *ANATOMY, *LABELLER, *TEXTURE, *TOPOLOGY, *STRESS)
+METRICS: Final = (*FINDINGS_SEEN, *ROUND_TRIP, *ANATOMY, *LABELLER, *TEXTURE, *TOPOLOGY, *STRESS)

@@ -225,6 +225,15 @@ def faithfulness_flags(run: Run) -> list[str]:
     return flags({"judges": run.judges, "bootstrap": block["bootstrap"], "seed": block["seed"]})
 
 
+def round_trip_flags(run: Run) -> list[str]:
+    """Return the flags of reports on images: LLaVA-Rad, how it writes, and CheXbert."""
+    settings = run.config["downstream"]["report_generation"]
+    written = ("start", "max_length", "max_new_tokens", "mixed_precision", "generate_batch_size")
+    reader = run.scorer_files("chexbert")
+    files = {"chexbert": reader["weights"], "bert": reader["bert"]} if reader else {}
+    return flags(flag_values(ReporterSettings, settings, only=written) | files)
+
+
 def curate_flags(run: Run) -> list[str]:
     """Return the policy of a curated set as flags."""
     return flags(flag_values(CurateSettings, run.config["curate"]))

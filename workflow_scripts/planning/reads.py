@@ -140,6 +140,12 @@ class Reads:
         folders = wanted.get(setting, ["base"])
         return [file for name in folders for file in self.weights(f"{start}/{name}")]
 
+    def round_trip(self) -> list[str]:
+        """Return the digests of LLaVA-Rad and CheXbert, if they report on generated images."""
+        if not self._run.reads_reports:
+            return []
+        return self.reporter_start("released") + self.scorer("chexbert")
+
     def scorer(self, name: str) -> list[str]:
         """Return the digests of a report scorer's files; none if the config names none."""
         files = self._run.scorer_files(name)

@@ -73,6 +73,15 @@ def faithfulness_records(judges: Sequence[str], models: Sequence[str]) -> list[s
     return [f"results/faithfulness/{name}.json" for name in names]
 
 
+def round_trip_records(models: Sequence[str]) -> list[str]:
+    """Return the records of what reports of generated images say.
+
+    Args:
+        models: with images of the test set.
+    """
+    return [f"results/faithfulness/round_trip/{m}.json" for m in models]
+
+
 def stress_records(models: Sequence[str]) -> list[str]:
     """Return the records of the stress set.
 

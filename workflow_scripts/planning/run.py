@@ -19,12 +19,16 @@ from workflow_scripts.planning.records import (
     guarantee_records,
     membership_records,
     privacy_records,
+    round_trip_records,
     stress_records,
 )
 from workflow_scripts.privacy.membership.settings import LIKELIHOODS
 
 PRIVACY_ENCODERS: Final = ("rad_dino", "reid")
 """The encoders in whose features privacy compares images."""
+
+LLAVA_RAD: Final = "llava_rad"
+"""Of `faithfulness.judges`: the one that writes reports in place of probabilities."""
 
 STRESS_PROMPTS: Final = "results/cohort/prompts/stress.parquet"
 """The prompts from templates: the same for every caption source."""
@@ -53,8 +57,9 @@ class Run:
         reference_encoders: whose features fidelity compares real and generated images in.
         fidelity_encoders: those, and the two of the alignment of image and caption.
         scorers: the networks that read generated reports, those that are configured.
-        judges: the networks that say which findings an image shows: those that are trained or named
-            in this run.
+        judges: the networks that give an image a probability of each finding: those that are
+            trained or named in this run.
+        reads_reports: whether the released LLaVA-Rad reports on generated images, for CheXbert.
         looks: whether images are looked at. Organs are drawn by segmentation's labeller: without
             that task nothing looks at them.
     """
@@ -82,8 +87,9 @@ class Run:
         self.judges = [
             judge
             for judge in config["faithfulness"]["judges"]
-            if judge != "classifier" or "classification" in tasks
+            if judge != LLAVA_RAD and (judge != "classifier" or "classification" in tasks)
         ]
+        self.reads_reports = LLAVA_RAD in config["faithfulness"]["judges"]
         self.looks = "segmentation" in tasks
 
     def block(self, model: str) -> dict[str, Any]:
@@ -339,6 +345,7 @@ class Run:
         if kind == "faithfulness":
             looked = self.with_images("test") if self.looks else []
             records = faithfulness_records(self.judges, looked) if self.looks else []
+            records += round_trip_records(self.with_images("test")) if self.reads_reports else []
             return records + stress_records(self.with_stress())
         tasks: Sequence[str] = self.config["downstream"]["tasks"]
         return downstream_records(tasks, self.with_images("augment"))

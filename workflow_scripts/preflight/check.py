@@ -205,6 +205,8 @@ def _subjects(
         yield from _downstream_subjects(config["downstream"])
     if "faithfulness" in stages and "segmentation" in config["downstream"]["tasks"]:
         yield from _faithfulness_subjects(config, "downstream" in stages)
+    if "faithfulness" in stages and "llava_rad" in config["faithfulness"]["judges"]:
+        yield from _round_trip_subjects(config["downstream"], "downstream" in stages)
 
 
 def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
@@ -240,6 +242,18 @@ def _faithfulness_subjects(config: dict[str, Any], labelled: bool) -> Iterator[S
         yield "faithfulness.judges, densenet_121", weights, _encoder_check("densenet_121")
     if exact := config["faithfulness"]["exact_organs"]:
         yield "faithfulness.exact_organs", exact, check_exact_masks
+
+
+def _round_trip_subjects(settings: dict[str, Any], checked: bool) -> Iterator[Subject]:
+    """Yield what reports on images, unless `checked` says that report generation's check has it."""
+    if checked and "report_generation" in settings["tasks"]:
+        return
+    reports = settings["report_generation"]
+    released = f"{reports['start']}/released"
+    yield "faithfulness.judges, llava_rad", released, check_reporter
+    files = reports["metrics"]["chexbert"]
+    name = "faithfulness.judges, llava_rad's reader chexbert"
+    yield name, files["weights"], _report_check("chexbert", files)
 
 
 def _model_subjects(

@@ -209,6 +209,11 @@ def judge_settings(downstream: Mapping[str, Any]) -> str:
     return f"float32, {downstream['classification']['size']} px, batches of {batch}"
 
 
+def writing_settings(task: Mapping[str, Any]) -> str:
+    """Return the settings of writing reports; `task`: the block of report generation."""
+    return f"{PRECISIONS[task['mixed_precision']]}, batches of {task['generate_batch_size']}"
+
+
 def organ_settings(downstream: Mapping[str, Any]) -> str:
     """Return the settings of measuring an image's organs."""
     return f"{downstream['segmentation']['labeller']['size']} px"
@@ -717,7 +722,7 @@ def _reports(config: Mapping[str, Any], cohort: Cohort, trains: bool = True) -> 
                 f"{stage}, images shown", shown, f"report:{stage}", "images per second", True,
                 settings,
             )  # fmt: skip
-        writing = f"{PRECISIONS[task['mixed_precision']]}, batches of {task['generate_batch_size']}"
+        writing = writing_settings(task)
         tests = cohort.test_prompts
         yield work("test reports", tests, "report:write", "reports per second", False, writing)
         for scorer, files in task["metrics"].items():
@@ -740,18 +745,32 @@ def _faithfulness(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
     """Yield the looks at images: of every model, of radiographs, and of the stress set.
 
     CXAS draws each image's organs. A look has them measured and each judge pass over the image
-    once; of the stress set, each classifier passes over it twice, for it is mirrored, too.
+    once; of the stress set, each classifier passes over it twice, for it is mirrored, too. Where
+    LLaVA-Rad judges, it writes a report of each test image, and CheXbert reads it.
     """
     tasks = config["downstream"]["tasks"]
-    if "segmentation" not in tasks:  # no labeller, no organs
-        return
     named = config["faithfulness"]["judges"]
     judges = [name for name in named if name != "classifier" or "classification" in tasks]
     tests = _with(config, "test")
-    for what, count, models in (
+    looks = (
         ("test images", cohort.test_prompts, tests),
         ("test radiographs", cohort.test, [SHARED]),
-    ):
+    )
+    if "llava_rad" in judges:
+        writing = writing_settings(config["downstream"]["report_generation"])
+        for what, count, models in looks:
+            for key in models:
+                for does, part, given in (
+                    ("written", "report:write", writing),
+                    ("read by CheXbert", "read:chexbert", "published size"),
+                ):
+                    yield Work(
+                        "faithfulness", key, f"reports of {what}: {does}", count, "reports",
+                        (part,), "reports per second", given,
+                    )  # fmt: skip
+    if "segmentation" not in tasks:  # no labeller, no organs
+        return
+    for what, count, models in looks:
         for key in models:
             yield _encoding("cxas", key, what, count, "faithfulness")
             yield _judging(config, key, f"{what}: organs measured", "images", count, 1)

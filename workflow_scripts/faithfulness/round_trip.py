@@ -1,0 +1,145 @@
+"""Does a report of the image say what the prompt asked for? From prompt to image to report.
+
+The released LLaVA-Rad reports on each generated image, CheXbert labels the report, and the labels
+are compared with those of the prompt. A report names a finding or does not: there is no probability
+to rank images by. In place of the AUROC stands the mean of sensitivity and specificity (balanced
+accuracy), which is the AUROC of a yes or no, with chance at 0.5. As with other judges, the same of
+the prompts' own radiographs is the ceiling, and a finding that reports do not tell there is not
+asked about (see `against_ceiling`).
+"""
+
+from typing import Final
+
+import numpy as np
+
+from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.records import Value
+from workflow_scripts.downstream.classification.score import fewest_patients
+from workflow_scripts.downstream.gains import patient_draws
+from workflow_scripts.faithfulness.against_ceiling import (
+    LEVEL,
+    Drawn,
+    mean_of,
+    share_of_ceiling,
+    too_few_patients,
+    why_not_asked,
+)
+
+CHANCE: Final = 0.5
+
+METRICS: Final = (
+    "round_trip_balanced",
+    "round_trip_balanced_ceiling",
+    "round_trip_share",
+    "round_trip_sensitivity",
+    "round_trip_sensitivity_ceiling",
+    "round_trip_specificity",
+    "round_trip_specificity_ceiling",
+)
+# A generator that draws a finding in every image has a sensitivity of 1: of the two, neither alone
+# says what is better.
+_DIRECTIONS: Final = ("higher", "none", "higher", "none", "none", "none", "none")
+_KIND: Final = f"bootstrap {LEVEL:.0%} over test patients"
+_PARTS: Final = ("balanced", "sensitivity", "specificity")
+
+
+def round_trip_values(
+    labels: np.ndarray,
+    patients: np.ndarray,
+    images: np.ndarray,
+    radiographs: np.ndarray,
+    bootstrap: int,
+    seed: int,
+) -> list[Value]:
+    """Return the METRICS of each finding and, as subset `all`, their means.
+
+    The means are over the findings that reports are asked about, the same for score and ceiling.
+
+    Args:
+        labels: (n, 14), 1 or 0: what the prompts ask for.
+        patients: (n,), of each prompt's radiograph.
+        images: bool (n, 14), what the reports of the generated images name.
+        radiographs: bool (n, 14), what those of the prompts' own radiographs name.
+        bootstrap: how many sets of patients are drawn.
+        seed: of the draws.
+    """
+    n = len(labels)
+    score, ceiling = (
+        agreement(labels, said, patients, bootstrap, seed) for said in (images, radiographs)
+    )
+    few = too_few_patients(labels, patients)
+    values: list[Value] = []
+    asked = []
+    for k, name in enumerate(FINDINGS):
+        reason = few[k] or why_not_asked(ceiling["balanced"][k], CHANCE)
+        if reason is None:
+            asked.append(k)
+            values += _values(_of(score, k), _of(ceiling, k), n, name)
+        else:
+            values += _without(n, name, reason)
+    if not asked:
+        reason = "no finding that reports tell on radiographs"
+        return values + _without(n, "all", reason)
+    means = [{part: mean_of(found[part], asked) for part in _PARTS} for found in (score, ceiling)]
+    return values + _values(means[0], means[1], n, "all")
+
+
+def agreement(
+    labels: np.ndarray, said: np.ndarray, patients: np.ndarray, draws: int, seed: int
+) -> dict[str, list[Drawn]]:
+    """Return sensitivity, specificity and their mean (`balanced`) of each finding.
+
+    Args:
+        labels: (n, k), 1 or 0.
+        said: bool (n, k), what reports name.
+        patients: (n,).
+        draws: of sets of patients; the same seed and patients give the same.
+        seed: of the draws.
+
+    Returns:
+        Of each a list of k; nan where no image, or every image, has the finding.
+    """
+    truth, said = labels == 1, said.astype(bool)
+
+    def shares(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with np.errstate(invalid="ignore"):
+            sensitivity = counts @ (truth & said) / (counts @ truth)
+            specificity = counts @ (~truth & ~said) / (counts @ ~truth)
+        return sensitivity, specificity
+
+    value = [part[0] for part in shares(np.ones((1, len(truth))))]
+    parts = [shares(counts) for counts in patient_draws(patients, draws, seed)]
+    sets = [np.concatenate([part[side] for part in parts]) for side in (0, 1)]
+    value.append(np.mean(value, axis=0))
+    sets.append(np.mean(sets, axis=0))
+    units = fewest_patients(labels, patients).tolist()
+    return {
+        name: [Drawn(float(value[i][k]), sets[i][:, k], units[k]) for k in range(truth.shape[1])]
+        for i, name in enumerate(("sensitivity", "specificity", "balanced"))
+    }
+
+
+def _of(found: dict[str, list[Drawn]], k: int) -> dict[str, Drawn]:
+    return {part: found[part][k] for part in _PARTS}
+
+
+def _values(score: dict[str, Drawn], ceiling: dict[str, Drawn], n: int, subset: str) -> list[Value]:
+    share = share_of_ceiling(score["balanced"], ceiling["balanced"], CHANCE)
+    numbers = [score["balanced"], ceiling["balanced"], share]
+    for part in ("sensitivity", "specificity"):
+        numbers += [score[part], ceiling[part]]
+    found = []
+    for metric, way, number in zip(METRICS, _DIRECTIONS, numbers, strict=True):
+        interval = number.interval()
+        kind = None if interval is None else _KIND
+        found.append(
+            Value(metric, number.value, way, n, subset, interval=interval, interval_kind=kind)
+        )
+    return found
+
+
+def _without(n: int, subset: str, reason: str) -> list[Value]:
+    return [
+        Value(metric, None, way, n, subset, reason=reason)
+        for metric, way in zip(METRICS, _DIRECTIONS, strict=True)
+    ]
