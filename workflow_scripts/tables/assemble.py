@@ -21,7 +21,7 @@ from workflow_scripts.tables.derive.long_table import (
     measured,
 )
 from workflow_scripts.tables.layout import Column, Layout
-from workflow_scripts.tables.models import NOT_RUN, ModelEntry, variants
+from workflow_scripts.tables.models import NOT_RUN, ModelEntry, controls_last, variants
 from workflow_scripts.tables.published import Key, Published, published_values
 from workflow_scripts.tables.records_in import REAL, Records
 from workflow_scripts.tables.run import Run
@@ -372,7 +372,7 @@ def _floor(layout: Layout, metric: str, run: Run) -> Row:
     The floor depends on the number of images, which is the same for every model that generated
     the whole prompt set; models come before controls.
     """
-    ordered = sorted(run.models, key=lambda model: model.is_control)
+    ordered = controls_last(run.models)
     cells = []
     for column in layout.columns:
         asked = replace(column, metric=metric)
@@ -404,7 +404,7 @@ def _floors_origin(layout: Layout, metric: str, run: Run) -> list[Foot]:
 
 def _models_first(layout: Layout, column: Column, run: Run) -> list[Record | None]:
     """Return the records of a column, those of models before those of controls."""
-    ordered = sorted(run.models, key=lambda model: model.is_control)
+    ordered = controls_last(run.models)
     return [_record(run.records, layout, column, model) for model in ordered]
 
 

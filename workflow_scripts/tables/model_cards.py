@@ -8,7 +8,7 @@ from typing import Any, Final
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.tables.assemble import Cell, Row, Table, is_few
 from workflow_scripts.tables.examples import Gallery, Shown
-from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry
+from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry, controls_last
 from workflow_scripts.tables.report_pages import OVERVIEW_PAGE, PAGES, Page, by_page
 
 _SETTINGS: Final = {
@@ -123,7 +123,7 @@ def model_cards(
     """
     pages = by_page(table.layout for table in tables.values())
     cards = []
-    for model in sorted(models, key=lambda model: model.is_control):
+    for model in controls_last(models):
         numbers = {
             page: tuple(
                 found

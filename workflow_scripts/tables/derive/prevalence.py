@@ -28,7 +28,7 @@ from workflow_scripts.tables.derive.long_table import (
     Number,
     few,
 )
-from workflow_scripts.tables.models import NOT_RUN, ModelEntry
+from workflow_scripts.tables.models import NOT_RUN, ModelEntry, controls_last
 from workflow_scripts.tables.published import Key
 
 MEASURES: Final = {"fid": "FID (RadDino)", "excess": "FID less its floor", "kid": "KID (RadDino)"}
@@ -82,7 +82,7 @@ def average(measured: Sequence[Measured]) -> dict[str, np.ndarray]:
 
 def floor_of(measurements: Measurements, models: Sequence[ModelEntry]) -> np.ndarray:
     """Return the floor of FID per finding, (14,), from the first model that was measured."""
-    for model in sorted(models, key=lambda model: model.is_control):
+    for model in controls_last(models):
         if measurements.has("fidelity", ENCODER, model.key):
             return _values(measurements, model, "fid_floor")
     return np.full(len(FINDINGS), np.nan)

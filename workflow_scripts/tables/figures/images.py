@@ -11,8 +11,8 @@ from PIL import Image
 
 from workflow_scripts.tables.assemble import Table
 from workflow_scripts.tables.examples import Gallery
+from workflow_scripts.tables.figures.rows import cells_of
 from workflow_scripts.tables.figures.style import HEIGHT, INK, MUTED, SMALL, WIDTH, Drawing, pyplot
-from workflow_scripts.tables.figures.trade_offs import cells_of
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.riskiest import LENSES, Shown
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.privacy.score import EXTREMES, LENSES
-from workflow_scripts.tables.assemble import Cell, Row, Table
+from workflow_scripts.tables.assemble import Cell, Table
 from workflow_scripts.tables.figures.style import (
     INK,
     MUTED,
@@ -18,7 +18,7 @@ from workflow_scripts.tables.figures.style import (
     Drawing,
     pyplot,
 )
-from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.models import ModelEntry, controls_last
 from workflow_scripts.tables.utility_words import GAINS, Gain
 
 QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -50,7 +50,9 @@ def draw_gains(
         The figure, or None where no gain is known.
     """
     cells_by_gain = {gain: gain_cells(tables[gain.stem], gain) for gain in GAINS}
-    shown = [m for m in _ordered(models) if any(m.key in cells for cells in cells_by_gain.values())]
+    shown = [
+        m for m in controls_last(models) if any(m.key in cells for cells in cells_by_gain.values())
+    ]
     panels_of = [gain for gain in GAINS if cells_by_gain[gain]]
     if not shown:
         return None
@@ -76,21 +78,19 @@ def draw_gains(
 
 
 def gain_cells(table: Table, gain: Gain) -> dict[str, Cell]:
-    """Return the cell of a gain by model; those without a value are left out."""
+    """Return the cells of a gain by model and control, without those that have no value."""
+    return cells_of(table, gain.metric)
+
+
+def cells_of(table: Table, metric: str) -> dict[str, Cell]:
+    """Return a metric's cells over all images by model and control, if they have a value."""
     return {
         row.key: cell
         for row in table.rows
         if row.kind in ("model", "control")
-        and (cell := _cell(row, gain.metric)) is not None
-        and cell.value is not None
+        for cell in row.cells
+        if (cell.column.metric, cell.column.subset) == (metric, "all") and cell.value is not None
     }
-
-
-def _cell(row: Row, metric: str) -> Cell | None:
-    for cell in row.cells:
-        if (cell.column.metric, cell.column.subset) == (metric, "all"):
-            return cell
-    return None
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def draw_privacy(
         The figure, or None where there are no scores.
     """
     by_place = {(spread.lens, spread.model): spread for spread in distributions}
-    shown = [m for m in _ordered(models) if any(key == m.key for _, key in by_place)]
+    shown = [m for m in controls_last(models) if any(key == m.key for _, key in by_place)]
     if not shown:
         return None
     figure, panels = _panels(shown, len(LENSES))
@@ -195,10 +195,6 @@ def draw_privacy(
         "risk; held-out real images show other patients."
     )
     return Drawing(figure, "privacy", _PRIVACY_TITLE, caption)
-
-
-def _ordered(models: Sequence[ModelEntry]) -> list[ModelEntry]:
-    return sorted(models, key=lambda model: model.is_control)
 
 
 def _panels(shown: Sequence[ModelEntry], n: int):  # type: ignore[no-untyped-def]
