@@ -344,7 +344,7 @@ def check_mimic_cxr_jpg(root: Path) -> None:
         "chexpert": ["subject_id", "study_id", *FINDINGS],
     }
     for name, wanted in columns.items():
-        remedy = "use the files of one MIMIC-CXR-JPG release (README, section on data)"
+        remedy = "use the files of one MIMIC-CXR-JPG release (docs/how-to/mimic-and-weights.md)"
         check_table(find_csv(root, f"mimic-cxr-2.0.0-{name}", remedy), wanted)
     check_folder(root / "files")
 
@@ -357,7 +357,7 @@ def check_annotations(folder: Path) -> None:
     arrays = sorted(folder.glob("chat_*_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"))
     if not arrays:
         for split in ("TRAIN", "TEST"):
-            remedy = "download the annotations, chat_*.json or the CSVs (README, section on data)"
+            remedy = "download chat_*.json or the CSVs (docs/how-to/mimic-and-weights.md)"
             table = find_csv(folder, f"LLAVARAD_ANNOTATIONS_{split}", remedy)
             check_table(table, ["path", "annotated_prompt"])
         return
