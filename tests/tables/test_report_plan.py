@@ -1,4 +1,4 @@
-"""What the plan said beside what the run took: by hand, and never zero where nothing is known."""
+"""Planned and actual GPU-hours: by hand, and never zero where nothing is known."""
 
 from pathlib import Path
 

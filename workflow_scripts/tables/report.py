@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tables", required=True, help="folder that tables.build wrote")
     parser.add_argument("--jobs", help="attempts of every job (CSV), as costs.build wrote them")
     parser.add_argument(
-        "--config", help="the run's config (JSON): its plan then stands beside what the run took"
+        "--config", help="the run's config (JSON): the report then compares planned and actual hours"
     )
     parser.add_argument("--figures", help="folder that tables.build_figures wrote")
     parser.add_argument(
@@ -264,7 +264,7 @@ def cost_section(
 
 
 def _plan(config: str, jobs: str, prompts: str, results: Results) -> PlanSection:
-    """Return what the plan of a config said beside what the run took.
+    """Return planned and actual GPU-hours of the run.
 
     Args:
         config: the run's, as JSON.
