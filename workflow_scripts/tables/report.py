@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tables", required=True, help="folder that tables.build wrote")
     parser.add_argument("--jobs", help="attempts of every job (CSV), as costs.build wrote them")
     parser.add_argument(
-        "--config", help="the run's config (JSON): the report then compares planned and actual hours"
+        "--config", help="the run's config (JSON): to compare planned and actual hours"
     )
     parser.add_argument("--figures", help="folder that tables.build_figures wrote")
     parser.add_argument(
