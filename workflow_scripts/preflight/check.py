@@ -153,7 +153,7 @@ def check_site(asked: dict[Request, list[str]]) -> list[Check]:
         nodes = read_nodes()
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         log.warning(
-            "SLURM does not say what it has, so what jobs ask for is not checked: %s", error
+            "SLURM did not list its nodes, so the requests of jobs are not checked: %s", error
         )
         return []
 
@@ -231,7 +231,12 @@ def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
 
 
 def _faithfulness_subjects(config: dict[str, Any], labelled: bool) -> Iterator[Subject]:
-    """Yield what looks at images; a labeller that `labelled` says is checked is missed there."""
+    """Yield the networks that judge images.
+
+    Args:
+        config: the validated config.
+        labelled: whether the downstream stage reports a missing labeller.
+    """
     labeller = config["downstream"]["segmentation"]["labeller"]["weights"]
     if Path(labeller).is_file() or not labelled:
         yield "faithfulness, organs", labeller, check_organs
@@ -283,11 +288,11 @@ def check_switches(block: dict[str, Any], stage: str, on_gpus: bool = True) -> N
 
     Args:
         block: the model's block of the config.
-        stage: that has switches in it.
-        on_gpus: whether GPUs will compute; how many is not asked.
+        stage: a stage with switches.
+        on_gpus: whether the stage runs on GPUs.
 
     Raises:
-        InputError: a switch that the family cannot take.
+        InputError: the family does not support a switch.
     """
     from workflow_scripts.common.speed import (
         COMPUTING,
