@@ -16,7 +16,6 @@ import hashlib
 import json
 import logging
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -24,14 +23,13 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from workflow_scripts.common.as_published import PROTOCOLS, deviations
+from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.attempts import Attempt
-from workflow_scripts.common.devices import accelerator_on, device_name, pick_device
+from workflow_scripts.common.devices import accelerator_on, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import read_manifest, read_prompts
-from workflow_scripts.common.records import provenance
-from workflow_scripts.common.settings import add_flags, settings_of_flags
+from workflow_scripts.common.settings import settings_of_flags
 from workflow_scripts.common.training import begin_attempt, curve, train
 from workflow_scripts.downstream.data import check_no_test_patient
 from workflow_scripts.downstream.outcomes import write_outcomes
@@ -68,6 +66,11 @@ from workflow_scripts.downstream.report_generation.prompts import Prompts, Repor
 from workflow_scripts.downstream.report_generation.schedule import warmup_then_cosine
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
 from workflow_scripts.downstream.report_generation.stages import Stage, plan_of
+from workflow_scripts.downstream.training_run import (
+    described,
+    noted_settings,
+    train_parser,
+)
 from workflow_scripts.finetune.data import digest_of_files
 
 log = logging.getLogger(__name__)
@@ -110,8 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = settings.start / plan.start
     check_start(folder)
     data = _read_data(args, settings, read_manifest(args.manifest))
-    noted = {"setting": args.setting, "model": args.model, "protocol": args.protocol}
-    noted |= {k: v for k, v in asdict(settings).items() if k not in _DECIDE_NOTHING}
+    noted = noted_settings(args, settings, _DECIDE_NOTHING)
     noted |= {"plan": asdict(plan), "weights_sha256": sha256_of(folder)}
     key = run_key({**noted, "version": args.version}, data)
 
@@ -166,11 +168,7 @@ def main(argv: list[str] | None = None) -> None:
     if attempt is None:
         return
     run = {
-        "settings": noted,
-        "setting": args.setting,
-        "model": args.model,
-        "protocol": args.protocol,
-        "seed": settings.seed,
+        **described(args, noted, accelerator.device),
         "stages": stages,
         "n_train_real": data.n_real,
         "n_train_synthetic": len(data.pairs) - data.n_real,
@@ -178,7 +176,6 @@ def main(argv: list[str] | None = None) -> None:
         "n_validation": len(data.validation),
         "n_test_with_indication": prompts.n_with_indication,
         "n_test_indications_cut": prompts.n_indications_cut,
-        "provenance": provenance(noted, device_name(accelerator.device)),
     }
     columns: dict[str, Any] = {
         "image_id": data.test.ids,
@@ -312,21 +309,8 @@ def run_key(settings: dict[str, Any], data: _Data) -> str:
 
 
 def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ReporterSettings]:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--setting", choices=SETTINGS, required=True)
-    parser.add_argument(
-        "--model", required=True, help="key of the model; `real` for real_only and released"
-    )
-    parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
-    parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--prompts", type=Path, required=True, help="the augment prompt set")
-    parser.add_argument("--shards", type=Path, nargs="*", default=[], help="the model's images")
-    add_flags(parser, ReporterSettings)
-    parser.add_argument("--progress", type=Path, required=True, help="folder; removed at the end")
+    parser = train_parser(__doc__, SETTINGS, ReporterSettings)
     parser.add_argument("--version", type=int, default=1, help="of the stage")
-    parser.add_argument("--gpus", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, required=True, help="outcomes, Parquet")
     args = parser.parse_args(argv)
     if (args.setting in ("augmented", "synthetic_only")) != bool(args.shards):
         parser.error("--shards belongs to augmented and synthetic_only, and to them alone")
