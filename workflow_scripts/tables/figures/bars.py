@@ -1,4 +1,4 @@
-"""What each model cost: a bar of its stages."""
+"""What each model cost: a bar divided by stage."""
 
 from typing import Any
 
@@ -21,13 +21,13 @@ _HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "||||", "oooo", "---
 
 
 def draw_costs(table: Table) -> Drawing | None:
-    """Draw what each model cost, a bar of its stages; GPU-hours, or wall time where there are none.
+    """Draw each model's GPU-hours by stage, or wall time if the run used no GPU.
 
     Args:
         table: the cost table.
 
     Returns:
-        The figure, or None where nothing is known.
+        The figure, or None if nothing is known.
     """
     parts = [row for row in table.rows if row.kind != "total" and row.attributes[0] != ALL]
     for j in range(2):
@@ -69,12 +69,12 @@ def draw_costs(table: Table) -> Drawing | None:
     title = f"{name} by model and stage"
     text = f"{title}, over all attempts. The last bar is work that the models share."
     if unknown:
-        text += " What is not known, a dash in the table, is not drawn."
+        text += " Unknown values, dashes in the table, are not drawn."
     return Drawing(figure, "costs", title, text)
 
 
 def _stage_styles() -> dict[str, dict[str, Any]]:
-    """Return how each stage's part of a bar is drawn: colour and hatch, for a print in gray."""
+    """Return the colour of each stage, and the hatch that identifies it in a gray print."""
     return {
         stage: {
             "color": COLOURS[i % len(COLOURS)],
