@@ -335,8 +335,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             for stage in [*dict.fromkeys(entry.work.stage for entry in estimates), "all stages"]
             for group in [[e for e in estimates if stage in ("all stages", e.work.stage)]]
         }
-        found = {"gpu": kind, "totals": totals, "work": rows, "missing": missing}
-        write_text(args.json, json.dumps(found, indent=1))
+        content = {"gpu": kind, "totals": totals, "work": rows, "missing": missing}
+        write_text(args.json, json.dumps(content, indent=1))
     if args.missing:
         write_text(args.missing, missing_page(kind, missing_rates(estimates)))
     print(text(config, cohort, kind, estimates), end="")

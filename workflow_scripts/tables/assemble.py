@@ -90,6 +90,10 @@ class Cell:
         sign = "" if self.rounded(self.difference).startswith("-") else "+"
         return f"{self.published.text} ({sign}{self.rounded(self.difference)})"
 
+    def is_overall(self, metric: str) -> bool:
+        """Whether it shows a metric over all images, and not of a finding."""
+        return (self.column.metric, self.column.subset) == (metric, "all")
+
     def rounded(self, number: float) -> str:
         """Round to the column's decimals; zero has no sign."""
         if self.column.decimals is None:
@@ -151,6 +155,21 @@ class Table:
     feet: tuple[Foot, ...]
     caption: str
     notes: tuple[str, ...]
+
+    def values(self, metric: str, *kinds: str) -> list[tuple[Row, Cell]]:
+        """Return the cells of a metric over all images that have a value, with their rows.
+
+        Args:
+            metric: the metric's key.
+            kinds: the kinds of rows; all if there are none.
+        """
+        return [
+            (row, cell)
+            for row in self.rows
+            if not kinds or row.kind in kinds
+            for cell in row.cells
+            if cell.is_overall(metric) and cell.value is not None
+        ]
 
     @property
     def explained(self) -> str:

@@ -186,15 +186,15 @@ def rank_of(table: Table, row: Row, j: int) -> tuple[int | None, int]:
 
 
 def _numbers(table: Table, key: str) -> TableNumbers:
-    found = []
-    own = [row for row in table.rows if row.key == key and row.kind in ("model", "control")]
-    for row in own:
+    numbers = []
+    rows = [row for row in table.rows if row.key == key and row.kind in ("model", "control")]
+    for row in rows:
         for j, cell in enumerate(row.cells):
             name = cell.column.subset if cell.column.subset in FINDINGS else cell.column.header
-            if len(own) > 1:
+            if len(rows) > 1:
                 name = ", ".join([name, *row.attributes])
-            found.append(Number(name, cell, *rank_of(table, row, j)))
-    return TableNumbers(table, tuple(found))
+            numbers.append(Number(name, cell, *rank_of(table, row, j)))
+    return TableNumbers(table, tuple(numbers))
 
 
 def _samples(gallery: Gallery, model: ModelEntry) -> list[Sample]:
@@ -208,14 +208,14 @@ def _samples(gallery: Gallery, model: ModelEntry) -> list[Sample]:
 
 def _missing(tables: Sequence[TableNumbers]) -> list[Missing]:
     by_reason: dict[str, list[str]] = {}
-    for found in tables:
+    for of_table in tables:
         lacking: dict[str, list[str]] = {}
-        for number in found.numbers:
+        for number in of_table.numbers:
             if number.cell.reason is not None:
                 lacking.setdefault(number.cell.reason, []).append(number.name)
         for reason, names in lacking.items():
-            place = f"Table {found.table.layout.number}"
-            if len(names) < len(found.numbers):
+            place = f"Table {of_table.table.layout.number}"
+            if len(names) < len(of_table.numbers):
                 place += f" ({', '.join(names)})"
             by_reason.setdefault(reason, []).append(place)
     return [Missing(reason, tuple(places)) for reason, places in by_reason.items()]

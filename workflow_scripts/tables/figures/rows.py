@@ -19,7 +19,7 @@ from workflow_scripts.tables.figures.style import (
     pyplot,
 )
 from workflow_scripts.tables.models import ModelEntry, controls_last
-from workflow_scripts.tables.utility_words import GAINS, Gain
+from workflow_scripts.tables.utility_words import GAINS
 
 QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """Quantiles over prompts: dots, ends of the thin line, ends of the thick line, and the mark."""
@@ -49,7 +49,7 @@ def draw_gains(
     Returns:
         The figure, or None if no gain is known.
     """
-    cells_by_gain = {gain: gain_cells(tables[gain.stem], gain) for gain in GAINS}
+    cells_by_gain = {gain: cells_of(tables[gain.stem], gain.metric) for gain in GAINS}
     known = {key for cells in cells_by_gain.values() for key in cells}
     shown = [model for model in controls_last(models) if model.key in known]
     panels_of = [gain for gain in GAINS if cells_by_gain[gain]]
@@ -76,20 +76,9 @@ def draw_gains(
     return Drawing(figure, "gains", _GAINS_TITLE, caption)
 
 
-def gain_cells(table: Table, gain: Gain) -> dict[str, Cell]:
-    """Return the cells of a gain by model and control, without those that have no value."""
-    return cells_of(table, gain.metric)
-
-
 def cells_of(table: Table, metric: str) -> dict[str, Cell]:
     """Return a metric's cells over all images by model and control, if they have a value."""
-    return {
-        row.key: cell
-        for row in table.rows
-        if row.kind in ("model", "control")
-        for cell in row.cells
-        if (cell.column.metric, cell.column.subset) == (metric, "all") and cell.value is not None
-    }
+    return {row.key: cell for row, cell in table.values(metric, "model", "control")}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from workflow_scripts.tables.assemble import Cell, Table, cell_of
 from workflow_scripts.tables.derive.pareto import Standing
 from workflow_scripts.tables.derive.task_ranks import FEWEST_MODELS
-from workflow_scripts.tables.figures.rows import cells_of, gain_cells
+from workflow_scripts.tables.figures.rows import cells_of
 from workflow_scripts.tables.figures.style import (
     INK,
     RULE,
@@ -48,7 +48,7 @@ def draw_fidelity_utility(
     is_model = {model.key: not model.is_control for model in models}
     panels_of: list[tuple[Gain, Points, _Window]] = []
     for gain in GAINS:
-        cells = gain_cells(tables[gain.stem], gain)
+        cells = cells_of(tables[gain.stem], gain.metric)
         points = {key: (fids[key], cell) for key, cell in cells.items() if key in fids}
         if points:
             window = _window(list(points.values()), [is_model[key] for key in points])
@@ -164,7 +164,7 @@ def draw_texture_topology(
             tables["table21b_topology"], "organ_dice_share"
         ),
     }
-    cells_by_gain = {gain: gain_cells(tables[gain.stem], gain) for gain in GAINS}
+    cells_by_gain = {gain: cells_of(tables[gain.stem], gain.metric) for gain in GAINS}
     points_of: dict[tuple[str, Gain], Points] = {
         (label, gain): {
             model.key: (known[model.key], cells[model.key])
