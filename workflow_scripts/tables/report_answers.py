@@ -124,7 +124,7 @@ def _gains_in_words(tables: Mapping[str, Table]) -> list[str]:
     text += f" {'is' if within == 1 else 'are'} within noise"
     if once:
         text = (
-            f"{_of(once, len(cells))} gains in downstream tasks cannot be text from noise, because "
+            f"{_of(once, len(cells))} gains in downstream tasks cannot be told from noise, because "
             "an arm was trained once or its value never varies"
         )
         if within:
