@@ -12,9 +12,8 @@ from workflow_scripts.tables.figures.style import (
     PAPER,
     RULE,
     SMALL,
-    WIDTH,
     Drawing,
-    pyplot,
+    grid,
 )
 
 _HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "||||", "oooo", "----")
@@ -41,8 +40,7 @@ def draw_costs(table: Table) -> Drawing | None:
     name, scale = column.header, 1.0
     if column.metric == "wall_hours" and max(filter(None, bars.values())) < 1:
         name, scale = "Wall time (min)", 60.0
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(WIDTH, 1.2 + 0.25 * len(owners)), layout="constrained")
+    figure, ((axes,),) = grid(1.2 + 0.25 * len(owners))
     left = np.zeros(len(owners))
     for stage, style in _stage_styles().items():
         widths = scale * np.array([bars.get((key, stage)) or 0.0 for key in owners])

@@ -13,9 +13,8 @@ from workflow_scripts.tables.figures.style import (
     INK,
     RULE,
     SMALL,
-    WIDTH,
     Drawing,
-    pyplot,
+    grid,
 )
 
 _TITLE: Final = "Caption lengths and what text encoders read of them"
@@ -43,18 +42,11 @@ def draw_caption_lengths(
     """
     if not sets:
         return None
-    plt = pyplot()
     across = min(_ACROSS, len(counted))
     down = -(-len(counted) // across)
     under = [_wrapped(lengths, names, across) for lengths in counted]
     lines = max(len(text.splitlines()) for text in under)
-    figure, panels = plt.subplots(
-        down,
-        across,
-        figsize=(WIDTH, 0.45 + down * (1.75 + 0.135 * lines)),
-        squeeze=False,
-        layout="constrained",
-    )
+    figure, panels = grid(0.45 + down * (1.75 + 0.135 * lines), down, across)
     look = _look(sets, sources)
     handles: list[Any] = []
     for i, axes in enumerate(panels.flat):

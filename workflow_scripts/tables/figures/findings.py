@@ -17,11 +17,10 @@ from workflow_scripts.tables.figures.style import (
     MUTED,
     RULE,
     SMALL,
-    WIDTH,
     Drawing,
+    grid,
     logarithmic,
     model_styles,
-    pyplot,
     row_styles,
 )
 
@@ -66,14 +65,10 @@ def draw_per_pathology(table: Table, cohort: dict[str, SplitCounts], metric: str
     rows = [row for row, _ in styled]
     if not rows:
         return None
-    plt = pyplot()
     around = 1.0 + 0.14 * -(-len(rows) // 4)
     # Room for every mark, as far as the whole still fits on a page.
     pitch = min(max(0.36, 0.052 * (len(rows) + 2)), (HEIGHT - around) / len(order))
-    figure, axes = plt.subplots(
-        figsize=(WIDTH, around + pitch * len(order)),
-        layout="constrained",
-    )
+    figure, ((axes,),) = grid(around + pitch * len(order))
     floor = next((row for row in table.rows if row.kind == "floor"), None)
     if floor is not None and _valued(floor):
         known = [(y, floor.cells[j].value) for y, j in enumerate(order)]
@@ -145,9 +140,8 @@ def draw_prevalence(
         return None
     default_styles = {m.key: s for m, s in zip(models, model_styles(len(models)), strict=True)}
     styles = default_styles if styles is None else styles
-    plt = pyplot()
     lines = -(-(len(models) + 1) // 4)
-    figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 2.75 + 0.16 * lines), layout="constrained")
+    figure, (panels,) = grid(2.75 + 0.16 * lines, across=3)
     order = [j for j in np.argsort(-counts, kind="stable") if shown[j]]
     for axes, (key, name) in zip(panels, MEASURES.items(), strict=True):
         if key == "fid" and np.isfinite(floor[order]).any():

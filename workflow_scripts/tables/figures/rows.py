@@ -14,9 +14,8 @@ from workflow_scripts.tables.figures.style import (
     MUTED,
     RULE,
     SMALL,
-    WIDTH,
     Drawing,
-    pyplot,
+    grid,
 )
 from workflow_scripts.tables.models import ModelEntry, controls_last
 from workflow_scripts.tables.utility_words import GAINS
@@ -184,22 +183,14 @@ def _draw_spread(axes: Any, spread: Spread, y: int, style: dict[str, Any]) -> No
 
 def _panels(shown: Sequence[ModelEntry], n: int):  # type: ignore[no-untyped-def]
     """Return a figure of n panels whose rows are the models."""
-    plt = pyplot()
-    figure, panels = plt.subplots(
-        1,
-        n,
-        figsize=(WIDTH, 0.95 + 0.19 * len(shown)),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    figure, (panels,) = grid(0.95 + 0.19 * len(shown), across=n, sharey=True)
     first_control = next((i for i, m in enumerate(shown) if m.is_control), 0)
-    for axes in panels[0]:
+    for axes in panels:
         axes.grid(axis="x", color=RULE, linewidth=0.6, zorder=0)
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=4)
         if first_control:
             axes.axhline(first_control - 0.5, color=MUTED, linewidth=0.6, zorder=0)
-    panels[0][0].set_yticks(range(len(shown)), [model.name for model in shown])
-    panels[0][0].set_ylim(len(shown) - 0.4, -0.75)
-    return figure, panels[0]
+    panels[0].set_yticks(range(len(shown)), [model.name for model in shown])
+    panels[0].set_ylim(len(shown) - 0.4, -0.75)
+    return figure, panels

@@ -108,6 +108,14 @@ def pyplot():  # type: ignore[no-untyped-def]
     return plt
 
 
+def grid(height: float, down: int = 1, across: int = 1, **more: Any):  # type: ignore[no-untyped-def]
+    """Return a figure as wide as a page's text, and its panels, (down, across)."""
+    size = (WIDTH, height)
+    return pyplot().subplots(
+        down, across, figsize=size, squeeze=False, layout="constrained", **more
+    )
+
+
 def model_styles(n: int) -> list[dict[str, Any]]:
     """Return n pairs of marker and colour; no pair repeats before all markers had all colours."""
     return [

@@ -12,10 +12,9 @@ from workflow_scripts.tables.figures.style import (
     INK,
     RULE,
     SMALL,
-    WIDTH,
     Drawing,
+    grid,
     logarithmic,
-    pyplot,
 )
 from workflow_scripts.tables.layout import Column
 from workflow_scripts.tables.models import ModelEntry, controls_last
@@ -58,9 +57,9 @@ def draw_fidelity_utility(
         return None
     keys = {key for _, points, _ in panels_of for key in points}
     named = [model for model in controls_last(models) if model.key in keys]
-    figure, panels = _grid(1, len(panels_of), 2.6 + 0.15 * -(-len(named) // 4))
+    figure, (panels,) = grid(2.6 + 0.15 * -(-len(named) // 4), across=len(panels_of))
     labelled: dict[str, Any] = {}
-    for axes, (gain, points, window) in zip(panels[0], panels_of, strict=True):
+    for axes, (gain, points, window) in zip(panels, panels_of, strict=True):
         _draw_points(axes, points, styles, labelled)
         window.set(axes)
         words = _correlation(tables["table10b_rank_correlations"], gain.task)
@@ -107,8 +106,7 @@ def draw_pareto(
     window = _window(points, [not standing.model.is_control for standing, _ in shown])
     shown = [(standing, cells) for standing, cells in shown if window.shows(cells[0], cells[1])]
     sizes = _sizes({s.model.key: _value(cells[2]) for s, cells in shown if s.on_front is not None})
-    figure, panels = _grid(1, 1, 3.6)
-    axes = panels[0][0]
+    figure, ((axes,),) = grid(3.6)
     handles, names = [], []
     for standing, (kid, score, gain) in shown:
         key = standing.model.key
@@ -179,7 +177,7 @@ def draw_texture_topology(
         return None
     keys = {key for points in points_of.values() for key in points}
     named = [model for model in controls_last(models) if model.key in keys]
-    figure, panels = _grid(len(axes_of), len(gains), 4.4 + 0.15 * -(-len(named) // 3))
+    figure, panels = grid(4.4 + 0.15 * -(-len(named) // 3), len(axes_of), len(gains))
     labelled: dict[str, Any] = {}
     for row, label in zip(panels, axes_of, strict=True):
         for axes, gain in zip(row, gains, strict=True):
@@ -197,13 +195,6 @@ def draw_texture_topology(
         "has the slopes along these ladders."
     )
     return Drawing(figure, "texture-topology", _LOST_TITLE, caption)
-
-
-def _grid(down: int, across: int, height: float):  # type: ignore[no-untyped-def]
-    """Return a figure of a page's width and its panels, (down, across)."""
-    return pyplot().subplots(
-        down, across, figsize=(WIDTH, height), squeeze=False, layout="constrained"
-    )
 
 
 def _draw_points(
