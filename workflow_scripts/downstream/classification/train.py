@@ -83,15 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     log.info("%d images to train on, %d to validate on", len(training), len(validation))
 
     weights_sha256 = sha256_of(settings.weights)
-    network = pretrained_resnet(settings.weights, len(FINDINGS), settings.seed).to(
-        accelerator.device
-    )
-    optimizer = torch.optim.Adam(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    scheduler = ReduceLROnPlateau(
-        optimizer, factor=settings.scheduler_factor, patience=settings.scheduler_patience
-    )
+    network, optimizer, scheduler = _learner(settings, accelerator.device)
     task = ClassificationTask(
         images.pixels,
         images.labels,
@@ -145,6 +137,20 @@ def main(argv: list[str] | None = None) -> None:
     write_outcomes(args.output, columns, run)
     attempt.end()
     log.info("%d test images classified", len(test))
+
+
+def _learner(
+    settings: ClassifierSettings, device: torch.device
+) -> tuple[torch.nn.Module, torch.optim.Optimizer, ReduceLROnPlateau]:
+    """Return the pretrained network on its device, with its optimiser and scheduler."""
+    network = pretrained_resnet(settings.weights, len(FINDINGS), settings.seed).to(device)
+    optimizer = torch.optim.Adam(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    scheduler = ReduceLROnPlateau(
+        optimizer, factor=settings.scheduler_factor, patience=settings.scheduler_patience
+    )
+    return network, optimizer, scheduler
 
 
 def training_images(

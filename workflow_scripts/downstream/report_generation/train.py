@@ -97,6 +97,22 @@ class _Data:
     test: Pairs
 
 
+@dataclass(frozen=True)
+class _Training:
+    """What all stages of a training have in common."""
+
+    args: argparse.Namespace
+    settings: ReporterSettings
+    accelerator: Accelerator
+    attempt: Attempt | None
+    key: str
+    network: Any
+    tokens: ReportTokenizer
+    data: _Data
+    squares: Squares
+    validation: Squares
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     args, settings = _arguments(argv)
@@ -117,11 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     noted |= {"plan": asdict(plan), "weights_sha256": sha256_of(folder)}
     key = run_key({**noted, "version": args.version}, data)
 
-    config = read_llava_config(folder)
-    image_token = int(config["image_token_index"])
-    tokens = ReportTokenizer(
-        load_tokenizer(folder), image_token, image_tokens(config), settings.max_length
-    )
+    tokens = _tokens(folder, settings)
     network = load_llava(folder, PRECISIONS[settings.mixed_precision])
     if plan.new_projector:
         reset_projector(network, settings.seed)
@@ -132,22 +144,10 @@ def main(argv: list[str] | None = None) -> None:
     squares = Squares(data.pairs.items, fit, int(settings.image_memory * 2**30))
     validation = Squares(data.validation.items, fit)
     attempt = begin_attempt(args.progress, accelerator)
-    stages = [
-        _train_stage(
-            stage,
-            network,
-            tokens,
-            data,
-            squares,
-            validation,
-            args,
-            settings,
-            accelerator,
-            attempt,
-            key,
-        )
-        for stage in plan.stages
-    ]
+    training = _Training(
+        args, settings, accelerator, attempt, key, network, tokens, data, squares, validation
+    )
+    stages = [_train_stage(stage, training) for stage in plan.stages]
     merge_lora(network)
     if settings.gradient_checkpointing:
         network.activation_checkpointing_disable()
@@ -189,33 +189,31 @@ def main(argv: list[str] | None = None) -> None:
     log.info("%d test images described", len(data.test))
 
 
-def _train_stage(
-    stage: Stage,
-    network: Any,
-    tokens: ReportTokenizer,
-    data: _Data,
-    squares: Squares,
-    validation: Squares,
-    args: argparse.Namespace,
-    settings: ReporterSettings,
-    accelerator: Accelerator,
-    attempt: Attempt | None,
-    key: str,
-) -> dict[str, Any]:
+def _tokens(folder: Path, settings: ReporterSettings) -> ReportTokenizer:
+    config = read_llava_config(folder)
+    image_token = int(config["image_token_index"])
+    return ReportTokenizer(
+        load_tokenizer(folder), image_token, image_tokens(config), settings.max_length
+    )
+
+
+def _train_stage(stage: Stage, training: _Training) -> dict[str, Any]:
     """Train one stage in place; return its settings, counts and curve for the run's record."""
+    args, settings, accelerator = training.args, training.settings, training.accelerator
+    tokens, data = training.tokens, training.data
     written = tokens.write(data.pairs.reports, data.pairs.indications, stage.form)
     _warn_of_cut_indications(written.prompts)
     if written.n_cut:
         log.warning("%d reports exceed %d tokens and are cut", written.n_cut, settings.max_length)
     if stage.name == "projector":
-        parameters = train_projector_only(network)
+        parameters = train_projector_only(training.network)
     else:
         lora = LoraSettings(settings.lora_rank, settings.lora_alpha, settings.lora_dropout)
-        parameters = add_lora(network, lora, settings.seed)
+        parameters = add_lora(training.network, lora, settings.seed)
     world, rank = accelerator.num_processes, accelerator.process_index
-    order = training_order(len(squares), stage.batch_size, settings.seed, rank, world)
+    order = training_order(len(training.squares), stage.batch_size, settings.seed, rank, world)
     images = Ahead(
-        squares,
+        training.squares,
         order,
         epochs=stage.epochs,
         threads=args.threads,
@@ -225,7 +223,7 @@ def _train_stage(
     task = ReportTask(
         images,
         written,
-        (validation, tokens.write(rest.reports, rest.indications, stage.form)),
+        (training.validation, tokens.write(rest.reports, rest.indications, stage.form)),
         image_token=tokens.image_token,
         padding=tokens.eos,
         batch_size=settings.per_device_batch_size,
@@ -233,16 +231,16 @@ def _train_stage(
         device=accelerator.device,
     )
     history = train(
-        StageNetwork(network),
+        StageNetwork(training.network),
         task,
         torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=settings.weight_decay),
         None,
         epochs=stage.epochs,
         batch_size=stage.batch_size,
         seed=settings.seed,
-        attempt=attempt,
+        attempt=training.attempt,
         stage=stage.name,
-        key=f"{stage.name} {key}",
+        key=f"{stage.name} {training.key}",
         accelerator=accelerator,
         label=f"{stage.name} of {args.setting}/{args.model}",
         schedule=warmup_then_cosine(settings.warmup_share),
