@@ -29,13 +29,8 @@ from workflow_scripts.downstream.classification.metrics import (
 )
 from workflow_scripts.downstream.data import labels_of, manifest_rows
 from workflow_scripts.downstream.gains import Measured, patient_draws, values_of, without
-from workflow_scripts.downstream.outcomes import (
-    Outcomes,
-    check_same_test,
-    read_repeats,
-    record_of,
-    score_parser,
-)
+from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
+from workflow_scripts.downstream.scoring_run import record_of, score_parser
 
 log = logging.getLogger(__name__)
 

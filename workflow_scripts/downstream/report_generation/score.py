@@ -26,12 +26,7 @@ import pandas as pd
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.records import Value, write_record
 from workflow_scripts.downstream.gains import Measured, patient_draws, values_of, without
-from workflow_scripts.downstream.outcomes import (
-    check_same_test,
-    read_repeats,
-    record_of,
-    score_parser,
-)
+from workflow_scripts.downstream.outcomes import check_same_test, read_repeats
 from workflow_scripts.downstream.report_generation.metrics.corpus import (
     METRICS,
     SCORERS,
@@ -47,6 +42,7 @@ from workflow_scripts.downstream.report_generation.metrics.reports import (
     read_reports,
     read_scores,
 )
+from workflow_scripts.downstream.scoring_run import record_of, score_parser
 
 log = logging.getLogger(__name__)
 

@@ -23,13 +23,8 @@ import pandas as pd
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.records import Value, write_record
 from workflow_scripts.downstream.gains import Measured, patient_draws, values_of, without
-from workflow_scripts.downstream.outcomes import (
-    Outcomes,
-    check_same_test,
-    read_repeats,
-    record_of,
-    score_parser,
-)
+from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
+from workflow_scripts.downstream.scoring_run import record_of, score_parser
 from workflow_scripts.downstream.segmentation.metrics import Counts, dice, drawn, pooled_dice
 
 log = logging.getLogger(__name__)
