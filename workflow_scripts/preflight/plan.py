@@ -342,7 +342,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def cohort_for(config: Mapping[str, Any], results: Path) -> Cohort:
-    """Return the numbers of images of this config's cohort, or the expected ones before it exists."""
+    """Return the numbers of images of this config's cohort, or those expected before it is made."""
     if cohort_is_of(config, results):
         return cohort_of(config, results)
     expected = expected_cohort(config)
