@@ -34,17 +34,17 @@ class Cell:
     Attributes:
         column: the column of the table (a row where the table is transposed).
         value: the number with all its digits; None where there is none.
-        n: how many images or prompts it rests on; None without a record.
-        n_reference: how many reference images, where there are any.
+        n: number of images or prompts; None without a record.
+        n_reference: number of reference images; None if there are none.
         interval: lower and upper bound, where there is one.
-        interval_kind: what the bounds are.
+        interval_kind: what the bounds are, for readers.
         reason: why there is no value.
         note: the number of the note that gives the reason.
         published: the paper's number, where it may stand here.
         difference: the value less the paper's number, where both are of the same protocol.
         rank: `best` or `second` among the models of its column; None for all others.
-        beyond_noise: of a difference, whether it is larger than its noise.
-        p: of a gain, see `Value.p`.
+        beyond_noise: whether a difference is significant.
+        p: p value of a gain, see `Value.p`.
     """
 
     column: Column
@@ -325,9 +325,9 @@ def measured_cell(
     Args:
         column: names the metric and the subset, and the protocol where it is not the tables'.
         measurements: the measurements of all stages.
-        stage: that measures it.
-        family: of the measurement.
-        model: its key.
+        stage: the stage that measures it.
+        family: the measurement's family.
+        model: the model's key.
         why_missing: the reason where nothing was measured there.
 
     Raises:
@@ -433,9 +433,9 @@ def with_published(row: Row, printed: Mapping[Key, Published], protocol: str) ->
     A difference is taken only where both are of the paper's protocol.
 
     Args:
-        row: of one model.
-        printed: of the table, see `published_values`.
-        protocol: of the values, where their columns name none.
+        row: a row of one model.
+        printed: the table's published values, see `published_values`.
+        protocol: the protocol of values whose columns name none.
     """
     cells = []
     for cell in row.cells:

@@ -26,10 +26,10 @@ class Number:
     """One value of a model.
 
     Attributes:
-        name: of what was measured; a finding where the table has a column for each.
-        cell: the value, or why there is none.
-        rank: the place among the models, 1 is best; None where values have no better and worse.
-        ranked: how many models the rank is among.
+        name: the metric's header; the finding if the table has a column for each.
+        cell: the value, or the reason why there is none.
+        rank: the rank among the models, from 1 for the best; None if no direction is better.
+        ranked: the number of ranked models.
     """
 
     name: str
@@ -83,9 +83,9 @@ class ModelCard:
     """All that is known of a model.
 
     Attributes:
-        model: whose card it is.
+        model: the model.
         glance: one number of each question.
-        settings: what made it, as (name, value) with values that may be (name, value) again.
+        settings: its settings, as (name, value); a value may be a list of (name, value) again.
         samples: captions with their images.
         by_page: its numbers by the page that has their tables.
         missing: what was not measured, and why.

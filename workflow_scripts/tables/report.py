@@ -248,7 +248,7 @@ def cost_section(
 
     Args:
         jobs: CSV of attempts.
-        folder: of the tables.
+        folder: the folder of the tables.
         models: in the order of the rows.
         dataset: the data's name.
 
@@ -267,10 +267,10 @@ def _plan(config: str, jobs: str, prompts: str, results: Results) -> PlanSection
     """Return planned and actual GPU-hours of the run.
 
     Args:
-        config: the run's, as JSON.
+        config: the run's config, as JSON.
         jobs: CSV of attempts.
         prompts: the test prompt set.
-        results: of the run.
+        results: the results of the run.
 
     Raises:
         InputError: no JSON, or a file that cannot be read.

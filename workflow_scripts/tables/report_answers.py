@@ -42,8 +42,8 @@ def answers(
     Args:
         tables: all, by stem.
         glance: one column for each question, see `report.at_a_glance`.
-        models: of the run; the kind of a control is among its settings.
-        cost: what the run cost, in a sentence; None where no job is known.
+        models: the models of the run; the settings of a control have its kind.
+        cost: a sentence on the cost; None if no job is known.
     """
     return [
         Answer("Which model is best at what?", best_sentence(glance), "ranks"),
@@ -137,7 +137,7 @@ def risk_sentence(tables: Mapping[str, Table], models: Sequence[ModelEntry]) -> 
 
     Args:
         tables: all, by stem; of them 3, 3d and 3e.
-        models: of the run.
+        models: the models of the run.
     """
     scores = tables["table03_privacy"].values("reid_mean_of_max")
     ranked = sorted(

@@ -135,10 +135,10 @@ def shown_of(
 
     Args:
         pairs: the model's table of closest pairs.
-        shards: its images of the prompt set `privacy`.
+        shards: the model's images of the prompt set `privacy`.
         paths: the file of each training image.
         most: pairs of each lens.
-        attacked: what the extraction attack says of its images, if it was attacked.
+        attacked: the extraction attack's table of its images; None if it was not attacked.
 
     Raises:
         InputError: an image is missing or cannot be decoded.
