@@ -22,7 +22,7 @@ UNTRACKED: Final = "SLURM's accounting does not track GPUs on this cluster"
 UNSAID: Final = "the rule does not say how many GPUs each of its jobs has"
 
 LEFT_OUT: Final = ("costs", "curate", "paper_audit", "tables")
-"""Stages that are not counted: the tables, because the cost table is one of them; the audit; and
+"""Stages that are not counted: the tables, whose costs would include themselves, the audit, and
 sets that are curated on request."""
 
 _USAGE_LINE: Final = re.compile(

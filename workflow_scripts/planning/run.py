@@ -36,18 +36,18 @@ class Run:
     """What a valid config says of a run.
 
     Args:
-        config: the validated config.
+        config: the whole of it.
 
     Attributes:
-        config: the validated config.
+        config: the same.
         models: keys of the models that run, in the order of the tables' rows.
-        controls, external, sampled, finetuned: the models that are controls, a user's own images,
-            sampled, and fine-tuned before.
-        published: the models that are sampled as they were published.
-        tuned_families: the families of fine-tuned models.
+        controls, external, sampled, finetuned: those of them that are controls, a user's own
+            images, sampled, and fine-tuned before.
+        published: those that are sampled as they were published.
+        tuned_families: families of those that are fine-tuned.
         other_protocol: the protocol that the config does not name. Table 3 stands under both.
-        reference_encoders: the encoders in whose features fidelity compares images.
-        fidelity_encoders: these, and the two encoders of the alignment of image and caption.
+        reference_encoders: whose features fidelity compares real and generated images in.
+        fidelity_encoders: those, and the two of the alignment of image and caption.
         scorers: the networks that read generated reports, those that are configured.
         judges: the networks that say which findings an image shows: those that are trained or named
             in this run.

@@ -617,10 +617,10 @@ def _attacked(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
 
 
 def _losses(config: Mapping[str, Any]) -> Iterator[Work]:
-    """Yield the losses that attacks compute with a fine-tuned checkpoint and with its base.
+    """Yield the losses that attacks measure under a fine-tuned checkpoint and under its base.
 
-    Membership has at most `images` members and as many non-members, each with its caption and
-    without. Each canary has its own caption.
+    Each candidate for membership, at most `images` members and as many others, is measured with its
+    caption and without; each canary with its own.
     """
     attack = settings_of_block(MembershipSettings, config["privacy"]["membership"])
     for key in config["run_models"]:
@@ -730,10 +730,10 @@ def _report_epochs(config: Mapping[str, Any], setting: str) -> list[tuple[str, i
 
 
 def _faithfulness(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
-    """Yield the judging of images: of every model, of radiographs, and of the stress set.
+    """Yield the looks at images: of every model, of radiographs, and of the stress set.
 
-    CXAS segments the organs of each image. The organs are measured, and each judge sees the image
-    once. A classifier sees each image of the stress set twice: as it is, and mirrored.
+    CXAS draws each image's organs. A look has them measured and each judge pass over the image
+    once; of the stress set, each classifier passes over it twice, for it is mirrored, too.
     """
     tasks = config["downstream"]["tasks"]
     if "segmentation" not in tasks:  # no labeller, no organs

@@ -36,19 +36,19 @@ class Origin:
 
 @dataclass(frozen=True)
 class Results:
-    """All that the figures and the report show, except images and costs.
+    """All that the figures and the report show, but images and costs.
 
     Attributes:
         dataset: the data's name.
-        protocol: the tables' protocol.
-        models: the models and controls, in the order of the tables' rows.
+        protocol: of the tables.
+        models: with the controls, in the order of the tables' rows.
         cohort: counts by split.
-        attrition: the images that the cohort left out, with reasons.
+        attrition: what the cohort left out, and why.
         tables: by stem, in the paper's order.
         matrices: the differences of every pair of models, by metric.
         standings: the models and controls by fidelity, privacy and utility.
-        origins: the versions that made the records, each combination once.
-        reid_threshold: δ of the re-identification score; None if no record has it.
+        origins: what made the records, each combination once.
+        reid_threshold: δ of the re-identification score; None where no record has it.
     """
 
     dataset: str

@@ -1,13 +1,12 @@
 """Fidelity, privacy and utility together: the Pareto front of the models.
 
-A model is dominated if another model is at least as good by all three measures and better by one.
+A model is dominated if another one is at least as good by all three measures and better by one.
 The models that are not dominated are the Pareto front. Which of them is best depends on what the
 images are for.
 
-The measures are:
-- KID, which unlike FID has no bias by sample size and has an interval;
-- the re-identification score of each prompt's riskiest image, averaged over prompts;
-- the gain in mean AUROC from adding synthetic images to the real training images.
+The measures are KID, which unlike FID has no bias by sample size and has an interval; the mean over
+prompts of the highest re-identification score; and the gain in mean AUROC of training on real and
+synthetic images.
 """
 
 from collections.abc import Sequence
@@ -22,13 +21,13 @@ from workflow_scripts.tables.models import ModelEntry
 
 @dataclass(frozen=True)
 class Measure:
-    """One of the measures by which models are compared.
+    """One of the measures that are weighed.
 
     Attributes:
-        stage: the stage that measures it.
-        family: the family of its measurements.
-        metric: the metric's key.
-        direction: whether `higher` or `lower` is better.
+        stage: that measures it.
+        family: of its measurements.
+        metric: its key.
+        direction: `higher` or `lower` is better.
     """
 
     stage: str
@@ -38,20 +37,20 @@ class Measure:
 
     @property
     def is_gain(self) -> bool:
-        """Whether it is a gain over training on real data alone."""
+        """Whether it is a difference to training on real data alone."""
         return self.metric.endswith("_gain")
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A model or control with its values by all measures.
+    """A model or control by all measures.
 
     Attributes:
         model: the model or control.
-        numbers: the value by each measure with its interval, or the reason why there is none.
+        numbers: by measure, each with its interval, or why there is none.
         dominated_by: names of the models that dominate it, in their order.
-        on_front: whether no model dominates it. None for a control, and for a model with a measure
-            that is missing or not certain enough (see `decides`).
+        on_front: whether none does; None for a control, and where a measure is missing or decides
+            nothing.
     """
 
     model: ModelEntry
@@ -68,7 +67,7 @@ def standings(
     Args:
         measurements: the measurements of all stages.
         models: the models of the run.
-        measures: the measures to compare by.
+        measures: the measures to weigh.
     """
     numbers = [
         tuple(
@@ -99,16 +98,15 @@ def standings(
 
 
 def decides(number: Number, measure: Measure) -> bool:
-    """Return whether a number may decide which model dominates.
+    """Return whether a number decides anything: a gain of one training run, without p, does not.
 
-    A gain from a single training run, which has no p value, may not: another seed might have given
-    the opposite.
+    Another seed might have given the opposite.
     """
     return number.value is not None and (not measure.is_gain or number.p is not None)
 
 
 def dominators(points: np.ndarray) -> list[tuple[int, ...]]:
-    """Return the indices of the points that dominate each point; none for points of the front.
+    """Return for each point those that dominate it; the points of the front have none.
 
     Args:
         points: (n, measures), lower is better; equal points do not dominate each other.
@@ -123,7 +121,7 @@ def dominators(points: np.ndarray) -> list[tuple[int, ...]]:
 def pareto(
     measurements: Measurements, models: Sequence[ModelEntry], measures: Sequence[Measure]
 ) -> LongTable:
-    """Return all models, then the controls that have every measure, and which are on the front."""
+    """Return the models and then the controls that have every measure, and who is on the front."""
     placed = standings(measurements, models, measures)
     complete = [
         standing

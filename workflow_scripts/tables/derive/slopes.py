@@ -1,20 +1,20 @@
-"""How downstream gains fall with lost texture and lost topology, along the ladders.
+"""How the gains of downstream tasks fall with texture and with topology, along the ladders.
 
-The paper claims (Section 4) that segmentation depends on texture and classification does not. The
-ladders are controls at several strengths: blurred radiographs lose texture, and warped radiographs
-lose topology. A task's gain is fitted by least squares over all steps of both ladders:
+The paper's claim (its Section 4) is that segmentation lives on texture and classification does not.
+The ladders are controls at several strengths: blurred radiographs lose texture, warped ones
+topology. Over all steps of both a task's gain is fitted by least squares,
 
-    gain = a + b x (texture lost) + c x (topology lost) + error
+    gain = a + b x (texture lost) + c x (topology lost) + error,
 
-The unit of texture lost is 10 dB of the distance between power spectra. The unit of topology lost
-is 0.1 of the Dice of heart and lungs relative to radiographs. Both are fitted at once because a
-step may lose both: on a strongly blurred radiograph the labeller does not see the organs.
+texture lost in tens of decibels of the power spectrum's distance, topology lost in tenths of the
+Dice of heart and lungs relative to radiographs. Both at once, because a step may lose both: a
+labeller does not see the organs of a strongly blurred film.
 
-All tasks have the same steps. So the difference of two tasks' slopes is the slope of the difference
-of their gains, step by step. The score with real data alone is the same for all steps and cancels.
-Each step is a training run of its own, so the scatter about the fit includes the noise of training
-seeds. The intervals follow from this scatter (Student's t). They hold for these test patients. They
-include neither the variation between test patients nor the error of the axes.
+The same steps are behind every task, so that the difference of two tasks' slopes is the slope of
+the difference of their gains, step by step. What real data alone reaches is the same for all steps
+and falls out. A step is a training run of its own: what its seeds do to it is in the scatter about
+the fit, from which the intervals come (Student's t). They hold for these test patients; how the
+slopes would differ with others is not in them, nor is the error of the axes.
 """
 
 from collections.abc import Sequence
@@ -33,19 +33,19 @@ from workflow_scripts.tables.published import Key
 LEVEL: Final = 0.95
 
 FEWEST_STEPS: Final = 6
-"""Fewest steps with texture, topology and gain for a fit, which has three coefficients."""
+"""Steps with both axes and the gain, below which no slope is fitted (three numbers are)."""
 
 MOST_ALIKE: Final = 0.95
-"""Largest correlation of texture and topology over the steps at which both can be fitted."""
+"""Correlation of the two axes over the steps from which on nothing tells them apart."""
 
 LADDERS: Final = ("blurred_real", "warped_real")
-"""The kinds of controls that are steps of a ladder."""
+"""The controls that are steps of a ladder."""
 
 TEXTURE_UNIT: Final = 10.0  # dB
 TOPOLOGY_UNIT: Final = 0.1  # of the relative Dice
 
 DIFFERENCE: Final = ("segmentation", "classification")
-"""The two tasks whose slopes are compared: the first less the second."""
+"""The tasks whose difference of slopes is tested: the first less the second."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,18 @@ class Slope:
 
 
 def axes_of(measurements: Measurements, models: Sequence[ModelEntry]) -> np.ndarray:
-    """Return each model's lost texture and topology in their units, (models, 2); nan for none."""
-    lost = np.full((len(models), 2), np.nan)
+    """Return the texture and topology that each model lost, in their units, (models, 2); nan."""
+    found = np.full((len(models), 2), np.nan)
     for i, model in enumerate(models):
         rows = [
             measurements.find("faithfulness", "texture", model.key, metric)
             for metric in ("spectrum_distance", "organ_dice_share")
         ]
         if rows[0] is not None and rows[0].value is not None:
-            lost[i, 0] = rows[0].value / TEXTURE_UNIT
+            found[i, 0] = rows[0].value / TEXTURE_UNIT
         if rows[1] is not None and rows[1].value is not None:
-            lost[i, 1] = (1 - rows[1].value) / TOPOLOGY_UNIT
-    return lost
+            found[i, 1] = (1 - rows[1].value) / TOPOLOGY_UNIT
+    return found
 
 
 def gains_of(
@@ -86,13 +86,13 @@ def steps_of(models: Sequence[ModelEntry]) -> list[ModelEntry]:
 
 
 def fitted(axes: np.ndarray, gains: np.ndarray) -> tuple[Slope, ...] | str:
-    """Return the slopes of gains on texture and topology, or the reason why there are none.
+    """Return the slopes of gains on both axes, or the reason why there are none.
 
     Args:
-        axes: (steps, 2), lost texture and topology; nan if unknown.
-        gains: (steps,); nan if unknown.
+        axes: (steps, 2), nan where unknown.
+        gains: (steps,), likewise.
     """
-    known = _known(axes, gains)
+    known = np.isfinite(gains) & np.isfinite(axes).all(axis=1)
     n = int(known.sum())
     if n < FEWEST_STEPS:
         return (
@@ -135,7 +135,7 @@ def slopes(measurements: Measurements, models: Sequence[ModelEntry]) -> LongTabl
     numbers: dict[Key, Number] = {}
     for key, _, values in rows:
         fit = fitted(axes, values)
-        n = int(_known(axes, values).sum())
+        n = int((np.isfinite(values) & np.isfinite(axes).all(axis=1)).sum())
         for k, axis in enumerate(("texture", "topology")):
             if isinstance(fit, str):
                 numbers[key, f"slope_{axis}", "all", ""] = Number(None, n, reason=fit)
@@ -148,14 +148,9 @@ def slopes(measurements: Measurements, models: Sequence[ModelEntry]) -> LongTabl
                 interval_kind=f"t {LEVEL:.0%} over the steps, for these test patients",
             )
             numbers[key, f"slope_{axis}_p", "all", ""] = Number(fit[k].p, n)
-    heads = tuple(
-        Head(key, name, "pair", {"Steps": str(_known(axes, gain).sum())})
-        for key, name, gain in rows
-    )
+    heads = tuple(Head(key, name, "pair", {"Steps": _steps(axes, g)}) for key, name, g in rows)
     return LongTable(heads, numbers)
 
 
-def _known(axes: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """Return the steps whose texture, topology and gain are known, (steps,) bool."""
-    known: np.ndarray = np.isfinite(gains) & np.isfinite(axes).all(axis=1)
-    return known
+def _steps(axes: np.ndarray, gains: np.ndarray) -> str:
+    return str(int((np.isfinite(gains) & np.isfinite(axes).all(axis=1)).sum()))
