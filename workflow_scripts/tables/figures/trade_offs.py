@@ -111,7 +111,7 @@ def draw_pareto(
     for standing, (kid, score, gain) in shown:
         key = standing.model.key
         size = sizes.get(key, 4.6)
-        handles.append(_point(axes, kid, score, styles[key] | {"markersize": size}))
+        handles.append(point(axes, kid, score, styles[key] | {"markersize": size}))
         if standing.on_front:
             _ring(axes, kid, score, size + 6)
         words = gain.text if gain.value is None else f"{'+' if gain.value > 0 else ''}{gain.text}"
@@ -203,7 +203,7 @@ def _draw_points(
     """Draw models about a line of no gain; `labelled` gets each model's first mark."""
     axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
     for key, point in points.items():
-        labelled.setdefault(key, _point(axes, *point, styles[key]))
+        labelled.setdefault(key, point(axes, *point, styles[key]))
 
 
 def _legend(
@@ -233,8 +233,15 @@ def _ring(axes: Any, x: Cell, y: Cell, size: float) -> None:
     )
 
 
-def _point(axes, x: Cell, y: Cell, style: dict[str, Any]):  # type: ignore[no-untyped-def]
-    """Draw a mark with its intervals and return it."""
+def point(axes, x: Cell, y: Cell, style: dict[str, Any]):  # type: ignore[no-untyped-def]
+    """Draw a mark with its intervals and return it.
+
+    Args:
+        axes: a panel.
+        x: the cell of the horizontal axis, with a value.
+        y: the cell of the vertical axis, with a value.
+        style: the style of the mark.
+    """
     across, up = _value(x), _value(y)
     if x.interval is not None:
         axes.plot(x.interval, [up, up], color=style["color"], linewidth=0.8, alpha=0.7, zorder=2)
