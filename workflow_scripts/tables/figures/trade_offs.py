@@ -202,8 +202,8 @@ def _draw_points(
 ) -> None:
     """Draw models about a line of no gain; `labelled` gets each model's first mark."""
     axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
-    for key, point in points.items():
-        labelled.setdefault(key, point(axes, *point, styles[key]))
+    for key, cells in points.items():
+        labelled.setdefault(key, point(axes, *cells, styles[key]))
 
 
 def _legend(
