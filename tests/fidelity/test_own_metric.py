@@ -5,10 +5,7 @@ The package is copied, so that the file lies in the folder where the package loo
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import pytest
 
 from tests.feature_files import changed
 from tests.tables.conftest import make_bench
+from tests.tables.from_outside import score_and_join
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,15 +35,6 @@ def measure(comparison, found):
     gap = comparison.x.mean(axis=0) - comparison.y.mean(axis=0)
     found.add(MEANS, comparison, float(np.linalg.norm(gap)))
 '''
-
-MAIN = """
-import json, sys
-from workflow_scripts.fidelity import score
-from workflow_scripts.tables import build, release, report
-
-for script, flags in json.load(sys.stdin):
-    {"score": score, "build": build, "report": report, "release": release}[script].main(flags)
-"""
 
 
 def with_line(spec: Path, after: str, line: str) -> None:
@@ -100,39 +89,8 @@ def test_a_metric_is_one_file_and_one_line(checkout, cohort, tmp_path):
     for model in ("mine", "noise"):
         bench.files["fidelity"].remove(bench.path_of("fidelity", model))
     out = tmp_path / "out"
-    files = [str(out / f"table01_fidelity.{suffix}") for suffix in ("csv", "tex")]
-    (tmp_path / "core.lock.txt").write_text("torch==2.13.0\n")
-    calls = [
-        *(("score", flags) for flags in scored),
-        ("build", [*bench.argv(bench), "--out", str(out)]),
-        (
-            "report",
-            [
-                *("--results", str(out / "tables.json"), "--manifest", str(bench.manifest)),
-                *("--prompts", str(bench.prompts), "--tables", str(out)),
-                *("--output", str(out / "report.html"), "--public", str(out / "public.html")),
-            ],
-        ),
-        (
-            "release",
-            [
-                *("--dataset", "World", "--tables", *files, "--report", str(out / "public.html")),
-                *("--records", *bench.files["fidelity"], "--config", "{}"),
-                *("--lock", str(tmp_path / "core.lock.txt")),
-                *("--citation", str(ROOT / "CITATION.cff"), "--manifest", str(bench.manifest)),
-                *("--prompts", str(bench.prompts), "--output", str(out / "release.tar.gz")),
-            ],
-        ),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", MAIN],
-        cwd=checkout,
-        input=json.dumps(calls),
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(checkout)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    files = [f"table01_fidelity.{suffix}" for suffix in ("csv", "tex")]
+    score_and_join(checkout, bench, out, "fidelity.score", scored, files, "fidelity")
     record = json.loads(Path(bench.path_of("fidelity", "sana")).read_text())
     (value,) = (
         v["value"]

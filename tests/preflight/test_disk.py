@@ -125,7 +125,9 @@ def test_planned_writes_are_what_is_not_there_yet(results):
 def test_a_disk_too_small_for_training_is_refused_with_figures(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(disk, "free_bytes", lambda folder: 50 * 10**9)
     writes = Writes(31 * 10**9, 20 * 10**9, 3 * 10**9)
-    with pytest.raises(InputError, match=r"encoded images 31.0 GB, training 20.0 GB.* 50.0 GB"):
+    with pytest.raises(
+        InputError, match=r"encoded images 31.0 GB, training 20.0 GB.* 50.0 GB are free"
+    ):
         check_disk(writes, tmp_path)
     with caplog.at_level(logging.WARNING):
         check_disk(Writes(31 * 10**9, 18 * 10**9, 0), tmp_path)
@@ -146,4 +148,4 @@ def test_preflight_counts_the_disk_once_models_are_built(checkpoint, tmp_path, m
     assert checks[-1].what == "disk"
     assert "encoded images not known yet" in checks[-1].path
     monkeypatch.setattr(disk, "free_bytes", lambda folder: 10)
-    assert "free are 0.0 GB" in str(check.preflight(config, {"finetune"}, {"tiny"})[-1].fault)
+    assert "; 0.0 GB are free" in str(check.preflight(config, {"finetune"}, {"tiny"})[-1].fault)

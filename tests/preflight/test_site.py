@@ -107,13 +107,13 @@ def test_what_a_node_has_is_granted(request_):
     [
         (asking(partition="h100"), "no partition h100; SLURM has cpu, h200, mixed"),
         (asking(minutes=2881), "partition h200 allows 2880"),
-        (asking(gpu_model="nvidia_h200"), r"4 GPU\(s\) nvidia_h200; there are 4 x h200 a node"),
+        (asking(gpu_model="nvidia_h200"), r"4 GPU\(s\) nvidia_h200; a node has 4 x h200"),
         (asking(gpus=5), r"has 5 GPU\(s\) h200"),
-        (asking(partition="cpu", gpus=1), "there are none a node"),
-        (asking(cpus=97), "97 CPUs .* 96 at most"),
+        (asking(partition="cpu", gpus=1), "a node has none"),
+        (asking(cpus=97), "97 CPUs, .* at most 96"),
         (asking(mem_mb=1_500_001), "MB of memory"),
         # Only the nodes with eight GPUs have 64 CPUs.
-        (asking(partition="mixed", minutes=60, gpus=8, gpu_model="a100", cpus=65), "64 at most"),
+        (asking(partition="mixed", minutes=60, gpus=8, gpu_model="a100", cpus=65), "at most 64"),
     ],
 )
 def test_what_no_node_has_is_refused_with_what_there_is(request_, words):

@@ -4,22 +4,16 @@ The checkout is copied, so that the folders lie where the package looks for them
 """
 
 import csv
-import json
-import os
-import subprocess
-import sys
 import tarfile
-from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.tables.conftest import PROVENANCE, make_bench
+from tests.tables.from_outside import score_and_join
 from tests.workflow.checkouts import make_checkout, run
 from tests.workflow.plans import Plan
 from tests.workflow.stubs import make_stub_sources
-
-ROOT = Path(__file__).resolve().parents[2]
 
 MEASURES = """
 from workflow_scripts.common.measurement import Metric
@@ -112,15 +106,6 @@ rule downstream_score_laterality:
         "python -m workflow_scripts.downstream.laterality.score {params.flags} --output {output}"
 """
 
-MAIN = """
-import json, sys
-from workflow_scripts.privacy.twins import score
-from workflow_scripts.tables import build, release, report
-
-for script, flags in json.load(sys.stdin):
-    {"score": score, "build": build, "report": report, "release": release}[script].main(flags)
-"""
-
 FOLDERS = {
     "privacy/twins": {
         "measures.py": MEASURES,
@@ -204,40 +189,9 @@ def test_a_privacy_score_in_one_folder_is_in_table_report_and_release(checkout, 
         bench.files["privacy"].append(str(path))
 
     out = tmp_path / "out"
-    (tmp_path / "core.lock.txt").write_text("torch==2.13.0\n")
     table = out / "table03z_twins.csv"
-    calls = [
-        *(("score", flags) for flags in scored),
-        ("build", [*bench.argv(bench), "--out", str(out)]),
-        (
-            "report",
-            [
-                *("--results", str(out / "tables.json"), "--manifest", str(bench.manifest)),
-                *("--prompts", str(bench.prompts), "--tables", str(out)),
-                *("--output", str(out / "report.html"), "--public", str(out / "public.html")),
-            ],
-        ),
-        (
-            "release",
-            [
-                *("--dataset", "World", "--tables", str(table)),
-                *("--report", str(out / "public.html")),
-                *("--records", *bench.files["privacy"], "--config", "{}"),
-                *("--lock", str(tmp_path / "core.lock.txt")),
-                *("--citation", str(ROOT / "CITATION.cff"), "--manifest", str(bench.manifest)),
-                *("--prompts", str(bench.prompts), "--output", str(out / "release.tar.gz")),
-            ],
-        ),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", MAIN],
-        cwd=checkout,
-        input=json.dumps(calls),
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(checkout)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    script = "privacy.twins.score"
+    score_and_join(checkout, bench, out, script, scored, [table.name], "privacy")
     with table.open(encoding="utf-8", newline="") as stream:
         shown = [row["Twins ↓"] for row in csv.DictReader(stream)]
     assert [value for value in shown if value != "–"] == [

@@ -1,4 +1,4 @@
-"""What the plan said beside what the run took: by hand, and never zero where nothing is known."""
+"""Planned and actual GPU-hours: by hand, and never zero where nothing is known."""
 
 from pathlib import Path
 
@@ -114,6 +114,6 @@ def test_rates_of_another_kind_of_gpu_are_not_used():
 
 def test_a_run_without_gpus_is_planned_for_the_kind_with_most_rates():
     found = section(attempts=[attempt("classification", "tiny_sd", 1.0, gpus=0, gpu="")])
-    assert "those of the H200, on which most were measured" in found.stages.caption
+    assert "those of the H200, for which most rates were measured" in found.stages.caption
     assert cells(found.stages, "classification")["planned_gpu_hours"].value > 0
     assert section(attempts=[]).sentence.endswith("What the run took is not known.")

@@ -516,6 +516,15 @@ def test_latex_escapes_what_is_special():
     assert latex("two\nlines") == "two lines"
 
 
+def test_latex_has_every_letter_of_the_tables():
+    package = Path(__file__).resolve().parents[2] / "workflow_scripts"
+    files = [package / "tables/phrases.yaml", *package.rglob("table*.yaml")]
+    files += package.rglob("measures.py")
+    assert len(files) > 50
+    letters = {letter for file in files for letter in file.read_text(encoding="utf-8")} - {"?"}
+    assert not [letter for letter in letters if "?" in latex(letter)]
+
+
 def test_latex_is_balanced_and_every_row_is_as_wide_as_the_table(bench):
     bench.dataset = "MIMIC-CXR"
     for path in build(bench).glob("*.tex"):

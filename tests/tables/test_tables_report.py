@@ -194,7 +194,7 @@ def test_the_overview_answers_five_questions(made, costed):
 
 def test_the_plan_stands_beside_what_the_run_took(costed):
     text = page(costed.report).text
-    assert "Table P. What the plan said, and what the run took" in text
+    assert "Table P. Planned and actual GPU-hours" in text
     assert "no rate was measured on the" in text
     assert "Sana: Fine-tuning" in text
 

@@ -166,7 +166,7 @@ def test_preflight_grants_and_refuses_what_sbatch_does(cluster, monkeypatch):
         verdicts[case] = not subprocess.run(command, capture_output=True).returncode
     assert verdicts == {case: granted(case, nodes) for case in cases}
     assert [*verdicts.values()] == [True] * 2 + [False] * 5
-    # Too much time sbatch takes, and leaves it waiting for ever.
+    # sbatch accepts a request for too much time, and the job stays pending forever.
     assert not granted(replace(fits, minutes=2881), nodes)
     asked = ["sbatch", "--parsable", "-p", "h200", "-t2881", "-o/dev/null", "--wrap", "true"]
     job = cluster.run(asked).strip()

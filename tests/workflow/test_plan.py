@@ -256,8 +256,8 @@ def test_what_slurm_can_never_grant_is_refused_before_the_first_job(bare, tmp_pa
     assert done.returncode
     said = done.stdout
     assert re.search(r"FAULT  SLURM for finetune_train +h200: 4 x h200, 32 CPUs", said)
-    assert "2880 minutes are asked for, and partition h200 allows 1440" in said
-    assert "has 1 GPU(s) h200; there are 8 x nvidia_h200 a node" in said
+    assert "jobs request 2880 minutes, and partition h200 allows 1440" in said
+    assert "has 1 GPU(s) h200; a node has 8 x nvidia_h200" in said
     assert said.count("there is no partition a100; SLURM has cpu, h200") == 1
     assert re.search(r"ok     SLURM for cohort_manifest", said)
     assert not notes.exists(), "a job was submitted"

@@ -40,7 +40,7 @@ RULE_BASED: Final = "llava_rad:rule-based"
 _METHOD_RANK: Final = {"gpt4": 0, "rule-based": 1}
 _CHUNK: Final = 1 << 23  # characters read at a time
 _LARGEST_ENTRY: Final = 1 << 26
-_REMEDY: Final = "download it again from PhysioNet (README, section on data)"
+_REMEDY: Final = "download it again from PhysioNet (docs/how-to/mimic-and-weights.md)"
 
 _Row = tuple[str, str | None, str | None, str | None, str, str]
 

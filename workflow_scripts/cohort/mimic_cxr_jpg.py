@@ -28,7 +28,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, MANIFEST_SCHEMA
 
 _KEYS: Final = ["dicom_id", "subject_id", "study_id"]
-_REMEDY: Final = "use the files of one MIMIC-CXR-JPG release (README, section on data)"
+_REMEDY: Final = "use the files of one MIMIC-CXR-JPG release (docs/how-to/mimic-and-weights.md)"
 
 
 def mimic_cxr_jpg(

@@ -1,9 +1,9 @@
-"""All attempts of all jobs, from benchmark files, the SLURM executor's logs and its accounting."""
+"""All attempts of all jobs: benchmark files, the SLURM executor's logs and SLURM's accounting."""
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.csv_cells import csv_text, plain_cell
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.costs.jobs import Job, RulePattern, job_of_benchmark, logged_jobs
-from workflow_scripts.costs.slurm_accounting import Accounting, Allocation
+from workflow_scripts.costs.slurm_accounting import Accounting, Allocation, larger
 
 COMPLETED: Final = "COMPLETED"
 UNFINISHED: Final = ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING")
@@ -47,7 +47,7 @@ class Attempt:
         exit_code: see `Allocation`.
         start: see `Allocation`.
         end: see `Allocation`.
-        elapsed_s: seconds; None if unknown (see `reason`).
+        elapsed_s: elapsed time, seconds; None if unknown (see `reason`).
         gpus: allocated GPUs; None if unknown.
         gpu_model: type of the GPUs; empty if unknown.
         cpus: allocated CPUs; None if unknown.
@@ -113,8 +113,9 @@ def read_benchmark(path: Path) -> Benchmark:
 def memory_in_log(path: Path) -> float | None:
     """Return the largest resident memory in a job's own log, in MiB; None if it has none.
 
-    Snakemake samples the processes below the job's shell every few seconds. So it may miss a short
-    job, and it does not see a script in a warm Python process (`world/warm_python.py`).
+    Snakemake's benchmark file is not enough. Snakemake samples the processes below the job's shell
+    every few seconds, so it may miss a short job. It does not see a script that runs in a warm
+    Python process (`world/warm_python.py`).
 
     Args:
         path: the rule's `log:`; it need not exist.
@@ -147,86 +148,74 @@ def every_attempt(
     Raises:
         InputError: a benchmark file is invalid, or see `ask`.
     """
-    done: dict[Job, Benchmark] = {}
-    for path in sorted(benchmarks.rglob("*.tsv")):
-        name = f"benchmarks/{path.relative_to(benchmarks).as_posix()}"
-        job = job_of_benchmark(name, patterns, models)
-        if job.stage not in LEFT_OUT:
-            own_log = job_logs / path.relative_to(benchmarks).with_suffix(".log")
-            done[job] = read_benchmark(path)
-            memory = [done[job].max_rss_mib, memory_in_log(own_log)]
-            largest = max((mib for mib in memory if mib is not None), default=None)
-            done[job] = replace(done[job], max_rss_mib=largest)
     ids = {
         job_id: [job for job in jobs if job.stage not in LEFT_OUT]
         for job_id, jobs in logged_jobs(logs, patterns, models).items()
     }
     ids = {job_id: jobs for job_id, jobs in ids.items() if jobs}
     accounting = ask(ids) if ids else Accounting({}, {})
-    asked = {rule.name: rule.gpus for rule in patterns}
+    gpus = {rule.name: rule.gpus for rule in patterns}
     attempts: dict[Job, list[Attempt]] = {}
     for job_id in sorted(ids, key=int):
+        members = len(ids[job_id])
         for job in ids[job_id]:
-            attempts_of_job = attempts.setdefault(job, [])
-            lost = accounting.reasons.get(job_id, "")
-            for run in accounting.runs.get(job_id, []):
-                attempts_of_job.append(
-                    _of_accounting(job, run, len(ids[job_id]), asked.get(job.rule))
-                )
+            known = [
+                _of_accounting(job, run, members, gpus.get(job.rule))
+                for run in accounting.runs.get(job_id, [])
+            ]
             if job_id not in accounting.runs:
-                attempts_of_job.append(
-                    _of(job, "log", job_id=job_id, members=len(ids[job_id]), reason=lost)
-                )
-    for job, benchmark in done.items():
-        gpus = asked.get(job.rule)
-        attempts[job] = _with_benchmark(job, attempts.get(job, []), benchmark, gpus)
-    return [attempt for attempts_of_job in attempts.values() for attempt in attempts_of_job]
+                reason = accounting.reasons.get(job_id, "")
+                known = [_of(job, "log", job_id=job_id, members=members, reason=reason)]
+            attempts.setdefault(job, []).extend(known)
+    by_job = dict(_benchmarks(benchmarks, job_logs, patterns, models))
+    for job, benchmark in by_job.items():
+        known = attempts.get(job, [])
+        attempts[job] = _with_benchmark(job, known, benchmark, gpus.get(job.rule))
+    return [attempt for of_job in attempts.values() for attempt in of_job]
+
+
+def _benchmarks(
+    folder: Path, job_logs: Path, patterns: Sequence[RulePattern], models: Sequence[str]
+) -> Iterator[tuple[Job, Benchmark]]:
+    """Yield each counted job that has a benchmark file, with the larger of its two memories."""
+    for path in sorted(folder.rglob("*.tsv")):
+        name = path.relative_to(folder)
+        job = job_of_benchmark(f"benchmarks/{name.as_posix()}", patterns, models)
+        if job.stage not in LEFT_OUT:
+            benchmark = read_benchmark(path)
+            in_log = memory_in_log(job_logs / name.with_suffix(".log"))
+            yield job, replace(benchmark, max_rss_mib=larger(benchmark.max_rss_mib, in_log))
 
 
 def _of(job: Job, source: str, **known: Any) -> Attempt:
     return Attempt(job.rule, job.stage, job.model, job.wildcards, source, **known)
 
 
-def _of_accounting(job: Job, run: Allocation, members: int, asked: int | None) -> Attempt:
-    gpus, reason = run.gpus, ""
-    if gpus is None:
+def _of_accounting(job: Job, run: Allocation, members: int, requested: int | None) -> Attempt:
+    known = asdict(run)
+    del known["name"]
+    reason = ""
+    if run.gpus is None:
         # The resources name no GPUs: the job had none, or the cluster does not track them.
-        gpus, reason = (0, "") if asked == 0 else (None, UNTRACKED)
-    return _of(
-        job,
-        "accounting",
-        job_id=run.job_id,
-        state=run.state,
-        exit_code=run.exit_code,
-        start=run.start,
-        end=run.end,
-        elapsed_s=run.elapsed_s,
-        gpus=gpus,
-        gpu_model=run.gpu_model,
-        cpus=run.cpus,
-        node=run.node,
-        max_rss_mib=run.max_rss_mib,
-        members=members,
-        reason=reason,
-    )
+        known["gpus"], reason = (0, "") if requested == 0 else (None, UNTRACKED)
+    return _of(job, "accounting", **known, members=members, reason=reason)
 
 
 def _with_benchmark(
     job: Job, attempts: list[Attempt], benchmark: Benchmark, gpus: int | None
 ) -> list[Attempt]:
-    """Add a benchmark file to a job's attempts: it belongs to the last attempt that succeeded.
+    """Add a benchmark file to a job's attempts. It belongs to the last attempt that succeeded.
 
-    The file's memory is that of the whole process tree, sampled more often than SLURM's; the larger
-    of the two counts. If the accounting does not know the attempt, the file describes the newest
-    attempt that left only a log.
+    Its memory is that of the whole process tree and is sampled more often than SLURM's, so the
+    larger of the two is kept. If the accounting does not know the attempt, the file describes the
+    newest attempt that left only a log.
     """
     # The accounting may lag behind: an attempt that it lists as running has ended if there is a
     # benchmark file.
     ended = (COMPLETED, *UNFINISHED)
     last = max((i for i, a in enumerate(attempts) if a.state in ended), default=None)
     if last is not None:
-        both = (attempts[last].max_rss_mib, benchmark.max_rss_mib)
-        memory = max((number for number in both if number is not None), default=None)
+        memory = larger(attempts[last].max_rss_mib, benchmark.max_rss_mib)
         attempts[last] = replace(attempts[last], max_rss_mib=memory)
         return attempts
     bare = max((i for i, a in enumerate(attempts) if a.source == "log"), default=None)
@@ -241,7 +230,7 @@ def _with_benchmark(
     )
     if bare is None:
         return [*attempts, from_file]
-    # The file has the job's own time, not that of its group, so it is not divided.
+    # The time in the file is the job's own and not its group's, so it is not divided.
     from_file_with_id = replace(
         from_file, job_id=attempts[bare].job_id, reason=attempts[bare].reason
     )

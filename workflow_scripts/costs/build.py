@@ -27,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--rules", required=True, help="JSON list of rules: which files are whose")
+    add("--rules", required=True, help="JSON list of rules and the patterns of their files")
     add("--models", required=True, nargs="*", help="keys of the run's models")
     add("--benchmarks", required=True, type=Path, help="Snakemake's folder of benchmark files")
-    add("--job-logs", required=True, type=Path, help="folder of the rules' logs, named alike")
+    add("--job-logs", required=True, type=Path, help="folder of the rules' logs, same names")
     add("--slurm-logs", required=True, type=Path, help="the SLURM executor's folder of logs")
     add("--output", required=True, type=Path, help="CSV of attempts to write")
     args = parser.parse_args(argv)

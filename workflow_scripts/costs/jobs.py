@@ -1,4 +1,4 @@
-"""The workflow's job that a file belongs to: a benchmark file, or a log of the SLURM executor.
+"""Find the job of the workflow that a benchmark file or a log of the SLURM executor belongs to.
 
 The path of the executor's log gives the rule and the wildcards of a SLURM job:
 `rule_{name}/{wildcards}/{job id}.log`. A group's log (`group_{name}/...`) names the benchmark files

@@ -1,4 +1,4 @@
-"""SLURM's accounting of jobs: every run, how it ended and what it used."""
+"""SLURM's accounting of jobs: how each run ended and which resources it used."""
 
 import logging
 import os
@@ -32,7 +32,7 @@ _BATCH: Final = 200
 """Jobs per call, which keeps the command line short."""
 
 _TIMEOUT_S: Final = 120
-"""Time limit of a call: without slurmdbd sacct may wait for ever."""
+"""Time limit of a call: without slurmdbd, sacct may never return."""
 
 _ID: Final = re.compile(r"(\d+)(?:\.(\w+))?")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE]?)")
@@ -92,7 +92,7 @@ class Accounting:
 def ask_accounting(job_ids: Iterable[str], command: str = "sacct") -> Accounting:
     """Ask SLURM's accounting for every run of some jobs.
 
-    A cluster without accounting is not an error: its jobs then have that reason.
+    A cluster without accounting is not an error: the reasons then say so.
 
     Args:
         job_ids: SLURM's numbers.
@@ -170,7 +170,7 @@ def parse_sacct(text: str) -> Accounting:
                 reasons[job_id] = f"{_ODD}: {error}"
         elif job_runs:
             job_runs[-1] = replace(
-                job_runs[-1], max_rss_mib=_larger(job_runs[-1].max_rss_mib, mib(row["MaxRSS"]))
+                job_runs[-1], max_rss_mib=larger(job_runs[-1].max_rss_mib, mib(row["MaxRSS"]))
             )
     for job_id, reason in reasons.items():
         runs.pop(job_id, None)
@@ -244,6 +244,7 @@ def mib(size: str) -> float | None:
     return float(parsed[1]) * _MIB[parsed[2]]
 
 
-def _larger(first: float | None, second: float | None) -> float | None:
+def larger(first: float | None, second: float | None) -> float | None:
+    """Return the larger of two numbers, either of which may be unknown."""
     numbers = [number for number in (first, second) if number is not None]
     return max(numbers, default=None)

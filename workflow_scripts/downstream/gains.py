@@ -82,6 +82,15 @@ def patient_draws(patients: np.ndarray, draws: int, seed: int) -> Iterator[np.nd
         yield times[:, patient_of].astype(np.float64)
 
 
+def without(metric: str, n: int, reason: str, subset: str = "all") -> list[Value]:
+    """Return what `values_of` returns, without any value, for a reason."""
+    return [
+        Value(metric, None, "higher", n, subset, reason=reason),
+        Value(f"{metric}_sd", None, "none", n, subset, reason=reason),
+        Value(f"{metric}_gain", None, "higher", n, subset, reason=reason),
+    ]
+
+
 def values_of(
     metric: str,
     own: Measured,

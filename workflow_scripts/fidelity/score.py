@@ -60,8 +60,6 @@ from workflow_scripts.fidelity.settings import Settings
 
 log = logging.getLogger(__name__)
 
-"""The encoders whose feature spaces the metrics may use."""
-
 
 def distribution_values(
     real: Side,
@@ -217,6 +215,24 @@ def patients_of_prompts(
     return manifest["patient_id"].iloc[radiograph_rows].to_numpy(str)
 
 
+def alignment_of(generated: Features, images: Features, texts: Features, where: Path) -> np.ndarray:
+    """Return the cosine of each generated image with its caption, (n,), in BioViL-T's features.
+
+    Args:
+        generated: features of a generated collection, which give the order.
+        images: its images' features of BioViL-T.
+        texts: its captions' features of BioViL-T.
+        where: the folder of the features, for errors.
+
+    Raises:
+        InputError: the three are not of the same images.
+    """
+    rows = [rows_in_order_of(generated, features, where) for features in (images, texts)]
+    if not len(generated.ids):
+        return np.zeros(0)
+    return cosine_alignment(images.features[rows[0]], texts.features[rows[1]])
+
+
 def score(
     model: str,
     encoder: str,
@@ -254,9 +270,8 @@ def score(
     asked_for = prompts
     if not switches.fidelity_reference_of_all_prompts:
         asked_for = answered(prompts, generated)
-    own_rows, other_rows = reference_rows(test_set, asked_for, str(real_folder))
+    prompts_rows, other_rows = reference_rows(test_set, asked_for, str(real_folder))
     findings = generated_findings(generated, prompts, manifest, generated_folder)
-    subsets = positive_subsets(findings)
     if len(generated.ids) < len(prompts):
         log.warning("%s: %d of %d prompts have an image", model, len(generated.ids), len(prompts))
 
@@ -264,30 +279,18 @@ def score(
         real.features, positive_subsets(test_set), test_set["patient_id"].to_numpy(str)
     )
     asked = patients_of_prompts(generated, prompts, manifest, generated_folder)
-    judged = Side(generated.features, subsets, asked)
-    within = switches.kid_pairs_within_patients
-    image_rows = rows_in_order_of(generated, images, generated_folder)
-    text_rows = rows_in_order_of(generated, texts, generated_folder)
+    judged = Side(generated.features, positive_subsets(findings), asked)
+    cosines = alignment_of(generated, images, texts, generated_folder)
     require_captions(made[-1], every_prompt, manifest, generated_folder)
-    cosines = np.zeros(0)
-    if len(generated.ids):
-        cosines = cosine_alignment(images.features[image_rows], texts.features[text_rows])
+    within = switches.kid_pairs_within_patients
+    reference = test_images.only(prompts_rows)
     found = distribution_values(
-        test_images.only(own_rows),
-        judged,
-        settings,
-        device,
-        kid_within_patients=within,
-        cosines=cosines,
+        reference, judged, settings, device, kid_within_patients=within, cosines=cosines
     )
     for name in OTHER_REFERENCES:
+        reference = test_images.only(other_rows[name])
         found.values += other_reference_values(
-            name,
-            test_images.only(other_rows[name]),
-            judged,
-            settings,
-            device,
-            kid_within_patients=within,
+            name, reference, judged, settings, device, kid_within_patients=within
         )
     return Record(
         stage="fidelity",
@@ -301,7 +304,7 @@ def score(
             "dimensions": int(real.features.shape[1]),
             "floors": found.floors,
             "images_sha256": {
-                "real": digest_of(list(test_set["image_id"].iloc[own_rows])),
+                "real": digest_of(list(test_set["image_id"].iloc[prompts_rows])),
                 "generated": digest_of(generated.ids),
             },
             "replicates": found.replicates,

@@ -294,11 +294,11 @@ def model_table(run: Run) -> str:
 
 def tokenizers(run: Run) -> str:
     """Return where the text encoders of the run's models lie, as JSON."""
-    found = {}
+    by_model = {}
     for model in run.sampled:
         base = base_settings(run.block(model))
-        found[model] = {"family": base["family"], "base": base["base"], "parts": base["part"]}
-    return quote(json.dumps(found))
+        by_model[model] = {"family": base["family"], "base": base["base"], "parts": base["part"]}
+    return quote(json.dumps(by_model))
 
 
 def example_flags(run: Run) -> list[str]:

@@ -31,13 +31,13 @@ def cohort_flags(config: dict[str, Any], captions: str) -> list[str]:
         captions: the folder below results/cohort that the job writes.
     """
     folder, part = folder_and_part(captions)
-    found = cohort_words(config, folder, part)
+    line = cohort_words(config, folder, part)
     if part:
-        found += ["--part", part, "--no-check-files"]  # the whole manifest's job checks
+        line += ["--part", part, "--no-check-files"]  # the whole manifest's job checks
     else:
         settings = config["cohort"].get("identical_images", {})
-        found += words({"alike": ALIKE, **settings})
-    return quoted(found)
+        line += words({"alike": ALIKE, **settings})
+    return quoted(line)
 
 
 def cohort_words(config: dict[str, Any], folder: str, part: str = "") -> list[str]:
@@ -45,26 +45,26 @@ def cohort_words(config: dict[str, Any], folder: str, part: str = "") -> list[st
     cohort = config["cohort"]
     caption_source = caption_source_in(config, folder)
     settings = cohort[cohort["source"]]
-    found = [cohort["source"], "--root", settings["root"]]
+    line = [cohort["source"], "--root", settings["root"]]
     for name, label in cohort["views"].items():
-        found += ["--view", f"{name}={name if part else label}"]
+        line += ["--view", f"{name}={name if part else label}"]
     if cohort["source"] == "mimic_cxr_jpg":
-        found += ["--annotations", settings["annotations"]]
-        found += ["--caption-source", caption_source]
+        line += ["--annotations", settings["annotations"]]
+        line += ["--caption-source", caption_source]
     else:
-        found += ["--metadata", settings["metadata"]]
+        line += ["--metadata", settings["metadata"]]
         caption = {"caption": caption_source} if caption_source else {}
         for column, name in (settings["columns"] | caption).items():
-            found += ["--column", f"{column}={name}"]
+            line += ["--column", f"{column}={name}"]
         if not part or part in LABELLED:
-            found += _finding_words(settings["findings"])
+            line += _finding_words(settings["findings"])
         for name in ("test_share", "validate_share", "split_seed", "exclude_nonempty"):
             if name in settings:
-                found += words({name: settings[name]})
+                line += words({name: settings[name]})
     held_out = config["privacy"]["membership"].get("held_out_patients", 0)
     if held_out:  # without any, the command is what it was
-        found += ["--held-out-patients", held_out]
-    return [str(word) for word in found]
+        line += ["--held-out-patients", held_out]
+    return [str(word) for word in line]
 
 
 def caption_source_in(config: dict[str, Any], folder: str) -> str | None:
@@ -74,14 +74,14 @@ def caption_source_in(config: dict[str, Any], folder: str) -> str | None:
 
 def _finding_words(findings: Mapping[str, Any]) -> list[Any]:
     """Return the flags that name the column of findings and how its values are read."""
-    found = ["--finding-column", findings["column"]]
+    line = ["--finding-column", findings["column"]]
     if "separator" in findings:
-        found += ["--finding-separator", findings["separator"]]
+        line += ["--finding-separator", findings["separator"]]
     for label, finding in findings["values"].items():
-        found += ["--finding", f"{finding}={label}"]
+        line += ["--finding", f"{finding}={label}"]
     if findings.get("absent") is not None:
-        found += ["--finding-absent", findings["absent"]]
-    return found
+        line += ["--finding-absent", findings["absent"]]
+    return line
 
 
 def cohort_tables(config: Config) -> list[str]:
@@ -89,9 +89,9 @@ def cohort_tables(config: Config) -> list[str]:
     cohort = config["cohort"]
     settings = cohort[cohort["source"]]
     if cohort["source"] == "image_folder":
-        found = [Path(settings["metadata"])]
+        paths = [Path(settings["metadata"])]
     else:
-        found = sorted(Path(settings["root"]).glob("mimic-cxr-2.0.0-*.csv*"))
-        found += sorted(Path(settings["annotations"]).glob("*.json"))
-        found += sorted(Path(settings["annotations"]).glob("*.csv"))
-    return [str(path) for path in found if path.is_file()]
+        paths = sorted(Path(settings["root"]).glob("mimic-cxr-2.0.0-*.csv*"))
+        paths += sorted(Path(settings["annotations"]).glob("*.json"))
+        paths += sorted(Path(settings["annotations"]).glob("*.csv"))
+    return [str(path) for path in paths if path.is_file()]

@@ -16,19 +16,19 @@ def words(settings: Mapping[str, Any]) -> list[str]:
     True is the flag alone; False and None are nothing; a list follows its flag; a mapping repeats
     it with `key=value`.
     """
-    found = []
+    flagged = []
     for key, value in sorted(settings.items()):
         flag = f"--{key.replace('_', '-')}"
         if value is True:
-            found.append(flag)
+            flagged.append(flag)
         elif isinstance(value, (list, tuple)):
-            found += [flag, *[str(item) for item in value]]
+            flagged += [flag, *[str(item) for item in value]]
         elif isinstance(value, Mapping):
             for name, item in sorted(value.items()):
-                found += [flag, f"{name}={_plain(item)}"]
+                flagged += [flag, f"{name}={_plain(item)}"]
         elif value is not False and value is not None:
-            found += [flag, str(value)]
-    return found
+            flagged += [flag, str(value)]
+    return flagged
 
 
 def _plain(value: Any) -> Any:
@@ -40,9 +40,9 @@ def quote(word: Any) -> str:
     return shlex.quote(str(word))
 
 
-def quoted(found: Iterable[Any]) -> list[str]:
+def quoted(line: Iterable[Any]) -> list[str]:
     """Return words as the shell reads them back."""
-    return [quote(word) for word in found]
+    return [quote(word) for word in line]
 
 
 def labelled(flag: str, files: Iterable[tuple[str, str]]) -> list[str]:

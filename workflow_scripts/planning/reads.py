@@ -26,9 +26,9 @@ class Reads:
     """The digests, each worked out once.
 
     Args:
-        run: whose jobs read.
-        versions: of the stages.
-        folder: where what was digested is kept, so that the next plan need not read it.
+        run: the run.
+        versions: the versions of the stages.
+        folder: where digests are kept, so that the next plan need not read the files again.
     """
 
     def __init__(self, run: Run, versions: Mapping[str, int], folder: Path) -> None:
@@ -162,6 +162,6 @@ class Reads:
         the radiographs themselves.
 
         Raises:
-            InputError: what is known of them is unreadable.
+            InputError: the list of replaced radiographs is unreadable.
         """
         return changed_radiographs(CHANGED, splits) + self.bits()

@@ -30,7 +30,7 @@ def membership_records(models: Sequence[str]) -> list[str]:
     """Return the records of attacks on membership.
 
     Args:
-        models: that were trained, here or elsewhere.
+        models: the models that were trained, here or elsewhere.
     """
     return [f"results/privacy/membership/{m}.json" for m in models]
 
@@ -44,7 +44,7 @@ def guarantee_records(models: Sequence[str]) -> list[str]:
     """Return the records of guarantees and of the attack on them.
 
     Args:
-        models: fine-tuned with a guarantee or with canaries.
+        models: the models fine-tuned with a guarantee or with canaries.
     """
     return [f"results/privacy/guarantee/{m}.json" for m in models]
 
@@ -53,8 +53,8 @@ def downstream_records(tasks: Sequence[str], models: Sequence[str]) -> list[str]
     """Return the records of downstream, in the order of the tasks' families.
 
     Args:
-        tasks: of the run: folders of `workflow_scripts/downstream`.
-        models: with images of the augmentation set.
+        tasks: the run's tasks, which are folders of `workflow_scripts/downstream`.
+        models: the models with images of the augmentation set.
     """
     known = {part.name: part for part in parts("downstream")}
     return [record for task in tasks for record in known[task].records(models)]
@@ -64,8 +64,8 @@ def faithfulness_records(judges: Sequence[str], models: Sequence[str]) -> list[s
     """Return the records of faithfulness: of the radiographs themselves, then of each model.
 
     Args:
-        judges: that say which findings an image shows.
-        models: with images of the test set.
+        judges: the networks that say which findings an image shows.
+        models: the models with images of the test set.
     """
     families = [*(f"findings/{judge}" for judge in judges), "anatomy", "texture"]
     names = ["anatomy/real", "labeller/real"]
@@ -86,6 +86,6 @@ def stress_records(models: Sequence[str]) -> list[str]:
     """Return the records of the stress set.
 
     Args:
-        models: whose images of it are judged.
+        models: the models whose images are judged.
     """
     return [f"results/faithfulness/stress/{m}.json" for m in models]

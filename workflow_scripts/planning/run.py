@@ -376,12 +376,12 @@ class Run:
 
     def curated_records(self, model: str) -> list[str]:
         """Return a model's records that its curated set is described from."""
-        found = [
+        records = [
             *(self.records("fidelity") if model in self.with_images("test") else []),
             *(self.records("privacy") if model in self.with_images("privacy") else []),
             *self.records("faithfulness"),
         ]
-        return [path for path in found if Path(path).name == f"{model}.json"]
+        return [path for path in records if Path(path).name == f"{model}.json"]
 
     def with_examples(self) -> list[str]:
         """Return the models that the report's examples compare: those of the cohort's captions."""

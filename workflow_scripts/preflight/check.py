@@ -153,7 +153,7 @@ def check_site(asked: dict[Request, list[str]]) -> list[Check]:
         nodes = read_nodes()
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         log.warning(
-            "SLURM does not say what it has, so what jobs ask for is not checked: %s", error
+            "SLURM did not list its nodes, so the requests of jobs are not checked: %s", error
         )
         return []
 
@@ -233,7 +233,12 @@ def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
 
 
 def _faithfulness_subjects(config: dict[str, Any], labelled: bool) -> Iterator[Subject]:
-    """Yield what looks at images; a labeller that `labelled` says is checked is missed there."""
+    """Yield the networks that judge images.
+
+    Args:
+        config: the validated config.
+        labelled: whether the downstream stage reports a missing labeller.
+    """
     labeller = config["downstream"]["segmentation"]["labeller"]["weights"]
     if Path(labeller).is_file() or not labelled:
         yield "faithfulness, organs", labeller, check_organs
@@ -297,11 +302,11 @@ def check_switches(block: dict[str, Any], stage: str, on_gpus: bool = True) -> N
 
     Args:
         block: the model's block of the config.
-        stage: that has switches in it.
-        on_gpus: whether GPUs will compute; how many is not asked.
+        stage: a stage with switches.
+        on_gpus: whether the stage runs on GPUs.
 
     Raises:
-        InputError: a switch that the family cannot take.
+        InputError: the family does not support a switch.
     """
     from workflow_scripts.common.speed import (
         COMPUTING,
@@ -358,7 +363,7 @@ def check_mimic_cxr_jpg(root: Path) -> None:
         "chexpert": ["subject_id", "study_id", *FINDINGS],
     }
     for name, wanted in columns.items():
-        remedy = "use the files of one MIMIC-CXR-JPG release (README, section on data)"
+        remedy = "use the files of one MIMIC-CXR-JPG release (docs/how-to/mimic-and-weights.md)"
         check_table(find_csv(root, f"mimic-cxr-2.0.0-{name}", remedy), wanted)
     check_folder(root / "files")
 
@@ -371,7 +376,7 @@ def check_annotations(folder: Path) -> None:
     arrays = sorted(folder.glob("chat_*_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"))
     if not arrays:
         for split in ("TRAIN", "TEST"):
-            remedy = "download the annotations, chat_*.json or the CSVs (README, section on data)"
+            remedy = "download chat_*.json or the CSVs (docs/how-to/mimic-and-weights.md)"
             table = find_csv(folder, f"LLAVARAD_ANNOTATIONS_{split}", remedy)
             check_table(table, ["path", "annotated_prompt"])
         return

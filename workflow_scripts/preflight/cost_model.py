@@ -37,9 +37,8 @@ PAPER: Final = "MIMIC-CXR"
 TRAINING_IMAGES, TEST_PROMPTS = 237_388, 5_034
 
 NOT_PLANNED: Final = (
-    "the cohort, fidelity's metrics, intervals, controls and tables, which need no GPU; and, of "
-    "jobs that use one, reading images before a network is trained, validation, and faithfulness's "
-    "texture"
+    "the cohort, fidelity's metrics, intervals, controls and tables, which need no GPU; and in "
+    "jobs with a GPU: reading images before training, validation, and faithfulness's texture"
 )
 
 MEASURES: Final[Mapping[str, str]] = {
@@ -67,7 +66,8 @@ _GUIDED: Final = ("stable_diffusion", "pixart_sigma", "sana", "stable_diffusion_
 """Families that pass each image through the network twice per step if guidance is used."""
 
 ALONE: Final = ", each patient alone"
-"""What a step with a guarantee adds to its settings: no rate of whole batches holds for it."""
+"""The addition to the settings of a step with a guarantee, for which rates of batches do not hold.
+"""
 
 PRECISIONS: Final = {"no": "float32", "fp32": "float32", "bf16": "bf16", "fp16": "fp16"}
 
@@ -276,13 +276,14 @@ def works(config: Mapping[str, Any], cohort: Cohort) -> list[Work]:
 def works_while_planning(config: Mapping[str, Any], cohort: Cohort, stage: str) -> list[Work]:
     """Return a stage's work, as far as it is known without importing torch.
 
-    Left out is the training of report generators: its script alone says in which stages it trains.
+    The training of report generators is left out, because its stages are declared in a script that
+    imports torch.
 
     Args:
         config: the validated config.
-        cohort: how many images there are.
-        stage: of `features`, `privacy` (the extraction attack alone), `classification`,
-            `segmentation`, `report_generation`, `faithfulness`.
+        cohort: the numbers of images.
+        stage: `features`, `privacy` (the extraction attack only), `classification`,
+            `segmentation`, `report_generation` or `faithfulness`.
     """
     if stage == "report_generation":
         return list(_reports(config, cohort, trains=False))
@@ -320,17 +321,17 @@ def estimate(work: Work, rates: Sequence[Rate], kind: str, gpus: Sequence[int] =
 
 
 def choose_kind(planned: Sequence[Work], rates: Sequence[Rate]) -> str | None:
-    """Return the kind of GPU with rates for most of the work; of equals, the latest measured.
+    """Return the kind of GPU with rates for most pieces of work; of equals, the latest measured.
 
     Args:
-        planned: of `works`.
-        rates: all that there are.
+        planned: all work, see `works`.
+        rates: all measured rates.
     """
     kinds = list(dict.fromkeys(rate.kind for rate in reversed(rates)))
-    found = {
+    rated = {
         kind: sum(estimate(w, rates, kind).rate is not None for w in planned) for kind in kinds
     }
-    return max(kinds, key=lambda kind: found[kind], default=None)
+    return max(kinds, key=lambda kind: rated[kind], default=None)
 
 
 def _hours(work: Work, gpu_hours: float, gpus: int) -> float | None:
@@ -407,30 +408,30 @@ def job_minutes(
 ) -> int:
     """Return the minutes that one job requests, from all the work that it does.
 
-    As `shard_minutes`: twice what it takes on the profile's kind of GPU, or on the slowest kind
-    where the profile names none, if that has a rate for all of it; growing with the attempt. Where
-    a rate is missing, it is what the rule says.
+    As in `shard_minutes`, these are twice the estimated minutes on the profile's kind of GPU. If
+    the profile names no kind, the slowest measured kind counts. Minutes that follow from rates grow
+    with the attempt. If a rate is missing, the job requests the default minutes.
 
     Args:
-        planned: of `works`.
-        rates: all that were measured.
-        stage: of the job.
-        model: its key; work of no model of the run is `SHARED`.
-        starts: with which `Work.what` begins, of the job's work.
-        otherwise: minutes where a rate is missing.
-        attempt: the job's, from 1.
-        gpus: over which the job divides each step.
-        gpu: the profile's `gpu_model` of the job; None where it names none.
+        planned: all work, see `works`.
+        rates: all measured rates.
+        stage: the job's stage.
+        model: the job's model; work for none of the run's models is `SHARED`.
+        starts: the beginnings of `Work.what` that belong to the job.
+        otherwise: the default minutes, if a rate is missing.
+        attempt: the number of the job's attempt, from 1.
+        gpus: the number of GPUs over which the job divides each step.
+        gpu: the profile's `gpu_model` of the job; None if it names none.
     """
     models = {work.model for work in planned}
     key = model if model in models else SHARED
-    own = [
+    pieces = [
         work
         for work in planned
         if (work.stage, work.model) == (stage, key) and work.what.startswith(tuple(starts))
     ]
-    found = [_job_hours(own, rates, kind, gpus) for kind in _kinds(rates, gpu)]
-    slowest = max((hours for hours in found if hours is not None), default=None)
+    by_kind = [_job_hours(pieces, rates, kind, gpus) for kind in _kinds(rates, gpu)]
+    slowest = max((hours for hours in by_kind if hours is not None), default=None)
     return margin_minutes(slowest, otherwise) * (1 if slowest is None else attempt)
 
 
@@ -438,14 +439,15 @@ def _kinds(rates: Sequence[Rate], gpu: str | None) -> set[str]:
     return {rate.kind for rate in rates} if gpu is None else {kind_of(gpu)}
 
 
-def _job_hours(own: Sequence[Work], rates: Sequence[Rate], kind: str, gpus: int) -> float | None:
+def _job_hours(pieces: Sequence[Work], rates: Sequence[Rate], kind: str, gpus: int) -> float | None:
+    """Return the hours of a job on a kind of GPU; None if a rate is missing."""
     hours = 0.0
-    for work in own:
+    for work in pieces:
         whole = estimate(work, rates, kind).gpu_hours
         if whole is None or (work.spread is not None and gpus not in work.spread):
             return None
         hours += whole / work.jobs / (1 if work.spread is None else gpus)
-    return hours if own else None
+    return hours if pieces else None
 
 
 def forward_flop(block: Mapping[str, Any], key: str, size: int) -> float | None:
@@ -571,10 +573,10 @@ def _features(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
 
 
 def _reid_training(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
-    """Yield the training of a re-identification network, where the config asks for one.
+    """Yield the training of a re-identification network, if the config asks for one.
 
-    An epoch has as many pairs as the patients of training have images. The validation's patients
-    are taken to have their share of the images.
+    An epoch has as many pairs as the training patients have images. The validation patients are
+    assumed to have their share of the images.
     """
     given = config["encoders"]["reid"].get("train")
     if given is None:
@@ -605,9 +607,9 @@ def _search(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
 
 
 def _attacked(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
-    """Yield the images that the extraction attack looks at: one job's, of all models together.
+    """Yield the encoding of images for the extraction attack, a single job for all models.
 
-    Its search is products of matrices, some minutes of a GPU for each model, and has no rate.
+    Its search multiplies matrices for some GPU minutes per model. No rate of it was measured.
     """
     models = len(list(_with(config, "privacy")))
     generated = _times(_prompts(config, cohort, "privacy"), models)

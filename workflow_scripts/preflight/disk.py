@@ -111,14 +111,14 @@ def check_disk(writes: Writes, results: Path = RESULTS) -> None:
     certain = writes.training + (writes.encoded or 0)
     if certain > free:
         raise InputError(
-            f"the planned jobs write {writes}; free are {free / GB:.1f} GB",
+            f"the planned jobs write {writes}; {free / GB:.1f} GB are free",
             results.absolute(),
             "free some space, link results/finetune/.encoded to another disk, or run fewer models "
             "at a time",
         )
     if certain + writes.images > free:
         log.warning(
-            "the planned jobs write %s; free are %.1f GB in %s, which may not do",
+            "the planned jobs write %s; %.1f GB are free in %s, which may not be enough",
             writes, free / GB, results.absolute(),
         )  # fmt: skip
 

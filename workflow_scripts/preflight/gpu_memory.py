@@ -96,7 +96,7 @@ def parts_of(pipeline: Any, network: Any, autoencoder: str) -> Parts:
 
     Args:
         pipeline: a family's pipeline.
-        network: its component that is trained; None for a family that is only sampled, all of whose
+        network: the component that is trained. None for a family that is only sampled; all its
             other networks then count as text encoders.
         autoencoder: the name of the component that encodes images.
     """
@@ -127,8 +127,8 @@ def training_phases(
         parts: the model's parameters.
         tuned: the model's block `finetune`.
         encodes_in_float32: whether the autoencoder is in float32 whatever the precision.
-        activations: of its networks with these settings, where they were counted.
-        images: that are shown at once; by default the per-device batch.
+        activations: the networks' activations with these settings; None if not counted.
+        images: number of images shown at once; by default the per-device batch.
         captions_ahead: whether captions are encoded by themselves, many steps ahead.
     """
     low = _BYTES[tuned["mixed_precision"]]

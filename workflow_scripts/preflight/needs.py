@@ -121,7 +121,7 @@ def attack_needs(config: Mapping[str, Any]) -> list[StageNeed]:
     It is loaded as training computes with it, fully trained networks in float32. Losses without a
     gradient hold no more than what a training step of as many images saves.
     """
-    found = []
+    needs = []
     for key, parts in PUBLISHED.items():
         tuned = config["models"][key].get("finetune")
         if not tuned:
@@ -136,8 +136,8 @@ def attack_needs(config: Mapping[str, Any]) -> list[StageNeed]:
         batch = config["privacy"]["membership"]["batch_size"]
         saved = parts.saved * batch / tuned["per_device_batch_size"]
         name = config["models"][key]["display"]["name"]
-        found.append((name, number, weights, saved))
-    name, number, weights, saved = max(found, key=lambda row: row[2] + row[3])
+        needs.append((name, number, weights, saved))
+    name, number, weights, saved = max(needs, key=lambda row: row[2] + row[3])
     return [
         StageNeed(
             f"privacy: losses of {of}", rule, name, number, weights, saved, BASE + weights, disk

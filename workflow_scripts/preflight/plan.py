@@ -180,14 +180,14 @@ def text(
     tests = UNKNOWN if cohort.test_prompts is None else f"{cohort.test_prompts:,}"
     sources = list(dict.fromkeys(entry.rate for entry in estimates if entry.rate))
     lines = [
-        f"The run on GPUs of the kind {kind}: what was measured, times what there is to do.",
+        f"GPU-hours of the run on the {kind}: measured rates times the counts of the config.",
         f"Captioned training images: {training}; test prompts: {tests} ({cohort.source}).",
         f"Left out: {NOT_PLANNED}.",
         "",
         *_table(_groups(estimates), sources),
         "",
-        "* No estimate: GPU-hours that work without a rate takes at least, the operations of the",
-        "  network alone at the GPU's bf16 peak by its data sheet. Real rates are a part of that.",
+        "* Not an estimate: the fewest GPU-hours that work without a rate can take. The network's",
+        "  operations alone run at the bf16 peak of the GPU's data sheet; real rates are lower.",
         "",
         *_totals(estimates),
         "",
@@ -274,8 +274,7 @@ def _rates(group: Sequence[Estimate], sources: Sequence[Rate]) -> str:
 def total_hours(estimates: Sequence[Estimate], gpus: int) -> float:
     """Return the hours of work with a rate on a number of GPUs that are always busy.
 
-    It is no less than the longest piece takes for itself, which more GPUs than it can use do not
-    shorten.
+    They are no fewer than those of the longest piece, because a piece can use only some GPUs.
     """
     known = [entry for entry in estimates if entry.gpu_hours is not None]
     longest = max((entry.hours.get(gpus) or 0 for entry in known), default=0)
@@ -334,15 +333,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             for stage in [*dict.fromkeys(entry.work.stage for entry in estimates), "all stages"]
             for group in [[e for e in estimates if stage in ("all stages", e.work.stage)]]
         }
-        found = {"gpu": kind, "totals": totals, "work": rows, "missing": missing}
-        write_text(args.json, json.dumps(found, indent=1))
+        content = {"gpu": kind, "totals": totals, "work": rows, "missing": missing}
+        write_text(args.json, json.dumps(content, indent=1))
     if args.missing:
         write_text(args.missing, missing_page(kind, missing_rates(estimates)))
     print(text(config, cohort, kind, estimates), end="")
 
 
 def cohort_for(config: Mapping[str, Any], results: Path) -> Cohort:
-    """Return the numbers of images: of the cohort that is made, if it is this config's."""
+    """Return the numbers of images of this config's cohort, or those expected before it is made."""
     if cohort_is_of(config, results):
         return cohort_of(config, results)
     expected = expected_cohort(config)

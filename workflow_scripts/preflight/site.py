@@ -1,10 +1,10 @@
 """Check that SLURM can ever grant what the planned jobs request.
 
 A request may name a partition that does not exist, a GPU by a name that SLURM does not use, or more
-time than a partition allows. `sbatch` refuses some of these job by job, each after its retries, and
-lets others wait for ever. `sinfo` lists all nodes, including those that are down or drained today.
-`sbatch --test-only` is no alternative: it refuses requests for drained nodes, and accepts requests
-for too much time.
+time than a partition allows. `sbatch` refuses some of these requests, one job after another and
+each after its retries. Other requests stay pending forever. So requests are compared with `sinfo`,
+which lists all nodes, including those that are down or drained. `sbatch --test-only` is no
+alternative: it refuses requests for drained nodes, and accepts requests for too much time.
 """
 
 import re
@@ -170,10 +170,10 @@ def check_request(request: Request, nodes: Sequence[Nodes]) -> None:
     candidates = [kind for kind in candidates if kind.minutes >= request.minutes]
     if not candidates:
         raise InputError(
-            f"{request.minutes} minutes are asked for, and partition {request.partition} allows "
-            f"{longest:.0f}: the jobs would wait for ever",
+            f"jobs request {request.minutes} minutes, and partition {request.partition} allows "
+            f"{longest:.0f}: they would stay pending forever",
             WHERE,
-            "set a lower `runtime` in its set-resources (fine-tuning goes on in a next job)",
+            "set a lower `runtime` in its set-resources (fine-tuning continues in another job)",
         )
     if request.gpus:
         gpus_by_model = {
@@ -185,7 +185,7 @@ def check_request(request: Request, nodes: Sequence[Nodes]) -> None:
             raise InputError(
                 f"no node of partition {request.partition} has {request.gpus} GPU(s) "
                 f"{request.gpu_model or ''}".rstrip()
-                + f"; there are {listed or 'none'} a node",
+                + f"; a node has {listed or 'none'}",
                 WHERE,
                 "write `gpu_model` in its SITE block as `sinfo -o %G` does, or set fewer GPUs",
             )
@@ -195,8 +195,8 @@ def check_request(request: Request, nodes: Sequence[Nodes]) -> None:
     ):
         if wanted > max(has):
             raise InputError(
-                f"{wanted} {name} are asked for, and a node of partition {request.partition} has "
-                f"{max(has)} at most",
+                f"jobs request {wanted} {name}, and a node of partition {request.partition} has at "
+                f"most {max(has)}",
                 WHERE,
                 "set less in its set-resources (`cpus_per_task`, `mem_mb`)",
             )

@@ -21,7 +21,7 @@ from workflow_scripts.tables.derive.long_table import (
     measured,
 )
 from workflow_scripts.tables.layout import Column, Layout
-from workflow_scripts.tables.models import NOT_RUN, ModelEntry, variants
+from workflow_scripts.tables.models import NOT_RUN, ModelEntry, controls_last, variants
 from workflow_scripts.tables.published import Key, Published, published_values
 from workflow_scripts.tables.records_in import REAL, Records
 from workflow_scripts.tables.run import Run
@@ -34,17 +34,17 @@ class Cell:
     Attributes:
         column: the column of the table (a row where the table is transposed).
         value: the number with all its digits; None where there is none.
-        n: how many images or prompts it rests on; None without a record.
-        n_reference: how many reference images, where there are any.
+        n: number of images or prompts; None without a record.
+        n_reference: number of reference images; None if there are none.
         interval: lower and upper bound, where there is one.
-        interval_kind: what the bounds are.
+        interval_kind: what the bounds are, for readers.
         reason: why there is no value.
         note: the number of the note that gives the reason.
         published: the paper's number, where it may stand here.
         difference: the value less the paper's number, where both are of the same protocol.
         rank: `best` or `second` among the models of its column; None for all others.
-        beyond_noise: of a difference, whether it is larger than its noise.
-        p: of a gain, see `Value.p`.
+        beyond_noise: whether a difference is significant.
+        p: p value of a gain, see `Value.p`.
     """
 
     column: Column
@@ -89,6 +89,10 @@ class Cell:
             return self.published.text
         sign = "" if self.rounded(self.difference).startswith("-") else "+"
         return f"{self.published.text} ({sign}{self.rounded(self.difference)})"
+
+    def is_overall(self, metric: str) -> bool:
+        """Whether it shows a metric over all images, and not of a finding."""
+        return (self.column.metric, self.column.subset) == (metric, "all")
 
     def rounded(self, number: float) -> str:
         """Round to the column's decimals; zero has no sign."""
@@ -151,6 +155,21 @@ class Table:
     feet: tuple[Foot, ...]
     caption: str
     notes: tuple[str, ...]
+
+    def values(self, metric: str, *kinds: str) -> list[tuple[Row, Cell]]:
+        """Return the cells of a metric over all images that have a value, with their rows.
+
+        Args:
+            metric: the metric's key.
+            kinds: the kinds of rows; all if there are none.
+        """
+        return [
+            (row, cell)
+            for row in self.rows
+            if not kinds or row.kind in kinds
+            for cell in row.cells
+            if cell.is_overall(metric) and cell.value is not None
+        ]
 
     @property
     def explained(self) -> str:
@@ -306,9 +325,9 @@ def measured_cell(
     Args:
         column: names the metric and the subset, and the protocol where it is not the tables'.
         measurements: the measurements of all stages.
-        stage: that measures it.
-        family: of the measurement.
-        model: its key.
+        stage: the stage that measures it.
+        family: the measurement's family.
+        model: the model's key.
         why_missing: the reason where nothing was measured there.
 
     Raises:
@@ -372,7 +391,7 @@ def _floor(layout: Layout, metric: str, run: Run) -> Row:
     The floor depends on the number of images, which is the same for every model that generated
     the whole prompt set; models come before controls.
     """
-    ordered = sorted(run.models, key=lambda model: model.is_control)
+    ordered = controls_last(run.models)
     cells = []
     for column in layout.columns:
         asked = replace(column, metric=metric)
@@ -404,7 +423,7 @@ def _floors_origin(layout: Layout, metric: str, run: Run) -> list[Foot]:
 
 def _models_first(layout: Layout, column: Column, run: Run) -> list[Record | None]:
     """Return the records of a column, those of models before those of controls."""
-    ordered = sorted(run.models, key=lambda model: model.is_control)
+    ordered = controls_last(run.models)
     return [_record(run.records, layout, column, model) for model in ordered]
 
 
@@ -414,9 +433,9 @@ def with_published(row: Row, printed: Mapping[Key, Published], protocol: str) ->
     A difference is taken only where both are of the paper's protocol.
 
     Args:
-        row: of one model.
-        printed: of the table, see `published_values`.
-        protocol: of the values, where their columns name none.
+        row: a row of one model.
+        printed: the table's published values, see `published_values`.
+        protocol: the protocol of values whose columns name none.
     """
     cells = []
     for cell in row.cells:

@@ -86,14 +86,14 @@ SPREADS: Final = "figure07_privacy_distributions.csv"
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """A figure of the list.
+    """An entry of the list of figures.
 
     Attributes:
-        stem: of its files.
-        title: for a place where it cannot be drawn.
-        missing: why it cannot, if it cannot.
-        page: of the report; None where it shows patients, which only their owner may see.
-        data: the file of what it shows, where there is one.
+        stem: the stem of its files.
+        title: its title if it cannot be drawn.
+        missing: the reason if it cannot be drawn.
+        page: its page of the report; None if it shows patients, which only their owner may see.
+        data: files with the values that it shows.
     """
 
     stem: str

@@ -100,8 +100,8 @@ def lengths_of(
 
     Args:
         sets: the captions.
-        encoders: of each model. One without a tokenizer on the disk is passed over; see
-            `not_counted`.
+        encoders: the text encoders of each model. One without a tokenizer on the disk is skipped;
+            see `not_counted`.
 
     Returns:
         The encoders that cut first come first. If no tokenizer is there, words are counted.

@@ -1,4 +1,4 @@
-"""What the run cost, by stage and model: the sums of `costs/sums.py` as a table and a sentence."""
+"""What the run cost, by stage and model, as a table and a sentence."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ COSTS: Final = Layout(
     ),
     n_labels=("", ""),
     explanation=(
-        "GPU-hours are elapsed time times allocated GPUs. Wall time is elapsed time, added up also "
-        "where jobs ran at once. Peak memory is the largest resident memory of any task. Every "
-        "attempt counts, failed and repeated ones included. Shared is the work that all models "
-        "need (the cohort, features of real images, networks trained on real data alone); it is "
-        "counted once. The jobs of a SLURM group share its cost in equal parts. The tables "
+        "GPU-hours are elapsed time times allocated GPUs. Wall time is the sum of elapsed times, "
+        "even if jobs ran at the same time. Peak memory is the largest resident memory of any "
+        "task. All attempts count, including failed and repeated ones. Shared is the work that all "
+        "models need: the cohort, features of real images, and networks trained on real data "
+        "alone. It counts once. The jobs of a SLURM group share its cost equally. The tables "
         "themselves are not counted."
     ),
 )
@@ -44,8 +44,8 @@ def cost_table(attempts: Sequence[Attempt], models: Sequence[ModelEntry], datase
     """Return the cost table: stages of each model, what is shared, and the sums.
 
     Args:
-        attempts: all of them.
-        models: in the order of the rows; what other models cost is left out, as the caption says.
+        attempts: all attempts of the run.
+        models: the models in the order of the rows. The caption counts what other models left out.
         dataset: the data's name.
     """
     counted = [attempt for attempt in attempts if attempt.model != OTHER]
@@ -58,12 +58,12 @@ def cost_table(attempts: Sequence[Attempt], models: Sequence[ModelEntry], datase
         if model.is_control == (kind == "control")
     ]
     for key, label, kind in [*groups, (SHARED, "Shared", "shared")]:
-        own = [attempt for attempt in counted if attempt.model == key]
-        rows += _rows(own, key, label, kind, accounted)
+        of_model = [attempt for attempt in counted if attempt.model == key]
+        rows += _rows(of_model, key, label, kind, accounted)
     rows += _rows(counted, "total", "Total", "total", accounted)
     with_notes, notes = noted(rows)
     caption = " ".join(
-        [f"{COSTS.title}. {dataset}.", COSTS.explanation, *_told_of_sources(attempts, accounted)]
+        [f"{COSTS.title}. {dataset}.", COSTS.explanation, *_sources(attempts, accounted)]
     )
     return Table(COSTS, tuple(with_notes), (), caption, tuple(notes))
 
@@ -71,15 +71,15 @@ def cost_table(attempts: Sequence[Attempt], models: Sequence[ModelEntry], datase
 def _rows(
     attempts: Sequence[Attempt], key: str, label: str, kind: str, accounted: bool
 ) -> list[Row]:
-    """Return a row for each stage that has any attempt, and for all of them where there are two."""
-    found = []
+    """Return a row for each stage with attempts, and their sum if there are two or more."""
+    rows = []
     for stage, title in STAGES.items():
-        own = [attempt for attempt in attempts if attempt.stage == stage]
-        if own:
-            found.append(Row(key, label, kind, (title,), _cells(own, accounted)))
-    if len(found) > 1:
-        found.append(Row(key, label, kind, (ALL,), _cells(attempts, accounted)))
-    return found
+        of_stage = [attempt for attempt in attempts if attempt.stage == stage]
+        if of_stage:
+            rows.append(Row(key, label, kind, (title,), _cells(of_stage, accounted)))
+    if len(rows) > 1:
+        rows.append(Row(key, label, kind, (ALL,), _cells(attempts, accounted)))
+    return rows
 
 
 def _cells(attempts: Sequence[Attempt], accounted: bool) -> tuple[Cell, ...]:
@@ -92,40 +92,40 @@ def _cells(attempts: Sequence[Attempt], accounted: bool) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def _told_of_sources(attempts: Sequence[Attempt], accounted: bool) -> list[str]:
-    """Return sentences that say what the costs were measured from and what they leave out."""
+def _sources(attempts: Sequence[Attempt], accounted: bool) -> list[str]:
+    """Return sentences on where the costs come from and what they leave out."""
     counted = [attempt for attempt in attempts if attempt.model != OTHER]
-    told = []
+    sentences = []
     if not counted:
-        told.append("No job has run yet.")
+        sentences.append("No job has run yet.")
     elif not accounted:
         reasons = Counter(a.reason for a in counted if a.job_id and a.reason)
         why = f" ({reasons.most_common(1)[0][0]})" if reasons else ""
-        told.append(
+        sentences.append(
             f"There is no accounting of this run{why}. The table counts Snakemake's benchmark "
-            "files alone: each job has one, of its last attempt that succeeded. GPUs are those "
-            "that the rules ask for."
+            "files only. Each job has one file, of its last attempt that succeeded. GPUs are those "
+            "that the rules request."
         )
     else:
         alone = [a for a in counted if a.source == "benchmark"]
         if alone:
-            told.append(
+            sentences.append(
                 f"SLURM's accounting lacks {len({a.job for a in alone})} of "
-                f"{len({a.job for a in counted})} jobs. Of these, only Snakemake's benchmark file "
-                "is known: that of the last attempt that succeeded."
+                f"{len({a.job for a in counted})} jobs. For these the table has only Snakemake's "
+                "benchmark file, of the last attempt that succeeded."
             )
     others = {attempt.job for attempt in attempts if attempt.model == OTHER}
     if others:
-        told.append(
+        sentences.append(
             f"Left out: {len(others)} {_plural('job', str(len(others)))} of models that are not in "
-            "this run, of rules that no longer exist, or of SLURM groups that ended before their "
-            "jobs were known."
+            "this run, of rules that no longer exist, or of SLURM groups that ended before they "
+            "named their jobs."
         )
-    return told
+    return sentences
 
 
 def cost_sentence(table: Table, attempts: Sequence[Attempt]) -> str | None:
-    """Return the sum in words; None where no attempt is known."""
+    """Return the total cost as a sentence; None if no attempt is known."""
     total = [row for row in table.rows if row.kind == "total"]
     if not total:
         return None

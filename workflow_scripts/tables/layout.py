@@ -36,13 +36,13 @@ class Column:
 
     Attributes:
         header: as the paper has it.
-        metric: its key.
+        metric: the metric's key.
         direction: `higher` or `lower` is better.
         decimals: digits after the point, for readers; the CSV has all digits. None writes a number
             as short as it is.
         subset: `all` or a finding.
-        family: of its measurements, where it is not the table's.
-        protocol: of its measurements, where a table shows both.
+        family: the family of its measurements; None is the table's.
+        protocol: the protocol of its measurements, if a table shows both.
         rank_of: the metric whose ranks it shows, where it does.
         block: the block of a model's config that has the setting; None for `finetune`.
         setting: the value of the setting that the column's models have, where columns differ in it.
@@ -75,9 +75,9 @@ class RealRow:
     """A row of real data alone: measurements of the model `real`.
 
     Attributes:
-        label: of the row.
-        family: of the measurements.
-        protocol: of the measurements, where a table shows both.
+        label: the row's name for readers.
+        family: the family of its measurements.
+        protocol: the protocol of the measurements, if a table shows both.
     """
 
     label: str
@@ -90,26 +90,26 @@ class Layout:
     """One table.
 
     Attributes:
-        stem: of its files.
-        number: in the paper; with a letter where the table is ours.
+        stem: the stem of its files.
+        number: its number in the paper; with a letter if the paper has no such table.
         title: what it compares; the caption opens with it.
-        stage: whose measurements it shows.
-        family: the measurements' family, or None where the table has several.
+        stage: the stage whose measurements it shows.
+        family: the measurements' family; None if the table has several.
         columns: its metrics, in the paper's order.
         explanation: sentences of the caption on what the numbers are.
         n_labels: what `n` and `n_reference` count.
-        attributes: headers of what is said of a model before its metrics, see `ModelEntry`.
+        attributes: headers of the columns before the metrics, see `ModelEntry`.
         transposed: metrics are rows and models are columns.
         real_rows: the rows of real data alone.
-        floor: the metric of the row of real against real, where there is one.
+        floor: the metric of the row that compares real images with real images; None for no row.
         positives: whether a foot row counts the positive test images per finding.
         models: whether the models have rows.
-        varies: a setting: only models that differ from another one in it alone have rows.
-        none_measured: only models with a measurement have rows; why a run has none of them.
-        printed: the stem of the paper's table that is printed beside this one, if its stem differs.
-        row_header: what the rows of a table that is not transposed are.
-        page: of the report.
-        section: of Snakemake's own report.
+        varies: a setting; only models that differ from another model in it alone have rows.
+        none_measured: the reason if no model has a measurement; models without one have no row.
+        printed: the stem of the paper's table whose values are shown, if it differs.
+        row_header: the header of the rows' names, if the table is not transposed.
+        page: its page of the report.
+        section: its section of Snakemake's own report.
     """
 
     stem: str
@@ -145,7 +145,7 @@ def read_specs(
     """Read the specs of a folder, by stem, in the paper's order.
 
     Args:
-        folder: of YAML files.
+        folder: a folder of YAML files.
         phrases: by name, what explanations may refer to.
         further: YAML files that lie elsewhere.
 

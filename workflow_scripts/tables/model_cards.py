@@ -8,7 +8,7 @@ from typing import Any, Final
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.tables.assemble import Cell, Row, Table, is_few
 from workflow_scripts.tables.examples import Gallery, Shown
-from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry
+from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry, controls_last
 from workflow_scripts.tables.report_pages import OVERVIEW_PAGE, PAGES, Page, by_page
 
 _SETTINGS: Final = {
@@ -26,10 +26,10 @@ class Number:
     """One value of a model.
 
     Attributes:
-        name: of what was measured; a finding where the table has a column for each.
-        cell: the value, or why there is none.
-        rank: the place among the models, 1 is best; None where values have no better and worse.
-        ranked: how many models the rank is among.
+        name: the metric's header; the finding if the table has a column for each.
+        cell: the value, or the reason why there is none.
+        rank: the rank among the models, from 1 for the best; None if no direction is better.
+        ranked: the number of ranked models.
     """
 
     name: str
@@ -83,9 +83,9 @@ class ModelCard:
     """All that is known of a model.
 
     Attributes:
-        model: whose card it is.
+        model: the model.
         glance: one number of each question.
-        settings: what made it, as (name, value) with values that may be (name, value) again.
+        settings: its settings, as (name, value); a value may be a list of (name, value) again.
         samples: captions with their images.
         by_page: its numbers by the page that has their tables.
         missing: what was not measured, and why.
@@ -123,7 +123,7 @@ def model_cards(
     """
     pages = by_page(table.layout for table in tables.values())
     cards = []
-    for model in sorted(models, key=lambda model: model.is_control):
+    for model in controls_last(models):
         numbers = {
             page: tuple(
                 found
@@ -186,15 +186,15 @@ def rank_of(table: Table, row: Row, j: int) -> tuple[int | None, int]:
 
 
 def _numbers(table: Table, key: str) -> TableNumbers:
-    found = []
-    own = [row for row in table.rows if row.key == key and row.kind in ("model", "control")]
-    for row in own:
+    numbers = []
+    rows = [row for row in table.rows if row.key == key and row.kind in ("model", "control")]
+    for row in rows:
         for j, cell in enumerate(row.cells):
             name = cell.column.subset if cell.column.subset in FINDINGS else cell.column.header
-            if len(own) > 1:
+            if len(rows) > 1:
                 name = ", ".join([name, *row.attributes])
-            found.append(Number(name, cell, *rank_of(table, row, j)))
-    return TableNumbers(table, tuple(found))
+            numbers.append(Number(name, cell, *rank_of(table, row, j)))
+    return TableNumbers(table, tuple(numbers))
 
 
 def _samples(gallery: Gallery, model: ModelEntry) -> list[Sample]:
@@ -208,14 +208,14 @@ def _samples(gallery: Gallery, model: ModelEntry) -> list[Sample]:
 
 def _missing(tables: Sequence[TableNumbers]) -> list[Missing]:
     by_reason: dict[str, list[str]] = {}
-    for found in tables:
+    for of_table in tables:
         lacking: dict[str, list[str]] = {}
-        for number in found.numbers:
+        for number in of_table.numbers:
             if number.cell.reason is not None:
                 lacking.setdefault(number.cell.reason, []).append(number.name)
         for reason, names in lacking.items():
-            place = f"Table {found.table.layout.number}"
-            if len(names) < len(found.numbers):
+            place = f"Table {of_table.table.layout.number}"
+            if len(names) < len(of_table.numbers):
                 place += f" ({', '.join(names)})"
             by_reason.setdefault(reason, []).append(place)
     return [Missing(reason, tuple(places)) for reason, places in by_reason.items()]

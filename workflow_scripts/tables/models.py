@@ -1,7 +1,7 @@
 """The models of the tables: their order, their descriptions, and why a value may be missing."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -35,12 +35,12 @@ class ModelEntry:
     """A model as the tables show it.
 
     Attributes:
-        key: in the config and in records.
+        key: its key in the config and in records.
         family: `control` for a control, else the text-to-image family or `external`.
-        name: in tables.
-        attributes: what is said of it, by the header of a table's column; – where unknown.
-        missing: for a prompt set without images, why.
-        settings: what made it, as text; empty where the workflow did not.
+        name: its name in tables.
+        attributes: texts about it, by the header of a table's column; – if unknown.
+        missing: the reason for each prompt set of which it has no images.
+        settings: the settings that made it, as text; empty if the workflow did not make it.
     """
 
     key: str
@@ -52,13 +52,13 @@ class ModelEntry:
 
     @property
     def is_control(self) -> bool:
-        """Whether it calibrates the tables rather than competes in them."""
+        """Whether it calibrates the tables and does not compete in them."""
         return self.family == "control"
 
     def why_missing(self, stage: str, family: str | None = None) -> str:
         """Return why there is no record of a stage, or of a family of it."""
-        own = PROMPT_SET_OF.get(f"{stage}/{family}", PROMPT_SET_OF[stage])
-        return self.missing.get(own, NOT_RUN)
+        prompt_set = PROMPT_SET_OF.get(f"{stage}/{family}", PROMPT_SET_OF[stage])
+        return self.missing.get(prompt_set, NOT_RUN)
 
 
 def parse_models(text: str) -> list[ModelEntry]:
@@ -116,10 +116,15 @@ def _model(entry: dict[str, Any], where: str) -> ModelEntry:
     )
 
 
-def alike(models: Sequence[ModelEntry], *settings: str) -> list[list[ModelEntry]]:
-    """Group the models that have the first of these settings and are the same in all others.
+def controls_last(models: Iterable[ModelEntry]) -> list[ModelEntry]:
+    """Return the models in their order, followed by the controls in theirs."""
+    return sorted(models, key=lambda model: model.is_control)
 
-    Groups stand in the order of their first model, and so do the models of a group.
+
+def alike(models: Sequence[ModelEntry], *settings: str) -> list[list[ModelEntry]]:
+    """Group the models that have the first of these settings and agree in all other settings.
+
+    Groups are in the order of their first models; a group keeps the order of its models.
     """
     groups: dict[tuple[tuple[str, str], ...], list[ModelEntry]] = {}
     for model in models:
@@ -130,12 +135,12 @@ def alike(models: Sequence[ModelEntry], *settings: str) -> list[list[ModelEntry]
 
 
 def variants(models: Sequence[ModelEntry], *settings: str) -> list[ModelEntry]:
-    """Return the models that differ from another one in these settings alone, in groups.
+    """Return the models that differ from another model in these settings only, group by group.
 
     Args:
-        models: of the run.
-        settings: the one that differs, and those that follow it, such as the scale of a LoRA
-            adapter its rank.
+        models: the models of the run.
+        settings: the setting that differs, followed by settings that change with it (LoRA's rank
+            and alpha).
     """
     groups = alike(models, *settings)
     differing = [group for group in groups if len({m.settings[settings[0]] for m in group}) > 1]

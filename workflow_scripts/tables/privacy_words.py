@@ -32,7 +32,7 @@ def lens_sentences(table: Table, models: Sequence[ModelEntry]) -> list[str]:
 
     Args:
         table: Table 3e.
-        models: of the run; the kind of a control is among its settings.
+        models: the models of the run; the settings of a control have its kind.
     """
     kinds = {model.key: model.settings.get("control") for model in models}
     sentences = []
@@ -142,7 +142,7 @@ def extraction_sentences(table: Table, models: Sequence[ModelEntry]) -> list[str
 
     Args:
         table: Table 23.
-        models: of the run; the kind of a control is among its settings.
+        models: the models of the run; the settings of a control have its kind.
     """
     kinds = {model.key: model.settings.get("control") for model in models}
     measured = []

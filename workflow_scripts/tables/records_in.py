@@ -22,7 +22,7 @@ class Records:
     """The records by stage, family, model and protocol.
 
     Args:
-        protocol: of the tables; records of the other one are found only where it is asked for.
+        protocol: the tables' protocol; records of the other one are found only on request.
     """
 
     def __init__(self, protocol: str = PROTOCOLS[0]) -> None:

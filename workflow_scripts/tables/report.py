@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tables", required=True, help="folder that tables.build wrote")
     parser.add_argument("--jobs", help="attempts of every job (CSV), as costs.build wrote them")
     parser.add_argument(
-        "--config", help="the run's config (JSON): its plan then stands beside what the run took"
+        "--config", help="the run's config (JSON): to compare planned and actual hours"
     )
     parser.add_argument("--figures", help="folder that tables.build_figures wrote")
     parser.add_argument(
@@ -193,15 +193,15 @@ def at_a_glance(tables: dict[str, Table], models: Sequence[ModelEntry]) -> Table
         tables: all, by stem.
         models: in the order of the rows.
     """
-    own = [tables[stem] for stem, _, _ in _GLANCE]
+    shown = [tables[stem] for stem, _, _ in _GLANCE]
     columns = tuple(
         replace(
             next(c for c in table.layout.columns if (c.metric, c.subset) == (metric, "all")),
             header=header,
         )
-        for table, (_, metric, header) in zip(own, _GLANCE, strict=True)
+        for table, (_, metric, header) in zip(shown, _GLANCE, strict=True)
     )
-    layout = replace(own[0].layout, stem="at_a_glance", attributes=(), columns=columns)
+    layout = replace(shown[0].layout, stem="at_a_glance", attributes=(), columns=columns)
     names = [(REAL, "Real data alone", "real")]
     names += [(model.key, model.name, "model") for model in models if not model.is_control]
     names += [(model.key, model.name, "control") for model in models if model.is_control]
@@ -209,18 +209,18 @@ def at_a_glance(tables: dict[str, Table], models: Sequence[ModelEntry]) -> Table
     rows = []
     for key, label, kind in names:
         cells = []
-        for table, column, (_, metric, _) in zip(own, columns, _GLANCE, strict=True):
-            found = [
+        for table, column, (_, metric, _) in zip(shown, columns, _GLANCE, strict=True):
+            cells_of_row = [
                 cell
                 for row in table.rows
                 if row.key == key
                 for cell in row.cells
-                if (cell.column.metric, cell.column.subset) == (metric, "all")
+                if cell.is_overall(metric)
             ]
             why = "real data is the reference of this measure, so it has no value of its own"
             if key in by_key:
                 why = by_key[key].why_missing(table.layout.stage)
-            cell = found[0] if found else Cell(column, None, reason=why)
+            cell = cells_of_row[0] if cells_of_row else Cell(column, None, reason=why)
             cells.append(replace(cell, column=column, published=None, difference=None))
         rows.append(Row(key, label, kind, (), tuple(cells)))
     with_notes, notes = noted([row for row in rows if row.kind != "real" or _has_value(row)])
@@ -249,7 +249,7 @@ def cost_section(
 
     Args:
         jobs: CSV of attempts.
-        folder: of the tables.
+        folder: the folder of the tables.
         models: in the order of the rows.
         dataset: the data's name.
 
@@ -265,13 +265,13 @@ def cost_section(
 
 
 def _plan(config: str, jobs: str, prompts: str, results: Results) -> PlanSection:
-    """Return what the plan of a config said beside what the run took.
+    """Return planned and actual GPU-hours of the run.
 
     Args:
-        config: the run's, as JSON.
+        config: the run's config, as JSON.
         jobs: CSV of attempts.
         prompts: the test prompt set.
-        results: of the run.
+        results: the results of the run.
 
     Raises:
         InputError: no JSON, or a file that cannot be read.
@@ -287,20 +287,20 @@ def _plan(config: str, jobs: str, prompts: str, results: Results) -> PlanSection
 
 def gain_plots(tables: dict[str, Table]) -> list[dict[str, Any]]:
     """Return what synthetic images add to real ones: a sentence and a dot plot for each task."""
-    found = []
+    plots = []
     for gain in GAINS:
         table = tables[gain.stem]
         title = f"{gain.task}: gain in {gain.name}"
         plot = dot_plot.dot_plot(table, gain.metric, "all", title)
         sentence = gain_sentence(table, gain)
         if plot is not None and sentence is not None:
-            found.append({"task": gain.task, "sentence": sentence, "plot": plot})
-    return found
+            plots.append({"task": gain.task, "sentence": sentence, "plot": plot})
+    return plots
 
 
 def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:
     """Return the overview's statements: title, the page that has more, sentence, dot plot."""
-    found = []
+    statements = []
     for stem, metric, title, page, plot_title, sentence in (
         (
             "table01_fidelity",
@@ -328,7 +328,7 @@ def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:
         ),
     ):
         table = tables[stem]
-        found.append(
+        statements.append(
             {
                 "title": title,
                 "page": page,
@@ -336,7 +336,7 @@ def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:
                 "plot": dot_plot.dot_plot(table, metric, "all", plot_title),
             }
         )
-    return found
+    return statements
 
 
 def _fidelity_sentence(table: Table) -> str:
@@ -348,7 +348,7 @@ def _fidelity_sentence(table: Table) -> str:
     text = f"{row.label} {subject}{',' if len(ranked) > 1 else ''} {_with_bounds(cell)}."
     controls = _by_value(table, "fid", "control")
     if controls:
-        listed = "; ".join(f"{other.label} {own.text}" for other, own in controls)
+        listed = "; ".join(f"{control.label} {cell.text}" for control, cell in controls)
         text += f" For scale: {listed}."
     return text
 
@@ -358,7 +358,7 @@ def _privacy_sentence(table: Table) -> str:
     if not ranked:
         return "No model has a re-identification score; the notes of Table 3 say why."
     row, cell = ranked[-1]
-    count = next(own for own in row.cells if own.column.metric == "reid_count")
+    count = next(cell for cell in row.cells if cell.column.metric == "reid_count")
     subject = "has the highest average score," if len(ranked) > 1 else "has an average score of"
     text = f"{row.label} {subject} {_with_bounds(cell)}."
     if count.value is not None:
@@ -390,15 +390,9 @@ def _utility_sentence(table: Table, gains: Table) -> str:
 
 def _by_value(table: Table, metric: str, kind: str) -> list[tuple[Row, Cell]]:
     """Return the rows of a kind that have the metric's overall value, the best first."""
-    found = [
-        (row, cell)
-        for row in table.rows
-        if row.kind == kind
-        for cell in row.cells
-        if (cell.column.metric, cell.column.subset) == (metric, "all") and cell.value is not None
-    ]
-    sign = -1 if found and found[0][1].column.direction == "higher" else 1
-    return sorted(found, key=lambda pair: sign * (pair[1].value or 0.0))
+    pairs = table.values(metric, kind)
+    sign = -1 if pairs and pairs[0][1].column.direction == "higher" else 1
+    return sorted(pairs, key=lambda pair: sign * (pair[1].value or 0.0))
 
 
 def _with_bounds(cell: Cell) -> str:
@@ -408,7 +402,7 @@ def _with_bounds(cell: Cell) -> str:
 def _dashes(tables: dict[str, Table], models: Sequence[ModelEntry]) -> list[dict[str, str]]:
     """Return every dash: table, row, columns and reason; a model's columns of one reason once."""
     order = {model.key: i for i, model in enumerate(models)}
-    found = []
+    dashes = []
     for table in tables.values():
         for row in sorted(table.rows, key=lambda row: order.get(row.key, -1)):
             by_reason: dict[str, list[str]] = {}
@@ -417,7 +411,7 @@ def _dashes(tables: dict[str, Table], models: Sequence[ModelEntry]) -> list[dict
                     by_reason.setdefault(cell.reason, []).append(cell.column.header)
             for reason, headers in by_reason.items():
                 columns = "all" if len(headers) == len(row.cells) else ", ".join(headers)
-                found.append(
+                dashes.append(
                     {
                         "table": str(table.layout.number),
                         "row": row.label,
@@ -425,12 +419,12 @@ def _dashes(tables: dict[str, Table], models: Sequence[ModelEntry]) -> list[dict
                         "reason": reason,
                     }
                 )
-    return found
+    return dashes
 
 
 def _downloads(folder: str | Path, stem: str) -> list[tuple[str, str, str]]:
     """Return (file name, suffix, data URI) of a table's files, so that the report carries them."""
-    found = []
+    downloads = []
     for suffix, kind in _TYPES.items():
         path = Path(folder) / f"{stem}.{suffix}"
         try:
@@ -439,8 +433,8 @@ def _downloads(folder: str | Path, stem: str) -> list[tuple[str, str, str]]:
             raise unreadable(
                 "cannot read a table", error, path, "run workflow_scripts.tables.build first"
             ) from None
-        found.append((path.name, suffix, f"data:{kind};charset=utf-8;base64,{data}"))
-    return found
+        downloads.append((path.name, suffix, f"data:{kind};charset=utf-8;base64,{data}"))
+    return downloads
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ def answers(
     Args:
         tables: all, by stem.
         glance: one column for each question, see `report.at_a_glance`.
-        models: of the run; the kind of a control is among its settings.
-        cost: what the run cost, in a sentence; None where no job is known.
+        models: the models of the run; the settings of a control have its kind.
+        cost: a sentence on the cost; None if no job is known.
     """
     return [
         Answer("Which model is best at what?", best_sentence(glance), "ranks"),
@@ -83,25 +83,25 @@ def best_sentence(glance: Table) -> str:
 
 def noise_sentence(tables: Mapping[str, Table]) -> str:
     """Return how many differences between models, and how many gains, are within their noise."""
-    found = [*_pairs_in_words(tables["table01c_paired_differences"]), *_gains_in_words(tables)]
-    if not found:
+    sentences = [*_pairs_in_words(tables["table01c_paired_differences"]), *_gains_in_words(tables)]
+    if not sentences:
         return (
             "Not known: no two models were compared on the same prompts, and no gain was measured."
         )
-    return " ".join(found)
+    return " ".join(sentences)
 
 
 def _pairs_in_words(table: Table) -> list[str]:
     tested = {row.label: _valued(row) for row in table.rows if row.kind == "pair"}
     tested = {label: cells for label, cells in tested.items() if cells}
-    cells = [cell for own in tested.values() for cell in own]
+    cells = [cell for of_pair in tested.values() for cell in of_pair]
     if not cells:
         return []
     within = sum(not cell.beyond_noise for cell in cells)
     alike = [
         label.replace(" − ", " from ")
-        for label, own in tested.items()
-        if not any(cell.beyond_noise for cell in own)
+        for label, of_pair in tested.items()
+        if not any(cell.beyond_noise for cell in of_pair)
     ]
     text = (
         f"{_of(within, len(cells))} differences between two models in fidelity "
@@ -115,38 +115,31 @@ def _pairs_in_words(table: Table) -> list[str]:
 
 
 def _gains_in_words(tables: Mapping[str, Table]) -> list[str]:
-    cells = [
-        cell
-        for gain in GAINS
-        for row in _models(tables[gain.stem])
-        for cell in row.cells
-        if (cell.column.metric, cell.column.subset) == (gain.metric, "all")
-        and cell.value is not None
-    ]
+    cells = [cell for gain in GAINS for _, cell in tables[gain.stem].values(gain.metric, "model")]
     if not cells:
         return []
     once = sum(cell.p is None for cell in cells)
     within = sum(cell.p is not None and not cell.beyond_noise for cell in cells)
-    told = f"{_of(within, len(cells))} gains in downstream tasks"
-    told += f" {'is' if within == 1 else 'are'} within noise"
+    text = f"{_of(within, len(cells))} gains in downstream tasks"
+    text += f" {'is' if within == 1 else 'are'} within noise"
     if once:
-        told = (
+        text = (
             f"{_of(once, len(cells))} gains in downstream tasks cannot be told from noise, because "
             "an arm was trained once or its value never varies"
         )
         if within:
-            told += f"; {within} more {'is' if within == 1 else 'are'} within noise"
-    return [f"{told} (Tables 4b, 5b, 6b)."]
+            text += f"; {within} more {'is' if within == 1 else 'are'} within noise"
+    return [f"{text} (Tables 4b, 5b, 6b)."]
 
 
 def risk_sentence(tables: Mapping[str, Table], models: Sequence[ModelEntry]) -> str:
-    """Return the riskiest model beside the controls, and which models raise alarms beyond chance.
+    """Return the riskiest model controls the controls, and which models raise alarms beyond chance.
 
     Args:
         tables: all, by stem; of them 3, 3d and 3e.
-        models: of the run.
+        models: the models of the run.
     """
-    scores = _values(tables["table03_privacy"], "reid_mean_of_max")
+    scores = tables["table03_privacy"].values("reid_mean_of_max")
     ranked = sorted(
         (pair for pair in scores if pair[0].kind == "model"), key=lambda pair: -(pair[1].value or 0)
     )
@@ -157,24 +150,24 @@ def risk_sentence(tables: Mapping[str, Table], models: Sequence[ModelEntry]) -> 
         scale = [
             f"{words} {other.text}"
             for kind, words in _SCALE.items()
-            for own, other in scores
-            if own.kind == "control" and kinds.get(own.key) == kind
+            for control, other in scores
+            if control.kind == "control" and kinds.get(control.key) == kind
         ]
-        beside = f"; {' and '.join(scale)}" if scale else ""
-        top = [other.label for other, own in ranked if own.text == cell.text]
+        controls = f"; {' and '.join(scale)}" if scale else ""
+        top = [other.label for other, score in ranked if score.text == cell.text]
         what = f"{listed(top)} {'has' if len(top) == 1 else 'have'} the highest re-ID score"
         if len(ranked) == 1:
             what = f"{row.label} has a re-ID score of"
         comma = " " if len(ranked) == 1 else ", "
-        sentences.append(f"{what}{comma}{cell.text}{beside} (Table 3).")
+        sentences.append(f"{what}{comma}{cell.text}{controls} (Table 3).")
     sentences += _beyond(
-        _values(tables["table03e_lenses"], "any_seen"),
+        tables["table03e_lenses"].values("any_seen", "model"),
         CHANCE,
         ("raises", "raise"),
         "more alarms than chance explains (Table 3e)",
     )
     sentences += _beyond(
-        _values(tables["table03d_novelty"], "nearer_to_training_excess"),
+        tables["table03d_novelty"].values("nearer_to_training_excess", "model"),
         0.0,
         ("comes", "come"),
         "nearer to training radiographs than captions explain (Table 3d)",
@@ -190,10 +183,10 @@ _SCALE: Final = {
 
 
 def _beyond(
-    found: Sequence[tuple[Row, Cell]], bar: float, verbs: tuple[str, str], what: str
+    values: Sequence[tuple[Row, Cell]], bar: float, verbs: tuple[str, str], what: str
 ) -> list[str]:
-    """Return which models' whole intervals lie above a bar; nothing where no interval is known."""
-    known = [(r, c.interval) for r, c in found if r.kind == "model" and c.interval is not None]
+    """Return which models have an interval above a bar; nothing if no interval is known."""
+    known = [(row, cell.interval) for row, cell in values if cell.interval is not None]
     above = [row.label for row, interval in known if interval[0] > bar]
     if not known:
         return []
@@ -211,12 +204,12 @@ def missing_sentence(tables: Mapping[str, Table], glance: Table) -> str:
         )
         if questions:
             lacking.setdefault(questions, []).append(row.label)
-    own = {row.key for row in _models(glance)}  # tables without rows hold one that stands for none
+    keys = {row.key for row in _models(glance)}  # an empty table has a row without a model
     cells = [
         cell
         for table in tables.values()
         for row in table.rows
-        if row.kind == "model" and row.key in own
+        if row.kind == "model" and row.key in keys
         for cell in row.cells
     ]
     dashes = sum(cell.value is None for cell in cells)
@@ -238,15 +231,6 @@ def _models(table: Table) -> list[Row]:
 
 def _valued(row: Row) -> list[Cell]:
     return [cell for cell in row.cells if cell.value is not None]
-
-
-def _values(table: Table, metric: str) -> list[tuple[Row, Cell]]:
-    return [
-        (row, cell)
-        for row in table.rows
-        for cell in row.cells
-        if (cell.column.metric, cell.column.subset) == (metric, "all") and cell.value is not None
-    ]
 
 
 def _of(count: int, whole: int) -> str:

@@ -13,10 +13,10 @@ class Page:
     """A page of the report.
 
     Attributes:
-        key: in its address, `#/{key}`.
-        title: of the page and in the navigation.
-        group: of the navigation.
-        lead: what the page answers, in a sentence or two.
+        key: its address is `#/{key}`.
+        title: its title, also in the navigation.
+        group: its group in the navigation.
+        lead: a sentence or two on what the page answers.
     """
 
     key: str

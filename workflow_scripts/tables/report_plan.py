@@ -1,7 +1,7 @@
-"""What the plan said beside what the run took: GPU-hours by stage, for the report.
+"""Planned and actual GPU-hours by stage, for the report.
 
-The plan is the cost model's (`preflight/cost_model.py`): measured rates times what the config asks
-for. Where no rate was measured there is no estimate, and the table says so; nothing is guessed.
+The plan comes from the cost model (`preflight/cost_model.py`): measured rates times the counts of
+the config. Work whose rate was not measured has no estimate, and the table says so.
 """
 
 from collections import Counter
@@ -33,33 +33,33 @@ NEVER: Final = "no rate was ever measured: run `make gpu-check` on a GPU"
 PLAN: Final = Layout(
     stem="plan",
     number="P",
-    title="What the plan said, and what the run took",
+    title="Planned and actual GPU-hours",
     stage="tables",
     family=None,
     columns=(
         Column("GPU-hours, planned", "planned_gpu_hours", "none", 3),
         Column("Work without an estimate", "without_rate", "none", 0),
-        Column("GPU-hours, taken", "gpu_hours", "none", 3),
-        Column("Wall time, taken (h)", "wall_hours", "none", 3),
+        Column("GPU-hours, actual", "gpu_hours", "none", 3),
+        Column("Wall time, actual (h)", "wall_hours", "none", 3),
     ),
     n_labels=("", ""),
     row_header="Stage",
     explanation=(
-        "A planned value is a measured rate times what the config asks for, added up over the "
-        "pieces of work that have a rate. Pieces without a rate are counted beside it; where there "
-        "are any, the planned value is a lower bound. The run's values count every attempt, failed "
-        "and repeated ones included; the plan counts each job once. It was computed when this "
-        "report was made. Stages that need no GPU are not planned."
+        "A planned value is a sum over the pieces of work whose rate was measured: the rate times "
+        "the count of the config. The next column counts the pieces without a rate. If there are "
+        "any, the planned value is a lower bound. Actual values count all attempts, including "
+        "failed and repeated ones. The plan counts each job once. It was computed when this report "
+        "was made. Stages that need no GPU are not planned."
     ),
 )
 
 
 @dataclass(frozen=True)
 class PlanSection:
-    """What the report says of the plan.
+    """The plan and the actual costs, for the report.
 
     Attributes:
-        sentence: the two sums.
+        sentence: planned and actual GPU-hours in all, in words.
         stages: a row for each stage, and the total.
         models: a row for each model and stage.
     """
@@ -77,23 +77,23 @@ def plan_section(
     models: Sequence[ModelEntry],
     rates: Sequence[Rate],
 ) -> PlanSection:
-    """Return what the plan said beside what the run took.
+    """Return planned and actual GPU-hours.
 
     Args:
-        config: the run's, validated.
+        config: the run's validated config.
         cohort: counts of the splits.
-        prompts: unique captions of the test set.
-        attempts: all that the run made; those of models that are not in it are left out.
-        models: of the run, in the order of the rows.
-        rates: all that were measured.
+        prompts: number of unique captions of the test set.
+        attempts: all attempts of the run; those of models that are not in it are left out.
+        models: the models of the run, in the order of the rows.
+        rates: all measured rates.
     """
-    own = [attempt for attempt in attempts if attempt.model != jobs.OTHER]
+    counted = [attempt for attempt in attempts if attempt.model != jobs.OTHER]
     planned = works(config, _cohort(cohort, prompts))
-    used = kind_of_run(own)
+    used = kind_of_run(counted)
     kind = used or choose_kind(planned, rates)
     made = [estimate(work, rates, kind or "") for work in planned]
     rated = any(one.rate for one in made)
-    accounted = is_accounted(own)
+    accounted = is_accounted(counted)
 
     def row(key: str, label: str, estimates: list[Estimate], taken: list[Attempt]) -> Row:
         kind_of_row = "total" if key == "total" else "stage"
@@ -101,17 +101,17 @@ def plan_section(
         return Row(key, label, kind_of_row, (), cells)
 
     by_stage = [
-        row(stage, title, [e for e in made if e.work.stage == stage], _of(own, stage))
+        row(stage, title, [e for e in made if e.work.stage == stage], _of(counted, stage))
         for stage, title in STAGES.items()
-        if any(e.work.stage == stage for e in made) or _of(own, stage)
+        if any(e.work.stage == stage for e in made) or _of(counted, stage)
     ]
-    by_stage.append(row("total", "All stages", made, own))
+    by_stage.append(row("total", "All stages", made, counted))
     by_model = []
     names = [(model.key, model.key, model.name) for model in models]
     for key, planned_as, name in [*names, (jobs.SHARED, SHARED, "Shared")]:
         for stage, title in STAGES.items():
             estimates = [e for e in made if (e.work.model, e.work.stage) == (planned_as, stage)]
-            taken = [a for a in _of(own, stage) if a.model == key]
+            taken = [a for a in _of(counted, stage) if a.model == key]
             if estimates or taken:
                 by_model.append(row(f"{planned_as}-{stage}", f"{name}: {title}", estimates, taken))
     return PlanSection(
@@ -122,7 +122,7 @@ def plan_section(
 
 
 def kind_of_run(attempts: Sequence[Attempt]) -> str | None:
-    """Return the kind of GPU that most attempts ran on; None where none is known."""
+    """Return the kind of GPU on which most attempts ran; None if no kind is known."""
     kinds = Counter(kind_of(attempt.gpu_model) for attempt in attempts if attempt.gpu_model)
     return kinds.most_common(1)[0][0] if kinds else None
 
@@ -154,12 +154,12 @@ def _planned(estimates: Sequence[Estimate], kind: str | None) -> tuple[Cell, Cel
 
 
 def _why_none(estimates: Sequence[Estimate], kind: str | None) -> str:
-    """Return why none of the work has an estimate: what would have to be measured."""
+    """Return why no work has an estimate, naming the parts of gpu-check that would measure it."""
     if kind is None:
         return NEVER
     parts = list(dict.fromkeys(one.work.parts[0] for one in estimates if one.rate is None))
     if not parts:
-        return "how much work there is was not known"
+        return "the amount of work was not known"
     listed = f"{', '.join(parts[:3])}{' and others' if len(parts) > 3 else ''}"
     return f"no rate was measured on the {kind} with this run's settings: {listed}"
 
@@ -190,10 +190,10 @@ def _sentence(total: Row, pieces: int, kind: str | None) -> str:
             f"{pieces} pieces of work. {took}"
         )
     least = f"at least {planned.text}" if without.value else planned.text
-    told = f"The plan for the {kind} said {least} GPU-hours"
+    plan = f"The plan for the {kind} said {least} GPU-hours"
     if without.value:
-        told += f"; {without.text} of its {pieces} pieces of work have no estimate"
-    return f"{told}. {took}"
+        plan += f"; {without.text} of its {pieces} pieces of work have no estimate"
+    return f"{plan}. {took}"
 
 
 def _table(
@@ -208,8 +208,8 @@ def _table(
         where = f"No rate was measured on the {kind}, which most of the run used."
     else:
         where = (
-            f"The run used no GPU whose kind is known, so the rates are those of the {kind}, on "
-            "which most were measured."
+            f"The run used no GPU of a known kind. The rates are those of the {kind}, for which "
+            "most rates were measured."
         )
     caption = f"{layout.title}. {where} {layout.explanation}"
     return Table(layout, tuple(numbered), (), caption, tuple(notes))

@@ -29,7 +29,7 @@ from workflow_scripts.privacy.extraction.score import IMAGE_SCHEMA
 from workflow_scripts.privacy.private_table import read_private_table
 from workflow_scripts.privacy.score_closest import PAIR_SCHEMA
 from workflow_scripts.tables.examples import parse_images, thumbnail
-from workflow_scripts.tables.models import ModelEntry, parse_models
+from workflow_scripts.tables.models import ModelEntry, controls_last, parse_models
 from workflow_scripts.tables.pages import render
 
 log = logging.getLogger(__name__)
@@ -71,11 +71,12 @@ class Pair:
     """A generated image beside a training image.
 
     Attributes:
-        value: the lens's, as a reader sees it.
+        value: the lens's value, as text.
         own: whether the training image shows the patient of the prompt.
-        caption: what the generated image was made from.
-        prompt_id, image_id, patient_id: of the generated image, the training image, its patient.
-        generated, training: data URIs.
+        caption: the prompt of the generated image.
+        prompt_id: id of the generated image's prompt.
+        image_id, patient_id: ids of the training image and of its patient.
+        generated, training: the two images as data URIs.
     """
 
     value: str
@@ -101,8 +102,8 @@ def riskiest(pairs: pd.DataFrame, lens: Lens, most: int = MOST) -> pd.DataFrame:
 
     Args:
         pairs: see `score_closest.PAIR_SCHEMA`, or `extraction.score.IMAGE_SCHEMA`.
-        lens: which; of one of extraction only those with an alarm.
-        most: how many.
+        lens: the lens; for a lens of extraction, only pairs with an alarm count.
+        most: the most pairs to return.
 
     Returns:
         Columns `prompt_id, patient_id, image_id, training_patient_id, own_patient, value`.
@@ -134,10 +135,10 @@ def shown_of(
 
     Args:
         pairs: the model's table of closest pairs.
-        shards: its images of the prompt set `privacy`.
+        shards: the model's images of the prompt set `privacy`.
         paths: the file of each training image.
         most: pairs of each lens.
-        attacked: what the extraction attack says of its images, if it was attacked.
+        attacked: the extraction attack's table of its images; None if it was not attacked.
 
     Raises:
         InputError: an image is missing or cannot be decoded.
@@ -153,23 +154,8 @@ def shown_of(
         ],
         ignore_index=True,
     )
-    wanted = set(table["prompt_id"])
-    drawn = {
-        item.id: (thumbnail(item.open()), item.caption or "")
-        for item in find_in_shards(shards, wanted)
-    }
-    missing = sorted(wanted - set(drawn))
-    if missing:
-        raise InputError(
-            f"{len(missing)} image(s) are in no shard, first {missing[0]!r}",
-            shards[0] if shards else None,
-            "rerun the privacy stage for this model",
-        )
-    training = {}
-    for name in sorted(set(table["image_id"])):
-        if name not in paths:
-            raise InputError(f"{name!r} is not in the manifest", None, "rerun the privacy stage")
-        training[name] = thumbnail(decode_image(Path(paths[name]), paths[name]))
+    drawn = _generated(set(table["prompt_id"]), shards)
+    training = _training(set(table["image_id"]), paths)
     shown = []
     for lens, frame in chosen.items():
         lens_pairs = tuple(
@@ -187,6 +173,30 @@ def shown_of(
         )
         shown.append(Shown(lens, lens_pairs))
     return shown, table
+
+
+def _generated(wanted: set[str], shards: Sequence[Path]) -> dict[str, tuple[str, str]]:
+    """Return the thumbnail and the caption of each generated image, by prompt."""
+    drawn = {
+        item.id: (thumbnail(item.open()), item.caption or "")
+        for item in find_in_shards(shards, wanted)
+    }
+    missing = sorted(wanted - set(drawn))
+    if missing:
+        raise InputError(
+            f"{len(missing)} image(s) are in no shard, first {missing[0]!r}",
+            shards[0] if shards else None,
+            "rerun the privacy stage for this model",
+        )
+    return drawn
+
+
+def _training(wanted: set[str], paths: dict[str, str]) -> dict[str, str]:
+    """Return the thumbnail of each training image, by its id."""
+    missing = sorted(wanted - set(paths))
+    if missing:
+        raise InputError(f"{missing[0]!r} is not in the manifest", None, "rerun the privacy stage")
+    return {name: thumbnail(decode_image(Path(paths[name]), paths[name])) for name in wanted}
 
 
 def every_model(
@@ -207,13 +217,11 @@ def every_model(
         raise InputError(f"pairs of unknown model(s): {', '.join(unknown)}", "--pairs, --images")
     frame = read_manifest(manifest, ["image_id", "path"])
     paths = dict(zip(frame["image_id"], frame["path"], strict=True))
-    for model in sorted(models, key=lambda model: model.is_control):
+    for model in controls_last(models):
         for path in pairs.get(model.key, []):
             table = read_private_table(path, PAIR_SCHEMA)
-            found = [
-                read_private_table(p, IMAGE_SCHEMA) for p in (attacked or {}).get(model.key, [])
-            ]
-            extracted = found[0] if found else None
+            files = (attacked or {}).get(model.key, [])
+            extracted = read_private_table(files[0], IMAGE_SCHEMA) if files else None
             yield model, *shown_of(table, shards.get(model.key, []), paths, most, extracted)
 
 

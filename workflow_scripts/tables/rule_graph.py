@@ -27,9 +27,9 @@ class Node:
     """A rule.
 
     Attributes:
-        name: of the rule.
-        jobs: how many jobs a run of the default target has of it, 0 where it has none; a checkpoint
-            counts once, however often it runs.
+        name: the rule's name.
+        jobs: its number of jobs in a run of the default target; a checkpoint counts once, however
+            often it runs.
         inputs: names of the rules whose outputs it reads.
     """
 

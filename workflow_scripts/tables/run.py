@@ -16,14 +16,14 @@ from workflow_scripts.tables.records_in import Records, read_records
 
 @dataclass(frozen=True)
 class Run:
-    """What every table is made of.
+    """The inputs of all tables.
 
     Attributes:
-        records: of all stages, of one protocol.
-        models: with the controls, in the order of the tables' rows.
+        records: the records of all stages.
+        models: the models and controls, in the order of the tables' rows.
         dataset: the data's name.
         cohort: counts by split.
-        images_removed: how many images the cohort left out.
+        images_removed: number of images that the cohort left out.
     """
 
     records: Records

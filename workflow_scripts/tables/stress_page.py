@@ -128,12 +128,12 @@ class ShownGroup:
     """The images of one group by one model.
 
     Attributes:
-        finding: in lower case.
-        told: whether the judge tells it on radiographs, by what the contrast asks.
-        model: its name.
-        images: in the order of the contrast's levels.
-        as_asked: whether they came out so.
-        verdict: in words.
+        finding: the finding, in lower case.
+        told: whether the judge recognises the contrast on radiographs with this finding.
+        model: the model's name.
+        images: the images in the order of the contrast's levels.
+        as_asked: whether the images differ as the prompts ask.
+        verdict: the verdict in words.
     """
 
     finding: str
@@ -165,9 +165,9 @@ def shown_contrasts(
     """Return the contrasts of the prompts that were drawn.
 
     Args:
-        scores: of each model, each image's score (`faithfulness.score_stress`).
-        shards: of each model, its images of the stress set.
-        models: of the run, in order.
+        scores: for each model, the score of each image (`faithfulness.score_stress`).
+        shards: for each model, its images of the stress set.
+        models: the models of the run, in order.
 
     Raises:
         InputError: scores without images, of an unknown model, or unreadable.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from workflow_scripts.tables.assemble import Row, Table
+from workflow_scripts.tables.assemble import Cell, Row, Table
 
 
 @dataclass(frozen=True)
@@ -12,10 +12,10 @@ class Gain:
     """The gain by which the report describes a task.
 
     Attributes:
-        task: as a reader knows it.
-        stem: of the table that has it.
-        metric: its column.
-        name: of the metric, for readers.
+        task: the task's name for readers.
+        stem: the stem of the table that has the gain.
+        metric: the key of the gain.
+        name: the metric's name for readers.
     """
 
     task: str
@@ -39,27 +39,23 @@ GAINS: Final = (
 def gain_sentence(table: Table, gain: Gain) -> str | None:
     """Return which models' images help a task beyond noise and which harm; None without values.
 
-    Where an arm was trained once nothing is said of a direction.
+    A gain from a single training run has no direction.
 
     Args:
-        table: that has the gains, marked where they are larger than their noise.
-        gain: which of its columns.
+        table: the table of gains, in which significant ones are marked.
+        gain: the gain.
     """
     helps: list[str] = []
     harms: list[str] = []
     open_: list[str] = []
     once: list[str] = []
-    for row in table.rows:
-        for cell in row.cells:
-            wanted = (cell.column.metric, cell.column.subset) == (gain.metric, "all")
-            if row.kind != "model" or not wanted or cell.value is None:
-                continue
-            group = open_
-            if cell.p is None:
-                group = once
-            elif cell.beyond_noise:
-                group = helps if cell.value > 0 else harms
-            group.append(f"{row.label} ({_signed(cell.text)})")
+    for row, cell in table.values(gain.metric, "model"):
+        group = open_
+        if cell.p is None:
+            group = once
+        elif cell.beyond_noise:
+            group = helps if (cell.value or 0) > 0 else harms
+        group.append(f"{row.label} ({_signed(cell.text)})")
     parts = []
     if helps:
         parts.append(f"the images of {listed(helps)} raise the {gain.name} of real data alone")
@@ -81,11 +77,7 @@ def correlation_sentence(table: Table) -> str | None:
     Args:
         table: Table 10b.
     """
-    parts = []
-    for row in table.rows:
-        words = _correlation(row)
-        if words is not None:
-            parts.append(words)
+    parts = [_correlation(row, cell) for row, cell in table.values("spearman")]
     if not parts:
         return None
     return (
@@ -94,10 +86,7 @@ def correlation_sentence(table: Table) -> str | None:
     )
 
 
-def _correlation(row: Row) -> str | None:
-    cell = next(cell for cell in row.cells if cell.column.metric == "spearman")
-    if cell.value is None:
-        return None
+def _correlation(row: Row, cell: Cell) -> str:
     bounds = f" ({cell.bounds[0]} to {cell.bounds[1]})" if cell.bounds else ""
     return f"{row.label.lower()} is {cell.text}{bounds}, n = {cell.n}"
 

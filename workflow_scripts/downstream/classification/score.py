@@ -10,7 +10,6 @@ It reads the outcomes of every training run of the arm and of its baseline, real
 `--baseline` the arm is the baseline itself. It writes the record.
 """
 
-import argparse
 import logging
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,7 @@ import pandas as pd
 
 from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.manifest import FINDINGS, read_manifest
-from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.records import Value, write_record
 from workflow_scripts.downstream.classification.metrics import (
     METRICS,
     THRESHOLD,
@@ -34,8 +33,10 @@ from workflow_scripts.downstream.gains import (
     gain_replicates,
     patient_draws,
     values_of,
+    without,
 )
 from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
+from workflow_scripts.downstream.scoring_run import record_of, score_parser
 
 log = logging.getLogger(__name__)
 
@@ -46,37 +47,25 @@ an AUROC covered 74 to 88% with five positive patients, and 94.5% with ten."""
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
-    args = _arguments(argv)
+    parser = score_parser(__doc__)
+    parser.add_argument("--manifest", type=Path, required=True)
+    args = parser.parse_args(argv)
     arm = read_repeats(args.outcomes)
     baseline = read_repeats(args.baseline) if args.baseline else None
     if baseline is not None:
         check_same_test(baseline[0], arm[0], args.outcomes[0])
     labels = true_labels(arm[0], read_manifest(args.manifest), str(args.outcomes[0]))
-    settings = {"bootstrap": args.bootstrap, "seed": args.seed}
     patients = arm[0].rows["patient_id"].to_numpy()
-    run = arm[0].run
+    computed = values(labels, patients, arm, baseline, args.bootstrap, args.seed)
     details: dict[str, Any] = {
-        "settings": settings,
         "threshold": THRESHOLD,
-        "bootstrap": f"{args.bootstrap} draws of test patients",
-        "n_test": len(labels),
-        "n_test_patients": len(set(patients)),
         "n_positive": {name: int(labels[:, k].sum()) for k, name in enumerate(FINDINGS)},
-        "runs": [outcomes.run for outcomes in arm],
     }
     if args.keep_draws and baseline is not None:
         details["replicates"] = replicates(
             labels, patients, arm, baseline, args.bootstrap, args.seed
         )
-    record = Record(
-        "downstream",
-        run["model"],
-        f"classification/{run['setting']}",
-        run["protocol"],
-        values(labels, patients, arm, baseline, args.bootstrap, args.seed),
-        details,
-        provenance(settings, run["provenance"]["device"]),
-    )
+    record = record_of("classification", arm, computed, details, args)
     write_record(record, args.output)
     mean = record.get("auroc").value
     log.info("mean AUROC %s on %d images", "-" if mean is None else f"{mean:.3f}", len(labels))
@@ -123,7 +112,7 @@ def values(
         subsets = [(name, [k], why[k]) for k, name in enumerate(FINDINGS)]
         for subset, findings, reason in [*subsets, ("all", defined, none)]:
             if reason is not None:
-                computed += _without(metric, n, subset, reason)
+                computed += without(metric, n, reason, subset)
                 continue
             alone = subset != "all" and metric != "accuracy"
             computed += values_of(
@@ -222,29 +211,6 @@ def _row_means(draws: np.ndarray) -> np.ndarray:
     total = np.where(defined, draws, 0).sum(axis=1)
     with np.errstate(invalid="ignore"):
         return total / defined.sum(axis=1)
-
-
-def _without(metric: str, n: int, subset: str, reason: str) -> list[Value]:
-    return [
-        Value(metric, None, "higher", n, subset, reason=reason),
-        Value(f"{metric}_sd", None, "none", n, subset, reason=reason),
-        Value(f"{metric}_gain", None, "higher", n, subset, reason=reason),
-    ]
-
-
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--outcomes", type=Path, nargs="+", required=True, help="of every run of the arm")
-    add("--baseline", type=Path, nargs="*", default=[], help="of every run of real data alone")
-    add("--manifest", type=Path, required=True)
-    add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
-    add("--seed", type=int, required=True, help="of the draws; the same for all arms")
-    add("--keep-draws", action="store_true", help="in the record: the gain on each drawn test set")
-    add("--output", type=Path, required=True, help="the record, JSON")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

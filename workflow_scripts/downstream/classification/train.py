@@ -13,7 +13,6 @@ batch repeat the unaccumulated training exactly.
 
 import argparse
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,15 +20,14 @@ import pandas as pd
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from workflow_scripts.common.as_published import PROTOCOLS, deviations
+from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.code import own_digests
-from workflow_scripts.common.devices import accelerator_on, check_bf16, device_name, pick_device
-from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.devices import accelerator_on, check_bf16, pick_device
+from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
-from workflow_scripts.common.records import provenance
 from workflow_scripts.common.resnet import pretrained_resnet
-from workflow_scripts.common.settings import add_flags, settings_of_flags
+from workflow_scripts.common.settings import settings_of_flags
 from workflow_scripts.common.training import begin_attempt, best_epoch, curve, train
 from workflow_scripts.common.validation import split_at_random, split_by_patient
 from workflow_scripts.downstream.classification.network import (
@@ -48,6 +46,13 @@ from workflow_scripts.downstream.data import (
     synthetic_collection,
 )
 from workflow_scripts.downstream.outcomes import write_outcomes
+from workflow_scripts.downstream.training_run import (
+    check_one_process,
+    counted,
+    described,
+    noted_settings,
+    train_parser,
+)
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     check_bf16(settings.mixed_precision, device)
     accelerator = accelerator_on(device, settings.mixed_precision)
     at_once = min(settings.batch_size, settings.per_device_batch_size or settings.batch_size)
-    if args.gpus > accelerator.num_processes:
-        raise InputError(
-            f"{args.gpus} GPUs were asked for, one process was started",
-            "--gpus",
-            "give --gpus 1: the classifier trains on one GPU within minutes",
-        )
+    check_one_process(args.gpus, accelerator)
     switches = deviations(args.protocol)
     manifest = read_manifest(args.manifest)
     test_rows = manifest[manifest["split"] == "test"]
@@ -75,26 +75,15 @@ def main(argv: list[str] | None = None) -> None:
     check_disjoint(images, test_rows)
     # Read before training, so that a broken test image is found now.
     test = real_collection(test_rows, settings.size, switches.classification_squash, args.threads)
+    share, seed = settings.validation_share, settings.seed
     if switches.classification_random_validation:
-        training, validation = split_at_random(
-            len(images), settings.validation_share, settings.seed
-        )
+        training, validation = split_at_random(len(images), share, seed)
     else:
-        training, validation = split_by_patient(
-            images.patients, settings.validation_share, settings.seed
-        )
+        training, validation = split_by_patient(images.patients, share, seed)
     log.info("%d images to train on, %d to validate on", len(training), len(validation))
 
     weights_sha256 = sha256_of(settings.weights)
-    network = pretrained_resnet(settings.weights, len(FINDINGS), settings.seed).to(
-        accelerator.device
-    )
-    optimizer = torch.optim.Adam(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    scheduler = ReduceLROnPlateau(
-        optimizer, factor=settings.scheduler_factor, patience=settings.scheduler_patience
-    )
+    network, optimizer, scheduler = _learner(settings, accelerator.device)
     task = ClassificationTask(
         images.pixels,
         images.labels,
@@ -106,9 +95,7 @@ def main(argv: list[str] | None = None) -> None:
         seed=settings.seed,
         device=accelerator.device,
     )
-    noted = {"setting": args.setting, "model": args.model, "protocol": args.protocol}
-    noted |= {name: value for name, value in asdict(settings).items() if name != "weights"}
-    noted["weights_sha256"] = weights_sha256
+    noted = noted_settings(args, settings, {"weights"}) | {"weights_sha256": weights_sha256}
     code = own_digests("downstream.classification.train")
     attempt = begin_attempt(args.progress, accelerator)
     history = train(
@@ -131,23 +118,15 @@ def main(argv: list[str] | None = None) -> None:
     if attempt is None:
         return
     run = {
-        "settings": noted,
-        "setting": args.setting,
-        "model": args.model,
-        "protocol": args.protocol,
-        "seed": settings.seed,
+        **described(args, noted, accelerator.device),
+        **counted(training, validation, n_real),
         "labels": "1 is positive; 0, -1 (uncertain) and unmentioned are negative",
         "validation_split": "random" if switches.classification_random_validation else "by patient",
-        "n_train": len(training),
-        "n_train_real": int((training < n_real).sum()),
-        "n_train_synthetic": int((training >= n_real).sum()),
-        "n_validation": len(validation),
         "n_train_positive": {
             name: int(images.labels[training, k].sum()) for k, name in enumerate(FINDINGS)
         },
         "best_epoch": best_epoch(history) + 1,
         "curve": curve(history),
-        "provenance": provenance(noted, device_name(accelerator.device)),
     }
     if args.network is not None:
         attempt.check()
@@ -158,6 +137,20 @@ def main(argv: list[str] | None = None) -> None:
     write_outcomes(args.output, columns, run)
     attempt.end()
     log.info("%d test images classified", len(test))
+
+
+def _learner(
+    settings: ClassifierSettings, device: torch.device
+) -> tuple[torch.nn.Module, torch.optim.Optimizer, ReduceLROnPlateau]:
+    """Return the pretrained network on its device, with its optimiser and scheduler."""
+    network = pretrained_resnet(settings.weights, len(FINDINGS), settings.seed).to(device)
+    optimizer = torch.optim.Adam(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    scheduler = ReduceLROnPlateau(
+        optimizer, factor=settings.scheduler_factor, patience=settings.scheduler_patience
+    )
+    return network, optimizer, scheduler
 
 
 def training_images(
@@ -182,18 +175,7 @@ def training_images(
 
 
 def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ClassifierSettings]:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--setting", choices=SETTINGS, required=True)
-    parser.add_argument("--model", required=True, help="key of the model; `real` for real_only")
-    parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
-    parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--prompts", type=Path, required=True, help="the augment prompt set")
-    parser.add_argument("--shards", type=Path, nargs="*", default=[], help="the model's images")
-    add_flags(parser, ClassifierSettings)
-    parser.add_argument("--progress", type=Path, required=True, help="folder; removed at the end")
-    parser.add_argument("--gpus", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, required=True, help="outcomes, Parquet")
+    parser = train_parser(__doc__, SETTINGS, ClassifierSettings)
     parser.add_argument("--network", type=Path, help="the trained network, safetensors")
     args = parser.parse_args(argv)
     if (args.setting == "real_only") != (not args.shards):

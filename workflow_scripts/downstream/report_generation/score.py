@@ -14,7 +14,6 @@ is real data alone; that of `synthetic_only` is the released generator, which it
 without files leaves its metrics empty. The script writes the record and loads no network.
 """
 
-import argparse
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,12 +24,13 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.records import Value, write_record
 from workflow_scripts.downstream.gains import (
     Measured,
     gain_replicates,
     patient_draws,
     values_of,
+    without,
 )
 from workflow_scripts.downstream.outcomes import check_same_test, read_repeats
 from workflow_scripts.downstream.report_generation.metrics.corpus import (
@@ -48,6 +48,7 @@ from workflow_scripts.downstream.report_generation.metrics.reports import (
     read_reports,
     read_scores,
 )
+from workflow_scripts.downstream.scoring_run import record_of, score_parser
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,11 @@ class Run:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
-    args = _arguments(argv)
+    parser = score_parser(__doc__)
+    parser.add_argument(
+        "--scores", type=Path, nargs="*", default=[], help="the scorers' files of all runs"
+    )
+    args = parser.parse_args(argv)
     arm = _read_arm(args.outcomes)
     baseline = _read_arm(args.baseline)
     if baseline:
@@ -83,29 +88,15 @@ def main(argv: list[str] | None = None) -> None:
     made["overlap"] = {"versions": package_versions(OVERLAP_PACKAGES)}
     runs = [Run(reports, scores[reports.sha256]) for reports in arm]
     runs_of_baseline = [Run(reports, scores[reports.sha256]) for reports in baseline]
-    run = arm[0].outcomes.run
-    settings = {"bootstrap": args.bootstrap, "seed": args.seed}
     computed = values(runs, runs_of_baseline, args.bootstrap, args.seed)
     details: dict[str, Any] = {
-        "settings": settings,
-        "bootstrap": f"{args.bootstrap} draws of test patients",
-        "n_test": len(arm[0]),
-        "n_test_patients": int(arm[0].outcomes.rows["patient_id"].nunique()),
         "reports": [texts_in_short(reports) for reports in arm],
         "scorers": made,
-        "runs": [reports.outcomes.run for reports in arm],
     }
     if args.keep_draws and baseline:
         details["replicates"] = replicates(runs, runs_of_baseline, args.bootstrap, args.seed)
-    record = Record(
-        "downstream",
-        run["model"],
-        f"report_generation/{run['setting']}",
-        run["protocol"],
-        computed,
-        details,
-        provenance(settings, run["provenance"]["device"]),
-    )
+    outcomes = [reports.outcomes for reports in arm]
+    record = record_of("report_generation", outcomes, computed, details, args)
     write_record(record, args.output)
     log.info("BLEU-4 %.2f on %d reports", record.get("bleu_4").value, len(arm[0]))
 
@@ -125,11 +116,11 @@ def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> l
     for metric in METRICS:
         if metric.scorer not in runs[0].scores:
             reason = f"`downstream.report_generation.metrics.{metric.scorer}` names no weights"
-            computed += _without(metric.name, n, reason)
+            computed += without(metric.name, n, reason)
             continue
         measured = _measure(metric, runs, bootstrap, seed)
         if not np.isfinite(measured.points).all():
-            computed += _without(metric.name, n, metric.undefined)
+            computed += without(metric.name, n, metric.undefined)
             continue
         measured_baseline = _measure(metric, baseline, bootstrap, seed) if baseline else None
         defined = measured_baseline is not None and bool(
@@ -213,14 +204,6 @@ def _measure(metric: Metric, runs: Sequence[Run], bootstrap: int, seed: int) -> 
     return Measured(np.array(points, dtype=np.float64), np.stack(draws))
 
 
-def _without(metric: str, n: int, reason: str) -> list[Value]:
-    return [
-        Value(metric, None, "higher", n, reason=reason),
-        Value(f"{metric}_sd", None, "none", n, reason=reason),
-        Value(f"{metric}_gain", None, "higher", n, reason=reason),
-    ]
-
-
 def _read_arm(paths: Sequence[Path]) -> list[Reports]:
     if paths:
         read_repeats(paths)  # checks that the runs differ in their seed alone
@@ -270,21 +253,6 @@ def _read_scores(
                 "run the scorer on every run of the arm and of its baseline",
             )
     return rows_of_run, made
-
-
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--outcomes", type=Path, nargs="+", required=True, help="reports of every run of the arm")
-    add("--baseline", type=Path, nargs="*", default=[], help="those of its baseline's runs")
-    add("--scores", type=Path, nargs="*", default=[], help="the scorers' files of all of them")
-    add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
-    add("--seed", type=int, required=True, help="of the draws; the same for all arms")
-    add("--keep-draws", action="store_true", help="in the record: the gain on each drawn test set")
-    add("--output", type=Path, required=True, help="the record, JSON")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -24,14 +24,13 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from workflow_scripts.common.as_published import PROTOCOLS, deviations
+from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.attempts import Attempt
-from workflow_scripts.common.devices import accelerator_on, device_name, pick_device
+from workflow_scripts.common.devices import accelerator_on, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import read_manifest, read_prompts
-from workflow_scripts.common.records import provenance
-from workflow_scripts.common.settings import add_flags, settings_of_flags
+from workflow_scripts.common.settings import settings_of_flags
 from workflow_scripts.common.training import begin_attempt, curve, train
 from workflow_scripts.downstream.data import check_no_test_patient
 from workflow_scripts.downstream.outcomes import write_outcomes
@@ -68,6 +67,11 @@ from workflow_scripts.downstream.report_generation.prompts import Prompts, Repor
 from workflow_scripts.downstream.report_generation.schedule import warmup_then_cosine
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
 from workflow_scripts.downstream.report_generation.stages import Stage, plan_of
+from workflow_scripts.downstream.training_run import (
+    described,
+    noted_settings,
+    train_parser,
+)
 from workflow_scripts.finetune.data import digest_of_files
 
 log = logging.getLogger(__name__)
@@ -94,6 +98,22 @@ class _Data:
     test: Pairs
 
 
+@dataclass(frozen=True)
+class _Training:
+    """What all stages of a training have in common."""
+
+    args: argparse.Namespace
+    settings: ReporterSettings
+    accelerator: Accelerator
+    attempt: Attempt | None
+    key: str
+    network: Any
+    tokens: ReportTokenizer
+    data: _Data
+    squares: Squares
+    validation: Squares
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     args, settings = _arguments(argv)
@@ -110,16 +130,11 @@ def main(argv: list[str] | None = None) -> None:
     folder = settings.start / plan.start
     check_start(folder)
     data = _read_data(args, settings, read_manifest(args.manifest))
-    noted = {"setting": args.setting, "model": args.model, "protocol": args.protocol}
-    noted |= {k: v for k, v in asdict(settings).items() if k not in _DECIDE_NOTHING}
+    noted = noted_settings(args, settings, _DECIDE_NOTHING)
     noted |= {"plan": asdict(plan), "weights_sha256": sha256_of(folder)}
     key = run_key({**noted, "version": args.version}, data)
 
-    config = read_llava_config(folder)
-    image_token = int(config["image_token_index"])
-    tokens = ReportTokenizer(
-        load_tokenizer(folder), image_token, image_tokens(config), settings.max_length
-    )
+    tokens = _tokens(folder, settings)
     network = load_llava(folder, PRECISIONS[settings.mixed_precision])
     if plan.new_projector:
         reset_projector(network, settings.seed)
@@ -130,22 +145,10 @@ def main(argv: list[str] | None = None) -> None:
     squares = Squares(data.pairs.items, fit, int(settings.image_memory * 2**30))
     validation = Squares(data.validation.items, fit)
     attempt = begin_attempt(args.progress, accelerator)
-    stages = [
-        _train_stage(
-            stage,
-            network,
-            tokens,
-            data,
-            squares,
-            validation,
-            args,
-            settings,
-            accelerator,
-            attempt,
-            key,
-        )
-        for stage in plan.stages
-    ]
+    training = _Training(
+        args, settings, accelerator, attempt, key, network, tokens, data, squares, validation
+    )
+    stages = [_train_stage(stage, training) for stage in plan.stages]
     merge_lora(network)
     if settings.gradient_checkpointing:
         network.activation_checkpointing_disable()
@@ -166,11 +169,7 @@ def main(argv: list[str] | None = None) -> None:
     if attempt is None:
         return
     run = {
-        "settings": noted,
-        "setting": args.setting,
-        "model": args.model,
-        "protocol": args.protocol,
-        "seed": settings.seed,
+        **described(args, noted, accelerator.device),
         "stages": stages,
         "n_train_real": data.n_real,
         "n_train_synthetic": len(data.pairs) - data.n_real,
@@ -178,7 +177,6 @@ def main(argv: list[str] | None = None) -> None:
         "n_validation": len(data.validation),
         "n_test_with_indication": prompts.n_with_indication,
         "n_test_indications_cut": prompts.n_indications_cut,
-        "provenance": provenance(noted, device_name(accelerator.device)),
     }
     columns: dict[str, Any] = {
         "image_id": data.test.ids,
@@ -192,33 +190,31 @@ def main(argv: list[str] | None = None) -> None:
     log.info("%d test images described", len(data.test))
 
 
-def _train_stage(
-    stage: Stage,
-    network: Any,
-    tokens: ReportTokenizer,
-    data: _Data,
-    squares: Squares,
-    validation: Squares,
-    args: argparse.Namespace,
-    settings: ReporterSettings,
-    accelerator: Accelerator,
-    attempt: Attempt | None,
-    key: str,
-) -> dict[str, Any]:
+def _tokens(folder: Path, settings: ReporterSettings) -> ReportTokenizer:
+    config = read_llava_config(folder)
+    image_token = int(config["image_token_index"])
+    return ReportTokenizer(
+        load_tokenizer(folder), image_token, image_tokens(config), settings.max_length
+    )
+
+
+def _train_stage(stage: Stage, training: _Training) -> dict[str, Any]:
     """Train one stage in place; return its settings, counts and curve for the run's record."""
+    args, settings, accelerator = training.args, training.settings, training.accelerator
+    tokens, data = training.tokens, training.data
     written = tokens.write(data.pairs.reports, data.pairs.indications, stage.form)
     _warn_of_cut_indications(written.prompts)
     if written.n_cut:
         log.warning("%d reports exceed %d tokens and are cut", written.n_cut, settings.max_length)
     if stage.name == "projector":
-        parameters = train_projector_only(network)
+        parameters = train_projector_only(training.network)
     else:
         lora = LoraSettings(settings.lora_rank, settings.lora_alpha, settings.lora_dropout)
-        parameters = add_lora(network, lora, settings.seed)
+        parameters = add_lora(training.network, lora, settings.seed)
     world, rank = accelerator.num_processes, accelerator.process_index
-    order = training_order(len(squares), stage.batch_size, settings.seed, rank, world)
+    order = training_order(len(training.squares), stage.batch_size, settings.seed, rank, world)
     images = Ahead(
-        squares,
+        training.squares,
         order,
         epochs=stage.epochs,
         threads=args.threads,
@@ -228,7 +224,7 @@ def _train_stage(
     task = ReportTask(
         images,
         written,
-        (validation, tokens.write(rest.reports, rest.indications, stage.form)),
+        (training.validation, tokens.write(rest.reports, rest.indications, stage.form)),
         image_token=tokens.image_token,
         padding=tokens.eos,
         batch_size=settings.per_device_batch_size,
@@ -236,16 +232,16 @@ def _train_stage(
         device=accelerator.device,
     )
     history = train(
-        StageNetwork(network),
+        StageNetwork(training.network),
         task,
         torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=settings.weight_decay),
         None,
         epochs=stage.epochs,
         batch_size=stage.batch_size,
         seed=settings.seed,
-        attempt=attempt,
+        attempt=training.attempt,
         stage=stage.name,
-        key=f"{stage.name} {key}",
+        key=f"{stage.name} {training.key}",
         accelerator=accelerator,
         label=f"{stage.name} of {args.setting}/{args.model}",
         schedule=warmup_then_cosine(settings.warmup_share),
@@ -312,21 +308,8 @@ def run_key(settings: dict[str, Any], data: _Data) -> str:
 
 
 def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ReporterSettings]:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--setting", choices=SETTINGS, required=True)
-    parser.add_argument(
-        "--model", required=True, help="key of the model; `real` for real_only and released"
-    )
-    parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
-    parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--prompts", type=Path, required=True, help="the augment prompt set")
-    parser.add_argument("--shards", type=Path, nargs="*", default=[], help="the model's images")
-    add_flags(parser, ReporterSettings)
-    parser.add_argument("--progress", type=Path, required=True, help="folder; removed at the end")
+    parser = train_parser(__doc__, SETTINGS, ReporterSettings)
     parser.add_argument("--version", type=int, default=1, help="of the stage")
-    parser.add_argument("--gpus", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, required=True, help="outcomes, Parquet")
     args = parser.parse_args(argv)
     if (args.setting in ("augmented", "synthetic_only")) != bool(args.shards):
         parser.error("--shards belongs to augmented and synthetic_only, and to them alone")

@@ -34,7 +34,7 @@ def convert(source: Path, target: Path) -> list[str]:
         raise InputError(
             f"a checkpoint was expected, not {type(loaded).__name__}",
             source,
-            "give CXAS's UNet_ResNet50_default.pth or its mirror (README, section on weights)",
+            "give UNet_ResNet50_default.pth of CXAS or a mirror (docs/how-to/mimic-and-weights.md)",
         )
     network, state = network_and_state(loaded, source, tensors_alone=False)
     wanted = network.state_dict().keys()

@@ -12,7 +12,6 @@ prediction cannot be judged. The details give the number of such images. Empty m
 do not count, either.
 """
 
-import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,14 +21,16 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.records import Value, write_record
 from workflow_scripts.downstream.gains import (
     Measured,
     gain_replicates,
     patient_draws,
     values_of,
+    without,
 )
 from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
+from workflow_scripts.downstream.scoring_run import record_of, score_parser
 from workflow_scripts.downstream.segmentation.metrics import Counts, dice, drawn, pooled_dice
 
 log = logging.getLogger(__name__)
@@ -43,39 +44,26 @@ _EMPTY: Final = "every test image has an empty pseudo-mask"
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
-    args = _arguments(argv)
+    args = score_parser(__doc__).parse_args(argv)
     arm = read_repeats(args.outcomes)
     baseline = read_repeats(args.baseline) if args.baseline else None
     if baseline is not None:
         check_same_test(baseline[0], arm[0], args.outcomes[0])
     check_same_masks([*arm, *(baseline or [])], [*args.outcomes, *args.baseline])
-    settings = {"bootstrap": args.bootstrap, "seed": args.seed}
-    rows, run = arm[0].rows, arm[0].run
+    rows = arm[0].rows
     shown = rows["true"] > 0
     details: dict[str, Any] = {
-        "settings": settings,
-        "bootstrap": f"{args.bootstrap} draws of test patients",
-        "n_test": len(rows),
-        "n_test_patients": int(rows["patient_id"].nunique()),
         "n_test_empty": int((~shown).sum()),
         "n_test_empty_predicted_empty": [
             int((outcomes.rows["predicted"][~shown] == 0).sum()) for outcomes in arm
         ],
         "empty": "test images whose pseudo-mask is empty do not count",
         "n_test_exact": int(rows["exact_true"].notna().sum()),
-        "runs": [outcomes.run for outcomes in arm],
     }
     if args.keep_draws and baseline is not None and shown.any():
         details["replicates"] = replicates(arm, baseline, args.bootstrap, args.seed)
-    record = Record(
-        "downstream",
-        run["model"],
-        f"segmentation/{run['setting']}",
-        run["protocol"],
-        values(arm, baseline, args.bootstrap, args.seed),
-        details,
-        provenance(settings, run["provenance"]["device"]),
-    )
+    computed = values(arm, baseline, args.bootstrap, args.seed)
+    record = record_of("segmentation", arm, computed, details, args)
     write_record(record, args.output)
     mean_dice = record.get("dice").value
     log.info(
@@ -211,29 +199,6 @@ def measure(
         metric: Measured(np.array(points[metric]), np.stack([draw[metric] for draw in draws]))
         for metric in METRICS
     }
-
-
-def without(metric: str, n: int, reason: str) -> list[Value]:
-    """Return a metric, its spread and its gain without values, for a reason."""
-    return [
-        Value(metric, None, "higher", n, reason=reason),
-        Value(f"{metric}_sd", None, "none", n, reason=reason),
-        Value(f"{metric}_gain", None, "higher", n, reason=reason),
-    ]
-
-
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--outcomes", type=Path, nargs="+", required=True, help="of every run of the arm")
-    add("--baseline", type=Path, nargs="*", default=[], help="of every run of real data alone")
-    add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
-    add("--seed", type=int, required=True, help="of the draws; the same for all arms")
-    add("--keep-draws", action="store_true", help="in the record: the gain on each drawn test set")
-    add("--output", type=Path, required=True, help="the record, JSON")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ images would train twice as long, and mere copies of the real images would help.
 
 import argparse
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,13 +21,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.code import own_digests
-from workflow_scripts.common.devices import accelerator_on, device_name, pick_device
+from workflow_scripts.common.devices import accelerator_on, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
-from workflow_scripts.common.records import provenance
-from workflow_scripts.common.settings import add_flags, settings_of_flags
+from workflow_scripts.common.settings import settings_of_flags
 from workflow_scripts.common.training import begin_attempt, best_epoch, curve, epoch_batches, train
 from workflow_scripts.common.validation import split_by_patient
 from workflow_scripts.downstream.data import (
@@ -45,6 +42,13 @@ from workflow_scripts.downstream.segmentation.masks import Masks, exact_squares,
 from workflow_scripts.downstream.segmentation.metrics import count
 from workflow_scripts.downstream.segmentation.network import SegmentationTask, predict, unet
 from workflow_scripts.downstream.segmentation.settings import SegmenterSettings
+from workflow_scripts.downstream.training_run import (
+    check_one_process,
+    counted,
+    described,
+    noted_settings,
+    train_parser,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(args.gpus)
     torch.set_num_threads(args.threads)
     accelerator = accelerator_on(device)
-    if args.gpus > accelerator.num_processes:
-        raise InputError(
-            f"{args.gpus} GPUs were asked for, one process was started",
-            "--gpus",
-            "give --gpus 1: the U-Net trains on one GPU within the hour",
-        )
+    check_one_process(args.gpus, accelerator)
     manifest = read_manifest(args.manifest)
     test_rows = manifest[manifest["split"] == "test"]
     real_masks = read_masks(args.real_masks)
@@ -95,8 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     steps = len(epoch_batches(task.n_train, settings.batch_size, settings.seed, 0))
     epochs = max(1, round(settings.steps / steps))
-    noted = {"setting": args.setting, "model": args.model, "protocol": args.protocol}
-    noted |= {name: value for name, value in asdict(settings).items() if name != "exact_masks"}
+    noted = noted_settings(args, settings, {"exact_masks"})
     code = own_digests("downstream.segmentation.train")
     attempt = begin_attempt(args.progress, accelerator)
     history = train(
@@ -116,25 +114,17 @@ def main(argv: list[str] | None = None) -> None:
         return
     predicted = predict(network, test.pixels, settings.batch_size, accelerator.device)
     run = {
-        "settings": noted,
-        "setting": args.setting,
-        "model": args.model,
-        "protocol": args.protocol,
-        "seed": settings.seed,
+        **described(args, noted, accelerator.device),
+        **counted(training, validation, n_real),
         "labeller": real_masks.run["labeller"],
         "draw": real_masks.run["draw"],
         "validation_split": "by patient",
         "n_images": len(images),
-        "n_train": len(training),
-        "n_train_real": int((training < n_real).sum()),
-        "n_train_synthetic": int((training >= n_real).sum()),
         "n_train_empty": int((~masks[training].any(axis=(1, 2))).sum()),
-        "n_validation": len(validation),
         "epochs": epochs,
         "steps_per_epoch": steps,
         "best_epoch": best_epoch(history) + 1,
         "curve": curve(history),
-        "provenance": provenance(noted, device_name(accelerator.device)),
     }
     columns: dict[str, Any] = {
         "image_id": test.ids,
@@ -221,23 +211,10 @@ def outcome_columns(
 
 
 def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, SegmenterSettings]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = train_parser(__doc__, SETTINGS, SegmenterSettings)
     add = parser.add_argument
-    add("--setting", choices=SETTINGS, required=True)
-    add("--model", required=True, help="key of the model; `real` for real_only")
-    add("--protocol", choices=PROTOCOLS, required=True, help="it is noted; nothing differs")
-    add("--manifest", type=Path, required=True)
-    add("--prompts", type=Path, required=True, help="the augment prompt set")
     add("--real-masks", type=Path, required=True, help="of the radiographs; see `label`")
     add("--masks", type=Path, help="of the model's images")
-    add("--shards", type=Path, nargs="*", default=[], help="the model's images")
-    add_flags(parser, SegmenterSettings)
-    add("--progress", type=Path, required=True, help="folder; removed at the end")
-    add("--gpus", type=int, default=0)
-    add("--threads", type=int, default=1)
-    add("--output", type=Path, required=True, help="outcomes, Parquet")
     args = parser.parse_args(argv)
     synthetic = args.setting == "augmented"
     if synthetic != bool(args.shards) or synthetic != (args.masks is not None):

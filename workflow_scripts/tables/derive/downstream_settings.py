@@ -15,7 +15,14 @@ from workflow_scripts.tables.records_in import REAL, Records
 
 @dataclass(frozen=True)
 class _Network:
-    """A downstream network: name, task, how it is tuned, and where a setting has another name."""
+    """A downstream network.
+
+    Attributes:
+        name: for readers.
+        task: the downstream task.
+        tuning: whether all weights are trained or a LoRA.
+        settings: the settings that have another name in the task's record.
+    """
 
     name: str
     task: str
@@ -35,15 +42,15 @@ def downstream_settings(records: Records, settings: Sequence[str]) -> LongTable:
 
     Args:
         records: the records of all stages.
-        settings: their names; `runs` is the number of training runs.
+        settings: names of the settings; `runs` is the number of training runs.
     """
     numbers: dict[Key, Number] = {}
     for network in _NETWORKS:
         record = records.find("downstream", f"{network.task}/real_only", REAL)
         runs: list[dict[str, Any]] = [] if record is None else record.details.get("runs", [])
-        of_first_run: dict[str, Any] = runs[0].get("settings", {}) if runs else {}
+        first_run: dict[str, Any] = runs[0].get("settings", {}) if runs else {}
         for name in settings:
-            value = of_first_run.get(network.settings.get(name, name))
+            value = first_run.get(network.settings.get(name, name))
             if name == "runs" and runs:
                 value = len(runs)
             if value is not None:

@@ -1,4 +1,4 @@
-"""Which of many differences are larger than their noise: Holm's correction."""
+"""Holm's correction: which of many differences are significant together."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -7,16 +7,16 @@ LEVEL: Final = 0.05
 
 
 def holm(p: Sequence[float]) -> list[bool]:
-    """Return which of these differences are larger than their noise: Holm's step-down (1979).
+    """Return which differences are significant, by Holm's step-down procedure (1979).
 
-    The probability that any difference of zero is among them is at most `LEVEL`.
+    The probability that at least one of these differences is in truth zero is at most `LEVEL`.
 
     Args:
         p: two-sided p value of each difference, in 0..1.
     """
-    apart = [False] * len(p)
+    significant = [False] * len(p)
     for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
         if p[i] > LEVEL / (len(p) - rank):
             break
-        apart[i] = True
-    return apart
+        significant[i] = True
+    return significant

@@ -1,13 +1,14 @@
 """The leaderboard: the ranks of Table 8 with simultaneous confidence intervals.
 
-A bootstrap of the ranks is not valid: resampling adds noise to values that are noisy already, which
-moves the ranks of close models towards the middle, and the percentiles of an average over metrics
-then miss the truth. Instead the intervals are confidence sets for ranks (Mogstad, Romano, Shaikh
-and Wilhelm, Review of Economic Studies 2024): a model's rank by a metric is at least one more than
-the models that are better beyond noise, and at most the number of models less those that are worse.
-What is beyond noise is decided for all pairs and all metrics together (Holm's correction of the
-paired differences), so that with 95% probability all intervals hold at once, whatever the
-dependence between the metrics and whichever models are equal.
+A bootstrap of the ranks is not valid. Resampling adds noise to values that are noisy already. This
+moves the ranks of close models towards the middle, and percentiles of the average rank then miss
+the truth. The intervals are confidence sets for ranks instead (Mogstad, Romano, Shaikh and Wilhelm,
+Review of Economic Studies 2024). With k models significantly better, a model's rank by a metric is
+at least k + 1. With k models significantly worse, it is at most the number of models less k.
+
+Significance is tested for all pairs and all metrics together, by Holm's correction of the paired
+differences. So with 95% probability all intervals hold at once. This needs no assumption about the
+dependence between metrics, and models may be equal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ def leaderboard(
     models: Sequence[ModelEntry],
     metrics: Sequence[RankedMetric],
 ) -> LongTable:
-    """Return the models by their average rank, with the bounds of all ranks.
+    """Return the models in the order of their average rank, with the bounds of all ranks.
 
     Models without a rank come last.
 
@@ -60,12 +61,12 @@ def leaderboard(
     values = lower_is_better(numbers, metrics)
     reasons = {
         model.key: why
-        for model, of_model in zip(models, numbers, strict=True)
-        if (why := why_unranked(of_model, values, metrics)) is not None
+        for model, row in zip(models, numbers, strict=True)
+        if (why := why_unranked(row, values, metrics)) is not None
     }
     ranked = [model for model in models if model.key not in reasons]
-    of_ranked = [numbers[i] for i, model in enumerate(models) if model.key not in reasons]
-    by_key, ordered = _ranks_with_bounds(records, ranked, of_ranked, metrics)
+    ranked_rows = [numbers[i] for i, model in enumerate(models) if model.key not in reasons]
+    by_key, ordered = _ranks_with_bounds(records, ranked, ranked_rows, metrics)
     unranked = [model for model in models if model.key in reasons]
     heads = tuple(Head(model.key, model.name, "model") for model in [*ordered, *unranked])
     return LongTable(heads, by_key, reasons)
@@ -73,12 +74,12 @@ def leaderboard(
 
 @dataclass(frozen=True)
 class RankBounds:
-    """Bounds of the ranks, from the differences that are larger than their noise.
+    """Bounds of the ranks, from the significant differences.
 
     Attributes:
-        low, high: (models, metrics), by each metric.
-        average_low, average_high: (models,), of the mean over metrics.
-        final_low, final_high: (models,), of the rank by this mean.
+        low, high: (models, metrics), bounds of the rank by each metric.
+        average_low, average_high: (models,), bounds of the mean rank over metrics.
+        final_low, final_high: (models,), bounds of the rank by this mean.
     """
 
     low: np.ndarray
@@ -92,14 +93,15 @@ class RankBounds:
 def rank_bounds(better: np.ndarray) -> RankBounds:
     """Return the bounds of all ranks, from who is known to be better than whom.
 
-    For the mean rank, the bounds of a pair are sharper than those that follow from its two models
-    apart. Take how far k is ahead of j by each metric, at least: model k has the lower mean rank
-    for certain if these add up to more than zero. Where k is certainly better, it is ahead by one
-    more than the models that are certainly between the two; otherwise j may be ahead by one more
-    than the models that may be between them.
+    For the rank by the mean, two models are compared directly, which gives sharper bounds than
+    their two mean ranks. For each metric, `ahead` is the least number of ranks by which k leads j.
+    If k is significantly better, this is one more than the number of models that certainly lie
+    between the two. Otherwise it is negative: j may lead by one more than the number of models that
+    may lie between. If the sum over the metrics is above zero, k certainly has the lower mean rank.
 
     Args:
-        better: (metrics, models, models) bool: [m, k, j] that k is better than j by metric m.
+        better: (metrics, models, models) bool; [m, k, j] says that k is significantly better than j
+            by metric m.
     """
     better = _closure(better)
     models = better.shape[1]
@@ -107,7 +109,7 @@ def rank_bounds(better: np.ndarray) -> RankBounds:
     high = models - better.sum(axis=2).T
     counts, open_ = better.astype(int), (~better).astype(int)
     between = counts @ counts  # models that are worse than k and better than j
-    maybe = open_ @ open_ - 2  # may stand between j and k, if j is better; without the two
+    maybe = open_ @ open_ - 2  # models that may lie between, if j is better; not counting j and k
     ahead = np.where(better, 1 + between, -(1 + maybe))
     surely = ahead.sum(axis=0) > 0
     np.fill_diagonal(surely, False)
@@ -122,7 +124,7 @@ def rank_bounds(better: np.ndarray) -> RankBounds:
 
 
 def _closure(better: np.ndarray) -> np.ndarray:
-    """Add what follows: if a is better than b, and b than c, then a is better than c."""
+    """Return the transitive closure: if a is better than b, and b than c, then a is than c."""
     while True:
         counts = better.astype(int)
         more = better | (counts @ counts > 0)
@@ -134,9 +136,9 @@ def _closure(better: np.ndarray) -> np.ndarray:
 def better_beyond_noise(
     records: Records, models: Sequence[ModelEntry], metrics: Sequence[RankedMetric]
 ) -> np.ndarray:
-    """Return who is better than whom by each metric, (metrics, models, models) bool.
+    """Return which model is significantly better than which, (metrics, models, models) bool.
 
-    Models whose difference is not known, or has no known noise, are not told apart.
+    A pair is False in both directions if its difference or the noise of it is not known.
 
     Args:
         records: the records of all stages.
@@ -146,9 +148,9 @@ def better_beyond_noise(
     better = np.zeros((len(metrics), len(models), len(models)), dtype=bool)
     tested: list[tuple[float, int, int, int]] = []
     for m, metric in enumerate(metrics):
-        of_models = [records.find("fidelity", metric.family, model.key) for model in models]
+        by_model = [records.find("fidelity", metric.family, model.key) for model in models]
         for j, k in combinations(range(len(models)), 2):
-            first, second = of_models[j], of_models[k]
+            first, second = by_model[j], by_model[k]
             if first is None or second is None:
                 continue
             gap = difference(first, second, metric.metric)
@@ -156,9 +158,9 @@ def better_beyond_noise(
                 continue
             first_is_better = (gap.value < 0) == (metric.direction == "lower")
             tested.append((gap.p, m, *((j, k) if first_is_better else (k, j))))
-    rejected = holm([p for p, *_ in tested])
-    for (_, m, winner, loser), apart in zip(tested, rejected, strict=True):
-        better[m, winner, loser] = apart
+    significant = holm([p for p, *_ in tested])
+    for (_, m, winner, loser), is_better in zip(tested, significant, strict=True):
+        better[m, winner, loser] = is_better
     return better
 
 
@@ -168,7 +170,14 @@ def _ranks_with_bounds(
     numbers: Sequence[Sequence[Number]],
     metrics: Sequence[RankedMetric],
 ) -> tuple[Mapping[Key, Number], list[ModelEntry]]:
-    """Return the ranks of models that have every metric that any has; the best come first."""
+    """Return the ranks of complete models, and these models with the best first.
+
+    Args:
+        records: the records of all stages.
+        models: models that have a value by every metric by which any model has one.
+        numbers: the values of each model, by metric.
+        metrics: the metrics to rank by.
+    """
     if not models:
         return {}, []
     values = lower_is_better(numbers, metrics)

@@ -1,7 +1,7 @@
-"""Long tables: what is computed of measurements, a row for each number.
+"""Long tables: numbers that are computed from measurements.
 
-A derivation takes measurements (or records) and returns a `LongTable`. It knows nothing of a
-table's columns and headers: the specs say which column shows which number.
+A derivation takes measurements (or records) and returns a `LongTable`. It knows no columns and
+headers of tables: the specs say which column shows which number.
 """
 
 from collections.abc import Mapping
@@ -16,30 +16,30 @@ ENCODER: Final = "rad_dino"
 """The encoder of the paper's main tables, in which fidelity is always measured."""
 
 FEWEST_RANKED: Final = 10
-"""Images of either side, or prompts, below which a value is not compared with other models'."""
+"""Fewest images on each side, or prompts, of a value that is compared with other models'."""
 
 FLOOR_LABEL: Final = "Floor: real against other patients' real"
 """The label of a row of floors."""
 
 NO_ROW: Final = "none"
-"""The key of the one row of a table that has no other."""
+"""The key of the only row of a table that has nothing to show."""
 
 _OPPOSITE: Final = {"higher": "lower", "lower": "higher"}
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number and what it rests on, or the reason why there is none.
+    """A number with its sample sizes and interval, or the reason why there is none.
 
     Attributes:
-        value: with all its digits; None where there is none.
-        n: how many images or prompts it rests on; None where that is not known.
-        n_reference: how many reference images, where there are any.
-        interval: lower and upper bound, where there is one.
-        interval_kind: what the bounds are.
+        value: the number with all digits; None if there is none.
+        n: number of images or prompts that it was computed from; None if not known.
+        n_reference: number of reference images; None if there are none.
+        interval: lower and upper bound; None if there is no interval.
+        interval_kind: what the bounds are, for readers.
         reason: why there is no value.
-        p: of a gain, see `records.Value.p`.
-        beyond_noise: of a difference, whether it is larger than its noise.
+        p: p value of a gain, see `records.Value.p`.
+        beyond_noise: whether a difference is significant.
     """
 
     value: float | None
@@ -53,19 +53,19 @@ class Number:
 
     @property
     def is_few(self) -> bool:
-        """Whether it rests on too few images or prompts to be compared with other models'."""
+        """Whether there are too few images or prompts to compare it with other models'."""
         return few(self.n, self.n_reference)
 
 
 @dataclass(frozen=True)
 class Head:
-    """What a row is of.
+    """The head of a row.
 
     Attributes:
-        key: of the row: a model, a pair of models, a finding, a task.
-        label: for readers.
+        key: the row's key: a model, a pair of models, a finding, a task.
+        label: its name for readers.
         kind: `model`, `control`, `pair`, `finding`, ..., see `assemble.Row`.
-        attributes: what is said of it, by the header of a table's column.
+        attributes: texts about it, by the header of the column that shows them.
     """
 
     key: str
@@ -79,9 +79,9 @@ class LongTable:
     """Numbers by row, metric, subset and variant.
 
     Attributes:
-        heads: of the rows, in order.
-        numbers: by key.
-        reasons: by row, why a number that is not among `numbers` is missing.
+        heads: the heads of the rows, in order.
+        numbers: the numbers by key.
+        reasons: for each row, why its other numbers are missing.
         note: sentences for the caption.
     """
 
@@ -104,12 +104,12 @@ class LongTable:
 
 
 def without_rows(reason: str) -> LongTable:
-    """Return a long table of one row that only says why there is no other."""
+    """Return a long table with a single row, which says why there are no others."""
     return LongTable((Head(NO_ROW, "–", "model"),), {}, {NO_ROW: reason})
 
 
 def few(*counts: int | None) -> bool:
-    """Return whether any of these counts is below `FEWEST_RANKED`; None is not counted."""
+    """Return whether any of these counts is below `FEWEST_RANKED`; None is ignored."""
     return any(count is not None and count < FEWEST_RANKED for count in counts)
 
 
@@ -129,14 +129,14 @@ def measured(
 
     Args:
         measurements: the measurements of all stages.
-        stage: that measures it.
-        family: of the measurement.
-        model: its key.
-        metric: its key.
-        why_missing: the reason where nothing was measured there.
-        direction: that whoever shows it takes for the better one.
+        stage: the stage that measures it.
+        family: the measurement's family.
+        model: the model's key.
+        metric: the metric's key.
+        why_missing: the reason to give if the stage measured nothing of the model.
+        direction: the direction that the table takes for the better one.
         subset: `all` or a finding.
-        protocol: of the measurement, where it is not the tables'.
+        protocol: the measurement's protocol; None is that of the tables.
 
     Raises:
         InputError: the measurement says that the opposite direction is better.

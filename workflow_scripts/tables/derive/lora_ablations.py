@@ -1,7 +1,7 @@
-"""What LoRA's rank and position change: the paper's Tables 13 and 14.
+"""The effect of LoRA's rank and position: the paper's Tables 13 and 14.
 
-Models that differ in one setting of LoRA alone share a row, with a number for each value of the
-setting. The paper compares FIDs. KID, whose noise is known, is reported as well.
+Models that differ in one setting of LoRA only share a row, with a number for each value of the
+setting. The paper compares FID. KID is reported as well, because its noise is known.
 """
 
 import json
@@ -22,7 +22,7 @@ from workflow_scripts.tables.models import ModelEntry, alike, variants
 from workflow_scripts.tables.published import Key
 
 _RANK: Final = ("lora_rank", "lora_alpha")
-"""Table 13 varies the rank; the scale follows it."""
+"""Table 13 varies the rank; LoRA's alpha changes with it."""
 _TARGETS: Final = ("lora_targets",)
 
 _PAPERS_RANKS: Final = (32, 64, 128)
@@ -31,7 +31,7 @@ _PAPERS_PLACES: Final = {
     '["attention_mlp"]': "Attn. + MLP",
     '["attention_mlp_position"]': "All Layers",
 }
-"""LoRA's positions as the config has them, and the paper's names for them."""
+"""LoRA's positions in the config, mapped to the paper's names for them."""
 
 _AVERAGE: Final = "average"
 _NOT_AMONG: Final = "not run: no such model is among the run's models"
@@ -39,12 +39,12 @@ _NOT_AMONG: Final = "not run: no such model is among the run's models"
 
 @dataclass(frozen=True)
 class Ablation:
-    """A setting of LoRA that models differ in.
+    """A setting of LoRA in which models differ.
 
     Attributes:
-        settings: the setting that differs, and the settings that follow it.
+        settings: the setting, followed by settings that change with it.
         other: the settings of the other ablation.
-        names: the setting's values in order, each with its name for readers.
+        names: the setting's values in order, mapped to their names for readers.
     """
 
     settings: tuple[str, ...]
@@ -53,13 +53,13 @@ class Ablation:
 
 
 def by_rank(models: Sequence[ModelEntry]) -> Ablation:
-    """Return the ablation of the rank: the paper's ranks, and those that models of the run have."""
+    """Return the ablation of the rank: the paper's ranks and those of the run's models."""
     ranks = {str(rank) for rank in _PAPERS_RANKS} | _values(models, _RANK[0])
     return Ablation(_RANK, _TARGETS, {rank: f"Rank {rank}" for rank in sorted(ranks, key=int)})
 
 
 def by_position(models: Sequence[ModelEntry]) -> Ablation:
-    """Return the ablation of the layers: the paper's, and those that models of the run have."""
+    """Return the ablation of the position: the paper's positions and those of the run's models."""
     names = dict(_PAPERS_PLACES)
     for place in sorted(_values(models, _TARGETS[0]) - set(names)):
         names[place] = ", ".join(json.loads(place)).replace("_", " ")
@@ -74,16 +74,16 @@ def lora_ablation(
     *,
     average: bool = False,
 ) -> LongTable:
-    """Return a row for each group of models that differ in one setting alone.
+    """Return a row for each group of models that differ in one setting only.
 
-    A number's variant is the value of the setting; one that no model of the run has is missing.
+    A number's variant is the value of the setting. Values that no model of the run has are missing.
 
     Args:
         measurements: the measurements of all stages.
         models: the models of the run.
         ablation: the setting.
-        metrics: key and direction of each.
-        average: whether a last row has the mean over the groups, where there are several.
+        metrics: key and direction of each metric.
+        average: whether to add a row with the mean over the groups, if there are several.
     """
     groups = _groups(models, ablation)
     if not groups:
@@ -111,8 +111,8 @@ def _values(models: Sequence[ModelEntry], setting: str) -> set[str]:
 def _groups(models: Sequence[ModelEntry], ablation: Ablation) -> list[dict[str, ModelEntry]]:
     """Return the models of each row by their value of the setting, in the order of its names.
 
-    A model that differs from another one in the other setting alone, and from none in this one,
-    belongs to the other table.
+    A model belongs to the other table if it differs from some model in the other setting only, and
+    from no model in this setting only.
     """
     elsewhere = {
         model.key

@@ -1,9 +1,9 @@
-"""The models' ranks by every metric of fidelity: the paper's Table 8.
+"""The models' ranks by every fidelity metric: the paper's Table 8.
 
-The paper ranks the models by each of nine metrics, FID and KID in two encoders among them, averages
-the nine ranks with equal weight, and ranks the averages (it calls that the normalised rank). On the
-printed values of its Table 1 this gives its printed ranks but for two columns, precision and
-recall, whose printed ranks are of other values.
+The paper ranks the models by each of nine metrics, among them FID and KID in two encoders. It
+averages the nine ranks with equal weight and ranks the averages, which it calls the normalised
+rank. Applied to the printed values of its Table 1, this gives the printed ranks in seven columns.
+The printed ranks of precision and recall belong to other values.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ NO_MODEL = "the run has no model but controls"
 
 @dataclass(frozen=True)
 class RankedMetric:
-    """A metric of fidelity that models are ranked by, with the weight of one.
+    """A fidelity metric by which models are ranked; all have the same weight.
 
     Attributes:
-        metric: its key.
-        header: for readers.
-        direction: `higher` or `lower` is better.
+        metric: the metric's key.
+        header: its name for readers.
+        direction: whether `higher` or `lower` is better.
         family: the encoder.
         variant: the variant of its ranks, see `published.Key`.
     """
@@ -47,7 +47,7 @@ class RankedMetric:
     variant: str
 
     def key(self, model: str) -> Key:
-        """Return the key of a model's rank by it."""
+        """Return the key of a model's rank by this metric."""
         return (model, f"{self.metric}_rank", "all", self.variant)
 
 
@@ -96,7 +96,7 @@ def metric_ranks(
 def metric_numbers(
     measurements: Measurements, models: Sequence[ModelEntry], metrics: Sequence[RankedMetric]
 ) -> list[list[Number]]:
-    """Return for each model its value by each metric, or why there is none to rank."""
+    """Return each model's value by each metric, or the reason why it cannot be ranked."""
     rows = []
     for model in models:
         numbers = []
@@ -124,14 +124,14 @@ def metric_numbers(
 def lower_is_better(
     numbers: Sequence[Sequence[Number]], metrics: Sequence[RankedMetric]
 ) -> np.ndarray:
-    """Return values as (models, metrics), negated where higher is better; nan for none."""
-    values = [[np.nan if n.value is None else n.value for n in of_model] for of_model in numbers]
+    """Return the values, (models, metrics), negated where higher is better; nan for none."""
+    values = [[np.nan if n.value is None else n.value for n in row] for row in numbers]
     signs = [-1.0 if metric.direction == "higher" else 1.0 for metric in metrics]
     return np.array(values, dtype=float).reshape(-1, len(metrics)) * signs
 
 
 def used_metrics(values: np.ndarray) -> np.ndarray:
-    """Return which metrics count, (metrics,) bool: those that any model has a value of.
+    """Return which metrics are used, (metrics,) bool: those by which any model has a value.
 
     Args:
         values: (models, metrics), nan for none.
@@ -141,10 +141,9 @@ def used_metrics(values: np.ndarray) -> np.ndarray:
 
 
 def ranks_of(values: np.ndarray) -> np.ndarray:
-    """Return ranks from 1 within each column, lower first; ties share the lowest.
+    """Return ranks from 1 within each column, the lowest value first; ties share the lowest rank.
 
-    Models that lack a metric which another one has are not ranked: their ranks are nan, as are
-    those by a metric that no model has.
+    A model is ranked only if it has a value by every used metric. All other ranks are nan.
 
     Args:
         values: (models, metrics), nan for none.
@@ -158,7 +157,7 @@ def ranks_of(values: np.ndarray) -> np.ndarray:
 
 
 def average_of(ranks: np.ndarray) -> np.ndarray:
-    """Return each model's mean rank over the metrics that count, (models,); nan if not ranked.
+    """Return each model's mean rank over the used metrics, (models,); nan if not ranked.
 
     Args:
         ranks: (models, metrics), of `ranks_of`.
@@ -173,13 +172,13 @@ def average_of(ranks: np.ndarray) -> np.ndarray:
 def why_unranked(
     numbers: Sequence[Number], values: np.ndarray, metrics: Sequence[RankedMetric]
 ) -> str | None:
-    """Return why a model is not ranked, or None where it is.
+    """Return why a model is not ranked, or None if it is.
 
-    Where no model has any value, the reason is that of the first metric in `ENCODER`.
+    If no model has any value, the reason is that of the first metric in `ENCODER`.
 
     Args:
-        numbers: of the model, by metric.
-        values: (models, metrics), of all models.
+        numbers: the model's numbers, by metric.
+        values: (models, metrics), the values of all models.
         metrics: the metrics to rank by.
     """
     used = used_metrics(values)

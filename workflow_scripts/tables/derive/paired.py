@@ -1,10 +1,11 @@
-"""Paired differences between models, and which of them are larger than their noise.
+"""Paired differences between models, and which of them are significant.
 
-Models that answer the same prompts and are compared with the same real images share the noise of
-both, so that their difference is more certain than either value. The records hold replicates
-over the same resamples of patients (a bootstrap), or over the same groups of patients left out
-where a bootstrap is not valid (FID and the manifolds: a copied image is its own neighbour); the
-standard deviation of the replicates' difference is the noise of the difference.
+Models that answer the same prompts, and are compared with the same real images, share the noise of
+both. So their difference is more certain than either value. The noise of a difference is the
+standard deviation of the difference of the replicates in the two records. Replicates are over the
+same resamples of patients (bootstrap). For FID and the manifold metrics a bootstrap is not valid,
+because a repeated image is its own neighbour. Their replicates leave out the same groups of
+patients (jackknife).
 """
 
 import itertools
@@ -23,8 +24,8 @@ from workflow_scripts.tables.published import Key
 from workflow_scripts.tables.records_in import Records
 
 _KEPT_AS: Final = {"fid": "fid_corrected"}
-"""Metrics whose replicates stand under another one's name in the records: the values without a
-group, by which FID's bias is taken off, are FIDs."""
+"""Metrics whose replicates have another metric's name in the records. The values without a group
+of patients, from which FID's bias is estimated, are FIDs."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,13 @@ class Difference:
     """The first model's value less the second's.
 
     Attributes:
-        value: None where the two cannot be compared (`reason` says why).
-        interval: 95%, of this difference alone.
-        p: of no difference, two-sided.
-        separated: whether it is larger than its noise among all pairs that are looked at.
-        n: generated images of each model.
-        n_reference: real images.
-        reason: why there is none.
+        value: the difference; None if the two cannot be compared (see `reason`).
+        interval: 95% interval of this difference alone.
+        p: two-sided p value of no difference.
+        separated: whether it is significant, with all pairs tested together.
+        n: number of generated images of each model.
+        n_reference: number of real images.
+        reason: why there is no difference.
     """
 
     value: float | None
@@ -57,12 +58,12 @@ class Difference:
 
 
 def difference(first: Record, second: Record, metric: str) -> Difference:
-    """Return the difference of one metric over all images, with its interval.
+    """Return the difference of one metric over all images, with its interval (Student's t).
 
     Args:
-        first: a fidelity record.
-        second: another model's.
-        metric: one that has replicates.
+        first: a model's fidelity record.
+        second: another model's fidelity record.
+        metric: key of a metric that has replicates.
     """
     try:
         left, right = first.get(metric), second.get(metric)
@@ -93,7 +94,7 @@ def difference(first: Record, second: Record, metric: str) -> Difference:
 def replicates_of(record: Record, metric: str) -> dict[str, Any] | None:
     """Return a metric's replicates: their `kind` (bootstrap, jackknife), `values` and `units`.
 
-    None where there are too few images for them.
+    None if there were too few images for replicates.
     """
     kept: dict[str, Any] = record.details.get("replicates", {})
     return kept.get(_KEPT_AS.get(metric, metric))
@@ -102,10 +103,9 @@ def replicates_of(record: Record, metric: str) -> dict[str, Any] | None:
 def differences(
     records: Records, models: Sequence[ModelEntry], metric: str, encoder: str = ENCODER
 ) -> dict[tuple[str, str], Difference]:
-    """Return the difference of each pair that has records, by their keys in the models' order.
+    """Return the difference of each pair of models with records, by their keys.
 
-    Holm's correction says which are larger than their noise: among the pairs of models, and apart
-    from them among the pairs with a control.
+    Holm's correction is applied to the pairs of models, and separately to the pairs with a control.
     """
     by_pair = {}
     for first, second in itertools.combinations(models, 2):
@@ -116,8 +116,8 @@ def differences(
     for with_control in (False, True):
         keys = [key for key in by_pair if bool(controls & set(key)) == with_control]
         tested = {key: p for key in keys if (p := by_pair[key].p) is not None}
-        for key, apart in zip(tested, holm(list(tested.values())), strict=True):
-            by_pair[key] = replace(by_pair[key], separated=apart)
+        for key, significant in zip(tested, holm(list(tested.values())), strict=True):
+            by_pair[key] = replace(by_pair[key], separated=significant)
     return by_pair
 
 
@@ -129,7 +129,7 @@ def paired(
     Args:
         records: the records of all stages.
         models: the models to compare.
-        metrics: key and variant of each.
+        metrics: key and variant of each metric.
     """
     names = {model.key: model.name for model in models}
     numbers: dict[Key, Number] = {}

@@ -1,10 +1,12 @@
-"""Fidelity against prevalence: the paper's Table 9, and how much of it is the sample size.
+"""Fidelity against prevalence: the paper's Table 9, and the part of it that is sample size.
 
-The paper ranks the findings by how frequent they are and by the models' mean FID, and finds a rank
-correlation of 0.947. FID grows as images get fewer, for a perfect generator too, and the ranks of
-any two things that go one way agree nearly wholly. Three more correlations are therefore computed:
-of the floor (real images against real images, at each finding's sample size), of FID less its
-floor, and of KID, which has no such bias. The floor of MIMIC-CXR's findings has not been measured.
+The paper ranks the findings by their frequency and by the models' mean FID. The rank correlation is
+0.947. But FID is larger on fewer images even for a perfect generator, and any two monotone
+quantities have nearly the same ranks. So three more correlations are computed:
+- of the floor: the FID between real images and other real images, at each finding's sample size;
+- of FID less its floor;
+- of KID, which has no such bias.
+The floor of MIMIC-CXR's findings has not been measured.
 """
 
 from collections.abc import Sequence
@@ -26,11 +28,11 @@ from workflow_scripts.tables.derive.long_table import (
     Number,
     few,
 )
-from workflow_scripts.tables.models import NOT_RUN, ModelEntry
+from workflow_scripts.tables.models import NOT_RUN, ModelEntry, controls_last
 from workflow_scripts.tables.published import Key
 
 MEASURES: Final = {"fid": "FID (RadDino)", "excess": "FID less its floor", "kid": "KID (RadDino)"}
-"""What is correlated with prevalence, and its name for readers."""
+"""The quantities that are correlated with prevalence, with their names for readers."""
 
 FEWEST_FINDINGS: Final = 3
 """With fewer findings no rank correlation is computed."""
@@ -42,7 +44,7 @@ class Measured:
 
     Attributes:
         key, label, kind: see `long_table.Head`.
-        values: for each of `MEASURES` an array (14,); nan where there is no value.
+        values: an array (14,) for each of `MEASURES`; nan where there is no value.
     """
 
     key: str
@@ -79,24 +81,23 @@ def average(measured: Sequence[Measured]) -> dict[str, np.ndarray]:
 
 
 def floor_of(measurements: Measurements, models: Sequence[ModelEntry]) -> np.ndarray:
-    """Return the floor of FID per finding, (14,), of the first model that was measured."""
-    ordered = sorted(models, key=lambda model: model.is_control)
-    for model in ordered:
+    """Return the floor of FID per finding, (14,), from the first model that was measured."""
+    for model in controls_last(models):
         if measurements.has("fidelity", ENCODER, model.key):
             return _values(measurements, model, "fid_floor")
     return np.full(len(FINDINGS), np.nan)
 
 
 def correlation(counts: np.ndarray, values: np.ndarray) -> tuple[float | None, int, str | None]:
-    """Return Spearman's correlation of falling prevalence with rising values.
+    """Return Spearman's correlation of values with falling prevalence.
 
     Args:
         counts: (14,) training images with each finding; findings without any are left out.
         values: (14,); nan is left out.
 
     Returns:
-        The correlation in -1..1 (None where it is undefined), the number of findings, and why
-        there is none.
+        The correlation in -1..1 (None if it is undefined), the number of findings, and the reason
+        if there is none.
     """
     known = np.isfinite(values) & (counts > 0)
     n = int(known.sum())
@@ -112,7 +113,7 @@ def prevalence(counts: np.ndarray, measured: Sequence[Measured]) -> LongTable:
 
     Args:
         counts: (14,) training images with each finding.
-        measured: models and controls; controls do not count in the mean.
+        measured: models and controls; the mean leaves controls out.
     """
     mean = average([row for row in measured if row.kind == "model"])
     by_metric = {"count": counts.astype(float)}
@@ -132,12 +133,12 @@ def prevalence(counts: np.ndarray, measured: Sequence[Measured]) -> LongTable:
 
 
 def correlations(counts: np.ndarray, measured: Sequence[Measured], floor: np.ndarray) -> LongTable:
-    """Return the correlation of prevalence with each measure, by model, and that of the floor.
+    """Return the correlation of prevalence with each model's measures and with the floor.
 
     Args:
         counts: (14,) training images with each finding.
-        measured: models and controls; controls do not count in the mean.
-        floor: of FID, (14,).
+        measured: models and controls; the mean leaves controls out.
+        floor: the floor of FID, (14,).
     """
     rows = [row for row in measured if row.kind == "model"]
     if len(rows) > 1:
@@ -159,14 +160,14 @@ def correlations(counts: np.ndarray, measured: Sequence[Measured], floor: np.nda
 
 
 def _values(measurements: Measurements, model: ModelEntry, metric: str) -> np.ndarray:
-    """Return a metric per finding, (14,); nan where it rests on too few images to be ranked."""
+    """Return a metric per finding, (14,); nan where there are too few images for a rank."""
     rows = [measurements.find("fidelity", ENCODER, model.key, metric, name) for name in FINDINGS]
     values = [row.value if row and not few(row.n, row.n_reference) else None for row in rows]
     return np.array(values, dtype=float)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks from 1, (14,), equal values sharing the smaller one; nan stays nan."""
+    """Return ranks from 1, (14,); equal values share the smaller rank, and nan stays nan."""
     ranks = np.full(len(values), np.nan)
     known = np.isfinite(values)
     ranks[known] = stats.rankdata(values[known], method="min")

@@ -1,6 +1,6 @@
 """How the text-to-image models were fine-tuned and sampled: the paper's Table 11, from the config.
 
-The paper prints the kind of fine-tuning and the learning rate. The other settings that decide a
+The paper prints the kind of fine-tuning and the learning rate. The other settings that affect a
 model's images are reported as well.
 """
 
@@ -15,15 +15,15 @@ from workflow_scripts.tables.published import Key
 _OPTIMISERS: Final = {"adamw": "AdamW", "came": "CAME", "came_sana": "CAME as Sana's"}
 
 GENERATE: Final = "generate"
-"""The variant of a sampling setting; those of fine-tuning have none."""
+"""The variant of sampling settings; settings of fine-tuning have none."""
 
 
 def t2i_settings(models: Sequence[ModelEntry], settings: Sequence[tuple[str, str]]) -> LongTable:
     """Return the settings of each model.
 
     Args:
-        models: without the controls.
-        settings: name and variant of each.
+        models: the models without the controls.
+        settings: name and variant of each setting.
     """
     if not models:
         return without_rows(NOT_RUN)
@@ -55,7 +55,7 @@ def _head(model: ModelEntry) -> Head:
 
 
 def _block(model: ModelEntry, name: str) -> dict[str, Any]:
-    """Return a block of the model's config; empty where it has none."""
+    """Return a block of the model's config; empty if it has no such block."""
     block: dict[str, Any] = json.loads(model.settings.get(name, "{}"))
     return block
 

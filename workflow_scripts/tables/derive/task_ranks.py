@@ -1,8 +1,8 @@
 """Whether fidelity predicts utility: the paper's Table 10, and correlations with their intervals.
 
-The paper ranks the models by FID and by each task and correlates the ranks (Pearson on ranks where
-ties take the lowest rank). The ranks are those of the printed values, so that values that a reader
-sees as equal tie. Spearman's correlation uses all digits and gives ties their mean rank.
+The paper ranks the models by FID and by each task, and computes Pearson's correlation of the ranks.
+Ties take the lowest rank. The ranks follow from the printed values, so that values that look equal
+to a reader tie. Spearman's correlation uses all digits and gives ties their mean rank.
 """
 
 import math
@@ -24,14 +24,14 @@ FEWEST_MODELS: Final = 4
 
 @dataclass(frozen=True)
 class Measure:
-    """What the models are ranked by.
+    """A measure by which the models are ranked.
 
     Attributes:
-        key: the start of its rank's key.
+        key: the first part of the key of its ranks.
         name: its name for readers.
-        stage, family, metric: identify its measurements.
+        stage, family, metric: the keys of its measurements.
         decimals: digits after the point in the tables that print it.
-        lower: whether the lowest value is the best.
+        lower: whether lower is better.
     """
 
     key: str
@@ -96,7 +96,7 @@ def correlations(measurements: Measurements, models: Sequence[ModelEntry]) -> Lo
 def measured(
     measurements: Measurements, models: Sequence[ModelEntry], measure: Measure
 ) -> np.ndarray:
-    """Return a measure of each model, (models,), turned so that lower is better; nan for none."""
+    """Return a measure of each model, (models,), negated where higher is better; nan for none."""
     rows = [
         measurements.find(measure.stage, measure.family, model.key, measure.metric)
         for model in models
@@ -106,12 +106,15 @@ def measured(
 
 
 def ranks(values: np.ndarray, decimals: int) -> np.ndarray:
-    """Return ranks from 1 of values as printed, lower first; ties share the lowest, nan stays."""
-    by_value = np.full(len(values), np.nan)
+    """Return the ranks from 1 of values as printed, the lowest value first, (models,).
+
+    Ties share the lowest rank, and nan stays nan.
+    """
+    ranked = np.full(len(values), np.nan)
     known = np.isfinite(values)
     printed = [float(f"{value:.{decimals}f}") for value in values[known]]
-    by_value[known] = stats.rankdata(printed, method="min")
-    return by_value
+    ranked[known] = stats.rankdata(printed, method="min")
+    return ranked
 
 
 def with_interval(
@@ -119,8 +122,8 @@ def with_interval(
 ) -> tuple[float, float] | None:
     """Return the interval of a correlation over n pairs, by Fisher's transformation.
 
-    Spearman's has the wider variance of Bonett and Wright (Psychometrika 2000). None below
-    FEWEST_MODELS pairs and at -1 or 1, where the transformation ends.
+    Spearman's correlation has the larger variance of Bonett and Wright (Psychometrika 2000). None
+    with fewer than FEWEST_MODELS pairs, and at -1 or 1, where the transformation is infinite.
     """
     if n < FEWEST_MODELS or abs(r) >= 1 - 1e-12:
         return None

@@ -1,4 +1,4 @@
-"""What each model cost: a bar of its stages."""
+"""What each model cost: a bar divided by stage."""
 
 from typing import Any
 
@@ -12,22 +12,21 @@ from workflow_scripts.tables.figures.style import (
     PAPER,
     RULE,
     SMALL,
-    WIDTH,
     Drawing,
-    pyplot,
+    grid,
 )
 
 _HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "||||", "oooo", "----")
 
 
 def draw_costs(table: Table) -> Drawing | None:
-    """Draw what each model cost, a bar of its stages; GPU-hours, or wall time where there are none.
+    """Draw each model's GPU-hours by stage, or wall time if the run used no GPU.
 
     Args:
         table: the cost table.
 
     Returns:
-        The figure, or None where nothing is known.
+        The figure, or None if nothing is known.
     """
     parts = [row for row in table.rows if row.kind != "total" and row.attributes[0] != ALL]
     for j in range(2):
@@ -41,8 +40,7 @@ def draw_costs(table: Table) -> Drawing | None:
     name, scale = column.header, 1.0
     if column.metric == "wall_hours" and max(filter(None, bars.values())) < 1:
         name, scale = "Wall time (min)", 60.0
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(WIDTH, 1.2 + 0.25 * len(owners)), layout="constrained")
+    figure, ((axes,),) = grid(1.2 + 0.25 * len(owners))
     left = np.zeros(len(owners))
     for stage, style in _stage_styles().items():
         widths = scale * np.array([bars.get((key, stage)) or 0.0 for key in owners])
@@ -69,12 +67,12 @@ def draw_costs(table: Table) -> Drawing | None:
     title = f"{name} by model and stage"
     text = f"{title}, over all attempts. The last bar is work that the models share."
     if unknown:
-        text += " What is not known, a dash in the table, is not drawn."
+        text += " Unknown values, dashes in the table, are not drawn."
     return Drawing(figure, "costs", title, text)
 
 
 def _stage_styles() -> dict[str, dict[str, Any]]:
-    """Return how each stage's part of a bar is drawn: colour and hatch, for a print in gray."""
+    """Return the colour of each stage, and the hatch that identifies it in a gray print."""
     return {
         stage: {
             "color": COLOURS[i % len(COLOURS)],

@@ -1,4 +1,4 @@
-"""Caption lengths, a panel for each text encoder with the length at which it cuts."""
+"""Caption lengths: a panel for each text encoder, with the length at which it cuts."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,8 @@ from workflow_scripts.tables.figures.style import (
     INK,
     RULE,
     SMALL,
-    WIDTH,
     Drawing,
-    pyplot,
+    grid,
 )
 
 _TITLE: Final = "Caption lengths and what text encoders read of them"
@@ -32,61 +31,31 @@ def draw_caption_lengths(
     """Draw the share of captions up to each length; colours are sources, dashes are prompt sets.
 
     Args:
-        counted: see `lengths_of`.
+        counted: the lengths, see `lengths_of`.
         sets: the captions that were counted.
-        names: of the models, by key.
-        sources: of captions, by key, for readers.
-        not_counted: why there are models, by key, whose text encoders are not all shown.
+        names: names of the models, by key.
+        sources: names of the caption sources, by key.
+        not_counted: for each model without a panel for some text encoder, the reason.
 
     Returns:
-        The figure, or None where there are no captions.
+        The figure, or None if there are no captions.
     """
     if not sets:
         return None
-    plt = pyplot()
     across = min(_ACROSS, len(counted))
     down = -(-len(counted) // across)
     under = [_wrapped(lengths, names, across) for lengths in counted]
     lines = max(len(text.splitlines()) for text in under)
-    figure, panels = plt.subplots(
-        down,
-        across,
-        figsize=(WIDTH, 0.45 + down * (1.75 + 0.135 * lines)),
-        squeeze=False,
-        layout="constrained",
-    )
-    of_source = {source: i for i, source in enumerate(dict.fromkeys(s.source for s in sets))}
-    of_set = {name: i for i, name in enumerate(dict.fromkeys(s.prompt_set for s in sets))}
+    figure, panels = grid(0.45 + down * (1.75 + 0.135 * lines), down, across)
+    look = _look(sets, sources)
     handles: list[Any] = []
     for i, axes in enumerate(panels.flat):
         if i >= len(counted):
             axes.set_axis_off()
             continue
-        lengths = counted[i]
-        drawn = []
-        for caption_set, counts in zip(sets, lengths.counts, strict=True):
-            values, captions = np.unique(counts, return_counts=True)
-            share = np.cumsum(captions) / captions.sum()
-            source = sources.get(caption_set.source, caption_set.source)
-            drawn += axes.plot(
-                np.concatenate([values[:1], values]),
-                np.concatenate([[0.0], share]),
-                drawstyle="steps-post",
-                color=COLOURS[of_source[caption_set.source] % len(COLOURS)],
-                linestyle=DASHES[of_set[caption_set.prompt_set] % len(DASHES)],
-                linewidth=1.3,
-                label=f"{source}, {caption_set.prompt_set} (n = {len(counts):,})",
-            )
+        drawn = _draw_shares(axes, counted[i], look)
         handles = handles or drawn
-        right = max(int(counts.max()) for counts in lengths.counts)
-        if lengths.limit is not None:
-            axes.axvline(lengths.limit, color=INK, linewidth=1.0, zorder=1)
-            right = max(right, lengths.limit)
-        axes.set_xlim(0, right * 1.08)
-        axes.set_ylim(0, 1.02)
-        axes.grid(color=RULE, linewidth=0.6, zorder=0)
-        axes.set_title(_headed(lengths), loc="left", fontsize=SMALL, linespacing=1.3)
-        unit = "Words" if lengths.unit == WORDS else "Tokens"
+        unit = "Words" if counted[i].unit == WORDS else "Tokens"
         axes.set_xlabel(f"{unit}\n{under[i]}", fontsize=SMALL, linespacing=1.3)
     for row in panels:
         row[0].set_ylabel("Share of captions")
@@ -95,31 +64,71 @@ def draw_caption_lengths(
     return Drawing(figure, "caption-lengths", _TITLE, _caption(counted, missing))
 
 
+def _look(sets: Sequence[CaptionSet], sources: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return colour, dashes and name of each set of captions."""
+    of_source = list(dict.fromkeys(caption_set.source for caption_set in sets))
+    of_set = list(dict.fromkeys(caption_set.prompt_set for caption_set in sets))
+    return [
+        {
+            "color": COLOURS[of_source.index(caption_set.source) % len(COLOURS)],
+            "linestyle": DASHES[of_set.index(caption_set.prompt_set) % len(DASHES)],
+            "label": (
+                f"{sources.get(caption_set.source, caption_set.source)}, {caption_set.prompt_set}"
+            ),
+        }
+        for caption_set in sets
+    ]
+
+
+def _draw_shares(axes: Any, lengths: Lengths, look: Sequence[dict[str, Any]]) -> list[Any]:
+    """Draw the share of captions up to each length, a line for each set, and return the lines."""
+    lines = []
+    for counts, style in zip(lengths.counts, look, strict=True):
+        values, captions = np.unique(counts, return_counts=True)
+        share = np.cumsum(captions) / captions.sum()
+        lines += axes.plot(
+            np.concatenate([values[:1], values]),
+            np.concatenate([[0.0], share]),
+            drawstyle="steps-post",
+            linewidth=1.3,
+            **style | {"label": f"{style['label']} (n = {len(counts):,})"},
+        )
+    right = max(int(counts.max()) for counts in lengths.counts)
+    if lengths.limit is not None:
+        axes.axvline(lengths.limit, color=INK, linewidth=1.0, zorder=1)
+        right = max(right, lengths.limit)
+    axes.set_xlim(0, right * 1.08)
+    axes.set_ylim(0, 1.02)
+    axes.grid(color=RULE, linewidth=0.6, zorder=0)
+    axes.set_title(_headed(lengths), loc="left", fontsize=SMALL, linespacing=1.3)
+    return lines
+
+
 def _caption(counted: Sequence[Lengths], missing: Mapping[str, str]) -> str:
     text = (
-        f"{_TITLE}: the share of captions up to each length, each radiograph's caption once, by "
-        "caption source and prompt set."
+        f"{_TITLE}: the share of captions up to each length, by caption source and prompt set. "
+        "The caption of a radiograph counts once."
     )
     if counted[0].unit == WORDS:
         return text + (
-            " No model's tokenizer is on the disk, so that words are counted; a text encoder's "
-            "limit is in tokens and cannot be compared with them."
+            " No model's tokenizer is on the disk, so words are counted. The limits of text "
+            "encoders are in tokens and cannot be compared with them."
         )
     return text + (
-        " Counted with the tokenizers of the models' own checkpoints, special tokens and what a "
-        "model puts around the caption included. The line is where the encoder cuts; what lies "
-        "right of it is not read to the end." + _words_of_missing(missing)
+        " Tokens are counted with the tokenizers of the models' own checkpoints. They include "
+        "special tokens and the words that a model puts around the caption. The line is where the "
+        "encoder cuts: the end of longer captions is not read." + _words_of_missing(missing)
     )
 
 
 def _words_of_missing(missing: Mapping[str, str]) -> str:
-    """Return a sentence that names the models that are not shown; empty without any."""
+    """Return a sentence that names the models that are not shown; empty if there are none."""
     named = "; ".join(f"{name} ({reason})" for name, reason in missing.items())
     return f" Not counted: {named}." if named else ""
 
 
 def _headed(lengths: Lengths) -> str:
-    """Return a panel's title: the encoder, its limit and what is cut."""
+    """Return a panel's title: the encoder, its limit and the share of captions that it cuts."""
     if lengths.unit == WORDS:
         return "Words of a caption\n(no tokenizer is on the disk)"
     if lengths.limit is None:
@@ -128,7 +137,7 @@ def _headed(lengths: Lengths) -> str:
 
 
 def _share(shares: Sequence[float]) -> str:
-    """Return shares as one percentage or a range of them; what is not zero is not shown as 0%."""
+    """Return shares as one percentage or a range; a share above zero is not shown as 0%."""
     texts = [f"{_percent(share)}" for share in (min(shares), max(shares))]
     return f"{texts[0]}%" if texts[0] == texts[1] else f"{texts[0]} to {texts[1]}%"
 

@@ -17,11 +17,10 @@ from workflow_scripts.tables.figures.style import (
     MUTED,
     RULE,
     SMALL,
-    WIDTH,
     Drawing,
+    grid,
     logarithmic,
     model_styles,
-    pyplot,
     row_styles,
 )
 
@@ -33,16 +32,17 @@ PATHOLOGY_CAPTIONS: Final = {
     ),
     "FID": (
         "FID per pathology, in the same order. The thick gray mark is the floor: the FID between "
-        "two groups of real radiographs with the finding (of all radiographs, where few have it), "
-        "with no patient in both, at the same number of images. The floor is no lower bound: a "
-        "generator that takes more from its caption than the finding may score below it."
+        "two groups of real radiographs with the finding, of as many images and of different "
+        "patients. If few radiographs have the finding, the groups are drawn from all radiographs. "
+        "The floor is no lower bound: a generator that takes more from its caption than the "
+        "finding may score below it."
     ),
 }
 PREVALENCE_CAPTION: Final = (
-    "Fidelity against prevalence, and the mean of the models' rank correlations (1: the rarer "
-    "finding is always the worse one). FID grows as there are fewer images, for a perfect "
-    "generator, too: the dashed floor is what real images score against other patients'. FID less "
-    "its floor, and KID, which has no such bias, show whether models draw rare findings worse."
+    "Fidelity against prevalence, and the mean of the models' rank correlations. At 1 the rarer "
+    "finding is always the worse one. FID is larger on fewer images, even for a perfect generator. "
+    "The dashed floor is the FID of real images compared with other patients' real images. FID "
+    "less its floor, and KID, which has no such bias, show whether models draw rare findings worse."
 )
 
 
@@ -51,11 +51,11 @@ def draw_per_pathology(table: Table, cohort: dict[str, SplitCounts], metric: str
 
     Args:
         table: Table 2 or 2b.
-        cohort: counts per split; findings are ordered by how many training images show them.
-        metric: what the table shows: `FID` or `KID`.
+        cohort: counts per split; findings are ordered by their number of training images.
+        metric: the table's metric, `FID` or `KID`.
 
     Returns:
-        The figure, or None where no value is known.
+        The figure, or None if no value is known.
     """
     order = sorted(range(len(FINDINGS)), key=lambda j: (-_count(cohort, FINDINGS[j]), j))
     every = [row for row in table.rows if row.kind in ("model", "control")]
@@ -65,14 +65,10 @@ def draw_per_pathology(table: Table, cohort: dict[str, SplitCounts], metric: str
     rows = [row for row, _ in styled]
     if not rows:
         return None
-    plt = pyplot()
     around = 1.0 + 0.14 * -(-len(rows) // 4)
     # Room for every mark, as far as the whole still fits on a page.
     pitch = min(max(0.36, 0.052 * (len(rows) + 2)), (HEIGHT - around) / len(order))
-    figure, axes = plt.subplots(
-        figsize=(WIDTH, around + pitch * len(order)),
-        layout="constrained",
-    )
+    figure, ((axes,),) = grid(around + pitch * len(order))
     floor = next((row for row in table.rows if row.kind == "floor"), None)
     if floor is not None and _valued(floor):
         known = [(y, floor.cells[j].value) for y, j in enumerate(order)]
@@ -80,17 +76,9 @@ def draw_per_pathology(table: Table, cohort: dict[str, SplitCounts], metric: str
         axes.plot(*zip(*marks, strict=True), linestyle="", label=floor.label, zorder=1, **FLOOR)
     step = 0.8 / max(len(rows), 1)
     for i, (row, style) in enumerate(styled):
-        for y, j in enumerate(order):
-            cell = row.cells[j]
-            if cell.value is None:
-                continue
-            at = y + (i - (len(rows) - 1) / 2) * step
-            if cell.interval is not None:
-                axes.plot(cell.interval, [at, at], color=style["color"], linewidth=0.9, zorder=2)
-            first = next(k for k in order if row.cells[k].value is not None)
-            label = row.label if j == first else None
-            small = style | {"markersize": min(style["markersize"], 72 * pitch * step * 1.5)}
-            axes.plot([cell.value], [at], linestyle="", label=label, zorder=3, **small)
+        size = min(style["markersize"], 72 * pitch * step * 1.5)
+        offset = (i - (len(rows) - 1) / 2) * step
+        _draw_row(axes, row, order, offset, style | {"markersize": size})
     labels = []
     for j in order:
         counts = [n for row in rows if (n := row.cells[j].n) is not None]
@@ -110,6 +98,22 @@ def draw_per_pathology(table: Table, cohort: dict[str, SplitCounts], metric: str
     return Drawing(figure, f"pathology-{metric.lower()}", title, PATHOLOGY_CAPTIONS[metric])
 
 
+def _draw_row(
+    axes: Any, row: Row, order: Sequence[int], offset: float, style: dict[str, Any]
+) -> None:
+    """Draw a model's values with their intervals, `offset` below the line of each finding."""
+    label: str | None = row.label  # the first mark alone is in the legend
+    for y, j in enumerate(order):
+        cell = row.cells[j]
+        if cell.value is None:
+            continue
+        at = y + offset
+        if cell.interval is not None:
+            axes.plot(cell.interval, [at, at], color=style["color"], linewidth=0.9, zorder=2)
+        axes.plot([cell.value], [at], linestyle="", label=label, zorder=3, **style)
+        label = None
+
+
 def draw_prevalence(
     measured: Sequence[Measured],
     floor: np.ndarray,
@@ -118,16 +122,17 @@ def draw_prevalence(
 ) -> Drawing | None:
     """Draw FID, FID less its floor and KID against the training images with each finding.
 
-    Each panel's title has the mean rank correlation of the models; FID's also has the floor's.
+    Each panel's title has the mean of the models' rank correlations. FID's panel also has the
+    floor's correlation.
 
     Args:
-        measured: values per finding of models (controls are left out).
-        floor: of FID, (14,).
+        measured: the models' values per finding; controls are left out.
+        floor: the floor of FID, (14,).
         counts: training images with each finding, (14,).
-        styles: mark of each model by key, where other figures have the same models.
+        styles: mark of each model by key; None chooses marks.
 
     Returns:
-        The figure, or None where no value or no count is known.
+        The figure, or None if no value or no count is known.
     """
     models = [entry for entry in measured if entry.kind == "model"]
     shown = counts > 0
@@ -135,9 +140,8 @@ def draw_prevalence(
         return None
     default_styles = {m.key: s for m, s in zip(models, model_styles(len(models)), strict=True)}
     styles = default_styles if styles is None else styles
-    plt = pyplot()
     lines = -(-(len(models) + 1) // 4)
-    figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 2.75 + 0.16 * lines), layout="constrained")
+    figure, (panels,) = grid(2.75 + 0.16 * lines, across=3)
     order = [j for j in np.argsort(-counts, kind="stable") if shown[j]]
     for axes, (key, name) in zip(panels, MEASURES.items(), strict=True):
         if key == "fid" and np.isfinite(floor[order]).any():

@@ -1,4 +1,4 @@
-"""Figures of radiographs, for their owner only: real beside synthetic, and the riskiest pairs."""
+"""Figures that show radiographs: real and synthetic ones, and the riskiest pairs."""
 
 import base64
 import io
@@ -11,32 +11,32 @@ from PIL import Image
 
 from workflow_scripts.tables.assemble import Table
 from workflow_scripts.tables.examples import Gallery
+from workflow_scripts.tables.figures.rows import cells_of
 from workflow_scripts.tables.figures.style import HEIGHT, INK, MUTED, SMALL, WIDTH, Drawing, pyplot
-from workflow_scripts.tables.figures.trade_offs import cells_of
 from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.riskiest import LENSES, Shown
 
 ENDS: Final = 2
-"""Models shown of either end of the order by FID."""
+"""The number of models with the lowest FID, and with the highest, that are shown."""
 DOTS: Final = 300
-"""Per inch, in print."""
+"""Dots per inch, in print."""
 PAIRS: Final = 3
-"""Pairs of each model and lens."""
+"""Most pairs of each model and lens."""
 
 _SIDE_BY_SIDE: Final = "Real beside synthetic radiographs of the same captions"
 _RISKIEST: Final = "The riskiest pairs of each model"
 
 
 def ends_by_fid(table: Table, models: Sequence[ModelEntry]) -> list[ModelEntry]:
-    """Return the models with the lowest FID and those with the highest, controls apart.
+    """Return the models with the lowest FID and those with the highest, without controls.
 
     Args:
         table: Table 1.
-        models: those that have images.
+        models: the models that have images.
 
     Returns:
-        `ENDS` of either end, or all where there are no more; the most faithful first. Models
-        without an FID come last, and only where there are too few with one.
+        `ENDS` models of each end, or all models if there are no more, with the lowest FID first.
+        Models without an FID come last.
     """
     fids = cells_of(table, "fid")
     competing = [model for model in models if not model.is_control]
@@ -52,11 +52,11 @@ def draw_examples(gallery: Gallery, table: Table) -> Drawing | None:
     """Draw each caption's real radiograph and the models' images, the most faithful model first.
 
     Args:
-        gallery: the models that `ends_by_fid` chose, in that order.
-        table: Table 1, whose FIDs stand over the columns.
+        gallery: images of the models that `ends_by_fid` chose, in that order.
+        table: Table 1, whose FIDs are printed above the columns.
 
     Returns:
-        The figure, or None where there are no images.
+        The figure, or None if there are no images.
     """
     if not gallery.examples or len(gallery.examples[0].images) < 2:
         return None
@@ -111,13 +111,13 @@ def draw_examples(gallery: Gallery, table: Table) -> Drawing | None:
 
 
 def draw_riskiest(pairs_by_model: Sequence[tuple[ModelEntry, Sequence[Shown]]]) -> Drawing | None:
-    """Draw a row a model: for each lens its riskiest pairs, generated left, training right.
+    """Draw each model's riskiest pairs by each lens: the generated image left, training right.
 
     Args:
         pairs_by_model: see `riskiest.every_model`; at most `PAIRS` pairs of each lens are drawn.
 
     Returns:
-        The figure, or None where no model has pairs.
+        The figure, or None if no model has pairs.
     """
     if not pairs_by_model:
         return None
@@ -156,21 +156,21 @@ def draw_riskiest(pairs_by_model: Sequence[tuple[ModelEntry, Sequence[Shown]]]) 
                     color=INK if one.own else MUTED,
                 )
     caption = (
-        f"{_RISKIEST}, by either lens: the generated image left, its closest training radiograph "
-        "right, and the distance or score under them; own: that radiograph shows the patient whose "
+        f"{_RISKIEST} by each lens. Left is the generated image, right its closest training "
+        "radiograph, and below the distance or score. Own: the radiograph shows the patient whose "
         "caption was the prompt. Shows patients: for the owner of the data only."
     )
     return Drawing(figure, "riskiest", _RISKIEST, caption)
 
 
 def _share(place: tuple[float, float, float, float], figure: Any) -> tuple[float, ...]:
-    """Return a place in inches as shares of the figure."""
+    """Convert a place from inches to shares of the figure."""
     width, height = figure.get_size_inches()
     return place[0] / width, place[1] / height, place[2] / width, place[3] / height
 
 
 def _show(axes: Any, uri: str, side: float) -> None:
-    """Show an image of a data URI, with no more pixels than print on `side` inches."""
+    """Show an image from a data URI, with no more pixels than are printed on `side` inches."""
     data = base64.b64decode(uri.split(",", 1)[1])
     image = Image.open(io.BytesIO(data)).convert("RGB")
     image.thumbnail(2 * (round(DOTS * side),), Image.Resampling.LANCZOS)
@@ -178,7 +178,7 @@ def _show(axes: Any, uri: str, side: float) -> None:
 
 
 def _shortened(caption: str, side: float) -> str:
-    """Return a caption wrapped beside an image; what has no room there is left out with dots."""
+    """Wrap a caption for the place beside an image; dots replace what does not fit."""
     lines = textwrap.wrap(caption, 27)
     room = max(int(side / 0.125), 1)
     if len(lines) > room:

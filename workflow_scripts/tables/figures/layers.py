@@ -1,6 +1,6 @@
-"""Where the boxes of a layered graph stand: few crossings, short lines (Sugiyama et al., 1981).
+"""Layout of a layered graph with few crossings and short lines (Sugiyama et al., 1981).
 
-A line over several layers bends at a waypoint in each, so that it passes between boxes.
+A line over several layers has a waypoint in each layer, where it passes between boxes.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -19,8 +19,8 @@ class Placed:
     """Positions of a layered graph.
 
     Attributes:
-        centres: x of the middle of each node, from 0 to `width`.
-        paths: for each edge (source, target) its points (x, layer) from the source to the target.
+        centres: x of each node's middle, from 0 to `width`.
+        paths: the points (x, layer) of each edge (source, target), from the source to the target.
     """
 
     centres: Mapping[str, float]
@@ -37,14 +37,14 @@ def place(
     """Place the nodes of every layer from left to right.
 
     Args:
-        layers: of each node; every edge goes to a higher one.
-        edges: source and target.
-        node_width: of a box with the room around it.
-        line_width: room of a line that passes a layer.
-        width: of the whole; boxes get closer than their width where it does not suffice.
+        layers: the layer of each node; the target of an edge has a higher layer than its source.
+        edges: source and target of each edge.
+        node_width: width of a box with its margins.
+        line_width: width of a line that passes a layer, with its margins.
+        width: width of the drawing; if it is too small, boxes overlap.
 
     Returns:
-        Positions that depend on the arguments alone.
+        The positions; the same arguments give the same positions.
     """
     rows: list[list[Hashable]] = [[] for _ in range(max(layers.values()) + 1)]
     for node, layer in layers.items():
@@ -74,11 +74,11 @@ def place(
 
 
 Rows = list[list[Hashable]]
-Beside = Mapping[Hashable, Sequence[Hashable]]
+Neighbours = Mapping[Hashable, Sequence[Hashable]]
 
 
-def _ordered(rows: Rows, above: Beside, below: Beside) -> Rows:
-    """Return the order with the fewest crossings that sweeps of barycentres come to."""
+def _ordered(rows: Rows, above: Neighbours, below: Neighbours) -> Rows:
+    """Return the order with the fewest crossings that barycentre sweeps find."""
     best, fewest = rows, _crossings(rows, below)
     for sweep in range(SWEEPS):
         rows = [list(row) for row in rows]
@@ -86,20 +86,20 @@ def _ordered(rows: Rows, above: Beside, below: Beside) -> Rows:
         for layer in range(1, len(rows)) if down else range(len(rows) - 2, -1, -1):
             other = rows[layer - 1 if down else layer + 1]
             at = {node: i for i, node in enumerate(other)}
-            beside = above if down else below
-            own = {node: i for i, node in enumerate(rows[layer])}
-            key = {
-                node: _mean([at[n] for n in beside.get(node, ())], own[node])
-                for node in rows[layer]
+            neighbours = above if down else below
+            # A node without neighbours keeps its place, and ties keep their order.
+            middle = {
+                node: _mean([at[n] for n in neighbours.get(node, ())], i)
+                for i, node in enumerate(rows[layer])
             }
-            rows[layer].sort(key=lambda node, key=key, own=own: (key[node], own[node]))  # type: ignore[misc]
+            rows[layer].sort(key=middle.__getitem__)
         crossings = _crossings(rows, below)
         if crossings < fewest:
             best, fewest = rows, crossings
     return best
 
 
-def _crossings(rows: Rows, below: Beside) -> int:
+def _crossings(rows: Rows, below: Neighbours) -> int:
     total = 0
     for upper, lower in pairwise(rows):
         at = {node: i for i, node in enumerate(lower)}
@@ -111,9 +111,9 @@ def _crossings(rows: Rows, below: Beside) -> int:
 
 
 def _positions(
-    rows: Rows, above: Beside, below: Beside, widths: Mapping[Hashable, float], width: float
+    rows: Rows, above: Neighbours, below: Neighbours, widths: Mapping[Hashable, float], width: float
 ) -> dict[Hashable, float]:
-    """Return the middle of every node: near its neighbours, none over another."""
+    """Return the middle of each node: near its neighbours, without overlaps."""
     x: dict[Hashable, float] = {}
     for row in rows:
         free = (width - sum(widths[node] for node in row)) / (len(row) + 1)
@@ -136,7 +136,7 @@ def _positions(
 def _apart(
     row: Sequence[Hashable], wanted: Sequence[float], widths: Mapping[Hashable, float], width: float
 ) -> list[float]:
-    """Return positions close to those wanted: in order, apart by the widths, within the whole."""
+    """Return positions near the wanted ones, in order, without overlaps and within `width`."""
     squeeze = min(1.0, width / max(sum(widths[node] for node in row), 1e-9))
     half = [widths[node] * squeeze / 2 for node in row]
     from_left: list[float] = []

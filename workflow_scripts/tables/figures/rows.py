@@ -1,4 +1,4 @@
-"""A row a model: downstream gains with intervals, and how privacy scores are distributed."""
+"""Figures with a row for each model: downstream gains, and distributions of privacy scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,21 +8,20 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.privacy.score import EXTREMES, LENSES
-from workflow_scripts.tables.assemble import Cell, Row, Table
+from workflow_scripts.tables.assemble import Cell, Table
 from workflow_scripts.tables.figures.style import (
     INK,
     MUTED,
     RULE,
     SMALL,
-    WIDTH,
     Drawing,
-    pyplot,
+    grid,
 )
-from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.utility_words import GAINS, Gain
+from workflow_scripts.tables.models import ModelEntry, controls_last
+from workflow_scripts.tables.utility_words import GAINS
 
 QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-"""Of a model's prompts: the extremes, a thin line's ends, a thick one's, and the mark."""
+"""Quantiles over prompts: dots, ends of the thin line, ends of the thick line, and the mark."""
 
 _LENS_TITLES: Final = {
     "reid": "Re-identification score\n(right is riskier)",
@@ -42,15 +41,16 @@ def draw_gains(
     """Draw the gain of each task over real data alone, with its interval.
 
     Args:
-        tables: by stem; those that `GAINS` names.
-        models: in the order of the rows.
+        tables: the tables of `GAINS`, by stem.
+        models: the models in the order of the rows.
         styles: mark of each model by key.
 
     Returns:
-        The figure, or None where no gain is known.
+        The figure, or None if no gain is known.
     """
-    cells_by_gain = {gain: gain_cells(tables[gain.stem], gain) for gain in GAINS}
-    shown = [m for m in _ordered(models) if any(m.key in cells for cells in cells_by_gain.values())]
+    cells_by_gain = {gain: cells_of(tables[gain.stem], gain.metric) for gain in GAINS}
+    known = {key for cells in cells_by_gain.values() for key in cells}
+    shown = [model for model in controls_last(models) if model.key in known]
     panels_of = [gain for gain in GAINS if cells_by_gain[gain]]
     if not shown:
         return None
@@ -69,38 +69,25 @@ def draw_gains(
         axes.set_xlabel(f"Gain in {gain.name}")
     caption = (
         f"{_GAINS_TITLE}: the difference to training on the real images alone, over the same draws "
-        "of test patients, with 95% intervals. The intervals include the noise of training only "
-        "where an arm was trained more than once. Controls are gray."
+        "of test patients, with 95% intervals. The intervals include the noise of training only if "
+        "a network was trained more than once. Controls are gray."
     )
     return Drawing(figure, "gains", _GAINS_TITLE, caption)
 
 
-def gain_cells(table: Table, gain: Gain) -> dict[str, Cell]:
-    """Return the cell of a gain by model; those without a value are left out."""
-    return {
-        row.key: cell
-        for row in table.rows
-        if row.kind in ("model", "control")
-        and (cell := _cell(row, gain.metric)) is not None
-        and cell.value is not None
-    }
-
-
-def _cell(row: Row, metric: str) -> Cell | None:
-    for cell in row.cells:
-        if (cell.column.metric, cell.column.subset) == (metric, "all"):
-            return cell
-    return None
+def cells_of(table: Table, metric: str) -> dict[str, Cell]:
+    """Return a metric's cells over all images by model and control, if they have a value."""
+    return {row.key: cell for row, cell in table.values(metric, "model", "control")}
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How a model's prompts are spread in one lens, the riskiest image of each prompt counting.
+    """The distribution of a model's prompts by one lens, with each prompt's riskiest image.
 
     Attributes:
-        lens: of `privacy.score.LENSES`.
-        model: its key.
-        prompts: how many.
+        lens: one of `privacy.score.LENSES`.
+        model: the model's key.
+        prompts: number of prompts.
         quantiles: (7,), at `QUANTILES`.
     """
 
@@ -114,7 +101,7 @@ def spreads(pairs: Mapping[str, pd.DataFrame]) -> list[Spread]:
     """Return the spread of every model in every lens.
 
     Args:
-        pairs: by model, see `privacy.score.PAIR_SCHEMA`: a row for each generated image.
+        pairs: a row for each generated image, by model, see `privacy.score.PAIR_SCHEMA`.
     """
     rows = []
     for lens in LENSES:
@@ -147,15 +134,15 @@ def draw_privacy(
 
     Args:
         distributions: see `spreads`.
-        models: in the order of the rows; controls follow.
+        models: the models in the order of the rows; controls follow.
         styles: mark of each model by key.
-        threshold: δ of the re-identification score, where it is known.
+        threshold: δ of the re-identification score; None if it is not known.
 
     Returns:
-        The figure, or None where there are no scores.
+        The figure, or None if there are no scores.
     """
     by_place = {(spread.lens, spread.model): spread for spread in distributions}
-    shown = [m for m in _ordered(models) if any(key == m.key for _, key in by_place)]
+    shown = [m for m in controls_last(models) if any(key == m.key for _, key in by_place)]
     if not shown:
         return None
     figure, panels = _panels(shown, len(LENSES))
@@ -164,20 +151,7 @@ def draw_privacy(
             spread = by_place.get((lens, model.key))
             if spread is None:
                 continue
-            low, five, quarter, half, three, most, high = spread.quantiles
-            color = styles[model.key]["color"]
-            axes.plot([low, high], [y, y], linestyle="", marker=".", color=color, markersize=2)
-            axes.plot([five, most], [y, y], color=color, linewidth=0.9, zorder=2)
-            axes.plot(
-                [quarter, three],
-                [y, y],
-                color=color,
-                linewidth=3.2,
-                alpha=0.45,
-                zorder=2,
-                solid_capstyle="butt",
-            )
-            axes.plot([half], [y], linestyle="", zorder=3, **styles[model.key])
+            _draw_spread(axes, spread, y, styles[model.key])
         axes.set_title(_LENS_TITLES[lens], loc="left", fontsize=SMALL)
         if lens == "reid":
             axes.set_xlim(-0.03, 1.03)
@@ -197,28 +171,26 @@ def draw_privacy(
     return Drawing(figure, "privacy", _PRIVACY_TITLE, caption)
 
 
-def _ordered(models: Sequence[ModelEntry]) -> list[ModelEntry]:
-    return sorted(models, key=lambda model: model.is_control)
+def _draw_spread(axes: Any, spread: Spread, y: int, style: dict[str, Any]) -> None:
+    """Draw a distribution as two dots, a thin line, a thick line and a mark."""
+    low, five, quarter, half, three, most, high = spread.quantiles
+    color, thick = style["color"], {"linewidth": 3.2, "alpha": 0.45, "solid_capstyle": "butt"}
+    axes.plot([low, high], [y, y], linestyle="", marker=".", color=color, markersize=2)
+    axes.plot([five, most], [y, y], color=color, linewidth=0.9, zorder=2)
+    axes.plot([quarter, three], [y, y], color=color, zorder=2, **thick)
+    axes.plot([half], [y], linestyle="", zorder=3, **style)
 
 
 def _panels(shown: Sequence[ModelEntry], n: int):  # type: ignore[no-untyped-def]
     """Return a figure of n panels whose rows are the models."""
-    plt = pyplot()
-    figure, panels = plt.subplots(
-        1,
-        n,
-        figsize=(WIDTH, 0.95 + 0.19 * len(shown)),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    figure, (panels,) = grid(0.95 + 0.19 * len(shown), across=n, sharey=True)
     first_control = next((i for i, m in enumerate(shown) if m.is_control), 0)
-    for axes in panels[0]:
+    for axes in panels:
         axes.grid(axis="x", color=RULE, linewidth=0.6, zorder=0)
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=4)
         if first_control:
             axes.axhline(first_control - 0.5, color=MUTED, linewidth=0.6, zorder=0)
-    panels[0][0].set_yticks(range(len(shown)), [model.name for model in shown])
-    panels[0][0].set_ylim(len(shown) - 0.4, -0.75)
-    return figure, panels[0]
+    panels[0].set_yticks(range(len(shown)), [model.name for model in shown])
+    panels[0].set_ylim(len(shown) - 0.4, -0.75)
+    return figure, panels

@@ -1,7 +1,7 @@
-"""How every figure looks: sizes, colours, marks; and how it is written, within the report or alone.
+"""The style of all figures (sizes, colours, marks), and how figures are written.
 
-A figure is as wide as a page's text and its smallest letters are 7 points, so that it is printed
-as it is drawn. Colours are told apart by the colour-blind, and a mark's shape or a bar's hatch says
+A figure is as wide as a page's text, and its smallest letters are 7 points, so it can be printed
+without scaling. The colour-blind can tell the colours apart. A mark's shape or a bar's hatch says
 the same as its colour.
 """
 
@@ -20,17 +20,17 @@ from workflow_scripts.tables.models import ModelEntry
 
 WIDTH: Final = 7.0
 HEIGHT: Final = 9.2
-"""Inches: the text on a page of A4 or letter size."""
+"""Inches: width and height of the text on a page of A4 or letter size."""
 FONT: Final = 8.0
 SMALL: Final = 7.0
-"""Points: of what is read, and of what is looked up."""
+"""Points: the size of letters, and of those in legends and ticks."""
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, without its yellow, which does not show on white."""
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "<", "X", ">", "*", "d", "p")
-"""As many as the paper has models, so that a shape alone tells which."""
+"""At least as many as the paper has models, so that the shape identifies the model."""
 CONTROL_MARKERS: Final = ("x", "+", "o", "s", "D", "^", "v")
-"""Drawn hollow, so that none is a model's in a print in gray either."""
+"""Drawn hollow, so that they differ from the models' marks in a gray print, too."""
 DASHES: Final = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
 
 FLOOR: Final[dict[str, Any]] = {
@@ -40,7 +40,8 @@ FLOOR: Final[dict[str, Any]] = {
     "markeredgewidth": 2.6,
 }
 
-# Near black, gray and near white, each found nowhere else: inside the report they become its own.
+# Near black, gray and near white. Nothing else has these colours: the report replaces them by the
+# colours of its theme.
 INK, MUTED, RULE, PAPER = "#101112", "#717273", "#d1d2d3", "#fdfefd"
 _THEMED: Final = {
     INK: "var(--ink)",
@@ -56,9 +57,9 @@ class Drawing:
 
     Attributes:
         figure: matplotlib's.
-        name: salts its ids, so that two figures on one page do not share any.
+        name: the prefix of its ids, so that two figures on one page do not share any.
         title: what it shows, in a few words.
-        caption: what a reader has to know.
+        caption: the caption for readers.
     """
 
     figure: Any
@@ -69,7 +70,7 @@ class Drawing:
     def __post_init__(self) -> None:
         import matplotlib.pyplot as plt
 
-        plt.close(self.figure)  # pyplot's list of open figures lets go of it; it can be written
+        plt.close(self.figure)  # pyplot forgets it; it can still be written
 
 
 def pyplot():  # type: ignore[no-untyped-def]
@@ -107,8 +108,16 @@ def pyplot():  # type: ignore[no-untyped-def]
     return plt
 
 
+def grid(height: float, down: int = 1, across: int = 1, **more: Any):  # type: ignore[no-untyped-def]
+    """Return a figure as wide as a page's text, and its panels, (down, across)."""
+    size = (WIDTH, height)
+    return pyplot().subplots(
+        down, across, figsize=size, squeeze=False, layout="constrained", **more
+    )
+
+
 def model_styles(n: int) -> list[dict[str, Any]]:
-    """Return n markers and colours; the marker shifts when the colours start again."""
+    """Return n pairs of marker and colour; no pair repeats before all markers had all colours."""
     return [
         {
             "color": COLOURS[i % len(COLOURS)],
@@ -120,7 +129,7 @@ def model_styles(n: int) -> list[dict[str, Any]]:
 
 
 def control_styles() -> Iterator[dict[str, Any]]:
-    """Return the controls' marks: gray, none of them a model's."""
+    """Return the controls' marks, which are gray and hollow."""
     return itertools.cycle(
         {"color": MUTED, "marker": marker, "markersize": 4.6, "markerfacecolor": "none"}
         for marker in CONTROL_MARKERS
@@ -128,13 +137,13 @@ def control_styles() -> Iterator[dict[str, Any]]:
 
 
 def row_styles(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return each row's mark: models by palette, controls gray."""
+    """Return the mark of each row of a table."""
     models, controls = iter(model_styles(len(rows))), control_styles()
     return [next(controls) if row.kind == "control" else next(models) for row in rows]
 
 
 def styles_by_key(models: Sequence[ModelEntry]) -> dict[str, dict[str, Any]]:
-    """Return the mark of each model and control: the same in every figure of a run."""
+    """Return the mark of each model and control, the same in all figures of a run."""
     of_models, of_controls = iter(model_styles(len(models))), control_styles()
     return {m.key: next(of_controls) if m.is_control else next(of_models) for m in models}
 
@@ -156,9 +165,9 @@ def logarithmic(axis) -> None:  # type: ignore[no-untyped-def]
 
 
 def inline_svg(drawing: Drawing) -> str:
-    """Return an `<svg>` to stand in a page: it takes the page's font and its light or dark colours.
+    """Return an `<svg>` for a page; it takes the page's font and its light or dark colours.
 
-    The text stays text, so that it can be searched; the ids are the figure's own.
+    Its text can be searched. Its ids begin with the figure's name.
     """
     svg = _svg_of(drawing, "none", transparent=True)
     svg = svg[svg.index("<svg") :]
@@ -177,15 +186,15 @@ def inline_svg(drawing: Drawing) -> str:
 
 
 def write_figure(drawing: Drawing, stem: Path, owner_only: bool) -> list[Path]:
-    """Write a figure as `{stem}.svg` and `{stem}.pdf`; neither needs anything beside it.
+    """Write a figure as `{stem}.svg` and `{stem}.pdf`, which need no other files.
 
-    Letters are outlines in the SVG, for a page need not have the font; in the PDF the TrueType font
-    is embedded, and the text can be searched. The same figure gives the same bytes.
+    In the SVG letters are outlines, because the reader may not have the font. In the PDF the
+    TrueType font is embedded, and the text can be searched. The same figure gives the same bytes.
 
     Args:
         drawing: the figure.
         stem: path without a suffix.
-        owner_only: whether it shows patients, so that nobody else may read it.
+        owner_only: whether only the owner may read the files, because they show patients.
 
     Returns:
         The two files.
@@ -197,7 +206,7 @@ def write_figure(drawing: Drawing, stem: Path, owner_only: bool) -> list[Path]:
     text = text.replace("<svg", f'<svg role="img" aria-label="{drawing.title}"', 1)
     with whole_file(svg, owner_only=owner_only) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every glyph
     about = {"Title": drawing.title, "CreationDate": None, "Creator": None}
     with matplotlib.rc_context({"pdf.fonttype": 42}), whole_file(pdf, owner_only) as temporary:
         drawing.figure.savefig(temporary, format="pdf", facecolor="white", metadata=about)
@@ -205,7 +214,7 @@ def write_figure(drawing: Drawing, stem: Path, owner_only: bool) -> list[Path]:
 
 
 def no_figure(name: str, title: str, reason: str) -> Drawing:
-    """Return what stands in a figure's place where nothing can be drawn: the reason."""
+    """Return a figure that only says why nothing can be drawn."""
     plt = pyplot()
     figure = plt.figure(figsize=(WIDTH, 0.7))
     figure.text(0.5, 0.5, f"Not drawn: {reason}.", ha="center", va="center", color=MUTED)

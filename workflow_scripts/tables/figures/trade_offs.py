@@ -1,4 +1,4 @@
-"""One family of metrics against another: fidelity, privacy, texture and topology, and utility."""
+"""Scatter plots of one family of metrics against another, with a mark for each model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,19 +7,21 @@ from typing import Any, Final
 from workflow_scripts.tables.assemble import Cell, Table, cell_of
 from workflow_scripts.tables.derive.pareto import Standing
 from workflow_scripts.tables.derive.task_ranks import FEWEST_MODELS
-from workflow_scripts.tables.figures.rows import gain_cells
+from workflow_scripts.tables.figures.rows import cells_of
 from workflow_scripts.tables.figures.style import (
     INK,
     RULE,
     SMALL,
-    WIDTH,
     Drawing,
+    grid,
     logarithmic,
-    pyplot,
 )
 from workflow_scripts.tables.layout import Column
-from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.utility_words import GAINS
+from workflow_scripts.tables.models import ModelEntry, controls_last
+from workflow_scripts.tables.utility_words import GAINS, Gain
+
+Points = dict[str, tuple[Cell, Cell]]
+"""x and y of models, by key."""
 
 _UTILITY_TITLE: Final = "Fidelity against utility"
 _PARETO_TITLE: Final = "Fidelity, privacy, utility and faithfulness"
@@ -34,68 +36,43 @@ def draw_fidelity_utility(
     """Draw FID against the gain of each task, with both intervals and the rank correlation.
 
     Args:
-        tables: by stem: Table 1, those of `GAINS` and Table 10b, whose correlations are repeated.
-        models: in the legend's order.
+        tables: by stem: Table 1, the tables of `GAINS`, and Table 10b, which has the correlations.
+        models: the models in the legend's order.
         styles: mark of each model by key.
 
     Returns:
-        The figure, or None where no model has both values.
+        The figure, or None if no model has both values.
     """
     fids = cells_of(tables["table01_fidelity"], "fid")
-    points_by_gain = {
-        gain: [(key, cell) for key, cell in cells.items() if key in fids]
-        for gain in GAINS
-        if (cells := gain_cells(tables[gain.stem], gain))
-    }
-    points_by_gain = {gain: points for gain, points in points_by_gain.items() if points}
-    if not points_by_gain:
-        return None
-    plt = pyplot()
     is_model = {model.key: not model.is_control for model in models}
-    windows = {
-        gain: _window([(fids[k], c) for k, c in points], [is_model[k] for k, _ in points])
-        for gain, points in points_by_gain.items()
-    }
-    points_by_gain = {
-        gain: [(k, c) for k, c in points if windows[gain].shows(fids[k], c)]
-        for gain, points in points_by_gain.items()
-    }
-    named = [
-        m
-        for m in _ordered(models)
-        if any(m.key == k for p in points_by_gain.values() for k, _ in p)
-    ]
-    figure, panels = plt.subplots(
-        1,
-        len(points_by_gain),
-        figsize=(WIDTH, 2.6 + 0.15 * -(-len(named) // 4)),
-        squeeze=False,
-        layout="constrained",
-    )
+    panels_of: list[tuple[Gain, Points, _Window]] = []
+    for gain in GAINS:
+        cells = cells_of(tables[gain.stem], gain.metric)
+        points = {key: (fids[key], cell) for key, cell in cells.items() if key in fids}
+        if points:
+            window = _window(list(points.values()), [is_model[key] for key in points])
+            points = {key: point for key, point in points.items() if window.shows(*point)}
+            panels_of.append((gain, points, window))
+    if not panels_of:
+        return None
+    keys = {key for _, points, _ in panels_of for key in points}
+    named = [model for model in controls_last(models) if model.key in keys]
+    figure, (panels,) = grid(2.6 + 0.15 * -(-len(named) // 4), across=len(panels_of))
     labelled: dict[str, Any] = {}
-    for axes, (gain, points) in zip(panels[0], points_by_gain.items(), strict=True):
-        axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
-        for key, cell in points:
-            marks = _point(axes, fids[key], cell, styles[key])
-            labelled.setdefault(key, marks)
-        windows[gain].set(axes)
+    for axes, (gain, points, window) in zip(panels, panels_of, strict=True):
+        _draw_points(axes, points, styles, labelled)
+        window.set(axes)
         words = _correlation(tables["table10b_rank_correlations"], gain.task)
         axes.set_title(f"{gain.task}\n{words}", loc="left", fontsize=SMALL)
         axes.set_xlabel("FID, left is better")
         axes.set_ylabel(f"Gain in {gain.name}")
-    handles = [labelled[model.key] for model in named]
-    figure.legend(
-        handles,
-        [model.name for model in named],
-        loc="outside upper left",
-        ncols=4,
-        frameon=False,
-    )
+    _legend(figure, labelled, named, 4)
     caption = (
-        f"{_UTILITY_TITLE}: FID (RAD-DINO) against what a model's images add to real ones, with "
+        f"{_UTILITY_TITLE}: FID (RAD-DINO) against what a model's images add to real images, with "
         "95% intervals where they are known. Above the line the images help. The titles give "
-        "Spearman's correlation over the models (1: the more faithful is always the more useful; "
-        "Table 10b). Controls, in gray, do not count; those far from the models are not shown."
+        "Spearman's correlation over the models (Table 10b); at 1 the more faithful model is "
+        "always the more useful one. Controls are gray and not part of the correlation. Controls "
+        "far from the models are not shown."
     )
     return Drawing(figure, "fidelity-utility", _UTILITY_TITLE, caption)
 
@@ -105,18 +82,18 @@ def draw_pareto(
     columns: Sequence[Column],
     styles: Mapping[str, dict[str, Any]],
 ) -> Drawing | None:
-    """Draw KID against the average re-identification score, larger marks for larger gains.
+    """Draw KID against the average re-identification score, with larger marks for larger gains.
 
-    Models that no other one dominates are ringed.
+    Models on the Pareto front are ringed.
 
     Args:
         standings: the models and controls by KID, score, gain and share of findings shown, in the
             legend's order.
-        columns: of Table 8c, which say how these are written.
+        columns: the columns of Table 8c, which say how these are written.
         styles: mark of each model by key.
 
     Returns:
-        The figure, or None where no model has both a KID and a score.
+        The figure, or None if no model has both a KID and a score.
     """
     placed = [(s, tuple(map(cell_of, columns, s.numbers))) for s in standings]
     shown = [
@@ -130,26 +107,14 @@ def draw_pareto(
     window = _window(points, [not standing.model.is_control for standing, _ in shown])
     shown = [(standing, cells) for standing, cells in shown if window.shows(cells[0], cells[1])]
     sizes = _sizes({s.model.key: _value(cells[2]) for s, cells in shown if s.on_front is not None})
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")
+    figure, ((axes,),) = grid(3.6)
     handles, names = [], []
     for standing, (kid, score, gain, findings) in shown:
         key = standing.model.key
-        style = styles[key] | {"markersize": sizes.get(key, 4.6)}
-        marks = _point(axes, kid, score, style)
+        size = sizes.get(key, 4.6)
+        handles.append(point(axes, kid, score, styles[key] | {"markersize": size}))
         if standing.on_front:
-            axes.plot(
-                [_value(kid)],
-                [_value(score)],
-                linestyle="",
-                marker="o",
-                markersize=style["markersize"] + 6,
-                markerfacecolor="none",
-                markeredgecolor=INK,
-                markeredgewidth=0.9,
-                zorder=4,
-            )
-        handles.append(marks)
+            _ring(axes, kid, score, size + 6)
         words = gain.text if gain.value is None else f"{'+' if gain.value > 0 else ''}{gain.text}"
         names.append(f"{standing.model.name} ({words}; {findings.text})")
     window.set(axes)
@@ -166,12 +131,12 @@ def draw_pareto(
         labelspacing=0.7,
     )
     caption = (
-        f"{_PARETO_TITLE}: KID against the average re-identification score, with 95% intervals; "
-        "the larger the mark, the more the model's images add to the mean AUROC of real ones (in "
-        "brackets, before the share of findings that they show). Ringed: no other model is as good "
-        "in all four and better in one (Table 8c). "
-        "Controls, in gray, do not compete; nor does a model that lacks a value or whose gain is "
-        "of one training run. Controls far from the models are not shown."
+        f"{_PARETO_TITLE}: KID against the average re-identification score, with 95% intervals. "
+        "A larger mark is a larger gain: what the model's images add to the mean AUROC of real "
+        "images (in brackets, before the share of findings that they show). Ringed: no other model "
+        "is as good in all four and better in one (Table 8c). Controls are gray and do not compete. "
+        "Nor do models that lack a value or whose gain comes from a single training run. Controls "
+        "far from the models are not shown."
     )
     return Drawing(figure, "pareto", _PARETO_TITLE, caption)
 
@@ -181,15 +146,15 @@ def draw_texture_topology(
     models: Sequence[ModelEntry],
     styles: Mapping[str, dict[str, Any]],
 ) -> Drawing | None:
-    """Draw texture and topology against the gain of each task, models and ladders on one plot.
+    """Draw texture and topology against the gain of each task, for models and ladders.
 
     Args:
-        tables: by stem: Tables 21 and 21b and those of `GAINS`.
-        models: in the legend's order.
+        tables: by stem: Tables 21 and 21b and the tables of `GAINS`.
+        models: the models in the legend's order.
         styles: mark of each model by key.
 
     Returns:
-        The figure, or None where no model has both.
+        The figure, or None if no model has both values.
     """
     axes_of = {
         "Power spectrum, dB off (left is as radiographs)": cells_of(
@@ -199,69 +164,86 @@ def draw_texture_topology(
             tables["table21b_topology"], "organ_dice_share"
         ),
     }
-    gains = {gain: gain_cells(tables[gain.stem], gain) for gain in GAINS}
-    gains = {
-        gain: cells
-        for gain, cells in gains.items()
-        if any(key in cells for known in axes_of.values() for key in known)
+    cells_by_gain = {gain: cells_of(tables[gain.stem], gain.metric) for gain in GAINS}
+    points_of: dict[tuple[str, Gain], Points] = {
+        (label, gain): {
+            model.key: (known[model.key], cells[model.key])
+            for model in models
+            if model.key in known and model.key in cells
+        }
+        for label, known in axes_of.items()
+        for gain, cells in cells_by_gain.items()
     }
+    gains = [gain for gain in GAINS if any(points_of[label, gain] for label in axes_of)]
     if not gains:
         return None
-    named = [
-        model
-        for model in _ordered(models)
-        if any(model.key in c and model.key in k for c in gains.values() for k in axes_of.values())
-    ]
-    plt = pyplot()
-    figure, panels = plt.subplots(
-        len(axes_of),
-        len(gains),
-        figsize=(WIDTH, 4.4 + 0.15 * -(-len(named) // 3)),
-        squeeze=False,
-        layout="constrained",
-    )
+    keys = {key for points in points_of.values() for key in points}
+    named = [model for model in controls_last(models) if model.key in keys]
+    figure, panels = grid(4.4 + 0.15 * -(-len(named) // 3), len(axes_of), len(gains))
     labelled: dict[str, Any] = {}
-    for row, (label, known) in zip(panels, axes_of.items(), strict=True):
-        for axes, (gain, cells) in zip(row, gains.items(), strict=True):
-            axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
-            for model in named:
-                if model.key in known and model.key in cells:
-                    marks = _point(axes, known[model.key], cells[model.key], styles[model.key])
-                    labelled.setdefault(model.key, marks)
+    for row, label in zip(panels, axes_of, strict=True):
+        for axes, gain in zip(row, gains, strict=True):
+            _draw_points(axes, points_of[label, gain], styles, labelled)
             axes.set_title(gain.task, loc="left", fontsize=SMALL)
             axes.set_xlabel(label, fontsize=SMALL)
             axes.set_ylabel(f"Gain in {gain.name}", fontsize=SMALL)
             axes.grid(color=RULE, linewidth=0.6, zorder=0)
-    figure.legend(
-        [labelled[model.key] for model in named],
-        [model.name for model in named],
-        loc="outside upper left",
-        ncols=3,
-        frameon=False,
-    )
+    _legend(figure, labelled, named, 3)
     caption = (
-        f"{_LOST_TITLE}: how far the texture of a model's images is from that of radiographs "
-        "(above, Table 21) and how near heart and lungs are to those of patients (below, Table "
-        "21b), against what the images add to real ones, with 95% intervals where they are known. "
-        "Controls in gray: blurred radiographs lose texture, warped ones topology. Table 21c has "
-        "the slopes along these ladders."
+        f"{_LOST_TITLE}, against what the images add to real images, with 95% intervals where they "
+        "are known. Above: the distance of the images' texture from that of radiographs (Table "
+        "21). Below: how close heart and lungs are to those of patients (Table 21b). Controls are "
+        "gray: blurred radiographs lose texture, and warped radiographs lose topology. Table 21c "
+        "has the slopes along these ladders."
     )
     return Drawing(figure, "texture-topology", _LOST_TITLE, caption)
 
 
-def cells_of(table: Table, metric: str) -> dict[str, Cell]:
-    """Return the overall values of a metric by model and control, those that are known."""
-    return {
-        row.key: cell
-        for row in table.rows
-        if row.kind in ("model", "control")
-        for cell in row.cells
-        if (cell.column.metric, cell.column.subset) == (metric, "all") and cell.value is not None
-    }
+def _draw_points(
+    axes: Any, points: Points, styles: Mapping[str, dict[str, Any]], labelled: dict[str, Any]
+) -> None:
+    """Draw models about a line of no gain; `labelled` gets each model's first mark."""
+    axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
+    for key, cells in points.items():
+        labelled.setdefault(key, point(axes, *cells, styles[key]))
 
 
-def _point(axes, x: Cell, y: Cell, style: dict[str, Any]):  # type: ignore[no-untyped-def]
-    """Draw a mark with its intervals and return it."""
+def _legend(
+    figure: Any, labelled: Mapping[str, Any], named: Sequence[ModelEntry], across: int
+) -> None:
+    figure.legend(
+        [labelled[model.key] for model in named],
+        [model.name for model in named],
+        loc="outside upper left",
+        ncols=across,
+        frameon=False,
+    )
+
+
+def _ring(axes: Any, x: Cell, y: Cell, size: float) -> None:
+    """Draw a ring around a mark."""
+    axes.plot(
+        [_value(x)],
+        [_value(y)],
+        linestyle="",
+        marker="o",
+        markersize=size,
+        markerfacecolor="none",
+        markeredgecolor=INK,
+        markeredgewidth=0.9,
+        zorder=4,
+    )
+
+
+def point(axes, x: Cell, y: Cell, style: dict[str, Any]):  # type: ignore[no-untyped-def]
+    """Draw a mark with its intervals and return it.
+
+    Args:
+        axes: a panel.
+        x: the cell of the horizontal axis, with a value.
+        y: the cell of the vertical axis, with a value.
+        style: the style of the mark.
+    """
     across, up = _value(x), _value(y)
     if x.interval is not None:
         axes.plot(x.interval, [up, up], color=style["color"], linewidth=0.8, alpha=0.7, zorder=2)
@@ -274,18 +256,23 @@ def _point(axes, x: Cell, y: Cell, style: dict[str, Any]):  # type: ignore[no-un
 
 @dataclass(frozen=True)
 class _Window:
-    """What a panel shows: bounds of x and y, and whether x is logarithmic."""
+    """The part of the plane that a panel shows.
+
+    Attributes:
+        x, y: lower and upper bound.
+        log: whether x is logarithmic.
+    """
 
     x: tuple[float, float]
     y: tuple[float, float]
     log: bool
 
     def shows(self, x: Cell, y: Cell) -> bool:
-        """Return whether a point lies within."""
+        """Return whether a point lies within the bounds."""
         return self.x[0] <= _value(x) <= self.x[1] and self.y[0] <= _value(y) <= self.y[1]
 
     def set(self, axes) -> None:  # type: ignore[no-untyped-def]
-        """Set the axes and their grid."""
+        """Set the bounds of the axes, and draw a grid."""
         axes.set_xlim(*self.x)
         axes.set_ylim(*self.y)
         if self.log:
@@ -293,14 +280,16 @@ class _Window:
         axes.grid(color=RULE, linewidth=0.6, zorder=0)
 
 
-def _window(points: Sequence[tuple[Cell, Cell]], of_models: Sequence[bool]) -> _Window:
-    """Return the window of all points, or of the models where a control would press them together.
+def _window(points: Sequence[tuple[Cell, Cell]], are_models: Sequence[bool]) -> _Window:
+    """Return a window of the models' points, so that a distant control does not shrink it.
+
+    With fewer than `FEWEST_MODELS` models, it is a window of all points.
 
     Args:
         points: x and y.
-        of_models: whether each is a model's; fewer than `FEWEST_MODELS` of them set no window.
+        are_models: whether each point is a model's.
     """
-    competing = [point for point, model in zip(points, of_models, strict=True) if model]
+    competing = [point for point, is_model in zip(points, are_models, strict=True) if is_model]
     shown = competing if len(competing) >= FEWEST_MODELS else list(points)
     xs = [_value(x) for x, _ in shown]
     log = min(xs) > 0 and max(xs) / min(xs) > 12
@@ -308,7 +297,7 @@ def _window(points: Sequence[tuple[Cell, Cell]], of_models: Sequence[bool]) -> _
 
 
 def _bounds(cells: Sequence[Cell], log: bool) -> tuple[float, float]:
-    """Return bounds around the values and their intervals, with some room."""
+    """Return bounds around values and their intervals, with a margin."""
     ends = [end for cell in cells for end in (_value(cell), *(cell.interval or ()))]
     if log:
         ends = [end for end in ends if end > 0]
@@ -332,7 +321,7 @@ def _correlation(table: Table, task: str) -> str:
 
 
 def _sizes(gains: Mapping[str, float]) -> dict[str, float]:
-    """Return a mark's size in points, 3.5 to 9.5 from the smallest gain to the largest."""
+    """Return the marks' sizes in points: 3.5 for the smallest gain to 9.5 for the largest."""
     low, high = min(gains.values(), default=0.0), max(gains.values(), default=0.0)
     span = (high - low) or 1.0
     return {key: 3.5 + 6.0 * (gain - low) / span for key, gain in gains.items()}
@@ -342,7 +331,3 @@ def _value(cell: Cell) -> float:
     if cell.value is None:
         raise ValueError("a cell without a value cannot be drawn")
     return cell.value
-
-
-def _ordered(models: Sequence[ModelEntry]) -> list[ModelEntry]:
-    return sorted(models, key=lambda model: model.is_control)

@@ -1,10 +1,10 @@
-"""The workflow as a figure: every rule in its stage, what feeds what, and how many jobs."""
+"""The workflow as a figure: the rules by stage, their dependencies and numbers of jobs."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from workflow_scripts.tables.figures.layers import place
+from workflow_scripts.tables.figures.layers import Placed, place
 from workflow_scripts.tables.figures.style import (
     COLOURS,
     INK,
@@ -31,51 +31,67 @@ STAGES: Final = (
     "paper",
     "tables",
 )
-"""In the order in which data flow; a rule of another one follows."""
+"""The stages in the order in which data flow; any other stage follows."""
 
 _TITLE: Final = "The workflow, drawn from its rules"
 _MARGIN: Final = 0.3
-"""Inches: of the stages' names, left."""
+"""Inches: the left margin, which has the stages' names."""
 _BOX: Final = (0.68, 0.42)
+"""Inches: width and height of a rule's box."""
 _PITCH: Final = 0.58
+"""Inches: distance of two layers."""
 _LETTERS: Final = 11
-"""Of a line in a box."""
+"""Letters in a line of a box."""
 
 
 def draw_workflow(nodes: Sequence[Node]) -> Drawing | None:
-    """Draw the rules, the stages from top to bottom; what a path implies has no line of its own.
+    """Draw the rules, with the stages from top to bottom.
+
+    A dependency that a longer path implies has no line of its own.
 
     Args:
-        nodes: see `rule_graph`.
+        nodes: the rules, see `rule_graph`.
 
     Returns:
-        The figure, or None where there are no rules.
+        The figure, or None if there are no rules.
     """
     if not nodes:
         return None
-    from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
-    from matplotlib.path import Path
-
     layers = layers_of(nodes)
-    edges = reduced(nodes)
     width = WIDTH - _MARGIN
-    placed = place(layers, edges, _BOX[0] + 0.06, 0.06, width)
-    rows = max(layers.values()) + 1
-    height = _PITCH * rows + 0.05
-    plt = pyplot()
-    figure = plt.figure(figsize=(WIDTH, height))
+    placed = place(layers, reduced(nodes), _BOX[0] + 0.06, 0.06, width)
+    height = _PITCH * (max(layers.values()) + 1) + 0.05
+    figure = pyplot().figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(-_MARGIN, width)
     axes.set_ylim(height, 0)
+    _draw_stages(axes, nodes, layers)
+    _draw_lines(axes, placed, _stages(nodes))
+    for node in nodes:
+        _draw_box(axes, node, placed.centres[node.name], _middle(layers[node.name]))
+    total = sum(node.jobs for node in nodes)
+    caption = (
+        f"{_TITLE}: {len(nodes)} rules with their numbers of jobs in this run ({total:,} in all). "
+        "Fine-tuning counts once per model, however often it is continued. A line leads from a "
+        "rule to a rule that reads its outputs. A line that a longer path implies is left out. "
+        "Dashed: rules that this run does not need."
+    )
+    return Drawing(figure, "workflow", _TITLE, caption)
 
-    def middle(layer: int) -> float:
-        return _PITCH * (layer + 0.5) + 0.025
 
-    colours = {stage: COLOURS[i % len(COLOURS)] for i, stage in enumerate(_stages(nodes))}
+def _middle(layer: int) -> float:
+    """Return the y of a layer's middle, inches."""
+    return _PITCH * (layer + 0.5) + 0.025
+
+
+def _draw_stages(axes: Any, nodes: Sequence[Node], layers: Mapping[str, int]) -> None:
+    """Write the stages' names in the margin, every second stage on a band."""
+    from matplotlib.patches import Rectangle
+
     for i, stage in enumerate(_stages(nodes)):
-        own = [layers[node.name] for node in nodes if node.stage == stage]
-        top, bottom = middle(min(own)) - _PITCH / 2, middle(max(own)) + _PITCH / 2
+        rows = [layers[node.name] for node in nodes if node.stage == stage]
+        top, bottom = _middle(min(rows)) - _PITCH / 2, _middle(max(rows)) + _PITCH / 2
         if i % 2 == 0:
             band = Rectangle((-_MARGIN, top), WIDTH, bottom - top, color=RULE, alpha=0.4, zorder=0)
             axes.add_patch(band)
@@ -89,52 +105,53 @@ def draw_workflow(nodes: Sequence[Node]) -> Drawing | None:
             fontsize=SMALL,
             fontweight="bold",
         )
+
+
+def _draw_lines(axes: Any, placed: Placed, stages: Sequence[str]) -> None:
+    """Draw the lines between rules, in the colour of the stage that they leave."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    colours = {stage: COLOURS[i % len(COLOURS)] for i, stage in enumerate(stages)}
+    look = {"fill": False, "linewidth": 0.8, "alpha": 0.75, "zorder": 1}
     for (source, _), points in placed.paths.items():
-        line = _curve([(x, middle(layer)) for x, layer in points])
-        colour = colours[source.split("_")[0]]
-        axes.add_patch(
-            PathPatch(
-                Path(*line), fill=False, edgecolor=colour, linewidth=0.8, alpha=0.75, zorder=1
-            )
-        )
-    for node in nodes:
-        x, y = placed.centres[node.name], middle(layers[node.name])
-        box = FancyBboxPatch(
+        line = Path(*_curve([(x, _middle(layer)) for x, layer in points]))
+        axes.add_patch(PathPatch(line, edgecolor=colours[source.split("_")[0]], **look))
+
+
+def _draw_box(axes: Any, node: Node, x: float, y: float) -> None:
+    """Draw a rule's box with its middle at x and y; dashed if the run does not need the rule."""
+    from matplotlib.patches import FancyBboxPatch
+
+    colour = INK if node.jobs else MUTED
+    axes.add_patch(
+        FancyBboxPatch(
             (x - _BOX[0] / 2, y - _BOX[1] / 2),
             *_BOX,
             boxstyle="round,pad=0,rounding_size=0.05",
             facecolor=PAPER,
-            edgecolor=INK if node.jobs else MUTED,
+            edgecolor=colour,
             linewidth=0.8,
             linestyle="-" if node.jobs else (0, (2.5, 2)),
             zorder=2,
             gid=f"rule-{node.name}",
         )
-        axes.add_patch(box)
-        lines = label_of(node)
-        axes.text(
-            x,
-            y,
-            "\n".join(lines),
-            ha="center",
-            va="center",
-            fontsize=SMALL,
-            linespacing=1.05,
-            color=INK if node.jobs else MUTED,
-            zorder=3,
-        )
-    total = sum(node.jobs for node in nodes)
-    caption = (
-        f"{_TITLE}: {len(nodes)} rules, with the number of jobs of this run ({total:,} in all; "
-        "fine-tuning is counted once per model, however often it is continued). A line leads from "
-        "a rule to one that reads its outputs; where a longer path implies it, it is left out. "
-        "Dashed: rules that this run does not need."
     )
-    return Drawing(figure, "workflow", _TITLE, caption)
+    axes.text(
+        x,
+        y,
+        "\n".join(label_of(node)),
+        ha="center",
+        va="center",
+        fontsize=SMALL,
+        linespacing=1.05,
+        color=colour,
+        zorder=3,
+    )
 
 
 def label_of(node: Node) -> list[str]:
-    """Return the lines in a rule's box: its name without the stage, and how many jobs it has."""
+    """Return the lines in a rule's box: its name without the stage, and its number of jobs."""
     words = node.name.removeprefix(f"{node.stage}_").split("_")
     lines = [words[0]]
     for word in words[1:]:
@@ -147,19 +164,19 @@ def label_of(node: Node) -> list[str]:
 
 
 def layers_of(nodes: Sequence[Node]) -> dict[str, int]:
-    """Return each rule's layer: its stage's, below every rule of the stage that it reads from."""
+    """Return each rule's layer: within its stage, below all rules that it reads from."""
     inputs = {node.name: node.inputs for node in nodes}
     stage_of = {node.name: node.stage for node in nodes}
 
     def depth(name: str) -> int:
-        own = [depth(other) for other in inputs[name] if stage_of[other] == stage_of[name]]
-        return 1 + max(own, default=-1)
+        above = [depth(other) for other in inputs[name] if stage_of[other] == stage_of[name]]
+        return 1 + max(above, default=-1)
 
     layers: dict[str, int] = {}
     first = 0
     for stage in _stages(nodes):
         depths = {node.name: depth(node.name) for node in nodes if node.stage == stage}
-        layers |= {name: first + own for name, own in depths.items()}
+        layers |= {name: first + below for name, below in depths.items()}
         first += max(depths.values()) + 1
     return layers
 
@@ -175,13 +192,13 @@ def reduced(nodes: Sequence[Node]) -> list[tuple[str, str]]:
 
 def _stages(nodes: Sequence[Node]) -> list[str]:
     """Return the stages that have rules, those of `STAGES` first."""
-    found = list(dict.fromkeys(node.stage for node in nodes))
+    stages = dict.fromkeys(node.stage for node in nodes)
     order: Mapping[str, int] = {stage: i for i, stage in enumerate(STAGES)}
-    return sorted(found, key=lambda stage: order.get(stage, len(STAGES)))
+    return sorted(stages, key=lambda stage: order.get(stage, len(STAGES)))
 
 
 def _curve(points: Sequence[tuple[float, float]]) -> tuple[list[tuple[float, float]], list[Any]]:
-    """Return vertices and codes of a line that leaves and enters every point straight down."""
+    """Return vertices and codes of a curve that is vertical at every point."""
     from matplotlib.path import Path
 
     vertices, codes = [points[0]], [Path.MOVETO]

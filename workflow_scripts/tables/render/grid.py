@@ -36,8 +36,8 @@ class Field:
     Attributes:
         kind: `value` (of `cell`), `published` (the paper's value of `cell`), `attribute` or
             `count` (`text`).
-        text: of an attribute or a count; may be empty.
-        cell: of a value.
+        text: the text of an attribute or a count; may be empty.
+        cell: the cell of a value.
         block: the kind of row that it belongs to, where the models are columns.
     """
 
@@ -53,9 +53,9 @@ class Line:
 
     Attributes:
         kind: `values`, `published` (the paper's values of the line above) or `counts`.
-        label: its head.
-        fields: in the order of the columns.
-        block: of values, the kind of row where the models are lines: `real`, `model`, ...
+        label: the line's name.
+        fields: its fields in the order of the columns.
+        block: the kind of row (`real`, `model`, ...), if the models are lines.
         starts_block: whether it is set apart from the line above.
     """
 
@@ -76,8 +76,8 @@ class Grid:
     """A table as lines and columns.
 
     Attributes:
-        heads: of the columns, the corner first.
-        lines: below the heads.
+        heads: the heads of the columns, the corner first.
+        lines: the lines below the heads.
         transposed: whether the models are columns.
     """
 

@@ -48,7 +48,7 @@ def check(weights: Path, bert: Path) -> None:
     """
     check_weight_file(weights / "weights.th")
     _model_names(_read_config(weights), weights)
-    remedy = "unpack the whole archive radgraph.tar.gz (README, section on weights)"
+    remedy = "unpack the whole archive radgraph.tar.gz (docs/how-to/mimic-and-weights.md)"
     if not any((weights / "vocabulary").glob("*ner_labels.txt")):
         raise InputError("the vocabulary of entities is missing", weights / "vocabulary", remedy)
     for name in ("config.json", "vocab.txt"):

@@ -46,7 +46,7 @@ def check(weights: Path, encoder: Path) -> None:
     """
     for folder in (weights, encoder):
         path = folder / "config.json"
-        remedy = "download the whole folder (README, section on weights)"
+        remedy = "download the whole folder (docs/how-to/mimic-and-weights.md)"
         if not path.is_file():
             raise InputError("a configuration is missing", path, remedy)
         refuse_remote_code(folder, remedy)

@@ -1,0 +1,59 @@
+"""What the scoring scripts of the tasks share: flags, and the record of an arm."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.common.records import Record, Value, provenance
+from workflow_scripts.downstream.outcomes import Outcomes
+
+
+def score_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the flags that the `score` of every task has, with its docstring."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--outcomes", type=Path, nargs="+", required=True, help="of every run of the arm")
+    add("--baseline", type=Path, nargs="*", default=[], help="of every run of the arm's baseline")
+    add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
+    add("--seed", type=int, required=True, help="of the draws; the same for all arms")
+    add("--output", type=Path, required=True, help="the record, JSON")
+    return parser
+
+
+def record_of(
+    task: str,
+    arm: Sequence[Outcomes],
+    values: list[Value],
+    details: dict[str, Any],
+    args: argparse.Namespace,
+) -> Record:
+    """Return the record of an arm.
+
+    Args:
+        task: the downstream task.
+        arm: the outcomes of its runs.
+        values: its metrics.
+        details: what the task reports beside them.
+        args: the flags of `score_parser`.
+    """
+    run, rows = arm[0].run, arm[0].rows
+    settings = {"bootstrap": args.bootstrap, "seed": args.seed}
+    return Record(
+        "downstream",
+        run["model"],
+        f"{task}/{run['setting']}",
+        run["protocol"],
+        values,
+        {
+            "settings": settings,
+            "bootstrap": f"{args.bootstrap} draws of test patients",
+            "n_test": len(rows),
+            "n_test_patients": int(rows["patient_id"].nunique()),
+            **details,
+            "runs": [outcomes.run for outcomes in arm],
+        },
+        provenance(settings, run["provenance"]["device"]),
+    )
