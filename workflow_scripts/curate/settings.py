@@ -109,3 +109,17 @@ class CurateSettings:
         ),
     ]
     seed: Annotated[int, Key("Seed of the stage.", minimum=0, maximum=LARGEST_SEED)] = 42
+
+
+@dataclass(frozen=True)
+class WorthSettings:
+    """Whether classifiers are trained on the set, too."""
+
+    worth: Annotated[
+        bool,
+        Key(
+            "Whether classifiers are trained on the curated set and on as many unfiltered images "
+            "of its pool, and the set's documents say what they learn.",
+            optional=True,
+        ),
+    ] = False

@@ -204,6 +204,13 @@ def curate_flags(run: Run) -> list[str]:
     return flags(flag_values(CurateSettings, run.config["curate"]))
 
 
+def worth_flags(run: Run) -> list[str]:
+    """Return how a curated set was drawn, and how a classifier is trained on it."""
+    policy = run.config["curate"]
+    draw = {"quotas": policy["quotas"], "draw_seed": policy["seed"]}
+    return [*flags(draw), *classifier_flags(run)]
+
+
 def curate_looking_flags(run: Run) -> list[str]:
     """Return the networks that look at a pool: the labeller, and judges but the classifier."""
     settings = {}

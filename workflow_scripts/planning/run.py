@@ -364,6 +364,33 @@ class Run:
         ]
         return [path for path in found if Path(path).name == f"{model}.json"]
 
+    def worth_of(self, model: str) -> str | None:
+        """Return the record of what a curated set is worth, where the config asks for it."""
+        asked = self.config["curate"].get("worth", False)
+        return f"results/curate/{model}/worth.json" if asked else None
+
+    def worth_runs(self, model: str) -> list[str]:
+        """Return the folders of trained classifiers that this record compares.
+
+        Raises:
+            InputError: there is no baseline, or the pool shows test patients.
+        """
+        if "classification" not in self.config["downstream"]["tasks"]:
+            raise InputError(
+                "the worth of a curated set is measured by classification, which is not run",
+                "downstream.tasks",
+                "add classification, or leave curate.worth out",
+            )
+        if self.config["curate"]["pool"] == "test":
+            raise InputError(
+                "the captions of the pool are the test patients', on whom classifiers are tried",
+                "curate.pool",
+                "draw from another prompt set, or leave curate.worth out",
+            )
+        self.curated_shards(model)
+        repeats = self.config["downstream"]["classification"]["repeats"]
+        return [f"results/curate/{model}/worth/repeat-{k}" for k in range(repeats)]
+
     def with_examples(self) -> list[str]:
         """Return the models that the report's examples compare: those of the cohort's captions."""
         return [m for m in self.with_images("test") if not self.captions(m)]

@@ -168,8 +168,9 @@ def training_images(
     parts: list[Collection] = []
     n_real = 0
     if args.setting != "synthetic_only":
-        ids = prompts["image_id"].drop_duplicates().tolist()
-        rows = manifest_rows(manifest, ids, str(args.prompts))
+        where = args.real_prompts or args.prompts
+        ids = read_prompts(where)["image_id"].drop_duplicates().tolist()
+        rows = manifest_rows(manifest, ids, str(where))
         parts.append(real_collection(rows, settings.size, squash, args.threads))
         n_real = len(ids)
     if args.setting != "real_only":
@@ -188,6 +189,11 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ClassifierSe
     parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--prompts", type=Path, required=True, help="the augment prompt set")
+    parser.add_argument(
+        "--real-prompts",
+        type=Path,
+        help="whose radiographs the real images are, where not those of --prompts",
+    )
     parser.add_argument("--shards", type=Path, nargs="*", default=[], help="the model's images")
     add_flags(parser, ClassifierSettings)
     parser.add_argument("--progress", type=Path, required=True, help="folder; removed at the end")
