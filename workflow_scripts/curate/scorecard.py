@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.curate.described import Described, number, with_interval
+from workflow_scripts.curate.worth_said import lines_of, shown
 
 SOURCE: Final = (
     "Zamzmi et al., Scorecards for Synthetic Medical Data Evaluation and Reporting, "
@@ -226,6 +227,7 @@ def fill(described: Described) -> list[Entry]:
         Entry("comprehension", "How the images were made and chosen", "described", SET,
               "datasheet.md, terms.md, decision.json", None),
         _spread(described),
+        *_worth(described),
     ]  # fmt: skip
     entries += [Entry(c, words, None, SET, "-", gap) for c, words, gap in _GAPS]
     entries += [
@@ -344,6 +346,22 @@ def _completeness(described: Described) -> list[Entry]:
         ("The prompt of each image", prompt, "left out: it may hold a caption"),
     ):
         entries.append(Entry("completeness", words, shown, SET, shards, None if shown else gap))
+    return entries
+
+
+def _worth(described: Described) -> list[Entry]:
+    """Return what classifiers learn from the set, from as many unfiltered images, and from neither."""
+    if described.worth is None:
+        words = "What a classifier learns from the set (AUROC)"
+        gap = "not measured: curate.worth asks for it"
+        return [Entry("completeness", words, None, SET, "-", gap)]
+    entries = []
+    for line in lines_of(described.worth):
+        what = "difference of AUROC" if line.words.startswith("what the filter") else "AUROC"
+        words = f"Worth for training a classifier, {what}: {line.words}"
+        value = None if line.value.value is None else shown(line.value)
+        of = "test radiographs"
+        entries.append(Entry("completeness", words, value, of, "worth.json", line.value.reason))
     return entries
 
 

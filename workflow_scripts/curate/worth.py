@@ -131,10 +131,11 @@ def main(argv: list[str] | None = None) -> None:
         "n_test": len(labels),
         "n_test_patients": len(set(patients)),
         "n_positive": {name: int(labels[:, k].sum()) for k, name in enumerate(FINDINGS)},
-        "runs": {
-            arm: [outcomes.run for outcomes in repeats]
+        "runs": [
+            {"arm": arm, **outcomes.run}
             for arm, repeats in {"real": real, **arms}.items()
-        },
+            for outcomes in repeats
+        ],
     }
     made = provenance(settings, real[0].run["provenance"]["device"])
     record = Record("curate", args.model, FAMILY, args.protocol, found, details, made)
