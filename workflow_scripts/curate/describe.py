@@ -8,9 +8,10 @@
 
 The folder holds all that is given to others, or none of it is there: `README.md` (dataset card),
 `croissant.json`, `scorecard.{json,md}`, `datasheet.md`, `terms.{json,md}`, `decision.json`, where
-it was measured `worth.json`, and the shards under `data/`. What the documents say is searched for ids, captions and indications of the
-cohort first, as `make release` does. The same inputs give the same bytes. Where the decision is not
-to release, the folder says so on every page; it is then for those who decide.
+it was measured `worth.json`, and the shards under `data/`. What the documents say is searched for
+ids, captions and indications of the cohort first, as `make release` does. The same inputs give the
+same bytes. Where the decision is not to release, the folder says so on every page; it is then for
+those who decide.
 """
 
 import argparse
@@ -42,9 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--decision", required=True, help="decision.json of the set")
     parser.add_argument("--dataset", required=True, help="folder that holds data/*.parquet")
     parser.add_argument("--records", nargs="*", default=[], help="records of the model, JSON")
-    parser.add_argument(
-        "--worth", help="worth.json of the set, where classifiers were trained on it"
-    )
+    parser.add_argument("--worth", help="what classifiers learn from the set, where that is known")
     parser.add_argument("--family", help="the model's family in the config")
     parser.add_argument("--base", help="the model's base checkpoint in the config")
     parser.add_argument(

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.curate.described import Described, number, with_interval
-from workflow_scripts.curate.worth_said import lines_of, shown
+from workflow_scripts.curate.worth_said import lines_of
+from workflow_scripts.curate.worth_said import shown as said
 
 SOURCE: Final = (
     "Zamzmi et al., Scorecards for Synthetic Medical Data Evaluation and Reporting, "
@@ -350,7 +351,7 @@ def _completeness(described: Described) -> list[Entry]:
 
 
 def _worth(described: Described) -> list[Entry]:
-    """Return what classifiers learn from the set, from as many unfiltered images, and from neither."""
+    """Return what classifiers learn from the set, and from as many unfiltered images."""
     if described.worth is None:
         words = "What a classifier learns from the set (AUROC)"
         gap = "not measured: curate.worth asks for it"
@@ -359,7 +360,7 @@ def _worth(described: Described) -> list[Entry]:
     for line in lines_of(described.worth):
         what = "difference of AUROC" if line.words.startswith("what the filter") else "AUROC"
         words = f"Worth for training a classifier, {what}: {line.words}"
-        value = None if line.value.value is None else shown(line.value)
+        value = None if line.value.value is None else said(line.value)
         of = "test radiographs"
         entries.append(Entry("completeness", words, value, of, "worth.json", line.value.reason))
     return entries

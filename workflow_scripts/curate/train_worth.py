@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
     sets = both_sets(prompts, pool, chosen["prompt_id"].tolist(), quotas, args.draw_seed)
     wanted = {name for found in sets.values() for name in found.ids}
     items = {item.id: item for item in find_in_shards(args.shards, wanted)}
-    images = {name: hashlib.sha256(item.data).hexdigest() for name, item in items.items()}
+    images = {n: hashlib.sha256(item.data or b"").hexdigest() for n, item in items.items()}
     check_published(args.dataset, chosen, images)
     reasons = {n: why_not(found, manifest, settings, args.protocol) for n, found in sets.items()}
     reason = next(filter(None, reasons.values()), None)

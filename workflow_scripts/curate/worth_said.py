@@ -100,8 +100,8 @@ def card_lines(record: Record | None) -> list[str]:
 
 def worth_json(record: Record) -> dict[str, Any]:
     """Return what goes out with the set: values and what was trained on, no place or machine."""
-    kept = ("task", "seed", "draw_seed", "quotas", "pool_images", "dataset_sha256")
-    kept += ("shared_images", "sets", "reason", "n_test", "n_test_patients")
+    kept = ["task", "draw_seed", "quotas", "pool_images", "dataset_sha256", "shared_images"]
+    kept += ["sets", "reason", "n_test", "n_test_patients"]
     fields = ("metric", "subset", "value", "interval", "interval_kind", "p", "n", "reason")
     return {
         "model": record.model,
