@@ -28,8 +28,8 @@ class CurateSettings:
     """What is planted, what is taken out, and when a set is not released."""
 
     pool: Annotated[
-        Literal["test", "privacy", "augment", "stress"],
-        Key("The prompt set whose images are the pool."),
+        Literal["test", "privacy", "augment", "stress", "drawn"],
+        Key("The prompt set whose images are the pool; `drawn` needs prompt_sets.drawn."),
     ]
     images: Annotated[int, Key("Images of the curated set.", minimum=1)]
     quotas: Annotated[

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 
+from workflow_scripts.cohort.drawn_prompts import DRAWN
 from workflow_scripts.common.config import caption_source_of, prompt_sets_of
 from workflow_scripts.common.folders import parts
 from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, PROMPT_SETS, STRESS
@@ -40,6 +41,12 @@ from workflow_scripts.privacy.settings import Settings as PrivacySettings
 def prompt_flags(run: Run, prompt_set: str) -> list[str]:
     """Return the flags that draw a prompt set."""
     settings = run.config["prompt_sets"][prompt_set]
+    return flags({name: value for name, value in settings.items() if name != "shards"})
+
+
+def drawn_flags(run: Run) -> list[str]:
+    """Return the flags that draw the pool of curated sets; none where there is no such set."""
+    settings = run.config["prompt_sets"].get(DRAWN, {})
     return flags({name: value for name, value in settings.items() if name != "shards"})
 
 
