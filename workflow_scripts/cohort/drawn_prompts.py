@@ -73,12 +73,12 @@ def draw_to_prevalence(
             have[:] += own
 
     for k in sorted(range(len(limited)), key=lambda k: (positive[:, limited[k]].sum(), k)):
-        for row in np.flatnonzero(positive[:, limited[k]]):
+        for row in np.flatnonzero(positive[:, limited[k]]).tolist():
             if have[k] >= wanted[k] or taken.sum() >= captions:
                 break
             take(row)
     left = captions - int(taken.sum())
-    for row in np.flatnonzero(~taken):
+    for row in np.flatnonzero(~taken).tolist():
         if left <= 0:
             break
         take(row)
