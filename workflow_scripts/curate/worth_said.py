@@ -95,7 +95,11 @@ def card_lines(record: Record | None) -> list[str]:
     ]
     lines += [f"| {x.words} | {shown(x.value)} | {shown(x.gain)} |" for x in lines_of(record)]
     kind = next((x.value.interval_kind for x in lines_of(record) if x.value.interval_kind), None)
-    return [*lines, "", f"Brackets: {kind}."] if kind else lines
+    if kind:
+        lines += ["", f"Brackets: {kind}."]
+        if len([run for run in details["runs"] if run["arm"] == "real"]) == 1:
+            lines[-1] += " With one training run of each, no difference is called an effect."
+    return lines
 
 
 def worth_json(record: Record) -> dict[str, Any]:
