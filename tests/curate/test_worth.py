@@ -1,5 +1,6 @@
 """The worth of a set: images that show what was asked are worth something, noise is not."""
 
+import functools
 import hashlib
 import json
 
@@ -28,7 +29,7 @@ QUOTAS = {"Edema": 15}
 
 
 class Pool:
-    """A pool of the blobs' prompts: every third image shows what was asked, the others are noise."""
+    """A pool of the blobs: every third image shows what was asked, the others are noise."""
 
     def __init__(self, folder):
         self.world = make_world(folder)
@@ -49,8 +50,12 @@ class Pool:
         self.shards = [self.world.shard("pool", shown)]
         halves = (dict(list(shown.items())[k::2]) for k in (0, 1))
         self.halves = [self.world.shard(f"half{k}", half) for k, half in enumerate(halves)]
+
+    @functools.cached_property
+    def real(self):
+        """The outcomes of the baseline, trained once."""
         train.main(self.world.arguments("real"))
-        self.real = folder / "runs/real/outcomes.parquet"
+        return self.folder / "runs/real/outcomes.parquet"
 
     def flags(self, name, chosen, **changes):
         """The flags of train_worth for a set of these images."""
@@ -106,6 +111,7 @@ def good(pool):
     return pool.worth("good", pool.good, epochs=24)
 
 
+@pytest.mark.full
 def test_a_set_without_the_pools_noise_is_worth_more_than_the_pool(good):
     assert good.get("curated_alone_auroc").value > 0.85
     effect = good.get("filter_alone_auroc")
@@ -115,6 +121,7 @@ def test_a_set_without_the_pools_noise_is_worth_more_than_the_pool(good):
     assert effect.interval[0] > 0
 
 
+@pytest.mark.full
 def test_a_set_of_noise_has_no_worth(pool):
     noise = pool.worth("noise", pool.noise, epochs=4)
     assert noise.get("curated_alone_auroc").value < 0.7
@@ -122,6 +129,7 @@ def test_a_set_of_noise_has_no_worth(pool):
     assert noise.get("curated_added_auroc_gain").value < 0.05
 
 
+@pytest.mark.full
 def test_the_record_names_what_was_trained_on(pool, good):
     details = good.details
     assert details["task"] == "classification"
@@ -146,6 +154,7 @@ def test_the_record_names_what_was_trained_on(pool, good):
     assert not any(prompt in text for prompt in pool.images)
 
 
+@pytest.mark.full
 def test_real_images_are_the_baselines_and_not_the_sets_own(pool, good):
     trained = {run["arm"]: run for run in good.details["runs"]}
     every = trained["real"]["n_train"] + trained["real"]["n_validation"]
@@ -167,6 +176,7 @@ def test_the_unfiltered_set_is_seeded_and_does_not_depend_on_shards(pool):
     assert (first["unfiltered"].prompts["Edema"] == 1).sum() >= QUOTAS["Edema"]
 
 
+@pytest.mark.full
 def test_other_shards_give_the_same_outcomes(pool):
     for name, shards in (("one", pool.shards), ("two", pool.halves[::-1])):
         train_worth.main(pool.flags(name, pool.good, shards=shards, epochs=1))
@@ -180,6 +190,7 @@ def test_other_shards_give_the_same_outcomes(pool):
         pd.testing.assert_frame_equal(*tables)
 
 
+@pytest.mark.full
 def test_a_stopped_run_trains_no_finished_arm_again(pool, monkeypatch):
     plain, seen = train.main, []
 
@@ -223,6 +234,7 @@ def test_another_set_than_the_one_to_be_handed_on_is_refused(pool):
         train_worth.main(flags)
 
 
+@pytest.mark.full
 def test_the_documents_show_it_with_and_without_the_filter(pool, good, tmp_path):
     path, dataset = write_set(tmp_path, decision(model="blobs"), shards=2)
     flags = ["--decision", path, "--dataset", dataset, "--family", "sana"]
@@ -242,6 +254,7 @@ def test_the_documents_show_it_with_and_without_the_filter(pool, good, tmp_path)
     assert "slurm" not in json.dumps(said)
 
 
+@pytest.mark.full
 def test_the_worth_of_another_set_is_refused(pool, good, tmp_path):
     path, dataset = write_set(tmp_path, decision(model="blobs"), shards=1)
     flags = ["--decision", path, "--dataset", dataset, "--family", "sana"]
