@@ -29,7 +29,10 @@ QUOTAS = {"Edema": 15}
 
 
 class Pool:
-    """A pool of the blobs: every third image shows what was asked, the others are noise."""
+    """A pool of the blobs: a third of the images show what was asked, half of them the opposite.
+
+    The others are noise.
+    """
 
     def __init__(self, folder):
         self.world = make_world(folder)
@@ -37,15 +40,16 @@ class Pool:
         rng = np.random.default_rng(3)
         prompts = self.world.prompts
         self.good = prompts["prompt_id"].tolist()[::3]
-        self.noise = prompts["prompt_id"].tolist()[1::3]
+        self.noise = prompts["prompt_id"].tolist()[1::6]
         self.images = {}
         for _, row in prompts.iterrows():
-            if row["prompt_id"] in self.good:
-                labels = tuple(int(row[name] == 1) for name in DRAWN)
-                image = blob_image(labels, rng, SIZE)
-            else:
+            name = row["prompt_id"]
+            asked = [row[finding] == 1 for finding in DRAWN]
+            shown = tuple(int(value == (name in self.good)) for value in asked)
+            image = blob_image(shown, rng, SIZE)
+            if name in self.noise:
                 image = Image.fromarray(rng.integers(0, 256, (SIZE, SIZE), np.uint8))
-            self.images[row["prompt_id"]] = image
+            self.images[name] = image
         shown = {name: (image, None) for name, image in self.images.items()}
         self.shards = [self.world.shard("pool", shown)]
         halves = (dict(list(shown.items())[k::2]) for k in (0, 1))
@@ -112,7 +116,7 @@ def good(pool):
 
 
 @pytest.mark.full
-def test_a_set_without_the_pools_noise_is_worth_more_than_the_pool(good):
+def test_a_set_without_what_is_wrong_is_worth_more_than_the_pool(good):
     assert good.get("curated_alone_auroc").value > 0.85
     effect = good.get("filter_alone_auroc")
     assert effect.value == pytest.approx(
@@ -216,6 +220,22 @@ def test_an_empty_set_has_a_reason_in_place_of_every_value(pool):
         if not value.metric.startswith("real_"):
             assert (value.value, value.reason) == (None, "no image of the pool passed the filter")
     assert record.get("real_auroc").value > 0.5
+
+
+def test_documents_say_why_there_is_no_worth(pool, tmp_path):
+    pool.worth("nothing", [])
+    path, dataset = write_set(tmp_path, decision(model="blobs", kept=0), shards=1)
+    flags = ["--decision", path, "--dataset", dataset, "--family", "sana"]
+    empty = pool.folder / "sets/nothing/worth.json"
+    record = json.loads(empty.read_text())
+    (shard,) = dataset.rglob("*.parquet")
+    record["details"]["dataset_sha256"] = sha256_of(shard)
+    empty.write_text(json.dumps(record))
+    describe.main([str(w) for w in [*flags, "--worth", empty, "--output", tmp_path / "published"]])
+    card = (tmp_path / "published/README.md").read_text()
+    assert "Not measured: no image of the pool passed the filter." in card
+    scorecard = (tmp_path / "published/scorecard.md").read_text()
+    assert "learns from the set (AUROC) | gap: no image of the pool passed the filter" in scorecard
 
 
 def test_a_set_of_one_patient_says_why_nothing_is_trained(pool):

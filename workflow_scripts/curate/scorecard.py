@@ -352,9 +352,11 @@ def _completeness(described: Described) -> list[Entry]:
 
 def _worth(described: Described) -> list[Entry]:
     """Return what classifiers learn from the set, and from as many unfiltered images."""
-    if described.worth is None:
+    gap = "not measured: curate.worth asks for it"
+    if described.worth is not None:
+        gap = described.worth.details["reason"]
+    if gap:
         words = "What a classifier learns from the set (AUROC)"
-        gap = "not measured: curate.worth asks for it"
         return [Entry("completeness", words, None, SET, "-", gap)]
     entries = []
     for line in lines_of(described.worth):

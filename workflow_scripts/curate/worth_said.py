@@ -82,6 +82,8 @@ def card_lines(record: Record | None) -> list[str]:
     if record is None:
         return [*lines, "Not measured (`curate.worth` of the config asks for it)."]
     details = record.details
+    if details["reason"]:
+        return [*lines, f"Not measured: {details['reason']}."]
     own = details["sets"]["curated"]
     lines += [
         f"A classifier of 14 findings was trained on {number(own['images'])} images of this set, "
