@@ -352,14 +352,13 @@ def _completeness(described: Described) -> list[Entry]:
 
 def _worth(described: Described) -> list[Entry]:
     """Return what classifiers learn from the set, and from as many unfiltered images."""
-    gap = "not measured: curate.worth asks for it"
-    if described.worth is not None:
-        gap = described.worth.details["reason"]
-    if gap:
+    worth = described.worth
+    if worth is None or worth.details["reason"]:
+        gap = worth.details["reason"] if worth else "not measured: curate.worth asks for it"
         words = "What a classifier learns from the set (AUROC)"
         return [Entry("completeness", words, None, SET, "-", gap)]
     entries = []
-    for line in lines_of(described.worth):
+    for line in lines_of(worth):
         what = "difference of AUROC" if line.words.startswith("what the filter") else "AUROC"
         words = f"Worth for training a classifier, {what}: {line.words}"
         value = None if line.value.value is None else said(line.value)
