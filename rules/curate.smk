@@ -156,6 +156,8 @@ rule curate_worth_train:
         "logs/curate/worth_{model}_{repeat}.log",
     benchmark:
         "benchmarks/curate/worth_{model}_{repeat}.tsv"
+    wildcard_constraints:
+        model="|".join(RUN.with_pool()) or "none",
     conda:
         "../envs/core.yaml"
     threads: 16

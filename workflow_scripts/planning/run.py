@@ -351,6 +351,11 @@ class Run:
             )
         return self.shards(model, pool)
 
+    def with_pool(self) -> list[str]:
+        """Return the models of the run that a set can be curated of."""
+        pool = self.config["curate"]["pool"]
+        return self.sampled if pool == DRAWN else self.with_images(pool)
+
     def _check_drawn(self, model: str) -> None:
         """Check that new samples can be drawn for a model's curated set.
 
