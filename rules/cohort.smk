@@ -4,6 +4,7 @@
 # similar_images.csv (test images that another split shows, too), and
 # prompts/{prompt_set}.parquet and .csv; for models with captions from another source, the same in
 # results/cohort/captions_{source}/.
+# prompts/drawn.parquet and .csv, where the config asks for a pool of curated sets to be drawn.
 # prompts/stress.parquet and .csv, and stress.parquet with its attributes, come from templates alone.
 # training/, test/, ... of each hold what fine-tuning, sampling and report generators read of it, so
 # that a label or a test caption trains nothing anew (workflow_scripts/cohort/parts.py).
@@ -100,6 +101,32 @@ rule cohort_prompts:
         "python -m workflow_scripts.cohort.draw_prompts --manifest {input.manifest}"
         " --prompt-set {wildcards.prompt_set} {params.flags}"
         " --out {output.parquet} --csv {output.csv} 2> {log}"
+
+
+rule cohort_drawn:
+    """Draw captions with a prevalence of findings that is asked for: the pool of curated sets."""
+    input:
+        manifest="results/cohort/{captions}manifest.parquet",
+    output:
+        parquet="results/cohort/{captions}prompts/drawn.parquet",
+        csv="results/cohort/{captions}prompts/drawn.csv",
+    log:
+        "logs/cohort/{captions}prompts_drawn.log",
+    benchmark:
+        "benchmarks/cohort/{captions}prompts_drawn.tsv"
+    priority: 110
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    params:
+        version=VERSIONS["cohort"],
+        flags=arguments.drawn_flags(RUN),
+    shell:
+        "python -m workflow_scripts.cohort.drawn_prompts --manifest {input.manifest}"
+        " {params.flags} --out {output.parquet} --csv {output.csv} 2> {log}"
 
 
 rule cohort_stress:

@@ -25,6 +25,7 @@ if CHECKOUT not in own_paths:
     own_paths = [CHECKOUT, *filter(None, own_paths)]
     os.environ.update(PYTHONPATH=os.pathsep.join(own_paths))
 
+from workflow_scripts.cohort.drawn_prompts import DRAWN
 from workflow_scripts.cohort.parts import PARTS
 from workflow_scripts.cohort.stress_prompts import STRESS_VERSION
 from workflow_scripts.common.code import Code
@@ -123,7 +124,7 @@ wildcard_constraints:
     captions=rf"(captions_[\w.-]+/)?(({'|'.join(PARTS)})/)?",
     model="[a-z][a-z0-9_]*",
     encoder="|".join(RUN.reference_encoders),
-    prompt_set="|".join(PROMPT_SETS),
+    prompt_set="|".join([*PROMPT_SETS, DRAWN]),
     repeat=r"\d+",
     setting="real_only|augmented|synthetic_only|released",
     shard=r"\d{5}",

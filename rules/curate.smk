@@ -2,6 +2,8 @@
 # and what faithfulness saw in the test radiographs.
 # Makes: results/curate/{model}/: decision.json and decision.html (may it be released, and why),
 # published/ (the set with its documents), and for its owner alone what the lenses and the judge saw.
+# worth.json: what a classifier learns from the set, and from as many unfiltered images of the pool;
+# made where `curate.worth` asks for it, or where it is named.
 # No other rule asks for it: `make curate MODEL=sana`.
 
 
@@ -139,12 +141,86 @@ rule curate_decide:
         " {params.flags} {params.terms} --output {params.out} 2> {log}"
 
 
+rule curate_worth_train:
+    """Train classifiers on a curated set and on as many unfiltered images, alone and added to real ones."""
+    input:
+        manifest="results/cohort/manifest.parquet",
+        prompts=per_job(RUN.curated_prompts),
+        shards=per_job(RUN.curated_shards),
+        real="results/cohort/prompts/augment.parquet",
+        chosen=rules.curate_decide.output.chosen,
+        images=rules.curate_decide.output.images,
+    output:
+        directory("results/curate/{model}/worth/repeat-{repeat}"),
+    log:
+        "logs/curate/worth_{model}_{repeat}.log",
+    benchmark:
+        "benchmarks/curate/worth_{model}_{repeat}.tsv"
+    wildcard_constraints:
+        model="|".join(RUN.with_pool()) or "none",
+    conda:
+        "../envs/core.yaml"
+    threads: 16
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=64000),
+        runtime=1440,
+    params:
+        *code("curate.train_worth"),
+        version=VERSIONS["curate"],
+        weights=per_job(READS.classifier_start),
+        radiographs=radiographs("train", "test"),
+        protocol=config["protocol"],
+        flags=arguments.worth_flags(RUN),
+        seed=per_job(RUN.training_seed, task="classification"),
+        progress="results/curate/{model}/.progress-worth-{repeat}",
+    shell:
+        "python -m workflow_scripts.curate.train_worth --model {wildcards.model}"
+        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
+        " --shards {input.shards} --real-prompts {input.real} --chosen {input.chosen}"
+        " --dataset {input.images} {params.flags} --seed {params.seed}"
+        " --progress {params.progress} --output {output}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule curate_worth:
+    """AUROC, F1 and accuracy with and without the filter, and the gain over real data alone."""
+    input:
+        manifest="results/cohort/manifest.parquet",
+        trained=per_job(RUN.worth_runs),
+        baseline=RUN.outcomes("classification", "real_only", "real"),
+    output:
+        "results/curate/{model}/worth.json",
+    log:
+        "logs/curate/worth_{model}.log",
+    benchmark:
+        "benchmarks/curate/worth_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=partial(more_memory, base=4000),
+        runtime=60,
+    params:
+        *code("curate.worth"),
+        version=VERSIONS["curate"],
+        protocol=config["protocol"],
+        bootstrap=config["downstream"]["bootstrap"],
+        seed=config["downstream"]["seed"],
+    shell:
+        "python -m workflow_scripts.curate.worth --model {wildcards.model}"
+        " --protocol {params.protocol} --trained {input.trained} --baseline {input.baseline}"
+        " --manifest {input.manifest} --bootstrap {params.bootstrap} --seed {params.seed}"
+        " --output {output} 2> {log}"
+
+
 rule curate_describe:
     """The set with its documents: card, Croissant, scorecard, datasheet, terms."""
     input:
         decision=rules.curate_decide.output.decision,
         images=rules.curate_decide.output.images,
         records=per_job(RUN.curated_records),
+        worth=per_job(RUN.worth_of),
         manifests=RUN.every_manifest(),
         prompt_sets=RUN.every_prompt_set(),
     output:
@@ -163,9 +239,11 @@ rule curate_describe:
         *code("curate.describe"),
         version=VERSIONS["curate"],
         flags=per_job(arguments.described_flags, run=RUN),
+        worth=flag("worth"),
         dataset=lambda wildcards, input: Path(input.images).parents[1],
     shell:
         "python -m workflow_scripts.curate.describe --decision {input.decision}"
         " --dataset {params.dataset} --records {input.records} {params.flags}"
+        " {params.worth}"
         " --searched-manifests {input.manifests} --searched-prompts {input.prompt_sets}"
         " --output {output} 2> {log}"

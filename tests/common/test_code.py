@@ -20,6 +20,7 @@ WITHOUT_CODE = {
     "cohort_prompts",
     "cohort_part",
     "cohort_stress",
+    "cohort_drawn",
     "finetune_train",
     "finetune_finish",
     "generate_sample",

@@ -29,6 +29,7 @@ LONGEST = (
     "privacy/test_score_lenses.py",
     "workflow/test_memorisation.py",
     "workflow/test_curate.py",
+    "workflow/test_curate_pools.py",
     "workflow/test_cxr_downstream.py",
     "workflow/test_spans.py",
     "workflow/test_plan.py",

@@ -11,6 +11,7 @@ import yaml
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.curate.described import IMAGE, Described, number, with_interval
 from workflow_scripts.curate.terms import ACCESS_WORDS
+from workflow_scripts.curate.worth_said import card_lines
 
 _SIZES: Final = (
     (1_000, "n<1K"),
@@ -140,7 +141,8 @@ def _body(described: Described) -> str:
         lines += ["", "Planted images were removed by their ids, caught or not."]
     else:
         lines += ["No leak was planted, so the filter's miss rate is not known."]
-    lines += ["", remaining_words(described), "", "## What was not tested", ""]
+    lines += ["", remaining_words(described), *card_lines(described.worth)]
+    lines += ["", "## What was not tested", ""]
     lines += [f"- {text}" for text in decision["not_tested"]] or ["Nothing is named."]
     lines += ["", "## Columns", "", "| column | what it holds |", "|---|---|"]
     lines += ["| `image` | PNG, in `bytes` |"]

@@ -7,16 +7,18 @@
         --searched-prompts results/cohort/prompts/*.parquet --output results/curate/sana/published
 
 The folder holds all that is given to others, or none of it is there: `README.md` (dataset card),
-`croissant.json`, `scorecard.{json,md}`, `datasheet.md`, `terms.{json,md}`, `decision.json`, and the
-shards under `data/`. What the documents say is searched for ids, captions and indications of the
-cohort first, as `make release` does. The same inputs give the same bytes. Where the decision is not
-to release, the folder says so on every page; it is then for those who decide.
+`croissant.json`, `scorecard.{json,md}`, `datasheet.md`, `terms.{json,md}`, `decision.json`, where
+it was measured `worth.json`, and the shards under `data/`. What the documents say is searched for
+ids, captions and indications of the cohort first, as `make release` does. The same inputs give the
+same bytes. Where the decision is not to release, the folder says so on every page; it is then for
+those who decide.
 """
 
 import argparse
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from workflow_scripts.curate.described import Described, describe_set
 from workflow_scripts.curate.scorecard import fill, scorecard_json, scorecard_page
 from workflow_scripts.curate.search import check_texts, cohort_texts
 from workflow_scripts.curate.terms import terms_json, terms_page
+from workflow_scripts.curate.worth_said import read_worth, worth_json
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--decision", required=True, help="decision.json of the set")
     parser.add_argument("--dataset", required=True, help="folder that holds data/*.parquet")
     parser.add_argument("--records", nargs="*", default=[], help="records of the model, JSON")
+    parser.add_argument("--worth", help="what classifiers learn from the set, where that is known")
     parser.add_argument("--family", help="the model's family in the config")
     parser.add_argument("--base", help="the model's base checkpoint in the config")
     parser.add_argument(
@@ -62,6 +66,10 @@ def main(arguments: list[str] | None = None) -> None:
     described = describe_set(
         flags.decision, flags.dataset, flags.records, flags.family, flags.base, version()
     )
+    if flags.worth:
+        single = described.shards[0].sha256 if len(described.shards) == 1 else None
+        worth = read_worth(flags.worth, described.model, single)
+        described = replace(described, worth=worth)
     texts = {**documents(described), "decision.json": json.dumps(described.decision)}
     if flags.searched_manifests:
         check_texts(texts.items(), *cohort_texts(flags.searched_manifests, flags.searched_prompts))
@@ -97,6 +105,7 @@ def documents(described: Described) -> dict[str, str]:
         "datasheet.md": datasheet(described),
         "terms.json": _json(terms_json(described.terms)),
         "terms.md": terms_page(described.terms),
+        **({} if described.worth is None else {"worth.json": _json(worth_json(described.worth))}),
     }
 
 

@@ -68,6 +68,7 @@ class Described:
         stated: images that state each finding (positive, negative or uncertain).
         records: the model's records, of the sound protocol.
         version: of the workflow.
+        worth: the record of what classifiers learn from the set; None where none was trained.
     """
 
     decision: dict[str, Any]
@@ -79,6 +80,7 @@ class Described:
     stated: dict[str, int]
     records: tuple[Record, ...]
     version: str
+    worth: Record | None = None
 
     @property
     def name(self) -> str:

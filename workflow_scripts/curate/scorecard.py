@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.curate.described import Described, number, with_interval
+from workflow_scripts.curate.worth_said import lines_of
+from workflow_scripts.curate.worth_said import shown as said
 
 SOURCE: Final = (
     "Zamzmi et al., Scorecards for Synthetic Medical Data Evaluation and Reporting, "
@@ -226,6 +228,7 @@ def fill(described: Described) -> list[Entry]:
         Entry("comprehension", "How the images were made and chosen", "described", SET,
               "datasheet.md, terms.md, decision.json", None),
         _spread(described),
+        *_worth(described),
     ]  # fmt: skip
     entries += [Entry(c, words, None, SET, "-", gap) for c, words, gap in _GAPS]
     entries += [
@@ -344,6 +347,23 @@ def _completeness(described: Described) -> list[Entry]:
         ("The prompt of each image", prompt, "left out: it may hold a caption"),
     ):
         entries.append(Entry("completeness", words, shown, SET, shards, None if shown else gap))
+    return entries
+
+
+def _worth(described: Described) -> list[Entry]:
+    """Return what classifiers learn from the set, and from as many unfiltered images."""
+    worth = described.worth
+    if worth is None or worth.details["reason"]:
+        gap = worth.details["reason"] if worth else "not measured: curate.worth asks for it"
+        words = "What a classifier learns from the set (AUROC)"
+        return [Entry("completeness", words, None, SET, "-", gap)]
+    entries = []
+    for line in lines_of(worth):
+        what = "difference of AUROC" if line.words.startswith("what the filter") else "AUROC"
+        words = f"Worth for training a classifier, {what}: {line.words}"
+        value = None if line.value.value is None else said(line.value)
+        of = "test radiographs"
+        entries.append(Entry("completeness", words, value, of, "worth.json", line.value.reason))
     return entries
 
 

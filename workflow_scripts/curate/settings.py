@@ -28,8 +28,8 @@ class CurateSettings:
     """What is planted, what is taken out, and when a set is not released."""
 
     pool: Annotated[
-        Literal["test", "privacy", "augment", "stress"],
-        Key("The prompt set whose images are the pool."),
+        Literal["test", "privacy", "augment", "stress", "drawn"],
+        Key("The prompt set whose images are the pool; `drawn` needs prompt_sets.drawn."),
     ]
     images: Annotated[int, Key("Images of the curated set.", minimum=1)]
     quotas: Annotated[
@@ -109,3 +109,17 @@ class CurateSettings:
         ),
     ]
     seed: Annotated[int, Key("Seed of the stage.", minimum=0, maximum=LARGEST_SEED)] = 42
+
+
+@dataclass(frozen=True)
+class WorthSettings:
+    """Whether classifiers are trained on the set, too."""
+
+    worth: Annotated[
+        bool,
+        Key(
+            "Whether classifiers are trained on the curated set and on as many unfiltered images "
+            "of its pool, and the set's documents say what they learn.",
+            optional=True,
+        ),
+    ] = False

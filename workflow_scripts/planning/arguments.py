@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from workflow_scripts.cohort.drawn_prompts import DRAWN
 from workflow_scripts.common.config import caption_source_of, prompt_sets_of
 from workflow_scripts.common.folders import parts
 from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, PROMPT_SETS, STRESS
@@ -41,6 +42,12 @@ from workflow_scripts.privacy.settings import Settings as PrivacySettings
 def prompt_flags(run: Run, prompt_set: str) -> list[str]:
     """Return the flags that draw a prompt set."""
     settings = run.config["prompt_sets"][prompt_set]
+    return flags({name: value for name, value in settings.items() if name != "shards"})
+
+
+def drawn_flags(run: Run) -> list[str]:
+    """Return the flags that draw the pool of curated sets; none where there is no such set."""
+    settings = run.config["prompt_sets"].get(DRAWN, {})
     return flags({name: value for name, value in settings.items() if name != "shards"})
 
 
@@ -237,6 +244,13 @@ def round_trip_flags(run: Run) -> list[str]:
 def curate_flags(run: Run) -> list[str]:
     """Return the policy of a curated set as flags."""
     return flags(flag_values(CurateSettings, run.config["curate"]))
+
+
+def worth_flags(run: Run) -> list[str]:
+    """Return how a curated set was drawn, and how a classifier is trained on it."""
+    policy = run.config["curate"]
+    draw = {"quotas": policy["quotas"], "draw_seed": policy["seed"]}
+    return [*flags(draw), *classifier_flags(run)]
 
 
 def curate_looking_flags(run: Run) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.cohort.drawn_prompts import DRAWN
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.config import caption_source_of, prompt_sets_of
 from workflow_scripts.common.errors import InputError
@@ -145,7 +146,8 @@ class Run:
         """
         if prompt_set == STRESS:
             return STRESS_PROMPTS
-        labelled = self.config["prompt_sets"][prompt_set].get("draw") == "official"
+        settings = self.config["prompt_sets"][prompt_set]
+        labelled = prompt_set == DRAWN or settings.get("draw") == "official"
         training = "labelled_training" if labelled else "training"
         part = "test" if prompt_set == "test" else training
         return f"results/cohort/{folder}{part}/prompts/{prompt_set}.parquet"
@@ -357,6 +359,9 @@ class Run:
             InputError: the model has no such images.
         """
         pool = self.config["curate"]["pool"]
+        if pool == DRAWN:
+            self._check_drawn(model)
+            return self.shards(model, pool)
         if model not in self.with_images(pool):
             raise InputError(
                 f"{model!r} has no images of the prompt set {pool!r}, from which a set is curated",
@@ -364,6 +369,31 @@ class Run:
                 "name a model of run_models, or another prompt set",
             )
         return self.shards(model, pool)
+
+    def with_pool(self) -> list[str]:
+        """Return the models of the run that a set can be curated of."""
+        pool = self.config["curate"]["pool"]
+        return self.sampled if pool == DRAWN else self.with_images(pool)
+
+    def _check_drawn(self, model: str) -> None:
+        """Check that new samples can be drawn for a model's curated set.
+
+        Raises:
+            InputError: the config says not what to draw, or the model is not sampled here.
+        """
+        if DRAWN not in self.config["prompt_sets"]:
+            raise InputError(
+                "the pool of a curated set is to be drawn, and nothing says how",
+                f"prompt_sets.{DRAWN}",
+                "say captions, prevalence, draw_seed and shards, or set another curate.pool",
+            )
+        if model not in self.sampled:
+            raise InputError(
+                f"{model!r} is not a model of run_models that is sampled here: no new images of it "
+                "can be drawn",
+                "curate.pool",
+                "name a model that is sampled, or draw from a prompt set that it has images of",
+            )
 
     def curated_prompts(self, model: str) -> str:
         """Return the prompts of that pool.
@@ -382,6 +412,33 @@ class Run:
             *self.records("faithfulness"),
         ]
         return [path for path in records if Path(path).name == f"{model}.json"]
+
+    def worth_of(self, model: str) -> str | None:
+        """Return the record of what a curated set is worth, where the config asks for it."""
+        asked = self.config["curate"].get("worth", False)
+        return f"results/curate/{model}/worth.json" if asked else None
+
+    def worth_runs(self, model: str) -> list[str]:
+        """Return the folders of trained classifiers that this record compares.
+
+        Raises:
+            InputError: there is no baseline, or the pool shows test patients.
+        """
+        if "classification" not in self.config["downstream"]["tasks"]:
+            raise InputError(
+                "the worth of a curated set is measured by classification, which is not run",
+                "downstream.tasks",
+                "add classification, or leave curate.worth out",
+            )
+        if self.config["curate"]["pool"] == "test":
+            raise InputError(
+                "the captions of the pool are the test patients', on whom classifiers are tried",
+                "curate.pool",
+                "draw from another prompt set, or leave curate.worth out",
+            )
+        self.curated_shards(model)
+        repeats = self.config["downstream"]["classification"]["repeats"]
+        return [f"results/curate/{model}/worth/repeat-{k}" for k in range(repeats)]
 
     def with_examples(self) -> list[str]:
         """Return the models that the report's examples compare: those of the cohort's captions."""

@@ -161,8 +161,9 @@ def training_images(
     parts: list[Collection] = []
     n_real = 0
     if args.setting != "synthetic_only":
-        ids = prompts["image_id"].drop_duplicates().tolist()
-        rows = manifest_rows(manifest, ids, str(args.prompts))
+        where = args.real_prompts or args.prompts
+        ids = read_prompts(where)["image_id"].drop_duplicates().tolist()
+        rows = manifest_rows(manifest, ids, str(where))
         parts.append(real_collection(rows, settings.size, squash, args.threads))
         n_real = len(ids)
     if args.setting != "real_only":
@@ -176,6 +177,11 @@ def training_images(
 
 def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ClassifierSettings]:
     parser = train_parser(__doc__, SETTINGS, ClassifierSettings)
+    parser.add_argument(
+        "--real-prompts",
+        type=Path,
+        help="whose radiographs the real images are, where not those of --prompts",
+    )
     parser.add_argument("--network", type=Path, help="the trained network, safetensors")
     args = parser.parse_args(argv)
     if (args.setting == "real_only") != (not args.shards):

@@ -134,9 +134,9 @@ def draw_pareto(
         f"{_PARETO_TITLE}: KID against the average re-identification score, with 95% intervals. "
         "A larger mark is a larger gain: what the model's images add to the mean AUROC of real "
         "images (in brackets, before the share of findings that they show). Ringed: no other model "
-        "is as good in all four and better in one (Table 8c). Controls are gray and do not compete. "
-        "Nor do models that lack a value or whose gain comes from a single training run. Controls "
-        "far from the models are not shown."
+        "is as good in all four and better in one (Table 8c). Controls are gray and do not "
+        "compete. Nor do models that lack a value or whose gain comes from a single training run. "
+        "Controls far from the models are not shown."
     )
     return Drawing(figure, "pareto", _PARETO_TITLE, caption)
 

@@ -1,0 +1,91 @@
+"""The pool of a curated set, and what its worth is measured from."""
+
+import copy
+
+import pytest
+
+from workflow_scripts.common.config import validate_config
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.planning import arguments
+from workflow_scripts.planning.run import Run
+from workflow_scripts.preflight.check import read_config
+
+SET = {"captions": 120, "prevalence": {"Fracture": 0.05}, "draw_seed": 42, "shards": 3}
+
+
+@pytest.fixture
+def config():
+    return copy.deepcopy(read_config(["config.yaml", "profiles/demo/overlay.yaml"]))
+
+
+@pytest.fixture
+def drawn(config):
+    config["prompt_sets"]["drawn"] = SET
+    config["curate"]["pool"] = "drawn"
+    validate_config(config)
+    return Run(config)
+
+
+def test_a_drawn_pool_is_sampled_in_shards_from_captions_with_findings(drawn):
+    assert drawn.curated_shards("tiny_sd") == [
+        f"results/generate/tiny_sd/drawn/part-{k:05d}-of-00003.parquet" for k in range(3)
+    ]
+    assert drawn.curated_prompts("tiny_sd") == "results/cohort/prompts/drawn.parquet"
+    sampled = drawn.sampled_prompts("tiny_sd", "drawn")
+    assert sampled == "results/cohort/labelled_training/prompts/drawn.parquet"
+    assert arguments.drawn_flags(drawn) == [
+        *("--captions", "120", "--draw-seed", "42", "--prevalence", "Fracture=0.05")
+    ]
+
+
+def test_shards_are_no_flag_of_the_draw(drawn):
+    before = arguments.drawn_flags(drawn)
+    drawn.config["prompt_sets"]["drawn"] = SET | {"shards": 1}
+    assert arguments.drawn_flags(drawn) == before
+
+
+@pytest.mark.parametrize("model", ["noise", "my_model", "nobody"])
+def test_only_of_a_model_that_is_sampled_here_new_images_are_drawn(drawn, model):
+    with pytest.raises(InputError, match="no new images of it can be drawn"):
+        drawn.curated_shards(model)
+
+
+def test_a_pool_that_nothing_draws_is_refused(config):
+    config["curate"]["pool"] = "drawn"
+    with pytest.raises(InputError, match="nothing says how") as error:
+        Run(config).curated_prompts("tiny_sd")
+    assert error.value.where == "prompt_sets.drawn"
+
+
+def test_by_default_there_is_no_such_set(config):
+    assert "drawn" not in config["prompt_sets"]
+    assert arguments.drawn_flags(Run(config)) == []
+
+
+def test_a_share_beyond_one_and_an_unknown_finding_are_refused(config):
+    for prevalence in ({"Fracture": 1.5}, {"Oedema": 0.1}):
+        config["prompt_sets"]["drawn"] = SET | {"prevalence": prevalence}
+        with pytest.raises(InputError, match=r"prompt_sets\.drawn\.prevalence"):
+            validate_config(config)
+
+
+def test_worth_is_measured_on_request_alone(config):
+    run = Run(config)
+    assert run.worth_of("tiny_sd") is None
+    assert run.worth_runs("tiny_sd") == ["results/curate/tiny_sd/worth/repeat-0"]
+    config["curate"]["worth"] = True
+    validate_config(config)
+    assert run.worth_of("tiny_sd") == "results/curate/tiny_sd/worth.json"
+    # Whether it is measured is not part of the policy, by which the set is drawn.
+    assert "--worth" not in arguments.curate_flags(run)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "where"),
+    [("tasks", ["segmentation"], "downstream.tasks"), ("pool", "test", "curate.pool")],
+)
+def test_worth_needs_a_baseline_and_no_test_patients(config, key, value, where):
+    config["curate" if key == "pool" else "downstream"][key] = value
+    with pytest.raises(InputError) as error:
+        Run(config).worth_runs("tiny_sd")
+    assert error.value.where == where

@@ -1,0 +1,163 @@
+"""What a curated set is worth for training, beside as many images of its pool unfiltered.
+
+    python -m workflow_scripts.curate.worth --model sana --protocol sound \\
+        --trained results/curate/sana/worth/repeat-* \\
+        --baseline results/downstream/classification/real_only/real/repeat-*.parquet \\
+        --manifest results/cohort/manifest.parquet --bootstrap 1000 --seed 42 \\
+        --output results/curate/sana/worth.json
+
+The task is classification. AUROC, F1 and accuracy are downstream's own, on the same test
+radiographs, with the same draws of test patients. Each arm has its gain over real data alone; the
+filter's effect is the curated arm less the unfiltered one. Where nothing could be trained the
+record holds the reason.
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from workflow_scripts.common.access import unreadable
+from workflow_scripts.common.as_published import PROTOCOLS
+from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.manifest import FINDINGS, read_manifest
+from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.curate.train_worth import SAID, SETS, WAYS
+from workflow_scripts.downstream.classification.metrics import METRICS, THRESHOLD
+from workflow_scripts.downstream.classification.score import true_labels, values
+from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
+
+log = logging.getLogger(__name__)
+
+FAMILY: Final = "worth"
+
+_SAME: Final = ("task", "draw_seed", "quotas", "pool_images", "dataset_sha256", "shared_images",
+                "sets", "reason")  # fmt: skip
+"""What all repeats share of `sets.json`."""
+
+
+def read_said(folders: Sequence[Path]) -> dict[str, Any]:
+    """Return what all repeats were trained on.
+
+    Raises:
+        InputError: a folder has no `sets.json`, or two were trained on different images.
+    """
+    remedy = "delete the folder and rerun curate_worth_train"
+    read = []
+    for folder in folders:
+        try:
+            content = json.loads((folder / SAID).read_text(encoding="utf-8"))
+            read.append({key: content[key] for key in _SAME})
+        except (OSError, ValueError, KeyError) as error:
+            raise unreadable("cannot read what was trained on", error, folder, remedy) from None
+        if read[-1] != read[0]:
+            raise InputError("trained on other images than the first repeat", folder, remedy)
+    return read[0]
+
+
+def compared(
+    labels: Any,
+    patients: Any,
+    arms: dict[str, list[Outcomes]],
+    real: list[Outcomes],
+    bootstrap: int,
+    seed: int,
+) -> Iterator[Value]:
+    """Yield the values of the record.
+
+    `real_{metric}` is real data alone; `{set}_{way}_{metric}` an arm, with `_sd` over training runs
+    and `_gain` over real data alone; `filter_{way}_{metric}` what the filter changes: the curated
+    arm less the unfiltered one.
+
+    Args:
+        labels: (n, 14), 1 or 0, of the test radiographs.
+        patients: (n,) whose they are.
+        arms: outcomes of each arm by `{set}_{way}`.
+        real: those of real data alone.
+        bootstrap: number of bootstrapped test sets.
+        seed: of the draws.
+    """
+    for value in values(labels, patients, real, None, bootstrap, seed):
+        if value.metric in METRICS:
+            yield replace(value, metric=f"real_{value.metric}")
+    for arm, own in arms.items():
+        for value in values(labels, patients, own, real, bootstrap, seed):
+            yield replace(value, metric=f"{arm}_{value.metric}")
+    for way in WAYS:
+        curated, unfiltered = (arms[f"{name}_{way}"] for name in SETS)
+        for value in values(labels, patients, curated, unfiltered, bootstrap, seed):
+            if value.metric.endswith("_gain"):
+                metric = value.metric.removesuffix("_gain")
+                yield replace(value, metric=f"filter_{way}_{metric}")
+
+
+def absent(reason: str, n: int) -> Iterator[Value]:
+    """Yield the arms' values, and what the filter changes, where nothing could be trained."""
+    for way in WAYS:
+        for metric in METRICS:
+            for name in SETS:
+                key = f"{name}_{way}_{metric}"
+                yield Value(key, None, "higher", n, reason=reason)
+                yield Value(f"{key}_gain", None, "higher", n, reason=reason)
+            yield Value(f"filter_{way}_{metric}", None, "higher", n, reason=reason)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Compare the arms from the command line."""
+    args = _arguments(argv)
+    said = read_said(args.trained)
+    real = read_repeats(args.baseline)
+    labels = true_labels(real[0], read_manifest(args.manifest), str(args.baseline[0]))
+    patients = real[0].rows["patient_id"].to_numpy()
+    arms = {}
+    if said["reason"] is None:
+        for arm in (f"{name}_{way}" for name in SETS for way in WAYS):
+            paths = [folder / f"{arm}.parquet" for folder in args.trained]
+            arms[arm] = read_repeats(paths)
+            check_same_test(real[0], arms[arm][0], paths[0])
+        found = list(compared(labels, patients, arms, real, args.bootstrap, args.seed))
+    else:
+        own = values(labels, patients, real, None, args.bootstrap, args.seed)
+        found = [replace(v, metric=f"real_{v.metric}") for v in own if v.metric in METRICS]
+        found += absent(said["reason"], len(labels))
+    settings = {"bootstrap": args.bootstrap, "seed": args.seed}
+    details: dict[str, Any] = {
+        **said,
+        "settings": settings,
+        "threshold": THRESHOLD,
+        "n_test": len(labels),
+        "n_test_patients": len(set(patients)),
+        "n_positive": {name: int(labels[:, k].sum()) for k, name in enumerate(FINDINGS)},
+        "runs": [
+            {"arm": arm, **outcomes.run}
+            for arm, repeats in {"real": real, **arms}.items()
+            for outcomes in repeats
+        ],
+    }
+    made = provenance(settings, real[0].run["provenance"]["device"])
+    record = Record("curate", args.model, FAMILY, args.protocol, found, details, made)
+    write_record(record, args.output)
+    log.info("%s: %s", args.model, said["reason"] or f"{len(arms)} arms beside real data alone")
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add: Any = parser.add_argument
+    add("--model", required=True, help="the model's key")
+    add("--protocol", required=True, choices=PROTOCOLS)
+    add("--trained", required=True, nargs="+", type=Path, help="what train_worth wrote, each run")
+    add("--baseline", required=True, nargs="+", type=Path, help="of every run of real data alone")
+    add("--manifest", required=True, type=Path)
+    add("--bootstrap", required=True, type=int, help="how many test sets are drawn")
+    add("--seed", required=True, type=int, help="of the draws")
+    add("--output", required=True, type=Path, help="the record, JSON")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,117 @@
+"""What the documents of a curated set say of its worth for training, from `worth.json`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.records import Record, Value, read_record
+from workflow_scripts.curate.described import number, with_interval
+
+_SETS: Final = {"curated": "this set", "unfiltered": "as many images without the filter"}
+_WAYS: Final = {"alone": "alone", "added": "added to real images"}
+METRIC: Final = "auroc"
+"""Of what the record holds, what documents show: the mean over findings."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """One line of what was compared.
+
+    Attributes:
+        words: what was trained on, or compared.
+        value: its AUROC, or the difference of two; None where there is none.
+        gain: over real data alone; None for real data itself, and for differences.
+    """
+
+    words: str
+    value: Value
+    gain: Value | None
+
+
+def read_worth(path: str | Path, model: str, dataset_sha256: str | None) -> Record:
+    """Read `worth.json` of a set.
+
+    Args:
+        path: the record.
+        model: the set's.
+        dataset_sha256: of the set's one shard; None where there is none, or several.
+
+    Raises:
+        InputError: it is no such record, or of another set.
+    """
+    record = read_record(path)
+    trained = record.details.get("dataset_sha256")
+    if (record.stage, record.family, record.model) != ("curate", "worth", model):
+        raise InputError(f"not the worth of a set of {model}", path, "rerun curate_worth")
+    if dataset_sha256 is not None and trained != dataset_sha256:
+        raise InputError(
+            "classifiers were trained on another set than the one that is described",
+            path,
+            "rerun curate_worth_train and curate_worth",
+        )
+    return record
+
+
+def lines_of(record: Record) -> Iterator[Said]:
+    """Yield real data alone, each arm, and what the filter changes."""
+    yield Said("real images alone", record.get(f"real_{METRIC}"), None)
+    for way, how in _WAYS.items():
+        for name, what in _SETS.items():
+            key = f"{name}_{way}_{METRIC}"
+            yield Said(f"{what}, {how}", record.get(key), record.get(f"{key}_gain"))
+    for way, how in _WAYS.items():
+        words = f"what the filter changes, {how}"
+        yield Said(words, record.get(f"filter_{way}_{METRIC}"), None)
+
+
+def shown(value: Value | None) -> str:
+    """Return a value with its interval, or why there is none; a dash where nothing is meant."""
+    if value is None:
+        return "–"
+    if value.value is None:
+        return str(value.reason)
+    low, high = value.interval or (None, None)
+    return with_interval(value.value, low, high)
+
+
+def card_lines(record: Record | None) -> list[str]:
+    """Return the card's section, Markdown."""
+    lines = ["", "## What it is worth for training", ""]
+    if record is None:
+        return [*lines, "Not measured (`curate.worth` of the config asks for it)."]
+    details = record.details
+    if details["reason"]:
+        return [*lines, f"Not measured: {details['reason']}."]
+    own = details["sets"]["curated"]
+    lines += [
+        f"A classifier of 14 findings was trained on {number(own['images'])} images of this set, "
+        "and on as many of the same pool that no filter saw, drawn by the same quotas and in the "
+        f"same order ({number(details['shared_images'])} are in both). Each was then tried on "
+        f"{number(details['n_test'])} radiographs of {number(details['n_test_patients'])} patients "
+        "whom no model has seen. Other tasks were not tried.",
+        "",
+        "| trained on | mean AUROC | gain over real images alone |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {x.words} | {shown(x.value)} | {shown(x.gain)} |" for x in lines_of(record)]
+    kind = next((x.value.interval_kind for x in lines_of(record) if x.value.interval_kind), None)
+    if kind:
+        lines += ["", f"Brackets: {kind}."]
+        if len([run for run in details["runs"] if run["arm"] == "real"]) == 1:
+            lines[-1] += " With one training run of each, no difference is called an effect."
+    return lines
+
+
+def worth_json(record: Record) -> dict[str, Any]:
+    """Return what goes out with the set: values and what was trained on, no place or machine."""
+    kept = ["task", "draw_seed", "quotas", "pool_images", "dataset_sha256", "shared_images"]
+    kept += ["sets", "reason", "n_test", "n_test_patients"]
+    fields = ("metric", "subset", "value", "interval", "interval_kind", "p", "n", "reason")
+    return {
+        "model": record.model,
+        "protocol": record.protocol,
+        "trained_on": {key: record.details[key] for key in kept if key in record.details},
+        "values": [{key: getattr(value, key) for key in fields} for value in record.values],
+    }
