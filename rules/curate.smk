@@ -41,13 +41,16 @@ rule curate_lenses:
         folder=partial(folder_of_outputs, name="features"),
         training=partial(input_folder, name="training"),
         planted=config["curate"]["planted"],
+        overfitted=arguments.overfitted_flag(RUN),
+        overfitted_images=READS.overfitted(),
         held_out=config["curate"]["held_out"],
         seed=config["curate"]["seed"],
         progress="results/curate/{model}/.progress",
     shell:
         "python -m workflow_scripts.common.in_turn"
         " curate.plant --model {wildcards.model} --manifest {input.manifest}"
-        " --shards {input.shards} --planted {params.planted} --held-out {params.held_out}"
+        " --shards {input.shards} --planted {params.planted} {params.overfitted}"
+        " --held-out {params.held_out}"
         " --seed {params.seed} --candidates {output.candidates}"
         " --then features.extract --collection {wildcards.model} --shards {output.candidates}"
         " {params.encoders} --purpose privacy --protocol {params.protocol}"

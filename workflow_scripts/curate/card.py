@@ -135,7 +135,8 @@ def _body(described: Described) -> str:
         lines += ["| kind of planted leak | planted | caught | sensitivity at least |"]
         lines += ["|---|---|---|---|"]
         for row in decision["planted"]:
-            cells = (row.get("words", row["kind"]), row["planted"], row["caught"])
+            caught = row["caught"] if row["planted"] else row.get("reason") or "-"
+            cells = (row.get("words", row["kind"]), row["planted"], caught)
             lines.append(f"| {' | '.join(map(str, cells))} | {number(row.get('low'))} |")
         lines += ["", "Planted images were removed by their ids, caught or not."]
     else:

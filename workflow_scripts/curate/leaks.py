@@ -9,6 +9,9 @@ that is what a model saw. The kinds:
 - `jpeg`: through a JPEG of quality 50;
 - `blend`: the mean of two patients' radiographs.
 
+A ninth kind, `overfitted`, is no change of a radiograph: it is what a model made that was trained
+for too long on a few patients (`overfitted.py`).
+
 How much is cropped and how far is turned is drawn for each leak. The search (`likeness.py`) tries
 steps of its own, which are not those sizes: what it catches is not what it was tuned on.
 """
@@ -30,7 +33,15 @@ KINDS: Final[Mapping[str, str]] = {
     "jpeg": "copies saved as JPEG",
     "blend": "mixtures of two patients",
 }
-"""Each kind of planted leak, in words."""
+"""Each kind of planted leak that is made from a radiograph, in words."""
+
+OVERFITTED: Final = "overfitted"
+"""Images of a model that was overfitted on a few patients, where the config names any."""
+
+EVERY_KIND: Final[Mapping[str, str]] = {
+    **KINDS,
+    OVERFITTED: "images of a model that learned a few patients by heart",
+}
 
 BRIGHTER: Final = 1.1
 CUT: Final = 0.05
