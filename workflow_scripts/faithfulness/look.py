@@ -25,10 +25,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from workflow_scripts.common.as_published import PROTOCOLS
-from workflow_scripts.common.devices import device_name, pick_device
+from workflow_scripts.common.devices import device_name
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.images import ImageItem, find_in_shards
 from workflow_scripts.common.manifest import read_manifest, read_prompts, scored_prompts
 from workflow_scripts.common.progress import Progress
@@ -37,12 +35,12 @@ from workflow_scripts.common.squares import middle
 from workflow_scripts.downstream.data import check_complete, manifest_rows
 from workflow_scripts.downstream.segmentation.cxas import prepare
 from workflow_scripts.faithfulness.anatomy import measure
-from workflow_scripts.faithfulness.judges import Classifier, DenseNetHead, Judge
+from workflow_scripts.faithfulness.judges import Judge
+from workflow_scripts.faithfulness.networks import add_network_flags, load_networks
 from workflow_scripts.faithfulness.organs import (
     CLASSES,
     Labeller,
     draw_and_count,
-    load_labeller,
 )
 from workflow_scripts.faithfulness.seen import (
     ANATOMY,
@@ -68,16 +66,7 @@ _TEXTURE: Final = ("spectrum", "noise", "signal_dependence")
 def main(argv: list[str] | None = None) -> None:
     """Look at one collection from the command line."""
     args = _arguments(argv)
-    device = pick_device(args.gpus)
-    torch.set_num_threads(args.threads)
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
-    torch.backends.cudnn.deterministic = True
-    judges: list[Judge] = []
-    if args.classifier:
-        judges.append(Classifier(args.classifier, args.protocol, device))
-    if args.densenet_121 is not None:
-        judges.append(DenseNetHead(args.densenet_121, args.protocol, device))
-    labeller = load_labeller(args.cxas, args.cxas_size, args.batch_size, device)
+    networks = load_networks(args)
     rows, items = collection_of(args)
     owners = rows["patient_id"].to_numpy(str)
     textured = drawn_pairs(owners, args.texture_images, draw_seed(rows["id"]))
@@ -85,8 +74,8 @@ def main(argv: list[str] | None = None) -> None:
     meter = Progress(f"looking at {args.collection}", len(rows), "images")
     columns: dict[str, list[Any]] = {}
     kept: dict[str, np.ndarray] = {}
-    for batch in _batches(items, args, judges, wanted):
-        seen = look_at(batch, judges, labeller)
+    for batch in _batches(items, args, networks.judges, wanted):
+        seen = look_at(batch, networks.judges, networks.labeller)
         for name, values in seen.items():
             columns.setdefault(name, []).extend(values)
         kept |= {item.id: gray for item, _, _, gray in batch if gray is not None}
@@ -99,18 +88,15 @@ def main(argv: list[str] | None = None) -> None:
     names = rows["id"].tolist()
     pairs = [(names[i], names[j]) for i, j in textured]
     settings = {
-        "judges": {judge.key: judge.made_of for judge in judges},
-        "cxas_sha256": sha256_of(args.cxas),
-        "cxas_size": args.cxas_size,
+        **networks.settings,
         "texture_images": args.texture_images,
         "learned_side": LEARNED_SIDE,
-        "protocol": args.protocol,
     }
     run = {
         "collection": args.collection,
         "settings": settings,
         "pairs": [[a, b, multiscale_ssim(kept[a], kept[b])] for a, b in pairs],
-        "provenance": provenance(settings, device_name(device)),
+        "provenance": provenance(settings, device_name(networks.device)),
     }
     write_seen(args.output, columns, run)
     log.info("%d images, texture of %d", len(rows), len(wanted))
@@ -233,19 +219,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add: Any = parser.add_argument
     add("--collection", required=True, help="key of the model; `real` for the test radiographs")
-    add("--protocol", required=True, choices=PROTOCOLS)
     add("--manifest", required=True, type=Path)
     add("--prompts", required=True, type=Path, help="the test prompt set")
     add("--shards", nargs="*", default=[], type=Path, help="the model's test images")
-    add("--cxas", required=True, type=Path, help="CXAS's published network")
-    add("--cxas-size", required=True, type=int, help="side of its input, pixels")
-    add("--batch-size", required=True, type=int, help="images at a time")
-    add("--classifier", nargs="*", default=[], type=Path, help="networks of real_only")
-    add("--densenet-121", type=Path, help="torchxrayvision's DenseNet-121")
     add("--texture-images", required=True, type=int, help="of how many images texture is measured")
-    add("--gpus", type=int, default=0)
-    add("--threads", type=int, default=1)
     add("--output", required=True, type=Path)
+    add_network_flags(parser)
     args = parser.parse_args(argv)
     if (args.collection == REAL) != (not args.shards):
         parser.error("--shards belongs to a model, and to it alone")
