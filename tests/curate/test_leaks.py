@@ -4,6 +4,8 @@ The radiographs here share most of what they show, as frontal films do: two pati
 0.86. So a leak is found only by a search that looks for what was done to it.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,7 +44,9 @@ def searched(kind: str) -> tuple[np.ndarray, np.ndarray, list[int]]:
     images = [leak(kind, film(k), film(k + 1), rng=rng) for k in range(LEAKS)]
     images += [film(100 + k) for k in range(FILMS)]
     ways = [*images, *(ImageOps.mirror(image) for image in images)]
-    seen = search.likeness(map(search.views_of_image, ways), films, torch.device("cpu"))
+    seen = search.likeness(
+        (partial(search.views_of_image, way) for way in ways), films, torch.device("cpu")
+    )
     rows = pd.DataFrame({
         **dict.fromkeys(LENSES, 0.0), "group": "pool", "id": [*range(len(images))] * 2,
         "mirrored": [False] * len(images) + [True] * len(images), "pixel": seen.pixel,

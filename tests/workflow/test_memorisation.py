@@ -274,11 +274,12 @@ def curated(demo, overfitted, tmp_path_factory):
            progress=folder / ".features")  # fmt: skip
     script("curate.lenses", model="overfitted", protocol="sound", manifest=manifest,
            candidates=candidates, features=features, real=demo / "results/features/real/train",
-           output=folder / "lenses.parquet")  # fmt: skip
+           progress=folder / ".lenses", output=folder / "lenses.parquet")  # fmt: skip
     judge = "results/downstream/classification/real_only/real/network-0.safetensors"
     script("curate.look", model="overfitted", protocol="sound", shards=shard,
            cxas="results/world/weights/cxas/UNet_ResNet50_default.pth", cxas_size=192,
-           batch_size=32, classifier=judge, output=folder / "seen.parquet")  # fmt: skip
+           batch_size=32, classifier=judge, progress=folder / ".look",
+           output=folder / "seen.parquet")  # fmt: skip
     script("curate.decide", model="overfitted", cohort="Embedded world", source="mimic_cxr_jpg",
            manifest=manifest, prompts=out / "prompts.parquet", shards=shard,
            lenses=folder / "lenses.parquet", features=features,
