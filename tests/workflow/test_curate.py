@@ -1,11 +1,14 @@
 """Curated sets of the demo: copies and noise are refused, and nothing planted gets out."""
 
 import json
+import shlex
+import sys
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from tests.stops import kill
 from tests.workflow.checkouts import copy_results, make_checkout, run
 from workflow_scripts.common.images import ImageItem
 from workflow_scripts.common.manifest import read_manifest
@@ -75,3 +78,46 @@ def test_what_held_radiographs_is_gone_and_no_id_is_published(curated):
     manifest = read_manifest(curated / "results/cohort/manifest.parquet")
     texts = "".join(path.read_text() for path in (folder / "published").glob("*.*") if path.suffix)
     assert not [name for name in manifest["image_id"] if name in texts]
+
+
+def killed_and_continued(curated, words, progress, output):
+    """Kill a script once a part of it is kept, run it again, and return what it wrote."""
+    words = [sys.executable, "-m", *words, "--progress", progress, "--output", output]
+    kill(lambda: any(progress.glob("attempt-*/[!.]*")), words, cwd=curated)
+    assert not output.exists()
+    said = run(words, curated).stdout
+    assert "continuing" in said
+    assert not progress.exists()
+    return output.read_bytes()
+
+
+def printed(curated, rule):
+    """Return the words of the script that a rule ran for my_model, without progress and output."""
+    target = f"results/curate/my_model/{'seen' if rule == 'curate_look' else 'lenses'}.parquet"
+    told = run(["snakemake", "--profile", "profiles/demo", "-n", "-p", "--forcerun", rule,
+                "--", target], curated).stdout  # fmt: skip
+    line = next(x for x in told.splitlines() if f"workflow_scripts.{rule.replace('_', '.')} " in x)
+    words = shlex.split(line[line.index("workflow_scripts.") :].split(" 2> ")[0])
+    for flag in ("--progress", "--output"):
+        place = words.index(flag)
+        del words[place : place + 2]
+    return words
+
+
+def test_a_look_that_was_killed_goes_on_and_gives_the_same_bytes(curated, tmp_path):
+    words = printed(curated, "curate_look")
+    output = tmp_path / "seen.parquet"
+    found = killed_and_continued(curated, words, tmp_path / ".progress", output)
+    assert found == (curated / "results/curate/my_model/seen.parquet").read_bytes()
+
+
+def test_a_search_that_was_killed_goes_on_and_gives_the_same_bytes(curated, tmp_path):
+    words = printed(curated, "curate_lenses")
+    plan = ["snakemake", "--profile", "profiles/demo", "--notemp", "--forcerun", "curate_plant"]
+    candidates = "results/curate/my_model/candidates.parquet"
+    expected = (curated / "results/curate/my_model/lenses.parquet").read_bytes()
+    run([*plan, "--", candidates], curated)
+    output = tmp_path / "lenses.parquet"
+    found = killed_and_continued(curated, words, tmp_path / ".progress", output)
+    (curated / candidates).unlink()
+    assert found == expected

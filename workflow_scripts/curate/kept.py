@@ -6,6 +6,7 @@ part follows from is in its name: parts of other images, networks or settings ar
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import pyarrow.parquet as pq
 
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.files import whole_file
+
+log = logging.getLogger(__name__)
 
 
 class Kept:
@@ -31,6 +34,9 @@ class Kept:
         self._digest = hashlib.sha256(said).hexdigest()[:16]
         self._attempt = Attempt(progress)
         self._attempt.inherit()
+        found = len([*self._attempt.folder.glob(f"[!.]*-{self._digest}")])
+        if found:
+            log.info("continuing: %d part(s) are there from before", found)
 
     def has(self, name: str) -> bool:
         """Return whether a part is there."""
