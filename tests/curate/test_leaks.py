@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
 from workflow_scripts.curate import likeness as search
-from workflow_scripts.curate.leaks import KINDS, OVERFITTED, leak
+from workflow_scripts.curate.kinds import KINDS, OVERFITTED
+from workflow_scripts.curate.leaks import leak
 from workflow_scripts.curate.lenses import LENSES, both_ways
 from workflow_scripts.curate.overfitted import drawn_overfitted
 from workflow_scripts.curate.plant import candidates

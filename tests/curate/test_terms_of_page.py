@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from workflow_scripts.curate.decide import Filtered, decision_of
-from workflow_scripts.curate.leaks import KINDS
+from workflow_scripts.curate.kinds import KINDS
 from workflow_scripts.curate.page import page
 from workflow_scripts.curate.scorecard import _KEYS
 from workflow_scripts.curate.settings import CurateSettings

@@ -41,7 +41,7 @@ from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.curate import filters
 from workflow_scripts.curate.bounds import LEVEL, least_share, most_left
 from workflow_scripts.curate.draw import drawn
-from workflow_scripts.curate.leaks import EVERY_KIND
+from workflow_scripts.curate.kinds import EVERY_KIND
 from workflow_scripts.curate.lenses import LENS_SCHEMA, LENSES
 from workflow_scripts.curate.page import page
 from workflow_scripts.curate.plant import square_gray

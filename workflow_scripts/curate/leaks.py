@@ -17,31 +17,11 @@ steps of its own, which are not those sizes: what it catches is not what it was 
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 from PIL import Image, ImageOps
-
-KINDS: Final[Mapping[str, str]] = {
-    "copy": "exact copies",
-    "flip": "mirrored copies",
-    "brighter": "brightened copies",
-    "window": "copies with another gray window",
-    "crop": "cropped copies",
-    "rotation": "copies turned by a few degrees",
-    "jpeg": "copies saved as JPEG",
-    "blend": "mixtures of two patients",
-}
-"""Each kind of planted leak that is made from a radiograph, in words."""
-
-OVERFITTED: Final = "overfitted"
-"""Images of a model that was overfitted on a few patients, where the config names any."""
-
-EVERY_KIND: Final[Mapping[str, str]] = {
-    **KINDS,
-    OVERFITTED: "images of a model that learned a few patients by heart",
-}
 
 BRIGHTER: Final = 1.1
 CUT: Final = 0.05
@@ -66,7 +46,7 @@ def leak(
     """Return a leak of a kind.
 
     Args:
-        kind: of KINDS.
+        kind: of `kinds.KINDS`.
         image: a radiograph, mode L, square.
         other: another patient's, of the same size, for `blend`.
         rng: draws the size of a crop and the angle of a rotation.

@@ -36,7 +36,8 @@ from workflow_scripts.common.images import (
 )
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.progress import Progress
-from workflow_scripts.curate.leaks import KINDS, OVERFITTED, leak
+from workflow_scripts.curate.kinds import KINDS, OVERFITTED
+from workflow_scripts.curate.leaks import leak
 from workflow_scripts.curate.overfitted import drawn_overfitted
 
 log = logging.getLogger(__name__)

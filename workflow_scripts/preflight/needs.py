@@ -322,6 +322,11 @@ Losses for attacks on membership and on canaries are measured under every fine-t
 are of the one that needs most. The activations there are what a training step of as many images
 saves, which losses without a gradient stay below.
 
+A curated set is made on request, and its rows are of one model. Two jobs leave much behind for a
+while: the pool with planted leaks, each also mirrored, is removed when the lenses have looked; the
+gray values of the radiographs, when the search has ended. How long they take on a GPU was not
+measured; `make plan PLAN="--curate sana"` says what there is to do.
+
 """
     + _private()
     + """
