@@ -76,7 +76,8 @@ NOT_TESTED: Final = (
 )
 
 
-NONE_GIVEN: Final = "the config names no such images (`curate.overfitted`)"
+NONE_GIVEN: Final = "no images of such a model were given"
+"""`curate.overfitted` of the config would name them."""
 
 
 @dataclass
@@ -314,7 +315,7 @@ def decision_of(
             verdict = "credentialed"
             reasons.append("the set carries captions of the cohort")
         if policy.access == "credentialed":
-            reasons.append("the policy allows no wider access (`curate.access`)")
+            reasons.append("the rules that were set beforehand allow no wider access")
         # The card says what the terms leave; the page must not say more.
         terms = terms_of(verdict, args.cohort, args.family, args.base)
         verdict = terms.access
@@ -337,7 +338,11 @@ def decision_of(
         "verdict": verdict,
         "reasons": reasons,
         "not_tested": [
-            *(f"{row['words']}: {row['reason']}" for row in planted if row["reason"]),
+            *(
+                f"whether the filter finds {r['words']}: {r['reason']}"
+                for r in planted
+                if r["reason"]
+            ),
             *NOT_TESTED,
             *(f"whether {name} is visible: {why}" for name, why in found.without.items()),
         ],
