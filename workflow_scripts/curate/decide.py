@@ -310,7 +310,7 @@ def decision_of(
     reasons = _reasons(args, policy, rows, found, missing, len(kept))
     verdict: str = "do_not_release" if reasons else policy.access
     if not reasons:
-        reasons = ["every limit of the policy is met"]
+        reasons = ["every limit that was set beforehand is met"]
         if policy.published_prompts == "captions":
             verdict = "credentialed"
             reasons.append("the set carries captions of the cohort")
@@ -322,7 +322,9 @@ def decision_of(
         if terms.training_data.access != "release":
             reasons.append(f"the terms of {args.cohort} leave no wider access")
         if access_of_weights(terms.weights) != "release":
-            reasons.append("the terms of the model's weights are not known to leave wider access")
+            reasons.append(
+                "it is not known whether the terms of the model's weights allow wider access"
+            )
     return {
         "model": args.model,
         "cohort": {"name": args.cohort, "source": args.source},

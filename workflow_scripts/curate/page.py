@@ -35,8 +35,8 @@ _QUESTIONS: Final = {
     "poor_radiographs": "How many radiographs of other patients would these three checks refuse?",
     "reid_share": "For how many of the prompts does a computer recognise, in the image, the "
     "patient whose report the prompt was?",
-    "closest_reid_share": "In how many images does a computer recognise any patient that the model "
-    "learned from? (It is wrong at times: the documents say how often.)",
+    "closest_reid_share": "In how many images does a computer name some patient that the model "
+    "learned from, rightly or wrongly?",
     "extracted_share": "How many of the patients' radiographs that were asked for come back in the "
     "images?",
     "fid": "How far are the model's images from radiographs, as a whole? (FID; 0 is best, and it "
