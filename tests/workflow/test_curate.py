@@ -4,15 +4,18 @@ import json
 import shlex
 import sys
 
+import datasets
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import DatasetCard, DatasetCardData
 
+from tests.curate.test_croissant import needs_reader, read
 from tests.stops import kill
 from tests.workflow.checkouts import copy_results, make_checkout, run
 from workflow_scripts.common.images import ImageItem
-from workflow_scripts.common.manifest import read_manifest
-from workflow_scripts.curate.lenses import LENS_SCHEMA
+from workflow_scripts.common.manifest import FINDINGS, read_manifest
+from workflow_scripts.curate.lenses import LENS_SCHEMA, LENSES
 from workflow_scripts.curate.search import pixels_digest
 from workflow_scripts.privacy.private_table import read_private_table
 
@@ -70,6 +73,31 @@ def test_nothing_planted_and_no_radiograph_reaches_the_set(curated):
     assert not shown & real
     chosen = pd.read_parquet(folder / "chosen.parquet")
     assert set(chosen["prompt_id"]) <= set(lenses.loc[lenses["group"] == "pool", "id"])
+
+
+def test_the_set_opens_with_datasets_and_as_a_folder_of_a_hub(curated, tmp_path):
+    folder = curated / "results/curate/my_model/published"
+    by_name = datasets.load_dataset(
+        "parquet", data_files=str(folder / "data/train-*.parquet"), split="train",
+        cache_dir=str(tmp_path / "a"),
+    )  # fmt: skip
+    by_folder = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "b"))
+    for opened in (by_name, by_folder):
+        assert len(opened) == 60
+        assert opened[0]["image"].size == (128, 128)
+        assert {*FINDINGS, *(f"score_{lens}" for lens in LENSES)} < set(opened.column_names)
+    card = DatasetCard.load(folder / "README.md")
+    assert isinstance(card.data, DatasetCardData)
+    assert card.data.pretty_name == "Synthetic chest radiographs of my_model"
+    assert {f["name"] for f in card.data.dataset_info["features"]} == set(by_name.column_names)
+    assert "extra_gated_prompt" in card.data.to_dict()  # its verdict is `credentialed`
+
+
+@needs_reader
+def test_mlcommons_reader_validates_the_set_and_loads_every_record(curated):
+    told = read(curated / "results/curate/my_model/published")
+    assert told["errors"] == []
+    assert [record["size"] for record in told["records"]] == [[128, 128]] * 60
 
 
 def test_what_held_radiographs_is_gone_and_no_id_is_published(curated):
