@@ -68,10 +68,10 @@ _STYLE: Final = (
     "h1{padding:.4em .6em;border-left:.4em solid}h2{margin-top:1.8em}"
     "table{border-collapse:collapse;width:100%;margin:.8em 0}"
     "td,th{border-bottom:1px solid #ccc;padding:.35em .6em;text-align:left;vertical-align:top}"
-    "th{background:#f3f3f3}td:not(:first-child),th:not(:first-child){width:9em}"
+    "th{background:#f3f3f3}td:not(:first-child),th:not(:first-child){width:8em}"
     ".release{border-color:#2a7}.credentialed{border-color:#c90}.do_not_release{border-color:#c33}"
     ".no{color:#b00;font-weight:bold}.small{color:#555;font-size:.9em}"
-    ".sign td{height:2.6em;width:auto}.sign td:first-child{width:9em}"
+    ".sign td{height:2.6em;width:auto}.sign td:first-child{width:14em}"
     "@media print{body{margin:0;max-width:none;font-size:11pt}tr,h2{break-inside:avoid}"
     "h2{break-after:avoid}}"
 )
@@ -169,12 +169,13 @@ def _rule(row: Mapping[str, Any]) -> str:
 
 
 def _share(value: float) -> str:
-    """Return a share as a percentage, with as many digits as a reader needs; never a false 0%."""
+    """Return a share as a percentage in two digits; never a false 0% or 100%."""
     percent = 100 * value
     if 0 < percent < 0.01:
         return "less than 0.01%"
-    digits = 0 if percent >= 10 or percent == round(percent) else 1 if percent >= 1 else 2
-    return f"{percent:.{digits}f}%"
+    if 99.5 <= percent < 100:
+        return "more than 99%"
+    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
 
 
 def _number(row: Mapping[str, Any]) -> str:
@@ -188,11 +189,11 @@ def _number(row: Mapping[str, Any]) -> str:
 
 
 def _allowed(row: Mapping[str, Any]) -> str:
-    return f"at {'least' if row['key'] in _LEAST else 'most'} {_share(row['limit'])}"
+    return f"at {'least' if row['key'] in _LEAST else 'most'} {100 * row['limit']:.4g}%"
 
 
 def _limit(row: Mapping[str, Any]) -> str:
-    return _t(row["limit"]) if row["key"].startswith(_COUNTS) else _share(row["limit"])
+    return _t(row["limit"]) if row["key"].startswith(_COUNTS) else f"{100 * row['limit']:.4g}%"
 
 
 def _met(passed: bool | None) -> str:
