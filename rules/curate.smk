@@ -7,12 +7,11 @@
 # No other rule asks for it: `make curate MODEL=sana`.
 
 
-rule curate_lenses:
-    """Plant leaks beside a pool, and measure how near each image comes to a training radiograph."""
+rule curate_plant:
+    """Plant leaks beside a pool, and extract the features of both."""
     input:
         manifest="results/cohort/manifest.parquet",
         shards=per_job(RUN.curated_shards),
-        training=rules.features_training.output,
         trained=RUN.trained_weights(),
     output:
         # It holds radiographs: it goes as soon as the lenses have looked.
@@ -20,7 +19,52 @@ rule curate_lenses:
         features=expand(
             "results/curate/{{model}}/features/{encoder}.h5", encoder=PRIVACY_ENCODERS
         ),
-        lenses="results/curate/{model}/lenses.parquet",
+    log:
+        "logs/curate/plant_{model}.log",
+    benchmark:
+        "benchmarks/curate/plant_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=240,
+    params:
+        *code("curate.plant", "features.extract"),
+        *code(*encoder_modules(PRIVACY_ENCODERS)),
+        version=VERSIONS["curate"],
+        radiographs=radiographs(*SPLITS),
+        weights=per_job(READS.encoders, names=PRIVACY_ENCODERS),
+        protocol=config["protocol"],
+        encoders=arguments.encoder_flags(RUN, PRIVACY_ENCODERS),
+        folder=partial(folder_of_outputs, name="features"),
+        planted=config["curate"]["planted"],
+        overfitted=arguments.overfitted_flag(RUN),
+        overfitted_images=READS.overfitted(),
+        held_out=config["curate"]["held_out"],
+        seed=config["curate"]["seed"],
+        progress="results/curate/{model}/.progress",
+    shell:
+        "python -m workflow_scripts.common.in_turn"
+        " curate.plant --model {wildcards.model} --manifest {input.manifest}"
+        " --shards {input.shards} --planted {params.planted} {params.overfitted}"
+        " --held-out {params.held_out} --seed {params.seed} --candidates {output.candidates}"
+        " --then features.extract --collection {wildcards.model} --shards {output.candidates}"
+        " {params.encoders} --purpose privacy --protocol {params.protocol}"
+        " --out {params.folder} --progress {params.progress}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule curate_lenses:
+    """Measure how near each image of a pool, and each planted leak, comes to a training radiograph."""
+    input:
+        manifest="results/cohort/manifest.parquet",
+        training=rules.features_training.output,
+        candidates=rules.curate_plant.output.candidates,
+        features=rules.curate_plant.output.features,
+    output:
+        "results/curate/{model}/lenses.parquet",
     log:
         "logs/curate/lenses_{model}.log",
     benchmark:
@@ -33,31 +77,18 @@ rule curate_lenses:
         mem_mb=partial(more_memory, base=32000),
         runtime=480,
     params:
-        *code("curate.plant", "features.extract", "curate.lenses"),
-        *code(*encoder_modules(PRIVACY_ENCODERS)),
+        *code("curate.lenses"),
         version=VERSIONS["curate"],
-        radiographs=radiographs(*SPLITS),
-        weights=per_job(READS.encoders, names=PRIVACY_ENCODERS),
+        radiographs=radiographs("train"),
         protocol=config["protocol"],
-        encoders=arguments.encoder_flags(RUN, PRIVACY_ENCODERS),
-        folder=partial(folder_of_outputs, name="features"),
+        folder=partial(input_folder, name="features"),
         training=partial(input_folder, name="training"),
-        planted=config["curate"]["planted"],
-        held_out=config["curate"]["held_out"],
-        seed=config["curate"]["seed"],
-        progress="results/curate/{model}/.progress",
+        progress="results/curate/{model}/.progress-lenses",
     shell:
-        "python -m workflow_scripts.common.in_turn"
-        " curate.plant --model {wildcards.model} --manifest {input.manifest}"
-        " --shards {input.shards} --planted {params.planted} --held-out {params.held_out}"
-        " --seed {params.seed} --candidates {output.candidates}"
-        " --then features.extract --collection {wildcards.model} --shards {output.candidates}"
-        " {params.encoders} --purpose privacy --protocol {params.protocol}"
-        " --out {params.folder} --progress {params.progress}"
-        " --gpus {resources.gpu} --threads {threads}"
-        " --then curate.lenses --model {wildcards.model} --protocol {params.protocol}"
-        " --manifest {input.manifest} --candidates {output.candidates}"
-        " --features {params.folder} --real {params.training} --output {output.lenses}"
+        "python -m workflow_scripts.curate.lenses --model {wildcards.model}"
+        " --protocol {params.protocol} --manifest {input.manifest}"
+        " --candidates {input.candidates} --features {params.folder} --real {params.training}"
+        " --progress {params.progress} --output {output}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 
@@ -86,10 +117,12 @@ rule curate_look:
         protocol=config["protocol"],
         judges=flag("judges", called="classifier"),
         flags=arguments.curate_looking_flags(RUN),
+        progress="results/curate/{model}/.progress-look",
     shell:
         "python -m workflow_scripts.curate.look --model {wildcards.model}"
         " --protocol {params.protocol} --shards {input.shards} {params.judges} {params.flags}"
-        " --output {output} --gpus {resources.gpu} --threads {threads} 2> {log}"
+        " --progress {params.progress} --output {output}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 
 rule curate_decide:
@@ -99,8 +132,8 @@ rule curate_decide:
         prompts=per_job(RUN.curated_prompts),
         shards=per_job(RUN.curated_shards),
         training=rules.features_training.output,
-        features=rules.curate_lenses.output.features,
-        lenses=rules.curate_lenses.output.lenses,
+        features=rules.curate_plant.output.features,
+        lenses=rules.curate_lenses.output,
         seen=rules.curate_look.output,
         radiographs="results/faithfulness/seen/real.parquet",
         records=per_job(RUN.curated_records),

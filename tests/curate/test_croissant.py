@@ -31,7 +31,8 @@ found = []
 if read.metadata.record_sets:
     for record in read.records(record_set="images"):
         image = record["images/image"]
-        found.append({"size": image.size, "edema": float(record["images/Edema"])})
+        edema = record["images/Edema"]  # null where the prompt says nothing of it
+        found.append({"size": image.size, "edema": None if edema is None else float(edema)})
 rai = {key: getattr(read.metadata, key) for key in ("data_biases", "data_limitations")}
 print(json.dumps({
     "errors": sorted(issues.errors), "warnings": sorted(issues.warnings), "records": found,

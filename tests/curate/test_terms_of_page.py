@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from workflow_scripts.curate.decide import Filtered, decision_of
-from workflow_scripts.curate.leaks import KINDS
+from workflow_scripts.curate.kinds import EVERY_KIND
 from workflow_scripts.curate.page import page
 from workflow_scripts.curate.scorecard import _KEYS
 from workflow_scripts.curate.settings import CurateSettings
@@ -16,7 +16,8 @@ from workflow_scripts.curate.terms import WORLD
 WEIGHTS = {WORLD: "results/world/weights/tiny-sana", "MIMIC-CXR": "weights/sana-600m-512px"}
 
 
-def decided(cohort: str = WORLD, access: str = "release", leaks: int = 0, missing=None, **changed):
+def decided(cohort: str = WORLD, access: str = "release", leaks: int = 0, missing=None,
+            caught=None, without=None, **changed):  # fmt: skip
     policy = CurateSettings(
         **{
             "pool": "privacy", "images": 50, "quotas": {}, "access": access,
@@ -32,7 +33,10 @@ def decided(cohort: str = WORLD, access: str = "release", leaks: int = 0, missin
         "unseen": False, "nearest_patient_id": [f"p{k}" for k in range(100)], "source": None,
     })  # fmt: skip
     tried = pd.DataFrame({"patient_id": [f"u{k}" for k in range(50)]})
-    found = Filtered(pool, np.zeros((100, 14)), dict.fromkeys(KINDS, (200, 200)),
+    planted = dict.fromkeys(EVERY_KIND, (200, 200)) | (caught or {})
+    if without:
+        planted[without] = (0, 0)
+    found = Filtered(pool, np.zeros((100, 14)), planted,
                      np.zeros(50, bool), tried, np.zeros(50, bool), {}, {})  # fmt: skip
     args = SimpleNamespace(model="sana", cohort=cohort, source="mimic_cxr_jpg", records=[],
                            family="sana", base=WEIGHTS[cohort])  # fmt: skip
@@ -68,6 +72,40 @@ def test_a_limit_that_is_not_met_means_no_release(changed, said):
     assert decision["verdict"] == "do_not_release"
     assert any(said in reason for reason in decision["reasons"])
     assert "Do not release" in page(decision)
+
+
+def test_the_page_says_shares_in_percent_and_limits_with_their_side():
+    decision = decided(leaks=7, most_flagged=0.125, least_sensitivity=0.9)
+    decision["measured"].append(
+        {"key": "fidelity/rad_dino/fid", "words": "x", "value": 0.0593, "low": None, "high": None,
+         "limit": None, "passed": None, "reason": None}
+    )  # fmt: skip
+    text = page(decision)
+    assert "<td>7% (3.4% to 14%)</td><td>at most 12.5%</td><td>yes</td>" in text
+    assert "<td>at least 90%</td>" in text
+    assert "<td>0.0593</td>" in text  # no share
+    tiny = dict(decision["measured"][0], value=1e-6, low=None, high=None)
+    assert "less than 0.01%" in page(decision | {"measured": [tiny]})
+    assert "more than 99%" in page(decision | {"measured": [dict(tiny, value=0.9999)]})
+
+
+def test_a_kind_that_was_not_planted_stands_with_its_reason_and_in_no_bound():
+    decision = decided(without="overfitted")
+    (row,) = [row for row in decision["planted"] if row["kind"] == "overfitted"]
+    assert (row["planted"], row["sensitivity"], row["low"]) == (0, None, None)
+    assert any(row["reason"] in text for text in decision["not_tested"])
+    assert f"<td>none</td><td>{row['reason']}</td>" in page(decision)
+    with_it = decided()
+    assert decision["remaining_leaks_upper"] == with_it["remaining_leaks_upper"]
+    assert not any("by heart" in text for text in with_it["not_tested"])
+
+
+def test_a_kind_that_is_caught_less_widens_the_bound():
+    caught = {"overfitted": (7, 10)}
+    assert (
+        decided(leaks=5, caught=caught)["remaining_leaks_upper"]
+        > decided(leaks=5)["remaining_leaks_upper"]
+    )
 
 
 def test_the_scorecard_knows_every_key_of_a_decision():

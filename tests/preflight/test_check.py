@@ -130,6 +130,26 @@ def test_only_what_the_planned_jobs_need_is_checked():
     }
 
 
+def test_what_a_curated_set_reads_is_checked_once(tmp_path):
+    config = read_config(["config.yaml"])
+    own = {"encoders.rad_dino", "encoders.reid", "curate, organs"}
+    judge = "faithfulness.judges, densenet_121"
+    assert {check.what for check in preflight(config, {"curate"}, {"sana"})} == own | {judge}
+    together = preflight(config, {"curate", "features", "faithfulness"}, {"sana"})
+    names = [check.what for check in together]
+    assert len(names) == len(set(names))
+    assert "curate, organs" not in names
+    config["curate"]["overfitted"] = str(tmp_path)
+    (found,) = [c for c in preflight(config, {"curate"}, set()) if c.what == "curate.overfitted"]
+    assert "metadata.csv" in str(found.fault)
+    (tmp_path / "metadata.csv").write_text("file_name,image_id\na.png,film\n")
+    (found,) = [c for c in preflight(config, {"curate"}, set()) if c.what == "curate.overfitted"]
+    assert "not there, first 'a.png'" in str(found.fault)
+    (tmp_path / "a.png").touch()
+    (found,) = [c for c in preflight(config, {"curate"}, set()) if c.what == "curate.overfitted"]
+    assert found.fault is None
+
+
 def test_every_missing_file_has_a_remedy(capsys):
     with pytest.raises(InputError, match=r"\d+ of \d+ checks failed"):
         main(["--config", "config.yaml"])

@@ -135,6 +135,30 @@ def test_counts_of_looking_at_images_by_hand():
     assert names == {cost_model.REAL, cost_model.GENERATED}
 
 
+def test_counts_of_a_curated_set_by_hand():
+    """A set costs nothing unless it is asked for; each candidate goes through the filter twice."""
+    cohort = dataclasses.replace(PAPER, held_out=3_000)
+    assert not [work for work in works(CONFIG, cohort) if work.stage == "curate"]
+    own = {w.what: w for w in works(CONFIG, cohort, ["sana"]) if w.stage == "curate"}
+    candidates = 2 * (20_000 + 8 * 500 + 3_000)
+    mirrored = "pool, planted and unseen, mirrored"
+    assert {what: (w.model, w.count, w.parts[0]) for what, w in own.items()} == {
+        f"{mirrored}: rad_dino": ("sana", candidates, "encode:rad_dino"),
+        f"{mirrored}: reid": ("sana", candidates, "encode:reid"),
+        "search among training radiographs": ("sana", candidates * 237_388, "likeness"),
+        "pool: cxas": ("sana", 20_000, "encode:cxas"),
+        "pool: organs measured": ("sana", 20_000, "judge"),
+        "pool: classifier": ("sana", 3 * 20_000, "judge"),
+        "pool: densenet_121": ("sana", 20_000, "encode:densenet_121"),
+    }
+    more = json.loads(json.dumps(CONFIG))
+    more["curate"]["overfitted"] = "data/by_heart"
+    found = {w.what: w.count for w in works(more, cohort, ["sana"])}
+    assert found[f"{mirrored}: reid"] == candidates + 2 * 500
+    with pytest.raises(InputError, match="no images of the prompt set 'augment'"):
+        works(CONFIG, cohort, ["flipped_copies"])
+
+
 def test_who_looks_at_images_follows_the_tasks_and_judges():
     def whats(tasks, judges=("classifier", "densenet_121"), models=("sana",)):
         config = json.loads(json.dumps(CONFIG))
@@ -510,10 +534,11 @@ def test_a_cohort_of_another_config_is_not_counted(tmp_path, monkeypatch):
 
 
 def test_every_missing_rate_has_a_part_of_gpu_check_or_a_reason():
-    estimates = [estimate(work, [], "H200") for work in works(training_reid(), PAPER)]
+    planned = works(training_reid(), PAPER, ["sana"])
+    estimates = [estimate(work, [], "H200") for work in planned]
     lacking = {part for part, *_ in plan.missing_rates(estimates)}
     without = lacking - {part.name for part in PARTS}
-    assert without == {"read:radgraph", "read:ratescore"}
+    assert without == {"likeness", "read:radgraph", "read:ratescore"}
     assert without == set(plan.UNMEASURED)
     assert all("make gpu-check" in plan.how_to_measure(part) for part in lacking - without)
 

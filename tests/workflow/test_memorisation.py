@@ -5,11 +5,15 @@ of ten patients and prompted for these and for twenty training patients that it 
 images are compared with all training patients.
 """
 
+import json
+from functools import partial
+
 import pandas as pd
 import pytest
 from scipy import stats
 
 from tests.workflow.checkouts import run
+from workflow_scripts.common.images import read_shards, write_shard
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, write_manifest, write_prompts
 from workflow_scripts.common.records import read_record
 
@@ -26,10 +30,21 @@ ENCODERS = {
 }
 
 
+def _script(demo, name, **flags):
+    words = [
+        word
+        for key, value in flags.items()
+        for item in (value if isinstance(value, list) else [value])
+        for word in (f"--{key.replace('_', '-')}", item)
+    ]
+    run(["python", "-m", f"workflow_scripts.{name}", *words], demo)
+
+
 @pytest.fixture(scope="module")
 def overfitted(demo, tmp_path_factory):
     """Pairs and closest training images of the model's images, and the patients of its training."""
     out = tmp_path_factory.mktemp("overfitted")
+    script = partial(_script, demo)
     manifest = read_manifest(demo / "results/cohort/manifest.parquet")
     captioned = manifest[(manifest["split"] == "train") & manifest["caption"].notna()]
     captioned = captioned.drop_duplicates("caption", keep=False).drop_duplicates("patient_id")
@@ -46,15 +61,6 @@ def overfitted(demo, tmp_path_factory):
     named = zip(prompts["image_id"], prompts["replicate"], strict=True)
     prompts["prompt_id"] = [f"privacy-{image}-r{replicate:02d}" for image, replicate in named]
     write_prompts(prompts, out / "prompts.parquet")
-
-    def script(name, **flags):
-        words = [
-            word
-            for key, value in flags.items()
-            for item in (value if isinstance(value, list) else [value])
-            for word in (f"--{key.replace('_', '-')}", item)
-        ]
-        run(["python", "-m", f"workflow_scripts.{name}", *words], demo)
 
     script(
         "finetune.train",
@@ -239,3 +245,62 @@ def test_its_patients_are_extracted_and_the_others_are_not(overfitted):
     assert by_caption["alarm"][of_seen].mean() >= 0.5
     # Alarms at 1% of images: of 20 captions with three images, four or more once in 300 times.
     assert by_caption["alarm"][~of_seen].sum() <= 3
+
+
+@pytest.fixture(scope="module")
+def curated(demo, overfitted, tmp_path_factory):
+    """The decision on a set of its images; among the planted leaks are other images of its ten."""
+    out, seen = overfitted
+    folder = tmp_path_factory.mktemp("curated")
+    script = partial(_script, demo)
+    (folder / "images").mkdir()
+    pool, rows = [], ["file_name,image_id"]
+    for item in read_shards([out / "part-00000-of-00001.parquet"]):
+        name = item.id[len("privacy-") : -len("-r00")]
+        if not item.id.endswith("-r00"):
+            pool.append(item)
+        elif name in seen:
+            (folder / "images" / f"{len(rows)}.png").write_bytes(item.data)
+            rows.append(f"{len(rows)}.png,{name}")
+    (folder / "images/metadata.csv").write_text("\n".join(rows))
+    shard = folder / "part-00000-of-00001.parquet"
+    write_shard(pool, shard)
+    manifest = demo / "results/cohort/manifest.parquet"
+    candidates, features = folder / "candidates.parquet", folder / "features"
+    script("curate.plant", model="overfitted", manifest=manifest, shards=shard, planted=12,
+           overfitted=folder / "images", held_out=150, seed=42, candidates=candidates)  # fmt: skip
+    script("features.extract", collection="overfitted", shards=candidates, purpose="privacy",
+           encoder=[f"{name}={path}" for name, path in ENCODERS.items()], out=features,
+           progress=folder / ".features")  # fmt: skip
+    script("curate.lenses", model="overfitted", protocol="sound", manifest=manifest,
+           candidates=candidates, features=features, real=demo / "results/features/real/train",
+           progress=folder / ".lenses", output=folder / "lenses.parquet")  # fmt: skip
+    judge = "results/downstream/classification/real_only/real/network-0.safetensors"
+    script("curate.look", model="overfitted", protocol="sound", shards=shard,
+           cxas="results/world/weights/cxas/UNet_ResNet50_default.pth", cxas_size=192,
+           batch_size=32, classifier=judge, progress=folder / ".look",
+           output=folder / "seen.parquet")  # fmt: skip
+    script("curate.decide", model="overfitted", cohort="Embedded world", source="mimic_cxr_jpg",
+           manifest=manifest, prompts=out / "prompts.parquet", shards=shard,
+           lenses=folder / "lenses.parquet", features=features,
+           real=demo / "results/features/real/train", seen=folder / "seen.parquet",
+           radiographs=demo / "results/faithfulness/seen/real.parquet",
+           searched_manifests=manifest, searched_prompts=out / "prompts.parquet",
+           pool="privacy", images=20, access="release", published_prompts="withheld",
+           privacy_false_alarms=0.02, quality_false_alarms=0.05, planted=12, held_out=150,
+           references=2000, most_flagged=0.2, most_remaining=0.5, least_sensitivity=0.5,
+           most_false_rejections=0.2, overfitted=folder / "images", output=folder)  # fmt: skip
+    return json.loads((folder / "decision.json").read_text())
+
+
+def test_a_set_of_its_images_is_refused_because_it_memorises(curated):
+    assert curated["verdict"] == "do_not_release"
+    assert any("memorises" in reason for reason in curated["reasons"])
+
+
+def test_its_images_are_a_planted_kind_whose_sensitivity_is_recorded(curated):
+    (row,) = [row for row in curated["planted"] if row["kind"] == "overfitted"]
+    assert row["planted"] == SEEN  # one image of each of its patients
+    assert row["sensitivity"] == row["caught"] / SEEN
+    # Of unseen radiographs at most 2% for each of four lenses: by chance 8% would be caught.
+    assert stats.binom.sf(row["caught"] - 1, SEEN, 0.08) < CHANCE

@@ -21,9 +21,8 @@ UNTRACKED: Final = "SLURM's accounting does not track GPUs on this cluster"
 
 UNSAID: Final = "the rule does not say how many GPUs each of its jobs has"
 
-LEFT_OUT: Final = ("costs", "curate", "paper_audit", "tables")
-"""Stages that are not counted: the tables, whose costs would include themselves, the audit, and
-sets that are curated on request."""
+LEFT_OUT: Final = ("costs", "paper_audit", "tables")
+"""Stages that are not counted: the tables, whose costs would include themselves, and the audit."""
 
 _USAGE_LINE: Final = re.compile(
     r"took [\d.]+ s, [\d.]+ s of CPU, at most ([\d.]+) MiB$", re.MULTILINE

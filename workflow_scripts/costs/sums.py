@@ -26,11 +26,15 @@ _TITLES: Final = {
     "faithfulness": "Faithfulness",
 }
 
-STAGES: Final = _TITLES | {
-    part.name: part.name.replace("_", " ").capitalize()
-    for part in parts("downstream")
-    if part.name not in _TITLES
-}
+STAGES: Final = (
+    _TITLES
+    | {
+        part.name: part.name.replace("_", " ").capitalize()
+        for part in parts("downstream")
+        if part.name not in _TITLES
+    }
+    | {"curate": "Curation"}
+)
 """The stages and downstream tasks in the order in which they run, with their names for readers."""
 
 BENCHMARKS_ALONE: Final = (

@@ -19,6 +19,15 @@ _SIZES: Final = (
     (100_000, "10K<n<100K"),
     (10**6, "100K<n<1M"),
 )
+_SCORES: Final = {
+    "score_latent": "RAD-DINO distance to the closest training radiograph; low is a risk",
+    "score_reid": "highest re-identification score of any training radiograph; high is a risk",
+    "score_pixel": "highest correlation of gray values with a training radiograph; high is a risk",
+    "score_mixture": "the same with any two training radiographs mixed; high is a risk",
+    "score_density": "how many neighbourhoods of radiographs hold the image; low is unlike any",
+}
+"""What each column of scores holds (`decide.SCORES`)."""
+
 _VERDICTS: Final = {
     "release": "Release",
     "credentialed": "Credentialed access only",
@@ -136,7 +145,8 @@ def _body(described: Described) -> str:
         lines += ["| kind of planted leak | planted | caught | sensitivity at least |"]
         lines += ["|---|---|---|---|"]
         for row in decision["planted"]:
-            cells = (row.get("words", row["kind"]), row["planted"], row["caught"])
+            caught = row["caught"] if row["planted"] else row.get("reason") or "-"
+            cells = (row.get("words", row["kind"]), row["planted"], caught)
             lines.append(f"| {' | '.join(map(str, cells))} | {number(row.get('low'))} |")
         lines += ["", "Planted images were removed by their ids, caught or not."]
     else:
@@ -149,8 +159,10 @@ def _body(described: Described) -> str:
     lines += ["| 14 findings | what the prompt asked for: 1 yes, 0 no, -1 uncertain, null unsaid |"]
     if described.prompts_shown:
         lines += ["| `prompt` | the text that the image was drawn from |"]
-    lines += [f"| `{name}` | a score of the image (decision.json names its limit) |"
+    lines += [f"| `{name}` | {_SCORES.get(name, 'a score of the image')} |"
               for name in described.scores]  # fmt: skip
+    if described.scores:
+        lines += ["", "`decision.json` has the limit of each score (`limits`)."]
     lines += ["", "| finding | images asked to show it |", "|---|---|"]
     lines += [f"| {name} | {described.positives[name]} |" for name in FINDINGS]
     lines += [

@@ -103,7 +103,8 @@ def _responsible(described: Described) -> dict[str, Any]:
     decision, terms = described.decision, described.terms
     pool = decision["pool"]
     rare = [name for name in FINDINGS if described.positives[name] == 0]
-    planted = ", ".join(str(p.get("words", p["kind"])) for p in decision["planted"]) or "none"
+    kinds = [str(p.get("words", p["kind"])) for p in decision["planted"] if p["planted"]]
+    planted = ", ".join(kinds) or "none"
     limits = "; ".join(f"{p['words']}: {number(p.get('limit'))}" for p in decision["policy"])
     return {
         "rai:dataCollection": (

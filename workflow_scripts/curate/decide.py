@@ -41,7 +41,7 @@ from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.curate import filters
 from workflow_scripts.curate.bounds import LEVEL, least_share, most_left
 from workflow_scripts.curate.draw import drawn
-from workflow_scripts.curate.leaks import KINDS
+from workflow_scripts.curate.kinds import EVERY_KIND
 from workflow_scripts.curate.lenses import LENS_SCHEMA, LENSES
 from workflow_scripts.curate.page import page
 from workflow_scripts.curate.plant import square_gray
@@ -76,6 +76,10 @@ NOT_TESTED: Final = (
 )
 
 
+NONE_GIVEN: Final = "no images of such a model were given"
+"""`curate.overfitted` of the config would name them."""
+
+
 @dataclass
 class Filtered:
     """What the filter says of a pool, of what was planted, and of unseen radiographs.
@@ -84,7 +88,7 @@ class Filtered:
         pool: a row for each pool image, with lens values, `density`, `leak`, and the three reasons
             `sparse`, `implausible`, `unseen`, and `labels` apart.
         labels: (n, 14), 1 where a finding was asked for.
-        planted: caught and planted, by kind.
+        planted: caught and planted, by kind; 0 and 0 of a kind that could not be planted.
         refused: of the unseen radiographs of the second half, whether privacy refuses each.
         tried: those radiographs' rows.
         poor: of the test radiographs among them, whether quality refuses each.
@@ -181,7 +185,9 @@ def filtered(args: argparse.Namespace, policy: CurateSettings) -> Filtered:
         caption=asked["caption"].to_list(),
         caption_source=asked["caption_source"].to_list(),
     )
-    counts = {kind: (int(caught[[kind]].sum()), len(caught[[kind]])) for kind in KINDS}
+    by_kind = caught.groupby(level=0)
+    sums = by_kind.agg(["sum", "size"]).reindex(list(EVERY_KIND), fill_value=0)
+    counts = {str(kind): (int(row["sum"]), int(row["size"])) for kind, row in sums.iterrows()}
     return Filtered(pool, labels, counts, leaks(tried), tried, poor, limits, without)
 
 
@@ -224,15 +230,17 @@ def decision_of(
     planted: list[dict[str, Any]] = [
         {
             "kind": kind,
-            "words": KINDS[kind],
+            "words": EVERY_KIND[kind],
             "planted": total,
             "caught": caught,
-            "sensitivity": caught / total,
-            "low": least_share(caught, total),
+            "sensitivity": caught / total if total else None,
+            "low": least_share(caught, total) if total else None,
+            "reason": None if total else NONE_GIVEN,
         }
         for kind, (caught, total) in found.planted.items()
     ]
-    worst = min(planted, key=lambda row: row["low"])
+    tried = [row for row in planted if row["planted"]]
+    worst = min(tried, key=lambda row: row["low"])
     multiplicity = int(clean["nearest_patient_id"].value_counts().max()) if len(clean) else 0
     left = min(
         most_left(
@@ -250,7 +258,7 @@ def decision_of(
     share_flagged = float(pool["leak"].mean())
     interval = wilson_interval(share_flagged, len(pool))
     low, high = wilson_interval(rejected, units)
-    lowest = min(planted, key=lambda row: row["sensitivity"])
+    lowest = min(tried, key=lambda row: row["sensitivity"])
     rows: list[dict[str, Any]] = [
         _measured("flagged", "Share of the pool that looks like a leak", share_flagged, *interval)
         | _against(share_flagged <= policy.most_flagged, policy.most_flagged),
@@ -302,19 +310,21 @@ def decision_of(
     reasons = _reasons(args, policy, rows, found, missing, len(kept))
     verdict: str = "do_not_release" if reasons else policy.access
     if not reasons:
-        reasons = ["every limit of the policy is met"]
+        reasons = ["every limit that was set beforehand is met"]
         if policy.published_prompts == "captions":
             verdict = "credentialed"
             reasons.append("the set carries captions of the cohort")
         if policy.access == "credentialed":
-            reasons.append("the policy allows no wider access (`curate.access`)")
+            reasons.append("the rules that were set beforehand allow no wider access")
         # The card says what the terms leave; the page must not say more.
         terms = terms_of(verdict, args.cohort, args.family, args.base)
         verdict = terms.access
         if terms.training_data.access != "release":
             reasons.append(f"the terms of {args.cohort} leave no wider access")
         if access_of_weights(terms.weights) != "release":
-            reasons.append("the terms of the model's weights are not known to leave wider access")
+            reasons.append(
+                "it is not known whether the terms of the model's weights allow wider access"
+            )
     return {
         "model": args.model,
         "cohort": {"name": args.cohort, "source": args.source},
@@ -330,6 +340,11 @@ def decision_of(
         "verdict": verdict,
         "reasons": reasons,
         "not_tested": [
+            *(
+                f"whether the filter finds {r['words']}: {r['reason']}"
+                for r in planted
+                if r["reason"]
+            ),
             *NOT_TESTED,
             *(f"whether {name} is visible: {why}" for name, why in found.without.items()),
         ],

@@ -93,7 +93,9 @@ def visible_limits(
         known = probabilities[labels[:, k] == 1, k]
         known = known[np.isfinite(known)]
         if len(known) < FEWEST:
-            without[name] = f"{len(known)} unseen radiographs with it to set a limit on"
+            without[name] = (
+                f"{len(known)} radiographs of unseen patients have it, too few to set a limit"
+            )
         else:
             limits[name] = float(np.quantile(known, rate, method="lower"))
     return limits, without

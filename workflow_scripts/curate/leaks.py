@@ -9,28 +9,19 @@ that is what a model saw. The kinds:
 - `jpeg`: through a JPEG of quality 50;
 - `blend`: the mean of two patients' radiographs.
 
+A ninth kind, `overfitted`, is no change of a radiograph: it is what a model made that was trained
+for too long on a few patients (`overfitted.py`).
+
 How much is cropped and how far is turned is drawn for each leak. The search (`likeness.py`) tries
 steps of its own, which are not those sizes: what it catches is not what it was tuned on.
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 from PIL import Image, ImageOps
-
-KINDS: Final[Mapping[str, str]] = {
-    "copy": "exact copies",
-    "flip": "mirrored copies",
-    "brighter": "brightened copies",
-    "window": "copies with another gray window",
-    "crop": "cropped copies",
-    "rotation": "copies turned by a few degrees",
-    "jpeg": "copies saved as JPEG",
-    "blend": "mixtures of two patients",
-}
-"""Each kind of planted leak, in words."""
 
 BRIGHTER: Final = 1.1
 CUT: Final = 0.05
@@ -55,7 +46,7 @@ def leak(
     """Return a leak of a kind.
 
     Args:
-        kind: of KINDS.
+        kind: of `kinds.KINDS`.
         image: a radiograph, mode L, square.
         other: another patient's, of the same size, for `blend`.
         rng: draws the size of a crop and the angle of a rotation.

@@ -4,11 +4,12 @@
         --manifest results/cohort/manifest.parquet \\
         --candidates results/curate/sana/candidates.parquet \\
         --features results/curate/sana/features --real results/features/real/train \\
+        --progress results/curate/sana/.progress-lenses \\
         --output results/curate/sana/lenses.parquet
 
 It reads what `plant.py` laid out, its features, and those of every training radiograph. It writes a
-table for its owner alone. There are four lenses, each taken of the image and of its mirror image,
-the riskier one counting:
+table for its owner alone. A job that was killed goes on after the last images that it compared.
+There are four lenses, each taken of the image and of its mirror image, the riskier one counting:
 
 - `latent`: RAD-DINO distance to the closest training radiograph; low is a risk;
 - `reid`: the highest re-identification score of any training radiograph; high is a risk;
@@ -18,7 +19,8 @@ the riskier one counting:
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,11 +30,14 @@ import pyarrow as pa
 import torch
 
 from workflow_scripts.common.as_published import PROTOCOLS
-from workflow_scripts.common.devices import pick_device
+from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.images import read_shards
+from workflow_scripts.common.levels import said_of_bits
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.progress import Progress
+from workflow_scripts.curate.kept import Kept
 from workflow_scripts.curate.likeness import film_vectors, likeness, views_of_image
 from workflow_scripts.curate.plant import HELD_OUT, MIRRORED, PLANTED, POOL
 from workflow_scripts.curate.search import pixels_digest
@@ -83,8 +88,8 @@ def split_id(name: str) -> tuple[bool, str, str | None, str]:
     return mirrored, PLANTED.rstrip("/"), kind, f"{kind}/{number}"
 
 
-def measure(args: argparse.Namespace) -> pd.DataFrame:
-    """Return a row for each candidate, see `LENS_SCHEMA`.
+def measure(args: argparse.Namespace) -> tuple[pd.DataFrame, Kept]:
+    """Return a row for each candidate, see `LENS_SCHEMA`, and what was kept on the way.
 
     Raises:
         InputError: features are missing, not comparable, or of other images.
@@ -104,14 +109,25 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
     weight, bias = siamese_head(reid, args.features)
     queries = reid.features[rows_in_order_of(latent, reid, args.features)]
     likely = closest_by_score(queries, reid_real.features, weight, bias, device=device)
-    films = film_vectors([files[name] for name in latent_real.ids], args.threads)
+    paths = [files[name] for name in latent_real.ids]
+    kept = Kept(
+        args.progress,
+        {
+            "candidates": sha256_of(args.candidates),
+            "radiographs": [*zip(latent_real.ids, paths, strict=True)],
+            "device": device_name(device),
+            "threads": args.threads,
+            **said_of_bits(),
+        },
+    )
+    films = film_vectors(paths, args.threads, kept)
     row_of = {name: row for row, name in enumerate(latent.ids)}
     rows: list[dict[str, Any]] = []
     meter = Progress("through the lenses", len(row_of), "images")
 
-    def views() -> Iterator[np.ndarray]:
+    def views() -> Iterator[Callable[[], np.ndarray]]:
         for item in read_shards([args.candidates]):
-            row = row_of[item.id]
+            row, image = row_of[item.id], item.open()
             mirrored, group, kind, name = split_id(item.id)
             rows.append(
                 {
@@ -125,14 +141,13 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
                     "latent_image_id": latent_real.ids[near.rows[row, 0]],
                     "reid": likely.values[row, 0],
                     "rows_of_features": row,
+                    "digest": pixels_digest(image),
                 }
             )
             meter.update()
-            image = item.open()
-            rows[-1]["digest"] = pixels_digest(image)
-            yield views_of_image(image)
+            yield partial(views_of_image, image)
 
-    alike = likeness(views(), films, device)
+    alike = likeness(views(), films, device, kept)
     names = [latent_real.ids[row] for row in alike.nearest]
     frame = pd.DataFrame(rows).assign(
         pixel=alike.pixel,
@@ -140,7 +155,7 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
         nearest_image_id=names,
         nearest_patient_id=[patient_of[name] for name in names],
     )
-    return both_ways(frame)
+    return both_ways(frame), kept
 
 
 def both_ways(rows: pd.DataFrame) -> pd.DataFrame:
@@ -162,8 +177,9 @@ def main(argv: list[str] | None = None) -> None:
     """Measure a model's candidates from the command line."""
     args = _arguments(argv)
     torch.set_num_threads(args.threads)
-    rows = measure(args)
+    rows, kept = measure(args)
     write_private_table(rows, LENS_SCHEMA, args.output)
+    kept.end()
     log.info("%d images of %s measured", len(rows), args.model)
 
 
@@ -178,6 +194,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--candidates", required=True, type=Path, help="what plant.py laid out")
     add("--features", required=True, type=Path, help="folder of its features")
     add("--real", required=True, type=Path, help="folder of the training radiographs' features")
+    add("--progress", required=True, type=Path, help="folder of finished parts; not an output")
     add("--gpus", type=int, default=0)
     add("--threads", type=int, default=1)
     add("--output", required=True, type=Path)

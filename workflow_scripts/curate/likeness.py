@@ -10,9 +10,11 @@ training radiograph: the encoders may miss what is turned or cropped.
   most alike.
 """
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from workflow_scripts.common.images import centre_square, decode_image
 from workflow_scripts.common.progress import Progress
+from workflow_scripts.curate.kept import Kept
 
 SIDE: Final = 32
 """Pixels; 237,000 radiographs take 1 GB."""
@@ -35,6 +38,7 @@ INNER: Final = (1.0, 0.96, 0.92, 0.88)
 
 FIRST: Final = 5
 _AT_ONCE: Final = 128
+_FILMS_AT_ONCE: Final = 2048
 
 
 @dataclass(frozen=True)
@@ -81,46 +85,72 @@ def views_of_image(image: Image.Image) -> np.ndarray:
     )
 
 
-def film_vectors(files: Sequence[str], threads: int) -> np.ndarray:
+def film_vectors(files: Sequence[str], threads: int, kept: Kept | None = None) -> np.ndarray:
     """Return what radiographs are compared as, float32 (len(INNER), n, SIDE**2).
+
+    Args:
+        files: of the radiographs.
+        threads: that decode.
+        kept: holds what was decoded before.
 
     Raises:
         InputError: one cannot be decoded.
     """
     meter = Progress("gray values of radiographs", len(files), "images")
     found = np.empty((len(INNER), len(files), SIDE**2), np.float32)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        for start in range(0, len(files), _FILMS_AT_ONCE):
+            some = files[start : start + _FILMS_AT_ONCE]
+            compute = partial(_views_of_files, some, pool)
+            part = _kept(kept, f"films-{start:08d}", compute)
+            found[:, start : start + len(some)] = part
+            meter.update(len(some))
+    return found
 
+
+def _views_of_files(files: Sequence[str], pool: ThreadPoolExecutor) -> np.ndarray:
     def read(path: str) -> np.ndarray:
         film = decode_image(Path(path), path, keep_gray=True, at_least=4 * SIDE)
         return views_of_film(centre_square(film, 4 * SIDE).convert("L"))
 
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        for row, views in enumerate(pool.map(read, files)):
-            found[:, row] = views
-            meter.update()
-    return found
+    return np.stack([*pool.map(read, files)], axis=1)
 
 
-def likeness(images: Iterable[np.ndarray], films: np.ndarray, device: torch.device) -> Likeness:
+def likeness(
+    images: Iterable[Callable[[], np.ndarray]],
+    films: np.ndarray,
+    device: torch.device,
+    kept: Kept | None = None,
+) -> Likeness:
     """Compare images with radiographs.
 
     Args:
-        images: of each image its `views_of_image`.
+        images: of each image what returns its `views_of_image`; it is called where they are not
+            kept.
         films: see `film_vectors`.
         device: where to compute.
+        kept: holds what was compared before.
     """
     held = torch.from_numpy(films).to(device)
-    parts = []
-    batch: list[np.ndarray] = []
-    for views in images:
-        batch.append(views)
-        if len(batch) == _AT_ONCE:
-            parts.append(_compare(torch.from_numpy(np.stack(batch)).to(device), held))
-            batch = []
-    if batch:
-        parts.append(_compare(torch.from_numpy(np.stack(batch)).to(device), held))
-    pixel, nearest, mixture = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
-    return Likeness(pixel.astype(np.float64), nearest, mixture.astype(np.float64))
+    waiting = iter(images)
+    parts: list[np.ndarray] = []
+    while batch := [*itertools.islice(waiting, _AT_ONCE)]:
+        compute = partial(_compared, batch, held, device)
+        parts.append(_kept(kept, f"likeness-{len(parts):08d}", compute))
+    pixel, nearest, mixture = np.concatenate(parts, axis=1)
+    return Likeness(pixel, nearest.astype(np.int64), mixture)
+
+
+def _kept(kept: Kept | None, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    return kept.array(name, compute) if kept else compute()
+
+
+def _compared(
+    batch: Sequence[Callable[[], np.ndarray]], films: Tensor, device: torch.device
+) -> np.ndarray:
+    """Return `pixel`, `nearest` and `mixture` of some images, float64 (3, n)."""
+    views = torch.from_numpy(np.stack([views_of() for views_of in batch])).to(device)
+    return np.stack([part.cpu().numpy().astype(np.float64) for part in _compare(views, films)])
 
 
 def _compare(views: Tensor, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,28 +4,33 @@
         --shards results/generate/sana/augment/part-*.parquet \\
         --cxas weights/cxas/UNet_ResNet50_default.pth --cxas-size 512 --batch-size 16 \\
         --classifier results/downstream/classification/real_only/real/network-*.safetensors \\
-        --output results/curate/sana/seen.parquet
+        --progress results/curate/sana/.progress-look --output results/curate/sana/seen.parquet
 
 Neither texture nor any prompt is looked at. The columns are those of `faithfulness/seen.py`, so
 that the radiographs of the test split, which faithfulness has looked at, are compared without a
-second look.
+second look. A job that was killed goes on after the last batch that it had looked at.
 """
 
 import argparse
 import itertools
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from workflow_scripts.common.devices import device_name
 from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.images import ImageItem, count_shards, read_shards
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import provenance
 from workflow_scripts.common.squares import middle
+from workflow_scripts.curate.kept import Kept
 from workflow_scripts.downstream.segmentation.cxas import prepare
 from workflow_scripts.faithfulness.look import look_at
-from workflow_scripts.faithfulness.networks import add_network_flags, load_networks
+from workflow_scripts.faithfulness.networks import Networks, add_network_flags, load_networks
 from workflow_scripts.faithfulness.seen import write_seen
 
 log = logging.getLogger(__name__)
@@ -35,22 +40,34 @@ def main(argv: list[str] | None = None) -> None:
     """Look at a pool from the command line."""
     args = _arguments(argv)
     networks = load_networks(args)
-    meter = Progress(f"looking at {args.model}", count_shards(args.shards), "images")
-    columns: dict[str, list[Any]] = {}
+    kept = Kept(
+        args.progress,
+        networks.settings
+        | {
+            "shards": [sha256_of(path) for path in args.shards],
+            "batch_size": args.batch_size,
+            "device": device_name(networks.device),
+            "threads": args.threads,
+        },
+    )
+    count = count_shards(args.shards)
+    names = [f"images-{start:08d}" for start in range(0, count, args.batch_size)]
+    done = sum(map(kept.has, names)) * args.batch_size
+    meter = Progress(f"looking at {args.model}", count, "images", done=min(done, count))
     items = read_shards(args.shards)
-    while batch := list(itertools.islice(items, args.batch_size)):
-        prepared = []
-        for item in batch:
-            image = item.open()
-            seen = [judge.prepare(image) for judge in networks.judges]
-            light = ImageItem(item.id, item.path)
-            prepared.append((light, prepare(middle(image), args.cxas_size), seen, None))
-        for name, values in look_at(prepared, networks.judges, networks.labeller).items():
-            columns.setdefault(name, []).extend(values)
-        meter.update(len(batch))
+    parts = []
+    for name in names:
+        batch = list(itertools.islice(items, args.batch_size))
+        new = not kept.has(name)
+        parts.append(kept.columns(name, partial(_seen, batch, networks, args.cxas_size)))
+        if new:
+            meter.update(len(batch))
+    # A column that is empty in one part takes its type from another.
+    table = pa.concat_tables(parts, promote_options="permissive")
+    columns: dict[str, Any] = {name: table[name].combine_chunks() for name in table.column_names}
     # Faithfulness compares with the prompts' own radiographs, curation does not.
-    columns["image_id"] = [None] * len(columns["id"])
-    columns["patient_id"] = [None] * len(columns["id"])
+    columns["image_id"] = [None] * count
+    columns["patient_id"] = [None] * count
     made = provenance(networks.settings, device_name(networks.device))
     run = {
         "collection": args.model,
@@ -59,7 +76,18 @@ def main(argv: list[str] | None = None) -> None:
         "provenance": made,
     }
     write_seen(args.output, columns, run)
-    log.info("%d images", len(columns["id"]))
+    kept.end()
+    log.info("%d images", count)
+
+
+def _seen(batch: list[ImageItem], networks: Networks, cxas_size: int) -> dict[str, list[Any]]:
+    prepared = []
+    for item in batch:
+        image = item.open()
+        seen = [judge.prepare(image) for judge in networks.judges]
+        light = ImageItem(item.id, item.path)
+        prepared.append((light, prepare(middle(image), cxas_size), seen, None))
+    return look_at(prepared, networks.judges, networks.labeller)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -69,6 +97,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add: Any = parser.add_argument
     add("--model", required=True, help="the model's key")
     add("--shards", required=True, nargs="+", type=Path, help="the pool")
+    add("--progress", required=True, type=Path, help="folder of finished batches; not an output")
     add("--output", required=True, type=Path)
     add_network_flags(parser)
     return parser.parse_args(argv)

@@ -1,7 +1,11 @@
-"""The decision as one page that a data steward can sign: tested, found, not tested."""
+"""The decision as one page that a data steward can sign: tested, found, not tested.
+
+Whoever reads it need not know statistics: shares are percentages, and what was measured is said as
+a question that a steward could ask. `decision.json` has the same numbers with all their digits.
+"""
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 _HEADLINES: Final = {
@@ -9,14 +13,67 @@ _HEADLINES: Final = {
     "credentialed": "This set may go to credentialed users only.",
     "do_not_release": "Do not release this set.",
 }
+_MEANINGS: Final = {
+    "release": "Anybody may have it, under the licence in terms.md.",
+    "credentialed": "Only people who have been granted access to such data may have it: terms.md "
+    "says by whom, and under which licence. It must not be put where anybody can download it.",
+    "do_not_release": "Nobody outside may have the images. The files are kept for those who have "
+    "to understand why.",
+}
+
+_QUESTIONS: Final = {
+    "flagged": "How many of the model's images look like the picture of a patient it learned from?",
+    "sensitivity": "How many of the hidden pictures did the filter find, of the kind that it found "
+    "least?",
+    "remaining_leaks": "How many images of the set may still repeat a patient's picture, at most?",
+    "false_rejections": "How many pictures of other patients, which cannot be repeats, does the "
+    "filter take for repeats?",
+    "sparse": "How many of the model's images are unlike any radiograph?",
+    "implausible": "In how many do heart, lungs or ribs have an unusual size or place?",
+    "unseen": "In how many does a computer that reads radiographs miss a finding that was asked "
+    "for?",
+    "poor_radiographs": "How many radiographs of other patients would these three checks refuse?",
+    "reid_share": "For how many of the prompts does a computer recognise, in the image, the "
+    "patient whose report the prompt was?",
+    "closest_reid_share": "In how many images does a computer name some patient that the model "
+    "learned from, rightly or wrongly?",
+    "extracted_share": "How many of the patients' radiographs that were asked for come back in the "
+    "images?",
+    "fid": "How far are the model's images from radiographs, as a whole? (FID; 0 is best, and it "
+    "is no share)",
+}
+"""What was measured, in words for a reader; of a record's value, by its metric."""
+
+_NO_SHARE: Final = ("fid",)
+
+_RULES: Final = {
+    "privacy_false_alarms": "Each of four tests for repeats may take at most so many pictures of "
+    "other patients for repeats",
+    "quality_false_alarms": "Each check of quality may refuse at most so many radiographs",
+    "most_flagged": "At most so many of the model's images may look like a patient's picture",
+    "least_sensitivity": "The filter has to find at least so many hidden pictures of each kind",
+    "most_remaining": "At most so many images of the set may repeat a patient's picture",
+    "most_false_rejections": "All tests for repeats together may take at most so many pictures of "
+    "other patients for repeats",
+    "images": "Images of the set",
+}
+_COUNTS: Final = ("images", "quota/")
+"""Beginnings of the keys of rules whose limit is a number of images."""
+
+_LEAST: Final = ("sensitivity", "least_sensitivity")
+"""What has to be at least as large as its limit; all else at most."""
 
 _STYLE: Final = (
-    "body{font:16px/1.45 sans-serif;max-width:48em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ccc;"
-    "padding:.3em .6em;text-align:left;vertical-align:top}h1{padding:.5em;border-left:.5em solid}"
+    "body{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em;color:#222}"
+    "h1{padding:.4em .6em;border-left:.4em solid}h2{margin-top:1.8em}"
+    "table{border-collapse:collapse;width:100%;margin:.8em 0}"
+    "td,th{border-bottom:1px solid #ccc;padding:.35em .6em;text-align:left;vertical-align:top}"
+    "th{background:#f3f3f3}td:not(:first-child),th:not(:first-child){width:8em}"
     ".release{border-color:#2a7}.credentialed{border-color:#c90}.do_not_release{border-color:#c33}"
-    ".sign{margin-top:3em}.sign span{display:inline-block;width:20em;border-top:1px solid;"
-    "margin-right:2em}"
+    ".no{color:#b00;font-weight:bold}.small{color:#555;font-size:.9em}"
+    ".sign td{height:2.6em;width:auto}.sign td:first-child{width:14em}"
+    "@media print{body{margin:0;max-width:none;font-size:11pt}tr,h2{break-inside:avoid}"
+    "h2{break-after:avoid}}"
 )
 
 
@@ -25,48 +82,76 @@ def page(decision: dict[str, Any]) -> str:
     verdict = decision["verdict"]
     model, cohort = decision["model"], decision["cohort"]["name"]
     pool, kept = decision["pool"], decision["kept"]
-    left = decision["remaining_leaks_upper"]
     planted = sum(row["planted"] for row in decision["planted"])
     caught = sum(row["caught"] for row in decision["planted"])
+    judged = [row for row in decision["measured"] if row["limit"] is not None]
+    others = [row for row in decision["measured"] if row["limit"] is None]
     parts = [
         f"<h1 class='{verdict}'>{_HEADLINES[verdict]}</h1>",
-        f"<p>{_t(kept)} computer-made chest radiographs, chosen from {_t(pool['images'])} that the "
-        f"model <b>{_t(model)}</b> made. The model learned from {_t(cohort)}.</p>",
+        f"<p>{_MEANINGS[verdict]}</p>",
+        f"<p>The set has {_t(kept)} chest radiographs that a computer model, <b>{_t(model)}</b>, "
+        f"made up. They were chosen from {_t(pool['images'])} of its images. The model learned "
+        f"from the radiographs and reports of {_t(cohort)}.</p>",
         "<h2>Why</h2>",
         _list(decision["reasons"]),
         "<h2>What was tested</h2>",
-        f"<p>A model can repeat a real patient's picture instead of making a new one. To find out "
-        f"whether our filter notices, {_t(planted)} repeated pictures of real patients were hidden "
-        f"among the images. The filter found {_t(caught)} of them. All of them, found or not, were "
-        f"then taken out again.</p>",
+        "<p>A model can repeat the picture of a patient that it learned from, instead of making up "
+        "a new one. A filter looks for such repeats and takes them out. To see how good the filter "
+        f"is, {_t(planted)} repeated pictures of real patients were hidden among the images. It "
+        f"found {_t(caught)} of them. All of them, found or not, were then taken out again: none "
+        "is in the set.</p>",
         _table(
             ["What was hidden", "how many", "how many were found"],
-            [[row["words"], row["planted"], row["caught"]] for row in decision["planted"]],
-        ),
-        "<h2>What was found</h2>",
-        f"<p>Of the {_t(kept)} images, at most {_t(left)} may still be such repeated pictures. If "
-        f"the whole test were done a hundred times, this number would be too low in "
-        f"{round(100 * (1 - decision['confidence']))} of them at most.</p>",
-        _table(
-            ["What was measured", "found", "limit", "met?"],
             [
-                [row["words"], _number(row), _value(row["limit"]), _met(row["passed"])]
-                for row in decision["measured"]
+                [row["words"], row["planted"], row["caught"]]
+                if row["planted"]
+                else [row["words"], "none", row.get("reason") or "not tried"]
+                for row in decision["planted"]
             ],
         ),
+        "<h2>What was found</h2>",
+        _left(decision),
+        _table(
+            ["Question", "answer", "allowed", "kept to?"],
+            [[_question(row), _number(row), _allowed(row), _met(row["passed"])] for row in judged],
+        ),
+        "<p>The following was measured, too. No limit was set for it.</p>",
+        _table(["Question", "answer"], [[_question(row), _number(row)] for row in others]),
+        "<p class='small'>In brackets: the range in which the true value lies in 95 of 100 such "
+        "measurements. It is wide where few images or patients were looked at.</p>",
         "<h2>What was not tested</h2>",
         _list(decision["not_tested"]),
         "<h2>The rules that were set beforehand</h2>",
-        _table(
-            ["Rule", "limit"], [[row["words"], _value(row["limit"])] for row in decision["policy"]]
-        ),
-        "<p class='sign'><span>Name</span><span>Date</span></p>",
+        _table(["Rule", "limit"], [[_rule(row), _limit(row)] for row in decision["policy"]]),
+        "<h2>Signature</h2>",
+        "<p>I have read what was tested, what was found, and what was not tested.</p>",
+        "<table class='sign'>"
+        + "".join(
+            f"<tr><td>{word}</td><td></td></tr>"
+            for word in ("I agree / I do not agree", "Name, office", "Place, date", "Signature")
+        )
+        + "</table>",
     ]
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width'>"
         f"<title>Decision: {_t(model)}</title><style>{_STYLE}</style></head><body>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
+    )
+
+
+def _left(decision: Mapping[str, Any]) -> str:
+    """Return what is known of repeats that the filter missed, as a paragraph."""
+    kept, left = decision["kept"], decision["remaining_leaks_upper"]
+    if not kept:
+        return "<p>No image is left in the set.</p>"
+    doubt = round(100 * (1 - decision["confidence"]))
+    return (
+        f"<p>Of the {_t(kept)} images, <b>at most {_t(left)}</b> may still be such repeats. This "
+        "is a cautious upper limit and no estimate: the fewer pictures were hidden, the higher it "
+        f"is. If the whole test were done a hundred times, it would be too low in {doubt} of them "
+        "at most. It holds for the kinds of repeats in the table above, and for no others.</p>"
     )
 
 
@@ -74,29 +159,60 @@ def _t(value: Any) -> str:
     return html.escape(f"{value:,}" if isinstance(value, int) else str(value))
 
 
-def _value(value: Any) -> str:
-    if value is None:
-        return "none"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+def _question(row: Mapping[str, Any]) -> str:
+    key = str(row["key"])
+    return _QUESTIONS.get(key.rpartition("/")[2], str(row["words"]))
 
 
-def _number(row: dict[str, Any]) -> str:
+def _rule(row: Mapping[str, Any]) -> str:
+    return _RULES.get(row["key"], str(row["words"]))
+
+
+def _share(value: float) -> str:
+    """Return a share as a percentage in two digits; never a false 0% or 100%."""
+    percent = 100 * value
+    if 0 < percent < 0.01:
+        return "less than 0.01%"
+    if 99.5 <= percent < 100:
+        return "more than 99%"
+    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
+
+
+def _number(row: Mapping[str, Any]) -> str:
     if row["value"] is None:
         return f"not known: {row['reason']}"
+    share = row["key"].rpartition("/")[2] not in _NO_SHARE
+    shown = _share if share else (lambda value: f"{value:.3g}")
     if row["low"] is None:
-        return _value(row["value"])
-    return f"{_value(row['value'])} (between {_value(row['low'])} and {_value(row['high'])})"
+        return shown(row["value"])
+    return f"{shown(row['value'])} ({shown(row['low'])} to {shown(row['high'])})"
+
+
+def _allowed(row: Mapping[str, Any]) -> str:
+    return f"at {'least' if row['key'] in _LEAST else 'most'} {100 * row['limit']:.4g}%"
+
+
+def _limit(row: Mapping[str, Any]) -> str:
+    return _t(row["limit"]) if row["key"].startswith(_COUNTS) else f"{100 * row['limit']:.4g}%"
 
 
 def _met(passed: bool | None) -> str:
-    return {None: "no limit", True: "yes", False: "NO"}[passed]
+    return {None: "cannot be said", True: "yes", False: "NO"}[passed]
 
 
 def _list(items: Iterable[str]) -> str:
-    return "<ul>" + "".join(f"<li>{_t(item)}</li>" for item in items) + "</ul>"
+    return "<ul>" + "".join(f"<li>{_t(_sentence(item))}</li>" for item in items) + "</ul>"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?")) else ".")
 
 
 def _table(head: list[str], rows: Iterable[list[Any]]) -> str:
     top = "".join(f"<th>{_t(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{_t(c)}</td>" for c in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     return f"<table><tr>{top}</tr>{body}</table>"
+
+
+def _cell(content: Any) -> str:
+    return f"<td{' class=no' if content == 'NO' else ''}>{_t(content)}</td>"

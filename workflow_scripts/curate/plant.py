@@ -7,9 +7,10 @@
 
 It writes one image shard for its owner alone, which the workflow removes once the lenses have
 looked: the pool's images, leaks of known kinds made from training radiographs (`leaks.py`), and
-radiographs of patients that no model was trained on, each also mirrored. Its id says what a row is:
-`pool/`, `planted/{kind}/`, `held_out/`, and `mirrored/` before it. A planted image can never reach
-the curated set: that is drawn from the pool's ids alone.
+radiographs of patients that no model was trained on, each also mirrored. With `--overfitted`,
+images of a model that learned a few patients by heart are planted, too (`overfitted.py`). Its id
+says what a row is: `pool/`, `planted/{kind}/`, `held_out/`, and `mirrored/` before it. A planted
+image can never reach the curated set: that is drawn from the pool's ids alone.
 """
 
 import argparse
@@ -35,7 +36,9 @@ from workflow_scripts.common.images import (
 )
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.progress import Progress
-from workflow_scripts.curate.leaks import KINDS, leak
+from workflow_scripts.curate.kinds import KINDS, OVERFITTED
+from workflow_scripts.curate.leaks import leak
+from workflow_scripts.curate.overfitted import drawn_overfitted
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +99,12 @@ def square_gray(path: str, size: int) -> Image.Image:
 
 
 def candidates(
-    manifest: pd.DataFrame, shards: list[Path], planted: int, held_out: int, seed: int
+    manifest: pd.DataFrame,
+    shards: list[Path],
+    planted: int,
+    held_out: int,
+    seed: int,
+    overfitted: Path | None = None,
 ) -> Iterator[tuple[str, Image.Image, str | None]]:
     """Yield (id, image, what it was made from) of the pool, of planted leaks and of unseen films.
 
@@ -116,6 +124,9 @@ def candidates(
         for number, names in enumerate(sources):
             images = [square_gray(files[name], size) for name in names]
             yield f"{PLANTED}{kind}/{number:05d}", leak(kind, *images, rng=rng), " ".join(names)
+    drawn = drawn_overfitted(overfitted, manifest, planted, seed) if overfitted else []
+    for number, (file, name) in enumerate(drawn):
+        yield f"{PLANTED}{OVERFITTED}/{number:05d}", square_gray(str(file), size), name
     for name in drawn_held_out(manifest, held_out, seed)["image_id"]:
         yield f"{HELD_OUT}{name}", square_gray(files[name], size), name
 
@@ -128,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
 
     def rows() -> Iterator[ImageItem]:
         for name, image, source in candidates(
-            manifest, args.shards, args.planted, args.held_out, args.seed
+            manifest, args.shards, args.planted, args.held_out, args.seed, args.overfitted
         ):
             for prefix, shown in (("", image), (MIRRORED, ImageOps.mirror(image))):
                 path = f"{prefix}{name}.png".replace("/", "_")
@@ -149,6 +160,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--manifest", required=True, type=Path)
     add("--shards", required=True, nargs="+", type=Path, help="the pool")
     add("--planted", required=True, type=int, help="leaks of each kind")
+    add("--overfitted", type=Path, help="folder of images of an overfitted model, if any")
     add("--held-out", required=True, type=int, help="unseen radiographs at most")
     add("--seed", required=True, type=int)
     add("--candidates", required=True, type=Path, help="the shard to write")

@@ -315,7 +315,8 @@ def _stands(measured: dict[str, Any], described: Described) -> bool:
 def _of_planted(planted: dict[str, Any]) -> Entry:
     words = f"Planted leaks that the filter caught: {planted.get('words', planted['kind'])}"
     if not planted["planted"]:
-        return Entry("compliance", words, None, PLANTED, "decision.json", "none was planted")
+        gap = f"none was planted: {planted.get('reason') or 'no reason is given'}"
+        return Entry("compliance", words, None, PLANTED, "decision.json", gap)
     shown = f"{planted['caught']} of {planted['planted']}"
     if planted.get("low") is not None:
         shown += f"; lower bound of the share {number(planted['low'])}"

@@ -108,6 +108,15 @@ class CurateSettings:
             maximum=1,
         ),
     ]
+    overfitted: Annotated[
+        str | None,
+        Key(
+            "Folder of images of a model that was overfitted on a few training patients, which are "
+            "planted, too: with `metadata.csv` (`file_name`, and `image_id`, the training "
+            "radiograph that the image was asked for).",
+            optional=True,
+        ),
+    ] = None
     seed: Annotated[int, Key("Seed of the stage.", minimum=0, maximum=LARGEST_SEED)] = 42
 
 

@@ -26,15 +26,19 @@ from workflow_scripts.generate.sharding import shard_rows
 _SHOWN = 10
 
 
-def read_metadata(metadata: Path) -> pd.DataFrame:
+def read_metadata(metadata: Path, key: str = "prompt_id") -> pd.DataFrame:
     """Read the user's table of `file_name, prompt_id` (further columns are ignored).
+
+    Args:
+        metadata: the table.
+        key: the column that says what an image is of, where that is no prompt.
 
     Raises:
         InputError: no readable CSV, a missing column, an empty field, or one file for several rows:
             copies of an image would count as independent draws.
     """
-    remedy = "write a UTF-8 CSV with the columns file_name,prompt_id"
-    wanted = ("file_name", "prompt_id")
+    remedy = f"write a UTF-8 CSV with the columns file_name,{key}"
+    wanted = ("file_name", key)
     try:
         frame = pd.read_csv(metadata, dtype=str, keep_default_na=False)
     except UnicodeDecodeError:

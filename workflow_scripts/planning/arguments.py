@@ -253,6 +253,11 @@ def worth_flags(run: Run) -> list[str]:
     return [*flags(draw), *classifier_flags(run)]
 
 
+def overfitted_flag(run: Run) -> list[str]:
+    """Return the flag that says where images of an overfitted model lie, if there are any."""
+    return flags({"overfitted": run.config["curate"].get("overfitted")})
+
+
 def curate_looking_flags(run: Run) -> list[str]:
     """Return the networks that look at a pool: the labeller, and judges but the classifier."""
     settings = {}

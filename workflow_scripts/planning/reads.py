@@ -130,6 +130,11 @@ class Reads:
         folder = self._run.config["faithfulness"]["exact_organs"]
         return self.weights(folder) if folder else []
 
+    def overfitted(self) -> list[str]:
+        """Return the digests of an overfitted model's images; none if the config names none."""
+        folder = self._run.config["curate"].get("overfitted")
+        return self.weights(folder) if folder else []
+
     def reporter_start(self, setting: str) -> list[str]:
         """Return the digests of the networks that a report generator starts from, or the released.
 

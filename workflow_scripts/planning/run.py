@@ -356,7 +356,8 @@ class Run:
         """Return the pool that a model's curated set is drawn from.
 
         Raises:
-            InputError: the model has no such images.
+            InputError: the model has no such images; no judge looks at them; or their prompts are
+                to be published and are patients' captions.
         """
         pool = self.config["curate"]["pool"]
         if pool == DRAWN:
@@ -367,6 +368,18 @@ class Run:
                 f"{model!r} has no images of the prompt set {pool!r}, from which a set is curated",
                 "curate.pool",
                 "name a model of run_models, or another prompt set",
+            )
+        if not self.judges:
+            raise InputError(
+                "no judge looks at images, and a set is curated by what one sees",
+                "faithfulness.judges",
+                "name densenet_121, or classifier with classification in downstream.tasks",
+            )
+        if self.config["curate"]["published_prompts"] == "templates" and pool != STRESS:
+            raise InputError(
+                f"prompts of {pool!r} are captions of patients, and only templates are published",
+                "curate.published_prompts",
+                f"draw from the pool {STRESS}, or say withheld, or captions",
             )
         return self.shards(model, pool)
 

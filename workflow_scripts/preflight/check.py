@@ -207,6 +207,26 @@ def _subjects(
         yield from _faithfulness_subjects(config, "downstream" in stages)
     if "faithfulness" in stages and "llava_rad" in config["faithfulness"]["judges"]:
         yield from _round_trip_subjects(config["downstream"], "downstream" in stages)
+    if "curate" in stages:
+        yield from _curate_subjects(config, stages)
+
+
+def _curate_subjects(config: dict[str, Any], stages: set[str]) -> Iterator[Subject]:
+    """Yield what a curated set reads beside images and records, as far as no stage above does."""
+    tasks = config["downstream"]["tasks"]
+    if "features" not in stages:
+        for name in ("rad_dino", "reid"):
+            block = config["encoders"][name]
+            if "train" not in block:
+                yield f"encoders.{name}", block["weights"], _encoder_check(name)
+    if "faithfulness" not in stages or "segmentation" not in tasks:
+        labeller = config["downstream"]["segmentation"]["labeller"]["weights"]
+        yield "curate, organs", labeller, check_organs
+        if "densenet_121" in config["faithfulness"]["judges"]:
+            weights = config["encoders"]["densenet_121"]["weights"]
+            yield "faithfulness.judges, densenet_121", weights, _encoder_check("densenet_121")
+    if folder := config["curate"].get("overfitted"):
+        yield "curate.overfitted", folder, check_overfitted
 
 
 def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
@@ -420,6 +440,13 @@ def check_exact_masks(path: Path) -> None:
     check_folder(path)
     if not any(path.glob("*.png")):
         raise InputError("no {image_id}.png in the folder", path, "correct the path, or fill it")
+
+
+def check_overfitted(path: Path) -> None:
+    """Check the folder of an overfitted model's images with the function that reads it later."""
+    from workflow_scripts.curate.overfitted import read_overfitted
+
+    read_overfitted(path)
 
 
 def check_reporter(path: Path) -> None:

@@ -12,7 +12,7 @@ cost of exchanging gradients has not been measured); jobs do not wait in a queue
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from workflow_scripts.common.config import prompt_sets_of
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import STRESS
 from workflow_scripts.common.settings import settings_of_block
+from workflow_scripts.curate.kinds import KINDS
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
 from workflow_scripts.features.settings import ReidSettings
 from workflow_scripts.preflight.rates import Rate, kind_of, newest
@@ -254,12 +255,16 @@ def measured_as(block: Mapping[str, Any], key: str) -> str:
     return MEASURES.get(Path(block.get("base", "")).name, key)
 
 
-def works(config: Mapping[str, Any], cohort: Cohort) -> list[Work]:
+def works(config: Mapping[str, Any], cohort: Cohort, curated: Sequence[str] = ()) -> list[Work]:
     """Return all GPU work of a config's models, in the order of stages.
 
     Args:
         config: the validated config.
         cohort: the numbers of images.
+        curated: models of which a set is curated, which no run does unless it is asked to.
+
+    Raises:
+        InputError: a set is to be curated of a model without images of the pool's prompt set.
     """
     sampled = [key for key in config["run_models"] if config["models"][key].get("generate")]
     planned = [*_finetuning(config, cohort), *_sampling(config, cohort, sampled)]
@@ -270,7 +275,8 @@ def works(config: Mapping[str, Any], cohort: Cohort) -> list[Work]:
     for task, of_task in tasks.items():
         if task in config["downstream"]["tasks"]:
             planned += of_task(config, cohort)
-    return [*planned, *_faithfulness(config, cohort)]
+    planned += _faithfulness(config, cohort)
+    return [*planned, *(work for key in curated for work in _curation(config, cohort, key))]
 
 
 def works_while_planning(config: Mapping[str, Any], cohort: Cohort, stage: str) -> list[Work]:
@@ -791,6 +797,50 @@ def _faithfulness(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
         for key in models:
             yield _encoding("cxas", key, what, count, "faithfulness")
             yield _judging(config, key, f"{what}: evidence", "passes", count, 2)
+
+
+def _curation(config: Mapping[str, Any], cohort: Cohort, key: str) -> Iterator[Work]:
+    """Yield what a curated set of one model takes: its filter is tried on planted leaks, too.
+
+    Planted leaks are of every kind, those of an overfitted model among them; each candidate is also
+    mirrored, and compared with every training radiograph. The judges look at the pool alone.
+    """
+    policy = config["curate"]
+    pool = policy["pool"]
+    if key not in _with(config, pool):
+        raise InputError(
+            f"{key!r} has no images of the prompt set {pool!r}, from which a set is curated",
+            "--curate",
+            "name a model of run_models, or another prompt set in curate.pool",
+        )
+    images = _prompts(config, cohort, pool)
+    unseen = policy["held_out"]
+    if cohort.held_out is not None:
+        unseen = min(unseen, cohort.held_out)
+    kinds = len(KINDS) + (policy.get("overfitted") is not None)
+    count = None if images is None else 2 * (images + kinds * policy["planted"] + unseen)
+    for encoder in ("rad_dino", "reid"):
+        yield _encoding(encoder, key, "pool, planted and unseen, mirrored", count, "curate")
+    known = count is not None and cohort.training is not None
+    pairs = count * cohort.training if known and count and cohort.training else None
+    yield Work(
+        "curate", key, "search among training radiographs", pairs, "pairs", ("likeness",),
+        "pairs per second", "float32, 20 views", flop=LIKENESS_FLOP,
+    )  # fmt: skip
+    yield _encoding("cxas", key, "pool", images, "curate")
+    for what, unit, used in (
+        ("organs measured", "images", True),
+        ("classifier", "passes", "classifier" in config["faithfulness"]["judges"]),
+    ):
+        if used:
+            made = _judging(config, key, f"pool: {what}", unit, images, 1)
+            yield replace(made, stage="curate")
+    if "densenet_121" in config["faithfulness"]["judges"]:
+        yield _encoding("densenet_121", key, "pool", images, "curate")
+
+
+LIKENESS_FLOP: Final = 2 * 20 * 32**2
+"""Of two images whose gray values are compared, turned in 5 ways and enlarged in 4: counted."""
 
 
 _JUDGED: Final = {

@@ -222,7 +222,7 @@ def table(config: Mapping[str, Any]) -> str:
     lines += ["", _STAGES]
     for need in [*stage_needs(config), *attack_needs(config)]:
         gpu = [need.gpu, need.activations, need.gpu + need.activations]
-        shown = [_gb(size) if need.parameters else "–" for size in gpu]
+        shown = [_gb(size) if sum(gpu) else "–" for size in gpu]
         millions = f"{need.parameters / 1e6:,.1f}" if need.parameters else "–"
         cells = [need.stage, need.network, millions, *shown, _gb(need.host), _gb(need.disk)]
         lines.append(f"| {' | '.join(cells)} |")
@@ -321,6 +321,11 @@ generator on a GPU of 40 GB needs `per_device_batch_size: 8` and `generate_batch
 Losses for attacks on membership and on canaries are measured under every fine-tuned model, and
 for membership under LLM-CXR; the rows are of the one that needs most. The activations there are
 what a training step of as many images saves, which losses without a gradient stay below.
+
+A curated set is made on request, and its rows are of one model. Two jobs leave much behind for a
+while: the pool with planted leaks, each also mirrored, is removed when the lenses have looked; the
+gray values of the radiographs, when the search has ended. How long they take on a GPU was not
+measured; `make plan PLAN="--curate sana"` says what there is to do.
 
 """
     + _private()

@@ -2,6 +2,7 @@
 
     python -m workflow_scripts.preflight.plan
     python -m workflow_scripts.preflight.plan --config config.yaml profiles/demo/overlay.yaml
+    python -m workflow_scripts.preflight.plan --curate sana
     python -m workflow_scripts.preflight.plan --gpu H200 --csv plan.csv --json plan.json
 
 The plan gives GPU-hours, and hours on 1, 4 and 8 GPUs, by model and stage. Each follows from a
@@ -51,6 +52,7 @@ MISSING: Final = "missing"
 UNKNOWN: Final = "not known"
 
 UNMEASURED: Final[Mapping[str, str]] = {
+    "likeness": "no part of gpu-check measures it: products of gray values (curated sets)",
     "read:radgraph": "no part of gpu-check measures it: a package of `make reports`",
     "read:ratescore": "no part of gpu-check measures it: a package of `make reports`",
 }
@@ -305,6 +307,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add(
         "--results", type=Path, default=Path("results"), help="where the cohort lies, if it is made"
     )
+    add("--curate", nargs="*", default=[], metavar="MODEL", help="with a curated set of each")
     add("--csv", type=Path, help="write a row for each piece of work")
     add("--json", type=Path, help="the same, with what is missing")
     add("--missing", type=Path, help="write the missing rates as a Markdown table")
@@ -313,7 +316,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     validate_config(config)
     cohort = cohort_for(config, args.results)
     rates = read_rates(args.rates)
-    planned = works(config, cohort)
+    planned = works(config, cohort, args.curate)
     kind = args.gpu or choose_kind(planned, rates)
     if kind is None:
         raise InputError(

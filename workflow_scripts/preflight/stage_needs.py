@@ -7,8 +7,10 @@ tests/preflight/test_network_sizes.py). The rest follows from shapes and formula
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
+
+from workflow_scripts.curate.kinds import KINDS
 
 CAPTIONED_TRAINING_IMAGES: Final = 237_388
 TEST_PROMPTS: Final = 5_034
@@ -120,6 +122,7 @@ def stage_needs(config: Mapping[str, Any]) -> list[StageNeed]:
         *_images(tasks, sets["augment"]["captions"]),
         *_reports(tasks["report_generation"]),
         *_looking(tasks["classification"]["repeats"]),
+        *_curation(config),
     ]
 
 
@@ -222,6 +225,37 @@ def _looking(judges: int) -> list[StageNeed]:
         StageNeed("faithfulness: looking at images", "faithfulness_look",
                   "CXAS, ResNet-50, DenseNet-121", number, 4 * number, WIDEST["cxas"],
                   BASE + 4 * number, disk),
+    ]  # fmt: skip
+
+
+def _curation(config: Mapping[str, Any]) -> list[StageNeed]:
+    """A pool, planted leaks and unseen radiographs, each mirrored, beside all training radiographs.
+
+    An image has 512 x 512 pixels, of a byte each. A radiograph's gray values are held 32 x 32 in
+    float32, in four enlargements. 128 images at once are compared with all: some six blocks.
+    """
+    policy, tasks = config["curate"], config["downstream"]
+    drawn = config["prompt_sets"][policy["pool"]]
+    pool = drawn.get("captions", TEST_PROMPTS) * len(drawn.get("seeds", [0]))
+    count = 2 * (pool + len(KINDS) * policy["planted"] + policy["held_out"])
+    pixels, values = 512**2, 768 + 128
+    films = 4 * 4 * 32**2 * CAPTIONED_TRAINING_IMAGES
+    blocks = 6 * 4 * 128 * CAPTIONED_TRAINING_IMAGES
+    networks = PARAMETERS["rad_dino"] + PARAMETERS["siamese"]
+    (look,) = _looking(tasks["classification"]["repeats"])
+    return [
+        StageNeed("curate: planted leaks, features", "curate_plant",
+                  "RAD-DINO, re-identification", networks, 4 * networks, WIDEST["rad_dino"],
+                  BASE + READ_AHEAD + 4 * networks + 4 * values * count,
+                  (pixels + 2 * 4 * values) * count),
+        StageNeed("curate: search, each model", "curate_lenses", "–", 0, films, blocks,
+                  BASE + 2 * films + 12 * values * (CAPTIONED_TRAINING_IMAGES + count),
+                  films + 300 * count),
+        replace(look, stage="curate: looking at the pool", rule="curate_look",
+                disk=2 * 5e3 * pool),
+        StageNeed("curate: the set", "curate_decide", "–", 0, 0, 0,
+                  BASE + 3 * pixels * policy["images"] + 8 * values * count,
+                  pixels * policy["images"]),
     ]  # fmt: skip
 
 
