@@ -76,7 +76,7 @@ def draw_fidelity_utility(
     for axes, (gain, points) in zip(panels[0], points_by_gain.items(), strict=True):
         axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
         for key, cell in points:
-            marks = _point(axes, fids[key], cell, styles[key])
+            marks = point(axes, fids[key], cell, styles[key])
             labelled.setdefault(key, marks)
         windows[gain].set(axes)
         words = _correlation(tables["table10b_rank_correlations"], gain.task)
@@ -135,7 +135,7 @@ def draw_pareto(
     for standing, (kid, score, gain) in shown:
         key = standing.model.key
         style = styles[key] | {"markersize": sizes.get(key, 4.6)}
-        marks = _point(axes, kid, score, style)
+        marks = point(axes, kid, score, style)
         if standing.on_front:
             axes.plot(
                 [_value(kid)],
@@ -224,7 +224,7 @@ def draw_texture_topology(
             axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
             for model in named:
                 if model.key in known and model.key in cells:
-                    marks = _point(axes, known[model.key], cells[model.key], styles[model.key])
+                    marks = point(axes, known[model.key], cells[model.key], styles[model.key])
                     labelled.setdefault(model.key, marks)
             axes.set_title(gain.task, loc="left", fontsize=SMALL)
             axes.set_xlabel(label, fontsize=SMALL)
@@ -258,8 +258,15 @@ def cells_of(table: Table, metric: str) -> dict[str, Cell]:
     }
 
 
-def _point(axes, x: Cell, y: Cell, style: dict[str, Any]):  # type: ignore[no-untyped-def]
-    """Draw a mark with its intervals and return it."""
+def point(axes, x: Cell, y: Cell, style: dict[str, Any]):  # type: ignore[no-untyped-def]
+    """Draw a mark with its intervals and return it.
+
+    Args:
+        axes: of a panel.
+        x: the cell along it, with a value.
+        y: the cell up it, likewise.
+        style: of the mark.
+    """
     across, up = _value(x), _value(y)
     if x.interval is not None:
         axes.plot(x.interval, [up, up], color=style["color"], linewidth=0.8, alpha=0.7, zorder=2)
