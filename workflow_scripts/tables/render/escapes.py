@@ -33,6 +33,7 @@ _SPECIAL: Final = {
     "≥": r"$\geq$",
     "≤": r"$\leq$",
     "δ": r"$\delta$",
+    "ε": r"$\varepsilon$",
     "Σ": r"$\Sigma$",
     "σ": r"$\sigma$",
     "√": r"$\surd$",
