@@ -22,7 +22,7 @@ from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import centre_square
 from workflow_scripts.common.manifest import read_manifest, write_manifest
-from workflow_scripts.finetune import data
+from workflow_scripts.finetune import data, train
 from workflow_scripts.finetune.batches import divide_batch
 from workflow_scripts.finetune.data import read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order
@@ -229,6 +229,24 @@ def test_the_moving_average_is_what_is_saved(train_toy):
         average.step(parameters.values())
     for key, value in zip(parameters, average.shadow_params, strict=True):
         torch.testing.assert_close(kept[key], value, rtol=0, atol=1e-6)
+
+
+def test_a_shorter_training_is_the_beginning_of_a_longer_one(toy, train_toy, monkeypatch):
+    """Models that differ in epochs alone are checkpoints of one training (Figure 14)."""
+    chosen = {"caption_dropout": 0.2, "warmup_steps": 4, "ema_decay": 0.9}
+    shorter = train_toy("shorter", epochs=2, **chosen)
+    longer, step = {}, train._Run._step
+
+    def kept(self, loss, rate):
+        step(self, loss, rate)
+        longer[self.step] = {name: value.clone() for name, value in self.ema.items()}
+
+    monkeypatch.setattr(train._Run, "_step", kept)
+    train_toy("longer", epochs=5, **chosen)
+    assert max(longer) == 15
+    assert all(torch.equal(shorter[name], longer[6][name]) for name in shorter)
+    curves = [(toy.folder / name / "training.csv").read_text() for name in ("shorter", "longer")]
+    assert curves[1].startswith(curves[0])
 
 
 def test_the_curve_has_a_row_per_step(toy, train_toy):
