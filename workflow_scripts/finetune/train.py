@@ -305,8 +305,8 @@ class _Run:
         optimiser = _optimiser(list(parameters.values()), settings)
         if checkpoint:
             load_optimiser(optimiser, checkpoint.optimiser)
-        # With a guarantee, processes show different numbers of patients, and their sums are added up
-        # in `_advance_private`: nothing may wait for another process before.
+        # With a guarantee, processes show different numbers of patients, and `_advance_private`
+        # adds up their sums: nothing may wait for another process before.
         self.network = accelerator.prepare_model(network, evaluation_mode=self.private is not None)
         self.optimiser = accelerator.prepare(optimiser)
         if checkpoint and checkpoint.scaler is not None:
