@@ -75,8 +75,8 @@ def draw_attacks(
         "(Table 22, two attacks; the line is chance), the share of images that show a training "
         "radiograph (Table 23) and the average re-identification score (Table 3), with 95% "
         "intervals where they are known. Models that differ in the epochs of their fine-tuning "
-        "alone are checkpoints of one training: a line joins them, and the number beside a mark is its "
-        "epochs. Of two trainings, compare where they are as faithful: the one that leaks less "
+        "alone are checkpoints of one training: a line joins them, and the number beside a mark is "
+        "its epochs. Of two trainings, compare where they are as faithful: the one that leaks less "
         "there memorises less, and does not only fit less."
     )
     return Drawing(figure, "fidelity-attacks", _TITLE, caption)
