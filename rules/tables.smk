@@ -25,6 +25,7 @@ FIGURES = [
     "figure11_fidelity_privacy_utility",
     "figure12_costs",
     "figure13_texture_topology",
+    "figure14_fidelity_and_attacks",
 ]
 FIGURE_DATA = [
     "figure03_caption_lengths.csv",

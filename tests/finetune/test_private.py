@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import integrate, stats
 from torch import nn
 
@@ -28,8 +29,9 @@ from workflow_scripts.finetune.private import (
 from workflow_scripts.finetune.settings import CANARIES, CanarySettings, PrivacySettings
 from workflow_scripts.finetune.train import finetune
 from workflow_scripts.privacy.audit import area, exposures
-from workflow_scripts.privacy.score_guarantee import canary_scores
+from workflow_scripts.privacy.score_guarantee import attack_values, canary_scores
 
+EPSILON = 0.5
 PRIVACY = PrivacySettings(8.0, 1e-3, "patient", 0.5, noise_seed=3)
 
 
@@ -323,3 +325,66 @@ def test_canaries_that_no_training_showed_are_at_chance(known):
     shown = int((times > 0).sum())
     spread = math.sqrt((len(times) + 1) / (12 * shown * (len(times) - shown)))
     assert abs(area(scores, times > 0) - 0.5) < 2.58 * spread
+
+
+@pytest.fixture
+def audited(toy, settings, tmp_path, monkeypatch):
+    """Train with a stated `EPSILON`, with noise or none, and return it beside what is shown.
+
+    Sixty canaries, each a patient; the coins, the patients drawn and the noise follow the number.
+    """
+    chosen = CanarySettings(20, 1)
+    write_canaries(tmp_path / "canaries", chosen)
+    table = tmp_path / "canaries" / CANARIES
+    canaries = read_canaries(table)
+    for path in canaries["path"]:  # as large as the network sees them: decoding takes the time
+        with Image.open(path) as image:
+            image.resize((SIZE, SIZE)).save(path)
+    family = RememberingFamily()
+    torch.manual_seed(0)
+    torch.save(family._net().state_dict(), toy.base.folder / "weights.pt")
+
+    def run(number, noisy):
+        coins = np.random.default_rng([3, number]).random(len(canaries)) < 0.5
+        flipped = canaries.assign(planted=coins)
+        flipped.drop(columns="path").to_csv(table, index=False)
+        out = tmp_path / f"{number}_{noisy}"
+        with monkeypatch.context() as patch:
+            if not noisy:
+                patch.setattr(
+                    "workflow_scripts.finetune.private.draw_noise",
+                    lambda secret, step, shapes, scale: [torch.zeros(tuple(s)) for s in shapes],
+                )
+            finetune(
+                family,
+                toy.base,
+                toy.manifest,
+                out,
+                tmp_path / f"{out.name}_progress",
+                settings(
+                    epochs=12,
+                    batch_size=60,
+                    per_device_batch_size=60,
+                    learning_rate=3e-3,
+                    privacy=PrivacySettings(EPSILON, 1e-6, "patient", 1.0, noise_seed=number),
+                    canaries=chosen,
+                ),
+                canaries=table,
+            )
+        said = json.loads((out / "checkpoint/guarantee.json").read_text())
+        scores = canary_scores(family, toy.base, out / "checkpoint", "full", flipped, SIZE, "no", 0)
+        found = {value.metric: value.value for value in attack_values(flipped, scores, 1e-6)}
+        return said["epsilon"], found["audit_epsilon"]
+
+    return run
+
+
+@pytest.mark.full
+def test_the_audit_of_a_training_seldom_exceeds_its_statement_and_does_without_its_noise(audited):
+    """The bound's confidence is 95%; the noise is switched off behind the accountant's back."""
+    stated, shown = zip(*[audited(number, noisy=True) for number in range(20)], strict=True)
+    without, found = zip(*[audited(number, noisy=False) for number in range(5)], strict=True)
+    assert all(0.99 * EPSILON < said <= EPSILON for said in stated)
+    assert sum(bound > EPSILON for bound in shown) <= 1
+    assert without == stated[:5], "the account knows nothing of it"
+    assert min(found) > EPSILON

@@ -1,5 +1,7 @@
 """The training run: budget, order, draws, refusals, and what survives a SIGKILL."""
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -19,7 +21,8 @@ from tests.stops import kill
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import centre_square
-from workflow_scripts.finetune import data
+from workflow_scripts.common.manifest import read_manifest, write_manifest
+from workflow_scripts.finetune import data, train
 from workflow_scripts.finetune.batches import divide_batch
 from workflow_scripts.finetune.data import read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order
@@ -27,7 +30,9 @@ from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.options import parse_option
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.finetune.lora import LoraSettings
+from workflow_scripts.finetune.private import GUARANTEE, PrivateSteps, read_secret
 from workflow_scripts.finetune.resume import Checkpoint, save_checkpoint, take_over
+from workflow_scripts.finetune.settings import PrivacySettings
 from workflow_scripts.finetune.train import (
     finetune,
     learning_rate_at,
@@ -226,6 +231,24 @@ def test_the_moving_average_is_what_is_saved(train_toy):
         torch.testing.assert_close(kept[key], value, rtol=0, atol=1e-6)
 
 
+def test_a_shorter_training_is_the_beginning_of_a_longer_one(toy, train_toy, monkeypatch):
+    """Models that differ in epochs alone are checkpoints of one training (Figure 14)."""
+    chosen = {"caption_dropout": 0.2, "warmup_steps": 4, "ema_decay": 0.9}
+    shorter = train_toy("shorter", epochs=2, **chosen)
+    longer, step = {}, train._Run._step
+
+    def kept(self, loss, rate):
+        step(self, loss, rate)
+        longer[self.step] = {name: value.clone() for name, value in self.ema.items()}
+
+    monkeypatch.setattr(train._Run, "_step", kept)
+    train_toy("longer", epochs=5, **chosen)
+    assert max(longer) == 15
+    assert all(torch.equal(shorter[name], longer[6][name]) for name in shorter)
+    curves = [(toy.folder / name / "training.csv").read_text() for name in ("shorter", "longer")]
+    assert curves[1].startswith(curves[0])
+
+
 def test_the_curve_has_a_row_per_step(toy, train_toy):
     train_toy(epochs=2, warmup_steps=2)
     curve = pd.read_csv(toy.folder / "out" / "training.csv")
@@ -319,7 +342,7 @@ def test_a_family_from_outside_is_named_by_its_module():
         get_family("pathlib:Path")
 
 
-def _command(
+def train_command(
     base: Base, manifest: Path, out: Path, progress: Path, more: dict[str, object] | None = None
 ) -> list[str]:
     flags = {
@@ -350,6 +373,21 @@ _ADAPTER = {
     "optimiser": "came",
     "ema_decay": 0.9,
 }
+_PRIVATE = {
+    "method": "lora",
+    "lora": LoraSettings(4, 4, False, ("attention",)),
+    "privacy": PrivacySettings(8.0, 0.1, "patient", 0.5, noise_seed=3),
+}
+_PRIVATE_FLAGS = {
+    "method": "lora",
+    "lora-rank": 4,
+    "lora-alpha": 4,
+    "privacy-epsilon": 8.0,
+    "privacy-delta": 0.1,
+    "privacy-unit": "patient",
+    "privacy-max-grad-norm": 0.5,
+    "privacy-noise-seed": 3,
+}
 _ADAPTER_FLAGS = {
     "method": "lora",
     "lora-rank": 4,
@@ -366,8 +404,9 @@ _ADAPTER_FLAGS = {
     [
         ({}, {}, "checkpoint/unet/diffusion_pytorch_model.safetensors"),
         (_ADAPTER, _ADAPTER_FLAGS, "checkpoint/pytorch_lora_weights.safetensors"),
+        (_PRIVATE, _PRIVATE_FLAGS, "checkpoint/pytorch_lora_weights.safetensors"),
     ],
-    ids=["full", "lora with a moving average"],
+    ids=["full", "lora with a moving average", "lora with a guarantee"],
 )
 def test_killed_and_started_again_gives_the_same_bits(
     chosen, words, weights, tiny_sd, two_images, cohort_writer, settings, tmp_path
@@ -383,7 +422,7 @@ def test_killed_and_started_again_gives_the_same_bits(
         cache=tmp_path / "encoded",
     )
     progress, out = tmp_path / "progress", tmp_path / "killed"
-    command = _command(base, manifest, out, progress, words)
+    command = train_command(base, manifest, out, progress, words)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     kill(lambda: any(progress.glob("*/step-*")), command, env=environment)
     assert not out.exists()
@@ -395,6 +434,11 @@ def test_killed_and_started_again_gives_the_same_bits(
     assert calm.keys() == killed.keys()
     assert all(torch.equal(calm[key], killed[key]) for key in calm)
     assert (out / "training.csv").read_bytes() == (tmp_path / "calm" / "training.csv").read_bytes()
+    said = [folder / "checkpoint" / GUARANTEE for folder in (out, tmp_path / "calm")]
+    assert [path.exists() for path in said] == ["privacy" in chosen] * 2
+    if "privacy" in chosen:  # the account of all steps, those before the kill among them
+        assert said[0].read_bytes() == said[1].read_bytes()
+        assert json.loads(said[0].read_text())["steps"] == 20
 
 
 @pytest.mark.full
@@ -410,7 +454,7 @@ def test_two_processes_and_one_that_accumulates_give_the_same_weights(
         tmp_path / "one_progress",
         settings(epochs=6, batch_size=4, per_device_batch_size=2, caption_dropout=0.2),
     )
-    command = _command(base, manifest, tmp_path / "two", tmp_path / "two_progress")
+    command = train_command(base, manifest, tmp_path / "two", tmp_path / "two_progress")
     command[command.index("--epochs") + 1] = "6"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
@@ -429,6 +473,58 @@ def test_two_processes_and_one_that_accumulates_give_the_same_weights(
     moved = sum(float((one[key] - start[key]).square().sum()) for key in one) ** 0.5
     assert moved > 0
     assert apart < 1e-4 * moved
+
+
+@pytest.mark.full
+def test_two_processes_and_one_draw_clip_and_noise_the_same_patients(
+    tiny_sd, two_images, cohort_writer, settings, tmp_path
+):
+    """Six patients, one of three images: in some steps a process has nobody to show."""
+    first, second = two_images.values()
+    pictures = {
+        "the heart is large": first,
+        "the lungs are clear": second,
+        "the heart is clear": first.T,
+        "the lungs are large": second.T,
+        "heart": first[::-1],
+        "lungs": second[:, ::-1],
+        "large": first[:, ::-1],
+        "clear": second[::-1],
+    }
+    manifest = cohort_writer(tmp_path, {key: x.copy() for key, x in pictures.items()})
+    frame = read_manifest(manifest)
+    frame.loc[:2, "patient_id"] = "patient0"
+    write_manifest(frame, manifest)
+    chosen = settings(epochs=6, batch_size=4, per_device_batch_size=2, **_PRIVATE)
+    chosen = dataclasses.replace(chosen, caption_dropout=0.2)
+    secret = read_secret(chosen.privacy)
+    steps = PrivateSteps(chosen, frame["patient_id"].to_numpy(str), 12, secret)
+    drawn = [len(steps.drawn(step)) for step in range(12)]
+    assert min(drawn) <= 1 < max(drawn)
+    family, base = get_family("stable_diffusion"), tiny_sd[1]
+    finetune(family, base, manifest, tmp_path / "one", tmp_path / "one_progress", chosen)
+    command = train_command(
+        base, manifest, tmp_path / "two", tmp_path / "two_progress", {**_PRIVATE_FLAGS, "epochs": 6}
+    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [command[0], *launcher, *command[1:]],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    weights = "checkpoint/pytorch_lora_weights.safetensors"
+    one, two = (load_file(tmp_path / name / weights) for name in ("one", "two"))
+    start_at_zero = [key for key in one if "lora_B" in key or "up.weight" in key]
+    apart = sum(float((one[key] - two[key]).square().sum()) for key in start_at_zero) ** 0.5
+    moved = sum(float(one[key].square().sum()) for key in start_at_zero) ** 0.5
+    assert moved > 0
+    assert apart < 1e-4 * moved
+    said = [(tmp_path / name / "checkpoint" / GUARANTEE).read_bytes() for name in ("one", "two")]
+    assert said[0] == said[1]
 
 
 def test_a_users_accelerate_settings_move_no_weight(train_toy, monkeypatch):

@@ -120,7 +120,7 @@ def test_every_figure_is_written_and_listed(drawn):
     names = {path.name for path in drawn.out.iterdir()}
     listed = {name for entry in drawn.listed for name in (*entry["files"], *entry["data"])}
     assert names == listed | {"figures.json", "figures_inline.json"}
-    assert [entry["number"] for entry in drawn.listed] == [str(k) for k in range(1, 14)]
+    assert [entry["number"] for entry in drawn.listed] == [str(k) for k in range(1, 15)]
     for entry in drawn.listed:
         assert entry["title"]
         assert len(entry["caption"]) > 20

@@ -305,7 +305,10 @@ class _Run:
         optimiser = _optimiser(list(parameters.values()), settings)
         if checkpoint:
             load_optimiser(optimiser, checkpoint.optimiser)
-        self.network, self.optimiser = accelerator.prepare(network, optimiser)
+        # With a guarantee, processes show different numbers of patients, and `_advance_private`
+        # adds up their sums: nothing may wait for another process before.
+        self.network = accelerator.prepare_model(network, evaluation_mode=self.private is not None)
+        self.optimiser = accelerator.prepare(optimiser)
         if checkpoint and checkpoint.scaler is not None:
             accelerator.scaler.load_state_dict(checkpoint.scaler)
         self.captions = rows["caption"].tolist()
@@ -455,6 +458,7 @@ class _Run:
             self.optimiser.zero_grad()
         sums = torch.tensor(
             [sum(float(part.sum()) for part in losses), sum(map(len, losses))],
+            dtype=torch.float32,  # also where this process had no patient
             device=accelerator.device,
         )
         sums = accelerator.reduce(sums, "sum")

@@ -46,6 +46,7 @@ from workflow_scripts.tables.caption_lengths import (
 from workflow_scripts.tables.costs import cost_table
 from workflow_scripts.tables.derive.prevalence import floor_of, measure, positives
 from workflow_scripts.tables.examples import gallery, parse_images
+from workflow_scripts.tables.figures.attacks import draw_attacks
 from workflow_scripts.tables.figures.bars import draw_costs
 from workflow_scripts.tables.figures.captions import draw_caption_lengths
 from workflow_scripts.tables.figures.findings import draw_per_pathology, draw_prevalence
@@ -173,6 +174,12 @@ FIGURES: Final = (
         "no model has both texture and a gain",
         "faithfulness",
     ),
+    FigureEntry(
+        "figure14_fidelity_and_attacks",
+        "Fidelity against attacks",
+        "no model has both a KID and an attack's value",
+        "privacy",
+    ),
 )
 
 
@@ -210,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             cost_table(read_attempts(args.jobs), models, results.dataset)
         ),
         "figure13_texture_topology": lambda: draw_texture_topology(tables, models, styles),
+        "figure14_fidelity_and_attacks": lambda: draw_attacks(tables, models, styles),
     }
     listed, inline = [], {}
     for entry in FIGURES:

@@ -55,6 +55,16 @@ class ModelEntry:
         """Whether it calibrates the tables and does not compete in them."""
         return self.family == "control"
 
+    @property
+    def tuned(self) -> dict[str, Any]:
+        """The settings of its fine-tuning but for LoRA's; empty where there is none."""
+        return dict(json.loads(self.settings.get("finetune") or "{}"))
+
+    @property
+    def epochs(self) -> float | None:
+        """Epochs of its fine-tuning; None where there is none."""
+        return self.tuned.get("epochs")
+
     def why_missing(self, stage: str, family: str | None = None) -> str:
         """Return why there is no record of a stage, or of a family of it."""
         prompt_set = PROMPT_SET_OF.get(f"{stage}/{family}", PROMPT_SET_OF[stage])
@@ -145,6 +155,23 @@ def variants(models: Sequence[ModelEntry], *settings: str) -> list[ModelEntry]:
     groups = alike(models, *settings)
     differing = [group for group in groups if len({m.settings[settings[0]] for m in group}) > 1]
     return [model for group in differing for model in group]
+
+
+def trainings(models: Sequence[ModelEntry]) -> list[list[ModelEntry]]:
+    """Group the models that are checkpoints of one training, in the order of their epochs.
+
+    These differ in the epochs of their fine-tuning alone: what a step shows, and its learning rate,
+    do not depend on how many follow, so that the shorter one is the longer one's beginning. The
+    noise of a guarantee does depend on it; such a model stands alone, as does one that was not
+    fine-tuned.
+    """
+    groups: dict[str, list[ModelEntry]] = {}
+    for model in models:
+        alone = model.epochs is None or "privacy" in model.tuned
+        rest = {**model.settings, "finetune": {**model.tuned, "epochs": None}}
+        key = json.dumps(model.key if alone else rest, sort_keys=True)
+        groups.setdefault(key, []).append(model)
+    return [sorted(group, key=lambda model: model.epochs or 0) for group in groups.values()]
 
 
 def _text(value: Any) -> str:
