@@ -107,7 +107,9 @@ class _Walk:
                 for rule, beginnings in self.makers
                 if file.startswith(beginnings) and rule.is_producer(file)
             ]
-            self.maker_of[file] = min(producers, key=lambda rule: rule.has_wildcards(), default=None)
+            self.maker_of[file] = min(
+                producers, key=lambda rule: rule.has_wildcards(), default=None
+            )
         return self.maker_of[file]
 
     def follow_unasked(self, rule: Any) -> None:
