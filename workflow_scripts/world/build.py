@@ -165,8 +165,8 @@ def _checkpoints(exposures: list[Exposure], folder: Path, seed: int) -> list[_Pa
     spoken = (images, wordings, summaries, indications, findings, seed)
     # In the order in which they begin: two processes are then busy until the end.
     return [
-        _Part("diffusion", ("world.diffusion",), _write_diffusion, (images, captions, seed)),
         _Part("llava_rad", ("world.tiny_llava_rad",), _write_llava_rad, spoken),
+        _Part("diffusion", ("world.diffusion",), _write_diffusion, (images, captions, seed)),
         _Part("cxas", ("world.tiny_cxas",), _write_cxas, (images, masks, seed)),
         _Part(
             "encoders",

@@ -102,11 +102,11 @@ def write_tiny_llava_rad(
         tokens = ReportTokenizer(tokenizer, len(tokenizer), features.shape[2], 2048)
         language_model = _language_model(len(tokenizer))
         teacher = _projector()
-        _learn(language_model, teacher, features, texts, tokens, 400, effort, 8e-3)
+        _learn(language_model, teacher, features, texts, tokens, 600, effort, 8e-3)
         _write_language_model(language_model, out_dir / VICUNA)
         torch.save(_projector_state(teacher, "model."), folder / published.PROJECTOR)
         _add_adapter(language_model)
-        _learn(language_model, teacher, features, texts, tokens, 60, effort, 2e-3)
+        _learn(language_model, teacher, features, texts, tokens, 100, effort, 2e-3)
         _write_adapter(language_model, folder)
         torch.save(
             _projector_state(teacher, "base_model.model.model."), folder / published.NON_LORA
@@ -139,7 +139,7 @@ def _trained_tower(pixels: Tensor, positive: Tensor, effort: float) -> Any:
     )
     head = nn.Linear(_WIDTH, positive.shape[1])
     weight = rarity(positive)
-    for batch in training([tower, head], 300, effort, len(pixels), 3e-3):
+    for batch in training([tower, head], 600, effort, len(pixels), 3e-3):
         patches = _patches(tower, jitter(pixels[batch], *_JITTER))
         logits = head(patches)
         wanted = positive[batch][:, None].expand_as(logits)
