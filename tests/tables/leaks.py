@@ -6,6 +6,7 @@ small changes do not hide it.
 """
 
 import base64
+import functools
 import gzip
 import io
 import re
@@ -25,7 +26,16 @@ SIGNATURES = (
     b"II*\x00",
     b"BM",
 )
+BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
+"""Sizes that a bitmap's header may have: a text has the two letters of its signature often."""
+
 SIDE = 24
+
+
+@functools.lru_cache(maxsize=1)
+def all_parts(data):
+    """Return `parts_of` as a list; of one file, images and words are looked for in turn."""
+    return list(parts_of(data))
 
 
 def parts_of(data, depth=0):
@@ -73,6 +83,8 @@ def _base64(data):
     text = re.sub(rb"\\n|\s", b"", data)
     for letters, altchars in ((rb"+/", b"+/"), (rb"_-", b"-_")):
         for run in re.findall(rb"[A-Za-z0-9%b]{120,}" % letters, text):
+            if altchars == b"_-" and not re.search(rb"[_-]", run):
+                continue  # a piece of a run of the other alphabet
             whole = run[:-1] if len(run) % 4 == 1 else run
             yield base64.b64decode(whole + b"=" * (-len(whole) % 4), altchars)
 
@@ -93,15 +105,23 @@ def _is_text(data):
 def images_in(data):
     """Return every image that a file is or carries, as small gray arrays."""
     found = []
-    for part in parts_of(data):
-        starts = {0} | {m.start() for s in SIGNATURES for m in re.finditer(re.escape(s), part)}
-        for start in sorted(starts):
+    for part in all_parts(data):
+        for start in sorted({0, *_starts(part)}):
             try:
                 with Image.open(io.BytesIO(part[start:])) as image:
                     found.append(small(image))
             except Exception:  # not an image, or not from here on
                 continue
     return found
+
+
+def _starts(part):
+    """Yield where in a file an image may begin."""
+    for signature in SIGNATURES:
+        for found in re.finditer(re.escape(signature), part):
+            at = found.start()
+            if signature != b"BM" or part[at + 14 : at + 18] in BMP_HEADERS:
+                yield at
 
 
 def small(image):
@@ -124,7 +144,7 @@ def resembles(image, cohort):
 def words_in(data):
     """Return all text that a file is or carries, lower case, as words with single spaces."""
     texts = []
-    for part in parts_of(data):
+    for part in all_parts(data):
         try:
             texts.append(part.decode("utf-8"))
         except UnicodeDecodeError:

@@ -184,6 +184,9 @@ def sbatch_stand_in(folder):
     return notes
 
 
+AT_ONCE = ("--slurm-init-seconds-before-status-checks", "0")
+"""The executor first waits as long as this says, also where no job was submitted."""
+
 TARGETS = {
     "finetune_train": "results/finetune/sd_v1_4/spans/1",
     "generate_sample": "results/generate/sd_v1_5/test/part-00000-of-00004.parquet",
@@ -215,7 +218,7 @@ def test_the_bare_profile_name_submits_jobs_to_their_partitions(
     run(["make", "profiles", f"HOME={home}"], checkout)
     notes = sbatch_stand_in(tmp_path / "bin")
     command = ["snakemake", "--profile", profile, "--retries", "0", "--no-hooks"]
-    command += ["--force", *TARGETS.values()]
+    command += [*AT_ONCE, "--force", *TARGETS.values()]
     path = os.pathsep.join(
         [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
     )
@@ -252,7 +255,8 @@ def test_what_slurm_can_never_grant_is_refused_before_the_first_job(bare, tmp_pa
     path = os.pathsep.join(
         [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
     )
-    done = run(["snakemake", "--profile", "profiles/slurm_h200"], bare, check=False, PATH=path)
+    command = ["snakemake", "--profile", "profiles/slurm_h200", *AT_ONCE]
+    done = run(command, bare, check=False, PATH=path)
     assert done.returncode
     said = done.stdout
     assert re.search(r"FAULT  SLURM for finetune_train +h200: 4 x h200, 32 CPUs", said)

@@ -229,8 +229,11 @@ def _readable(decode: Callable[[str], bytes], text: str) -> str:
     except (ValueError, binascii.Error):
         return ""
     said = decoded.decode("utf-8", errors="replace")
-    good = sum(letter.isprintable() or letter.isspace() for letter in said) - said.count("\ufffd")
-    return said if good >= 0.9 * len(said) else ""
+    letters, enough = len(said) - said.count("\ufffd"), 0.9 * len(said)
+    if letters < enough or said.isprintable():  # most is one or the other, at once
+        return said if letters >= enough else ""
+    strange = sum(not (letter.isprintable() or letter.isspace()) for letter in said)
+    return said if letters - strange >= enough else ""
 
 
 _DECODERS: Final[tuple[Callable[[str], str], ...]] = (

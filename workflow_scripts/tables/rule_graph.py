@@ -67,7 +67,11 @@ class _Walk:
     """What has been seen: jobs by rule, rules by what they read, and wildcards that jobs have."""
 
     def __init__(self, makers: Sequence[Any]):
-        self.makers = makers
+        self.makers = [
+            (rule, tuple(str(made.constant_prefix()) for made in rule.products()))
+            for rule in makers
+        ]
+        self.maker_of: dict[str, Any | None] = {}
         self.jobs: dict[str, set[str]] = {rule.name: set() for rule in makers}
         self.inputs: dict[str, set[str]] = {rule.name: set() for rule in makers}
         self.seen: set[tuple[str, str]] = set()
@@ -96,8 +100,17 @@ class _Walk:
 
     def _maker(self, file: str) -> Any | None:
         """Return the rule that makes a file; as in Snakemake, one without wildcards comes first."""
-        producers = [rule for rule in self.makers if rule.is_producer(file)]
-        return min(producers, key=lambda rule: rule.has_wildcards(), default=None)
+        if file not in self.maker_of:
+            # The beginnings are compared first: matching every pattern takes as long as planning.
+            producers = [
+                rule
+                for rule, beginnings in self.makers
+                if file.startswith(beginnings) and rule.is_producer(file)
+            ]
+            self.maker_of[file] = min(
+                producers, key=lambda rule: rule.has_wildcards(), default=None
+            )
+        return self.maker_of[file]
 
     def follow_unasked(self, rule: Any) -> None:
         """Walk from a rule that no target needs, for the wildcards of a job that has them all."""

@@ -166,14 +166,14 @@ def _checkpoints(exposures: list[Exposure], folder: Path, seed: int) -> list[_Pa
     # In the order in which they begin: two processes are then busy until the end.
     return [
         _Part("llava_rad", ("world.tiny_llava_rad",), _write_llava_rad, spoken),
+        _Part("diffusion", ("world.diffusion",), _write_diffusion, (images, captions, seed)),
+        _Part("cxas", ("world.tiny_cxas",), _write_cxas, (images, masks, seed)),
         _Part(
             "encoders",
             ("world.encoders",),
             _write_encoders,
             (images, captions, findings, patients, seed),
         ),
-        _Part("diffusion", ("world.diffusion",), _write_diffusion, (images, captions, seed)),
-        _Part("cxas", ("world.tiny_cxas",), _write_cxas, (images, masks, seed)),
         _Part("chexbert", ("world.tiny_chexbert",), _write_chexbert, (seed,)),
     ]
 

@@ -203,6 +203,7 @@ def write_figure(drawing: Drawing, stem: Path, owner_only: bool) -> list[Path]:
 
     svg, pdf = stem.with_suffix(".svg"), stem.with_suffix(".pdf")
     text = re.sub(r"<!DOCTYPE.*?>\s*", "", _svg_of(drawing, "path"), flags=re.DOTALL)
+    drawing.figure.set_layout_engine("none")  # it has its layout, in whatever format
     text = text.replace("<svg", f'<svg role="img" aria-label="{drawing.title}"', 1)
     with whole_file(svg, owner_only=owner_only) as temporary:
         temporary.write_text(text, encoding="utf-8")
