@@ -285,7 +285,7 @@ rule downstream_train_reporter:
         "logs/downstream/report_generation_{setting}_{model}_{repeat}.log",
     benchmark:
         "benchmarks/downstream/report_generation_{setting}_{model}_{repeat}.tsv"
-    priority: 80 # the longest of these jobs, so they do not end alone
+    priority: 80  # the longest of these jobs, so they do not end alone
     conda:
         "../envs/core.yaml"
     threads: 32
