@@ -97,6 +97,8 @@ def values_of(table: pd.DataFrame) -> dict:
 def test_copies_are_all_extracted_and_name_their_patients(attack):
     values = values_of(attack.table(attack.training[::5], attack.patients[::5]))
     assert values["extracted_share"].value == 1
+    # Each lens sees them by itself.
+    assert {lens: values[f"{lens}_extracted"].value for lens in LENSES} == dict.fromkeys(LENSES, 1)
     assert values["extracted_count"].value == 40
     assert values["own_patient_named"].value == 1
     assert values["patients_named"].value == len(set(attack.patients[::5]))
@@ -133,6 +135,18 @@ def test_a_copied_patch_is_found_by_the_lens_of_patches_alone(attack):
     assert table["pixel_whole_alarm"].mean() <= 2 * FALSE_ALARMS
     assert values_of(table)["own_patient_named"].value >= 0.95
     assert table["alarm"].all()
+
+
+def test_a_copy_under_fine_texture_is_seen_in_tokens_alone(attack):
+    board = np.where(np.indices((64, 64)).sum(axis=0) % 2, 60, -60)
+    noisy = np.clip(attack.training[:40].astype(int) + board, 0, 255).astype(np.uint8)
+    table = attack.table(noisy, attack.patients[:40])
+    for lens, seen in zip(LENSES, (False, True, False, True), strict=True):
+        share = table[f"{lens}_alarm"].mean()
+        assert share > 0.9 if seen else share <= 2 * FALSE_ALARMS
+    named = values_of(table)
+    assert named["own_patient_named"].value >= 0.95
+    assert named["extracted_share"].value > 0.9
 
 
 def test_a_marker_that_many_radiographs_bear_is_no_copy(attack):
