@@ -14,7 +14,7 @@ from workflow_scripts.features.encoders.rad_dino import RadDino
 from workflow_scripts.features.encoders.transform import ImageTransform
 from workflow_scripts.features.extract import Collection
 from workflow_scripts.privacy.extraction import look as looking
-from workflow_scripts.privacy.extraction.alarms import LENSES, limits_of, scores_of
+from workflow_scripts.privacy.extraction.alarms import LENSES, Scores, limits_of, scores_of
 from workflow_scripts.privacy.extraction.look import (
     Seen,
     in_tiles,
@@ -164,6 +164,34 @@ def test_a_marker_that_many_radiographs_bear_is_no_copy(attack):
     table = marked.table(new, ["n"] * 30)
     assert (table["pixel_patch"] > 0.2).all()  # a copy is at a tenth of the others
     assert table["pixel_patch_alarm"].mean() <= 2 * FALSE_ALARMS
+
+
+def test_an_empty_corner_is_no_copy_of_the_one_that_is_as_empty(attack):
+    """Two patches that show nothing are as alike as two that are one."""
+    rng = np.random.default_rng(13)
+    dark = Attack()
+    training = attack.training.copy()
+    training[:, :16, :16] = rng.integers(0, 3, (200, 16, 16))
+    training[7, :16, :16] = 0
+    dark.on = Radiographs(
+        seen_of(training, "t"), attack.patients, attack.on.held_out, attack.on.held_out_patients,
+        attack.scale, attack.on.limits,
+    )  # fmt: skip
+    new = radiographs(30, 14)
+    new[:, :16, :16] = 0
+    table = dark.table(new, ["n"] * 30)
+    assert table["pixel_patch_alarm"].mean() <= 2 * FALSE_ALARMS
+
+
+def test_a_limit_counts_patients_by_hand():
+    # q0 has 200 films, all of them riskier than those of the 39 others: one patient of 40. At 5%
+    # two patients may lie below: q0 and the riskiest of the others.
+    patients = np.array(["q0"] * 200 + [f"q{i}" for i in range(1, 40)])
+    values = np.r_[np.linspace(0.1, 0.2, 200), np.linspace(0.5, 0.9, 39)]
+    scores = Scores(np.tile(values[:, None], (1, 4)), *[np.zeros((239, 4), int)] * 2)
+    limits = limits_of(scores, patients, 0.05)
+    assert limits.lenses == pytest.approx([values[201]] * 4)
+    assert limits.alarms(scores).sum(axis=0).tolist() == [201] * 5
 
 
 def test_patients_count_once_and_too_few_of_them_set_no_limit(attack):
