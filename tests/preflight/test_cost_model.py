@@ -85,11 +85,14 @@ def test_losses_of_attacks_by_hand():
     assert work_of(planned, "sd_v3_5", "privacy", "membership, losses").count == 80_000
     # 40 canaries of each of three repeats, at 16 draws.
     assert work_of(planned, "sd_v3_5", "privacy", "canaries, losses").count == 2 * 120 * 16
-    names = [(w.model, w.what) for w in planned if w.parts == ("losses",)]
-    assert ("sana", "canaries, losses") not in names
+    named = [(w.model, w.what) for w in planned if w.name == "losses per second"]
+    assert ("sana", "canaries, losses") not in named
     # LLM-CXR came trained: no base and no levels. RadEdit has no loss.
     assert work_of(planned, "llm_cxr", "privacy", "membership, losses").count == 4_000
-    assert "radedit" not in dict(names)
+    assert "radedit" not in dict(named)
+    losses = work_of(planned, "sana", "privacy", "membership, losses")
+    assert losses.parts == ("train:sana",)
+    assert losses.settings == "full, bf16, 512 px, 16 images, with checkpointing"
     # A step with a guarantee passes patient by patient: no rate of whole batches is used for it.
     shown = work_of(planned, "sd_v3_5", "finetune", "images shown")
     usual = work_of(works(CONFIG, PAPER), "sd_v3_5", "finetune", "images shown")
