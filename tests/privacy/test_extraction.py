@@ -14,7 +14,7 @@ from workflow_scripts.features.encoders.rad_dino import RadDino
 from workflow_scripts.features.encoders.transform import ImageTransform
 from workflow_scripts.features.extract import Collection
 from workflow_scripts.privacy.extraction import look as looking
-from workflow_scripts.privacy.extraction.alarms import LENSES, limits_of, scores_of
+from workflow_scripts.privacy.extraction.alarms import LENSES, Scores, limits_of, scores_of
 from workflow_scripts.privacy.extraction.look import (
     Seen,
     in_tiles,
@@ -97,6 +97,8 @@ def values_of(table: pd.DataFrame) -> dict:
 def test_copies_are_all_extracted_and_name_their_patients(attack):
     values = values_of(attack.table(attack.training[::5], attack.patients[::5]))
     assert values["extracted_share"].value == 1
+    # Each lens sees them by itself.
+    assert {lens: values[f"{lens}_extracted"].value for lens in LENSES} == dict.fromkeys(LENSES, 1)
     assert values["extracted_count"].value == 40
     assert values["own_patient_named"].value == 1
     assert values["patients_named"].value == len(set(attack.patients[::5]))
@@ -135,6 +137,18 @@ def test_a_copied_patch_is_found_by_the_lens_of_patches_alone(attack):
     assert table["alarm"].all()
 
 
+def test_a_copy_under_fine_texture_is_seen_in_tokens_alone(attack):
+    board = np.where(np.indices((64, 64)).sum(axis=0) % 2, 60, -60)
+    noisy = np.clip(attack.training[:40].astype(int) + board, 0, 255).astype(np.uint8)
+    table = attack.table(noisy, attack.patients[:40])
+    for lens, seen in zip(LENSES, (False, True, False, True), strict=True):
+        share = table[f"{lens}_alarm"].mean()
+        assert share > 0.9 if seen else share <= 2 * FALSE_ALARMS
+    named = values_of(table)
+    assert named["own_patient_named"].value >= 0.95
+    assert named["extracted_share"].value > 0.9
+
+
 def test_a_marker_that_many_radiographs_bear_is_no_copy(attack):
     marked = Attack()
     marker = radiographs(1, 6)[0, :16, :16]
@@ -150,6 +164,34 @@ def test_a_marker_that_many_radiographs_bear_is_no_copy(attack):
     table = marked.table(new, ["n"] * 30)
     assert (table["pixel_patch"] > 0.2).all()  # a copy is at a tenth of the others
     assert table["pixel_patch_alarm"].mean() <= 2 * FALSE_ALARMS
+
+
+def test_an_empty_corner_is_no_copy_of_the_one_that_is_as_empty(attack):
+    """Two patches that show nothing are as alike as two that are one."""
+    rng = np.random.default_rng(13)
+    dark = Attack()
+    training = attack.training.copy()
+    training[:, :16, :16] = rng.integers(0, 3, (200, 16, 16))
+    training[7, :16, :16] = 0
+    dark.on = Radiographs(
+        seen_of(training, "t"), attack.patients, attack.on.held_out, attack.on.held_out_patients,
+        attack.scale, attack.on.limits,
+    )  # fmt: skip
+    new = radiographs(30, 14)
+    new[:, :16, :16] = 0
+    table = dark.table(new, ["n"] * 30)
+    assert table["pixel_patch_alarm"].mean() <= 2 * FALSE_ALARMS
+
+
+def test_a_limit_counts_patients_by_hand():
+    # q0 has 200 films, all of them riskier than those of the 39 others: one patient of 40. At 5%
+    # two patients may lie below: q0 and the riskiest of the others.
+    patients = np.array(["q0"] * 200 + [f"q{i}" for i in range(1, 40)])
+    values = np.r_[np.linspace(0.1, 0.2, 200), np.linspace(0.5, 0.9, 39)]
+    scores = Scores(np.tile(values[:, None], (1, 4)), *[np.zeros((239, 4), int)] * 2)
+    limits = limits_of(scores, patients, 0.05)
+    assert limits.lenses == pytest.approx([values[201]] * 4)
+    assert limits.alarms(scores).sum(axis=0).tolist() == [201] * 5
 
 
 def test_patients_count_once_and_too_few_of_them_set_no_limit(attack):
