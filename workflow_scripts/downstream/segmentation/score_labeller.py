@@ -22,7 +22,7 @@ from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.common.settings import add_flags
-from workflow_scripts.downstream.gains import LEVEL, percentiles
+from workflow_scripts.downstream.gains import LEVEL, percentiles, without
 from workflow_scripts.downstream.segmentation.masks import exact_squares, read_masks
 from workflow_scripts.downstream.segmentation.metrics import count
 from workflow_scripts.downstream.segmentation.score import (
@@ -30,7 +30,6 @@ from workflow_scripts.downstream.segmentation.score import (
     METRICS,
     NO_EXACT,
     measure,
-    without,
 )
 from workflow_scripts.downstream.segmentation.settings import SegmenterSettings
 
