@@ -47,7 +47,8 @@ def test_every_scoring_script_is_run():
     called = {str(path.relative_to(folder)) for path in called}
     need_networks = {f"{METRICS}/{name}.py" for name in NEED_NETWORKS}
     # Of what judges and CXAS saw; tests/faithfulness runs them on small networks.
-    looked = {f"faithfulness/{name}.py" for name in ("score", "score_labeller", "score_stress")}
+    scored = ("score", "score_labeller", "score_round_trip", "score_stress")
+    looked = {f"faithfulness/{name}.py" for name in scored}
     # Of losses under a checkpoint: tests/finetune measures them in test_membership_losses.py and
     # test_private.py.
     measured = {"privacy/membership/score.py", "privacy/score_guarantee.py"}
