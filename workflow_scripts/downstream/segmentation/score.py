@@ -190,7 +190,7 @@ def replicates(
         ]
         points = np.array([float(dice(one).mean()) for one in counts])
         measured.append(Measured(points, np.stack([draw["dice"] for draw in draws])))
-    return {"dice_gain": gain_replicates(*measured, patients)}
+    return {"dice_gain": gain_replicates(measured[0], measured[1], patients)}
 
 
 def _counts(rows: pd.DataFrame, true: str, both: str) -> Counts:
