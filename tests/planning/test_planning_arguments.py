@@ -145,6 +145,14 @@ def test_a_models_images_follow_from_its_block_alone(run):
     ]
 
 
+def test_steps_of_a_ladder_keep_their_draws_and_nothing_else_does(config):
+    wanted = ["blur_1", "warp_2", "blurred_real", "noise", "jpeg_50", "sd_v1_4"]
+    run = Run({**config, "run_models": wanted})
+    kept = {model for model in wanted if arguments.keep_draws_flag(run, model)}
+    assert kept == {"blur_1", "warp_2", "blurred_real"}
+    assert arguments.keep_draws_flag(run, "real") == []
+
+
 def test_tables_are_told_of_every_model(run):
     rows = {row["key"]: row for row in json.loads(shlex.split(arguments.model_table(run))[0])}
     assert list(rows) == run.models
