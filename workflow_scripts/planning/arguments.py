@@ -211,13 +211,6 @@ def curate_flags(run: Run) -> list[str]:
     return flags(flag_values(CurateSettings, run.config["curate"]))
 
 
-def worth_flags(run: Run) -> list[str]:
-    """Return how a curated set was drawn, and how a classifier is trained on it."""
-    policy = run.config["curate"]
-    draw = {"quotas": policy["quotas"], "draw_seed": policy["seed"]}
-    return [*flags(draw), *classifier_flags(run)]
-
-
 def curate_looking_flags(run: Run) -> list[str]:
     """Return the networks that look at a pool: the labeller, and judges but the classifier."""
     settings = {}
@@ -230,6 +223,13 @@ def described_flags(run: Run, model: str) -> list[str]:
     """Return what the documents of a curated set say of its model."""
     block = run.block(model)
     return flags({"family": block["family"], "base": block.get("base")})
+
+
+def worth_flags(run: Run) -> list[str]:
+    """Return how a curated set was drawn, and how a classifier is trained on it."""
+    policy = run.config["curate"]
+    draw = {"quotas": policy["quotas"], "draw_seed": policy["seed"]}
+    return [*flags(draw), *classifier_flags(run)]
 
 
 def exact_organs_flag(run: Run) -> list[str]:
