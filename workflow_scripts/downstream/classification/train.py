@@ -189,11 +189,6 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ClassifierSe
     parser.add_argument("--protocol", choices=PROTOCOLS, required=True)
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--prompts", type=Path, required=True, help="the augment prompt set")
-    parser.add_argument(
-        "--real-prompts",
-        type=Path,
-        help="whose radiographs the real images are, where not those of --prompts",
-    )
     parser.add_argument("--shards", type=Path, nargs="*", default=[], help="the model's images")
     add_flags(parser, ClassifierSettings)
     parser.add_argument("--progress", type=Path, required=True, help="folder; removed at the end")
@@ -201,6 +196,11 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ClassifierSe
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, required=True, help="outcomes, Parquet")
     parser.add_argument("--network", type=Path, help="the trained network, safetensors")
+    parser.add_argument(
+        "--real-prompts",
+        type=Path,
+        help="whose radiographs the real images are, where not those of --prompts",
+    )
     args = parser.parse_args(argv)
     if (args.setting == "real_only") != (not args.shards):
         parser.error("--shards belongs to augmented and synthetic_only, and to them alone")
