@@ -246,13 +246,6 @@ def curate_flags(run: Run) -> list[str]:
     return flags(flag_values(CurateSettings, run.config["curate"]))
 
 
-def worth_flags(run: Run) -> list[str]:
-    """Return how a curated set was drawn, and how a classifier is trained on it."""
-    policy = run.config["curate"]
-    draw = {"quotas": policy["quotas"], "draw_seed": policy["seed"]}
-    return [*flags(draw), *classifier_flags(run)]
-
-
 def overfitted_flag(run: Run) -> list[str]:
     """Return the flag that says where images of an overfitted model lie, if there are any."""
     return flags({"overfitted": run.config["curate"].get("overfitted")})
@@ -270,6 +263,13 @@ def described_flags(run: Run, model: str) -> list[str]:
     """Return what the documents of a curated set say of its model."""
     block = run.block(model)
     return flags({"family": block["family"], "base": block.get("base")})
+
+
+def worth_flags(run: Run) -> list[str]:
+    """Return how a curated set was drawn, and how a classifier is trained on it."""
+    policy = run.config["curate"]
+    draw = {"quotas": policy["quotas"], "draw_seed": policy["seed"]}
+    return [*flags(draw), *classifier_flags(run)]
 
 
 def exact_organs_flag(run: Run) -> list[str]:

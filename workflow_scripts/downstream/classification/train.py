@@ -177,12 +177,12 @@ def training_images(
 
 def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ClassifierSettings]:
     parser = train_parser(__doc__, SETTINGS, ClassifierSettings)
+    parser.add_argument("--network", type=Path, help="the trained network, safetensors")
     parser.add_argument(
         "--real-prompts",
         type=Path,
         help="whose radiographs the real images are, where not those of --prompts",
     )
-    parser.add_argument("--network", type=Path, help="the trained network, safetensors")
     args = parser.parse_args(argv)
     if (args.setting == "real_only") != (not args.shards):
         parser.error("--shards belongs to augmented and synthetic_only, and to them alone")
