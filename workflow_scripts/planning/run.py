@@ -363,7 +363,7 @@ class Run:
             )
         if policy["published_prompts"] == "templates" and policy["pool"] != STRESS:
             raise InputError(
-                f"prompts of {policy['pool']!r} are captions of patients, and templates are published",
+                f"prompts of {policy['pool']!r} are captions, and templates are to be published",
                 "curate.published_prompts",
                 f"draw from the pool {STRESS}, or say withheld, or captions",
             )

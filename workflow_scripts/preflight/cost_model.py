@@ -778,7 +778,8 @@ def _curation(config: Mapping[str, Any], cohort: Cohort, key: str) -> Iterator[W
     """
     policy = config["curate"]
     pool = policy["pool"]
-    if pool not in config["prompt_sets"] or pool in PROMPT_SETS and key not in _with(config, pool):
+    lacking = pool in PROMPT_SETS and key not in _with(config, pool)
+    if pool not in config["prompt_sets"] or lacking:
         raise InputError(
             f"{key!r} has no images of the prompt set {pool!r}, from which a set is curated",
             "--curate",
