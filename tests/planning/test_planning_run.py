@@ -141,7 +141,7 @@ def test_a_users_table_is_an_input_once_it_is_there(run, tmp_path, monkeypatch):
     [
         ("curate", "pool", "stress", "no images of the prompt set 'stress'"),
         ("faithfulness", "judges", ["classifier"], "no judge looks at images"),
-        ("curate", "published_prompts", "templates", "'augment' are captions of patients"),
+        ("curate", "published_prompts", "templates", "'augment' are captions, and templates"),
     ],
 )
 def test_a_set_that_could_not_be_curated_is_refused_while_it_is_planned(

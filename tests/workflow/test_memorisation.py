@@ -288,7 +288,7 @@ def curated(demo, overfitted, tmp_path_factory):
            searched_manifests=manifest, searched_prompts=out / "prompts.parquet",
            pool="privacy", images=20, access="release", published_prompts="withheld",
            privacy_false_alarms=0.02, quality_false_alarms=0.05, planted=12, held_out=150,
-           references=2000, most_flagged=0.2, most_remaining=0.5, least_sensitivity=0.5,
+           references=2000, most_flagged=0.1, most_remaining=0.5, least_sensitivity=0.5,
            most_false_rejections=0.2, overfitted=folder / "images", output=folder)  # fmt: skip
     return json.loads((folder / "decision.json").read_text())
 

@@ -20,7 +20,7 @@ from workflow_scripts.cohort.stress_prompts import stress_size
 from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.config import prompt_sets_of
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.manifest import STRESS
+from workflow_scripts.common.manifest import PROMPT_SETS, STRESS
 from workflow_scripts.common.settings import settings_of_block
 from workflow_scripts.curate.kinds import KINDS
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
@@ -807,7 +807,8 @@ def _curation(config: Mapping[str, Any], cohort: Cohort, key: str) -> Iterator[W
     """
     policy = config["curate"]
     pool = policy["pool"]
-    if key not in _with(config, pool):
+    lacking = pool in PROMPT_SETS and key not in _with(config, pool)
+    if pool not in config["prompt_sets"] or lacking:
         raise InputError(
             f"{key!r} has no images of the prompt set {pool!r}, from which a set is curated",
             "--curate",
