@@ -101,14 +101,18 @@ def auc(weights, frame):
 
 
 @pytest.mark.parametrize(
-    ("epochs", "pairs", "least"),
-    [(10, 300, 0.82), pytest.param(16, 300, 0.85, marks=pytest.mark.full)],
+    ("epochs", "least"),
+    [(10, 0.82), pytest.param(16, 0.9, marks=pytest.mark.full)],
 )
-def test_it_learns_to_tell_unseen_patients_apart(epochs, pairs, least, cohort, tmp_path):
+def test_it_learns_to_tell_unseen_patients_apart(epochs, least, cohort, tmp_path):
+    """Processors train as differently as seeds: six of them reach 0.90 to 0.98 in ten epochs.
+
+    `least` is three of their standard deviations below their mean.
+    """
     unseen = cohort.frame[cohort.frame["split"] == "test"]
     main(flags(cohort, tmp_path / "untrained", epochs=1, learning_rate=1e-9))
     assert auc(tmp_path / "untrained/weights.pth", unseen) < 0.8
-    main(flags(cohort, tmp_path, epochs=epochs, pairs=pairs))
+    main(flags(cohort, tmp_path, epochs=epochs, pairs=300, learning_rate=1e-2))
     assert auc(tmp_path / "weights.pth", unseen) > least
     # The published layout, loaded as the published file is; the image size is stored with it.
     state = torch.load(tmp_path / "weights.pth", weights_only=True)

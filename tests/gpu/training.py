@@ -6,6 +6,7 @@ the inputs that our step showed it, and does gradient, clipping and optimiser: n
 draws.
 """
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from PIL import Image
 
 from tests.gpu.building import (
     CAPTION,
+    ROOT,
     config_of,
     family_of,
     pipeline_for_training,
@@ -34,12 +37,15 @@ from tests.gpu.measure import (
     seconds_of,
 )
 from workflow_scripts.common.devices import accelerator_on
+from workflow_scripts.common.settings import settings_of_block
 from workflow_scripts.finetune.batches import divide_batch
 from workflow_scripts.finetune.data import ENCODED_TOGETHER
 from workflow_scripts.finetune.resume import Checkpoint
 from workflow_scripts.finetune.time_limit import TimeLimit
-from workflow_scripts.finetune.train import TrainSettings, _EncodedCache, _Run
+from workflow_scripts.finetune.train import PRECISIONS, TrainSettings, _EncodedCache, _Run
 from workflow_scripts.preflight.cost_model import training_settings
+from workflow_scripts.privacy.membership.losses import Measuring, image_losses
+from workflow_scripts.privacy.membership.settings import MembershipSettings
 
 Batch = list[tuple[np.ndarray, np.ndarray, torch.Tensor]]
 
@@ -48,9 +54,15 @@ def time_training(model: str, device: torch.device, tiny: bool, say: Writer) -> 
     """Measure a model's training step: seconds, memory, share of the peak, and the bare one's."""
     settings = train_settings(model, tiny)
     with tempfile.TemporaryDirectory() as folder:
-        pipeline = pipeline_for_training(model, device, tiny)
-        run = make_run(model, pipeline, settings, device, Path(folder))
-        batch = next(run.batches())
+        _time_training(model, settings, device, tiny, say, Path(folder))
+
+
+def _time_training(
+    model: str, settings: TrainSettings, device: torch.device, tiny: bool, say: Writer, folder: Path
+) -> None:
+    pipeline = pipeline_for_training(model, device, tiny)
+    run = make_run(model, pipeline, settings, device, folder)
+    batch = next(run.batches())
     images = settings.per_device_batch_size
     tuned = config_of(model)["finetune"] | {"size": settings.size}
     method = training_settings(tuned, images)
@@ -83,8 +95,11 @@ def time_training(model: str, device: torch.device, tiny: bool, say: Writer) -> 
     pixels = torch.zeros(ENCODED_TOGETHER, 3, settings.size, settings.size, device=device)
     encoding = seconds_of(lambda: run._encode_images(pixels), device, repeats)
     note = f"{settings.size} px, {ENCODED_TOGETHER} at a time, by the autoencoder alone"
-    autoencoder.to("cpu")
     say("images encoded per second", ENCODED_TOGETHER / encoding, "1/s", note)
+    attack = membership_settings(tiny)
+    note = training_settings(tuned, attack.batch_size)
+    say("losses per second", losses_per_second(run, attack, device), "1/s", note)
+    autoencoder.to("cpu")
     half = max(1, images // 2)
     if half < images:
         fewer = [(rows[:half], indices[:half], encoded[:half]) for rows, indices, encoded in batch]
@@ -101,6 +116,35 @@ def time_training(model: str, device: torch.device, tiny: bool, say: Writer) -> 
             note = f"of {peak / 1e12:.0f} TFLOP/s, the data sheet's"
             say("share of the bf16 peak", flops / ours / peak, "1", note)
     run.images.close()
+
+
+def membership_settings(tiny: bool) -> MembershipSettings:
+    """Return config.yaml's settings of attacks on membership; tiny, of two images at a time."""
+    text = (ROOT / "config.yaml").read_text(encoding="utf-8")
+    given = yaml.safe_load(text)["privacy"]["membership"] | ({"batch_size": 2} if tiny else {})
+    return settings_of_block(MembershipSettings, given)
+
+
+def losses_per_second(run: _Run, attack: MembershipSettings, device: torch.device) -> float:
+    """Return how many losses of images an attack on membership measures a second.
+
+    Reading and encoding of images and captions, once for all noise levels, is included. One and
+    two noise levels are timed, of which the seconds of all follow.
+    """
+    rows = run.rows.iloc[[k % len(run.rows) for k in range(attack.batch_size)]]
+    paths, captions = rows["path"].tolist(), rows["caption"].tolist()
+    dtype = PRECISIONS[run.settings.mixed_precision]
+    run.network.eval()
+
+    def seconds(levels: int, warm_up: int) -> float:
+        how = Measuring(run.settings.size, levels, 1, dtype)
+        measure = functools.partial(image_losses, run.family, run.pipeline, paths, captions, how)
+        return seconds_of(measure, device, 1, warm_up)
+
+    one, two = seconds(1, warm_up=1), seconds(2, warm_up=0)
+    run.network.train()
+    draws = attack.noise_levels * attack.seeds
+    return 2 * draws * attack.batch_size / (one + (draws - 1) * max(0.0, two - one))
 
 
 def make_run(

@@ -85,9 +85,12 @@ def test_losses_of_attacks_by_hand():
     assert work_of(planned, "sd_v3_5", "privacy", "membership, losses").count == 80_000
     # 40 canaries of each of three repeats, at 16 draws.
     assert work_of(planned, "sd_v3_5", "privacy", "canaries, losses").count == 2 * 120 * 16
-    names = [(w.model, w.what) for w in planned if w.parts == ("losses",)]
-    assert ("sana", "canaries, losses") not in names
-    assert "llm_cxr" not in dict(names)
+    named = [(w.model, w.what) for w in planned if w.name == "losses per second"]
+    assert ("sana", "canaries, losses") not in named
+    assert "llm_cxr" not in dict(named)
+    losses = work_of(planned, "sana", "privacy", "membership, losses")
+    assert losses.parts == ("train:sana",)
+    assert losses.settings == "full, bf16, 512 px, 16 images, with checkpointing"
     # A step with a guarantee passes patient by patient: no rate of whole batches is used for it.
     shown = work_of(planned, "sd_v3_5", "finetune", "images shown")
     usual = work_of(works(CONFIG, PAPER), "sd_v3_5", "finetune", "images shown")
@@ -502,7 +505,7 @@ def test_every_missing_rate_has_a_part_of_gpu_check_or_a_reason():
     estimates = [estimate(work, [], "H200") for work in works(training_reid(), PAPER)]
     lacking = {part for part, *_ in plan.missing_rates(estimates)}
     without = lacking - {part.name for part in PARTS}
-    assert without == {"losses", "read:radgraph", "read:ratescore"}
+    assert without == {"read:radgraph", "read:ratescore"}
     assert without == set(plan.UNMEASURED)
     assert all("make gpu-check" in plan.how_to_measure(part) for part in lacking - without)
 

@@ -139,11 +139,13 @@ def test_what_jobs_loaded_is_what_their_rules_declare(eleven):
     code = Code(eleven)
     folder = Path("workflow_scripts")
     families = sorted((folder / "finetune/families").glob("*.py"))
+    encoders = sorted((folder / "features/encoders").glob("*.py"))
     measures = [*folder.glob("*/measures.py"), *folder.glob("*/*/measures.py")]
     by_name = {
-        "features.extract": sorted((folder / "features/encoders").glob("*.py")),
+        "features.extract": encoders,
         "finetune.train": families,
         "generate.sample": families,
+        "privacy.extraction.score": encoders,
         "privacy.membership.score": families,
         "tables.build": measures,
         "tables.build_costs": measures,

@@ -636,8 +636,9 @@ def _losses(config: Mapping[str, Any]) -> Iterator[Work]:
             counts["canaries"] = 2 * len(REPEATS) * planted["count"] * DRAWS
         for what, count in counts.items():
             yield Work(
-                "privacy", key, f"{what}, losses", count, "losses", ("losses",),
-                "losses per second", training_settings(tuned, attack.batch_size), flop=flop,
+                "privacy", key, f"{what}, losses", count, "losses",
+                (f"train:{measured_as(block, key)}",), "losses per second",
+                training_settings(tuned, attack.batch_size), flop=flop,
             )  # fmt: skip
 
 

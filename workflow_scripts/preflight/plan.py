@@ -51,7 +51,6 @@ MISSING: Final = "missing"
 UNKNOWN: Final = "not known"
 
 UNMEASURED: Final[Mapping[str, str]] = {
-    "losses": "no part of gpu-check measures it: passes without a gradient (membership, canaries)",
     "read:radgraph": "no part of gpu-check measures it: a package of `make reports`",
     "read:ratescore": "no part of gpu-check measures it: a package of `make reports`",
 }
