@@ -184,8 +184,8 @@ def sbatch_stand_in(folder):
     return notes
 
 
-AT_ONCE = ("--slurm-init-seconds-before-status-checks", "0")
-"""The executor first waits as long as this says, also where no job was submitted."""
+AT_ONCE = ("--slurm-init-seconds-before-status-checks", "1")
+"""The executor waits so long (1 s is the least) before it ends, also where it submitted no job."""
 
 TARGETS = {
     "finetune_train": "results/finetune/sd_v1_4/spans/1",

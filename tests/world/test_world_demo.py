@@ -1,5 +1,6 @@
 """When `make demo` continues, when it starts anew, and when its results count as up to date."""
 
+import contextlib
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tests.common.test_code import WITHOUT_CODE, rules, scripts_run_by
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.world import demo
+from workflow_scripts.world.warm_python import COLD_STARTS
 
 
 @pytest.fixture
@@ -18,6 +20,7 @@ def commands(tmp_path, monkeypatch):
         fails = ""
 
     ran = Commands()
+    ran.cold_starts = []
 
     def run(command, environment=None):
         ran.append(" ".join(command))
@@ -28,7 +31,14 @@ def commands(tmp_path, monkeypatch):
             (demo.IMAGES / "metadata.csv").touch()
 
     monkeypatch.chdir(tmp_path)
+
+    @contextlib.contextmanager
+    def warm_python(cold_starts):
+        ran.cold_starts.append(cold_starts)
+        yield tmp_path
+
     monkeypatch.setattr(demo, "_run", run)
+    monkeypatch.setattr(demo, "warm_python", warm_python)
     monkeypatch.setattr(demo, "world", lambda threads: tmp_path)
     monkeypatch.setattr(demo, "link", lambda target, name: None)
     monkeypatch.setattr(demo, "made_with", lambda: {"world": "w", "costly": "c"})
@@ -51,6 +61,8 @@ def test_the_first_runs_all_and_the_second_asks_snakemake_alone(commands):
     demo.Path("config.yaml").touch()
     demo.run_demo(2)
     assert commands == ["snakemake --profile profiles/demo"]
+    # Where all is to be made, the libraries are imported at once; else only if many jobs run.
+    assert commands.cold_starts == [0, COLD_STARTS]
 
 
 def test_snakemake_is_not_asked_once_it_has_found_nothing_to_do(commands, monkeypatch):

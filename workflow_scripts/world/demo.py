@@ -26,7 +26,7 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import write_text
 from workflow_scripts.world import unchanged
 from workflow_scripts.world.store import digest_of_code, link, world
-from workflow_scripts.world.warm_python import FOLDER, warm_python
+from workflow_scripts.world.warm_python import COLD_STARTS, FOLDER, warm_python
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +73,12 @@ def is_stale(folder: Path = Path()) -> bool:
         return True
 
 
-def prepare(threads: int) -> list[str]:
+def prepare(threads: int, environment: Mapping[str, str] | None = None) -> list[str]:
     """Build the world and the external model's images in the working directory, if missing.
 
     Args:
         threads: processes that draw.
+        environment: variables that Snakemake is given beside this process's own.
 
     Returns:
         The flags with which Snakemake reruns everything, if the results are stale; else none.
@@ -94,7 +95,7 @@ def prepare(threads: int) -> list[str]:
     link(world(threads), WORLD)
     if stale or not (IMAGES / "metadata.csv").is_file():
         tables = [f"results/cohort/prompts/{name}.csv" for name in PROMPTS]
-        _run([*COMMAND, *anew, "--", *tables])
+        _run([*COMMAND, *anew, "--", *tables], environment)
         module = "workflow_scripts.world.external_model"
         words = ["--out", str(IMAGES), "--threads", str(threads), "--prompts", *tables]
         _run([sys.executable, "-m", module, *words])
@@ -115,8 +116,10 @@ def run_demo(threads: int) -> None:
         return
     made_with()  # computed before anything runs: later edits are not in the results
     before = unchanged.state()
-    with warm_python() as folder:
-        _run([*COMMAND, *prepare(threads)], {FOLDER: str(folder)})
+    # Where all is to be made, many jobs follow: the libraries are imported beside the world.
+    with warm_python(cold_starts=0 if is_stale() else COLD_STARTS) as folder:
+        warm = {FOLDER: str(folder)}
+        _run([*COMMAND, *prepare(threads, warm)], warm)
     if is_stale():
         _stamp()
     after = unchanged.state()

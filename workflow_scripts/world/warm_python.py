@@ -37,6 +37,9 @@ PACKAGE: Final = "workflow_scripts"
 FOLDER: Final = "CHEXGENBENCH_PYTHON"
 """The environment variable with the folder whose `python` the rules prefer to any other."""
 
+COLD_STARTS: Final = 3
+"""Scripts that start in plain Python before the libraries are imported."""
+
 _NAME: Final = "chexgenbench-warm-python"
 _SOCKET: Final = "socket"
 _COLD: Final = "cold-starts"
@@ -124,7 +127,9 @@ def run(command: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def warm_python(libraries: Sequence[str] = LIBRARIES, cold_starts: int = 3) -> Iterator[Path]:
+def warm_python(
+    libraries: Sequence[str] = LIBRARIES, cold_starts: int = COLD_STARTS
+) -> Iterator[Path]:
     """Yield a folder with a `python` that starts scripts warm while the context lasts.
 
     Args:
