@@ -108,8 +108,9 @@ def test_every_rule_declares_the_code_of_the_scripts_that_it_runs():
     assert {name for name, (_, declared) in by_rule.items() if not declared} == WITHOUT_CODE
     for name, (scripts, declared) in by_rule.items():
         assert declared in (scripts, set()), name
+    code = Code(Path())
     for name, rule in rules().items():
-        shows = any(METRICS in Code(Path()).files(script) for script in by_rule[name][1])
+        shows = any(METRICS in code.files(script) for script in by_rule[name][1])
         assert shows == ("*MEASURES" in rule), name
 
 
