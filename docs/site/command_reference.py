@@ -39,9 +39,8 @@ def scripts(root: Path) -> Iterator[str]:
     """Yield the modules that are command lines with flags, sorted by stage."""
     for path in sorted((root / "workflow_scripts").rglob("*.py")):
         source = path.read_text(encoding="utf-8")
-        if 'if __name__ == "__main__"' in source and (
-            "ArgumentParser(" in source or "_arguments(" in source
-        ):
+        takes_flags = any(name in source for name in ("ArgumentParser(", "_arguments(", "_parser("))
+        if 'if __name__ == "__main__"' in source and takes_flags:
             yield ".".join(path.relative_to(root).with_suffix("").parts)
 
 

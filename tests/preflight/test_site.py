@@ -201,7 +201,7 @@ def test_who_asks_alike_is_one_line_and_a_silent_slurm_refuses_nothing(monkeypat
 
     monkeypatch.setattr(check, "read_nodes", silent)
     assert check_site(asked) == []
-    assert "is not checked: sinfo" in caplog.text
+    assert "are not checked: sinfo" in caplog.text
 
 
 def test_a_narrow_terminal_shows_requests_whole(monkeypatch):
