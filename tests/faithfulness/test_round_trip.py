@@ -15,7 +15,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
 from workflow_scripts.common.manifest import FINDINGS, write_prompts
 from workflow_scripts.common.records import Record, read_record
-from workflow_scripts.downstream.outcomes import read_outcomes, write_outcomes
+from workflow_scripts.downstream.outcomes import write_outcomes
 from workflow_scripts.downstream.report_generation.metrics.chexbert_classes import (
     NEGATIVE,
     POSITIVE,
@@ -291,38 +291,3 @@ def test_a_faithful_renderer_is_near_the_ceiling_and_others_at_chance(told):
     noise = rng.integers(0, 256, (len(told.captions), SIZE, SIZE), np.uint8)
     told.report("noise", [Image.fromarray(pixels) for pixels in noise])
     assert abs(scored.score("noise").get("round_trip_share").value) < 0.1
-
-
-@pytest.mark.full
-def test_a_killed_run_goes_on_where_it_was_and_only_with_the_same_images(told, monkeypatch):
-    whole = read_outcomes(told.folder / "real.parquet").rows
-    written = []
-    make = write_reports.generate_reports
-
-    def killed(*args, **kwargs):
-        """End when two of three batches lie there."""
-        make(*args, **kwargs)
-        for path in sorted(kwargs["progress"].glob("reports-*.json"))[2:]:
-            path.unlink()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(write_reports, "generate_reports", killed)
-    output = told.folder / "again.parquet"
-    with pytest.raises(KeyboardInterrupt):
-        told.report("real", output=output)
-    assert not output.exists()
-
-    def counted(*args, **kwargs):
-        before = {path: path.read_bytes() for path in kwargs["progress"].glob("reports-*.json")}
-        stamps = {path: path.stat().st_mtime_ns for path in before}
-        reports = make(*args, **kwargs)
-        written.append([path.name for path in stamps if path.stat().st_mtime_ns == stamps[path]])
-        return reports
-
-    monkeypatch.setattr(write_reports, "generate_reports", counted)
-    told.report("real", output=output)
-    assert len(written[0]) == 2
-    again = read_outcomes(output).rows
-    assert again["report"].tolist() == whole["report"].tolist()
-    assert np.stack(again["classes"]).tolist() == np.stack(whole["classes"]).tolist()
-    assert not (told.folder / "progress_real").exists()
