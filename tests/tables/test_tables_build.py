@@ -559,7 +559,9 @@ def test_latex_of_an_empty_run_says_why_everything_is_a_dash():
     models = parse_models(json.dumps([{"key": "a", "family": "external"}]))
     derived = {f"{number:02}" for number in range(8, 15)}
     joined = [
-        stem for stem in STEMS if stem[5:7] not in derived and stem[5:8] not in ("01c", "21c", "21d")
+        stem
+        for stem in STEMS
+        if stem[5:7] not in derived and stem[5:8] not in ("01c", "21c", "21d")
     ]
     assert len(joined) == 42
     for stem in joined:
