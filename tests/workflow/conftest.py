@@ -28,6 +28,7 @@ LONGEST = (
     "privacy/test_score_novelty.py",
     "privacy/test_score_lenses.py",
     "workflow/test_memorisation.py",
+    "workflow/test_checkpoints.py",
     "workflow/test_curate.py",
     "workflow/test_curate_pools.py",
     "workflow/test_cxr_downstream.py",
