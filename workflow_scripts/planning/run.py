@@ -335,10 +335,8 @@ class Run:
         """Return the pool that a model's curated set is drawn from.
 
         Raises:
-            InputError: the model has no such images; no judge looks at them; or their prompts are
-                to be published and are patients' captions.
+            InputError: the model has no such images.
         """
-        self._check_policy()
         pool = self.config["curate"]["pool"]
         if model not in self.with_images(pool):
             raise InputError(
@@ -347,26 +345,6 @@ class Run:
                 "name a model of run_models, or another prompt set",
             )
         return self.shards(model, pool)
-
-    def _check_policy(self) -> None:
-        """Check that a set can be curated, whatever the model.
-
-        Raises:
-            InputError: see `curated_shards`.
-        """
-        policy = self.config["curate"]
-        if not self.judges:
-            raise InputError(
-                "no judge looks at images, and a set is curated by what one sees",
-                "faithfulness.judges",
-                "name densenet_121, or classifier with classification in downstream.tasks",
-            )
-        if policy["published_prompts"] == "templates" and policy["pool"] != STRESS:
-            raise InputError(
-                f"prompts of {policy['pool']!r} are captions, and templates are to be published",
-                "curate.published_prompts",
-                f"draw from the pool {STRESS}, or say withheld, or captions",
-            )
 
     def curated_prompts(self, model: str) -> str:
         """Return the prompts of that pool.
