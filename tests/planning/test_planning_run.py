@@ -4,7 +4,6 @@ import copy
 
 import pytest
 
-from workflow_scripts.common.errors import InputError
 from workflow_scripts.planning.run import REID_WEIGHTS, Run
 from workflow_scripts.preflight.check import read_config
 
@@ -134,22 +133,3 @@ def test_a_users_table_is_an_input_once_it_is_there(run, tmp_path, monkeypatch):
     assert run.external_tables("mine") == []
     (tmp_path / "films.csv").touch()
     assert run.external_tables("mine") == ["films.csv"]
-
-
-@pytest.mark.parametrize(
-    ("block", "key", "value", "said"),
-    [
-        ("curate", "pool", "stress", "no images of the prompt set 'stress'"),
-        ("faithfulness", "judges", ["classifier"], "no judge looks at images"),
-        ("curate", "published_prompts", "templates", "'augment' are captions, and templates"),
-    ],
-)
-def test_a_set_that_could_not_be_curated_is_refused_while_it_is_planned(
-    config, block, key, value, said
-):
-    changed = copy.deepcopy(config)
-    assert Run(changed).curated_shards("sd_v1_4")
-    changed[block][key] = value
-    changed["downstream"]["tasks"] = ["segmentation"]  # nobody trains a classifier that judges
-    with pytest.raises(InputError, match=said):
-        Run(changed).curated_shards("held_out_real" if value == "stress" else "sd_v1_4")

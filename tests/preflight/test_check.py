@@ -132,7 +132,7 @@ def test_only_what_the_planned_jobs_need_is_checked():
 
 def test_what_a_curated_set_reads_is_checked_once(tmp_path):
     config = read_config(["config.yaml"])
-    own = {"encoders.rad_dino", "encoders.reid", "curate, organs"}
+    own = {"encoders.rad_dino", "encoders.reid", "curate, organs", "curate"}
     judge = "faithfulness.judges, densenet_121"
     assert {check.what for check in preflight(config, {"curate"}, {"sana"})} == own | {judge}
     together = preflight(config, {"curate", "features", "faithfulness"}, {"sana"})
@@ -148,6 +148,21 @@ def test_what_a_curated_set_reads_is_checked_once(tmp_path):
     (tmp_path / "a.png").touch()
     (found,) = [c for c in preflight(config, {"curate"}, set()) if c.what == "curate.overfitted"]
     assert found.fault is None
+
+
+def test_a_policy_by_which_no_set_can_be_curated_is_refused():
+    def fault(**changed):
+        config = read_config(["config.yaml"])
+        config["curate"] |= changed
+        config["faithfulness"]["judges"] = changed.pop("judges", ["densenet_121"])
+        config["downstream"]["tasks"] = ["segmentation"]  # nobody trains a classifier
+        (found,) = [c for c in preflight(config, {"curate"}, set()) if c.what == "curate"]
+        return str(found.fault)
+
+    assert fault() == "None"
+    assert "no judge looks at images" in fault(judges=["classifier"])
+    assert "'augment' are captions" in fault(published_prompts="templates")
+    assert fault(published_prompts="templates", pool="stress") == "None"
 
 
 def test_every_missing_file_has_a_remedy(capsys):

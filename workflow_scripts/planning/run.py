@@ -356,10 +356,8 @@ class Run:
         """Return the pool that a model's curated set is drawn from.
 
         Raises:
-            InputError: the model has no such images; no judge looks at them; or their prompts are
-                to be published and are patients' captions.
+            InputError: the model has no such images.
         """
-        self._check_policy()
         pool = self.config["curate"]["pool"]
         if pool == DRAWN:
             self._check_drawn(model)
@@ -371,26 +369,6 @@ class Run:
                 "name a model of run_models, or another prompt set",
             )
         return self.shards(model, pool)
-
-    def _check_policy(self) -> None:
-        """Check that a set can be curated, whatever the model.
-
-        Raises:
-            InputError: see `curated_shards`.
-        """
-        policy = self.config["curate"]
-        if not self.judges:
-            raise InputError(
-                "no judge looks at images, and a set is curated by what one sees",
-                "faithfulness.judges",
-                "name densenet_121, or classifier with classification in downstream.tasks",
-            )
-        if policy["published_prompts"] == "templates" and policy["pool"] != STRESS:
-            raise InputError(
-                f"prompts of {policy['pool']!r} are captions, and templates are to be published",
-                "curate.published_prompts",
-                f"draw from the pool {STRESS}, or say withheld, or captions",
-            )
 
     def with_pool(self) -> list[str]:
         """Return the models of the run that a set can be curated of."""

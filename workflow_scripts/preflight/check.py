@@ -24,7 +24,7 @@ from workflow_scripts.common.config import caption_source_of, validate_config
 from workflow_scripts.common.config_text import read_config_file
 from workflow_scripts.common.encoder_names import ALWAYS
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.manifest import FINDINGS, STRESS
 from workflow_scripts.common.settings import settings_of_block
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
@@ -227,6 +227,9 @@ def _curate_subjects(config: dict[str, Any], stages: set[str]) -> Iterator[Subje
             yield "faithfulness.judges, densenet_121", weights, _encoder_check("densenet_121")
     if folder := config["curate"].get("overfitted"):
         yield "curate.overfitted", folder, check_overfitted
+    policy = config["curate"]
+    said = f"pool {policy['pool']}, published_prompts {policy['published_prompts']}"
+    yield "curate", said, lambda _: check_policy(config)
 
 
 def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
@@ -440,6 +443,28 @@ def check_exact_masks(path: Path) -> None:
     check_folder(path)
     if not any(path.glob("*.png")):
         raise InputError("no {image_id}.png in the folder", path, "correct the path, or fill it")
+
+
+def check_policy(config: dict[str, Any]) -> None:
+    """Check that a set can be curated by a config's policy, whatever the model.
+
+    Raises:
+        InputError: no judge looks at images; or prompts are published as templates and are none.
+    """
+    policy, named = config["curate"], config["faithfulness"]["judges"]
+    trained = "classification" in config["downstream"]["tasks"]
+    if "densenet_121" not in named and not (trained and "classifier" in named):
+        raise InputError(
+            "no judge looks at images, and a set is curated by what one sees",
+            "faithfulness.judges",
+            "name densenet_121, or classifier with classification in downstream.tasks",
+        )
+    if policy["published_prompts"] == "templates" and policy["pool"] != STRESS:
+        raise InputError(
+            f"prompts of {policy['pool']!r} are captions, and templates are to be published",
+            "curate.published_prompts",
+            f"draw from the pool {STRESS}, or say withheld, or captions",
+        )
 
 
 def check_overfitted(path: Path) -> None:
