@@ -19,6 +19,7 @@ def score_parser(doc: str | None) -> argparse.ArgumentParser:
     add("--baseline", type=Path, nargs="*", default=[], help="of every run of the arm's baseline")
     add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
     add("--seed", type=int, required=True, help="of the draws; the same for all arms")
+    add("--keep-draws", action="store_true", help="in the record: the gain on each drawn test set")
     add("--output", type=Path, required=True, help="the record, JSON")
     return parser
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from workflow_scripts.tables.assemble import Cell, Table
+from workflow_scripts.tables.figures.rows import cells_of
 from workflow_scripts.tables.figures.style import INK, RULE, SMALL, WIDTH, Drawing, pyplot
-from workflow_scripts.tables.figures.trade_offs import cells_of, point
+from workflow_scripts.tables.figures.trade_offs import point
 from workflow_scripts.tables.models import ModelEntry, trainings
 
 _TITLE: Final = "Fidelity against attacks"
