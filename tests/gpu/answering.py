@@ -5,17 +5,24 @@ in as taming's VQGAN of 1,024 codes at 256 pixels, whose codes (16 x 16) and num
 LLM-CXR's; it decodes once an image, after 256 passes of the language model.
 """
 
+import functools
+import tempfile
+from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from PIL import Image
 
 from tests.gpu.building import CAPTION, config_of, family_of
 from tests.gpu.lines import Writer
 from tests.gpu.measure import peak_gib, seconds_of
-from workflow_scripts.finetune.families.base import SampleSettings
+from tests.gpu.training import membership_settings
+from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.llm_cxr import IMAGE, LlmCxrPipeline, prompt_text
 from workflow_scripts.finetune.families.taming import VqganConfig, build_vqmodel
 from workflow_scripts.preflight.cost_model import sampling_settings
+from workflow_scripts.privacy.membership.losses import Measuring, image_losses
 
 WORDS, CODES = 50_281, 1024
 LANGUAGE_MODEL: Final = {
@@ -33,7 +40,7 @@ LANGUAGE_MODEL: Final = {
 def time_llm_cxr(
     device: torch.device, tiny: bool, say: Writer, precision: str | None = None
 ) -> None:
-    """Measure LLM-CXR's sampler: images a second and memory.
+    """Measure LLM-CXR's sampler: images a second and memory; and how likely images are to it.
 
     A random language model answers with no image, so it is held to image tokens at once: an answer
     of 256 codes, as a trained one gives at its first attempt.
@@ -54,6 +61,27 @@ def time_llm_cxr(
     note = sampling_settings(block, settings.size, images)
     say("images per second", images / seconds_of(sample, device, 1), "1/s", f"{note}, one answer")
     say("peak memory", peak_gib(sample, device), "GiB", note)
+    if precision is None:
+        attack = membership_settings(tiny)
+        note = sampling_settings(block, settings.size, attack.batch_size)
+        taken = _seconds_of_likelihoods(family, pipeline, attack.batch_size, device)
+        # Of each image one with its caption and one without: there are no noise levels.
+        say("losses per second", 2 * attack.batch_size / taken, "1/s", note)
+
+
+def _seconds_of_likelihoods(
+    family: Family, pipeline: LlmCxrPipeline, images: int, device: torch.device
+) -> float:
+    """Return the seconds in which an attack on membership measures a batch of images, of noise."""
+    size = pipeline.vqgan_config.resolution
+    how = Measuring(size, 1, 1, pipeline.llm.dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "noise.png"
+        noise = np.random.default_rng(0).integers(0, 256, (size, size), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+        paths, captions = [str(path)] * images, [CAPTION] * images
+        measure = functools.partial(image_losses, family, pipeline, paths, captions, how)
+        return seconds_of(measure, device, 1)
 
 
 def _pipeline(device: torch.device, tiny: bool) -> LlmCxrPipeline:

@@ -642,7 +642,7 @@ def _losses(config: Mapping[str, Any]) -> Iterator[Work]:
             sampled = block["generate"]
             yield Work(
                 "privacy", key, "membership, losses", 2 * 2 * attack.images, "losses",
-                ("losses",), "losses per second",
+                (f"sample:{measured_as(block, key)}",), "losses per second",
                 sampling_settings(sampled, sampled["size"], attack.batch_size),
             )  # fmt: skip
         if not tuned:

@@ -53,7 +53,6 @@ UNKNOWN: Final = "not known"
 
 UNMEASURED: Final[Mapping[str, str]] = {
     "likeness": "no part of gpu-check measures it: products of gray values (curated sets)",
-    "losses": "no part of gpu-check measures it: how likely LLM-CXR's image tokens are",
     "read:radgraph": "no part of gpu-check measures it: a package of `make reports`",
     "read:ratescore": "no part of gpu-check measures it: a package of `make reports`",
 }
