@@ -572,7 +572,7 @@ def test_latex_of_an_empty_run_says_why_everything_is_a_dash():
         for stem in STEMS
         if stem[5:7] not in derived and stem[5:8] not in ("01c", "21c", "21d")
     ]
-    assert len(joined) == 42
+    assert len(joined) == 44
     for stem in joined:
         table = joined_table(LAYOUTS[stem], Run(Records(), models, "World"))
         assert all(note.startswith("not run") for note in table.notes)

@@ -25,7 +25,7 @@ def draw_attacks(
     models: Sequence[ModelEntry],
     styles: Mapping[str, dict[str, Any]],
 ) -> Drawing | None:
-    """Draw KID against three attacks, the checkpoints of one training joined by a line.
+    """Draw KID against four attacks, the checkpoints of one training joined by a line.
 
     Args:
         tables: by stem: Table 1 and those of `ATTACKS`.
