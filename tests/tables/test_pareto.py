@@ -11,6 +11,8 @@ from workflow_scripts.common.records import Record, Value
 from workflow_scripts.tables.all_tables import PARETO, WEIGHED, one_table
 from workflow_scripts.tables.derive.pareto import dominators
 from workflow_scripts.tables.derive.pareto import standings as standings_of
+from workflow_scripts.tables.figures.style import styles_by_key
+from workflow_scripts.tables.figures.trade_offs import draw_pareto
 from workflow_scripts.tables.models import parse_models
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.run import Run
@@ -149,3 +151,29 @@ def test_where_no_model_was_judged_the_other_measures_decide(bench):
     assert found["worse"].dominated_by == ("Private",)
     assert found["faithful"].on_front
     assert found["private"].on_front
+
+
+@pytest.mark.parametrize("left_out", range(len(WEIGHED)))
+def test_the_front_is_drawn_without_a_measure_that_nobody_has(left_out):
+    values = {key: [*own] for key, own in VALUES.items()}
+    for own in values.values():
+        own[left_out] = None
+    models = parse_models(
+        json.dumps(
+            [
+                {
+                    "key": key,
+                    "family": "control" if key == "copies" else "sana",
+                    "display": {"name": key},
+                }
+                for key in values
+            ]
+        )
+    )
+    run = Run(records_of(values), models, "World")
+    placed = standings_of(run.measurements, models, WEIGHED)
+    assert any(standing.on_front for standing in placed)
+    columns = one_table(PARETO.stem, run).layout.columns
+    drawing = draw_pareto(placed, columns, styles_by_key(models))
+    placeable = WEIGHED[left_out].stage not in ("fidelity", "privacy")
+    assert (drawing is not None) == placeable

@@ -106,7 +106,9 @@ def draw_pareto(
     points = [(kid, score) for _, (kid, score, *_) in shown]
     window = _window(points, [not standing.model.is_control for standing, _ in shown])
     shown = [(standing, cells) for standing, cells in shown if window.shows(cells[0], cells[1])]
-    sizes = _sizes({s.model.key: _value(cells[2]) for s, cells in shown if s.on_front is not None})
+    # A gain that no model has is not weighed, and makes no mark larger.
+    competing = {s.model.key: cells[2].value for s, cells in shown if s.on_front is not None}
+    sizes = _sizes({key: gain for key, gain in competing.items() if gain is not None})
     figure, ((axes,),) = grid(3.6)
     handles, names = [], []
     for standing, (kid, score, gain, findings) in shown:
