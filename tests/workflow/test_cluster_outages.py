@@ -25,6 +25,14 @@ from workflow_scripts.costs.slurm_accounting import ask_accounting
 pytestmark = [pytest.mark.workflow, pytest.mark.full]
 
 
+def wait_until_none(cluster, states):
+    """Wait until SLURM lists no job in some states: it cancels and ends them in its own time."""
+    deadline = time.monotonic() + 300
+    while left := jobs(cluster, states):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.5)
+
+
 def test_lost_nodes_cost_no_result(cluster, reference, again, monkeypatch):
     """SLURM requeues the jobs by itself; the lost attempts do not count as failures."""
     shard = "results/generate/tiny_sd_base/test/part-00000-of-00001.parquet"
@@ -71,7 +79,7 @@ def test_an_interrupted_snakemake_leaves_no_job_and_goes_on(cluster, reference, 
     run, _ = start_training(cluster, folder)
     run.interrupt()
     assert run.wait() != 0
-    assert not jobs(cluster, "R,PD")
+    wait_until_none(cluster, "R,PD")
     Run(cluster, folder, Path("fitted"), TUNED).succeed()
     assert_went_on(folder, reference)
 
@@ -94,9 +102,7 @@ def test_a_killed_snakemake_is_taken_up_beside_the_job_that_it_left(cluster, ref
         os.kill(pid, signal.SIGCONT)
     run.succeed()
     assert_went_on(folder, reference)
-    deadline = time.monotonic() + 300
-    while left.id in {job.id for job in jobs(cluster, "R,CG")} and time.monotonic() < deadline:
-        time.sleep(0.5)
+    wait_until_none(cluster, "R,CG")
     assert states_of(cluster, folder, "finetune_train") == ["FAILED", "COMPLETED"]
 
 
