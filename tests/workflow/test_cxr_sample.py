@@ -186,3 +186,15 @@ def test_every_record_of_the_run_is_whole(sample):
     for path in records:
         assert json.loads(path.read_text())["values"]
     assert (sample / "results/tables/report.html").stat().st_size > 0
+
+
+def test_a_set_of_a_model_that_repeats_its_patients_must_not_be_released(sample):
+    run([*WARM, "snakemake", *FLAGS, "--", "results/curate/tiny_sd/decision.json"], sample)
+    decision = json.loads((sample / "results/curate/tiny_sd/decision.json").read_text())
+    assert decision["verdict"] == "do_not_release"
+    planted = [row for row in decision["planted"] if row["planted"]]
+    assert sum(row["caught"] for row in planted) > 0.8 * sum(row["planted"] for row in planted)
+    # So few patients bound nothing, and the page has to say so.
+    assert (
+        decision["remaining_leaks_upper"] > decision["policy"]["most_remaining"] * decision["kept"]
+    )
