@@ -122,7 +122,7 @@ def test_templates_are_no_patients_and_nothing_is_trained_on_them(stress):
 
 
 def test_other_stages_do_not_see_the_drawn_set(drawn):
-    """Its samples are neither encoded nor scored nor trained on; costs and report name its shards."""
+    """Neither features nor downstream read its samples; costs and report name its shards."""
     plain = planned_jobs(drawn, "--profile", "profiles/demo")
     more = planned_jobs(drawn, *with_overlay(drawn, DRAWN)[:-1]) - plain
     assert {rule for rule, _ in more} == {
