@@ -195,7 +195,7 @@ def test_other_networks_other_prompts_and_other_files_are_refused(scored):
         scored.score()
     scored.write("tiny", every, [f"test-{k}" for k in range(40)])
     scored.write("real", every[:30], image_ids(30))
-    with pytest.raises(InputError, match="10 prompts' radiographs were not reported on"):
+    with pytest.raises(InputError, match="10 prompts' radiographs were not seen"):
         scored.score()
     columns = {"id": ["a"], "image_id": ["a"], "patient_id": ["a"]}
     write_outcomes(scored.folder / "tiny.parquet", columns, {})

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from workflow_scripts.common.as_published import PROTOCOLS
-from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
+from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.manifest import FINDINGS, read_manifest
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.downstream.data import labels_of, manifest_rows
 from workflow_scripts.faithfulness.anatomy_values import (
@@ -31,7 +30,7 @@ from workflow_scripts.faithfulness.anatomy_values import (
 )
 from workflow_scripts.faithfulness.findings import finding_values
 from workflow_scripts.faithfulness.judges import DENSENET, DENSENET_OUTPUTS, JUDGES
-from workflow_scripts.faithfulness.seen import REAL, Seen, check_seen_alike, read_seen
+from workflow_scripts.faithfulness.seen import REAL, Seen, check_seen_alike, prompts_of, read_seen
 from workflow_scripts.faithfulness.texture_values import (
     partners_of,
     texture_values,
@@ -56,19 +55,10 @@ def main(argv: list[str] | None = None) -> None:
         return
     seen = read_seen(args.seen)
     check_seen_alike(radiographs, seen, args.seen)
-    prompts = read_prompts(args.prompts).set_index("prompt_id", drop=False)
-    if not seen.rows.index.isin(prompts.index).all():
-        raise InputError(
-            "images of other prompts", args.seen, "delete it and rerun the rule faithfulness_look"
-        )
-    asked = prompts.loc[seen.rows.index]
-    places = radiographs.rows.index.get_indexer(pd.Index(asked["image_id"]))
-    if (places < 0).any():
-        raise InputError(
-            f"{int((places < 0).sum())} prompts' radiographs were not looked at",
-            args.radiographs,
-            "delete it and rerun the rule faithfulness_look",
-        )
+    asked, places = prompts_of(
+        args.prompts, seen.rows.index, radiographs.rows.index, args.seen, args.radiographs,
+        "faithfulness_look",
+    )  # fmt: skip
     labels, patients = labels_of(asked), seen.rows["patient_id"].to_numpy(str)
     for judge in args.judges:
         knows = np.array([judge != DENSENET or f in DENSENET_OUTPUTS for f in FINDINGS])

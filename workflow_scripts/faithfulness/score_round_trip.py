@@ -20,12 +20,13 @@ import pandas as pd
 
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.manifest import FINDINGS, read_prompts
+from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Record, provenance, write_record
 from workflow_scripts.downstream.data import labels_of
 from workflow_scripts.downstream.outcomes import read_outcomes
 from workflow_scripts.downstream.report_generation.metrics.chexbert_classes import is_positive
 from workflow_scripts.faithfulness.round_trip import round_trip_values
+from workflow_scripts.faithfulness.seen import prompts_of
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +45,10 @@ def main(argv: list[str] | None = None) -> None:
             args.reports,
             "delete both and rerun the rule faithfulness_reports",
         )
-    prompts = read_prompts(args.prompts).set_index("prompt_id", drop=False)
-    if not images.index.isin(prompts.index).all():
-        raise InputError("images of other prompts", args.reports, _REMEDY)
-    asked = prompts.loc[images.index]
-    places = radiographs.index.get_indexer(pd.Index(asked["image_id"]))
-    if (places < 0).any():
-        raise InputError(
-            f"{int((places < 0).sum())} prompts' radiographs were not reported on",
-            args.radiographs,
-            _REMEDY,
-        )
+    asked, places = prompts_of(
+        args.prompts, images.index, radiographs.index, args.reports, args.radiographs,
+        "faithfulness_reports",
+    )  # fmt: skip
     values = round_trip_values(
         labels_of(asked),
         images["patient_id"].to_numpy(str),

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.manifest import FINDINGS, read_prompts
 from workflow_scripts.downstream.outcomes import read_outcomes, write_outcomes
 
 REAL: Final = "real"
@@ -106,6 +106,42 @@ def read_seen(path: str | Path) -> Seen:
             "delete it and rerun the rule faithfulness_look",
         )
     return Seen(found.rows.set_index("id", drop=False), found.run)
+
+
+def prompts_of(
+    prompts: Path,
+    ids: pd.Index,
+    radiographs: pd.Index,
+    of_images: Path,
+    of_radiographs: Path,
+    rule: str,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the prompts of generated images, and where their radiographs stand.
+
+    Args:
+        prompts: the prompt set.
+        ids: (n,) of the images.
+        radiographs: ids of the radiographs that were seen, each once.
+        of_images: what says what was seen in the images, for the message.
+        of_radiographs: likewise.
+        rule: that makes both files.
+
+    Returns:
+        The prompts' rows in the images' order, and int (n,), places in `radiographs`.
+
+    Raises:
+        InputError: an image is of no prompt of the set, or a prompt's radiograph was not seen.
+    """
+    remedy = f"delete it and rerun the rule {rule}"
+    known = read_prompts(prompts).set_index("prompt_id", drop=False)
+    if not ids.isin(known.index).all():
+        raise InputError("images of other prompts", of_images, remedy)
+    asked = known.loc[ids]
+    places = radiographs.get_indexer(pd.Index(asked["image_id"]))
+    if (places < 0).any():
+        missing = int((places < 0).sum())
+        raise InputError(f"{missing} prompts' radiographs were not seen", of_radiographs, remedy)
+    return asked, places
 
 
 def check_seen_alike(real: Seen, other: Seen, where: str | Path) -> None:
