@@ -14,7 +14,7 @@ from workflow_scripts.common.errors import InputError, first_line
 
 _LFS_MARK = b"version https://git-lfs"
 _PAGE_MARKS = (b"<!doctype html", b"<html", b"<head", b"<?xml")
-_DOWNLOAD = "download it again from its source (README, section on weights)"
+_DOWNLOAD = "download it again from its source (docs/how-to/mimic-and-weights.md)"
 
 _BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
@@ -208,7 +208,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"not a plain state dict: {first_line(error)}",
             path,
-            "only tensors are loaded, never pickled objects; see the README on converting weights",
+            "only tensors are loaded, never pickled objects; see docs/how-to/mimic-and-weights.md",
         ) from None
     if not isinstance(state, dict):
         raise InputError(f"a state dict was expected, not {type(state).__name__}", path, _DOWNLOAD)

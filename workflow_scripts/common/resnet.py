@@ -161,7 +161,7 @@ def _fitted(file_state: Mapping[str, Tensor], path: str | Path, outputs: int) ->
         raise InputError(
             f"no ResNet with bottleneck blocks: {error.args[0]} is missing",
             path,
-            "use timm's or torchvision's resnet50; see the README, section on weights",
+            "use timm's or torchvision's resnet50; see docs/how-to/mimic-and-weights.md",
         ) from None
     own = network.state_dict()
     counters = [key for key in own if key.endswith(".num_batches_tracked")]

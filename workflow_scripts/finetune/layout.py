@@ -11,7 +11,9 @@ from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.checkpoints import check_weight_file
 from workflow_scripts.common.errors import InputError
 
-_REMEDY = "give the local folder of a complete diffusers checkpoint (README, section on weights)"
+_REMEDY = (
+    "give the local folder of a complete diffusers checkpoint (docs/how-to/mimic-and-weights.md)"
+)
 
 
 @dataclass(frozen=True)

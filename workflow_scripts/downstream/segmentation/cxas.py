@@ -33,7 +33,9 @@ _KEYS: Final = ("model", "state_dict", "model_state_dict", "network", "net")
 """Keys under which checkpoints hold a state dict."""
 _BACKBONE: Final = "backbone.backbone."
 _STEM: Final = {"layer0.0.": "conv1.", "layer0.1.": "bn1."}  # CXAS's names, torchvision's
-_REMEDY: Final = "use CXAS's UNet_ResNet50_default.pth or its mirror (README, section on weights)"
+_REMEDY: Final = (
+    "use CXAS's UNet_ResNet50_default.pth or its mirror (docs/how-to/mimic-and-weights.md)"
+)
 _CONVERTER: Final = "workflow_scripts.downstream.segmentation.convert_cxas"
 
 

@@ -11,7 +11,7 @@ from workflow_scripts.common.errors import InputError
 Shapes = Mapping[str, tuple[int, ...]]
 
 _SHOWN: Final = 5
-_REMEDY: Final = "use the published checkpoint of this network (README, section on weights)"
+_REMEDY: Final = "use the published checkpoint of this network (docs/how-to/mimic-and-weights.md)"
 
 
 def check_shapes(

@@ -74,7 +74,7 @@ class DiffusersPipeline(Family):
             raise InputError(
                 f"{name} takes no {', '.join(missing)}",
                 index,
-                "write a family of its own (README, section on adding a model)",
+                "write a family of its own (docs/how-to/new-model.md)",
             )
         components = dict.fromkeys(
             inspect.signature(kind.__init__).parameters.keys() & _absent(index)
@@ -125,7 +125,7 @@ def _components(index: Path) -> list[tuple[str, str, str]]:
             raise InputError(
                 f"the component {name} is of {entry[0]!r}, whose code is not run",
                 index,
-                "write a family of its own (README, section on adding a model)",
+                "write a family of its own (docs/how-to/new-model.md)",
             )
         found.append((name, str(entry[0]), str(entry[1])))
     return found

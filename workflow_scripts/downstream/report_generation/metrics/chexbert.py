@@ -128,7 +128,7 @@ def _network(weights: Path, bert: Path) -> CheXbert:
         raise InputError(
             f"no `model_state_dict` among {sorted(map(str, content))[:5]}",
             weights,
-            "use the published chexbert.pth (README, section on weights)",
+            "use the published chexbert.pth (docs/how-to/mimic-and-weights.md)",
         )
     state = {key.removeprefix("module."): value for key, value in state.items()}
     for key in _OPTIONAL:
