@@ -64,7 +64,7 @@ WRONG = {
         ),
         (
             edited("vae/config.json", latent_channels=32),
-            "latent channels of the autoencoder, taken by the transformer: 32 and 8",
+            "latent channels of the VAE, taken by the transformer: 32 and 8",
         ),
         (
             edited("transformer/config.json", out_channels=16),
