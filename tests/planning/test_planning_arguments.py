@@ -61,6 +61,7 @@ def blocks_of(config, cls):
         "ExtractionSettings": [config["privacy"]["extraction"]],
         "ReidSettings": [REID],
         "CurateSettings": [config["curate"]],
+        "MadeSettings": [config["curate"], {"models": ["sana", "noise"]}],
         "WorthSettings": [config["curate"], {"worth": True}],
         "ClassifierSettings": [downstream["classification"]],
         "DrawSettings": [downstream["segmentation"]],

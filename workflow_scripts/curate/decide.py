@@ -1,7 +1,7 @@
 """Filter a pool, draw the curated set, and decide whether it may be released.
 
     python -m workflow_scripts.curate.decide --model sana --cohort MIMIC-CXR \\
-        --source mimic_cxr_jpg --manifest results/cohort/manifest.parquet \\
+        --protocol sound --source mimic_cxr_jpg --manifest results/cohort/manifest.parquet \\
         --prompts results/cohort/prompts/augment.parquet \\
         --shards results/generate/sana/augment/part-*.parquet --family sana --base weights/sana \\
         --lenses results/curate/sana/lenses.parquet --features results/curate/sana/features \\
@@ -12,16 +12,17 @@
         --pool augment --images 10000 ... --output results/curate/sana
 
 It writes into the folder `dataset/data/` (the set), `decision.json`, `decision.html` (a page for
-the steward) and `chosen.parquet` (which pool image each of the set is; for its owner alone). What
-is published is searched for captions, ids and real images of the cohort first; a set that holds
-any is not written. The same inputs give the same bytes.
+the steward), `filter.json` (the record, for the tables) and `chosen.parquet` (which pool image each
+of the set is; for its owner alone). What is published is searched for captions, ids and real images
+of the cohort first; a set that holds any is not written. The same inputs give the same bytes, but
+for the record's time.
 """
 
 import argparse
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,16 +32,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file, write_text
 from workflow_scripts.common.images import find_in_shards
 from workflow_scripts.common.manifest import FINDINGS, TEMPLATE, read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
-from workflow_scripts.common.records import read_record
+from workflow_scripts.common.records import read_record, write_record
 from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.curate import filters
 from workflow_scripts.curate.bounds import LEVEL, least_share, most_left
 from workflow_scripts.curate.draw import drawn
+from workflow_scripts.curate.filter_record import filter_record
 from workflow_scripts.curate.kinds import EVERY_KIND
 from workflow_scripts.curate.lenses import LENS_SCHEMA, LENSES
 from workflow_scripts.curate.page import page
@@ -533,6 +536,10 @@ def main(argv: list[str] | None = None) -> None:
     said = json.dumps(decision, indent=1, sort_keys=True, allow_nan=False) + "\n"
     write_text(args.output / "decision.html", page(decision))
     write_text(args.output / "decision.json", said)
+    settings = asdict(policy) | {"quotas": dict(policy.quotas)}
+    refused, tried = int((~good).sum()), len(found.refused)
+    record = filter_record(decision, args.protocol, refused, tried, settings)
+    write_record(record, args.output / "filter.json")
     log.info("%s: %d images, %s", args.model, len(kept), decision["verdict"])
 
 
@@ -543,6 +550,7 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, CurateSettin
     add: Any = parser.add_argument
     add("--model", required=True, help="the model's key")
     add("--cohort", required=True, help="the cohort's name")
+    add("--protocol", required=True, choices=PROTOCOLS)
     add("--source", required=True, help="the cohort's reader")
     add("--family", help="the model's family in the config")
     add("--base", help="the model's base checkpoint in the config")

@@ -121,6 +121,22 @@ class CurateSettings:
 
 
 @dataclass(frozen=True)
+class MadeSettings:
+    """Which sets every run makes."""
+
+    models: Annotated[
+        tuple[str, ...],
+        Key(
+            "Models of run_models of which every run curates a set, which the tables show (Tables "
+            "25 and 25b). None by default: then a set is made by `make curate` alone, and no "
+            "table shows it.",
+            optional=True,
+            unique=True,
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True)
 class WorthSettings:
     """Whether classifiers are trained on the set, too."""
 
@@ -128,7 +144,8 @@ class WorthSettings:
         bool,
         Key(
             "Whether classifiers are trained on the curated set and on as many unfiltered images "
-            "of its pool, and the set's documents say what they learn.",
+            "of its pool. The set's documents say what they learn, and Table 25b where `models` "
+            "names the set's.",
             optional=True,
         ),
     ] = False
