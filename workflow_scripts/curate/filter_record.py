@@ -71,9 +71,9 @@ def _values(decision: Mapping[str, Any], refused: int, tried: int) -> Iterator[V
     yield value("set_missing", sum(decision["missing"].values()), kept)
     planted = decision["planted"]
     for row in planted:
-        interval = (row["low"], 1.0) if row["planted"] else None
+        above = (row["low"], 1.0) if row["planted"] else None
         told = (f"{CAUGHT}_{row['kind']}", row["sensitivity"], row["planted"], row["reason"])
-        yield value(*told, interval, _LOWER)
+        yield value(*told, above, _LOWER)
     least = min((row for row in planted if row["planted"]), key=lambda row: row["sensitivity"])
     told = ("leaks_caught_least", least["sensitivity"], least["planted"], None)
     yield value(*told, (least["low"], 1.0), _LOWER)

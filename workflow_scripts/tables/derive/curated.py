@@ -53,7 +53,9 @@ ARMS: Final[Mapping[str, str]] = {
 """The rows of a model, in words; the keys are the beginnings of the record's metrics."""
 
 
-def curated(records: Records, measurements: Measurements, models: Sequence[ModelEntry]) -> LongTable:
+def curated(
+    records: Records, measurements: Measurements, models: Sequence[ModelEntry]
+) -> LongTable:
     """Return a row for each curated set: its filter in numbers, and the decision in words."""
     heads, reasons = [], {}
     numbers: dict[Key, Number] = {}
