@@ -852,7 +852,7 @@ def _curation(config: Mapping[str, Any], cohort: Cohort, key: str) -> Iterator[W
     pairs = count * cohort.training if known and count and cohort.training else None
     yield Work(
         "curate", key, "search among training radiographs", pairs, "pairs", ("likeness",),
-        "pairs per second", "float32, 20 views", flop=LIKENESS_FLOP,
+        "pairs per second", LIKENESS, flop=LIKENESS_FLOP,
     )  # fmt: skip
     yield _encoding("cxas", key, "pool", images, "curate")
     for what, unit, used in (
@@ -878,6 +878,9 @@ def _curation(config: Mapping[str, Any], cohort: Cohort, key: str) -> Iterator[W
                 task["repeats"],
             )  # fmt: skip
 
+
+LIKENESS: Final = "float32, 20 views"
+"""The settings of that comparison, as gpu-check writes them."""
 
 LIKENESS_FLOP: Final = 2 * 20 * 32**2
 """Of two images whose gray values are compared, turned in 5 ways and enlarged in 4: counted."""

@@ -85,7 +85,7 @@ def worth(records: Records, measurements: Measurements, models: Sequence[ModelEn
         sizes = record.details["sets"] or {}
         for arm, words in ARMS.items():
             key = f"{model.key}/{arm}"
-            kind = "real" if arm == REAL else "control" if model.is_control else "model"
+            kind = "control" if model.is_control else "model"
             heads.append(Head(key, model.name, kind, {TRAINED_ON: words}))
             for metric, _ in LEARNED:
                 for name, number in _learned(measurements, model, arm, metric):
