@@ -5,6 +5,7 @@ training radiographs, three of each patient. To the workflow they are images of 
 """
 
 from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -106,7 +107,7 @@ def looked_at(demo, tmp_path_factory):
     return folder, set(names)
 
 
-def seen_by(demo, folder, lenses):
+def seen_by(demo, folder, lenses, policy=POLICY):
     """What the filter says where only these lenses look; the others never alarm."""
     rows = read_private_table(folder / "lenses.parquet", LENS_SCHEMA)
     for lens in {"latent", "reid", "pixel", "mixture"} - set(lenses):
@@ -119,7 +120,18 @@ def seen_by(demo, folder, lenses):
         radiographs=demo / "results/faithfulness/seen/real.parquet",
         manifest=demo / "results/cohort/manifest.parquet", prompts=folder / "prompts.parquet",
     )  # fmt: skip
-    return filtered(args, POLICY)
+    return filtered(args, policy)
+
+
+def test_a_lens_has_a_limit_of_its_own_where_the_policy_sets_one(demo, looked_at):
+    folder, _ = looked_at
+    lenses = ("latent", "reid", "pixel", "mixture")
+    usual = seen_by(demo, folder, lenses).limits
+    strict = seen_by(demo, folder, lenses, replace(POLICY, lens_false_alarms={"pixel": 0.2})).limits
+    assert strict["pixel"] < usual["pixel"]
+    assert {k: v for k, v in strict.items() if k != "pixel"} == {
+        k: v for k, v in usual.items() if k != "pixel"
+    }
 
 
 def one_draw(found, further, kinds, rng):
