@@ -63,6 +63,7 @@ rule all:
         rules.tables_report.output,
         rules.tables_riskiest.output,
         rules.tables_figures.output,
+        RUN.curated_sets(),
 
 
 rule prompts:

@@ -2,9 +2,11 @@
 # and what faithfulness saw in the test radiographs.
 # Makes: results/curate/{model}/: decision.json and decision.html (may it be released, and why),
 # published/ (the set with its documents), and for its owner alone what the lenses and the judge saw.
+# filter.json: what the filter refused, found and may have missed, for the tables.
 # worth.json: what a classifier learns from the set, and from as many unfiltered images of the pool;
 # made where `curate.worth` asks for it, or where it is named.
-# No other rule asks for it: `make curate MODEL=sana`.
+# Nothing else asks for a set but `make curate MODEL=sana`, and `curate.models` of the config, whose
+# sets every run makes and the tables show.
 
 
 rule curate_plant:
@@ -142,6 +144,7 @@ rule curate_decide:
     output:
         decision="results/curate/{model}/decision.json",
         page="results/curate/{model}/decision.html",
+        record="results/curate/{model}/filter.json",
         chosen="results/curate/{model}/chosen.parquet",
         images="results/curate/{model}/dataset/data/train-00000-of-00001.parquet",
     log:
@@ -157,6 +160,7 @@ rule curate_decide:
     params:
         *code("curate.decide"),
         version=VERSIONS["curate"],
+        protocol=config["protocol"],
         cohort=quote(config["cohort"]["dataset"]),
         source=config["cohort"]["source"],
         folder=partial(input_folder, name="features"),
@@ -166,7 +170,8 @@ rule curate_decide:
         out=lambda wildcards, output: Path(output.decision).parent,
     shell:
         "python -m workflow_scripts.curate.decide --model {wildcards.model}"
-        " --cohort {params.cohort} --source {params.source} --manifest {input.manifest}"
+        " --cohort {params.cohort} --protocol {params.protocol} --source {params.source}"
+        " --manifest {input.manifest}"
         " --prompts {input.prompts} --shards {input.shards}"
         " --lenses {input.lenses} --features {params.folder} --real {params.training}"
         " --seen {input.seen} --radiographs {input.radiographs} --records {input.records}"

@@ -50,6 +50,7 @@ rule tables_build:
         privacy=records("privacy"),
         downstream=records("downstream"),
         faithfulness=records("faithfulness"),
+        curate=records("curate"),
     output:
         tables=[
             *expand(
@@ -92,7 +93,7 @@ rule tables_build:
     shell:
         "python -m workflow_scripts.tables.build --fidelity {input.fidelity}"
         " --privacy {input.privacy} --downstream {input.downstream}"
-        " --faithfulness {input.faithfulness} --models {params.models}"
+        " --faithfulness {input.faithfulness} --curate {input.curate} --models {params.models}"
         " --dataset {params.dataset} --protocol {params.protocol} --attrition {input.attrition}"
         " --manifest {input.manifest} --out {params.folder} 2> {log}"
 
@@ -290,7 +291,8 @@ rule tables_release:
         records=records("fidelity")
         + records("privacy")
         + records("downstream")
-        + records("faithfulness"),
+        + records("faithfulness")
+        + records("curate"),
         lock=of_checkout("envs/core.lock.txt"),
         citation=of_checkout("CITATION.cff"),
     output:

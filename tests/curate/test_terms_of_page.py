@@ -6,18 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from workflow_scripts.common.records import Record, Value, write_record
 from workflow_scripts.curate.decide import Filtered, decision_of
 from workflow_scripts.curate.kinds import EVERY_KIND
+from workflow_scripts.curate.lenses import LENSES
 from workflow_scripts.curate.page import page
 from workflow_scripts.curate.scorecard import _KEYS
-from workflow_scripts.curate.settings import CurateSettings
+from workflow_scripts.curate.settings import LENS_NAMES, CurateSettings, read_share
 from workflow_scripts.curate.terms import WORLD
 
 WEIGHTS = {WORLD: "results/world/weights/tiny-sana", "MIMIC-CXR": "weights/sana-600m-512px"}
 
 
 def decided(cohort: str = WORLD, access: str = "release", leaks: int = 0, missing=None,
-            caught=None, without=None, **changed):  # fmt: skip
+            caught=None, without=None, records=(), **changed):  # fmt: skip
     policy = CurateSettings(
         **{
             "pool": "privacy", "images": 50, "quotas": {}, "access": access,
@@ -38,7 +40,7 @@ def decided(cohort: str = WORLD, access: str = "release", leaks: int = 0, missin
         planted[without] = (0, 0)
     found = Filtered(pool, np.zeros((100, 14)), planted,
                      np.zeros(50, bool), tried, np.zeros(50, bool), {}, {})  # fmt: skip
-    args = SimpleNamespace(model="sana", cohort=cohort, source="mimic_cxr_jpg", records=[],
+    args = SimpleNamespace(model="sana", cohort=cohort, source="mimic_cxr_jpg", records=records,
                            family="sana", base=WEIGHTS[cohort])  # fmt: skip
     return decision_of(args, policy, found, np.flatnonzero(~pool["leak"])[:50], missing or {})
 
@@ -72,6 +74,69 @@ def test_a_limit_that_is_not_met_means_no_release(changed, said):
     assert decision["verdict"] == "do_not_release"
     assert any(said in reason for reason in decision["reasons"])
     assert "Do not release" in page(decision)
+
+
+@pytest.fixture
+def attacked(tmp_path):
+    """Records of attacks on the model: what each found, or why it was not tried."""
+
+    def write(**values):
+        rows = [
+            Value(name, None, "lower", 40, reason=found)
+            if isinstance(found, str)
+            else Value(name, found, "lower", 40)
+            for name, found in values.items()
+        ]
+        write_record(Record("privacy", "sana", "membership", "sound", rows), tmp_path / "r.json")
+        return [tmp_path / "r.json"]
+
+    return write
+
+
+TPR = "member_loss_calibrated_tpr"
+
+
+def test_attacks_stand_on_the_page_and_decide_nothing_without_a_limit(attacked):
+    decision = decided(records=attacked(**{TPR: 0.3}))
+    (row,) = [row for row in decision["measured"] if row["key"].endswith(TPR)]
+    assert (row["value"], row["limit"]) == (0.3, None)
+    assert decision["verdict"] == "release"
+    assert "pick out, if 1 in 100 others may be picked wrongly?</td><td>30%</td>" in page(decision)
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict", "said"),
+    [
+        ({TPR: 0.02}, "release", "every limit"),
+        ({TPR: 0.03}, "do_not_release", "an attack on the model finds more than it may"),
+        ({TPR: "it came trained"}, "do_not_release", "an attack with a limit was not measured"),
+        ({}, "do_not_release", "an attack with a limit was not measured"),
+    ],
+)
+def test_a_limit_on_an_attack_has_to_be_met_and_measured(attacked, found, verdict, said):
+    decision = decided(records=attacked(**found), most_by_attacks={TPR: 0.02})
+    assert decision["verdict"] == verdict
+    assert any(reason.startswith(said) for reason in decision["reasons"])
+    (row,) = [row for row in decision["measured"] if row["key"].endswith(TPR)]
+    assert row["limit"] == 0.02
+    (rule,) = [row for row in decision["policy"] if row["key"] == f"attack/{TPR}"]
+    assert rule["limit"] == 0.02
+    assert "at most 2%" in page(decision)
+
+
+def test_a_lens_may_have_a_limit_of_its_own():
+    decision = decided(lens_false_alarms={"reid": 0.005})
+    (rule,) = [row for row in decision["policy"] if row["key"].startswith("lens/")]
+    assert (rule["key"], rule["limit"]) == ("lens/reid", 0.005)
+    assert "The test that recognises patients may take" in page(decision)
+    assert tuple(LENSES) == LENS_NAMES
+
+
+def test_shares_of_the_command_line_are_of_lenses_and_attacks():
+    assert read_share("reid=0.005") == ("reid", 0.005)
+    for wrong in ("reid", "nothing=0.1", "reid=2", "reid=x"):
+        with pytest.raises(ValueError, match=r"SHARE|float"):
+            read_share(wrong)
 
 
 def test_the_page_says_shares_in_percent_and_limits_with_their_side():

@@ -18,10 +18,13 @@ def kept_rates():
 
 
 def rates_of(config, rates):
-    """Return a row for each part of gpu-check that a config's plan asks for: (part, have, lack)."""
+    """Return a row for each part of gpu-check that a config's plan asks for: (part, have, lack).
+
+    The plan is that with a curated set (`make plan PLAN="--curate sana"`).
+    """
     kinds = sorted({rate.kind for rate in rates})
     have, lack = {}, {}
-    for work in works(config, expected_cohort(config)):
+    for work in works(config, expected_cohort(config), ["sana"]):
         part, on = work.parts[0], []
         for kind in kinds:
             if newest(rates, kind, work.parts, work.name, work.settings):
@@ -50,6 +53,7 @@ def test_a_new_measurement_changes_the_table():
     before = {part: row for part, *row in rates_of(config, kept_rates())}
     assert before["sample:sd_v1_5"] == ["", "images per second"]
     assert "closest by score (H100)" in before["search"][0]
+    assert before["likeness"] == ["", "pairs per second"]
     without = {part: row for part, *row in rates_of(config, [])}
     assert without["search"] == ["", "closest by distance; closest by score"]
     assert set(without) == set(before)

@@ -184,6 +184,7 @@ PARTS: Final = (
     # DenseNet-121 judges, too.
     _encoding("densenet_121"),
     Part("search", 60, _SCORES, "searching", "time_search"),
+    Part("likeness", 40, (*_SCORES, *_FILES), "searching", "time_likeness", memory_gib=3.6),
     # Whether the GPU's numbers are the CPU's.
     Part("agree:scores", 60, _AGREEMENT, "agreement", "compare_scores"),
     Part("agree:losses", 40, _TRAINING, "agreement", "compare_losses"),

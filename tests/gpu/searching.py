@@ -1,4 +1,4 @@
-"""The exact search for the closest training images, at the protocol's size."""
+"""Searches among training images at the protocol's size: exact, and of a curated set's filter."""
 
 import time
 from typing import Final
@@ -7,7 +7,9 @@ import numpy as np
 import torch
 
 from tests.gpu.lines import Writer
-from workflow_scripts.preflight.cost_model import search_settings
+from tests.gpu.measure import peak_gib, seconds_of
+from workflow_scripts.curate.likeness import AT_ONCE, INNER, SIDE, TURNS, compare
+from workflow_scripts.preflight.cost_model import LIKENESS, search_settings
 from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
 
 GENERATED: Final = 20_000
@@ -35,3 +37,24 @@ def time_search(device: torch.device, tiny: bool, say: Writer) -> None:
         assert found.rows.shape == (m, CLOSEST)
         how = search_settings(CLOSEST, m, n, dimensions)
         say(f"closest by {name}", taken, "s", how)
+
+
+def time_likeness(device: torch.device, tiny: bool, say: Writer) -> None:
+    """Measure how many pairs of images a curated set's filter compares by gray values a second.
+
+    All radiographs lie on the device, as in a run; noise stands for gray values. A pair is an image
+    and a radiograph, in all turns and enlargements, with its share of the search for mixtures.
+    """
+    images, films = (4, 300) if tiny else (AT_ONCE, TRAINING)
+    torch.manual_seed(0)
+    views, held = (
+        torch.nn.functional.normalize(torch.randn(*shape, SIDE**2, device=device), dim=-1)
+        for shape in ((images, len(TURNS)), (len(INNER), films))
+    )
+    found = compare(views, held)
+    assert [tuple(part.shape) for part in found] == [(images,)] * 3
+    assert f"float32, {len(TURNS) * len(INNER)} views" == LIKENESS
+    how = f"{LIKENESS}, {images} images at once beside {films} radiographs"
+    taken = seconds_of(lambda: compare(views, held), device, 1 if tiny else 5)
+    say("pairs per second", images * films / taken, "1/s", how)
+    say("peak memory", peak_gib(lambda: compare(views, held), device), "GiB", how)

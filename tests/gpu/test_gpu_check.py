@@ -255,6 +255,7 @@ def test_every_part_runs_tiny_on_a_cpu(tmp_path):
             "classify": ("images per second",),
             "unet": ("seconds per step",),
             "reid": ("pairs per second", "peak memory"),
+            "likeness": ("pairs per second", "peak memory"),
             "judge": (
                 "passes per second",
                 "passes with evidence per second",

@@ -60,7 +60,12 @@ def blocks_of(config, cls):
         "MembershipSettings": [config["privacy"]["membership"]],
         "ExtractionSettings": [config["privacy"]["extraction"]],
         "ReidSettings": [REID],
-        "CurateSettings": [config["curate"]],
+        "CurateSettings": [
+            config["curate"],
+            config["curate"]
+            | {"lens_false_alarms": {"reid": 0.005}, "most_by_attacks": {"extracted_share": 0.1}},
+        ],
+        "MadeSettings": [config["curate"], {"models": ["sana", "noise"]}],
         "WorthSettings": [config["curate"], {"worth": True}],
         "ClassifierSettings": [downstream["classification"]],
         "DrawSettings": [downstream["segmentation"]],

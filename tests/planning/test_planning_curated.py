@@ -1,6 +1,7 @@
 """The pool of a curated set, and what its worth is measured from."""
 
 import copy
+import re
 
 import pytest
 
@@ -89,3 +90,51 @@ def test_worth_needs_a_baseline_and_no_test_patients(config, key, value, where):
     with pytest.raises(InputError) as error:
         Run(config).worth_runs("tiny_sd")
     assert error.value.where == where
+
+
+def test_no_run_makes_a_set_that_nobody_asks_for(config):
+    for asked in (config, config | {"curate": config["curate"] | {"worth": True}}):
+        run = Run(asked)
+        assert run.curated() == run.curated_sets() == run.records("curate") == []
+
+
+def test_sets_that_every_run_makes_stand_in_the_order_of_the_tables(config):
+    config["curate"]["models"] = ["noise", "tiny_sd"]
+    validate_config(config)
+    run = Run(config)
+    assert run.curated_sets() == [f"results/curate/{m}/published" for m in ("tiny_sd", "noise")]
+    assert run.records("curate") == [
+        f"results/curate/{m}/filter.json" for m in ("tiny_sd", "noise")
+    ]
+    config["curate"]["worth"] = True
+    validate_config(config)
+    assert run.records("curate")[:2] == [
+        f"results/curate/tiny_sd/{name}.json" for name in ("filter", "worth")
+    ]
+    # Which sets are made is no part of the policy, by which each is drawn.
+    assert "--models" not in arguments.curate_flags(run)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"models": ["nobody"]}, "'nobody' is not in run_models"),
+        ({"models": ["tiny_sd_base"], "pool": "augment"}, "no images of the prompt set 'augment'"),
+        ({"models": ["my_model"], "pool": "drawn"}, "is not sampled here"),
+        ({"models": ["tiny_sd"], "pool": "drawn"}, "prompt_sets.drawn is missing"),
+        ({"models": ["tiny_sd"], "pool": "test", "worth": True}, "curate.worth: the pool"),
+    ],
+)
+def test_sets_that_cannot_be_made_are_refused_before_anything_is_planned(config, changed, said):
+    config["curate"] |= changed
+    if said.startswith("no images"):
+        config["models"]["tiny_sd_base"]["prompt_sets"] = ["test"]
+    with pytest.raises(InputError, match=re.escape(said)):
+        validate_config(config)
+
+
+def test_worth_without_its_task_is_refused(config):
+    config["curate"] |= {"models": ["tiny_sd"], "worth": True}
+    config["downstream"]["tasks"] = ["segmentation"]
+    with pytest.raises(InputError, match=r"downstream\.tasks has no classification"):
+        validate_config(config)

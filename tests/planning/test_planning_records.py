@@ -1,6 +1,7 @@
 """Paths of records, compared with paths by hand."""
 
 from workflow_scripts.planning.records import (
+    curate_records,
     downstream_records,
     faithfulness_records,
     fidelity_records,
@@ -80,3 +81,11 @@ def test_faithfulness_has_the_radiographs_and_each_judge_of_each_model():
         "results/faithfulness/anatomy/a.json",
         "results/faithfulness/texture/a.json",
     ]
+
+
+def test_a_curated_set_has_a_record_of_its_filter_and_on_request_of_its_worth():
+    assert curate_records(["a"], worth=False) == ["results/curate/a/filter.json"]
+    assert curate_records(["a", "b"], worth=True) == [
+        f"results/curate/{model}/{name}.json" for model in "ab" for name in ("filter", "worth")
+    ]
+    assert curate_records([], worth=True) == []

@@ -151,12 +151,89 @@ def test_counts_of_a_curated_set_by_hand():
         "pool: classifier": ("sana", 3 * 20_000, "judge"),
         "pool: densenet_121": ("sana", 20_000, "encode:densenet_121"),
     }
+    searched = own["search among training radiographs"]
+    note = "float32, 20 views, 128 images at once beside 237388 radiographs"
+    rate = Rate(
+        "H200", "2030-01-01", "2", "likeness", "pairs per second", 1e8, "1/s", note, "f.csv"
+    )
+    hours = estimate(searched, [rate], "H200").gpu_hours
+    assert hours == pytest.approx(candidates * 237_388 / 1e8 / 3600)
+    other = dataclasses.replace(rate, note="float32, 5 views")
+    assert estimate(searched, [other], "H200").gpu_hours is None
     more = json.loads(json.dumps(CONFIG))
     more["curate"]["overfitted"] = "data/by_heart"
     found = {w.what: w.count for w in works(more, cohort, ["sana"])}
     assert found[f"{mirrored}: reid"] == candidates + 2 * 500
     with pytest.raises(InputError, match="no images of the prompt set 'augment'"):
         works(CONFIG, cohort, ["flipped_copies"])
+
+
+def drawing(**changed):
+    """The paper's config with a pool that is drawn."""
+    config = json.loads(json.dumps(CONFIG))
+    drawn = {"captions": 12_000, "prevalence": {"Fracture": 0.1}, "draw_seed": 1, "shards": 6}
+    config["prompt_sets"]["drawn"] = drawn | changed
+    config["curate"]["pool"] = "drawn"
+    return config
+
+
+def test_a_pool_that_is_drawn_is_sampled_of_the_curated_models_alone():
+    config = drawing()
+    own = work_of(works(config, PAPER, ["sana"]), "sana", "generate", "drawn")
+    assert (own.count, own.jobs) == (12_000, 6)
+    usual = work_of(works(config, PAPER), "sana", "generate", "privacy")
+    assert (own.parts, own.name, own.settings) == (usual.parts, usual.name, usual.settings)
+    drawn = [w.model for w in works(config, PAPER, ["sana"]) if w.what == "drawn images"]
+    assert drawn == ["sana"]
+    assert not [w for w in works(config, PAPER) if w.what == "drawn images"]
+    looked = work_of(works(config, PAPER, ["sana"]), "sana", "curate", "pool: cxas")
+    assert looked.count == 12_000
+    # Of copies, and without a word on what to draw, there are no new samples.
+    for wrong, key in ((config, "flipped_copies"), (drawing(), "nobody")):
+        with pytest.raises(InputError, match="no images of the prompt set 'drawn'"):
+            works(wrong, PAPER, [key])
+    del config["prompt_sets"]["drawn"]
+    with pytest.raises(InputError, match="no images of the prompt set 'drawn'"):
+        works(config, PAPER, ["sana"])
+
+
+def test_a_shard_of_a_drawn_pool_asks_for_the_time_of_its_images():
+    rate = dataclasses.replace(
+        STEP, part="sample:sd_v1_5", value=1.0,
+        note="fp32, 50 steps, guidance 7.5, 512 px, batches of 16",
+    )  # fmt: skip
+
+    def minutes(shards):
+        config = drawing(shards=shards)
+        return shard_minutes(config, PAPER, [rate], "sd_v1_4", "drawn", 720)
+
+    # 12,000 images at one a second, twice: 400 minutes, divided by the shards.
+    assert (minutes(1), minutes(4), minutes(6)) == (400, 100, 67)
+
+
+def test_a_drawn_pool_takes_its_space():
+    by_model = {key: images for key, *_, images in plan.disk(drawing(), PAPER)}
+    more = {key: images for key, *_, images in plan.disk(drawing(), PAPER, ["sana"])}
+    assert more["sana"] - by_model["sana"] == pytest.approx(12_000 * 512**2 / 1e9)
+    assert {k: v for k, v in more.items() if k != "sana"} == {
+        k: v for k, v in by_model.items() if k != "sana"
+    }
+
+
+def test_sets_that_the_config_names_are_planned_with_what_they_are_worth():
+    config = json.loads(json.dumps(CONFIG))
+    config["curate"] |= {"models": ["sana"], "worth": True}
+    planned = works(config, PAPER, ["sana", "sd_v2"])
+    curated = [w for w in planned if w.stage == "curate"]
+    assert [w.model for w in curated if w.what == "pool: cxas"] == ["sana", "sd_v2"]
+    # 10,000 images alone and beside 20,000 real ones: 95%, 20 times, in each of three runs.
+    worth = {w.what: w.count for w in curated if w.model == "sana" and w.what.startswith("worth")}
+    assert sorted(worth.values()) == pytest.approx([570_000] * 2 + [1_710_000] * 2)
+    assert {w.settings for w in curated if "worth" in w.what} == {
+        w.settings for w in planned if w.stage == "classification"
+    }
+    config["curate"]["pool"] = "stress"
+    assert not [w for w in works(config, PAPER) if w.what.startswith("worth")]
 
 
 def test_who_looks_at_images_follows_the_tasks_and_judges():
@@ -538,7 +615,7 @@ def test_every_missing_rate_has_a_part_of_gpu_check_or_a_reason():
     estimates = [estimate(work, [], "H200") for work in planned]
     lacking = {part for part, *_ in plan.missing_rates(estimates)}
     without = lacking - {part.name for part in PARTS}
-    assert without == {"likeness", "read:radgraph", "read:ratescore"}
+    assert without == {"read:radgraph", "read:ratescore"}
     assert without == set(plan.UNMEASURED)
     assert all("make gpu-check" in plan.how_to_measure(part) for part in lacking - without)
 

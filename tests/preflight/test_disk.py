@@ -149,3 +149,18 @@ def test_preflight_counts_the_disk_once_models_are_built(checkpoint, tmp_path, m
     assert "encoded images not known yet" in checks[-1].path
     monkeypatch.setattr(disk, "free_bytes", lambda folder: 10)
     assert "; 0.0 GB are free" in str(check.preflight(config, {"finetune"}, {"tiny"})[-1].fault)
+
+
+def test_a_pool_that_is_drawn_counts_where_a_set_is_curated(tmp_path):
+    config = json.loads(json.dumps(CONFIG))
+    drawn = {"captions": 1_000, "prevalence": {}, "draw_seed": 1, "shards": 4}
+    config["prompt_sets"]["drawn"], config["curate"]["pool"] = drawn, "drawn"
+
+    def images(stages):
+        return planned_writes(config, stages, ["sana"], {}, tmp_path).images
+
+    more = images({"generate", "curate"}) - images({"generate"})
+    assert more == 1_000 * 512**2
+    (tmp_path / "generate/sana/drawn").mkdir(parents=True)
+    (tmp_path / "generate/sana/drawn/part-00000-of-00004.parquet").touch()
+    assert images({"generate", "curate"}) - images({"generate"}) == 750 * 512**2

@@ -59,4 +59,6 @@ STEMS = (
     "table23_extraction",
     "table23b_extraction_lenses",
     "table24_guarantee",
+    "table25_curated",
+    "table25b_curated_worth",
 )

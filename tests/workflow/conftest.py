@@ -31,6 +31,7 @@ LONGEST = (
     "workflow/test_checkpoints.py",
     "workflow/test_curate.py",
     "workflow/test_curate_pools.py",
+    "workflow/test_curate_further.py",
     "workflow/test_cxr_downstream.py",
     "workflow/test_spans.py",
     "workflow/test_plan.py",

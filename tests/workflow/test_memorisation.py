@@ -280,8 +280,8 @@ def curated(demo, overfitted, tmp_path_factory):
            cxas="results/world/weights/cxas/UNet_ResNet50_default.pth", cxas_size=192,
            batch_size=32, classifier=judge, progress=folder / ".look",
            output=folder / "seen.parquet")  # fmt: skip
-    script("curate.decide", model="overfitted", cohort="Embedded world", source="mimic_cxr_jpg",
-           manifest=manifest, prompts=out / "prompts.parquet", shards=shard,
+    script("curate.decide", model="overfitted", cohort="Embedded world", protocol="sound",
+           source="mimic_cxr_jpg", manifest=manifest, prompts=out / "prompts.parquet", shards=shard,
            lenses=folder / "lenses.parquet", features=features,
            real=demo / "results/features/real/train", seen=folder / "seen.parquet",
            radiographs=demo / "results/faithfulness/seen/real.parquet",

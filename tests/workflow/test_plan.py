@@ -273,6 +273,24 @@ def test_nothing_but_the_entry_points_is_planned_for_prompts(paper_plan):
     assert jobs == {("cohort_manifest", None), *drawn, ("prompts", None)}
 
 
+def test_a_set_is_curated_and_shown_in_tables_only_where_the_config_asks_for_it(
+    paper_plan, tmp_path
+):
+    assert not [rule for rule in paper_plan.counts if rule.startswith("curate_")]
+    words = paper_plan.words("tables.build")
+    assert words[words.index("--curate") + 1] == "--models"  # no record of any set
+    asked = {"run_models": ["sana", "noise"], "curate": {"models": ["sana"], "worth": True}}
+    (tmp_path / "overlay.yaml").write_text(json.dumps(asked))
+    flags = ["--configfile", "config.yaml", str(tmp_path / "overlay.yaml"), "--"]
+    table = "results/tables/table25b_curated_worth.csv"
+    found = planned_jobs(paper_plan.folder, *flags, table)
+    made = {"curate_plant", "curate_lenses", "curate_look", "curate_decide"}
+    made |= {"curate_worth_train", "curate_worth"}
+    assert {rule for rule, model in found if model == "sana"} >= made
+    assert not {rule for rule, model in found if model == "noise" and rule.startswith("curate_")}
+    assert ("tables_build", None) in found
+
+
 def test_a_jobs_time_follows_from_the_gpus_of_its_profile(tmp_path):
     """A rate of the H100 says nothing of the H200s and A100s that profiles name."""
     checkout = make_stub_sources(make_checkout(tmp_path))

@@ -212,6 +212,29 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
             faults.append(f"run_models: {key!r} is no key of models{hint}")
     for key, block in models.items():
         faults += _block_faults(config, key, block, usable=not faults)
+    return faults or _curated_faults(config)
+
+
+def _curated_faults(config: dict[str, Any]) -> list[str]:
+    """Return why sets that every run makes cannot be made."""
+    policy, faults = config["curate"], []
+    pool = policy["pool"]
+    for key in policy.get("models", ()):
+        where = f"curate.models: {key!r}"
+        if key not in config["run_models"]:
+            faults.append(f"{where} is not in run_models")
+        elif pool not in PROMPT_SETS:
+            if pool not in config["prompt_sets"]:
+                faults.append(f"{where}: curate.pool is {pool}, and prompt_sets.{pool} is missing")
+            if not config["models"][key].get("generate"):
+                faults.append(f"{where} is not sampled here, so that no new images can be drawn")
+        elif pool not in prompt_sets_of(config, key):
+            faults.append(f"{where} has no images of the prompt set {pool!r} (curate.pool)")
+    if policy.get("models") and policy.get("worth"):
+        if "classification" not in config["downstream"]["tasks"]:
+            faults.append("curate.worth: downstream.tasks has no classification, which measures it")
+        if pool == "test":
+            faults.append("curate.worth: the pool's captions are those of patients it is tried on")
     return faults
 
 

@@ -1,7 +1,7 @@
 """Filter a pool, draw the curated set, and decide whether it may be released.
 
     python -m workflow_scripts.curate.decide --model sana --cohort MIMIC-CXR \\
-        --source mimic_cxr_jpg --manifest results/cohort/manifest.parquet \\
+        --protocol sound --source mimic_cxr_jpg --manifest results/cohort/manifest.parquet \\
         --prompts results/cohort/prompts/augment.parquet \\
         --shards results/generate/sana/augment/part-*.parquet --family sana --base weights/sana \\
         --lenses results/curate/sana/lenses.parquet --features results/curate/sana/features \\
@@ -12,16 +12,17 @@
         --pool augment --images 10000 ... --output results/curate/sana
 
 It writes into the folder `dataset/data/` (the set), `decision.json`, `decision.html` (a page for
-the steward) and `chosen.parquet` (which pool image each of the set is; for its owner alone). What
-is published is searched for captions, ids and real images of the cohort first; a set that holds
-any is not written. The same inputs give the same bytes.
+the steward), `filter.json` (the record, for the tables) and `chosen.parquet` (which pool image each
+of the set is; for its owner alone). What is published is searched for captions, ids and real images
+of the cohort first; a set that holds any is not written. The same inputs give the same bytes, but
+for the record's time.
 """
 
 import argparse
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,22 +32,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file, write_text
 from workflow_scripts.common.images import find_in_shards
 from workflow_scripts.common.manifest import FINDINGS, TEMPLATE, read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
-from workflow_scripts.common.records import read_record
+from workflow_scripts.common.records import read_record, write_record
 from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.curate import filters
 from workflow_scripts.curate.bounds import LEVEL, least_share, most_left
 from workflow_scripts.curate.draw import drawn
+from workflow_scripts.curate.filter_record import filter_record
 from workflow_scripts.curate.kinds import EVERY_KIND
 from workflow_scripts.curate.lenses import LENS_SCHEMA, LENSES
 from workflow_scripts.curate.page import page
 from workflow_scripts.curate.plant import square_gray
 from workflow_scripts.curate.search import check_images, check_texts, cohort_texts
-from workflow_scripts.curate.settings import CurateSettings
+from workflow_scripts.curate.settings import ATTACKS, CurateSettings
 from workflow_scripts.curate.terms import access_of_weights, terms_of
 from workflow_scripts.downstream.data import labels_of
 from workflow_scripts.faithfulness.anatomy_values import Rule, halves, measured
@@ -129,7 +132,9 @@ def filtered(args: argparse.Namespace, policy: CurateSettings) -> Filtered:
     )
     unseen = lenses[lenses["group"] == "held_out"].reset_index(drop=True)
     first = halves(unseen["patient_id"].to_numpy(str), policy.seed)
-    limits = filters.limits_of(unseen[first], LENSES, policy.privacy_false_alarms)
+    limits: dict[str, float] = {}
+    for lens, side in LENSES.items():
+        limits |= filters.limits_of(unseen[first], {lens: side}, policy.false_alarms(lens))
     sparse = {"density": "low"}
     limits |= filters.limits_of(unseen[first], sparse, policy.quality_false_alarms)
 
@@ -306,7 +311,7 @@ def decision_of(
                 *wilson_interval(share, units),
             )
         )
-    rows += record_rows(args.records)
+    rows += record_rows(args.records, policy.most_by_attacks)
     reasons = _reasons(args, policy, rows, found, missing, len(kept))
     verdict: str = "do_not_release" if reasons else policy.access
     if not reasons:
@@ -375,14 +380,15 @@ def _against(passed: bool | None, limit: float) -> dict[str, Any]:
     return {"passed": None if passed is None else bool(passed), "limit": limit}
 
 
-def record_rows(records: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return what the stages before measured of the model, for the reader; none has a limit."""
-    wanted = {
-        "reid_share": "Prompts of training patients whose images re-identify them",
-        "closest_reid_share": "Images that re-identify a training patient",
-        "extracted_share": "Training radiographs that the images show, of those asked for",
-        "fid": "Distance of all images from radiographs (FID, RAD-DINO)",
-    }
+def record_rows(records: Sequence[Path], most: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return what the stages before measured of the model, for the reader.
+
+    Args:
+        records: the model's.
+        most: largest values by metric, of those that have a limit. A limit on what no record has
+            stands with the reason.
+    """
+    wanted = {**ATTACKS, "fid": "Distance of all images from radiographs (FID, RAD-DINO)"}
     rows = []
     for path in sorted(records):
         record = read_record(path)
@@ -391,7 +397,15 @@ def record_rows(records: Sequence[Path]) -> list[dict[str, Any]]:
                 low, high = value.interval or (None, None)
                 words = wanted[value.metric]
                 key = f"{record.stage}/{record.family}/{value.metric}"
-                rows.append(_measured(key, words, value.value, low, high, value.reason))
+                row = _measured(key, words, value.value, low, high, value.reason)
+                if value.metric in most:
+                    limit = most[value.metric]
+                    row |= _against(None if value.value is None else value.value <= limit, limit)
+                rows.append(row)
+    known = {row["key"].rpartition("/")[2] for row in rows}
+    for metric in sorted(set(most) - known):
+        row = _measured(f"privacy/{metric}", ATTACKS[metric], None, reason="no record has it")
+        rows.append(row | _against(None, most[metric]))
     return rows
 
 
@@ -410,7 +424,13 @@ def _reasons(
         "remaining_leaks": "too many leaks may be left in the set",
         "false_rejections": "the filter takes too many unseen radiographs for leaks to tell leaks",
     }
-    reasons = [said[row["key"]] for row in rows if row["passed"] is False]
+    reasons = [said[row["key"]] for row in rows if row["passed"] is False and row["key"] in said]
+    for row in rows:
+        if row["limit"] is not None and row["key"].rpartition("/")[2] in ATTACKS:
+            if row["passed"] is False:
+                reasons.append(f"an attack on the model finds more than it may ({row['words']})")
+            elif row["passed"] is None:
+                reasons.append(f"an attack with a limit was not measured ({row['words']})")
     if found.pool["source"].notna().any():
         reasons.append("the pool is a control, which shows radiographs themselves")
     if kept == 0:
@@ -433,6 +453,18 @@ def _policy(policy: CurateSettings) -> list[dict[str, Any]]:
         "images": "Images of the set",
     }
     rows = [{"key": k, "words": w, "limit": getattr(policy, k)} for k, w in words.items()]
+    rows += [
+        {
+            "key": f"lens/{lens}",
+            "words": f"Share of unseen radiographs that the lens `{lens}` may flag instead",
+            "limit": share,
+        }
+        for lens, share in sorted(policy.lens_false_alarms.items())
+    ]
+    rows += [
+        {"key": f"attack/{metric}", "words": f"{ATTACKS[metric]}, at most", "limit": share}
+        for metric, share in sorted(policy.most_by_attacks.items())
+    ]
     return rows + [
         {"key": f"quota/{name}", "words": f"Images with {name}, at least", "limit": count}
         for name, count in sorted(policy.quotas.items())
@@ -533,6 +565,10 @@ def main(argv: list[str] | None = None) -> None:
     said = json.dumps(decision, indent=1, sort_keys=True, allow_nan=False) + "\n"
     write_text(args.output / "decision.html", page(decision))
     write_text(args.output / "decision.json", said)
+    settings = asdict(policy)
+    refused, tried = int((~good).sum()), len(found.refused)
+    record = filter_record(decision, args.protocol, refused, tried, settings)
+    write_record(record, args.output / "filter.json")
     log.info("%s: %d images, %s", args.model, len(kept), decision["verdict"])
 
 
@@ -543,6 +579,7 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, CurateSettin
     add: Any = parser.add_argument
     add("--model", required=True, help="the model's key")
     add("--cohort", required=True, help="the cohort's name")
+    add("--protocol", required=True, choices=PROTOCOLS)
     add("--source", required=True, help="the cohort's reader")
     add("--family", help="the model's family in the config")
     add("--base", help="the model's base checkpoint in the config")

@@ -37,7 +37,7 @@ INNER: Final = (1.0, 0.96, 0.92, 0.88)
 """Shares of a radiograph's side whose middle is compared; the first is all of it."""
 
 FIRST: Final = 5
-_AT_ONCE: Final = 128
+AT_ONCE: Final = 128
 _FILMS_AT_ONCE: Final = 2048
 
 
@@ -134,7 +134,7 @@ def likeness(
     held = torch.from_numpy(films).to(device)
     waiting = iter(images)
     parts: list[np.ndarray] = []
-    while batch := [*itertools.islice(waiting, _AT_ONCE)]:
+    while batch := [*itertools.islice(waiting, AT_ONCE)]:
         compute = partial(_compared, batch, held, device)
         parts.append(_kept(kept, f"likeness-{len(parts):08d}", compute))
     pixel, nearest, mixture = np.concatenate(parts, axis=1)
@@ -150,10 +150,19 @@ def _compared(
 ) -> np.ndarray:
     """Return `pixel`, `nearest` and `mixture` of some images, float64 (3, n)."""
     views = torch.from_numpy(np.stack([views_of() for views_of in batch])).to(device)
-    return np.stack([part.cpu().numpy().astype(np.float64) for part in _compare(views, films)])
+    return np.stack([part.cpu().numpy().astype(np.float64) for part in compare(views, films)])
 
 
-def _compare(views: Tensor, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def compare(views: Tensor, films: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compare some images with all radiographs, on the device that holds them.
+
+    Args:
+        views: (n, len(TURNS), SIDE**2) float32, see `views_of_image`.
+        films: (len(INNER), m, SIDE**2) float32, see `film_vectors`.
+
+    Returns:
+        `pixel`, `nearest` and `mixture` of `Likeness`, (n,) each.
+    """
     best = torch.full((len(views),), -2.0, device=views.device)
     nearest = torch.zeros(len(views), dtype=torch.long, device=views.device)
     for turn in range(views.shape[1]):

@@ -39,6 +39,8 @@ _QUESTIONS: Final = {
     "learned from, rightly or wrongly?",
     "extracted_share": "How many of the patients' radiographs that were asked for come back in the "
     "images?",
+    "member_loss_calibrated_tpr": "How many of the patients that it learned from can somebody who "
+    "has the model pick out, if 1 in 100 others may be picked wrongly?",
     "fid": "How far are the model's images from radiographs, as a whole? (FID; 0 is best, and it "
     "is no share)",
 }
@@ -57,6 +59,18 @@ _RULES: Final = {
     "other patients for repeats",
     "images": "Images of the set",
 }
+_BY_LENS: Final = {
+    "latent": "The test of what the picture shows as a whole may take at most so many pictures of "
+    "other patients for repeats",
+    "reid": "The test that recognises patients may take at most so many pictures of other patients "
+    "for repeats",
+    "pixel": "The test of gray values may take at most so many pictures of other patients for "
+    "repeats",
+    "mixture": "The test for two patients mixed may take at most so many pictures of other "
+    "patients for repeats",
+}
+"""Where a test has a limit of its own."""
+
 _COUNTS: Final = ("images", "quota/")
 """Beginnings of the keys of rules whose limit is a number of images."""
 
@@ -165,7 +179,10 @@ def _question(row: Mapping[str, Any]) -> str:
 
 
 def _rule(row: Mapping[str, Any]) -> str:
-    return _RULES.get(row["key"], str(row["words"]))
+    key = str(row["key"])
+    if key.startswith("lens/"):
+        return _BY_LENS[key.removeprefix("lens/")]
+    return _RULES.get(key, str(row["words"]))
 
 
 def _share(value: float) -> str:

@@ -1,7 +1,7 @@
 """The policy of a curated set: its limits, its quotas, its size, and what is planted."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 from workflow_scripts.common.manifest import FINDINGS
@@ -9,6 +9,39 @@ from workflow_scripts.common.settings import LARGEST_SEED, Key
 
 VERDICTS: Final = ("release", "credentialed", "do_not_release")
 """What a decision can say, the widest access first."""
+
+
+LENS_NAMES: Final = ("latent", "reid", "pixel", "mixture")
+"""The privacy lenses, see `lenses.py`."""
+
+ATTACKS: Final[Mapping[str, str]] = {
+    "reid_share": "Prompts of training patients whose images re-identify them",
+    "closest_reid_share": "Images that re-identify a training patient",
+    "extracted_share": "Training radiographs that the images show, of those asked for",
+    "member_loss_calibrated_tpr": "Training patients whom an attack on membership finds, at 1% "
+    "false alarms",
+}
+"""What privacy's attacks measure of the model, in words, by the metric of their records."""
+
+
+def read_share(word: str) -> tuple[str, float]:
+    """Read `NAME=SHARE` of the command line.
+
+    Raises:
+        ValueError: not of that form, or no share.
+    """
+    name, _, text = word.rpartition("=")
+    if name not in (*LENS_NAMES, *ATTACKS) or not 0 <= (share := float(text)) <= 1:
+        raise ValueError(f"{word!r} is not NAME=SHARE, of a lens or an attack")
+    return name, share
+
+
+def _shares(names: Collection[str], **bounds: float) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "propertyNames": {"enum": list(names)},
+        "additionalProperties": {"type": "number", **bounds},
+    }
 
 
 def read_quota(word: str) -> tuple[str, int]:
@@ -117,7 +150,47 @@ class CurateSettings:
             optional=True,
         ),
     ] = None
+    lens_false_alarms: Annotated[
+        Mapping[str, Any],
+        Key(
+            "The same as privacy_false_alarms for single lenses, by lens; it holds for the others.",
+            optional=True,
+            parse=read_share,
+            schema=_shares(LENS_NAMES, exclusiveMinimum=0, exclusiveMaximum=1),
+        ),
+    ] = field(default_factory=dict)
+    most_by_attacks: Annotated[
+        Mapping[str, Any],
+        Key(
+            "Largest value that privacy's attacks may reach on the model, by metric. Each is a "
+            "share at its own false alarm rate. What was not measured is not released. No attack "
+            "has a limit by default.",
+            optional=True,
+            parse=read_share,
+            schema=_shares(ATTACKS, minimum=0, maximum=1),
+        ),
+    ] = field(default_factory=dict)
     seed: Annotated[int, Key("Seed of the stage.", minimum=0, maximum=LARGEST_SEED)] = 42
+
+    def false_alarms(self, lens: str) -> float:
+        """Return the share of unseen radiographs that a lens may take for a leak."""
+        return float(self.lens_false_alarms.get(lens, self.privacy_false_alarms))
+
+
+@dataclass(frozen=True)
+class MadeSettings:
+    """Which sets every run makes."""
+
+    models: Annotated[
+        tuple[str, ...],
+        Key(
+            "Models of run_models of which every run curates a set, which the tables show (Tables "
+            "25 and 25b). None by default: then a set is made by `make curate` alone, and no "
+            "table shows it.",
+            optional=True,
+            unique=True,
+        ),
+    ] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +201,8 @@ class WorthSettings:
         bool,
         Key(
             "Whether classifiers are trained on the curated set and on as many unfiltered images "
-            "of its pool, and the set's documents say what they learn.",
+            "of its pool. The set's documents say what they learn, and Table 25b where `models` "
+            "names the set's.",
             optional=True,
         ),
     ] = False

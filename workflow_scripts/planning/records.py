@@ -89,3 +89,14 @@ def stress_records(models: Sequence[str]) -> list[str]:
         models: the models whose images are judged.
     """
     return [f"results/faithfulness/stress/{m}.json" for m in models]
+
+
+def curate_records(models: Sequence[str], *, worth: bool) -> list[str]:
+    """Return the records of curated sets: of each filter, and of what each set is worth.
+
+    Args:
+        models: those whose sets every run makes.
+        worth: whether classifiers are trained on the sets.
+    """
+    names = ("filter", "worth") if worth else ("filter",)
+    return [f"results/curate/{model}/{name}.json" for model in models for name in names]

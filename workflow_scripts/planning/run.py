@@ -13,6 +13,7 @@ from workflow_scripts.common.config import caption_source_of, prompt_sets_of
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, STRESS
 from workflow_scripts.planning.records import (
+    curate_records,
     downstream_records,
     extraction_records,
     faithfulness_records,
@@ -337,7 +338,12 @@ class Run:
     # Records and what tables show of the models.
 
     def records(self, kind: str) -> list[str]:
-        """Return every record of one kind (`fidelity`, `privacy`, `faithfulness`, `downstream`)."""
+        """Return every record of one kind, a stage's.
+
+        Those of `curate` are of the sets that every run makes.
+        """
+        if kind == "curate":
+            return curate_records(self.curated(), worth=self.config["curate"].get("worth", False))
         if kind == "fidelity":
             return fidelity_records(self.reference_encoders, self.with_images("test"))
         if kind == "privacy":
@@ -351,6 +357,15 @@ class Run:
             return records + stress_records(self.with_stress())
         tasks: Sequence[str] = self.config["downstream"]["tasks"]
         return downstream_records(tasks, self.with_images("augment"))
+
+    def curated(self) -> list[str]:
+        """Return the models of which every run curates a set, in the order of the tables' rows."""
+        asked = self.config["curate"].get("models", ())
+        return [model for model in self.models if model in asked]
+
+    def curated_sets(self) -> list[str]:
+        """Return the folders that are handed on of the sets that every run makes."""
+        return [f"results/curate/{model}/published" for model in self.curated()]
 
     def curated_shards(self, model: str) -> list[str]:
         """Return the pool that a model's curated set is drawn from.

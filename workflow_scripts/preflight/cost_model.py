@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.cohort.drawn_prompts import DRAWN
 from workflow_scripts.cohort.stress_prompts import stress_size
 from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.config import prompt_sets_of
@@ -261,13 +262,15 @@ def works(config: Mapping[str, Any], cohort: Cohort, curated: Sequence[str] = ()
     Args:
         config: the validated config.
         cohort: the numbers of images.
-        curated: models of which a set is curated, which no run does unless it is asked to.
+        curated: models of which a set is curated beside those that the config names
+            (`curated_in`); no other run curates any.
 
     Raises:
         InputError: a set is to be curated of a model without images of the pool's prompt set.
     """
     sampled = [key for key in config["run_models"] if config["models"][key].get("generate")]
-    planned = [*_finetuning(config, cohort), *_sampling(config, cohort, sampled)]
+    sets = curated_in(config, curated)
+    planned = [*_finetuning(config, cohort), *_sampling(config, cohort, sampled, sets)]
     planned += [*_features(config, cohort), *_search(config, cohort), *_attacked(config, cohort)]
     planned += _losses(config)
     tasks = {"classification": _classification, "segmentation": _segmentation}
@@ -276,7 +279,18 @@ def works(config: Mapping[str, Any], cohort: Cohort, curated: Sequence[str] = ()
         if task in config["downstream"]["tasks"]:
             planned += of_task(config, cohort)
     planned += _faithfulness(config, cohort)
-    return [*planned, *(work for key in curated for work in _curation(config, cohort, key))]
+    return [*planned, *(work for key in sets for work in _curation(config, cohort, key))]
+
+
+def curated_in(config: Mapping[str, Any], asked: Sequence[str] = ()) -> list[str]:
+    """Return the models of which a set is curated: those of the config, then those asked for."""
+    return list(dict.fromkeys([*config["curate"].get("models", ()), *asked]))
+
+
+def draws_pool(config: Mapping[str, Any], key: str) -> bool:
+    """Return whether new samples of a model are drawn where a set is curated of it."""
+    asked = config["curate"]["pool"] == DRAWN and DRAWN in config["prompt_sets"]
+    return asked and key in config["run_models"] and bool(config["models"][key].get("generate"))
 
 
 def works_while_planning(config: Mapping[str, Any], cohort: Cohort, stage: str) -> list[Work]:
@@ -388,7 +402,7 @@ def shard_minutes(
     """
     pieces = [
         piece
-        for piece in _sampling(config, cohort, [model])
+        for piece in _sampling(config, cohort, [model], [model])
         if piece.what == f"{prompt_set} images"
     ]
     hours = [
@@ -526,7 +540,17 @@ def _with(config: Mapping[str, Any], prompt_set: str) -> list[str]:
     return [key for key in models if prompt_set in prompt_sets_of(dict(config), key)]
 
 
-def _sampling(config: Mapping[str, Any], cohort: Cohort, models: Sequence[str]) -> Iterator[Work]:
+def _sampling(
+    config: Mapping[str, Any], cohort: Cohort, models: Sequence[str], curated: Sequence[str]
+) -> Iterator[Work]:
+    """Yield the sampling of models: their prompt sets, and pools that are drawn for curated sets.
+
+    Args:
+        config: the validated config.
+        cohort: the numbers of images.
+        models: those that are sampled.
+        curated: those of them of which a set is curated.
+    """
     for key in models:
         block = config["models"][key]
         given, measured = block["generate"], measured_as(block, key)
@@ -536,7 +560,8 @@ def _sampling(config: Mapping[str, Any], cohort: Cohort, models: Sequence[str]) 
         if flop is not None:
             guided = block["family"] in _GUIDED and given["guidance"] > 1
             flop *= given["steps"] * (2 if guided else 1)
-        for name in prompt_sets_of(dict(config), key):
+        pools = [DRAWN] if key in curated and draws_pool(config, key) else []
+        for name in (*prompt_sets_of(dict(config), key), *pools):
             count, shards = _prompts(config, cohort, name), config["prompt_sets"][name]["shards"]
             yield Work(
                 "generate", key, f"{name} images", count, "images", parts, "images per second",
@@ -807,12 +832,13 @@ def _curation(config: Mapping[str, Any], cohort: Cohort, key: str) -> Iterator[W
     """
     policy = config["curate"]
     pool = policy["pool"]
-    lacking = pool in PROMPT_SETS and key not in _with(config, pool)
-    if pool not in config["prompt_sets"] or lacking:
+    known = key in _with(config, pool) if pool in PROMPT_SETS else draws_pool(config, key)
+    if not known:
         raise InputError(
             f"{key!r} has no images of the prompt set {pool!r}, from which a set is curated",
             "--curate",
-            "name a model of run_models, or another prompt set in curate.pool",
+            "name a model of run_models, or another prompt set in curate.pool; `drawn` is sampled "
+            "of models that are sampled here, as prompt_sets.drawn says",
         )
     images = _prompts(config, cohort, pool)
     unseen = policy["held_out"]
@@ -826,7 +852,7 @@ def _curation(config: Mapping[str, Any], cohort: Cohort, key: str) -> Iterator[W
     pairs = count * cohort.training if known and count and cohort.training else None
     yield Work(
         "curate", key, "search among training radiographs", pairs, "pairs", ("likeness",),
-        "pairs per second", "float32, 20 views", flop=LIKENESS_FLOP,
+        "pairs per second", LIKENESS, flop=LIKENESS_FLOP,
     )  # fmt: skip
     yield _encoding("cxas", key, "pool", images, "curate")
     for what, unit, used in (
@@ -838,7 +864,23 @@ def _curation(config: Mapping[str, Any], cohort: Cohort, key: str) -> Iterator[W
             yield replace(made, stage="curate")
     if "densenet_121" in config["faithfulness"]["judges"]:
         yield _encoding("densenet_121", key, "pool", images, "curate")
+    task = config["downstream"]["classification"]
+    # Templates belong to no patient, and nothing is trained on them.
+    if not policy.get("worth") or pool == STRESS:
+        return
+    real = config["prompt_sets"]["augment"]["captions"]
+    for way, beside in (("alone", 0), ("added to real images", real)):
+        for which in ("the set", "as many unfiltered"):
+            shown = (policy["images"] + beside) * (1 - task["validation_share"]) * task["epochs"]
+            yield Work(
+                "curate", key, f"worth of {which}, {way}: images shown", shown * task["repeats"],
+                "images", ("classify",), "images per second", classifier_settings(task),
+                task["repeats"],
+            )  # fmt: skip
 
+
+LIKENESS: Final = "float32, 20 views"
+"""The settings of that comparison, as gpu-check writes them."""
 
 LIKENESS_FLOP: Final = 2 * 20 * 32**2
 """Of two images whose gray values are compared, turned in 5 ways and enlarged in 4: counted."""

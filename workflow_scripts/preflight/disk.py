@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.cohort.drawn_prompts import DRAWN
 from workflow_scripts.cohort.stress_prompts import stress_size
 from workflow_scripts.common.config import prompt_sets_of
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import STRESS, read_manifest, read_prompts
+from workflow_scripts.preflight.cost_model import draws_pool
 from workflow_scripts.preflight.gpu_memory import Parts
 from workflow_scripts.preflight.needs import GB, checkpoint_bytes, encoded_bytes, image_bytes
 
@@ -97,7 +99,8 @@ def planned_writes(
         training += sizes[key].copied if tuned["method"] == "full" else 0
     images = 0
     if "generate" in stages:
-        images = sum(_images_left(config, key, results) for key in models)
+        pools = models if "curate" in stages else ()
+        images = sum(_images_left(config, key, results, key in pools) for key in models)
     return Writes(_encoded_left(trained, sizes, results), round(training), images)
 
 
@@ -144,13 +147,21 @@ def _encoded_left(trained: list[str], sizes: Mapping[str, Sizes], results: Path)
     return max(0, sum(each.values()) - existing)
 
 
-def _images_left(config: Mapping[str, Any], key: str, results: Path) -> int:
-    """Return an estimate of the bytes of a model's shards that are still to be sampled."""
+def _images_left(config: Mapping[str, Any], key: str, results: Path, curated: bool) -> int:
+    """Return an estimate of the bytes of a model's shards that are still to be sampled.
+
+    Args:
+        config: the validated config.
+        key: the model's.
+        results: the folder of the workflow's results.
+        curated: whether a set may be curated of it, whose pool may be drawn.
+    """
     sampled = config["models"][key].get("generate")
     if not sampled:
         return 0
     left = 0
-    for name in prompt_sets_of(dict(config), key):
+    pools = [DRAWN] if curated and draws_pool(config, key) else []
+    for name in (*prompt_sets_of(dict(config), key), *pools):
         drawn = config["prompt_sets"][name]
         prompts = results / f"cohort/prompts/{name}.parquet"
         if name == STRESS:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from workflow_scripts.cohort.drawn_prompts import DRAWN
 from workflow_scripts.cohort.stress_prompts import stress_size
 from workflow_scripts.common.config import prompt_sets_of, validate_config
 from workflow_scripts.common.errors import InputError, run_script
@@ -33,6 +34,8 @@ from workflow_scripts.preflight.cost_model import (
     Estimate,
     choose_kind,
     cohort_of,
+    curated_in,
+    draws_pool,
     estimate,
     expected_cohort,
     measured_as,
@@ -52,7 +55,6 @@ MISSING: Final = "missing"
 UNKNOWN: Final = "not known"
 
 UNMEASURED: Final[Mapping[str, str]] = {
-    "likeness": "no part of gpu-check measures it: products of gray values (curated sets)",
     "read:radgraph": "no part of gpu-check measures it: a package of `make reports`",
     "read:ratescore": "no part of gpu-check measures it: a package of `make reports`",
 }
@@ -135,8 +137,15 @@ def _cell(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def disk(config: Mapping[str, Any], cohort: Cohort) -> list[tuple[str, float | None, float, float]]:
+def disk(
+    config: Mapping[str, Any], cohort: Cohort, curated: Sequence[str] = ()
+) -> list[tuple[str, float | None, float, float]]:
     """Return the GB that each model writes to the disk, see preflight/needs.py.
+
+    Args:
+        config: the validated config.
+        cohort: the numbers of images.
+        curated: models of which a set is curated, whose pool may be sampled for it.
 
     Returns:
         For each model: its key, encoded images (None if not known; those that models share count
@@ -158,12 +167,12 @@ def disk(config: Mapping[str, Any], cohort: Cohort) -> list[tuple[str, float | N
             lora = tuned["method"] == "lora"
             trained = parts.lora * rank / 32 if lora else parts.network
             progress = checkpoint_bytes(1e6 * trained, tuned) / GB
-        images = image_bytes(sampled["size"], _images(config, cohort, key)) / GB
+        images = image_bytes(sampled["size"], _images(config, cohort, key, key in curated)) / GB
         rows.append((key, encoded if known or not tuned else None, progress, images))
     return rows
 
 
-def _images(config: Mapping[str, Any], cohort: Cohort, key: str) -> int:
+def _images(config: Mapping[str, Any], cohort: Cohort, key: str, curated: bool) -> int:
     sets = config["prompt_sets"]
     drawn = {
         "test": cohort.test_prompts or 0,
@@ -171,13 +180,18 @@ def _images(config: Mapping[str, Any], cohort: Cohort, key: str) -> int:
         "augment": sets["augment"]["captions"],
         "stress": stress_size(sets["stress"].get("groups")),
     }
-    return sum(drawn[name] for name in prompt_sets_of(dict(config), key))
+    pool = sets[DRAWN]["captions"] if curated and draws_pool(config, key) else 0
+    return pool + sum(drawn[name] for name in prompt_sets_of(dict(config), key))
 
 
 def text(
-    config: Mapping[str, Any], cohort: Cohort, kind: str, estimates: Sequence[Estimate]
+    config: Mapping[str, Any],
+    cohort: Cohort,
+    kind: str,
+    estimates: Sequence[Estimate],
+    curated: Sequence[str] = (),
 ) -> str:
-    """Return the plan as text for readers."""
+    """Return the plan as text for readers; `curated`: models of which a set is curated."""
     training = UNKNOWN if cohort.training is None else f"{cohort.training:,}"
     tests = UNKNOWN if cohort.test_prompts is None else f"{cohort.test_prompts:,}"
     sources = list(dict.fromkeys(entry.rate for entry in estimates if entry.rate))
@@ -204,7 +218,7 @@ def text(
             lines.append(f"      measured by: {command}")
             if near:
                 lines.append(f"      not used: {near}")
-    if on_disk := disk(config, cohort):
+    if on_disk := disk(config, cohort, curated):
         lines += ["", "Disk in GB, estimates (docs/needs.md): encoded images, progress, images"]
         for key, encoded, progress, images in on_disk:
             shown = UNKNOWN if encoded is None else f"{encoded:.1f}"
@@ -307,7 +321,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     add(
         "--results", type=Path, default=Path("results"), help="where the cohort lies, if it is made"
     )
-    add("--curate", nargs="*", default=[], metavar="MODEL", help="with a curated set of each")
+    add(
+        "--curate",
+        nargs="*",
+        default=[],
+        metavar="MODEL",
+        help="with a curated set of each, beside curate.models",
+    )
     add("--csv", type=Path, help="write a row for each piece of work")
     add("--json", type=Path, help="the same, with what is missing")
     add("--missing", type=Path, help="write the missing rates as a Markdown table")
@@ -340,7 +360,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_text(args.json, json.dumps(content, indent=1))
     if args.missing:
         write_text(args.missing, missing_page(kind, missing_rates(estimates)))
-    print(text(config, cohort, kind, estimates), end="")
+    print(text(config, cohort, kind, estimates, curated_in(config, args.curate)), end="")
 
 
 def cohort_for(config: Mapping[str, Any], results: Path) -> Cohort:

@@ -35,7 +35,7 @@ PARTS: Final = frozenset(
         *(f"sample:{name}" for name in (*_MODELS, "radedit", "llm_cxr")),
         *(f"encode:{name}" for name in _ENCODERS),
         *(f"report:{name}" for name in ("projector", "adapter", "write")),
-        *("search", "classify", "unet", "reid", "judge", "read:chexbert", "read:green"),
+        *("search", "likeness", "classify", "unet", "reid", "judge", "read:chexbert", "read:green"),
     ]
 )
 """The parts of gpu-check that measure rates for the plan."""

@@ -8,6 +8,7 @@ from workflow_scripts.common.records import Record
 from workflow_scripts.tables.assemble import Table, derived_table, joined_table
 from workflow_scripts.tables.cohort_counts import AttritionTable
 from workflow_scripts.tables.derive import prevalence, task_ranks
+from workflow_scripts.tables.derive.curated import curated, worth
 from workflow_scripts.tables.derive.downstream_settings import downstream_settings
 from workflow_scripts.tables.derive.leaderboard import leaderboard
 from workflow_scripts.tables.derive.long_table import LongTable
@@ -143,6 +144,14 @@ def _preprocessing(run: Run, layout: Layout) -> LongTable:
     return preprocessing(run.measurements, run.models)
 
 
+def _curated(run: Run, layout: Layout) -> LongTable:
+    return curated(run.records, run.measurements, run.models)
+
+
+def _worth(run: Run, layout: Layout) -> LongTable:
+    return worth(run.records, run.measurements, run.models)
+
+
 def _t2i_settings(run: Run, layout: Layout) -> LongTable:
     settings = [(column.metric, column.variant) for column in layout.columns]
     return t2i_settings(run.competing, settings)
@@ -187,6 +196,8 @@ DERIVED: Final = {
     "table14_lora_position": _lora(by_position, average=False),
     "table21c_slopes": Derivation(_slopes),
     "table21d_preprocessing": Derivation(_preprocessing),
+    "table25_curated": Derivation(_curated),
+    "table25b_curated_worth": Derivation(_worth),
 }
 """The tables that are computed from measurements; all others only show them."""
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import PROMPT_SETS
 
-STAGES: Final = ("fidelity", "privacy", "downstream", "faithfulness")
+STAGES: Final = ("fidelity", "privacy", "downstream", "faithfulness", "curate")
 """The stages whose records the tables join."""
 
 PROMPT_SET_OF: Final = {

@@ -1,0 +1,136 @@
+"""A pool that would publish a caption, an id or a radiograph is refused, and nothing is written."""
+
+from argparse import Namespace
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
+from workflow_scripts.common.manifest import FINDINGS, TEMPLATE, write_manifest, write_prompts
+from workflow_scripts.curate.decide import Filtered, write_set
+from workflow_scripts.curate.lenses import LENS_SCHEMA, LENSES
+from workflow_scripts.curate.settings import CurateSettings
+from workflow_scripts.privacy.private_table import write_private_table
+
+CAPTION = "Small left pleural effusion with adjacent basal atelectasis, unchanged"
+POLICY = CurateSettings(
+    pool="stress", images=3, quotas={}, access="release", published_prompts="templates",
+    privacy_false_alarms=0.02, quality_false_alarms=0.05, planted=12, held_out=150,
+    references=100, most_flagged=0.5, most_remaining=0.5, least_sensitivity=0.5,
+    most_false_rejections=0.2,
+)  # fmt: skip
+
+
+def picture(seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32), np.uint8))
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write a set of three images whose prompts are templates; `change` spoils the pool."""
+
+    def write(model="sana", change=None, policy=POLICY):
+        rows = []
+        for k in range(4):
+            path = tmp_path / f"film{k}.png"
+            picture(100 + k).save(path)
+            rows.append(
+                {
+                    "image_id": f"film-{k:08d}", "patient_id": f"p1000000{k}",
+                    "study_id": f"s5000000{k}", "path": str(path), "view": "AP", "site": None,
+                    "split": "train", "caption": f"{CAPTION}, {k}", "caption_source": "report",
+                    "indication": None, "report": None, **dict.fromkeys(FINDINGS, 0),
+                }
+            )  # fmt: skip
+        manifest = pd.DataFrame(rows).astype(dict.fromkeys(FINDINGS, "Int8"))
+        write_manifest(manifest, tmp_path / "manifest.parquet")
+        prompts = manifest.head(3).assign(
+            prompt_id=[f"stress-{k:016x}-r00" for k in range(3)],
+            caption=[f"Frontal chest radiograph, template {k}." for k in range(3)],
+            image_id=None, caption_source=TEMPLATE, replicate=0, seed=1, second_wording=False,
+        )  # fmt: skip
+        images = [picture(k) for k in range(3)]
+        if change:
+            change(prompts, images)
+        write_prompts(prompts, tmp_path / "prompts.parquet")
+        ids = prompts["prompt_id"].tolist()
+        items = [ImageItem(name, f"{name}.png", png_bytes(image), "")
+                 for name, image in zip(ids, images, strict=True)]  # fmt: skip
+        write_shard(items, tmp_path / "part-00000-of-00001.parquet")
+        seen = {**dict.fromkeys(LENSES, 0.5), "kind": None, "source": None, "patient_id": None,
+                "nearest_image_id": "film-00000000", "nearest_patient_id": "p10000000",
+                "latent_image_id": "film-00000001", "digest": "0",
+                "rows_of_features": 0}  # fmt: skip
+        lenses = pd.DataFrame([{"group": "pool", "id": name, **seen} for name in ids])
+        write_private_table(lenses, LENS_SCHEMA, tmp_path / "lenses.parquet")
+        pool = lenses.assign(
+            density=1.0, caption=prompts["caption"].tolist(),
+            caption_source=prompts["caption_source"].tolist(),
+        )  # fmt: skip
+        nothing = np.zeros(0)
+        found = Filtered(pool, np.zeros((3, 14)), {}, nothing, lenses, nothing, {}, {})
+        args = Namespace(
+            model=model, prompts=tmp_path / "prompts.parquet",
+            shards=[tmp_path / "part-00000-of-00001.parquet"],
+            searched_manifests=[tmp_path / "manifest.parquet"],
+            searched_prompts=[tmp_path / "prompts.parquet"], lenses=tmp_path / "lenses.parquet",
+            manifest=tmp_path / "manifest.parquet", output=tmp_path / "out",
+        )  # fmt: skip
+        write_set(args, policy, found, [0, 1, 2])
+        return args.output / "dataset/data/train-00000-of-00001.parquet"
+
+    return write
+
+
+def test_a_set_has_its_prompts_where_they_are_nobodys(written):
+    table = pq.read_table(written()).to_pandas()
+    assert table["prompt"].tolist() == [
+        f"Frontal chest radiograph, template {k}." for k in range(3)
+    ]
+    assert [row["path"] for row in table["image"]] == [f"sana-{k:06d}.png" for k in range(3)]
+
+
+def caption_planted(prompts, images):
+    prompts.iloc[1, prompts.columns.get_loc("caption")] = f"Frontal view. {CAPTION}, 2."
+
+
+def caption_named(prompts, images):
+    prompts.loc[1, ["caption_source", "image_id"]] = ("report", "film-00000001")
+
+
+def id_planted(prompts, images):
+    prompts.iloc[1, prompts.columns.get_loc("caption")] = "As in study s50000002."
+
+
+def film_planted(prompts, images):
+    images[2] = picture(101)
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "said"),
+    [
+        ("sana", caption_planted, "caption"),
+        ("sana", caption_named, "captions of patients"),
+        ("sana", id_planted, r"1 id\(s\)"),
+        ("sana_p10000002", None, r"id\(s\) of the cohort would be published"),
+        ("sana", film_planted, "real image"),
+    ],
+)
+def test_a_pool_with_a_caption_an_id_or_a_film_is_refused(written, tmp_path, model, change, said):
+    with pytest.raises(InputError, match=said) as error:
+        written(model, change)
+    assert "effusion" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_captions_go_out_on_purpose_but_no_ids(written):
+    policy = replace(POLICY, published_prompts="captions", access="credentialed")
+    table = pq.read_table(written(change=caption_planted, policy=policy)).to_pandas()
+    assert CAPTION in table["prompt"][1]
+    with pytest.raises(InputError, match=r"1 id\(s\)"):
+        written(change=id_planted, policy=policy)
