@@ -156,7 +156,9 @@ def test_the_scatter_of_steps_alone_misses_what_patients_do_to_all_steps_togethe
         gains = cohort_of(rng, 60, 0.10, 0.05, 0.005)
         slope = fitted(AXES, Gains(gains.values))[0]
         assert slope.kind.endswith("for these test patients")
-        assert fitted(AXES, gains)[0].kind.endswith("over test patients and steps, axes as measured")
+        assert fitted(AXES, gains)[0].kind.endswith(
+            "over test patients and steps, axes as measured"
+        )
         held += slope.interval[0] <= TRUTH[0] <= slope.interval[1]
     assert held / n < 0.7
 

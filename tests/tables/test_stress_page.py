@@ -14,7 +14,11 @@ from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Value
 from workflow_scripts.faithfulness.contrasts import image_scores
 from workflow_scripts.faithfulness.evidence import REGIONS, Readings
+from workflow_scripts.tables.all_tables import one_table
 from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.render.as_markdown import to_markdown
+from workflow_scripts.tables.run import Run
 from workflow_scripts.tables.stress_page import chosen_groups, shown_contrasts
 
 UNTOLD = "Pneumothorax"
@@ -116,3 +120,14 @@ def test_scores_without_images_are_refused(files):
 
 def test_no_model_no_page():
     assert shown_contrasts({}, {}, MODELS) == []
+
+
+def test_without_a_model_that_was_asked_the_table_has_a_column_that_says_so():
+    missing = {"stress": "a control shows radiographs"}
+    control = ModelEntry("noise", "control", "Noise", {}, missing=missing)
+    table = one_table("table19_stress", Run(Records("sound"), [control], "World"))
+    (row,) = table.rows
+    assert {cell.reason for cell in row.cells} == {"not run: the run has no model for this table"}
+    text = to_markdown(table)
+    assert "| Metric | – |" in text
+    assert "the run has no model for this table" in text

@@ -87,9 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     values = [*texture_values(seen, radiographs), *topology_values(*organs, partners)]
     details = {}
     if args.keep_draws:
-        drawn = drawn_axes(
-            (seen, radiographs), organs, partners, args.keep_draws, args.draws_seed
-        )
+        drawn = drawn_axes((seen, radiographs), organs, partners, args.keep_draws, args.draws_seed)
         details["replicates"] = drawn
     _write(args, "texture", values, seen, details)
 

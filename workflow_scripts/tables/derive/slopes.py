@@ -158,9 +158,7 @@ def axes_of(records: Records, models: Sequence[ModelEntry]) -> Axes:
 
 def in_units(axes: np.ndarray) -> np.ndarray:
     """Return what was lost, (..., 2), from decibels and the share of radiographs' Dice."""
-    return np.stack(
-        [axes[..., 0] / TEXTURE_UNIT, (1 - axes[..., 1]) / TOPOLOGY_UNIT], axis=-1
-    )
+    return np.stack([axes[..., 0] / TEXTURE_UNIT, (1 - axes[..., 1]) / TOPOLOGY_UNIT], axis=-1)
 
 
 def _drawn_from(kept: dict[str, Any], seed: int) -> tuple[Any, ...]:
