@@ -55,8 +55,9 @@ def shown(folder, table, model):
     return rows.loc[model]
 
 
-def test_every_image_has_a_report_and_only_its_owner_may_read_it(checkout):
+def test_every_prompt_has_a_report_and_only_its_owner_may_read_it(checkout):
     prompts = read_prompts(checkout / "results/cohort/prompts/test.parquet")
+    prompts = prompts[~prompts["second_wording"]]
     for model in OVERLAY["run_models"]:
         reports = pd.read_parquet(checkout / f"{REPORTS}/{model}.parquet")
         assert sorted(reports["id"]) == sorted(prompts["prompt_id"])
@@ -71,7 +72,7 @@ def test_the_faithful_renderer_reaches_a_share_of_the_ceiling_and_noise_does_not
     faithful, noise = (read_record(checkout / f"{RECORDS}/{m}.json") for m in OVERLAY["run_models"])
     share = faithful.get("round_trip_share")
     assert share.interval[0] > 0.5
-    assert noise.get("round_trip_share").interval[1] < share.interval[0]
+    assert abs(noise.get("round_trip_share").value) < 0.1
     # One report whatever the image: it has told nothing.
     assert noise.details["distinct_share"] < faithful.details["distinct_share"]
 
