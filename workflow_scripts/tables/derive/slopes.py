@@ -29,8 +29,7 @@ give, the mean over drawn sets. Its degrees of freedom are Satterthwaite's (`dow
 Where a step has no such draws of its gain the interval is that of the scatter, c s^2, and its kind
 says that it holds for these test patients; where it has none of its axes, that they are taken as
 measured. Error in the axes also draws a slope towards zero, by its share of their variance over the
-steps (`Axes.error_shares`): far below the interval where steps differ by more than patients move
-them.
+steps: a hundredth where steps differ by ten times what patients move them.
 """
 
 from collections.abc import Sequence
@@ -125,15 +124,6 @@ class Axes:
         # Other sets are independent ones: one seed must not pair them by accident.
         own = self.draws if self.drawn_from == gains.drawn_from else np.roll(self.draws, 1, axis=0)
         return own[:draws] if len(own) >= draws else None
-
-    def error_shares(self) -> np.ndarray | None:
-        """Return the patients' share of each axis' variance over the steps, (2,)."""
-        known = np.isfinite(self.values).all(axis=1)
-        if self.draws is None or known.sum() < 2:
-            return None
-        errors = np.nanvar(self.draws[:, known], axis=0, ddof=1).mean(axis=0)
-        shares: np.ndarray = errors / self.values[known].var(axis=0, ddof=1)
-        return shares
 
 
 def axes_of(records: Records, models: Sequence[ModelEntry]) -> Axes:
