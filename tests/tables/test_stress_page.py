@@ -19,7 +19,7 @@ from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.records_in import Records
 from workflow_scripts.tables.render.as_markdown import to_markdown
 from workflow_scripts.tables.run import Run
-from workflow_scripts.tables.stress_page import chosen_groups, shown_contrasts
+from workflow_scripts.tables.stress_page import _decimals, chosen_groups, shown_contrasts
 
 UNTOLD = "Pneumothorax"
 """The judge does not tell it on radiographs."""
@@ -96,6 +96,20 @@ def test_what_came_out_as_asked_is_counted_and_said(files):
     assert " right" in second.caption
     assert [i.says for i in shown["severity"].groups[0][0].images][-1].endswith(": 90%")
     assert shown["wording"].groups[0][1].verdict == "Another image"  # the blind one has no scale
+
+
+@pytest.mark.parametrize(
+    ("scores", "digits"),
+    [
+        ([0.1, 0.5, 0.9], 0),
+        ([0.292, 0.288, 0.275], 1),
+        ([0.38, 0.38, 0.38], 0),
+        ([0.38001, 0.38002], 2),
+        ([float("nan"), 0.2], 0),
+    ],
+)
+def test_percentages_read_as_unlike_as_they_are(scores, digits):
+    assert _decimals(scores) == digits
 
 
 def test_what_is_shown_does_not_depend_on_how_it_came_out():
