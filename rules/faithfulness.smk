@@ -73,11 +73,12 @@ rule faithfulness_score:
         version=VERSIONS["faithfulness"],
         protocol=config["protocol"],
         flags=arguments.faithfulness_flags(RUN),
+        keep_draws=per_job(arguments.kept_axes_flags, run=RUN),
     shell:
         "python -m workflow_scripts.faithfulness.score --model {wildcards.model}"
         " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
         " --radiographs {input.radiographs} --seen {input.seen} {params.flags}"
-        " --out results/faithfulness 2> {log}"
+        " {params.keep_draws} --out results/faithfulness 2> {log}"
 
 
 rule faithfulness_score_real:

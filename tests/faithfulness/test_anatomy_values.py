@@ -180,3 +180,14 @@ def test_the_radiographs_own_row_has_its_false_alarms():
     assert found["both_clavicles"].value == 1
     assert found["ribs"].value == 18
     assert values_of(rows, rows.assign(ribs=0))["ribs"].reason.startswith("the labeller draws no")
+
+
+def test_intervals_of_shares_end_where_shares_do():
+    """Of few images that lack clavicles, or that have them, a patient's weighs much."""
+    clavicles = np.full(N, 2)
+    clavicles[:3] = 0  # films of one patient
+    most = values_of(chests(2, clavicles=clavicles))["both_clavicles"]
+    least = values_of(chests(2, clavicles=2 - clavicles))["both_clavicles"]
+    assert (most.interval[1], least.interval[0]) == (1, 0)
+    assert most.interval[0] < most.value < 1
+    assert 0 < least.value < least.interval[1]

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
+from workflow_scripts.downstream.gains import patient_draws
 from workflow_scripts.faithfulness.look import drawn_pairs
 from workflow_scripts.faithfulness.seen import KEPT_SIDE, Seen
 from workflow_scripts.faithfulness.ssim import multiscale_ssim
@@ -16,6 +17,7 @@ from workflow_scripts.faithfulness.texture import (
 )
 from workflow_scripts.faithfulness.texture_values import (
     PARTNERS,
+    drawn_axes,
     partners_of,
     texture_values,
     topology_values,
@@ -198,3 +200,49 @@ def test_partners_are_other_patients_with_the_same_findings():
     assert found[2].tolist() == []
     reason = topology_values(chests()[:1], chests()[:1], chests(), [found[2]])[0].reason
     assert reason == "no prompt has a radiograph of another patient with the same findings"
+
+
+def repeated(frame, times):
+    """Return rows as often as their patients were drawn."""
+    return frame.iloc[np.repeat(np.arange(len(frame)), times)].reset_index(drop=True)
+
+
+def test_axes_on_drawn_sets_are_those_of_the_patients_drawn():
+    """Against films that are really repeated as often as their patients were drawn."""
+    real, blurred = films(0), films(1, blur=0.7)
+    own, images = chests()[:FILMS], chests(1, shift=6)[:FILMS]
+    owners = own["patient_id"].to_numpy(str)
+    partners = [np.arange(FILMS)[np.arange(FILMS) != k][:PARTNERS] for k in range(FILMS)]
+    kept = drawn_axes((blurred, real), (images, own, own), partners, 8, 42)
+    names = np.unique(owners)
+    (times,) = patient_draws(names, 8, 42)
+    for draw, counts in enumerate(times.astype(int)):
+        of_film = counts[np.searchsorted(names, owners)]
+        two = [Seen(repeated(side.rows, of_film), {"pairs": []}) for side in (blurred, real)]
+        found = {v.metric: v for v in texture_values(*two)}["spectrum_distance"].value
+        assert kept["spectrum_distance"]["values"][draw] == pytest.approx(found)
+        # A prompt with partners counts by its own patient, and each partner by that one's.
+        again = np.repeat(np.arange(FILMS), of_film)
+        weights = [np.repeat(partners[k], of_film[partners[k]]) for k in again]
+        full = [len(rows) / len(partners[k]) for k, rows in zip(again, weights, strict=True)]
+        means = [
+            {v.metric: v for v in topology_values(images[k : k + 1], own[k : k + 1], own, [rows])}
+            for k, rows in zip(again, weights, strict=True)
+            if len(rows)
+        ]
+        full = [share for share in full if share]
+        dices = [
+            np.average([one[name].value for one in means], weights=full)
+            for name in ("organ_dice", "organ_dice_radiographs")
+        ]
+        share = kept["organ_dice_share"]["values"][draw]
+        assert share == pytest.approx(dices[0] / dices[1])
+    assert {one["seed"] for one in kept.values()} == {42}
+    assert {one["units"] for one in kept.values()} == {FILMS}
+
+
+def test_steps_without_texture_or_partners_keep_what_they_have():
+    few = Seen(films().rows.iloc[:5], {"pairs": []})
+    none = [np.array([], int)] * FILMS
+    own = chests()[:FILMS]
+    assert drawn_axes((few, films()), (own, own, own), none, 8, 42) == {}

@@ -156,6 +156,9 @@ def test_steps_of_a_ladder_keep_their_draws_and_nothing_else_does(config):
     kept = {model for model in wanted if arguments.keep_draws_flag(run, model)}
     assert kept == {"blur_1", "warp_2", "blurred_real"}
     assert arguments.keep_draws_flag(run, "real") == []
+    axes = {model: arguments.kept_axes_flags(run, model) for model in wanted}
+    assert {model for model, flags in axes.items() if flags} == kept
+    assert axes["warp_2"] == ["--draws-seed", "42", "--keep-draws", "1000"]
 
 
 def test_tables_are_told_of_every_model(run):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.scoring.scripts import SCRIPTS
+from workflow_scripts.tables.derive.slopes import AXES
 
 KEPT = {
     "downstream/classification/synthetic_only.json": "auroc_gain",
@@ -40,6 +41,24 @@ def test_draws_are_those_that_the_interval_comes_from(kept, output):
     if value["interval_kind"].startswith("bootstrap"):  # one run: nothing else is in it
         bounds = np.nanquantile(draws, [0.025, 0.975])
         np.testing.assert_allclose(bounds, value["interval"], atol=1e-12)
+
+
+def test_texture_and_topology_are_kept_on_the_sets_that_downstream_draws(tmp_path):
+    """And nothing else of the record moves."""
+    output = "faithfulness/texture/tiny.json"
+    (script,) = (script for script in SCRIPTS.values() if output in script.written)
+    plain = script.run(tmp_path, tmp_path)[output]
+    drawing = replace(script, flags=f"{script.flags} --keep-draws 50 --draws-seed 42")
+    record = drawing.run(tmp_path, tmp_path)[output]
+    assert record["values"] == plain["values"]
+    assert "replicates" not in plain["details"]
+    values = {value["metric"]: value["value"] for value in record["values"]}
+    for metric in AXES:
+        replicates = record["details"]["replicates"][metric]
+        draws = np.array(replicates["values"], dtype=float)
+        assert abs(np.nanmedian(draws) - values[metric]) < 2 * np.nanstd(draws)
+        # Of all test patients, those without a prompt, too: downstream draws these.
+        assert replicates["units"] > record["details"]["n_patients"]
 
 
 def test_both_tasks_of_images_draw_the_same_patients_though_some_have_no_mask(kept):

@@ -14,8 +14,12 @@ from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.records import Value
 from workflow_scripts.faithfulness.contrasts import image_scores
 from workflow_scripts.faithfulness.evidence import REGIONS, Readings
+from workflow_scripts.tables.all_tables import one_table
 from workflow_scripts.tables.models import ModelEntry
-from workflow_scripts.tables.stress_page import chosen_groups, shown_contrasts
+from workflow_scripts.tables.records_in import Records
+from workflow_scripts.tables.render.as_markdown import to_markdown
+from workflow_scripts.tables.run import Run
+from workflow_scripts.tables.stress_page import _decimals, chosen_groups, shown_contrasts
 
 UNTOLD = "Pneumothorax"
 """The judge does not tell it on radiographs."""
@@ -94,6 +98,20 @@ def test_what_came_out_as_asked_is_counted_and_said(files):
     assert shown["wording"].groups[0][1].verdict == "Another image"  # the blind one has no scale
 
 
+@pytest.mark.parametrize(
+    ("scores", "digits"),
+    [
+        ([0.1, 0.5, 0.9], 0),
+        ([0.292, 0.288, 0.275], 1),
+        ([0.38, 0.38, 0.38], 0),
+        ([0.38001, 0.38002], 2),
+        ([float("nan"), 0.2], 0),
+    ],
+)
+def test_percentages_read_as_unlike_as_they_are(scores, digits):
+    assert _decimals(scores) == digits
+
+
 def test_what_is_shown_does_not_depend_on_how_it_came_out():
     scores = pd.DataFrame(
         {
@@ -116,3 +134,14 @@ def test_scores_without_images_are_refused(files):
 
 def test_no_model_no_page():
     assert shown_contrasts({}, {}, MODELS) == []
+
+
+def test_without_a_model_that_was_asked_the_table_has_a_column_that_says_so():
+    missing = {"stress": "a control shows radiographs"}
+    control = ModelEntry("noise", "control", "Noise", {}, missing=missing)
+    table = one_table("table19_stress", Run(Records("sound"), [control], "World"))
+    (row,) = table.rows
+    assert {cell.reason for cell in row.cells} == {"not run: the run has no model for this table"}
+    text = to_markdown(table)
+    assert "| Metric | – |" in text
+    assert "the run has no model for this table" in text

@@ -33,6 +33,7 @@ LONGEST = (
     "workflow/test_curate_pools.py",
     "workflow/test_curate_further.py",
     "workflow/test_cxr_downstream.py",
+    "workflow/test_round_trip.py",
     "workflow/test_spans.py",
     "workflow/test_plan.py",
     "benchmarks/test_benchmarks.py",

@@ -12,7 +12,8 @@ import pytest
 
 from tests.cluster.profile import gpus_of_rules, read_profile
 from tests.gpu.lines import COLUMNS
-from tests.workflow.checkouts import ROOT, make_checkout, planned_jobs, run
+from tests.workflow.checkouts import ROOT, make_checkout, planned_jobs, run, with_world
+from tests.workflow.plans import Plan
 from tests.workflow.stubs import make_stub_sources, write_overlay
 from workflow_scripts.tables.figures.workflow import draw_workflow
 from workflow_scripts.tables.rule_graph import parse_nodes
@@ -63,6 +64,24 @@ def test_the_workflow_is_drawn_as_snakemake_plans_it(paper_plan):
     assert inputs["generate_external"] == set(), "no model of this run is of this kind"
     gids = {artist.get_gid() for artist in draw_workflow(nodes).figure.axes[0].patches}
     assert {f"rule-{node.name}" for node in nodes} <= gids
+
+
+@pytest.mark.full
+def test_a_run_in_which_no_model_has_images_for_privacy_is_planned_whole(checkout):
+    """A set cannot be curated of such a model: that rule is drawn alone, and nothing fails."""
+    (with_world(checkout) / "own.yaml").write_text(
+        "run_models: [held_out_real, noise]\n"
+        "models: { held_out_real: { prompt_sets: [test] }, noise: { prompt_sets: [test] } }\n"
+    )
+    configs = ["config.yaml", "profiles/demo/overlay.yaml", "own.yaml"]
+    command = ["snakemake", "--dry-run", "--printshellcmds", "--profile", "profiles/demo"]
+    planned = Plan(checkout, run([*command, "--configfile", *configs], checkout).stdout)
+    assert planned.counts["fidelity_score"] == 2
+    assert "privacy_score" not in planned.counts
+    words = planned.words("tables.build_figures")
+    nodes = {node.name: node for node in parse_nodes(words[words.index("--rules") + 1])}
+    assert nodes["faithfulness_score"].jobs == 2
+    assert nodes["curate_plant"].jobs == 0
 
 
 @pytest.fixture(scope="module")

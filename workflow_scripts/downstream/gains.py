@@ -143,25 +143,34 @@ def values_of(
 
 
 def gain_replicates(own: Measured, baseline: Measured, patients: np.ndarray) -> dict[str, Any]:
-    """Return a gain on bootstrapped test sets, as a record keeps it.
-
-    Two records whose `units_sha256` and `seed` agree drew the same patients, draw by draw.
+    """Return a gain on bootstrapped test sets, as a record keeps it; see `kept_draws`.
 
     Args:
         own: the arm's runs.
         baseline: the runs on real data alone, with the same draws.
+        patients: (n,) the patient of each test image.
+    """
+    return kept_draws(own.over_runs - baseline.over_runs, patients)
+
+
+def kept_draws(values: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
+    """Return a number on the sets of `patient_draws`, as a record keeps it.
+
+    Two records whose `units_sha256` and `seed` agree drew the same patients, draw by draw.
+
+    Args:
+        values: (draws,), nan where undefined.
         patients: (n,) the patient of each test image.
 
     Returns:
         `kind`, `values` (None where undefined), `units`, how many patients there are, their digest.
     """
     names = np.unique(patients.astype(str))
-    draws = own.over_runs - baseline.over_runs
     return {
         "kind": "bootstrap",
         "units": len(names),
         "units_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
-        "values": [float(x) if np.isfinite(x) else None for x in draws],
+        "values": [float(x) if np.isfinite(x) else None for x in values],
     }
 
 

@@ -184,10 +184,10 @@ def anatomy_values(
         interval = wilson_interval(share, units)
         values.append(Value(name, share, way, len(rows), interval=interval, interval_kind=_WILSON))
     both = (images["clavicles"] == BOTH).to_numpy(float)
-    values += _mean("both_clavicles", both, patients)
-    values += _mean("structures", images["present"].to_numpy(float), patients)
+    values += _mean("both_clavicles", both, patients, 1.0)
+    values += _mean("structures", images["present"].to_numpy(float), patients, np.inf)
     if radiographs["ribs"].any():
-        values += _mean("ribs", images["ribs"].to_numpy(float), patients)
+        values += _mean("ribs", images["ribs"].to_numpy(float), patients, np.inf)
     else:
         reason = "the labeller draws no rib in any radiograph"
         values.append(Value("ribs", None, "none", n, reason=reason))
@@ -257,8 +257,11 @@ def _distances(images: pd.DataFrame, reference: pd.DataFrame, seed: int) -> list
     return values
 
 
-def _mean(metric: str, values: np.ndarray, patients: np.ndarray) -> list[Value]:
-    value, interval = jackknifed(lambda _, kept: float(values[kept].mean()), patients, patients)
+def _mean(metric: str, values: np.ndarray, patients: np.ndarray, most: float) -> list[Value]:
+    """Return the mean of a share or a count, which lies between 0 and `most`."""
+    value, interval = jackknifed(
+        lambda _, kept: float(values[kept].mean()), patients, patients, 0.0, most
+    )
     kind = None if interval is None else KIND
     return [Value(metric, value, "none", len(values), interval=interval, interval_kind=kind)]
 

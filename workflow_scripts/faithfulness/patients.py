@@ -27,6 +27,7 @@ def jackknifed(
     real: np.ndarray,
     generated: np.ndarray,
     least: float = -np.inf,
+    most: float = np.inf,
 ) -> tuple[float, tuple[float, float] | None]:
     """Return a statistic of two collections, and its 95% interval; None where that has no spread.
 
@@ -35,6 +36,7 @@ def jackknifed(
         real: (n,), the patient of each radiograph.
         generated: (m,), that of each generated image's prompt.
         least: what it cannot fall below; nor does the interval.
+        most: what it cannot exceed; nor does the interval.
     """
     value = statistic(np.ones(len(real), bool), np.ones(len(generated), bool))
     first, second = groups_of(units_of(real, generated))
@@ -46,4 +48,4 @@ def jackknifed(
         return value, None
     error = np.sqrt((count - 1) * left.var())
     half = float(stats.t.isf((1 - LEVEL) / 2, count - 1) * error)
-    return value, (max(least, value - half), value + half)
+    return value, (max(least, value - half), min(most, value + half))

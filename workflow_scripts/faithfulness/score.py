@@ -32,6 +32,7 @@ from workflow_scripts.faithfulness.findings import finding_values
 from workflow_scripts.faithfulness.judges import DENSENET, DENSENET_OUTPUTS, JUDGES
 from workflow_scripts.faithfulness.seen import REAL, Seen, check_seen_alike, prompts_of, read_seen
 from workflow_scripts.faithfulness.texture_values import (
+    drawn_axes,
     partners_of,
     texture_values,
     topology_values,
@@ -78,21 +79,30 @@ def main(argv: list[str] | None = None) -> None:
     _write(args, "anatomy", values, seen)
     owners = rows["patient_id"].to_numpy(str)
     partners = partners_of(labels, patients, real_labels, owners, args.seed)
-    with_organs = [
+    first, second, third = (
         frame.assign(organs=source.rows.loc[frame["id"], "organs"].to_numpy())
         for frame, source in ((images, seen), (own, radiographs), (rows, radiographs))
-    ]
-    values = [
-        *texture_values(seen, radiographs),
-        *topology_values(with_organs[0], with_organs[1], with_organs[2], partners),
-    ]
-    _write(args, "texture", values, seen)
+    )
+    organs = first, second, third
+    values = [*texture_values(seen, radiographs), *topology_values(*organs, partners)]
+    details = {}
+    if args.keep_draws:
+        drawn = drawn_axes((seen, radiographs), organs, partners, args.keep_draws, args.draws_seed)
+        details["replicates"] = drawn
+    _write(args, "texture", values, seen, details)
 
 
-def _write(args: argparse.Namespace, family: str, values: list[Value], seen: Seen) -> None:
+def _write(
+    args: argparse.Namespace,
+    family: str,
+    values: list[Value],
+    seen: Seen,
+    more: dict[str, Any] | None = None,
+) -> None:
     settings = seen.run["settings"]
     kept = {"bootstrap": args.bootstrap, "seed": args.seed, **settings}
     details = {"settings": settings, "n_patients": int(seen.rows["patient_id"].nunique())}
+    details |= more or {}
     device = seen.run["provenance"]["device"]
     record = Record(
         "faithfulness",
@@ -122,6 +132,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--judges", nargs="*", default=[], choices=JUDGES)
     add("--bootstrap", required=True, type=int, help="draws of test patients")
     add("--seed", required=True, type=int, help="of all draws")
+    add("--keep-draws", type=int, default=0, help="keep texture and topology on so many test sets")
+    add("--draws-seed", type=int, default=0, help="of these, as downstream draws them")
     add("--out", required=True, type=Path, help="folder of the stage's records")
     args = parser.parse_args(argv)
     if args.model != REAL and (args.seen is None or args.prompts is None):

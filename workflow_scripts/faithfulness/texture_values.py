@@ -8,12 +8,13 @@ these same ones. (Against the prompt's own radiograph itself, memorising would w
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from workflow_scripts.common.records import Value
+from workflow_scripts.downstream.gains import kept_draws, patient_draws
 from workflow_scripts.faithfulness.patients import KIND, jackknifed
 from workflow_scripts.faithfulness.seen import Seen, unpack_organs
 from workflow_scripts.faithfulness.texture import frequencies
@@ -113,7 +114,6 @@ def topology_values(
         radiographs: of the test split, whose rows the partners are.
         partners: of each prompt, see `partners_of`.
     """
-    pairs = [(i, int(j)) for i, rows in enumerate(partners) for j in rows]
     metrics = (
         ("organ_dice", "none"),
         ("organ_dice_radiographs", "none"),
@@ -121,18 +121,13 @@ def topology_values(
         ("ratio_error", "none"),
         ("ratio_error_radiographs", "none"),
     )
-    if not pairs:
+    pairs = _Pairs.of(images, own, radiographs, partners)
+    if pairs is None:
         reason = "no prompt has a radiograph of another patient with the same findings"
         return [Value(name, None, way, 0, reason=reason) for name, way in metrics]
-    first, second = (np.array(side) for side in zip(*pairs, strict=True))
-    masks = [_organs(rows["organs"]) for rows in (images, own, radiographs)]
-    dices = [_dice(side[first], masks[2][second]) for side in masks[:2]]
+    first, second, dices, weights = pairs.first, pairs.second, pairs.dices, pairs.weights
     ratios = [rows["ratio"].to_numpy(float) for rows in (images, own, radiographs)]
     errors = [np.abs(side[first] - ratios[2][second]) for side in ratios[:2]]
-    # A prompt counts once, however many partners it has.
-    weights = 1 / np.bincount(first)[first]
-    owners = images["patient_id"].to_numpy(str)[first], radiographs["patient_id"].to_numpy(str)
-    partner_owners = owners[1][second]
 
     def mean(values: np.ndarray, kept: np.ndarray) -> float:
         defined = kept & np.isfinite(values)
@@ -159,8 +154,8 @@ def topology_values(
         # A pair falls out with the patient of either side.
         value, interval = jackknifed(
             lambda keep, kept, of_pairs=of_pairs: of_pairs(keep & kept),  # type: ignore[misc]
-            partner_owners,
-            owners[0],
+            pairs.partner_owners,
+            pairs.owners,
         )
         if np.isnan(value):
             reason = "no image shows heart and lungs"
@@ -171,6 +166,105 @@ def topology_values(
         kind = None if interval is None else KIND
         values.append(Value(name, value, way, n, interval=interval, interval_kind=kind))
     return values
+
+
+def drawn_axes(
+    seen: tuple[Seen, Seen],
+    organs: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
+    partners: list[np.ndarray],
+    draws: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return texture and topology lost on drawn sets of test patients, as a record keeps them.
+
+    The sets are those on which downstream keeps the gains of a ladder's steps (`patient_draws`),
+    where the test patients, the number of draws and the seed are the same. A pair of films counts
+    as often as both patients were drawn.
+
+    Args:
+        seen: what was seen in the model's images and in the test radiographs.
+        organs: images, own and radiographs of `topology_values`.
+        partners: see `topology_values`.
+        draws: of sets of patients.
+        seed: of the draws.
+    """
+    names = np.unique(seen[1].rows["patient_id"].to_numpy(str))
+    texture: list[tuple[np.ndarray, np.ndarray]] = []
+    for side in seen:
+        rows = side.rows[side.rows["spectrum"].notna()]
+        texture.append((_Texture.of(rows).spectra, _places(names, rows["patient_id"])))
+    pairs = _Pairs.of(*organs, partners)
+    found: dict[str, list[np.ndarray]] = {"spectrum_distance": [], "organ_dice_share": []}
+    for times in patient_draws(names, draws, seed):
+        if all(len(spectra) >= FEWEST for spectra, _ in texture):
+            means = [_weighted(times[:, places], spectra) for spectra, places in texture]
+            decibels = 10 * (means[0] - means[1])
+            found["spectrum_distance"].append(np.sqrt(np.mean(decibels**2, axis=1)))
+        if pairs is not None:
+            owners = (_places(names, side) for side in (pairs.owners, pairs.partner_owners))
+            counts = np.prod([times[:, places] for places in owners], axis=0) * pairs.weights
+            with np.errstate(invalid="ignore", divide="ignore"):
+                share = (counts @ pairs.dices[0]) / (counts @ pairs.dices[1])
+            found["organ_dice_share"].append(share)
+    kept = {name: np.concatenate(parts) for name, parts in found.items() if parts}
+    return {name: kept_draws(values, names) | {"seed": seed} for name, values in kept.items()}
+
+
+def _places(names: np.ndarray, patients: Any) -> np.ndarray:
+    """Return where patients stand among names, which are sorted and hold all of them."""
+    return np.searchsorted(names, np.asarray(patients, str))
+
+
+def _weighted(times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the means of values (n, k) where row i counts `times[:, i]` times; nan of none."""
+    with np.errstate(invalid="ignore"):
+        means: np.ndarray = (times @ values) / times.sum(axis=1, keepdims=True)
+    return means
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Images beside radiographs of other patients with the same findings.
+
+    Attributes:
+        first: (pairs,), the row of the image.
+        second: (pairs,), that of the radiograph.
+        dices: (pairs,), of the image and of the prompt's own radiograph with it.
+        weights: (pairs,): a prompt counts once, however many partners it has.
+        owners: (pairs,), the patient of the prompt.
+        partner_owners: (pairs,), that of the radiograph.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    dices: tuple[np.ndarray, np.ndarray]
+    weights: np.ndarray
+    owners: np.ndarray
+    partner_owners: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        images: pd.DataFrame,
+        own: pd.DataFrame,
+        radiographs: pd.DataFrame,
+        partners: list[np.ndarray],
+    ) -> "_Pairs | None":
+        """Return the pairs of `topology_values`; None where no prompt has a partner."""
+        pairs = [(i, int(j)) for i, rows in enumerate(partners) for j in rows]
+        if not pairs:
+            return None
+        first, second = (np.array(side) for side in zip(*pairs, strict=True))
+        masks = [_organs(rows["organs"]) for rows in (images, own, radiographs)]
+        owners = [rows["patient_id"].to_numpy(str) for rows in (images, radiographs)]
+        return cls(
+            first,
+            second,
+            (_dice(masks[0][first], masks[2][second]), _dice(masks[1][first], masks[2][second])),
+            1 / np.bincount(first)[first],
+            owners[0][first],
+            owners[1][second],
+        )
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,13 @@ def keep_draws_flag(run: Run, model: str) -> list[str]:
     return ["--keep-draws"] if is_step else []
 
 
+def kept_axes_flags(run: Run, model: str) -> list[str]:
+    """Return the flags by which a step keeps texture and topology on downstream's test sets."""
+    block = run.config["downstream"]
+    kept = {"keep_draws": block["bootstrap"], "draws_seed": block["seed"]}
+    return flags(kept) if keep_draws_flag(run, model) else []
+
+
 def external_flags(run: Run, model: str) -> list[str]:
     """Return the flags that import a user's images."""
     return flags(run.block(model)["external"])

@@ -137,7 +137,7 @@ def _task_correlations(run: Run, layout: Layout) -> LongTable:
 
 
 def _slopes(run: Run, layout: Layout) -> LongTable:
-    return slopes(run.records, run.measurements, run.models)
+    return slopes(run.records, run.models)
 
 
 def _preprocessing(run: Run, layout: Layout) -> LongTable:

@@ -244,6 +244,8 @@ def joined_table(layout: Layout, run: Run) -> Table:
         rows.append(_no_model(layout, f"not run: no two models differ in their {setting} alone"))
     if layout.none_measured is not None and not rows:
         rows.append(_no_model(layout, f"not run: {layout.none_measured}"))
+    if not rows:  # such as of controls alone, which templates do not describe
+        rows.append(_no_model(layout, "not run: the run has no model for this table"))
     if layout.floor is not None:
         rows.append(_floor(layout, layout.floor, run))
     table = table_of(layout, _told_apart(rows) if layout.has_gains else _ranked(rows), run)

@@ -113,15 +113,25 @@ class _Walk:
         return self.maker_of[file]
 
     def follow_unasked(self, rule: Any) -> None:
-        """Walk from a rule that no target needs, for the wildcards of a job that has them all."""
+        """Walk from a rule that no target needs, for the wildcards of a job that has them all.
+
+        Some models may lack what the rule reads, such as images of one prompt set: the first for
+        which its jobs can be planned is taken, and without one the rule stands alone.
+        """
+        from snakemake.exceptions import WorkflowError  # planning has loaded it, jobs need not
+
         if any(name == rule.name for name, _ in self.seen):
             return
-        for wildcards in self.known:
+        for wildcards in list(self.known):
             if rule.wildcard_names <= wildcards.keys():
                 given = {name: wildcards[name] for name in rule.wildcard_names}
                 if rule.is_producer(str(rule.output[0].apply_wildcards(given))):
-                    self.follow(rule, given, counted=False)
-                    return
+                    seen, known = set(self.seen), list(self.known)
+                    try:
+                        self.follow(rule, given, counted=False)
+                        return
+                    except WorkflowError:
+                        self.seen, self.known = seen, known
 
 
 def _key(wildcards: dict[str, str], without: Sequence[str]) -> str:

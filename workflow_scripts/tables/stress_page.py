@@ -251,10 +251,11 @@ def _group(
     by_level = rows.set_index("level")
     finding = str(rows["finding"].iloc[0]).lower()
     images = []
+    digits = _decimals(rows["score"].tolist())
     for level in contrast.levels:
         row: Any = by_level.loc[level]
         asked = _LEVEL_WORDS.get(level, level)
-        says = _says(contrast.key, finding, float(row["score"]))
+        says = _says(contrast.key, finding, float(row["score"]), digits)
         images.append(ShownImage(asked, row["caption"], says, uris.get(row["prompt_id"])))
     as_asked = bool(rows["as_asked"].iloc[0])
     told = bool(rows["told"].iloc[0])
@@ -262,7 +263,19 @@ def _group(
     return ShownGroup(finding, told, name, tuple(images), as_asked, verdict)
 
 
-def _says(contrast: str, finding: str, score: float) -> str:
+def _decimals(scores: Sequence[float]) -> int:
+    """Return with how many decimals percentages read as unlike as they are, at most two.
+
+    A verdict goes by their order, which 29% beside 29% would not show.
+    """
+    unlike = {score for score in scores if score == score}
+    for digits in (0, 1):
+        if len({f"{score:.{digits}%}" for score in unlike}) == len(unlike):
+            return digits
+    return 2
+
+
+def _says(contrast: str, finding: str, score: float, digits: int) -> str:
     if contrast in ("side", "zone") and score == 0:
         return "alike on both"
     if contrast == "side":
@@ -270,8 +283,8 @@ def _says(contrast: str, finding: str, score: float) -> str:
     if contrast == "zone":
         return f"more in the {'upper' if score > 0 else 'lower'} zones"
     if contrast in ("wording", "view"):
-        return f"change {score:.0%}" if score == score else "no scale"
-    return f"{finding}: {score:.0%}"
+        return f"change {score:.{digits}%}" if score == score else "no scale"
+    return f"{finding}: {score:.{digits}%}"
 
 
 _VERDICTS: Final = {
