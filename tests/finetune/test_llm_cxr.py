@@ -700,7 +700,7 @@ def tuned_by_hand(base, folder, captions, films, steps=150):
     pixels = torch.from_numpy(films).float()[:, None].expand(-1, 3, -1, -1) / 127.5 - 1
     codes = FAMILY.encode_images(pipeline, pixels)
     optimiser = torch.optim.AdamW(pipeline.llm.parameters(), lr=3e-3, weight_decay=0)
-    pipeline.llm.train()
+    pipeline.llm.train().requires_grad_(True)
     for _ in range(steps):
         chosen = torch.randint(len(captions), (8,)).tolist()
         loss = loss_of(pipeline, [captions[k] for k in chosen], codes[chosen]).mean()
