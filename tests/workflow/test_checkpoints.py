@@ -2,9 +2,11 @@
 
 import shlex
 
+import pandas as pd
 import pytest
 import yaml
 
+from tests.docs.checkpoints import difference, rows
 from tests.workflow.checkouts import WARM, make_checkout, run, with_world
 from workflow_scripts.common.records import read_record
 from workflow_scripts.planning.arguments import model_table
@@ -67,3 +69,19 @@ def test_checkpoints_of_two_trainings_are_attacked_and_joined_where_they_are_of_
     drawing = draw_attacks(tables, entries, styles_by_key(entries))
     for axes in drawing.figure.axes:
         assert [text.get_text() for text in axes.texts] == ["2", "8"], axes.get_title(loc="left")
+
+    # What the page of guarantees says is worked out from the same records.
+    results = checkout / "results"
+    shown = rows(results, MODELS)
+    steps = [len(pd.read_csv(path)) for path in curves]
+    for model, row, count in zip(MODELS, shown, steps, strict=True):
+        assert row.startswith(f"| {model} | {count} | ")
+    areas = [
+        read_record(results / f"privacy/membership/{model}.json")
+        .get("member_caption_calibrated_auc")
+        .value
+        for model in MODELS
+    ]
+    gap, low, high = difference(results, *MODELS, "caption_calibrated")
+    assert gap == pytest.approx(areas[0] - areas[1])
+    assert low < gap < high
