@@ -115,7 +115,7 @@ def test_a_model_that_tells_who_was_trained_on_is_said_to_and_another_is_not_cle
     assert "quiet does not tell this attacker" in sentence
     assert "worded does not tell" not in sentence
     assert "worded tells who was trained on by what their captions are worth to it" in sentence
-    assert "in 75% of pairs (50% by chance; the strongest of three attacks), by its" in sentence
+    assert "in 75% of pairs (50% by chance; the strongest of four attacks), by how far" in sentence
     assert "Of unfair nothing is said" in sentence
     assert "60 patients whom no training saw" in sentence
     assert "proves no privacy" in sentence

@@ -17,8 +17,9 @@ _PROVES_NOTHING: Final = "An attack that fails proves no privacy."
 _OTHER_ATTACKS: Final = {
     "member_caption_calibrated_auc": "what their captions are worth to it",
     "member_frequency_calibrated_auc": "its errors at low spatial frequencies",
+    "member_loss_auc": "its loss as it is",
 }
-"""Attacks of Table 22 besides that on the loss, and by what they tell."""
+"""Attacks of Table 22 besides that on how far the loss fell, and by what they tell."""
 
 _LENSES: Final = {
     "reid_seen": "the re-ID score",
@@ -109,7 +110,7 @@ def membership_sentence(table: Table) -> str | None:
             sentences.append(
                 f"{row.label} tells who was trained on by {means}: so a member scores above a "
                 f"non-member in {100 * other:.0f}% of pairs (50% by chance; the strongest of "
-                f"three attacks), by its loss alone in {100 * area.value:.0f}%."
+                f"four attacks), by how far the loss fell in {100 * area.value:.0f}%."
             )
         else:
             low, high = (100 * bound for bound in area.interval)
@@ -131,7 +132,7 @@ def membership_sentence(table: Table) -> str | None:
 
 
 def _told_otherwise(cells: Mapping[str, Cell]) -> tuple[str, float] | None:
-    """Return by what another attack than that on the loss tells members, and its area, if any does.
+    """Return by what another attack than the first tells members, and its area, if any does.
 
     Args:
         cells: of a model in Table 22, by metric.
