@@ -1,7 +1,7 @@
 # Needs: the data source named in config.yaml (cohort.source).
 # Makes: results/cohort/manifest.parquet (one row per radiograph), attrition.csv (what was dropped
 # and why), identical_images.csv (radiographs that are one image under several ids),
-# similar_images.csv (test images that another split shows, too), and
+# similar_images.csv (test and validation images that another split shows, changed), and
 # prompts/{prompt_set}.parquet and .csv; for models with captions from another source, the same in
 # results/cohort/captions_{source}/.
 # prompts/drawn.parquet and .csv, where the config asks for a pool of curated sets to be drawn.

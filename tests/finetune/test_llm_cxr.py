@@ -637,17 +637,20 @@ def test_a_learnt_image_is_likely_after_its_own_caption(learnt_pipeline, two_ima
     assert (changed[..., 0] != own[..., 0]).all()
 
 
-@pytest.mark.full
-def test_a_model_that_learnt_the_train_split_by_heart_is_caught_and_the_record_says_unknown(
-    tmp_path,
-):
+def drawn_films(count, rng):
+    """Return blurred noise, uint8 (count, 32, 32)."""
+    drawn = [gaussian_filter(rng.normal(0, 1, (32, 32)), 4) for _ in range(count)]
+    return np.clip(128 + 600 * np.stack(drawn), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def split_films(tmp_path):
+    """A manifest of 48 captioned films, half of them in the train split, and these films."""
     rng = np.random.default_rng(5)
     words = ["heart", "lung", "clear", "edema", "left", "right", "small", "large"]
-    rows, images = [], []
-    for k in range(48):
-        picture = gaussian_filter(rng.normal(0, 1, (32, 32)), 4)
-        images.append(np.clip(128 + 600 * picture, 0, 255).astype(np.uint8))
-        Image.fromarray(images[-1]).save(tmp_path / f"{k}.png")
+    rows, films = [], drawn_films(48, rng)
+    for k, film in enumerate(films):
+        Image.fromarray(film).save(tmp_path / f"{k}.png")
         names = {"image_id": f"i{k}", "patient_id": f"p{k}", "study_id": f"s{k}"}
         rows.append(
             {**names, "path": str(tmp_path / f"{k}.png"), "view": "PA", "site": "a",
@@ -658,22 +661,79 @@ def test_a_model_that_learnt_the_train_split_by_heart_is_caught_and_the_record_s
     for name in FINDINGS:
         manifest[name] = pd.array([0] * len(manifest), dtype="Int8")
     write_manifest(manifest, tmp_path / "manifest.parquet")
+    return manifest, films
+
+
+def attack(folder, base, *others):
+    """Attack membership by the script; return its record and its table of scores."""
+    flags = f"""--model llm --protocol sound --family llm_cxr --base {base}
+        --size 32 --mixed-precision no --manifest {folder}/manifest.parquet --images 100
+        --noise-levels 3 --seeds 1 --batch-size 10 --seed 1 --progress {folder}/progress
+        --scores {folder}/scores.parquet --output {folder}/record.json"""
+    score.main([*flags.split(), *map(str, others)])
+    return read_record(folder / "record.json"), pd.read_parquet(folder / "scores.parquet")
+
+
+@pytest.mark.full
+def test_a_model_that_learnt_the_train_split_by_heart_is_caught_and_the_record_says_unknown(
+    split_films, tmp_path
+):
+    manifest, films = split_films
     members = manifest["split"] == "train"
     torch.manual_seed(2)
     write_tiny_llm_cxr(
-        manifest.loc[members, "caption"].tolist(), tmp_path / "llm", np.stack(images)[members],
+        manifest.loc[members, "caption"].tolist(), tmp_path / "llm", films[members],
         vqgan_steps=60, llm_steps=250,
     )  # fmt: skip
-    flags = f"""--model llm --protocol sound --family llm_cxr --base {tmp_path}/llm --method full
-        --size 32 --mixed-precision no --manifest {tmp_path}/manifest.parquet --images 100
-        --noise-levels 3 --seeds 1 --batch-size 10 --seed 1 --progress {tmp_path}/progress
-        --scores {tmp_path}/scores.parquet --output {tmp_path}/record.json"""
-    score.main(flags.split())
-    record = read_record(tmp_path / "record.json")
+    record, scores = attack(tmp_path, tmp_path / "llm", "--method", "full")
     assert record.details["members"].startswith("unknown")
     assert record.get("member_loss_auc").value > 0.95
     assert record.get("member_caption_auc").value > 0.95
     assert record.get("member_loss_calibrated_auc").value is None
-    scores = pd.read_parquet(tmp_path / "scores.parquet")
     assert scores["loss_calibrated"].isna().all()
     assert scores.groupby("member")["loss"].median().diff().iloc[-1] > 0.3
+
+
+def tuned_by_hand(base, folder, captions, films, steps=150):
+    """Fine-tune a language model as its owner would, and save it with today's transformers."""
+    pipeline = FAMILY.load(Base(base))
+    pixels = torch.from_numpy(films).float()[:, None].expand(-1, 3, -1, -1) / 127.5 - 1
+    codes = FAMILY.encode_images(pipeline, pixels)
+    optimiser = torch.optim.AdamW(pipeline.llm.parameters(), lr=3e-3, weight_decay=0)
+    pipeline.llm.train().requires_grad_(True)
+    for _ in range(steps):
+        chosen = torch.randint(len(captions), (8,)).tolist()
+        loss = loss_of(pipeline, [captions[k] for k in chosen], codes[chosen]).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    pipeline.llm.save_pretrained(folder / "llmcxr_tuned")
+    pipeline.tokenizer.save_pretrained(folder / "llmcxr_tuned")
+    (folder / "vqgan_tiny").symlink_to(base / "vqgan_tiny")
+
+
+@pytest.mark.full
+def test_a_checkpoint_that_its_owner_fine_tuned_is_attacked_against_the_model_as_it_came(
+    split_films, tmp_path
+):
+    manifest, films = split_films
+    torch.manual_seed(3)
+    base, tuned = tmp_path / "llm", tmp_path / "tuned"
+    other = drawn_films(24, np.random.default_rng(6))  # of nobody in the manifest
+    captions = manifest["caption"].tolist()
+    write_tiny_llm_cxr(captions[:24], base, other, vqgan_steps=60, llm_steps=10)
+    members = manifest["split"] == "train"
+    own = manifest.loc[members, "caption"].tolist()
+    tuned_by_hand(base, tuned, own, films[members])
+    record, scores = attack(tmp_path, base, "--checkpoint", tuned, "--method", "full")
+    assert record.details["members"] == "known"
+    low, high = record.get("member_loss_base_auc").interval
+    assert low < 0.5 < high
+    assert record.get("member_loss_calibrated_auc").value > 0.95
+    assert record.get("member_caption_calibrated_auc").value > 0.95
+    assert record.get("member_frequency_calibrated_auc").reason.startswith("the family's loss is")
+    assert scores["frequency"].isna().all()
+    untouched, _ = attack(tmp_path, base, "--checkpoint", base, "--method", "full")
+    assert untouched.get("member_loss_calibrated_auc").value == 0.5
+    with pytest.raises(InputError, match="llm_cxr has no adapters by LoRA"):
+        attack(tmp_path, base, "--checkpoint", tuned, "--method", "lora")

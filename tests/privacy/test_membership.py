@@ -295,7 +295,7 @@ def test_a_patient_whose_film_training_shows_as_well_is_no_stranger(tmp_path):
     manifest = cohort()
     strangers = draw_candidates(manifest, 1000, 1)
     strangers = set(strangers.loc[~strangers["member"], "patient_id"])
-    assert {"p1", "p3", "p5"} <= strangers
+    assert {"p1", "p3", "p5", "p9"} <= strangers
     films = manifest.assign(study_id="s").set_index("patient_id")
     row = films.groupby("patient_id").first()
     columns = ["image_id", "study_id", "split", "path"]
@@ -309,15 +309,17 @@ def test_a_patient_whose_film_training_shows_as_well_is_no_stranger(tmp_path):
     films = np.random.default_rng(0).integers(0, 256, (len(manifest), 8, 8), dtype=np.uint8)
     test = manifest.index[manifest["patient_id"] == "p3"]
     films[test[0]] = np.clip(films[0].astype(int) + 3, 0, 255)  # brighter: p3 shows a film of p0
+    other = manifest.index[manifest["patient_id"] == "p9"]  # of the validation split
+    films[other[1]] = np.clip(films[1].astype(int) + 3, 0, 255)
     check_similar(
         manifest.assign(study_id="s"), films, 0.9, 1.0, Attrition(),
         tmp_path / "similar_images.csv",
     )  # fmt: skip
     copied = [tmp_path / "identical_images.csv", tmp_path / "similar_images.csv"]
     assert shown_in_training(copied[:1]) == {"p1"}
-    assert shown_in_training(copied) == {"p1", "p3"}
+    assert shown_in_training(copied) == {"p1", "p3", "p9"}
     found = draw_candidates(manifest, 1000, 1, shown_in_training(copied))
-    assert set(found.loc[~found["member"], "patient_id"]) == strangers - {"p1", "p3"}
+    assert set(found.loc[~found["member"], "patient_id"]) == strangers - {"p1", "p3", "p9"}
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="no table of identical or of similar images"):
         shown_in_training([tmp_path / "other.csv"])

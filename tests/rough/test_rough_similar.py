@@ -128,6 +128,30 @@ def test_a_copy_in_another_split_is_found(name, films, tmp_path):
     assert fault is None
 
 
+def test_a_copy_in_the_validation_split_is_listed_and_refuses_nothing(films, tmp_path):
+    """A copied test image is listed beside its copy in each split."""
+    train = dict(list(films.items())[:12])
+    copy = COPIES["small, brighter and JPEG"]
+    manifest = put(tmp_path, train, {"t": films["f13"], "c": copy(films["f4"])})
+    more = put(tmp_path, {}, {"v": copy(films["f5"]), "w": copy(films["f4"]), "x": films["f15"]})
+    manifest = pd.concat([manifest, more.assign(split="validate")], ignore_index=True)
+    row, listed, _, fault = checked(manifest, tmp_path)
+    assert row[4].startswith("1 of 2 test images are like one in another split")
+    assert row[4].endswith("; 2 of 3 validation images are as like one in training")
+    assert {tuple(pair) for pair in listed[["image_id", "split", "other_image_id"]].values} == {
+        ("c", "test", "f4"),
+        ("c", "test", "w"),
+        ("v", "validate", "f5"),
+        ("w", "validate", "f4"),
+    }
+    assert "1 of 2 test images" in fault.what
+    assert "validate) and" not in fault.what
+    alone = manifest[manifest["image_id"] != "c"].reset_index(drop=True)
+    row, listed, _, fault = checked(alone, tmp_path)
+    assert (len(listed), fault) == (2, None)
+    assert row[4].startswith("0 of 1 test images")
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_shows_something_else_is_no_copy(name, films, tmp_path):
     train = dict(list(films.items())[:12])

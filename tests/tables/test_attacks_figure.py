@@ -81,6 +81,8 @@ def test_a_line_joins_the_checkpoints_of_a_training_and_no_others(run):
     joined = [line.get_xdata() for line in extraction.lines if line.get_linewidth() == 1.0]
     assert list(joined[0]) == pytest.approx([x["full_2"], x["full_4"], x["full_8"]])
     assert [text.get_text() for text in membership.texts] == ["2", "8", "2", "8"]
+    corners = [(text.get_ha(), text.get_va()) for text in membership.texts]
+    assert corners == [("left", "bottom")] * 2 + [("left", "top")] * 2, "one of each training"
     assert not reid.lines, "nothing was measured"
     (legend,) = drawing.figure.legends
     assert [text.get_text() for text in legend.texts] == [

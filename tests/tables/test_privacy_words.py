@@ -84,30 +84,38 @@ def test_the_attacker_under_each_protocol_that_was_run(protocols):
     assert ("protocol as published" in sentence) == ("as_published" in protocols)
 
 
-def attacked(model, auc=None, interval=None, reason=None):
+def attacked(model, auc=None, interval=None, reason=None, by_caption=None):
     kind, key = interval and "Newcombe 95%", "member_loss_calibrated_auc"
-    value = Value(key, auc, "lower", 60, "all", 60, interval, kind, reason)
-    found = Value("member_loss_calibrated_tpr", 0.25, "lower", 60, "all", 60)
-    return Record("privacy", model, "membership", "sound", [value, found])
+    values = [Value(key, auc, "lower", 60, "all", 60, interval, kind, reason)]
+    values.append(Value("member_loss_calibrated_tpr", 0.25, "lower", 60, "all", 60))
+    for metric, area in zip(("caption", "frequency"), by_caption or (), strict=False):
+        bounds = (area - 0.1, area + 0.1)
+        key = f"member_{metric}_calibrated_auc"
+        values.append(Value(key, area, "lower", 60, "all", 60, bounds, kind))
+    return Record("privacy", model, "membership", "sound", values)
 
 
 def test_a_model_that_tells_who_was_trained_on_is_said_to_and_another_is_not_cleared():
     found = Records()
     for record in (
         attacked("leaky", 0.8, (0.7, 0.9)),
-        attacked("quiet", 0.52, (0.4, 0.6)),
+        attacked("quiet", 0.52, (0.4, 0.6), by_caption=(0.55, 0.58)),
+        attacked("worded", 0.52, (0.4, 0.6), by_caption=(0.75, 0.65)),
         attacked("unfair", reason="withheld: the view tells members from non-members"),
     ):
         found.add(record)
     models = [
         {"key": key, "family": "stable_diffusion", "display": {"name": key}, "settings": {}}
-        for key in ("leaky", "quiet", "unfair")
+        for key in ("leaky", "quiet", "worded", "unfair")
     ]
     run = Run(found, parse_models(json.dumps(models)), "World")
     sentence = membership_sentence(joined_table(LAYOUTS["table22_membership"], run))
     assert "leaky tells who was trained on: a member scores above a non-member in 80%" in sentence
     assert "at 1% false alarms 25% of members are found" in sentence
     assert "quiet does not tell this attacker" in sentence
+    assert "worded does not tell" not in sentence
+    assert "worded tells who was trained on by what their captions are worth to it" in sentence
+    assert "in 75% of pairs (50% by chance; the strongest of four attacks), by how far" in sentence
     assert "Of unfair nothing is said" in sentence
     assert "60 patients whom no training saw" in sentence
     assert "proves no privacy" in sentence

@@ -6,7 +6,7 @@ from importlib.resources import files
 import pandas as pd
 import pytest
 
-from tests.workflow.checkouts import make_checkout, run
+from tests.workflow.checkouts import make_checkout, run, with_world
 from workflow_scripts.common.records import read_record
 
 pytestmark = [pytest.mark.workflow, pytest.mark.full]
@@ -16,12 +16,10 @@ RECORD = f"results/privacy/guarantee/{MODEL}.json"
 OVERLAYS = ("config.yaml", "profiles/demo/overlay.yaml", "tests/workflow/guarantee.yaml")
 
 
-def test_the_statement_and_the_attack_stand_in_one_record(demo, tmp_path):
+def test_the_statement_and_the_attack_stand_in_one_record(tmp_path):
     checkout = tmp_path / "checkout"
     checkout.mkdir()
-    make_checkout(checkout)
-    (checkout / "results").mkdir(exist_ok=True)
-    (checkout / "results/world").symlink_to((demo / "results/world").resolve())
+    with_world(make_checkout(checkout))
     command = ["snakemake", "--profile", "profiles/demo", "--configfile", *OVERLAYS, "--"]
     run([*command, RECORD], checkout)
     folder = checkout / f"results/finetune/{MODEL}"

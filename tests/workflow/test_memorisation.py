@@ -219,7 +219,7 @@ def test_the_lenses_see_it_and_a_model_that_never_saw_the_patients_stays_unseen(
     assert base.value < seen.interval[0]
 
 
-def test_an_attack_on_membership_names_its_patients_and_the_base_knows_none(overfitted):
+def test_an_attack_on_membership_names_its_patients_and_the_base_knows_none(demo, overfitted):
     out, seen = overfitted
     record = read_record(out / "membership_overfitted.json")
     assert record.get("member_loss_calibrated_auc").value >= 0.95
@@ -231,6 +231,12 @@ def test_an_attack_on_membership_names_its_patients_and_the_base_knows_none(over
     assert len(seen & set(scores["image_id"][:SEEN])) >= SEEN - 1
     untrained = read_record(out / "membership_base.json")
     assert untrained.get("member_loss_calibrated_auc").value == 0.5
+    # What a well-regularised run gives away lies between.
+    regular = read_record(demo / "results/privacy/membership/tiny_sd.json")
+    none, some, most = (
+        found.get("member_loss_calibrated_tpr").value for found in (untrained, regular, record)
+    )
+    assert none <= some < most
 
 
 def test_its_patients_are_extracted_and_the_others_are_not(overfitted):

@@ -1,6 +1,6 @@
 """Fine-tuning with a guarantee: differential privacy (epsilon, delta) whose unit is the patient.
 
-DP-SGD (Abadi et al., 2016, arXiv 1607.00133), for patients as McMahan et al. (2018, arXiv
+DP-SGD (Abadi et al., 2016, ACM CCS, arXiv 1607.00133), for patients as McMahan et al. (2018, arXiv
 1710.06963) have it for users: each step draws every patient with the same probability, sums the
 gradient of a patient's images, clips the sum, adds up those of the patients drawn, and adds
 Gaussian noise once. Two training sets are neighbours where one has one patient more. What epsilon

@@ -63,7 +63,8 @@ def guess(scores: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.
     """Guess which canaries were planted, from their scores alone: (n,) of bool.
 
     In each group of equally repeated ones the scores are parted where the two sides' means lie
-    farthest apart for their sizes (Otsu, 1979): no coin is looked at, which the bound rests on.
+    farthest apart for their sizes (Otsu, 1979, IEEE Transactions on Systems, Man, and Cybernetics
+    9, 62-66): no coin is looked at, which the bound rests on.
 
     Args:
         scores: (n,), higher where the model knows a canary better.

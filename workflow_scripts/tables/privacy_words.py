@@ -14,6 +14,13 @@ CHANCE_AREA: Final = 0.5
 
 _PROVES_NOTHING: Final = "An attack that fails proves no privacy."
 
+_OTHER_ATTACKS: Final = {
+    "member_caption_calibrated_auc": "what their captions are worth to it",
+    "member_frequency_calibrated_auc": "its errors at low spatial frequencies",
+    "member_loss_auc": "its loss as it is",
+}
+"""Attacks of Table 22 besides that on how far the loss fell, and by what they tell."""
+
 _LENSES: Final = {
     "reid_seen": "the re-ID score",
     "latent_seen": "the latent distance",
@@ -98,6 +105,13 @@ def membership_sentence(table: Table) -> str | None:
                 f"{100 * area.value:.0f}% of pairs (50% by chance), and at 1% false alarms "
                 f"{100 * (found.value or 0):.0f}% of members are found."
             )
+        elif (told := _told_otherwise(cells)) is not None:
+            means, other = told
+            sentences.append(
+                f"{row.label} tells who was trained on by {means}: so a member scores above a "
+                f"non-member in {100 * other:.0f}% of pairs (50% by chance; the strongest of "
+                f"four attacks), by how far the loss fell in {100 * area.value:.0f}%."
+            )
         else:
             low, high = (100 * bound for bound in area.interval)
             sentences.append(
@@ -115,6 +129,23 @@ def membership_sentence(table: Table) -> str | None:
             f"more. {_PROVES_NOTHING}",
         ]
     )
+
+
+def _told_otherwise(cells: Mapping[str, Cell]) -> tuple[str, float] | None:
+    """Return by what another attack than the first tells members, and its area, if any does.
+
+    Args:
+        cells: of a model in Table 22, by metric.
+    """
+    telling = [
+        (cell.value, means)
+        for metric, means in _OTHER_ATTACKS.items()
+        if (cell := cells[metric]).value is not None
+        and cell.interval is not None
+        and cell.interval[0] > CHANCE_AREA
+    ]
+    area, means = max(telling, default=(0.0, ""))
+    return (means, area) if means else None
 
 
 def _presumed(label: str, area: Cell) -> list[str]:

@@ -38,7 +38,8 @@ def shown_in_training(copies: Sequence[Path]) -> set[str]:
 
     Args:
         copies: the cohort's tables of identical images, whose groups may be of all splits, and of
-            similar ones, which has test images with the most similar image of another split.
+            similar ones, which has test and validation images with the most similar image of
+            another split.
 
     Raises:
         InputError: a table cannot be read, or is neither.

@@ -15,7 +15,9 @@ the progress folder; a killed job continues after the last one. The scores of ea
 their owner only.
 
 Without --checkpoint the base is attacked itself: a model that came trained. Who its members are is
-unknown, so the train split is taken for them, and the record says so.
+unknown, so the train split is taken for them, and the record says so. Whoever has fine-tuned such a
+model gives the model as it came as --base, and as --checkpoint a folder laid out as that is (of
+LLM-CXR an llmcxr*/ and the vqgan*/ that stayed the same).
 """
 
 import argparse
@@ -101,8 +103,8 @@ def measure(
     Args:
         family: of the model, with its options of training chosen.
         base: the checkpoint before fine-tuning, or a model that came trained.
-        checkpoint: what fine-tuning made: a diffusers folder, or an adapter's; None for a model
-            that came trained.
+        checkpoint: what fine-tuning made: a folder laid out as the base is, or an adapter's; None
+            for a model that came trained.
         method: `full` or `lora`.
         candidates: see `draw_candidates`.
         size: side of the images in training, in pixels.
@@ -124,6 +126,12 @@ def measure(
     checkpoints = {"base": base}
     tuned_files: dict[str, Path] = {}
     if checkpoint and method == "lora":
+        if not family.lora_positions:
+            raise InputError(
+                f"{family.name} has no adapters by LoRA here",
+                "--method",
+                "give the whole fine-tuned checkpoint, with its adapter merged, and --method full",
+            )
         checkpoints["tuned"] = base
         tuned_files = {"lora": check_lora(checkpoint)}
     elif checkpoint:

@@ -19,6 +19,9 @@ ATTACKS: Final = (
 )
 """Table, metric, label and, where there is one, what chance gives; the lower the better."""
 
+_CORNERS: Final = ((1, 1), (1, -1), (-1, 1), (-1, -1))
+"""Where a training's epochs stand beside its marks: trainings that are as faithful lie close."""
+
 
 def draw_attacks(
     tables: Mapping[str, Table],
@@ -56,8 +59,9 @@ def draw_attacks(
     for axes, (_, _, label, chance), cells in zip(panels.flat, ATTACKS, found, strict=True):
         if chance is not None:
             axes.axhline(chance, color=INK, linewidth=0.7, zorder=1)
-        for run in runs:
-            marks = _line(axes, [model for model in run if model.key in cells], kid, cells, styles)
+        for number, run in enumerate(runs):
+            shown = [model for model in run if model.key in cells]
+            marks = _line(axes, shown, kid, cells, styles, _CORNERS[number % len(_CORNERS)])
             if marks is not None:
                 labelled.setdefault(run[0].key, marks)
         axes.set_xlabel("KID, left is better")
@@ -78,7 +82,8 @@ def draw_attacks(
         "intervals where they are known. Models that differ in the epochs of their fine-tuning "
         "alone are checkpoints of one training: a line joins them, and the number beside a mark is "
         "its epochs. Of two trainings, compare where they are as faithful: the one that leaks less "
-        "there memorises less, and does not only fit less."
+        "there memorises less, and does not only fit less. A training passes a KID twice, before "
+        "its best one and after it, when it memorises: compare checkpoints on the same side."
     )
     return Drawing(figure, "fidelity-attacks", _TITLE, caption)
 
@@ -89,10 +94,16 @@ def _line(  # type: ignore[no-untyped-def]
     kid: Mapping[str, Cell],
     cells: Mapping[str, Cell],
     styles: Mapping[str, dict[str, Any]],
+    corner: tuple[int, int],
 ):
-    """Draw the checkpoints of a training, all as its first one; return a mark, None for none."""
+    """Draw the checkpoints of a training, all as its first one; return a mark, None for none.
+
+    Their epochs stand in a corner of each mark, another one for each training.
+    """
     if not run:
         return None
+    from matplotlib.patheffects import withStroke
+
     style = styles[run[0].key]
     marks = [point(axes, kid[model.key], cells[model.key], style) for model in run]
     if len(run) > 1:
@@ -102,10 +113,14 @@ def _line(  # type: ignore[no-untyped-def]
             axes.annotate(
                 f"{model.epochs:g}",
                 place,
-                xytext=(3, 3),
+                xytext=(3 * corner[0], 3 * corner[1]),
                 textcoords="offset points",
+                ha="left" if corner[0] > 0 else "right",
+                va="bottom" if corner[1] > 0 else "top",
                 fontsize=SMALL,
                 color=style["color"],
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+                zorder=4,
             )
     return marks[0]
 
