@@ -260,7 +260,7 @@ def test_memory_that_a_script_frees_is_kept_for_its_next_array(warm, project):
         "arrays",
         "import resource\n"
         "for _ in range(20):\n"
-        "    [b"x" * (8 << 20 | i) for i in range(8)]\n"
+        "    [b'x' * (8 << 20 | i) for i in range(8)]\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt * resource.getpagesize())\n",
     )
     cleared = int(finish(start(warm, folder, "arrays"))[1])
