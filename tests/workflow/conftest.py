@@ -34,6 +34,7 @@ LONGEST = (
     "workflow/test_cxr_downstream.py",
     "workflow/test_spans.py",
     "workflow/test_plan.py",
+    "workflow/test_submitted.py",
     "benchmarks/test_benchmarks.py",
     "gpu/test_gpu_check.py",
     "finetune/test_transformers.py",
