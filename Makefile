@@ -6,6 +6,10 @@ FLAVOUR ?= cpu
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
+# What a process frees it keeps: training tiny networks is up to a third faster (warm_python.py).
+export MALLOC_MMAP_THRESHOLD_ ?= 33554432
+export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
+export MALLOC_TOP_PAD_ ?= 67108864
 LOCKS := envs/core.lock.txt envs/cpu.txt envs/cuda.txt
 WORLD := results/world
 DEMO := snakemake --profile profiles/demo

@@ -188,7 +188,7 @@ rule tables_figures:
         "python -m workflow_scripts.tables.build_figures --results {input.results}"
         " --measurements {input.measurements}"
         " --manifest {input.manifest} {params.flags} --tokenizers {params.tokenizers}"
-        " --rules {params.rules} --jobs {input.jobs} --out {params.folder} 2> {log}"
+        " --rules {params.rules} --jobs {input.jobs} --out {params.folder} --threads {threads} 2> {log}"
 
 
 rule tables_report:

@@ -36,6 +36,7 @@ LONGEST = (
     "workflow/test_round_trip.py",
     "workflow/test_spans.py",
     "workflow/test_plan.py",
+    "workflow/test_submitted.py",
     "benchmarks/test_benchmarks.py",
     "gpu/test_gpu_check.py",
     "finetune/test_transformers.py",

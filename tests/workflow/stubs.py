@@ -1,5 +1,7 @@
 """The paper's whole config over files that are there in name alone: enough to plan on."""
 
+import stat
+
 import yaml
 
 
@@ -23,3 +25,23 @@ def make_stub_sources(checkout):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).touch()
     return checkout
+
+
+def sbatch_stand_in(folder):
+    """Write stand-ins for SLURM's commands; `sbatch` records its arguments and fails."""
+    folder.mkdir()
+    notes = folder / "sbatch.jsonl"
+    scripts = {
+        "sbatch": "import json, sys\n"
+        f"open({str(notes)!r}, 'a').write(json.dumps(sys.argv) + '\\n')\n"
+        "sys.exit('stand-in')\n",
+        **dict.fromkeys(("squeue", "sacct", "sinfo", "scontrol", "sacctmgr", "sshare"), ""),
+    }
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/usr/bin/env python3\n{script}")
+        (folder / name).chmod(stat.S_IRWXU)
+    return notes
+
+
+AT_ONCE = ("--slurm-init-seconds-before-status-checks", "1")
+"""The executor waits so long (1 s is the least) before it ends, also where it submitted no job."""

@@ -11,8 +11,7 @@ import yaml
 
 from tests.cluster.profile import read_profile
 from tests.workflow.checkouts import run
-from tests.workflow.stubs import make_stub_sources
-from tests.workflow.test_plan import sbatch_stand_in
+from tests.workflow.stubs import make_stub_sources, sbatch_stand_in
 from workflow_scripts.costs import build
 from workflow_scripts.costs.attempts import LEFT_OUT, read_attempts
 from workflow_scripts.costs.jobs import SHARED, parse_patterns

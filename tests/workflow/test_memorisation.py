@@ -86,7 +86,7 @@ def overfitted(demo, tmp_path_factory):
         checkpoint_every=10_000,
         seed=42,
         gpus=0,
-        threads=2,
+        threads=1,
     )
     shard = out / "part-00000-of-00001.parquet"
     script(
@@ -104,7 +104,7 @@ def overfitted(demo, tmp_path_factory):
         batch_size=16,
         progress=out / ".sampling",
         gpus=0,
-        threads=2,
+        threads=1,
     )
     script(
         "features.extract",

@@ -1,10 +1,8 @@
 """Planned and submitted jobs and refused configs, on stub files and without weights."""
 
-import json
 import os
 import re
 import shutil
-import stat
 import sys
 from pathlib import Path
 
@@ -12,9 +10,9 @@ import pytest
 
 from tests.cluster.profile import gpus_of_rules, read_profile
 from tests.gpu.lines import COLUMNS
-from tests.workflow.checkouts import ROOT, make_checkout, planned_jobs, run, with_world
+from tests.workflow.checkouts import make_checkout, planned_jobs, run, with_world
 from tests.workflow.plans import Plan
-from tests.workflow.stubs import make_stub_sources, write_overlay
+from tests.workflow.stubs import AT_ONCE, make_stub_sources, sbatch_stand_in, write_overlay
 from workflow_scripts.tables.figures.workflow import draw_workflow
 from workflow_scripts.tables.rule_graph import parse_nodes
 
@@ -185,86 +183,6 @@ def test_no_group_holds_a_rule_with_a_gpu(name):
     asking = set(gpus_of_rules(Path("rules"))) | set(profile["set-resources"])
     assert profile["groups"].keys() == profile["group-components"].keys()
     assert not asking & set(profile["groups"])
-
-
-def sbatch_stand_in(folder):
-    """Write stand-ins for SLURM's commands; `sbatch` records its arguments and fails."""
-    folder.mkdir()
-    notes = folder / "sbatch.jsonl"
-    scripts = {
-        "sbatch": "import json, sys\n"
-        f"open({str(notes)!r}, 'a').write(json.dumps(sys.argv) + '\\n')\n"
-        "sys.exit('stand-in')\n",
-        **dict.fromkeys(("squeue", "sacct", "sinfo", "scontrol", "sacctmgr", "sshare"), ""),
-    }
-    for name, script in scripts.items():
-        (folder / name).write_text(f"#!/usr/bin/env python3\n{script}")
-        (folder / name).chmod(stat.S_IRWXU)
-    return notes
-
-
-AT_ONCE = ("--slurm-init-seconds-before-status-checks", "1")
-"""The executor waits so long (1 s is the least) before it ends, also where it submitted no job."""
-
-TARGETS = {
-    "finetune_train": "results/finetune/sd_v1_4/spans/1",
-    "generate_sample": "results/generate/sd_v1_5/test/part-00000-of-00004.parquet",
-    "generate_control": "results/generate/noise/test/part-00000-of-00004.parquet",
-    "features_fidelity": "results/features/sd_v2/test/rad_dino.h5",
-    "fidelity_score": "results/fidelity/rad_dino/sd_v2_1.json",
-    "privacy_score": "results/privacy/sd_v2_1.json",
-    "downstream_train_judge": "results/downstream/classification/real_only/real/repeat-0.parquet",
-}
-
-
-def test_profiles_are_found_where_paths_have_blanks(tmp_path):
-    folder, home = tmp_path / "my checkout", tmp_path / "my home"
-    shutil.copytree(ROOT / "profiles", folder / "profiles")
-    shutil.copy(ROOT / "Makefile", folder)
-    run(["make", "profiles", f"HOME={home}"], folder)
-    for name in ("slurm_h200", "slurm_a100"):
-        linked = home / ".config/snakemake" / name
-        assert linked.resolve() == (folder / "profiles" / name).resolve()
-        assert (linked / "config.yaml").is_file()
-
-
-@pytest.mark.parametrize(("profile", "trainers"), [("slurm_h200", "h200"), ("slurm_a100", "a100")])
-def test_the_bare_profile_name_submits_jobs_to_their_partitions(
-    paper_plan, checkout, tmp_path, profile, trainers
-):
-    paper_plan.make_stub_outputs(make_stub_sources(checkout))
-    home = tmp_path / "home"
-    run(["make", "profiles", f"HOME={home}"], checkout)
-    notes = sbatch_stand_in(tmp_path / "bin")
-    command = ["snakemake", "--profile", profile, "--retries", "0", "--no-hooks"]
-    command += [*AT_ONCE, "--force", *TARGETS.values()]
-    path = os.pathsep.join(
-        [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
-    )
-    homes = {"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config")}
-    done = run(command, checkout, check=False, PATH=path, **homes)
-    submitted = {}
-    for line in notes.read_text().splitlines() if notes.exists() else []:
-        words = json.loads(line)
-        comment = next(w for w in words if w.startswith("rule_"))
-        rule = next(rule for rule in TARGETS if comment.startswith(f"rule_{rule}"))
-        submitted[rule] = " ".join(words)
-    assert set(submitted) == set(TARGETS), done.stdout[-4000:]
-    for rule in ("finetune_train", "generate_sample"):
-        assert f"-p {trainers}" in submitted[rule]
-    assert f"--gpus={trainers}:4" in submitted["finetune_train"]
-    assert "--nodes=1" in submitted["finetune_train"]
-    assert f"--gpus={trainers}:1" in submitted["generate_sample"]
-    for rule in (
-        "features_fidelity",
-        "fidelity_score",
-        "privacy_score",
-        "downstream_train_judge",
-    ):
-        assert "-p a100" in submitted[rule]
-        assert "--gpus=a100:1" in submitted[rule]
-    assert "-p cpu" in submitted["generate_control"]
-    assert "--gpus" not in submitted["generate_control"]
 
 
 def test_what_slurm_can_never_grant_is_refused_before_the_first_job(bare, tmp_path):

@@ -1,5 +1,7 @@
 """Changes since the demo has run: every edit of a user counts, and nothing else does."""
 
+import base64
+import json
 import os
 import shutil
 
@@ -76,3 +78,62 @@ def test_reading_compiling_and_what_no_rule_reads_change_nothing(checkout):
 def test_another_environment_is_a_change(checkout, monkeypatch):
     monkeypatch.setenv("SNAKEMAKE_PROFILE", "other")
     assert not unchanged.is_at_rest()
+
+
+# What its jobs have written
+
+
+LONG = f"results/{'long/' * 50}table.csv"
+"""A path whose base64 is longer than the name of a file may be."""
+
+OUTPUTS = ("results/tables/table.csv", "results/finetune/checkpoint", LONG)
+
+
+@pytest.fixture
+def written(checkout):
+    """A checkout whose outputs Snakemake's metadata know, as Snakemake writes them."""
+    (checkout / OUTPUTS[1]).mkdir(parents=True)
+    (checkout / OUTPUTS[1] / ".snakemake_timestamp").touch()
+    (checkout / LONG).parent.mkdir(parents=True)
+    (checkout / LONG).touch()
+    for name in OUTPUTS:
+        stamp = checkout / name
+        stamp = stamp / ".snakemake_timestamp" if stamp.is_dir() else stamp
+        encoded = base64.urlsafe_b64encode(name.encode()).decode()
+        pieces = [encoded[i : i + 254] for i in range(0, len(encoded), 254)]
+        path = checkout.joinpath(
+            ".snakemake/metadata", *(f"@{piece}" for piece in pieces[:-1]), pieces[-1]
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"endtime": stamp.stat().st_mtime}))
+    assert unchanged.is_as_its_jobs_left_it()
+    return checkout
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: (f / OUTPUTS[0]).unlink(),
+        lambda f: os.utime(f / OUTPUTS[0]),
+        lambda f: (f / OUTPUTS[0]).write_text("other"),
+        lambda f: shutil.rmtree(f / OUTPUTS[1]),
+        lambda f: os.utime(f / OUTPUTS[1] / ".snakemake_timestamp"),
+        lambda f: (f / LONG).unlink(),
+        lambda f: (f / ".snakemake/metadata/not-base64!").touch(),
+        lambda f: next((f / ".snakemake/metadata").glob("c*")).write_text("{}"),
+        lambda f: shutil.rmtree(f / ".snakemake/metadata"),
+    ],
+    ids=["deleted", "touched", "edited", "folder deleted", "folder touched", "long name deleted",
+         "not a name", "no time", "nothing known"],
+)  # fmt: skip
+def test_an_output_that_its_job_did_not_leave_so_is_seen(written, change):
+    change(written)
+    assert not unchanged.is_as_its_jobs_left_it()
+
+
+def test_outputs_are_no_inputs(written):
+    before = unchanged.state(unchanged.INPUTS)
+    (written / OUTPUTS[0]).write_text("other")
+    assert unchanged.state(unchanged.INPUTS) == before
+    (written.parent / "world/image.jpg").write_text("darker")
+    assert unchanged.state(unchanged.INPUTS) != before

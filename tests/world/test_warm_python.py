@@ -253,6 +253,20 @@ def test_threads_are_those_that_the_environment_grants(project):
             assert finish(process)[1] == f"{count}\n"
 
 
+def test_memory_that_a_script_frees_is_kept_for_its_next_array(warm, project):
+    """The kernel clears a page once, not again for every array."""
+    folder, add = project
+    add(
+        "arrays",
+        "import resource\n"
+        "for _ in range(20):\n"
+        "    [b'x' * (8 << 20 | i) for i in range(8)]\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt * resource.getpagesize())\n",
+    )
+    cleared = int(finish(start(warm, folder, "arrays"))[1])
+    assert cleared < 4 * (64 << 20)
+
+
 def test_the_forker_ends_with_the_process_that_started_it(project):
     folder, _ = project
     text = (

@@ -1,6 +1,8 @@
 """The world on disk: MIMIC's layout, reproducible from its seed, complete or absent."""
 
+import functools
 import json
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -262,3 +264,36 @@ def test_a_kept_world_has_the_same_bytes_and_is_drawn_once(
     monkeypatch.setattr(build, "draw_all", lambda *_: pytest.fail("drawn again"))
     build_world(tmp_path / "two", seed=7, patients=12, threads=2, weights=False, kept=True)
     assert sha256_of(tmp_path / "one") == sha256_of(tmp_path / "two") == sha256_of(world)
+
+
+def test_another_python_puts_the_parts(tmp_path: Path):
+    """Each in a process of its own; what failed is named."""
+    copy = functools.partial(shutil.copytree, dirs_exist_ok=True)
+    parts = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.txt").write_text(name)
+        parts.append(build._Part(name, (), copy, (str(tmp_path / name),)))
+    out = tmp_path / "out"
+    out.mkdir()
+    build._put_all(parts, out, 2, kept=False, python=sys.executable)
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "first.txt": "first",
+        "second.txt": "second",
+    }
+    shutil.rmtree(tmp_path / "second")
+    with pytest.raises(InputError, match="part second failed"):
+        build._put_all(parts, out, 2, kept=False, python=sys.executable)
+
+
+def test_as_many_processes_draw_the_external_models_images_alike(tmp_path: Path):
+    prompts = pd.DataFrame(
+        {
+            "prompt_id": [f"test-{i}" for i in range(10)],
+            "caption": "Small left pleural effusion.",
+            "seed": range(10),
+        }
+    )
+    for threads in (1, 2):
+        external_model.draw_prompts(prompts, tmp_path / str(threads), 7, 32, threads)
+    assert sha256_of(tmp_path / "1") == sha256_of(tmp_path / "2")

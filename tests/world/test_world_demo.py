@@ -39,7 +39,7 @@ def commands(tmp_path, monkeypatch):
 
     monkeypatch.setattr(demo, "_run", run)
     monkeypatch.setattr(demo, "warm_python", warm_python)
-    monkeypatch.setattr(demo, "world", lambda threads: tmp_path)
+    monkeypatch.setattr(demo, "world", lambda threads, python: tmp_path)
     monkeypatch.setattr(demo, "link", lambda target, name: None)
     monkeypatch.setattr(demo, "made_with", lambda: {"world": "w", "costly": "c"})
     return ran
@@ -49,10 +49,10 @@ def edit(monkeypatch, **changed):
     monkeypatch.setattr(demo, "made_with", lambda: {"world": "w", "costly": "c"} | changed)
 
 
-def test_the_first_runs_all_and_the_second_asks_snakemake_alone(commands):
+def test_the_first_runs_all_and_the_second_asks_snakemake_alone(commands, monkeypatch):
+    monkeypatch.setattr(demo.unchanged, "is_as_its_jobs_left_it", lambda: True)
     demo.run_demo(2)
-    prompts, images, whole, second_look = commands
-    assert second_look == "snakemake --profile profiles/demo --quiet all"
+    prompts, images, whole = commands
     tables = [f"results/cohort/prompts/{name}.csv" for name in ("test", "privacy", "stress")]
     assert prompts.split()[-3:] == tables
     assert "external_model" in images
@@ -63,6 +63,22 @@ def test_the_first_runs_all_and_the_second_asks_snakemake_alone(commands):
     assert commands == ["snakemake --profile profiles/demo"]
     # Where all is to be made, the libraries are imported at once; else only if many jobs run.
     assert commands.cold_starts == [0, COLD_STARTS]
+
+
+def test_snakemake_looks_again_for_a_result_that_was_lost_while_it_ran(commands, monkeypatch):
+    monkeypatch.setattr(demo.unchanged, "is_as_its_jobs_left_it", lambda: False)
+    demo.run_demo(2)
+    assert commands[-2:] == [
+        "snakemake --profile profiles/demo",
+        "snakemake --profile profiles/demo --quiet all",
+    ]
+
+
+def test_scripts_outside_of_snakemake_run_with_the_python_of_its_own(commands, tmp_path):
+    """Its libraries are imported already."""
+    demo.run_demo(2)
+    (images,) = [command for command in commands if "external_model" in command]
+    assert images.startswith(f"{tmp_path}/python ")
 
 
 def test_snakemake_is_not_asked_once_it_has_found_nothing_to_do(commands, monkeypatch):

@@ -17,12 +17,16 @@ caption of each and whether it shows patients; those that do are readable by the
 """
 
 import argparse
+import contextlib
+import functools
 import json
 import logging
+import multiprocessing
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pandas as pd
 
@@ -76,6 +80,7 @@ from workflow_scripts.tables.riskiest import every_model
 from workflow_scripts.tables.rule_graph import parse_nodes
 
 log = logging.getLogger(__name__)
+_Made = TypeVar("_Made")
 
 LIST: Final = "figures.json"
 INLINE: Final = "figures_inline.json"
@@ -185,12 +190,53 @@ FIGURES: Final = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    args = _parse(argv)
+    words = tuple(sys.argv[1:] if argv is None else argv)
+    args = _parse(words)
+    _drawn.cache_clear()
+    with _mapped(functools.partial(_make, words), args.threads) as made:
+        listed, inline = [], {}
+        for entry, (told, svg) in zip(FIGURES, made, strict=True):
+            listed.append(told)
+            if svg is not None:
+                inline[entry.stem] = svg
+    for name, content in ((LIST, listed), (INLINE, inline)):
+        write_text(args.out / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    log.info("%d figures in %s", len(listed), args.out)
+
+
+@contextlib.contextmanager
+def _mapped(make: Callable[[FigureEntry], _Made], threads: int) -> Iterator[Iterator[_Made]]:
+    """Yield what is made of each figure, in turn, in so many processes.
+
+    They are forked before anything is read: a fork has none of the threads of pyarrow and of
+    tokenizers.
+    """
+    if threads == 1:
+        yield map(make, FIGURES)
+        return
+    with multiprocessing.get_context("fork").Pool(threads) as pool:
+        yield pool.imap(make, FIGURES)
+        pool.close()
+        pool.join()
+
+
+def _make(words: tuple[str, ...], entry: FigureEntry) -> tuple[dict[str, Any], str | None]:
+    """Write a figure; return what the list says of it, and its SVG in the report, if any."""
+    drawing = _drawn(words)[entry.stem]()
+    told = _write(entry, drawing, _parse(words).out)
+    shown = drawing is not None and not entry.owner_only
+    return told, inline_svg(drawing) if shown and drawing else None
+
+
+@functools.cache  # a process that makes several figures reads once
+def _drawn(words: tuple[str, ...]) -> dict[str, Callable[[], Drawing | None]]:
+    """Read the results that a command line names; return how each figure is drawn."""
+    args = _parse(words)
     results = read_results(args.results)
     measurements = read_measurements(args.measurements, results.protocol)
     models, tables = results.models, results.tables
     styles = styles_by_key(models)
-    drawn: dict[str, Callable[[], Drawing | None]] = {
+    return {
         "figure01_workflow": lambda: draw_workflow(parse_nodes(args.rules)),
         "figure02_real_and_synthetic": lambda: _examples(args, results),
         "figure03_caption_lengths": lambda: _captions(args, models),
@@ -219,15 +265,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "figure13_texture_topology": lambda: draw_texture_topology(tables, models, styles),
         "figure14_fidelity_and_attacks": lambda: draw_attacks(tables, models, styles),
     }
-    listed, inline = [], {}
-    for entry in FIGURES:
-        drawing = drawn[entry.stem]()
-        listed.append(_write(entry, drawing, args.out))
-        if drawing is not None and not entry.owner_only:
-            inline[entry.stem] = inline_svg(drawing)
-    for name, content in ((LIST, listed), (INLINE, inline)):
-        write_text(args.out / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    log.info("%d figures in %s", len(listed), args.out)
 
 
 def _write(entry: FigureEntry, drawing: Drawing | None, folder: Path) -> dict[str, Any]:
@@ -339,6 +376,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--rules", required=True, help="JSON: the rules, see rule_graph")
     add("--jobs", required=True, help="attempts of every job (CSV)")
     add("--out", required=True, type=Path, help="folder of the figures")
+    add("--threads", type=int, default=1, help="processes that draw")
     return parser.parse_args(argv)
 
 

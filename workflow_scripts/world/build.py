@@ -5,9 +5,13 @@ import functools
 import hashlib
 import logging
 import multiprocessing
+import pickle
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,11 +78,18 @@ class _Part:
 
 
 def build_world(
-    out: Path, seed: int, patients: int, threads: int, weights: bool = True, kept: bool = False
+    out: Path,
+    seed: int,
+    patients: int,
+    threads: int,
+    weights: bool = True,
+    kept: bool = False,
+    python: str | None = None,
 ) -> None:
     """Build a world of `patients` at `out`, whole or not at all.
 
-    The same seed and number of patients give the same bytes, whatever `threads` and `kept`.
+    The same seed and number of patients give the same bytes, whatever `threads`, `kept` and
+    `python`.
 
     Args:
         out: folder of mimic-cxr-jpg/2.0.0/, llava-rad/, masks/, organs/ and weights/.
@@ -88,6 +99,8 @@ def build_world(
         weights: whether the tiny checkpoints are trained and written, too.
         kept: pictures and checkpoints whose code and inputs have not changed are taken from the
             cache folder, others are kept there.
+        python: the Python that trains the checkpoints, a process for each: one that has the
+            libraries imported saves their imports. By default processes of `multiprocessing`.
 
     Raises:
         InputError: the number of patients or threads is out of range.
@@ -112,7 +125,7 @@ def build_world(
             (folder / "weights").mkdir()
             log.info("world: training the tiny networks")
             parts = _checkpoints(exposures, folder, seed)
-            _put_all(parts, folder / "weights", threads, kept)
+            _put_all(parts, folder / "weights", threads, kept, python)
     log.info("world: %d radiographs of %d patients in %s", len(exposures), patients, out)
 
 
@@ -178,18 +191,35 @@ def _checkpoints(exposures: list[Exposure], folder: Path, seed: int) -> list[_Pa
     ]
 
 
-def _put_all(parts: list[_Part], out: Path, threads: int, kept: bool) -> None:
+def _put_all(
+    parts: list[_Part], out: Path, threads: int, kept: bool, python: str | None = None
+) -> None:
     tasks = [(part, out, part.key() if kept else None) for part in parts]
     if threads == 1:
         for part, folder, key in tasks:
             part.put(folder, key)
         return
-    with multiprocessing.get_context("spawn").Pool(min(threads, len(parts))) as pool:
-        waiting = [pool.apply_async(_Part.put, task) for task in tasks]
-        for result in waiting:
+    count = min(threads, len(parts))
+    if python is not None:
+        with tempfile.TemporaryDirectory() as folder, ThreadPool(count) as waiting:
+            put = functools.partial(_put_with, python, Path(folder))
+            waiting.starmap(put, tasks, chunksize=1)
+        return
+    with multiprocessing.get_context("spawn").Pool(count) as pool:
+        put_all = [pool.apply_async(_Part.put, task) for task in tasks]
+        for result in put_all:
             result.get()
         pool.close()
         pool.join()
+
+
+def _put_with(python: str, folder: Path, part: _Part, out: Path, key: str | None) -> None:
+    """Have another Python put a part."""
+    task = folder / part.name
+    task.write_bytes(pickle.dumps((part, out, key)))
+    command = [python, "-m", "workflow_scripts.world.build_part", str(task)]
+    if subprocess.run(command).returncode:
+        raise InputError(f"the world's part {part.name} failed", None, "see its own words above")
 
 
 def _gray(path: Path) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
     python -m workflow_scripts.world.demo [--threads 2]
 
-If nothing has changed since a run that found nothing to do, Snakemake is not started
+If nothing has changed since a run that made all or found nothing to do, Snakemake is not started
 (`workflow_scripts/world/unchanged.py`).
 
 Snakemake reruns jobs that an edit affects, except those that take days at real size: these rerun
@@ -77,8 +77,9 @@ def prepare(threads: int, environment: Mapping[str, str] | None = None) -> list[
     """Build the world and the external model's images in the working directory, if missing.
 
     Args:
-        threads: processes that draw.
-        environment: variables that Snakemake is given beside this process's own.
+        threads: processes that draw, and that train the world's networks.
+        environment: variables that commands are given beside this process's own; scripts run with
+            the Python that they name, as Snakemake's do.
 
     Returns:
         The flags with which Snakemake reruns everything, if the results are stale; else none.
@@ -92,13 +93,14 @@ def prepare(threads: int, environment: Mapping[str, str] | None = None) -> list[
         anew = ["--forceall"]
     elif stale:  # there are no results yet, so all will be current; a killed run continues
         _stamp()
-    link(world(threads), WORLD)
+    python = python_in(environment)
+    link(world(threads, python), WORLD)
     if stale or not (IMAGES / "metadata.csv").is_file():
         tables = [f"results/cohort/prompts/{name}.csv" for name in PROMPTS]
         _run([*COMMAND, *anew, "--", *tables], environment)
         module = "workflow_scripts.world.external_model"
         words = ["--out", str(IMAGES), "--threads", str(threads), "--prompts", *tables]
-        _run([sys.executable, "-m", module, *words])
+        _run([python or sys.executable, "-m", module, *words], environment)
     return anew
 
 
@@ -115,20 +117,27 @@ def run_demo(threads: int) -> None:
         log.info("demo: nothing has changed since it was made")
         return
     made_with()  # computed before anything runs: later edits are not in the results
-    before = unchanged.state()
     # Where all is to be made, many jobs follow: the libraries are imported beside the world.
     with warm_python(cold_starts=0 if is_stale() else COLD_STARTS) as folder:
         warm = {FOLDER: str(folder)}
-        _run([*COMMAND, *prepare(threads, warm)], warm)
+        anew = prepare(threads, warm)
+        inputs = unchanged.state(unchanged.INPUTS)
+        _run([*COMMAND, *anew], warm)
     if is_stale():
         _stamp()
-    after = unchanged.state()
-    if before != after:
+    made = unchanged.state()
+    if inputs != unchanged.state(unchanged.INPUTS) or not unchanged.is_as_its_jobs_left_it():
         # A second run handles what was edited or deleted during the first.
         _run([*COMMAND, "--quiet", "all"])
-        before, after = after, unchanged.state()
-    if before == after:
-        unchanged.note(after)
+        if made != unchanged.state():
+            return
+    unchanged.note(made)
+
+
+def python_in(environment: Mapping[str, str] | None) -> str | None:
+    """Return the Python that a command's variables name for scripts, if any."""
+    folder = (environment or {}).get(FOLDER)
+    return None if folder is None else str(Path(folder) / "python")
 
 
 def _stamp() -> None:

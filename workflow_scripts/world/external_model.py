@@ -8,11 +8,13 @@ that starts from the same noise draws much the same chest.
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import logging
 import multiprocessing
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -99,17 +101,31 @@ def draw_prompts(
         progress = Progress("external model", len(prompts), "images")
         rows = prompts[list(_COLUMNS)].itertuples(index=False, name=None)
         draw = functools.partial(_draw, seed=seed, size=size, fault=fault)
-        with multiprocessing.get_context("spawn").Pool(threads) as pool:
-            drawn = pool.imap(draw, rows, chunksize=8)
+        with _mapped(draw, rows, threads) as drawn:
             for prompt_id, png in zip(prompts["prompt_id"], drawn, strict=True):
                 name = f"images/{prompt_id}.png"
                 (folder / name).write_bytes(png)
                 names.append(name)
                 progress.update()
-            pool.close()
-            pool.join()
         table = pd.DataFrame({"file_name": names, "prompt_id": prompts["prompt_id"].tolist()})
         table.to_csv(folder / "metadata.csv", index=False, lineterminator="\n")
+
+
+@contextlib.contextmanager
+def _mapped(
+    draw: Callable[[tuple[str, str, int]], bytes], rows: Iterable[tuple], threads: int
+) -> Iterator[Iterator[bytes]]:
+    """Yield what `draw` makes of each row, in turn, in so many processes.
+
+    They are forked, because processes that start anew would import pandas first.
+    """
+    if threads == 1:
+        yield map(draw, rows)
+        return
+    with multiprocessing.get_context("fork").Pool(threads) as pool:
+        yield pool.imap(draw, rows, chunksize=8)
+        pool.close()
+        pool.join()
 
 
 def _draw(row: tuple[str, str, int], seed: int, size: int, fault: str | None) -> bytes:

@@ -47,6 +47,17 @@ _STREAMS: Final = 3
 _OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 _ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
+_KEEPING: Final = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+"""Tell glibc, when the server starts, to keep the memory that a script frees.
+
+By default it gives large blocks back, and the kernel clears the pages of each step's arrays anew: a
+third of the time that a small convolutional network takes to train on one core.
+"""
+
 LIBRARIES: Final = (
     "threadpoolctl",
     "numpy",
@@ -166,7 +177,7 @@ def _serve_when_wanted(
     while counted.stat().st_size < cold_starts:
         if ended.wait(0.2):
             return
-    environment = os.environ | _OFFLINE | dict.fromkeys(_ONE_THREAD, "1")
+    environment = _KEEPING | os.environ | _OFFLINE | dict.fromkeys(_ONE_THREAD, "1")
     environment.pop("PYTHONPATH", None)
     words = [sys.executable, str(Path(__file__).resolve()), "serve", str(folder / _SOCKET)]
     # The server ends with this process, however it ends, since only this one holds the pipe open.
