@@ -1,6 +1,5 @@
 """Ranks and correlations of numbers over models or pathologies."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -9,6 +8,7 @@ from scipy import stats
 
 from workflow_scripts.paper_audit.printed import Printed
 from workflow_scripts.paper_audit.yardstick import Number, Truth, bounded
+from workflow_scripts.tables.derive.task_ranks import with_interval
 
 STRONG: Final = 0.5
 """Size from which a correlation is called strong (Cohen, 1988)."""
@@ -69,7 +69,7 @@ class Correlation:
 def pearson(a: Mapping[str, float], b: Mapping[str, float]) -> Correlation:
     """Return Pearson's correlation of numbers by label, with an interval by Fisher's z."""
     r = float(stats.pearsonr(list(a.values()), [b[label] for label in a]).statistic)
-    return _with_interval(r, len(a), 1.0)
+    return _with_bounds(r, len(a), spearman=False)
 
 
 def spearman(a: Mapping[str, float], b: Mapping[str, float]) -> Correlation:
@@ -78,20 +78,13 @@ def spearman(a: Mapping[str, float], b: Mapping[str, float]) -> Correlation:
     The interval is by Fisher's z with the variance of Bonett and Wright (2000).
     """
     r = float(stats.spearmanr(list(a.values()), [b[label] for label in a]).statistic)
-    return _with_interval(r, len(a), 1 + r * r / 2)
+    return _with_bounds(r, len(a), spearman=True)
 
 
-def _with_interval(r: float, n: int, inflation: float) -> Correlation:
-    """Return a correlation with the interval tanh(atanh(r) +- 1.96 sqrt(inflation / (n - 3))).
-
-    With three numbers or fewer there is no variance to go by: the interval is -1 to 1.
-    """
-    if n <= 3:
-        return Correlation(r, -1.0, 1.0, n)
-    if abs(r) >= 1:
-        return Correlation(r, r, r, n)
-    reach = float(stats.norm.ppf(0.975)) * math.sqrt(inflation / (n - 3))
-    return Correlation(r, math.tanh(math.atanh(r) - reach), math.tanh(math.atanh(r) + reach), n)
+def _with_bounds(r: float, n: int, spearman: bool) -> Correlation:
+    """Return a correlation with its interval: -1 to 1 for three numbers or fewer."""
+    low, high = with_interval(r, n, spearman) or ((r, r) if n > 3 else (-1.0, 1.0))
+    return Correlation(r, low, high, n)
 
 
 def reach_of_ranks(

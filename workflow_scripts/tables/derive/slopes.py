@@ -1,32 +1,31 @@
-"""How the gains of downstream tasks fall with texture and with topology, along the ladders.
+"""How the gains of downstream tasks fall as texture and topology are lost, along the ladders.
 
-The paper's claim (its Section 4) is that segmentation lives on texture and classification does not.
-The ladders are controls at several strengths: blurred radiographs lose texture, warped ones
-topology. Over all steps of both a task's gain is fitted by least squares,
+The paper claims (its Section 4) that segmentation depends on texture and classification does not.
+The ladders are controls at several strengths: blurred radiographs lose texture, warped ones lose
+topology. A task's gain is fitted by least squares over all steps of both ladders,
 
     gain = a + b x (texture lost) + c x (topology lost) + error,
 
-texture lost in tens of decibels of the power spectrum's distance, topology lost in tenths of the
-Dice of heart and lungs relative to radiographs. Both at once, because a step may lose both: a
-labeller does not see the organs of a strongly blurred film.
+with the texture lost in units of 10 dB of the power spectrum's distance, and the topology lost in
+units of 0.1 of the Dice of heart and lungs relative to radiographs. Both are fitted together,
+because a step may lose both: a labeller does not find the organs of a strongly blurred film.
 
-The same steps are behind every task, so that the difference of two tasks' slopes is the slope of
-the difference of their gains, step by step. What real data alone reaches is the same for all steps
-and falls out.
+All tasks have the same steps, so the difference of two tasks' slopes is the slope of the difference
+of their gains, step by step. The score of real data alone is the same for all steps and cancels.
 
-A slope varies with the training seeds and with the test patients. A step is a training run of its
-own, so that the scatter s^2 about the fit has the seeds in it. It also has what patients do to each
-step by itself. What they do to all steps together, such as films on which texture matters more, is
-not in the scatter: it turns the line. The records of a ladder's steps keep their gains on drawn
-sets of test patients, the same sets for all, and a slope on each set gives the variance that is due
-to patients, V. The variance of a slope is
+A slope varies with the training seeds and with the test patients. Each step is a training run of
+its own, so the scatter s^2 about the fit includes the seeds. It also includes the effect of
+patients on single steps. It does not include their effect on all steps together, such as films on
+which texture matters more: that changes the slope. The records of a ladder's steps keep their gains
+on drawn sets of test patients, the same sets for all steps. The variance of the slope over these
+sets, V, is due to patients. The variance of a slope is
 
     V + c max(0, s^2 - u^2),
 
-c s^2 the usual variance of a least-squares slope and u^2 the scatter that patients alone would
-give, the mean over drawn sets. Its degrees of freedom are Satterthwaite's (`downstream/gains.py`).
-Where a step has no such draws the interval is that of the scatter, c s^2, and its kind says that it
-holds for these test patients. The error of the axes is in neither.
+where c s^2 is the usual variance of a least-squares slope, and u^2 is the scatter due to patients
+alone, the mean over drawn sets. Its degrees of freedom are Satterthwaite's (`downstream/gains.py`).
+If a step has no such draws, the variance is c s^2, and the kind of the interval says that it holds
+for these test patients. Neither includes the error of the two axes.
 """
 
 from collections.abc import Sequence
@@ -47,10 +46,10 @@ from workflow_scripts.tables.records_in import Records
 LEVEL: Final = 0.95
 
 FEWEST_STEPS: Final = 6
-"""Steps with both axes and the gain, below which no slope is fitted (three numbers are)."""
+"""Fewest steps with both axes and the gain to which the three coefficients are fitted."""
 
 MOST_ALIKE: Final = 0.95
-"""Correlation of the two axes over the steps from which on nothing tells them apart."""
+"""Largest correlation of the two axes over the steps with which they can be told apart."""
 
 _BY_STEPS: Final = f"t {LEVEL:.0%} over the steps, for these test patients"
 _BY_BOTH: Final = f"t {LEVEL:.0%} over test patients and steps"
@@ -64,7 +63,7 @@ DIFFERENCE: Final = ("segmentation", "classification")
 
 @dataclass(frozen=True)
 class Slope:
-    """A slope with its interval, what that covers, and the p-value of no slope."""
+    """A slope with its interval, what the interval covers, and the p value of no slope."""
 
     value: float
     interval: tuple[float, float]
@@ -78,9 +77,9 @@ class Gains:
 
     Attributes:
         values: (steps,), nan where there is none.
-        draws: (draws, steps) on drawn sets of test patients, the same for all steps; None where a
-            step with a gain has none, or other ones.
-        patients: the number of test patients that are drawn.
+        draws: (draws, steps), the gains on drawn sets of test patients, the same sets for all
+            steps; None if a step with a gain has no draws, or has other sets.
+        patients: number of test patients in a set.
         drawn_from: identifies patients and draws.
     """
 
@@ -90,7 +89,7 @@ class Gains:
     drawn_from: tuple[Any, ...] = ()
 
     def less(self, other: "Gains") -> "Gains":
-        """Return the difference; without draws where the two did not draw the same patients."""
+        """Return the difference, without draws if the two did not draw the same patients."""
         values = self.values - other.values
         if self.draws is None or other.draws is None or self.drawn_from != other.drawn_from:
             return Gains(values)
@@ -98,22 +97,25 @@ class Gains:
 
 
 def axes_of(measurements: Measurements, models: Sequence[ModelEntry]) -> np.ndarray:
-    """Return the texture and topology that each model lost, in their units, (models, 2); nan."""
-    found = np.full((len(models), 2), np.nan)
+    """Return the texture and topology that each model lost, (models, 2), in the units above.
+
+    A value that was not measured is nan.
+    """
+    lost = np.full((len(models), 2), np.nan)
     for i, model in enumerate(models):
         rows = [
             measurements.find("faithfulness", "texture", model.key, metric)
             for metric in ("spectrum_distance", "organ_dice_share")
         ]
         if rows[0] is not None and rows[0].value is not None:
-            found[i, 0] = rows[0].value / TEXTURE_UNIT
+            lost[i, 0] = rows[0].value / TEXTURE_UNIT
         if rows[1] is not None and rows[1].value is not None:
-            found[i, 1] = (1 - rows[1].value) / TOPOLOGY_UNIT
-    return found
+            lost[i, 1] = (1 - rows[1].value) / TOPOLOGY_UNIT
+    return lost
 
 
 def gains_of(records: Records, models: Sequence[ModelEntry], family: str, metric: str) -> Gains:
-    """Return each model's gain over real data alone, and what it is on drawn sets of patients."""
+    """Return each model's gain over real data alone, also on drawn sets of test patients."""
     values = np.full(len(models), np.nan)
     drawn: list[tuple[int, np.ndarray, tuple[Any, ...]]] = []
     for i, model in enumerate(models):
@@ -122,17 +124,18 @@ def gains_of(records: Records, models: Sequence[ModelEntry], family: str, metric
         if record is None or gain is None:
             continue
         values[i] = gain
-        kept = record.details.get("replicates", {}).get(metric)
-        if kept is not None:
-            own = np.array(kept["values"], dtype=float)
+        replicates = record.details.get("replicates", {}).get(metric)
+        if replicates is not None:
+            gains = np.array(replicates["values"], dtype=float)
+            units, patients = replicates["units"], replicates["units_sha256"]
             seed = record.details["settings"]["seed"]
-            drawn.append((i, own, (kept["units"], kept["units_sha256"], seed, len(own))))
+            drawn.append((i, gains, (units, patients, seed, len(gains))))
     if len({origin for *_, origin in drawn}) != 1 or len(drawn) < np.isfinite(values).sum():
         return Gains(values)
     origin = drawn[0][2]
     draws = np.full((origin[-1], len(models)), np.nan)
-    for i, own, _ in drawn:
-        draws[:, i] = own
+    for i, gains, _ in drawn:
+        draws[:, i] = gains
     return Gains(values, draws, origin[0], origin)
 
 
@@ -158,9 +161,9 @@ def fitted(axes: np.ndarray, gains: Gains) -> tuple[Slope, ...] | str:
     axes, values = axes[known], gains.values[known]
     if np.ptp(axes, axis=0).min() == 0:
         return "the steps do not differ in one of texture and topology"
-    alike = float(np.corrcoef(axes.T)[0, 1])
-    if abs(alike) > MOST_ALIKE:
-        return f"texture and topology vary together over the steps (correlation {alike:.2f})"
+    correlation = float(np.corrcoef(axes.T)[0, 1])
+    if abs(correlation) > MOST_ALIKE:
+        return f"texture and topology vary together over the steps (correlation {correlation:.2f})"
     design = np.column_stack([np.ones(n), axes])
     inverse = np.linalg.inv(design.T @ design)
     weights = inverse @ design.T
@@ -172,19 +175,19 @@ def fitted(axes: np.ndarray, gains: Gains) -> tuple[Slope, ...] | str:
         draws = draws[np.isfinite(draws).all(axis=1)]
     if scatter == 0:
         return "the gains do not vary about the fit"
-    found = []
+    fits = []
     for k in (1, 2):
-        variance, own_freedom, kind = float(inverse[k, k]) * scatter, float(freedom), _BY_STEPS
+        variance, t_freedom, kind = float(inverse[k, k]) * scatter, float(freedom), _BY_STEPS
         if draws is not None and len(draws) > 1:
-            variance, own_freedom = _with_patients(
+            variance, t_freedom = _with_patients(
                 variance, freedom, weights[k], rest, draws, gains.patients, scatter
             )
             kind = _BY_BOTH
         value, error = float(weights[k] @ values), variance**0.5
-        half = float(stats.t.isf((1 - LEVEL) / 2, own_freedom)) * error
-        p = float(2 * stats.t.sf(abs(value) / error, own_freedom))
-        found.append(Slope(value, (value - half, value + half), kind, p))
-    return tuple(found)
+        half = float(stats.t.isf((1 - LEVEL) / 2, t_freedom)) * error
+        p = float(2 * stats.t.sf(abs(value) / error, t_freedom))
+        fits.append(Slope(value, (value - half, value + half), kind, p))
+    return tuple(fits)
 
 
 def _with_patients(
@@ -199,19 +202,19 @@ def _with_patients(
     """Return a slope's variance over test patients and training seeds, and its degrees of freedom.
 
     Args:
-        variance: of the slope by the scatter about the fit, with `freedom`.
-        freedom: see `variance`.
-        weights: (steps,), by which the gains add up to the slope.
-        rest: (steps, steps), makes gains into what the fit leaves of them.
+        variance: the slope's variance by the scatter about the fit.
+        freedom: degrees of freedom of that variance.
+        weights: (steps,), the slope is their product with the gains.
+        rest: (steps, steps), the matrix that maps gains to their residuals.
         draws: (draws, steps), the gains on drawn sets of patients.
-        patients: how many test patients there are.
+        patients: number of test patients.
         scatter: the mean square about the fit.
     """
-    moved = draws - draws.mean(axis=0)
-    units = patients / max(patients - 1, 1)  # a bootstrap's variance is too small by this
-    of_patients = float(np.square(moved @ weights).sum()) / (len(draws) - 1) * units
-    own_scatter = float(np.square(moved @ rest).sum()) / (len(draws) - 1) * units / freedom
-    of_seeds = variance * max(0.0, 1 - own_scatter / scatter)
+    centred = draws - draws.mean(axis=0)
+    units = patients / max(patients - 1, 1)  # a bootstrap's variance is too small by this factor
+    of_patients = float(np.square(centred @ weights).sum()) / (len(draws) - 1) * units
+    patient_scatter = float(np.square(centred @ rest).sum()) / (len(draws) - 1) * units / freedom
+    of_seeds = variance * max(0.0, 1 - patient_scatter / scatter)
     total = of_patients + of_seeds
     if total == 0:
         return variance, float(freedom)
@@ -242,14 +245,12 @@ def slopes(records: Records, measurements: Measurements, models: Sequence[ModelE
         fit = fitted(axes, of_task)
         n = int(known_steps(axes, of_task).sum())
         for k, axis in enumerate(("texture", "topology")):
-            if isinstance(fit, str):
-                numbers[key, f"slope_{axis}", "all", ""] = Number(None, n, reason=fit)
-                numbers[key, f"slope_{axis}_p", "all", ""] = Number(None, n, reason=fit)
-                continue
-            numbers[key, f"slope_{axis}", "all", ""] = Number(
-                fit[k].value, n, interval=fit[k].interval, interval_kind=fit[k].kind
-            )
-            numbers[key, f"slope_{axis}_p", "all", ""] = Number(fit[k].p, n)
+            slope = p = Number(None, n, reason=fit if isinstance(fit, str) else None)
+            if not isinstance(fit, str):
+                slope = Number(fit[k].value, n, interval=fit[k].interval, interval_kind=fit[k].kind)
+                p = Number(fit[k].p, n)
+            numbers[key, f"slope_{axis}", "all", ""] = slope
+            numbers[key, f"slope_{axis}_p", "all", ""] = p
     heads = tuple(
         Head(key, name, "pair", {"Steps": str(int(known_steps(axes, of_task).sum()))})
         for key, name, of_task in rows
