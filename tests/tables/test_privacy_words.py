@@ -105,7 +105,8 @@ def test_a_model_that_tells_who_was_trained_on_is_said_to_and_another_is_not_cle
     ]
     run = Run(found, parse_models(json.dumps(models)), "World")
     sentence = membership_sentence(joined_table(LAYOUTS["table22_membership"], run))
-    assert "leaky reveals its training patients: a member scores above a non-member in 80%" in sentence
+    assert "leaky reveals its training patients" in sentence
+    assert "a member scores above a non-member in 80%" in sentence
     assert "at 1% false alarms 25% of members are found" in sentence
     assert "quiet does not reveal its training patients" in sentence
     assert "unfair has no result" in sentence

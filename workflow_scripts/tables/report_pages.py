@@ -139,10 +139,10 @@ DOWNSTREAM_NOTE: Final = (
 
 def by_page(layouts: Iterable[Layout]) -> dict[str, list[Layout]]:
     """Return the tables of each page, in the paper's order."""
-    found: dict[str, list[Layout]] = {}
+    pages: dict[str, list[Layout]] = {}
     for layout in sorted(layouts, key=lambda layout: _order(layout.number)):
-        found.setdefault(layout.page, []).append(layout)
-    return found
+        pages.setdefault(layout.page, []).append(layout)
+    return pages
 
 
 def navigation(
@@ -158,6 +158,6 @@ def navigation(
 
 
 def _order(number: str) -> tuple[int, str]:
-    """Return what sorts 2b between 2 and 10; a table without a number stands last."""
+    """Return a key that sorts 2b between 2 and 10, and a table without a number last."""
     digits = number.rstrip("abcdefghijklmnopqrstuvwxyz")
     return (int(digits) if digits.isdigit() else 1000, number)

@@ -245,9 +245,10 @@ def slopes(records: Records, measurements: Measurements, models: Sequence[ModelE
         fit = fitted(axes, of_task)
         n = int(known_steps(axes, of_task).sum())
         for k, axis in enumerate(("texture", "topology")):
-            slope = p = Number(None, n, reason=fit if isinstance(fit, str) else None)
-            if not isinstance(fit, str):
-                slope = Number(fit[k].value, n, interval=fit[k].interval, interval_kind=fit[k].kind)
+            if isinstance(fit, str):
+                slope = p = Number(None, n, reason=fit)
+            else:
+                slope = Number(fit[k].value, n, None, fit[k].interval, fit[k].kind)
                 p = Number(fit[k].p, n)
             numbers[key, f"slope_{axis}", "all", ""] = slope
             numbers[key, f"slope_{axis}_p", "all", ""] = p
