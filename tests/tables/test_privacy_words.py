@@ -110,14 +110,15 @@ def test_a_model_that_tells_who_was_trained_on_is_said_to_and_another_is_not_cle
     ]
     run = Run(found, parse_models(json.dumps(models)), "World")
     sentence = membership_sentence(joined_table(LAYOUTS["table22_membership"], run))
-    assert "leaky tells who was trained on: a member scores above a non-member in 80%" in sentence
+    assert "leaky reveals its training patients" in sentence
+    assert "a member scores above a non-member in 80%" in sentence
     assert "at 1% false alarms 25% of members are found" in sentence
-    assert "quiet does not tell this attacker" in sentence
-    assert "worded does not tell" not in sentence
-    assert "worded tells who was trained on by what their captions are worth to it" in sentence
-    assert "in 75% of pairs (50% by chance; the strongest of four attacks), by how far" in sentence
-    assert "Of unfair nothing is said" in sentence
-    assert "60 patients whom no training saw" in sentence
+    assert "quiet does not reveal its training patients" in sentence
+    assert "worded does not reveal" not in sentence
+    assert "worded reveals its training patients by what their captions are worth" in sentence
+    assert "in 75% of pairs (50% by chance; the strongest of four attacks). By the fall" in sentence
+    assert "unfair has no result" in sentence
+    assert "60 patients on whom no model was trained" in sentence
     assert "proves no privacy" in sentence
 
 
@@ -135,10 +136,10 @@ def test_of_a_model_that_came_trained_a_suspicion_is_named_and_no_finding():
     ]
     run = Run(found, parse_models(json.dumps(models)), "World")
     sentence = membership_sentence(joined_table(LAYOUTS["table22_membership"], run))
-    assert "guessed, which came trained, tells the train split from other" in sentence
+    assert "guessed, which was not trained here, tells the train split from other" in sentence
     assert "in 70% of pairs" in sentence
     assert "a suspicion, not a finding" in sentence
-    assert "silent, which came trained, does not tell" in sentence
+    assert "silent, which was not trained here, does not tell" in sentence
     assert "unknown" not in sentence
     assert "proves no privacy" in sentence
 
@@ -182,10 +183,10 @@ def test_what_is_pulled_out_of_models_and_models_without_an_alarm_together():
     table = joined_table(LAYOUTS["table23_extraction"], Run(found, entries, "World"))
     sentences = extraction_sentences(table, entries)
     assert sentences == [
-        "leaky: 6 of 30 captions raise an alarm, more than chance explains (0.3); they name "
-        "6 different patients.",
-        "lucky: 1 of 30 captions raise an alarm, which chance may explain (0.3 are expected of "
-        "images that copy nobody).",
+        "leaky: 6 of 30 captions raise an alarm, more than chance explains (0.3); they show "
+        "radiographs of 6 different patients.",
+        "lucky: 1 of 30 captions raise an alarm, which chance may explain (0.3 are expected if "
+        "no image copies a radiograph).",
         "quiet and silent: no caption of 30 raises an alarm.",
         "Plain copies: 30 of 30 captions raise an alarm.",
     ]

@@ -128,7 +128,7 @@ def test_what_is_shown_does_not_depend_on_how_it_came_out():
 
 def test_scores_without_images_are_refused(files):
     scores, shards = files
-    with pytest.raises(InputError, match="alone, or of no model: other"):
+    with pytest.raises(InputError, match="or an unknown model: other"):
         shown_contrasts(scores, {"mine": shards["mine"]}, MODELS)
 
 

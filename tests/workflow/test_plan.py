@@ -1,5 +1,6 @@
 """Planned and submitted jobs and refused configs, on stub files and without weights."""
 
+import json
 import os
 import re
 import shutil

@@ -1,9 +1,9 @@
-"""Audit the paper: recompute from its printed tables what follows from them.
+"""Audit the paper: recompute each claim that follows from its printed tables.
 
 python -m workflow_scripts.paper_audit.build --out results/paper_audit
 
-Writes audit.csv, audit.md, audit.tex, and audit.json, which the report's page shows. Its input is
-constant, the paper's printed tables: no other stage needs it, and none imports it.
+Writes audit.csv, audit.md and audit.tex for readers, and audit.json for the report's page. The
+only input is the paper's printed tables. No other stage imports this code.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--published", type=Path, help="folder of the printed tables; default: ours"
+        "--published", type=Path, help="folder of the printed tables; default: the package's own"
     )
     parser.add_argument("--out", required=True, type=Path, help="folder to write the audit to")
     args = parser.parse_args(argv)

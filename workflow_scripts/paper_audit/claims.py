@@ -1,4 +1,4 @@
-"""The audit: what in the paper follows from other numbers in it, recomputed."""
+"""The audit: all claims of the paper that follow from its printed tables."""
 
 from pathlib import Path
 
@@ -17,13 +17,13 @@ from workflow_scripts.paper_audit.utility import utility_items
 
 
 def audit_items(folder: Path | None = None) -> list[Item]:
-    """Return every claim of the paper that follows from its tables, with its verdict.
+    """Return every claim of the paper that follows from its printed tables, with its verdict.
 
     Args:
-        folder: with the printed tables, where it is not the package's own.
+        folder: folder of the printed tables; None: the package's own.
 
     Raises:
-        InputError: a printed table lacks what a claim follows from.
+        InputError: a printed table lacks a number that a claim follows from.
     """
     paper = Paper(folder)
     items = [

@@ -1,20 +1,17 @@
 """FID per pathology: Table 2 and Section 3.1."""
 
 from collections.abc import Sequence
-from fractions import Fraction
-from functools import partial
 from typing import Final
 
 from workflow_scripts.paper_audit.items import Item, compared, stated
 from workflow_scripts.paper_audit.misprints import misprint_items, misprinted_rows
-from workflow_scripts.paper_audit.model_names import model_key
-from workflow_scripts.paper_audit.models import EARLIER, ranked
-from workflow_scripts.paper_audit.printed import Grid, Paper, Printed, printed
+from workflow_scripts.paper_audit.model_names import EARLIER, listed, model_key
+from workflow_scripts.paper_audit.orders import ranked
+from workflow_scripts.paper_audit.printed import Grid, Paper, Printed
 from workflow_scripts.paper_audit.yardstick import (
     Truth,
     below,
     every,
-    exactly,
     has_place,
     is_side,
     mean_of,
@@ -25,20 +22,26 @@ from workflow_scripts.paper_audit.yardstick import (
 )
 
 _QUOTED: Final = {("LLM-CXR", "Edema"): "83.18", ("LLM-CXR", "NF"): "64.62"}
-_RANGE: Final = {"NF": "44.60", "PO": "199.45"}
-"""FIDs that Section 3.1 quotes of LLM-CXR, and Sana's range."""
+"""FIDs of LLM-CXR in Section 3.1."""
+
+_SANA_RANGE: Final = {"NF": "44.60", "PO": "199.45"}
+"""Sana's lowest and highest FID in Section 3.1."""
 
 _SANA_FIRST: Final = 12
+"""Pathologies in which Sana has the lowest FID, in Section 3.1."""
+
+_LARGER: Final = ("SD V3.5 Medium", "Lumina 2.0", "Flux.1-Dev")
 
 
 def pathology_items(paper: Paper) -> list[Item]:
-    """Return what follows from Table 2."""
+    """Return the claims that follow from Table 2."""
     grid, broken = paper["2"], misprinted_rows(paper)
     return [
         *misprint_items(paper),
-        *_best(grid, broken),
-        *_models(grid),
-        *_hardest(grid, broken),
+        *_sana_first(grid, broken),
+        *_other_models(grid),
+        *_sana_and_hardest(grid),
+        *_no_finding_and_pleural_other(grid, broken),
     ]
 
 
@@ -51,84 +54,76 @@ def _row(grid: Grid, row: str) -> dict[str, Printed]:
     return {column: grid.number(row, column) for column in grid.columns}
 
 
-def _places(grid: Grid, model: str, rows: Sequence[str]) -> list[int]:
-    """Return a model's rank in each pathology among some rows; 1 is the lowest FID."""
-    return [ranked(column_of(grid, c, rows), lower=True)[model] for c in grid.columns]
+def _ranks(grid: Grid, model: str, rows: Sequence[str]) -> dict[str, int]:
+    """Return a model's rank among some rows in each pathology; 1 is the lowest FID."""
+    return {c: ranked(column_of(grid, c, rows), lower=True)[model] for c in grid.columns}
 
 
-def _best(grid: Grid, broken: Sequence[str]) -> list[Item]:
+def _has_rank(grid: Grid, model: str, rank: int, rows: Sequence[str]) -> list[Truth]:
+    """Return for each pathology whether a model has a rank among some rows."""
+    return [has_place(column_of(grid, c, rows), model, True, rank) for c in grid.columns]
+
+
+def _sana_first(grid: Grid, broken: Sequence[str]) -> list[Item]:
     intact = [row for row in grid.rows if row not in broken]
-    twelve = [
-        out
-        for out in grid.rows
-        if out != "Sana" and _firsts(grid, [row for row in grid.rows if row != out]) == _SANA_FIRST
-    ]
     claim = f"Sana has the lowest FID in {_SANA_FIRST} of 14 pathologies"
 
-    def beaten(rows: Sequence[str]) -> str:
-        places = zip(grid.columns, _places(grid, "Sana", rows), strict=True)
-        lost = [f"{c} by {min(rows, key=partial(_exact, grid, c))}" for c, n in places if n > 1]
-        return (
-            f"{_firsts(grid, rows)} of {len(grid.columns)}; beaten in {', '.join(lost) or 'none'}"
-        )
+    def without(left_out: str) -> list[str]:
+        return [row for row in grid.rows if row != left_out]
 
+    def firsts(rows: Sequence[str]) -> int:
+        return list(_ranks(grid, "Sana", rows).values()).count(1)
+
+    def beaten(rows: Sequence[str]) -> str:
+        losses = [
+            f"{c} by {min(rows, key=lambda row: grid.number(row, c).exact)}"
+            for c, rank in _ranks(grid, "Sana", rows).items()
+            if rank > 1
+        ]
+        return f"{firsts(rows)} of {len(grid.columns)}; beaten in {listed(losses)}"
+
+    as_claimed = [r for r in without("Sana") if firsts(without(r)) == _SANA_FIRST]
     return [
         stated(
             "text-sana-first",
             "Section 3.1",
             claim,
             "ranks of Table 2's columns, as printed",
-            number_is(_first(grid, grid.rows), _SANA_FIRST),
+            number_is(_has_rank(grid, "Sana", 1, grid.rows), _SANA_FIRST),
             beaten(grid.rows),
-            note=f"{_SANA_FIRST} when one model is left out: {', '.join(twelve) or 'none'}",
+            note=f"{_SANA_FIRST} when one model is left out: {listed(as_claimed)}",
         ),
         stated(
             "text-sana-first-intact",
             "Section 3.1",
             claim,
             "ranks of Table 2's columns, without the misprinted rows",
-            # A misprinted row may hold a lower FID wherever the intact rows leave Sana first.
             number_is(
-                [None if first and broken else first for first in _first(grid, intact)],
+                # Where Sana leads the intact rows, a misprinted row may still hold a lower FID.
+                [
+                    None if first and broken else first
+                    for first in _has_rank(grid, "Sana", 1, intact)
+                ],
                 _SANA_FIRST,
             ),
             beaten(intact),
-            reason=f"which numbers are {' and '.join(broken)}'s is not known",
+            reason=f"the true numbers of {' and '.join(broken)} are not known",
         ),
     ]
 
 
-def _first(grid: Grid, rows: Sequence[str]) -> list[Truth]:
-    """Return for each pathology whether Sana has the lowest FID of some rows."""
-    return [has_place(column_of(grid, c, rows), "Sana", True, 1) for c in grid.columns]
-
-
-def _exact(grid: Grid, column: str, row: str) -> Fraction:
-    return grid.number(row, column).exact
-
-
-def _firsts(grid: Grid, rows: Sequence[str]) -> int:
-    """Return in how many pathologies Sana is first among some rows."""
-    return _places(grid, "Sana", rows).count(1)
-
-
-def _models(grid: Grid) -> list[Item]:
-    means = {row: mean_of(list(_row(grid, row).values())) for row in grid.rows}
-    order = sorted(means, key=lambda row: means[row].value)
-    others = [mean for row, mean in means.items() if row != "Pixart Sigma"]
-    ahead = [below(mean, means["Pixart Sigma"]) for mean in others]
-    third = [has_place(column_of(grid, c, grid.rows), "RadEdit", True, 3) for c in grid.columns]
-    second = _places(grid, "Pixart Sigma", grid.rows).count(2)
-    llm = _row(grid, "LLM-CXR")
-    larger = ("SD V3.5 Medium", "Lumina 2.0", "Flux.1-Dev")
+def _other_models(grid: Grid) -> list[Item]:
+    means = {row: mean_of(_row(grid, row).values()) for row in grid.rows}
+    pixart = means.pop("Pixart Sigma")
+    lower = [below(mean, pixart) for mean in means.values()]
+    mean_rank = 1 + sum(mean.value < pixart.value for mean in means.values())
+    second = list(_ranks(grid, "Pixart Sigma", grid.rows).values()).count(2)
+    third = _has_rank(grid, "RadEdit", 3, grid.rows)
+    llm_cxr = _row(grid, "LLM-CXR")
     earlier = [row for row in grid.rows if model_key(row) in EARLIER]
     wins = {
-        name: [every(below(llm[c], grid.number(row, c)) for row in rows) for c in grid.columns]
-        for name, rows in (("earlier", earlier), ("larger", larger))
-    }
-    quoted = {
-        f"{row} {column}": (printed(text), exactly(grid.number(row, column)))
-        for (row, column), text in _QUOTED.items()
+        name: [every(below(llm_cxr[c], grid.number(row, c)) for row in rows) for c in grid.columns]
+        for name, rows in (("earlier", earlier), ("larger", _LARGER))
     }
     n = len(grid.columns)
     return [
@@ -137,8 +132,8 @@ def _models(grid: Grid) -> list[Item]:
             "Section 3.1",
             "Pixart Sigma is second best over pathologies",
             "mean of each row of Table 2; ranks of its columns",
-            number_is(ahead, 1),
-            f"mean rank {order.index('Pixart Sigma') + 1}; second in {second} of {n}",
+            number_is(lower, 1),
+            f"mean rank {mean_rank}; second in {second} of {n}",
         ),
         stated(
             "text-radedit-third",
@@ -153,89 +148,88 @@ def _models(grid: Grid) -> list[Item]:
             "Section 3.1",
             "LLM-CXR: Edema 83.18, NF 64.62",
             "Table 2",
-            quoted,
+            {" ".join(cell): (text, grid.number(*cell)) for cell, text in _QUOTED.items()},
         ),
         stated(
             "text-llm-cxr-beats",
             "Section 3.1",
             "LLM-CXR often beats earlier Stable Diffusion and SD V3-5, Lumina, Flux",
-            "Table 2: pathologies in which it beats all of a group",
+            "Table 2: pathologies in which it beats all models of a group",
             every(often(won) for won in wins.values()),
             ", ".join(f"{name}: {won.count(True)} of {n}" for name, won in wins.items()),
-            2,
+            numbers=2,
         ),
     ]
 
 
-def _hardest(grid: Grid, broken: Sequence[str]) -> list[Item]:
-    n = len(grid.rows)
-    sana = _row(grid, "Sana")
-    ends = {
-        "NF": (printed(_RANGE["NF"]), exactly(min(sana.values(), key=lambda p: p.exact))),
-        "PO": (printed(_RANGE["PO"]), exactly(max(sana.values(), key=lambda p: p.exact))),
-    }
-    means = {c: mean_of(list(column_of(grid, c, grid.rows).values())) for c in grid.columns}
-    hardest = every(below(mean, means["PO"]) for c, mean in means.items() if c != "PO")
-    on_nf = {
-        row: every(
-            below(grid.number(row, "NF"), grid.number(row, c)) for c in grid.columns if c != "NF"
-        )
-        for row in grid.rows
-    }
-    best_on_nf = [row for row, so in on_nf.items() if so]
-    poor = {row: side_of_median(_row(grid, row), "PO", lower=True) for row in grid.rows}
-    worst = [r for r in grid.rows if grid.number(r, "PO") == _highest(grid, r)]
-    otherwise = ", ".join(row for row in grid.rows if row not in worst) or "none"
+def _sana_and_hardest(grid: Grid) -> list[Item]:
+    sana = sorted(_row(grid, "Sana").values(), key=lambda number: number.exact)
+    means = {c: mean_of(column_of(grid, c, grid.rows).values()) for c in grid.columns}
+    pleural_other = means.pop("PO")
     return [
         compared(
             "text-sana-range",
             "Section 3.1",
             "Sana's FID goes from 44.60 (NF) to 199.45 (PO)",
             "lowest and highest of Sana's row of Table 2",
-            ends,
+            {"NF": (_SANA_RANGE["NF"], sana[0]), "PO": (_SANA_RANGE["PO"], sana[-1])},
         ),
         stated(
             "table2-hardest",
             "Table 2, caption",
             "the hardest pathology by mean FID over models is PO",
             "means of Table 2's columns",
-            hardest,
-            f"PO {float(means['PO'].value):.2f}, next "
-            f"{float(max(mean.value for c, mean in means.items() if c != 'PO')):.2f}",
+            every(below(mean, pleural_other) for mean in means.values()),
+            f"PO {float(pleural_other.value):.2f}, next "
+            f"{float(max(mean.value for mean in means.values())):.2f}",
         ),
+    ]
+
+
+def _no_finding_and_pleural_other(grid: Grid, broken: Sequence[str]) -> list[Item]:
+    n = len(grid.rows)
+    rows = {row: _row(grid, row) for row in grid.rows}
+    best_on_nf = {
+        row: every(below(fids["NF"], fid) for c, fid in fids.items() if c != "NF")
+        for row, fids in rows.items()
+    }
+    names = [row for row, best in best_on_nf.items() if best]
+    sides = [side_of_median(fids, "PO", lower=True) for fids in rows.values()]
+    not_highest = [
+        row
+        for row, fids in rows.items()
+        if fids["PO"].exact < max(fid.exact for fid in fids.values())
+    ]
+    return [
         stated(
             "text-five-of-eleven",
             "Section 3.1",
             "5 of the 11 models are best on NF",
             "lowest FID of each row of Table 2, as printed",
-            every([number_is(on_nf.values(), 5), n == 11]),
-            f"{len(best_on_nf)} of {n}: {', '.join(best_on_nf)}",
-            note=f"{sum(row != 'LLM-CXR' for row in best_on_nf)} of the ten models that Table 9's "
-            f"averages rest on; of the misprinted rows ({', '.join(broken) or 'none'}) it is not "
-            "known",
+            every([number_is(best_on_nf.values(), 5), n == 11]),
+            f"{len(names)} of {n}: {', '.join(names)}",
+            note=f"{sum(row != 'LLM-CXR' for row in names)} of the ten models whose means are "
+            f"Table 9's averages; not known for the misprinted rows ({listed(broken)})",
         ),
         stated(
             "text-all-poor-on-po",
             "Section 3.1",
             "all models do poorly on PO",
             "PO in each row of Table 2 against the median of the row's fourteen FIDs",
-            every(is_side(side, "low") for side in poor.values()),
-            f"worse than the median for {list(poor.values()).count('low')} of {n}",
-            n,
-            f"the highest FID of all in {len(worst)} of {n}, not in {otherwise}",
+            every(is_side(side, "low") for side in sides),
+            f"worse than the median for {sides.count('low')} of {n}",
+            numbers=n,
+            note=f"the highest FID of the row for {n - len(not_highest)} of {n}, not for "
+            f"{listed(not_highest)}",
         ),
         stated(
             "text-po-low-fid",
             "Section 3.3",
             "most models have low FIDs on Pleural Other",
             "PO in each row of Table 2 against the median of the row's fourteen FIDs",
-            most(is_side(side, "high") for side in poor.values()),
-            f"lower than the median for {list(poor.values()).count('high')} of {n}",
-            n,
-            "low fidelity is probably meant",
+            most(is_side(side, "high") for side in sides),
+            f"lower than the median for {sides.count('high')} of {n}",
+            numbers=n,
+            note="low fidelity is probably meant",
         ),
     ]
-
-
-def _highest(grid: Grid, row: str) -> Printed:
-    return max(_row(grid, row).values(), key=lambda p: p.exact)

@@ -1,4 +1,4 @@
-"""The paper's tables as printed (`published/*.csv`): every cell by its row and column."""
+"""The paper's tables as printed (`published/*.csv`): each cell by its row and column."""
 
 import csv
 import functools
@@ -34,14 +34,14 @@ STEMS: Final = (
 )
 
 _HEADERS: Final = {"table08_ranks": 2, "table13_lora_rank": 2, "table14_lora_position": 2}
-"""Rows of headers, where there is more than one."""
+"""Number of header rows, where it is not one."""
 
 _LABELS: Final = {
     "table07_encoders": 2,
     "table17a_caption_fidelity": 2,
     "table17b_caption_privacy": 2,
 }
-"""Columns of labels, where there is more than one."""
+"""Number of label columns, where it is not one."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Printed:
     """A printed number.
 
     Attributes:
-        text: as it is printed.
-        exact: the number that the digits say.
-        half: half a unit of its last digit: what rounding may have taken off or added.
-        decimals: digits after the point.
+        text: its digits as printed.
+        exact: the number that these digits write.
+        half: half a unit of the last digit, the most that rounding has changed.
+        decimals: number of digits after the point.
     """
 
     text: str
@@ -71,15 +71,15 @@ def printed(text: str, where: str = "the text") -> Printed:
     """Parse a printed number: `118.932`, `78,939`, `5e-6`.
 
     Raises:
-        InputError: it is no number.
+        InputError: the text is not a number.
     """
     try:
         number = Decimal(text.replace(",", "").strip())
     except InvalidOperation:
-        raise InputError(f"{text!r} is no number", where, "restore the printed table") from None
+        number = Decimal("nan")
     exponent = number.as_tuple().exponent
     if not isinstance(exponent, int):
-        raise InputError(f"{text!r} is no number", where, "restore the printed table")
+        raise InputError(f"{text!r} is not a number", where, "restore the printed table")
     unit = Fraction(10) ** exponent
     return Printed(text.strip(), Fraction(number), unit / 2, max(0, -exponent))
 
@@ -89,10 +89,10 @@ class Grid:
     """One printed table.
 
     Attributes:
-        stem: of its file.
-        rows: labels, in the printed order; several label columns are joined by `, `.
-        columns: headers, likewise.
-        cells: the printed text by (row, column).
+        stem: name of its file, without the suffix.
+        rows: row labels in the printed order; several label columns are joined by `, `.
+        columns: column headers in the printed order; several header rows are joined by `, `.
+        cells: printed text by (row, column).
     """
 
     stem: str
@@ -114,14 +114,14 @@ class Grid:
         """Return the number of a cell.
 
         Raises:
-            InputError: there is no such cell, or no number in it.
+            InputError: there is no such cell, or its text is not a number.
         """
         return printed(self.text(row, column), f"{self.stem} ({row}, {column})")
 
     def of_models(self, column: str) -> dict[str, Printed]:
-        """Return a column's numbers by model key, in the printed order.
+        """Return a column's numbers by model key, for a table with one row for each model.
 
-        For a table with one row for each model; rows without a number there are left out.
+        Models are in the printed order. Those with an empty cell are left out.
         """
         return {
             model_key(row): self.number(row, column)
@@ -139,10 +139,10 @@ def published_grid(stem: str, folder: Path | None = None) -> Grid:
 
     Args:
         stem: one of `STEMS`.
-        folder: with the files, where it is not the package's own.
+        folder: folder of the tables; None: the package's own.
 
     Raises:
-        InputError: two cells of the table would have one name.
+        InputError: two rows or two columns have the same label.
     """
     name = f"{stem}.csv"
     source = (folder or files("workflow_scripts.paper_audit") / "published") / name
@@ -155,7 +155,7 @@ def published_grid(stem: str, folder: Path | None = None) -> Grid:
     labels = zip(*(_carried([line[j] for line in lines]) for j in range(n_labels)), strict=True)
     rows = tuple(", ".join(parts) for parts in list(labels)[n_headers:])
     if len(set(rows)) < len(rows) or len(set(columns)) < len(columns):
-        raise InputError("a row or a column stands twice", name, "restore the printed table")
+        raise InputError("two rows or columns have one label", name, "restore the printed table")
     cells = {
         (row, column): text
         for row, line in zip(rows, lines[n_headers:], strict=True)
@@ -165,23 +165,22 @@ def published_grid(stem: str, folder: Path | None = None) -> Grid:
 
 
 def _carried(texts: list[str]) -> list[str]:
-    """Return the texts with each empty one replaced by the last before it: merged cells."""
+    """Return texts with each empty one replaced by the one before it, as merged cells are read."""
     carried: list[str] = []
     for text in texts:
-        carried.append(text or (carried[-1] if carried else ""))
+        carried.append(text or "".join(carried[-1:]))
     return carried
 
 
 class Paper:
-    """The printed tables, each read when it is first asked for.
+    """The printed tables by number. Each is read when it is first asked for.
 
     Args:
-        folder: with the files, where it is not the package's own.
+        folder: folder of the tables; None: the package's own.
     """
 
     def __init__(self, folder: Path | None = None):
-        self._folder = folder
-        self._grids: dict[str, Grid] = {}
+        self._grid = functools.cache(functools.partial(published_grid, folder=folder))
 
     def __getitem__(self, number: str) -> Grid:
         """Return a table by its number: `1`, `17a`.
@@ -189,11 +188,9 @@ class Paper:
         Raises:
             InputError: the paper has no such table.
         """
-        if number not in self._grids:
-            digits = number.rstrip("ab")
-            prefix = f"table{int(digits):02d}{number[len(digits) :]}_"
-            stem = next((stem for stem in STEMS if stem.startswith(prefix)), None)
-            if stem is None:
-                raise InputError(f"the paper has no Table {number}")
-            self._grids[number] = published_grid(stem, self._folder)
-        return self._grids[number]
+        digits = number.rstrip("ab")
+        prefix = f"table{int(digits):02d}{number[len(digits) :]}_"
+        stem = next((stem for stem in STEMS if stem.startswith(prefix)), None)
+        if stem is None:
+            raise InputError(f"the paper has no Table {number}")
+        return self._grid(stem)

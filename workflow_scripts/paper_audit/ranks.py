@@ -1,31 +1,14 @@
 """Ranks of the models: Tables 8 and 10, Sections A.2 and A.4."""
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Final
 
-from workflow_scripts.paper_audit.fidelity import COLUMNS, LOWER
-from workflow_scripts.paper_audit.items import Item, compared, stated
-from workflow_scripts.paper_audit.models import (
-    NAMES,
-    displaced,
-    names,
-    pearson,
-    ranked,
-    reach_of_ranks,
-    values,
-    values_of,
-)
+from workflow_scripts.paper_audit.fidelity import COLUMNS, LOWER, fid_of_models
+from workflow_scripts.paper_audit.items import Item, by_model, compared, stated
+from workflow_scripts.paper_audit.model_names import NAMES, listed, names
+from workflow_scripts.paper_audit.orders import displaced, pearson, ranked, reach_of_ranks
 from workflow_scripts.paper_audit.printed import Grid, Paper, Printed, printed
-from workflow_scripts.paper_audit.yardstick import (
-    Exact,
-    Truth,
-    agrees,
-    every,
-    exactly,
-    has_place,
-    mean_of,
-)
+from workflow_scripts.paper_audit.yardstick import Bounded, agrees, every, has_place, mean_of
 
 _FROM_TABLE_1: Final = {
     "FID, RadDino": "FID",
@@ -36,139 +19,123 @@ _FROM_TABLE_1: Final = {
     "Density": "Density",
     "Coverage": "Coverage",
 }
-"""Columns of ranks in Table 8, and the metric of Table 1 that they follow from."""
+"""Table 8's columns of ranks, each with the metric of Table 1 that it ranks."""
 
 _INCEPTION: Final = ("FID, Inception", "KID, Inception")
-"""Those whose values the paper does not print."""
+"""Table 8's columns of ranks by metrics that the paper does not print."""
 
 _CORRELATIONS: Final = {"Classification Rank": "0.77", "Segmentation Rank": "0.78"}
+"""Correlations of Table 10's columns with its FID Rank, in Section A.4."""
+
 _TOP: Final = ("sana", "pixart_sigma", "llm_cxr")
+
+Ranks = dict[str, int]
 
 
 def rank_items(paper: Paper) -> list[Item]:
-    """Return what follows for Tables 8 and 10."""
-    return [
-        *_single_ranks(paper),
-        *_averages(paper["8"]),
-        *_again(paper),
-        *_task_ranks(paper),
-        *_correlations(paper),
-    ]
-
-
-def _ranks_of_table_1(paper: Paper) -> dict[str, dict[str, int]]:
-    """Return the ranks that Table 1 gives, by Table 8's columns and by model."""
-    return {
+    """Return the claims that follow from Tables 8 and 10."""
+    of_table_1 = {
         column: ranked(paper["1"].of_models(COLUMNS[metric]), metric in LOWER)
         for column, metric in _FROM_TABLE_1.items()
     }
+    return [
+        *_ranks_of_metrics(paper["8"], of_table_1),
+        *_averages(paper["8"]),
+        *_averages_of_table_1(paper["8"], of_table_1),
+        *_task_ranks(paper),
+        *_correlations(paper),
+        *_text_on_tasks(paper),
+    ]
 
 
-def _single_ranks(paper: Paper) -> list[Item]:
-    grid = paper["8"]
+def _column(grid: Grid, column: str) -> Ranks:
+    """Return a column of printed ranks by model."""
+    return {model: int(number.exact) for model, number in grid.of_models(column).items()}
+
+
+def _ranks_of_metrics(grid: Grid, of_table_1: Mapping[str, Ranks]) -> list[Item]:
     items = []
-    for column, found in _ranks_of_table_1(paper).items():
-        own = grid.of_models(column)
-        as_ranks = {model: int(number.exact) for model, number in own.items()}
-        out = displaced(as_ranks, found) if as_ranks != found else []
+    for column, ranks in of_table_1.items():
+        in_table_8 = _column(grid, column)
+        out_of_order = displaced(in_table_8, ranks) if in_table_8 != ranks else []
         metric = _FROM_TABLE_1[column]
         items.append(
             compared(
                 f"table8-{metric.lower()}",
                 f"Table 8, {column.replace(', ', ' ')}",
-                f"{len(own)} ranks",
+                f"{len(in_table_8)} ranks",
                 f"ranks of Table 1's {metric}",
-                {NAMES[m]: (own[m], exactly(found[m])) for m in own},
-                f"but for {names(out)}, the models stand in Table 1's order" if out else "",
+                by_model(grid.of_models(column), ranks),
+                note=f"except for {names(out_of_order)}, the models stand in Table 1's order"
+                if out_of_order
+                else "",
             )
         )
     for column in _INCEPTION:
-        own = grid.of_models(column)
-        whole = sorted(int(n.exact) for n in own.values()) == list(range(1, len(own) + 1))
+        in_table_8 = _column(grid, column)
+        complete = sorted(in_table_8.values()) == list(range(1, len(in_table_8) + 1))
         items.append(
             stated(
                 f"table8-{column.lower().replace(', ', '-')}",
                 f"Table 8, {column.replace(', ', ' ')}",
-                f"{len(own)} ranks",
+                f"{len(in_table_8)} ranks",
                 "are they the numbers from 1 to 11, each once?",
-                None if whole else False,
-                "yes" if whole else "no",
-                len(own),
+                None if complete else False,
+                "yes" if complete else "no",
+                numbers=len(in_table_8),
                 reason="the paper prints no FID or KID in InceptionV3's features",
             )
         )
     return items
 
 
+def _means(columns: Sequence[Ranks]) -> dict[str, Bounded]:
+    """Return each model's mean over columns of ranks."""
+    return {model: mean_of([ranks[model] for ranks in columns]) for model in NAMES}
+
+
 def _averages(grid: Grid) -> list[Item]:
-    printed_average = grid.of_models("Average Rank")
-    nine = (*_INCEPTION, *_FROM_TABLE_1)
-
-    def pairs(columns: Sequence[str]) -> dict[str, tuple[Printed, Exact]]:
-        return {
-            NAMES[model]: (
-                number,
-                Exact(mean_of([grid.of_models(c)[model] for c in columns]).value),
-            )
-            for model, number in printed_average.items()
-        }
-
-    without = sum(agrees(*pair) for pair in pairs(tuple(_FROM_TABLE_1)).values())
-    by_average = ranked(printed_average, lower=True)
+    average = grid.of_models("Average Rank")
+    by_average = ranked(average, lower=True)
     normalised = grid.of_models("Normalized Rank")
+
+    def means(columns: Sequence[str]) -> dict[str, Bounded]:
+        return _means([_column(grid, column) for column in columns])
+
+    without_inception = means(list(_FROM_TABLE_1))
+    agreeing = sum(agrees(average[model], mean) for model, mean in without_inception.items())
     return [
         compared(
             "table8-average",
             "Table 8, Average Rank",
-            f"{len(printed_average)} averages",
+            f"{len(average)} averages",
             "mean of the nine columns of ranks as printed, Inception's two included",
-            pairs(nine),
-            f"without Inception's columns {without} of {len(printed_average)} would agree",
+            by_model(average, means([*_INCEPTION, *_FROM_TABLE_1])),
+            note=f"without Inception's columns {agreeing} of {len(average)} would agree",
         ),
         compared(
             "table8-normalised",
             "Table 8, Normalized Rank",
             f"{len(normalised)} ranks",
             "rank of Average Rank as printed, lowest first",
-            {NAMES[m]: (number, exactly(by_average[m])) for m, number in normalised.items()},
+            by_model(normalised, by_average),
         ),
         stated(
             "table8-top-three",
             "Table 8, caption, and Section A.2",
             "the top three are Sana, Pixart Sigma, LLM-CXR",
             "order of Average Rank",
-            every(has_place(printed_average, m, True, i + 1) for i, m in enumerate(_TOP)),
+            every(has_place(average, m, True, i + 1) for i, m in enumerate(_TOP)),
             names(sorted(by_average, key=lambda m: by_average[m])[:3]),
-            3,
+            numbers=3,
         ),
     ]
 
 
-def _again(paper: Paper) -> list[Item]:
-    """Return Table 8's last columns with the ranks that Table 1 gives."""
-    grid = paper["8"]
-    found = _ranks_of_table_1(paper)
-    otherwise = [
-        column
-        for column, ranks in found.items()
-        if any(number.exact != ranks[m] for m, number in grid.of_models(column).items())
-    ]
-    normalised = grid.of_models("Normalized Rank")
-    inception = [grid.of_models(column) for column in _INCEPTION]
-    means = {
-        model: Exact(
-            Fraction(
-                sum(ranks[model] for ranks in found.values())
-                + sum(int(column[model].exact) for column in inception),
-                len(found) + len(inception),
-            )
-        )
-        for model in NAMES
-    }
-    as_numbers = {
-        m: Printed(f"{float(mean.value)}", mean.value, mean.slack, 2) for m, mean in means.items()
-    }
-    again = ranked(as_numbers, lower=True)
+def _averages_of_table_1(grid: Grid, of_table_1: Mapping[str, Ranks]) -> list[Item]:
+    """Return the items on Table 8's last columns, recomputed with the ranks of Table 1."""
+    differing = [column for column, ranks in of_table_1.items() if _column(grid, column) != ranks]
+    means = _means([*of_table_1.values(), *(_column(grid, column) for column in _INCEPTION)])
     basis = "ranks of Table 1's columns, with Inception's two columns as printed"
     return [
         compared(
@@ -176,173 +143,150 @@ def _again(paper: Paper) -> list[Item]:
             "Table 8, Average Rank",
             f"{len(means)} averages",
             f"mean of nine: {basis}",
-            {NAMES[m]: (n, means[m]) for m, n in grid.of_models("Average Rank").items()},
-            f"columns whose ranks differ from Table 1: {', '.join(otherwise) or 'none'}",
+            by_model(grid.of_models("Average Rank"), means),
+            note=f"columns whose ranks differ from Table 1: {listed(differing)}",
         ),
         compared(
             "table8-normalised-table1",
             "Table 8, Normalized Rank",
-            f"{len(again)} ranks",
+            f"{len(means)} ranks",
             f"rank of the mean of nine: {basis}",
-            {NAMES[m]: (number, exactly(again[m])) for m, number in normalised.items()},
+            by_model(grid.of_models("Normalized Rank"), ranked(means, lower=True)),
         ),
     ]
 
 
 def _sources(paper: Paper) -> dict[str, tuple[dict[str, Printed], bool, str]]:
-    """Return what Table 10's columns follow from: numbers, whether lower is better, their table."""
-    classification = paper["4"].of_models("Average")
-    segmentation = paper["5"].of_models("DICE")
+    """Return what Table 10's columns rank: numbers, whether lower is better, and their table."""
+    auc, dice = paper["4"].of_models("Average"), paper["5"].of_models("DICE")
     return {
-        "FID Rank": (paper["1"].of_models(COLUMNS["FID"]), True, "Table 1's FID"),
-        "Classification Rank": (
-            {m: n for m, n in classification.items() if m in NAMES},
-            False,
-            "Table 4's Average",
-        ),
-        "Segmentation Rank": (
-            {m: n for m, n in segmentation.items() if m in NAMES},
-            False,
-            "Table 5's Dice",
-        ),
+        "FID Rank": (fid_of_models(paper), True, "Table 1's FID"),
+        "Classification Rank": ({m: auc[m] for m in NAMES}, False, "Table 4's Average"),
+        "Segmentation Rank": ({m: dice[m] for m in NAMES}, False, "Table 5's Dice"),
     }
 
 
 def _task_ranks(paper: Paper) -> list[Item]:
     grid = paper["10"]
-    normalised = paper["8"].of_models("Normalized Rank")
+    normalised = _column(paper["8"], "Normalized Rank")
     items = []
     for column, (numbers, lower, source) in _sources(paper).items():
-        own = grid.of_models(column)
-        kinds = {
+        in_table_10 = _column(grid, column)
+        by_method = {
             "sharing the lowest rank": ranked(numbers, lower),
             "ranked without gaps": ranked(numbers, lower, "dense"),
         }
-        # Whichever way of ranking equal numbers fits better is held against the paper.
-        fits = {kind: sum(own[m].exact == r[m] for m in own) for kind, r in kinds.items()}
-        kind = max(fits, key=lambda k: fits[k])
+        # The paper is compared with the way of ranking equal numbers that fits it better.
+        method, ranks = max(
+            by_method.items(),
+            key=lambda item: sum(in_table_10[m] == rank for m, rank in item[1].items()),
+        )
+        notes = [_inversions(in_table_10, numbers, lower)]
+        if in_table_10 == normalised:
+            notes.append("the column is Table 8's Normalized Rank, which averages nine metrics")
         items.append(
             compared(
                 f"table10-{column.split()[0].lower()}",
                 f"Table 10, {column}",
-                f"{len(own)} ranks",
-                f"ranks of {source}, equal numbers {kind}",
-                {NAMES[m]: (own[m], exactly(kinds[kind][m])) for m in own},
-                "; ".join(
-                    filter(None, (_inversions(own, numbers, lower), _as_in(own, normalised)))
-                ),
+                f"{len(in_table_10)} ranks",
+                f"ranks of {source}, equal numbers {method}",
+                by_model(grid.of_models(column), ranks),
+                note="; ".join(filter(None, notes)),
             )
         )
     return items
 
 
-def _inversions(own: Mapping[str, Printed], numbers: Mapping[str, Printed], lower: bool) -> str:
-    """Return how often a model ranks above one with a better number, and the worst case."""
+def _inversions(ranks: Ranks, numbers: Mapping[str, Printed], lower: bool) -> str:
+    """Return how many pairs of models are ranked against their numbers, and the worst one."""
     sign = 1 if lower else -1
     wrong = [
         (a, b)
-        for a in own
-        for b in own
-        if own[a].exact < own[b].exact and sign * numbers[a].exact > sign * numbers[b].exact
+        for a in ranks
+        for b in ranks
+        if ranks[a] < ranks[b] and sign * numbers[a].exact > sign * numbers[b].exact
     ]
     if not wrong:
         return ""
     a, b = max(wrong, key=lambda pair: abs(numbers[pair[0]].exact - numbers[pair[1]].exact))
     return (
         f"{len(wrong)} pairs are in the wrong order: {NAMES[a]} ({numbers[a].text}) has rank "
-        f"{own[a].text}, {NAMES[b]} ({numbers[b].text}) rank {own[b].text}"
+        f"{ranks[a]}, {NAMES[b]} ({numbers[b].text}) rank {ranks[b]}"
     )
 
 
-def _as_in(own: Mapping[str, Printed], normalised: Mapping[str, Printed]) -> str:
-    """Return that a column is Table 8's last one instead, if it is."""
-    if any(own[m].exact != number.exact for m, number in normalised.items()):
-        return ""
-    return "the column is Table 8's Normalized Rank, which averages nine metrics"
-
-
 def _correlations(paper: Paper) -> list[Item]:
-    grid = paper["10"]
     sources = _sources(paper)
-    by_fid = values(grid.of_models("FID Rank"))
-    true_fid = ranked(*sources["FID Rank"][:2])
+    printed_fid = _column(paper["10"], "FID Rank")
+    fid = ranked(*sources["FID Rank"][:2])
     items = []
     for column, claimed in _CORRELATIONS.items():
         task = column.split()[0].lower()
         numbers, lower, source = sources[column]
-        found = pearson(by_fid, values(grid.of_models(column)))
-        again = pearson(values_of(true_fid), values_of(ranked(numbers, lower)))
-        low, high = reach_of_ranks(true_fid, numbers, lower)
+        claim = f"strong correlation, {claimed}, of fidelity and {task}"
+        as_printed = pearson(printed_fid, _column(paper["10"], column))
+        recomputed = pearson(fid, ranked(numbers, lower))
+        low, high = reach_of_ranks(fid, numbers, lower)
         half = float(printed(claimed).half)
-        within = low - half < float(claimed) < high + half
+        possible = low - half < float(claimed) < high + half
         items += [
-            _correlation(
+            stated(
                 f"text-correlation-{task}",
-                claimed,
+                "Section A.4",
+                claim,
                 "Pearson's, of Table 10's ranks as printed",
-                task,
-                f"{found.value:.2f}" == claimed,
-                found.text(),
+                f"{as_printed.value:.2f}" == claimed,
+                as_printed.text(),
             ),
-            _correlation(
+            stated(
                 f"text-correlation-{task}-again",
-                claimed,
+                "Section A.4",
+                claim,
                 f"Pearson's, of the ranks of Table 1's FID and of {source}",
-                task,
-                True if f"{again.value:.2f}" == claimed else None if within else False,
-                f"{again.text()}; {low:.2f} to {high:.2f} for any order of the models "
+                True if f"{recomputed.value:.2f}" == claimed else None if possible else False,
+                f"{recomputed.text()}; {low:.2f} to {high:.2f} for any order of the models "
                 "that are printed alike",
             ),
         ]
-    return [*items, *_said_of_ranks(paper)]
+    return items
 
 
-def _said_of_ranks(paper: Paper) -> list[Item]:
-    grid = paper["10"]
-    by_fid, classified, segmented = (
-        {m: int(n.exact) for m, n in grid.of_models(c).items()}
-        for c in ("FID Rank", "Classification Rank", "Segmentation Rank")
+def _text_on_tasks(paper: Paper) -> list[Item]:
+    fid, classification, segmentation = (
+        _column(paper["10"], column)
+        for column in ("FID Rank", "Classification Rank", "Segmentation Rank")
     )
-    lower_half = [m for m, rank in by_fid.items() if rank > len(by_fid) / 2]
-    kept = [m for m in lower_half if segmented[m] <= 2]
-    dice = paper["5"].of_models("DICE")
-    of_models = {m: number for m, number in dice.items() if m in NAMES}
+    exceptions = [m for m, rank in fid.items() if rank > len(fid) / 2 and segmentation[m] <= 2]
+    dice, *_ = _sources(paper)["Segmentation Rank"]
     return [
         stated(
             "text-segmentation-mirrors",
             "Section A.4",
             "lower-fidelity models drop in segmentation rank in proportion",
             "Table 10: models of the lower half by FID Rank with Segmentation Rank 1 or 2",
-            not kept,
-            ", ".join(
-                f"{NAMES[m]} FID Rank {by_fid[m]}, Segmentation Rank {segmented[m]} "
+            not exceptions,
+            listed(
+                f"{NAMES[m]} FID Rank {fid[m]}, Segmentation Rank {segmentation[m]} "
                 f"(Dice {dice[m].text})"
-                for m in kept
-            )
-            or "none",
+                for m in exceptions
+            ),
         ),
         stated(
             "text-segmentation-top",
             "Section A.4",
             "Sana and Pixart Sigma have the best segmentation",
             "Table 5's Dice",
-            every(has_place(of_models, m, False, 1, 2) for m in ("sana", "pixart_sigma")),
-            f"Pixart Sigma {dice['pixart_sigma'].text}, Sana {dice['sana'].text}, RadEdit "
-            f"{dice['radedit'].text}",
-            2,
+            every(has_place(dice, m, False, 1, 2) for m in ("sana", "pixart_sigma")),
+            ", ".join(f"{NAMES[m]} {dice[m].text}" for m in ("pixart_sigma", "sana", "radedit")),
+            numbers=2,
         ),
         stated(
             "text-classification-plateau",
             "Section A.4",
             "SD V1-4 and SD V1-5 share classification rank 1 with the best",
             "ranks of Table 4's Average; Table 10",
-            {classified[m] for m in ("sd_v1_4", "sd_v1_5", "sana")} == {1},
-            f"rank 1: {names(m for m, rank in classified.items() if rank == 1)}",
-            2,
+            {classification[m] for m in ("sd_v1_4", "sd_v1_5", "sana")} == {1},
+            f"rank 1: {names(m for m, rank in classification.items() if rank == 1)}",
+            numbers=2,
         ),
     ]
-
-
-def _correlation(key: str, claimed: str, basis: str, task: str, truth: Truth, found: str) -> Item:
-    claim = f"strong correlation, {claimed}, of fidelity and {task}"
-    return stated(key, "Section A.4", claim, basis, truth, found)

@@ -12,25 +12,25 @@ from workflow_scripts.tables.render.escapes import latex, markdown
 
 TITLE: Final = "Audit of the paper"
 EXPLANATION: Final = (
-    "Every number and statement of the paper that follows from other numbers in it, recomputed "
-    f"from its printed tables. {RULE}"
+    "Every number and statement of the paper that follows from its printed tables is recomputed "
+    f"from them. {RULE}"
 )
 
 _HEADERS: Final = ("Where", "The paper says", "Recomputed from", "Found", "Verdict")
 _WIDTHS: Final = (0.12, 0.19, 0.21, 0.265, 0.145)
-"""Of the LaTeX columns, in widths of a line; what is left is the space between them."""
+"""Widths of the LaTeX columns, as shares of a line; the rest is the space between columns."""
 
 
 def to_csv(items: Sequence[Item]) -> str:
-    """Render the items as CSV, a column for each of their attributes."""
+    """Render the items as CSV, with a column for each attribute."""
     return csv_text([[field.name for field in fields(Item)], *map(astuple, items)])
 
 
 def to_json(items: Sequence[Item]) -> str:
-    """Render what the report's page shows (`tables/audit_page.py` reads it).
+    """Render the items as JSON for the report's page, which `tables/audit_page.py` reads.
 
-    An object: `sentence` and `words` introduce the `items`, each an object of its attributes;
-    `verdicts` are ordered from best to worst.
+    The object holds two texts, `sentence` and `words`, that introduce the items; the `verdicts`
+    from best to worst; and the `items`, each as an object of its attributes.
     """
     page = {
         "sentence": summary(items),
@@ -53,7 +53,7 @@ def to_markdown(items: Sequence[Item]) -> str:
 
 
 def to_latex(items: Sequence[Item]) -> str:
-    """Render the items as a LaTeX table over pages (booktabs and longtable)."""
+    """Render the items as a LaTeX table that breaks over pages (booktabs and longtable)."""
     columns = "@{}" + "".join(rf"p{{{width}\linewidth}}" for width in _WIDTHS) + "@{}"
     head = _line([latex(header) for header in _HEADERS])
     lines = []

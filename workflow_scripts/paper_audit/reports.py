@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from workflow_scripts.paper_audit.items import Item, compared, stated
-from workflow_scripts.paper_audit.models import NAMES, names, ranked
-from workflow_scripts.paper_audit.printed import Grid, Paper, Printed, printed
+from workflow_scripts.paper_audit.model_names import HIGH_FIDELITY, NAMES, listed, names
+from workflow_scripts.paper_audit.orders import ranked
+from workflow_scripts.paper_audit.printed import Grid, Paper, Printed
 from workflow_scripts.paper_audit.yardstick import (
     below,
     every,
-    exactly,
     has_place,
     in_all_readings,
     is_side,
@@ -21,9 +21,8 @@ from workflow_scripts.paper_audit.yardstick import (
     some,
 )
 
-_LOW: Final = ("sd_v1_4", "sd_v1_5")
-_HIGH: Final = ("radedit", "pixart_sigma", "sana")
-"""Table 6's models, as its caption and Section 3.3 group them by fidelity."""
+_LOW_FIDELITY: Final = ("sd_v1_4", "sd_v1_5")
+"""Table 6's models of low fidelity, as its caption and Section 3.3 group them."""
 
 _QUOTED: Final = {
     ("BLEU-4", "real"): "10.29",
@@ -33,12 +32,12 @@ _QUOTED: Final = {
     ("F1-RadGraph", "sd_v1_4"): "0.19",
     ("F1-RadGraph", "sana"): "0.26",
 }
-"""Numbers of Table 6 that Section 3.3 quotes."""
+"""Numbers of Table 6 in Section 3.3."""
 
-_SAID_BEST: Final = (("radedit", "BLEU-4"), ("pixart_sigma", "BLEU-1"))
-"""Where Section A.7.2 has a model excel or be the best."""
+_CLAIMED_BEST: Final = (("radedit", "BLEU-4"), ("pixart_sigma", "BLEU-1"))
+"""Models that excel or are best in a metric, in Section A.7.2."""
 
-_SAID_STRONG: Final = (
+_CLAIMED_STRONG: Final = (
     ("radedit", "F1-RadGraph"),
     ("radedit", "Micro F1-14"),
     ("sana", "ROUGE-L"),
@@ -47,35 +46,43 @@ _SAID_STRONG: Final = (
     ("sd_v2", "Micro F1-5"),
     ("sd_v2", "Micro F1-14"),
 )
-"""What Section A.7.2 calls strengths of a model: it should be better than the median."""
+"""Models whose strength is a metric, in Section A.7.2: they should be better than the median."""
 
 Scores = dict[str, dict[str, Printed]]
+"""Scores by metric and model; `real` is the baseline."""
 
 
 def report_items(paper: Paper) -> list[Item]:
-    """Return what follows from Tables 6 and 16."""
-    augmented, alone = _scores(paper["6"]), _scores(paper["16"])
-    return [*_augmented(augmented), *_multimodal(augmented, paper["4"]), *_alone(alone)]
+    """Return the claims that follow from Tables 6 and 16."""
+    augmented, synthetic_only = _scores(paper["6"]), _scores(paper["16"])
+    return [
+        *_augmented(augmented),
+        _multimodal(augmented, paper["4"]),
+        *_synthetic_only(synthetic_only),
+    ]
 
 
 def _scores(grid: Grid) -> Scores:
-    """Return the scores by metric, without its arrow, and by model; `real` is the baseline."""
     return {row.removesuffix(" (\\uparrow)"): grid.across_models(row) for row in grid.rows}
 
 
+def _models(scores: Scores) -> list[str]:
+    """Return the models of a table, without the baseline."""
+    return [model for model in next(iter(scores.values())) if model != "real"]
+
+
 def _augmented(scores: Scores) -> list[Item]:
-    lower = {m: [below(row[m], row["real"]) for row in scores.values()] for m in _LOW}
+    lower = {m: [below(row[m], row["real"]) for row in scores.values()] for m in _LOW_FIDELITY}
     higher = {
-        m: {s: below(row["real"], row[m]) for s, row in scores.items()} for m in _models(scores)
+        m: {metric: below(row["real"], row[m]) for metric, row in scores.items()}
+        for m in _models(scores)
     }
     quoted = {
-        f"{metric} {NAMES.get(model, 'baseline')}": (printed(text), exactly(scores[metric][model]))
+        f"{metric} {NAMES.get(model, 'baseline')}": (text, scores[metric][model])
         for (metric, model), text in _QUOTED.items()
     }
+    improved = {m: [metric for metric, gain in higher[m].items() if gain] for m in higher}
     n = len(scores)
-    gained = {
-        m: [s for s, so in higher[m].items() if so] for m in _LOW if True in higher[m].values()
-    }
     return [
         compared("text-report-quoted", "Section 3.3", "BLEU-4 and F1-RadGraph", "Table 6", quoted),
         stated(
@@ -83,35 +90,30 @@ def _augmented(scores: Scores) -> list[Item]:
             "Section 3.3",
             "SD V1-4 and SD V1-5 degrade most metrics",
             "Table 6: metrics below the baseline",
-            every(most(metrics) for metrics in lower.values()),
-            ", ".join(f"{NAMES[m]} {metrics.count(True)} of {n}" for m, metrics in lower.items()),
-            len(_LOW) * n,
+            every(most(losses) for losses in lower.values()),
+            ", ".join(f"{NAMES[m]} {losses.count(True)} of {n}" for m, losses in lower.items()),
+            numbers=len(_LOW_FIDELITY) * n,
         ),
         stated(
             "text-report-high-improves",
             "Section 3.3",
             "RadEdit, Pixart Sigma and Sana improve report generation",
             "Table 6: metrics above the baseline",
-            every(so for m in _HIGH for so in higher[m].values()),
-            ", ".join(f"{NAMES[m]} {list(higher[m].values()).count(True)} of {n}" for m in _HIGH),
-            len(_HIGH) * n,
+            every(gain for m in HIGH_FIDELITY for gain in higher[m].values()),
+            ", ".join(f"{NAMES[m]} {len(improved[m])} of {n}" for m in HIGH_FIDELITY),
+            numbers=len(HIGH_FIDELITY) * n,
         ),
         stated(
             "text-only-high-improves",
             "Section 4.1",
             "report generation improves only with high-fidelity data",
             "Table 6: metrics in which low-fidelity models are above the baseline",
-            opposite(some(so for m in _LOW for so in higher[m].values())),
-            "; ".join(f"{NAMES[m]}: {', '.join(metrics)}" for m, metrics in gained.items())
+            opposite(some(gain for m in _LOW_FIDELITY for gain in higher[m].values())),
+            "; ".join(f"{NAMES[m]}: {', '.join(improved[m])}" for m in _LOW_FIDELITY if improved[m])
             or "none",
-            len(_LOW) * n,
+            numbers=len(_LOW_FIDELITY) * n,
         ),
     ]
-
-
-def _models(scores: Scores) -> list[str]:
-    """Return the models that a table has scores of, the baseline left out."""
-    return [model for model in next(iter(scores.values())) if model != "real"]
 
 
 _SCALES: Final = {
@@ -119,74 +121,81 @@ _SCALES: Final = {
     "relative, AUC less that of chance": lambda old, new: new / old - 1,
     "share of what the baseline lacks": lambda old, new: (new - old) / (1 - old),
 }
-"""How large a gain is, from two scores in [0, 1]: what the words `limited utility` may mean."""
+"""Sizes of a gain from two scores in [0, 1]: readings of the words `limited utility`."""
 
-_OF_CHANCE: Final = 0.5
-"""AUC of a classifier that knows nothing."""
+_CHANCE: Final = 0.5
+"""AUC of a classifier that guesses."""
 
 _PERCENT: Final = ("BLEU-1", "BLEU-4")
 """Scores that Table 6 prints from 0 to 100."""
 
 
-def _multimodal(scores: Scores, table4: Grid) -> list[Item]:
+def _multimodal(scores: Scores, table4: Grid) -> Item:
     findings = [c for c in table4.columns if c != "Average"]
     aucs = [float(mean_of([table4.number(row, c) for c in findings]).value) for row in table4.rows]
-    pairs = {}
+    baseline_and_best = {}
     for metric, row in scores.items():
         unit = 100 if metric in _PERCENT else 1
         best = max(row[m].value for m in _models(scores))
-        pairs[metric] = (row["real"].value / unit, best / unit)
+        baseline_and_best[metric] = (row["real"].value / unit, best / unit)
     words, readings = [], []
     for name, gain in _SCALES.items():
-        chance = _OF_CHANCE if "chance" in name else 0.0
-        classified = gain(aucs[0] - chance, max(aucs) - chance)
-        gains = {metric: gain(*pair) for metric, pair in pairs.items()}
-        above = [metric for metric, own in gains.items() if own > classified]
-        readings.append(2 * len(above) <= len(gains))
+        chance = _CHANCE if "chance" in name else 0.0
+        classification = gain(aucs[0] - chance, max(aucs) - chance)
+        gains = [gain(*pair) for pair in baseline_and_best.values()]
+        above = sum(report_gain > classification for report_gain in gains)
+        readings.append(2 * above <= len(gains))
         words.append(
-            f"{name}: classification {classified:+.1%}, report generation more in {len(above)} of "
-            f"{len(gains)} metrics, at most {max(gains.values()):+.1%}"
+            f"{name}: classification {classification:+.1%}, report generation more in {above} of "
+            f"{len(gains)} metrics, at most {max(gains):+.1%}"
         )
-    return [
-        stated(
-            "text-limited-multimodal",
-            "Abstract and Section 5",
-            "synthetic data helps classification, and multimodal tasks only to a limited extent",
-            "best gain over the baseline of Table 6's metrics and of Table 4's mean AUC: is it "
-            "larger in most metrics of reports? On three scales",
-            in_all_readings(readings),
-            "; ".join(words),
-            note="added to real data; alone, synthetic data degrades report generation (Table 16)",
-            reason="scores of two tasks have no common scale",
-        )
-    ]
+    return stated(
+        "text-limited-multimodal",
+        "Abstract and Section 5",
+        "synthetic data helps classification, and multimodal tasks only to a limited extent",
+        "best gain over the baseline in Table 6's metrics and in Table 4's mean AUC: is it larger "
+        "in most metrics of reports? On three scales",
+        in_all_readings(readings),
+        "; ".join(words),
+        note="added to real data; alone, synthetic data degrades report generation (Table 16)",
+        reason="scores of two tasks have no common scale",
+    )
 
 
-def _alone(scores: Scores) -> list[Item]:
+def _synthetic_only(scores: Scores) -> list[Item]:
     models = _models(scores)
-    own = {s: {m: row[m] for m in models} for s, row in scores.items()}
-    ranks = {s: ranked(row, lower=False) for s, row in own.items()}
-    dense = {s: ranked(row, lower=False, method="dense") for s, row in own.items()}
-    falls = {(s, m): below(row[m], row["real"]) for s, row in scores.items() for m in models}
-    above = [f"{NAMES[m]} {s}" for (s, m), fall in falls.items() if fall is False]
-    equal = [f"{NAMES[m]} {s}" for (s, m), fall in falls.items() if fall is None]
-    second = [s for s in scores if dense[s]["llm_cxr"] in (2, 3)]
-    strict = [has_place(row, "llm_cxr", False, 2, 3) for row in own.values()]
-    best = {s: [m for m in models if ranks[s][m] == 1] for s in scores}
-    strong = {(m, s): has_place(own[s], m, False, 1) for m, s in _SAID_BEST} | {
-        (m, s): is_side(side_of_median(own[s], m, lower=False), "high") for m, s in _SAID_STRONG
+    of_models = {metric: {m: row[m] for m in models} for metric, row in scores.items()}
+    ranks = {metric: ranked(row, lower=False) for metric, row in of_models.items()}
+    no_gaps = [ranked(row, lower=False, method="dense")["llm_cxr"] for row in of_models.values()]
+    losses = {
+        f"{NAMES[m]} {metric}": below(row[m], row["real"])
+        for metric, row in scores.items()
+        for m in models
     }
-    off = [f"{NAMES[m]} {s} rank {ranks[s][m]}" for (m, s), so in strong.items() if not so]
+    above = [label for label, loss in losses.items() if loss is False]
+    equal = [label for label, loss in losses.items() if loss is None]
+    second_or_third = sum(rank in (2, 3) for rank in no_gaps)
+    strengths = {
+        (m, metric): has_place(of_models[metric], m, False, 1) for m, metric in _CLAIMED_BEST
+    } | {
+        (m, metric): is_side(side_of_median(of_models[metric], m, lower=False), "high")
+        for m, metric in _CLAIMED_STRONG
+    }
+    exceptions = [
+        f"{NAMES[m]} {metric} rank {ranks[metric][m]}"
+        for (m, metric), strong in strengths.items()
+        if not strong
+    ]
     return [
         stated(
             "text-alone-degrades",
             "Section A.7.2",
             "fine-tuning on synthetic data alone degrades every model",
             "Table 16's cells against Original",
-            every(falls.values()),
-            f"{len(falls) - len(above) - len(equal)} of {len(falls)} below; above: "
-            f"{', '.join(above) or 'none'}; equal as printed: {', '.join(equal) or 'none'}",
-            len(falls),
+            every(losses.values()),
+            f"{list(losses.values()).count(True)} of {len(losses)} below; above: {listed(above)}; "
+            f"equal as printed: {listed(equal)}",
+            numbers=len(losses),
         ),
         stated(
             "text-alone-strengths",
@@ -194,18 +203,24 @@ def _alone(scores: Scores) -> list[Item]:
             "strengths: RadEdit BLEU-4, F1-RadGraph, Micro F1-14; Sana ROUGE-L, Micro F1; Pixart "
             "Sigma BLEU-1; SD V2 Micro F1",
             "Table 16's rows: BLEU the best, the others better than the median of the models",
-            every(strong.values()),
-            f"{len(strong) - len(off)} of {len(strong)}" + (f"; {', '.join(off)}" if off else ""),
-            len(strong),
+            every(strengths.values()),
+            f"{len(strengths) - len(exceptions)} of {len(strengths)}; exceptions: "
+            f"{listed(exceptions)}",
+            numbers=len(strengths),
         ),
         stated(
             "text-alone-llm-cxr",
             "Section A.7.2",
             "LLM-CXR is often second or third",
             "ranks of Table 16's rows, with and without gaps after equal numbers",
-            in_all_readings([often(strict), 2 * len(second) >= len(scores)]),
-            f"{len(second)} of {len(scores)} without gaps; where equal numbers share the lowest "
-            f"rank {sum(ranks[s]['llm_cxr'] in (2, 3) for s in scores)}",
+            in_all_readings(
+                [
+                    often(has_place(row, "llm_cxr", False, 2, 3) for row in of_models.values()),
+                    2 * second_or_third >= len(scores),
+                ]
+            ),
+            f"{second_or_third} of {len(scores)} without gaps; where equal numbers share the "
+            f"lowest rank {sum(row['llm_cxr'] in (2, 3) for row in ranks.values())}",
             reason="models are printed alike",
         ),
         stated(
@@ -214,12 +229,17 @@ def _alone(scores: Scores) -> list[Item]:
             "no model is best in all metrics",
             "Table 16",
             opposite(
-                some(every(has_place(row, m, False, 1) for row in own.values()) for m in models)
+                some(
+                    every(has_place(row, m, False, 1) for row in of_models.values()) for m in models
+                )
             ),
-            _winners(best),
+            _winners(ranks),
         ),
     ]
 
 
-def _winners(best: Mapping[str, list[str]]) -> str:
-    return ", ".join(f"{metric}: {names(winners)}" for metric, winners in best.items())
+def _winners(ranks: Mapping[str, Mapping[str, int]]) -> str:
+    return "; ".join(
+        f"{metric}: {names(m for m, rank in row.items() if rank == 1)}"
+        for metric, row in ranks.items()
+    )

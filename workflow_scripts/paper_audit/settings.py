@@ -3,43 +3,48 @@
 import re
 from typing import Final
 
-from workflow_scripts.paper_audit.fidelity import COLUMNS
+from workflow_scripts.paper_audit.fidelity import COLUMNS, fid_of_models
 from workflow_scripts.paper_audit.items import Item, compared, stated, unchecked
-from workflow_scripts.paper_audit.model_names import model_key
-from workflow_scripts.paper_audit.models import NAMES
-from workflow_scripts.paper_audit.printed import Paper, printed
-from workflow_scripts.paper_audit.yardstick import below, every, exactly, mean_of
+from workflow_scripts.paper_audit.model_names import NAMES, model_key, names
+from workflow_scripts.paper_audit.printed import Grid, Paper
+from workflow_scripts.paper_audit.yardstick import below, every, mean_of
 
 TRAINING_IMAGES: Final = 237388
-"""Training samples, as Sections 2.1 and 3 say."""
+"""Training samples (Sections 2.1 and 3)."""
 
 LORA_RANK: Final = 32
-"""As Sections 2.1 and 3 say."""
+"""Rank of LoRA (Sections 2.1 and 3)."""
 
 SEGMENTATION_PAIRS: Final = (3000, 3000)
 REPORT_SAMPLES: Final = (50000, 20000)
-"""Real and synthetic samples, as Section 2.4 says."""
+"""Real and synthetic samples (Section 2.4)."""
 
 _LAST_PLACE: Final = "Attn. + MLP + Positional Embedding"
-"""Section A.6's name, in Table 14's abbreviations, of the last placement that it lists."""
+"""The last placement of LoRA in Section A.6, in Table 14's abbreviations."""
 
 _RANKS: Final = {rank: f"FID by LoRA Rank, Rank {rank}" for rank in (32, 64, 128)}
+"""Table 13's headers by rank."""
 
 
 def setting_items(paper: Paper) -> list[Item]:
-    """Return what must agree between settings, sizes and ablations."""
+    """Return the claims on settings, sizes and ablations."""
     return [*_tuning(paper), *_lora_rank(paper), *_lora_place(paper), *_counts(paper)]
 
 
+def _column(grid: Grid, column: str) -> dict[str, str]:
+    """Return the texts of a column by model."""
+    return {model_key(row): grid.text(row, column) for row in grid.rows}
+
+
 def _tuning(paper: Paper) -> list[Item]:
-    table1, table11 = paper["1"], paper["11"]
-    own = {model_key(row): table11.text(row, "Fine-Tuning") for row in table11.rows}
-    other = {model_key(row): table1.text(row, "Fine-Tuning") for row in table1.rows}
-    off = [NAMES[m] for m in NAMES if own[m].replace(" ", "") != other[m].replace(" ", "")]
-    ranks = {m: re.search(r"r=(\d+)", how) for m, how in own.items()}
-    lora = {m: int(found[1]) for m, found in ranks.items() if found}
-    rated = [m for m in NAMES if table11.text(_row_of(paper, m), "LR") == "-"]
-    untuned = [m for m, how in own.items() if how == "N/A"]
+    methods = _column(paper["11"], "Fine-Tuning")
+    in_table_1 = _column(paper["1"], "Fine-Tuning")
+    rates = _column(paper["11"], "LR")
+    differing = [m for m in NAMES if methods[m].replace(" ", "") != in_table_1[m].replace(" ", "")]
+    matches = {m: re.search(r"r=(\d+)", method) for m, method in methods.items()}
+    ranks = {m: int(match[1]) for m, match in matches.items() if match}
+    without_rate = [m for m in NAMES if rates[m] == "-"]
+    untuned = [m for m, method in methods.items() if method == "N/A"]
     report = paper["12"].text("Fine-Tuning", "LLaVA-Rad (RRG)")
     return [
         stated(
@@ -47,56 +52,46 @@ def _tuning(paper: Paper) -> list[Item]:
             "Table 11",
             "how each model was fine-tuned",
             "Fine-Tuning in Table 1",
-            not off,
-            f"exceptions: {', '.join(off) or 'none'} of {len(own)}",
-            len(own),
+            not differing,
+            f"exceptions among {len(methods)}: {names(differing)}",
+            numbers=len(methods),
         ),
         stated(
             "table11-lora-rank",
             "Sections 2.1 and 3",
             f"LoRA of rank {LORA_RANK}",
             "Table 11",
-            set(lora.values()) == {LORA_RANK},
-            ", ".join(f"{NAMES[m]} {rank}" for m, rank in lora.items()),
-            len(lora),
+            set(ranks.values()) == {LORA_RANK},
+            ", ".join(f"{NAMES[m]} {rank}" for m, rank in ranks.items()),
+            numbers=len(ranks),
         ),
         stated(
             "table11-untrained",
             "Section A.5",
             "RadEdit and LLM-CXR were not trained",
             "Table 11: no learning rate, no fine-tuning",
-            rated == untuned == ["radedit", "llm_cxr"],
-            f"no learning rate: {', '.join(NAMES[m] for m in rated)}",
-            2,
+            without_rate == untuned == ["radedit", "llm_cxr"],
+            f"no learning rate: {names(without_rate)}",
+            numbers=2,
         ),
         unchecked(
             "table12-from-scratch",
             "Table 12; Section 2.4 and Table 6, caption",
             f"LLaVA-Rad is trained from scratch, and by {report}",
-            "LoRA adapts a network that is trained already; which one is not said",
+            "LoRA adapts a trained network; the paper does not say which one",
             1,
         ),
     ]
 
 
-def _row_of(paper: Paper, model: str) -> str:
-    return next(row for row in paper["11"].rows if model_key(row) == model)
-
-
 def _lora_rank(paper: Paper) -> list[Item]:
     grid = paper["13"]
     models = [row for row in grid.rows if row != "Average"]
-    fid = paper["1"].of_models(COLUMNS["FID"])
-    first = {row: grid.number(row, _RANKS[32]) for row in models}
-    falls = [
-        every(
-            below(grid.number(row, _RANKS[high]), grid.number(row, _RANKS[low]))
-            for low, high in ((32, 64), (64, 128))
-        )
-        for row in models
-    ]
-    gains = [float(1 - grid.number(row, _RANKS[128]).exact / first[row].exact) for row in models]
-    cells = [grid.number(row, column) for row in models for column in grid.columns]
+    fid = fid_of_models(paper)
+    fids = {row: [grid.number(row, column) for column in _RANKS.values()] for row in models}
+    falls = [every([below(r64, r32), below(r128, r64)]) for r32, r64, r128 in fids.values()]
+    gains = [float(1 - r128.exact / r32.exact) for r32, _, r128 in fids.values()]
+    cells = [number for row in fids.values() for number in row]
     best = min(cells, key=lambda number: number.exact)
     return [
         compared(
@@ -107,7 +102,7 @@ def _lora_rank(paper: Paper) -> list[Item]:
             {
                 f"rank {rank}": (
                     grid.number("Average", column),
-                    mean_of([grid.number(row, column) for row in models]),
+                    mean_of(grid.number(row, column) for row in models),
                 )
                 for rank, column in _RANKS.items()
             },
@@ -117,17 +112,17 @@ def _lora_rank(paper: Paper) -> list[Item]:
             "Table 13, Rank 32",
             "3 FIDs",
             "Table 1's FID",
-            {row: (number, exactly(fid[model_key(row)])) for row, number in first.items()},
+            {row: (numbers[0], fid[model_key(row)]) for row, numbers in fids.items()},
         ),
         stated(
             "text-rank-improves",
             "Section A.6",
             "a higher rank improves FID modestly",
-            "Table 13: falling with the rank for each model; from rank 32 to 128",
+            "Table 13: does FID fall with each rank for each model? Fall from rank 32 to 128",
             every(falls),
             f"falls for {falls.count(True)} of {len(falls)}, by {min(gains):.0%} to "
             f"{max(gains):.0%}",
-            len(falls),
+            numbers=len(falls),
         ),
         stated(
             "text-sana-beats-lora",
@@ -136,7 +131,7 @@ def _lora_rank(paper: Paper) -> list[Item]:
             "Table 1's FID of Sana against all of Table 13",
             every(below(fid["sana"], number) for number in cells),
             f"{fid['sana'].text} against {best.text} at best",
-            len(models) * len(_RANKS),
+            numbers=len(cells),
         ),
     ]
 
@@ -144,27 +139,28 @@ def _lora_rank(paper: Paper) -> list[Item]:
 def _lora_place(paper: Paper) -> list[Item]:
     grid = paper["14"]
     fids = {column: grid.number("FID", column) for column in grid.columns}
-    base = fids["Attn."]
-    change = {c: float(n.exact / base.exact - 1) for c, n in fids.items() if c != "Attn."}
+    attention = fids["Attn."]
     last = grid.columns[-1]
-    doubled = paper["13"].number("SD v3.5", _RANKS[64]).exact
+    changes = {c: float(n.exact / attention.exact - 1) for c, n in fids.items() if c != "Attn."}
+    rank_32, rank_64 = (paper["13"].number("SD v3.5", _RANKS[rank]) for rank in (32, 64))
     return [
         compared(
             "table14-attention",
             "Table 14, Attn.",
             "FID of SD V3-5 with LoRA in attention",
             "Table 13, rank 32",
-            {"Attn.": (base, exactly(paper["13"].number("SD v3.5", _RANKS[32])))},
+            {"Attn.": (attention, rank_32)},
         ),
         stated(
             "text-place",
             "Section A.6",
             "attention and MLP: a minor improvement; positional embedding too: worse",
             "Table 14 against its first column",
-            every([below(fids["Attn. + MLP"], base), below(base, fids[last])]),
-            ", ".join(f"{c} {share:+.1%}" for c, share in change.items()),
-            2,
-            f"twice the rank gives {float(doubled / base.exact - 1):+.1%} (Table 13)",
+            every([below(fids["Attn. + MLP"], attention), below(attention, fids[last])]),
+            ", ".join(f"{c} {change:+.1%}" for c, change in changes.items()),
+            numbers=2,
+            note=f"twice the rank gives {float(rank_64.exact / attention.exact - 1):+.1%} "
+            "(Table 13)",
         ),
         stated(
             "table14-last-place",
@@ -173,7 +169,7 @@ def _lora_place(paper: Paper) -> list[Item]:
             "the last header of Table 14",
             True if last == _LAST_PLACE else None,
             f"the header is {last}",
-            reason="a network has layers beside those that the text names, and the paper does not "
+            reason="a network has layers besides those that the text names, and the paper does not "
             "say which it means",
         ),
         stated(
@@ -181,8 +177,8 @@ def _lora_place(paper: Paper) -> list[Item]:
             "Section 3.1",
             "LoRA beyond the attention layers is left to future work",
             "Table 14: placements beyond attention",
-            not change,
-            f"{len(change)} are reported: {', '.join(change)}",
+            not changes,
+            f"{len(changes)} are reported: {', '.join(changes)}",
         ),
     ]
 
@@ -195,34 +191,37 @@ def _counts(paper: Paper) -> list[Item]:
         "Table 5": 1,
         "Table 6": len(paper["6"].rows),
     }
+    n_metrics = sum(metrics.values())
     table5 = paper["5"]
-    sizes = {row: table5.number(row, "Size") for row in table5.rows if table5.text(row, "Size")}
-    real = {row: n for row, n in sizes.items() if row.startswith("Baseline")}
     segmentation = {
-        row: (n, exactly(SEGMENTATION_PAIRS[0] if row in real else sum(SEGMENTATION_PAIRS)))
-        for row, n in sizes.items()
+        row: (
+            table5.number(row, "Size"),
+            SEGMENTATION_PAIRS[0] if row.startswith("Baseline") else sum(SEGMENTATION_PAIRS),
+        )
+        for row in table5.rows
+        if table5.text(row, "Size")
     }
     reports = {}
     for column in paper["6"].columns:
-        found = re.search(r"N=([\d,]+)", column)
+        size = re.search(r"N=([\d,]+)", column)
         total = REPORT_SAMPLES[0] if column.startswith("Original") else sum(REPORT_SAMPLES)
-        reports[column] = (printed(found[1] if found else "0"), exactly(total))
-    counts = paper["9"]
-    most = max(counts.number(row, "Count (n)").exact for row in counts.rows)
+        reports[column] = (size[1] if size else "0", total)
+    table9 = paper["9"]
+    highest = max(table9.number(row, "Count (n)").exact for row in table9.rows)
     return [
         stated(
             "text-over-20-metrics",
             "Abstract, Sections 1 and 2",
             "over 20 metrics",
             "metrics that tables print, AUC and Dice counted once",
-            sum(metrics.values()) > 20,
-            f"{sum(metrics.values())}: {', '.join(f'{t} {n}' for t, n in metrics.items())}",
+            n_metrics > 20,
+            f"{n_metrics}: {', '.join(f'{table} {n}' for table, n in metrics.items())}",
             note="accuracy and F1 of classification are named and not printed",
         ),
         compared(
             "table5-sizes",
             "Table 5, Size",
-            f"{len(sizes)} sizes",
+            f"{len(segmentation)} sizes",
             "Section 2.4: 3,000 real and 3,000 synthetic pairs",
             segmentation,
         ),
@@ -236,10 +235,10 @@ def _counts(paper: Paper) -> list[Item]:
         stated(
             "table9-possible",
             "Table 9, Count (n)",
-            f"{len(counts.rows)} counts",
+            f"{len(table9.rows)} counts",
             f"at most the {TRAINING_IMAGES:,} training samples of Section 2.1",
-            most <= TRAINING_IMAGES,
-            f"the highest is {int(most):,}",
-            len(counts.rows),
+            highest <= TRAINING_IMAGES,
+            f"the highest is {int(highest):,}",
+            numbers=len(table9.rows),
         ),
     ]

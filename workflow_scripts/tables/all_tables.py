@@ -55,7 +55,7 @@ RANKED: Final = tuple(
     for column in RANKS.columns
     if column.rank_of is not None
 )
-"""What the models are ranked by: the columns of Table 8's spec."""
+"""The metrics by which models are ranked: the columns of Table 8's spec."""
 
 WEIGHED: Final = tuple(
     Measure(stage, column.family or "", column.metric, column.direction)
@@ -63,7 +63,7 @@ WEIGHED: Final = tuple(
         ("fidelity", "privacy", "downstream", "faithfulness"), PARETO.columns, strict=True
     )
 )
-"""The measures that Table 8c compares models by, one of each stage."""
+"""The measures by which Table 8c compares models, one of each stage."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class Derivation:
     """How a table is computed from measurements.
 
     Attributes:
-        compute: the numbers of a layout.
-        counts: whether a number's n counts images, which the table then shows below.
-        fit: the layout for a run, where its columns depend on the run's models.
+        compute: computes the numbers of a layout.
+        counts: whether a number's n counts images; the table then shows n below.
+        fit: fits the layout to a run, if its columns depend on the run's models.
     """
 
     compute: Callable[[Run, Layout], LongTable]
@@ -87,7 +87,7 @@ def every_table(run: Run) -> dict[str, Table]:
 
 
 def one_table(stem: str, run: Run) -> Table:
-    """Return a table of a run: a join of measurements, or computed of them (`DERIVED`)."""
+    """Return a table of a run: a join of measurements, or computed from them (`DERIVED`)."""
     layout = LAYOUTS[stem]
     if stem not in DERIVED:
         return joined_table(layout, run)
@@ -109,14 +109,6 @@ def _ranks(run: Run, layout: Layout) -> LongTable:
     return replace(numbers, note=note)
 
 
-def _leaderboard(run: Run, layout: Layout) -> LongTable:
-    return leaderboard(run.records, run.measurements, run.competing, RANKED)
-
-
-def _pareto(run: Run, layout: Layout) -> LongTable:
-    return pareto(run.measurements, run.models, WEIGHED)
-
-
 def _prevalence(run: Run, layout: Layout) -> LongTable:
     measured = prevalence.measure(run.measurements, run.models)
     return prevalence.prevalence(prevalence.positives(run.cohort), measured)
@@ -126,30 +118,6 @@ def _prevalence_correlations(run: Run, layout: Layout) -> LongTable:
     measured = prevalence.measure(run.measurements, run.models)
     floor = prevalence.floor_of(run.measurements, run.models)
     return prevalence.correlations(prevalence.positives(run.cohort), measured, floor)
-
-
-def _task_ranks(run: Run, layout: Layout) -> LongTable:
-    return task_ranks.task_ranks(run.measurements, run.competing)
-
-
-def _task_correlations(run: Run, layout: Layout) -> LongTable:
-    return task_ranks.correlations(run.measurements, run.competing)
-
-
-def _slopes(run: Run, layout: Layout) -> LongTable:
-    return slopes(run.records, run.models)
-
-
-def _preprocessing(run: Run, layout: Layout) -> LongTable:
-    return preprocessing(run.measurements, run.models)
-
-
-def _curated(run: Run, layout: Layout) -> LongTable:
-    return curated(run.records, run.measurements, run.models)
-
-
-def _worth(run: Run, layout: Layout) -> LongTable:
-    return worth(run.records, run.measurements, run.models)
 
 
 def _t2i_settings(run: Run, layout: Layout) -> LongTable:
@@ -184,20 +152,36 @@ def _lora(ablation_of: Callable[[Sequence[ModelEntry]], Ablation], *, average: b
 DERIVED: Final = {
     "table01c_paired_differences": Derivation(_paired),
     RANKS.stem: Derivation(_ranks),
-    LEADERBOARD.stem: Derivation(_leaderboard, counts=True, fit=lambda run, layout: LEADERBOARD),
-    PARETO.stem: Derivation(_pareto, counts=True),
+    LEADERBOARD.stem: Derivation(
+        lambda run, _: leaderboard(run.records, run.measurements, run.competing, RANKED),
+        counts=True,
+        fit=lambda run, layout: LEADERBOARD,
+    ),
+    PARETO.stem: Derivation(
+        lambda run, _: pareto(run.measurements, run.models, WEIGHED), counts=True
+    ),
     "table09_prevalence": Derivation(_prevalence),
     "table09b_prevalence_correlation": Derivation(_prevalence_correlations),
-    "table10_task_ranks": Derivation(_task_ranks),
-    "table10b_rank_correlations": Derivation(_task_correlations),
+    "table10_task_ranks": Derivation(
+        lambda run, _: task_ranks.task_ranks(run.measurements, run.competing)
+    ),
+    "table10b_rank_correlations": Derivation(
+        lambda run, _: task_ranks.correlations(run.measurements, run.competing)
+    ),
     "table11_t2i_hyperparameters": Derivation(_t2i_settings),
     "table12_downstream_hyperparameters": Derivation(_downstream_settings),
     "table13_lora_rank": _lora(by_rank, average=True),
     "table14_lora_position": _lora(by_position, average=False),
-    "table21c_slopes": Derivation(_slopes),
-    "table21d_preprocessing": Derivation(_preprocessing),
-    "table25_curated": Derivation(_curated),
-    "table25b_curated_worth": Derivation(_worth),
+    "table21c_slopes": Derivation(lambda run, _: slopes(run.records, run.models)),
+    "table21d_preprocessing": Derivation(
+        lambda run, _: preprocessing(run.measurements, run.models)
+    ),
+    "table25_curated": Derivation(
+        lambda run, _: curated(run.records, run.measurements, run.models)
+    ),
+    "table25b_curated_worth": Derivation(
+        lambda run, _: worth(run.records, run.measurements, run.models)
+    ),
 }
 """The tables that are computed from measurements; all others only show them."""
 
@@ -219,8 +203,8 @@ def results_of(run: Run, attrition: AttritionTable) -> Results:
 
 
 def origins_of(records: Sequence[Record]) -> list[Origin]:
-    """Return what made the records, each combination once, with the records it made."""
-    made: dict[tuple[str, str, str], list[str]] = {}
+    """Return each combination of code, device and versions, with the records that it made."""
+    records_by_origin: dict[tuple[str, str, str], list[str]] = {}
     for record in records:
         origin = record.provenance
         versions: dict[str, Any] = origin.get("versions") or {}
@@ -232,8 +216,8 @@ def origins_of(records: Sequence[Record]) -> list[Origin]:
             str(origin.get("device") or "–"),
             listed or "–",
         )
-        made.setdefault(key, []).append(f"{record.family} of {record.model}")
-    return [Origin(*key, ", ".join(names)) for key, names in made.items()]
+        records_by_origin.setdefault(key, []).append(f"{record.family} of {record.model}")
+    return [Origin(*key, ", ".join(names)) for key, names in records_by_origin.items()]
 
 
 def _reid_threshold(records: Records, models: Sequence[ModelEntry]) -> float | None:

@@ -1,6 +1,6 @@
-"""Tables: numbers laid into rows and cells, with marks, notes and captions.
+"""Tables: rows and cells of numbers, with marks, notes and captions.
 
-No number is computed here: tables join measurements, and what `derive/` computes of them.
+No number is computed here. Tables join measurements, and the numbers that `derive/` computes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ class Cell:
         reason: why there is no value.
         note: the number of the note that gives the reason.
         published: the paper's number, where it may stand here.
-        difference: the value less the paper's number, where both are of the same protocol.
+        difference: the value less the paper's number, if both are of the same protocol.
         rank: `best` or `second` among the models of its column; None for all others.
         beyond_noise: whether a difference is significant.
         p: p value of a gain, see `Value.p`.
@@ -91,7 +91,7 @@ class Cell:
         return f"{self.published.text} ({sign}{self.rounded(self.difference)})"
 
     def is_overall(self, metric: str) -> bool:
-        """Whether it shows a metric over all images, and not of a finding."""
+        """Whether it shows this metric over all images, not over those of a finding."""
         return (self.column.metric, self.column.subset) == (metric, "all")
 
     def rounded(self, number: float) -> str:
@@ -173,17 +173,17 @@ class Table:
 
     @property
     def explained(self) -> str:
-        """The caption after the title: in which data, and what the numbers and marks mean."""
-        return self.caption.removeprefix(f"{self.layout.title}.").strip()
+        """The caption after the title: the data, and the meaning of numbers and marks."""
+        return self.caption.removeprefix(self.layout.heading).strip()
 
     @property
     def has_published(self) -> bool:
-        """Whether any published value stands in it."""
+        """Whether it has any published value."""
         return any(cell.published for row in self.rows for cell in row.cells)
 
     @property
     def has_differences(self) -> bool:
-        """Whether any value is set against a published one of its own protocol."""
+        """Whether any value is compared with a published one of the same protocol."""
         return any(cell.difference is not None for row in self.rows for cell in row.cells)
 
 
@@ -194,7 +194,7 @@ def table_of(layout: Layout, rows: Sequence[Row], run: Run, *, counts: bool = Tr
         layout: what the table shows.
         rows: in order.
         run: the run whose rows these are.
-        counts: whether the numbers of images that the values rest on stand below.
+        counts: whether foot rows count the images behind the values.
     """
     printed = published_values(layout.printed or layout.stem) if run.of_the_paper else {}
     rows = [with_published(row, printed, run.protocol) for row in rows]
@@ -277,7 +277,7 @@ def _told_apart(rows: list[Row]) -> list[Row]:
 
 
 def _shown(layout: Layout, models: Sequence[ModelEntry]) -> list[ModelEntry]:
-    """Return the models that have rows; a control that has no such images by design has none."""
+    """Return the models that have rows; a control without such images by design has none."""
     if not layout.models:
         return []
     if layout.varies is not None:
@@ -388,27 +388,29 @@ def _derived_row(layout: Layout, head: Head, numbers: LongTable) -> Row:
 
 
 def _floor(layout: Layout, metric: str, run: Run) -> Row:
-    """Return the row of real against real: for each column the first record's that has it.
+    """Return the row of real images against real images, from the first record of each column.
 
     The floor depends on the number of images, which is the same for every model that generated
-    the whole prompt set; models come before controls.
+    the whole prompt set. Models come before controls.
     """
     ordered = controls_last(run.models)
     cells = []
     for column in layout.columns:
-        asked = replace(column, metric=metric)
+        of_floor = replace(column, metric=metric)
         of_models = [
-            measured_cell(asked, run.measurements, layout.stage, layout.family, model.key, NOT_RUN)
+            measured_cell(
+                of_floor, run.measurements, layout.stage, layout.family, model.key, NOT_RUN
+            )
             for model in ordered
         ]
         valued = [cell for cell in of_models if cell.value is not None]
         counted = [cell for cell in of_models if cell.n is not None]
-        cells.append((valued or counted or of_models or [Cell(asked, None, reason=NOT_RUN)])[0])
+        cells.append((valued or counted or of_models or [Cell(of_floor, None, reason=NOT_RUN)])[0])
     return Row("floor", FLOOR_LABEL, "floor", (), tuple(cells))
 
 
 def _floors_origin(layout: Layout, metric: str, run: Run) -> list[Foot]:
-    """Return which images each floor of `_floor` is drawn from, or nothing where no record says."""
+    """Return the images from which each floor of `_floor` is drawn; nothing if no record says."""
     texts = []
     for column in layout.columns:
         drawn_from = "–"
@@ -455,23 +457,23 @@ def with_published(row: Row, printed: Mapping[Key, Published], protocol: str) ->
 def _ranked(rows: list[Row]) -> list[Row]:
     """Mark the best and the second value of each column among the models.
 
-    Values that a reader sees as equal share their mark, and the second is the next value after
-    the best. A column with one model has no best. What rests on fewer than `FEWEST_RANKED` images
-    has no mark, and neither has what stands beside it.
+    Values that look equal to a reader share their mark, and the second is the next value after the
+    best. A column with one model has no best. A column has no marks if one of its values rests on
+    fewer than `FEWEST_RANKED` images.
     """
     ranked = list(rows)
     for j in range(len(rows[0].cells) if rows else 0):
-        shown = {
+        printed = {
             i: float(row.cells[j].text)
             for i, row in enumerate(rows)
             if row.kind == "model" and row.cells[j].value is not None
         }
-        few = any(is_few(rows[i].cells[j]) for i in shown)
-        if few or len(shown) < 2 or rows[0].cells[j].column.direction == "none":
+        few = any(is_few(rows[i].cells[j]) for i in printed)
+        if few or len(printed) < 2 or rows[0].cells[j].column.direction == "none":
             continue
         lower = rows[0].cells[j].column.direction == "lower"
-        order = sorted(set(shown.values()), reverse=not lower)
-        for i, value in shown.items():
+        order = sorted(set(printed.values()), reverse=not lower)
+        for i, value in printed.items():
             place = order.index(value)
             if place < 2:
                 cells = list(ranked[i].cells)
@@ -486,7 +488,7 @@ def is_few(cell: Cell) -> bool:
 
 
 def noted(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
-    """Number the reasons in the order of their appearance, each once."""
+    """Number the reasons for missing values, each once, in the order of their appearance."""
     notes: list[str] = []
     noted = []
     for row in rows:
@@ -535,7 +537,7 @@ def _span(counts: list[int]) -> str:
 
 
 def caption_of(layout: Layout, rows: list[Row], run: Run) -> str:
-    """Return a table's caption: what it compares, in which data, and what its marks mean."""
+    """Return a table's caption: its content, the data, and the meaning of its marks."""
     sizes = " and ".join(
         f"{run.cohort[split].images:,} {word}"
         for split, word in (("train", "training"), ("test", "test"))
@@ -543,7 +545,7 @@ def caption_of(layout: Layout, rows: list[Row], run: Run) -> str:
     )
     left_out = f"; {run.images_removed:,} left out" if run.images_removed else ""
     parts = [
-        f"{layout.title}. {run.dataset}{f' ({sizes} radiographs{left_out})' if sizes else ''}, "
+        f"{layout.heading} {run.dataset}{f' ({sizes} radiographs{left_out})' if sizes else ''}, "
         f"protocol {run.protocol}.",
         layout.explanation,
     ]
@@ -552,8 +554,8 @@ def caption_of(layout: Layout, rows: list[Row], run: Run) -> str:
     elif any(cell.rank for row in rows if row.kind == "model" for cell in row.cells):
         parts.append(
             "Best in bold and second underlined among the models, without the controls; "
-            "equal values share their mark. Where a value rests on fewer than "
-            f"{FEWEST_RANKED} images nothing is marked."
+            "equal values share their mark. A column in which a value rests on fewer than "
+            f"{FEWEST_RANKED} images has no marks."
         )
     kinds = _interval_kinds(layout, rows)
     if kinds:
@@ -580,7 +582,7 @@ def caption_of(layout: Layout, rows: list[Row], run: Run) -> str:
 
 
 def _words_of_gains(rows: list[Row]) -> str:
-    """Return what the marks of a table of gains mean, or why there are none."""
+    """Return the meaning of the marks in a table of gains, or why there are none."""
     gains = [cell for row in rows for cell in row.cells if cell.column.is_gain]
     if any(cell.p is not None for cell in gains):
         return (
@@ -596,7 +598,7 @@ def _words_of_gains(rows: list[Row]) -> str:
 
 
 def _interval_kinds(layout: Layout, rows: list[Row]) -> str:
-    """Return what the intervals are, by column where they differ."""
+    """Return the kinds of intervals, with their columns if they differ."""
     by_kind: dict[str, list[str]] = {}
     for j, column in enumerate(layout.columns):
         for kind in dict.fromkeys(row.cells[j].interval_kind for row in rows):

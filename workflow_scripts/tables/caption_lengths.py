@@ -1,8 +1,8 @@
-"""How long captions are in the tokens of each model's text encoders, and how many are cut.
+"""The lengths of captions in tokens of each model's text encoders, and the share that is cut.
 
-The tokenizers are those of the models' own checkpoints; each family says which they are and where
-it cuts (`Family.text_encoders`). Special tokens and what a family puts around a caption count. If
-no model has a tokenizer, words are counted, and what is cut is not known.
+The tokenizers are those of the models' own checkpoints; each family names them and their limits
+(`Family.text_encoders`). Special tokens and a family's text around the caption count. If no model
+has a tokenizer, words are counted, and the share that is cut is not known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ WORDS: Final = "words"
 TOKENS: Final = "tokens"
 
 _UNBOUNDED: Final = 10**6
-"""A tokenizer of which no longest input is known gives a far larger number."""
+"""A tokenizer without a known limit reports a far larger number than this."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Lengths:
     Attributes:
         encoder: its name; "" for words.
         limit: the longest caption that is not cut, in the same unit; None where it is not known.
-        models: keys of the models that read captions so.
+        models: keys of the models that have this encoder.
         counts: for each caption set, in order: int (captions,).
     """
 
@@ -52,7 +52,7 @@ class Lengths:
 
     @property
     def unit(self) -> str:
-        """What is counted."""
+        """The unit of the lengths."""
         return TOKENS if self.encoder else WORDS
 
     def cut(self) -> list[float] | None:

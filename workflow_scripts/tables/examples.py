@@ -37,14 +37,17 @@ _SHOWN_FIRST: Final = (
     "Edema",
     "Pneumothorax",
 )
-"""Findings that readers recognise at a glance; one caption of each is shown, if there is one."""
+"""Well-known findings; one caption of each is shown first, if there is one."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An image: whose it is, a data URI (None where there is none), and its caption.
+    """An image with its label and caption.
 
-    Controls may show another radiograph, with its own caption, in a prompt's place.
+    Attributes:
+        label: the model's name, or `Real`.
+        uri: the image as a data URI; None if there is none.
+        caption: its caption. A control may show another radiograph with a caption of its own.
     """
 
     label: str
@@ -58,7 +61,7 @@ class Example:
 
     Attributes:
         caption: the prompt.
-        findings: labelled positive on the real image.
+        findings: findings labelled positive on the real image.
         images: the real image, then each model's.
     """
 
@@ -69,7 +72,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The examples, and which models have none of their captions."""
+    """The examples, and the names of models that have no image of their captions."""
 
     examples: tuple[Example, ...]
     left_out: tuple[str, ...]
@@ -110,12 +113,12 @@ def gallery(
     unknown = sorted(set(files) - {model.key for model in models})
     if unknown:
         raise InputError(f"images of unknown model(s): {', '.join(unknown)}", "--images")
-    shown = [model for model in models if model.key in files]
-    ids = {model.key: set(read_shard_ids(files[model.key])) for model in shown}
+    with_images = [model for model in models if model.key in files]
+    ids = {model.key: set(read_shard_ids(files[model.key])) for model in with_images}
     table = scored_prompts(read_prompts(prompts), "sound")
-    chosen = choose(table, shown, ids)
-    columns = [model for model in shown if ids[model.key] & set(chosen)]
-    left_out = tuple(model.name for model in shown if model not in columns)
+    chosen = choose(table, with_images, ids)
+    columns = [model for model in with_images if ids[model.key] & set(chosen)]
+    left_out = tuple(model.name for model in with_images if model not in columns)
     real = read_manifest(manifest, ["image_id", "path"]).set_index("image_id")["path"].to_dict()
     thumbnails = {
         model.key: dict(_thumbnails(files[model.key], ids[model.key] & set(chosen)))
@@ -139,15 +142,15 @@ def gallery(
 def choose(
     prompts: pd.DataFrame, models: Sequence[ModelEntry], ids: dict[str, set[str]]
 ) -> list[str]:
-    """Choose prompt ids: one each for well-known findings, the plainest caption first.
+    """Choose prompt ids: one for each well-known finding, those with the plainest captions first.
 
     Only prompts that all models have are chosen; controls may lack them, since some show other
     captions by design.
     """
-    asked = [model for model in models if not model.is_control] or list(models)
-    if not asked:
+    competing = [model for model in models if not model.is_control] or list(models)
+    if not competing:
         return []
-    shared = set.intersection(*(ids[model.key] for model in asked)) & set(prompts["prompt_id"])
+    shared = set.intersection(*(ids[model.key] for model in competing)) & set(prompts["prompt_id"])
     pool = prompts[prompts["prompt_id"].isin(shared)].copy()
     pool["positives"] = (pool[list(FINDINGS)] == 1).sum(axis=1)
     pool["length"] = pool["caption"].str.len()
@@ -170,6 +173,8 @@ def thumbnail(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _thumbnails(paths: Sequence[Path], wanted: set[str]) -> Iterator[tuple[str, tuple[str, str]]]:
-    for item in find_in_shards(paths, wanted):
+def _thumbnails(
+    paths: Sequence[Path], prompt_ids: set[str]
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    for item in find_in_shards(paths, prompt_ids):
         yield item.id, (thumbnail(item.open()), item.caption or "")

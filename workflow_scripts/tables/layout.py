@@ -134,6 +134,11 @@ class Layout:
     section: str = "Other tables"
 
     @property
+    def heading(self) -> str:
+        """The title as the caption's first sentence."""
+        return self.title if self.title.endswith("?") else f"{self.title}."
+
+    @property
     def has_gains(self) -> bool:
         """Whether it is a table of gains."""
         return any(column.is_gain for column in self.columns)
@@ -146,15 +151,15 @@ def read_specs(
 
     Args:
         folder: a folder of YAML files.
-        phrases: by name, what explanations may refer to.
-        further: YAML files that lie elsewhere.
+        phrases: sentences that explanations may refer to, by name.
+        further: YAML files in other folders.
 
     Raises:
-        ValueError: a spec that is none; it names the file and the fault.
+        ValueError: an invalid spec; the message names the file and the fault.
     """
     layouts = {}
-    own = [path for path in folder.iterdir() if path.name.endswith(".yaml")]
-    paths = sorted([*own, *further], key=lambda path: path.name)
+    in_folder = [path for path in folder.iterdir() if path.name.endswith(".yaml")]
+    paths = sorted([*in_folder, *further], key=lambda path: path.name)
     for path in paths:
         stem = path.name.removesuffix(".yaml")
         try:
@@ -169,7 +174,7 @@ def layout_of(stem: str, spec: dict[str, Any], phrases: dict[str, str]) -> Layou
 
     Raises:
         ValueError: an unknown field, or a column of no declared metric that lacks a header.
-        KeyError: a phrase that there is not.
+        KeyError: an unknown phrase.
     """
     spec = dict(spec)
     entries = spec.pop("columns")
@@ -199,26 +204,26 @@ def layout_of(stem: str, spec: dict[str, Any], phrases: dict[str, str]) -> Layou
 
 def _columns(entry: str | dict[str, Any]) -> Iterator[Column]:
     """Yield the columns that one entry of a spec stands for."""
-    said = {"metric": entry} if isinstance(entry, str) else dict(entry)
-    headers = said.pop("per_finding", None)
-    if "rank_of" in said:
-        said = {"metric": f"{said['rank_of']}_rank", "decimals": 0, **said}
-    declared = METRICS.get(said["metric"])
+    given = {"metric": entry} if isinstance(entry, str) else dict(entry)
+    headers = given.pop("per_finding", None)
+    if "rank_of" in given:
+        given = {"metric": f"{given['rank_of']}_rank", "decimals": 0, **given}
+    declared = METRICS.get(given["metric"])
     if declared is not None:
-        said = {
+        given = {
             "header": declared.header,
             "direction": declared.direction,
             "decimals": declared.decimals,
-            **said,
+            **given,
         }
-    elif "header" not in said:
-        raise ValueError(f"no stage declares {said['metric']!r}, and it has no header")
-    said = {"direction": "none", "decimals": None, **said}
+    elif "header" not in given:
+        raise ValueError(f"no stage declares {given['metric']!r}, and it has no header")
+    given = {"direction": "none", "decimals": None, **given}
     if headers is None:
-        yield Column(**said)
+        yield Column(**given)
     else:
         for header, finding in zip(headers, FINDINGS, strict=True):
-            yield Column(**said | {"header": header, "subset": finding})
+            yield Column(**given | {"header": header, "subset": finding})
 
 
 def _yaml(path: Traversable | Path) -> Any:
@@ -235,4 +240,4 @@ LAYOUTS: Final = read_specs(
     PHRASES,
     (part.folder / name for part in every_part() for name in part.tables),
 )
-"""Every table, by stem: of `specs/`, and of the folders of privacy scores and tasks."""
+"""Every table, by stem, from `specs/` and from the folders of privacy scores and tasks."""

@@ -47,7 +47,7 @@ class TableNumbers:
 
     @property
     def measured(self) -> tuple[Number, ...]:
-        """Those that have a value."""
+        """The numbers that have a value."""
         return tuple(number for number in self.numbers if number.cell.value is not None)
 
     @property
@@ -57,13 +57,13 @@ class TableNumbers:
 
     @property
     def has_published(self) -> bool:
-        """Whether any published value stands beside."""
+        """Whether the paper has any of these values."""
         return any(number.cell.published for number in self.numbers)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A caption, the real radiograph and the model's image of it."""
+    """A caption with the real radiograph and the model's image."""
 
     caption: str
     real: Shown
@@ -90,7 +90,7 @@ class ModelCard:
         by_page: its numbers by the page that has their tables.
         missing: what was not measured, and why.
         costs: its rows of the cost table.
-        sections: key and title of each, in the order of the card; a key stands once.
+        sections: key and title of each section, in the order of the card; keys are unique.
     """
 
     model: ModelEntry
@@ -126,15 +126,17 @@ def model_cards(
     for model in controls_last(models):
         numbers = {
             page: tuple(
-                found
+                of_table
                 for layout in layouts
-                if (found := _numbers(tables[layout.stem], model.key)).numbers
+                if (of_table := _numbers(tables[layout.stem], model.key)).numbers
             )
             for page, layouts in pages.items()
         }
-        everything = [found for page in numbers.values() for found in page]
+        everything = [of_table for of_page in numbers.values() for of_table in of_page]
         samples = tuple(_samples(gallery, model)) if gallery else ()
-        measured = {p: found for p, found in numbers.items() if any(t.measured for t in found)}
+        measured = {
+            page: of_page for page, of_page in numbers.items() if any(t.measured for t in of_page)
+        }
         filled = {*measured, *(["samples"] if samples else [])}
         if model.settings and not model.is_control:
             filled.add("settings")
@@ -154,10 +156,10 @@ def model_cards(
 
 
 def _sections(filled: set[str], shown: Sequence[Page]) -> tuple[tuple[str, str], ...]:
-    """Return the sections of a card: one for each page that has something of the model.
+    """Return the sections of a card: one for each page that has a value of the model.
 
-    What was not measured and the cost always have one. A section's key is its page's, so that what
-    a card adds to a page's tables (settings, cost) stands with them under one heading.
+    Missing values and the cost always have a section. A section has the key of its page, so that
+    the settings and the cost, which a card adds, are in one section with the tables of their page.
     """
     titles = {"samples": "Samples"}
     titles |= {page.key: page.title for page in shown if page.key in filled}
@@ -166,23 +168,23 @@ def _sections(filled: set[str], shown: Sequence[Page]) -> tuple[tuple[str, str],
 
 
 def rank_of(table: Table, row: Row, j: int) -> tuple[int | None, int]:
-    """Return a value's place among the models of its column, and how many have a value.
+    """Return a value's rank among the models of its column, and how many models have a value.
 
-    Values that read the same share the better place, as in the tables' marks. A control, a column
-    without better and worse, one of gains, which stand against real data, and one in which a value
-    rests on too few images have none.
+    Values that look the same share the better rank, as in the tables' marks. The rank is None for a
+    control, and in a column without a direction, in one of gains, which compare with real data, and
+    in one in which a value rests on too few images.
     """
     column = table.layout.columns[j]
     rows = [other for other in table.rows if other.kind == "model"]
-    alone = len({other.key for other in rows}) == len(rows)
-    if column.direction == "none" or row.kind != "model" or not alone:
+    one_row_each = len({other.key for other in rows}) == len(rows)
+    if column.direction == "none" or row.kind != "model" or not one_row_each:
         return None, 0
     values = [float(other.cells[j].text) for other in rows if other.cells[j].value is not None]
     few = any(is_few(other.cells[j]) for other in rows if other.cells[j].value is not None)
     if few or column.is_gain or row.cells[j].value is None:
         return None, len(values)
-    own, sign = float(row.cells[j].text), 1 if column.direction == "lower" else -1
-    return 1 + sum(sign * value < sign * own for value in values), len(values)
+    of_row, sign = float(row.cells[j].text), 1 if column.direction == "lower" else -1
+    return 1 + sum(sign * value < sign * of_row for value in values), len(values)
 
 
 def _numbers(table: Table, key: str) -> TableNumbers:
@@ -209,11 +211,11 @@ def _samples(gallery: Gallery, model: ModelEntry) -> list[Sample]:
 def _missing(tables: Sequence[TableNumbers]) -> list[Missing]:
     by_reason: dict[str, list[str]] = {}
     for of_table in tables:
-        lacking: dict[str, list[str]] = {}
+        names_by_reason: dict[str, list[str]] = {}
         for number in of_table.numbers:
             if number.cell.reason is not None:
-                lacking.setdefault(number.cell.reason, []).append(number.name)
-        for reason, names in lacking.items():
+                names_by_reason.setdefault(number.cell.reason, []).append(number.name)
+        for reason, names in names_by_reason.items():
             place = f"Table {of_table.table.layout.number}"
             if len(names) < len(of_table.numbers):
                 place += f" ({', '.join(names)})"

@@ -18,8 +18,7 @@ PROMPT_SET_OF: Final = {
     "faithfulness": "test",
     "faithfulness/stress": "stress",
 }
-"""The prompt set whose images each stage, or a family of it, measures; `missing` has these as keys.
-"""
+"""The prompt set whose images each stage, or a family of it, measures: the keys of `missing`."""
 
 NOT_RUN: Final = "not run"
 
@@ -57,12 +56,12 @@ class ModelEntry:
 
     @property
     def tuned(self) -> dict[str, Any]:
-        """The settings of its fine-tuning but for LoRA's; empty where there is none."""
+        """The settings of its fine-tuning except LoRA's; empty if there is none."""
         return dict(json.loads(self.settings.get("finetune") or "{}"))
 
     @property
     def epochs(self) -> float | None:
-        """Epochs of its fine-tuning; None where there is none."""
+        """Epochs of its fine-tuning; None if there is none."""
         return self.tuned.get("epochs")
 
     def why_missing(self, stage: str, family: str | None = None) -> str:
@@ -94,12 +93,12 @@ def parse_models(text: str) -> list[ModelEntry]:
 
 def _model(entry: dict[str, Any], where: str) -> ModelEntry:
     display, missing = entry.get("display") or {}, entry.get("missing") or {}
-    for found, allowed, what in (
+    for given, allowed, what in (
         (entry, _KEYS, "key"),
         (display, _DISPLAY, "display key"),
         (missing, set(PROMPT_SETS), "prompt set in `missing`"),
     ):
-        unknown = sorted(set(found) - allowed)
+        unknown = sorted(set(given) - allowed)
         if unknown:
             raise InputError(
                 f"unknown {what}: {', '.join(unknown)}", where, f"known are {sorted(allowed)}"
@@ -160,10 +159,10 @@ def variants(models: Sequence[ModelEntry], *settings: str) -> list[ModelEntry]:
 def trainings(models: Sequence[ModelEntry]) -> list[list[ModelEntry]]:
     """Group the models that are checkpoints of one training, in the order of their epochs.
 
-    These differ in the epochs of their fine-tuning alone: what a step shows, and its learning rate,
-    do not depend on how many follow, so that the shorter one is the longer one's beginning. The
-    noise of a guarantee does depend on it; such a model stands alone, as does one that was not
-    fine-tuned.
+    They differ only in the epochs of their fine-tuning. The images and the learning rate of a step
+    do not depend on the number of epochs, so a shorter training is the beginning of a longer one.
+    The noise of a guarantee does depend on it: a model with a guarantee is a group of its own, and
+    so is one that was not fine-tuned.
     """
     groups: dict[str, list[ModelEntry]] = {}
     for model in models:

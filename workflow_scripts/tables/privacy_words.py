@@ -1,16 +1,17 @@
-"""What the privacy tables say, in sentences for the report."""
+"""Sentences for the report on the results of the privacy tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from workflow_scripts.tables.assemble import Cell, Table
 from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.utility_words import listed
 
 SEEN: Final = 0.5
-"""The share of copies from which on a lens counts as seeing them."""
+"""The share of copies with an alarm from which a lens is said to see copies."""
 
 CHANCE_AREA: Final = 0.5
-"""The area under the curve of an attack that guesses."""
+"""The area under the ROC curve of an attack that guesses."""
 
 _PROVES_NOTHING: Final = "An attack that fails proves no privacy."
 
@@ -35,7 +36,7 @@ _COPIES: Final = {
 
 
 def lens_sentences(table: Table, models: Sequence[ModelEntry]) -> list[str]:
-    """Return for each kind of copies which lens sees them and which misses them.
+    """Return a sentence for each kind of copies: which lenses see them, and which miss them.
 
     Args:
         table: Table 3e.
@@ -58,7 +59,7 @@ def lens_sentences(table: Table, models: Sequence[ModelEntry]) -> list[str]:
 
 
 def attacker_sentence(table: Table) -> str | None:
-    """Return a sentence on the attacker's accuracy and on what chance gives, under one protocol.
+    """Return how accurate the re-identification network is, and what it counts by chance.
 
     Args:
         table: Table 3c; its first row is `sound`.
@@ -83,7 +84,7 @@ def attacker_sentence(table: Table) -> str | None:
 
 
 def membership_sentence(table: Table) -> str | None:
-    """Return what an attacker who holds a radiograph can learn, and what no alarm does not prove.
+    """Return what membership inference learned about each model, and what it does not prove.
 
     Args:
         table: Table 22.
@@ -91,42 +92,42 @@ def membership_sentence(table: Table) -> str | None:
     sentences, counts = [], []
     for row in table.rows:
         cells = {cell.column.metric: cell for cell in row.cells}
-        area, found = cells["member_loss_calibrated_auc"], cells["member_loss_calibrated_tpr"]
+        area, detected = cells["member_loss_calibrated_auc"], cells["member_loss_calibrated_tpr"]
         if row.kind == "model" and area.value is None:
             sentences += _presumed(row.label, cells["member_loss_auc"])
         if row.kind == "model" and (area.reason or "").startswith("withheld"):
-            sentences.append(f"Of {row.label} nothing is said: the comparison would not be fair.")
+            sentences.append(f"{row.label} has no result: the comparison would not be fair.")
         if row.kind != "model" or area.value is None or area.interval is None:
             continue
         counts.append(area.n_reference or 0)
         if area.interval[0] > CHANCE_AREA:
             sentences.append(
-                f"{row.label} tells who was trained on: a member scores above a non-member in "
+                f"{row.label} reveals its training patients: a member scores above a non-member in "
                 f"{100 * area.value:.0f}% of pairs (50% by chance), and at 1% false alarms "
-                f"{100 * (found.value or 0):.0f}% of members are found."
+                f"{100 * (detected.value or 0):.0f}% of members are found."
             )
         elif (told := _told_otherwise(cells)) is not None:
             means, other = told
             sentences.append(
-                f"{row.label} tells who was trained on by {means}: so a member scores above a "
-                f"non-member in {100 * other:.0f}% of pairs (50% by chance; the strongest of "
-                f"four attacks), by how far the loss fell in {100 * area.value:.0f}%."
+                f"{row.label} reveals its training patients by {means}: a member scores above a "
+                f"non-member in {100 * other:.0f}% of pairs (50% by chance; the strongest of four "
+                f"attacks). By the fall of the loss alone it is {100 * area.value:.0f}%."
             )
         else:
             low, high = (100 * bound for bound in area.interval)
             sentences.append(
-                f"{row.label} does not tell this attacker who was trained on: a member scores "
-                f"above a non-member in {100 * area.value:.0f}% of pairs (50% by chance; with 95% "
-                f"confidence {low:.0f} to {high:.0f}%)."
+                f"{row.label} does not reveal its training patients to this attack: a member "
+                f"scores above a non-member in {100 * area.value:.0f}% of pairs (50% by chance; "
+                f"with 95% confidence {low:.0f} to {high:.0f}%)."
             )
     if not counts:
         return " ".join([*sentences, _PROVES_NOTHING]) if sentences else None
     return " ".join(
         [
             *sentences,
-            f"The attack compares members with {_count_range(counts)} patients whom no training "
-            "saw. It needs the radiograph and its caption; an attacker with more means may learn "
-            f"more. {_PROVES_NOTHING}",
+            f"The attack compares members with {_count_range(counts)} patients on whom no "
+            "model was trained. It needs the radiograph and its caption; an attacker with more "
+            f"means may learn more. {_PROVES_NOTHING}",
         ]
     )
 
@@ -149,16 +150,19 @@ def _told_otherwise(cells: Mapping[str, Cell]) -> tuple[str, float] | None:
 
 
 def _presumed(label: str, area: Cell) -> list[str]:
-    """Return what the attack on a model that came trained shows; nothing where there is none."""
+    """Return the result of the attack on a model that was not trained here, if there is one."""
     if area.value is None or area.interval is None:
         return []
     if area.interval[0] <= CHANCE_AREA:
-        return [f"{label}, which came trained, does not tell the train split from other patients."]
+        return [
+            f"{label}, which was not trained here, does not tell the train split from other "
+            "patients."
+        ]
     return [
-        f"{label}, which came trained, tells the train split from other patients: in "
-        f"{100 * area.value:.0f}% of pairs (50% by chance). Nobody outside knows whether it was "
-        "trained on this split, and no checkpoint from before shows that the comparison is fair, "
-        "so this is a suspicion, not a finding."
+        f"{label}, which was not trained here, tells the train split from other patients in "
+        f"{100 * area.value:.0f}% of pairs (50% by chance). It is not known whether it was trained "
+        "on this split, and there is no base checkpoint to show that the comparison is fair, so "
+        "this is a suspicion, not a finding."
     ]
 
 
@@ -169,7 +173,7 @@ def _count_range(counts: Sequence[int]) -> str:
 
 
 def extraction_sentences(table: Table, models: Sequence[ModelEntry]) -> list[str]:
-    """Return what an attacker learns from images alone, and what copies show of the attack.
+    """Return how many captions of each model, and of copies, raise an alarm of extraction.
 
     Args:
         table: Table 23.
@@ -182,14 +186,16 @@ def extraction_sentences(table: Table, models: Sequence[ModelEntry]) -> list[str
         if cells["extracted_count"].value is not None:
             measured.append((row, cells))
     sentences = []
-    asked = [(r, c) for r, c in measured if kinds.get(r.key) is None and r.kind == "model"]
-    quiet = [(r.label, c["extracted_count"].n) for r, c in asked if not c["extracted_count"].value]
-    for row, cells in asked:
+    without_alarm: dict[int | None, list[str]] = {}
+    for row, cells in measured:
+        if row.kind != "model" or kinds.get(row.key) is not None:
+            continue
         if cells["extracted_count"].value:
             sentences.append(_extracted(row.label, cells))
-    for n in dict.fromkeys(n for _, n in quiet):
-        names = _enumerated([label for label, own in quiet if own == n])
-        sentences.append(f"{names}: no caption of {n:,} raises an alarm.")
+        else:
+            without_alarm.setdefault(cells["extracted_count"].n, []).append(row.label)
+    for n, names in without_alarm.items():
+        sentences.append(f"{listed(names)}: no caption of {n:,} raises an alarm.")
     for row, cells in measured:
         words = _COPIES.get(str(kinds.get(row.key)))
         if words is not None:
@@ -204,11 +210,11 @@ def _extracted(name: str, cells: Mapping[str, Cell]) -> str:
     if low <= chance:
         return (
             f"{name}: {_counted(cells)} raise an alarm, which chance may explain "
-            f"({chance:.1f} are expected of images that copy nobody)."
+            f"({chance:.1f} are expected if no image copies a radiograph)."
         )
     return (
         f"{name}: {_counted(cells)} raise an alarm, more than chance explains ({chance:.1f}); "
-        f"they name {named:.0f} {'patient' if named == 1 else 'different patients'}."
+        f"they show radiographs of {named:.0f} {'patient' if named == 1 else 'different patients'}."
     )
 
 
@@ -218,9 +224,4 @@ def _counted(cells: Mapping[str, Cell]) -> str:
 
 
 def _listed(cells: Sequence[Cell]) -> str:
-    return _enumerated([f"{_LENSES[c.column.metric]} ({100 * (c.value or 0):.0f}%)" for c in cells])
-
-
-def _enumerated(names: Sequence[str]) -> str:
-    """Return one name or more in words: `a`, `a and b`, `a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return listed([f"{_LENSES[c.column.metric]} ({100 * (c.value or 0):.0f}%)" for c in cells])

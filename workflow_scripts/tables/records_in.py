@@ -1,4 +1,4 @@
-"""The records that the tables join: read, checked, and found by what they hold."""
+"""The records that the tables join: read, checked, and found by stage, family and model."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ REAL: Final = "real"
 
 
 BOTH_PROTOCOLS: Final = (("privacy", "pairwise"), ("privacy", "attacker"))
-"""Stage and family of the records that stand under both protocols, side by side."""
+"""Stage and family of the records that tables show under both protocols."""
 
 
 class Records:
@@ -27,30 +27,30 @@ class Records:
 
     def __init__(self, protocol: str = PROTOCOLS[0]) -> None:
         self.protocol = protocol
-        self._found: dict[tuple[str, str | None, str, str], Record] = {}
+        self._by_place: dict[tuple[str, str | None, str, str], Record] = {}
 
     def add(self, record: Record) -> None:
         """Add a record.
 
         Raises:
-            InputError: the place is taken.
+            InputError: there is such a record already.
         """
         place = (record.stage, record.family, record.model, record.protocol)
-        if place in self._found:
+        if place in self._by_place:
             raise InputError(
                 f"two {record.stage} records ({record.family}) of model {record.model!r}"
             )
-        self._found[place] = record
+        self._by_place[place] = record
 
     def find(
         self, stage: str, family: str | None, model: str, protocol: str | None = None
     ) -> Record | None:
-        """Return a record, or None where there is none; by default of the tables' protocol."""
-        return self._found.get((stage, family, model, protocol or self.protocol))
+        """Return a record, by default of the tables' protocol; None if there is none."""
+        return self._by_place.get((stage, family, model, protocol or self.protocol))
 
     def all(self) -> list[Record]:
         """Return the records in the order they were added."""
-        return list(self._found.values())
+        return list(self._by_place.values())
 
 
 def read_records(
@@ -61,7 +61,7 @@ def read_records(
     Args:
         paths: files per stage.
         models: the models of the tables.
-        protocol: the one that all records must have, but those of `BOTH_PROTOCOLS`.
+        protocol: the protocol of all records except those of `BOTH_PROTOCOLS`.
 
     Raises:
         InputError: a record of another stage, an unknown family or model, another protocol, or
@@ -108,25 +108,26 @@ def read_records(
 
 
 def require_same_encoders(records: Sequence[Record]) -> None:
-    """Refuse records that rest on different networks or references: they cannot stand in one table.
+    """Refuse records with different encoders or references: one table cannot compare them.
 
-    An encoder's weights are the same in all records; its preprocessing and, for fidelity, the
-    radiographs that models are compared with are those of all records of one kind and protocol.
+    An encoder must have the same weights in all records. Records of one kind and protocol must also
+    agree in its preprocessing and, for fidelity, in the reference radiographs.
 
     Raises:
-        InputError: it names the encoder, the two records and what differs between them.
+        InputError: two records differ; the message names them, the encoder and the difference.
     """
     first: dict[tuple[str, ...], tuple[Any, Record]] = {}
     for record in records:
         kind = (record.stage, record.family, record.protocol)
         for read in record.provenance.get("inputs", ()):
             encoder = str(read["encoder"])
-            said: dict[tuple[str, ...], Any] = {}
-            said["weights_sha256", encoder] = read["weights_sha256"]
-            said["preprocessing", encoder, *kind] = read["preprocessing"]
+            properties: dict[tuple[str, ...], Any] = {
+                ("weights_sha256", encoder): read["weights_sha256"],
+                ("preprocessing", encoder, *kind): read["preprocessing"],
+            }
             if record.stage == "fidelity" and read["collection"] == REAL:
-                said["collection_sha256", encoder, *kind] = read["collection_sha256"]
-            for place, value in said.items():
+                properties["collection_sha256", encoder, *kind] = read["collection_sha256"]
+            for place, value in properties.items():
                 known, other = first.setdefault(place, (value, record))
                 if known != value:
                     raise InputError(

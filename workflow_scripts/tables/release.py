@@ -7,10 +7,10 @@ python -m workflow_scripts.tables.release --dataset MIMIC-CXR --tables results/t
     --lock envs/core.lock.txt --citation CITATION.cff --manifest results/cohort/manifest.parquet
     --prompts results/cohort/prompts/*.parquet --output results/tables/release.tar.gz
 
-Left out is whatever shows or names patients: radiographs, generated images (a model may have
-memorised one), captions, indications, ids, features, tables of pairs. What is packed is searched
-for them first, and a bundle that holds any is not written. What names machines (absolute paths,
-nodes) is taken out, too. The same inputs give the same bytes.
+The bundle leaves out everything that shows or names patients: radiographs, generated images (a
+model may have memorised one), captions, indications, ids, features, tables of pairs. All its files
+are searched for these first, and a bundle that holds any is not written. Names of machines
+(absolute paths, nodes) are removed. The same inputs give the same bytes.
 """
 
 import argparse
@@ -68,13 +68,13 @@ _LINES: Final = re.compile(r"<!-- (.*?) -->", re.DOTALL)
 
 
 def texts_in(name: str, data: bytes) -> Iterator[tuple[str, str]]:
-    """Yield every text of a file: itself, and what it carries encoded.
+    """Yield every text of a file: the file itself, and the texts embedded in it.
 
-    A PDF has none here: its letters are numbers of glyphs. What it says stands in the SVG of the
-    same figure, without which it is not packed.
+    A PDF gives no text, because its letters are stored as numbers of glyphs. The SVG of the same
+    figure has its text; a PDF without this SVG is not packed.
 
     Raises:
-        InputError: a file or an embedded part is no text, or shows an image.
+        InputError: a file or an embedded part is not text, or shows an image.
     """
     if data.startswith(_PDF):
         _refuse_images(name, data)
@@ -102,7 +102,7 @@ def texts_in(name: str, data: bytes) -> Iterator[tuple[str, str]]:
             )
     yield name, rest
     if "<svg" in text:
-        # Letters are outlines; beside each line stands its text. A passage may run over lines.
+        # Letters are outlines; a comment has the text of each line. A passage may span lines.
         yield name, " ".join(html.unescape(line) for line in _LINES.findall(text))
     for number, match in enumerate(_EMBEDDED.finditer(text)):
         try:
@@ -116,7 +116,7 @@ def _refuse_images(name: str, data: bytes) -> None:
     """Refuse a PDF that shows an image.
 
     Raises:
-        InputError: it does, or a part of it cannot be read.
+        InputError: the PDF shows an image, or a part of it cannot be read.
     """
     parts = [data]
     for match in _STREAM.finditer(data):
@@ -132,7 +132,7 @@ def check(members: dict[str, bytes], ids: set[str], passages: Sequence[str]) -> 
     """Check that a bundle shows no image and holds no caption, no indication and no id.
 
     Raises:
-        InputError: it does; places are named, nothing of the finding is repeated.
+        InputError: the bundle has one of these; the message names the places and quotes nothing.
     """
     texts = folded_readings(text for name, data in members.items() for text in texts_in(name, data))
     leaks_by_kind = {
@@ -151,17 +151,17 @@ def check(members: dict[str, bytes], ids: set[str], passages: Sequence[str]) -> 
 
 
 def without_site(config: Any) -> Any:
-    """Return the config with paths that tell of a machine or a user reduced to their last name.
+    """Return the config without paths that reveal a machine or a user; their last name stays.
 
-    Absolute ones, those that begin with a user's home, a variable, a drive or a share, and those
-    that lead out of the checkout; also within a longer text.
+    Such are absolute paths, paths that begin with a home folder, a variable, a drive or a share,
+    and paths that lead out of the checkout, also within a longer text.
     """
     if isinstance(config, dict):
         return {key: without_site(value) for key, value in config.items()}
     if isinstance(config, list):
         return [without_site(value) for value in config]
     if isinstance(config, str):
-        # One that begins as a path is one, blanks in it or not.
+        # A text that begins as a path is one, even with blanks in it.
         if _SITE.match(config):
             return _last_name(config)
         return _SITE.sub(lambda match: _last_name(match[0]), config)
@@ -196,7 +196,7 @@ def pack(members: dict[str, bytes]) -> bytes:
 
 
 def members_of(args: argparse.Namespace) -> dict[str, bytes]:
-    """Read what is packed, by its name in the bundle."""
+    """Read the files to pack, by their names in the bundle."""
     members: dict[str, bytes] = {"report.html": _read(args.report)}
     members |= {f"tables/{path.name}": _read(path) for path in args.tables}
     members |= figures_of(args.figures)
@@ -221,7 +221,7 @@ def figures_of(paths: Sequence[Path]) -> dict[str, bytes]:
     """Read the figures, by their name in the bundle.
 
     Raises:
-        InputError: a PDF without the SVG that says the same.
+        InputError: a PDF without the SVG of the same figure.
     """
     names = {path.name for path in paths}
     for path in paths:

@@ -1,4 +1,4 @@
-"""Write the report: one HTML file that needs nothing beside it, neither network nor folder.
+"""Write the report: one HTML file that needs no network and no other file.
 
 python -m workflow_scripts.tables.report --results results/tables/tables.json
     --manifest results/cohort/manifest.parquet --prompts results/cohort/prompts/test.parquet
@@ -63,11 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = _parser().parse_args(argv)
     results = read_results(args.results)
-    shown = gallery(parse_images(args.images), results.models, args.prompts, args.manifest)
+    examples = gallery(parse_images(args.images), results.models, args.prompts, args.manifest)
     context = _context(args, results)
     # The report shows radiographs of the cohort.
     with whole_file(args.output, owner_only=True) as temporary:
-        temporary.write_text(_page(context, results, shown), encoding="utf-8")
+        temporary.write_text(_page(context, results, examples), encoding="utf-8")
     if args.public:
         write_text(args.public, _page(context, results, None))
     log.info("report of %d models in %s", len(results.models), args.output)
@@ -111,17 +111,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _context(args: argparse.Namespace, results: Results) -> dict[str, Any]:
-    """Return what both reports show, by its name in the template."""
+    """Return the values that both reports show, by their names in the template."""
     models, tables = results.models, results.tables
     costs = cost_section(args.jobs, args.tables, models, results.dataset) if args.jobs else None
     on_page = by_page(table.layout for table in tables.values())
     glance = at_a_glance(tables, models)
     audit = read_audit(args.audit) if args.audit else None
-    plan = None
-    if args.config and args.jobs:
-        plan = _plan(args.config, args.jobs, args.prompts, results)
-    spent = costs["sentence"] if costs else None
-    drawn = figures_by_page(args.figures) if args.figures else {}
+    has_plan = args.config and args.jobs
+    plan = _plan(args.config, args.jobs, args.prompts, results) if has_plan else None
+    cost = costs["sentence"] if costs else None
+    figures = figures_by_page(args.figures) if args.figures else {}
+    keys = (OVERVIEW, *(page.key for page in PAGES))
     contrasts = shown_contrasts(
         {key: files[-1] for key, files in parse_images(args.stress_scores).items()},
         parse_images(args.stress_images, "--stress-images"),
@@ -131,13 +131,13 @@ def _context(args: argparse.Namespace, results: Results) -> dict[str, Any]:
         "contrasts": contrasts,
         "dataset": results.dataset,
         "protocol": results.protocol,
-        "confidential": results.dataset == PAPER_DATASET,  # as far as there are images
+        "confidential": results.dataset == PAPER_DATASET,  # applies to a report with images
         "models": [model for model in models if not model.is_control],
         "controls": [model for model in models if model.is_control],
         "cohort": results.cohort,
         "findings": FINDINGS,
         "attrition": results.attrition,
-        "answers": answers(tables, glance, models, spent),
+        "answers": answers(tables, glance, models, cost),
         "headlines": headlines(tables),
         "glance": glance,
         "on_page": {
@@ -145,11 +145,9 @@ def _context(args: argparse.Namespace, results: Results) -> dict[str, Any]:
                 {"table": tables[layout.stem], "files": _downloads(args.tables, layout.stem)}
                 for layout in on_page.get(page, [])
             ]
-            for page in (OVERVIEW, *(page.key for page in PAGES))
+            for page in keys
         },
-        "figures_on": {
-            page: drawn.get(page, []) for page in (OVERVIEW, *(page.key for page in PAGES))
-        },
+        "figures_on": {page: figures.get(page, []) for page in keys},
         "matrices": {PAIRED.stem: results.matrices},
         "lenses": lens_sentences(tables["table03e_lenses"], models),
         "extracted": extraction_sentences(tables["table23_extraction"], models),
@@ -169,39 +167,39 @@ def _context(args: argparse.Namespace, results: Results) -> dict[str, Any]:
     }
 
 
-def _page(context: dict[str, Any], results: Results, shown: Gallery | None) -> str:
-    """Render the report; with the images of `shown`, or without any if it is None."""
+def _page(context: dict[str, Any], results: Results, examples: Gallery | None) -> str:
+    """Render the report, with example images or, if `examples` is None, without."""
     models, tables, costs = results.models, results.tables, context["costs"]
-    hidden = {"images"} if shown is None else set()
+    hidden = {"images"} if examples is None else set()
     hidden |= {"audit"} if context["audit"] is None else set()
     pages = [page for page in PAGES if page.key not in hidden]
     cost_rows = costs["entry"]["table"] if costs else None
     sections = (OVERVIEW_PAGE, *pages)
     further = {
-        "gallery": shown,
+        "gallery": examples,
         "site_pages": pages,
         "navigation": navigation(pages, models),
-        "cards": model_cards(tables, context["glance"], models, shown, cost_rows, sections),
+        "cards": model_cards(tables, context["glance"], models, examples, cost_rows, sections),
     }
     return render("report.html.j2", context | further)
 
 
 def at_a_glance(tables: dict[str, Table], models: Sequence[ModelEntry]) -> Table:
-    """Return one column of each question's table, a row for each model and for real data alone.
+    """Return a table with one metric for each question, and a row for real data and each model.
 
     Args:
         tables: all, by stem.
         models: in the order of the rows.
     """
-    shown = [tables[stem] for stem, _, _ in _GLANCE]
+    sources = [tables[stem] for stem, _, _ in _GLANCE]
     columns = tuple(
         replace(
             next(c for c in table.layout.columns if (c.metric, c.subset) == (metric, "all")),
             header=header,
         )
-        for table, (_, metric, header) in zip(shown, _GLANCE, strict=True)
+        for table, (_, metric, header) in zip(sources, _GLANCE, strict=True)
     )
-    layout = replace(shown[0].layout, stem="at_a_glance", attributes=(), columns=columns)
+    layout = replace(sources[0].layout, stem="at_a_glance", attributes=(), columns=columns)
     names = [(REAL, "Real data alone", "real")]
     names += [(model.key, model.name, "model") for model in models if not model.is_control]
     names += [(model.key, model.name, "control") for model in models if model.is_control]
@@ -209,7 +207,7 @@ def at_a_glance(tables: dict[str, Table], models: Sequence[ModelEntry]) -> Table
     rows = []
     for key, label, kind in names:
         cells = []
-        for table, column, (_, metric, _) in zip(shown, columns, _GLANCE, strict=True):
+        for table, column, (_, metric, _) in zip(sources, columns, _GLANCE, strict=True):
             cells_of_row = [
                 cell
                 for row in table.rows
@@ -239,7 +237,7 @@ _GLANCE: Final = (
     ("table06_rrg_augmented", "chexbert_micro_f1_14", "Reports: micro F1 ↑"),
     ("table18_findings", "judged_share", "Findings asked for: share of the ceiling ↑"),
 )
-"""For each question: a table, one of its metrics, and the header in this table."""
+"""For each question: a table, one of its metrics, and the header of its column here."""
 
 
 def cost_section(
@@ -274,19 +272,19 @@ def _plan(config: str, jobs: str, prompts: str, results: Results) -> PlanSection
         results: the results of the run.
 
     Raises:
-        InputError: no JSON, or a file that cannot be read.
+        InputError: the config is not JSON, or a file cannot be read.
     """
     try:
         settings = json.loads(config)
     except ValueError as error:
         raise InputError(f"not JSON: {error}", "--config") from None
     attempts = read_attempts(jobs)
-    asked = len(read_prompts(prompts))
-    return plan_section(settings, results.cohort, asked, attempts, results.models, read_rates())
+    n_prompts = len(read_prompts(prompts))
+    return plan_section(settings, results.cohort, n_prompts, attempts, results.models, read_rates())
 
 
 def gain_plots(tables: dict[str, Table]) -> list[dict[str, Any]]:
-    """Return what synthetic images add to real ones: a sentence and a dot plot for each task."""
+    """Return the gains of each downstream task: a sentence and a dot plot."""
     plots = []
     for gain in GAINS:
         table = tables[gain.stem]
@@ -299,44 +297,31 @@ def gain_plots(tables: dict[str, Table]) -> list[dict[str, Any]]:
 
 
 def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:
-    """Return the overview's statements: title, the page that has more, sentence, dot plot."""
-    statements = []
-    for stem, metric, title, page, plot_title, sentence in (
-        (
-            "table01_fidelity",
-            "fid",
-            "Fidelity",
-            "fidelity",
-            "FID (RAD-DINO)",
-            _fidelity_sentence,
-        ),
-        (
-            "table03_privacy",
-            "reid_mean_of_max",
-            "Privacy",
-            "privacy",
-            "Average re-identification score",
-            _privacy_sentence,
-        ),
-        (
-            "table04_classification_augmented",
-            "auroc",
-            "Utility",
-            "classification",
-            "Mean AUROC, real + synthetic",
-            lambda table: _utility_sentence(table, tables["table04b_classification_gains"]),
-        ),
-    ):
-        table = tables[stem]
-        statements.append(
-            {
-                "title": title,
-                "page": page,
-                "sentence": sentence(table),
-                "plot": dot_plot.dot_plot(table, metric, "all", plot_title),
-            }
-        )
-    return statements
+    """Return the overview's statements: title, page with details, sentence and dot plot."""
+    fidelity, privacy = tables["table01_fidelity"], tables["table03_privacy"]
+    utility = tables["table04_classification_augmented"]
+    gains = tables["table04b_classification_gains"]
+    plot = dot_plot.dot_plot
+    return [
+        {
+            "title": "Fidelity",
+            "page": "fidelity",
+            "sentence": _fidelity_sentence(fidelity),
+            "plot": plot(fidelity, "fid", "all", "FID (RAD-DINO)"),
+        },
+        {
+            "title": "Privacy",
+            "page": "privacy",
+            "sentence": _privacy_sentence(privacy),
+            "plot": plot(privacy, "reid_mean_of_max", "all", "Average re-identification score"),
+        },
+        {
+            "title": "Utility",
+            "page": "classification",
+            "sentence": _utility_sentence(utility, gains),
+            "plot": plot(utility, "auroc", "all", "Mean AUROC, real + synthetic"),
+        },
+    ]
 
 
 def _fidelity_sentence(table: Table) -> str:
@@ -400,7 +385,7 @@ def _with_bounds(cell: Cell) -> str:
 
 
 def _dashes(tables: dict[str, Table], models: Sequence[ModelEntry]) -> list[dict[str, str]]:
-    """Return every dash: table, row, columns and reason; a model's columns of one reason once."""
+    """Return every missing value: table, row, columns and reason; one entry for each reason."""
     order = {model.key: i for i, model in enumerate(models)}
     dashes = []
     for table in tables.values():
@@ -423,7 +408,7 @@ def _dashes(tables: dict[str, Table], models: Sequence[ModelEntry]) -> list[dict
 
 
 def _downloads(folder: str | Path, stem: str) -> list[tuple[str, str, str]]:
-    """Return (file name, suffix, data URI) of a table's files, so that the report carries them."""
+    """Return (file name, suffix, data URI) of a table's files, which the report embeds."""
     downloads = []
     for suffix, kind in _TYPES.items():
         path = Path(folder) / f"{stem}.{suffix}"

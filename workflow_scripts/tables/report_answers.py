@@ -1,7 +1,7 @@
 """The overview's five questions, each answered in a sentence or two from the tables.
 
-Which model is best at what, which differences are noise, what is risky, what was not measured, and
-what the run cost. An answer that the tables do not hold says so.
+They are: which model is best at what, which differences are noise, what is risky, what was not
+measured, and what the run cost. If the tables have no answer, the sentence says so.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +13,10 @@ from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.utility_words import GAINS, listed
 
 CHANCE: Final = 0.05
-"""The share of prompts with a false alarm that Table 3e allows (its caption says so)."""
+"""The share of prompts with a false alarm in Table 3e, as its caption says."""
 
 MOST_NAMED: Final = 4
-"""Pairs of models that a sentence names; of more it says how many there are."""
+"""The most pairs of models that a sentence names; it counts the others."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Answer:
     """A question of the overview.
 
     Attributes:
-        question: as a reader asks it.
+        question: the question.
         sentence: the answer, or why there is none.
-        page: the key of the page that has more.
+        page: the key of the page with details.
     """
 
     question: str
@@ -55,7 +55,7 @@ def answers(
 
 
 def best_sentence(glance: Table) -> str:
-    """Return which model has the best value of each question, where two or more have one."""
+    """Return the model with the best value of each question, if two or more have a value."""
     won: dict[str, list[str]] = {}
     alone: dict[str, list[str]] = {}
     open_: list[str] = []
@@ -98,7 +98,7 @@ def _pairs_in_words(table: Table) -> list[str]:
     if not cells:
         return []
     within = sum(not cell.beyond_noise for cell in cells)
-    alike = [
+    not_told_apart = [
         label.replace(" − ", " from ")
         for label, of_pair in tested.items()
         if not any(cell.beyond_noise for cell in of_pair)
@@ -107,9 +107,9 @@ def _pairs_in_words(table: Table) -> list[str]:
         f"{_of(within, len(cells))} differences between two models in fidelity "
         f"{'is' if within == 1 else 'are'} within noise (Table 1c)"
     )
-    if alike:
-        more = len(alike) - MOST_NAMED
-        named = alike[:MOST_NAMED] + ([f"{more} more"] if more > 0 else [])
+    if not_told_apart:
+        more = len(not_told_apart) - MOST_NAMED
+        named = not_told_apart[:MOST_NAMED] + ([f"{more} more"] if more > 0 else [])
         return [f"{text}; no metric tells {listed(named)}."]
     return [f"{text}; every pair that can be compared differs beyond noise in at least one metric."]
 
@@ -185,7 +185,7 @@ _SCALE: Final = {
 def _beyond(
     values: Sequence[tuple[Row, Cell]], bar: float, verbs: tuple[str, str], what: str
 ) -> list[str]:
-    """Return which models have an interval above a bar; nothing if no interval is known."""
+    """Return the models whose interval is above a bar; nothing if no interval is known."""
     known = [(row, cell.interval) for row, cell in values if cell.interval is not None]
     above = [row.label for row, interval in known if interval[0] > bar]
     if not known:
@@ -196,14 +196,14 @@ def _beyond(
 
 
 def missing_sentence(tables: Mapping[str, Table], glance: Table) -> str:
-    """Return which models lack which questions, and how many of all values are dashes."""
-    lacking: dict[tuple[str, ...], list[str]] = {}
+    """Return the questions that each model has no value for, and the number of all dashes."""
+    models_without: dict[tuple[str, ...], list[str]] = {}
     for row in _models(glance):
         questions = tuple(
             cell.column.header.partition(":")[0].lower() for cell in row.cells if cell.value is None
         )
         if questions:
-            lacking.setdefault(questions, []).append(row.label)
+            models_without.setdefault(questions, []).append(row.label)
     keys = {row.key for row in _models(glance)}  # an empty table has a row without a model
     cells = [
         cell
@@ -219,7 +219,7 @@ def missing_sentence(tables: Mapping[str, Table], glance: Table) -> str:
         return "Nothing is missing: every value of every model was measured."
     parts = [
         f"{listed(names)} {'has' if len(names) == 1 else 'have'} no value for {_or(questions)}"
-        for questions, names in lacking.items()
+        for questions, names in models_without.items()
     ]
     whole = f"{_of(dashes, len(cells))} values of the models are dashes, each with its reason"
     return f"{'; '.join(parts)}. {whole}." if parts else f"{whole}."

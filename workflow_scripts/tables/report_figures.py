@@ -1,4 +1,4 @@
-"""The figures inside the report: drawn by `tables.build_figures`, each on its page."""
+"""The figures of the report, as `tables.build_figures` drew them, by page."""
 
 import json
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ def figures_by_page(folder: str | Path) -> dict[str, list[ShownFigure]]:
     """Return the figures that were drawn and show no patients, by the key of their page.
 
     Args:
-        folder: where `tables.build_figures` wrote them.
+        folder: the folder of the figures.
 
     Raises:
-        InputError: it wrote none there.
+        InputError: the folder has no figures, or they cannot be read.
     """
     texts = []
     for name in (LIST, INLINE):
@@ -47,10 +47,10 @@ def figures_by_page(folder: str | Path) -> dict[str, list[ShownFigure]]:
                 "run workflow_scripts.tables.build_figures first",
             ) from None
     captions = {entry["stem"]: entry["caption"] for entry in texts[0]}
-    found: dict[str, list[ShownFigure]] = {}
+    pages: dict[str, list[ShownFigure]] = {}
     for figure in FIGURES:
         if figure.page is not None and figure.stem in texts[1]:
             svg = Markup(texts[1][figure.stem])
             shown = ShownFigure(figure.number, svg, captions[figure.stem])
-            found.setdefault(figure.page, []).append(shown)
-    return found
+            pages.setdefault(figure.page, []).append(shown)
+    return pages

@@ -71,8 +71,8 @@ PAGES: Final = tuple(
             "Does it show what was asked?",
             "Results",
             "Whether the images show what their prompts ask for: the findings, a plausible "
-            "anatomy, the texture of a radiograph. Beside each number stands what the same "
-            "measure says of radiographs.",
+            "anatomy, the texture of a radiograph. Each number has the value of the "
+            "same measure on radiographs beside it.",
         ),
         (
             "ranks",
@@ -104,7 +104,7 @@ PAGES: Final = tuple(
             "cost",
             "Cost",
             "Method",
-            "What the run cost, by stage and model, beside what was planned.",
+            "What the run cost, by stage and model, compared with the plan.",
         ),
         (
             "audit",
@@ -129,20 +129,20 @@ PAGES: Final = tuple(
 """In the order of the navigation, after the overview and before the models."""
 
 DOWNSTREAM_NOTE: Final = (
-    "A gain or loss is in bold where it is larger than the noise of test patients and training "
-    "runs, among all values of its table (Holm's correction). With one training run of an arm "
-    "(repeats: 1) the noise of the seed is not known, and no value is called a gain or a loss. The "
-    "control of training copies holds no new information: its gain comes from more training steps."
+    "A gain or loss in bold is larger than the noise of test patients and training runs, among all "
+    "values of its table (Holm's correction). If an arm was trained once (repeats: 1), the noise "
+    "of the seed is not known, and no value is called a gain or a loss. The control of training "
+    "copies adds no new information: its gain comes from more training steps."
 )
-"""What the pages of downstream's tasks say of gains."""
+"""The paragraph on gains on the pages of downstream tasks."""
 
 
 def by_page(layouts: Iterable[Layout]) -> dict[str, list[Layout]]:
     """Return the tables of each page, in the paper's order."""
-    found: dict[str, list[Layout]] = {}
+    pages: dict[str, list[Layout]] = {}
     for layout in sorted(layouts, key=lambda layout: _order(layout.number)):
-        found.setdefault(layout.page, []).append(layout)
-    return found
+        pages.setdefault(layout.page, []).append(layout)
+    return pages
 
 
 def navigation(
@@ -158,6 +158,6 @@ def navigation(
 
 
 def _order(number: str) -> tuple[int, str]:
-    """Return what sorts 2b between 2 and 10; a table without a number stands last."""
+    """Return a key that sorts 2b between 2 and 10, and a table without a number last."""
     digits = number.rstrip("abcdefghijklmnopqrstuvwxyz")
     return (int(digits) if digits.isdigit() else 1000, number)

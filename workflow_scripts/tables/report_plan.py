@@ -91,8 +91,8 @@ def plan_section(
     planned = works(config, _cohort(cohort, prompts))
     used = kind_of_run(counted)
     kind = used or choose_kind(planned, rates)
-    made = [estimate(work, rates, kind or "") for work in planned]
-    rated = any(one.rate for one in made)
+    all_estimates = [estimate(work, rates, kind or "") for work in planned]
+    rated = any(e.rate for e in all_estimates)
     accounted = is_accounted(counted)
 
     def row(key: str, label: str, estimates: list[Estimate], taken: list[Attempt]) -> Row:
@@ -101,21 +101,23 @@ def plan_section(
         return Row(key, label, kind_of_row, (), cells)
 
     by_stage = [
-        row(stage, title, [e for e in made if e.work.stage == stage], _of(counted, stage))
+        row(stage, title, [e for e in all_estimates if e.work.stage == stage], _of(counted, stage))
         for stage, title in STAGES.items()
-        if any(e.work.stage == stage for e in made) or _of(counted, stage)
+        if any(e.work.stage == stage for e in all_estimates) or _of(counted, stage)
     ]
-    by_stage.append(row("total", "All stages", made, counted))
+    by_stage.append(row("total", "All stages", all_estimates, counted))
     by_model = []
     names = [(model.key, model.key, model.name) for model in models]
     for key, planned_as, name in [*names, (jobs.SHARED, SHARED, "Shared")]:
         for stage, title in STAGES.items():
-            estimates = [e for e in made if (e.work.model, e.work.stage) == (planned_as, stage)]
+            estimates = [
+                e for e in all_estimates if (e.work.model, e.work.stage) == (planned_as, stage)
+            ]
             taken = [a for a in _of(counted, stage) if a.model == key]
             if estimates or taken:
                 by_model.append(row(f"{planned_as}-{stage}", f"{name}: {title}", estimates, taken))
     return PlanSection(
-        _sentence(by_stage[-1], len(made), kind),
+        _sentence(by_stage[-1], len(all_estimates), kind),
         _table(PLAN, by_stage, kind, used, rated),
         _table(PLAN, by_model, kind, used, rated),
     )
@@ -146,18 +148,18 @@ def _planned(estimates: Sequence[Estimate], kind: str | None) -> tuple[Cell, Cel
     hours, without = PLAN.columns[:2]
     if not estimates:
         return Cell(hours, None, reason=NOT_PLANNED), Cell(without, None, reason=NOT_PLANNED)
-    known = [one.gpu_hours for one in estimates if one.gpu_hours is not None]
-    lacking = Cell(without, float(len(estimates) - len(known)))
+    known = [e.gpu_hours for e in estimates if e.gpu_hours is not None]
+    unrated = Cell(without, float(len(estimates) - len(known)))
     if known:
-        return Cell(hours, float(sum(known))), lacking
-    return Cell(hours, None, reason=_why_none(estimates, kind)), lacking
+        return Cell(hours, float(sum(known))), unrated
+    return Cell(hours, None, reason=_why_none(estimates, kind)), unrated
 
 
 def _why_none(estimates: Sequence[Estimate], kind: str | None) -> str:
     """Return why no work has an estimate, naming the parts of gpu-check that would measure it."""
     if kind is None:
         return NEVER
-    parts = list(dict.fromkeys(one.work.parts[0] for one in estimates if one.rate is None))
+    parts = list(dict.fromkeys(e.work.parts[0] for e in estimates if e.rate is None))
     if not parts:
         return "the amount of work was not known"
     listed = f"{', '.join(parts[:3])}{' and others' if len(parts) > 3 else ''}"

@@ -1,8 +1,8 @@
-"""The workflow as it is planned: its rules, which of them feed which, and how many jobs each has.
+"""The workflow as it is planned: its rules, the rules that each reads from, and its jobs.
 
-Snakemake's own `--rulegraph` needs a second Snakemake; here the rules are walked within the one
-that runs, in the way that it plans: from the files of a target to the rules that make them, and on
-to their inputs.
+Snakemake's own `--rulegraph` needs a second Snakemake. This module follows the rules within the
+running one, as Snakemake plans: from the files of a target to the rules that make them, and on to
+their inputs.
 """
 
 import json
@@ -19,7 +19,7 @@ _ALIKE: Final = ("shard", "shards", "repeat", "span")
 """Wildcards that change which files a job reads, but not which rules make them."""
 
 _DECIDED_LATER: Final = "span"
-"""The wildcard of a checkpoint: how often it runs is known once it has."""
+"""The wildcard of a checkpoint, whose number of jobs is known only after it has run."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The report's page "Does it show what was asked?": pairs of images that differ in one thing.
 
-Of each contrast of the stress set some groups are shown, with what the judge says of each image.
-They are the first of the set, one for each finding, and those findings come first that the judge
-can tell on radiographs: what is shown does not depend on how it came out.
+The page shows some groups of each contrast of the stress set, with the judge's verdict on each
+image. They are the first groups of the set, one for each finding. Findings that the judge
+recognises on radiographs come first. The choice does not depend on the results.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from workflow_scripts.tables.examples import thumbnail
 from workflow_scripts.tables.models import ModelEntry
 
 SHOWN: Final = 3
-"""Groups of each contrast, at most; two where there are more than FEW models."""
+"""The most groups of a contrast; two if there are more than FEW models."""
 
 FEW: Final = 4
 
@@ -33,11 +33,10 @@ class Contrast:
 
     Attributes:
         key: in the stress set.
-        question: what it asks.
-        words: what the prompts differ in, and what should follow.
+        question: the question that it answers.
+        words: how the prompts differ, and what a faithful image shows.
         levels: the images of a group, in the order in which they are shown.
-        chance: share of groups that come out as asked by chance, in words; empty where it is not
-            known beforehand.
+        chance: share of groups that are as asked by chance, in words; empty if it is not known.
     """
 
     key: str
@@ -51,9 +50,9 @@ CONTRASTS: Final = (
     Contrast(
         "presence",
         "Is it there, and absent when denied?",
-        "The same patient is asked for three times: with a finding, without a word of it, and with "
-        "the finding denied. It should be seen in the first image alone: who reads “no effusion” "
-        "and draws an effusion has read a word, not a sentence.",
+        "Three prompts describe the same patient: one with a finding, one that does not mention "
+        "it, and one that denies it. Only the first image should show it: a model that reads “no "
+        "effusion” and draws an effusion has read a word, not a sentence.",
         ("present", "unmentioned", "denied"),
     ),
     Contrast(
@@ -67,14 +66,14 @@ CONTRASTS: Final = (
     Contrast(
         "severity",
         "Does more look like more?",
-        "Mild (or small), moderate and severe (or large): the judge should be surer from image to "
-        "image.",
+        "Mild (or small), moderate and severe (or large): the judge's probability should rise from "
+        "image to image.",
         ("mild", "moderate", "severe"),
         "1 in 6",
     ),
     Contrast(
         "zone",
-        "Is it as high up as was asked for?",
+        "Is it at the height that was asked for?",
         "The signs should lie more in the upper zones of the lungs in the first image, and more in "
         "the lower zones in the second.",
         ("upper", "lower"),
@@ -98,8 +97,8 @@ CONTRASTS: Final = (
     Contrast(
         "view",
         "What does the view change?",
-        "The same content, portable and supine, and upright. Some change is right; a change as "
-        "large as another content's is not.",
+        "The same content, once portable and supine, once upright. Some change is right; a change "
+        "as large as that of another content is not.",
         ("portable", "upright"),
     ),
 )
@@ -115,7 +114,7 @@ _LEVEL_WORDS: Final = {
 
 @dataclass(frozen=True)
 class ShownImage:
-    """An image, what was asked and what the judge says; no `uri` where images may not be shown."""
+    """An image with its prompt and the judge's verdict; without `uri` if it may not be shown."""
 
     asked: str
     caption: str
@@ -146,10 +145,9 @@ class ShownGroup:
 
 @dataclass(frozen=True)
 class ShownContrast:
-    """A contrast: the share of groups that came out as asked, by model, and some of the groups.
+    """A contrast with some of its groups, and how many groups are as asked, by model.
 
-    Groups are counted whose finding the judge tells on radiographs; of the others its word is worth
-    little.
+    Only groups whose finding the judge recognises on radiographs are counted.
     """
 
     contrast: Contrast
@@ -162,7 +160,7 @@ def shown_contrasts(
     shards: Mapping[str, Sequence[Path]],
     models: Sequence[ModelEntry],
 ) -> list[ShownContrast]:
-    """Return the contrasts of the prompts that were drawn.
+    """Return the contrasts whose prompts were sampled.
 
     Args:
         scores: for each model, the score of each image (`faithfulness.score_stress`).
@@ -170,30 +168,32 @@ def shown_contrasts(
         models: the models of the run, in order.
 
     Raises:
-        InputError: scores without images, of an unknown model, or unreadable.
+        InputError: scores without images or of an unknown model, or scores that cannot be read.
     """
     names = {model.key: model.name for model in models}
     if unknown := sorted(set(scores) ^ set(shards) | set(scores) - set(names)):
         raise InputError(
-            f"scores or images alone, or of no model: {', '.join(unknown)}", "--stress-scores"
+            f"scores without images, images without scores, or an unknown model: "
+            f"{', '.join(unknown)}",
+            "--stress-scores",
         )
     frames = {m.key: read_scores(scores[m.key]) for m in models if m.key in scores}
     if not frames:
         return []
     first = next(iter(frames.values()))
     most = SHOWN if len(frames) <= FEW else 2
-    found, wanted = [], set()
+    chosen, prompts = [], set()
     for contrast in CONTRASTS:
         groups = chosen_groups(first, contrast.key, most)
         if groups:
-            found.append((contrast, groups))
+            chosen.append((contrast, groups))
             rows = first[(first["contrast"] == contrast.key) & first["group"].isin(groups)]
-            wanted |= set(rows["prompt_id"])
+            prompts |= set(rows["prompt_id"])
     uris = {
-        key: {item.id: thumbnail(item.open()) for item in find_in_shards(shards[key], wanted)}
+        key: {item.id: thumbnail(item.open()) for item in find_in_shards(shards[key], prompts)}
         for key in frames
     }
-    return [_shown(contrast, groups, frames, names, uris) for contrast, groups in found]
+    return [_shown(contrast, groups, frames, names, uris) for contrast, groups in chosen]
 
 
 def read_scores(path: Path) -> pd.DataFrame:
@@ -210,10 +210,16 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 
 def chosen_groups(scores: pd.DataFrame, contrast: str, most: int) -> list[int]:
-    """Return the groups of a contrast that are shown: one a finding, those that are told first."""
-    own = scores[scores["contrast"] == contrast].drop_duplicates("group")
-    own = own.assign(again=own["finding"].duplicated(), untold=~own["told"])
-    ordered = own.sort_values(["again", "untold", "group"], kind="stable")
+    """Return the groups of a contrast that are shown: one for each finding, recognised ones first.
+
+    Args:
+        scores: the scores of a model's images.
+        contrast: the contrast's key.
+        most: the most groups to return.
+    """
+    groups = scores[scores["contrast"] == contrast].drop_duplicates("group")
+    groups = groups.assign(again=groups["finding"].duplicated(), not_told=~groups["told"])
+    ordered = groups.sort_values(["again", "not_told", "group"], kind="stable")
     return [int(group) for group in ordered["group"][:most]]
 
 
@@ -226,10 +232,10 @@ def _shown(
 ) -> ShownContrast:
     counts = []
     for key, frame in frames.items():
-        whole = frame[frame["contrast"] == contrast.key].drop_duplicates("group")
-        if contrast.key not in DISTANCES:  # which ask the judge for no finding
-            whole = whole[whole["told"]]
-        counts.append((names[key], int(whole["as_asked"].sum()), len(whole)))
+        counted = frame[frame["contrast"] == contrast.key].drop_duplicates("group")
+        if contrast.key not in DISTANCES:  # a distance needs no finding that the judge recognises
+            counted = counted[counted["told"]]
+        counts.append((names[key], int(counted["as_asked"].sum()), len(counted)))
     shown = tuple(
         tuple(
             _group(
@@ -277,7 +283,7 @@ def _decimals(scores: Sequence[float]) -> int:
 
 def _says(contrast: str, finding: str, score: float, digits: int) -> str:
     if contrast in ("side", "zone") and score == 0:
-        return "alike on both"
+        return "the same on both"
     if contrast == "side":
         return f"more on the {'left' if score > 0 else 'right'}"
     if contrast == "zone":
@@ -289,16 +295,16 @@ def _says(contrast: str, finding: str, score: float, digits: int) -> str:
 
 _VERDICTS: Final = {
     "presence": (
-        "Seen where asked alone",
-        "Not seen where asked, or seen though denied",
+        "Seen only where asked for",
+        "Not seen where asked for, or seen though denied",
     ),
     "side": (
         "Further to the patient's left than the second",
         "No further to the patient's left than the second",
     ),
-    "severity": ("Surer from image to image", "Out of order"),
+    "severity": ("Probability rises from image to image", "Out of order"),
     "zone": ("Higher up in the first than in the second", "Not higher up in the first"),
-    "device": ("Seen where asked", "Not seen more where asked"),
-    "wording": ("Hardly another image", "Another image"),
+    "device": ("Seen where asked for", "Not seen more where asked for"),
+    "wording": ("Nearly the same image", "Another image"),
     "view": ("Less change than another content makes", "As much change as another content makes"),
 }

@@ -1,4 +1,4 @@
-"""What the downstream tables say, in sentences for the report."""
+"""Sentences for the report on the results of the downstream tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,5 +100,5 @@ def _signed(text: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as people list them: A, B and C."""
+    """Return names in words: `A`, `A and B`, `A, B and C`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -96,8 +96,8 @@ def replicates_of(record: Record, metric: str) -> dict[str, Any] | None:
 
     None if there were too few images for replicates.
     """
-    kept: dict[str, Any] = record.details.get("replicates", {})
-    return kept.get(_KEPT_AS.get(metric, metric))
+    replicates: dict[str, Any] = record.details.get("replicates", {})
+    return replicates.get(_KEPT_AS.get(metric, metric))
 
 
 def differences(

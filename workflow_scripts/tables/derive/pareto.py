@@ -25,9 +25,9 @@ class Measure:
     """One of the measures that are weighed.
 
     Attributes:
-        stage: that measures it.
-        family: of its measurements.
-        metric: its key.
+        stage: the stage that measures it.
+        family: the family of its measurements.
+        metric: the metric's key.
         direction: `higher` or `lower` is better.
     """
 
@@ -48,10 +48,10 @@ class Standing:
 
     Attributes:
         model: the model or control.
-        numbers: by measure, each with its interval, or why there is none.
+        numbers: its value by each measure, or the reason why there is none.
         dominated_by: names of the models that dominate it, in their order.
-        on_front: whether none does; None for a control, and where a measure is missing or decides
-            nothing.
+        on_front: whether no model dominates it; None for a control, and if a measure is missing or
+            decides nothing.
     """
 
     model: ModelEntry
@@ -85,8 +85,10 @@ def standings(
         )
         for model in models
     ]
-    own = [row for model, row in zip(models, numbers, strict=True) if not model.is_control]
-    weighed = [k for k in range(len(measures)) if any(row[k].value is not None for row in own)]
+    of_models = [row for model, row in zip(models, numbers, strict=True) if not model.is_control]
+    weighed = [
+        k for k in range(len(measures)) if any(row[k].value is not None for row in of_models)
+    ]
     competing = [
         i
         for i, model in enumerate(models)
@@ -103,15 +105,15 @@ def standings(
 
 
 def decides(number: Number, measure: Measure) -> bool:
-    """Return whether a number decides anything: a gain of one training run, without p, does not.
+    """Return whether a number can decide who dominates whom.
 
-    Another seed might have given the opposite.
+    A gain of one training run, which has no p, cannot: another seed might give the opposite.
     """
     return number.value is not None and (not measure.is_gain or number.p is not None)
 
 
 def dominators(points: np.ndarray) -> list[tuple[int, ...]]:
-    """Return for each point those that dominate it; the points of the front have none.
+    """Return for each point the points that dominate it; there are none for points of the front.
 
     Args:
         points: (n, measures), lower is better; equal points do not dominate each other.
@@ -126,12 +128,12 @@ def dominators(points: np.ndarray) -> list[tuple[int, ...]]:
 def pareto(
     measurements: Measurements, models: Sequence[ModelEntry], measures: Sequence[Measure]
 ) -> LongTable:
-    """Return the models and then the controls that have every measure, and who is on the front.
+    """Return the models, whether they are on the front, and the controls that have every measure.
 
-    A measure that nothing has is not asked of a control.
+    A control may lack a measure that no model or control has.
     """
     placed = standings(measurements, models, measures)
-    asked = [
+    in_use = [
         k
         for k in range(len(measures))
         if any(standing.numbers[k].value is not None for standing in placed)
@@ -140,7 +142,7 @@ def pareto(
         standing
         for standing in sorted(placed, key=lambda standing: standing.model.is_control)
         if not standing.model.is_control
-        or all(standing.numbers[k].value is not None for k in asked)
+        or all(standing.numbers[k].value is not None for k in in_use)
     ]
     heads = tuple(
         Head(

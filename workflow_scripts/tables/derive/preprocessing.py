@@ -1,23 +1,22 @@
-"""What preprocessing alone costs: radiographs against themselves, saved in another way.
+"""The effect of preprocessing alone: radiographs compared with recoded copies of themselves.
 
 The controls of the kind `recoded_copies` show the prompts' own radiographs at another JPEG quality,
-size or gray window. What FID, KID and the privacy lenses say of them is made by preprocessing.
+size or gray window. Their FID, KID and privacy scores are due to preprocessing alone.
 
-How far it may move a model follows from the triangle inequality, which the roots of FID (the
-2-Wasserstein distance of two Gaussians) and of KID (the maximum mean discrepancy) obey. If another
-way of saving is f away from the images as they were, a model at F comes to at least (√F - √f)² and
-at most (√F + √f)², so that its value changes by no more than
+The triangle inequality bounds the effect on a model, because the square roots of FID (the
+2-Wasserstein distance of two Gaussians) and of KID (the maximum mean discrepancy) are distances. If
+recoded images have an FID of f to the original ones, a model with an FID of F gets between
+(√F - √f)² and (√F + √f)² by recoding, so that its FID changes by at most
 
     f + 2 √(F f).
 
-Latent and pixel distance are distances themselves: saving an image in another way moves its
-distance to a radiograph by no more than its own move, which the copies' distance is. This holds for
-each image that moves as radiographs do. No inequality holds for the re-identification score: what
-copies lose is what was measured, no bound.
+Latent and pixel distance are distances themselves. Recoding an image changes its distance to a
+radiograph by at most its distance to the original image, which the copies' distance is. This holds
+for images that change as radiographs do. The re-identification score has no such inequality: its
+loss on copies was measured, and is no bound.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from workflow_scripts.common.measurement import Measurements
@@ -34,10 +33,10 @@ from workflow_scripts.tables.published import Key
 
 RECODED: Final = "recoded_copies"
 UNCHANGED: Final = "training_copies"
-"""Kinds of controls: copies that were saved in another way, and those as they are."""
+"""Kinds of controls: recoded copies, and unchanged ones."""
 
 DISTANCES: Final = ("fid", "kid")
-"""The measures of fidelity, both squares of a distance."""
+"""The measures of fidelity; both are the square of a distance."""
 
 SCORE: Final = "reid_mean_of_max"
 
@@ -48,24 +47,24 @@ ALARMS: Final = {
     "pixel_mean_of_min": "pairwise",
     "any_seen": "lenses",
 }
-"""What privacy says of copies, with the family of its records."""
+"""Privacy scores of copies, with the family of their records."""
 
 NONE_RUN: Final = "not run: no copies saved in another way are in `run_models` (`jpeg_50`, ...)"
 
 
-def may_move(value: float, moved: float) -> float:
-    """Return by how much a squared distance may change at most, >= 0.
+def may_move(value: float, recoded: float) -> float:
+    """Return the most by which recoding can change a squared distance, >= 0.
 
     Args:
         value: the squared distance; an estimate below 0 counts as 0.
-        moved: the squared distance between the images before and after, likewise.
+        recoded: the squared distance of recoded images to the original ones, likewise.
     """
-    value, moved = max(value, 0.0), max(moved, 0.0)
-    return moved + 2 * float((value * moved) ** 0.5)
+    value, recoded = max(value, 0.0), max(recoded, 0.0)
+    return recoded + 2 * float((value * recoded) ** 0.5)
 
 
 def preprocessing(measurements: Measurements, models: Sequence[ModelEntry]) -> LongTable:
-    """Return a row for each control of copies, with how far it may move the most faithful model."""
+    """Return a row for each control of copies, and its largest effect on the lowest FID and KID."""
     copies = [m for m in models if m.is_control and m.settings.get("control") == RECODED]
     if not copies:
         return without_rows(NONE_RUN)
@@ -74,12 +73,12 @@ def preprocessing(measurements: Measurements, models: Sequence[ModelEntry]) -> L
     numbers: dict[Key, Number] = {}
     for model in (*unchanged, *copies):
         for metric in DISTANCES:
-            own = _of(measurements, model, "fidelity", ENCODER, metric)
-            numbers[model.key, metric, "all", ""] = own
-            numbers[model.key, f"{metric}_moves", "all", ""] = _moves(own, best[metric])
+            number = _of(measurements, model, "fidelity", ENCODER, metric)
+            numbers[model.key, metric, "all", ""] = number
+            numbers[model.key, f"{metric}_moves", "all", ""] = _moves(number, best[metric])
         for metric, family in ALARMS.items():
-            own = _of(measurements, model, "privacy", family, metric)
-            numbers[model.key, metric, "all", ""] = own
+            number = _of(measurements, model, "privacy", family, metric)
+            numbers[model.key, metric, "all", ""] = number
     heads = tuple(Head(m.key, m.name, "control") for m in (*unchanged, *copies))
     return LongTable(heads, numbers, note=_sentence(numbers, unchanged, copies, best))
 
@@ -95,7 +94,7 @@ def _of(
 def _lowest(
     measurements: Measurements, models: Sequence[ModelEntry], metric: str
 ) -> tuple[ModelEntry, float] | None:
-    """Return the model with the lowest value, which is not a control; None where there is none."""
+    """Return the model with the lowest value, without controls; None if no model has a value."""
     known = []
     for model in models:
         value = _of(measurements, model, "fidelity", ENCODER, metric).value
@@ -104,12 +103,13 @@ def _lowest(
     return min(known, key=lambda pair: pair[1], default=None)
 
 
-def _moves(own: Number, best: tuple[ModelEntry, float] | None) -> Number:
-    if own.value is None:
-        return Number(None, reason=own.reason)
+def _moves(copies: Number, best: tuple[ModelEntry, float] | None) -> Number:
+    """Return the most by which the preprocessing of copies can change the best model's value."""
+    if copies.value is None:
+        return Number(None, reason=copies.reason)
     if best is None:
         return Number(None, reason="no model's images were compared with radiographs")
-    return replace(Number(may_move(best[1], own.value)), n=own.n, n_reference=own.n_reference)
+    return Number(may_move(best[1], copies.value), copies.n, copies.n_reference)
 
 
 def _sentence(
@@ -118,7 +118,7 @@ def _sentence(
     copies: Sequence[ModelEntry],
     best: dict[str, tuple[ModelEntry, float] | None],
 ) -> str:
-    """Return how large a difference of two models the writer of their images may make."""
+    """Return how large a difference between two models preprocessing alone can make, in words."""
     parts = []
     for metric, name, digits in (("fid", "FID", 3), ("kid", "KID", 4)):
         model, moved = best[metric], _largest(numbers, copies, f"{metric}_moves")
@@ -140,7 +140,7 @@ def _sentence(
     if not parts:
         return ""
     return (
-        "Two models that differ by no more than this may differ by how their images were saved: "
+        "Differences between two models up to these may be due to how their images were saved: "
         f"{'; '.join(parts)}."
     )
 

@@ -1,18 +1,17 @@
-"""How the gains of downstream tasks fall with texture and with topology, along the ladders.
+"""How the gains of downstream tasks fall as texture and topology are lost, along the ladders.
 
-The paper's claim (its Section 4) is that segmentation lives on texture and classification does not.
-The ladders are controls at several strengths: blurred radiographs lose texture, warped ones
-topology. Over all steps of both a task's gain is fitted by least squares,
+The paper claims (its Section 4) that segmentation depends on texture and classification does not.
+The ladders are controls at several strengths: blurred radiographs lose texture, warped ones lose
+topology. A task's gain is fitted by least squares over all steps of both ladders,
 
     gain = a + b x (texture lost) + c x (topology lost) + error,
 
-texture lost in tens of decibels of the power spectrum's distance, topology lost in tenths of the
-Dice of heart and lungs relative to radiographs. Both at once, because a step may lose both: a
-labeller does not see the organs of a strongly blurred film.
+with the texture lost in units of 10 dB of the power spectrum's distance, and the topology lost in
+units of 0.1 of the Dice of heart and lungs relative to radiographs. Both are fitted together,
+because a step may lose both: a labeller does not find the organs of a strongly blurred film.
 
-The same steps are behind every task, so that the difference of two tasks' slopes is the slope of
-the difference of their gains, step by step. What real data alone reaches is the same for all steps
-and falls out.
+All tasks have the same steps, so the difference of two tasks' slopes is the slope of the difference
+of their gains, step by step. The score of real data alone is the same for all steps and cancels.
 
 A slope varies with the training seeds and with the test patients. A step is a training run of its
 own, so that the scatter s^2 about the fit has the seeds in it. It also has what patients do to each
@@ -49,10 +48,10 @@ from workflow_scripts.tables.records_in import Records
 LEVEL: Final = 0.95
 
 FEWEST_STEPS: Final = 6
-"""Steps with both axes and the gain, below which no slope is fitted (three numbers are)."""
+"""Fewest steps with both axes and the gain to which the three coefficients are fitted."""
 
 MOST_ALIKE: Final = 0.95
-"""Correlation of the two axes over the steps from which on nothing tells them apart."""
+"""Largest correlation of the two axes over the steps with which they can be told apart."""
 
 _BY_STEPS: Final = f"t {LEVEL:.0%} over the steps, for these test patients"
 _BY_BOTH: Final = f"t {LEVEL:.0%} over test patients and steps"
@@ -70,7 +69,7 @@ DIFFERENCE: Final = ("segmentation", "classification")
 
 @dataclass(frozen=True)
 class Slope:
-    """A slope with its interval, what that covers, and the p-value of no slope."""
+    """A slope with its interval, what the interval covers, and the p value of no slope."""
 
     value: float
     interval: tuple[float, float]
@@ -84,9 +83,9 @@ class Gains:
 
     Attributes:
         values: (steps,), nan where there is none.
-        draws: (draws, steps) on drawn sets of test patients, the same for all steps; None where a
-            step with a gain has none, or other ones.
-        patients: the number of test patients that are drawn.
+        draws: (draws, steps), the gains on drawn sets of test patients, the same sets for all
+            steps; None if a step with a gain has no draws, or has other sets.
+        patients: number of test patients in a set.
         drawn_from: identifies patients and draws.
     """
 
@@ -96,7 +95,7 @@ class Gains:
     drawn_from: tuple[Any, ...] = ()
 
     def less(self, other: "Gains") -> "Gains":
-        """Return the difference; without draws where the two did not draw the same patients."""
+        """Return the difference, without draws if the two did not draw the same patients."""
         values = self.values - other.values
         if self.draws is None or other.draws is None or self.drawn_from != other.drawn_from:
             return Gains(values)
@@ -169,7 +168,7 @@ def _together(
 
 
 def gains_of(records: Records, models: Sequence[ModelEntry], family: str, metric: str) -> Gains:
-    """Return each model's gain over real data alone, and what it is on drawn sets of patients."""
+    """Return each model's gain over real data alone, also on drawn sets of test patients."""
     values = np.full(len(models), np.nan)
     drawn: list[tuple[int, np.ndarray, tuple[Any, ...]]] = []
     for i, model in enumerate(models):
@@ -178,9 +177,10 @@ def gains_of(records: Records, models: Sequence[ModelEntry], family: str, metric
         if record is None or gain is None:
             continue
         values[i] = gain
-        kept = record.details.get("replicates", {}).get(metric)
-        if kept is not None:
-            own = np.array(kept["values"], dtype=float)
+        replicates = record.details.get("replicates", {}).get(metric)
+        if replicates is not None:
+            gains = np.array(replicates["values"], dtype=float)
+            units, patients = replicates["units"], replicates["units_sha256"]
             seed = record.details["settings"]["seed"]
             drawn.append((i, own, _drawn_from(kept, seed)))
     draws, origin = _together(drawn, len(models), int(np.isfinite(values).sum()))
@@ -319,13 +319,12 @@ def slopes(records: Records, models: Sequence[ModelEntry]) -> LongTable:
         n = int(known_steps(axes, of_task).sum())
         for k, axis in enumerate(("texture", "topology")):
             if isinstance(fit, str):
-                numbers[key, f"slope_{axis}", "all", ""] = Number(None, n, reason=fit)
-                numbers[key, f"slope_{axis}_p", "all", ""] = Number(None, n, reason=fit)
-                continue
-            numbers[key, f"slope_{axis}", "all", ""] = Number(
-                fit[k].value, n, interval=fit[k].interval, interval_kind=fit[k].kind
-            )
-            numbers[key, f"slope_{axis}_p", "all", ""] = Number(fit[k].p, n)
+                slope = p = Number(None, n, reason=fit)
+            else:
+                slope = Number(fit[k].value, n, None, fit[k].interval, fit[k].kind)
+                p = Number(fit[k].p, n)
+            numbers[key, f"slope_{axis}", "all", ""] = slope
+            numbers[key, f"slope_{axis}_p", "all", ""] = p
     heads = tuple(
         Head(key, name, "pair", {"Steps": str(int(known_steps(axes, of_task).sum()))})
         for key, name, of_task in rows

@@ -24,8 +24,30 @@ Points = dict[str, tuple[Cell, Cell]]
 """x and y of models, by key."""
 
 _UTILITY_TITLE: Final = "Fidelity against utility"
+_UTILITY_CAPTION: Final = (
+    f"{_UTILITY_TITLE}: FID (RAD-DINO) against what a model's images add to real images, with 95% "
+    "intervals where they are known. Above the line the images help. The titles give Spearman's "
+    "correlation over the models (Table 10b); at 1 the more faithful model is always the more "
+    "useful one. Controls are gray and not part of the correlation. Controls far from the models "
+    "are not shown."
+)
 _PARETO_TITLE: Final = "Fidelity, privacy, utility and faithfulness"
+_PARETO_CAPTION: Final = (
+    f"{_PARETO_TITLE}: KID against the average re-identification score, with 95% intervals. A "
+    "larger mark is a larger gain: what the model's images add to the mean AUROC of real images "
+    "(in brackets, before the share of findings that they show). Ringed: no other model is as good "
+    "in all four and better in one (Table 8c). Controls are gray and do not compete. Nor do models "
+    "that lack a value or whose gain comes from a single training run. Controls far from the "
+    "models are not shown."
+)
 _LOST_TITLE: Final = "Texture and topology against utility"
+_LOST_CAPTION: Final = (
+    f"{_LOST_TITLE}, against what the images add to real images, with 95% intervals where they are "
+    "known. Above: the distance of the images' texture from that of radiographs (Table 21). Below: "
+    "how close heart and lungs are to those of patients (Table 21b). Controls are gray: blurred "
+    "radiographs lose texture, and warped radiographs lose topology. Table 21c has the slopes "
+    "along these ladders."
+)
 
 
 def draw_fidelity_utility(
@@ -58,23 +80,16 @@ def draw_fidelity_utility(
     keys = {key for _, points, _ in panels_of for key in points}
     named = [model for model in controls_last(models) if model.key in keys]
     figure, (panels,) = grid(2.6 + 0.15 * -(-len(named) // 4), across=len(panels_of))
-    labelled: dict[str, Any] = {}
+    marks: dict[str, Any] = {}
     for axes, (gain, points, window) in zip(panels, panels_of, strict=True):
-        _draw_points(axes, points, styles, labelled)
+        _draw_points(axes, points, styles, marks)
         window.set(axes)
         words = _correlation(tables["table10b_rank_correlations"], gain.task)
         axes.set_title(f"{gain.task}\n{words}", loc="left", fontsize=SMALL)
         axes.set_xlabel("FID, left is better")
         axes.set_ylabel(f"Gain in {gain.name}")
-    _legend(figure, labelled, named, 4)
-    caption = (
-        f"{_UTILITY_TITLE}: FID (RAD-DINO) against what a model's images add to real images, with "
-        "95% intervals where they are known. Above the line the images help. The titles give "
-        "Spearman's correlation over the models (Table 10b); at 1 the more faithful model is "
-        "always the more useful one. Controls are gray and not part of the correlation. Controls "
-        "far from the models are not shown."
-    )
-    return Drawing(figure, "fidelity-utility", _UTILITY_TITLE, caption)
+    legend(figure, marks, {model.key: model.name for model in named}, 4)
+    return Drawing(figure, "fidelity-utility", _UTILITY_TITLE, _UTILITY_CAPTION)
 
 
 def draw_pareto(
@@ -95,23 +110,22 @@ def draw_pareto(
     Returns:
         The figure, or None if no model has both a KID and a score.
     """
-    placed = [(s, tuple(map(cell_of, columns, s.numbers))) for s in standings]
-    shown = [
-        (standing, cells)
-        for standing, cells in sorted(placed, key=lambda entry: entry[0].model.is_control)
-        if cells[0].value is not None and cells[1].value is not None
+    rows = [
+        (standing, tuple(map(cell_of, columns, standing.numbers)))
+        for standing in sorted(standings, key=lambda standing: standing.model.is_control)
+        if standing.numbers[0].value is not None and standing.numbers[1].value is not None
     ]
-    if not shown:
+    if not rows:
         return None
-    points = [(kid, score) for _, (kid, score, *_) in shown]
-    window = _window(points, [not standing.model.is_control for standing, _ in shown])
-    shown = [(standing, cells) for standing, cells in shown if window.shows(cells[0], cells[1])]
-    # A gain that no model has is not weighed, and makes no mark larger.
-    competing = {s.model.key: cells[2].value for s, cells in shown if s.on_front is not None}
-    sizes = _sizes({key: gain for key, gain in competing.items() if gain is not None})
+    points = [(kid, score) for _, (kid, score, *_) in rows]
+    window = _window(points, [not standing.model.is_control for standing, _ in rows])
+    rows = [(standing, cells) for standing, cells in rows if window.shows(cells[0], cells[1])]
+    # Without a gain there is nothing to weigh, and the mark keeps its size.
+    gains = {s.model.key: cells[2].value for s, cells in rows if s.on_front is not None}
+    sizes = _sizes({key: gain for key, gain in gains.items() if gain is not None})
     figure, ((axes,),) = grid(3.6)
     handles, names = [], []
-    for standing, (kid, score, gain, findings) in shown:
+    for standing, (kid, score, gain, findings) in rows:
         key = standing.model.key
         size = sizes.get(key, 4.6)
         handles.append(point(axes, kid, score, styles[key] | {"markersize": size}))
@@ -132,15 +146,7 @@ def draw_pareto(
         alignment="left",
         labelspacing=0.7,
     )
-    caption = (
-        f"{_PARETO_TITLE}: KID against the average re-identification score, with 95% intervals. "
-        "A larger mark is a larger gain: what the model's images add to the mean AUROC of real "
-        "images (in brackets, before the share of findings that they show). Ringed: no other model "
-        "is as good in all four and better in one (Table 8c). Controls are gray and do not "
-        "compete. Nor do models that lack a value or whose gain comes from a single training run. "
-        "Controls far from the models are not shown."
-    )
-    return Drawing(figure, "pareto", _PARETO_TITLE, caption)
+    return Drawing(figure, "pareto", _PARETO_TITLE, _PARETO_CAPTION)
 
 
 def draw_texture_topology(
@@ -182,40 +188,33 @@ def draw_texture_topology(
     keys = {key for points in points_of.values() for key in points}
     named = [model for model in controls_last(models) if model.key in keys]
     figure, panels = grid(4.4 + 0.15 * -(-len(named) // 3), len(axes_of), len(gains))
-    labelled: dict[str, Any] = {}
+    marks: dict[str, Any] = {}
     for row, label in zip(panels, axes_of, strict=True):
         for axes, gain in zip(row, gains, strict=True):
-            _draw_points(axes, points_of[label, gain], styles, labelled)
+            _draw_points(axes, points_of[label, gain], styles, marks)
             axes.set_title(gain.task, loc="left", fontsize=SMALL)
             axes.set_xlabel(label, fontsize=SMALL)
             axes.set_ylabel(f"Gain in {gain.name}", fontsize=SMALL)
             axes.grid(color=RULE, linewidth=0.6, zorder=0)
-    _legend(figure, labelled, named, 3)
-    caption = (
-        f"{_LOST_TITLE}, against what the images add to real images, with 95% intervals where they "
-        "are known. Above: the distance of the images' texture from that of radiographs (Table "
-        "21). Below: how close heart and lungs are to those of patients (Table 21b). Controls are "
-        "gray: blurred radiographs lose texture, and warped radiographs lose topology. Table 21c "
-        "has the slopes along these ladders."
-    )
-    return Drawing(figure, "texture-topology", _LOST_TITLE, caption)
+    legend(figure, marks, {model.key: model.name for model in named}, 3)
+    return Drawing(figure, "texture-topology", _LOST_TITLE, _LOST_CAPTION)
 
 
 def _draw_points(
-    axes: Any, points: Points, styles: Mapping[str, dict[str, Any]], labelled: dict[str, Any]
+    axes: Any, points: Points, styles: Mapping[str, dict[str, Any]], marks: dict[str, Any]
 ) -> None:
-    """Draw models about a line of no gain; `labelled` gets each model's first mark."""
+    """Draw models about the line of no gain, and add each model's first mark to `marks`."""
     axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
     for key, cells in points.items():
-        labelled.setdefault(key, point(axes, *cells, styles[key]))
+        marks.setdefault(key, point(axes, *cells, styles[key]))
 
 
-def _legend(
-    figure: Any, labelled: Mapping[str, Any], named: Sequence[ModelEntry], across: int
-) -> None:
+def legend(figure: Any, marks: Mapping[str, Any], names: Mapping[str, str], across: int) -> None:
+    """Draw a legend of the models that have a mark, `across` in a line."""
+    marked = [key for key in names if key in marks]
     figure.legend(
-        [labelled[model.key] for model in named],
-        [model.name for model in named],
+        [marks[key] for key in marked],
+        [names[key] for key in marked],
         loc="outside upper left",
         ncols=across,
         frameon=False,
@@ -292,10 +291,12 @@ def _window(points: Sequence[tuple[Cell, Cell]], are_models: Sequence[bool]) -> 
         are_models: whether each point is a model's.
     """
     competing = [point for point, is_model in zip(points, are_models, strict=True) if is_model]
-    shown = competing if len(competing) >= FEWEST_MODELS else list(points)
-    xs = [_value(x) for x, _ in shown]
+    framed = competing if len(competing) >= FEWEST_MODELS else list(points)
+    xs = [_value(x) for x, _ in framed]
     log = min(xs) > 0 and max(xs) / min(xs) > 12
-    return _Window(_bounds([x for x, _ in shown], log), _bounds([y for _, y in shown], False), log)
+    return _Window(
+        _bounds([x for x, _ in framed], log), _bounds([y for _, y in framed], False), log
+    )
 
 
 def _bounds(cells: Sequence[Cell], log: bool) -> tuple[float, float]:
