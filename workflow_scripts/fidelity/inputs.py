@@ -189,6 +189,28 @@ def of_prompts(
     )
 
 
+def patients_of_prompts(
+    features: Features, prompts: pd.DataFrame, manifest: pd.DataFrame, where: Path
+) -> np.ndarray:
+    """Return the patient of each generated image's prompt, (n,), in the order of the features.
+
+    This also holds for a control, because the radiograph that it shows was chosen for the prompt.
+
+    Args:
+        features: features of a generated collection.
+        prompts: the prompt set.
+        manifest: `image_id` and `patient_id`, at least.
+        where: the folder of the features, for errors.
+
+    Raises:
+        InputError: an image belongs to no prompt, or the manifest lacks a prompt's radiograph.
+    """
+    rows = rows_of(prompts["prompt_id"], features.ids, where, "prompt set")
+    asked = list(prompts["image_id"].iloc[rows])
+    radiograph_rows = rows_of(manifest["image_id"], asked, where, "manifest")
+    return manifest["patient_id"].iloc[radiograph_rows].to_numpy(str)
+
+
 def origin(features: Features) -> dict[str, Any]:
     """Return what identifies a feature file for a record's provenance, with its image counts."""
     identity = {key: features.attrs[key] for key in (*_ORIGIN, "collection", "collection_sha256")}

@@ -49,6 +49,7 @@ from workflow_scripts.fidelity.inputs import (
     digest_of,
     of_prompts,
     origin,
+    patients_of_prompts,
     read_comparable,
     read_encoder,
     rows_in_order_of,
@@ -191,28 +192,6 @@ def require_captions(
             where / f"{texts.attrs['encoder']}.h5",
             "rerun the features stage for this collection",
         )
-
-
-def patients_of_prompts(
-    features: Features, prompts: pd.DataFrame, manifest: pd.DataFrame, where: Path
-) -> np.ndarray:
-    """Return the patient of each generated image's prompt, (n,), in the order of the features.
-
-    This also holds for a control, because the radiograph that it shows was chosen for the prompt.
-
-    Args:
-        features: features of a generated collection.
-        prompts: the prompt set.
-        manifest: `image_id` and `patient_id`, at least.
-        where: the folder of the features, for errors.
-
-    Raises:
-        InputError: an image belongs to no prompt, or the manifest lacks a prompt's radiograph.
-    """
-    rows = rows_of(prompts["prompt_id"], features.ids, where, "prompt set")
-    asked = list(prompts["image_id"].iloc[rows])
-    radiograph_rows = rows_of(manifest["image_id"], asked, where, "manifest")
-    return manifest["patient_id"].iloc[radiograph_rows].to_numpy(str)
 
 
 def alignment_of(generated: Features, images: Features, texts: Features, where: Path) -> np.ndarray:

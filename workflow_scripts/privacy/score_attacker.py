@@ -14,7 +14,6 @@ unrelated images give.
 """
 
 import argparse
-import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,16 +26,14 @@ from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.common.progress import Progress
-from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.records import Record, Value, provenance
 from workflow_scripts.common.settings import add_flags
 from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.fidelity.inputs import REAL, origin, read_encoder
 from workflow_scripts.fidelity.resample import groups_of, units_of
 from workflow_scripts.privacy.held_out import held_out_rows
-from workflow_scripts.privacy.score import siamese_head
+from workflow_scripts.privacy.scored_model import siamese_head, write_scored
 from workflow_scripts.privacy.settings import Settings
-
-log = logging.getLogger(__name__)
 
 BINS = 1 << 16
 """Number of score bins, which hold equal shares of all pairs. Ties within a bin count half, which
@@ -250,9 +247,7 @@ def main(argv: list[str] | None = None) -> None:
     """Score the attacker from the command line."""
     args = parse_arguments(argv)
     record = score(args.protocol, args.manifest, args.prompts, args.real, Settings(args.threshold))
-    write_record(record, args.output)
-    for value in record.values:
-        log.info("%s %s (n %d)", value.metric, value.value, value.n)
+    write_scored(record, args.output)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ lower bound that the attack shows, and the largest that so many canaries could s
 
 import argparse
 import json
-import logging
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +25,7 @@ from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.progress import Progress
-from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.records import Record, Value, provenance
 from workflow_scripts.common.settings import add_flags
 from workflow_scripts.finetune.canaries import REPEATS, read_canaries
 from workflow_scripts.finetune.families import get_family
@@ -42,8 +41,7 @@ from workflow_scripts.privacy.audit import (
     guess,
 )
 from workflow_scripts.privacy.membership.settings import PRECISIONS, TRAINED_WITH
-
-log = logging.getLogger(__name__)
+from workflow_scripts.privacy.scored_model import write_scored
 
 DRAWS: Final = 16
 """Noise levels, each with noise of its own, that a canary's loss is the mean over."""
@@ -283,9 +281,7 @@ def main(argv: list[str] | None = None) -> None:
         flags.mixed_precision,
         flags.gpus,
     )
-    write_record(record, flags.output)
-    for value in record.values:
-        log.info("%s %s (n %d)", value.metric, value.value, value.n)
+    write_scored(record, flags.output)
 
 
 if __name__ == "__main__":
