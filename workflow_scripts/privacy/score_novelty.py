@@ -396,10 +396,10 @@ def score(
     Raises:
         InputError: features are missing, damaged, not comparable or of other prompts.
     """
-    files = read_with_held_out(
+    real, held_out, generated = read_with_held_out(
         model.key, model.protocol, model.real, held_out_folder, model.generated
     )
-    real, held_out, generated = files
+    files = [real, held_out, generated]
     manifest, every_test_prompt = read_manifest(model.manifest), read_prompts(test_prompts)
     asked = held_out_prompts(every_test_prompt, manifest, test_prompts)
     answers, reason = None, "the model has no test images with features of RAD-DINO"
@@ -411,7 +411,7 @@ def score(
         test_images = read_encoder(answers_folder, ENCODER, model.protocol, model.key, "fidelity")
         both = f"{ENCODER}.h5 of {answers_folder} and {model.generated}"
         require_comparable(test_images, generated, both)
-        files = (*files, test_images)
+        files.append(test_images)
         answers = of_prompts(test_images, asked, every_test_prompt, answers_folder)
         if not answers.ids:
             answers, reason = None, "no held-out caption has an image"
