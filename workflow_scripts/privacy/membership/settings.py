@@ -6,11 +6,10 @@ from typing import Annotated, Final
 from workflow_scripts.common.settings import Key
 
 TRAINED_WITH: Final = ("method", "size", "mixed_precision", "options")
-"""The settings of fine-tuning that decide an image's loss."""
+"""The settings of fine-tuning that an image's loss depends on."""
 
 PRECISIONS: Final = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """The torch dtype of each `mixed_precision`."""
-
 
 LIKELIHOODS: Final = ("llm_cxr",)
 """Families that come trained and yet have a loss: the likelihood of an image's tokens."""
