@@ -1,4 +1,4 @@
-"""Hold the guarantee that a fine-tuning states against an attack on its canaries.
+"""Compare the guarantee that a fine-tuning states with what an attack on its canaries shows.
 
     python -m workflow_scripts.privacy.score_guarantee --model my_private --protocol sound \\
         --family stable_diffusion --base weights/sd-v1-5 --method lora \\
@@ -7,8 +7,9 @@
         --output results/privacy/guarantee/my_private.json
 
 A canary's score is the base checkpoint's loss on it less the fine-tuned one's, with its caption, at
-the same noise for all canaries. It writes one record: the epsilon that the checkpoint states, the
-lower bound that the attack shows, and the largest that so many canaries could show.
+the same noise for all canaries. The script writes one record: the epsilon that the checkpoint
+states, the lower bound that the attack shows, and the largest bound that so many canaries could
+show.
 """
 
 import json
@@ -39,9 +40,10 @@ from workflow_scripts.privacy.scored_model import write_scored
 from workflow_scripts.privacy.tuned_model import TunedModel, tuned_arguments, tuned_model_of
 
 DRAWS: Final = 16
-"""Noise levels, each with noise of its own, that a canary's loss is the mean over."""
+"""Draws of noise level and noise that a canary's loss is the mean over."""
 _SEED: Final = 77
 _TOGETHER: Final = 16
+"""Draws computed at once."""
 
 
 def canary_losses(
@@ -60,7 +62,7 @@ def canary_losses(
         canaries: see `read_canaries`.
         device: the device that computes.
         progress: counts the canaries.
-        draws: noise levels.
+        draws: number of draws of noise level and noise.
     """
     import torch
 
@@ -114,7 +116,7 @@ def canary_scores(model: TunedModel, canaries: pd.DataFrame, gpus: int) -> NDArr
 
 
 def stated(checkpoint: Path) -> dict[str, Any] | None:
-    """Return the guarantee beside a checkpoint's weights; None where there is none.
+    """Return the guarantee that lies beside a checkpoint's weights; None if there is none.
 
     Raises:
         InputError: it cannot be read.
@@ -149,12 +151,12 @@ def stated_values(guarantee: dict[str, Any] | None) -> list[Value]:
 def attack_values(
     canaries: pd.DataFrame | None, scores: NDArray[np.float64], delta: float
 ) -> list[Value]:
-    """Return what the canaries show: epsilon's lower bound, its ceiling, guesses and exposures.
+    """Return the audit's values: bounds on epsilon, the share of right guesses, exposures.
 
     Args:
-        canaries: of `read_canaries`; None where none was planted.
+        canaries: see `read_canaries`; None where none was planted.
         scores: (n,), higher where the model knows a canary better.
-        delta: at which epsilon is bounded.
+        delta: the delta at which epsilon is bounded.
     """
     names = ["audit_epsilon", "audit_epsilon_largest", "audit_correct"]
     names += [f"canary_exposure_{repeats}" for repeats in (0, *REPEATS)]

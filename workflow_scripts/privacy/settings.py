@@ -8,7 +8,7 @@ from workflow_scripts.common.settings import LARGEST_SEED, Key
 
 @dataclass(frozen=True)
 class Settings:
-    """What every score depends on beside features and images."""
+    """The settings that every privacy score shares."""
 
     threshold: Annotated[
         float, Key("Re-identification score above which a prompt counts.", minimum=0, maximum=1)
@@ -19,7 +19,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class ClosestSettings:
-    """What the search of the closest training image keeps."""
+    """The settings of the search for the closest training images."""
 
     matches: Annotated[
         int, Key("Closest training images kept of each generated one.", minimum=1)

@@ -8,7 +8,7 @@ from workflow_scripts.common.settings import Key
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """When an image counts as one that shows a training radiograph."""
+    """The settings of the extraction attack."""
 
     false_alarms: Annotated[
         float,

@@ -107,7 +107,7 @@ def image_losses(
 
     Returns:
         float32 (n, levels * seeds, 3), the last axis in the order of `MEASURED`. The squared error
-        is NaN for a family whose loss is none. A family that adds no noise has one pass.
+        is NaN if the family's loss is not one. A family that adds no noise has one pass.
     """
     network = family.network(pipeline)
     device = next(network.parameters()).device

@@ -37,7 +37,7 @@ ALARMS: Final = 5
 """Fewest false alarms that the lower of `RATES` has to allow."""
 
 KINDS: Final = ("marked", "unmarked", "long", "short")
-"""Captions with and without de-identification marks; captions longer than the median, and others."""
+"""Captions with and without de-identification marks; longer and shorter than the median."""
 
 NO_BASE: Final = "it came trained: there is no checkpoint from before to set its losses against"
 PRESUMED: Final = (
@@ -53,8 +53,8 @@ def scores_of(losses: np.ndarray) -> dict[str, np.ndarray]:
     """Return each image's scores, (n,), higher for "member", from its losses.
 
     `loss` is higher for a lower loss with the caption. `caption` is the loss with the empty caption
-    less that with the image's own (Zhai et al., 2024, arXiv 2405.14800). `frequency` is higher for a
-    lower error at low spatial frequencies.
+    less that with the image's own (Zhai et al., 2024, arXiv 2405.14800). `frequency` is higher for
+    a lower error at low spatial frequencies.
 
     Args:
         losses: (n, passes, 3), see `image_losses`.
