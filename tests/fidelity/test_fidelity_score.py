@@ -18,7 +18,7 @@ from workflow_scripts.fidelity.jackknife import corrected_distance, fewest_image
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
 from workflow_scripts.fidelity.resample import units_of
-from workflow_scripts.fidelity.score import Settings, main, score
+from workflow_scripts.fidelity.score import ScoredModel, Settings, main, score
 
 DIRECTIONS = {
     "fid": "lower",
@@ -62,7 +62,7 @@ def run(cohort, output, *flags):
 def rescore(cohort, protocol="sound"):
     settings = Settings(kid_bootstrap=20)
     folders = cohort.manifest, cohort.prompts, cohort.real, cohort.generated
-    return score("model", "rad_dino", protocol, *folders, settings)
+    return score(ScoredModel("model", "rad_dino", protocol, *folders), settings)
 
 
 def own_radiographs(cohort):

@@ -103,7 +103,7 @@ class Comparison:
 
 
 @dataclass
-class Found:
+class Results:
     """The results of all metrics: their values, and details for the record.
 
     Attributes:
