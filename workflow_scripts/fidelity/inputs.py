@@ -124,19 +124,19 @@ def require_same_images(first: Features, second: Features, where: Path) -> None:
 
 
 def rows_of(
-    known: Iterable[str], wanted: Sequence[str], where: str | Path, table: str
+    table_ids: Iterable[str], ids: Sequence[str], where: str | Path, table: str
 ) -> np.ndarray:
-    """Return the row numbers of `wanted` among the unique ids `known`.
+    """Return the row numbers of some ids in a table, whose own ids are unique.
 
     Raises:
         InputError: an id is missing; the message names it, `table` and `where`.
     """
-    position = {name: row for row, name in enumerate(known)}
-    rows = np.array([position.get(name, -1) for name in wanted], dtype=np.int64)
+    position = {name: row for row, name in enumerate(table_ids)}
+    rows = np.array([position.get(name, -1) for name in ids], dtype=np.int64)
     missing = np.flatnonzero(rows < 0)
     if len(missing):
         raise InputError(
-            f"{len(missing)} id(s) are not in the {table}, first {wanted[missing[0]]!r}",
+            f"{len(missing)} id(s) are not in the {table}, first {ids[missing[0]]!r}",
             where,
             "the two come from different runs: rerun the stages from cohort on",
         )
@@ -161,22 +161,22 @@ def rows_in_order_of(leader: Features, other: Features, where: Path) -> np.ndarr
 
 
 def of_prompts(
-    features: Features, prompts: pd.DataFrame, known: pd.DataFrame, where: Path
+    features: Features, prompts: pd.DataFrame, every_prompt: pd.DataFrame, where: Path
 ) -> Features:
     """Return the features of some prompts' images, in their order in the file.
 
     Args:
         features: features of a generated collection.
         prompts: the prompts whose images are kept; prompts without an image are ignored.
-        known: the whole prompt set.
+        every_prompt: the whole prompt set.
         where: the features' folder, for errors.
 
     Raises:
         InputError: an image belongs to no prompt of the set.
     """
-    rows_of(known["prompt_id"], features.ids, where, "prompt set")
-    wanted = set(prompts["prompt_id"])
-    rows = [row for row, name in enumerate(features.ids) if name in wanted]
+    rows_of(every_prompt["prompt_id"], features.ids, where, "prompt set")
+    chosen = set(prompts["prompt_id"])
+    rows = [row for row, name in enumerate(features.ids) if name in chosen]
     if len(rows) == len(features.ids):
         return features
     sources = features.source_ids
