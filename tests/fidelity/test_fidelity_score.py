@@ -14,11 +14,12 @@ from workflow_scripts.common.manifest import FINDINGS, write_manifest
 from workflow_scripts.common.records import read_record
 from workflow_scripts.fidelity.comparison import resamples_of
 from workflow_scripts.fidelity.frechet import frechet_distance
+from workflow_scripts.fidelity.inputs import ScoredModel
 from workflow_scripts.fidelity.jackknife import corrected_distance, fewest_images
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
 from workflow_scripts.fidelity.resample import units_of
-from workflow_scripts.fidelity.score import ScoredModel, Settings, main, score
+from workflow_scripts.fidelity.score import Settings, main, score
 
 DIRECTIONS = {
     "fid": "lower",
@@ -62,7 +63,7 @@ def run(cohort, output, *flags):
 def rescore(cohort, protocol="sound"):
     settings = Settings(kid_bootstrap=20)
     folders = cohort.manifest, cohort.prompts, cohort.real, cohort.generated
-    return score(ScoredModel("model", "rad_dino", protocol, *folders), settings)
+    return score(ScoredModel("model", protocol, *folders), "rad_dino", settings)
 
 
 def own_radiographs(cohort):

@@ -255,16 +255,15 @@ def initial_network(weights: Path, seed: int) -> reid.SiameseNetwork:
 def draw_sides(
     patients: np.ndarray, sites: np.ndarray, settings: ReidSettings, where: Path
 ) -> tuple[tuple[np.ndarray, Population], Pairs]:
-    """Return the images to train on, and the pairs to validate on; they share no patient.
+    """Return the rows to train on with their population, and the validation pairs.
+
+    The two share no patient.
 
     Args:
         patients: (n,) the patient of each image.
         sites: (n,) the site of each image.
         settings: the validation share and the seed.
         where: the manifest, for errors.
-
-    Returns:
-        The rows to train on with their population, and the validation pairs.
 
     Raises:
         InputError: see `Population`.

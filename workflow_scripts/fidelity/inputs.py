@@ -1,4 +1,4 @@
-"""Reading the feature files of a comparison, and checking that they may be compared.
+"""Reading the feature files of a model that is scored, and checking that they may be compared.
 
 Every attribute of a file is compared with what the reader expects or with the comparison's other
 files, except those that say where and by which job it was computed. Different library versions only
@@ -6,17 +6,19 @@ give a warning in the log: a new version need not change anything, and one table
 of several years.
 """
 
+import argparse
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
+from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.features.cache import COUNTS, Features, read_features
 
@@ -26,6 +28,54 @@ REAL: Final = "real"
 """The name of the collection of radiographs."""
 
 _ORIGIN: Final = ("encoder", "weights_sha256", "preprocessing")
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A model, and the files that its scores read.
+
+    Attributes:
+        key: the model's key in the config.
+        protocol: `sound` or `as_published`.
+        manifest: the cohort's manifest.
+        prompts: the prompt set that its images were made from.
+        real: the folder of the radiographs' features.
+        generated: the folder of the features of its images.
+    """
+
+    key: str
+    protocol: str
+    manifest: Path
+    prompts: Path
+    real: Path
+    generated: Path
+
+
+def model_arguments(description: str, prompt_set: str, real: str) -> argparse.ArgumentParser:
+    """Return a parser with the arguments that the scores of one model share.
+
+    Args:
+        description: what the script does.
+        prompt_set: the name of the prompt set.
+        real: the radiographs that the images are compared with, for the help.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    add: Callable[..., Any] = parser.add_argument
+    add("--model", required=True, help="the model's key in the config")
+    add("--protocol", required=True, choices=PROTOCOLS)
+    add("--manifest", required=True, type=Path)
+    add("--prompts", required=True, type=Path, help=f"the prompt set `{prompt_set}`")
+    add("--real", required=True, type=Path, help=f"folder of {real}' features")
+    add("--generated", required=True, type=Path, help="folder of the model's features")
+    add("--threads", type=int, default=1)
+    add("--output", required=True, type=Path)
+    return parser
+
+
+def model_of(args: argparse.Namespace) -> ScoredModel:
+    """Return the model that the arguments of `model_arguments` name."""
+    files = (args.manifest, args.prompts, args.real, args.generated)
+    return ScoredModel(args.model, args.protocol, *files)
 
 
 def read_encoder(

@@ -96,8 +96,8 @@ def kernel_distance(
     # A constant subtracted from all three matrices cancels in KID. It keeps the sums accurate if
     # the features have a large offset.
     shift = float(_kernel(x.points[:64], y.points[:64]).mean())
-    summing = _Summing(shift, by_unit=resamples is not None, within_units=within_units)
-    parts = (_within(x, summing), _within(y, summing), _between(x, y, summing))
+    how = (shift, resamples is not None, within_units)
+    parts = (_within(x, *how), _within(y, *how), _between(x, y, *how))
     value = parts[0].mean + parts[1].mean - 2 * parts[2].mean
     if resamples is None:
         return KernelDistance(value, None, np.zeros(0))
@@ -116,12 +116,7 @@ def _scale_of_replicates(
 ) -> float:
     """Return the factor of the replicates' deviations from KID, see `kernel_distance`.
 
-    Args:
-        value: KID.
-        replicates: (r,) KID in each replicate.
-        first: see `_variances`.
-        second: see `_variances`.
-        widened: see `_variances`.
+    `first`, `second` and `widened` are those of `_variances`.
     """
     if value >= second**0.5:
         return widened
@@ -168,21 +163,6 @@ def _side(features: np.ndarray, units: np.ndarray, device: torch.device) -> _Sid
         torch.from_numpy(places).to(device),
         torch.from_numpy(sizes.astype(np.float64)).to(device),
     )
-
-
-@dataclass(frozen=True)
-class _Summing:
-    """How a kernel matrix is summed.
-
-    Attributes:
-        shift: subtracted from every entry.
-        by_unit: whether to sum for each pair of units as well, for an interval.
-        within_units: whether pairs of different images of one unit count.
-    """
-
-    shift: float
-    by_unit: bool
-    within_units: bool
 
 
 @dataclass(frozen=True)
@@ -280,18 +260,18 @@ class _Pairs:
         return centred.div_(self.pairs * degrees**0.5)
 
 
-def _within(side: _Side, summing: _Summing) -> _Pairs:
-    """Sum over ordered pairs of two images of one side.
+def _within(side: _Side, shift: float, by_unit: bool, within_units: bool) -> _Pairs:
+    """Sum over ordered pairs of two images of one side; `by_unit` asks for `_Pairs.sums`.
 
     The matrix is symmetric. So a block of rows is multiplied only with the columns from its first
     row on, and entries to the right of the block's square count twice.
     """
     points, units = side.points, len(side.units)
-    sums = points.new_zeros(units, units) if summing.by_unit else None
+    sums = points.new_zeros(units, units) if by_unit else None
     total = 0.0
     for part in blocks(len(points), len(points), _BLOCK_ELEMENTS):
-        kernel = _kernel(points[part], points[part.start :]) - summing.shift
-        if summing.within_units or side.single:
+        kernel = _kernel(points[part], points[part.start :]) - shift
+        if within_units or side.single:
             kernel.diagonal().zero_()
         else:
             kernel.masked_fill_(side.codes[part, None] == side.codes[None, part.start :], 0)
@@ -303,22 +283,24 @@ def _within(side: _Side, summing: _Summing) -> _Pairs:
     if sums is not None:
         sums = sums + sums.T
     places = torch.arange(units, device=points.device)
-    left_out = side.sizes if summing.within_units else side.sizes.square()
+    left_out = side.sizes if within_units else side.sizes.square()
     return _Pairs(side, side, torch.stack([places, places]), left_out, total, sums)
 
 
-def _between(real: _Side, generated: _Side, summing: _Summing) -> _Pairs:
-    """Sum over pairs of a real and a generated image."""
-    x, y, within_units = real.points, generated.points, summing.within_units
+def _between(
+    real: _Side, generated: _Side, shift: float, by_unit: bool, within_units: bool
+) -> _Pairs:
+    """Sum over pairs of a real and a generated image; `by_unit` asks for `_Pairs.sums`."""
+    x, y = real.points, generated.points
     both = np.intersect1d(real.units, generated.units, assume_unique=True)
     shared = torch.from_numpy(
         np.stack([np.searchsorted(side.units, both) for side in (real, generated)])
     ).to(x.device)
     left_out = real.sizes[shared[0]] * generated.sizes[shared[1]] * (not within_units)
-    sums = x.new_zeros(len(real.units), len(generated.units)) if summing.by_unit else None
+    sums = x.new_zeros(len(real.units), len(generated.units)) if by_unit else None
     total = 0.0
     for part in blocks(len(x), len(y), _BLOCK_ELEMENTS):
-        kernel = _kernel(x[part], y) - summing.shift
+        kernel = _kernel(x[part], y) - shift
         if len(both) and not within_units:
             kernel.masked_fill_(real.codes[part, None] == generated.codes[None, :], 0)
         total += float(kernel.sum())

@@ -19,16 +19,14 @@ its prompt, a control those of the radiograph that it shows.
 import argparse
 import hashlib
 import logging
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from workflow_scripts.common.as_published import PROTOCOLS, deviations
+from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.encoder_names import distance_encoders
 from workflow_scripts.common.errors import InputError, run_script
@@ -46,7 +44,10 @@ from workflow_scripts.fidelity.alignment import cosine_alignment
 from workflow_scripts.fidelity.arrays import CPU
 from workflow_scripts.fidelity.comparison import SUBSETS, Comparison, Results, Side
 from workflow_scripts.fidelity.inputs import (
+    ScoredModel,
     digest_of,
+    model_arguments,
+    model_of,
     of_prompts,
     origin,
     patients_of_prompts,
@@ -212,31 +213,10 @@ def alignment_of(generated: Features, images: Features, texts: Features, where: 
     return cosine_alignment(images.features[rows[0]], texts.features[rows[1]])
 
 
-@dataclass(frozen=True)
-class ScoredModel:
-    """A model, and the files that its fidelity is computed from.
-
-    Attributes:
-        key: the model's key in the config.
-        encoder: the encoder whose features are compared.
-        protocol: `sound` or `as_published`.
-        manifest: the cohort's manifest.
-        prompts: the prompt set `test`.
-        real: the folder of the real images' features.
-        generated: the folder of the features of the model's images.
-    """
-
-    key: str
-    encoder: str
-    protocol: str
-    manifest: Path
-    prompts: Path
-    real: Path
-    generated: Path
-
-
-def score(model: ScoredModel, settings: Settings, device: torch.device = CPU) -> Record:
-    """Read a model's features and return its fidelity record.
+def score(
+    model: ScoredModel, encoder: str, settings: Settings, device: torch.device = CPU
+) -> Record:
+    """Read a model's features and return its fidelity record in an encoder's features.
 
     Raises:
         InputError: features are missing, damaged, not comparable, or belong to images that the
@@ -247,7 +227,7 @@ def score(model: ScoredModel, settings: Settings, device: torch.device = CPU) ->
     manifest = read_manifest(model.manifest, columns)
     every_prompt = read_prompts(model.prompts)
     prompts = scored_prompts(every_prompt, model.protocol)
-    files = _read_features(model, prompts, every_prompt, manifest)
+    files = _read_features(model, encoder, prompts, every_prompt, manifest)
     real, generated, images, texts = files
     if len(generated.ids) < len(prompts):
         log.warning(
@@ -286,7 +266,7 @@ def score(model: ScoredModel, settings: Settings, device: torch.device = CPU) ->
     return Record(
         stage="fidelity",
         model=model.key,
-        family=model.encoder,
+        family=encoder,
         protocol=model.protocol,
         values=results.values,
         details={
@@ -309,52 +289,34 @@ def score(model: ScoredModel, settings: Settings, device: torch.device = CPU) ->
 
 
 def _read_features(
-    model: ScoredModel, prompts: pd.DataFrame, every_prompt: pd.DataFrame, manifest: pd.DataFrame
+    model: ScoredModel,
+    encoder: str,
+    prompts: pd.DataFrame,
+    every_prompt: pd.DataFrame,
+    manifest: pd.DataFrame,
 ) -> tuple[Features, Features, Features, Features]:
-    """Return the real images' features, and those of the images of some prompts.
+    """Return an encoder's features of the real images and of the images of `prompts`.
 
-    Args:
-        model: see `ScoredModel`.
-        prompts: the prompts whose images are scored.
-        every_prompt: the whole prompt set.
-        manifest: `image_id` and `caption`, at least.
-
-    Returns:
-        The encoder's features of the real and of the generated images; BioViL-T's of the generated
-        images and of their captions.
-
-    Raises:
-        InputError: see `score`.
+    After them come BioViL-T's features of the generated images and of their captions.
     """
     collection = (model.protocol, model.key, "fidelity")
-    real, generated = read_comparable(model.real, model.generated, model.encoder, *collection)
-    images, texts = (
-        read_encoder(model.generated, name, *collection)
-        for name in ("biovil_t_image", "biovil_t_text")
-    )
-    require_captions(texts, every_prompt, manifest, model.generated)
+    real, generated = read_comparable(model.real, model.generated, encoder, *collection)
+    files = [generated]
+    for name in ("biovil_t_image", "biovil_t_text"):
+        files.append(read_encoder(model.generated, name, *collection))
     generated, images, texts = (
-        of_prompts(features, prompts, every_prompt, model.generated)
-        for features in (generated, images, texts)
+        of_prompts(file, prompts, every_prompt, model.generated) for file in files
     )
+    require_captions(files[-1], every_prompt, manifest, model.generated)
     return real, generated, images, texts
 
 
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, Settings]:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add: Callable[..., Any] = parser.add_argument
-    add("--model", required=True, help="the model's key in the config")
-    add("--encoder", required=True, choices=distance_encoders())
-    add("--protocol", required=True, choices=PROTOCOLS)
-    add("--manifest", required=True, type=Path)
-    add("--prompts", required=True, type=Path, help="the prompt set `test`")
-    add("--real", required=True, type=Path, help="folder of the real images' features")
-    add("--generated", required=True, type=Path, help="folder of the model's features")
+    parser = model_arguments((__doc__ or "").splitlines()[0], "test", "the real images")
+    parser.add_argument("--encoder", required=True, choices=distance_encoders())
     add_flags(parser, Settings)
-    add("--threads", type=int, default=1)
-    add("--gpus", type=int, default=0)
-    add("--output", required=True, type=Path)
+    parser.add_argument("--gpus", type=int, default=0)
     args = parser.parse_args(argv)
     return args, settings_of_flags(Settings, args, parser)
 
@@ -363,9 +325,7 @@ def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
     args, settings = parse_arguments(argv)
     torch.set_num_threads(args.threads)
-    files = (args.manifest, args.prompts, args.real, args.generated)
-    model = ScoredModel(args.model, args.encoder, args.protocol, *files)
-    record = score(model, settings, pick_device(args.gpus))
+    record = score(model_of(args), args.encoder, settings, pick_device(args.gpus))
     write_record(record, args.output)
     fid, kid = record.get("fid"), record.get("kid")
     log.info("%s, %s: FID %s, KID %s, n %d", args.model, args.encoder, fid.value, kid.value, fid.n)

@@ -126,7 +126,7 @@ def closest_by_score(
 class _NegativeLogits:
     """Queries (m, d), to be compared with blocks of references by -w.|a - b|, in float32.
 
-    The logit is negative, because the search looks for the smallest values.
+    It is negative, because the search looks for the smallest values.
     """
 
     def __init__(self, queries: np.ndarray, weights: np.ndarray, device: torch.device):
@@ -134,38 +134,31 @@ class _NegativeLogits:
         self.dimensions = [np.flatnonzero(sign * weights > 0) for sign in (1, -1)]
         self.scales = [np.abs(weights[dimensions]) for dimensions in self.dimensions]
         self.slack = (len(weights) + 8) * ROUNDING
-        self.points = self._scaled(queries)
-        self.largest = self._largest(queries)
+        self.points, self.largest = self._parts(queries)
 
     def against(self, references: np.ndarray) -> Callable[[slice], Products]:
         """Return a function that compares a slice of the queries with these references (c, d)."""
-        points = self._scaled(references)
-        size = 0.0
-        for own, other, scale in zip(
-            self.largest, self._largest(references), self.scales, strict=True
-        ):
-            size += float((own + other) * scale.sum())
+        points, largest = self._parts(references)
+        reaches = zip(self.largest, largest, self.scales, strict=True)
+        size = sum(float((a + b) * scale.sum()) for a, b, scale in reaches)
 
         def compare(rows: slice) -> Products:
-            positive, negative = (
-                torch.cdist(own[rows], other, p=1)
-                for own, other in zip(self.points, points, strict=True)
-            )
+            pairs = zip(self.points, points, strict=True)
+            positive, negative = (torch.cdist(x[rows], y, p=1) for x, y in pairs)
             error = torch.full((len(positive),), self.slack * size, device=self.device)
             return Products(negative - positive, error)
 
         return compare
 
-    def _scaled(self, features: np.ndarray) -> list[Tensor]:
-        """Return the features times |w|, of the dimensions with positive and with negative w."""
-        parts = []
+    def _parts(self, features: np.ndarray) -> tuple[list[Tensor], list[np.float32]]:
+        """Return features times |w| and the largest |features|, for w > 0 and for w < 0."""
+        points, largest = [], []
         for dimensions, scale in zip(self.dimensions, self.scales, strict=True):
-            values = features[:, dimensions].astype(np.float64) * scale
-            parts.append(torch.from_numpy(values.astype(np.float32)).to(self.device))
-        return parts
-
-    def _largest(self, features: np.ndarray) -> list[np.ndarray]:
-        return [np.abs(features[:, dimensions]).max(initial=0) for dimensions in self.dimensions]
+            values = features[:, dimensions]
+            scaled = (values.astype(np.float64) * scale).astype(np.float32)
+            points.append(torch.from_numpy(scaled).to(self.device))
+            largest.append(np.abs(values).max(initial=0))
+        return points, largest
 
 
 def _moved(features: np.ndarray, centre: np.ndarray, device: torch.device) -> Tensor:

@@ -40,7 +40,7 @@ from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.features.cache import Features
 from workflow_scripts.features.pair_scores import pair_scores
-from workflow_scripts.fidelity.inputs import rows_in_order_of, rows_of
+from workflow_scripts.fidelity.inputs import ScoredModel, model_of, rows_in_order_of, rows_of
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.generate.make_control import positive_masks
 from workflow_scripts.privacy.distances import latent_distance, pixel_distance, pixels
@@ -53,10 +53,10 @@ from workflow_scripts.privacy.other_prompts import OTHERS, other_radiographs
 from workflow_scripts.privacy.private_table import write_private_table
 from workflow_scripts.privacy.scored_model import (
     ModelFeatures,
-    ScoredModel,
-    model_arguments,
-    model_of,
+    privacy_arguments,
+    privacy_record,
     read_model_features,
+    settings_of,
     siamese_head,
     write_scored,
 )
@@ -241,7 +241,11 @@ def privacy_values(prompts: pd.DataFrame, patients: np.ndarray, settings: Settin
 
 
 def score(
-    model: ScoredModel, shards: Sequence[Path], threads: int = 1, others: int = 0
+    model: ScoredModel,
+    settings: Settings,
+    shards: Sequence[Path],
+    threads: int = 1,
+    others: int = 0,
 ) -> tuple[Record, pd.DataFrame, pd.DataFrame]:
     """Read a model's features and images; return its privacy record, its pairs and other pairs.
 
@@ -268,7 +272,7 @@ def score(
     radiographs = manifest.iloc[rows].set_index("image_id", drop=False)
     patients = radiographs["patient_id"]
 
-    compared = _with_other_prompts(pairs, radiographs, others, model.settings.seed)
+    compared = _with_other_prompts(pairs, radiographs, others, settings.seed)
     image_rows = compared.pop("row").to_numpy()
     compared["latent"], compared["reid"] = _feature_lenses(
         features, image_rows, list(compared["other_image_id"]), model
@@ -282,15 +286,17 @@ def score(
     pairs, other_pairs = compared.iloc[:count], compared.iloc[count:].reset_index(drop=True)
     per_prompt = prompt_table(pairs)
     patients_of_prompts = patients[per_prompt.index].to_numpy(str)
-    record = model.record(
+    record = privacy_record(
+        model,
         "pairwise",
-        privacy_values(per_prompt, patients_of_prompts, model.settings),
+        privacy_values(per_prompt, patients_of_prompts, settings),
         {
-            **asdict(model.settings),
+            **asdict(settings),
             "pairs": count,
             "prompts_asked": int(prompts["image_id"].nunique()),
             "pixel_distance": "root mean square over 512 x 512 pixels, 0 to 255",
         },
+        settings,
         features.files,
     )
     return record, pairs, other_pairs
@@ -360,7 +366,7 @@ def _in_parts(
 
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    parser = model_arguments((__doc__ or "").splitlines()[0], pairs=True)
+    parser = privacy_arguments((__doc__ or "").splitlines()[0], pairs=True)
     parser.add_argument(
         "--shards", required=True, type=Path, nargs="+", help="the generated images"
     )
@@ -369,7 +375,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     others = OTHERS if args.others else 0
-    record, pairs, other_pairs = score(model_of(args), args.shards, args.threads, others)
+    record, pairs, other_pairs = score(
+        model_of(args), settings_of(args), args.shards, args.threads, others
+    )
     write_private_table(pairs, PAIR_SCHEMA, args.pairs)
     if args.others:
         write_private_table(other_pairs, OTHERS_SCHEMA, args.others)

@@ -31,17 +31,23 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import Record, Value
 from workflow_scripts.common.settings import add_flags
-from workflow_scripts.fidelity.inputs import patients_of_prompts, rows_in_order_of, rows_of
+from workflow_scripts.fidelity.inputs import (
+    ScoredModel,
+    model_of,
+    patients_of_prompts,
+    rows_in_order_of,
+    rows_of,
+)
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
 from workflow_scripts.privacy.intervals import bootstrap_of_means, percentile_interval
 from workflow_scripts.privacy.private_table import write_private_table
 from workflow_scripts.privacy.scored_model import (
     ModelFeatures,
-    ScoredModel,
-    model_arguments,
-    model_of,
+    privacy_arguments,
+    privacy_record,
     read_model_features,
+    settings_of,
     siamese_head,
     write_scored,
 )
@@ -117,7 +123,9 @@ def closest_values(pairs: pd.DataFrame, settings: Settings) -> list[Value]:
     ]
 
 
-def score(model: ScoredModel, matches: int, device: torch.device) -> tuple[Record, pd.DataFrame]:
+def score(
+    model: ScoredModel, settings: Settings, matches: int, device: torch.device
+) -> tuple[Record, pd.DataFrame]:
     """Read features and return a model's record and its closest pairs, `matches` for each image.
 
     Raises:
@@ -137,10 +145,12 @@ def score(model: ScoredModel, matches: int, device: torch.device) -> tuple[Recor
     patient_of = manifest.set_index("image_id")["patient_id"]
     pairs = closest_pairs(features, model.generated, patient_of, matches, device)
     pairs["patient_id"] = np.repeat(prompt_patients, min(matches, training_images))
-    record = model.record(
+    record = privacy_record(
+        model,
         "closest",
-        closest_values(pairs[pairs["match"] == 0].reset_index(drop=True), model.settings),
-        {**asdict(model.settings), "training_images": training_images},
+        closest_values(pairs[pairs["match"] == 0].reset_index(drop=True), settings),
+        {**asdict(settings), "training_images": training_images},
+        settings,
         features.files,
         device_name(device),
     )
@@ -200,11 +210,12 @@ def closest_pairs(
 
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    parser = model_arguments((__doc__ or "").splitlines()[0], pairs=True, gpus=True)
+    parser = privacy_arguments((__doc__ or "").splitlines()[0], pairs=True, gpus=True)
     add_flags(parser, ClosestSettings)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    record, pairs = score(model_of(args), args.matches, pick_device(args.gpus))
+    device = pick_device(args.gpus)
+    record, pairs = score(model_of(args), settings_of(args), args.matches, device)
     write_private_table(pairs, PAIR_SCHEMA, args.pairs)
     write_scored(record, args.output)
 

@@ -41,6 +41,8 @@ from workflow_scripts.common.records import Record, Value
 from workflow_scripts.features.cache import Features
 from workflow_scripts.fidelity.arrays import CPU, blocks
 from workflow_scripts.fidelity.inputs import (
+    ScoredModel,
+    model_of,
     of_prompts,
     read_encoder,
     require_comparable,
@@ -49,12 +51,13 @@ from workflow_scripts.fidelity.inputs import (
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.generate.make_control import draw_matched, positive_masks
 from workflow_scripts.privacy.scored_model import (
-    ScoredModel,
-    model_arguments,
-    model_of,
+    privacy_arguments,
+    privacy_record,
     read_with_held_out,
+    settings_of,
     write_scored,
 )
+from workflow_scripts.privacy.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -379,6 +382,7 @@ def side_of(
 
 def score(
     model: ScoredModel,
+    settings: Settings,
     test_prompts: Path,
     held_out_folder: Path,
     answers_folder: Path | None,
@@ -387,7 +391,8 @@ def score(
     """Read features and return a model's record.
 
     Args:
-        model: the model; of its settings only the seed is used.
+        model: see `ScoredModel`.
+        settings: only the seed is used.
         test_prompts: the prompt set `test`.
         held_out_folder: the features of the held-out radiographs.
         answers_folder: the features of the images from `test`; None if the model has none.
@@ -419,23 +424,15 @@ def score(
         read_prompts(model.prompts), manifest, real, model.real, generated, model.generated
     )
     unseen = side_of(asked, manifest, held_out, held_out_folder, answers, answers_folder)
-    values, patients = _values(training, unseen, model.settings.seed, device, reason)
+    values, patients = _values(training, unseen, settings.seed, device, reason)
     details = {"draws": DRAWS, **({"patients": patients} if patients else {})}
-    return model.record("novelty", values, details, files, device_name(device))
+    return privacy_record(model, "novelty", values, details, settings, files, device_name(device))
 
 
 def _values(
     training: Side, held_out: Side, seed: int, device: torch.device, why_not: str
 ) -> tuple[list[Value], int]:
-    """Return the values, and the patients on each side of a draw: 0 if there are too few.
-
-    Args:
-        training: see `nearness`.
-        held_out: see `nearness`.
-        seed: of the draws.
-        device: where to compute.
-        why_not: the reason if there are no images from held-out captions.
-    """
+    """Return the values, and the patients on each side of a draw: 0 if there are too few."""
     n, n_held_out = len(training.images), len(held_out.images)
     counts = [len(np.unique(side.patients)) for side in (training, held_out)]
     if min(counts) < FEWEST_PATIENTS:
@@ -452,7 +449,7 @@ def _values(
 
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    parser = model_arguments((__doc__ or "").splitlines()[0], gpus=True)
+    parser = privacy_arguments((__doc__ or "").splitlines()[0], gpus=True)
     add: Callable[..., Any] = parser.add_argument
     add("--held-out-prompts", required=True, type=Path, help="the prompt set `test`")
     add("--held-out", required=True, type=Path, help="folder of held-out radiographs' features")
@@ -460,7 +457,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     record = score(
-        model_of(args), args.held_out_prompts, args.held_out, args.answers, pick_device(args.gpus)
+        model_of(args),
+        settings_of(args),
+        args.held_out_prompts,
+        args.held_out,
+        args.answers,
+        pick_device(args.gpus),
     )
     write_scored(record, args.output)
 

@@ -1,24 +1,22 @@
-"""What the scores of one model share: their flags, the features that they read, their record.
-
-A score that compares a model's images with radiographs takes a `ScoredModel`.
-"""
+"""What the privacy scores of one model share: flags, the features that they read, their record."""
 
 import argparse
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.common.settings import add_flags
 from workflow_scripts.features.cache import Features
 from workflow_scripts.fidelity.inputs import (
     REAL,
+    ScoredModel,
+    model_arguments,
     origin,
     read_comparable,
     read_encoder,
@@ -30,59 +28,9 @@ from workflow_scripts.privacy.settings import Settings
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ScoredModel:
-    """A model, and the files that its scores read.
-
-    Attributes:
-        key: the model's key in the config.
-        protocol: `sound` or `as_published`.
-        manifest: the cohort's manifest.
-        prompts: the prompt set `privacy`.
-        real: the folder of the training radiographs' features.
-        generated: the folder of the features of the model's images.
-        settings: see `Settings`.
-    """
-
-    key: str
-    protocol: str
-    manifest: Path
-    prompts: Path
-    real: Path
-    generated: Path
-    settings: Settings
-
-    def record(
-        self,
-        family: str,
-        values: list[Value],
-        details: Mapping[str, Any],
-        features: Iterable[Features],
-        device: str = "cpu",
-    ) -> Record:
-        """Return the model's record of one score.
-
-        Args:
-            family: the score's name.
-            values: the values.
-            details: what else a reader of the record needs.
-            features: the feature files that were read.
-            device: the device that computed, see `provenance`.
-        """
-        settings = {"protocol": self.protocol, **asdict(self.settings)}
-        files = [origin(file) for file in features]
-        return Record(
-            stage="privacy",
-            model=self.key,
-            family=family,
-            protocol=self.protocol,
-            values=values,
-            details=dict(details),
-            provenance=provenance(settings, device, files),
-        )
-
-
-def model_arguments(description: str, *, pairs: bool = False, gpus: bool = False) -> Any:
+def privacy_arguments(
+    description: str, *, pairs: bool = False, gpus: bool = False
+) -> argparse.ArgumentParser:
     """Return a parser with the arguments that the scores of one model share.
 
     Args:
@@ -90,35 +38,34 @@ def model_arguments(description: str, *, pairs: bool = False, gpus: bool = False
         pairs: whether it writes a table of pairs.
         gpus: whether it computes on a GPU where there is one.
     """
-    parser = argparse.ArgumentParser(description=description)
-    add: Callable[..., Any] = parser.add_argument
-    add("--model", required=True, help="the model's key in the config")
-    add("--protocol", required=True, choices=PROTOCOLS)
-    add("--manifest", required=True, type=Path)
-    add("--prompts", required=True, type=Path, help="the prompt set `privacy`")
-    add("--real", required=True, type=Path, help="folder of the training radiographs' features")
-    add("--generated", required=True, type=Path, help="folder of the model's features")
+    parser = model_arguments(description, "privacy", "the training radiographs")
     add_flags(parser, Settings)
-    add("--threads", type=int, default=1)
-    add("--output", required=True, type=Path)
     if pairs:
-        add("--pairs", required=True, type=Path, help="the table of pairs, for its owner only")
+        help_ = "the table of pairs, for its owner only"
+        parser.add_argument("--pairs", required=True, type=Path, help=help_)
     if gpus:
-        add("--gpus", type=int, default=0)
+        parser.add_argument("--gpus", type=int, default=0)
     return parser
 
 
-def model_of(args: argparse.Namespace) -> ScoredModel:
-    """Return the model that the arguments of `model_arguments` name."""
-    return ScoredModel(
-        args.model,
-        args.protocol,
-        args.manifest,
-        args.prompts,
-        args.real,
-        args.generated,
-        Settings(args.threshold, args.bootstrap, args.seed),
-    )
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Return the settings that the arguments of `privacy_arguments` name."""
+    return Settings(args.threshold, args.bootstrap, args.seed)
+
+
+def privacy_record(
+    model: ScoredModel,
+    family: str,
+    values: list[Value],
+    details: dict[str, Any],
+    settings: Settings,
+    features: Iterable[Features],
+    device: str = "cpu",
+) -> Record:
+    """Return a model's record of one score, `family`; `features` are the files that it read."""
+    decides = {"protocol": model.protocol, **asdict(settings)}
+    made = provenance(decides, device, [origin(file) for file in features])
+    return Record("privacy", model.key, family, model.protocol, values, details, made)
 
 
 def write_scored(record: Record, path: Path) -> None:
@@ -168,13 +115,6 @@ def read_with_held_out(
     model: str, protocol: str, real: Path, held_out: Path, generated: Path
 ) -> tuple[Features, Features, Features]:
     """Read rad_dino.h5 of training radiographs, of held-out ones, and of a model's images.
-
-    Args:
-        model: the model's key.
-        protocol: the protocol of the features.
-        real: the folder of the training radiographs.
-        held_out: the folder of radiographs that no model was trained on.
-        generated: the folder of the model's images.
 
     Raises:
         InputError: see `read_model_features`.

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError
@@ -52,8 +52,7 @@ class TunedModel:
         """The dtype that networks compute in, as in training."""
         import torch
 
-        dtype: torch.dtype = getattr(torch, PRECISIONS[self.precision])
-        return dtype
+        return cast(torch.dtype, getattr(torch, PRECISIONS[self.precision]))
 
     def files(self, which: str) -> dict[str, Path]:
         """Check a checkpoint of `checkpoints`, and return its files of weights by component.
@@ -63,12 +62,8 @@ class TunedModel:
         """
         if which == "tuned" and self.checkpoint and self.method == "lora":
             if not self.family.lora_positions:
-                raise InputError(
-                    f"{self.family.name} has no adapters by LoRA here",
-                    "--method",
-                    "give the whole fine-tuned checkpoint, with its adapter merged, and "
-                    "--method full",
-                )
+                remedy = "merge the adapter, and give the whole checkpoint and --method full"
+                raise InputError(f"{self.family.name} has no adapters by LoRA", "--method", remedy)
             return {"lora": check_lora(self.checkpoint)}
         base = Base(self.checkpoint) if which == "tuned" and self.checkpoint else self.base
         return {base.component_of(path) or path.name: path for path in self.family.check(base)}
@@ -90,13 +85,7 @@ class TunedModel:
 
 
 def tuned_arguments(description: str, checkpoint: str, *, required: bool) -> Any:
-    """Return a parser with the arguments that attacks on losses share.
-
-    Args:
-        description: what the script does.
-        checkpoint: the help of `--checkpoint`.
-        required: whether the script needs a checkpoint.
-    """
+    """Return a parser with the arguments of attacks on losses; `checkpoint` is that flag's help."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", required=True, help="the model's key in the config")
     parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
