@@ -256,9 +256,9 @@ def patients_of_prompts(
         InputError: an image belongs to no prompt, or the manifest lacks a prompt's radiograph.
     """
     rows = rows_of(prompts["prompt_id"], features.ids, where, "prompt set")
-    asked = list(prompts["image_id"].iloc[rows])
-    radiograph_rows = rows_of(manifest["image_id"], asked, where, "manifest")
-    return manifest["patient_id"].iloc[radiograph_rows].to_numpy(str)
+    radiographs = list(prompts["image_id"].iloc[rows])
+    rows = rows_of(manifest["image_id"], radiographs, where, "manifest")
+    return manifest["patient_id"].iloc[rows].to_numpy(str)
 
 
 def origin(features: Features) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class Side:
         images: (m, d) features of the images, at least one from each caption; or (0, d) if the
             side has no images.
         captions: (m,) the row of each image's caption.
-        shown: (m,) the patient that a control's image shows; "" for generated images.
+        shown_patients: (m,) the patient that a control's image shows; "" for generated images.
     """
 
     radiographs: np.ndarray
@@ -89,7 +89,7 @@ class Side:
     findings: np.ndarray
     images: np.ndarray
     captions: np.ndarray
-    shown: np.ndarray
+    shown_patients: np.ndarray
 
     @property
     def answered(self) -> bool:
@@ -141,12 +141,13 @@ def nearness(
         ValueError: a patient is on both sides, or there are too few patients.
     """
     sides = (training, held_out)
-    edges = np.cumsum([len(x) for side in sides for x in (side.patients, side.shown)])[:-1]
-    names = np.concatenate([x for side in sides for x in (side.patients, side.shown)])
+    edges = np.cumsum([len(x) for side in sides for x in (side.patients, side.shown_patients)])[:-1]
+    names = np.concatenate([x for side in sides for x in (side.patients, side.shown_patients)])
     # Patients' names become numbers, which compare faster.
     codes = np.split(np.unique(names.astype(str), return_inverse=True)[1], edges)
     training, held_out = (
-        replace(side, patients=codes[2 * k], shown=codes[2 * k + 1]) for k, side in enumerate(sides)
+        replace(side, patients=codes[2 * k], shown_patients=codes[2 * k + 1])
+        for k, side in enumerate(sides)
     )
     counts = [len(np.unique(side.patients)) for side in (training, held_out)]
     if len(np.intersect1d(training.patients, held_out.patients)):
@@ -160,8 +161,8 @@ def nearness(
     for draw in range(draws):
         halves = [_half(side.patients, rng) for side in (training, held_out)]
         for _ in range(MATCHINGS):
-            taken = _matched((training, held_out), halves, size, rng)
-            shares[:, draw] += _own_shares(training, held_out, taken, rng, device)
+            captions = _matched((training, held_out), halves, size, rng)
+            shares[:, draw] += _own_shares(training, held_out, captions, rng, device)
         progress.update()
     shares /= MATCHINGS
     return Nearness(shares[0], shares[1] if held_out.answered else None, size)
@@ -206,7 +207,7 @@ def _one_each(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _own_shares(
     training: Side,
     held_out: Side,
-    taken: list[np.ndarray],
+    captions: list[np.ndarray],
     rng: np.random.Generator,
     device: torch.device,
 ) -> tuple[float, float]:
@@ -215,19 +216,20 @@ def _own_shares(
     Args:
         training: see `nearness`.
         held_out: see `nearness`.
-        taken: (k,) captions of each side.
+        captions: the rows of captions of each side, (k,) and (k,).
         rng: draws the image of each caption.
         device: where to compute.
     """
-    radiographs = training.radiographs[taken[0]], held_out.radiographs[taken[1]]
-    trained_on, unseen = training.patients[taken[0]], held_out.patients[taken[1]]
-    rows = _one_image(training, taken[0], rng)
-    left_out = training.shown[rows, None] == unseen
+    training_rows, held_out_rows = captions
+    radiographs = training.radiographs[training_rows], held_out.radiographs[held_out_rows]
+    trained_on, unseen = training.patients[training_rows], held_out.patients[held_out_rows]
+    rows = _one_image(training, training_rows, rng)
+    left_out = training.shown_patients[rows, None] == unseen
     of_training = _nearer(training.images[rows], *radiographs, left_out, device).mean()
     if not held_out.answered:
         return float(of_training), 0.0
-    rows = _one_image(held_out, taken[1], rng)
-    shown = held_out.shown[rows, None]
+    rows = _one_image(held_out, held_out_rows, rng)
+    shown = held_out.shown_patients[rows, None]
     left_out = (shown == unseen) | (shown == trained_on)
     of_held_out = 1 - _nearer(held_out.images[rows], *radiographs, left_out, device).mean()
     return float(of_training), float(of_held_out)
@@ -377,7 +379,7 @@ def side_of(
     patient_of = manifest.set_index("image_id")["patient_id"]
     sources = generated.source_ids or [""] * len(captions)
     shown = np.array([patient_of.get(source, "") for source in sources], dtype=str)
-    return replace(side, images=generated.features, captions=captions, shown=shown)
+    return replace(side, images=generated.features, captions=captions, shown_patients=shown)
 
 
 def score(

@@ -22,8 +22,8 @@ def measure(comparison: "Comparison", results: "Results") -> None:
 
     if comparison.cosines is None:
         return
-    cosines = comparison.cosines[comparison.asked]
-    patients = comparison.generated.patients[comparison.asked]
+    cosines = comparison.cosines[comparison.generated_rows]
+    patients = comparison.generated.patients[comparison.generated_rows]
     subset, key, direction = comparison.subset, ALIGNMENT.key, ALIGNMENT.direction
     if not len(cosines):
         reason = too_few(0, None, 1, subset)
@@ -33,5 +33,5 @@ def measure(comparison: "Comparison", results: "Results") -> None:
     kind = None if interval is None else "t 95% over patients"
     results.values.append(Value(key, mean, direction, len(cosines), subset, None, interval, kind))
     if subset == "all" and len(np.unique(patients)) > 1:
-        left = means_without(cosines, patients)
-        results.replicates[key] = replicates("jackknife", left, len(left))
+        without = means_without(cosines, patients)
+        results.replicates[key] = replicates("jackknife", without, len(without))

@@ -24,5 +24,5 @@ def measure(comparison: "Comparison", results: "Results") -> None:
     corrected = jackknife.corrected_distance(x, y, units, comparison.device)
     results.add(CORRECTED, comparison, corrected.value, corrected.interval, "jackknife 95%")
     if comparison.subset == "all":
-        left = corrected.without_groups
-        results.replicates[CORRECTED.key] = replicates("jackknife", left, len(left))
+        without = corrected.without_groups
+        results.replicates[CORRECTED.key] = replicates("jackknife", without, len(without))

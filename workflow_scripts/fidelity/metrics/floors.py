@@ -30,16 +30,16 @@ def measure(comparison: "Comparison", results: "Results") -> None:
         for metric in METRICS:
             results.add_none(metric, comparison, reason)
         return
-    real, subset, chosen = comparison.real, comparison.subset, comparison.chosen
+    real, subset, real_rows = comparison.real, comparison.subset, comparison.real_rows
     column, seed, device = comparison.column, comparison.settings.seed, comparison.device
     findings = np.unique(real.subsets[:, 1:], axis=0, return_inverse=True)[1].ravel()
     images = floors.RealImages(real.features, real.patients, findings)
-    in_subset, n, m = images.only(chosen), len(comparison.y), len(comparison.x)
+    in_subset, n, m = images.only(real_rows), len(comparison.y), len(comparison.x)
     rng = np.random.default_rng([seed, column, 1])
     if subset == "all":
         others = floors.fid_floor(images, n, m, rng, device)
     else:
-        others = floors.floor_of_finding(images, chosen, n, m, rng, device)
+        others = floors.floor_of_finding(images, real_rows, n, m, rng, device)
     reason = f"{len(real.patients)} real image(s) give no two groups of different patients"
     _add(results, OTHERS, others, comparison, reason)
     rng = np.random.default_rng([seed, column, 2])

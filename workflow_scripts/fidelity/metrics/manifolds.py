@@ -44,5 +44,5 @@ def measure(comparison: "Comparison", results: "Results") -> None:
         interval = intervals.get(metric.key)
         results.add(metric, comparison, getattr(overlap, metric.key), interval, kind)
     if comparison.subset == "all" and intervals:
-        for name, left in overlap.without_groups().items():
-            results.replicates[name] = replicates("jackknife", left, len(left))
+        for name, without in overlap.without_groups().items():
+            results.replicates[name] = replicates("jackknife", without, len(without))

@@ -396,14 +396,14 @@ def attack_model(
     )  # fmt: skip
     grouped = asked.groupby("image_id", sort=True).indices.values()
     groups = [np.asarray(rows, np.int64) for rows in grouped]
-    own = repeats_of(pixel_tiles(seen), groups, attack.repeats)
+    captions = repeats_of(pixel_tiles(seen), groups, attack.repeats)
     chance = {
         int(size): radiographs.widths(int(size), attack.repeats, settings.seed)
-        for size in np.unique(own.size[own.size >= attack.repeats])
+        for size in np.unique(captions.size[captions.size >= attack.repeats])
     }
     known = bool(chance) and all(widths is not None for widths in chance.values())
-    flags = repeated(own, chance, attack.false_alarms) if known else None
-    table = image_table(seen, scores, radiographs.limits, asked, own.middle, radiographs)
+    flags = repeated(captions, chance, attack.false_alarms) if known else None
+    table = image_table(seen, scores, radiographs.limits, asked, captions.middle, radiographs)
     held_out = len(np.unique(radiographs.held_out_patients))
     why_not = (
         ""
@@ -411,7 +411,7 @@ def attack_model(
         else f"{held_out} held-out patients, fewer than 1 / {attack.false_alarms:g}"
     )
     values = model_values(
-        table, flags, asked["patient_id"].to_numpy()[own.middle], len(radiographs.training.ids),
+        table, flags, asked["patient_id"].to_numpy()[captions.middle], len(radiographs.training.ids),
         settings, attack, why_not,
     )  # fmt: skip
     return values, table, seen.sha256
