@@ -410,10 +410,9 @@ def attack_model(
         if radiographs.limits
         else f"{held_out} held-out patients, fewer than 1 / {attack.false_alarms:g}"
     )
-    values = model_values(
-        table, flags, asked["patient_id"].to_numpy()[captions.middle], len(radiographs.training.ids),
-        settings, attack, why_not,
-    )  # fmt: skip
+    patients = asked["patient_id"].to_numpy()[captions.middle]
+    training = len(radiographs.training.ids)
+    values = model_values(table, flags, patients, training, settings, attack, why_not)
     return values, table, seen.sha256
 
 
