@@ -49,7 +49,7 @@ from workflow_scripts.fidelity.inputs import (
 )
 from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
 from workflow_scripts.privacy.private_table import write_private_table
-from workflow_scripts.privacy.scored_model import siamese_head
+from workflow_scripts.privacy.score import siamese_head
 
 log = logging.getLogger(__name__)
 
