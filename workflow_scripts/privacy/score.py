@@ -51,7 +51,7 @@ from workflow_scripts.privacy.intervals import (
 )
 from workflow_scripts.privacy.other_prompts import OTHERS, other_radiographs
 from workflow_scripts.privacy.private_table import write_private_table
-from workflow_scripts.privacy.scored_model import (
+from workflow_scripts.privacy.scripts import (
     ModelFeatures,
     privacy_arguments,
     privacy_record,

@@ -32,7 +32,7 @@ from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.fidelity.inputs import REAL, origin, read_encoder
 from workflow_scripts.fidelity.resample import groups_of, units_of
 from workflow_scripts.privacy.held_out import held_out_rows
-from workflow_scripts.privacy.scored_model import siamese_head, write_scored
+from workflow_scripts.privacy.scripts import siamese_head, write_scored
 from workflow_scripts.privacy.settings import Settings
 
 BINS = 1 << 16

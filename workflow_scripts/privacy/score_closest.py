@@ -42,7 +42,7 @@ from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
 from workflow_scripts.privacy.intervals import bootstrap_of_means, percentile_interval
 from workflow_scripts.privacy.private_table import write_private_table
-from workflow_scripts.privacy.scored_model import (
+from workflow_scripts.privacy.scripts import (
     ModelFeatures,
     privacy_arguments,
     privacy_record,

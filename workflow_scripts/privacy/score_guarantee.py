@@ -36,7 +36,7 @@ from workflow_scripts.privacy.audit import (
     exposures,
     guess,
 )
-from workflow_scripts.privacy.scored_model import write_scored
+from workflow_scripts.privacy.scripts import write_scored
 from workflow_scripts.privacy.tuned_model import TunedModel, tuned_arguments, tuned_model_of
 
 DRAWS: Final = 16

@@ -46,7 +46,7 @@ from workflow_scripts.privacy.score import (
     PAIR_SCHEMA,
     prompt_table,
 )
-from workflow_scripts.privacy.scored_model import write_scored
+from workflow_scripts.privacy.scripts import write_scored
 from workflow_scripts.privacy.settings import Settings
 
 FALSE_ALARMS: Final = 0.05

@@ -50,7 +50,7 @@ from workflow_scripts.fidelity.inputs import (
 )
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.generate.make_control import draw_matched, positive_masks
-from workflow_scripts.privacy.scored_model import (
+from workflow_scripts.privacy.scripts import (
     privacy_arguments,
     privacy_record,
     read_with_held_out,

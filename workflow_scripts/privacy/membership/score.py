@@ -54,7 +54,7 @@ from workflow_scripts.privacy.membership.values import (
     presumed_values,
 )
 from workflow_scripts.privacy.private_table import write_private_table
-from workflow_scripts.privacy.scored_model import write_scored
+from workflow_scripts.privacy.scripts import write_scored
 from workflow_scripts.privacy.settings import Settings
 from workflow_scripts.privacy.tuned_model import TunedModel, tuned_arguments, tuned_model_of
 

@@ -35,7 +35,7 @@ from workflow_scripts.privacy.membership.candidates import (
 )
 from workflow_scripts.privacy.membership.settings import MembershipSettings
 from workflow_scripts.privacy.membership.values import samples_values, unknown_values
-from workflow_scripts.privacy.scored_model import read_with_held_out, write_scored
+from workflow_scripts.privacy.scripts import read_with_held_out, write_scored
 from workflow_scripts.privacy.settings import Settings
 
 _BLOCK: Final = 256

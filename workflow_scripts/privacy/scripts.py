@@ -1,4 +1,4 @@
-"""What the privacy scores of one model share: flags, the features that they read, their record."""
+"""What the privacy scripts of one model share: flags, the features that they read, their record."""
 
 import argparse
 import logging
