@@ -13,7 +13,7 @@ class Settings:
     threshold: Annotated[
         float, Key("Re-identification score above which a prompt counts.", minimum=0, maximum=1)
     ] = 0.85
-    bootstrap: Annotated[int, Key("Bootstrap replicates over prompts.", minimum=0)] = 1000
+    bootstrap: Annotated[int, Key("Bootstrap replicates of patients.", minimum=0)] = 1000
     seed: Annotated[int, Key("Seed of the stage.", minimum=0, maximum=LARGEST_SEED)] = 42
 
 
@@ -22,5 +22,5 @@ class ClosestSettings:
     """The settings of the search for the closest training images."""
 
     matches: Annotated[
-        int, Key("Closest training images kept of each generated one.", minimum=1)
+        int, Key("Closest training images kept for each generated image.", minimum=1)
     ] = 5
