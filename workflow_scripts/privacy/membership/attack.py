@@ -69,8 +69,8 @@ def tpr_at(members: Array, others: Array, rate: float, confidence: float = 0.95)
     rounded down. The threshold's true rate is uncertain, and so is the share of members above it.
     So each bound has two parts, each at a quarter of the error: a threshold whose true rate is not
     above (for the lower bound) or not below (for the upper bound) the rate, and there the bound of
-    Clopper and Pearson (Biometrika 26, 1934) for the share of members. With too few non-members to
-    know any threshold's rate, the lower bound is 0.
+    Clopper and Pearson (1934, Biometrika 26, 404-413) for the share of members. With too few
+    non-members to know any threshold's rate, the lower bound is 0.
 
     Args:
         members: scores of m patients, higher for "member".
