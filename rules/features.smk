@@ -1,9 +1,9 @@
 # Needs: the manifest, or a model's image shards; the encoders' weights.
-# Makes: results/features/{real or model}/{prompt_set}/{encoder}.h5, all encoders of a prompt set in
-# one pass over its images; for privacy the same under the other protocol, by the same job, in a folder
-# of its name.
-# Where the config asks for it, first of all a re-identification network, trained on the cohort
-# (results/features/reid/); as for fine-tuning, no code is declared for that.
+# Makes: results/features/{real or model}/{prompt_set}/{encoder}.h5. All encoders of a prompt set share
+# one pass over its images. For privacy, the same job also makes the features under the other protocol,
+# in a folder of that protocol's name.
+# If the config asks for it, a re-identification network is trained on the cohort before all else
+# (results/features/reid/). As for fine-tuning, no code is declared for that.
 # A killed job continues from its .progress folder.
 
 
@@ -47,7 +47,7 @@ rule features_train_reid:
 
 
 rule features_fidelity:
-    """Features of a model's test images and of their captions."""
+    """Compute the features of a model's test images and of their captions."""
     input:
         shards=per_job(RUN.shards, prompt_set="test"),
     output:
@@ -88,7 +88,7 @@ rule features_fidelity:
 
 
 rule features_privacy:
-    """Features of the images that a model made from training captions."""
+    """Compute the features of a model's images from training captions, under both protocols."""
     input:
         shards=per_job(RUN.shards, prompt_set="privacy"),
         trained=RUN.trained_weights(),
@@ -141,7 +141,7 @@ rule features_privacy:
 
 
 rule features_reference:
-    """Features of every test radiograph: the real side of fidelity."""
+    """Compute the features of every test radiograph, the real side of fidelity."""
     input:
         manifest="results/cohort/manifest.parquet",
     output:
@@ -181,7 +181,7 @@ rule features_reference:
 
 
 rule features_training:
-    """Features of every training radiograph, for the search of the closest one."""
+    """Compute the features of every training radiograph, for the search for the closest one."""
     input:
         manifest="results/cohort/manifest.parquet",
         trained=RUN.trained_weights(),
@@ -220,7 +220,7 @@ rule features_training:
 
 
 rule features_prompts:
-    """Features of the prompts' own radiographs, under the other protocol: that needs no more of the training split."""
+    """Compute the features of the prompts' own radiographs under the other protocol, which needs no others."""
     input:
         manifest="results/cohort/{captions}manifest.parquet",
         prompts="results/cohort/{captions}prompts/privacy.parquet",
@@ -263,7 +263,7 @@ rule features_prompts:
 
 
 rule features_held_out:
-    """Features of radiographs that no model was trained on, as the attacker sees them."""
+    """Compute the features of radiographs that no model was trained on, under both protocols."""
     input:
         manifest="results/cohort/manifest.parquet",
         trained=RUN.trained_weights(),

@@ -1,10 +1,10 @@
-# Needs: features of a model's test images and of the real test images.
-# Makes: results/fidelity/{encoder}/{model}.json: FID, KID, precision, recall, density, coverage, alignment,
-# for all images and for each of the 14 findings.
+# Needs: the features of a model's test images and of the real test images.
+# Makes: results/fidelity/{encoder}/{model}.json: FID, KID, precision, recall, density, coverage and
+# alignment, for all images and for each of the 14 findings.
 
 
 rule fidelity_score:
-    """Fidelity of one model in one encoder's features, from the cache alone."""
+    """Compute one model's fidelity in one encoder's features."""
     input:
         manifest=per_job(RUN.manifest),
         prompts=per_job(RUN.prompts, prompt_set="test"),

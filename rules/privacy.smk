@@ -1,16 +1,20 @@
-# Needs: features and images that a model made from training captions; features of those that it made
-# from test captions, if there are any; the training images.
-# Makes: results/privacy/{model}.json (each image against its prompt's own radiograph, under both
-# protocols: that of the one that the config does not name in a folder of its name) and
-# results/privacy/closest/{model}.json (against all training images), and beside each a table of
-# pairs, for its owner only; results/privacy/novelty/{model}.json: nearer to the prompts' radiographs
-# than following captions makes it; results/privacy/lenses/{model}.json: which lens sees what,
-# beside what the same images give before other prompts' radiographs ({model}_others.parquet);
-# results/privacy/attacker/real.json: the attacker on real pairs, under both protocols too.
+# Needs: a model's images from training captions and their features; the features of its images from
+# test captions, if there are any; the features of training and of held-out radiographs.
+# Makes, for each model:
+#   results/privacy/{model}.json: each image against its prompt's own radiograph; the same under the
+#     protocol that the config does not name, in a folder of that protocol's name
+#   results/privacy/closest/{model}.json: each image against all training radiographs
+#   results/privacy/novelty/{model}.json: whether images are closer to training radiographs than their
+#     captions explain
+#   results/privacy/lenses/{model}.json: how many prompts each lens flags, measured against the same
+#     images and other prompts' radiographs ({model}_others.parquet)
+# Beside the first two lies a table of pairs, for its owner only.
+# Makes, once: results/privacy/attacker/real.json: how well the re-identification network tells real
+# patients apart, under both protocols.
 
 
 rule privacy_score:
-    """One model against its prompts' own radiographs, all training images, and unseen ones."""
+    """Compare a model's images with their prompts' own, all training and held-out radiographs."""
     input:
         manifest=per_job(RUN.manifest),
         prompts=per_job(RUN.prompts, prompt_set="privacy"),
@@ -82,7 +86,7 @@ rule privacy_score:
 
 
 rule privacy_lenses:
-    """Which lens sees a model's images resemble their prompts' radiographs."""
+    """Count the prompts that each lens flags, since their images resemble their radiographs."""
     input:
         manifest=per_job(RUN.manifest),
         pairs="results/privacy/{model}_pairs.parquet",
@@ -112,7 +116,7 @@ rule privacy_lenses:
 
 
 rule privacy_attacker:
-    """How well the re-identification network tells patients apart, on real pairs."""
+    """Measure how well the re-identification network tells real patients apart."""
     input:
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/privacy.parquet",

@@ -1,13 +1,13 @@
-# Needs: every model's images that it made from training captions; every training and held-out
-# radiograph; RAD-DINO's weights.
+# Needs: every model's images from training captions; every training and held-out radiograph;
+# RAD-DINO's weights.
 # Makes: results/privacy/extraction/{model}.json: which training radiographs the images show, in
-# pixels and in RAD-DINO's patches, and beside it {model}_images.parquet, for its owner only.
-# What was seen in images stays in results/privacy/extraction/.seen: a killed job goes on there, and
-# a model whose images are the same is not looked at again. So one job does for all models.
+# pixels and in RAD-DINO's patches; and beside it {model}_images.parquet, for its owner only.
+# Pixels and tokens of images are kept in results/privacy/extraction/.seen: a killed job continues
+# there, and images that did not change are not looked at again. So one job serves all models.
 
 
 rule privacy_extraction:
-    """The images that each caption repeats, against every training radiograph, whole and by patches."""
+    """Compare what each caption repeats with every training radiograph, whole and by patches."""
     input:
         manifest="results/cohort/manifest.parquet",
         prompts=[RUN.prompts(m, "privacy") for m in RUN.with_images("privacy")],

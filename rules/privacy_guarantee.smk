@@ -1,12 +1,12 @@
-# Needs: checkpoints of models with `finetune.privacy` or `finetune.canaries`, and their canaries.
-# Makes: results/privacy/guarantee/{model}.json: the epsilon that the checkpoint states, beside what
-# an attack on the canaries shows. Without such a model it makes nothing.
+# Needs: the checkpoints of models with `finetune.privacy` or `finetune.canaries`, and their canaries.
+# Makes: results/privacy/guarantee/{model}.json: the epsilon that the checkpoint states, and what an
+# attack on the canaries shows. It makes nothing if there is no such model.
 
 from workflow_scripts.finetune.families import modules_of
 
 
 rule privacy_guarantee:
-    """Hold the epsilon that a fine-tuning states against an attack on its canaries."""
+    """Compare the epsilon that a fine-tuning states with what an attack on its canaries shows."""
     input:
         checkpoint="results/finetune/{model}/checkpoint",
         canaries=per_job(RUN.canaries),

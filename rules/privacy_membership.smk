@@ -1,16 +1,16 @@
-# Needs: a fine-tuned checkpoint, its base (or a checkpoint that came trained and has a likelihood),
-# the cohort and which radiographs several splits show; of images that were made elsewhere their
-# features and those of radiographs.
-# Makes: results/privacy/membership/{model}.json: can an attacker tell who was trained on? Beside it
-# {model}_scores.parquet, each patient's scores, for its owner only.
-# Progress lives in results/privacy/membership/{model}.progress, which Snakemake does not know and so
-# does not delete: a killed job's retry continues from there.
+# Needs: a fine-tuned checkpoint and its base, or a checkpoint that came trained and has a likelihood;
+# the cohort, and the tables of radiographs that several splits show. For images that were made
+# elsewhere: their features, and those of radiographs.
+# Makes: results/privacy/membership/{model}.json: whether an attacker can tell who was trained on; and
+# beside it {model}_scores.parquet, each patient's scores, for its owner only.
+# Progress is kept in results/privacy/membership/{model}.progress. Snakemake does not know this folder
+# and so does not delete it: a killed job's retry continues there.
 
 from workflow_scripts.finetune.families import modules_of
 
 
 rule privacy_membership:
-    """Losses of members and non-members under a model and, if it was fine-tuned, its base; the attacks."""
+    """Attack a model by its losses of members and non-members, calibrated by its base if it has one."""
     input:
         manifest=per_job(RUN.manifest),
         copies=per_job(RUN.copies),
@@ -49,7 +49,7 @@ rule privacy_membership:
 
 
 rule privacy_membership_samples:
-    """The attack on images that were made elsewhere."""
+    """Attack a model by its images alone, which were made elsewhere."""
     input:
         manifest=per_job(RUN.manifest),
         copies=per_job(RUN.copies),
@@ -87,7 +87,7 @@ rule privacy_membership_samples:
 
 
 rule privacy_membership_unknown:
-    """A model that came trained: who its members are is unknown, and the record says so."""
+    """Record that a model came trained, so that its members are unknown."""
     output:
         "results/privacy/membership/{model}.json",
     log:

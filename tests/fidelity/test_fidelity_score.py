@@ -14,6 +14,7 @@ from workflow_scripts.common.manifest import FINDINGS, write_manifest
 from workflow_scripts.common.records import read_record
 from workflow_scripts.fidelity.comparison import resamples_of
 from workflow_scripts.fidelity.frechet import frechet_distance
+from workflow_scripts.fidelity.inputs import ScoredModel
 from workflow_scripts.fidelity.jackknife import corrected_distance, fewest_images
 from workflow_scripts.fidelity.kernel import kernel_distance
 from workflow_scripts.fidelity.manifold import manifold_overlap
@@ -62,7 +63,7 @@ def run(cohort, output, *flags):
 def rescore(cohort, protocol="sound"):
     settings = Settings(kid_bootstrap=20)
     folders = cohort.manifest, cohort.prompts, cohort.real, cohort.generated
-    return score("model", "rad_dino", protocol, *folders, settings)
+    return score(ScoredModel("model", protocol, *folders), "rad_dino", settings)
 
 
 def own_radiographs(cohort):

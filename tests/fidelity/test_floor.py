@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from workflow_scripts.fidelity.floor import (
     ENOUGH,
-    FEWEST,
+    FEWEST_DRAWS,
     RealImages,
     disjoint_groups,
     fid_floor,
@@ -71,11 +71,11 @@ def test_it_draws_until_the_mean_is_known_to_five_percent():
     )
     assert first is not None
     assert second is not None
-    assert first.draws > FEWEST
+    assert first.draws > FEWEST_DRAWS
     assert first.value == pytest.approx(second.value, rel=0.25)
     independent = fid_floor(RealImages(rng.standard_normal((400, 40)), np.arange(400)), 60, 60, rng)
     assert independent is not None
-    assert independent.draws == FEWEST
+    assert independent.draws == FEWEST_DRAWS
 
 
 def test_too_few_images_to_carry_it_say_the_sizes_they_had():

@@ -14,8 +14,8 @@ from workflow_scripts.common.measurement import Metric
 METRICS = (Metric("mean_of_both", "Mean", "none", 1, ("Made", "Real")),)
 
 
-def measure(comparison, found):
-    found.add(METRICS[0], comparison, float((comparison.x.mean() + comparison.y.mean()) / 2))
+def measure(comparison, results):
+    results.add(METRICS[0], comparison, float((comparison.x.mean() + comparison.y.mean()) / 2))
 """
 
 

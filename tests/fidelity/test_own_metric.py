@@ -27,13 +27,13 @@ MEANS = Metric("mean_distance", "Distance of means", "lower", 4, ("Made", "Real"
 METRICS = (MEANS,)
 
 
-def measure(comparison, found):
+def measure(comparison, results):
     reason = comparison.too_few(1)
     if reason is not None:
-        found.add_none(MEANS, comparison, reason)
+        results.add_none(MEANS, comparison, reason)
         return
     gap = comparison.x.mean(axis=0) - comparison.y.mean(axis=0)
-    found.add(MEANS, comparison, float(np.linalg.norm(gap)))
+    results.add(MEANS, comparison, float(np.linalg.norm(gap)))
 '''
 
 

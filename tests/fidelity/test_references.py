@@ -9,6 +9,7 @@ import pytest
 from tests.fidelity.conftest import JOINT, write_h5
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, write_manifest, write_prompts
+from workflow_scripts.fidelity.inputs import ScoredModel
 from workflow_scripts.fidelity.references import reference_rows
 from workflow_scripts.fidelity.score import Settings, score
 
@@ -64,7 +65,8 @@ def scored(populations, features, answered=slice(None)):
     write_h5(folder, "rad_dino", features[answered], ids)
     for encoder in ("biovil_t_image", "biovil_t_text"):
         write_h5(folder, encoder, np.ones((len(ids), JOINT)), ids)
-    return score("model", "rad_dino", "sound", *populations.folders, Settings(kid_bootstrap=20))
+    model = ScoredModel("model", "sound", *populations.folders)
+    return score(model, "rad_dino", Settings(kid_bootstrap=20))
 
 
 def test_controls_stand_in_their_order_though_half_of_the_test_set_was_not_asked_for(populations):

@@ -16,6 +16,7 @@ from workflow_scripts.finetune.families.flow import errors_watched, squared_erro
 from workflow_scripts.privacy.membership.losses import Measuring, image_losses
 from workflow_scripts.privacy.membership.score import measure
 from workflow_scripts.privacy.membership.settings import MembershipSettings
+from workflow_scripts.privacy.tuned_model import TunedModel
 
 FAMILIES = ["flux", "lumina2", "pixart_sigma", "sana", "stable_diffusion_3"]
 
@@ -70,19 +71,11 @@ def job(tiny_sd, films, tmp_path):
     paths, captions = films
     candidates = pd.DataFrame({"image_id": ["a", "b"], "path": paths, "caption": captions})
     settings = MembershipSettings(images=10, noise_levels=2, seeds=1, batch_size=1)
+    base = tiny_sd[1]
+    model = TunedModel(get_family("stable_diffusion"), base, base.folder, "full", 32, "no")
 
     def run(progress=tmp_path / "progress", **changed):
-        return measure(
-            get_family("stable_diffusion"),
-            tiny_sd[1],
-            tiny_sd[1].folder,
-            "full",
-            candidates,
-            32,
-            "no",
-            dataclasses.replace(settings, **changed),
-            progress,
-        )
+        return measure(model, candidates, dataclasses.replace(settings, **changed), progress)
 
     return run
 

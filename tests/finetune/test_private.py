@@ -30,6 +30,7 @@ from workflow_scripts.finetune.settings import CANARIES, CanarySettings, Privacy
 from workflow_scripts.finetune.train import finetune
 from workflow_scripts.privacy.audit import area, exposures
 from workflow_scripts.privacy.score_guarantee import attack_values, canary_scores
+from workflow_scripts.privacy.tuned_model import TunedModel
 
 EPSILON = 0.5
 PRIVACY = PrivacySettings(8.0, 1e-3, "patient", 0.5, noise_seed=3)
@@ -299,7 +300,8 @@ def known(toy, settings, tmp_path):
         )
         frame = read_canaries(table)
         checkpoint = tmp_path / name / "checkpoint"
-        scores = canary_scores(family, toy.base, checkpoint, "full", frame, SIZE, "no", 0)
+        model = TunedModel(family, toy.base, checkpoint, "full", SIZE, "no")
+        scores = canary_scores(model, frame, 0)
         return frame["repeats"].where(frame["planted"], 0).to_numpy(), scores
 
     return train
@@ -372,7 +374,8 @@ def audited(toy, settings, tmp_path, monkeypatch):
                 canaries=table,
             )
         said = json.loads((out / "checkpoint/guarantee.json").read_text())
-        scores = canary_scores(family, toy.base, out / "checkpoint", "full", flipped, SIZE, "no", 0)
+        model = TunedModel(family, toy.base, out / "checkpoint", "full", SIZE, "no")
+        scores = canary_scores(model, flipped, 0)
         found = {value.metric: value.value for value in attack_values(flipped, scores, 1e-6)}
         return said["epsilon"], found["audit_epsilon"]
 

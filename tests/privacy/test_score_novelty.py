@@ -141,9 +141,12 @@ def test_each_caption_counts_once_however_many_images_it_has():
     many = np.concatenate([np.zeros(90, int), np.arange(30)])
     images = training.images[:30][many]
     images[:90] = training.radiographs[0]
-    crowded = replace(training, images=images, captions=many, shown=np.repeat("", 120))
+    crowded = replace(training, images=images, captions=many, shown_patients=np.repeat("", 120))
     alone = replace(
-        training, images=training.images[:30], captions=np.arange(30), shown=np.repeat("", 40)
+        training,
+        images=training.images[:30],
+        captions=np.arange(30),
+        shown_patients=np.repeat("", 40),
     )
     shares = [nearness(s, held_out, draws=30).training.mean() for s in (crowded, alone)]
     assert abs(shares[0] - shares[1]) < 0.08
@@ -159,16 +162,20 @@ def test_a_control_that_shows_a_patient_is_not_nearest_to_that_patient():
         replace(
             training,
             images=held_out.radiographs[of_held_out],
-            shown=held_out.patients[of_held_out],
+            shown_patients=held_out.patients[of_held_out],
         ),
         replace(
-            held_out, images=training.radiographs[of_training], shown=training.patients[of_training]
+            held_out,
+            images=training.radiographs[of_training],
+            shown_patients=training.patients[of_training],
         ),
     )
     shares = nearness(*shows, draws=30)
     assert shares.training.mean() == pytest.approx(0.5, abs=0.1)
     assert shares.held_out.mean() == pytest.approx(0.5, abs=0.1)
-    unnamed = nearness(*(replace(s, shown=np.repeat("", len(s.images))) for s in shows), draws=30)
+    unnamed = nearness(
+        *(replace(s, shown_patients=np.repeat("", len(s.images))) for s in shows), draws=30
+    )
     assert unnamed.training.mean() < shares.training.mean() - 0.03
     assert unnamed.held_out.mean() < shares.held_out.mean() - 0.1
 
@@ -176,7 +183,9 @@ def test_a_control_that_shows_a_patient_is_not_nearest_to_that_patient():
 def test_copies_of_training_radiographs_count_and_copies_of_held_out_ones_do_not():
     """The control `training_copies` has each prompt's own radiograph, in both prompt sets."""
     copies = [
-        replace(s, images=s.radiographs, captions=np.arange(len(s.patients)), shown=s.patients)
+        replace(
+            s, images=s.radiographs, captions=np.arange(len(s.patients)), shown_patients=s.patients
+        )
         for s in both_sides(0, 0.2)
     ]
     values = values_of(*copies)

@@ -265,7 +265,9 @@ def _exposed_among_planted(original: Any, scores: Any, planted: Any) -> Any:
 
 
 def _own_radiograph_counts(original: Any, *sides: Any, **kw: Any) -> Any:
-    nobody = [replace(s, shown=np.array([""] * len(s.shown), dtype=str)) for s in sides]
+    nobody = [
+        replace(s, shown_patients=np.array([""] * len(s.shown_patients), dtype=str)) for s in sides
+    ]
     return original(*nobody, **kw)
 
 

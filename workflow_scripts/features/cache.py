@@ -2,11 +2,13 @@
 
 Datasets: `features` float32 (n, d), `image_id` (UTF-8, n); `source_image_id` (UTF-8, n) for
 generated collections, empty for a generated image; further small arrays that the encoder
-adds (`fc_end_weight`, `fc_end_bias` of the re-identification network). Attributes: `encoder`,
-`weights_sha256`, `preprocessing`, `collection`, `collection_sha256`, `purpose`, `protocol`,
-`device`, `slurm_job_id` and `slurm_node` (empty without SLURM), `versions` (JSON), `speed` where
-switches of speed were on, for generated collections `repeated_images` and `constant_images` (see
-`extract.count_copies`), and `content_sha256` of everything else in the file (see the function).
+adds (`fc_end_weight`, `fc_end_bias` of the re-identification network).
+
+Attributes: `encoder`, `weights_sha256`, `preprocessing`, `collection`, `collection_sha256`,
+`purpose`, `protocol`, `device`, `slurm_job_id` and `slurm_node` (empty without SLURM), `versions`
+(JSON), `speed` if switches of speed were on, `repeated_images` and `constant_images` of generated
+collections (see `extract.count_copies`), and `content_sha256` of everything else in the file.
+
 Files are not compressed: that would save 14% of the space and take 4 to 30 times as long.
 """
 

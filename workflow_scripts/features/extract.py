@@ -1,9 +1,10 @@
 """Embed a collection of images by several encoders in one pass.
 
-It reads a manifest (and a split, or the prompt set whose radiographs are wanted) or image shards,
-and the encoders' weights. It writes `OUT/{encoder}.h5`, see `cache.py`. An image that cannot be
-read ends the job with an error that names it. Finished batches are kept under `--progress`, which
-is removed at the end; a killed job continues there if images, weights and settings are the same.
+The images are the radiographs of a manifest (of some splits, or those that a prompt set describes)
+or those of image shards. The script also reads the encoders' weights. It writes `OUT/{encoder}.h5`,
+see `cache.py`. An image that cannot be read ends the job with an error that names it. Finished
+batches are kept under `--progress`, which is removed at the end; a killed job continues there if
+images, weights and settings are the same.
 
 The same images, weights, settings, batch size and threads give the same bytes on a CPU.
 """
@@ -99,8 +100,8 @@ class Block:
     Attributes:
         start, stop: positions in the collection.
         image_sha256: of each image's encoded bytes, uint8 (n, 32).
-        pixels_sha256: of what each image shows, uint8 (n, 32); of its encoded bytes where no
-            encoder reads images, and of radiographs, whose copies nobody counts.
+        pixels_sha256: of each image's pixels, uint8 (n, 32). It is that of the encoded bytes for
+            radiographs, whose copies are not counted, and where no encoder reads images.
         constant: whether all pixels of each image have one value, bool (n,).
         caption_sha256: of each caption (zeros where there is none), uint8 (n, 32).
         sources: each item's `source_image_id`, "" where there is none.
@@ -121,7 +122,7 @@ class Block:
 
 @dataclass
 class _Prepared:
-    """One image, ready for the encoders; `inputs` lacks encoders of captions if it has none."""
+    """One image, prepared for each encoder; without a caption, for those of images alone."""
 
     item: ImageItem
     image_sha256: bytes
@@ -133,7 +134,7 @@ class _Prepared:
 def manifest_collection(
     manifest: Path, splits: Sequence[str] = (), prompts: Path | None = None
 ) -> Collection:
-    """Return the radiographs of splits, or those that a prompt set points to, in manifest order.
+    """Return the radiographs of splits, or those that a prompt set describes, in manifest order.
 
     Raises:
         InputError: the manifest lacks an image that a prompt names, there are no images, or image
@@ -226,7 +227,7 @@ def embed(
         attempt: the attempt at this job, which keeps the finished blocks.
         key: what the blocks depend on besides the images; blocks with another key are discarded.
         threads: threads that read, decode and prepare images while the encoders compute.
-        save_every_s: seconds between two blocks.
+        save_every_s: seconds of work that a block holds.
 
     Returns:
         Blocks that cover the collection, in order.
@@ -324,7 +325,7 @@ def extract(
         gpus: number of GPUs; 0 computes on the CPU.
         threads: threads of torch and of decoding.
         save_every_s: seconds between two savings of progress.
-        speeds: by encoder name, switches that change rounding alone.
+        speeds: by encoder name, switches of speed, which change rounding alone.
 
     Raises:
         InputError: see `embed` and `encoders`.
@@ -434,7 +435,7 @@ def _batches(
 
 
 def _prepare(item: ImageItem, encoders: Sequence[Encoder], generated: bool) -> _Prepared:
-    """Read, decode once, and prepare for each encoder."""
+    """Read an image, decode it once, and prepare it for each encoder."""
     try:
         data = item.data if item.data is not None else Path(item.path).read_bytes()
     except OSError as error:
@@ -659,10 +660,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def speeds_of(given: Sequence[tuple[str, Any]], encoders: Sequence[str]) -> dict[str, Speed]:
-    """Return each encoder's switches from `ENCODER.NAME` and its value.
+    """Return each encoder's switches of speed.
+
+    Args:
+        given: pairs of `ENCODER.SWITCH` and its value.
+        encoders: the encoders of this run.
 
     Raises:
-        InputError: no such encoder here, or an unknown switch or value.
+        InputError: an encoder that is not of this run, or an unknown switch or value.
     """
     switches: dict[str, dict[str, Any]] = {}
     for name, value in given:

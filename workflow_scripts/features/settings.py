@@ -10,16 +10,16 @@ from workflow_scripts.common.settings import LARGEST_SEED, Key
 class ReidSettings:
     """How the network is trained on a cohort's own patients."""
 
-    seed: Annotated[int, Key("Of pairs and augmentation.", minimum=0, maximum=LARGEST_SEED)]
+    seed: Annotated[int, Key("Seed of pairs and augmentation.", minimum=0, maximum=LARGEST_SEED)]
     size: Annotated[int, Key("Side of the network's input in pixels.", minimum=32)] = 256
-    epochs: Annotated[int, Key("Passes.", minimum=1)] = 11
-    batch_size: Annotated[int, Key("Pairs of one step.", minimum=2)] = 64
+    epochs: Annotated[int, Key("Number of epochs.", minimum=1)] = 11
+    batch_size: Annotated[int, Key("Pairs in one step.", minimum=2)] = 64
     pairs: Annotated[
-        int, Key("Pairs of an epoch; as many as images, if absent.", minimum=0, optional=True)
+        int, Key("Pairs in an epoch; by default as many as images.", minimum=0, optional=True)
     ] = 0
-    learning_rate: Annotated[float, Key("Of Adam.", above=0)] = 1e-4
+    learning_rate: Annotated[float, Key("Learning rate of Adam.", above=0)] = 1e-4
     patience: Annotated[
-        int, Key("Epochs without gain before a lower rate.", minimum=0, optional=True)
+        int, Key("Epochs without gain before the rate falls.", minimum=0, optional=True)
     ] = 5
     validation_share: Annotated[
         float, Key("Share of patients held out to choose the epoch.", above=0, below=1)

@@ -6,11 +6,11 @@
         --contrast 0.1 --seed 42 --progress results/features/reid/.progress \\
         --output results/features/reid/weights.pth --history results/features/reid/training.csv
 
-Use it for data other than MIMIC-CXR, for which weights are published. It reads the training split's
-images and initial weights: a ResNet in torchvision's or timm's layout, or a re-identification
-network to fine-tune. It writes a state dict in the published layout, its preprocessing in a file
-beside it, and the losses of each epoch. The test and validation splits are not used, because the
-attacker is evaluated on them.
+Use it for data other than MIMIC-CXR, for which weights are published. It reads the images of the
+training split, and initial weights: a ResNet in torchvision's or timm's layout, or a
+re-identification network to fine-tune. It writes a state dict in the published layout, its
+preprocessing in a file beside it, and the losses of each epoch. The test and validation splits are
+not used, because the attacker is evaluated on them.
 
 The method is that of Packhaeuser et al., 2022: a Siamese network, binary cross-entropy, Adam, and
 half of the pairs from one patient. Here the two images of a negative pair come from the same site.
@@ -24,7 +24,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +45,14 @@ from workflow_scripts.common.pixels import normalise, rotate, to_unit
 from workflow_scripts.common.resnet import check_pretrained, pretrained_resnet
 from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.common.squares import decode_square
-from workflow_scripts.common.training import begin_attempt, best_epoch, random_stream, train
+from workflow_scripts.common.training import (
+    Epoch,
+    begin_attempt,
+    best_epoch,
+    curve,
+    random_stream,
+    train,
+)
 from workflow_scripts.common.validation import split_by_patient
 from workflow_scripts.features.encoders import reid
 from workflow_scripts.features.encoders.transform import SIDECAR
@@ -96,12 +103,12 @@ class Population:
         # The rows whose site has another patient.
         counts = [len(np.unique(self.patients[rows])) for rows in self.of_site]
         self.opposed = np.flatnonzero(np.array(counts)[self.sites] > 1)
-        for rows, what in (
+        for rows, lacking in (
             (self.paired, "patients with two images"),
             (self.opposed, "sites with two patients"),
         ):
             if not len(rows):
-                raise InputError(f"there are no {what} to train on", "the training split")
+                raise InputError(f"there are no {lacking} to train on", "the training split")
 
     def draw(self, count: int, rng: np.random.Generator) -> Pairs:
         """Draw `count` pairs, half of them from one patient, the others from one site."""
@@ -110,17 +117,18 @@ class Population:
         second = np.empty(count, np.int64)
         for i, row in enumerate(first):
             patient, site = self.patients[row], self.sites[row]
-            mates = self.of_patient[patient] if same[i] else self.of_site[site]
+            candidates = self.of_patient[patient] if same[i] else self.of_site[site]
             while True:
-                other = mates[rng.integers(len(mates))]
-                alike = self.patients[other] == patient
-                if other != row and alike == same[i]:
+                other = candidates[rng.integers(len(candidates))]
+                of_one_patient = self.patients[other] == patient
+                if other != row and of_one_patient == same[i]:
                     break
             second[i] = other
         return Pairs(first, second, same)
 
 
 def _groups(codes: np.ndarray) -> list[np.ndarray]:
+    """Return the rows that have each code, in the order of the codes."""
     order = np.argsort(codes, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
 
@@ -136,7 +144,7 @@ class VerificationTask:
         batch_size: pairs at a time in validation.
         rotation_degrees: training images are rotated by up to this much, either way.
         contrast: their contrast and brightness change by up to this share, either way.
-        seed: of pairs and augmentation, which depend on (seed, epoch) alone.
+        seed: seed of pairs and augmentation, which depend on (seed, epoch) alone.
         device: the network's device.
     """
 
@@ -244,6 +252,41 @@ def initial_network(weights: Path, seed: int) -> reid.SiameseNetwork:
     return network
 
 
+def draw_sides(
+    patients: np.ndarray, sites: np.ndarray, settings: ReidSettings, where: Path
+) -> tuple[tuple[np.ndarray, Population], Pairs]:
+    """Return the rows to train on with their population, and the validation pairs.
+
+    The two share no patient.
+
+    Args:
+        patients: (n,) the patient of each image.
+        sites: (n,) the site of each image.
+        settings: the validation share and the seed.
+        where: the manifest, for errors.
+
+    Raises:
+        InputError: see `Population`.
+    """
+    training, validation = split_by_patient(patients, settings.validation_share, settings.seed)
+    try:
+        held_out = Population(patients[validation], sites[validation])
+    except InputError as error:
+        raise InputError(
+            f"{error.what} for validation", where, "give more patients, or a larger share"
+        ) from None
+    count = min(MOST_VALIDATION_PAIRS, 4 * len(validation))
+    pairs = held_out.draw(count, random_stream(settings.seed, 0, _VALIDATION))
+    population = Population(patients[training], sites[training])
+    log.info(
+        "%d images of %d patients to train on, %d of %d to validate on",
+        *(len(training), len(population.of_patient)),
+        *(len(validation), len(held_out.of_patient)),
+    )
+    rows = Pairs(validation[pairs.first], validation[pairs.second], pairs.same)
+    return (training, population), rows
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     args, settings = _arguments(argv)
@@ -256,22 +299,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("no image of the training split", args.manifest, "check the split")
     patients = frame["patient_id"].to_numpy(str)
     sites = frame["site"].fillna("").to_numpy(str)
-    training, validation = split_by_patient(patients, settings.validation_share, settings.seed)
-    try:
-        judges = Population(patients[validation], sites[validation])
-    except InputError as error:
-        raise InputError(
-            f"{error.what} for validation", args.manifest, "give more patients, or a larger share"
-        ) from None
-    count = min(MOST_VALIDATION_PAIRS, 4 * len(validation))
-    drawn = judges.draw(count, random_stream(settings.seed, 0, _VALIDATION))
-    judged = Pairs(validation[drawn.first], validation[drawn.second], drawn.same)
-    population = Population(patients[training], sites[training])
-    log.info(
-        "%d images of %d patients to train on, %d of %d to validate on",
-        *(len(training), len(population.of_patient)),
-        *(len(validation), len(judges.of_patient)),
-    )
+    training, validation = draw_sides(patients, sites, settings, args.manifest)
     items = (ImageItem(i, p) for i, p in zip(frame["image_id"], frame["path"], strict=True))
     pixels = decode_square(
         items, len(frame), settings.size, True, args.threads, "reading radiographs"
@@ -279,63 +307,71 @@ def main(argv: list[str] | None = None) -> None:
 
     network = initial_network(args.weights, settings.seed).to(accelerator.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-    scheduler = ReduceLROnPlateau(optimizer, factor=0.1, patience=settings.patience)
     task = VerificationTask(
         pixels,
-        (training, population),
-        judged,
-        n_train=settings.pairs or len(training),
+        training,
+        validation,
+        n_train=settings.pairs or len(training[0]),
         batch_size=settings.batch_size,
         rotation_degrees=settings.rotation_degrees,
         contrast=settings.contrast,
         seed=settings.seed,
         device=accelerator.device,
     )
-    made_by = {
-        **asdict(settings),
-        "weights_sha256": sha256_of(args.weights),
-        "version": args.version,
-    }
-    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
-    for array in (pixels, patients, sites):
-        digest.update(np.ascontiguousarray(array).tobytes())
     attempt = begin_attempt(args.progress, accelerator)
     history = train(
         network,
         task,
         optimizer,
-        scheduler,
+        ReduceLROnPlateau(optimizer, factor=0.1, patience=settings.patience),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         seed=settings.seed,
         attempt=attempt,
-        key=digest.hexdigest(),
+        key=_key(args, settings, (pixels, patients, sites)),
         accelerator=accelerator,
         label="re-identification",
     )
     if attempt is None:
         return
     attempt.check()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["epoch", "training_loss", "validation_loss", "learning_rate"])
-    for entry in history:
-        losses = (entry.training_loss, entry.validation_loss)
-        writer.writerow([entry.epoch + 1, *losses, entry.learning_rate])
-    write_text(args.history, text.getvalue())
-    size = {"height": settings.size, "width": settings.size}
-    write_text(
-        args.output.parent / SIDECAR,
-        json.dumps({"do_center_crop": False, "size": size}, indent=2) + "\n",
-    )
-    with whole_file(args.output, owner_only=True) as temporary:
-        state = {
-            key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
-        }
-        with temporary.open("wb") as stream:  # given a path, torch writes the file's name into it
-            torch.save(state, stream)
+    _write_history(history, args.history)
+    _write_weights(network, settings.size, args.output)
     attempt.end()
     log.info("the best of %d epochs is %d", len(history), best_epoch(history) + 1)
+
+
+def _key(args: argparse.Namespace, settings: ReidSettings, arrays: Sequence[np.ndarray]) -> str:
+    """Return a digest of all that a training depends on; a killed one continues under its own."""
+    made_by = {
+        **asdict(settings),
+        "weights_sha256": sha256_of(args.weights),
+        "version": args.version,
+    }
+    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _write_history(history: list[Epoch], path: Path) -> None:
+    """Write the losses of each epoch as CSV."""
+    text = io.StringIO()
+    columns = ["epoch", "training_loss", "validation_loss", "learning_rate"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(curve(history))
+    write_text(path, text.getvalue())
+
+
+def _write_weights(network: nn.Module, size: int, path: Path) -> None:
+    """Write a network's preprocessing and then its state dict."""
+    sides = {"height": size, "width": size}
+    preprocessing = json.dumps({"do_center_crop": False, "size": sides}, indent=2)
+    write_text(path.parent / SIDECAR, preprocessing + "\n")
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with whole_file(path, owner_only=True) as temporary, temporary.open("wb") as stream:
+        torch.save(state, stream)  # given a path, torch would write the file's name into it
 
 
 def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ReidSettings]:

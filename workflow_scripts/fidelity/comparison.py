@@ -69,29 +69,31 @@ class Comparison:
         return SUBSETS[self.column]
 
     @property
-    def chosen(self) -> np.ndarray:
+    def real_rows(self) -> np.ndarray:
         """Which images of the reference are in the subset, (n_reference,) bool."""
         return self.real.subsets[:, self.column]
 
     @property
-    def asked(self) -> np.ndarray:
+    def generated_rows(self) -> np.ndarray:
         """Which generated images are in the subset, (n,) bool."""
         return self.generated.subsets[:, self.column]
 
     @cached_property
     def x(self) -> np.ndarray:
         """Features of the reference images in the subset, (n_reference, d)."""
-        return self.real.features[self.chosen]
+        return self.real.features[self.real_rows]
 
     @cached_property
     def y(self) -> np.ndarray:
         """Features of the generated images in the subset, (n, d)."""
-        return self.generated.features[self.asked]
+        return self.generated.features[self.generated_rows]
 
     @cached_property
     def units(self) -> Units:
         """The patients of both sides of the subset."""
-        return units_of(self.real.patients[self.chosen], self.generated.patients[self.asked])
+        return units_of(
+            self.real.patients[self.real_rows], self.generated.patients[self.generated_rows]
+        )
 
     def too_few(self, minimum: int) -> str | None:
         """Return the reason if a side of the subset has fewer than `minimum` images, else None."""
@@ -103,7 +105,7 @@ class Comparison:
 
 
 @dataclass
-class Found:
+class Results:
     """The results of all metrics: their values, and details for the record.
 
     Attributes:

@@ -5,14 +5,13 @@ one, whatever the model. There are two floors:
 
 - The floor of other patients (`fid_floor`, `floor_of_finding`) compares two groups of real images
   that share no patient. A generator that draws real radiographs regardless of the captions scores
-  this FID. For a finding, it knows only that the captions name the finding.
+  this FID. In the floor of a finding, the generator knows that the captions name it, and no more.
 - The caption-matched floor (`matched_floor`) gives each image of one group a partner in the other,
   from another patient with the same findings. A generator that draws real radiographs with the
   captions' findings scores this FID.
 
-Neither is a lower bound. A generator that takes more than the findings from a caption has more in
-common with the caption's own radiograph, and may score below both. A copy of the reference has an
-FID of 0.
+Neither is a lower bound. A generator that takes more than the findings from a caption comes closer
+to the caption's own radiograph, and may score below both. A copy of the reference has an FID of 0.
 """
 
 from collections.abc import Callable
@@ -24,15 +23,15 @@ import torch
 from workflow_scripts.fidelity.arrays import CPU
 from workflow_scripts.fidelity.frechet import frechet_distance
 
-FEWEST, MOST = 10, 100
-"""Fewest and most draws to average. Drawing stops once the mean's standard error is at most
-`PRECISION` of the mean."""
+FEWEST_DRAWS, MOST_DRAWS = 10, 100
+"""Fewest and most draws to average."""
 
 PRECISION = 0.05
+"""Drawing stops once the mean's standard error is at most this share of the mean."""
 
 ENOUGH = 10
 """Fewest images in each group, and fewest patients in both, for a floor from a subset of images.
-With fewer, the distance reflects the particular patients more than the sample size."""
+With fewer, the distance says more about the particular patients than about the sample size."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def fid_floor(
     if min(n, n_reference) < 2:
         raise ValueError(f"FID needs two images on each side, not {n} and {n_reference}")
     drawn = _draw(images, lambda: disjoint_groups(images.patients, n, n_reference, rng), device)
-    return None if drawn is None else _carried(drawn, n, n_reference, rng, device, growth)
+    return None if drawn is None else _extrapolated(drawn, n, n_reference, rng, device, growth)
 
 
 def floor_of_finding(
@@ -184,7 +183,7 @@ def matched_floor(
     if findings is None:
         raise ValueError("partners are matched on findings: none are given")
     drawn = _draw(images, lambda: matched_groups(images.patients, findings, rng), device, ENOUGH)
-    return None if drawn is None else _carried(drawn, n, n_reference, rng, device, growth)
+    return None if drawn is None else _extrapolated(drawn, n, n_reference, rng, device, growth)
 
 
 def without_partner(images: RealImages) -> int:
@@ -220,14 +219,15 @@ def _draw(
     device: torch.device,
     enough: int = 0,
 ) -> _Drawn | None:
-    """Draw pairs of groups until the mean of their distances is precise enough, see `FEWEST`.
+    """Draw pairs of groups until the mean of their distances is precise enough.
 
-    Pairs with a group of one image do not count. None as soon as a group is smaller than `enough`.
+    Pairs with a group of one image do not count. The result is None as soon as a group has fewer
+    than `enough` images.
     """
     values: list[float] = []
     sizes: list[tuple[int, int]] = []
     features = images.features
-    for draw in range(MOST):
+    for draw in range(MOST_DRAWS):
         first, second = groups()
         fewest = min(len(first), len(second))
         if fewest < enough:
@@ -235,7 +235,7 @@ def _draw(
         if fewest >= 2:
             sizes.append((len(first), len(second)))
             values.append(frechet_distance(features[second], features[first], device))
-        if draw + 1 >= FEWEST and _settled(values):
+        if draw + 1 >= FEWEST_DRAWS and _settled(values):
             break
     if not values:
         return None
@@ -243,12 +243,13 @@ def _draw(
 
 
 def _settled(values: list[float]) -> bool:
-    if len(values) < FEWEST:
+    """Return whether the mean of the distances is precise enough, see `PRECISION`."""
+    if len(values) < FEWEST_DRAWS:
         return False
     return float(np.std(values, ddof=1)) / len(values) ** 0.5 <= PRECISION * float(np.mean(values))
 
 
-def _carried(
+def _extrapolated(
     drawn: _Drawn,
     n: int,
     n_reference: int,
@@ -257,23 +258,23 @@ def _carried(
     growth: RealImages | None,
 ) -> Floor:
     """Return the mean over the draws, extrapolated to the sizes asked for where possible."""
-    least = (int(drawn.sizes[:, 0].min()), int(drawn.sizes[:, 1].min()))
-    asked = (n, n_reference)
+    smallest = (int(drawn.sizes[:, 0].min()), int(drawn.sizes[:, 1].min()))
+    sizes = (n, n_reference)
     draws = len(drawn.values)
     mean = float(drawn.values.mean())
-    if least == asked:
-        return Floor(mean, *asked, least, draws)
+    if smallest == sizes:
+        return Floor(mean, *sizes, smallest, draws)
     if growth is not None:
         typical = np.maximum(2, drawn.sizes.mean(axis=0).round().astype(int))
-        at_asked = fid_floor(growth, *asked, rng, device)
-        at_drawn = fid_floor(growth, int(typical[0]), int(typical[1]), rng, device)
-        if at_asked and at_drawn and (at_asked.n, at_asked.n_reference) == asked:
-            factor = at_asked.value / at_drawn.value if at_drawn.value > 0 else 1.0
-            return Floor(mean * factor, *asked, least, draws)
-    if min(least) > drawn.dimensions:
+        at_sizes = fid_floor(growth, *sizes, rng, device)
+        at_typical = fid_floor(growth, int(typical[0]), int(typical[1]), rng, device)
+        if at_sizes and at_typical and (at_sizes.n, at_sizes.n_reference) == sizes:
+            factor = at_sizes.value / at_typical.value if at_typical.value > 0 else 1.0
+            return Floor(mean * factor, *sizes, smallest, draws)
+    if min(smallest) > drawn.dimensions:
         factors = (1 / n + 1 / n_reference) / (1 / drawn.sizes).sum(axis=1)
-        return Floor(float((drawn.values * factors).mean()), *asked, least, draws)
-    return Floor(mean, *least, least, draws)
+        return Floor(float((drawn.values * factors).mean()), *sizes, smallest, draws)
+    return Floor(mean, *smallest, smallest, draws)
 
 
 def disjoint_groups(

@@ -1,4 +1,4 @@
-"""Reading the feature files of a comparison, and checking that they may be compared.
+"""Reading the feature files of a model that is scored, and checking that they may be compared.
 
 Every attribute of a file is compared with what the reader expects or with the comparison's other
 files, except those that say where and by which job it was computed. Different library versions only
@@ -6,17 +6,19 @@ give a warning in the log: a new version need not change anything, and one table
 of several years.
 """
 
+import argparse
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
+from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.features.cache import COUNTS, Features, read_features
 
@@ -26,6 +28,54 @@ REAL: Final = "real"
 """The name of the collection of radiographs."""
 
 _ORIGIN: Final = ("encoder", "weights_sha256", "preprocessing")
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A model, and the files that its scores read.
+
+    Attributes:
+        key: the model's key in the config.
+        protocol: `sound` or `as_published`.
+        manifest: the cohort's manifest.
+        prompts: the prompt set that its images were made from.
+        real: the folder of the radiographs' features.
+        generated: the folder of the features of its images.
+    """
+
+    key: str
+    protocol: str
+    manifest: Path
+    prompts: Path
+    real: Path
+    generated: Path
+
+
+def model_arguments(description: str, prompt_set: str, real: str) -> argparse.ArgumentParser:
+    """Return a parser with the arguments that the scores of one model share.
+
+    Args:
+        description: what the script does.
+        prompt_set: the name of the prompt set.
+        real: the radiographs that the images are compared with, for the help.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    add: Callable[..., Any] = parser.add_argument
+    add("--model", required=True, help="the model's key in the config")
+    add("--protocol", required=True, choices=PROTOCOLS)
+    add("--manifest", required=True, type=Path)
+    add("--prompts", required=True, type=Path, help=f"the prompt set `{prompt_set}`")
+    add("--real", required=True, type=Path, help=f"folder of {real}' features")
+    add("--generated", required=True, type=Path, help="folder of the model's features")
+    add("--threads", type=int, default=1)
+    add("--output", required=True, type=Path)
+    return parser
+
+
+def model_of(args: argparse.Namespace) -> ScoredModel:
+    """Return the model that the arguments of `model_arguments` name."""
+    files = (args.manifest, args.prompts, args.real, args.generated)
+    return ScoredModel(args.model, args.protocol, *files)
 
 
 def read_encoder(
@@ -124,19 +174,19 @@ def require_same_images(first: Features, second: Features, where: Path) -> None:
 
 
 def rows_of(
-    known: Iterable[str], wanted: Sequence[str], where: str | Path, table: str
+    table_ids: Iterable[str], ids: Sequence[str], where: str | Path, table: str
 ) -> np.ndarray:
-    """Return the row numbers of `wanted` among the unique ids `known`.
+    """Return the row numbers of some ids in a table, whose own ids are unique.
 
     Raises:
         InputError: an id is missing; the message names it, `table` and `where`.
     """
-    position = {name: row for row, name in enumerate(known)}
-    rows = np.array([position.get(name, -1) for name in wanted], dtype=np.int64)
+    position = {name: row for row, name in enumerate(table_ids)}
+    rows = np.array([position.get(name, -1) for name in ids], dtype=np.int64)
     missing = np.flatnonzero(rows < 0)
     if len(missing):
         raise InputError(
-            f"{len(missing)} id(s) are not in the {table}, first {wanted[missing[0]]!r}",
+            f"{len(missing)} id(s) are not in the {table}, first {ids[missing[0]]!r}",
             where,
             "the two come from different runs: rerun the stages from cohort on",
         )
@@ -161,22 +211,22 @@ def rows_in_order_of(leader: Features, other: Features, where: Path) -> np.ndarr
 
 
 def of_prompts(
-    features: Features, prompts: pd.DataFrame, known: pd.DataFrame, where: Path
+    features: Features, prompts: pd.DataFrame, every_prompt: pd.DataFrame, where: Path
 ) -> Features:
     """Return the features of some prompts' images, in their order in the file.
 
     Args:
         features: features of a generated collection.
         prompts: the prompts whose images are kept; prompts without an image are ignored.
-        known: the whole prompt set.
+        every_prompt: the whole prompt set.
         where: the features' folder, for errors.
 
     Raises:
         InputError: an image belongs to no prompt of the set.
     """
-    rows_of(known["prompt_id"], features.ids, where, "prompt set")
-    wanted = set(prompts["prompt_id"])
-    rows = [row for row, name in enumerate(features.ids) if name in wanted]
+    rows_of(every_prompt["prompt_id"], features.ids, where, "prompt set")
+    chosen = set(prompts["prompt_id"])
+    rows = [row for row, name in enumerate(features.ids) if name in chosen]
     if len(rows) == len(features.ids):
         return features
     sources = features.source_ids
@@ -187,6 +237,28 @@ def of_prompts(
         source_ids=None if sources is None else [sources[row] for row in rows],
         extras={name: values[rows] for name, values in features.extras.items()},
     )
+
+
+def patients_of_prompts(
+    features: Features, prompts: pd.DataFrame, manifest: pd.DataFrame, where: Path
+) -> np.ndarray:
+    """Return the patient of each generated image's prompt, (n,), in the order of the features.
+
+    This also holds for a control, because the radiograph that it shows was chosen for the prompt.
+
+    Args:
+        features: features of a generated collection.
+        prompts: the prompt set.
+        manifest: `image_id` and `patient_id`, at least.
+        where: the folder of the features, for errors.
+
+    Raises:
+        InputError: an image belongs to no prompt, or the manifest lacks a prompt's radiograph.
+    """
+    rows = rows_of(prompts["prompt_id"], features.ids, where, "prompt set")
+    radiographs = list(prompts["image_id"].iloc[rows])
+    rows = rows_of(manifest["image_id"], radiographs, where, "manifest")
+    return manifest["patient_id"].iloc[rows].to_numpy(str)
 
 
 def origin(features: Features) -> dict[str, Any]:

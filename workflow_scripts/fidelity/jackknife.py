@@ -59,9 +59,9 @@ def why_withheld(units: Units, dimensions: int) -> str | None:
             f"{min(n, m)} images are too few to take FID's bias off in {dimensions} dimensions "
             f"({needed} needed)"
         )
-    groups = _groups(units)
-    if groups < FEWEST_GROUPS:
-        return f"the patients make {groups} group(s) of equal size ({FEWEST_GROUPS} needed)"
+    count = _group_count(units)
+    if count < FEWEST_GROUPS:
+        return f"the patients make {count} group(s) of equal size ({FEWEST_GROUPS} needed)"
     return None
 
 
@@ -88,29 +88,29 @@ def corrected_distance(
     why = why_withheld(units, real.shape[1])
     if why is not None:
         raise ValueError(why)
-    sides = []
-    both, count = groups_of(units), _groups(units)
-    for features, groups in zip((real, generated), both, strict=True):
+    count = _group_count(units)
+    means, moments = [], []
+    for features, groups in zip((real, generated), groups_of(units), strict=True):
+        means.append(features.mean(axis=0, dtype=np.float64))
         rows = to_float64(features, device)
         rows = rows - rows.mean(dim=0)  # an offset would cost the sums of squares digits
-        sides.append((features.mean(axis=0, dtype=np.float64), _Moments(rows, groups, count)))
-    (mean1, first), (mean2, second) = sides
-    offset = torch.from_numpy(mean1 - mean2).to(device)
+        moments.append(_Moments(rows, groups, count))
+    offset = torch.from_numpy(means[0] - means[1]).to(device)
 
     def distance(group: int | None) -> float:
-        mean_real, covariance1 = first.without(group)
-        mean_generated, covariance2 = second.without(group)
-        return distance_of_moments(mean_real - mean_generated + offset, covariance1, covariance2)
+        mean1, covariance1 = moments[0].without(group)
+        mean2, covariance2 = moments[1].without(group)
+        return distance_of_moments(mean1 - mean2 + offset, covariance1, covariance2)
 
     uncorrected = distance(None)
     leave_one_out = np.array([distance(group) for group in range(count)])
     value = count * uncorrected - (count - 1) * float(leave_one_out.mean())
-    error = ((count - 1) * float(leave_one_out.var())) ** 0.5
-    half = float(stats.t.ppf(0.975, count - 1)) * error
+    standard_error = ((count - 1) * float(leave_one_out.var())) ** 0.5
+    half = float(stats.t.ppf(0.975, count - 1)) * standard_error
     return CorrectedDistance(value, (value - half, value + half), leave_one_out)
 
 
-def _groups(units: Units) -> int:
+def _group_count(units: Units) -> int:
     return int(max(side.max() for side in groups_of(units))) + 1
 
 

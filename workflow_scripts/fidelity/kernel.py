@@ -92,32 +92,36 @@ def kernel_distance(
         raise ValueError(f"no features of two patients to compare: {why}")
     if resamples is not None and units.fewest < SMALLEST_FOR_INTERVAL:
         resamples = None
-    x, rows_x = _side(real, units.real, device)
-    y, rows_y = _side(generated, units.generated, device)
+    x, y = _side(real, units.real, device), _side(generated, units.generated, device)
     # A constant subtracted from all three matrices cancels in KID. It keeps the sums accurate if
     # the features have a large offset.
-    shift = float(_kernel(x[:64], y[:64]).mean())
-    wanted = resamples is not None
-    parts = (
-        _within(x, rows_x, shift, wanted, within_units),
-        _within(y, rows_y, shift, wanted, within_units),
-        _between(x, y, rows_x, rows_y, shift, wanted, within_units),
-    )
+    shift = float(_kernel(x.points[:64], y.points[:64]).mean())
+    how = (shift, resamples is not None, within_units)
+    parts = (_within(x, *how), _within(y, *how), _between(x, y, *how))
     value = parts[0].mean + parts[1].mean - 2 * parts[2].mean
     if resamples is None:
         return KernelDistance(value, None, np.zeros(0))
     drawn = torch.from_numpy(resamples.drawn).to(device)
     means = [part.resampled(drawn) for part in parts]
-    boot = (means[0] + means[1] - 2 * means[2]).cpu().numpy()
-    boot += value - boot.mean()
+    replicates = (means[0] + means[1] - 2 * means[2]).cpu().numpy()
+    replicates += value - replicates.mean()
     scale = stats.t.ppf(0.975, units.fewest - 1) / stats.norm.ppf(0.975)
-    first, second, widened = _variances(*parts, units)
+    scale *= _scale_of_replicates(value, replicates, *_variances(*parts, units))
+    low, high = np.quantile(value + scale * (replicates - value), [0.025, 0.975])
+    return KernelDistance(value, (float(low), float(high)), replicates)
+
+
+def _scale_of_replicates(
+    value: float, replicates: np.ndarray, first: float, second: float, widened: float
+) -> float:
+    """Return the factor of the replicates' deviations from KID, see `kernel_distance`.
+
+    `first`, `second` and `widened` are those of `_variances`.
+    """
     if value >= second**0.5:
-        scale *= widened
-    elif boot.std() > 0:
-        scale *= min(1.0, (first + second) ** 0.5 / boot.std())
-    low, high = np.quantile(value + scale * (boot - value), [0.025, 0.975])
-    return KernelDistance(value, (float(low), float(high)), boot)
+        return widened
+    spread = float(replicates.std())
+    return min(1.0, (first + second) ** 0.5 / spread) if spread > 0 else 1.0
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -125,16 +129,18 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The units of one side's rows, which are sorted by unit.
+class _Side:
+    """One side's images, sorted by unit.
 
     Attributes:
+        points: (n, d) float64 features.
         units: (u,) the units of this side, ascending.
         codes: (n,) the unit of each row.
         places: (n,) the position of each row's unit in `units`.
         sizes: (u,) float64, number of rows of each unit.
     """
 
+    points: Tensor
     units: np.ndarray
     codes: Tensor
     places: Tensor
@@ -146,17 +152,17 @@ class _Rows:
         return len(self.units) == len(self.codes)
 
 
-def _side(features: np.ndarray, units: np.ndarray, device: torch.device) -> tuple[Tensor, _Rows]:
-    """Return the features sorted by unit, and the units of the rows."""
+def _side(features: np.ndarray, units: np.ndarray, device: torch.device) -> _Side:
+    """Return one side's images, sorted by unit."""
     order = np.argsort(units, kind="stable")
     names, places, sizes = np.unique(units[order], return_inverse=True, return_counts=True)
-    rows = _Rows(
+    return _Side(
+        to_float64(features[order], device),
         names,
         torch.from_numpy(units[order].astype(np.int32)).to(device),
         torch.from_numpy(places).to(device),
         torch.from_numpy(sizes.astype(np.float64)).to(device),
     )
-    return to_float64(features[order], device), rows
 
 
 @dataclass(frozen=True)
@@ -164,16 +170,16 @@ class _Pairs:
     """A kernel matrix minus a shift, summed over the images of each pair of units.
 
     Attributes:
-        own: the units of the matrix's rows.
-        other: the units of its columns.
-        shared: (2, s) positions of the units on both sides, in `own` and in `other`.
+        rows: the images of the matrix's rows.
+        columns: the images of its columns.
+        shared: (2, s) positions of the units on both sides, in `rows` and in `columns`.
         left_out: (s,) float64, number of image pairs within each shared unit that do not count.
         total: the sum over the pairs that count.
         sums: (u, v) float64, the sum for each pair of units; None if no interval is asked for.
     """
 
-    own: _Rows
-    other: _Rows
+    rows: _Side
+    columns: _Side
     shared: Tensor
     left_out: Tensor
     total: float
@@ -182,7 +188,7 @@ class _Pairs:
     @property
     def pairs(self) -> float:
         """The number of image pairs that count."""
-        pairs = self.own.sizes.sum() * self.other.sizes.sum() - self.left_out.sum()
+        pairs = self.rows.sizes.sum() * self.columns.sizes.sum() - self.left_out.sum()
         return float(pairs)
 
     @property
@@ -193,17 +199,17 @@ class _Pairs:
     def resampled(self, drawn: Tensor) -> Tensor:
         """Return the mean in each replicate, (r,); `drawn` is (all units, r)."""
         assert self.sums is not None
-        rows, columns = drawn[self.own.units], drawn[self.other.units]
+        rows, columns = drawn[self.rows.units], drawn[self.columns.units]
         totals = (rows * (self.sums.float() @ columns)).sum(0, dtype=torch.float64)
         rows, columns = rows.double(), columns.double()
-        pairs = (self.own.sizes @ rows) * (self.other.sizes @ columns)
-        both = rows[self.shared[0]] * columns[self.shared[1]]
-        return totals / (pairs - self.left_out @ both)
+        pairs = (self.rows.sizes @ rows) * (self.columns.sizes @ columns)
+        shared_pairs = rows[self.shared[0]] * columns[self.shared[1]]
+        return totals / (pairs - self.left_out @ shared_pairs)
 
     def counts(self) -> tuple[Tensor, Tensor]:
         """Return the number of counted pairs in each unit's rows, (u,), and columns, (v,)."""
-        rows = self.own.sizes * self.other.sizes.sum()
-        columns = self.other.sizes * self.own.sizes.sum()
+        rows = self.rows.sizes * self.columns.sizes.sum()
+        columns = self.columns.sizes * self.rows.sizes.sum()
         rows[self.shared[0]] -= self.left_out
         columns[self.shared[1]] -= self.left_out
         return rows, columns
@@ -221,21 +227,21 @@ class _Pairs:
         total, pairs = np.zeros((2, count))
         rows, columns = self.counts()
         for unit_numbers, sums, counted in (
-            (self.own.units, self.sums.sum(1), rows),
-            (self.other.units, self.sums.sum(0), columns),
+            (self.rows.units, self.sums.sum(1), rows),
+            (self.columns.units, self.sums.sum(0), columns),
         ):
             total[unit_numbers] += sums.cpu().numpy()
             pairs[unit_numbers] += counted.cpu().numpy()
         derivative = (total - self.mean * pairs) / self.pairs
         # Pairs within a unit are among its rows and its columns.
         i, j = self.shared
-        both = self.own.units[i.cpu().numpy()]
-        total[both] -= self.sums[i, j].cpu().numpy()
-        pairs[both] -= (self.own.sizes[i] * self.other.sizes[j] - self.left_out).cpu().numpy()
-        left = self.pairs - pairs
-        without = (total - self.mean * pairs) / np.maximum(left, 1)
+        shared = self.rows.units[i.cpu().numpy()]
+        total[shared] -= self.sums[i, j].cpu().numpy()
+        pairs[shared] -= (self.rows.sizes[i] * self.columns.sizes[j] - self.left_out).cpu().numpy()
+        remaining = self.pairs - pairs
+        without = (total - self.mean * pairs) / np.maximum(remaining, 1)
         # With two units, leaving one out leaves no pair for the other.
-        return derivative, np.where(left > 0, without, 2 * derivative)
+        return derivative, np.where(remaining > 0, without, 2 * derivative)
 
     def centred(self) -> Tensor:
         """Return the doubly centred sums over the number of pairs, (u, v).
@@ -245,67 +251,62 @@ class _Pairs:
         assert self.sums is not None
         rows, columns = self.counts()
         row_means, column_means = self.sums.sum(1) / rows, self.sums.sum(0) / columns
-        left = (row_means[:, None] + (column_means - self.mean)).mul_(self.own.sizes[:, None])
-        left = self.sums - left.mul_(self.other.sizes)
-        left[self.shared[0], self.shared[1]] = 0
-        u, v = left.shape
+        expected = (row_means[:, None] + (column_means - self.mean)).mul_(self.rows.sizes[:, None])
+        centred = self.sums - expected.mul_(self.columns.sizes)
+        centred[self.shared[0], self.shared[1]] = 0
+        u, v = centred.shape
         # The means are estimated from the same pairs, which costs degrees of freedom.
-        lost = (u - 3) / (u - 1) if self.own is self.other else (u - 1) * (v - 1) / (u * v)
-        return left.div_(self.pairs * lost**0.5)
+        degrees = (u - 3) / (u - 1) if self.rows is self.columns else (u - 1) * (v - 1) / (u * v)
+        return centred.div_(self.pairs * degrees**0.5)
 
 
-def _within(x: Tensor, rows: _Rows, shift: float, wanted: bool, within_units: bool) -> _Pairs:
-    """Sum over ordered pairs of two images of one side.
+def _within(side: _Side, shift: float, by_unit: bool, within_units: bool) -> _Pairs:
+    """Sum over ordered pairs of two images of one side; `by_unit` asks for `_Pairs.sums`.
 
     The matrix is symmetric. So a block of rows is multiplied only with the columns from its first
     row on, and entries to the right of the block's square count twice.
     """
-    units = len(rows.units)
-    sums = x.new_zeros(units, units) if wanted else None
+    points, units = side.points, len(side.units)
+    sums = points.new_zeros(units, units) if by_unit else None
     total = 0.0
-    for part in blocks(len(x), len(x), _BLOCK_ELEMENTS):
-        kernel = _kernel(x[part], x[part.start :]) - shift
-        if within_units or rows.single:
+    for part in blocks(len(points), len(points), _BLOCK_ELEMENTS):
+        kernel = _kernel(points[part], points[part.start :]) - shift
+        if within_units or side.single:
             kernel.diagonal().zero_()
         else:
-            kernel.masked_fill_(rows.codes[part, None] == rows.codes[None, part.start :], 0)
+            kernel.masked_fill_(side.codes[part, None] == side.codes[None, part.start :], 0)
         square = kernel[:, : part.stop - part.start]
         square *= 0.5
         total += 2 * float(kernel.sum())
         if sums is not None:
-            _add(sums, kernel, rows.places[part], rows.places[part.start :])
+            _add(sums, kernel, side.places[part], side.places[part.start :])
     if sums is not None:
         sums = sums + sums.T
-    places = torch.arange(units, device=x.device)
-    left_out = rows.sizes if within_units else rows.sizes.square()
-    return _Pairs(rows, rows, torch.stack([places, places]), left_out, total, sums)
+    places = torch.arange(units, device=points.device)
+    left_out = side.sizes if within_units else side.sizes.square()
+    return _Pairs(side, side, torch.stack([places, places]), left_out, total, sums)
 
 
 def _between(
-    x: Tensor,
-    y: Tensor,
-    rows_x: _Rows,
-    rows_y: _Rows,
-    shift: float,
-    wanted: bool,
-    within_units: bool,
+    real: _Side, generated: _Side, shift: float, by_unit: bool, within_units: bool
 ) -> _Pairs:
-    """Sum over pairs of a real image (a row of x) and a generated one (a row of y)."""
-    both = np.intersect1d(rows_x.units, rows_y.units, assume_unique=True)
+    """Sum over pairs of a real and a generated image; `by_unit` asks for `_Pairs.sums`."""
+    x, y = real.points, generated.points
+    both = np.intersect1d(real.units, generated.units, assume_unique=True)
     shared = torch.from_numpy(
-        np.stack([np.searchsorted(side.units, both) for side in (rows_x, rows_y)])
+        np.stack([np.searchsorted(side.units, both) for side in (real, generated)])
     ).to(x.device)
-    left_out = rows_x.sizes[shared[0]] * rows_y.sizes[shared[1]] * (not within_units)
-    sums = x.new_zeros(len(rows_x.units), len(rows_y.units)) if wanted else None
+    left_out = real.sizes[shared[0]] * generated.sizes[shared[1]] * (not within_units)
+    sums = x.new_zeros(len(real.units), len(generated.units)) if by_unit else None
     total = 0.0
     for part in blocks(len(x), len(y), _BLOCK_ELEMENTS):
         kernel = _kernel(x[part], y) - shift
         if len(both) and not within_units:
-            kernel.masked_fill_(rows_x.codes[part, None] == rows_y.codes[None, :], 0)
+            kernel.masked_fill_(real.codes[part, None] == generated.codes[None, :], 0)
         total += float(kernel.sum())
         if sums is not None:
-            _add(sums, kernel, rows_x.places[part], rows_y.places)
-    return _Pairs(rows_x, rows_y, shared, left_out, total, sums)
+            _add(sums, kernel, real.places[part], generated.places)
+    return _Pairs(real, generated, shared, left_out, total, sums)
 
 
 def _add(sums: Tensor, kernel: Tensor, rows: Tensor, columns: Tensor) -> None:

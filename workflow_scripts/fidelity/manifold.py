@@ -174,18 +174,22 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
-def _jackknife_variance(left: np.ndarray) -> float:
-    return float((len(left) - 1) * left.var())
-
-
-def _share_interval(inside: np.ndarray, left: np.ndarray, units: np.ndarray) -> tuple[float, float]:
+def _share_interval(
+    inside: np.ndarray, without_groups: np.ndarray, units: np.ndarray
+) -> tuple[float, float]:
     """Return Wilson's 95% interval of a share, at the effective number of points.
 
-    A share of 0 or 1 has no spread to estimate that number from; the number of units stands in.
+    A share of 0 or 1 has no spread to estimate that number from; it is the number of units then.
+
+    Args:
+        inside: (n,) whether each point is inside.
+        without_groups: (g,) the share after leaving out each group of balls.
+        units: (n,) the unit of each point.
     """
     n, share = float(len(inside)), float(inside.mean())
     if 0 < share < 1:
-        variance = variance_of_mean(inside.astype(float), units) + _jackknife_variance(left)
+        jackknife = float((len(without_groups) - 1) * without_groups.var())
+        variance = variance_of_mean(inside.astype(float), units) + jackknife
         n = min(n, share * (1 - share) / variance)
     else:
         n = float(len(np.unique(units)))
@@ -225,7 +229,7 @@ def manifold_overlap(
     group_x, group_y = (torch.from_numpy(part).to(device) for part in both)
     holding = torch.zeros(len(y) * groups, dtype=torch.int64, device=device)
     # Allocated once: small arrays that outlive their block would keep its memory from being reused.
-    reached, filled = (torch.zeros(len(x), groups, dtype=torch.int64, device=device) for _ in "ab")
+    reached, filled = torch.zeros(2, len(x), groups, dtype=torch.int64, device=device)
     shells = torch.zeros(len(x), dtype=torch.int64, device=device)
     for rows in blocks(len(x), len(y), 1 << 21):
         low, high = bounds(points_x, points_y, rows)
@@ -262,27 +266,27 @@ def _squared_radii(x: Tensor, nearest_k: int) -> tuple[Tensor, Tensor]:
         of the k nearest.
     """
     points = Centred(x, x.mean(dim=0))
-    wanted = min(nearest_k + 1, len(x) - 1)
+    neighbours = min(nearest_k + 1, len(x) - 1)
     radii = x.new_empty(2, len(x))
     nearest = torch.empty(len(x), nearest_k, dtype=torch.int64, device=x.device)
     for rows in blocks(len(x), len(x), 1 << 21):
         low, high = bounds(points, points, rows)
         diagonal = torch.arange(rows.start, rows.stop, device=x.device)
         low[diagonal - rows.start, diagonal] = high[diagonal - rows.start, diagonal] = torch.inf
-        # The largest of the smallest `wanted` upper bounds is at least the distance looked for. A
-        # point whose lower bound exceeds it is no candidate.
-        reach = high.topk(wanted, dim=1, largest=False).values[:, -1:]
+        # The largest of the smallest `neighbours` upper bounds is at least the distance looked for.
+        # A point whose lower bound exceeds it is no candidate.
+        reach = high.topk(neighbours, dim=1, largest=False).values[:, -1:]
         row, column = _pairs(low <= reach)
         if len(row) > _DENSE * low.numel():
             exact = all_squared(x[rows], x)
             exact[diagonal - rows.start, diagonal] = torch.inf
-            smallest, columns = exact.topk(wanted, dim=1, largest=False)
+            smallest, columns = exact.topk(neighbours, dim=1, largest=False)
         else:
             exact = pair_squared(x[rows], x, row, column)
             order = exact.argsort()
             order = order[row[order].argsort(stable=True)]
             counts = row.bincount(minlength=len(low))
-            first = (counts.cumsum(0) - counts)[:, None] + torch.arange(wanted, device=x.device)
+            first = (counts.cumsum(0) - counts)[:, None] + torch.arange(neighbours, device=x.device)
             smallest, columns = exact[order[first]], column[order[first]]
         radii[0, rows], radii[1, rows] = smallest[:, nearest_k - 1], smallest[:, -1]
         nearest[rows] = columns[:, :nearest_k]

@@ -1,10 +1,10 @@
 """The radiographs that the generated images are compared with.
 
-A model answers prompts, so its images are compared with what the prompts ask for: the radiograph of
-each answered prompt. Captions need not be missing at random (one source of images has reports,
-another has none). Then the whole test set is another population than the prompts': an exact copy of
-the prompts' radiographs is far from it, and images between the two populations win. The records
-also hold the comparison with other references, which shows how much the choice matters.
+A model's images are compared with what the prompts describe: the radiograph of each answered
+prompt. Captions need not be missing at random: one source of images may have reports, and another
+none. Then the whole test set is another population than the prompts' radiographs. An exact copy of
+the latter is far from it, and images between the two populations score best. The records also hold
+comparisons with other references, which show how much the choice matters.
 """
 
 from typing import Final
@@ -51,8 +51,8 @@ def reference_rows(
     Raises:
         InputError: a prompt's radiograph is not in the test set.
     """
-    wanted = list(dict.fromkeys(prompts["image_id"]))
-    of_prompts = rows_of(real["image_id"], wanted, where, "features of real images")
+    described = list(dict.fromkeys(prompts["image_id"]))
+    of_prompts = rows_of(real["image_id"], described, where, "features of real images")
     # A study's id need not be unique across patients.
     studies = pd.MultiIndex.from_frame(real[["patient_id", "study_id"]])
     of_studies = np.flatnonzero(studies.isin(studies[of_prompts]))

@@ -107,13 +107,15 @@ def draw_resamples(units: Units, replicates: int, rng: np.random.Generator) -> R
     sides = [np.isin(np.arange(units.count), side) for side in (units.real, units.generated)]
     drawn = _counts(units.count, replicates, rng)
     while True:
-        few = np.flatnonzero(np.min([(drawn[side] > 0).sum(axis=0) for side in sides], axis=0) < 2)
-        if not len(few):
+        fewest = np.min([(drawn[side] > 0).sum(axis=0) for side in sides], axis=0)
+        without_pairs = np.flatnonzero(fewest < 2)
+        if not len(without_pairs):
             return Resamples(units, drawn)
-        drawn[:, few] = _counts(units.count, len(few), rng)
+        drawn[:, without_pairs] = _counts(units.count, len(without_pairs), rng)
 
 
 def _counts(units: int, replicates: int, rng: np.random.Generator) -> np.ndarray:
+    """Return how often each unit is drawn in each replicate, float32 (units, replicates)."""
     drawn = rng.integers(0, units, (replicates, units))
     drawn += np.arange(replicates)[:, None] * units
     counts = np.bincount(drawn.ravel(), minlength=units * replicates).reshape(replicates, units)

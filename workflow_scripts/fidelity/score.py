@@ -8,9 +8,9 @@
 It reads the encoder's features of the real and the generated images, and biovil_t_image.h5 and
 biovil_t_text.h5 of the generated ones. It writes one record.
 
-The reference is the radiograph of each answered prompt, counted once. Two further references are
-all films of these studies and the whole test set, see `references.py`. Under `as_published` the
-reference is the radiograph of every prompt, answered or not.
+The reference holds the radiograph of each answered prompt, once. Two further references are all
+films of these studies and the whole test set, see `references.py`. Under `as_published` the
+reference holds the radiograph of every prompt, answered or not.
 
 An image has a finding if its label is 1 (not -1, not missing). A generated image has the labels of
 its prompt, a control those of the radiograph that it shows.
@@ -19,16 +19,14 @@ its prompt, a control those of the radiograph that it shows.
 import argparse
 import hashlib
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from workflow_scripts.common.as_published import PROTOCOLS, deviations
+from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.encoder_names import distance_encoders
 from workflow_scripts.common.errors import InputError, run_script
@@ -44,11 +42,15 @@ from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.features.cache import Features
 from workflow_scripts.fidelity.alignment import cosine_alignment
 from workflow_scripts.fidelity.arrays import CPU
-from workflow_scripts.fidelity.comparison import SUBSETS, Comparison, Found, Side
+from workflow_scripts.fidelity.comparison import SUBSETS, Comparison, Results, Side
 from workflow_scripts.fidelity.inputs import (
+    ScoredModel,
     digest_of,
+    model_arguments,
+    model_of,
     of_prompts,
     origin,
+    patients_of_prompts,
     read_comparable,
     read_encoder,
     rows_in_order_of,
@@ -69,7 +71,7 @@ def distribution_values(
     *,
     kid_within_patients: bool = False,
     cosines: np.ndarray | None = None,
-) -> Found:
+) -> Results:
     """Compare two sets of images by every metric, for every subset.
 
     A subset with too few images on a side has values of None with the reason.
@@ -83,16 +85,16 @@ def distribution_values(
         cosines: (n,) the cosine of each generated image with its caption; None leaves alignment
             out.
     """
-    found, modules = Found(), metric_modules()
+    results, modules = Results(), metric_modules()
     progress = Progress("fidelity", len(SUBSETS), "subsets")
     for column in range(len(SUBSETS)):
         comparison = Comparison(
             real, generated, column, settings, device, kid_within_patients, cosines
         )
         for module in modules:
-            module.measure(comparison, found)
+            module.measure(comparison, results)
         progress.update()
-    return found
+    return results
 
 
 def other_reference_values(
@@ -117,15 +119,15 @@ def other_reference_values(
         device: where to compute.
         kid_within_patients: see `Deviations.kid_pairs_within_patients`.
     """
-    found = Found()
+    results = Results()
     for column, subset in enumerate(SUBSETS):
         subset_settings = settings if subset == "all" else replace(settings, kid_bootstrap=0)
         comparison = Comparison(
             real, generated, column, subset_settings, device, kid_within_patients
         )
         for module in (manifolds, fid, kid) if subset == "all" else (fid, kid):
-            module.measure(comparison, found)
-    return [replace(value, metric=f"{value.metric}_{name}") for value in found.values]
+            module.measure(comparison, results)
+    return [replace(value, metric=f"{value.metric}_{name}") for value in results.values]
 
 
 def positive_subsets(findings: pd.DataFrame) -> np.ndarray:
@@ -154,10 +156,10 @@ def generated_findings(
     rows = rows_of(prompts["prompt_id"], features.ids, where, "prompt set")
     findings = prompts[names].iloc[rows].reset_index(drop=True)
     sources = np.array(features.source_ids or [""] * len(features.ids), dtype=object)
-    shown = np.array([bool(source) for source in sources], dtype=bool)
-    if shown.any():
-        rows = rows_of(manifest["image_id"], list(sources[shown]), where, "manifest")
-        findings.loc[shown] = manifest[names].iloc[rows].set_axis(np.flatnonzero(shown))
+    is_control = np.array([bool(source) for source in sources], dtype=bool)
+    if is_control.any():
+        rows = rows_of(manifest["image_id"], list(sources[is_control]), where, "manifest")
+        findings.loc[is_control] = manifest[names].iloc[rows].set_axis(np.flatnonzero(is_control))
     return findings
 
 
@@ -177,12 +179,12 @@ def require_captions(
     Raises:
         InputError: the features' `captions_sha256` differs or is missing.
     """
-    asked = dict(zip(prompts["prompt_id"], prompts["caption"], strict=True))
-    shown = dict(zip(manifest["image_id"], manifest["caption"], strict=True))
+    of_prompt = dict(zip(prompts["prompt_id"], prompts["caption"], strict=True))
+    of_radiograph = dict(zip(manifest["image_id"], manifest["caption"], strict=True))
     sources = texts.source_ids or [""] * len(texts.ids)
     digest = hashlib.sha256()
     for name, source in zip(texts.ids, sources, strict=True):
-        caption = shown.get(source) if source else asked.get(name)
+        caption = of_radiograph.get(source) if source else of_prompt.get(name)
         digest.update(hashlib.sha256((caption or "").encode()).digest())
     actual, expected = texts.attrs.get("captions_sha256"), digest.hexdigest()
     if actual != expected:
@@ -191,28 +193,6 @@ def require_captions(
             where / f"{texts.attrs['encoder']}.h5",
             "rerun the features stage for this collection",
         )
-
-
-def patients_of_prompts(
-    features: Features, prompts: pd.DataFrame, manifest: pd.DataFrame, where: Path
-) -> np.ndarray:
-    """Return the patient of each generated image's prompt, (n,), in the order of the features.
-
-    This also holds for a control, because the radiograph that it shows was chosen for the prompt.
-
-    Args:
-        features: features of a generated collection.
-        prompts: the prompt set.
-        manifest: `image_id` and `patient_id`, at least.
-        where: the folder of the features, for errors.
-
-    Raises:
-        InputError: an image belongs to no prompt, or the manifest lacks a prompt's radiograph.
-    """
-    rows = rows_of(prompts["prompt_id"], features.ids, where, "prompt set")
-    asked = list(prompts["image_id"].iloc[rows])
-    radiograph_rows = rows_of(manifest["image_id"], asked, where, "manifest")
-    return manifest["patient_id"].iloc[radiograph_rows].to_numpy(str)
 
 
 def alignment_of(generated: Features, images: Features, texts: Features, where: Path) -> np.ndarray:
@@ -234,104 +214,109 @@ def alignment_of(generated: Features, images: Features, texts: Features, where: 
 
 
 def score(
-    model: str,
-    encoder: str,
-    protocol: str,
-    manifest_path: Path,
-    prompts_path: Path,
-    real_folder: Path,
-    generated_folder: Path,
-    settings: Settings,
-    device: torch.device = CPU,
+    model: ScoredModel, encoder: str, settings: Settings, device: torch.device = CPU
 ) -> Record:
-    """Read a model's features and return its fidelity record.
+    """Read a model's features and return its fidelity record in an encoder's features.
 
     Raises:
         InputError: features are missing, damaged, not comparable, or belong to images that the
             manifest or the prompt set lacks.
     """
-    switches = deviations(protocol)
+    switches = deviations(model.protocol)
     columns = ["image_id", "patient_id", "study_id", "caption", *FINDINGS]
-    manifest = read_manifest(manifest_path, columns)
-    every_prompt = read_prompts(prompts_path)
-    prompts = scored_prompts(every_prompt, protocol)
-    identity = (protocol, model, "fidelity")
-    real, *made = read_comparable(real_folder, generated_folder, encoder, *identity)
-    made += [
-        read_encoder(generated_folder, name, *identity)
-        for name in ("biovil_t_image", "biovil_t_text")
-    ]
-    generated, images, texts = (
-        of_prompts(part, prompts, every_prompt, generated_folder) for part in made
-    )
-
-    rows = rows_of(manifest["image_id"], real.ids, real_folder, "manifest")
-    test_set = manifest.iloc[rows].reset_index(drop=True)
-    asked_for = prompts
-    if not switches.fidelity_reference_of_all_prompts:
-        asked_for = answered(prompts, generated)
-    prompts_rows, other_rows = reference_rows(test_set, asked_for, str(real_folder))
-    findings = generated_findings(generated, prompts, manifest, generated_folder)
+    manifest = read_manifest(model.manifest, columns)
+    every_prompt = read_prompts(model.prompts)
+    prompts = scored_prompts(every_prompt, model.protocol)
+    files = _read_features(model, encoder, prompts, every_prompt, manifest)
+    real, generated, images, texts = files
     if len(generated.ids) < len(prompts):
-        log.warning("%s: %d of %d prompts have an image", model, len(generated.ids), len(prompts))
+        log.warning(
+            "%s: %d of %d prompts have an image", model.key, len(generated.ids), len(prompts)
+        )
 
-    test_images = Side(
-        real.features, positive_subsets(test_set), test_set["patient_id"].to_numpy(str)
-    )
-    asked = patients_of_prompts(generated, prompts, manifest, generated_folder)
-    judged = Side(generated.features, positive_subsets(findings), asked)
-    cosines = alignment_of(generated, images, texts, generated_folder)
-    require_captions(made[-1], every_prompt, manifest, generated_folder)
-    within = switches.kid_pairs_within_patients
-    reference = test_images.only(prompts_rows)
-    found = distribution_values(
-        reference, judged, settings, device, kid_within_patients=within, cosines=cosines
+    rows = rows_of(manifest["image_id"], real.ids, model.real, "manifest")
+    test_set = manifest.iloc[rows].reset_index(drop=True)
+    described = prompts
+    if not switches.fidelity_reference_of_all_prompts:
+        described = answered(prompts, generated)
+    prompts_rows, other_rows = reference_rows(test_set, described, str(model.real))
+    patients = test_set["patient_id"].to_numpy(str)
+    test_images = Side(real.features, positive_subsets(test_set), patients)
+    findings = generated_findings(generated, prompts, manifest, model.generated)
+    patients = patients_of_prompts(generated, prompts, manifest, model.generated)
+    generated_images = Side(generated.features, positive_subsets(findings), patients)
+
+    results = distribution_values(
+        test_images.only(prompts_rows),
+        generated_images,
+        settings,
+        device,
+        kid_within_patients=switches.kid_pairs_within_patients,
+        cosines=alignment_of(generated, images, texts, model.generated),
     )
     for name in OTHER_REFERENCES:
-        reference = test_images.only(other_rows[name])
-        found.values += other_reference_values(
-            name, reference, judged, settings, device, kid_within_patients=within
+        results.values += other_reference_values(
+            name,
+            test_images.only(other_rows[name]),
+            generated_images,
+            settings,
+            device,
+            kid_within_patients=switches.kid_pairs_within_patients,
         )
     return Record(
         stage="fidelity",
-        model=model,
+        model=model.key,
         family=encoder,
-        protocol=protocol,
-        values=found.values,
+        protocol=model.protocol,
+        values=results.values,
         details={
             **asdict(settings),
             "prompts": len(prompts),
             "dimensions": int(real.features.shape[1]),
-            "floors": found.floors,
+            "floors": results.floors,
             "images_sha256": {
                 "real": digest_of(list(test_set["image_id"].iloc[prompts_rows])),
                 "generated": digest_of(generated.ids),
             },
-            "replicates": found.replicates,
+            "replicates": results.replicates,
         },
         provenance=provenance(
-            {"protocol": protocol, **asdict(settings)},
+            {"protocol": model.protocol, **asdict(settings)},
             device_name(device),
-            [origin(features) for features in (real, generated, images, texts)],
+            [origin(features) for features in files],
         ),
     )
 
 
+def _read_features(
+    model: ScoredModel,
+    encoder: str,
+    prompts: pd.DataFrame,
+    every_prompt: pd.DataFrame,
+    manifest: pd.DataFrame,
+) -> tuple[Features, Features, Features, Features]:
+    """Return an encoder's features of the real images and of the images of `prompts`.
+
+    After them come BioViL-T's features of the generated images and of their captions.
+    """
+    collection = (model.protocol, model.key, "fidelity")
+    real, generated = read_comparable(model.real, model.generated, encoder, *collection)
+    files = [generated]
+    for name in ("biovil_t_image", "biovil_t_text"):
+        files.append(read_encoder(model.generated, name, *collection))
+    generated, images, texts = (
+        of_prompts(file, prompts, every_prompt, model.generated) for file in files
+    )
+    require_captions(files[-1], every_prompt, manifest, model.generated)
+    return real, generated, images, texts
+
+
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, Settings]:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add: Callable[..., Any] = parser.add_argument
-    add("--model", required=True, help="the model's key in the config")
-    add("--encoder", required=True, choices=distance_encoders())
-    add("--protocol", required=True, choices=PROTOCOLS)
-    add("--manifest", required=True, type=Path)
-    add("--prompts", required=True, type=Path, help="the prompt set `test`")
-    add("--real", required=True, type=Path, help="folder of the real images' features")
-    add("--generated", required=True, type=Path, help="folder of the model's features")
+    parser = model_arguments((__doc__ or "").splitlines()[0], "test", "the real images")
+    parser.add_argument("--encoder", required=True, choices=distance_encoders())
     add_flags(parser, Settings)
-    add("--threads", type=int, default=1)
-    add("--gpus", type=int, default=0)
-    add("--output", required=True, type=Path)
+    parser.add_argument("--gpus", type=int, default=0)
     args = parser.parse_args(argv)
     return args, settings_of_flags(Settings, args, parser)
 
@@ -340,18 +325,7 @@ def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
     args, settings = parse_arguments(argv)
     torch.set_num_threads(args.threads)
-    device = pick_device(args.gpus)
-    record = score(
-        args.model,
-        args.encoder,
-        args.protocol,
-        args.manifest,
-        args.prompts,
-        args.real,
-        args.generated,
-        settings,
-        device,
-    )
+    record = score(model_of(args), args.encoder, settings, pick_device(args.gpus))
     write_record(record, args.output)
     fid, kid = record.get("fid"), record.get("kid")
     log.info("%s, %s: FID %s, KID %s, n %d", args.model, args.encoder, fid.value, kid.value, fid.n)

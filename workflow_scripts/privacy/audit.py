@@ -1,8 +1,9 @@
-"""What a training that planted canaries shows about its privacy, whatever it states.
+"""Audit a training's privacy by its canaries, whatever guarantee it states.
 
-Each canary was planted or not by a fair coin that the model never saw. Whoever guesses many coins
-right from the model refutes every epsilon under which so many would be luck: Steinke, Nasr and
-Jagielski, 2023, arXiv 2305.08846 (privacy auditing with one training run). No guess is withheld.
+A fair coin, which the model never saw, decided whether each canary was planted. The audit guesses
+the coins from the model, one guess for every canary. Many right guesses refute every epsilon under
+which so many would be unlikely: Steinke, Nasr and Jagielski, 2023, arXiv 2305.08846 (privacy
+auditing with one training run).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 CONFIDENCE: Final = 0.95
 _LARGEST: Final = 40.0
-"""No audit shows more: float64 does not tell larger epsilons' odds from certainty."""
+"""The largest epsilon that an audit reports; beyond it, float64 rounds the odds to certainty."""
 
 
 def chance_of_guesses(epsilon: float, delta: float, correct: int, guesses: int) -> float:
@@ -26,8 +27,8 @@ def chance_of_guesses(epsilon: float, delta: float, correct: int, guesses: int) 
     Args:
         epsilon: at least 0.
         delta: in [0, 1).
-        correct: guesses that are right, of as many canaries.
-        guesses: at least 1.
+        correct: number of right guesses.
+        guesses: number of guesses, one for each canary; at least 1.
     """
     right = special.expit(epsilon)
     chance = stats.binom.sf(correct - 1, guesses, right)
@@ -41,10 +42,10 @@ def chance_of_guesses(epsilon: float, delta: float, correct: int, guesses: int) 
 def epsilon_shown(
     correct: int, guesses: int, delta: float = 0.0, confidence: float = CONFIDENCE
 ) -> float:
-    """Return the lower bound on epsilon that right guesses show with a confidence; 0 for none.
+    """Return the lower bound on epsilon that right guesses show; 0 if they show none.
 
-    Every smaller epsilon at `delta` is refuted: at most 1 - confidence of its trainings show as
-    much.
+    Every smaller epsilon at `delta` is refuted with `confidence`: under it, so many right guesses
+    have a probability of at most 1 - confidence.
     """
     if guesses == 0:
         return 0.0
@@ -62,18 +63,18 @@ def epsilon_shown(
 def guess(scores: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Guess which canaries were planted, from their scores alone: (n,) of bool.
 
-    In each group of equally repeated ones the scores are parted where the two sides' means lie
-    farthest apart for their sizes (Otsu, 1979, IEEE Transactions on Systems, Man, and Cybernetics
-    9, 62-66): no coin is looked at, which the bound rests on.
+    In each group of canaries with equal repeats, the scores are split where the means of the two
+    parts lie farthest apart for their sizes (Otsu, 1979, IEEE Transactions on Systems, Man, and
+    Cybernetics 9, 62-66). No coin is looked at; the bound rests on that.
 
     Args:
         scores: (n,), higher where the model knows a canary better.
-        groups: (n,), how often each would be repeated.
+        groups: (n,), how often each canary is repeated if it is planted.
     """
     guessed = np.zeros(len(scores), bool)
     for group in np.unique(groups):
-        own = np.flatnonzero(groups == group)
-        order = own[np.argsort(scores[own], kind="stable")]
+        members = np.flatnonzero(groups == group)
+        order = members[np.argsort(scores[members], kind="stable")]
         values = scores[order]
         below = np.arange(1, len(values))
         if not len(below):
@@ -86,33 +87,34 @@ def guess(scores: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.
 
 
 def exposures(scores: NDArray[np.float64], planted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return each canary's exposure in bits, (n,): how far up it ranks among those never planted.
+    """Return each canary's exposure in bits, (n,): its rank among the canaries never planted.
 
-    log2(m + 1) - log2(rank) with m canaries that were not planted (Carlini et al., 2019, of a
-    sample of the space). One that was not planted is ranked among the others of its kind.
+    It is log2(m + 1) - log2(rank) with m canaries that were not planted (Carlini et al., 2019,
+    estimated from a sample of the space). A canary that was not planted is ranked among the others
+    that were not.
 
     Args:
         scores: (n,), higher where the model knows a canary better.
-        planted: (n,); one at least is not.
+        planted: (n,) whether each was planted; at least one was not.
     """
-    found = np.empty(len(scores))
+    bits = np.empty(len(scores))
     for i, score in enumerate(scores):
         others = ~planted
         others[i] = False
         count = int(others.sum())
         above = (scores[others] > score).sum() + 0.5 * (scores[others] == score).sum()
-        found[i] = np.log2(count + 1) - np.log2(1 + above)
-    return found
+        bits[i] = np.log2(count + 1) - np.log2(1 + above)
+    return bits
 
 
 def exposure_by_chance(unplanted: int) -> float:
-    """Return the mean exposure in bits of a canary that ranks anywhere among `unplanted` ones."""
+    """Return the mean exposure in bits of a canary whose rank among `unplanted` ones is random."""
     ranks = np.arange(1, unplanted + 2)
     return float(np.log2(unplanted + 1) - np.log2(ranks).mean())
 
 
 def area(scores: NDArray[np.float64], planted: NDArray[np.bool_]) -> float:
-    """Return the probability that a planted canary scores higher than one that was not."""
+    """Return the probability that a planted canary scores higher than one that was not planted."""
     count = int(planted.sum())
     ranks = stats.rankdata(scores)[planted].sum() - count * (count + 1) / 2
     return float(ranks / (count * (len(scores) - count)))

@@ -1,14 +1,13 @@
 """The exact search for the closest of all training images to each generated one.
 
 There are two measures of closeness: the distance of features, and the re-identification score.
-Low-precision products find candidates block by block, never all pairs at once. A candidate is every
-pair that the proven rounding bound leaves undecided; it is recomputed in float64 by direct
-difference. So the result equals that of comparing all pairs in float64, and a copy has distance 0.
+Low-precision arithmetic compares all pairs, one block at a time. Pairs that its proven rounding
+bound leaves undecided are the candidates; they are recomputed in float64 by direct difference. So
+the result equals that of comparing all pairs in float64, and a copy has distance 0.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from workflow_scripts.privacy.products import (
 
 _QUERIES = 4096
 _REFERENCES = 2048
-_CHUNK = 64  # references whose smallest value is checked first, before each of them
+_CHUNK = 64  # references whose smallest value is checked before each of their values
 _MOST_CANDIDATES = 1 << 20
 
 
@@ -77,8 +76,8 @@ def closest_by_distance(
         difference = queries[row].astype(np.float64) - references[column]
         return np.square(difference).mean(axis=1)
 
-    like = _Scale(dimensions, x.double().square().sum(dim=1).cpu().numpy())
-    closest = _search(len(queries), len(references), k, skip, block, exact, like, device)
+    measure = _Measure(block, exact, dimensions, x.double().square().sum(dim=1).cpu().numpy())
+    closest = _search(measure, len(queries), len(references), k, skip, device)
     return Closest(closest.rows, np.sqrt(closest.values))
 
 
@@ -110,39 +109,56 @@ def closest_by_score(
     """
     check_pair(references, queries)
     weights, offset = np.asarray(weight, np.float64).ravel(), float(np.asarray(bias).ravel()[0])
-    signs = [np.flatnonzero(sign * weights > 0) for sign in (1, -1)]
-    scales = [np.abs(weights[dimensions]) for dimensions in signs]
-    slack = (len(weights) + 8) * ROUNDING
-
-    def scaled(features: np.ndarray, part: int) -> Tensor:
-        values = features[:, signs[part]].astype(np.float64) * scales[part]
-        return torch.from_numpy(values.astype(np.float32)).to(device)
-
-    x = [scaled(queries, part) for part in (0, 1)]
-    largest = [np.abs(queries[:, dimensions]).max(initial=0) for dimensions in signs]
+    logits = _NegativeLogits(queries, weights, device)
 
     def block(columns: slice) -> Callable[[slice], Products]:
-        y = [scaled(references[columns], part) for part in (0, 1)]
-        size = 0.0
-        for part in (0, 1):
-            reach = largest[part] + np.abs(references[columns][:, signs[part]]).max(initial=0)
-            size += float(reach * scales[part].sum())
-
-        def values(rows: slice) -> Products:
-            positive, negative = (torch.cdist(x[part][rows], y[part], p=1) for part in (0, 1))
-            # The negative logit, because the search looks for the smallest values.
-            error = torch.full((len(positive),), slack * size, device=device)
-            return Products(negative - positive, error)
-
-        return values
+        return logits.against(references[columns])
 
     def exact(row: np.ndarray, column: np.ndarray) -> np.ndarray:
         difference = np.abs(queries[row].astype(np.float64) - references[column])
         return -(difference @ weights)
 
-    like = _Scale(1, np.zeros(len(queries)))
-    closest = _search(len(queries), len(references), k, skip, block, exact, like, device)
+    measure = _Measure(block, exact, 1, np.zeros(len(queries)))
+    closest = _search(measure, len(queries), len(references), k, skip, device)
     return Closest(closest.rows, 1 / (1 + np.exp(closest.values - offset)))
+
+
+class _NegativeLogits:
+    """Queries (m, d), to be compared with blocks of references by -w.|a - b|, in float32.
+
+    It is negative, because the search looks for the smallest values.
+    """
+
+    def __init__(self, queries: np.ndarray, weights: np.ndarray, device: torch.device):
+        self.device = device
+        self.dimensions = [np.flatnonzero(sign * weights > 0) for sign in (1, -1)]
+        self.scales = [np.abs(weights[dimensions]) for dimensions in self.dimensions]
+        self.slack = (len(weights) + 8) * ROUNDING
+        self.points, self.largest = self._parts(queries)
+
+    def against(self, references: np.ndarray) -> Callable[[slice], Products]:
+        """Return a function that compares a slice of the queries with these references (c, d)."""
+        points, largest = self._parts(references)
+        reaches = zip(self.largest, largest, self.scales, strict=True)
+        size = sum(float((a + b) * scale.sum()) for a, b, scale in reaches)
+
+        def compare(rows: slice) -> Products:
+            pairs = zip(self.points, points, strict=True)
+            positive, negative = (torch.cdist(x[rows], y, p=1) for x, y in pairs)
+            error = torch.full((len(positive),), self.slack * size, device=self.device)
+            return Products(negative - positive, error)
+
+        return compare
+
+    def _parts(self, features: np.ndarray) -> tuple[list[Tensor], list[np.float32]]:
+        """Return features times |w| and the largest |features|, for w > 0 and for w < 0."""
+        points, largest = [], []
+        for dimensions, scale in zip(self.dimensions, self.scales, strict=True):
+            values = features[:, dimensions]
+            scaled = (values.astype(np.float64) * scale).astype(np.float32)
+            points.append(torch.from_numpy(scaled).to(self.device))
+            largest.append(np.abs(values).max(initial=0))
+        return points, largest
 
 
 def _moved(features: np.ndarray, centre: np.ndarray, device: torch.device) -> Tensor:
@@ -151,58 +167,46 @@ def _moved(features: np.ndarray, centre: np.ndarray, device: torch.device) -> Te
     return (points - at).float()
 
 
-class _Block(Protocol):
-    def __call__(self, columns: slice) -> Callable[[slice], Products]:
-        """Prepare a block of references; return a function that compares queries with it."""
-
-
-class _Exact(Protocol):
-    def __call__(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """Return the exact values of the pairs (row, column), (p,) float64."""
-
-
 @dataclass(frozen=True)
-class _Scale:
-    """Conversion of exact values to those of a block: value x factor - shift of its row."""
+class _Measure:
+    """How a query (a row) and a reference (a column) are compared; smaller is closer.
 
+    Attributes:
+        block: prepares a block of columns, and returns a function that compares rows with it.
+        exact: returns the exact values of the pairs (row, column), (p,) float64.
+        factor: see `shift`.
+        shift: (rows,) an exact value times `factor` less its row's `shift` is what `block`
+            approximates.
+    """
+
+    block: Callable[[slice], Callable[[slice], Products]]
+    exact: Callable[[np.ndarray, np.ndarray], np.ndarray]
     factor: float
     shift: np.ndarray
 
 
 def _search(
-    m: int,
-    n: int,
-    k: int,
-    skip: np.ndarray | None,
-    block: _Block,
-    exact: _Exact,
-    like: _Scale,
-    device: torch.device,
+    measure: _Measure, m: int, n: int, k: int, skip: np.ndarray | None, device: torch.device
 ) -> Closest:
     """Find the k smallest exact values of each row.
 
     Args:
+        measure: compares rows and columns.
         m: number of queries.
         n: number of references.
         k: values to find in each row.
         skip: (m,) a column to exclude in each row, or None.
-        block: gives approximate values of a block of columns, with their error bounds.
-        exact: gives exact values of pairs.
-        like: converts exact values to those of `block`.
-        device: where `block` computes.
+        device: where `measure.block` computes.
     """
     if n < k + (skip is not None):
         raise ValueError(f"{n} reference(s) have no {k} closest")
     skipped = None if skip is None else torch.from_numpy(np.asarray(skip)).to(device)
-    tables = [
-        _Table(rows, k, exact, _Scale(like.factor, like.shift[rows]), device)
-        for rows in _slices(m, _QUERIES)
-    ]
+    tables = [_Table(rows, k, measure, device) for rows in _slices(m, _QUERIES)]
     progress = Progress("closest", n, "references")
     for columns in _slices(n, _REFERENCES):
-        values_of = block(columns)
+        compare = measure.block(columns)
         for table in tables:
-            products = values_of(table.rows)
+            products = compare(table.rows)
             if skipped is not None:
                 skipped_here = skipped[table.rows]
                 in_block = (skipped_here >= columns.start) & (skipped_here < columns.stop)
@@ -218,10 +222,10 @@ def _search(
 class _Table:
     """The candidates of some queries: the references that may be among their k closest."""
 
-    def __init__(self, rows: slice, k: int, exact: _Exact, like: _Scale, device: torch.device):
+    def __init__(self, rows: slice, k: int, measure: _Measure, device: torch.device):
         count = rows.stop - rows.start
-        self.rows, self.k, self.exact, self.like, self.device = rows, k, exact, like, device
-        # Upper bounds of k values of each row: a reference surely above the last is no candidate.
+        self.rows, self.k, self.measure, self.device = rows, k, measure, device
+        # Upper bounds of each row's k smallest values: a reference above the last is no candidate.
         self.reach = torch.full((count, k), torch.inf, device=device)
         self.columns = np.full((count, k), -1)
         self.values = np.full((count, k), np.inf)
@@ -246,12 +250,13 @@ class _Table:
         row, chunk = (least - coarse <= limit[:, None]).nonzero(as_tuple=True)
         if not len(row):
             return
-        held = chunks[row, chunk].float()
-        held -= grain * held.abs()
-        chunk_number, place = ((held <= limit[row, None]) & held.isfinite()).nonzero(as_tuple=True)
+        lower = chunks[row, chunk].float()
+        lower -= grain * lower.abs()
+        near = (lower <= limit[row, None]) & lower.isfinite()
+        chunk_number, place = near.nonzero(as_tuple=True)
         rows = row[chunk_number]
         column = chunk[chunk_number] * _CHUNK + place + start
-        self.open.append((rows, column, held[chunk_number, place] - error[rows]))
+        self.open.append((rows, column, lower[chunk_number, place] - error[rows]))
         if sum(len(part[0]) for part in self.open) > _MOST_CANDIDATES:
             self.settle()
 
@@ -264,16 +269,17 @@ class _Table:
         self.open = []
         rows, columns = row[near].cpu().numpy(), column[near].cpu().numpy()
         for part in _slices(len(rows), 1 << 14):
-            self._keep(
-                rows[part], columns[part], self.exact(rows[part] + self.rows.start, columns[part])
-            )
+            values = self.measure.exact(rows[part] + self.rows.start, columns[part])
+            self._keep(rows[part], columns[part], values)
         # Exact values give tighter bounds; rounding to float32 must not lower them.
-        converted = self.values * self.like.factor - self.like.shift[:, None]
-        size = np.abs(self.values) * self.like.factor + np.abs(self.like.shift[:, None])
+        factor, shift = self.measure.factor, self.measure.shift[self.rows, None]
+        converted = self.values * factor - shift
+        size = np.abs(self.values) * factor + np.abs(shift)
         bound = torch.from_numpy(converted + 4 * ROUNDING * size).float()
         self.reach = torch.minimum(self.reach, bound.to(self.device))
 
     def _keep(self, row: np.ndarray, column: np.ndarray, values: np.ndarray) -> None:
+        """Merge exact values into the k smallest of their rows."""
         touched, position = np.unique(row, return_inverse=True)
         rows = np.concatenate([np.repeat(np.arange(len(touched)), self.k), position])
         columns = np.concatenate([self.columns[touched].ravel(), column])

@@ -43,6 +43,7 @@ def pixels(image: Image.Image, switches: Deviations) -> np.ndarray:
 
 
 def _is_gray(array: np.ndarray) -> bool:
+    """Return whether all channels of an image (h, w, c) are equal."""
     return bool((array == array[..., :1]).all())
 
 

@@ -22,10 +22,10 @@ _ATTACKS: Final = {
     "frequency_calibrated": "Frequency, calibrated",
     "samples": "Images alone",
 }
-_REPORTED: Final = {"auc": "AUC", "tpr": "TPR at 1% FPR", "tpr_low": "TPR at 0.1% FPR"}
+_STATISTICS: Final = {"auc": "AUC", "tpr": "TPR at 1% FPR", "tpr_low": "TPR at 0.1% FPR"}
 
 METRICS: Final = (
-    # A prompt's images against the training radiograph that it describes (score.py).
+    # A prompt's images against the prompt's own radiograph (score.py).
     Metric("reid_mean_of_max", "Avg. Re-ID Score", "lower", 3, _PROMPTS),
     Metric("reid_sd_of_max", "Re-ID Score, sd over prompts", "none", 3, _PROMPTS),
     Metric("latent_mean_of_min", "Avg. Latent Distance", "higher", 3, _PROMPTS),
@@ -62,16 +62,16 @@ METRICS: Final = (
     Metric("any_seen", "Any of them", "lower", 3, _CHANCE),
     # Attacks on membership (membership/values.py).
     *(
-        Metric(f"member_{attack}_{key}", f"{label}, {said}", "lower", 3, _MEMBERS)
+        Metric(f"member_{attack}_{key}", f"{label}, {statistic}", "lower", 3, _MEMBERS)
         for attack, label in _ATTACKS.items()
-        for key, said in _REPORTED.items()
+        for key, statistic in _STATISTICS.items()
     ),
     *(
         Metric(f"member_{score}_base_auc", f"{label}, base: AUC", "none", 3, _MEMBERS)
         for score, label in _ATTACKS.items()
         if score in ("loss", "caption", "frequency")
     ),
-    # Its main one, by finding and by caption.
+    # The main attack, by finding and by caption.
     Metric("member_auc", "AUC by finding", "lower", 3, _MEMBERS),
     Metric("member_marked_auc", "AUC, captions with ___", "lower", 3, _MEMBERS),
     Metric("member_unmarked_auc", "AUC, captions without ___", "lower", 3, _MEMBERS),

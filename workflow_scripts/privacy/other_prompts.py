@@ -1,8 +1,8 @@
 """Pairs of a model's images with other prompts' radiographs, the baseline of similarity by chance.
 
-Such a pair differs from an image and its own radiograph in the prompt alone: images and radiographs
-are the same. The pairs agree in findings as far as possible, because an image that follows its
-prompt is closer to radiographs with the prompt's findings.
+The images and the radiographs are those of the pairs with the prompts' own radiographs; only who is
+paired with whom differs. The pairs agree in findings as far as possible, because an image that
+follows its prompt is closer to radiographs with the prompt's findings.
 """
 
 from typing import Final
@@ -12,12 +12,13 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 OTHERS: Final = 5
-"""Radiographs of other prompts that each prompt's images are compared with."""
+"""Number of other prompts' radiographs that each prompt's images are compared with."""
 
 _TOGETHER: Final = 2000
 """Prompts in one assignment problem; its run time grows with their third power."""
 
 _NEVER: Final = 1000.0
+"""The cost of a pair that is not allowed: more than all findings together."""
 
 
 def other_radiographs(
@@ -44,8 +45,9 @@ def other_radiographs(
     names, codes = patients.index.to_numpy(), patients.factorize()[0]
     bits = (findings[:, None] >> np.arange(16)) & 1
     # Sorted by the most frequent finding, then by the next one, and so on: similar ones together.
-    drawn = rng.permutation(n)
-    order = drawn[np.lexsort(bits[:, np.argsort(bits.sum(axis=0), kind="stable")][drawn].T)]
+    shuffled = rng.permutation(n)
+    by_frequency = bits[:, np.argsort(bits.sum(axis=0), kind="stable")]
+    order = shuffled[np.lexsort(by_frequency[shuffled].T)]
     pairs_by_round = []
     for rows in np.array_split(order, -(-n // _TOGETHER)) if n and others else []:
         differing = np.bitwise_count(findings[rows, None] ^ findings[rows]).astype(np.float64)

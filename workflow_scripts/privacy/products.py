@@ -1,9 +1,9 @@
 """Squared distances of many pairs by matrix products, with a proven error bound for each.
 
 The search for the closest image excludes pairs that cannot be the closest, so it must know the
-largest possible error of a product. Products are taken in bfloat16 if the machine multiplies that
-faster than float32. Their error bound is larger but also proven, so that only a few more pairs must
-be recomputed.
+largest possible error of a product. Products are computed in bfloat16 if the machine multiplies
+that faster than float32. Their error bound is larger but also proven, so that only a few more pairs
+must be recomputed.
 """
 
 from collections.abc import Callable
@@ -105,11 +105,9 @@ class InBfloat16:
         def compare(rows: slice) -> Products:
             out = _piece(self.buffer, rows.stop - rows.start, c)
             torch.mm(self.points[rows], points.T, out=out)
-            length_of_rows, lost_of_rows = self.length[rows], self.lost[rows]
-            error = 2 * (
-                length_of_rows * most_lost + lost_of_rows * longest + lost_of_rows * most_lost
-            )
-            error += 4 * self.width * ROUNDING * (2 * length_of_rows * longest + most)
+            row_length, row_lost = self.length[rows], self.lost[rows]
+            error = 2 * (row_length * most_lost + row_lost * longest + row_lost * most_lost)
+            error += 4 * self.width * ROUNDING * (2 * row_length * longest + most)
             error += 8 * ROUNDING * (self.squares[rows] + most)
             return Products(out, (error * (1 + 4 * ROUNDING)).float(), BFLOAT16)
 
@@ -126,6 +124,7 @@ def _sizes(points: Tensor, rounded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _piece(buffer: Tensor, rows: int, columns: int) -> Tensor:
+    """Return room for a block (rows, columns): a part of the buffer, if the block is as wide."""
     if columns == buffer.shape[1]:
         return buffer[:rows]
     return buffer.new_empty(rows, columns)

@@ -19,7 +19,6 @@ can miss a flipped copy. The riskiest of a prompt's replicates counts, and a mod
 means over prompts (the paper's Table 17b shows that its Table 3 averages them so).
 """
 
-import argparse
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,27 +32,34 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from workflow_scripts.common.as_published import PROTOCOLS, Deviations, deviations
+from workflow_scripts.common.as_published import Deviations, deviations
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.images import ImageItem, decode_image, read_shards, shards_sha256
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
-from workflow_scripts.common.records import Record, Value, provenance, write_record
-from workflow_scripts.common.settings import add_flags
+from workflow_scripts.common.records import Record, Value
 from workflow_scripts.features.cache import Features
 from workflow_scripts.features.pair_scores import pair_scores
-from workflow_scripts.fidelity.inputs import (
-    origin,
-    read_comparable,
-    require_same_images,
-    rows_in_order_of,
-    rows_of,
-)
-from workflow_scripts.fidelity.resample import variance_of_mean, wilson_interval
+from workflow_scripts.fidelity.inputs import ScoredModel, model_of, rows_in_order_of, rows_of
+from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.generate.make_control import positive_masks
 from workflow_scripts.privacy.distances import latent_distance, pixel_distance, pixels
+from workflow_scripts.privacy.intervals import (
+    bootstrap_of_means,
+    effective_number,
+    percentile_interval,
+)
 from workflow_scripts.privacy.other_prompts import OTHERS, other_radiographs
 from workflow_scripts.privacy.private_table import write_private_table
+from workflow_scripts.privacy.scripts import (
+    ModelFeatures,
+    privacy_arguments,
+    privacy_record,
+    read_model_features,
+    settings_of,
+    siamese_head,
+    write_scored,
+)
 from workflow_scripts.privacy.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -109,54 +115,66 @@ def pixel_distances(
     Raises:
         InputError: an image cannot be decoded, or no shard holds the image of a pair.
     """
-    asked = pairs["prompt_id"]
-    if switches.pixel_last_image_only:
-        in_order = pairs.sort_values("replicate", kind="stable")
-        last = in_order.drop_duplicates("image_id", keep="last").set_index("image_id")["prompt_id"]
-        asked = pairs["image_id"].map(last)
-    compared = pairs["other_image_id" if "other_image_id" in pairs else "image_id"]
-    keys = list(zip(asked, compared, strict=True))
+    compared = _compared_in_pixels(pairs, switches)
     radiographs_of: dict[str, list[str]] = {}
-    for prompt, name in dict.fromkeys(keys):
+    for prompt, name in dict.fromkeys(compared):
         radiographs_of.setdefault(prompt, []).append(name)
 
-    def of_file(name: str) -> np.ndarray:
+    def radiograph(name: str) -> np.ndarray:
         return pixels(decode_image(Path(files[name]), files[name]), switches)
 
-    def of_item(item: ImageItem) -> list[tuple[tuple[str, str], list[float]]]:
+    def distances_of(item: ImageItem) -> dict[tuple[str, str], list[float]]:
         generated = pixels(item.open(), switches)
-        return [
-            (
-                (item.id, name),
-                [pixel_distance(x, generated, switches) for x in (real[name], real[name][:, ::-1])],
-            )
+        return {
+            (item.id, name): [
+                pixel_distance(view, generated, switches)
+                for view in (radiographs[name], radiographs[name][:, ::-1])
+            ]
             for name in radiographs_of[item.id]
-        ]
+        }
 
+    names = list(dict.fromkeys(name for _, name in compared))
+    images = (item for item in read_shards(shards) if item.id in radiographs_of)
     distances: dict[tuple[str, str], list[float]] = {}
     with ThreadPoolExecutor(threads) as pool:
-        names = list(dict.fromkeys(compared))
         progress = Progress("radiographs", len(names), "images")
-        real: dict[str, np.ndarray] = {}
-        for block in _in_blocks(iter(names), 8 * threads):
-            real.update(zip(block, pool.map(of_file, block), strict=True))
-            progress.update(len(block))
+        arrays = _in_threads(pool, radiograph, iter(names), 8 * threads, progress)
+        radiographs = dict(zip(names, arrays, strict=True))
         progress = Progress("pixel distance", len(radiographs_of), "images")
-        wanted = (item for item in read_shards(shards) if item.id in radiographs_of)
-        for items in _in_blocks(wanted, 8 * threads):
-            for distances_of_image in pool.map(of_item, items):
-                distances.update(distances_of_image)
-            progress.update(len(items))
-    missing = list(
-        dict.fromkeys(prompt for prompt, name in keys if (prompt, name) not in distances)
-    )
+        for of_image in _in_threads(pool, distances_of, images, 8 * threads, progress):
+            distances |= of_image
+    missing = list(dict.fromkeys(pair[0] for pair in compared if pair not in distances))
     if missing:
         raise InputError(
             f"{len(missing)} image(s) are in no shard, first {missing[0]!r}",
             shards[0] if shards else None,
             "rerun the generate stage for this prompt set",
         )
-    return np.array([distances[key] for key in keys], np.float64)
+    return np.array([distances[pair] for pair in compared], np.float64)
+
+
+def _compared_in_pixels(pairs: pd.DataFrame, switches: Deviations) -> list[tuple[str, str]]:
+    """Return the generated image and the radiograph that give each pair's pixel distance."""
+    images = pairs["prompt_id"]
+    if switches.pixel_last_image_only:
+        in_order = pairs.sort_values("replicate", kind="stable")
+        last = in_order.drop_duplicates("image_id", keep="last").set_index("image_id")["prompt_id"]
+        images = pairs["image_id"].map(last)
+    radiographs = pairs["other_image_id" if "other_image_id" in pairs else "image_id"]
+    return list(zip(images, radiographs, strict=True))
+
+
+def _in_threads(
+    pool: ThreadPoolExecutor,
+    function: Callable[[Any], Any],
+    items: Iterator[Any],
+    block: int,
+    progress: Progress,
+) -> Iterator[Any]:
+    """Yield a function's results in the order of the items, with a block of items in memory."""
+    while taken := list(islice(items, block)):
+        yield from pool.map(function, taken)
+        progress.update(len(taken))
 
 
 def prompt_table(pairs: pd.DataFrame, by: Sequence[str] = ("image_id",)) -> pd.DataFrame:
@@ -223,14 +241,9 @@ def privacy_values(prompts: pd.DataFrame, patients: np.ndarray, settings: Settin
 
 
 def score(
-    model: str,
-    protocol: str,
-    manifest_path: Path,
-    prompts_path: Path,
-    real_folder: Path,
-    generated_folder: Path,
-    shards: Sequence[Path],
+    model: ScoredModel,
     settings: Settings,
+    shards: Sequence[Path],
     threads: int = 1,
     others: int = 0,
 ) -> tuple[Record, pd.DataFrame, pd.DataFrame]:
@@ -241,73 +254,99 @@ def score(
     Raises:
         InputError: features or images are missing, damaged, not comparable or of other prompts.
     """
-    switches = deviations(protocol)
-    prompts = read_prompts(prompts_path)
-    folders = (real_folder, generated_folder)
-    own_images = (protocol, model, "privacy")
-    latent_real, latent = read_comparable(*folders, "rad_dino", *own_images)
-    reid_real, reid = read_comparable(*folders, "reid", *own_images)
-    require_same_images(latent_real, reid_real, real_folder)
-    rows = rows_of(prompts["prompt_id"], latent.ids, generated_folder, "prompt set")
+    features = read_model_features(model)
+    prompts = read_prompts(model.prompts)
+    rows = rows_of(prompts["prompt_id"], features.latent.ids, model.generated, "prompt set")
     pairs = prompts.iloc[rows][["prompt_id", "image_id", "replicate"]].reset_index(drop=True)
-    if pairs.empty:
-        raise InputError("a collection without images has no privacy", generated_folder)
     if len(pairs) < len(prompts):
-        log.warning("%s: %d of %d prompts have an image", model, len(pairs), len(prompts))
-    if shards_sha256(shards) != latent.attrs["collection_sha256"]:
+        log.warning("%s: %d of %d prompts have an image", model.key, len(pairs), len(prompts))
+    if shards_sha256(shards) != features.latent.attrs["collection_sha256"]:
         raise InputError(
             "the features are of other images than the shards hold",
-            generated_folder,
+            model.generated,
             "rerun the features stage for this collection",
         )
+    manifest = read_manifest(model.manifest)
+    described = list(dict.fromkeys(pairs["image_id"]))
+    rows = rows_of(manifest["image_id"], described, model.prompts, "manifest")
+    radiographs = manifest.iloc[rows].set_index("image_id", drop=False)
+    patients = radiographs["patient_id"]
 
-    manifest = read_manifest(manifest_path)
-    asked = list(dict.fromkeys(pairs["image_id"]))
-    radiographs = manifest.iloc[rows_of(manifest["image_id"], asked, prompts_path, "manifest")]
-    patients = radiographs.set_index("image_id")["patient_id"]
-    pairs_with_others = other_radiographs(
-        patients, positive_masks(radiographs), others, settings.seed
+    compared = _with_other_prompts(pairs, radiographs, others, settings.seed)
+    image_rows = compared.pop("row").to_numpy()
+    compared["latent"], compared["reid"] = _feature_lenses(
+        features, image_rows, list(compared["other_image_id"]), model
     )
-    pairs["row"] = np.arange(len(pairs))
-    both = pd.concat(
-        [
-            pairs.assign(other_image_id=pairs["image_id"]),
-            pairs.merge(pairs_with_others, on="image_id"),
-        ],
-        ignore_index=True,
-    )
-    row, compared = both.pop("row").to_numpy(), list(both["other_image_id"])
-    in_real = rows_of(latent_real.ids, compared, real_folder, "features of radiographs")
-    both["latent"] = _in_parts(latent_distance, latent_real, in_real, latent, row)
-    in_real = rows_of(reid_real.ids, compared, real_folder, "features of radiographs")
-    in_generated = rows_in_order_of(latent, reid, generated_folder)[row]
-    weight, bias = siamese_head(reid, generated_folder)
-    scores = partial(pair_scores, weight=weight, bias=bias)
-    both["reid"] = _in_parts(scores, reid_real, in_real, reid, in_generated)
     files = dict(zip(radiographs["image_id"], radiographs["path"], strict=True))
-    both[["pixel", "mirrored"]] = pixel_distances(both, files, shards, switches, threads)
+    switches = deviations(model.protocol)
+    distances = pixel_distances(compared, files, shards, switches, threads)
+    compared[["pixel", "mirrored"]] = distances
 
     count = len(pairs)
-    pairs, other_pairs = both.iloc[:count], both.iloc[count:].reset_index(drop=True)
+    pairs, other_pairs = compared.iloc[:count], compared.iloc[count:].reset_index(drop=True)
     per_prompt = prompt_table(pairs)
-    record = Record(
-        stage="privacy",
-        model=model,
-        family="pairwise",
-        protocol=protocol,
-        values=privacy_values(per_prompt, patients[per_prompt.index].to_numpy(str), settings),
-        details={
+    patients_of_prompts = patients[per_prompt.index].to_numpy(str)
+    record = privacy_record(
+        model,
+        "pairwise",
+        privacy_values(per_prompt, patients_of_prompts, settings),
+        {
             **asdict(settings),
-            "pairs": len(pairs),
+            "pairs": count,
             "prompts_asked": int(prompts["image_id"].nunique()),
             "pixel_distance": "root mean square over 512 x 512 pixels, 0 to 255",
         },
-        provenance=provenance(
-            {"protocol": protocol, **asdict(settings)},
-            inputs=[origin(file) for file in (latent_real, latent, reid_real, reid)],
-        ),
+        settings,
+        features.files,
     )
     return record, pairs, other_pairs
+
+
+def _with_other_prompts(
+    pairs: pd.DataFrame, radiographs: pd.DataFrame, others: int, seed: int
+) -> pd.DataFrame:
+    """Return the pairs with the prompts' own radiographs, then those with other prompts'.
+
+    Args:
+        pairs: `prompt_id`, `image_id` and `replicate` of each generated image.
+        radiographs: the manifest's rows of the prompts' radiographs, indexed by `image_id`.
+        others: other prompts for each image.
+        seed: decides between equally similar prompts.
+
+    Returns:
+        The columns of `pairs`, `other_image_id` (the radiograph that is compared) and `row`, the
+        row of `pairs` that the image has.
+    """
+    findings = positive_masks(radiographs)
+    chosen = other_radiographs(radiographs["patient_id"], findings, others, seed)
+    pairs = pairs.assign(row=np.arange(len(pairs)))
+    own = pairs.assign(other_image_id=pairs["image_id"])
+    return pd.concat([own, pairs.merge(chosen, on="image_id")], ignore_index=True)
+
+
+def _feature_lenses(
+    features: ModelFeatures, image_rows: np.ndarray, radiographs: list[str], model: ScoredModel
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the latent distance and the re-identification score of each pair, (n,) each.
+
+    Args:
+        features: see `ModelFeatures`.
+        image_rows: (n,) the row of each pair's image among RAD-DINO's features.
+        radiographs: n ids of radiographs.
+        model: the model, for errors.
+    """
+
+    def rows_in(real: Features) -> np.ndarray:
+        return rows_of(real.ids, radiographs, model.real, "features of radiographs")
+
+    real, images = features.latent_real, features.latent
+    latent = _in_parts(latent_distance, real, rows_in(real), images, image_rows)
+    weight, bias = siamese_head(features.reid, model.generated)
+    scores = partial(pair_scores, weight=weight, bias=bias)
+    reid_rows = rows_in_order_of(images, features.reid, model.generated)[image_rows]
+    real = features.reid_real
+    reid = _in_parts(scores, real, rows_in(real), features.reid, reid_rows)
+    return latent, reid
 
 
 def _in_parts(
@@ -325,115 +364,9 @@ def _in_parts(
     return np.concatenate(parts)
 
 
-def siamese_head(features: Features, where: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weight (1, d) and the bias that turn |a - b| into the score's logit.
-
-    Raises:
-        InputError: the feature file lacks them.
-    """
-    try:
-        return features.extras["fc_end_weight"], features.extras["fc_end_bias"]
-    except KeyError as error:
-        raise InputError(
-            f"re-identification features without {error.args[0]!r}",
-            where,
-            "delete reid.h5 and rerun the features stage",
-        ) from None
-
-
-def bootstrap_of_means(
-    table: np.ndarray, patients: np.ndarray, settings: Settings
-) -> np.ndarray | None:
-    """Return the columns' means in each bootstrap replicate of patients, (replicates, columns).
-
-    All rows of a patient are drawn together, and all columns share the draws.
-
-    Args:
-        table: (rows, columns).
-        patients: (rows,) the patient of each row.
-        settings: replicates and seed.
-
-    Returns:
-        The means; None without replicates or with a single patient.
-    """
-    codes = np.unique(patients, return_inverse=True)[1]
-    sizes = np.bincount(codes).astype(np.float64)
-    if settings.bootstrap == 0 or len(sizes) < 2:
-        return None
-    sums = np.zeros((len(sizes), table.shape[1]))
-    np.add.at(sums, codes, table)
-    rng = np.random.default_rng(settings.seed)
-    means = np.empty((settings.bootstrap, table.shape[1]))
-    for i in range(settings.bootstrap):
-        drawn = rng.integers(0, len(sizes), len(sizes))
-        means[i] = sums[drawn].sum(axis=0) / sizes[drawn].sum()
-    return means
-
-
-def effective_number(values: np.ndarray, patients: np.ndarray) -> float:
-    """Return the effective sample size of clustered rows, in (0, n].
-
-    It is the number of rows over their design effect (Kish, 1965), never more than the rows. If all
-    values are equal, the design effect is unknown, and the number of patients is returned.
-
-    Args:
-        values: (n,) the value of each row.
-        patients: (n,) the patient of each row.
-    """
-    alone = variance_of_mean(values)
-    count = len(np.unique(patients))
-    if count < 2 or alone == 0:
-        return count
-    together = variance_of_mean(values, patients)
-    return len(values) * (alone / together if together > alone else 1.0)
-
-
-def percentile_interval(draws: np.ndarray | None) -> dict[str, Any]:
-    """Return a value's interval and its kind from its bootstrap replicates (b,); {} if None."""
-    if draws is None:
-        return {}
-    low, high = (float(bound) for bound in np.quantile(draws, [0.025, 0.975]))
-    return {"interval": (low, high), "interval_kind": "bootstrap 95%"}
-
-
-def _in_blocks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while block := list(islice(items, size)):
-        yield block
-
-
-def model_arguments(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the arguments that all scripts for one model share."""
-    parser = argparse.ArgumentParser(description=description)
-    add: Callable[..., Any] = parser.add_argument
-    add("--model", required=True, help="the model's key in the config")
-    add("--protocol", required=True, choices=PROTOCOLS)
-    add("--manifest", required=True, type=Path)
-    add("--prompts", required=True, type=Path, help="the prompt set `privacy`")
-    add("--real", required=True, type=Path, help="folder of the training radiographs' features")
-    add("--generated", required=True, type=Path, help="folder of the model's features")
-    add_flags(parser, Settings)
-    add("--threads", type=int, default=1)
-    add("--output", required=True, type=Path)
-    return parser
-
-
-def gpus_argument(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add the number of GPUs to the parser of a score that computes on one."""
-    parser.add_argument("--gpus", type=int, default=0)
-    return parser
-
-
-def pairs_argument(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add the table of pairs to a parser."""
-    parser.add_argument(
-        "--pairs", required=True, type=Path, help="the table of pairs, for its owner only"
-    )
-    return parser
-
-
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    parser = pairs_argument(model_arguments((__doc__ or "").splitlines()[0]))
+    parser = privacy_arguments((__doc__ or "").splitlines()[0], pairs=True)
     parser.add_argument(
         "--shards", required=True, type=Path, nargs="+", help="the generated images"
     )
@@ -441,24 +374,14 @@ def main(argv: list[str] | None = None) -> None:
         "--others", type=Path, help="the table of pairs with other prompts' radiographs, if wanted"
     )
     args = parser.parse_args(argv)
+    others = OTHERS if args.others else 0
     record, pairs, other_pairs = score(
-        args.model,
-        args.protocol,
-        args.manifest,
-        args.prompts,
-        args.real,
-        args.generated,
-        args.shards,
-        Settings(args.threshold, args.bootstrap, args.seed),
-        args.threads,
-        OTHERS if args.others else 0,
+        model_of(args), settings_of(args), args.shards, args.threads, others
     )
     write_private_table(pairs, PAIR_SCHEMA, args.pairs)
     if args.others:
         write_private_table(other_pairs, OTHERS_SCHEMA, args.others)
-    write_record(record, args.output)
-    for value in record.values:
-        log.info("%s: %s %s (n %d)", args.model, value.metric, value.value, value.n)
+    write_scored(record, args.output)
 
 
 if __name__ == "__main__":

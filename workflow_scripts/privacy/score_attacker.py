@@ -7,14 +7,13 @@
 
 It reads reid.h5 of held-out radiographs and writes one record. Every pair of them is scored. The
 network should give high scores to two radiographs of one patient, and low scores to radiographs of
-two patients. If radiographs come from several sites, the site alone tells patients apart. So pairs
-of two patients count within one site, and the AUC over all pairs is reported separately. A model's
-number of prompts above the threshold is meaningful only as far as it exceeds the number that
-unrelated images give.
+two patients. If radiographs come from several sites, the site alone tells many patients apart. So
+only two patients of one site make a negative pair, and the AUC over all pairs is a metric of its
+own. A model's number of prompts above the threshold means something only as far as it exceeds the
+number that unrelated images give.
 """
 
 import argparse
-import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,16 +26,14 @@ from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.manifest import read_prompts
 from workflow_scripts.common.progress import Progress
-from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.records import Record, Value, provenance
 from workflow_scripts.common.settings import add_flags
 from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.fidelity.inputs import REAL, origin, read_encoder
 from workflow_scripts.fidelity.resample import groups_of, units_of
 from workflow_scripts.privacy.held_out import held_out_rows
-from workflow_scripts.privacy.score import siamese_head
+from workflow_scripts.privacy.scripts import siamese_head, write_scored
 from workflow_scripts.privacy.settings import Settings
-
-log = logging.getLogger(__name__)
 
 BINS = 1 << 16
 """Number of score bins, which hold equal shares of all pairs. Ties within a bin count half, which
@@ -86,8 +83,8 @@ def score_pairs(
         threshold: delta; a score above it is a re-identification.
     """
     n = len(features)
-    codes = np.unique(patients, return_inverse=True)[1]
-    places = np.unique(sites, return_inverse=True)[1]
+    patient_codes = np.unique(patients, return_inverse=True)[1]
+    site_codes = np.unique(sites, return_inverse=True)[1]
     groups = groups_of(units_of(patients, patients))[0]
     count = int(groups.max()) + 1
     edges = _edges(features, weight, bias)
@@ -98,23 +95,23 @@ def score_pairs(
     progress = Progress("pairs", n, "images")
     for row in range(n):
         scores = pair_scores(features[row], features, weight, bias)
-        same = codes == codes[row]
+        same = patient_codes == patient_codes[row]
         over = scores > threshold
-        others = ~same & (places == places[row])
+        others = ~same & (site_codes == site_codes[row])
         above[row] = (over & others).sum() / others.sum() if others.any() else np.nan
-        place = np.searchsorted(edges, scores, side="right")
+        all_bins = np.searchsorted(edges, scores, side="right")
         later = np.arange(n) > row
-        for kind, chosen in enumerate((same, others, ~same & ~others)):
-            chosen = chosen & later
-            bins = place[chosen]
+        for kind, partners in enumerate((same, others, ~same & ~others)):
+            partners = partners & later
+            bins = all_bins[partners]
             np.add.at(kinds[kind, -1], bins, 1)
             np.add.at(involved[kind, groups[row]], bins, 1)
-            apart = groups[chosen] != groups[row]
-            np.add.at(involved[kind], (groups[chosen][apart], bins[apart]), 1)
-            totals[kind] += (over[chosen].sum(), len(bins))
+            in_two_groups = groups[partners] != groups[row]
+            np.add.at(involved[kind], (groups[partners][in_two_groups], bins[in_two_groups]), 1)
+            totals[kind] += (over[partners].sum(), len(bins))
         progress.update()
     kinds[:, :-1] = kinds[:, -1:] - involved
-    shares = [float(over / number) if number else float("nan") for over, number in totals[:2]]
+    shares = [float(over / count) if count else float("nan") for over, count in totals[:2]]
     return Pairs(kinds[0], kinds[1], kinds[2], above, shares[0], shares[1])
 
 
@@ -168,11 +165,11 @@ def _area(name: str, same: np.ndarray, other: np.ndarray) -> Value:
     return Value(name, value, "none", n, "all", n_other, interval, kind)
 
 
-def _known(name: str, number: float, n: int) -> Value:
-    """Return a value, or a reason in its place if it is not a number."""
-    known = bool(np.isfinite(number))
-    reason = None if known else "there is no such pair"
-    return Value(name, number if known else None, "none", n, reason=reason)
+def _value(name: str, number: float, n: int) -> Value:
+    """Return a value, or the reason why there is none if the number is nan."""
+    if np.isfinite(number):
+        return Value(name, number, "none", n)
+    return Value(name, None, "none", n, reason="there is no such pair")
 
 
 def attacker_values(pairs: Pairs, prompts: int, replicates: int, images: int) -> list[Value]:
@@ -196,12 +193,12 @@ def attacker_values(pairs: Pairs, prompts: int, replicates: int, images: int) ->
         ("reid_true_positive_rate", pairs.same_above, same),
         ("reid_false_positive_rate", pairs.other_above, other),
     ):
-        values.append(_known(name, share, n))
+        values.append(_value(name, share, n))
     # The probability that any of a prompt's images exceeds the threshold, if all are unrelated.
     defined = pairs.above[np.isfinite(pairs.above)]
     chance = float((1 - (1 - defined) ** replicates).mean()) if len(defined) else float("nan")
-    values.append(_known("chance_share", chance, images))
-    values.append(_known("chance_count", chance * prompts, prompts))
+    values.append(_value("chance_share", chance, images))
+    values.append(_value("chance_count", chance * prompts, prompts))
     return values
 
 
@@ -250,9 +247,7 @@ def main(argv: list[str] | None = None) -> None:
     """Score the attacker from the command line."""
     args = parse_arguments(argv)
     record = score(args.protocol, args.manifest, args.prompts, args.real, Settings(args.threshold))
-    write_record(record, args.output)
-    for value in record.values:
-        log.info("%s %s (n %d)", value.metric, value.value, value.n)
+    write_scored(record, args.output)
 
 
 if __name__ == "__main__":

@@ -29,25 +29,27 @@ import torch
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
-from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.records import Record, Value
 from workflow_scripts.common.settings import add_flags
 from workflow_scripts.fidelity.inputs import (
-    origin,
-    read_comparable,
-    require_same_images,
+    ScoredModel,
+    model_of,
+    patients_of_prompts,
     rows_in_order_of,
     rows_of,
 )
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
+from workflow_scripts.privacy.intervals import bootstrap_of_means, percentile_interval
 from workflow_scripts.privacy.private_table import write_private_table
-from workflow_scripts.privacy.score import (
-    bootstrap_of_means,
-    gpus_argument,
-    model_arguments,
-    pairs_argument,
-    percentile_interval,
+from workflow_scripts.privacy.scripts import (
+    ModelFeatures,
+    privacy_arguments,
+    privacy_record,
+    read_model_features,
+    settings_of,
     siamese_head,
+    write_scored,
 )
 from workflow_scripts.privacy.settings import ClosestSettings, Settings
 
@@ -108,30 +110,21 @@ def closest_values(pairs: pd.DataFrame, settings: Settings) -> list[Value]:
     for i, (name, (_, direction)) in enumerate(columns.items()):
         interval = percentile_interval(None if draws is None else draws[:, i])
         mean = float(table[name].mean())
-        full = SHARES.get(name)
-        if interval and full is not None and mean in (0, full):
+        whole = SHARES.get(name)
+        if interval and whole is not None and mean in (0, whole):
             # If all images agree, a bootstrap has no spread and would claim certainty.
-            low, high = wilson_interval(mean / full, prompt_patients.nunique())
-            interval = {"interval": (full * low, full * high), "interval_kind": "Wilson 95%"}
+            low, high = wilson_interval(mean / whole, prompt_patients.nunique())
+            interval = {"interval": (whole * low, whole * high), "interval_kind": "Wilson 95%"}
         values.append(Value(name, mean, direction, len(pairs), **interval))
-    least, most = float(pairs["latent"].min()), float(pairs["reid"].max())
     return [
         *values,
-        Value("closest_latent_min", least, "higher", len(pairs)),
-        Value("closest_reid_max", most, "lower", len(pairs)),
+        Value("closest_latent_min", float(pairs["latent"].min()), "higher", len(pairs)),
+        Value("closest_reid_max", float(pairs["reid"].max()), "lower", len(pairs)),
     ]
 
 
 def score(
-    model: str,
-    protocol: str,
-    manifest_path: Path,
-    prompts_path: Path,
-    real_folder: Path,
-    generated_folder: Path,
-    settings: Settings,
-    matches: int,
-    device: torch.device,
+    model: ScoredModel, settings: Settings, matches: int, device: torch.device
 ) -> tuple[Record, pd.DataFrame]:
     """Read features and return a model's record and its closest pairs, `matches` for each image.
 
@@ -139,90 +132,92 @@ def score(
         InputError: features are missing, damaged, not comparable or of other prompts; or there are
             fewer than two training images.
     """
-    folders = (real_folder, generated_folder)
-    own_images = (protocol, model, "privacy")
-    latent_real, latent = read_comparable(*folders, "rad_dino", *own_images)
-    reid_real, reid = read_comparable(*folders, "reid", *own_images)
-    require_same_images(latent_real, reid_real, real_folder)
-    if not latent.ids:
-        raise InputError("a collection without images has no privacy", generated_folder)
-    if len(latent_real.ids) < 2:
-        raise InputError("fewer than two training images", real_folder, "check the split")
-    prompts = read_prompts(prompts_path)
-    rows = rows_of(prompts["prompt_id"], latent.ids, generated_folder, "prompt set")
-    of_prompt = prompts["image_id"].iloc[rows].reset_index(drop=True)
-    manifest = read_manifest(manifest_path, ["image_id", "patient_id"])
-    patient_of = manifest.set_index("image_id")["patient_id"]
-    rows_of(patient_of.index, latent_real.ids, real_folder, "manifest")
-    rows_of(patient_of.index, list(of_prompt), prompts_path, "manifest")
-
-    log.info("%d images against %d training images", len(latent.ids), len(latent_real.ids))
-    k = min(matches, len(latent_real.ids))
-    nearest = closest_by_distance(latent.features, latent_real.features, k, device=device)
-    named, back = np.unique(nearest.rows[:, 0], return_inverse=True)
-    other = closest_by_distance(
-        latent_real.features[named], latent_real.features, skip=named, device=device
+    features = read_model_features(model)
+    training_images = len(features.latent_real.ids)
+    if training_images < 2:
+        raise InputError("fewer than two training images", model.real, "check the split")
+    manifest = read_manifest(model.manifest, ["image_id", "patient_id"])
+    rows_of(manifest["image_id"], features.latent_real.ids, model.real, "manifest")
+    prompt_patients = patients_of_prompts(
+        features.latent, read_prompts(model.prompts), manifest, model.generated
     )
-    training_distances = np.full(nearest.rows.shape, np.nan)
-    training_distances[:, 0] = other.values[back, 0]
-    weight, bias = siamese_head(reid, generated_folder)
-    queries = reid.features[rows_in_order_of(latent, reid, generated_folder)]
-    likeliest = closest_by_score(queries, reid_real.features, weight, bias, k, device=device)
-    by_distance = np.array(latent_real.ids)[nearest.rows].ravel()
-    by_score = np.array(reid_real.ids)[likeliest.rows].ravel()
-    pairs = pd.DataFrame(
+    log.info("%d images against %d training images", len(prompt_patients), training_images)
+    patient_of = manifest.set_index("image_id")["patient_id"]
+    pairs = closest_pairs(features, model.generated, patient_of, matches, device)
+    pairs["patient_id"] = np.repeat(prompt_patients, min(matches, training_images))
+    record = privacy_record(
+        model,
+        "closest",
+        closest_values(pairs[pairs["match"] == 0].reset_index(drop=True), settings),
+        {**asdict(settings), "training_images": training_images},
+        settings,
+        features.files,
+        device_name(device),
+    )
+    return record, pairs
+
+
+def closest_pairs(
+    features: ModelFeatures,
+    where: Path,
+    patient_of: pd.Series,
+    matches: int,
+    device: torch.device,
+) -> pd.DataFrame:
+    """Return each image's closest training images by both lenses.
+
+    Args:
+        features: see `ModelFeatures`.
+        where: the folder of the images' features, for errors.
+        patient_of: the patient of each training image, indexed by its id.
+        matches: training images for each generated one; all of them where there are fewer.
+        device: where to compute.
+
+    Returns:
+        See `PAIR_SCHEMA`, without `patient_id`.
+
+    Raises:
+        InputError: the two encoders' features are of other images, or the head is missing.
+    """
+    images, training = features.latent, features.latent_real
+    k = min(matches, len(training.ids))
+    nearest = closest_by_distance(images.features, training.features, k, device=device)
+    closest, position = np.unique(nearest.rows[:, 0], return_inverse=True)
+    neighbours = closest_by_distance(
+        training.features[closest], training.features, skip=closest, device=device
+    )
+    neighbour_distances = np.full(nearest.rows.shape, np.nan)
+    neighbour_distances[:, 0] = neighbours.values[position, 0]
+    queries = features.reid.features[rows_in_order_of(images, features.reid, where)]
+    head = siamese_head(features.reid, where)
+    likeliest = closest_by_score(queries, features.reid_real.features, *head, k, device=device)
+    by_distance = np.array(training.ids)[nearest.rows].ravel()
+    by_score = np.array(features.reid_real.ids)[likeliest.rows].ravel()
+    return pd.DataFrame(
         {
-            "prompt_id": np.repeat(latent.ids, k),
-            "patient_id": np.repeat(patient_of[of_prompt].to_numpy(), k),
-            "match": np.tile(np.arange(k, dtype=np.int32), len(latent.ids)),
+            "prompt_id": np.repeat(images.ids, k),
+            "match": np.tile(np.arange(k, dtype=np.int32), len(images.ids)),
             "latent_image_id": by_distance,
             "latent_patient_id": patient_of[by_distance].to_numpy(),
             "latent": nearest.values.ravel(),
-            "training_latent": training_distances.ravel(),
+            "training_latent": neighbour_distances.ravel(),
             "reid_image_id": by_score,
             "reid_patient_id": patient_of[by_score].to_numpy(),
             "reid": likeliest.values.ravel(),
         }
     )
-    first = pairs[pairs["match"] == 0].reset_index(drop=True)
-    record = Record(
-        stage="privacy",
-        model=model,
-        family="closest",
-        protocol=protocol,
-        values=closest_values(first, settings),
-        details={**asdict(settings), "training_images": len(latent_real.ids)},
-        provenance=provenance(
-            {"protocol": protocol, **asdict(settings)},
-            device_name(device),
-            [origin(file) for file in (latent_real, latent, reid_real, reid)],
-        ),
-    )
-    return record, pairs
 
 
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    parser = model_arguments((__doc__ or "").splitlines()[0])
-    pairs_argument(gpus_argument(parser))
+    parser = privacy_arguments((__doc__ or "").splitlines()[0], pairs=True, gpus=True)
     add_flags(parser, ClosestSettings)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    record, pairs = score(
-        args.model,
-        args.protocol,
-        args.manifest,
-        args.prompts,
-        args.real,
-        args.generated,
-        Settings(args.threshold, args.bootstrap, args.seed),
-        args.matches,
-        pick_device(args.gpus),
-    )
+    device = pick_device(args.gpus)
+    record, pairs = score(model_of(args), settings_of(args), args.matches, device)
     write_private_table(pairs, PAIR_SCHEMA, args.pairs)
-    write_record(record, args.output)
-    for value in record.values:
-        log.info("%s: %s %s (n %d)", args.model, value.metric, value.value, value.n)
+    write_scored(record, args.output)
 
 
 if __name__ == "__main__":

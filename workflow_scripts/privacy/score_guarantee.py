@@ -1,4 +1,4 @@
-"""Hold the guarantee that a fine-tuning states against an attack on its canaries.
+"""Compare the guarantee that a fine-tuning states with what an attack on its canaries shows.
 
     python -m workflow_scripts.privacy.score_guarantee --model my_private --protocol sound \\
         --family stable_diffusion --base weights/sd-v1-5 --method lora \\
@@ -7,13 +7,12 @@
         --output results/privacy/guarantee/my_private.json
 
 A canary's score is the base checkpoint's loss on it less the fine-tuned one's, with its caption, at
-the same noise for all canaries. It writes one record: the epsilon that the checkpoint states, the
-lower bound that the attack shows, and the largest that so many canaries could show.
+the same noise for all canaries. The script writes one record: the epsilon that the checkpoint
+states, the lower bound that the attack shows, and the largest bound that so many canaries could
+show.
 """
 
-import argparse
 import json
-import logging
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,17 +21,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from workflow_scripts.common.access import unreadable
-from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.devices import device_name, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.progress import Progress
-from workflow_scripts.common.records import Record, Value, provenance, write_record
-from workflow_scripts.common.settings import add_flags
+from workflow_scripts.common.records import Record, Value, provenance
 from workflow_scripts.finetune.canaries import REPEATS, read_canaries
-from workflow_scripts.finetune.families import get_family
-from workflow_scripts.finetune.families.base import Family
-from workflow_scripts.finetune.layout import Base, add_base_flags
-from workflow_scripts.finetune.settings import CANARIES, TrainSettings
+from workflow_scripts.finetune.lora import load_lora
+from workflow_scripts.finetune.settings import CANARIES
 from workflow_scripts.privacy.audit import (
     CONFIDENCE,
     area,
@@ -41,37 +36,33 @@ from workflow_scripts.privacy.audit import (
     exposures,
     guess,
 )
-from workflow_scripts.privacy.membership.settings import PRECISIONS, TRAINED_WITH
-
-log = logging.getLogger(__name__)
+from workflow_scripts.privacy.scripts import write_scored
+from workflow_scripts.privacy.tuned_model import TunedModel, tuned_arguments, tuned_model_of
 
 DRAWS: Final = 16
-"""Noise levels, each with noise of its own, that a canary's loss is the mean over."""
+"""Draws of noise level and noise that a canary's loss is the mean over."""
 _SEED: Final = 77
 _TOGETHER: Final = 16
+"""Draws computed at once."""
 
 
 def canary_losses(
-    family: Family,
+    model: TunedModel,
     pipeline: Any,
     canaries: pd.DataFrame,
-    size: int,
     device: Any,
-    precision: Any,
     progress: Progress,
     draws: int = DRAWS,
 ) -> NDArray[np.float64]:
     """Return each canary's mean loss with its caption over the same draws for all, (n,).
 
     Args:
-        family: of the checkpoint.
-        pipeline: loaded; it is placed on the device.
-        canaries: of `read_canaries`.
-        size: side in pixels that the model was trained at.
-        device: that computes.
-        precision: torch dtype that networks compute in, as in training.
-        progress: is told of every canary.
-        draws: noise levels.
+        model: see `TunedModel`.
+        pipeline: one of its checkpoints, loaded; it is placed on the device.
+        canaries: see `read_canaries`.
+        device: the device that computes.
+        progress: counts the canaries.
+        draws: number of draws of noise level and noise.
     """
     import torch
 
@@ -79,13 +70,14 @@ def canary_losses(
     from workflow_scripts.finetune.draws import Draws
     from workflow_scripts.privacy.membership.losses import computing
 
+    family = model.family
     family.place(pipeline, device)
     network: Any = family.network(pipeline)
     network.eval()
-    found = []
-    with torch.no_grad(), computing(torch.device(device), precision):
+    means = []
+    with torch.no_grad(), computing(torch.device(device), model.dtype):
         for path, caption in zip(canaries["path"], canaries["caption"], strict=True):
-            pixels = torch.from_numpy(load_pixels(path, size).copy()).permute(2, 0, 1)[None]
+            pixels = torch.from_numpy(load_pixels(path, model.size).copy()).permute(2, 0, 1)[None]
             encoded = family.encode_images(pipeline, (pixels.float() / 127.5 - 1).to(device))
             total = 0.0
             for first in range(0, draws, _TOGETHER):
@@ -100,45 +92,31 @@ def canary_losses(
                     Draws(_SEED, 0, numbers, device),
                 )
                 total += float(losses.double().sum())
-            found.append(total / draws)
+            means.append(total / draws)
             progress.update()
-    return np.array(found)
+    return np.array(means)
 
 
-def canary_scores(
-    family: Family,
-    base: Base,
-    checkpoint: Path,
-    method: str,
-    canaries: pd.DataFrame,
-    size: int,
-    precision: str,
-    gpus: int,
-) -> NDArray[np.float64]:
+def canary_scores(model: TunedModel, canaries: pd.DataFrame, gpus: int) -> NDArray[np.float64]:
     """Return the base checkpoint's loss on each canary less the fine-tuned one's, (n,).
 
     Raises:
         InputError: a checkpoint is missing or damaged.
     """
-    import torch
-
-    from workflow_scripts.finetune.lora import load_lora
-    from workflow_scripts.privacy.membership.losses import loaded_as_trained
-
-    device, dtype = pick_device(gpus), getattr(torch, PRECISIONS[precision])
+    device = pick_device(gpus)
     progress = Progress("losses of canaries", 2 * len(canaries), "canaries")
-    pipeline = loaded_as_trained(family, base, method, dtype)
-    before = canary_losses(family, pipeline, canaries, size, device, dtype, progress)
-    if method == "lora":
-        load_lora(family, pipeline, checkpoint)
+    pipeline = model.load("base")
+    before = canary_losses(model, pipeline, canaries, device, progress)
+    if model.checkpoint and model.method == "lora":
+        load_lora(model.family, pipeline, model.checkpoint)
     else:
         del pipeline  # or two lie on the device
-        pipeline = loaded_as_trained(family, Base(checkpoint), method, dtype)
-    return before - canary_losses(family, pipeline, canaries, size, device, dtype, progress)
+        pipeline = model.load("tuned")
+    return before - canary_losses(model, pipeline, canaries, device, progress)
 
 
 def stated(checkpoint: Path) -> dict[str, Any] | None:
-    """Return the guarantee beside a checkpoint's weights; None where there is none.
+    """Return the guarantee that lies beside a checkpoint's weights; None if there is none.
 
     Raises:
         InputError: it cannot be read.
@@ -147,36 +125,38 @@ def stated(checkpoint: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        return {**said, "epsilon": float(said["epsilon"]), "delta": float(said["delta"])}
+        guarantee = json.loads(path.read_text(encoding="utf-8"))
+        epsilon, delta = float(guarantee["epsilon"]), float(guarantee["delta"])
+        return {**guarantee, "epsilon": epsilon, "delta": delta}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise unreadable(
             "no statement of a guarantee", error, path, "fine-tune again: it is written there"
         ) from None
 
 
-def stated_values(said: dict[str, Any] | None) -> list[Value]:
-    """Return epsilon and delta as the checkpoint states them."""
-    values = []
-    for name in ("epsilon", "delta"):
-        metric = f"guarantee_{name}"
-        if said is None:
-            reason = "the model was fine-tuned without a guarantee"
-            values.append(Value(metric, None, "lower", 0, reason=reason))
-        else:
-            values.append(Value(metric, said[name], "lower", int(said["patients"])))
-    return values
+def stated_values(guarantee: dict[str, Any] | None) -> list[Value]:
+    """Return epsilon and delta as the checkpoint states them, see `stated`."""
+    if guarantee is None:
+        reason = "the model was fine-tuned without a guarantee"
+        return [
+            Value(f"guarantee_{name}", None, "lower", 0, reason=reason)
+            for name in ("epsilon", "delta")
+        ]
+    return [
+        Value(f"guarantee_{name}", guarantee[name], "lower", int(guarantee["patients"]))
+        for name in ("epsilon", "delta")
+    ]
 
 
 def attack_values(
     canaries: pd.DataFrame | None, scores: NDArray[np.float64], delta: float
 ) -> list[Value]:
-    """Return what the canaries show: epsilon's lower bound, its ceiling, guesses and exposures.
+    """Return the audit's values: bounds on epsilon, the share of right guesses, exposures.
 
     Args:
-        canaries: of `read_canaries`; None where none was planted.
+        canaries: see `read_canaries`; None where none was planted.
         scores: (n,), higher where the model knows a canary better.
-        delta: at which epsilon is bounded.
+        delta: the delta at which epsilon is bounded.
     """
     names = ["audit_epsilon", "audit_epsilon_largest", "audit_correct"]
     names += [f"canary_exposure_{repeats}" for repeats in (0, *REPEATS)]
@@ -199,41 +179,38 @@ def attack_values(
         return values + missing
     bits = exposures(scores, planted)
     for times in (0, *REPEATS):
-        own = ~planted if times == 0 else planted & (repeats == times)
-        name, n = f"canary_exposure_{times}", int(own.sum())
+        repeated = ~planted if times == 0 else planted & (repeats == times)
+        name, n = f"canary_exposure_{times}", int(repeated.sum())
         if n:
-            values.append(Value(name, float(bits[own].mean()), "lower", n, n_reference=unplanted))
+            mean = float(bits[repeated].mean())
+            values.append(Value(name, mean, "lower", n, n_reference=unplanted))
         else:
             values.append(Value(name, None, "lower", 0, reason="the coin planted none of them"))
     return values
 
 
-def score(
-    model: str,
-    protocol: str,
-    family: Family,
-    base: Base,
-    checkpoint: Path,
-    method: str,
-    folder: Path | None,
-    size: int,
-    precision: str,
-    gpus: int,
-) -> Record:
+def score(model: TunedModel, protocol: str, canaries_folder: Path | None, gpus: int) -> Record:
     """Attack a checkpoint by its canaries and return the record.
+
+    Args:
+        model: see `TunedModel`; it has a checkpoint.
+        protocol: `sound` or `as_published`.
+        canaries_folder: the folder of the fine-tuning's canaries; None where it planted none.
+        gpus: 0 for the CPU.
 
     Raises:
         InputError: a checkpoint or a canary is missing or damaged.
     """
-    said = stated(checkpoint)
-    delta = said["delta"] if said else 0.0
-    canaries = read_canaries(folder / CANARIES) if folder else None
-    if canaries is None and said is None:
-        raise InputError("neither a guarantee nor canaries", checkpoint, "name --canaries")
+    assert model.checkpoint is not None
+    guarantee = stated(model.checkpoint)
+    delta = guarantee["delta"] if guarantee else 0.0
+    canaries = read_canaries(canaries_folder / CANARIES) if canaries_folder else None
+    if canaries is None and guarantee is None:
+        raise InputError("neither a guarantee nor canaries", model.checkpoint, "name --canaries")
     scores = np.empty(0)
-    details: dict[str, Any] = {"guarantee": said, "confidence": CONFIDENCE, "delta": delta}
+    details: dict[str, Any] = {"guarantee": guarantee, "confidence": CONFIDENCE, "delta": delta}
     if canaries is not None:
-        scores = canary_scores(family, base, checkpoint, method, canaries, size, precision, gpus)
+        scores = canary_scores(model, canaries, gpus)
         planted = canaries["planted"].to_numpy(bool)
         details |= {"draws": DRAWS, "canaries": len(canaries), "planted": int(planted.sum())}
         if 0 < planted.sum() < len(planted):
@@ -241,13 +218,13 @@ def score(
         details["exposure_by_chance"] = exposure_by_chance(int((~planted).sum()))
     return Record(
         stage="privacy",
-        model=model,
+        model=model.key,
         family="guarantee",
         protocol=protocol,
-        values=stated_values(said) + attack_values(canaries, scores, delta),
+        values=stated_values(guarantee) + attack_values(canaries, scores, delta),
         details=details,
         provenance=provenance(
-            {"protocol": protocol, "size": size, "draws": DRAWS, "seed": _SEED},
+            {"protocol": protocol, "size": model.size, "draws": DRAWS, "seed": _SEED},
             device_name(pick_device(gpus)) if canaries is not None else "cpu",
         ),
     )
@@ -255,37 +232,15 @@ def score(
 
 def main(argv: list[str] | None = None) -> None:
     """Audit a checkpoint from the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
-    parser.add_argument("--family", required=True)
-    add_base_flags(parser)
-    parser.add_argument("--checkpoint", required=True, type=Path, help="fine-tuned")
+    parser = tuned_arguments((__doc__ or "").split("\n")[0], "fine-tuned", required=True)
     parser.add_argument("--canaries", type=Path, help="folder of canaries; none by default")
-    add_flags(parser, TrainSettings, only=TRAINED_WITH)
-    parser.add_argument("--gpus", default=0, type=int)
-    parser.add_argument("--threads", default=1, type=int)
-    parser.add_argument("--output", required=True, type=Path)
     flags = parser.parse_args(argv)
     if flags.canaries:
         import torch
 
         torch.set_num_threads(flags.threads)
-    record = score(
-        flags.model,
-        flags.protocol,
-        get_family(flags.family).trained_with(dict(flags.option)),
-        Base(flags.base, dict(flags.part)),
-        flags.checkpoint,
-        flags.method,
-        flags.canaries,
-        flags.size,
-        flags.mixed_precision,
-        flags.gpus,
-    )
-    write_record(record, flags.output)
-    for value in record.values:
-        log.info("%s %s (n %d)", value.metric, value.value, value.n)
+    record = score(tuned_model_of(flags), flags.protocol, flags.canaries, flags.gpus)
+    write_scored(record, flags.output)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ raise no alarm for that reason. Controls of flipped or brightened copies show wh
 """
 
 import argparse
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +35,6 @@ from workflow_scripts.common.records import (
     Value,
     provenance,
     read_record,
-    write_record,
 )
 from workflow_scripts.common.settings import add_flags
 from workflow_scripts.fidelity.inputs import rows_of
@@ -48,9 +46,8 @@ from workflow_scripts.privacy.score import (
     PAIR_SCHEMA,
     prompt_table,
 )
+from workflow_scripts.privacy.scripts import write_scored
 from workflow_scripts.privacy.settings import Settings
-
-log = logging.getLogger(__name__)
 
 FALSE_ALARMS: Final = 0.05
 FEWEST_PATIENTS: Final = 20
@@ -213,10 +210,10 @@ def inputs_of(path: Path, model: str, protocol: str) -> list[dict[str, Any]]:
     """
     record = read_record(path)
     actual = (record.stage, record.family, record.model, record.protocol)
-    wanted = ("privacy", "pairwise", model, protocol)
-    if actual != wanted:
+    expected = ("privacy", "pairwise", model, protocol)
+    if actual != expected:
         raise InputError(
-            f"a record of {', '.join(actual)}, not of {', '.join(wanted)}",
+            f"a record of {', '.join(actual)}, not of {', '.join(expected)}",
             path,
             "give the record that was made with the pairs",
         )
@@ -231,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--protocol", required=True, choices=PROTOCOLS)
     add("--manifest", required=True, type=Path)
     add("--pairs", required=True, type=Path, help="the model's table of pairs")
-    add("--others", required=True, type=Path, help="that with other prompts' radiographs")
+    add("--others", required=True, type=Path, help="the pairs with other prompts' radiographs")
     add("--record", required=True, type=Path, help="the model's record of the same pairs")
     add_flags(parser, Settings, only=("bootstrap", "seed"))
     add("--output", required=True, type=Path)
@@ -253,6 +250,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             "delete both and rerun the privacy stage",
         )
     values = lens_values(risks(own_pairs, patient_of), risks(others, patient_of), settings)
+    decides = {
+        "protocol": args.protocol,
+        "false_alarms": FALSE_ALARMS,
+        "bootstrap": settings.bootstrap,
+        "seed": settings.seed,
+    }
     record = Record(
         stage="privacy",
         model=args.model,
@@ -260,18 +263,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         protocol=args.protocol,
         values=values,
         details={"false_alarms": FALSE_ALARMS},
-        provenance=provenance(
-            {
-                "protocol": args.protocol,
-                "false_alarms": FALSE_ALARMS,
-                **{k: v for k, v in asdict(settings).items() if k != "threshold"},
-            },
-            inputs=inputs,
-        ),
+        provenance=provenance(decides, inputs=inputs),
     )
-    write_record(record, args.output)
-    for value in values:
-        log.info("%s: %s %s (n %d)", args.model, value.metric, value.value, value.n)
+    write_scored(record, args.output)
 
 
 if __name__ == "__main__":

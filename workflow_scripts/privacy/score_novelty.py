@@ -10,21 +10,21 @@
 
 It reads rad_dino.h5 of all four folders and writes one record.
 
-The design is crossed: training captions and held-out captions, and the radiographs of both. An
-image is closer to the radiographs of its own side if it reproduces one of them, but also if it
-follows its caption. An answer to a held-out caption can only do the latter. So the share of images
-that are closer to their own side is computed for both kinds of captions. The excess is the
-difference of the two shares. It is zero for a model that memorised nothing, however much its
-captions say about a radiograph.
+The design is crossed: images from training captions and from held-out captions, each compared with
+the radiographs of both kinds of captions. An image is closer to the radiographs of its own side if
+it reproduces one of them, but also if it follows its caption. An image from a held-out caption can
+only do the latter. So the share of images that are closer to their own side is computed for both
+kinds of captions. The excess is the difference of the two shares. It is zero for a model that
+memorised nothing, however much its captions say about a radiograph.
 
-Both sides have the same number of patients with the same findings: one radiograph of each, and one
-image of its caption. A test prompt has one image; a privacy prompt has several replicates, of which
-each draw takes one at random.
+Both sides have the same number of patients with the same findings. Each patient has one radiograph
+and one image from its caption. A test prompt has one image; a privacy prompt has several
+replicates, of which each draw takes one at random.
 """
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,34 +34,39 @@ import torch
 
 from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.devices import device_name, pick_device
-from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
-from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.records import Record, Value
 from workflow_scripts.features.cache import Features
 from workflow_scripts.fidelity.arrays import CPU, blocks
 from workflow_scripts.fidelity.inputs import (
-    REAL,
+    ScoredModel,
+    model_of,
     of_prompts,
-    origin,
-    read_comparable,
     read_encoder,
     require_comparable,
     rows_of,
 )
 from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.generate.make_control import draw_matched, positive_masks
-from workflow_scripts.privacy.score import gpus_argument, model_arguments
+from workflow_scripts.privacy.scripts import (
+    privacy_arguments,
+    privacy_record,
+    read_with_held_out,
+    settings_of,
+    write_scored,
+)
 from workflow_scripts.privacy.settings import Settings
 
 log = logging.getLogger(__name__)
 
 ENCODER: Final = "rad_dino"
-DRAWS = 100
-MATCHINGS = 4
+DRAWS: Final = 100
+MATCHINGS: Final = 4
 """Random matchings for each draw of patients, which also choose one caption for each patient."""
 
-FEWEST_PATIENTS = 4
+FEWEST_PATIENTS: Final = 4
 """Fewest patients of each side; a draw takes half of them."""
 
 
@@ -73,9 +78,10 @@ class Side:
         radiographs: (p, d) features of each caption's radiograph.
         patients: (p,) the patient of each radiograph.
         findings: (p,) uint16 bit masks, see `positive_masks`.
-        images: (m, d) features of the images, at least one of each caption; or (0, d) without any.
-        captions: (m,) the number of each image's caption.
-        shown: (m,) the patient that a control's image shows; "" for generated images.
+        images: (m, d) features of the images, at least one from each caption; or (0, d) if the
+            side has no images.
+        captions: (m,) the row of each image's caption.
+        shown_patients: (m,) the patient that a control's image shows; "" for generated images.
     """
 
     radiographs: np.ndarray
@@ -83,7 +89,7 @@ class Side:
     findings: np.ndarray
     images: np.ndarray
     captions: np.ndarray
-    shown: np.ndarray
+    shown_patients: np.ndarray
 
     @property
     def answered(self) -> bool:
@@ -117,13 +123,12 @@ def nearness(
 
     Each draw takes half of each side's patients, and one caption of each patient. The patients of
     the smaller side are matched with as many of the other side, with the same findings or the most
-    similar ones. One image of each caption is drawn. An image at equal distance from both sides
+    similar ones. One image from each caption is drawn. An image at equal distance from both sides
     counts half.
 
     A control shows a real patient. A model cannot reproduce a patient that it has not seen, so some
-    pairs are excluded, each with its match. An answer to a held-out caption is not compared with
-    the patient that it shows. An answer to a training caption is not compared with that patient
-    either, if the patient is held out.
+    pairs are excluded, each with its match. An image from a held-out caption is not compared with
+    the patient that it shows. Nor is an image from a training caption, if that patient is held out.
 
     Args:
         training: captions that the model was trained on, with images.
@@ -136,12 +141,13 @@ def nearness(
         ValueError: a patient is on both sides, or there are too few patients.
     """
     sides = (training, held_out)
-    edges = np.cumsum([len(x) for side in sides for x in (side.patients, side.shown)])[:-1]
-    names = np.concatenate([x for side in sides for x in (side.patients, side.shown)])
+    edges = np.cumsum([len(x) for side in sides for x in (side.patients, side.shown_patients)])[:-1]
+    names = np.concatenate([x for side in sides for x in (side.patients, side.shown_patients)])
     # Patients' names become numbers, which compare faster.
     codes = np.split(np.unique(names.astype(str), return_inverse=True)[1], edges)
     training, held_out = (
-        replace(side, patients=codes[2 * k], shown=codes[2 * k + 1]) for k, side in enumerate(sides)
+        replace(side, patients=codes[2 * k], shown_patients=codes[2 * k + 1])
+        for k, side in enumerate(sides)
     )
     counts = [len(np.unique(side.patients)) for side in (training, held_out)]
     if len(np.intersect1d(training.patients, held_out.patients)):
@@ -155,8 +161,8 @@ def nearness(
     for draw in range(draws):
         halves = [_half(side.patients, rng) for side in (training, held_out)]
         for _ in range(MATCHINGS):
-            taken = _matched((training, held_out), halves, size, rng)
-            shares[:, draw] += _own_shares(training, held_out, taken, rng, device)
+            captions = _matched((training, held_out), halves, size, rng)
+            shares[:, draw] += _own_shares(training, held_out, captions, rng, device)
         progress.update()
     shares /= MATCHINGS
     return Nearness(shares[0], shares[1] if held_out.answered else None, size)
@@ -184,11 +190,12 @@ def _matched(
     ]
     fewer = int(len(pools[1]) < len(pools[0]))
     lead = rng.choice(pools[fewer], size, replace=False)
-    wanted, offered = sides[fewer].findings[lead], sides[1 - fewer].findings[pools[1 - fewer]]
+    findings = sides[fewer].findings[lead]
+    candidates = sides[1 - fewer].findings[pools[1 - fewer]]
     labels = [str(i) for i in range(size)]
-    drawn = draw_matched(wanted, labels, offered, int(rng.integers(2**31)))
-    taken = [lead, pools[1 - fewer][drawn]]
-    return taken[::-1] if fewer else taken
+    matches = draw_matched(findings, labels, candidates, int(rng.integers(2**31)))
+    captions = [lead, pools[1 - fewer][matches]]
+    return captions[::-1] if fewer else captions
 
 
 def _one_each(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -200,7 +207,7 @@ def _one_each(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _own_shares(
     training: Side,
     held_out: Side,
-    taken: list[np.ndarray],
+    captions: list[np.ndarray],
     rng: np.random.Generator,
     device: torch.device,
 ) -> tuple[float, float]:
@@ -209,22 +216,23 @@ def _own_shares(
     Args:
         training: see `nearness`.
         held_out: see `nearness`.
-        taken: (k,) captions of each side.
+        captions: the rows of captions of each side, (k,) and (k,).
         rng: draws the image of each caption.
         device: where to compute.
     """
-    asked, other = training.radiographs[taken[0]], held_out.radiographs[taken[1]]
-    seen, unseen = training.patients[taken[0]], held_out.patients[taken[1]]
-    images = _one_image(training, taken[0], rng)
-    left_out = training.shown[images, None] == unseen
-    nearer_to_training = _nearer(training.images[images], asked, other, left_out, device).mean()
+    training_rows, held_out_rows = captions
+    radiographs = training.radiographs[training_rows], held_out.radiographs[held_out_rows]
+    trained_on, unseen = training.patients[training_rows], held_out.patients[held_out_rows]
+    rows = _one_image(training, training_rows, rng)
+    left_out = training.shown_patients[rows, None] == unseen
+    of_training = _nearer(training.images[rows], *radiographs, left_out, device).mean()
     if not held_out.answered:
-        return float(nearer_to_training), 0.0
-    images = _one_image(held_out, taken[1], rng)
-    shown = held_out.shown[images, None]
-    left_out = (shown == unseen) | (shown == seen)
-    repeated = 1 - _nearer(held_out.images[images], asked, other, left_out, device).mean()
-    return float(nearer_to_training), float(repeated)
+        return float(of_training), 0.0
+    rows = _one_image(held_out, held_out_rows, rng)
+    shown = held_out.shown_patients[rows, None]
+    left_out = (shown == unseen) | (shown == trained_on)
+    of_held_out = 1 - _nearer(held_out.images[rows], *radiographs, left_out, device).mean()
+    return float(of_training), float(of_held_out)
 
 
 def _one_image(side: Side, captions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -238,34 +246,34 @@ def _one_image(side: Side, captions: np.ndarray, rng: np.random.Generator) -> np
 
 def _nearer(
     images: np.ndarray,
-    seen: np.ndarray,
+    trained_on: np.ndarray,
     unseen: np.ndarray,
     left_out: np.ndarray,
     device: torch.device,
 ) -> np.ndarray:
-    """Return 1 for an image closer to `seen`, 0 if closer to `unseen`, 0.5 if neither, (m,).
+    """Return 1 for an image closer to `trained_on`, 0 if closer to `unseen`, 0.5 if neither, (m,).
 
     Args:
         images: (m, d).
-        seen: (k, d) radiographs.
-        unseen: (k, d) radiographs; row i is matched with row i of `seen`.
+        trained_on: (k, d) radiographs.
+        unseen: (k, d) radiographs; row i is matched with row i of `trained_on`.
         left_out: (m, k) bool, the matched pairs that are not compared with each image.
         device: where to compute.
     """
-    a, b = (torch.from_numpy(x.astype(np.float64)).to(device) for x in (seen, unseen))
+    sides = [torch.from_numpy(x.astype(np.float64)).to(device) for x in (trained_on, unseen)]
     parts = []
-    for rows in blocks(len(images), len(a)):
+    for rows in blocks(len(images), len(trained_on)):
         points = torch.from_numpy(images[rows].astype(np.float64)).to(device)
-        away = torch.from_numpy(left_out[rows]).to(device)
+        excluded = torch.from_numpy(left_out[rows]).to(device)
         nearest = [
-            torch.cdist(points, radiographs).masked_fill(away, torch.inf).amin(1)
-            for radiographs in (a, b)
+            torch.cdist(points, radiographs).masked_fill(excluded, torch.inf).amin(1)
+            for radiographs in sides
         ]
         parts.append((1 - (nearest[0] - nearest[1]).sign()) / 2)
     return torch.cat(parts).cpu().numpy()
 
 
-def novelty_values(found: Nearness, n: int, n_held_out: int, why_not: str = "") -> list[Value]:
+def novelty_values(shares: Nearness, n: int, n_held_out: int, why_not: str = "") -> list[Value]:
     """Return the share of each side's images that are closer to their own side, and the excess.
 
     A mean over half of the patients, drawn without replacement, varies like a mean over as many new
@@ -274,31 +282,32 @@ def novelty_values(found: Nearness, n: int, n_held_out: int, why_not: str = "") 
     both sides with the same radiographs, so effects of these cancel in the excess.
 
     Args:
-        found: see `nearness`.
+        shares: see `nearness`.
         n: number of images from training captions.
         n_held_out: number of images from held-out captions.
         why_not: the reason if there are no images from held-out captions.
     """
-    values = [_share("nearer_to_training", found.training, "lower", n, found.patients)]
-    if found.held_out is None:
+    patients, kind = shares.patients, "half samples of patients 95%"
+    names = ("nearer_to_training", "nearer_to_held_out", "nearer_to_training_excess")
+    of_training = _share(names[0], shares.training, "lower", n, patients)
+    if shares.held_out is None:
         return [
-            *values,
-            Value("nearer_to_held_out", None, "none", 0, "all", found.patients, reason=why_not),
-            Value(
-                "nearer_to_training_excess", None, "lower", n, "all", found.patients, reason=why_not
-            ),
+            of_training,
+            Value(names[1], None, "none", 0, "all", patients, reason=why_not),
+            Value(names[2], None, "lower", n, "all", patients, reason=why_not),
         ]
-    values.append(_share("nearer_to_held_out", found.held_out, "none", n_held_out, found.patients))
-    excess = found.training - found.held_out
+    of_held_out = _share(names[1], shares.held_out, "none", n_held_out, patients)
+    excess = shares.training - shares.held_out
     mean, half = float(excess.mean()), 1.96 * float(excess.std(ddof=1))
     interval = (max(-1.0, mean - half), min(1.0, mean + half))
     if half == 0:
         # If all draws agree, they have no spread and would claim certainty.
-        (low, high), (other_low, other_high) = (value.interval or (0, 1) for value in values)
+        (low, high), (other_low, other_high) = (
+            value.interval or (0, 1) for value in (of_training, of_held_out)
+        )
         interval = (low - other_high, high - other_low)
-    kind = "half samples of patients 95%"
-    name = "nearer_to_training_excess"
-    return [*values, Value(name, mean, "lower", n, "all", found.patients, interval, kind)]
+    difference = Value(names[2], mean, "lower", n, "all", patients, interval, kind)
+    return [of_training, of_held_out, difference]
 
 
 def _share(name: str, shares: np.ndarray, way: str, n: int, patients: int) -> Value:
@@ -333,8 +342,9 @@ def side_of(
     prompts: pd.DataFrame,
     manifest: pd.DataFrame,
     real: Features,
+    real_folder: Path,
     generated: Features | None,
-    folders: tuple[Path, Path | None],
+    generated_folder: Path | None,
 ) -> Side:
     """Return one side of the comparison; if there are images, only captions that have one.
 
@@ -342,20 +352,22 @@ def side_of(
         prompts: the prompts of this side.
         manifest: the cohort's manifest.
         real: features of radiographs, which include those of the prompts.
+        real_folder: the folder of `real`, for errors.
         generated: features of the images generated from these prompts; None without any.
-        folders: the folders of the two, for errors.
+        generated_folder: the folder of `generated`, for errors.
 
     Raises:
         InputError: a radiograph has no features, or an image belongs to no prompt.
     """
     if generated is not None:
-        where = folders[1] or folders[0]
+        where = generated_folder or real_folder
         prompts = prompts.iloc[rows_of(prompts["prompt_id"], generated.ids, where, "prompt set")]
-    named, captions = np.unique(prompts["image_id"].to_numpy(str), return_inverse=True)
-    radiograph_rows = rows_of(real.ids, list(named), folders[0], "features of radiographs")
-    radiographs = manifest.iloc[rows_of(manifest["image_id"], list(named), folders[0], "manifest")]
+    described, captions = np.unique(prompts["image_id"].to_numpy(str), return_inverse=True)
+    names = list(described)
+    feature_rows = rows_of(real.ids, names, real_folder, "features of radiographs")
+    radiographs = manifest.iloc[rows_of(manifest["image_id"], names, real_folder, "manifest")]
     side = Side(
-        real.features[radiograph_rows],
+        real.features[feature_rows],
         radiographs["patient_id"].to_numpy(str),
         positive_masks(radiographs),
         np.empty((0, real.features.shape[1]), np.float32),
@@ -367,94 +379,79 @@ def side_of(
     patient_of = manifest.set_index("image_id")["patient_id"]
     sources = generated.source_ids or [""] * len(captions)
     shown = np.array([patient_of.get(source, "") for source in sources], dtype=str)
-    return replace(side, images=generated.features, captions=captions, shown=shown)
+    return replace(side, images=generated.features, captions=captions, shown_patients=shown)
 
 
 def score(
-    model: str,
-    protocol: str,
-    manifest_path: Path,
-    prompts_paths: tuple[Path, Path],
-    real_folders: tuple[Path, Path],
-    generated_folder: Path,
-    answers_folder: Path | None,
+    model: ScoredModel,
     settings: Settings,
+    test_prompts: Path,
+    held_out_folder: Path,
+    answers_folder: Path | None,
     device: torch.device,
 ) -> Record:
     """Read features and return a model's record.
 
     Args:
-        model: the model's key.
-        protocol: `sound` or `as_published`.
-        manifest_path: the cohort's manifest.
-        prompts_paths: the prompt sets `privacy` and `test`.
-        real_folders: the features of the training and of the held-out radiographs.
-        generated_folder: the features of the images from `privacy`.
-        answers_folder: the features of the images from `test`; None if the model has none.
+        model: see `ScoredModel`.
         settings: only the seed is used.
+        test_prompts: the prompt set `test`.
+        held_out_folder: the features of the held-out radiographs.
+        answers_folder: the features of the images from `test`; None if the model has none.
         device: where to compute.
 
     Raises:
         InputError: features are missing, damaged, not comparable or of other prompts.
     """
-    purpose = "privacy"
-    folders = (real_folders[0], generated_folder)
-    real, generated = read_comparable(*folders, ENCODER, protocol, model, purpose)
-    held_out = read_encoder(real_folders[1], ENCODER, protocol, REAL, purpose)
-    both = f"{ENCODER}.h5 of {real_folders[1]} and {generated_folder}"
-    require_comparable(held_out, generated, both)
-    if not generated.ids:
-        raise InputError("a collection without images has no privacy", generated_folder)
-    manifest = read_manifest(manifest_path)
-    prompts, every_test_prompt = (read_prompts(path) for path in prompts_paths)
-    asked = held_out_prompts(every_test_prompt, manifest, prompts_paths[1])
+    real, held_out, generated = read_with_held_out(
+        model.key, model.protocol, model.real, held_out_folder, model.generated
+    )
     files = [real, held_out, generated]
-    answers, why_not = None, "the model has no test images with features of RAD-DINO"
-    if deviations(protocol).fidelity_squash_299:
-        why_not = f"under {protocol}, test images are prepared otherwise than those for privacy"
+    manifest, every_test_prompt = read_manifest(model.manifest), read_prompts(test_prompts)
+    asked = held_out_prompts(every_test_prompt, manifest, test_prompts)
+    answers, reason = None, "the model has no test images with features of RAD-DINO"
+    if deviations(model.protocol).fidelity_squash_299:
+        reason = (
+            f"under {model.protocol}, test images are prepared otherwise than those for privacy"
+        )
     elif answers_folder is not None:
-        read = read_encoder(answers_folder, ENCODER, protocol, model, "fidelity")
-        require_comparable(read, generated, f"{ENCODER}.h5 of {answers_folder} and {folders[1]}")
-        answers = of_prompts(read, asked, every_test_prompt, answers_folder)
-        files.append(read)
+        test_images = read_encoder(answers_folder, ENCODER, model.protocol, model.key, "fidelity")
+        both = f"{ENCODER}.h5 of {answers_folder} and {model.generated}"
+        require_comparable(test_images, generated, both)
+        files.append(test_images)
+        answers = of_prompts(test_images, asked, every_test_prompt, answers_folder)
         if not answers.ids:
-            answers, why_not = None, "no held-out caption has an image"
+            answers, reason = None, "no held-out caption has an image"
+    training = side_of(
+        read_prompts(model.prompts), manifest, real, model.real, generated, model.generated
+    )
+    unseen = side_of(asked, manifest, held_out, held_out_folder, answers, answers_folder)
+    values, patients = _values(training, unseen, settings.seed, device, reason)
+    details = {"draws": DRAWS, **({"patients": patients} if patients else {})}
+    return privacy_record(model, "novelty", values, details, settings, files, device_name(device))
 
-    training = side_of(prompts, manifest, real, generated, folders)
-    other = side_of(asked, manifest, held_out, answers, (real_folders[1], answers_folder))
-    details: dict[str, int] = {"draws": DRAWS}
-    n, n_held_out = len(training.images), len(other.images)
-    fewest = [len(np.unique(side.patients)) for side in (training, other)]
-    if min(fewest) < FEWEST_PATIENTS:
-        kind = ("training", "held-out")[int(np.argmin(fewest))]
+
+def _values(
+    training: Side, held_out: Side, seed: int, device: torch.device, why_not: str
+) -> tuple[list[Value], int]:
+    """Return the values, and the patients on each side of a draw: 0 if there are too few."""
+    n, n_held_out = len(training.images), len(held_out.images)
+    counts = [len(np.unique(side.patients)) for side in (training, held_out)]
+    if min(counts) < FEWEST_PATIENTS:
+        kind = ("training", "held-out")[int(np.argmin(counts))]
         reason = f"fewer than {FEWEST_PATIENTS} patients have {kind} captions"
-        values = [
+        return [
             Value("nearer_to_training", None, "lower", n, reason=reason),
             Value("nearer_to_held_out", None, "none", n_held_out, reason=reason),
             Value("nearer_to_training_excess", None, "lower", n, reason=reason),
-        ]
-    else:
-        shares = nearness(training, other, seed=settings.seed, device=device)
-        values = novelty_values(shares, n, n_held_out, why_not)
-        details["patients"] = shares.patients
-    return Record(
-        stage="privacy",
-        model=model,
-        family="novelty",
-        protocol=protocol,
-        values=values,
-        details=details,
-        provenance=provenance(
-            {"protocol": protocol, **asdict(settings)},
-            device_name(device),
-            [origin(file) for file in files],
-        ),
-    )
+        ], 0
+    shares = nearness(training, held_out, seed=seed, device=device)
+    return novelty_values(shares, n, n_held_out, why_not), shares.patients
 
 
 def main(argv: list[str] | None = None) -> None:
     """Score one model from the command line."""
-    parser = gpus_argument(model_arguments((__doc__ or "").splitlines()[0]))
+    parser = privacy_arguments((__doc__ or "").splitlines()[0], gpus=True)
     add: Callable[..., Any] = parser.add_argument
     add("--held-out-prompts", required=True, type=Path, help="the prompt set `test`")
     add("--held-out", required=True, type=Path, help="folder of held-out radiographs' features")
@@ -462,19 +459,14 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     record = score(
-        args.model,
-        args.protocol,
-        args.manifest,
-        (args.prompts, args.held_out_prompts),
-        (args.real, args.held_out),
-        args.generated,
+        model_of(args),
+        settings_of(args),
+        args.held_out_prompts,
+        args.held_out,
         args.answers,
-        Settings(args.threshold, args.bootstrap, args.seed),
         pick_device(args.gpus),
     )
-    write_record(record, args.output)
-    for value in record.values:
-        log.info("%s: %s %s (n %d)", args.model, value.metric, value.value, value.n)
+    write_scored(record, args.output)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The encoders, one file each, in use because it is there and imported only when needed.
+"""The encoders, one file each. Every file here is an encoder, and is imported only when needed.
 
-A module of this package, but for `layout` and `transform`, defines
+Each module, except `layout` and `transform`, defines
 
 - `load(weights, device, switches, purpose)`, which returns an `Encoder`;
 - `check(weights)`, which quickly raises an `InputError` that names every fault of the weights;
@@ -40,9 +40,9 @@ class Encoder(Protocol):
         preprocessing: the whole preprocessing of an input, in words; features may be compared only
             if it is the same.
         reads: `image` (prepare takes a decoded image, RGB or L) or `caption` (it takes a string).
-        takes: which switches of speed its network takes (common/speed.py).
-        computes: the part of its network that images pass through, where the switches apply.
-        extras: small arrays that a user of the features needs beside them (name -> array).
+        takes: the switches of speed that its network takes (common/speed.py).
+        computes: the part of its network that images pass through, to which the switches apply.
+        extras: small arrays that a reader of the features needs besides them, by name.
     """
 
     name: str
@@ -105,7 +105,7 @@ def check_encoder_speed(name: str, speed: Speed, device: str) -> None:
 
 
 def hasten(encoder: Encoder, speed: Speed, device: str) -> None:
-    """Set the switches of an encoder whose network is in its place.
+    """Set the switches of speed of an encoder whose network is on its device.
 
     Raises:
         InputError: it cannot take one.

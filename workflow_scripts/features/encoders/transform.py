@@ -20,7 +20,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.features.encoders.layout import read_json
 
 SIDECAR: Final = "preprocessor_config.json"
-"""The file beside the weights with image sizes and normalisation, as Hugging Face writes it."""
+"""The file beside the weights with image sizes and normalisation, in Hugging Face's layout."""
 
 
 @dataclass(frozen=True)

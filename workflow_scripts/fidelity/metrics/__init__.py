@@ -2,9 +2,9 @@
 
 A file declares its metrics in `METRICS` (`common/measurement.Metric`) and defines
 
-    def measure(comparison: Comparison, found: Found) -> None
+    def measure(comparison: Comparison, results: Results) -> None
 
-which adds their values for one comparison to `found`, or the reason why there are none. torch and
+which adds their values for one comparison to `results`, or the reason why there are none. torch and
 other heavy libraries are imported inside `measure`, because tables read the declarations, too.
 """
 

@@ -10,28 +10,28 @@ from workflow_scripts.fidelity.comparison import SIDES, replicates, too_few
 from workflow_scripts.fidelity.resample import means_without
 
 if TYPE_CHECKING:
-    from workflow_scripts.fidelity.comparison import Comparison, Found
+    from workflow_scripts.fidelity.comparison import Comparison, Results
 
 ALIGNMENT: Final = Metric("alignment", "Alignment Score", "higher", 3, SIDES)
 METRICS: Final = (ALIGNMENT,)
 
 
-def measure(comparison: "Comparison", found: "Found") -> None:
+def measure(comparison: "Comparison", results: "Results") -> None:
     """Add the mean, its interval and, over all images, its replicates."""
     from workflow_scripts.fidelity import alignment
 
     if comparison.cosines is None:
         return
-    cosines = comparison.cosines[comparison.asked]
-    patients = comparison.generated.patients[comparison.asked]
+    cosines = comparison.cosines[comparison.generated_rows]
+    patients = comparison.generated.patients[comparison.generated_rows]
     subset, key, direction = comparison.subset, ALIGNMENT.key, ALIGNMENT.direction
     if not len(cosines):
         reason = too_few(0, None, 1, subset)
-        found.values.append(Value(key, None, direction, 0, subset, None, reason=reason))
+        results.values.append(Value(key, None, direction, 0, subset, None, reason=reason))
         return
     mean, interval = alignment.mean_with_interval(cosines, patients)
     kind = None if interval is None else "t 95% over patients"
-    found.values.append(Value(key, mean, direction, len(cosines), subset, None, interval, kind))
+    results.values.append(Value(key, mean, direction, len(cosines), subset, None, interval, kind))
     if subset == "all" and len(np.unique(patients)) > 1:
-        left = means_without(cosines, patients)
-        found.replicates[key] = replicates("jackknife", left, len(left))
+        without = means_without(cosines, patients)
+        results.replicates[key] = replicates("jackknife", without, len(without))

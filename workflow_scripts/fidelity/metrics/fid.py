@@ -6,19 +6,19 @@ from workflow_scripts.common.measurement import Metric
 from workflow_scripts.fidelity.comparison import SIDES
 
 if TYPE_CHECKING:
-    from workflow_scripts.fidelity.comparison import Comparison, Found
+    from workflow_scripts.fidelity.comparison import Comparison, Results
 
 FID: Final = Metric("fid", "FID", "lower", 3, SIDES)
 METRICS: Final = (FID,)
 
 
-def measure(comparison: "Comparison", found: "Found") -> None:
+def measure(comparison: "Comparison", results: "Results") -> None:
     """Add the FID."""
     from workflow_scripts.fidelity import frechet
 
     reason = comparison.too_few(2)
     if reason is not None:
-        found.add_none(FID, comparison, reason)
+        results.add_none(FID, comparison, reason)
         return
     value = frechet.frechet_distance(comparison.x, comparison.y, comparison.device)
-    found.add(FID, comparison, value)
+    results.add(FID, comparison, value)

@@ -6,13 +6,13 @@ from workflow_scripts.common.measurement import Metric
 from workflow_scripts.fidelity.comparison import SIDES, replicates
 
 if TYPE_CHECKING:
-    from workflow_scripts.fidelity.comparison import Comparison, Found
+    from workflow_scripts.fidelity.comparison import Comparison, Results
 
 KID: Final = Metric("kid", "KID", "lower", 3, SIDES)
 METRICS: Final = (KID,)
 
 
-def measure(comparison: "Comparison", found: "Found") -> None:
+def measure(comparison: "Comparison", results: "Results") -> None:
     """Add the KID, its interval and, over all images, its replicates."""
     from workflow_scripts.fidelity import kernel
 
@@ -21,7 +21,7 @@ def measure(comparison: "Comparison", found: "Found") -> None:
     if reason is None and not within:
         reason = kernel.why_no_distance(units)
     if reason is not None:
-        found.add_none(KID, comparison, reason)
+        results.add_none(KID, comparison, reason)
         return
     kid = kernel.kernel_distance(
         comparison.x,
@@ -31,6 +31,6 @@ def measure(comparison: "Comparison", found: "Found") -> None:
         comparison.device,
         within_units=within,
     )
-    found.add(KID, comparison, kid.value, kid.interval, "bootstrap 95% over patients")
+    results.add(KID, comparison, kid.value, kid.interval, "bootstrap 95% over patients")
     if comparison.subset == "all" and kid.interval is not None:
-        found.replicates[KID.key] = replicates("bootstrap", kid.replicates, units.fewest)
+        results.replicates[KID.key] = replicates("bootstrap", kid.replicates, units.fewest)

@@ -7,7 +7,7 @@ from workflow_scripts.common.measurement import Metric
 from workflow_scripts.fidelity.comparison import SIDES, replicates
 
 if TYPE_CHECKING:
-    from workflow_scripts.fidelity.comparison import Comparison, Found
+    from workflow_scripts.fidelity.comparison import Comparison, Results
 
 METRICS: Final = (
     Metric("precision", "Precision", "higher", 3, SIDES),
@@ -17,7 +17,7 @@ METRICS: Final = (
 )
 
 
-def measure(comparison: "Comparison", found: "Found") -> None:
+def measure(comparison: "Comparison", results: "Results") -> None:
     """Add the four, their intervals and, over all images, their replicates.
 
     Raises:
@@ -29,7 +29,7 @@ def measure(comparison: "Comparison", found: "Found") -> None:
     reason = comparison.too_few(k + 1)
     if reason is not None:
         for metric in METRICS:
-            found.add_none(metric, comparison, reason)
+            results.add_none(metric, comparison, reason)
         return
     try:
         overlap = manifold.manifold_overlap(
@@ -42,7 +42,7 @@ def measure(comparison: "Comparison", found: "Found") -> None:
     for metric in METRICS:
         kind = "jackknife 95%" if metric.key == "density" else "jackknife 95%, fixed radii"
         interval = intervals.get(metric.key)
-        found.add(metric, comparison, getattr(overlap, metric.key), interval, kind)
+        results.add(metric, comparison, getattr(overlap, metric.key), interval, kind)
     if comparison.subset == "all" and intervals:
-        for name, left in overlap.without_groups().items():
-            found.replicates[name] = replicates("jackknife", left, len(left))
+        for name, without in overlap.without_groups().items():
+            results.replicates[name] = replicates("jackknife", without, len(without))

@@ -1,11 +1,11 @@
-"""When an image counts as one that shows a training radiograph.
+"""When an image counts as one that shows a training radiograph: when it raises an alarm.
 
-The score of an image is the ratio of its distance to the closest training radiograph and the mean
-distance to its closest ones (Carlini et al., 2023): small where one radiograph is much closer than
-all others. A lens compares pixels or RAD-DINO's tokens, of the whole image or of the one patch that
-is closest. The limit of a lens is set on radiographs of patients that no model was trained on: a
-stated share of these patients may fall below it. Each patient counts once, however many films he
-has.
+The score of an image is its distance to the closest training radiograph, over the mean distance to
+its closest ones (Carlini et al., 2023). It is small if one radiograph is much closer than all
+others. A lens compares pixels or RAD-DINO's tokens, of the whole image or of the one patch that is
+closest. The limit of a lens is set on radiographs of patients that no model was trained on: a
+stated share of these patients may fall below it. Each patient counts once, whatever the number of
+films.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ import numpy as np
 from workflow_scripts.privacy.extraction.tiles import Nearest
 
 LENSES: Final = ("pixel_whole", "latent_whole", "pixel_patch", "latent_patch")
-"""What is compared, of what: all of an image, or its closest patch."""
+"""The lenses: pixels or RAD-DINO's tokens, of the whole image or of its closest patch."""
 
 EASE: Final = {"pixel": 0.02, "latent": 0.05}
-"""Added above and below the ratio: of grey values from 0 to 1, and of standard deviations. Two
-patches that show nothing are at distance 0 and no copies of each other."""
+"""Added to both distances of the ratio: grey values from 0 to 1, and standard deviations. Without
+it, two patches that show nothing, at distance 0, would count as copies of each other."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the four lenses say of n images.
+    """The scores of n images by the four lenses.
 
     Attributes:
-        values: (n, 4) float64 in [0, 1 or a little above], by lens: the smaller, the riskier.
-        rows: (n, 4) the training image that is named.
+        values: (n, 4) float64, from 0 to 1 or a little above; the smaller, the riskier.
+        rows: (n, 4) the row of the training image that is closest.
         tiles: (n, 4) the patch, row by row from 0; -1 for the whole image.
     """
 
@@ -42,16 +42,16 @@ def scores_of(pixels: Nearest, tokens: Nearest) -> Scores:
     """Return the scores of images from their closest training radiographs."""
     values, rows, tiles = [], [], []
     whole = np.full(len(pixels.whole), -1)
-    for found, ease in ((pixels, EASE["pixel"]), (tokens, EASE["latent"])):
-        values.append((found.whole + ease) / (found.whole_mean + ease))
-        rows.append(found.whole_row)
+    for nearest, ease in ((pixels, EASE["pixel"]), (tokens, EASE["latent"])):
+        values.append((nearest.whole + ease) / (nearest.whole_mean + ease))
+        rows.append(nearest.whole_row)
         tiles.append(whole)
-    for found, ease in ((pixels, EASE["pixel"]), (tokens, EASE["latent"])):
-        ratio = (found.tile + ease) / (found.tile_mean + ease)
+    for nearest, ease in ((pixels, EASE["pixel"]), (tokens, EASE["latent"])):
+        ratio = (nearest.tile + ease) / (nearest.tile_mean + ease)
         least = ratio.argmin(axis=1)
         every = np.arange(len(ratio))
         values.append(ratio[every, least])
-        rows.append(found.tile_row[every, least])
+        rows.append(nearest.tile_row[every, least])
         tiles.append(least)
     return Scores(*(np.stack(columns, axis=1) for columns in (values, rows, tiles)))
 
@@ -61,8 +61,8 @@ class Limits:
     """The limits below which a score is an alarm.
 
     Attributes:
-        lenses: (4,) of each lens alone.
-        held_out: for each lens the scores of held-out images, sorted, and their weights' sums.
+        lenses: (4,) the limit of each lens alone.
+        held_out: for each lens the held-out images' scores, sorted, and the sums of their weights.
         any_of_them: the limit of the smallest of an image's four shares, see `shares`.
     """
 
@@ -86,14 +86,14 @@ class Limits:
 
 
 def weights_of(patients: np.ndarray) -> np.ndarray:
-    """Return the weight of each of a patient's images, (n,): those of a patient add up alike."""
+    """Return the weight of each image, (n,): all patients weigh the same, and all add up to 1."""
     codes = np.unique(patients, return_inverse=True)[1]
     counts = np.bincount(codes)
     return 1 / counts[codes] / len(counts)
 
 
 def limit_of(values: np.ndarray, weights: np.ndarray, share: float) -> float:
-    """Return the largest of the values below which no more than a share of the weights lies."""
+    """Return the largest of the values such that those below it weigh at most `share`."""
     order = np.argsort(values, kind="stable")
     sums = np.cumsum(weights[order])
     # A sum of fractions may miss a whole number by its rounding.
@@ -102,26 +102,26 @@ def limit_of(values: np.ndarray, weights: np.ndarray, share: float) -> float:
 
 
 def limits_of(held_out: Scores, patients: np.ndarray, false_alarms: float) -> Limits | None:
-    """Return the limits that a stated share of held-out patients falls below.
+    """Return the limits that at most a share of held-out patients falls below.
 
     Args:
         held_out: scores of held-out radiographs.
-        patients: (n,) whose they are.
+        patients: (n,) the patient of each.
         false_alarms: the share.
 
     Returns:
-        The limits; None where there are fewer than 1 / `false_alarms` patients, so that none of
-        them may raise an alarm and the share cannot be told.
+        The limits; None with fewer than 1 / `false_alarms` patients, of whom none could raise a
+        false alarm.
     """
     if len(np.unique(patients)) * false_alarms < 1:
         return None
     weights = weights_of(patients)
     columns = list(held_out.values.T)
     lenses = np.array([limit_of(column, weights, false_alarms) for column in columns])
-    known = []
+    in_order = []
     for column in columns:
         order = np.argsort(column, kind="stable")
-        known.append((column[order], np.cumsum(weights[order])))
-    alone = Limits(lenses, tuple(known), 0.0)
+        in_order.append((column[order], np.cumsum(weights[order])))
+    alone = Limits(lenses, tuple(in_order), 0.0)
     least = alone.shares(held_out.values).min(axis=1)
-    return Limits(lenses, tuple(known), limit_of(least, weights, false_alarms))
+    return Limits(lenses, tuple(in_order), limit_of(least, weights, false_alarms))

@@ -1,9 +1,9 @@
-"""What the attack sees in images: their pixels, small, and RAD-DINO's patch tokens, pooled.
+"""What the attack compares of images: small pixels, and RAD-DINO's pooled patch tokens.
 
-Both are in 4 x 4 tiles of the central square. Blocks of images are kept in a folder under a name
-that their files, the weights and the code decide: a killed job continues after them, and a model
-whose images did not change is not looked at again. The folder holds radiographs in small: it is
-its owner's alone.
+Both are in 4 x 4 tiles of the central square. Blocks of images are kept in a folder, under a name
+that depends on their files, the weights and the code. So a killed job continues after them, and
+images that did not change are not looked at again. The folder holds small radiographs, and only its
+owner may read it.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ TILES: Final = 4
 """Tiles along a side, as Carlini et al. (2023) cut images."""
 
 SIDE: Final = 64
-"""Side of the small images, pixels: a tile is 16 x 16."""
+"""Side of the small images in pixels; a tile has 16 x 16."""
 
 BLOCK: Final = 1024
 """Images of one kept file."""
@@ -44,7 +44,7 @@ _BATCH: Final = 32
 
 @dataclass(frozen=True)
 class Seen:
-    """What is seen in n images.
+    """The pixels and tokens of n images.
 
     Attributes:
         ids: the images' ids.
@@ -63,14 +63,14 @@ def look(
     collection: Collection, encoder: Any, weights_sha256: str, folder: Path, label: str,
     threads: int = 1,
 ) -> Seen:  # fmt: skip
-    """Look at a collection, continuing after the blocks that earlier attempts kept.
+    """Return a collection's pixels and tokens, continuing after the blocks of earlier attempts.
 
     Args:
         collection: the images.
         encoder: RAD-DINO, see `features.encoders.rad_dino`.
-        weights_sha256: of its weights.
-        folder: where the blocks are kept; files of other images or weights are removed from it.
-        label: the collection's name, of the progress.
+        weights_sha256: the digest of its weights.
+        folder: where the blocks are kept; blocks of other images or weights are removed.
+        label: the collection's name, for the progress.
         threads: threads that decode.
 
     Raises:
@@ -162,7 +162,7 @@ def pooled_tokens(encoder: Any, batch: Sequence[torch.Tensor]) -> np.ndarray:
 
 
 def pixel_tiles(seen: Seen) -> Tiles:
-    """Return the pixels of images, from 0 to 1 less a half."""
+    """Return the pixels of images, from -0.5 to 0.5."""
     return Tiles(seen.pixels, 127.5, 255.0)
 
 
@@ -171,7 +171,7 @@ def token_scale(training: Seen, most: int = 8192) -> tuple[np.ndarray, np.ndarra
 
     Args:
         training: the training images.
-        most: images that are read, evenly spread.
+        most: the most images to read; they are evenly spread.
     """
     step = max(1, len(training.tokens) // most)
     values = training.tokens[::step].astype(np.float32)
@@ -180,5 +180,5 @@ def token_scale(training: Seen, most: int = 8192) -> tuple[np.ndarray, np.ndarra
 
 
 def token_tiles(seen: Seen, scale: tuple[np.ndarray, np.ndarray]) -> Tiles:
-    """Return the tokens of images, in standard deviations of training images."""
+    """Return the tokens of images, in standard deviations over training images."""
     return Tiles(seen.tokens, *scale)

@@ -1,10 +1,10 @@
-"""Which captions give the same image again and again: what an attacker sees without radiographs.
+"""Which captions give the same image again and again, as an attacker without radiographs sees it.
 
-A model that has learned a radiograph by heart returns it whatever the seed (Carlini et al., 2023).
-The images of a caption are clustered by tiled distance, so that all of a cluster are within the
-cluster's width of each other. A caption repeats an image if a cluster of some images is much
-narrower than images of different captions are apart, and narrower than radiographs of as many
-different patients almost ever are.
+A model that has memorised a radiograph returns it whatever the seed (Carlini et al., 2023). The
+images of a caption are clustered by tiled distance: no two images of a cluster are farther apart
+than its width. The width is divided by the typical distance of images of different captions. A
+caption repeats an image if this ratio is lower than for almost all groups of radiographs of as many
+different patients.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from workflow_scripts.privacy.extraction.alarms import EASE, limit_of
 from workflow_scripts.privacy.extraction.tiles import Tiles, tiled_distances
 
 GROUPS: Final = 1000
-"""Groups of held-out radiographs."""
+"""Number of groups of held-out radiographs."""
 
 _COMPARED: Final = 256
 """Images of different captions whose distances say how far apart a model's images are."""
@@ -28,7 +28,7 @@ _COMPARED: Final = 256
 
 @dataclass(frozen=True)
 class Repeats:
-    """The groups of images of a collection.
+    """The groups of images of a collection, and how narrow their clusters are.
 
     Attributes:
         middle: (g,) the row of each group's image that is closest to the others, on average.
@@ -46,7 +46,7 @@ def repeats_of(pixels: Tiles, groups: Sequence[np.ndarray], repeats: int) -> Rep
     """Return the middle and the narrowest cluster of each group of images.
 
     Args:
-        pixels: of all images.
+        pixels: the pixels of all images.
         groups: the rows of each group, one or more.
         repeats: images of a cluster.
     """
@@ -78,11 +78,11 @@ def widths_by_chance(
     """Return the widths of groups of held-out radiographs of different patients, (GROUPS,).
 
     Args:
-        pixels: of held-out radiographs.
-        patients: whose they are.
+        pixels: the pixels of held-out radiographs.
+        patients: the patient of each.
         size: images of a group.
         repeats: images of a cluster.
-        seed: of the groups.
+        seed: seed of the groups.
 
     Returns:
         The widths; None where there are fewer patients than `size`.
@@ -97,17 +97,17 @@ def widths_by_chance(
     return repeats_of(pixels, groups, repeats).width
 
 
-def repeated(found: Repeats, chance: dict[int, np.ndarray | None], share: float) -> np.ndarray:
+def repeated(captions: Repeats, chance: dict[int, np.ndarray | None], share: float) -> np.ndarray:
     """Return which groups repeat an image, bool (g,).
 
     Args:
-        found: of a model's captions.
-        chance: by size of a group, see `widths_by_chance`.
-        share: of the groups by chance that may be as narrow.
+        captions: the groups of images of a model's captions.
+        chance: for each size of a group, see `widths_by_chance`.
+        share: the share of groups by chance that may be as narrow.
     """
-    flags = np.zeros(len(found.width), bool)
+    flags = np.zeros(len(captions.width), bool)
     for size, widths in chance.items():
         if widths is not None:
             limit = limit_of(widths, np.full(len(widths), 1 / len(widths)), share)
-            flags |= (found.size == size) & (found.width < limit)
+            flags |= (captions.size == size) & (captions.width < limit)
     return flags

@@ -1,4 +1,4 @@
-"""Attack every model by extraction: which training radiographs do its images show?
+"""Attack models by extraction: which training radiographs do their images show?
 
     python -m workflow_scripts.privacy.extraction.score --protocol sound \\
         --manifest results/cohort/manifest.parquet \\
@@ -8,15 +8,15 @@
         --threshold 0.85 --bootstrap 1000 --seed 42 \\
         --seen results/privacy/extraction/.seen --out results/privacy/extraction
 
-The attacker asks each caption many times and picks the image that is closest to the caption's other
-ones: what the model repeats. He compares it with every training radiograph, not only the prompt's,
-by four lenses (`alarms`). One image is picked before any radiograph is looked at, so that a caption
-raises a false alarm as often as a held-out radiograph. Without any radiograph he sees which
-captions repeat an image (`repeats`).
+The attacker gives the model each caption many times, and picks the image that is closest to the
+caption's other images: what the model repeats. This image is compared with every training
+radiograph, not only the prompt's, by four lenses (`alarms`). It is picked before any radiograph is
+looked at, so that a caption raises a false alarm as often as a held-out radiograph. Without any
+radiograph, the attacker sees which captions repeat an image (`repeats`).
 
-Writes one record for each model, and beside it the table of its images, which names patients and
-which only its owner may read. What was seen in images stays in --seen, so that a killed job goes
-on, and that images that did not change are not looked at again.
+The script writes one record for each model, and beside it the table of its images, which names
+patients and which only its owner may read. What was seen in images is kept in --seen. So a killed
+job continues, and images that did not change are not looked at again.
 """
 
 import argparse
@@ -92,10 +92,10 @@ IMAGE_SCHEMA: Final = pa.schema(
     ]
 )
 """A row for each generated image. `patient_id` is the prompt's patient, `caption_image_id` the
-radiograph that the caption describes. `picked` says whether the image is the one of its caption
-that the attacker picks, `alarm` whether any lens raises an alarm at the joint limit. A lens's
-columns: its score, the training radiograph that it names and its patient, the patch (0 to 15, row
-by row; -1: the whole image), and whether it raises an alarm by itself."""
+radiograph that the caption describes. `picked` says whether the attacker picks the image among
+those of its caption, `alarm` whether any lens raises an alarm at the joint limit. The columns of a
+lens are its score, the training radiograph that it names and that radiograph's patient, the patch
+(0 to 15, row by row; -1 for the whole image), and whether the lens alone raises an alarm."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,12 @@ class Radiographs:
     """The training radiographs that images are compared with, and the limits set on held-out ones.
 
     Attributes:
-        training: what is seen in the training radiographs.
-        patients: (n,) whose they are.
-        held_out: what is seen in radiographs of patients that no model was trained on.
-        held_out_patients: whose these are.
-        scale: of tokens, see `token_scale`.
-        limits: None where there are too few held-out patients.
+        training: the training radiographs' pixels and tokens.
+        patients: (n,) the patient of each.
+        held_out: the same of radiographs of patients that no model was trained on.
+        held_out_patients: the patient of each of these.
+        scale: the mean and spread of tokens, see `token_scale`.
+        limits: the alarms' limits; None if there are too few held-out patients.
         known_widths: filled by `widths`.
     """
 
@@ -138,10 +138,10 @@ def closest_of(
     folder: Path,
     label: str,
 ) -> Scores:
-    """Return the scores of images against all training radiographs; kept in `folder`, too."""
-    said = [seen.sha256, training.sha256, neighbours, own_digests("privacy.extraction.tiles")]
-    name = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
-    found = []
+    """Return the scores of images against all training radiographs, which `folder` keeps, too."""
+    made_by = [seen.sha256, training.sha256, neighbours, own_digests("privacy.extraction.tiles")]
+    name = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:24]
+    nearest_by_kind = []
     for kind, first, second in (
         ("pixels", pixel_tiles(seen), pixel_tiles(training)),
         ("tokens", token_tiles(seen, scale), token_tiles(training, scale)),
@@ -154,8 +154,8 @@ def closest_of(
                 old.unlink()
             with whole_file(path, owner_only=True) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, **vars(kept))
-        found.append(kept)
-    return scores_of(*found)
+        nearest_by_kind.append(kept)
+    return scores_of(*nearest_by_kind)
 
 
 def _kept(path: Path) -> Nearest | None:
@@ -170,7 +170,7 @@ def _kept(path: Path) -> Nearest | None:
 
 
 def held_out_only(seen: Seen, patients: np.ndarray, trained_on: np.ndarray) -> tuple[Seen, Any]:
-    """Return what is seen of patients without training radiographs, and whose it is."""
+    """Return the radiographs of patients without training radiographs, and their patients."""
     rows = np.flatnonzero(~np.isin(patients, trained_on))
     kept = Seen([seen.ids[i] for i in rows], seen.pixels[rows], seen.tokens[rows], seen.sha256)
     return kept, patients[rows]
@@ -189,8 +189,8 @@ def model_values(
 
     Args:
         table: see `IMAGE_SCHEMA`.
-        repeats: (c,) which captions repeat an image, in the order of the picked images; None where
-            that cannot be told.
+        repeats: (c,) which captions repeat an image, in the order of the picked images; None if
+            that is unknown.
         patients: (c,) the patients of these captions.
         training: number of training radiographs.
         settings: replicates and seed.
@@ -264,7 +264,7 @@ def _share(name: str, flags: np.ndarray, patients: np.ndarray, settings: Setting
 
 
 def named_patients(table: pd.DataFrame) -> np.ndarray:
-    """Return the patient whom each image names, (n,): by the lens whose share of held-out is least.
+    """Return the patient whom each image names, (n,), by the lens with the least held-out share.
 
     Args:
         table: see `IMAGE_SCHEMA`, with a column `named` that holds the number of that lens.
@@ -283,15 +283,15 @@ def image_table(
     picked: np.ndarray,
     radiographs: Radiographs,
 ) -> pd.DataFrame:
-    """Return what the attack says of each image, see `IMAGE_SCHEMA`.
+    """Return the table of a model's images, see `IMAGE_SCHEMA`.
 
     Args:
         seen: the images.
-        scores: of them.
-        limits: without any no image raises an alarm.
-        asked: (n rows) `image_id` and `patient_id` of each image's caption.
+        scores: the images' scores.
+        limits: the alarms' limits; with None, no image raises an alarm.
+        asked: `image_id` and `patient_id` of each image's caption, n rows.
         picked: rows of the images that the attacker picks.
-        radiographs: what they are compared with.
+        radiographs: the radiographs that the images are compared with.
     """
     n = len(seen.ids)
     alarms = np.zeros((n, len(LENSES) + 1), bool)
@@ -299,7 +299,7 @@ def image_table(
     if limits is not None:
         alarms = limits.alarms(scores)
         shares = limits.shares(scores.values)
-        # Of lenses that are as sure of it, the one with the smaller ratio.
+        # Of lenses with equal shares, the one with the smaller score.
         named = np.lexsort((scores.values, shares), axis=1)[:, 0]
     chosen = np.zeros(n, bool)
     chosen[picked] = True
@@ -351,17 +351,18 @@ def read_radiographs(
         manifest_collection(manifest_path, ["test", "validate"]), encoder, sha256,
         folder / "held_out", "held-out radiographs", threads,
     )  # fmt: skip
-    held_out, theirs = held_out_only(other, patient_of[other.ids].to_numpy(str), patients)
+    other_patients = patient_of[other.ids].to_numpy(str)
+    held_out, held_out_patients = held_out_only(other, other_patients, patients)
     if not held_out.ids:
         raise InputError(
             "every held-out patient is a training patient", manifest_path, "check the split"
         )
     scale = token_scale(training)
-    found = closest_of(
+    scores = closest_of(
         held_out, training, scale, attack.neighbours, device, folder / "held_out", "held out"
     )
-    limits = limits_of(found, theirs, attack.false_alarms)
-    return Radiographs(training, patients, held_out, theirs, scale, limits)
+    limits = limits_of(scores, held_out_patients, attack.false_alarms)
+    return Radiographs(training, patients, held_out, held_out_patients, scale, limits)
 
 
 def attack_model(
@@ -378,7 +379,7 @@ def attack_model(
     folder: Path,
     threads: int,
 ) -> tuple[list[Value], pd.DataFrame, str]:
-    """Return one model's values, the table of its images, and what identifies them.
+    """Return one model's values, the table of its images, and the digest of what was seen in them.
 
     Raises:
         InputError: images are missing, or of other prompts.
@@ -395,24 +396,23 @@ def attack_model(
     )  # fmt: skip
     grouped = asked.groupby("image_id", sort=True).indices.values()
     groups = [np.asarray(rows, np.int64) for rows in grouped]
-    own = repeats_of(pixel_tiles(seen), groups, attack.repeats)
+    captions = repeats_of(pixel_tiles(seen), groups, attack.repeats)
     chance = {
         int(size): radiographs.widths(int(size), attack.repeats, settings.seed)
-        for size in np.unique(own.size[own.size >= attack.repeats])
+        for size in np.unique(captions.size[captions.size >= attack.repeats])
     }
     known = bool(chance) and all(widths is not None for widths in chance.values())
-    flags = repeated(own, chance, attack.false_alarms) if known else None
-    table = image_table(seen, scores, radiographs.limits, asked, own.middle, radiographs)
+    flags = repeated(captions, chance, attack.false_alarms) if known else None
+    table = image_table(seen, scores, radiographs.limits, asked, captions.middle, radiographs)
     held_out = len(np.unique(radiographs.held_out_patients))
     why_not = (
         ""
         if radiographs.limits
         else f"{held_out} held-out patients, fewer than 1 / {attack.false_alarms:g}"
     )
-    values = model_values(
-        table, flags, asked["patient_id"].to_numpy()[own.middle], len(radiographs.training.ids),
-        settings, attack, why_not,
-    )  # fmt: skip
+    patients = asked["patient_id"].to_numpy()[captions.middle]
+    training = len(radiographs.training.ids)
+    values = model_values(table, flags, patients, training, settings, attack, why_not)
     return values, table, seen.sha256
 
 
@@ -475,13 +475,13 @@ def labelled_files(words: list[str], flag: str) -> dict[str, list[Path]]:
     Raises:
         InputError: a word has no model or no file.
     """
-    found: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {}
     for word in words:
         model, _, path = word.partition("=")
         if not model or not path:
             raise InputError(f"{word!r} is not MODEL=FILE", flag)
-        found.setdefault(model, []).append(Path(path))
-    return found
+        files.setdefault(model, []).append(Path(path))
+    return files
 
 
 def main(argv: list[str] | None = None) -> None:

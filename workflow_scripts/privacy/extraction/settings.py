@@ -8,7 +8,7 @@ from workflow_scripts.common.settings import Key
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """When an image counts as one that shows a training radiograph."""
+    """The settings of the extraction attack."""
 
     false_alarms: Annotated[
         float,
@@ -16,10 +16,10 @@ class ExtractionSettings:
     ] = 0.01
     neighbours: Annotated[
         int,
-        Key("Closest training radiographs whose mean distance an image's least is set against.",
+        Key("Closest training radiographs; their mean distance divides an image's least distance.",
             minimum=2),
     ] = 50  # fmt: skip
     repeats: Annotated[
-        int, Key("Images of one caption that are alike where the caption counts as repeated.",
+        int, Key("Images of one caption that must be alike for the caption to repeat an image.",
                  minimum=2),
     ] = 3  # fmt: skip

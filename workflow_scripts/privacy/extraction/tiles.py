@@ -1,12 +1,12 @@
 """Tiled distances (Carlini et al., 2023), and the closest of all training images by them.
 
-An image is a grid of tiles, each a vector: its pixels, or RAD-DINO's mean patch token. The distance
-of two tiles is the root mean square of their difference. The tiled distance of two images is the
-largest distance of two tiles in one place: one tile that differs tells two images apart, so that
-equal backgrounds do not make them alike.
+An image is a grid of tiles. A tile is a vector: its pixels, or RAD-DINO's mean patch token. The
+distance of two tiles is the root mean square of their difference. The tiled distance of two images
+is the largest distance of two tiles in the same place. So one tile that differs is enough: equal
+backgrounds do not make two images alike.
 
-All pairs are compared by products of matrices, block by block, of which only each query's smallest
-values are kept.
+All pairs are compared by matrix products, block by block, and only each query's smallest values are
+kept.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ _EXACT: Final = 1024
 
 @dataclass(frozen=True)
 class Tiles:
-    """What images show, tile by tile.
+    """The tiles of images.
 
     Attributes:
         values: (n, t, p), any number type: n images of t tiles.
-        mean: (t, p) float32, or 0: subtracted.
-        scale: (t, p) float32, or 1: what is left is divided by it.
+        mean: (t, p) float32, or 0; it is subtracted from the values.
+        scale: (t, p) float32, or 1; it then divides them.
     """
 
     values: np.ndarray
@@ -59,8 +59,8 @@ class Nearest:
         whole_row: (m,) the reference at the least tiled distance.
         whole: (m,) float64, that distance.
         whole_mean: (m,) float64, the mean tiled distance of the `neighbours` closest references.
-        tile_row, tile, tile_mean: (m, t), the same for each tile, compared with the tiles in its
-            place.
+        tile_row, tile, tile_mean: (m, t), the same for each tile, which is compared with the tiles
+            in the same place.
     """
 
     whole_row: np.ndarray
@@ -87,7 +87,7 @@ def nearest(
         references: n images, with the same tiles.
         neighbours: see `Nearest`; where there are fewer references, all.
         device: where to compare.
-        label: of the progress.
+        label: the progress's name.
 
     Raises:
         ValueError: there are no references, or the tiles differ.
@@ -164,7 +164,7 @@ def _keep(best: Tensor, found: Tensor, far: Tensor, start: int) -> None:
 def _exact(
     queries: Tiles, rows: slice, references: Tiles, first: np.ndarray, device: torch.device
 ) -> np.ndarray:
-    """Return the distances of each list's first, (t + 1, m) float64; the last: of whole images."""
+    """Return the distance of the first of each list, (t + 1, m) float64; whole images come last."""
     lists, count = first.shape
     least = np.zeros(first.shape)
     for start in range(0, count, _EXACT):

@@ -30,14 +30,14 @@ def auc(members: Array, others: Array, confidence: float = 0.95) -> Estimate:
     """Return the chance that a member scores higher than a non-member (ties count half).
 
     The interval is one of Newcombe's (Confidence intervals for an effect size measure based on the
-    Mann-Whitney statistic, Statistics in Medicine 25, 2006): the areas whose own standard error,
-    after Hanley and McNeil, reaches the one that was measured. It has a length at an area of 0 or
-    1, where others have none.
+    Mann-Whitney statistic, Statistics in Medicine 25, 2006). It holds the areas from which the
+    measured one is no farther than their own standard error (Hanley and McNeil) allows. It has a
+    length at an area of 0 or 1, where other intervals have none.
 
     Args:
         members: scores of m patients, higher for "member".
         others: scores of n patients that no training saw.
-        confidence: of the interval.
+        confidence: confidence of the interval.
     """
     ordered = np.sort(others)
     below = np.searchsorted(ordered, members, "left")
@@ -63,20 +63,20 @@ def _newcombe(value: float, m: int, n: int, confidence: float) -> tuple[float, f
 
 
 def tpr_at(members: Array, others: Array, rate: float, confidence: float = 0.95) -> Estimate:
-    """Return the share of members that are found at a rate of false alarms.
+    """Return the share of members that score above a threshold with a given false-alarm rate.
 
-    The threshold is a non-member's score: as many of them lie above as the rate allows, rounded
-    down. Its own rate of false alarms is uncertain, as the share of members above it is. So each
-    bound has two parts, each at a quarter of the error: a threshold whose true rate is not above
-    (for the lower bound) or not below (for the upper bound) the rate, and there the bound of
+    The threshold is a non-member's score: as many non-members lie above it as the rate allows,
+    rounded down. The threshold's true rate is uncertain, and so is the share of members above it.
+    So each bound has two parts, each at a quarter of the error: a threshold whose true rate is not
+    above (for the lower bound) or not below (for the upper bound) the rate, and there the bound of
     Clopper and Pearson (1934, Biometrika 26, 404-413) for the share of members. With too few
     non-members to know any threshold's rate, the lower bound is 0.
 
     Args:
         members: scores of m patients, higher for "member".
         others: scores of n patients that no training saw.
-        rate: of false alarms, in (0, 1).
-        confidence: of the interval.
+        rate: rate of false alarms, in (0, 1).
+        confidence: confidence of the interval.
     """
     from scipy.stats import beta, binom
 
@@ -88,18 +88,17 @@ def tpr_at(members: Array, others: Array, rate: float, confidence: float = 0.95)
         return int((members > falling[alarms]).sum()) if alarms < n else m
 
     part = (1 - confidence) / 4
-    found = above(int(np.floor(rate * n + 1e-9)))
-    # A score with k non-members at or above it has a rate of at most `rate` with confidence
-    # 1 - part where so few, k or less, would be that rare: P(Bin(n, rate) <= k) <= part.
-    fewest = int(binom.ppf(part, n, rate))
-    while fewest >= 0 and binom.cdf(fewest, n, rate) > part:
-        fewest -= 1
-    sure = above(fewest) if fewest >= 0 else 0
-    most = int(binom.isf(part, n, rate))  # the smallest k with P(Bin > k) <= part
-    could = above(most)
-    low = float(beta.ppf(part, sure, m - sure + 1)) if sure else 0.0
-    high = float(beta.isf(part, could + 1, m - could)) if could < m else 1.0
-    return Estimate(found / m, min(low, found / m), max(high, found / m))
+    share = above(int(np.floor(rate * n + 1e-9))) / m
+    # A threshold with k non-members at or above it has a rate of at most `rate` with confidence
+    # 1 - part, if k or fewer would be that rare otherwise: P(Bin(n, rate) <= k) <= part.
+    fewest_alarms = int(binom.ppf(part, n, rate))
+    while fewest_alarms >= 0 and binom.cdf(fewest_alarms, n, rate) > part:
+        fewest_alarms -= 1
+    fewest = above(fewest_alarms) if fewest_alarms >= 0 else 0
+    most = above(int(binom.isf(part, n, rate)))  # at the smallest k with P(Bin > k) <= part
+    low = float(beta.ppf(part, fewest, m - fewest + 1)) if fewest else 0.0
+    high = float(beta.isf(part, most + 1, m - most)) if most < m else 1.0
+    return Estimate(share, min(low, share), max(high, share))
 
 
 def difference(one: Estimate, other: Estimate) -> Estimate:
@@ -110,36 +109,36 @@ def difference(one: Estimate, other: Estimate) -> Estimate:
     return Estimate(value, max(-1.0, value - down), min(1.0, value + up))
 
 
-def told_apart(members: Array, others: Array, confidence: float = 0.99) -> Estimate | None:
-    """Return the area under the curve if it is not that of chance; None where 0.5 is possible."""
+def auc_beyond_chance(members: Array, others: Array, confidence: float = 0.99) -> Estimate | None:
+    """Return the area under the curve; None if its interval holds that of chance, 0.5."""
     area = auc(members, others, confidence)
     return None if area.low <= 0.5 <= area.high else area
 
 
-def described(area: Estimate) -> str:
-    """Return an area with its bounds, in words of a reason."""
+def in_words(area: Estimate) -> str:
+    """Return an area with its bounds, as reasons state it."""
     return f"AUC {area.value:.3f}, 99% interval {area.low:.3f} to {area.high:.3f}"
 
 
 def blind_faults(candidates: pd.DataFrame) -> list[str]:
-    """Return by what members and non-members differ though no model has looked at them.
+    """Return what tells members from non-members without a look at any model, in words.
 
-    What a caption, a view or the findings say must not tell who is a member; where one of them
-    does, an attack may read it instead of memory (Das et al., 2024, arXiv 2406.16201).
+    Captions, views and findings must not tell who is a member. If one of them does, an attack may
+    read that instead of what the model remembers (Das et al., 2024, arXiv 2406.16201).
 
     Args:
         candidates: see `draw_candidates`.
     """
     member = candidates["member"].to_numpy(bool)
-    first = candidates["view"].to_numpy(str) == max(candidates["view"].astype(str), default="")
-    seen = {
-        "the view": first.astype(float),
+    last_view = max(candidates["view"].astype(str), default="")
+    properties = {
+        "the view": (candidates["view"].to_numpy(str) == last_view).astype(float),
         "the caption's length": candidates["words"].to_numpy(float),
         "the number of findings": candidates[[*FINDINGS]].to_numpy(bool).sum(axis=1),
         "de-identification marks": candidates["marked"].to_numpy(float),
     }
     faults = []
-    for what, score in seen.items():
-        if found := told_apart(score[member], score[~member]):
-            faults.append(f"{what} tells members from non-members ({described(found)})")
+    for name, score in properties.items():
+        if area := auc_beyond_chance(score[member], score[~member]):
+            faults.append(f"{name} tells members from non-members ({in_words(area)})")
     return faults

@@ -4,8 +4,8 @@ Members are patients of the train split. Non-members are patients of other split
 them. Each non-member gets the member that is most like it in what a caption and a view say, so that
 an attack cannot tell the two apart by what they show.
 
-A patient of another split is no non-member where the train split shows a copy of one of his
-radiographs: it may be one person under two ids, and the model was trained on it.
+A patient of another split is left out if the train split shows a copy of one of the patient's
+radiographs. The two may be one person under two ids, whom the model was trained on.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,17 +24,18 @@ MARK: Final = "___"
 """What de-identification leaves in place of a name, date or age."""
 
 FEWEST: Final = 10
-"""Fewest members, and non-members, of any number that is reported."""
+"""The fewest members, and the fewest non-members, that a value is computed from."""
 
 COPIES_HELP: Final = "the cohort's identical_images.csv and similar_images.csv"
 
 _VIEW_WEIGHT: Final = 100.0
 _LENGTH_WEIGHT: Final = 2.0
-"""Of the difference of two captions' log lengths, against 1 for a finding, mark or source."""
+"""Weights of a differing view, and of the difference of two captions' log lengths. A differing
+finding, mark or source weighs 1."""
 
 
 def shown_in_training(copies: Sequence[Path]) -> set[str]:
-    """Return the patients of other splits of whom the train split shows a radiograph as well.
+    """Return the patients of other splits of whom the train split shows a copy of a radiograph.
 
     Args:
         copies: the cohort's tables of identical images, whose groups may be of all splits, and of
@@ -44,7 +45,7 @@ def shown_in_training(copies: Sequence[Path]) -> set[str]:
     Raises:
         InputError: a table cannot be read, or is neither.
     """
-    found: set[str] = set()
+    patients: set[str] = set()
     for path in copies:
         remedy = "delete it and rerun the cohort stage"
         try:
@@ -58,8 +59,8 @@ def shown_in_training(copies: Sequence[Path]) -> set[str]:
             copied = (table["split"] != "train") & table["group"].isin(groups)
         else:
             raise InputError("no table of identical or of similar images", path, remedy)
-        found |= {plain_cell(patient) for patient in table.loc[copied, "patient_id"]}
-    return found
+        patients |= {plain_cell(patient) for patient in table.loc[copied, "patient_id"]}
+    return patients
 
 
 def draw_candidates(
@@ -67,14 +68,14 @@ def draw_candidates(
 ) -> pd.DataFrame:
     """Draw members and non-members, matched in pairs.
 
-    A pair is alike in view first, then in findings, de-identification marks, the captions' source
-    and their length in words.
+    The two of a pair agree in view if possible, then in as many findings as possible, in
+    de-identification marks, in the captions' source and in their length in words.
 
     Args:
-        manifest: the cohort's, with captions.
-        most: members, and non-members, at most.
-        seed: of the draw.
-        copied: patients who are no non-members, see `shown_in_training`.
+        manifest: the cohort's manifest, with captions.
+        most: the most members, and the most non-members, to draw.
+        seed: seed of the draw.
+        copied: patients who are left out of the non-members, see `shown_in_training`.
 
     Returns:
         `image_id, patient_id, path, caption, view, pair, member, marked, words, source` and the
@@ -85,9 +86,9 @@ def draw_candidates(
     """
     rng = np.random.default_rng(seed)
     rows = manifest[manifest["caption"].notna()].reset_index(drop=True)
-    shown = rows[[*FINDINGS]].fillna(0).astype(int).to_numpy() == 1
+    positive = rows[[*FINDINGS]].fillna(0).astype(int).to_numpy() == 1
     rows = rows.assign(
-        **{name: shown[:, k] for k, name in enumerate(FINDINGS)},
+        **{name: positive[:, k] for k, name in enumerate(FINDINGS)},
         marked=rows["caption"].str.contains(MARK, regex=False).astype(bool),
         words=[len(caption.split()) for caption in rows["caption"]],
         source=rows["caption_source"].fillna("").astype(str),
@@ -106,29 +107,28 @@ def draw_candidates(
             "hold patients out of training (held_out_patients), or use a larger cohort",
         )
     outside = outside.iloc[:count]
-    taken = _matches(inside, outside, rng)
-    pairs = pd.concat([inside.iloc[taken], outside])
+    pairs = pd.concat([inside.iloc[_matches(inside, outside, rng)], outside])
     pairs["pair"] = [*range(count)] * 2
-    kept = ["image_id", "patient_id", "path", "caption", "view", "pair", "member"]
-    return pairs[[*kept, "marked", "words", "source", *FINDINGS]].reset_index(drop=True)
+    columns = ["image_id", "patient_id", "path", "caption", "view", "pair", "member"]
+    return pairs[[*columns, "marked", "words", "source", *FINDINGS]].reset_index(drop=True)
 
 
 def _matches(inside: pd.DataFrame, outside: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
     """Return a row of `inside` for each row of `outside`, each of another patient."""
     columns = [*FINDINGS, "marked"]
-    own, other = inside[columns].to_numpy(bool), outside[columns].to_numpy(bool)
-    view, views = inside["view"].to_numpy(str), outside["view"].to_numpy(str)
-    source, sources = inside["source"].to_numpy(str), outside["source"].to_numpy(str)
-    length, lengths = (np.log1p(side["words"].to_numpy(float)) for side in (inside, outside))
+    flags, flags_outside = inside[columns].to_numpy(bool), outside[columns].to_numpy(bool)
+    view, view_outside = inside["view"].to_numpy(str), outside["view"].to_numpy(str)
+    source, source_outside = inside["source"].to_numpy(str), outside["source"].to_numpy(str)
+    length, length_outside = (np.log1p(side["words"].to_numpy(float)) for side in (inside, outside))
     patients = inside["patient_id"].to_numpy()
     free = np.ones(len(inside), bool)
-    luck = rng.random(len(inside)) * 1e-6  # decides between those that are equally alike
-    taken = np.empty(len(outside), int)
-    # Those that are hardest to match choose first: with most findings.
-    for row in np.argsort(-other.sum(axis=1), kind="stable"):
-        cost = (own != other[row]).sum(axis=1) + (source != sources[row])
-        cost = cost + _VIEW_WEIGHT * (view != views[row])
-        cost = cost + _LENGTH_WEIGHT * abs(length - lengths[row]) + luck
-        taken[row] = int(np.argmin(np.where(free, cost, np.inf)))
-        free &= patients != patients[taken[row]]
-    return taken
+    tie_breaks = rng.random(len(inside)) * 1e-6
+    matches = np.empty(len(outside), int)
+    # The radiographs with most findings are the hardest to match, so they choose first.
+    for row in np.argsort(-flags_outside.sum(axis=1), kind="stable"):
+        cost = (flags != flags_outside[row]).sum(axis=1) + (source != source_outside[row])
+        cost = cost + _VIEW_WEIGHT * (view != view_outside[row])
+        cost = cost + _LENGTH_WEIGHT * abs(length - length_outside[row]) + tie_breaks
+        matches[row] = int(np.argmin(np.where(free, cost, np.inf)))
+        free &= patients != patients[matches[row]]
+    return matches

@@ -1,9 +1,9 @@
-"""Losses of images under a checkpoint: what attacks on membership read.
+"""Losses of images under a checkpoint, which attacks on membership read.
 
 A family's own loss of an image (`Family.loss`) depends on the noise level, the noise and the
-caption. Here all three are fixed: the levels are the same quantiles of the family's own
-distribution of noise levels, and every image gets the same noise at a level and seed. So two
-images, two captions or two checkpoints differ by themselves alone.
+caption. Here all three are fixed. The levels are the same quantiles of the family's own
+distribution of noise levels, and every image gets the same noise at a level and seed. So the losses
+of two images, two captions or two checkpoints do not differ by the noise.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from workflow_scripts.finetune.layout import Base
 
 MEASURED: Final = ("conditional", "unconditional", "low_frequencies")
 """What is measured of an image: its loss with its caption, its loss with the empty caption, and its
-squared error with its caption in which low spatial frequencies weigh more. The loss is what
-training lowers: a squared error, or of image tokens the mean of -log p."""
+squared error with its caption, in which low spatial frequencies weigh more. The loss is the one
+that training lowers: a squared error, or for image tokens the mean of -log p."""
 
 SCALE: Final = 0.25
-"""Cycles a latent pixel at which a frequency's weight has fallen to 1/e; at most 0.5 exist."""
+"""Cycles per latent pixel at which a frequency's weight has fallen to 1/e; the most are 0.5."""
 
 
 class FixedDraws(Draws):
@@ -38,9 +38,9 @@ class FixedDraws(Draws):
     `normal(shape)`.
 
     Args:
-        level: quantile of the noise level in (0, 1). Whether 0 is clean is the family's business.
-        seed: of the noise.
-        images: how many there are.
+        level: quantile of the noise level, in (0, 1). The family decides which end is clean.
+        seed: seed of the noise.
+        images: number of images.
         device: where the drawn values go.
     """
 
@@ -71,9 +71,9 @@ class Measuring:
     """How losses are measured.
 
     Attributes:
-        size: side of the images in pixels, that of training.
-        levels: how many noise levels: the middles of as many equal parts of (0, 1).
-        seeds: how many draws of noise at each level.
+        size: side of the images in pixels, as in training.
+        levels: number of noise levels: the middles of as many equal parts of (0, 1).
+        seeds: number of draws of noise at each level.
         precision: dtype that networks compute in, as in training.
     """
 
@@ -99,54 +99,47 @@ def image_losses(
     """Return the losses of images with their captions under a checkpoint.
 
     Args:
-        family: of the checkpoint, with its options of training chosen.
-        pipeline: loaded and placed on its device; in eval mode.
+        family: the checkpoint's family, with its options of training chosen.
+        pipeline: the checkpoint, loaded and placed on its device; in eval mode.
         paths: n image files, measured together.
-        captions: of the images.
+        captions: the images' captions.
         how: see `Measuring`.
 
     Returns:
-        float32 (n, levels * seeds, 3), the last axis in the order of `MEASURED`. What the family
-        does not show (an error that is no mean square) is NaN. Of a family that adds no noise
-        there is one pass.
+        float32 (n, levels * seeds, 3), the last axis in the order of `MEASURED`. The squared error
+        is NaN if the family's loss is not one. A family that adds no noise has one pass.
     """
     network = family.network(pipeline)
     device = next(network.parameters()).device
     pixels = np.stack([load_pixels(path, how.size) for path in paths])
-    shown = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
-    dropped = [False] * len(paths)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
     with torch.inference_mode(), computing(device, how.precision):
-        encoded = family.encode_images(pipeline, shown).float().contiguous()
-        conditions = family.encode_shown(pipeline, captions, dropped)
-        nothing = family.encode_shown(pipeline, captions, [True] * len(paths))
-        found = []
+        encoded = family.encode_images(pipeline, images).float().contiguous()
+        conditions = family.encode_shown(pipeline, captions, [False] * len(paths))
+        empty_captions = family.encode_shown(pipeline, captions, [True] * len(paths))
+        passes = []
         for level, seed in how.draws if family.denoises else how.draws[:1]:
             spectra: list[Tensor] = []
 
-            def watch(error: Tensor, kept: list[Tensor] = spectra) -> None:
-                kept.append(weighted_error(error))
+            def watch(error: Tensor, weighted: list[Tensor] = spectra) -> None:
+                weighted.append(weighted_error(error))
+
+            def draws(level: float = level, seed: int = seed) -> Draws:
+                return FixedDraws(level, seed, len(paths), device)
 
             with errors_watched(watch):
-                loss = family.loss(
-                    pipeline,
-                    network,
-                    encoded,
-                    conditions,
-                    FixedDraws(level, seed, len(paths), device),
-                )
-            without = family.loss(
-                pipeline, network, encoded, nothing, FixedDraws(level, seed, len(paths), device)
-            )
+                loss = family.loss(pipeline, network, encoded, conditions, draws())
+            without = family.loss(pipeline, network, encoded, empty_captions, draws())
             low = spectra[0] if spectra else torch.full_like(loss, torch.nan)
-            found.append(torch.stack([loss.float(), without.float(), low.float()], dim=-1))
-    return torch.stack(found, dim=1).cpu().numpy()
+            passes.append(torch.stack([loss.float(), without.float(), low.float()], dim=-1))
+    return torch.stack(passes, dim=1).cpu().numpy()
 
 
 def weighted_error(error: Tensor) -> Tensor:
     """Return each image's squared error with weights that fall with spatial frequency, (n,).
 
     With weights of 1 it is the mean square (Parseval). The weight is exp(-(f / SCALE)^2), f in
-    cycles a latent pixel: fine texture is noise to a model whether it has seen an image or not.
+    cycles per latent pixel. Fine texture is noise to a model, whether it has seen the image or not.
 
     Args:
         error: (n, channels, height, width), or (n, tokens, values) of a square of tokens in rows.
@@ -165,10 +158,10 @@ def loaded_as_trained(family: Family, base: Base, method: str, dtype: torch.dtyp
     """Load a pipeline as training computes with it.
 
     Args:
-        family: of the checkpoint.
-        base: the checkpoint; an adapter's base.
-        method: `full` (its network stays in float32) or `lora`.
-        dtype: of training's mixed precision.
+        family: the checkpoint's family.
+        base: the checkpoint, or an adapter's base.
+        method: `full` (the network stays in float32) or `lora`.
+        dtype: dtype of training's mixed precision.
 
     Raises:
         InputError: a component is missing or damaged.
@@ -183,7 +176,7 @@ def loaded_as_trained(family: Family, base: Base, method: str, dtype: torch.dtyp
 
 @contextlib.contextmanager
 def computing(device: torch.device, precision: torch.dtype) -> Iterator[None]:
-    """Compute as training does: mixed precision where it does."""
+    """Compute in mixed precision, if training does."""
     if precision == torch.float32:
         yield
     else:

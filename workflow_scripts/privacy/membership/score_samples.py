@@ -6,17 +6,16 @@
         --real results/features/real/train --held-out results/features/real/held_out \\
         --generated results/features/mine/privacy --output results/privacy/membership/mine.json
 
-For images that were made elsewhere, whose model cannot be asked for a loss. A radiograph's score is
-its distance (RAD-DINO) to the closest image, without the images of its own patient's prompts: these
-are near because they follow the caption, and no non-member has any. What is left is whether the
-model lets a member through where nobody asked for it, a weak attack.
+This is for images that were made elsewhere, by a model that cannot be asked for a loss. A
+radiograph's score is its distance (RAD-DINO) to the closest image. The images of its own patient's
+prompts are left out: they are near because they follow the caption, and no non-member has any. What
+is left is a weak attack: whether a member's radiograph shows in another patient's images.
 
-With `--unknown REASON` nothing is read: of a model that came trained, who its members are is
-unknown, and the record says so.
+With `--unknown REASON` nothing is read. This is for a model that came trained: who its members are
+is unknown, and the record says so.
 """
 
 import argparse
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +24,10 @@ import numpy as np
 
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import run_script
-from workflow_scripts.common.records import Record, provenance, write_record
+from workflow_scripts.common.manifest import read_manifest, read_prompts
+from workflow_scripts.common.records import Record, provenance
 from workflow_scripts.common.settings import add_flags
+from workflow_scripts.fidelity.inputs import origin, patients_of_prompts, rows_of
 from workflow_scripts.privacy.membership.candidates import (
     COPIES_HELP,
     draw_candidates,
@@ -34,35 +35,33 @@ from workflow_scripts.privacy.membership.candidates import (
 )
 from workflow_scripts.privacy.membership.settings import MembershipSettings
 from workflow_scripts.privacy.membership.values import samples_values, unknown_values
+from workflow_scripts.privacy.scripts import read_with_held_out, write_scored
 from workflow_scripts.privacy.settings import Settings
 
-log = logging.getLogger(__name__)
-
-ENCODER: Final = "rad_dino"
 _BLOCK: Final = 256
 """Radiographs compared with all images at a time."""
 
 
 def closest_of_others(
-    radiographs: np.ndarray, patients: np.ndarray, images: np.ndarray, asked: np.ndarray
+    radiographs: np.ndarray, patients: np.ndarray, images: np.ndarray, prompt_patients: np.ndarray
 ) -> np.ndarray:
     """Return each radiograph's distance to the closest image of another patient's prompt, (n,).
 
     Args:
         radiographs: (n, d) features.
-        patients: (n,) of the radiographs.
+        patients: (n,) the patient of each radiograph.
         images: (m, d) features.
-        asked: (m,) the patients of the images' prompts.
+        prompt_patients: (m,) the patient of each image's prompt.
     """
     points = images.astype(np.float64)
     lengths = (points**2).sum(axis=1)
-    found = []
+    distances = []
     for start in range(0, len(radiographs), _BLOCK):
         block = radiographs[start : start + _BLOCK].astype(np.float64)
         squares = (block**2).sum(axis=1)[:, None] + lengths - 2 * block @ points.T
-        squares[patients[start : start + _BLOCK, None] == asked[None, :]] = np.inf
-        found.append(np.sqrt(np.maximum(squares.min(axis=1), 0)))
-    return np.concatenate(found)
+        squares[patients[start : start + _BLOCK, None] == prompt_patients[None, :]] = np.inf
+        distances.append(np.sqrt(np.maximum(squares.min(axis=1), 0)))
+    return np.concatenate(distances)
 
 
 def score(args: argparse.Namespace) -> Record:
@@ -71,26 +70,12 @@ def score(args: argparse.Namespace) -> Record:
     Raises:
         InputError: features are missing, damaged, not comparable or of other prompts.
     """
-    from workflow_scripts.common.manifest import read_manifest, read_prompts
-    from workflow_scripts.fidelity.inputs import (
-        REAL,
-        origin,
-        read_comparable,
-        read_encoder,
-        require_comparable,
-        rows_of,
+    real, held_out, generated = read_with_held_out(
+        args.model, args.protocol, args.real, args.held_out, args.generated
     )
-
-    folders, purpose = (args.real, args.generated), "privacy"
-    real, generated = read_comparable(*folders, ENCODER, args.protocol, args.model, purpose)
-    held_out = read_encoder(args.held_out, ENCODER, args.protocol, REAL, purpose)
-    both = f"{ENCODER}.h5 of {args.held_out} and {args.generated}"
-    require_comparable(held_out, generated, both)
-    manifest, prompts = read_manifest(args.manifest), read_prompts(args.prompts)
+    manifest = read_manifest(args.manifest)
     copied = shown_in_training(args.copies)
     candidates = draw_candidates(manifest, args.images, args.seed, copied)
-    asked = prompts.iloc[rows_of(prompts["prompt_id"], generated.ids, args.generated, "prompt set")]
-    patient_of = manifest.set_index("image_id")["patient_id"]
     sides = []
     for features, folder, member in ((real, args.real, True), (held_out, args.held_out, False)):
         names = list(candidates.loc[candidates["member"] == member, "image_id"])
@@ -100,7 +85,7 @@ def score(args: argparse.Namespace) -> Record:
         np.concatenate(sides),
         candidates["patient_id"].to_numpy(str),
         generated.features,
-        patient_of[asked["image_id"]].to_numpy(str),
+        patients_of_prompts(generated, read_prompts(args.prompts), manifest, args.generated),
     )
     values, checked = samples_values(candidates, -distances)
     return _record(
@@ -155,9 +140,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"without --unknown, {', '.join(lacking)} are needed")
     else:
         record = score(args)
-    write_record(record, args.output)
-    for value in record.values:
-        log.info("%s: %s %s (n %d)", args.model, value.metric, value.value, value.n)
+    write_scored(record, args.output)
 
 
 if __name__ == "__main__":

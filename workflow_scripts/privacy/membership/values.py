@@ -1,4 +1,4 @@
-"""The numbers of a membership attack, from scores of members and non-members."""
+"""The values of attacks on membership, from the scores of members and non-members."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -13,16 +13,16 @@ from workflow_scripts.privacy.membership.attack import (
     TPR_KIND,
     Estimate,
     auc,
+    auc_beyond_chance,
     blind_faults,
-    described,
     difference,
-    told_apart,
+    in_words,
     tpr_at,
 )
 from workflow_scripts.privacy.membership.candidates import FEWEST
 
 SCORES: Final = ("loss", "caption", "frequency")
-"""By what a checkpoint's losses of an image tell a member, see `scores_of`."""
+"""The scores of an image that come from a checkpoint's losses, see `scores_of`."""
 
 ATTACKS: Final = (*SCORES, *(f"{name}_calibrated" for name in SCORES))
 MAIN: Final = "loss_calibrated"
@@ -34,17 +34,17 @@ SAMPLES: Final = "samples"
 
 RATES: Final = {"tpr": 0.01, "tpr_low": 0.001}
 ALARMS: Final = 5
-"""Fewest false alarms that the lower rate has to allow."""
+"""Fewest false alarms that the lower of `RATES` has to allow."""
 
 KINDS: Final = ("marked", "unmarked", "long", "short")
-"""Captions with and without de-identification marks; longer than the median, and the others."""
+"""Captions with and without de-identification marks; longer and shorter than the median."""
 
 NO_BASE: Final = "it came trained: there is no checkpoint from before to set its losses against"
 PRESUMED: Final = (
     "unknown: the model came trained. The train split is taken for them, and no base checkpoint "
     "shows whether chance alone tells it from the others"
 )
-"""What the record of a model that came trained says of its members."""
+"""Who the members are, as the record of a model that came trained says it."""
 
 _NO_ERROR: Final = "the family's loss is no mean square whose error could be looked at"
 
@@ -52,8 +52,9 @@ _NO_ERROR: Final = "the family's loss is no mean square whose error could be loo
 def scores_of(losses: np.ndarray) -> dict[str, np.ndarray]:
     """Return each image's scores, (n,), higher for "member", from its losses.
 
-    loss: less loss with its caption. caption: how much more the loss is with the empty caption
-    (Zhai et al., 2024, arXiv 2405.14800). frequency: less error at low spatial frequencies.
+    `loss` is higher for a lower loss with the caption. `caption` is the loss with the empty caption
+    less that with the image's own (Zhai et al., 2024, arXiv 2405.14800). `frequency` is higher for
+    a lower error at low spatial frequencies.
 
     Args:
         losses: (n, passes, 3), see `image_losses`.
@@ -65,8 +66,8 @@ def scores_of(losses: np.ndarray) -> dict[str, np.ndarray]:
 def attack_scores(base: np.ndarray, tuned: np.ndarray) -> dict[str, np.ndarray]:
     """Return the scores of every attack, and of the base checkpoint (`base_{score}`).
 
-    Calibrated: less what the base checkpoint gives, which never saw a member; so an image that is
-    easy for every model is not taken for one.
+    A calibrated score is less the base checkpoint's, which never saw a member. So an image that is
+    easy for every model is not taken for a member's.
 
     Args:
         base: (n, passes, 3) losses under the base checkpoint.
@@ -82,7 +83,7 @@ def membership_values(
 ) -> tuple[list[Value], dict[str, Any]]:
     """Return the values of all attacks on losses, and what was checked.
 
-    A number is withheld where chance alone is no fair opponent: where the base checkpoint, or the
+    A value is withheld where an AUC of 0.5 would not be chance: where the base checkpoint, or the
     captions, views and findings alone, tell members from non-members.
 
     Args:
@@ -112,10 +113,11 @@ def membership_values(
 def presumed_values(
     candidates: pd.DataFrame, losses: np.ndarray
 ) -> tuple[list[Value], dict[str, Any], dict[str, np.ndarray]]:
-    """Return the values of attacks on a model that came trained, what was checked, and scores.
+    """Return the values of attacks on a model that came trained, what was checked, and the scores.
 
-    Who its members are is unknown: the train split is taken for them. There is no base checkpoint,
-    so nothing is calibrated, and the null is checked by captions, views and findings alone.
+    Who its members are is unknown, so the train split is taken for them. There is no base
+    checkpoint, so nothing is calibrated, and only captions, views and findings are checked for what
+    tells members from non-members.
 
     Args:
         candidates: see `draw_candidates`.
@@ -124,17 +126,14 @@ def presumed_values(
     member = candidates["member"].to_numpy(bool)
     scores = scores_of(losses)
     faults = blind_faults(candidates)
-    biased = "withheld: " + "; ".join(faults) if faults else None
-    values = [value for value in _losses_absent(NO_BASE) if value.metric not in _uncalibrated()]
+    withheld = "withheld: " + "; ".join(faults) if faults else None
+    uncalibrated = {f"member_{name}_{key}" for name in SCORES for key in _keys()}
+    values = [value for value in _losses_absent(NO_BASE) if value.metric not in uncalibrated]
     for name in SCORES:
-        reason = biased if np.isfinite(scores[name]).all() else _NO_ERROR
+        reason = withheld if np.isfinite(scores[name]).all() else _NO_ERROR
         values += _attack_values(name, scores[name], member, reason)
     values += _samples_absent("the model was asked for its losses, which tell more")
-    return values, {"withheld": dict.fromkeys(SCORES, biased) if biased else {}}, scores
-
-
-def _uncalibrated() -> set[str]:
-    return {f"member_{name}_{key}" for name in SCORES for key in _keys()}
+    return values, {"withheld": dict.fromkeys(SCORES, withheld) if withheld else {}}, scores
 
 
 def samples_values(
@@ -156,7 +155,7 @@ def samples_values(
 
 
 def unknown_values(reason: str) -> list[Value]:
-    """Return the values of a model whose members nobody knows: none, with the reason."""
+    """Return values that are absent with a reason, for a model whose members nobody knows."""
     return _losses_absent(reason) + _samples_absent(reason)
 
 
@@ -165,11 +164,12 @@ def _losses_absent(reason: str) -> list[Value]:
     bases = [(f"member_{name}_base_auc", "none") for name in SCORES]
     kinds = [(f"member_{kind}_auc", "lower") for kind in KINDS]
     excess = [(f"member_{kind}_excess", "lower") for kind in ("marked", "long")]
-    whole = [
-        Value(metric, None, way, 0, reason=reason)
-        for metric, way in (*bases, *attacks, *kinds, *excess)
+    values = [
+        Value(metric, None, direction, 0, reason=reason)
+        for metric, direction in (*bases, *attacks, *kinds, *excess)
     ]
-    return whole + [Value("member_auc", None, "lower", 0, name, reason=reason) for name in FINDINGS]
+    by_finding = [Value("member_auc", None, "lower", 0, name, reason=reason) for name in FINDINGS]
+    return values + by_finding
 
 
 def _samples_absent(reason: str) -> list[Value]:
@@ -182,16 +182,22 @@ def _keys() -> list[str]:
 
 
 def _reason(before: np.ndarray, member: np.ndarray, faults: list[str]) -> str | None:
-    """Return why the attacks with a score are not reported; None where they are."""
+    """Return why a score's attacks are withheld; None if they are reported.
+
+    Args:
+        before: (n,) the score under the base checkpoint.
+        member: (n,) who is a member.
+        faults: see `blind_faults`.
+    """
     if not np.isfinite(before).all():
         return _NO_ERROR
-    found = list(faults)
-    if area := told_apart(before[member], before[~member]):
-        found.append(
+    if area := auc_beyond_chance(before[member], before[~member]):
+        faults = [
+            *faults,
             "the base checkpoint, which saw none of them, tells members from non-members "
-            f"({described(area)})"
-        )
-    return "withheld: " + "; ".join(found) if found else None
+            f"({in_words(area)})",
+        ]
+    return "withheld: " + "; ".join(faults) if faults else None
 
 
 def _base_value(name: str, score: np.ndarray, member: np.ndarray) -> Value:
@@ -205,7 +211,7 @@ def _attack_values(
     attack: str, score: np.ndarray, member: np.ndarray, reason: str | None
 ) -> list[Value]:
     n, others = int(member.sum()), int((~member).sum())
-    found = []
+    values = []
     for key in _keys():
         metric = f"member_{attack}_{key}"
         why = reason
@@ -215,47 +221,42 @@ def _attack_values(
                 f"{RATES[key]:.1%}, fewer than {ALARMS}"
             )
         if why:
-            found.append(Value(metric, None, "lower", n, n_reference=others, reason=why))
+            values.append(Value(metric, None, "lower", n, n_reference=others, reason=why))
         elif key == "auc":
             area = auc(score[member], score[~member])
-            found.append(_value(metric, area, "lower", n, others))
+            values.append(_value(metric, area, "lower", n, others))
         else:
             rate = tpr_at(score[member], score[~member], RATES[key])
-            found.append(_value(metric, rate, "lower", n, others, TPR_KIND))
-    return found
+            values.append(_value(metric, rate, "lower", n, others, TPR_KIND))
+    return values
 
 
 def _split_values(candidates: pd.DataFrame, score: np.ndarray, reason: str | None) -> list[Value]:
-    """Return the main attack's area by finding and by kind of caption, and the two differences."""
+    """Return the main attack's area by finding and by kind of caption, and two differences."""
     member = candidates["member"].to_numpy(bool)
-    found = []
-    for finding in FINDINGS:
-        rows = candidates[finding].to_numpy(bool)
-        area, n, others, why = _area(score, member, rows, reason)
-        metric = "member_auc"
-        if area is None:
-            value = Value(metric, None, "lower", n, finding, others, reason=why)
-        else:
-            value = _value(metric, area, "lower", n, others, subset=finding)
-        found.append(value)
+    values = []
     areas: dict[str, Estimate | None] = {}
-    for kind, rows in caption_kinds(candidates).items():
+    findings = [("member_auc", finding, candidates[finding].to_numpy(bool)) for finding in FINDINGS]
+    kinds = [
+        (f"member_{kind}_auc", "all", rows) for kind, rows in caption_kinds(candidates).items()
+    ]
+    for metric, subset, rows in (*findings, *kinds):
         area, n, others, why = _area(score, member, rows, reason)
-        metric = f"member_{kind}_auc"
-        areas[kind] = area
+        areas[metric] = area
         if area is None:
-            found.append(Value(metric, None, "lower", n, n_reference=others, reason=why))
+            values.append(Value(metric, None, "lower", n, subset, others, reason=why))
         else:
-            found.append(_value(metric, area, "lower", n, others))
+            values.append(_value(metric, area, "lower", n, others, subset=subset))
     for one, other in (("marked", "unmarked"), ("long", "short")):
         metric, n = f"member_{one}_excess", len(member) // 2
-        first, second = areas[one], areas[other]
+        first, second = areas[f"member_{one}_auc"], areas[f"member_{other}_auc"]
         if first is None or second is None:
             why = reason or f"too few captions are {one if first is None else other}"
-            found.append(Value(metric, None, "lower", n, n_reference=n, reason=why))
+            values.append(Value(metric, None, "lower", n, n_reference=n, reason=why))
         else:
-            found.append(_value(metric, difference(first, second), "lower", n, n, "MOVER 95%"))
-    return found
+            excess = difference(first, second)
+            values.append(_value(metric, excess, "lower", n, n, "MOVER 95%"))
+    return values
 
 
 def caption_kinds(candidates: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -269,6 +270,7 @@ def caption_kinds(candidates: pd.DataFrame) -> dict[str, np.ndarray]:
 def _area(
     score: np.ndarray, member: np.ndarray, rows: np.ndarray, reason: str | None
 ) -> tuple[Estimate | None, int, int, str]:
+    """Return the area on some rows, its members and non-members, and why there is no area."""
     n, others = int((member & rows).sum()), int((~member & rows).sum())
     if reason:
         return None, n, others, reason
@@ -278,18 +280,17 @@ def _area(
 
 
 def _by_source(candidates: pd.DataFrame, score: np.ndarray) -> dict[str, Any]:
-    """Return the main attack's area by the captions' source, for the reader of the record."""
+    """Return the main attack's area by the captions' source, for readers of the record."""
     member = candidates["member"].to_numpy(bool)
-    found = {}
+    by_source = {}
     for source in sorted(set(candidates["source"])):
-        area, n, others, why = _area(
-            score, member, candidates["source"].eq(source).to_numpy(), None
-        )
+        rows = candidates["source"].eq(source).to_numpy()
+        area, n, others, why = _area(score, member, rows, None)
         bounds = (
             {"auc": area.value, "low": area.low, "high": area.high} if area else {"reason": why}
         )
-        found[source or "none"] = {"members": n, "non_members": others, **bounds}
-    return found
+        by_source[source or "none"] = {"members": n, "non_members": others, **bounds}
+    return by_source
 
 
 def _value(

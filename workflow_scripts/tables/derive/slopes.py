@@ -13,22 +13,23 @@ because a step may lose both: a labeller does not find the organs of a strongly 
 All tasks have the same steps, so the difference of two tasks' slopes is the slope of the difference
 of their gains, step by step. The score of real data alone is the same for all steps and cancels.
 
-A slope varies with the training seeds and with the test patients. A step is a training run of its
-own, so that the scatter s^2 about the fit has the seeds in it. It also has what patients do to each
-step by itself. What they do to all steps together, such as films on which texture matters more, is
-not in the scatter: it turns the line. The records of a ladder's steps keep their gains on drawn
-sets of test patients, the same sets for all. So do they keep texture and topology, which are
-measured on the test prompts' images and so have an error of their own. A fit on each set, of its
-gains on its axes, gives the variance that is due to patients, V. The variance of a slope is
+A slope varies with the training seeds and with the test patients. Each step is a training run of
+its own, so the scatter s^2 about the fit includes the seeds. It also includes the effect of
+patients on single steps. It does not include their effect on all steps together, such as films on
+which texture matters more: that changes the slope. The records of a ladder's steps keep their gains
+on drawn sets of test patients, the same sets for all steps. They keep texture and topology on drawn
+sets, too, which are measured on the test prompts' images and have an error of their own. A fit on
+each set, of its gains on its axes, gives the variance due to patients, V. A slope's variance is
 
     V + c max(0, s^2 - u^2),
 
-c s^2 the usual variance of a least-squares slope and u^2 the scatter that patients alone would
-give, the mean over drawn sets. Its degrees of freedom are Satterthwaite's (`downstream/gains.py`).
-Where a step has no such draws of its gain the interval is that of the scatter, c s^2, and its kind
-says that it holds for these test patients; where it has none of its axes, that they are taken as
-measured. Error in the axes that is unlike at the steps also draws a slope towards zero, by its share
-of their variance over the steps; that is not corrected (`docs/explanation/faithfulness.md`: small).
+where c s^2 is the usual variance of a least-squares slope, and u^2 is the scatter due to patients
+alone, the mean over drawn sets. Its degrees of freedom are Satterthwaite's (`downstream/gains.py`).
+If a step has no such draws of its gain, the variance is c s^2, and the kind of the interval says
+that it holds for these test patients. If a step has none of its axes, they are taken as measured,
+and the kind says so. Error in the axes that differs between the steps also draws a slope towards
+zero, by its share of the axes' variance over the steps. That is not corrected: it is small
+(`docs/explanation/faithfulness.md`).
 """
 
 from collections.abc import Sequence
@@ -179,10 +180,9 @@ def gains_of(records: Records, models: Sequence[ModelEntry], family: str, metric
         values[i] = gain
         replicates = record.details.get("replicates", {}).get(metric)
         if replicates is not None:
-            gains = np.array(replicates["values"], dtype=float)
-            units, patients = replicates["units"], replicates["units_sha256"]
             seed = record.details["settings"]["seed"]
-            drawn.append((i, own, _drawn_from(kept, seed)))
+            gains = np.array(replicates["values"], dtype=float)
+            drawn.append((i, gains, _drawn_from(replicates, seed)))
     draws, origin = _together(drawn, len(models), int(np.isfinite(values).sum()))
     return Gains(values) if draws is None else Gains(values, draws, origin[0], origin)
 
