@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workflow_scripts.curate.decide import Filtered, decision_of
+from workflow_scripts.curate.decision import decision_of
 from workflow_scripts.curate.kinds import EVERY_KIND
 from workflow_scripts.curate.page import page
+from workflow_scripts.curate.pool_filter import FilteredPool
 from workflow_scripts.curate.scorecard import _KEYS
 from workflow_scripts.curate.settings import CurateSettings
 from workflow_scripts.curate.terms import WORLD
@@ -36,8 +37,8 @@ def decided(cohort: str = WORLD, access: str = "release", leaks: int = 0, missin
     planted = dict.fromkeys(EVERY_KIND, (200, 200)) | (caught or {})
     if without:
         planted[without] = (0, 0)
-    found = Filtered(pool, np.zeros((100, 14)), planted,
-                     np.zeros(50, bool), tried, np.zeros(50, bool), {}, {})  # fmt: skip
+    found = FilteredPool(pool, np.zeros((100, 14)), planted,
+                         np.zeros(50, bool), tried, np.zeros(50, bool), {}, {})  # fmt: skip
     args = SimpleNamespace(model="sana", cohort=cohort, source="mimic_cxr_jpg", records=[],
                            family="sana", base=WEIGHTS[cohort])  # fmt: skip
     return decision_of(args, policy, found, np.flatnonzero(~pool["leak"])[:50], missing or {})

@@ -58,46 +58,52 @@ def draw_to_prevalence(
         hashlib.sha256(f"{draw_seed}\0{text}".encode()).hexdigest() for text in rows["caption"]
     ]
     rows = rows.iloc[np.argsort(np.array(place, dtype=str), kind="stable")].reset_index(drop=True)
-    positive = rows[list(FINDINGS)].eq(1).fillna(False).to_numpy(dtype=bool)
-    columns = {FINDINGS.index(name): round(s * captions) for name, s in prevalence.items()}
-    limited = np.array(sorted(columns), dtype=int)
-    wanted = np.array([columns[column] for column in limited], dtype=int)
-    have = np.zeros(len(limited), dtype=int)
-    taken = np.zeros(len(rows), dtype=bool)
-
-    def take(row: int) -> None:
-        """Take a caption, unless a finding of it is there as often as it is asked for."""
-        own = positive[row, limited]
-        if not taken[row] and not (own & (have >= wanted)).any():
-            taken[row] = True
-            have[:] += own
-
-    for k in sorted(range(len(limited)), key=lambda k: (positive[:, limited[k]].sum(), k)):
-        for row in np.flatnonzero(positive[:, limited[k]]).tolist():
-            if have[k] >= wanted[k] or taken.sum() >= captions:
-                break
-            take(row)
-    left = captions - int(taken.sum())
-    for row in np.flatnonzero(~taken).tolist():
-        if left <= 0:
-            break
-        take(row)
-        left -= int(taken[row])
-    missing = [
-        f"{want - got} with {FINDINGS[column]}"
-        for column, want, got in zip(limited, wanted, have, strict=True)
-        if got < want
-    ]
-    if left or missing:
-        said = [*missing, *([f"{left} in all"] if left else [])]
+    quotas = {name: round(share * captions) for name, share in prevalence.items()}
+    asked = sorted(quotas, key=FINDINGS.index)
+    positive = rows[asked].eq(1).fillna(False).to_numpy(dtype=bool)
+    taken = _taken(positive, np.array([quotas[name] for name in asked], dtype=int), captions)
+    missing = {name: quotas[name] - int(positive[taken, k].sum()) for k, name in enumerate(asked)}
+    lacks = [f"{count} with {name}" for name, count in missing.items() if count > 0]
+    if taken.sum() < captions:
+        lacks.append(f"{captions - taken.sum()} in all")
+    if lacks:
         raise InputError(
-            f"of {captions} training captions that are asked for are missing: {', '.join(said)} "
+            f"of {captions} training captions that are asked for are missing: {', '.join(lacks)} "
             f"(the manifest has {len(rows)} unique ones)",
             "prompt_sets.drawn",
             "ask for fewer captions, or for shares that the training captions allow",
         )
     log.info("%d of %d unique training captions", captions, len(rows))
     return _prompts(rows[taken])
+
+
+def _taken(positive: np.ndarray, quotas: np.ndarray, captions: int) -> np.ndarray:
+    """Return which captions the draw takes, bool (n,), at most `captions` of them.
+
+    Args:
+        positive: bool (n, k), the findings of n captions, in the order of the draw.
+        quotas: (k,), how many captions are to have each finding.
+        captions: how many to take.
+    """
+    taken = np.zeros(len(positive), dtype=bool)
+    counts = np.zeros(len(quotas), dtype=int)
+
+    def take(row: int) -> None:
+        """Take a caption, unless it has a finding whose quota is filled."""
+        if not taken[row] and not (positive[row] & (counts >= quotas)).any():
+            taken[row] = True
+            counts[:] += positive[row]
+
+    for k in sorted(range(len(quotas)), key=lambda k: (positive[:, k].sum(), k)):
+        for row in np.flatnonzero(positive[:, k]).tolist():
+            if counts[k] >= quotas[k] or taken.sum() >= captions:
+                break
+            take(row)
+    for row in np.flatnonzero(~taken).tolist():
+        if taken.sum() >= captions:
+            break
+        take(row)
+    return taken
 
 
 def _prompts(rows: pd.DataFrame) -> pd.DataFrame:

@@ -89,58 +89,47 @@ def split_id(name: str) -> tuple[bool, str, str | None, str]:
 
 
 def measure(args: argparse.Namespace) -> tuple[pd.DataFrame, Kept]:
-    """Return a row for each candidate, see `LENS_SCHEMA`, and what was kept on the way.
+    """Return a row for each candidate, see `LENS_SCHEMA`, and the finished parts of the search.
 
     Raises:
         InputError: features are missing, not comparable, or of other images.
     """
-    folders = (args.real, args.features)
-    latent_real, latent = read_comparable(
-        *folders, "rad_dino", args.protocol, args.model, "privacy"
-    )
-    reid_real, reid = read_comparable(*folders, "reid", args.protocol, args.model, "privacy")
-    require_same_images(latent_real, reid_real, args.real)
-    manifest = read_manifest(args.manifest, ["image_id", "patient_id", "path"])
-    patient_of = dict(zip(manifest["image_id"], manifest["patient_id"], strict=True))
-    files = dict(zip(manifest["image_id"], manifest["path"], strict=True))
-    rows_of(patient_of, latent_real.ids, args.real, "manifest")
     device = pick_device(args.gpus)
-    near = closest_by_distance(latent.features, latent_real.features, device=device)
-    weight, bias = siamese_head(reid, args.features)
-    queries = reid.features[rows_in_order_of(latent, reid, args.features)]
-    likely = closest_by_score(queries, reid_real.features, weight, bias, device=device)
-    paths = [files[name] for name in latent_real.ids]
+    manifest = read_manifest(args.manifest, ["image_id", "patient_id", "path"])
+    patient_of, path_of = (
+        dict(zip(manifest["image_id"], manifest[name], strict=True))
+        for name in ("patient_id", "path")
+    )
+    encoded, radiographs = _encoder_lenses(args, device)
+    rows_of(patient_of, radiographs, args.real, "manifest")
+    paths = [path_of[name] for name in radiographs]
     kept = Kept(
         args.progress,
         {
             "candidates": sha256_of(args.candidates),
-            "radiographs": [*zip(latent_real.ids, paths, strict=True)],
+            "radiographs": [*zip(radiographs, paths, strict=True)],
             "device": device_name(device),
             "threads": args.threads,
             **said_of_bits(),
         },
     )
     films = film_vectors(paths, args.threads, kept)
-    row_of = {name: row for row, name in enumerate(latent.ids)}
     rows: list[dict[str, Any]] = []
-    meter = Progress("through the lenses", len(row_of), "images")
+    meter = Progress("through the lenses", len(encoded), "images")
 
     def views() -> Iterator[Callable[[], np.ndarray]]:
         for item in read_shards([args.candidates]):
-            row, image = row_of[item.id], item.open()
+            image = item.open()
             mirrored, group, kind, name = split_id(item.id)
             rows.append(
                 {
+                    "candidate": item.id,
                     "group": group,
                     "kind": kind,
                     "id": name,
                     "mirrored": mirrored,
                     "source": item.source_image_id,
                     "patient_id": patient_of.get(name) if group == "held_out" else None,
-                    "latent": near.values[row, 0],
-                    "latent_image_id": latent_real.ids[near.rows[row, 0]],
-                    "reid": likely.values[row, 0],
-                    "rows_of_features": row,
                     "digest": pixels_digest(image),
                 }
             )
@@ -148,14 +137,36 @@ def measure(args: argparse.Namespace) -> tuple[pd.DataFrame, Kept]:
             yield partial(views_of_image, image)
 
     alike = likeness(views(), films, device, kept)
-    names = [latent_real.ids[row] for row in alike.nearest]
+    nearest = [radiographs[row] for row in alike.nearest]
     frame = pd.DataFrame(rows).assign(
         pixel=alike.pixel,
         mixture=alike.mixture,
-        nearest_image_id=names,
-        nearest_patient_id=[patient_of[name] for name in names],
+        nearest_image_id=nearest,
+        nearest_patient_id=[patient_of[name] for name in nearest],
     )
-    return both_ways(frame), kept
+    return both_ways(frame.join(encoded, on="candidate").drop(columns="candidate")), kept
+
+
+def _encoder_lenses(
+    args: argparse.Namespace, device: torch.device
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return `latent` and `reid` of each candidate, and the ids of the training radiographs."""
+    (latent_real, latent), (reid_real, reid) = (
+        read_comparable(args.real, args.features, encoder, args.protocol, args.model, "privacy")
+        for encoder in ("rad_dino", "reid")
+    )
+    require_same_images(latent_real, reid_real, args.real)
+    near = closest_by_distance(latent.features, latent_real.features, device=device)
+    weight, bias = siamese_head(reid, args.features)
+    queries = reid.features[rows_in_order_of(latent, reid, args.features)]
+    likely = closest_by_score(queries, reid_real.features, weight, bias, device=device)
+    columns = {
+        "latent": near.values[:, 0],
+        "latent_image_id": [latent_real.ids[row] for row in near.rows[:, 0]],
+        "reid": likely.values[:, 0],
+        "rows_of_features": range(len(latent.ids)),
+    }
+    return pd.DataFrame(columns, index=list(latent.ids)), list(latent_real.ids)
 
 
 def both_ways(rows: pd.DataFrame) -> pd.DataFrame:

@@ -75,40 +75,36 @@ _STYLE: Final = (
     "@media print{body{margin:0;max-width:none;font-size:11pt}tr,h2{break-inside:avoid}"
     "h2{break-after:avoid}}"
 )
+_SIGNATURE: Final = "\n".join(
+    [
+        "<h2>Signature</h2>",
+        "<p>I have read what was tested, what was found, and what was not tested.</p>",
+        "<table class='sign'>"
+        "<tr><td>I agree / I do not agree</td><td></td></tr>"
+        "<tr><td>Name, office</td><td></td></tr>"
+        "<tr><td>Place, date</td><td></td></tr>"
+        "<tr><td>Signature</td><td></td></tr>"
+        "</table>",
+    ]
+)
 
 
 def page(decision: dict[str, Any]) -> str:
-    """Return the page, HTML without scripts and without anything from elsewhere."""
-    verdict = decision["verdict"]
-    model, cohort = decision["model"], decision["cohort"]["name"]
-    pool, kept = decision["pool"], decision["kept"]
-    planted = sum(row["planted"] for row in decision["planted"])
-    caught = sum(row["caught"] for row in decision["planted"])
+    """Return the page, HTML without scripts and without external resources."""
+    verdict, model = decision["verdict"], _t(decision["model"])
     judged = [row for row in decision["measured"] if row["limit"] is not None]
     others = [row for row in decision["measured"] if row["limit"] is None]
     parts = [
         f"<h1 class='{verdict}'>{_HEADLINES[verdict]}</h1>",
         f"<p>{_MEANINGS[verdict]}</p>",
-        f"<p>The set has {_t(kept)} chest radiographs that a computer model, <b>{_t(model)}</b>, "
-        f"made up. They were chosen from {_t(pool['images'])} of its images. The model learned "
-        f"from the radiographs and reports of {_t(cohort)}.</p>",
+        f"<p>The set has {_t(decision['kept'])} chest radiographs that a computer model, "
+        f"<b>{model}</b>, made up. They were chosen from {_t(decision['pool']['images'])} of its "
+        f"images. The model learned from the radiographs and reports of "
+        f"{_t(decision['cohort']['name'])}.</p>",
         "<h2>Why</h2>",
         _list(decision["reasons"]),
         "<h2>What was tested</h2>",
-        "<p>A model can repeat the picture of a patient that it learned from, instead of making up "
-        "a new one. A filter looks for such repeats and takes them out. To see how good the filter "
-        f"is, {_t(planted)} repeated pictures of real patients were hidden among the images. It "
-        f"found {_t(caught)} of them. All of them, found or not, were then taken out again: none "
-        "is in the set.</p>",
-        _table(
-            ["What was hidden", "how many", "how many were found"],
-            [
-                [row["words"], row["planted"], row["caught"]]
-                if row["planted"]
-                else [row["words"], "none", row.get("reason") or "not tried"]
-                for row in decision["planted"]
-            ],
-        ),
+        *_tested(decision["planted"]),
         "<h2>What was found</h2>",
         _left(decision),
         _table(
@@ -123,22 +119,35 @@ def page(decision: dict[str, Any]) -> str:
         _list(decision["not_tested"]),
         "<h2>The rules that were set beforehand</h2>",
         _table(["Rule", "limit"], [[_rule(row), _limit(row)] for row in decision["policy"]]),
-        "<h2>Signature</h2>",
-        "<p>I have read what was tested, what was found, and what was not tested.</p>",
-        "<table class='sign'>"
-        + "".join(
-            f"<tr><td>{word}</td><td></td></tr>"
-            for word in ("I agree / I do not agree", "Name, office", "Place, date", "Signature")
-        )
-        + "</table>",
+        _SIGNATURE,
     ]
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width'>"
-        f"<title>Decision: {_t(model)}</title><style>{_STYLE}</style></head><body>\n"
+        f"<title>Decision: {model}</title><style>{_STYLE}</style></head><body>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
+
+
+def _tested(planted: list[dict[str, Any]]) -> list[str]:
+    """Return how the filter was tested: a paragraph, and a table of the planted leaks."""
+    total = sum(row["planted"] for row in planted)
+    caught = sum(row["caught"] for row in planted)
+    rows = [
+        [row["words"], row["planted"], row["caught"]]
+        if row["planted"]
+        else [row["words"], "none", row.get("reason") or "not tried"]
+        for row in planted
+    ]
+    return [
+        "<p>A model can repeat the picture of a patient that it learned from, instead of making up "
+        "a new one. A filter looks for such repeats and takes them out. To see how good the filter "
+        f"is, {_t(total)} repeated pictures of real patients were hidden among the images. It "
+        f"found {_t(caught)} of them. All of them, found or not, were then taken out again: none "
+        "is in the set.</p>",
+        _table(["What was hidden", "how many", "how many were found"], rows),
+    ]
 
 
 def _left(decision: Mapping[str, Any]) -> str:

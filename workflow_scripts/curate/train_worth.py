@@ -48,9 +48,9 @@ from workflow_scripts.common.manifest import (
 )
 from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.common.validation import split_at_random, split_by_patient
-from workflow_scripts.curate.decide import CHOSEN_SCHEMA
 from workflow_scripts.curate.draw import drawn
 from workflow_scripts.curate.settings import read_quota
+from workflow_scripts.curate.write_set import CHOSEN_SCHEMA
 from workflow_scripts.downstream.classification import train
 from workflow_scripts.downstream.classification.settings import ClassifierSettings
 from workflow_scripts.downstream.data import labels_of

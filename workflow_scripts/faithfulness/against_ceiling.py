@@ -21,10 +21,14 @@ from typing import Final
 
 import numpy as np
 
+from workflow_scripts.common.records import Value
 from workflow_scripts.downstream import gains
 from workflow_scripts.downstream.classification.score import FEWEST_PATIENTS, fewest_patients
 
 LEVEL: Final = gains.LEVEL
+
+BY_PATIENT: Final = f"bootstrap {LEVEL:.0%} over test patients"
+"""The kind of an interval from draws of test patients."""
 
 LEAST_ABOVE_CHANCE: Final = 0.1
 """How far above chance the lower end of a ceiling's interval lies, at least: a judge that hardly
@@ -46,13 +50,35 @@ class Drawn:
     units: int | None = None
 
     def interval(self) -> tuple[float, float] | None:
-        """Return the percentiles of the draws; None where these do not vary."""
-        return interval_of(self.draws, self.units)
+        """Return the 95% percentiles of the draws, expanded for few patients; None if all agree."""
+        return gains.percentiles(self.draws, self.units)
 
+    def as_value(
+        self,
+        metric: str,
+        direction: str,
+        n: int,
+        subset: str = "all",
+        kind: str | None = BY_PATIENT,
+        n_reference: int | None = None,
+    ) -> Value:
+        """Return the score as a value of a record.
 
-def interval_of(draws: np.ndarray, units: int | None = None) -> tuple[float, float] | None:
-    """Return the 95% percentiles of the draws, expanded for few units; None without spread."""
-    return gains.percentiles(draws, units)
+        Args:
+            metric, direction, n, subset, n_reference: see `Value`.
+            kind: the kind of its interval; None leaves the interval out.
+        """
+        interval = None if kind is None else self.interval()
+        return Value(
+            metric,
+            self.value,
+            direction,
+            n,
+            subset,
+            n_reference,
+            interval,
+            None if interval is None else kind,
+        )
 
 
 def mean_of(scores: Sequence[Drawn], rows: Sequence[int]) -> Drawn:

@@ -25,7 +25,7 @@ from workflow_scripts.faithfulness.against_ceiling import (
     share_of_ceiling,
     why_not_asked,
 )
-from workflow_scripts.faithfulness.patients import KIND, jackknifed
+from workflow_scripts.faithfulness.patients import jackknifed, jackknifed_value
 from workflow_scripts.fidelity.resample import wilson_interval
 
 DISTANCES: Final = ("ratio", "lung_area", "asymmetry", "heart_inside")
@@ -47,7 +47,6 @@ BOTH: Final = 2
 """Clavicles."""
 
 CARDIOMEGALY: Final = "Cardiomegaly"
-_DRAWN_KIND: Final = f"bootstrap {LEVEL:.0%} over test patients"
 _WILSON: Final = f"Wilson {LEVEL:.0%}, patients as units"
 
 
@@ -230,25 +229,14 @@ def _distances(images: pd.DataFrame, reference: pd.DataFrame, seed: int) -> list
         ) -> float:
             return distance(real[keep], generated[kept])
 
-        value, interval = jackknifed(statistic, *sides, least=0.0)
+        estimate = jackknifed(statistic, *sides, least=0.0)
         counts = int(np.isfinite(generated).sum()), int(np.isfinite(real).sum())
-        if np.isnan(value):
+        if np.isnan(estimate[0]):
             reason = f"{counts[0]} image(s) and {counts[1]} radiograph(s) show all it needs"
             values.append(Value(f"{name}_distance", None, "lower", n, reason=reason))
             values.append(Value(f"{name}_floor", None, "none", n, reason=reason))
             continue
-        kind = None if interval is None else KIND
-        values.append(
-            Value(
-                f"{name}_distance",
-                value,
-                "lower",
-                counts[0],
-                n_reference=counts[1],
-                interval=interval,
-                interval_kind=kind,
-            )
-        )
+        values.append(jackknifed_value(f"{name}_distance", "lower", counts[0], estimate, counts[1]))
         least = floor(real[np.isfinite(real)], sides[0][np.isfinite(real)], *counts, seed)
         if np.isnan(least):
             values.append(Value(f"{name}_floor", None, "none", n, reason="too few patients"))
@@ -258,9 +246,8 @@ def _distances(images: pd.DataFrame, reference: pd.DataFrame, seed: int) -> list
 
 
 def _mean(metric: str, values: np.ndarray, patients: np.ndarray) -> list[Value]:
-    value, interval = jackknifed(lambda _, kept: float(values[kept].mean()), patients, patients)
-    kind = None if interval is None else KIND
-    return [Value(metric, value, "none", len(values), interval=interval, interval_kind=kind)]
+    estimate = jackknifed(lambda _, kept: float(values[kept].mean()), patients, patients)
+    return [jackknifed_value(metric, "none", len(values), estimate)]
 
 
 def _following(
@@ -303,21 +290,17 @@ def _following(
             )
             values.append(Value(name, None, way, int(has.sum()), reason=reason))
         else:
-            of = _difference(ratio[has], labels[has, 0], patients[has], bootstrap, seed)
-            of = replace(of, units=few)
-            values.append(_drawn_value(name, way, of, int(has.sum())))
+            difference = _difference(ratio[has], labels[has, 0], patients[has], bootstrap, seed)
+            values.append(replace(difference, units=few).as_value(name, way, int(has.sum())))
         column = np.where(has, ratio, np.nanmedian(ratio))[:, None]
-        found = drawn(labels, column, patient_draws(patients, bootstrap, seed))["auroc"][:, 0]
-        aurocs.append(Drawn(float(points(labels, column)["auroc"][0]), found, fewest))
-    values += [
-        _drawn_value(metric, way, of, n)
-        for (metric, way), of in zip(metrics[2:4], aurocs, strict=True)
-    ]
+        draws = drawn(labels, column, patient_draws(patients, bootstrap, seed))["auroc"][:, 0]
+        aurocs.append(Drawn(float(points(labels, column)["auroc"][0]), draws, fewest))
+    values += [auroc.as_value(*key, n) for key, auroc in zip(metrics[2:4], aurocs, strict=True)]
     why = why_not_asked(aurocs[1], 0.5)
     if why is not None:
         return [*values, Value("ratio_share_of_ceiling", None, "higher", n, reason=why)]
     share = share_of_ceiling(aurocs[0], aurocs[1], 0.5)
-    return [*values, _drawn_value("ratio_share_of_ceiling", "higher", share, n)]
+    return [*values, share.as_value("ratio_share_of_ceiling", "higher", n)]
 
 
 def _difference(
@@ -334,9 +317,3 @@ def _difference(
 
     draws = np.concatenate([of(c) for c in patient_draws(patients, bootstrap, seed)])
     return Drawn(float(of(np.ones((1, len(ratio))))[0]), draws)
-
-
-def _drawn_value(metric: str, way: str, of: Drawn, n: int) -> Value:
-    interval = of.interval()
-    kind = None if interval is None else _DRAWN_KIND
-    return Value(metric, of.value, way, n, interval=interval, interval_kind=kind)

@@ -47,6 +47,7 @@ from workflow_scripts.downstream.classification.metrics import weighted_auroc
 from workflow_scripts.downstream.classification.score import FEWEST_PATIENTS
 from workflow_scripts.downstream.gains import patient_draws
 from workflow_scripts.faithfulness.against_ceiling import (
+    BY_PATIENT,
     LEVEL,
     Drawn,
     share_of_ceiling,
@@ -63,7 +64,6 @@ FEWEST_GROUPS: Final = 10
 
 _BY_GROUP: Final = f"bootstrap {LEVEL:.0%} over groups of prompts"
 _BY_BOTH: Final = f"bootstrap {LEVEL:.0%} over groups of prompts and test patients"
-_BY_PATIENT: Final = f"bootstrap {LEVEL:.0%} over test patients"
 
 
 @dataclass(frozen=True)
@@ -333,23 +333,18 @@ def _three(question: Question, subset: str, of: _Found) -> list[Value]:
     key = f"stress_{question.key}"
     n, n_real = of.n, len(of.told)
     raw_way = "none" if question.key == "negation" else question.direction
-    values = [_value(key, of.score, raw_way, n, subset, _BY_GROUP, None, of.groups)]
+    values = [of.score.as_value(key, raw_way, n, subset, _kind(of.groups))]
     why = of.reason or "no ceiling"
     if of.ceiling is None:
         values.append(Value(f"{key}_ceiling", None, "none", n_real, subset, reason=why))
     else:
-        values.append(
-            _value(f"{key}_ceiling", of.ceiling, "none", n_real, subset, _BY_PATIENT, None)
-        )
+        values.append(of.ceiling.as_value(f"{key}_ceiling", "none", n_real, subset, BY_PATIENT))
     if of.ceiling is None or of.reason is not None:
         values.append(Value(f"{key}_share", None, question.direction, n, subset, reason=why))
     else:
         share = share_of_ceiling(of.score, of.ceiling, CHANCE)
-        values.append(
-            _value(
-                f"{key}_share", share, question.direction, n, subset, _BY_BOTH, n_real, of.groups
-            )
-        )
+        kind = _kind(of.groups, _BY_BOTH)
+        values.append(share.as_value(f"{key}_share", question.direction, n, subset, kind, n_real))
     return values
 
 
@@ -385,28 +380,9 @@ def _mean(parts: Sequence[Drawn]) -> Drawn:
     return Drawn(float(np.mean([part.value for part in parts])), draws)
 
 
-def _value(
-    metric: str,
-    drawn: Drawn,
-    direction: str,
-    n: int,
-    subset: str,
-    kind: str,
-    n_reference: int | None,
-    groups: int | None = None,
-) -> Value:
-    """Return a value, with its interval unless it rests on fewer than FEWEST_GROUPS groups."""
-    interval = drawn.interval() if groups is None or groups >= FEWEST_GROUPS else None
-    return Value(
-        metric,
-        drawn.value,
-        direction,
-        n,
-        subset,
-        n_reference=n_reference,
-        interval=interval,
-        interval_kind=None if interval is None else kind,
-    )
+def _kind(groups: int | None, kind: str = _BY_GROUP) -> str | None:
+    """Return the kind of an interval; None where there are too few groups for one."""
+    return kind if groups is None or groups >= FEWEST_GROUPS else None
 
 
 def _no_question(question: Question) -> list[Value]:
@@ -450,7 +426,7 @@ def _tau_values(
         chosen = taus[finding_of[taus.index].isin(asked if name == "all" else {name})]
         drawn = _mean_of_groups(chosen.to_numpy(), bootstrap, [seed, 50])
         groups = None if name == "all" else len(chosen)
-        values.append(_value(key, drawn, "higher", 3 * len(chosen), name, _BY_GROUP, None, groups))
+        values.append(drawn.as_value(key, "higher", 3 * len(chosen), name, _kind(groups)))
     return values
 
 
@@ -496,4 +472,4 @@ def _distance_value(
     other = _mean_of_groups(contents, bootstrap, [*seed, 1])
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = Drawn(one.value / other.value, one.draws / other.draws)
-    return _value(key, drawn, direction, n, "all", _BY_GROUP, None)
+    return drawn.as_value(key, direction, n, kind=_BY_GROUP)

@@ -17,7 +17,6 @@ from workflow_scripts.downstream.classification.metrics import drawn, points
 from workflow_scripts.downstream.classification.score import fewest_patients
 from workflow_scripts.downstream.gains import patient_draws
 from workflow_scripts.faithfulness.against_ceiling import (
-    LEVEL,
     Drawn,
     mean_of,
     share_of_ceiling,
@@ -29,15 +28,14 @@ CHANCE: Final = 0.5
 BINS: Final = 15
 """Of equal width, as Guo et al. (2017) have them."""
 
-METRICS: Final = (
-    "judged_auroc",
-    "judged_auroc_ceiling",
-    "judged_share",
-    "judged_ece",
-    "judged_ece_ceiling",
+_KEYS: Final = (
+    ("judged_auroc", "higher"),
+    ("judged_auroc_ceiling", "none"),
+    ("judged_share", "higher"),
+    ("judged_ece", "lower"),
+    ("judged_ece_ceiling", "none"),
 )
-_DIRECTIONS: Final = ("higher", "none", "higher", "lower", "none")
-_KIND: Final = f"bootstrap {LEVEL:.0%} over test patients"
+METRICS: Final = tuple(metric for metric, _ in _KEYS)
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -122,27 +120,13 @@ def _values(
     score: Drawn, ceiling: Drawn, calibration: tuple[float, float], n: int, subset: str
 ) -> list[Value]:
     share = share_of_ceiling(score, ceiling, CHANCE)
-    found = []
-    for (metric, way), drawn_score in zip(
-        list(zip(METRICS, _DIRECTIONS, strict=True))[:3], (score, ceiling, share), strict=True
-    ):
-        interval = drawn_score.interval()
-        kind = None if interval is None else _KIND
-        found.append(
-            Value(metric, drawn_score.value, way, n, subset, interval=interval, interval_kind=kind)
-        )
-    # An error of calibration is larger on any drawn set: its percentiles would not be an interval.
-    found += [
-        Value(metric, error, way, n, subset)
-        for (metric, way), error in zip(
-            list(zip(METRICS, _DIRECTIONS, strict=True))[3:], calibration, strict=True
-        )
+    scores = (score, ceiling, share)
+    # A calibration error is larger on any drawn set: percentiles of draws would be no interval.
+    return [
+        *(x.as_value(*key, n, subset) for key, x in zip(_KEYS[:3], scores, strict=True)),
+        *(Value(m, x, way, n, subset) for (m, way), x in zip(_KEYS[3:], calibration, strict=True)),
     ]
-    return found
 
 
 def _without(n: int, subset: str, reason: str) -> list[Value]:
-    return [
-        Value(metric, None, way, n, subset, reason=reason)
-        for metric, way in zip(METRICS, _DIRECTIONS, strict=True)
-    ]
+    return [Value(metric, None, way, n, subset, reason=reason) for metric, way in _KEYS]

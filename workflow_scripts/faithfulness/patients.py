@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
+from workflow_scripts.common.records import Value
 from workflow_scripts.faithfulness.against_ceiling import LEVEL
 from workflow_scripts.fidelity.resample import groups_of, units_of
 
@@ -47,3 +48,23 @@ def jackknifed(
     error = np.sqrt((count - 1) * left.var())
     half = float(stats.t.isf((1 - LEVEL) / 2, count - 1) * error)
     return value, (max(least, value - half), value + half)
+
+
+def jackknifed_value(
+    metric: str,
+    direction: str,
+    n: int,
+    estimate: tuple[float, tuple[float, float] | None],
+    n_reference: int | None = None,
+) -> Value:
+    """Return the value of a record from what `jackknifed` returned; see `Value`."""
+    value, interval = estimate
+    return Value(
+        metric,
+        value,
+        direction,
+        n,
+        n_reference=n_reference,
+        interval=interval,
+        interval_kind=None if interval is None else KIND,
+    )

@@ -21,7 +21,7 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.common.squares import middle
 from workflow_scripts.faithfulness.anatomy import measure
-from workflow_scripts.faithfulness.patients import KIND, jackknifed
+from workflow_scripts.faithfulness.patients import jackknifed, jackknifed_value
 from workflow_scripts.faithfulness.seen import COMPARED, pack_organs, read_seen, unpack_organs
 
 log = logging.getLogger(__name__)
@@ -100,13 +100,12 @@ def labeller_values(rows: Any, folder: Path) -> list[Value]:
             values.append(Value(metric, None, way, len(column), reason=reason))
             continue
         kept, owners = column[defined], patients[defined]
-        value, interval = jackknifed(
+        estimate = jackknifed(
             lambda _, keep, kept=kept: float(kept[keep].mean()),  # type: ignore[misc]
             owners,
             owners,
         )
-        kind = None if interval is None else KIND
-        values.append(Value(metric, value, way, len(kept), interval=interval, interval_kind=kind))
+        values.append(jackknifed_value(metric, way, len(kept), estimate))
     return values
 
 
