@@ -25,7 +25,7 @@ from workflow_scripts.faithfulness.against_ceiling import (
     share_of_ceiling,
     why_not_asked,
 )
-from workflow_scripts.faithfulness.patients import jackknifed, jackknifed_value
+from workflow_scripts.faithfulness.patients import KIND, jackknifed, jackknifed_value
 from workflow_scripts.fidelity.resample import wilson_interval
 
 DISTANCES: Final = ("ratio", "lung_area", "asymmetry", "heart_inside")
@@ -246,8 +246,9 @@ def _distances(images: pd.DataFrame, reference: pd.DataFrame, seed: int) -> list
 
 
 def _mean(metric: str, values: np.ndarray, patients: np.ndarray) -> list[Value]:
-    estimate = jackknifed(lambda _, kept: float(values[kept].mean()), patients, patients)
-    return [jackknifed_value(metric, "none", len(values), estimate)]
+    value, interval = jackknifed(lambda _, kept: float(values[kept].mean()), patients, patients)
+    kind = None if interval is None else KIND
+    return [Value(metric, value, "none", len(values), interval=interval, interval_kind=kind)]
 
 
 def _following(

@@ -23,6 +23,26 @@ Statistic = Callable[[np.ndarray, np.ndarray], float]
 """Of the radiographs and of the generated images that are kept, bool (n,) and (m,)."""
 
 
+def jackknifed_value(
+    metric: str,
+    direction: str,
+    n: int,
+    estimate: tuple[float, tuple[float, float] | None],
+    n_reference: int | None = None,
+) -> Value:
+    """Return the value of a record from what `jackknifed` returned; see `Value`."""
+    value, interval = estimate
+    return Value(
+        metric,
+        value,
+        direction,
+        n,
+        n_reference=n_reference,
+        interval=interval,
+        interval_kind=None if interval is None else KIND,
+    )
+
+
 def jackknifed(
     statistic: Statistic,
     real: np.ndarray,
@@ -48,23 +68,3 @@ def jackknifed(
     error = np.sqrt((count - 1) * left.var())
     half = float(stats.t.isf((1 - LEVEL) / 2, count - 1) * error)
     return value, (max(least, value - half), value + half)
-
-
-def jackknifed_value(
-    metric: str,
-    direction: str,
-    n: int,
-    estimate: tuple[float, tuple[float, float] | None],
-    n_reference: int | None = None,
-) -> Value:
-    """Return the value of a record from what `jackknifed` returned; see `Value`."""
-    value, interval = estimate
-    return Value(
-        metric,
-        value,
-        direction,
-        n,
-        n_reference=n_reference,
-        interval=interval,
-        interval_kind=None if interval is None else KIND,
-    )

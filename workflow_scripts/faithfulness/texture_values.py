@@ -6,7 +6,6 @@ of other patients with the same findings, beside what the prompt's own radiograp
 these same ones. (Against the prompt's own radiograph itself, memorising would win.)
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common.records import Value
-from workflow_scripts.faithfulness.patients import jackknifed, jackknifed_value
+from workflow_scripts.faithfulness.patients import KIND, jackknifed
 from workflow_scripts.faithfulness.seen import Seen, unpack_organs
 from workflow_scripts.faithfulness.texture import frequencies
 
@@ -27,15 +26,6 @@ HIGH: Final = 0.3
 
 FEWEST: Final = 10
 """Images whose texture was measured, below which nothing is said of it."""
-
-
-_TOPOLOGY: Final = (
-    "organ_dice",
-    "organ_dice_radiographs",
-    "organ_dice_share",
-    "ratio_error",
-    "ratio_error_radiographs",
-)
 
 
 def texture_values(images: Seen, radiographs: Seen) -> list[Value]:
@@ -69,8 +59,19 @@ def texture_values(images: Seen, radiographs: Seen) -> list[Value]:
         ) -> float:
             return difference(stacked[0].only(keep), stacked[1].only(kept))
 
-        estimate = jackknifed(statistic, patients[0], patients[1], least)
-        values.append(jackknifed_value(name, way, counts[1], estimate, counts[0]))
+        value, interval = jackknifed(statistic, patients[0], patients[1], least)
+        kind = None if interval is None else KIND
+        values.append(
+            Value(
+                name,
+                value,
+                way,
+                counts[1],
+                n_reference=counts[0],
+                interval=interval,
+                interval_kind=kind,
+            )
+        )
     return [*values, *_alike("ms_ssim", images), *_alike("ms_ssim_radiographs", radiographs)]
 
 
@@ -113,49 +114,25 @@ def topology_values(
         partners: of each prompt, see `partners_of`.
     """
     pairs = [(i, int(j)) for i, rows in enumerate(partners) for j in rows]
+    metrics = (
+        ("organ_dice", "none"),
+        ("organ_dice_radiographs", "none"),
+        ("organ_dice_share", "none"),
+        ("ratio_error", "none"),
+        ("ratio_error_radiographs", "none"),
+    )
     if not pairs:
         reason = "no prompt has a radiograph of another patient with the same findings"
-        return [Value(name, None, "none", 0, reason=reason) for name in _TOPOLOGY]
+        return [Value(name, None, way, 0, reason=reason) for name, way in metrics]
     first, second = (np.array(side) for side in zip(*pairs, strict=True))
-    *masks, partner_masks = (_organs(rows["organs"]) for rows in (images, own, radiographs))
-    dices = [_dice(side[first], partner_masks[second]) for side in masks]
-    *ratios, partner_ratios = (rows["ratio"].to_numpy(float) for rows in (images, own, radiographs))
-    errors = [np.abs(side[first] - partner_ratios[second]) for side in ratios]
-    patients = (
-        radiographs["patient_id"].to_numpy(str)[second],
-        images["patient_id"].to_numpy(str)[first],
-    )
+    masks = [_organs(rows["organs"]) for rows in (images, own, radiographs)]
+    dices = [_dice(side[first], masks[2][second]) for side in masks[:2]]
+    ratios = [rows["ratio"].to_numpy(float) for rows in (images, own, radiographs)]
+    errors = [np.abs(side[first] - ratios[2][second]) for side in ratios[:2]]
     # A prompt counts once, however many partners it has.
-    statistics = _pair_statistics(dices, errors, 1 / np.bincount(first)[first])
-    defined = {"ratio_error": errors[0], "ratio_error_radiographs": errors[1]}
-    values = []
-    for name, statistic in zip(_TOPOLOGY, statistics, strict=True):
-        n = len(set(first[np.isfinite(defined.get(name, dices[0]))]))  # prompts, not pairs
-        # A pair is left out with the patient of either side.
-        estimate = jackknifed(
-            lambda keep, kept, statistic=statistic: statistic(keep & kept),  # type: ignore[misc]
-            *patients,
-        )
-        if np.isnan(estimate[0]):
-            reason = "no image shows heart and lungs"
-            if name == "organ_dice_share":
-                reason = "the prompts' own radiographs reach no Dice at all"
-            values.append(Value(name, None, "none", n, reason=reason))
-        else:
-            values.append(jackknifed_value(name, "none", n, estimate))
-    return values
-
-
-def _pair_statistics(
-    dices: list[np.ndarray], errors: list[np.ndarray], weights: np.ndarray
-) -> tuple[Callable[[np.ndarray], float], ...]:
-    """Return the statistics of `_TOPOLOGY`, each a function of the pairs that are kept, bool (n,).
-
-    Args:
-        dices: (n,) of n pairs, with the generated images and with the prompts' own radiographs.
-        errors: (n,), likewise, of the cardiothoracic ratio; nan where it is undefined.
-        weights: (n,).
-    """
+    weights = 1 / np.bincount(first)[first]
+    owners = images["patient_id"].to_numpy(str)[first], radiographs["patient_id"].to_numpy(str)
+    partner_owners = owners[1][second]
 
     def mean(values: np.ndarray, kept: np.ndarray) -> float:
         defined = kept & np.isfinite(values)
@@ -167,8 +144,33 @@ def _pair_statistics(
         least = mean(dices[1], kept)
         return mean(dices[0], kept) / least if least > 0 else float("nan")
 
-    means = [functools.partial(mean, values) for values in (*dices, *errors)]
-    return (*means[:2], ratio_of_means, *means[2:])
+    statistics: tuple[Callable[[np.ndarray], float], ...] = (
+        lambda kept: mean(dices[0], kept),
+        lambda kept: mean(dices[1], kept),
+        ratio_of_means,
+        lambda kept: mean(errors[0], kept),
+        lambda kept: mean(errors[1], kept),
+    )
+    whole = np.ones(len(first), bool)
+    defined = (whole, whole, whole, np.isfinite(errors[0]), np.isfinite(errors[1]))
+    values = []
+    for (name, way), of_pairs, has in zip(metrics, statistics, defined, strict=True):
+        n = len(set(first[has]))  # prompts, not pairs
+        # A pair falls out with the patient of either side.
+        value, interval = jackknifed(
+            lambda keep, kept, of_pairs=of_pairs: of_pairs(keep & kept),  # type: ignore[misc]
+            partner_owners,
+            owners[0],
+        )
+        if np.isnan(value):
+            reason = "no image shows heart and lungs"
+            if name == "organ_dice_share":
+                reason = "the prompts' own radiographs reach no Dice at all"
+            values.append(Value(name, None, way, n, reason=reason))
+            continue
+        kind = None if interval is None else KIND
+        values.append(Value(name, value, way, n, interval=interval, interval_kind=kind))
+    return values
 
 
 @dataclass(frozen=True)
@@ -224,8 +226,11 @@ def _alike(metric: str, seen: Seen) -> list[Value]:
     owners = [
         seen.rows.loc[[pair[side] for pair in pairs], "patient_id"].to_numpy(str) for side in (0, 1)
     ]
-    estimate = jackknifed(lambda keep, kept: float(similar[keep & kept].mean()), *owners)
-    return [jackknifed_value(metric, "none", len(pairs), estimate)]
+    value, interval = jackknifed(
+        lambda keep, kept: float(similar[keep & kept].mean()), owners[0], owners[1]
+    )
+    kind = None if interval is None else KIND
+    return [Value(metric, value, "none", len(pairs), interval=interval, interval_kind=kind)]
 
 
 def _organs(packed: pd.Series) -> np.ndarray:
