@@ -1,6 +1,6 @@
-"""The dataset card of a curated set: `README.md` with its YAML head, for the Hugging Face Hub.
+"""The dataset card of a curated set: `README.md` with a YAML header, for the Hugging Face Hub.
 
-The head's keys are those of `huggingface_hub.DatasetCardData` and of the hub's gates.
+The header has the keys of `huggingface_hub.DatasetCardData` and of the hub's gates.
 """
 
 from typing import Any, Final
@@ -26,7 +26,7 @@ _SCORES: Final = {
     "score_mixture": "the same with any two training radiographs mixed; high is a risk",
     "score_density": "how many neighbourhoods of radiographs hold the image; low is unlike any",
 }
-"""What each column of scores holds (`write_set.SCORES`)."""
+"""The meaning of each column of scores (`write_set.SCORES`)."""
 
 _VERDICTS: Final = {
     "release": "Release",
@@ -67,7 +67,7 @@ def card(described: Described) -> str:
 
 
 def head_of(described: Described) -> dict[str, Any]:
-    """Return the card's head."""
+    """Return the card's header."""
     terms, n = described.terms, described.images
     head: dict[str, Any] = {
         "pretty_name": f"Synthetic chest radiographs of {described.model}",
@@ -90,7 +90,7 @@ def head_of(described: Described) -> dict[str, Any]:
         files = [{"split": "train", "path": "data/train-*.parquet"}]
         head["configs"] = [{"config_name": "default", "data_files": files}]
     if terms.access != "release":
-        # Beside the hub's own question for an account, its gate asks these before a download.
+        # The hub's gate shows the text, and asks for both confirmations before a download.
         head["extra_gated_prompt"] = (
             f"This set {ACCESS_WORDS[terms.access]}: {terms.licence}. " + " ".join(terms.conditions)
         )
@@ -127,12 +127,12 @@ def decision_lines(described: Described) -> list[str]:
 
 
 def _plain(reasons: list[Any]) -> str:
-    said = [str(reason).rstrip(".") for reason in reasons]
-    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in said)
+    texts = [str(reason).rstrip(".") for reason in reasons]
+    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in texts)
 
 
 def remaining_words(described: Described) -> str:
-    """Return what is known of leaks that remain, in one sentence or two."""
+    """Return what is known about remaining leaks, in one or two sentences."""
     upper = described.decision["remaining_leaks_upper"]
     if upper is None:
         return "How many leaks may remain is not known: no bound follows from what was planted."

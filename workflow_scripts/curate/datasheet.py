@@ -1,8 +1,8 @@
-"""The datasheet of a curated set: the questions of Gebru et al., answered from what is known.
+"""The datasheet of a curated set: the questions of Gebru et al., with the workflow's answers.
 
 Gebru, Morgenstern, Vecchione, Vaughan, Wallach, Daume and Crawford: Datasheets for Datasets,
-Communications of the ACM 64(12), 86-92 (2021), arXiv:1803.09010. The questions are shortened. Those
-that a workflow cannot answer are left to whoever releases the set, and say so.
+Communications of the ACM 64(12), 86-92 (2021), arXiv:1803.09010. The questions are shortened. A
+question that the workflow cannot answer is marked for whoever releases the set (`STEWARD`).
 """
 
 from typing import Any, Final

@@ -11,10 +11,10 @@
         --searched-prompts results/cohort/prompts/*.parquet \\
         --pool augment --images 10000 ... --output results/curate/sana
 
-It writes into the folder `dataset/data/` (the set), `decision.json`, `decision.html` (a page for
-the steward) and `chosen.parquet` (which pool image each of the set is; for its owner alone). What
-is published is searched for captions, ids and real images of the cohort first; a set that holds
-any is not written. The same inputs give the same bytes.
+The folder gets `dataset/data/` (the set), `decision.json`, `decision.html` (a page for the data
+steward) and `chosen.parquet` (which image of the pool each file is; readable by its owner alone).
+The script first searches the set for captions, ids and real images of the cohort. It does not
+write a set that contains any. The same inputs give the same bytes.
 """
 
 import argparse
@@ -64,22 +64,27 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, CurateSettin
     add: Any = parser.add_argument
     add("--model", required=True, help="the model's key")
     add("--cohort", required=True, help="the cohort's name")
-    add("--source", required=True, help="the cohort's reader")
+    add("--source", required=True, help="the kind of the cohort's source, cohort.source")
     add("--family", help="the model's family in the config")
     add("--base", help="the model's base checkpoint in the config")
     add("--manifest", required=True, type=Path)
-    add("--prompts", required=True, type=Path, help="of the pool")
-    add("--shards", required=True, nargs="+", type=Path, help="the pool")
-    add("--lenses", required=True, type=Path, help="what lenses.py measured")
+    add("--prompts", required=True, type=Path, help="the pool's prompt set")
+    add("--shards", required=True, nargs="+", type=Path, help="the pool's images")
+    add("--lenses", required=True, type=Path, help="output of lenses.py")
     add("--features", required=True, type=Path, help="folder of the candidates' features")
     add("--real", required=True, type=Path, help="folder of the training radiographs' features")
-    add("--seen", required=True, type=Path, help="what look.py saw")
-    add("--radiographs", required=True, type=Path, help="what faithfulness saw in radiographs")
+    add("--seen", required=True, type=Path, help="output of look.py for the pool")
+    add(
+        "--radiographs",
+        required=True,
+        type=Path,
+        help="output of faithfulness.look for radiographs",
+    )
     add("--records", nargs="*", default=[], type=Path, help="the model's records")
-    add("--searched-manifests", required=True, nargs="+", type=Path, help="whose texts to look for")
-    add("--searched-prompts", required=True, nargs="+", type=Path, help="likewise")
+    add("--searched-manifests", required=True, nargs="+", type=Path, help="texts not to publish")
+    add("--searched-prompts", required=True, nargs="+", type=Path, help="texts not to publish")
     add_flags(parser, CurateSettings)
-    add("--output", required=True, type=Path, help="the folder")
+    add("--output", required=True, type=Path, help="the folder to write to")
     args = parser.parse_args(argv)
     return args, settings_of_flags(CurateSettings, args, parser)
 

@@ -1,7 +1,7 @@
-"""The decision as one page that a data steward can sign: tested, found, not tested.
+"""The decision as one page for a data steward to sign: what was tested, found, and not tested.
 
-Whoever reads it need not know statistics: shares are percentages, and what was measured is said as
-a question that a steward could ask. `decision.json` has the same numbers with all their digits.
+The reader need not know statistics. Shares are percentages, and each measurement answers a question
+that a steward might ask. `decision.json` has the same numbers with all digits.
 """
 
 import html
@@ -42,7 +42,7 @@ _QUESTIONS: Final = {
     "fid": "How far are the model's images from radiographs, as a whole? (FID; 0 is best, and it "
     "is no share)",
 }
-"""What was measured, in words for a reader; of a record's value, by its metric."""
+"""The question that each row answers, by its key; for a record's value, by its metric."""
 
 _NO_SHARE: Final = ("fid",)
 
@@ -58,10 +58,10 @@ _RULES: Final = {
     "images": "Images of the set",
 }
 _COUNTS: Final = ("images", "quota/")
-"""Beginnings of the keys of rules whose limit is a number of images."""
+"""Prefixes of the keys of rules whose limit is a number of images."""
 
 _LEAST: Final = ("sensitivity", "least_sensitivity")
-"""What has to be at least as large as its limit; all else at most."""
+"""Rows whose limit is a lower one; all other limits are upper ones."""
 
 _STYLE: Final = (
     "body{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em;color:#222}"
@@ -151,7 +151,7 @@ def _tested(planted: list[dict[str, Any]]) -> list[str]:
 
 
 def _left(decision: Mapping[str, Any]) -> str:
-    """Return what is known of repeats that the filter missed, as a paragraph."""
+    """Return the paragraph on repeats that the filter may have missed."""
     kept, left = decision["kept"], decision["remaining_leaks_upper"]
     if not kept:
         return "<p>No image is left in the set.</p>"
@@ -178,7 +178,7 @@ def _rule(row: Mapping[str, Any]) -> str:
 
 
 def _share(value: float) -> str:
-    """Return a share as a percentage in two digits; never a false 0% or 100%."""
+    """Return a share as a percentage with two digits; 0% and 100% stand for exact values only."""
     percent = 100 * value
     if 0 < percent < 0.01:
         return "less than 0.01%"
@@ -191,10 +191,10 @@ def _number(row: Mapping[str, Any]) -> str:
     if row["value"] is None:
         return f"not known: {row['reason']}"
     share = row["key"].rpartition("/")[2] not in _NO_SHARE
-    shown = _share if share else (lambda value: f"{value:.3g}")
+    text = _share if share else (lambda value: f"{value:.3g}")
     if row["low"] is None:
-        return shown(row["value"])
-    return f"{shown(row['value'])} ({shown(row['low'])} to {shown(row['high'])})"
+        return text(row["value"])
+    return f"{text(row['value'])} ({text(row['low'])} to {text(row['high'])})"
 
 
 def _allowed(row: Mapping[str, Any]) -> str:
