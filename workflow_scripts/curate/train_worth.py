@@ -1,4 +1,4 @@
-"""Train classifiers on a curated set and on as many images of its pool unfiltered.
+"""Train classifiers on a curated set, and on as many unfiltered images of its pool.
 
     python -m workflow_scripts.curate.train_worth --model sana --protocol sound \\
         --manifest results/cohort/manifest.parquet \\
@@ -10,13 +10,13 @@
         --quotas Fracture=100 --draw-seed 42 --weights weights/resnet50 ... --seed 42 \\
         --progress results/curate/sana/.progress-worth-0 --output results/curate/sana/worth/repeat-0
 
-Downstream's own script trains them, with its own settings: each set alone, and added to the real
-images that the baseline of real data alone was trained on. The unfiltered set is drawn as the
-curated one was, by the same quotas and the same order, from all images of the pool, so that nothing
-but the filter sets the two apart. The folder holds the outcomes of each arm and `sets.json`, which
-says what the arms were trained on. A set that nothing can be trained on leaves the reason alone.
+The downstream stage's script trains them, with its settings. Each set is used alone, and added to
+the real images of the baseline. The unfiltered set is drawn from all images of the pool by the same
+quotas and in the same order as the curated set, so the two differ in the filter alone. The output
+folder holds the outcomes of each arm, and `sets.json` with the description of its training images.
+If a set is too small to train on, the folder has the reason alone.
 
-A stopped run continues: finished arms lie under `--progress` until the folder is whole.
+A stopped run continues: finished arms stay under `--progress` until the folder is complete.
 """
 
 import argparse
@@ -59,28 +59,28 @@ from workflow_scripts.privacy.private_table import read_private_table
 log = logging.getLogger(__name__)
 
 SETS: Final = ("curated", "unfiltered")
-"""What is trained on: the set as it would be handed on, and as many images of its pool."""
+"""The training sets: the curated one, and as many unfiltered images of its pool."""
 
 WAYS: Final = {"alone": "synthetic_only", "added": "augmented"}
-"""How: by themselves, or added to real images; each as the setting of downstream."""
+"""How a set is used: alone, or added to real images; each with the downstream setting."""
 
 SAID: Final = "sets.json"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One set as classifiers see it.
+    """One training set.
 
     Attributes:
         ids: prompt ids of its images, sorted.
-        prompts: the prompt set's rows of these, in their order.
+        prompts: the rows of the prompt set with these ids, in the same order.
     """
 
     ids: list[str]
     prompts: pd.DataFrame
 
     def said(self, images: Mapping[str, str]) -> dict[str, Any]:
-        """Return what it holds, without any id: counts, and digests of its ids and its images.
+        """Describe the set without its ids: counts, and digests of its ids and its images.
 
         Args:
             images: the sha256 of each image's bytes, by prompt id.
@@ -106,9 +106,9 @@ def both_sets(
     Args:
         prompts: the pool's prompt set.
         pool: prompt ids of the pool's images, in any order.
-        chosen: those of the curated set.
-        quotas: images that a finding has at least.
-        seed: of the draw, that of the curated set.
+        chosen: prompt ids of the curated set.
+        quotas: least number of images with a finding, by finding.
+        seed: seed of the curated set's draw.
 
     Raises:
         InputError: an image of the set is not in the pool.
@@ -130,13 +130,13 @@ def both_sets(
 def why_not(
     found: Trained, manifest: pd.DataFrame, settings: ClassifierSettings, protocol: str
 ) -> str | None:
-    """Return why no classifier can be trained on a set alone; None where one can.
+    """Return why no classifier can be trained on a set alone; None if one can.
 
     Args:
         found: the set.
-        manifest: whose patients the prompts' radiographs show.
-        settings: of the training, which holds out a share of the patients.
-        protocol: says whether patients or images are held out.
+        manifest: the cohort's manifest, with the patient of each radiograph.
+        settings: the training's settings, which hold out a share of the patients.
+        protocol: decides whether patients or images are held out.
     """
     if not found.ids:
         return "no image of the pool passed the filter"
@@ -157,15 +157,15 @@ def why_not(
 
 
 def check_published(dataset: Path, chosen: pd.DataFrame, images: Mapping[str, str]) -> None:
-    """Check that the file that would be handed on holds the pool's very images.
+    """Check that the file of the curated set holds the chosen images of the pool.
 
     Args:
         dataset: the curated set.
-        chosen: its rows' `file` and `prompt_id`.
+        chosen: `file` and `prompt_id` of its rows.
         images: the sha256 of each pool image's bytes, by prompt id.
 
     Raises:
-        InputError: it cannot be read, or it holds others.
+        InputError: the file cannot be read, or holds other images.
     """
     remedy = "rerun curate_decide"
     try:
@@ -233,7 +233,7 @@ def _arm(
     way: str,
     said: Mapping[str, Any],
 ) -> Path:
-    """Return the outcomes of one arm; those of an earlier attempt, where all else is the same."""
+    """Return the outcomes of one arm, from an earlier attempt if it had the same inputs."""
     arm = f"{name}_{way}"
     folder = args.progress / "sets"
     given = {name: value for name, value in asdict(settings).items() if value is not None}
@@ -278,8 +278,8 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ClassifierSe
     add("--manifest", required=True, type=Path)
     add("--prompts", required=True, type=Path, help="of the pool")
     add("--shards", required=True, nargs="+", type=Path, help="the pool")
-    add("--real-prompts", required=True, type=Path, help="whose radiographs the baseline has")
-    add("--chosen", required=True, type=Path, help="which image of the pool each of the set is")
+    add("--real-prompts", required=True, type=Path, help="prompts of the baseline's radiographs")
+    add("--chosen", required=True, type=Path, help="table of the set's images, chosen.parquet")
     add("--dataset", required=True, type=Path, help="the curated set, Parquet")
     add("--quotas", action="append", type=read_quota, default=[], help="FINDING=COUNT; repeats")
     add("--draw-seed", required=True, type=int, help="of the curated set's draw")

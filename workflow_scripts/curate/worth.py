@@ -1,4 +1,4 @@
-"""What a curated set is worth for training, beside as many images of its pool unfiltered.
+"""Compare what classifiers learn from a curated set and from as many unfiltered images.
 
     python -m workflow_scripts.curate.worth --model sana --protocol sound \\
         --trained results/curate/sana/worth/repeat-* \\
@@ -6,10 +6,10 @@
         --manifest results/cohort/manifest.parquet --bootstrap 1000 --seed 42 \\
         --output results/curate/sana/worth.json
 
-The task is classification. AUROC, F1 and accuracy are downstream's own, on the same test
-radiographs, with the same draws of test patients. Each arm has its gain over real data alone; the
-filter's effect is the curated arm less the unfiltered one. Where nothing could be trained the
-record holds the reason.
+The task is classification. The downstream stage's code computes AUROC, F1 and accuracy, on the same
+test radiographs and with the same draws of test patients. Each arm has a gain over real data alone.
+The effect of the filter is the curated arm minus the unfiltered one. If no classifier could be
+trained, the record has the reason.
 """
 
 import argparse
@@ -36,14 +36,14 @@ FAMILY: Final = "worth"
 
 _SAME: Final = ("task", "draw_seed", "quotas", "pool_images", "dataset_sha256", "shared_images",
                 "sets", "reason")  # fmt: skip
-"""What all repeats share of `sets.json`."""
+"""The keys of `sets.json` that are equal in all repeats."""
 
 
 def read_said(folders: Sequence[Path]) -> dict[str, Any]:
-    """Return what all repeats were trained on.
+    """Return the description of the training images, which all repeats share.
 
     Raises:
-        InputError: a folder has no `sets.json`, or two were trained on different images.
+        InputError: a folder has no `sets.json`, or two repeats had different training images.
     """
     remedy = "delete the folder and rerun curate_worth_train"
     read = []
@@ -68,17 +68,17 @@ def compared(
 ) -> Iterator[Value]:
     """Yield the values of the record.
 
-    `real_{metric}` is real data alone; `{set}_{way}_{metric}` an arm, with `_sd` over training runs
-    and `_gain` over real data alone; `filter_{way}_{metric}` what the filter changes: the curated
-    arm less the unfiltered one.
+    `real_{metric}` belongs to real data alone. `{set}_{way}_{metric}` belongs to an arm, with `_sd`
+    over training runs and `_gain` over real data alone. `filter_{way}_{metric}` is the effect of
+    the filter: the curated arm minus the unfiltered one.
 
     Args:
-        labels: (n, 14), 1 or 0, of the test radiographs.
-        patients: (n,) whose they are.
-        arms: outcomes of each arm by `{set}_{way}`.
-        real: those of real data alone.
+        labels: (n, 14), 1 or 0, the findings of the test radiographs.
+        patients: (n,), their patients.
+        arms: the outcomes of each arm, by `{set}_{way}`.
+        real: the outcomes of real data alone.
         bootstrap: number of bootstrapped test sets.
-        seed: of the draws.
+        seed: seed of the draws.
     """
     for value in values(labels, patients, real, None, bootstrap, seed):
         if value.metric in METRICS:
@@ -95,7 +95,7 @@ def compared(
 
 
 def absent(reason: str, n: int) -> Iterator[Value]:
-    """Yield the arms' values, and what the filter changes, where nothing could be trained."""
+    """Yield the values of arms and filter without numbers, for sets that cannot be trained on."""
     for way in WAYS:
         for metric in METRICS:
             for name in SETS:
@@ -150,8 +150,16 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add: Any = parser.add_argument
     add("--model", required=True, help="the model's key")
     add("--protocol", required=True, choices=PROTOCOLS)
-    add("--trained", required=True, nargs="+", type=Path, help="what train_worth wrote, each run")
-    add("--baseline", required=True, nargs="+", type=Path, help="of every run of real data alone")
+    add(
+        "--trained", required=True, nargs="+", type=Path, help="folders of train_worth, one per run"
+    )
+    add(
+        "--baseline",
+        required=True,
+        nargs="+",
+        type=Path,
+        help="outcomes of real data alone, of all runs",
+    )
     add("--manifest", required=True, type=Path)
     add("--bootstrap", required=True, type=int, help="how many test sets are drawn")
     add("--seed", required=True, type=int, help="of the draws")
