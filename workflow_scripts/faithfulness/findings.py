@@ -1,4 +1,4 @@
-"""Are the findings visible that the prompt asks for? A judge's probabilities against prompts' labels.
+"""Are the findings visible that a prompt asks for? A judge's probabilities against its labels.
 
 The judge gives each image a probability of each finding. A model's values are the AUROC of these
 probabilities against the prompts' labels, by finding and as a mean, and their calibration error.

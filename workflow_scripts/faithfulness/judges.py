@@ -2,10 +2,10 @@
 
 - `classifier`: the ResNet-50 that the downstream stage trains on radiographs alone. With several
   training runs, the mean probability counts.
-- `densenet_121`: the head of torchxrayvision's DenseNet-121, whose features the fidelity stage uses.
-  It knows only the findings of its training. Its split of MIMIC-CXR differs from the benchmark's, so
-  it may have been trained on test radiographs. Its ceiling may then be too high, and a share of the
-  ceiling too low.
+- `densenet_121`: the head of torchxrayvision's DenseNet-121, whose features the fidelity stage
+  uses. It knows only the findings of its training. Its split of MIMIC-CXR differs from the
+  benchmark's, so it may have been trained on test radiographs. Its ceiling may then be too high, and
+  a share of the ceiling too low.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ DENSENET_OUTPUTS: Final = {
     "Lung Opacity": 16,
     "Enlarged Cardiomediastinum": 17,
 }
-"""The trained outputs of the weights `mimic_ch`; the other seven of its 18 outputs are untrained."""
+"""The trained outputs of the weights `mimic_ch`; the other seven of the 18 are untrained."""
 
 
 class Judge(Protocol):

@@ -1,11 +1,11 @@
-"""Does a report of the image say what the prompt asked for? From prompt to image to report.
+"""The round trip from prompt to image to report: does the report state what the prompt asked for?
 
-The released LLaVA-Rad reports on each generated image, CheXbert labels the report, and the labels
-are compared with those of the prompt. A report names a finding or does not: there is no probability
-to rank images by. In place of the AUROC stands the mean of sensitivity and specificity (balanced
-accuracy), which is the AUROC of a yes or no, with chance at 0.5. As with other judges, the same of
-the prompts' own radiographs is the ceiling, and a finding that reports do not tell there is not
-asked about (see `against_ceiling`).
+The released LLaVA-Rad writes a report on each generated image. CheXbert labels the report, and the
+labels are compared with those of the prompt. A report names a finding or does not, so there is no
+probability for an AUROC. The value is the mean of sensitivity and specificity (balanced accuracy)
+instead, which is the AUROC of a binary score, with chance at 0.5. As with other judges, the value of
+the prompts' own radiographs is the ceiling. A finding that reports do not recognise there is left
+out (see `against_ceiling`).
 """
 
 from typing import Final
@@ -36,8 +36,8 @@ METRICS: Final = (
     "round_trip_specificity",
     "round_trip_specificity_ceiling",
 )
-# A generator that draws a finding in every image has a sensitivity of 1: of the two, neither alone
-# says what is better.
+# A model that draws a finding in every image reaches a sensitivity of 1. So neither sensitivity nor
+# specificity has a better direction of its own.
 _DIRECTIONS: Final = ("higher", "none", "higher", "none", "none", "none", "none")
 _KIND: Final = f"bootstrap {LEVEL:.0%} over test patients"
 _PARTS: Final = ("balanced", "sensitivity", "specificity")
@@ -56,12 +56,12 @@ def round_trip_values(
     The means are over the findings that reports are asked about, the same for score and ceiling.
 
     Args:
-        labels: (n, 14), 1 or 0: what the prompts ask for.
-        patients: (n,), of each prompt's radiograph.
-        images: bool (n, 14), what the reports of the generated images name.
-        radiographs: bool (n, 14), what those of the prompts' own radiographs name.
-        bootstrap: how many sets of patients are drawn.
-        seed: of the draws.
+        labels: (n, 14), 1 or 0, the findings that the prompts ask for.
+        patients: (n,), the patient of each prompt's radiograph.
+        images: bool (n, 14), the findings in reports on the generated images.
+        radiographs: bool (n, 14), the findings in reports on the prompts' own radiographs.
+        bootstrap: number of drawn sets of patients.
+        seed: seed of the draws.
     """
     n = len(labels)
     score, ceiling = (
@@ -90,14 +90,14 @@ def agreement(
     """Return sensitivity, specificity and their mean (`balanced`) of each finding.
 
     Args:
-        labels: (n, k), 1 or 0.
-        said: bool (n, k), what reports name.
-        patients: (n,).
-        draws: of sets of patients; the same seed and patients give the same.
-        seed: of the draws.
+        labels: (n, k), 1 or 0, the findings that the prompts ask for.
+        said: bool (n, k), the findings in the reports.
+        patients: (n,), the patient of each row.
+        draws: number of drawn sets of patients.
+        seed: seed of the draws; the same seed and patients give the same sets.
 
     Returns:
-        Of each a list of k; nan where no image, or every image, has the finding.
+        A list of k scores for each; nan if no image, or every image, has the finding.
     """
     truth, said = labels == 1, said.astype(bool)
 
