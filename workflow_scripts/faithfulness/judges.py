@@ -4,8 +4,8 @@
   training runs, the mean probability counts.
 - `densenet_121`: the head of torchxrayvision's DenseNet-121, whose features the fidelity stage
   uses. It knows only the findings of its training. Its split of MIMIC-CXR differs from the
-  benchmark's, so it may have been trained on test radiographs. Its ceiling may then be too high, and
-  a share of the ceiling too low.
+  benchmark's, so it may have been trained on test radiographs. Its ceiling may then be too high,
+  and a share of the ceiling too low.
 """
 
 from collections.abc import Sequence

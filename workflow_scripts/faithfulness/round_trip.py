@@ -3,9 +3,9 @@
 The released LLaVA-Rad writes a report on each generated image. CheXbert labels the report, and the
 labels are compared with those of the prompt. A report names a finding or does not, so there is no
 probability for an AUROC. The value is the mean of sensitivity and specificity (balanced accuracy)
-instead, which is the AUROC of a binary score, with chance at 0.5. As with other judges, the value of
-the prompts' own radiographs is the ceiling. A finding that reports do not recognise there is left
-out (see `against_ceiling`).
+instead, which is the AUROC of a binary score, with chance at 0.5. As with other judges, the value
+of the prompts' own radiographs is the ceiling. A finding that reports do not recognise there is
+left out (see `against_ceiling`).
 """
 
 from typing import Final

@@ -21,8 +21,8 @@ LEARNED_SIDE: Final = 512
 """Side at which the published models learn radiographs, pixels (`finetune.size`)."""
 
 LOWEST, HIGHEST, BINS = 0.1, 0.5, 20
-"""Range in cycles per pixel, and number of bins. Lower frequencies are anatomy and exposure, and 0.5
-is the Nyquist frequency."""
+"""Range in cycles per pixel, and number of bins. Lower frequencies are anatomy and exposure, 0.5 is
+the Nyquist frequency."""
 
 
 def at_common_resolution(image: Image.Image) -> np.ndarray:
@@ -71,8 +71,8 @@ def log_power_spectrum(pixels: np.ndarray) -> np.ndarray:
 
 
 _LAPLACIAN: Final = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]) / 6
-"""Difference of two Laplacians (Immerkaer, 1996). It removes smooth structure, and keeps the variance
-of white noise."""
+"""Difference of two Laplacians (Immerkaer, 1996). It removes smooth structure, and keeps the
+variance of white noise."""
 
 
 def noise_residual(pixels: np.ndarray) -> np.ndarray:
