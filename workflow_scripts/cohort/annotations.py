@@ -104,7 +104,7 @@ def join_captions(
     Args:
         images: the cohort's images: `image_id` and `split`. The split is that of the split table,
             whatever annotation file a caption comes from.
-        known: the image ids of the whole source, with those that the cohort leaves out.
+        known: the image ids of the whole source, including those outside the cohort.
         annotations: see `read_annotations`.
         caption_source: see `read_annotations`; the manifest names the source `impression`, or
             `llava_rad:gpt4` and `llava_rad:rule-based`.

@@ -38,7 +38,7 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
 
 HELD_OUT_SEED: Final = 42
-"""Of the draw of patients who are held out of training."""
+"""Seed of the draw of patients who are held out of training."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -76,13 +76,17 @@ def read_source(args: argparse.Namespace, attrition: Attrition) -> pd.DataFrame:
 
 
 def held_out(manifest: pd.DataFrame, patients: int) -> pd.DataFrame:
-    """Move so many random patients from the train split to the validation split.
+    """Move random patients from the train split to the validation split.
 
-    No model sees them, so that an attack on membership has non-members of the same population as
-    its members. The same patients are drawn whatever the captions are.
+    No model is trained on them. So a membership attack has non-members from the same population as
+    its members. The draw does not depend on the captions.
+
+    Args:
+        manifest: the cohort's manifest.
+        patients: number of patients to move.
 
     Raises:
-        InputError: half of the train split's patients or more would go.
+        InputError: more than half of the training patients would be moved.
     """
     if not patients:
         return manifest
@@ -169,32 +173,32 @@ def _add_shared_flags(parser: argparse.ArgumentParser) -> None:
         help="check that every image file is there, and look for copies (default)",
     )
     add("--part", choices=PARTS, help="write a part alone, see parts.py")
-    add("--identical", help="CSV file to write: images that are one image")
+    add("--identical", help="CSV file to write: duplicate images")
     add(
         "--compare",
         choices=COMPARED,
-        help="what two images have in common that are one (default: files of MIMIC-CXR-JPG, whose "
-        "images one program has written, pixels of others)",
+        help="what duplicates share (default: files for MIMIC-CXR-JPG, whose images one program "
+        "wrote, pixels for other sources)",
     )
-    add("--similar", help="CSV file to write: images that show the same")
+    add("--similar", help="CSV file to write: near-duplicates in two splits")
     add(
         "--alike",
         type=float,
-        help="likeness from which a test image counts as one of another split; every film is "
-        "decoded for it. Without it none is compared, and 500 films drawn at random are looked at",
+        help="likeness from which two images of different splits count as near-duplicates; every "
+        "film is then decoded. Without it only 500 random films are decoded, as a check",
     )
     add(
         "--held-out-patients",
         type=int,
         default=0,
-        help="so many random training patients go to the validation split",
+        help="number of random training patients to move to the validation split",
     )
     add("--threads", type=int, default=2, help="films decoded at the same time")
     add(
         "--refuse-above",
         type=float,
         default=REFUSE_ABOVE,
-        help="share of test images that may be in another split, too (default: %(default)s)",
+        help="share of test images that may also be in another split (default: %(default)s)",
     )
 
 
@@ -223,12 +227,17 @@ def _add_folder_flags(parser: argparse.ArgumentParser) -> None:
         "--finding-absent",
         choices=("null", "0"),
         default="null",
-        help="label of findings that a cell does not name (default: null, not mentioned)",
+        help="label of findings that a cell does not list (default: null, not mentioned)",
     )
     add("--test-share", type=float, help="draw the split by patient")
     add("--validate-share", type=float, default=0.0)
     add("--split-seed", type=int, default=42)
-    add("--exclude-nonempty", **many, metavar="COLUMN", help="repeatable; drop such images")
+    add(
+        "--exclude-nonempty",
+        **many,
+        metavar="COLUMN",
+        help="repeatable; drop images with a value in it",
+    )
 
 
 def _pairs(items: Iterable[str], flag: str) -> dict[str, str]:

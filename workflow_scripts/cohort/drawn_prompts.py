@@ -1,14 +1,14 @@
-"""Draw captions so that findings have a prevalence that is asked for: the pool of a curated set.
+"""Draw captions with a given prevalence of findings, as prompts for the pool of a curated set.
 
     python -m workflow_scripts.cohort.drawn_prompts --manifest manifest.parquet --captions 20000
         --prevalence 'Pleural Other=0.05' --prevalence Fracture=0.05 --draw-seed 42
         --out drawn.parquet --csv drawn.csv
 
-Prompts are unique training captions, one image each. A finding that is asked for is positive in
-exactly its share of them, rounded to whole prompts; the others come as they come. A caption's place
-in the draw is the digest of the seed and the caption: neither the manifest's order nor the number
-of shards changes which captions are drawn, nor what is sampled from them. Ids and seeds belong to
-this set alone, so that no image of another set is made again.
+Prompts are unique training captions. A finding with a given prevalence is positive in exactly that
+share of the prompts, rounded to whole prompts. Other findings have the prevalence that results. A
+caption's place in the draw is the digest of the seed and the caption. So neither the draw nor the
+sampled images depend on the order of the manifest or the number of shards. Ids and seeds are the
+set's own, so no image of another set is sampled again.
 """
 
 import argparse
@@ -41,17 +41,17 @@ def draw_to_prevalence(
 ) -> pd.DataFrame:
     """Return training captions, one prompt each, in the order of the draw.
 
-    The rarest finding is drawn first. No caption is taken that would make another finding, for
-    which a share is asked, more frequent than asked for.
+    The rarest finding is drawn first. A caption is left out if it would raise another finding above
+    its given prevalence.
 
     Args:
         manifest: the cohort's manifest, with findings.
-        captions: how many to draw.
-        prevalence: the share of prompts, in [0, 1], in which a finding is positive, by finding.
-        draw_seed: of the draw.
+        captions: number of captions to draw.
+        prevalence: share of prompts in which a finding is positive, in [0, 1], by finding.
+        draw_seed: seed of the draw.
 
     Raises:
-        InputError: there are not as many captions; the message says how many are missing.
+        InputError: there are too few captions; the message states how many are missing.
     """
     rows = unique_captions(manifest, "train")
     place = [
@@ -116,10 +116,10 @@ def _prompts(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_share(word: str) -> tuple[str, float]:
-    """Read `FINDING=SHARE` of the command line.
+    """Read `FINDING=SHARE` from the command line.
 
     Raises:
-        ValueError: not of that form.
+        ValueError: the word has another form.
     """
     name, _, share = word.rpartition("=")
     if name not in FINDINGS or not 0 <= float(share) <= 1:
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--manifest", required=True, help="Parquet file to read")
-    parser.add_argument("--captions", required=True, type=int, help="how many to draw")
+    parser.add_argument("--captions", required=True, type=int, help="number of captions to draw")
     parser.add_argument(
         "--prevalence",
         action="append",
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=[],
         help="FINDING=SHARE of the prompts; repeats",
     )
-    parser.add_argument("--draw-seed", required=True, type=int, help="of the draw")
+    parser.add_argument("--draw-seed", required=True, type=int, help="seed of the draw")
     parser.add_argument("--out", required=True, type=Path, help="Parquet file of the prompt set")
     parser.add_argument("--csv", required=True, type=Path, help="CSV export, for external models")
     args = parser.parse_args(argv)

@@ -166,7 +166,7 @@ def _with_split(
 
 
 def _with_findings(images: pd.DataFrame, path: Path, attrition: Attrition) -> pd.DataFrame:
-    """Join the findings of each study; they are null if the study has no row."""
+    """Join the findings of each study, which are null if the study has no row."""
     labels = read_csv(path, ["subject_id", "study_id", *FINDINGS])
     study = (labels["subject_id"] + "/" + labels["study_id"]).rename("subject_id/study_id")
     check_unique(study, path, "keep one row per study")

@@ -4,10 +4,10 @@
         --base results/finetune/sd_v1_5/checkpoint --prompts P.parquet \\
         --shard 0 --shards 4 --output FILE --progress DIR --steps 50 --guidance 7.5 --size 512 ...
 
-An image depends on the model, its prompt and its seed, not on the number of shards, nor on how many
-processes share one: with `--gpus 4`, four divide its batches. Every finished batch is kept in the
-progress folder; a killed job continues after the last one. What is left of a job that was given up
-cannot meddle with its retry (attempts.py).
+An image depends on the model, its prompt and its seed. It does not depend on the number of shards,
+nor on the number of processes that divide a shard's batches (four with `--gpus 4`). Finished
+batches stay in the progress folder, and a killed job continues after them. A leftover process of an
+earlier attempt cannot interfere with its retry (attempts.py).
 """
 
 import argparse
@@ -71,7 +71,7 @@ log = logging.getLogger(__name__)
 
 PRECISIONS: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _LIBRARIES: Final = ("torch", "diffusers", "transformers", "pillow")
-"""What a batch's last bits depend on beside the project's code."""
+"""The libraries on which the last bits of an image depend."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def sample_shard(
 
 
 def _begin(progress: Path, names: list[str], peers: Peers) -> Attempt:
-    """Return the job's attempt, which the main process makes and the others join."""
+    """Return the job's attempt, which the main process begins and the others join."""
     attempt = Attempt(progress) if peers.main else None
     if attempt:
         attempt.inherit()
@@ -270,7 +270,7 @@ def _sample_batch(sampling: Sampling, pipeline: Any, rows: pd.DataFrame) -> list
 
 
 def _not_an_image(prompts: pd.DataFrame, rows: list[int], what: str) -> InputError:
-    """Return the error of a batch in which some rows became no image; it names the first ten."""
+    """Return the error of a batch with invalid images; it names the first ten."""
     named = [
         f"prompt {prompts['prompt_id'].iloc[row]}, seed {prompts['seed'].iloc[row]}"
         for row in rows[:10]
@@ -278,16 +278,16 @@ def _not_an_image(prompts: pd.DataFrame, rows: list[int], what: str) -> InputErr
     return InputError(
         f"{len(rows)} of a batch of {len(prompts)} became no image: {what}",
         "; ".join(named) + ("; ..." if len(rows) > 10 else ""),
-        "sample in fp32 or bf16 (the model's generate.precision), or look at the checkpoint: a "
-        "training that diverged, a damaged weight; finished batches are kept",
+        "sample in fp32 or bf16 (the model's generate.precision), or check the checkpoint: its "
+        "training may have diverged, or a weight may be damaged; finished batches are kept",
     )
 
 
 def check_settings(family: Family, settings: SampleSettings) -> None:
-    """Check how images are to be sampled, as far as it can be told without the checkpoint.
+    """Check the settings, as far as that is possible without the checkpoint.
 
     Raises:
-        InputError: a size, steps or options that the family cannot do.
+        InputError: the family does not support the size, the steps or the options.
     """
     if settings.size < 8 or settings.size % 8:
         raise InputError(f"{settings.size} pixels", "--size", "use a multiple of 8")
@@ -310,12 +310,14 @@ def main(argv: list[str] | None = None) -> None:
     add_flags(parser, SampleSettings)
     add_flags(parser, BatchSettings)
     parser.add_argument("--progress", required=True, type=Path, help="folder of finished batches")
-    parser.add_argument("--version", default=1, type=int, help="of the stage")
+    parser.add_argument("--version", default=1, type=int, help="version of the stage")
     add_speed_flag(parser, COMPUTING)
     parser.add_argument("--gpus", default=0, type=int)
-    parser.add_argument("--processes", default=1, type=int, help="on a CPU; one for each GPU")
     parser.add_argument(
-        "--threads", default=1, type=int, help="of the job, or on CPUs of each process"
+        "--processes", default=1, type=int, help="number on a CPU; with GPUs one each"
+    )
+    parser.add_argument(
+        "--threads", default=1, type=int, help="threads of the job; on a CPU of each process"
     )
     flags = parser.parse_args(argv)
     started()
