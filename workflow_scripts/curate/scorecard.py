@@ -13,7 +13,7 @@ from typing import Any, Final
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.curate.described import Described, number, with_interval
 from workflow_scripts.curate.worth_said import lines_of
-from workflow_scripts.curate.worth_said import shown as said
+from workflow_scripts.curate.worth_said import shown as shown_value
 
 SOURCE: Final = (
     "Zamzmi et al., Scorecards for Synthetic Medical Data Evaluation and Reporting, "
@@ -288,7 +288,7 @@ def _worth(described: Described) -> list[Entry]:
     for line in lines_of(worth):
         what = "difference of AUROC" if line.words.startswith("what the filter") else "AUROC"
         words = f"Worth for training a classifier, {what}: {line.words}"
-        value = None if line.value.value is None else said(line.value)
+        value = None if line.value.value is None else shown_value(line.value)
         of = "test radiographs"
         entries.append(Entry("completeness", words, value, of, "worth.json", line.value.reason))
     return entries

@@ -64,7 +64,7 @@ SETS: Final = ("curated", "unfiltered")
 WAYS: Final = {"alone": "synthetic_only", "added": "augmented"}
 """How a set is used: alone, or added to real images; each with the downstream setting."""
 
-SAID: Final = "sets.json"
+SETS_FILE: Final = "sets.json"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Trained:
     ids: list[str]
     prompts: pd.DataFrame
 
-    def said(self, images: Mapping[str, str]) -> dict[str, Any]:
+    def description(self, images: Mapping[str, str]) -> dict[str, Any]:
         """Describe the set without its ids: counts, and digests of its ids and its images.
 
         Args:
@@ -124,36 +124,36 @@ def both_sets(
     every = sorted(pool)
     rows, _ = drawn(every, labels_of(by_id.loc[every]), quotas, len(chosen), seed)
     ids = {"curated": sorted(chosen), "unfiltered": sorted(every[row] for row in rows)}
-    return {name: Trained(own, by_id.loc[own].reset_index(drop=True)) for name, own in ids.items()}
+    return {name: Trained(x, by_id.loc[x].reset_index(drop=True)) for name, x in ids.items()}
 
 
 def why_not(
-    found: Trained, manifest: pd.DataFrame, settings: ClassifierSettings, protocol: str
+    chosen: Trained, manifest: pd.DataFrame, settings: ClassifierSettings, protocol: str
 ) -> str | None:
     """Return why no classifier can be trained on a set alone; None if one can.
 
     Args:
-        found: the set.
+        chosen: the set.
         manifest: the cohort's manifest, with the patient of each radiograph.
         settings: the training's settings, which hold out a share of the patients.
         protocol: decides whether patients or images are held out.
     """
-    if not found.ids:
+    if not chosen.ids:
         return "no image of the pool passed the filter"
-    if (found.prompts["caption_source"] == TEMPLATE).any():
+    if (chosen.prompts["caption_source"] == TEMPLATE).any():
         return (
             "prompts from templates belong to no patient, and by patient images are held out to "
             "choose the epoch"
         )
     if deviations(protocol).classification_random_validation:
-        training = split_at_random(len(found.ids), settings.validation_share, settings.seed)[0]
-        return None if len(training) > 1 else f"{len(found.ids)} image(s) are too few to train on"
+        training = split_at_random(len(chosen.ids), settings.validation_share, settings.seed)[0]
+        return None if len(training) > 1 else f"{len(chosen.ids)} image(s) are too few to train on"
     owner = manifest.set_index("image_id")["patient_id"]
-    patients = owner.loc[found.prompts["image_id"]].to_numpy(dtype=object)
+    patients = owner.loc[chosen.prompts["image_id"]].to_numpy(dtype=object)
     if len(set(patients)) < 2:
         return "the prompts of the set are of one patient: none can be held out"
     training = split_by_patient(patients, settings.validation_share, settings.seed)[0]
-    return None if len(training) > 1 else f"{len(found.ids)} images leave one to train on"
+    return None if len(training) > 1 else f"{len(chosen.ids)} images leave one to train on"
 
 
 def check_published(dataset: Path, chosen: pd.DataFrame, images: Mapping[str, str]) -> None:
@@ -169,15 +169,15 @@ def check_published(dataset: Path, chosen: pd.DataFrame, images: Mapping[str, st
     """
     remedy = "rerun curate_decide"
     try:
-        shown = pq.read_table(dataset, columns=["image"])["image"].to_pylist()
+        rows = pq.read_table(dataset, columns=["image"])["image"].to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise unreadable("cannot read the set", error, dataset, remedy) from None
-    held = {item["path"]: hashlib.sha256(item["bytes"]).hexdigest() for item in shown}
-    wanted = {
+    digests = {row["path"]: hashlib.sha256(row["bytes"]).hexdigest() for row in rows}
+    expected = {
         name: images[prompt]
         for name, prompt in zip(chosen["file"], chosen["prompt_id"], strict=True)
     }
-    if held != wanted:
+    if digests != expected:
         raise InputError("the set does not hold the images that were chosen", dataset, remedy)
 
 
@@ -190,14 +190,14 @@ def main(argv: list[str] | None = None) -> None:
     pool = read_shard_ids(args.shards)
     quotas = dict(args.quotas)
     sets = both_sets(prompts, pool, chosen["prompt_id"].tolist(), quotas, args.draw_seed)
-    wanted = {name for found in sets.values() for name in found.ids}
-    items = {item.id: item for item in find_in_shards(args.shards, wanted)}
+    ids = {name for one in sets.values() for name in one.ids}
+    items = {item.id: item for item in find_in_shards(args.shards, ids)}
     images = {n: hashlib.sha256(item.data or b"").hexdigest() for n, item in items.items()}
     check_published(args.dataset, chosen, images)
-    reasons = {n: why_not(found, manifest, settings, args.protocol) for n, found in sets.items()}
-    reason = next(filter(None, reasons.values()), None)
+    reasons = [why_not(one, manifest, settings, args.protocol) for one in sets.values()]
+    reason = next(filter(None, reasons), None)
     shared = set(sets["curated"].ids) & set(sets["unfiltered"].ids)
-    said: dict[str, Any] = {
+    content: dict[str, Any] = {
         "task": "classification",
         "seed": settings.seed,
         "draw_seed": args.draw_seed,
@@ -205,21 +205,21 @@ def main(argv: list[str] | None = None) -> None:
         "pool_images": len(pool),
         "dataset_sha256": sha256_of(args.dataset),
         "shared_images": len(shared),
-        "sets": {name: found.said(images) for name, found in sets.items()},
+        "sets": {name: one.description(images) for name, one in sets.items()},
         "reason": reason,
     }
     done: dict[str, Path] = {}
     if reason is None:
-        for name, found in sets.items():
+        for name, one in sets.items():
             folder = args.progress / "sets"
-            write_prompts(found.prompts, folder / f"{name}_prompts.parquet")
-            write_shard((items[i] for i in found.ids), folder / f"{name}.parquet")
+            write_prompts(one.prompts, folder / f"{name}_prompts.parquet")
+            write_shard((items[i] for i in one.ids), folder / f"{name}.parquet")
         items.clear()
         for name in SETS:
             for way in WAYS:
-                done[f"{name}_{way}"] = _arm(args, settings, name, way, said)
+                done[f"{name}_{way}"] = _arm(args, settings, name, way, content)
     with whole_folder(args.output) as folder:
-        write_text(folder / SAID, json.dumps(said, indent=1, sort_keys=True) + "\n")
+        write_text(folder / SETS_FILE, json.dumps(content, indent=1, sort_keys=True) + "\n")
         for arm, outcomes in done.items():
             link_or_copy(outcomes, folder / f"{arm}.parquet")
     shutil.rmtree(args.progress, ignore_errors=True)
@@ -231,7 +231,7 @@ def _arm(
     settings: ClassifierSettings,
     name: str,
     way: str,
-    said: Mapping[str, Any],
+    content: Mapping[str, Any],
 ) -> Path:
     """Return the outcomes of one arm, from an earlier attempt if it had the same inputs."""
     arm = f"{name}_{way}"
@@ -239,7 +239,7 @@ def _arm(
     given = {name: value for name, value in asdict(settings).items() if value is not None}
     identity = {
         "arm": arm,
-        "said": said,
+        "sets": content,
         "settings": given,
         "protocol": args.protocol,
         "weights": sha256_of(settings.weights),

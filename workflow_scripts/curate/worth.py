@@ -25,7 +25,7 @@ from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS, read_manifest
 from workflow_scripts.common.records import Record, Value, provenance, write_record
-from workflow_scripts.curate.train_worth import SAID, SETS, WAYS
+from workflow_scripts.curate.train_worth import SETS, SETS_FILE, WAYS
 from workflow_scripts.downstream.classification.metrics import METRICS, THRESHOLD
 from workflow_scripts.downstream.classification.score import true_labels, values
 from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
@@ -39,23 +39,23 @@ _SAME: Final = ("task", "draw_seed", "quotas", "pool_images", "dataset_sha256", 
 """The keys of `sets.json` that are equal in all repeats."""
 
 
-def read_said(folders: Sequence[Path]) -> dict[str, Any]:
+def read_sets(folders: Sequence[Path]) -> dict[str, Any]:
     """Return the description of the training images, which all repeats share.
 
     Raises:
         InputError: a folder has no `sets.json`, or two repeats had different training images.
     """
     remedy = "delete the folder and rerun curate_worth_train"
-    read = []
+    contents: list[dict[str, Any]] = []
     for folder in folders:
         try:
-            content = json.loads((folder / SAID).read_text(encoding="utf-8"))
-            read.append({key: content[key] for key in _SAME})
+            content = json.loads((folder / SETS_FILE).read_text(encoding="utf-8"))
+            contents.append({key: content[key] for key in _SAME})
         except (OSError, ValueError, KeyError) as error:
             raise unreadable("cannot read what was trained on", error, folder, remedy) from None
-        if read[-1] != read[0]:
+        if contents[-1] != contents[0]:
             raise InputError("trained on other images than the first repeat", folder, remedy)
-    return read[0]
+    return contents[0]
 
 
 def compared(
@@ -83,8 +83,8 @@ def compared(
     for value in values(labels, patients, real, None, bootstrap, seed):
         if value.metric in METRICS:
             yield replace(value, metric=f"real_{value.metric}")
-    for arm, own in arms.items():
-        for value in values(labels, patients, own, real, bootstrap, seed):
+    for arm, outcomes in arms.items():
+        for value in values(labels, patients, outcomes, real, bootstrap, seed):
             yield replace(value, metric=f"{arm}_{value.metric}")
     for way in WAYS:
         curated, unfiltered = (arms[f"{name}_{way}"] for name in SETS)
@@ -108,24 +108,24 @@ def absent(reason: str, n: int) -> Iterator[Value]:
 def main(argv: list[str] | None = None) -> None:
     """Compare the arms from the command line."""
     args = _arguments(argv)
-    said = read_said(args.trained)
+    sets = read_sets(args.trained)
     real = read_repeats(args.baseline)
     labels = true_labels(real[0], read_manifest(args.manifest), str(args.baseline[0]))
     patients = real[0].rows["patient_id"].to_numpy()
     arms = {}
-    if said["reason"] is None:
+    if sets["reason"] is None:
         for arm in (f"{name}_{way}" for name in SETS for way in WAYS):
             paths = [folder / f"{arm}.parquet" for folder in args.trained]
             arms[arm] = read_repeats(paths)
             check_same_test(real[0], arms[arm][0], paths[0])
-        found = list(compared(labels, patients, arms, real, args.bootstrap, args.seed))
+        results = list(compared(labels, patients, arms, real, args.bootstrap, args.seed))
     else:
-        own = values(labels, patients, real, None, args.bootstrap, args.seed)
-        found = [replace(v, metric=f"real_{v.metric}") for v in own if v.metric in METRICS]
-        found += absent(said["reason"], len(labels))
+        baseline = values(labels, patients, real, None, args.bootstrap, args.seed)
+        results = [replace(v, metric=f"real_{v.metric}") for v in baseline if v.metric in METRICS]
+        results += absent(sets["reason"], len(labels))
     settings = {"bootstrap": args.bootstrap, "seed": args.seed}
     details: dict[str, Any] = {
-        **said,
+        **sets,
         "settings": settings,
         "threshold": THRESHOLD,
         "n_test": len(labels),
@@ -138,9 +138,9 @@ def main(argv: list[str] | None = None) -> None:
         ],
     }
     made = provenance(settings, real[0].run["provenance"]["device"])
-    record = Record("curate", args.model, FAMILY, args.protocol, found, details, made)
+    record = Record("curate", args.model, FAMILY, args.protocol, results, details, made)
     write_record(record, args.output)
-    log.info("%s: %s", args.model, said["reason"] or f"{len(arms)} arms beside real data alone")
+    log.info("%s: %s", args.model, sets["reason"] or f"{len(arms)} arms and real data alone")
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -16,7 +16,7 @@ METRIC: Final = "auroc"
 
 
 @dataclass(frozen=True)
-class Said:
+class Line:
     """One line of the comparison.
 
     Attributes:
@@ -54,16 +54,16 @@ def read_worth(path: str | Path, model: str, dataset_sha256: str | None) -> Reco
     return record
 
 
-def lines_of(record: Record) -> Iterator[Said]:
+def lines_of(record: Record) -> Iterator[Line]:
     """Yield the lines of real data alone, of each arm, and of the filter's effect."""
-    yield Said("real images alone", record.get(f"real_{METRIC}"), None)
+    yield Line("real images alone", record.get(f"real_{METRIC}"), None)
     for way, how in _WAYS.items():
         for name, what in _SETS.items():
             key = f"{name}_{way}_{METRIC}"
-            yield Said(f"{what}, {how}", record.get(key), record.get(f"{key}_gain"))
+            yield Line(f"{what}, {how}", record.get(key), record.get(f"{key}_gain"))
     for way, how in _WAYS.items():
         words = f"what the filter changes, {how}"
-        yield Said(words, record.get(f"filter_{way}_{METRIC}"), None)
+        yield Line(words, record.get(f"filter_{way}_{METRIC}"), None)
 
 
 def shown(value: Value | None) -> str:
@@ -84,10 +84,10 @@ def card_lines(record: Record | None) -> list[str]:
     details = record.details
     if details["reason"]:
         return [*lines, f"Not measured: {details['reason']}."]
-    own = details["sets"]["curated"]
+    curated = details["sets"]["curated"]
     lines += [
-        f"A classifier of 14 findings was trained on {number(own['images'])} images of this set, "
-        "and on as many of the same pool that no filter saw, drawn by the same quotas and in the "
+        f"A classifier of 14 findings was trained on {number(curated['images'])} images of this "
+        "set, and on as many of the same pool that no filter saw, drawn by the same quotas and in the "
         f"same order ({number(details['shared_images'])} are in both). Each was then tried on "
         f"{number(details['n_test'])} radiographs of {number(details['n_test_patients'])} patients "
         "whom no model has seen. Other tasks were not tried.",
@@ -106,12 +106,12 @@ def card_lines(record: Record | None) -> list[str]:
 
 def worth_json(record: Record) -> dict[str, Any]:
     """Return the part of the record that is published: values and training images, no paths."""
-    kept = ["task", "draw_seed", "quotas", "pool_images", "dataset_sha256", "shared_images"]
-    kept += ["sets", "reason", "n_test", "n_test_patients"]
+    keys = ["task", "draw_seed", "quotas", "pool_images", "dataset_sha256", "shared_images"]
+    keys += ["sets", "reason", "n_test", "n_test_patients"]
     fields = ("metric", "subset", "value", "interval", "interval_kind", "p", "n", "reason")
     return {
         "model": record.model,
         "protocol": record.protocol,
-        "trained_on": {key: record.details[key] for key in kept if key in record.details},
+        "trained_on": {key: record.details[key] for key in keys if key in record.details},
         "values": [{key: getattr(value, key) for key in fields} for value in record.values],
     }

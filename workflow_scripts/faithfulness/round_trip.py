@@ -17,7 +17,6 @@ from workflow_scripts.common.records import Value
 from workflow_scripts.downstream.classification.score import fewest_patients
 from workflow_scripts.downstream.gains import patient_draws
 from workflow_scripts.faithfulness.against_ceiling import (
-    LEVEL,
     Drawn,
     mean_of,
     share_of_ceiling,
@@ -27,19 +26,18 @@ from workflow_scripts.faithfulness.against_ceiling import (
 
 CHANCE: Final = 0.5
 
-METRICS: Final = (
-    "round_trip_balanced",
-    "round_trip_balanced_ceiling",
-    "round_trip_share",
-    "round_trip_sensitivity",
-    "round_trip_sensitivity_ceiling",
-    "round_trip_specificity",
-    "round_trip_specificity_ceiling",
-)
 # A model that draws a finding in every image reaches a sensitivity of 1. So neither sensitivity nor
 # specificity has a better direction of its own.
-_DIRECTIONS: Final = ("higher", "none", "higher", "none", "none", "none", "none")
-_KIND: Final = f"bootstrap {LEVEL:.0%} over test patients"
+_KEYS: Final = (
+    ("round_trip_balanced", "higher"),
+    ("round_trip_balanced_ceiling", "none"),
+    ("round_trip_share", "higher"),
+    ("round_trip_sensitivity", "none"),
+    ("round_trip_sensitivity_ceiling", "none"),
+    ("round_trip_specificity", "none"),
+    ("round_trip_specificity_ceiling", "none"),
+)
+METRICS: Final = tuple(metric for metric, _ in _KEYS)
 _PARTS: Final = ("balanced", "sensitivity", "specificity")
 
 
@@ -65,7 +63,7 @@ def round_trip_values(
     """
     n = len(labels)
     score, ceiling = (
-        agreement(labels, said, patients, bootstrap, seed) for said in (images, radiographs)
+        agreement(labels, named, patients, bootstrap, seed) for named in (images, radiographs)
     )
     few = too_few_patients(labels, patients)
     values: list[Value] = []
@@ -80,18 +78,18 @@ def round_trip_values(
     if not asked:
         reason = "no finding that reports tell on radiographs"
         return values + _without(n, "all", reason)
-    means = [{part: mean_of(found[part], asked) for part in _PARTS} for found in (score, ceiling)]
+    means = [{part: mean_of(scores[part], asked) for part in _PARTS} for scores in (score, ceiling)]
     return values + _values(means[0], means[1], n, "all")
 
 
 def agreement(
-    labels: np.ndarray, said: np.ndarray, patients: np.ndarray, draws: int, seed: int
+    labels: np.ndarray, named: np.ndarray, patients: np.ndarray, draws: int, seed: int
 ) -> dict[str, list[Drawn]]:
     """Return sensitivity, specificity and their mean (`balanced`) of each finding.
 
     Args:
         labels: (n, k), 1 or 0, the findings that the prompts ask for.
-        said: bool (n, k), the findings in the reports.
+        named: bool (n, k), the findings in the reports.
         patients: (n,), the patient of each row.
         draws: number of drawn sets of patients.
         seed: seed of the draws; the same seed and patients give the same sets.
@@ -99,12 +97,12 @@ def agreement(
     Returns:
         A list of k scores for each; nan if no image, or every image, has the finding.
     """
-    truth, said = labels == 1, said.astype(bool)
+    truth, named = labels == 1, named.astype(bool)
 
     def shares(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with np.errstate(invalid="ignore"):
-            sensitivity = counts @ (truth & said) / (counts @ truth)
-            specificity = counts @ (~truth & ~said) / (counts @ ~truth)
+            sensitivity = counts @ (truth & named) / (counts @ truth)
+            specificity = counts @ (~truth & ~named) / (counts @ ~truth)
         return sensitivity, specificity
 
     value = [part[0] for part in shares(np.ones((1, len(truth))))]
@@ -119,8 +117,8 @@ def agreement(
     }
 
 
-def _of(found: dict[str, list[Drawn]], k: int) -> dict[str, Drawn]:
-    return {part: found[part][k] for part in _PARTS}
+def _of(scores: dict[str, list[Drawn]], k: int) -> dict[str, Drawn]:
+    return {part: scores[part][k] for part in _PARTS}
 
 
 def _values(score: dict[str, Drawn], ceiling: dict[str, Drawn], n: int, subset: str) -> list[Value]:
@@ -128,18 +126,8 @@ def _values(score: dict[str, Drawn], ceiling: dict[str, Drawn], n: int, subset: 
     numbers = [score["balanced"], ceiling["balanced"], share]
     for part in ("sensitivity", "specificity"):
         numbers += [score[part], ceiling[part]]
-    found = []
-    for metric, way, number in zip(METRICS, _DIRECTIONS, numbers, strict=True):
-        interval = number.interval()
-        kind = None if interval is None else _KIND
-        found.append(
-            Value(metric, number.value, way, n, subset, interval=interval, interval_kind=kind)
-        )
-    return found
+    return [number.as_value(*key, n, subset) for key, number in zip(_KEYS, numbers, strict=True)]
 
 
 def _without(n: int, subset: str, reason: str) -> list[Value]:
-    return [
-        Value(metric, None, way, n, subset, reason=reason)
-        for metric, way in zip(METRICS, _DIRECTIONS, strict=True)
-    ]
+    return [Value(metric, None, way, n, subset, reason=reason) for metric, way in _KEYS]
