@@ -161,7 +161,7 @@ def _body(described: Described) -> str:
         "",
         *_measurements(decision["measured"]),
         "",
-        "## What the filter lets through",
+        "## What the filter misses",
         "",
         *_planted(decision["planted"]),
         "",
@@ -184,19 +184,19 @@ def _measurements(measured: list[dict[str, Any]]) -> list[str]:
     """Return a table of what was measured, each beside its limit."""
     if not measured:
         return ["Nothing was measured against the policy's limits."]
-    head = ["| what | measured | limit | kept to |", "|---|---|---|---|"]
+    head = ["| what | measured | limit | met |", "|---|---|---|---|"]
     return head + [_measured(row) for row in measured]
 
 
 def _measured(measured: dict[str, Any]) -> str:
     value = measured.get("value")
-    shown = with_interval(value, measured.get("low"), measured.get("high"))
+    text = with_interval(value, measured.get("low"), measured.get("high"))
     if value is None:
-        shown = str(measured.get("reason") or "not measured")
-    kept = {True: "yes", False: "**no**", None: "not judged"}[measured.get("passed")]
+        text = str(measured.get("reason") or "not measured")
+    met = {True: "yes", False: "**no**", None: "not judged"}[measured.get("passed")]
     if measured.get("limit") is None:
-        kept = "no limit"
-    return f"| {measured['words']} | {shown} | {number(measured.get('limit'))} | {kept} |"
+        met = "no limit"
+    return f"| {measured['words']} | {text} | {number(measured.get('limit'))} | {met} |"
 
 
 def _planted(planted: list[dict[str, Any]]) -> list[str]:

@@ -21,7 +21,8 @@ NOT_TESTED: Final = (
     "device or an old fracture, within an otherwise new picture",
     "attacks that nobody has published yet, or that know more than the images",
     "whether a radiologist would take the images for real, or their findings for right",
-    "whether the images treat groups of patients alike: the cohort says too little of them here",
+    "whether the images represent groups of patients equally: the cohort has too little "
+    "information about them",
 )
 
 NONE_GIVEN: Final = "no images of such a model were given"
@@ -33,25 +34,25 @@ _QUALITY: Final = {
     "unseen": "Share of the pool in which the judge misses a finding that was asked for",
 }
 _RECORDED: Final = {
-    "reid_share": "Prompts of training patients whose images re-identify them",
-    "closest_reid_share": "Images that re-identify a training patient",
-    "extracted_share": "Training radiographs that the images show, of those asked for",
+    "reid_share": "Share of prompts whose images re-identify the prompt's patient",
+    "closest_reid_share": "Share of images that re-identify a training patient",
+    "extracted_share": "Share of the requested training radiographs that the images show",
     "fid": "Distance of all images from radiographs (FID, RAD-DINO)",
 }
 _FAILED: Final = {
     "flagged": "the model memorises: too many of its images look like training radiographs",
     "sensitivity": "the filter catches too few of the planted leaks to be relied on",
     "remaining_leaks": "too many leaks may be left in the set",
-    "false_rejections": "the filter takes too many unseen radiographs for leaks to tell leaks",
+    "false_rejections": "the filter takes too many radiographs of unseen patients for leaks",
 }
 _POLICY: Final = {
     "privacy_false_alarms": "Share of unseen radiographs that each privacy lens may flag",
     "quality_false_alarms": "Share of unseen radiographs that each quality check may refuse",
-    "most_flagged": "Largest share of the pool that may look like a leak",
-    "least_sensitivity": "Share of planted leaks of each kind to be caught",
-    "most_remaining": "Largest share of leaks that may be left",
-    "most_false_rejections": "Largest share of unseen radiographs taken for leaks",
-    "images": "Images of the set",
+    "most_flagged": "Largest share of the pool that may look like leaks",
+    "least_sensitivity": "Least share of caught leaks, for each planted kind",
+    "most_remaining": "Largest upper bound on remaining leaks, as a share of the set",
+    "most_false_rejections": "Largest share of unseen radiographs that may be taken for leaks",
+    "images": "Number of images of the set",
 }
 
 
@@ -142,28 +143,28 @@ def _privacy(
     return [
         _measured(
             "flagged",
-            "Share of the pool that looks like a leak",
+            "Share of the pool that looks like leaks",
             flagged,
             wilson_interval(flagged, len(filtered.pool)),
             most=policy.most_flagged,
         ),
         _measured(
             "sensitivity",
-            f"Planted leaks caught, of the kind caught least ({worst['words']})",
+            f"Share of planted leaks caught, for the kind caught least ({worst['words']})",
             worst["sensitivity"],
             (worst["low"], 1.0),
             least=policy.least_sensitivity,
         ),
         _measured(
             "remaining_leaks",
-            "Leaks of the planted kinds that may be left, at most, as a share of the set",
+            "Upper bound on remaining leaks of the planted kinds, as a share of the set",
             leaks_left / kept if kept else None,
             reason=None if kept else "no image is left",
             most=policy.most_remaining,
         ),
         _measured(
             "false_rejections",
-            "Radiographs of unseen patients that are taken for leaks",
+            "Share of radiographs of unseen patients that are taken for leaks",
             rejected,
             wilson_interval(rejected, patients),
             most=policy.most_false_rejections,
@@ -178,7 +179,7 @@ def _quality(filtered: FilteredPool) -> list[dict[str, Any]]:
         for key, words in _QUALITY.items()
     ]
     if len(filtered.poor):
-        words = "Radiographs of unseen patients that the quality checks refuse"
+        words = "Share of radiographs of unseen patients that the quality checks refuse"
         patients = filtered.tried["patient_id"].nunique()
         shares.append(("poor_radiographs", words, float(filtered.poor.mean()), patients))
     return [_measured(key, words, x, wilson_interval(x, n)) for key, words, x, n in shares]
@@ -266,18 +267,16 @@ def _verdict(
     # The dataset card states the access that the terms allow; the decision must not exceed it.
     terms = terms_of(verdict, args.cohort, args.family, args.base)
     if terms.training_data.access != "release":
-        reasons.append(f"the terms of {args.cohort} leave no wider access")
+        reasons.append(f"the terms of {args.cohort} allow no wider access")
     if access_of_weights(terms.weights) != "release":
-        reasons.append(
-            "it is not known whether the terms of the model's weights allow wider access"
-        )
+        reasons.append("the terms of the model's weights are not known to allow wider access")
     return terms.access, reasons
 
 
 def _policy(policy: CurateSettings) -> list[dict[str, Any]]:
     rows = [{"key": k, "words": w, "limit": getattr(policy, k)} for k, w in _POLICY.items()]
     return rows + [
-        {"key": f"quota/{name}", "words": f"Images with {name}, at least", "limit": count}
+        {"key": f"quota/{name}", "words": f"Least number of images with {name}", "limit": count}
         for name, count in sorted(policy.quotas.items())
         if count
     ]

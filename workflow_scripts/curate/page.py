@@ -23,18 +23,18 @@ _MEANINGS: Final = {
 
 _QUESTIONS: Final = {
     "flagged": "How many of the model's images look like the picture of a patient it learned from?",
-    "sensitivity": "How many of the hidden pictures did the filter find, of the kind that it found "
-    "least?",
-    "remaining_leaks": "How many images of the set may still repeat a patient's picture, at most?",
+    "sensitivity": "How many of the hidden pictures did the filter find, for the kind that it "
+    "found least often?",
+    "remaining_leaks": "At most how many images of the set may still repeat a patient's picture?",
     "false_rejections": "How many pictures of other patients, which cannot be repeats, does the "
     "filter take for repeats?",
     "sparse": "How many of the model's images are unlike any radiograph?",
     "implausible": "In how many do heart, lungs or ribs have an unusual size or place?",
-    "unseen": "In how many does a computer that reads radiographs miss a finding that was asked "
-    "for?",
+    "unseen": "In how many does a computer that reads radiographs fail to see a finding that was "
+    "asked for?",
     "poor_radiographs": "How many radiographs of other patients would these three checks refuse?",
-    "reid_share": "For how many of the prompts does a computer recognise, in the image, the "
-    "patient whose report the prompt was?",
+    "reid_share": "For how many prompts does a computer recognise, in the image, the patient whose "
+    "report was the prompt?",
     "closest_reid_share": "In how many images does a computer name some patient that the model "
     "learned from, rightly or wrongly?",
     "extracted_share": "How many of the patients' radiographs that were asked for come back in the "
@@ -47,15 +47,16 @@ _QUESTIONS: Final = {
 _NO_SHARE: Final = ("fid",)
 
 _RULES: Final = {
-    "privacy_false_alarms": "Each of four tests for repeats may take at most so many pictures of "
-    "other patients for repeats",
-    "quality_false_alarms": "Each check of quality may refuse at most so many radiographs",
-    "most_flagged": "At most so many of the model's images may look like a patient's picture",
-    "least_sensitivity": "The filter has to find at least so many hidden pictures of each kind",
-    "most_remaining": "At most so many images of the set may repeat a patient's picture",
-    "most_false_rejections": "All tests for repeats together may take at most so many pictures of "
-    "other patients for repeats",
-    "images": "Images of the set",
+    "privacy_false_alarms": "Largest share of other patients' pictures that each of the four tests "
+    "may take for repeats",
+    "quality_false_alarms": "Largest share of radiographs that each check of quality may refuse",
+    "most_flagged": "Largest share of the model's images that may look like a patient's picture",
+    "least_sensitivity": "Least share of the hidden pictures that the filter must find, for each "
+    "kind",
+    "most_remaining": "Largest share of the set that may repeat a patient's picture",
+    "most_false_rejections": "Largest share of other patients' pictures that all four tests "
+    "together may take for repeats",
+    "images": "Number of images of the set",
 }
 _COUNTS: Final = ("images", "quota/")
 """Prefixes of the keys of rules whose limit is a number of images."""
@@ -108,7 +109,7 @@ def page(decision: dict[str, Any]) -> str:
         "<h2>What was found</h2>",
         _left(decision),
         _table(
-            ["Question", "answer", "allowed", "kept to?"],
+            ["Question", "answer", "allowed", "met?"],
             [[_question(row), _number(row), _allowed(row), _met(row["passed"])] for row in judged],
         ),
         "<p>The following was measured, too. No limit was set for it.</p>",
@@ -206,7 +207,7 @@ def _limit(row: Mapping[str, Any]) -> str:
 
 
 def _met(passed: bool | None) -> str:
-    return {None: "cannot be said", True: "yes", False: "NO"}[passed]
+    return {None: "not known", True: "yes", False: "NO"}[passed]
 
 
 def _list(items: Iterable[str]) -> str:

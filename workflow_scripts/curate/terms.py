@@ -296,7 +296,7 @@ def terms_of(verdict: str, cohort: str, family: str | None, base: str | None) ->
     if data.hub_licence == "unknown":
         questions.append(f"The terms of the radiographs ({cohort}) are not in the table.")
     if commercial is None:
-        questions.append("Whether commercial use is allowed has to be asked.")
+        questions.append("The licensors have to be asked whether commercial use is allowed.")
     # An open licence of the radiographs does not cover images of weights with unknown terms.
     licence = (data.hub_licence, data.licence, data.link)
     if unknown and data.access == "release":
@@ -329,8 +329,8 @@ def terms_page(terms: Terms) -> str:
     ]
     if terms.access != terms.decided:
         lines += [
-            f"The tests alone would say: it {ACCESS_WORDS[terms.decided]}. The terms below are "
-            "stricter, and the stricter one holds.",
+            f"By its tests alone it {ACCESS_WORDS[terms.decided]}. The terms below are stricter, "
+            "and they apply.",
             "",
         ]
     lines += [
@@ -341,13 +341,13 @@ def terms_page(terms: Terms) -> str:
         lines.append(f"| {what} | {row.name} | {row.licence} | {row.source} |")
     lines += ["", f"Commercial use: {allowed}.", ""]
     if terms.conditions:
-        lines += ["## What is asked of those who receive it", ""]
+        lines += ["## Obligations of those who receive it", ""]
         lines += [f"- {text}" for text in terms.conditions] + [""]
     if terms.open_questions:
-        lines += ["## What is not settled", ""]
+        lines += ["## Open questions", ""]
         lines += [f"- {text}" for text in terms.open_questions] + [""]
     lines += [
-        "This page repeats what the sources say. It is no legal advice: who releases the set reads "
-        "the licences themselves.",
+        "This page repeats what the sources state. It is no legal advice: whoever releases the set "
+        "reads the licences themselves.",
     ]
     return "\n".join(lines) + "\n"

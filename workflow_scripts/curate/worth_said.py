@@ -87,10 +87,10 @@ def card_lines(record: Record | None) -> list[str]:
     curated = details["sets"]["curated"]
     lines += [
         f"A classifier of 14 findings was trained on {number(curated['images'])} images of this "
-        "set, and on as many of the same pool that no filter saw, drawn by the same quotas and in the "
-        f"same order ({number(details['shared_images'])} are in both). Each was then tried on "
+        "set, and on as many unfiltered images of the same pool, drawn by the same quotas and in "
+        f"the same order ({number(details['shared_images'])} are in both). Each was then tested on "
         f"{number(details['n_test'])} radiographs of {number(details['n_test_patients'])} patients "
-        "whom no model has seen. Other tasks were not tried.",
+        "whom no model has seen. Other tasks were not tested.",
         "",
         "| trained on | mean AUROC | gain over real images alone |",
         "|---|---|---|",
