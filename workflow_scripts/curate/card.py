@@ -11,7 +11,7 @@ import yaml
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.curate.described import IMAGE, Described, number, with_interval
 from workflow_scripts.curate.terms import ACCESS_WORDS
-from workflow_scripts.curate.worth_said import card_lines
+from workflow_scripts.curate.worth_text import card_lines
 
 _SIZES: Final = (
     (1_000, "n<1K"),

@@ -32,7 +32,7 @@ from workflow_scripts.curate.described import Described, describe_set
 from workflow_scripts.curate.scorecard import fill, scorecard_json, scorecard_page
 from workflow_scripts.curate.search import check_texts, cohort_texts
 from workflow_scripts.curate.terms import terms_json, terms_page
-from workflow_scripts.curate.worth_said import read_worth, worth_json
+from workflow_scripts.curate.worth_text import read_worth, worth_json
 
 log = logging.getLogger(__name__)
 

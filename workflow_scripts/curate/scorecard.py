@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.curate.described import Described, number, with_interval
-from workflow_scripts.curate.worth_said import lines_of
-from workflow_scripts.curate.worth_said import shown as shown_value
+from workflow_scripts.curate.worth_text import lines_of
+from workflow_scripts.curate.worth_text import shown as shown_value
 
 SOURCE: Final = (
     "Zamzmi et al., Scorecards for Synthetic Medical Data Evaluation and Reporting, "
