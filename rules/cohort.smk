@@ -1,8 +1,9 @@
 # Needs: the data source named in config.yaml (cohort.source).
-# Makes: results/cohort/manifest.parquet (one row per radiograph), attrition.csv (what was removed
-# and why), identical_images.csv (duplicate radiographs), similar_images.csv (test images with a
-# near-duplicate in another split), and prompts/{prompt_set}.parquet and .csv; for models with
-# captions from another source, the same in results/cohort/captions_{source}/.
+# Makes: results/cohort/manifest.parquet (one row per radiograph), attrition.csv (what was dropped
+# and why), identical_images.csv (radiographs that are one image under several ids),
+# similar_images.csv (test images that another split shows, too), and
+# prompts/{prompt_set}.parquet and .csv; for models with captions from another source, the same in
+# results/cohort/captions_{source}/.
 # prompts/drawn.parquet and .csv, if the config asks for a drawn pool of curated sets.
 # prompts/stress.parquet and .csv, and stress.parquet with its attributes, come from templates alone.
 # training/, test/, ... hold the parts of each manifest that fine-tuning, sampling and report

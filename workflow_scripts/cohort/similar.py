@@ -1,10 +1,10 @@
 """Near-duplicate radiographs in two splits: modified copies whose bytes all differ.
 
-`identical.py` does not find a test image that is a scaled, recompressed or brightened copy of a
-training image, or one with another gamma. Here two films are compared by the differences between
-neighbouring pixels at 64 x 64 pixels. Their likeness is the correlation of these differences, which
-a linear change of gray levels does not affect. It needs no encoder and no GPU, so it is known
-before any model is trained.
+`identical.py` does not find a copy of a training image among the test images that was scaled,
+recompressed, brightened or given another gamma. Here two films are compared by the differences
+between neighbouring pixels at 64 x 64 pixels. Their likeness is the correlation of these
+differences, which does not change with a linear change of gray levels. It needs no encoder and no
+GPU, so it is known before any model is trained.
 
 Two films of different patients reach at most 0.71 among 532 public frontal films, and 0.75 among
 631 films of the embedded world. Copies of these at half the size, at 224 pixels, as JPEG of quality
@@ -135,7 +135,7 @@ def check_similar(
             f"    {shown}",
             "the cohort's images",
             "look at them; keep one row of each, or put their patients into one split (they may be "
-            "one person); cohort.identical_images.refuse_above is the allowed share, now "
+            "one person); cohort.identical_images.refuse_above is the share that is let pass, now "
             f"{refuse_above:g}, and cohort.identical_images.alike the likeness, now {alike:g}",
         )
 

@@ -128,11 +128,11 @@ def likeness(
         device: the device that computes.
         kept: parts that an earlier attempt compared.
     """
-    films_on_device = torch.from_numpy(films).to(device)
+    held = torch.from_numpy(films).to(device)
     waiting = iter(images)
     parts: list[np.ndarray] = []
     while batch := [*itertools.islice(waiting, _AT_ONCE)]:
-        compute = partial(_compared, batch, films_on_device, device)
+        compute = partial(_compared, batch, held, device)
         parts.append(_kept(kept, f"likeness-{len(parts):08d}", compute))
     pixel, nearest, mixture = np.concatenate(parts, axis=1)
     return Likeness(pixel, nearest.astype(np.int64), mixture)
