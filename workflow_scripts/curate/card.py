@@ -218,7 +218,7 @@ def _columns(described: Described) -> list[str]:
     """Return a table of the set's columns, and one of the images for each finding."""
     cells = {
         "`image`": "PNG, in `bytes`",
-        "14 findings": "what the prompt asked for: 1 yes, 0 no, -1 uncertain, null unsaid",
+        "14 findings": "what the prompt asked for: 1 yes, 0 no, -1 uncertain, null not mentioned",
     }
     if described.prompts_shown:
         cells["`prompt`"] = "the text that the image was drawn from"

@@ -125,7 +125,7 @@ def _responsible(described: Described) -> dict[str, Any]:
         ),
         "rai:dataPreprocessingProtocol": [f"Images were kept by these limits. {limits or 'None.'}"],
         "rai:dataManipulationProtocol": (
-            "Leaks of known kinds were planted in the pool to measure the filter, and removed by "
+            "Leaks of known kinds were planted in the pool to test the filter, and removed by "
             f"their ids. Kinds: {planted}."
         ),
         "rai:dataAnnotationProtocol": (
@@ -155,7 +155,7 @@ def _responsible(described: Described) -> dict[str, Any]:
             *terms.conditions,
         ],
         "rai:dataReleaseMaintenancePlan": [
-            "Not settled by the workflow: whoever releases the set names who answers for it.",
+            "Whoever releases the set names the person responsible for it.",
         ],
     }
 
@@ -203,9 +203,7 @@ def _field(column: pa.Field) -> dict[str, Any]:
         source["transform"] = {"jsonPath": "bytes"}
         description = "The image, as PNG."
     elif column.name in FINDINGS:
-        description = (
-            "Whether the prompt asks for the finding: 1 yes, 0 no, -1 uncertain, null unsaid."
-        )
+        description = "The finding in the prompt: 1 yes, 0 no, -1 uncertain, null not mentioned."
     elif column.name == PROMPT:
         description = "The text that the image was drawn from."
     return {

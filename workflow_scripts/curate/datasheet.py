@@ -27,21 +27,21 @@ _ANSWERS: Final = {
         "Is it a sample of a larger set?": "Yes: it was chosen from {pool_images} images of the "
         "prompt set `{prompt_set}`.",
         "What data does each instance consist of?": "An image (PNG), 14 findings{columns}.",
-        "Is there a label?": "What the prompt asked for. Images asked to show each finding: "
-        "{positives}.",
+        "Is there a label?": "The findings that the prompt asks for. Images asked to show each "
+        "finding: {positives}.",
         "Is any information missing?": "{stated} of {labels} labels are stated; the others are "
         "null. Prompts are {prompts}",
         "Are relationships between instances made explicit?": "No. Images of one prompt may "
         "resemble one another.",
         "Are there recommended splits?": "No: all images are of one split, `train`. Real "
         "radiographs are the test data.",
-        "Are there errors, noise or redundancies?": "An image may not show what was asked for; "
-        "the scorecard says how often.",
+        "Are there errors, noise or redundancies?": "An image may not show what was asked for. "
+        "The scorecard states how often.",
         "Is it self-contained?": "Yes.",
         "Does it contain confidential data?": "None is meant to be in it. {leaks}",
         "Could it offend or cause anxiety?": "It shows disease, as radiographs do.",
         "Does it identify subpopulations?": "No: sex, age and origin are not known.",
-        "Can individuals be identified?": "That is what the filter is for. {leaks}",
+        "Can individuals be identified?": "The filter is meant to prevent it. {leaks}",
         "Is it sensitive?": "Its images are of health. {conditions}",
     },
     "Collection process": {
@@ -52,8 +52,8 @@ _ANSWERS: Final = {
         "Who was involved, and how were they paid?": "Nobody collected data by hand.",
         "Over what time?": "It was drawn once, by one training run of the model.",
         "Was there an ethical review?": STEWARD,
-        "Did the individuals know, and consent?": "That is a question to the radiographs that the "
-        "model learned from: {cohort} ({source}).",
+        "Did the individuals know, and consent?": "This concerns the radiographs that the model "
+        "learned from: {cohort} ({source}).",
         "Was the impact on data subjects analysed?": "Memorisation was measured: see the "
         "scorecard, under compliance.",
     },
@@ -63,8 +63,8 @@ _ANSWERS: Final = {
         "Is the software available?": "CheXGenBench {version}, stage `curate` (Apache-2.0).",
     },
     "Uses": {
-        "Has it been used already?": "Where `worth.json` lies beside it, that says what a "
-        "classifier gained from it.",
+        "Has it been used already?": "If there is a `worth.json`, it states what a classifier "
+        "gained from the set.",
         "Is there a list of papers that use it?": STEWARD,
         "What else could it be used for?": "Research on methods.",
         "What may affect future uses?": "Labels say what was asked for. The model repeats the "

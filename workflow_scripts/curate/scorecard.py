@@ -24,7 +24,7 @@ CRITERIA: Final = {
     "congruence": "Do the images resemble radiographs?",
     "coverage": "Do they show the variety of radiographs, and something new?",
     "constraint": "Are they anatomically plausible, and do they show what was asked for?",
-    "completeness": "Is all there that a task needs: labels, prompts, scores?",
+    "completeness": "Does it have everything that a task needs: labels, prompts, scores?",
     "compliance": "Are privacy, security, and the terms of the sources observed?",
     "comprehension": "Can a reader find out how they were made?",
     "consistency": "Is their quality the same for all findings, groups and times?",
@@ -97,16 +97,16 @@ _RECORDS: Final = {
     },
     "constraint": {
         "faithfulness/anatomy/implausible": "Images with implausible anatomy",
-        "faithfulness/anatomy/ratio_distance": "Distance of the heart's share of the chest from "
-        "radiographs'",
-        "faithfulness/findings/judged_auroc": "The finding asked for is seen by a judge (AUROC)",
+        "faithfulness/anatomy/ratio_distance": "Distance of the cardiothoracic ratio from that of "
+        "radiographs",
+        "faithfulness/findings/judged_auroc": "A judge recognises the finding asked for (AUROC)",
     },
     "compliance": {
         "privacy/pairwise/reid_share": "Prompts whose images resemble their own radiograph "
         "(re-identification)",
-        "privacy/lenses/any_seen": "Prompts at which some lens raises its alarm; 5% by chance",
-        "privacy/novelty/nearer_to_training_excess": "Nearer to training radiographs than images "
-        "of held-out captions (excess)",
+        "privacy/lenses/any_seen": "Prompts at which a lens raises an alarm; 5% by chance",
+        "privacy/novelty/nearer_to_training_excess": "Images closer to training radiographs than "
+        "images of held-out captions are (excess)",
     },
 }
 """Values of records by criterion, as stage/family/metric, each with its description."""
@@ -116,7 +116,7 @@ _GAPS: Final = (
     (
         "consistency",
         "By sex, age, device and hospital of the patients",
-        "prompts do not state them, so that no image has them",
+        "prompts do not state them, so no image has them",
     ),
     ("consistency", "Over time", "the set was drawn once, from one training run of the model"),
     (
