@@ -4,16 +4,17 @@
 # similar_images.csv (test and validation images that another split shows, changed), and
 # prompts/{prompt_set}.parquet and .csv; for models with captions from another source, the same in
 # results/cohort/captions_{source}/.
-# prompts/drawn.parquet and .csv, where the config asks for a pool of curated sets to be drawn.
+# prompts/drawn.parquet and .csv, if the config asks for a drawn pool of curated sets.
 # prompts/stress.parquet and .csv, and stress.parquet with its attributes, come from templates alone.
-# training/, test/, ... of each hold what fine-tuning, sampling and report generators read of it, so
-# that a label or a test caption trains nothing anew (workflow_scripts/cohort/parts.py).
-# No code is declared: everything follows from the cohort, so an edited comment here would rerun
+# training/, test/, ... hold the parts of each manifest that fine-tuning, sampling and report
+# generators read, so that a changed label or test caption retrains nothing
+# (workflow_scripts/cohort/parts.py).
+# No code is declared, because every stage depends on the cohort: an edited line here would rerun
 # every fine-tuning. The config, the source's tables and the stage version rerun it.
 
 
 rule cohort_manifest:
-    """Split the data, join the captions, count what was dropped; look at every film."""
+    """Split the data, join the captions, count what was removed, and check every film."""
     input:
         sources=ancient(per_job(cohort_tables, config=config)),
     output:
@@ -46,7 +47,7 @@ rule cohort_manifest:
 
 
 rule cohort_part:
-    """What training, sampling or report generators read of the manifest; no film is looked at again."""
+    """Write the part of the manifest that one kind of stage reads, without decoding films again."""
     input:
         sources=ancient(per_job(cohort_tables, config=config)),
     output:
@@ -104,7 +105,7 @@ rule cohort_prompts:
 
 
 rule cohort_drawn:
-    """Draw captions with a prevalence of findings that is asked for: the pool of curated sets."""
+    """Draw captions with a given prevalence of findings, for the pool of curated sets."""
     input:
         manifest="results/cohort/{captions}manifest.parquet",
     output:

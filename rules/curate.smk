@@ -16,7 +16,7 @@ rule curate_plant:
         shards=per_job(RUN.curated_shards),
         trained=RUN.trained_weights(),
     output:
-        # It holds radiographs: it goes as soon as the lenses have looked.
+        # It holds radiographs, so it is removed as soon as the lenses have finished.
         candidates=temp("results/curate/{model}/candidates.parquet"),
         features=expand(
             "results/curate/{{model}}/features/{encoder}.h5", encoder=PRIVACY_ENCODERS
@@ -59,7 +59,7 @@ rule curate_plant:
 
 
 rule curate_lenses:
-    """Measure how near each image of a pool, and each planted leak, comes to a training radiograph."""
+    """Measure how close each image of a pool, and each planted leak, comes to a training radiograph."""
     input:
         manifest="results/cohort/manifest.parquet",
         training=rules.features_training.output,
@@ -95,7 +95,7 @@ rule curate_lenses:
 
 
 rule curate_look:
-    """What the judges see in a pool, and its organs."""
+    """Run the judges and the labeller of organs on a pool."""
     input:
         shards=per_job(RUN.curated_shards),
         judges=RUN.judge_networks(),
@@ -128,7 +128,7 @@ rule curate_look:
 
 
 rule curate_decide:
-    """Filter a pool, draw the set, and decide whether it may be released; describe it."""
+    """Filter a pool, draw the set, and decide whether it may be released."""
     input:
         manifest="results/cohort/manifest.parquet",
         prompts=per_job(RUN.curated_prompts),
@@ -180,7 +180,7 @@ rule curate_decide:
 
 
 rule curate_worth_train:
-    """Train classifiers on a curated set and on as many unfiltered images, alone and added to real ones."""
+    """Train classifiers on a curated set and on as many unfiltered images, alone and with real ones."""
     input:
         manifest="results/cohort/manifest.parquet",
         prompts=per_job(RUN.curated_prompts),
@@ -222,7 +222,7 @@ rule curate_worth_train:
 
 
 rule curate_worth:
-    """AUROC, F1 and accuracy with and without the filter, and the gain over real data alone."""
+    """Score these classifiers: AUROC, F1, accuracy, and the gain over real data alone."""
     input:
         manifest="results/cohort/manifest.parquet",
         trained=per_job(RUN.worth_runs),
@@ -253,7 +253,7 @@ rule curate_worth:
 
 
 rule curate_describe:
-    """The set with its documents: card, Croissant, scorecard, datasheet, terms."""
+    """Write the set with its documents: card, Croissant, scorecard, datasheet, terms."""
     input:
         decision=rules.curate_decide.output.decision,
         images=rules.curate_decide.output.images,

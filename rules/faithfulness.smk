@@ -1,11 +1,12 @@
 # Needs: a model's test images, the classifiers that were trained on radiographs alone, CXAS.
-# Makes: results/faithfulness/: does an image show what its prompt asks for? seen/{model}.parquet is
-# what networks saw in each image, in one pass; findings/{judge}/{model}.json, anatomy/{model}.json
-# and texture/{model}.json are scored from it. `real` are the radiographs of the test split.
+# Makes: results/faithfulness/: does an image show what its prompt asks for? seen/{model}.parquet has
+# the networks' results for each image, from one pass; findings/{judge}/{model}.json,
+# anatomy/{model}.json and texture/{model}.json are scored from it. `real` stands for the radiographs
+# of the test split.
 
 
 rule faithfulness_look:
-    """Look at a model's test images, or at the radiographs, once: judges, organs and texture."""
+    """Run judges and labeller once on a model's test images, or on the radiographs; measure texture."""
     input:
         manifest="results/cohort/manifest.parquet",
         prompts=per_job(RUN.looked_prompts),
@@ -46,7 +47,7 @@ rule faithfulness_look:
 
 
 rule faithfulness_score:
-    """Findings, anatomy, texture and topology of one model, from what was seen."""
+    """Score findings, anatomy, texture and topology of one model."""
     input:
         manifest="results/cohort/manifest.parquet",
         prompts=per_job(RUN.looked_prompts),
@@ -82,7 +83,7 @@ rule faithfulness_score:
 
 
 rule faithfulness_score_real:
-    """The radiographs' own anatomy, and how well their organs are drawn where exact ones are known."""
+    """Score the radiographs' anatomy, and CXAS's masks of them against exact ones if there are any."""
     input:
         manifest="results/cohort/manifest.parquet",
         radiographs="results/faithfulness/seen/real.parquet",

@@ -1,12 +1,12 @@
-# Needs: a model's test images, LLaVA-Rad as it was released, CheXbert. It runs where
-# `faithfulness.judges` names llava_rad.
-# Makes: results/faithfulness/round_trip/{model}.json: does a report of the image say what the prompt
-# asked for? reports/{model}.parquet has the reports and the findings they name; `real` are those of
+# Needs: a model's test images, the released LLaVA-Rad, CheXbert. It runs if `faithfulness.judges`
+# names llava_rad.
+# Makes: results/faithfulness/round_trip/{model}.json: does a report on the image state what the
+# prompt asked for? reports/{model}.parquet has the reports with their findings. `real` stands for
 # the radiographs of the test split.
 
 
 rule faithfulness_reports:
-    """LLaVA-Rad's report of each of a model's test images, or of the radiographs, and its findings."""
+    """Write LLaVA-Rad's reports on a model's test images, or on the radiographs, with their findings."""
     input:
         manifest="results/cohort/manifest.parquet",
         prompts=per_job(RUN.looked_prompts),
@@ -46,7 +46,7 @@ rule faithfulness_reports:
 
 
 rule faithfulness_round_trip:
-    """What the reports of one model's images say, against the labels of its prompts."""
+    """Score the reports on one model's images against the labels of its prompts."""
     input:
         prompts=per_job(RUN.looked_prompts),
         radiographs="results/faithfulness/reports/real.parquet",

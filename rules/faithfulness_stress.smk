@@ -1,11 +1,11 @@
 # Needs: a model's images of the stress set, the classifiers that were trained on radiographs alone,
 # CXAS.
-# Makes: results/faithfulness/stress/{model}.json and .parquet: do images change where, and only
-# where, their prompts do? seen/ beside them has what the judge saw.
+# Makes: results/faithfulness/stress/{model}.json and .parquet: do images change where their prompts
+# do, and nowhere else? seen/ has the judge's readings.
 
 
 rule faithfulness_stress_radiographs:
-    """What the judge sees in the radiographs of the test split, and where: the ceilings rest on it."""
+    """Run the judge on the radiographs of the test split, for the ceilings."""
     input:
         manifest="results/cohort/manifest.parquet",
         judges=RUN.judge_networks(),
@@ -41,7 +41,7 @@ rule faithfulness_stress_radiographs:
 
 
 rule faithfulness_stress_look:
-    """What the judge sees in a model's images of the stress set, and where."""
+    """Run the judge on a model's images of the stress set."""
     input:
         prompts=STRESS_PROMPTS,
         shards=per_job(RUN.shards, prompt_set="stress"),
@@ -80,7 +80,7 @@ rule faithfulness_stress_look:
 
 
 rule faithfulness_stress:
-    """Presence, negation, side, severity, zone, device and wording of one model's images."""
+    """Score presence, negation, side, severity, zone, device and wording of one model's images."""
     input:
         stress=rules.cohort_stress.output.attributes,
         manifest="results/cohort/manifest.parquet",

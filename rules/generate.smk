@@ -1,7 +1,7 @@
 # Needs: a prompt set and a checkpoint, a user's own images, or (controls) the manifest.
 # Makes: results/generate/{model}/{prompt_set}/part-*.parquet, seeded images as Parquet shards.
-# An image depends on its model, prompt and seed, not on how many shards there are. As in
-# finetune.smk, only the config, the stage version and the contents of what is read rerun it.
+# An image depends on its model, prompt and seed, not on the number of shards. As in finetune.smk,
+# only the config, the stage version and the contents of the inputs rerun it.
 
 
 rule generate_sample:
@@ -102,7 +102,7 @@ rule generate_control:
 
 
 rule generate_export:
-    """A prompt set's images as a folder of PNGs with a metadata.csv, for people."""
+    """Export a prompt set's images as a folder of PNG files with a metadata.csv."""
     input:
         shards=per_job(RUN.shards),
     output:

@@ -37,7 +37,8 @@ from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.finetune.train import TrainSettings, finetune
-from workflow_scripts.generate.sample import sample_shard
+from workflow_scripts.generate.sample import Sampling, sample_shard
+from workflow_scripts.generate.settings import BatchSettings
 from workflow_scripts.world.diffusion import clip_tokenizer_files, tiny_vae, write_tiny_pipeline
 
 SIZE = 64
@@ -189,9 +190,9 @@ def sample_ours(folder: Path, base: Base, batches: int, load: Load) -> None:
     write_prompts(with_nulls(frame, PROMPT_SCHEMA), prompts)
     output, progress = folder / "shard.parquet", folder / "sampling"
     settings = SampleSettings(load.denoising_steps, 7.5, SIZE)
-    sample_shard(
-        FAMILY, base, prompts, output, progress, settings, load.batch, threads=load.threads
-    )
+    batches = BatchSettings(load.batch)
+    sampling = Sampling(FAMILY, base, settings, batches, threads=load.threads)
+    sample_shard(sampling, prompts, output, progress)
 
 
 def sample_plainly(base: Base, batches: int, load: Load) -> None:

@@ -207,8 +207,8 @@ def change(row: int, column: str, value: str) -> list[list[str]]:
 @pytest.mark.parametrize(
     ("row", "column", "value", "words"),
     [
-        (1, "image", "img/1.png", ("'img/1.png' stands twice", "rows 2 and 3")),
-        (1, "image", "other/1.png", ("'1' stands twice", "map a column to image_id")),
+        (1, "image", "img/1.png", ("'img/1.png' occurs twice", "rows 2 and 3")),
+        (1, "image", "other/1.png", ("'1' occurs twice", "map a column to image_id")),
         (1, "image", "", ("image is empty", "row 3")),
         (2, "person", "", ("person is empty", "row 4")),
         (2, "visit", " ", ("visit is empty", "row 4")),

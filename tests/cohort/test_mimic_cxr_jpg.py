@@ -309,7 +309,7 @@ def test_a_duplicate_dicom_id_names_both_rows(mimic, table):
 
 def test_a_duplicate_study_in_chexpert(mimic):
     mimic.chexpert.append(dict(mimic.chexpert[0]))
-    refused(mimic.write(), "10000032/50000001", "stands twice", "chexpert")
+    refused(mimic.write(), "10000032/50000001", "occurs twice", "chexpert")
 
 
 def test_an_unknown_split_value(mimic):

@@ -65,7 +65,7 @@ def test_the_page_says_when_terms_are_stricter_than_the_tests(tmp_path: Path):
     folder = describe(tmp_path, decision(cohort=cohort), base="weights/flux.1-dev")
     page = (folder / "terms.md").read_text()
     assert "This set is for credentialed researchers only." in page
-    assert "The tests alone would say: it may be published." in page
+    assert "By its tests alone it may be published." in page
     assert "Commercial use: not allowed." in page
     assert json.loads((folder / "terms.json").read_text())["access"] == "credentialed"
     assert "By its tests alone the set may be published" in (folder / "README.md").read_text()

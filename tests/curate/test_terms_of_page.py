@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from workflow_scripts.common.records import Record, Value, write_record
-from workflow_scripts.curate.decide import Filtered, decision_of
+from workflow_scripts.curate.decision import decision_of
 from workflow_scripts.curate.kinds import EVERY_KIND
 from workflow_scripts.curate.lenses import LENSES
 from workflow_scripts.curate.page import page
+from workflow_scripts.curate.pool_filter import FilteredPool
 from workflow_scripts.curate.scorecard import _KEYS
 from workflow_scripts.curate.settings import LENS_NAMES, CurateSettings, read_share
 from workflow_scripts.curate.terms import WORLD
@@ -38,8 +39,8 @@ def decided(cohort: str = WORLD, access: str = "release", leaks: int = 0, missin
     planted = dict.fromkeys(EVERY_KIND, (200, 200)) | (caught or {})
     if without:
         planted[without] = (0, 0)
-    found = Filtered(pool, np.zeros((100, 14)), planted,
-                     np.zeros(50, bool), tried, np.zeros(50, bool), {}, {})  # fmt: skip
+    found = FilteredPool(pool, np.zeros((100, 14)), planted,
+                         np.zeros(50, bool), tried, np.zeros(50, bool), {}, {})  # fmt: skip
     args = SimpleNamespace(model="sana", cohort=cohort, source="mimic_cxr_jpg", records=records,
                            family="sana", base=WEIGHTS[cohort])  # fmt: skip
     return decision_of(args, policy, found, np.flatnonzero(~pool["leak"])[:50], missing or {})
@@ -108,7 +109,7 @@ def test_attacks_stand_on_the_page_and_decide_nothing_without_a_limit(attacked):
     ("found", "verdict", "said"),
     [
         ({TPR: 0.02}, "release", "every limit"),
-        ({TPR: 0.03}, "do_not_release", "an attack on the model finds more than it may"),
+        ({TPR: 0.03}, "do_not_release", "an attack with a limit finds more than it may"),
         ({TPR: "it came trained"}, "do_not_release", "an attack with a limit was not measured"),
         ({}, "do_not_release", "an attack with a limit was not measured"),
     ],

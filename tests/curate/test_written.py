@@ -12,9 +12,9 @@ from PIL import Image
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, png_bytes, write_shard
 from workflow_scripts.common.manifest import FINDINGS, TEMPLATE, write_manifest, write_prompts
-from workflow_scripts.curate.decide import Filtered, write_set
 from workflow_scripts.curate.lenses import LENS_SCHEMA, LENSES
 from workflow_scripts.curate.settings import CurateSettings
+from workflow_scripts.curate.write_set import write_set
 from workflow_scripts.privacy.private_table import write_private_table
 
 CAPTION = "Small left pleural effusion with adjacent basal atelectasis, unchanged"
@@ -72,8 +72,6 @@ def written(tmp_path):
             density=1.0, caption=prompts["caption"].tolist(),
             caption_source=prompts["caption_source"].tolist(),
         )  # fmt: skip
-        nothing = np.zeros(0)
-        found = Filtered(pool, np.zeros((3, 14)), {}, nothing, lenses, nothing, {}, {})
         args = Namespace(
             model=model, prompts=tmp_path / "prompts.parquet",
             shards=[tmp_path / "part-00000-of-00001.parquet"],
@@ -81,7 +79,7 @@ def written(tmp_path):
             searched_prompts=[tmp_path / "prompts.parquet"], lenses=tmp_path / "lenses.parquet",
             manifest=tmp_path / "manifest.parquet", output=tmp_path / "out",
         )  # fmt: skip
-        write_set(args, policy, found, [0, 1, 2])
+        write_set(args, policy, pool)
         return args.output / "dataset/data/train-00000-of-00001.parquet"
 
     return write

@@ -26,7 +26,8 @@ from workflow_scripts.features.encoders import load_encoder
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
-from workflow_scripts.generate.sample import PRECISIONS, sample_shard
+from workflow_scripts.generate.sample import PRECISIONS, Sampling, sample_shard
+from workflow_scripts.generate.settings import BatchSettings
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,10 +58,9 @@ def main(argv: list[str] | None = None) -> None:
             def features(precision: str, seeds: int, base=base, family=family, prompts=prompts):
                 write_prompts(frame.assign(seed=frame["seed"] + seeds), prompts)
                 shard = prompts.with_name(f"{precision}-{seeds}.parquet")
-                sample_shard(
-                    get_family(family), base, prompts, shard, prompts.with_name("progress"),
-                    settings, batch_size=16, gpus=args.gpus, precision=precision,
-                )  # fmt: skip
+                batches = BatchSettings(16, precision)
+                sampling = Sampling(get_family(family), base, settings, batches, gpus=args.gpus)
+                sample_shard(sampling, prompts, shard, prompts.with_name("progress"))
                 images = [decode_image(item.data, item.id) for item in read_shards([shard])]
                 return encoder.encode([encoder.prepare(image) for image in images])
 

@@ -18,23 +18,20 @@ from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.generate.peers import Peers, peers_of, run_in_peers
-from workflow_scripts.generate.sample import sample_shard
+from workflow_scripts.generate.sample import Sampling, sample_shard
+from workflow_scripts.generate.settings import BatchSettings
 
 FAMILY = get_family("stable_diffusion")
 
 
 def sample(cohort, checkpoint, name, speed=None):
     output = cohort.folder / f"{name}.parquet"
-    sample_shard(
-        FAMILY,
-        Base(checkpoint),
-        cohort.folder / "test.parquet",
-        output,
-        cohort.folder / f"progress-{name}",
-        SampleSettings(steps=2, guidance=2.0, size=32),
-        batch_size=2,
-        speed=speed,
+    settings = SampleSettings(steps=2, guidance=2.0, size=32)
+    sampling = Sampling(
+        FAMILY, Base(checkpoint), settings, BatchSettings(2), speed=speed or Speed()
     )
+    paths = (cohort.folder / "test.parquet", output, cohort.folder / f"progress-{name}")
+    sample_shard(sampling, *paths)
     return output
 
 

@@ -20,7 +20,8 @@ from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
 from workflow_scripts.generate import sample
-from workflow_scripts.generate.sample import sample_shard
+from workflow_scripts.generate.sample import Sampling, sample_shard
+from workflow_scripts.generate.settings import BatchSettings
 from workflow_scripts.generate.sharding import batch_ranges, shard_batches, shard_rows
 
 FAMILY = get_family("stable_diffusion")
@@ -55,20 +56,16 @@ def _sample(
     speed=None,
 ):
     output = cohort.folder / f"{name}.parquet"
-    sample_shard(
+    sampling = Sampling(
         family,
         Base(checkpoint),
-        cohort.folder / f"{prompts}.parquet",
-        output,
-        cohort.folder / f"progress-{name}",
         settings,
-        batch_size=4,
-        shard=shard,
-        shards=shards,
-        precision=precision,
+        BatchSettings(4, precision),
+        speed=speed or Speed(),
         version=version,
-        speed=speed,
     )
+    paths = (cohort.folder / f"{prompts}.parquet", output, cohort.folder / f"progress-{name}")
+    sample_shard(sampling, *paths, shard, shards)
     return list(read_shards([output]))
 
 

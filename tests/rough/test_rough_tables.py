@@ -197,7 +197,7 @@ BAD_CELLS = [
     ([(4, "split", "nan")], "unknown split 'nan'", 6),
     ([(4, "split", "")], "unknown split ''", 6),
     ([(4, "person", "ann")], "train and test share 1 patient(s): ann", None),
-    ([(4, "image", "1.png")], "'1.png' stands twice", None),
+    ([(4, "image", "1.png")], "'1.png' occurs twice", None),
 ]
 
 

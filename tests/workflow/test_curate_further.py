@@ -15,12 +15,13 @@ from tests.workflow.checkouts import run
 from workflow_scripts.common.images import ImageItem, png_bytes, read_shards, write_shard
 from workflow_scripts.common.manifest import read_manifest, read_prompts, write_prompts
 from workflow_scripts.curate.bounds import LEVEL
-from workflow_scripts.curate.decide import Filtered, decision_of, filtered
+from workflow_scripts.curate.decision import decision_of
 from workflow_scripts.curate.draw import drawn
 from workflow_scripts.curate.kinds import EVERY_KIND, KINDS, OVERFITTED
 from workflow_scripts.curate.leaks import leak
 from workflow_scripts.curate.lenses import LENS_SCHEMA
 from workflow_scripts.curate.plant import square_gray
+from workflow_scripts.curate.pool_filter import filter_pool
 from workflow_scripts.curate.settings import CurateSettings
 from workflow_scripts.privacy.private_table import read_private_table, write_private_table
 
@@ -120,7 +121,7 @@ def seen_by(demo, folder, lenses, policy=POLICY):
         radiographs=demo / "results/faithfulness/seen/real.parquet",
         manifest=demo / "results/cohort/manifest.parquet", prompts=folder / "prompts.parquet",
     )  # fmt: skip
-    return filtered(args, policy)
+    return filter_pool(args, policy)
 
 
 def test_a_lens_has_a_limit_of_its_own_where_the_policy_sets_one(demo, looked_at):
@@ -150,13 +151,11 @@ def one_draw(found, further, kinds, rng):
         for kind in kinds
     }
     planted |= {kind: (0, 0) for kind in EVERY_KIND if kind not in planted}
-    good = ~pool[["leak", "sparse", "implausible", "unseen"]].any(axis=1).to_numpy()
-    passed = np.flatnonzero(good)
+    seen = replace(found, pool=pool, labels=labels, planted=planted)
+    passed = seen.passed
     drew = (pool["id"].iloc[passed].tolist(), labels[passed], POLICY.quotas, POLICY.images)
     rows, missing = drawn(*drew, int(rng.integers(2**31)))
     kept = passed[rows]
-    seen = Filtered(pool, labels, planted, found.refused, found.tried, found.poor, found.limits,
-                    found.without)  # fmt: skip
     args = Namespace(model="my_model", cohort="Embedded world", source="mimic_cxr_jpg", records=[],
                      family="external", base=None)  # fmt: skip
     decision = decision_of(args, POLICY, seen, kept, missing)

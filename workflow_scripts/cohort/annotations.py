@@ -104,15 +104,31 @@ def join_captions(
     Args:
         images: the cohort's images: `image_id` and `split`. The split is that of the split table,
             whatever annotation file a caption comes from.
-        known: the image ids of the whole source, with those that the cohort leaves out.
+        known: the image ids of the whole source, including those outside the cohort.
         annotations: see `read_annotations`.
         caption_source: see `read_annotations`; the manifest names the source `impression`, or
             `llava_rad:gpt4` and `llava_rad:rule-based`.
         attrition: gets the count of each kind of unused annotation.
     """
     attrition.add("annotations_read", "annotations", 0, len(annotations), "rows of all files")
-
     reports = _reports(annotations[annotations["image_id"].isin(images["image_id"])], attrition)
+    captions = _one_per_image(annotations, known, images["image_id"], attrition)
+    joined = images[["image_id", "split"]].merge(
+        captions, on="image_id", how="left", validate="1:1"
+    )
+    _count_other_splits(joined, len(captions), attrition)
+    named = "impression" if caption_source == "impression" else "llava_rad:{}"
+    joined["caption_source"] = joined["method"].map(named.format, na_action="ignore")
+    joined["report"] = joined["image_id"].map(reports)
+    joined.index = images.index
+    joined = joined[["caption", "caption_source", "indication", "report"]].astype(object)
+    return joined.where(joined.notna(), None)
+
+
+def _one_per_image(
+    annotations: pd.DataFrame, known: pd.Series, images: pd.Series, attrition: Attrition
+) -> pd.DataFrame:
+    """Return the annotation that captions each image: the first one by the preferred method."""
 
     def drop(wrong: pd.Series, step: str, reason: str) -> pd.DataFrame:
         attrition.add(step, "annotations", int(wrong.sum()), int((~wrong).sum()), reason)
@@ -124,9 +140,7 @@ def join_captions(
     annotations = drop(
         ~annotations["image_id"].isin(known), "image_known", "image not in the metadata"
     )
-    annotations = drop(
-        ~annotations["image_id"].isin(images["image_id"]), "image_in_cohort", "no frontal image"
-    )
+    annotations = drop(~annotations["image_id"].isin(images), "image_in_cohort", "no frontal image")
     rank = annotations["method"].map(_METHOD_RANK).fillna(len(_METHOD_RANK))
     best = rank.groupby(annotations["image_id"]).transform("min")
     annotations = drop(
@@ -134,21 +148,22 @@ def join_captions(
     )
     repeated = annotations["image_id"].duplicated()
     other_text = repeated & ~annotations.duplicated(["image_id", "caption"])
-    annotations = drop(
+    return drop(
         repeated,
         "one_per_image",
         f"a second annotation by the same method ({int(other_text.sum())} of another wording); "
         "the first is kept",
     )
-    joined = images[["image_id", "split"]].merge(
-        annotations, on="image_id", how="left", validate="1:1"
-    )
+
+
+def _count_other_splits(joined: pd.DataFrame, annotations: int, attrition: Attrition) -> None:
+    """Count the captions from the annotation file of another split than the image's."""
     elsewhere = joined["caption"].notna() & (joined["file_split"] != joined["split"])
     attrition.add(
         "split_agrees",
         "annotations",
         0,
-        len(annotations),
+        annotations,
         f"{int(elsewhere.sum())} stand in the annotation file of another split; the split table "
         "decides, the caption is kept",
     )
@@ -158,12 +173,6 @@ def join_captions(
             elsewhere.sum(),
             joined.loc[elsewhere, "image_id"].iloc[0],
         )
-    named = "impression" if caption_source == "impression" else "llava_rad:{}"
-    joined["caption_source"] = joined["method"].map(named.format, na_action="ignore")
-    joined["report"] = joined["image_id"].map(reports)
-    joined.index = images.index
-    joined = joined[["caption", "caption_source", "indication", "report"]].astype(object)
-    return joined.where(joined.notna(), None)
 
 
 def _reports(annotations: pd.DataFrame, attrition: Attrition) -> pd.Series:

@@ -1,4 +1,4 @@
-"""The attrition table: what was dropped on the way to the manifest, how many, and why."""
+"""The attrition table: what the steps towards the manifest removed, how many, and why."""
 
 import logging
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ PUBLISHED: Final = {
         "test_prompts": 5_034,
     }
 }
-"""The published number that is kept at a step, by the name of the data.
+"""The published numbers that remain after each step, by the name of the data.
 
 The sources are MIMIC-CXR-JPG's documentation (splits), the card of LLaVA-Rad's annotations (frontal
 images, studies and rule-based captions of the test split), and the paper (training and test
@@ -39,9 +39,9 @@ samples).
 
 @dataclass
 class Attrition:
-    """An ordered funnel for each of `UNITS`; an annotation is a row of a source of captions.
+    """The steps for each of `UNITS`, in order; an annotation is a row of a source of captions.
 
-    A step that only counts something has `removed` = 0 and the count in `reason`.
+    A step that only counts has `removed` = 0, and states the count in `reason`.
     """
 
     rows: list[tuple[str, str, int, int, str]] = field(default_factory=list)
@@ -59,10 +59,10 @@ class Attrition:
         log.warning("%s: %s", step, reason)
 
     def warn_of_published(self, dataset: str = "MIMIC-CXR") -> None:
-        """Warn of steps whose number differs from the published one, if the data are the published.
+        """Warn of steps whose number differs from the published one.
 
-        Other data, such as the embedded world, may have the same layout. So a source with fewer
-        than nine tenths of the published images is taken for other data.
+        Other data, such as the embedded world, may have the same layout. A source with fewer than
+        nine tenths of the published images counts as other data, and gets no warning.
         """
         published = PUBLISHED[dataset]
         kept = {step: kept for step, _, _, kept, _ in self.rows}

@@ -13,7 +13,7 @@ python -m workflow_scripts.cohort.build_manifest image_folder --root images
 
 import argparse
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS, write_manifest
 
 HELD_OUT_SEED: Final = 42
-"""Of the draw of patients who are held out of training."""
+"""Seed of the draw of patients who are held out of training."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -76,13 +76,17 @@ def read_source(args: argparse.Namespace, attrition: Attrition) -> pd.DataFrame:
 
 
 def held_out(manifest: pd.DataFrame, patients: int) -> pd.DataFrame:
-    """Move so many random patients from the train split to the validation split.
+    """Move random patients from the train split to the validation split.
 
-    No model sees them, so that an attack on membership has non-members of the same population as
-    its members. The same patients are drawn whatever the captions are.
+    No model is trained on them. So a membership attack has non-members from the same population as
+    its members. The draw does not depend on the captions.
+
+    Args:
+        manifest: the cohort's manifest.
+        patients: number of patients to move.
 
     Raises:
-        InputError: half of the train split's patients or more would go.
+        InputError: more than half of the training patients would be moved.
     """
     if not patients:
         return manifest
@@ -144,98 +148,96 @@ def count_test_set(manifest: pd.DataFrame, attrition: Attrition) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--root", required=True, help="folder of the images")
-    shared.add_argument("--manifest", required=True, help="Parquet file to write")
-    shared.add_argument("--attrition", required=True, help="CSV file to write")
-    shared.add_argument(
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sources = parser.add_subparsers(dest="source", required=True)
+    mimic = sources.add_parser("mimic_cxr_jpg", help="MIMIC-CXR-JPG's layout")
+    _add_shared_flags(mimic)
+    _add_mimic_flags(mimic)
+    folder = sources.add_parser("image_folder", help="images with a CSV")
+    _add_shared_flags(folder)
+    _add_folder_flags(folder)
+    return parser
+
+
+def _add_shared_flags(parser: argparse.ArgumentParser) -> None:
+    add: Any = parser.add_argument
+    add("--root", required=True, help="folder of the images")
+    add("--manifest", required=True, help="Parquet file to write")
+    add("--attrition", required=True, help="CSV file to write")
+    add(
         "--check-files",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="check that every image file is there, and look for copies (default)",
     )
-    shared.add_argument("--part", choices=PARTS, help="write a part alone, see parts.py")
-    shared.add_argument("--identical", help="CSV file to write: images that are one image")
-    shared.add_argument(
+    add("--part", choices=PARTS, help="write a part alone, see parts.py")
+    add("--identical", help="CSV file to write: duplicate images")
+    add(
         "--compare",
         choices=COMPARED,
-        help="what two images have in common that are one (default: files of MIMIC-CXR-JPG, whose "
-        "images one program has written, pixels of others)",
+        help="what duplicates share (default: files for MIMIC-CXR-JPG, whose images one program "
+        "wrote, pixels for other sources)",
     )
-    shared.add_argument("--similar", help="CSV file to write: images that show the same")
-    shared.add_argument(
+    add("--similar", help="CSV file to write: near-duplicates in two splits")
+    add(
         "--alike",
         type=float,
-        help="likeness from which a test image counts as one of another split; every film is "
-        "decoded for it. Without it none is compared, and 500 films drawn at random are looked at",
+        help="likeness from which two images of different splits count as near-duplicates; every "
+        "film is then decoded. Without it only 500 random films are decoded, as a check",
     )
-    shared.add_argument(
+    add(
         "--held-out-patients",
         type=int,
         default=0,
-        help="so many random training patients go to the validation split",
+        help="number of random training patients to move to the validation split",
     )
-    shared.add_argument("--threads", type=int, default=2, help="films decoded at the same time")
-    shared.add_argument(
+    add("--threads", type=int, default=2, help="films decoded at the same time")
+    add(
         "--refuse-above",
         type=float,
         default=REFUSE_ABOVE,
-        help="share of test images that may be in another split, too (default: %(default)s)",
-    )
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    sources = parser.add_subparsers(dest="source", required=True)
-
-    mimic = sources.add_parser("mimic_cxr_jpg", parents=[shared], help="MIMIC-CXR-JPG's layout")
-    mimic.add_argument("--annotations", required=True, help="folder of LLaVA-Rad's annotations")
-    mimic.add_argument("--caption-source", required=True, choices=CAPTION_SOURCES)
-    mimic.add_argument(
-        "--view", required=True, action="append", metavar="VIEWPOSITION=NAME", help="repeatable"
+        help="share of test images that may also be in another split (default: %(default)s)",
     )
 
-    folder = sources.add_parser("image_folder", parents=[shared], help="images with a CSV")
-    folder.add_argument("--metadata", required=True, help="CSV file, one row per image")
-    folder.add_argument(
+
+def _add_mimic_flags(parser: argparse.ArgumentParser) -> None:
+    add: Any = parser.add_argument
+    add("--annotations", required=True, help="folder of LLaVA-Rad's annotations")
+    add("--caption-source", required=True, choices=CAPTION_SOURCES)
+    add("--view", required=True, action="append", metavar="VIEWPOSITION=NAME", help="repeatable")
+
+
+def _add_folder_flags(parser: argparse.ArgumentParser) -> None:
+    add: Any = parser.add_argument
+    many: dict[str, Any] = {"action": "append", "default": []}
+    add("--metadata", required=True, help="CSV file, one row per image")
+    add(
         "--column",
-        action="append",
-        default=[],
+        **many,
         metavar="FIELD=COLUMN",
         help=f"repeatable; a field is a finding or one of {', '.join(FIELDS)}",
     )
-    folder.add_argument(
-        "--view",
-        action="append",
-        default=[],
-        metavar="VALUE=NAME",
-        help="repeatable; none keeps every image",
-    )
-    folder.add_argument("--finding-column", help="one column that names all findings of an image")
-    folder.add_argument("--finding-separator", help="between the values of --finding-column")
-    folder.add_argument(
-        "--finding",
-        action="append",
-        default=[],
-        metavar="FINDING=VALUE",
-        help="repeatable, also per finding",
-    )
-    folder.add_argument(
+    add("--view", **many, metavar="VALUE=NAME", help="repeatable; none keeps every image")
+    add("--finding-column", help="one column that names all findings of an image")
+    add("--finding-separator", help="between the values of --finding-column")
+    add("--finding", **many, metavar="FINDING=VALUE", help="repeatable, also per finding")
+    add(
         "--finding-absent",
         choices=("null", "0"),
         default="null",
-        help="label of findings that a cell does not name (default: null, not mentioned)",
+        help="label of findings that a cell does not list (default: null, not mentioned)",
     )
-    folder.add_argument("--test-share", type=float, help="draw the split by patient")
-    folder.add_argument("--validate-share", type=float, default=0.0)
-    folder.add_argument("--split-seed", type=int, default=42)
-    folder.add_argument(
+    add("--test-share", type=float, help="draw the split by patient")
+    add("--validate-share", type=float, default=0.0)
+    add("--split-seed", type=int, default=42)
+    add(
         "--exclude-nonempty",
-        action="append",
-        default=[],
+        **many,
         metavar="COLUMN",
-        help="repeatable; drop such images",
+        help="repeatable; drop images with a value in it",
     )
-    return parser
 
 
 def _pairs(items: Iterable[str], flag: str) -> dict[str, str]:

@@ -56,9 +56,9 @@ def read_csv(
     path = Path(path)
     if not path.is_file():
         raise InputError("a CSV file is missing", path, "check the path in the config")
-    wanted = list(dict.fromkeys([*columns, *optional]))
-    table = _parsed(path, wanted)
-    absent = {name for name in wanted if table.num_rows and table[name].null_count}
+    known = list(dict.fromkeys([*columns, *optional]))
+    table = _parsed(path, known)
+    absent = {name for name in known if table.num_rows and table[name].null_count}
     if missing := [name for name in columns if name in absent]:
         existing, separator = header(path)
         raise InputError(
@@ -71,13 +71,13 @@ def read_csv(
     if table.num_rows == 0:
         raise InputError("the CSV file has no rows", path, "use the complete file")
     names, _ = header(path)
-    if twice := [name for name in wanted if names.count(name) > 1]:
+    if twice := [name for name in known if names.count(name) > 1]:
         raise InputError(
-            f"two columns are called {twice[0]!r}: which is meant is not said",
+            f"two columns are called {twice[0]!r}: the right one is not known",
             path,
             "rename one of them",
         )
-    return table.select([name for name in wanted if name not in absent]).to_pandas()
+    return table.select([name for name in known if name not in absent]).to_pandas()
 
 
 def _parsed(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -152,15 +152,15 @@ def check_filled(values: pd.Series, path: str | Path) -> None:
 
 
 def check_ids(values: pd.Series, path: str | Path) -> None:
-    """Raise if an id is empty or invalid, or two ids may be one; see `id_fault`."""
+    """Raise if an id is empty or invalid, or if two ids may be the same; see `id_fault`."""
     check_filled(values, path)
     if fault_and_index := id_fault(values):
         fault, index = fault_and_index
         raise InputError(
             fault,
             row_of(path, index),
-            "write every id in one way in the whole table: two ways are two patients (studies, "
-            "images), who may stand on both sides of a split",
+            "write each id in the same way in the whole table: two spellings count as two patients "
+            "(studies, images), which may be in different splits",
         )
 
 
@@ -171,7 +171,7 @@ def check_unique(values: pd.Series, path: str | Path, remedy: str) -> None:
         index = int(repeated.to_numpy().argmax())
         first = int((values == values.iloc[index]).to_numpy().argmax())
         raise InputError(
-            f"{values.name} {values.iloc[index]!r} stands twice (rows {first + 2} and {index + 2}; "
+            f"{values.name} {values.iloc[index]!r} occurs twice (rows {first + 2} and {index + 2}; "
             f"{int(repeated.sum())} repeated in all)",
             path,
             remedy,

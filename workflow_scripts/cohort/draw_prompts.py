@@ -102,7 +102,7 @@ def draw_privacy(
     Args:
         manifest: the cohort's manifest.
         captions: number of captions.
-        draw_seed: of the draw.
+        draw_seed: seed of the draw.
         seeds: the seed of each replicate: 1 to 100 different numbers, >= 0.
 
     Raises:
@@ -125,7 +125,7 @@ def draw_augment(
     Args:
         manifest: the cohort's manifest.
         captions: number of captions to draw.
-        draw_seed: of the draw.
+        draw_seed: seed of the draw.
         draw: `unique` draws among unique captions, which gives `captions` prompts. `official` draws
             images like those of the released list of 20,000 (no uncertain label, GPT-4's captions
             alone, with repeated captions). It then drops repeated captions, as the release's
@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--manifest", required=True, help="Parquet file to read")
     parser.add_argument("--prompt-set", required=True, choices=COHORT_PROMPT_SETS)
-    parser.add_argument("--captions", type=int, help="how many (privacy, augment)")
+    parser.add_argument("--captions", type=int, help="number of captions (privacy, augment)")
     parser.add_argument("--draw-seed", type=int, help="seed of the draw (privacy, augment)")
     parser.add_argument("--draw", choices=DRAWS, help="see `draw_augment` (augment)")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds of the replicates (privacy)")
@@ -219,18 +219,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--csv", required=True, help="CSV export to write, for external models")
     args = parser.parse_args(argv)
 
-    wanted = {
+    names = {
         "test": (),
         "privacy": ("captions", "draw_seed", "seeds"),
         "augment": ("captions", "draw_seed", "draw"),
     }[args.prompt_set]
     for name in ("captions", "draw_seed", "seeds", "draw"):
-        if (getattr(args, name) is not None) != (name in wanted):
-            verb = "needs" if name in wanted else "takes no"
+        if (getattr(args, name) is not None) != (name in names):
+            verb = "needs" if name in names else "takes no"
             parser.error(f"prompt set {args.prompt_set} {verb} --{name.replace('_', '-')}")
 
     manifest = read_manifest(args.manifest)
-    settings = {name: getattr(args, name) for name in wanted}
+    settings = {name: getattr(args, name) for name in names}
     prompts = draw_prompts(manifest, args.prompt_set, settings)
     write_prompts(prompts, args.out)
     write_prompt_csv(prompts, args.csv)

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 COMPARED: Final = ("files", "pixels")
 REFUSE_ABOVE: Final = 0.001
-"""The largest share of test images that may also be in another split. It lets three of MIMIC-CXR's
-3,403 pass, which are too few to change a score, and none of a small test split."""
+"""Largest share of test images that may also be in another split. It allows three of MIMIC-CXR's
+3,403, which are too few to change a score, and none in a small test split."""
 
 LISTED: Final = ("group", "image_id", "patient_id", "study_id", "split", "path")
 _MIDDLE: Final = 4096
@@ -117,7 +117,7 @@ def check_identical(
             f"    {shown}",
             "the cohort's images",
             "keep one row of each, or put their patients into one split (they may be one person); "
-            "cohort.identical_images.refuse_above is the share that is let pass, now "
+            "cohort.identical_images.refuse_above is the allowed share, now "
             f"{refuse_above:g}",
         )
 

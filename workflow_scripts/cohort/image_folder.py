@@ -119,7 +119,6 @@ def image_folder(
     """
     _check_mapping(columns, draw, views)
     frame = read_csv(metadata, _needed(columns))
-    kept = pd.Series(True, index=frame.index)
     attrition.add("in_metadata", "images", 0, len(frame), f"rows of {Path(metadata).name}")
 
     manifest = _identities(frame, root, columns.fields, metadata)
@@ -128,26 +127,11 @@ def image_folder(
         check_splits(manifest["split"], metadata)
     findings, values = _findings(frame, columns, metadata)
 
-    for column in columns.exclude_nonempty:
-        filled = kept & ~missing_in(frame[column])
-        kept &= ~filled
-        attrition.add(
-            f"empty_{column}", "images", int(filled.sum()), int(kept.sum()), f"{column} is given"
-        )
-    view = manifest["view"]
-    if views:
-        other = kept & ~view.isin(list(views))
-        kept &= ~other
-        attrition.add(
-            "frontal",
-            "images",
-            int(other.sum()),
-            int(kept.sum()),
-            f"view not among {', '.join(views)}: {tally(view[other])}",
-        )
-        manifest["view"] = view.map(views)
+    kept = _kept(frame, columns.exclude_nonempty, manifest["view"], views, attrition)
     if not kept.any():
         raise InputError("no image is left", metadata, "check the views and the excluded columns")
+    if views:
+        manifest["view"] = manifest["view"].map(views)
     if draw is not None:
         manifest["split"] = [draw_split(patient, draw) for patient in manifest["patient_id"]]
         _check_drawn_split(manifest[kept], metadata)
@@ -162,6 +146,34 @@ def image_folder(
     if check_files:
         check_image_files(manifest["path"].tolist(), metadata)
     return manifest
+
+
+def _kept(
+    frame: pd.DataFrame,
+    excluding: Sequence[str],
+    view: pd.Series,
+    views: Mapping[str, str],
+    attrition: Attrition,
+) -> pd.Series:
+    """Return which rows stay: those without a value to exclude them, and of a frontal view."""
+    kept = pd.Series(True, index=frame.index)
+    for column in excluding:
+        filled = kept & ~missing_in(frame[column])
+        kept &= ~filled
+        attrition.add(
+            f"empty_{column}", "images", int(filled.sum()), int(kept.sum()), f"{column} is given"
+        )
+    if views:
+        other = kept & ~view.isin(list(views))
+        kept &= ~other
+        attrition.add(
+            "frontal",
+            "images",
+            int(other.sum()),
+            int(kept.sum()),
+            f"view not among {', '.join(views)}: {tally(view[other])}",
+        )
+    return kept
 
 
 def draw_split(patient_id: str, draw: SplitDraw) -> str:

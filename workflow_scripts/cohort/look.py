@@ -1,11 +1,11 @@
 """Checks of a cohort's films before any GPU work: can they be read, and do they look right?
 
-A data set whose gray levels never reach the upper half was scaled wrongly at some point (12 bits
-taken for 16, say). A film whose mediastinum is darker than the lungs is inverted, like DICOM's
-MONOCHROME1 without the inversion that it asks for. Networks would see such films as they are.
+Gray levels that never reach the upper half mean that films were scaled wrongly (12 bits taken for
+16, for example). A film whose mediastinum is darker than the lungs is inverted, as DICOM's
+MONOCHROME1 is without its inversion. Networks would take such films as they are.
 
-The check downsizes every film, or `MOST` films drawn at random. A draw gives a bound for all films:
-if none of 500 looks inverted, fewer than 0.6% do, with 95% confidence.
+The check downsizes every film, or `MOST` random ones. Random films give a bound for all: if none of
+500 looks inverted, fewer than 0.6% of all films do, with 95% confidence.
 """
 
 import logging
@@ -27,7 +27,7 @@ from workflow_scripts.common.progress import Progress
 log = logging.getLogger(__name__)
 
 MOST: Final = 500
-"""Number of films in a draw; a film of 2544 x 3056 pixels takes 0.1 s of CPU."""
+"""Number of random films; a film of 2544 x 3056 pixels takes 0.1 s of CPU."""
 DRAW_SEED: Final = 42
 SIDE: Final = 64
 """Side of the downsized films, pixels."""
@@ -40,7 +40,7 @@ _LUNGS: Final = ((0.25, 0.60, 0.18, 0.34), (0.25, 0.60, 0.66, 0.82))
 _NAMED: Final = 20
 _CHUNK: Final = 256
 _DECODED: Final = 4 * SIDE
-"""Fewest pixels a side to which a JPEG may be decoded if every film is checked, for speed."""
+"""Smallest side in pixels to which a JPEG may be decoded for speed, if every film is checked."""
 
 
 @dataclass(frozen=True)
@@ -143,36 +143,36 @@ def _report(
         )
 
 
-def highest_share(found: int, of: int) -> float:
+def highest_share(count: int, drawn: int) -> float:
     """Return the upper 95% confidence bound of a property's share in a population, in [0, 1].
 
     It is the one-sided bound of Clopper and Pearson (1934). It is conservative for a small
     population.
 
     Args:
-        found: members of the random draw that have the property.
-        of: members of the draw.
+        count: number of members of a random draw that have the property.
+        drawn: number of members of the draw.
     """
     from scipy.stats import beta
 
-    return 1.0 if found == of else float(beta.ppf(0.95, found + 1, of - found))
+    return 1.0 if count == drawn else float(beta.ppf(0.95, count + 1, drawn - count))
 
 
 def percentiles(shares: np.ndarray) -> list[int]:
     """Return the gray levels at `PERCENTILES` of a distribution, given as shares (256,)."""
     reached = np.cumsum(shares) / shares.sum()
     # Sums of shares have rounding errors: 999 of 1,000 pixels must count as 0.999.
-    wanted = np.array(PERCENTILES) / 100 - 1e-9
-    return [int(level) for level in np.searchsorted(reached, wanted)]
+    targets = np.array(PERCENTILES) / 100 - 1e-9
+    return [int(level) for level in np.searchsorted(reached, targets)]
 
 
 def looks_inverted(film: Image.Image) -> bool:
     """Return whether a frontal film looks inverted.
 
-    That is if the middle, with the mediastinum and the spine, is darker than the lung fields: the
-    median of a central strip is more than `DARKER` levels below the mean of the medians on its left
-    and right. Among 532 public frontal films (PA, AP, supine, paediatric) 1 looks inverted, and
-    among their negatives 514 do.
+    It does if the middle, with mediastinum and spine, is darker than the lung fields: the median of
+    a central strip is more than `DARKER` levels below the mean of the medians on its left and
+    right. Among 532 public frontal films (PA, AP, supine, paediatric) 1 looks inverted, and among
+    their negatives 514 do.
 
     Args:
         film: 8-bit gray (L).

@@ -60,22 +60,8 @@ def mimic_cxr_jpg(
     metadata = _read_keyed(table["metadata"], "ViewPosition")
     images = _with_split(metadata, table, attrition)
     known = images["dicom_id"]
-
-    frontal = images["ViewPosition"].isin(list(views))
-    attrition.add(
-        "frontal",
-        "images",
-        int((~frontal).sum()),
-        int(frontal.sum()),
-        f"view not among {', '.join(views)}: {tally(images.loc[~frontal, 'ViewPosition'])}",
-    )
-    images = images[frontal]
-    if images.empty:
-        raise InputError(
-            f"no image has a view among {', '.join(views)}", table["metadata"], "check cohort.views"
-        )
+    images = _frontal(images, views, table["metadata"], attrition)
     images = _with_findings(images, table["chexpert"], attrition)
-
     subject, study, dicom = images["subject_id"], images["study_id"], images["dicom_id"]
     folder = "p" + subject.str[:2] + "/p" + subject + "/s" + study + "/" + dicom + ".jpg"
     manifest = pd.DataFrame(
@@ -99,6 +85,25 @@ def mimic_cxr_jpg(
     if check_files:
         check_image_files(manifest["path"].tolist(), table["metadata"])
     return manifest
+
+
+def _frontal(
+    images: pd.DataFrame, views: Mapping[str, str], path: Path, attrition: Attrition
+) -> pd.DataFrame:
+    """Return the images whose view is one of `views`."""
+    frontal = images["ViewPosition"].isin(list(views))
+    attrition.add(
+        "frontal",
+        "images",
+        int((~frontal).sum()),
+        int(frontal.sum()),
+        f"view not among {', '.join(views)}: {tally(images.loc[~frontal, 'ViewPosition'])}",
+    )
+    if not frontal.any():
+        raise InputError(
+            f"no image has a view among {', '.join(views)}", path, "check cohort.views"
+        )
+    return images[frontal]
 
 
 def _read_keyed(path: Path, column: str) -> pd.DataFrame:
@@ -161,7 +166,7 @@ def _with_split(
 
 
 def _with_findings(images: pd.DataFrame, path: Path, attrition: Attrition) -> pd.DataFrame:
-    """Join the findings of each study; they are null if the study has no row."""
+    """Join the findings of each study, which are null if the study has no row."""
     labels = read_csv(path, ["subject_id", "study_id", *FINDINGS])
     study = (labels["subject_id"] + "/" + labels["study_id"]).rename("subject_id/study_id")
     check_unique(study, path, "keep one row per study")

@@ -1,10 +1,10 @@
 """Parts of the manifest for stages that cost GPU-weeks: only the rows and columns that they read.
 
-Fine-tuning, sampling and training report generators rerun when their manifest is made anew. So each
-reads a part of it, whose job has a digest of the part's content as a parameter. `part_digests`
-computes the digests from the source's tables, before any job runs. So a changed test caption
-remakes the part `test` and trains nothing. The same holds for a changed label, the name of a view
-or an unused column.
+Fine-tuning, sampling and training of report generators rerun when their manifest changes. So each
+of them reads a part of the manifest. The job that writes a part has a digest of its content as a
+parameter, which `part_digests` computes from the source's tables before any job runs. So a changed
+test caption rewrites the part `test` and retrains nothing. The same holds for a changed label, the
+name of a view or an unused column.
 
 - `training`: the training split with captions, patients and sites. Fine-tuning, training
   re-identification, and prompts that are drawn from training captions.
@@ -53,13 +53,13 @@ def part_of(manifest: "pd.DataFrame", part: str) -> "pd.DataFrame":
 def part_digests(
     words: Sequence[str], tables: Sequence[str | Path], version: int, contents: Contents
 ) -> dict[str, list[str]]:
-    """Return a digest of the content of each part that the cohort's job would make, without paths.
+    """Return a digest of the content of each part, without paths, before the cohort's job runs.
 
-    The tables are read again only when their content changes. If they are gone or faulty, the last
-    digests are returned, or `missing` if there are none; the cohort's job reports what is wrong.
+    The tables are read again only when their content changes. If they are missing or faulty, the
+    last digests are returned, or `missing` if there are none. The cohort's job reports the fault.
 
     Args:
-        words: the arguments of `build_manifest` that say how the source is read.
+        words: the arguments of `build_manifest` that decide how the source is read.
         tables: the source's tables.
         version: the stage's version.
         contents: the cache of digests.
@@ -71,13 +71,13 @@ def part_digests(
             manifest = _manifest(words)
         return [_digest(part_of(manifest, part)) for part in PARTS]
 
-    def tell() -> list[str]:
+    def digests_of_parts() -> list[str]:
         try:
             return contents.once(f"parts of {how}", tables, read)
         except InputError as error:
             raise OSError(str(error)) from None
 
-    digests = contents.last(f"parts of {how}", tell)
+    digests = contents.last(f"parts of {how}", digests_of_parts)
     return {part: digests[k : k + 1] or digests for k, part in enumerate(PARTS)}
 
 

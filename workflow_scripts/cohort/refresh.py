@@ -2,13 +2,12 @@
 
     python -m workflow_scripts.cohort.refresh
 
-The workflow's plan does not check MIMIC-CXR's radiographs, because there are hundreds of thousands.
-To notice a radiograph that was replaced under the same name, run this by hand (`make refresh`):
-once when the cohort is made, and again after files were replaced. It reads only files whose size or
-time has changed. For each split it writes a digest of the images whose content differs from the
-first read. These digests are parameters of the jobs that read radiographs of the split. Equal
-contents rerun nothing, whatever the files' times and folders. Nor do the original contents, once
-they are put back.
+The workflow's plan does not check MIMIC-CXR's hundreds of thousands of radiographs. To detect
+radiographs that were replaced under the same name, run this by hand (`make refresh`): once when the
+cohort is made, and again after files were replaced. It reads only files whose size or time has
+changed. For each split it writes a digest of the images whose content differs from the first read.
+These digests are parameters of the jobs that read radiographs of the split. Equal contents rerun
+nothing, whatever the files' times and folders. The same holds for restored original contents.
 """
 
 import argparse
@@ -114,13 +113,13 @@ def changed_radiographs(changed: Path, splits: tuple[str, ...]) -> list[str]:
 def _stamps(paths: pd.Series, readers: int) -> list[str]:
     """Return size and times of each file as text, because floats would round nanoseconds."""
 
-    def of(path: str) -> str:
+    def text_of(path: str) -> str:
         try:
             return " ".join(map(str, stamp(path)))
         except OSError:
             return ""
 
-    stamps = list(_each(of, paths, 4 * readers))
+    stamps = list(_each(text_of, paths, 4 * readers))
     missing = [path for path, text in zip(paths, stamps, strict=True) if not text]
     if missing:
         raise InputError(
@@ -141,8 +140,8 @@ def _warn_of_younger(images: pd.DataFrame, manifest: Path) -> None:
     younger = new.str.split().str[1].astype("int64") > manifest.stat().st_mtime_ns
     if younger.any():
         log.warning(
-            "%d of them are younger than the manifest: if others lay there before, what was made "
-            "with those is not known to be old; delete it",
+            "%d of them are younger than the manifest. If they replaced other radiographs, results "
+            "made with those are not recognised as outdated: delete these results",
             int(younger.sum()),
         )
 
@@ -156,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the flags, read the radiographs, and log those that were replaced."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--manifest", type=Path, default=MANIFEST)
-    parser.add_argument("--known", type=Path, default=KNOWN, help="what images held before")
+    parser.add_argument("--known", type=Path, default=KNOWN, help="table of earlier digests")
     parser.add_argument("--changed", type=Path, default=CHANGED, help="JSON to write")
     parser.add_argument("--readers", type=int, default=READERS, help="files read at a time")
     args = parser.parse_args(argv)
@@ -164,9 +163,9 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("there is no manifest yet", args.manifest, "make the cohort first")
     different = refresh(args.manifest, args.known, args.changed, args.readers)
     for split, images in different.items():
-        log.info("%s: %d radiographs hold something else than at first", split, len(images))
+        log.info("%s: %d radiographs differ from the first read", split, len(images))
     if not different:
-        log.info("every radiograph holds what it held when it was first read")
+        log.info("no radiograph differs from the first read")
 
 
 if __name__ == "__main__":

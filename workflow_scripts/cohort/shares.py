@@ -1,7 +1,7 @@
-"""Warnings of texts and labels that no image has, or every image, although the source maps them.
+"""Warnings of mapped texts and labels that no image has, or that every image has.
 
 A wrong separator, a misspelt label or ids of another release leave a cohort without labels or
-captions, and nothing else would show it.
+captions, and no other check would show it.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from workflow_scripts.cohort.attrition import Attrition
 from workflow_scripts.common.manifest import FINDINGS
 
 _FEWEST: Final = 10
-"""Fewest images for a warning of a finding that all images have."""
+"""Least number of images for a warning of a finding that all images have."""
 
 
 def warn_of_shares(

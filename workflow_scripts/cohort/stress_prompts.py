@@ -1,21 +1,21 @@
-"""The stress set: prompts that differ in one thing, written from templates.
+"""The stress set: prompts from templates that differ in a single attribute.
 
-No text of any patient enters it, so prompts and results may be shared. Prompts stand in groups of
-two or three. Those of a group share the seed and say the same but for one thing, the contrast:
+It contains no text of any patient, so prompts and results may be shared. Prompts come in groups of
+two or three. The prompts of a group share the seed, and differ in one attribute only, the contrast:
 
 - `presence`: a finding is present, denied, or not mentioned;
 - `side`: left or right;
 - `severity`: mild, moderate or severe (small, moderate or large);
 - `zone`: the upper or the lower zone;
-- `device`: a support device is there or not mentioned;
+- `device`: a support device is present or not mentioned;
 - `view`: a portable supine film or an upright one;
 - `wording`: the same content in other words.
 
-What each prompt says stands beside it as attributes (`STRESS_SCHEMA`), so that nobody need read
-the captions. The CSV is the same bytes for one `STRESS_VERSION`, whatever the cohort. Sentences are
-short and worded as reports seldom are: no six words in a row should stand in a real caption, which
-a test asserts on the embedded world by the release's own search. A caption has at most
-77 of CLIP's tokens, so that no system cuts one.
+Each prompt comes with its content as attributes (`STRESS_SCHEMA`), so captions need not be parsed.
+The CSV has the same bytes for one `STRESS_VERSION`, whatever the cohort. Sentences are short, and
+worded unlike reports: no six consecutive words should occur in a real caption, which a test checks
+on the embedded world with the release's search. A caption has at most 77 CLIP tokens, so that no
+model truncates it.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.manifest import FINDINGS, PROMPT_SCHEMA, TEMPLATE, write_prompts
 
 STRESS_VERSION: Final = 1
-"""Raised whenever a caption, an attribute or a seed changes."""
+"""Increased whenever a caption, an attribute or a seed changes."""
 
 CONTRASTS: Final = ("presence", "side", "severity", "zone", "device", "view", "wording")
 
@@ -50,7 +50,7 @@ GROUPS: Final = {
     "view": 20,
     "wording": 48,
 }
-"""Groups of each contrast; with two or three prompts each, some 600 prompts."""
+"""Number of groups of each contrast; two or three prompts each give some 600 prompts."""
 
 STRESS_SCHEMA: Final = pa.schema(
     [
@@ -78,15 +78,15 @@ STRESS_SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True)
 class _Words:
-    """How a finding is said.
+    """The wordings of a finding.
 
     Attributes:
-        wordings: two ways to affirm it; `{side}`, `{zone}` and `{grade}` are filled in.
-        absent: what stands behind "No".
-        grades: its words for mild, moderate and severe; empty where severity is not said.
+        wordings: two ways to affirm it, with the fields `{side}`, `{zone}` and `{grade}`.
+        absent: the words after "No" that deny it.
+        grades: its words for mild, moderate and severe; empty if it has no severity.
         sided: whether the wordings name a side.
-        zoned: whether they name a zone.
-        apart_from: contexts that would say something of it.
+        zoned: whether the wordings name a zone.
+        apart_from: a context that would contradict or imply it.
     """
 
     wordings: tuple[str, str]
@@ -238,7 +238,7 @@ _ZONE_FINDINGS: Final = ("Consolidation", "Lung Opacity", "Lung Lesion", "Pneumo
 
 @dataclass(frozen=True)
 class _Content:
-    """What a prompt says: the attributes of `STRESS_SCHEMA` from `finding` on."""
+    """The content of a prompt: the attributes of `STRESS_SCHEMA` from `finding` on."""
 
     finding: str = ""
     mention: str = "none"
@@ -255,8 +255,8 @@ def stress_set(groups: int | None = None) -> pd.DataFrame:
     """Return the stress set with its attributes, see `STRESS_SCHEMA`.
 
     Args:
-        groups: how many groups at most, drawn from the contrasts in turn; None takes all. The
-            first groups of a contrast cover its findings once, so a part covers as much as it can.
+        groups: largest number of groups, taken from the contrasts in turn; None for all. The first
+            groups of a contrast cover all its findings, so a part covers as many as possible.
 
     Raises:
         ValueError: fewer than one group.
@@ -283,15 +283,14 @@ def stress_set(groups: int | None = None) -> pd.DataFrame:
 
 @functools.cache
 def stress_size(groups: int | None = None) -> int:
-    """Return how many prompts `stress_set` has."""
+    """Return the number of prompts of `stress_set`."""
     return len(stress_set(groups))
 
 
 def stress_prompts(stress: pd.DataFrame) -> pd.DataFrame:
     """Return a stress set as a prompt set, see `PROMPT_SCHEMA`.
 
-    A prompt has no radiograph, and one finding at most: the one that its caption affirms (1) or
-    denies (0).
+    A prompt has no radiograph. Its caption affirms (1) or denies (0) one finding at most.
     """
     prompts = stress[["prompt_id", "caption", "seed"]].assign(
         image_id=None,
@@ -301,13 +300,13 @@ def stress_prompts(stress: pd.DataFrame) -> pd.DataFrame:
     )
     signs = {"positive": 1, "negative": 0}
     for name in FINDINGS:
-        own = stress["mention"].where(stress["finding"] == name).map(signs)
-        prompts[name] = own.astype("Int8")
+        labels = stress["mention"].where(stress["finding"] == name).map(signs)
+        prompts[name] = labels.astype("Int8")
     return prompts[PROMPT_SCHEMA.names]
 
 
 def caption_of(content: _Content) -> str:
-    """Return the caption that says a content: the view, the contrast's sentence, the context."""
+    """Return the caption of a content: the view, the sentence of the contrast, and the context."""
     sentences = [_VIEWS[content.view]]
     if content.device:
         entry = f"entering from the {content.side}" if content.side else "in situ"
@@ -323,7 +322,7 @@ def caption_of(content: _Content) -> str:
 
 
 def _in_turn(groups: int | None) -> Iterator[tuple[str, int]]:
-    """Yield (contrast, number) of all groups, or of so many: one of each contrast, and again."""
+    """Yield (contrast, number) of all groups, or of `groups` of them, taken in turn."""
     turns = [
         (contrast, number)
         for number in range(max(GROUPS.values()))
@@ -370,7 +369,7 @@ def _side(number: int) -> list[tuple[str, _Content]]:
     turn, place = divmod(number, len(things))
     thing = things[place]
     if thing in _DISEASE:
-        # Turns of two, so that the zone changes.
+        # Every second turn, so that the zone changes.
         content = _affirmed(thing, 2 * turn)
     else:
         context = list(_CONTEXTS)[turn % len(_CONTEXTS)]
@@ -410,7 +409,7 @@ def _view(number: int) -> list[tuple[str, _Content]]:
 def _wording(number: int) -> list[tuple[str, _Content]]:
     turn, place = divmod(number, len(_DISEASE))
     content = _affirmed(list(_DISEASE)[place], turn)
-    return [(f"wording{own}", replace(content, wording=own)) for own in (0, 1)]
+    return [(f"wording{k}", replace(content, wording=k)) for k in (0, 1)]
 
 
 _MAKERS: Final = {
@@ -435,7 +434,7 @@ def read_stress(path: str | Path) -> pd.DataFrame:
     """Read a stress set with its attributes.
 
     Raises:
-        InputError: missing, damaged, or not one of this version's columns.
+        InputError: the file is missing or damaged, or has the columns of another version.
     """
     remedy = "delete it and rerun the rule cohort_stress"
     try:
@@ -452,7 +451,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--groups", type=int, help="how many groups at most; all by default")
+    parser.add_argument("--groups", type=int, help="largest number of groups; all by default")
     parser.add_argument("--attributes", required=True, help="Parquet file of prompts, attributes")
     parser.add_argument("--out", required=True, help="Parquet file of the prompt set")
     parser.add_argument("--csv", required=True, help="CSV export, for external models")

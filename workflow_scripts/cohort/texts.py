@@ -1,8 +1,8 @@
 """The rules for ids and for missing text, for every source of a cohort.
 
-`P001`, `P001 ` and `p001` look like one id to a reader, but are different patients to a computer,
-which may put one person into both the training and the test split. They are reported, not merged:
-only the table's owner knows whether they are one person.
+`P001`, `P001 ` and `p001` look alike to a reader, but are three patients to a program, which may
+put one person into both the training and the test split. They are reported and not merged, because
+only the table's owner knows whether they are the same person.
 """
 
 import unicodedata
@@ -34,8 +34,8 @@ def text_or_none(values: pd.Series) -> pd.Series:
 def id_fault(values: pd.Series) -> tuple[str, int] | None:
     """Return the first fault of a column of ids and its position; None if there is none.
 
-    An id is not missing, and has no surrounding blanks and no invisible characters. Two ids differ
-    in more than blanks, case and the form of their Unicode characters.
+    A valid id is not missing, and has no surrounding blanks and no invisible characters. Two ids
+    must differ in more than blanks, case and the form of their Unicode characters.
 
     Args:
         values: ids as text, with or without repetitions.

@@ -1,6 +1,6 @@
-"""The dataset card of a curated set: `README.md` with its YAML head, for the Hugging Face Hub.
+"""The dataset card of a curated set: `README.md` with a YAML header, for the Hugging Face Hub.
 
-The head's keys are those of `huggingface_hub.DatasetCardData` and of the hub's gates.
+The header has the keys of `huggingface_hub.DatasetCardData` and of the hub's gates.
 """
 
 from typing import Any, Final
@@ -11,7 +11,7 @@ import yaml
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.curate.described import IMAGE, Described, number, with_interval
 from workflow_scripts.curate.terms import ACCESS_WORDS
-from workflow_scripts.curate.worth_said import card_lines
+from workflow_scripts.curate.worth_text import card_lines
 
 _SIZES: Final = (
     (1_000, "n<1K"),
@@ -26,13 +26,38 @@ _SCORES: Final = {
     "score_mixture": "the same with any two training radiographs mixed; high is a risk",
     "score_density": "how many neighbourhoods of radiographs hold the image; low is unlike any",
 }
-"""What each column of scores holds (`decide.SCORES`)."""
+"""The meaning of each column of scores (`write_set.SCORES`)."""
 
 _VERDICTS: Final = {
     "release": "Release",
     "credentialed": "Credentialed access only",
     "do_not_release": "Do not release",
 }
+
+
+_END: Final = """
+Labels say what was asked for, not what a radiologist sees.
+
+## Use
+
+```python
+import datasets
+
+files = "data/train-*.parquet"
+images = datasets.load_dataset("parquet", data_files=files, split="train")
+```
+
+For research on methods. Not for diagnosis, and not as the only test data of a device.
+
+## More
+
+- [terms.md](terms.md): licence and access
+- [scorecard.md](scorecard.md): the seven criteria of Zamzmi et al., with every gap
+- [datasheet.md](datasheet.md): the questions of Gebru et al.
+- `croissant.json`: the same for machines (Croissant 1.1)
+
+Made by CheXGenBench {version}.
+"""
 
 
 def card(described: Described) -> str:
@@ -42,7 +67,7 @@ def card(described: Described) -> str:
 
 
 def head_of(described: Described) -> dict[str, Any]:
-    """Return the card's head."""
+    """Return the card's header."""
     terms, n = described.terms, described.images
     head: dict[str, Any] = {
         "pretty_name": f"Synthetic chest radiographs of {described.model}",
@@ -65,7 +90,7 @@ def head_of(described: Described) -> dict[str, Any]:
         files = [{"split": "train", "path": "data/train-*.parquet"}]
         head["configs"] = [{"config_name": "default", "data_files": files}]
     if terms.access != "release":
-        # Beside the hub's own question for an account, its gate asks these before a download.
+        # The hub's gate shows the text, and asks for both confirmations before a download.
         head["extra_gated_prompt"] = (
             f"This set {ACCESS_WORDS[terms.access]}: {terms.licence}. " + " ".join(terms.conditions)
         )
@@ -102,12 +127,12 @@ def decision_lines(described: Described) -> list[str]:
 
 
 def _plain(reasons: list[Any]) -> str:
-    said = [str(reason).rstrip(".") for reason in reasons]
-    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in said)
+    texts = [str(reason).rstrip(".") for reason in reasons]
+    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in texts)
 
 
 def remaining_words(described: Described) -> str:
-    """Return what is known of leaks that remain, in one sentence or two."""
+    """Return what is known about remaining leaks, in one or two sentences."""
     upper = described.decision["remaining_leaks_upper"]
     if upper is None:
         return "How many leaks may remain is not known: no bound follows from what was planted."
@@ -134,70 +159,73 @@ def _body(described: Described) -> str:
         "",
         "## What was measured",
         "",
+        *_measurements(decision["measured"]),
+        "",
+        "## What the filter misses",
+        "",
+        *_planted(decision["planted"]),
+        "",
+        remaining_words(described),
+        *card_lines(described.worth),
+        "",
+        "## What was not tested",
+        "",
+        *([f"- {text}" for text in decision["not_tested"]] or ["Nothing is named."]),
+        "",
+        "## Columns",
+        "",
+        *_columns(described),
+        _END.format(version=described.version),
     ]
-    if decision["measured"]:
-        lines += ["| what | measured | limit | kept to |", "|---|---|---|---|"]
-        lines += [_measured(measured) for measured in decision["measured"]]
-    else:
-        lines += ["Nothing was measured against the policy's limits."]
-    lines += ["", "## What the filter lets through", ""]
-    if decision["planted"]:
-        lines += ["| kind of planted leak | planted | caught | sensitivity at least |"]
-        lines += ["|---|---|---|---|"]
-        for row in decision["planted"]:
-            caught = row["caught"] if row["planted"] else row.get("reason") or "-"
-            cells = (row.get("words", row["kind"]), row["planted"], caught)
-            lines.append(f"| {' | '.join(map(str, cells))} | {number(row.get('low'))} |")
-        lines += ["", "Planted images were removed by their ids, caught or not."]
-    else:
-        lines += ["No leak was planted, so the filter's miss rate is not known."]
-    lines += ["", remaining_words(described), *card_lines(described.worth)]
-    lines += ["", "## What was not tested", ""]
-    lines += [f"- {text}" for text in decision["not_tested"]] or ["Nothing is named."]
-    lines += ["", "## Columns", "", "| column | what it holds |", "|---|---|"]
-    lines += ["| `image` | PNG, in `bytes` |"]
-    lines += ["| 14 findings | what the prompt asked for: 1 yes, 0 no, -1 uncertain, null unsaid |"]
-    if described.prompts_shown:
-        lines += ["| `prompt` | the text that the image was drawn from |"]
-    lines += [f"| `{name}` | {_SCORES.get(name, 'a score of the image')} |"
-              for name in described.scores]  # fmt: skip
-    if described.scores:
-        lines += ["", "`decision.json` has the limit of each score (`limits`)."]
-    lines += ["", "| finding | images asked to show it |", "|---|---|"]
-    lines += [f"| {name} | {described.positives[name]} |" for name in FINDINGS]
-    lines += [
-        "",
-        "Labels say what was asked for, not what a radiologist sees.",
-        "",
-        "## Use",
-        "",
-        "```python",
-        "import datasets",
-        "",
-        'files = "data/train-*.parquet"',
-        'images = datasets.load_dataset("parquet", data_files=files, split="train")',
-        "```",
-        "",
-        "For research on methods. Not for diagnosis, and not as the only test data of a device.",
-        "",
-        "## More",
-        "",
-        "- [terms.md](terms.md): licence and access",
-        "- [scorecard.md](scorecard.md): the seven criteria of Zamzmi et al., with every gap",
-        "- [datasheet.md](datasheet.md): the questions of Gebru et al.",
-        "- `croissant.json`: the same for machines (Croissant 1.1)",
-        "",
-        f"Made by CheXGenBench {described.version}.",
-    ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
+
+
+def _measurements(measured: list[dict[str, Any]]) -> list[str]:
+    """Return a table of what was measured, each beside its limit."""
+    if not measured:
+        return ["Nothing was measured against the policy's limits."]
+    head = ["| what | measured | limit | met |", "|---|---|---|---|"]
+    return head + [_measured(row) for row in measured]
 
 
 def _measured(measured: dict[str, Any]) -> str:
     value = measured.get("value")
-    shown = with_interval(value, measured.get("low"), measured.get("high"))
+    text = with_interval(value, measured.get("low"), measured.get("high"))
     if value is None:
-        shown = str(measured.get("reason") or "not measured")
-    kept = {True: "yes", False: "**no**", None: "not judged"}[measured.get("passed")]
+        text = str(measured.get("reason") or "not measured")
+    met = {True: "yes", False: "**no**", None: "not judged"}[measured.get("passed")]
     if measured.get("limit") is None:
-        kept = "no limit"
-    return f"| {measured['words']} | {shown} | {number(measured.get('limit'))} | {kept} |"
+        met = "no limit"
+    return f"| {measured['words']} | {text} | {number(measured.get('limit'))} | {met} |"
+
+
+def _planted(planted: list[dict[str, Any]]) -> list[str]:
+    """Return a table of the planted leaks, and how many the filter caught."""
+    if not planted:
+        return ["No leak was planted, so the filter's miss rate is not known."]
+    lines = [
+        "| kind of planted leak | planted | caught | sensitivity at least |",
+        "|---|---|---|---|",
+    ]
+    for row in planted:
+        caught = row["caught"] if row["planted"] else row.get("reason") or "-"
+        cells = (row.get("words", row["kind"]), row["planted"], caught, number(row.get("low")))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return [*lines, "", "Planted images were removed by their ids, caught or not."]
+
+
+def _columns(described: Described) -> list[str]:
+    """Return a table of the set's columns, and one of the images for each finding."""
+    cells = {
+        "`image`": "PNG, in `bytes`",
+        "14 findings": "what the prompt asked for: 1 yes, 0 no, -1 uncertain, null not mentioned",
+    }
+    if described.prompts_shown:
+        cells["`prompt`"] = "the text that the image was drawn from"
+    cells |= {f"`{name}`": _SCORES.get(name, "a score of the image") for name in described.scores}
+    lines = ["| column | what it holds |", "|---|---|"]
+    lines += [f"| {name} | {text} |" for name, text in cells.items()]
+    if described.scores:
+        lines += ["", "`decision.json` has the limit of each score (`limits`)."]
+    lines += ["", "| finding | images asked to show it |", "|---|---|"]
+    return lines + [f"| {name} | {described.positives[name]} |" for name in FINDINGS]

@@ -2,7 +2,7 @@
 
 Croissant Format Specification 1.1 (MLCommons, 2026-01-29), http://mlcommons.org/croissant/1.1;
 Croissant RAI Specification 1.0, http://mlcommons.org/croissant/RAI/1.0. `tests/curate/` validates
-what is written with MLCommons' own reader.
+the metadata with MLCommons' own reader.
 """
 
 from typing import Any, Final
@@ -71,7 +71,7 @@ _CONTEXT: Final[dict[str, Any]] = {
 
 
 def croissant(described: Described) -> dict[str, Any]:
-    """Return the metadata; the shards' paths are relative to the file that it is written to."""
+    """Return the metadata. The shards' paths are relative to the metadata file."""
     terms = described.terms
     metadata: dict[str, Any] = {
         "@context": _CONTEXT,
@@ -125,7 +125,7 @@ def _responsible(described: Described) -> dict[str, Any]:
         ),
         "rai:dataPreprocessingProtocol": [f"Images were kept by these limits. {limits or 'None.'}"],
         "rai:dataManipulationProtocol": (
-            "Leaks of known kinds were planted in the pool to measure the filter, and removed by "
+            "Leaks of known kinds were planted in the pool to test the filter, and removed by "
             f"their ids. Kinds: {planted}."
         ),
         "rai:dataAnnotationProtocol": (
@@ -155,7 +155,7 @@ def _responsible(described: Described) -> dict[str, Any]:
             *terms.conditions,
         ],
         "rai:dataReleaseMaintenancePlan": [
-            "Not settled by the workflow: whoever releases the set names who answers for it.",
+            "Whoever releases the set names the person responsible for it.",
         ],
     }
 
@@ -180,7 +180,7 @@ def _distribution(described: Described) -> list[dict[str, Any]]:
         "name": "shards",
         "description": "All shards, read as one table.",
         "encodingFormat": "application/x-parquet",
-        # Beside this file: the reader opens a set of local files if it is contained in nothing.
+        # Without `containedIn` the reader looks for the files in this file's folder.
         "includes": "data/*.parquet",
     }
     return [*files, together]
@@ -198,19 +198,19 @@ def _records(described: Described) -> dict[str, Any]:
 
 def _field(column: pa.Field) -> dict[str, Any]:
     source: dict[str, Any] = {"fileSet": {"@id": "shards"}, "extract": {"column": column.name}}
-    words = "A score of the image."
+    description = "A score of the image."
     if column.name == IMAGE:
         source["transform"] = {"jsonPath": "bytes"}
-        words = "The image, as PNG."
+        description = "The image, as PNG."
     elif column.name in FINDINGS:
-        words = "Whether the prompt asks for the finding: 1 yes, 0 no, -1 uncertain, null unsaid."
+        description = "The finding in the prompt: 1 yes, 0 no, -1 uncertain, null not mentioned."
     elif column.name == PROMPT:
-        words = "The text that the image was drawn from."
+        description = "The text that the image was drawn from."
     return {
         "@type": "cr:Field",
-        "@id": f"{RECORDS}/{column.name.replace(' ', '_')}",  # the reader takes no spaces here
+        "@id": f"{RECORDS}/{column.name.replace(' ', '_')}",  # the reader refuses spaces here
         "name": column.name,
-        "description": words,
+        "description": description,
         "dataType": _type(column),
         "source": source,
     }

@@ -1,4 +1,4 @@
-"""Write a curated set with its documents: what is in it, what was measured, who may have it.
+"""Write a curated set with its documents: its contents, the measurements, the terms of access.
 
     python -m workflow_scripts.curate.describe --decision results/curate/sana/decision.json \\
         --dataset results/curate/sana/dataset --family sana --base weights/sana-600m-512px \\
@@ -6,12 +6,12 @@
         --searched-manifests results/cohort/manifest.parquet \\
         --searched-prompts results/cohort/prompts/*.parquet --output results/curate/sana/published
 
-The folder holds all that is given to others, or none of it is there: `README.md` (dataset card),
-`croissant.json`, `scorecard.{json,md}`, `datasheet.md`, `terms.{json,md}`, `decision.json`, where
-it was measured `worth.json`, and the shards under `data/`. What the documents say is searched for
-ids, captions and indications of the cohort first, as `make release` does. The same inputs give the
-same bytes. Where the decision is not to release, the folder says so on every page; it is then for
-those who decide.
+The folder holds everything that is handed on: `README.md` (dataset card), `croissant.json`,
+`scorecard.{json,md}`, `datasheet.md`, `terms.{json,md}`, `decision.json`, `worth.json` if it was
+measured, and the shards under `data/`. It is written whole or not at all. The script first searches
+the documents for ids, captions and indications of the cohort, as `make release` does. The same
+inputs give the same bytes. If the decision is not to release, every page says so, and the folder
+serves those who decide.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from workflow_scripts.curate.described import Described, describe_set
 from workflow_scripts.curate.scorecard import fill, scorecard_json, scorecard_page
 from workflow_scripts.curate.search import check_texts, cohort_texts
 from workflow_scripts.curate.terms import terms_json, terms_page
-from workflow_scripts.curate.worth_said import read_worth, worth_json
+from workflow_scripts.curate.worth_text import read_worth, worth_json
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--decision", required=True, help="decision.json of the set")
     parser.add_argument("--dataset", required=True, help="folder that holds data/*.parquet")
     parser.add_argument("--records", nargs="*", default=[], help="records of the model, JSON")
-    parser.add_argument("--worth", help="what classifiers learn from the set, where that is known")
+    parser.add_argument("--worth", help="record of classifiers trained on the set, worth.json")
     parser.add_argument("--family", help="the model's family in the config")
     parser.add_argument("--base", help="the model's base checkpoint in the config")
     parser.add_argument(
@@ -51,13 +51,13 @@ def main(arguments: list[str] | None = None) -> None:
         nargs="*",
         default=[],
         type=Path,
-        help="whose ids and captions must not stand in the documents",
+        help="whose ids and captions the documents must not contain",
     )
     parser.add_argument("--searched-prompts", nargs="*", default=[], type=Path, help="likewise")
     parser.add_argument("--output", required=True, help="the folder to write")
     flags = parser.parse_args(arguments)
-    inside = Path(flags.output).resolve()
-    if inside == Path(flags.dataset).resolve() or inside in Path(flags.dataset).resolve().parents:
+    output, dataset = Path(flags.output).resolve(), Path(flags.dataset).resolve()
+    if output in (dataset, *dataset.parents):
         raise InputError(
             "the output would replace the shards that it is made from",
             flags.output,
@@ -82,8 +82,8 @@ def write(described: Described, output: str | Path, decision: str | Path) -> Non
 
     Args:
         described: the set.
-        output: the folder; one that is there is replaced.
-        decision: `decision.json`, which is copied as it is.
+        output: the folder; an existing one is replaced.
+        decision: `decision.json`, which is copied unchanged.
     """
     with whole_folder(output) as folder:
         for name, text in documents(described).items():
@@ -95,7 +95,7 @@ def write(described: Described, output: str | Path, decision: str | Path) -> Non
 
 
 def documents(described: Described) -> dict[str, str]:
-    """Return what every document says, by its name; decision and shards are not among them."""
+    """Return the text of each document by its file name, without decision and shards."""
     entries = fill(described)
     return {
         "README.md": card(described),

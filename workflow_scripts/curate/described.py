@@ -1,4 +1,4 @@
-"""What the documents of a curated set are written from: its decision, its shards, its records."""
+"""The content of a curated set's documents: its decision, its shards and its model's records."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from workflow_scripts.common.records import Record, read_record
 from workflow_scripts.curate.terms import ACCESS, TRAINING_DATA, Terms, terms_of
 
 PROMPT: Final = "prompt"
-"""The column of prompts, which only a set has whose prompts may be shown to its readers."""
+"""The column of prompts. Only a set whose readers may see its prompts has it."""
 
 IMAGE: Final = "image"
 
@@ -42,10 +42,10 @@ class Shard:
     """One Parquet file of the set.
 
     Attributes:
-        path: where it is.
-        name: its path within the set, with `/`.
+        path: the file.
+        name: its path relative to the set, with `/`.
         sha256: hex digest of its bytes.
-        size: bytes.
+        size: its size in bytes.
     """
 
     path: Path
@@ -56,19 +56,19 @@ class Shard:
 
 @dataclass(frozen=True)
 class Described:
-    """A curated set as its documents see it.
+    """A curated set, as its documents describe it.
 
     Attributes:
         decision: the content of `decision.json`.
         terms: licence and access.
-        shards: in the order of their names; empty where nothing was kept.
-        schema: columns of the shards; empty where there are none.
-        images: number of rows.
-        positives: images in which each finding was asked for, by finding.
-        stated: images that state each finding (positive, negative or uncertain).
-        records: the model's records, of the sound protocol.
-        version: of the workflow.
-        worth: the record of what classifiers learn from the set; None where none was trained.
+        shards: in the order of their names; empty if no image was kept.
+        schema: the columns of the shards; empty if there are no shards.
+        images: number of images.
+        positives: number of images whose prompt asks for the finding, by finding.
+        stated: number of images with a label of the finding (positive, negative or uncertain).
+        records: the model's records of the protocol `sound`.
+        version: version of the workflow.
+        worth: the record of classifiers trained on the set; None if none was trained.
     """
 
     decision: dict[str, Any]
@@ -85,8 +85,8 @@ class Described:
     @property
     def name(self) -> str:
         """The set's name, in the characters that a hub and Croissant allow."""
-        kept = (c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in self.model)
-        return f"chexgenbench-{''.join(kept)}"
+        letters = (c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in self.model)
+        return f"chexgenbench-{''.join(letters)}"
 
     @property
     def model(self) -> str:
@@ -110,7 +110,7 @@ class Described:
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """The columns beside image, findings and prompt."""
+        """The columns other than image, findings and prompt."""
         return tuple(c for c in self.schema.names if c not in (IMAGE, PROMPT, *FINDINGS))
 
 
@@ -118,7 +118,8 @@ def read_decision(path: str | Path) -> dict[str, Any]:
     """Read `decision.json`.
 
     Raises:
-        InputError: it is no JSON, lacks a key, or says a verdict that is none of `ACCESS`.
+        InputError: the file is not valid JSON, lacks a key, or has a verdict that is not one of
+            `ACCESS`.
     """
     try:
         decision = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -148,18 +149,18 @@ def describe_set(
     base: str | None,
     version: str,
 ) -> Described:
-    """Read everything that the documents are written from, and check that it fits together.
+    """Read decision, shards and records, and check that they belong together.
 
     Args:
         decision_path: `decision.json`.
         dataset: the folder that holds `data/*.parquet`.
-        records: the model's records; those of other models and protocols are left out.
-        family, base: of the model's block in the config (`terms.weights_of`).
-        version: of the workflow.
+        records: records; those of other models and protocols are ignored.
+        family, base: from the model's block in the config (`terms.weights_of`).
+        version: version of the workflow.
 
     Raises:
-        InputError: a file cannot be read; the shards do not hold what the decision kept; they show
-            captions to readers who may not read them.
+        InputError: a file cannot be read; the shards hold another number of images than the
+            decision kept; or they show captions to readers who may not see them.
     """
     decision = read_decision(decision_path)
     terms = terms_of(decision["verdict"], decision["cohort"]["name"], family, base)
@@ -179,7 +180,7 @@ def describe_set(
         images,
         positives,
         stated,
-        tuple(_own(records, decision["model"])),
+        tuple(_records_of(decision["model"], records)),
         version,
     )
     _refuse_captions(described, dataset)
@@ -187,12 +188,13 @@ def describe_set(
 
 
 def _refuse_captions(described: Described, dataset: str | Path) -> None:
-    """Refuse a set for everybody whose prompts are captions of radiographs."""
-    nobodys = described.decision["pool"]["prompt_set"] == STRESS
+    """Refuse a set that may be published and shows captions of radiographs."""
+    templates = described.decision["pool"]["prompt_set"] == STRESS
     open_data = any(
         row.name == described.cohort and row.access == "release" for row in TRAINING_DATA
     )
-    if described.prompts_shown and described.terms.access == "release" and not nobodys | open_data:
+    published = described.terms.access == "release"
+    if described.prompts_shown and published and not (templates or open_data):
         raise InputError(
             f"the set may be published, and its column `{PROMPT}` holds captions of radiographs",
             dataset,
@@ -200,9 +202,9 @@ def _refuse_captions(described: Described, dataset: str | Path) -> None:
         )
 
 
-def _own(paths: Sequence[str | Path], model: str) -> list[Record]:
-    read = [read_record(path) for path in paths]
-    return [record for record in read if (record.model, record.protocol) == (model, "sound")]
+def _records_of(model: str, paths: Sequence[str | Path]) -> list[Record]:
+    records = [read_record(path) for path in paths]
+    return [record for record in records if (record.model, record.protocol) == (model, "sound")]
 
 
 def _shard(path: Path, dataset: Path) -> Shard:
@@ -217,21 +219,21 @@ def _shard(path: Path, dataset: Path) -> Shard:
 def _count(
     shards: Sequence[Shard],
 ) -> tuple[pa.Schema, int, dict[str, int], dict[str, int]]:
-    """Return the shards' schema, rows, and how many rows are positive for or state a finding."""
+    """Return the shards' schema, their rows, and the rows that are positive for and state each."""
     schema, images = pa.schema([]), 0
     positives, stated = dict.fromkeys(FINDINGS, 0), dict.fromkeys(FINDINGS, 0)
     for shard in shards:
         try:
-            own = pq.read_schema(shard.path).remove_metadata()
-            missing = [name for name in (IMAGE, *FINDINGS) if name not in own.names]
+            columns = pq.read_schema(shard.path).remove_metadata()
+            missing = [name for name in (IMAGE, *FINDINGS) if name not in columns.names]
             if missing:
                 raise InputError(f"a shard lacks {', '.join(missing)}", shard.path, _REMEDY)
             table = pq.read_table(shard.path, columns=list(FINDINGS))
         except (OSError, pa.ArrowException) as error:
             raise unreadable("cannot read a shard", error, shard.path, _REMEDY) from None
-        if schema.names and schema != own:
+        if schema.names and schema != columns:
             raise InputError("the shards have different columns", shard.path, _REMEDY)
-        schema, images = own, images + table.num_rows
+        schema, images = columns, images + table.num_rows
         for name in FINDINGS:
             positives[name] += pc.sum(pc.equal(table[name], 1)).as_py() or 0
             stated[name] += table.num_rows - table[name].null_count
@@ -239,14 +241,14 @@ def _count(
 
 
 def number(value: float | int | None) -> str:
-    """Return a number for readers, four significant digits; a dash where there is none."""
+    """Return a number with four significant digits; a dash for None."""
     if value is None:
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    """Return a value with its interval, where it has one."""
+    """Return a value with its interval, if it has one."""
     if value is None or low is None or high is None:
         return number(value)
     return f"{number(value)} ({number(low)} to {number(high)})"

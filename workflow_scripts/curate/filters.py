@@ -1,7 +1,7 @@
-"""The filter: which images of a pool look like leaks, and which are too poor, by limits from films.
+"""The filter's limits, which come from radiographs of unseen patients, and what lies beyond them.
 
-Every limit is set on one half of the unseen patients as a false alarm rate; what it refuses of real
-radiographs is counted on the other half.
+Every limit is a quantile of the radiographs of one half of the unseen patients, at a given false
+alarm rate. The other half shows how many real radiographs the limits refuse (`pool_filter.py`).
 """
 
 from collections.abc import Mapping
@@ -14,20 +14,20 @@ import torch
 from workflow_scripts.common.manifest import FINDINGS
 
 NEAREST: Final = 5
-"""Of how many neighbours density's balls are drawn (Naeem et al., 2020)."""
+"""The neighbour that sets the radius of density's balls (Naeem et al., 2020)."""
 
 FEWEST: Final = 10
-"""Radiographs with a finding, at least, on which a limit of its probability is set."""
+"""Least number of radiographs with a finding, to set a limit on its probability."""
 
 _AT_ONCE: Final = 512
 
 
 def limits_of(rows: pd.DataFrame, sides: Mapping[str, str], rate: float) -> dict[str, float]:
-    """Return each lens's limit: beyond it lies at most the share `rate` of the rows.
+    """Return the limit of each lens, beyond which at most the share `rate` of the rows lies.
 
     Args:
-        rows: unseen radiographs.
-        sides: by lens, the side on which a value is a risk: `low` or `high`.
+        rows: radiographs of unseen patients.
+        sides: the side on which a value is a risk, `low` or `high`, by lens.
         rate: the false alarm rate, in (0, 1).
     """
     return {
@@ -43,7 +43,7 @@ def limits_of(rows: pd.DataFrame, sides: Mapping[str, str], rate: float) -> dict
 def beyond(
     rows: pd.DataFrame, sides: Mapping[str, str], limits: Mapping[str, float]
 ) -> dict[str, np.ndarray]:
-    """Return by lens which rows lie beyond its limit, bool (n,)."""
+    """Return which rows lie beyond the limit of each lens, bool (n,) by lens."""
     return {
         lens: (rows[lens] < limits[lens] if side == "low" else rows[lens] > limits[lens]).to_numpy()
         for lens, side in sides.items()
@@ -51,25 +51,28 @@ def beyond(
 
 
 def density(points: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Return how many balls around references hold each point, over NEAREST, float64 (n,).
+    """Return the density of each point among the references (Naeem et al., 2020), float64 (n,).
 
-    A ball reaches to its centre's NEAREST-th neighbour, as in `fidelity/manifold.py`.
+    It is the number of balls around references that contain the point, divided by NEAREST. A ball
+    reaches to the NEAREST-th neighbour of its centre, as in `fidelity/manifold.py`.
 
     Args:
         points: (n, d).
         references: (m, d), m > NEAREST.
     """
     centre = references.mean(axis=0)
-    held = torch.from_numpy(np.asarray(references - centre, np.float64))
+    centres = torch.from_numpy(np.asarray(references - centre, np.float64))
     radii = torch.cat(
         [
-            torch.cdist(part, held).topk(NEAREST + 1, largest=False).values[:, -1]
-            for part in held.split(_AT_ONCE)
+            torch.cdist(part, centres).topk(NEAREST + 1, largest=False).values[:, -1]
+            for part in centres.split(_AT_ONCE)
         ]
     )
-    asked = torch.from_numpy(np.asarray(points - centre, np.float64))
+    shifted = torch.from_numpy(np.asarray(points - centre, np.float64))
     counts = [
-        (torch.cdist(part, held) < radii).sum(dim=1) for part in asked.split(_AT_ONCE) if len(part)
+        (torch.cdist(part, centres) < radii).sum(dim=1)
+        for part in shifted.split(_AT_ONCE)
+        if len(part)
     ]
     if not counts:
         return np.zeros(0)
@@ -79,35 +82,35 @@ def density(points: np.ndarray, references: np.ndarray) -> np.ndarray:
 def visible_limits(
     probabilities: np.ndarray, labels: np.ndarray, rate: float
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the judge's limit for each finding, and why others have none.
+    """Return the limit of the judge's probability by finding, and why other findings have none.
 
-    Of radiographs that have the finding, at most the share `rate` lies below.
+    At most the share `rate` of the radiographs with the finding lies below its limit.
 
     Args:
-        probabilities: (n, 14), nan where the judge knows nothing of a finding.
-        labels: (n, 14), 1 where a radiograph has it.
+        probabilities: (n, 14), nan where the judge does not know the finding.
+        labels: (n, 14), 1 where the radiograph has the finding.
         rate: the false alarm rate.
     """
     limits, without = {}, {}
     for k, name in enumerate(FINDINGS):
-        known = probabilities[labels[:, k] == 1, k]
-        known = known[np.isfinite(known)]
-        if len(known) < FEWEST:
+        positive = probabilities[labels[:, k] == 1, k]
+        positive = positive[np.isfinite(positive)]
+        if len(positive) < FEWEST:
             without[name] = (
-                f"{len(known)} radiographs of unseen patients have it, too few to set a limit"
+                f"{len(positive)} radiographs of unseen patients have it, too few to set a limit"
             )
         else:
-            limits[name] = float(np.quantile(known, rate, method="lower"))
+            limits[name] = float(np.quantile(positive, rate, method="lower"))
     return limits, without
 
 
 def not_visible(
     probabilities: np.ndarray, labels: np.ndarray, limits: Mapping[str, float]
 ) -> np.ndarray:
-    """Return which images lack a finding that was asked for, by the judge, bool (n,)."""
-    found = np.zeros(len(labels), bool)
+    """Return the images in which the judge misses a finding that was asked for, bool (n,)."""
+    missed = np.zeros(len(labels), bool)
     for k, name in enumerate(FINDINGS):
         if name in limits:
-            # A judge that says nothing of an image does not vouch for it.
-            found |= (labels[:, k] == 1) & ~(probabilities[:, k] >= limits[name])
-    return found
+            # The comparison counts an image without a probability (nan) as missed.
+            missed |= (labels[:, k] == 1) & ~(probabilities[:, k] >= limits[name])
+    return missed

@@ -1,7 +1,8 @@
-"""Finished parts of a long step: a job that was killed leaves them, and the next one goes on.
+"""Finished parts of a long step, from which the next job continues after a job was killed.
 
-They lie in the job's progress folder (`common/attempts.py`), readable for their owner alone. What a
-part follows from is in its name: parts of other images, networks or settings are left alone.
+The parts lie in the job's progress folder (`common/attempts.py`), readable by their owner alone. A
+part's name has a digest of everything that it depends on. So a job does not use parts of other
+images, networks or settings.
 """
 
 import hashlib
@@ -22,28 +23,27 @@ log = logging.getLogger(__name__)
 
 
 class Kept:
-    """The parts of one step.
+    """The finished parts of one step.
 
     Args:
-        progress: the job's folder of progress.
-        made_from: all that the parts follow from, JSON types.
+        progress: the job's progress folder.
+        made_from: everything that the parts depend on, as JSON types.
     """
 
     def __init__(self, progress: Path, made_from: Mapping[str, Any]) -> None:
-        said = json.dumps(made_from, sort_keys=True).encode()
-        self._digest = hashlib.sha256(said).hexdigest()[:16]
+        content = json.dumps(made_from, sort_keys=True).encode()
+        self._digest = hashlib.sha256(content).hexdigest()[:16]
         self._attempt = Attempt(progress)
         self._attempt.inherit()
-        found = len([*self._attempt.folder.glob(f"[!.]*-{self._digest}")])
-        if found:
-            log.info("continuing: %d part(s) are there from before", found)
+        if finished := len([*self._attempt.folder.glob(f"[!.]*-{self._digest}")]):
+            log.info("continuing: an earlier attempt finished %d part(s)", finished)
 
     def has(self, name: str) -> bool:
-        """Return whether a part is there."""
+        """Return whether a part is finished."""
         return self._path(name).is_file()
 
     def columns(self, name: str, compute: Callable[[], Mapping[str, Any]]) -> pa.Table:
-        """Return a part that is a table; what is not there is computed, and kept.
+        """Return a part that is a table. It is computed and stored unless it is finished.
 
         Raises:
             InputError: another attempt has taken over.
@@ -55,7 +55,7 @@ class Kept:
         return pq.read_table(self._path(name))
 
     def array(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return a part that is an array; what is not there is computed, and kept.
+        """Return a part that is an array. It is computed and stored unless it is finished.
 
         Raises:
             InputError: another attempt has taken over.
@@ -71,7 +71,7 @@ class Kept:
         return np.asarray(np.load(self._path(name), allow_pickle=False))
 
     def end(self) -> None:
-        """Remove the parts, once what they are for is written."""
+        """Remove all parts; call it once the step's result is written."""
         self._attempt.end()
 
     def _path(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""The kinds of planted leaks, in words."""
+"""The kinds of planted leaks, with their descriptions for readers."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -13,10 +13,10 @@ KINDS: Final[Mapping[str, str]] = {
     "jpeg": "copies saved as JPEG",
     "blend": "mixtures of two patients",
 }
-"""Each kind of planted leak that is made from a radiograph, in words."""
+"""The kinds that are made from a radiograph, each with its description."""
 
 OVERFITTED: Final = "overfitted"
-"""Images of a model that was overfitted on a few patients, where the config names any."""
+"""The kind of images of a model that was overfitted on a few patients (`curate.overfitted`)."""
 
 EVERY_KIND: Final[Mapping[str, str]] = {
     **KINDS,

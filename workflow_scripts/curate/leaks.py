@@ -1,19 +1,19 @@
-"""Leaks of known kinds, as a model that memorises would make them, and what they are made from.
+"""Leaks of known kinds, made from training radiographs as a memorising model might make them.
 
-A leak is made from the middle of a training radiograph at the size of the model's images, because
-that is what a model saw. The kinds:
+A leak shows the central square of a training radiograph at the size of the model's images, because
+the model was trained on that square. The kinds are:
 
-- `copy`: as it is; `flip`: mirrored;
-- `brighter`: a tenth brighter; `window`: the outer twentieths of its gray values cut off;
-- `crop`: the inner 85 to 95% of each side; `rotation`: turned by 1 to 5 degrees, either way;
-- `jpeg`: through a JPEG of quality 50;
+- `copy`: unchanged; `flip`: mirrored;
+- `brighter`: a tenth brighter; `window`: 5% of the pixels at each end of the gray values saturated;
+- `crop`: the inner 85 to 95% of each side; `rotation`: rotated by 1 to 5 degrees, either way;
+- `jpeg`: compressed as JPEG of quality 50;
 - `blend`: the mean of two patients' radiographs.
 
-A ninth kind, `overfitted`, is no change of a radiograph: it is what a model made that was trained
-for too long on a few patients (`overfitted.py`).
+Images of a ninth kind, `overfitted`, come from a model that was trained for too long on a few
+patients (`overfitted.py`).
 
-How much is cropped and how far is turned is drawn for each leak. The search (`likeness.py`) tries
-steps of its own, which are not those sizes: what it catches is not what it was tuned on.
+The size of a crop and the angle of a rotation are drawn for each leak. The search (`likeness.py`)
+tries fixed steps of other sizes, so it is not tuned to the leaks that it has to find.
 """
 
 import io
@@ -25,13 +25,13 @@ from PIL import Image, ImageOps
 
 BRIGHTER: Final = 1.1
 CUT: Final = 0.05
-"""Share of pixels at each end of the gray values."""
+"""Share of the pixels at each end of the gray values that a window saturates."""
 
 KEPT: Final = (0.85, 0.95)
-"""Of each side of a crop: least and most."""
+"""Least and largest share of each side that a crop keeps."""
 
 DEGREES: Final = (1.0, 5.0)
-"""Of a rotation, either way."""
+"""Least and largest angle of a rotation, either way."""
 
 QUALITY: Final = 50
 
@@ -48,12 +48,12 @@ def leak(
     Args:
         kind: of `kinds.KINDS`.
         image: a radiograph, mode L, square.
-        other: another patient's, of the same size, for `blend`.
+        other: another patient's radiograph of the same size, for `blend`.
         rng: draws the size of a crop and the angle of a rotation.
 
     Raises:
-        KeyError: there is no such kind.
-        ValueError: a blend without another patient's radiograph.
+        KeyError: the kind is unknown.
+        ValueError: a blend lacks the other radiograph.
     """
     if kind == "blend":
         if other is None:

@@ -1,4 +1,4 @@
-"""Measure each candidate through the privacy lenses: how near it comes to a training radiograph.
+"""Measure how close each candidate comes to a training radiograph, through four privacy lenses.
 
     python -m workflow_scripts.curate.lenses --model sana --protocol sound \\
         --manifest results/cohort/manifest.parquet \\
@@ -7,14 +7,16 @@
         --progress results/curate/sana/.progress-lenses \\
         --output results/curate/sana/lenses.parquet
 
-It reads what `plant.py` laid out, its features, and those of every training radiograph. It writes a
-table for its owner alone. A job that was killed goes on after the last images that it compared.
-There are four lenses, each taken of the image and of its mirror image, the riskier one counting:
+The inputs are the candidates of `plant.py`, their features, and the features of all training
+radiographs. The output is a table that only its owner may read. A job that was killed continues
+after the last images that it compared. Each lens is applied to the image and to its mirror image,
+and the riskier value counts:
 
 - `latent`: RAD-DINO distance to the closest training radiograph; low is a risk;
-- `reid`: the highest re-identification score of any training radiograph; high is a risk;
-- `pixel`: the highest correlation of gray values with any training radiograph, moved a little;
-- `mixture`: the same with any two of them (`likeness.py`); high is a risk in both.
+- `reid`: the highest re-identification score with any training radiograph; high is a risk;
+- `pixel`: the highest correlation of gray values with any training radiograph, slightly moved; high
+  is a risk;
+- `mixture`: the same with mixtures of two training radiographs (`likeness.py`); high is a risk.
 """
 
 import argparse
@@ -54,7 +56,7 @@ from workflow_scripts.privacy.score import siamese_head
 log = logging.getLogger(__name__)
 
 LENSES: Final = {"latent": "low", "reid": "high", "pixel": "high", "mixture": "high"}
-"""The lenses, each with the side on which a value is a risk."""
+"""Whether a low or a high value is a risk, by lens."""
 
 LENS_SCHEMA: Final = pa.schema(
     [
@@ -71,14 +73,14 @@ LENS_SCHEMA: Final = pa.schema(
         pa.field("rows_of_features", pa.int64(), nullable=False),
     ]
 )
-"""`group`: pool, planted or held_out; `kind`: of a planted leak. `patient_id`: of an unseen
-radiograph. `nearest_*`: the training radiograph whose pixels correlate most; `latent_image_id`:
-that of `latent`. `digest`: of what the image itself shows (`search.py`). `rows_of_features`: its
-row in the feature files."""
+"""`group`: pool, planted or held_out. `kind`: the kind of a planted leak. `patient_id`: the patient
+of an unseen radiograph. `nearest_*`: the training radiograph with the highest correlation of gray
+values. `latent_image_id`: the one at the lowest RAD-DINO distance. `digest`: digest of the image's
+pixels (`search.py`). `rows_of_features`: the image's row in the feature files."""
 
 
 def split_id(name: str) -> tuple[bool, str, str | None, str]:
-    """Return whether a candidate is mirrored, its group, its kind if planted, and its own id."""
+    """Return whether a candidate is mirrored, its group, its kind if planted, and its plain id."""
     mirrored = name.startswith(MIRRORED)
     rest = name.removeprefix(MIRRORED)
     for prefix in (POOL, HELD_OUT):
@@ -89,58 +91,47 @@ def split_id(name: str) -> tuple[bool, str, str | None, str]:
 
 
 def measure(args: argparse.Namespace) -> tuple[pd.DataFrame, Kept]:
-    """Return a row for each candidate, see `LENS_SCHEMA`, and what was kept on the way.
+    """Return a row for each candidate, see `LENS_SCHEMA`, and the finished parts of the search.
 
     Raises:
         InputError: features are missing, not comparable, or of other images.
     """
-    folders = (args.real, args.features)
-    latent_real, latent = read_comparable(
-        *folders, "rad_dino", args.protocol, args.model, "privacy"
-    )
-    reid_real, reid = read_comparable(*folders, "reid", args.protocol, args.model, "privacy")
-    require_same_images(latent_real, reid_real, args.real)
-    manifest = read_manifest(args.manifest, ["image_id", "patient_id", "path"])
-    patient_of = dict(zip(manifest["image_id"], manifest["patient_id"], strict=True))
-    files = dict(zip(manifest["image_id"], manifest["path"], strict=True))
-    rows_of(patient_of, latent_real.ids, args.real, "manifest")
     device = pick_device(args.gpus)
-    near = closest_by_distance(latent.features, latent_real.features, device=device)
-    weight, bias = siamese_head(reid, args.features)
-    queries = reid.features[rows_in_order_of(latent, reid, args.features)]
-    likely = closest_by_score(queries, reid_real.features, weight, bias, device=device)
-    paths = [files[name] for name in latent_real.ids]
+    manifest = read_manifest(args.manifest, ["image_id", "patient_id", "path"])
+    patient_of, path_of = (
+        dict(zip(manifest["image_id"], manifest[name], strict=True))
+        for name in ("patient_id", "path")
+    )
+    encoded, radiographs = _encoder_lenses(args, device)
+    rows_of(patient_of, radiographs, args.real, "manifest")
+    paths = [path_of[name] for name in radiographs]
     kept = Kept(
         args.progress,
         {
             "candidates": sha256_of(args.candidates),
-            "radiographs": [*zip(latent_real.ids, paths, strict=True)],
+            "radiographs": [*zip(radiographs, paths, strict=True)],
             "device": device_name(device),
             "threads": args.threads,
             **said_of_bits(),
         },
     )
     films = film_vectors(paths, args.threads, kept)
-    row_of = {name: row for row, name in enumerate(latent.ids)}
     rows: list[dict[str, Any]] = []
-    meter = Progress("through the lenses", len(row_of), "images")
+    meter = Progress("through the lenses", len(encoded), "images")
 
     def views() -> Iterator[Callable[[], np.ndarray]]:
         for item in read_shards([args.candidates]):
-            row, image = row_of[item.id], item.open()
+            image = item.open()
             mirrored, group, kind, name = split_id(item.id)
             rows.append(
                 {
+                    "candidate": item.id,
                     "group": group,
                     "kind": kind,
                     "id": name,
                     "mirrored": mirrored,
                     "source": item.source_image_id,
                     "patient_id": patient_of.get(name) if group == "held_out" else None,
-                    "latent": near.values[row, 0],
-                    "latent_image_id": latent_real.ids[near.rows[row, 0]],
-                    "reid": likely.values[row, 0],
-                    "rows_of_features": row,
                     "digest": pixels_digest(image),
                 }
             )
@@ -148,28 +139,50 @@ def measure(args: argparse.Namespace) -> tuple[pd.DataFrame, Kept]:
             yield partial(views_of_image, image)
 
     alike = likeness(views(), films, device, kept)
-    names = [latent_real.ids[row] for row in alike.nearest]
+    nearest = [radiographs[row] for row in alike.nearest]
     frame = pd.DataFrame(rows).assign(
         pixel=alike.pixel,
         mixture=alike.mixture,
-        nearest_image_id=names,
-        nearest_patient_id=[patient_of[name] for name in names],
+        nearest_image_id=nearest,
+        nearest_patient_id=[patient_of[name] for name in nearest],
     )
-    return both_ways(frame), kept
+    return both_ways(frame.join(encoded, on="candidate").drop(columns="candidate")), kept
+
+
+def _encoder_lenses(
+    args: argparse.Namespace, device: torch.device
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return `latent` and `reid` of each candidate, and the ids of the training radiographs."""
+    (latent_real, latent), (reid_real, reid) = (
+        read_comparable(args.real, args.features, encoder, args.protocol, args.model, "privacy")
+        for encoder in ("rad_dino", "reid")
+    )
+    require_same_images(latent_real, reid_real, args.real)
+    near = closest_by_distance(latent.features, latent_real.features, device=device)
+    weight, bias = siamese_head(reid, args.features)
+    queries = reid.features[rows_in_order_of(latent, reid, args.features)]
+    likely = closest_by_score(queries, reid_real.features, weight, bias, device=device)
+    columns = {
+        "latent": near.values[:, 0],
+        "latent_image_id": [latent_real.ids[row] for row in near.rows[:, 0]],
+        "reid": likely.values[:, 0],
+        "rows_of_features": range(len(latent.ids)),
+    }
+    return pd.DataFrame(columns, index=list(latent.ids)), list(latent_real.ids)
 
 
 def both_ways(rows: pd.DataFrame) -> pd.DataFrame:
-    """Join each image's row with that of its mirror image: the riskier value of each lens."""
-    ways = {lens: "min" if side == "low" else "max" for lens, side in LENSES.items()}
+    """Join each image's row with that of its mirror image, and keep the riskier value by lens."""
+    riskier = {lens: "min" if side == "low" else "max" for lens, side in LENSES.items()}
     key = ["group", "id"]
-    # `nearest` is of the side that is nearer; digest and row of features are of the image itself.
+    # `nearest` belongs to the closer of the two; digest and row of features to the image itself.
     ordered = rows.sort_values("pixel", ascending=False, kind="stable").drop_duplicates(key)
     named = ordered.set_index(key)[["nearest_image_id", "nearest_patient_id"]]
     ordered = rows.sort_values("latent", kind="stable").drop_duplicates(key)
     named = named.join(ordered.set_index(key)[["latent_image_id"]])
-    own = rows[~rows["mirrored"]].set_index(key)
-    worst = rows.groupby(key, sort=False).agg(ways)
-    joined = own.drop(columns=["mirrored", *named.columns, *ways]).join(worst).join(named)
+    images = rows[~rows["mirrored"]].set_index(key)
+    values = rows.groupby(key, sort=False).agg(riskier)
+    joined = images.drop(columns=["mirrored", *named.columns, *riskier]).join(values).join(named)
     return joined.reset_index()
 
 
@@ -191,8 +204,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--model", required=True, help="the model's key")
     add("--protocol", required=True, choices=PROTOCOLS)
     add("--manifest", required=True, type=Path)
-    add("--candidates", required=True, type=Path, help="what plant.py laid out")
-    add("--features", required=True, type=Path, help="folder of its features")
+    add("--candidates", required=True, type=Path, help="the shard of plant.py")
+    add("--features", required=True, type=Path, help="folder of the candidates' features")
     add("--real", required=True, type=Path, help="folder of the training radiographs' features")
     add("--progress", required=True, type=Path, help="folder of finished parts; not an output")
     add("--gpus", type=int, default=0)

@@ -1,13 +1,13 @@
-"""Likeness of gray values: does an image show a training radiograph, moved a little, or two mixed?
+"""Likeness of gray values: does an image repeat a training radiograph, or a mixture of two?
 
-Images are compared as vectors of gray values of mean 0 and norm 1, so that brightness and contrast
-do not matter and the product of two is their correlation. Every image is compared with every
-training radiograph: the encoders may miss what is turned or cropped.
+Images are compared as vectors of gray values with mean 0 and norm 1. Brightness and contrast do not
+matter then, and the product of two vectors is their correlation. Every image is compared with every
+training radiograph, because the encoders may miss a copy that is rotated or cropped.
 
 - `pixel`: the highest correlation with any radiograph, over small rotations of the image and
   enlargements of the radiograph;
-- `mixture`: the highest multiple correlation with any two of them, one of which is among the FIRST
-  most alike.
+- `mixture`: the highest multiple correlation with any two radiographs, one of which is among the
+  FIRST radiographs that correlate most.
 """
 
 import itertools
@@ -28,13 +28,13 @@ from workflow_scripts.common.progress import Progress
 from workflow_scripts.curate.kept import Kept
 
 SIDE: Final = 32
-"""Pixels; 237,000 radiographs take 1 GB."""
+"""Side of the compared images in pixels; 237,000 radiographs take 1 GB."""
 
 TURNS: Final = (0.0, -4.0, -2.0, 2.0, 4.0)
-"""Degrees by which the image is turned back; the first is none."""
+"""Rotations of the image, degrees; the first leaves it unchanged."""
 
 INNER: Final = (1.0, 0.96, 0.92, 0.88)
-"""Shares of a radiograph's side whose middle is compared; the first is all of it."""
+"""Shares of a radiograph's side whose centre is compared; the first takes all of it."""
 
 FIRST: Final = 5
 AT_ONCE: Final = 128
@@ -46,9 +46,9 @@ class Likeness:
     """How alike images are to training radiographs.
 
     Attributes:
-        pixel: (n,) see the module.
-        nearest: (n,) row of the radiograph of `pixel`.
-        mixture: (n,) see the module.
+        pixel: (n,), see the module.
+        nearest: (n,), row number of the radiograph with the correlation `pixel`.
+        mixture: (n,), see the module.
     """
 
     pixel: np.ndarray
@@ -57,7 +57,7 @@ class Likeness:
 
 
 def normalised(image: Image.Image) -> np.ndarray:
-    """Return gray values at SIDE x SIDE with mean 0 and norm 1, float32; zeros if constant."""
+    """Return an image's gray values with mean 0 and norm 1, float32 (SIDE**2,); 0 if constant."""
     pixels = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), np.float64).ravel()
     pixels = pixels - pixels.mean()
     norm = float(np.sqrt(np.square(pixels).sum()))
@@ -65,17 +65,14 @@ def normalised(image: Image.Image) -> np.ndarray:
 
 
 def views_of_film(image: Image.Image) -> np.ndarray:
-    """Return what a square radiograph is compared as, float32 (len(INNER), SIDE**2)."""
+    """Return the vectors of a square radiograph at each of INNER, float32 (k, SIDE**2)."""
     side = image.width
-    found = []
-    for share in INNER:
-        edge = round(side * (1 - share) / 2)
-        found.append(normalised(image.crop((edge, edge, side - edge, side - edge))))
-    return np.stack(found)
+    edges = [round(side * (1 - share) / 2) for share in INNER]
+    return np.stack([normalised(image.crop((e, e, side - e, side - e))) for e in edges])
 
 
 def views_of_image(image: Image.Image) -> np.ndarray:
-    """Return what an image is compared as, float32 (len(TURNS), SIDE**2)."""
+    """Return the vectors of an image at each of TURNS, float32 (k, SIDE**2)."""
     small = image.convert("L").resize((2 * SIDE, 2 * SIDE), Image.Resampling.BOX)
     return np.stack(
         [
@@ -86,26 +83,26 @@ def views_of_image(image: Image.Image) -> np.ndarray:
 
 
 def film_vectors(files: Sequence[str], threads: int, kept: Kept | None = None) -> np.ndarray:
-    """Return what radiographs are compared as, float32 (len(INNER), n, SIDE**2).
+    """Return the vectors of radiographs, float32 (len(INNER), n, SIDE**2).
 
     Args:
-        files: of the radiographs.
-        threads: that decode.
-        kept: holds what was decoded before.
+        files: the radiographs.
+        threads: number of threads that decode.
+        kept: parts that an earlier attempt decoded.
 
     Raises:
-        InputError: one cannot be decoded.
+        InputError: a file cannot be decoded.
     """
     meter = Progress("gray values of radiographs", len(files), "images")
-    found = np.empty((len(INNER), len(files), SIDE**2), np.float32)
+    vectors = np.empty((len(INNER), len(files), SIDE**2), np.float32)
     with ThreadPoolExecutor(max(1, threads)) as pool:
         for start in range(0, len(files), _FILMS_AT_ONCE):
             some = files[start : start + _FILMS_AT_ONCE]
             compute = partial(_views_of_files, some, pool)
             part = _kept(kept, f"films-{start:08d}", compute)
-            found[:, start : start + len(some)] = part
+            vectors[:, start : start + len(some)] = part
             meter.update(len(some))
-    return found
+    return vectors
 
 
 def _views_of_files(files: Sequence[str], pool: ThreadPoolExecutor) -> np.ndarray:
@@ -125,11 +122,11 @@ def likeness(
     """Compare images with radiographs.
 
     Args:
-        images: of each image what returns its `views_of_image`; it is called where they are not
-            kept.
+        images: a function for each image that returns its `views_of_image`. It is called unless
+            an earlier attempt compared the image.
         films: see `film_vectors`.
-        device: where to compute.
-        kept: holds what was compared before.
+        device: the device that computes.
+        kept: parts that an earlier attempt compared.
     """
     held = torch.from_numpy(films).to(device)
     waiting = iter(images)
@@ -182,11 +179,11 @@ def _mixture(images: Tensor, films: Tensor) -> Tensor:
         one = films[first[:, place]]
         between = one @ films.T
         a = value[:, place, None]
-        # R squared of two predictors; the same radiograph twice says nothing new.
+        # R squared of two predictors. A radiograph and its duplicate are no mixture.
         rest = (1 - between.square()).clamp(min=1e-3)
         squared = (a.square() + alike.square() - 2 * a * alike * between) / rest
         squared = squared.masked_fill(between > 0.999, 0)
-        # A mixture adds; what is taken away from a radiograph is none.
+        # Both weights of a mixture are positive: a difference of two radiographs is no mixture.
         squared = squared.masked_fill((alike - a * between <= 0) | (a - alike * between <= 0), 0)
         best = torch.maximum(best, squared.amax(dim=1).clamp(0, 1).sqrt())
     return best

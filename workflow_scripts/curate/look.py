@@ -1,4 +1,4 @@
-"""Look at a pool as faithfulness looks at test images: what the judge sees, and the organs.
+"""Run the judges and the labeller of organs on a pool, as faithfulness does on test images.
 
     python -m workflow_scripts.curate.look --model sana --protocol sound \\
         --shards results/generate/sana/augment/part-*.parquet \\
@@ -6,9 +6,9 @@
         --classifier results/downstream/classification/real_only/real/network-*.safetensors \\
         --progress results/curate/sana/.progress-look --output results/curate/sana/seen.parquet
 
-Neither texture nor any prompt is looked at. The columns are those of `faithfulness/seen.py`, so
-that the radiographs of the test split, which faithfulness has looked at, are compared without a
-second look. A job that was killed goes on after the last batch that it had looked at.
+Texture is not measured, and no prompt is read. The columns are those of `faithfulness/seen.py`. So
+the pool can be compared with the test radiographs, for which faithfulness has the same table. A job
+that was killed continues after its last finished batch.
 """
 
 import argparse
@@ -58,14 +58,14 @@ def main(argv: list[str] | None = None) -> None:
     parts = []
     for name in names:
         batch = list(itertools.islice(items, args.batch_size))
-        new = not kept.has(name)
+        finished = kept.has(name)
         parts.append(kept.columns(name, partial(_seen, batch, networks, args.cxas_size)))
-        if new:
+        if not finished:
             meter.update(len(batch))
-    # A column that is empty in one part takes its type from another.
+    # A column that is null throughout one part takes its type from another part.
     table = pa.concat_tables(parts, promote_options="permissive")
     columns: dict[str, Any] = {name: table[name].combine_chunks() for name in table.column_names}
-    # Faithfulness compares with the prompts' own radiographs, curation does not.
+    # Faithfulness compares each image with its prompt's radiograph. Curation does not.
     columns["image_id"] = [None] * count
     columns["patient_id"] = [None] * count
     made = provenance(networks.settings, device_name(networks.device))
@@ -96,7 +96,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add: Any = parser.add_argument
     add("--model", required=True, help="the model's key")
-    add("--shards", required=True, nargs="+", type=Path, help="the pool")
+    add("--shards", required=True, nargs="+", type=Path, help="the pool's images")
     add("--progress", required=True, type=Path, help="folder of finished batches; not an output")
     add("--output", required=True, type=Path)
     add_network_flags(parser)

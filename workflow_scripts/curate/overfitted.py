@@ -1,7 +1,7 @@
-"""Images of a model that was overfitted on a few patients: leaks as a model itself makes them.
+"""Images of a model that was overfitted on a few patients: leaks that a model itself made.
 
-They lie in a folder with `metadata.csv`: `file_name`, and `image_id`, the training radiograph whose
-caption the image was drawn from, and which the model was trained on.
+The folder of images has a table `metadata.csv` with the columns `file_name` and `image_id`. The
+latter is a radiograph that the model was trained on, and whose caption was the image's prompt.
 """
 
 from pathlib import Path
@@ -17,10 +17,10 @@ METADATA: Final = "metadata.csv"
 
 
 def read_overfitted(folder: Path) -> pd.DataFrame:
-    """Read which image is of which training radiograph: `file_name`, `image_id`.
+    """Read the table of the images and their training radiographs: `file_name`, `image_id`.
 
     Raises:
-        InputError: see `read_metadata`; or the table has no row, or names a file that is not there.
+        InputError: see `read_metadata`; the table has no rows, or names a file that is missing.
     """
     rows = read_metadata(folder / METADATA, "image_id")
     if rows.empty:
@@ -32,7 +32,7 @@ def read_overfitted(folder: Path) -> pd.DataFrame:
     missing = [name for name in rows["file_name"] if not (folder / name).is_file()]
     if missing:
         raise InputError(
-            f"{len(missing)} image(s) of an overfitted model are not there, first {missing[0]!r}",
+            f"{len(missing)} image(s) of an overfitted model are missing, first {missing[0]!r}",
             folder,
             f"correct {METADATA}; file names are relative to the folder",
         )
@@ -42,16 +42,16 @@ def read_overfitted(folder: Path) -> pd.DataFrame:
 def drawn_overfitted(
     folder: Path, manifest: pd.DataFrame, planted: int, seed: int
 ) -> list[tuple[Path, str]]:
-    """Draw images of an overfitted model: at most `planted`, each of a training patient of its own.
+    """Draw images of an overfitted model: at most `planted`, and one for each training patient.
 
     Args:
-        folder: of the images.
-        manifest: of the cohort.
-        planted: how many at most.
-        seed: of the draw.
+        folder: the folder of the images.
+        manifest: the cohort's manifest.
+        planted: largest number of images.
+        seed: seed of the draw.
 
     Returns:
-        Files, each with the training radiograph that it was asked for.
+        The files, each with the id of the training radiograph whose caption was its prompt.
 
     Raises:
         InputError: see `read_overfitted`; or a radiograph is not in the training split.
@@ -69,8 +69,8 @@ def drawn_overfitted(
         )
     rng = np.random.default_rng([seed, 2])
     shuffled = rows.iloc[rng.permutation(len(rows))]
-    own = shuffled[~shuffled["image_id"].map(patients).duplicated()].head(planted)
+    chosen = shuffled[~shuffled["image_id"].map(patients).duplicated()].head(planted)
     return [
         (folder / file, str(name))
-        for file, name in zip(own["file_name"], own["image_id"], strict=True)
+        for file, name in zip(chosen["file_name"], chosen["image_id"], strict=True)
     ]

@@ -1,7 +1,7 @@
-"""The decision as one page that a data steward can sign: tested, found, not tested.
+"""The decision as one page for a data steward to sign: what was tested, found, and not tested.
 
-Whoever reads it need not know statistics: shares are percentages, and what was measured is said as
-a question that a steward could ask. `decision.json` has the same numbers with all their digits.
+The reader need not know statistics. Shares are percentages, and each measurement answers a question
+that a steward might ask. `decision.json` has the same numbers with all digits.
 """
 
 import html
@@ -23,18 +23,18 @@ _MEANINGS: Final = {
 
 _QUESTIONS: Final = {
     "flagged": "How many of the model's images look like the picture of a patient it learned from?",
-    "sensitivity": "How many of the hidden pictures did the filter find, of the kind that it found "
-    "least?",
-    "remaining_leaks": "How many images of the set may still repeat a patient's picture, at most?",
+    "sensitivity": "How many of the hidden pictures did the filter find, for the kind that it "
+    "found least often?",
+    "remaining_leaks": "At most how many images of the set may still repeat a patient's picture?",
     "false_rejections": "How many pictures of other patients, which cannot be repeats, does the "
     "filter take for repeats?",
     "sparse": "How many of the model's images are unlike any radiograph?",
     "implausible": "In how many do heart, lungs or ribs have an unusual size or place?",
-    "unseen": "In how many does a computer that reads radiographs miss a finding that was asked "
-    "for?",
+    "unseen": "In how many does a computer that reads radiographs fail to see a finding that was "
+    "asked for?",
     "poor_radiographs": "How many radiographs of other patients would these three checks refuse?",
-    "reid_share": "For how many of the prompts does a computer recognise, in the image, the "
-    "patient whose report the prompt was?",
+    "reid_share": "For how many prompts does a computer recognise, in the image, the patient whose "
+    "report was the prompt?",
     "closest_reid_share": "In how many images does a computer name some patient that the model "
     "learned from, rightly or wrongly?",
     "extracted_share": "How many of the patients' radiographs that were asked for come back in the "
@@ -44,20 +44,21 @@ _QUESTIONS: Final = {
     "fid": "How far are the model's images from radiographs, as a whole? (FID; 0 is best, and it "
     "is no share)",
 }
-"""What was measured, in words for a reader; of a record's value, by its metric."""
+"""The question that each row answers, by its key; for a record's value, by its metric."""
 
 _NO_SHARE: Final = ("fid",)
 
 _RULES: Final = {
-    "privacy_false_alarms": "Each of four tests for repeats may take at most so many pictures of "
-    "other patients for repeats",
-    "quality_false_alarms": "Each check of quality may refuse at most so many radiographs",
-    "most_flagged": "At most so many of the model's images may look like a patient's picture",
-    "least_sensitivity": "The filter has to find at least so many hidden pictures of each kind",
-    "most_remaining": "At most so many images of the set may repeat a patient's picture",
-    "most_false_rejections": "All tests for repeats together may take at most so many pictures of "
-    "other patients for repeats",
-    "images": "Images of the set",
+    "privacy_false_alarms": "Largest share of other patients' pictures that each of the four tests "
+    "may take for repeats",
+    "quality_false_alarms": "Largest share of radiographs that each check of quality may refuse",
+    "most_flagged": "Largest share of the model's images that may look like a patient's picture",
+    "least_sensitivity": "Least share of the hidden pictures that the filter must find, for each "
+    "kind",
+    "most_remaining": "Largest share of the set that may repeat a patient's picture",
+    "most_false_rejections": "Largest share of other patients' pictures that all four tests "
+    "together may take for repeats",
+    "images": "Number of images of the set",
 }
 _BY_LENS: Final = {
     "latent": "The test of what the picture shows as a whole may take at most so many pictures of "
@@ -72,10 +73,10 @@ _BY_LENS: Final = {
 """Where a test has a limit of its own."""
 
 _COUNTS: Final = ("images", "quota/")
-"""Beginnings of the keys of rules whose limit is a number of images."""
+"""Prefixes of the keys of rules whose limit is a number of images."""
 
 _LEAST: Final = ("sensitivity", "least_sensitivity")
-"""What has to be at least as large as its limit; all else at most."""
+"""Rows whose limit is a lower one; all other limits are upper ones."""
 
 _STYLE: Final = (
     "body{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em;color:#222}"
@@ -89,44 +90,40 @@ _STYLE: Final = (
     "@media print{body{margin:0;max-width:none;font-size:11pt}tr,h2{break-inside:avoid}"
     "h2{break-after:avoid}}"
 )
+_SIGNATURE: Final = "\n".join(
+    [
+        "<h2>Signature</h2>",
+        "<p>I have read what was tested, what was found, and what was not tested.</p>",
+        "<table class='sign'>"
+        "<tr><td>I agree / I do not agree</td><td></td></tr>"
+        "<tr><td>Name, office</td><td></td></tr>"
+        "<tr><td>Place, date</td><td></td></tr>"
+        "<tr><td>Signature</td><td></td></tr>"
+        "</table>",
+    ]
+)
 
 
 def page(decision: dict[str, Any]) -> str:
-    """Return the page, HTML without scripts and without anything from elsewhere."""
-    verdict = decision["verdict"]
-    model, cohort = decision["model"], decision["cohort"]["name"]
-    pool, kept = decision["pool"], decision["kept"]
-    planted = sum(row["planted"] for row in decision["planted"])
-    caught = sum(row["caught"] for row in decision["planted"])
+    """Return the page, HTML without scripts and without external resources."""
+    verdict, model = decision["verdict"], _t(decision["model"])
     judged = [row for row in decision["measured"] if row["limit"] is not None]
     others = [row for row in decision["measured"] if row["limit"] is None]
     parts = [
         f"<h1 class='{verdict}'>{_HEADLINES[verdict]}</h1>",
         f"<p>{_MEANINGS[verdict]}</p>",
-        f"<p>The set has {_t(kept)} chest radiographs that a computer model, <b>{_t(model)}</b>, "
-        f"made up. They were chosen from {_t(pool['images'])} of its images. The model learned "
-        f"from the radiographs and reports of {_t(cohort)}.</p>",
+        f"<p>The set has {_t(decision['kept'])} chest radiographs that a computer model, "
+        f"<b>{model}</b>, made up. They were chosen from {_t(decision['pool']['images'])} of its "
+        f"images. The model learned from the radiographs and reports of "
+        f"{_t(decision['cohort']['name'])}.</p>",
         "<h2>Why</h2>",
         _list(decision["reasons"]),
         "<h2>What was tested</h2>",
-        "<p>A model can repeat the picture of a patient that it learned from, instead of making up "
-        "a new one. A filter looks for such repeats and takes them out. To see how good the filter "
-        f"is, {_t(planted)} repeated pictures of real patients were hidden among the images. It "
-        f"found {_t(caught)} of them. All of them, found or not, were then taken out again: none "
-        "is in the set.</p>",
-        _table(
-            ["What was hidden", "how many", "how many were found"],
-            [
-                [row["words"], row["planted"], row["caught"]]
-                if row["planted"]
-                else [row["words"], "none", row.get("reason") or "not tried"]
-                for row in decision["planted"]
-            ],
-        ),
+        *_tested(decision["planted"]),
         "<h2>What was found</h2>",
         _left(decision),
         _table(
-            ["Question", "answer", "allowed", "kept to?"],
+            ["Question", "answer", "allowed", "met?"],
             [[_question(row), _number(row), _allowed(row), _met(row["passed"])] for row in judged],
         ),
         "<p>The following was measured, too. No limit was set for it.</p>",
@@ -137,26 +134,39 @@ def page(decision: dict[str, Any]) -> str:
         _list(decision["not_tested"]),
         "<h2>The rules that were set beforehand</h2>",
         _table(["Rule", "limit"], [[_rule(row), _limit(row)] for row in decision["policy"]]),
-        "<h2>Signature</h2>",
-        "<p>I have read what was tested, what was found, and what was not tested.</p>",
-        "<table class='sign'>"
-        + "".join(
-            f"<tr><td>{word}</td><td></td></tr>"
-            for word in ("I agree / I do not agree", "Name, office", "Place, date", "Signature")
-        )
-        + "</table>",
+        _SIGNATURE,
     ]
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width'>"
-        f"<title>Decision: {_t(model)}</title><style>{_STYLE}</style></head><body>\n"
+        f"<title>Decision: {model}</title><style>{_STYLE}</style></head><body>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
 
 
+def _tested(planted: list[dict[str, Any]]) -> list[str]:
+    """Return how the filter was tested: a paragraph, and a table of the planted leaks."""
+    total = sum(row["planted"] for row in planted)
+    caught = sum(row["caught"] for row in planted)
+    rows = [
+        [row["words"], row["planted"], row["caught"]]
+        if row["planted"]
+        else [row["words"], "none", row.get("reason") or "not tried"]
+        for row in planted
+    ]
+    return [
+        "<p>A model can repeat the picture of a patient that it learned from, instead of making up "
+        "a new one. A filter looks for such repeats and takes them out. To see how good the filter "
+        f"is, {_t(total)} repeated pictures of real patients were hidden among the images. It "
+        f"found {_t(caught)} of them. All of them, found or not, were then taken out again: none "
+        "is in the set.</p>",
+        _table(["What was hidden", "how many", "how many were found"], rows),
+    ]
+
+
 def _left(decision: Mapping[str, Any]) -> str:
-    """Return what is known of repeats that the filter missed, as a paragraph."""
+    """Return the paragraph on repeats that the filter may have missed."""
     kept, left = decision["kept"], decision["remaining_leaks_upper"]
     if not kept:
         return "<p>No image is left in the set.</p>"
@@ -186,7 +196,7 @@ def _rule(row: Mapping[str, Any]) -> str:
 
 
 def _share(value: float) -> str:
-    """Return a share as a percentage in two digits; never a false 0% or 100%."""
+    """Return a share as a percentage with two digits; 0% and 100% stand for exact values only."""
     percent = 100 * value
     if 0 < percent < 0.01:
         return "less than 0.01%"
@@ -199,10 +209,10 @@ def _number(row: Mapping[str, Any]) -> str:
     if row["value"] is None:
         return f"not known: {row['reason']}"
     share = row["key"].rpartition("/")[2] not in _NO_SHARE
-    shown = _share if share else (lambda value: f"{value:.3g}")
+    text = _share if share else (lambda value: f"{value:.3g}")
     if row["low"] is None:
-        return shown(row["value"])
-    return f"{shown(row['value'])} ({shown(row['low'])} to {shown(row['high'])})"
+        return text(row["value"])
+    return f"{text(row['value'])} ({text(row['low'])} to {text(row['high'])})"
 
 
 def _allowed(row: Mapping[str, Any]) -> str:
@@ -214,7 +224,7 @@ def _limit(row: Mapping[str, Any]) -> str:
 
 
 def _met(passed: bool | None) -> str:
-    return {None: "cannot be said", True: "yes", False: "NO"}[passed]
+    return {None: "not known", True: "yes", False: "NO"}[passed]
 
 
 def _list(items: Iterable[str]) -> str:

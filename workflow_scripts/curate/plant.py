@@ -1,16 +1,19 @@
-"""Plant leaks beside a pool, and lay out all that the privacy lenses look at.
+"""Write the candidates that the privacy lenses compare: a pool, planted leaks, unseen radiographs.
 
     python -m workflow_scripts.curate.plant --model sana \\
         --manifest results/cohort/manifest.parquet \\
         --shards results/generate/sana/augment/part-*.parquet --planted 100 --held-out 2000 \\
         --seed 42 --candidates results/curate/sana/candidates.parquet
 
-It writes one image shard for its owner alone, which the workflow removes once the lenses have
-looked: the pool's images, leaks of known kinds made from training radiographs (`leaks.py`), and
-radiographs of patients that no model was trained on, each also mirrored. With `--overfitted`,
-images of a model that learned a few patients by heart are planted, too (`overfitted.py`). Its id
-says what a row is: `pool/`, `planted/{kind}/`, `held_out/`, and `mirrored/` before it. A planted
-image can never reach the curated set: that is drawn from the pool's ids alone.
+The output is one image shard, which only its owner may read. It holds the pool's images, leaks of
+known kinds made from training radiographs (`leaks.py`), and radiographs of patients that no model
+was trained on; each also mirrored. With `--overfitted` it also holds images of a model that was
+overfitted on a few patients (`overfitted.py`). The workflow removes the shard when the lenses have
+finished.
+
+The id of a row begins with its group: `pool/`, `planted/{kind}/` or `held_out/`, and `mirrored/`
+before it for a mirror image. A planted image cannot reach the curated set, which is drawn from the
+pool's ids alone.
 """
 
 import argparse
@@ -49,33 +52,34 @@ MIRRORED: Final = "mirrored/"
 
 
 def drawn_sources(manifest: pd.DataFrame, planted: int, seed: int) -> dict[str, list[list[str]]]:
-    """Draw the training radiographs that leaks are made from, by kind: one of each patient.
+    """Draw the training radiographs from which leaks are made, by kind.
 
-    Within a kind no patient comes twice, so that its leaks are independent; a blend has two.
+    Within a kind every radiograph shows another patient, so the leaks are independent. A blend
+    takes two radiographs, all other kinds one.
 
     Raises:
-        InputError: fewer than two training patients.
+        InputError: there are fewer than two training patients.
     """
     training = manifest[manifest["split"] == "train"].sort_values("image_id", kind="stable")
     patients = np.array(sorted(training["patient_id"].unique()), object)
     if len(patients) < 2:
         raise InputError("fewer than two training patients to plant leaks of", "the manifest")
-    of_patient = training.groupby("patient_id")["image_id"].agg(list)
+    images_of = training.groupby("patient_id")["image_id"].agg(list)
     rng = np.random.default_rng(seed)
-    found: dict[str, list[list[str]]] = {}
+    sources: dict[str, list[list[str]]] = {}
     for kind in KINDS:
         each = 2 if kind == "blend" else 1
         count = min(planted, len(patients) // each)
-        owners = rng.permutation(patients)[: each * count].reshape(count, each)
-        found[kind] = [[str(rng.choice(of_patient[o])) for o in row] for row in owners]
-    return found
+        drawn = rng.permutation(patients)[: each * count].reshape(count, each)
+        sources[kind] = [[str(rng.choice(images_of[patient])) for patient in row] for row in drawn]
+    return sources
 
 
 def drawn_held_out(manifest: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
-    """Draw radiographs of patients that no model was trained on, at most so many, by patient.
+    """Draw radiographs of patients that no model was trained on, `most` at most, by patient.
 
     Raises:
-        InputError: there are none of two patients.
+        InputError: there are fewer than two such patients.
     """
     trained_on = set(manifest.loc[manifest["split"] == "train", "patient_id"])
     unseen = manifest[manifest["split"] != "train"]
@@ -87,13 +91,13 @@ def drawn_held_out(manifest: pd.DataFrame, most: int, seed: int) -> pd.DataFrame
         zip(np.random.default_rng(seed).permutation(patients), range(most + 1), strict=False)
     )
     order = unseen["patient_id"].map(lambda name: place.get(name, most + 1))
-    # Test radiographs go first: faithfulness has drawn their organs, on which quality is tried.
+    # Test radiographs come first: faithfulness has their organs, which the quality checks need.
     unseen = unseen.assign(later=unseen["split"] != "test", order=order)
     return unseen.sort_values(["later", "order", "image_id"], kind="stable").head(most)
 
 
 def square_gray(path: str, size: int) -> Image.Image:
-    """Return the middle of a radiograph as a model saw it, mode L."""
+    """Return the central square of a radiograph at a model's size, mode L."""
     image = decode_image(Path(path), path, keep_gray=True, at_least=size)
     return centre_square(image, size).convert("L")
 
@@ -106,10 +110,11 @@ def candidates(
     seed: int,
     overfitted: Path | None = None,
 ) -> Iterator[tuple[str, Image.Image, str | None]]:
-    """Yield (id, image, what it was made from) of the pool, of planted leaks and of unseen films.
+    """Yield each candidate's id, its image, and the ids of the images that it was made from.
 
     Raises:
-        InputError: there is no image in the pool, or see the draws.
+        InputError: the pool has no image; or see `drawn_sources`, `drawn_overfitted` and
+            `drawn_held_out`.
     """
     size = 0
     for item in read_shards(shards):
@@ -132,7 +137,7 @@ def candidates(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Lay out what the lenses look at, from the command line."""
+    """Write a model's candidates from the command line."""
     args = _arguments(argv)
     manifest = read_manifest(args.manifest)
     meter = Progress("planting beside the pool", count_shards(args.shards), "images")
@@ -141,9 +146,9 @@ def main(argv: list[str] | None = None) -> None:
         for name, image, source in candidates(
             manifest, args.shards, args.planted, args.held_out, args.seed, args.overfitted
         ):
-            for prefix, shown in (("", image), (MIRRORED, ImageOps.mirror(image))):
+            for prefix, view in (("", image), (MIRRORED, ImageOps.mirror(image))):
                 path = f"{prefix}{name}.png".replace("/", "_")
-                yield ImageItem(f"{prefix}{name}", path, png_bytes(shown), "", source)
+                yield ImageItem(f"{prefix}{name}", path, png_bytes(view), "", source)
             if name.startswith(POOL):
                 meter.update()
 
@@ -158,10 +163,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add: Any = parser.add_argument
     add("--model", required=True, help="the model's key")
     add("--manifest", required=True, type=Path)
-    add("--shards", required=True, nargs="+", type=Path, help="the pool")
-    add("--planted", required=True, type=int, help="leaks of each kind")
+    add("--shards", required=True, nargs="+", type=Path, help="the pool's images")
+    add("--planted", required=True, type=int, help="number of leaks of each kind")
     add("--overfitted", type=Path, help="folder of images of an overfitted model, if any")
-    add("--held-out", required=True, type=int, help="unseen radiographs at most")
+    add("--held-out", required=True, type=int, help="largest number of unseen radiographs")
     add("--seed", required=True, type=int)
     add("--candidates", required=True, type=Path, help="the shard to write")
     return parser.parse_args(argv)

@@ -4,7 +4,7 @@ Zamzmi, Subbaswamy, Sizikova, Margerrison, Delfino and Badano: Scorecards for Sy
 Data Evaluation and Reporting, arXiv:2406.11143 (2024); as published: Scorecard for synthetic
 medical data evaluation, Communications Engineering 4, 130 (2025), doi:10.1038/s44172-025-00450-1.
 
-What no record holds stands as a gap, with its reason; nothing is left out in silence.
+A criterion that no record covers is a gap, which the scorecard lists with its reason.
 """
 
 from dataclasses import asdict, dataclass
@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.curate.described import Described, number, with_interval
-from workflow_scripts.curate.worth_said import lines_of
-from workflow_scripts.curate.worth_said import shown as said
+from workflow_scripts.curate.worth_text import lines_of
+from workflow_scripts.curate.worth_text import shown as shown_value
 
 SOURCE: Final = (
     "Zamzmi et al., Scorecards for Synthetic Medical Data Evaluation and Reporting, "
@@ -24,7 +24,7 @@ CRITERIA: Final = {
     "congruence": "Do the images resemble radiographs?",
     "coverage": "Do they show the variety of radiographs, and something new?",
     "constraint": "Are they anatomically plausible, and do they show what was asked for?",
-    "completeness": "Is all there that a task needs: labels, prompts, scores?",
+    "completeness": "Does it have everything that a task needs: labels, prompts, scores?",
     "compliance": "Are privacy, security, and the terms of the sources observed?",
     "comprehension": "Can a reader find out how they were made?",
     "consistency": "Is their quality the same for all findings, groups and times?",
@@ -34,12 +34,10 @@ CRITERIA: Final = {
 MODEL: Final = "the model's images before filtering"
 SET: Final = "this set"
 PLANTED: Final = "images planted in the pool"
-
-
 POOL: Final = "the pool"
 UNSEEN: Final = "radiographs of unseen patients"
 
-# Of what the decision measured, by its key: the criterion, and on which images.
+# For each row of the decision, by its key: the criterion, and the images it was measured on.
 _KEYS: Final = {
     "flagged": ("compliance", POOL),
     "sensitivity": ("compliance", PLANTED),
@@ -65,10 +63,10 @@ class Entry:
     Attributes:
         criterion: a key of `CRITERIA`.
         words: what is measured.
-        shown: the value, with its interval where it has one; None for a gap.
-        of: which images it was measured on.
-        source: the record, or the file.
-        gap: why there is no value; None where there is one.
+        shown: the value, with its interval if it has one; None for a gap.
+        of: the images it was measured on.
+        source: the record or the file that has the value.
+        gap: why there is no value; None if there is one.
     """
 
     criterion: str
@@ -79,122 +77,46 @@ class Entry:
     gap: str | None
 
 
-@dataclass(frozen=True)
-class _Asked:
-    criterion: str
-    words: str
-    stage: str
-    family: str  # the beginning of the record's
-    metric: str
-
-
-_RECORDS: Final = (
-    _Asked(
-        "congruence",
-        "Distance of the distributions (FID without its bias), 0 is best",
-        "fidelity",
-        "rad_dino",
-        "fid_corrected",
-    ),
-    _Asked(
-        "congruence",
-        "Distance of the distributions (KID), 0 is best",
-        "fidelity",
-        "rad_dino",
-        "kid",
-    ),
-    _Asked(
-        "congruence",
-        "Share of images among radiographs (precision)",
-        "fidelity",
-        "rad_dino",
-        "precision",
-    ),
-    _Asked("congruence", "Density among radiographs", "fidelity", "rad_dino", "density"),
-    _Asked(
-        "congruence",
-        "Agreement of image and caption (alignment)",
-        "fidelity",
-        "rad_dino",
-        "alignment",
-    ),
-    _Asked(
-        "congruence",
-        "Difference of the power spectra",
-        "faithfulness",
-        "texture",
-        "spectrum_distance",
-    ),
-    _Asked(
-        "coverage", "Share of radiographs among images (recall)", "fidelity", "rad_dino", "recall"
-    ),
-    _Asked(
-        "coverage",
-        "Share of radiographs with an image nearby (coverage)",
-        "fidelity",
-        "rad_dino",
-        "coverage",
-    ),
-    _Asked(
-        "coverage",
-        "Similarity of images to one another (MS-SSIM); 1 is all the same",
-        "faithfulness",
-        "texture",
-        "ms_ssim",
-    ),
-    _Asked(
-        "coverage",
-        "Images farther from training images than these from one another (AuthPct, %)",
-        "privacy",
-        "closest",
-        "authpct",
-    ),
-    _Asked(
-        "constraint", "Images with implausible anatomy", "faithfulness", "anatomy", "implausible"
-    ),
-    _Asked(
-        "constraint",
-        "Distance of the heart's share of the chest from radiographs'",
-        "faithfulness",
-        "anatomy",
-        "ratio_distance",
-    ),
-    _Asked(
-        "constraint",
-        "The finding asked for is seen by a judge (AUROC)",
-        "faithfulness",
-        "findings",
-        "judged_auroc",
-    ),
-    _Asked(
-        "compliance",
-        "Prompts whose images resemble their own radiograph (re-identification)",
-        "privacy",
-        "pairwise",
-        "reid_share",
-    ),
-    _Asked(
-        "compliance",
-        "Prompts at which some lens raises its alarm; 5% by chance",
-        "privacy",
-        "lenses",
-        "any_seen",
-    ),
-    _Asked(
-        "compliance",
-        "Nearer to training radiographs than images of held-out captions (excess)",
-        "privacy",
-        "novelty",
-        "nearer_to_training_excess",
-    ),
-)
+_RECORDS: Final = {
+    "congruence": {
+        "fidelity/rad_dino/fid_corrected": "Distance of the distributions (FID without its bias), "
+        "0 is best",
+        "fidelity/rad_dino/kid": "Distance of the distributions (KID), 0 is best",
+        "fidelity/rad_dino/precision": "Share of images among radiographs (precision)",
+        "fidelity/rad_dino/density": "Density among radiographs",
+        "fidelity/rad_dino/alignment": "Agreement of image and caption (alignment)",
+        "faithfulness/texture/spectrum_distance": "Difference of the power spectra",
+    },
+    "coverage": {
+        "fidelity/rad_dino/recall": "Share of radiographs among images (recall)",
+        "fidelity/rad_dino/coverage": "Share of radiographs with an image nearby (coverage)",
+        "faithfulness/texture/ms_ssim": "Similarity of images to one another (MS-SSIM); 1 is all "
+        "the same",
+        "privacy/closest/authpct": "Images farther from training images than these from one "
+        "another (AuthPct, %)",
+    },
+    "constraint": {
+        "faithfulness/anatomy/implausible": "Images with implausible anatomy",
+        "faithfulness/anatomy/ratio_distance": "Distance of the cardiothoracic ratio from that of "
+        "radiographs",
+        "faithfulness/findings/judged_auroc": "A judge recognises the finding asked for (AUROC)",
+    },
+    "compliance": {
+        "privacy/pairwise/reid_share": "Prompts whose images resemble their own radiograph "
+        "(re-identification)",
+        "privacy/lenses/any_seen": "Prompts at which a lens raises an alarm; 5% by chance",
+        "privacy/novelty/nearer_to_training_excess": "Images closer to training radiographs than "
+        "images of held-out captions are (excess)",
+    },
+}
+"""Values of records by criterion, as stage/family/metric, each with its description."""
 
 _GAPS: Final = (
     ("congruence", "A radiologist's impression", "no reader study was run"),
     (
         "consistency",
         "By sex, age, device and hospital of the patients",
-        "prompts do not state them, so that no image has them",
+        "prompts do not state them, so no image has them",
     ),
     ("consistency", "Over time", "the set was drawn once, from one training run of the model"),
     (
@@ -214,8 +136,12 @@ _GAPS: Final = (
 def fill(described: Described) -> list[Entry]:
     """Return the scorecard's lines, by criterion in the order of `CRITERIA`."""
     decision = described.decision
-    entries = [_of_record(described, asked) for asked in _RECORDS]
-    entries += [_of_decision(m) for m in decision["measured"] if not _stands(m, described)]
+    entries = [
+        _of_record(described, criterion, key, words)
+        for criterion, values in _RECORDS.items()
+        for key, words in values.items()
+    ]
+    entries += [_of_decision(m) for m in decision["measured"] if not _has_line(m, described)]
     entries += [_of_planted(planted) for planted in decision["planted"]]
     entries.append(_remaining(decision["remaining_leaks_upper"], described.confidence))
     entries += _completeness(described)
@@ -227,7 +153,7 @@ def fill(described: Described) -> list[Entry]:
               terms.weights.source, None),
         Entry("comprehension", "How the images were made and chosen", "described", SET,
               "datasheet.md, terms.md, decision.json", None),
-        _spread(described),
+        _fid_of_findings(described),
         *_worth(described),
     ]  # fmt: skip
     entries += [Entry(c, words, None, SET, "-", gap) for c, words, gap in _GAPS]
@@ -240,7 +166,7 @@ def fill(described: Described) -> list[Entry]:
 
 
 def scorecard_json(entries: list[Entry]) -> dict[str, Any]:
-    """Return the scorecard as JSON types: its source and, by criterion, question and lines."""
+    """Return the scorecard as JSON types: its source, and the lines of each criterion."""
     return {
         "source": SOURCE,
         "criteria": {
@@ -264,35 +190,36 @@ def scorecard_page(entries: list[Entry], name: str) -> str:
         "reason.",
     ]
     for key, question in CRITERIA.items():
-        own = [entry for entry in entries if entry.criterion == key]
         lines += ["", f"## {key.capitalize()}", "", question, ""]
         lines += ["| what | value | of | from |", "|---|---|---|---|"]
-        for entry in own:
+        for entry in (entry for entry in entries if entry.criterion == key):
             value = entry.shown if entry.gap is None else f"gap: {entry.gap}"
             cells = (entry.words, value, entry.of, entry.source)
             lines.append("| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _of_record(described: Described, asked: _Asked) -> Entry:
-    place = f"{asked.stage}, {asked.family}"
+def _of_record(described: Described, criterion: str, key: str, words: str) -> Entry:
+    """Return the line of a record's value, which `key` names as stage/family/metric."""
+    stage, family, metric = key.split("/")
+    source = f"{stage}, {family}"
     for record in described.records:
-        if record.stage != asked.stage or record.family.split("/")[0] != asked.family:
+        if (record.stage, record.family.split("/")[0]) != (stage, family):
             continue
         for value in record.values:
-            if (value.metric, value.subset) == (asked.metric, "all"):
+            if (value.metric, value.subset) == (metric, "all"):
                 low, high = value.interval or (None, None)
                 shown = None if value.value is None else with_interval(value.value, low, high)
-                return Entry(asked.criterion, asked.words, shown, MODEL, place, value.reason)
-    return Entry(asked.criterion, asked.words, None, MODEL, place, "no record of it was given")
+                return Entry(criterion, words, shown, MODEL, source, value.reason)
+    return Entry(criterion, words, None, MODEL, source, "no record of it was given")
 
 
 def _of_decision(measured: dict[str, Any]) -> Entry:
-    """Return the line of one thing that the policy limits."""
+    """Return the line of one row of the decision's measurements."""
     key = str(measured["key"])
     if key in _KEYS:
         criterion, of = _KEYS[key]
-    else:  # of a record: stage/family/metric
+    else:  # a record's value: stage/family/metric
         criterion, of = _STAGES.get(key.split("/")[0], "compliance"), MODEL
     value = measured.get("value")
     gap = None if value is not None else str(measured.get("reason") or "not measured")
@@ -304,12 +231,11 @@ def _of_decision(measured: dict[str, Any]) -> Entry:
     return Entry(criterion, str(measured["words"]), shown, of, "decision.json", gap)
 
 
-def _stands(measured: dict[str, Any], described: Described) -> bool:
-    """Return whether a record that the decision repeats has its own line already."""
-    asked = {(a.stage, a.family, a.metric) for a in _RECORDS}
-    given = {(record.stage, record.family.split("/")[0]) for record in described.records}
-    *place, metric = str(measured["key"]).split("/")
-    return tuple(place) in given and (*place, metric) in asked
+def _has_line(measured: dict[str, Any], described: Described) -> bool:
+    """Return whether a row of the decision repeats a record's value that has its own line."""
+    key = str(measured["key"])
+    records = {f"{record.stage}/{record.family.split('/')[0]}" for record in described.records}
+    return key.rpartition("/")[0] in records and any(key in values for values in _RECORDS.values())
 
 
 def _of_planted(planted: dict[str, Any]) -> Entry:
@@ -352,7 +278,7 @@ def _completeness(described: Described) -> list[Entry]:
 
 
 def _worth(described: Described) -> list[Entry]:
-    """Return what classifiers learn from the set, and from as many unfiltered images."""
+    """Return the lines of classifiers trained on the set, and on as many unfiltered images."""
     worth = described.worth
     if worth is None or worth.details["reason"]:
         gap = worth.details["reason"] if worth else "not measured: curate.worth asks for it"
@@ -362,26 +288,25 @@ def _worth(described: Described) -> list[Entry]:
     for line in lines_of(worth):
         what = "difference of AUROC" if line.words.startswith("what the filter") else "AUROC"
         words = f"Worth for training a classifier, {what}: {line.words}"
-        value = None if line.value.value is None else said(line.value)
+        value = None if line.value.value is None else shown_value(line.value)
         of = "test radiographs"
         entries.append(Entry("completeness", words, value, of, "worth.json", line.value.reason))
     return entries
 
 
-def _spread(described: Described) -> Entry:
-    """Return the line of a metric's spread over the findings."""
-    words = "FID of single findings, least to greatest"
-    place = "fidelity, rad_dino"
-    found = [
+def _fid_of_findings(described: Described) -> Entry:
+    """Return the line of the least and the greatest FID of single findings."""
+    words, source = "FID of single findings, least to greatest", "fidelity, rad_dino"
+    values = [
         (value.value, value.subset)
         for record in described.records
-        if record.stage == "fidelity" and record.family == "rad_dino"
+        if (record.stage, record.family) == ("fidelity", "rad_dino")
         for value in record.values
         if value.metric == "fid" and value.subset in FINDINGS and value.value is not None
     ]
-    if len(found) < 2:
+    if len(values) < 2:
         gap = "fewer than two findings have a value"
-        return Entry("consistency", words, None, MODEL, place, gap)
-    (least, a), (most, b) = min(found), max(found)
-    shown = f"{number(least)} ({a}) to {number(most)} ({b}), {len(found)} of 14 findings"
-    return Entry("consistency", words, shown, MODEL, place, None)
+        return Entry("consistency", words, None, MODEL, source, gap)
+    (least, a), (most, b) = min(values), max(values)
+    shown = f"{number(least)} ({a}) to {number(most)} ({b}), {len(values)} of 14 findings"
+    return Entry("consistency", words, shown, MODEL, source, None)

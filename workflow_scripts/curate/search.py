@@ -1,4 +1,4 @@
-"""The release's own search, over what a curated set says: captions, ids, real radiographs."""
+"""A search of a curated set for captions, ids and real radiographs, as a release is searched."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -14,10 +14,10 @@ from workflow_scripts.common.manifest import read_manifest, read_prompts
 
 
 def cohort_texts(manifests: Sequence[Path], prompts: Sequence[Path]) -> tuple[set[str], list[str]]:
-    """Return the ids of a cohort and its captions, indications and reports.
+    """Return the ids of a cohort, and its captions, indications and reports.
 
     Args:
-        manifests: with the captions of each source.
+        manifests: the manifests, one for each source of captions.
         prompts: the prompt sets drawn from them.
     """
     ids: set[str] = set()
@@ -38,7 +38,7 @@ def check_texts(texts: Iterable[tuple[str, str]], ids: set[str], passages: Seque
     """Check that a set's texts and file names hold no id and no caption of the cohort.
 
     Raises:
-        InputError: they do; places are named, nothing of the finding is repeated.
+        InputError: they do. The message names the places, and does not repeat the text.
     """
     folded = folded_readings(texts)
     for what, leaks in (
@@ -56,39 +56,39 @@ def check_texts(texts: Iterable[tuple[str, str]], ids: set[str], passages: Seque
 
 
 NEARLY: Final = 2.0
-"""Mean difference of gray values, of 255, up to which two pictures are one."""
+"""Largest mean difference of gray values, of 255, of two images that count as the same."""
 
 
 def pixels_digest(image: Image.Image) -> str:
-    """Return a digest of what an image shows, in gray, hex."""
+    """Return the sha256 of an image's size and gray values, hex."""
     gray = image.convert("L")
     return hashlib.sha256(repr(gray.size).encode() + gray.tobytes()).hexdigest()
 
 
 def nearly_same(image: Image.Image, other: Image.Image) -> bool:
-    """Return whether two images of one size show the same, or one the other's mirror image."""
-    shown, own = (np.asarray(one.convert("L"), np.float64) for one in (image, other))
-    if shown.shape != own.shape:
+    """Return whether two images show the same, or one shows the other's mirror image."""
+    first, second = (np.asarray(one.convert("L"), np.float64) for one in (image, other))
+    if first.shape != second.shape:
         return False
-    return min(float(np.abs(shown - way).mean()) for way in (own, own[:, ::-1])) <= NEARLY
+    return min(float(np.abs(first - way).mean()) for way in (second, second[:, ::-1])) <= NEARLY
 
 
 def check_images(
-    shown: Iterable[tuple[str, Image.Image, Sequence[Image.Image]]], real: set[str]
+    images: Iterable[tuple[str, Image.Image, Sequence[Image.Image]]], real: set[str]
 ) -> None:
     """Check that no image is a planted leak, an unseen radiograph or a training radiograph.
 
     Args:
-        shown: of each image of the set its name, itself, and the training radiographs that the
-            lenses found closest, of its size.
-        real: `pixels_digest` of what must not be in it.
+        images: for each image of the set, its file name, the image, and the closest training
+            radiographs by the lenses, at the same size.
+        real: `pixels_digest` of the images that the set must not contain.
 
     Raises:
-        InputError: one is.
+        InputError: the set contains one of them.
     """
     wrong = [
         name
-        for name, image, closest in shown
+        for name, image, closest in images
         if pixels_digest(image) in real or any(nearly_same(image, film) for film in closest)
     ]
     if wrong:

@@ -8,7 +8,7 @@ from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.settings import LARGEST_SEED, Key
 
 VERDICTS: Final = ("release", "credentialed", "do_not_release")
-"""What a decision can say, the widest access first."""
+"""The possible decisions, from the widest access to none."""
 
 
 LENS_NAMES: Final = ("latent", "reid", "pixel", "mixture")
@@ -45,10 +45,10 @@ def _shares(names: Collection[str], **bounds: float) -> dict[str, Any]:
 
 
 def read_quota(word: str) -> tuple[str, int]:
-    """Read `FINDING=COUNT` of the command line.
+    """Read `FINDING=COUNT` from the command line.
 
     Raises:
-        ValueError: not of that form.
+        ValueError: the word has another form.
     """
     name, _, count = word.rpartition("=")
     if name not in FINDINGS or not count.isdigit():
@@ -58,17 +58,17 @@ def read_quota(word: str) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class CurateSettings:
-    """What is planted, what is taken out, and when a set is not released."""
+    """What is planted, what the filter removes, and when a set is not released."""
 
     pool: Annotated[
         Literal["test", "privacy", "augment", "stress", "drawn"],
         Key("The prompt set whose images are the pool; `drawn` needs prompt_sets.drawn."),
     ]
-    images: Annotated[int, Key("Images of the curated set.", minimum=1)]
+    images: Annotated[int, Key("Number of images of the curated set.", minimum=1)]
     quotas: Annotated[
         Mapping[str, Any],
         Key(
-            "Images that a finding has at least, by finding; 0 asks for none.",
+            "Least number of images with a finding, by finding; 0 for none.",
             parse=read_quota,
             schema={
                 "type": "object",
@@ -79,20 +79,20 @@ class CurateSettings:
     ]
     access: Annotated[
         Literal["release", "credentialed"],
-        Key("The widest access that the data's terms leave; MIMIC-CXR's leave `credentialed`."),
+        Key("The widest access that the data's terms allow; `credentialed` for MIMIC-CXR."),
     ]
     published_prompts: Annotated[
         Literal["withheld", "templates", "captions"],
         Key(
-            "Prompts that go with the images: none, those that are nobody's text, or captions, "
-            "which allows credentialed access at most."
+            "Prompts that are published with the images: none, those from templates, or captions. "
+            "Captions allow credentialed access at most."
         ),
     ]
     privacy_false_alarms: Annotated[
         float,
         Key(
-            "Share of unseen radiographs that each privacy lens may take for a leak: it sets the "
-            "lens's limit.",
+            "Share of radiographs of unseen patients that each privacy lens may take for a leak. "
+            "It sets the lens's limit.",
             above=0,
             below=1,
         ),
@@ -100,23 +100,34 @@ class CurateSettings:
     quality_false_alarms: Annotated[
         float,
         Key(
-            "Share of unseen radiographs that each quality check may refuse: it sets the check's "
-            "limit.",
+            "Share of radiographs of unseen patients that each quality check may refuse. It sets "
+            "the check's limit.",
             above=0,
             below=1,
         ),
     ]
-    planted: Annotated[int, Key("Leaks planted of each kind, of a patient each.", minimum=1)]
+    planted: Annotated[
+        int, Key("Number of planted leaks of each kind, each of another patient.", minimum=1)
+    ]
     held_out: Annotated[
-        int, Key("Unseen radiographs at most, on which limits are set and tried.", minimum=2)
+        int,
+        Key(
+            "Largest number of radiographs of unseen patients, on which limits are set and tested.",
+            minimum=2,
+        ),
     ]
     references: Annotated[
-        int, Key("Training radiographs at most, of which density takes the neighbours.", minimum=2)
+        int,
+        Key(
+            "Largest number of training radiographs among which density takes neighbours.",
+            minimum=2,
+        ),
     ]
     most_flagged: Annotated[
         float,
         Key(
-            "Largest share of the pool that may look like a leak; a model with more memorises.",
+            "Largest share of the pool that may look like leaks. A model with a larger share "
+            "memorises.",
             above=0,
             maximum=1,
         ),
@@ -124,19 +135,20 @@ class CurateSettings:
     most_remaining: Annotated[
         float,
         Key(
-            "Largest upper bound on leaks of the planted kinds left in the set, as a share of it.",
+            "Largest upper bound on remaining leaks of the planted kinds, as a share of the set.",
             above=0,
             maximum=1,
         ),
     ]
     least_sensitivity: Annotated[
         float,
-        Key("Share of planted leaks of each kind that has to be caught.", minimum=0, maximum=1),
+        Key("Least share of caught leaks, for each planted kind.", minimum=0, maximum=1),
     ]
     most_false_rejections: Annotated[
         float,
         Key(
-            "Largest share of unseen radiographs that all privacy lenses together may refuse.",
+            "Largest share of radiographs of unseen patients that all privacy lenses together may "
+            "refuse.",
             above=0,
             maximum=1,
         ),
@@ -144,9 +156,9 @@ class CurateSettings:
     overfitted: Annotated[
         str | None,
         Key(
-            "Folder of images of a model that was overfitted on a few training patients, which are "
-            "planted, too: with `metadata.csv` (`file_name`, and `image_id`, the training "
-            "radiograph that the image was asked for).",
+            "Folder of images of a model that was overfitted on a few training patients, to plant "
+            "as well. Its `metadata.csv` has `file_name`, and `image_id`, the training radiograph "
+            "whose caption was the image's prompt.",
             optional=True,
         ),
     ] = None

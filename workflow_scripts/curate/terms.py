@@ -1,8 +1,8 @@
-"""Licence and access terms of a curated set, as they follow from the weights and the training data.
+"""Licence and access terms of a curated set, from the terms of the weights and the training data.
 
-One table of weights and one of training data; each row names its source. A row repeats what the
-source says, as far as it was read; it is no legal advice, and the steward reads the licence itself.
-What no row covers is named as open, and then only credentialed access is offered.
+There is one table of weights, and one of training data. Each row names its source and repeats what
+the source states. This is no legal advice: the data steward reads the licences themselves. Weights
+or data without a row are named as open questions, and allow credentialed access only.
 """
 
 from dataclasses import asdict, dataclass
@@ -27,13 +27,13 @@ class Weights:
     """The terms of a model's published weights.
 
     Attributes:
-        name: of the model.
-        folders: names, in lower case, of the folder that the config calls `base`.
-        licence: its name.
-        commercial: whether the licence lets the weights be used commercially; None where it
-            depends on who asks, or is not stated.
-        passes_on: what it asks of those who use the images; empty where nothing is known.
-        source: where this stands.
+        name: the model's name.
+        folders: names, in lower case, by which a `base` folder of the config is recognised.
+        licence: the licence's name.
+        commercial: whether the licence allows commercial use of the weights; None if that depends
+            on the user, or is not stated.
+        passes_on: obligations of those who use the images; empty if none is known.
+        source: where the terms are published.
     """
 
     name: str
@@ -50,13 +50,13 @@ class TrainingData:
 
     Attributes:
         name: the cohort's name in the config.
-        licence: its name.
-        access: the widest access that the terms leave for what derives from the data.
-        commercial: as with `Weights`.
+        licence: the licence's name.
+        access: the widest access that the terms allow for derived data.
+        commercial: as in `Weights`.
         hub_licence: the licence's identifier on the Hugging Face Hub.
-        link: address of the licence's text; empty where there is none.
-        passes_on: what the terms ask of derived data.
-        source: where this stands.
+        link: address of the licence's text; empty if there is none.
+        passes_on: obligations that the terms attach to derived data.
+        source: where the terms are published.
     """
 
     name: str
@@ -212,18 +212,18 @@ TRAINING_DATA: Final = (
 
 @dataclass(frozen=True)
 class Terms:
-    """What holds for one curated set.
+    """The terms of one curated set.
 
     Attributes:
-        access: one of `ACCESS`: the stricter of the decision and the training data's terms.
+        access: one of `ACCESS`, the strictest of the decision and the terms of weights and data.
         decided: the decision's verdict.
-        commercial: whether commercial use is allowed; None where that has to be asked.
-        hub_licence: `license` in the head of the dataset card.
-        licence: its name.
-        link: address of the licence's text; empty where there is none.
-        weights, training_data: the rows.
-        conditions: what those who receive the set have to observe, one sentence or more each.
-        open_questions: what the tables do not say.
+        commercial: whether commercial use is allowed; None if the licensor has to be asked.
+        hub_licence: `license` in the header of the dataset card.
+        licence: the licence's name.
+        link: address of the licence's text; empty if there is none.
+        weights, training_data: the rows of the two tables.
+        conditions: obligations of those who receive the set, one or more sentences each.
+        open_questions: questions that the tables leave open.
     """
 
     access: str
@@ -244,20 +244,19 @@ def weights_of(cohort: str, family: str | None, base: str | None) -> Weights:
     Args:
         cohort: the cohort's name in the config.
         family: the model's family in the config; `control` has no weights.
-        base: the folder of its base checkpoint; a folder by another name is not recognised, so
-            that no model gets another's terms.
+        base: the folder of its base checkpoint. Only a folder with a known name is recognised, so
+            that no model gets another model's terms.
     """
     if family == "control":
         return _NO_WEIGHTS
     path = Path(base or "")
     if cohort == WORLD and "world" in path.parts:
         return _WORLD_WEIGHTS
-    found = [row for row in WEIGHTS if path.name.lower() in row.folders]
-    return found[0] if found else _UNKNOWN_WEIGHTS
+    return next((row for row in WEIGHTS if path.name.lower() in row.folders), _UNKNOWN_WEIGHTS)
 
 
 def training_data_of(cohort: str) -> TrainingData:
-    """Return the row of a cohort's radiographs; one that is not in the table is not open."""
+    """Return the row of a cohort's radiographs; for an unknown cohort, a row of limited access."""
     for row in TRAINING_DATA:
         if row.name.casefold() == cohort.strip().casefold():
             return row
@@ -274,7 +273,7 @@ def training_data_of(cohort: str) -> TrainingData:
 
 
 def access_of_weights(weights: Weights) -> str:
-    """Return the widest access that the weights' terms leave; unknown ones are not open."""
+    """Return the widest access that the weights' terms allow; unknown terms limit it."""
     return "credentialed" if weights in (_UNKNOWN_WEIGHTS, _NO_WEIGHTS) else "release"
 
 
@@ -282,7 +281,7 @@ def terms_of(verdict: str, cohort: str, family: str | None, base: str | None) ->
     """Return the terms of a curated set.
 
     Args:
-        verdict: the decision's, one of `ACCESS`.
+        verdict: the decision's verdict, one of `ACCESS`.
         cohort: the cohort's name in the config.
         family, base: see `weights_of`.
     """
@@ -297,8 +296,8 @@ def terms_of(verdict: str, cohort: str, family: str | None, base: str | None) ->
     if data.hub_licence == "unknown":
         questions.append(f"The terms of the radiographs ({cohort}) are not in the table.")
     if commercial is None:
-        questions.append("Whether commercial use is allowed has to be asked.")
-    # An open licence of the radiographs says nothing of images from weights of unknown terms.
+        questions.append("The licensors have to be asked whether commercial use is allowed.")
+    # An open licence of the radiographs does not cover images of weights with unknown terms.
     licence = (data.hub_licence, data.licence, data.link)
     if unknown and data.access == "release":
         licence = ("unknown", weights.licence, "")
@@ -330,8 +329,8 @@ def terms_page(terms: Terms) -> str:
     ]
     if terms.access != terms.decided:
         lines += [
-            f"The tests alone would say: it {ACCESS_WORDS[terms.decided]}. The terms below are "
-            "stricter, and the stricter one holds.",
+            f"By its tests alone it {ACCESS_WORDS[terms.decided]}. The terms below are stricter, "
+            "and they apply.",
             "",
         ]
     lines += [
@@ -342,13 +341,13 @@ def terms_page(terms: Terms) -> str:
         lines.append(f"| {what} | {row.name} | {row.licence} | {row.source} |")
     lines += ["", f"Commercial use: {allowed}.", ""]
     if terms.conditions:
-        lines += ["## What is asked of those who receive it", ""]
+        lines += ["## Obligations of those who receive it", ""]
         lines += [f"- {text}" for text in terms.conditions] + [""]
     if terms.open_questions:
-        lines += ["## What is not settled", ""]
+        lines += ["## Open questions", ""]
         lines += [f"- {text}" for text in terms.open_questions] + [""]
     lines += [
-        "This page repeats what the sources say. It is no legal advice: who releases the set reads "
-        "the licences themselves.",
+        "This page repeats what the sources state. It is no legal advice: whoever releases the set "
+        "reads the licences themselves.",
     ]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Train classifiers on a curated set and on as many images of its pool unfiltered.
+"""Train classifiers on a curated set, and on as many unfiltered images of its pool.
 
     python -m workflow_scripts.curate.train_worth --model sana --protocol sound \\
         --manifest results/cohort/manifest.parquet \\
@@ -10,13 +10,13 @@
         --quotas Fracture=100 --draw-seed 42 --weights weights/resnet50 ... --seed 42 \\
         --progress results/curate/sana/.progress-worth-0 --output results/curate/sana/worth/repeat-0
 
-Downstream's own script trains them, with its own settings: each set alone, and added to the real
-images that the baseline of real data alone was trained on. The unfiltered set is drawn as the
-curated one was, by the same quotas and the same order, from all images of the pool, so that nothing
-but the filter sets the two apart. The folder holds the outcomes of each arm and `sets.json`, which
-says what the arms were trained on. A set that nothing can be trained on leaves the reason alone.
+The downstream stage's script trains them, with its settings. Each set is used alone, and added to
+the real images of the baseline. The unfiltered set is drawn from all images of the pool by the same
+quotas and in the same order as the curated set, so the two differ in the filter alone. The output
+folder holds the outcomes of each arm, and `sets.json` with the description of its training images.
+If a set is too small to train on, the folder has the reason alone.
 
-A stopped run continues: finished arms lie under `--progress` until the folder is whole.
+A stopped run continues: finished arms stay under `--progress` until the folder is complete.
 """
 
 import argparse
@@ -48,9 +48,9 @@ from workflow_scripts.common.manifest import (
 )
 from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.common.validation import split_at_random, split_by_patient
-from workflow_scripts.curate.decide import CHOSEN_SCHEMA
 from workflow_scripts.curate.draw import drawn
 from workflow_scripts.curate.settings import read_quota
+from workflow_scripts.curate.write_set import CHOSEN_SCHEMA
 from workflow_scripts.downstream.classification import train
 from workflow_scripts.downstream.classification.settings import ClassifierSettings
 from workflow_scripts.downstream.data import labels_of
@@ -59,28 +59,28 @@ from workflow_scripts.privacy.private_table import read_private_table
 log = logging.getLogger(__name__)
 
 SETS: Final = ("curated", "unfiltered")
-"""What is trained on: the set as it would be handed on, and as many images of its pool."""
+"""The training sets: the curated one, and as many unfiltered images of its pool."""
 
 WAYS: Final = {"alone": "synthetic_only", "added": "augmented"}
-"""How: by themselves, or added to real images; each as the setting of downstream."""
+"""How a set is used: alone, or added to real images; each with the downstream setting."""
 
-SAID: Final = "sets.json"
+SETS_FILE: Final = "sets.json"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One set as classifiers see it.
+    """One training set.
 
     Attributes:
         ids: prompt ids of its images, sorted.
-        prompts: the prompt set's rows of these, in their order.
+        prompts: the rows of the prompt set with these ids, in the same order.
     """
 
     ids: list[str]
     prompts: pd.DataFrame
 
-    def said(self, images: Mapping[str, str]) -> dict[str, Any]:
-        """Return what it holds, without any id: counts, and digests of its ids and its images.
+    def description(self, images: Mapping[str, str]) -> dict[str, Any]:
+        """Describe the set without its ids: counts, and digests of its ids and its images.
 
         Args:
             images: the sha256 of each image's bytes, by prompt id.
@@ -106,9 +106,9 @@ def both_sets(
     Args:
         prompts: the pool's prompt set.
         pool: prompt ids of the pool's images, in any order.
-        chosen: those of the curated set.
-        quotas: images that a finding has at least.
-        seed: of the draw, that of the curated set.
+        chosen: prompt ids of the curated set.
+        quotas: least number of images with a finding, by finding.
+        seed: seed of the curated set's draw.
 
     Raises:
         InputError: an image of the set is not in the pool.
@@ -124,60 +124,60 @@ def both_sets(
     every = sorted(pool)
     rows, _ = drawn(every, labels_of(by_id.loc[every]), quotas, len(chosen), seed)
     ids = {"curated": sorted(chosen), "unfiltered": sorted(every[row] for row in rows)}
-    return {name: Trained(own, by_id.loc[own].reset_index(drop=True)) for name, own in ids.items()}
+    return {name: Trained(x, by_id.loc[x].reset_index(drop=True)) for name, x in ids.items()}
 
 
 def why_not(
-    found: Trained, manifest: pd.DataFrame, settings: ClassifierSettings, protocol: str
+    chosen: Trained, manifest: pd.DataFrame, settings: ClassifierSettings, protocol: str
 ) -> str | None:
-    """Return why no classifier can be trained on a set alone; None where one can.
+    """Return why no classifier can be trained on a set alone; None if one can.
 
     Args:
-        found: the set.
-        manifest: whose patients the prompts' radiographs show.
-        settings: of the training, which holds out a share of the patients.
-        protocol: says whether patients or images are held out.
+        chosen: the set.
+        manifest: the cohort's manifest, with the patient of each radiograph.
+        settings: the training's settings, which hold out a share of the patients.
+        protocol: decides whether patients or images are held out.
     """
-    if not found.ids:
+    if not chosen.ids:
         return "no image of the pool passed the filter"
-    if (found.prompts["caption_source"] == TEMPLATE).any():
+    if (chosen.prompts["caption_source"] == TEMPLATE).any():
         return (
             "prompts from templates belong to no patient, and by patient images are held out to "
             "choose the epoch"
         )
     if deviations(protocol).classification_random_validation:
-        training = split_at_random(len(found.ids), settings.validation_share, settings.seed)[0]
-        return None if len(training) > 1 else f"{len(found.ids)} image(s) are too few to train on"
+        training = split_at_random(len(chosen.ids), settings.validation_share, settings.seed)[0]
+        return None if len(training) > 1 else f"{len(chosen.ids)} image(s) are too few to train on"
     owner = manifest.set_index("image_id")["patient_id"]
-    patients = owner.loc[found.prompts["image_id"]].to_numpy(dtype=object)
+    patients = owner.loc[chosen.prompts["image_id"]].to_numpy(dtype=object)
     if len(set(patients)) < 2:
         return "the prompts of the set are of one patient: none can be held out"
     training = split_by_patient(patients, settings.validation_share, settings.seed)[0]
-    return None if len(training) > 1 else f"{len(found.ids)} images leave one to train on"
+    return None if len(training) > 1 else f"{len(chosen.ids)} images leave one to train on"
 
 
 def check_published(dataset: Path, chosen: pd.DataFrame, images: Mapping[str, str]) -> None:
-    """Check that the file that would be handed on holds the pool's very images.
+    """Check that the file of the curated set holds the chosen images of the pool.
 
     Args:
         dataset: the curated set.
-        chosen: its rows' `file` and `prompt_id`.
+        chosen: `file` and `prompt_id` of its rows.
         images: the sha256 of each pool image's bytes, by prompt id.
 
     Raises:
-        InputError: it cannot be read, or it holds others.
+        InputError: the file cannot be read, or holds other images.
     """
     remedy = "rerun curate_decide"
     try:
-        shown = pq.read_table(dataset, columns=["image"])["image"].to_pylist()
+        rows = pq.read_table(dataset, columns=["image"])["image"].to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise unreadable("cannot read the set", error, dataset, remedy) from None
-    held = {item["path"]: hashlib.sha256(item["bytes"]).hexdigest() for item in shown}
-    wanted = {
+    digests = {row["path"]: hashlib.sha256(row["bytes"]).hexdigest() for row in rows}
+    expected = {
         name: images[prompt]
         for name, prompt in zip(chosen["file"], chosen["prompt_id"], strict=True)
     }
-    if held != wanted:
+    if digests != expected:
         raise InputError("the set does not hold the images that were chosen", dataset, remedy)
 
 
@@ -190,14 +190,14 @@ def main(argv: list[str] | None = None) -> None:
     pool = read_shard_ids(args.shards)
     quotas = dict(args.quotas)
     sets = both_sets(prompts, pool, chosen["prompt_id"].tolist(), quotas, args.draw_seed)
-    wanted = {name for found in sets.values() for name in found.ids}
-    items = {item.id: item for item in find_in_shards(args.shards, wanted)}
+    ids = {name for one in sets.values() for name in one.ids}
+    items = {item.id: item for item in find_in_shards(args.shards, ids)}
     images = {n: hashlib.sha256(item.data or b"").hexdigest() for n, item in items.items()}
     check_published(args.dataset, chosen, images)
-    reasons = {n: why_not(found, manifest, settings, args.protocol) for n, found in sets.items()}
-    reason = next(filter(None, reasons.values()), None)
+    reasons = [why_not(one, manifest, settings, args.protocol) for one in sets.values()]
+    reason = next(filter(None, reasons), None)
     shared = set(sets["curated"].ids) & set(sets["unfiltered"].ids)
-    said: dict[str, Any] = {
+    content: dict[str, Any] = {
         "task": "classification",
         "seed": settings.seed,
         "draw_seed": args.draw_seed,
@@ -205,21 +205,21 @@ def main(argv: list[str] | None = None) -> None:
         "pool_images": len(pool),
         "dataset_sha256": sha256_of(args.dataset),
         "shared_images": len(shared),
-        "sets": {name: found.said(images) for name, found in sets.items()},
+        "sets": {name: one.description(images) for name, one in sets.items()},
         "reason": reason,
     }
     done: dict[str, Path] = {}
     if reason is None:
-        for name, found in sets.items():
+        for name, one in sets.items():
             folder = args.progress / "sets"
-            write_prompts(found.prompts, folder / f"{name}_prompts.parquet")
-            write_shard((items[i] for i in found.ids), folder / f"{name}.parquet")
+            write_prompts(one.prompts, folder / f"{name}_prompts.parquet")
+            write_shard((items[i] for i in one.ids), folder / f"{name}.parquet")
         items.clear()
         for name in SETS:
             for way in WAYS:
-                done[f"{name}_{way}"] = _arm(args, settings, name, way, said)
+                done[f"{name}_{way}"] = _arm(args, settings, name, way, content)
     with whole_folder(args.output) as folder:
-        write_text(folder / SAID, json.dumps(said, indent=1, sort_keys=True) + "\n")
+        write_text(folder / SETS_FILE, json.dumps(content, indent=1, sort_keys=True) + "\n")
         for arm, outcomes in done.items():
             link_or_copy(outcomes, folder / f"{arm}.parquet")
     shutil.rmtree(args.progress, ignore_errors=True)
@@ -231,15 +231,15 @@ def _arm(
     settings: ClassifierSettings,
     name: str,
     way: str,
-    said: Mapping[str, Any],
+    content: Mapping[str, Any],
 ) -> Path:
-    """Return the outcomes of one arm; those of an earlier attempt, where all else is the same."""
+    """Return the outcomes of one arm, from an earlier attempt if it had the same inputs."""
     arm = f"{name}_{way}"
     folder = args.progress / "sets"
     given = {name: value for name, value in asdict(settings).items() if value is not None}
     identity = {
         "arm": arm,
-        "said": said,
+        "sets": content,
         "settings": given,
         "protocol": args.protocol,
         "weights": sha256_of(settings.weights),
@@ -278,8 +278,8 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ClassifierSe
     add("--manifest", required=True, type=Path)
     add("--prompts", required=True, type=Path, help="of the pool")
     add("--shards", required=True, nargs="+", type=Path, help="the pool")
-    add("--real-prompts", required=True, type=Path, help="whose radiographs the baseline has")
-    add("--chosen", required=True, type=Path, help="which image of the pool each of the set is")
+    add("--real-prompts", required=True, type=Path, help="prompts of the baseline's radiographs")
+    add("--chosen", required=True, type=Path, help="table of the set's images, chosen.parquet")
     add("--dataset", required=True, type=Path, help="the curated set, Parquet")
     add("--quotas", action="append", type=read_quota, default=[], help="FINDING=COUNT; repeats")
     add("--draw-seed", required=True, type=int, help="of the curated set's draw")

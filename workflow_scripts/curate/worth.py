@@ -1,4 +1,4 @@
-"""What a curated set is worth for training, beside as many images of its pool unfiltered.
+"""Compare what classifiers learn from a curated set and from as many unfiltered images.
 
     python -m workflow_scripts.curate.worth --model sana --protocol sound \\
         --trained results/curate/sana/worth/repeat-* \\
@@ -6,10 +6,10 @@
         --manifest results/cohort/manifest.parquet --bootstrap 1000 --seed 42 \\
         --output results/curate/sana/worth.json
 
-The task is classification. AUROC, F1 and accuracy are downstream's own, on the same test
-radiographs, with the same draws of test patients. Each arm has its gain over real data alone; the
-filter's effect is the curated arm less the unfiltered one. Where nothing could be trained the
-record holds the reason.
+The task is classification. The downstream stage's code computes AUROC, F1 and accuracy, on the same
+test radiographs and with the same draws of test patients. Each arm has a gain over real data alone.
+The effect of the filter is the curated arm minus the unfiltered one. If no classifier could be
+trained, the record has the reason.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import FINDINGS, read_manifest
 from workflow_scripts.common.records import Record, Value, provenance, write_record
-from workflow_scripts.curate.train_worth import SAID, SETS, WAYS
+from workflow_scripts.curate.train_worth import SETS, SETS_FILE, WAYS
 from workflow_scripts.downstream.classification.metrics import METRICS, THRESHOLD
 from workflow_scripts.downstream.classification.score import true_labels, values
 from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
@@ -36,26 +36,26 @@ FAMILY: Final = "worth"
 
 _SAME: Final = ("task", "draw_seed", "quotas", "pool_images", "dataset_sha256", "shared_images",
                 "sets", "reason")  # fmt: skip
-"""What all repeats share of `sets.json`."""
+"""The keys of `sets.json` that are equal in all repeats."""
 
 
-def read_said(folders: Sequence[Path]) -> dict[str, Any]:
-    """Return what all repeats were trained on.
+def read_sets(folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the description of the training images, which all repeats share.
 
     Raises:
-        InputError: a folder has no `sets.json`, or two were trained on different images.
+        InputError: a folder has no `sets.json`, or two repeats had different training images.
     """
     remedy = "delete the folder and rerun curate_worth_train"
-    read = []
+    contents: list[dict[str, Any]] = []
     for folder in folders:
         try:
-            content = json.loads((folder / SAID).read_text(encoding="utf-8"))
-            read.append({key: content[key] for key in _SAME})
+            content = json.loads((folder / SETS_FILE).read_text(encoding="utf-8"))
+            contents.append({key: content[key] for key in _SAME})
         except (OSError, ValueError, KeyError) as error:
             raise unreadable("cannot read what was trained on", error, folder, remedy) from None
-        if read[-1] != read[0]:
+        if contents[-1] != contents[0]:
             raise InputError("trained on other images than the first repeat", folder, remedy)
-    return read[0]
+    return contents[0]
 
 
 def compared(
@@ -68,23 +68,23 @@ def compared(
 ) -> Iterator[Value]:
     """Yield the values of the record.
 
-    `real_{metric}` is real data alone; `{set}_{way}_{metric}` an arm, with `_sd` over training runs
-    and `_gain` over real data alone; `filter_{way}_{metric}` what the filter changes: the curated
-    arm less the unfiltered one.
+    `real_{metric}` belongs to real data alone. `{set}_{way}_{metric}` belongs to an arm, with `_sd`
+    over training runs and `_gain` over real data alone. `filter_{way}_{metric}` is the effect of
+    the filter: the curated arm minus the unfiltered one.
 
     Args:
-        labels: (n, 14), 1 or 0, of the test radiographs.
-        patients: (n,) whose they are.
-        arms: outcomes of each arm by `{set}_{way}`.
-        real: those of real data alone.
+        labels: (n, 14), 1 or 0, the findings of the test radiographs.
+        patients: (n,), their patients.
+        arms: the outcomes of each arm, by `{set}_{way}`.
+        real: the outcomes of real data alone.
         bootstrap: number of bootstrapped test sets.
-        seed: of the draws.
+        seed: seed of the draws.
     """
     for value in values(labels, patients, real, None, bootstrap, seed):
         if value.metric in METRICS:
             yield replace(value, metric=f"real_{value.metric}")
-    for arm, own in arms.items():
-        for value in values(labels, patients, own, real, bootstrap, seed):
+    for arm, outcomes in arms.items():
+        for value in values(labels, patients, outcomes, real, bootstrap, seed):
             yield replace(value, metric=f"{arm}_{value.metric}")
     for way in WAYS:
         curated, unfiltered = (arms[f"{name}_{way}"] for name in SETS)
@@ -95,7 +95,7 @@ def compared(
 
 
 def absent(reason: str, n: int) -> Iterator[Value]:
-    """Yield the arms' values, and what the filter changes, where nothing could be trained."""
+    """Yield the values of arms and filter without numbers, for sets that cannot be trained on."""
     for way in WAYS:
         for metric in METRICS:
             for name in SETS:
@@ -108,24 +108,24 @@ def absent(reason: str, n: int) -> Iterator[Value]:
 def main(argv: list[str] | None = None) -> None:
     """Compare the arms from the command line."""
     args = _arguments(argv)
-    said = read_said(args.trained)
+    sets = read_sets(args.trained)
     real = read_repeats(args.baseline)
     labels = true_labels(real[0], read_manifest(args.manifest), str(args.baseline[0]))
     patients = real[0].rows["patient_id"].to_numpy()
     arms = {}
-    if said["reason"] is None:
+    if sets["reason"] is None:
         for arm in (f"{name}_{way}" for name in SETS for way in WAYS):
             paths = [folder / f"{arm}.parquet" for folder in args.trained]
             arms[arm] = read_repeats(paths)
             check_same_test(real[0], arms[arm][0], paths[0])
-        found = list(compared(labels, patients, arms, real, args.bootstrap, args.seed))
+        results = list(compared(labels, patients, arms, real, args.bootstrap, args.seed))
     else:
-        own = values(labels, patients, real, None, args.bootstrap, args.seed)
-        found = [replace(v, metric=f"real_{v.metric}") for v in own if v.metric in METRICS]
-        found += absent(said["reason"], len(labels))
+        baseline = values(labels, patients, real, None, args.bootstrap, args.seed)
+        results = [replace(v, metric=f"real_{v.metric}") for v in baseline if v.metric in METRICS]
+        results += absent(sets["reason"], len(labels))
     settings = {"bootstrap": args.bootstrap, "seed": args.seed}
     details: dict[str, Any] = {
-        **said,
+        **sets,
         "settings": settings,
         "threshold": THRESHOLD,
         "n_test": len(labels),
@@ -138,9 +138,9 @@ def main(argv: list[str] | None = None) -> None:
         ],
     }
     made = provenance(settings, real[0].run["provenance"]["device"])
-    record = Record("curate", args.model, FAMILY, args.protocol, found, details, made)
+    record = Record("curate", args.model, FAMILY, args.protocol, results, details, made)
     write_record(record, args.output)
-    log.info("%s: %s", args.model, said["reason"] or f"{len(arms)} arms beside real data alone")
+    log.info("%s: %s", args.model, sets["reason"] or f"{len(arms)} arms and real data alone")
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -150,8 +150,16 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add: Any = parser.add_argument
     add("--model", required=True, help="the model's key")
     add("--protocol", required=True, choices=PROTOCOLS)
-    add("--trained", required=True, nargs="+", type=Path, help="what train_worth wrote, each run")
-    add("--baseline", required=True, nargs="+", type=Path, help="of every run of real data alone")
+    add(
+        "--trained", required=True, nargs="+", type=Path, help="folders of train_worth, one per run"
+    )
+    add(
+        "--baseline",
+        required=True,
+        nargs="+",
+        type=Path,
+        help="outcomes of real data alone, of all runs",
+    )
     add("--manifest", required=True, type=Path)
     add("--bootstrap", required=True, type=int, help="how many test sets are drawn")
     add("--seed", required=True, type=int, help="of the draws")

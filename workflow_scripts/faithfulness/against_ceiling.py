@@ -1,18 +1,18 @@
-"""How much of what a judge can see a model shows: the share of the ceiling above chance.
+"""The share of the ceiling above chance: how much of what a judge can see an image shows.
 
-A judge errs on real radiographs, too. Of a score that reads `chance` of images that have nothing to
-do with their captions, and `ceiling` of the captions' own radiographs, the share is
+A judge errs on real radiographs as well. Its score is `ceiling` on the captions' own radiographs,
+and `chance` on images that have nothing to do with their captions. The share is
 
     (score - chance) / (ceiling - chance).
 
-It is the share of images that show what was asked, where a judge's ranking is as good on these as
-on radiographs and blind on the others: a mixture of both has the mixture of their scores. (For a
-share of correct answers that is the correction of Rogan and Gladen, 1978, with the judge's
-sensitivity and specificity in the ceiling.) It is not cut at 0 and 1: a model may draw a finding
-more plainly than radiographs show it.
+Suppose that the judge ranks some images as well as radiographs, and all others at random. The score
+of this mixture is the mixture of the two scores. The share is then the share of images that show
+what was asked for. (For a share of correct answers this is the correction of Rogan and Gladen,
+1978, with the judge's sensitivity and specificity in the ceiling.) The share is not clipped to 0
+and 1, because a model may draw a finding more plainly than radiographs show it.
 
-The interval comes from scores and ceilings on drawn sets of patients, the same sets for both where
-both rest on the same patients, so that what they have in common cancels.
+The interval comes from scores and ceilings on drawn sets of patients. Both use the same sets if
+they rest on the same patients, so that their common variation cancels.
 """
 
 from collections.abc import Sequence
@@ -21,24 +21,28 @@ from typing import Final
 
 import numpy as np
 
+from workflow_scripts.common.records import Value
 from workflow_scripts.downstream import gains
 from workflow_scripts.downstream.classification.score import FEWEST_PATIENTS, fewest_patients
 
 LEVEL: Final = gains.LEVEL
 
+BY_PATIENT: Final = f"bootstrap {LEVEL:.0%} over test patients"
+"""The kind of an interval from draws of test patients."""
+
 LEAST_ABOVE_CHANCE: Final = 0.1
-"""How far above chance the lower end of a ceiling's interval lies, at least: a judge that hardly
-tells something on real radiographs is not asked about it."""
+"""Least distance between chance and the lower bound of a ceiling. A judge that hardly recognises a
+finding on real radiographs is not asked about it."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A score, and what it is on drawn sets of patients.
+    """A score, on all patients and on drawn sets of patients.
 
     Attributes:
-        value: on all of them.
-        draws: (draws,); nan where it is undefined in a draw.
-        units: how many patients it rests on, of the side with fewer; None where they are many.
+        value: the score on all patients.
+        draws: (draws,), the score on each drawn set; nan where it is undefined.
+        units: number of patients behind it, on the side with fewer; None for many.
     """
 
     value: float
@@ -46,13 +50,35 @@ class Drawn:
     units: int | None = None
 
     def interval(self) -> tuple[float, float] | None:
-        """Return the percentiles of the draws; None where these do not vary."""
-        return interval_of(self.draws, self.units)
+        """Return the 95% percentiles of the draws, expanded for few patients; None if all agree."""
+        return gains.percentiles(self.draws, self.units)
 
+    def as_value(
+        self,
+        metric: str,
+        direction: str,
+        n: int,
+        subset: str = "all",
+        kind: str | None = BY_PATIENT,
+        n_reference: int | None = None,
+    ) -> Value:
+        """Return the score as a value of a record.
 
-def interval_of(draws: np.ndarray, units: int | None = None) -> tuple[float, float] | None:
-    """Return the 95% percentiles of the draws, expanded for few units; None without spread."""
-    return gains.percentiles(draws, units)
+        Args:
+            metric, direction, n, subset, n_reference: see `Value`.
+            kind: the kind of its interval; None leaves the interval out.
+        """
+        interval = None if kind is None else self.interval()
+        return Value(
+            metric,
+            self.value,
+            direction,
+            n,
+            subset,
+            n_reference,
+            interval,
+            None if interval is None else kind,
+        )
 
 
 def mean_of(scores: Sequence[Drawn], rows: Sequence[int]) -> Drawn:
@@ -64,11 +90,11 @@ def mean_of(scores: Sequence[Drawn], rows: Sequence[int]) -> Drawn:
 
 
 def too_few_patients(labels: np.ndarray, patients: np.ndarray) -> list[str | None]:
-    """Return of each finding why nothing is asked about it: too few have or lack it; else None.
+    """Return why a finding is left out: too few patients have it or lack it. None if enough do.
 
     Args:
-        labels: (n, k), 1 or 0.
-        patients: (n,).
+        labels: (n, k), 1 or 0, for k findings.
+        patients: (n,), the patient of each row.
     """
     return [
         f"{fewest} test patient(s) with or without the finding ({FEWEST_PATIENTS} needed)"
@@ -79,7 +105,7 @@ def too_few_patients(labels: np.ndarray, patients: np.ndarray) -> list[str | Non
 
 
 def why_not_asked(ceiling: Drawn, chance: float) -> str | None:
-    """Return why a judge is not asked about something, or None where it is."""
+    """Return why a judge is not asked about a finding; None if it is asked."""
     interval = ceiling.interval()
     low = ceiling.value if interval is None else interval[0]
     least = chance + LEAST_ABOVE_CHANCE
@@ -95,13 +121,13 @@ def share_of_ceiling(score: Drawn, ceiling: Drawn, chance: float) -> Drawn:
     """Return the share of the ceiling above chance.
 
     Args:
-        score: of the model's images.
-        ceiling: the judge's on radiographs; drawn like `score`, draw by draw, where both rest on
-            the same patients.
-        chance: what both are where images have nothing to do with their captions.
+        score: the judge's score of the model's images.
+        ceiling: its score of radiographs; on the same draws as `score` if both rest on the same
+            patients.
+        chance: the score of images that have nothing to do with their captions.
 
     Raises:
-        ValueError: a ceiling that is not above chance (see `why_not_asked`).
+        ValueError: the ceiling is not above chance (see `why_not_asked`).
     """
     if not ceiling.value > chance:
         raise ValueError(f"a ceiling of {ceiling.value} at a chance of {chance}")

@@ -1,7 +1,6 @@
 """Anatomy of a radiograph, measured on masks of its structures.
 
-Columns of a mask run from the patient's right (the image's left) to the patient's left, as one
-looks at a frontal radiograph.
+The first column of a mask is on the patient's right, as in a frontal radiograph.
 """
 
 from collections.abc import Mapping
@@ -18,17 +17,17 @@ STRUCTURES: Final = tuple(CLASSES)
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What the masks of one image say; None where a structure that it needs is absent.
+    """The measures of one image. A measure is None if a structure that it needs is absent.
 
     Attributes:
-        ratio: the cardiothoracic ratio: the greatest width of the heart over that of the chest,
-            which is from the outer border of one lung to that of the other, in the rows of both.
+        ratio: the cardiothoracic ratio: the greatest width of the heart over the greatest width of
+            the chest, between the outer borders of the lungs in rows that both lungs reach.
         area_right: the right lung's share of the image.
-        area_left: the left lung's.
-        asymmetry: (right - left) / (right + left) of the lungs' areas, -1 to 1.
-        heart_inside: share of the heart that lies within the rectangle around both lungs.
-        clavicles: how many of the two are there.
-        present: how many of STRUCTURES are there.
+        area_left: the left lung's share of the image.
+        asymmetry: (right - left) / (right + left) of the lungs' areas, from -1 to 1.
+        heart_inside: share of the heart within the bounding box of both lungs.
+        clavicles: number of clavicles that are present, 0 to 2.
+        present: number of STRUCTURES that are present.
     """
 
     ratio: float | None
@@ -41,20 +40,20 @@ class Anatomy:
 
 
 def measure(masks: Mapping[str, np.ndarray]) -> Anatomy:
-    """Measure the masks of one image, of each structure its largest connected piece.
+    """Measure the masks of one image, on the largest connected piece of each structure.
 
-    A network's masks have specks, and a width is as far as the farthest of them.
+    A network's masks have specks, which would extend a width.
 
     Args:
-        masks: by the keys of STRUCTURES, bool (h, w), all of one size.
+        masks: bool (h, w) of one size, by the names of STRUCTURES.
 
     Raises:
-        KeyError: a structure without a mask.
+        KeyError: the mask of a structure is missing.
     """
     least = LEAST_SHARE * masks["heart"].size
-    whole = {name: largest_piece(masks[name]) for name in STRUCTURES}
-    there = {name: mask for name, mask in whole.items() if mask.sum() > least}
-    heart, right, left = (there.get(name) for name in ("heart", "right_lung", "left_lung"))
+    pieces = {name: largest_piece(masks[name]) for name in STRUCTURES}
+    present = {name: mask for name, mask in pieces.items() if mask.sum() > least}
+    heart, right, left = (present.get(name) for name in ("heart", "right_lung", "left_lung"))
     ratio = asymmetry = inside = None
     if right is not None and left is not None:
         areas = right.sum(), left.sum()
@@ -68,21 +67,21 @@ def measure(masks: Mapping[str, np.ndarray]) -> Anatomy:
         None if left is None else float(left.mean()),
         asymmetry,
         inside,
-        sum(name in there for name in ("left_clavicle", "right_clavicle")),
-        len(there),
+        sum(name in present for name in ("left_clavicle", "right_clavicle")),
+        len(present),
     )
 
 
 def _width(mask: np.ndarray) -> int:
-    """Return the greatest width: from the first to the last column that it reaches."""
+    """Return the width of a mask, from its first to its last column, in pixels."""
     columns = np.flatnonzero(mask.any(axis=0))
     return int(columns[-1] - columns[0] + 1)
 
 
 def _chest_width(right: np.ndarray, left: np.ndarray) -> int:
-    """Return the greatest distance of the lungs' outer borders in a row that both reach.
+    """Return the greatest distance between the lungs' outer borders in a row that both reach.
 
-    Where they share no row, that over all rows.
+    If they share no row, it is the width of both lungs together.
     """
     rows = np.flatnonzero(right.any(axis=1) & left.any(axis=1))
     if len(rows) == 0:
@@ -94,7 +93,7 @@ def _chest_width(right: np.ndarray, left: np.ndarray) -> int:
 
 
 def _inside(heart: np.ndarray, lungs: np.ndarray) -> float:
-    """Return the share of the heart within the rectangle around the lungs."""
+    """Return the share of the heart within the bounding box of the lungs."""
     rows, columns = (np.flatnonzero(lungs.any(axis=axis)) for axis in (1, 0))
     within = heart[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].sum()
     return float(within / heart.sum())

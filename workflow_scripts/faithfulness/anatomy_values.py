@@ -1,10 +1,12 @@
-"""Anatomy of generated images against that of radiographs: distances, plausibility, the prompt.
+"""Anatomy of generated images against radiographs: distances, plausibility, agreement with prompts.
 
-What is measured of an image is in `anatomy`. Of a model: how far the distributions of its images
-lie from those of its prompts' own radiographs, beside the distance that radiographs of two groups
-of patients have (the floor); the share of images that no radiograph looks like, by a rule that is
-set on half of the test patients and whose false alarms are counted on the other half; and whether
-the cardiothoracic ratio follows the prompt.
+`anatomy` measures single images. For a model, this module computes three things from them:
+
+- the distance between the distributions of its images and of its prompts' own radiographs, and the
+  distance between two groups of patients' radiographs (the floor);
+- the share of images with implausible anatomy, by a rule that is set on half of the test patients,
+  and its false alarms on the other half;
+- whether the cardiothoracic ratio follows the prompt.
 """
 
 from collections.abc import Sequence
@@ -25,44 +27,43 @@ from workflow_scripts.faithfulness.against_ceiling import (
     share_of_ceiling,
     why_not_asked,
 )
-from workflow_scripts.faithfulness.patients import KIND, jackknifed
+from workflow_scripts.faithfulness.patients import KIND, jackknifed, jackknifed_value
 from workflow_scripts.fidelity.resample import wilson_interval
 
 DISTANCES: Final = ("ratio", "lung_area", "asymmetry", "heart_inside")
-"""What is compared as a distribution; `lung_area` is of both lungs, as a share of the image."""
+"""Measures whose distributions are compared; `lung_area` is both lungs' share of the image."""
 
 BOUNDED: Final = ("ratio", "area_right", "area_left", "asymmetry", "heart_inside")
-"""What the rule of plausibility looks at."""
+"""Measures that the rule of plausibility limits."""
 
 TAIL: Final = 0.0025
-"""Of the calibrating radiographs on either side of each limit: some 2.5% over five measures."""
+"""Share of the calibrating radiographs beyond each limit: some 2.5% over five measures."""
 
 ALWAYS_THERE: Final = 0.99
-"""A structure that this share of radiographs shows is missed where it is absent."""
+"""The rule asks for a structure that at least this share of radiographs shows."""
 
 SPLITS: Final = 20
-"""Halvings of the patients that a floor is the mean over."""
+"""Number of random halvings of the patients that a floor is the mean of."""
 
 BOTH: Final = 2
-"""Clavicles."""
+"""Number of clavicles."""
 
 CARDIOMEGALY: Final = "Cardiomegaly"
-_DRAWN_KIND: Final = f"bootstrap {LEVEL:.0%} over test patients"
 _WILSON: Final = f"Wilson {LEVEL:.0%}, patients as units"
 
 
 def measured(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return what was seen in images with `lung_area`, float64, nan where a structure is absent."""
-    found = rows.drop(columns="organs").copy()
+    """Return the rows of `seen.Seen` with measures as float64, and `lung_area`; nan if absent."""
+    measures = rows.drop(columns="organs").copy()
     for name in (*BOUNDED, "clavicles", "ribs", "present"):
-        found[name] = pd.to_numeric(found[name]).astype(float)
-    return found.assign(lung_area=found["area_right"] + found["area_left"])
+        measures[name] = pd.to_numeric(measures[name]).astype(float)
+    return measures.assign(lung_area=measures["area_right"] + measures["area_left"])
 
 
 def distance(real: np.ndarray, generated: np.ndarray) -> float:
-    """Return the Wasserstein-1 distance of two samples without their missing values.
+    """Return the Wasserstein-1 distance of two samples, without their missing values.
 
-    Nan where either has fewer than two values.
+    It is nan if either sample has fewer than two values.
     """
     one, other = (values[np.isfinite(values)] for values in (real, generated))
     if min(len(one), len(other)) < 2:
@@ -73,44 +74,44 @@ def distance(real: np.ndarray, generated: np.ndarray) -> float:
 def floor(values: np.ndarray, patients: np.ndarray, n: int, m: int, seed: int) -> float:
     """Return the distance that n and m images of two groups of patients have by chance.
 
-    The mean distance of two halves of the patients, over SPLITS halvings, carried to n and m images
-    by the square root of 1/n + 1/m, as it falls.
+    It is the mean distance between two random halves of the patients, over SPLITS halvings. It is
+    scaled to n and m images, because it falls with the square root of 1/n + 1/m.
 
     Args:
-        values: (k,), of radiographs.
-        patients: (k,), whose they are.
-        n: images of one side.
-        m: of the other.
-        seed: of the halvings.
+        values: (k,), a measure of radiographs.
+        patients: (k,), their patients.
+        n: number of images of one group.
+        m: number of images of the other group.
+        seed: seed of the halvings.
     """
     names, codes = np.unique(patients, return_inverse=True)
     rng = np.random.default_rng(seed)
-    found = []
+    distances = []
     for _ in range(SPLITS):
         first = rng.permutation(len(names)) < len(names) // 2
         inside = first[codes]
         sizes = inside.sum(), (~inside).sum()
         if min(sizes) < 2:
             return float("nan")
-        carried = np.sqrt((1 / n + 1 / m) / (1 / sizes[0] + 1 / sizes[1]))
-        found.append(distance(values[inside], values[~inside]) * carried)
-    return float(np.mean(found))
+        scale = np.sqrt((1 / n + 1 / m) / (1 / sizes[0] + 1 / sizes[1]))
+        distances.append(distance(values[inside], values[~inside]) * scale)
+    return float(np.mean(distances))
 
 
 class Rule:
-    """Which images no radiograph looks like.
+    """The rule that tells images with implausible anatomy.
 
-    An image is implausible if a structure is absent that nearly all radiographs show, or if a
-    measure lies outside the limits between which nearly all radiographs have it.
+    An image is implausible if it lacks a structure that nearly all radiographs show, or if a
+    measure lies outside the range of nearly all radiographs.
 
     Args:
-        radiographs: see `measured`; of patients on whom it is not tried.
+        radiographs: see `measured`. The rule must not be tested on the same patients.
     """
 
     def __init__(self, radiographs: pd.DataFrame):
         self.limits = {
             name: (
-                # Of few radiographs the limits are the outermost ones, not a value within.
+                # With few radiographs, the limits are the extreme values, without interpolation.
                 float(np.nanquantile(radiographs[name], TAIL, method="lower")),
                 float(np.nanquantile(radiographs[name], 1 - TAIL, method="higher")),
             )
@@ -127,18 +128,18 @@ class Rule:
 
     def implausible(self, images: pd.DataFrame) -> np.ndarray:
         """Return which images are implausible, bool (n,)."""
-        found = np.zeros(len(images), bool)
+        implausible = np.zeros(len(images), bool)
         for name, (low, high) in self.limits.items():
-            found |= (images[name] < low).to_numpy() | (images[name] > high).to_numpy()
+            implausible |= (images[name] < low).to_numpy() | (images[name] > high).to_numpy()
         for name in self.needed:
-            found |= images[name].isna().to_numpy()
+            implausible |= images[name].isna().to_numpy()
         if self.clavicles:
-            found |= (images["clavicles"] < BOTH).to_numpy()
-        return found
+            implausible |= (images["clavicles"] < BOTH).to_numpy()
+        return implausible
 
 
 def halves(patients: np.ndarray, seed: int) -> np.ndarray:
-    """Return which images are of one half of the patients, bool (n,); the same for all models."""
+    """Return the images of a random half of the patients, bool (n,); the same for all models."""
     names, codes = np.unique(patients.astype(str), return_inverse=True)
     first: np.ndarray = np.random.default_rng(seed).permutation(len(names)) < len(names) // 2
     return first[codes]
@@ -155,12 +156,12 @@ def anatomy_values(
     """Return the values of one model.
 
     Args:
-        images: see `measured`; of the model, a row per prompt.
+        images: the model's images, one for each prompt, see `measured`.
         own: the prompts' own radiographs, in the order of the prompts.
-        radiographs: all of the test split.
-        cardiomegaly: (n,), 1 where the prompt has it, else 0.
-        bootstrap: draws of patients of the values that follow the prompt.
-        seed: of all draws.
+        radiographs: all radiographs of the test split.
+        cardiomegaly: (n,), 1 if the prompt asks for cardiomegaly, else 0.
+        bootstrap: number of drawn sets of patients, for agreement with the prompts.
+        seed: seed of all draws.
     """
     n = len(images)
     patients = images["patient_id"].to_numpy(str)
@@ -168,7 +169,7 @@ def anatomy_values(
     values = _distances(images, reference, seed)
     first = halves(radiographs["patient_id"].to_numpy(str), seed)
     rule, held_out = Rule(radiographs[first]), radiographs[~first]
-    # A copy of a film that the rule was set on would be plausible by that alone.
+    # A copy of a radiograph that the rule was set on would be plausible by definition.
     set_on = set(radiographs.loc[first, "patient_id"])
     tried = images[~images["patient_id"].isin(set_on)]
     for name, rows, way in (
@@ -197,21 +198,13 @@ def anatomy_values(
 def real_values(
     radiographs: pd.DataFrame, cardiomegaly: np.ndarray, bootstrap: int, seed: int
 ) -> list[Value]:
-    """Return the values of the radiographs of the test split themselves, where they have any."""
-    wanted = ("both_clavicles", "structures", "ribs", "ratio_difference", "ratio_auroc")
-    own = anatomy_values(radiographs, radiographs, radiographs, cardiomegaly, bootstrap, seed)
-    alarm = next(value for value in own if value.metric == "implausible_radiographs")
-    kept = [value for value in own if value.metric in wanted]
+    """Return the values of the test radiographs, for metrics that do not compare with them."""
+    metrics = ("both_clavicles", "structures", "ribs", "ratio_difference", "ratio_auroc")
+    values = anatomy_values(radiographs, radiographs, radiographs, cardiomegaly, bootstrap, seed)
+    alarms = next(value for value in values if value.metric == "implausible_radiographs")
     return [
-        Value(
-            "implausible",
-            alarm.value,
-            "lower",
-            alarm.n,
-            interval=alarm.interval,
-            interval_kind=alarm.interval_kind,
-        ),
-        *kept,
+        replace(alarms, metric="implausible", direction="lower"),
+        *(value for value in values if value.metric in metrics),
     ]
 
 
@@ -230,25 +223,14 @@ def _distances(images: pd.DataFrame, reference: pd.DataFrame, seed: int) -> list
         ) -> float:
             return distance(real[keep], generated[kept])
 
-        value, interval = jackknifed(statistic, *sides, least=0.0)
+        estimate = jackknifed(statistic, *sides, least=0.0)
         counts = int(np.isfinite(generated).sum()), int(np.isfinite(real).sum())
-        if np.isnan(value):
+        if np.isnan(estimate[0]):
             reason = f"{counts[0]} image(s) and {counts[1]} radiograph(s) show all it needs"
             values.append(Value(f"{name}_distance", None, "lower", n, reason=reason))
             values.append(Value(f"{name}_floor", None, "none", n, reason=reason))
             continue
-        kind = None if interval is None else KIND
-        values.append(
-            Value(
-                f"{name}_distance",
-                value,
-                "lower",
-                counts[0],
-                n_reference=counts[1],
-                interval=interval,
-                interval_kind=kind,
-            )
-        )
+        values.append(jackknifed_value(f"{name}_distance", "lower", counts[0], estimate, counts[1]))
         least = floor(real[np.isfinite(real)], sides[0][np.isfinite(real)], *counts, seed)
         if np.isnan(least):
             values.append(Value(f"{name}_floor", None, "none", n, reason="too few patients"))
@@ -274,10 +256,10 @@ def _following(
     bootstrap: int,
     seed: int,
 ) -> list[Value]:
-    """Return how far the ratio follows the prompt: of the images and of the own radiographs.
+    """Return how well the ratio follows the prompt, for images and for the prompts' radiographs.
 
-    The difference is of the images that have a ratio. For the AUROC an image without heart or lungs
-    has the median ratio, which says nothing of its prompt.
+    The difference uses the images that have a ratio. For the AUROC, an image without heart or lungs
+    gets the median ratio, which carries no information about its prompt.
     """
     n = len(images)
     metrics = (
@@ -306,40 +288,30 @@ def _following(
             )
             values.append(Value(name, None, way, int(has.sum()), reason=reason))
         else:
-            of = _difference(ratio[has], labels[has, 0], patients[has], bootstrap, seed)
-            of = replace(of, units=few)
-            values.append(_drawn_value(name, way, of, int(has.sum())))
+            difference = _difference(ratio[has], labels[has, 0], patients[has], bootstrap, seed)
+            values.append(replace(difference, units=few).as_value(name, way, int(has.sum())))
         column = np.where(has, ratio, np.nanmedian(ratio))[:, None]
-        found = drawn(labels, column, patient_draws(patients, bootstrap, seed))["auroc"][:, 0]
-        aurocs.append(Drawn(float(points(labels, column)["auroc"][0]), found, fewest))
-    values += [
-        _drawn_value(metric, way, of, n)
-        for (metric, way), of in zip(metrics[2:4], aurocs, strict=True)
-    ]
+        draws = drawn(labels, column, patient_draws(patients, bootstrap, seed))["auroc"][:, 0]
+        aurocs.append(Drawn(float(points(labels, column)["auroc"][0]), draws, fewest))
+    values += [auroc.as_value(*key, n) for key, auroc in zip(metrics[2:4], aurocs, strict=True)]
     why = why_not_asked(aurocs[1], 0.5)
     if why is not None:
         return [*values, Value("ratio_share_of_ceiling", None, "higher", n, reason=why)]
     share = share_of_ceiling(aurocs[0], aurocs[1], 0.5)
-    return [*values, _drawn_value("ratio_share_of_ceiling", "higher", share, n)]
+    return [*values, share.as_value("ratio_share_of_ceiling", "higher", n)]
 
 
 def _difference(
     ratio: np.ndarray, present: np.ndarray, patients: np.ndarray, bootstrap: int, seed: int
 ) -> Drawn:
-    """Return the mean ratio where the prompt has cardiomegaly less that where it has not."""
+    """Return the mean ratio of prompts with cardiomegaly minus the mean of those without."""
 
-    def of(counts: np.ndarray) -> np.ndarray:
+    def differences(counts: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
             means: Sequence[np.ndarray] = [
                 counts @ (ratio * group) / (counts @ group) for group in (present, 1 - present)
             ]
         return means[0] - means[1]
 
-    draws = np.concatenate([of(c) for c in patient_draws(patients, bootstrap, seed)])
-    return Drawn(float(of(np.ones((1, len(ratio))))[0]), draws)
-
-
-def _drawn_value(metric: str, way: str, of: Drawn, n: int) -> Value:
-    interval = of.interval()
-    kind = None if interval is None else _DRAWN_KIND
-    return Value(metric, of.value, way, n, interval=interval, interval_kind=kind)
+    draws = np.concatenate([differences(c) for c in patient_draws(patients, bootstrap, seed)])
+    return Drawn(float(differences(np.ones((1, len(ratio))))[0]), draws)

@@ -1,25 +1,24 @@
-"""What a caption says of findings: whether they are there, their side, zone and severity.
+"""A rule-based parser of captions: the findings that they mention, with side, zone and severity.
 
-A parser of sentences by rules. It reads captions in the style of radiology reports, and is used on
-real captions alone: the stress set carries its attributes beside it. The rules:
+It reads captions in the style of radiology reports. Only real captions are parsed, because the
+stress set comes with its attributes. The rules are:
 
-1. A caption is split into sentences at full stops, semicolons and line ends, and a sentence into
-   clauses at commas and at `and`, `but`, `with`, `after`, unless the clause names no finding of its
-   own: then it belongs to the clause before (`effusion, moderate in size`), or to the next one
-   where none stands before it (`small and moderate`, `on the right, an effusion`).
-2. A clause affirms the findings whose words it has (`FINDING_WORDS`), unless it is denied: a word
-   of denial (no, without, negative for, ...) stands before it in its sentence, and no `but`
-   between. A clause that says that something is gone (`resolved`, `removal of`) denies it, too.
-3. A hedge (possible, may, cannot exclude) or a question leaves the finding uncertain: it counts as
-   not said.
-4. Side, zone and severity are those that the finding's clause names, alone: `left and right`,
-   `bilateral` and `both` make it bilateral, two different zones or severities make it unsaid.
+1. A caption is split into sentences at full stops, semicolons and line ends. A sentence is split
+   into clauses at commas and at `and`, `but`, `with`, `after`. A clause that names no finding
+   belongs to the clause before it (`effusion, moderate in size`), or to the next one if none
+   precedes it (`small and moderate`, `on the right, an effusion`).
+2. A clause affirms the findings whose words it contains (`FINDING_WORDS`), unless it is denied. It
+   is denied if a negation (no, without, negative for, ...) precedes it in its sentence without a
+   `but` in between, or if it says that the finding is gone (`resolved`, `removal of`).
+3. A hedge (possible, may, cannot exclude) or a question leaves a finding uncertain. It counts as
+   not mentioned.
+4. Side, zone and severity are those that the finding's clause names. `left and right`, `bilateral`
+   and `both` mean bilateral. Two different zones or severities leave the attribute open.
 
-`ERRORS` is how often it is wrong: the share of attributes, of those that it reads and a contrast
-asks about, that the writer did not mean, measured on the sentences of
-`tests/faithfulness/captions_by_hand.yaml`, which were written and labelled by hand without looking
-at the rules. One sentence ("... after removal of the chest tube") was read wrongly then; the rules
-were mended for it.
+`ERRORS` is the error rate: among attributes that the parser reads and a contrast asks about, the
+share that the writer did not mean. It was measured on `tests/faithfulness/captions_by_hand.yaml`,
+whose sentences were written and labelled by hand without knowledge of the rules. One sentence
+("... after removal of the chest tube") was read wrongly, and the rules were then corrected for it.
 """
 
 import re
@@ -45,11 +44,11 @@ FINDING_WORDS: Final = {
 """Words of the findings that the stress set asks about, as regular expressions."""
 
 READ: Final = {"side": 23, "zone": 12, "severity": 21}
-"""Attributes that were read, of the findings and values that the stress set's contrasts ask about:
-neither bilateral findings nor middle zones nor moderate ones."""
+"""Number of attributes that the parser read, among those that the stress set's contrasts ask about
+(no bilateral findings, no middle zones, no moderate severity)."""
 
 ERRORS: Final = {"side": 0 / 23, "zone": 0 / 12, "severity": 0 / 21}
-"""Wrong among READ. None of N is at most 3 / N (the rule of three, 95%)."""
+"""Share of wrong attributes among READ. The 95% bound for 0 of N is 3 / N (the rule of three)."""
 
 _DENIED: Final = re.compile(
     r"\b(no|not|without|neither|nor|negative for|free of|absent|resolved|rather than)\b"
@@ -77,14 +76,14 @@ _GRADES: Final = (
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a caption says of one finding.
+class Mention:
+    """A finding as a caption mentions it.
 
     Attributes:
-        present: True where it is affirmed, False where it is denied.
-        side: `left`, `right`, `bilateral`, or empty where none is said.
+        present: True if it is affirmed, False if it is denied.
+        side: `left`, `right`, `bilateral`, or empty if the caption names none.
         zone: `upper`, `mid`, `lower`, or empty.
-        severity: 0 mild, 1 moderate, 2 severe; None where it is not said.
+        severity: 0 mild, 1 moderate, 2 severe; None if the caption names none.
     """
 
     present: bool
@@ -93,29 +92,29 @@ class Said:
     severity: int | None = None
 
 
-def read_caption(caption: str) -> dict[str, Said]:
-    """Return what a caption says, by finding; a finding that it leaves open is not there.
+def read_caption(caption: str) -> dict[str, Mention]:
+    """Return the findings that a caption affirms or denies, by name.
 
-    Of a finding that is affirmed twice, an attribute that both sentences say, and say otherwise, is
-    unsaid; two sides make it bilateral.
+    If two sentences affirm a finding with different zones or severities, the attribute is left
+    open. Two different sides make the finding bilateral.
     """
-    found: dict[str, Said] = {}
+    mentions: dict[str, Mention] = {}
     for sentence in re.split(r"(?<!\bdr)[.;\n]+\s*", caption.lower()):
-        for name, said in _read_sentence(sentence):
-            found[name] = _joined(found[name], said) if name in found else said
-    return found
+        for name, mention in _read_sentence(sentence):
+            mentions[name] = _joined(mentions[name], mention) if name in mentions else mention
+    return mentions
 
 
-def _read_sentence(sentence: str) -> list[tuple[str, Said]]:
+def _read_sentence(sentence: str) -> list[tuple[str, Mention]]:
     denied = False
-    said: list[tuple[str, Said]] = []
+    mentions: list[tuple[str, Mention]] = []
     for breaker, clause in _clauses(sentence):
         if breaker == "but":
             denied = False
         names = [name for name, words in FINDING_WORDS.items() if re.search(words, clause)]
-        here = _DENIED.search(clause)
+        negation = _DENIED.search(clause)
         first = min((re.search(FINDING_WORDS[n], clause).start() for n in names), default=0)  # type: ignore[union-attr]
-        if here is not None and (here.start() < first or not names):
+        if negation is not None and (negation.start() < first or not names):
             denied = True
         gone = _GONE.search(clause) is not None or re.search(
             r"\bnot seen\b|\bnot present\b", clause
@@ -124,29 +123,30 @@ def _read_sentence(sentence: str) -> list[tuple[str, Said]]:
             continue
         for name in names:
             if denied or gone:
-                said.append((name, Said(False)))
+                mentions.append((name, Mention(False)))
             else:
-                said.append((name, Said(True, _side(clause), _zone(clause), _grade(clause))))
-    return said
+                mention = Mention(True, _side(clause), _zone(clause), _grade(clause))
+                mentions.append((name, mention))
+    return mentions
 
 
 def _clauses(sentence: str) -> list[tuple[str, str]]:
-    """Return (the word or comma before it, clause), as rule 1 says."""
+    """Return the clauses of rule 1, each with the word or comma before it."""
     parts = _BREAK.split(sentence)
     breakers = ["", *(b.strip() for b in _BREAK.findall(sentence))]
-    found: list[tuple[str, str]] = []
+    clauses: list[tuple[str, str]] = []
     waiting = ""
     first = ""
     for breaker, part in zip(breakers, parts, strict=True):
         if any(re.search(words, part) for words in FINDING_WORDS.values()):
-            found.append((first or breaker if waiting else breaker, f"{waiting} {part}"))
+            clauses.append((first or breaker if waiting else breaker, f"{waiting} {part}"))
             waiting = first = ""
-        elif found and breaker != "but":
-            found[-1] = (found[-1][0], f"{found[-1][1]} {part}")
+        elif clauses and breaker != "but":
+            clauses[-1] = (clauses[-1][0], f"{clauses[-1][1]} {part}")
         else:
             first = first or breaker
             waiting += f" {part}"
-    return found
+    return clauses
 
 
 def _side(clause: str) -> str:
@@ -166,7 +166,7 @@ def _grade(clause: str) -> int | None:
     return grades[0] if len(grades) == 1 else None
 
 
-def _joined(one: Said, other: Said) -> Said:
+def _joined(one: Mention, other: Mention) -> Mention:
     if one.present != other.present:
         return one if one.present else other
     side = one.side or other.side
@@ -178,4 +178,4 @@ def _joined(one: Said, other: Said) -> Said:
     severity = one.severity if other.severity is None else other.severity
     if None not in (one.severity, other.severity) and one.severity != other.severity:
         severity = None
-    return Said(one.present, side, zone, severity)
+    return Mention(one.present, side, zone, severity)

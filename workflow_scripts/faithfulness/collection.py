@@ -1,4 +1,4 @@
-"""Which images are looked at: a model's images of the test prompts, or the test radiographs."""
+"""Collections of images: a model's images of the test prompts, or the test radiographs."""
 
 import argparse
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ from workflow_scripts.faithfulness.seen import REAL
 
 
 def collection_of(args: argparse.Namespace) -> tuple[pd.DataFrame, Iterator[ImageItem]]:
-    """Return which images are looked at (`id`, `image_id`, `patient_id`), and the images.
+    """Return the rows of a collection (`id`, `image_id`, `patient_id`), and its images.
 
-    Of a generated image `image_id` is its prompt's radiograph, and the patient that one's.
+    For a generated image, `image_id` and `patient_id` are those of its prompt's radiograph.
 
     Args:
         args: `collection`, `manifest`, `prompts`, `shards` and `protocol`.
 
     Raises:
-        InputError: see `check_complete` and `manifest_rows`; or there is no test split.
+        InputError: see `check_complete` and `manifest_rows`; or the test split is empty.
     """
     if args.collection == REAL:
         return test_radiographs(args.manifest)
@@ -40,7 +40,7 @@ def test_radiographs(manifest: Path) -> tuple[pd.DataFrame, Iterator[ImageItem]]
     """Return the radiographs of the test split, as `collection_of` does.
 
     Raises:
-        InputError: there is none.
+        InputError: the test split is empty.
     """
     every = read_manifest(manifest)
     test = every[every["split"] == "test"].reset_index(drop=True)

@@ -1,9 +1,9 @@
-"""What a judge sees, and where: probabilities, evidence by region, and a description of an image.
+"""A judge's readings of an image: probabilities, evidence by region, and features.
 
-The judge is a ResNet whose logit is a linear function of the mean of its last feature map. So each
-place of that map has a share of the logit of its own, exactly: the class activation map (Zhou et
-al., 2016). The evidence of a finding in a region is the mean of its map over the region, in logits:
-the logit, less the bias, is the mean over all places.
+The judge is a ResNet whose logit is a linear function of the mean of its last feature map. So the
+logit is exactly the mean of a map over all positions, the class activation map (Zhou et al., 2016),
+plus the bias. The evidence of a finding in a region is the mean of this map over the region, in
+logits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,23 +18,23 @@ from workflow_scripts.common.pixels import normalise, to_unit
 from workflow_scripts.faithfulness.organs import LEAST_SHARE
 
 REGIONS: Final = ("left", "right", "upper", "lower")
-"""Left and right are the patient's: the patient's left is the image's right."""
+"""Left and right are the patient's; the patient's left is on the image's right."""
 
 LUNGS: Final = (
     "left_lung",
     "right_lung",
     *(f"{side}_{zone}_zone" for side in ("left", "right") for zone in ("upper", "lower")),
 )
-"""The organs that REGIONS are made of, as `organs` names them."""
+"""The organs from which REGIONS are made, by their names in `organs`."""
 
 
 @dataclass(frozen=True)
 class Readings:
-    """What a judge says of images.
+    """A judge's readings of n images.
 
     Attributes:
         probabilities: (n, findings), in [0, 1].
-        evidence: by REGIONS, (n, findings), logits.
+        evidence: (n, findings), in logits, by the names of REGIONS.
         features: (n, channels), the means of the last feature map.
     """
 
@@ -46,13 +46,13 @@ class Readings:
         return len(self.probabilities)
 
     def rows(self, chosen: np.ndarray) -> "Readings":
-        """Return the readings of some images: indices or a mask."""
-        own = {name: values[chosen] for name, values in self.evidence.items()}
-        return Readings(self.probabilities[chosen], own, self.features[chosen])
+        """Return the readings of some images, chosen by indices or a mask."""
+        evidence = {name: values[chosen] for name, values in self.evidence.items()}
+        return Readings(self.probabilities[chosen], evidence, self.features[chosen])
 
 
 def halves(n: int, size: int = 2) -> dict[str, np.ndarray]:
-    """Return the halves of images as REGIONS, bool (n, size, size), where nothing says more."""
+    """Return the halves of images as REGIONS, bool (n, size, size), if no organs are known."""
     place = np.arange(size) < size // 2
     left = np.broadcast_to(~place[None, None, :], (n, size, size))
     upper = np.broadcast_to(place[None, :, None], (n, size, size))
@@ -60,26 +60,25 @@ def halves(n: int, size: int = 2) -> dict[str, np.ndarray]:
 
 
 def lung_regions(organs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return REGIONS from the lungs: each lung, the upper zones of both, the lower zones of both.
+    """Return REGIONS from the lungs: each lung, and the upper and the lower zones of both.
 
-    Where a lung is missing in an image, or but a speck (LEAST_SHARE), that image's halves stand for
-    all four: one lung alone says nothing of sides.
+    If an image lacks a lung, or a lung is a speck (LEAST_SHARE), its halves are used for all four
+    regions, because one lung alone does not define sides.
 
     Args:
-        organs: LUNGS, bool (n, size, size) each, see `organs.organ_masks`.
+        organs: the masks of LUNGS, bool (n, size, size) each, see `organs.organ_masks`.
     """
     left, right = organs["left_lung"], organs["right_lung"]
     n, size, _ = left.shape
-    own = {
+    regions = {
         "left": left,
         "right": right,
         "upper": organs["left_upper_zone"] | organs["right_upper_zone"],
         "lower": organs["left_lower_zone"] | organs["right_lower_zone"],
     }
-    seen = np.minimum(left.mean((1, 2)), right.mean((1, 2))) > LEAST_SHARE
-    whole = seen[:, None, None]
+    both = np.minimum(left.mean((1, 2)), right.mean((1, 2))) > LEAST_SHARE
     fallback = halves(n, size)
-    return {name: np.where(whole, own[name], fallback[name]) for name in REGIONS}
+    return {name: np.where(both[:, None, None], regions[name], fallback[name]) for name in REGIONS}
 
 
 @torch.no_grad()
@@ -90,20 +89,21 @@ def read_images(
     batch_size: int,
     device: torch.device,
 ) -> Readings:
-    """Return what judges of one architecture say of images, the mean over judges.
+    """Return the readings of several networks: their mean, and the features of all.
 
     Args:
         networks: `ResNet`s with one output per finding.
         pixels: uint8 (n, size, size).
-        regions: by REGIONS, bool (n, h, w), of any size; an empty one counts as the whole image.
-        batch_size: images at a time.
-        device: where they are computed.
+        regions: bool (n, h, w), of any size, by the names of REGIONS. An empty region counts as the
+            whole image.
+        batch_size: number of images computed at a time.
+        device: the device that computes.
     """
-    total: list[np.ndarray] = []
+    readings: list[np.ndarray] = []
     features: list[np.ndarray] = []
     for network in networks:
         network.to(device).eval()
-        parts, described = [], []
+        parts, means = [], []
         for start in range(0, len(pixels), batch_size):
             part = slice(start, start + batch_size)
             maps = network.features(normalise(to_unit(pixels[part], device)))
@@ -113,16 +113,16 @@ def read_images(
                 mask = torch.from_numpy(np.ascontiguousarray(regions[name][part])).to(device)
                 columns.append(_means(shares, mask.float()))
             parts.append(torch.stack(columns).cpu().numpy())
-            described.append(maps.mean((2, 3)).cpu().numpy())
-        total.append(np.concatenate(parts, axis=1))
-        features.append(np.concatenate(described))
-    mean = np.stack(total).mean(axis=0, dtype=np.float64)
+            means.append(maps.mean((2, 3)).cpu().numpy())
+        readings.append(np.concatenate(parts, axis=1))
+        features.append(np.concatenate(means))
+    mean = np.stack(readings).mean(axis=0, dtype=np.float64)
     evidence = {name: mean[k + 1] for k, name in enumerate(REGIONS)}
     return Readings(mean[0], evidence, np.concatenate(features, axis=1))
 
 
 def _means(shares: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return the means (n, k) of maps (n, k, h, w) over masks (n, H, W), by the areas covered."""
+    """Return the means (n, k) of maps (n, k, h, w) over masks (n, H, W), weighted by area."""
     weights = functional.interpolate(mask[:, None], size=shares.shape[2:], mode="area")
     empty = weights.sum((2, 3), keepdim=True) == 0
     weights = torch.where(empty, torch.ones_like(weights), weights)

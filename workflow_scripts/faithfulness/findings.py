@@ -1,10 +1,10 @@
-"""Is what was asked for visible? A judge's score of generated images against their prompts' labels.
+"""Are the findings visible that a prompt asks for? A judge's probabilities against its labels.
 
-The judge gives each image a probability of each finding. Of a model: the AUROC of these against the
-prompts' labels, per finding and their mean, and how well the probabilities are calibrated. Beside
-it the judge's own AUROC on the prompts' own radiographs, the ceiling, and the share of the ceiling
-above chance that the model reaches (see `against_ceiling`). Which findings the judge is asked about
-is decided on the radiographs whose ceiling is reported, so that the ceiling is a little too high.
+The judge gives each image a probability of each finding. A model's values are the AUROC of these
+probabilities against the prompts' labels, by finding and as a mean, and their calibration error.
+The judge's AUROC on the prompts' own radiographs is the ceiling, and the model reaches a share of
+the ceiling above chance (see `against_ceiling`). The radiographs of the ceiling also decide which
+findings the judge is asked about, so the ceiling is slightly too high.
 """
 
 from typing import Final
@@ -17,7 +17,6 @@ from workflow_scripts.downstream.classification.metrics import drawn, points
 from workflow_scripts.downstream.classification.score import fewest_patients
 from workflow_scripts.downstream.gains import patient_draws
 from workflow_scripts.faithfulness.against_ceiling import (
-    LEVEL,
     Drawn,
     mean_of,
     share_of_ceiling,
@@ -27,21 +26,23 @@ from workflow_scripts.faithfulness.against_ceiling import (
 
 CHANCE: Final = 0.5
 BINS: Final = 15
-"""Of equal width, as Guo et al. (2017) have them."""
+"""Number of bins of equal width, as in Guo et al. (2017)."""
 
-METRICS: Final = (
-    "judged_auroc",
-    "judged_auroc_ceiling",
-    "judged_share",
-    "judged_ece",
-    "judged_ece_ceiling",
+_KEYS: Final = (
+    ("judged_auroc", "higher"),
+    ("judged_auroc_ceiling", "none"),
+    ("judged_share", "higher"),
+    ("judged_ece", "lower"),
+    ("judged_ece_ceiling", "none"),
 )
-_DIRECTIONS: Final = ("higher", "none", "higher", "lower", "none")
-_KIND: Final = f"bootstrap {LEVEL:.0%} over test patients"
+METRICS: Final = tuple(metric for metric, _ in _KEYS)
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean distance of probabilities from shares, over bins, by their images.
+    """Return the expected calibration error (Guo et al., 2017).
+
+    It is the mean distance between mean probability and share of positives, over the bins, weighted
+    by the number of images.
 
     Args:
         labels: (n,), 1 or 0, at least one.
@@ -67,16 +68,16 @@ def finding_values(
     The means are over the findings that the judge is asked about, the same for score and ceiling.
 
     Args:
-        labels: (n, 14), 1 or 0: what the prompts ask for.
-        patients: (n,), of each prompt's radiograph.
-        images: (n, 14), the judge's probabilities of the generated images.
-        radiographs: (n, 14), those of the prompts' own radiographs.
-        bootstrap: how many sets of patients are drawn.
-        seed: of the draws.
-        knows: (14,), the findings that the judge was trained on; None for all.
+        labels: (n, 14), 1 or 0, the findings that the prompts ask for.
+        patients: (n,), the patient of each prompt's radiograph.
+        images: (n, 14), the judge's probabilities for the generated images.
+        radiographs: (n, 14), its probabilities for the prompts' own radiographs.
+        bootstrap: number of drawn sets of patients.
+        seed: seed of the draws.
+        knows: bool (14,), the findings that the judge was trained on; None for all.
     """
     n = len(labels)
-    if knows is not None:  # of the others there is no probability
+    if knows is not None:  # the other findings have no probability
         images, radiographs = (np.where(knows, x, 0.0) for x in (images, radiographs))
     score = _auroc(labels, images, patients, bootstrap, seed)
     ceiling = _auroc(labels, radiographs, patients, bootstrap, seed)
@@ -122,27 +123,13 @@ def _values(
     score: Drawn, ceiling: Drawn, calibration: tuple[float, float], n: int, subset: str
 ) -> list[Value]:
     share = share_of_ceiling(score, ceiling, CHANCE)
-    found = []
-    for (metric, way), drawn_score in zip(
-        list(zip(METRICS, _DIRECTIONS, strict=True))[:3], (score, ceiling, share), strict=True
-    ):
-        interval = drawn_score.interval()
-        kind = None if interval is None else _KIND
-        found.append(
-            Value(metric, drawn_score.value, way, n, subset, interval=interval, interval_kind=kind)
-        )
-    # An error of calibration is larger on any drawn set: its percentiles would not be an interval.
-    found += [
-        Value(metric, error, way, n, subset)
-        for (metric, way), error in zip(
-            list(zip(METRICS, _DIRECTIONS, strict=True))[3:], calibration, strict=True
-        )
+    scores = (score, ceiling, share)
+    # A calibration error is larger on any drawn set: percentiles of draws would be no interval.
+    return [
+        *(x.as_value(*key, n, subset) for key, x in zip(_KEYS[:3], scores, strict=True)),
+        *(Value(m, x, way, n, subset) for (m, way), x in zip(_KEYS[3:], calibration, strict=True)),
     ]
-    return found
 
 
 def _without(n: int, subset: str, reason: str) -> list[Value]:
-    return [
-        Value(metric, None, way, n, subset, reason=reason)
-        for metric, way in zip(METRICS, _DIRECTIONS, strict=True)
-    ]
+    return [Value(metric, None, way, n, subset, reason=reason) for metric, way in _KEYS]

@@ -1,11 +1,11 @@
-"""Judges: networks that say which findings an image shows, and that saw no generated image.
+"""Judges: networks that recognise findings, and were not trained on generated images.
 
-- `classifier`: the ResNet-50 that downstream trains on radiographs alone; of several training runs
-  the mean probability.
-- `densenet_121`: the head of torchxrayvision's DenseNet-121, whose features fidelity uses. Only the
-  findings that its weights were trained on. Its split of MIMIC-CXR differs from the benchmark's: it
-  may have been trained on test radiographs, so its ceiling may be too high and a share of it too
-  low.
+- `classifier`: the ResNet-50 that the downstream stage trains on radiographs alone. With several
+  training runs, the mean probability counts.
+- `densenet_121`: the head of torchxrayvision's DenseNet-121, whose features the fidelity stage
+  uses. It knows only the findings of its training. Its split of MIMIC-CXR differs from the
+  benchmark's, so it may have been trained on test radiographs. Its ceiling may then be too high,
+  and a share of the ceiling too low.
 """
 
 from collections.abc import Sequence
@@ -43,16 +43,16 @@ DENSENET_OUTPUTS: Final = {
     "Lung Opacity": 16,
     "Enlarged Cardiomediastinum": 17,
 }
-"""The trained outputs of the weights `mimic_ch`; the other seven of the 18 were not trained."""
+"""The trained outputs of the weights `mimic_ch`; the other seven of the 18 are untrained."""
 
 
 class Judge(Protocol):
     """A network that judges images.
 
     Attributes:
-        key: of JUDGES.
-        knows: bool (14,), the FINDINGS that it was trained on.
-        made_of: its files' digests, by what they are; the same for all collections it judges.
+        key: its name, one of JUDGES.
+        knows: bool (14,), which of FINDINGS it was trained on.
+        made_of: the digests of its files, by their role.
     """
 
     key: str
@@ -60,23 +60,23 @@ class Judge(Protocol):
     made_of: dict[str, Any]
 
     def prepare(self, image: Image.Image) -> Any:
-        """Return what the network sees of an image."""
+        """Return the network's input for an image."""
 
     def judge(self, prepared: Sequence[Any]) -> np.ndarray:
-        """Return probabilities, float32 (n, 14); nan where it knows nothing of a finding."""
+        """Return probabilities, float32 (n, 14); nan for findings that it does not know."""
 
 
 class Classifier:
     """The classifiers of `real_only`, see the module.
 
     Args:
-        paths: their networks, one for each training run.
-        protocol: that they must have been trained under.
-        device: where they compute.
+        paths: the networks, one for each training run.
+        protocol: the protocol under which they must have been trained.
+        device: the device that computes.
 
     Raises:
-        InputError: a file that is no such network, of other training images than radiographs alone,
-            of another protocol, or twice the same.
+        InputError: a file is no such network; it was trained on generated images, or under another
+            protocol; or two runs have the same seed.
     """
 
     key = CLASSIFIER
@@ -108,7 +108,7 @@ class Classifier:
         }
 
     def prepare(self, image: Image.Image) -> np.ndarray:
-        """Return an image as it is trained on, uint8 (size, size)."""
+        """Return an image as in training, uint8 (size, size)."""
         return square(image, self.size, self.squash)
 
     def judge(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
@@ -123,8 +123,8 @@ class DenseNetHead:
 
     Args:
         weights: see `features.encoders.densenet_121`.
-        protocol: how images are brought to its size.
-        device: where it computes.
+        protocol: decides how images are resized.
+        device: the device that computes.
     """
 
     key = DENSENET
@@ -136,7 +136,7 @@ class DenseNetHead:
         self.made_of = {"weights": sha256_of(weights)}
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """Return what the network sees of an image, float32 (1, 224, 224)."""
+        """Return the network's input for an image, float32 (1, 224, 224)."""
         return self.encoder.prepare(image)
 
     @torch.inference_mode()
@@ -144,7 +144,7 @@ class DenseNetHead:
         """See `Judge`."""
         network = self.encoder.network
         scores = torch.sigmoid(network.classifier(network(to_device(prepared, self.device))))
-        found = np.full((len(prepared), len(FINDINGS)), np.nan, np.float32)
+        probabilities = np.full((len(prepared), len(FINDINGS)), np.nan, np.float32)
         columns = [DENSENET_OUTPUTS[name] for name in FINDINGS if name in DENSENET_OUTPUTS]
-        found[:, self.knows] = scores.float().cpu().numpy()[:, columns]
-        return found
+        probabilities[:, self.knows] = scores.float().cpu().numpy()[:, columns]
+        return probabilities

@@ -1,4 +1,4 @@
-"""Look at images once: what judges see in them, which organs CXAS draws, and their texture.
+"""Run all networks on a collection of images: judges, CXAS's masks of organs, and texture.
 
     python -m workflow_scripts.faithfulness.look --collection sd_v1_4 --protocol sound \\
         --manifest results/cohort/manifest.parquet --prompts results/cohort/prompts/test.parquet \\
@@ -7,8 +7,8 @@
         --classifier results/downstream/classification/real_only/real/network-*.safetensors \\
         --texture-images 1000 --output results/faithfulness/seen/sd_v1_4.parquet
 
-`--collection real`, without shards, looks at every radiograph of the test split. Each image is
-decoded once and passes through all networks; scoring needs none of them.
+`--collection real`, without shards, takes all radiographs of the test split. Each image is decoded
+once and passes through all networks. Scoring reads the output and needs no network.
 """
 
 import argparse
@@ -67,24 +67,24 @@ def main(argv: list[str] | None = None) -> None:
     networks = load_networks(args)
     rows, items = collection_of(args)
     owners = rows["patient_id"].to_numpy(str)
-    textured = drawn_pairs(owners, args.texture_images, draw_seed(rows["id"]))
-    wanted = {rows["id"].iloc[row] for pair in textured for row in pair}
+    drawn = drawn_pairs(owners, args.texture_images, draw_seed(rows["id"]))
+    textured = {rows["id"].iloc[row] for pair in drawn for row in pair}
     meter = Progress(f"looking at {args.collection}", len(rows), "images")
     columns: dict[str, list[Any]] = {}
-    kept: dict[str, np.ndarray] = {}
-    for batch in _batches(items, args, networks.judges, wanted):
+    gray_of: dict[str, np.ndarray] = {}
+    for batch in _batches(items, args, networks.judges, textured):
         seen = look_at(batch, networks.judges, networks.labeller)
         for name, values in seen.items():
             columns.setdefault(name, []).extend(values)
-        kept |= {item.id: gray for item, _, _, gray in batch if gray is not None}
+        gray_of |= {item.id: gray for item, _, _, gray in batch if gray is not None}
         meter.update(len(batch))
     if sorted(columns["id"]) != sorted(rows["id"]):
         raise InputError("images are missing", f"the images of {args.collection}")
-    of_id = rows.set_index("id").loc[columns["id"]]
-    columns["image_id"] = of_id["image_id"].tolist()
-    columns["patient_id"] = of_id["patient_id"].tolist()
+    ordered = rows.set_index("id").loc[columns["id"]]
+    columns["image_id"] = ordered["image_id"].tolist()
+    columns["patient_id"] = ordered["patient_id"].tolist()
     names = rows["id"].tolist()
-    pairs = [(names[i], names[j]) for i, j in textured]
+    pairs = [(names[i], names[j]) for i, j in drawn]
     settings = {
         **networks.settings,
         "texture_images": args.texture_images,
@@ -93,28 +93,29 @@ def main(argv: list[str] | None = None) -> None:
     run = {
         "collection": args.collection,
         "settings": settings,
-        "pairs": [[a, b, multiscale_ssim(kept[a], kept[b])] for a, b in pairs],
+        "pairs": [[a, b, multiscale_ssim(gray_of[a], gray_of[b])] for a, b in pairs],
         "provenance": provenance(settings, device_name(networks.device)),
     }
     write_seen(args.output, columns, run)
-    log.info("%d images, texture of %d", len(rows), len(wanted))
+    log.info("%d images, texture of %d", len(rows), len(textured))
 
 
 def draw_seed(ids: Iterable[str]) -> int:
-    """Return the seed of a collection's draw of images: of its ids alone, whatever their order.
+    """Return the seed of a collection's draw of pairs, from its ids in any order.
 
-    So another seed of the scores' bootstrap needs no second look.
+    It does not depend on the seed of the scores' bootstrap. So a change of that seed reruns the
+    scores alone.
     """
     return int.from_bytes(hashlib.sha256("\n".join(sorted(ids)).encode()).digest()[:8], "big")
 
 
 def drawn_pairs(patients: np.ndarray, images: int, seed: int) -> list[tuple[int, int]]:
-    """Draw pairs of images of two patients, each image in one pair at most.
+    """Draw pairs of images of different patients, with each image in one pair at most.
 
     Args:
-        patients: (n,), of each image.
-        images: how many are drawn, at most.
-        seed: of the draw; the same patients and seed give the same pairs.
+        patients: (n,), the patient of each image.
+        images: largest number of images in the pairs.
+        seed: seed of the draw; the same patients and seed give the same pairs.
 
     Returns:
         Row numbers.
@@ -131,19 +132,22 @@ def drawn_pairs(patients: np.ndarray, images: int, seed: int) -> list[tuple[int,
 
 
 _Prepared = tuple[ImageItem, Tensor, list[Any], np.ndarray | None]
-"""An image's id, what CXAS sees, what each judge sees, and the pixels of its texture if drawn."""
+"""An image's id, the inputs of CXAS and of each judge, and the pixels for texture if drawn."""
 
 
 def _batches(
-    items: Iterator[ImageItem], args: argparse.Namespace, judges: Sequence[Judge], wanted: set[str]
+    items: Iterator[ImageItem],
+    args: argparse.Namespace,
+    judges: Sequence[Judge],
+    textured: set[str],
 ) -> Iterator[list[_Prepared]]:
     def decode(item: ImageItem) -> _Prepared:
         image = item.open()
-        # Models learn the central square of a film: anatomy and texture are measured on the same.
+        # Models learn the central square of a film. Anatomy and texture are measured on it as well.
         square = middle(image)
-        gray = at_common_resolution(image) if item.id in wanted else None
-        seen = [judge.prepare(image) for judge in judges]
-        return ImageItem(item.id, item.path), prepare(square, args.cxas_size), seen, gray
+        gray = at_common_resolution(image) if item.id in textured else None
+        inputs = [judge.prepare(image) for judge in judges]
+        return ImageItem(item.id, item.path), prepare(square, args.cxas_size), inputs, gray
 
     with ThreadPoolExecutor(max(1, args.threads)) as pool:
         ahead = None
@@ -160,7 +164,7 @@ def _batches(
 def look_at(
     batch: Sequence[_Prepared], judges: Sequence[Judge], labeller: Labeller
 ) -> dict[str, list[Any]]:
-    """Return the columns of some images, see `seen`."""
+    """Return the columns of `seen` for a batch of images."""
     masks, ribs = draw_and_count(
         labeller, torch.stack([tensor for _, tensor, _, _ in batch]), tuple(CLASSES)
     )
@@ -173,7 +177,7 @@ def look_at(
     columns["ribs"] = ribs.tolist()
     columns["organs"] = pack_organs(masks)
     for k, judge in enumerate(judges):
-        scores = judge.judge([seen[k] for _, _, seen, _ in batch])
+        scores = judge.judge([inputs[k] for _, _, inputs, _ in batch])
         columns[probability_column(judge.key)] = list(scores)
     textures = [_texture(gray) for *_, gray in batch]
     for k, name in enumerate(_TEXTURE):
@@ -196,7 +200,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--manifest", required=True, type=Path)
     add("--prompts", required=True, type=Path, help="the test prompt set")
     add("--shards", nargs="*", default=[], type=Path, help="the model's test images")
-    add("--texture-images", required=True, type=int, help="of how many images texture is measured")
+    add("--texture-images", required=True, type=int, help="largest number of images for texture")
     add("--output", required=True, type=Path)
     add_network_flags(parser)
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Look at a collection for the stress set's contrasts: what the judge sees, and where in the lungs.
+"""Run the judge on a collection for the stress set's contrasts, with its evidence by lung region.
 
     python -m workflow_scripts.faithfulness.look_stress --collection sd_v1_4 --protocol sound \\
         --prompts results/cohort/prompts/stress.parquet \\
@@ -7,9 +7,9 @@
         --cxas weights/cxas/UNet_ResNet50_default.pth --cxas-size 512 --batch-size 16 \\
         --output results/faithfulness/stress/seen/sd_v1_4.parquet
 
-`--collection real`, with --manifest for prompts and shards, looks at the radiographs of the test
-split, on which the ceilings rest. Each image passes once through CXAS, which draws the lungs, and
-twice through the judge: as it is, and mirrored with its lungs.
+`--collection real`, with --manifest instead of prompts and shards, takes the radiographs of the
+test split, which give the ceilings. Each image passes once through CXAS, which segments the lungs,
+and twice through the judge: unchanged, and mirrored together with its lungs.
 """
 
 import argparse
@@ -71,9 +71,9 @@ def main(argv: list[str] | None = None) -> None:
         meter.update(len(batch))
     if sorted(ids) != sorted(rows["id"]):
         raise InputError("images are missing", f"the images of {args.collection}")
-    of_id = rows.set_index("id").loc[ids]
+    ordered = rows.set_index("id").loc[ids]
     columns: dict[str, Any] = {"id": ids}
-    columns |= {name: of_id[name].tolist() for name in ("image_id", "patient_id")}
+    columns |= {name: ordered[name].tolist() for name in ("image_id", "patient_id")}
     for name in parts[0]:
         columns[name] = [row for part in parts for row in part[name]]
     settings = {
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _collection(args: argparse.Namespace) -> tuple[pd.DataFrame, Iterator[ImageItem]]:
-    """Return which images are looked at (`id`, `image_id`, `patient_id`), and the images."""
+    """Return the rows of a collection (`id`, `image_id`, `patient_id`), and its images."""
     if args.collection == REAL:
         return test_radiographs(args.manifest)
     prompts = read_prompts(args.prompts)
@@ -102,40 +102,40 @@ def _collection(args: argparse.Namespace) -> tuple[pd.DataFrame, Iterator[ImageI
 
 
 def _look_at(batch: list[ImageItem], judge: Classifier, labeller: Labeller) -> dict[str, Any]:
-    # Masks and the judge's map must show one frame: the film as the judge is trained on it.
+    # Masks and the judge's map must cover the same frame: the film as in the judge's training.
     images = [item.open() if judge.squash else middle(item.open()) for item in batch]
     prepared = torch.stack([prepare(image, labeller.size) for image in images])
     regions = lung_regions(draw_organs(labeller, prepared, LUNGS))
-    turned = {name: region[:, :, ::-1] for name, region in regions.items()}
-    turned |= {"left": turned["right"], "right": turned["left"]}
+    flipped = {name: region[:, :, ::-1] for name, region in regions.items()}
+    flipped |= {"left": flipped["right"], "right": flipped["left"]}
     pixels = np.stack([judge.prepare(image) for image in images])
     mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
-    own = read_images(judge.networks, pixels, regions, judge.batch, judge.device)
-    other = read_images(judge.networks, mirrored, turned, judge.batch, judge.device)
-    return {**columns_of(own, ""), **columns_of(other, "mirrored_")}
+    readings = read_images(judge.networks, pixels, regions, judge.batch, judge.device)
+    of_mirrored = read_images(judge.networks, mirrored, flipped, judge.batch, judge.device)
+    return {**columns_of(readings, ""), **columns_of(of_mirrored, "mirrored_")}
 
 
 def columns_of(readings: Readings, prefix: str) -> dict[str, Any]:
-    """Return readings as columns of a table: `{prefix}probabilities`, ... a list for each image."""
+    """Return readings as columns of a table (`{prefix}probabilities`, ...), one row per image."""
     named = {"probabilities": readings.probabilities, "features": readings.features}
     named |= {f"evidence_{name}": readings.evidence[name] for name in REGIONS}
     return {f"{prefix}{name}": list(v.astype(np.float32)) for name, v in named.items()}
 
 
 def read_looked(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read what was seen: rows with `id`, and what made them.
+    """Read a file of this script: its rows with `id`, and its provenance.
 
     Raises:
-        InputError: missing, damaged, or no such file.
+        InputError: the file is missing, damaged, or of another kind.
     """
-    found = read_outcomes(path)
-    if not {"id", "probabilities", "mirrored_probabilities"} <= set(found.rows.columns):
+    table = read_outcomes(path)
+    if not {"id", "probabilities", "mirrored_probabilities"} <= set(table.rows.columns):
         raise InputError("not a file of what was seen of contrasts", path, _REMEDY)
-    return found.rows, found.run
+    return table.rows, table.run
 
 
 def readings_of(rows: pd.DataFrame, prefix: str = "") -> Readings:
-    """Return the readings in the rows of `read_looked`, of the images or (`mirrored_`) mirrored."""
+    """Return the readings in rows of `read_looked`; with the prefix `mirrored_`, mirrored ones."""
 
     def stacked(name: str, width: int) -> np.ndarray:
         values = rows[f"{prefix}{name}"].to_list()

@@ -1,4 +1,4 @@
-"""What the stage measures: its metrics by family, for whoever shows them."""
+"""The metrics of the stage, by family."""
 
 from typing import Final
 

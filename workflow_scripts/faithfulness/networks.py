@@ -1,4 +1,4 @@
-"""The networks that look at images, judges and labeller, as flags name them."""
+"""The judges and the labeller of organs, loaded from the command line's flags."""
 
 import argparse
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from workflow_scripts.faithfulness.organs import Labeller, load_labeller
 
 @dataclass(frozen=True)
 class Networks:
-    """What looks at images.
+    """The networks that run on a collection of images.
 
     Attributes:
-        judges: those that were named, none or more.
-        labeller: draws organs.
-        device: where all compute.
-        settings: what decides what they see (JSON types); the same for all collections.
+        judges: the judges, none or more.
+        labeller: the labeller of organs.
+        device: the device that computes.
+        settings: everything that their results depend on, as JSON types.
     """
 
     judges: list[Judge]
@@ -45,7 +45,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def load_networks(args: argparse.Namespace) -> Networks:
-    """Load what the flags name, on a device that computes float32 as float32, repeatably.
+    """Load the networks that the flags name. They compute repeatably, in true float32.
 
     Raises:
         InputError: see `judges` and `load_labeller`.

@@ -1,8 +1,8 @@
-"""The organs of a radiograph, as CXAS draws them: masks by name.
+"""Masks of a radiograph's organs, segmented by CXAS.
 
-Heart, lungs, clavicles and ribs are classes of the network. The zones are thirds of a lung's height
-in its own mask, the radiologist's upper, middle and lower zone: so they are the same with any
-network that draws lungs, and together they are the lung.
+Heart, lungs, clavicles and ribs are classes of the network. The upper, middle and lower zones of a
+lung are thirds of the height of its mask. So they do not depend on the network that segments the
+lung, and together they cover it.
 """
 
 import itertools
@@ -30,35 +30,35 @@ CLASSES: Final = {
     "right_clavicle": 32,
     "left_clavicle": 31,
 }
-"""CXAS's number of each organ; right and left are the patient's."""
+"""The class of each organ in CXAS; right and left are the patient's."""
 
 RIBS: Final = tuple(range(69, 105))
-"""CXAS's numbers of ribs, posterior and anterior, right and left."""
+"""The classes of ribs in CXAS, posterior and anterior, right and left."""
 
 ZONES: Final = ("upper", "mid", "lower")
-"""Of a lung, from above: `{side}_{zone}_zone`."""
+"""The zones of a lung from top to bottom; a mask is named `{side}_{zone}_zone`."""
 
 ORGANS: Final = (
     *CLASSES,
     *(f"{side}_{zone}_zone" for side in ("right", "left") for zone in ZONES),
 )
-"""Every name that `organ_masks` knows."""
+"""The names of all masks."""
 
 LEAST_SHARE: Final = 0.0005
-"""Of an image; what is smaller is speckle, and the structure counts as absent."""
+"""Share of an image's pixels up to which a structure counts as a speck, and so as absent."""
 
-_BATCHES_AHEAD: Final = 2  # decoded while one is computed
+_BATCHES_AHEAD: Final = 2  # decoded while the network computes one
 
 
 @dataclass(frozen=True)
 class Labeller:
-    """The network that draws organs.
+    """The network that segments organs.
 
     Attributes:
-        network: on `device`, in evaluation mode.
+        network: the network, on `device` and in evaluation mode.
         size: side of its input and of its masks, pixels.
-        batch_size: images at a time.
-        device: where it is.
+        batch_size: number of images at a time.
+        device: the device that computes.
     """
 
     network: Cxas
@@ -73,7 +73,7 @@ def load_labeller(
     """Load CXAS's network.
 
     Raises:
-        InputError: see `load_cxas`; or a network without these classes.
+        InputError: see `load_cxas`; or the network lacks a class.
     """
     network = load_cxas(weights)
     check_classes(network, list(CLASSES.values()), weights)
@@ -86,21 +86,21 @@ def organ_masks(
     names: Sequence[str] = ORGANS,
     threads: int = 1,
 ) -> Iterator[tuple[list[str], dict[str, np.ndarray]]]:
-    """Yield the ids of some images and their organs, batch by batch, in the images' order.
+    """Yield the ids and the masks of images, batch by batch, in the images' order.
 
     Args:
-        items: for instance `common.images.find_in_shards(shards, wanted)`.
+        items: the images, for instance from `common.images.find_in_shards`.
         labeller: see `load_labeller`.
-        names: of ORGANS.
-        threads: decode this many images at a time.
+        names: names from ORGANS.
+        threads: number of images decoded at the same time.
 
     Yields:
-        Ids, and of each name bool (n, size, size): the image as a square, its aspect lost. Columns
-        run from the patient's right to the left.
+        The ids, and for each name the masks, bool (n, size, size). The image is squashed to a
+        square. The first column is on the patient's right.
 
     Raises:
-        KeyError: a name that is not of ORGANS.
-        InputError: an image that cannot be decoded.
+        KeyError: a name is not in ORGANS.
+        InputError: an image cannot be decoded.
     """
 
     def decode(item: ImageItem) -> Tensor:
@@ -125,14 +125,14 @@ def organ_masks(
 def draw_organs(
     labeller: Labeller, prepared: Tensor, names: Sequence[str] = ORGANS
 ) -> dict[str, np.ndarray]:
-    """Return organs by name, each bool (n, size, size).
+    """Return the masks of organs by name, each bool (n, size, size).
 
-    A pixel belongs to an organ whose probability is above a half.
+    A pixel belongs to an organ if the organ's probability is above a half.
 
     Args:
         labeller: see `load_labeller`.
         prepared: uint8 (n, 3, size, size), see `cxas.prepare`.
-        names: of ORGANS.
+        names: names from ORGANS.
     """
     return draw_and_count(labeller, prepared, names)[0]
 
@@ -141,14 +141,14 @@ def draw_organs(
 def draw_and_count(
     labeller: Labeller, prepared: Tensor, names: Sequence[str] = ORGANS
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return organs as `draw_organs` does, and how many of the RIBS there are, int (n,).
+    """Return masks as `draw_organs` does, and the number of RIBS that are present, int (n,).
 
-    A rib is there where it has more than LEAST_SHARE of the pixels of the network's finest map: a
-    count needs no border to the pixel, and 36 more maps of full size would cost more than all else.
+    A rib is present if it covers more than LEAST_SHARE of the network's finest map. A count does
+    not need masks at full size, and 36 of them would cost more than all other masks.
     """
     sources = [_source(name) for name in names]
-    wanted = sorted(set(sources))
-    classes = [CLASSES[name] for name in wanted]
+    drawn_classes = sorted(set(sources))
+    classes = [CLASSES[name] for name in drawn_classes]
     ribs = [number for number in RIBS if number < labeller.network.classes]
     network = labeller.network
     x = normalise(prepared.to(labeller.device).float() / 255)
@@ -157,7 +157,7 @@ def draw_and_count(
     logits = functional.interpolate(
         fine[:, : len(classes)], x.shape[2:], mode="bilinear", align_corners=False
     )
-    drawn = dict(zip(wanted, (logits > 0).cpu().numpy().swapaxes(0, 1), strict=True))
+    drawn = dict(zip(drawn_classes, (logits > 0).cpu().numpy().swapaxes(0, 1), strict=True))
     organs = {
         name: drawn[name] if name in CLASSES else _zones(drawn[source], name)
         for name, source in zip(names, sources, strict=True)
@@ -166,7 +166,7 @@ def draw_and_count(
 
 
 def _source(name: str) -> str:
-    """Return the organ of CLASSES that a name is drawn from."""
+    """Return the name in CLASSES from whose mask a mask is derived."""
     if name in CLASSES:
         return name
     if name not in ORGANS:
@@ -175,9 +175,9 @@ def _source(name: str) -> str:
 
 
 def _zones(lungs: np.ndarray, name: str) -> np.ndarray:
-    """Return one zone of each lung, bool (n, h, w): the third of the rows that the lung reaches.
+    """Return one zone of each lung, bool (n, h, w): a third of the rows that the lung reaches.
 
-    The rows are those of its largest piece: a speck would draw a third out of place.
+    The largest piece of the lung sets the rows, because a speck would shift the thirds.
     """
     third = ZONES.index(name.split("_")[1])
     zones = np.zeros_like(lungs)
@@ -191,7 +191,7 @@ def _zones(lungs: np.ndarray, name: str) -> np.ndarray:
 
 
 def largest_piece(mask: np.ndarray) -> np.ndarray:
-    """Return the largest connected piece of a mask, bool (h, w); diagonal neighbours are apart."""
+    """Return the largest connected piece of a mask, bool (h, w), without diagonal connections."""
     pieces, count = ndimage.label(mask)
     if count < 2:
         return mask

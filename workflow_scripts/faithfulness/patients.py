@@ -1,7 +1,7 @@
-"""Intervals of statistics of two collections of images, by the patients on both sides.
+"""Intervals of statistics of two collections of images, by a jackknife over patients.
 
-The delete-a-group jackknife with up to 20 groups of patients (`fidelity.resample`): the radiographs
-and the generated images of the same patients are left out together.
+The delete-a-group jackknife has up to 20 groups of patients (`fidelity.resample`). It leaves out
+radiographs and generated images of the same patients together.
 """
 
 from collections.abc import Callable
@@ -10,16 +10,37 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
+from workflow_scripts.common.records import Value
 from workflow_scripts.faithfulness.against_ceiling import LEVEL
 from workflow_scripts.fidelity.resample import groups_of, units_of
 
 KIND: Final = f"jackknife {LEVEL:.0%} over patients"
 
 FEWEST_GROUPS: Final = 10
-"""Groups of patients below which their spread is no standard error."""
+"""Least number of groups of patients for a standard error."""
 
 Statistic = Callable[[np.ndarray, np.ndarray], float]
-"""Of the radiographs and of the generated images that are kept, bool (n,) and (m,)."""
+"""A function of the radiographs and of the generated images to keep, bool (n,) and bool (m,)."""
+
+
+def jackknifed_value(
+    metric: str,
+    direction: str,
+    n: int,
+    estimate: tuple[float, tuple[float, float] | None],
+    n_reference: int | None = None,
+) -> Value:
+    """Return the value of a record from what `jackknifed` returned; see `Value`."""
+    value, interval = estimate
+    return Value(
+        metric,
+        value,
+        direction,
+        n,
+        n_reference=n_reference,
+        interval=interval,
+        interval_kind=None if interval is None else KIND,
+    )
 
 
 def jackknifed(

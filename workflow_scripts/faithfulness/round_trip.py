@@ -1,11 +1,11 @@
-"""Does a report of the image say what the prompt asked for? From prompt to image to report.
+"""The round trip from prompt to image to report: does the report state what the prompt asked for?
 
-The released LLaVA-Rad reports on each generated image, CheXbert labels the report, and the labels
-are compared with those of the prompt. A report names a finding or does not: there is no probability
-to rank images by. In place of the AUROC stands the mean of sensitivity and specificity (balanced
-accuracy), which is the AUROC of a yes or no, with chance at 0.5. As with other judges, the same of
-the prompts' own radiographs is the ceiling, and a finding that reports do not tell there is not
-asked about (see `against_ceiling`).
+The released LLaVA-Rad writes a report on each generated image. CheXbert labels the report, and the
+labels are compared with those of the prompt. A report names a finding or does not, so there is no
+probability for an AUROC. The value is the mean of sensitivity and specificity (balanced accuracy)
+instead, which is the AUROC of a binary score, with chance at 0.5. As with other judges, the value
+of the prompts' own radiographs is the ceiling. A finding that reports do not recognise there is
+left out (see `against_ceiling`).
 """
 
 from typing import Final
@@ -17,7 +17,6 @@ from workflow_scripts.common.records import Value
 from workflow_scripts.downstream.classification.score import fewest_patients
 from workflow_scripts.downstream.gains import patient_draws
 from workflow_scripts.faithfulness.against_ceiling import (
-    LEVEL,
     Drawn,
     mean_of,
     share_of_ceiling,
@@ -27,19 +26,18 @@ from workflow_scripts.faithfulness.against_ceiling import (
 
 CHANCE: Final = 0.5
 
-METRICS: Final = (
-    "round_trip_balanced",
-    "round_trip_balanced_ceiling",
-    "round_trip_share",
-    "round_trip_sensitivity",
-    "round_trip_sensitivity_ceiling",
-    "round_trip_specificity",
-    "round_trip_specificity_ceiling",
+# A model that draws a finding in every image reaches a sensitivity of 1. So neither sensitivity nor
+# specificity has a better direction of its own.
+_KEYS: Final = (
+    ("round_trip_balanced", "higher"),
+    ("round_trip_balanced_ceiling", "none"),
+    ("round_trip_share", "higher"),
+    ("round_trip_sensitivity", "none"),
+    ("round_trip_sensitivity_ceiling", "none"),
+    ("round_trip_specificity", "none"),
+    ("round_trip_specificity_ceiling", "none"),
 )
-# A generator that draws a finding in every image has a sensitivity of 1: of the two, neither alone
-# says what is better.
-_DIRECTIONS: Final = ("higher", "none", "higher", "none", "none", "none", "none")
-_KIND: Final = f"bootstrap {LEVEL:.0%} over test patients"
+METRICS: Final = tuple(metric for metric, _ in _KEYS)
 _PARTS: Final = ("balanced", "sensitivity", "specificity")
 
 
@@ -56,16 +54,16 @@ def round_trip_values(
     The means are over the findings that reports are asked about, the same for score and ceiling.
 
     Args:
-        labels: (n, 14), 1 or 0: what the prompts ask for.
-        patients: (n,), of each prompt's radiograph.
-        images: bool (n, 14), what the reports of the generated images name.
-        radiographs: bool (n, 14), what those of the prompts' own radiographs name.
-        bootstrap: how many sets of patients are drawn.
-        seed: of the draws.
+        labels: (n, 14), 1 or 0, the findings that the prompts ask for.
+        patients: (n,), the patient of each prompt's radiograph.
+        images: bool (n, 14), the findings in reports on the generated images.
+        radiographs: bool (n, 14), the findings in reports on the prompts' own radiographs.
+        bootstrap: number of drawn sets of patients.
+        seed: seed of the draws.
     """
     n = len(labels)
     score, ceiling = (
-        agreement(labels, said, patients, bootstrap, seed) for said in (images, radiographs)
+        agreement(labels, named, patients, bootstrap, seed) for named in (images, radiographs)
     )
     few = too_few_patients(labels, patients)
     values: list[Value] = []
@@ -80,31 +78,31 @@ def round_trip_values(
     if not asked:
         reason = "no finding that reports tell on radiographs"
         return values + _without(n, "all", reason)
-    means = [{part: mean_of(found[part], asked) for part in _PARTS} for found in (score, ceiling)]
+    means = [{part: mean_of(scores[part], asked) for part in _PARTS} for scores in (score, ceiling)]
     return values + _values(means[0], means[1], n, "all")
 
 
 def agreement(
-    labels: np.ndarray, said: np.ndarray, patients: np.ndarray, draws: int, seed: int
+    labels: np.ndarray, named: np.ndarray, patients: np.ndarray, draws: int, seed: int
 ) -> dict[str, list[Drawn]]:
     """Return sensitivity, specificity and their mean (`balanced`) of each finding.
 
     Args:
-        labels: (n, k), 1 or 0.
-        said: bool (n, k), what reports name.
-        patients: (n,).
-        draws: of sets of patients; the same seed and patients give the same.
-        seed: of the draws.
+        labels: (n, k), 1 or 0, the findings that the prompts ask for.
+        named: bool (n, k), the findings in the reports.
+        patients: (n,), the patient of each row.
+        draws: number of drawn sets of patients.
+        seed: seed of the draws; the same seed and patients give the same sets.
 
     Returns:
-        Of each a list of k; nan where no image, or every image, has the finding.
+        A list of k scores for each; nan if no image, or every image, has the finding.
     """
-    truth, said = labels == 1, said.astype(bool)
+    truth, named = labels == 1, named.astype(bool)
 
     def shares(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with np.errstate(invalid="ignore"):
-            sensitivity = counts @ (truth & said) / (counts @ truth)
-            specificity = counts @ (~truth & ~said) / (counts @ ~truth)
+            sensitivity = counts @ (truth & named) / (counts @ truth)
+            specificity = counts @ (~truth & ~named) / (counts @ ~truth)
         return sensitivity, specificity
 
     value = [part[0] for part in shares(np.ones((1, len(truth))))]
@@ -119,8 +117,8 @@ def agreement(
     }
 
 
-def _of(found: dict[str, list[Drawn]], k: int) -> dict[str, Drawn]:
-    return {part: found[part][k] for part in _PARTS}
+def _of(scores: dict[str, list[Drawn]], k: int) -> dict[str, Drawn]:
+    return {part: scores[part][k] for part in _PARTS}
 
 
 def _values(score: dict[str, Drawn], ceiling: dict[str, Drawn], n: int, subset: str) -> list[Value]:
@@ -128,18 +126,8 @@ def _values(score: dict[str, Drawn], ceiling: dict[str, Drawn], n: int, subset: 
     numbers = [score["balanced"], ceiling["balanced"], share]
     for part in ("sensitivity", "specificity"):
         numbers += [score[part], ceiling[part]]
-    found = []
-    for metric, way, number in zip(METRICS, _DIRECTIONS, numbers, strict=True):
-        interval = number.interval()
-        kind = None if interval is None else _KIND
-        found.append(
-            Value(metric, number.value, way, n, subset, interval=interval, interval_kind=kind)
-        )
-    return found
+    return [number.as_value(*key, n, subset) for key, number in zip(_KEYS, numbers, strict=True)]
 
 
 def _without(n: int, subset: str, reason: str) -> list[Value]:
-    return [
-        Value(metric, None, way, n, subset, reason=reason)
-        for metric, way in zip(METRICS, _DIRECTIONS, strict=True)
-    ]
+    return [Value(metric, None, way, n, subset, reason=reason) for metric, way in _KEYS]

@@ -1,4 +1,4 @@
-"""Score what was seen in one model's test images: findings, anatomy, texture and topology.
+"""Score one model's test images: findings, anatomy, texture and topology.
 
     python -m workflow_scripts.faithfulness.score --model sd_v1_4 --protocol sound \\
         --manifest results/cohort/manifest.parquet --prompts results/cohort/prompts/test.parquet \\
@@ -6,8 +6,8 @@
         --seen results/faithfulness/seen/sd_v1_4.parquet --judges classifier \\
         --bootstrap 1000 --seed 42 --out results/faithfulness
 
-Writes findings/{judge}/{model}.json of each judge, anatomy/{model}.json and texture/{model}.json.
-Of `--model real`, without prompts, anatomy/real.json alone.
+The records are findings/{judge}/{model}.json for each judge, anatomy/{model}.json and
+texture/{model}.json. For `--model real`, without prompts, there is anatomy/real.json alone.
 """
 
 import argparse
@@ -127,8 +127,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--protocol", required=True, choices=PROTOCOLS)
     add("--manifest", required=True, type=Path)
     add("--prompts", type=Path, help="the test prompt set")
-    add("--radiographs", required=True, type=Path, help="what was seen in the test radiographs")
-    add("--seen", type=Path, help="what was seen in the model's images")
+    add("--radiographs", required=True, type=Path, help="output of look for the test radiographs")
+    add("--seen", type=Path, help="output of look for the model's images")
     add("--judges", nargs="*", default=[], choices=JUDGES)
     add("--bootstrap", required=True, type=int, help="draws of test patients")
     add("--seed", required=True, type=int, help="of all draws")

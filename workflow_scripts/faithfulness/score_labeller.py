@@ -1,10 +1,10 @@
-"""How well CXAS draws heart and lungs: against exact masks of radiographs, where there are any.
+"""Compare CXAS's masks of heart and lungs with exact masks of radiographs, if there are any.
 
     python -m workflow_scripts.faithfulness.score_labeller --protocol sound \\
         --radiographs results/faithfulness/seen/real.parquet --exact-organs results/world/organs \\
         --output results/faithfulness/labeller/real.json
 
-Nobody has drawn these of MIMIC-CXR's radiographs; in the embedded world they are known.
+MIMIC-CXR has no exact masks. The embedded world has them.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.common.squares import middle
 from workflow_scripts.faithfulness.anatomy import measure
-from workflow_scripts.faithfulness.patients import KIND, jackknifed
+from workflow_scripts.faithfulness.patients import jackknifed, jackknifed_value
 from workflow_scripts.faithfulness.seen import COMPARED, pack_organs, read_seen, unpack_organs
 
 log = logging.getLogger(__name__)
 
 BITS: Final = {"right_lung": 1, "left_lung": 2, "heart": 4}
-"""Of a pixel of a file of exact organs."""
+"""The bit of each organ in a pixel of a file of exact masks."""
 
 _METRICS: Final = (
     *((f"{name}_dice_exact", "higher") for name in COMPARED),
@@ -63,27 +63,27 @@ def labeller_values(rows: Any, folder: Path) -> list[Value]:
 
     Args:
         rows: see `seen.Seen`.
-        folder: of `{image_id}.png`, gray, the sum of the BITS of the organs that a pixel shows.
+        folder: the folder of `{image_id}.png`, whose pixels are sums of BITS.
 
     Raises:
-        InputError: no radiograph has one, or one is damaged.
+        InputError: no radiograph has exact masks, or a file is damaged.
     """
-    found = [name for name in rows["id"] if (folder / f"{name}.png").is_file()]
-    if not found:
+    ids = [name for name in rows["id"] if (folder / f"{name}.png").is_file()]
+    if not ids:
         raise InputError(
             f"no organs of any of the {len(rows)} test radiographs",
             folder,
             "name the files {image_id}.png, or set faithfulness.exact_organs to null",
         )
-    rows = rows.loc[found]
+    rows = rows.loc[ids]
     patients = rows["patient_id"].to_numpy(str)
     dices, errors = [], []
-    for name, packed, ratio in zip(found, rows["organs"], rows["ratio"], strict=True):
+    for name, packed, ratio in zip(ids, rows["organs"], rows["ratio"], strict=True):
         exact = exact_organs(folder / f"{name}.png")
         truth = unpack_organs(pack_organs({k: mask[None] for k, mask in exact.items()})[0])
         drawn = unpack_organs(packed)
         sizes = truth.sum((1, 2)) + drawn.sum((1, 2))
-        # An organ that is absent in both is no error.
+        # An organ that is absent from both masks is left out.
         dice = 2 * (truth & drawn).sum((1, 2)) / np.maximum(sizes, 1)
         dices.append(np.where(sizes > 0, dice, np.nan))
         nothing = {side: np.zeros_like(exact["heart"]) for side in _CLAVICLES}
@@ -100,13 +100,12 @@ def labeller_values(rows: Any, folder: Path) -> list[Value]:
             values.append(Value(metric, None, way, len(column), reason=reason))
             continue
         kept, owners = column[defined], patients[defined]
-        value, interval = jackknifed(
+        estimate = jackknifed(
             lambda _, keep, kept=kept: float(kept[keep].mean()),  # type: ignore[misc]
             owners,
             owners,
         )
-        kind = None if interval is None else KIND
-        values.append(Value(metric, value, way, len(kept), interval=interval, interval_kind=kind))
+        values.append(jackknifed_value(metric, way, len(kept), estimate))
     return values
 
 
@@ -114,12 +113,12 @@ _CLAVICLES: Final = ("right_clavicle", "left_clavicle")
 
 
 def exact_organs(path: Path) -> dict[str, np.ndarray]:
-    """Return heart and lungs of a file's central square, each bool (side, side).
+    """Return the exact masks of heart and lungs in the central square, each bool (side, side).
 
-    The labeller sees the same square of the radiograph, see `look`.
+    The labeller takes the same square of the radiograph, see `look`.
 
     Raises:
-        InputError: it cannot be decoded.
+        InputError: the file cannot be decoded.
     """
     try:
         with Image.open(path) as image:
@@ -135,7 +134,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add: Any = parser.add_argument
     add("--protocol", required=True, choices=PROTOCOLS)
-    add("--radiographs", required=True, type=Path, help="what was seen in the test radiographs")
+    add("--radiographs", required=True, type=Path, help="output of look for the test radiographs")
     add("--exact-organs", type=Path, help="folder of exact masks, {image_id}.png")
     add("--output", required=True, type=Path)
     return parser.parse_args(argv)

@@ -6,8 +6,7 @@
         --reports results/faithfulness/reports/sd_v1_4.parquet --bootstrap 1000 --seed 42 \\
         --output results/faithfulness/round_trip/sd_v1_4.json
 
-`round_trip` says what is measured. An uncertain finding counts as absent, as in the prompts'
-labels.
+`round_trip` defines the values. An uncertain finding counts as absent, as in the prompts' labels.
 """
 
 import argparse
@@ -67,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         {
             "settings": run["settings"],
             "n_patients": int(images["patient_id"].nunique()),
-            # A generator that ignores images writes one report: its ceiling then is chance.
+            # A report generator that ignores the image always writes the same report.
             "distinct_share": float(images["report"].nunique() / len(images)),
             "distinct_share_radiographs": float(radiographs["report"].nunique() / len(radiographs)),
         },
@@ -78,20 +77,20 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def read_reports_on(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read what `write_reports` wrote: rows by `id`, and what made them.
+    """Read a file of `write_reports`: its rows, indexed by `id`, and its provenance.
 
     Raises:
-        InputError: missing, damaged, or no such file.
+        InputError: the file is missing, damaged, or of another kind.
     """
-    found = read_outcomes(path)
-    rows = found.rows
+    table = read_outcomes(path)
+    rows = table.rows
     if not {"id", "report", "classes"} <= set(rows.columns):
         raise InputError("not a file of reports on images", path, _REMEDY)
-    return rows.set_index("id", drop=False), found.run
+    return rows.set_index("id", drop=False), table.run
 
 
 def named_in(rows: pd.DataFrame) -> np.ndarray:
-    """Return which of FINDINGS each report names as present, bool (n, 14)."""
+    """Return which of FINDINGS each report affirms, bool (n, 14)."""
     classes = np.array(rows["classes"].to_list(), np.int64).reshape(-1, len(FINDINGS))
     return is_positive(classes, uncertain_positive=False)
 

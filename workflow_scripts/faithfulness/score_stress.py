@@ -7,8 +7,8 @@
         --scores results/faithfulness/stress/sd_v1_4.parquet \\
         --output results/faithfulness/stress/sd_v1_4.json
 
-`contrasts` says what is measured. Beside the record stands a table of each image's score, for the
-report.
+`contrasts` defines the values. A table of each image's score, for the report, comes with the
+record.
 """
 
 import argparse
@@ -48,24 +48,24 @@ def main(argv: list[str] | None = None) -> None:
             args.seen,
             "delete both and rerun the rule faithfulness_stress_look",
         )
-    own = seen.set_index("id").reindex(stress["prompt_id"].to_numpy())
-    if own["probabilities"].isna().any():
-        unseen = own.index[own["probabilities"].isna()]
+    rows = seen.set_index("id").reindex(stress["prompt_id"].to_numpy())
+    if rows["probabilities"].isna().any():
+        unseen = rows.index[rows["probabilities"].isna()]
         raise InputError(
             f"{len(unseen)} prompts of the stress set were not looked at, first {unseen[0]!r}",
             args.seen,
             "images and prompts are of different runs: delete it and rerun",
         )
-    images = readings_of(own)
+    images = readings_of(rows)
     values = stress_values(
         stress,
         images,
-        readings_of(own, "mirrored_"),
+        readings_of(rows, "mirrored_"),
         radiographs_of(real, read_manifest(args.manifest), args.manifest),
         args.bootstrap,
         args.seed,
     )
-    kept = {"protocol": args.protocol, "bootstrap": args.bootstrap, "seed": args.seed}
+    settings = {"protocol": args.protocol, "bootstrap": args.bootstrap, "seed": args.seed}
     record = Record(
         "faithfulness",
         args.model,
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
             "parser_errors": ERRORS,
             **run["settings"],
         },
-        provenance({**kept, **run["settings"]}, run["provenance"]["device"]),
+        provenance({**settings, **run["settings"]}, run["provenance"]["device"]),
     )
     write_record(record, args.output)
     table = pa.Table.from_pandas(image_scores(stress, images, values), preserve_index=False)
@@ -90,10 +90,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def radiographs_of(real: pd.DataFrame, manifest: pd.DataFrame, where: Path) -> Radiographs:
-    """Return the radiographs that were looked at, with what the manifest says of them.
+    """Return the judge's readings of radiographs, with their patients, labels and captions.
 
     Raises:
-        InputError: one that is not in the manifest.
+        InputError: a radiograph is not in the manifest.
     """
     rows = manifest_rows(manifest, real["image_id"].tolist(), str(where))
     return Radiographs(
@@ -113,8 +113,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--protocol", required=True, choices=PROTOCOLS)
     add("--stress", required=True, type=Path, help="the stress prompts with their attributes")
     add("--manifest", required=True, type=Path, help="of the cohort")
-    add("--seen", required=True, type=Path, help="what look_stress saw in the model's images")
-    add("--real", required=True, type=Path, help="what it saw in radiographs")
+    add("--seen", required=True, type=Path, help="output of look_stress for the model's images")
+    add("--real", required=True, type=Path, help="its output for radiographs")
     add("--bootstrap", required=True, type=int, help="draws of groups and of test patients")
     add("--seed", required=True, type=int, help="of the draws")
     add("--scores", required=True, type=Path, help="each image's score (Parquet)")

@@ -1,15 +1,15 @@
-"""What was seen in a collection of images: the file between looking and scoring.
+"""The networks' results for a collection of images: the file between `look` and the scores.
 
-One Parquet file per collection, a row per image, readable by its owner alone:
+Each collection has a Parquet file with one row per image, which only its owner may read:
 
     id                   prompt_id of a generated image, image_id of a radiograph
-    image_id, patient_id the radiograph of its prompt, or itself, and whose it is
-    probabilities_{judge} float32 (14,); nan where the judge knows nothing of a finding
-    ANATOMY, ribs        see `anatomy.Anatomy`; nan where a structure is absent
-    organs               heart and lungs, packed; see `pack_organs`
-    spectrum, noise, signal_dependence   of the images whose texture was measured, else null
+    image_id, patient_id the prompt's radiograph (or the radiograph itself), and its patient
+    probabilities_{judge} float32 (14,); nan for findings that the judge does not know
+    ANATOMY, ribs        see `anatomy.Anatomy`; nan if a structure is absent
+    organs               masks of heart and lungs, packed; see `pack_organs`
+    spectrum, noise, signal_dependence   texture, for the images that were drawn; else null
 
-What made it, and the MS-SSIM of the drawn pairs, travel in the file's metadata.
+The file's metadata hold its provenance and the MS-SSIM of the drawn pairs.
 """
 
 from collections.abc import Mapping
@@ -36,22 +36,22 @@ ANATOMY: Final = (
     "clavicles",
     "present",
 )
-"""The columns of `anatomy.Anatomy`."""
+"""The attributes of `anatomy.Anatomy`, as columns."""
 
 COMPARED: Final = ("heart", "right_lung", "left_lung")
-"""The organs that are kept as masks."""
+"""The organs whose masks are stored."""
 
 KEPT_SIDE: Final = 96
-"""Side of the kept masks, pixels; the Dice of two hearts changes by a hundredth at most by it."""
+"""Side of the stored masks, pixels; it changes the Dice of two hearts by 0.01 at most."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A collection as it was seen.
+    """The networks' results for a collection.
 
     Attributes:
         rows: see the module; `id` is the index.
-        run: what made it (JSON types): `collection`, `settings`, `pairs`, `provenance`.
+        run: `collection`, `settings`, `pairs` and `provenance`, as JSON types.
     """
 
     rows: pd.DataFrame
@@ -64,25 +64,25 @@ class Seen:
 
 
 def probability_column(judge: str) -> str:
-    """Return the column of a judge."""
+    """Return the name of a judge's column."""
     return f"probabilities_{judge}"
 
 
 def pack_organs(masks: Mapping[str, np.ndarray]) -> list[bytes]:
-    """Return heart and lungs of each image, shrunk to KEPT_SIDE and packed to bits.
+    """Return the masks of heart and lungs of each image, reduced to KEPT_SIDE and packed to bits.
 
     Args:
-        masks: of COMPARED at least, each bool (n, size, size).
+        masks: bool (n, size, size) each, with the names of COMPARED at least.
     """
     size = masks[COMPARED[0]].shape[1]
-    # The pixel in the middle of each new one: a mask has no values between to be averaged.
+    # The central pixel of each new one counts, because a mask has no intermediate values.
     rows = (np.arange(KEPT_SIDE) * 2 + 1) * size // (2 * KEPT_SIDE)
     small = np.stack([masks[name][:, rows][:, :, rows] for name in COMPARED], axis=1)
     return [np.packbits(image).tobytes() for image in small]
 
 
 def unpack_organs(packed: bytes) -> np.ndarray:
-    """Return heart and lungs, bool (3, KEPT_SIDE, KEPT_SIDE), as `pack_organs` packed them."""
+    """Return the masks that `pack_organs` packed, bool (3, KEPT_SIDE, KEPT_SIDE)."""
     bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=3 * KEPT_SIDE**2)
     return bits.reshape(3, KEPT_SIDE, KEPT_SIDE).astype(bool)
 
@@ -96,16 +96,16 @@ def read_seen(path: str | Path) -> Seen:
     """Read a collection.
 
     Raises:
-        InputError: it is missing, damaged, or no such file.
+        InputError: the file is missing, damaged, or of another kind.
     """
-    found = read_outcomes(path)
-    if not {"id", "organs", *ANATOMY} <= set(found.rows.columns):
+    table = read_outcomes(path)
+    if not {"id", "organs", *ANATOMY} <= set(table.rows.columns):
         raise InputError(
             "not a file of what was seen in images",
             path,
             "delete it and rerun the rule faithfulness_look",
         )
-    return Seen(found.rows.set_index("id", drop=False), found.run)
+    return Seen(table.rows.set_index("id", drop=False), table.run)
 
 
 def prompts_of(
@@ -116,21 +116,21 @@ def prompts_of(
     of_radiographs: Path,
     rule: str,
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the prompts of generated images, and where their radiographs stand.
+    """Return the prompts of generated images, and the positions of their radiographs.
 
     Args:
         prompts: the prompt set.
-        ids: (n,) of the images.
-        radiographs: ids of the radiographs that were seen, each once.
-        of_images: what says what was seen in the images, for the message.
-        of_radiographs: likewise.
-        rule: that makes both files.
+        ids: (n,), ids of the images.
+        radiographs: ids of the radiographs, each once.
+        of_images: the file with the images' results, for errors.
+        of_radiographs: the file with the radiographs' results, for errors.
+        rule: the rule that makes both files, for errors.
 
     Returns:
-        The prompts' rows in the images' order, and int (n,), places in `radiographs`.
+        The prompts' rows in the images' order, and int (n,), positions in `radiographs`.
 
     Raises:
-        InputError: an image is of no prompt of the set, or a prompt's radiograph was not seen.
+        InputError: an image belongs to no prompt of the set, or a radiograph has no results.
     """
     remedy = f"delete it and rerun the rule {rule}"
     known = read_prompts(prompts).set_index("prompt_id", drop=False)
@@ -148,7 +148,7 @@ def check_seen_alike(real: Seen, other: Seen, where: str | Path) -> None:
     """Check that the same networks looked at both, with the same settings.
 
     Raises:
-        InputError: they did not; it names the first that differs.
+        InputError: they did not; the message names the first difference.
     """
     for key, value in real.run["settings"].items():
         if other.run["settings"].get(key) != value:

@@ -1,4 +1,4 @@
-"""MS-SSIM: how alike two images look, over five scales (Wang et al., 2003)."""
+"""MS-SSIM: the similarity of two images over five scales (Wang et al., 2003)."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 WEIGHTS: Final = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Of the scales, the finest first, as published."""
+"""The published weights of the scales, from the finest."""
 
 _SIGMA: Final = 1.5
 _RADIUS: Final = 5
@@ -16,30 +16,30 @@ _C1, _C2 = 0.01**2, 0.03**2
 def multiscale_ssim(one: np.ndarray, other: np.ndarray) -> float:
     """Return the MS-SSIM of two images; 1 for the same, near 0 for unlike ones.
 
-    A Gaussian window of 11 pixels, deviation 1.5; only where it lies in the image as a whole. A
-    scale of negative contrast counts as 0, as in the field's libraries.
+    The window is Gaussian, with 11 pixels and a standard deviation of 1.5. It stays within the
+    image. A scale of negative contrast counts as 0, as in the common libraries.
 
     Args:
         one: float (n, n) in [0, 1], n at least 176: the window must fit in the coarsest scale.
         other: of the same shape.
 
     Raises:
-        ValueError: images of two shapes, or too small.
+        ValueError: the images differ in shape, or are too small.
     """
     least = (2 * _RADIUS + 1) * 2 ** (len(WEIGHTS) - 1)
     if one.shape != other.shape or min(one.shape) < least:
         raise ValueError(f"images of {one.shape} and {other.shape}, {least} pixels at least")
     result = 1.0
     for scale, weight in enumerate(WEIGHTS):
-        contrast, whole = _scale(one, other)
+        contrast, ssim = _scale(one, other)
         last = scale == len(WEIGHTS) - 1
-        result *= max(0.0, whole if last else contrast) ** weight
+        result *= max(0.0, ssim if last else contrast) ** weight
         one, other = _halved(one), _halved(other)
     return float(result)
 
 
 def _scale(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Return the mean of contrast and structure alone, and with luminance."""
+    """Return the means of contrast and structure without luminance, and with it."""
     mean1, mean2 = _smooth(one), _smooth(other)
     variance1 = _smooth(one * one) - mean1 * mean1
     variance2 = _smooth(other * other) - mean2 * mean2
@@ -55,6 +55,6 @@ def _smooth(x: np.ndarray) -> np.ndarray:
 
 
 def _halved(x: np.ndarray) -> np.ndarray:
-    """Return the means of 2 x 2 pixels; an odd last row or column is left out."""
+    """Return the means of 2 x 2 pixels, without an odd last row or column."""
     height, width = x.shape[0] // 2, x.shape[1] // 2
     return x[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3))

@@ -1,4 +1,4 @@
-"""What is asked of the stress set, and its metrics: for whoever scores or shows them."""
+"""The questions that the stress set answers, and its metrics."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,17 +8,17 @@ from workflow_scripts.common.measurement import Metric
 
 @dataclass(frozen=True)
 class Question:
-    """One value of a contrast.
+    """One question about a contrast.
 
     Attributes:
-        key: of its metric, behind `stress_`.
-        label: for readers.
-        contrast: of the stress set.
-        levels: of the images that should score high, and of the others.
-        regions: whose difference of evidence is the score; None asks for the probability.
-        told_by: what tells radiographs apart for the ceiling: `label`, or what captions say.
-        values: of `told_by`, in the order of `levels`.
-        direction: of the share, and of the value but that of `negation`.
+        key: its metrics are `stress_{key}`, with `_ceiling` and `_share`.
+        label: its name for readers.
+        contrast: the contrast of the stress set.
+        levels: the level of the images that should score high, and of the others.
+        regions: the score is the difference of evidence between these; None for the probability.
+        told_by: what separates radiographs for the ceiling: `label`, or an attribute of captions.
+        values: the values of `told_by`, in the order of `levels`.
+        direction: the better direction of the share, and of the value (except for `negation`).
     """
 
     key: str
@@ -58,7 +58,7 @@ METRICS: Final = (
             Metric(
                 f"stress_{q.key}",
                 q.label,
-                # Of a denial 0.5 is right, and less is as wrong as more.
+                # For a denial 0.5 is right. Lower and higher values are equally wrong.
                 "none" if q.key == "negation" else q.direction,
                 3,
                 _COUNTS,
@@ -84,4 +84,4 @@ SCORE_COLUMNS: Final = (
     "as_asked",
     "told",
 )
-"""Of the table of each image's score, see `contrasts.image_scores`."""
+"""The columns of the table of each image's score, see `contrasts.image_scores`."""

@@ -1,9 +1,9 @@
 """Texture and topology of generated images against radiographs.
 
-Texture: power spectra and noise of the drawn images against those of the drawn radiographs, and how
-unlike two images of a model are. Topology: heart and lungs of an image against those of radiographs
-of other patients with the same findings, beside what the prompt's own radiograph reaches against
-these same ones. (Against the prompt's own radiograph itself, memorising would win.)
+Texture: power spectra and noise of the drawn images against the drawn radiographs, and the
+similarity of two images of a model. Topology: heart and lungs of an image against radiographs of
+other patients with the same findings. The prompt's own radiograph is compared with the same
+radiographs, as a reference. (A direct comparison with it would reward memorisation.)
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Let the released LLaVA-Rad report on images, and CheXbert label its reports: a round trip.
+"""Write reports on images with the released LLaVA-Rad, and label them with CheXbert.
 
     python -m workflow_scripts.faithfulness.write_reports --collection sd_v1_4 --protocol sound \\
         --manifest results/cohort/manifest.parquet --prompts results/cohort/prompts/test.parquet \\
@@ -8,11 +8,11 @@
         --progress results/faithfulness/reports/.progress-sd_v1_4 \\
         --output results/faithfulness/reports/sd_v1_4.parquet
 
-`--collection real`, without shards, has it report on every radiograph of the test split. No prompt
-names an indication: it would tell what to look for, and a prompt of a model has none.
+`--collection real`, without shards, takes all radiographs of the test split. LLaVA-Rad is not given
+an indication, because it would hint at findings, and a model's prompts have none.
 
-The output has a row per image, readable by its owner alone: `id`, `image_id` and `patient_id` as in
-`seen`, `report`, and `classes`, int8 (14,), CheXbert's class of each of FINDINGS.
+The output has one row per image, which only its owner may read: `id`, `image_id` and `patient_id`
+as in `seen`, `report`, and `classes`, int8 (14,), CheXbert's class of each of FINDINGS.
 """
 
 import argparse
@@ -59,7 +59,7 @@ from workflow_scripts.finetune.data import digest_of_files
 log = logging.getLogger(__name__)
 
 _BATCH: Final = 64
-"""Reports that CheXbert reads at a time."""
+"""Number of reports that CheXbert reads at a time."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,8 +70,8 @@ def main(argv: list[str] | None = None) -> None:
     accelerator = accelerator_on(device, args.mixed_precision)
     folder = args.start / RELEASED
     check_start(folder)
-    rows, found = collection_of(args)
-    items = list(found)
+    rows, images = collection_of(args)
+    items = list(images)
     if sorted(item.id for item in items) != sorted(rows["id"]):
         raise InputError("images are missing", f"the images of {args.collection}")
     settings = {
@@ -88,14 +88,13 @@ def main(argv: list[str] | None = None) -> None:
     if attempt is None:
         return
     classes = labeller.label(reports, _BATCH, f"reports on {args.collection}")
-    of_finding = classes[:, [HEADS.index(name) for name in FINDINGS]]
-    of_id = rows.set_index("id").loc[[item.id for item in items]]
+    ordered = rows.set_index("id").loc[[item.id for item in items]]
     columns = {
         "id": [item.id for item in items],
-        "image_id": of_id["image_id"].tolist(),
-        "patient_id": of_id["patient_id"].tolist(),
+        "image_id": ordered["image_id"].tolist(),
+        "patient_id": ordered["patient_id"].tolist(),
         "report": reports,
-        "classes": list(of_finding),
+        "classes": list(classes[:, [HEADS.index(name) for name in FINDINGS]]),
     }
     run = {
         "collection": args.collection,
@@ -135,9 +134,9 @@ def _reports(
 
 
 def _key(settings: dict[str, Any], items: Sequence[ImageItem]) -> str:
-    """Return a digest of all that the reports depend on: what is half done goes on only with it."""
-    told = [settings, own_digests("faithfulness.write_reports"), [item.id for item in items]]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    """Return a digest of all that the reports depend on; only reports with it are continued."""
+    content = [settings, own_digests("faithfulness.write_reports"), [item.id for item in items]]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     files = [item.path for item in items if item.data is None]
     digest.update(digest_of_files(files).encode())
     for item in items:

@@ -18,30 +18,33 @@ Kind = Literal[
 
 
 LADDERS: Final = ("blurred_real", "warped_real")
-"""The kinds of controls that are steps of a ladder: texture lost, or topology."""
+"""The kinds of controls whose steps lose ever more texture, or topology."""
 
 
 @dataclass(frozen=True)
 class ControlSettings:
     """What a control shows."""
 
-    kind: Annotated[Kind, Key("Which control.")]
+    kind: Annotated[Kind, Key("Kind of control.")]
     seed: Annotated[int, Key("Seed of the stage.", minimum=0, maximum=LARGEST_SEED)]
     blur: Annotated[
-        float, Key("Sigma of the blur over the shorter side; 0 for none.", minimum=0, optional=True)
+        float,
+        Key(
+            "Sigma of the blur, relative to the shorter side; 0 for none.", minimum=0, optional=True
+        ),
     ] = 0.02
     brighten: Annotated[
         float,
-        Key("Share by which gray values of brightened copies are raised.", above=0, optional=True),
+        Key("Share by which brightened copies raise gray values.", above=0, optional=True),
     ] = 0.1
     warp: Annotated[
         float,
-        Key("Standard deviation of a warp's displacements over the side.", above=0, optional=True),
+        Key("Standard deviation of a warp, relative to the side.", above=0, optional=True),
     ] = 0.02
     quality: Annotated[
         int,
         Key(
-            "Of the JPEG that recoded copies pass through; 100 for none.",
+            "JPEG quality of recoded copies; 100 for no JPEG.",
             minimum=1,
             maximum=100,
             optional=True,
@@ -50,7 +53,7 @@ class ControlSettings:
     window: Annotated[
         float,
         Key(
-            "Share of pixels at each end of the gray values that recoded copies cut off.",
+            "Share of pixels at each end of the gray values that recoded copies saturate.",
             minimum=0,
             below=0.5,
             optional=True,
@@ -59,7 +62,7 @@ class ControlSettings:
     size: Annotated[
         int,
         Key(
-            "Side of blurred, warped or noise images in pixels, shorter side of changed copies.",
+            "Side of blurred, warped and noise images, and shorter side of changed copies, pixels.",
             minimum=16,
             optional=True,
         ),

@@ -17,9 +17,9 @@ _PNG_MARK = b"\x89PNG\r\n\x1a\n"
 
 
 def export_images(shards_in: Sequence[Path], out: Path) -> int:
-    """Write every image as `{prompt_id}.png` and `metadata.csv`; return how many there are.
+    """Write every image as `{prompt_id}.png`, and `metadata.csv`; return the number of images.
 
-    Images that are PNG already are written byte for byte, others are converted.
+    PNG images are copied byte for byte, others are converted.
 
     Raises:
         InputError: a shard or an image in it cannot be read.

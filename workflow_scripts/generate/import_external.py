@@ -1,10 +1,10 @@
-"""Take one shard of a prompt set's images from a user's folder, made by any model anywhere.
+"""Import one shard of a prompt set's images from a user's folder; any model may have made them.
 
     python -m workflow_scripts.generate.import_external --images DIR --metadata CSV \\
         --prompts P.parquet --shard 0 --shards 4 --output FILE
 
-The metadata has the columns `file_name` (relative to the folder) and `prompt_id`. Files are taken
-byte for byte. Rows for other prompt sets are left alone, so one metadata file serves all sets.
+The metadata has the columns `file_name` (relative to the folder) and `prompt_id`. Files are copied
+byte for byte. Rows of other prompt sets are ignored, so one metadata file serves all sets.
 """
 
 import argparse
@@ -31,14 +31,14 @@ def read_metadata(metadata: Path, key: str = "prompt_id") -> pd.DataFrame:
 
     Args:
         metadata: the table.
-        key: the column that says what an image is of, where that is no prompt.
+        key: the second column, if the images do not answer prompts.
 
     Raises:
-        InputError: no readable CSV, a missing column, an empty field, or one file for several rows:
-            copies of an image would count as independent draws.
+        InputError: the CSV is unreadable, lacks a column, has an empty field, or names a file in
+            several rows, whose copies would count as independent draws.
     """
     remedy = f"write a UTF-8 CSV with the columns file_name,{key}"
-    wanted = ("file_name", key)
+    columns = ("file_name", key)
     try:
         frame = pd.read_csv(metadata, dtype=str, keep_default_na=False)
     except UnicodeDecodeError:
@@ -51,26 +51,26 @@ def read_metadata(metadata: Path, key: str = "prompt_id") -> pd.DataFrame:
         ) from None
     except (OSError, ValueError) as error:
         raise unreadable("cannot read the metadata", error, metadata, remedy) from None
-    found, separator = header(metadata)
-    for column in wanted:
+    existing, separator = header(metadata)
+    for column in columns:
         if column not in frame.columns:
             raise InputError(
-                f"the metadata has no column {column!r}; it has: {', '.join(found)}",
+                f"the metadata has no column {column!r}; it has: {', '.join(existing)}",
                 metadata,
                 f"save it with commas: {separator!r} stands between its columns"
                 if separator
                 else remedy,
             )
-        if found.count(column) > 1:
+        if existing.count(column) > 1:
             raise InputError(f"the metadata has two columns {column!r}", metadata, remedy)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first cells for an index
         raise InputError("rows have more cells than the metadata have columns", metadata, remedy)
-    for column in wanted:
+    for column in columns:
         empty = frame[column].str.strip() == ""
         if empty.any():
             row = int(empty.to_numpy().argmax())
             raise InputError(f"{column} is empty in data row {row + 1}", metadata, remedy)
-    # As paths: `a.png` and `./a.png` are one file.
+    # Names are compared as paths, because `a.png` and `./a.png` are one file.
     names = pd.Series([os.path.normpath(name) for name in frame["file_name"]])
     repeated = names.duplicated()
     if repeated.any():
@@ -89,30 +89,30 @@ def match_files(frame: pd.DataFrame, prompts: pd.DataFrame, images: Path) -> lis
     """Return the image file of each prompt, in prompt order.
 
     Raises:
-        InputError: prompts without an image or with several, prompt ids that are in no prompt set,
-            files that are not there; all faults are counted, the first ten named.
+        InputError: a prompt has no image or several, a prompt id is in no prompt set, or a file is
+            missing. The message counts all faults, and names the first ten.
     """
-    wanted = set(prompts["prompt_id"])
-    own = frame[frame["prompt_id"].isin(wanted)]
+    ids = set(prompts["prompt_id"])
+    rows = frame[frame["prompt_id"].isin(ids)]
     others = {f"{name}-" for name in PROMPT_SETS} - {
-        f"{prompt_id.split('-')[0]}-" for prompt_id in wanted
+        f"{prompt_id.split('-')[0]}-" for prompt_id in ids
     }
     unknown = [
         prompt_id
-        for prompt_id in frame.loc[~frame["prompt_id"].isin(wanted), "prompt_id"]
+        for prompt_id in frame.loc[~frame["prompt_id"].isin(ids), "prompt_id"]
         if not prompt_id.startswith(tuple(others))
     ]
-    given = set(own["prompt_id"])
+    given = set(rows["prompt_id"])
     faults = [
         f"{prompt_id}: no image" for prompt_id in prompts["prompt_id"] if prompt_id not in given
     ]
-    repeated = own.loc[own["prompt_id"].duplicated(), "prompt_id"].unique()
+    repeated = rows.loc[rows["prompt_id"].duplicated(), "prompt_id"].unique()
     faults += [f"{prompt_id}: several images" for prompt_id in repeated]
     faults += [f"{prompt_id}: no such prompt" for prompt_id in unknown]
-    faults += [f"{name}: no such file" for name in own["file_name"] if not _is_file(images / name)]
+    faults += [f"{name}: no such file" for name in rows["file_name"] if not _is_file(images / name)]
     _refuse(faults, images)
-    by_prompt = dict(zip(own["prompt_id"], own["file_name"], strict=True))
-    return [images / by_prompt[prompt_id] for prompt_id in prompts["prompt_id"]]
+    file_of = dict(zip(rows["prompt_id"], rows["file_name"], strict=True))
+    return [images / file_of[prompt_id] for prompt_id in prompts["prompt_id"]]
 
 
 def _is_file(path: Path) -> bool:
@@ -131,10 +131,10 @@ def import_shard(
     shards: int = 1,
     threads: int = 1,
 ) -> None:
-    """Write one shard from the user's files; every file of the shard is decoded once as a check.
+    """Write one shard from the user's files, each of which is decoded once as a check.
 
     Raises:
-        InputError: see `read_metadata` and `match_files`; unreadable images, named.
+        InputError: see `read_metadata` and `match_files`; or images are unreadable.
     """
     frame = read_prompts(prompts)
     files = match_files(read_metadata(metadata), frame, images)

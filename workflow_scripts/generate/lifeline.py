@@ -1,7 +1,7 @@
-"""Processes that end when the one that started them does, however it ended.
+"""Child processes that end when their parent ends, even if the parent is killed.
 
-The parent holds one end of a pipe and never writes; a child waits at the other end. Where the
-parent is gone, killed included, the pipe is closed and the child ends itself.
+The parent holds one end of a pipe and never writes to it. A child waits at the other end. When the
+parent ends, the pipe is closed and the child ends itself.
 """
 
 import os
@@ -15,7 +15,7 @@ _VARIABLE: Final = "LIFELINE_OF_PARENT"
 
 @contextmanager
 def lifeline() -> Iterator[tuple[int, int]]:
-    """Yield the child's and the parent's end; within it children live."""
+    """Yield the child's and the parent's end of the pipe. Children end when the context does."""
     child, parent = os.pipe()
     try:
         yield child, parent
@@ -25,26 +25,26 @@ def lifeline() -> Iterator[tuple[int, int]]:
 
 
 def forked(ends: tuple[int, int]) -> None:
-    """Hang on, in a process that was forked within `lifeline`."""
+    """Watch the parent from a process that was forked within `lifeline`."""
     child, parent = ends
-    os.close(parent)  # else this process would keep itself alive
-    _hang_on(child)
+    os.close(parent)  # otherwise this process would keep its own pipe open
+    _watch(child)
 
 
 def environment(child: int) -> dict[str, str]:
-    """Return what tells a process that is started with `pass_fds=(child,)` where it hangs."""
+    """Return the environment of a process that is started with `pass_fds=(child,)`."""
     return {_VARIABLE: str(child)}
 
 
 def started() -> None:
-    """Hang on, in a process that was started with `environment`; else do nothing."""
+    """Watch the parent if this process was started with `environment`."""
     if end := os.environ.pop(_VARIABLE, ""):
-        _hang_on(int(end))
+        _watch(int(end))
 
 
-def _hang_on(end: int) -> None:
+def _watch(end: int) -> None:
     def wait() -> None:
-        os.read(end, 1)  # returns where the other end is closed
+        os.read(end, 1)  # returns when the other end is closed
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -1,21 +1,22 @@
-"""Make one shard of a control: images whose quality and origin are known.
+"""Make one shard of a control: images of known quality and origin.
 
     python -m workflow_scripts.generate.make_control --kind held_out_real --manifest M \\
         --prompts P.parquet --prompt-set test --seed 42 --shard 0 --shards 4 --output FILE
 
-- `training_copies`: the prompt's own image, byte for byte: the ceiling of every privacy risk.
-- `flipped_copies`, `brightened_copies`: the prompt's own image, mirrored or a little brighter: what
-  each privacy lens misses.
-- `held_out_real`: real images of other patients than the reference, matched on findings, each with
-  its own caption, byte for byte: what real images score. It is no bound: a model answers the
-  reference's own captions, and may come nearer to it.
-- `recoded_copies`: the prompt's own image at another size, gray window or JPEG quality: what
-  preprocessing alone costs.
-- `blurred_real`: the same images as held_out_real, blurred: texture lost, topology kept.
-- `warped_real`: the same images, bent smoothly: topology lost, texture kept.
+- `training_copies`: the prompt's own radiograph, byte for byte. It is the ceiling of every privacy
+  risk.
+- `flipped_copies`, `brightened_copies`: the prompt's own radiograph, mirrored or slightly brighter.
+  They show what each privacy lens misses.
+- `held_out_real`: radiographs of patients outside the reference, matched on findings, byte for byte
+  and with their own captions. They show what real images score. This is no bound, because a model
+  answers the reference's own captions and may come closer to it.
+- `recoded_copies`: the prompt's own radiograph at another size, gray window or JPEG quality. They
+  show the effect of preprocessing alone.
+- `blurred_real`: the images of held_out_real, blurred. They lose texture and keep topology.
+- `warped_real`: the same images, smoothly deformed. They lose topology and keep texture.
 - `noise`: uniform noise.
 
-Which image stands for which prompt is worked out over the whole set, so sharding changes nothing.
+Images are assigned to prompts over the whole set, so the result does not depend on the shards.
 """
 
 import argparse
@@ -56,18 +57,18 @@ from workflow_scripts.generate.sharding import shard_rows
 log = logging.getLogger(__name__)
 
 WARP_NODES: Final = 5
-"""Of the grid, a side, between whose displacements a warp is interpolated."""
+"""Nodes a side of the grid of displacements from which a warp is interpolated."""
 
 
 def held_out_pool(manifest: pd.DataFrame, prompts: pd.DataFrame, prompt_set: str) -> np.ndarray:
-    """Return the manifest rows whose images may stand for a prompt: captioned, of other patients.
+    """Return the manifest rows with a caption whose patients are not in the reference.
 
-    The reference that they must share no patient with is, for `test`, the test split; for
-    `privacy`, the train split; for `augment`, the test split (on which the downstream networks are
-    judged) and the patients of the set's own images.
+    The reference is the test split for `test`, and the train split for `privacy`. For `augment` it
+    is the test split (on which the downstream networks are scored) and the patients of the set's
+    own radiographs.
 
     Raises:
-        InputError: there is no such image.
+        InputError: there is no such row.
     """
     patients = manifest["patient_id"]
     reference: set[str] = set()
@@ -99,17 +100,17 @@ def positive_masks(frame: pd.DataFrame) -> np.ndarray:
 def draw_matched(
     wanted: np.ndarray, captions: list[str], pool: np.ndarray, seed: int
 ) -> np.ndarray:
-    """Draw for each prompt an image of the pool with the same findings, or the nearest.
+    """Draw an image of the pool for each prompt, with the same or the most similar findings.
 
-    The pool is drawn from without replacement; once it is used up, it starts anew. One caption
-    never gets the same image twice. In every round exact matches are given first; the prompts left
-    get the image that differs in the fewest findings. Who comes first is drawn from the seed.
+    Images are drawn without replacement until the pool is empty, and then again from the full pool.
+    A caption never gets the same image twice. In each round prompts with exact matches come first.
+    The others get the image that differs in the fewest findings. The order of prompts is random.
 
     Args:
-        wanted: uint16 (n,), the prompts' positive findings.
-        captions: (n,), the prompts' captions, to tell replicates.
-        pool: uint16 (m,), the pool's positive findings.
-        seed: of the draw.
+        wanted: uint16 (n,), the prompts' positive findings as bit masks.
+        captions: (n,), the prompts' captions, which identify replicates.
+        pool: uint16 (m,), the pool's positive findings as bit masks.
+        seed: seed of the draw.
 
     Returns:
         int64 (n,), indices into `pool`.
@@ -145,7 +146,7 @@ def draw_matched(
 
 
 class _Stock:
-    """The images of a pool not given away yet, by their positive findings."""
+    """The images of a pool that are not yet drawn, by their positive findings."""
 
     def __init__(self, pool: np.ndarray, order: np.ndarray):
         self.masks, group = np.unique(pool, return_inverse=True)
@@ -156,7 +157,7 @@ class _Stock:
         self.group_of = {int(mask): i for i, mask in enumerate(self.masks)}
 
     def take(self, mask: int, used: set[int], exact: bool) -> int | None:
-        """Take an image with these findings (or the nearest) that is not among `used`."""
+        """Take an image with these findings (or the most similar) that is not in `used`."""
         if exact:
             groups = [self.group_of[mask]] if mask in self.group_of else []
         else:
@@ -181,7 +182,7 @@ class _Stock:
 def assign_held_out(
     manifest: pd.DataFrame, prompts: pd.DataFrame, prompt_set: str, seed: int
 ) -> np.ndarray:
-    """Return for each prompt the manifest row of the real image that stands for it, int64 (n,).
+    """Return the manifest row of the radiograph that is assigned to each prompt, int64 (n,).
 
     Raises:
         InputError: see `held_out_pool` and `draw_matched`.
@@ -214,17 +215,17 @@ def make_control(
     """Write one shard of a control.
 
     Args:
-        settings: what it shows; the seed is that of the draw and of the noise.
-        manifest: the cohort's.
+        settings: the kind of control, and the seed of the draw and of the noise.
+        manifest: the cohort's manifest.
         prompts: the prompt set.
-        prompt_set: its name, which says what the reference is.
+        prompt_set: its name, which decides on the reference.
         output: the Parquet shard to write.
-        shard: which shard, from 0.
-        shards: how many there are.
+        shard: number of the shard, from 0.
+        shards: number of shards.
 
     Raises:
-        InputError: an empty pool, a prompt whose image is not in the manifest, a missing or broken
-            image file.
+        InputError: the pool is empty, a prompt's radiograph is not in the manifest, or an image
+            file is missing or broken.
     """
     kind = settings.kind
     frame = read_prompts(prompts)
@@ -258,10 +259,10 @@ def changed(image: Image.Image, by: ControlSettings, seed: int = 0) -> Image.Ima
 
     Args:
         image: 8-bit RGB.
-        by: of the kind `blurred_real`, `warped_real`, `flipped_copies`, `brightened_copies` or
-            `recoded_copies`, and by how much. Changed copies whose shorter side is longer than
-            `size` are reduced to it.
-        seed: of a warp.
+        by: the kind (`blurred_real`, `warped_real`, `flipped_copies`, `brightened_copies` or
+            `recoded_copies`) and the strength of the change. Copies whose shorter side is longer
+            than `size` are reduced to it.
+        seed: seed of a warp.
     """
     if by.kind == "warped_real":
         return warped(centre_square(image, by.size), by.warp, seed)
@@ -282,14 +283,15 @@ def changed(image: Image.Image, by: ControlSettings, seed: int = 0) -> Image.Ima
 
 
 def warped(image: Image.Image, strength: float, seed: int) -> Image.Image:
-    """Return an image bent by a smooth random displacement, mirrored at its borders.
+    """Return an image after a smooth random deformation, with mirrored borders.
 
-    Cubic splines take little texture away: a seventh of white noise, less of a radiograph's grain.
+    Interpolation by cubic splines removes little texture: a seventh of white noise, and less of a
+    radiograph's grain.
 
     Args:
         image: 8-bit RGB, square.
-        strength: standard deviation of the displacements at the grid's nodes, over the side.
-        seed: of the displacements.
+        strength: standard deviation of the displacements at the nodes, relative to the side.
+        seed: seed of the displacements.
     """
     pixels = np.asarray(image.convert("L"), np.float32)
     side = len(pixels)
@@ -304,12 +306,12 @@ def warped(image: Image.Image, strength: float, seed: int) -> Image.Image:
 
 
 def recoded(image: Image.Image, quality: int, window: float) -> Image.Image:
-    """Return an image with the tails of its gray values cut off, then through a JPEG.
+    """Return an image with saturated gray values, after compression as JPEG.
 
     Args:
         image: 8-bit.
-        quality: of the JPEG; 100 for none.
-        window: share of pixels at each end of the gray values that is cut off.
+        quality: quality of the JPEG; 100 for no JPEG.
+        window: share of pixels at each end of the gray values to saturate.
     """
     if window > 0:
         pixels = np.asarray(image, np.float32)
@@ -355,7 +357,7 @@ def _noise(prompts: pd.DataFrame, seed: int, size: int) -> Iterator[ImageItem]:
 
 
 def _seed_of(seed: int, prompt_id: str) -> int:
-    """Return a prompt's own seed: replicates of all captions share their ten, but not their ids."""
+    """Return a prompt's own seed, from its id: the seeds of replicates recur in all captions."""
     digest = hashlib.sha256(f"{seed}:{prompt_id}".encode()).digest()
     return int.from_bytes(digest[:8], "little")
 

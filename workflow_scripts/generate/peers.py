@@ -1,9 +1,9 @@
-"""The processes of one sampling job, one for each GPU, and what they agree on.
+"""The processes of one sampling job, one for each GPU.
 
-The job's first process starts them (or `torchrun` does) and says in the environment which one each
-is. They exchange a folder's name and wait for each other at the end, through gloo: no image passes
-between them, for each writes its batches to the folder that all share. Where one fails, all end;
-where the first one is killed, too.
+The job's first process (or `torchrun`) starts the others, and gives each its rank in the
+environment. Through gloo they exchange the name of a folder, and wait for one another at the end.
+They exchange no images, because each writes its batches to the common folder. If one process fails,
+or the first one is killed, all end.
 """
 
 import logging
@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.generate.lifeline import environment as hanging
+from workflow_scripts.generate.lifeline import environment as lifeline_of
 from workflow_scripts.generate.lifeline import lifeline
 
 log = logging.getLogger(__name__)
@@ -28,22 +28,22 @@ T = TypeVar("T")
 
 _NAMES: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _LONGEST: Final = timedelta(days=14)
-"""That one process may have to wait for another; a job's own time limit comes before."""
+"""Longest wait of one process for another; the job's own time limit is shorter."""
 
 _POLL_S: Final = 0.2
 
 STORE: Final = "CHEXGENBENCH_PEERS"
-"""The environment variable with the address of what the processes find each other by."""
+"""The environment variable with the address of the processes' common store."""
 
 
 @dataclass(frozen=True)
 class Peers:
-    """Which of a job's processes this one is.
+    """This process among the processes of its job, all of which are on one node.
 
     Attributes:
-        rank: from 0, over all processes; they are on one node.
-        count: how many there are.
-        local: the number of its GPU.
+        rank: number of this process, from 0.
+        count: number of processes.
+        local: number of its GPU.
     """
 
     rank: int = 0
@@ -52,15 +52,15 @@ class Peers:
 
     @property
     def main(self) -> bool:
-        """Whether this process puts together what all have made."""
+        """Whether this process joins the results of all."""
         return self.rank == 0
 
     def share(self, work: Sequence[T]) -> list[T]:
-        """Return this process's part of some work: every n-th piece, so that all are done alike."""
+        """Return this process's part of the work: every n-th piece, for equal progress."""
         return list(work[self.rank :: self.count])
 
     def told(self, value: Any) -> Any:
-        """Return what the main process gives, in all processes."""
+        """Return the main process's value in all processes."""
         if self.count == 1:
             return value
         from torch.distributed import broadcast_object_list
@@ -70,7 +70,7 @@ class Peers:
         return box[0]
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this."""
         if self.count > 1:
             from torch.distributed import barrier
 
@@ -78,31 +78,31 @@ class Peers:
 
 
 def peers_of(environment: Mapping[str, str], gpus: int) -> Peers:
-    """Return which of a job's processes this one is.
+    """Return this process's place among the processes of its job.
 
     Args:
-        environment: of the process; without RANK and WORLD_SIZE it is alone.
-        gpus: how many GPUs the job was given, over all processes; 0 for the CPU.
+        environment: the process's environment; without RANK and WORLD_SIZE it is alone.
+        gpus: number of GPUs of the job, over all processes; 0 for the CPU.
 
     Raises:
-        InputError: there are not as many processes as GPUs.
+        InputError: the number of processes differs from the number of GPUs.
     """
     if is_peer(environment):
         rank, count, local = (int(environment[name]) for name in _NAMES)
-        found = Peers(rank, count, local)
+        peers = Peers(rank, count, local)
     else:
-        found = Peers()
-    if gpus and found.count != gpus:
+        peers = Peers()
+    if gpus and peers.count != gpus:
         raise InputError(
-            f"{gpus} GPUs were given to {found.count} process(es)",
+            f"{gpus} GPUs were given to {peers.count} process(es)",
             "--gpus",
             f"start with `torchrun --nproc-per-node {gpus} -m ...`",
         )
-    return found
+    return peers
 
 
 def is_peer(environment: Mapping[str, str]) -> bool:
-    """Return whether a process was told which of a job's processes it is."""
+    """Return whether the environment gives a process its rank in a job."""
     return all(environment.get(name, "").isdecimal() for name in _NAMES)
 
 
@@ -110,13 +110,13 @@ def run_in_peers(module: str, arguments: Sequence[str], count: int) -> int:
     """Run a module in several processes on this node; return the first exit code that is not 0.
 
     Args:
-        module: as `python -m` takes it.
-        arguments: of each.
-        count: how many processes.
+        module: the module, as for `python -m`.
+        arguments: its arguments.
+        count: number of processes.
     """
     command = [sys.executable, "-m", module, *arguments]
-    # They find each other by a file of their own: a port that was free a moment ago may be another
-    # job's by now. All are on this node, whatever its host name resolves to.
+    # They rendezvous through a file, because a port that is free now may belong to another job a
+    # moment later. All are on this node, so they use the loopback interface.
     with tempfile.TemporaryDirectory() as folder, lifeline() as (child, _):
         shared = {
             STORE: f"file://{folder}/store",
@@ -129,7 +129,7 @@ def run_in_peers(module: str, arguments: Sequence[str], count: int) -> int:
                 env=os.environ
                 | shared
                 | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                | hanging(child),
+                | lifeline_of(child),
                 pass_fds=(child,),
             )
             for rank in range(count)
@@ -159,7 +159,7 @@ def run_in_peers(module: str, arguments: Sequence[str], count: int) -> int:
 
 @contextmanager
 def together(peers: Peers) -> Iterator[None]:
-    """Within it, the processes of a job can speak to each other."""
+    """Connect the processes of a job within this context."""
     if peers.count == 1:
         yield
         return
@@ -173,5 +173,5 @@ def together(peers: Peers) -> Iterator[None]:
         timeout=_LONGEST,
     )
     yield
-    # Not where this process failed: whoever started it ends the others, which may be waiting.
+    # After a failure this is left out: the starting process ends the others, which may be waiting.
     distributed.destroy_process_group()

@@ -4,10 +4,10 @@
         --base results/finetune/sd_v1_5/checkpoint --prompts P.parquet \\
         --shard 0 --shards 4 --output FILE --progress DIR --steps 50 --guidance 7.5 --size 512 ...
 
-An image depends on the model, its prompt and its seed, not on the number of shards, nor on how many
-processes share one: with `--gpus 4`, four divide its batches. Every finished batch is kept in the
-progress folder; a killed job continues after the last one. What is left of a job that was given up
-cannot meddle with its retry (attempts.py).
+An image depends on the model, its prompt and its seed. It does not depend on the number of shards,
+nor on the number of processes that divide a shard's batches (four with `--gpus 4`). Finished
+batches stay in the progress folder, and a killed job continues after them. A leftover process of an
+earlier attempt cannot interfere with its retry (attempts.py).
 """
 
 import argparse
@@ -17,6 +17,8 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,110 +71,173 @@ log = logging.getLogger(__name__)
 
 PRECISIONS: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _LIBRARIES: Final = ("torch", "diffusers", "transformers", "pillow")
-"""What a batch's last bits depend on beside the project's code."""
+"""The libraries on which the last bits of an image depend."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A model, and how its images are sampled.
+
+    Attributes:
+        family: the family of the model.
+        base: the checkpoint; always loaded from disk.
+        settings: see `SampleSettings`.
+        batches: the batch size, on which the last bits of an image depend, and the precision of
+            weights and arithmetic. An image starts from the same noise in every precision.
+        lora: folder of an adapter that was trained on the base.
+        speed: switches that change nothing but rounding.
+        version: of the stage; batches of another version are not continued.
+        gpus: number of GPUs of the job, over all its processes; 0 for the CPU.
+        threads: threads of torch.
+    """
+
+    family: Family
+    base: Base
+    settings: SampleSettings
+    batches: BatchSettings
+    lora: Path | None = None
+    speed: Speed = field(default_factory=Speed)
+    version: int = 1
+    gpus: int = 0
+    threads: int = 1
+
+    def check(self) -> None:
+        """Check the settings, as far as that is possible without the checkpoint.
+
+        Raises:
+            InputError: the family cannot sample with these settings.
+        """
+        check_settings(self.family, self.settings)
+        precision = self.batches.precision
+        if precision not in PRECISIONS:
+            names = ", ".join(PRECISIONS)
+            raise InputError(f"precision {precision!r}", "--precision", f"use {names}")
+        device = "cuda" if self.gpus else "cpu"
+        what = f"the family {self.family.name}"
+        check_speed(self.speed, self.family.takes, what, device, PRECISIONS[precision])
+
+    def files(self) -> dict[str, Path]:
+        """Return the files of the checkpoint and of the adapter, by their place in it.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        paths = self.family.check(self.base)
+        files = {self.base.component_of(path) or path.name: path for path in paths}
+        return files | ({"lora": check_lora(self.lora)} if self.lora else {})
+
+    def identity(self, files: Mapping[str, Path], prompts: pd.DataFrame) -> str:
+        """Return a digest of all that a finished batch depends on."""
+        content = {
+            "family": self.family.identity,
+            "version": self.version,
+            "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+            "checkpoint": {place: sha256_of(path) for place, path in files.items()},
+            "prompts": prompts[["prompt_id", "caption", "seed"]].values.tolist(),
+            "settings": {**vars(self.settings), "options": dict(self.settings.options)},
+            "batch_size": self.batches.batch_size,
+            "gpu": self.gpus > 0,
+            "precision": self.batches.precision,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def load(self, peers: Peers) -> tuple[Any, str]:
+        """Return the pipeline on this process's device, ready to sample, and the device's name."""
+        import torch
+
+        from workflow_scripts.common.devices import device_name, pick_device
+
+        # Pipelines log the end of a caption that is longer than their text encoder takes.
+        logging.getLogger("diffusers").setLevel(logging.ERROR)
+        device = pick_device(self.gpus)
+        if device.type == "cuda":
+            torch.cuda.set_device(peers.local)
+        # With GPUs the processes share the job's CPUs. On CPUs the bits may depend on the threads.
+        torch.set_num_threads(max(1, self.threads // peers.count) if self.gpus else self.threads)
+        precision = self.batches.precision
+        if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise InputError("this GPU has no bf16", "--precision", "use fp16 or fp32")
+        pipeline = self.family.load(
+            self.base,
+            getattr(torch, PRECISIONS[precision]),
+            **({"vae_dtype": torch.float32} if self.family.decodes_in_float32 else {}),
+        )
+        if self.lora:
+            load_lora(self.family, pipeline, self.lora)
+        self.family.check_size(pipeline, self.settings.size)
+        pipeline.to(device)
+        pipeline.set_progress_bar_config(disable=True)
+        if self.speed.chosen:
+            network = self.family.sampled_network(pipeline)
+            apply_speed(network, self.speed)
+            attend_with(network, self.speed)
+        return pipeline, device_name(device)
 
 
 def sample_shard(
-    family: Family,
-    base: Base,
+    sampling: Sampling,
     prompts: Path,
     output: Path,
     progress: Path,
-    settings: SampleSettings,
-    batch_size: int,
     shard: int = 0,
     shards: int = 1,
     label: str = "model",
-    gpus: int = 0,
-    threads: int = 1,
-    lora: Path | None = None,
-    precision: str = "fp32",
-    version: int = 1,
-    speed: Speed | None = None,
 ) -> None:
     """Sample the images of one shard and write them to `output` (common/images.py).
 
     Args:
-        family: what kind of model the checkpoint is.
-        base: the checkpoint; always loaded from disk.
+        sampling: the model, and how its images are sampled.
         prompts: the prompt set.
         output: the Parquet shard to write.
         progress: folder of finished batches; removed once the output is in place.
-        settings: see `SampleSettings`.
-        batch_size: images denoised together; part of what the last bits of an image depend on.
-        shard: which shard, from 0.
-        shards: how many there are.
+        shard: number of the shard, from 0.
+        shards: number of shards.
         label: the model's key, for the log.
-        gpus: how many GPUs the job was given, over all its processes; 0 for the CPU.
-        threads: of torch.
-        lora: folder of an adapter that was trained on the base.
-        precision: `fp32`, `bf16` or `fp16`, of weights and arithmetic; of the autoencoder `fp32`
-            where the family says so. The noise that an image starts from is the same in all.
-        version: of the stage; batches of another one are not continued.
-        speed: switches that change rounding alone.
 
     Raises:
-        InputError: an unusable checkpoint, prompt set or setting; another attempt took over; what
-            a prompt becomes is not finite or one gray value, and is no image.
+        InputError: an unusable checkpoint, prompt set or setting; another attempt took over; an
+            image has values that are not finite, or a single gray value.
     """
-    check_settings(family, settings)
-    if precision not in PRECISIONS:
-        raise InputError(f"precision {precision!r}", "--precision", f"use {', '.join(PRECISIONS)}")
-    speed = speed or Speed()
-    check_speed(
-        speed,
-        family.takes,
-        f"the family {family.name}",
-        "cuda" if gpus else "cpu",
-        PRECISIONS[precision],
-    )
-    peers = peers_of(os.environ, gpus)
-    files = {base.component_of(path) or path.name: path for path in family.check(base)}
-    if lora:
-        files["lora"] = check_lora(lora)
+    sampling.check()
+    peers = peers_of(os.environ, sampling.gpus)
+    files = sampling.files()
     frame = read_prompts(prompts)
-    batches = shard_batches(len(frame), batch_size, shard, shards)
+    batches = shard_batches(len(frame), sampling.batches.batch_size, shard, shards)
     with together(peers):
-        # The main process reads the weights through for all.
-        identity = peers.told(
-            _identity(family, version, files, frame, settings, batch_size, gpus > 0, precision)
-            if peers.main
-            else None
-        )
+        # The main process reads the weights for all processes.
+        identity = peers.told(sampling.identity(files, frame) if peers.main else None)
         names = [f"batch-{identity}-{batch.start:08d}.parquet" for batch in batches]
         attempt = _begin(progress, names, peers)
         parts = [attempt.folder / name for name in names]
-        # All look before any writes, and the main process says what it saw.
+        # Every process looks before any of them writes; what the main process saw counts.
         missing = peers.told([i for i, part in enumerate(parts) if not part.exists()])
-        if own := peers.share(missing):
-            pipeline, device = _placed(
-                family, base, lora, settings, precision, speed, gpus, threads, peers
-            )
+        if share := peers.share(missing):
+            pipeline, device = sampling.load(peers)
             done = sum(len(batch) for i, batch in enumerate(batches) if i not in missing)
-            total = done + sum(len(batches[i]) for i in own)
-            share = f", process {peers.rank + 1} of {peers.count}" if peers.count > 1 else ""
-            shown = Progress(f"sampling {label}, shard {shard}{share}", total, "images", done=done)
-            made_by = {"device": device, **slurm_job(), **speed_record(speed)}
-            for i in own:
+            total = done + sum(len(batches[i]) for i in share)
+            process = f", process {peers.rank + 1} of {peers.count}" if peers.count > 1 else ""
+            what = f"sampling {label}, shard {shard}{process}"
+            meter = Progress(what, total, "images", done=done)
+            made_by = {"device": device, **slurm_job(), **speed_record(sampling.speed)}
+            for i in share:
                 rows = frame.iloc[batches[i].start : batches[i].stop]
-                items = _sample_batch(family, pipeline, rows, settings)
+                items = _sample_batch(sampling, pipeline, rows)
                 with attempt.writing() as folder:
                     write_shard(items, folder / names[i], [made_by], make_parents=False)
-                shown.update(len(rows))
+                meter.update(len(rows))
         peers.wait()
     if not peers.main:
         return
-    attempt.check()  # before anything is written: a newer attempt may be writing the same
-    # A job that was killed has its part in the shard, too.
+    attempt.check()  # before anything is written: a newer attempt may be writing the same file
+    # A killed job is named as well, for it made a part of the shard.
     jobs = [job for part in parts for job in shard_jobs(part)]
-    write_shard(
-        read_shards(parts), output, [job for i, job in enumerate(jobs) if job not in jobs[:i]]
-    )
+    jobs = [job for i, job in enumerate(jobs) if job not in jobs[:i]]
+    write_shard(read_shards(parts), output, jobs)
     attempt.end()
 
 
 def _begin(progress: Path, names: list[str], peers: Peers) -> Attempt:
-    """Return the job's attempt, which the main process makes and the others join."""
+    """Return the job's attempt, which the main process begins and the others join."""
     attempt = Attempt(progress) if peers.main else None
     if attempt:
         attempt.inherit()
@@ -186,55 +251,12 @@ def _begin(progress: Path, names: list[str], peers: Peers) -> Attempt:
     return attempt or Attempt.joined(Path(folder))
 
 
-def _placed(
-    family: Family,
-    base: Base,
-    lora: Path | None,
-    settings: SampleSettings,
-    precision: str,
-    speed: Speed,
-    gpus: int,
-    threads: int,
-    peers: Peers,
-) -> tuple[Any, str]:
-    """Return the pipeline on this process's device, ready to sample, and the device's name."""
-    import torch
-
-    from workflow_scripts.common.devices import device_name, pick_device
-
-    # Pipelines log the end of a caption that is longer than their text encoder takes.
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
-    device = pick_device(gpus)
-    if device.type == "cuda":
-        torch.cuda.set_device(peers.local)
-    # Beside GPUs the processes share the job's processors; on CPUs bits may depend on threads.
-    torch.set_num_threads(max(1, threads // peers.count) if gpus else threads)
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise InputError("this GPU has no bf16", "--precision", "use fp16 or fp32")
-    pipeline = family.load(
-        base,
-        getattr(torch, PRECISIONS[precision]),
-        **({"vae_dtype": torch.float32} if family.decodes_in_float32 else {}),
-    )
-    if lora:
-        load_lora(family, pipeline, lora)
-    family.check_size(pipeline, settings.size)
-    pipeline.to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    if speed.chosen:
-        network = family.sampled_network(pipeline)
-        apply_speed(network, speed)
-        attend_with(network, speed)
-    return pipeline, device_name(device)
-
-
-def _sample_batch(
-    family: Family, pipeline: Any, rows: pd.DataFrame, settings: SampleSettings
-) -> list[ImageItem]:
+def _sample_batch(sampling: Sampling, pipeline: Any, rows: pd.DataFrame) -> list[ImageItem]:
+    family = sampling.family
     captions, seeds = rows["caption"].tolist(), rows["seed"].tolist()
     try:
         with finite_decoding(getattr(pipeline, family.decoder, None)):
-            images = family.sample(pipeline, captions, seeds, settings)
+            images = family.sample(pipeline, captions, seeds, sampling.settings)
     except NotFiniteError as error:
         what = f"{error.what} are not finite (NaN or infinite)"
         raise _not_an_image(rows, error.rows, what) from None
@@ -248,7 +270,7 @@ def _sample_batch(
 
 
 def _not_an_image(prompts: pd.DataFrame, rows: list[int], what: str) -> InputError:
-    """Return the error of a batch in which some rows became no image; it names the first ten."""
+    """Return the error of a batch with invalid images; it names the first ten."""
     named = [
         f"prompt {prompts['prompt_id'].iloc[row]}, seed {prompts['seed'].iloc[row]}"
         for row in rows[:10]
@@ -256,47 +278,22 @@ def _not_an_image(prompts: pd.DataFrame, rows: list[int], what: str) -> InputErr
     return InputError(
         f"{len(rows)} of a batch of {len(prompts)} became no image: {what}",
         "; ".join(named) + ("; ..." if len(rows) > 10 else ""),
-        "sample in fp32 or bf16 (the model's generate.precision), or look at the checkpoint: a "
-        "training that diverged, a damaged weight; finished batches are kept",
+        "sample in fp32 or bf16 (the model's generate.precision), or check the checkpoint: its "
+        "training may have diverged, or a weight may be damaged; finished batches are kept",
     )
 
 
 def check_settings(family: Family, settings: SampleSettings) -> None:
-    """Check how images are to be sampled, as far as it can be told without the checkpoint.
+    """Check the settings, as far as that is possible without the checkpoint.
 
     Raises:
-        InputError: a size, steps or options that the family cannot do.
+        InputError: the family does not support the size, the steps or the options.
     """
     if settings.size < 8 or settings.size % 8:
         raise InputError(f"{settings.size} pixels", "--size", "use a multiple of 8")
     if family.denoises and settings.steps < 1:
         raise InputError(f"{settings.steps} denoising steps", "--steps", "use at least one")
     family.check_options(settings.options)
-
-
-def _identity(
-    family: Family,
-    version: int,
-    files: dict[str, Path],
-    frame: pd.DataFrame,
-    settings: SampleSettings,
-    batch_size: int,
-    on_gpu: bool,
-    precision: str,
-) -> str:
-    """Return a digest of all that a finished batch depends on."""
-    content = {
-        "family": family.identity,
-        "version": version,
-        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
-        "checkpoint": {place: sha256_of(path) for place, path in files.items()},
-        "prompts": frame[["prompt_id", "caption", "seed"]].values.tolist(),
-        "settings": {**vars(settings), "options": dict(settings.options)},
-        "batch_size": batch_size,
-        "gpu": on_gpu,
-        "precision": precision,
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -313,12 +310,14 @@ def main(argv: list[str] | None = None) -> None:
     add_flags(parser, SampleSettings)
     add_flags(parser, BatchSettings)
     parser.add_argument("--progress", required=True, type=Path, help="folder of finished batches")
-    parser.add_argument("--version", default=1, type=int, help="of the stage")
+    parser.add_argument("--version", default=1, type=int, help="version of the stage")
     add_speed_flag(parser, COMPUTING)
     parser.add_argument("--gpus", default=0, type=int)
-    parser.add_argument("--processes", default=1, type=int, help="on a CPU; one for each GPU")
     parser.add_argument(
-        "--threads", default=1, type=int, help="of the job, or on CPUs of each process"
+        "--processes", default=1, type=int, help="number on a CPU; with GPUs one each"
+    )
+    parser.add_argument(
+        "--threads", default=1, type=int, help="threads of the job; on a CPU of each process"
     )
     flags = parser.parse_args(argv)
     started()
@@ -328,28 +327,30 @@ def main(argv: list[str] | None = None) -> None:
         if code := run_in_peers("workflow_scripts.generate.sample", words, processes):
             sys.exit(code if code > 0 else 1)
         return
-    batches = settings_of_flags(BatchSettings, flags, parser)
-    said = switches_said("models", flags.model).get("generate", {})
-    speed = speed_of(dict(flags.speed) or said, COMPUTING, "--speed" if flags.speed else SWITCHES)
+    switches = switches_said("models", flags.model).get("generate", {})
+    where = "--speed" if flags.speed else SWITCHES
+    speed = speed_of(dict(flags.speed) or switches, COMPUTING, where)
     if speed.chosen:
         log.info("switches of speed: %s", speed.chosen)
-    sample_shard(
+    sampling = Sampling(
         get_family(flags.family),
         Base(flags.base, dict(flags.part)),
-        prompts=flags.prompts,
-        output=flags.output,
-        progress=flags.progress,
-        settings=settings_of_flags(SampleSettings, flags, parser),
-        batch_size=batches.batch_size,
-        shard=flags.shard,
-        shards=flags.shards,
-        label=flags.model,
-        gpus=flags.gpus,
-        threads=flags.threads,
-        lora=flags.lora,
-        precision=batches.precision,
-        version=flags.version,
-        speed=speed,
+        settings_of_flags(SampleSettings, flags, parser),
+        settings_of_flags(BatchSettings, flags, parser),
+        flags.lora,
+        speed,
+        flags.version,
+        flags.gpus,
+        flags.threads,
+    )
+    sample_shard(
+        sampling,
+        flags.prompts,
+        flags.output,
+        flags.progress,
+        flags.shard,
+        flags.shards,
+        flags.model,
     )
 
 

@@ -1,4 +1,4 @@
-"""How sampling runs, beside what the family has to know (`SampleSettings`)."""
+"""Settings of sampling that no family has to know (the others are in `SampleSettings`)."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,14 +10,14 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """How many images are sampled at once, and in which arithmetic."""
+    """The batch size and the precision of sampling."""
 
-    batch_size: Annotated[int, Key("Images sampled at once.", minimum=1)]
+    batch_size: Annotated[int, Key("Number of images sampled at once.", minimum=1)]
     precision: Annotated[
         Precision,
         Key(
-            "Of weights and arithmetic; fp32 by default. SDXL's autoencoder decodes in fp32 in any "
-            "case.",
+            "Precision of weights and arithmetic; fp32 by default. SDXL's autoencoder always "
+            "decodes in fp32.",
             optional=True,
         ),
     ] = "fp32"

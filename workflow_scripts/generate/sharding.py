@@ -1,23 +1,23 @@
-"""Which part of a prompt set a shard makes."""
+"""The division of a prompt set into batches and shards."""
 
 from workflow_scripts.common.errors import InputError
 
 
 def batch_ranges(prompts: int, batch_size: int) -> list[range]:
-    """Lay batches out over the whole prompt set, in prompt order."""
+    """Return the batches of a whole prompt set, in prompt order."""
     return [
         range(start, min(start + batch_size, prompts)) for start in range(0, prompts, batch_size)
     ]
 
 
 def shard_batches(prompts: int, batch_size: int, shard: int, shards: int) -> list[range]:
-    """Return the batches of one shard: contiguous and whole.
+    """Return the batches of one shard, which are contiguous and complete.
 
-    The composition of a batch changes the last bits of its images; because batches do not depend
-    on the sharding, neither do the images. With more shards than batches some shards are empty.
+    The composition of a batch changes the last bits of its images. Batches do not depend on the
+    number of shards, so neither do the images. With more shards than batches some shards are empty.
 
     Raises:
-        InputError: no such shard.
+        InputError: the shard does not exist.
     """
     if not 0 <= shard < shards or batch_size < 1:
         raise InputError(

@@ -25,7 +25,7 @@ _CAPTION: Final = (
     "where they are known. Models that differ only in the epochs of their fine-tuning are "
     "checkpoints of one training: a line joins them, and the number beside a mark is its epochs. "
     "Compare two trainings where they have the same KID: the one that leaks less there memorises "
-    "less, and does not only fit less. A training passes a KID twice, before its best one and, if it "
+    "less, and does not only fit less. A training passes a KID twice, before its best and, if it "
     "memorises, after it: compare checkpoints on the same side."
 )
 

@@ -1,4 +1,4 @@
-"""What the documents of a curated set say of its worth for training, from `worth.json`."""
+"""The worth of a curated set for training, as its documents show it, from `worth.json`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from workflow_scripts.curate.described import number, with_interval
 _SETS: Final = {"curated": "this set", "unfiltered": "as many images without the filter"}
 _WAYS: Final = {"alone": "alone", "added": "added to real images"}
 METRIC: Final = "auroc"
-"""Of what the record holds, what documents show: the mean over findings."""
+"""The metric that the documents show; its mean over findings."""
 
 
 @dataclass(frozen=True)
-class Said:
-    """One line of what was compared.
+class Line:
+    """One line of the comparison.
 
     Attributes:
-        words: what was trained on, or compared.
-        value: its AUROC, or the difference of two; None where there is none.
-        gain: over real data alone; None for real data itself, and for differences.
+        words: the training set, or the two that are compared.
+        value: its AUROC, or the difference of two.
+        gain: its gain over real data alone; None for real data itself, and for differences.
     """
 
     words: str
@@ -35,11 +35,11 @@ def read_worth(path: str | Path, model: str, dataset_sha256: str | None) -> Reco
 
     Args:
         path: the record.
-        model: the set's.
-        dataset_sha256: of the set's one shard; None where there is none, or several.
+        model: the set's model.
+        dataset_sha256: sha256 of the set's only shard; None if it has none, or several.
 
     Raises:
-        InputError: it is no such record, or of another set.
+        InputError: the file is another kind of record, or belongs to another set.
     """
     record = read_record(path)
     trained = record.details.get("dataset_sha256")
@@ -54,20 +54,20 @@ def read_worth(path: str | Path, model: str, dataset_sha256: str | None) -> Reco
     return record
 
 
-def lines_of(record: Record) -> Iterator[Said]:
-    """Yield real data alone, each arm, and what the filter changes."""
-    yield Said("real images alone", record.get(f"real_{METRIC}"), None)
+def lines_of(record: Record) -> Iterator[Line]:
+    """Yield the lines of real data alone, of each arm, and of the filter's effect."""
+    yield Line("real images alone", record.get(f"real_{METRIC}"), None)
     for way, how in _WAYS.items():
         for name, what in _SETS.items():
             key = f"{name}_{way}_{METRIC}"
-            yield Said(f"{what}, {how}", record.get(key), record.get(f"{key}_gain"))
+            yield Line(f"{what}, {how}", record.get(key), record.get(f"{key}_gain"))
     for way, how in _WAYS.items():
         words = f"what the filter changes, {how}"
-        yield Said(words, record.get(f"filter_{way}_{METRIC}"), None)
+        yield Line(words, record.get(f"filter_{way}_{METRIC}"), None)
 
 
 def shown(value: Value | None) -> str:
-    """Return a value with its interval, or why there is none; a dash where nothing is meant."""
+    """Return a value with its interval, or the reason why there is none; a dash for None."""
     if value is None:
         return "–"
     if value.value is None:
@@ -77,20 +77,20 @@ def shown(value: Value | None) -> str:
 
 
 def card_lines(record: Record | None) -> list[str]:
-    """Return the card's section, Markdown."""
+    """Return the section of the dataset card, Markdown."""
     lines = ["", "## What it is worth for training", ""]
     if record is None:
         return [*lines, "Not measured (`curate.worth` of the config asks for it)."]
     details = record.details
     if details["reason"]:
         return [*lines, f"Not measured: {details['reason']}."]
-    own = details["sets"]["curated"]
+    curated = details["sets"]["curated"]
     lines += [
-        f"A classifier of 14 findings was trained on {number(own['images'])} images of this set, "
-        "and on as many of the same pool that no filter saw, drawn by the same quotas and in the "
-        f"same order ({number(details['shared_images'])} are in both). Each was then tried on "
+        f"A classifier of 14 findings was trained on {number(curated['images'])} images of this "
+        "set, and on as many unfiltered images of the same pool, drawn by the same quotas and in "
+        f"the same order ({number(details['shared_images'])} are in both). Each was then tested on "
         f"{number(details['n_test'])} radiographs of {number(details['n_test_patients'])} patients "
-        "whom no model has seen. Other tasks were not tried.",
+        "whom no model has seen. Other tasks were not tested.",
         "",
         "| trained on | mean AUROC | gain over real images alone |",
         "|---|---|---|",
@@ -105,13 +105,13 @@ def card_lines(record: Record | None) -> list[str]:
 
 
 def worth_json(record: Record) -> dict[str, Any]:
-    """Return what goes out with the set: values and what was trained on, no place or machine."""
-    kept = ["task", "draw_seed", "quotas", "pool_images", "dataset_sha256", "shared_images"]
-    kept += ["sets", "reason", "n_test", "n_test_patients"]
+    """Return the part of the record that is published: values and training images, no paths."""
+    keys = ["task", "draw_seed", "quotas", "pool_images", "dataset_sha256", "shared_images"]
+    keys += ["sets", "reason", "n_test", "n_test_patients"]
     fields = ("metric", "subset", "value", "interval", "interval_kind", "p", "n", "reason")
     return {
         "model": record.model,
         "protocol": record.protocol,
-        "trained_on": {key: record.details[key] for key in kept if key in record.details},
+        "trained_on": {key: record.details[key] for key in keys if key in record.details},
         "values": [{key: getattr(value, key) for key in fields} for value in record.values],
     }
