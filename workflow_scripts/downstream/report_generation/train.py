@@ -26,7 +26,7 @@ from accelerate import Accelerator
 
 from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.attempts import Attempt
-from workflow_scripts.common.devices import accelerator_on, pick_device
+from workflow_scripts.common.devices import accelerator_on, check_processes, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import read_manifest, read_prompts
@@ -120,12 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(args.gpus)
     torch.set_num_threads(args.threads)
     accelerator = accelerator_on(device, settings.mixed_precision)
-    if args.gpus and args.gpus != accelerator.num_processes:
-        raise InputError(
-            f"{args.gpus} GPUs were given to {accelerator.num_processes} process(es)",
-            "--gpus",
-            f"start with `accelerate launch --num_processes {args.gpus} -m ...`",
-        )
+    check_processes(args.gpus, accelerator)
     plan = plan_of(args.setting, settings, deviations(args.protocol))
     folder = settings.start / plan.start
     check_start(folder)

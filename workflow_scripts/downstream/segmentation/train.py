@@ -25,8 +25,9 @@ from workflow_scripts.common.code import own_digests
 from workflow_scripts.common.devices import accelerator_on, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
+from workflow_scripts.common.seeded_order import epoch_batches
 from workflow_scripts.common.settings import settings_of_flags
-from workflow_scripts.common.training import begin_attempt, best_epoch, curve, epoch_batches, train
+from workflow_scripts.common.training import begin_attempt, best_epoch, curve, train
 from workflow_scripts.common.validation import split_by_patient
 from workflow_scripts.downstream.data import (
     Collection,
