@@ -43,58 +43,30 @@ rule downstream_train_judge:
         protocol=config["protocol"],
         flags=arguments.classifier_flags(RUN),
         seed=per_job(RUN.training_seed, task="classification"),
+        shards="",
+        network=lambda wildcards, output: f"--network {output.network}",
         progress="results/downstream/classification/{setting}/{model}/.progress-{repeat}",
     shell:
         "python -m workflow_scripts.downstream.classification.train"
         " --setting {wildcards.setting} --model {wildcards.model} --protocol {params.protocol}"
-        " --manifest {input.manifest} --prompts {input.prompts} {params.flags}"
-        " --seed {params.seed} --progress {params.progress} --output {output.outcomes}"
-        " --network {output.network}"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.shards} {params.flags}"
+        " --seed {params.seed} --progress {params.progress} --output {output.outcomes} {params.network}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 
-rule downstream_train_classifier:
+use rule downstream_train_judge as downstream_train_classifier with:
     """Train a classifier on a model's images, or on real ones and these; apply it to the test images."""
     input:
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/augment.parquet",
         shards=per_job(RUN.training_shards),
     output:
-        "results/downstream/classification/{setting}/{model}/repeat-{repeat}.parquet",
-    log:
-        "logs/downstream/classification_{setting}_{model}_{repeat}.log",
-    benchmark:
-        "benchmarks/downstream/classification_{setting}_{model}_{repeat}.tsv"
+        outcomes="results/downstream/classification/{setting}/{model}/repeat-{repeat}.parquet",
     wildcard_constraints:
         setting="augmented|synthetic_only",
-    conda:
-        "../envs/core.yaml"
-    threads: 16
-    resources:
-        gpu=1,
-        mem_mb=partial(more_memory, base=64000),
-        runtime=partial(
-            job_minutes_of,
-            stage="classification",
-            what=["{setting}: "],
-            otherwise=720,
-        ),
     params:
-        *code("downstream.classification.train"),
-        version=VERSIONS["downstream"],
-        weights=per_job(READS.classifier_start),
-        radiographs=radiographs("train", "test"),
-        protocol=config["protocol"],
-        flags=arguments.classifier_flags(RUN),
-        seed=per_job(RUN.training_seed, task="classification"),
         shards=flag("shards"),
-        progress="results/downstream/classification/{setting}/{model}/.progress-{repeat}",
-    shell:
-        "python -m workflow_scripts.downstream.classification.train"
-        " --setting {wildcards.setting} --model {wildcards.model} --protocol {params.protocol}"
-        " --manifest {input.manifest} --prompts {input.prompts} {params.shards} {params.flags}"
-        " --seed {params.seed} --progress {params.progress} --output {output}"
-        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+        network="",
 
 
 rule downstream_score_classifier:

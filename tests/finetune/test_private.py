@@ -17,7 +17,7 @@ from torch import nn
 from tests.finetune.conftest import SIZE, ToyFamily
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest, write_manifest
-from workflow_scripts.finetune import train
+from workflow_scripts.finetune import run
 from workflow_scripts.finetune.canaries import planted_rows, read_canaries, write_canaries
 from workflow_scripts.finetune.private import (
     PrivateSteps,
@@ -154,7 +154,7 @@ def test_stopped_and_started_again_gives_the_same_bits_and_account(toy, train_to
         train_toy("killed", epochs=4, privacy=PRIVACY, checkpoint_every=3)
     monkeypatch.undo()
     # A secret of its own would be drawn here; that of the checkpoint is taken.
-    monkeypatch.setattr(train, "read_secret", lambda privacy: "ffff")
+    monkeypatch.setattr(run, "read_secret", lambda privacy: "ffff")
     again = train_toy("killed", epochs=4, privacy=PRIVACY, checkpoint_every=3)
     assert all(torch.equal(calm[key], again[key]) for key in calm)
     said = [
