@@ -71,7 +71,7 @@ def save_checkpoint(attempt: Attempt, checkpoint: Checkpoint, settings: dict[str
 
 
 def take_over(attempt: Attempt, settings: dict[str, Any]) -> tuple[Path, Checkpoint] | None:
-    """Go on where the furthest attempt with these settings is; None where there is none.
+    """Take over the furthest checkpoint that was made with these settings; None if there is none.
 
     Its checkpoint is linked into this attempt's folder, and all earlier attempts end. Progress that
     was made with other settings is not continued (the log says what differs), and neither is a
@@ -85,7 +85,8 @@ def take_over(attempt: Attempt, settings: dict[str, Any]) -> tuple[Path, Checkpo
     """
     for path in _steps(attempt.earlier()):
         try:
-            # Linked first: an attempt that is still alive prunes its old checkpoints.
+            # It is linked first, because an attempt that is still running removes its old
+            # checkpoints.
             adopted = attempt.adopt(path)
         except FileNotFoundError:
             attempt.check()

@@ -1,7 +1,7 @@
-"""Any text-to-image pipeline of diffusers, sampled as it is: a new model by config alone.
+"""Any text-to-image pipeline of diffusers, sampled as it is: a new model needs the config alone.
 
-The folder's own `model_index.json` says which pipeline and components it is made of. Fine-tuning
-needs to know the model's objective, and so a family of its own.
+The folder's `model_index.json` names the pipeline and its components. Fine-tuning has to know the
+model's objective, so it needs a family of its own.
 """
 
 from __future__ import annotations
@@ -132,6 +132,6 @@ def _components(index: Path) -> list[tuple[str, str, str]]:
 
 
 def _absent(index: Path) -> set[str]:
-    """Return the components that the index names without having them, or that are left out."""
+    """Return the components that the index names but that are missing or left out."""
     named = {name for name, entry in read_json(index).items() if isinstance(entry, list)}
     return named - {name for name, _, _ in _components(index)}
