@@ -19,7 +19,7 @@ from typing import Any, Final
 from workflow_scripts.common.files import sha256_of
 
 READERS: Final = 8
-"""Files that are read in parallel: a network file system serves several faster than one."""
+"""Number of files read in parallel: a network file system serves several faster than one."""
 
 _LONG: Final = 4 << 30
 """Size in bytes from which reading is announced, because it delays the plan noticeably."""

@@ -48,7 +48,7 @@ def accelerator_on(device: "torch.device", mixed_precision: str = "no") -> "Acce
 
 
 def check_processes(gpus: int, accelerator: "Accelerator") -> None:
-    """Refuse a job whose GPUs are not one for each of its processes.
+    """Refuse a job that does not have one GPU for each of its processes.
 
     Args:
         gpus: the GPUs that the job was given; 0 for a job on the CPU.
@@ -70,8 +70,8 @@ def check_bf16(mixed_precision: str, device: "torch.device", remedy: str = "use 
 
     Args:
         mixed_precision: `no`, `bf16` or `fp16`.
-        device: of the training.
-        remedy: the precisions that the script offers instead.
+        device: the device of the training.
+        remedy: what to use instead.
 
     Raises:
         InputError: this GPU has no bf16.

@@ -1,4 +1,4 @@
-"""What the training scripts of the tasks share: flags, devices, and the description of a run."""
+"""The part that the tasks' training scripts share: flags, devices, description of a run."""
 
 import argparse
 from collections.abc import Collection, Mapping, Sequence
@@ -26,7 +26,7 @@ def train_parser(
 
     Args:
         doc: the script's docstring.
-        arms: what may be trained on, such as `real_only`.
+        arms: the settings that the task has, such as `real_only`.
         settings: the class of the task's settings.
     """
     parser = argparse.ArgumentParser(
@@ -85,7 +85,7 @@ def noted_settings(
     Args:
         args: the flags of `train_parser`.
         settings: the task's settings.
-        left_out: names of settings that decide nothing, or are noted otherwise.
+        left_out: names of settings that do not change results, or are noted in another way.
     """
     noted = {"setting": args.setting, "model": args.model, "protocol": args.protocol}
     return noted | {k: v for k, v in asdict(settings).items() if k not in left_out}

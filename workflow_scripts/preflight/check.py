@@ -212,7 +212,7 @@ def _subjects(
 
 
 def _curate_subjects(config: dict[str, Any], stages: set[str]) -> Iterator[Subject]:
-    """Yield what a curated set reads beside images and records, as far as no stage above does."""
+    """Yield the files of a curated set besides images and records that no earlier stage reads."""
     tasks = config["downstream"]["tasks"]
     if "features" not in stages:
         for name in ("rad_dino", "reid"):
@@ -273,7 +273,7 @@ def _faithfulness_subjects(config: dict[str, Any], labelled: bool) -> Iterator[S
 
 
 def _round_trip_subjects(settings: dict[str, Any], checked: bool) -> Iterator[Subject]:
-    """Yield what reports on images, unless `checked` says that report generation's check has it."""
+    """Yield the networks that report on images, unless report generation's check includes them."""
     if checked and "report_generation" in settings["tasks"]:
         return
     reports = settings["report_generation"]
@@ -449,7 +449,8 @@ def check_policy(config: dict[str, Any]) -> None:
     """Check that a set can be curated by a config's policy, whatever the model.
 
     Raises:
-        InputError: no judge looks at images; or prompts are published as templates and are none.
+        InputError: no judge looks at images, or prompts that are no templates are to be published
+            as such.
     """
     policy, named = config["curate"], config["faithfulness"]["judges"]
     trained = "classification" in config["downstream"]["tasks"]
@@ -564,7 +565,7 @@ def _sizes(
     tuned: dict[str, Any],
     parts: Parts,
 ) -> Sizes:
-    """Return the sizes of a model that is built on the meta device and to be tuned."""
+    """Return the sizes of a model, built on the meta device, that is to be fine-tuned."""
     from workflow_scripts.finetune.lora import add_lora, trained_parameters
 
     network = family.network(pipeline)
@@ -698,7 +699,7 @@ def format_checks(checks: list[Check]) -> str:
     lines = []
     for check in checks:
         path = check.path
-        if "/" in path and len(path) > limit:  # the end of a path is the most telling
+        if "/" in path and len(path) > limit:  # the end of a path says most
             path = "..." + path[3 - limit :]
         lines.append(
             f"{'ok   ' if check.fault is None else 'FAULT'}  {check.what:<{width}}  {path}"

@@ -148,7 +148,7 @@ def replicates(
 
 
 def _why_undefined(metric: str, labels: np.ndarray, fewest: np.ndarray) -> list[str | None]:
-    """Return for each finding why it has no such metric, None where it has.
+    """Return for each finding the reason why the metric is undefined, or None.
 
     Args:
         metric: one of METRICS.

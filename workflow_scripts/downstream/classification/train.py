@@ -1,9 +1,10 @@
 """Train a multi-label classifier on real images, synthetic images or both; apply it to test images.
 
-Tables 4 and 15 of the paper. The real images are those that the augment prompts point to, the
-synthetic ones a model's images of the same prompts, the test images all of the test split. Makes
-one file: the probability of each finding for each test image; `score` makes the record of it. With
-`--network` the trained network, too, which judges generated images (faithfulness).
+The paper shows the results in Tables 4 and 15. The real images are the radiographs of the augment
+prompts, the synthetic ones a model's images of the same prompts, and the test images the whole test
+split. The script writes one file, the probability of each finding for each test image; `score`
+makes the record from it. With `--network` it also writes the trained network, which judges
+generated images (faithfulness).
 
 A step takes its batch in pieces of at most `--per-device-batch-size` images and sums the gradients.
 The sum equals the gradient of the whole batch, except that batch normalisation takes mean and

@@ -114,7 +114,7 @@ def _batch(
 
 
 def _read(path: Path, key: str) -> list[str] | None:
-    """Return a finished batch's reports; None where it is missing, damaged or of another key."""
+    """Return a finished batch's reports; None if it is missing, damaged or of another key."""
     if not path.exists():
         return None
     content = read_unless_damaged(path, lambda: json.loads(path.read_text(encoding="utf-8")))

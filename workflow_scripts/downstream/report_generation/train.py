@@ -86,7 +86,7 @@ _DECIDE_NOTHING: Final = (
     "image_memory",
     "gradient_checkpointing",
 )
-"""Settings that change no weight and no report; what `start` holds is told by its digest."""
+"""Settings that change no weight and no report. The content of `start` enters by its digest."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _load(folder: Path, settings: ReporterSettings, new_projector: bool) -> Any:
-    """Load the LLaVA to train, on the CPU; its projector initialised anew where that is asked."""
+    """Load the LLaVA to train, on the CPU; a new projector gets newly initialised weights."""
     network = load_llava(folder, PRECISIONS[settings.mixed_precision])
     if new_projector:
         reset_projector(network, settings.seed)
@@ -265,7 +265,7 @@ def _warn_of_cut_indications(prompts: Prompts) -> None:
 def _read_data(
     args: argparse.Namespace, settings: ReporterSettings, manifest: pd.DataFrame
 ) -> _Data:
-    """Read what a setting trains on, what validates it (it chooses nothing) and what tests it."""
+    """Read the data of a setting for training, validation (which chooses nothing) and test."""
     test = real_pairs(reported(manifest), "report")
     if len(test) == 0:
         raise InputError(
