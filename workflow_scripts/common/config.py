@@ -70,22 +70,23 @@ def _assembled(node: Any) -> Any:
     if NAMES in node:
         return {"enum": _names(node[NAMES])}
     marks = (SETTINGS, PARTS, ENCODERS)
-    own = {name: _assembled(value) for name, value in node.items() if name not in marks}
+    assembled = {name: _assembled(value) for name, value in node.items() if name not in marks}
     for place in node.get(SETTINGS, ()):
         module, _, name = place.partition(":")
         cls = getattr(importlib.import_module(f"workflow_scripts.{module}"), name)
         derived = schema_of(cls)
-        own["required"] = own.get("required", []) + derived["required"]
-        own["properties"] = own.get("properties", {}) | derived["properties"]
-        own = {**derived, **own}
+        assembled["required"] = assembled.get("required", []) + derived["required"]
+        assembled["properties"] = assembled.get("properties", {}) | derived["properties"]
+        assembled = {**derived, **assembled}
     if ENCODERS in node:
         block = _assembled(node[ENCODERS])
-        own["properties"] |= {x: block for x in encoder_names() if x not in own["properties"]}
+        known = assembled["properties"]
+        known |= {name: block for name in encoder_names() if name not in known}
     if PARTS in node:
         blocks = {x.name: schema_of(x.settings) for x in parts(node[PARTS]) if x.settings}
         described = {name: {"description": f"Of `{name}`.", **blocks[name]} for name in blocks}
-        own["properties"] = described | own["properties"]
-    return own
+        assembled["properties"] = described | assembled["properties"]
+    return assembled
 
 
 def _names(stage: str) -> list[str]:

@@ -108,23 +108,23 @@ def ids_in(texts: Iterable[tuple[str, str]], ids: set[str]) -> list[tuple[str, s
         texts: see `folded_readings`.
         ids: the ids to search for; ids shorter than `SHORTEST_ID` are ignored.
     """
-    wanted: dict[str, str] = {}
+    by_form: dict[str, str] = {}
     squeezed: dict[str, str] = {}
     for name in ids:
         if len(name) < SHORTEST_ID:
             continue
         folded = fold(name).strip()
-        wanted[folded] = name
+        by_form[folded] = name
         # The id of a patient or a study may lack its letter: p10000032, 10000032.
         if re.fullmatch(r"[a-z]\d{7,}", folded):
-            wanted.setdefault(folded[1:], name)
+            by_form.setdefault(folded[1:], name)
         letters = _squeeze(folded)
         if len(letters) >= UNMISTAKABLE and not letters.isdigit():
             squeezed[letters] = name
-    seek, seek_squeezed = _finder(wanted), _finder(squeezed)
+    seek, seek_squeezed = _finder(by_form), _finder(squeezed)
     leaks: dict[tuple[str, str], None] = {}
     for place, text in texts:
-        hits = {wanted[hit] for hit in seek(_DIGEST.sub(_keep_id(wanted), text), True)}
+        hits = {by_form[hit] for hit in seek(_DIGEST.sub(_keep_id(by_form), text), True)}
         hits |= {squeezed[hit] for hit in seek_squeezed(_squeeze(text), False)}
         leaks |= dict.fromkeys((place, name) for name in sorted(hits))
     return list(leaks)
@@ -230,12 +230,12 @@ def _readable(decode: Callable[[str], bytes], text: str) -> str:
         decoded = decode(text)
     except (ValueError, binascii.Error):
         return ""
-    said = decoded.decode("utf-8", errors="replace")
-    letters, enough = len(said) - said.count("\ufffd"), 0.9 * len(said)
-    if letters < enough or said.isprintable():  # nearly all input is decided here
-        return said if letters >= enough else ""
-    strange = sum(not (letter.isprintable() or letter.isspace()) for letter in said)
-    return said if letters - strange >= enough else ""
+    result = decoded.decode("utf-8", errors="replace")
+    letters, enough = len(result) - result.count("\ufffd"), 0.9 * len(result)
+    if letters < enough or result.isprintable():  # nearly all input is decided here
+        return result if letters >= enough else ""
+    strange = sum(not (letter.isprintable() or letter.isspace()) for letter in result)
+    return result if letters - strange >= enough else ""
 
 
 _DECODERS: Final[tuple[Callable[[str], str], ...]] = (
@@ -253,9 +253,9 @@ def _squeeze(text: str) -> str:
     return re.sub(r"[\W_]+", "", text)
 
 
-def _keep_id(wanted: dict[str, str]) -> Callable[[re.Match[str]], str]:
+def _keep_id(ids: dict[str, str]) -> Callable[[re.Match[str]], str]:
     """Remove digests of files from a text, except ids: eight digits in a row are chance in them."""
-    return lambda match: match[0] if match[0] in wanted else " "
+    return lambda match: match[0] if match[0] in ids else " "
 
 
 def _finder(wanted: Iterable[str]) -> Callable[[str, bool], set[str]]:

@@ -55,10 +55,10 @@ class CaptionsAhead:
         """Return a pass's conditions on the device; encode a block first if they are missing."""
         if step not in self._waiting:
             self.encode_block(step)
-        found = self._waiting[step][number]
+        conditions = self._waiting[step][number]
         for passed in [other for other in self._waiting if other < step]:
             del self._waiting[passed]
-        return {name: value.to(self._device) for name, value in found.items()}
+        return {name: value.to(self._device) for name, value in conditions.items()}
 
     def encode_block(self, first: int) -> None:
         """Encode the captions of a step and of as many later steps as a block takes."""

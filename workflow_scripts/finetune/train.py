@@ -301,8 +301,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--time-limit", default=None, type=float, help="minutes; stop before")
     flags = parser.parse_args(argv)
     settings = settings_of_flags(TrainSettings, flags, parser)
-    said = switches_said("models", flags.model).get("finetune", {})
-    speed = speed_of(dict(flags.speed) or said, TRAINING, "--speed" if flags.speed else SWITCHES)
+    switches = dict(flags.speed) or switches_said("models", flags.model).get("finetune", {})
+    speed = speed_of(switches, TRAINING, "--speed" if flags.speed else SWITCHES)
     if speed.chosen:
         log.info("switches of speed: %s", speed.chosen)
     finetune(

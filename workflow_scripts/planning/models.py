@@ -86,9 +86,9 @@ def named_display(block: Block) -> dict[str, Any]:
     display = dict(block["display"])
     privacy = (block.get("finetune") or {}).get("privacy")
     if privacy and display.get("name"):
-        said = f"ε = {privacy['epsilon']:g}, δ = {privacy['delta']:g}"
+        guarantee = f"ε = {privacy['epsilon']:g}, δ = {privacy['delta']:g}"
         known = privacy.get("noise_seed") is not None
-        display["name"] += " (no guarantee: its noise is known)" if known else f" ({said})"
+        display["name"] += " (no guarantee: its noise is known)" if known else f" ({guarantee})"
     return display
 
 

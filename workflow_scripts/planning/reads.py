@@ -141,8 +141,8 @@ class Reads:
         The protocol decides which of the two `synthetic_only` continues.
         """
         start = self._run.config["downstream"]["report_generation"]["start"]
-        wanted = {"released": ["released"], "synthetic_only": ["base", "released"]}
-        folders = wanted.get(setting, ["base"])
+        by_setting = {"released": ["released"], "synthetic_only": ["base", "released"]}
+        folders = by_setting.get(setting, ["base"])
         return [file for name in folders for file in self.weights(f"{start}/{name}")]
 
     def round_trip(self) -> list[str]:

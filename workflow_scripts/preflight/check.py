@@ -199,8 +199,8 @@ def _subjects(
             check = check_reid_start if "train" in block else _encoder_check(name)
             yield f"encoders.{name}", block["weights"], check
             if chosen := block.get("speed"):
-                said = ", ".join(f"{switch} {value}" for switch, value in chosen.items())
-                yield f"encoders.{name}.speed", said, _encoder_switches(name, chosen)
+                switches = ", ".join(f"{switch} {value}" for switch, value in chosen.items())
+                yield f"encoders.{name}.speed", switches, _encoder_switches(name, chosen)
     if "downstream" in stages:
         yield from _downstream_subjects(config["downstream"])
     if "faithfulness" in stages and "segmentation" in config["downstream"]["tasks"]:
@@ -228,8 +228,8 @@ def _curate_subjects(config: dict[str, Any], stages: set[str]) -> Iterator[Subje
     if folder := config["curate"].get("overfitted"):
         yield "curate.overfitted", folder, check_overfitted
     policy = config["curate"]
-    said = f"pool {policy['pool']}, published_prompts {policy['published_prompts']}"
-    yield "curate", said, lambda _: check_policy(config)
+    settings = f"pool {policy['pool']}, published_prompts {policy['published_prompts']}"
+    yield "curate", settings, lambda _: check_policy(config)
 
 
 def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
@@ -385,9 +385,9 @@ def check_mimic_cxr_jpg(root: Path) -> None:
         "split": ["dicom_id", "subject_id", "study_id", "split"],
         "chexpert": ["subject_id", "study_id", *FINDINGS],
     }
-    for name, wanted in columns.items():
+    for name, needed in columns.items():
         remedy = "use the files of one MIMIC-CXR-JPG release (docs/how-to/mimic-and-weights.md)"
-        check_table(find_csv(root, f"mimic-cxr-2.0.0-{name}", remedy), wanted)
+        check_table(find_csv(root, f"mimic-cxr-2.0.0-{name}", remedy), needed)
     check_folder(root / "files")
 
 

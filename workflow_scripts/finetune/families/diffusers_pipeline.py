@@ -80,17 +80,17 @@ class DiffusersPipeline(Family):
             inspect.signature(kind.__init__).parameters.keys() & _absent(index)
         )
         for component, library, part in _components(index):
-            found: Any = getattr(importlib.import_module(library), part, None)
-            if found is None:
+            cls: Any = getattr(importlib.import_module(library), part, None)
+            if cls is None:
                 raise InputError(f"{library} has no {part}", index, f"update {library}")
             folder = base.path(component)
-            if hasattr(found, "parameters"):
-                own = vae_dtype if component == "vae" else None
-                components[component] = load_component(found, folder, own or dtype)
+            if hasattr(cls, "parameters"):
+                precision = vae_dtype if component == "vae" else None
+                components[component] = load_component(cls, folder, precision or dtype)
             elif part.endswith("Scheduler"):
                 components[component] = load_scheduler(folder, part)
             else:
-                components[component] = load_tokenizer(found, folder)
+                components[component] = load_tokenizer(cls, folder)
         return kind(**components)
 
     def sample(
@@ -115,7 +115,7 @@ class DiffusersPipeline(Family):
 
 def _components(index: Path) -> list[tuple[str, str, str]]:
     """Return the name, library and class of each component; the safety checker is left out."""
-    found = []
+    components = []
     for name, entry in read_json(index).items():
         if name.startswith("_") or not isinstance(entry, list) or entry[0] is None:
             continue
@@ -127,8 +127,8 @@ def _components(index: Path) -> list[tuple[str, str, str]]:
                 index,
                 "write a family of its own (docs/how-to/new-model.md)",
             )
-        found.append((name, str(entry[0]), str(entry[1])))
-    return found
+        components.append((name, str(entry[0]), str(entry[1])))
+    return components
 
 
 def _absent(index: Path) -> set[str]:

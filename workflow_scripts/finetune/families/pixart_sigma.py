@@ -145,10 +145,10 @@ class PixArtSigma(Family):
         self, pipeline: Any, captions: Sequence[str], dropped: Sequence[bool]
     ) -> dict[str, Tensor]:
         """See `Family.encode_shown`."""
-        shown = super().encode_shown(pipeline, captions, dropped)
+        conditions = super().encode_shown(pipeline, captions, dropped)
         if self.training_option("caption_mask_when_dropped") and any(dropped):
-            return with_caption_mask(shown, self.encode_captions(pipeline, captions))
-        return shown
+            return with_caption_mask(conditions, self.encode_captions(pipeline, captions))
+        return conditions
 
     def loss(
         self,
