@@ -123,7 +123,7 @@ class Run:
     ) -> PrivateSteps | None:
         if not self.settings.privacy or patients is None:
             return None
-        # All processes draw the same patients and noise: the main one's secret is theirs.
+        # All processes draw the same patients and noise, from the main process's secret.
         secret = object_of_main(read_secret(self.settings.privacy))
         private = PrivateSteps(self.settings, patients, self.steps, secret)
         if checkpoint:
@@ -160,7 +160,7 @@ class Run:
         self, cache: EncodedCache, limit: TimeLimit, threads: int
     ) -> TrainingImages:
         def out_of_time() -> bool:
-            limit.step_done()  # a block of images, which is what encoding loses when it is killed
+            limit.step_done()  # a killed job loses the block of images that it encodes
             return limit.is_near()
 
         accelerator, size = self.accelerator, self.settings.size

@@ -85,32 +85,32 @@ def finetune(
     version: int = 1,
     canaries: Path | None = None,
 ) -> None:
-    """Fine-tune `base`, until it is done or the time limit is near, and write a span to `output`.
+    """Fine-tune `base` to the end or until the time limit is near; write a span to `output`.
 
     Args:
-        family: what kind of model it is.
+        family: the family of the model.
         base: the checkpoint to start from.
-        manifest: the cohort's; all captioned images of its train split are shown.
-        output: the folder to write, see span.py: how far training is; when it is done also
-            `checkpoint/`, a complete diffusers folder, or with the method `lora` the adapter alone,
-            `pytorch_lora_weights.safetensors`, and `training.csv` with
-            `step, epoch, loss, learning_rate`.
-        progress: folder of checkpoints; a run stopped or killed before continues from there. It
-            stays: whoever takes the result for done removes it (finish.py).
+        manifest: the cohort's manifest; all captioned images of its train split are shown.
+        output: the folder of the span to write (span.py). If training is done, it also holds
+            `checkpoint/`, a complete diffusers folder or with the method `lora` the adapter alone
+            (`pytorch_lora_weights.safetensors`), and `training.csv` with `step, epoch, loss,
+            learning_rate`.
+        progress: folder of checkpoints, from which a stopped or killed run continues. It stays when
+            training is done; finish.py removes it.
         settings: see `TrainSettings`.
         label: the model's key, for the log.
-        gpus: how many GPUs the job was given, over all processes.
-        threads: for torch and, per process, for decoding.
-        cache: folder of encoded images, for this run and every other that encodes alike; without
-            it, they are kept in memory if they fit, else encoded in every step.
-        limit: when to stop; None trains to the end.
-        version: of the stage; neither checkpoints nor encoded images of another one are used.
-        canaries: the table of invented radiographs (canaries.py), whose planted ones are shown,
-            too.
+        gpus: number of GPUs that the job was given, over all processes.
+        threads: threads of torch, and threads that decode in each process.
+        cache: folder of encoded images, which all runs that encode in the same way share. Without
+            it they are kept in memory if they fit, else encoded in every step.
+        limit: the time limit of the job; None trains to the end.
+        version: the stage's version; checkpoints and encoded images of another version are not
+            used.
+        canaries: the table of invented radiographs (canaries.py); the planted ones are shown, too.
 
     Raises:
-        InputError: unusable settings, manifest, base or image; a loss that is not finite; no step
-            fits in the time limit; another attempt at this run took over.
+        InputError: the settings, the manifest, the base or an image cannot be used; a loss is not
+            finite; no step fits in the time limit; another attempt at this run took over.
     """
     limit = limit or TimeLimit(None)
     check_settings(settings)
@@ -252,8 +252,8 @@ def _train(
         stop = bool(number_of_main(run.accelerator, limit.is_near()))
         if attempt:
             meter.update(note=run.summary())
-            # With a time limit also after the first step: how long a checkpoint takes to write is
-            # known then, and a disk that cannot take one found out.
+            # With a time limit also after the first step: this measures how long writing a
+            # checkpoint takes, and finds a disk that is too small.
             due = run.step % every == 0 or (limit.limited and run.step == first)
             if due or stop or run.step == run.steps:
                 with limit.writing():
