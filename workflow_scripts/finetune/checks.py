@@ -23,12 +23,7 @@ def check_before_loading(family: Family, settings: TrainSettings) -> None:
     """
     if settings.size % 8:
         raise InputError("the size is no multiple of 8 pixels", "--size")
-    if not family.trained:
-        raise InputError(
-            f"the family {family.name} is sampled as it was published, not fine-tuned",
-            "finetune",
-            "remove the model's `finetune` block",
-        )
+    check_trained(family)
     if (settings.method == "lora") != (settings.lora is not None):
         raise InputError(
             f"method {settings.method} {'with' if settings.lora else 'without'} LoRA settings",
@@ -37,6 +32,20 @@ def check_before_loading(family: Family, settings: TrainSettings) -> None:
         )
     if settings.lora:
         module_endings(family, settings.lora.targets)
+
+
+def check_trained(family: Family) -> None:
+    """Refuse to fine-tune a family that is only sampled.
+
+    Raises:
+        InputError: the family has no component to train.
+    """
+    if not family.trained:
+        raise InputError(
+            f"the family {family.name} is sampled as it was published, not fine-tuned",
+            "finetune",
+            "remove the model's `finetune` block",
+        )
 
 
 def check_device(family: Family, settings: TrainSettings, device: torch.device) -> None:

@@ -523,6 +523,7 @@ def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ())
     Raises:
         InputError: a file is missing or damaged, or a setting does not fit the model.
     """
+    from workflow_scripts.finetune.checks import check_trained
     from workflow_scripts.finetune.families import get_family
     from workflow_scripts.finetune.lora import match_layers, module_endings
 
@@ -530,12 +531,8 @@ def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ())
     base = Base(path, {name: Path(part) for name, part in block.get("parts", {}).items()})
     files = family.check(base)
     tuned = block.get("finetune")
-    if tuned and not family.trained:
-        raise InputError(
-            f"the family {family.name} is sampled as it was published, not fine-tuned",
-            "finetune",
-            "remove the model's `finetune` block",
-        )
+    if tuned:
+        check_trained(family)
     targets = tuned["lora"]["targets"] if tuned and tuned["method"] == "lora" else None
     if targets:
         module_endings(family, targets)
