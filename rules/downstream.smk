@@ -1,12 +1,13 @@
 # Needs: the manifest, the augmentation prompts and a model's images of them; ImageNet weights for
-# classification, CXAS's for segmentation; for reports, a LLaVA to start from and what reads them.
+# classification; CXAS's weights for segmentation; for reports, a LLaVA to start from and the
+# networks that score reports.
 # Makes: results/downstream/{task}/{setting}/{model}.json. Each arm (setting and model) is trained
-# once for each repeat, which leaves {model}/repeat-{k}.parquet, and scored together. Real data
-# alone is real_only/real, made once for all models; released/real is LLaVA-Rad as it was released.
-# The classifiers of real data alone are kept, network-{k}.safetensors: they judge generated images
-# (faithfulness.smk).
-# Training a report generator takes several GPUs for hours, an arm: as for fine-tuning, only the
-# config, the stage version and the content of what is read rerun it, never an edited line.
+# once for each repeat, which leaves {model}/repeat-{k}.parquet; all repeats are scored together.
+# The arm of real data alone is real_only/real, made once for all models. released/real is LLaVA-Rad
+# as it was released. The classifiers of real data alone are kept as network-{k}.safetensors, since
+# they judge generated images (faithfulness.smk).
+# Training a report generator takes several GPUs for hours in each arm. As for fine-tuning, only the
+# config, the stage version and the content of its inputs rerun it, never an edited line.
 
 
 rule downstream_train_judge:
@@ -257,7 +258,7 @@ rule downstream_train_reporter:
         "logs/downstream/report_generation_{setting}_{model}_{repeat}.log",
     benchmark:
         "benchmarks/downstream/report_generation_{setting}_{model}_{repeat}.tsv"
-    priority: 80  # the longest of these jobs, so they do not end alone
+    priority: 80  # these are the longest jobs: started first, they do not end alone
     conda:
         "../envs/core.yaml"
     threads: 32
