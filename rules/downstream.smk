@@ -1,12 +1,13 @@
 # Needs: the manifest, the augmentation prompts and a model's images of them; ImageNet weights for
-# classification, CXAS's for segmentation; for reports, a LLaVA to start from and what reads them.
+# classification; CXAS's weights for segmentation; for reports, a LLaVA to start from and the
+# networks that score reports.
 # Makes: results/downstream/{task}/{setting}/{model}.json. Each arm (setting and model) is trained
-# once for each repeat, which leaves {model}/repeat-{k}.parquet, and scored together. Real data
-# alone is real_only/real, made once for all models; released/real is LLaVA-Rad as it was released.
-# The classifiers of real data alone are kept, network-{k}.safetensors: they judge generated images
-# (faithfulness.smk).
-# Training a report generator takes several GPUs for hours, an arm: as for fine-tuning, only the
-# config, the stage version and the content of what is read rerun it, never an edited line.
+# once for each repeat, which leaves {model}/repeat-{k}.parquet; all repeats are scored together.
+# The arm of real data alone is real_only/real, made once for all models. released/real is LLaVA-Rad
+# as it was released. The classifiers of real data alone are kept as network-{k}.safetensors, since
+# they judge generated images (faithfulness.smk).
+# Training a report generator takes several GPUs for hours in each arm. As for fine-tuning, only the
+# config, the stage version and the content of its inputs rerun it, never an edited line.
 
 
 rule downstream_train_judge:
@@ -43,58 +44,30 @@ rule downstream_train_judge:
         protocol=config["protocol"],
         flags=arguments.classifier_flags(RUN),
         seed=per_job(RUN.training_seed, task="classification"),
+        shards="",
+        network=lambda wildcards, output: f"--network {output.network}",
         progress="results/downstream/classification/{setting}/{model}/.progress-{repeat}",
     shell:
         "python -m workflow_scripts.downstream.classification.train"
         " --setting {wildcards.setting} --model {wildcards.model} --protocol {params.protocol}"
-        " --manifest {input.manifest} --prompts {input.prompts} {params.flags}"
-        " --seed {params.seed} --progress {params.progress} --output {output.outcomes}"
-        " --network {output.network}"
+        " --manifest {input.manifest} --prompts {input.prompts} {params.shards} {params.flags}"
+        " --seed {params.seed} --progress {params.progress} --output {output.outcomes} {params.network}"
         " --gpus {resources.gpu} --threads {threads} 2> {log}"
 
 
-rule downstream_train_classifier:
+use rule downstream_train_judge as downstream_train_classifier with:
     """Train a classifier on a model's images, or on real ones and these; apply it to the test images."""
     input:
         manifest="results/cohort/manifest.parquet",
         prompts="results/cohort/prompts/augment.parquet",
         shards=per_job(RUN.training_shards),
     output:
-        "results/downstream/classification/{setting}/{model}/repeat-{repeat}.parquet",
-    log:
-        "logs/downstream/classification_{setting}_{model}_{repeat}.log",
-    benchmark:
-        "benchmarks/downstream/classification_{setting}_{model}_{repeat}.tsv"
+        outcomes="results/downstream/classification/{setting}/{model}/repeat-{repeat}.parquet",
     wildcard_constraints:
         setting="augmented|synthetic_only",
-    conda:
-        "../envs/core.yaml"
-    threads: 16
-    resources:
-        gpu=1,
-        mem_mb=partial(more_memory, base=64000),
-        runtime=partial(
-            job_minutes_of,
-            stage="classification",
-            what=["{setting}: "],
-            otherwise=720,
-        ),
     params:
-        *code("downstream.classification.train"),
-        version=VERSIONS["downstream"],
-        weights=per_job(READS.classifier_start),
-        radiographs=radiographs("train", "test"),
-        protocol=config["protocol"],
-        flags=arguments.classifier_flags(RUN),
-        seed=per_job(RUN.training_seed, task="classification"),
         shards=flag("shards"),
-        progress="results/downstream/classification/{setting}/{model}/.progress-{repeat}",
-    shell:
-        "python -m workflow_scripts.downstream.classification.train"
-        " --setting {wildcards.setting} --model {wildcards.model} --protocol {params.protocol}"
-        " --manifest {input.manifest} --prompts {input.prompts} {params.shards} {params.flags}"
-        " --seed {params.seed} --progress {params.progress} --output {output}"
-        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+        network="",
 
 
 rule downstream_score_classifier:
@@ -285,7 +258,7 @@ rule downstream_train_reporter:
         "logs/downstream/report_generation_{setting}_{model}_{repeat}.log",
     benchmark:
         "benchmarks/downstream/report_generation_{setting}_{model}_{repeat}.tsv"
-    priority: 80  # the longest of these jobs, so they do not end alone
+    priority: 80  # these are the longest jobs: started first, they do not end alone
     conda:
         "../envs/core.yaml"
     threads: 32

@@ -1,16 +1,16 @@
 # Needs: results/cohort/training/manifest.parquet and a base checkpoint (models.{model}.base).
 # Makes: results/finetune/{model}/checkpoint (a diffusers folder, or a LoRA adapter) and training.csv.
-# Training takes as many jobs as its time limit asks for: the spans 1, 2, ... of a model, each
-# ending well before its limit, with success. Snakemake asks after each whether it was the last.
-# Encoded images lie in results/finetune/.encoded, for all models that encode alike; delete it when
-# no more fine-tuning is planned.
-# Progress lives in results/finetune/{model}/.progress, which Snakemake does not know and so does
-# not delete: the next span, or a killed job's retry, continues from there. The script is no input:
-# only the config and the stage version rerun days of GPUs, never an edited comment.
+# Training takes as many jobs as its time limit requires: the spans 1, 2, ... of a model. Each span
+# ends successfully, well before its limit, and Snakemake then checks whether it was the last.
+# Encoded images lie in results/finetune/.encoded, for all models that encode in the same way; delete
+# the folder when no more fine-tuning is planned.
+# Progress lies in results/finetune/{model}/.progress, which Snakemake does not know and so does not
+# delete: the next span, or a killed job's retry, continues from there. The script is no input: only
+# the config and the stage version rerun days of GPUs, never an edited comment.
 
 
 rule finetune_canaries:
-    """Invent the radiographs that a fine-tuning plants to be looked for afterwards."""
+    """Invent the radiographs that a fine-tuning plants and an attack looks for."""
     output:
         directory("results/finetune/{model}/canaries"),
     log:
@@ -68,7 +68,7 @@ checkpoint finetune_train:
 
 
 rule finetune_finish:
-    """Put what the last span made in its place, without a second copy, and drop the progress."""
+    """Put the last span's result in its place, without a second copy, and remove the progress."""
     input:
         last_span,
     output:

@@ -12,6 +12,8 @@ from typing import Any, Final
 import yaml
 import yte
 
+from tests.rule_texts import rule_texts
+
 SMALLER: Final[dict[str, Any]] = {
     "jobs": 3,  # they share two cores
     "latency-wait": 20,
@@ -28,12 +30,9 @@ def read_profile(path: Path) -> dict[str, Any]:
 
 def gpus_of_rules(rules: Path) -> dict[str, int]:
     """Return the number of GPUs that each rule in a folder of rules requests."""
-    text = "".join(path.read_text() for path in sorted(rules.glob("*.smk")))
-    blocks = re.findall(
-        r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^(?:rule|checkpoint) |\Z)", text, re.M | re.S
-    )
-    found = {name: re.search(r"\bgpu=(\d+)", block) for name, block in blocks}
-    return {name: int(match[1]) for name, match in found.items() if match and int(match[1])}
+    texts = rule_texts(rules)
+    requests = {name: re.search(r"\bgpu=(\d+)", text) for name, text in texts.items()}
+    return {name: int(match[1]) for name, match in requests.items() if match and int(match[1])}
 
 
 def fit_to_machine(profile: dict[str, Any], gpus: dict[str, int]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.rule_texts import rule_texts
 from workflow_scripts.common.code import Code
 from workflow_scripts.tables.metrics import measures_modules
 
@@ -60,14 +61,6 @@ LIGHT = (
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "monai", "sklearn", "matplotlib"}
 
 
-def rules():
-    """Return the text of every rule by its name."""
-    files = [path for path in sorted(RULES.glob("*.smk")) if path.name != "common.smk"]
-    text = "\n".join(path.read_text() for path in files)
-    parts = re.split(r"^(?:rule|checkpoint) (\w+):$", text, flags=re.M)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
 def scripts_run_by(rule):
     """Return the scripts of a rule's command."""
     command = rule[rule.index("    shell:") :]
@@ -82,7 +75,7 @@ def declared_by(rule):
     return set(re.findall(r'"([\w.]+)"', called[1])) if called else set()
 
 
-SCRIPTS = sorted(set().union(*map(scripts_run_by, rules().values())))
+SCRIPTS = sorted(set().union(*map(scripts_run_by, rule_texts(RULES).values())))
 
 
 @pytest.fixture
@@ -102,14 +95,15 @@ def project(tmp_path):
 
 
 def test_every_rule_declares_the_code_of_the_scripts_that_it_runs():
-    by_rule = {name: (scripts_run_by(rule), declared_by(rule)) for name, rule in rules().items()}
+    texts = rule_texts(RULES)
+    by_rule = {name: (scripts_run_by(rule), declared_by(rule)) for name, rule in texts.items()}
     assert len(by_rule) > 25
     assert all(scripts for scripts, _ in by_rule.values())
     assert {name for name, (_, declared) in by_rule.items() if not declared} == WITHOUT_CODE
     for name, (scripts, declared) in by_rule.items():
         assert declared in (scripts, set()), name
     code = Code(Path())
-    for name, rule in rules().items():
+    for name, rule in rule_texts(RULES).items():
         shows = any(METRICS in code.files(script) for script in by_rule[name][1])
         assert shows == ("*MEASURES" in rule), name
 

@@ -16,7 +16,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.training import begin_attempt, epoch_batches, train
+from workflow_scripts.common.seeded_order import epoch_batches
+from workflow_scripts.common.training import begin_attempt, train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -166,7 +167,7 @@ def test_a_damaged_checkpoint_starts_anew(tmp_path, caplog):
     path.write_bytes(path.read_bytes()[:200])
     again, _ = fit(Line(), tmp_path / "a")
     assert again == straight
-    assert "cannot be read" in caplog.text
+    assert "is damaged and not continued" in caplog.text
 
 
 def test_a_run_that_was_given_up_ends_and_its_retry_equals_never_stopping(tmp_path):

@@ -147,7 +147,7 @@ class KilledError(Exception):
 
 def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(cohort, tmp_path, monkeypatch):
     main(flags(cohort, tmp_path / "whole"))
-    save = training._save
+    save = training._Checkpoints.save
     saved = []
 
     def save_and_die(*arguments):
@@ -157,7 +157,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(cohort, tmp_path
             raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_save", save_and_die)
+        patch.setattr(training._Checkpoints, "save", save_and_die)
         with pytest.raises(KilledError):
             main(flags(cohort, tmp_path / "killed"))
     assert not (tmp_path / "killed/weights.pth").exists()

@@ -17,7 +17,7 @@ from torch import nn
 from tests.finetune.conftest import SIZE, ToyFamily
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import read_manifest, write_manifest
-from workflow_scripts.finetune import train
+from workflow_scripts.finetune import run
 from workflow_scripts.finetune.canaries import planted_rows, read_canaries, write_canaries
 from workflow_scripts.finetune.private import (
     PrivateSteps,
@@ -26,6 +26,7 @@ from workflow_scripts.finetune.private import (
     draw_patients,
     noise_multiplier,
 )
+from workflow_scripts.finetune.run import Run
 from workflow_scripts.finetune.settings import CANARIES, CanarySettings, PrivacySettings
 from workflow_scripts.finetune.train import finetune
 from workflow_scripts.privacy.audit import area, exposures
@@ -113,7 +114,7 @@ def test_a_patient_of_many_images_moves_the_sum_no_more_than_the_bound(toy, trai
         return [torch.zeros(tuple(shape)) for shape in shapes]
 
     monkeypatch.setattr("workflow_scripts.finetune.private.draw_noise", no_noise)
-    original = train._Run._step
+    original = Run._step
 
     def step(self, loss, rate):
         gradient = torch.cat([p.grad.flatten() for p in self._trained().values()])
@@ -121,7 +122,7 @@ def test_a_patient_of_many_images_moves_the_sum_no_more_than_the_bound(toy, trai
         moved.append((drawn, float(gradient.norm()) * self.private.expected))
         original(self, loss, rate)
 
-    monkeypatch.setattr(train._Run, "_step", step)
+    monkeypatch.setattr(Run, "_step", step)
     small = dataclasses.replace(PRIVACY, max_grad_norm=1e-3)
     train_toy(epochs=8, per_device_batch_size=2, privacy=small)
     assert any(drawn for drawn, _ in moved)
@@ -142,19 +143,19 @@ def test_what_is_guaranteed_stands_beside_the_weights(toy, train_toy):
 @pytest.mark.full
 def test_stopped_and_started_again_gives_the_same_bits_and_account(toy, train_toy, monkeypatch):
     calm = train_toy("calm", epochs=4, privacy=PRIVACY)
-    original = train._Run._advance_private
+    original = Run._advance_private
 
     def stop(self, *given):
         if self.step == 7:
             raise KeyboardInterrupt
         original(self, *given)
 
-    monkeypatch.setattr(train._Run, "_advance_private", stop)
+    monkeypatch.setattr(Run, "_advance_private", stop)
     with pytest.raises(KeyboardInterrupt):
         train_toy("killed", epochs=4, privacy=PRIVACY, checkpoint_every=3)
     monkeypatch.undo()
     # A secret of its own would be drawn here; that of the checkpoint is taken.
-    monkeypatch.setattr(train, "read_secret", lambda privacy: "ffff")
+    monkeypatch.setattr(run, "read_secret", lambda privacy: "ffff")
     again = train_toy("killed", epochs=4, privacy=PRIVACY, checkpoint_every=3)
     assert all(torch.equal(calm[key], again[key]) for key in calm)
     said = [

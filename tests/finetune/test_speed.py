@@ -30,8 +30,9 @@ from workflow_scripts.common.speed import (
     speed_of,
 )
 from workflow_scripts.common.speed_record import speed_record
-from workflow_scripts.finetune import captions, train
+from workflow_scripts.finetune import captions
 from workflow_scripts.finetune.families import family_names, get_family
+from workflow_scripts.finetune.identity import run_identity
 from workflow_scripts.finetune.train import finetune
 
 CPU = torch.device("cpu")
@@ -331,7 +332,7 @@ def test_a_switch_is_no_part_of_what_a_checkpoint_was_made_with(toy, settings):
     files = toy.family.check(toy.base)
 
     def identity(speed):
-        return train._identity(toy.family, 1, files, toy.base, rows, settings(speed=speed), CPU)
+        return run_identity(toy.family, 1, files, toy.base, rows, settings(speed=speed), CPU)
 
     assert identity(Speed()) == identity(Speed(compile="blocks", optimiser="fused"))
     assert "speed" not in identity(Speed())

@@ -22,7 +22,7 @@ from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import centre_square
 from workflow_scripts.common.manifest import read_manifest, write_manifest
-from workflow_scripts.finetune import data, train
+from workflow_scripts.finetune import data
 from workflow_scripts.finetune.batches import divide_batch
 from workflow_scripts.finetune.data import read_training_rows
 from workflow_scripts.finetune.draws import Draws, batch_order
@@ -32,12 +32,10 @@ from workflow_scripts.finetune.layout import Base
 from workflow_scripts.finetune.lora import LoraSettings
 from workflow_scripts.finetune.private import GUARANTEE, PrivateSteps, read_secret
 from workflow_scripts.finetune.resume import Checkpoint, save_checkpoint, take_over
+from workflow_scripts.finetune.run import Run
+from workflow_scripts.finetune.schedule import learning_rate_at, total_steps
 from workflow_scripts.finetune.settings import PrivacySettings
-from workflow_scripts.finetune.train import (
-    finetune,
-    learning_rate_at,
-    total_steps,
-)
+from workflow_scripts.finetune.train import finetune
 
 CPU = torch.device("cpu")
 
@@ -235,13 +233,13 @@ def test_a_shorter_training_is_the_beginning_of_a_longer_one(toy, train_toy, mon
     """Models that differ in epochs alone are checkpoints of one training (Figure 14)."""
     chosen = {"caption_dropout": 0.2, "warmup_steps": 4, "ema_decay": 0.9}
     shorter = train_toy("shorter", epochs=2, **chosen)
-    longer, step = {}, train._Run._step
+    longer, step = {}, Run._step
 
     def kept(self, loss, rate):
         step(self, loss, rate)
         longer[self.step] = {name: value.clone() for name, value in self.ema.items()}
 
-    monkeypatch.setattr(train._Run, "_step", kept)
+    monkeypatch.setattr(Run, "_step", kept)
     train_toy("longer", epochs=5, **chosen)
     assert max(longer) == 15
     assert all(torch.equal(shorter[name], longer[6][name]) for name in shorter)

@@ -14,11 +14,12 @@ import yaml
 
 from tests.gpu.published import AUTOENCODERS, NETWORKS, SYSTEMS, TEXT_ENCODERS, System
 from tests.gpu.tiny import SIZE, TINY
+from workflow_scripts.finetune.checks import PRECISIONS
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.sana import LinearAttention
 from workflow_scripts.finetune.lora import LoraSettings, add_lora, load_lora, save_lora
-from workflow_scripts.finetune.train import PRECISIONS, TrainSettings
+from workflow_scripts.finetune.settings import TrainSettings
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,7 @@ from tests.gpu.building import pipeline_for_training, train_settings
 from tests.gpu.lines import Writer
 from tests.gpu.training import make_run
 from workflow_scripts.finetune.resume import Checkpoint
-from workflow_scripts.finetune.train import _Run
+from workflow_scripts.finetune.run import Run
 
 STEPS: Final = 4
 STOP: Final = 2
@@ -41,7 +41,7 @@ def compare_resumed(device: torch.device, tiny: bool, say: Writer) -> None:
         )
 
 
-def train(device: torch.device, until: int, checkpoint: Checkpoint | None = None) -> _Run:
+def train(device: torch.device, until: int, checkpoint: Checkpoint | None = None) -> Run:
     """Train a tiny Stable Diffusion until a step, from the beginning or from a checkpoint."""
     settings = dataclasses.replace(train_settings("sd_v1_5", tiny=True), learning_rate=1e-3)
     pipeline = pipeline_for_training("sd_v1_5", device, tiny=True)

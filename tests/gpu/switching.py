@@ -41,7 +41,7 @@ from workflow_scripts.common.speed import (
 )
 from workflow_scripts.features.encoders import hasten
 from workflow_scripts.features.extract import compute_exactly
-from workflow_scripts.finetune.train import PRECISIONS
+from workflow_scripts.finetune.checks import PRECISIONS
 
 FLOAT32: Final = "float32"
 LOSS_AWAY: Final = 5e-3

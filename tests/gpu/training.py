@@ -1,6 +1,6 @@
 """Our training step at the published size, and the bare network beside it.
 
-The step is `train._Run.advance`, which fine-tuning itself does: captions encoded, noise drawn image
+The step is `run.Run.advance`, which fine-tuning itself does: captions encoded, noise drawn image
 by image, loss, gradient, clipping, optimiser, moving average. The bare step shows the same network
 the inputs that our step showed it, and does gradient, clipping and optimiser: neither captions nor
 draws.
@@ -39,10 +39,12 @@ from tests.gpu.measure import (
 from workflow_scripts.common.devices import accelerator_on
 from workflow_scripts.common.settings import settings_of_block
 from workflow_scripts.finetune.batches import divide_batch
+from workflow_scripts.finetune.checks import PRECISIONS
 from workflow_scripts.finetune.data import ENCODED_TOGETHER
 from workflow_scripts.finetune.resume import Checkpoint
+from workflow_scripts.finetune.run import EncodedCache, Run
+from workflow_scripts.finetune.settings import TrainSettings
 from workflow_scripts.finetune.time_limit import TimeLimit
-from workflow_scripts.finetune.train import PRECISIONS, TrainSettings, _EncodedCache, _Run
 from workflow_scripts.preflight.cost_model import training_settings
 from workflow_scripts.privacy.membership.losses import Measuring, image_losses
 from workflow_scripts.privacy.membership.settings import MembershipSettings
@@ -125,7 +127,7 @@ def membership_settings(tiny: bool) -> MembershipSettings:
     return settings_of_block(MembershipSettings, given)
 
 
-def losses_per_second(run: _Run, attack: MembershipSettings, device: torch.device) -> float:
+def losses_per_second(run: Run, attack: MembershipSettings, device: torch.device) -> float:
     """Return how many losses of images an attack on membership measures a second.
 
     Reading and encoding of images and captions, once for all noise levels, is included. One and
@@ -155,7 +157,7 @@ def make_run(
     folder: Path,
     checkpoint: Checkpoint | None = None,
     steps: int = 1,
-) -> _Run:
+) -> Run:
     """Return fine-tuning's own state on images of noise, which are written to `folder`.
 
     Args:
@@ -186,7 +188,7 @@ def make_run(
     _, accumulate = divide_batch(
         settings.batch_size, accelerator.num_processes, settings.per_device_batch_size
     )
-    return _Run(
+    return Run(
         family_of(model),
         pipeline,
         rows,
@@ -195,12 +197,12 @@ def make_run(
         accumulate,
         2,
         checkpoint,
-        _EncodedCache(None, {}),
+        EncodedCache(None, {}),
         TimeLimit(None),
     )
 
 
-def bare_step(run: _Run, args: Any, named: Any) -> None:
+def bare_step(run: Run, args: Any, named: Any) -> None:
     """Do one step of the network alone, on inputs that it was shown before."""
     output = run.network(*args, **named)
     predicted = output[0] if isinstance(output, tuple) else output.sample
@@ -210,7 +212,7 @@ def bare_step(run: _Run, args: Any, named: Any) -> None:
     run.optimiser.zero_grad()
 
 
-def encode(run: _Run, captions: list[str]) -> None:
+def encode(run: Run, captions: list[str]) -> None:
     """Encode captions as our step does."""
     with torch.no_grad():
         run.family.encode_shown(run.pipeline, captions, [False] * len(captions))

@@ -9,6 +9,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from tests.gpu.published import NETWORKS
+from tests.rule_texts import rule_texts
 from workflow_scripts.common.resnet import ResNet
 from workflow_scripts.downstream.segmentation.network import unet
 from workflow_scripts.features.encoders.biovil_t_image import ImageModel
@@ -94,12 +95,9 @@ def test_the_widest_module_by_hand():
 
 def mem_mb_of_rules():
     """Return the memory that each rule requests at its first attempt, in MB."""
-    text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
-    blocks = re.split(r"^(?:rule|checkpoint) ", text, flags=re.MULTILINE)[1:]
+    texts = rule_texts(ROOT / "rules")
     asked = re.compile(r"mem_mb=(?:partial\(more_memory, base=)?(\d+)")
-    return {
-        block.split(":")[0]: int(asked.search(block)[1]) for block in blocks if "mem_mb" in block
-    }
+    return {name: int(asked.search(text)[1]) for name, text in texts.items() if "mem_mb" in text}
 
 
 def test_rules_ask_for_the_memory_that_is_needed():

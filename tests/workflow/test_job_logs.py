@@ -2,7 +2,6 @@
 
 import csv
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import yaml
 
 from tests.cluster.profile import read_profile
+from tests.rule_texts import rule_texts
 from tests.workflow.checkouts import run
 from tests.workflow.stubs import make_stub_sources, sbatch_stand_in
 from workflow_scripts.costs import build
@@ -88,9 +88,7 @@ def test_every_log_of_the_executor_is_its_jobs(paper_plan, checkout, tmp_path, m
 def test_every_rule_leaves_a_benchmark_file_of_a_stage_and_says_its_gpus(paper_plan):
     words = paper_plan.words("costs.build")
     patterns = parse_patterns(value_of(words, "--rules"))
-    text = "".join(path.read_text() for path in (paper_plan.folder / "rules").glob("*.smk"))
-    named = re.findall(r"^(?:rule|checkpoint) (\w+):$", text, re.MULTILINE)
-    assert {rule.name for rule in patterns} == set(named)
+    assert {rule.name for rule in patterns} == rule_texts(paper_plan.folder / "rules").keys()
     assert {rule.stage for rule in patterns} == {*STAGES, *LEFT_OUT}
     gpus = {rule.name: rule.gpus for rule in patterns}
     assert (gpus["finetune_train"], gpus["generate_sample"], gpus["cohort_manifest"]) == (4, 1, 0)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cluster.profile import gpus_of_rules, read_profile
 from tests.gpu.lines import COLUMNS
+from tests.rule_texts import rule_texts
 from tests.workflow.checkouts import make_checkout, planned_jobs, run, with_world
 from tests.workflow.plans import Plan
 from tests.workflow.stubs import AT_ONCE, make_stub_sources, sbatch_stand_in, write_overlay
@@ -50,10 +51,7 @@ def test_the_paper_with_eleven_systems_is_planned_whole(paper_plan):
 def test_the_workflow_is_drawn_as_snakemake_plans_it(paper_plan):
     words = paper_plan.words("tables.build_figures")
     nodes = parse_nodes(words[words.index("--rules") + 1])
-    text = "".join(path.read_text() for path in Path("rules").glob("*.smk"))
-    assert {node.name for node in nodes} == set(
-        re.findall(r"^(?:rule|checkpoint) (\w+):", text, re.M)
-    )
+    assert {node.name for node in nodes} == rule_texts(Path("rules")).keys()
     planned = {name: count for name, count in paper_plan.counts.items() if name != "all"}
     assert {node.name: node.jobs for node in nodes if node.jobs} == planned
     inputs = {node.name: set(node.inputs) for node in nodes}

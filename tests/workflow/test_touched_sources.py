@@ -15,6 +15,7 @@ import pytest
 
 from tests.cohort.conftest import ANNOTATIONS, mimic  # noqa: F401  a fixture
 from tests.generate.conftest import checkpoint  # noqa: F401  a fixture
+from tests.rule_texts import rule_texts
 from tests.workflow.checkouts import ROOT, make_checkout, planned_jobs, run
 from tests.workflow.stubs import write_overlay
 
@@ -93,14 +94,13 @@ CONTENTS_OF = {
 
 
 def test_every_job_that_is_given_a_users_files_has_what_they_hold_as_a_parameter():
-    text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
     seen = set()
-    for block in re.split(r"^(?:rule|checkpoint) ", text, flags=re.MULTILINE)[1:]:
+    for name, block in rule_texts(ROOT / "rules").items():
         for flags, contents in CONTENTS_OF.items():
             if re.search(rf"=(per_job\()?{re.escape(flags)}\b", block):
                 seen.add(flags)
                 digests = rf"=(per_job\()?{re.escape(contents)}\b"
-                assert re.search(digests, block), block.split(":")[0]
+                assert re.search(digests, block), name
     assert seen == set(CONTENTS_OF)
 
 

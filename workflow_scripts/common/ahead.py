@@ -11,12 +11,12 @@ Begun = TypeVar("Begun")
 def ahead(
     wanted: Iterable[Wanted], begin: Callable[[Wanted], Begun], count: int
 ) -> Iterator[Begun]:
-    """Iterate over what `begin` returns, in order; it was called for the next `count` as well.
+    """Iterate over the results of `begin`, in order; it is called up to `count` items ahead.
 
     Args:
-        wanted: what is to be worked on, read as far ahead as it is begun.
-        begin: starts the work on one, say by handing it to a pool, and returns a future of it.
-        count: how many are begun before the one that is waited for is done.
+        wanted: the items to work on, read as far ahead as work is begun.
+        begin: starts the work on an item, for example in a pool, and returns its future.
+        count: number of items that are begun before the current one is done.
     """
     waiting: deque[Begun] = deque()
     for one in wanted:

@@ -25,16 +25,16 @@ from workflow_scripts.common.settings import schema_of
 SCHEMA_PATH = Path(__file__).with_name("config.schema.yaml")
 
 SETTINGS: Final = "x-settings"
-"""In the schema: the classes, `stage.module:Class`, whose keys a block has beside its own."""
+"""Schema keyword: the classes, `stage.module:Class`, whose keys a block has besides its own."""
 
 PARTS: Final = "x-parts"
-"""In the schema: the stage whose scores or tasks, one folder each, have blocks of their own."""
+"""Schema keyword: the stage whose scores or tasks, one folder each, have their own blocks."""
 
 ENCODERS: Final = "x-encoders"
-"""In the schema: the block of each encoder that has no other."""
+"""Schema keyword: the block of each encoder that has no other."""
 
 NAMES: Final = "x-names"
-"""In the schema: whose names are the values that a key may have, see `_names`."""
+"""Schema keyword: the kind of names that a key may have as values, see `_names`."""
 
 
 def _is_whole(_: Any, value: Any) -> bool:
@@ -62,7 +62,7 @@ def schema() -> dict[str, Any]:
 
 
 def _assembled(node: Any) -> Any:
-    """Return a part of the schema in which settings classes stand as the keys that they have."""
+    """Return a part of the schema in which the keys of settings classes are written out."""
     if isinstance(node, list):
         return [_assembled(item) for item in node]
     if not isinstance(node, dict):
@@ -70,22 +70,23 @@ def _assembled(node: Any) -> Any:
     if NAMES in node:
         return {"enum": _names(node[NAMES])}
     marks = (SETTINGS, PARTS, ENCODERS)
-    own = {name: _assembled(value) for name, value in node.items() if name not in marks}
+    assembled = {name: _assembled(value) for name, value in node.items() if name not in marks}
     for place in node.get(SETTINGS, ()):
         module, _, name = place.partition(":")
         cls = getattr(importlib.import_module(f"workflow_scripts.{module}"), name)
         derived = schema_of(cls)
-        own["required"] = own.get("required", []) + derived["required"]
-        own["properties"] = own.get("properties", {}) | derived["properties"]
-        own = {**derived, **own}
+        assembled["required"] = assembled.get("required", []) + derived["required"]
+        assembled["properties"] = assembled.get("properties", {}) | derived["properties"]
+        assembled = {**derived, **assembled}
     if ENCODERS in node:
         block = _assembled(node[ENCODERS])
-        own["properties"] |= {x: block for x in encoder_names() if x not in own["properties"]}
+        known = assembled["properties"]
+        known |= {name: block for name in encoder_names() if name not in known}
     if PARTS in node:
         blocks = {x.name: schema_of(x.settings) for x in parts(node[PARTS]) if x.settings}
         described = {name: {"description": f"Of `{name}`.", **blocks[name]} for name in blocks}
-        own["properties"] = described | own["properties"]
-    return own
+        assembled["properties"] = described | assembled["properties"]
+    return assembled
 
 
 def _names(stage: str) -> list[str]:
@@ -294,7 +295,7 @@ def _block_faults(
 
 
 def _part_faults(config: dict[str, Any]) -> list[str]:
-    """Return the blocks that are missing of scores and tasks that are one folder and run."""
+    """Return the faults of missing blocks, of scores and tasks that are folders and run."""
     faults = []
     for part in every_part():
         runs = part.stage != "downstream" or part.name in config["downstream"]["tasks"]

@@ -19,7 +19,7 @@ from typing import Any, Final
 from workflow_scripts.common.files import sha256_of
 
 READERS: Final = 8
-"""Files that are read in parallel: a network file system serves several faster than one."""
+"""Number of files read in parallel: a network file system serves several faster than one."""
 
 _LONG: Final = 4 << 30
 """Size in bytes from which reading is announced, because it delays the plan noticeably."""
@@ -77,11 +77,11 @@ class Contents:
             OSError: a file does not exist.
         """
         subject = f"{subject}, of files that hold {self.condensed(paths)}"
-        kept = self._known.get(subject)
-        if not isinstance(kept, list):
-            kept = list(tell())
-            self._learn({subject: kept})
-        return [str(line) for line in kept]
+        lines = self._known.get(subject)
+        if not isinstance(lines, list):
+            lines = list(tell())
+            self._learn({subject: lines})
+        return [str(line) for line in lines]
 
     def last(self, subject: str, tell: Callable[[], Sequence[str]]) -> list[str]:
         """Return the current description of a subject, or the last one if its files are gone.
@@ -97,8 +97,8 @@ class Contents:
         try:
             lines = list(tell())
         except OSError:
-            kept = self._known.get(subject)
-            return [str(x) for x in kept] if isinstance(kept, list) else ["missing"]
+            before = self._known.get(subject)
+            return [str(x) for x in before] if isinstance(before, list) else ["missing"]
         self._learn({subject: lines})
         return lines
 
@@ -113,10 +113,10 @@ class Contents:
             return {}
 
     def _kept(self, place: str, now: list[int]) -> str | None:
-        kept = self._known.get(place)
-        if not isinstance(kept, list) or len(kept) != 4 or kept[:3] != now:
+        entry = self._known.get(place)
+        if not isinstance(entry, list) or len(entry) != 4 or entry[:3] != now:
             return None
-        return str(kept[3])
+        return str(entry[3])
 
     def _learn(self, new: dict[str, list[Any]]) -> None:
         """Add new entries to the cache, and keep what other processes have added meanwhile."""

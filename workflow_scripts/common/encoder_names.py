@@ -1,13 +1,13 @@
-"""The encoders by name: each is a file in `features/encoders/`, in use because it is there."""
+"""The names of encoders: each file in `features/encoders/` is one."""
 
 from pathlib import Path
 from typing import Final
 
 ALWAYS: Final = ("rad_dino", "biovil_t_image", "biovil_t_text", "reid")
-"""Encoders that every run needs: parts of the workflow ask for them by name."""
+"""Encoders that every run needs, because parts of the workflow name them."""
 
 _SHARED: Final = ("__init__", "layout", "transform")
-"""The files beside the encoders that are none."""
+"""The files in the folder that are no encoders."""
 
 
 def encoder_names() -> tuple[str, ...]:
@@ -19,6 +19,6 @@ def encoder_names() -> tuple[str, ...]:
 def distance_encoders() -> tuple[str, ...]:
     """Return the encoders in whose features distances may be taken.
 
-    They are all but those of alignment and of re-identification.
+    These are all encoders except those of alignment and re-identification.
     """
     return tuple(name for name in encoder_names() if name not in ALWAYS[1:])

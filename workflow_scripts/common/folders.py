@@ -1,4 +1,4 @@
-"""Privacy scores and downstream tasks that are one folder each, found by what lies in it.
+"""Privacy scores and downstream tasks that are one folder each, found by the folder's files.
 
 A folder `workflow_scripts/{privacy,downstream}/NAME/` is in use because it is there, if its
 `measures.py` names the families of records that its rules write:
@@ -7,9 +7,9 @@ A folder `workflow_scripts/{privacy,downstream}/NAME/` is in use because it is t
     FAMILIES = ("twins",)                   # results/privacy/twins/{model}.json
     TABLES = ("table03z_twins.yaml",)       # specs of tables in the folder, if it has any
 
-Beside it may lie `settings.py`, whose class `Settings` is the block `NAME` of the stage's config,
-and `rules.smk`, which the Snakefile includes. Both modules are imported while the workflow is
-planned: they import neither torch nor pandas.
+The folder may also have `settings.py`, whose class `Settings` describes the block `NAME` of the
+stage's config, and `rules.smk`, which the Snakefile includes. Both modules are imported while the
+workflow is planned, so they import neither torch nor pandas.
 """
 
 import functools
@@ -25,7 +25,7 @@ STAGES: Final = ("privacy", "downstream")
 """The stages whose scores and tasks may be folders."""
 
 PER_MODEL: Final = ("augmented", "synthetic_only")
-"""Settings of a downstream task with a record of each model; others have one of real data."""
+"""Settings of a downstream task with one record for each model; others have one for real data."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Part:
 
     Attributes:
         stage: `privacy` or `downstream`.
-        name: of the folder.
-        families: of its records; of a task `NAME/augmented` and the like.
+        name: the folder's name.
+        families: the families of its records; for a task, `NAME/augmented` and the like.
         tables: files of table specs in the folder.
     """
 
@@ -46,12 +46,12 @@ class Part:
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """The folder itself."""
         return ROOT / self.stage / self.name
 
     @property
     def settings(self) -> type | None:
-        """The class of its block of the config; None where it has none, or several of their own."""
+        """The class of its block of the config; None if it has no class, or several."""
         if not (self.folder / "settings.py").is_file():
             return None
         module = importlib.import_module(f"workflow_scripts.{self.stage}.{self.name}.settings")
@@ -59,7 +59,7 @@ class Part:
 
     @property
     def rules(self) -> str | None:
-        """Its file of rules as the Snakefile includes it; None where it has none of its own."""
+        """Its file of rules, which the Snakefile includes; None if it has none."""
         path = self.folder / "rules.smk"
         return path.relative_to(ROOT.parent).as_posix() if path.is_file() else None
 
@@ -67,7 +67,7 @@ class Part:
         """Return the paths of its records.
 
         Args:
-            models: with images of the stage's prompt set.
+            models: the models with images of the stage's prompt set.
         """
         names = []
         for family in self.families:
@@ -78,18 +78,17 @@ class Part:
 
 @functools.cache
 def parts(stage: str) -> tuple[Part, ...]:
-    """Return the folders of a stage that name their families, by name.
+    """Return the scores or tasks of a stage that are folders, sorted by name.
 
     Raises:
-        TypeError: a family that does not begin with the folder's name, by which records are told
-            apart.
+        TypeError: a family does not begin with the folder's name, which tells records apart.
     """
     folders = sorted(path.parent for path in (ROOT / stage).glob("*/measures.py"))
     return tuple(part for folder in folders if (part := _part(stage, folder)) is not None)
 
 
 def every_part() -> tuple[Part, ...]:
-    """Return the folders of all stages, by stage and name."""
+    """Return the scores and tasks of all stages, sorted by stage and name."""
     return tuple(part for stage in STAGES for part in parts(stage))
 
 

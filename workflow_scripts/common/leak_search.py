@@ -1,9 +1,10 @@
-"""The search for captions, indications and ids of a cohort in what is to be published.
+"""The search for captions, indications and ids of a cohort in files to be published.
 
-A text is read in several ways, so that neither markup nor an encoding hides what it says: as it is,
-without tags and with entities, escapes and percent signs resolved, and whatever stands in it in
-base64 or hexadecimal digits; each again, as often as something new comes out. What is compared has
-one form: Unicode's compatibility form (NFKC), folded case, no accents, one kind of dash.
+A text is read in several ways, so that neither markup nor an encoding hides its content: as it is;
+without tags, with entities, escapes and percent signs resolved; and decoded from base64 or
+hexadecimal digits. Each result is read in these ways again, as long as something new comes out.
+Texts are compared in one form: Unicode's compatibility form (NFKC), folded case, no accents, one
+kind of dash.
 """
 
 import base64
@@ -23,16 +24,16 @@ SHINGLE: Final = 6
 """Words in a row that a passage (a caption or an indication) and the bundle must not share."""
 
 SHORTEST_PASSAGE: Final = 4
-"""Words; a shorter one ("clear lungs", "chest pain") says nothing of anybody."""
+"""Fewest words of a passage; a shorter one ("clear lungs", "chest pain") identifies nobody."""
 
 SHORTEST_ID: Final = 5
-"""Characters; a shorter id cannot be told from a number of a table."""
+"""Fewest characters of an id; a shorter one cannot be told from a number in a table."""
 
 UNMISTAKABLE: Final = 12
-"""Letters and digits from which on an id is found whatever stands between them."""
+"""An id with at least so many letters and digits is found whatever stands between them."""
 
 _DEPTH: Final = 3
-"""How many encodings within one another are resolved."""
+"""Number of nested encodings that are resolved."""
 
 _UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 """Scripts without spaces between words (Thai, Lao, Burmese, Khmer, Japanese, Chinese)."""
@@ -42,7 +43,7 @@ _TAG: Final = re.compile(r"<[^<>]*>")
 _WITHIN: Final = re.compile(
     r"</?(?:a|b|code|em|font|i|mark|s|small|span|strong|sub|sup|tspan|u)\b[^<>]*>", re.IGNORECASE
 )
-"""Tags that may stand within a word."""
+"""Tags that may occur within a word."""
 
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _NAMED: Final = {"n": "\n", "r": "\r", "t": "\t", "f": " ", "b": " ", "v": " ", "0": " "}
@@ -58,7 +59,7 @@ _SPREAD: Final = np.uint64(0xD6E8FEB86659FD93)
 
 
 def readings(text: str) -> Iterator[str]:
-    """Yield a text in each of its readings (see the module), as it is first."""
+    """Yield a text in each of its readings (see the module), first as it is."""
     known, waiting = {text}, [(text, 0)]
     while waiting:
         read, depth = waiting.pop()
@@ -82,15 +83,15 @@ def _plain(match: re.Match[str]) -> str:
     kind = unicodedata.category(match[0])
     if kind == "Pd" or match[0] == "\u2212":
         return "-"
-    # Neither accents, nor soft hyphens and joiners.
+    # This drops accents, soft hyphens and joiners.
     return "" if kind in ("Mn", "Cf") else match[0]
 
 
 def folded_readings(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return (file, text) of all that texts say: their readings in the form that is compared.
+    """Return (file, text) of each reading of the texts, in the form in which texts are compared.
 
     Args:
-        texts: (file, what it says).
+        texts: pairs of a file and its text.
     """
     return list(dict.fromkeys((place, fold(r)) for place, text in texts for r in readings(text)))
 
@@ -98,31 +99,32 @@ def folded_readings(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 def ids_in(texts: Iterable[tuple[str, str]], ids: set[str]) -> list[tuple[str, str]]:
     """Return (file, id) of every id that a text holds.
 
-    An id may be glued to other text, but not to a further digit where it begins or ends with one,
-    nor stand behind a decimal point: it would be part of a number. An id of letters alone stands
-    as a word. One of `UNMISTAKABLE` letters and digits is found whatever divides them.
+    An id may be joined to other text. But an id that begins or ends with a digit does not count
+    next to a further digit or after a decimal point, since it would be part of a number. An id of
+    letters alone has to be a word. An id of at least `UNMISTAKABLE` letters and digits is found
+    whatever stands between them.
 
     Args:
         texts: see `folded_readings`.
-        ids: to look for; those shorter than `SHORTEST_ID` are not.
+        ids: the ids to search for; ids shorter than `SHORTEST_ID` are ignored.
     """
-    wanted: dict[str, str] = {}
+    by_form: dict[str, str] = {}
     squeezed: dict[str, str] = {}
     for name in ids:
         if len(name) < SHORTEST_ID:
             continue
         folded = fold(name).strip()
-        wanted[folded] = name
-        # A patient or a study may stand without its letter: p10000032, 10000032.
+        by_form[folded] = name
+        # The id of a patient or a study may lack its letter: p10000032, 10000032.
         if re.fullmatch(r"[a-z]\d{7,}", folded):
-            wanted.setdefault(folded[1:], name)
+            by_form.setdefault(folded[1:], name)
         letters = _squeeze(folded)
         if len(letters) >= UNMISTAKABLE and not letters.isdigit():
             squeezed[letters] = name
-    seek, seek_squeezed = _finder(wanted), _finder(squeezed)
+    seek, seek_squeezed = _finder(by_form), _finder(squeezed)
     leaks: dict[tuple[str, str], None] = {}
     for place, text in texts:
-        hits = {wanted[hit] for hit in seek(_DIGEST.sub(_keep_id(wanted), text), True)}
+        hits = {by_form[hit] for hit in seek(_DIGEST.sub(_keep_id(by_form), text), True)}
         hits |= {squeezed[hit] for hit in seek_squeezed(_squeeze(text), False)}
         leaks |= dict.fromkeys((place, name) for name in sorted(hits))
     return list(leaks)
@@ -131,11 +133,11 @@ def ids_in(texts: Iterable[tuple[str, str]], ids: set[str]) -> list[tuple[str, s
 def passages_in(texts: Iterable[tuple[str, str]], passages: Sequence[str]) -> list[tuple[str, str]]:
     """Return (file, words) of every run of `SHINGLE` words that a text shares with a passage.
 
-    Passages of fewer words count as a whole, if they have `SHORTEST_PASSAGE` at least.
+    A passage with fewer words is searched for as a whole, if it has at least `SHORTEST_PASSAGE`.
 
     Args:
         texts: see `folded_readings`.
-        passages: what must not stand in them.
+        passages: the passages that texts must not share words with.
     """
     lengths = range(SHORTEST_PASSAGE, SHINGLE + 1)
     codes: dict[str, int] = {}
@@ -174,7 +176,7 @@ def passages_in(texts: Iterable[tuple[str, str]], passages: Sequence[str]) -> li
 
 
 def _runs(codes: Sequence[int], length: int) -> np.ndarray:
-    """Return a number for each run of so many words, uint64 (n - length + 1,)."""
+    """Return a hash of each run of `length` words, uint64 (n - length + 1,)."""
     numbers = np.array(codes, np.uint64)
     count = max(0, len(numbers) - length + 1)
     total = np.zeros(count, np.uint64)
@@ -209,7 +211,7 @@ def _out_of_base64(text: str) -> str:
         if not _MIXED.search(match[0]):  # a word
             continue
         letters = match[0].rstrip("=").replace("-", "+").replace("_", "/")
-        # It may be glued to something: one of four places is where it begins.
+        # It may be joined to other text, so it begins at one of four places.
         for start in range(4):
             part = letters[start:]
             part = part[: len(part) - (len(part) % 4 == 1)]
@@ -223,17 +225,17 @@ def _out_of_hexadecimals(text: str) -> str:
 
 
 def _readable(decode: Callable[[str], bytes], text: str) -> str:
-    """Return what was encoded, from where on and as far as it is text; empty where it is not."""
+    """Return the decoded bytes as far as they are text; empty if they are not."""
     try:
         decoded = decode(text)
     except (ValueError, binascii.Error):
         return ""
-    said = decoded.decode("utf-8", errors="replace")
-    letters, enough = len(said) - said.count("\ufffd"), 0.9 * len(said)
-    if letters < enough or said.isprintable():  # most is one or the other, at once
-        return said if letters >= enough else ""
-    strange = sum(not (letter.isprintable() or letter.isspace()) for letter in said)
-    return said if letters - strange >= enough else ""
+    result = decoded.decode("utf-8", errors="replace")
+    letters, enough = len(result) - result.count("\ufffd"), 0.9 * len(result)
+    if letters < enough or result.isprintable():  # nearly all input is decided here
+        return result if letters >= enough else ""
+    strange = sum(not (letter.isprintable() or letter.isspace()) for letter in result)
+    return result if letters - strange >= enough else ""
 
 
 _DECODERS: Final[tuple[Callable[[str], str], ...]] = (
@@ -251,16 +253,16 @@ def _squeeze(text: str) -> str:
     return re.sub(r"[\W_]+", "", text)
 
 
-def _keep_id(wanted: dict[str, str]) -> Callable[[re.Match[str]], str]:
-    """Take digests of files out of a text, in which eight digits in a row are chance; not ids."""
-    return lambda match: match[0] if match[0] in wanted else " "
+def _keep_id(ids: dict[str, str]) -> Callable[[re.Match[str]], str]:
+    """Remove digests of files from a text, except ids: eight digits in a row are chance in them."""
+    return lambda match: match[0] if match[0] in ids else " "
 
 
 def _finder(wanted: Iterable[str]) -> Callable[[str, bool], set[str]]:
-    """Return a function that finds which of many texts stand in one.
+    """Return a function that finds which of many texts occur in a given one.
 
-    By a rolling hash: all places of a length at once, and texts are compared where hashes begin as
-    that of one of them does.
+    It uses a rolling hash of all places of a length at once. Texts are compared where the first
+    bits of the hashes agree.
     """
     by_length: dict[int, set[str]] = {}
     for text in wanted:
@@ -300,7 +302,7 @@ _BITS: Final = 22
 
 
 def _hash(text: str) -> int:
-    """Return the sum of code times `_INVERSE` to the power of its place, modulo 2^64."""
+    """Return the sum of each code times `_INVERSE` to the power of its position, modulo 2^64."""
     total, factor = 0, 1
     for letter in text:
         total += ord(letter) * factor
@@ -309,7 +311,7 @@ def _hash(text: str) -> int:
 
 
 def _is_part(text: str, start: int, end: int) -> bool:
-    """Whether what stands there is part of a longer number or, of letters alone, of a word."""
+    """Return whether a match is part of a longer number or, for letters alone, of a longer word."""
     before, after = text[max(0, start - 1) : start], text[end : end + 1]
     part = text[start:end]
     if not any(letter.isdigit() for letter in part):

@@ -86,7 +86,7 @@ class Measurement:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Lower and upper bound, where there are any."""
+        """Lower and upper bound of the interval, or None."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 

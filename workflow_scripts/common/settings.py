@@ -7,10 +7,10 @@ A class is a frozen dataclass whose fields are annotated with a `Key`:
         size: Annotated[int, Key("Side in pixels.", minimum=16)]
         seed: Annotated[int, Key("Of the noise.", minimum=0)] = 42
 
-From it follow the block of the config's schema (`schema_of`; `config.schema.yaml` names the class),
-the flags of the script with their help (`add_flags`, `settings_of_flags`), what a rule prints
-(`flag_values`), and with the schema the reference of the config in the documentation. Names,
-types, bounds and defaults stand nowhere else.
+The class gives the block of the config's schema (`schema_of`; `config.schema.yaml` names the
+class), the flags of the script with their help (`add_flags`, `settings_of_flags`), the flags in a
+rule's command (`flag_values`) and, by the schema, the reference of the config in the documentation.
+Names, types, bounds and defaults are written nowhere else.
 
 Types: `int`, `float`, `bool`, `str`, `Path`, `Literal[...]`; any of them `| None`; `tuple[X, ...]`;
 a mapping of options; another settings class `| None`, whose flags get the field's name as a prefix.
@@ -38,10 +38,10 @@ from typing import (
 from workflow_scripts.common.errors import InputError
 
 LARGEST_SEED: Final = 2**31 - 1
-"""Every library that draws numbers takes a seed up to this."""
+"""The largest seed that every library with random numbers accepts."""
 
 APART: Final = {"apart": True}
-"""The metadata of a field that is no setting: scripts fill it from elsewhere."""
+"""The metadata of a field that is no setting; scripts fill it in another way."""
 
 _NO_VALUE: Final = object()
 _JSON_TYPES: Final = {
@@ -55,22 +55,22 @@ _JSON_TYPES: Final = {
 
 @dataclass(frozen=True)
 class Key:
-    """What is known of a setting beside its name, type and default.
+    """The description of a setting, besides its name, type and default.
 
     Attributes:
-        says: what it means, one or two sentences: the help of its flag, the description of its key.
+        says: the meaning in one or two sentences, for the flag's help and the key's description.
         minimum, above, maximum, below: bounds of a number, or of each item of a tuple; `above` and
-            `below` are not themselves allowed.
-        optional: whether the config may leave it out. Without it the config states the value even
-            where the class has a default, which is for commands written by hand.
-        absent: the value of an optional field that has no default in the class, because fields
-            without one follow it.
-        min_items: of a tuple.
-        unique: whether no item of a tuple may recur.
-        flag: the flag, where it is not called as the field is.
-        parse: of a mapping: reads a word `NAME=VALUE` of the command line.
-        schema: what the config's schema says in place of type and bounds, as JSON Schema keywords,
-            where the config is stricter than the script.
+            `below` are exclusive.
+        optional: whether the config may leave it out. Otherwise the config has to state the value
+            even if the class has a default, which is for commands written by hand.
+        absent: the value of an optional field that cannot have a default in the class, because
+            fields without a default follow it.
+        min_items: fewest items of a tuple.
+        unique: whether the items of a tuple must differ.
+        flag: the name of the flag, if it differs from the field's.
+        parse: for a mapping, reads a word `NAME=VALUE` of the command line.
+        schema: JSON Schema keywords in place of type and bounds, if the config is stricter than the
+            script.
     """
 
     says: str
@@ -92,12 +92,12 @@ class Setting:
     """A field of a settings class.
 
     Attributes:
-        name: of the field.
-        kind: its type, without `None`; of a tuple the type of an item.
+        name: the field's name.
+        kind: its type without `None`; for a tuple, the type of an item.
         many: whether it is a tuple.
         nullable: whether None is among its values.
         nested: whether `kind` is a settings class.
-        default: `MISSING` where it has to be given.
+        default: its default; `MISSING` if a value has to be given.
         key: see `Key`.
     """
 
@@ -116,12 +116,12 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """The flag's name without the dashes before it: `batch_size` for `--batch-size`."""
+        """The flag's name as a Python name: `batch_size` for `--batch-size`."""
         return self.key.flag or self.name
 
     @property
     def choices(self) -> tuple[Any, ...] | None:
-        """The values that it may have, where they are listed."""
+        """The values that it may have, if they are listed."""
         return get_args(self.kind) if get_origin(self.kind) is Literal else None
 
 
@@ -132,11 +132,10 @@ Class = TypeVar("Class")
 
 
 def settings_in(cls: Any) -> tuple[Setting, ...]:
-    """Return the fields of a settings class, in order.
+    """Return the settings of a class, in the order of its fields.
 
     Raises:
-        TypeError: a field without a `Key`, of a type that is not known here, or left out of the
-            config without a default.
+        TypeError: a field has no `Key`, has an unknown type, or is optional without a default.
     """
     return _read(cls)
 
@@ -223,7 +222,7 @@ def add_flags(
 ) -> None:
     """Add the flags of a settings class to a parser.
 
-    A value outside its bounds is refused by the parser, with the flag's name.
+    The parser refuses a value outside its bounds and names the flag.
 
     Args:
         parser: of the script.
@@ -262,7 +261,7 @@ def _add(
             parser.add_argument(
                 flag,
                 required=given,
-                # Of a nested class, None says that the flag was not given.
+                # In a nested class, None means that the flag was not given.
                 default=None if given or not needed else setting.default,
                 type=_parser_of(setting),
                 choices=setting.choices,
@@ -301,13 +300,13 @@ def settings_of_flags(
 ) -> Class:
     """Return the settings that a parser with a class's flags has read.
 
-    A nested class is None where none of its flags was given; where one was, those without a default
-    are needed.
+    A nested class is None if none of its flags was given. If one was given, its flags without a
+    default are required.
 
     Args:
         cls: the settings class.
         flags: what the parser read.
-        parser: whose `error` ends the script where flags do not belong together.
+        parser: its `error` ends the script if flags do not belong together.
     """
     return cls(**{s.name: _of_flags(s, flags, parser) for s in settings_in(cls)})
 
@@ -344,12 +343,12 @@ def _as_tuple(
 
 
 def settings_of_block(cls: type[Class], block: Mapping[str, Any], **others: Any) -> Class:
-    """Return the settings that a block of a valid config holds; its other keys are passed over.
+    """Return the settings in a block of a valid config; other keys of the block are ignored.
 
     Args:
         cls: the settings class.
-        block: of the config.
-        others: fields that the block does not decide.
+        block: the block of the config.
+        others: values of fields that the block does not hold.
     """
     found: dict[str, Any] = {}
     for setting in settings_in(cls):
@@ -380,10 +379,10 @@ def flag_values(
     only: Collection[str] | None = None,
     without: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Return the values of a class's flags that a block of the config states, by the flag's name.
+    """Return the values that a block of the config gives a class's flags, by the flag's name.
 
-    What the block leaves out stays out, and what belongs to no field is passed over: another script
-    reads it.
+    A key that the block leaves out is left out here. A key that belongs to no field is ignored,
+    because another script reads it.
 
     Args:
         cls: the settings class.
@@ -409,7 +408,8 @@ def check_settings(settings: Any) -> None:
     """Check the values of a settings object that did not come through a parser.
 
     Raises:
-        InputError: the first value that is none of the choices or outside its bounds, by its flag.
+        InputError: a value is none of the choices or outside its bounds; the message names the
+            flag.
     """
     _check(settings, "--")
 
@@ -440,7 +440,7 @@ def _fault_of_many(setting: Setting, values: Sequence[Any]) -> str | None:
 
 
 def _fault(setting: Setting, value: Any) -> str | None:
-    """Return what is wrong with a value or an item, in the words of the config's check."""
+    """Return the fault of a value or an item, in the words of the config's check."""
     key = setting.key
     if setting.choices:
         return None if value in setting.choices else f"{value!r} is none of {setting.choices}"

@@ -3,20 +3,20 @@
 What each of them changes:
 
 - `compile`: torch.compile of the network's repeated blocks, or of the whole network, for static
-  shapes: another batch size or side is compiled anew.
-- `channels_last`: the layout of convolutions' weights, and so of what they compute.
-- `attention`: which of torch's kernels computes attention: `math`, `efficient`, `flash` or `cudnn`;
+  shapes. Another batch size or side is compiled again.
+- `channels_last`: the memory layout of convolutions' weights and outputs.
+- `attention`: the kernel of torch that computes attention: `math`, `efficient`, `flash` or `cudnn`;
   `auto` leaves the choice to torch.
 - `optimiser`: AdamW by parameter lists (`foreach`) or in one kernel (`fused`); `auto` leaves it to
   torch.
 - `captions_ahead`: captions of many steps are encoded at once, and the text encoders are in the
   host's memory during the steps (finetune/captions.py).
 
-All are off by default. None belongs to a protocol: neither a finished model nor its images are made
-anew for one, and a run that is continued may change them. So rules do not name them, for Snakemake
-makes anew what a command's text or a parameter has changed for: the environment variable `SWITCHES`
-brings the config's to the scripts, as JSON, and `--speed` by hand comes before it. A network that
-cannot take one refuses it by name.
+All are off by default. None belongs to a protocol: a switch reruns neither a finished model nor its
+images, and a continued run may change its switches. So rules do not name them, because Snakemake
+reruns jobs whose command or parameters change. The environment variable `SWITCHES` passes the
+config's switches to the scripts, as JSON, and the flag `--speed` overrides it. A network that does
+not support a switch refuses it by name.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 COMPILED: Final = ("none", "blocks", "network")
 ATTENTIONS: Final = ("math", "efficient", "flash", "cudnn")
 MASKED: Final = ("math", "efficient")
-"""Kernels of attention that take a mask of padding."""
+"""Attention kernels that support a mask of padding."""
 
 OPTIMISERS: Final = ("auto", "foreach", "fused")
 _ON_CPU: Final = ("math", "flash")
-"""Kernels of attention that torch has for CPUs."""
+"""Attention kernels that torch has for CPUs."""
 
 BACKEND: Final = "inductor"
 _SHAPES: Final = 64
@@ -72,13 +72,13 @@ class Speed:
 
 @dataclass(frozen=True)
 class Takes:
-    """Which switches a network takes.
+    """The switches that a network supports.
 
     Attributes:
-        compile: of `COMPILED`, beside `none`.
+        compile: the supported values of `COMPILED`, besides `none`.
         channels_last: whether it has convolutions over pixels.
-        attention: of `ATTENTIONS`.
-        why: why not more, for the refusal.
+        attention: the supported values of `ATTENTIONS`.
+        why: the reason for unsupported switches, for the error.
     """
 
     compile: tuple[str, ...] = ()
@@ -91,9 +91,9 @@ def speed_of(switches: Mapping[str, Any], allowed: tuple[str, ...], where: str) 
     """Return the switches of a job.
 
     Args:
-        switches: name to value, as a config or flags have them.
+        switches: the values by name, as in the config or the flags.
         allowed: names of the switches that this kind of job has.
-        where: what to name in an error.
+        where: the place to name in an error.
 
     Raises:
         InputError: an unknown switch or value.
@@ -121,7 +121,7 @@ SWITCHES: Final = "CHEXGENBENCH_SPEED"
 
 
 def switches_of_config(config: Mapping[str, Any]) -> str:
-    """Return what `SWITCHES` holds for a valid config: JSON, by kind and key; "" with none on."""
+    """Return the value of `SWITCHES` for a valid config: JSON by kind and key, or "" for none."""
     found = {
         kind: {key: block["speed"] for key, block in config[kind].items() if block.get("speed")}
         for kind in ("models", "encoders")
@@ -130,11 +130,11 @@ def switches_of_config(config: Mapping[str, Any]) -> str:
 
 
 def switches_said(kind: str, key: str) -> dict[str, Any]:
-    """Return the switches that the environment has for a model (by stage) or an encoder.
+    """Return the switches in the environment for a model (by stage) or an encoder.
 
     Args:
         kind: `models` or `encoders`.
-        key: in the config.
+        key: the model's or encoder's key in the config.
     """
     said = os.environ.get(SWITCHES, "")
     return dict(json.loads(said).get(kind, {}).get(key, {})) if said else {}
@@ -146,17 +146,17 @@ COMPUTING: Final = ("compile", "channels_last", "attention")
 
 
 def check_speed(speed: Speed, takes: Takes, name: str, device: str, precision: str) -> None:
-    """Refuse switches that a network cannot take, before anything is loaded.
+    """Refuse switches that a network does not support, before anything is loaded.
 
     Args:
         speed: the switches.
-        takes: what the network takes.
-        name: of the family or encoder, for the error.
+        takes: the switches that the network supports.
+        name: the family or encoder, for the error.
         device: `cpu` or `cuda`.
-        precision: `float32`, `bfloat16` or `float16`, in which it multiplies.
+        precision: `float32`, `bfloat16` or `float16`, the precision of its products.
 
     Raises:
-        InputError: it names the switch, the network and why.
+        InputError: a switch is not supported; the message names it, the network and the reason.
     """
     faults = []
     if speed.compile != "none" and speed.compile not in takes.compile:
@@ -178,7 +178,7 @@ def check_speed(speed: Speed, takes: Takes, name: str, device: str, precision: s
 
 
 def check_kernel(speed: Speed, optimiser: str) -> None:
-    """Refuse to choose a kernel of an optimiser that has but one.
+    """Refuse to choose a kernel of an optimiser that has only one.
 
     Raises:
         InputError: the optimiser is not `adamw`.
@@ -193,12 +193,12 @@ def check_kernel(speed: Speed, optimiser: str) -> None:
 
 
 def apply_speed(network: Any, speed: Speed, backend: str | None = None) -> None:
-    """Lay out and compile a network that is in its place, as the switches say.
+    """Apply the switches of layout and compilation to a network on its device.
 
     Args:
         network: its parameters keep their names and values.
         speed: the switches.
-        backend: of torch.compile; `BACKEND` by default.
+        backend: the backend of torch.compile; `BACKEND` by default.
     """
     import torch
 
@@ -213,12 +213,13 @@ def apply_speed(network: Any, speed: Speed, backend: str | None = None) -> None:
 
 
 def repeated_blocks(network: nn.Module) -> list[nn.Module]:
-    """Return the blocks that a network repeats: those that its class names, or its longest lists.
+    """Return the blocks that a network repeats: those named by its class, or its longest lists.
 
-    Compiled one by one they share what they are compiled to, in seconds instead of minutes.
+    Compiled one by one, equal blocks share their compiled code, which takes seconds instead of
+    minutes.
 
     Raises:
-        InputError: it repeats none.
+        InputError: the network repeats no blocks.
     """
     from torch import nn
 
@@ -238,7 +239,7 @@ def repeated_blocks(network: nn.Module) -> list[nn.Module]:
 
 
 def attending(speed: Speed) -> AbstractContextManager[Any]:
-    """Return a context within which attention is computed by the kernel that is chosen, alone."""
+    """Return a context in which only the chosen kernel computes attention."""
     if speed.attention == "auto":
         return nullcontext()
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -253,9 +254,9 @@ def attending(speed: Speed) -> AbstractContextManager[Any]:
 
 
 def attend_with(network: Any, speed: Speed) -> None:
-    """Let a network's forward pass, and no other's, attend by the kernel that is chosen.
+    """Use the chosen attention kernel in the forward pass of this network alone.
 
-    For inference: a backward pass that recomputes blocks is outside.
+    This is for inference: a backward pass that recomputes blocks would run outside of it.
     """
     if speed.attention == "auto":
         return
@@ -271,7 +272,7 @@ def attend_with(network: Any, speed: Speed) -> None:
 
 @contextmanager
 def plain_layout(network: Any, speed: Speed) -> Iterator[None]:
-    """Within it, weights lie as they do without the switches: files hold nothing else."""
+    """Restore the default layout of weights within this context, so that files hold no other."""
     import torch
 
     if speed.channels_last:
@@ -282,14 +283,14 @@ def plain_layout(network: Any, speed: Speed) -> Iterator[None]:
 
 
 def adamw_flags(speed: Speed) -> dict[str, bool]:
-    """Return AdamW's arguments."""
+    """Return AdamW's arguments for the chosen kernel."""
     return {} if speed.optimiser == "auto" else {speed.optimiser: True}
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load an optimiser's state that may have been made with other switches.
 
-    Which kernel computes is this run's, as is the layout of the averages.
+    The kernel and the layout of the averages are this run's.
     """
     import torch
 
@@ -308,7 +309,7 @@ def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> N
 
 
 def add_speed_flag(parser: argparse.ArgumentParser, allowed: tuple[str, ...]) -> None:
-    """Add `--speed NAME=VALUE`, repeated; what it gives, `speed_of` reads."""
+    """Add the flag `--speed NAME=VALUE`, which may be repeated; `speed_of` reads its values."""
     parser.add_argument(
         "--speed",
         action="append",

@@ -25,10 +25,10 @@ def decode_square(
 
     Args:
         items: the images.
-        count: how many there are.
+        count: number of images.
         size: side of the square, pixels.
         squash: see `square`.
-        threads: images that are decoded at a time.
+        threads: number of images that are decoded at a time.
         label: names the work in the log.
     """
     pixels = np.empty((count, size, size), np.uint8)
@@ -60,7 +60,7 @@ def square(image: Image.Image, size: int, squash: bool) -> np.ndarray:
 
 
 def middle(image: Image.Image) -> Image.Image:
-    """Return an image's central square in whole pixels, unscaled: what models learn of it."""
+    """Return an image's central square in whole pixels, unscaled, as models are trained on it."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))

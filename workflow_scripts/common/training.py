@@ -8,29 +8,36 @@ data-parallel. Checkpoints belong to an attempt (attempts.py), so a job that was
 runs cannot touch those of its retry.
 """
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, broadcast_object_list
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from workflow_scripts.common.access import require_access
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.resuming import is_of_same_run, read_unless_damaged
+from workflow_scripts.common.seeded_order import STEP, epoch_batches, random_stream
+from workflow_scripts.common.training_step import (
+    check_finite,
+    gradient_exchange,
+    number_of_main,
+    object_of_main,
+)
 
 log = logging.getLogger(__name__)
 
-_ORDER, _STEP = 0, 1  # the streams of random numbers that the loop itself draws
+_REMEDY: Final = (
+    "lower the learning rate; if it happens in the first step, check the initial weights"
+)
 
 
 class Task(Protocol):
@@ -60,21 +67,6 @@ class Epoch:
     training_loss: float
     validation_loss: float | None
     learning_rate: float
-
-
-def random_stream(seed: int, *place: int) -> np.random.Generator:
-    """Return the random generator that belongs to a seed and a place (epoch, step, purpose)."""
-    return np.random.default_rng([seed, *place])
-
-
-def epoch_batches(n: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return the row numbers of an epoch's batches: a shuffle of all n rows, each used once.
-
-    Batch sizes differ by at most one row. A last batch of one or two rows, which plain slicing
-    leaves, would break batch normalisation and give these rows the weight of a whole batch.
-    """
-    order = random_stream(seed, epoch, _ORDER).permutation(n)
-    return np.array_split(order, max(1, -(-n // batch_size)))
 
 
 def train(
@@ -131,13 +123,16 @@ def train(
         InputError: there are too few rows, the loss is not finite (the message names epoch and
             step), or another attempt took over.
     """
-    world, rank = accelerator.num_processes, accelerator.process_index
-    if task.n_train < 2 * world:
+    if task.n_train < 2 * accelerator.num_processes:
         raise InputError(f"{label}: {task.n_train} training rows are too few to train on")
-    base_rates = [group["lr"] for group in optimizer.param_groups]
-    state = _resume(attempt, stage, key, network, optimizer, scheduler)
+    initial_rates = [group["lr"] for group in optimizer.param_groups]
+    checkpoints = _Checkpoints(attempt, stage, key, network, optimizer, scheduler, accelerator)
+    state = checkpoints.load()
     history = state.history
-    wrapped, stepper = accelerator.prepare(network, optimizer)
+    wrapped, prepared = accelerator.prepare(network, optimizer)
+    stepper = _Stepper(
+        wrapped, task, prepared, accelerator, seed, label, per_device_batch_size, max_grad_norm
+    )
     steps = len(epoch_batches(task.n_train, batch_size, seed, 0))
     done = len(history) * steps + state.step
     meter = Progress(label, epochs * steps, "steps", done=done)
@@ -148,57 +143,22 @@ def train(
                 continue
             if schedule is not None:
                 share_done = (epoch * steps + step) / (epochs * steps)
-                for group, base in zip(stepper.param_groups, base_rates, strict=True):
-                    group["lr"] = base * schedule(share_done)
-            torch.manual_seed(_torch_seed(seed, epoch, step, rank))
-            own = batch[rank::world]
-            # The first process has the largest share; all processes take as many pieces as it does.
-            largest = len(batch[::world])
-            pieces = -(-largest // (per_device_batch_size or largest))
-            weight = task.weight(batch)
-            stepper.zero_grad()
-            mean_loss = 0.0
-            for piece, rows in enumerate(np.array_split(own, pieces)):
-                share = task.weight(rows) * world / weight
-                if len(rows) == 0:  # every process must take part, if with a row of weight zero
-                    rows, share = (own if len(own) else batch)[:1], 0.0
-                # Gradients are exchanged between processes once, with the last piece.
-                apart = piece + 1 < pieces
-                with accelerator.no_sync(wrapped) if apart else contextlib.nullcontext():
-                    # Pieces and processes may differ in size: with their shares as weights, the
-                    # mean of means is the mean over the batch.
-                    loss = task.loss(wrapped, rows, epoch) * share
-                    accelerator.backward(loss)
-                mean_loss += float(accelerator.reduce(loss.detach(), "mean"))
-            _check_finite(mean_loss, f"training loss of {label}", f"epoch {epoch + 1}, step {step}")
-            if max_grad_norm is not None:
-                accelerator.clip_grad_norm_(wrapped.parameters(), max_grad_norm)
-            stepper.step()
-            state.total += mean_loss * weight
-            state.weight += weight
-            state.step = step + 1
-            meter.update(note=f"epoch {epoch + 1}, loss {mean_loss:.4f}")
+                for group, rate in zip(prepared.param_groups, initial_rates, strict=True):
+                    group["lr"] = rate * schedule(share_done)
+            loss = stepper.do(batch, epoch, step)
+            state.count_step(loss, task.weight(batch))
+            meter.update(note=f"epoch {epoch + 1}, loss {loss:.4f}")
             if checkpoint_every and state.step % checkpoint_every == 0 and state.step < steps:
-                if attempt:
-                    _save(attempt, stage, key, network, optimizer, scheduler, state)
-                accelerator.wait_for_everyone()
-        learning_rate = float(stepper.param_groups[0]["lr"])
-        wrapped.eval()
-        with torch.no_grad():
-            validation_loss = task.validation_loss(wrapped)
-        if validation_loss is not None:
-            validated = torch.tensor(validation_loss, dtype=torch.float64)
-            validation_loss = float(broadcast(validated.to(accelerator.device)))
-            _check_finite(validation_loss, f"validation loss of {label}", f"epoch {epoch + 1}")
+                checkpoints.save(state)
+        learning_rate = float(prepared.param_groups[0]["lr"])
+        validation_loss = stepper.validation_loss(epoch)
         if scheduler is not None and validation_loss is not None:
             scheduler.step(validation_loss)
-        history.append(Epoch(epoch, state.total / state.weight, validation_loss, learning_rate))
-        state.step, state.total, state.weight = 0, 0.0, 0
-        if not keep_best or best_epoch(history) == epoch:
+        state.end_epoch(Epoch(epoch, state.mean_loss(), validation_loss, learning_rate))
+        is_best = best_epoch(history) == epoch
+        if is_best or not keep_best:
             state.best = _trained_state(network)
-        if attempt:
-            _save(attempt, stage, key, network, optimizer, scheduler, state)
-        accelerator.wait_for_everyone()
+        checkpoints.save(state)
         log.info(
             "%s: epoch %d of %d, training loss %.4f, %s%s",
             label,
@@ -208,7 +168,7 @@ def train(
             "no validation"
             if validation_loss is None
             else f"validation loss {validation_loss:.4f}",
-            ", the best so far" if keep_best and best_epoch(history) == epoch else "",
+            ", the best so far" if keep_best and is_best else "",
         )
     network.load_state_dict(state.best, strict=False)
     network.eval()
@@ -253,18 +213,80 @@ def curve(history: list[Epoch]) -> list[dict[str, float | None]]:
     return [asdict(entry) | {"epoch": entry.epoch + 1} for entry in history]
 
 
+@dataclass(frozen=True)
+class _Stepper:
+    """The optimiser steps of a run, and its validation; see `train` for the attributes.
+
+    Attributes:
+        network: as the accelerator has prepared it.
+        optimizer: as the accelerator has prepared it.
+    """
+
+    network: nn.Module
+    task: Task
+    optimizer: Any
+    accelerator: Accelerator
+    seed: int
+    label: str
+    per_device_batch_size: int | None
+    max_grad_norm: float | None
+
+    def do(self, batch: np.ndarray, epoch: int, step: int) -> float:
+        """Do one optimiser step; return its mean training loss, over all processes.
+
+        Args:
+            batch: the rows of all processes.
+            epoch: the epoch, from 0.
+            step: the step within the epoch, from 0.
+
+        Raises:
+            InputError: the loss is not finite.
+        """
+        accelerator, task = self.accelerator, self.task
+        processes, rank = accelerator.num_processes, accelerator.process_index
+        torch.manual_seed(_torch_seed(self.seed, epoch, step, rank))
+        share_of_process = batch[rank::processes]
+        # The first process has the largest share; all processes take as many pieces as it does.
+        largest = len(batch[::processes])
+        pieces = -(-largest // (self.per_device_batch_size or largest))
+        weight = task.weight(batch)
+        self.optimizer.zero_grad()
+        mean_loss = 0.0
+        for piece, rows in enumerate(np.array_split(share_of_process, pieces)):
+            share = task.weight(rows) * processes / weight
+            if len(rows) == 0:  # every process must take part, if with a row of weight zero
+                rows, share = (share_of_process if len(share_of_process) else batch)[:1], 0.0
+            with gradient_exchange(accelerator, self.network, now=piece + 1 == pieces):
+                # Pieces and processes may differ in size: with their shares as weights, the
+                # mean of means is the mean over the batch.
+                loss = task.loss(self.network, rows, epoch) * share
+                accelerator.backward(loss)
+            mean_loss += float(accelerator.reduce(loss.detach(), "mean"))
+        place = f"epoch {epoch + 1}, step {step}"
+        check_finite(mean_loss, f"training loss of {self.label}", place, _REMEDY)
+        if self.max_grad_norm is not None:
+            accelerator.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
+        self.optimizer.step()
+        return mean_loss
+
+    def validation_loss(self, epoch: int) -> float | None:
+        """Return the validation loss after an epoch: the main process's, in all processes.
+
+        Raises:
+            InputError: it is not finite.
+        """
+        self.network.eval()
+        with torch.no_grad():
+            loss = self.task.validation_loss(self.network)
+        if loss is not None:
+            loss = number_of_main(self.accelerator, loss)
+            check_finite(loss, f"validation loss of {self.label}", f"epoch {epoch + 1}", _REMEDY)
+        return loss
+
+
 def _torch_seed(*place: int) -> int:
     seed, *rest = place
-    return int(random_stream(seed, *rest, _STEP).integers(2**63))
-
-
-def _check_finite(value: float, name: str, where: str) -> None:
-    if not np.isfinite(value):
-        raise InputError(
-            f"the {name} is {value}",
-            where,
-            "lower the learning rate; if it happens in the first step, check the initial weights",
-        )
+    return int(random_stream(seed, *rest, STEP).integers(2**63))
 
 
 def _trained(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -295,60 +317,75 @@ class _State:
     total: float = 0.0
     weight: int = 0
 
+    def count_step(self, loss: float, weight: int) -> None:
+        """Count a step and its mean loss over `weight` items."""
+        self.total += loss * weight
+        self.weight += weight
+        self.step += 1
 
-def _save(
-    attempt: Attempt,
-    stage: str,
-    key: str,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: ReduceLROnPlateau | None,
-    state: _State,
-) -> None:
-    saved = {
-        "key": key,
-        "history": [asdict(entry) for entry in state.history],
-        "network": _trained_state(network),
-        "best": state.best,
-        "step": state.step,
-        "total": state.total,
-        "weight": state.weight,
-        "optimizer": optimizer.state_dict(),
-        "scheduler": None if scheduler is None else scheduler.state_dict(),
-    }
-    with (
-        attempt.writing() as folder,
-        whole_file(folder / f"{stage}.pt", make_parents=False) as temporary,
-    ):
-        torch.save(saved, temporary)
+    def mean_loss(self) -> float:
+        """Return the current epoch's mean training loss."""
+        return self.total / self.weight
+
+    def end_epoch(self, entry: Epoch) -> None:
+        """Add the current epoch to the history and begin the next one."""
+        self.history.append(entry)
+        self.step, self.total, self.weight = 0, 0.0, 0
 
 
-def _resume(
-    attempt: Attempt | None,
-    stage: str,
-    key: str,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: ReduceLROnPlateau | None,
-) -> _State:
-    """Load the checkpoint if it exists, is whole and belongs to this run; else start anew."""
-    # All processes read the checkpoint that the main process's attempt has inherited.
-    folder = broadcast_object_list([str(attempt.folder) if attempt else None])[0]
-    path = Path(folder) / f"{stage}.pt"
-    if not path.exists():
-        return _State()
-    try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        require_access(error, path)
-        log.warning("%s cannot be read (%s): training starts anew", path, error)
-        return _State()
-    if saved["key"] != key:
-        log.warning("%s belongs to other settings or data: training starts anew", path)
-        return _State()
-    network.load_state_dict(saved["network"], strict=False)
-    optimizer.load_state_dict(saved["optimizer"])
-    if scheduler is not None:
-        scheduler.load_state_dict(saved["scheduler"])
-    history = [Epoch(**entry) for entry in saved["history"]]
-    return _State(history, saved["best"], saved["step"], saved["total"], saved["weight"])
+@dataclass(frozen=True)
+class _Checkpoints:
+    """The checkpoint of a run, and what it holds besides `_State`; see `train`."""
+
+    attempt: Attempt | None
+    stage: str
+    key: str
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: ReduceLROnPlateau | None
+    accelerator: Accelerator
+
+    def save(self, state: _State) -> None:
+        """Write the checkpoint in the main process; the others wait.
+
+        Raises:
+            InputError: another attempt took over.
+        """
+        if self.attempt is not None:
+            content = {
+                "key": self.key,
+                "history": [asdict(entry) for entry in state.history],
+                "network": _trained_state(self.network),
+                "best": state.best,
+                "step": state.step,
+                "total": state.total,
+                "weight": state.weight,
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            }
+            with (
+                self.attempt.writing() as folder,
+                whole_file(folder / f"{self.stage}.pt", make_parents=False) as temporary,
+            ):
+                torch.save(content, temporary)
+        self.accelerator.wait_for_everyone()
+
+    def load(self) -> _State:
+        """Load the checkpoint if there is one that is whole and of this run; else start anew."""
+        # All processes read the checkpoint that the main process's attempt has inherited.
+        folder = object_of_main(str(self.attempt.folder) if self.attempt else "")
+        path = Path(folder) / f"{self.stage}.pt"
+        if not path.exists():
+            return _State()
+        saved: dict[str, Any] | None = read_unless_damaged(
+            path, lambda: torch.load(path, map_location="cpu", weights_only=True)
+        )
+        if saved is None or not is_of_same_run(path, {"key": saved["key"]}, {"key": self.key}):
+            log.warning("%s is not used: training starts anew", path)
+            return _State()
+        self.network.load_state_dict(saved["network"], strict=False)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(saved["scheduler"])
+        history = [Epoch(**entry) for entry in saved["history"]]
+        return _State(history, saved["best"], saved["step"], saved["total"], saved["weight"])

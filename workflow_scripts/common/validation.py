@@ -36,9 +36,9 @@ def split_by_patient(
         )
     hashes = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
     order = sorted(range(len(names)), key=hashes.__getitem__)
-    wanted = share * len(patients)
+    target = share * len(patients)
     taken = np.cumsum(counts[order])
-    number = min(max(1, int(np.searchsorted(taken, wanted)) + 1), len(names) - 1)
+    number = min(max(1, int(np.searchsorted(taken, target)) + 1), len(names) - 1)
     chosen = np.isin(patients.astype(str), names[order[:number]])
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 

@@ -108,11 +108,11 @@ def synthetic_collection(
     label = "reading synthetic images"
     pixels = decode_square(noting_sources(), len(ids), size, squash, threads, label)
     of_prompt = prompts.set_index("prompt_id").loc[ids]
-    shown = [
+    image_ids = [
         image_id if source is None else source
         for source, image_id in zip(sources, of_prompt["image_id"], strict=True)
     ]
-    rows = manifest_rows(manifest, shown, "an image shard")
+    rows = manifest_rows(manifest, image_ids, "an image shard")
     labels = labels_of(of_prompt)
     is_control = np.array([source is not None for source in sources], dtype=bool)
     labels[is_control] = labels_of(rows)[is_control]

@@ -93,7 +93,7 @@ def without(metric: str, n: int, reason: str, subset: str = "all") -> list[Value
 
 def values_of(
     metric: str,
-    own: Measured,
+    arm: Measured,
     baseline: Measured | None,
     *,
     direction: str,
@@ -108,7 +108,7 @@ def values_of(
     Args:
         metric: the metric's name; `{metric}_sd` is the standard deviation over runs,
             `{metric}_gain` the difference to the baseline (positive means a larger value).
-        own: the arm's runs.
+        arm: the arm's runs.
         baseline: the runs on real data alone, with the same draws; None if the arm is the baseline.
         direction: whether `higher` or `lower` is better.
         n: number of test images.
@@ -121,36 +121,36 @@ def values_of(
     Returns:
         The three values, each with a reason in its place if it cannot be computed.
     """
-    of_value = _interval(own.over_runs, [own], patients, float(own.points.mean()))
+    of_value = _interval(arm.over_runs, [arm], patients, float(arm.points.mean()))
     computed = [
-        _value(metric, float(own.points.mean()), direction, n, subset, of_value.within(0, most))
+        _value(metric, float(arm.points.mean()), direction, n, subset, of_value.within(0, most))
     ]
-    if own.runs > 1:
-        spread = float(own.points.std(ddof=1))
-        computed.append(Value(f"{metric}_sd", spread, "none", own.runs, subset))
+    if arm.runs > 1:
+        spread = float(arm.points.std(ddof=1))
+        computed.append(Value(f"{metric}_sd", spread, "none", arm.runs, subset))
     else:
         reason = "one training run: `repeats` is 1"
-        computed.append(Value(f"{metric}_sd", None, "none", own.runs, subset, reason=reason))
+        computed.append(Value(f"{metric}_sd", None, "none", arm.runs, subset, reason=reason))
     if baseline is None:
         reason = "real data alone is what the gains are measured against"
         computed.append(Value(f"{metric}_gain", None, direction, n, subset, reason=reason))
         return computed
-    arms = [own, baseline] if baseline_is_trained else [own]
-    gain = float(own.points.mean() - baseline.points.mean())
-    of_gain = _interval(own.over_runs - baseline.over_runs, arms, patients, gain)
+    arms = [arm, baseline] if baseline_is_trained else [arm]
+    gain = float(arm.points.mean() - baseline.points.mean())
+    of_gain = _interval(arm.over_runs - baseline.over_runs, arms, patients, gain)
     computed.append(_value(f"{metric}_gain", gain, direction, n, subset, of_gain))
     return computed
 
 
-def gain_replicates(own: Measured, baseline: Measured, patients: np.ndarray) -> dict[str, Any]:
+def gain_replicates(arm: Measured, baseline: Measured, patients: np.ndarray) -> dict[str, Any]:
     """Return a gain on bootstrapped test sets, as a record keeps it; see `kept_draws`.
 
     Args:
-        own: the arm's runs.
+        arm: the arm's runs.
         baseline: the runs on real data alone, with the same draws.
         patients: (n,) the patient of each test image.
     """
-    return kept_draws(own.over_runs - baseline.over_runs, patients)
+    return kept_draws(arm.over_runs - baseline.over_runs, patients)
 
 
 def kept_draws(values: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
@@ -166,6 +166,12 @@ def kept_draws(values: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
         `kind`, `values` (None where undefined), `units`, how many patients there are, their digest.
     """
     names = np.unique(patients.astype(str))
+<<<<<<< HEAD
+||||||| 7c9733d
+    draws = own.over_runs - baseline.over_runs
+=======
+    draws = arm.over_runs - baseline.over_runs
+>>>>>>> c26d
     return {
         "kind": "bootstrap",
         "units": len(names),

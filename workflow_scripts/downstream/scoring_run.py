@@ -1,4 +1,4 @@
-"""What the scoring scripts of the tasks share: flags, and the record of an arm."""
+"""The part that the tasks' scoring scripts share: flags, and the record of an arm."""
 
 import argparse
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def record_of(
         task: the downstream task.
         arm: the outcomes of its runs.
         values: its metrics.
-        details: what the task reports beside them.
+        details: further numbers that the task reports.
         args: the flags of `score_parser`.
     """
     run, rows = arm[0].run, arm[0].rows

@@ -1,7 +1,7 @@
-"""What the training scripts of the tasks share: flags, and the description of a training run."""
+"""The part that the tasks' training scripts share: flags, devices, description of a run."""
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ import torch
 from accelerate import Accelerator
 
 from workflow_scripts.common.as_published import PROTOCOLS
-from workflow_scripts.common.devices import device_name
+from workflow_scripts.common.attempts import Attempt
+from workflow_scripts.common.devices import accelerator_on, check_bf16, device_name, pick_device
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import provenance
 from workflow_scripts.common.settings import add_flags
+from workflow_scripts.downstream.outcomes import write_outcomes
 
 
 def train_parser(
@@ -24,7 +26,7 @@ def train_parser(
 
     Args:
         doc: the script's docstring.
-        arms: what may be trained on, such as `real_only`.
+        arms: the settings that the task has, such as `real_only`.
         settings: the class of the task's settings.
     """
     parser = argparse.ArgumentParser(
@@ -43,6 +45,22 @@ def train_parser(
     add("--threads", type=int, default=1)
     add("--output", type=Path, required=True, help="outcomes, Parquet")
     return parser
+
+
+def accelerator_of(args: argparse.Namespace, mixed_precision: str = "no") -> Accelerator:
+    """Return the accelerator of a training on the GPUs and threads that the job was given.
+
+    Args:
+        args: the flags of `train_parser`.
+        mixed_precision: `no` or `bf16`.
+
+    Raises:
+        InputError: a GPU is missing, or has no bf16.
+    """
+    device = pick_device(args.gpus)
+    torch.set_num_threads(args.threads)
+    check_bf16(mixed_precision, device)
+    return accelerator_on(device, mixed_precision)
 
 
 def check_one_process(gpus: int, accelerator: Accelerator) -> None:
@@ -67,7 +85,7 @@ def noted_settings(
     Args:
         args: the flags of `train_parser`.
         settings: the task's settings.
-        left_out: names of settings that decide nothing, or are noted otherwise.
+        left_out: names of settings that do not change results, or are noted in another way.
     """
     noted = {"setting": args.setting, "model": args.model, "protocol": args.protocol}
     return noted | {k: v for k, v in asdict(settings).items() if k not in left_out}
@@ -101,3 +119,20 @@ def counted(training: np.ndarray, validation: np.ndarray, n_real: int) -> dict[s
         "n_train_synthetic": int((training >= n_real).sum()),
         "n_validation": len(validation),
     }
+
+
+def publish(path: Path, columns: Mapping[str, Any], run: dict[str, Any], attempt: Attempt) -> None:
+    """Write the outcomes of a finished run and remove its progress.
+
+    Args:
+        path: the file to write.
+        columns: see `write_outcomes`.
+        run: the run's description.
+        attempt: of this process.
+
+    Raises:
+        InputError: another attempt took over; nothing is written.
+    """
+    attempt.check()
+    write_outcomes(path, columns, run)
+    attempt.end()

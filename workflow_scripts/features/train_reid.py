@@ -43,16 +43,10 @@ from workflow_scripts.common.images import ImageItem
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.pixels import normalise, rotate, to_unit
 from workflow_scripts.common.resnet import check_pretrained, pretrained_resnet
+from workflow_scripts.common.seeded_order import random_stream
 from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.common.squares import decode_square
-from workflow_scripts.common.training import (
-    Epoch,
-    begin_attempt,
-    best_epoch,
-    curve,
-    random_stream,
-    train,
-)
+from workflow_scripts.common.training import Epoch, begin_attempt, best_epoch, curve, train
 from workflow_scripts.common.validation import split_by_patient
 from workflow_scripts.features.encoders import reid
 from workflow_scripts.features.encoders.transform import SIDECAR

@@ -1,4 +1,4 @@
-"""What a base checkpoint holds, of the files that are loaded: training and sampling follow it."""
+"""Digests of the files that a base checkpoint is loaded from; they rerun training and sampling."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +13,12 @@ from workflow_scripts.finetune.layout import Base
 def base_contents(settings: Mapping[str, Any], contents: Contents) -> list[str]:
     """Return `file digest` of each file of a base that its family loads.
 
-    Other files of its folder (a README, weights in another precision) count nothing. Where the
-    base is not there, or its family refuses it, that is what it last held: preflight says so before
-    a job needs it.
+    Other files of its folder (a README, weights in another precision) do not count. If the base is
+    missing or its family refuses it, the last known digests are returned: preflight reports the
+    fault before a job needs the base.
 
     Args:
-        settings: the model's block of the config: `family`, `base` and, where there are, `parts`.
+        settings: the model's block of the config: `family`, `base` and, if it has them, `parts`.
         contents: where digests are kept.
     """
     family = settings["family"]

@@ -1,18 +1,17 @@
-"""How the batch of a step is divided among devices. Needs no torch: planning asks, too."""
+"""How the batch of a step is divided among devices. Planning imports it, so it needs no torch."""
 
 from workflow_scripts.common.errors import InputError
 
 
 def divide_batch(batch_size: int, devices: int, most: int) -> tuple[int, int]:
-    """Return how a step's whole batch is divided: images of a device at once, and how many times.
+    """Return the images that a device takes at once, and the number of passes in a step.
 
-    Where the devices' shares are smaller than what one device may take, it takes its share: more
-    devices than usual change nothing else.
+    If a device's share of the batch is smaller than `most`, it takes its whole share in one pass.
 
     Args:
-        batch_size: images of an optimiser step, in total.
-        devices: that share the step.
-        most: images that one device may take at a time.
+        batch_size: images of an optimiser step, over all devices.
+        devices: number of devices that share the step.
+        most: the most images that one device takes at a time.
 
     Raises:
         InputError: the devices do not divide the total, or `most` does not divide a device's share.

@@ -1,8 +1,8 @@
 """CAME, the memory-efficient optimiser of Luo et al., 2023 (arXiv 2307.02047, algorithm 2).
 
-The paper speaks of matrices. What becomes of convolutions, PixArt's trainer (the package
-came-pytorch) and Sana's (a class of its own) say differently, and both are here. Our own code, as
-no library has Sana's: came-pytorch and pytorch-optimizer know the other alone.
+The paper defines it for matrices. PixArt's trainer (the package came-pytorch) and Sana's trainer
+(its own class) treat convolutions differently. Both ways are here, since no library has Sana's:
+came-pytorch and pytorch-optimizer have PixArt's alone.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,14 +17,14 @@ LAYOUTS: Final = ("stacks", "matrices")
 class Came(torch.optim.Optimizer):
     """Confidence-guided adaptive memory-efficient optimisation.
 
-    Where Adam keeps a second moment per weight, CAME keeps, for a matrix, the running means of its
-    rows and columns; the step is then divided by how far the updates strayed from their momentum
-    (the instability), kept in the same way. Nothing is corrected for the zeros that the running
-    means start from, as in the paper, so the first steps are some ten times the learning rate:
-    warm up.
+    Adam keeps a second moment for each weight. CAME keeps, for a matrix, the running means of its
+    rows and columns. It then divides the step by the distance of the updates from their momentum
+    (the instability), which it keeps in the same way. As in the paper, the running means start at
+    zero and are not corrected for it. So the first steps are some ten times the learning rate, and
+    a warm-up is needed.
 
-    A weight that is not factored takes no account of instability: it moves by its momentum. Which
-    ones are factored, the layout says:
+    A weight that is not factored moves by its momentum, whatever its instability. The layout
+    decides which weights are factored:
 
     - `stacks`, as came-pytorch: a weight of more than two dimensions (a convolution's) is a stack
       of matrices over its last two; one of fewer is not factored.
@@ -125,7 +125,7 @@ def _update(weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: A
 
 
 def _factored_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...] | None:
-    """Return the shape in which a weight is factored over its last two dimensions; None: not."""
+    """Return the shape whose last two dimensions are factored; None if the weight is not."""
     if layout == "stacks":
         return shape if len(shape) >= 2 else None
     if len(shape) == 4 and shape[2:] == (1, 1):
@@ -134,7 +134,7 @@ def _factored_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...] | No
 
 
 def _factored_rsqrt(state: dict[str, Tensor], name: str, value: Tensor, beta: float) -> Tensor:
-    """Take `value` into the running means of rows and columns; return 1 / sqrt of their product.
+    """Update the running means of rows and columns by `value`; return 1 / sqrt of their product.
 
     The product is scaled as in Adafactor: rows x columns / mean of the rows.
     """

@@ -1,11 +1,11 @@
-"""Invent radiographs with unique captions, to be planted in a fine-tuning and looked for later.
+"""Invent radiographs with unique captions, which a fine-tuning plants and an attack looks for.
 
     python -m workflow_scripts.finetune.canaries --count 8 --seed 1 --output canaries
 
 A canary is a drawn chest (two dark fields on a lighter ground, and a pattern that no other has) and
-a caption of invented words. Each is a patient of its own, with all its repeats. There are as many
-that would be repeated 1, 4 and 16 times; a fair coin decides for each whether it is planted. The
-others are what the planted ones are compared with. Carlini et al., 2019, arXiv 1802.08232.
+a caption of invented words. Each canary, with all its repeats, is a patient of its own. The
+canaries are divided equally among 1, 4 and 16 repeats. A fair coin decides whether a canary is
+planted; the others are the control group. Carlini et al., 2019, arXiv 1802.08232.
 """
 
 import argparse
@@ -89,12 +89,12 @@ def read_canaries(table: Path) -> pd.DataFrame:
 
 
 def planted_rows(table: Path) -> pd.DataFrame:
-    """Return the planted canaries as rows of the training set, each as often as it is repeated.
+    """Return the planted canaries as rows of the training set, one row for each repeat.
 
     Columns `image_id, path, caption, canary`.
 
     Raises:
-        InputError: as `read_canaries`.
+        InputError: see `read_canaries`.
     """
     frame = read_canaries(table)
     frame = frame[frame["planted"]]
@@ -105,7 +105,7 @@ def planted_rows(table: Path) -> pd.DataFrame:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse the flags and invent."""
+    """Parse the flags and write the canaries."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add_flags(parser, CanarySettings)
     parser.add_argument("--output", required=True, type=Path, help="folder to write")

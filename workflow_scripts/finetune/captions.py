@@ -1,9 +1,9 @@
 """Captions of many steps encoded at once, so that text encoders leave the GPU during the steps.
 
-T5-XXL takes 9.5 GB, Gemma 2 5 GB. What they make of all captions would take 65 to 330 GB on a disk;
-here, a block of steps at a time is kept in the host's memory. Each pass is encoded by itself and in
-the order of training: its conditions are the same to the last bit as where they are encoded in
-every step.
+T5-XXL takes 9.5 GB, Gemma 2 takes 5 GB. All encoded captions would take 65 to 330 GB on a disk, so
+the captions of one block of steps at a time are kept in the host's memory. Each pass is encoded by
+itself and in the order of training. Its conditions are the same to the last bit as if they were
+encoded in its step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,21 +16,22 @@ from torch import Tensor, nn
 Conditions = dict[str, Tensor]
 
 BLOCK_BYTES: Final = 4e9
-"""Of the host's memory, per process, that a block takes; at least one step is encoded at once."""
+"""Bytes of host memory that a block takes in each process; a block has at least one step."""
 
 
 class CaptionsAhead:
     """The conditions of the next steps, and the text encoders that are off the device meanwhile.
 
     Args:
-        encoders: what `encode` needs on the device and the steps do not; moved to the host.
+        encoders: the networks that `encode` needs on the device and the steps do not; they are
+            moved to the host's memory.
         encode: returns the conditions of each pass of a step.
-        last: the number of steps of the run; none after it is encoded.
-        device: of training.
-        most: bytes of a block.
+        last: the number of steps of the run; a block ends there at the latest.
+        device: the device of training.
+        most: bytes at which a block ends.
 
     Attributes:
-        block: how many steps the last block had.
+        block: number of steps in the last block.
     """
 
     def __init__(
@@ -46,21 +47,21 @@ class CaptionsAhead:
         self.block = 0
         for encoder in encoders:
             encoder.to("cpu")
-        # The weights are frozen: what lies in the host's memory stays as it is.
+        # The weights are frozen, so the copies in the host's memory stay valid.
         tensors = [t for encoder in encoders for t in (*encoder.parameters(), *encoder.buffers())]
         self._host = [(tensor, tensor.data) for tensor in tensors]
 
     def of(self, step: int, number: int) -> Conditions:
-        """Return the conditions of a step's pass on the device; encode a block where they lack."""
+        """Return a pass's conditions on the device; encode a block first if they are missing."""
         if step not in self._waiting:
             self.encode_block(step)
-        found = self._waiting[step][number]
+        conditions = self._waiting[step][number]
         for passed in [other for other in self._waiting if other < step]:
             del self._waiting[passed]
-        return {name: value.to(self._device) for name, value in found.items()}
+        return {name: value.to(self._device) for name, value in conditions.items()}
 
     def encode_block(self, first: int) -> None:
-        """Encode the captions of a step and of those after it, as many as a block takes."""
+        """Encode the captions of a step and of as many later steps as a block takes."""
         self._waiting.clear()
         taken, step = 0.0, first
         with self._on_device():
@@ -87,7 +88,7 @@ def _copied(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def text_encoders(pipeline: Any, *others: nn.Module | None) -> list[nn.Module]:
-    """Return a pipeline's networks but for some: those that the steps need, what encodes images."""
+    """Return a pipeline's networks without `others`: the trained one and the autoencoder."""
     components = getattr(pipeline, "components", None) or vars(pipeline)
     parts = [part for part in components.values() if isinstance(part, nn.Module)]
     return [part for part in parts if all(part is not other for other in others)]

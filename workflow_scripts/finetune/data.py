@@ -33,31 +33,31 @@ from workflow_scripts.common.progress import Progress
 log = logging.getLogger(__name__)
 
 ENCODED_IN_MEMORY = 2 << 30
-"""Bytes up to which the encoded images of the whole training set are kept in memory."""
+"""If all encoded training images together take at most so many bytes, they are kept in memory."""
 
 ENCODED_TOGETHER: Final = 8
-"""Images encoded at a time. How many there are in a batch can change the last bits of each, so it
-does not follow the hardware: models that share a cache then agree."""
+"""Images encoded at a time. The size of a batch can change the last bits of each image, so it is
+the same on all hardware: models that share a cache agree."""
 
 BLOCK: Final = 1024
 """Images of one file of the cache; a multiple of `ENCODED_TOGETHER`."""
 
 OPEN_BLOCKS: Final = 256
-"""Files of the cache that a process keeps open: all of MIMIC-CXR's 232."""
+"""Files of the cache that a process keeps open; MIMIC-CXR has 232."""
 
 _BATCHES_AHEAD: Final = 2
 _LIBRARIES: Final = ("torch", "diffusers", "numpy", "pillow")
 _DAMAGE: Final = (OSError, KeyError, ValueError, TypeError, RuntimeError, UnicodeDecodeError)
 """What h5py raises, depending on which byte of a file is wrong."""
 _REST_S: Final = 3600
-"""Seconds after which an unfinished file is a killed job's: writing one takes seconds."""
+"""Age in seconds of an unfinished file that a killed job left: writing one takes seconds."""
 
 
 def read_training_rows(manifest: Path) -> pd.DataFrame:
     """Return `image_id, path, caption` of all captioned images of the train split, in order.
 
     Raises:
-        InputError: there is none, or an image file is missing.
+        InputError: there is no such image, or an image file is missing.
     """
     frame = read_manifest(manifest)
     rows = frame[(frame["split"] == "train") & frame["caption"].notna()]
@@ -72,7 +72,7 @@ def read_training_rows(manifest: Path) -> pd.DataFrame:
 
 
 def patients_of_rows(manifest: Path, rows: pd.DataFrame) -> np.ndarray:
-    """Return the patient of each of `read_training_rows`, text (n,).
+    """Return the patient of each row of `read_training_rows`, text (n,).
 
     Raises:
         InputError: the manifest cannot be read.
@@ -87,37 +87,37 @@ def load_pixels(path: str, size: int) -> np.ndarray:
 
 
 class TrainingImages:
-    """Batches of encoded images: each is encoded once, before the training, and then read.
+    """Batches of encoded images; each image is encoded once, before training, where possible.
 
-    Without `cache` they are kept in memory if all fit in `ENCODED_IN_MEMORY`, else decoded ahead
-    and encoded each time they are shown. With `cache` they are kept there as float32, as encoded:
-    for the 4 latent channels of Stable Diffusion at 512 pixels, mean and log-variance take
-    2 x 4 x 64 x 64 x 4 B = 131 kB an image, 31 GB for the 237,388 of MIMIC-CXR. (Not halved:
-    float16 would round a mean by up to 0.05%, and nobody has shown that to be harmless.) Where all
-    fit in memory they are read into it.
+    Without `cache` the encoded images are kept in memory if all fit in `ENCODED_IN_MEMORY`.
+    Otherwise images are decoded ahead and encoded each time they are shown. With `cache` they are
+    kept in files as float32: for the 4 latent channels of Stable Diffusion at 512 pixels, mean and
+    log-variance take 2 x 4 x 64 x 64 x 4 B = 131 kB an image, 31 GB for the 237,388 of MIMIC-CXR.
+    (They are not stored as float16, which would round a mean by up to 0.05%; nobody has shown that
+    to be harmless.) If all of them fit in memory, they are read into it.
 
-    A cache serves all models that encode alike (same `key`), also at the same time: a block of
-    images is written whole or not at all, and always to the same bytes.
+    All models that encode in the same way (same `key`) share a cache, also at the same time: a
+    block of images is written whole or not at all, and always with the same bytes.
 
     Args:
-        paths: the image files, in the order that indices mean.
+        paths: the image files; indices count in their order.
         size: side in pixels.
         encode: pixels float (n, 3, size, size) in [-1, 1] to encoded images (`Family`).
-        encoded_shape: of one encoded image.
-        threads: for decoding.
+        encoded_shape: the shape of one encoded image.
+        threads: number of threads that decode.
         chunk: images encoded at a time when all are encoded first.
-        cache: folder of encoded images of any number of models.
-        key: what the encoded images follow from besides paths' number, size and chunk: weights,
+        cache: folder of encoded images, which several models may share.
+        key: what the encoded images depend on besides their number, size and chunk: weights,
             precision, device, image files (`digest_of_files`).
-        process: which of the processes of this run this one is; each encodes its share of blocks.
+        process: number of this process, from 0; each process encodes its share of the blocks.
         processes: how many there are.
-        agree: waits until all processes are here, and returns whether all of them say True.
-        out_of_time: asked before each block is encoded; where it says True, encoding stops.
+        agree: waits for all processes and returns whether the value is True in all of them.
+        out_of_time: called before each block is encoded; encoding stops if it returns True.
 
     Attributes:
-        complete: False where time ran out, in this process or another, before all blocks were
-            encoded: there are no batches then, and the same again goes on.
-        encoded: how many blocks this process encoded.
+        complete: False if time ran out, in this process or another, before all blocks were encoded.
+            Then there are no batches, and the next run with the same arguments goes on.
+        encoded: number of blocks that this process encoded.
 
     Raises:
         InputError: an image is damaged; blocks were made from something else; the disk is full.
@@ -157,11 +157,11 @@ class TrainingImages:
 
     @property
     def all_encoded(self) -> bool:
-        """Whether what encodes is needed no more: all images lie encoded in memory or the cache."""
+        """Whether all images lie encoded in memory or the cache: then no step encodes."""
         return self.complete and (self._encoded is not None or self._blocks is not None)
 
     def batches(self, wanted: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """Iterate over encoded batches (n, *encoded_shape); the next two are got ready meanwhile.
+        """Iterate over encoded batches (n, *encoded_shape); the next two are prepared meanwhile.
 
         Raises:
             InputError: an image or a block of the cache is damaged or gone.
@@ -200,18 +200,15 @@ class TrainingImages:
     def _fill(
         self, blocks: "_Blocks", process: int, processes: int, out_of_time: Callable[[], bool]
     ) -> bool:
-        """Encode the blocks of this process's share that are missing or damaged.
-
-        Return whether all of them are encoded.
-        """
+        """Encode this process's missing and damaged blocks; return whether all are encoded."""
         own = list(range(process, blocks.count, processes))
         missing, damaged = blocks.check(own)
         left = sorted(missing | damaged)
         if not left:
             return True
         blocks.require_space(len(missing))
-        # Another model's job may be filling the same folder: started at different places, the
-        # two meet seldom, and what one has written the other leaves out.
+        # Another model's job may be filling the same folder. The two start at different places, so
+        # they rarely meet, and each leaves out what the other has written.
         start = secrets.randbelow(len(left))
         left = left[start:] + left[:start]
         total = sum(len(blocks.rows(block)) for block in own)
@@ -229,7 +226,8 @@ class TrainingImages:
                     progress.update(len(blocks.rows(block)), "encoded by another job")
                     continue
                 started.append(block)
-                # Chunks do not span blocks: the bits of one do not depend on which are there.
+                # Chunks do not span blocks, so the bits of a block do not depend on which others
+                # exist.
                 yield from _chunks(blocks.rows(block), self._chunk)
 
         encoded: list[Tensor] = []
@@ -243,8 +241,8 @@ class TrainingImages:
         return not stopped
 
     def _encoded_of(self, pixels: Tensor) -> Tensor:
-        # Laid out alike from wherever they are read: a network's convolutions choose their
-        # algorithm by the layout, and an autoencoder may return channels last.
+        # The layout is the same wherever the images are read from: a network's convolutions choose
+        # their algorithm by the layout, and an autoencoder may return channels last.
         return self._encode(pixels).float().contiguous()
 
     def _decoded(self, wanted: Iterable[np.ndarray]) -> Iterator[Tensor]:
@@ -262,8 +260,8 @@ class TrainingImages:
 def digest_of_files(paths: Sequence[str]) -> str:
     """Return a hex digest of image files, in order: names, sizes in bytes and times of change.
 
-    (Not of their content: MIMIC-CXR-JPG has half a terabyte.) How many of their bits are used
-    counts, where the config says it.
+    The content is not read, since MIMIC-CXR-JPG has half a terabyte. The number of bits that are
+    used is part of the digest if the config states it.
     """
     digest = hashlib.sha256(json.dumps(bits).encode() if (bits := said_of_bits()) else b"")
     for path in paths:
@@ -276,13 +274,13 @@ class _Blocks:
     """The files `block-00000.h5` ... of one set of encoded images, `BLOCK` images each.
 
     A file has the dataset `encoded`, float32 (n, *shape), one checksummed chunk per image, and as
-    attributes what it was made from, its first and last image, and the libraries' versions.
+    attributes `made_from`, its first and last image, and the libraries' versions.
 
     Args:
-        cache: the folder that the set's own folder lies in, named after a digest of `made_from`.
-        made_from: what the encoded images follow from.
-        images: how many there are.
-        shape: of one.
+        cache: the parent of the set's folder, which is named by a digest of `made_from`.
+        made_from: what the encoded images depend on.
+        images: number of images.
+        shape: the shape of one encoded image.
     """
 
     def __init__(
@@ -298,7 +296,7 @@ class _Blocks:
 
     @property
     def count(self) -> int:
-        """How many blocks there are."""
+        """The number of blocks."""
         return -(-self._images // BLOCK)
 
     def rows(self, block: int) -> range:
@@ -310,7 +308,7 @@ class _Blocks:
         return self.folder / f"block-{block:05d}.h5"
 
     def check(self, blocks: Sequence[int]) -> tuple[set[int], set[int]]:
-        """Read blocks through; return those that are missing and those that are damaged.
+        """Read blocks completely; return the missing ones and the damaged ones.
 
         Raises:
             InputError: a block was made from something else, or gives no access.
@@ -332,7 +330,7 @@ class _Blocks:
         return set(blocks) - set(present), damaged
 
     def require_space(self, blocks: int) -> None:
-        """Refuse to start on a disk that cannot take so many blocks more.
+        """Check that the disk has room for a number of further blocks.
 
         Raises:
             InputError: it cannot.
@@ -347,7 +345,7 @@ class _Blocks:
             )
 
     def write(self, block: int, encoded: np.ndarray) -> None:
-        """Write a block, whole or not at all; the same bytes whoever writes it."""
+        """Write a block, whole or not at all; all processes and jobs write the same bytes."""
         for rest in self.folder.glob(".block-*.tmp"):
             with contextlib.suppress(FileNotFoundError):  # another job has just finished it
                 if time.time() - rest.stat().st_mtime > _REST_S:
@@ -365,7 +363,7 @@ class _Blocks:
                 fletcher32=True,
             )
             for name, value in sorted(self._attributes(block).items()):
-                # Of fixed length: those of variable length lie where HDF5 keeps no checksums.
+                # Strings of fixed length: HDF5 keeps no checksums of those of variable length.
                 file.attrs[name] = np.bytes_(value.encode())
         own.replace(self.path(block))
 
@@ -404,7 +402,7 @@ class _Blocks:
 
     def _file(self, block: int) -> h5py.File:
         """Open a block and check its attributes and shape; raise one of `_DAMAGE` or InputError."""
-        # An image is one chunk, read once: to cache chunks would only take memory.
+        # An image is one chunk and is read once, so a cache of chunks would only take memory.
         file = h5py.File(self.path(block), "r", locking=False, rdcc_nbytes=0)
         try:
             found = {name: bytes(value).decode() for name, value in file.attrs.items()}

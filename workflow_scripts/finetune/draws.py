@@ -11,14 +11,14 @@ from torch import Tensor
 class Draws:
     """One random stream per image, seeded by (seed, step, index of the image within the step).
 
-    An image's draws depend neither on the images beside it nor on how many devices share the
-    step, and a resumed run draws what the uninterrupted one would have drawn.
+    An image's draws depend neither on the other images of its batch nor on the number of devices. A
+    resumed run draws the same values as an uninterrupted one.
 
     Args:
         seed: the training run's seed.
         step: the optimiser step.
         indices: for each image its index within the whole batch of that step.
-        device: where the drawn values go; they are always drawn on the CPU.
+        device: the device of the returned values, which are always drawn on the CPU.
     """
 
     def __init__(self, seed: int, step: int, indices: Sequence[int], device: torch.device):
@@ -46,8 +46,8 @@ class Draws:
 def batch_order(seed: int, images: int, batch: int, step: int) -> np.ndarray:
     """Return which images the whole batch of an optimiser step shows, int64 (batch,).
 
-    The run walks through one shuffle of all images after the other without a gap, so that every
-    batch is full and every image is seen once per epoch.
+    The run goes through one shuffle of all images after another, without gaps. So every batch is
+    full, and every image is seen once per epoch.
     """
     first, last = step * batch, (step + 1) * batch
     epochs = range(first // images, (last - 1) // images + 1)

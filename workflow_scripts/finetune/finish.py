@@ -1,11 +1,11 @@
-"""Put what the last span of a fine-tuning made in its place.
+"""Put the result of a fine-tuning's last span in its place.
 
     python -m workflow_scripts.finetune.finish --span mine/spans/2 --checkpoint mine/checkpoint \\
         --curve mine/training.csv --progress mine/.progress
 
-The weights are linked, not copied: they take their space once, and lie in the span's folder until
-that is deleted, too. The progress is removed only here, when the job that trained has been taken
-for done: until then, a repeated job would find its last step there.
+The weights are linked, not copied: they take their space once, and stay in the span's folder, too,
+until that is deleted. The progress is removed only here, when Snakemake has accepted the job that
+trained. Until then a repeated job would continue after the last step.
 """
 
 import argparse
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 
 def finish(span: Path, checkpoint: Path, curve: Path, progress: Path) -> None:
-    """Link a span's weights to `checkpoint`, copy its losses to `curve`, remove what is done with.
+    """Link a span's weights to `checkpoint`, copy its losses to `curve`, and remove the progress.
 
     Args:
-        span: the folder of the last span, named by its number; later ones beside it are of an
-            earlier training, and removed.
+        span: the folder of the last span, named by its number. Folders with higher numbers beside
+            it are left from an earlier training and are removed.
         checkpoint: the folder to write.
         curve: the CSV to write.
         progress: the folder of the training's checkpoints.
@@ -43,7 +43,7 @@ def finish(span: Path, checkpoint: Path, curve: Path, progress: Path) -> None:
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 link_or_copy(source, target)
-    # A copy: a link would be as old as the span, and Snakemake would take it for outdated.
+    # This is a copy: a link would be as old as the span, and Snakemake would call it outdated.
     with whole_file(curve) as temporary:
         shutil.copyfile(span / CURVE, temporary)
     for other in span.parent.iterdir():

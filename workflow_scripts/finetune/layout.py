@@ -33,7 +33,7 @@ class Base:
         return self.parts.get(component, self.folder / component)
 
     def component_of(self, file: Path) -> str:
-        """Return a file's place in a complete folder, `component/name`; "" if it is in none."""
+        """Return a file's place in a complete folder, `component/name`; "" outside components."""
         for component, folder in self.parts.items():
             if file.is_relative_to(folder):
                 return f"{component}/{file.relative_to(folder).as_posix()}"
@@ -85,7 +85,7 @@ def check_pipeline_index(
 ) -> list[Path]:
     """Check `model_index.json`: one of the pipeline classes, and all components named.
 
-    A base of which a component lies elsewhere needs no index.
+    A base needs no index if a component lies elsewhere.
 
     Returns:
         The index, where there is one.
@@ -114,7 +114,7 @@ def check_pipeline_index(
 
 
 def _is_component(said: object) -> bool:
-    """Return whether an entry of `model_index.json` is a library and a class in it."""
+    """Return whether an entry of `model_index.json` names a library and one of its classes."""
     return isinstance(said, list) and len(said) == 2 and all(isinstance(x, str) for x in said)
 
 
@@ -174,7 +174,7 @@ def _shards_of(index: Path) -> list[str]:
 
 
 def tokenizer_files(folder: Path) -> tuple[list[Path], int | None]:
-    """Return a tokenizer's files and the size of its vocabulary where a `vocab.json` tells it.
+    """Return a tokenizer's files, and the size of its vocabulary if it has a `vocab.json`.
 
     Raises:
         InputError: none of `vocab.json` with `merges.txt` (CLIP), `tokenizer.json` (any),

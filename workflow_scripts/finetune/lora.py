@@ -1,8 +1,9 @@
-"""Low-rank adaptation as the ecosystem has it: made by peft, saved and loaded by diffusers.
+"""Low-rank adapters: made by peft, saved and loaded by diffusers.
 
 Hu et al., 2022 (LoRA); Kalajdzievski, 2023, arXiv 2312.03732 (rsLoRA: scaled by alpha / sqrt(r)).
-`save_lora_weights` forgets alpha and rsLoRA unless it is given the adapter's own config, and a file
-without them loads at another scale in silence; so they are always written, and wanted on load.
+`save_lora_weights` leaves out alpha and rsLoRA unless it is given the adapter's config. A file
+without them loads at another scale, without a warning. So they are always written, and required
+when an adapter is loaded.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LORA_FILE: Final = "pytorch_lora_weights.safetensors"
 
 
 def module_endings(family: Family, targets: Sequence[str]) -> tuple[str, ...]:
-    """Return the module-name endings that targets stand for, without repetitions.
+    """Return the endings of module names that the targets stand for, each once.
 
     Raises:
         InputError: a family whose pipeline cannot save LoRA weights.
@@ -65,7 +66,7 @@ def add_lora(network: Any, family: Family, settings: LoraSettings) -> None:
 
 
 def match_layers(network: Any, family: Family, targets: Sequence[str]) -> tuple[str, ...]:
-    """Return the module-name endings that targets stand for, each of which ends some layer's name.
+    """Return the endings of module names that the targets stand for; each matches a layer.
 
     Raises:
         InputError: as `module_endings`, or a target that matches no layer.
@@ -95,7 +96,7 @@ def save_lora(family: Family, pipeline: Any, folder: Path) -> None:
 
     network: Any = family.network(pipeline)
     config = network.peft_config["default"].to_dict()
-    # A set, whose order is chance: the same adapter would be written differently each time.
+    # It is a set, whose order is random: the same adapter would be written differently each time.
     config["target_modules"] = sorted(config["target_modules"])
     pipeline.save_lora_weights(
         folder,

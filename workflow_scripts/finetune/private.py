@@ -1,13 +1,12 @@
 """Fine-tuning with a guarantee: differential privacy (epsilon, delta) whose unit is the patient.
 
-DP-SGD (Abadi et al., 2016, ACM CCS, arXiv 1607.00133), for patients as McMahan et al. (2018, arXiv
-1710.06963) have it for users: each step draws every patient with the same probability, sums the
-gradient of a patient's images, clips the sum, adds up those of the patients drawn, and adds
-Gaussian noise once. Two training sets are neighbours where one has one patient more. What epsilon
-that comes to is the account of Opacus (Renyi differential privacy of the subsampled Gaussian
-mechanism), never ours.
+This is DP-SGD (Abadi et al., 2016, ACM CCS, arXiv 1607.00133) with patients in place of the users of
+McMahan et al. (2018, arXiv 1710.06963). Each step draws every patient with the same probability. It
+sums the gradients of a patient's images, clips the sum, adds up the clipped sums of the drawn
+patients, and adds Gaussian noise once. Two training sets are neighbours if one has one patient
+more. Opacus computes the epsilon (Renyi differential privacy of the subsampled Gaussian mechanism).
 
-Opacus' own clipping is not used: it clips the gradient of an image, and a patient has many.
+Opacus' clipping is not used, because it clips the gradient of each image, and a patient has many.
 """
 
 import hashlib
@@ -29,18 +28,18 @@ GUARANTEE: Final = "guarantee.json"
 ORDERS: Final = tuple(
     [1 + x / 10 for x in range(1, 100)] + [*range(11, 64)] + [2**k for k in range(6, 11)]
 )
-"""Renyi orders tried: Opacus' own, and higher ones, which small epsilons need."""
+"""The Renyi orders that are tried: Opacus' default ones, and higher ones for small epsilons."""
 
 _NEAR: Final = 0.001
-"""How far below the epsilon asked for the noise may leave the one spent."""
+"""Largest relative difference by which the epsilon spent may stay below the one asked for."""
 
 
 def check_privacy(settings: TrainSettings, patients: int) -> None:
-    """Refuse settings under which the guarantee would not hold, or not be what it says.
+    """Refuse settings under which the guarantee would not hold or would mean nothing.
 
     Args:
-        settings: of a run with `privacy`.
-        patients: how many it is trained on.
+        settings: the settings of a run with `privacy`.
+        patients: number of patients in the training set.
 
     Raises:
         InputError: images are capped in place of clipping the patient's sum; delta is not below
@@ -77,11 +76,11 @@ def check_privacy(settings: TrainSettings, patients: int) -> None:
 
 
 def noise_multiplier(privacy: PrivacySettings, sample_rate: float, steps: int) -> float:
-    """Return the noise's standard deviation, in units of the bound, that spends just `epsilon`.
+    """Return the noise's standard deviation, in units of the bound, that spends `epsilon`.
 
     Args:
         privacy: epsilon and delta.
-        sample_rate: the probability of a patient to be drawn for a step.
+        sample_rate: the probability that a step draws a patient.
         steps: of the whole run.
 
     Raises:
@@ -110,22 +109,22 @@ def noise_multiplier(privacy: PrivacySettings, sample_rate: float, steps: int) -
 
 
 def read_secret(privacy: PrivacySettings) -> str:
-    """Return the hex number that draws patients and noise: a known one, or a new secret."""
+    """Return the hexadecimal seed of patients and noise: known in tests, else a new secret."""
     if privacy.noise_seed is not None:
         return hashlib.sha256(str(privacy.noise_seed).encode()).hexdigest()
     return secrets.token_hex(32)
 
 
 def draw_patients(secret: str, step: int, patients: int, sample_rate: float) -> np.ndarray:
-    """Return which patients a step shows, int64 (k,): each by chance, whatever the others."""
+    """Return the patients that a step draws, each independently of the others, int64 (k,)."""
     drawn = _generator(secret, step, 0).random(patients) < sample_rate
     return np.flatnonzero(drawn)
 
 
 def clip_to(parameters: Sequence[torch.Tensor], bound: float) -> float:
-    """Scale the gradients there are so that their common norm is at most `bound`; return the norm.
+    """Scale all gradients together so that their norm is at most `bound`; return the norm before.
 
-    It is computed in float64: the bound is what the guarantee rests on.
+    The norm is computed in float64, because the guarantee rests on the bound.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients))
@@ -151,7 +150,7 @@ def _generator(secret: str, step: int, purpose: int) -> np.random.Generator:
 
 
 class PrivateSteps:
-    """Which patients each step shows, the noise it adds, and the account of both.
+    """The patients that each step draws, the noise that it adds, and the account of both.
 
     Args:
         settings: of the run, with `privacy`.
@@ -160,9 +159,9 @@ class PrivateSteps:
         secret: of `read_secret`.
 
     Attributes:
-        bound: that a patient's gradient is clipped to.
-        expected: patients drawn for a step, in the mean. Dividing by it, not by the number drawn,
-            which would tell it.
+        bound: the norm to which a patient's gradient is clipped.
+        expected: mean number of patients drawn in a step. Gradients are divided by it, and not by
+            the number drawn, which would reveal that number.
     """
 
     def __init__(self, settings: TrainSettings, patients: np.ndarray, steps: int, secret: str):
@@ -194,11 +193,11 @@ class PrivateSteps:
         return draw_noise(self._secret, step, shapes, self.noise_multiplier * self.bound)
 
     def count(self) -> None:
-        """Tell the accountant of one step."""
+        """Add one step to the account."""
         self._accountant.step(noise_multiplier=self.noise_multiplier, sample_rate=self.sample_rate)
 
     def guarantee(self) -> dict[str, Any]:
-        """Return what is guaranteed after the steps so far, and what it rests on."""
+        """Return the guarantee after the steps so far, and the assumptions that it rests on."""
         import opacus
 
         history = self._accountant.history
@@ -219,7 +218,7 @@ class PrivateSteps:
         }
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps, so that a killed run goes on with the same account."""
+        """Return the state that a checkpoint keeps: a killed run goes on with the same account."""
         return {
             "secret": self._secret,
             "history": [[float(s), float(q), int(n)] for s, q, n in self._accountant.history],

@@ -1,29 +1,21 @@
 """Progress of a training run that survives being killed: whole checkpoints, the last two kept."""
 
 import json
-import logging
-import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from workflow_scripts.common.access import require_access
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.files import whole_folder
+from workflow_scripts.common.resuming import is_of_same_run, read_unless_damaged
 
-log = logging.getLogger(__name__)
 KEPT: Final = 2
-_DAMAGE: Final = (
-    *(OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError),
-    *(pickle.UnpicklingError, SafetensorError),
-)
-"""What a checkpoint's readers raise, depending on which byte is wrong."""
+"""Checkpoints that stay: the last one may turn out to be damaged."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +29,7 @@ class Checkpoint:
         optimiser: its state dict.
         scaler: the gradient scaler's state dict (fp16), else None.
         curve: one row (step, epoch, loss, learning rate) per step done.
-        private: of a training with a guarantee, its secret and the accountant's state.
+        private: for a training with a guarantee, its secret and the accountant's state.
     """
 
     step: int
@@ -79,11 +71,11 @@ def save_checkpoint(attempt: Attempt, checkpoint: Checkpoint, settings: dict[str
 
 
 def take_over(attempt: Attempt, settings: dict[str, Any]) -> tuple[Path, Checkpoint] | None:
-    """Go on where the furthest attempt with these settings is; None where there is none.
+    """Take over the furthest checkpoint that was made with these settings; None if there is none.
 
     Its checkpoint is linked into this attempt's folder, and all earlier attempts end. Progress that
-    was made with other settings is not continued (the log says what differs), nor is what
-    is damaged; these stay until this attempt has a checkpoint of its own.
+    was made with other settings is not continued (the log says what differs), and neither is a
+    damaged checkpoint. Both stay until this attempt has a checkpoint of its own.
 
     Returns:
         The checkpoint's folder, now this attempt's, and what it holds.
@@ -93,43 +85,36 @@ def take_over(attempt: Attempt, settings: dict[str, Any]) -> tuple[Path, Checkpo
     """
     for path in _steps(attempt.earlier()):
         try:
-            # Linked first: an attempt that is still alive prunes its old checkpoints.
-            own = attempt.adopt(path)
+            # It is linked first, because an attempt that is still running removes its old
+            # checkpoints.
+            adopted = attempt.adopt(path)
         except FileNotFoundError:
             attempt.check()
             if path.exists():
                 continue
             return take_over(attempt, settings)  # it has written a newer one since
-        try:
-            checkpoint = read_checkpoint(own, settings)
-        except _DAMAGE as error:
-            require_access(error, own)
-            log.warning("%s is damaged and not continued: %s", path, error)
-            checkpoint = None
+        checkpoint = _read(path, adopted, settings)
         if checkpoint is not None:
             attempt.keep()
-            return own, checkpoint
-        shutil.rmtree(own)
+            return adopted, checkpoint
+        shutil.rmtree(adopted)
     return None
+
+
+def _read(path: Path, adopted: Path, settings: dict[str, Any]) -> Checkpoint | None:
+    """Read a checkpoint by its link in this attempt's folder; the log names where it lay before."""
+    return read_unless_damaged(path, lambda: read_checkpoint(adopted, settings))
 
 
 def read_checkpoint(path: Path, settings: dict[str, Any]) -> Checkpoint | None:
     """Read the checkpoint in a folder `step-...`; None where it was made with other settings.
 
     Raises:
-        OSError, ValueError, KeyError, RuntimeError, UnpicklingError, SafetensorError: it is
-            damaged.
+        OSError, ValueError, KeyError, RuntimeError, UnpicklingError, SafetensorError: the
+            checkpoint is damaged.
     """
     made_with = json.loads((path / "settings.json").read_text(encoding="utf-8"))
-    differing = sorted(
-        key for key in made_with.keys() | settings.keys() if made_with.get(key) != settings.get(key)
-    )
-    if differing:
-        log.warning(
-            "progress in %s was made with other settings and is not continued: %s",
-            path,
-            "; ".join(f"{key} {made_with.get(key)} -> {settings.get(key)}" for key in differing),
-        )
+    if not is_of_same_run(path, made_with, settings):
         return None
     state = torch.load(path / "optimiser.pt", map_location="cpu", weights_only=True)
     curve = json.loads((path / "curve.json").read_text(encoding="utf-8"))
@@ -146,6 +131,6 @@ def read_checkpoint(path: Path, settings: dict[str, Any]) -> Checkpoint | None:
 
 
 def _steps(folders: list[Path]) -> list[Path]:
-    """Return the checkpoints in attempts' folders, the furthest first, of equals the newest."""
-    found = [path for folder in folders for path in folder.glob("step-*")]
-    return sorted(found, key=lambda path: (path.name, path.parent.name), reverse=True)
+    """Return the checkpoints in attempts' folders, the furthest first; of equals the newest."""
+    checkpoints = [path for folder in folders for path in folder.glob("step-*")]
+    return sorted(checkpoints, key=lambda path: (path.name, path.parent.name), reverse=True)

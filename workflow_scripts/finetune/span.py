@@ -1,7 +1,7 @@
-"""A span of fine-tuning: what one job leaves, between two time limits or at the end.
+"""A span of fine-tuning: the part that one job does, up to its time limit or the end.
 
-The folder of a span holds `span.json`, which says how far training is and which job made it, and of
-the last span the result: `checkpoint/` and `training.csv`. Snakemake reads it while it plans, so
+The folder of a span holds `span.json`: how far training has come, and the provenance. The last span
+also has the result, `checkpoint/` and `training.csv`. Snakemake reads the folder while it plans, so
 nothing heavy is imported here.
 """
 
@@ -29,13 +29,13 @@ def write_span(
     """Write a span's folder, whole or not at all.
 
     Args:
-        folder: to write; what was there before is replaced.
-        step: optimiser steps done, of this and all earlier spans.
-        steps: how many there are.
-        write_result: writes `checkpoint/` and `training.csv` into the folder it gets; None where
-            training is not finished.
-        check: called just before the folder appears; what it raises leaves `folder` as it was.
-        made: the span's provenance, of `records.provenance`.
+        folder: the folder to write, which is replaced if it exists.
+        step: optimiser steps done in this and all earlier spans.
+        steps: optimiser steps of the whole training.
+        write_result: writes `checkpoint/` and `training.csv` into the folder that it is given; None
+            if training is not finished.
+        check: called just before the folder appears; if it raises, `folder` stays as it was.
+        made: the span's provenance, see `records.provenance`.
     """
     with whole_folder(folder) as temporary:
         if write_result is not None:
@@ -50,7 +50,7 @@ def is_finished(folder: str | Path) -> bool:
     """Return whether a span was the last.
 
     Raises:
-        InputError: the folder is no span's.
+        InputError: the folder is not that of a span.
     """
     path = Path(folder) / _STATE
     try:

@@ -1,4 +1,4 @@
-"""When a training job has to stop so that its time limit does not kill it."""
+"""When a training job has to stop before its time limit would kill it."""
 
 import logging
 import os

@@ -46,7 +46,7 @@ def prompt_flags(run: Run, prompt_set: str) -> list[str]:
 
 
 def drawn_flags(run: Run) -> list[str]:
-    """Return the flags that draw the pool of curated sets; none where there is no such set."""
+    """Return the flags that draw the pool of curated sets; none if the config has no such set."""
     settings = run.config["prompt_sets"].get(DRAWN, {})
     return flags({name: value for name, value in settings.items() if name != "shards"})
 
@@ -64,7 +64,7 @@ def canary_flags(run: Run, model: str) -> list[str]:
 
 
 def guarantee_flags(run: Run, model: str) -> list[str]:
-    """Return the flags of the attack on a model's canaries: its checkpoints, as it was trained."""
+    """Return the flags of the attack on a model's canaries: checkpoints and training settings."""
     block = run.block(model)
     tuned, planted = block["finetune"], run.canaries(model)
     chosen = base_settings(block) | flag_values(TrainSettings, tuned, TRAINED_WITH)
@@ -72,7 +72,7 @@ def guarantee_flags(run: Run, model: str) -> list[str]:
 
 
 def sample_flags(run: Run, model: str) -> list[str]:
-    """Return the flags of sampling: where the weights lie, and the model's `generate` block."""
+    """Return the flags of sampling: the paths of the weights, and the model's `generate` block."""
     return flags(sampling_settings(run.block(model), run.checkpoint(model)))
 
 
@@ -88,7 +88,7 @@ def control_flags(run: Run, model: str) -> list[str]:
 
 
 def keep_draws_flag(run: Run, model: str) -> list[str]:
-    """Return the flag by which a step of the ladders keeps its gain on each drawn test set."""
+    """Return the flag that keeps the gain on each drawn test set, for models on a ladder."""
     is_step = model in run.controls and run.block(model)["control"]["kind"] in LADDERS
     return ["--keep-draws"] if is_step else []
 
@@ -106,7 +106,7 @@ def external_flags(run: Run, model: str) -> list[str]:
 
 
 def reid_flags(run: Run) -> list[str]:
-    """Return the flags of the re-identification network's training; none where it is published."""
+    """Return the flags of the re-identification network's training; none if it is not trained."""
     return flags(flag_values(ReidSettings, run.config["encoders"]["reid"].get("train") or {}))
 
 
@@ -125,12 +125,12 @@ def fidelity_flags(run: Run) -> list[str]:
 
 
 def privacy_flags(run: Run, only: Sequence[str] | None = None) -> list[str]:
-    """Return the flags of the privacy scores: all of them, or only those named in `only`."""
+    """Return the flags of the privacy scores: all of them, or those named in `only`."""
     return flags(flag_values(PrivacySettings, run.config["privacy"], only))
 
 
 def closest_flags(run: Run) -> list[str]:
-    """Return the flags that only the search for the closest training images takes."""
+    """Return the flags of the search for the closest training images alone."""
     return flags(flag_values(ClosestSettings, run.config["privacy"]))
 
 
@@ -141,9 +141,9 @@ def part_flags(run: Run, stage: str, name: str) -> list[str]:
 
 
 def membership_flags(run: Run, model: str) -> list[str]:
-    """Return the flags of the attack on a model's losses: what training says of them.
+    """Return the flags of the attack on a model's losses, which are computed as in its training.
 
-    Of a model that came trained its sampling says it.
+    For a model that was published trained, the settings follow from its sampling.
     """
     block = run.block(model)
     trained = flag_values(TrainSettings, _trained_with(block), TRAINED_WITH)
@@ -169,7 +169,7 @@ def _trained_with(block: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def samples_flags(run: Run) -> list[str]:
-    """Return the flags of the attack on images that were made elsewhere."""
+    """Return the flags of the membership attack on a user's own images."""
     attack = flag_values(MembershipSettings, run.config["privacy"]["membership"], ("images",))
     return flags(attack | flag_values(PrivacySettings, run.config["privacy"], ("seed",)))
 
@@ -188,26 +188,26 @@ def extraction_flags(run: Run) -> list[str]:
 
 
 def classifier_flags(run: Run) -> list[str]:
-    """Return the flags of a classifier's training; each repeat has a seed of its own."""
+    """Return the flags of a classifier's training, without the seed, which each repeat has."""
     settings = run.config["downstream"]["classification"]
     return flags(flag_values(ClassifierSettings, settings, without=("seed",)))
 
 
 def labeller_flags(run: Run) -> list[str]:
-    """Return the flags of the pseudo-labeller: its network, and which prompts are drawn."""
+    """Return the flags of the pseudo-labeller: its network, and the draw of prompts."""
     settings = run.config["downstream"]["segmentation"]
     network = flag_values(LabellerSettings, settings["labeller"])
     return flags(network | flag_values(DrawSettings, settings))
 
 
 def segmenter_flags(run: Run) -> list[str]:
-    """Return the flags of the U-Net's training; the masks' files hold the masks' own settings."""
+    """Return the flags of the U-Net's training; the settings of masks lie in their files."""
     settings = run.config["downstream"]["segmentation"]
     return flags(flag_values(SegmenterSettings, settings, without=("seed",)))
 
 
 def exact_mask_flags(run: Run) -> list[str]:
-    """Return the flags of exact masks: their folder, and the size at which masks are compared."""
+    """Return the flags of masks drawn by hand: their folder, and the size of the comparison."""
     settings = run.config["downstream"]["segmentation"]
     return flags(flag_values(SegmenterSettings, settings, only=("exact_masks", "size")))
 
@@ -219,14 +219,14 @@ def reporter_flags(run: Run) -> list[str]:
 
 
 def cxas_flags(run: Run) -> list[str]:
-    """Return the flags of the network that draws organs: the pseudo-labeller's."""
+    """Return the flags of the network that segments organs, which is the pseudo-labeller."""
     labeller = run.config["downstream"]["segmentation"]["labeller"]
     settings = {"cxas": labeller["weights"], "cxas_size": labeller["size"]}
     return flags({**settings, "batch_size": labeller["batch_size"]})
 
 
 def looking_flags(run: Run) -> list[str]:
-    """Return the flags that measure images: the networks, and the number measured for texture."""
+    """Return the flags of faithfulness' networks, and the number of images measured for texture."""
     settings = {"texture_images": run.config["faithfulness"]["texture_images"]}
     if "densenet_121" in run.judges:
         settings["densenet_121"] = run.config["encoders"]["densenet_121"]["weights"]
@@ -240,7 +240,7 @@ def faithfulness_flags(run: Run) -> list[str]:
 
 
 def round_trip_flags(run: Run) -> list[str]:
-    """Return the flags of reports on images: LLaVA-Rad, how it writes, and CheXbert."""
+    """Return the flags of reports on images: LLaVA-Rad, its settings of writing, and CheXbert."""
     settings = run.config["downstream"]["report_generation"]
     written = ("start", "max_length", "max_new_tokens", "mixed_precision", "generate_batch_size")
     reader = run.scorer_files("chexbert")
@@ -254,12 +254,12 @@ def curate_flags(run: Run) -> list[str]:
 
 
 def overfitted_flag(run: Run) -> list[str]:
-    """Return the flag that says where images of an overfitted model lie, if there are any."""
+    """Return the flag with the folder of an overfitted model's images, if the config has one."""
     return flags({"overfitted": run.config["curate"].get("overfitted")})
 
 
 def curate_looking_flags(run: Run) -> list[str]:
-    """Return the networks that look at a pool: the labeller, and judges but the classifier."""
+    """Return the flags of the networks that look at a pool: the labeller and the DenseNet-121."""
     settings = {}
     if "densenet_121" in run.judges:
         settings["densenet_121"] = run.config["encoders"]["densenet_121"]["weights"]
@@ -267,25 +267,25 @@ def curate_looking_flags(run: Run) -> list[str]:
 
 
 def described_flags(run: Run, model: str) -> list[str]:
-    """Return what the documents of a curated set say of its model."""
+    """Return the flags that describe a curated set's model in its documents."""
     block = run.block(model)
     return flags({"family": block["family"], "base": block.get("base")})
 
 
 def worth_flags(run: Run) -> list[str]:
-    """Return how a curated set was drawn, and how a classifier is trained on it."""
+    """Return the flags of a curated set's draw, and of the classifier that is trained on it."""
     policy = run.config["curate"]
     draw = {"quotas": policy["quotas"], "draw_seed": policy["seed"]}
     return [*flags(draw), *classifier_flags(run)]
 
 
 def exact_organs_flag(run: Run) -> list[str]:
-    """Return the flag that says where exact organs lie, if there are any."""
+    """Return the flag with the folder of exact organ masks, if the config has one."""
     return flags({"exact_organs": run.config["faithfulness"]["exact_organs"]})
 
 
 def stress_page_flags(run: Run) -> list[str]:
-    """Return images and scores of the report's page of contrasts, with their models' keys."""
+    """Return the flags of the report's page of contrasts: images and scores, with models' keys."""
     models = run.with_stress()
     if not models:
         return []
@@ -300,7 +300,7 @@ def scorer_flags(run: Run, name: str) -> list[str]:
 
 
 def model_table(run: Run) -> str:
-    """Return what the tables say about each model, as JSON."""
+    """Return what the tables show of each model, as JSON."""
     rows = []
     for key in run.models:
         block = run.block(key)
@@ -319,7 +319,7 @@ def model_table(run: Run) -> str:
 
 
 def tokenizers(run: Run) -> str:
-    """Return where the text encoders of the run's models lie, as JSON."""
+    """Return the paths of the text encoders of the run's models, as JSON."""
     by_model = {}
     for model in run.sampled:
         base = base_settings(run.block(model))

@@ -1,4 +1,4 @@
-"""The cohort's command line and sources, from its block of the config. Nothing needs Snakemake."""
+"""The cohort's command line and sources, from its block of the config, without Snakemake."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +13,10 @@ Config = Mapping[str, Any]
 
 
 def folder_and_part(captions: str) -> tuple[str, str]:
-    """Return the folder of the captions and the part that a folder of the cohort stands for.
+    """Return the folder of captions and the part of the manifest that a cohort folder stands for.
 
-    `captions_impression/training/` is of the captions `captions_impression/` and the part
-    `training`; the whole manifest is of the part "".
+    For `captions_impression/training/` these are `captions_impression/` and `training`; for the
+    whole manifest the part is "".
     """
     path = Path(captions)
     part = path.name if path.name in PARTS else ""
@@ -24,10 +24,10 @@ def folder_and_part(captions: str) -> tuple[str, str]:
 
 
 def cohort_flags(config: dict[str, Any], captions: str) -> list[str]:
-    """Return the flags of the cohort's job: how its source is read, and what else is looked at.
+    """Return the flags of the cohort's job: how to read its source, and what to check.
 
     Args:
-        config: the whole of it.
+        config: the whole config.
         captions: the folder below results/cohort that the job writes.
     """
     folder, part = folder_and_part(captions)
@@ -41,7 +41,7 @@ def cohort_flags(config: dict[str, Any], captions: str) -> list[str]:
 
 
 def cohort_words(config: dict[str, Any], folder: str, part: str = "") -> list[str]:
-    """Return the flags of the source's own block; for a part, only those that the part needs."""
+    """Return the flags of the source's block; for a part, only those that the part needs."""
     cohort = config["cohort"]
     caption_source = caption_source_in(config, folder)
     settings = cohort[cohort["source"]]
@@ -62,7 +62,7 @@ def cohort_words(config: dict[str, Any], folder: str, part: str = "") -> list[st
             if name in settings:
                 line += words({name: settings[name]})
     held_out = config["privacy"]["membership"].get("held_out_patients", 0)
-    if held_out:  # without any, the command is what it was
+    if held_out:  # without such columns the command is unchanged
         line += ["--held-out-patients", held_out]
     return [str(word) for word in line]
 
@@ -85,7 +85,7 @@ def _finding_words(findings: Mapping[str, Any]) -> list[Any]:
 
 
 def cohort_tables(config: Config) -> list[str]:
-    """Return the source's tables that are there; preflight names those that are missing."""
+    """Return the source's tables that exist; preflight reports missing ones."""
     cohort = config["cohort"]
     settings = cohort[cohort["source"]]
     if cohort["source"] == "image_folder":

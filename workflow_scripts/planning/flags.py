@@ -13,8 +13,8 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
 def words(settings: Mapping[str, Any]) -> list[str]:
     """Return settings as flags, sorted: `learning_rate: 1` becomes `--learning-rate 1`.
 
-    True is the flag alone; False and None are nothing; a list follows its flag; a mapping repeats
-    it with `key=value`.
+    True gives the flag alone, False and None give nothing. The values of a list follow the flag. A
+    mapping repeats the flag with `key=value`.
     """
     flagged = []
     for key, value in sorted(settings.items()):
@@ -36,15 +36,15 @@ def _plain(value: Any) -> Any:
 
 
 def quote(word: Any) -> str:
-    """Return a word as the shell reads it back."""
+    """Return a word, quoted for the shell."""
     return shlex.quote(str(word))
 
 
 def quoted(line: Iterable[Any]) -> list[str]:
-    """Return words as the shell reads them back."""
+    """Return words, each quoted for the shell."""
     return [quote(word) for word in line]
 
 
 def labelled(flag: str, files: Iterable[tuple[str, str]]) -> list[str]:
-    """Return a flag and the files that follow it, each with its label: `--images a=1.parquet`."""
+    """Return a flag followed by files with their labels: `--images a=1.parquet`."""
     return [flag, *quoted(f"{label}={file}" for label, file in files)]

@@ -1,4 +1,4 @@
-"""What a model's block of the config says to the scripts that train, sample and show it.
+"""Settings of the scripts that train, sample and show a model, from its block of the config.
 
 Rules turn these settings into flags. No function here needs Snakemake.
 """
@@ -17,7 +17,7 @@ Block = Mapping[str, Any]
 
 
 def canonical(settings: Any) -> str:
-    """Return settings as text that does not depend on the order of keys, so that runs compare."""
+    """Return settings as text that does not depend on the order of keys, for comparisons."""
     return json.dumps(settings, sort_keys=True)
 
 
@@ -32,11 +32,11 @@ def training_settings(block: Block) -> dict[str, Any]:
 
 
 def sampling_settings(block: Block, checkpoint: str | None) -> dict[str, Any]:
-    """Return the settings of sampling by their flags: where the weights lie, and `generate`.
+    """Return the settings of sampling by their flags: paths of the weights, and `generate`.
 
     Args:
         block: the model's.
-        checkpoint: its fine-tuned one; None or empty for a model that runs as it was published.
+        checkpoint: the fine-tuned checkpoint; None or empty for a model used as published.
     """
     weights = base_settings(block)
     if checkpoint and block["finetune"]["method"] == "lora":
@@ -49,12 +49,12 @@ def sampling_settings(block: Block, checkpoint: str | None) -> dict[str, Any]:
 
 
 def ablation_settings(block: Block, caption_source: str | None) -> dict[str, str | None]:
-    """Return what made a model, as text by name: two that differ in one of them are an ablation.
+    """Return the settings behind a model, by name: two models that differ in one are an ablation.
 
     Args:
         block: the model's.
-        caption_source: where the captions come from that it is trained and prompted with; None
-            where the cohort has none.
+        caption_source: the source of the captions for training and prompts; None if the cohort has
+            none.
     """
     if block["family"] == "control":
         return {"control": block["control"]["kind"]}
@@ -72,7 +72,7 @@ def ablation_settings(block: Block, caption_source: str | None) -> dict[str, str
 
 
 def tuning(block: Block) -> str:
-    """Return how a model was fine-tuned, as Table 11 writes it; `-` for one that nobody trained."""
+    """Return a model's fine-tuning as in Table 11; `-` for controls and a user's own images."""
     if block["family"] in ("control", "external"):
         return "-"
     tuned = block.get("finetune")
@@ -82,21 +82,21 @@ def tuning(block: Block) -> str:
 
 
 def named_display(block: Block) -> dict[str, Any]:
-    """Return how tables show a model: its name says the guarantee that it is fine-tuned with."""
+    """Return the block `display` of a model, with the privacy guarantee added to its name."""
     display = dict(block["display"])
     privacy = (block.get("finetune") or {}).get("privacy")
     if privacy and display.get("name"):
-        said = f"ε = {privacy['epsilon']:g}, δ = {privacy['delta']:g}"
+        guarantee = f"ε = {privacy['epsilon']:g}, δ = {privacy['delta']:g}"
         known = privacy.get("noise_seed") is not None
-        display["name"] += " (no guarantee: its noise is known)" if known else f" ({said})"
+        display["name"] += " (no guarantee: its noise is known)" if known else f" ({guarantee})"
     return display
 
 
 def launcher(processes: int) -> str:
-    """Return how a script starts that trains in one process or several: one per GPU.
+    """Return the command that starts a training script, with one process for each GPU.
 
-    `accelerate` costs a process of its own, so only where it is needed; told that there are
-    several, it asks neither the machine nor a user's own settings.
+    `accelerate` takes a process of its own, so it is used only for several GPUs. Its flags leave
+    nothing to be read from the machine or the user's settings.
     """
     if processes == 1:
         return "python -m"

@@ -1,7 +1,7 @@
-"""Digests of what jobs read and no job makes: weights, tables, a user's own images.
+"""Digests of the files that jobs read and no job makes: weights, tables, a user's images.
 
-As parameters of a job, they rerun it when the content changes; a touched, copied or renamed file
-reruns nothing. Nothing here needs Snakemake.
+They are parameters of jobs, so a job reruns when the content changes. A touched, copied or renamed
+file reruns nothing. Nothing here needs Snakemake.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,12 @@ MANY_FILES = 50
 
 
 class Reads:
-    """The digests, each worked out once.
+    """The digests, each computed once.
 
     Args:
         run: the run.
         versions: the versions of the stages.
-        folder: where digests are kept, so that the next plan need not read the files again.
+        folder: the folder of known digests: the next plan need not read the files again.
     """
 
     def __init__(self, run: Run, versions: Mapping[str, int], folder: Path) -> None:
@@ -81,9 +81,9 @@ class Reads:
         return [] if tuned and tuned["method"] == "full" else self.base(model)
 
     def presumed_base(self, model: str) -> Any:
-        """Return the digests of a model that came trained and whose losses are attacked, else none.
+        """Return the digests of a base whose losses are attacked without fine-tuning, else none.
 
-        What fine-tuning made is an input of the job, and made from its base.
+        A fine-tuned checkpoint is an input of the job, and follows from its base.
         """
         return self.base(model) if model in self._run.presumed else []
 
@@ -93,7 +93,7 @@ class Reads:
         return external_contents(external, prompt_set, self._images) + self.bits()
 
     def encoders(self, names: Sequence[str]) -> list[str]:
-        """Return the digests of encoders' weights; weights that the workflow trains are inputs."""
+        """Return the digests of encoders' published weights; trained ones are inputs of jobs."""
         trained = ("reid",) if self._run.trains_reid() else ()
         blocks = self._run.config["encoders"]
         return [
@@ -136,13 +136,13 @@ class Reads:
         return self.weights(folder) if folder else []
 
     def reporter_start(self, setting: str) -> list[str]:
-        """Return the digests of the networks that a report generator starts from, or the released.
+        """Return the digests of the networks that a report generator starts from, or is.
 
-        Which of them `synthetic_only` continues, the protocol says.
+        The protocol decides which of the two `synthetic_only` continues.
         """
         start = self._run.config["downstream"]["report_generation"]["start"]
-        wanted = {"released": ["released"], "synthetic_only": ["base", "released"]}
-        folders = wanted.get(setting, ["base"])
+        by_setting = {"released": ["released"], "synthetic_only": ["base", "released"]}
+        folders = by_setting.get(setting, ["base"])
         return [file for name in folders for file in self.weights(f"{start}/{name}")]
 
     def round_trip(self) -> list[str]:
@@ -157,14 +157,14 @@ class Reads:
         return [f"{key} {file}" for key in sorted(files) for file in self.weights(files[key])]
 
     def bits(self) -> list[str]:
-        """Return how many of 16 bits the images use; nothing if the config does not say."""
+        """Return the number of bits that 16-bit images use; empty if the config gives none."""
         return [f"{name} {value}" for name, value in said_of_bits().items()]
 
     def _radiographs(self, *splits: str) -> list[str]:
-        """Return the splits whose radiographs were replaced after a first reading, and the bits.
+        """Return the splits with radiographs replaced after the first reading, and the bits.
 
-        See `make refresh`. Nothing, for as long as none was and all bits are used: no plan looks at
-        the radiographs themselves.
+        See `make refresh`. The list is empty if no radiograph was replaced and the config does not
+        state the bits. No plan reads the radiographs themselves.
 
         Raises:
             InputError: the list of replaced radiographs is unreadable.

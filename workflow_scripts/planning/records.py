@@ -1,4 +1,4 @@
-"""Where the records of a run lie. No function here needs Snakemake."""
+"""The paths of a run's records. No function here needs Snakemake."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from workflow_scripts.common.folders import parts
 
 
 def fidelity_records(encoders: Sequence[str], models: Sequence[str]) -> list[str]:
-    """Return the records of fidelity, of each encoder and model with images of the test set."""
+    """Return the records of fidelity, one for each encoder and model with test images."""
     return [f"results/fidelity/{encoder}/{m}.json" for encoder in encoders for m in models]
 
 
@@ -14,8 +14,9 @@ def privacy_records(models: Sequence[str], other_protocol: str) -> list[str]:
     """Return the records of privacy.
 
     Args:
-        models: with images of the privacy set; without any there is no attacker to compare with.
-        other_protocol: the one that the config does not name: scores and attacker under it, too.
+        models: the models with images of the privacy set. Without any, the attacker has no record.
+        other_protocol: the protocol that the config does not name, under which scores and attacker
+            have records, too.
     """
     other = f"{other_protocol}/"
     attackers = [f"{folder}attacker/real" for folder in ("", other) if models]
@@ -61,10 +62,10 @@ def downstream_records(tasks: Sequence[str], models: Sequence[str]) -> list[str]
 
 
 def faithfulness_records(judges: Sequence[str], models: Sequence[str]) -> list[str]:
-    """Return the records of faithfulness: of the radiographs themselves, then of each model.
+    """Return the records of faithfulness: first the radiographs', then each model's.
 
     Args:
-        judges: the networks that say which findings an image shows.
+        judges: the networks that predict an image's findings.
         models: the models with images of the test set.
     """
     families = [*(f"findings/{judge}" for judge in judges), "anatomy", "texture"]
@@ -74,10 +75,10 @@ def faithfulness_records(judges: Sequence[str], models: Sequence[str]) -> list[s
 
 
 def round_trip_records(models: Sequence[str]) -> list[str]:
-    """Return the records of what reports of generated images say.
+    """Return the records of reports on generated images.
 
     Args:
-        models: with images of the test set.
+        models: the models with images of the test set.
     """
     return [f"results/faithfulness/round_trip/{m}.json" for m in models]
 

@@ -30,40 +30,42 @@ PRIVACY_ENCODERS: Final = ("rad_dino", "reid")
 """The encoders in whose features privacy compares images."""
 
 LLAVA_RAD: Final = "llava_rad"
-"""Of `faithfulness.judges`: the one that writes reports in place of probabilities."""
+"""The one of `faithfulness.judges` that writes reports instead of giving probabilities."""
 
 STRESS_PROMPTS: Final = "results/cohort/prompts/stress.parquet"
-"""The prompts from templates: the same for every caption source."""
+"""The prompts from templates, the same for every caption source."""
 
 REID_WEIGHTS: Final = "results/features/reid/weights.pth"
 """The weights that the training of the re-identification network writes."""
 
 
 class Run:
-    """What a valid config says of a run.
+    """A run as its config describes it.
 
     Args:
-        config: the whole of it.
+        config: the whole config, validated.
 
     Attributes:
-        config: the same.
+        config: the argument.
         models: keys of the models that run, in the order of the tables' rows.
-        controls, external, sampled, finetuned: those of them that are controls, a user's own
-            images, sampled, and fine-tuned before.
-        published: those that are sampled as they were published.
-        presumed: those of them whose family has a likelihood: the attack on membership takes the
-            train split for their members.
-        tuned_families: families of those that are fine-tuned.
-        attacked_families: those, and families whose likelihood is attacked.
+        controls, external, sampled, finetuned: the models that are controls, a user's own images,
+            sampled here, and fine-tuned here before.
+        published: the models that are sampled as they were published.
+        presumed: the published models whose family has a likelihood. The attack on membership
+            assumes that they were trained on the train split.
+        tuned_families: the families of fine-tuned models.
+        attacked_families: these families, and those of `presumed`.
         other_protocol: the protocol that the config does not name. Table 3 stands under both.
-        reference_encoders: whose features fidelity compares real and generated images in.
-        fidelity_encoders: those, and the two of the alignment of image and caption.
-        scorers: the networks that read generated reports, those that are configured.
-        judges: the networks that give an image a probability of each finding: those that are
-            trained or named in this run.
-        reads_reports: whether the released LLaVA-Rad reports on generated images, for CheXbert.
-        looks: whether images are looked at. Organs are drawn by segmentation's labeller: without
-            that task nothing looks at them.
+        reference_encoders: the encoders in whose features fidelity compares real and generated
+            images.
+        fidelity_encoders: these encoders, and the two that measure the alignment of image and
+            caption.
+        scorers: the configured networks that score generated reports.
+        judges: the networks of this run that give an image a probability of each finding.
+        reads_reports: whether the released LLaVA-Rad writes reports on generated images, which
+            CheXbert reads.
+        looks: whether networks look at images for faithfulness. Segmentation's labeller draws the
+            organs, so nothing does without that task.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -102,19 +104,19 @@ class Run:
         """Return the models of the run that have images of a prompt set."""
         return [m for m in self.models if prompt_set in prompt_sets_of(self.config, m)]
 
-    # The cohort: the radiographs and their labels are the same for all models, the captions not.
+    # The cohort: radiographs and labels are the same for all models, captions may differ.
 
     def captions(self, model: str) -> str:
         """Return the folder, below results/cohort, of the files that depend on a model's captions.
 
-        Empty for the cohort's own captions; `captions_{source}/` for a model with a caption source
-        of its own (Table 17).
+        It is empty for the cohort's captions, and `captions_{source}/` for a model with another
+        caption source (Table 17).
         """
         source = caption_source_of(self.config, model)
         return "" if source == caption_source_of(self.config) else f"captions_{source}/"
 
     def caption_folders(self) -> list[str]:
-        """Return the folders of every caption source of the run, see `captions`."""
+        """Return the folder of each caption source of the run, see `captions`."""
         return sorted({"", *map(self.captions, self.models)})
 
     def manifest(self, model: str) -> str:
@@ -130,7 +132,7 @@ class Run:
     def training_manifest(self, model: str) -> str:
         """Return the training split with a model's captions.
 
-        No label and no test caption makes it anew.
+        A changed label or test caption does not change this file.
         """
         return f"results/cohort/{self.captions(model)}training/manifest.parquet"
 
@@ -143,7 +145,7 @@ class Run:
 
         Args:
             folder: of the captions.
-            prompt_set: its name; the stress set is drawn from no part.
+            prompt_set: its name. The stress set is drawn from no part.
         """
         if prompt_set == STRESS:
             return STRESS_PROMPTS
@@ -158,7 +160,7 @@ class Run:
         return [f"results/cohort/{folder}manifest.parquet" for folder in self.caption_folders()]
 
     def every_prompt_set(self) -> list[str]:
-        """Return the prompts of every caption source that are captions of its radiographs."""
+        """Return, for every caption source, the prompt sets made of captions of radiographs."""
         return [
             f"results/cohort/{folder}prompts/{prompt_set}.parquet"
             for folder in self.caption_folders()
@@ -177,11 +179,11 @@ class Run:
         return f"results/finetune/{model}/checkpoint" if model in self.finetuned else None
 
     def curve(self, model: str) -> str | None:
-        """Return the training curve beside a fine-tuned checkpoint, made with it."""
+        """Return the training curve of a fine-tuned model; None for one used as published."""
         return f"results/finetune/{model}/training.csv" if model in self.finetuned else None
 
     def canaries(self, model: str) -> str | None:
-        """Return the folder of a model's canaries; None where its training set gets none."""
+        """Return the folder of a model's canaries; None if its training set has none."""
         planted = model in self.finetuned and self.block(model)["finetune"].get("canaries")
         return f"results/finetune/{model}/canaries" if planted else None
 
@@ -194,7 +196,7 @@ class Run:
         ]
 
     def external_tables(self, model: str) -> list[str]:
-        """Return the user's table of images, if it is there; preflight names it if it is not."""
+        """Return the user's table of images if it exists; preflight reports a missing one."""
         path = self.block(model)["external"]["metadata"]
         return [path] if Path(path).is_file() else []
 
@@ -213,7 +215,7 @@ class Run:
         return bool(self.config["encoders"]["reid"].get("train"))
 
     def encoder_weights(self, name: str) -> str:
-        """Return the weights of an encoder: those of the config, or what training makes of them."""
+        """Return the weights of an encoder: the config's, or those that the workflow trains."""
         if name == "reid" and self.trains_reid():
             return REID_WEIGHTS
         return self.config["encoders"][name]["weights"]
@@ -223,7 +225,7 @@ class Run:
         return [REID_WEIGHTS] if self.trains_reid() else []
 
     def own_features(self, model: str) -> list[str]:
-        """Return features of a model's privacy prompts' radiographs, under the other protocol."""
+        """Return the features of the privacy prompts' radiographs, under the other protocol."""
         folder = f"results/features/real/{self.captions(model)}prompts/{self.other_protocol}"
         return [f"{folder}/{name}.h5" for name in PRIVACY_ENCODERS]
 
@@ -240,7 +242,7 @@ class Run:
         return [] if setting in ("real_only", "released") else self.shards(model, "augment")
 
     def labelled_shards(self, model: str) -> list[str]:
-        """Return the images that get pseudo-masks; the manifest names the radiographs that do."""
+        """Return the synthetic images that get pseudo-masks; none for radiographs (`real`)."""
         return [] if model == "real" else self.shards(model, "augment")
 
     def masks(self, setting: str, model: str) -> str | None:
@@ -261,8 +263,9 @@ class Run:
     def baseline(self, task: str, setting: str) -> list[str]:
         """Return the outcomes that an arm's gains are measured against.
 
-        Those of real data alone; for reports of synthetic data alone those of the released
-        generator that they continue. None for the baselines themselves.
+        These are the outcomes of real data alone. A report generator trained on synthetic data
+        alone continues the released one, whose outcomes are its baseline. A baseline itself has
+        none.
         """
         if setting in ("real_only", "released"):
             return []
@@ -287,11 +290,11 @@ class Run:
     # Faithfulness.
 
     def looked_shards(self, model: str) -> list[str]:
-        """Return a model's test images; none of the radiographs, which the manifest names."""
+        """Return a model's test images; none for radiographs (`real`), which the manifest names."""
         return [] if model == "real" else self.shards(model, "test")
 
     def looked_prompts(self, model: str) -> str:
-        """Return the test prompts of a model, or for the radiographs those of the cohort."""
+        """Return the test prompts of a model; for radiographs (`real`) those of the cohort."""
         real = "results/cohort/prompts/test.parquet"
         return real if model == "real" else self.prompts(model, "test")
 
@@ -311,24 +314,24 @@ class Run:
         return self.with_images(STRESS) if self.looks and "classifier" in self.judges else []
 
     def stress_shards(self) -> list[str]:
-        """Return those models' images of the stress set."""
+        """Return the images of the stress set of the models in `with_stress`."""
         return [shard for m in self.with_stress() for shard in self.shards(m, STRESS)]
 
     def stress_scores(self) -> list[str]:
-        """Return the files of image scores, one for each of those models."""
+        """Return the files of image scores, one for each model in `with_stress`."""
         return [f"results/faithfulness/stress/{m}.parquet" for m in self.with_stress()]
 
     # Privacy.
 
     def copies(self, model: str) -> list[str]:
-        """Return the tables of radiographs that several splits show, identical and similar."""
+        """Return the tables of identical and similar radiographs that lie in several splits."""
         names = ("identical_images.csv", "similar_images.csv")
         return [str(Path(self.manifest(model)).with_name(name)) for name in names]
 
     def attacked(self) -> list[str]:
-        """Return the models with a record of membership: all but controls, which nobody trained.
+        """Return the models with a record of membership: all but controls, which are not trained.
 
-        A user's own images are attacked where they answer the privacy set.
+        A user's own images are attacked if they include the privacy set.
         """
         answered = self.with_images("privacy")
         return [
@@ -391,10 +394,10 @@ class Run:
         return self.sampled if pool == DRAWN else self.with_images(pool)
 
     def _check_drawn(self, model: str) -> None:
-        """Check that new samples can be drawn for a model's curated set.
+        """Check that new images can be sampled for a model's curated set.
 
         Raises:
-            InputError: the config says not what to draw, or the model is not sampled here.
+            InputError: the config does not say what to draw, or the model is not sampled here.
         """
         if DRAWN not in self.config["prompt_sets"]:
             raise InputError(
@@ -411,7 +414,7 @@ class Run:
             )
 
     def curated_prompts(self, model: str) -> str:
-        """Return the prompts of that pool.
+        """Return the prompts of the pool of `curated_shards`.
 
         Raises:
             InputError: see `curated_shards`.
@@ -420,7 +423,7 @@ class Run:
         return self.prompts(model, self.config["curate"]["pool"])
 
     def curated_records(self, model: str) -> list[str]:
-        """Return a model's records that its curated set is described from."""
+        """Return the records from which a model's curated set is described."""
         records = [
             *(self.records("fidelity") if model in self.with_images("test") else []),
             *(self.records("privacy") if model in self.with_images("privacy") else []),
@@ -429,12 +432,12 @@ class Run:
         return [path for path in records if Path(path).name == f"{model}.json"]
 
     def worth_of(self, model: str) -> str | None:
-        """Return the record of what a curated set is worth, where the config asks for it."""
+        """Return the record of a curated set's worth, if the config asks for it."""
         asked = self.config["curate"].get("worth", False)
         return f"results/curate/{model}/worth.json" if asked else None
 
     def worth_runs(self, model: str) -> list[str]:
-        """Return the folders of trained classifiers that this record compares.
+        """Return the folders of trained classifiers that the record of `worth_of` compares.
 
         Raises:
             InputError: there is no baseline, or the pool shows test patients.
@@ -456,7 +459,7 @@ class Run:
         return [f"results/curate/{model}/worth/repeat-{k}" for k in range(repeats)]
 
     def with_examples(self) -> list[str]:
-        """Return the models that the report's examples compare: those of the cohort's captions."""
+        """Return the models in the report's examples: those that use the cohort's captions."""
         return [m for m in self.with_images("test") if not self.captions(m)]
 
     def example_shards(self) -> list[str]:
@@ -472,15 +475,15 @@ class Run:
         return [f"results/privacy/closest/{m}_pairs.parquet" for m in self.with_images("privacy")]
 
     def privacy_pairs(self) -> list[str]:
-        """Return the scores of each image against its prompt's radiograph, of every such model."""
+        """Return each model's table of scores of images against their prompts' radiographs."""
         return [f"results/privacy/{m}_pairs.parquet" for m in self.with_images("privacy")]
 
     def extraction_records(self) -> list[str]:
-        """Return the records of the extraction attack, one job's, of every such model."""
+        """Return the record of the extraction attack on each model; one job makes all of them."""
         return extraction_records(self.with_images("privacy"))
 
     def extraction_images(self) -> list[str]:
-        """Return what the extraction attack says of each image, of every such model."""
+        """Return each model's table of image scores of the extraction attack."""
         folder = "results/privacy/extraction"
         return [f"{folder}/{m}_images.parquet" for m in self.with_images("privacy")]
 
@@ -493,5 +496,5 @@ class Run:
         return f"no images of the prompt set `{prompt_set}` were given"
 
     def scorer_files(self, name: str) -> Mapping[str, str]:
-        """Return the files of one scorer of reports; none where the config names none."""
+        """Return the files of one scorer of reports; none if the config names none."""
         return self.config["downstream"]["report_generation"]["metrics"].get(name) or {}

@@ -199,8 +199,8 @@ def _subjects(
             check = check_reid_start if "train" in block else _encoder_check(name)
             yield f"encoders.{name}", block["weights"], check
             if chosen := block.get("speed"):
-                said = ", ".join(f"{switch} {value}" for switch, value in chosen.items())
-                yield f"encoders.{name}.speed", said, _encoder_switches(name, chosen)
+                switches = ", ".join(f"{switch} {value}" for switch, value in chosen.items())
+                yield f"encoders.{name}.speed", switches, _encoder_switches(name, chosen)
     if "downstream" in stages:
         yield from _downstream_subjects(config["downstream"])
     if "faithfulness" in stages and "segmentation" in config["downstream"]["tasks"]:
@@ -212,7 +212,7 @@ def _subjects(
 
 
 def _curate_subjects(config: dict[str, Any], stages: set[str]) -> Iterator[Subject]:
-    """Yield what a curated set reads beside images and records, as far as no stage above does."""
+    """Yield the files of a curated set besides images and records that no earlier stage reads."""
     tasks = config["downstream"]["tasks"]
     if "features" not in stages:
         for name in ("rad_dino", "reid"):
@@ -228,8 +228,8 @@ def _curate_subjects(config: dict[str, Any], stages: set[str]) -> Iterator[Subje
     if folder := config["curate"].get("overfitted"):
         yield "curate.overfitted", folder, check_overfitted
     policy = config["curate"]
-    said = f"pool {policy['pool']}, published_prompts {policy['published_prompts']}"
-    yield "curate", said, lambda _: check_policy(config)
+    settings = f"pool {policy['pool']}, published_prompts {policy['published_prompts']}"
+    yield "curate", settings, lambda _: check_policy(config)
 
 
 def _downstream_subjects(settings: dict[str, Any]) -> Iterator[Subject]:
@@ -273,7 +273,7 @@ def _faithfulness_subjects(config: dict[str, Any], labelled: bool) -> Iterator[S
 
 
 def _round_trip_subjects(settings: dict[str, Any], checked: bool) -> Iterator[Subject]:
-    """Yield what reports on images, unless `checked` says that report generation's check has it."""
+    """Yield the networks that report on images, unless report generation's check includes them."""
     if checked and "report_generation" in settings["tasks"]:
         return
     reports = settings["report_generation"]
@@ -385,9 +385,9 @@ def check_mimic_cxr_jpg(root: Path) -> None:
         "split": ["dicom_id", "subject_id", "study_id", "split"],
         "chexpert": ["subject_id", "study_id", *FINDINGS],
     }
-    for name, wanted in columns.items():
+    for name, needed in columns.items():
         remedy = "use the files of one MIMIC-CXR-JPG release (docs/how-to/mimic-and-weights.md)"
-        check_table(find_csv(root, f"mimic-cxr-2.0.0-{name}", remedy), wanted)
+        check_table(find_csv(root, f"mimic-cxr-2.0.0-{name}", remedy), needed)
     check_folder(root / "files")
 
 
@@ -449,7 +449,8 @@ def check_policy(config: dict[str, Any]) -> None:
     """Check that a set can be curated by a config's policy, whatever the model.
 
     Raises:
-        InputError: no judge looks at images; or prompts are published as templates and are none.
+        InputError: no judge looks at images, or prompts that are no templates are to be published
+            as such.
     """
     policy, named = config["curate"], config["faithfulness"]["judges"]
     trained = "classification" in config["downstream"]["tasks"]
@@ -522,6 +523,7 @@ def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ())
     Raises:
         InputError: a file is missing or damaged, or a setting does not fit the model.
     """
+    from workflow_scripts.finetune.checks import check_trained
     from workflow_scripts.finetune.families import get_family
     from workflow_scripts.finetune.lora import match_layers, module_endings
 
@@ -529,12 +531,8 @@ def check_model(path: Path, block: dict[str, Any], stages: Collection[str] = ())
     base = Base(path, {name: Path(part) for name, part in block.get("parts", {}).items()})
     files = family.check(base)
     tuned = block.get("finetune")
-    if tuned and not family.trained:
-        raise InputError(
-            f"the family {family.name} is sampled as it was published, not fine-tuned",
-            "finetune",
-            "remove the model's `finetune` block",
-        )
+    if tuned:
+        check_trained(family)
     targets = tuned["lora"]["targets"] if tuned and tuned["method"] == "lora" else None
     if targets:
         module_endings(family, targets)
@@ -564,7 +562,7 @@ def _sizes(
     tuned: dict[str, Any],
     parts: Parts,
 ) -> Sizes:
-    """Return the sizes of a model that is built on the meta device and to be tuned."""
+    """Return the sizes of a model, built on the meta device, that is to be fine-tuned."""
     from workflow_scripts.finetune.lora import add_lora, trained_parameters
 
     network = family.network(pipeline)
@@ -698,7 +696,7 @@ def format_checks(checks: list[Check]) -> str:
     lines = []
     for check in checks:
         path = check.path
-        if "/" in path and len(path) > limit:  # the end of a path is the most telling
+        if "/" in path and len(path) > limit:  # the end of a path says most
             path = "..." + path[3 - limit :]
         lines.append(
             f"{'ok   ' if check.fault is None else 'FAULT'}  {check.what:<{width}}  {path}"

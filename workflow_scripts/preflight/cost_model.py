@@ -653,11 +653,11 @@ def _attacked(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
 
 
 def _losses(config: Mapping[str, Any]) -> Iterator[Work]:
-    """Yield the losses that attacks measure under a fine-tuned checkpoint and under its base.
+    """Yield the losses that attacks measure with a fine-tuned checkpoint and with its base.
 
     Each candidate for membership, at most `images` members and as many others, is measured with its
-    caption and without; each canary with its own. Of a model that came trained and has a likelihood
-    there is no base, and no noise level.
+    caption and without; each canary with its own. A model that was published trained and has a
+    likelihood has no base and no noise levels.
     """
     attack = settings_of_block(MembershipSettings, config["privacy"]["membership"])
     for key in config["run_models"]:
@@ -689,7 +689,7 @@ def _losses(config: Mapping[str, Any]) -> Iterator[Work]:
 
 
 def _arms(config: Mapping[str, Any], settings: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield (setting, model) of each arm: real data alone once, then those with models' images."""
+    """Yield (setting, model) of each arm: real data alone, then the arms with models' images."""
     yield "real_only", SHARED
     for key in _with(config, "augment"):
         for setting in settings:
@@ -777,8 +777,8 @@ def _report_epochs(config: Mapping[str, Any], setting: str) -> list[tuple[str, i
 def _faithfulness(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
     """Yield the looks at images: of every model, of radiographs, and of the stress set.
 
-    CXAS draws each image's organs. A look has them measured and each judge pass over the image
-    once; of the stress set, each classifier passes over it twice, for it is mirrored, too. Where
+    CXAS segments each image's organs, which are measured, and each judge reads the image once. In
+    the stress set each classifier reads the image twice, because it is also mirrored. Where
     LLaVA-Rad judges, it writes a report of each test image, and CheXbert reads it.
     """
     tasks = config["downstream"]["tasks"]
@@ -825,10 +825,10 @@ def _faithfulness(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
 
 
 def _curation(config: Mapping[str, Any], cohort: Cohort, key: str) -> Iterator[Work]:
-    """Yield what a curated set of one model takes: its filter is tried on planted leaks, too.
+    """Yield the work on a curated set of one model, with the planted leaks that test its filter.
 
-    Planted leaks are of every kind, those of an overfitted model among them; each candidate is also
-    mirrored, and compared with every training radiograph. The judges look at the pool alone.
+    There are planted leaks of every kind, an overfitted model's images among them. Each candidate
+    is also mirrored, and compared with every training radiograph. The judges read the pool alone.
     """
     policy = config["curate"]
     pool = policy["pool"]
@@ -883,7 +883,7 @@ LIKENESS: Final = "float32, 20 views"
 """The settings of that comparison, as gpu-check writes them."""
 
 LIKENESS_FLOP: Final = 2 * 20 * 32**2
-"""Of two images whose gray values are compared, turned in 5 ways and enlarged in 4: counted."""
+"""Counted for two images whose gray values are compared, turned in 5 ways and enlarged in 4."""
 
 
 _JUDGED: Final = {

@@ -147,8 +147,8 @@ def training_phases(
     copies = {"autocast's copies": low * parts.trained} if low < 4 else {}
     more: dict[str, float] = dict(copies)
     if activations:
-        shown = images or min(tuned["per_device_batch_size"], tuned["batch_size"])
-        more["activations"] = GB * (activations.fixed + shown * activations.image)
+        at_once = images or min(tuned["per_device_batch_size"], tuned["batch_size"])
+        more["activations"] = GB * (activations.fixed + at_once * activations.image)
     known = activations is not None
     if captions_ahead:
         return [

@@ -222,9 +222,9 @@ def table(config: Mapping[str, Any]) -> str:
     lines += ["", _STAGES]
     for need in [*stage_needs(config), *attack_needs(config)]:
         gpu = [need.gpu, need.activations, need.gpu + need.activations]
-        shown = [_gb(size) if sum(gpu) else "–" for size in gpu]
+        sizes = [_gb(size) if sum(gpu) else "–" for size in gpu]
         millions = f"{need.parameters / 1e6:,.1f}" if need.parameters else "–"
-        cells = [need.stage, need.network, millions, *shown, _gb(need.host), _gb(need.disk)]
+        cells = [need.stage, need.network, millions, *sizes, _gb(need.host), _gb(need.disk)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", _TAIL])
 

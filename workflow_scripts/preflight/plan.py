@@ -261,8 +261,8 @@ def _sum(known: Sequence[Estimate], group: Sequence[Estimate], gpus: int | None)
     if not values_known:
         return "-"
     total = sum(values_known)
-    shown = f"{total:.1f}" if total >= 0.1 else f"{total:.1g}"
-    return f"{'>' if len(values_known) < len(group) else ''}{shown}"
+    text = f"{total:.1f}" if total >= 0.1 else f"{total:.1g}"
+    return f"{'>' if len(values_known) < len(group) else ''}{text}"
 
 
 def _bound(group: Sequence[Estimate]) -> str:

@@ -48,9 +48,9 @@ def read_profile(folder: Path) -> Profile:
     rules = content.get("set-resources") or {}
     asked = {stage: rules.get(rule) or {} for rule, stage in STAGES.items()}
     memory = {
-        stage: float(found["gpu_memory_gb"])
-        for stage, found in asked.items()
-        if found.get("gpu_memory_gb")
+        stage: float(resources["gpu_memory_gb"])
+        for stage, resources in asked.items()
+        if resources.get("gpu_memory_gb")
     }
     gpus = asked["finetune"].get("gpu", FINETUNE_GPUS if memory else None)
     configs = content.get("configfile") or ()

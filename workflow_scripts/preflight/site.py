@@ -189,14 +189,14 @@ def check_request(request: Request, nodes: Sequence[Nodes]) -> None:
                 WHERE,
                 "write `gpu_model` in its SITE block as `sinfo -o %G` does, or set fewer GPUs",
             )
-    for name, wanted, has in (
+    for name, requested, has in (
         ("CPUs", request.cpus, [kind.cpus for kind in candidates]),
         ("MB of memory", request.mem_mb, [kind.mem_mb for kind in candidates]),
     ):
-        if wanted > max(has):
+        if requested > max(has):
             raise InputError(
-                f"jobs request {wanted} {name}, and a node of partition {request.partition} has at "
-                f"most {max(has)}",
+                f"jobs request {requested} {name}, and a node of partition {request.partition} "
+                f"has at most {max(has)}",
                 WHERE,
                 "set less in its set-resources (`cpus_per_task`, `mem_mb`)",
             )

@@ -22,7 +22,7 @@ from transformers import (
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, png_bytes
-from workflow_scripts.common.training import epoch_batches
+from workflow_scripts.common.seeded_order import epoch_batches
 from workflow_scripts.downstream.report_generation.generate import _batch, generate_reports
 from workflow_scripts.downstream.report_generation.images import (
     Ahead,

@@ -215,7 +215,7 @@ def test_progress_of_other_settings_is_not_continued(changed, world, caplog, mon
             world.run("changed", **small)
     with caplog.at_level("WARNING"):
         world.run("changed", **small, **changed)
-    assert "belongs to other settings" in caplog.text
+    assert "was made with other settings or data" in caplog.text
 
 
 def test_long_reports_are_cut_and_the_run_says_so(world):

@@ -62,7 +62,7 @@ def test_the_same_prompts_are_drawn_for_radiographs_and_models(world, weights):
     assert real.run["draw"] == model.run["draw"]
     for prompt, mask in model.by_id.items():  # a copy has its radiograph's mask
         assert mask.png == real.by_id[image_of[prompt]].png
-        assert mask.shown == (32, 32)
+        assert mask.image_size == (32, 32)
     other = run(world, weights, "real", draw_seed=5)
     assert list(other.by_id)[:20] != list(real.by_id)[:20]
 

@@ -57,7 +57,7 @@ def test_a_file_of_masks_is_private_and_read_as_it_was_written(tmp_path):
     assert masks.run == {"model": "real"}
     assert list(masks.by_id) == ["a", "b"]
     for row, mask in zip(masks.by_id.values(), drawn, strict=True):
-        assert row.shown == (20, 30)
+        assert row.image_size == (20, 30)
         assert (np.asarray(open_mask(row.png, "x")) == np.asarray(as_image(mask))).all()
     assert masks.squares(["b", "a"], 16, 2, "x").any(axis=(1, 2)).tolist() == [False, True]
     with pytest.raises(InputError, match="without a mask, first 'c'"):

@@ -16,7 +16,7 @@ from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.pixels import mirror, normalise, rotate, to_unit
 from workflow_scripts.common.resnet import resnet_for
-from workflow_scripts.common.training import random_stream
+from workflow_scripts.common.seeded_order import random_stream
 
 _ANGLES, _FLIPS = 2, 3  # random streams; the training loop uses 0 and 1
 

@@ -79,7 +79,7 @@ def true_labels(outcomes: Outcomes, manifest: pd.DataFrame, where: str) -> np.nd
 def values(
     labels: np.ndarray,
     patients: np.ndarray,
-    own: list[Outcomes],
+    arm: list[Outcomes],
     baseline: list[Outcomes] | None,
     bootstrap: int,
     seed: int,
@@ -92,13 +92,13 @@ def values(
     Args:
         labels: (n, 14), 1 or 0.
         patients: (n,) the patient of each test image.
-        own: the runs of the arm.
+        arm: the runs of the arm.
         baseline: the runs on real data alone; None if the arm is the baseline.
         bootstrap: number of bootstrapped test sets.
         seed: of the draws, the same for all arms.
     """
     n = len(labels)
-    runs = _measure(labels, patients, own, bootstrap, seed)
+    runs = _measure(labels, patients, arm, bootstrap, seed)
     runs_of_real = None
     if baseline is not None:
         runs_of_real = _measure(labels, patients, baseline, bootstrap, seed)
@@ -130,7 +130,7 @@ def values(
 def replicates(
     labels: np.ndarray,
     patients: np.ndarray,
-    own: list[Outcomes],
+    arm: list[Outcomes],
     baseline: list[Outcomes],
     bootstrap: int,
     seed: int,
@@ -141,14 +141,14 @@ def replicates(
     if not defined:
         return {}
     ours, reals = (
-        _of(_measure(labels, patients, arm, bootstrap, seed), "auroc", defined)
-        for arm in (own, baseline)
+        _of(_measure(labels, patients, trained, bootstrap, seed), "auroc", defined)
+        for trained in (arm, baseline)
     )
     return {"auroc_gain": gain_replicates(ours, reals, patients)}
 
 
 def _why_undefined(metric: str, labels: np.ndarray, fewest: np.ndarray) -> list[str | None]:
-    """Return for each finding why it has no such metric, None where it has.
+    """Return for each finding the reason why the metric is undefined, or None.
 
     Args:
         metric: one of METRICS.

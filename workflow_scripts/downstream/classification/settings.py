@@ -9,7 +9,7 @@ from workflow_scripts.common.settings import LARGEST_SEED, Key
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """How a classifier is trained; the same for every arm."""
+    """The settings of training a classifier, the same for every arm."""
 
     weights: Annotated[Path, Key("Initialisation in timm's or torchvision's layout.")]
     size: Annotated[int, Key("Side of the network's input in pixels.", minimum=32)]

@@ -1,9 +1,10 @@
 """Train a multi-label classifier on real images, synthetic images or both; apply it to test images.
 
-Tables 4 and 15 of the paper. The real images are those that the augment prompts point to, the
-synthetic ones a model's images of the same prompts, the test images all of the test split. Makes
-one file: the probability of each finding for each test image; `score` makes the record of it. With
-`--network` the trained network, too, which judges generated images (faithfulness).
+The paper shows the results in Tables 4 and 15. The real images are the radiographs of the augment
+prompts, the synthetic ones a model's images of the same prompts, and the test images the whole test
+split. The script writes one file, the probability of each finding for each test image; `score`
+makes the record from it. With `--network` it also writes the trained network, which judges
+generated images (faithfulness).
 
 A step takes its batch in pieces of at most `--per-device-batch-size` images and sums the gradients.
 The sum equals the gradient of the whole batch, except that batch normalisation takes mean and
@@ -13,22 +14,25 @@ batch repeat the unaccumulated training exactly.
 
 import argparse
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from workflow_scripts.common.as_published import deviations
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.code import own_digests
-from workflow_scripts.common.devices import accelerator_on, check_bf16, pick_device
 from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import FINDINGS, read_manifest, read_prompts
 from workflow_scripts.common.resnet import pretrained_resnet
 from workflow_scripts.common.settings import settings_of_flags
-from workflow_scripts.common.training import begin_attempt, best_epoch, curve, train
+from workflow_scripts.common.training import Epoch, begin_attempt, best_epoch, curve, train
 from workflow_scripts.common.validation import split_at_random, split_by_patient
 from workflow_scripts.downstream.classification.network import (
     ClassificationTask,
@@ -45,12 +49,13 @@ from workflow_scripts.downstream.data import (
     run_key,
     synthetic_collection,
 )
-from workflow_scripts.downstream.outcomes import write_outcomes
 from workflow_scripts.downstream.training_run import (
+    accelerator_of,
     check_one_process,
     counted,
     described,
     noted_settings,
+    publish,
     train_parser,
 )
 
@@ -59,45 +64,107 @@ log = logging.getLogger(__name__)
 SETTINGS: Final = ("real_only", "augmented", "synthetic_only")
 
 
+@dataclass(frozen=True)
+class _Data:
+    """All images, which are read before the network.
+
+    Attributes:
+        images: to train and to validate on, real ones first.
+        n_real: the number of real ones.
+        training: rows of `images` to train on.
+        validation: rows of `images` to validate on.
+        test: the test split.
+    """
+
+    images: Collection
+    n_real: int
+    training: np.ndarray
+    validation: np.ndarray
+    test: Collection
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     args, settings = _arguments(argv)
-    device = pick_device(args.gpus)
-    torch.set_num_threads(args.threads)
-    check_bf16(settings.mixed_precision, device)
-    accelerator = accelerator_on(device, settings.mixed_precision)
-    at_once = min(settings.batch_size, settings.per_device_batch_size or settings.batch_size)
+    accelerator = accelerator_of(args, settings.mixed_precision)
     check_one_process(args.gpus, accelerator)
+    data = _read_data(args, settings)
+    noted = noted_settings(args, settings, {"weights"})
+    noted["weights_sha256"] = sha256_of(settings.weights)
+    attempt = begin_attempt(args.progress, accelerator)
+    network, history = _train(args, settings, data, noted, accelerator, attempt)
+    probabilities = predict(network, data.test.pixels, _at_once(settings), accelerator.device)
+    if attempt is None:
+        return
+    random_split = deviations(args.protocol).classification_random_validation
+    positive = data.images.labels[data.training].sum(axis=0)
+    run = {
+        **described(args, noted, accelerator.device),
+        **counted(data.training, data.validation, data.n_real),
+        "labels": "1 is positive; 0, -1 (uncertain) and unmentioned are negative",
+        "validation_split": "random" if random_split else "by patient",
+        "n_train_positive": {name: int(positive[k]) for k, name in enumerate(FINDINGS)},
+        "best_epoch": best_epoch(history) + 1,
+        "curve": curve(history),
+    }
+    if args.network is not None:
+        attempt.check()
+        write_network(args.network, network, run)
+    scores = {name: probabilities[:, k] for k, name in enumerate(FINDINGS)}
+    columns = {"image_id": data.test.ids, "patient_id": data.test.patients, **scores}
+    publish(args.output, columns, run, attempt)
+    log.info("%d test images classified", len(data.test))
+
+
+def _read_data(args: argparse.Namespace, settings: ClassifierSettings) -> _Data:
+    """Read and divide the images; test images too, so that a broken one is found before training.
+
+    Raises:
+        InputError: an image is missing or broken, or a test patient is among those to train on.
+    """
     switches = deviations(args.protocol)
+    squash = switches.classification_squash
     manifest = read_manifest(args.manifest)
     test_rows = manifest[manifest["split"] == "test"]
-    images, n_real = training_images(args, settings, manifest, switches.classification_squash)
+    images, n_real = training_images(args, settings, manifest, squash)
     check_disjoint(images, test_rows)
-    # Read before training, so that a broken test image is found now.
-    test = real_collection(test_rows, settings.size, switches.classification_squash, args.threads)
+    test = real_collection(test_rows, settings.size, squash, args.threads)
     share, seed = settings.validation_share, settings.seed
     if switches.classification_random_validation:
         training, validation = split_at_random(len(images), share, seed)
     else:
         training, validation = split_by_patient(images.patients, share, seed)
     log.info("%d images to train on, %d to validate on", len(training), len(validation))
+    return _Data(images, n_real, training, validation, test)
 
-    weights_sha256 = sha256_of(settings.weights)
+
+def _at_once(settings: ClassifierSettings) -> int:
+    return min(settings.batch_size, settings.per_device_batch_size or settings.batch_size)
+
+
+def _train(
+    args: argparse.Namespace,
+    settings: ClassifierSettings,
+    data: _Data,
+    noted: dict[str, Any],
+    accelerator: Accelerator,
+    attempt: Attempt | None,
+) -> tuple[torch.nn.Module, list[Epoch]]:
+    """Train the network; return it in float32, whatever the precision of training."""
+    images = data.images
     network, optimizer, scheduler = _learner(settings, accelerator.device)
     task = ClassificationTask(
         images.pixels,
         images.labels,
-        training,
-        validation,
-        batch_size=at_once,
+        data.training,
+        data.validation,
+        batch_size=_at_once(settings),
         rotation_degrees=settings.rotation_degrees,
-        flip=switches.classification_horizontal_flip,
+        flip=deviations(args.protocol).classification_horizontal_flip,
         seed=settings.seed,
         device=accelerator.device,
     )
-    noted = noted_settings(args, settings, {"weights"}) | {"weights_sha256": weights_sha256}
-    code = own_digests("downstream.classification.train")
-    attempt = begin_attempt(args.progress, accelerator)
+    made_by = {**noted, "code": own_digests("downstream.classification.train")}
     history = train(
         network,
         task,
@@ -107,36 +174,12 @@ def main(argv: list[str] | None = None) -> None:
         batch_size=settings.batch_size,
         seed=settings.seed,
         attempt=attempt,
-        key=run_key({**noted, "code": code}, images.pixels, images.labels, training, validation),
+        key=run_key(made_by, images.pixels, images.labels, data.training, data.validation),
         accelerator=accelerator,
         label=f"classifier {args.setting}/{args.model}",
-        per_device_batch_size=at_once,
+        per_device_batch_size=_at_once(settings),
     )
-    # Test images are classified in float32, whatever the precision of training.
-    network = accelerator.unwrap_model(network, keep_fp32_wrapper=False)
-    probabilities = predict(network, test.pixels, at_once, accelerator.device)
-    if attempt is None:
-        return
-    run = {
-        **described(args, noted, accelerator.device),
-        **counted(training, validation, n_real),
-        "labels": "1 is positive; 0, -1 (uncertain) and unmentioned are negative",
-        "validation_split": "random" if switches.classification_random_validation else "by patient",
-        "n_train_positive": {
-            name: int(images.labels[training, k].sum()) for k, name in enumerate(FINDINGS)
-        },
-        "best_epoch": best_epoch(history) + 1,
-        "curve": curve(history),
-    }
-    if args.network is not None:
-        attempt.check()
-        write_network(args.network, network, run)
-    scores = {name: probabilities[:, k] for k, name in enumerate(FINDINGS)}
-    columns: dict[str, Any] = {"image_id": test.ids, "patient_id": test.patients, **scores}
-    attempt.check()
-    write_outcomes(args.output, columns, run)
-    attempt.end()
-    log.info("%d test images classified", len(test))
+    return accelerator.unwrap_model(network, keep_fp32_wrapper=False), history
 
 
 def _learner(

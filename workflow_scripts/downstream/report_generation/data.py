@@ -100,10 +100,10 @@ def synthetic_pairs(
     ids = check_complete(shards, prompts)
     items = list(read_shards(shards))
     of_prompt = prompts.set_index("prompt_id").loc[ids, "image_id"]
-    shown = [
+    image_ids = [
         item.source_image_id or image_id for item, image_id in zip(items, of_prompt, strict=True)
     ]
-    rows = manifest_rows(manifest, shown, "an image shard")
+    rows = manifest_rows(manifest, image_ids, "an image shard")
     reports = [item.caption or "" for item in items]
     patients = rows["patient_id"].to_numpy(dtype=object)
     return Pairs(items, reports, rows["indication"].tolist(), patients)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from workflow_scripts.common.access import require_access
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.resuming import read_unless_damaged
 from workflow_scripts.downstream.report_generation.images import Ahead, Squares, tower_input
 from workflow_scripts.downstream.report_generation.prompts import Prompts, ReportTokenizer
 
@@ -114,9 +114,8 @@ def _batch(
 
 
 def _read(path: Path, key: str) -> list[str] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        require_access(error, path)
+    """Return a finished batch's reports; None if it is missing, damaged or of another key."""
+    if not path.exists():
         return None
-    return content["reports"] if content.get("key") == key else None
+    content = read_unless_damaged(path, lambda: json.loads(path.read_text(encoding="utf-8")))
+    return content["reports"] if content and content.get("key") == key else None

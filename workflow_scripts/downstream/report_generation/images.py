@@ -1,8 +1,8 @@
 """Images of report generation: decoded in threads ahead of use, not all at once.
 
 70,000 squares of 518 pixels would take 19 GB in each process. So the next few batches are decoded
-while the network computes; the order of the rows is known (`training.epoch_batches`). Images that
-fit into a memory budget are decoded only once.
+while the network computes; the order of the rows is known (`seeded_order.epoch_batches`). Images
+that fit into a memory budget are decoded only once.
 """
 
 import itertools
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from workflow_scripts.common.images import ImageItem
-from workflow_scripts.common.training import epoch_batches
+from workflow_scripts.common.seeded_order import epoch_batches
 from workflow_scripts.features.encoders.transform import ImageTransform
 
 

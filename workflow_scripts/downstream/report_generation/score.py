@@ -60,7 +60,7 @@ BASELINES: Final = {
 
 
 LADDER_METRIC: Final = "chexbert_micro_f1_14"
-"""Whose gain the slopes along the ladders are of (Table 21c)."""
+"""The metric whose gain gives the slopes along the ladders (Table 21c)."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> l
 
 
 def replicates(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> dict[str, Any]:
-    """Return the gain in CheXbert's F1 on bootstrapped test sets; see `values`. Empty without."""
+    """Return the gain in CheXbert's F1 on bootstrapped test sets, see `values`; else nothing."""
     metric = next(metric for metric in METRICS if metric.name == LADDER_METRIC)
     if metric.scorer not in runs[0].scores:
         return {}

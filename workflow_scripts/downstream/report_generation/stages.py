@@ -1,6 +1,6 @@
-"""The stages of training a report generator, by setting: what each starts from, and how long.
+"""The stages of training a report generator, by setting: the start and the epochs of each.
 
-Neither a network nor data is needed to say so: the cost model counts epochs with it.
+This module needs neither a network nor data, because the cost model counts epochs with it.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a setting starts from and which stages it goes through.
+    """The start and the stages of a setting.
 
     Attributes:
         start: the folder of the start, below `--start`.

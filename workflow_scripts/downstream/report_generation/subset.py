@@ -25,12 +25,12 @@ def stratified_subset(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
         return np.arange(n)
     positive = labels.astype(bool)
     generator = np.random.default_rng(seed)
-    wanted = positive.sum(axis=0) * (size / n)
+    target = positive.sum(axis=0) * (size / n)
     chosen, open_rows = np.zeros(n, bool), np.ones(n, bool)
     while (left := positive[open_rows].sum(axis=0)).any():
         rarest = int(np.where(left > 0, left, n + 1).argmin())
         having = np.flatnonzero(open_rows & positive[:, rarest])
-        missing = wanted[rarest] - positive[chosen, rarest].sum()
+        missing = target[rarest] - positive[chosen, rarest].sum()
         number = int(np.clip(_rounded(missing, generator), 0, len(having)))
         chosen[generator.choice(having, number, replace=False)] = True
         open_rows[having] = False

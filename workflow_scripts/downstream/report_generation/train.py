@@ -26,14 +26,13 @@ from accelerate import Accelerator
 
 from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.attempts import Attempt
-from workflow_scripts.common.devices import accelerator_on, pick_device
+from workflow_scripts.common.devices import check_processes
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.settings import settings_of_flags
 from workflow_scripts.common.training import begin_attempt, curve, train
 from workflow_scripts.downstream.data import check_no_test_patient
-from workflow_scripts.downstream.outcomes import write_outcomes
 from workflow_scripts.downstream.report_generation.data import (
     Pairs,
     captioned,
@@ -68,8 +67,10 @@ from workflow_scripts.downstream.report_generation.schedule import warmup_then_c
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
 from workflow_scripts.downstream.report_generation.stages import Stage, plan_of
 from workflow_scripts.downstream.training_run import (
+    accelerator_of,
     described,
     noted_settings,
+    publish,
     train_parser,
 )
 from workflow_scripts.finetune.data import digest_of_files
@@ -85,7 +86,7 @@ _DECIDE_NOTHING: Final = (
     "image_memory",
     "gradient_checkpointing",
 )
-"""Settings that change no weight and no report; what `start` holds is told by its digest."""
+"""Settings that change no weight and no report. The content of `start` enters by its digest."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +118,8 @@ class _Training:
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     args, settings = _arguments(argv)
-    device = pick_device(args.gpus)
-    torch.set_num_threads(args.threads)
-    accelerator = accelerator_on(device, settings.mixed_precision)
-    if args.gpus and args.gpus != accelerator.num_processes:
-        raise InputError(
-            f"{args.gpus} GPUs were given to {accelerator.num_processes} process(es)",
-            "--gpus",
-            f"start with `accelerate launch --num_processes {args.gpus} -m ...`",
-        )
+    accelerator = accelerator_of(args, settings.mixed_precision)
+    check_processes(args.gpus, accelerator)
     plan = plan_of(args.setting, settings, deviations(args.protocol))
     folder = settings.start / plan.start
     check_start(folder)
@@ -135,16 +129,11 @@ def main(argv: list[str] | None = None) -> None:
     key = run_key({**noted, "version": args.version}, data)
 
     tokens = _tokens(folder, settings)
-    network = load_llava(folder, PRECISIONS[settings.mixed_precision])
-    if plan.new_projector:
-        reset_projector(network, settings.seed)
-    network.to(accelerator.device)
-    if settings.gradient_checkpointing:
-        network.activation_checkpointing_enable({"use_reentrant": False})
+    network = _load(folder, settings, plan.new_projector).to(accelerator.device)
+    attempt = begin_attempt(args.progress, accelerator)
     fit = transform(folder)
     squares = Squares(data.pairs.items, fit, int(settings.image_memory * 2**30))
     validation = Squares(data.validation.items, fit)
-    attempt = begin_attempt(args.progress, accelerator)
     training = _Training(
         args, settings, accelerator, attempt, key, network, tokens, data, squares, validation
     )
@@ -184,10 +173,18 @@ def main(argv: list[str] | None = None) -> None:
         "reference": data.test.reports,
         "generated": reports,
     }
-    attempt.check()
-    write_outcomes(args.output, columns, run)
-    attempt.end()
+    publish(args.output, columns, run, attempt)
     log.info("%d test images described", len(data.test))
+
+
+def _load(folder: Path, settings: ReporterSettings, new_projector: bool) -> Any:
+    """Load the LLaVA to train, on the CPU; a new projector gets newly initialised weights."""
+    network = load_llava(folder, PRECISIONS[settings.mixed_precision])
+    if new_projector:
+        reset_projector(network, settings.seed)
+    if settings.gradient_checkpointing:
+        network.activation_checkpointing_enable({"use_reentrant": False})
+    return network
 
 
 def _tokens(folder: Path, settings: ReporterSettings) -> ReportTokenizer:
@@ -268,7 +265,7 @@ def _warn_of_cut_indications(prompts: Prompts) -> None:
 def _read_data(
     args: argparse.Namespace, settings: ReporterSettings, manifest: pd.DataFrame
 ) -> _Data:
-    """Read what a setting trains on, what validates it (it chooses nothing) and what tests it."""
+    """Read the data of a setting for training, validation (which chooses nothing) and test."""
     test = real_pairs(reported(manifest), "report")
     if len(test) == 0:
         raise InputError(

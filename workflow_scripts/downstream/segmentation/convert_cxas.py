@@ -37,14 +37,14 @@ def convert(source: Path, target: Path) -> list[str]:
             "give UNet_ResNet50_default.pth of CXAS or a mirror (docs/how-to/mimic-and-weights.md)",
         )
     network, state = network_and_state(loaded, source, tensors_alone=False)
-    wanted = network.state_dict().keys()
-    load_exactly(network, {name: state[name] for name in state if name in wanted}, source)
+    needed = network.state_dict().keys()
+    load_exactly(network, {name: state[name] for name in state if name in needed}, source)
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as temporary:
         save_file(
             {key: value.contiguous() for key, value in network.state_dict().items()}, temporary
         )
-    return [name for name in state if name not in wanted]
+    return [name for name in state if name not in needed]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,9 +57,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     left_out = convert(args.input, args.output)
     if left_out:
-        shown = ", ".join(left_out[:10]) + ", ..." * (len(left_out) > 10)
+        names = ", ".join(left_out[:10]) + ", ..." * (len(left_out) > 10)
         log.warning(
-            "%d tensors that the network does not have are left out: %s", len(left_out), shown
+            "%d tensors that the network does not have are left out: %s", len(left_out), names
         )
     print(f"the network's tensors are in {args.output}")
 

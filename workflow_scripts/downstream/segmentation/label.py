@@ -68,13 +68,13 @@ def main(argv: list[str] | None = None) -> None:
         total, stream = len(items), iter(items)
     else:
         check_complete(args.shards, read_prompts(args.prompts))
-        wanted = set(prompts["prompt_id"])
-        total, stream = len(wanted), find_in_shards(args.shards, wanted)
+        prompt_ids = set(prompts["prompt_id"])
+        total, stream = len(prompt_ids), find_in_shards(args.shards, prompt_ids)
     masks, empty, share = [], 0, 0.0
     meter = Progress(f"masks of {args.model}", total, "images")
     for batch in _drawn(network, stream, labeller, args.threads, device):
-        for item, shown, mask in batch:
-            masks.append(Mask(item.id, encode_mask(mask), shown))
+        for item, image_size, mask in batch:
+            masks.append(Mask(item.id, encode_mask(mask), image_size))
             empty += not mask.any()
             share += float(mask.mean())
         meter.update(len(batch))
@@ -154,7 +154,7 @@ def _drawn(
             done = [future.result() for future in begun]
             prepared = torch.stack([tensor for _, _, tensor in done]).to(device)
             masks = draw_masks(network, prepared, labeller.classes)
-            yield [(item, shown, m) for (item, shown, _), m in zip(done, masks, strict=True)]
+            yield [(item, size, m) for (item, size, _), m in zip(done, masks, strict=True)]
 
 
 def _arguments(

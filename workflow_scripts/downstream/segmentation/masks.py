@@ -46,12 +46,12 @@ class Mask:
     Attributes:
         id: image_id of a radiograph, prompt_id of a synthetic image.
         png: 1-bit PNG.
-        shown: width and height of the image, pixels.
+        image_size: width and height of the image, pixels.
     """
 
     id: str
     png: bytes
-    shown: tuple[int, int]
+    image_size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Masks:
 
         def one(name: str) -> np.ndarray:
             mask = self.by_id[name]
-            return mask_square(open_mask(mask.png, f"{where} ({name})"), mask.shown, size)
+            return mask_square(open_mask(mask.png, f"{where} ({name})"), mask.image_size, size)
 
         with ThreadPoolExecutor(max(1, threads)) as pool:
             squares = np.empty((len(ids), size, size), bool)
@@ -113,19 +113,19 @@ def open_mask(source: bytes | Path, name: str) -> Image.Image:
     return Image.fromarray((drawn * 255).astype(np.uint8))
 
 
-def mask_square(mask: Image.Image, shown: tuple[int, int], size: int) -> np.ndarray:
+def mask_square(mask: Image.Image, image_size: tuple[int, int], size: int) -> np.ndarray:
     """Crop and scale a mask as `squares.square` crops and scales its image.
 
     Args:
         mask: gray, 0 or 255, of any size and aspect; it covers the whole image.
-        shown: width and height of the image, pixels.
+        image_size: width and height of the image, pixels.
         size: side of the square, pixels.
 
     Returns:
         bool (size, size): a pixel belongs to the mask if at least half of its area does.
     """
-    scale = mask.width / shown[0], mask.height / shown[1]
-    edges = central_square(*shown)
+    scale = mask.width / image_size[0], mask.height / image_size[1]
+    edges = central_square(*image_size)
     limits = (mask.width, mask.height) * 2
     cut = [min(edges[i] * scale[i % 2], limits[i]) for i in range(4)]
     box = (cut[0], cut[1], cut[2], cut[3])
@@ -135,7 +135,7 @@ def mask_square(mask: Image.Image, shown: tuple[int, int], size: int) -> np.ndar
 def write_masks(path: str | Path, masks: Iterable[Mask], run: dict[str, Any]) -> None:
     """Write a collection's masks, whole or not at all, with owner-only permissions."""
     rows = [
-        {"id": mask.id, "mask": mask.png, "width": mask.shown[0], "height": mask.shown[1]}
+        {"id": mask.id, "mask": mask.png, "width": mask.image_size[0], "height": mask.image_size[1]}
         for mask in masks
     ]
     metadata = {_RUN: json.dumps(run, sort_keys=True)}
@@ -190,14 +190,14 @@ def exact_squares(
 
     def one(row: int) -> np.ndarray:
         mask = open_mask(paths[row], str(paths[row]))
-        if mask.size != images[row].shown:
+        if mask.size != images[row].image_size:
             raise InputError(
                 f"a mask of {mask.width} x {mask.height} pixels, its radiograph has "
-                f"{images[row].shown[0]} x {images[row].shown[1]}",
+                f"{images[row].image_size[0]} x {images[row].image_size[1]}",
                 paths[row],
                 "draw the mask on the radiograph as it is",
             )
-        return mask_square(mask, images[row].shown, size)
+        return mask_square(mask, images[row].image_size, size)
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
         return has_mask, np.stack(list(pool.map(one, np.flatnonzero(has_mask).tolist())))

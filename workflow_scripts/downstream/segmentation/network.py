@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from workflow_scripts.common.pixels import rotate, to_unit
-from workflow_scripts.common.training import random_stream
+from workflow_scripts.common.seeded_order import random_stream
 
 
 @contextmanager

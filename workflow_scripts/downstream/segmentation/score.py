@@ -51,24 +51,23 @@ def main(argv: list[str] | None = None) -> None:
         check_same_test(baseline[0], arm[0], args.outcomes[0])
     check_same_masks([*arm, *(baseline or [])], [*args.outcomes, *args.baseline])
     rows = arm[0].rows
-    shown = rows["true"] > 0
+    not_empty = rows["true"] > 0
     details: dict[str, Any] = {
-        "n_test_empty": int((~shown).sum()),
+        "n_test_empty": int((~not_empty).sum()),
         "n_test_empty_predicted_empty": [
-            int((outcomes.rows["predicted"][~shown] == 0).sum()) for outcomes in arm
+            int((outcomes.rows["predicted"][~not_empty] == 0).sum()) for outcomes in arm
         ],
         "empty": "test images whose pseudo-mask is empty do not count",
         "n_test_exact": int(rows["exact_true"].notna().sum()),
     }
-    if args.keep_draws and baseline is not None and shown.any():
+    if args.keep_draws and baseline is not None and not_empty.any():
         details["replicates"] = replicates(arm, baseline, args.bootstrap, args.seed)
     computed = values(arm, baseline, args.bootstrap, args.seed)
     record = record_of("segmentation", arm, computed, details, args)
     write_record(record, args.output)
     mean_dice = record.get("dice").value
-    log.info(
-        "mean Dice %s on %d images", "-" if mean_dice is None else f"{mean_dice:.3f}", shown.sum()
-    )
+    text = "-" if mean_dice is None else f"{mean_dice:.3f}"
+    log.info("mean Dice %s on %d images", text, not_empty.sum())
 
 
 def check_same_masks(runs: Sequence[Outcomes], paths: Sequence[Path]) -> None:
@@ -88,7 +87,7 @@ def check_same_masks(runs: Sequence[Outcomes], paths: Sequence[Path]) -> None:
 
 
 def values(
-    own: Sequence[Outcomes], baseline: Sequence[Outcomes] | None, bootstrap: int, seed: int
+    arm: Sequence[Outcomes], baseline: Sequence[Outcomes] | None, bootstrap: int, seed: int
 ) -> list[Value]:
     """Return the arm's Dice, per image and pooled, against pseudo-masks and masks drawn by hand.
 
@@ -96,25 +95,25 @@ def values(
     the number of images that the arm was given for training and validation.
 
     Args:
-        own: the runs of the arm.
+        arm: the runs of the arm.
         baseline: the runs on real data alone; None if the arm is the baseline.
         bootstrap: number of bootstrapped test sets.
         seed: of the draws, the same for all arms.
     """
-    images = own[0].run["n_images"]
+    images = arm[0].run["n_images"]
     computed = [Value("n_images", float(images), "none", images)]
-    rows = own[0].rows
-    computed += _compared(own, baseline, "true", "both", "", _EMPTY, bootstrap, seed)
+    rows = arm[0].rows
+    computed += _compared(arm, baseline, "true", "both", "", _EMPTY, bootstrap, seed)
     if rows["exact_true"].isna().all():
         return computed + [
             value for metric in METRICS for value in without(f"{metric}_exact", 0, NO_EXACT)
         ]
     names = ("exact_true", "exact_both", "_exact", EXACT_EMPTY)
-    return computed + _compared(own, baseline, *names, bootstrap, seed)
+    return computed + _compared(arm, baseline, *names, bootstrap, seed)
 
 
 def _compared(
-    own: Sequence[Outcomes],
+    arm: Sequence[Outcomes],
     baseline: Sequence[Outcomes] | None,
     true: str,
     both: str,
@@ -126,7 +125,7 @@ def _compared(
     """Return the values against one kind of masks, over the images with a mask that is not empty.
 
     Args:
-        own: see `values`.
+        arm: see `values`.
         baseline: see `values`.
         true: the column of the pixels in the mask.
         both: the column of the pixels in the mask and the prediction.
@@ -135,16 +134,16 @@ def _compared(
         bootstrap: see `values`.
         seed: see `values`.
     """
-    rows = np.flatnonzero((own[0].rows[true] > 0).to_numpy())
+    rows = np.flatnonzero((arm[0].rows[true] > 0).to_numpy())
     if not len(rows):
         return [value for metric in METRICS for value in without(f"{metric}{suffix}", 0, none)]
-    patients = own[0].rows["patient_id"].to_numpy()[rows]
+    patients = arm[0].rows["patient_id"].to_numpy()[rows]
 
-    def measured(arm: Sequence[Outcomes]) -> dict[str, Measured]:
-        counts = [_counts(outcomes.rows, true, both).of(rows) for outcomes in arm]
+    def measured(runs: Sequence[Outcomes]) -> dict[str, Measured]:
+        counts = [_counts(outcomes.rows, true, both).of(rows) for outcomes in runs]
         return measure(counts, patients, bootstrap, seed)
 
-    ours = measured(own)
+    ours = measured(arm)
     reals = None if baseline is None else measured(baseline)
     return [
         value
@@ -161,17 +160,17 @@ def _compared(
 
 
 def replicates(
-    own: Sequence[Outcomes], baseline: Sequence[Outcomes], bootstrap: int, seed: int
+    arm: Sequence[Outcomes], baseline: Sequence[Outcomes], bootstrap: int, seed: int
 ) -> dict[str, Any]:
     """Return the gain in Dice per image on bootstrapped test sets; see `values`.
 
     All test patients are drawn, those without a mask, too, so that other tasks have drawn the same.
     """
-    rows = np.flatnonzero((own[0].rows["true"] > 0).to_numpy())
-    patients = own[0].rows["patient_id"].to_numpy()
+    rows = np.flatnonzero((arm[0].rows["true"] > 0).to_numpy())
+    patients = arm[0].rows["patient_id"].to_numpy()
     measured = []
-    for arm in (own, baseline):
-        counts = [_counts(outcomes.rows, "true", "both").of(rows) for outcomes in arm]
+    for trained in (arm, baseline):
+        counts = [_counts(outcomes.rows, "true", "both").of(rows) for outcomes in trained]
         draws = [
             drawn(one, (times[:, rows] for times in patient_draws(patients, bootstrap, seed)))
             for one in counts

@@ -9,7 +9,7 @@ from workflow_scripts.common.settings import LARGEST_SEED, Key
 
 @dataclass(frozen=True)
 class LabellerSettings:
-    """The network whose masks take the place of a radiologist's."""
+    """The network whose masks stand in for a radiologist's."""
 
     weights: Annotated[Path, Key("CXAS's published UNet_ResNet50_default.pth.")]
     classes: Annotated[
@@ -30,7 +30,7 @@ class LabellerSettings:
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """Which prompts have masks."""
+    """The draw of prompts that have masks."""
 
     images: Annotated[
         int,
@@ -44,7 +44,7 @@ class DrawSettings:
 
 @dataclass(frozen=True)
 class SegmenterSettings:
-    """How a U-Net is trained; the same for every arm."""
+    """The settings of training a U-Net, the same for every arm."""
 
     size: Annotated[
         int,

@@ -14,19 +14,22 @@ images would train twice as long, and mere copies of the real images would help.
 
 import argparse
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
 
+from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.code import own_digests
-from workflow_scripts.common.devices import accelerator_on, pick_device
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.manifest import read_manifest, read_prompts
+from workflow_scripts.common.seeded_order import epoch_batches
 from workflow_scripts.common.settings import settings_of_flags
-from workflow_scripts.common.training import begin_attempt, best_epoch, curve, epoch_batches, train
+from workflow_scripts.common.training import Epoch, begin_attempt, best_epoch, curve, train
 from workflow_scripts.common.validation import split_by_patient
 from workflow_scripts.downstream.data import (
     Collection,
@@ -37,16 +40,17 @@ from workflow_scripts.downstream.data import (
     run_key,
     synthetic_collection,
 )
-from workflow_scripts.downstream.outcomes import write_outcomes
 from workflow_scripts.downstream.segmentation.masks import Masks, exact_squares, read_masks
 from workflow_scripts.downstream.segmentation.metrics import count
 from workflow_scripts.downstream.segmentation.network import SegmentationTask, predict, unet
 from workflow_scripts.downstream.segmentation.settings import SegmenterSettings
 from workflow_scripts.downstream.training_run import (
+    accelerator_of,
     check_one_process,
     counted,
     described,
     noted_settings,
+    publish,
     train_parser,
 )
 
@@ -55,36 +59,109 @@ log = logging.getLogger(__name__)
 SETTINGS: Final = ("real_only", "augmented")
 
 
+@dataclass(frozen=True)
+class _Data:
+    """All images and masks, which are read before the network.
+
+    Attributes:
+        images: to train and to validate on, real ones first.
+        masks: their pseudo-masks, bool (n, size, size).
+        n_real: the number of real ones.
+        training: rows of `images` to train on.
+        validation: rows of `images` to validate on.
+        test: the test split.
+        true: its pseudo-masks, bool (n, size, size).
+        exact: its masks drawn by hand, see `exact_squares`; None if there are none.
+    """
+
+    images: Collection
+    masks: np.ndarray
+    n_real: int
+    training: np.ndarray
+    validation: np.ndarray
+    test: Collection
+    true: np.ndarray
+    exact: tuple[np.ndarray, np.ndarray] | None
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     args, settings = _arguments(argv)
-    device = pick_device(args.gpus)
-    torch.set_num_threads(args.threads)
-    accelerator = accelerator_on(device)
+    accelerator = accelerator_of(args)
     check_one_process(args.gpus, accelerator)
+    real_masks = read_masks(args.real_masks)
+    data = _read_data(args, settings, real_masks)
+    noted = noted_settings(args, settings, {"exact_masks"})
+    steps = len(epoch_batches(len(data.training), settings.batch_size, settings.seed, 0))
+    epochs = max(1, round(settings.steps / steps))
+    attempt = begin_attempt(args.progress, accelerator)
+    network, history = _train(args, settings, data, noted, epochs, accelerator, attempt)
+    if attempt is None:
+        return
+    predicted = predict(network, data.test.pixels, settings.batch_size, accelerator.device)
+    run = {
+        **described(args, noted, accelerator.device),
+        **counted(data.training, data.validation, data.n_real),
+        "labeller": real_masks.run["labeller"],
+        "draw": real_masks.run["draw"],
+        "validation_split": "by patient",
+        "n_images": len(data.images),
+        "n_train_empty": int((~data.masks[data.training].any(axis=(1, 2))).sum()),
+        "epochs": epochs,
+        "steps_per_epoch": steps,
+        "best_epoch": best_epoch(history) + 1,
+        "curve": curve(history),
+    }
+    columns: dict[str, Any] = {
+        "image_id": data.test.ids,
+        "patient_id": data.test.patients,
+        **outcome_columns(predicted, data.true, data.exact),
+    }
+    publish(args.output, columns, run, attempt)
+    log.info("%d test images segmented", len(data.test))
+
+
+def _read_data(args: argparse.Namespace, settings: SegmenterSettings, real_masks: Masks) -> _Data:
+    """Read and divide the images; test images too, so that a broken one is found before training.
+
+    Raises:
+        InputError: an image or mask is missing or broken, or a test patient is among those to train
+            on.
+    """
+    size, threads = settings.size, args.threads
     manifest = read_manifest(args.manifest)
     test_rows = manifest[manifest["split"] == "test"]
-    real_masks = read_masks(args.real_masks)
     images, masks, n_real = training_pairs(args, settings, manifest, real_masks)
     check_disjoint(images, test_rows)
-    # Read before training, so that a broken test image or mask is found now.
-    test = real_collection(test_rows, settings.size, False, args.threads)
-    true = real_masks.squares(test.ids, settings.size, args.threads, str(args.real_masks))
+    test = real_collection(test_rows, size, False, threads)
+    true = real_masks.squares(test.ids, size, threads, str(args.real_masks))
     exact = None
     if settings.exact_masks is not None:
         of_test = [real_masks.by_id[name] for name in test.ids]
-        exact = exact_squares(settings.exact_masks, of_test, settings.size, args.threads)
-    training, validation = split_by_patient(
-        images.patients, settings.validation_share, settings.seed
-    )
+        exact = exact_squares(settings.exact_masks, of_test, size, threads)
+    share, seed = settings.validation_share, settings.seed
+    training, validation = split_by_patient(images.patients, share, seed)
     log.info("%d images to train on, %d to validate on", len(training), len(validation))
+    return _Data(images, masks, n_real, training, validation, test, true, exact)
 
+
+def _train(
+    args: argparse.Namespace,
+    settings: SegmenterSettings,
+    data: _Data,
+    noted: dict[str, Any],
+    epochs: int,
+    accelerator: Accelerator,
+    attempt: Attempt | None,
+) -> tuple[torch.nn.Module, list[Epoch]]:
+    """Train the network for a number of epochs; return it and its history."""
     network = unet(settings.channels, settings.residual_units, settings.seed).to(accelerator.device)
+    pixels, masks = data.images.pixels, data.masks
     task = SegmentationTask(
-        images.pixels,
+        pixels,
         masks,
-        training,
-        validation,
+        data.training,
+        data.validation,
         loss=settings.loss,
         batch_size=settings.batch_size,
         rotation_degrees=settings.rotation_degrees,
@@ -92,11 +169,7 @@ def main(argv: list[str] | None = None) -> None:
         seed=settings.seed,
         device=accelerator.device,
     )
-    steps = len(epoch_batches(task.n_train, settings.batch_size, settings.seed, 0))
-    epochs = max(1, round(settings.steps / steps))
-    noted = noted_settings(args, settings, {"exact_masks"})
-    code = own_digests("downstream.segmentation.train")
-    attempt = begin_attempt(args.progress, accelerator)
+    made_by = {**noted, "code": own_digests("downstream.segmentation.train")}
     history = train(
         network,
         task,
@@ -106,35 +179,11 @@ def main(argv: list[str] | None = None) -> None:
         batch_size=settings.batch_size,
         seed=settings.seed,
         attempt=attempt,
-        key=run_key({**noted, "code": code}, images.pixels, masks, training, validation),
+        key=run_key(made_by, pixels, masks, data.training, data.validation),
         accelerator=accelerator,
         label=f"segmenter {args.setting}/{args.model}",
     )
-    if attempt is None:
-        return
-    predicted = predict(network, test.pixels, settings.batch_size, accelerator.device)
-    run = {
-        **described(args, noted, accelerator.device),
-        **counted(training, validation, n_real),
-        "labeller": real_masks.run["labeller"],
-        "draw": real_masks.run["draw"],
-        "validation_split": "by patient",
-        "n_images": len(images),
-        "n_train_empty": int((~masks[training].any(axis=(1, 2))).sum()),
-        "epochs": epochs,
-        "steps_per_epoch": steps,
-        "best_epoch": best_epoch(history) + 1,
-        "curve": curve(history),
-    }
-    columns: dict[str, Any] = {
-        "image_id": test.ids,
-        "patient_id": test.patients,
-        **outcome_columns(predicted, true, exact),
-    }
-    attempt.check()
-    write_outcomes(args.output, columns, run)
-    attempt.end()
-    log.info("%d test images segmented", len(test))
+    return network, history
 
 
 def training_pairs(

@@ -1,7 +1,7 @@
 """The text-to-image families, found by name and imported only when asked for.
 
-Where a family is trained or sampled otherwise than by its authors or by upstream's trainers, and
-why, stands in docs/families.md, choice by choice.
+docs/families.md lists where a family is trained or sampled in another way than by its authors or by
+upstream's trainers, and why.
 """
 
 import difflib
@@ -31,7 +31,7 @@ def register(name: str, target: str) -> None:
     """Register a family under a name.
 
     Args:
-        name: as it stands in the config's `family:`.
+        name: the value of `family:` in the config.
         target: `package.module:Class`, imported when the family is first used.
     """
     _FAMILIES[name] = target
@@ -45,8 +45,8 @@ def family_names() -> tuple[str, ...]:
 def modules_of(names: Iterable[str]) -> list[str]:
     """Return the modules of families, as names below `workflow_scripts`, for a rule's `code(...)`.
 
-    `get_family` imports them by name, so that nothing else tells that a script depends on them. A
-    family from outside the package has none.
+    `get_family` imports them by name, so a script's imports do not show them. A family from outside
+    the package has none.
     """
     targets = sorted({_FAMILIES[name] for name in names if name in _FAMILIES})
     own = [t for t in targets if t.startswith("workflow_scripts.")]
@@ -54,11 +54,11 @@ def modules_of(names: Iterable[str]) -> list[str]:
 
 
 def get_family(name: str) -> "Family":
-    """Return the family of a name; a name of the form `package.module:Class` needs no registering.
+    """Return the family of a name; `package.module:Class` need not be registered.
 
     Raises:
-        InputError: an unknown name (with the most similar known ones), or a target that cannot be
-            imported or is no family.
+        InputError: the name is unknown (the message lists the most similar ones), or the target
+            cannot be imported or is no family.
     """
     from workflow_scripts.finetune.families.base import Family
 

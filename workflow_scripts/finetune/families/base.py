@@ -1,8 +1,8 @@
-"""What a text-to-image family has to know: the interface that training and sampling talk to.
+"""The interface of a text-to-image family, which training and sampling use.
 
-A family is one class. It holds no state but the options that it is trained with: the loaded
-pipeline is passed around. Nothing heavy is imported until weights are loaded, so that preflight can
-ask any family to check its files.
+A family is one class. Its only state is the options that it is trained with; the loaded pipeline is
+passed to its methods. Nothing heavy is imported until weights are loaded, so that preflight can let
+any family check its files.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How images are sampled: what of it is the family's business.
+    """The settings of sampling that the family applies.
 
     `steps` is 0 for a family that does not denoise; `options` are those of `Family.options`.
     """
@@ -73,21 +73,22 @@ class Family(ABC):
     """One kind of text-to-image model.
 
     Attributes:
-        name: as it stands in the config.
+        name: the value of `family:` in the config.
         trained: the pipeline component that fine-tuning trains (`unet`, `transformer`); empty for
             a family that is only sampled.
-        lora_positions: name of a place for LoRA weights (`attention`, `attention_mlp`, ...) to the
-            endings of the module names that it stands for; empty where LoRA cannot be saved.
+        lora_positions: each name of a place for LoRA weights (`attention`, `attention_mlp`, ...)
+            with the endings of module names that it stands for; empty if the pipeline cannot save
+            LoRA.
         options: sampling options beyond steps, guidance and size, with their defaults.
-        training_options: what of training is to be chosen for this family alone, with the defaults.
-        denoises: whether sampling takes denoising steps.
-        encodes_in_float32: whether training's autoencoder is in float32 whatever its precision.
-        decodes_in_float32: the same of sampling's.
+        training_options: options of training that only this family has, with their defaults.
+        denoises: whether sampling has denoising steps.
+        encodes_in_float32: whether training loads the autoencoder in float32 whatever its
+            precision.
+        decodes_in_float32: the same for sampling.
         decoder: the pipeline's component whose `decode` turns latents into pixels; sampling refuses
-            what is not finite there (finite.py). Of a pipeline without it, nothing is looked at.
-        takes: which switches of speed its network takes (common/speed.py); none by default.
-        denoiser: the component that sampling passes images through step by step; by default the
-            one that is trained.
+            values that are not finite there (finite.py). A pipeline without it is not checked.
+        takes: the switches of speed that its network supports (common/speed.py); none by default.
+        denoiser: the component that denoises in sampling; by default the trained one.
     """
 
     name: str
@@ -105,7 +106,7 @@ class Family(ABC):
     _chosen: Mapping[str, Option] = MappingProxyType({})
 
     def trained_with(self, options: Mapping[str, Option]) -> Self:
-        """Return the family with options of training (`training_options`) chosen.
+        """Return the family with some options of training (`training_options`) set.
 
         Raises:
             InputError: an option that the family does not have, or a value of another kind.
@@ -116,7 +117,7 @@ class Family(ABC):
         return chosen
 
     def training_option(self, name: str) -> Option:
-        """Return the value of an option of training: the one chosen, or its default."""
+        """Return the value of an option of training: the one set, or its default."""
         return self._chosen.get(name, self.training_options[name])
 
     @abstractmethod
@@ -139,23 +140,23 @@ class Family(ABC):
 
         Args:
             base: where the components lie.
-            dtype: of all components; float32 by default.
-            network_dtype: of the trained component, where it differs.
-            vae_dtype: of the autoencoder, where it differs; a family that neither encodes nor
-                decodes in float32 need not take it.
+            dtype: the precision of all components; float32 by default.
+            network_dtype: the precision of the trained component, if it differs.
+            vae_dtype: the precision of the autoencoder, if it differs. A family that neither
+                encodes nor decodes in float32 need not have this argument.
 
-        Components and tokenizers are loaded by `parts.load_component` and `load_tokenizer`:
-        preflight loads every model that will run without the values of its weights.
+        Components and tokenizers are loaded by `parts.load_component` and `load_tokenizer`, which
+        let preflight load every model of the run without the values of its weights.
 
         Raises:
             InputError: as `check`, or keys are missing from or unexpected in a weight file.
         """
 
     def text_encoders(self, base: Base) -> list[TextEncoder]:
-        """Return how captions are read, one entry for each text encoder.
+        """Return the text encoders and how each reads a caption.
 
         By default these are the tokenizers that the checkpoint's `model_index.json` names, each
-        cutting at its own length. The list is empty where nothing is known.
+        cutting at its own length. The list is empty if nothing is known.
         """
         return indexed_text_encoders(base)
 
@@ -163,8 +164,8 @@ class Family(ABC):
     def identity(self) -> str:
         """The family's name and class, for keys of caches.
 
-        A subclass that changes one method makes something else, whatever its name. (An edited
-        method is told by the stage's version, as everywhere in fine-tuning and sampling.)
+        The class is part of it, because a subclass that changes one method makes other images. (For
+        an edited method, raise the stage's version, as everywhere in fine-tuning and sampling.)
         """
         own = type(self)
         return f"{self.name} {own.__module__}:{own.__qualname__}"
@@ -174,19 +175,19 @@ class Family(ABC):
         return getattr(pipeline, self.trained)
 
     def sampled_network(self, pipeline: Any) -> nn.Module:
-        """Return the component that sampling passes images through step by step."""
+        """Return the component that denoises in sampling."""
         return getattr(pipeline, self.denoiser or self.trained)
 
     def encode_with(self, pipeline: Any) -> str:
-        """Return which component encodes images; its weights decide what is cached."""
+        """Return the component that encodes images; cached images depend on its weights."""
         return "vae"
 
     def save(self, pipeline: Any, base: Base, folder: Path) -> None:
         """Write a complete diffusers folder: the trained network anew, the rest copied as it was.
 
         Args:
-            pipeline: whose network is saved, in safetensors.
-            base: what the pipeline was loaded from.
+            pipeline: the pipeline whose network is saved, as safetensors.
+            base: the checkpoint that the pipeline was loaded from.
             folder: an empty folder.
         """
         pipeline.save_config(folder)
@@ -202,10 +203,10 @@ class Family(ABC):
         network.save_pretrained(folder / self.trained, safe_serialization=True)
 
     def check_size(self, pipeline: Any, size: int) -> None:
-        """Check a side in pixels, of training or of sampling.
+        """Check the side of training or sampled images, in pixels.
 
-        By default it is a multiple of 8 and of what a token of the network covers: the pipeline's
-        `vae_scale_factor` times the patch of its transformer.
+        By default it has to be a multiple of 8 and of the side of a token: the pipeline's
+        `vae_scale_factor` times the patch size of its transformer.
 
         Raises:
             InputError: the networks cannot work at it.
@@ -219,7 +220,7 @@ class Family(ABC):
         """Refuse a size that is no positive multiple of a side, both in pixels.
 
         Raises:
-            InputError: it is none; with the nearest below that is one.
+            InputError: it is none; the message gives the nearest smaller multiple.
         """
         if size <= 0 or size % side:
             raise InputError(
@@ -232,7 +233,7 @@ class Family(ABC):
         """Check the sampling options that only this family has, before anything is loaded.
 
         Raises:
-            InputError: one that it does not have, or a number where it takes a switch.
+            InputError: the family has no such option, or the value is of another kind.
         """
         check_options(self.name, options, self.options, "generate.options")
 
@@ -241,20 +242,20 @@ class Family(ABC):
         raise self._untrained()
 
     def encode_images(self, pipeline: Any, pixels: Tensor) -> Tensor:
-        """Encode images float (n, 3, size, size) in [-1, 1] into what does not change by epoch.
+        """Encode images float (n, 3, size, size) in [-1, 1] as float32, the same in every epoch.
 
-        For a VAE these are the moments of its posterior, not a draw from it. Float32.
+        For a VAE these are the moments of its posterior, not a draw from it.
         """
         raise self._untrained()
 
     def encode_captions(self, pipeline: Any, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Encode captions into the network's conditions; "" is the unconditional one."""
+        """Encode captions into the network's conditions; "" gives the unconditional one."""
         raise self._untrained()
 
     def encode_shown(
         self, pipeline: Any, captions: Sequence[str], dropped: Sequence[bool]
     ) -> dict[str, Tensor]:
-        """Encode captions as training shows them: those dropped as the empty caption."""
+        """Encode captions as training shows them: a dropped caption is the empty one."""
         shown = ["" if drop else text for text, drop in zip(captions, dropped, strict=True)]
         return self.encode_captions(pipeline, shown)
 
@@ -269,8 +270,8 @@ class Family(ABC):
         """Return the training loss of each image, float32 (n,).
 
         Args:
-            pipeline: as loaded and placed; of what encodes images only the configuration is to be
-                used, for it leaves the device once all of them are encoded.
+            pipeline: the loaded pipeline on the device. Use only the configuration of its
+                autoencoder, which leaves the device once all images are encoded.
             network: the trained network, possibly wrapped for several devices.
             encoded: from `encode_images`.
             conditions: from `encode_captions`.

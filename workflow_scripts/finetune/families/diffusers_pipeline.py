@@ -1,7 +1,7 @@
-"""Any text-to-image pipeline of diffusers, sampled as it is: a new model by config alone.
+"""Any text-to-image pipeline of diffusers, sampled as it is: a new model needs the config alone.
 
-The folder's own `model_index.json` says which pipeline and components it is made of. Fine-tuning
-needs to know the model's objective, and so a family of its own.
+The folder's `model_index.json` names the pipeline and its components. Fine-tuning has to know the
+model's objective, so it needs a family of its own.
 """
 
 from __future__ import annotations
@@ -81,17 +81,17 @@ class DiffusersPipeline(Family):
             inspect.signature(kind.__init__).parameters.keys() & _absent(index)
         )
         for component, library, part in _components(index):
-            found: Any = getattr(importlib.import_module(library), part, None)
-            if found is None:
+            cls: Any = getattr(importlib.import_module(library), part, None)
+            if cls is None:
                 raise InputError(f"{library} has no {part}", index, f"update {library}")
             folder = base.path(component)
-            if hasattr(found, "parameters"):
-                own = vae_dtype if component == "vae" else None
-                components[component] = load_component(found, folder, own or dtype)
+            if hasattr(cls, "parameters"):
+                precision = vae_dtype if component == "vae" else None
+                components[component] = load_component(cls, folder, precision or dtype)
             elif part.endswith("Scheduler"):
                 components[component] = load_scheduler(folder, part)
             else:
-                components[component] = load_tokenizer(found, folder)
+                components[component] = load_tokenizer(cls, folder)
         return kind(**components)
 
     def sample(
@@ -107,7 +107,7 @@ class DiffusersPipeline(Family):
 
 def _components(index: Path) -> list[tuple[str, str, str]]:
     """Return the name, library and class of each component; the safety checker is left out."""
-    found = []
+    components = []
     for name, entry in read_json(index).items():
         if name.startswith("_") or not isinstance(entry, list) or entry[0] is None:
             continue
@@ -119,11 +119,11 @@ def _components(index: Path) -> list[tuple[str, str, str]]:
                 index,
                 "write a family of its own (docs/how-to/new-model.md)",
             )
-        found.append((name, str(entry[0]), str(entry[1])))
-    return found
+        components.append((name, str(entry[0]), str(entry[1])))
+    return components
 
 
 def _absent(index: Path) -> set[str]:
-    """Return the components that the index names without having them, or that are left out."""
+    """Return the components that the index names but that are missing or left out."""
     named = {name for name, entry in read_json(index).items() if isinstance(entry, list)}
     return named - {name for name, _, _ in _components(index)}

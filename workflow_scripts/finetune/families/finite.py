@@ -1,8 +1,8 @@
-"""Whether what a family samples is finite, asked where latents become pixels.
+"""Checks that sampled latents and pixels are finite, at the place where latents are decoded.
 
-An image of NaN is cast to a black one, without a word: latents and pixels are looked at while they
-are numbers. All families decode a batch by one component of their pipeline (`Family.decoder`), so
-that one place sees them all.
+An image of NaN would be cast to a black one without a warning, so latents and pixels are checked
+while they are floating-point numbers. All families decode a batch by one component of their
+pipeline (`Family.decoder`), so one place sees all images.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class NotFiniteError(Exception):
     """Some images of a batch hold NaN or infinite values.
 
     Args:
-        what: of which kind the values are: `latents`, `pixels` or `logits`.
+        what: the kind of the values: `latents`, `pixels` or `logits`.
         rows: positions of the images in the batch, from 0.
     """
 
@@ -38,12 +38,12 @@ def rows_not_finite(values: Tensor) -> list[int]:
 
 @contextlib.contextmanager
 def finite_decoding(decoder: Any) -> Iterator[None]:
-    """Look at what a component's `decode` is given and returns, while the context lasts.
+    """Check the inputs and outputs of a component's `decode` within this context.
 
     Args:
         decoder: an autoencoder, whose `decode(latents, ...)` returns a tuple or an output of
-            diffusers, the images first. Several calls decode the images of a batch in order. None
-            looks at nothing.
+            diffusers, the images first. Several calls decode the images of a batch in order. With
+            None nothing is checked.
 
     Raises:
         NotFiniteError: latents (n, ...) or pixels (n, ...) are not finite.
@@ -70,7 +70,7 @@ def finite_decoding(decoder: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def rows_named(rows: Sequence[int]) -> Iterator[None]:
-    """Let an error name rows of the batch, where only these rows of it are computed."""
+    """Let an error name rows of the whole batch when only these rows of it are computed."""
     try:
         yield
     except NotFiniteError as error:

@@ -35,7 +35,7 @@ def shifted(sigma: Tensor, shift: float) -> Tensor:
 
 
 def shift_by_size(tokens: int) -> float:
-    """Return the shift for an image of so many tokens, as FLUX and Lumina 2 have it.
+    """Return the shift for an image's number of tokens, as FLUX and Lumina 2 have it.
 
     The logarithm grows linearly from 0.5 at 256 tokens to 1.15 at 4,096.
     """
@@ -63,9 +63,9 @@ def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
 
 @contextmanager
 def errors_watched(watch: Callable[[Tensor], None]) -> Iterator[None]:
-    """Show each error whose square is averaged, float32 of the prediction's shape, to a function.
+    """Pass each error whose square is averaged to a function; float32, the prediction's shape.
 
-    For who wants more of an error than its mean square: its spectrum, in membership inference.
+    Membership inference uses it for the spectrum of an error.
     """
     token = _WATCH.set(watch)
     try:

@@ -1,11 +1,11 @@
 """LLM-CXR: a language model whose vocabulary holds the codes of a VQGAN.
 
-Lee et al., 2024 (arXiv 2305.11490). A GPT-NeoX (dolly-v2-3b) is asked in words for a radiograph and
-answers with `<`, the 256 codes of its image in rows of 16, `>` and `### End`. The answer is drawn
-token by token; one that does not hold exactly as many codes as an image has is drawn anew.
+Lee et al., 2024 (arXiv 2305.11490). A GPT-NeoX (dolly-v2-3b) is asked in words for a radiograph. It
+answers with `<`, the image's 256 codes in rows of 16, `>` and `### End`. The answer is drawn token
+by token, and drawn again if it does not hold exactly as many codes as an image has.
 
-It is not fine-tuned here. Its loss is there for attacks on membership: how unlikely an image's
-codes are after the caption.
+It is not fine-tuned here. Attacks on membership use its loss: how unlikely an image's codes are
+after the caption.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _REMEDY = "give a folder that holds the published llmcxr_*/ and vqgan_*/, unpack
 
 
 def prompt_text(caption: str, instruction: str = INSTRUCTION) -> str:
-    """Return what the language model is asked, as in training (the authors' training/consts.py)."""
+    """Return the language model's prompt, as in its training (the authors' training/consts.py)."""
     return (
         "Below is an instruction that describes a task. "
         "Write a response that appropriately completes the request.\n\n"
@@ -68,12 +68,12 @@ def prompt_text(caption: str, instruction: str = INSTRUCTION) -> str:
 
 
 class LlmCxr(Family):
-    """See the module. Sampled as published; radiographs of the VQGAN's own resolution only.
+    """See the module. It is sampled as published, at the VQGAN's resolution alone.
 
     The two parts are `llm` (a Hugging Face folder) and `vqgan` (a folder with taming's yaml and
-    ckpt). Options: `top_p` as the authors sample; `attempts` is how often an answer is drawn
-    before the language model is held to image tokens, so that a prompt set always ends;
-    `instruction` is what the language model is asked to do, also where its loss is measured.
+    ckpt). Options: `top_p` is as the authors sample. After `attempts` answers without an image,
+    only image tokens may follow, so that sampling always ends. `instruction` is the task in the
+    prompt, also for measuring the loss.
     """
 
     name = "llm_cxr"
@@ -109,7 +109,7 @@ class LlmCxr(Family):
         return [*llm_files, *tokens, yaml_file, checkpoint]
 
     def text_encoders(self, base: Base) -> list[TextEncoder]:
-        """See `Family.text_encoders`. A caption has the room that the answer, an image, leaves."""
+        """See `Family.text_encoders`. The answer, an image, limits the caption's length."""
         if not base.folder.is_dir() and not {"llm", "vqgan"} <= base.parts.keys():
             return []
         llm, vqgan, _ = find_parts(base)
@@ -208,7 +208,7 @@ class LlmCxr(Family):
         return each.mean(dim=1)
 
     def check_size(self, pipeline: LlmCxrPipeline, size: int) -> None:
-        """See `Family.check_size`: the VQGAN's own."""
+        """See `Family.check_size`: only the VQGAN's resolution."""
         if size != pipeline.vqgan_config.resolution:
             raise InputError(
                 f"LLM-CXR makes images of {pipeline.vqgan_config.resolution} pixels, not {size}",
@@ -217,7 +217,7 @@ class LlmCxr(Family):
             )
 
     def check_options(self, options: Mapping[str, Option]) -> None:
-        """See `Family.check_options`; also their ranges."""
+        """See `Family.check_options`; ranges are checked, too."""
         super().check_options(options)
         given = {**self.options, **options}
         top_p, attempts = float(given["top_p"]), float(given["attempts"])
@@ -238,7 +238,7 @@ class LlmCxr(Family):
         """See `Family.sample`.
 
         Raises:
-            InputError: another size than the VQGAN's; options out of range.
+            InputError: the size is not the VQGAN's, or an option is out of range.
         """
         import torch
 
@@ -272,7 +272,7 @@ class LlmCxrPipeline:
 
     Args:
         llm: GPTNeoXForCausalLM; the ids after the tokenizer's are the VQGAN's codes.
-        tokenizer: of the text.
+        tokenizer: the tokenizer of the text.
         vqgan: diffusers' VQModel. It stays in float32, as the authors run it.
         vqgan_config: its architecture.
     """
@@ -302,7 +302,7 @@ class LlmCxrPipeline:
         """Do nothing: there is no bar."""
 
     def prompt_tokens(self, caption: str, instruction: str = INSTRUCTION) -> list[int]:
-        """Return a caption's prompt; words are cut off its end where it leaves no room to answer.
+        """Return a caption's prompt; if it leaves no room for the answer, its last words are cut.
 
         Raises:
             InputError: there is no room even without a caption.
@@ -314,7 +314,8 @@ class LlmCxrPipeline:
             while len(tokens) > longest and words:
                 words.pop()
                 tokens = self._tokens(" ".join(words), instruction)
-            # Not which: logs are shown to people who may not read a patient's report.
+            # The log does not say which caption: its readers may not be allowed to read a patient's
+            # report.
             log.warning("a caption was cut from %d to %d words", len(caption.split()), len(words))
         if len(tokens) > longest:
             raise InputError(
@@ -345,7 +346,7 @@ class LlmCxrPipeline:
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """What an answer that holds an image is made of.
+    """The tokens of an answer that holds an image.
 
     Attributes:
         first: id of code 0; all ids from here on are codes.
@@ -361,7 +362,7 @@ class ImageTokens:
 
     @property
     def longest_answer(self) -> int:
-        """How many tokens an answer may have."""
+        """The most tokens that an answer may have."""
         return self.count + SPARE_TOKENS
 
 
@@ -371,8 +372,8 @@ class Answers:
 
     Attributes:
         codes: int64 (n, count), on the CPU.
-        redrawn: how many answers were thrown away.
-        held: how many images come from a model held to image tokens.
+        redrawn: number of answers that were discarded.
+        held: number of images drawn with image tokens alone.
     """
 
     codes: Tensor
@@ -394,7 +395,7 @@ def draw_images(
     the opening token is given and only codes may follow.
 
     Raises:
-        NotFiniteError: the language model gives logits that are no numbers.
+        NotFiniteError: the language model's logits are not finite.
     """
     import torch
 
@@ -447,15 +448,15 @@ def draw_answers(
 ) -> list[list[int]]:
     """Draw one answer per prompt, token by token, at temperature 1.
 
-    A row draws from its own generator and only while it lasts, so that what it draws does not
-    depend on the rows beside it. It lasts until `### End`, until `tokens.longest_answer`, or until
-    it holds more codes than an image.
+    A row draws from its own generator, and only until it ends, so its draws do not depend on the
+    other rows. It ends with `### End`, after `tokens.longest_answer` tokens, or with more codes
+    than an image has.
 
     Args:
         llm: a causal language model.
         prompts: token ids, of any lengths.
         generators: one per prompt, on the CPU.
-        tokens: what the ids mean.
+        tokens: the meaning of the ids.
         top_p: see `draw_tokens`.
         only_codes: draw exactly `tokens.count` codes and nothing else.
 
@@ -463,7 +464,7 @@ def draw_answers(
         The answers' ids, without `### End`.
 
     Raises:
-        NotFiniteError: a row's logits hold NaN or infinity, of which any token would be drawn.
+        NotFiniteError: a row's logits hold NaN or infinity, from which any token could be drawn.
     """
     import torch
 
@@ -516,10 +517,10 @@ def draw_answers(
 
 
 def padded(rows: Sequence[list[int]], filler: int) -> tuple[Tensor, Tensor]:
-    """Return token ids of any lengths with a filler before the shorter, and their mask.
+    """Return token ids, padded on the left to one length, and their mask.
 
     Returns:
-        int64 (n, longest) each; the mask is 0 where there is filler, else 1.
+        int64 (n, longest) each; the mask is 0 at padding, else 1.
     """
     import torch
 
@@ -533,8 +534,8 @@ def draw_tokens(logits: Tensor, levels: Tensor, top_p: float) -> Tensor:
     """Draw one token per row from its nucleus (Holtzman et al., 2020, arXiv 1904.09751).
 
     The nucleus is the smallest set of most probable tokens whose probabilities sum to at least
-    `top_p`. Tokens share [0, 1) by id and not by rank, so that rounding, which may swap two tokens
-    of almost equal rank, moves the borders between them by no more than itself.
+    `top_p`. Tokens divide [0, 1) in the order of their ids, not of their ranks. Rounding may swap
+    the ranks of two almost equal tokens; by id it moves their borders by a rounding error only.
 
     Args:
         logits: float32 (n, vocabulary).
@@ -551,7 +552,7 @@ def draw_tokens(logits: Tensor, levels: Tensor, top_p: float) -> Tensor:
     outside = ranked.cumsum(dim=-1) - ranked >= top_p
     nucleus = shares.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), 0)
     borders = nucleus.cumsum(dim=-1)
-    # A border is passed by its own token only, so that none of probability 0 is ever drawn.
+    # The search on the right never stops at a token of probability 0.
     targets = levels[:, None] * borders[:, -1:]
     return torch.searchsorted(borders, targets, right=True)[:, 0]
 

@@ -1,4 +1,4 @@
-"""What only one family has to choose, in training or in sampling, and the check of it."""
+"""Options of training or sampling that only one family has, and their check."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,11 +11,11 @@ OPTIONS_SCHEMA: Final[Mapping[str, Any]] = {
     "type": "object",
     "additionalProperties": {"type": ["number", "boolean", "string"]},
 }
-"""What the config's schema says of options; which there are, the family says."""
+"""The schema of options in the config; a family knows the names."""
 
 
 def parse_option(text: str) -> tuple[str, Option]:
-    """Read `NAME=VALUE` of a command line: a number, `true` or `false`, or else a text."""
+    """Read `NAME=VALUE` from a command line: a number, `true` or `false`, otherwise text."""
     name, _, value = text.partition("=")
     if value in ("true", "false"):
         return name, value == "true"
@@ -32,9 +32,9 @@ def check_options(
 
     Args:
         family: its name.
-        given: as configured.
+        given: the options of the config.
         known: the family's options with their defaults.
-        where: the config key that they stand under.
+        where: the config key of the options.
 
     Raises:
         InputError: an unknown name, or a value of another kind.

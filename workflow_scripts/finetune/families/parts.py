@@ -35,19 +35,20 @@ WITHOUT_SAFETY_CHECKER: Final = MappingProxyType(
 
 
 def load_component(kind: Any, folder: Path, dtype: torch.dtype | None = None, **more: Any) -> Any:
-    """Load a frozen component in eval mode and make sure that every key was there and wanted.
+    """Load a frozen component in eval mode; no key may be missing or left over.
 
-    Within `headers_only` (common/checkpoints.py), it is built on the meta device and its keys are
-    those of the files' headers.
+    Within `headers_only` (common/checkpoints.py) it is built on the meta device, and its keys are
+    compared with the headers of the files.
 
     Args:
         kind: a model class of diffusers or transformers.
         folder: its local folder.
-        dtype: of its weights; float32 by default.
+        dtype: the precision of its weights; float32 by default.
         more: further arguments of `from_pretrained`.
 
     Raises:
-        InputError: not loadable; keys missing, unexpected or of another shape.
+        InputError: the component cannot be loaded, or keys are missing, unexpected or of another
+            shape.
     """
     import torch
 
@@ -67,7 +68,7 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype | None = None, **
             )
     except InputError:
         raise
-    except Exception as error:  # of libraries, over a config or a file: whatever kind it is
+    except Exception as error:  # libraries raise errors of any kind at a faulty config or file
         raise InputError(
             f"{kind.__name__} cannot be loaded{_other_class(kind, folder)}: {first_line(error)}",
             folder,
@@ -97,7 +98,7 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype | None = None, **
 def _build_diffusers(kind: Any, folder: Path, **more: Any) -> tuple[Any, dict[str, list[str]]]:
     """Build a network of diffusers on the meta device; return it and how the headers differ.
 
-    `from_pretrained` would read every value: its `device_map` is where values go, not whether.
+    `from_pretrained` would read every value, whatever its `device_map`.
     """
     import torch
     from diffusers.models.model_loading_utils import _fetch_remapped_cls_from_config
@@ -135,7 +136,7 @@ def _build_diffusers(kind: Any, folder: Path, **more: Any) -> tuple[Any, dict[st
 
 
 def _other_class(kind: Any, folder: Path) -> str:
-    """Say of which class a folder is, where that is another than the one asked for."""
+    """Return a note on the folder's class if it is not the one asked for."""
     try:
         config = read_json(folder / "config.json")
     except InputError:
@@ -150,18 +151,19 @@ def _other_class(kind: Any, folder: Path) -> str:
 
 
 def load_tokenizer(kind: Any, folder: Path, **more: Any) -> Any:
-    """Load a tokenizer from its local folder, without running code that lies in it.
+    """Load a tokenizer from its local folder, without running code from it.
 
-    One that was published as a SentencePiece model alone is compared with what SentencePiece makes
-    of some sentences: transformers converts the model by rules of the class that the folder names.
+    A tokenizer published as a SentencePiece model alone is compared with SentencePiece itself on
+    some sentences, because transformers converts the model by rules of the class that the folder
+    names.
 
     Args:
-        kind: a tokenizer class of transformers, or AutoTokenizer, which asks the folder.
+        kind: a tokenizer class of transformers, or AutoTokenizer, which takes the folder's class.
         folder: its local folder.
         more: further arguments of `from_pretrained`.
 
     Raises:
-        InputError: not loadable, or converted otherwise than SentencePiece reads it.
+        InputError: the tokenizer cannot be loaded, or reads text in another way than SentencePiece.
     """
     if kind.__name__ == "AutoTokenizer":
         more["trust_remote_code"] = False
@@ -207,10 +209,10 @@ def require_fit(given: Any, wanted: Any, what: str, where: Path) -> None:
     """Refuse two components whose widths differ.
 
     Args:
-        given: what one component gives.
-        wanted: what the other takes.
-        what: the sentence's middle: "values per token of the text encoder and the UNet".
-        where: the file to look at.
+        given: the width that one component gives.
+        wanted: the width that the other takes.
+        what: the middle of the message: "values per token of the text encoder and the UNet".
+        where: the file to name.
 
     Raises:
         InputError: they differ.
@@ -243,7 +245,7 @@ def draw_latents(vae: Any, moments: Tensor, draws: Draws) -> Tensor:
 
 
 def load_scheduler(folder: Path, name: str | None = None) -> Any:
-    """Load the scheduler of a name, or that a folder's own `scheduler_config.json` names.
+    """Load the scheduler with a name, or the one that a folder's `scheduler_config.json` names.
 
     Raises:
         InputError: no class of diffusers has that name, or it cannot be made from the file.
@@ -264,15 +266,15 @@ def load_scheduler(folder: Path, name: str | None = None) -> Any:
 
 
 def with_caption_mask(shown: dict[str, Tensor], captions: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return conditions of which a dropped caption keeps the mask that it had.
+    """Return conditions in which a dropped caption keeps its mask.
 
-    In the trainers of PixArt and Sana the network is shown the empty caption's text, and as many
-    tokens of it as the caption had. Otherwise it is shown the empty caption's own tokens, as
-    diffusers' pipelines show it when they sample with guidance.
+    For a dropped caption the trainers of PixArt and Sana show the network the empty caption's text
+    with the mask of the dropped one. Otherwise the mask, too, is the empty caption's, as in
+    diffusers' pipelines when they sample with guidance.
 
     Args:
-        shown: `text` (n, tokens, width) and `mask` (n, tokens), dropped captions as the empty one.
-        captions: the same with every caption as it is.
+        shown: `text` (n, tokens, width) and `mask` (n, tokens); a dropped caption is the empty one.
+        captions: the same without any caption dropped.
     """
     return {**shown, "mask": captions["mask"]}
 
@@ -328,7 +330,7 @@ def sample_images(
 
 
 def decode_images(pipeline: Any, latents: Tensor) -> list[Image.Image]:
-    """Decode latents in the autoencoder's own precision, which its pipeline need not work in."""
+    """Decode latents in the autoencoder's precision, which may not be the pipeline's."""
     import torch
 
     vae = pipeline.vae
@@ -338,5 +340,5 @@ def decode_images(pipeline: Any, latents: Tensor) -> list[Image.Image]:
 
 
 def text_tokens(tokenizer: Any, most: int) -> int:
-    """Return to how many tokens captions are padded and cut: `most`, or fewer if it knows fewer."""
+    """Return the number of tokens to pad and cut captions to: `most`, or the tokenizer's limit."""
     return min(most, tokenizer.model_max_length)

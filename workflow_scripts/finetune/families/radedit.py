@@ -60,7 +60,7 @@ _REMEDY = "use the UNet of microsoft/radedit, stabilityai/sdxl-vae and BiomedVLP
 
 
 class RadEdit(Family):
-    """See the module. Parts: `vae`, `text_encoder`; `tokenizer` where it lies elsewhere.
+    """See the module. Parts: `vae`, `text_encoder`, and `tokenizer` if it lies elsewhere.
 
     Images are decoded in float32: in float16, the SDXL VAE may overflow.
     """
@@ -171,7 +171,7 @@ def _load_text_encoder(folder: Path, dtype: torch.dtype | None) -> Any:
     import torch
     from transformers import BertConfig, BertModel
 
-    # Not the file's own `auto_map` and `model_type`: they ask for remote code.
+    # The file's own `auto_map` and `model_type` are not used, since they ask for remote code.
     known = BertConfig().to_dict().keys() - {"model_type", "transformers_version"}
     config = read_json(folder / "config.json")
     settings = BertConfig(**{key: value for key, value in config.items() if key in known})

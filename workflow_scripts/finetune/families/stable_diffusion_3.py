@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from workflow_scripts.finetune.draws import Draws
 
 TEXT_TOKENS: Final = 512
-"""Of T5, as the benchmark's authors sampled; CLIP takes its 77. The pipeline's default is 256, and
-so many the authors' training tool took: the training option `text_tokens`."""
+"""Of T5, as the benchmark's authors sampled; CLIP takes its 77. The pipeline's default is 256, as
+is that of the authors' training tool: see the training option `text_tokens`."""
 
 _ATTENTION = (
     "attn.to_q",
@@ -57,7 +57,8 @@ _MLP = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"
 class StableDiffusion3(LatentPipeline):
     """See the module. The LoRA positions are those of the paper's Table 14.
 
-    The option of training is `text_tokens`: to how many tokens of T5 captions are padded and cut.
+    The option of training is `text_tokens`: the number of T5 tokens to which captions are padded
+    and cut.
     """
 
     name = "stable_diffusion_3"
@@ -93,7 +94,7 @@ class StableDiffusion3(LatentPipeline):
         """See `Family.trained_with`.
 
         Raises:
-            InputError: also for a number of tokens out of range.
+            InputError: also if the number of tokens is out of range.
         """
         chosen = super().trained_with(options)
         most = chosen.training_option("text_tokens")

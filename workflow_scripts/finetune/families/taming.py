@@ -1,7 +1,7 @@
 """VQGAN checkpoints of taming-transformers, read as diffusers' VQModel.
 
-Esser et al., 2021 (arXiv 2012.09841). The two have one architecture under two sets of names:
-`taming_key` says which is which.
+Esser et al., 2021 (arXiv 2012.09841). Both have the same architecture with different names of
+weights, which `taming_key` translates.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NEEDED: Final = (
     "num_res_blocks",
     "attn_resolutions",
 )
-# Settings that change the network; only what diffusers' VQModel can express is taken.
+# Settings that change the network; only what diffusers' VQModel can express is accepted.
 _FIXED: Final[dict[str, Any]] = {
     "double_z": False,
     "resamp_with_conv": True,
@@ -68,8 +68,8 @@ class VqganConfig:
         n_embed: codebook entries.
         z_channels: channels between the encoder and the codebook's 1x1 convolutions.
         resolution: side of the images in pixels.
-        in_channels: of the images taken.
-        out_ch: of the images given.
+        in_channels: channels of the input images.
+        out_ch: channels of the output images.
         ch: channels of the first level.
         ch_mult: channels of each level, as multiples of `ch`; every further level halves the side.
         num_res_blocks: per level of the encoder; the decoder has one more.
@@ -89,12 +89,12 @@ class VqganConfig:
 
     @property
     def side(self) -> int:
-        """How many codes stand side by side."""
+        """The number of codes in a row of the image."""
         return self.resolution // 2 ** (len(self.ch_mult) - 1)
 
     @property
     def codes(self) -> int:
-        """How many codes an image has."""
+        """The number of codes of an image."""
         return self.side**2
 
 
@@ -102,7 +102,8 @@ def read_vqgan_config(path: Path) -> VqganConfig:
     """Read the architecture from a project file of taming-transformers (`model.params`).
 
     Raises:
-        InputError: not readable, incomplete, or an architecture that VQModel cannot express.
+        InputError: the file cannot be read, is incomplete, or has an architecture that VQModel
+            cannot express.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -183,10 +184,10 @@ def build_vqmodel(config: VqganConfig) -> Any:
 
 
 def taming_key(key: str, levels: int) -> str:
-    """Return the name that a weight of VQModel has in a taming checkpoint.
+    """Return the name of a VQModel weight in a taming checkpoint.
 
     Args:
-        key: as in `VQModel.state_dict()`.
+        key: the name in `VQModel.state_dict()`.
         levels: length of `ch_mult`; the two count the decoder's levels from opposite ends.
     """
     key = re.sub(
@@ -198,10 +199,11 @@ def taming_key(key: str, levels: int) -> str:
 
 
 def load_taming_vqgan(config: VqganConfig, path: Path) -> Any:
-    """Load a taming checkpoint into a frozen VQModel, float32; the training losses' are dropped.
+    """Load a taming checkpoint into a frozen float32 VQModel, without the weights of its losses.
 
     Raises:
-        InputError: not a checkpoint of tensors; missing, unexpected or misshapen keys.
+        InputError: the file is no checkpoint of tensors, or keys are missing, unexpected or of
+            another shape.
     """
     try:
         content = load_state(path)
@@ -231,7 +233,7 @@ def load_taming_vqgan(config: VqganConfig, path: Path) -> Any:
 
 
 def _as_linear(weight: Tensor, wanted: Tensor | None) -> Tensor:
-    """Take the 1x1 convolutions of taming's attention as the linear layers that they are."""
+    """Return the weights of taming's 1x1 attention convolutions as those of linear layers."""
     if wanted is not None and wanted.ndim == 2 and weight.shape[2:] == (1, 1):
         return weight[:, :, 0, 0]
     return weight

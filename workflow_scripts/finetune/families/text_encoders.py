@@ -1,4 +1,4 @@
-"""How a family reads a caption: its tokenizers, and to how many tokens it cuts."""
+"""How a family reads a caption: its tokenizers, and the number of tokens that they keep."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class TextEncoder:
 
     Attributes:
         name: for readers.
-        folder: of its tokenizer.
-        limit: tokens to which the family cuts; None where the tokenizer's own length decides.
+        folder: the folder of its tokenizer.
+        limit: the tokens that the family keeps; None if the tokenizer's own limit decides.
         tokenizer: the class of transformers that loads it.
-        template: what the family makes of a caption before it is tokenized.
+        template: turns a caption into the text that is tokenized.
         special: whether special tokens are added.
     """
 
@@ -33,14 +33,14 @@ class TextEncoder:
 
 
 def clip(folder: Path) -> TextEncoder:
-    """Return a CLIP text encoder, which cuts at its tokenizer's own length."""
+    """Return a CLIP text encoder, which cuts at its tokenizer's limit."""
     return TextEncoder("CLIP", folder, None, CLIP)
 
 
 def indexed_text_encoders(base: Base) -> list[TextEncoder]:
     """Return the tokenizers that a checkpoint's `model_index.json` names; none without the file.
 
-    Each is taken to cut at its own length.
+    Each is assumed to cut at its own limit.
     """
     index = base.folder / "model_index.json"
     if not index.is_file():

@@ -169,7 +169,7 @@ def score_in_batches(
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     starts = range(0, len(reports), batch_size)
     files = [attempt.folder / f"{name}-{start:08d}.json" for start in starts]
-    shown = Progress(label, len(reports), "reports", min(len(reports), batch_size * _made(files)))
+    meter = Progress(label, len(reports), "reports", min(len(reports), batch_size * _made(files)))
     scores: list[float] = []
     for start, file in zip(starts, files, strict=True):
         rows = slice(start, start + batch_size)
@@ -183,7 +183,7 @@ def score_in_batches(
         with attempt.writing(), whole_file(file, make_parents=False) as temporary:
             temporary.write_text(json.dumps(numbers), encoding="utf-8")
         scores += numbers
-        shown.update(len(numbers))
+        meter.update(len(numbers))
     attempt.check()
     return np.array(scores, dtype=np.float64)
 
