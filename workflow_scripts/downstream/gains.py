@@ -166,12 +166,6 @@ def kept_draws(values: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
         `kind`, `values` (None where undefined), `units`, how many patients there are, their digest.
     """
     names = np.unique(patients.astype(str))
-<<<<<<< HEAD
-||||||| 7c9733d
-    draws = own.over_runs - baseline.over_runs
-=======
-    draws = arm.over_runs - baseline.over_runs
->>>>>>> c26d
     return {
         "kind": "bootstrap",
         "units": len(names),

@@ -1,8 +1,8 @@
 """Fine-tuning with a guarantee: differential privacy (epsilon, delta) whose unit is the patient.
 
-This is DP-SGD (Abadi et al., 2016, ACM CCS, arXiv 1607.00133) with patients in place of the users of
-McMahan et al. (2018, arXiv 1710.06963). Each step draws every patient with the same probability. It
-sums the gradients of a patient's images, clips the sum, adds up the clipped sums of the drawn
+This is DP-SGD (Abadi et al., 2016, ACM CCS, arXiv 1607.00133) with patients in place of the users
+of McMahan et al. (2018, arXiv 1710.06963). Each step draws every patient with the same probability.
+It sums the gradients of a patient's images, clips the sum, adds up the clipped sums of the drawn
 patients, and adds Gaussian noise once. Two training sets are neighbours if one has one patient
 more. Opacus computes the epsilon (Renyi differential privacy of the subsampled Gaussian mechanism).
 
