@@ -297,7 +297,9 @@ def job_patterns(wildcards):
     """
     patterns = []
     for source in workflow.rules:
-        if source.benchmark is None or not source.output:  # a rule that makes nothing has no jobs
+        if (
+            source.benchmark is None or not source.output
+        ):  # a rule that makes nothing has no jobs
             continue
         output = source.output[0]
         place = Path(output).parts
