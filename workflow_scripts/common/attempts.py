@@ -69,8 +69,8 @@ class Attempt:
 
     def earlier(self) -> list[Path]:
         """Return the folders of the attempts before this one, the newest first."""
-        folders = [path for path in _attempts(self.progress) if path.name < self.folder.name]
-        return folders[::-1]
+        found = [path for path in _attempts(self.progress) if path.name < self.folder.name]
+        return found[::-1]
 
     def check(self) -> None:
         """Raise if a newer attempt has begun or this one's folder is gone.

@@ -47,31 +47,8 @@ def accelerator_on(device: "torch.device", mixed_precision: str = "no") -> "Acce
     )
 
 
-def check_processes(gpus: int, accelerator: "Accelerator") -> None:
-    """Refuse a job that does not have one GPU for each of its processes.
-
-    Args:
-        gpus: the GPUs that the job was given; 0 for a job on the CPU.
-        accelerator: the processes.
-
-    Raises:
-        InputError: there are more or fewer GPUs than processes.
-    """
-    if gpus and gpus != accelerator.num_processes:
-        raise InputError(
-            f"{gpus} GPUs were given to {accelerator.num_processes} process(es)",
-            "--gpus",
-            f"start with `accelerate launch --num_processes {gpus} -m ...`",
-        )
-
-
-def check_bf16(mixed_precision: str, device: "torch.device", remedy: str = "use no") -> None:
+def check_bf16(mixed_precision: str, device: "torch.device") -> None:
     """Refuse bf16 on a GPU that does not support it.
-
-    Args:
-        mixed_precision: `no`, `bf16` or `fp16`.
-        device: the device of the training.
-        remedy: what to use instead.
 
     Raises:
         InputError: this GPU has no bf16.
@@ -79,7 +56,7 @@ def check_bf16(mixed_precision: str, device: "torch.device", remedy: str = "use 
     import torch
 
     if mixed_precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise InputError("this GPU has no bf16", "mixed_precision", remedy)
+        raise InputError("this GPU has no bf16", "mixed_precision", "use no")
 
 
 def device_name(device: "torch.device") -> str:

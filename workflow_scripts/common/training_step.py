@@ -55,6 +55,24 @@ def gradient_exchange(
     return contextlib.nullcontext() if now else accelerator.no_sync(network)
 
 
+def check_processes(gpus: int, accelerator: Accelerator) -> None:
+    """Refuse a job that does not have one GPU for each of its processes.
+
+    Args:
+        gpus: the GPUs that the job was given; 0 for a job on the CPU.
+        accelerator: the processes.
+
+    Raises:
+        InputError: there are more or fewer GPUs than processes.
+    """
+    if gpus and gpus != accelerator.num_processes:
+        raise InputError(
+            f"{gpus} GPUs were given to {accelerator.num_processes} process(es)",
+            "--gpus",
+            f"start with `accelerate launch --num_processes {gpus} -m ...`",
+        )
+
+
 def check_finite(
     value: float, name: str, where: str, remedy: str, details: Callable[[], str] | None = None
 ) -> None:

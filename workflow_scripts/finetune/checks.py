@@ -56,7 +56,7 @@ def check_device(family: Family, settings: TrainSettings, device: torch.device) 
     """
     if settings.mixed_precision == "fp16" and device.type == "cpu":
         raise InputError("fp16 training needs a GPU", "--mixed-precision", "use no or bf16")
-    check_bf16(settings.mixed_precision, device, "use fp16 or no")
+    check_bf16(settings.mixed_precision, device)
     precision = str(PRECISIONS[settings.mixed_precision]).removeprefix("torch.")
     check_speed(settings.speed, family.takes, f"the family {family.name}", device.type, precision)
     check_kernel(settings.speed, settings.optimiser)

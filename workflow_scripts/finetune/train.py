@@ -27,7 +27,6 @@ from accelerate import Accelerator
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.devices import (
     accelerator_on,
-    check_processes,
     device_name,
     pick_device,
 )
@@ -45,7 +44,12 @@ from workflow_scripts.common.speed import (
     switches_said,
 )
 from workflow_scripts.common.speed_record import speed_record
-from workflow_scripts.common.training_step import all_agree, number_of_main, object_of_main
+from workflow_scripts.common.training_step import (
+    all_agree,
+    check_processes,
+    number_of_main,
+    object_of_main,
+)
 from workflow_scripts.finetune.batches import divide_batch
 from workflow_scripts.finetune.canaries import planted_rows
 from workflow_scripts.finetune.checks import PRECISIONS, check_before_loading, check_device

@@ -26,12 +26,12 @@ from accelerate import Accelerator
 
 from workflow_scripts.common.as_published import deviations
 from workflow_scripts.common.attempts import Attempt
-from workflow_scripts.common.devices import check_processes
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import sha256_of
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.settings import settings_of_flags
 from workflow_scripts.common.training import begin_attempt, curve, train
+from workflow_scripts.common.training_step import check_processes
 from workflow_scripts.downstream.data import check_no_test_patient
 from workflow_scripts.downstream.report_generation.data import (
     Pairs,
