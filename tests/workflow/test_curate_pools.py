@@ -1,5 +1,6 @@
 """Curated sets of the demo from new samples and from the stress set, and what they are worth."""
 
+import csv
 import json
 
 import pandas as pd
@@ -103,6 +104,33 @@ def test_its_worth_names_what_was_trained_on(drawn):
     assert record.get("real_auroc").value == pytest.approx(real.get("auroc").value)
     assert record.get("filter_added_auroc").value is not None
     assert "without the filter, alone" in (folder / "published/README.md").read_text()
+
+
+def test_tables_show_the_set_and_its_worth_where_the_config_names_the_model(drawn):
+    """A run without `curate.models` shows none, though the set is there."""
+    folder = drawn / "results/tables"
+    before = (folder / "table25b_curated_worth.md").read_text()
+    assert "not run: no model's set is asked for" in before
+    named = DRAWN | {"curate": DRAWN["curate"] | {"models": ["tiny_sd"]}}
+    run(["snakemake", *with_overlay(drawn, named), "results/tables/table25_curated.csv"], drawn)
+    with (folder / "table25_curated.csv").open() as stream:
+        (row,) = csv.DictReader(stream)
+    decision = json.loads((drawn / "results/curate/tiny_sd/decision.json").read_text())
+    assert int(float(row["Pool"])) == 100
+    assert int(float(row["Set"])) == decision["kept"]
+    assert int(float(row["Leaks left, at most ↓"])) == decision["remaining_leaks_upper"]
+    with (folder / "table25b_curated_worth.csv").open() as stream:
+        rows = {row["Classifier trained on"]: row for row in csv.DictReader(stream)}
+    record = read_record(drawn / "results/curate/tiny_sd/worth.json")
+    for words, arm in (
+        ("real images alone", "real"),
+        ("as many images, no filter", "unfiltered_alone"),
+        ("real images and the set", "curated_added"),
+    ):
+        shown = float(rows[words]["AUROC ↑"])
+        assert shown == pytest.approx(record.get(f"{arm}_auroc").value)
+    effect = float(rows["the set"]["AUROC, by the filter ↑"])
+    assert effect == pytest.approx(record.get("filter_alone_auroc").value)
 
 
 def test_prompts_of_the_stress_set_go_with_its_images(stress):
