@@ -106,6 +106,31 @@ def test_its_worth_names_what_was_trained_on(drawn):
     assert "without the filter, alone" in (folder / "published/README.md").read_text()
 
 
+def test_prompts_of_the_stress_set_go_with_its_images(stress):
+    folder = stress / "results/curate/my_model/published"
+    table = pq.read_table(folder / "data/train-00000-of-00001.parquet").to_pandas()
+    prompts = read_prompts(stress / "results/cohort/prompts/stress.parquet")
+    assert len(table)
+    assert set(table["prompt"]) <= set(prompts["caption"])
+    assert json.loads((folder / "decision.json").read_text())["pool"]["prompt_set"] == "stress"
+
+
+def test_templates_are_no_patients_and_nothing_is_trained_on_them(stress):
+    record = read_record(stress / "results/curate/my_model/worth.json")
+    assert "belong to no patient" in record.get("curated_alone_auroc").reason
+    card = (stress / "results/curate/my_model/published/README.md").read_text()
+    assert "belong to no patient" in card
+
+
+def test_other_stages_do_not_see_the_drawn_set(drawn):
+    """Neither features nor downstream read its samples; costs and report name its shards."""
+    plain = planned_jobs(drawn, "--profile", "profiles/demo")
+    more = planned_jobs(drawn, *with_overlay(drawn, DRAWN)[:-1]) - plain
+    assert {rule for rule, _ in more} == {
+        "costs_jobs", "tables_costs", "tables_figures", "tables_report",
+    }  # fmt: skip
+
+
 def test_tables_show_the_set_and_its_worth_where_the_config_names_the_model(drawn):
     """A run without `curate.models` shows none, though the set is there."""
     folder = drawn / "results/tables"
@@ -131,28 +156,3 @@ def test_tables_show_the_set_and_its_worth_where_the_config_names_the_model(draw
         assert shown == pytest.approx(record.get(f"{arm}_auroc").value)
     effect = float(rows["the set"]["AUROC, by the filter ↑"])
     assert effect == pytest.approx(record.get("filter_alone_auroc").value)
-
-
-def test_prompts_of_the_stress_set_go_with_its_images(stress):
-    folder = stress / "results/curate/my_model/published"
-    table = pq.read_table(folder / "data/train-00000-of-00001.parquet").to_pandas()
-    prompts = read_prompts(stress / "results/cohort/prompts/stress.parquet")
-    assert len(table)
-    assert set(table["prompt"]) <= set(prompts["caption"])
-    assert json.loads((folder / "decision.json").read_text())["pool"]["prompt_set"] == "stress"
-
-
-def test_templates_are_no_patients_and_nothing_is_trained_on_them(stress):
-    record = read_record(stress / "results/curate/my_model/worth.json")
-    assert "belong to no patient" in record.get("curated_alone_auroc").reason
-    card = (stress / "results/curate/my_model/published/README.md").read_text()
-    assert "belong to no patient" in card
-
-
-def test_other_stages_do_not_see_the_drawn_set(drawn):
-    """Neither features nor downstream read its samples; costs and report name its shards."""
-    plain = planned_jobs(drawn, "--profile", "profiles/demo")
-    more = planned_jobs(drawn, *with_overlay(drawn, DRAWN)[:-1]) - plain
-    assert {rule for rule, _ in more} == {
-        "costs_jobs", "tables_costs", "tables_figures", "tables_report",
-    }  # fmt: skip
