@@ -1,5 +1,6 @@
 """Curated sets of the demo from new samples and from the stress set, and what they are worth."""
 
+import csv
 import json
 
 import pandas as pd
@@ -128,3 +129,30 @@ def test_other_stages_do_not_see_the_drawn_set(drawn):
     assert {rule for rule, _ in more} == {
         "costs_jobs", "tables_costs", "tables_figures", "tables_report",
     }  # fmt: skip
+
+
+def test_tables_show_the_set_and_its_worth_where_the_config_names_the_model(drawn):
+    """A run without `curate.models` shows none, though the set is there."""
+    folder = drawn / "results/tables"
+    before = (folder / "table25b_curated_worth.md").read_text()
+    assert "not run: no model's set is asked for" in before
+    named = DRAWN | {"curate": DRAWN["curate"] | {"models": ["tiny_sd"]}}
+    run(["snakemake", *with_overlay(drawn, named), "results/tables/table25_curated.csv"], drawn)
+    with (folder / "table25_curated.csv").open() as stream:
+        (row,) = csv.DictReader(stream)
+    decision = json.loads((drawn / "results/curate/tiny_sd/decision.json").read_text())
+    assert int(float(row["Pool"])) == 100
+    assert int(float(row["Set"])) == decision["kept"]
+    assert int(float(row["Leaks left, at most ↓"])) == decision["remaining_leaks_upper"]
+    with (folder / "table25b_curated_worth.csv").open() as stream:
+        rows = {row["Classifier trained on"]: row for row in csv.DictReader(stream)}
+    record = read_record(drawn / "results/curate/tiny_sd/worth.json")
+    for words, arm in (
+        ("real images alone", "real"),
+        ("as many images, no filter", "unfiltered_alone"),
+        ("real images and the set", "curated_added"),
+    ):
+        shown = float(rows[words]["AUROC ↑"])
+        assert shown == pytest.approx(record.get(f"{arm}_auroc").value)
+    effect = float(rows["the set"]["AUROC, by the filter ↑"])
+    assert effect == pytest.approx(record.get("filter_alone_auroc").value)

@@ -60,7 +60,7 @@ def curated(
     heads, reasons = [], {}
     numbers: dict[Key, Number] = {}
     for model, record in _found(records, models, FILTER):
-        verdict = str(record.details["verdict"])
+        verdict = str(record.details.get("verdict", "not known"))
         kind = "control" if model.is_control else "model"
         words = {DECISION: VERDICTS.get(verdict, verdict)}
         heads.append(Head(model.key, model.name, kind, words))
@@ -82,7 +82,7 @@ def worth(records: Records, measurements: Measurements, models: Sequence[ModelEn
     heads: list[Head] = []
     numbers: dict[Key, Number] = {}
     for model, record in _found(records, models, WORTH):
-        sizes = record.details["sets"] or {}
+        sizes = record.details.get("sets") or {}
         for arm, words in ARMS.items():
             key = f"{model.key}/{arm}"
             kind = "control" if model.is_control else "model"
@@ -91,7 +91,7 @@ def worth(records: Records, measurements: Measurements, models: Sequence[ModelEn
                 for name, number in _learned(measurements, model, arm, metric):
                     numbers[key, name, "all", ""] = number
             size = sizes.get(arm.partition("_")[0], {}).get("images")
-            why = OF_REAL if arm == REAL else record.details["reason"] or "not known"
+            why = OF_REAL if arm == REAL else record.details.get("reason") or "not known"
             numbers[key, "set_images", "all", ""] = (
                 Number(None, reason=why) if size is None else Number(size)
             )
