@@ -28,8 +28,9 @@ c s^2 the usual variance of a least-squares slope and u^2 the scatter that patie
 give, the mean over drawn sets. Its degrees of freedom are Satterthwaite's (`downstream/gains.py`).
 Where a step has no such draws of its gain the interval is that of the scatter, c s^2, and its kind
 says that it holds for these test patients; where it has none of its axes, that they are taken as
-measured. Error in the axes that is unlike at the steps also draws a slope towards zero, by its share
-of their variance over the steps; that is not corrected (`docs/explanation/faithfulness.md`: small).
+measured. Error in the axes that is unlike at the steps also draws a slope towards zero, by its
+share of their variance over the steps; `docs/explanation/faithfulness.md` says how far. That is not
+corrected.
 """
 
 from collections.abc import Sequence
