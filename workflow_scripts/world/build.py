@@ -201,8 +201,8 @@ def _put_all(
         return
     count = min(threads, len(parts))
     if python is not None:
-        with tempfile.TemporaryDirectory() as folder, ThreadPool(count) as waiting:
-            put = functools.partial(_put_with, python, Path(folder))
+        with tempfile.TemporaryDirectory() as notes, ThreadPool(count) as waiting:
+            put = functools.partial(_put_with, python, Path(notes))
             waiting.starmap(put, tasks, chunksize=1)
         return
     with multiprocessing.get_context("spawn").Pool(count) as pool:
