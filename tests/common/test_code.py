@@ -162,6 +162,25 @@ for script in sys.argv[1:]:
         assert modules > 3
 
 
+def test_the_processes_of_a_pool_say_what_they_loaded(tmp_path):
+    """Figures are drawn in two: what these load counts for the rule."""
+    (tmp_path / "prompts.csv").write_text("prompt_id,caption,seed\na,No effusion.,1\nb,Clear.,2\n")
+    (tmp_path / "traces").mkdir()
+    words = ["--prompts", tmp_path / "prompts.csv", "--out", tmp_path / "out", "--threads", "2"]
+    traced = {"PYTHONPATH": "tests/trace", "CHEXGENBENCH_TRACE": str(tmp_path / "traces")}
+    subprocess.run(
+        [sys.executable, "-m", "workflow_scripts.world.external_model", *map(str, words)],
+        check=True,
+        capture_output=True,
+        env=os.environ | traced,
+    )
+    traces = [json.loads(path.read_text()) for path in (tmp_path / "traces").iterdir()]
+    assert len(traces) == 3
+    for trace in traces:
+        assert trace["scripts"] == ["world.external_model"]
+        assert "workflow_scripts.world.radiograph" in trace["modules"]
+
+
 def test_modules_that_import_by_name_are_known():
     by_name = {
         str(path)

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -131,8 +132,8 @@ def test_every_figure_is_written_and_listed(drawn):
 
 
 @pytest.mark.full
-def test_the_same_inputs_give_the_same_bytes_in_another_process(drawn, tmp_path):
-    flags = list(drawn.flags)
+def test_the_same_inputs_give_the_same_bytes_in_two_other_processes(drawn, tmp_path):
+    flags = [*drawn.flags, "--threads", "2"]
     flags[flags.index("--out") + 1] = str(tmp_path)
     subprocess.run(
         [sys.executable, "-m", "workflow_scripts.tables.build_figures", *flags],
@@ -240,6 +241,17 @@ def test_captions_are_counted_in_tokens_and_cut_at_the_limit(drawn):
     lengths = pd.read_csv(drawn.out / "figure03_caption_lengths.csv")
     assert lengths["captions"].sum() == len(captions)
     assert (lengths["length"] * lengths["captions"]).sum() == sum(tokens)
+
+
+def test_two_processes_make_figures_in_the_order_of_the_list_and_their_faults_arrive():
+    figures = list(build_figures.FIGURES)
+    with build_figures._mapped(attrgetter("stem"), 2) as made:
+        assert list(made) == [figure.stem for figure in figures]
+    with (
+        build_figures._mapped(attrgetter("no_such_thing"), 2) as made,
+        pytest.raises(AttributeError, match="no_such_thing"),
+    ):
+        next(made)
 
 
 def test_without_any_record_each_figure_says_why(tmp_path):

@@ -1,7 +1,8 @@
 """Leave what a job of the workflow loaded, for tests: on PYTHONPATH, Python imports this first.
 
-Each process of a script writes one JSON file to the folder `CHEXGENBENCH_TRACE`: its scripts, the
-project's modules and data files that it loaded, and the libraries. Of a script in a warm Python,
+Each process of a script, those of its pools too, writes one JSON file to the folder
+`CHEXGENBENCH_TRACE`: its scripts, the project's modules and data files that it loaded, and the
+libraries. Of a script in a warm Python,
 which had libraries before it began, these are not known.
 """
 
@@ -48,6 +49,15 @@ def leave(folder):
     Path(folder, f"{scripts[0]}-{os.getpid()}.json").write_text(json.dumps(said))
 
 
+def leave_from_pool():
+    """Have a forked process of a pool leave its file: it ends without exit functions."""
+    if util := sys.modules.get("multiprocessing.util"):
+        util.register_after_fork(
+            leave, lambda _: util.Finalize(None, leave, (folder,), exitpriority=0)
+        )
+
+
 if folder := os.environ.get("CHEXGENBENCH_TRACE"):
     sys.addaudithook(note_opened)
     atexit.register(leave, folder)
+    os.register_at_fork(after_in_child=leave_from_pool)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from workflow_scripts.world.warm_python import warm_python
+from workflow_scripts.world.warm_python import _KEEPING, warm_python
 
 LIBRARY = "colorsys"
 """A module that nothing else imports; it is loaded already if Python was forked."""
@@ -265,6 +265,12 @@ def test_memory_that_a_script_frees_is_kept_for_its_next_array(warm, project):
     )
     cleared = int(finish(start(warm, folder, "arrays"))[1])
     assert cleared < 4 * (64 << 20)
+
+
+def test_make_keeps_memory_as_the_forker_does():
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
+    for name, value in _KEEPING.items():
+        assert f"export {name} ?= {value}\n" in makefile
 
 
 def test_the_forker_ends_with_the_process_that_started_it(project):

@@ -266,6 +266,24 @@ def test_a_kept_world_has_the_same_bytes_and_is_drawn_once(
     assert sha256_of(tmp_path / "one") == sha256_of(tmp_path / "two") == sha256_of(world)
 
 
+def test_what_goes_on_beside_the_training_has_all_pictures_and_its_faults_leave_no_world(
+    world: Path, tmp_path: Path
+):
+    def drawn(folder: Path) -> None:
+        shutil.copytree(folder / build.IMAGES, tmp_path / "seen")
+
+    build_world(tmp_path / "one", 7, 12, 1, weights=False, drawn=drawn)
+    assert sha256_of(tmp_path / "seen") == sha256_of(world / build.IMAGES)
+    shutil.rmtree(tmp_path / "seen")
+
+    def fail(folder: Path) -> None:
+        raise InputError("no prompts", None, "none")
+
+    with pytest.raises(InputError, match="no prompts"):
+        build_world(tmp_path / "two", 7, 12, 1, weights=False, drawn=fail)
+    assert {path.name for path in tmp_path.iterdir()} == {"one"}
+
+
 def test_another_python_puts_the_parts(tmp_path: Path):
     """Each in a process of its own; what failed is named."""
     copy = functools.partial(shutil.copytree, dirs_exist_ok=True)

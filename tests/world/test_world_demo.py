@@ -20,7 +20,7 @@ def commands(tmp_path, monkeypatch):
         fails = ""
 
     ran = Commands()
-    ran.cold_starts = []
+    ran.cold_starts, ran.links = [], []
 
     def run(command, environment=None):
         ran.append(" ".join(command))
@@ -39,8 +39,8 @@ def commands(tmp_path, monkeypatch):
 
     monkeypatch.setattr(demo, "_run", run)
     monkeypatch.setattr(demo, "warm_python", warm_python)
-    monkeypatch.setattr(demo, "world", lambda threads, python: tmp_path)
-    monkeypatch.setattr(demo, "link", lambda target, name: None)
+    monkeypatch.setattr(demo, "world", lambda threads, python, drawn: tmp_path)
+    monkeypatch.setattr(demo, "link", lambda target, name: ran.links.append(target))
     monkeypatch.setattr(demo, "made_with", lambda: {"world": "w", "costly": "c"})
     return ran
 
@@ -72,6 +72,24 @@ def test_snakemake_looks_again_for_a_result_that_was_lost_while_it_ran(commands,
         "snakemake --profile profiles/demo",
         "snakemake --profile profiles/demo --quiet all",
     ]
+
+
+def test_the_external_model_draws_beside_the_training_of_a_world_that_is_new(
+    commands, tmp_path, monkeypatch
+):
+    def world(threads, python, drawn):
+        commands.append("pictures")
+        drawn(tmp_path / "half")
+        commands.append("networks")
+        return tmp_path / "whole"
+
+    monkeypatch.setattr(demo, "world", world)
+    demo.run_demo(2)
+    pictures, _, images, networks, *runs = commands
+    assert (pictures, networks) == ("pictures", "networks")
+    assert "external_model" in images
+    assert runs[0] == "snakemake --profile profiles/demo"
+    assert commands.links == [tmp_path / "half", tmp_path / "whole"]
 
 
 def test_scripts_outside_of_snakemake_run_with_the_python_of_its_own(commands, tmp_path):

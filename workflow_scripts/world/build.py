@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -85,6 +86,7 @@ def build_world(
     weights: bool = True,
     kept: bool = False,
     python: str | None = None,
+    drawn: Callable[[Path], None] | None = None,
 ) -> None:
     """Build a world of `patients` at `out`, whole or not at all.
 
@@ -101,6 +103,8 @@ def build_world(
             cache folder, others are kept there.
         python: the Python that trains the checkpoints, a process for each: one that has the
             libraries imported saves their imports. By default processes of `multiprocessing`.
+        drawn: called with the world's folder once all but the checkpoints is there, beside their
+            training. The folder goes to `out` when both have ended.
 
     Raises:
         InputError: the number of patients or threads is out of range.
@@ -121,11 +125,15 @@ def build_world(
         scenes = [Scene(e.patient, e.study, e.findings, SIZE) for e in exposures]
         pictures = _Part("pictures", ("world.pictures",), write, (files, scenes))
         pictures.put(folder, pictures.key() if kept else None)
-        if weights:
-            (folder / "weights").mkdir()
-            log.info("world: training the tiny networks")
-            parts = _checkpoints(exposures, folder, seed)
-            _put_all(parts, folder / "weights", threads, kept, python)
+        with ThreadPoolExecutor(1) as beside:
+            done = beside.submit(drawn, folder) if drawn is not None else None
+            if weights:
+                (folder / "weights").mkdir()
+                log.info("world: training the tiny networks")
+                parts = _checkpoints(exposures, folder, seed)
+                _put_all(parts, folder / "weights", threads, kept, python)
+            if done is not None:
+                done.result()
     log.info("world: %d radiographs of %d patients in %s", len(exposures), patients, out)
 
 
@@ -201,8 +209,8 @@ def _put_all(
         return
     count = min(threads, len(parts))
     if python is not None:
-        with tempfile.TemporaryDirectory() as folder, ThreadPool(count) as waiting:
-            put = functools.partial(_put_with, python, Path(folder))
+        with tempfile.TemporaryDirectory() as notes, ThreadPool(count) as waiting:
+            put = functools.partial(_put_with, python, Path(notes))
             waiting.starmap(put, tasks, chunksize=1)
         return
     with multiprocessing.get_context("spawn").Pool(count) as pool:

@@ -94,13 +94,23 @@ def prepare(threads: int, environment: Mapping[str, str] | None = None) -> list[
     elif stale:  # there are no results yet, so all will be current; a killed run continues
         _stamp()
     python = python_in(environment)
-    link(world(threads, python), WORLD)
-    if stale or not (IMAGES / "metadata.csv").is_file():
+    given = False
+
+    def draw_images(folder: Path) -> None:
+        nonlocal given
+        link(folder, WORLD)
         tables = [f"results/cohort/prompts/{name}.csv" for name in PROMPTS]
         _run([*COMMAND, *anew, "--", *tables], environment)
         module = "workflow_scripts.world.external_model"
         words = ["--out", str(IMAGES), "--threads", str(threads), "--prompts", *tables]
         _run([python or sys.executable, "-m", module, *words], environment)
+        given = True
+
+    # Snakemake's start keeps one core busy: beside the training of a new world it costs less time.
+    whole = world(threads, python, draw_images if stale else None)
+    link(whole, WORLD)
+    if not given and (stale or not (IMAGES / "metadata.csv").is_file()):
+        draw_images(whole)
     return anew
 
 

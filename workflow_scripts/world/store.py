@@ -110,18 +110,21 @@ def link(target: Path, name: Path) -> None:
     name.symlink_to(target.resolve(), target_is_directory=True)
 
 
-def world(threads: int, python: str | None = None) -> Path:
+def world(
+    threads: int, python: str | None = None, drawn: Callable[[Path], None] | None = None
+) -> Path:
     """Return the folder of the embedded world, which is built if it does not exist.
 
     Args:
         threads: see `build_world`.
         python: see `build_world`.
+        drawn: see `build_world`; not called if the world exists.
     """
 
     def make(path: Path) -> None:
         from workflow_scripts.world.build import PATIENTS, SEED, build_world
 
-        build_world(path, SEED, PATIENTS, threads, kept=True, python=python)
+        build_world(path, SEED, PATIENTS, threads, kept=True, python=python, drawn=drawn)
 
     return stored("world", digest_of_code(SCRIPTS["world"]), make)
 
