@@ -116,4 +116,4 @@ def test_a_run_without_gpus_is_planned_for_the_kind_with_most_rates():
     found = section(attempts=[attempt("classification", "tiny_sd", 1.0, gpus=0, gpu="")])
     assert "those of the H200, for which most rates were measured" in found.stages.caption
     assert cells(found.stages, "classification")["planned_gpu_hours"].value > 0
-    assert section(attempts=[]).sentence.endswith("What the run took is not known.")
+    assert section(attempts=[]).sentence.endswith("The GPU-hours of the run are not known.")

@@ -22,7 +22,7 @@ UNTRACKED: Final = "SLURM's accounting does not track GPUs on this cluster"
 UNSAID: Final = "the rule does not say how many GPUs each of its jobs has"
 
 LEFT_OUT: Final = ("costs", "paper_audit", "tables")
-"""Stages that are not counted: the tables, whose costs would include themselves, and the audit."""
+"""Stages that are not counted: costs and tables, which would count themselves, and the audit."""
 
 _USAGE_LINE: Final = re.compile(
     r"took [\d.]+ s, [\d.]+ s of CPU, at most ([\d.]+) MiB$", re.MULTILINE
@@ -264,7 +264,7 @@ def read_attempts(path: str | Path) -> list[Attempt]:
     except OSError as error:
         raise unreadable("cannot read the attempts", error, path, remedy) from None
     if not rows or tuple(rows[0]) != _COLUMNS:
-        raise InputError("no table of attempts", path, remedy)
+        raise InputError("not a table of attempts", path, remedy)
     attempts = []
     for row in rows[1:]:
         values: dict[str, Any] = dict(zip(_COLUMNS, map(plain_cell, row), strict=True))

@@ -82,7 +82,7 @@ class Accounting:
 
     Attributes:
         runs: the runs of each known job, in order.
-        reasons: for every other job, why nothing is known of it.
+        reasons: for each other job, the reason why its runs are not known.
     """
 
     runs: dict[str, list[Allocation]]
@@ -233,13 +233,13 @@ def _tres(text: str) -> dict[str, str]:
 def mib(size: str) -> float | None:
     """Convert a size in sacct's format (`1843200K`, `1.50G`, bytes without a unit) to MiB.
 
-    None if there is none, or if it is malformed, which is logged.
+    None if the text is empty or malformed; a malformed text is logged.
     """
     if not size:
         return None
     parsed = _SIZE.fullmatch(size)
     if parsed is None:
-        log.warning("%s: %r is no size of memory, which stays unknown", _ODD, size)
+        log.warning("%s: %r is not a size of memory; the memory stays unknown", _ODD, size)
         return None
     return float(parsed[1]) * _MIB[parsed[2]]
 

@@ -76,7 +76,7 @@ def is_accounted(attempts: Iterable[Attempt]) -> bool:
 
 
 def costs_by_stage(attempts: Sequence[Attempt]) -> dict[tuple[str, str], Cost]:
-    """Return what each stage of each model cost, by (model, stage).
+    """Return the cost of each stage of each model, by (model, stage).
 
     Args:
         attempts: the attempts of a run. Those of models that are not in it (`OTHER`) are left out.
@@ -134,9 +134,9 @@ def cost_of(attempts: Sequence[Attempt], accounted: bool) -> Cost:
     )
 
 
-def _why(lacking: Sequence[Attempt], n: int) -> str:
+def _why(unknown: Sequence[Attempt], n: int) -> str:
     """Return why a sum over n attempts cannot be known; "" if no attempt lacks the data."""
-    if not lacking:
+    if not unknown:
         return ""
-    reason = Counter(attempt.reason for attempt in lacking).most_common(1)[0][0]
-    return f"{len(lacking)} of {n} attempts: {reason}" if n > 1 else reason
+    reason = Counter(attempt.reason for attempt in unknown).most_common(1)[0][0]
+    return f"{len(unknown)} of {n} attempts: {reason}" if n > 1 else reason

@@ -1,6 +1,5 @@
 """Report generation: Tables 6 and 16, Abstract, Sections 3.3, 4.1 and A.7.2."""
 
-from collections.abc import Mapping
 from typing import Final
 
 from workflow_scripts.paper_audit.items import Item, compared, stated
@@ -50,6 +49,9 @@ _CLAIMED_STRONG: Final = (
 
 Scores = dict[str, dict[str, Printed]]
 """Scores by metric and model; `real` is the baseline."""
+
+Ranks = dict[str, dict[str, int]]
+"""Ranks by metric and model."""
 
 
 def report_items(paper: Paper) -> list[Item]:
@@ -166,7 +168,6 @@ def _synthetic_only(scores: Scores) -> list[Item]:
     models = _models(scores)
     of_models = {metric: {m: row[m] for m in models} for metric, row in scores.items()}
     ranks = {metric: ranked(row, lower=False) for metric, row in of_models.items()}
-    no_gaps = [ranked(row, lower=False, method="dense")["llm_cxr"] for row in of_models.values()]
     losses = {
         f"{NAMES[m]} {metric}": below(row[m], row["real"])
         for metric, row in scores.items()
@@ -174,18 +175,9 @@ def _synthetic_only(scores: Scores) -> list[Item]:
     }
     above = [label for label, loss in losses.items() if loss is False]
     equal = [label for label, loss in losses.items() if loss is None]
-    second_or_third = sum(rank in (2, 3) for rank in no_gaps)
-    strengths = {
-        (m, metric): has_place(of_models[metric], m, False, 1) for m, metric in _CLAIMED_BEST
-    } | {
-        (m, metric): is_side(side_of_median(of_models[metric], m, lower=False), "high")
-        for m, metric in _CLAIMED_STRONG
-    }
-    exceptions = [
-        f"{NAMES[m]} {metric} rank {ranks[metric][m]}"
-        for (m, metric), strong in strengths.items()
-        if not strong
-    ]
+    no_model_leads = opposite(
+        some(every(has_place(row, m, False, 1) for row in of_models.values()) for m in models)
+    )
     return [
         stated(
             "text-alone-degrades",
@@ -197,48 +189,64 @@ def _synthetic_only(scores: Scores) -> list[Item]:
             f"equal as printed: {listed(equal)}",
             numbers=len(losses),
         ),
-        stated(
-            "text-alone-strengths",
-            "Section A.7.2",
-            "strengths: RadEdit BLEU-4, F1-RadGraph, Micro F1-14; Sana ROUGE-L, Micro F1; Pixart "
-            "Sigma BLEU-1; SD V2 Micro F1",
-            "Table 16's rows: BLEU the best, the others better than the median of the models",
-            every(strengths.values()),
-            f"{len(strengths) - len(exceptions)} of {len(strengths)}; exceptions: "
-            f"{listed(exceptions)}",
-            numbers=len(strengths),
-        ),
-        stated(
-            "text-alone-llm-cxr",
-            "Section A.7.2",
-            "LLM-CXR is often second or third",
-            "ranks of Table 16's rows, with and without gaps after equal numbers",
-            in_all_readings(
-                [
-                    often(has_place(row, "llm_cxr", False, 2, 3) for row in of_models.values()),
-                    2 * second_or_third >= len(scores),
-                ]
-            ),
-            f"{second_or_third} of {len(scores)} without gaps; where equal numbers share the "
-            f"lowest rank {sum(row['llm_cxr'] in (2, 3) for row in ranks.values())}",
-            reason="models are printed alike",
-        ),
+        _strengths(of_models, ranks),
+        _llm_cxr(of_models, ranks),
         stated(
             "text-alone-no-winner",
             "Section A.7.2",
             "no model is best in all metrics",
             "Table 16",
-            opposite(
-                some(
-                    every(has_place(row, m, False, 1) for row in of_models.values()) for m in models
-                )
-            ),
+            no_model_leads,
             _winners(ranks),
         ),
     ]
 
 
-def _winners(ranks: Mapping[str, Mapping[str, int]]) -> str:
+def _strengths(scores: Scores, ranks: Ranks) -> Item:
+    best = {(m, metric): has_place(scores[metric], m, False, 1) for m, metric in _CLAIMED_BEST}
+    strong = {
+        (m, metric): is_side(side_of_median(scores[metric], m, lower=False), "high")
+        for m, metric in _CLAIMED_STRONG
+    }
+    strengths = best | strong
+    exceptions = [
+        f"{NAMES[m]} {metric} rank {ranks[metric][m]}"
+        for (m, metric), truth in strengths.items()
+        if not truth
+    ]
+    return stated(
+        "text-alone-strengths",
+        "Section A.7.2",
+        "strengths: RadEdit BLEU-4, F1-RadGraph, Micro F1-14; Sana ROUGE-L, Micro F1; Pixart "
+        "Sigma BLEU-1; SD V2 Micro F1",
+        "Table 16's rows: BLEU the best, the others better than the median of the models",
+        every(strengths.values()),
+        f"{len(strengths) - len(exceptions)} of {len(strengths)}; exceptions: {listed(exceptions)}",
+        numbers=len(strengths),
+    )
+
+
+def _llm_cxr(scores: Scores, ranks: Ranks) -> Item:
+    without_gaps = [ranked(row, lower=False, method="dense") for row in scores.values()]
+    second_or_third = sum(row["llm_cxr"] in (2, 3) for row in without_gaps)
+    return stated(
+        "text-alone-llm-cxr",
+        "Section A.7.2",
+        "LLM-CXR is often second or third",
+        "ranks of Table 16's rows, with and without gaps after equal numbers",
+        in_all_readings(
+            [
+                often(has_place(row, "llm_cxr", False, 2, 3) for row in scores.values()),
+                2 * second_or_third >= len(scores),
+            ]
+        ),
+        f"{second_or_third} of {len(scores)} without gaps; where equal numbers share the "
+        f"lowest rank {sum(row['llm_cxr'] in (2, 3) for row in ranks.values())}",
+        reason="models are printed alike",
+    )
+
+
+def _winners(ranks: Ranks) -> str:
     return "; ".join(
         f"{metric}: {names(m for m, rank in row.items() if rank == 1)}"
         for metric, row in ranks.items()

@@ -1,4 +1,4 @@
-"""The report's page on the audit of the paper, from what `paper_audit` wrote."""
+"""The report's page on the audit of the paper, from the audit.json of `paper_audit`."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def read_audit(path: str | Path) -> dict[str, Any]:
     """Read audit.json: `sentence`, `words`, the `verdicts` from best to worst, and the `items`.
 
     Raises:
-        InputError: no such file, or one without what the page shows.
+        InputError: the file is missing, or lacks something that the page shows.
     """
     try:
         page: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))

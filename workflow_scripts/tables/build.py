@@ -1,7 +1,7 @@
 """Join the records of every stage to the paper's tables, as CSV, Markdown, LaTeX and HTML.
 
-Beside them stand `tables.json`, which has all of them for the figures and the report, and
-`measurements.parquet`, the long table of every measurement, for people who plot.
+It also writes `tables.json`, which has all tables for the figures and the report, and
+`measurements.parquet`, the long table of all measurements, for people who plot.
 
 python -m workflow_scripts.tables.build --fidelity results/fidelity/*/*.json
     --privacy results/privacy/*.json --downstream results/downstream/classification/*/*.json

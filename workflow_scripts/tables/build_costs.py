@@ -1,4 +1,4 @@
-"""Write the table of what the run cost, from every attempt of every job.
+"""Write the table of the run's costs, from all attempts of all jobs.
 
 python -m workflow_scripts.tables.build_costs --jobs results/costs/jobs.csv
     --models '[{"key": "sd_v1_4", "family": "stable_diffusion", ...}]' --dataset MIMIC-CXR

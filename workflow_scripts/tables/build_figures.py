@@ -1,4 +1,4 @@
-"""Write the figures as SVG and PDF, what each shows, and the data behind two of them.
+"""Write the figures as SVG and PDF, a list of them, and the data of two of them as CSV.
 
 python -m workflow_scripts.tables.build_figures --results results/tables/tables.json
     --measurements results/tables/measurements.parquet --manifest results/cohort/manifest.parquet
@@ -12,8 +12,8 @@ python -m workflow_scripts.tables.build_figures --results results/tables/tables.
     --rules '[{"name": "cohort_manifest", "jobs": 1, "inputs": []}]'
     --jobs results/costs/jobs.csv --out results/tables
 
-A figure for which there are no values says so in its place. `figures.json` has the title and the
-caption of each and whether it shows patients; those that do are readable by their owner only.
+A figure without values says so in its place. `figures.json` has each figure's title, its caption,
+and whether it shows patients; figures that do are readable by their owner only.
 """
 
 import argparse
@@ -84,7 +84,7 @@ _Made = TypeVar("_Made")
 
 LIST: Final = "figures.json"
 INLINE: Final = "figures_inline.json"
-"""The figures as they stand in the report, by stem: those that show no patients."""
+"""The figures of the report, by stem: those that show no patients."""
 LENGTHS: Final = "figure03_caption_lengths.csv"
 CUT: Final = "figure03_captions_cut.csv"
 SPREADS: Final = "figure07_privacy_distributions.csv"
@@ -268,14 +268,14 @@ def _drawn(words: tuple[str, ...]) -> dict[str, Callable[[], Drawing | None]]:
 
 
 def _write(entry: FigureEntry, drawing: Drawing | None, folder: Path) -> dict[str, Any]:
-    """Write a figure, or why there is none, and return what the list says of it."""
-    shown = drawing or no_figure(entry.stem, entry.title, entry.missing)
-    written = write_figure(shown, folder / entry.stem, entry.owner_only)
+    """Write a figure, or the reason why there is none, and return its entry of the list."""
+    drawn = drawing or no_figure(entry.stem, entry.title, entry.missing)
+    written = write_figure(drawn, folder / entry.stem, entry.owner_only)
     return {
         "number": entry.number,
         "stem": entry.stem,
-        "title": shown.title,
-        "caption": shown.caption,
+        "title": drawn.title,
+        "caption": drawn.caption,
         "drawn": drawing is not None,
         "owner_only": entry.owner_only,
         "files": [path.name for path in written],
@@ -336,7 +336,7 @@ def parse_tokenizers(text: str) -> dict[str, list[TextEncoder]]:
     """Parse `--tokenizers` and return the text encoders of each model, as its family names them.
 
     Raises:
-        InputError: it is no object of models with `family` and `base`, or there is no such family.
+        InputError: it is not an object of models with `family` and `base`, or a family is unknown.
     """
     try:
         entries: Mapping[str, Any] = json.loads(text)
@@ -350,7 +350,7 @@ def parse_tokenizers(text: str) -> dict[str, list[TextEncoder]]:
         families = {model: str(entry["family"]) for model, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
-            f"no object of models with `family` and `base`: {error!r}", "--tokenizers"
+            f"not an object of models with `family` and `base`: {error!r}", "--tokenizers"
         ) from None
     return {model: get_family(families[model]).text_encoders(base) for model, base in bases.items()}
 

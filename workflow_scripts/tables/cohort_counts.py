@@ -1,4 +1,4 @@
-"""What the cohort holds and what was left out of it: the manifest and the attrition, counted."""
+"""Counts of the cohort, from its manifest, and of images left out, from its attrition table."""
 
 import csv
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def _count(split: str, part: pd.DataFrame) -> SplitCounts:
 
 @dataclass(frozen=True)
 class AttritionTable:
-    """The attrition table as it stands, and how many images were left out in all."""
+    """The attrition table, and the number of all images that were left out."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -53,7 +53,7 @@ class AttritionTable:
 
 
 def read_attrition(path: str | Path, dataset: str) -> AttritionTable:
-    """Read the cohort's attrition table; what others have published is set beside it.
+    """Read the cohort's attrition table and add a column with published counts, if there are any.
 
     Args:
         path: the file.

@@ -46,7 +46,7 @@ class DotPlot:
 
 
 def dot_plot(table: Table, metric: str, subset: str, title: str) -> DotPlot | None:
-    """Return the plot of one column of a table; None where it has no value."""
+    """Return the plot of one column of a table; None if the column has no value."""
     j = next(
         j
         for j, column in enumerate(table.layout.columns)

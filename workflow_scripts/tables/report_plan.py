@@ -183,7 +183,7 @@ def _sentence(total: Row, pieces: int, kind: str | None) -> str:
     planned, without, taken, _ = total.cells
     took = f"The run took {taken.text} GPU-hours."
     if taken.value is None:
-        took = "What the run took is not known."
+        took = "The GPU-hours of the run are not known."
     if kind is None:
         return f"No rate was ever measured, so the plan gives no hours. {took}"
     if planned.value is None:

@@ -1,6 +1,6 @@
-"""What the run measured, joined once: the tables and what stands beside them, as `tables.json`.
+"""The results of a run, `tables.json`: all tables and the further data of figures and report.
 
-`tables.build` computes it; the figures and the report read it and join nothing anew.
+`tables.build` writes it. The figures and the report read it and compute no tables.
 """
 
 import json
@@ -21,12 +21,12 @@ from workflow_scripts.tables.models import ModelEntry
 
 RESULTS: Final = "tables.json"
 MEASUREMENTS: Final = "measurements.parquet"
-"""The files beside the tables: all of them, and all measurements as one long table."""
+"""The files with all tables, and with all measurements as one long table."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What made some of the records: commit, device and versions, and which records."""
+    """The commit, device and versions that made some of the records, and these records."""
 
     commit: str
     device: str
@@ -36,19 +36,19 @@ class Origin:
 
 @dataclass(frozen=True)
 class Results:
-    """All that the figures and the report show, but images and costs.
+    """All that the figures and the report show, except images and costs.
 
     Attributes:
         dataset: the data's name.
-        protocol: of the tables.
-        models: with the controls, in the order of the tables' rows.
+        protocol: the protocol of the tables.
+        models: the models and controls, in the order of the tables' rows.
         cohort: counts by split.
-        attrition: what the cohort left out, and why.
-        tables: by stem, in the paper's order.
+        attrition: the images that the cohort left out, with reasons.
+        tables: the tables by stem, in the paper's order.
         matrices: the differences of every pair of models, by metric.
         standings: the models and controls by fidelity, privacy, utility and faithfulness.
-        origins: what made the records, each combination once.
-        reid_threshold: δ of the re-identification score; None where no record has it.
+        origins: the origins of the records, each combination once.
+        reid_threshold: δ of the re-identification score; None if no record has it.
     """
 
     dataset: str
@@ -66,7 +66,7 @@ class Results:
 def write_results(results: Results, path: str | Path) -> None:
     """Write the results as JSON, whole or not at all.
 
-    A cell's column is that of its place in the table and is not repeated; what is None is left out.
+    Cells do not repeat their column, which follows from their place. Values of None are left out.
     """
     content = asdict(results)
     for table in content["tables"].values():
@@ -78,10 +78,10 @@ def write_results(results: Results, path: str | Path) -> None:
 
 
 def read_results(path: str | Path) -> Results:
-    """Read what `write_results` wrote.
+    """Read a file of `write_results`.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: the file is missing or damaged.
     """
     remedy = "run workflow_scripts.tables.build first"
     try:

@@ -64,7 +64,7 @@ def rule_graph(rules: Iterable[Any]) -> list[Node]:
 
 
 class _Walk:
-    """What has been seen: jobs by rule, rules by what they read, and wildcards that jobs have."""
+    """The jobs and inputs of each rule so far, and the wildcards of all jobs."""
 
     def __init__(self, makers: Sequence[Any]):
         self.makers = [
@@ -78,7 +78,7 @@ class _Walk:
         self.known: list[dict[str, str]] = []
 
     def follow(self, rule: Any, wildcards: dict[str, str], counted: bool) -> None:
-        """Walk from a rule to all that it needs; `counted`: the jobs are those of the run."""
+        """Follow a rule to all rules that it needs; `counted`: their jobs are part of the run."""
         waiting = [(rule, wildcards)]
         while waiting:
             reader, values = waiting.pop()
@@ -101,7 +101,7 @@ class _Walk:
     def _maker(self, file: str) -> Any | None:
         """Return the rule that makes a file; as in Snakemake, one without wildcards comes first."""
         if file not in self.maker_of:
-            # The beginnings are compared first: matching every pattern takes as long as planning.
+            # The beginnings of the paths are compared first, because matching all patterns is slow.
             producers = [
                 rule
                 for rule, beginnings in self.makers
@@ -113,10 +113,10 @@ class _Walk:
         return self.maker_of[file]
 
     def follow_unasked(self, rule: Any) -> None:
-        """Walk from a rule that no target needs, for the wildcards of a job that has them all.
+        """Follow a rule that no target needs, with the wildcards of a job that has them all.
 
-        Some models may lack what the rule reads, such as images of one prompt set: the first for
-        which its jobs can be planned is taken, and without one the rule stands alone.
+        Some models may lack what the rule reads, such as images of one prompt set. The first model
+        whose jobs can be planned is taken. Without one the rule stands alone.
         """
         from snakemake.exceptions import WorkflowError  # planning has loaded it, jobs need not
 
@@ -135,8 +135,8 @@ class _Walk:
 
 
 def _key(wildcards: dict[str, str], without: Sequence[str]) -> str:
-    kept = {name: value for name, value in wildcards.items() if name not in without}
-    return json.dumps(kept, sort_keys=True)
+    rest = {name: value for name, value in wildcards.items() if name not in without}
+    return json.dumps(rest, sort_keys=True)
 
 
 def to_json(nodes: Sequence[Node]) -> str:
@@ -148,7 +148,7 @@ def parse_nodes(text: str, where: str = "--rules") -> list[Node]:
     """Parse what `to_json` returned.
 
     Raises:
-        InputError: it is no such list, or a rule reads from one that is not there.
+        InputError: it is no such list, or a rule reads from an unknown rule.
     """
     try:
         nodes = [

@@ -1,4 +1,4 @@
-"""Caption lengths: a panel for each text encoder, with the length at which it cuts."""
+"""Caption lengths: a panel for each text encoder, with the length at which it cuts captions."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from workflow_scripts.tables.figures.style import (
     grid,
 )
 
-_TITLE: Final = "Caption lengths and what text encoders read of them"
+_TITLE: Final = "Caption lengths, and how much of them text encoders read"
 _ACROSS: Final = 3
 
 
@@ -116,8 +116,8 @@ def _caption(counted: Sequence[Lengths], missing: Mapping[str, str]) -> str:
         )
     return text + (
         " Tokens are counted with the tokenizers of the models' own checkpoints. They include "
-        "special tokens and the words that a model puts around the caption. The line is where the "
-        "encoder cuts: the end of longer captions is not read." + _words_of_missing(missing)
+        "special tokens and the words that a model puts around the caption. The line is the limit "
+        "of the encoder: it does not read the end of longer captions." + _words_of_missing(missing)
     )
 
 

@@ -124,24 +124,27 @@ def _positions(
             left += widths[node]
     for _ in range(SWEEPS):
         for row in [*rows, *reversed(rows)]:
-            wanted = [
+            targets = [
                 _mean([x[n] for n in (*above.get(node, ()), *below.get(node, ()))], x[node])
                 for node in row
             ]
-            for node, at in zip(row, _apart(row, wanted, widths, width), strict=True):
+            for node, at in zip(row, _apart(row, targets, widths, width), strict=True):
                 x[node] = at
     return x
 
 
 def _apart(
-    row: Sequence[Hashable], wanted: Sequence[float], widths: Mapping[Hashable, float], width: float
+    row: Sequence[Hashable],
+    targets: Sequence[float],
+    widths: Mapping[Hashable, float],
+    width: float,
 ) -> list[float]:
-    """Return positions near the wanted ones, in order, without overlaps and within `width`."""
+    """Return positions near the targets, in order, without overlaps and within `width`."""
     squeeze = min(1.0, width / max(sum(widths[node] for node in row), 1e-9))
     half = [widths[node] * squeeze / 2 for node in row]
     from_left: list[float] = []
     edge = 0.0
-    for at, room in zip(wanted, half, strict=True):
+    for at, room in zip(targets, half, strict=True):
         from_left.append(max(at, edge + room))
         edge = from_left[-1] + room
     from_right: list[float] = []

@@ -186,8 +186,8 @@ def reduced(nodes: Sequence[Node]) -> list[tuple[str, str]]:
     import networkx
 
     edges = [(source, node.name) for node in nodes for source in node.inputs]
-    kept = networkx.transitive_reduction(networkx.DiGraph(edges)).edges
-    return [edge for edge in edges if edge in kept]
+    needed = networkx.transitive_reduction(networkx.DiGraph(edges)).edges
+    return [edge for edge in edges if edge in needed]
 
 
 def _stages(nodes: Sequence[Node]) -> list[str]:

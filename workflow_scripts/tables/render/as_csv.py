@@ -1,10 +1,10 @@
 """A table as CSV for machines: the paper's columns first, 12 digits, `–` where absent.
 
-After the paper's columns stand, for each of them, `n`, `n reference`, `low` and `high`, then
-`published` where the paper's values may stand beside, `difference` (measured less published) where
-both are of the same protocol, and last `notes` with the reasons of the row's dashes.
-`pandas.read_csv(path, na_values="–")` reads it. The records have all digits; here those are left
-out in which processors differ where a table adds or correlates. A name that a spreadsheet would run
+The paper's columns are followed, for each of them, by `n`, `n reference`, `low` and `high`; then
+`published`, if the paper has values to compare with, and `difference` (measured less published), if
+both are of the same protocol. The last column, `Notes`, has the reasons for the row's dashes.
+`pandas.read_csv(path, na_values="–")` reads it. The records have all digits; the CSV leaves out
+those that differ between processors in sums and correlations. A name that a spreadsheet would run
 as a formula has an apostrophe before it.
 """
 

@@ -1,4 +1,4 @@
-"""A table as an HTML page of its own, for readers: it needs nothing beside it and can be sorted."""
+"""A table as an HTML page of its own, for readers: it needs no other file and can be sorted."""
 
 from workflow_scripts.tables.assemble import Table
 from workflow_scripts.tables.pages import render
