@@ -91,10 +91,7 @@ def time_reid_training(device: torch.device, tiny: bool, say: Writer) -> None:
     first = rows[:1]
     task = VerificationTask(
         pixels, (rows, Population(patients, np.full(images, "one site"))),
-        Pairs(first, first, np.ones(1, bool)),
-        n_train=images, batch_size=settings.batch_size,
-        rotation_degrees=settings.rotation_degrees, contrast=settings.contrast,
-        seed=settings.seed, device=device,
+        Pairs(first, first, np.ones(1, bool)), settings, device,
     )  # fmt: skip
     torch.manual_seed(0)
     branch = ResNet((1, 1, 1, 1), 4, WIDTH) if tiny else ResNet(outputs=WIDTH)

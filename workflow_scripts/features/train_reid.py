@@ -134,11 +134,8 @@ class VerificationTask:
         pixels: uint8 (n, size, size).
         training: the rows of `pixels` to train on, and the population of these images.
         validation: pairs to validate on, as rows of `pixels`.
-        n_train: pairs in an epoch.
-        batch_size: pairs at a time in validation.
-        rotation_degrees: training images are rotated by up to this much, either way.
-        contrast: their contrast and brightness change by up to this share, either way.
-        seed: seed of pairs and augmentation, which depend on (seed, epoch) alone.
+        settings: see `ReidSettings`. Pairs and augmentation depend on the seed and the epoch alone;
+            images are rotated, and their contrast and brightness changed, either way.
         device: the network's device.
     """
 
@@ -147,24 +144,18 @@ class VerificationTask:
         pixels: np.ndarray,
         training: tuple[np.ndarray, Population],
         validation: Pairs,
-        *,
-        n_train: int,
-        batch_size: int,
-        rotation_degrees: float,
-        contrast: float,
-        seed: int,
+        settings: ReidSettings,
         device: torch.device,
     ):
         self.pixels, self.validation = pixels, validation
         self.rows, self.population = training
-        self.n_train, self.batch_size = n_train, batch_size
-        self.rotation_degrees, self.contrast = rotation_degrees, contrast
-        self.seed, self.device = seed, device
+        self.n_train = settings.pairs or len(self.rows)
+        self.settings, self.device = settings, device
         self._drawn: tuple[int, Pairs] | None = None
 
     def _pairs(self, epoch: int) -> Pairs:
         if self._drawn is None or self._drawn[0] != epoch:
-            rng = random_stream(self.seed, epoch, _PAIRS)
+            rng = random_stream(self.settings.seed, epoch, _PAIRS)
             self._drawn = epoch, self.population.draw(self.n_train, rng)
         return self._drawn[1]
 
@@ -184,22 +175,22 @@ class VerificationTask:
 
     def _augmented(self, images: Tensor, rows: np.ndarray, epoch: int, side: int) -> Tensor:
         def drawn(stream: int, limit: float) -> Tensor:
-            rng = random_stream(self.seed, epoch, stream, side)
+            rng = random_stream(self.settings.seed, epoch, stream, side)
             values = rng.uniform(-limit, limit, (self.n_train, 2))[rows]
             return torch.from_numpy(values).float().to(self.device)
 
-        if self.rotation_degrees > 0:
-            images = rotate(images, drawn(_ANGLES, self.rotation_degrees)[:, 0])
-        if self.contrast > 0:
-            gain, shift = drawn(_LIGHT, self.contrast)[:, :, None, None, None].unbind(1)
+        if self.settings.rotation_degrees > 0:
+            images = rotate(images, drawn(_ANGLES, self.settings.rotation_degrees)[:, 0])
+        if self.settings.contrast > 0:
+            gain, shift = drawn(_LIGHT, self.settings.contrast)[:, :, None, None, None].unbind(1)
             images = (images * (1 + gain) + shift).clamp(0, 1)
         return images
 
     def validation_loss(self, network: nn.Module) -> float:
         """Return the mean binary cross-entropy of the validation pairs, without augmentation."""
         total, pairs = 0.0, self.validation
-        for start in range(0, len(pairs.same), self.batch_size):
-            batch = slice(start, start + self.batch_size)
+        for start in range(0, len(pairs.same), self.settings.batch_size):
+            batch = slice(start, start + self.settings.batch_size)
             sides = [
                 normalise(to_unit(self.pixels[rows[batch]], self.device))
                 for rows in (pairs.first, pairs.second)
@@ -301,17 +292,7 @@ def main(argv: list[str] | None = None) -> None:
 
     network = initial_network(args.weights, settings.seed).to(accelerator.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-    task = VerificationTask(
-        pixels,
-        training,
-        validation,
-        n_train=settings.pairs or len(training[0]),
-        batch_size=settings.batch_size,
-        rotation_degrees=settings.rotation_degrees,
-        contrast=settings.contrast,
-        seed=settings.seed,
-        device=accelerator.device,
-    )
+    task = VerificationTask(pixels, training, validation, settings, accelerator.device)
     attempt = begin_attempt(args.progress, accelerator)
     history = train(
         network,
