@@ -42,7 +42,7 @@ def test_a_value_stands_as_its_record_has_it(scorecard: dict):
     kid = entry(scorecard, "congruence", "Distance of the distributions (KID)")
     assert kid["shown"] == "0.1235 (0.1 to 0.2)"
     assert kid["of"] == "the model's images before filtering"
-    assert entry(scorecard, "compliance", "Prompts at which some lens")["shown"] == "0.07"
+    assert entry(scorecard, "compliance", "Prompts at which a lens")["shown"] == "0.07"
 
 
 def test_a_line_has_a_value_or_a_gap(scorecard: dict):
