@@ -154,7 +154,9 @@ def test_a_precision_that_is_none_is_refused_and_another_one_is_not_continued(co
         _sample(cohort, checkpoint, "none", precision="fp8")
     frame = read_prompts(cohort.folder / "test.parquet")
     digests = {
-        sample._identity(FAMILY, 1, {}, frame, SETTINGS, 4, False, precision)
+        Sampling(FAMILY, Base(checkpoint), SETTINGS, BatchSettings(4, precision)).identity(
+            {}, frame
+        )
         for precision in sample.PRECISIONS
     }
     assert len(digests) == 3

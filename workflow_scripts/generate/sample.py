@@ -221,7 +221,7 @@ def sample_shard(
             made_by = {"device": device, **slurm_job(), **speed_record(sampling.speed)}
             for i in share:
                 rows = frame.iloc[batches[i].start : batches[i].stop]
-                items = _sample_batch(sampling, pipeline, rows)
+                items = _sample_batch(sampling.family, pipeline, rows, sampling.settings)
                 with attempt.writing() as folder:
                     write_shard(items, folder / names[i], [made_by], make_parents=False)
                 meter.update(len(rows))
@@ -251,12 +251,13 @@ def _begin(progress: Path, names: list[str], peers: Peers) -> Attempt:
     return attempt or Attempt.joined(Path(folder))
 
 
-def _sample_batch(sampling: Sampling, pipeline: Any, rows: pd.DataFrame) -> list[ImageItem]:
-    family = sampling.family
+def _sample_batch(
+    family: Family, pipeline: Any, rows: pd.DataFrame, settings: SampleSettings
+) -> list[ImageItem]:
     captions, seeds = rows["caption"].tolist(), rows["seed"].tolist()
     try:
         with finite_decoding(getattr(pipeline, family.decoder, None)):
-            images = family.sample(pipeline, captions, seeds, sampling.settings)
+            images = family.sample(pipeline, captions, seeds, settings)
     except NotFiniteError as error:
         what = f"{error.what} are not finite (NaN or infinite)"
         raise _not_an_image(rows, error.rows, what) from None
